@@ -1,0 +1,147 @@
+"""BatchNorm whose statistics follow the protocol: the policy is part of what a number means.
+
+| policy    | statistics of                                             | setting      |
+|-----------|-----------------------------------------------------------|--------------|
+| `running` | the stored averages (in training: the whole call)         | inductive    |
+| `support` | the support nodes of the same episode, for all its nodes  | inductive    |
+| `joint`   | all nodes of the same episode                             | transductive |
+| `apart`   | support, query and unlabeled nodes of the same episode, each for itself | transductive |
+
+`apart` is what MAML's and Reptile's published numbers use (support batch in the inner loop, query batch at the
+end), `joint` is RelationNet's evaluation in training mode. But for `running` a second episode in the same call
+changes nothing, padding never enters, and no stored average is read or written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from graphfsl.episode import Episode
+
+POLICIES = ("running", "joint", "apart", "support")
+TRANSDUCTIVE_POLICIES = ("joint", "apart")
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """The rows of a call are the nodes of `batch` episodes; `segments` pairs the nodes measured with those scaled."""
+
+    batch: int
+    segments: tuple[tuple[slice, slice], ...]
+    mask: Tensor | None  # (B, n), None = no padding
+
+
+_nodes: ContextVar[Nodes | None] = ContextVar("nodes", default=None)
+_adapting: ContextVar[bool] = ContextVar("adapting", default=False)
+
+
+@contextmanager
+def statistics(policy: str, episode: Episode) -> Iterator[None]:
+    """Within this block, BatchNorm layers see the flattened nodes (B*n, …) of `episode` under `policy`."""
+    mask = episode.mask if episode.padded else None
+    everything = slice(0, episode.x.shape[1])
+    if policy == "running":
+        segments: tuple[tuple[slice, slice], ...] = ()
+    elif policy == "joint":
+        segments = ((everything, everything),)
+    elif policy == "support":
+        segments = ((episode.support, everything),)
+    else:
+        parts = (episode.support, episode.query, slice(episode.unlabeled.start, everything.stop))
+        segments = tuple((s, s) for s in parts if s.stop > s.start)
+    token = _nodes.set(Nodes(len(episode.x), segments, mask))
+    try:
+        yield
+    finally:
+        _nodes.reset(token)
+
+
+@contextmanager
+def adapting() -> Iterator[None]:
+    """Within this block a call holds one episode whose parameters are being adapted: no buffer may be written."""
+    token = _adapting.set(True)
+    try:
+        yield
+    finally:
+        _adapting.reset(token)
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """Batch normalisation of rows (R, C, *S), (R, C) too, that follows the policy of the surrounding block.
+
+    Inside an adaptation, layers outside the encoder use the statistics of their own call (one episode), and the
+    stored averages are only read, never written.
+    """
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        pass  # rows of any shape: the same layer serves feature maps, features and the edges of a graph
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """`mask` (R,) marks the real rows where the caller knows padding that the surrounding block does not."""
+        nodes = _nodes.get()
+        if nodes is not None and nodes.segments:
+            return self._affine(self._per_episode(x, nodes))
+        if nodes is not None and nodes.mask is not None:
+            mask = nodes.mask.flatten()
+        if nodes is None and _adapting.get():
+            return self._affine(_normalise(x[None], x[None], mask[None] if mask is not None else None, self.eps)[0])
+        if _adapting.get() or (mask is not None and not self.training):
+            return self._affine(self._scale(x, self.running_mean, self.running_var))
+        if mask is None:
+            return super().forward(x)
+        mean, var = _moments(x[None], mask[None])
+        self._update(mean[0], var[0], mask.sum() * x[0, 0].numel())
+        return self._affine(self._scale(x, mean[0, 0], var[0, 0]))
+
+    def _per_episode(self, x: Tensor, nodes: Nodes) -> Tensor:
+        x = x.unflatten(0, (nodes.batch, -1))
+        out = [
+            _normalise(x[:, scaled], x[:, measured], nodes.mask[:, measured] if nodes.mask is not None else None, self.eps)
+            for measured, scaled in nodes.segments
+        ]
+        return torch.cat(out, 1).flatten(0, 1) if len(out) > 1 else out[0].flatten(0, 1)
+
+    def _affine(self, x: Tensor) -> Tensor:
+        # Scale and shift stay outside F.batch_norm: under vmap its second-order gradient is silently wrong.
+        if self.weight is None:
+            return x
+        shape = (-1,) + (1,) * (x.ndim - 2)
+        return x * self.weight.view(shape) + self.bias.view(shape)
+
+    def _scale(self, x: Tensor, mean: Tensor | None, var: Tensor | None) -> Tensor:
+        assert mean is not None and var is not None
+        shape = (-1,) + (1,) * (x.ndim - 2)
+        return (x - mean.reshape(shape)) * (var.reshape(shape) + self.eps).rsqrt()
+
+    @torch.no_grad()
+    def _update(self, mean: Tensor, var: Tensor, count: Tensor) -> None:
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            return
+        self.num_batches_tracked.add_(1)
+        unbiased = var.flatten() * count / (count - 1).clamp_min(1)
+        self.running_mean.lerp_(mean.flatten().to(self.running_mean.dtype), self.momentum or 0.1)
+        self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum or 0.1)
+
+
+def _moments(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance over nodes and places: x (B, m, C, *S), mask (B, m) -> (B, 1, C, 1, …) each."""
+    dims = (1, *range(3, x.ndim))
+    if mask is None:
+        mean = x.mean(dims, keepdim=True)
+        return mean, (x - mean).square().mean(dims, keepdim=True)
+    weight = mask.view(*mask.shape, *(1,) * (x.ndim - 2)).to(x.dtype)
+    places = x[0, 0, 0].numel()
+    count = (weight.sum(1, keepdim=True) * places).clamp_min(1)
+    mean = (x * weight).sum(dims, keepdim=True) / count
+    return mean, ((x - mean).square() * weight).sum(dims, keepdim=True) / count
+
+
+def _normalise(x: Tensor, measured: Tensor, mask: Tensor | None, eps: float) -> Tensor:
+    mean, var = _moments(measured, mask)
+    return (x - mean) * (var + eps).rsqrt()

@@ -1,0 +1,76 @@
+"""Checkpoints: safetensors with their facts as JSON in the header, in one file that is renamed into place."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from graphfsl.errors import InputError
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write to a temporary name beside `path` and rename: a reader sees the old file or the new one."""
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
+            temporary = file.name
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        raise InputError(f"cannot write {path}: {error.strerror}; free space or choose another folder") from None
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path} not found; is {path.parent} a run directory?") from None
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path} is not readable JSON ({error})") from None
+
+
+def save_checkpoint(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    """Tensors by name, and JSON facts."""
+    plain = {k: t.detach().to("cpu", memory_format=torch.contiguous_format).contiguous() for k, t in tensors.items()}
+    write_atomically(path, save(plain, {"graphfsl": json.dumps(facts)}))
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and facts of a file; InputError where it is missing, cut short or something else."""
+    if not path.is_file():
+        raise InputError(f"checkpoint {path} not found; is {path.parent} the directory of a run that has trained?")
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = json.loads((file.metadata() or {})["graphfsl"])
+            return {k: file.get_tensor(k) for k in file.keys()}, facts  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise InputError(f"checkpoint {path} is broken or not from graphfsl ({error}); restore it or train again") from None
+
+
+def load_weights(learner: nn.Module, tensors: dict[str, Tensor], where: Path) -> None:
+    """Strictly load weights; InputError names the first that does not fit."""
+    own = learner.state_dict()
+    for name in sorted(own.keys() | tensors.keys()):
+        have = tuple(tensors[name].shape) if name in tensors else "nothing"
+        need = tuple(own[name].shape) if name in own else "nothing"
+        if have != need:
+            raise InputError(f"{where} is of another architecture: {name!r} holds {have} there, the learner needs {need}")
+    learner.load_state_dict(tensors)

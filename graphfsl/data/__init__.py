@@ -1,0 +1,43 @@
+"""Data sets, splits, and the sampler that draws episodes from them."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from graphfsl.data.dataset import Split
+from graphfsl.data.episodes import Episodes
+from graphfsl.data.sampler import Sampler, Setting
+from graphfsl.data.transforms import Transform
+from graphfsl.errors import InputError, unknown
+
+__all__ = ["Episodes", "Sampler", "Setting", "Split", "Transform", "load", "loader", "names"]
+
+
+def names() -> list[str]:
+    """The data sets that there are."""
+    return sorted(p.stem for p in (Path(__file__).parent / "sets").glob("*.py") if p.stem != "__init__")
+
+
+def loader(name: str) -> Callable[..., Split]:
+    """The `load` function of a data set; an unknown name raises InputError with the nearest one."""
+    if name not in names():
+        raise unknown("data set", name, names())
+    return importlib.import_module(f"graphfsl.data.sets.{name}").load  # type: ignore[no-any-return]
+
+
+def load(name: str, split: str, root: str | os.PathLike[str] | None = None, **options: Any) -> Split:
+    """One split ("train", "val", "test") of a data set.
+
+    root: where its files are; GRAPHFSL_DATA where it is not given. Data sets that need no files take no root.
+    """
+    function = loader(name)
+    if "root" in function.__code__.co_varnames[: function.__code__.co_argcount]:
+        root = root or os.environ.get("GRAPHFSL_DATA")
+        if not root:
+            raise InputError(f"data set {name!r} needs data.root=FOLDER, or GRAPHFSL_DATA, the folder that holds it")
+        options["root"] = os.fspath(root)
+    return function(split, **options)

@@ -1,0 +1,84 @@
+"""`Split`: one split of a data set, decoded once, as one array that episodes index into."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from graphfsl.errors import InputError
+
+
+@dataclass(frozen=True)
+class Split:
+    """All samples of one split.
+
+    x: (N, C, H, W) uint8 images or (N, d) float features; in RAM, or a memory map behind a tensor.
+    y: (N,) int64, the class of each sample; -1 for a sample without a label (it feeds the unlabeled pool).
+    classes: the name of each class; the same index means the same class in every process.
+    name: "<data set>/<split>", part of what an episode is a function of.
+    groups: the superclass of each class (Omniglot's alphabet, a script, a CIFAR-100 superclass), or None.
+
+    Raises InputError where a sample is not finite, a label is out of range or a class has no sample.
+    """
+
+    x: Tensor
+    y: Tensor
+    classes: tuple[str, ...]
+    name: str
+    groups: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.x) != len(self.y):
+            raise InputError(f"{self.name}: {len(self.x)} samples but {len(self.y)} labels; there must be one each")
+        if self.x.dtype != torch.uint8 and not (self.x.is_floating_point() and self.x.ndim == 2):
+            raise InputError(
+                f"{self.name}: samples must be uint8 images (N, C, H, W) or float features (N, d), "
+                f"not {self.x.dtype} {tuple(self.x.shape)}"
+            )
+        if self.x.is_floating_point() and not torch.isfinite(self.x).all():
+            bad = int((~torch.isfinite(self.x)).any(1).nonzero()[0])
+            raise InputError(f"{self.name}: sample {bad} holds NaN or infinity; features must be finite")
+        if len(self.y) and not -1 <= int(self.y.min()) <= int(self.y.max()) < len(self.classes):
+            raise InputError(f"{self.name}: labels must lie in -1..{len(self.classes) - 1}")
+        if (self.counts == 0).any():
+            raise InputError(f"{self.name}: class {self.classes[int(self.counts.argmin())]!r} has no sample")
+
+    @property
+    def counts(self) -> np.ndarray:
+        """(number of classes,) labeled samples per class."""
+        y = self.y.numpy()
+        return np.bincount(y[y >= 0], minlength=len(self.classes))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one sample."""
+        return tuple(self.x.shape[1:])
+
+    def gather(self, ids: Tensor) -> Tensor:
+        """(…) sample ids -> (…, *S) samples, in the stored type."""
+        return self.x[ids]
+
+    def to(self, device: torch.device | str) -> Split:
+        """The same split with its samples on `device`, so that episodes are gathered there."""
+        return dataclasses.replace(self, x=self.x.to(device))
+
+    def subset(self, classes: list[int], name: str) -> Split:
+        """Only these classes, renumbered in the order given."""
+        lookup = torch.full((len(self.classes) + 1,), -2)
+        lookup[torch.tensor(classes)] = torch.arange(len(classes))
+        y = lookup[self.y]
+        keep = (y >= 0).nonzero().squeeze(1)
+        groups = None if self.groups is None else tuple(self.groups[c] for c in classes)
+        return Split(self.x[keep], y[keep], tuple(self.classes[c] for c in classes), name, groups)
+
+
+def readable(path: Path, what: str) -> Path:
+    """`path`, or one clear line where it does not exist."""
+    if not path.exists():
+        raise InputError(f"{what} not found: {path}; set data.root or GRAPHFSL_DATA to the folder that holds it")
+    return path

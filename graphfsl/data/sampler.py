@@ -1,0 +1,283 @@
+"""Episodes as a pure function of (data set, split, setting, seed, i): independent of batch, worker and device."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import gammaincinv
+
+from graphfsl.data.dataset import Split
+from graphfsl.errors import InputError
+
+UINT = np.uint64
+# Streams of random numbers of one episode; appended to, never renumbered, or old episodes change.
+CLASSES, IMAGES, POOL, QUERY_ORDER, POOL_ORDER, SHOTS, IMBALANCE, GROUPS, LABEL_SPLIT = range(9)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What an episode looks like.
+
+    way, shot, query: classes, support images per class, query images per class.
+    unlabeled: unlabeled images per class. distractors: further classes, each with `unlabeled` images in the pool.
+    labeled_fraction: the share of each class's images that may be support or query; unlabeled images then come
+        from the rest. Fixed per class by `label_seed` (Ren et al. 2018). 1 = all images may be anything.
+    dirichlet: None for `query` queries of every class; alpha > 0 for way * query queries whose class shares are
+        drawn from a symmetric Dirichlet (2 is the usual unbalanced setting).
+    max_shot: None for `shot` of every class; else each class draws its own number from shot..max_shot.
+    groups: "any" classes, all "within" one superclass, or each from another ("across").
+    """
+
+    way: int = 5
+    shot: int = 1
+    query: int = 15
+    unlabeled: int = 0
+    distractors: int = 0
+    labeled_fraction: float = 1.0
+    label_seed: int = 0
+    dirichlet: float | None = None
+    max_shot: int | None = None
+    groups: str = "any"
+
+    def __post_init__(self) -> None:
+        for name, least in (("way", 2), ("shot", 1), ("query", 1), ("unlabeled", 0), ("distractors", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise InputError(f"episode.{name} must be a whole number of at least {least}, not {value!r}")
+        if not 0 < self.labeled_fraction <= 1:
+            raise InputError(f"episode.labeled_fraction must lie in (0, 1], not {self.labeled_fraction!r}")
+        if self.dirichlet is not None and not self.dirichlet > 0:
+            raise InputError(f"episode.dirichlet must be above 0, or null, not {self.dirichlet!r}")
+        if self.max_shot is not None and not (isinstance(self.max_shot, int) and self.max_shot >= self.shot):
+            raise InputError(
+                f"episode.max_shot must be a whole number of at least shot = {self.shot}, or null, not {self.max_shot!r}"
+            )
+        if self.groups not in ("any", "within", "across"):
+            raise InputError(f"episode.groups must be any, within or across, not {self.groups!r}")
+
+    @property
+    def most_shots(self) -> int:
+        return self.max_shot or self.shot
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Which samples make B episodes: ids (B, n), -1 = padding; label (B, n) the class column, -1 = a distractor
+    or unknown, -100 = padding; classes (B, way), the data set's class of each column."""
+
+    ids: np.ndarray
+    label: np.ndarray
+    classes: np.ndarray
+    n_support: int
+    n_query: int
+
+
+def _mix(z: np.ndarray) -> np.ndarray:
+    """The finaliser of SplitMix64: a bijection of 64-bit words that passes the usual tests of randomness."""
+    z = z + UINT(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> UINT(30))) * UINT(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> UINT(27))) * UINT(0x94D049BB133111EB)
+    return z ^ (z >> UINT(31))
+
+
+def keys_of(name: str, seed: int, i: np.ndarray) -> np.ndarray:
+    """(B,) 64-bit keys of the episodes i of a named split under a seed."""
+    digest = hashlib.sha256(f"{name}\0{seed}".encode()).digest()
+    with np.errstate(over="ignore"):
+        return _mix(_mix(np.frombuffer(digest, UINT, 1) + np.asarray(i).astype(UINT)))
+
+
+def uniform(keys: np.ndarray, stream: int, rows: int, columns: int) -> np.ndarray:
+    """Counter-based uniforms in (0, 1): keys (B,) -> (B, rows, columns), each a function of key, stream, row, column."""
+    with np.errstate(over="ignore"):
+        base = _mix(keys + UINT(stream) * UINT(0xD1342543DE82EF95))[:, None, None]
+        counter = (np.arange(rows, dtype=UINT)[:, None] << UINT(32)) + np.arange(columns, dtype=UINT)
+        return ((_mix(base + counter) >> UINT(11)).astype(np.float64) + 0.5) * 2.0**-53
+
+
+def choose(n: np.ndarray, u: np.ndarray) -> np.ndarray:
+    """k of range(n) without replacement, by Fisher and Yates: n (B, rows), uniforms u (B, rows, k) -> (B, rows, k).
+
+    The first j choices do not depend on how many follow, so that more unlabeled images leave support and query
+    as they were. Choices past n repeat earlier ones; the caller does not use them.
+    """
+    b, rows, k = u.shape
+    n, u, line = n.reshape(-1), u.reshape(-1, k), np.arange(b * rows)
+    deck = np.tile(np.arange(max(int(n.max()), k), dtype=np.int32), (b * rows, 1))
+    for s in range(k):
+        t = s + (u[:, s] * np.maximum(n - s, 1)).astype(np.int64)
+        drawn = deck[line, t]
+        deck[line, t] = deck[:, s]
+        deck[:, s] = drawn
+    return deck[:, :k].reshape(b, rows, k)
+
+
+class Deck:
+    """Sample ids by class: `order[start[c] : start[c] + count[c]]` are those of class c."""
+
+    def __init__(self, ids: np.ndarray, y: np.ndarray, classes: int) -> None:
+        self.order = ids[np.argsort(y[ids], kind="stable")]
+        self.count = np.bincount(y[ids], minlength=classes)
+        self.start = np.cumsum(self.count) - self.count
+
+    def draw(self, classes: np.ndarray, u: np.ndarray) -> np.ndarray:
+        """classes (B, rows), uniforms (B, rows, k) -> ids (B, rows, k)."""
+        at = self.start[classes][..., None] + choose(self.count[classes], u)
+        return self.order[np.minimum(at, len(self.order) - 1)]
+
+
+def label_split(split: Split, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Ids whose labels may be used, and the rest: floor(fraction * n) of each class, fixed by (split, class, seed)."""
+    y = split.y.numpy()
+    order = np.argsort(y, kind="stable")
+    order = order[y[order] >= 0]
+    key = uniform(keys_of(split.name, seed, np.zeros(1)), LABEL_SPLIT, 1, len(order))[0, 0]
+    order = order[np.lexsort((key, y[order]))]
+    count = split.counts
+    rank = np.arange(len(order)) - np.repeat(np.cumsum(count) - count, count)
+    labeled = rank < np.repeat(np.floor(fraction * count + 1e-9).astype(np.int64), count)
+    return np.sort(order[labeled]), np.sort(order[~labeled])
+
+
+class Sampler:
+    """Draws the episodes of a split: `draw(i)` is a pure function of (split.name, its labels, setting, seed, i).
+
+    Raises InputError where the split has too few classes or images for the setting.
+    """
+
+    def __init__(self, split: Split, setting: Setting, seed: int = 0) -> None:
+        self.split, self.setting, self.seed = split, setting, seed
+        y, c = split.y.numpy(), len(split.classes)
+        everything = np.flatnonzero(y >= 0)
+        self.free = np.flatnonzero(y < 0)  # images that came without labels
+        if setting.labeled_fraction < 1:
+            labeled, rest = label_split(split, setting.labeled_fraction, setting.label_seed)
+            self.deck, self.pool = Deck(labeled, y, c), Deck(rest, y, c)
+        else:
+            self.deck, self.pool = Deck(everything, y, c), None
+        self.members = self._groups()
+        self._check()
+
+    def _groups(self) -> list[np.ndarray]:
+        """The classes of each superclass that may serve, or one group of all classes."""
+        s, groups = self.setting, self.split.groups
+        if s.groups == "any":
+            return [np.arange(len(self.split.classes))]
+        if groups is None:
+            raise InputError(f"{self.split.name} has no superclasses; episode.groups must be any, not {s.groups}")
+        members = [np.array([c for c, g in enumerate(groups) if g == name]) for name in sorted(set(groups))]
+        return [m for m in members if s.groups == "across" or len(m) >= s.way + s.distractors] or members
+
+    def _check(self) -> None:
+        s, name = self.setting, self.split.name
+        classes = s.way + s.distractors
+        have = len(self.members) if s.groups == "across" else max(len(m) for m in self.members)
+        what = {"any": "classes", "within": "classes in its largest superclass", "across": "superclasses"}[s.groups]
+        if have < classes:
+            needed = f"way {s.way} + distractors {s.distractors}" if s.distractors else f"way {s.way}"
+            raise InputError(f"{name} has {have} {what}, but {needed} needs {classes}; lower episode.way")
+        own_pool = self.pool is not None or len(self.free) > 0
+        parts = [("shot", s.most_shots), ("query", s.query)] + ([] if own_pool else [("unlabeled", s.unlabeled)])
+        self._enough(self.deck, parts, " with labels" if self.pool is not None else "")
+        if self.pool is not None and s.unlabeled and not len(self.free):
+            self._enough(self.pool, [("unlabeled", s.unlabeled)], " without labels")
+        if len(self.free) and len(self.free) < s.way * s.unlabeled:
+            raise InputError(
+                f"{name} has {len(self.free)} unlabeled images, but way {s.way} x unlabeled {s.unlabeled} needs "
+                f"{s.way * s.unlabeled}; lower episode.unlabeled"
+            )
+        if len(self.free) and s.distractors:
+            raise InputError(f"{name} brings its own unlabeled images; episode.distractors must be 0, not {s.distractors}")
+
+    def _enough(self, deck: Deck, parts: list[tuple[str, int]], which: str) -> None:
+        least, needed = int(deck.count.argmin()), sum(n for _, n in parts)
+        if deck.count[least] < needed:
+            terms = " + ".join(f"{k} {n}" for k, n in parts if n)
+            raise InputError(
+                f"{self.split.name}: class {self.split.classes[least]!r} has {deck.count[least]} images{which}, but "
+                f"{terms} needs {needed}; lower episode.{' or episode.'.join(k for k, n in parts if n)}"
+            )
+
+    def _classes(self, keys: np.ndarray) -> np.ndarray:
+        """(B, way + distractors) the data set's classes of each episode."""
+        s, k = self.setting, self.setting.way + self.setting.distractors
+        u = uniform(keys, CLASSES, 1, k)
+        sizes = np.array([len(m) for m in self.members])
+        table = np.zeros((len(sizes), int(sizes.max())), dtype=np.int64)
+        for g, m in enumerate(self.members):
+            table[g, : len(m)] = m
+        if s.groups == "across":
+            g = choose(np.full((len(keys), 1), len(sizes)), uniform(keys, GROUPS, 1, k))[:, 0]
+            return table[g, (u[:, 0] * sizes[g]).astype(np.int64)]
+        g = (uniform(keys, GROUPS, 1, 1)[:, 0, 0] * len(sizes)).astype(np.int64)
+        return table[g[:, None], choose(sizes[g][:, None], u)[:, 0]]
+
+    def _query_counts(self, keys: np.ndarray, room: np.ndarray) -> np.ndarray:
+        """(B, way) queries of each class, way * query in all; room (B, way) is how many each class can give."""
+        s = self.setting
+        total = s.way * s.query
+        if s.dirichlet is None:
+            return np.full(room.shape, s.query)
+        share = gammaincinv(s.dirichlet, uniform(keys, IMBALANCE, 1, s.way)[:, 0])
+        exact = share / share.sum(1, keepdims=True) * total
+        counts = np.floor(exact).astype(np.int64)
+        rank = np.argsort(np.argsort(counts - exact, axis=1, kind="stable"), axis=1)
+        counts += rank < (total - counts.sum(1, keepdims=True))
+        # What a class cannot give, the others give, first those with the first columns.
+        excess = np.maximum(counts - room, 0).sum(1, keepdims=True)
+        counts = np.minimum(counts, room)
+        left = room - counts
+        return counts + np.clip(excess - (np.cumsum(left, 1) - left), 0, left)
+
+    def draw(self, i: np.ndarray | list[int]) -> Draw:
+        """The episodes with the numbers i (B,)."""
+        s = self.setting
+        keys = keys_of(self.split.name, self.seed, np.asarray(i))
+        b = len(keys)
+        classes = self._classes(keys)
+        own, batch = classes[:, : s.way], np.arange(b)[:, None]
+        shots = s.shot + (uniform(keys, SHOTS, 1, s.way)[:, 0] * (s.most_shots - s.shot + 1)).astype(np.int64)
+        shared = 0 if self.pool is not None or len(self.free) else s.unlabeled
+        queries = self._query_counts(keys, self.deck.count[own] - s.most_shots - shared)
+        most = s.most_shots + int(queries.max()) + shared
+        drawn = self.deck.draw(classes if shared else own, uniform(keys, IMAGES, classes.shape[1] if shared else s.way, most))
+
+        column = np.repeat(np.arange(s.way), s.most_shots)
+        j = np.tile(np.arange(s.most_shots), s.way)
+        real = j < shots[:, column]
+        support = np.where(real, drawn[:, column, j], -1), np.where(real, column, -100)
+
+        end = np.cumsum(queries, 1)
+        slot = np.arange(s.way * s.query)
+        column = (slot[None, :, None] >= end[:, None, :]).sum(-1)  # (B, Q)
+        j = slot - np.take_along_axis(end - queries, column, 1) + np.take_along_axis(shots, column, 1)
+        shuffle = np.argsort(uniform(keys, QUERY_ORDER, 1, len(slot))[:, 0], axis=1)
+        query = drawn[batch, column, j][batch, shuffle], column[batch, shuffle]
+
+        pool = self._unlabeled(keys, classes, drawn, shots + queries)
+        ids, label = (np.concatenate(p, 1) for p in zip(support, query, pool, strict=True))
+        return Draw(ids, label, own, s.way * s.most_shots, len(slot))
+
+    def _unlabeled(
+        self, keys: np.ndarray, classes: np.ndarray, drawn: np.ndarray, used: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Ids and hidden labels (B, U) of the unlabeled nodes, shuffled; `used` (B, way) images of each are spent."""
+        s, b = self.setting, len(keys)
+        if not s.unlabeled:
+            return np.empty((b, 0), np.int64), np.empty((b, 0), np.int64)
+        batch = np.arange(b)[:, None]
+        if len(self.free):
+            n = np.full((b, 1), len(self.free))
+            ids = self.free[choose(n, uniform(keys, POOL, 1, s.way * s.unlabeled))[:, 0]]
+            return ids, np.full_like(ids, -1)
+        if self.pool is not None:
+            drawn = self.pool.draw(classes, uniform(keys, POOL, classes.shape[1], s.unlabeled))
+            used = np.zeros_like(classes)
+        used = np.pad(used, ((0, 0), (0, classes.shape[1] - used.shape[1])))
+        column = np.repeat(np.arange(classes.shape[1]), s.unlabeled)
+        j = used[:, column] + np.tile(np.arange(s.unlabeled), classes.shape[1])
+        label = np.where(column < s.way, column, -1)
+        shuffle = np.argsort(uniform(keys, POOL_ORDER, 1, len(column))[:, 0], axis=1)
+        return drawn[batch, column, j][batch, shuffle], label[shuffle]

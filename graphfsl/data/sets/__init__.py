@@ -1,0 +1,1 @@
+"""One data set, one file with `load(split, …) -> Split`; a new file here is a new `data.name`."""

@@ -1,0 +1,52 @@
+"""Arrays in npz files: images or features, one file for each split, in the layout of CIFAR-FS."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from graphfsl.data.dataset import Split, readable
+from graphfsl.errors import InputError
+
+
+def load(split: str, root: str) -> Split:
+    """`<root>/<split>.npz` with the arrays
+
+    images: (n, H, W, 3) or (n, H, W) uint8, or features: (n, d) floats;
+    labels: (n,) integers, -1 = unlabeled;
+    class_names: (classes,), optional; superclasses: (classes,), optional.
+    """
+    path = readable(Path(root).expanduser() / f"{split}.npz", f"split {split!r} of the arrays")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {k: file[k] for k in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
+        raise InputError(f"{path} is not a readable npz file of plain arrays ({error}); write it again") from None
+    kind = next((k for k in ("images", "features") if k in arrays), None)
+    if kind is None or "labels" not in arrays:
+        raise InputError(f"{path} must hold 'images' or 'features', and 'labels'; it holds {sorted(arrays) or 'nothing'}")
+    x, labels = arrays[kind], arrays["labels"]
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        raise InputError(f"{path}: labels must be integers (n,), not {labels.dtype} {labels.shape}")
+    if kind == "images":
+        if x.dtype != np.uint8 or x.ndim not in (3, 4):
+            raise InputError(f"{path}: images must be uint8 (n, H, W, 3) or (n, H, W), not {x.dtype} {x.shape}")
+        x = x[:, None] if x.ndim == 3 else x.transpose(0, 3, 1, 2)
+    elif x.ndim != 2 or not np.issubdtype(x.dtype, np.floating):
+        raise InputError(f"{path}: features must be floats (n, d), not {x.dtype} {x.shape}")
+    else:
+        x = x.astype(np.float32, copy=False)
+    # Classes are numbered 0.. in the order of their labels, so that a file may keep CIFAR-100's own numbers.
+    values = np.unique(labels[labels >= 0])
+    y = np.where(labels >= 0, np.searchsorted(values, labels), -1)
+    if len(x) != len(y):
+        raise InputError(f"{path}: {len(x)} samples but {len(y)} labels; there must be one each")
+    given = arrays.get("class_names")
+    names = tuple(str(given[v]) if given is not None and v < len(given) else str(v) for v in values)
+    groups = arrays.get("superclasses")
+    supers = tuple(str(groups[v]) for v in values) if groups is not None else None
+    name = f"{Path(root).resolve().name}/{split}"
+    return Split(torch.from_numpy(np.ascontiguousarray(x)), torch.from_numpy(y.astype(np.int64)), names, name, supers)

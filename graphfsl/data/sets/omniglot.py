@@ -1,0 +1,76 @@
+"""Omniglot: 1,623 handwritten characters of 50 alphabets, 20 drawings each. Lake et al. 2015,
+https://doi.org/10.1126/science.aab3050"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from graphfsl.data.dataset import Split, readable
+from graphfsl.data.images import Files, read_images
+from graphfsl.errors import InputError, unknown
+from graphfsl.resources import class_list
+
+FOLDERS = ("images_background", "images_evaluation")
+
+
+def load(
+    split: str, root: str, protocol: str = "vinyals", rotations: bool | None = None, size: int = 28
+) -> Split:
+    """One split of Omniglot; a drawing is 1 x size x size with ink 255; the superclass of a class is its alphabet.
+
+    root: the folder (or the one above `omniglot-py`) with torchvision's layout: `images_background` and
+        `images_evaluation` as folders or as zips. It may be read-only.
+    protocol: "vinyals", 1028 / 172 / 423 characters (train, val, test); or "background", which trains on 964 of the
+        30 background alphabets less five for validation and tests on the 659 characters of the evaluation set.
+    rotations: turns by 90, 180 and 270 degrees as classes of their own, in every split (METHODS 0.3); by default
+        with "vinyals" only.
+    """
+    if split not in ("train", "val", "test"):
+        raise unknown("split", split, ("train", "val", "test"))
+    if protocol not in ("vinyals", "background"):
+        raise unknown("Omniglot protocol", protocol, ("vinyals", "background"))
+    rotations = protocol == "vinyals" if rotations is None else rotations
+    base = readable(Path(root).expanduser(), "Omniglot")
+    base = base / "omniglot-py" if (base / "omniglot-py").is_dir() else base
+    lists = class_list("omniglot_vinyals")
+    # The five validation alphabets of the Vinyals lists are background alphabets, so both protocols share them.
+    held_out = set(lists["val"])
+    by_class: dict[str, tuple[Files, list[str]]] = {}
+    for folder in FOLDERS:
+        if not (base / folder).is_dir() and not (base / f"{folder}.zip").is_file():
+            raise InputError(f"Omniglot not found: neither {base / folder}/ nor {folder}.zip; set data.root to their folder")
+        files = Files(base / folder)
+        for name in files.names:
+            match = re.search(r"([^/]+/character\d+)/[^/]+$", name)
+            if match:
+                by_class.setdefault(match[1], (files, []))[1].append(name)
+    if protocol == "vinyals":
+        wanted = list(lists[split])
+    else:
+        inside = {c for c, (files, _) in by_class.items() if files.root.name == FOLDERS[0]}
+        wanted = sorted({"train": inside - held_out, "val": held_out, "test": set(by_class) - inside}[split])
+    missing = [c for c in wanted if c not in by_class]
+    if missing:
+        raise InputError(f"{base}: {len(missing)} characters are missing, {missing[0]!r} first; fetch Omniglot again")
+    x, y = [], []
+    for folder in FOLDERS:
+        own = [(k, n) for k, c in enumerate(wanted) if by_class[c][0].root.name == folder for n in sorted(by_class[c][1])]
+        if own:
+            files = by_class[wanted[own[0][0]]][0]
+            x.append(read_images(files, [n for _, n in own], size, 1, f"omniglot/{protocol}-{split}-{folder}"))
+            y.append(np.array([k for k, _ in own]))
+    drawings, labels = 255 - np.concatenate(x), np.concatenate(y)  # paper is 255 in the files
+    order = np.argsort(labels, kind="stable")
+    drawings, labels = drawings[order], labels[order]
+    names = tuple(wanted)
+    if rotations:
+        drawings = np.concatenate([np.rot90(drawings, k, (2, 3)) for k in range(4)])
+        labels = np.concatenate([labels + k * len(names) for k in range(4)])
+        names = tuple(f"{n}/rot{90 * k:03d}" for k in range(4) for n in names)
+    alphabets = tuple(n.split("/")[0] for n in names)
+    kind = f"omniglot-{protocol}{'-rotations' if rotations else ''}"
+    return Split(torch.from_numpy(drawings), torch.from_numpy(labels), names, f"{kind}/{split}", alphabets)

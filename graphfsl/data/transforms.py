@@ -1,0 +1,85 @@
+"""Normalisation and training augmentation, on the device of the batch, without a loop over images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from graphfsl.errors import InputError
+
+
+class Transform:
+    """Bytes (…, C, H, W) -> normalised floats; features pass through.
+
+    mean, std: of each channel, in units of the full range [0, 1]; None leaves [0, 1] as it is.
+    rotate (degrees), translate (share of the side), scale (share), shear (degrees): each image draws its own affine
+        map, uniform within plus and minus these. flip: mirror half of the images left to right (never characters).
+    color: brightness, contrast and saturation factors are uniform in 1 - color .. 1 + color.
+    All of these are 0 for evaluation; `plain()` gives that version.
+    """
+
+    def __init__(
+        self,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        rotate: float = 0.0,
+        translate: float = 0.0,
+        scale: float = 0.0,
+        shear: float = 0.0,
+        flip: bool = False,
+        color: float = 0.0,
+    ) -> None:
+        for name, value in (("rotate", rotate), ("translate", translate), ("scale", scale), ("color", color)):
+            if not isinstance(value, (int, float)) or not 0 <= value:
+                raise InputError(f"data.augment.{name} must be a number of at least 0, not {value!r}")
+        if (mean is None) != (std is None) or (mean is not None and std is not None and len(mean) != len(std)):
+            raise InputError("data.mean and data.std must be given together, one number for each channel")
+        self.mean, self.std = mean, std
+        self.rotate, self.translate, self.scale, self.shear = rotate, translate, scale, shear
+        self.flip, self.color = flip, color
+
+    def plain(self) -> Transform:
+        """The same normalisation without augmentation."""
+        return Transform(self.mean, self.std)
+
+    def __call__(self, x: Tensor, key: int = 0) -> Tensor:
+        """x (…, C, H, W) bytes or (…, d) features; `key` seeds the augmentation."""
+        if x.dtype != torch.uint8:
+            return x
+        x = x.float() / 255
+        lead = x.shape[:-3]
+        x = x.flatten(0, -4)
+        generator = torch.Generator(x.device).manual_seed(key)
+        if self.rotate or self.translate or self.scale or self.shear or self.flip:
+            x = self._affine(x, generator)
+        if self.color:
+            x = self._colors(x, generator)
+        if self.mean is not None and self.std is not None:
+            mean, std = x.new_tensor(self.mean), x.new_tensor(self.std)
+            if len(mean) != x.shape[1]:
+                raise InputError(f"the normalisation is for {len(mean)} channels, but the images have {x.shape[1]}")
+            x = (x - mean[:, None, None]) / std[:, None, None]
+        return x.unflatten(0, lead)
+
+    def _affine(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        m = len(x)
+        u = torch.rand(7, m, generator=generator, device=x.device) * 2 - 1
+        turn, shear = u[0] * math.radians(self.rotate), torch.tan(u[1] * math.radians(self.shear))
+        sx, sy = 1 / (1 + self.scale * u[2]), 1 / (1 + self.scale * u[3])
+        if self.flip:
+            sx = sx * torch.where(u[6] > 0, 1.0, -1.0)
+        cos, sin = turn.cos(), turn.sin()
+        rows = (cos * sx, (shear * cos - sin) * sy, 2 * self.translate * u[4], sin * sx, (shear * sin + cos) * sy)
+        theta = torch.stack([*rows, 2 * self.translate * u[5]], -1).view(m, 2, 3)
+        grid = F.affine_grid(theta, list(x.shape), align_corners=False)
+        return F.grid_sample(x, grid, padding_mode="zeros" if x.shape[1] == 1 else "reflection", align_corners=False)
+
+    def _colors(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        f = 1 + self.color * (torch.rand(3, len(x), 1, 1, 1, generator=generator, device=x.device) * 2 - 1)
+        x = x * f[0]
+        x = x.mean((1, 2, 3), keepdim=True).lerp(x, f[1])
+        return x.mean(1, keepdim=True).lerp(x, f[2]).clamp(0, 1)

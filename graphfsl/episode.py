@@ -1,0 +1,138 @@
+"""`Episode`: B few-shot tasks at once, the only thing that travels from the sampler to the scores."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from graphfsl.errors import InputError
+
+
+@dataclass(frozen=True)
+class Episode:
+    """B tasks of n nodes each, ordered support, query, unlabeled.
+
+    x: (B, n, *S) images, feature maps or features.
+    w: (B, n, C) label weights: one-hot, soft, or zero where the label may not be seen. A class without weight
+       anywhere in its task is absent from it.
+    n_support, n_query: how many nodes are support and query; the rest is unlabeled.
+    mask: (B, n) bool, false = padding. None means that no node is padding; `padded` then lets a layer skip
+       the masked path without asking the device.
+
+    Query targets are not part of it: a loader yields (episode, target), and a learner cannot cheat.
+    """
+
+    x: Tensor
+    w: Tensor
+    n_support: int
+    n_query: int
+    mask: Tensor = None  # type: ignore[assignment]
+    padded: bool = dataclasses.field(default=True, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.mask is None:
+            object.__setattr__(self, "mask", self.x.new_ones(self.x.shape[:2], dtype=torch.bool))
+            object.__setattr__(self, "padded", False)
+        if self.w.shape[:2] != self.x.shape[:2] or self.mask.shape != self.x.shape[:2] or self.w.ndim != 3:
+            raise InputError(
+                f"an episode needs x (B, n, …), w (B, n, C), mask (B, n), not {tuple(self.x.shape)}, "
+                f"{tuple(self.w.shape)}, {tuple(self.mask.shape)}"
+            )
+        if not 0 <= self.n_support + self.n_query <= self.x.shape[1] or min(self.n_support, self.n_query) < 0:
+            raise InputError(
+                f"{self.n_support} support and {self.n_query} query nodes do not fit into {self.x.shape[1]} nodes"
+            )
+
+    @property
+    def n_unlabeled(self) -> int:
+        return self.x.shape[1] - self.n_support - self.n_query
+
+    @property
+    def way(self) -> int:
+        """C, the number of label columns; the largest way in the batch."""
+        return self.w.shape[-1]
+
+    @property
+    def support(self) -> slice:
+        return slice(0, self.n_support)
+
+    @property
+    def query(self) -> slice:
+        return slice(self.n_support, self.n_support + self.n_query)
+
+    @property
+    def unlabeled(self) -> slice:
+        return slice(self.n_support + self.n_query, None)
+
+    def replace(self, **changes: Any) -> Episode:
+        """A copy with these fields changed."""
+        if "mask" not in changes:
+            changes.setdefault("padded", self.padded)
+        return dataclasses.replace(self, **changes)
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Episode:
+        """A copy on another device; `dtype` applies to label weights and to samples that are floats."""
+        x = self.x.to(device, dtype) if self.x.is_floating_point() else self.x.to(device)
+        return self.replace(x=x, w=self.w.to(device, dtype), mask=self.mask.to(device), padded=self.padded)
+
+    def parts(self, support: bool = True, query: bool = True, unlabeled: bool = True) -> Episode:
+        """Only these parts of every task."""
+        wanted = [s for s, keep in zip((self.support, self.query, self.unlabeled), (support, query, unlabeled)) if keep]
+
+        def cut(t: Tensor) -> Tensor:
+            return torch.cat([t[:, s] for s in wanted], 1) if len(wanted) != 1 else t[:, wanted[0]]
+
+        return Episode(
+            cut(self.x),
+            cut(self.w),
+            self.n_support if support else 0,
+            self.n_query if query else 0,
+            cut(self.mask),
+            padded=self.padded,
+        )
+
+    def add_support(self, x: Tensor, w: Tensor, mask: Tensor) -> Episode:
+        """Append m weighted nodes to the support slice: x (B, m, *S), w (B, m, C), mask (B, m)."""
+        k = self.n_support
+
+        def join(old: Tensor, new: Tensor) -> Tensor:
+            return torch.cat([old[:, :k], new.to(old.dtype), old[:, k:]], 1)
+
+        return Episode(
+            join(self.x, x), join(self.w, w), k + x.shape[1], self.n_query, join(self.mask, mask), padded=True
+        )
+
+    def one_query_each(self) -> Episode:
+        """Every query in a copy of its own: B tasks with Q queries -> B*Q tasks with one, queries of a task adjacent."""
+        b, q = self.x.shape[0], self.n_query
+
+        def spread(t: Tensor) -> Tensor:
+            shared = t.unsqueeze(1).expand(b, q, *t.shape[1:])
+            own = t[:, self.query].unsqueeze(2)
+            nodes = [shared[:, :, self.support], own, shared[:, :, self.unlabeled]]
+            return torch.cat(nodes, 2).flatten(0, 1)
+
+        return Episode(spread(self.x), spread(self.w), self.n_support, 1, spread(self.mask), padded=self.padded)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is true of an episode, kept apart from it: for losses, metrics, oracles and disjointness checks.
+
+    query: (B, Q) the class column of each query, -100 for padding.
+    unlabeled: (B, U) the class column of each unlabeled node, -1 for a distractor or where it is not known.
+    ids: (B, n) the sample that each node shows, -1 for padding.
+    classes: (B, C) the data set's class behind each column, -1 where the task has no such column.
+    """
+
+    query: Tensor
+    unlabeled: Tensor
+    ids: Tensor
+    classes: Tensor
+
+    def to(self, device: torch.device | str) -> Target:
+        return Target(*(getattr(self, f.name).to(device) for f in dataclasses.fields(self)))

@@ -1,0 +1,18 @@
+"""The one exception that a user's mistake raises; the command line prints it as one line and exits with 2."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """Bad input: the message is one line that says what was wrong and what would be right."""
+
+
+def unknown(what: str, name: object, known: Iterable[str]) -> InputError:
+    """The error for a name that is not in `known`, with the nearest one as a suggestion."""
+    known = sorted(known)
+    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"
+    return InputError(f"unknown {what} {name!r}; {hint}")

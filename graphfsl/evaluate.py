@@ -1,0 +1,166 @@
+"""Accuracy over episodes, with its interval and all that a reader needs to trust it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from graphfsl.data.dataset import Split
+from graphfsl.data.episodes import Episodes
+from graphfsl.data.sampler import Setting
+from graphfsl.data.transforms import Transform
+from graphfsl.errors import InputError
+from graphfsl.functional.statistics import accuracy, mean_and_ci95
+from graphfsl.learner import Learner, Pipeline
+
+IMAGES_AT_ONCE = 1024
+
+
+def check_protocol(learner: Learner, setting: Setting) -> None:
+    """InputError where a trait of the learner forbids the setting."""
+    if learner.way is not None and setting.way != learner.way:
+        raise InputError(f"this learner is tied to {learner.way}-way episodes; set episode.way={learner.way}")
+    most = learner.max_queries_per_class
+    if most is not None and (setting.query > most or setting.dirichlet is not None):
+        raise InputError(f"this learner takes at most {most} queries per class; set episode.query={most}")
+    if learner.needs_balance and setting.dirichlet is not None:
+        raise InputError("this learner assumes as many queries of every class; set episode.dirichlet=null")
+
+
+def kind_of(learner: Learner, setting: Setting) -> str:
+    """The table that a result belongs to: inductive, transductive, semi-supervised, or both of the latter."""
+    semi = learner.uses_unlabeled and setting.unlabeled > 0
+    kinds = [k for k, yes in (("semi-supervised", semi), ("transductive", learner.transductive)) if yes]
+    return " + ".join(kinds) or "inductive"
+
+
+def block_size(episodes: Episodes) -> int:
+    """Episodes at once: on a CPU a working set that fits the cache, on a GPU large ones."""
+    s = episodes.setting
+    nodes = s.way * (s.most_shots + s.query + s.unlabeled) + s.distractors * s.unlabeled
+    if episodes.device.type != "cpu":
+        return max(1, 65536 // nodes)
+    return max(1, (1280 if episodes.split.x.ndim == 2 else IMAGES_AT_ONCE) // nodes)
+
+
+@torch.no_grad()
+def accuracies(learner: Learner, episodes: Episodes, count: int, block: int | None = None) -> Tensor:
+    """(count,) accuracy of each of the episodes 0 .. count - 1; the learner answers in evaluation mode."""
+    check_protocol(learner, episodes.setting)
+    was_training = learner.training
+    learner.eval()
+    out = []
+    try:
+        for first in range(0, count, size := block or block_size(episodes)):
+            torch.manual_seed(first)  # for learners that are stochastic even in evaluation
+            episode, target = episodes.batch(range(first, min(first + size, count)))
+            out.append(accuracy(learner(episode), target.query))
+    finally:
+        learner.train(was_training)
+    return torch.cat(out).cpu()
+
+
+@torch.no_grad()
+def encode_split(learner: Pipeline, split: Split, transform: Transform, device: torch.device | str = "cpu") -> Split:
+    """The split's images as features of the learner's encoder, so that each image is encoded once."""
+    learner.eval()
+    out = []
+    for x in split.x.split(IMAGES_AT_ONCE):
+        z = learner.encoder(transform(x.to(device)))
+        if z.ndim > 2:
+            readout = getattr(learner.encoder, "readout", None)
+            z = z.flatten(1) if readout is None else readout(z)
+        out.append(z.float())
+    return replace(split, x=torch.cat(out))
+
+
+def can_reuse_features(learner: Learner) -> bool:
+    """True where an image's features do not depend on its episode."""
+    return isinstance(learner, Pipeline) and learner.batch_norm == "running" and not learner.wants_maps
+
+
+@dataclass(frozen=True)
+class Result:
+    """The accuracies (episodes,) of a learner in a setting; `row` is what a table shows."""
+
+    learner: Learner
+    setting: Setting
+    split: str
+    seed: int
+    accuracies: Tensor
+    seconds: float
+
+    @property
+    def mean(self) -> float:
+        return mean_and_ci95(self.accuracies)[0]
+
+    @property
+    def ci95(self) -> float:
+        return mean_and_ci95(self.accuracies)[1]
+
+    def row(self) -> dict[str, Any]:
+        s, learner = self.setting, self.learner
+        traits = ("transductive", "uses_unlabeled", "needs_balance", "needs_nonnegative", "stochastic")
+        return {
+            "data": self.split,
+            "way": s.way,
+            "shot": s.shot,
+            "query": s.query,
+            "unlabeled": s.unlabeled,
+            "distractors": s.distractors,
+            "dirichlet": s.dirichlet,
+            "setting": kind_of(learner, s),
+            "traits": [t for t in traits if getattr(learner, t)],
+            "batch_norm": getattr(learner, "batch_norm", None),
+            "accuracy": round(100 * self.mean, 3),
+            "ci95": round(100 * self.ci95, 3),
+            "episodes": len(self.accuracies),
+            "seed": self.seed,
+            "seconds": round(self.seconds, 2),
+        }
+
+    def __str__(self) -> str:
+        s = self.setting
+        return f"{s.way}-way {s.shot}-shot: {100 * self.mean:.2f} ± {100 * self.ci95:.2f} % ({kind_of(self.learner, s)})"
+
+
+def evaluate(
+    learner: Learner,
+    split: Split,
+    setting: Setting | None = None,
+    episodes: int = 600,
+    seed: int = 0,
+    transform: Transform | None = None,
+    block: int | None = None,
+    device: torch.device | str | None = None,
+    **options: Any,
+) -> Result:
+    """Accuracy on episodes 0 .. `episodes` - 1 of a split; `setting`, or its fields as keywords.
+
+    Raises InputError where a trait of the learner forbids the setting, or the split is too small for it.
+    """
+    if episodes < 1:
+        raise InputError(f"evaluation.episodes must be at least 1, not {episodes}")
+    setting = setting if setting is not None else Setting(**options)
+    check_protocol(learner, setting)
+    parameter = next(learner.parameters(), None)
+    device = device or (parameter.device if parameter is not None else "cpu")
+    learner.to(device)
+    loader = Episodes(split, setting, seed, transform.plain() if transform else None, device)
+    start = time.perf_counter()
+    target: Learner = learner
+    if can_reuse_features(learner) and split.x.ndim > 2:
+        assert isinstance(learner, Pipeline)
+        nodes = setting.way * (setting.most_shots + setting.query + setting.unlabeled)
+        if nodes * episodes > len(split.x):
+            features = encode_split(learner, split, loader.transform, device)
+            loader = Episodes(features, setting, seed, None, device)
+            target = learner.on_features()
+    values = accuracies(target, loader, episodes, block)
+    return Result(learner, setting, split.name, seed, values, time.perf_counter() - start)
+
+

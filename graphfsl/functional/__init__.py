@@ -1,0 +1,1 @@
+"""Pure batch-first mathematics: no state, no input or output; each function exists once."""

@@ -1,0 +1,347 @@
+"""The whole contract: a `Learner` maps an episode to class scores of its nodes.
+
+`Pipeline` chains parts (encoder, augment, graph, head, refine), `Adapt` is an inner loop around any learner.
+All of them have `score`, so they nest.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from graphfsl.batchnorm import POLICIES, TRANSDUCTIVE_POLICIES, BatchNorm, adapting, statistics
+from graphfsl.episode import Episode, Target
+from graphfsl.errors import InputError, unknown
+
+
+class Part(nn.Module):
+    """Anything that fills a slot. Traits are declared here and each is tested by the generic suite."""
+
+    transductive: bool = False  # a query's score depends on the other queries
+    uses_unlabeled: bool = False  # the unlabeled nodes change the scores
+    needs_balance: bool = False  # assumes as many queries of every class
+    needs_nonnegative: bool = False  # features must not be negative
+    max_queries_per_class: int | None = None
+    stochastic: bool = False  # two evaluations of one episode may differ
+    order_sensitive: bool = False  # the order of the support nodes matters
+    wants_maps: bool = False  # reads feature maps, not vectors
+    per_query: bool = False  # by default every query gets a copy of the episode of its own
+    way: int | None = None  # the number of classes that it is tied to, None = any
+
+    def aux_loss(self, episode: Episode) -> Tensor | float:
+        """A loss on the episode of features that needs no target."""
+        return 0.0
+
+    def fit_base(self, features: Tensor, labels: Tensor) -> None:
+        """Learn from base-class features (N, d) and labels (N,), once; results are kept in buffers."""
+
+
+class Learner(Part):
+    """Scores the nodes of an episode; the subclass writes `score`, and `criterion` if its paper has its own loss."""
+
+    bn_policies: tuple[str, ...] = POLICIES
+
+    def score(self, episode: Episode) -> Tensor:
+        """(B, n, C) scores of all nodes, or (L, B, n, C), one per layer, the last being the answer."""
+        raise NotImplementedError
+
+    def forward(self, episode: Episode) -> Tensor:
+        """(B, Q, C) scores of the queries."""
+        scores = self.score(episode)
+        return (scores[-1] if scores.ndim == 4 else scores)[:, episode.query]
+
+    def criterion(self, scores: Tensor, target: Target, episode: Episode) -> Tensor:
+        """Mean cross-entropy of the queries, unless the paper says otherwise."""
+        queries = (scores[-1] if scores.ndim == 4 else scores)[:, episode.query]
+        return F.cross_entropy(queries.flatten(0, 1), target.query.flatten(), ignore_index=-100)
+
+    def loss(self, episode: Episode, target: Target) -> Tensor:
+        """What training minimises: a scalar."""
+        return self.criterion(self.score(episode), target, episode) + self.aux_loss(episode)
+
+
+class Head(Learner):
+    """Scores an episode of features."""
+
+
+class Augment(Part):
+    """`Episode -> Episode`: appends weighted nodes to the support slice, or reweights it."""
+
+    def forward(self, episode: Episode) -> Episode:
+        raise NotImplementedError
+
+
+class Graph(Part):
+    """`Episode -> Episode`: message passing that rewrites features."""
+
+    def forward(self, episode: Episode) -> Episode:
+        raise NotImplementedError
+
+
+class Refine(Part):
+    """May rewrite the label weights and call the head again, or propagate and balance the scores."""
+
+    def forward(self, episode: Episode, scores: Tensor, head: Head) -> Tensor:
+        raise NotImplementedError
+
+
+Slot = nn.Module | Sequence[nn.Module] | None
+
+
+def _parts(slot: Slot) -> nn.ModuleList:
+    if slot is None:
+        return nn.ModuleList()
+    return nn.ModuleList([slot] if isinstance(slot, nn.Module) else slot)
+
+
+class Pipeline(Learner):
+    """encoder -> augment -> graph -> head -> refine; a slot takes one part, a list, or None.
+
+    encoder: images (M, *S) -> feature maps (M, C, h, w) or vectors (M, d), with an optional `readout` from maps
+        to vectors; None where the episodes hold features.
+    per_query: score every query in a copy of its own after encoding, which makes any part inductive; None
+        asks the parts.
+    batch_norm: the policy of the encoder's statistics, see `graphfsl.batchnorm`.
+
+    Raises InputError where one part wants feature maps and another vectors.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module | None = None,
+        augment: Slot = None,
+        graph: Slot = None,
+        head: Head | None = None,
+        refine: Slot = None,
+        per_query: bool | None = None,
+        batch_norm: str = "running",
+    ) -> None:
+        super().__init__()
+        if head is None:
+            raise InputError("a pipeline needs a head; see `graphfsl methods`")
+        self.encoder = encoder if encoder is not None else nn.Identity()
+        self.augment, self.graph, self.refine = _parts(augment), _parts(graph), _parts(refine)
+        self.head = head
+        parts = self.parts
+        wants = {type(p).__name__: p.wants_maps for p in parts}
+        if len(set(wants.values())) > 1:
+            maps = ", ".join(k for k, v in wants.items() if v)
+            vectors = ", ".join(k for k, v in wants.items() if not v)
+            raise InputError(f"{maps} read feature maps but {vectors} read vectors: they cannot share a pipeline")
+        self.wants_maps = head.wants_maps
+        self.per_query = any(p.per_query for p in parts) if per_query is None else per_query
+        self.set_batch_norm(batch_norm)
+        for trait in ("uses_unlabeled", "needs_balance", "needs_nonnegative", "stochastic", "order_sensitive"):
+            setattr(self, trait, any(getattr(p, trait) for p in parts))
+        self.way = next((p.way for p in parts if p.way is not None), None)
+        self.max_queries_per_class = min(
+            (p.max_queries_per_class for p in parts if p.max_queries_per_class is not None), default=None
+        )
+
+    @property
+    def parts(self) -> list[Part]:
+        return [*self.augment, *self.graph, self.head, *self.refine]  # type: ignore[list-item]
+
+    def set_batch_norm(self, policy: str) -> None:
+        """Choose the BatchNorm policy of the encoder; an unknown one raises InputError."""
+        if policy not in POLICIES:
+            raise unknown("BatchNorm policy", policy, POLICIES)
+        self.batch_norm = policy
+
+    @property
+    def transductive(self) -> bool:  # type: ignore[override]
+        shared = self.batch_norm in TRANSDUCTIVE_POLICIES and any(
+            isinstance(m, BatchNorm) for m in self.encoder.modules()
+        )
+        return shared or (not self.per_query and any(p.transductive for p in self.parts))
+
+    def encode(self, episode: Episode) -> Episode:
+        """Images -> features: one encoder call for all nodes of all tasks."""
+        with statistics(self.batch_norm, episode):
+            z = self.encoder(episode.x.flatten(0, 1))
+        if z.ndim > 2 and not self.wants_maps:
+            readout = getattr(self.encoder, "readout", None)
+            z = z.flatten(1) if readout is None else readout(z)
+        z = z.unflatten(0, episode.x.shape[:2])
+        return episode.replace(x=z, w=episode.w.to(z.dtype))
+
+    def score_features(self, episode: Episode) -> Tensor:
+        """Scores of an episode that is encoded already; (B, n, C), or (L, B, n, C) from a head of L layers."""
+        if self.way is not None and episode.way != self.way:
+            raise InputError(f"this learner is tied to {self.way}-way episodes, but the episode is {episode.way}-way")
+        if self.per_query and episode.n_query > 1:
+            return self._per_query(episode)
+        first_query = episode.n_support
+        for part in (*self.augment, *self.graph):
+            episode = part(episode)
+        scores = self.head.score(episode)
+        for part in self.refine:
+            scores = part(episode, scores[-1] if scores.ndim == 4 else scores, self.head)
+        if episode.n_support > first_query:  # only the episode's own nodes are answered for
+            scores = torch.cat([scores[..., :first_query, :], scores[..., episode.n_support :, :]], -2)
+        return scores
+
+    def _per_query(self, episode: Episode) -> Tensor:
+        q, k = episode.n_query, episode.n_support
+        scores = self.score_features(episode.one_query_each())
+        scores = scores.unflatten(-3, (-1, q))  # (…, B, Q, k + 1 + u, C)
+        # A support or unlabeled node is scored in Q graphs; its score is their mean.
+        support, unlabeled = scores[..., :k, :].mean(-3), scores[..., k + 1 :, :].mean(-3)
+        return torch.cat([support, scores[..., k, :], unlabeled], -2)
+
+    def score(self, episode: Episode) -> Tensor:
+        return self.score_features(self.encode(episode))
+
+    def criterion(self, scores: Tensor, target: Target, episode: Episode) -> Tensor:
+        return self.head.criterion(scores, target, episode)
+
+    def aux_loss(self, episode: Episode) -> Tensor | float:
+        return sum((p.aux_loss(episode) for p in self.parts), 0.0)
+
+    def loss(self, episode: Episode, target: Target) -> Tensor:
+        features = self.encode(episode)
+        return self.criterion(self.score_features(features), target, features) + self.aux_loss(features)
+
+    def on_features(self) -> Pipeline:
+        """The same parts for episodes that hold this encoder's features; nothing is copied."""
+        return Pipeline(None, list(self.augment), list(self.graph), self.head, list(self.refine), self.per_query)
+
+    def fit_base(self, features: Tensor, labels: Tensor) -> None:
+        for part in self.parts:
+            part.fit_base(features, labels)
+
+
+class Rule(Protocol):
+    """How an inner step moves parameters: `init` makes its state, `update` takes one step. Nothing is mutated."""
+
+    def init(self, params: dict[str, Tensor]) -> Any: ...
+
+    def update(
+        self, params: dict[str, Tensor], grads: dict[str, Tensor], state: Any, step: int
+    ) -> tuple[dict[str, Tensor], Any]: ...
+
+
+Objective = Callable[[Callable[[Episode], Tensor], Episode, int], Tensor]
+
+
+def support_cross_entropy(score: Callable[[Episode], Tensor], episode: Episode, step: int) -> Tensor:
+    """Mean cross-entropy of the support nodes against their label weights; only the support is encoded."""
+    support = episode.parts(query=False, unlabeled=False)
+    scores = score(support)
+    nodes = support.w.sum(-1)
+    # An absent class scores -inf and has no weight: 0 * -inf must not make the loss NaN.
+    log_p = (scores[-1] if scores.ndim == 4 else scores).log_softmax(-1).where(support.w > 0, 0)
+    return -(support.w * log_p).sum() / nodes.sum()
+
+
+class _Call(nn.Module):
+    """Lets `functional_call` reach any method of the learner, not only `forward`."""
+
+    def __init__(self, net: Learner) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, method: str, *args: Any) -> Any:
+        return getattr(self.net, method)(*args)
+
+
+class Adapt(Learner):
+    """Scores an episode with parameters that were adapted to it by `steps` inner steps.
+
+    net: any learner. rule: an (init, update) pair; a module if it learns. params: which of the net's parameters
+    adapt, by name pattern (one or several). first_order: treat inner gradients as constants.
+    objective(score, episode, step) -> scalar: what an inner step descends.
+    task_chunk: how many tasks run at once under vmap; 1 loops over tasks, which is faster on a CPU and needs the
+    least memory; None takes 1 on a CPU and all tasks on a GPU.
+
+    The net's parameters and buffers are never mutated.
+    """
+
+    def __init__(
+        self,
+        net: Learner,
+        rule: Rule,
+        steps: int,
+        objective: Objective = support_cross_entropy,
+        params: str | Iterable[str] = "*",
+        first_order: bool = False,
+        task_chunk: int | None = None,
+    ) -> None:
+        super().__init__()
+        if steps < 0:
+            raise InputError(f"the number of inner steps must be 0 or more, not {steps}")
+        patterns = [params] if isinstance(params, str) else list(params)
+        self._call = _Call(net)
+        self.rule, self.steps, self.objective = rule, steps, objective
+        self.first_order, self.task_chunk = first_order, task_chunk
+        names = [n for n, p in net.named_parameters() if p.requires_grad]
+        self.adapted = [f"net.{n}" for n in names if any(fnmatch.fnmatch(n, p) for p in patterns)]
+        if not self.adapted:
+            raise InputError(f"no parameter matches {', '.join(patterns)!r}; the net has {', '.join(names) or 'none'}")
+        for trait in ("uses_unlabeled", "needs_balance", "needs_nonnegative", "stochastic", "order_sensitive", "way"):
+            setattr(self, trait, getattr(net, trait))
+
+    @property
+    def net(self) -> Learner:
+        return self._call.net
+
+    @property
+    def batch_norm(self) -> str | None:
+        return getattr(self.net, "batch_norm", None)
+
+    def set_batch_norm(self, policy: str) -> None:
+        self.net.set_batch_norm(policy)  # type: ignore[operator]
+
+    @property
+    def transductive(self) -> bool:  # type: ignore[override]
+        return self.net.transductive
+
+    def adapt(self, episode: Episode) -> dict[str, Tensor]:
+        """The adapted parameters of one task: episode with B = 1 -> name -> tensor."""
+        params = {n: p for n, p in self._call.named_parameters() if n in set(self.adapted)}
+        state = self.rule.init(params)
+        for step in range(self.steps):
+
+            def inner(params: dict[str, Tensor], step: int = step) -> Tensor:
+                def score(e: Episode) -> Tensor:
+                    return torch.func.functional_call(self._call, params, ("score", e))
+
+                return self.objective(score, episode, step)
+
+            grads = torch.func.grad(inner)(params)
+            if self.first_order:
+                grads = {n: g.detach() for n, g in grads.items()}
+            params, state = self.rule.update(params, grads, state, step)
+        return params
+
+    def _each(self, method: str, episode: Episode, *targets: Tensor) -> Tensor:
+        """Call a method of the adapted net on every task, looped or vmapped, and stack the answers over tasks."""
+        e = episode
+
+        def task(x: Tensor, w: Tensor, mask: Tensor, *target: Tensor) -> Tensor:
+            one = Episode(x[None], w[None], e.n_support, e.n_query, mask[None], padded=e.padded)
+            extra = (Target(*(t[None] for t in target)),) if target else ()
+            return torch.func.functional_call(self._call, self.adapt(one), (method, one, *extra))
+
+        columns = (e.x, e.w.to(e.x.dtype) if e.x.is_floating_point() else e.w, e.mask, *targets)
+        chunk = self.task_chunk or (1 if e.x.device.type == "cpu" else len(e.x))
+        with adapting():
+            if chunk == 1:
+                return torch.stack([task(*(c[i] for c in columns)) for i in range(len(e.x))])
+            return torch.func.vmap(task, chunk_size=chunk, randomness="different")(*columns)
+
+    def score(self, episode: Episode) -> Tensor:
+        scores = self._each("score", episode)  # (B, 1, n, C) or (B, L, 1, n, C)
+        return scores.squeeze(1) if scores.ndim == 4 else scores.squeeze(2).transpose(0, 1)
+
+    def loss(self, episode: Episode, target: Target) -> Tensor:
+        columns = (target.query, target.unlabeled, target.ids, target.classes)
+        return self._each("loss", episode, *columns).mean()
+
+    def fit_base(self, features: Tensor, labels: Tensor) -> None:
+        self.net.fit_base(features, labels)

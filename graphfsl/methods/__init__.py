@@ -1,0 +1,1 @@
+"""One paper, one file, in the folder of the slot that it fills; `graphfsl.registry` finds them by `__all__`."""

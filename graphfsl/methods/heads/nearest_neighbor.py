@@ -1,0 +1,33 @@
+"""Nearest labeled neighbour: the baseline without training. Cover, Hart 1967, https://doi.org/10.1109/TIT.1967.1053964"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from graphfsl.episode import Episode
+from graphfsl.functional.distances import squared_euclidean
+from graphfsl.learner import Head
+
+__all__ = ["NearestNeighbor"]
+
+
+class NearestNeighbor(Head):
+    """s_k(x) = max over labeled nodes i of class k of -||f(x) - f(x_i)||^2; the answer is the class of the nearest.
+
+    With one labeled node per class it equals ProtoNet. A node with soft labels counts for a class as far as its
+    weight there is its largest.
+
+    score: features (B, n, d), label weights (B, n, C) -> (B, n, C); the query scores train like ProtoNet's.
+    Source: the rule of section II of the paper.
+    """
+
+    def score(self, episode: Episode) -> Tensor:
+        similarity = -squared_euclidean(episode.x, episode.x)  # (B, n, n)
+        w = episode.w
+        labels = (w > 0) & (w == w.amax(-1, keepdim=True))  # (B, n, C)
+        # One class at a time keeps the memory at (B, n, n).
+        nearest = [
+            similarity.masked_fill(~labels[..., k].unsqueeze(-2), float("-inf")).amax(-1) for k in range(episode.way)
+        ]
+        return torch.stack(nearest, -1)

@@ -1,0 +1,35 @@
+"""The four-block convolutional encoder of the field (Vinyals 2016, Snell 2017)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from graphfsl.batchnorm import BatchNorm
+
+
+class Conv4(nn.Module):
+    """4 x [3x3 convolution with padding, BatchNorm, ReLU, 2x2 max-pool], in channels_last.
+
+    in_channels: of the images. width: filters of every block.
+    (M, in_channels, h, w) -> maps (M, width, h//16, w//16); `readout` flattens them: 64-d for 28x28 images,
+    256-d for 32x32, 1600-d for 84x84.
+    """
+
+    def __init__(self, in_channels: int = 1, width: int = 64) -> None:
+        super().__init__()
+        widths = [in_channels, width, width, width, width]
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in zip(widths, widths[1:], strict=False))
+        self.norms = nn.ModuleList(BatchNorm(width) for _ in range(4))
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.contiguous(memory_format=torch.channels_last)
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            x = F.max_pool2d(F.relu(norm(conv(x))), 2)
+        return x
+
+    def readout(self, maps: Tensor) -> Tensor:
+        """(M, C, h, w) -> (M, C*h*w)."""
+        return maps.flatten(1)

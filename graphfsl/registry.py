@@ -1,0 +1,74 @@
+"""(slot, name) -> class, read from each file's `__all__` without importing it, so that starting is fast."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from graphfsl.errors import InputError, unknown
+
+SLOTS = ("heads", "graph", "refine", "augment", "adapt")
+PACKAGE = "graphfsl.methods"
+
+
+def snake(name: str) -> str:
+    """Class name -> the name in a config: ProtoNet -> protonet, NearestNeighbor -> nearest_neighbor, GNN -> gnn.
+
+    An acronym or a `…Net` stays one word, as people say it.
+    """
+    name = re.sub(r"(?<=[a-z])Net(?![a-z])", "net", name)
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+
+
+def exported(path: Path) -> list[str]:
+    """The names in a file's `__all__`, without running the file."""
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except SyntaxError as error:
+        raise InputError(f"{path}:{error.lineno}: {error.msg}") from None
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "__all__" for t in node.targets):
+            return list(ast.literal_eval(node.value))
+    return []
+
+
+@cache
+def find(package: str = PACKAGE) -> dict[tuple[str, str], tuple[str, str]]:
+    """All methods of a package: (slot, name) -> (module, class). Its sub-folders are the slots.
+
+    Raises InputError where two files claim one name.
+    """
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError(f"no package {package!r} to look for methods in")
+    table: dict[tuple[str, str], tuple[str, str]] = {}
+    for slot in SLOTS:
+        for path in sorted(Path(spec.submodule_search_locations[0], slot).glob("*.py")):
+            module = f"{package}.{slot}.{path.stem}"
+            for cls in exported(path):
+                key = (slot, snake(cls))
+                if key in table:
+                    raise InputError(f"{slot} {key[1]!r} is defined twice: in {table[key][0]} and in {module}")
+                table[key] = (module, cls)
+    return table
+
+
+def names(slot: str, package: str = PACKAGE) -> list[str]:
+    """The names that fill a slot."""
+    if slot not in SLOTS:
+        raise unknown("slot", slot, SLOTS)
+    return [name for s, name in find(package) if s == slot]
+
+
+def get(slot: str, name: str, package: str = PACKAGE) -> Any:
+    """The class behind a name; an unknown name raises InputError with the nearest one."""
+    known = names(slot, package)
+    if name not in known:
+        raise unknown(f"{slot} method", name, known)
+    module, cls = find(package)[slot, name]
+    return getattr(importlib.import_module(module), cls)

@@ -1,0 +1,222 @@
+"""A run directory from a configuration: train, keep the best, evaluate, write results.json."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import graphfsl
+from graphfsl import config as conf
+from graphfsl.checkpoint import load_checkpoint, load_weights, read_json, save_checkpoint, write_json
+from graphfsl.data import Episodes, Setting, Split, Transform
+from graphfsl.errors import InputError
+from graphfsl.evaluate import Result, encode_split, evaluate
+from graphfsl.learner import Learner, Part, Pipeline
+from graphfsl.memory import reuse_freed_memory
+from graphfsl.train import Log, Trainer
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Run:
+    """A configuration, its directory, and what was built from them."""
+
+    config: dict[str, Any]
+    path: Path
+    learner: Learner
+    transform: Transform
+    shape: tuple[int, ...]
+    way: int
+    steps: int = 0
+
+    @property
+    def trainer(self) -> Trainer:
+        return conf.make(Trainer, self.config.get("trainer") or {}, "trainer")  # type: ignore[no-any-return]
+
+
+def statistics(split: Split) -> dict[str, list[float]]:
+    """Mean and standard deviation of each channel over (up to 10,000 of) the base images, in [0, 1]."""
+    x = split.x[:: max(1, len(split.x) // 10000)].double() / 255
+    return {
+        "mean": [round(v, 4) for v in x.mean((0, 2, 3)).tolist()],
+        "std": [round(v, 4) for v in x.std((0, 2, 3)).tolist()],
+    }
+
+
+def prepare(config: dict[str, Any], path: Path) -> tuple[Run, Split]:
+    """Load the base split, fill in the normalisation, build the learner; `path` then holds config.json.
+
+    A directory that holds another configuration is refused.
+    """
+    base = conf.load_split(config["data"], "train")
+    if base.x.ndim == 4 and config["data"].get("mean") is None:
+        config = {**config, "data": {**config["data"], **statistics(base)}}
+    training = conf.setting(config, config.get("train_episode"), "train_episode")
+    facts = {"shape": list(base.shape), "way": training.way, "version": graphfsl.__version__, "config": config}
+    saved = path / "config.json"
+    if saved.is_file():
+        old = read_json(saved)["config"]
+        if _comparable(old) != _comparable(config):
+            raise InputError(f"{path} holds a run of another configuration; choose another --out, or remove it")
+    else:
+        write_json(saved, facts)
+    torch.manual_seed(config.get("seed", 0))
+    learner = conf.build(config["learner"], base.shape, training.way)
+    return Run(config, path, learner, conf.transform(config["data"]), base.shape, training.way), base
+
+
+def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides the weights: where the data lies and on what it is computed do not."""
+    out = {k: dict(v) if isinstance(v, Mapping) else v for k, v in config.items() if k != "evaluation"}
+    out["data"].pop("root", None)
+    out.get("trainer", {}).pop("device", None)
+    return out
+
+
+def cost(run: Run, train: Split) -> str:
+    """One line: what the run is going to take."""
+    trainer, s = run.trainer, conf.setting(run.config, run.config.get("train_episode"), "train_episode")
+    parameters = sum(p.numel() for p in run.learner.parameters())
+    nodes = s.way * (s.most_shots + s.query + s.unlabeled) + s.distractors * s.unlabeled
+    return (
+        f"{parameters:,} parameters; {len(train.x):,} samples of {len(train.classes):,} base classes; "
+        f"{trainer.steps:,} steps of {trainer.batch * nodes:,} samples"
+    )
+
+
+def train(run: Run, base: Split, log: Log | None = None) -> Run:
+    """Meta-train on base classes, select on validation classes, fit what needs base features, write model.safetensors."""
+    reuse_freed_memory()
+    config, seed = run.config, run.config.get("seed", 0)
+    done = run.path / "model.safetensors"
+    if done.is_file():
+        return load(run.path)
+    trainer = run.trainer
+    if any(p.requires_grad for p in run.learner.parameters()):
+        device = trainer.fabric().device
+        training = conf.setting(config, config.get("train_episode"), "train_episode")
+        episodes = Episodes(base, training, seed, run.transform, device)
+        validation = conf.load_split(config["data"], "val")
+        val = Episodes(validation, conf.setting(config), seed, run.transform.plain(), device)
+        metrics = trainer.fit(run.learner, episodes, val, run.path, seed, log)
+        best = max((m for m in metrics if "val" in m), key=lambda m: m["val"], default=None)
+        run.steps = best["step"] if best else trainer.steps
+    fit_base(run.learner, base, run.transform)
+    save_checkpoint(done, run.learner.state_dict(), {"step": run.steps})
+    return run
+
+
+def fit_base(learner: Learner, base: Split, transform: Transform) -> None:
+    """Give base-class features to the parts that learn from them."""
+    net = learner.net if hasattr(learner, "net") else learner
+    if isinstance(net, Pipeline) and any(type(p).fit_base is not Part.fit_base for p in net.parts):
+        features = encode_split(net, base, transform.plain(), next(learner.parameters()).device)
+        net.fit_base(features.x, features.y.to(features.x.device))
+
+
+def load(path: str | Path) -> Run:
+    """A trained run, from its directory."""
+    path = Path(path)
+    facts = read_json(path / "config.json")
+    try:
+        config, shape, way = facts["config"], tuple(facts["shape"]), facts["way"]
+    except (KeyError, TypeError):
+        raise InputError(f"{path / 'config.json'} is not from a graphfsl run") from None
+    if facts.get("version", "0").split(".")[0] != graphfsl.__version__.split(".")[0]:
+        raise InputError(f"{path} was written by graphfsl {facts.get('version')}; this is {graphfsl.__version__}")
+    conf.check(config)
+    learner = conf.build(config["learner"], shape, way)
+    file = path / "model.safetensors"
+    if not file.is_file() and (path / "best.safetensors").is_file():
+        file = path / "best.safetensors"
+    tensors, saved = load_checkpoint(file)
+    load_weights(learner, tensors, file)
+    learner.eval()
+    return Run(config, path, learner, conf.transform(config["data"]), shape, way, saved.get("step", 0))
+
+
+def evaluate_run(run: Run, changes: list[str] | None = None, say: Say | None = None) -> list[dict[str, Any]]:
+    """Rows of every setting in the `evaluation` section; `changes` are overrides such as episode.way=20.
+
+    With an override of `episode`, the one setting that it makes is evaluated in place of the listed ones.
+    """
+    reuse_freed_memory()
+    config = conf.merge(run.config, changes or [])
+    options = conf.evaluation(config)
+    one = any(c.startswith("episode.") for c in changes or [])
+    settings = [conf.setting(config, s) for s in ([{}] if one else options.settings)]
+    split = conf.load_split(config["data"], options.split)
+    if split.shape != run.shape:
+        raise InputError(f"the run takes samples of shape {run.shape}, but {split.name} holds {split.shape}")
+    policy = config["learner"].get("batch_norm")
+    if policy is not None:
+        run.learner.set_batch_norm(policy)  # type: ignore[operator]
+    device = run.trainer.fabric().device if not changes else conf.make(Trainer, config.get("trainer") or {}, "trainer").fabric().device
+    rows = []
+    for s in settings:
+        result = evaluate(run.learner, split, s, options.episodes, options.seed, run.transform, options.block, device)
+        rows.append(full_row(run, config, result, str(device)))
+        if say:
+            say(str(result))
+    return rows
+
+
+def full_row(run: Run, config: Mapping[str, Any], result: Result, device: str) -> dict[str, Any]:
+    """A results row: what was measured, how, and beside which published number."""
+    learner = config["learner"]
+    named = {k: conf._named(v, k)[0] for k, v in learner.items() if isinstance(v, (str, Mapping)) and k != "batch_norm"}
+    published = find_published(config.get("published") or [], result.setting)
+    row = {"method": " + ".join(named.values()), **result.row()}
+    row |= {
+        "config": conf.digest(config),
+        "commit": commit(),
+        "steps": run.steps,
+        "paper_steps": (config.get("paper") or {}).get("steps"),
+        "device": f"{device} ({platform.processor() or platform.machine()}, {torch.get_num_threads()} threads)",
+        "published": published.get("accuracy"),
+        "source": published.get("source"),
+        "difference": round(row["accuracy"] - published["accuracy"], 2) if published else None,
+        "accuracies": [round(a, 6) for a in result.accuracies.tolist()],
+    }
+    return row
+
+
+def find_published(published: list[dict[str, Any]], s: Setting) -> dict[str, Any]:
+    """The published number of this very setting, or {}."""
+    keys = {"way": s.way, "shot": s.shot, "unlabeled": s.unlabeled, "distractors": s.distractors}
+    return next((p for p in published if all(p.get(k, 0) == v for k, v in keys.items())), {})
+
+
+def commit() -> str | None:
+    """The commit of the checkout that the code runs from, with + where files differ; None when installed."""
+    here = Path(__file__).parent
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=10", "--dirty=+", "--exclude=*"],
+            cwd=here, capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+        return done.stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def results(run: Run, rows: list[dict[str, Any]], seconds: float) -> None:
+    """results.json: rows, configuration, wall time and where it ran."""
+    value = {
+        "rows": rows,
+        "config": run.config,
+        "seconds": round(seconds, 1),
+        "when": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "graphfsl": graphfsl.__version__,
+    }
+    write_json(run.path / "results.json", value)
