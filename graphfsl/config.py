@@ -127,7 +127,8 @@ def _signature(cls: Callable[..., Any]) -> dict[str, tuple[Any, bool]]:
     function = cls.__init__ if isinstance(cls, type) else cls
     hints = typing.get_type_hints(function)
     parameters = list(inspect.signature(function).parameters.values())[1 if isinstance(cls, type) else 0 :]
-    return {p.name: (hints.get(p.name, Any), p.default is p.empty) for p in parameters if p.kind is not p.VAR_KEYWORD}
+    named = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+    return {p.name: (hints.get(p.name, Any), p.default is p.empty) for p in named}
 
 
 def check_options(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -136,3 +137,25 @@ class Target:
 
     def to(self, device: torch.device | str) -> Target:
         return Target(*(getattr(self, f.name).to(device) for f in dataclasses.fields(self)))
+
+
+def stack(episodes: Sequence[Episode]) -> Episode:
+    """One batch of episodes of different way or size: each part is padded to the largest, missing classes are absent."""
+    sizes = [max(e.n_support for e in episodes), max(e.n_query for e in episodes), max(e.n_unlabeled for e in episodes)]
+    way = max(e.way for e in episodes)
+
+    def pad(e: Episode, t: Tensor, columns: int = 0) -> Tensor:
+        parts = []
+        for part, size in zip((e.support, e.query, e.unlabeled), sizes, strict=True):
+            own = t[:, part]
+            parts += [own, own.new_zeros(len(t), size - own.shape[1], *t.shape[2:])]
+        joined = torch.cat(parts, 1)
+        return torch.cat([joined, joined.new_zeros(*joined.shape[:2], columns)], 2) if columns else joined
+
+    return Episode(
+        torch.cat([pad(e, e.x) for e in episodes]),
+        torch.cat([pad(e, e.w, way - e.way) for e in episodes]),
+        sizes[0],
+        sizes[1],
+        torch.cat([pad(e, e.mask) for e in episodes]),
+    )

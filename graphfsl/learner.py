@@ -29,6 +29,7 @@ class Part(nn.Module):
     max_queries_per_class: int | None = None
     stochastic: bool = False  # two evaluations of one episode may differ
     order_sensitive: bool = False  # the order of the support nodes matters
+    reads_support: bool = True  # False: the labels reach it only through adaptation
     wants_maps: bool = False  # reads feature maps, not vectors
     per_query: bool = False  # by default every query gets a copy of the episode of its own
     way: int | None = None  # the number of classes that it is tied to, None = any
@@ -136,6 +137,7 @@ class Pipeline(Learner):
         self.wants_maps = head.wants_maps
         self.per_query = any(p.per_query for p in parts) if per_query is None else per_query
         self.set_batch_norm(batch_norm)
+        self.reads_support = head.reads_support
         for trait in ("uses_unlabeled", "needs_balance", "needs_nonnegative", "stochastic", "order_sensitive"):
             setattr(self, trait, any(getattr(p, trait) for p in parts))
         self.way = next((p.way for p in parts if p.way is not None), None)
@@ -190,9 +192,11 @@ class Pipeline(Learner):
         q, k = episode.n_query, episode.n_support
         scores = self.score_features(episode.one_query_each())
         scores = scores.unflatten(-3, (-1, q))  # (…, B, Q, k + 1 + u, C)
-        # A support or unlabeled node is scored in Q graphs; its score is their mean.
-        support, unlabeled = scores[..., :k, :].mean(-3), scores[..., k + 1 :, :].mean(-3)
-        return torch.cat([support, scores[..., k, :], unlabeled], -2)
+        # A support or unlabeled node is scored in Q graphs; its score is the mean over those of real queries.
+        real = episode.mask[:, episode.query].to(scores.dtype)
+        share = (real / real.sum(1, keepdim=True).clamp_min(1))[:, :, None, None]
+        shared = (scores.where(share > 0, 0) * share).sum(-3)
+        return torch.cat([shared[..., :k, :], scores[..., k, :], shared[..., k + 1 :, :]], -2)
 
     def score(self, episode: Episode) -> Tensor:
         return self.score_features(self.encode(episode))
@@ -224,6 +228,22 @@ class Rule(Protocol):
     def update(
         self, params: dict[str, Tensor], grads: dict[str, Tensor], state: Any, step: int
     ) -> tuple[dict[str, Tensor], Any]: ...
+
+
+class GradientDescent(nn.Module):
+    """theta <- theta - lr * gradient, the rule of MAML."""
+
+    def __init__(self, lr: float) -> None:
+        super().__init__()
+        self.lr = lr
+
+    def init(self, params: dict[str, Tensor]) -> None:
+        return None
+
+    def update(
+        self, params: dict[str, Tensor], grads: dict[str, Tensor], state: None, step: int
+    ) -> tuple[dict[str, Tensor], None]:
+        return {n: p - self.lr * grads[n] for n, p in params.items()}, None
 
 
 Objective = Callable[[Callable[[Episode], Tensor], Episode, int], Tensor]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import inspect
 import re
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -72,3 +74,15 @@ def get(slot: str, name: str, package: str = PACKAGE) -> Any:
         raise unknown(f"{slot} method", name, known)
     module, cls = find(package)[slot, name]
     return getattr(importlib.import_module(module), cls)
+
+
+TRAITS = ("transductive", "per_query", "uses_unlabeled", "needs_balance", "needs_nonnegative", "stochastic", "wants_maps")
+
+
+def describe(slot: str, name: str, package: str = PACKAGE) -> dict[str, Any]:
+    """What `graphfsl methods` shows of a method: slot, name, class, traits, source (its file's first line), options."""
+    cls = get(slot, name, package)
+    about = " ".join((sys.modules[cls.__module__].__doc__ or "").split())
+    options = [str(p) for p in list(inspect.signature(cls.__init__).parameters.values())[1:] if p.kind not in (2, 4)]
+    traits = [t for t in TRAITS if getattr(cls, t, False) is True]
+    return {"slot": slot, "name": name, "class": cls.__name__, "traits": traits, "source": about, "options": options}

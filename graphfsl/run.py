@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import subprocess
 import time
@@ -14,6 +15,7 @@ import torch
 
 import graphfsl
 from graphfsl import config as conf
+from graphfsl import data
 from graphfsl.checkpoint import load_checkpoint, load_weights, read_json, save_checkpoint, write_json
 from graphfsl.data import Episodes, Setting, Split, Transform
 from graphfsl.errors import InputError
@@ -36,6 +38,7 @@ class Run:
     shape: tuple[int, ...]
     way: int
     steps: int = 0
+    ink: bool = False  # samples are drawings, bright on dark
 
     @property
     def trainer(self) -> Trainer:
@@ -60,7 +63,7 @@ def prepare(config: dict[str, Any], path: Path) -> tuple[Run, Split]:
     if base.x.ndim == 4 and config["data"].get("mean") is None:
         config = {**config, "data": {**config["data"], **statistics(base)}}
     training = conf.setting(config, config.get("train_episode"), "train_episode")
-    facts = {"shape": list(base.shape), "way": training.way, "version": graphfsl.__version__, "config": config}
+    facts = {"shape": list(base.shape), "way": training.way, "version": graphfsl.__version__, "ink": data.is_ink(config["data"]["name"]), "config": config}
     saved = path / "config.json"
     if saved.is_file():
         old = read_json(saved)["config"]
@@ -70,7 +73,8 @@ def prepare(config: dict[str, Any], path: Path) -> tuple[Run, Split]:
         write_json(saved, facts)
     torch.manual_seed(config.get("seed", 0))
     learner = conf.build(config["learner"], base.shape, training.way)
-    return Run(config, path, learner, conf.transform(config["data"]), base.shape, training.way), base
+    run = Run(config, path, learner, conf.transform(config["data"]), base.shape, training.way, ink=bool(facts["ink"]))
+    return run, base
 
 
 def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -140,7 +144,7 @@ def load(path: str | Path) -> Run:
     tensors, saved = load_checkpoint(file)
     load_weights(learner, tensors, file)
     learner.eval()
-    return Run(config, path, learner, conf.transform(config["data"]), shape, way, saved.get("step", 0))
+    return Run(config, path, learner, conf.transform(config["data"]), shape, way, saved.get("step", 0), bool(facts.get("ink")))
 
 
 def evaluate_run(run: Run, changes: list[str] | None = None, say: Say | None = None) -> list[dict[str, Any]]:
@@ -220,3 +224,9 @@ def results(run: Run, rows: list[dict[str, Any]], seconds: float) -> None:
         "graphfsl": graphfsl.__version__,
     }
     write_json(run.path / "results.json", value)
+
+
+def history(path: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl."""
+    file = path / "metrics.jsonl"
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []

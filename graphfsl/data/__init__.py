@@ -10,11 +10,12 @@ from typing import Any
 
 from graphfsl.data.dataset import Split
 from graphfsl.data.episodes import Episodes
+from graphfsl.data.from_torch import from_dataset
 from graphfsl.data.sampler import Sampler, Setting
 from graphfsl.data.transforms import Transform
 from graphfsl.errors import InputError, unknown
 
-__all__ = ["Episodes", "Sampler", "Setting", "Split", "Transform", "load", "loader", "names"]
+__all__ = ["Episodes", "Sampler", "Setting", "Split", "Transform", "from_dataset", "load", "loader", "names"]
 
 
 def names() -> list[str]:
@@ -41,3 +42,13 @@ def load(name: str, split: str, root: str | os.PathLike[str] | None = None, **op
             raise InputError(f"data set {name!r} needs data.root=FOLDER, or GRAPHFSL_DATA, the folder that holds it")
         options["root"] = os.fspath(root)
     return function(split, **options)
+
+
+def about(name: str) -> str:
+    """The first line of a data set's documentation."""
+    return (importlib.import_module(f"graphfsl.data.sets.{name}").__doc__ or "").strip().partition("\n\n")[0]
+
+
+def is_ink(name: str) -> bool:
+    """True where the samples of a data set are drawings, ink bright on dark, whatever their files are."""
+    return bool(getattr(importlib.import_module(f"graphfsl.data.sets.{name}"), "DRAWINGS", False))

@@ -26,7 +26,7 @@ def cached(key: str, build: Callable[[], np.ndarray]) -> np.ndarray:
     path = cache_dir() / f"{key}.npy"
     try:
         return np.load(path, mmap_mode="c", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+    except Exception:  # bytes that are not an array's make NumPy raise almost anything
         array = np.ascontiguousarray(build())
     temporary = None
     try:

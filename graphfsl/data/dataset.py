@@ -35,7 +35,7 @@ class Split:
     def __post_init__(self) -> None:
         if len(self.x) != len(self.y):
             raise InputError(f"{self.name}: {len(self.x)} samples but {len(self.y)} labels; there must be one each")
-        if self.x.dtype != torch.uint8 and not (self.x.is_floating_point() and self.x.ndim == 2):
+        if not (self.x.ndim == 4 if self.x.dtype == torch.uint8 else self.x.is_floating_point() and self.x.ndim == 2):
             raise InputError(
                 f"{self.name}: samples must be uint8 images (N, C, H, W) or float features (N, d), "
                 f"not {self.x.dtype} {tuple(self.x.shape)}"
@@ -43,6 +43,8 @@ class Split:
         if self.x.is_floating_point() and not torch.isfinite(self.x).all():
             bad = int((~torch.isfinite(self.x)).any(1).nonzero()[0])
             raise InputError(f"{self.name}: sample {bad} holds NaN or infinity; features must be finite")
+        if self.y.ndim != 1 or self.y.dtype != torch.int64:
+            raise InputError(f"{self.name}: labels must be int64 (N,), not {self.y.dtype} {tuple(self.y.shape)}")
         if len(self.y) and not -1 <= int(self.y.min()) <= int(self.y.max()) < len(self.classes):
             raise InputError(f"{self.name}: labels must lie in -1..{len(self.classes) - 1}")
         if (self.counts == 0).any():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,11 +49,11 @@ class Setting:
                 raise InputError(f"episode.{name} must be a whole number of at least {least}, not {value!r}")
         if not 0 < self.labeled_fraction <= 1:
             raise InputError(f"episode.labeled_fraction must lie in (0, 1], not {self.labeled_fraction!r}")
-        if self.dirichlet is not None and not self.dirichlet > 0:
-            raise InputError(f"episode.dirichlet must be above 0, or null, not {self.dirichlet!r}")
+        if self.dirichlet is not None and not 0 < self.dirichlet < math.inf:
+            raise InputError(f"episode.dirichlet must be above 0 and finite, or null, not {self.dirichlet!r}")
         if self.max_shot is not None and not (isinstance(self.max_shot, int) and self.max_shot >= self.shot):
             raise InputError(
-                f"episode.max_shot must be a whole number of at least shot = {self.shot}, or null, not {self.max_shot!r}"
+                f"episode.max_shot must be a whole number of at least shot {self.shot}, or null, not {self.max_shot!r}"
             )
         if self.groups not in ("any", "within", "across"):
             raise InputError(f"episode.groups must be any, within or across, not {self.groups!r}")
@@ -90,7 +91,7 @@ def keys_of(name: str, seed: int, i: np.ndarray) -> np.ndarray:
 
 
 def uniform(keys: np.ndarray, stream: int, rows: int, columns: int) -> np.ndarray:
-    """Counter-based uniforms in (0, 1): keys (B,) -> (B, rows, columns), each a function of key, stream, row, column."""
+    """Counter-based uniforms in (0, 1), functions of key, stream, row and column: keys (B,) -> (B, rows, columns)."""
     with np.errstate(over="ignore"):
         base = _mix(keys + UINT(stream) * UINT(0xD1342543DE82EF95))[:, None, None]
         counter = (np.arange(rows, dtype=UINT)[:, None] << UINT(32)) + np.arange(columns, dtype=UINT)
@@ -101,7 +102,7 @@ def choose(n: np.ndarray, u: np.ndarray) -> np.ndarray:
     """k of range(n) without replacement, by Fisher and Yates: n (B, rows), uniforms u (B, rows, k) -> (B, rows, k).
 
     The first j choices do not depend on how many follow, so that more unlabeled images leave support and query
-    as they were. Choices past n repeat earlier ones; the caller does not use them.
+    as they were. Choices past the n-th are not in range(n); the caller does not use them.
     """
     b, rows, k = u.shape
     n, u, line = n.reshape(-1), u.reshape(-1, k), np.arange(b * rows)
@@ -152,11 +153,12 @@ class Sampler:
         y, c = split.y.numpy(), len(split.classes)
         everything = np.flatnonzero(y >= 0)
         self.free = np.flatnonzero(y < 0)  # images that came without labels
+        self.pool: Deck | None = None  # images whose labels are withheld
         if setting.labeled_fraction < 1:
             labeled, rest = label_split(split, setting.labeled_fraction, setting.label_seed)
             self.deck, self.pool = Deck(labeled, y, c), Deck(rest, y, c)
         else:
-            self.deck, self.pool = Deck(everything, y, c), None
+            self.deck = Deck(everything, y, c)
         self.members = self._groups()
         self._check()
 
@@ -189,7 +191,9 @@ class Sampler:
                 f"{s.way * s.unlabeled}; lower episode.unlabeled"
             )
         if len(self.free) and s.distractors:
-            raise InputError(f"{name} brings its own unlabeled images; episode.distractors must be 0, not {s.distractors}")
+            raise InputError(
+                f"{name} brings its own unlabeled images; episode.distractors must be 0, not {s.distractors}"
+            )
 
     def _enough(self, deck: Deck, parts: list[tuple[str, int]], which: str) -> None:
         least, needed = int(deck.count.argmin()), sum(n for _, n in parts)
@@ -209,10 +213,10 @@ class Sampler:
         for g, m in enumerate(self.members):
             table[g, : len(m)] = m
         if s.groups == "across":
-            g = choose(np.full((len(keys), 1), len(sizes)), uniform(keys, GROUPS, 1, k))[:, 0]
-            return table[g, (u[:, 0] * sizes[g]).astype(np.int64)]
-        g = (uniform(keys, GROUPS, 1, 1)[:, 0, 0] * len(sizes)).astype(np.int64)
-        return table[g[:, None], choose(sizes[g][:, None], u)[:, 0]]
+            each = choose(np.full((len(keys), 1), len(sizes)), uniform(keys, GROUPS, 1, k))[:, 0]
+            return table[each, (u[:, 0] * sizes[each]).astype(np.int64)]
+        one = (uniform(keys, GROUPS, 1, 1)[:, 0, 0] * len(sizes)).astype(np.int64)
+        return table[one[:, None], choose(sizes[one][:, None], u)[:, 0]]
 
     def _query_counts(self, keys: np.ndarray, room: np.ndarray) -> np.ndarray:
         """(B, way) queries of each class, way * query in all; room (B, way) is how many each class can give."""
@@ -220,7 +224,10 @@ class Sampler:
         total = s.way * s.query
         if s.dirichlet is None:
             return np.full(room.shape, s.query)
-        share = gammaincinv(s.dirichlet, uniform(keys, IMBALANCE, 1, s.way)[:, 0])
+        u = uniform(keys, IMBALANCE, 1, s.way)[:, 0]
+        share = gammaincinv(s.dirichlet, u)
+        # A tiny alpha may underflow for all classes: then all but the largest share are nothing beside it.
+        share = np.where(share.max(1, keepdims=True) > 0, share, u == u.max(1, keepdims=True))
         exact = share / share.sum(1, keepdims=True) * total
         counts = np.floor(exact).astype(np.int64)
         rank = np.argsort(np.argsort(counts - exact, axis=1, kind="stable"), axis=1)
@@ -242,7 +249,8 @@ class Sampler:
         shared = 0 if self.pool is not None or len(self.free) else s.unlabeled
         queries = self._query_counts(keys, self.deck.count[own] - s.most_shots - shared)
         most = s.most_shots + int(queries.max()) + shared
-        drawn = self.deck.draw(classes if shared else own, uniform(keys, IMAGES, classes.shape[1] if shared else s.way, most))
+        drawn_from = classes if shared else own
+        drawn = self.deck.draw(drawn_from, uniform(keys, IMAGES, drawn_from.shape[1], most))
 
         column = np.repeat(np.arange(s.way), s.most_shots)
         j = np.tile(np.arange(s.most_shots), s.way)

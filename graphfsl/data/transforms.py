@@ -33,11 +33,14 @@ class Transform:
         flip: bool = False,
         color: float = 0.0,
     ) -> None:
-        for name, value in (("rotate", rotate), ("translate", translate), ("scale", scale), ("color", color)):
-            if not isinstance(value, (int, float)) or not 0 <= value:
-                raise InputError(f"data.augment.{name} must be a number of at least 0, not {value!r}")
+        ranges = {"rotate": (rotate, 180), "translate": (translate, 1), "scale": (scale, 0.99), "shear": (shear, 89)}
+        for name, (value, most) in {**ranges, "color": (color, 1)}.items():
+            if not isinstance(value, (int, float)) or not 0 <= value <= most:
+                raise InputError(f"data.augment.{name} must be a number from 0 to {most}, not {value!r}")
         if (mean is None) != (std is None) or (mean is not None and std is not None and len(mean) != len(std)):
             raise InputError("data.mean and data.std must be given together, one number for each channel")
+        if std is not None and not all(s > 0 for s in std):
+            raise InputError(f"data.std must be above 0 for every channel, not {list(std)}")
         self.mean, self.std = mean, std
         self.rotate, self.translate, self.scale, self.shear = rotate, translate, scale, shear
         self.flip, self.color = flip, color
@@ -52,7 +55,7 @@ class Transform:
             return x
         x = x.float() / 255
         lead = x.shape[:-3]
-        x = x.flatten(0, -4)
+        x = x.reshape(math.prod(lead), *x.shape[-3:])
         generator = torch.Generator(x.device).manual_seed(key)
         if self.rotate or self.translate or self.scale or self.shear or self.flip:
             x = self._affine(x, generator)
@@ -63,7 +66,7 @@ class Transform:
             if len(mean) != x.shape[1]:
                 raise InputError(f"the normalisation is for {len(mean)} channels, but the images have {x.shape[1]}")
             x = (x - mean[:, None, None]) / std[:, None, None]
-        return x.unflatten(0, lead)
+        return x.view(*lead, *x.shape[1:])
 
     def _affine(self, x: Tensor, generator: torch.Generator) -> Tensor:
         m = len(x)

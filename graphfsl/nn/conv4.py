@@ -22,10 +22,10 @@ class Conv4(nn.Module):
         widths = [in_channels, width, width, width, width]
         self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in zip(widths, widths[1:], strict=False))
         self.norms = nn.ModuleList(BatchNorm(width) for _ in range(4))
+        # channels_last weights make every map channels_last; to ask it of the input fails under vmap.
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.contiguous(memory_format=torch.channels_last)
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = F.max_pool2d(F.relu(norm(conv(x))), 2)
         return x

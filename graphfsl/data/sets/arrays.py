@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -23,16 +24,17 @@ def load(split: str, root: str) -> Split:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {k: file[k] for k in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, KeyError, TypeError) as error:
         raise InputError(f"{path} is not a readable npz file of plain arrays ({error}); write it again") from None
     kind = next((k for k in ("images", "features") if k in arrays), None)
     if kind is None or "labels" not in arrays:
-        raise InputError(f"{path} must hold 'images' or 'features', and 'labels'; it holds {sorted(arrays) or 'nothing'}")
+        raise InputError(f"{path} must hold 'images' or 'features', and 'labels', not {sorted(arrays) or 'nothing'}")
     x, labels = arrays[kind], arrays["labels"]
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise InputError(f"{path}: labels must be integers (n,), not {labels.dtype} {labels.shape}")
     if kind == "images":
-        if x.dtype != np.uint8 or x.ndim not in (3, 4):
+        first_channels = x.ndim == 4 and x.shape[1] in (1, 3) and x.shape[3] not in (1, 3)
+        if x.dtype != np.uint8 or x.ndim not in (3, 4) or first_channels:
             raise InputError(f"{path}: images must be uint8 (n, H, W, 3) or (n, H, W), not {x.dtype} {x.shape}")
         x = x[:, None] if x.ndim == 3 else x.transpose(0, 3, 1, 2)
     elif x.ndim != 2 or not np.issubdtype(x.dtype, np.floating):
@@ -44,9 +46,12 @@ def load(split: str, root: str) -> Split:
     y = np.where(labels >= 0, np.searchsorted(values, labels), -1)
     if len(x) != len(y):
         raise InputError(f"{path}: {len(x)} samples but {len(y)} labels; there must be one each")
-    given = arrays.get("class_names")
-    names = tuple(str(given[v]) if given is not None and v < len(given) else str(v) for v in values)
+    given = np.atleast_1d(arrays.get("class_names", [])).astype(str)  # also of ASCII bytes
+    names = tuple(str(given[v]) if v < len(given) else str(v) for v in values)
     groups = arrays.get("superclasses")
+    top = int(labels.max(initial=-1))
+    if groups is not None and (groups.ndim != 1 or top >= len(groups)):
+        raise InputError(f"{path}: superclasses must be ({top + 1},), one for each label 0..{top}, not {groups.shape}")
     supers = tuple(str(groups[v]) for v in values) if groups is not None else None
     name = f"{Path(root).resolve().name}/{split}"
     return Split(torch.from_numpy(np.ascontiguousarray(x)), torch.from_numpy(y.astype(np.int64)), names, name, supers)

@@ -37,6 +37,7 @@ from graphfsl.data.cache import cached
 from graphfsl.data.dataset import Split
 from graphfsl.errors import InputError, unknown
 
+DRAWINGS = True  # bright ink on black, whatever a user's files are
 VERSION = 1  # of the pixels; part of the cache's key
 MATPLOTLIB = "3.11"  # whose fonts glyphs.json was made from
 SCRIPTS = {"train": ("latin", "greek", "cyrillic"), "val": ("armenian", "lao"), "test": ("georgian",)}

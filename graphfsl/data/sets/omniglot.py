@@ -14,12 +14,11 @@ from graphfsl.data.images import Files, read_images
 from graphfsl.errors import InputError, unknown
 from graphfsl.resources import class_list
 
+DRAWINGS = True  # the files show dark ink on paper, the samples bright ink on black
 FOLDERS = ("images_background", "images_evaluation")
 
 
-def load(
-    split: str, root: str, protocol: str = "vinyals", rotations: bool | None = None, size: int = 28
-) -> Split:
+def load(split: str, root: str, protocol: str = "vinyals", rotations: bool | None = None, size: int = 28) -> Split:
     """One split of Omniglot; a drawing is 1 x size x size with ink 255; the superclass of a class is its alphabet.
 
     root: the folder (or the one above `omniglot-py`) with torchvision's layout: `images_background` and
@@ -42,7 +41,7 @@ def load(
     by_class: dict[str, tuple[Files, list[str]]] = {}
     for folder in FOLDERS:
         if not (base / folder).is_dir() and not (base / f"{folder}.zip").is_file():
-            raise InputError(f"Omniglot not found: neither {base / folder}/ nor {folder}.zip; set data.root to their folder")
+            raise InputError(f"Omniglot not found: no {base / folder}/ or {folder}.zip; set data.root to their folder")
         files = Files(base / folder)
         for name in files.names:
             match = re.search(r"([^/]+/character\d+)/[^/]+$", name)
@@ -58,7 +57,8 @@ def load(
         raise InputError(f"{base}: {len(missing)} characters are missing, {missing[0]!r} first; fetch Omniglot again")
     x, y = [], []
     for folder in FOLDERS:
-        own = [(k, n) for k, c in enumerate(wanted) if by_class[c][0].root.name == folder for n in sorted(by_class[c][1])]
+        held = [(k, c) for k, c in enumerate(wanted) if by_class[c][0].root.name == folder]
+        own = [(k, n) for k, c in held for n in sorted(by_class[c][1])]
         if own:
             files = by_class[wanted[own[0][0]]][0]
             x.append(read_images(files, [n for _, n in own], size, 1, f"omniglot/{protocol}-{split}-{folder}"))

@@ -1,0 +1,153 @@
+"""An episode as a graph: for torch_geometric's layers, for networkx, and for the eye."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import networkx as nx
+import torch
+from torch import Tensor
+
+from graphfsl.episode import Episode
+from graphfsl.functional.distances import squared_euclidean
+
+SUPPORT, QUERY, UNLABELED = 0, 1, 2
+ROLES = ("support", "query", "unlabeled")
+
+
+def complete_edges(batch: int, n: int, device: torch.device) -> Tensor:
+    """Edges of `batch` complete graphs of n nodes without self-loops: (2, batch*n*(n-1)), source above target.
+
+    The edges of a graph are adjacent, sorted by target.
+    """
+    i = torch.arange(n, device=device).repeat_interleave(n - 1)
+    k = torch.arange(n * (n - 1), device=device) % max(n - 1, 1)
+    j = k + (k >= i)  # the sources of target i are all nodes but i
+    offset = n * torch.arange(batch, device=device)[:, None, None]
+    return (torch.stack([j, i]) + offset).transpose(0, 1).reshape(2, -1)
+
+
+def to_pyg(episode: Episode, adjacency: Tensor | None = None) -> Any:
+    """The B graphs of an episode of features as one `torch_geometric.data.Batch` of B*n nodes, without a host sync.
+
+    adjacency: (B, n, n) edge weights from j (columns) to i (rows), for `edge_weight`; all pairs are edges.
+    Fields: x (B*n, d), y = label weights (B*n, C), role (B*n,), mask (B*n,), edge_index (2, E), ptr, batch; padded
+    nodes are kept, so that sizes are known in advance: read `mask`.
+    """
+    from torch_geometric.data import Batch
+
+    b, n = episode.x.shape[:2]
+    device = episode.x.device
+    role = torch.full((n,), UNLABELED, device=device)
+    role[episode.support], role[episode.query] = SUPPORT, QUERY
+    edges = complete_edges(b, n, device)
+    batch = Batch(
+        batch=torch.arange(b, device=device).repeat_interleave(n),
+        ptr=n * torch.arange(b + 1, device=device),
+        x=episode.x.flatten(0, 1),
+        y=episode.w.flatten(0, 1),
+        role=role.repeat(b),
+        mask=episode.mask.flatten(),
+        edge_index=edges,
+    )
+    if adjacency is not None:
+        batch.edge_weight = adjacency.flatten(0, 1)[edges[1], edges[0] % n]
+    return batch
+
+
+def from_pyg(batch: Any, episode: Episode) -> Episode:
+    """The episode with the node features of `batch`, the inverse of `to_pyg`."""
+    return episode.replace(x=batch.x.unflatten(0, episode.x.shape[:2]))
+
+
+def similarity(x: Tensor) -> Tensor:
+    """exp(-d_ij^2 / median of d^2) without self-loops: (B, n, d) -> (B, n, n)."""
+    d = squared_euclidean(x, x)
+    weight = torch.exp(-d / d.flatten(1).median(1).values.clamp_min(1e-12)[:, None, None])
+    return weight * (1 - torch.eye(x.shape[1], device=x.device, dtype=x.dtype))
+
+
+def to_networkx(
+    episode: Episode,
+    adjacency: Tensor,
+    i: int = 0,
+    scores: Tensor | None = None,
+    target: Tensor | None = None,
+) -> nx.DiGraph:
+    """Task i for inspection: real nodes with their edges of weight above zero.
+
+    adjacency: (B, n, n) weight of the edge from j (columns) to i (rows). scores: (B, n, C), target: (B, n) the true
+    class columns, negative = unknown. Node attributes: role, label (its class column where the label is visible,
+    else None), prediction, confidence, truth; edge attribute: weight.
+    """
+    a = adjacency[i].detach().cpu()
+    w, mask = episode.w[i].detach().cpu(), episode.mask[i].cpu()
+    p = scores[i].detach().cpu().softmax(-1) if scores is not None else None
+    graph = nx.DiGraph()
+    for v in mask.nonzero().squeeze(1).tolist():
+        role = SUPPORT if v < episode.n_support else QUERY if v < episode.query.stop else UNLABELED
+        graph.add_node(
+            v,
+            role=ROLES[role],
+            label=int(w[v].argmax()) if w[v].sum() > 0 else None,
+            prediction=int(p[v].argmax()) if p is not None else None,
+            confidence=float(p[v].max()) if p is not None else None,
+            truth=int(target[i, v]) if target is not None and target[i, v] >= 0 else None,
+        )
+    edges = ((int(j), int(k)) for k, j in (a > 0).nonzero().tolist())
+    graph.add_edges_from((j, k, {"weight": float(a[k, j])}) for j, k in edges if j in graph and k in graph)
+    return graph
+
+
+def draw(graph: nx.DiGraph, title: str = "", strongest: int = 3) -> str:
+    """An SVG of a graph from `to_networkx`: role by shape, class by colour, edge weight by width.
+
+    Squares are support, circles queries, small triangles unlabeled. The fill is the known or predicted class, the
+    rim the true one; a cross marks a wrong prediction. Each node shows its `strongest` incoming edges.
+    """
+    import io
+
+    from matplotlib import colormaps, rc_context
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    shown = nx.Graph()
+    shown.add_nodes_from(graph.nodes)
+    for v in graph.nodes:
+        best = sorted(graph.in_edges(v, data="weight"), key=lambda e: (-e[2], e[0]))[:strongest]
+        shown.add_weighted_edges_from((u, v, weight) for u, v, weight in best)
+    position = nx.spring_layout(shown, seed=0, k=2.0 / math.sqrt(max(len(shown), 1)), iterations=200)
+    palette = colormaps["tab10" if _ways(graph) <= 10 else "tab20"]
+
+    def color(c: int | None) -> Any:
+        return palette(c % palette.N) if c is not None else "#bbbbbb"
+
+    figure = Figure(figsize=(7, 5.2), layout="constrained")
+    axes = figure.add_subplot()
+    widest = max((d for _, _, d in shown.edges(data="weight")), default=1.0)
+    for u, v, weight in shown.edges(data="weight"):
+        (x0, y0), (x1, y1) = position[u], position[v]
+        axes.plot([x0, x1], [y0, y1], color="#888888", lw=0.3 + 2 * weight / widest, alpha=0.45, zorder=1)
+    style = {"support": ("s", 170), "query": ("o", 110), "unlabeled": ("^", 60)}
+    for v, node in graph.nodes(data=True):
+        known = node["label"] if node["label"] is not None else node["prediction"]
+        marker, size = style[node["role"]]
+        rim = color(node["truth"]) if node["truth"] is not None else "#444444"
+        axes.scatter(*position[v], s=size, marker=marker, color=color(known), edgecolors=rim, linewidths=2, zorder=2)
+        if None not in (node["truth"], known) and node["truth"] != known:
+            axes.scatter(*position[v], s=40, marker="x", color="black", linewidths=1.5, zorder=3)
+    keys = [Line2D([], [], marker=m, ls="", color="#888888", label=r) for r, (m, _) in style.items()]
+    keys.append(Line2D([], [], marker="x", ls="", color="black", label="wrong prediction"))
+    axes.legend(handles=keys, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=4, frameon=False)
+    axes.set_title(title)
+    axes.axis("off")
+    out = io.StringIO()
+    with rc_context({"svg.hashsalt": title}):
+        figure.savefig(out, format="svg", metadata={"Date": None})
+    return out.getvalue()
+
+
+def _ways(graph: nx.DiGraph) -> int:
+    labels = [c for _, node in graph.nodes(data=True) for c in (node["label"], node["prediction"]) if c is not None]
+    return max(labels, default=0) + 1

@@ -1,0 +1,49 @@
+"""Model-Agnostic Meta-Learning, and its first-order form. Finn, Abbeel, Levine 2017, https://arxiv.org/abs/1703.03400"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from graphfsl.episode import Episode
+from graphfsl.functional.prototypes import present
+from graphfsl.learner import Adapt, GradientDescent, Learner, support_cross_entropy
+
+__all__ = ["MAML"]
+
+
+class MAML(Adapt):
+    """theta'_i = theta - alpha * grad_theta L_i(theta), `steps` times;  min_theta sum_i L_i(theta'_i)  (equation 1).
+
+    net: any learner that scores a support set; MAML's own is an encoder with the linear head.
+    lr: alpha, for the paper's loss sum_i CE_i / K over the N*K support images, that is N times the mean.
+    first_order: FOMAML, which drops the second derivatives.
+    params: what adapts, by name pattern ("head.*" is ANIL). task_chunk: see `Adapt`.
+
+    score: images or features (B, n, *S) -> (B, n, C).
+    Source: algorithm 2, and the authors' code for the scale of the loss (0.4 at 5-way equals 2.0 on the mean).
+    BatchNorm: a net without a policy of its own is set to `apart`, which is what the published numbers use: the
+    support's statistics in the inner loop, those of all queries of the episode at the end (transductive); choose
+    `support` for an inductive answer.
+    Deviations: gamma adapts with the other weights; the authors' networks have none.
+    """
+
+    def __init__(
+        self,
+        net: Learner,
+        steps: int = 5,
+        lr: float = 0.4,
+        first_order: bool = False,
+        params: str = "*",
+        task_chunk: int | None = None,
+    ) -> None:
+        super().__init__(net, GradientDescent(lr), steps, sum_over_shot, params, first_order, task_chunk)
+        if self.batch_norm == "running":
+            self.set_batch_norm("apart")
+
+
+def sum_over_shot(score: Callable[[Episode], Tensor], episode: Episode, step: int) -> Tensor:
+    """sum_i CE_i / K over the N*K support nodes: N times the mean, as in the authors' code."""
+    ways = present(episode.w[:, episode.support]).sum().to(episode.w.dtype)
+    return ways * support_cross_entropy(score, episode, step)

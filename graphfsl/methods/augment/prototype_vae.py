@@ -1,0 +1,98 @@
+"""A conditional VAE that dreams up support features around a prototype. Sohn, Lee, Yan 2015,
+https://papers.nips.cc/paper/5775; in feature space for few labels: Xian et al. 2019 (f-VAEGAN-D2),
+https://arxiv.org/abs/1903.10132"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from graphfsl.episode import Episode
+from graphfsl.errors import InputError
+from graphfsl.functional.prototypes import present, prototypes
+from graphfsl.learner import Augment
+
+__all__ = ["PrototypeVAE"]
+
+
+class PrototypeVAE(Augment):
+    """q(z | x, p) = N(mu, sigma^2), x^ = p + g(z, p), p the prototype of x's class;
+    L = ||x - x^||^2 / (2 s^2) + KL(q(z | x, p) || N(0, I)),  s^2 the mean squared feature.
+    An episode's support gets `samples` nodes p_c + g(z, p_c), z ~ N(0, I), of every class.
+
+    dim: d. latent, hidden: sizes of z and of the hidden layers. weight: label weight of a generated node beside 1 of
+    a real one. samples = 0 adds nothing.
+    base_steps: 0 trains it with the learner (`aux_loss`, on the support); otherwise `fit_base` trains it for so many
+    steps on base features and class means, and until then it adds nothing. With one shot an episode shows no
+    spread within a class: then prefer base_steps.
+
+    forward: features (B, n, d), weights (B, n, C) -> an episode with samples*C more support nodes. In evaluation the
+    noise is fixed, so that answers repeat.
+    Source: equation 4 of Sohn et al.; section 3.2 of Xian et al., without the GAN and with a prototype as condition.
+    Deviations: the decoder adds to p; there is no adversarial loss.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        samples: int = 5,
+        latent: int = 16,
+        hidden: int = 128,
+        weight: float = 0.2,
+        base_steps: int = 0,
+    ) -> None:
+        super().__init__()
+        if samples < 0 or base_steps < 0:
+            raise InputError(f"prototype_vae.samples and base_steps must be 0 or more, not {samples} and {base_steps}")
+        self.samples, self.latent, self.weight, self.base_steps = samples, latent, weight, base_steps
+        self.infer = nn.Sequential(nn.Linear(2 * dim, hidden), nn.LeakyReLU(0.2), nn.Linear(hidden, 2 * latent))
+        self.generate = nn.Sequential(nn.Linear(latent + dim, hidden), nn.LeakyReLU(0.2), nn.Linear(hidden, dim))
+        self.register_buffer("noise", torch.randn(samples, latent))
+        self.register_buffer("ready", torch.tensor(float(base_steps == 0)))
+
+    def elbo(self, x: Tensor, p: Tensor, real: Tensor) -> Tensor:
+        """The negative ELBO of features x given prototypes p, both (…, d), mean over the nodes where real (…)."""
+        scale = (x.square().mean(-1) * real).sum() / real.sum().clamp_min(1)
+        mu, log_var = self.infer(torch.cat([x, p], -1)).chunk(2, -1)
+        z = mu + torch.randn_like(mu) * (0.5 * log_var).exp()
+        error = (x - p - self.generate(torch.cat([z, p], -1))).square().sum(-1) / (2 * scale.clamp_min(1e-12))
+        kl = 0.5 * (mu.square() + log_var.exp() - 1 - log_var).sum(-1)
+        return ((error + kl) * real).sum() / real.sum().clamp_min(1)
+
+    def aux_loss(self, episode: Episode) -> Tensor | float:
+        if self.base_steps:
+            return 0.0
+        # The features are constants here: a generator must not win by making them easy.
+        x, w = episode.x[:, episode.support].detach(), episode.w[:, episode.support]
+        p = w @ prototypes(x, w)
+        return self.elbo(x, p, w.sum(-1) * episode.mask[:, episode.support])
+
+    def fit_base(self, features: Tensor, labels: Tensor) -> None:
+        if not self.base_steps:
+            return
+        means = prototypes(features[None], F.one_hot(labels)[None].to(features.dtype))[0]
+        with torch.enable_grad():
+            optimizer = torch.optim.Adam([*self.infer.parameters(), *self.generate.parameters()], 1e-3)
+            for _ in range(self.base_steps):
+                i = torch.randint(len(features), (256,), device=features.device)
+                loss = self.elbo(features[i], means[labels[i]], features.new_ones(256))
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        self.ready.fill_(1)
+
+    def forward(self, episode: Episode) -> Episode:
+        if not self.samples:
+            return episode
+        b, c = len(episode.x), episode.way
+        p = prototypes(episode.x, episode.w).unsqueeze(2).expand(b, c, self.samples, -1)
+        z = self.noise.to(p.dtype).expand(b, c, -1, -1)
+        if self.training:
+            z = torch.randn_like(z)
+        x = p + self.generate(torch.cat([z, p], -1))
+        there = present(episode.w).unsqueeze(-1)  # (B, C, 1)
+        w = torch.eye(c, device=x.device, dtype=x.dtype).unsqueeze(1) * (self.weight * self.ready)
+        w = (w * there.unsqueeze(-1)).expand(b, c, self.samples, c)
+        mask = there.expand(b, c, self.samples)
+        return episode.add_support(x.flatten(1, 2), w.flatten(1, 2), mask.flatten(1, 2))

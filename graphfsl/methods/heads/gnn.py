@@ -1,0 +1,94 @@
+"""Few-shot learning with graph neural networks. Garcia & Bruna 2018, https://arxiv.org/abs/1711.04043"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch_geometric.nn import MessagePassing
+from torch_geometric.utils import softmax
+
+from graphfsl.batchnorm import BatchNorm
+from graphfsl.episode import Episode
+from graphfsl.functional.prototypes import hide_absent
+from graphfsl.graph import to_pyg
+from graphfsl.learner import Head
+
+__all__ = ["GNN"]
+
+
+class GNN(Head):
+    """Nodes x_i^0 = [f(x_i); h(l_i)], h one-hot where the label is visible and zero elsewhere;
+    A_ij = softmax_j psi(|x_i - x_j|), without self-loops (equations 2, 3);
+    x^(k+1) = [x^k; leaky(BN(W [x^k; A x^k]))] (equation 1), twice; a third layer without x^k answers at the query.
+
+    dim: d, the length of the features. way: N. hidden: nf, of the edge networks; a layer adds nf/2 channels.
+    layers: graph layers, the last of which gives the scores.
+
+    score: features (B, n, d), label weights (B, n, N) -> (B, n, N). Trained and evaluated with one graph per query
+    (`per_query`); a graph with several queries makes it transductive. Unlabeled nodes are nodes without a label.
+    Source: equations 1-3 and the authors' code (widths nf*(2, 2, 1, 1), slope 0.01, zeros for hidden labels).
+    Deviations: no dropout in the last edge network; the encoder is the pipeline's, with BatchNorm over all nodes of
+    a call instead of one support position at a time.
+    """
+
+    per_query = True
+    transductive = True
+    uses_unlabeled = True
+
+    def __init__(self, dim: int, way: int, hidden: int = 96, layers: int = 3) -> None:
+        super().__init__()
+        self.way = way
+        sizes = [dim + way + i * (hidden // 2) for i in range(layers)]
+        self.adjacency = nn.ModuleList(EdgeWeight(size, hidden) for size in sizes)
+        outputs = [hidden // 2] * (layers - 1) + [way]
+        self.convs = nn.ModuleList(GraphConv(a, b) for a, b in zip(sizes, outputs, strict=True))
+
+    def score(self, episode: Episode) -> Tensor:
+        graph = to_pyg(episode)
+        mask = graph.mask if episode.padded else None
+        x = torch.cat([graph.x, graph.y.to(graph.x.dtype)], -1)
+        for i, (adjacency, conv) in enumerate(zip(self.adjacency, self.convs, strict=True)):
+            y = conv(x, graph.edge_index, adjacency(x, graph.edge_index, mask), mask)
+            x = torch.cat([x, F.leaky_relu(y)], -1) if i < len(self.convs) - 1 else y
+        return hide_absent(x.unflatten(0, episode.x.shape[:2]), episode.w)
+
+
+class EdgeWeight(nn.Module):
+    """A_ij = softmax over j of psi(|x_i - x_j|): x (R, d), edges (2, E) from j to i -> (E, 1)."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        sizes = [dim, 2 * hidden, 2 * hidden, hidden, hidden]
+        self.linears = nn.ModuleList(nn.Linear(a, b, bias=False) for a, b in zip(sizes, sizes[1:], strict=False))
+        self.norms = nn.ModuleList(BatchNorm(size) for size in sizes[1:])
+        self.last = nn.Linear(hidden, 1)
+
+    def forward(self, x: Tensor, edges: Tensor, mask: Tensor | None) -> Tensor:
+        j, i = edges
+        psi = (x[i] - x[j]).abs()
+        real = mask[i] & mask[j] if mask is not None else None
+        for linear, norm in zip(self.linears, self.norms, strict=True):
+            psi = F.leaky_relu(norm(linear(psi), real))
+        psi = self.last(psi)
+        if mask is not None:
+            psi = psi.masked_fill(~mask[j, None], -1e8)
+        return softmax(psi, i, num_nodes=len(x))  # type: ignore[no-any-return]
+
+
+class GraphConv(MessagePassing):
+    """BN(W [x_i; sum_j A_ij x_j]): x (R, d), edges (2, E), A (E, 1) -> (R, out)."""
+
+    def __init__(self, dim: int, out: int) -> None:
+        super().__init__(aggr="add")
+        self.linear = nn.Linear(2 * dim, out, bias=False)
+        self.norm = BatchNorm(out)
+
+    def forward(self, x: Tensor, edges: Tensor, weight: Tensor, mask: Tensor | None) -> Any:
+        neighbors = self.propagate(edges, x=x, weight=weight, size=(len(x), len(x)))
+        return self.norm(self.linear(torch.cat([x, neighbors], -1)), mask)
+
+    def message(self, x_j: Tensor, weight: Tensor) -> Tensor:
+        return weight * x_j

@@ -1,0 +1,31 @@
+"""A linear read-out that only adaptation can teach the classes of an episode. Finn et al. 2017,
+https://arxiv.org/abs/1703.03400"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from graphfsl.episode import Episode
+from graphfsl.learner import Head
+
+__all__ = ["Linear"]
+
+
+class Linear(Head):
+    """s(x) = W f(x) + b with W (way, d): the last layer of MAML's network, tied to one way.
+
+    dim: d, the length of the features. way: N.
+    score: features (B, n, d) -> (B, n, way). It does not read the support: use it inside `adapt`.
+    Source: section 5.2 of the paper.
+    """
+
+    reads_support = False
+
+    def __init__(self, dim: int, way: int) -> None:
+        super().__init__()
+        self.way = way
+        self.linear = nn.Linear(dim, way)
+
+    def score(self, episode: Episode) -> Tensor:
+        scores: Tensor = self.linear(episode.x)
+        return scores

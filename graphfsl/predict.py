@@ -1,0 +1,97 @@
+"""`load(RUN)`: a trained run that answers on raw images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from graphfsl import run as runs
+from graphfsl.data.images import decode, to_array
+from graphfsl.episode import Episode
+from graphfsl.errors import InputError
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one query: its class, the probability of that class, and of all classes."""
+
+    label: str
+    confidence: float
+    probabilities: dict[str, float]
+
+
+class Predictor:
+    """Classifies images by a handful of labeled ones, with a trained learner.
+
+    An image is a path, a PIL image, or a uint8 array (H, W) or (H, W, 3); it is resized to what the learner was
+    trained on. A learner of drawings (ink bright on dark) inverts images whose border is bright, as paper is.
+    """
+
+    def __init__(self, run: runs.Run) -> None:
+        self.run, self.learner = run, run.learner.eval()
+
+    def predict(
+        self, support: Mapping[str, Sequence[Any]], query: Sequence[Any], unlabeled: Sequence[Any] = ()
+    ) -> list[Prediction]:
+        """Answers for `query`, given `support` (class -> images); `unlabeled` images help learners that use a pool.
+
+        Raises InputError for an image that cannot be read, fewer than two classes, or an empty class.
+        """
+        if len(support) < 2:
+            raise InputError(f"the support has {len(support)} class; at least 2 are needed")
+        empty = [name for name, images in support.items() if not len(images)]
+        if empty:
+            raise InputError(f"class {empty[0]!r} of the support has no image; each class needs at least one")
+        if not len(query):
+            raise InputError("there is no query image")
+        names = list(support)
+        images = [i for name in names for i in support[name]]
+        x = torch.stack([self.image(i) for i in [*images, *query, *unlabeled]])
+        w = torch.zeros(1, len(x), len(names))
+        owner = [k for k, name in enumerate(names) for _ in support[name]]
+        w[0, torch.arange(len(images)), torch.tensor(owner)] = 1
+        episode = Episode(self.run.transform.plain()(x[None]), w, len(images), len(query))
+        device = next((p.device for p in self.learner.parameters()), torch.device("cpu"))
+        with torch.no_grad():
+            p = self.learner(episode.to(device))[0].float().softmax(-1).cpu()
+        return [
+            Prediction(names[int(row.argmax())], float(row.max()), dict(zip(names, row.tolist(), strict=True)))
+            for row in p
+        ]
+
+    def image(self, image: Any) -> Tensor:
+        """One raw image -> (C, H, W) uint8 as the learner was trained on."""
+        shape = self.run.shape
+        if len(shape) != 3:
+            raise InputError(f"this run was trained on features of length {shape[0]}, not on images")
+        channels, size = shape[0], shape[1]
+        if isinstance(image, (str, Path)):
+            try:
+                array = decode(Path(image).read_bytes(), size, channels, str(image))
+            except OSError as error:
+                raise InputError(f"{image} cannot be read ({error.strerror})") from None
+        else:
+            array = to_array(image if isinstance(image, Image.Image) else _picture(image), size, channels)
+        if self.run.ink:
+            border = np.concatenate([array[:, 0], array[:, -1], array[:, :, 0], array[:, :, -1]], 1)
+            array = 255 - array if np.median(border) > 127 else array
+        return torch.from_numpy(np.ascontiguousarray(array))
+
+
+def _picture(array: Any) -> Image.Image:
+    array = np.asarray(array)
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3):
+        raise InputError(f"an image array must be uint8 (H, W) or (H, W, 3), not {array.dtype} {array.shape}")
+    return Image.fromarray(array)
+
+
+def load(run: str | Path) -> Predictor:
+    """The trained run in a directory, ready to answer."""
+    return Predictor(runs.load(run))

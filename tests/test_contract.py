@@ -1,0 +1,303 @@
+"""The generic suite: every registered method keeps the contract. A new method file is found here by itself."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import re
+import sys
+
+import pytest
+import torch
+from cases import DIM, METHODS, WAY, around, episodes, learner, pairwise
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from graphfsl import config, registry
+from graphfsl.batchnorm import POLICIES, BatchNorm
+from graphfsl.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from graphfsl.episode import Episode, stack
+from graphfsl.errors import InputError
+from graphfsl.learner import Learner
+from graphfsl.resources import experiments_dir
+
+every_method = pytest.mark.parametrize(("slot", "name"), METHODS, ids=[f"{s}-{n}" for s, n in METHODS])
+
+
+@pytest.fixture(autouse=True)
+def _one_seed() -> None:
+    torch.manual_seed(0)
+
+
+def scores(model: Learner, episode: Episode) -> Tensor:
+    with torch.no_grad():
+        out = model.score(episode)
+    return out[-1] if out.ndim == 4 else out
+
+
+def close(a: Tensor, b: Tensor, tolerance: float = 2e-4) -> None:
+    torch.testing.assert_close(a, b, atol=tolerance, rtol=tolerance)
+
+
+def one(episode: Episode, i: int) -> Episode:
+    return episode.replace(x=episode.x[i : i + 1], w=episode.w[i : i + 1], mask=episode.mask[i : i + 1])
+
+
+def reorder(episode: Episode, order: Tensor) -> Episode:
+    return episode.replace(x=episode.x[:, order], w=episode.w[:, order], mask=episode.mask[:, order])
+
+
+@every_method
+def test_scores_have_the_shape_and_are_finite(slot: str, name: str) -> None:
+    episode, target = episodes()
+    model = around(slot, name)
+    assert scores(model.eval(), episode).shape == (2, episode.x.shape[1], WAY)
+    assert model(episode).shape == (2, episode.n_query, WAY)
+    assert torch.isfinite(scores(model, episode)).all()
+    loss = model.train().loss(episode, target)
+    assert loss.shape == () and torch.isfinite(loss)
+
+
+@every_method
+@pytest.mark.parametrize("policy", POLICIES)
+def test_batched_equals_one_by_one(slot: str, name: str, policy: str) -> None:
+    episode, _ = episodes(batch=3)
+    model = around(slot, name, batch_norm=policy).eval()
+    together = scores(model, episode)
+    for i in range(3):
+        close(together[i : i + 1], scores(model, one(episode, i)))
+
+
+@every_method
+@pytest.mark.parametrize("policy", POLICIES)
+def test_padding_changes_nothing(slot: str, name: str, policy: str) -> None:
+    small, _ = episodes(batch=1, shot=1, query=1, unlabeled=1)
+    large, _ = episodes(batch=1, shot=3, query=2, unlabeled=2, seed=1)
+    both = stack([small, large])
+    real = both.mask[0]
+    # What stands in the padding must not matter either.
+    x = both.x.clone()
+    x[0, ~real] = 100.0
+    model = around(slot, name, batch_norm=policy).eval()
+    found = scores(model, both.replace(x=x, mask=both.mask))
+    close(found[0, real], scores(model, small)[0])
+    close(found[1:], scores(model, large))
+
+
+@every_method
+def test_tasks_of_different_way_share_a_batch(slot: str, name: str) -> None:
+    model = around(slot, name).eval()
+    two, three = episodes(batch=1, way=2)[0], episodes(batch=1, way=3, seed=1)[0]
+    if model.way is not None:
+        with pytest.raises(InputError, match=f"tied to {model.way}-way"):
+            scores(model, two)
+        return
+    both = stack([two, three])
+    found = scores(model, both)
+    close(found[0, both.mask[0], :2], scores(model, two)[0])
+    close(found[1, both.mask[1]], scores(model, three)[0])
+    assert torch.isneginf(found[0, :, 2]).all(), "an absent class must score minus infinity"
+    assert torch.isfinite(found[0, both.mask[0], :2]).all()
+
+
+@every_method
+def test_float64_agrees(slot: str, name: str) -> None:
+    episode, _ = episodes()
+    model = around(slot, name).eval()
+    single = scores(model, episode)
+    double = scores(copy.deepcopy(model).double(), episode.to(dtype=torch.float64))
+    assert double.dtype == torch.float64
+    close(single, double.float(), 2e-3)
+
+
+@every_method
+def test_order_of_the_support_does_not_matter(slot: str, name: str) -> None:
+    episode, _ = episodes()
+    model = around(slot, name).eval()
+    k, n = episode.n_support, episode.x.shape[1]
+    order = torch.cat([torch.randperm(k), torch.arange(k, n)])
+    same = torch.allclose(model(episode), model(reorder(episode, order)), atol=2e-4, rtol=2e-4)
+    assert same is not model.order_sensitive
+
+
+@every_method
+def test_order_of_queries_and_pool_does_not_matter(slot: str, name: str) -> None:
+    episode, _ = episodes()
+    model = around(slot, name).eval()
+    k, q, n = episode.n_support, episode.n_query, episode.x.shape[1]
+    order = torch.cat([torch.arange(k), k + torch.randperm(q), k + q + torch.randperm(n - k - q)])
+    close(scores(model, episode)[:, order], scores(model, reorder(episode, order)))
+
+
+@every_method
+@pytest.mark.parametrize("policy", POLICIES)
+def test_an_inductive_learner_answers_a_query_the_same_alone_and_in_company(slot: str, name: str, policy: str) -> None:
+    episode, _ = episodes()
+    model = around(slot, name, batch_norm=policy).eval()
+    company = model(episode)
+    k, q = episode.n_support, episode.n_query
+    alone = []
+    for i in range(q):
+        keep = torch.tensor([*range(k), k + i, *range(k + q, episode.x.shape[1])])
+        alone.append(model(reorder(episode, keep).replace(n_query=1)))
+    same = torch.allclose(company, torch.cat(alone, 1), atol=2e-4, rtol=2e-4)
+    assert same is not model.transductive, f"transductive is declared as {model.transductive}"
+
+
+@every_method
+@pytest.mark.parametrize("policy", ["running", "support", "apart"])
+def test_the_pool_matters_only_where_it_is_declared(slot: str, name: str, policy: str) -> None:
+    episode, _ = episodes()
+    model = around(slot, name, batch_norm=policy).eval()
+    x = episode.x.clone()
+    x[:, episode.unlabeled] = torch.randn_like(x[:, episode.unlabeled]) * 2
+    same = torch.allclose(model(episode), model(episode.replace(x=x)), atol=1e-5, rtol=1e-5)
+    assert same is not model.uses_unlabeled
+
+
+@every_method
+def test_an_empty_pool_is_fine(slot: str, name: str) -> None:
+    episode, _ = episodes(unlabeled=0)
+    assert torch.isfinite(around(slot, name).eval()(episode)).all()
+
+
+@every_method
+@pytest.mark.parametrize("policy", POLICIES)
+def test_gradients_reach_every_parameter_and_buffers_stay_in_evaluation(slot: str, name: str, policy: str) -> None:
+    model = around(slot, name, batch_norm=policy).train()
+    model.loss(*episodes(shot=3)).backward()
+    missing = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert not missing
+    model.eval()
+    before = {n: b.clone() for n, b in model.named_buffers()}
+    model(episodes()[0])
+    assert all(torch.equal(b, before[n]) for n, b in model.named_buffers())
+
+
+@every_method
+def test_learns_above_chance(slot: str, name: str) -> None:
+    model = around(slot, name, batch_norm="support")
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for step in range(80):
+        loss = model.train().loss(*episodes(batch=4, seed=step))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    episode, target = episodes(batch=100, query=3, seed=10_000)
+    with torch.no_grad():
+        right = (model.eval()(episode).argmax(-1) == target.query).float().mean()
+    assert right > 1 / WAY + 0.15, f"{right:.3f} after training, chance is {1 / WAY:.3f}"
+
+
+@every_method
+def test_weights_make_a_round_trip_through_a_file(slot: str, name: str, tmp_path) -> None:
+    model, other = around(slot, name, seed=0).eval(), around(slot, name, seed=1).eval()
+    episode, _ = episodes()
+    save_checkpoint(tmp_path / "a.safetensors", model.state_dict(), {"step": 1})
+    tensors, facts = load_checkpoint(tmp_path / "a.safetensors")
+    load_weights(other, tensors, tmp_path / "a.safetensors")
+    assert facts == {"step": 1}
+    assert torch.equal(scores(model, episode), scores(other, episode))
+
+
+@every_method
+def test_runs_on_fake_cuda_or_meta(slot: str, name: str) -> None:
+    """No GPU here: fake tensors find a wrong device and a host sync; parts that differentiate inside run on meta."""
+    real, target = episodes()
+    if hasattr(around(slot, name), "adapt"):
+        with torch.device("meta"):
+            model = around(slot, name).train()
+        meta = Episode(real.x.to("meta"), real.w.to("meta"), real.n_support, real.n_query)
+        loss = model.loss(meta, target.to("meta"))
+        assert loss.device.type == "meta"
+        return
+    with FakeTensorMode(), torch.device("cuda"):
+        model = around(slot, name).eval()
+        x, w = torch.empty(real.x.shape), torch.empty(real.w.shape)
+        out = model(Episode(x, w, real.n_support, real.n_query))
+        padded = Episode(x, w, real.n_support, real.n_query, torch.ones(x.shape[:2], dtype=torch.bool))
+        assert out.device.type == model(padded).device.type == "cuda"
+
+
+@every_method
+def test_follows_the_dtype_of_autocast(slot: str, name: str) -> None:
+    model = around(slot, name).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model.loss(*episodes())
+    assert torch.isfinite(loss)
+    loss.backward()
+
+
+@every_method
+def test_documentation_names_source_and_shapes(slot: str, name: str) -> None:
+    cls = registry.get(slot, name)
+    about = sys.modules[cls.__module__].__doc__ or ""
+    assert re.search(r"\b(19|20)\d\d\b", about) and "https://" in about, "the file's first line: method, year, link"
+    doc = cls.__doc__ or ""
+    assert "Source:" in doc and re.search(r"\(B, .*->", doc), "the class: equation, shapes, Source:"
+    for option in config._signature(cls):
+        if option not in ("net",):
+            assert re.search(rf"\b{option}\b", doc), f"option {option} is not documented"
+
+
+@every_method
+def test_has_an_experiment_that_builds(slot: str, name: str) -> None:
+    key = {"heads": "head"}.get(slot, slot)
+    found = []
+    for path in sorted(experiments_dir().rglob("*.yaml")):
+        cfg = config.read(path, ["data.root=."] if "glyphs" not in path.read_text() else [])
+        entries = cfg["learner"].get(key)
+        for entry in entries if isinstance(entries, list) else [entries]:
+            if entry is not None and config._named(entry, key)[0] == name:
+                found.append(path)
+                built = config.build(cfg["learner"], (3, 32, 32), config.setting(cfg).way, device="meta")
+                assert next(iter(built.parameters()), torch.empty(0, device="meta")).device.type == "meta"
+    assert found, f"no experiments/**/*.yaml uses {key}: {name}"
+
+
+def combinations() -> dict[str, list[str | None]]:
+    return {
+        "augment": [None, *registry.names("augment")],
+        "graph": [None, *registry.names("graph")],
+        "heads": list(registry.names("heads")),
+        "refine": [None, *registry.names("refine")],
+        "adapt": [None, *registry.names("adapt")],
+    }
+
+
+def test_all_combinations_build() -> None:
+    axes = combinations()
+    for values in itertools.product(*axes.values()):
+        row = dict(zip(axes, values, strict=True))
+        with torch.device("meta"):
+            assert learner(**row) is not None
+
+
+@pytest.mark.parametrize("row", pairwise(combinations()), ids=lambda row: "+".join(str(v) for v in row.values()))
+def test_pairwise_combinations_train_and_answer(row: dict[str, str | None]) -> None:
+    model = learner(**row)
+    episode, target = episodes()
+    loss = model.train().loss(episode, target)
+    loss.backward()
+    assert torch.isfinite(loss) and torch.isfinite(model.eval()(episode)).all()
+
+
+def test_running_statistics_are_those_of_the_real_nodes() -> None:
+    """Under `running`, training with padding stores what training without it does."""
+    small, large = episodes(batch=1, shot=1, query=1, unlabeled=0)[0], episodes(batch=1, shot=2, unlabeled=0, seed=1)[0]
+    both = stack([small, large])
+    padded, plain = BatchNorm(1), BatchNorm(1)
+    from graphfsl.batchnorm import statistics
+
+    with statistics("running", both):
+        padded(both.x.flatten(0, 1))
+    plain(torch.cat([small.x[0], large.x[0]]))
+    close(padded.running_mean, plain.running_mean, 1e-6)
+    close(padded.running_var, plain.running_var, 1e-6)
+
+
+def test_dimensions_are_asked_for() -> None:
+    """A part that takes `dim` gets the encoder's, through a real configuration."""
+    built = config.build({"encoder": {"name": "conv4", "width": 8}, "head": "gnn"}, (3, 32, 32), 5)
+    assert built.head.convs[0].linear.in_features == 2 * (8 * 4 + 5)
+    assert DIM != 8
