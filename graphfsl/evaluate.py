@@ -24,11 +24,11 @@ def check_protocol(learner: Learner, setting: Setting) -> None:
     """InputError where a trait of the learner forbids the setting."""
     if learner.way is not None and setting.way != learner.way:
         raise InputError(f"this learner is tied to {learner.way}-way episodes; set episode.way={learner.way}")
+    if learner.needs_balance and setting.dirichlet is not None:
+        raise InputError("this learner assumes as many queries of every class; set episode.dirichlet=null")
     most = learner.max_queries_per_class
     if most is not None and (setting.query > most or setting.dirichlet is not None):
         raise InputError(f"this learner takes at most {most} queries per class; set episode.query={most}")
-    if learner.needs_balance and setting.dirichlet is not None:
-        raise InputError("this learner assumes as many queries of every class; set episode.dirichlet=null")
 
 
 def kind_of(learner: Learner, setting: Setting) -> str:

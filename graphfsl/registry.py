@@ -71,7 +71,7 @@ def get(slot: str, name: str, package: str = PACKAGE) -> Any:
     """The class behind a name; an unknown name raises InputError with the nearest one."""
     known = names(slot, package)
     if name not in known:
-        raise unknown(f"{slot} method", name, known)
+        raise unknown(slot.removesuffix("s"), name, known)
     module, cls = find(package)[slot, name]
     return getattr(importlib.import_module(module), cls)
 

@@ -17,9 +17,9 @@ import graphfsl
 from graphfsl import config as conf
 from graphfsl import data
 from graphfsl.checkpoint import load_checkpoint, load_weights, read_json, save_checkpoint, write_json
-from graphfsl.data import Episodes, Setting, Split, Transform
+from graphfsl.data import Episodes, Sampler, Setting, Split, Transform
 from graphfsl.errors import InputError
-from graphfsl.evaluate import Result, encode_split, evaluate
+from graphfsl.evaluate import Result, check_protocol, encode_split, evaluate
 from graphfsl.learner import Learner, Part, Pipeline
 from graphfsl.memory import reuse_freed_memory
 from graphfsl.train import Log, Trainer
@@ -63,18 +63,35 @@ def prepare(config: dict[str, Any], path: Path) -> tuple[Run, Split]:
     if base.x.ndim == 4 and config["data"].get("mean") is None:
         config = {**config, "data": {**config["data"], **statistics(base)}}
     training = conf.setting(config, config.get("train_episode"), "train_episode")
-    facts = {"shape": list(base.shape), "way": training.way, "version": graphfsl.__version__, "ink": data.is_ink(config["data"]["name"]), "config": config}
-    saved = path / "config.json"
-    if saved.is_file():
-        old = read_json(saved)["config"]
-        if _comparable(old) != _comparable(config):
-            raise InputError(f"{path} holds a run of another configuration; choose another --out, or remove it")
-    else:
-        write_json(saved, facts)
     torch.manual_seed(config.get("seed", 0))
     learner = conf.build(config["learner"], base.shape, training.way)
-    run = Run(config, path, learner, conf.transform(config["data"]), base.shape, training.way, ink=bool(facts["ink"]))
+    run = Run(config, path, learner, conf.transform(config["data"]), base.shape, training.way)
+    run.ink = data.is_ink(config["data"]["name"])
+    _check_feasible(run, base, training)
+    saved = path / "config.json"
+    if saved.is_file():
+        if _comparable(read_json(saved)["config"]) != _comparable(config):
+            raise InputError(f"{path} holds a run of another configuration; choose another --out, or remove it")
+    else:
+        facts = {"shape": list(base.shape), "way": training.way, "ink": run.ink}
+        write_json(saved, {"version": graphfsl.__version__, **facts, "config": config})
     return run, base
+
+
+def _check_feasible(run: Run, base: Split, training: Setting) -> None:
+    """InputError before anything is trained or written, where a split is missing or too small for its setting."""
+    config, trains = run.config, any(p.requires_grad for p in run.learner.parameters())
+    options = conf.evaluation(config)
+    settings = [conf.setting(config, s) for s in options.settings]
+    checks = [(conf.load_split(config["data"], options.split), s) for s in settings]
+    if trains:
+        run.trainer.fabric()
+        checks += [(base, training), (conf.load_split(config["data"], "val"), conf.setting(config))]
+    for split, setting in checks:
+        if split.shape != run.shape:
+            raise InputError(f"{base.name} holds samples of shape {run.shape}, but {split.name} {split.shape}")
+        Sampler(split, setting)
+        check_protocol(run.learner, setting)
 
 
 def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -114,9 +114,9 @@ class Trainer:
         fabric = self.fabric()
         device = fabric.device
         learner.to(device)
-        optimizer = self.make_optimizer(learner)
-        if not optimizer.param_groups[0]["params"]:
+        if not any(p.requires_grad for p in learner.parameters()):
             raise InputError("this learner has no parameters to train; evaluate it as it is")
+        optimizer = self.make_optimizer(learner)
         state = _State(learner, optimizer, run)
         state.resume()
         model, wrapped = fabric.setup(learner, optimizer)
@@ -124,7 +124,6 @@ class Trainer:
         train.device = device
         if val is not None:
             val.device = device
-        losses: list[Tensor] = []
         clock = time.perf_counter()
         while state.step < self.steps and not state.stopped:
             step = state.step
@@ -139,15 +138,15 @@ class Trainer:
             if self.clip is not None:
                 fabric.clip_gradients(model, wrapped, max_norm=self.clip, error_if_nonfinite=False)
             wrapped.step()
-            losses.append(loss.detach())
+            state.losses.append(loss.detach())
             state.step = step = step + 1
             validate = val is not None and (step % self.val_every == 0 or step == self.steps)
             if step % self.log_every == 0 or validate or step == self.steps:
-                line: dict[str, Any] = {"step": step, "loss": float(torch.stack(losses).mean()), "lr": self.rate(step - 1)}
-                line["episodes_per_s"] = len(losses) * self.batch / (time.perf_counter() - clock)
+                line: dict[str, Any] = {"step": step, "loss": float(torch.stack(state.losses).mean()), "lr": self.rate(step - 1)}
+                line["episodes_per_s"] = len(state.losses) * self.batch / (time.perf_counter() - clock)
                 if not math.isfinite(line["loss"]):
                     raise InputError(f"the loss is {line['loss']} at step {step}; lower trainer.lr or set trainer.clip")
-                losses.clear()
+                state.losses.clear()
                 if validate:
                     assert val is not None
                     with fabric.autocast():
@@ -171,6 +170,7 @@ class _State:
         self.learner, self.optimizer, self.run = learner, optimizer, run
         self.step, self.seconds, self.best, self.waited, self.stopped = 0, 0.0, -1.0, 0, False
         self.metrics: list[dict[str, Any]] = []
+        self.losses: list[Tensor] = []  # of the steps since the last line of metrics
         self.best_weights: dict[str, Tensor] | None = None
 
     def validated(self, accuracy: float, patience: int | None) -> None:
@@ -197,6 +197,8 @@ class _State:
         tensors = {f"model/{k}": v for k, v in self.learner.state_dict().items()}
         for index, slots in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer/{index}/{k}": torch.as_tensor(v) for k, v in slots.items() if v is not None}
+        if self.losses:
+            tensors["losses"] = torch.stack(self.losses)
         facts = {k: getattr(self, k) for k in ("step", "seconds", "best", "waited", "stopped")}
         save_checkpoint(self.run / "last.safetensors", tensors, facts | {"lines": len(self.metrics)})
 
@@ -212,6 +214,8 @@ class _State:
         lines = facts.pop("lines")
         for name, value in facts.items():
             setattr(self, name, value)
+        if "losses" in tensors:
+            self.losses = list(tensors["losses"].to(next(self.learner.parameters()).device))
         weights = {k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")}
         load_weights(self.learner, weights, self.run / "last.safetensors")
         state: dict[int, dict[str, Tensor]] = {}

@@ -49,7 +49,7 @@ def load(split: str, root: str) -> Split:
     given = np.atleast_1d(arrays.get("class_names", [])).astype(str)  # also of ASCII bytes
     names = tuple(str(given[v]) if v < len(given) else str(v) for v in values)
     groups = arrays.get("superclasses")
-    top = int(labels.max(initial=-1))
+    top = int(values[-1]) if len(values) else -1
     if groups is not None and (groups.ndim != 1 or top >= len(groups)):
         raise InputError(f"{path}: superclasses must be ({top + 1},), one for each label 0..{top}, not {groups.shape}")
     supers = tuple(str(groups[v]) for v in values) if groups is not None else None

@@ -18,7 +18,7 @@ __all__ = ["PrototypeVAE"]
 
 class PrototypeVAE(Augment):
     """q(z | x, p) = N(mu, sigma^2), x^ = p + g(z, p), p the prototype of x's class;
-    L = ||x - x^||^2 / (2 s^2) + KL(q(z | x, p) || N(0, I)),  s^2 the mean squared feature.
+    L = ||x - x^||^2 / (2 s^2) + KL(q(z | x, p) || N(0, I)),  s^2 a tenth of the variance within classes.
     An episode's support gets `samples` nodes p_c + g(z, p_c), z ~ N(0, I), of every class.
 
     dim: d. latent, hidden: sizes of z and of the hidden layers. weight: label weight of a generated node beside 1 of
@@ -53,12 +53,15 @@ class PrototypeVAE(Augment):
 
     def elbo(self, x: Tensor, p: Tensor, real: Tensor) -> Tensor:
         """The negative ELBO of features x given prototypes p, both (…, d), mean over the nodes where real (…)."""
-        scale = (x.square().mean(-1) * real).sum() / real.sum().clamp_min(1)
+        total = real.sum().clamp_min(1)
+        spread = ((x - p).square().mean(-1) * real).sum() / total
+        # Noise as wide as the spread itself would leave nothing for z to explain; with one shot there is no spread.
+        variance = 0.1 * spread + 1e-3 * (x.square().mean(-1) * real).sum() / total
         mu, log_var = self.infer(torch.cat([x, p], -1)).chunk(2, -1)
         z = mu + torch.randn_like(mu) * (0.5 * log_var).exp()
-        error = (x - p - self.generate(torch.cat([z, p], -1))).square().sum(-1) / (2 * scale.clamp_min(1e-12))
+        error = (x - p - self.generate(torch.cat([z, p], -1))).square().sum(-1) / (2 * variance)
         kl = 0.5 * (mu.square() + log_var.exp() - 1 - log_var).sum(-1)
-        return ((error + kl) * real).sum() / real.sum().clamp_min(1)
+        return ((error + kl) * real).sum() / total
 
     def aux_loss(self, episode: Episode) -> Tensor | float:
         if self.base_steps:

@@ -1,0 +1,101 @@
+"""Evaluation: intervals, traits, blocks, and what may not leak."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from cases import learner
+from test_train import patterns, pipeline
+from torch import Tensor
+
+from graphfsl.data import Episodes, Setting
+from graphfsl.episode import Episode
+from graphfsl.errors import InputError
+from graphfsl.evaluate import accuracies, can_reuse_features, evaluate, kind_of
+from graphfsl.learner import Head, Pipeline
+from graphfsl.methods.heads.protonet import ProtoNet
+from graphfsl.methods.refine.soft_kmeans import SoftKmeans
+
+SETTING = Setting(way=4, shot=1, query=3, unlabeled=2)
+
+
+def test_accuracy_equals_a_loop_and_does_not_depend_on_blocks() -> None:
+    model, split = pipeline(), patterns("test", 2)
+    loader = Episodes(split, SETTING)
+    expected = []
+    for i in range(20):
+        episode, target = loader.batch([i])
+        with torch.no_grad():
+            right = model.eval()(episode)[0].argmax(-1) == target.query[0]
+        expected.append(float(right.float().mean()))
+    for block in (1, 7, 64):
+        assert accuracies(model, loader, 20, block).tolist() == pytest.approx(expected)
+    result = evaluate(model, split, SETTING, episodes=20)
+    values = torch.tensor(expected, dtype=torch.float64)
+    assert result.mean == pytest.approx(float(values.mean()))
+    assert result.ci95 == pytest.approx(float(1.96 * values.std() / 20**0.5))
+
+
+def test_features_are_encoded_once_with_the_same_answer() -> None:
+    model, split = pipeline().eval(), patterns("test", 2)
+    assert can_reuse_features(model)
+    many = evaluate(model, split, SETTING, episodes=100)
+    direct = accuracies(model, Episodes(split, SETTING), 100)
+    assert torch.equal(many.accuracies, direct)
+    model.set_batch_norm("joint")
+    assert not can_reuse_features(model)
+
+
+def test_kinds_are_told_apart() -> None:
+    refined = Pipeline(head=ProtoNet(), refine=SoftKmeans())
+    assert kind_of(refined, SETTING) == "semi-supervised"
+    assert kind_of(refined, dataclasses.replace(SETTING, unlabeled=0)) == "inductive"
+    joint = learner(batch_norm="joint")
+    assert kind_of(joint, SETTING) == "transductive"
+    assert kind_of(learner(batch_norm="support"), SETTING) == "inductive"
+
+
+class Balanced(ProtoNet):
+    needs_balance = True
+    max_queries_per_class = 3
+
+
+def test_traits_forbid_protocols() -> None:
+    split = patterns("test", 2)
+    model = Pipeline(head=Balanced())
+    with pytest.raises(InputError, match="episode.dirichlet=null"):
+        evaluate(model, split, way=4, query=3, dirichlet=2.0)
+    with pytest.raises(InputError, match="at most 3 queries per class"):
+        evaluate(model, split, way=4, query=4)
+    with pytest.raises(InputError, match="tied to 3-way"):
+        evaluate(learner(heads="gnn"), split, SETTING)
+
+
+class Cheat(Head):
+    """Scores an unlabeled node's own label weights: the leak that must be impossible."""
+
+    uses_unlabeled = True
+
+    def score(self, episode: Episode) -> Tensor:
+        return ProtoNet().score(episode) + 1e6 * episode.w[:, episode.unlabeled].sum(1, keepdim=True)
+
+
+def test_true_labels_of_the_pool_change_nothing() -> None:
+    """The labels of unlabeled and query nodes are altered in the draw itself; every prediction stays."""
+    split = patterns("test", 2)
+    loader = Episodes(split, dataclasses.replace(SETTING, distractors=2))
+    draw = loader.sampler.draw([0, 1, 2])
+    label = draw.label.copy()
+    label[:, draw.n_support :] = (label[:, draw.n_support :] + 1) % 4
+    for model in (Pipeline(torch.nn.Flatten(), head=ProtoNet(), refine=SoftKmeans()), Pipeline(torch.nn.Flatten(), head=Cheat())):
+        true, _ = loader.assemble(draw)
+        altered, target = loader.assemble(dataclasses.replace(draw, label=label))
+        assert torch.equal(model(true), model(altered))
+        assert not torch.equal(target.query, loader.assemble(draw)[1].query)
+
+
+def test_episodes_without_a_pool_have_no_unlabeled_nodes() -> None:
+    episode, target = Episodes(patterns("test", 2), dataclasses.replace(SETTING, unlabeled=0)).batch([0, 1])
+    assert episode.n_unlabeled == 0 and target.unlabeled.shape == (2, 0)

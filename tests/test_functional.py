@@ -1,0 +1,231 @@
+"""Every function of graphfsl.functional against a loop over numbers in float64."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import math
+import pkgutil
+
+import pytest
+import torch
+from torch import Tensor
+
+from graphfsl import functional
+from graphfsl.functional.distances import absolute_difference, cosine, squared_euclidean
+from graphfsl.functional.prototypes import hide_absent, present, prototypes
+from graphfsl.functional.soft_kmeans import soft_assign
+from graphfsl.functional.statistics import accuracy, mean_and_ci95
+
+B, N, M, D, C = 3, 7, 4, 5, 4
+FLOATS = pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-5)], ids=str)
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def uniform(*shape: int, seed: int = 0) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def pairs(a: Tensor, b: Tensor, function: object) -> Tensor:
+    """(…, n, d), (…, m, d) -> (…, n, m) by a function of two lists of numbers."""
+    out = a.new_empty(*a.shape[:-1], b.shape[-2])
+    for lead in torch.cartesian_prod(*(torch.arange(s) for s in a.shape[:-2])).view(-1, a.ndim - 2).tolist():
+        for i, x in enumerate(a[tuple(lead)].tolist()):
+            for j, y in enumerate(b[tuple(lead)].tolist()):
+                out[(*lead, i, j)] = function(x, y)  # type: ignore[operator]
+    return out
+
+
+def weights(seed: int = 0) -> Tensor:
+    """(B, N, C) soft labels; class 2 has no weight in task 1, nodes 5 and 6 of task 2 are padding."""
+    w = uniform(B, N, C, seed=seed)
+    w[1, :, 2] = 0
+    w[2, 5:] = 0
+    w[0, 0] = torch.tensor([0.0, 1, 0, 0])
+    return w
+
+
+def naive_prototypes(z: Tensor, w: Tensor) -> Tensor:
+    out = torch.zeros(z.shape[0], w.shape[2], z.shape[2], dtype=torch.float64)
+    for b in range(z.shape[0]):
+        for c in range(w.shape[2]):
+            total = sum(w[b, :, c].tolist())
+            for k in range(z.shape[2]):
+                if total > 0:
+                    out[b, c, k] = sum(float(w[b, i, c] * z[b, i, k]) for i in range(z.shape[1])) / total
+    return out
+
+
+LEADS = pytest.mark.parametrize("lead", [(B,), (2, B), (2, 2, B)], ids=str)
+
+
+@FLOATS
+@LEADS
+def test_squared_euclidean(lead: tuple[int, ...], dtype: torch.dtype, tolerance: float) -> None:
+    a, b = normal(*lead, N, D), normal(*lead, M, D, seed=1)
+    expected = pairs(a, b, lambda x, y: sum((p - q) ** 2 for p, q in zip(x, y, strict=True)))
+    got = squared_euclidean(a.to(dtype), b.to(dtype))
+    assert got.dtype == dtype
+    torch.testing.assert_close(got.double(), expected, rtol=tolerance, atol=tolerance)
+
+
+def test_squared_euclidean_is_never_negative() -> None:
+    a = (100 + normal(2, 50, 64) * 1e-3).float()
+    for x in (a, a[None], a[0]):
+        assert (squared_euclidean(x, x) >= 0).all()
+
+
+@FLOATS
+@LEADS
+def test_cosine(lead: tuple[int, ...], dtype: torch.dtype, tolerance: float) -> None:
+    a, b = normal(*lead, N, D), normal(*lead, M, D, seed=1)
+
+    def one(x: list[float], y: list[float]) -> float:
+        return sum(p * q for p, q in zip(x, y, strict=True)) / math.sqrt(sum(p * p for p in x) * sum(q * q for q in y))
+
+    torch.testing.assert_close(cosine(a.to(dtype), b.to(dtype)).double(), pairs(a, b, one), rtol=0, atol=tolerance)
+    assert not cosine(torch.zeros(1, 2, 3), torch.ones(1, 1, 3)).any(), "a zero vector is like nothing"
+
+
+@FLOATS
+@LEADS
+def test_absolute_difference(lead: tuple[int, ...], dtype: torch.dtype, tolerance: float) -> None:
+    x = normal(*lead, N, D)
+    got = absolute_difference(x.to(dtype)).double()
+    assert got.shape == (*lead, N, N, D)
+    for k in range(D):
+        expected = pairs(x[..., k : k + 1], x[..., k : k + 1], lambda p, q: abs(p[0] - q[0]))
+        torch.testing.assert_close(got[..., k], expected, rtol=0, atol=tolerance)
+
+
+@FLOATS
+def test_prototypes(dtype: torch.dtype, tolerance: float) -> None:
+    z, w = normal(B, N, D), weights()
+    got = prototypes(z.to(dtype), w.to(dtype))
+    assert got.dtype == dtype and not got[1, 2].any(), "a class without weight is at zero"
+    torch.testing.assert_close(got.double(), naive_prototypes(z, w), rtol=tolerance, atol=tolerance)
+
+
+def test_prototypes_ignore_padding_the_scale_of_weights_and_other_tasks() -> None:
+    z, w = normal(B, N, D), weights()
+    expected = prototypes(z, w)
+    other = z.clone()
+    other[2, 5:] = 1e6
+    torch.testing.assert_close(prototypes(other, w), expected)
+    torch.testing.assert_close(prototypes(z, 1e-9 * w), expected)
+    torch.testing.assert_close(prototypes(z[1:2], w[1:2]), expected[1:2])
+
+
+def test_prototypes_of_one_hot_labels_are_class_means() -> None:
+    z, y = normal(B, N, D), torch.tensor([0, 1, 2, 3, 0, 1, 0])
+    w = torch.nn.functional.one_hot(y, C).double().expand(B, -1, -1)
+    means = torch.stack([z[:, y == c].mean(1) for c in range(C)], 1)
+    torch.testing.assert_close(prototypes(z, w), means)
+    # soft k-means: a one-hot assignment of the unlabeled half gives the means of both halves
+    known = w * (torch.arange(N) < 4).view(1, N, 1)
+    torch.testing.assert_close(prototypes(z, known + (w - known)), means)
+
+
+def test_a_step_of_soft_k_means() -> None:
+    """Ren et al. 2018, equation 4: p_c = (sum_i h_i w_ic + sum_j h_j z_jc) / (sum_i w_ic + sum_j z_jc)."""
+    z, w, pool = normal(B, N, D), weights(), torch.arange(N) >= 4
+    w[:, 4:] = 0
+    mask = torch.ones(B, N, dtype=torch.bool)
+    mask[2, 5:] = False
+    first = prototypes(z, w)
+    share = soft_assign(hide_absent(-squared_euclidean(z, first), w), mask & pool)
+    got = prototypes(z, w + share)
+    for b in range(B):
+        top, bottom = [[0.0] * D for _ in range(C)], [0.0] * C
+        live = [c for c in range(C) if w[b, :, c].sum() > 0]
+        for i in range(N):
+            distance = [sum(float(z[b, i, k] - first[b, c, k]) ** 2 for k in range(D)) for c in range(C)]
+            norm = sum(math.exp(-distance[c]) for c in live)
+            for c in live:
+                soft = math.exp(-distance[c]) / norm if i >= 4 and bool(mask[b, i]) else 0.0
+                bottom[c] += float(w[b, i, c]) + soft
+                for k in range(D):
+                    top[c][k] += (float(w[b, i, c]) + soft) * float(z[b, i, k])
+        for c in live:
+            torch.testing.assert_close(got[b, c], torch.tensor(top[c], dtype=torch.float64) / bottom[c])
+
+
+def test_present_and_hide_absent() -> None:
+    w = weights()
+    expected = torch.tensor([[sum(w[b, :, c].tolist()) > 0 for c in range(C)] for b in range(B)])
+    assert torch.equal(present(w), expected) and int((~expected).sum()) == 1
+    for shape in ((B, N, C), (2, B, N, C)):  # a head may return one set of scores per layer
+        scores = normal(*shape)
+        hidden = hide_absent(scores, w)
+        assert (hidden[..., 1, :, 2] == -math.inf).all()
+        live = hidden != -math.inf
+        assert torch.equal(hidden[live], scores[live]) and int((~live).sum()) == math.prod(shape) // B // C
+    assert (hide_absent(scores, w).softmax(-1)[..., 1, :, 2] == 0).all()
+
+
+@FLOATS
+def test_soft_assign(dtype: torch.dtype, tolerance: float) -> None:
+    logits, mask = normal(B, N, C) * 3, torch.ones(B, N, dtype=torch.bool)
+    logits[1, :, 2] = -math.inf
+    logits[2, 4] = -math.inf  # no class at all
+    mask[0, 3] = False
+    got = soft_assign(logits.to(dtype), mask)
+    assert got.dtype == dtype and torch.isfinite(got).all()
+    for b in range(B):
+        for i in range(N):
+            e = [math.exp(v) for v in logits[b, i].tolist()]
+            row = [v / sum(e) if sum(e) and bool(mask[b, i]) else 0.0 for v in e]
+            torch.testing.assert_close(
+                got[b, i].double(), torch.tensor(row).double(), rtol=0, atol=max(tolerance, 1e-7)
+            )
+    huge = soft_assign(torch.tensor([[[1e30, -1e30, 0.0]]]), torch.ones(1, 1, dtype=torch.bool))
+    assert huge.tolist() == [[[1.0, 0.0, 0.0]]]
+
+
+def test_accuracy() -> None:
+    scores = normal(B, N, C)
+    target = torch.randint(0, C, (B, N), generator=torch.Generator().manual_seed(0))
+    target[0] = scores[0].argmax(-1)
+    target[0, 2:4] = -100
+    target[0, 4] = (target[0, 4] + 1) % C
+    target[2] = -100
+    scores[1, :, 0] = -math.inf
+    expected = []
+    for b in range(B):
+        real = [q for q in range(N) if target[b, q] >= 0]
+        right = [q for q in real if max(range(C), key=lambda c: float(scores[b, q, c])) == target[b, q]]
+        expected.append(len(right) / max(len(real), 1))
+    torch.testing.assert_close(accuracy(scores, target).double(), torch.tensor(expected).double(), rtol=0, atol=1e-6)
+    assert expected[0] == 4 / 5 and expected[2] == 0
+    torch.testing.assert_close(accuracy(scores.float(), target), accuracy(scores, target))
+
+
+def test_mean_and_ci95() -> None:
+    mean, half = mean_and_ci95(torch.tensor([0.0, 1.0, 1.0, 0.0]))
+    assert mean == 0.5 and half == pytest.approx(1.96 * math.sqrt(1 / 3) / 2)  # s^2 = 4 * 0.25 / 3, sqrt(n) = 2
+    values = uniform(600)
+    mean, half = mean_and_ci95(values.float())
+    listed = values.float().tolist()
+    m = sum(listed) / 600
+    assert mean == pytest.approx(m, abs=1e-12)
+    assert half == pytest.approx(1.96 * math.sqrt(sum((v - m) ** 2 for v in listed) / 599 / 600), abs=1e-12)
+    assert mean_and_ci95(torch.ones(9)) == (1.0, 0.0)
+    mean, half = mean_and_ci95(torch.tensor([0.25]))
+    assert mean == 0.25 and math.isnan(half)
+
+
+def test_the_interval_covers_as_often_as_it_says() -> None:
+    samples = uniform(2000, 100)
+    inside = [abs(mean - 0.5) <= half for mean, half in map(mean_and_ci95, samples)]
+    assert abs(sum(inside) / 2000 - 0.945) < 0.02  # 1.96 is the normal's: a little under 95% at n = 100
+
+
+def test_every_function_is_tested_here() -> None:
+    modules = [
+        importlib.import_module(f"{functional.__name__}.{m.name}") for m in pkgutil.iter_modules(functional.__path__)
+    ]
+    names = {n for m in modules for n, f in inspect.getmembers(m, inspect.isfunction) if f.__module__ == m.__name__}
+    assert {n for n in names if not n.startswith("_")} <= set(globals()), "write its naive loop"

@@ -1,0 +1,256 @@
+"""The report: one file that loads nothing, escapes everything, never mixes settings, and is the same every time."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import pytest
+
+from graphfsl.errors import InputError
+from graphfsl.report import FIELDS, SETTINGS, report_runs, write_report
+
+EVIL = "<script>alert('x')</script> | [a](javascript:b) $_{"
+SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"><circle id="a" r="3"/><script>1</script></svg>'
+
+
+def row(method: str = "conv4 + protonet", **changes: Any) -> dict[str, Any]:
+    """A row as `run.full_row` makes it."""
+    return {
+        "method": method, "data": "omniglot test", "way": 5, "shot": 1, "query": 15, "unlabeled": 0, "distractors": 0,
+        "dirichlet": None, "setting": "inductive", "traits": [], "batch_norm": "running", "accuracy": 94.9,
+        "ci95": 0.231, "episodes": 1000, "seed": 0, "seconds": 1.5, "config": "a1b2c3d4",
+        "commit": "ba52432ab1+", "steps": 5000,
+        "paper_steps": None, "device": "cpu (x86_64, 2 threads)", "published": None, "source": None, "difference": None,
+        "accuracies": [0.123456, 0.654321],
+    } | changes  # fmt: skip
+
+
+def pool_rows(method: str = "protonet") -> list[dict[str, Any]]:
+    """ProtoNet, with and without soft k-means, by unlabeled samples and distractors, and two baselines."""
+    rows = [row("pixels", accuracy=42.0, batch_norm=None, baseline=True, steps=0)]
+    for shot in (1, 5):
+        for u, d in ((0, 0), (5, 0), (5, 5), (10, 0), (10, 5)):
+            pool = {"shot": shot, "unlabeled": u, "distractors": d}
+            rows.append(row(method, **pool))
+            kind = "semi-supervised" if u else "inductive"
+            rows.append(
+                row(f"{method} + soft", traits=["uses_unlabeled"], setting=kind, accuracy=95 + u / 9 - d / 9, **pool)
+            )
+    return rows
+
+
+HISTORY = [
+    {"step": 20 * i, "loss": 3 / i, "lr": 1e-3, **({"val": 0.9 + i / 1e3, "val_ci95": 0.01} if i % 5 == 0 else {})}
+    for i in range(1, 21)
+]
+
+
+class Page(HTMLParser):
+    """Tags with attributes, tables as lists of lines of cells, and whether every tag is closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.tables: list[list[list[str]]] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+        if tag == "table":
+            self.tables.append([])
+        if tag == "tr":
+            self.tables[-1].append([])
+        if tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] in ("td", "th"):
+            self.tables[-1][-1][-1] += data
+
+
+def page(out: Path) -> Page:
+    made = Page((out / "report.html").read_text("utf-8"))
+    assert made.open == []
+    return made
+
+
+def pictures(made: Page) -> list[str]:
+    sources = [a["src"] or "" for t, a in made.tags if t == "img"]
+    return [base64.b64decode(s.removeprefix("data:image/svg+xml;base64,"), validate=True).decode() for s in sources]
+
+
+def test_page_loads_and_runs_nothing(tmp_path: Path) -> None:
+    files = write_report(
+        tmp_path, "t", pool_rows(), {"run": HISTORY}, [("an episode", SVG)], ["made by `graphfsl demo`"]
+    )
+    assert files == [tmp_path / f"report.{e}" for e in ("html", "md", "csv")]
+    text = files[0].read_text("utf-8")
+    assert "http:" not in text and "https:" not in text and "@import" not in text and "url(" not in text
+    made = page(tmp_path)
+    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in made.tags}
+    for _, attributes in made.tags:
+        assert "href" not in attributes and not any(name.startswith("on") for name in attributes)
+        assert (attributes.get("src") or "data:").startswith("data:")
+    drawings = pictures(made)
+    assert len(drawings) == 5 and drawings[-1] == SVG  # two shots, loss, validation, the episode
+    for svg in drawings[:-1]:
+        assert not re.search(r'(?:href|src)="(?!#)', svg)
+    assert "<code>graphfsl demo</code>" in text
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["report.csv", "report.html", "report.md"]  # nothing temporary
+
+
+def test_user_text_is_escaped_everywhere(tmp_path: Path) -> None:
+    rows = [r | {"run": EVIL, "data": EVIL, "source": EVIL, "setting": r["setting"]} for r in pool_rows(EVIL)]
+    rows.append(row(setting=EVIL))
+    html, md, _ = write_report(tmp_path, EVIL, rows, {EVIL: HISTORY}, [(EVIL, SVG)], [EVIL])
+    assert "<script" not in html.read_text("utf-8") and "<script" not in md.read_text("utf-8")
+    made = page(tmp_path)
+    assert any(cell == EVIL for table in made.tables for line in table for cell in line)
+    assert not any("<script>" in svg for svg in pictures(made)[:-1])
+    for line in md.read_text("utf-8").splitlines():
+        assert "[a]" not in line
+        if line.startswith("|"):
+            lengths = {len(re.split(r"(?<!\\)\|", other)) for other in table_of(md, line)}
+            assert len(lengths) == 1
+
+
+def table_of(md: Path, line: str) -> list[str]:
+    return next(part for part in md.read_text("utf-8").split("\n\n") if line in part).splitlines()
+
+
+def test_settings_never_share_a_table(tmp_path: Path) -> None:
+    kinds = [*SETTINGS, "of another kind"]
+    rows = [row(f"m{i % 5}", setting=kinds[i % 5], shot=s, query=15 + s) for i in range(10) for s in (5, 1)]
+    write_report(tmp_path, "t", rows)
+    made = page(tmp_path)
+    assert [{line[0] for line in table[1:]} for table in made.tables] == [{f"m{i}"} for i in range(5)]
+    sections = (tmp_path / "report.md").read_text("utf-8").split("\n## ")[1:]
+    assert [s.splitlines()[0] for s in sections] == kinds
+    for i, section in enumerate(sections):
+        assert set(re.findall(r"\| (m\d) ", section)) == {f"m{i}"}
+    for kind, meaning in SETTINGS.items():
+        assert meaning in (tmp_path / "report.html").read_text("utf-8").replace("&#x27;", "'"), kind
+
+
+def test_columns_and_numbers(tmp_path: Path) -> None:
+    published = {"published": 96.0, "difference": -1.1, "source": "Snell 2017"}
+    write_report(
+        tmp_path,
+        "t",
+        [row(shot=5, accuracy=98.6249, ci95=0.1401), row(**published), row(accuracy=1.0, ci95=float("nan"))],
+    )
+    [table] = page(tmp_path).tables
+    assert table == [
+        ["method", "way", "shot", "accuracy", "published", "difference", "source", "steps"],
+        ["conv4 + protonet", "5", "1", "94.90 ± 0.23", "96.0", "−1.10", "Snell 2017", "5,000"],
+        ["conv4 + protonet", "5", "1", "1.00", "", "", "", "5,000"],
+        ["conv4 + protonet", "5", "5", "98.62 ± 0.14", "", "", "", "5,000"],
+    ]
+    text = (tmp_path / "report.md").read_text("utf-8")
+    assert "All rows: omniglot test, 15 queries per class, 1,000 episodes, running BatchNorm." in text
+    assert "0.123456" not in (tmp_path / "report.html").read_text("utf-8") and "0.123456" not in text
+    write_report(tmp_path, "t", [row(), row(query=5, batch_norm="joint", unlabeled=5, distractors=2, dirichlet=2.0)])
+    varied = ("unlabeled", "distractors", "query", "dirichlet")
+    assert page(tmp_path).tables[0][0] == ["method", "way", "shot", *varied, "accuracy", "batch norm", "steps"]
+
+
+def test_same_bytes_whatever_the_reader_prefers(tmp_path: Path) -> None:
+    arguments: tuple[Any, ...] = ("t", pool_rows(), {"a": HISTORY, "b": HISTORY}, [("c", SVG)], ["n"])
+    first = [p.read_bytes() for p in write_report(tmp_path / "a", *arguments)]
+    with matplotlib.rc_context({"font.size": 20, "axes.facecolor": "red", "svg.hashsalt": None}):
+        assert [p.read_bytes() for p in write_report(tmp_path / "b", *arguments)] == first
+        assert matplotlib.rcParams["font.size"] == 20
+
+
+def test_csv_round_trip(tmp_path: Path) -> None:
+    rows = [row('a "quoted", method', traits=["transductive"]), row(ö="é\nnew line", paper_steps=20000)]
+    write_report(tmp_path, "t", rows)
+    with (tmp_path / "report.csv").open(encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        assert reader.fieldnames == [*FIELDS, "ö"]
+        back = list(reader)
+    for made, r in zip(back, rows, strict=True):
+        assert "accuracies" not in made
+        for key, value in r.items():
+            if key != "accuracies":
+                as_text = json.dumps(value) if isinstance(value, list) else "" if value is None else str(value)
+                assert made[key] == as_text
+    write_report(tmp_path, "t", [])
+    assert (tmp_path / "report.csv").read_text("utf-8").split() == [",".join(FIELDS)]
+
+
+def finished(path: Path, rows: list[dict[str, Any]], history: list[dict[str, Any]] | None) -> Path:
+    path.mkdir(parents=True)
+    facts = {
+        "rows": rows,
+        "config": {"deviations": ["fewer steps"]},
+        "seconds": 3.2,
+        "when": "2030-01-01",
+        "torch": "2.14",
+    }
+    (path / "results.json").write_text(json.dumps(facts), "utf-8")
+    if history is not None:
+        (path / "metrics.jsonl").write_text("".join(json.dumps(m) + "\n" for m in history), "utf-8")
+    return path
+
+
+def test_runs(tmp_path: Path) -> None:
+    runs = [finished(tmp_path / n, [row()], HISTORY) for n in ("a/one", "b/one", "two")]
+    runs.append(finished(tmp_path / "pixels", [row("pixels", steps=0)], None))  # nothing to train
+    out = tmp_path / "out"
+    assert report_runs(runs, out) == [out / f"report.{e}" for e in ("html", "md", "csv")]
+    [table] = page(out).tables
+    assert [line[-1] for line in table] == ["run", str(runs[0]), str(runs[1]), "two", "pixels"]
+    text = (out / "report.html").read_text("utf-8")
+    assert text.count("differs from its paper: fewer steps") == 4 and text.count("<figure>") == 6
+    report_runs(runs[2:3], out)
+    assert page(out).tables[0][0][-1] == "steps"  # one run needs no column
+
+
+def test_missing_or_damaged_runs_are_named(tmp_path: Path) -> None:
+    run = finished(tmp_path / "run", [row()], HISTORY)
+    for name in ("metrics.jsonl", "results.json"):
+        (run / name).unlink()
+        with pytest.raises(InputError, match=rf"{name} not found; has this run finished\?") as caught:
+            report_runs([run], tmp_path / "out")
+        assert "\n" not in str(caught.value) and str(run) in str(caught.value)
+    finished(tmp_path / "cut", [row()], HISTORY)
+    with (tmp_path / "cut" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4')
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "results.json").write_text("[]")
+    for name in ("cut", "other"):
+        with pytest.raises(InputError, match="damaged"):
+            report_runs([tmp_path / name], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_odd_histories_draw(tmp_path: Path) -> None:
+    """Empty, without validation, and a single point."""
+    one = [{"step": 1, "loss": 0.0, "val": 0.5, "val_ci95": float("nan")}]
+    write_report(tmp_path, "t", [], {"none": [], "loss": [{"step": 1, "loss": 2.0}], "one": one})
+    assert len(pictures(page(tmp_path))) == 3
+
+
+def test_figure_of_unlabeled_samples(tmp_path: Path) -> None:
+    """A panel per shot, a line for each number of distractors; far baselines are named; none without several pools."""
+    write_report(tmp_path, "t", pool_rows())
+    texts = [re.findall(r"<!-- (.*?) -->", svg) for svg in pictures(page(tmp_path))]
+    soft = ["protonet", "protonet + soft", "protonet + soft, 5 distractor classes"]
+    legends = [[t for t in found if t.startswith(("protonet", "pixels"))] for found in texts]
+    assert legends == [["pixels: 42.0, off the scale", *soft], soft]
+    write_report(tmp_path, "t", [r for r in pool_rows() if r["unlabeled"] == 5])
+    assert pictures(page(tmp_path)) == []
