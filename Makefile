@@ -33,7 +33,7 @@ lint: $(VENV)/.dev ## ruff, mypy and the import contracts
 	$(VENV)/bin/lint-imports
 
 bench: $(VENV)/.test ## time graphfsl beside its peers
-	$(PY) -m benchmarks $(ARGS)
+	$(PY) -m benchmarks $(if $(DEVICE),--device $(DEVICE)) $(ARGS)
 
 clean: ## remove build output and caches (.venv, runs/ and data/ stay)
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

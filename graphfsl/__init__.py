@@ -1,4 +1,4 @@
-"""graphfsl: graph and semi-supervised few-shot learning. Names are imported when first used, so that starting is fast."""
+"""graphfsl: graph and semi-supervised few-shot learning. Names are imported when first used: starting is fast."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOME = {
-    "Adapt": "learner",
+    "Adapt": "adapt",
     "Conv4": "nn",
     "Episode": "episode",
     "Episodes": "data",

@@ -102,7 +102,9 @@ class BatchNorm(nn.BatchNorm2d):
     def _per_episode(self, x: Tensor, nodes: Nodes) -> Tensor:
         x = x.unflatten(0, (nodes.batch, -1))
         out = [
-            _normalise(x[:, scaled], x[:, measured], nodes.mask[:, measured] if nodes.mask is not None else None, self.eps)
+            _normalise(
+                x[:, scaled], x[:, measured], nodes.mask[:, measured] if nodes.mask is not None else None, self.eps
+            )
             for measured, scaled in nodes.segments
         ]
         return torch.cat(out, 1).flatten(0, 1) if len(out) > 1 else out[0].flatten(0, 1)

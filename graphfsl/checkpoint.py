@@ -62,7 +62,9 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             facts = json.loads((file.metadata() or {})["graphfsl"])
             return {k: file.get_tensor(k) for k in file.keys()}, facts  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise InputError(f"checkpoint {path} is broken or not from graphfsl ({error}); restore it or train again") from None
+        raise InputError(
+            f"checkpoint {path} is broken or not from graphfsl ({error}); restore it or train again"
+        ) from None
 
 
 def load_weights(learner: nn.Module, tensors: dict[str, Tensor], where: Path) -> None:
@@ -72,5 +74,7 @@ def load_weights(learner: nn.Module, tensors: dict[str, Tensor], where: Path) ->
         have = tuple(tensors[name].shape) if name in tensors else "nothing"
         need = tuple(own[name].shape) if name in own else "nothing"
         if have != need:
-            raise InputError(f"{where} is of another architecture: {name!r} holds {have} there, the learner needs {need}")
+            raise InputError(
+                f"{where} is of another architecture: {name!r} holds {have} there, the learner needs {need}"
+            )
     learner.load_state_dict(tensors)

@@ -77,7 +77,10 @@ def predict(
 
     queries = image_paths(query)
     answers = load(run).predict(read_folder_classes(support), queries)
-    found = [{"image": str(q), "label": a.label, "confidence": round(a.confidence, 4)} for q, a in zip(queries, answers)]
+    found = [
+        {"image": str(q), "label": a.label, "confidence": round(a.confidence, 4)}
+        for q, a in zip(queries, answers, strict=False)
+    ]
     if as_json:
         print(json.dumps(found, indent=2))
         return
@@ -142,9 +145,10 @@ def main() -> None:
     except InputError as error:
         print(f"graphfsl: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("graphfsl: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        raise SystemExit(130) from None
+    except SystemExit as stop:
+        if stop.code == 130:  # what Typer makes of Ctrl-C
+            print("graphfsl: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        raise
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None

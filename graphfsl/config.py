@@ -1,12 +1,12 @@
 """One YAML -> checked options -> built parts. Names instead of import paths; defaults only in `__init__`.
 
-    data:          {name: omniglot, root: …, augment: {rotate: 10}, …}   options of the data set's `load`
-    learner:       {encoder: conv4, head: {name: protonet, distance: cosine}, refine: [...], adapt: …}
-    episode:       fields of `Setting`, for validation and evaluation
-    train_episode: what differs while training
-    trainer:       options of `Trainer`
-    evaluation:    {episodes: 600, split: test, settings: [{way: 5, shot: 5}, …]}, each on top of `episode`
-    seed, paper, published, deviations
+data:          {name: omniglot, root: …, augment: {rotate: 10}, …}   options of the data set's `load`
+learner:       {encoder: conv4, head: {name: protonet, distance: cosine}, refine: [...], adapt: …}
+episode:       fields of `Setting`, for validation and evaluation
+train_episode: what differs while training
+trainer:       options of `Trainer`
+evaluation:    {episodes: 600, split: test, settings: [{way: 5, shot: 5}, …]}, each on top of `episode`
+seed, paper, published, deviations
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from graphfsl.errors import InputError, unknown
 from graphfsl.learner import Learner, Pipeline
 from graphfsl.nn import ENCODERS
 from graphfsl.resources import experiments_dir
+from graphfsl.train import Trainer
 
 SECTIONS = ("data", "learner", "episode", "train_episode", "trainer", "evaluation", "seed")
 NOTES = ("paper", "published", "deviations")
@@ -93,8 +94,6 @@ def merge(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str,
 
 def check(config: Mapping[str, Any]) -> None:
     """InputError, one line, for the first key or name that means nothing, or value of the wrong kind."""
-    from graphfsl.train import Trainer
-
     for key in config:
         if key not in (*SECTIONS, *NOTES):
             raise unknown("section", key, (*SECTIONS, *NOTES))
@@ -124,7 +123,7 @@ def make(cls: Callable[..., Any], options: Mapping[str, Any], where: str, **give
 
 def _signature(cls: Callable[..., Any]) -> dict[str, tuple[Any, bool]]:
     """name -> (type, required) of what can be configured."""
-    function = cls.__init__ if isinstance(cls, type) else cls
+    function = cls.__init__ if isinstance(cls, type) else cls  # type: ignore[misc]
     hints = typing.get_type_hints(function)
     parameters = list(inspect.signature(function).parameters.values())[1 if isinstance(cls, type) else 0 :]
     named = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
@@ -157,7 +156,7 @@ def _fits(value: Any, kind: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool)
     if kind in (str, bool, type(None)):
         return isinstance(value, kind)
-    if origin in (list, tuple, Sequence) or origin is not None and issubclass(origin, Sequence):
+    if origin in (list, tuple, Sequence) or (origin is not None and issubclass(origin, Sequence)):
         return isinstance(value, (list, tuple)) and all(_fits(v, args[0]) for v in value if args)
     return True
 
@@ -203,7 +202,7 @@ def transform(section: Mapping[str, Any]) -> Transform:
 
 
 def _named(value: Any, where: str) -> tuple[str, dict[str, Any]]:
-    """"protonet", or {name: protonet, distance: cosine}."""
+    """ "protonet", or {name: protonet, distance: cosine}."""
     if isinstance(value, str):
         return value, {}
     if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
@@ -276,4 +275,3 @@ def _encoder(value: Any, shape: Sequence[int]) -> tuple[nn.Module | None, int]:
 def digest(config: Mapping[str, Any]) -> str:
     """Eight characters that change with any option."""
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:8]
-

@@ -14,7 +14,6 @@ from rich.table import Table
 from graphfsl import config as conf
 from graphfsl import progress, registry
 from graphfsl import run as runs
-from graphfsl.checkpoint import write_json
 from graphfsl.data import Episodes, Setting, Split
 from graphfsl.evaluate import encode_split, evaluate
 from graphfsl.graph import draw, similarity, to_networkx
@@ -30,18 +29,21 @@ def demo(out: Path, console: Console) -> None:
     config = conf.read("demo.yaml")
     run, base = runs.prepare(config, out)
     test = conf.load_split(config["data"], conf.evaluation(config).split)
-    console.print(f"{out}: {runs.cost(run, base)}; tested on {len(test.classes)} letters of {', '.join(sorted(set(test.groups or ())))}")
+    scripts = ", ".join(sorted(set(test.groups or ())))
+    console.print(f"{out}: {runs.cost(run, base)}; tested on {len(test.classes)} letters of {scripts}")
     run = progress.train(run, base, console)
     rows = measure(run, test)
     show(rows, console)
     runs.results(run, rows, time.perf_counter() - start)
-    write_json(out / "results.json", {"rows": rows, "config": run.config})
     history = runs.history(out)
     notes = [
         "Meta-trained on letters of some scripts, tested on letters of a script that it never saw.",
         f"Made by `graphfsl demo` in {time.perf_counter() - start:.0f} s on {torch.get_num_threads()} CPU threads.",
     ]
-    picture = ("One 5-way 1-shot episode with 5 unlabeled letters per class, after soft k-means", episode_picture(run, test))
+    picture = (
+        "One 5-way 1-shot episode with 5 unlabeled letters per class, after soft k-means",
+        episode_picture(run, test),
+    )
     files = write_report(out, "graphfsl demo", rows, {"ProtoNet": history}, [picture], notes)
     console.print(f"{time.perf_counter() - start:.0f} s; report: {files[0]}")
 
@@ -62,7 +64,9 @@ def measure(run: runs.Run, test: Split) -> list[dict[str, Any]]:
 
     def add(name: str, learner: Any, split: Split, setting: Setting) -> None:
         result = evaluate(learner, split, setting, episodes, transform=run.transform)
-        rows.append(runs.full_row(run, run.config, result, "cpu") | {"method": name})
+        rows.append(
+            runs.full_row(run, run.config, result, "cpu") | {"method": name, "baseline": learner in (pixels, untrained)}
+        )
 
     for shot in SHOTS:
         setting = conf.setting(run.config, {"shot": shot})

@@ -82,7 +82,11 @@ class Episode:
 
     def parts(self, support: bool = True, query: bool = True, unlabeled: bool = True) -> Episode:
         """Only these parts of every task."""
-        wanted = [s for s, keep in zip((self.support, self.query, self.unlabeled), (support, query, unlabeled)) if keep]
+        wanted = [
+            s
+            for s, keep in zip((self.support, self.query, self.unlabeled), (support, query, unlabeled), strict=False)
+            if keep
+        ]
 
         def cut(t: Tensor) -> Tensor:
             return torch.cat([t[:, s] for s in wanted], 1) if len(wanted) != 1 else t[:, wanted[0]]
@@ -108,7 +112,7 @@ class Episode:
         )
 
     def one_query_each(self) -> Episode:
-        """Every query in a copy of its own: B tasks with Q queries -> B*Q tasks with one, queries of a task adjacent."""
+        """Every query in a copy of its own: B tasks of Q queries -> B*Q tasks of one, a task's queries adjacent."""
         b, q = self.x.shape[0], self.n_query
 
         def spread(t: Tensor) -> Tensor:
@@ -140,7 +144,7 @@ class Target:
 
 
 def stack(episodes: Sequence[Episode]) -> Episode:
-    """One batch of episodes of different way or size: each part is padded to the largest, missing classes are absent."""
+    """One batch of episodes of different way or size: parts are padded to the largest, missing classes absent."""
     sizes = [max(e.n_support for e in episodes), max(e.n_query for e in episodes), max(e.n_unlabeled for e in episodes)]
     way = max(e.way for e in episodes)
 

@@ -56,7 +56,8 @@ def accuracies(learner: Learner, episodes: Episodes, count: int, block: int | No
     out = []
     try:
         for first in range(0, count, size := block or block_size(episodes)):
-            torch.manual_seed(first)  # for learners that are stochastic even in evaluation
+            if learner.stochastic:
+                torch.manual_seed(first)
             episode, target = episodes.batch(range(first, min(first + size, count)))
             out.append(accuracy(learner(episode), target.query))
     finally:
@@ -113,6 +114,9 @@ class Result:
             "unlabeled": s.unlabeled,
             "distractors": s.distractors,
             "dirichlet": s.dirichlet,
+            "labeled_fraction": s.labeled_fraction,
+            "max_shot": s.max_shot,
+            "groups": s.groups,
             "setting": kind_of(learner, s),
             "traits": [t for t in traits if getattr(learner, t)],
             "batch_norm": getattr(learner, "batch_norm", None),
@@ -125,7 +129,9 @@ class Result:
 
     def __str__(self) -> str:
         s = self.setting
-        return f"{s.way}-way {s.shot}-shot: {100 * self.mean:.2f} ± {100 * self.ci95:.2f} % ({kind_of(self.learner, s)})"
+        return (
+            f"{s.way}-way {s.shot}-shot: {100 * self.mean:.2f} ± {100 * self.ci95:.2f} % ({kind_of(self.learner, s)})"
+        )
 
 
 def evaluate(
@@ -162,5 +168,3 @@ def evaluate(
             target = learner.on_features()
     values = accuracies(target, loader, episodes, block)
     return Result(learner, setting, split.name, seed, values, time.perf_counter() - start)
-
-

@@ -129,14 +129,15 @@ def draw(graph: nx.DiGraph, title: str = "", strongest: int = 3) -> str:
     for u, v, weight in shown.edges(data="weight"):
         (x0, y0), (x1, y1) = position[u], position[v]
         axes.plot([x0, x1], [y0, y1], color="#888888", lw=0.3 + 2 * weight / widest, alpha=0.45, zorder=1)
-    style = {"support": ("s", 170), "query": ("o", 110), "unlabeled": ("^", 60)}
+    style: dict[str, tuple[Any, int]] = {"support": ("s", 170), "query": ("o", 110), "unlabeled": ("^", 60)}
     for v, node in graph.nodes(data=True):
         known = node["label"] if node["label"] is not None else node["prediction"]
         marker, size = style[node["role"]]
         rim = color(node["truth"]) if node["truth"] is not None else "#444444"
-        axes.scatter(*position[v], s=size, marker=marker, color=color(known), edgecolors=rim, linewidths=2, zorder=2)
+        x, y = position[v]
+        axes.scatter(x, y, s=size, marker=marker, color=color(known), edgecolors=rim, linewidths=2, zorder=2)
         if None not in (node["truth"], known) and node["truth"] != known:
-            axes.scatter(*position[v], s=40, marker="x", color="black", linewidths=1.5, zorder=3)
+            axes.scatter(x, y, s=40, marker="x", color="black", linewidths=1.5, zorder=3)
     keys = [Line2D([], [], marker=m, ls="", color="#888888", label=r) for r, (m, _) in style.items()]
     keys.append(Line2D([], [], marker="x", ls="", color="black", label="wrong prediction"))
     axes.legend(handles=keys, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=4, frameon=False)

@@ -1,20 +1,18 @@
 """The whole contract: a `Learner` maps an episode to class scores of its nodes.
 
-`Pipeline` chains parts (encoder, augment, graph, head, refine), `Adapt` is an inner loop around any learner.
-All of them have `score`, so they nest.
+`Pipeline` chains parts (encoder, augment, graph, head, refine); `graphfsl.adapt.Adapt` is an inner loop around any
+learner. All of them have `score`, so they nest.
 """
 
 from __future__ import annotations
 
-import fnmatch
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from graphfsl.batchnorm import POLICIES, TRANSDUCTIVE_POLICIES, BatchNorm, adapting, statistics
+from graphfsl.batchnorm import POLICIES, TRANSDUCTIVE_POLICIES, BatchNorm, statistics
 from graphfsl.episode import Episode, Target
 from graphfsl.errors import InputError, unknown
 
@@ -147,7 +145,7 @@ class Pipeline(Learner):
 
     @property
     def parts(self) -> list[Part]:
-        return [*self.augment, *self.graph, self.head, *self.refine]  # type: ignore[list-item]
+        return [*self.augment, *self.graph, self.head, *self.refine]
 
     def set_batch_norm(self, policy: str) -> None:
         """Choose the BatchNorm policy of the encoder; an unknown one raises InputError."""
@@ -218,150 +216,3 @@ class Pipeline(Learner):
     def fit_base(self, features: Tensor, labels: Tensor) -> None:
         for part in self.parts:
             part.fit_base(features, labels)
-
-
-class Rule(Protocol):
-    """How an inner step moves parameters: `init` makes its state, `update` takes one step. Nothing is mutated."""
-
-    def init(self, params: dict[str, Tensor]) -> Any: ...
-
-    def update(
-        self, params: dict[str, Tensor], grads: dict[str, Tensor], state: Any, step: int
-    ) -> tuple[dict[str, Tensor], Any]: ...
-
-
-class GradientDescent(nn.Module):
-    """theta <- theta - lr * gradient, the rule of MAML."""
-
-    def __init__(self, lr: float) -> None:
-        super().__init__()
-        self.lr = lr
-
-    def init(self, params: dict[str, Tensor]) -> None:
-        return None
-
-    def update(
-        self, params: dict[str, Tensor], grads: dict[str, Tensor], state: None, step: int
-    ) -> tuple[dict[str, Tensor], None]:
-        return {n: p - self.lr * grads[n] for n, p in params.items()}, None
-
-
-Objective = Callable[[Callable[[Episode], Tensor], Episode, int], Tensor]
-
-
-def support_cross_entropy(score: Callable[[Episode], Tensor], episode: Episode, step: int) -> Tensor:
-    """Mean cross-entropy of the support nodes against their label weights; only the support is encoded."""
-    support = episode.parts(query=False, unlabeled=False)
-    scores = score(support)
-    nodes = support.w.sum(-1)
-    # An absent class scores -inf and has no weight: 0 * -inf must not make the loss NaN.
-    log_p = (scores[-1] if scores.ndim == 4 else scores).log_softmax(-1).where(support.w > 0, 0)
-    return -(support.w * log_p).sum() / nodes.sum()
-
-
-class _Call(nn.Module):
-    """Lets `functional_call` reach any method of the learner, not only `forward`."""
-
-    def __init__(self, net: Learner) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, method: str, *args: Any) -> Any:
-        return getattr(self.net, method)(*args)
-
-
-class Adapt(Learner):
-    """Scores an episode with parameters that were adapted to it by `steps` inner steps.
-
-    net: any learner. rule: an (init, update) pair; a module if it learns. params: which of the net's parameters
-    adapt, by name pattern (one or several). first_order: treat inner gradients as constants.
-    objective(score, episode, step) -> scalar: what an inner step descends.
-    task_chunk: how many tasks run at once under vmap; 1 loops over tasks, which is faster on a CPU and needs the
-    least memory; None takes 1 on a CPU and all tasks on a GPU.
-
-    The net's parameters and buffers are never mutated.
-    """
-
-    def __init__(
-        self,
-        net: Learner,
-        rule: Rule,
-        steps: int,
-        objective: Objective = support_cross_entropy,
-        params: str | Iterable[str] = "*",
-        first_order: bool = False,
-        task_chunk: int | None = None,
-    ) -> None:
-        super().__init__()
-        if steps < 0:
-            raise InputError(f"the number of inner steps must be 0 or more, not {steps}")
-        patterns = [params] if isinstance(params, str) else list(params)
-        self._call = _Call(net)
-        self.rule, self.steps, self.objective = rule, steps, objective
-        self.first_order, self.task_chunk = first_order, task_chunk
-        names = [n for n, p in net.named_parameters() if p.requires_grad]
-        self.adapted = [f"net.{n}" for n in names if any(fnmatch.fnmatch(n, p) for p in patterns)]
-        if not self.adapted:
-            raise InputError(f"no parameter matches {', '.join(patterns)!r}; the net has {', '.join(names) or 'none'}")
-        for trait in ("uses_unlabeled", "needs_balance", "needs_nonnegative", "stochastic", "order_sensitive", "way"):
-            setattr(self, trait, getattr(net, trait))
-
-    @property
-    def net(self) -> Learner:
-        return self._call.net
-
-    @property
-    def batch_norm(self) -> str | None:
-        return getattr(self.net, "batch_norm", None)
-
-    def set_batch_norm(self, policy: str) -> None:
-        self.net.set_batch_norm(policy)  # type: ignore[operator]
-
-    @property
-    def transductive(self) -> bool:  # type: ignore[override]
-        return self.net.transductive
-
-    def adapt(self, episode: Episode) -> dict[str, Tensor]:
-        """The adapted parameters of one task: episode with B = 1 -> name -> tensor."""
-        params = {n: p for n, p in self._call.named_parameters() if n in set(self.adapted)}
-        state = self.rule.init(params)
-        for step in range(self.steps):
-
-            def inner(params: dict[str, Tensor], step: int = step) -> Tensor:
-                def score(e: Episode) -> Tensor:
-                    return torch.func.functional_call(self._call, params, ("score", e))
-
-                return self.objective(score, episode, step)
-
-            grads = torch.func.grad(inner)(params)
-            if self.first_order:
-                grads = {n: g.detach() for n, g in grads.items()}
-            params, state = self.rule.update(params, grads, state, step)
-        return params
-
-    def _each(self, method: str, episode: Episode, *targets: Tensor) -> Tensor:
-        """Call a method of the adapted net on every task, looped or vmapped, and stack the answers over tasks."""
-        e = episode
-
-        def task(x: Tensor, w: Tensor, mask: Tensor, *target: Tensor) -> Tensor:
-            one = Episode(x[None], w[None], e.n_support, e.n_query, mask[None], padded=e.padded)
-            extra = (Target(*(t[None] for t in target)),) if target else ()
-            return torch.func.functional_call(self._call, self.adapt(one), (method, one, *extra))
-
-        columns = (e.x, e.w.to(e.x.dtype) if e.x.is_floating_point() else e.w, e.mask, *targets)
-        chunk = self.task_chunk or (1 if e.x.device.type == "cpu" else len(e.x))
-        with adapting():
-            if chunk == 1:
-                return torch.stack([task(*(c[i] for c in columns)) for i in range(len(e.x))])
-            return torch.func.vmap(task, chunk_size=chunk, randomness="different")(*columns)
-
-    def score(self, episode: Episode) -> Tensor:
-        scores = self._each("score", episode)  # (B, 1, n, C) or (B, L, 1, n, C)
-        return scores.squeeze(1) if scores.ndim == 4 else scores.squeeze(2).transpose(0, 1)
-
-    def loss(self, episode: Episode, target: Target) -> Tensor:
-        columns = (target.query, target.unlabeled, target.ids, target.classes)
-        return self._each("loss", episode, *columns).mean()
-
-    def fit_base(self, features: Tensor, labels: Tensor) -> None:
-        self.net.fit_base(features, labels)

@@ -29,7 +29,7 @@ def train(run: runs.Run, base: Split, console: Console) -> runs.Run:
         first: list[dict[str, Any]] = []
 
         def log(line: dict[str, Any]) -> None:
-            shown = {"loss": f"{line['loss']:.3f}", "rate": f"{line['episodes_per_s']:.1f}"}
+            shown: dict[str, Any] = {"loss": f"{line['loss']:.3f}", "rate": f"{line['episodes_per_s']:.1f}"}
             if "val" in line:
                 shown["val"] = f"{100 * line['val']:.2f}%"
                 console.print(f"step {line['step']}: loss {shown['loss']}, validation {shown['val']}")

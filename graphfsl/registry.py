@@ -76,7 +76,15 @@ def get(slot: str, name: str, package: str = PACKAGE) -> Any:
     return getattr(importlib.import_module(module), cls)
 
 
-TRAITS = ("transductive", "per_query", "uses_unlabeled", "needs_balance", "needs_nonnegative", "stochastic", "wants_maps")
+TRAITS = (
+    "transductive",
+    "per_query",
+    "uses_unlabeled",
+    "needs_balance",
+    "needs_nonnegative",
+    "stochastic",
+    "wants_maps",
+)
 
 
 def describe(slot: str, name: str, package: str = PACKAGE) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from html import escape
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from graphfsl.checkpoint import read_json, write_atomically
@@ -213,9 +214,10 @@ def _draw(plot: Callable[[Any], None], x: str, y: str) -> str:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(color="#e8e8e8")
         plot(axes)
-        if lines := axes.get_legend_handles_labels()[1]:
-            figure.set_figheight(2.8 + 0.17 * len(lines))
-            figure.legend(loc="outside lower left", fontsize=8, frameon=False)
+        handles, labels = axes.get_legend_handles_labels()
+        if labels := [fill(label, 52) for label in labels]:
+            figure.set_figheight(2.8 + 0.17 * "\n".join([*labels, ""]).count("\n"))
+            figure.legend(handles, labels, loc="outside lower left", fontsize=8, frameon=False)
         file = io.StringIO()
         figure.savefig(file, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     return file.getvalue()
@@ -230,9 +232,8 @@ def _curves(label: str, lines: Sequence[Row]) -> list[Figure]:
         axes.plot(*zip(*loss, strict=True), color=COLORS[0], linewidth=1.2)
         low, high = min(v for _, v in loss), max(v for _, v in loss)
         if 0 < 4 * low < high:
-            axes.set_yscale("log")
-            ticks = [t for e in range(-9, 9) for d in (1, 2, 5) if low <= (t := d * 10.0**e) <= high]
-            axes.set_yticks(ticks, [f"{t:g}" for t in ticks])
+            ticks = [t for e in range(-9, 9) for d in (1, 2, 3, 5) if low <= (t := d * 10.0**e) <= high]
+            axes.set(yscale="log", yticks=ticks, yticklabels=[f"{t:g}" for t in ticks])
             axes.minorticks_off()
 
     def plot_val(axes: Any) -> None:
@@ -276,9 +277,7 @@ def _pool_figures(rows: Sequence[Row]) -> list[Figure]:
 def _plot_pool(axes: Any, methods: Mapping[str, list[Row]], colors: Mapping[str, str]) -> None:
     """A line for each number of distractors; one dashed line for a method that leaves unlabeled samples alone."""
     sizes = sorted({r["unlabeled"] for members in methods.values() for r in members})
-    semi = {
-        n for n, m in methods.items() for r in m if re.search("uses_|semi-", f"{r.get('traits')}{r.get('setting')}")
-    }
+    semi = {n for n, m in methods.items() for r in m if re.search("uses|semi", f"{r.get('traits')}{r.get('setting')}")}
     shown = [r["accuracy"] for n in semi or methods for r in methods[n]]
     span = max(max(shown) - min(shown), 2.0)
     for name, members in methods.items():

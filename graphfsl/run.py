@@ -42,7 +42,7 @@ class Run:
 
     @property
     def trainer(self) -> Trainer:
-        return conf.make(Trainer, self.config.get("trainer") or {}, "trainer")  # type: ignore[no-any-return]
+        return conf.make(Trainer, self.config.get("trainer") or {}, "trainer")
 
 
 def statistics(split: Split) -> dict[str, list[float]]:
@@ -114,7 +114,7 @@ def cost(run: Run, train: Split) -> str:
 
 
 def train(run: Run, base: Split, log: Log | None = None) -> Run:
-    """Meta-train on base classes, select on validation classes, fit what needs base features, write model.safetensors."""
+    """Meta-train on base classes, select on validation classes, fit what needs base features, save the model."""
     reuse_freed_memory()
     config, seed = run.config, run.config.get("seed", 0)
     done = run.path / "model.safetensors"
@@ -161,7 +161,9 @@ def load(path: str | Path) -> Run:
     tensors, saved = load_checkpoint(file)
     load_weights(learner, tensors, file)
     learner.eval()
-    return Run(config, path, learner, conf.transform(config["data"]), shape, way, saved.get("step", 0), bool(facts.get("ink")))
+    return Run(
+        config, path, learner, conf.transform(config["data"]), shape, way, saved.get("step", 0), bool(facts.get("ink"))
+    )
 
 
 def evaluate_run(run: Run, changes: list[str] | None = None, say: Say | None = None) -> list[dict[str, Any]]:
@@ -180,7 +182,11 @@ def evaluate_run(run: Run, changes: list[str] | None = None, say: Say | None = N
     policy = config["learner"].get("batch_norm")
     if policy is not None:
         run.learner.set_batch_norm(policy)  # type: ignore[operator]
-    device = run.trainer.fabric().device if not changes else conf.make(Trainer, config.get("trainer") or {}, "trainer").fabric().device
+    device = (
+        run.trainer.fabric().device
+        if not changes
+        else conf.make(Trainer, config.get("trainer") or {}, "trainer").fabric().device
+    )
     rows = []
     for s in settings:
         result = evaluate(run.learner, split, s, options.episodes, options.seed, run.transform, options.block, device)

@@ -142,7 +142,11 @@ class Trainer:
             state.step = step = step + 1
             validate = val is not None and (step % self.val_every == 0 or step == self.steps)
             if step % self.log_every == 0 or validate or step == self.steps:
-                line: dict[str, Any] = {"step": step, "loss": float(torch.stack(state.losses).mean()), "lr": self.rate(step - 1)}
+                line: dict[str, Any] = {
+                    "step": step,
+                    "loss": float(torch.stack(state.losses).mean()),
+                    "lr": self.rate(step - 1),
+                }
                 line["episodes_per_s"] = len(state.losses) * self.batch / (time.perf_counter() - clock)
                 if not math.isfinite(line["loss"]):
                     raise InputError(f"the loss is {line['loss']} at step {step}; lower trainer.lr or set trainer.clip")

@@ -10,9 +10,10 @@ from cases import TinyEncoder, episodes, learner
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from graphfsl.adapt import Adapt, GradientDescent
 from graphfsl.episode import Episode, Target
 from graphfsl.errors import InputError
-from graphfsl.learner import Adapt, GradientDescent, Head, Pipeline
+from graphfsl.learner import Head, Pipeline
 from graphfsl.methods.adapt.maml import MAML
 from graphfsl.methods.heads.linear import Linear
 

@@ -65,7 +65,7 @@ class Balanced(ProtoNet):
 def test_traits_forbid_protocols() -> None:
     split = patterns("test", 2)
     model = Pipeline(head=Balanced())
-    with pytest.raises(InputError, match="episode.dirichlet=null"):
+    with pytest.raises(InputError, match=r"episode\.dirichlet=null"):
         evaluate(model, split, way=4, query=3, dirichlet=2.0)
     with pytest.raises(InputError, match="at most 3 queries per class"):
         evaluate(model, split, way=4, query=4)
@@ -89,7 +89,10 @@ def test_true_labels_of_the_pool_change_nothing() -> None:
     draw = loader.sampler.draw([0, 1, 2])
     label = draw.label.copy()
     label[:, draw.n_support :] = (label[:, draw.n_support :] + 1) % 4
-    for model in (Pipeline(torch.nn.Flatten(), head=ProtoNet(), refine=SoftKmeans()), Pipeline(torch.nn.Flatten(), head=Cheat())):
+    for model in (
+        Pipeline(torch.nn.Flatten(), head=ProtoNet(), refine=SoftKmeans()),
+        Pipeline(torch.nn.Flatten(), head=Cheat()),
+    ):
         true, _ = loader.assemble(draw)
         altered, target = loader.assemble(dataclasses.replace(draw, label=label))
         assert torch.equal(model(true), model(altered))

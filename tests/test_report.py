@@ -26,9 +26,8 @@ def row(method: str = "conv4 + protonet", **changes: Any) -> dict[str, Any]:
         "method": method, "data": "omniglot test", "way": 5, "shot": 1, "query": 15, "unlabeled": 0, "distractors": 0,
         "dirichlet": None, "setting": "inductive", "traits": [], "batch_norm": "running", "accuracy": 94.9,
         "ci95": 0.231, "episodes": 1000, "seed": 0, "seconds": 1.5, "config": "a1b2c3d4",
-        "commit": "ba52432ab1+", "steps": 5000,
-        "paper_steps": None, "device": "cpu (x86_64, 2 threads)", "published": None, "source": None, "difference": None,
-        "accuracies": [0.123456, 0.654321],
+        "commit": "ba52432ab1+", "steps": 5000, "paper_steps": None, "device": "cpu (x86_64, 2 threads)",
+        "published": None, "source": None, "difference": None, "accuracies": [0.123456, 0.654321],
     } | changes  # fmt: skip
 
 

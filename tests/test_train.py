@@ -73,7 +73,14 @@ def test_patience_stops_early() -> None:
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_stopping_and_going_on_gives_the_same_weights(tmp_path: Path, optimizer: str) -> None:
-    options = {"optimizer": optimizer, "lr": 1e-3, "schedule": "constant", "clip": 1.0, "checkpoint_every": 10, "val_every": 10}
+    options = {
+        "optimizer": optimizer,
+        "lr": 1e-3,
+        "schedule": "constant",
+        "clip": 1.0,
+        "checkpoint_every": 10,
+        "val_every": 10,
+    }
     whole, metrics = fit(tmp_path / "whole", **options)
     fit(tmp_path / "parts", steps=30, **options)
     again, resumed = fit(tmp_path / "parts", pipeline(seed=99), **options)

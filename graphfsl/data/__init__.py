@@ -27,7 +27,7 @@ def loader(name: str) -> Callable[..., Split]:
     """The `load` function of a data set; an unknown name raises InputError with the nearest one."""
     if name not in names():
         raise unknown("data set", name, names())
-    return importlib.import_module(f"graphfsl.data.sets.{name}").load  # type: ignore[no-any-return]
+    return importlib.import_module(f"graphfsl.data.sets.{name}").load
 
 
 def load(name: str, split: str, root: str | os.PathLike[str] | None = None, **options: Any) -> Split:

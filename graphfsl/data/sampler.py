@@ -108,7 +108,7 @@ def choose(n: np.ndarray, u: np.ndarray) -> np.ndarray:
     n, u, line = n.reshape(-1), u.reshape(-1, k), np.arange(b * rows)
     deck = np.tile(np.arange(max(int(n.max()), k), dtype=np.int32), (b * rows, 1))
     for s in range(k):
-        t = s + (u[:, s] * np.maximum(n - s, 1)).astype(np.int64)
+        t = s + np.minimum(u[:, s] * np.maximum(n - s, 1), np.maximum(n - s - 1, 0)).astype(np.int64)
         drawn = deck[line, t]
         deck[line, t] = deck[:, s]
         deck[:, s] = drawn
@@ -130,16 +130,18 @@ class Deck:
 
 
 def label_split(split: Split, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Ids whose labels may be used, and the rest: floor(fraction * n) of each class, fixed by (split, class, seed)."""
-    y = split.y.numpy()
-    order = np.argsort(y, kind="stable")
-    order = order[y[order] >= 0]
-    key = uniform(keys_of(split.name, seed, np.zeros(1)), LABEL_SPLIT, 1, len(order))[0, 0]
-    order = order[np.lexsort((key, y[order]))]
-    count = split.counts
-    rank = np.arange(len(order)) - np.repeat(np.cumsum(count) - count, count)
-    labeled = rank < np.repeat(np.floor(fraction * count + 1e-9).astype(np.int64), count)
-    return np.sort(order[labeled]), np.sort(order[~labeled])
+    """Ids whose labels may be used, and the rest: floor(fraction * n) of each class.
+
+    A class's choice depends on the split's name, its own name and the seed only, not on the other classes.
+    """
+    every = Deck(np.flatnonzero(split.y.numpy() >= 0), split.y.numpy(), len(split.classes))
+    keys = np.concatenate([keys_of(f"{split.name}/{c}", seed, np.zeros(1)) for c in split.classes])
+    most = int(every.count.max())
+    order = np.argsort(uniform(keys, LABEL_SPLIT, 1, most)[:, 0] + (np.arange(most) >= every.count[:, None]), axis=1)
+    used = np.arange(most) < np.floor(fraction * every.count + 1e-9)[:, None]
+    real = np.arange(most) < every.count[:, None]
+    ids = every.order[np.minimum(every.start[:, None] + order, len(every.order) - 1)]
+    return np.sort(ids[used]), np.sort(ids[real & ~used])
 
 
 class Sampler:

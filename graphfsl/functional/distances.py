@@ -10,7 +10,9 @@ from torch.nn import functional as F
 def squared_euclidean(a: Tensor, b: Tensor) -> Tensor:
     """||a_i - b_j||^2 = ||a_i||^2 + ||b_j||^2 - 2 a_i.b_j, clamped at zero. (…, n, d), (…, m, d) -> (…, n, m)."""
     squares = a.square().sum(-1).unsqueeze(-1) + b.square().sum(-1).unsqueeze(-2)
-    return torch.baddbmm(squares, a, b.mT, alpha=-2).clamp_min(0) if a.ndim == 3 else (squares - 2 * a @ b.mT).clamp_min(0)
+    return (
+        torch.baddbmm(squares, a, b.mT, alpha=-2).clamp_min(0) if a.ndim == 3 else (squares - 2 * a @ b.mT).clamp_min(0)
+    )
 
 
 def cosine(a: Tensor, b: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,7 +22,7 @@ class Conv4(nn.Module):
     def __init__(self, in_channels: int = 1, width: int = 64) -> None:
         super().__init__()
         widths = [in_channels, width, width, width, width]
-        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in zip(widths, widths[1:], strict=False))
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in itertools.pairwise(widths))
         self.norms = nn.ModuleList(BatchNorm(width) for _ in range(4))
         # channels_last weights make every map channels_last; to ask it of the input fails under vmap.
         self.to(memory_format=torch.channels_last)

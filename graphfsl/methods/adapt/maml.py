@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from graphfsl.adapt import Adapt, GradientDescent, support_cross_entropy
 from graphfsl.episode import Episode
 from graphfsl.functional.prototypes import present
-from graphfsl.learner import Adapt, GradientDescent, Learner, support_cross_entropy
+from graphfsl.learner import Learner
 
 __all__ = ["MAML"]
 

@@ -48,6 +48,8 @@ class PrototypeVAE(Augment):
         self.samples, self.latent, self.weight, self.base_steps = samples, latent, weight, base_steps
         self.infer = nn.Sequential(nn.Linear(2 * dim, hidden), nn.LeakyReLU(0.2), nn.Linear(hidden, 2 * latent))
         self.generate = nn.Sequential(nn.Linear(latent + dim, hidden), nn.LeakyReLU(0.2), nn.Linear(hidden, dim))
+        self.noise: Tensor
+        self.ready: Tensor
         self.register_buffer("noise", torch.randn(samples, latent))
         self.register_buffer("ready", torch.tensor(float(base_steps == 0)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import torch
@@ -62,7 +63,7 @@ class EdgeWeight(nn.Module):
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
         sizes = [dim, 2 * hidden, 2 * hidden, hidden, hidden]
-        self.linears = nn.ModuleList(nn.Linear(a, b, bias=False) for a, b in zip(sizes, sizes[1:], strict=False))
+        self.linears = nn.ModuleList(nn.Linear(a, b, bias=False) for a, b in itertools.pairwise(sizes))
         self.norms = nn.ModuleList(BatchNorm(size) for size in sizes[1:])
         self.last = nn.Linear(hidden, 1)
 
@@ -75,7 +76,7 @@ class EdgeWeight(nn.Module):
         psi = self.last(psi)
         if mask is not None:
             psi = psi.masked_fill(~mask[j, None], -1e8)
-        return softmax(psi, i, num_nodes=len(x))  # type: ignore[no-any-return]
+        return softmax(psi, i, num_nodes=len(x))
 
 
 class GraphConv(MessagePassing):

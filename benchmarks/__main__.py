@@ -1,0 +1,136 @@
+"""`make bench`: ratios measured in one run, so that the machine's speed cancels. `--device cuda` on a GPU."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from graphfsl.data import Episodes, Setting, Split, Transform
+from graphfsl.evaluate import accuracies
+from graphfsl.learner import Pipeline
+from graphfsl.memory import reuse_freed_memory
+from graphfsl.methods.heads.protonet import ProtoNet
+from graphfsl.nn import Conv4
+
+
+def images(classes: int = 200, each: int = 20) -> Split:
+    x = torch.randint(0, 256, (classes * each, 1, 28, 28), dtype=torch.uint8)
+    return Split(x, torch.arange(classes).repeat_interleave(each), tuple(map(str, range(classes))), "bench/images")
+
+
+def features(classes: int = 64, each: int = 600, dim: int = 640) -> Split:
+    y = torch.arange(classes).repeat_interleave(each)
+    x = torch.randn(classes, dim)[y] * 0.1 + torch.randn(len(y), dim)
+    return Split(x, y, tuple(map(str, range(classes))), "bench/features")
+
+
+def interleaved(tasks: dict[str, Callable[[int], object]], rounds: int, sync: Callable[[], None]) -> dict[str, float]:
+    """Median seconds of each task, taken in turns, so that a disturbance meets all of them."""
+    times: dict[str, list[float]] = {name: [] for name in tasks}
+    for i in range(rounds + 2):
+        for name, task in tasks.items():
+            sync()
+            start = time.perf_counter()
+            task(i)
+            sync()
+            if i >= 2:  # the first two warm up
+                times[name].append(time.perf_counter() - start)
+    return {name: float(np.median(t)) for name, t in times.items()}
+
+
+def training(device: str, sync: Callable[[], None]) -> list[tuple[str, str, str]]:
+    """A ProtoNet step, 60-way 1-shot 5-query, beside the bare encoder on the same images."""
+    encoder = Conv4().to(device)
+    model = Pipeline(encoder, head=ProtoNet()).to(device).train()
+    episodes = Episodes(images(), Setting(60, 1, 5), transform=Transform((0.1,), (0.3,)), device=device)
+    fixed, target = episodes.batch([0])
+    weights = list(model.parameters())
+
+    def step(i: int) -> None:
+        torch.autograd.grad(model.loss(fixed, target), weights)
+
+    def bare(i: int) -> None:
+        z = encoder.readout(encoder(fixed.x.flatten(0, 1)))
+        torch.autograd.grad(z.square().mean(), weights)
+
+    t = interleaved({"step": step, "bare": bare, "draw": lambda i: episodes.batch([i])}, 15, sync)
+    return [
+        ("ProtoNet training step / bare encoder, 360 images", f"{t['step'] / t['bare']:.3f}", "at most 1.10"),
+        ("sampling and gathering / training step", f"{100 * t['draw'] / t['step']:.2f} %", "at most 5 %"),
+        ("ProtoNet training step", f"{1000 * t['step']:.0f} ms", ""),
+    ]
+
+
+def evaluation(device: str, sync: Callable[[], None]) -> list[tuple[str, str, str]]:
+    """ProtoNet on cached 640-d features, 5-way 1-shot 15-query: ours with sampling, easyfsl's on ready episodes."""
+    from easyfsl.methods import PrototypicalNetworks
+
+    split, count = features().to(device), 2000
+    ours, loader = Pipeline(head=ProtoNet()), Episodes(split, Setting(5, 1, 15), device=device)
+    theirs = PrototypicalNetworks(torch.nn.Identity()).to(device).eval()
+    ready = []
+    for i in range(200):
+        episode, target = loader.batch([i])
+        labels = episode.w[0, episode.support].argmax(-1)
+        ready.append((episode.x[0, episode.support], labels, episode.x[0, episode.query], target.query[0]))
+    found: dict[str, float] = {}
+
+    def run_ours(i: int) -> None:
+        found["ours"] = float(accuracies(ours, loader, count)[:200].mean())
+
+    def run_theirs(i: int) -> None:
+        right = []
+        with torch.no_grad():
+            for support, labels, query, truth in ready:
+                theirs.process_support_set(support, labels)
+                right.append((theirs(query).argmax(-1) == truth).float().mean())
+        found["theirs"] = float(torch.stack(right).mean())
+
+    t = interleaved({"ours": run_ours, "theirs": run_theirs}, 5, sync)
+    rates = {"ours": count / t["ours"], "theirs": len(ready) / t["theirs"]}
+    return [
+        ("ProtoNet evaluation, episodes/s / easyfsl's", f"{rates['ours'] / rates['theirs']:.1f}", "at least 2"),
+        ("ProtoNet evaluation, graphfsl, sampling included", f"{rates['ours']:,.0f} /s", ""),
+        ("ProtoNet evaluation, easyfsl, episodes ready", f"{rates['theirs']:,.0f} /s", ""),
+        ("accuracy on the same 200 episodes", f"{found['ours']:.4f} / {found['theirs']:.4f}", "equal"),
+    ]
+
+
+def starting() -> list[tuple[str, str, str]]:
+    """Seconds from process start to an answer."""
+
+    def seconds(*code: str) -> float:
+        times = []
+        for _ in range(3):
+            start = time.perf_counter()
+            subprocess.run([sys.executable, *code], check=True, capture_output=True)
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    return [("graphfsl --help", f"{seconds('-m', 'graphfsl.cli', '--help'):.2f} s", "at most 1 s")]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--device", default="cpu")
+    device = parser.parse_args().device
+    torch.manual_seed(0)
+    reuse_freed_memory()
+    sync = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
+    where = torch.cuda.get_device_name() if device.startswith("cuda") else f"{torch.get_num_threads()} CPU threads"
+    table = Table("what", "measured", "wanted", title=f"graphfsl on {where}, torch {torch.__version__}")
+    for row in (*training(device, sync), *evaluation(device, sync), *starting()):
+        table.add_row(*row)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,351 @@
+"""The command line as a user meets it: the whole way through, and one clear line for every mistake."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from graphfsl import cli
+from graphfsl.checkpoint import load_checkpoint, save_checkpoint
+
+EXPERIMENT = """
+data: {name: arrays, root: DATA}
+learner:
+  encoder: {name: conv4, width: 8}
+  head: protonet
+episode: {way: 3, shot: 1, query: 3}
+trainer: {steps: 20, lr: 0.01, val_every: 10, val_episodes: 20, checkpoint_every: 5, log_every: 5, device: cpu}
+evaluation: {episodes: 40}
+published:
+  - {way: 3, shot: 1, accuracy: 90.0, source: "a paper"}
+"""
+
+
+def write_split(path: Path, seed: int, classes: int = 6, each: int = 12) -> None:
+    rng = np.random.default_rng(seed)
+    pattern = rng.uniform(0, 255, (classes, 16, 16, 1)).repeat(3, 3)
+    y = np.arange(classes).repeat(each)
+    x = pattern[y] + rng.normal(0, 20, (len(y), 16, 16, 3))
+    np.savez(path, images=x.clip(0, 255).astype(np.uint8), labels=y)
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with data, an experiment file and nothing else; it is the working directory."""
+    (tmp_path / "data").mkdir()
+    for seed, split in enumerate(("train", "val", "test")):
+        write_split(tmp_path / "data" / f"{split}.npz", seed)
+    (tmp_path / "my.yaml").write_text(EXPERIMENT.replace("DATA", str(tmp_path / "data")))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GRAPHFSL_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    def run(*args: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["graphfsl", *map(str, args)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        out, err = capsys.readouterr()
+        return int(stop.value.code or 0), out, err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run, shared by the tests that only read it."""
+    root = tmp_path_factory.mktemp("trained")
+    (root / "data").mkdir()
+    for seed, split in enumerate(("train", "val", "test")):
+        write_split(root / "data" / f"{split}.npz", seed)
+    (root / "my.yaml").write_text(EXPERIMENT.replace("DATA", str(root / "data")))
+    subprocess.run(
+        [sys.executable, "-m", "graphfsl.cli", "run", root / "my.yaml", "--out", root / "run"],
+        check=True, capture_output=True, cwd=Path(__file__).parents[1],
+    )  # fmt: skip
+    return root / "run"
+
+
+def test_run_evaluate_report(world: Path, call: Callable[..., tuple[int, str, str]]) -> None:
+    code, out, err = call("run", "my.yaml", "--out", "r")
+    assert code == 0, err
+    assert "parameters" in out and "± " in out
+    names = {p.name for p in Path("r").iterdir()}
+    assert names == {
+        "config.json",
+        "metrics.jsonl",
+        "last.safetensors",
+        "best.safetensors",
+        "model.safetensors",
+        "results.json",
+    }
+    result = json.loads(Path("r/results.json").read_text())
+    (row,) = result["rows"]
+    assert len(row["accuracies"]) == row["episodes"] == 40
+    assert row["accuracy"] == pytest.approx(100 * np.mean(row["accuracies"]), abs=1e-3)
+    assert row["difference"] == pytest.approx(row["accuracy"] - 90.0, abs=0.01) and row["source"] == "a paper"
+    wanted = (
+        "method",
+        "setting",
+        "traits",
+        "batch_norm",
+        "ci95",
+        "seed",
+        "config",
+        "commit",
+        "steps",
+        "seconds",
+        "device",
+    )
+    assert all(k in row for k in wanted)
+
+    code, out, _ = call("evaluate", "r", "episode.way=4", "episode.shot=5", "evaluation.episodes=30", "--json")
+    (row,) = json.loads(out)
+    assert code == 0 and (row["way"], row["shot"], row["episodes"]) == (4, 5, 30) and "published" in row
+
+    code, out, _ = call("report", "r", "--out", "rep")
+    assert code == 0 and {p.name for p in Path("rep").iterdir()} == {"report.html", "report.md", "report.csv"}
+
+
+def test_the_same_command_changes_nothing_and_another_configuration_is_refused(
+    world: Path, call: Callable[..., tuple[int, str, str]]
+) -> None:
+    assert call("run", "my.yaml", "--out", "r")[0] == 0
+    before = load_checkpoint(Path("r/model.safetensors"))[0]
+    assert call("run", "my.yaml", "--out", "r")[0] == 0
+    assert all((v == before[k]).all() for k, v in load_checkpoint(Path("r/model.safetensors"))[0].items())
+    code, _, err = call("run", "my.yaml", "trainer.lr=0.5", "--out", "r")
+    assert code == 2 and "another configuration" in err
+
+
+def test_cross_domain_evaluation(trained: Path, tmp_path: Path, call: Callable[..., tuple[int, str, str]]) -> None:
+    (tmp_path / "other").mkdir()
+    write_split(tmp_path / "other" / "test.npz", 9)
+    code, _out, err = call("evaluate", trained, f"data.root={tmp_path / 'other'}", "--out", tmp_path / "e.json")
+    assert code == 0, err
+    assert json.loads((tmp_path / "e.json").read_text())["rows"][0]["data"] == "other/test"
+
+
+def test_predict(trained: Path, tmp_path: Path, call: Callable[..., tuple[int, str, str]]) -> None:
+    with np.load(trained.parent / "data" / "test.npz") as file:
+        images, labels = file["images"], file["labels"]
+    for c in range(3):
+        folder = tmp_path / "support" / f"class {c}"
+        folder.mkdir(parents=True)
+        for i, image in enumerate(images[labels == c][:4]):
+            Image.fromarray(image).resize((48, 48), Image.Resampling.NEAREST).save(folder / f"{i}.png")
+    (tmp_path / "query").mkdir()
+    for c in range(3):
+        Image.fromarray(images[labels == c][7]).save(tmp_path / "query" / f"is {c}.png")
+    code, out, err = call(
+        "predict", trained, "--support", tmp_path / "support", "--query", tmp_path / "query", "--json"
+    )
+    assert code == 0, err
+    answers = json.loads(out)
+    assert [a["label"] for a in answers] == [f"class {c}" for c in range(3)]
+    assert all(1 / 3 < a["confidence"] <= 1 for a in answers)
+    single = tmp_path / "query" / "is 1.png"
+    code, out, _ = call("predict", trained, "--support", tmp_path / "support", "--query", single)
+    assert code == 0 and out.split("\t")[1] == "class 1"
+
+
+def test_load_answers_on_raw_images(trained: Path) -> None:
+    import graphfsl
+
+    with np.load(trained.parent / "data" / "test.npz") as file:
+        images, labels = file["images"], file["labels"]
+    support = {str(c): list(images[labels == c][:3]) for c in range(3)}
+    answer = graphfsl.load(trained).predict(support, [images[labels == 2][5], Image.fromarray(images[labels == 0][5])])
+    assert [a.label for a in answer] == ["2", "0"]
+    assert sum(answer[0].probabilities.values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_lists(call: Callable[..., tuple[int, str, str]]) -> None:
+    methods = json.loads(call("methods", "--json")[1])
+    assert {"heads", "adapt", "refine", "augment"} <= {m["slot"] for m in methods}
+    assert all(m["source"] for m in methods)
+    assert {"glyphs", "omniglot", "arrays", "folder"} <= {d["name"] for d in json.loads(call("data", "--json")[1])}
+    assert "protonet" in call("methods")[1] and "glyphs" in call("data")[1]
+
+
+def test_help_needs_no_torch() -> None:
+    code = "import sys; sys.argv = ['graphfsl', '--help']\nfrom graphfsl import cli\n"
+    code += "try: cli.main()\nexcept SystemExit: pass\n"
+    code += "assert not {'torch', 'lightning', 'matplotlib', 'numpy'} & set(sys.modules), 'slow import'"
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=Path(__file__).parents[1])
+    assert time.perf_counter() - start < 20  # a hang, not a timing: `benchmarks` measures it
+
+
+# Bad input -----------------------------------------------------------------------------------------------------------
+
+
+def bad_override(*overrides: str) -> Callable[[Path], list[str]]:
+    return lambda world: ["run", "my.yaml", *overrides, "--out", "r"]
+
+
+def edit(change: Callable[[Path], object], *args: str) -> Callable[[Path], list[str]]:
+    def make(world: Path) -> list[str]:
+        change(world)
+        return list(args or ("run", "my.yaml", "--out", "r"))
+
+    return make
+
+
+def features(value: float, classes: int = 6) -> Callable[[Path], object]:
+    def change(world: Path) -> None:
+        x = np.random.default_rng(0).normal(size=(60, 5)).astype(np.float32)
+        x[17, 2] = value
+        for split in ("train", "val", "test"):
+            np.savez(world / "data" / f"{split}.npz", features=x, labels=np.arange(60) % classes)
+
+    return change
+
+
+def truncate(world: Path) -> None:
+    file = world / "data" / "train.npz"
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def pickled(world: Path) -> None:
+    np.savez(world / "data" / "train.npz", images=np.array([object()]), labels=np.array([0]))
+
+
+def folder(world: Path, classes: int = 3, corrupt: bool = False) -> None:
+    rng = np.random.default_rng(0)
+    for split in ("train", "val", "test"):
+        for c in range(classes):
+            where = world / "images" / split / f"{split}{c}"
+            where.mkdir(parents=True)
+            for i in range(6):
+                Image.fromarray(rng.integers(0, 255, (20, 20, 3), np.uint8)).save(where / f"{i}.png")
+    if corrupt:
+        (world / "images" / "train" / "train1" / "3.png").write_bytes(b"not an image")
+
+
+def zip_slip(world: Path) -> None:
+    (world / "omniglot-py").mkdir()
+    for name in ("images_background", "images_evaluation"):
+        with zipfile.ZipFile(world / "omniglot-py" / f"{name}.zip", "w") as file:
+            file.writestr("../../evil.png", b"x")
+
+
+def other_architecture(world: Path) -> None:
+    cli.app(["run", "my.yaml", "--out", "r"], standalone_mode=False)
+    tensors, facts = load_checkpoint(Path("r/model.safetensors"))
+    tensors["encoder.convs.0.weight"] = tensors["encoder.convs.0.weight"][:4]
+    save_checkpoint(Path("r/model.safetensors"), tensors, facts)
+
+
+def cut_checkpoint(world: Path) -> None:
+    cli.app(["run", "my.yaml", "--out", "r"], standalone_mode=False)
+    data = Path("r/model.safetensors").read_bytes()
+    Path("r/model.safetensors").write_bytes(data[: len(data) // 3])
+
+
+def unwritable(world: Path) -> None:
+    (world / "r").write_text("a file where the run's folder should be")  # also stops root, unlike permissions
+
+
+FOLDER = ("run", "my.yaml", "data.name=folder", "--out", "r")
+BAD: dict[str, tuple[Callable[[Path], list[str]], str]] = {
+    "unknown section": (bad_override("trainr.lr=1"), "did you mean 'trainer'"),
+    "unknown trainer option": (bad_override("trainer.lrr=1"), "did you mean 'lr'"),
+    "unknown episode option": (bad_override("episode.ways=3"), "did you mean 'way'"),
+    "unknown method": (bad_override("learner.head=protnet"), "did you mean 'protonet'"),
+    "unknown slot": (bad_override("learner.heads=protonet"), "did you mean 'head'"),
+    "unknown method option": (bad_override("learner.head.distans=cosine"), "did you mean 'distance'"),
+    "unknown option value": (bad_override("learner.head.distance=cosin"), "did you mean 'cosine'"),
+    "unknown encoder": (bad_override("learner.encoder=conv5"), "did you mean 'conv4'"),
+    "unknown data set": (bad_override("data.name=omniglott"), "did you mean 'omniglot'"),
+    "unknown data option": (bad_override("data.rot=x"), "did you mean 'root'"),
+    "unknown augmentation": (bad_override("data.augment.rotat=5"), "did you mean 'rotate'"),
+    "unknown BatchNorm policy": (bad_override("learner.batch_norm=runing"), "did you mean 'running'"),
+    "wrong type": (bad_override("episode.way=many"), "episode.way must be int"),
+    "negative": (bad_override("episode.shot=0"), "at least 1"),
+    "not key=value": (bad_override("episode.way"), "not of the form key=value"),
+    "broken YAML": (edit(lambda w: (w / "my.yaml").write_text("data: {name: [")), "my.yaml"),
+    "empty YAML": (edit(lambda w: (w / "my.yaml").write_text("")), "data"),
+    "no head": (bad_override("learner.head=null"), "needs a head"),
+    "missing experiment": (edit(lambda w: None, "run", "nothing.yaml"), "unknown experiment file"),
+    "missing folder": (bad_override("data.root=/nowhere"), "/nowhere"),
+    "missing split": (edit(lambda w: (w / "data" / "val.npz").unlink()), "val.npz"),
+    "truncated npz": (edit(truncate), "train.npz"),
+    "pickle inside": (edit(pickled), "train.npz"),
+    "NaN feature": (edit(features(float("nan"))), "NaN or infinity"),
+    "infinite feature": (edit(features(float("inf"))), "NaN or infinity"),
+    "one class only": (edit(features(0.0, classes=1)), "has 1 classes, but way 3 needs 3"),
+    "more ways than classes": (bad_override("train_episode.way=30"), "has 6 classes, but way 30 needs 30"),
+    "shot larger than the class": (bad_override("episode.shot=20"), "has 12 images"),
+    "pool larger than the class": (bad_override("episode.unlabeled=50"), "has 12 images"),
+    "no superclasses": (bad_override("episode.groups=within"), "no superclasses"),
+    "corrupt image": (
+        edit(lambda w: folder(w, corrupt=True), *FOLDER, "data.root=images", "data.size=16"),
+        "3.png is not a readable image",
+    ),
+    "zip that climbs out": (
+        edit(zip_slip, "run", "my.yaml", "data={name: omniglot, root: omniglot-py}", "--out", "r"),
+        "climbs out of its folder",
+    ),
+    "no GPU": (bad_override("trainer.device=cuda"), "trainer.device=cuda"),
+    "images too small": (bad_override("data={name: folder, root: images, size: 8}"), "images"),
+    "unwritable folder": (edit(unwritable), "cannot write"),
+    "another architecture": (edit(other_architecture, "evaluate", "r"), "another architecture"),
+    "cut checkpoint": (edit(cut_checkpoint, "evaluate", "r"), "broken"),
+    "not a run": (edit(lambda w: None, "evaluate", "data"), "is data a run directory"),
+    "report of nothing": (edit(lambda w: None, "report", "data"), "results.json"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_line_and_leaves_nothing(
+    name: str, world: Path, call: Callable[..., tuple[int, str, str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    make, message = BAD[name]
+    args = make(world)
+    capsys.readouterr()
+
+    def files() -> dict[str, int]:
+        found = [p for p in world.rglob("*") if p.is_file() and "cache" not in p.parts]
+        return {str(p.relative_to(world)): p.stat().st_size for p in found}
+
+    before = files()
+    code, _, err = call(*args)
+    assert code == 2
+    assert message in err, err
+    lines = [line for line in err.splitlines() if line.strip()]
+    assert len(lines) == 1 and lines[0].startswith("graphfsl: "), err
+    assert files() == before, "something half-written was left"
+    assert not (world.parent / "evil.png").exists()
+
+
+def test_interruption_is_exit_code_130(
+    world: Path, call: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from graphfsl import train
+
+    real, seen = train.accuracies, []
+
+    def interrupted(*args: object) -> object:
+        seen.append(1)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return real(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(train, "accuracies", interrupted)
+    code, _, err = call("run", "my.yaml", "--out", "r")
+    assert code == 130 and "the same command goes on" in err
+    monkeypatch.setattr(train, "accuracies", real)
+    assert call("run", "my.yaml", "--out", "r")[0] == 0
+    assert [json.loads(x)["step"] for x in Path("r/metrics.jsonl").read_text().splitlines()] == [5, 10, 15, 20]
