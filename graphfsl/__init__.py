@@ -19,6 +19,7 @@ _HOME = {
     "Target": "episode",
     "Trainer": "train",
     "Transform": "data",
+    "build": "config",
     "evaluate": "evaluate",
     "get": "registry",
     "load": "predict",

@@ -116,18 +116,18 @@ _EXAMPLE = {"data": "name: glyphs", "learner": "encoder: conv4, head: protonet"}
 
 def make(cls: Callable[..., Any], options: Mapping[str, Any], where: str, **given: Any) -> Any:
     """cls(**options, **given), after each option was checked against the signature; InputError names the key."""
-    parameters = _signature(cls)
+    parameters = signature(cls)
     check_options(parameters, options, where, given)
     return cls(**options, **{k: v for k, v in given.items() if k in parameters and k not in options})
 
 
-def _signature(cls: Callable[..., Any]) -> dict[str, tuple[Any, bool]]:
+def signature(cls: Callable[..., Any]) -> dict[str, tuple[Any, bool]]:
     """name -> (type, required) of what can be configured."""
     function = cls.__init__ if isinstance(cls, type) else cls  # type: ignore[misc]
     hints = typing.get_type_hints(function)
     parameters = list(inspect.signature(function).parameters.values())[1 if isinstance(cls, type) else 0 :]
-    named = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
-    return {p.name: (hints.get(p.name, Any), p.default is p.empty) for p in named}
+    options = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+    return {p.name: (hints.get(p.name, Any), p.default is p.empty) for p in options}
 
 
 def check_options(
@@ -165,7 +165,7 @@ def setting(config: Mapping[str, Any], changes: Any = None, where: str = "episod
     """The `episode` section with changes on top."""
     both: dict[str, Any] = {}
     for options in (config.get("episode"), changes):
-        check_options(_signature(Setting), options or {}, where)
+        check_options(signature(Setting), options or {}, where)
         both |= options or {}
     return Setting(**both)
 
@@ -179,7 +179,7 @@ def data_options(section: Mapping[str, Any]) -> dict[str, Any]:
     options = {k: v for k, v in section.items() if k not in ("name", "mean", "std", "augment")}
     if "name" not in section:
         raise InputError(f"data needs a name, one of {', '.join(data.names())}")
-    known = _signature(data.loader(section["name"]))
+    known = signature(data.loader(section["name"]))
     known.pop("split", None)
     needs = dict(known) | {k: (v, False) for k, (v, _) in known.items() if k == "root"}
     check_options(needs | {k: (Any, False) for k in ("mean", "std", "augment")}, options, "data")
@@ -195,13 +195,13 @@ def load_split(section: Mapping[str, Any], split: str) -> data.Split:
 def transform(section: Mapping[str, Any]) -> Transform:
     """Normalisation and training augmentation as the data section names them."""
     augment = section.get("augment") or {}
-    known = {k: v for k, v in _signature(Transform).items() if k in AUGMENT}
+    known = {k: v for k, v in signature(Transform).items() if k in AUGMENT}
     check_options(known, augment, "data.augment")
-    check_options(_signature(Transform), {k: section[k] for k in ("mean", "std") if k in section}, "data")
+    check_options(signature(Transform), {k: section[k] for k in ("mean", "std") if k in section}, "data")
     return Transform(section.get("mean"), section.get("std"), **augment)
 
 
-def _named(value: Any, where: str) -> tuple[str, dict[str, Any]]:
+def named(value: Any, where: str) -> tuple[str, dict[str, Any]]:
     """ "protonet", or {name: protonet, distance: cosine}."""
     if isinstance(value, str):
         return value, {}
@@ -231,7 +231,7 @@ def build(section: Mapping[str, Any], shape: Sequence[int], way: int, device: st
             entries = value if isinstance(value, (list, tuple)) else [value] if value is not None else []
             built = []
             for entry in entries:
-                name, options = _named(entry, f"learner.{slot}")
+                name, options = named(entry, f"learner.{slot}")
                 part = make(registry.get(folder, name), options, f"learner.{slot}", dim=dim, way=way)
                 dim = getattr(part, "out_dim", dim)
                 built.append(part)
@@ -246,7 +246,7 @@ def build(section: Mapping[str, Any], shape: Sequence[int], way: int, device: st
                 parts[key] = section[key]
         learner: Learner = make(Pipeline, {}, "learner", encoder=encoder, **parts)
         if section.get("adapt") is not None:
-            name, options = _named(section["adapt"], "learner.adapt")
+            name, options = named(section["adapt"], "learner.adapt")
             learner = make(registry.get("adapt", name), options, "learner.adapt", net=learner)
             if section.get("batch_norm") is not None:
                 learner.set_batch_norm(section["batch_norm"])  # type: ignore[operator]
@@ -257,7 +257,7 @@ def _encoder(value: Any, shape: Sequence[int]) -> tuple[nn.Module | None, int]:
     """The encoder and the length of its vectors, found by a run on the meta device."""
     if len(shape) == 1:
         return None, shape[0]
-    name, options = _named(value if value is not None else "pixels", "learner.encoder")
+    name, options = named(value if value is not None else "pixels", "learner.encoder")
     if name == "pixels":
         return nn.Flatten(), int(torch.Size(shape).numel())
     if name not in ENCODERS:

@@ -64,9 +64,8 @@ def measure(run: runs.Run, test: Split) -> list[dict[str, Any]]:
 
     def add(name: str, learner: Any, split: Split, setting: Setting) -> None:
         result = evaluate(learner, split, setting, episodes, transform=run.transform)
-        rows.append(
-            runs.full_row(run, run.config, result, "cpu") | {"method": name, "baseline": learner in (pixels, untrained)}
-        )
+        row = runs.full_row(run, run.config, result, str(split.x.device)) | {"method": name}
+        rows.append(row | ({"baseline": True, "steps": 0} if learner in (pixels, untrained) else {}))
 
     for shot in SHOTS:
         setting = conf.setting(run.config, {"shot": shot})
@@ -82,10 +81,11 @@ def measure(run: runs.Run, test: Split) -> list[dict[str, Any]]:
 
 def show(rows: list[dict[str, Any]], console: Console) -> None:
     """The table on the terminal."""
-    table = Table("method", "shot", "unlabeled", "distractors", "setting", "accuracy %", title="5-way, unseen script")
+    columns = ("method", "shot", "unlabeled", "distractors", "accuracy %", "setting")
+    table = Table(*columns, title="5-way, letters of a script that was not trained on", box=None, padding=(0, 1, 0, 0))
     for r in rows:
         accuracy = f"{r['accuracy']:.2f} ± {r['ci95']:.2f}"
-        cells = (r["method"], r["shot"], r["unlabeled"], r["distractors"], r["setting"], accuracy)
+        cells = (r["method"], r["shot"], r["unlabeled"], r["distractors"], accuracy, r["setting"])
         table.add_row(*map(str, cells))
     console.print(table)
 
@@ -96,7 +96,8 @@ def episode_picture(run: runs.Run, test: Split) -> str:
     assert isinstance(trained, Pipeline)
     refined = Pipeline(trained.encoder, head=trained.head, refine=registry.get("refine", "soft_kmeans")()).eval()
     setting = conf.setting(run.config, {"query": 3, "unlabeled": 5})
-    episode, target = Episodes(test, setting, transform=run.transform.plain()).batch([0])
+    device = next(trained.parameters()).device
+    episode, target = Episodes(test, setting, transform=run.transform.plain(), device=device).batch([0])
     with torch.no_grad():
         features = refined.encode(episode)
         scores = refined.score_features(features)

@@ -38,13 +38,17 @@ def kind_of(learner: Learner, setting: Setting) -> str:
     return " + ".join(kinds) or "inductive"
 
 
+def nodes(setting: Setting) -> int:
+    """How many nodes an episode has."""
+    s = setting
+    return s.way * (s.most_shots + s.query + s.unlabeled) + s.distractors * s.unlabeled
+
+
 def block_size(episodes: Episodes) -> int:
     """Episodes at once: on a CPU a working set that fits the cache, on a GPU large ones."""
-    s = episodes.setting
-    nodes = s.way * (s.most_shots + s.query + s.unlabeled) + s.distractors * s.unlabeled
     if episodes.device.type != "cpu":
-        return max(1, 65536 // nodes)
-    return max(1, (1280 if episodes.split.x.ndim == 2 else IMAGES_AT_ONCE) // nodes)
+        return max(1, 65536 // nodes(episodes.setting))
+    return max(1, (1280 if episodes.split.x.ndim == 2 else IMAGES_AT_ONCE) // nodes(episodes.setting))
 
 
 @torch.no_grad()
@@ -66,12 +70,14 @@ def accuracies(learner: Learner, episodes: Episodes, count: int, block: int | No
 
 
 @torch.no_grad()
-def encode_split(learner: Pipeline, split: Split, transform: Transform, device: torch.device | str = "cpu") -> Split:
-    """The split's images as features of the learner's encoder, so that each image is encoded once."""
+def encode_split(learner: Pipeline, split: Split, transform: Transform) -> Split:
+    """The split's images as features of the learner's encoder and on its device, so that each is encoded once."""
     learner.eval()
+    device = next((p.device for p in learner.encoder.parameters()), split.x.device)
     out = []
+    plain = transform.plain()
     for x in split.x.split(IMAGES_AT_ONCE):
-        z = learner.encoder(transform(x.to(device)))
+        z = learner.encoder(plain(x.to(device)))
         if z.ndim > 2:
             readout = getattr(learner.encoder, "readout", None)
             z = z.flatten(1) if readout is None else readout(z)
@@ -79,9 +85,16 @@ def encode_split(learner: Pipeline, split: Split, transform: Transform, device: 
     return replace(split, x=torch.cat(out))
 
 
-def can_reuse_features(learner: Learner) -> bool:
-    """True where an image's features do not depend on its episode."""
-    return isinstance(learner, Pipeline) and learner.batch_norm == "running" and not learner.wants_maps
+def encode_once(learner: Learner, split: Split, transform: Transform | None, images: int) -> tuple[Learner, Split]:
+    """The same learner and split on features, where that gives the same answers and `images` to come make it worth it.
+
+    It does where an image's features do not depend on its episode.
+    """
+    fixed = isinstance(learner, Pipeline) and learner.batch_norm == "running" and not learner.wants_maps
+    if not fixed or split.x.ndim == 2 or images <= len(split.x):
+        return learner, split
+    assert isinstance(learner, Pipeline)
+    return learner.on_features(), encode_split(learner, split, transform or Transform())
 
 
 @dataclass(frozen=True)
@@ -154,17 +167,10 @@ def evaluate(
     setting = setting if setting is not None else Setting(**options)
     check_protocol(learner, setting)
     parameter = next(learner.parameters(), None)
-    device = device or (parameter.device if parameter is not None else "cpu")
+    device = device or (parameter.device if parameter is not None else split.x.device)
     learner.to(device)
-    loader = Episodes(split, setting, seed, transform.plain() if transform else None, device)
     start = time.perf_counter()
-    target: Learner = learner
-    if can_reuse_features(learner) and split.x.ndim > 2:
-        assert isinstance(learner, Pipeline)
-        nodes = setting.way * (setting.most_shots + setting.query + setting.unlabeled)
-        if nodes * episodes > len(split.x):
-            features = encode_split(learner, split, loader.transform, device)
-            loader = Episodes(features, setting, seed, None, device)
-            target = learner.on_features()
-    values = accuracies(target, loader, episodes, block)
+    answering, split = encode_once(learner, split, transform, nodes(setting) * episodes)
+    loader = Episodes(split, setting, seed, transform.plain() if transform else None, device)
+    values = accuracies(answering, loader, episodes, block)
     return Result(learner, setting, split.name, seed, values, time.perf_counter() - start)

@@ -117,7 +117,7 @@ def draw(graph: nx.DiGraph, title: str = "", strongest: int = 3) -> str:
     for v in graph.nodes:
         best = sorted(graph.in_edges(v, data="weight"), key=lambda e: (-e[2], e[0]))[:strongest]
         shown.add_weighted_edges_from((u, v, weight) for u, v, weight in best)
-    position = nx.spring_layout(shown, seed=0, k=2.0 / math.sqrt(max(len(shown), 1)), iterations=200)
+    position = _layout(graph)
     palette = colormaps["tab10" if _ways(graph) <= 10 else "tab20"]
 
     def color(c: int | None) -> Any:
@@ -147,6 +147,14 @@ def draw(graph: nx.DiGraph, title: str = "", strongest: int = 3) -> str:
     with rc_context({"svg.hashsalt": title}):
         figure.savefig(out, format="svg", metadata={"Date": None})
     return out.getvalue()
+
+
+def _layout(graph: nx.DiGraph) -> dict[Any, Any]:
+    """Places whose distances follow the similarity, with room between the nodes of one class."""
+    far = {u: {v: 3.0 for v in graph} for u in graph}
+    for u, v, weight in graph.edges(data="weight"):
+        far[u][v] = far[v][u] = 0.6 + math.sqrt(min(max(-math.log(max(weight, 1e-9)), 0.0), 6.0))
+    return nx.kamada_kawai_layout(graph.to_undirected(), dist=far)
 
 
 def _ways(graph: nx.DiGraph) -> int:

@@ -6,7 +6,7 @@ import json
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from graphfsl import data
 from graphfsl.checkpoint import load_checkpoint, load_weights, read_json, save_checkpoint, write_json
 from graphfsl.data import Episodes, Sampler, Setting, Split, Transform
 from graphfsl.errors import InputError
-from graphfsl.evaluate import Result, check_protocol, encode_split, evaluate
+from graphfsl.evaluate import Result, check_protocol, encode_once, encode_split, evaluate, nodes
 from graphfsl.learner import Learner, Part, Pipeline
 from graphfsl.memory import reuse_freed_memory
 from graphfsl.train import Log, Trainer
@@ -106,10 +106,9 @@ def cost(run: Run, train: Split) -> str:
     """One line: what the run is going to take."""
     trainer, s = run.trainer, conf.setting(run.config, run.config.get("train_episode"), "train_episode")
     parameters = sum(p.numel() for p in run.learner.parameters())
-    nodes = s.way * (s.most_shots + s.query + s.unlabeled) + s.distractors * s.unlabeled
     return (
         f"{parameters:,} parameters; {len(train.x):,} samples of {len(train.classes):,} base classes; "
-        f"{trainer.steps:,} steps of {trainer.batch * nodes:,} samples"
+        f"{trainer.steps:,} steps of {trainer.batch * nodes(s):,} samples"
     )
 
 
@@ -139,7 +138,7 @@ def fit_base(learner: Learner, base: Split, transform: Transform) -> None:
     """Give base-class features to the parts that learn from them."""
     net = learner.net if hasattr(learner, "net") else learner
     if isinstance(net, Pipeline) and any(type(p).fit_base is not Part.fit_base for p in net.parts):
-        features = encode_split(net, base, transform.plain(), next(learner.parameters()).device)
+        features = encode_split(net, base, transform)
         net.fit_base(features.x, features.y.to(features.x.device))
 
 
@@ -166,41 +165,60 @@ def load(path: str | Path) -> Run:
     )
 
 
-def evaluate_run(run: Run, changes: list[str] | None = None, say: Say | None = None) -> list[dict[str, Any]]:
+def evaluate_run(run: Run, changes: Sequence[str] = (), say: Say | None = None) -> list[dict[str, Any]]:
     """Rows of every setting in the `evaluation` section; `changes` are overrides such as episode.way=20.
 
-    With an override of `episode`, the one setting that it makes is evaluated in place of the listed ones.
+    With an override of `episode`, the one setting that it makes is evaluated in place of the listed ones. With one
+    of `data.name`, the other options of that data set start from its own defaults. With one of `learner`, the
+    trained weights must fit the learner that it makes.
     """
     reuse_freed_memory()
-    config = conf.merge(run.config, changes or [])
+    config = conf.merge(_other_data(run, changes), changes)
     options = conf.evaluation(config)
-    one = any(c.startswith("episode.") for c in changes or [])
+    one = any(c.startswith("episode.") for c in changes)
     settings = [conf.setting(config, s) for s in ([{}] if one else options.settings)]
     split = conf.load_split(config["data"], options.split)
     if split.shape != run.shape:
         raise InputError(f"the run takes samples of shape {run.shape}, but {split.name} holds {split.shape}")
-    policy = config["learner"].get("batch_norm")
-    if policy is not None:
-        run.learner.set_batch_norm(policy)  # type: ignore[operator]
-    device = (
-        run.trainer.fabric().device
-        if not changes
-        else conf.make(Trainer, config.get("trainer") or {}, "trainer").fabric().device
-    )
+    learner = run.learner
+    if config["learner"] != run.config["learner"]:
+        learner = conf.build(config["learner"], run.shape, run.way)
+        load_weights(learner, run.learner.state_dict(), run.path)
+    same = config["learner"] == run.config["learner"] and config["data"].get("name") == run.config["data"]["name"]
+    published = config.get("published") if same else None
+    for s in settings:
+        check_protocol(learner, s)
+    device = conf.make(Trainer, config.get("trainer") or {}, "trainer").fabric().device
+    images = options.episodes * sum(nodes(s) for s in settings)
+    learner, split = encode_once(learner.to(device), split, run.transform, images)
     rows = []
     for s in settings:
-        result = evaluate(run.learner, split, s, options.episodes, options.seed, run.transform, options.block, device)
-        rows.append(full_row(run, config, result, str(device)))
+        result = evaluate(learner, split, s, options.episodes, options.seed, run.transform, options.block, device)
+        rows.append(full_row(run, config, result, str(device), published))
         if say:
             say(str(result))
     return rows
 
 
-def full_row(run: Run, config: Mapping[str, Any], result: Result, device: str) -> dict[str, Any]:
+def _other_data(run: Run, changes: Sequence[str]) -> dict[str, Any]:
+    """The run's configuration, its data section made ready for another data set where the changes name one."""
+    name = next((c.partition("=")[2] for c in changes if c.startswith("data.name=")), None)
+    section = run.config["data"]
+    if name is None or name == section["name"]:
+        return run.config
+    kept = {k: section[k] for k in ("mean", "std", "augment") if k in section}
+    known = conf.signature(data.loader(name))
+    sized = {"size": run.shape[-1], "color": run.shape[0] == 3} if len(run.shape) == 3 else {}
+    return {**run.config, "data": kept | {"name": name} | {k: v for k, v in sized.items() if k in known}}
+
+
+def full_row(
+    run: Run, config: Mapping[str, Any], result: Result, device: str, published: list[dict[str, Any]] | None = None
+) -> dict[str, Any]:
     """A results row: what was measured, how, and beside which published number."""
     learner = config["learner"]
-    named = {k: conf._named(v, k)[0] for k, v in learner.items() if isinstance(v, (str, Mapping)) and k != "batch_norm"}
-    published = find_published(config.get("published") or [], result.setting)
+    named = {k: conf.named(v, k)[0] for k, v in learner.items() if isinstance(v, (str, Mapping)) and k != "batch_norm"}
+    paper = find_published(published or [], result.setting)
     row = {"method": " + ".join(named.values()), **result.row()}
     row |= {
         "config": conf.digest(config),
@@ -208,9 +226,9 @@ def full_row(run: Run, config: Mapping[str, Any], result: Result, device: str) -
         "steps": run.steps,
         "paper_steps": (config.get("paper") or {}).get("steps"),
         "device": f"{device} ({platform.processor() or platform.machine()}, {torch.get_num_threads()} threads)",
-        "published": published.get("accuracy"),
-        "source": published.get("source"),
-        "difference": round(row["accuracy"] - published["accuracy"], 2) if published else None,
+        "published": paper.get("accuracy"),
+        "source": paper.get("source"),
+        "difference": round(row["accuracy"] - paper["accuracy"], 2) if paper else None,
         "accuracies": [round(a, 6) for a in result.accuracies.tolist()],
     }
     return row

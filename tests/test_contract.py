@@ -235,7 +235,7 @@ def test_documentation_names_source_and_shapes(slot: str, name: str) -> None:
     assert re.search(r"\b(19|20)\d\d\b", about) and "https://" in about, "the file's first line: method, year, link"
     doc = cls.__doc__ or ""
     assert "Source:" in doc and re.search(r"\(B, .*->", doc), "the class: equation, shapes, Source:"
-    for option in config._signature(cls):
+    for option in config.signature(cls):
         if option not in ("net",):
             assert re.search(rf"\b{option}\b", doc), f"option {option} is not documented"
 
@@ -248,7 +248,7 @@ def test_has_an_experiment_that_builds(slot: str, name: str) -> None:
         cfg = config.read(path, ["data.root=."] if "glyphs" not in path.read_text() else [])
         entries = cfg["learner"].get(key)
         for entry in entries if isinstance(entries, list) else [entries]:
-            if entry is not None and config._named(entry, key)[0] == name:
+            if entry is not None and config.named(entry, key)[0] == name:
                 found.append(path)
                 built = config.build(cfg["learner"], (3, 32, 32), config.setting(cfg).way, device="meta")
                 assert next(iter(built.parameters()), torch.empty(0, device="meta")).device.type == "meta"

@@ -25,7 +25,17 @@ def test_a_method_is_one_file_and_one_experiment(tmp_path: Path) -> None:
     (tmp_path / "graphfsl/methods/heads/cosine_attention.py").write_text(code)
     (tmp_path / "experiments/cosine_attention").mkdir()
     (tmp_path / "experiments/cosine_attention/vinyals2016_omniglot_5w1s.yaml").write_text(experiment)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_contract.py", "-k", "cosine_attention"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "tests/test_contract.py",
+        "-k",
+        "cosine_attention",
+    ]
     done = subprocess.run(
         command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True
     )
@@ -40,7 +50,6 @@ def test_a_method_is_one_file_and_one_experiment(tmp_path: Path) -> None:
 
 
 def test_two_files_cannot_claim_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-
 
     heads = tmp_path / "twice" / "heads"
     heads.mkdir(parents=True)

@@ -13,7 +13,7 @@ from torch import Tensor
 from graphfsl.data import Episodes, Setting
 from graphfsl.episode import Episode
 from graphfsl.errors import InputError
-from graphfsl.evaluate import accuracies, can_reuse_features, evaluate, kind_of
+from graphfsl.evaluate import accuracies, encode_once, evaluate, kind_of
 from graphfsl.learner import Head, Pipeline
 from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.methods.refine.soft_kmeans import SoftKmeans
@@ -40,12 +40,14 @@ def test_accuracy_equals_a_loop_and_does_not_depend_on_blocks() -> None:
 
 def test_features_are_encoded_once_with_the_same_answer() -> None:
     model, split = pipeline().eval(), patterns("test", 2)
-    assert can_reuse_features(model)
     many = evaluate(model, split, SETTING, episodes=100)
     direct = accuracies(model, Episodes(split, SETTING), 100)
     assert torch.equal(many.accuracies, direct)
+    found, features = encode_once(model, split, None, 10**6)
+    assert found is not model and features.x.shape == (len(split.x), 6)
+    assert encode_once(model, split, None, 10) == (model, split), "not worth it for a few images"
     model.set_batch_norm("joint")
-    assert not can_reuse_features(model)
+    assert encode_once(model, split, None, 10**6)[0] is model
 
 
 def test_kinds_are_told_apart() -> None:
