@@ -147,7 +147,8 @@ def test_predict(trained: Path, tmp_path: Path, call: Callable[..., tuple[int, s
             Image.fromarray(image).resize((48, 48), Image.Resampling.NEAREST).save(folder / f"{i}.png")
     (tmp_path / "query").mkdir()
     for c in range(3):
-        Image.fromarray(images[labels == c][7]).save(tmp_path / "query" / f"is {c}.png")
+        large = Image.fromarray(images[labels == c][7]).resize((48, 48), Image.Resampling.NEAREST)
+        large.save(tmp_path / "query" / f"is {c}.png")
     code, out, err = call(
         "predict", trained, "--support", tmp_path / "support", "--query", tmp_path / "query", "--json"
     )
@@ -158,6 +159,26 @@ def test_predict(trained: Path, tmp_path: Path, call: Callable[..., tuple[int, s
     single = tmp_path / "query" / "is 1.png"
     code, out, _ = call("predict", trained, "--support", tmp_path / "support", "--query", single)
     assert code == 0 and out.split("\t")[1] == "class 1"
+
+
+def test_evaluation_may_swap_data_set_and_parts(
+    trained: Path, tmp_path: Path, call: Callable[..., tuple[int, str, str]]
+) -> None:
+    folder(tmp_path, classes=4)
+    where = f"data.root={tmp_path / 'images'}"
+    out = ("--out", tmp_path / "e.json", "--json")
+    code, text, err = call("evaluate", trained, "data.name=folder", where, "episode.query=2", *out)
+    assert code == 0, err
+    (row,) = json.loads(text)
+    assert row["data"].endswith("/test") and row["published"] is None, "a published number is for its own data set"
+    code, text, err = call(
+        "evaluate", trained, "learner.refine=soft_kmeans", "learner.batch_norm=support", "episode.unlabeled=3", *out
+    )
+    assert code == 0, err
+    (row,) = json.loads(text)
+    assert (row["setting"], row["batch_norm"]) == ("semi-supervised", "support") and row["published"] is None
+    code, _, err = call("evaluate", trained, "learner.encoder.width=16", *out)
+    assert code == 2 and "another architecture" in err
 
 
 def test_load_answers_on_raw_images(trained: Path) -> None:
