@@ -229,6 +229,13 @@ def test_arrays_of_colour_images(tmp_path: Path) -> None:
     assert snapshot(tmp_path / "d") == before
 
 
+def test_arrays_are_found_from_their_folder_and_from_the_one_above(tmp_path: Path) -> None:
+    npz(tmp_path / "set/val.npz", images=np.zeros((2, 4, 4, 3), np.uint8), labels=[0, 1])
+    above = arrays.load("val", str(tmp_path), folder="set")
+    inside = arrays.load("val", str(tmp_path / "set"), folder="set")
+    assert above.name == inside.name == "set/val" and torch.equal(above.x, inside.x)
+
+
 def test_arrays_of_gray_images_and_features(tmp_path: Path) -> None:
     gray = np.random.default_rng(0).integers(0, 256, (4, 5, 5), dtype=np.uint8)
     split = arrays.load("train", npz(tmp_path / "g/train.npz", images=gray, labels=[7, 7, 8, 8]))

@@ -13,14 +13,16 @@ from graphfsl.data.dataset import Split, readable
 from graphfsl.errors import InputError
 
 
-def load(split: str, root: str) -> Split:
-    """`<root>/<split>.npz` with the arrays
+def load(split: str, root: str, folder: str = "") -> Split:
+    """`<root>/<folder>/<split>.npz`, or `<root>/<split>.npz` where root is that folder itself, with the arrays
 
     images: (n, H, W, 3) or (n, H, W) uint8, or features: (n, d) floats;
     labels: (n,) integers, -1 = unlabeled;
     class_names: (classes,), optional; superclasses: (classes,), optional.
     """
-    path = readable(Path(root).expanduser() / f"{split}.npz", f"split {split!r} of the arrays")
+    base = Path(root).expanduser()
+    base = base / folder if (base / folder).is_dir() else base
+    path = readable(base / f"{split}.npz", f"split {split!r} of the arrays")
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {k: file[k] for k in file.files}
@@ -53,5 +55,5 @@ def load(split: str, root: str) -> Split:
     if groups is not None and (groups.ndim != 1 or top >= len(groups)):
         raise InputError(f"{path}: superclasses must be ({top + 1},), one for each label 0..{top}, not {groups.shape}")
     supers = tuple(str(groups[v]) for v in values) if groups is not None else None
-    name = f"{Path(root).resolve().name}/{split}"
+    name = f"{base.resolve().name}/{split}"
     return Split(torch.from_numpy(np.ascontiguousarray(x)), torch.from_numpy(y.astype(np.int64)), names, name, supers)
