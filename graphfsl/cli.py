@@ -116,11 +116,11 @@ def data(as_json: Json = False) -> None:
 
 
 @app.command()
-def demo(out: Out = None) -> None:
+def demo(overrides: Overrides = None, out: Out = None) -> None:
     """Meta-train a ProtoNet on embedded data and show what unlabeled images are worth (4 minutes on 2 cores)."""
     from graphfsl.demo import demo as show
 
-    show(out or Path("runs/demo"), _console())
+    show(out or Path("runs/demo"), _console(), overrides or [])
 
 
 def _table(rows: list[dict[str, Any]], columns: tuple[str, ...], as_json: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,10 @@ from graphfsl.report import write_report
 SHOTS, UNLABELED, DISTRACTORS = (1, 5), (0, 5, 10), (0, 5)
 
 
-def demo(out: Path, console: Console) -> None:
+def demo(out: Path, console: Console, overrides: Sequence[str] = ()) -> None:
     """Train, evaluate every combination on the same episodes, print the table, write report.html into `out`."""
     start = time.perf_counter()
-    config = conf.read("demo.yaml")
+    config = conf.read("demo.yaml", overrides)
     run, base = runs.prepare(config, out)
     test = conf.load_split(config["data"], conf.evaluation(config).split)
     scripts = ", ".join(sorted(set(test.groups or ())))

@@ -192,6 +192,24 @@ def test_load_answers_on_raw_images(trained: Path) -> None:
     assert sum(answer[0].probabilities.values()) == pytest.approx(1, abs=1e-5)
 
 
+def test_demo_makes_its_table_and_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Callable[..., tuple[int, str, str]]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    short = ("trainer.steps=12", "trainer.val_every=6", "trainer.val_episodes=10", "evaluation.episodes=12")
+    code, out, err = call("demo", *short, "--out", "d")
+    assert code == 0, err
+    rows = json.loads(Path("d/results.json").read_text())["rows"]
+    pools = {(r["shot"], r["unlabeled"], r["distractors"]) for r in rows if r["method"] == "ProtoNet + soft k-means"}
+    assert pools == {(k, u, d) for k in (1, 5) for u, d in ((0, 0), (5, 0), (5, 5), (10, 0), (10, 5))}
+    assert {"raw pixels", "untrained encoder"} <= {r["method"] for r in rows}
+    same = [r for r in rows if r["method"] == "ProtoNet" and r["shot"] == 1]
+    assert len({tuple(r["accuracies"]) for r in same}) == 1, "the pool must not change what ignores it: same episodes"
+    html = Path("d/report.html").read_text()
+    assert all(word in html for word in ("Semi-supervised", "Training", "unlabeled", "<img", "distractor"))
+    assert out.count("ProtoNet + soft k-means") >= 10
+
+
 def test_lists(call: Callable[..., tuple[int, str, str]]) -> None:
     methods = json.loads(call("methods", "--json")[1])
     assert {"heads", "adapt", "refine", "augment"} <= {m["slot"] for m in methods}
