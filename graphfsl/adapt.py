@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from graphfsl.batchnorm import adapting
+from graphfsl.batchnorm import BatchNorm, adapting
 from graphfsl.episode import Episode, Target
 from graphfsl.errors import InputError
 from graphfsl.learner import Learner
@@ -98,7 +98,16 @@ class Adapt(Learner):
         self.adapted = [f"net.{n}" for n in names if any(fnmatch.fnmatch(n, p) for p in patterns)]
         if not self.adapted:
             raise InputError(f"no parameter matches {', '.join(patterns)!r}; the net has {', '.join(names) or 'none'}")
-        for trait in ("uses_unlabeled", "needs_balance", "needs_nonnegative", "stochastic", "order_sensitive", "way"):
+        for trait in (
+            "uses_unlabeled",
+            "needs_balance",
+            "needs_nonnegative",
+            "stochastic",
+            "order_sensitive",
+            "per_query",
+        ):
+            setattr(self, trait, getattr(net, trait))
+        for trait in ("way", "max_queries_per_class", "wants_base"):
             setattr(self, trait, getattr(net, trait))
 
     @property
@@ -114,7 +123,9 @@ class Adapt(Learner):
 
     @property
     def transductive(self) -> bool:  # type: ignore[override]
-        return self.net.transductive
+        # BatchNorm outside the encoder takes the statistics of the adapted call, in which all queries stand.
+        names = [n for n, m in self.net.named_modules() if isinstance(m, BatchNorm)]
+        return self.net.transductive or any(not n.startswith("encoder.") for n in names)
 
     def adapt(self, episode: Episode) -> dict[str, Tensor]:
         """The adapted parameters of one task: episode with B = 1 -> name -> tensor."""

@@ -95,7 +95,7 @@ class BatchNorm(nn.BatchNorm2d):
             return self._affine(self._scale(x, self.running_mean, self.running_var))
         if mask is None:
             return super().forward(x)
-        mean, var = _moments(x[None], mask[None])
+        mean, var = _moments(x[None].to(self.running_mean.dtype), mask[None])  # type: ignore[union-attr]
         self._update(mean[0], var[0], mask.sum() * x[0, 0].numel())
         return self._affine(self._scale(x, mean[0, 0], var[0, 0]))
 
@@ -145,5 +145,5 @@ def _moments(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
 
 
 def _normalise(x: Tensor, measured: Tensor, mask: Tensor | None, eps: float) -> Tensor:
-    mean, var = _moments(measured, mask)
-    return (x - mean) * (var + eps).rsqrt()
+    mean, var = _moments(measured.float() if measured.dtype in (torch.float16, torch.bfloat16) else measured, mask)
+    return ((x - mean) * (var + eps).rsqrt()).to(x.dtype)

@@ -52,6 +52,10 @@ class Evaluation:
     seed: int = 0
     block: int | None = None
 
+    def __post_init__(self) -> None:
+        if self.episodes < 1 or (self.block is not None and self.block < 1):
+            raise InputError(f"evaluation.episodes and block must be 1 or more, not {self.episodes} and {self.block}")
+
 
 def read(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """The experiment file (a path, or one below experiments/) with `key=value` overrides, checked."""
@@ -256,6 +260,8 @@ def build(section: Mapping[str, Any], shape: Sequence[int], way: int, device: st
 def _encoder(value: Any, shape: Sequence[int]) -> tuple[nn.Module | None, int]:
     """The encoder and the length of its vectors, found by a run on the meta device."""
     if len(shape) == 1:
+        if value is not None:
+            raise InputError("the samples are features already; set learner.encoder=null")
         return None, shape[0]
     name, options = named(value if value is not None else "pixels", "learner.encoder")
     if name == "pixels":

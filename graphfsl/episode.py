@@ -71,8 +71,8 @@ class Episode:
 
     def replace(self, **changes: Any) -> Episode:
         """A copy with these fields changed."""
-        if "mask" not in changes:
-            changes.setdefault("padded", self.padded)
+        if "mask" in changes:
+            changes.setdefault("padded", True)
         return dataclasses.replace(self, **changes)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Episode:

@@ -17,7 +17,7 @@ from graphfsl.errors import InputError
 from graphfsl.functional.statistics import accuracy, mean_and_ci95
 from graphfsl.learner import Learner, Pipeline
 
-IMAGES_AT_ONCE = 1024
+IMAGES_AT_ONCE = 1024  # of 28 x 28 pixels
 
 
 def check_protocol(learner: Learner, setting: Setting) -> None:
@@ -27,7 +27,9 @@ def check_protocol(learner: Learner, setting: Setting) -> None:
     if learner.needs_balance and setting.dirichlet is not None:
         raise InputError("this learner assumes as many queries of every class; set episode.dirichlet=null")
     most = learner.max_queries_per_class
-    if most is not None and (setting.query > most or setting.dirichlet is not None):
+    if most is not None and setting.dirichlet is not None:
+        raise InputError(f"this learner takes at most {most} queries per class; set episode.dirichlet=null")
+    if most is not None and setting.query > most:
         raise InputError(f"this learner takes at most {most} queries per class; set episode.query={most}")
 
 
@@ -44,11 +46,15 @@ def nodes(setting: Setting) -> int:
     return s.way * (s.most_shots + s.query + s.unlabeled) + s.distractors * s.unlabeled
 
 
-def block_size(episodes: Episodes) -> int:
-    """Episodes at once: on a CPU a working set that fits the cache, on a GPU large ones."""
-    if episodes.device.type != "cpu":
-        return max(1, 65536 // nodes(episodes.setting))
-    return max(1, (1280 if episodes.split.x.ndim == 2 else IMAGES_AT_ONCE) // nodes(episodes.setting))
+def block_size(learner: Learner, episodes: Episodes) -> int:
+    """Episodes at once: on a CPU a working set that fits the cache, on a GPU one that fits its memory."""
+    s, cpu = episodes.setting, episodes.device.type == "cpu"
+    copies = s.way * s.query if learner.per_query else 1
+    if episodes.split.x.ndim == 2:
+        return max(1, (1280 if cpu else 65536) // (nodes(s) * copies))
+    pixels = episodes.split.x[0, 0].numel()
+    images = (1 if cpu else 8) * IMAGES_AT_ONCE * 28 * 28 // pixels
+    return max(1, images // max(nodes(s), s.way * s.most_shots * copies))
 
 
 @torch.no_grad()
@@ -59,7 +65,7 @@ def accuracies(learner: Learner, episodes: Episodes, count: int, block: int | No
     learner.eval()
     out = []
     try:
-        for first in range(0, count, size := block or block_size(episodes)):
+        for first in range(0, count, size := block or block_size(learner, episodes)):
             if learner.stochastic:
                 torch.manual_seed(first)
             episode, target = episodes.batch(range(first, min(first + size, count)))
@@ -72,6 +78,7 @@ def accuracies(learner: Learner, episodes: Episodes, count: int, block: int | No
 @torch.no_grad()
 def encode_split(learner: Pipeline, split: Split, transform: Transform) -> Split:
     """The split's images as features of the learner's encoder and on its device, so that each is encoded once."""
+    was_training = learner.training
     learner.eval()
     device = next((p.device for p in learner.encoder.parameters()), split.x.device)
     out = []
@@ -82,6 +89,7 @@ def encode_split(learner: Pipeline, split: Split, transform: Transform) -> Split
             readout = getattr(learner.encoder, "readout", None)
             z = z.flatten(1) if readout is None else readout(z)
         out.append(z.float())
+    learner.train(was_training)
     return replace(split, x=torch.cat(out))
 
 

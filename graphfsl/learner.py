@@ -7,6 +7,7 @@ learner. All of them have `score`, so they nest.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,7 @@ class Part(nn.Module):
     reads_support: bool = True  # False: the labels reach it only through adaptation
     wants_maps: bool = False  # reads feature maps, not vectors
     per_query: bool = False  # by default every query gets a copy of the episode of its own
+    wants_base: bool = False  # learns from base features in `fit_base`
     way: int | None = None  # the number of classes that it is tied to, None = any
 
     def aux_loss(self, episode: Episode) -> Tensor | float:
@@ -42,8 +44,6 @@ class Part(nn.Module):
 
 class Learner(Part):
     """Scores the nodes of an episode; the subclass writes `score`, and `criterion` if its paper has its own loss."""
-
-    bn_policies: tuple[str, ...] = POLICIES
 
     def score(self, episode: Episode) -> Tensor:
         """(B, n, C) scores of all nodes, or (L, B, n, C), one per layer, the last being the answer."""
@@ -136,7 +136,14 @@ class Pipeline(Learner):
         self.per_query = any(p.per_query for p in parts) if per_query is None else per_query
         self.set_batch_norm(batch_norm)
         self.reads_support = head.reads_support
-        for trait in ("uses_unlabeled", "needs_balance", "needs_nonnegative", "stochastic", "order_sensitive"):
+        for trait in (
+            "uses_unlabeled",
+            "needs_balance",
+            "needs_nonnegative",
+            "stochastic",
+            "order_sensitive",
+            "wants_base",
+        ):
             setattr(self, trait, any(getattr(p, trait) for p in parts))
         self.way = next((p.way for p in parts if p.way is not None), None)
         self.max_queries_per_class = min(
@@ -164,6 +171,8 @@ class Pipeline(Learner):
         """Images -> features: one encoder call for all nodes of all tasks."""
         with statistics(self.batch_norm, episode):
             z = self.encoder(episode.x.flatten(0, 1))
+        if z.dtype in (torch.float16, torch.bfloat16):
+            z = z.float()  # mixed precision ends here: a distance loses most of its digits in half precision
         if z.ndim > 2 and not self.wants_maps:
             readout = getattr(self.encoder, "readout", None)
             z = z.flatten(1) if readout is None else readout(z)
@@ -177,11 +186,12 @@ class Pipeline(Learner):
         if self.per_query and episode.n_query > 1:
             return self._per_query(episode)
         first_query = episode.n_support
-        for part in (*self.augment, *self.graph):
-            episode = part(episode)
-        scores = self.head.score(episode)
-        for part in self.refine:
-            scores = part(episode, scores[-1] if scores.ndim == 4 else scores, self.head)
+        with torch.autocast(episode.x.device.type, enabled=False) if torch.is_autocast_enabled() else nullcontext():
+            for part in (*self.augment, *self.graph):
+                episode = part(episode)
+            scores = self.head.score(episode)
+            for part in self.refine:
+                scores = part(episode, scores[-1] if scores.ndim == 4 else scores, self.head)
         if episode.n_support > first_query:  # only the episode's own nodes are answered for
             scores = torch.cat([scores[..., :first_query, :], scores[..., episode.n_support :, :]], -2)
         return scores
@@ -211,7 +221,8 @@ class Pipeline(Learner):
 
     def on_features(self) -> Pipeline:
         """The same parts for episodes that hold this encoder's features; nothing is copied."""
-        return Pipeline(None, list(self.augment), list(self.graph), self.head, list(self.refine), self.per_query)
+        parts = (list(self.augment), list(self.graph), self.head, list(self.refine))
+        return Pipeline(None, *parts, self.per_query).train(self.training)
 
     def fit_base(self, features: Tensor, labels: Tensor) -> None:
         for part in self.parts:

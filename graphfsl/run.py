@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import platform
 import subprocess
@@ -11,16 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 import graphfsl
 from graphfsl import config as conf
 from graphfsl import data
+from graphfsl.adapt import Adapt
+from graphfsl.batchnorm import BatchNorm
 from graphfsl.checkpoint import load_checkpoint, load_weights, read_json, save_checkpoint, write_json
 from graphfsl.data import Episodes, Sampler, Setting, Split, Transform
+from graphfsl.data.sampler import keys_of
 from graphfsl.errors import InputError
 from graphfsl.evaluate import Result, check_protocol, encode_once, encode_split, evaluate, nodes
-from graphfsl.learner import Learner, Part, Pipeline
+from graphfsl.learner import Learner, Pipeline
 from graphfsl.memory import reuse_freed_memory
 from graphfsl.train import Log, Trainer
 
@@ -46,8 +51,8 @@ class Run:
 
 
 def statistics(split: Split) -> dict[str, list[float]]:
-    """Mean and standard deviation of each channel over (up to 10,000 of) the base images, in [0, 1]."""
-    x = split.x[:: max(1, len(split.x) // 10000)].double() / 255
+    """Mean and standard deviation of each channel over at most 10,000 of the base images, in [0, 1]."""
+    x = split.x[:: -(-len(split.x) // 10000)].double() / 255
     return {
         "mean": [round(v, 4) for v in x.mean((0, 2, 3)).tolist()],
         "std": [round(v, 4) for v in x.std((0, 2, 3)).tolist()],
@@ -69,18 +74,18 @@ def prepare(config: dict[str, Any], path: Path) -> tuple[Run, Split]:
     run.ink = data.is_ink(config["data"]["name"])
     _check_feasible(run, base, training)
     saved = path / "config.json"
-    if saved.is_file():
-        if _comparable(read_json(saved)["config"]) != _comparable(config):
-            raise InputError(f"{path} holds a run of another configuration; choose another --out, or remove it")
-    else:
-        facts = {"shape": list(base.shape), "way": training.way, "ink": run.ink}
-        write_json(saved, {"version": graphfsl.__version__, **facts, "config": config})
+    if saved.is_file() and _comparable(read_json(saved)["config"]) != _comparable(config):
+        raise InputError(f"{path} holds a run of another configuration; choose another --out, or remove it")
+    facts = {"shape": list(base.shape), "way": training.way, "ink": run.ink}
+    write_json(saved, {"version": graphfsl.__version__, **facts, "config": config})
     return run, base
 
 
 def _check_feasible(run: Run, base: Split, training: Setting) -> None:
     """InputError before anything is trained or written, where a split is missing or too small for its setting."""
     config, trains = run.config, any(p.requires_grad for p in run.learner.parameters())
+    if run.learner.wants_base and getattr(run.learner, "batch_norm", "running") != "running":
+        raise InputError("a part learns from base features, which have no episode; set learner.batch_norm=running")
     options = conf.evaluation(config)
     settings = [conf.setting(config, s) for s in options.settings]
     checks = [(conf.load_split(config["data"], options.split), s) for s in settings]
@@ -95,11 +100,14 @@ def _check_feasible(run: Run, base: Split, training: Setting) -> None:
 
 
 def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides the weights: where the data lies and on what it is computed do not."""
-    out = {k: dict(v) if isinstance(v, Mapping) else v for k, v in config.items() if k != "evaluation"}
-    out["data"].pop("root", None)
-    out.get("trainer", {}).pop("device", None)
-    return out
+    """What decides the weights: where the data lies, on what it is computed and what is evaluated do not."""
+    out = {k: v or {} for k, v in config.items() if k not in ("evaluation", *conf.NOTES)}
+    trainer = {k: v for k, v in out.get("trainer", {}).items() if k != "device"}
+    return {**out, "data": _rootless(config["data"]), "trainer": trainer}
+
+
+def _rootless(section: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in section.items() if k != "root"}
 
 
 def cost(run: Run, train: Split) -> str:
@@ -118,7 +126,7 @@ def train(run: Run, base: Split, log: Log | None = None) -> Run:
     config, seed = run.config, run.config.get("seed", 0)
     done = run.path / "model.safetensors"
     if done.is_file():
-        return load(run.path)
+        return dataclasses.replace(load(run.path), config=config)
     trainer = run.trainer
     if any(p.requires_grad for p in run.learner.parameters()):
         device = trainer.fabric().device
@@ -129,6 +137,7 @@ def train(run: Run, base: Split, log: Log | None = None) -> Run:
         metrics = trainer.fit(run.learner, episodes, val, run.path, seed, log)
         best = max((m for m in metrics if "val" in m), key=lambda m: m["val"], default=None)
         run.steps = best["step"] if best else trainer.steps
+    torch.manual_seed(int(keys_of("fit_base", seed, np.zeros(1))[0] >> np.uint64(1)))
     fit_base(run.learner, base, run.transform)
     save_checkpoint(done, run.learner.state_dict(), {"step": run.steps})
     return run
@@ -136,10 +145,11 @@ def train(run: Run, base: Split, log: Log | None = None) -> Run:
 
 def fit_base(learner: Learner, base: Split, transform: Transform) -> None:
     """Give base-class features to the parts that learn from them."""
-    net = learner.net if hasattr(learner, "net") else learner
-    if isinstance(net, Pipeline) and any(type(p).fit_base is not Part.fit_base for p in net.parts):
+    net = learner.net if isinstance(learner, Adapt) else learner
+    if learner.wants_base and isinstance(net, Pipeline):
         features = encode_split(net, base, transform)
-        net.fit_base(features.x, features.y.to(features.x.device))
+        labeled = features.y >= 0
+        net.fit_base(features.x[labeled.to(features.x.device)], features.y[labeled].to(features.x.device))
 
 
 def load(path: str | Path) -> Run:
@@ -184,8 +194,11 @@ def evaluate_run(run: Run, changes: Sequence[str] = (), say: Say | None = None) 
     if config["learner"] != run.config["learner"]:
         learner = conf.build(config["learner"], run.shape, run.way)
         load_weights(learner, run.learner.state_dict(), run.path)
-    same = config["learner"] == run.config["learner"] and config["data"].get("name") == run.config["data"]["name"]
-    published = config.get("published") if same else None
+    # A published number is for its own learner, data set and test split.
+    same = config["learner"] == run.config["learner"] and _rootless(config["data"]) == _rootless(run.config["data"])
+    published = config.get("published") if same and options.split == "test" else None
+    if run.steps and getattr(learner, "batch_norm", None) == "running" and not _has_averages(learner):
+        raise InputError("this run stored no BatchNorm averages; set learner.batch_norm=support, apart or joint")
     for s in settings:
         check_protocol(learner, s)
     device = conf.make(Trainer, config.get("trainer") or {}, "trainer").fabric().device
@@ -198,6 +211,11 @@ def evaluate_run(run: Run, changes: Sequence[str] = (), say: Say | None = None) 
         if say:
             say(str(result))
     return rows
+
+
+def _has_averages(learner: Learner) -> bool:
+    norms = [m for m in learner.modules() if isinstance(m, BatchNorm) and m.num_batches_tracked is not None]
+    return all(bool(m.num_batches_tracked) for m in norms)
 
 
 def _other_data(run: Run, changes: Sequence[str]) -> dict[str, Any]:
@@ -234,21 +252,23 @@ def full_row(
     return row
 
 
-def find_published(published: list[dict[str, Any]], s: Setting) -> dict[str, Any]:
-    """The published number of this very setting, or {}."""
-    keys = {"way": s.way, "shot": s.shot, "unlabeled": s.unlabeled, "distractors": s.distractors}
-    return next((p for p in published if all(p.get(k, 0) == v for k, v in keys.items())), {})
+def find_published(published: list[dict[str, Any]], setting: Setting) -> dict[str, Any]:
+    """The published number of this very setting, or {}; the number of queries may differ."""
+    keys = [f.name for f in dataclasses.fields(Setting) if f.name not in ("query", "label_seed")]
+    return next((p for p in published if all(p.get(k, _DEFAULT[k]) == getattr(setting, k) for k in keys)), {})
+
+
+_DEFAULT = dataclasses.asdict(Setting())
 
 
 def commit() -> str | None:
-    """The commit of the checkout that the code runs from, with + where files differ; None when installed."""
-    here = Path(__file__).parent
+    """The commit of the checkout that the code runs from, with + where files differ; None where it is installed."""
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "describe", "--always", "--abbrev=10", "--dirty=+", "--exclude=*"]
     try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=10", "--dirty=+", "--exclude=*"],
-            cwd=here, capture_output=True, text=True, timeout=10, check=True,
-        )  # fmt: skip
-        return done.stdout.strip()
+        return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
 

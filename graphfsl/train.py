@@ -23,6 +23,7 @@ from graphfsl.functional.statistics import mean_and_ci95
 from graphfsl.learner import Learner
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+PRECISIONS = ("32-true", "bf16-mixed")  # fp16 would need its loss scaler in the checkpoint
 SCHEDULES = ("constant", "halve", "cosine")
 
 Log = Callable[[dict[str, Any]], None]
@@ -36,7 +37,8 @@ class Trainer:
     val_every, val_episodes: the weights with the best accuracy on validation classes are kept; with `patience`,
         training stops after that many validations without a better one.
     checkpoint_every: steps that an interruption can cost at most. log_every: steps between two lines of metrics.
-    device: "auto", "cpu", "cuda", "mps". precision: as Fabric names it, "32-true", "bf16-mixed", …
+    device: "auto", "cpu", "cuda", "mps". precision: "32-true" or "bf16-mixed"
+        (encoder in bfloat16, the rest in float32), as Fabric names them.
     """
 
     def __init__(
@@ -63,6 +65,14 @@ class Trainer:
         for name in positive:
             if not locals()[name] > 0:
                 raise InputError(f"trainer.{name} must be above 0, not {locals()[name]!r}")
+        for name in ("weight_decay", "momentum", "warmup"):
+            if not locals()[name] >= 0:
+                raise InputError(f"trainer.{name} must be 0 or more, not {locals()[name]!r}")
+        for name in ("clip", "patience"):
+            if locals()[name] is not None and not locals()[name] > 0:
+                raise InputError(f"trainer.{name} must be above 0, or null, not {locals()[name]!r}")
+        if precision not in PRECISIONS:
+            raise unknown("precision", precision, PRECISIONS)
         if optimizer not in OPTIMIZERS:
             raise unknown("optimizer", optimizer, OPTIMIZERS)
         if schedule not in SCHEDULES:
@@ -124,7 +134,7 @@ class Trainer:
         train.device = device
         if val is not None:
             val.device = device
-        clock = time.perf_counter()
+        clock, since = time.perf_counter(), state.step
         while state.step < self.steps and not state.stopped:
             step = state.step
             # Every random number of a step follows from (seed, step), so that a resumed run repeats it.
@@ -147,7 +157,7 @@ class Trainer:
                     "loss": float(torch.stack(state.losses).mean()),
                     "lr": self.rate(step - 1),
                 }
-                line["episodes_per_s"] = len(state.losses) * self.batch / (time.perf_counter() - clock)
+                line["episodes_per_s"] = (step - since) * self.batch / (time.perf_counter() - clock)
                 if not math.isfinite(line["loss"]):
                     raise InputError(f"the loss is {line['loss']} at step {step}; lower trainer.lr or set trainer.clip")
                 state.losses.clear()
@@ -156,7 +166,7 @@ class Trainer:
                     with fabric.autocast():
                         line["val"], line["val_ci95"] = mean_and_ci95(accuracies(learner, val, self.val_episodes))
                     state.validated(line["val"], self.patience)
-                state.seconds, clock = state.seconds + time.perf_counter() - clock, time.perf_counter()
+                state.seconds, clock, since = state.seconds + time.perf_counter() - clock, time.perf_counter(), step
                 line["seconds"] = round(state.seconds, 2)
                 state.record(line)
                 if log:
@@ -229,7 +239,7 @@ class _State:
                 state.setdefault(int(index), {})[slot] = value
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
-        kept = log.read_text(encoding="utf-8").splitlines()[:lines]
+        kept = log.read_text(encoding="utf-8").splitlines()[:lines] if log.is_file() else []
         self.metrics = [json.loads(line) for line in kept]
         write_atomically(log, "".join(f"{line}\n" for line in kept).encode())
 

@@ -137,6 +137,17 @@ def test_adapts_under_no_grad(task_chunk: int) -> None:
     assert not torch.allclose(moved, still, atol=1e-3)
 
 
+def test_batchnorm_outside_the_encoder_makes_it_transductive() -> None:
+    """A GNN's BatchNorm sees all queries of an adapted call, whatever the encoder's policy: the trait must say so."""
+    model = learner(heads="gnn", adapt="maml", batch_norm="support").eval()
+    episode, _ = episodes()
+    x = episode.x.clone()
+    x[:, episode.n_support + 1 :] += 1.0
+    moved = not torch.allclose(model(episode)[:, 0], model(episode.replace(x=x))[:, 0], atol=1e-4)
+    assert moved and model.transductive
+    assert not learner(heads="linear", adapt="maml", batch_norm="support").transductive
+
+
 def test_support_is_fitted_better_after_adaptation() -> None:
     net = learner(heads="linear").net
     episode, _ = episodes(batch=8)

@@ -129,6 +129,35 @@ def test_the_same_command_changes_nothing_and_another_configuration_is_refused(
     assert code == 2 and "another configuration" in err
 
 
+def test_a_finished_run_evaluates_what_is_asked_now(world: Path, call: Callable[..., tuple[int, str, str]]) -> None:
+    assert call("run", "my.yaml", "--out", "r")[0] == 0
+    (world / "data").rename(world / "moved")
+    code, _, err = call("run", "my.yaml", "evaluation.episodes=7", "data.root=moved", "--out", "r")
+    assert code == 0, err
+    assert json.loads(Path("r/results.json").read_text())["rows"][0]["episodes"] == 7
+
+
+def test_maml_and_a_part_that_learns_from_base_features(world: Path, call: Callable[..., tuple[int, str, str]]) -> None:
+    maml = ("learner.head=linear", "learner.adapt.name=maml", "trainer.steps=3", "trainer.batch=2")
+    code, _, err = call("run", "my.yaml", *maml, "--out", "m")
+    assert code == 0, err
+    row = json.loads(Path("m/results.json").read_text())["rows"][0]
+    assert (row["setting"], row["batch_norm"]) == ("transductive", "apart")
+    code, _, err = call("evaluate", "m", "learner.batch_norm=running")
+    assert code == 2 and "no BatchNorm averages" in err
+    assert call("evaluate", "m", "learner.batch_norm=support")[0] == 0
+    vae = ("learner.augment.name=prototype_vae", "learner.augment.base_steps=20")
+    code, _, err = call("run", "my.yaml", *vae, "--out", "v")
+    assert code == 0, err
+    before = load_checkpoint(Path("v/model.safetensors"))[0]
+    assert before["augment.0.ready"] == 1
+    Path("v/model.safetensors").unlink()  # as if killed while fitting
+    assert call("run", "my.yaml", *vae, "--out", "v")[0] == 0
+    assert all((v == before[k]).all() for k, v in load_checkpoint(Path("v/model.safetensors"))[0].items())
+    code, _, err = call("run", "my.yaml", *vae, "learner.batch_norm=support", "--out", "w")
+    assert code == 2 and "learner.batch_norm=running" in err
+
+
 def test_cross_domain_evaluation(trained: Path, tmp_path: Path, call: Callable[..., tuple[int, str, str]]) -> None:
     (tmp_path / "other").mkdir()
     write_split(tmp_path / "other" / "test.npz", 9)
@@ -206,7 +235,7 @@ def test_demo_makes_its_table_and_report(
     same = [r for r in rows if r["method"] == "ProtoNet" and r["shot"] == 1]
     assert len({tuple(r["accuracies"]) for r in same}) == 1, "the pool must not change what ignores it: same episodes"
     html = Path("d/report.html").read_text()
-    assert all(word in html for word in ("Semi-supervised", "Training", "unlabeled", "<img", "distractor"))
+    assert all(word in html for word in ("semi-supervised", "raining", "unlabeled", "<img", "distractor"))
     assert out.count("ProtoNet + soft k-means") >= 10
 
 
@@ -322,9 +351,14 @@ BAD: dict[str, tuple[Callable[[Path], list[str]], str]] = {
     "missing split": (edit(lambda w: (w / "data" / "val.npz").unlink()), "val.npz"),
     "truncated npz": (edit(truncate), "train.npz"),
     "pickle inside": (edit(pickled), "train.npz"),
+    "encoder for features": (edit(features(0.0)), "features already"),
+    "no test episodes": (bad_override("evaluation.episodes=0"), "must be 1 or more"),
     "NaN feature": (edit(features(float("nan"))), "NaN or infinity"),
     "infinite feature": (edit(features(float("inf"))), "NaN or infinity"),
-    "one class only": (edit(features(0.0, classes=1)), "has 1 classes, but way 3 needs 3"),
+    "one class only": (
+        edit(features(0.0, classes=1), "run", "my.yaml", "learner.encoder=null", "--out", "r"),
+        "has 1 classes, but way 3 needs 3",
+    ),
     "more ways than classes": (bad_override("train_episode.way=30"), "has 6 classes, but way 30 needs 30"),
     "shot larger than the class": (bad_override("episode.shot=20"), "has 12 images"),
     "pool larger than the class": (bad_override("episode.unlabeled=50"), "has 12 images"),

@@ -10,13 +10,14 @@ from cases import learner
 from test_train import patterns, pipeline
 from torch import Tensor
 
-from graphfsl.data import Episodes, Setting
+from graphfsl.data import Episodes, Setting, Transform
 from graphfsl.episode import Episode
 from graphfsl.errors import InputError
 from graphfsl.evaluate import accuracies, encode_once, evaluate, kind_of
 from graphfsl.learner import Head, Pipeline
 from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.methods.refine.soft_kmeans import SoftKmeans
+from graphfsl.run import find_published
 
 SETTING = Setting(way=4, shot=1, query=3, unlabeled=2)
 
@@ -48,6 +49,27 @@ def test_features_are_encoded_once_with_the_same_answer() -> None:
     assert encode_once(model, split, None, 10) == (model, split), "not worth it for a few images"
     model.set_batch_norm("joint")
     assert encode_once(model, split, None, 10**6)[0] is model
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_evaluation_leaves_every_part_in_its_mode(training: bool) -> None:
+    model = learner(heads="gnn").train(training)
+    evaluate(model, patterns("test", 2), way=3, query=2, episodes=100)
+    assert {m.training for m in model.modules()} == {training}
+
+
+def test_augmentation_is_a_function_of_the_episode() -> None:
+    loader = Episodes(patterns("train", 0), SETTING, transform=Transform(rotate=20, color=0.2))
+    together, alone = loader.batch([3, 4, 9])[0], loader.batch([9])[0]
+    assert torch.equal(together.x[2:], alone.x)
+    assert not torch.equal(alone.x, Episodes(patterns("train", 0), SETTING).batch([9])[0].x)
+
+
+def test_a_published_number_is_for_its_own_setting() -> None:
+    published = [{"way": 5, "shot": 1, "accuracy": 98.8}]
+    assert find_published(published, Setting(way=5, shot=1, query=3))["accuracy"] == 98.8
+    for other in ({"shot": 5}, {"unlabeled": 5}, {"dirichlet": 2.0}, {"labeled_fraction": 0.5}, {"groups": "within"}):
+        assert find_published(published, Setting(**{"way": 5, "shot": 1} | other)) == {}
 
 
 def test_kinds_are_told_apart() -> None:

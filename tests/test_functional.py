@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from graphfsl import functional
-from graphfsl.functional.distances import absolute_difference, cosine, squared_euclidean
+from graphfsl.functional.distances import cosine, squared_euclidean
 from graphfsl.functional.prototypes import hide_absent, present, prototypes
 from graphfsl.functional.soft_kmeans import soft_assign
 from graphfsl.functional.statistics import accuracy, mean_and_ci95
@@ -88,17 +88,6 @@ def test_cosine(lead: tuple[int, ...], dtype: torch.dtype, tolerance: float) -> 
 
     torch.testing.assert_close(cosine(a.to(dtype), b.to(dtype)).double(), pairs(a, b, one), rtol=0, atol=tolerance)
     assert not cosine(torch.zeros(1, 2, 3), torch.ones(1, 1, 3)).any(), "a zero vector is like nothing"
-
-
-@FLOATS
-@LEADS
-def test_absolute_difference(lead: tuple[int, ...], dtype: torch.dtype, tolerance: float) -> None:
-    x = normal(*lead, N, D)
-    got = absolute_difference(x.to(dtype)).double()
-    assert got.shape == (*lead, N, N, D)
-    for k in range(D):
-        expected = pairs(x[..., k : k + 1], x[..., k : k + 1], lambda p, q: abs(p[0] - q[0]))
-        torch.testing.assert_close(got[..., k], expected, rtol=0, atol=tolerance)
 
 
 @FLOATS

@@ -214,6 +214,14 @@ def test_vae_learns_the_spread_of_base_classes() -> None:
     assert (x - p - vae.generate(torch.cat([mu, p], -1))).square().mean() < (x - p).square().mean()
 
 
+def test_vae_adds_nothing_to_any_head_before_fit_base() -> None:
+    vae, head = PrototypeVAE(DIM, base_steps=5).double().eval(), gnn()
+    episode = features(query=1)
+    plain = head.score(episode)
+    kept = [*range(episode.n_support), *range(-episode.n_query - episode.n_unlabeled, 0)]
+    torch.testing.assert_close(head.score(vae(episode))[:, kept], plain, atol=1e-9, rtol=1e-9)
+
+
 # Graphs
 
 

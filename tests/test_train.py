@@ -16,7 +16,7 @@ import pytest
 import torch
 from cases import TinyEncoder
 
-from graphfsl.checkpoint import load_checkpoint
+from graphfsl.checkpoint import load_checkpoint, save_checkpoint
 from graphfsl.data import Episodes, Setting, Split, Transform
 from graphfsl.errors import InputError
 from graphfsl.learner import Pipeline
@@ -135,6 +135,18 @@ def test_sigkill_at_random_moments_costs_nothing_but_time(tmp_path: Path) -> Non
     assert lines[0] == lines[1]
 
 
+def test_a_checkpoint_before_the_first_line_of_metrics_resumes(tmp_path: Path) -> None:
+    options = {"checkpoint_every": 2, "log_every": 50, "val_every": 50, "steps": 50}
+    whole, _ = fit(tmp_path / "whole", **options)
+    fit(tmp_path / "part", steps=4, checkpoint_every=2, log_every=50, val_every=50)
+    (tmp_path / "part" / "metrics.jsonl").unlink()
+    (tmp_path / "part" / "best.safetensors").unlink()
+    tensors, facts = load_checkpoint(tmp_path / "part" / "last.safetensors")
+    save_checkpoint(tmp_path / "part" / "last.safetensors", tensors, facts | {"lines": 0, "best": -1.0})
+    again, _ = fit(tmp_path / "part", **options)
+    assert all(torch.equal(v, again.state_dict()[k]) for k, v in whole.state_dict().items())
+
+
 def test_rates() -> None:
     assert Trainer(lr=1.0, schedule="halve", halve_every=10).rate(25) == 0.25
     assert Trainer(lr=1.0, schedule="cosine", steps=100).rate(50) == pytest.approx(0.5)
@@ -145,6 +157,9 @@ def test_rates() -> None:
     ("options", "message"),
     [
         ({"steps": 0}, "trainer.steps must be above 0"),
+        ({"clip": 0.0}, "trainer.clip must be above 0"),
+        ({"warmup": -5}, "trainer.warmup must be 0 or more"),
+        ({"precision": "16-mixed"}, "unknown precision"),
         ({"optimizer": "adm"}, "did you mean 'adam'"),
         ({"schedule": "cosin"}, "did you mean 'cosine'"),
     ],

@@ -12,6 +12,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from graphfsl.data import Transform
+from graphfsl.data.transforms import DRAWS
 from graphfsl.errors import InputError
 
 ALL: dict[str, Any] = {"rotate": 20, "translate": 0.1, "scale": 0.2, "shear": 10, "flip": True, "color": 0.4}
@@ -29,9 +30,15 @@ def smooth(side: int = 33) -> Tensor:
     return torch.from_numpy((255 * np.clip(image, 0, 1)).astype(np.uint8))[None]
 
 
-def fixed(monkeypatch: pytest.MonkeyPatch, *u: float) -> None:
-    """Every image draws these numbers of [-1, 1]: turn, shear, two scales, two shifts, flip."""
-    monkeypatch.setattr(torch, "rand", lambda n, m, **_: ((torch.tensor(u) + 1) / 2)[:, None].expand(n, m).clone())
+def noise(x: Tensor, seed: int) -> Tensor:
+    """Uniforms for the augmentation of images x (…, C, H, W)."""
+    return torch.rand(*x.shape[:-3], DRAWS, generator=torch.Generator().manual_seed(seed))
+
+
+def fixed(x: Tensor, *u: float) -> Tensor:
+    """The same draws for every image, from numbers of [-1, 1]: turn, shear, two scales, two shifts, flip."""
+    draws = torch.tensor([*u, *[0.0] * (DRAWS - len(u))], dtype=torch.float32)
+    return ((draws + 1) / 2).expand(*x.shape[:-3], DRAWS)
 
 
 @pytest.mark.parametrize(
@@ -41,12 +48,12 @@ def test_bytes_become_shares_of_the_full_range(shape: tuple[int, ...]) -> None:
     x = images(*shape)
     out = Transform()(x)
     assert out.shape == x.shape and out.dtype == torch.float32 and torch.equal(out, x.float() / 255)
-    assert not len(x.flatten()) or Transform(**ALL)(x, 3).shape == x.shape
+    assert not len(x.flatten()) or Transform(**ALL)(x, noise(x, 3)).shape == x.shape
 
 
 def test_features_pass_through() -> None:
     x = torch.randn(2, 5, 7)
-    assert Transform([0.5], [0.5], **ALL)(x, 1) is x
+    assert Transform([0.5], [0.5], **ALL)(x, noise(x, 1)) is x
 
 
 def test_normalisation() -> None:
@@ -63,8 +70,8 @@ def test_normalisation() -> None:
 def test_plain_keeps_the_normalisation_only() -> None:
     x = images(4, 3, 8, 8)
     full = Transform([0.5] * 3, [0.2] * 3, **ALL)
-    assert torch.equal(full.plain()(x, 7), Transform([0.5] * 3, [0.2] * 3)(x))
-    assert not torch.equal(full(x, 7), full.plain()(x, 7))
+    assert torch.equal(full.plain()(x, noise(x, 7)), Transform([0.5] * 3, [0.2] * 3)(x))
+    assert not torch.equal(full(x, noise(x, 7)), full.plain()(x, noise(x, 7)))
 
 
 @pytest.mark.parametrize("option", [*ALL, None])
@@ -72,49 +79,49 @@ def test_a_key_fixes_the_augmentation(option: str | None) -> None:
     x = images(2, 6, 3, 12, 12)
     transform = Transform(**(ALL if option is None else {option: ALL[option]}))
     torch.manual_seed(0)
-    first = transform(x, 5)
+    first = transform(x, noise(x, 5))
     state = torch.random.get_rng_state()
     torch.manual_seed(1)
-    assert torch.equal(transform(x, 5), first) and not torch.equal(transform(x, 6), first)
+    assert torch.equal(transform(x, noise(x, 5)), first) and not torch.equal(transform(x, noise(x, 6)), first)
     torch.manual_seed(0)
     assert torch.equal(torch.random.get_rng_state(), state), "the global generator must not move"
-    assert torch.equal(Transform(**(ALL if option is None else {option: ALL[option]}))(x, 5), first)
+    assert torch.equal(Transform(**(ALL if option is None else {option: ALL[option]}))(x, noise(x, 5)), first)
 
 
 @pytest.mark.parametrize("option", [*ALL, None])
 def test_each_image_is_changed_by_itself(option: str | None) -> None:
     transform = Transform(**(ALL if option is None else {option: ALL[option]}))
     x = images(1, 3, 9, 9).expand(12, -1, -1, -1).clone()
-    out = transform(x, 2)
+    out = transform(x, noise(x, 2))
     kinds = len(torch.unique(out.flatten(1), dim=0))
     assert kinds == 2 if option == "flip" else kinds == 12
     other = x.clone()
     other[4] = 255 - other[4]
-    changed = (transform(other, 2) != out).flatten(1).any(1)
+    changed = (transform(other, noise(other, 2)) != out).flatten(1).any(1)
     assert changed.tolist() == [k == 4 for k in range(12)]
-    assert torch.equal(transform(x.view(3, 4, 3, 9, 9), 2).flatten(0, 1), out)
+    assert torch.equal(transform(x.view(3, 4, 3, 9, 9), noise(x.view(3, 4, 3, 9, 9), 2)).flatten(0, 1), out)
 
 
 def test_flip_mirrors_half_of_the_images_left_to_right() -> None:
     x = images(400, 3, 7, 8)
-    out, same = Transform(flip=True)(x, 1), x.float() / 255
+    out, same = Transform(flip=True)(x, noise(x, 1)), x.float() / 255
     near = [torch.isclose(out, image, atol=1e-5).flatten(1).all(1) for image in (same, same.flip(-1))]
     assert (near[0] ^ near[1]).all() and 150 < int(near[1].sum()) < 250
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_no_angle_is_no_change(channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_angle_is_no_change(channels: int) -> None:
     x = images(2, channels, 9, 9)
-    fixed(monkeypatch, 0, 0, 0, 0, 0, 0, 1)  # above 0 there is no flip
-    torch.testing.assert_close(Transform(**ALL | {"color": 0.0})(x), x.float() / 255, rtol=0, atol=1e-5)
+    u = fixed(x, 0, 0, 0, 0, 0, 0, 1)  # above 0 there is no flip
+    torch.testing.assert_close(Transform(**ALL | {"color": 0.0})(x, u), x.float() / 255, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("quarter", [1, -1, 2])
-def test_quarter_turns(quarter: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_quarter_turns(quarter: int) -> None:
     x = images(2, 3, 9, 9)
-    fixed(monkeypatch, quarter / 2, 0, 0, 0, 0, 0, 0)
+    u = fixed(x, quarter / 2)
     expected = torch.rot90(x.float() / 255, quarter, (2, 3))
-    torch.testing.assert_close(Transform(rotate=180)(x), expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(Transform(rotate=180)(x, u), expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -127,10 +134,10 @@ def test_quarter_turns(quarter: int, monkeypatch: pytest.MonkeyPatch) -> None:
         (-0.7, 0.5, 0.3, -0.4, 0.2, 0.9),
     ],
 )
-def test_affine_is_scipys(u: tuple[float, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_affine_is_scipys(u: tuple[float, ...]) -> None:
     side, x = 33, smooth()
-    fixed(monkeypatch, *u, -1)
-    got = Transform(rotate=20, translate=0.1, scale=0.2, shear=10)(x[None])[0, 0].double().numpy()
+    draws = fixed(x[None], *u, -1)
+    got = Transform(rotate=20, translate=0.1, scale=0.2, shear=10)(x[None], draws)[0, 0].double().numpy()
     # From an output pixel to the input's, about the middle, in pixels and as (x, y).
     turn, shear = math.radians(20 * u[0]), math.tan(math.radians(10 * u[1]))
     rotation = np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
@@ -146,24 +153,25 @@ def test_affine_is_scipys(u: tuple[float, ...], monkeypatch: pytest.MonkeyPatch)
 
 def test_augmentation_stays_within_its_bounds() -> None:
     x = smooth()[None].expand(300, -1, -1, -1)
-    centre = np.array([ndimage.center_of_mass(image[0].numpy()) for image in Transform(translate=0.1)(x, 3)])
+    centre = np.array([ndimage.center_of_mass(image[0].numpy()) for image in Transform(translate=0.1)(x, noise(x, 3))])
     shift = (centre - ndimage.center_of_mass(x[0, 0].numpy())) / 33
     assert np.abs(shift).max() < 0.105 and np.abs(shift).max(0).min() > 0.09 and np.abs(shift.mean(0)).max() < 0.01
-    mass = Transform(scale=0.2)(x, 3).sum((1, 2, 3)) / (x[0].sum() / 255)
+    mass = Transform(scale=0.2)(x, noise(x, 3)).sum((1, 2, 3)) / (x[0].sum() / 255)
     assert 0.6 < mass.min() < 0.75 and 1.3 < mass.max() < 1.46
 
 
 def test_borders_are_black_for_drawings_and_mirrored_for_photographs() -> None:
     for channels, least in ((1, 0.0), (3, 1.0)):
-        out = Transform(translate=0.3)(torch.full((50, channels, 9, 9), 255, dtype=torch.uint8), 1)
+        x = torch.full((50, channels, 9, 9), 255, dtype=torch.uint8)
+        out = Transform(translate=0.3)(x, noise(x, 1))
         assert abs(float(out.min()) - least) < 1e-5
 
 
 def test_color_is_brightness_contrast_and_saturation() -> None:
     x = images(40, 3, 6, 6)
-    out = Transform(color=0.4)(x, 9).double()
+    out = Transform(color=0.4)(x, noise(x, 9)).double()
     assert out.min() >= 0 and out.max() <= 1
-    f = 0.6 + 0.8 * torch.rand(3, 40, 1, 1, 1, generator=torch.Generator().manual_seed(9)).double()
+    f = 0.6 + 0.8 * noise(x, 9).T[7:, :, None, None, None].double()
     bright = x.double() / 255 * f[0]
     middle = bright.mean((1, 2, 3), keepdim=True)
     contrast = middle + f[1] * (bright - middle)

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from graphfsl.data.dataset import Split
-from graphfsl.data.sampler import Draw, Sampler, Setting, keys_of
-from graphfsl.data.transforms import Transform
+from graphfsl.data.sampler import AUGMENT, Draw, Sampler, Setting, keys_of, uniform
+from graphfsl.data.transforms import DRAWS, Transform
 from graphfsl.episode import Episode, Target
 
 
@@ -39,17 +40,18 @@ class Episodes:
         """The episodes with the numbers i, as one batch of B = len(i) tasks."""
         i = np.asarray(i)
         draw = self.sampler.draw(i)
-        # Augmentation is keyed by the first episode of the batch: a resumed run repeats it exactly.
-        key = int(keys_of(f"{self.split.name}/augment", self.seed, i[:1])[0] >> np.uint64(1))
-        return self.assemble(draw, key)
+        if not self.transform.augments:
+            return self.assemble(draw)
+        keys = keys_of(self.split.name, self.seed, i)
+        return self.assemble(draw, torch.from_numpy(uniform(keys, AUGMENT, draw.ids.shape[1], DRAWS)))
 
-    def assemble(self, draw: Draw, key: int = 0) -> tuple[Episode, Target]:
-        """The batch that a draw describes (also one that was read from a file)."""
+    def assemble(self, draw: Draw, u: Tensor | None = None) -> tuple[Episode, Target]:
+        """The batch that a draw describes (also one that was read from a file), augmented by u (B, n, DRAWS)."""
         padded = self.setting.max_shot is not None
         ids, label = torch.from_numpy(draw.ids), torch.from_numpy(draw.label)
         home = self.split.x.device
         x = self.split.gather(ids.clamp_min(0).to(home)).to(self.device, non_blocking=True)
-        x = self.transform(x, key)
+        x = self.transform(x, None if u is None else u.to(self.device, torch.float32))
         mask = (ids >= 0).to(self.device) if padded else None
         if mask is not None:
             x = x * mask.view(*mask.shape, *(1,) * (x.ndim - 2))

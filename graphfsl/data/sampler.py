@@ -14,7 +14,7 @@ from graphfsl.errors import InputError
 
 UINT = np.uint64
 # Streams of random numbers of one episode; appended to, never renumbered, or old episodes change.
-CLASSES, IMAGES, POOL, QUERY_ORDER, POOL_ORDER, SHOTS, IMBALANCE, GROUPS, LABEL_SPLIT = range(9)
+CLASSES, IMAGES, POOL, QUERY_ORDER, POOL_ORDER, SHOTS, IMBALANCE, GROUPS, LABEL_SPLIT, AUGMENT = range(10)
 
 
 @dataclass(frozen=True)

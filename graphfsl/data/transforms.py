@@ -11,6 +11,8 @@ from torch.nn import functional as F
 
 from graphfsl.errors import InputError
 
+DRAWS = 10  # uniforms that an image's augmentation takes: turn, shear, two scales, two shifts, flip, three colours
+
 
 class Transform:
     """Bytes (…, C, H, W) -> normalised floats; features pass through.
@@ -49,18 +51,24 @@ class Transform:
         """The same normalisation without augmentation."""
         return Transform(self.mean, self.std)
 
-    def __call__(self, x: Tensor, key: int = 0) -> Tensor:
-        """x (…, C, H, W) bytes or (…, d) features; `key` seeds the augmentation."""
+    @property
+    def augments(self) -> bool:
+        return any((self.rotate, self.translate, self.scale, self.shear, self.flip, self.color))
+
+    def __call__(self, x: Tensor, u: Tensor | None = None) -> Tensor:
+        """x (…, C, H, W) bytes or (…, d) features; u (…, DRAWS) uniforms in [0, 1] decide each image's augmentation,
+        None leaves it out."""
         if x.dtype != torch.uint8:
             return x
         x = x.float() / 255
         lead = x.shape[:-3]
         x = x.reshape(math.prod(lead), *x.shape[-3:])
-        generator = torch.Generator(x.device).manual_seed(key)
-        if self.rotate or self.translate or self.scale or self.shear or self.flip:
-            x = self._affine(x, generator)
-        if self.color:
-            x = self._colors(x, generator)
+        if u is not None and self.augments:
+            u = (2 * u.reshape(len(x), DRAWS) - 1).T
+            if self.rotate or self.translate or self.scale or self.shear or self.flip:
+                x = self._affine(x, u[:7])
+            if self.color:
+                x = self._colors(x, u[7:])
         if self.mean is not None and self.std is not None:
             mean, std = x.new_tensor(self.mean), x.new_tensor(self.std)
             if len(mean) != x.shape[1]:
@@ -68,21 +76,19 @@ class Transform:
             x = (x - mean[:, None, None]) / std[:, None, None]
         return x.view(*lead, *x.shape[1:])
 
-    def _affine(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        m = len(x)
-        u = torch.rand(7, m, generator=generator, device=x.device) * 2 - 1
+    def _affine(self, x: Tensor, u: Tensor) -> Tensor:
         turn, shear = u[0] * math.radians(self.rotate), torch.tan(u[1] * math.radians(self.shear))
         sx, sy = 1 / (1 + self.scale * u[2]), 1 / (1 + self.scale * u[3])
         if self.flip:
             sx = sx * torch.where(u[6] > 0, 1.0, -1.0)
         cos, sin = turn.cos(), turn.sin()
         rows = (cos * sx, (shear * cos - sin) * sy, 2 * self.translate * u[4], sin * sx, (shear * sin + cos) * sy)
-        theta = torch.stack([*rows, 2 * self.translate * u[5]], -1).view(m, 2, 3)
+        theta = torch.stack([*rows, 2 * self.translate * u[5]], -1).view(len(x), 2, 3)
         grid = F.affine_grid(theta, list(x.shape), align_corners=False)
         return F.grid_sample(x, grid, padding_mode="zeros" if x.shape[1] == 1 else "reflection", align_corners=False)
 
-    def _colors(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        f = 1 + self.color * (torch.rand(3, len(x), 1, 1, 1, generator=generator, device=x.device) * 2 - 1)
+    def _colors(self, x: Tensor, u: Tensor) -> Tensor:
+        f = 1 + self.color * u[:, :, None, None, None]
         x = x * f[0]
         x = x.mean((1, 2, 3), keepdim=True).lerp(x, f[1])
         return x.mean(1, keepdim=True).lerp(x, f[2]).clamp(0, 1)

@@ -18,8 +18,3 @@ def squared_euclidean(a: Tensor, b: Tensor) -> Tensor:
 def cosine(a: Tensor, b: Tensor) -> Tensor:
     """cos(a_i, b_j). (…, n, d), (…, m, d) -> (…, n, m)."""
     return F.normalize(a, dim=-1) @ F.normalize(b, dim=-1).mT
-
-
-def absolute_difference(x: Tensor) -> Tensor:
-    """|x_i - x_j| for all pairs. (…, n, d) -> (…, n, n, d)."""
-    return (x.unsqueeze(-2) - x.unsqueeze(-3)).abs()

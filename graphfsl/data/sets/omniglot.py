@@ -23,8 +23,9 @@ def load(split: str, root: str, protocol: str = "vinyals", rotations: bool | Non
 
     root: the folder (or the one above `omniglot-py`) with torchvision's layout: `images_background` and
         `images_evaluation` as folders or as zips. It may be read-only.
-    protocol: "vinyals", 1028 / 172 / 423 characters (train, val, test); or "background", which trains on 964 of the
-        30 background alphabets less five for validation and tests on the 659 characters of the evaluation set.
+    protocol: "vinyals", 1028 / 172 / 423 characters (train, val, test); or "background", which trains on 25 of the 30
+        background alphabets (792 characters), validates on the other five (172) and tests on the 659 characters of
+        the evaluation set.
     rotations: turns by 90, 180 and 270 degrees as classes of their own, in every split (METHODS 0.3); by default
         with "vinyals" only.
     """

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from graphfsl.episode import Episode
 from graphfsl.errors import InputError
@@ -48,6 +47,7 @@ class PrototypeVAE(Augment):
         self.samples, self.latent, self.weight, self.base_steps = samples, latent, weight, base_steps
         self.infer = nn.Sequential(nn.Linear(2 * dim, hidden), nn.LeakyReLU(0.2), nn.Linear(hidden, 2 * latent))
         self.generate = nn.Sequential(nn.Linear(latent + dim, hidden), nn.LeakyReLU(0.2), nn.Linear(hidden, dim))
+        self.wants_base = base_steps > 0
         self.noise: Tensor
         self.ready: Tensor
         self.register_buffer("noise", torch.randn(samples, latent))
@@ -76,7 +76,8 @@ class PrototypeVAE(Augment):
     def fit_base(self, features: Tensor, labels: Tensor) -> None:
         if not self.base_steps:
             return
-        means = prototypes(features[None], F.one_hot(labels)[None].to(features.dtype))[0]
+        count = torch.bincount(labels).clamp_min(1).to(features.dtype)
+        means = features.new_zeros(len(count), features.shape[1]).index_add_(0, labels, features) / count[:, None]
         with torch.enable_grad():
             optimizer = torch.optim.Adam([*self.infer.parameters(), *self.generate.parameters()], 1e-3)
             for _ in range(self.base_steps):
@@ -99,5 +100,5 @@ class PrototypeVAE(Augment):
         there = present(episode.w).unsqueeze(-1)  # (B, C, 1)
         w = torch.eye(c, device=x.device, dtype=x.dtype).unsqueeze(1) * (self.weight * self.ready)
         w = (w * there.unsqueeze(-1)).expand(b, c, self.samples, c)
-        mask = there.expand(b, c, self.samples)
+        mask = (there & (self.ready > 0)).expand(b, c, self.samples)
         return episode.add_support(x.flatten(1, 2), w.flatten(1, 2), mask.flatten(1, 2))

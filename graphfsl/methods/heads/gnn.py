@@ -75,7 +75,7 @@ class EdgeWeight(nn.Module):
             psi = F.leaky_relu(norm(linear(psi), real))
         psi = self.last(psi)
         if mask is not None:
-            psi = psi.masked_fill(~mask[j, None], -1e8)
+            psi = psi.masked_fill(~mask[j, None], torch.finfo(psi.dtype).min)
         return softmax(psi, i, num_nodes=len(x))
 
 
