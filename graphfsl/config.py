@@ -180,20 +180,32 @@ def evaluation(config: Mapping[str, Any]) -> Evaluation:
 
 def data_options(section: Mapping[str, Any]) -> dict[str, Any]:
     """The options for `data.load`; the rest of the section is about normalisation and augmentation."""
-    options = {k: v for k, v in section.items() if k not in ("name", "mean", "std", "augment")}
+    options = {k: v for k, v in section.items() if k not in ("name", "base", "mean", "std", "augment")}
     if "name" not in section:
         raise InputError(f"data needs a name, one of {', '.join(data.names())}")
     known = signature(data.loader(section["name"]))
     known.pop("split", None)
     needs = dict(known) | {k: (v, False) for k, (v, _) in known.items() if k == "root"}
-    check_options(needs | {k: (Any, False) for k in ("mean", "std", "augment")}, options, "data")
+    check_options(needs | {k: (Any, False) for k in ("base", "mean", "std", "augment")}, options, "data")
     transform(section)
+    base_split(section)
     return options
 
 
 def load_split(section: Mapping[str, Any], split: str) -> data.Split:
-    """One split of the configured data set."""
-    return data.load(section["name"], split, **data_options(section))
+    """One split of the configured data set; "trainval" is train and val together."""
+    options = data_options(section)
+    if split == "trainval":
+        return data.join(*(data.load(section["name"], s, **options) for s in ("train", "val")))
+    return data.load(section["name"], split, **options)
+
+
+def base_split(section: Mapping[str, Any]) -> str:
+    """The split that is trained on: "train", or "trainval" for a last training that nothing is selected in."""
+    base: str = section.get("base", "train")
+    if base not in ("train", "trainval"):
+        raise unknown("data.base", base, ("train", "trainval"))
+    return base
 
 
 def transform(section: Mapping[str, Any]) -> Transform:

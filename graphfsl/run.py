@@ -64,7 +64,7 @@ def prepare(config: dict[str, Any], path: Path) -> tuple[Run, Split]:
 
     A directory that holds another configuration is refused.
     """
-    base = conf.load_split(config["data"], "train")
+    base = conf.load_split(config["data"], conf.base_split(config["data"]))
     if base.x.ndim == 4 and config["data"].get("mean") is None:
         config = {**config, "data": {**config["data"], **statistics(base)}}
     training = conf.setting(config, config.get("train_episode"), "train_episode")
@@ -91,7 +91,9 @@ def _check_feasible(run: Run, base: Split, training: Setting) -> None:
     checks = [(conf.load_split(config["data"], options.split), s) for s in settings]
     if trains:
         run.trainer.fabric()
-        checks += [(base, training), (conf.load_split(config["data"], "val"), conf.setting(config))]
+        checks.append((base, training))
+        if conf.base_split(config["data"]) == "train":
+            checks.append((conf.load_split(config["data"], "val"), conf.setting(config)))
     for split, setting in checks:
         if split.shape != run.shape:
             raise InputError(f"{base.name} holds samples of shape {run.shape}, but {split.name} {split.shape}")
@@ -132,8 +134,10 @@ def train(run: Run, base: Split, log: Log | None = None) -> Run:
         device = trainer.fabric().device
         training = conf.setting(config, config.get("train_episode"), "train_episode")
         episodes = Episodes(base, training, seed, run.transform, device)
-        validation = conf.load_split(config["data"], "val")
-        val = Episodes(validation, conf.setting(config), seed, run.transform.plain(), device)
+        val = None
+        if conf.base_split(config["data"]) == "train":
+            validation = conf.load_split(config["data"], "val")
+            val = Episodes(validation, conf.setting(config), seed, run.transform.plain(), device)
         metrics = trainer.fit(run.learner, episodes, val, run.path, seed, log)
         best = max((m for m in metrics if "val" in m), key=lambda m: m["val"], default=None)
         run.steps = best["step"] if best else trainer.steps

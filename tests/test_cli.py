@@ -137,6 +137,17 @@ def test_a_finished_run_evaluates_what_is_asked_now(world: Path, call: Callable[
     assert json.loads(Path("r/results.json").read_text())["rows"][0]["episodes"] == 7
 
 
+def test_training_on_train_and_val_selects_nothing(world: Path, call: Callable[..., tuple[int, str, str]]) -> None:
+    code, out, err = call("run", "my.yaml", "data.base=trainval", "--out", "r")
+    assert code == 0, err
+    assert "144 samples of 12 base classes" in out
+    assert not Path("r/best.safetensors").exists()
+    last, model = (load_checkpoint(Path("r") / f"{n}.safetensors")[0] for n in ("last", "model"))
+    assert all((v == last[f"model/{k}"]).all() for k, v in model.items())
+    code, _, err = call("run", "my.yaml", "data.base=trainvall", "--out", "q")
+    assert code == 2 and "did you mean 'trainval'" in err
+
+
 def test_maml_and_a_part_that_learns_from_base_features(world: Path, call: Callable[..., tuple[int, str, str]]) -> None:
     maml = ("learner.head=linear", "learner.adapt.name=maml", "trainer.steps=3", "trainer.batch=2")
     code, _, err = call("run", "my.yaml", *maml, "--out", "m")

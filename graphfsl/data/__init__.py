@@ -8,14 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from graphfsl.data.dataset import Split
+from graphfsl.data.dataset import Split, join
 from graphfsl.data.episodes import Episodes
 from graphfsl.data.from_torch import from_dataset
 from graphfsl.data.sampler import Sampler, Setting
 from graphfsl.data.transforms import Transform
 from graphfsl.errors import InputError, unknown
 
-__all__ = ["Episodes", "Sampler", "Setting", "Split", "Transform", "from_dataset", "load", "loader", "names"]
+__all__ = ["Episodes", "Sampler", "Setting", "Split", "Transform", "from_dataset", "join", "load", "loader", "names"]
 
 
 def names() -> list[str]:

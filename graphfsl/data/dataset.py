@@ -79,6 +79,14 @@ class Split:
         return Split(self.x[keep], y[keep], tuple(self.classes[c] for c in classes), name, groups)
 
 
+def join(a: Split, b: Split) -> Split:
+    """The classes of both splits of a data set as one split, named <data set>/<a>+<b>."""
+    y = torch.where(b.y >= 0, b.y + len(a.classes), b.y)
+    groups = None if a.groups is None or b.groups is None else a.groups + b.groups
+    name = f"{a.name}+{b.name.rpartition('/')[2]}"
+    return Split(torch.cat([a.x, b.x]), torch.cat([a.y, y]), a.classes + b.classes, name, groups)
+
+
 def readable(path: Path, what: str) -> Path:
     """`path`, or one clear line where it does not exist."""
     if not path.exists():
