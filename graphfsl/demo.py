@@ -28,7 +28,7 @@ def demo(out: Path, console: Console, overrides: Sequence[str] = ()) -> None:
     """Train, evaluate every combination on the same episodes, print the table, write report.html into `out`."""
     start = time.perf_counter()
     config = conf.read("demo.yaml", overrides)
-    run, base = runs.prepare(config, out)
+    run, base = runs.prepare(config, out / f"protonet-{conf.digest(config)}")
     test = conf.load_split(config["data"], conf.evaluation(config).split)
     scripts = ", ".join(sorted(set(test.groups or ())))
     console.print(f"{out}: {runs.cost(run, base)}; tested on {len(test.classes)} letters of {scripts}")
@@ -36,7 +36,7 @@ def demo(out: Path, console: Console, overrides: Sequence[str] = ()) -> None:
     rows = measure(run, test)
     show(rows, console)
     runs.results(run, rows, time.perf_counter() - start)
-    history = runs.history(out)
+    history = runs.history(run.path)
     notes = [
         "Meta-trained on letters of some scripts, tested on letters of a script that it never saw.",
         f"Made by `graphfsl demo` in {time.perf_counter() - start:.0f} s on {torch.get_num_threads()} CPU threads.",

@@ -239,7 +239,7 @@ def test_demo_makes_its_table_and_report(
     short = ("trainer.steps=12", "trainer.val_every=6", "trainer.val_episodes=10", "evaluation.episodes=12")
     code, out, err = call("demo", *short, "--out", "d")
     assert code == 0, err
-    rows = json.loads(Path("d/results.json").read_text())["rows"]
+    rows = json.loads(next(Path("d").glob("protonet-*/results.json")).read_text())["rows"]
     pools = {(r["shot"], r["unlabeled"], r["distractors"]) for r in rows if r["method"] == "ProtoNet + soft k-means"}
     assert pools == {(k, u, d) for k in (1, 5) for u, d in ((0, 0), (5, 0), (5, 5), (10, 0), (10, 5))}
     assert {"raw pixels", "untrained encoder"} <= {r["method"] for r in rows}
