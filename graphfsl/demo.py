@@ -31,7 +31,7 @@ def demo(out: Path, console: Console, overrides: Sequence[str] = ()) -> None:
     run, base = runs.prepare(config, out / f"protonet-{conf.digest(config)}")
     test = conf.load_split(config["data"], conf.evaluation(config).split)
     scripts = ", ".join(sorted(set(test.groups or ())))
-    console.print(f"{out}: {runs.cost(run, base)}; tested on {len(test.classes)} letters of {scripts}")
+    console.print(f"{run.path}: {runs.cost(run, base)}; tested on {len(test.classes)} letters of {scripts}")
     run = progress.train(run, base, console)
     rows = measure(run, test)
     show(rows, console)
