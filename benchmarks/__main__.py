@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from graphfsl.data import Episodes, Setting, Split, Transform
-from graphfsl.evaluate import accuracies
+from graphfsl.evaluation import accuracies
 from graphfsl.learner import Pipeline
 from graphfsl.memory import reuse_freed_memory
 from graphfsl.methods.heads.protonet import ProtoNet

@@ -20,7 +20,7 @@ _HOME = {
     "Trainer": "train",
     "Transform": "data",
     "build": "config",
-    "evaluate": "evaluate",
+    "evaluate": "evaluation",
     "get": "registry",
     "load": "predict",
     "load_data": "data",

@@ -16,7 +16,7 @@ from graphfsl import config as conf
 from graphfsl import progress, registry
 from graphfsl import run as runs
 from graphfsl.data import Episodes, Setting, Split
-from graphfsl.evaluate import encode_split, evaluate
+from graphfsl.evaluation import encode_split, evaluate
 from graphfsl.graph import draw, similarity, to_networkx
 from graphfsl.learner import Pipeline
 from graphfsl.report import write_report

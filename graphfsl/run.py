@@ -24,7 +24,7 @@ from graphfsl.checkpoint import load_checkpoint, load_weights, read_json, save_c
 from graphfsl.data import Episodes, Sampler, Setting, Split, Transform
 from graphfsl.data.sampler import keys_of
 from graphfsl.errors import InputError
-from graphfsl.evaluate import Result, check_protocol, encode_once, encode_split, evaluate, nodes
+from graphfsl.evaluation import Result, check_protocol, encode_once, encode_split, evaluate, nodes
 from graphfsl.learner import Learner, Pipeline
 from graphfsl.memory import reuse_freed_memory
 from graphfsl.train import Log, Trainer

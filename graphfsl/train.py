@@ -18,7 +18,7 @@ from graphfsl.checkpoint import load_checkpoint, load_weights, save_checkpoint, 
 from graphfsl.data.episodes import Episodes
 from graphfsl.data.sampler import keys_of
 from graphfsl.errors import InputError, unknown
-from graphfsl.evaluate import accuracies
+from graphfsl.evaluation import accuracies
 from graphfsl.functional.statistics import mean_and_ci95
 from graphfsl.learner import Learner
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from graphfsl.data import Episodes, Setting, Transform
 from graphfsl.episode import Episode
 from graphfsl.errors import InputError
-from graphfsl.evaluate import accuracies, encode_once, evaluate, kind_of
+from graphfsl.evaluation import accuracies, encode_once, evaluate, kind_of
 from graphfsl.learner import Head, Pipeline
 from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.methods.refine.soft_kmeans import SoftKmeans
