@@ -65,10 +65,10 @@ def accuracies(learner: Learner, episodes: Episodes, count: int, block: int | No
     learner.eval()
     out = []
     try:
-        for first in range(0, count, size := block or block_size(learner, episodes)):
+        size = block or block_size(learner, episodes)
+        for i, (episode, target) in enumerate(episodes.batches(count, size)):
             if learner.stochastic:
-                torch.manual_seed(first)
-            episode, target = episodes.batch(range(first, min(first + size, count)))
+                torch.manual_seed(i)
             out.append(accuracy(learner(episode), target.query))
     finally:
         learner.train(was_training)

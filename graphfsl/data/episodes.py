@@ -13,6 +13,8 @@ from graphfsl.data.sampler import AUGMENT, Draw, Sampler, Setting, keys_of, unif
 from graphfsl.data.transforms import DRAWS, Transform
 from graphfsl.episode import Episode, Target
 
+DRAW_AHEAD = 256  # episodes drawn at once: the cost of a draw is mostly per call
+
 
 class Episodes:
     """The endless, numbered episodes of one split in one setting.
@@ -65,5 +67,11 @@ class Episodes:
 
     def batches(self, episodes: int, batch: int, start: int = 0) -> Iterator[tuple[Episode, Target]]:
         """Episodes start .. start + episodes - 1, `batch` at a time."""
-        for first in range(start, start + episodes, batch):
-            yield self.batch(np.arange(first, min(first + batch, start + episodes)))
+        stop, ahead = start + episodes, max(batch, DRAW_AHEAD // batch * batch)
+        for first in range(start, stop, ahead):
+            numbers = np.arange(first, min(first + ahead, stop))
+            if self.transform.augments:
+                yield from (self.batch(numbers[k : k + batch]) for k in range(0, len(numbers), batch))
+                continue
+            draw = self.sampler.draw(numbers)
+            yield from (self.assemble(draw.part(k, k + batch)) for k in range(0, len(numbers), batch))

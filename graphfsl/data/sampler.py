@@ -74,6 +74,11 @@ class Draw:
     n_support: int
     n_query: int
 
+    def part(self, start: int, stop: int) -> Draw:
+        """Episodes start .. stop - 1 of this draw."""
+        rows = slice(start, stop)
+        return Draw(self.ids[rows], self.label[rows], self.classes[rows], self.n_support, self.n_query)
+
 
 def _mix(z: np.ndarray) -> np.ndarray:
     """The finaliser of SplitMix64: a bijection of 64-bit words that passes the usual tests of randomness."""
