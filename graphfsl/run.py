@@ -278,11 +278,13 @@ def commit() -> str | None:
 
 
 def results(run: Run, rows: list[dict[str, Any]], seconds: float) -> None:
-    """results.json: rows, configuration, wall time and where it ran."""
+    """results.json: rows, configuration, wall time (of this command, and of all training) and where it ran."""
+    trained = history(run.path)
     value = {
         "rows": rows,
         "config": run.config,
         "seconds": round(seconds, 1),
+        "training_seconds": trained[-1]["seconds"] if trained else 0.0,
         "when": time.strftime("%Y-%m-%d %H:%M:%S"),
         "python": platform.python_version(),
         "torch": torch.__version__,
