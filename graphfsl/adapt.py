@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from graphfsl.batchnorm import BatchNorm, adapting
 from graphfsl.episode import Episode, Target
 from graphfsl.errors import InputError
-from graphfsl.learner import Learner
+from graphfsl.learner import COMBINED, Learner
 
 
 class Rule(Protocol):
@@ -98,16 +98,7 @@ class Adapt(Learner):
         self.adapted = [f"net.{n}" for n in names if any(fnmatch.fnmatch(n, p) for p in patterns)]
         if not self.adapted:
             raise InputError(f"no parameter matches {', '.join(patterns)!r}; the net has {', '.join(names) or 'none'}")
-        for trait in (
-            "uses_unlabeled",
-            "needs_balance",
-            "needs_nonnegative",
-            "stochastic",
-            "order_sensitive",
-            "per_query",
-        ):
-            setattr(self, trait, getattr(net, trait))
-        for trait in ("way", "max_queries_per_class", "wants_base"):
+        for trait in (*COMBINED, "per_query", "way", "max_queries_per_class"):
             setattr(self, trait, getattr(net, trait))
 
     @property

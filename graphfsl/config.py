@@ -266,6 +266,8 @@ def build(section: Mapping[str, Any], shape: Sequence[int], way: int, device: st
             learner = make(registry.get("adapt", name), options, "learner.adapt", net=learner)
             if section.get("batch_norm") is not None:
                 learner.set_batch_norm(section["batch_norm"])  # type: ignore[operator]
+        elif not learner.reads_support:
+            raise InputError("this head does not read the support; set learner.adapt, such as learner.adapt=maml")
     return learner
 
 

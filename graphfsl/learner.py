@@ -42,6 +42,10 @@ class Part(nn.Module):
         """Learn from base-class features (N, d) and labels (N,), once; results are kept in buffers."""
 
 
+# What holds for a learner as soon as it holds for one of its parts.
+COMBINED = ("uses_unlabeled", "needs_balance", "needs_nonnegative", "stochastic", "order_sensitive", "wants_base")
+
+
 class Learner(Part):
     """Scores the nodes of an episode; the subclass writes `score`, and `criterion` if its paper has its own loss."""
 
@@ -136,14 +140,7 @@ class Pipeline(Learner):
         self.per_query = any(p.per_query for p in parts) if per_query is None else per_query
         self.set_batch_norm(batch_norm)
         self.reads_support = head.reads_support
-        for trait in (
-            "uses_unlabeled",
-            "needs_balance",
-            "needs_nonnegative",
-            "stochastic",
-            "order_sensitive",
-            "wants_base",
-        ):
+        for trait in COMBINED:
             setattr(self, trait, any(getattr(p, trait) for p in parts))
         self.way = next((p.way for p in parts if p.way is not None), None)
         self.max_queries_per_class = min(

@@ -356,6 +356,7 @@ BAD: dict[str, tuple[Callable[[Path], list[str]], str]] = {
     "not key=value": (bad_override("episode.way"), "not of the form key=value"),
     "broken YAML": (edit(lambda w: (w / "my.yaml").write_text("data: {name: [")), "my.yaml"),
     "empty YAML": (edit(lambda w: (w / "my.yaml").write_text("")), "data"),
+    "head that needs adaptation": (bad_override("learner.head=linear"), "learner.adapt=maml"),
     "no head": (bad_override("learner.head=null"), "needs a head"),
     "missing experiment": (edit(lambda w: None, "run", "nothing.yaml"), "unknown experiment file"),
     "missing folder": (bad_override("data.root=/nowhere"), "/nowhere"),
