@@ -84,11 +84,7 @@ def encode_split(learner: Pipeline, split: Split, transform: Transform) -> Split
     out = []
     plain = transform.plain()
     for x in split.x.split(IMAGES_AT_ONCE):
-        z = learner.encoder(plain(x.to(device)))
-        if z.ndim > 2:
-            readout = getattr(learner.encoder, "readout", None)
-            z = z.flatten(1) if readout is None else readout(z)
-        out.append(z.float())
+        out.append(learner.readout(learner.encoder(plain(x.to(device)))).float())
     learner.train(was_training)
     return replace(split, x=torch.cat(out))
 

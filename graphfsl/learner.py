@@ -170,11 +170,15 @@ class Pipeline(Learner):
             z = self.encoder(episode.x.flatten(0, 1))
         if z.dtype in (torch.float16, torch.bfloat16):
             z = z.float()  # mixed precision ends here: a distance loses most of its digits in half precision
-        if z.ndim > 2 and not self.wants_maps:
-            readout = getattr(self.encoder, "readout", None)
-            z = z.flatten(1) if readout is None else readout(z)
-        z = z.unflatten(0, episode.x.shape[:2])
+        z = (z if self.wants_maps else self.readout(z)).unflatten(0, episode.x.shape[:2])
         return episode.replace(x=z, w=episode.w.to(z.dtype))
+
+    def readout(self, z: Tensor) -> Tensor:
+        """What the encoder returned, (M, C, h, w) or (M, d) -> vectors (M, d)."""
+        readout = getattr(self.encoder, "readout", None)
+        if z.ndim == 2:
+            return z
+        return z.flatten(1) if readout is None else readout(z)
 
     def score_features(self, episode: Episode) -> Tensor:
         """Scores of an episode that is encoded already; (B, n, C), or (L, B, n, C) from a head of L layers."""
@@ -183,7 +187,8 @@ class Pipeline(Learner):
         if self.per_query and episode.n_query > 1:
             return self._per_query(episode)
         first_query = episode.n_support
-        with torch.autocast(episode.x.device.type, enabled=False) if torch.is_autocast_enabled() else nullcontext():
+        device = episode.x.device.type
+        with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
             for part in (*self.augment, *self.graph):
                 episode = part(episode)
             scores = self.head.score(episode)

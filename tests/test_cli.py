@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -262,9 +261,7 @@ def test_help_needs_no_torch() -> None:
     code = "import sys; sys.argv = ['graphfsl', '--help']\nfrom graphfsl import cli\n"
     code += "try: cli.main()\nexcept SystemExit: pass\n"
     code += "assert not {'torch', 'lightning', 'matplotlib', 'numpy'} & set(sys.modules), 'slow import'"
-    start = time.perf_counter()
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=Path(__file__).parents[1])
-    assert time.perf_counter() - start < 20  # a hang, not a timing: `benchmarks` measures it
 
 
 # Bad input -----------------------------------------------------------------------------------------------------------

@@ -296,6 +296,17 @@ def test_running_statistics_are_those_of_the_real_nodes() -> None:
     close(padded.running_var, plain.running_var, 1e-6)
 
 
+def test_mixed_precision_ends_at_the_features() -> None:
+    """A head under autocast answers in float32, to the bit: only the encoder may run in half precision."""
+    episode, _ = episodes()
+    model = learner(refine="soft_kmeans").eval()
+    features = model.encode(episode)
+    plain = model.score_features(features)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(model.score_features(features), plain)
+        assert model.encode(episode).x.dtype == torch.float32
+
+
 def test_dimensions_are_asked_for() -> None:
     """A part that takes `dim` gets the encoder's, through a real configuration."""
     built = config.build({"encoder": {"name": "conv4", "width": 8}, "head": "gnn"}, (3, 32, 32), 5)
