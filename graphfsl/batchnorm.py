@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from graphfsl.episode import Episode
+from graphfsl.errors import InputError
 
 POLICIES = ("running", "joint", "apart", "support")
 TRANSDUCTIVE_POLICIES = ("joint", "apart")
@@ -72,6 +73,11 @@ def adapting() -> Iterator[None]:
         _adapting.reset(token)
 
 
+def is_adapting() -> bool:
+    """Whether the call stands in an `adapting` block."""
+    return _adapting.get()
+
+
 class BatchNorm(nn.BatchNorm2d):
     """Batch normalisation of rows (R, C, *S), (R, C) too, that follows the policy of the surrounding block.
 
@@ -100,6 +106,11 @@ class BatchNorm(nn.BatchNorm2d):
         return self._affine(self._scale(x, mean[0, 0], var[0, 0]))
 
     def _per_episode(self, x: Tensor, nodes: Nodes) -> Tensor:
+        if len(x) != (expected := nodes.batch * nodes.segments[-1][1].stop):
+            raise InputError(
+                f"a BatchNorm of the encoder sees {len(x)} rows for {expected} images, so that its statistics cannot "
+                "be of one episode; set learner.batch_norm=running, or choose another encoder"
+            )
         x = x.unflatten(0, (nodes.batch, -1))
         out = [
             _normalise(

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from graphfsl.errors import InputError
 
+FORMAT = 1  # of run directories and checkpoints; a reader refuses what is newer than itself
+
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write to a temporary name beside `path` and rename: a reader sees the old file or the new one."""
@@ -34,6 +36,16 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise InputError(f"cannot write {path}: {error.strerror}; free space or choose another folder") from None
 
 
+def append(path: Path, text: str) -> None:
+    """Add text to the end of a file."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}; free space or choose another folder") from None
+
+
 def write_json(path: Path, value: Any) -> None:
     write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
 
@@ -50,7 +62,7 @@ def read_json(path: Path) -> Any:
 def save_checkpoint(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
     """Tensors by name, and JSON facts."""
     plain = {k: t.detach().to("cpu", memory_format=torch.contiguous_format).contiguous() for k, t in tensors.items()}
-    write_atomically(path, save(plain, {"graphfsl": json.dumps(facts)}))
+    write_atomically(path, save(plain, {"graphfsl": json.dumps(facts | {"format": FORMAT})}))
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -60,11 +72,20 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             facts = json.loads((file.metadata() or {})["graphfsl"])
+            check_format(facts.pop("format", FORMAT), path)
             return {k: file.get_tensor(k) for k in file.keys()}, facts  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+    except InputError:
+        raise
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise InputError(
             f"checkpoint {path} is broken or not from graphfsl ({error}); restore it or train again"
         ) from None
+
+
+def check_format(number: Any, path: Path) -> None:
+    """InputError where a file is of a format that this version does not know."""
+    if not isinstance(number, int) or number > FORMAT:
+        raise InputError(f"{path} is of format {number}, this graphfsl reads up to {FORMAT}; upgrade graphfsl")
 
 
 def load_weights(learner: nn.Module, tensors: dict[str, Tensor], where: Path) -> None:

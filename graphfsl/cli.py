@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import signal
 import sys
-import time
 import warnings
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,41 +28,72 @@ Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 def _console() -> Any:
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=True)
+    return Console(highlight=False, soft_wrap=True, quiet=int(os.environ.get("RANK", 0)) > 0)
 
 
 @app.command()
 def run(experiment: str, overrides: Overrides = None, out: Out = None) -> None:
-    """Train an experiment file, keep the best by validation classes, evaluate it. The same command resumes."""
-    from graphfsl import config, progress
-    from graphfsl import run as runs
+    """Train an experiment file, keep the best by validation classes, evaluate it. The same command resumes.
 
-    start, console = time.perf_counter(), _console()
+    seeds=5 trains five times and reports mean and spread. Under torchrun the processes share every step.
+    """
+    from graphfsl import config, progress
+
     settings = config.read(experiment, overrides or [])
-    path = out or Path("runs") / f"{Path(experiment).stem}-{config.digest(settings)}"
-    built, base = runs.prepare(settings, path)
-    console.print(f"{path}: {runs.cost(built, base)}")
-    built = progress.train(built, base, console)
-    rows = runs.evaluate_run(built, say=console.print)
-    runs.results(built, rows, time.perf_counter() - start)
-    console.print(f"results: {path / 'results.json'}")
+    progress.run(settings, out or Path("runs") / f"{Path(experiment).stem}-{config.digest(settings)}", _console())
 
 
 @app.command()
-def evaluate(run: Path, overrides: Overrides = None, out: Out = None, as_json: Json = False) -> None:
-    """Evaluate a run's checkpoint in any setting (episode.way=20) and on any data set (data.name=…)."""
+def evaluate(
+    run: Path,
+    overrides: Overrides = None,
+    on: Annotated[str, typer.Option(help="data sets for one table, such as glyphs,omniglot")] = "",
+    episodes: Annotated[Path | None, typer.Option(help="a list written by `graphfsl episodes`")] = None,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Evaluate a run's checkpoint in any setting (episode.way=20) and on any data set (data.name=…, --on A,B,C)."""
     from graphfsl import run as runs
     from graphfsl.checkpoint import write_json
     from graphfsl.config import digest
+    from graphfsl.measure import measure
 
-    console = _console()
-    rows = runs.evaluate_run(runs.load(run), overrides or [], None if as_json else console.print)
-    path = out or run / "evaluations" / f"{digest({'changes': overrides or []})}.json"
-    write_json(path, {"overrides": overrides or [], "rows": rows})
+    console, changes = _console(), overrides or []
+    trained = runs.load(run)
+    rows = []
+    for where in [[f"data.name={n.strip()}"] for n in on.split(",") if n.strip()] or [[]]:
+        rows += measure(trained, [*where, *changes], None if as_json or on else console.print, episodes)
+    asked = {"changes": changes} | ({"on": on} if on else {}) | ({"episodes": str(episodes)} if episodes else {})
+    path = out or run / "evaluations" / f"{digest(asked)}.json"
+    write_json(path, {"overrides": changes, "rows": rows})
     if as_json:
         print(json.dumps([{k: v for k, v in r.items() if k != "accuracies"} for r in rows], indent=2))
-    else:
-        console.print(f"results: {path}")
+        return
+    if on:
+        for r in rows:
+            r["accuracy %"] = f"{r['accuracy']:.2f} ± {r['ci95']:.2f}"
+        _table(rows, ("data", "way", "shot", "unlabeled", "accuracy %", "setting", "batch_norm"), False)
+    console.print(f"results: {path}")
+
+
+@app.command()
+def episodes(
+    experiment: Annotated[str, typer.Argument(help="an experiment file, or a run directory")],
+    overrides: Overrides = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="the JSON file to write")] = Path("episodes.json"),
+) -> None:
+    """Write evaluation episodes as lists of sample ids, for other libraries and `evaluate --episodes`."""
+    from graphfsl import config
+    from graphfsl.checkpoint import read_json
+    from graphfsl.data.listed import write_episodes
+
+    file = Path(experiment) / "config.json"
+    facts = read_json(file) if file.is_file() else None
+    settings = config.merge(facts["config"], overrides or []) if facts else config.read(experiment, overrides or [])
+    options = config.evaluation(settings)
+    split = config.load_split(settings["data"], options.split)
+    write_episodes(out, split, config.setting(settings), options.seed, options.episodes)
+    _console().print(f"{options.episodes} episodes of {split.name}: {out}")
 
 
 @app.command()
@@ -107,12 +139,34 @@ def methods(as_json: Json = False) -> None:
 
 
 @app.command()
-def data(as_json: Json = False) -> None:
-    """The data sets that there are."""
+def data(
+    as_json: Json = False,
+    download: Annotated[str, typer.Option(help="fetch this data set")] = "",
+    root: Annotated[Path | None, typer.Option(help="where to put it; GRAPHFSL_DATA where it is not given")] = None,
+) -> None:
+    """The data sets that there are; --download NAME fetches one, as far as its licence allows."""
     from graphfsl import data as sets
 
+    if download:
+        _console().print(f"{download}: {sets.download(download, root)}")
+        return
     rows = [{"name": n, "about": " ".join((sets.about(n)).split())} for n in sets.names()]
     _table(rows, ("name", "about"), as_json)
+
+
+@app.command()
+def features(
+    folder: Annotated[Path, typer.Argument(help="a folder per class, or train, val and test with a folder per class")],
+    out: Out = None,
+    encoder: Annotated[str, typer.Option(help="a pretrained encoder")] = "efficientnet_lite0",
+    run: Annotated[Path | None, typer.Option(help="the encoder of this run instead")] = None,
+    size: Annotated[int | None, typer.Option(help="pixels of a side; the encoder's own where it is not given")] = None,
+) -> None:
+    """Write an encoder's features of a folder of images as npz files, which data.name=arrays reads."""
+    from graphfsl.predict import write_folder_features
+
+    for file in write_folder_features(folder, out or Path("features"), encoder, run, size):
+        print(file)
 
 
 @app.command()
@@ -140,6 +194,10 @@ def main() -> None:
     from graphfsl.errors import InputError
 
     warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)
+    if "RANK" in os.environ:  # every process of torchrun would say how it found the others
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+        logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a job that is told to end ends as by Ctrl-C
     try:
         app()
     except InputError as error:

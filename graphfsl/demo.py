@@ -15,11 +15,14 @@ from rich.table import Table
 from graphfsl import config as conf
 from graphfsl import progress, registry
 from graphfsl import run as runs
+from graphfsl.builder import build
 from graphfsl.data import Episodes, Setting, Split
-from graphfsl.evaluation import encode_split, evaluate
+from graphfsl.evaluation import evaluate
+from graphfsl.features import encode_split
 from graphfsl.graph import draw, similarity, to_networkx
 from graphfsl.learner import Pipeline
 from graphfsl.report import write_report
+from graphfsl.results import full_row, history, write_results
 
 SHOTS, UNLABELED, DISTRACTORS = (1, 5), (0, 5, 10), (0, 5)
 
@@ -33,10 +36,9 @@ def demo(out: Path, console: Console, overrides: Sequence[str] = ()) -> None:
     scripts = ", ".join(sorted(set(test.groups or ())))
     console.print(f"{run.path}: {runs.cost(run, base)}; tested on {len(test.classes)} letters of {scripts}")
     run = progress.train(run, base, console)
-    rows = measure(run, test)
+    rows = compare(run, test)
     show(rows, console)
-    runs.results(run, rows, time.perf_counter() - start)
-    history = runs.history(run.path)
+    write_results(run.path, run.config, rows, time.perf_counter() - start)
     notes = [
         "Meta-trained on letters of some scripts, tested on letters of a script that it never saw.",
         f"Made by `graphfsl demo` in {time.perf_counter() - start:.0f} s on {torch.get_num_threads()} CPU threads.",
@@ -45,17 +47,17 @@ def demo(out: Path, console: Console, overrides: Sequence[str] = ()) -> None:
         "One 5-way 1-shot episode with 5 unlabeled letters per class, after soft k-means",
         episode_picture(run, test),
     )
-    files = write_report(out, "graphfsl demo", rows, {"ProtoNet": history}, [picture], notes)
+    files = write_report(out, "graphfsl demo", rows, {"ProtoNet": history(run.path)}, [picture], notes)
     console.print(f"{time.perf_counter() - start:.0f} s; report: {files[0]}")
 
 
-def measure(run: runs.Run, test: Split) -> list[dict[str, Any]]:
+def compare(run: runs.Run, test: Split) -> list[dict[str, Any]]:
     """Rows for each shot, pool and distractors: baselines, ProtoNet, ProtoNet with soft k-means."""
     trained = run.learner
     assert isinstance(trained, Pipeline)
     torch.manual_seed(0)
-    untrained = conf.build(run.config["learner"], run.shape, run.way)
-    pixels = conf.build({"encoder": "pixels", "head": "protonet"}, run.shape, run.way)
+    untrained = build(run.config["learner"], run.shape, run.way)
+    pixels = build({"encoder": "pixels", "head": "protonet"}, run.shape, run.way)
     refine = registry.get("refine", "soft_kmeans")()
     features = encode_split(trained, test, run.transform)
     plain = trained.on_features()
@@ -65,7 +67,7 @@ def measure(run: runs.Run, test: Split) -> list[dict[str, Any]]:
 
     def add(name: str, learner: Any, split: Split, setting: Setting) -> None:
         result = evaluate(learner, split, setting, episodes, transform=run.transform)
-        row = runs.full_row(run, run.config, result, str(split.x.device)) | {"method": name}
+        row = full_row(run.config, result, str(split.x.device), run.steps) | {"method": name}
         rows.append(row | ({"baseline": True, "steps": 0} if learner in (pixels, untrained) else {}))
 
     for shot in SHOTS:

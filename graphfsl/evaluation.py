@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,9 +11,11 @@ from torch import Tensor
 
 from graphfsl.data.dataset import Split
 from graphfsl.data.episodes import Episodes
+from graphfsl.data.listed import Listed
 from graphfsl.data.sampler import Setting
 from graphfsl.data.transforms import Transform
 from graphfsl.errors import InputError
+from graphfsl.features import cached_features, encode_split
 from graphfsl.functional.statistics import accuracy, mean_and_ci95
 from graphfsl.learner import Learner, Pipeline
 
@@ -58,15 +60,16 @@ def block_size(learner: Learner, episodes: Episodes) -> int:
 
 
 @torch.no_grad()
-def accuracies(learner: Learner, episodes: Episodes, count: int, block: int | None = None) -> Tensor:
-    """(count,) accuracy of each of the episodes 0 .. count - 1; the learner answers in evaluation mode."""
+def accuracies(learner: Learner, episodes: Episodes, count: int | range, block: int | None = None) -> Tensor:
+    """Accuracy of each of the episodes 0 .. count - 1, or of a range; the learner answers in evaluation mode."""
     check_protocol(learner, episodes.setting)
     was_training = learner.training
     learner.eval()
     out = []
     try:
         size = block or block_size(learner, episodes)
-        for i, (episode, target) in enumerate(episodes.batches(count, size)):
+        numbers = count if isinstance(count, range) else range(count)
+        for i, (episode, target) in enumerate(episodes.batches(numbers, size)):
             if learner.stochastic:
                 torch.manual_seed(i)
             out.append(accuracy(learner(episode), target.query))
@@ -75,29 +78,17 @@ def accuracies(learner: Learner, episodes: Episodes, count: int, block: int | No
     return torch.cat(out).cpu()
 
 
-@torch.no_grad()
-def encode_split(learner: Pipeline, split: Split, transform: Transform) -> Split:
-    """The split's images as features of the learner's encoder and on its device, so that each is encoded once."""
-    was_training = learner.training
-    learner.eval()
-    device = next((p.device for p in learner.encoder.parameters()), split.x.device)
-    out = []
-    plain = transform.plain()
-    for x in split.x.split(IMAGES_AT_ONCE):
-        out.append(learner.readout(learner.encoder(plain(x.to(device)))).float())
-    learner.train(was_training)
-    return replace(split, x=torch.cat(out))
-
-
 def encode_once(learner: Learner, split: Split, transform: Transform | None, images: int) -> tuple[Learner, Split]:
     """The same learner and split on features, where that gives the same answers and `images` to come make it worth it.
 
-    It does where an image's features do not depend on its episode.
+    It does where an image's features do not depend on its episode. Those of a frozen encoder are kept on disk.
     """
-    fixed = isinstance(learner, Pipeline) and learner.batch_norm == "running" and not learner.wants_maps
-    if not fixed or split.x.ndim == 2 or images <= len(split.x):
+    if not (isinstance(learner, Pipeline) and learner.fixed) or split.x.ndim == 2:
         return learner, split
-    assert isinstance(learner, Pipeline)
+    if learner.frozen:
+        return learner.on_features(), cached_features(learner, split, transform or Transform())
+    if images <= len(split.x):
+        return learner, split
     return learner.on_features(), encode_split(learner, split, transform or Transform())
 
 
@@ -160,14 +151,17 @@ def evaluate(
     transform: Transform | None = None,
     block: int | None = None,
     device: torch.device | str | None = None,
+    listed: Listed | None = None,
     **options: Any,
 ) -> Result:
-    """Accuracy on episodes 0 .. `episodes` - 1 of a split; `setting`, or its fields as keywords.
+    """Accuracy on episodes 0 .. `episodes` - 1 of a split; `setting`, or its fields as keywords; or on `listed` ones.
 
     Raises InputError where a trait of the learner forbids the setting, or the split is too small for it.
     """
     if episodes < 1:
         raise InputError(f"evaluation.episodes must be at least 1, not {episodes}")
+    if listed is not None:
+        setting, seed, episodes = listed.setting, listed.seed, min(episodes, len(listed))
     setting = setting if setting is not None else Setting(**options)
     check_protocol(learner, setting)
     parameter = next(learner.parameters(), None)
@@ -175,6 +169,6 @@ def evaluate(
     learner.to(device)
     start = time.perf_counter()
     answering, split = encode_once(learner, split, transform, nodes(setting) * episodes)
-    loader = Episodes(split, setting, seed, transform.plain() if transform else None, device)
+    loader = Episodes(split, setting, seed, transform.plain() if transform else None, device, listed)
     values = accuracies(answering, loader, episodes, block)
     return Result(learner, setting, split.name, seed, values, time.perf_counter() - start)

@@ -164,6 +164,23 @@ class Pipeline(Learner):
         )
         return shared or (not self.per_query and any(p.transductive for p in self.parts))
 
+    @property
+    def fixed(self) -> bool:
+        """True where the features of an image do not depend on its episode, so that it may be encoded once."""
+        return self.batch_norm == "running" and not self.wants_maps
+
+    @property
+    def frozen(self) -> bool:
+        """True where the encoder has parameters and none of them learns: its statistics do not move either."""
+        learns = [p.requires_grad for p in self.encoder.parameters()]
+        return bool(learns) and not any(learns)
+
+    def train(self, mode: bool = True) -> Pipeline:
+        super().train(mode)
+        if self.frozen:
+            self.encoder.eval()
+        return self
+
     def encode(self, episode: Episode) -> Episode:
         """Images -> features: one encoder call for all nodes of all tasks."""
         with statistics(self.batch_norm, episode):

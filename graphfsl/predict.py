@@ -13,9 +13,14 @@ from PIL import Image
 from torch import Tensor
 
 from graphfsl import run as runs
+from graphfsl.adapt import Adapt
+from graphfsl.builder import build
+from graphfsl.data import Transform
 from graphfsl.data.images import decode, to_array
 from graphfsl.episode import Episode
 from graphfsl.errors import InputError
+from graphfsl.features import write_features
+from graphfsl.learner import Pipeline
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,30 @@ class Predictor:
             border = np.concatenate([array[:, 0], array[:, -1], array[:, :, 0], array[:, :, -1]], 1)
             array = 255 - array if np.median(border) > 127 else array
         return torch.from_numpy(np.ascontiguousarray(array))
+
+
+def write_folder_features(
+    folder: Path, out: Path, encoder: str = "efficientnet_lite0", run: Path | None = None, size: int | None = None
+) -> list[Path]:
+    """Features of a folder of images as npz files in `out`: of a pretrained encoder by name, or of a trained run's.
+
+    Layouts, arrays and errors are those of `features.write_features`.
+    """
+    if run is not None:
+        trained = runs.load(run)
+        net, transform, channels = trained.learner, trained.transform, trained.shape[0]
+        net = net.net if isinstance(net, Adapt) else net
+        size = size or trained.shape[-1]
+    else:
+        side, channels = size or 84, 3
+        net = build(
+            {"encoder": {"name": encoder, "frozen": True}, "head": "protonet"}, (channels, side, side), 5
+        ).eval()
+        own = runs.own_normalisation(net) or {"mean": None, "std": None}
+        transform = Transform(own["mean"], own["std"])
+    if not isinstance(net, Pipeline) or not list(net.encoder.parameters()):
+        raise InputError("this learner has no encoder; features are made by a run or an encoder with weights")
+    return write_features(net, transform, folder, out, size, channels)
 
 
 def _picture(array: Any) -> Image.Image:

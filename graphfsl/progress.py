@@ -1,16 +1,54 @@
-"""Training with a progress bar."""
+"""What `graphfsl run` does and shows: training with a progress bar, results, one run or one for each seed."""
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from graphfsl import distributed
 from graphfsl import run as runs
 from graphfsl.data import Split
+from graphfsl.measure import measure
+from graphfsl.results import over_seeds, write_results
 
 ESTIMATE_AFTER = 40  # steps until the estimate of the whole time is worth printing
+
+
+def run(config: dict[str, Any], path: Path, console: Console) -> list[dict[str, Any]]:
+    """Train, evaluate, write results.json; with `seeds` once for each, in folders of their own, and over all."""
+    start = time.perf_counter()
+    config = dict(config)
+    seeds, first = config.pop("seeds", 1), config.get("seed", 0)
+    if seeds == 1:
+        return _one(config, path, console)
+    each = [_one({**config, "seed": s}, path / f"seed-{s}", console) for s in range(first, first + seeds)]
+    rows = over_seeds(each)
+    for r in rows:
+        accuracies = ", ".join(f"{a:.2f}" for a in r["seed_accuracies"])
+        mean = f"{r['accuracy']:.2f} %, standard deviation {r['spread']:.2f}"
+        console.print(f"{r['way']}-way {r['shot']}-shot over {seeds} seeds: {mean} ({accuracies})")
+    if not distributed.rank():
+        write_results(path, {**config, "seeds": seeds}, rows, time.perf_counter() - start)
+        console.print(f"results: {path / 'results.json'}")
+    return rows
+
+
+def _one(config: dict[str, Any], path: Path, console: Console) -> list[dict[str, Any]]:
+    start = time.perf_counter()
+    with runs.locked(path):
+        built, base = runs.prepare(config, path)
+        console.print(f"{path}: {runs.cost(built, base)}")
+        built = train(built, base, console)
+        if distributed.rank():
+            return []
+        rows = measure(built, say=console.print)
+        write_results(path, built.config, rows, time.perf_counter() - start)
+        console.print(f"results: {path / 'results.json'}")
+    return rows
 
 
 def train(run: runs.Run, base: Split, console: Console) -> runs.Run:

@@ -3,33 +3,39 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import platform
-import subprocess
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 
 import graphfsl
 from graphfsl import config as conf
-from graphfsl import data
+from graphfsl import data, distributed
 from graphfsl.adapt import Adapt
-from graphfsl.batchnorm import BatchNorm
-from graphfsl.checkpoint import load_checkpoint, load_weights, read_json, save_checkpoint, write_json
+from graphfsl.builder import build
+from graphfsl.checkpoint import (
+    FORMAT,
+    check_format,
+    load_checkpoint,
+    load_weights,
+    read_json,
+    save_checkpoint,
+    write_json,
+)
 from graphfsl.data import Episodes, Sampler, Setting, Split, Transform
 from graphfsl.data.sampler import keys_of
 from graphfsl.errors import InputError
-from graphfsl.evaluation import Result, check_protocol, encode_once, encode_split, evaluate, nodes
+from graphfsl.evaluation import check_protocol, nodes
+from graphfsl.features import cached_features, encode_split
 from graphfsl.learner import Learner, Pipeline
 from graphfsl.memory import reuse_freed_memory
+from graphfsl.options import make
 from graphfsl.train import Log, Trainer
-
-Say = Callable[[str], None]
 
 
 @dataclass
@@ -47,16 +53,53 @@ class Run:
 
     @property
     def trainer(self) -> Trainer:
-        return conf.make(Trainer, self.config.get("trainer") or {}, "trainer")
+        return make(Trainer, self.config.get("trainer") or {}, "trainer")
 
 
 def statistics(split: Split) -> dict[str, list[float]]:
     """Mean and standard deviation of each channel over at most 10,000 of the base images, in [0, 1]."""
-    x = split.x[:: -(-len(split.x) // 10000)].double() / 255
-    return {
-        "mean": [round(v, 4) for v in x.mean((0, 2, 3)).tolist()],
-        "std": [round(v, 4) for v in x.std((0, 2, 3)).tolist()],
-    }
+    ids = torch.arange(0, len(split.x), -(-len(split.x) // 10000)).split(1000)
+    # In whole numbers, so that the sums are exact in any order.
+    n, first, second = 0, torch.tensor(0), torch.tensor(0)
+    for x in (split.gather(i).long() for i in ids):
+        n += x[:, 0].numel()
+        first, second = first + x.sum((0, 2, 3)), second + x.square().sum((0, 2, 3))
+    mean = first.double() / n
+    std = ((second.double() - n * mean.square()) / (n - 1)).sqrt()
+    return {k: [round(v, 4) for v in (t / 255).tolist()] for k, t in (("mean", mean), ("std", std))}
+
+
+def own_normalisation(learner: Learner) -> dict[str, list[float]] | None:
+    """What a pretrained encoder was trained with, where it says so."""
+    net = learner.net if isinstance(learner, Adapt) else learner
+    mean, std = (getattr(getattr(net, "encoder", None), k, None) for k in ("mean", "std"))
+    return {"mean": list(mean), "std": list(std)} if mean is not None and std is not None else None
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Within this block the run directory is this process's alone; InputError where another one works in it.
+
+    What a killed process left half-written is removed.
+    """
+    if distributed.rank():
+        yield
+        return
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path / ".lock", timeout=0)
+        lock.acquire()
+    except Timeout:
+        raise InputError(f"another process works in {path}; wait for it, or choose another --out") from None
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}; choose another --out") from None
+    try:
+        for stale in path.glob(".*.*-*"):
+            stale.unlink(missing_ok=True)
+        yield
+    finally:
+        lock.release()
+        (path / ".lock").unlink(missing_ok=True)
 
 
 def prepare(config: dict[str, Any], path: Path) -> tuple[Run, Split]:
@@ -65,19 +108,20 @@ def prepare(config: dict[str, Any], path: Path) -> tuple[Run, Split]:
     A directory that holds another configuration is refused.
     """
     base = conf.load_split(config["data"], conf.base_split(config["data"]))
-    if base.x.ndim == 4 and config["data"].get("mean") is None:
-        config = {**config, "data": {**config["data"], **statistics(base)}}
     training = conf.setting(config, config.get("train_episode"), "train_episode")
     torch.manual_seed(config.get("seed", 0))
-    learner = conf.build(config["learner"], base.shape, training.way)
+    learner = build(config["learner"], base.shape, training.way)
+    if base.x.ndim == 4 and config["data"].get("mean") is None:
+        config = {**config, "data": {**config["data"], **(own_normalisation(learner) or statistics(base))}}
     run = Run(config, path, learner, conf.transform(config["data"]), base.shape, training.way)
     run.ink = data.is_ink(config["data"]["name"])
     _check_feasible(run, base, training)
     saved = path / "config.json"
     if saved.is_file() and _comparable(read_json(saved)["config"]) != _comparable(config):
         raise InputError(f"{path} holds a run of another configuration; choose another --out, or remove it")
-    facts = {"shape": list(base.shape), "way": training.way, "ink": run.ink}
-    write_json(saved, {"version": graphfsl.__version__, **facts, "config": config})
+    facts = {"format": FORMAT, "shape": list(base.shape), "way": training.way, "ink": run.ink}
+    if not distributed.rank():
+        write_json(saved, {"version": graphfsl.__version__, **facts, "config": config})
     return run, base
 
 
@@ -104,12 +148,13 @@ def _check_feasible(run: Run, base: Split, training: Setting) -> None:
 def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     """What decides the weights: where the data lies, on what it is computed and what is evaluated do not."""
     out = {k: v or {} for k, v in config.items() if k not in ("evaluation", *conf.NOTES)}
-    trainer = {k: v for k, v in out.get("trainer", {}).items() if k != "device"}
-    return {**out, "data": _rootless(config["data"]), "trainer": trainer}
+    trainer = {k: v for k, v in out.get("trainer", {}).items() if k not in ("device", "logger")}
+    return {**out, "data": rootless(config["data"]), "trainer": trainer}
 
 
-def _rootless(section: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in section.items() if k != "root"}
+def rootless(section: Mapping[str, Any]) -> dict[str, Any]:
+    """A data section without what says where the files come from."""
+    return {k: v for k, v in section.items() if k not in ("root", "download")}
 
 
 def cost(run: Run, train: Split) -> str:
@@ -132,18 +177,24 @@ def train(run: Run, base: Split, log: Log | None = None) -> Run:
     trainer = run.trainer
     if any(p.requires_grad for p in run.learner.parameters()):
         device = trainer.fabric().device
+        learner, transform = run.learner.to(device), run.transform
+        val = conf.load_split(config["data"], "val") if conf.base_split(config["data"]) == "train" else None
+        seen = base
+        if isinstance(learner, Pipeline) and learner.frozen and learner.fixed and not transform.augments:
+            seen = cached_features(learner, base, transform)
+            val = cached_features(learner, val, transform) if val is not None else None
+            learner = learner.on_features()  # its parts are the same objects
         training = conf.setting(config, config.get("train_episode"), "train_episode")
-        episodes = Episodes(base, training, seed, run.transform, device)
-        val = None
-        if conf.base_split(config["data"]) == "train":
-            validation = conf.load_split(config["data"], "val")
-            val = Episodes(validation, conf.setting(config), seed, run.transform.plain(), device)
-        metrics = trainer.fit(run.learner, episodes, val, run.path, seed, log)
+        episodes = Episodes(seen, training, seed, transform, device)
+        check = Episodes(val, conf.setting(config), seed, transform.plain(), device) if val is not None else None
+        metrics = trainer.fit(learner, episodes, check, run.path, seed, log)
         best = max((m for m in metrics if "val" in m), key=lambda m: m["val"], default=None)
         run.steps = best["step"] if best else trainer.steps
     torch.manual_seed(int(keys_of("fit_base", seed, np.zeros(1))[0] >> np.uint64(1)))
     fit_base(run.learner, base, run.transform)
-    save_checkpoint(done, run.learner.state_dict(), {"step": run.steps})
+    if not distributed.rank():
+        save_checkpoint(done, run.learner.state_dict(), {"step": run.steps})
+    distributed.finish()
     return run
 
 
@@ -164,136 +215,17 @@ def load(path: str | Path) -> Run:
         config, shape, way = facts["config"], tuple(facts["shape"]), facts["way"]
     except (KeyError, TypeError):
         raise InputError(f"{path / 'config.json'} is not from a graphfsl run") from None
-    if facts.get("version", "0").split(".")[0] != graphfsl.__version__.split(".")[0]:
-        raise InputError(f"{path} was written by graphfsl {facts.get('version')}; this is {graphfsl.__version__}")
+    check_format(facts.get("format", FORMAT), path / "config.json")
     conf.check(config)
-    learner = conf.build(config["learner"], shape, way)
+    learner = build(config["learner"], shape, way)
     file = path / "model.safetensors"
     if not file.is_file() and (path / "best.safetensors").is_file():
         file = path / "best.safetensors"
     tensors, saved = load_checkpoint(file)
+    if isinstance(learner, Pipeline) and learner.frozen:  # training may have seen its features only
+        tensors = {k: v for k, v in learner.state_dict().items() if k.startswith("encoder.")} | tensors
     load_weights(learner, tensors, file)
     learner.eval()
     return Run(
         config, path, learner, conf.transform(config["data"]), shape, way, saved.get("step", 0), bool(facts.get("ink"))
     )
-
-
-def evaluate_run(run: Run, changes: Sequence[str] = (), say: Say | None = None) -> list[dict[str, Any]]:
-    """Rows of every setting in the `evaluation` section; `changes` are overrides such as episode.way=20.
-
-    With an override of `episode`, the one setting that it makes is evaluated in place of the listed ones. With one
-    of `data.name`, the other options of that data set start from its own defaults. With one of `learner`, the
-    trained weights must fit the learner that it makes.
-    """
-    reuse_freed_memory()
-    config = conf.merge(_other_data(run, changes), changes)
-    options = conf.evaluation(config)
-    one = any(c.startswith("episode.") for c in changes)
-    settings = [conf.setting(config, s) for s in ([{}] if one else options.settings)]
-    split = conf.load_split(config["data"], options.split)
-    if split.shape != run.shape:
-        raise InputError(f"the run takes samples of shape {run.shape}, but {split.name} holds {split.shape}")
-    learner = run.learner
-    if config["learner"] != run.config["learner"]:
-        learner = conf.build(config["learner"], run.shape, run.way)
-        load_weights(learner, run.learner.state_dict(), run.path)
-    # A published number is for its own learner, data set and test split.
-    same = config["learner"] == run.config["learner"] and _rootless(config["data"]) == _rootless(run.config["data"])
-    published = config.get("published") if same and options.split == "test" else None
-    if run.steps and getattr(learner, "batch_norm", None) == "running" and not _has_averages(learner):
-        raise InputError("this run stored no BatchNorm averages; set learner.batch_norm=support, apart or joint")
-    for s in settings:
-        check_protocol(learner, s)
-    device = conf.make(Trainer, config.get("trainer") or {}, "trainer").fabric().device
-    images = options.episodes * sum(nodes(s) for s in settings)
-    learner, split = encode_once(learner.to(device), split, run.transform, images)
-    rows = []
-    for s in settings:
-        result = evaluate(learner, split, s, options.episodes, options.seed, run.transform, options.block, device)
-        rows.append(full_row(run, config, result, str(device), published))
-        if say:
-            say(str(result))
-    return rows
-
-
-def _has_averages(learner: Learner) -> bool:
-    norms = [m for m in learner.modules() if isinstance(m, BatchNorm) and m.num_batches_tracked is not None]
-    return all(bool(m.num_batches_tracked) for m in norms)
-
-
-def _other_data(run: Run, changes: Sequence[str]) -> dict[str, Any]:
-    """The run's configuration, its data section made ready for another data set where the changes name one."""
-    name = next((c.partition("=")[2] for c in changes if c.startswith("data.name=")), None)
-    section = run.config["data"]
-    if name is None or name == section["name"]:
-        return run.config
-    kept = {k: section[k] for k in ("mean", "std", "augment") if k in section}
-    known = conf.signature(data.loader(name))
-    sized = {"size": run.shape[-1], "color": run.shape[0] == 3} if len(run.shape) == 3 else {}
-    return {**run.config, "data": kept | {"name": name} | {k: v for k, v in sized.items() if k in known}}
-
-
-def full_row(
-    run: Run, config: Mapping[str, Any], result: Result, device: str, published: list[dict[str, Any]] | None = None
-) -> dict[str, Any]:
-    """A results row: what was measured, how, and beside which published number."""
-    learner = config["learner"]
-    named = {k: conf.named(v, k)[0] for k, v in learner.items() if isinstance(v, (str, Mapping)) and k != "batch_norm"}
-    paper = find_published(published or [], result.setting)
-    row = {"method": " + ".join(named.values()), **result.row()}
-    row |= {
-        "config": conf.digest(config),
-        "commit": commit(),
-        "steps": run.steps,
-        "paper_steps": (config.get("paper") or {}).get("steps"),
-        "device": f"{device} ({platform.processor() or platform.machine()}, {torch.get_num_threads()} threads)",
-        "published": paper.get("accuracy"),
-        "source": paper.get("source"),
-        "difference": round(row["accuracy"] - paper["accuracy"], 2) if paper else None,
-        "accuracies": [round(a, 6) for a in result.accuracies.tolist()],
-    }
-    return row
-
-
-def find_published(published: list[dict[str, Any]], setting: Setting) -> dict[str, Any]:
-    """The published number of this very setting, or {}; the number of queries may differ."""
-    keys = [f.name for f in dataclasses.fields(Setting) if f.name not in ("query", "label_seed")]
-    return next((p for p in published if all(p.get(k, _DEFAULT[k]) == getattr(setting, k) for k in keys)), {})
-
-
-_DEFAULT = dataclasses.asdict(Setting())
-
-
-def commit() -> str | None:
-    """The commit of the checkout that the code runs from, with + where files differ; None where it is installed."""
-    root = Path(__file__).resolve().parents[1]
-    if not (root / ".git").exists():
-        return None
-    command = ["git", "describe", "--always", "--abbrev=10", "--dirty=+", "--exclude=*"]
-    try:
-        return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def results(run: Run, rows: list[dict[str, Any]], seconds: float) -> None:
-    """results.json: rows, configuration, wall time (of this command, and of all training) and where it ran."""
-    trained = history(run.path)
-    value = {
-        "rows": rows,
-        "config": run.config,
-        "seconds": round(seconds, 1),
-        "training_seconds": trained[-1]["seconds"] if trained else 0.0,
-        "when": time.strftime("%Y-%m-%d %H:%M:%S"),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "graphfsl": graphfsl.__version__,
-    }
-    write_json(run.path / "results.json", value)
-
-
-def history(path: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl."""
-    file = path / "metrics.jsonl"
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable
@@ -12,15 +11,19 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.strategies import DDPStrategy
 from torch import Tensor, nn
 
-from graphfsl.checkpoint import load_checkpoint, load_weights, save_checkpoint, write_atomically
+from graphfsl import distributed
+from graphfsl.adapt import Adapt
 from graphfsl.data.episodes import Episodes
 from graphfsl.data.sampler import keys_of
 from graphfsl.errors import InputError, unknown
 from graphfsl.evaluation import accuracies
 from graphfsl.functional.statistics import mean_and_ci95
-from graphfsl.learner import Learner
+from graphfsl.learner import Learner, Pipeline
+from graphfsl.loggers import LOGGERS, make_logger
+from graphfsl.state import State
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 PRECISIONS = ("32-true", "bf16-mixed")  # fp16 would need its loss scaler in the checkpoint
@@ -39,6 +42,11 @@ class Trainer:
     checkpoint_every: steps that an interruption can cost at most. log_every: steps between two lines of metrics.
     device: "auto", "cpu", "cuda", "mps". precision: "32-true" or "bf16-mixed"
         (encoder in bfloat16, the rest in float32), as Fabric names them.
+    accumulate: parts that a step's `batch` is taken in, one after the other, to save memory; the gradient is the same.
+    compile: run the encoder through torch.compile. logger: "tensorboard", "wandb" or "mlflow", beside metrics.jsonl.
+
+    Under torchrun the processes share every step: `batch` is that of all of them together, episode i belongs to the
+    process i mod their number, and only the first one writes.
     """
 
     def __init__(
@@ -60,9 +68,11 @@ class Trainer:
         log_every: int = 20,
         device: str = "auto",
         precision: str = "32-true",
+        accumulate: int = 1,
+        compile: bool = False,
+        logger: str | None = None,
     ) -> None:
-        positive = ("steps", "batch", "lr", "halve_every", "val_every", "val_episodes", "checkpoint_every", "log_every")
-        for name in positive:
+        for name in (*_POSITIVE, "accumulate"):
             if not locals()[name] > 0:
                 raise InputError(f"trainer.{name} must be above 0, not {locals()[name]!r}")
         for name in ("weight_decay", "momentum", "warmup"):
@@ -73,6 +83,11 @@ class Trainer:
                 raise InputError(f"trainer.{name} must be above 0, or null, not {locals()[name]!r}")
         if precision not in PRECISIONS:
             raise unknown("precision", precision, PRECISIONS)
+        if logger is not None and logger not in LOGGERS:
+            raise unknown("logger", logger, LOGGERS)
+        if batch % (accumulate * distributed.world()):
+            parts = f"{distributed.world()} processes x {accumulate} parts"
+            raise InputError(f"trainer.batch={batch} is not shared equally by {parts}; make it a multiple of both")
         if optimizer not in OPTIMIZERS:
             raise unknown("optimizer", optimizer, OPTIMIZERS)
         if schedule not in SCHEDULES:
@@ -83,11 +98,18 @@ class Trainer:
         self.val_every, self.val_episodes, self.patience = val_every, val_episodes, patience
         self.checkpoint_every, self.log_every = checkpoint_every, log_every
         self.device, self.precision = device, precision
+        self.accumulate, self.compile, self.logger = accumulate, compile, logger
 
     def fabric(self) -> Fabric:
         """The device and precision that the options name; InputError where this machine has no such device."""
+        options: dict[str, Any] = {"devices": 1}
+        if distributed.world() > 1:
+            # A learner may leave parameters out of a step, which DDP has to be told.
+            strategy = DDPStrategy(find_unused_parameters=True)
+            nodes = distributed.world() // distributed.here()
+            options = {"devices": distributed.here(), "num_nodes": nodes, "strategy": strategy}
         try:
-            return Fabric(accelerator=self.device, devices=1, precision=self.precision)  # type: ignore[arg-type]
+            return Fabric(accelerator=self.device, precision=self.precision, **options)  # type: ignore[arg-type]
         except Exception as error:  # Fabric raises several types for one mistake
             line = str(error).strip().splitlines()[0]
             raise InputError(f"trainer.device={self.device} trainer.precision={self.precision}: {line}") from None
@@ -122,13 +144,17 @@ class Trainer:
         holds. log: called with each line of metrics.
         """
         fabric = self.fabric()
-        device = fabric.device
+        fabric.launch()
+        device, rank = fabric.device, distributed.rank()
         learner.to(device)
         if not any(p.requires_grad for p in learner.parameters()):
             raise InputError("this learner has no parameters to train; evaluate it as it is")
         optimizer = self.make_optimizer(learner)
-        state = _State(learner, optimizer, run)
+        state = State(learner, optimizer, run)
         state.resume()
+        logger = make_logger(self.logger, run, state.step) if self.logger and run is not None and not rank else None
+        if self.compile:
+            compile_encoders(learner)
         model, wrapped = fabric.setup(learner, optimizer)
         model.mark_forward_method("loss")
         train.device = device
@@ -138,17 +164,16 @@ class Trainer:
         while state.step < self.steps and not state.stopped:
             step = state.step
             # Every random number of a step follows from (seed, step), so that a resumed run repeats it.
-            torch.manual_seed(int(keys_of("step", seed, np.array([step]))[0] >> np.uint64(1)))
+            stream = f"step/{rank}" if rank else "step"
+            torch.manual_seed(int(keys_of(stream, seed, np.array([step]))[0] >> np.uint64(1)))
             for group in wrapped.param_groups:
                 group["lr"] = self.rate(step)
             learner.train()
             wrapped.zero_grad()
-            loss = model.loss(*train.batch(range(step * self.batch, (step + 1) * self.batch)))
-            fabric.backward(loss)
+            state.losses.append(self._backward(fabric, model, train, step))
             if self.clip is not None:
                 fabric.clip_gradients(model, wrapped, max_norm=self.clip, error_if_nonfinite=False)
             wrapped.step()
-            state.losses.append(loss.detach())
             state.step = step = step + 1
             validate = val is not None and (step % self.val_every == 0 or step == self.steps)
             if step % self.log_every == 0 or validate or step == self.steps:
@@ -164,88 +189,53 @@ class Trainer:
                 if validate:
                     assert val is not None
                     with fabric.autocast():
-                        line["val"], line["val_ci95"] = mean_and_ci95(accuracies(learner, val, self.val_episodes))
+                        line["val"], line["val_ci95"] = mean_and_ci95(self._validate(fabric, learner, val))
                     state.validated(line["val"], self.patience)
                 state.seconds, clock, since = state.seconds + time.perf_counter() - clock, time.perf_counter(), step
                 line["seconds"] = round(state.seconds, 2)
                 state.record(line)
+                if logger is not None:
+                    logger.log_metrics({k: v for k, v in line.items() if k != "step"}, step)
                 if log:
                     log(line)
             if run is not None and (step % self.checkpoint_every == 0 or step == self.steps or state.stopped):
                 state.save()
+        fabric.barrier()  # the best weights are read by all as soon as the first has written them
         state.restore_best()
+        if logger is not None:
+            logger.finalize("success")
         return state.metrics
 
+    def _backward(self, fabric: Fabric, model: Any, train: Episodes, step: int) -> Tensor:
+        """Gradients of this process's share of a step; the loss of all shares, detached."""
+        mine = np.arange(step * self.batch, (step + 1) * self.batch)
+        parts = np.split(mine[mine % distributed.world() == distributed.rank()], self.accumulate)
+        losses = []
+        for k, part in enumerate(parts):
+            with fabric.no_backward_sync(model, enabled=k < len(parts) - 1):
+                loss = model.loss(*train.batch(part)) / self.accumulate
+                fabric.backward(loss)
+            losses.append(loss.detach())
+        total: Tensor = torch.stack(losses).sum()
+        return fabric.all_reduce(total) if distributed.world() > 1 else total  # type: ignore[return-value]
 
-class _State:
-    """What a training run must remember to go on to the very weights that an uninterrupted one gives."""
+    def _validate(self, fabric: Fabric, learner: Learner, val: Episodes) -> Tensor:
+        """(val_episodes,) accuracies, of which each process measures its share."""
+        distributed.share_buffers(learner)
+        world = distributed.world()
+        numbers = range(distributed.rank(), self.val_episodes, world)
+        own = torch.zeros(-(-self.val_episodes // world), device=fabric.device)
+        own[: len(numbers)] = accuracies(learner, val, numbers).to(own)
+        return distributed.gather(own).T.flatten()[: self.val_episodes].cpu()
 
-    def __init__(self, learner: Learner, optimizer: torch.optim.Optimizer, run: Path | None) -> None:
-        self.learner, self.optimizer, self.run = learner, optimizer, run
-        self.step, self.seconds, self.best, self.waited, self.stopped = 0, 0.0, -1.0, 0, False
-        self.metrics: list[dict[str, Any]] = []
-        self.losses: list[Tensor] = []  # of the steps since the last line of metrics
-        self.best_weights: dict[str, Tensor] | None = None
 
-    def validated(self, accuracy: float, patience: int | None) -> None:
-        if accuracy > self.best:
-            self.best, self.waited = accuracy, 0
-            weights = self.learner.state_dict()
-            if self.run is not None:
-                save_checkpoint(self.run / "best.safetensors", weights, {"step": self.step, "val": accuracy})
-            else:
-                self.best_weights = {k: v.clone() for k, v in weights.items()}
-        else:
-            self.waited += 1
-            self.stopped = patience is not None and self.waited >= patience
+_POSITIVE = ("steps", "batch", "lr", "halve_every", "val_every", "val_episodes", "checkpoint_every", "log_every")
 
-    def record(self, line: dict[str, Any]) -> None:
-        self.metrics.append(line)
-        if self.run is not None:
-            self.run.mkdir(parents=True, exist_ok=True)
-            with (self.run / "metrics.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
 
-    def save(self) -> None:
-        assert self.run is not None
-        tensors = {f"model/{k}": v for k, v in self.learner.state_dict().items()}
-        for index, slots in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer/{index}/{k}": torch.as_tensor(v) for k, v in slots.items() if v is not None}
-        if self.losses:
-            tensors["losses"] = torch.stack(self.losses)
-        facts = {k: getattr(self, k) for k in ("step", "seconds", "best", "waited", "stopped")}
-        save_checkpoint(self.run / "last.safetensors", tensors, facts | {"lines": len(self.metrics)})
-
-    def resume(self) -> None:
-        """Continue from the run directory, if it holds a checkpoint; metrics past it are cut off."""
-        if self.run is None:
-            return
-        log = self.run / "metrics.jsonl"
-        if not (self.run / "last.safetensors").is_file():
-            log.unlink(missing_ok=True)
-            return
-        tensors, facts = load_checkpoint(self.run / "last.safetensors")
-        lines = facts.pop("lines")
-        for name, value in facts.items():
-            setattr(self, name, value)
-        if "losses" in tensors:
-            self.losses = list(tensors["losses"].to(next(self.learner.parameters()).device))
-        weights = {k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")}
-        load_weights(self.learner, weights, self.run / "last.safetensors")
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            if name.startswith("optimizer/"):
-                _, index, slot = name.split("/")
-                state.setdefault(int(index), {})[slot] = value
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
-        kept = log.read_text(encoding="utf-8").splitlines()[:lines] if log.is_file() else []
-        self.metrics = [json.loads(line) for line in kept]
-        write_atomically(log, "".join(f"{line}\n" for line in kept).encode())
-
-    def restore_best(self) -> None:
-        if self.best_weights is not None:
-            self.learner.load_state_dict(self.best_weights)
-        elif self.run is not None and (self.run / "best.safetensors").is_file():
-            weights, _ = load_checkpoint(self.run / "best.safetensors")
-            load_weights(self.learner, weights, self.run / "best.safetensors")
+def compile_encoders(learner: Learner) -> None:
+    """torch.compile for the encoder of every pipeline in the learner; InputError where it is adapted."""
+    if isinstance(learner, Adapt):
+        raise InputError("trainer.compile does not reach through an inner loop; leave it out for learners with adapt")
+    for module in learner.modules():
+        if isinstance(module, Pipeline):
+            module.encoder.compile()

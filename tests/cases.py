@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from graphfsl import registry
 from graphfsl.batchnorm import BatchNorm
-from graphfsl.config import make
 from graphfsl.episode import Episode, Target
 from graphfsl.learner import Learner, Pipeline
+from graphfsl.options import make
 
 WAY, DIM = 3, 6
 METHODS = sorted(registry.find())

@@ -15,10 +15,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from graphfsl import config, registry
 from graphfsl.batchnorm import POLICIES, BatchNorm
+from graphfsl.builder import build, named
 from graphfsl.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from graphfsl.episode import Episode, stack
 from graphfsl.errors import InputError
 from graphfsl.learner import Learner
+from graphfsl.options import signature
 from graphfsl.resources import experiments_dir
 
 every_method = pytest.mark.parametrize(("slot", "name"), METHODS, ids=[f"{s}-{n}" for s, n in METHODS])
@@ -235,7 +237,7 @@ def test_documentation_names_source_and_shapes(slot: str, name: str) -> None:
     assert re.search(r"\b(19|20)\d\d\b", about) and "https://" in about, "the file's first line: method, year, link"
     doc = cls.__doc__ or ""
     assert "Source:" in doc and re.search(r"\(B, .*->", doc), "the class: equation, shapes, Source:"
-    for option in config.signature(cls):
+    for option in signature(cls):
         if option not in ("net",):
             assert re.search(rf"\b{option}\b", doc), f"option {option} is not documented"
 
@@ -248,9 +250,9 @@ def test_has_an_experiment_that_builds(slot: str, name: str) -> None:
         cfg = config.read(path, ["data.root=."] if "glyphs" not in path.read_text() else [])
         entries = cfg["learner"].get(key)
         for entry in entries if isinstance(entries, list) else [entries]:
-            if entry is not None and config.named(entry, key)[0] == name:
+            if entry is not None and named(entry, key)[0] == name:
                 found.append(path)
-                built = config.build(cfg["learner"], (3, 32, 32), config.setting(cfg).way, device="meta")
+                built = build(cfg["learner"], (3, 32, 32), config.setting(cfg).way, device="meta")
                 assert next(iter(built.parameters()), torch.empty(0, device="meta")).device.type == "meta"
     assert found, f"no experiments/**/*.yaml uses {key}: {name}"
 
@@ -309,6 +311,6 @@ def test_mixed_precision_ends_at_the_features() -> None:
 
 def test_dimensions_are_asked_for() -> None:
     """A part that takes `dim` gets the encoder's, through a real configuration."""
-    built = config.build({"encoder": {"name": "conv4", "width": 8}, "head": "gnn"}, (3, 32, 32), 5)
+    built = build({"encoder": {"name": "conv4", "width": 8}, "head": "gnn"}, (3, 32, 32), 5)
     assert built.head.convs[0].linear.in_features == 2 * (8 * 4 + 5)
     assert DIM != 8

@@ -19,8 +19,7 @@ import torch
 from PIL import Image
 from torch.utils.data import Subset
 
-from graphfsl.data import Episodes, Split, from_dataset, load
-from graphfsl.data.cache import cached
+from graphfsl.data import Episodes, Split, cache, from_dataset, load
 from graphfsl.data.images import image_paths, read_folder_classes
 from graphfsl.data.sets import arrays, folder, omniglot
 from graphfsl.errors import InputError
@@ -32,7 +31,7 @@ USERS_CACHE = os.environ.get("GRAPHFSL_CACHE")
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path_factory.mktemp("cache") / "cache"
     monkeypatch.setenv("GRAPHFSL_CACHE", str(path))
     return path
@@ -102,7 +101,7 @@ def fake_omniglot(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: p
     return tmp_path / "data"
 
 
-def test_omniglot_reads_folders_and_zips_alike(fake_omniglot: Path, cache: Path) -> None:
+def test_omniglot_reads_folders_and_zips_alike(fake_omniglot: Path, home: Path) -> None:
     before = snapshot(fake_omniglot)
     split = load("omniglot", "test", root=fake_omniglot)
     turns = ("rot000", "rot090", "rot180", "rot270")
@@ -116,7 +115,7 @@ def test_omniglot_reads_folders_and_zips_alike(fake_omniglot: Path, cache: Path)
             assert np.array_equal(images, expected), "ink must be 255 and drawings in the order of their names"
     assert snapshot(fake_omniglot) == before, "the data root may be read-only"
     again = load("omniglot", "test", root=fake_omniglot / "omniglot-py")
-    assert torch.equal(split.x, again.x) and len(list(cache.iterdir())) == 2
+    assert torch.equal(split.x, again.x) and len(files(home)) == 2
 
 
 def test_omniglot_protocols_and_options(fake_omniglot: Path) -> None:
@@ -175,7 +174,7 @@ def test_omniglot_refuses_broken_zips(fake_omniglot: Path) -> None:
 
 
 @pytest.mark.parametrize("fake_omniglot", ["folders"], indirect=True)
-def test_omniglot_notices_a_changed_file(fake_omniglot: Path, cache: Path) -> None:
+def test_omniglot_notices_a_changed_file(fake_omniglot: Path, home: Path) -> None:
     load("omniglot", "test", root=fake_omniglot)
     path = fake_omniglot / "omniglot-py/images_background/A/character01/0000.png"
     picture(path, 255, (28, 28), "L")
@@ -323,7 +322,7 @@ def fill(base: Path, classes: dict[str, int]) -> None:
             picture(base / name / f"{k}.png", (10 * red, k, 0))
 
 
-def test_folder_with_splits(tmp_path: Path, cache: Path) -> None:
+def test_folder_with_splits(tmp_path: Path, home: Path) -> None:
     root = tmp_path / "my pets"
     fill(root / "train", {"wolf": 3, "ape": 2})
     fill(root / "test", {"çat": 2, "Zebra": 1, "emu 🦤": 3})
@@ -341,7 +340,7 @@ def test_folder_with_splits(tmp_path: Path, cache: Path) -> None:
     assert load("folder", "train", root=root).classes == ("ape", "wolf")
     assert snapshot(root) == before, "the data root may be read-only"
     assert load("folder", "test", root=root, size=12, color=False).shape == (1, 12, 12)
-    assert len(list(cache.iterdir())) == 3
+    assert len(files(home)) == 3
     with refused("has train/, test/ but no val/"):
         load("folder", "val", root=root)
 
@@ -672,17 +671,26 @@ def test_names_and_roots(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
 def counting() -> tuple[list[int], Any]:
     calls: list[int] = []
 
-    def build() -> np.ndarray:
+    def fill(out: np.ndarray) -> None:
         calls.append(1)
-        return np.arange(6).reshape(2, 3)
+        out[:] = np.arange(6).reshape(2, 3)
 
-    return calls, build
+    return calls, fill
 
 
-def test_cache_builds_once_and_never_writes_back(cache: Path) -> None:
+def cached(key: str, fill: Any) -> np.ndarray:
+    return cache.cached(key, (2, 3), np.int64, fill)
+
+
+def files(folder: Path) -> list[str]:
+    """What lies in the cache, locks aside."""
+    return sorted(p.name for p in folder.iterdir() if p.suffix != ".lock")
+
+
+def test_cache_builds_once_and_never_writes_back(home: Path) -> None:
     calls, build = counting()
     first, second = cached("a", build), cached("a", build)
-    assert len(calls) == 1 and np.array_equal(first, second) and [p.name for p in cache.iterdir()] == ["a.npy"]
+    assert len(calls) == 1 and np.array_equal(first, second) and files(home) == ["a.npy"]
     second[:] = 9  # copy on write
     assert np.array_equal(cached("a", build), first) and len(calls) == 1
     cached("b", build)
@@ -692,10 +700,10 @@ def test_cache_builds_once_and_never_writes_back(cache: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"junk", b"PK\3\4" + b"\0" * 40, b"\x93NUMPY\1\0\xff\xff{", "truncated", "pickle"]
 )
-def test_cache_rebuilds_a_corrupt_file(cache: Path, content: Any, tmp_path: Path) -> None:
+def test_cache_rebuilds_a_corrupt_file(home: Path, content: Any, tmp_path: Path) -> None:
     calls, build = counting()
-    expected = cached("a", build)
-    path = cache / "a.npy"
+    expected = np.array(cached("a", build))
+    path = home / "a.npy"
     whole = path.read_bytes()
     if content == "pickle":
         np.save(path, np.array([Trap(tmp_path / "sprung")], dtype=object), allow_pickle=True)
@@ -707,16 +715,16 @@ def test_cache_rebuilds_a_corrupt_file(cache: Path, content: Any, tmp_path: Path
 
 
 @pytest.mark.parametrize("blocked", ["cache is a file", "entry is a folder"])
-def test_an_unwritable_cache_is_done_without(cache: Path, blocked: str) -> None:
+def test_an_unwritable_cache_is_done_without(home: Path, blocked: str) -> None:
     if blocked == "cache is a file":
-        cache.write_text("in the way")
+        home.write_text("in the way")
     else:
-        (cache / "a.npy").mkdir(parents=True)
+        (home / "a.npy").mkdir(parents=True)
     build = counting()[1]
     with pytest.warns(UserWarning, match=r"a\.npy could not be written"):
-        assert np.array_equal(cached("a", build), build())
+        assert np.array_equal(cached("a", build), np.arange(6).reshape(2, 3))
     if blocked == "entry is a folder":
-        assert [p.name for p in cache.iterdir()] == ["a.npy"], "no temporary file is left"
+        assert files(home) == ["a.npy"], "no temporary file is left"
 
 
 def test_the_cache_says_nothing_when_all_is_well() -> None:

@@ -17,7 +17,7 @@ from graphfsl.evaluation import accuracies, encode_once, evaluate, kind_of
 from graphfsl.learner import Head, Pipeline
 from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.methods.refine.soft_kmeans import SoftKmeans
-from graphfsl.run import find_published
+from graphfsl.results import find_published
 
 SETTING = Setting(way=4, shot=1, query=3, unlabeled=2)
 

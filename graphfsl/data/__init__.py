@@ -15,7 +15,19 @@ from graphfsl.data.sampler import Sampler, Setting
 from graphfsl.data.transforms import Transform
 from graphfsl.errors import InputError, unknown
 
-__all__ = ["Episodes", "Sampler", "Setting", "Split", "Transform", "from_dataset", "join", "load", "loader", "names"]
+__all__ = [
+    "Episodes",
+    "Sampler",
+    "Setting",
+    "Split",
+    "Transform",
+    "download",
+    "from_dataset",
+    "join",
+    "load",
+    "loader",
+    "names",
+]
 
 
 def names() -> list[str]:
@@ -37,11 +49,25 @@ def load(name: str, split: str, root: str | os.PathLike[str] | None = None, **op
     """
     function = loader(name)
     if "root" in function.__code__.co_varnames[: function.__code__.co_argcount]:
-        root = root or os.environ.get("GRAPHFSL_DATA")
-        if not root:
-            raise InputError(f"data set {name!r} needs data.root=FOLDER, or GRAPHFSL_DATA, the folder that holds it")
-        options["root"] = os.fspath(root)
+        options["root"] = _root(name, root)
     return function(split, **options)
+
+
+def _root(name: str, root: str | os.PathLike[str] | None) -> str:
+    root = root or os.environ.get("GRAPHFSL_DATA")
+    if not root:
+        raise InputError(f"data set {name!r} needs data.root=FOLDER, or GRAPHFSL_DATA, the folder that holds it")
+    return os.fspath(root)
+
+
+def download(name: str, root: str | os.PathLike[str] | None = None) -> str:
+    """Fetch the files of a data set into `root`, or GRAPHFSL_DATA, and say where; InputError where it cannot be."""
+    loader(name)
+    fetch = getattr(importlib.import_module(f"graphfsl.data.sets.{name}"), "download", None)
+    if fetch is None:
+        raise InputError(f"data set {name!r} has nothing to download")
+    fetch(_root(name, root))
+    return _root(name, root)
 
 
 def about(name: str) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 
 
 def cache_dir() -> Path:
@@ -16,27 +16,51 @@ def cache_dir() -> Path:
     return Path(os.environ.get("GRAPHFSL_CACHE") or Path.home() / ".cache" / "graphfsl")
 
 
-def cached(key: str, build: Callable[[], np.ndarray]) -> np.ndarray:
-    """The array under `key`, built at most once; `key` names everything that it depends on.
+def cached(key: str, shape: tuple[int, ...], dtype: type, fill: Callable[[np.ndarray], None]) -> np.ndarray:
+    """The array under `key`, filled at most once; `key` names everything that it depends on.
 
-    The file is written to a temporary name and renamed, so that a reader never sees half of it and two
-    processes may build at once. A cache that cannot be read is built anew, one that cannot be written is
-    done without.
+    `fill` writes straight into a memory map, so that an array may be larger than RAM. The file has a temporary name
+    until it is complete and is then renamed: a reader never sees half of it; a second process waits for the first. A
+    cache that cannot be read is built anew; one that cannot be written is done without, in RAM.
     """
     path = cache_dir() / f"{key}.npy"
-    try:
-        return np.load(path, mmap_mode="c", allow_pickle=False)
-    except Exception:  # bytes that are not an array's make NumPy raise almost anything
-        array = np.ascontiguousarray(build())
-    temporary = None
+    temporary = path.with_suffix(".tmp")
+    found = _read(path, shape, dtype)
+    if found is not None:
+        return found
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-            temporary = file.name
-            np.save(file, array, allow_pickle=False)
-        os.replace(temporary, path)
+        with FileLock(path.with_suffix(".lock")):
+            found = _read(path, shape, dtype)
+            if found is not None:
+                return found
+            try:
+                _reserve(temporary, int(np.prod(shape)) * np.dtype(dtype).itemsize)
+                array = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)
+                fill(array)
+                array.flush()
+                del array  # Windows renames no file that is mapped
+                os.replace(temporary, path)
+            finally:
+                temporary.unlink(missing_ok=True)
+        return np.load(path, mmap_mode="c", allow_pickle=False)
     except OSError as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
         warnings.warn(f"{path} could not be written ({error.strerror}): it will be built again", stacklevel=2)
-    return array
+        in_ram: np.ndarray = np.empty(shape, dtype)
+        fill(in_ram)
+        return in_ram
+
+
+def _read(path: Path, shape: tuple[int, ...], dtype: type) -> np.ndarray | None:
+    try:
+        found = np.load(path, mmap_mode="c", allow_pickle=False)
+    except Exception:  # bytes that are not an array's make NumPy raise almost anything
+        return None
+    return found if found.shape == shape and found.dtype == dtype else None
+
+
+def _reserve(path: Path, size: int) -> None:
+    """Claim the disk space now: a memory map that meets a full disk later is killed by the system, not told."""
+    with path.open("wb") as file:
+        if hasattr(os, "posix_fallocate") and size:
+            os.posix_fallocate(file.fileno(), 0, size)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from graphfsl.data.stored import Stored, opened
 from graphfsl.errors import InputError
 
 
@@ -17,7 +19,8 @@ from graphfsl.errors import InputError
 class Split:
     """All samples of one split.
 
-    x: (N, C, H, W) uint8 images or (N, d) float features; in RAM, or a memory map behind a tensor.
+    x: (N, C, H, W) uint8 images or (N, d) float features; a tensor, or an array that becomes one. A memory map
+       (np.memmap) of more than 1 GiB stays on disk, so that a set may be larger than RAM.
     y: (N,) int64, the class of each sample; -1 for a sample without a label (it feeds the unlabeled pool).
     classes: the name of each class; the same index means the same class in every process.
     name: "<data set>/<split>", part of what an episode is a function of.
@@ -31,8 +34,13 @@ class Split:
     classes: tuple[str, ...]
     name: str
     groups: tuple[str, ...] | None = None
+    stored: Stored | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        if isinstance(self.x, np.ndarray):
+            x, stored = opened(self.x)
+            object.__setattr__(self, "x", x)
+            object.__setattr__(self, "stored", stored)
         if len(self.x) != len(self.y):
             raise InputError(f"{self.name}: {len(self.x)} samples but {len(self.y)} labels; there must be one each")
         if not (self.x.ndim == 4 if self.x.dtype == torch.uint8 else self.x.is_floating_point() and self.x.ndim == 2):
@@ -40,9 +48,8 @@ class Split:
                 f"{self.name}: samples must be uint8 images (N, C, H, W) or float features (N, d), "
                 f"not {self.x.dtype} {tuple(self.x.shape)}"
             )
-        if self.x.is_floating_point() and not torch.isfinite(self.x).all():
-            bad = int((~torch.isfinite(self.x)).any(1).nonzero()[0])
-            raise InputError(f"{self.name}: sample {bad} holds NaN or infinity; features must be finite")
+        if self.x.is_floating_point():
+            self._check_finite()
         if self.y.ndim != 1 or self.y.dtype != torch.int64:
             raise InputError(f"{self.name}: labels must be int64 (N,), not {self.y.dtype} {tuple(self.y.shape)}")
         if len(self.y) and not -1 <= int(self.y.min()) <= int(self.y.max()) < len(self.classes):
@@ -61,13 +68,29 @@ class Split:
         """The shape of one sample."""
         return tuple(self.x.shape[1:])
 
+    def _check_finite(self) -> None:
+        first = 0
+        for x in self.blocks(65536):
+            if not torch.isfinite(x).all():
+                bad = first + int((~torch.isfinite(x)).any(1).nonzero()[0])
+                raise InputError(f"{self.name}: sample {bad} holds NaN or infinity; features must be finite")
+            first += len(x)
+
     def gather(self, ids: Tensor) -> Tensor:
         """(…) sample ids -> (…, *S) samples, in the stored type."""
+        if self.stored is not None:
+            return self.stored.gather(ids.flatten().numpy()).view(*ids.shape, *self.shape)
         return self.x.index_select(0, ids.flatten()).view(*ids.shape, *self.shape)  # twice as fast as x[ids]
+
+    def blocks(self, size: int) -> Iterator[Tensor]:
+        """All samples in order, `size` at a time."""
+        for ids in torch.arange(len(self.x)).split(size):
+            yield self.gather(ids) if self.stored is not None else self.x[ids[0] : ids[-1] + 1]
 
     def to(self, device: torch.device | str) -> Split:
         """The same split with its samples on `device`, so that episodes are gathered there."""
-        return dataclasses.replace(self, x=self.x.to(device))
+        x = self.x.to(device)
+        return self if x is self.x else dataclasses.replace(self, x=x, stored=None)
 
     def subset(self, classes: list[int], name: str) -> Split:
         """Only these classes, renumbered in the order given."""
@@ -76,7 +99,7 @@ class Split:
         y = lookup[self.y]
         keep = (y >= 0).nonzero().squeeze(1)
         groups = None if self.groups is None else tuple(self.groups[c] for c in classes)
-        return Split(self.x[keep], y[keep], tuple(self.classes[c] for c in classes), name, groups)
+        return Split(self.gather(keep), y[keep], tuple(self.classes[c] for c in classes), name, groups)
 
 
 def join(a: Split, b: Split) -> Split:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from graphfsl.data.dataset import Split
+from graphfsl.data.listed import Listed
 from graphfsl.data.sampler import AUGMENT, Draw, Sampler, Setting, keys_of, uniform
 from graphfsl.data.transforms import DRAWS, Transform
 from graphfsl.episode import Episode, Target
@@ -20,7 +21,8 @@ class Episodes:
     """The endless, numbered episodes of one split in one setting.
 
     setting: a `Setting`, or its fields as keywords. transform: raw samples -> floats; None takes bytes to [0, 1].
-    device: where batches are put; None leaves them where the split lives.
+    device: where batches are put; None leaves them where the split lives. listed: take these episodes instead of
+        drawing; setting and seed are theirs.
     """
 
     def __init__(
@@ -30,13 +32,16 @@ class Episodes:
         seed: int = 0,
         transform: Transform | None = None,
         device: torch.device | str | None = None,
+        listed: Listed | None = None,
         **options: object,
     ) -> None:
         self.split = split
+        if listed is not None:
+            setting, seed = listed.setting, listed.seed
         self.setting = setting if setting is not None else Setting(**options)  # type: ignore[arg-type]
         self.seed, self.transform = seed, transform or Transform()
         self.device = torch.device(device) if device is not None else split.x.device
-        self.sampler = Sampler(split, self.setting, seed)
+        self.sampler = Sampler(split, self.setting, seed) if listed is None else listed
 
     def batch(self, i: Sequence[int] | np.ndarray) -> tuple[Episode, Target]:
         """The episodes with the numbers i, as one batch of B = len(i) tasks."""
@@ -65,13 +70,13 @@ class Episodes:
         episode = Episode(x, w.to(self.device, x.dtype), k, q, mask, padded=padded)  # type: ignore[arg-type]
         return episode, target.to(self.device)
 
-    def batches(self, episodes: int, batch: int, start: int = 0) -> Iterator[tuple[Episode, Target]]:
-        """Episodes start .. start + episodes - 1, `batch` at a time."""
-        stop, ahead = start + episodes, max(batch, DRAW_AHEAD // batch * batch)
-        for first in range(start, stop, ahead):
-            numbers = np.arange(first, min(first + ahead, stop))
+    def batches(self, episodes: int | range, batch: int) -> Iterator[tuple[Episode, Target]]:
+        """Episodes 0 .. episodes - 1, or a range of them, `batch` at a time."""
+        every = np.arange(episodes) if isinstance(episodes, int) else np.array(episodes)
+        ahead = max(batch, DRAW_AHEAD // batch * batch)
+        for numbers in (every[k : k + ahead] for k in range(0, len(every), ahead)):
             if self.transform.augments:
                 yield from (self.batch(numbers[k : k + batch]) for k in range(0, len(numbers), batch))
                 continue
             draw = self.sampler.draw(numbers)
-            yield from (self.assemble(draw.part(k, k + batch)) for k in range(0, len(numbers), batch))
+            yield from (self.assemble(draw.rows(slice(k, k + batch))) for k in range(0, len(numbers), batch))

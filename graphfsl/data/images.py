@@ -132,14 +132,12 @@ class Files:
 
 
 def read_images(files: Files, names: Iterable[str], size: int, channels: int, what: str) -> np.ndarray:
-    """(N, channels, size, size) uint8 of the named files, in order, cached by what the files are."""
+    """(N, channels, size, size) uint8 of the named files, in order: a memory map, cached by what the files are."""
     names = list(names)
     key = _digest([files.mark, str(size), str(channels), *names])
 
-    def build() -> np.ndarray:
-        out = np.empty((len(names), channels, size, size), np.uint8)
+    def fill(out: np.ndarray) -> None:
         for i, name in enumerate(track(names, f"decoding {what}", disable=len(names) < 1000, transient=True)):
             out[i] = decode(files.read(name), size, channels, f"{files.root}/{name}")
-        return out
 
-    return cached(f"{what.replace('/', '-')}-{key}", build)
+    return cached(f"{what.replace('/', '-')}-{key}", (len(names), channels, size, size), np.uint8, fill)

@@ -74,9 +74,8 @@ class Draw:
     n_support: int
     n_query: int
 
-    def part(self, start: int, stop: int) -> Draw:
-        """Episodes start .. stop - 1 of this draw."""
-        rows = slice(start, stop)
+    def rows(self, rows: slice | np.ndarray) -> Draw:
+        """Some of these episodes."""
         return Draw(self.ids[rows], self.label[rows], self.classes[rows], self.n_support, self.n_query)
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
 
-def squared_euclidean(a: Tensor, b: Tensor) -> Tensor:
+def squared_euclidean(a: Float[Tensor, "*lead n d"], b: Float[Tensor, "*lead m d"]) -> Float[Tensor, "*lead n m"]:
     """||a_i - b_j||^2 = ||a_i||^2 + ||b_j||^2 - 2 a_i.b_j, clamped at zero. (…, n, d), (…, m, d) -> (…, n, m)."""
     squares = a.square().sum(-1).unsqueeze(-1) + b.square().sum(-1).unsqueeze(-2)
     return (
@@ -15,6 +16,6 @@ def squared_euclidean(a: Tensor, b: Tensor) -> Tensor:
     )
 
 
-def cosine(a: Tensor, b: Tensor) -> Tensor:
+def cosine(a: Float[Tensor, "*lead n d"], b: Float[Tensor, "*lead m d"]) -> Float[Tensor, "*lead n m"]:
     """cos(a_i, b_j). (…, n, d), (…, m, d) -> (…, n, m)."""
     return F.normalize(a, dim=-1) @ F.normalize(b, dim=-1).mT

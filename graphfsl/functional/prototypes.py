@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 
-def prototypes(z: Tensor, w: Tensor) -> Tensor:
+def prototypes(z: Float[Tensor, "*B n d"], w: Float[Tensor, "*B n C"]) -> Float[Tensor, "*B C d"]:
     """p_c = sum_i w_ic z_i / sum_i w_ic; zero where a class has no weight. (B, n, d), (B, n, C) -> (B, C, d)."""
     total = w.sum(-2).unsqueeze(-1)
     return (w.mT @ z) / total.where(total > 0, 1)
 
 
-def present(w: Tensor) -> Tensor:
+def present(w: Float[Tensor, "*B n C"]) -> Bool[Tensor, "*B C"]:
     """Which classes have weight anywhere. (B, n, C) -> (B, C) bool."""
     return w.sum(-2) > 0
 
 
-def hide_absent(scores: Tensor, w: Tensor) -> Tensor:
+def hide_absent(scores: Float[Tensor, "*layers B n C"], w: Float[Tensor, "B n C"]) -> Float[Tensor, "*layers B n C"]:
     """Scores (…, B, n, C) with minus infinity where w (B, n, C) gives a class no weight anywhere."""
     return scores.masked_fill(~present(w).unsqueeze(-2), float("-inf"))

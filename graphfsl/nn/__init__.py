@@ -1,7 +1,21 @@
 """Encoders and layers."""
 
-from graphfsl.nn.conv4 import Conv4
+from torch import nn
 
-__all__ = ["ENCODERS", "Conv4"]
+from graphfsl.nn.conv4 import Conv4, Conv4Stride2
+from graphfsl.nn.dropblock import DropBlock
+from graphfsl.nn.efficientnet_lite0 import EfficientNetLite0
+from graphfsl.nn.resnet12 import ResNet12
+from graphfsl.nn.timm_encoder import Timm
+from graphfsl.nn.wrn28_10 import WRN28x10
 
-ENCODERS = {"conv4": Conv4}
+__all__ = ["ENCODERS", "Conv4", "Conv4Stride2", "DropBlock", "EfficientNetLite0", "ResNet12", "Timm", "WRN28x10"]
+
+ENCODERS: dict[str, type[nn.Module]] = {
+    "conv4": Conv4,
+    "conv4_stride2": Conv4Stride2,
+    "resnet12": ResNet12,
+    "wrn28_10": WRN28x10,
+    "timm": Timm,
+    "efficientnet_lite0": EfficientNetLite0,
+}

@@ -1,4 +1,4 @@
-"""The four-block convolutional encoder of the field (Vinyals 2016, Snell 2017)."""
+"""The four-block convolutional encoders of the field (Vinyals 2016, Snell 2017; Finn 2017)."""
 
 from __future__ import annotations
 
@@ -35,3 +35,31 @@ class Conv4(nn.Module):
     def readout(self, maps: Tensor) -> Tensor:
         """(M, C, h, w) -> (M, C*h*w)."""
         return maps.flatten(1)
+
+
+class Conv4Stride2(nn.Module):
+    """MAML's network for Omniglot: 4 x [3x3 convolution with stride 2, BatchNorm, ReLU], without pooling.
+
+    in_channels: of the images. width: filters of every block.
+    (M, in_channels, h, w) -> maps (M, width, ⌈h/16⌉, ⌈w/16⌉); `readout` is their spatial mean, (M, width) at any size.
+
+    The padding is TensorFlow's SAME, which for an even side is 0 before and 1 behind. Not as in the authors' code:
+    BatchNorm has a scale, as everywhere in PyTorch; theirs has a shift only.
+    """
+
+    def __init__(self, in_channels: int = 1, width: int = 64) -> None:
+        super().__init__()
+        widths = [in_channels, width, width, width, width]
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2) for a, b in itertools.pairwise(widths))
+        self.norms = nn.ModuleList(BatchNorm(width) for _ in range(4))
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            h, w = x.shape[-2:]
+            x = F.relu(norm(conv(F.pad(x, (w % 2, 1, h % 2, 1)))))
+        return x
+
+    def readout(self, maps: Tensor) -> Tensor:
+        """(M, C, h, w) -> (M, C)."""
+        return maps.mean((2, 3))

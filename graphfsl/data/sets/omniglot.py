@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from graphfsl.data.dataset import Split, readable
+from graphfsl.data.download import fetch
 from graphfsl.data.images import Files, read_images
 from graphfsl.errors import InputError, unknown
 from graphfsl.resources import class_list
@@ -18,7 +19,14 @@ DRAWINGS = True  # the files show dark ink on paper, the samples bright ink on b
 FOLDERS = ("images_background", "images_evaluation")
 
 
-def load(split: str, root: str, protocol: str = "vinyals", rotations: bool | None = None, size: int = 28) -> Split:
+def load(
+    split: str,
+    root: str,
+    protocol: str = "vinyals",
+    rotations: bool | None = None,
+    size: int = 28,
+    download: bool = False,
+) -> Split:
     """One split of Omniglot; a drawing is 1 x size x size with ink 255; the superclass of a class is its alphabet.
 
     root: the folder (or the one above `omniglot-py`) with torchvision's layout: `images_background` and
@@ -28,21 +36,26 @@ def load(split: str, root: str, protocol: str = "vinyals", rotations: bool | Non
         the evaluation set.
     rotations: turns by 90, 180 and 270 degrees as classes of their own, in every split (METHODS 0.3); by default
         with "vinyals" only.
+    download: fetch the zips (15 MB) that are missing into `root`/omniglot-py; what is there is used unchecked.
     """
     if split not in ("train", "val", "test"):
         raise unknown("split", split, ("train", "val", "test"))
     if protocol not in ("vinyals", "background"):
         raise unknown("Omniglot protocol", protocol, ("vinyals", "background"))
     rotations = protocol == "vinyals" if rotations is None else rotations
-    base = readable(Path(root).expanduser(), "Omniglot")
-    base = base / "omniglot-py" if (base / "omniglot-py").is_dir() else base
+    if download:
+        _fetch(root)
+    base = _base(readable(Path(root).expanduser(), "Omniglot"))
     lists = class_list("omniglot_vinyals")
     # The five validation alphabets of the Vinyals lists are background alphabets, so both protocols share them.
     held_out = set(lists["val"])
     by_class: dict[str, tuple[Files, list[str]]] = {}
     for folder in FOLDERS:
-        if not (base / folder).is_dir() and not (base / f"{folder}.zip").is_file():
-            raise InputError(f"Omniglot not found: no {base / folder}/ or {folder}.zip; set data.root to their folder")
+        if not _is_there(base, folder):
+            raise InputError(
+                f"Omniglot not found: no {base / folder}/ or {folder}.zip; set data.root to their folder, or "
+                "data.download=true"
+            )
         files = Files(base / folder)
         for name in files.names:
             match = re.search(r"([^/]+/character\d+)/[^/]+$", name)
@@ -75,3 +88,28 @@ def load(split: str, root: str, protocol: str = "vinyals", rotations: bool | Non
     alphabets = tuple(n.split("/")[0] for n in names)
     kind = f"omniglot-{protocol}{'-rotations' if rotations else ''}"
     return Split(torch.from_numpy(drawings), torch.from_numpy(labels), names, f"{kind}/{split}", alphabets)
+
+
+def download(root: str) -> None:
+    """Fetch the zips that are missing into `root`/omniglot-py, or into `root` if it is that folder."""
+    _fetch(root)
+
+
+def _base(root: Path) -> Path:
+    return root / "omniglot-py" if (root / "omniglot-py").is_dir() else root
+
+
+def _is_there(base: Path, folder: str) -> bool:
+    return (base / folder).is_dir() or (base / f"{folder}.zip").is_file()
+
+
+def _fetch(root: str) -> None:
+    from torchvision.datasets import Omniglot  # takes seconds to import, and most runs download nothing
+
+    path = Path(root).expanduser()
+    base = _base(path)
+    if base == path and path.name != Omniglot.folder and not any(_is_there(path, folder) for folder in FOLDERS):
+        base = path / Omniglot.folder
+    for folder in FOLDERS:
+        if not _is_there(base, folder):
+            fetch(f"{Omniglot.download_url_prefix}/{folder}.zip", base, Omniglot.zips_md5[folder])

@@ -1,0 +1,99 @@
+"""From the `learner` section of a configuration to a learner: names instead of import paths."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from graphfsl import registry
+from graphfsl.errors import InputError, unknown
+from graphfsl.learner import Learner, Pipeline
+from graphfsl.nn import ENCODERS
+from graphfsl.options import make
+
+SLOTS = {"augment": "augment", "graph": "graph", "head": "heads", "refine": "refine"}
+
+
+def named(value: Any, where: str) -> tuple[str, dict[str, Any]]:
+    """ "protonet", or {name: protonet, distance: cosine}."""
+    if isinstance(value, str):
+        return value, {}
+    if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
+        raise InputError(f"{where} must be a name or a mapping with a name, not {value!r}")
+    return value["name"], {k: v for k, v in value.items() if k != "name"}
+
+
+def check_learner(section: Mapping[str, Any]) -> None:
+    known = ("encoder", *SLOTS, "adapt", "per_query", "batch_norm")
+    for key in section:
+        if key not in known:
+            raise unknown("slot of learner", key, known)
+    build(section, (3, 84, 84), 5, device="meta")
+
+
+def build(section: Mapping[str, Any], shape: Sequence[int], way: int, device: str | None = None) -> Learner:
+    """The configured learner for samples of this shape; parts that ask for `dim` or `way` in `__init__` get them.
+
+    device: "meta" builds without memory or time, to check a configuration.
+    """
+    with torch.device(device or "cpu"):
+        encoder, dim = _encoder(section.get("encoder"), shape)
+        parts: dict[str, Any] = {}
+        for slot, folder in SLOTS.items():
+            value = section.get(slot)
+            entries = value if isinstance(value, (list, tuple)) else [value] if value is not None else []
+            built = []
+            for entry in entries:
+                name, options = named(entry, f"learner.{slot}")
+                part = make(registry.get(folder, name), options, f"learner.{slot}", dim=dim, way=way)
+                dim = getattr(part, "out_dim", dim)
+                built.append(part)
+            parts[slot] = built or None
+        if parts["head"] is None:
+            raise InputError(f"learner needs a head, one of {', '.join(registry.names('heads'))}")
+        if len(parts["head"]) > 1:
+            raise InputError("learner.head takes one part, not a list")
+        parts["head"] = parts["head"][0]
+        for key in ("per_query", "batch_norm"):
+            if section.get(key) is not None:
+                parts[key] = section[key]
+        learner: Learner = make(Pipeline, {}, "learner", encoder=encoder, **parts)
+        if section.get("adapt") is not None:
+            name, options = named(section["adapt"], "learner.adapt")
+            learner = make(registry.get("adapt", name), options, "learner.adapt", net=learner)
+            if section.get("batch_norm") is not None:
+                learner.set_batch_norm(section["batch_norm"])  # type: ignore[operator]
+        elif not learner.reads_support:
+            raise InputError("this head does not read the support; set learner.adapt, such as learner.adapt=maml")
+    return learner
+
+
+def _encoder(value: Any, shape: Sequence[int]) -> tuple[nn.Module | None, int]:
+    """The encoder and the length of its vectors, found by a run on the meta device.
+
+    Beside its own options every encoder takes `frozen`: it does not learn, and its features are computed once.
+    """
+    if len(shape) == 1:
+        if value is not None:
+            raise InputError("the samples are features already; set learner.encoder=null")
+        return None, shape[0]
+    name, options = named(value if value is not None else "pixels", "learner.encoder")
+    frozen = options.pop("frozen", False)
+    if not isinstance(frozen, bool):
+        raise InputError(f"learner.encoder.frozen must be true or false, not {frozen!r}")
+    if name == "pixels":
+        return nn.Flatten(), int(torch.Size(shape).numel())
+    if name not in ENCODERS:
+        raise unknown("encoder", name, [*ENCODERS, "pixels"])
+    encoder = make(ENCODERS[name], options, "learner.encoder", in_channels=shape[0])
+    with torch.device("meta"), torch.no_grad():
+        probe = make(ENCODERS[name], options, "learner.encoder", in_channels=shape[0]).eval()
+        maps = probe(torch.empty(1, *shape))
+        out = probe.readout(maps) if hasattr(probe, "readout") and maps.ndim > 2 else maps.flatten(1)
+    if out.numel() == 0:
+        raise InputError(f"images of {shape[1]} x {shape[2]} are too small for encoder {name!r}")
+    encoder.requires_grad_(not frozen)
+    return encoder, out.shape[1]

@@ -1,0 +1,242 @@
+"""`FewShotClassifier`: any learner behind scikit-learn's `fit`, `predict` and `predict_proba`."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import check_consistent_length, check_random_state, column_or_1d
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor
+
+from graphfsl import registry
+from graphfsl.builder import build, check_learner
+from graphfsl.data import Transform
+from graphfsl.episode import Episode
+from graphfsl.errors import InputError, unknown
+from graphfsl.features import block_size, encode
+from graphfsl.learner import Learner, Pipeline
+from graphfsl.predict import Predictor, load
+from graphfsl.run import own_normalisation
+
+# What an inductive learner answers at once; its answers do not depend on it.
+QUERIES_AT_ONCE = 1024
+NODES_AT_ONCE = 1280  # where every query has a copy of the episode
+FLOATS = (np.float64, np.float32)
+Source = Mapping[str, Any] | Learner | Predictor
+
+
+class FewShotClassifier(ClassifierMixin, BaseEstimator):
+    """Classifies samples by the labeled samples of `fit`: these are the support of one episode, whose queries are
+    what `predict` is given. `fit` trains nothing: it stores the support; a learner such as MAML adapts in `predict`.
+
+    learner: the name of a head ("protonet"); a mapping as in YAML's `learner` section; a `Learner`; a trained run,
+        as its directory or a `Predictor`. A name or a mapping is built for the samples and the number of classes
+        of `fit`, with untrained weights. A learner or a predictor is copied, and answers where its weights lie.
+    random_state: seeds untrained weights and learners that are stochastic.
+
+    X: features (n, d); uint8 images (n, H, W) or (n, H, W, 3); for a run on images a sequence of whatever `Predictor`
+        reads, paths and PIL images too. Features are computed with in float64 unless they are float32, as in
+        scikit-learn, whose checks ask for 1e-7 where float32 gives 1e-6.
+    y: labels of any kind. Where the learner uses a pool (`uses_unlabeled`), the number -1 is never a class: it marks
+        unlabeled samples, beside string labels too (an array of dtype object). For any other learner it is a class
+        like others. No string means unlabeled.
+    sample_weight: the weights of the labels; 0 leaves a sample out, an unlabeled one too. What other weights do is the
+        learner's affair: ProtoNet takes the weighted mean.
+
+    A transductive learner sees all samples of one `predict` together, so its answers depend on their company; one that
+    `needs_balance` takes them for as many of every class. A learner with `max_queries_per_class` gets so many at once.
+
+    classes_: (C,) sorted labels. n_features_in_: d, or the number of an image's values. learner_: what answers.
+    """
+
+    def __init__(
+        self,
+        learner: str | Path | Mapping[str, Any] | Learner | Predictor = "protonet",
+        random_state: int | np.random.RandomState | None = 0,
+    ) -> None:
+        self.learner = learner
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Store the support and the unlabeled pool.
+
+        Raises InputError for an unknown learner, one that is tied to another number of classes or does not take such
+        samples, for images that cannot be read, for bad weights, and where no sample has a label; ValueError for what
+        scikit-learn rejects.
+        """
+        source = self._source()
+        self._predictor = source if isinstance(source, Predictor) else None
+        self._seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        x = self._images(X)
+        if x is None:
+            X, y = validate_data(self, X, y, dtype=FLOATS)
+            x = torch.tensor(X)
+        else:
+            y = column_or_1d(y, warn=True)
+            check_consistent_length(x, y)
+            self.n_features_in_ = x[0].numel()
+        self._shape = tuple(x.shape[1:])
+        if self._predictor and self._predictor.run.shape != self._shape:
+            raise InputError(f"the run takes samples of shape {self._predictor.run.shape}, but X holds {self._shape}")
+        weight = _weights(sample_weight, len(y))
+        x, y, weight = x[torch.from_numpy(weight > 0)], y[weight > 0], weight[weight > 0]
+
+        hidden = self._hidden(y, source)
+        check_classification_targets(y[~hidden])
+        self.classes_, column = np.unique(y[~hidden], return_inverse=True)
+        if hidden.any() and len(self.classes_) == 1:
+            raise InputError("y holds one class beside -1, which means unlabeled for this learner; rename class -1")
+        self.learner_ = self._learner(source).eval().to(x.dtype if x.is_floating_point() else torch.float32)
+        self._w = torch.eye(len(self.classes_), dtype=torch.float64)[column] * torch.from_numpy(weight[~hidden, None])
+        normalisation: dict[str, Any] = own_normalisation(self.learner_) or {}
+        self._transform = self._predictor.run.transform.plain() if self._predictor else Transform(**normalisation)
+        try:
+            self._store(x, torch.from_numpy(hidden))
+            if isinstance(source, Learner):
+                self._answer(self._support[:1])
+        except RuntimeError as error:  # torch's, for a module that was made for other samples
+            if not isinstance(source, Learner):
+                raise
+            reason = str(error).splitlines()[0]
+            raise InputError(f"this learner fails on samples of shape {self._shape}: {reason}") from None
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:
+        """(n,) the class of the highest score."""
+        best = self._scores(X).argmax(-1)
+        return self.classes_[best.numpy()]
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """(n, C) softmax of the scores, columns as in `classes_`."""
+        return self._scores(X).softmax(-1).numpy()
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """(n, C) the scores; for two classes (n,), how much higher the second's is."""
+        scores = self._scores(X).numpy()
+        return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
+
+    def _source(self) -> Source:
+        """What `learner` stands for, as the estimator's own copy."""
+        learner = self.learner
+        if isinstance(learner, (Learner, Predictor)):
+            return copy.deepcopy(learner)
+        if isinstance(learner, Mapping):
+            check_learner(learner)
+            return learner
+        if not isinstance(learner, (str, Path)):
+            raise InputError(
+                "learner must be the name of a head, a mapping such as {'head': 'protonet'}, a Learner, a Predictor or "
+                f"the directory of a run, not {learner!r}"
+            )
+        if learner in registry.names("heads"):
+            return {"head": learner}
+        if Path(learner).is_dir():
+            return load(learner)
+        raise unknown("head or run directory", str(learner), registry.names("heads"))
+
+    def _hidden(self, y: np.ndarray, source: Source) -> np.ndarray:
+        """(n,) true where y says that the sample is unlabeled."""
+        if isinstance(source, Mapping):
+            uses = build(source, self._shape, 2, device="meta").uses_unlabeled
+        else:
+            uses = (source.learner if isinstance(source, Predictor) else source).uses_unlabeled
+        hidden = np.asarray(y == -1, bool) if uses and y.dtype.kind in "iufO" else np.zeros(len(y), bool)
+        if hidden.all():
+            raise InputError("y holds no class: -1 means unlabeled for this learner; label at least one sample")
+        return hidden
+
+    def _learner(self, source: Source) -> Learner:
+        """The learner for the samples and classes of `fit`."""
+        way = len(self.classes_)
+        if isinstance(source, Mapping):
+            with _seeded(self._seed, torch.device("cpu")):
+                return build(source, self._shape, way)
+        learner = source.learner if isinstance(source, Predictor) else source
+        if learner.way not in (None, way):
+            raise InputError(f"this learner is tied to {learner.way} classes, but y holds {way}")
+        return learner
+
+    def _images(self, X: Any) -> Tensor | None:
+        """Images as (n, C, H, W) bytes; None where X must be features."""
+        if self._predictor and len(self._predictor.run.shape) == 3:
+            if not len(X):
+                raise InputError("X holds no image")
+            return torch.stack([self._predictor.image(image) for image in X])
+        if getattr(X, "ndim", 2) not in (3, 4):
+            return None
+        x = np.asarray(X)
+        if x.dtype != np.uint8 or not x.size or (x.ndim == 4 and x.shape[3] != 3):
+            raise InputError(f"images must be uint8 (n, H, W) or (n, H, W, 3), at least one, not {x.dtype} {x.shape}")
+        return torch.tensor(x[:, None] if x.ndim == 3 else x.transpose(0, 3, 1, 2))
+
+    def _store(self, x: Tensor, hidden: Tensor) -> None:
+        nodes = self._encode(x)
+        self._support, self._pool, self._answering = nodes[~hidden], nodes[hidden], self.learner_
+        if nodes is not x and isinstance(self.learner_, Pipeline):
+            self._answering = self.learner_.on_features()
+
+    def _encode(self, x: Tensor) -> Tensor:
+        """Images (n, C, H, W) -> features (n, d) where they do not depend on the episode; all else as it is."""
+        learner, device = self.learner_, _device(self.learner_)
+        if x.ndim == 2 or not (isinstance(learner, Pipeline) and learner.fixed):
+            return x
+        size = block_size(learner.encoder, self._shape, device)
+        return torch.cat([encode(learner, images, self._transform, device) for images in x.split(size)])
+
+    @torch.no_grad()
+    def _answer(self, query: Tensor) -> Tensor:
+        """(q, C) float64 scores of these queries in one episode."""
+        x = self._transform(torch.cat([self._support, query, self._pool]))
+        w = x.new_zeros(1, len(x), len(self.classes_))
+        w[0, : len(self._w)] = self._w
+        episode = Episode(x[None], w, len(self._w), len(query)).to(_device(self.learner_))
+        return self._answering(episode)[0].double().cpu()
+
+    def _scores(self, X: Any) -> Tensor:
+        """(n, C) float64 scores."""
+        check_is_fitted(self)
+        x = self._images(X)
+        if x is None:
+            x = torch.tensor(validate_data(self, X, reset=False, dtype=FLOATS))
+        if tuple(x.shape[1:]) != self._shape:
+            raise InputError(f"fit was given samples of shape {self._shape}, but X holds {tuple(x.shape[1:])}")
+        x = self._encode(x).to(self._support.dtype)
+        with _seeded(self._seed, _device(self.learner_)):
+            return torch.cat([self._answer(query) for query in x.split(self._at_once(len(x)))])
+
+    def _at_once(self, n: int) -> int:
+        """How many of n queries stand in one episode."""
+        learner, others = self.learner_, len(self._support) + len(self._pool)
+        if not learner.transductive:
+            n = max(1, NODES_AT_ONCE // (others + 1)) if learner.per_query else max(QUERIES_AT_ONCE, others)
+        return min(n, learner.max_queries_per_class or n)
+
+
+def _device(learner: Learner) -> torch.device:
+    return next((p.device for p in learner.parameters()), torch.device("cpu"))
+
+
+def _weights(sample_weight: Any, n: int) -> np.ndarray:
+    """(n,) float64, checked."""
+    weight = np.ones(n) if sample_weight is None else np.asarray(sample_weight, np.float64)
+    if weight.shape != (n,) or not np.isfinite(weight).all() or (weight < 0).any():
+        raise InputError(f"sample_weight must be {n} numbers of 0 or more, one for each sample")
+    if not weight.any():
+        raise InputError("every sample_weight is zero; at least one sample must count")
+    return weight
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seeds torch, and gives the caller's random numbers back."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield

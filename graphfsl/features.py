@@ -1,0 +1,226 @@
+"""Features of a frozen encoder: computed once, block by block, kept on disk, and resumed where they were stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from filelock import FileLock
+from rich.progress import track
+from torch import Tensor, nn
+
+from graphfsl.checkpoint import write_atomically
+from graphfsl.data.cache import cache_dir
+from graphfsl.data.dataset import Split
+from graphfsl.data.images import Files, decode, image_paths, read_folder_classes, subfolders
+from graphfsl.data.transforms import Transform
+from graphfsl.errors import InputError
+from graphfsl.learner import Pipeline
+
+IMAGES_AT_ONCE = 1024  # of 28 x 28 pixels
+HASHED_AT_ONCE = 4096  # images
+SPLITS = ("train", "val", "test")
+
+
+def encode_split(learner: Pipeline, split: Split, transform: Transform) -> Split:
+    """The split's images as features (N, d) of the learner's encoder and on its device: each is encoded once."""
+    device = _place(learner, None)
+    blocks = split.blocks(block_size(learner.encoder, split.shape, device))
+    return replace(split, x=torch.cat([encode(learner, x, transform, device) for x in blocks]), stored=None)
+
+
+@torch.no_grad()
+def encode(learner: Pipeline, x: Tensor, transform: Transform, device: torch.device | str) -> Tensor:
+    """Images (m, C, H, W) -> features (m, d) float32 of the learner's encoder in evaluation mode, on `device`."""
+    encoder = learner.encoder
+    was_training = encoder.training
+    encoder.eval()
+    try:
+        return learner.readout(encoder(transform.plain()(x.to(device)))).float()
+    finally:
+        encoder.train(was_training)
+
+
+def block_size(encoder: nn.Module, shape: tuple[int, ...], device: torch.device | str) -> int:
+    """Images at once; as many as fit 1024 of 28 x 28 pixels on a CPU, eight times as many on a GPU."""
+    size = getattr(encoder, "size", None)  # of an encoder that resizes
+    pixels = max(math.prod(shape[1:]), (size or 0) ** 2)
+    return max(1, (1 if torch.device(device).type == "cpu" else 8) * IMAGES_AT_ONCE * 28 * 28 // pixels)
+
+
+def cached_features(
+    learner: Pipeline, split: Split, transform: Transform, device: torch.device | str | None = None
+) -> Split:
+    """The split with the features (N, d) of the learner's encoder for its images, a memory map in the cache.
+
+    They are found again by what they are made from: the encoder, its weights, the normalisation, the images and their
+    labels, and the kind of device, since a GPU rounds in another way. See `_stored` for how they are kept.
+    device: where they are computed; None takes the encoder's.
+    """
+    device = _place(learner, device)
+    size = block_size(learner.encoder, split.shape, device)
+    key = _key(learner.encoder, transform, device, size)
+    for x in split.blocks(HASHED_AT_ONCE):
+        key.update(x.cpu().flatten().numpy().data)
+    key.update(repr((split.shape, len(split.y))).encode() + split.y.cpu().numpy().tobytes())
+
+    def encoded(first: int, last: int) -> Tensor:
+        return encode(learner, split.gather(torch.arange(first, last, device=split.x.device)), transform, device)
+
+    features: Any = _stored(key.hexdigest(), len(split.y), size, encoded, split.name)
+    return replace(split, x=features, stored=None)  # a Split makes a tensor of it
+
+
+def write_features(
+    learner: Pipeline,
+    transform: Transform,
+    root: Path,
+    out: Path,
+    size: int | None = None,
+    channels: int = 3,
+    device: torch.device | str | None = None,
+) -> list[Path]:
+    """Encode a folder of images: `out`/<split>.npz for each split, in the layout that data set `arrays` reads.
+
+    root: either folders train, val and test (those that there are) of class folders, or class folders, which make the
+        split "test". A folder `unlabeled` beside class folders has label -1.
+    size: pixels of a side, to which every image is squeezed; None takes the encoder's own, or 84. channels: 3, or 1
+        for gray. Images are decoded and encoded a block at a time, and go on after a stop as in `cached_features`.
+    Each file holds features (n, d) float32, labels (n,), class_names, and paths (n,) relative to `root`.
+
+    Raises InputError for an image that cannot be read, and where no folder, class or space is found.
+    """
+    device, root = _place(learner, device), root.expanduser().resolve()
+    size = size or getattr(learner.encoder, "size", None) or 84
+    at_once = block_size(learner.encoder, (channels, size, size), device)
+    written = []
+    for split, classes, pool in _folders(root):
+        groups = [*classes.values(), pool]
+        names = [p.relative_to(root).as_posix() for group in groups for p in group]
+        files = Files(root, names)
+
+        def encoded(first: int, last: int, names: list[str] = names, files: Files = files) -> Tensor:
+            x = [decode(files.read(n), size, channels, f"{root}/{n}") for n in names[first:last]]
+            return encode(learner, torch.from_numpy(np.stack(x)), transform, device)
+
+        key = _key(learner.encoder, transform, device, at_once)
+        key.update(repr((files.mark, size, channels, names)).encode(errors="surrogateescape"))
+        x = _stored(key.hexdigest(), len(names), at_once, encoded, f"{root.name}/{split}")
+        y = np.repeat([*range(len(classes)), -1], [len(group) for group in groups])
+        buffer = io.BytesIO()
+        np.savez(buffer, features=x, labels=y, class_names=np.array(list(classes)), paths=np.array(names))
+        written.append(out / f"{split}.npz")
+        write_atomically(written[-1], buffer.getvalue())
+    return written
+
+
+def _folders(root: Path) -> Iterator[tuple[str, dict[str, list[Path]], list[Path]]]:
+    """(split, class name -> files, unlabeled files) of each split below a folder."""
+    found = {p.name: p for p in subfolders(root) if p.name in SPLITS and subfolders(p)} if root.is_dir() else {}
+    splits = {s: read_folder_classes(found[s]) for s in SPLITS if s in found} or {"test": read_folder_classes(root)}
+    for a, b in (("train", "val"), ("train", "test"), ("val", "test")):
+        if both := splits.get(a, {}).keys() & splits.get(b, {}).keys():
+            raise InputError(f"{root}: class {min(both)!r} is in {a}/ and in {b}/; splits must share no class")
+    for split, classes in splits.items():
+        pool = found.get(split, root) / "unlabeled"
+        yield split, classes, image_paths(pool) if pool.is_dir() else []
+
+
+def _place(learner: Pipeline, device: torch.device | str | None) -> torch.device:
+    """Where the encoder computes; it is moved where a device is given."""
+    if device is not None:
+        learner.encoder.to(device)
+        return torch.device(device)
+    return next((p.device for p in learner.encoder.parameters()), torch.device("cpu"))
+
+
+def _key(encoder: nn.Module, transform: Transform, device: torch.device, block: int) -> hashlib.blake2b:
+    """The digest of all that turns images into features: layers, their options, weights, normalisation."""
+    key = hashlib.blake2b(digest_size=16)
+    key.update(repr((transform.mean, transform.std, device.type, block)).encode())
+    plain = (bool, int, float, str, tuple, type(None))
+    for name, m in encoder.named_modules():
+        options = {k: v for k, v in vars(m).items() if isinstance(v, plain) and k != "training"}
+        key.update(repr((name, type(m).__module__, type(m).__qualname__, options)).encode())
+    for name, tensor in encoder.state_dict().items():
+        key.update(repr((name, tensor.dtype, tuple(tensor.shape))).encode())
+        key.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy())
+    return key
+
+
+def _stored(key: str, n: int, size: int, encoded: Callable[[int, int], Tensor], name: str) -> np.ndarray:
+    """(n, d) rows of encoded(first, last + 1), made in blocks of `size`: <cache>/features/<key>.npy, or in RAM.
+
+    Blocks are appended to <key>.part, each brought to the disk before the next, and the complete file is renamed. What
+    was stopped in between goes on behind its last block but one: the last may be half written, those before it are
+    not. A second process waits, and finds the file. A cache that cannot be written is done without.
+    """
+    folder = cache_dir() / "features"
+    path, part = folder / f"{key}.npy", folder / f"{key}.part"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f"{key}.lock"):
+            found = _read(path, n)
+            if found is None:
+                _fill(part, n, size, encoded, name)
+                os.replace(part, path)
+                found = np.load(path, mmap_mode="c", allow_pickle=False)
+            return found
+    except (OSError, NotImplementedError) as error:  # the latter where the file system knows no locks
+        warnings.warn(f"features are not kept in {folder} ({error}): they will be computed again", stacklevel=3)
+        return torch.cat([encoded(*ids).cpu() for ids in _blocks(0, n, size, name)]).numpy()
+
+
+def _fill(part: Path, n: int, size: int, encoded: Callable[[int, int], Tensor], name: str) -> None:
+    part.touch()
+    with part.open("r+b") as file:
+        for first, last in _blocks(_rows_done(file, size), n, size, name):
+            x = encoded(first, last).cpu().numpy()
+            if first == 0:
+                file.seek(0)
+                header = {"descr": np.lib.format.dtype_to_descr(x.dtype), "fortran_order": False}
+                np.lib.format.write_array_header_1_0(file, {**header, "shape": (n, x.shape[1])})
+                file.truncate()
+            file.write(x.tobytes())
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _rows_done(file: BinaryIO, size: int) -> int:
+    """How many rows of an array that was being written are surely whole; the file is cut off, and stands, behind them.
+
+    0 where it holds nothing of the kind.
+    """
+    try:
+        np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    except ValueError:
+        return 0
+    start, row = file.tell(), shape[-1] * dtype.itemsize
+    rows = max((file.seek(0, os.SEEK_END) - start) // row // size - 1, 0) * size
+    file.seek(start + rows * row)
+    file.truncate()
+    return rows
+
+
+def _read(path: Path, n: int) -> np.ndarray | None:
+    try:
+        found = np.load(path, mmap_mode="c", allow_pickle=False)
+    except Exception:  # bytes that are not an array's make NumPy raise almost anything
+        return None
+    return found if len(found) == n else None
+
+
+def _blocks(first: int, n: int, size: int, name: str) -> Iterable[tuple[int, int]]:
+    """(first, last + 1) of each block of rows, with a progress bar for 1000 images or more."""
+    ranges = [(i, min(i + size, n)) for i in range(first, n, size)]
+    return track(ranges, f"encoding {name}", disable=n - first < 1000, transient=True)

@@ -1,0 +1,182 @@
+"""Two learners' accuracies over episodes: intervals of their difference, a permutation test, Holm's correction."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.special import stdtr, stdtrit
+from torch import Tensor
+
+from graphfsl.errors import InputError
+
+ROUNDING = 1e-6  # of the accuracies themselves: results.json keeps six decimals, a GPU gives float32
+BLOCK = 1 << 21  # numbers that one block of the permutation test holds: 16 MiB
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A difference in the unit of the accuracies, averaged over `matched` sets of cells, and what backs it."""
+
+    difference: float
+    half: float  # of the 95% interval
+    t: float  # difference / standard error
+    p: float  # of sign flips where paired, else of Welch's t
+    matched: int
+    episodes: int  # different ones
+    paired: bool  # both sides saw the same episodes
+    corrected: float | None = None  # p after Holm's correction, where it was made
+
+
+def paired_difference(
+    a: Float[Tensor, "*B n"], b: Float[Tensor, "*B m"]
+) -> tuple[Float[Tensor, "*B"], Float[Tensor, "*B"]]:
+    """Difference of means of the same episodes and the half-width of its 95% interval, both in the inputs' unit.
+
+    With d = a - b: mean(d) and t_{0.975, n-1} s_d / sqrt(n) (Student 1908). (…, n), (…, n) -> (…), (…), float64.
+    Raises InputError where episodes do not match, are fewer than two, or hold a value that is not finite.
+    """
+    a, b = _same_episodes(a, b)
+    d = a - b
+    mean, n = d.mean(-1), d.shape[-1]
+    half, _ = student(mean, d.var(-1, keepdim=True) / n, torch.tensor([n - 1.0]))
+    return mean, half
+
+
+def unpaired_difference(
+    a: Float[Tensor, "*B n"], b: Float[Tensor, "*B m"]
+) -> tuple[Float[Tensor, "*B"], Float[Tensor, "*B"]]:
+    """As `paired_difference`, of episodes that are not the same: Welch's interval. (…, n), (…, m) -> (…), (…).
+
+    t_{0.975, nu} sqrt(s_a^2/n + s_b^2/m), nu as in `student` (Welch 1938).
+    """
+    a, b = _finite(a), _finite(b)
+    mean = a.mean(-1) - b.mean(-1)
+    variance = torch.stack([x.var(-1) / x.shape[-1] for x in (a, b)], -1)
+    half, _ = student(mean, variance, torch.tensor([a.shape[-1] - 1.0, b.shape[-1] - 1.0]))
+    return mean, half
+
+
+def student(
+    mean: Float[Tensor, "*B"], variance: Float[Tensor, "*B G"], freedom: Float[Tensor, " G"]
+) -> tuple[Float[Tensor, "*B"], Float[Tensor, "*B"]]:
+    """Half-width of the 95% interval, and two-sided p, of a sum of G independent means with unknown variances.
+
+    mean (…): the sum; variance (…, G): the squared standard error of each; freedom (G,): the n - 1 of each.
+    The sum has variance v = sum_g v_g and nu = v^2 / sum_g v_g^2 / (n_g - 1) degrees of freedom (Satterthwaite 1946):
+    half = t_{0.975, nu} sqrt(v), p = P(|t_nu| >= |mean| / sqrt(v)). Where nothing varies, p is 1 for mean 0, else 0.
+    """
+    total = variance.sum(-1)
+    nu = (total.square() / (variance.square() / freedom).sum(-1)).nan_to_num(1.0)
+    t = (mean.abs() / total.sqrt()).nan_to_num(0.0, posinf=torch.inf)
+    quantile, tail = (torch.as_tensor(x) for x in (stdtrit(nu.numpy(), 0.975), stdtr(nu.numpy(), -t.numpy())))
+    return quantile * total.sqrt(), 2 * tail
+
+
+def permutation_test(
+    a: Float[Tensor, "*B n"], b: Float[Tensor, "*B m"], permutations: int = 10_000, seed: int = 0
+) -> Float[Tensor, "*B"]:
+    """p of the paired, two-sided sign-flip test that two learners differ. (…, n), (…, n) -> (…), float64.
+
+    With d = a - b, T = sum_i d_i and T* = sum_i s_i d_i for random signs s_i (Fisher 1935; Pitman 1937):
+    p = (1 + #{|T*| >= |T|}) / (1 + permutations), which is never 0 and holds its level (Phipson & Smyth 2010).
+    Where there are no more than `permutations` sign patterns (n <= 13 for 10,000) all are visited and p is their share.
+    Equal sums that rounding parts count as equal. Rows of a batch share signs; signs depend on n and `seed` alone.
+    Raises InputError as `paired_difference` does, and for permutations < 1.
+    """
+    if permutations < 1:
+        raise InputError(f"a permutation test needs at least 1 permutation, not {permutations}")
+    a, b = _same_episodes(a, b)
+    d, shape = (a - b).reshape(-1, a.shape[-1]), a.shape[:-1]
+    n, total = d.shape[-1], d.sum(-1)
+    least = total.abs() - ROUNDING * (a.abs() + b.abs()).sum(-1).reshape(-1)
+    reached = torch.zeros_like(total)
+    for flips in _flips(n, permutations, seed, max(1, BLOCK // max(n, len(d)))):
+        reached += ((2 * (flips @ d.T) - total).abs() >= least).sum(0)
+    p = reached / 2**n if _few(n, permutations) else (1 + reached) / (1 + permutations)
+    return p.reshape(shape)
+
+
+def holm(p: Float[Tensor, "*B m"]) -> Float[Tensor, "*B m"]:
+    """Adjusted p of m tests (…, m): rejecting where they are <= 0.05 makes any false rejection at most 5% likely.
+
+    The k-th smallest becomes max_{j <= k} min(1, (m - j + 1) p_(j)) (Holm 1979); order and shape are kept.
+    """
+    ordered, order = p.double().sort(-1)
+    factor = torch.arange(p.shape[-1], 0, -1, dtype=torch.float64)
+    adjusted = (factor * ordered).clamp_max(1).cummax(-1).values if p.shape[-1] else ordered
+    return torch.empty_like(adjusted).scatter_(-1, order, adjusted)
+
+
+def contrasts(
+    weights: Float[Tensor, "C cells"],
+    accuracies: Float[Tensor, "cells n"],
+    keys: Sequence[Hashable],
+    matched: Sequence[int],
+    permutations: int = 10_000,
+    seed: int = 0,
+) -> list[Contrast]:
+    """sum_c w_c mean(accuracies_c) of C rows of weights, each of which sums to zero. Raises as `permutation_test`.
+
+    Cells of equal key saw the same episodes: episode i gives x_gi = sum of w_c accuracies_ci over the cells of key g.
+    Keys are independent: the variance is sum_g s_g^2 / n, freedom as in `student`. Where the weights of each key cancel
+    this is a paired interval; where they do not, Welch's; an average over k keys has 1/k^2 of the sum of variances.
+    Signs of sum_g x_gi are flipped, all keys at once: to flip each key's alone would test that no key has an effect
+    rather than that their mean is zero, and an interaction with the axis of the keys leaves an effect in each of them.
+    """
+    if not len(weights):
+        return []
+    w, cells, n = weights.double(), _finite(accuracies), accuracies.shape[-1]
+    groups = [torch.tensor([k == key for k in keys]) for key in dict.fromkeys(keys)]
+    plus, minus = w.clamp_min(0) @ cells, -w.clamp_max(0) @ cells
+    mean = (plus - minus).mean(-1)
+    mean = mean.where(mean.abs() > ROUNDING * (plus.abs() + minus.abs()).mean(-1), 0)
+    variance = torch.stack([(w[:, g] @ cells[g]).var(-1) / n for g in groups], -1)
+    half, p = student(mean, variance, torch.full((len(groups),), n - 1.0))
+    t = (mean / variance.sum(-1).sqrt()).nan_to_num(0.0, torch.inf, -torch.inf)
+    paired = torch.stack([w[:, g].sum(-1).abs() < 1e-9 for g in groups], -1).all(-1)
+    if paired.any():
+        p[paired] = permutation_test(plus[paired], minus[paired], permutations, seed)
+    episodes = n * torch.stack([(w[:, g] != 0).any(-1) for g in groups], -1).sum(-1)
+    columns = (mean.tolist(), half.tolist(), t.tolist(), p.tolist(), matched, episodes.tolist(), paired.tolist())
+    return [Contrast(*row) for row in zip(*columns, strict=True)]
+
+
+def _same_episodes(
+    a: Float[Tensor, "*B n"], b: Float[Tensor, "*B m"]
+) -> tuple[Float[Tensor, "*B n"], Float[Tensor, "*B n"]]:
+    """Both as float64 on the CPU and of one shape (…, n); raises InputError where they cannot be paired."""
+    a, b = _finite(a), _finite(b)
+    if a.shape[-1] != b.shape[-1]:
+        raise InputError(f"a paired comparison needs the same episodes, not {a.shape[-1]} and {b.shape[-1]} of them")
+    return a, b
+
+
+def _finite(values: Float[Tensor, "*B n"]) -> Float[Tensor, "*B n"]:
+    values = values.detach().cpu().double()
+    if values.shape[-1] < 2:
+        raise InputError("an interval needs the accuracies of at least 2 episodes")
+    if not values.isfinite().all():
+        raise InputError("accuracies hold a value that is not finite; evaluate that cell again")
+    return values
+
+
+def _few(n: int, permutations: int) -> bool:
+    return 2**n <= permutations
+
+
+def _flips(n: int, permutations: int, seed: int, rows: int) -> Iterator[Float[Tensor, "rows n"]]:
+    """Blocks (<= rows, n) of zeros and ones: every pattern where there are few, else `permutations` random ones.
+
+    A random row is whole words of Philox, a counter-based generator: no block size changes it, nor does another numpy.
+    """
+    if _few(n, permutations):
+        yield from (torch.arange(2**n)[:, None] >> torch.arange(n) & 1).double().split(rows)
+        return
+    random, words = np.random.Philox(key=seed), -(-n // 64)
+    for start in range(0, permutations, rows):
+        raw = random.random_raw((min(rows, permutations - start), words))
+        yield torch.from_numpy(np.unpackbits(raw.astype("<u8").view(np.uint8), axis=1, count=n)).double()

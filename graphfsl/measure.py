@@ -1,0 +1,88 @@
+"""A trained run in any setting and on any data set, as rows of a results table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from graphfsl import config as conf
+from graphfsl import data
+from graphfsl.batchnorm import BatchNorm
+from graphfsl.builder import build
+from graphfsl.checkpoint import load_weights
+from graphfsl.data.listed import read_episodes
+from graphfsl.errors import InputError
+from graphfsl.evaluation import check_protocol, encode_once, evaluate, nodes
+from graphfsl.learner import Learner
+from graphfsl.memory import reuse_freed_memory
+from graphfsl.options import make, signature
+from graphfsl.results import full_row
+from graphfsl.run import Run, rootless
+from graphfsl.train import Trainer
+
+Say = Callable[[str], None]
+
+
+def measure(
+    run: Run, changes: Sequence[str] = (), say: Say | None = None, episodes: Path | None = None
+) -> list[dict[str, Any]]:
+    """Rows of every setting in the `evaluation` section; `changes` are overrides such as episode.way=20.
+
+    With an override of `episode`, the one setting that it makes is evaluated in place of the listed ones. With one
+    of `data.name`, the other options of that data set start from its own defaults. With one of `learner`, the
+    trained weights must fit the learner that it makes. episodes: a file of `graphfsl episodes`; then these very ones
+    are evaluated.
+    """
+    reuse_freed_memory()
+    config = conf.merge(_other_data(run, changes), changes)
+    options = conf.evaluation(config)
+    one = any(c.startswith("episode.") for c in changes)
+    settings = [conf.setting(config, s) for s in ([{}] if one else options.settings)]
+    split = conf.load_split(config["data"], options.split)
+    listed = read_episodes(episodes, split) if episodes else None
+    if listed is not None:
+        settings, options = [listed.setting], replace(options, episodes=len(listed), seed=listed.seed)
+    if split.shape != run.shape:
+        raise InputError(f"the run takes samples of shape {run.shape}, but {split.name} holds {split.shape}")
+    learner = run.learner
+    if config["learner"] != run.config["learner"]:
+        learner = build(config["learner"], run.shape, run.way)
+        load_weights(learner, run.learner.state_dict(), run.path)
+    # A published number is for its own learner, data set and test split.
+    same = config["learner"] == run.config["learner"] and rootless(config["data"]) == rootless(run.config["data"])
+    published = config.get("published") if same and options.split == "test" else None
+    if run.steps and getattr(learner, "batch_norm", None) == "running" and not _has_averages(learner):
+        raise InputError("this run stored no BatchNorm averages; set learner.batch_norm=support, apart or joint")
+    for s in settings:
+        check_protocol(learner, s)
+    device = make(Trainer, config.get("trainer") or {}, "trainer").fabric().device
+    images = options.episodes * sum(nodes(s) for s in settings)
+    learner, split = encode_once(learner.to(device), split, run.transform, images)
+    rows = []
+    for s in settings:
+        result = evaluate(
+            learner, split, s, options.episodes, options.seed, run.transform, options.block, device, listed
+        )
+        rows.append(full_row(config, result, str(device), run.steps, published))
+        if say:
+            say(str(result))
+    return rows
+
+
+def _has_averages(learner: Learner) -> bool:
+    norms = [m for m in learner.modules() if isinstance(m, BatchNorm) and m.num_batches_tracked is not None]
+    return all(bool(m.num_batches_tracked) for m in norms)
+
+
+def _other_data(run: Run, changes: Sequence[str]) -> dict[str, Any]:
+    """The run's configuration, its data section made ready for another data set where the changes name one."""
+    name = next((c.partition("=")[2] for c in changes if c.startswith("data.name=")), None)
+    section = run.config["data"]
+    if name is None or name == section["name"]:
+        return run.config
+    kept = {k: section[k] for k in ("mean", "std", "augment") if k in section}
+    known = signature(data.loader(name))
+    sized = {"size": run.shape[-1], "color": run.shape[0] == 3} if len(run.shape) == 3 else {}
+    return {**run.config, "data": kept | {"name": name} | {k: v for k, v in sized.items() if k in known}}

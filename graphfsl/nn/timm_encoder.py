@@ -1,0 +1,156 @@
+"""Any image model of timm (https://github.com/huggingface/pytorch-image-models) as an encoder."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from graphfsl.batchnorm import BatchNorm
+from graphfsl.errors import InputError, unknown
+
+
+class BatchNormAct(BatchNorm):
+    """timm's BatchNormAct2d: BatchNorm, dropout, activation."""
+
+    drop: nn.Module
+    act: nn.Module
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        return self.act(self.drop(super().forward(x, mask)))
+
+
+class Timm(nn.Module):
+    """A timm model without its classifier.
+
+    in_channels: of the images; gray ones are spread over the three channels of a pretrained model.
+    model: its name, such as resnet18 or vit_small_patch16_224.
+    pretrained: with weights from the Hugging Face hub, only ever as safetensors. weights: the same from a local
+        .safetensors file. Then `mean` and `std` are what the model was trained with, for each of in_channels.
+    size: pixels of a side to which images are resized in the encoder; None keeps them, but for models that take one
+        size only, which get theirs.
+    (M, in_channels, h, w) -> maps (M, c, h', w'); vectors (M, d) from models of tokens. `readout` is the model's own
+    pooling. Its BatchNorms follow the policy.
+
+    Raises InputError for a model or weights that do not exist or do not fit, and where timm is not installed.
+    """
+
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        *,
+        model: str,
+        pretrained: bool = False,
+        weights: str | None = None,
+        size: int | None = None,
+    ) -> None:
+        super().__init__()
+        timm = _timm()
+        if not timm.is_model(model):
+            raise unknown("timm model", model, timm.list_models())
+        try:
+            config = timm.get_pretrained_cfg(model)
+        except RuntimeError:  # no such weights: the name goes on behind a dot
+            raise unknown("timm model", model, timm.list_pretrained()) from None
+        if size is not None and size < 1:
+            raise InputError(f"the size of images must be at least 1 pixel, not {size}")
+        options: dict[str, Any] = {}
+        if config.fixed_input_size:
+            size = size or config.input_size[-1]
+            options["img_size"] = size
+        trained = pretrained or weights is not None
+        if trained and in_channels not in (1, 3):
+            raise InputError(f"pretrained encoders read images of 1 or 3 channels, not of {in_channels}")
+        self.size, self.channels = size, 3 if trained else in_channels
+        try:
+            self.net = timm.create_model(model, num_classes=0, in_chans=self.channels, **options)
+        except (RuntimeError, TypeError) as error:
+            raise InputError(f"timm model {model!r} cannot be built ({' '.join(str(error).split())})") from None
+        if trained and torch.get_default_device().type != "meta":  # a check of the configuration needs no weights
+            self._fit(weights or _from_hub(model, config))
+        if trained:
+            self._normalise_as(config.mean, config.std, in_channels)
+        _follow_policy(self.net, model)
+        self.to(memory_format=torch.channels_last)
+
+    def _fit(self, path: str) -> None:
+        """Load weights of the same model, with or without its classifier; nothing else may be left over."""
+        if not path.endswith(".safetensors"):
+            raise InputError(f"{path}: weights must be a .safetensors file; other formats can run code when loaded")
+        try:
+            state = load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"{path} is not a readable safetensors file ({error})") from None
+        convert = getattr(sys.modules[type(self.net).__module__], "checkpoint_filter_fn", None)
+        try:
+            state = convert(state, self.net) if convert else state
+            wrong = self.net.load_state_dict(state, strict=False)
+        except (RuntimeError, KeyError) as error:
+            raise InputError(f"{path} does not fit the model: {' '.join(str(error).split())}") from None
+        classifier = self.net.pretrained_cfg.get("classifier") or ()
+        heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+        extra = [k for k in wrong.unexpected_keys if not k.startswith(tuple(f"{h}." for h in heads))]
+        if wrong.missing_keys or extra:
+            problem = f"lacks {wrong.missing_keys[0]!r}" if wrong.missing_keys else f"holds {extra[0]!r} besides"
+            raise InputError(f"{path} is of another model: it {problem}")
+
+    def _normalise_as(self, mean: tuple[float, ...], std: tuple[float, ...], in_channels: int) -> None:
+        gray = in_channels == 1
+        self.mean, self.std = ((sum(v) / 3,) if gray else tuple(v) for v in (mean, std))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1] != self.channels:
+            x = x.expand(-1, self.channels, -1, -1)
+        if self.size and x.shape[-2:] != (self.size, self.size):
+            smaller = self.size < x.shape[-1]
+            x = F.interpolate(x, (self.size, self.size), mode="bilinear", antialias=smaller)
+        z = self.net.forward_features(x)
+        maps = isinstance(z, Tensor) and z.ndim == 4 and z.shape[1] == self.net.num_features
+        return z if maps else self.readout(z)
+
+    def readout(self, maps: Tensor) -> Tensor:
+        """(M, c, h, w) -> (M, d)."""
+        return self.net.forward_head(maps, pre_logits=True)
+
+
+def _timm() -> Any:
+    try:
+        return importlib.import_module("timm")
+    except ImportError:
+        raise InputError("this encoder needs timm: pip install graphfsl[timm]") from None
+
+
+def _from_hub(model: str, config: Any) -> str:
+    from huggingface_hub import hf_hub_download  # timm brings it
+
+    if not config.hf_hub_id:
+        raise InputError(f"timm has no pretrained weights for {model!r}; give weights=FILE.safetensors")
+    try:
+        return hf_hub_download(config.hf_hub_id, "model.safetensors")
+    except Exception as error:  # of the hub, of the network, of the disk
+        reason = f"{type(error).__name__}; give weights=FILE.safetensors where there is no hub"
+        raise InputError(f"the weights {config.hf_hub_id} cannot be fetched: {reason}") from None
+
+
+def _follow_policy(net: nn.Module, model: str) -> None:
+    """Make every BatchNorm one of ours, in place; InputError for statistics of a batch that are kept another way."""
+    from timm.layers import BatchNormAct2d
+
+    for m in net.modules():
+        # A new class for the same object keeps its parameters, buffers and hooks, and who else refers to it.
+        if type(m) is BatchNormAct2d:
+            m.__class__ = BatchNormAct  # type: ignore[assignment]
+        elif isinstance(m, _BatchNorm) and type(m).forward is _BatchNorm.forward:
+            m.__class__ = BatchNorm
+        elif hasattr(m, "running_var"):
+            raise InputError(f"timm model {model!r} has a {type(m).__name__}, which knows no BatchNorm policy")

@@ -1,0 +1,116 @@
+"""What was measured: rows with all that a reader needs to trust them, results.json, the lines of metrics.jsonl."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import graphfsl
+from graphfsl import config as conf
+from graphfsl.builder import named
+from graphfsl.checkpoint import write_json
+from graphfsl.data import Setting
+from graphfsl.evaluation import Result
+from graphfsl.functional.statistics import mean_and_ci95
+
+
+def full_row(
+    config: Mapping[str, Any],
+    result: Result,
+    device: str,
+    steps: int = 0,
+    published: list[dict[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """A results row: what was measured after `steps` of training, how, and beside which published number."""
+    paper = find_published(published or [], result.setting)
+    row = {"method": method_name(config["learner"]), **result.row()}
+    row |= {
+        "config": conf.digest(config),
+        "commit": commit(),
+        "steps": steps,
+        "paper_steps": (config.get("paper") or {}).get("steps"),
+        "device": f"{device} ({platform.processor() or platform.machine()}, {torch.get_num_threads()} threads)",
+        "published": paper.get("accuracy"),
+        "source": paper.get("source"),
+        "difference": round(row["accuracy"] - paper["accuracy"], 2) if paper else None,
+        "accuracies": [round(a, 6) for a in result.accuracies.tolist()],
+    }
+    return row
+
+
+def method_name(learner: Mapping[str, Any]) -> str:
+    """The parts of a `learner` section by name: "conv4 + protonet + soft_kmeans"."""
+    entries = [(k, e) for k, v in learner.items() for e in (v if isinstance(v, (list, tuple)) else [v])]
+    return " + ".join(named(e, k)[0] for k, e in entries if isinstance(e, (str, Mapping)) and k != "batch_norm")
+
+
+def find_published(published: list[dict[str, Any]], setting: Setting) -> dict[str, Any]:
+    """The published number of this very setting, or {}; the number of queries may differ."""
+    keys = [f.name for f in dataclasses.fields(Setting) if f.name not in ("query", "label_seed")]
+    return next((p for p in published if all(p.get(k, _DEFAULT[k]) == getattr(setting, k) for k in keys)), {})
+
+
+_DEFAULT = dataclasses.asdict(Setting())
+
+
+def commit() -> str | None:
+    """The commit of the checkout that the code runs from, with + where files differ; None where it is installed."""
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "describe", "--always", "--abbrev=10", "--dirty=+", "--exclude=*"]
+    try:
+        return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def over_seeds(rows: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """The rows of several runs that differ in their seed -> one row a setting.
+
+    accuracy: the mean over seeds, whose own accuracies are `seed_accuracies` and whose standard deviation is `spread`.
+    ci95: of that mean over the episodes, which all seeds share; it says nothing of other seeds, as `spread` does.
+    """
+    out = []
+    for same in zip(*rows, strict=True):
+        each = [r["accuracy"] for r in same]
+        per_episode = torch.tensor([r["accuracies"] for r in same], dtype=torch.float64).mean(0)
+        mean, half = mean_and_ci95(per_episode)
+        row = {**same[0], "accuracy": round(100 * mean, 3), "ci95": round(100 * half, 3)}
+        if row["published"] is not None:
+            row["difference"] = round(row["accuracy"] - row["published"], 2)
+        row |= {"seeds": len(same), "spread": round(statistics.stdev(each), 3) if len(each) > 1 else None}
+        row |= {"seed_accuracies": each, "accuracies": [round(a, 6) for a in per_episode.tolist()]}
+        out.append(row)
+    return out
+
+
+def write_results(path: Path, config: Mapping[str, Any], rows: list[dict[str, Any]], seconds: float) -> None:
+    """results.json: rows, configuration, wall time (of this command, and of all training) and where it ran."""
+    trained = history(path)
+    value = {
+        "rows": rows,
+        "config": config,
+        "seconds": round(seconds, 1),
+        "training_seconds": trained[-1]["seconds"] if trained else 0.0,
+        "when": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "graphfsl": graphfsl.__version__,
+    }
+    write_json(path / "results.json", value)
+
+
+def history(path: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl."""
+    file = path / "metrics.jsonl"
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []

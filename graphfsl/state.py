@@ -1,0 +1,92 @@
+"""What a training run remembers: weights, optimiser, the best so far, metrics; enough to go on to the bit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from graphfsl import distributed
+from graphfsl.checkpoint import append, load_checkpoint, load_weights, save_checkpoint, write_atomically
+from graphfsl.learner import Learner
+
+
+class State:
+    """What a training run must remember to go on to the very weights that an uninterrupted one gives."""
+
+    def __init__(self, learner: Learner, optimizer: torch.optim.Optimizer, run: Path | None) -> None:
+        self.learner, self.optimizer, self.run = learner, optimizer, run
+        self.step, self.seconds, self.best, self.waited, self.stopped = 0, 0.0, -1.0, 0, False
+        self.metrics: list[dict[str, Any]] = []
+        self.losses: list[Tensor] = []  # of the steps since the last line of metrics
+        self.best_weights: dict[str, Tensor] | None = None
+
+    def validated(self, accuracy: float, patience: int | None) -> None:
+        if accuracy > self.best:
+            self.best, self.waited = accuracy, 0
+            weights = self.learner.state_dict()
+            if distributed.rank():
+                return
+            if self.run is not None:
+                save_checkpoint(self.run / "best.safetensors", weights, {"step": self.step, "val": accuracy})
+            else:
+                self.best_weights = {k: v.clone() for k, v in weights.items()}
+        else:
+            self.waited += 1
+            self.stopped = patience is not None and self.waited >= patience
+
+    def record(self, line: dict[str, Any]) -> None:
+        self.metrics.append(line)
+        if self.run is not None and not distributed.rank():
+            append(self.run / "metrics.jsonl", json.dumps(line) + "\n")
+
+    def save(self) -> None:
+        assert self.run is not None
+        if distributed.rank():
+            return
+        tensors = {f"model/{k}": v for k, v in self.learner.state_dict().items()}
+        for index, slots in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{index}/{k}": torch.as_tensor(v) for k, v in slots.items() if v is not None}
+        if self.losses:
+            tensors["losses"] = torch.stack(self.losses)
+        facts = {k: getattr(self, k) for k in ("step", "seconds", "best", "waited", "stopped")}
+        save_checkpoint(self.run / "last.safetensors", tensors, facts | {"lines": len(self.metrics)})
+
+    def resume(self) -> None:
+        """Continue from the run directory, if it holds a checkpoint; metrics past it are cut off."""
+        if self.run is None:
+            return
+        log = self.run / "metrics.jsonl"
+        if not (self.run / "last.safetensors").is_file():
+            if not distributed.rank():
+                log.unlink(missing_ok=True)
+            return
+        tensors, facts = load_checkpoint(self.run / "last.safetensors")
+        lines = facts.pop("lines")
+        for name, value in facts.items():
+            setattr(self, name, value)
+        if "losses" in tensors:
+            self.losses = list(tensors["losses"].to(next(self.learner.parameters()).device))
+        weights = {k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")}
+        load_weights(self.learner, weights, self.run / "last.safetensors")
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            if name.startswith("optimizer/"):
+                _, index, slot = name.split("/")
+                state.setdefault(int(index), {})[slot] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        kept = log.read_text(encoding="utf-8").splitlines()[:lines] if log.is_file() else []
+        self.metrics = [json.loads(line) for line in kept]
+        if not distributed.rank():
+            write_atomically(log, "".join(f"{line}\n" for line in kept).encode())
+
+    def restore_best(self) -> None:
+        if self.best_weights is not None:
+            self.learner.load_state_dict(self.best_weights)
+        elif self.run is not None and (self.run / "best.safetensors").is_file():
+            weights, _ = load_checkpoint(self.run / "best.safetensors")
+            load_weights(self.learner, weights, self.run / "best.safetensors")

@@ -1,0 +1,14 @@
+"""What every test file shares: checked shapes in graphfsl.functional, and property tests that repeat themselves."""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, settings
+from jaxtyping import install_import_hook
+
+# Before anything imports graphfsl.functional; its users never install the hook and pay nothing.
+install_import_hook("graphfsl.functional", "beartype.beartype")
+
+# The same examples in every run, and nothing that depends on how busy the machine is. To search further:
+# pytest --hypothesis-profile default
+settings.register_profile("repeatable", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("repeatable")

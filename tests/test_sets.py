@@ -1,0 +1,416 @@
+"""The published data sets: which classes in which order, whatever layout their files have."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import itertools
+import os
+import pickle
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from graphfsl import data
+from graphfsl.data import Split, inert_pickle, load
+from graphfsl.data.class_lists import classes_of
+from graphfsl.errors import InputError
+from graphfsl.resources import class_list
+
+REAL = os.environ.get("GRAPHFSL_DATA")
+SETS = ("cifar_fs", "fc100", "mini_imagenet", "tiered_imagenet", "cub")
+SPLITS = ("train", "val", "test")
+
+
+@contextlib.contextmanager
+def refused(*words: str) -> Iterator[None]:
+    """An InputError of one line that holds these words."""
+    with pytest.raises(InputError) as error:
+        yield
+    assert "\n" not in str(error.value)
+    for word in words:
+        assert word in str(error.value)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRAPHFSL_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+# ---- the class lists ----
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "groups"),
+    [
+        ("cifar_fs", (64, 16, 20), None),
+        ("fc100", (60, 20, 20), (12, 4, 4)),
+        ("mini_imagenet", (64, 16, 20), None),
+        ("tiered_imagenet", (351, 97, 160), (20, 6, 8)),
+        ("cub", (100, 50, 50), None),
+    ],
+)
+def test_lists_have_the_published_sizes(name: str, classes: tuple[int, ...], groups: tuple[int, ...] | None) -> None:
+    parts = [classes_of(name, split) for split in SPLITS]
+    assert tuple(len(own) for own, _ in parts) == classes
+    assert len({c for own, _ in parts for c in own}) == sum(classes), "splits share a class"
+    if groups is None:
+        assert all(supers is None for _, supers in parts)
+        return
+    assert tuple(len(set(supers or ())) for _, supers in parts) == groups
+    assert len({g for _, supers in parts for g in supers or ()}) == sum(groups), "splits share a superclass"
+    with refused("unknown split 'valid'", "did you mean 'val'"):
+        classes_of(name, "valid")
+
+
+def test_cifar100_superclasses_agree_with_the_two_lists() -> None:
+    supers = {g: classes for split in class_list("fc100").values() for g, classes in split.items()}
+    assert len(supers) == 20 and all(len(classes) == 5 for classes in supers.values())
+    of = {c: g for g, classes in supers.items() for c in classes}
+    lists = class_list("cifar_fs")
+    assert set(of) == {c for split in SPLITS for c in lists[split]} and len(of) == 100
+    # CIFAR-FS's own list, made by others, runs through its classes superclass by superclass.
+    for split in SPLITS:
+        runs = [group for group, _ in itertools.groupby(lists[split], of.__getitem__)]
+        assert len(runs) == len(set(runs))
+
+
+def test_every_set_says_what_it_is_and_where_it_comes_from() -> None:
+    for name in SETS:
+        assert name in data.names()
+        assert "https://" in data.about(name) and "train, val and test" in data.about(name)
+
+
+# ---- CIFAR-FS and FC100 ----
+
+NAMES = sorted(c for split in SPLITS for c in class_list("cifar_fs")[split])  # CIFAR-100's own order
+SHARES = {"train": 2, "test": 1}  # images of a class in each of the two files
+
+
+def fake_cifar() -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """File -> (pixels (n, 3072), fine labels (n,)), shuffled."""
+    rng = np.random.default_rng(0)
+    labels = {file: rng.permutation(np.repeat(np.arange(100), share)) for file, share in SHARES.items()}
+    return {file: (rng.integers(0, 256, (len(y), 3072), dtype=np.uint8), y) for file, y in labels.items()}
+
+
+def write_binary(root: Path, fine: list[str] = NAMES) -> Path:
+    folder = root / "cifar-100-binary"
+    folder.mkdir(parents=True)
+    for file, (pixels, y) in fake_cifar().items():
+        coarse = np.zeros_like(y)
+        (folder / f"{file}.bin").write_bytes(np.column_stack([coarse, y, pixels]).astype(np.uint8).tobytes())
+    (folder / "fine_label_names.txt").write_text("\n".join(fine) + "\n")
+    return folder
+
+
+def write_python(root: Path, protocol: int | str) -> Path:
+    folder = root / "cifar-100-python"
+    folder.mkdir(parents=True)
+    for file, (pixels, y) in fake_cifar().items():
+        entries = {"filenames": [f"{k}.png" for k in y], "fine_labels": y.tolist(), "data": pixels}
+        dumped = python2(entries) if protocol == "Python 2" else pickle.dumps(entries, protocol=int(protocol))
+        (folder / file).write_bytes(dumped)
+    meta = {"fine_label_names": NAMES, "coarse_label_names": ["x"] * 20}
+    dumped = python2(meta) if protocol == "Python 2" else pickle.dumps(meta, protocol=int(protocol))
+    (folder / "meta").write_bytes(dumped)
+    return folder
+
+
+def python2(entries: dict[str, Any]) -> bytes:
+    """What Python 2's cPickle writes under protocol 2: byte strings, and arrays by way of numpy.core.multiarray."""
+
+    def dump(value: Any) -> bytes:
+        if isinstance(value, str):
+            return b"U" + bytes([len(value)]) + value.encode()
+        if isinstance(value, int):
+            return b"K" + bytes([value])
+        if isinstance(value, list):
+            return b"]q\x07(" + b"".join(map(dump, value)) + b"e"
+        dtype = (
+            b"cnumpy\ndtype\nq\x03U\x02u1K\x00K\x01\x87Rq\x04(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+        )
+        shape = b"".join(b"M" + struct.pack("<H", n) for n in value.shape) + b"\x86"
+        raw = b"T" + struct.pack("<I", value.nbytes) + value.tobytes()
+        made = b"cnumpy.core.multiarray\n_reconstruct\nq\x05cnumpy\nndarray\nq\x06K\x00\x85U\x01b\x87R"
+        return made + b"(K\x01" + shape + dtype + b"\x89" + raw + b"tb"
+
+    return b"\x80\x02}q\x01(" + b"".join(dump(k) + dump(v) for k, v in entries.items()) + b"u."
+
+
+def same(a: Split, b: Split) -> bool:
+    return torch.equal(a.x, b.x) and torch.equal(a.y, b.y) and (a.classes, a.groups) == (b.classes, b.groups)
+
+
+@pytest.mark.parametrize("name", ["cifar_fs", "fc100"])
+def test_cifar_classes_and_samples(tmp_path: Path, name: str) -> None:
+    write_binary(tmp_path)
+    files = fake_cifar()
+    for split in SPLITS:
+        got, (classes, _) = load(name, split, tmp_path), classes_of(name, split)
+        assert got.classes == tuple(classes) and got.name == f"{name}/{split}" and got.shape == (3, 32, 32)
+        assert got.y.tolist() == np.repeat(np.arange(len(classes)), 3).tolist()
+        for k, c in enumerate(classes):
+            rows = [row for pixels, y in files.values() for row in pixels[y == NAMES.index(c)]]
+            expected = np.stack(sorted(rows, key=lambda row: row.tobytes())).reshape(-1, 3, 32, 32)
+            assert np.array_equal(got.x[got.y == k].numpy(), expected)
+            assert c in class_list("fc100")[fc100_split(got.groups[k])][got.groups[k]]  # type: ignore[index]
+    if name == "fc100":
+        assert load(name, "test", tmp_path).groups == classes_of(name, "test")[1]
+
+
+def fc100_split(group: str) -> str:
+    return next(s for s in SPLITS if group in class_list("fc100")[s])
+
+
+@pytest.mark.parametrize("protocol", ["Python 2", 2, 3, 4, 5])
+def test_cifar_files_of_both_forms_give_the_same(tmp_path: Path, protocol: int | str) -> None:
+    write_binary(tmp_path / "binary")
+    folder = write_python(tmp_path / "python", protocol)
+    known = pickle.loads((folder / "train").read_bytes(), encoding="latin-1")  # that the fake is what Python reads
+    assert np.array_equal(known["data"], fake_cifar()["train"][0]) and known["filenames"][0].endswith(".png")
+    for name in ("cifar_fs", "fc100"):
+        assert same(load(name, "val", tmp_path / "binary"), load(name, "val", tmp_path / "python"))
+    assert same(load("fc100", "val", folder), load("fc100", "val", tmp_path / "python")), (
+        "root may be the folder itself"
+    )
+
+
+@pytest.mark.parametrize("folder", ["cifar-fs", "cifar_fs", ""])
+def test_npz_come_first_and_give_the_same(tmp_path: Path, folder: str) -> None:
+    binary = load("cifar_fs", "val", write_binary(tmp_path).parent)
+    names = sorted(binary.classes)
+    y = np.array([names.index(binary.classes[k]) for k in binary.y])
+    order = np.random.default_rng(1).permutation(len(y))
+    x = binary.x.numpy().transpose(0, 2, 3, 1)
+    (tmp_path / folder).mkdir(exist_ok=True)
+    npz = tmp_path / folder / "val.npz"
+    np.savez(npz, images=x[order], labels=y[order], class_names=names)
+    for path in tmp_path.glob("cifar-100-binary/*"):
+        path.write_bytes(b"")
+    assert same(load("cifar_fs", "val", tmp_path), binary)
+    np.savez(npz, images=x[order], labels=np.where(y[order] == 3, -1, y[order]), class_names=names)
+    with refused("val.npz", "1 of 16 classes", names[3]):
+        load("cifar_fs", "val", tmp_path)
+    np.savez(npz, images=x[order], labels=y[order])
+    bare = load("cifar_fs", "val", tmp_path)
+    assert bare.classes == tuple(map(str, range(16))) and bare.groups is None
+    assert np.array_equal(bare.x.numpy().transpose(0, 2, 3, 1), x[order]) and bare.y.tolist() == y[order].tolist()
+    np.savez(npz, images=x[order][:, :16, :16], labels=y[order])
+    with refused("val.npz", "(n, 32, 32, 3)", "(3, 16, 16)"):
+        load("cifar_fs", "val", tmp_path)
+
+
+def test_unlabeled_images_of_an_npz_come_last(tmp_path: Path) -> None:
+    classes = classes_of("fc100", "val")[0]
+    images = np.random.default_rng(0).integers(0, 256, (22, 32, 32, 3), dtype=np.uint8)
+    np.savez(tmp_path / "val.npz", images=images, labels=[-1, -1, *range(20)], class_names=classes)
+    assert load("fc100", "val", tmp_path).y.tolist() == [*range(20), -1, -1]
+
+
+def test_cifar_refuses(tmp_path: Path) -> None:
+    with refused("cifar_fs/test not found", "cifar-100-binary", "data.download=true", "by hand", "md5 03b5dce0"):
+        load("cifar_fs", "test", tmp_path)
+    with refused("unknown split 'tests'"):
+        load("cifar_fs", "tests", tmp_path)
+    folder = write_binary(tmp_path)
+    whole = (folder / "test.bin").read_bytes()
+    (folder / "test.bin").write_bytes(whole[:-1])
+    with refused("test.bin", "whole number of records", "3074"):
+        load("cifar_fs", "test", tmp_path)
+    (folder / "test.bin").unlink()
+    with refused("test.bin", "No such file"):
+        load("cifar_fs", "test", tmp_path)
+    (folder / "test.bin").write_bytes(whole)
+    (folder / "fine_label_names.txt").write_text("apple\nbaby\n")  # baby is a test class
+    with refused("19 of 20 classes are missing", "'whale'"):
+        load("cifar_fs", "test", tmp_path)
+
+
+# ---- pickles that are read, never run ----
+
+
+class Trap:
+    """Unpickling it makes a folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_a_pickle_runs_nothing(tmp_path: Path, protocol: int) -> None:
+    folder, sprung = write_python(tmp_path, 2), tmp_path / "sprung"
+    honest = {"fine_labels": [1], "data": np.zeros((1, 3072), np.uint8)}
+    for entries in (Trap(sprung), honest | {"data": Trap(sprung)}, honest | {"more": [Trap(sprung)]}):
+        (folder / "train").write_bytes(pickle.dumps(entries, protocol=protocol))
+        with refused("train", ".mkdir", "do not use this file"):
+            load("cifar_fs", "test", tmp_path)
+    assert not sprung.exists()
+    pickle.loads((folder / "train").read_bytes())
+    assert sprung.exists(), "the trap was a trap"
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        [1, 2],
+        {"fine_labels": [1]},
+        {"data": np.zeros((1, 3072), np.uint8)},
+        {"data": np.zeros((2, 3072), np.uint8), "fine_labels": [1]},
+        {"data": np.zeros((1, 3072), np.int8), "fine_labels": [1]},
+        {"data": np.zeros((1, 3072), np.float64), "fine_labels": [1]},
+        {"data": np.zeros((3072, 2), np.uint8).T, "fine_labels": [1, 2]},
+        {"data": np.zeros((1, 3072), np.uint8), "fine_labels": ["1"]},
+        {"data": b"x" * 3072, "fine_labels": [1]},
+    ],
+    ids=range(9),
+)
+@pytest.mark.parametrize("protocol", [2, 5])
+def test_python_files_that_are_not_cifar(tmp_path: Path, entries: Any, protocol: int) -> None:
+    folder = write_python(tmp_path, 2)
+    (folder / "train").write_bytes(pickle.dumps(entries, protocol=protocol))
+    with refused("train", "fetch CIFAR-100 again"):
+        load("cifar_fs", "test", tmp_path)
+    (folder / "meta").write_bytes(pickle.dumps(entries, protocol=protocol))
+    with refused("meta", "fetch CIFAR-100 again"):
+        load("cifar_fs", "test", tmp_path)
+
+
+@pytest.mark.parametrize("protocol", [2, 5])
+def test_broken_pickles_end_with_one_line(tmp_path: Path, protocol: int) -> None:
+    whole = pickle.dumps({"data": np.arange(12, dtype=np.uint8).reshape(2, 6), "fine_labels": [1, 2]}, protocol)
+    path = tmp_path / "train"
+    for end in range(len(whole)):
+        path.write_bytes(whole[:end])
+        with refused(str(path)):
+            inert_pickle.read(path)
+    rng = np.random.default_rng(0)
+    for k in range(len(whole)):  # whatever a byte becomes, the value is another one or is refused
+        path.write_bytes(whole[:k] + rng.bytes(1) + whole[k + 1 :])
+        with contextlib.suppress(InputError):
+            value = inert_pickle.read(path)
+            inert_pickle.bytes_of(value.get("data") if isinstance(value, dict) else value)
+
+
+# ---- photographs ----
+
+CASES = {  # layouts, each as the path of an image of a class of a split
+    "mini_imagenet": (
+        "mini_imagenet/{split}/{c}/{c}{k}.jpg",
+        "mini-imagenet/{c}/{k}.JPEG",
+        "miniImageNet/images/{c}/deep/{k}.png",
+        "MiniImagenet/images/{c}{k:08d}.jpg",
+        "images/{c}{k:08d}.jpg",
+        "{split}/{c}/{k}.jpg",
+    ),
+    "tiered_imagenet": (
+        "tiered-imagenet/{split}/{c}/{k}.jpg",
+        "ILSVRC2012/train/{c}/{c}_{k}.JPEG",
+        "ILSVRC/Data/CLS-LOC/train/{c}/{c}_{k}.JPEG",
+        "train/{c}/{c}_{k}.JPEG",
+    ),
+    "cub": ("CUB_200_2011/images/{c}/{k}.jpg", "images/{c}/{k}.jpg", "{c}/{k}.jpg"),
+}
+
+
+def shade(split: str, number: int, k: int) -> tuple[int, int, int]:
+    return (number % 256, 50 * SPLITS.index(split) + k, number // 256)
+
+
+def write_images(root: Path, name: str, layout: str, splits: tuple[str, ...] = SPLITS, count: int = 2) -> None:
+    for split in splits:
+        for number, c in enumerate(classes_of(name, split)[0]):
+            for k in reversed(range(count)):
+                path = root / layout.format(split=split, c=c, k=k)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (2, 2), shade(split, number, k)).save(path, "png")
+
+
+@pytest.mark.parametrize(("name", "layout"), [(name, layout) for name, layouts in CASES.items() for layout in layouts])
+def test_photographs_are_found_in_every_layout(tmp_path: Path, name: str, layout: str) -> None:
+    splits = ("val", "train") if name == "tiered_imagenet" else SPLITS
+    write_images(tmp_path, name, layout, splits)
+    (tmp_path / "notes.txt").touch()
+    for split in splits:
+        classes, groups = classes_of(name, split)
+        got = load(name, split, tmp_path, size=2)
+        assert (got.classes, got.groups, got.name) == (tuple(classes), groups, f"{name}/{split}")
+        assert got.shape == (3, 2, 2) and got.y.tolist() == np.repeat(np.arange(len(classes)), 2).tolist()
+        expected = [shade(split, number, k) for number in range(len(classes)) for k in range(2)]
+        assert got.x[:, :, 0, 0].tolist() == [list(pixel) for pixel in expected]
+    assert load(name, "val", tmp_path).shape == (3, 84, 84)
+
+
+def test_validation_images_of_ilsvrc_are_not_taken_for_a_split(tmp_path: Path) -> None:
+    write_images(tmp_path, "tiered_imagenet", "ILSVRC2012/train/{c}/{k}.JPEG", ("val",))
+    for path in tmp_path.glob("ILSVRC2012/train/*"):  # ILSVRC's val has the same 1000 classes
+        (tmp_path / "ILSVRC2012/val" / path.name).mkdir(parents=True)
+        Image.new("RGB", (2, 2), "white").save(tmp_path / "ILSVRC2012/val" / path.name / "0.JPEG")
+    got = load("tiered_imagenet", "val", tmp_path, size=2)
+    assert got.counts.tolist() == [2] * 97 and (got.x < 255).all()
+
+
+@pytest.mark.parametrize(("name", "words"), [
+    ("mini_imagenet", ("image-net.org", "mini_imagenet/<split>/<wnid>", "mini_imagenet/images")),
+    ("tiered_imagenet", ("image-net.org", "tiered_imagenet/<split>/<wnid>", "ILSVRC2012/train")),
+    ("cub", ("data.download=true", "CUB_200_2011.tgz", "97eceeb1")),
+])  # fmt: skip
+def test_missing_photographs(tmp_path: Path, name: str, words: tuple[str, ...]) -> None:
+    root = tmp_path / "data"
+    with refused(f"{name}/test: no images in {root}", str(root), "by hand", *words):
+        load(name, "test", root)
+    if "imagenet" in name:  # ImageNet's licence
+        with refused("by hand", *words):
+            load(name, "test", root, download=True)
+        with refused("by hand", str(root), *words):
+            importlib.import_module(f"graphfsl.data.sets.{name}").download(str(root))
+        assert not root.exists()
+    classes = classes_of(name, "test")[0]
+    write_images(root, name, "{c}/{k}.png", ("test",), 1)
+    for c in classes[1:4]:
+        (root / c / "0.png").unlink()
+        (root / c).rmdir()
+    with refused(f"{name}/test: 3 of {len(classes)} classes are missing in {root}", repr(classes[1])):
+        load(name, "test", root)
+    for c in classes[1:4]:
+        (root / c).mkdir()
+    with refused(f"class {classes[1]!r} has no image"):
+        load(name, "test", root)
+    with refused("data.size", "0"):
+        load(name, "test", root, size=0)
+
+
+def test_mini_imagenet_is_not_made_of_all_of_imagenet(tmp_path: Path) -> None:
+    write_images(tmp_path, "mini_imagenet", "train/{c}/{k}.png", ("val",), 1)
+    folder = tmp_path / "train" / classes_of("mini_imagenet", "val")[0][0]
+    for k in range(1, 601):
+        (folder / f"{k}.png").write_bytes((folder / "0.png").read_bytes())
+    with refused("601 images", "600 of each class"):
+        load("mini_imagenet", "val", tmp_path)
+    (folder / "600.png").unlink()
+    assert load("mini_imagenet", "val", tmp_path, size=2).counts.tolist() == [600] + [1] * 15
+
+
+# ---- real files ----
+
+
+@pytest.mark.skipif(not REAL, reason="needs the real CIFAR-FS; set GRAPHFSL_DATA to the folder that holds cifar-fs")
+def test_real_cifar_fs() -> None:
+    supers = {g: set(classes) for split in class_list("fc100").values() for g, classes in split.items()}
+    seen = set()
+    for split, number in (("train", 64), ("val", 16)):
+        got = load("cifar_fs", split, REAL)
+        assert got.counts.tolist() == [600] * number and got.shape == (3, 32, 32)
+        assert got.classes == tuple(class_list("cifar_fs")[split])
+        assert all(c in supers[g] for c, g in zip(got.classes, got.groups or (), strict=True))
+        seen |= set(got.groups or ())
+    assert seen == set(supers)
