@@ -107,8 +107,8 @@ def write_folder_features(
         net = build(
             {"encoder": {"name": encoder, "frozen": True}, "head": "protonet"}, (channels, side, side), 5
         ).eval()
-        own = runs.own_normalisation(net) or {"mean": None, "std": None}
-        transform = Transform(own["mean"], own["std"])
+        own = runs.own_normalisation(net)
+        transform = Transform(own["mean"], own["std"]) if own else Transform()
     if not isinstance(net, Pipeline) or not list(net.encoder.parameters()):
         raise InputError("this learner has no encoder; features are made by a run or an encoder with weights")
     return write_features(net, transform, folder, out, size, channels)
