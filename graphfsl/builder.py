@@ -91,9 +91,12 @@ def _encoder(value: Any, shape: Sequence[int]) -> tuple[nn.Module | None, int]:
     encoder = make(ENCODERS[name], options, "learner.encoder", in_channels=shape[0])
     with torch.device("meta"), torch.no_grad():
         probe = make(ENCODERS[name], options, "learner.encoder", in_channels=shape[0]).eval()
-        maps = probe(torch.empty(1, *shape))
-        out = probe.readout(maps) if hasattr(probe, "readout") and maps.ndim > 2 else maps.flatten(1)
+        try:
+            maps = probe(torch.empty(1, *shape))
+            out = probe.readout(maps) if hasattr(probe, "readout") and maps.ndim > 2 else maps.flatten(1)
+        except (RuntimeError, AssertionError, ValueError):  # as layers and timm's models say it
+            out = torch.empty(0)
     if out.numel() == 0:
-        raise InputError(f"images of {shape[1]} x {shape[2]} are too small for encoder {name!r}")
+        raise InputError(f"images of {shape[1]} x {shape[2]} are too small for encoder {name!r}, or not of its size")
     encoder.requires_grad_(not frozen)
     return encoder, out.shape[1]

@@ -99,6 +99,9 @@ def write_folder_features(
     """
     if run is not None:
         trained = runs.load(run)
+        if len(trained.shape) != 3 or trained.ink:
+            kind = "drawings" if trained.ink else "features"
+            raise InputError(f"{run} was trained on {kind}; features of a folder need a run on photographs")
         net, transform, channels = trained.learner, trained.transform, trained.shape[0]
         net = net.net if isinstance(net, Adapt) else net
         size = size or trained.shape[-1]

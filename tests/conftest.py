@@ -8,7 +8,8 @@ from jaxtyping import install_import_hook
 # Before anything imports graphfsl.functional; its users never install the hook and pay nothing.
 install_import_hook("graphfsl.functional", "beartype.beartype")
 
-# The same examples in every run, and nothing that depends on how busy the machine is. To search further:
-# pytest --hypothesis-profile default
-settings.register_profile("repeatable", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# The same examples in every run, and nothing that depends on how busy the machine is.
+# `pytest --hypothesis-profile search` draws others each time.
+settings.register_profile("search", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("repeatable", settings.get_profile("search"), derandomize=True)
 settings.load_profile("repeatable")

@@ -367,7 +367,7 @@ def test_the_old_format_is_read_without_unpickling(tmp_path: Path) -> None:
         "count": torch.tensor(7),
     }
     torch.save(state, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
-    read = read_legacy((tmp_path / "old.pth").read_bytes())
+    read = read_legacy(tmp_path / "old.pth")
     assert list(read) == list(state)
     assert all(torch.equal(read[k], v) and read[k].dtype == v.dtype for k, v in state.items())
 

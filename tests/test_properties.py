@@ -42,7 +42,7 @@ def worlds(draw: st.DrawFn, tight: bool = False) -> tuple[Split, Setting]:
         distractors=0 if free and not (tight and draw(st.booleans())) else draw(st.integers(0, 2)),
         labeled_fraction=draw(st.sampled_from([100, 100, *range(5, 100, 7)])) / 100,
         label_seed=draw(st.integers(0, 2**32)),
-        dirichlet=draw(st.none() | st.sampled_from([2.0, 0.2, 1e-4, 1e-300]) | st.floats(1e-300, 1e300)),
+        dirichlet=draw(st.none() | st.sampled_from([2.0, 0.2, 1e-4, 1e-300]) | st.floats(1e-300, 1e9)),
         max_shot=draw(st.none() | st.integers(shot, shot + 2)),
         groups=draw(st.sampled_from(["any", "within", "across"])),
     )

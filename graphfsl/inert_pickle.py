@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pickletools
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -14,7 +15,8 @@ from graphfsl.errors import InputError
 _CORE = ("numpy.core", "numpy._core")  # the name until NumPy 1, and since NumPy 2
 RECONSTRUCT = {f"{core}.multiarray _reconstruct" for core in _CORE}
 FROMBUFFER = {f"{core}.numeric _frombuffer" for core in _CORE}
-KNOWN = {"numpy ndarray", "numpy dtype", "_codecs encode", *RECONSTRUCT, *FROMBUFFER}
+ARRAYS = {"numpy ndarray", "numpy dtype", "_codecs encode", *RECONSTRUCT, *FROMBUFFER}
+DICTIONARY = "collections OrderedDict"
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 VALUES = {
     "BININT", "BININT1", "BININT2", "LONG1", "BINSTRING", "SHORT_BINSTRING", "BINUNICODE", "SHORT_BINUNICODE",
@@ -32,16 +34,20 @@ class Call:
     state: Any = None
 
 
-def read(path: Path) -> Any:
+def read(path: Path, known: Set[str], file: BinaryIO | None = None) -> Any:
     """The value in a pickle of protocol 2 to 5, with a `Call` for what is not plain.
 
     To unpickle is to run whatever a file says. `pickletools.genops` only takes it apart, and from its steps this stack
     rebuilds dictionaries, lists, tuples, numbers and strings; Python 2's strings come as latin-1, which keeps each
-    byte. Raises InputError for a file that is broken or names anything but NumPy's arrays.
+    byte. file: `path` as it is open, where more follows; it then stands behind the pickle.
+
+    Raises InputError for a file that is broken or names anything that is not in `known` ("module name").
     """
     try:
-        with path.open("rb") as file:
-            return _rebuild(file, path)
+        if file is not None:
+            return _rebuild(file, path, known)
+        with path.open("rb") as own:
+            return _rebuild(own, path, known)
     except InputError:
         raise
     except OSError as error:
@@ -50,7 +56,7 @@ def read(path: Path) -> Any:
         raise InputError(f"{path} is not a whole pickle ({type(error).__name__}); fetch it again") from None
 
 
-def _rebuild(file: Any, path: Path) -> Any:
+def _rebuild(file: BinaryIO, path: Path, known: Set[str]) -> Any:
     stack: list[Any] = []
     memo: dict[Any, Any] = {}
     argument: Any
@@ -62,9 +68,9 @@ def _rebuild(file: Any, path: Path) -> Any:
         return items[::-1]
 
     def named(name: str) -> Call:
-        if name not in KNOWN:
+        if name not in known:
             raise InputError(
-                f"{path} asks to run {name.replace(' ', '.')}, which no data set does; do not use this file"
+                f"{path} asks to run {name.replace(' ', '.')}, which no such file does; do not use it"
             )
         return Call(name)
 
@@ -110,16 +116,21 @@ def _rebuild(file: Any, path: Path) -> Any:
                 stack.append(named(f"{module} {name}"))
             case "REDUCE":
                 arguments, call = stack.pop(), stack.pop()
-                stack.append(Call(call.name, arguments))
+                stack.append({} if call.name == DICTIONARY else Call(call.name, arguments))
+            case "BINPERSID":
+                stack[-1] = Call("persistent", stack[-1])
             case "BUILD":
                 state = stack.pop()
-                stack[-1].state = state
+                if isinstance(stack[-1], Call):  # what a dictionary carries beside its items is left out
+                    stack[-1].state = state
             case other if other in CONSTANTS:
                 stack.append(CONSTANTS[other])
             case other if other in VALUES:
                 stack.append(argument)
             case other:
-                raise InputError(f"{path} has the pickle step {other}, which no data set needs; fetch it again")
+                raise InputError(
+                    f"{path} has the pickle step {other}, which it should not have; fetch it again"
+                )
     raise EOFError
 
 
