@@ -97,6 +97,43 @@ def episodes(
 
 
 @app.command()
+def ablate(
+    study: Annotated[str, typer.Argument(help="a study file, or the name of one below experiments/ablations")],
+    overrides: Overrides = None,
+    out: Out = None,
+    processes: Annotated[int, typer.Option(min=1, help="cells at once on this machine")] = 1,
+    ray: Annotated[str | None, typer.Option(help="the address of a Ray cluster, or `local`")] = None,
+) -> None:
+    """Train and compare every cell of a study; the same command goes on where it was interrupted."""
+    from graphfsl.config import digest
+    from graphfsl.study import read_study
+    from graphfsl.studying import ablate as run_study
+
+    cells = read_study(study, overrides or [])
+    name = f"{cells.name}-{digest({'cells': [c.name for c in cells.cells]})}"
+    run_study(cells, out or Path("runs") / name, _console(), processes, ray)
+
+
+@app.command()
+def reproduce(
+    paper: Annotated[str, typer.Argument(help="such as snell2017, or an experiment file")] = "",
+    overrides: Overrides = None,
+    out: Out = None,
+    table: Annotated[str, typer.Option(help="print the committed results on a data set as Markdown instead")] = "",
+) -> None:
+    """Train and evaluate what a paper's table says; published beside ours, with steps, time and every deviation."""
+    from graphfsl import reproduce as reproductions
+    from graphfsl.errors import InputError
+
+    if table:
+        print(reproductions.table(table), end="")
+    elif paper:
+        reproductions.reproduce(paper, overrides or [], out, _console())
+    else:
+        raise InputError("reproduce needs a paper, such as snell2017, or --table, such as --table omniglot")
+
+
+@app.command()
 def predict(
     run: Path,
     support: Annotated[Path, typer.Option(help="a folder per class")],

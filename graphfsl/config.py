@@ -61,11 +61,16 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
             known = [p.relative_to(experiments_dir()).as_posix() for p in experiments_dir().rglob("*.yaml")]
             raise unknown("experiment file", str(path), known)
         file = shipped
+    return merge(load_yaml(file), overrides)
+
+
+def load_yaml(file: Path) -> dict[str, Any]:
+    """The mapping in a YAML file."""
     try:
         config = OmegaConf.load(file)
         if not OmegaConf.is_dict(config):
-            raise InputError(f"{file} must hold a mapping with the sections {', '.join(SECTIONS)}")
-        return merge(OmegaConf.to_container(config), overrides)  # type: ignore[arg-type]
+            raise InputError(f"{file} must hold a mapping of sections")
+        return OmegaConf.to_container(config)  # type: ignore[return-value]
     except (YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
         raise InputError(f"{file}: {' '.join(str(error).split())}") from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,40 +13,42 @@ from graphfsl import data
 from graphfsl.batchnorm import BatchNorm
 from graphfsl.builder import build
 from graphfsl.checkpoint import load_weights
+from graphfsl.data import Sampler, Setting, Split
 from graphfsl.data.listed import read_episodes
 from graphfsl.errors import InputError
 from graphfsl.evaluation import check_protocol, encode_once, evaluate, nodes
-from graphfsl.learner import Learner
+from graphfsl.learner import Learner, Pipeline
 from graphfsl.memory import reuse_freed_memory
 from graphfsl.options import make, signature
 from graphfsl.results import full_row
-from graphfsl.run import Run, rootless
+from graphfsl.run import Run, remembering, rootless
 from graphfsl.train import Trainer
 
 Say = Callable[[str], None]
 
 
 def measure(
-    run: Run, changes: Sequence[str] = (), say: Say | None = None, episodes: Path | None = None
+    run: Run,
+    changes: Sequence[str] = (),
+    say: Say | None = None,
+    episodes: Path | None = None,
+    memo: dict[str, Split] | None = None,
 ) -> list[dict[str, Any]]:
     """Rows of every setting in the `evaluation` section; `changes` are overrides such as episode.way=20.
 
     With an override of `episode`, the one setting that it makes is evaluated in place of the listed ones. With one
     of `data.name`, the other options of that data set start from its own defaults. With one of `learner`, the
     trained weights must fit the learner that it makes. episodes: a file of `graphfsl episodes`; then these very ones
-    are evaluated.
+    are evaluated. memo: keeps this run's features of a split for the next call.
     """
     reuse_freed_memory()
-    config = conf.merge(_other_data(run, changes), changes)
+    config, settings = _asked(run.config, run.shape, changes)
     options = conf.evaluation(config)
-    one = any(c.startswith("episode.") for c in changes)
-    settings = [conf.setting(config, s) for s in ([{}] if one else options.settings)]
     split = conf.load_split(config["data"], options.split)
     listed = read_episodes(episodes, split) if episodes else None
     if listed is not None:
         settings, options = [listed.setting], replace(options, episodes=len(listed), seed=listed.seed)
-    if split.shape != run.shape:
-        raise InputError(f"the run takes samples of shape {run.shape}, but {split.name} holds {split.shape}")
+    _check_shape(run.shape, split)
     learner = run.learner
     if config["learner"] != run.config["learner"]:
         learner = build(config["learner"], run.shape, run.way)
@@ -59,6 +62,11 @@ def measure(
         check_protocol(learner, s)
     device = make(Trainer, config.get("trainer") or {}, "trainer").fabric().device
     images = options.episodes * sum(nodes(s) for s in settings)
+    key = json.dumps([rootless(config["data"]), options.split, config["learner"].get("encoder")], sort_keys=True)
+    if memo is not None and isinstance(learner, Pipeline) and learner.fixed and split.x.ndim == 4:
+        if key not in memo:
+            memo[key] = encode_once(learner.to(device), split, run.transform, len(split.x) + 1)[1]
+        learner, split = learner.on_features(), memo[key]
     learner, split = encode_once(learner.to(device), split, run.transform, images)
     rows = []
     for s in settings:
@@ -71,18 +79,47 @@ def measure(
     return rows
 
 
+def check(config: dict[str, Any], changes: Sequence[str], splits: dict[str, Split]) -> None:
+    """What `measure` would refuse of a configuration that is not trained yet; `splits` keeps what was loaded."""
+    load = remembering(splits)
+    shape = load(config["data"], conf.base_split(config["data"])).shape
+    changed, settings = _asked(config, shape, changes)
+    split = load(changed["data"], conf.evaluation(changed).split)
+    _check_shape(shape, split)
+    way = conf.setting(config, config.get("train_episode"), "train_episode").way
+    trained, learner = (build(c["learner"], shape, way, device="meta") for c in (config, changed))
+    load_weights(learner, trained.state_dict(), Path("the trained learner"))
+    for s in settings:
+        Sampler(split, s)
+        check_protocol(learner, s)
+
+
+def _asked(
+    config: dict[str, Any], shape: tuple[int, ...], changes: Sequence[str]
+) -> tuple[dict[str, Any], list[Setting]]:
+    """The configuration with the changes, and the settings that are evaluated."""
+    config = conf.merge(_other_data(config, shape, changes), changes)
+    one = any(c.startswith("episode.") for c in changes)
+    return config, [conf.setting(config, s) for s in ([{}] if one else conf.evaluation(config).settings)]
+
+
+def _check_shape(shape: tuple[int, ...], split: Split) -> None:
+    if split.shape != shape:
+        raise InputError(f"the run takes samples of shape {shape}, but {split.name} holds {split.shape}")
+
+
 def _has_averages(learner: Learner) -> bool:
     norms = [m for m in learner.modules() if isinstance(m, BatchNorm) and m.num_batches_tracked is not None]
     return all(bool(m.num_batches_tracked) for m in norms)
 
 
-def _other_data(run: Run, changes: Sequence[str]) -> dict[str, Any]:
-    """The run's configuration, its data section made ready for another data set where the changes name one."""
+def _other_data(config: dict[str, Any], shape: tuple[int, ...], changes: Sequence[str]) -> dict[str, Any]:
+    """The configuration, its data section made ready for another data set where the changes name one."""
     name = next((c.partition("=")[2] for c in changes if c.startswith("data.name=")), None)
-    section = run.config["data"]
+    section = config["data"]
     if name is None or name == section["name"]:
-        return run.config
+        return config
     kept = {k: section[k] for k in ("mean", "std", "augment") if k in section}
     known = signature(data.loader(name))
-    sized = {"size": run.shape[-1], "color": run.shape[0] == 3} if len(run.shape) == 3 else {}
-    return {**run.config, "data": kept | {"name": name} | {k: v for k, v in sized.items() if k in known}}
+    sized = {"size": shape[-1], "color": shape[0] == 3} if len(shape) == 3 else {}
+    return {**config, "data": kept | {"name": name} | {k: v for k, v in sized.items() if k in known}}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ from graphfsl.checkpoint import (
     save_checkpoint,
     write_json,
 )
-from graphfsl.data import Episodes, Sampler, Setting, Split, Transform
+from graphfsl.data import Episodes, Sampler, Split, Transform
 from graphfsl.data.sampler import keys_of
 from graphfsl.errors import InputError
 from graphfsl.evaluation import check_protocol, nodes
@@ -115,9 +116,9 @@ def prepare(config: dict[str, Any], path: Path) -> tuple[Run, Split]:
         config = {**config, "data": {**config["data"], **(own_normalisation(learner) or statistics(base))}}
     run = Run(config, path, learner, conf.transform(config["data"]), base.shape, training.way)
     run.ink = data.is_ink(config["data"]["name"])
-    _check_feasible(run, base, training)
+    _check_feasible(config, learner, base, conf.load_split)
     saved = path / "config.json"
-    if saved.is_file() and _comparable(read_json(saved)["config"]) != _comparable(config):
+    if saved.is_file() and comparable(read_json(saved)["config"]) != comparable(config):
         raise InputError(f"{path} holds a run of another configuration; choose another --out, or remove it")
     facts = {"format": FORMAT, "shape": list(base.shape), "way": training.way, "ink": run.ink}
     if not distributed.rank():
@@ -125,27 +126,49 @@ def prepare(config: dict[str, Any], path: Path) -> tuple[Run, Split]:
     return run, base
 
 
-def _check_feasible(run: Run, base: Split, training: Setting) -> None:
+Load = Callable[[Mapping[str, Any], str], Split]
+
+
+def check(config: Mapping[str, Any], splits: dict[str, Split]) -> None:
+    """What `prepare` would refuse, at no cost but loading; `splits` keeps the splits that were loaded."""
+    load = remembering(splits)
+    base = load(config["data"], conf.base_split(config["data"]))
+    way = conf.setting(config, config.get("train_episode"), "train_episode").way
+    _check_feasible(config, build(config["learner"], base.shape, way, device="meta"), base, load)
+
+
+def remembering(splits: dict[str, Split]) -> Load:
+    """`config.load_split` that loads no split twice."""
+
+    def load(section: Mapping[str, Any], split: str) -> Split:
+        key = json.dumps([conf.data_options(section), section["name"], split], sort_keys=True)
+        if key not in splits:
+            splits[key] = conf.load_split(section, split)
+        return splits[key]
+
+    return load
+
+
+def _check_feasible(config: Mapping[str, Any], learner: Learner, base: Split, load: Load) -> None:
     """InputError before anything is trained or written, where a split is missing or too small for its setting."""
-    config, trains = run.config, any(p.requires_grad for p in run.learner.parameters())
-    if run.learner.wants_base and getattr(run.learner, "batch_norm", "running") != "running":
+    if learner.wants_base and getattr(learner, "batch_norm", "running") != "running":
         raise InputError("a part learns from base features, which have no episode; set learner.batch_norm=running")
     options = conf.evaluation(config)
     settings = [conf.setting(config, s) for s in options.settings]
-    checks = [(conf.load_split(config["data"], options.split), s) for s in settings]
-    if trains:
-        run.trainer.fabric()
-        checks.append((base, training))
+    checks = [(load(config["data"], options.split), s) for s in settings]
+    if any(p.requires_grad for p in learner.parameters()):
+        make(Trainer, config.get("trainer") or {}, "trainer").fabric()
+        checks.append((base, conf.setting(config, config.get("train_episode"), "train_episode")))
         if conf.base_split(config["data"]) == "train":
-            checks.append((conf.load_split(config["data"], "val"), conf.setting(config)))
+            checks.append((load(config["data"], "val"), conf.setting(config)))
     for split, setting in checks:
-        if split.shape != run.shape:
-            raise InputError(f"{base.name} holds samples of shape {run.shape}, but {split.name} {split.shape}")
+        if split.shape != base.shape:
+            raise InputError(f"{base.name} holds samples of shape {base.shape}, but {split.name} {split.shape}")
         Sampler(split, setting)
-        check_protocol(run.learner, setting)
+        check_protocol(learner, setting)
 
 
-def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
+def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     """What decides the weights: where the data lies, on what it is computed and what is evaluated do not."""
     out = {k: v or {} for k, v in config.items() if k not in ("evaluation", *conf.NOTES)}
     trainer = {k: v for k, v in out.get("trainer", {}).items() if k not in ("device", "logger")}

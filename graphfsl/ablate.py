@@ -1,0 +1,191 @@
+"""`graphfsl ablate`: every cell of a study on the same episodes; what is shared is computed once; it resumes.
+
+OUT/runs/<digest>    one training, shared by the cells that differ in the evaluation only
+OUT/cells/<digest>.json  the row of a finished cell; it is not measured again
+OUT/cells.csv        the table; nothing in it depends on when or how it was made
+OUT/report.*         findings, tables, pictures
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from graphfsl import run as runs
+from graphfsl.checkpoint import read_json, write_json
+from graphfsl.data import Split
+from graphfsl.errors import InputError
+from graphfsl.measure import check, measure
+from graphfsl.study import Cell, Study, shown
+from graphfsl.train import Log
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One training and the cells that share it; what a process is given."""
+
+    config: dict[str, Any]
+    path: Path  # of the run
+    cells: tuple[tuple[Path, tuple[str, ...]], ...]  # where each row goes, and the changes of its evaluation
+    threads: int
+
+
+Done = dict[Path, dict[str, Any]]  # a cell's file -> its row, or {"error": line}
+Told = Callable[[], None]
+
+
+def units(study: Study, out: Path) -> list[Unit]:
+    """The work that is not done yet, in the order of the grid."""
+    shared: dict[str, list[Cell]] = {}
+    for cell in study.cells:
+        if not cell_file(cell, out).is_file():
+            shared.setdefault(cell.training, []).append(cell)
+    return [
+        Unit(c[0].config, out / "runs" / name, tuple((cell_file(x, out), x.changes) for x in c), study.threads)
+        for name, c in shared.items()
+    ]
+
+
+def cell_file(cell: Cell, out: Path) -> Path:
+    return out / "cells" / f"{cell.name}.json"
+
+
+def check_cells(study: Study) -> None:
+    """Build every cell and look whether its data suffices, before the first one trains; InputError names the cell."""
+    splits: dict[str, Split] = {}
+    feasible: set[str] = set()
+    for cell in study.cells:
+        try:
+            if cell.training not in feasible:
+                runs.check(cell.config, splits)
+                feasible.add(cell.training)
+            check(cell.config, cell.changes, splits)
+        except InputError as error:
+            raise InputError(f"cell {shown(cell.levels)}: {error}") from None
+
+
+def work(unit: Unit, log: Log | None = None, told: Told | None = None) -> Done:
+    """Train, unless that is done, and measure the cells. An error is a result, so that the other cells go on."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(unit.threads)
+    done: Done = {}
+    try:
+        with runs.locked(unit.path):
+            run, base = runs.prepare(unit.config, unit.path)
+            run = runs.train(run, base, log)
+            memo: dict[str, Any] = {}
+            for file, changes in unit.cells:
+                try:
+                    (row,) = measure(run, changes, memo=memo)
+                    write_json(file, row)
+                    done[file] = row
+                except Exception as error:
+                    done[file] = _failed(error)
+                if told:
+                    told()
+    except Exception as error:
+        done |= {file: _failed(error) for file, _ in unit.cells if file not in done}
+    finally:
+        torch.set_num_threads(threads)
+    return done
+
+
+def _failed(error: Exception) -> dict[str, str]:
+    line = " ".join(str(error).split()) or type(error).__name__
+    where = "" if isinstance(error, InputError) else f" ({_place(error)})"
+    return {"error": f"{line}{where}"}
+
+
+def _place(error: Exception) -> str:
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} in {Path(last.filename).name}:{last.lineno}"
+
+
+def in_processes(todo: Sequence[Unit], processes: int) -> Iterator[Done]:
+    """Finished units as they come; {} each second, for the display. A process that dies fails its unit only."""
+    left = list(todo)
+    while left:
+        # Spawned, since a fork of a process with threads may hang, and Windows has none.
+        with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+            waiting: dict[Future[Done], Unit] = {pool.submit(work, u): u for u in left}
+            try:
+                while waiting:
+                    finished, _ = wait(waiting, timeout=1.0, return_when=FIRST_COMPLETED)
+                    for future in finished:
+                        unit = waiting[future]
+                        result = future.result()
+                        del waiting[future]
+                        left.remove(unit)
+                        yield result
+                    yield {}
+            except BrokenProcessPool:
+                # Which of those that ran was it? The first ones; they are tried alone, so that one is blamed rightly.
+                suspects, left = left[:processes], left[processes:]
+                for unit in suspects:
+                    yield _alone(unit)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                for process in (pool._processes or {}).values():
+                    process.terminate()
+                raise
+
+
+def _alone(unit: Unit) -> Done:
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        try:
+            return pool.submit(work, unit).result()
+        except BrokenProcessPool:
+            return {file: {"error": "the process was killed; is memory short?"} for file, _ in unit.cells}
+
+
+def on_ray(todo: Sequence[Unit], address: str) -> Iterator[Done]:
+    """The same on a Ray cluster, whose machines see OUT under the same path. address: as `ray.init` takes it, "local"
+    starts a cluster on this machine."""
+    try:
+        import ray
+    except ImportError:
+        raise InputError("--ray needs the package ray: pip install graphfsl[ray]") from None
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except Exception as error:
+        raise InputError(f"--ray {address}: {' '.join(str(error).split())[:200]}") from None
+    try:
+        task = ray.remote(num_cpus=1, max_retries=1)(work)
+        waiting = {task.remote(u): u for u in todo}
+        while waiting:
+            finished, _ = ray.wait(list(waiting), timeout=1.0)
+            for reference in finished:
+                unit = waiting.pop(reference)
+                try:
+                    yield ray.get(reference)
+                except Exception as error:
+                    yield {file: _failed(error) for file, _ in unit.cells}
+            yield {}
+    finally:
+        ray.shutdown()
+
+
+def rows_of(study: Study, out: Path) -> list[dict[str, Any] | None]:
+    """The row of each cell of the study, None where it is not finished."""
+    return [read_json(f) if (f := cell_file(c, out)).is_file() else None for c in study.cells]
+
+
+def steps_of(unit: Unit) -> int:
+    """How far a unit's training is, from its metrics."""
+    file = unit.path / "metrics.jsonl"
+    try:
+        return int(json.loads(file.read_text(encoding="utf-8").splitlines()[-1])["step"])
+    except (OSError, IndexError, ValueError, KeyError):
+        return 0

@@ -1,0 +1,166 @@
+"""What a study shows: sentences and effects from its cells' accuracies, paired where the episodes are the same."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from graphfsl.functional.comparison import holm, unpaired_difference
+from graphfsl.functional.effects import Comparison, Interaction, MainEffect, corrected, interactions, main_effects
+from graphfsl.functional.effects import sentence as axis_sentence
+from graphfsl.study import Study
+
+Row = Mapping[str, Any]
+REPLICATES = ("seed",)  # axes whose levels are repetitions: pairs are matched within them, they are not compared
+# What an episode is a function of: rows that agree in these saw the same episodes.
+EPISODES = ("data", "way", "shot", "query", "unlabeled", "distractors", "dirichlet", "labeled_fraction", "max_shot",
+            "groups", "seed", "episodes")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Findings:
+    """sentences: plain English. effects: one dict for each pair of levels. best: which rows no other one of their kind
+    and setting is surely above."""
+
+    sentences: list[str]
+    effects: list[dict[str, Any]]
+    best: list[bool]
+
+
+def findings(study: Study, rows: Sequence[Row]) -> Findings:
+    """Of the finished rows, each with its `cell`.
+
+    Inductive, transductive and semi-supervised rows are compared among themselves. Where the levels of an axis differ
+    in kind, their paired difference is said to be the gain of another setting, and nothing is ranked by it. p is
+    corrected (Holm) over all pairs of levels of a kind, and over all pairs of axes.
+    """
+    kinds = list(dict.fromkeys(r["setting"] for r in rows))
+    sentences, effects = [], []
+    for kind in kinds:
+        own = [r for r in rows if r["setting"] == kind]
+        if len(own) < 2:
+            continue
+        cells = [dict(r["cell"]) for r in own]
+        lead = f"{kind.capitalize()}: " if len(kinds) > 1 else ""
+        for effect in corrected(main_effects(cells, *_accuracies(own))):
+            varied = len(study.axes[effect.axis]) > 1
+            if effect.axis in REPLICATES or not varied or not (effect.comparisons or len(kinds) == 1):
+                continue
+            sentences.append(lead + axis_sentence(effect))
+            effects += [_effect(kind, effect, c, own) for c in effect.comparisons]
+        pairs = [i for i in interactions(cells, *_accuracies(own)) if i.contrast and not {*i.axes} & {*REPLICATES}]
+        p = holm(torch.tensor([i.contrast.corrected for i in pairs], dtype=torch.float64))  # type: ignore[union-attr]
+        sentences += [lead + _interaction(i) for i, q in zip(pairs, p.tolist(), strict=True) if q < 0.05]
+    if len(kinds) > 1:
+        gains = list(_gains(rows))
+        sentences += [text for text, _ in gains]
+        effects += [effect for _, effect in gains]
+    return Findings(sentences, effects, _best(rows))
+
+
+def _accuracies(rows: Sequence[Row]) -> tuple[torch.Tensor, list[tuple[Any, ...]]]:
+    values = torch.tensor([r["accuracies"] for r in rows], dtype=torch.float64)
+    return values, [tuple(r.get(k) for k in EPISODES) for r in rows]
+
+
+def _effect(kind: str, effect: MainEffect, c: Comparison, rows: Sequence[Row]) -> dict[str, Any]:
+    d, half = 100 * c.contrast.difference, 100 * c.contrast.half
+    first, second = (torch.tensor([r["accuracies"] for r in rows if r["cell"][effect.axis] == v]) for v in
+                     (c.first, c.second))  # fmt: skip
+    unpaired = 100 * float(unpaired_difference(first.mean(0), second.mean(0))[1])
+    return {
+        "setting": kind,
+        "axis": effect.axis,
+        "a": c.first,
+        "b": c.second,
+        "difference": round(d, 3),
+        "low": round(d - half, 3),
+        "high": round(d + half, 3),
+        "p": c.contrast.p,
+        "corrected": c.contrast.corrected,
+        "matched": c.contrast.matched,
+        "paired": c.contrast.paired,
+        "half": round(half, 3),
+        "half_unpaired": round(unpaired, 3),
+    }
+
+
+def _interaction(found: Interaction) -> str:
+    """A sentence on two axes that depend on each other."""
+    assert found.contrast is not None and found.levels is not None
+    c, ((a1, a2), (b1, b2)) = found.contrast, found.levels
+    low, high = (100 * (c.difference + s * c.half) for s in (-1, 1))
+    return (
+        f"`{found.axes[0]}` and `{found.axes[1]}` depend on each other: {_name(a1)} instead of {_name(a2)} is worth "
+        f"{100 * c.difference:+.1f} points more with {_name(b1)} than with {_name(b2)} "
+        f"(95% interval {low:+.1f} to {high:+.1f})."
+    )
+
+
+def _gains(rows: Sequence[Row]) -> Iterable[tuple[str, dict[str, Any]]]:
+    """Pairs of levels whose cells are of different kinds, each kind by itself one sentence."""
+    axes = list(rows[0]["cell"]) if rows else []
+    for axis in (a for a in axes if a not in REPLICATES):
+        by_rest: dict[tuple[Any, ...], list[Row]] = {}
+        for r in rows:
+            by_rest.setdefault(tuple(v for a, v in r["cell"].items() if a != axis), []).append(r)
+        pairs: dict[tuple[Any, ...], list[tuple[Row, Row]]] = {}
+        for same in by_rest.values():
+            for i, a in enumerate(same):
+                for b in same[i + 1 :]:
+                    if a["setting"] != b["setting"]:
+                        key = (a["cell"][axis], a["setting"], b["cell"][axis], b["setting"])
+                        pairs.setdefault(key, []).append((b, a))
+        for (plain, one, other, two), matched in pairs.items():
+            both = [r for pair in matched for r in pair]
+            cells = [{axis: r["cell"][axis], "pair": i // 2} for i, r in enumerate(both)]
+            (effect, _) = main_effects(cells, *_accuracies(both))
+            (c,) = effect.comparisons
+            e = _effect(f"{two} against {one}", effect, c, both)
+            low, high = sorted((e["low"], e["high"]))
+            p = "< 0.001" if e["p"] < 0.001 else f"= {e['p']:.3f}"
+            text = (
+                f"`{axis}`: {_name(other)} ({two}) beside {_name(plain)} ({one}): {e['difference']:+.1f} points "
+                f"(95% interval {low:+.1f} to {high:+.1f}, p {p}) over {len(matched)} matched "
+                f"pair{'s' * (len(matched) > 1)}. They use different information: a gain, not a ranking."
+            )
+            yield text, e
+
+
+def _name(level: Any) -> str:
+    return "none" if level is None else str(level)
+
+
+def _best(rows: Sequence[Row]) -> list[bool]:
+    """Of each kind and each set of episodes: the best row, and those whose paired interval with it holds 0."""
+    best = [False] * len(rows)
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for i, r in enumerate(rows):
+        groups.setdefault((r["setting"], *(r.get(k) for k in EPISODES)), []).append(i)
+    for members in groups.values():
+        top = max(members, key=lambda i: rows[i]["accuracy"])
+        first = torch.tensor(rows[top]["accuracies"], dtype=torch.float64)
+        for i in members:
+            d = first - torch.tensor(rows[i]["accuracies"], dtype=torch.float64)
+            best[i] = bool(d.mean() <= 1.96 * d.std() / len(d) ** 0.5)
+    return best
+
+
+def table(study: Study, rows: Sequence[Row | None]) -> str:
+    """cells.csv: a line for each cell, in the order of the grid, without anything that depends on when it was made."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow([*study.axes, "setting", "accuracy", "ci95", "episodes", "data", "batch_norm", "steps"])
+    for cell, r in zip(study.cells, rows, strict=True):
+        own = (
+            [r[k] for k in ("setting", "accuracy", "ci95", "episodes", "data", "batch_norm", "steps")]
+            if r
+            else [""] * 7
+        )
+        writer.writerow([*("" if v is None else v for v in cell.levels.values()), *own])
+    return file.getvalue()

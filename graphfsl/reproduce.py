@@ -1,0 +1,124 @@
+"""A paper's row trained and evaluated again, published beside ours; and the README's tables from committed results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from graphfsl import config as conf
+from graphfsl import progress
+from graphfsl.checkpoint import read_json
+from graphfsl.errors import unknown
+from graphfsl.resources import experiments_dir
+from graphfsl.results import history
+
+Row = Mapping[str, Any]
+
+
+def experiments(paper: str) -> list[Path]:
+    """The experiment files of a paper: a file, or all whose name begins with it, such as snell2017."""
+    if paper.endswith(".yaml"):
+        return [Path(paper)]
+    folders = [f for f in sorted(experiments_dir().iterdir()) if f.name not in ("ablations", "results")]
+    files = [p for folder in folders for p in sorted(folder.glob("*.yaml"))]
+    found = [p for p in files if p.stem.split("_")[0] == paper or p.stem == paper]
+    if not found:
+        raise unknown("paper or experiment", paper, {n for p in files for n in (p.stem, p.stem.split("_")[0])})
+    return found
+
+
+def reproduce(paper: str, overrides: Sequence[str], out: Path | None, console: Console) -> None:
+    """Run the experiments of a paper (a finished one is measured only) and print published against ours."""
+    files = experiments(paper)
+    configs = [conf.read(file, overrides) for file in files]
+    for file, config in zip(files, configs, strict=True):
+        path = (out or Path("runs")) / f"{file.stem}-{conf.digest(config)}"
+        rows = progress.run(config, path, console)
+        if rows:  # under torchrun only the first process has them
+            _show(file.stem, config, rows, history(path), console)
+
+
+def _show(name: str, config: Mapping[str, Any], rows: Sequence[Row], lines: Sequence[Row], console: Console) -> None:
+    paper = config.get("paper") or {}
+    grid = Table("setting", "published", "ours", "difference", "source", title=f"{name}: {paper.get('title', '')}")
+    for r in rows:
+        published = r.get("published")
+        grid.add_row(
+            f"{column(r)}, {r['data']}",
+            "none" if published is None else f"{published:.2f}",
+            f"{r['accuracy']:.2f} ± {r['ci95']:.2f}",
+            "" if r.get("difference") is None else f"{r['difference']:+.2f}",
+            r.get("source") or "",
+        )
+    console.print(grid)
+    minutes = lines[-1]["seconds"] / 60 if lines else 0.0
+    steps = f"{lines[-1]['step']:,}" if lines else "0"
+    theirs = f"{paper['steps']:,}" if isinstance(paper.get("steps"), int) else "not stated"
+    console.print(f"steps: {steps} (paper: {theirs}); training: {minutes:.1f} minutes on {rows[0]['device']}")
+    for deviation in config.get("deviations") or ["none are known"]:
+        console.print(f"deviation: {deviation}", markup=False)
+
+
+def table(name: str, folder: Path | None = None) -> str:
+    """The committed results on a data set as Markdown; each kind of setting has a table of its own.
+
+    folder: what holds the run directories; experiments/results where it is not given.
+    """
+    folder = folder or experiments_dir() / "results"
+    runs = {p.parent: read_json(p) for p in sorted(folder.glob("*/results.json"))}
+    own = {p: f for p, f in runs.items() if f["rows"] and str(f["rows"][0]["data"]).startswith(name)}
+    if not own:
+        raise unknown("table", name, {str(f["rows"][0]["data"]).split("/")[0] for f in runs.values() if f["rows"]})
+    parts = []
+    kinds = {r["setting"] for f in own.values() for r in f["rows"]}
+    for kind in sorted(kinds, key=list(SETTINGS).index):
+        columns = sorted({(*size(r), column(r)) for f in own.values() for r in f["rows"] if r["setting"] == kind})
+        heads = [c[-1] for c in columns]
+        lines = [["", *heads], ["---", *("---" for _ in heads)]]
+        for path, facts in own.items():
+            rows = {column(r): r for r in facts["rows"] if r["setting"] == kind}
+            lines += _lines(path, facts, rows, heads)
+        parts.append(f"{kind.capitalize()}:\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
+    return "\n\n".join(parts) + "\n"
+
+
+def _lines(path: Path, facts: Mapping[str, Any], rows: Mapping[str, Row], heads: Sequence[str]) -> Iterator[list[str]]:
+    """A run's numbers, and below them the published ones."""
+    if not rows:
+        return
+    first = next(iter(rows.values()))
+    split = str(first["data"]).partition("/")[2]
+    where = "" if split == "test" else f", *{split}* classes"
+    label = f"{first['method']}{where} ([run](experiments/results/{path.name}/results.json))"
+    yield [label, *(f"{r['accuracy']:.2f} ± {r['ci95']:.2f}" if (r := rows.get(h)) else "" for h in heads)]
+    listed = {
+        column({**_EPISODE, **facts["config"].get("episode", {}), **p}): p
+        for p in facts["config"].get("published") or []
+    }
+    numbers = {h: p for h, p in listed.items() if h in rows}
+    if numbers:
+        on = "" if split == "test" else " on the test classes"
+        yield [
+            f"published{on}: {next(iter(numbers.values())).get('source', '')}",
+            *(str(numbers[h]["accuracy"]) if h in numbers else "" for h in heads),
+        ]
+
+
+_EPISODE = {"way": 5, "shot": 1, "unlabeled": 0, "distractors": 0}
+
+
+def size(r: Row) -> tuple[int, int, int, int]:
+    return int(r["way"]), int(r["shot"]), int(r.get("unlabeled") or 0), int(r.get("distractors") or 0)
+
+
+def column(r: Row) -> str:
+    """5-way 1-shot, 5 unlabeled, 5 distractors"""
+    way, shot, unlabeled, distractors = size(r)
+    text = f"{way}-way {shot}-shot"
+    text += f", {unlabeled} unlabeled" if unlabeled else ""
+    text += f", {distractors} distractors" if distractors else ""
+    return text + (f", Dirichlet {r['dirichlet']:g}" if r.get("dirichlet") else "")

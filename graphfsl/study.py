@@ -1,0 +1,168 @@
+"""A study file -> its cells: every combination of the levels of its axes, each a configuration of its own.
+
+question:    one line, the title of the report
+experiment:  the experiment file that every cell starts from
+set:         {trainer.steps: 300, …}: what the study changes in it
+grid:        {axis: [levels]}; an axis is any key of a configuration: learner.head, data.name, trainer.lr, seed, …
+             With `test.` before it, it changes the evaluation only, and cells that differ in nothing else share one
+             training: test.episode.shot, test.learner.refine, test.data.name.
+skip:        [{axis: level or [levels], …}, …]: combinations that are left out
+threads:     CPU threads of a cell (1); the same for one process or many, so that results do not depend on it
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from graphfsl import config as conf
+from graphfsl.errors import InputError, unknown
+from graphfsl.resources import experiments_dir
+from graphfsl.run import comparable
+
+KEYS = ("question", "experiment", "set", "grid", "skip", "threads")
+TEST = "test."
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination of levels: what is trained, and what the evaluation changes in it."""
+
+    levels: dict[str, str | int | float | None]  # axis -> level, structured ones by name
+    config: dict[str, Any]
+    changes: tuple[str, ...]
+
+    @property
+    def training(self) -> str:
+        """The same for cells that share a training."""
+        return conf.digest(comparable(self.config))
+
+    @property
+    def name(self) -> str:
+        return conf.digest({"training": self.training, "changes": self.changes, "test": self.config.get("evaluation")})
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study file, its overrides applied and its grid multiplied out."""
+
+    name: str
+    question: str
+    axes: dict[str, list[str | int | float | None]]
+    cells: list[Cell]
+    threads: int
+
+
+def read_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
+    """A file (a path, or one below experiments/ablations/); overrides are of the experiment, or of `grid`, `threads`.
+
+    Every cell's configuration is checked as `config.check` does. Raises InputError, which names the cell.
+    """
+    file = _file(Path(path))
+    tree = conf.load_yaml(file)
+    own = tuple(o for o in overrides if o.partition("=")[0].partition(".")[0] in KEYS)
+    for item in own:
+        key, _, value = item.partition("=")
+        section, _, rest = key.partition(".")
+        parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"v={value}"]))["v"]  # type: ignore[index,call-overload]
+        if rest:
+            tree[section] = {**(tree.get(section) or {}), rest: parsed}
+        else:
+            tree[section] = parsed
+    for key in tree:
+        if key not in KEYS:
+            raise unknown("key of a study", key, KEYS)
+    grid, threads = tree.get("grid"), tree.get("threads", 1)
+    if not isinstance(grid, Mapping) or not grid or not all(isinstance(v, list) and v for v in grid.values()):
+        raise InputError(f"{file}: grid must map each axis to a list of levels, such as grid: {{seed: [0, 1]}}")
+    if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
+        raise InputError(f"{file}: threads must be a whole number of at least 1, not {threads!r}")
+    if not isinstance(tree.get("experiment"), str) or not isinstance(tree.get("set") or {}, Mapping):
+        raise InputError(f"{file}: experiment must name an experiment file, and set map keys to values")
+    changes = [*map(override, (tree.get("set") or {}).items()), *(o for o in overrides if o not in own)]
+    base = conf.read(tree["experiment"], [*changes, "evaluation.settings=[{}]"])
+    base.pop("seeds", None)
+    skip = _skip_rules(tree.get("skip") or [], grid, file)
+    cells = []
+    for levels in itertools.product(*grid.values()):
+        combination = dict(zip(grid, levels, strict=True))
+        if any(all(combination[a] in values for a, values in rule.items()) for rule in skip):
+            continue
+        cells.append(_cell(base, combination))
+    if not cells:
+        raise InputError(f"{file}: the skip rules leave no cell of the grid")
+    names = [c.name for c in cells]
+    if twice := next((c for c in cells if names.count(c.name) > 1), None):
+        raise InputError(f"{file}: two cells are the same: {twice.levels}; an axis lists a level twice")
+    axes = {a: list(dict.fromkeys(label(v) for v in values)) for a, values in grid.items()}
+    return Study(file.stem, str(tree.get("question") or file.stem), axes, cells, threads)
+
+
+def _file(path: Path) -> Path:
+    if path.is_file():
+        return path
+    folder = experiments_dir() / "ablations"
+    name = path.name if path.suffix == ".yaml" else f"{path.name}.yaml"
+    if not (folder / name).is_file():
+        raise unknown("study", str(path), [p.name for p in folder.glob("*.yaml")])
+    return folder / name
+
+
+def _cell(base: Mapping[str, Any], combination: Mapping[str, Any]) -> Cell:
+    trained = [override(item) for item in combination.items() if not item[0].startswith(TEST)]
+    changes = tuple(override((a.removeprefix(TEST), v)) for a, v in combination.items() if a.startswith(TEST))
+    levels = {axis: label(value) for axis, value in combination.items()}
+    try:
+        config = conf.merge(base, trained)
+        conf.merge(config, changes)
+    except InputError as error:
+        raise InputError(f"cell {shown(levels)}: {error}") from None
+    return Cell(levels, config, changes)
+
+
+def _skip_rules(rules: Any, grid: Mapping[str, list[Any]], file: Path) -> list[dict[str, list[Any]]]:
+    if not isinstance(rules, list) or not all(isinstance(r, Mapping) and r for r in rules):
+        raise InputError(f"{file}: skip must be a list of {{axis: level}}, not {rules!r}")
+    out = []
+    for rule in rules:
+        for axis, value in rule.items():
+            if axis not in grid:
+                raise unknown("axis in skip", axis, grid)
+            if missing := [v for v in (value if isinstance(value, list) else [value]) if v not in grid[axis]]:
+                raise InputError(f"{file}: skip names the level {missing[0]!r}, which axis {axis} does not have")
+        out.append({a: v if isinstance(v, list) else [v] for a, v in rule.items()})
+    return out
+
+
+def override(item: tuple[str, Any]) -> str:
+    """(key, value) -> key=value, as on the command line."""
+    key, value = item
+    plain = isinstance(value, str) and re.fullmatch(r"[A-Za-z_][\w./-]*", value) and value.lower() not in _YAML_WORDS
+    return f"{key}={value if plain else json.dumps(value)}"
+
+
+_YAML_WORDS = {"null", "true", "false", "yes", "no", "on", "off", "nan", "inf"}
+
+
+def label(level: Any) -> str | int | float | None:
+    """A level as tables show it: {name: protonet, distance: cosine} -> "protonet (distance cosine)"."""
+    if isinstance(level, bool):
+        return str(level).lower()
+    if level is None or isinstance(level, (str, int, float)):
+        return level
+    if isinstance(level, list):
+        return " + ".join(str(label(v)) for v in level) or "none"
+    options = ", ".join(f"{k} {label(v)}" for k, v in level.items() if k != "name")
+    return f"{level['name']} ({options})" if "name" in level and options else str(level.get("name", options))
+
+
+def shown(levels: Mapping[str, Any]) -> str:
+    """axis=level, …"""
+    return ", ".join(f"{a}={'none' if v is None else v}" for a, v in levels.items())
