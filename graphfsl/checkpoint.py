@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +32,26 @@ def write_atomically(path: Path, data: bytes) -> None:
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except OSError as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
         raise InputError(f"cannot write {path}: {error.strerror}; free space or choose another folder") from None
+    finally:  # an interruption leaves nothing either
+        if temporary:
+            with suppress(OSError):
+                Path(temporary).unlink(missing_ok=True)
 
 
 def append(path: Path, text: str) -> None:
-    """Add text to the end of a file."""
+    """Add text to the end of a file and bring it to the disk; where it does not fit whole, nothing is added."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:
-            file.write(text)
+        with path.open("ab", buffering=0) as file:
+            end, data = file.seek(0, os.SEEK_END), text.encode()
+            try:
+                while data:
+                    data = data[file.write(data) :]
+                os.fsync(file.fileno())
+            except BaseException:
+                file.truncate(end)
+                raise
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}; free space or choose another folder") from None
 

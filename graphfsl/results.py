@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import platform
+import shlex
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -42,6 +44,8 @@ def full_row(
         "published": paper.get("accuracy"),
         "source": paper.get("source"),
         "difference": round(row["accuracy"] - paper["accuracy"], 2) if paper else None,
+        "command": command_line(),
+        "environment": environment(),
         "accuracies": [round(a, 6) for a in result.accuracies.tolist()],
     }
     return row
@@ -51,6 +55,18 @@ def method_name(learner: Mapping[str, Any]) -> str:
     """The parts of a `learner` section by name: "conv4 + protonet + soft_kmeans"."""
     entries = [(k, e) for k, v in learner.items() for e in (v if isinstance(v, (list, tuple)) else [v])]
     return " + ".join(named(e, k)[0] for k, e in entries if isinstance(e, (str, Mapping)) and k != "batch_norm")
+
+
+def command_line() -> str | None:
+    """The `graphfsl` command that this process runs; None in another program."""
+    name = Path(sys.argv[0]).name
+    return shlex.join(["graphfsl", *sys.argv[1:]]) if name in ("graphfsl", "graphfsl.exe", "cli.py") else None
+
+
+def environment() -> dict[str, str]:
+    """What a number may depend on beside its configuration and commit."""
+    versions = {"graphfsl": graphfsl.__version__, "torch": str(torch.__version__), "python": platform.python_version()}
+    return {**versions, "platform": platform.platform(terse=True)}
 
 
 def find_published(published: list[dict[str, Any]], setting: Setting) -> dict[str, Any]:
@@ -103,9 +119,7 @@ def write_results(path: Path, config: Mapping[str, Any], rows: list[dict[str, An
         "seconds": round(seconds, 1),
         "training_seconds": trained[-1]["seconds"] if trained else 0.0,
         "when": time.strftime("%Y-%m-%d %H:%M:%S"),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "graphfsl": graphfsl.__version__,
+        **environment(),
     }
     write_json(path / "results.json", value)
 

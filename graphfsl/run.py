@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,12 +81,14 @@ def own_normalisation(learner: Learner) -> dict[str, list[float]] | None:
 def locked(path: Path) -> Iterator[None]:
     """Within this block the run directory is this process's alone; InputError where another one works in it.
 
-    What a killed process left half-written is removed.
+    What a killed process left half-written is removed, and so are folders that were made here and are still empty.
     """
     if distributed.rank():
         yield
         return
+    made = []
     try:
+        made = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path / ".lock", timeout=0)
         lock.acquire()
@@ -100,7 +102,10 @@ def locked(path: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-        (path / ".lock").unlink(missing_ok=True)
+        with suppress(OSError):  # also where the directory was taken away meanwhile
+            (path / ".lock").unlink(missing_ok=True)
+            for folder in made:
+                folder.rmdir()
 
 
 def prepare(config: dict[str, Any], path: Path) -> tuple[Run, Split]:

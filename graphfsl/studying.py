@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,7 +35,15 @@ def ablate(study: Study, out: Path, console: Console, processes: int = 1, ray: s
     failed = _make(study, out, console, todo, processes, ray)
     rows = rows_of(study, out)
     write_atomically(out / "cells.csv", table(study, rows).encode())
-    finished = [{**r, "cell": c.levels} for c, r in zip(study.cells, rows, strict=True) if r is not None]
+    finished = [
+        {
+            **r,
+            "cell": c.levels,
+            "command": shlex.join(["graphfsl", "evaluate", str(out / "runs" / c.training), *c.changes]),
+        }
+        for c, r in zip(study.cells, rows, strict=True)
+        if r is not None
+    ]
     found = findings(study, finished)
     for text in found.sentences:
         console.print(f"• {text}", markup=False)
