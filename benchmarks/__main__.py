@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 import time
@@ -19,6 +20,8 @@ from graphfsl.learner import Pipeline
 from graphfsl.memory import reuse_freed_memory
 from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.nn import Conv4
+
+EVERYTHING = "import graphfsl.run, graphfsl.measure, graphfsl.report, graphfsl.estimator"
 
 
 def images(classes: int = 200, each: int = 20) -> Split:
@@ -69,6 +72,39 @@ def training(device: str, sync: Callable[[], None]) -> list[tuple[str, str, str]
     ]
 
 
+def formats(device: str, sync: Callable[[], None]) -> list[tuple[str, str, str]]:
+    """What bfloat16 and torch.compile are worth in the same training step."""
+    episodes = Episodes(images(), Setting(60, 1, 5), transform=Transform((0.1,), (0.3,)), device=device)
+    fixed, target = episodes.batch([0])
+    models = {name: Pipeline(Conv4(), head=ProtoNet()).to(device).train() for name in ("eager", "bf16", "compiled")}
+    models["compiled"].encoder.compile()
+
+    def step(name: str) -> Callable[[int], object]:
+        model, weights = models[name], list(models[name].parameters())
+
+        def run(i: int) -> None:
+            with torch.autocast(device.partition(":")[0], torch.bfloat16, enabled=name == "bf16"):
+                loss = model.loss(fixed, target)
+            torch.autograd.grad(loss, weights)
+
+        return run
+
+    t = interleaved({name: step(name) for name in models}, 15, sync)
+    return [(f"ProtoNet training step, {n} / eager", f"{t[n] / t['eager']:.2f}", "") for n in ("bf16", "compiled")]
+
+
+def disk() -> list[tuple[str, str, str]]:
+    """A set that is larger than RAM, in a process of its own."""
+    if not sys.platform.startswith("linux"):  # elsewhere a file of 16 GB would really be written
+        return []
+    code = [sys.executable, "-W", "ignore", "-m", "benchmarks.memory_map"]
+    found = json.loads(subprocess.run(code, check=True, capture_output=True, text=True).stdout)
+    return [
+        ("drawing from 779,000 images in a file / in RAM", f"{found['disk'] / found['ram']:.2f}", "at least 0.5"),
+        ("... memory held meanwhile", f"{found['gb']:.2f} GB", "at most 2 GB"),
+    ]
+
+
 def evaluation(device: str, sync: Callable[[], None]) -> list[tuple[str, str, str]]:
     """ProtoNet on cached 640-d features, 5-way 1-shot 15-query: ours with sampling, easyfsl's on ready episodes."""
     from easyfsl.methods import PrototypicalNetworks
@@ -109,13 +145,18 @@ def starting() -> list[tuple[str, str, str]]:
 
     def seconds(*code: str) -> float:
         times = []
-        for _ in range(3):
+        for _ in range(5):
             start = time.perf_counter()
             subprocess.run([sys.executable, *code], check=True, capture_output=True)
             times.append(time.perf_counter() - start)
         return min(times)
 
-    return [("graphfsl --help", f"{seconds('-m', 'graphfsl.cli', '--help'):.2f} s", "at most 1 s")]
+    own, torchs = (seconds("-W", "ignore", "-c", f"import {name}") for name in ("graphfsl", "torch"))
+    return [
+        ("graphfsl --help", f"{seconds('-m', 'graphfsl.cli', '--help'):.2f} s", "at most 1 s"),
+        ("import graphfsl / import torch", f"{own / torchs:.2f}", "at most 1.3"),
+        ("import of every layer / import torch", f"{seconds('-W', 'ignore', '-c', EVERYTHING) / torchs:.2f}", ""),
+    ]
 
 
 def main() -> None:
@@ -127,7 +168,7 @@ def main() -> None:
     sync = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
     where = torch.cuda.get_device_name() if device.startswith("cuda") else f"{torch.get_num_threads()} CPU threads"
     table = Table("what", "measured", "wanted", title=f"graphfsl on {where}, torch {torch.__version__}")
-    for row in (*training(device, sync), *evaluation(device, sync), *starting()):
+    for row in (*training(device, sync), *formats(device, sync), *evaluation(device, sync), *disk(), *starting()):
         table.add_row(*row)
     Console().print(table)
 

@@ -65,8 +65,22 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path} not found; is {path.parent} a run directory?") from None
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path} is not readable JSON ({error})") from None
+    except (ValueError, OSError, RecursionError) as error:
+        raise InputError(f"{path} is not readable JSON ({error}); restore it or write it again") from None
+
+
+def read_lines(path: Path, count: int | None = None) -> list[dict[str, Any]]:
+    """The first `count` lines of a JSON Lines file, None for all; InputError where one is missing or is no mapping."""
+    lines: list[Any] = []
+    try:
+        text = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        lines = [json.loads(line) for line in text[:count]]
+    except (ValueError, OSError, RecursionError) as error:
+        raise InputError(f"{path} is damaged ({error}); restore it, or train again in another folder") from None
+    if not all(isinstance(line, dict) for line in lines) or (count is not None and len(lines) < count):
+        whole = "all" if count is None else f"{count}"
+        raise InputError(f"{path} lacks some of {whole} lines of metrics; restore it, or train again in another folder")
+    return lines
 
 
 def save_checkpoint(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
@@ -99,13 +113,14 @@ def check_format(number: Any, path: Path) -> None:
 
 
 def load_weights(learner: nn.Module, tensors: dict[str, Tensor], where: Path) -> None:
-    """Strictly load weights; InputError names the first that does not fit."""
+    """Strictly load weights; InputError names the first that does not fit or is not finite."""
     own = learner.state_dict()
     for name in sorted(own.keys() | tensors.keys()):
-        have = tuple(tensors[name].shape) if name in tensors else "nothing"
-        need = tuple(own[name].shape) if name in own else "nothing"
+        have, need = (f"{t[name].dtype} {tuple(t[name].shape)}" if name in t else "nothing" for t in (tensors, own))
         if have != need:
             raise InputError(
                 f"{where} is of another architecture: {name!r} holds {have} there, the learner needs {need}"
             )
+        if not tensors[name].is_meta and not tensors[name].isfinite().all():
+            raise InputError(f"{where}: {name!r} holds NaN or infinity; restore it or train again")
     learner.load_state_dict(tensors)

@@ -10,6 +10,8 @@ from typing import Any
 
 from graphfsl.errors import InputError, unknown
 
+LARGEST = 2**53  # the whole numbers up to it are exact in JSON and as floats; NaN and infinity are not below it
+
 
 def make(cls: Callable[..., Any], options: Mapping[str, Any], where: str, **given: Any) -> Any:
     """cls(**options, **given), after each option was checked against the signature; InputError names the key."""
@@ -37,7 +39,9 @@ def check_options(
             raise unknown(f"option of {where}", key, parameters)
         if not _fits(value, parameters[key][0]):
             kind = getattr(parameters[key][0], "__name__", str(parameters[key][0]))
-            raise InputError(f"{where}.{key} must be {kind}, not {value!r}")
+            raise InputError(f"{where}.{key} must be {kind}, not {value!r:.200}")
+        if isinstance(value, (int, float)) and not abs(value) <= LARGEST:
+            raise InputError(f"{where}.{key} must be a number of at most 2^53, not {value!r:.50}")
     for key, (_, required) in parameters.items():
         if required and key not in options and key not in (given or {}):
             raise InputError(f"{where} needs {key!r}")
@@ -48,7 +52,7 @@ def _fits(value: Any, kind: Any) -> bool:
     if origin in (typing.Union, types.UnionType):
         return any(_fits(value, a) for a in args)
     if kind is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
+        return isinstance(value, float) or _fits(value, int)
     if kind is int:
         return isinstance(value, int) and not isinstance(value, bool)
     if kind in (str, bool, type(None)):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import platform
 import shlex
 import statistics
@@ -19,7 +18,7 @@ import torch
 import graphfsl
 from graphfsl import config as conf
 from graphfsl.builder import named
-from graphfsl.checkpoint import write_json
+from graphfsl.checkpoint import read_lines, write_json
 from graphfsl.data import Setting
 from graphfsl.evaluation import Result
 from graphfsl.functional.statistics import mean_and_ci95
@@ -125,6 +124,5 @@ def write_results(path: Path, config: Mapping[str, Any], rows: list[dict[str, An
 
 
 def history(path: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl."""
-    file = path / "metrics.jsonl"
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
+    """The lines of a run's metrics.jsonl; none where nothing was trained."""
+    return read_lines(path / "metrics.jsonl")

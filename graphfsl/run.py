@@ -35,7 +35,7 @@ from graphfsl.evaluation import check_protocol, nodes
 from graphfsl.features import cached_features, encode_split
 from graphfsl.learner import Learner, Pipeline
 from graphfsl.memory import reuse_freed_memory
-from graphfsl.options import make
+from graphfsl.options import check_options, make
 from graphfsl.train import Log, Trainer
 
 
@@ -123,7 +123,7 @@ def prepare(config: dict[str, Any], path: Path) -> tuple[Run, Split]:
     run.ink = data.is_ink(config["data"]["name"])
     _check_feasible(config, learner, base, conf.load_split)
     saved = path / "config.json"
-    if saved.is_file() and comparable(read_json(saved)["config"]) != comparable(config):
+    if saved.is_file() and comparable(read_facts(path)["config"]) != comparable(config):
         raise InputError(f"{path} holds a run of another configuration; choose another --out, or remove it")
     facts = {"format": FORMAT, "shape": list(base.shape), "way": training.way, "ink": run.ink}
     if not distributed.rank():
@@ -235,15 +235,23 @@ def fit_base(learner: Learner, base: Split, transform: Transform) -> None:
         net.fit_base(features.x[labeled.to(features.x.device)], features.y[labeled].to(features.x.device))
 
 
+def read_facts(path: Path) -> dict[str, Any]:
+    """What config.json in a run directory says; InputError where it is damaged or newer than this graphfsl."""
+    file = path / "config.json"
+    facts = read_json(file)
+    if not isinstance(facts, dict):
+        raise InputError(f"{file} is not from a graphfsl run; choose the directory of one")
+    check_format(facts.get("format", FORMAT), file)
+    kinds = {"config": Mapping[str, Any], "shape": list[int], "way": int}
+    check_options({k: (kind, True) for k, kind in kinds.items()}, {k: facts[k] for k in kinds if k in facts}, str(file))
+    return facts
+
+
 def load(path: str | Path) -> Run:
     """A trained run, from its directory."""
     path = Path(path)
-    facts = read_json(path / "config.json")
-    try:
-        config, shape, way = facts["config"], tuple(facts["shape"]), facts["way"]
-    except (KeyError, TypeError):
-        raise InputError(f"{path / 'config.json'} is not from a graphfsl run") from None
-    check_format(facts.get("format", FORMAT), path / "config.json")
+    facts = read_facts(path)
+    config, shape, way = facts["config"], tuple(facts["shape"]), facts["way"]
     conf.check(config)
     learner = build(config["learner"], shape, way)
     file = path / "model.safetensors"

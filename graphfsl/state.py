@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,19 @@ import torch
 from torch import Tensor
 
 from graphfsl import distributed
-from graphfsl.checkpoint import append, load_checkpoint, load_weights, save_checkpoint, write_atomically
+from graphfsl.checkpoint import (
+    append,
+    load_checkpoint,
+    load_weights,
+    read_lines,
+    save_checkpoint,
+    write_atomically,
+)
+from graphfsl.errors import InputError
 from graphfsl.learner import Learner
+
+# Of a checkpoint, beside its tensors.
+FACTS: dict[str, Callable[[Any], Any]] = {"step": int, "seconds": float, "best": float, "waited": int, "stopped": bool}
 
 
 class State:
@@ -52,7 +64,7 @@ class State:
             tensors |= {f"optimizer/{index}/{k}": torch.as_tensor(v) for k, v in slots.items() if v is not None}
         if self.losses:
             tensors["losses"] = torch.stack(self.losses)
-        facts = {k: getattr(self, k) for k in ("step", "seconds", "best", "waited", "stopped")}
+        facts = {k: getattr(self, k) for k in FACTS}
         save_checkpoint(self.run / "last.safetensors", tensors, facts | {"lines": len(self.metrics)})
 
     def resume(self) -> None:
@@ -64,25 +76,38 @@ class State:
             if not distributed.rank():
                 log.unlink(missing_ok=True)
             return
-        tensors, facts = load_checkpoint(self.run / "last.safetensors")
-        lines = facts.pop("lines")
-        for name, value in facts.items():
-            setattr(self, name, value)
+        file = self.run / "last.safetensors"
+        tensors, facts = load_checkpoint(file)
+        try:
+            lines = int(facts["lines"])
+            for name, kind in FACTS.items():
+                setattr(self, name, kind(facts[name]))
+            state = self._optimizer_state(tensors)
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{file} is damaged ({error!r}); remove it to train from the start") from None
         if "losses" in tensors:
             self.losses = list(tensors["losses"].to(next(self.learner.parameters()).device))
         weights = {k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")}
-        load_weights(self.learner, weights, self.run / "last.safetensors")
+        load_weights(self.learner, weights, file)
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        self.metrics = read_lines(log, lines)
+        if not distributed.rank():
+            write_atomically(log, "".join(f"{json.dumps(line)}\n" for line in self.metrics).encode())
+
+    def _optimizer_state(self, tensors: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+        """Parameter number -> name -> tensor; ValueError where these are not of this learner's parameters."""
+        shapes = [p.shape for group in self.optimizer.param_groups for p in group["params"]]
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             if name.startswith("optimizer/"):
                 _, index, slot = name.split("/")
+                if int(index) not in range(len(shapes)) or value.shape not in ((), shapes[int(index)]):
+                    raise ValueError(f"{name!r} fits no parameter")
                 state.setdefault(int(index), {})[slot] = value
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
-        kept = log.read_text(encoding="utf-8").splitlines()[:lines] if log.is_file() else []
-        self.metrics = [json.loads(line) for line in kept]
-        if not distributed.rank():
-            write_atomically(log, "".join(f"{line}\n" for line in kept).encode())
+        if len({frozenset(slots) for slots in state.values()}) > 1:
+            raise ValueError("the optimiser remembers more of some parameters than of others")
+        return state
 
     def restore_best(self) -> None:
         if self.best_weights is not None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
 import pytest
 
+from graphfsl.reproduce import table
+
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+TABLES = re.findall(r"<!-- table: (\w+) -->\n(.*?)<!-- end -->", README, re.DOTALL)
 
 
 def test_the_six_lines_run(capsys: pytest.CaptureFixture[str]) -> None:
@@ -21,13 +23,12 @@ def test_the_six_lines_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert found and float(found[1]) > 40
 
 
-def test_every_number_of_the_tables_is_a_committed_result() -> None:
-    rows = re.findall(r"^\|.*\]\((experiments/results/[^)]+)\).*$", README, re.MULTILINE)
-    assert rows, "the README's tables name their results files"
-    for line in README.splitlines():
-        link = re.search(r"\]\((experiments/results/[^)]+\.json)\)", line)
-        if not line.startswith("|") or link is None:
-            continue
-        measured = {f"{r['accuracy']:.2f} ± {r['ci95']:.2f}" for r in json.loads((ROOT / link[1]).read_text())["rows"]}
-        shown = set(re.findall(r"\d+\.\d+ ± \d+\.\d+", line))
-        assert shown and shown <= measured, f"{shown - measured} is not in {link[1]}"
+@pytest.mark.parametrize(("name", "shown"), TABLES, ids=[n for n, _ in TABLES])
+def test_the_tables_are_what_reproduce_prints(name: str, shown: str) -> None:
+    assert shown.strip() == table(name).strip(), f"run: graphfsl reproduce --table {name}"
+
+
+def test_there_are_tables_and_no_number_stands_outside_them() -> None:
+    assert {"omniglot", "cifar", "glyphs"} <= {n for n, _ in TABLES}
+    outside = re.sub(r"<!-- table: .*?<!-- end -->", "", README, flags=re.DOTALL)
+    assert not re.findall(r"\d+\.\d+ ± \d", outside)

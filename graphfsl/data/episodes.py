@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -45,19 +46,18 @@ class Episodes:
 
     def batch(self, i: Sequence[int] | np.ndarray) -> tuple[Episode, Target]:
         """The episodes with the numbers i, as one batch of B = len(i) tasks."""
-        i = np.asarray(i)
-        draw = self.sampler.draw(i)
-        if not self.transform.augments:
-            return self.assemble(draw)
-        keys = keys_of(self.split.name, self.seed, i)
-        return self.assemble(draw, torch.from_numpy(uniform(keys, AUGMENT, draw.ids.shape[1], DRAWS)))
+        numbers = np.asarray(i)
+        draw = self.sampler.draw(numbers)
+        return self.assemble(draw, self._uniforms(numbers, draw))
 
-    def assemble(self, draw: Draw, u: Tensor | None = None) -> tuple[Episode, Target]:
-        """The batch that a draw describes (also one that was read from a file), augmented by u (B, n, DRAWS)."""
+    def assemble(self, draw: Draw, u: Tensor | None = None, raw: Tensor | None = None) -> tuple[Episode, Target]:
+        """The batch that a draw describes (also one that was read from a file), augmented by u (B, n, DRAWS).
+
+        raw: its samples, where they were gathered before.
+        """
         padded = self.setting.max_shot is not None
         ids, label = torch.from_numpy(draw.ids), torch.from_numpy(draw.label)
-        home = self.split.x.device
-        x = self.split.gather(ids.clamp_min(0).to(home)).to(self.device, non_blocking=True)
+        x = (self.gather(draw) if raw is None else raw).to(self.device, non_blocking=True)
         x = self.transform(x, None if u is None else u.to(self.device, torch.float32))
         mask = (ids >= 0).to(self.device) if padded else None
         if mask is not None:
@@ -70,13 +70,38 @@ class Episodes:
         episode = Episode(x, w.to(self.device, x.dtype), k, q, mask, padded=padded)  # type: ignore[arg-type]
         return episode, target.to(self.device)
 
+    def gather(self, draw: Draw) -> Tensor:
+        """(B, n, *S) the stored samples of a draw; any sample stands for padding."""
+        return self.split.gather(torch.from_numpy(draw.ids).clamp_min(0).to(self.split.x.device))
+
     def batches(self, episodes: int | range, batch: int) -> Iterator[tuple[Episode, Target]]:
         """Episodes 0 .. episodes - 1, or a range of them, `batch` at a time."""
         every = np.arange(episodes) if isinstance(episodes, int) else np.array(episodes)
+        draws = self._draws(every, batch)
+        if self.split.stored is None:
+            yield from (self.assemble(draw, u) for draw, u in draws)
+            return
+        with ThreadPoolExecutor(1, "graphfsl-ahead") as reader:  # the disk works while a batch is being used
+            ahead = next(draws, None)
+            raw = reader.submit(self.gather, ahead[0]) if ahead else None
+            while ahead is not None and raw is not None:
+                (draw, u), samples = ahead, raw.result()
+                ahead = next(draws, None)
+                raw = reader.submit(self.gather, ahead[0]) if ahead else None
+                yield self.assemble(draw, u, samples)
+
+    def _draws(self, every: np.ndarray, batch: int) -> Iterator[tuple[Draw, Tensor | None]]:
+        """Batches of the numbered episodes, not yet gathered, with what augments them."""
         ahead = max(batch, DRAW_AHEAD // batch * batch)
         for numbers in (every[k : k + ahead] for k in range(0, len(every), ahead)):
-            if self.transform.augments:
-                yield from (self.batch(numbers[k : k + batch]) for k in range(0, len(numbers), batch))
-                continue
             draw = self.sampler.draw(numbers)
-            yield from (self.assemble(draw.rows(slice(k, k + batch))) for k in range(0, len(numbers), batch))
+            for k in range(0, len(numbers), batch):
+                part = draw.rows(slice(k, k + batch))
+                yield part, self._uniforms(numbers[k : k + batch], part)
+
+    def _uniforms(self, numbers: np.ndarray, draw: Draw) -> Tensor | None:
+        """(B, n, DRAWS) what decides the augmentation of each image, or None where there is none."""
+        if not self.transform.augments:
+            return None
+        keys = keys_of(self.split.name, self.seed, numbers)
+        return torch.from_numpy(uniform(keys, AUGMENT, draw.ids.shape[1], DRAWS))

@@ -1,0 +1,259 @@
+"""Studies: every cell on the same episodes, shared trainings, interruption, processes and clusters, honest findings."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_cli import EXPERIMENT, call, world  # noqa: F401 (fixtures)
+
+from graphfsl import ablate
+from graphfsl.findings import findings
+from graphfsl.study import read_study
+
+Call = Callable[..., tuple[int, str, str]]
+ROOT = Path(__file__).resolve().parents[1]
+STUDY = """
+question: Does the distance matter?
+experiment: my.yaml
+set: {trainer.steps: 10, evaluation.episodes: 30}
+grid:
+  learner.head.distance: [sqeuclidean, cosine]
+  test.episode.shot: [1, 3]
+  seed: [0, 1]
+"""
+
+
+@pytest.fixture
+def study(world: Path) -> Path:  # noqa: F811
+    (world / "study.yaml").write_text(STUDY)
+    return world
+
+
+def cells(out: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(Path(out, "cells.csv").open()))
+
+
+def test_a_study_equals_its_cells_run_by_hand(study: Path, call: Call) -> None:  # noqa: F811
+    code, out, err = call("ablate", "study.yaml", "--out", "a")
+    assert code == 0, err
+    assert "8 cells, 4 trainings" in out
+    assert len(list(Path("a/runs").iterdir())) == 4
+    for distance in ("sqeuclidean", "cosine"):
+        options = [f"learner.head.distance={distance}", "seed=1", "trainer.steps=10", "evaluation.episodes=30"]
+        assert call("run", "my.yaml", *options, "--out", distance)[0] == 0
+        _, text, _ = call("evaluate", distance, "episode.shot=3", "--json")
+        (own,) = [
+            c for c in cells("a")
+            if (c["learner.head.distance"], c["test.episode.shot"], c["seed"]) == (distance, "3", "1")
+        ]  # fmt: skip
+        assert float(own["accuracy"]) == json.loads(text)[0]["accuracy"]
+    assert {p.name for p in Path("a").iterdir()} >= {
+        "cells.csv",
+        "study.json",
+        "report.html",
+        "report.tex",
+        "report.md",
+    }
+    assert "`learner.head.distance`" in out and "`test.episode.shot`" in out and "`seed`" not in out
+    facts = json.loads(Path("a/study.json").read_text())
+    (shots,) = [e for e in facts["effects"] if e["axis"] == "test.episode.shot"]
+    (distances,) = [e for e in facts["effects"] if e["axis"] == "learner.head.distance"]
+    assert distances["paired"] and not shots["paired"] and distances["matched"] == shots["matched"] == 4
+    # The difference of means and its paired interval, by hand from the cells' files.
+    rows = [json.loads(f.read_text()) for f in Path("a/cells").iterdir()]
+    by_shot: dict[int, list[np.ndarray]] = {1: [], 3: []}
+    for r in rows:
+        sign = 1 if "cosine" in json.dumps(json.loads(Path("a/runs").joinpath(run_of(r)).read_text())) else -1
+        by_shot[r["shot"]].append(sign * np.array(r["accuracies"]) / 2)
+    by_hand = [np.sum(v, 0) for v in by_shot.values()]
+    assert -distances["difference"] == pytest.approx(100 * np.mean(by_hand), abs=2e-3)
+
+
+def run_of(row: dict[str, Any]) -> str:
+    """The config.json of the run whose weights made a row."""
+    return next(f"{p.name}/config.json" for p in Path("a/runs").iterdir() if row["config"] in {c for c in _digests(p)})
+
+
+def _digests(run: Path) -> list[str]:
+    from graphfsl.config import digest, merge
+
+    config = json.loads((run / "config.json").read_text())["config"]
+    return [digest(merge(config, [f"episode.shot={s}"])) for s in (1, 3)]
+
+
+def test_interrupted_studies_end_with_the_same_table(study: Path, call: Call) -> None:  # noqa: F811
+    assert call("ablate", "study.yaml", "--out", "whole")[0] == 0
+    command = [sys.executable, "-W", "ignore", "-m", "graphfsl.cli", "ablate", "study.yaml", "--out", "killed"]
+    for signal_ in (signal.SIGKILL, signal.SIGTERM):
+        child = subprocess.Popen(
+            command, cwd=study, env=_env(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        before = len(list(Path("killed").glob("cells/*.json")))
+        while child.poll() is None and len(list(Path("killed").glob("cells/*.json"))) <= before:
+            time.sleep(0.005)
+        child.send_signal(signal_)
+        _, err = child.communicate()
+        if signal_ is signal.SIGTERM and child.returncode:
+            assert child.returncode == 130 and err.count("\n") == 1 and "goes on" in err
+    code, out, err = call("ablate", "study.yaml", "--out", "killed")
+    assert code == 0, err
+    assert re.search(r"[1-8] cells are done already", out)
+    assert Path("killed/cells.csv").read_bytes() == Path("whole/cells.csv").read_bytes()
+
+
+def _env() -> dict[str, str]:
+    import os
+
+    return os.environ | {"PYTHONPATH": str(ROOT)}
+
+
+@pytest.mark.parametrize("how", ["processes", "ray"])
+def test_processes_and_clusters_give_the_serial_table(study: Path, call: Call, how: str) -> None:  # noqa: F811
+    if how == "ray":
+        pytest.importorskip("ray", reason="the extra `ray` is not installed")
+    assert call("ablate", "study.yaml", "--out", "serial")[0] == 0
+    flags = ["--ray", "local"] if how == "ray" else ["--processes", "2"]
+    command = [sys.executable, "-W", "ignore", "-m", "graphfsl.cli", "ablate", "study.yaml", "--out", how, *flags]
+    done = subprocess.run(command, cwd=study, env=_env(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert Path(how, "cells.csv").read_bytes() == Path("serial/cells.csv").read_bytes()
+
+
+def test_a_cell_that_fails_is_reported_and_tried_again(study: Path, call: Call) -> None:  # noqa: F811
+    Path("study.yaml").write_text(
+        "experiment: my.yaml\nset: {trainer.steps: 10, evaluation.episodes: 20}\ngrid: {trainer.lr: [0.01, 1.0e+30]}\n"
+    )
+    code, out, err = call("ablate", "study.yaml", "--out", "a")
+    assert code == 0, err
+    (line,) = [x for x in out.splitlines() if x.startswith("failed: trainer.lr=1e+30")]
+    assert "the loss is" in line
+    assert [bool(c["accuracy"]) for c in cells("a")] == [True, False]
+    assert json.loads(Path("a/study.json").read_text())["failures"][0][0] == "trainer.lr=1e+30"
+    assert "1 cells are done already" in call("ablate", "study.yaml", "--out", "a")[1]
+
+
+def test_kinds_of_settings_are_never_ranked_together(study: Path, call: Call) -> None:  # noqa: F811
+    Path("study.yaml").write_text("""
+experiment: my.yaml
+set: {trainer.steps: 10, evaluation.episodes: 30}
+grid:
+  test.learner.refine: [null, soft_kmeans]
+  test.episode.unlabeled: [0, 3, 5]
+  test.learner.batch_norm: [running, joint]
+""")
+    code, out, err = call("ablate", "study.yaml", "--out", "a")
+    assert code == 0, err
+    kinds = {c["setting"] for c in cells("a")}
+    assert kinds == {"inductive", "transductive", "semi-supervised", "semi-supervised + transductive"}
+    findings_ = [x for x in out.splitlines() if x.startswith("• ")]
+    gains = [x for x in findings_ if "a gain, not a ranking" in x]
+    assert any("soft_kmeans (semi-supervised) beside none (inductive)" in x for x in gains)
+    assert any("joint (transductive) beside running (inductive)" in x for x in gains)
+    for x in set(findings_) - set(gains):
+        assert re.match(r"• (Inductive|Transductive|Semi-supervised|Semi-supervised \+ transductive): ", x), x
+    facts = json.loads(Path("a/study.json").read_text())
+    for e in facts["effects"]:
+        assert e["setting"] in kinds or " against " in e["setting"]
+    # Of each kind, on each set of episodes, at least one row is the best.
+    s = read_study("study.yaml")
+    rows = [{**r, "cell": c.levels} for c, r in zip(s.cells, ablate.rows_of(s, Path("a")), strict=True) if r]
+    best = findings(s, rows).best
+    for kind in kinds:
+        for unlabeled in {r["unlabeled"] for r in rows if r["setting"] == kind}:
+            own = [i for i, r in enumerate(rows) if (r["setting"], r["unlabeled"]) == (kind, unlabeled)]
+            top = max(own, key=lambda i: rows[i]["accuracy"])
+            assert best[top]
+
+
+BAD = [
+    ("grid: {learner.haed: [a]}", "cell learner.haed=a: unknown slot of learner 'haed'; did you mean 'head'?"),
+    ("grid: {learner.head: [protonet, protonett]}", "did you mean 'protonet'?"),
+    ("grid: {episode.shot: [1, 300]}", "cell episode.shot=300: "),
+    ("grid: {test.episode.way: [3, 50]}", "cell test.episode.way=50: "),
+    (
+        "grid: {test.learner.encoder.width: [8, 16]}",
+        "cell test.learner.encoder.width=16: the trained learner is of another",
+    ),
+    ("grid: {}", "grid must map each axis"),
+    ("grid: {seed: 3}", "grid must map each axis"),
+    ("grid: {seed: [0]}\nskipp: []", "unknown key of a study 'skipp'; did you mean 'skip'?"),
+    ("grid: {seed: [0]}\nskip: [{sed: 0}]", "unknown axis in skip 'sed'; did you mean 'seed'?"),
+    ("grid: {seed: [0]}\nskip: [{seed: 1}]", "skip names the level 1"),
+    ("grid: {seed: [0]}\nskip: [{seed: 0}]", "the skip rules leave no cell"),
+    ("grid: {seed: [0, 0]}", "two cells are the same"),
+    ("grid: {seed: [0]}\nthreads: 0", "threads must be a whole number"),
+    ("grid: {seed: [0]}\nset: [1]", "set map keys to values"),
+    ("grid: {seed: [0]}\nset: {trainer.stepz: 3}", "did you mean 'steps'?"),
+]
+
+
+@pytest.mark.parametrize(("text", "says"), BAD, ids=[b[0].replace("\n", "; ") for b in BAD])
+def test_every_cell_is_checked_before_the_first_trains(study: Path, call: Call, text: str, says: str) -> None:  # noqa: F811
+    Path("study.yaml").write_text(f"experiment: my.yaml\n{text}\n")
+    code, _, err = call("ablate", "study.yaml", "--out", "a")
+    assert code == 2 and err.count("\n") == 1 and says in err, err
+    assert not Path("a").exists()
+
+
+def test_a_study_that_is_not_there(study: Path, call: Call) -> None:  # noqa: F811
+    code, _, err = call("ablate", "glyph_width_distance")
+    assert code == 2 and "did you mean 'glyphs_width_distance.yaml'?" in err
+    Path("study.yaml").write_text("grid: {seed: [0]}\n")
+    assert "experiment must name an experiment file" in call("ablate", "study.yaml")[2]
+
+
+def test_shipped_studies_are_what_the_walk_says() -> None:
+    by_name = {p.stem: read_study(p) for p in (ROOT / "experiments/ablations").glob("*.yaml")}
+    width = by_name["glyphs_width_distance"]
+    assert (len(width.cells), len({c.training for c in width.cells})) == (48, 24)
+    pool = by_name["glyphs_unlabeled"]
+    assert (len(pool.cells), len({c.training for c in pool.cells})) == (14, 1)
+
+
+def test_the_walk_from_a_question_to_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call) -> None:  # noqa: F811
+    """Every command of experiments/README.md, with fewer steps and episodes."""
+    text = (ROOT / "experiments/README.md").read_text(encoding="utf-8")
+    commands = [x for block in re.findall(r"```\n(.*?)```", text, re.DOTALL) for x in block.strip().splitlines()]
+    assert len(commands) == 5 and all(c.startswith("graphfsl ") for c in commands)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "experiments").symlink_to(ROOT / "experiments")
+    less = ["trainer.steps=3", "trainer.val_every=3", "trainer.val_episodes=5", "evaluation.episodes=20"]
+    for command in commands:
+        words = shlex.split(command)[1:]
+        if words[0] in ("run", "ablate"):
+            words = [w for w in words if not w.startswith("trainer.steps") and w not in ("--processes", "2")]
+            words += [*less, *(["grid.seed=[0]", "grid.learner.encoder.width=[8, 16]"] if "width" in words[1] else [])]
+        code, out, err = call(*words)
+        assert code == 0 and out, f"{command}: {err}"
+    assert len(cells("runs/study")) == 8 and len(cells("runs/pool")) == 14
+    shown = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)[0]
+    for line in (x.strip() for x in shown.splitlines()):
+        assert line in (ROOT / "experiments/ablations/glyphs_width_distance.yaml").read_text(), line
+
+
+def test_reproduce_prints_published_beside_ours(world: Path, call: Call) -> None:  # noqa: F811
+    text = EXPERIMENT.replace("DATA", str(world / "data"))
+    paper = "paper: {title: A paper, year: 2017, steps: 50000}\ndeviations: [fewer steps, another data set]\n"
+    (world / "my.yaml").write_text(paper + text)
+    code, out, err = call("reproduce", "my.yaml", "--out", "r")
+    assert code == 0, err
+    (row,) = json.loads(next(Path("r").glob("my-*/results.json")).read_text())["rows"]
+    for wanted in ("90.00", f"{row['accuracy']:.2f}", f"{row['difference']:+.2f}", "a paper", "deviation: fewer steps",
+                   "deviation: another data set", "steps: 20 (paper: 50,000)", "minutes"):  # fmt: skip
+        assert wanted in out, wanted
+    code, _, err = call("reproduce", "snel2017")
+    assert code == 2 and "did you mean 'snell2017'?" in err
+    assert "unknown table 'nowhere'" in call("reproduce", "--table", "nowhere")[2]
+    assert "reproduce needs a paper" in call("reproduce")[2]
