@@ -109,6 +109,8 @@ def _check_shape(shape: tuple[int, ...], split: Split) -> None:
 
 
 def _has_averages(learner: Learner) -> bool:
+    if isinstance(learner, Pipeline) and learner.frozen:
+        return True  # they are what the encoder came with
     norms = [m for m in learner.modules() if isinstance(m, BatchNorm) and m.num_batches_tracked is not None]
     return all(bool(m.num_batches_tracked) for m in norms)
 

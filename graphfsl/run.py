@@ -253,7 +253,9 @@ def load(path: str | Path) -> Run:
     facts = read_facts(path)
     config, shape, way = facts["config"], tuple(facts["shape"]), facts["way"]
     conf.check(config)
-    learner = build(config["learner"], shape, way)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.get("seed", 0))  # a frozen encoder without pretrained weights is what the seed makes
+        learner = build(config["learner"], shape, way)
     file = path / "model.safetensors"
     if not file.is_file() and (path / "best.safetensors").is_file():
         file = path / "best.safetensors"
