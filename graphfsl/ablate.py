@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import torch
@@ -112,12 +113,24 @@ def _place(error: Exception) -> str:
     return f"{type(error).__name__} in {Path(last.filename).name}:{last.lineno}"
 
 
+def _end_with_parent() -> None:
+    """A process of the pool ends when the study is killed: it would go on, and hold its run against the next one."""
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
+
+
 def in_processes(todo: Sequence[Unit], processes: int) -> Iterator[Done]:
     """Finished units as they come; {} each second, for the display. A process that dies fails its unit only."""
     left = list(todo)
     while left:
         # Spawned, since a fork of a process with threads may hang, and Windows has none.
-        with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+        with ProcessPoolExecutor(processes, get_context("spawn"), _end_with_parent) as pool:
             waiting: dict[Future[Done], Unit] = {pool.submit(work, u): u for u in left}
             try:
                 while waiting:
@@ -142,7 +155,7 @@ def in_processes(todo: Sequence[Unit], processes: int) -> Iterator[Done]:
 
 
 def _alone(unit: Unit) -> Done:
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, get_context("spawn"), _end_with_parent) as pool:
         try:
             return pool.submit(work, unit).result()
         except BrokenProcessPool:
