@@ -57,10 +57,8 @@ def build(section: Mapping[str, Any], shape: Sequence[int], way: int, device: st
         if len(parts["head"]) > 1:
             raise InputError("learner.head takes one part, not a list")
         parts["head"] = parts["head"][0]
-        for key in ("per_query", "batch_norm"):
-            if section.get(key) is not None:
-                parts[key] = section[key]
-        learner: Learner = make(Pipeline, {}, "learner", encoder=encoder, **parts)
+        options = {k: section[k] for k in ("per_query", "batch_norm") if section.get(k) is not None}
+        learner: Learner = make(Pipeline, options, "learner", encoder=encoder, **parts)
         if section.get("adapt") is not None:
             name, options = named(section["adapt"], "learner.adapt")
             learner = make(registry.get("adapt", name), options, "learner.adapt", net=learner)
@@ -88,15 +86,20 @@ def _encoder(value: Any, shape: Sequence[int]) -> tuple[nn.Module | None, int]:
         return nn.Flatten(), int(torch.Size(shape).numel())
     if name not in ENCODERS:
         raise unknown("encoder", name, [*ENCODERS, "pixels"])
-    encoder = make(ENCODERS[name], options, "learner.encoder", in_channels=shape[0])
     with torch.device("meta"), torch.no_grad():
-        probe = make(ENCODERS[name], options, "learner.encoder", in_channels=shape[0]).eval()
+        try:
+            probe = make(ENCODERS[name], options, "learner.encoder", in_channels=shape[0]).eval()
+        except (RuntimeError, ZeroDivisionError) as error:  # as layers say it
+            line = str(error).splitlines()[0]
+            raise InputError(f"encoder {name!r} cannot be built with the options {options}: {line}") from None
         try:
             maps = probe(torch.empty(1, *shape))
             out = probe.readout(maps) if hasattr(probe, "readout") and maps.ndim > 2 else maps.flatten(1)
-        except (RuntimeError, AssertionError, ValueError):  # as layers and timm's models say it
+        except (RuntimeError, AssertionError, ValueError, IndexError):  # as layers and timm's models say it
             out = torch.empty(0)
     if out.numel() == 0:
-        raise InputError(f"images of {shape[1]} x {shape[2]} are too small for encoder {name!r}, or not of its size")
+        size = f"images of {shape[1]} x {shape[2]}"
+        raise InputError(f"{size} are too small for encoder {name!r} with the options {options}, or not of its size")
+    encoder = make(ENCODERS[name], options, "learner.encoder", in_channels=shape[0])
     encoder.requires_grad_(not frozen)
     return encoder, out.shape[1]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
+import re
 import signal
 import sys
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +26,8 @@ app = typer.Typer(
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, such as episode.way=20 trainer.device=cuda")]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="where to write")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
+USAGE_ERROR: Any = typer.BadParameter.__base__  # Typer exports it under no name of its own
+OUT_OF_MEMORY = re.compile("allocate memory|not enough memory|out of memory")  # as PyTorch says it on any device
 
 
 def _console() -> Any:
@@ -84,11 +89,11 @@ def episodes(
 ) -> None:
     """Write evaluation episodes as lists of sample ids, for other libraries and `evaluate --episodes`."""
     from graphfsl import config
-    from graphfsl.checkpoint import read_json
     from graphfsl.data.listed import write_episodes
+    from graphfsl.run import read_facts
 
-    file = Path(experiment) / "config.json"
-    facts = read_json(file) if file.is_file() else None
+    folder = Path(experiment)
+    facts = read_facts(folder) if (folder / "config.json").is_file() else None
     settings = config.merge(facts["config"], overrides or []) if facts else config.read(experiment, overrides or [])
     options = config.evaluation(settings)
     split = config.load_split(settings["data"], options.split)
@@ -235,18 +240,39 @@ def main() -> None:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
         logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a job that is told to end ends as by Ctrl-C
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be in no encoding
+    code, message = 2, ""
     try:
-        app()
+        code = app(standalone_mode=False) or 0
+        sys.stdout.flush()
     except InputError as error:
-        print(f"graphfsl: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except SystemExit as stop:
-        if stop.code == 130:  # what Typer makes of Ctrl-C
-            print("graphfsl: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        raise
-    except BrokenPipeError:
+        message = str(error)
+    except USAGE_ERROR as error:
+        message = error.format_message()  # nothing where the help was shown
+        message += f" See {error.ctx.command_path} --help" if message and error.ctx else ""
+    except BrokenPipeError:  # who read our output has gone
+        _silence()
+        code = 1
+    except OSError as error:
+        if error.filename is None:  # perhaps stdout, which would fail once more at exit
+            _silence()
+        message = f"{error}; make room, or see that it can be read and written"
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not OUT_OF_MEMORY.search(str(error)):
+            raise
+        message = "out of memory; lower trainer.batch, episode.query or the size of images, or raise trainer.accumulate"
+    if code == 130:  # what Typer makes of Ctrl-C
+        message = "interrupted; the same command goes on from the last checkpoint"
+    if message:
+        print(f"graphfsl: {' '.join(message.splitlines())}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+def _silence() -> None:
+    """What is still to be printed goes nowhere."""
+    with suppress(OSError):  # a stdout that is no file
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(1) from None
 
 
 if __name__ == "__main__":

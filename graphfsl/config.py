@@ -19,21 +19,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from graphfsl import data
 from graphfsl.builder import check_learner
 from graphfsl.data.sampler import Setting
 from graphfsl.data.transforms import Transform
 from graphfsl.errors import InputError, unknown
-from graphfsl.options import check_options, make, signature
+from graphfsl.options import LARGEST, check_options, make, signature
 from graphfsl.resources import experiments_dir
 from graphfsl.train import Trainer
 
 SECTIONS = ("data", "learner", "episode", "train_episode", "trainer", "evaluation", "seed", "seeds")
 NOTES = ("paper", "published", "deviations")
+MOST_VALUES = 100_000
 AUGMENT = ("rotate", "translate", "scale", "shear", "flip", "color")
 
 
@@ -50,6 +50,8 @@ class Evaluation:
     def __post_init__(self) -> None:
         if self.episodes < 1 or (self.block is not None and self.block < 1):
             raise InputError(f"evaluation.episodes and block must be 1 or more, not {self.episodes} and {self.block}")
+        if not self.settings:
+            raise InputError("evaluation.settings is empty; list at least one setting, or leave it out")
 
 
 def read(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -67,12 +69,31 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
 def load_yaml(file: Path) -> dict[str, Any]:
     """The mapping in a YAML file."""
     try:
+        size = _written_out(yaml.compose(file.read_text(encoding="utf-8"), yaml.SafeLoader), {})
+        if size > MOST_VALUES:
+            raise InputError(f"{file} stands for {size} values; an experiment file holds at most {MOST_VALUES}")
         config = OmegaConf.load(file)
         if not OmegaConf.is_dict(config):
             raise InputError(f"{file} must hold a mapping of sections")
         return OmegaConf.to_container(config)  # type: ignore[return-value]
-    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
-        raise InputError(f"{file}: {' '.join(str(error).split())}") from None
+    except InputError:
+        raise
+    except Exception as error:  # what is wrong with a file makes PyYAML and OmegaConf raise almost anything
+        raise InputError(f"{file} is not readable YAML: {_line(error)}") from None
+
+
+def _written_out(node: Any, sizes: dict[int, int]) -> int:
+    """How many values a YAML node stands for when each alias is written out: a file of a page can hold billions."""
+    if id(node) not in sizes:
+        sizes[id(node)] = 0  # for a node that holds itself
+        inside = node.value if isinstance(node, yaml.CollectionNode) else []
+        parts = [n for entry in inside for n in (entry if isinstance(entry, tuple) else [entry])]
+        sizes[id(node)] = 1 + sum(_written_out(n, sizes) for n in parts)
+    return sizes[id(node)]
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def merge(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -90,8 +111,8 @@ def merge(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str,
                 OmegaConf.update(tree, key.rpartition(".")[0], {"name": parent}, merge=False)
             OmegaConf.update(tree, key, OmegaConf.from_dotlist([f"v={value}"]).v, merge=False, force_add=True)
         result: dict[str, Any] = OmegaConf.to_container(tree, resolve=True)  # type: ignore[assignment]
-    except (OmegaConfBaseException, YAMLError, ValueError, TypeError) as error:
-        raise InputError(f"configuration: {' '.join(str(error).split())}") from None
+    except Exception as error:  # as in `load_yaml`
+        raise InputError(f"configuration: {_line(error)}") from None
     check(result)
     return result
 
@@ -106,15 +127,29 @@ def check(config: Mapping[str, Any]) -> None:
             raise InputError(f"the configuration needs a section {key!r}, such as {key}: {{{_EXAMPLE[key]}}}")
     for key, least in (("seed", 0), ("seeds", 1)):
         value = config.get(key, least)
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise InputError(f"{key} must be a whole number of at least {least}, not {value!r}")
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= LARGEST:
+            raise InputError(f"{key} must be a whole number of at least {least} and at most 2^53, not {value!r:.50}")
     data_options(config["data"])
     settings = evaluation(config).settings
     for s in settings:
         setting(config, s)
     setting(config, config.get("train_episode"), "train_episode")
     make(Trainer, config.get("trainer") or {}, "trainer")
+    _check_notes(config)
     check_learner(config["learner"])
+    try:
+        json.dumps(config, sort_keys=True)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"the configuration must be of text, numbers, lists and mappings: {error}") from None
+
+
+def _check_notes(config: Mapping[str, Any]) -> None:
+    kinds = {"paper": Mapping[str, Any], "published": list[Mapping[str, Any]], "deviations": list[str]}
+    given = {k: config[k] for k in NOTES if config.get(k) is not None}
+    check_options({k: (kind, False) for k, kind in kinds.items()}, given, "configuration")
+    known = {k: (kind, False) for k, (kind, _) in signature(Setting).items()}
+    for entry in config.get("published") or []:
+        check_options(known | {"accuracy": (float, True), "source": (str, False)}, entry, "published")
 
 
 _EXAMPLE = {"data": "name: glyphs", "learner": "encoder: conv4, head: protonet"}

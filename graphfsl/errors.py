@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+MOST_LISTED = 30  # names in a message: there are 1,200 models in timm
+
 
 class InputError(ValueError):
     """Bad input: the message is one line that says what was wrong and what would be right."""
@@ -14,5 +16,6 @@ def unknown(what: str, name: object, known: Iterable[str]) -> InputError:
     """The error for a name that is not in `known`, with the nearest one as a suggestion."""
     known = sorted(known)
     near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"
+    listed = ", ".join(known[:MOST_LISTED]) + f", … ({len(known)})" * (len(known) > MOST_LISTED)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {listed or 'none'}"
     return InputError(f"unknown {what} {name!r}; {hint}")

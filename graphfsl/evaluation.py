@@ -16,10 +16,12 @@ from graphfsl.data.sampler import Setting
 from graphfsl.data.transforms import Transform
 from graphfsl.errors import InputError
 from graphfsl.features import cached_features, encode_split
+from graphfsl.functional.calibration import confusion, reliability
 from graphfsl.functional.statistics import accuracy, mean_and_ci95
 from graphfsl.learner import Learner, Pipeline
 
 IMAGES_AT_ONCE = 1024  # of 28 x 28 pixels
+CONFUSED = 70  # classes of a confusion matrix that can still be read
 
 
 def check_protocol(learner: Learner, setting: Setting) -> None:
@@ -76,6 +78,37 @@ def accuracies(learner: Learner, episodes: Episodes, count: int | range, block: 
     finally:
         learner.train(was_training)
     return torch.cat(out).cpu()
+
+
+@torch.no_grad()
+def diagnose(learner: Learner, episodes: Episodes, count: int) -> dict[str, Any]:
+    """What a report draws beside the accuracy, from the first `count` episodes.
+
+    reliability: [answers, mean probability, accuracy] for 15 equal bins of the top probability. confusion: the data
+    set's classes, and how often each was answered with each, where it has at most CONFUSED of them.
+    """
+    was_training = learner.training
+    learner.eval()
+    classes = episodes.split.classes
+    outcomes: list[list[Tensor]] = []
+    for episode, target in episodes.batches(count, block_size(learner, episodes)):
+        if learner.stochastic:
+            torch.manual_seed(len(outcomes))
+        p = learner(episode).float().softmax(-1)
+        named = target.classes.gather(1, torch.cat([p.argmax(-1), target.query.clamp_min(0)], 1))
+        told, truth = named.chunk(2, 1)
+        real = target.query >= 0
+        outcomes.append([x.flatten() for x in (p.amax(-1), real & (told == truth), told, truth.where(real, -100))])
+    learner.train(was_training)
+    top, right, told, truth = (torch.cat(x) for x in zip(*outcomes, strict=True))
+    # Two columns, right and wrong, have the same top probability and the same hits.
+    pair = torch.stack([top, torch.zeros_like(top)], -1)
+    bins = reliability(pair, (~right).long().where(truth >= 0, -100))
+    out: dict[str, Any] = {"reliability": [[int(n), round(c, 4), round(a, 4)] for n, c, a in bins.tolist()]}
+    if len(classes) <= CONFUSED:
+        counts = confusion(told, truth, len(classes))
+        out["confusion"] = {"classes": list(classes), "counts": counts.tolist()}
+    return out
 
 
 def encode_once(learner: Learner, split: Split, transform: Transform | None, images: int) -> tuple[Learner, Split]:

@@ -13,10 +13,10 @@ from graphfsl import data
 from graphfsl.batchnorm import BatchNorm
 from graphfsl.builder import build
 from graphfsl.checkpoint import load_weights
-from graphfsl.data import Sampler, Setting, Split
+from graphfsl.data import Episodes, Sampler, Setting, Split
 from graphfsl.data.listed import read_episodes
 from graphfsl.errors import InputError
-from graphfsl.evaluation import check_protocol, encode_once, evaluate, nodes
+from graphfsl.evaluation import check_protocol, diagnose, encode_once, evaluate, nodes
 from graphfsl.learner import Learner, Pipeline
 from graphfsl.memory import reuse_freed_memory
 from graphfsl.options import make, signature
@@ -25,6 +25,7 @@ from graphfsl.run import Run, remembering, rootless
 from graphfsl.train import Trainer
 
 Say = Callable[[str], None]
+DIAGNOSED = 200  # episodes that the reliability diagram and the confusion matrix are drawn from
 
 
 def measure(
@@ -73,7 +74,9 @@ def measure(
         result = evaluate(
             learner, split, s, options.episodes, options.seed, run.transform, options.block, device, listed
         )
-        rows.append(full_row(config, result, str(device), run.steps, published))
+        drawn = Episodes(split, s, options.seed, run.transform.plain(), device, listed)
+        seen = diagnose(learner, drawn, min(options.episodes, DIAGNOSED))
+        rows.append(full_row(config, result, str(device), run.steps, published) | seen)
         if say:
             say(str(result))
     return rows

@@ -38,13 +38,17 @@ def check_options(
         if key not in parameters:
             raise unknown(f"option of {where}", key, parameters)
         if not _fits(value, parameters[key][0]):
-            kind = getattr(parameters[key][0], "__name__", str(parameters[key][0]))
+            kind = _words(parameters[key][0])
             raise InputError(f"{where}.{key} must be {kind}, not {value!r:.200}")
         if isinstance(value, (int, float)) and not abs(value) <= LARGEST:
             raise InputError(f"{where}.{key} must be a number of at most 2^53, not {value!r:.50}")
     for key, (_, required) in parameters.items():
         if required and key not in options and key not in (given or {}):
             raise InputError(f"{where} needs {key!r}")
+
+
+def _words(kind: Any) -> str:
+    return str(kind).replace("collections.abc.", "").replace("typing.", "") if typing.get_args(kind) else kind.__name__
 
 
 def _fits(value: Any, kind: Any) -> bool:
@@ -57,6 +61,8 @@ def _fits(value: Any, kind: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool)
     if kind in (str, bool, type(None)):
         return isinstance(value, kind)
+    if kind in (Mapping, dict) or (isinstance(origin, type) and issubclass(origin, Mapping)):
+        return isinstance(value, Mapping)
     if origin in (list, tuple, Sequence) or (origin is not None and issubclass(origin, Sequence)):
         return isinstance(value, (list, tuple)) and all(_fits(v, args[0]) for v in value if args)
     return True

@@ -13,9 +13,9 @@ from graphfsl import config as conf
 from graphfsl import progress
 from graphfsl.checkpoint import read_json
 from graphfsl.errors import unknown
-from graphfsl.report import SETTINGS
 from graphfsl.resources import experiments_dir
 from graphfsl.results import history
+from graphfsl.tables import SETTINGS
 
 Row = Mapping[str, Any]
 

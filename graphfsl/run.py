@@ -120,6 +120,7 @@ def prepare(config: dict[str, Any], path: Path) -> tuple[Run, Split]:
     if base.x.ndim == 4 and config["data"].get("mean") is None:
         config = {**config, "data": {**config["data"], **(own_normalisation(learner) or statistics(base))}}
     run = Run(config, path, learner, conf.transform(config["data"]), base.shape, training.way)
+    run.transform(base.x[:1])  # refuses a normalisation for another number of channels
     run.ink = data.is_ink(config["data"]["name"])
     _check_feasible(config, learner, base, conf.load_split)
     saved = path / "config.json"

@@ -6,6 +6,8 @@ import base64
 import csv
 import json
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,10 @@ from typing import Any
 import matplotlib
 import pytest
 
+from graphfsl.diagrams import heat_maps
 from graphfsl.errors import InputError
-from graphfsl.report import FIELDS, SETTINGS, report_runs, write_report
+from graphfsl.report import report_runs, write_report
+from graphfsl.tables import FIELDS, SETTINGS
 
 EVIL = "<script>alert('x')</script> | [a](javascript:b) $_{"
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"><circle id="a" r="3"/><script>1</script></svg>'
@@ -49,6 +53,28 @@ HISTORY = [
     {"step": 20 * i, "loss": 3 / i, "lr": 1e-3, **({"val": 0.9 + i / 1e3, "val_ci95": 0.01} if i % 5 == 0 else {})}
     for i in range(1, 21)
 ]
+
+
+ENDINGS = ("html", "md", "csv", "tex")
+
+
+def balanced(text: str) -> None:
+    """What LaTeX would stop at: braces and environments that do not match, special signs that are not escaped."""
+    stack: list[str] = []
+    for what, name in re.findall(r"\\(begin|end)\{(\w+)\}", text):
+        if what == "begin":
+            stack.append(name)
+        else:
+            assert stack.pop() == name
+    assert stack == []
+    depth = 0
+    for sign in re.sub(r"\\[\\{}%&$#_]|\\textbackslash\{\}", "", text):
+        depth += {"{": 1, "}": -1}.get(sign, 0)
+        assert depth >= 0
+    assert depth == 0
+    for line in text.splitlines():
+        if r"\\" in line and "&" in line:
+            assert len(re.findall(r"(?<!\\)[%#_]", line)) == 0, line
 
 
 class Page(HTMLParser):
@@ -95,7 +121,7 @@ def test_page_loads_and_runs_nothing(tmp_path: Path) -> None:
     files = write_report(
         tmp_path, "t", pool_rows(), {"run": HISTORY}, [("an episode", SVG)], ["made by `graphfsl demo`"]
     )
-    assert files == [tmp_path / f"report.{e}" for e in ("html", "md", "csv")]
+    assert files == [tmp_path / f"report.{e}" for e in ENDINGS]
     text = files[0].read_text("utf-8")
     assert "http:" not in text and "https:" not in text and "@import" not in text and "url(" not in text
     made = page(tmp_path)
@@ -104,18 +130,19 @@ def test_page_loads_and_runs_nothing(tmp_path: Path) -> None:
         assert "href" not in attributes and not any(name.startswith("on") for name in attributes)
         assert (attributes.get("src") or "data:").startswith("data:")
     drawings = pictures(made)
-    assert len(drawings) == 5 and drawings[-1] == SVG  # two shots, loss, validation, the episode
+    assert drawings[-1] == SVG and len(drawings) > 4
     for svg in drawings[:-1]:
         assert not re.search(r'(?:href|src)="(?!#)', svg)
     assert "<code>graphfsl demo</code>" in text
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["report.csv", "report.html", "report.md"]  # nothing temporary
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(f"report.{e}" for e in ENDINGS)  # nothing temporary
 
 
 def test_user_text_is_escaped_everywhere(tmp_path: Path) -> None:
     rows = [r | {"run": EVIL, "data": EVIL, "source": EVIL, "setting": r["setting"]} for r in pool_rows(EVIL)]
     rows.append(row(setting=EVIL))
-    html, md, _ = write_report(tmp_path, EVIL, rows, {EVIL: HISTORY}, [(EVIL, SVG)], [EVIL])
+    html, md, _, tex = write_report(tmp_path, EVIL, rows, {EVIL: HISTORY}, [(EVIL, SVG)], [EVIL])
     assert "<script" not in html.read_text("utf-8") and "<script" not in md.read_text("utf-8")
+    balanced(tex.read_text("utf-8"))
     made = page(tmp_path)
     assert any(cell == EVIL for table in made.tables for line in table for cell in line)
     assert not any("<script>" in svg for svg in pictures(made)[:-1])
@@ -210,7 +237,7 @@ def test_runs(tmp_path: Path) -> None:
     runs = [finished(tmp_path / n, [row()], HISTORY) for n in ("a/one", "b/one", "two")]
     runs.append(finished(tmp_path / "pixels", [row("pixels", steps=0)], None))  # nothing to train
     out = tmp_path / "out"
-    assert report_runs(runs, out) == [out / f"report.{e}" for e in ("html", "md", "csv")]
+    assert report_runs(runs, out) == [out / f"report.{e}" for e in ENDINGS]
     [table] = page(out).tables
     assert [line[-1] for line in table] == ["run", str(runs[0]), str(runs[1]), "two", "pixels"]
     text = (out / "report.html").read_text("utf-8")
@@ -250,6 +277,107 @@ def test_figure_of_unlabeled_samples(tmp_path: Path) -> None:
     texts = [re.findall(r"<!-- (.*?) -->", svg) for svg in pictures(page(tmp_path))]
     soft = ["protonet", "protonet + soft", "protonet + soft, 5 distractor classes"]
     legends = [[t for t in found if t.startswith(("protonet", "pixels"))] for found in texts]
-    assert legends == [["pixels: 42.0, off the scale", *soft], soft]
+    assert legends[:2] == [["pixels: 42.0, off the scale", *soft], soft]
     write_report(tmp_path, "t", [r for r in pool_rows() if r["unlabeled"] == 5])
-    assert pictures(page(tmp_path)) == []
+    assert "Accuracy against unlabeled samples" not in (tmp_path / "report.html").read_text("utf-8")
+
+
+def study_rows() -> list[dict[str, Any]]:
+    """48 cells: width x distance x shot x seed, and what `diagnose` found of each."""
+    rows = []
+    for i, width in enumerate((8, 16, 32, 64)):
+        for distance in ("sqeuclidean", "cosine"):
+            for shot in (1, 5):
+                for seed in (0, 1, 2):
+                    cell = {
+                        "learner.encoder.width": width,
+                        "learner.head.distance": distance,
+                        "test.episode.shot": shot,
+                        "seed": seed,
+                    }
+                    accuracy = 60 + 8 * i + 3 * (shot == 5) + (distance == "cosine") + seed / 3
+                    counts = [[30 - 2 * j if j == k else j for k in range(5)] for j in range(5)]
+                    rows.append(row(
+                        shot=shot, accuracy=accuracy, cell=cell, best=i == 3, 
+                        command=f"graphfsl evaluate RUN episode.shot={shot}",
+                        environment={"torch": "2.14", "python": "3.11"}, spread=0.31, seeds=3,
+                        reliability=[[0, 0.0, 0.0], [40, 0.5, 0.45], [60, 0.9, 0.95]],
+                        confusion={"classes": [f"script/{c}" for c in "abcde"], "counts": counts},
+                    ))  # fmt: skip
+    return rows
+
+
+EFFECTS = [
+    {"setting": "inductive", "axis": "learner.encoder.width", "a": 8, "b": None, "difference": -3.2, "low": -4.0,
+     "high": -2.4, "p": 1e-5, "corrected": 0.0004, "matched": 12, "paired": True},
+]  # fmt: skip
+
+
+def test_a_study_says_what_it_found(tmp_path: Path) -> None:
+    found, failed = ["`learner.encoder.width`: 64 is better."], [("seed=3", "the loss is nan")]
+    html, md, table, tex = write_report(
+        tmp_path, "A study", study_rows(), findings=found, effects=EFFECTS, failures=failed
+    )
+    text = html.read_text("utf-8")
+    assert (
+        text.index("Findings") < text.index("<table>") and "<code>learner.encoder.width</code>: 64 is better." in text
+    )
+    assert "<code>seed=3</code>: the loss is nan" in text
+    made = page(tmp_path)
+    cells, effects = made.tables
+    assert cells[0][:4] == ["learner.encoder.width", "learner.head.distance", "test.episode.shot", "seed"]
+    assert len(cells) == 49 and "(3 seeds, s.d. 0.31)" in cells[1][-1] and "shot" not in cells[0][4:]
+    assert effects[1] == ["inductive", "learner.encoder.width", "8 − none", "−3.20", "−4.00 to -2.40".replace("-", "−"),
+                          "< 0.001", "< 0.001", "12", "same"]  # fmt: skip
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", text)
+    wanted = [
+        "learner.encoder.width against test.episode.shot, averaged over learner.head.distance",
+        "omniglot test, 5-way (inductive), averaged over learner.head.distance",
+        "Most often: script/e taken for",
+        "Expected calibration error 5.0 points over 100 answers",
+    ]
+    for part in wanted:
+        assert any(part in c for c in captions), part
+    assert text.count("graphfsl evaluate RUN episode.shot=5\n# ") == 24 and "torch 2.14" in text
+    assert "**" in md.read_text("utf-8") and "accuracies" not in table.read_text("utf-8")
+    balanced(tex.read_text("utf-8"))
+    lines = [x for x in tex.read_text("utf-8").splitlines() if "textbf" in x]
+    assert len(lines) == 12 and all(x.startswith("64 & ") for x in lines)
+    again = write_report(tmp_path / "b", "A study", study_rows(), findings=found, effects=EFFECTS, failures=failed)
+    assert [f.read_bytes() for f in again] == [f.read_bytes() for f in (html, md, table, tex)]
+
+
+def test_heat_maps_hold_the_means_of_their_cells(tmp_path: Path) -> None:
+    rows = [r for r in study_rows() if (r["cell"]["learner.encoder.width"], r["shot"]) != (8, 5)]
+    (_, svg), *_ = [f for f in heat_maps(rows) if "width against test.episode.shot" in f[0]]
+    numbers = re.findall(r"<!-- (\d+\.\d) -->", svg)
+    by_hand = []
+    for width in (8, 16, 32, 64):
+        for shot in (1, 5):
+            own = [r["accuracy"] for r in rows if (r["cell"]["learner.encoder.width"], r["shot"]) == (width, shot)]
+            by_hand += [f"{sum(own) / len(own):.1f}"] if own else []
+    assert numbers[: len(by_hand)] == by_hand or numbers[-len(by_hand) :] == by_hand
+    two = [r | {"setting": "transductive", "accuracy": 10.0} for r in rows]
+    assert len([f for f in heat_maps([*rows, *two]) if f[0].startswith("inductive")]) == 3
+    assert all("10.0" not in svg for c, svg in heat_maps([*rows, *two]) if c.startswith("inductive"))
+
+
+CHROMIUM = next((b for b in ("chromium", "chromium-browser", "google-chrome") if shutil.which(b)), None)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium or google-chrome on this machine")
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_browser_shows_the_page_within_its_width(tmp_path: Path, width: int) -> None:
+    """Every picture is decoded, and only tables scroll sideways. A copy of the page may run one script that looks."""
+    html, *_ = write_report(tmp_path, "A study", study_rows(), {"one": HISTORY}, effects=EFFECTS, findings=["`a`: b."])
+    look = "<script>onload=()=>{document.title=[document.documentElement.scrollWidth,innerWidth," \
+           "[...document.images].every(i=>i.naturalWidth>0),document.images.length].join()}</script>"  # fmt: skip
+    text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", html.read_text("utf-8"))
+    (tmp_path / "look.html").write_text(text.replace("</body>", f"{look}</body>"), "utf-8")
+    command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+               f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},900", "--virtual-time-budget=5000",
+               "--dump-dom", (tmp_path / "look.html").as_uri()]  # fmt: skip
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
+    found = re.search(r"<title>(\d+),(\d+),(\w+),(\d+)</title>", dom)
+    assert found, dom[:500]
+    assert int(found[1]) <= int(found[2]) and found[3] == "true" and int(found[4]) >= 7

@@ -6,6 +6,7 @@ import hashlib
 import io
 import stat
 import unicodedata
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterable
@@ -19,6 +20,7 @@ from graphfsl.data.cache import cached
 from graphfsl.errors import InputError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"}
+FORMATS = ("BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP")  # Pillow hands others to programs: EPS is one
 
 
 def to_array(image: Image.Image, size: int | None, channels: int) -> np.ndarray:
@@ -41,7 +43,8 @@ def to_array(image: Image.Image, size: int | None, channels: int) -> np.ndarray:
 def decode(data: bytes, size: int, channels: int, where: str) -> np.ndarray:
     """One image file -> (channels, size, size) uint8; InputError names the file where it is not an image."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with warnings.catch_warnings(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            warnings.simplefilter("ignore")  # of odd metadata and of 90 megapixels; twice that is an error
             image.load()
             return to_array(image, size, channels)
     except Exception as error:  # broken bytes make Pillow raise almost anything
@@ -63,7 +66,7 @@ def image_paths(path: Path) -> list[Path]:
     """The images of a folder, at any depth and sorted, or the one image that `path` is."""
     if not path.exists():
         raise InputError(f"{path} does not exist; it must be an image or a folder of images")
-    found = [path / name for name in folder_files(path)] if path.is_dir() else [path] * is_image(path.name)
+    found = [path / name for name in folder_files(path)] if path.is_dir() else [path] * (path.is_file() and is_image(path.name))
     if not found:
         raise InputError(f"{path} {'holds' if path.is_dir() else 'is'} no image; known: {', '.join(sorted(SUFFIXES))}")
     return found

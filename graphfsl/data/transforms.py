@@ -41,8 +41,10 @@ class Transform:
                 raise InputError(f"data.augment.{name} must be a number from 0 to {most}, not {value!r}")
         if (mean is None) != (std is None) or (mean is not None and std is not None and len(mean) != len(std)):
             raise InputError("data.mean and data.std must be given together, one number for each channel")
-        if std is not None and not all(s > 0 for s in std):
+        if std is not None and not all(0 < s < math.inf for s in std):
             raise InputError(f"data.std must be above 0 for every channel, not {list(std)}")
+        if mean is not None and not all(map(math.isfinite, mean)):
+            raise InputError(f"data.mean must be finite for every channel, not {list(mean)}")
         self.mean, self.std = mean, std
         self.rotate, self.translate, self.scale, self.shear = rotate, translate, scale, shear
         self.flip, self.color = flip, color

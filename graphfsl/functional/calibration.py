@@ -1,0 +1,39 @@
+"""How far probabilities can be trusted, and which classes are taken for which."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def reliability(
+    probabilities: Float[Tensor, "n C"], target: Int[Tensor, " n"], bins: int = 15
+) -> Float[Tensor, "bins 3"]:
+    """For equal bins of the top probability: how many answers, their mean probability, their accuracy (0 where none).
+
+    Targets below zero are left out. Guo et al. 2017, https://arxiv.org/abs/1706.04599, section 2.
+    """
+    real = target >= 0
+    confidence, answer = probabilities.double().max(-1)
+    right = ((answer == target) & real).double()
+    # A bin holds its upper edge, as in the paper: (0, 1/15], (1/15, 2/15], …
+    index = ((confidence * bins).ceil().long() - 1).clamp(0, bins - 1)
+    empty = torch.zeros(bins, dtype=torch.float64, device=target.device)
+    count, total, hits = (empty.index_add(0, index, v) for v in (real.double(), confidence * real, right))
+    return torch.stack([count, total / count.clamp_min(1), hits / count.clamp_min(1)], -1)
+
+
+def expected_calibration_error(bins: Float[Tensor, "bins 3"]) -> Float[Tensor, ""]:
+    """sum_b n_b / n |accuracy_b - confidence_b| of the bins of `reliability` (equation 3 of the paper)."""
+    count, confidence, accuracy = bins.unbind(-1)
+    return (count * (accuracy - confidence).abs()).sum() / count.sum().clamp_min(1)
+
+
+def confusion(predicted: Int[Tensor, " n"], target: Int[Tensor, " n"], classes: int) -> Int[Tensor, "classes classes"]:
+    """How often class i was answered with class j; targets below zero are left out."""
+    real = target >= 0
+    index = target.clamp_min(0) * classes + predicted
+    return torch.zeros(classes**2, dtype=torch.int64, device=target.device).index_add(0, index, real.long()).view(
+        classes, classes
+    )  # fmt: skip

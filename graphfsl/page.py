@@ -1,0 +1,132 @@
+"""A report as one self-contained web page: nothing is loaded, nothing is run."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+from typing import Any
+
+from graphfsl.plots import Figure
+from graphfsl.tables import BOLD, INTERVAL, Row, Table, group, tables
+
+CSS = """
+:root{color-scheme:light dark;--page:#fbfbfa;--ink:#1d1f23;--soft:#5d636d;--line:#dfe1e5;--card:#fff;--head:#f2f3f5}
+@media(prefers-color-scheme:dark){
+:root{--page:#15171a;--ink:#e6e7ea;--soft:#a3a9b3;--line:#31353b;--card:#1b1e22;--head:#24282e}}
+body{margin:0;background:var(--page);color:var(--ink);font:16px/1.55 system-ui,sans-serif;overflow-wrap:break-word}
+main{max-width:76rem;margin:auto;padding:clamp(1.25rem,4vw,2.5rem) clamp(.9rem,3vw,1.25rem) 4rem}
+h1{font-size:clamp(1.45rem,4vw,1.9rem);line-height:1.2;letter-spacing:-.015em;margin:0 0 .75rem}
+h2{font-size:1.25rem;margin:2.5rem 0 .25rem}h2::first-letter{text-transform:uppercase}
+p,ul{margin:.25rem 0 .9rem;color:var(--soft);max-width:60rem}ul{padding-left:1.2rem;font-size:.9rem}
+code,pre{font:.85em/1.5 ui-monospace,Menlo,monospace;background:var(--head);padding:.1em .3em;border-radius:4px}
+.scroll,figure{border:1px solid var(--line);border-radius:8px;background:var(--card)}.scroll{overflow-x:auto}
+table{border-collapse:separate;border-spacing:0;width:100%;font-size:.85rem;font-variant-numeric:tabular-nums}
+th,td{padding:.4rem clamp(.5rem,1vw,.75rem);text-align:right;white-space:nowrap}
+th{background:var(--head);font-weight:600;color:var(--soft)}.new td{border-top:1px solid var(--line)}
+.best .accuracy,.findings{color:var(--ink)}.findings{font-size:1rem}.failed{color:#b3261e}
+.baseline td{color:var(--soft);font-style:italic}.best .accuracy{font-weight:700}
+.text{text-align:left}.source{min-width:11rem}.source,.method{white-space:normal}td.method{background:var(--card)}
+.method{position:sticky;left:0;min-width:clamp(7.5rem,20vw,15.5rem)}
+.figures{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,26rem),1fr));gap:1rem;margin-top:.75rem}
+figure{margin:0;background:#fff;color:#333;padding:.75rem}figcaption{font-size:.85rem;margin-bottom:.5rem}
+img{display:block;width:100%}summary{cursor:pointer;margin-top:2.5rem}pre{white-space:pre-wrap;padding:.6rem .8rem}
+"""
+
+
+def to_html(
+    title: str,
+    rows: Sequence[Row],
+    figures: Mapping[str, Sequence[Figure]],
+    notes: Sequence[str] = (),
+    findings: Sequence[str] = (),
+    effects: Sequence[Row] = (),
+    failures: Sequence[tuple[str, str]] = (),
+) -> str:
+    # The policy makes a browser hold the page to what it promises: nothing is loaded, nothing is run.
+    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    parts = [
+        f'<!doctype html>\n<html lang="en"><meta http-equiv="Content-Security-Policy" content="{policy}">',
+        '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>{escape(title)}</title>\n<style>{CSS}</style>\n<body><main>\n<h1>{escape(title)}</h1>",
+        *_list(notes),
+    ]
+    if findings:
+        parts += ["<h2>Findings</h2>", *_list(findings, "findings")]
+    if failures:
+        parts += ["<h2>Failed</h2>", *_list([f"`{name}`: {line}" for name, line in failures], "failed")]
+    bold = f" {BOLD}" if any(r.get("best") for r in rows) else ""
+    parts.append(f"<p>{INTERVAL}{bold}</p>")
+    for t in tables(rows):
+        parts += [f"<h2>{escape(t.kind)}</h2>\n<p>{escape(t.meaning)}</p>", *_table(t)]
+    if effects:
+        parts += ["<h2>Differences</h2>", f"<p>{PAIRED}</p>", *_effects(effects)]
+    for heading, drawn in ((h, d) for h, d in figures.items() if d):
+        parts.append(f'<h2>{heading}</h2>\n<div class="figures">')
+        for caption, svg in drawn:  # as an image a drawing keeps its ids, styles and scripts to itself
+            img = f'src="data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}" alt="{escape(caption)}"'
+            parts.append(f"<figure><figcaption>{escape(caption)}</figcaption><img {img}></figure>")
+        parts.append("</div>")
+    parts += [*_commands(rows), "<details><summary>All facts of every row</summary>"]
+    parts += [f"<pre>{escape(json.dumps(r, ensure_ascii=False, default=str), quote=False)}</pre>" for r in rows]
+    return "\n".join([*parts, "</details></main></body></html>\n"])
+
+
+PAIRED = (
+    "First level less second, in points, averaged over the cells that differ in nothing else. Where the episodes are "
+    "the same, the difference is paired and p is from a sign-flip permutation test, else both are Welch's. Corrected: "
+    "Holm's, over all rows of a kind."
+)
+
+
+def _list(lines: Sequence[str], kind: str = "") -> list[str]:
+    code = (re.sub("`([^`]+)`", r"<code>\1</code>", f"<li>{escape(line)}</li>") for line in lines)
+    return [f'<ul class="{kind}">', *code, "</ul>"] if lines else []
+
+
+def _table(t: Table) -> Iterator[str]:
+    yield '<div class="scroll" tabindex="0"><table>'
+    words = [h.replace(" ", "-").replace(".", "-") for h in t.headers]
+    classes = [f"{w} text" if text else w for w, text in zip(words, t.text, strict=True)]
+    before: Any = None
+    for r, row, best in [({}, t.headers, False), *zip(t.rows, t.cells, t.best, strict=True)]:
+        tag = "td" if r else "th"
+        marks = {"new": group(r) != before, "baseline": bool(r.get("baseline")), "best": best}
+        line = (f'<{tag} class="{c}">{escape(v)}</{tag}>' for c, v in zip(classes, row, strict=True))
+        yield f'<tr class="{" ".join(m for m, on in marks.items() if on)}">{"".join(line)}</tr>'
+        before = group(r)
+    yield "</table></div>"
+
+
+def _effects(effects: Sequence[Row]) -> Iterator[str]:
+    heads = ("setting", "axis", "levels", "difference", "95% interval", "p", "corrected p", "pairs", "episodes")
+    yield '<div class="scroll" tabindex="0"><table><tr>'
+    yield "".join(f'<th class="{"text" if i < 3 else ""}">{h}</th>' for i, h in enumerate(heads)) + "</tr>"
+    for e in effects:
+        a, b = ("none" if e[k] is None else str(e[k]) for k in ("a", "b"))
+        cells = [
+            e["setting"], e["axis"], f"{a} − {b}", f"{e['difference']:+.2f}", f"{e['low']:.2f} to {e['high']:.2f}",
+            _p(e["p"]), _p(e.get("corrected")), str(e.get("matched", "")), "same" if e.get("paired") else "different",
+        ]  # fmt: skip
+        line = (f'<td class="{"text" if i < 3 else ""}">{escape(c)}</td>' for i, c in enumerate(cells))
+        yield f"<tr>{''.join(line)}</tr>".replace("+-", "−").replace(">-", ">−")
+    yield "</table></div>"
+
+
+def _p(value: float | None) -> str:
+    return "" if value is None else "&lt; 0.001".replace("&lt;", "<") if value < 0.001 else f"{value:.3f}"
+
+
+def _commands(rows: Sequence[Row]) -> Iterator[str]:
+    """What makes each number again, and where it was made."""
+    told = [r for r in rows if r.get("command")]
+    if not told:
+        return
+    yield "<details><summary>Command and environment of every number</summary>"
+    for r in told:
+        facts = [*(f"{k} {v}" for k, v in (r.get("environment") or {}).items()), f"commit {r.get('commit')}"]
+        where = ", ".join([f"{r['accuracy']:.2f} on {r.get('data')}", str(r.get("device")), *facts])
+        yield f"<pre>{escape(str(r['command']), quote=False)}\n# {escape(where, quote=False)}</pre>"
+    yield "</details>"
