@@ -38,7 +38,7 @@ def heat_maps(rows: Sequence[Row]) -> list[Figure]:
         values = [
             [mean([r for r in own if (level(r, down), level(r, across)) == (v, w)])["accuracy"] for w in x] for v in y
         ]
-        size = (max(3.2, 1.6 + 0.75 * len(x)), max(1.9, 1.1 + 0.42 * len(y)))
+        size = (4.2, max(1.8, 1.1 + 0.36 * len(y)))
         plot = partial(_plot_heat, values=values, x=x, y=y)
         out.append((f"{kind}: `{down}` against `{across}`{over}".replace("`", ""), draw(plot, across, down, size)))
     if len(maps) > HEAT_MAPS:

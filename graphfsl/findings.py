@@ -94,11 +94,13 @@ def _interaction(found: Interaction) -> str:
     """A sentence on two axes that depend on each other."""
     assert found.contrast is not None and found.levels is not None
     c, ((a1, a2), (b1, b2)) = found.contrast, found.levels
-    low, high = (100 * (c.difference + s * c.half) for s in (-1, 1))
+    if c.difference < 0:
+        a1, a2 = a2, a1
+    low, high = (100 * (abs(c.difference) + s * c.half) for s in (-1, 1))
     return (
         f"`{found.axes[0]}` and `{found.axes[1]}` depend on each other: {_name(a1)} instead of {_name(a2)} is worth "
-        f"{100 * c.difference:+.1f} points more with {_name(b1)} than with {_name(b2)} "
-        f"(95% interval {low:+.1f} to {high:+.1f})."
+        f"{100 * abs(c.difference):.1f} points more with {_name(b1)} than with {_name(b2)} "
+        f"(95% interval {low:.1f} to {high:.1f})."
     )
 
 

@@ -77,7 +77,7 @@ def to_html(
 PAIRED = (
     "First level less second, in points, averaged over the cells that differ in nothing else. Where the episodes are "
     "the same, the difference is paired and p is from a sign-flip permutation test, else both are Welch's. Corrected: "
-    "Holm's, over all rows of a kind."
+    "Holm's, over all rows of a kind. Intervals are over episodes: they say nothing of other trainings than these."
 )
 
 
@@ -107,16 +107,16 @@ def _effects(effects: Sequence[Row]) -> Iterator[str]:
     for e in effects:
         a, b = ("none" if e[k] is None else str(e[k]) for k in ("a", "b"))
         cells = [
-            e["setting"], e["axis"], f"{a} − {b}", f"{e['difference']:+.2f}", f"{e['low']:.2f} to {e['high']:.2f}",
+            e["setting"], e["axis"], f"{a} − {b}", f"{e['difference']:+.2f}", f"{e['low']:+.2f} to {e['high']:+.2f}",
             _p(e["p"]), _p(e.get("corrected")), str(e.get("matched", "")), "same" if e.get("paired") else "different",
         ]  # fmt: skip
-        line = (f'<td class="{"text" if i < 3 else ""}">{escape(c)}</td>' for i, c in enumerate(cells))
-        yield f"<tr>{''.join(line)}</tr>".replace("+-", "−").replace(">-", ">−")
+        cells[3:5] = (c.replace("-", "−") for c in cells[3:5])
+        yield "<tr>" + "".join(f'<td class="{"text" if i < 3 else ""}">{escape(c)}</td>' for i, c in enumerate(cells))
     yield "</table></div>"
 
 
 def _p(value: float | None) -> str:
-    return "" if value is None else "&lt; 0.001".replace("&lt;", "<") if value < 0.001 else f"{value:.3f}"
+    return "" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _commands(rows: Sequence[Row]) -> Iterator[str]:
