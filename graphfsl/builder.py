@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -86,7 +87,8 @@ def _encoder(value: Any, shape: Sequence[int]) -> tuple[nn.Module | None, int]:
         return nn.Flatten(), int(torch.Size(shape).numel())
     if name not in ENCODERS:
         raise unknown("encoder", name, [*ENCODERS, "pixels"])
-    with torch.device("meta"), torch.no_grad():
+    with torch.device("meta"), torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of empty layers; they are refused below
         try:
             probe = make(ENCODERS[name], options, "learner.encoder", in_channels=shape[0]).eval()
         except (RuntimeError, ZeroDivisionError) as error:  # as layers say it

@@ -19,11 +19,15 @@ from graphfsl.errors import InputError
 FORMAT = 1  # of run directories and checkpoints; a reader refuses what is newer than itself
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write to a temporary name beside `path` and rename: a reader sees the old file or the new one."""
+def write_atomically(path: Path, data: bytes, new_folder: bool = True) -> None:
+    """Write to a temporary name beside `path` and rename: a reader sees the old file or the new one.
+
+    new_folder: make the folder where there is none; a run whose directory was taken away must not begin another.
+    """
     temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if new_folder:
+            path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
             temporary = file.name
             file.write(data)
@@ -42,7 +46,6 @@ def write_atomically(path: Path, data: bytes) -> None:
 def append(path: Path, text: str) -> None:
     """Add text to the end of a file and bring it to the disk; where it does not fit whole, nothing is added."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab", buffering=0) as file:
             end, data = file.seek(0, os.SEEK_END), text.encode()
             try:
@@ -56,8 +59,8 @@ def append(path: Path, text: str) -> None:
         raise InputError(f"cannot write {path}: {error.strerror}; free space or choose another folder") from None
 
 
-def write_json(path: Path, value: Any) -> None:
-    write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
+def write_json(path: Path, value: Any, new_folder: bool = True) -> None:
+    write_atomically(path, (json.dumps(value, indent=2) + "\n").encode(), new_folder)
 
 
 def read_json(path: Path) -> Any:
@@ -70,23 +73,24 @@ def read_json(path: Path) -> Any:
 
 
 def read_lines(path: Path, count: int | None = None) -> list[dict[str, Any]]:
-    """The first `count` lines of a JSON Lines file, None for all; InputError where one is missing or is no mapping."""
+    """The first `count` lines of a JSON Lines file, None for all; InputError where one is missing or has no step."""
     lines: list[Any] = []
     try:
         text = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
         lines = [json.loads(line) for line in text[:count]]
     except (ValueError, OSError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({error}); restore it, or train again in another folder") from None
-    if not all(isinstance(line, dict) for line in lines) or (count is not None and len(lines) < count):
+    told = all(isinstance(line, dict) and "step" in line for line in lines)
+    if not told or (count is not None and len(lines) < count):
         whole = "all" if count is None else f"{count}"
         raise InputError(f"{path} lacks some of {whole} lines of metrics; restore it, or train again in another folder")
     return lines
 
 
 def save_checkpoint(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-    """Tensors by name, and JSON facts."""
+    """Tensors by name, and JSON facts, into a folder that exists."""
     plain = {k: t.detach().to("cpu", memory_format=torch.contiguous_format).contiguous() for k, t in tensors.items()}
-    write_atomically(path, save(plain, {"graphfsl": json.dumps(facts | {"format": FORMAT})}))
+    write_atomically(path, save(plain, {"graphfsl": json.dumps(facts | {"format": FORMAT})}), new_folder=False)
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

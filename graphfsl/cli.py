@@ -240,17 +240,21 @@ def main() -> None:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
         logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a job that is told to end ends as by Ctrl-C
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be in no encoding
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file's name may be in no encoding
     code, message = 2, ""
     try:
-        code = app(standalone_mode=False) or 0
+        ended = app(standalone_mode=False) or 0
         sys.stdout.flush()
+        code = ended
     except InputError as error:
         message = str(error)
     except USAGE_ERROR as error:
         message = error.format_message()  # nothing where the help was shown
         message += f" See {error.ctx.command_path} --help" if message and error.ctx else ""
+    except KeyboardInterrupt:  # before or after Typer, which makes 130 of it
+        code = 130
     except BrokenPipeError:  # who read our output has gone
         _silence()
         code = 1
@@ -262,7 +266,7 @@ def main() -> None:
         if isinstance(error, RuntimeError) and not OUT_OF_MEMORY.search(str(error)):
             raise
         message = "out of memory; lower trainer.batch, episode.query or the size of images, or raise trainer.accumulate"
-    if code == 130:  # what Typer makes of Ctrl-C
+    if code == 130:
         message = "interrupted; the same command goes on from the last checkpoint"
     if message:
         print(f"graphfsl: {' '.join(message.splitlines())}", file=sys.stderr)

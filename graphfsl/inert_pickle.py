@@ -69,9 +69,7 @@ def _rebuild(file: BinaryIO, path: Path, known: Set[str]) -> Any:
 
     def named(name: str) -> Call:
         if name not in known:
-            raise InputError(
-                f"{path} asks to run {name.replace(' ', '.')}, which no such file does; do not use it"
-            )
+            raise InputError(f"{path} asks to run {name.replace(' ', '.')}, which no such file does; do not use it")
         return Call(name)
 
     for step, argument, _ in pickletools.genops(file):
@@ -128,9 +126,7 @@ def _rebuild(file: BinaryIO, path: Path, known: Set[str]) -> Any:
             case other if other in VALUES:
                 stack.append(argument)
             case other:
-                raise InputError(
-                    f"{path} has the pickle step {other}, which it should not have; fetch it again"
-                )
+                raise InputError(f"{path} has the pickle step {other}, which it should not have; fetch it again")
     raise EOFError
 
 

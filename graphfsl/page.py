@@ -111,7 +111,8 @@ def _effects(effects: Sequence[Row]) -> Iterator[str]:
             _p(e["p"]), _p(e.get("corrected")), str(e.get("matched", "")), "same" if e.get("paired") else "different",
         ]  # fmt: skip
         cells[3:5] = (c.replace("-", "−") for c in cells[3:5])
-        yield "<tr>" + "".join(f'<td class="{"text" if i < 3 else ""}">{escape(c)}</td>' for i, c in enumerate(cells))
+        line = (f'<td class="{"text" if i < 3 else ""}">{escape(c)}</td>' for i, c in enumerate(cells))
+        yield f"<tr>{''.join(line)}</tr>"
     yield "</table></div>"
 
 

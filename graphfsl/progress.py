@@ -23,9 +23,11 @@ def run(config: dict[str, Any], path: Path, console: Console) -> list[dict[str, 
     start = time.perf_counter()
     config = dict(config)
     seeds, first = config.pop("seeds", 1), config.get("seed", 0)
+    folders = {s: path / f"seed-{s}" if seeds > 1 else path for s in range(first, first + seeds)}
+    each = [_one({**config, "seed": s} if seeds > 1 else config, p, console) for s, p in folders.items()]
+    distributed.finish()  # not before: a group that ends and begins again may find its processes apart
     if seeds == 1:
-        return _one(config, path, console)
-    each = [_one({**config, "seed": s}, path / f"seed-{s}", console) for s in range(first, first + seeds)]
+        return each[0]
     rows = over_seeds(each)
     for r in rows:
         accuracies = ", ".join(f"{a:.2f}" for a in r["seed_accuracies"])

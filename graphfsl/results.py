@@ -120,7 +120,7 @@ def write_results(path: Path, config: Mapping[str, Any], rows: list[dict[str, An
         "when": time.strftime("%Y-%m-%d %H:%M:%S"),
         **environment(),
     }
-    write_json(path / "results.json", value)
+    write_json(path / "results.json", value, new_folder=False)
 
 
 def history(path: Path) -> list[dict[str, Any]]:

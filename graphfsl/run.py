@@ -58,7 +58,7 @@ class Run:
 
 
 def statistics(split: Split) -> dict[str, list[float]]:
-    """Mean and standard deviation of each channel over at most 10,000 of the base images, in [0, 1]."""
+    """Mean and standard deviation (1 where there is no spread) of each channel over at most 10,000 base images."""
     ids = torch.arange(0, len(split.x), -(-len(split.x) // 10000)).split(1000)
     # In whole numbers, so that the sums are exact in any order.
     n, first, second = 0, torch.tensor(0), torch.tensor(0)
@@ -67,7 +67,8 @@ def statistics(split: Split) -> dict[str, list[float]]:
         first, second = first + x.sum((0, 2, 3)), second + x.square().sum((0, 2, 3))
     mean = first.double() / n
     std = ((second.double() - n * mean.square()) / (n - 1)).sqrt()
-    return {k: [round(v, 4) for v in (t / 255).tolist()] for k, t in (("mean", mean), ("std", std))}
+    center, spread = ([round(v, 4) for v in (t / 255).tolist()] for t in (mean, std))
+    return {"mean": center, "std": [v or 1.0 for v in spread]}
 
 
 def own_normalisation(learner: Learner) -> dict[str, list[float]] | None:
@@ -86,24 +87,26 @@ def locked(path: Path) -> Iterator[None]:
     if distributed.rank():
         yield
         return
-    made = []
+    made: list[Path] = []
+    lock = FileLock(path / ".lock", timeout=0)
     try:
-        made = [folder for folder in (path, *path.parents) if not folder.exists()]
-        path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path / ".lock", timeout=0)
-        lock.acquire()
-    except Timeout:
-        raise InputError(f"another process works in {path}; wait for it, or choose another --out") from None
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}; choose another --out") from None
-    try:
-        for stale in path.glob(".*.*-*"):
-            stale.unlink(missing_ok=True)
+        try:
+            made = [folder for folder in (path, *path.parents) if not folder.exists()]
+            path.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+            for stale in path.glob(".*.*-*"):
+                stale.unlink(missing_ok=True)
+        except Timeout:
+            raise InputError(f"another process works in {path}; wait for it, or choose another --out") from None
+        except OSError as error:
+            raise InputError(f"cannot write {path}: {error.strerror}; choose another --out") from None
         yield
     finally:
-        lock.release()
-        with suppress(OSError):  # also where the directory was taken away meanwhile
-            (path / ".lock").unlink(missing_ok=True)
+        if lock.is_locked:
+            with suppress(OSError):  # while it is held, or it might be another process's already
+                (path / ".lock").unlink(missing_ok=True)
+            lock.release()
+        with suppress(OSError):
             for folder in made:
                 folder.rmdir()
 
@@ -223,7 +226,6 @@ def train(run: Run, base: Split, log: Log | None = None) -> Run:
     fit_base(run.learner, base, run.transform)
     if not distributed.rank():
         save_checkpoint(done, run.learner.state_dict(), {"step": run.steps})
-    distributed.finish()
     return run
 
 
@@ -245,6 +247,7 @@ def read_facts(path: Path) -> dict[str, Any]:
     check_format(facts.get("format", FORMAT), file)
     kinds = {"config": Mapping[str, Any], "shape": list[int], "way": int}
     check_options({k: (kind, True) for k, kind in kinds.items()}, {k: facts[k] for k in kinds if k in facts}, str(file))
+    conf.check(facts["config"])
     return facts
 
 
@@ -253,7 +256,6 @@ def load(path: str | Path) -> Run:
     path = Path(path)
     facts = read_facts(path)
     config, shape, way = facts["config"], tuple(facts["shape"]), facts["way"]
-    conf.check(config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.get("seed", 0))  # a frozen encoder without pretrained weights is what the seed makes
         learner = build(config["learner"], shape, way)

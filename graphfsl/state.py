@@ -71,6 +71,10 @@ class State:
         """Continue from the run directory, if it holds a checkpoint; metrics past it are cut off."""
         if self.run is None:
             return
+        try:
+            self.run.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot write {self.run}: {error.strerror}; choose another folder") from None
         log = self.run / "metrics.jsonl"
         if not (self.run / "last.safetensors").is_file():
             if not distributed.rank():

@@ -114,7 +114,9 @@ def test_run_evaluate_report(world: Path, call: Callable[..., tuple[int, str, st
     assert code == 0 and (row["way"], row["shot"], row["episodes"]) == (4, 5, 30) and "published" in row
 
     code, out, _ = call("report", "r", "--out", "rep")
-    assert code == 0 and {p.name for p in Path("rep").iterdir()} == {"report.html", "report.md", "report.csv"}
+    assert code == 0 and {p.name for p in Path("rep").iterdir()} == {
+        f"report.{e}" for e in ("html", "md", "csv", "tex")
+    }
 
 
 def test_the_same_command_changes_nothing_and_another_configuration_is_refused(

@@ -18,8 +18,8 @@ from PIL import Image
 from test_sets import CASES, refused, write_binary, write_images
 from torchvision.datasets import Omniglot
 
-from graphfsl.data import cifar, download, load
-from graphfsl.data.download import extract, fetch
+from graphfsl.data import cifar, load, network
+from graphfsl.data.network import extract, fetch
 from graphfsl.data.sets import cifar_fs, cub, omniglot
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
@@ -86,8 +86,8 @@ class Handler(BaseHTTPRequestHandler):
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setenv("GRAPHFSL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(download, "PAUSE", 0.0)
-    monkeypatch.setattr(download, "ATTEMPTS", ATTEMPTS)
+    monkeypatch.setattr(network, "PAUSE", 0.0)
+    monkeypatch.setattr(network, "ATTEMPTS", ATTEMPTS)
     with Server() as running:
         thread = threading.Thread(target=running.serve_forever, args=(0.01,))
         thread.start()
@@ -99,7 +99,7 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "TIMEOUT", 1.0)
+    monkeypatch.setattr(network, "TIMEOUT", 1.0)
 
 
 def visible(folder: Path) -> dict[str, bytes]:

@@ -12,7 +12,7 @@ import torch
 from graphfsl import inert_pickle
 from graphfsl.data.class_lists import classes_of
 from graphfsl.data.dataset import Split
-from graphfsl.data.download import extract, fetch
+from graphfsl.data.network import extract, fetch
 from graphfsl.data.sets import arrays
 from graphfsl.errors import InputError
 

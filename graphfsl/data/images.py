@@ -20,7 +20,7 @@ from graphfsl.data.cache import cached
 from graphfsl.errors import InputError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"}
-FORMATS = ("BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP")  # Pillow hands others to programs: EPS is one
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # Pillow hands others to programs: EPS is one
 
 
 def to_array(image: Image.Image, size: int | None, channels: int) -> np.ndarray:
@@ -43,10 +43,11 @@ def to_array(image: Image.Image, size: int | None, channels: int) -> np.ndarray:
 def decode(data: bytes, size: int, channels: int, where: str) -> np.ndarray:
     """One image file -> (channels, size, size) uint8; InputError names the file where it is not an image."""
     try:
-        with warnings.catch_warnings(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd metadata and of 90 megapixels; twice that is an error
-            image.load()
-            return to_array(image, size, channels)
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                image.load()
+                return to_array(image, size, channels)
     except Exception as error:  # broken bytes make Pillow raise almost anything
         raise InputError(f"{where} is not a readable image ({type(error).__name__}); replace or remove it") from None
 
@@ -66,7 +67,8 @@ def image_paths(path: Path) -> list[Path]:
     """The images of a folder, at any depth and sorted, or the one image that `path` is."""
     if not path.exists():
         raise InputError(f"{path} does not exist; it must be an image or a folder of images")
-    found = [path / name for name in folder_files(path)] if path.is_dir() else [path] * (path.is_file() and is_image(path.name))
+    alone = [path] if path.is_file() and is_image(path.name) else []
+    found = [path / name for name in folder_files(path)] if path.is_dir() else alone
     if not found:
         raise InputError(f"{path} {'holds' if path.is_dir() else 'is'} no image; known: {', '.join(sorted(SUFFIXES))}")
     return found
@@ -78,11 +80,16 @@ def subfolders(root: Path) -> list[Path]:
     return sorted(found, key=lambda p: (unicodedata.normalize("NFC", p.name), p.name))
 
 
+def written(name: str) -> str:
+    """A file's name as text: composed (NFC), since macOS and Linux write the same letter differently and the order of
+    classes must not change; bytes in no encoding become escapes."""
+    return unicodedata.normalize("NFC", name).encode(errors="backslashreplace").decode()
+
+
 def read_folder_classes(root: Path) -> dict[str, list[Path]]:
     """Class name -> its image files, at any depth; both sorted. Each folder in `root` is a class, but `unlabeled`.
 
-    Names are composed (NFC), since macOS and Linux write the same letter differently and the order must not change.
-    Raises InputError where there is no folder or no class, or a class has no image.
+    Names are as `written`. Raises InputError where there is no folder or no class, or a class has no image.
     """
     if not root.is_dir():
         raise InputError(f"{root} is not a folder; it must be one that holds a folder for each class")
@@ -91,7 +98,7 @@ def read_folder_classes(root: Path) -> dict[str, list[Path]]:
         raise InputError(f"{root} holds no class folders; put the images of each class into a folder of its own")
     classes: dict[str, list[Path]] = {}
     for folder in folders:
-        classes.setdefault(unicodedata.normalize("NFC", folder.name), []).extend(image_paths(folder))
+        classes.setdefault(written(folder.name), []).extend(image_paths(folder))
     return classes
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from graphfsl.data.dataset import Split, readable
+from graphfsl.data.images import written
 from graphfsl.errors import InputError
 
 
@@ -35,11 +36,10 @@ def load(split: str, root: str, folder: str = "") -> Split:
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise InputError(f"{path}: labels must be integers (n,), not {labels.dtype} {labels.shape}")
     if kind == "images":
-        first_channels = x.ndim == 4 and x.shape[1] in (1, 3) and x.shape[3] not in (1, 3)
-        if x.dtype != np.uint8 or x.ndim not in (3, 4) or first_channels:
+        if x.dtype != np.uint8 or x.ndim not in (3, 4) or x.shape[3:] not in ((), (1,), (3,)) or 0 in x.shape[1:]:
             raise InputError(f"{path}: images must be uint8 (n, H, W, 3) or (n, H, W), not {x.dtype} {x.shape}")
         x = x[:, None] if x.ndim == 3 else x.transpose(0, 3, 1, 2)
-    elif x.ndim != 2 or not np.issubdtype(x.dtype, np.floating):
+    elif x.ndim != 2 or not np.issubdtype(x.dtype, np.floating) or not x.shape[1]:
         raise InputError(f"{path}: features must be floats (n, d), not {x.dtype} {x.shape}")
     else:
         x = x.astype(np.float32, copy=False)
@@ -49,11 +49,13 @@ def load(split: str, root: str, folder: str = "") -> Split:
     if len(x) != len(y):
         raise InputError(f"{path}: {len(x)} samples but {len(y)} labels; there must be one each")
     given = np.atleast_1d(arrays.get("class_names", [])).astype(str)  # also of ASCII bytes
+    if given.ndim != 1:
+        raise InputError(f"{path}: class_names must be (classes,), not {given.shape}")
     names = tuple(str(given[v]) if v < len(given) else str(v) for v in values)
     groups = arrays.get("superclasses")
     top = int(values[-1]) if len(values) else -1
     if groups is not None and (groups.ndim != 1 or top >= len(groups)):
         raise InputError(f"{path}: superclasses must be ({top + 1},), one for each label 0..{top}, not {groups.shape}")
     supers = tuple(str(groups[v]) for v in values) if groups is not None else None
-    name = f"{base.resolve().name}/{split}"
+    name = f"{written(base.resolve().name)}/{split}"
     return Split(torch.from_numpy(np.ascontiguousarray(x)), torch.from_numpy(y.astype(np.int64)), names, name, supers)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from graphfsl.data.dataset import Split
-from graphfsl.data.images import Files, image_paths, read_folder_classes, read_images, subfolders
+from graphfsl.data.images import Files, image_paths, read_folder_classes, read_images, subfolders, written
 from graphfsl.errors import InputError, unknown
 
 SPLITS = ("train", "val", "test")
@@ -50,7 +50,7 @@ def load(
     names = [path.relative_to(base).as_posix() for group in groups for path in group]
     x = read_images(Files(base, names), names, size, 3 if color else 1, f"folder/{split}")
     y = np.repeat([*range(len(classes)), -1], [len(group) for group in groups])
-    return Split(torch.from_numpy(x), torch.from_numpy(y), tuple(classes), f"{base.resolve().name}/{split}")
+    return Split(torch.from_numpy(x), torch.from_numpy(y), tuple(classes), f"{written(base.resolve().name)}/{split}")
 
 
 def _split_folder(base: Path, folders: dict[str, Path], split: str) -> Path:

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from graphfsl.data.dataset import Split, readable
-from graphfsl.data.download import fetch
 from graphfsl.data.images import Files, read_images
+from graphfsl.data.network import fetch
 from graphfsl.errors import InputError, unknown
 from graphfsl.resources import class_list
 
