@@ -182,7 +182,8 @@ class Trainer:
                     "loss": float(torch.stack(state.losses).mean()),
                     "lr": self.rate(step - 1),
                 }
-                line["episodes_per_s"] = (step - since) * self.batch / (time.perf_counter() - clock)
+                took = max(time.perf_counter() - clock, 1e-9)  # a virtual machine's clock may stand still
+                line["episodes_per_s"] = (step - since) * self.batch / took
                 if not math.isfinite(line["loss"]):
                     raise InputError(f"the loss is {line['loss']} at step {step}; lower trainer.lr or set trainer.clip")
                 state.losses.clear()
@@ -191,7 +192,8 @@ class Trainer:
                     with fabric.autocast():
                         line["val"], line["val_ci95"] = mean_and_ci95(self._validate(fabric, learner, val))
                     state.validated(line["val"], self.patience)
-                state.seconds, clock, since = state.seconds + time.perf_counter() - clock, time.perf_counter(), step
+                now = time.perf_counter()
+                state.seconds, clock, since = state.seconds + max(now - clock, 0.0), now, step
                 line["seconds"] = round(state.seconds, 2)
                 state.record(line)
                 if logger is not None:
