@@ -7,8 +7,8 @@ import os
 # One thread a process, also in the processes that tests start: several share the cores (`make test` runs -n auto).
 os.environ["OMP_NUM_THREADS"] = "1"
 
-from hypothesis import HealthCheck, settings  # noqa: E402
-from jaxtyping import install_import_hook  # noqa: E402
+from hypothesis import HealthCheck, settings
+from jaxtyping import install_import_hook
 
 # Before anything imports graphfsl.functional; its users never install the hook and pay nothing.
 install_import_hook("graphfsl.functional", "beartype.beartype")
