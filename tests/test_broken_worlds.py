@@ -228,8 +228,17 @@ def test_a_second_run_is_refused_and_a_dead_ones_lock_is_not(ran: Path, call: Ca
 # Signals --------------------------------------------------------------------------------------------------------------
 
 SERVER = """
-import os, sys
+import os, signal, sys
 from graphfsl import cli, progress
+
+later, app = {signal.SIGTERM, signal.SIGINT}, cli.app
+
+def ready(**options):
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, later)
+    return app(**options)
+
+cli.app = ready
+signal.pthread_sigmask(signal.SIG_BLOCK, later)  # until `main` has begun, where a new process imports for seconds
 for line in sys.stdin:
     out, cwd = line.split()
     pid = os.fork()
@@ -289,9 +298,10 @@ def metrics(run: Path) -> list[dict[str, Any]]:
 
 
 @posix
+@pytest.mark.slow  # minutes where a process starts slowly; test_train kills in every run
 def test_signals_at_random_moments(world: Path, runs: Runs) -> None:
     """SIGKILL and SIGTERM, ten each, and SIGINT: what is left goes on to the uninterrupted run, bit for bit."""
-    text = Path("my.yaml").read_text().replace("steps: 20", "steps: 300").replace("log_every: 5", "log_every: 2")
+    text = Path("my.yaml").read_text().replace("steps: 20", "steps: 150").replace("log_every: 5", "log_every: 2")
     Path("my.yaml").write_text(text)
     begun = time.monotonic()
     runs.start("whole")
@@ -306,7 +316,6 @@ def test_signals_at_random_moments(world: Path, runs: Runs) -> None:
         time.sleep(rng.uniform(0, 0.25 * long))
         os.kill(pid, signals[-1])
         code = runs.wait()
-        said = Path(f"{out}.err").read_text()
         if code == 0:  # it had ended, and the next moment is another run's
             directory += 1
             long *= 0.7  # the first one, which was timed, may have been slow
@@ -314,6 +323,7 @@ def test_signals_at_random_moments(world: Path, runs: Runs) -> None:
         if signals.pop() == signal.SIGKILL:
             assert code == -signal.SIGKILL
             continue
+        said = Path(f"{out}.err").read_text()
         assert code == 130, said
         assert said == "graphfsl: interrupted; the same command goes on from the last checkpoint\n"
         assert set(Path(out).glob(".*")) <= killed, "a lock or a temporary"
