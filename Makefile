@@ -24,7 +24,7 @@ demo: $(VENV)/.core ## train and compare on embedded data, on any laptop
 	$(VENV)/bin/graphfsl demo $(ARGS)
 
 test: $(VENV)/.test ## run the tests (long trainings on real data: make test ARGS="-m slow")
-	$(PY) -m pytest -n auto $(ARGS)
+	$(PY) -m pytest $(ARGS)
 
 lint: $(VENV)/.dev ## ruff, mypy and the import contracts
 	$(PY) -m ruff check .

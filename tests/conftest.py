@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-# One thread a process, also in the processes that tests start: several share the cores (`make test` runs -n auto).
+# One thread a process, also in the processes that tests start: several share the cores.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 from hypothesis import HealthCheck, settings

@@ -68,7 +68,6 @@ def test_a_full_disk_stops_a_run(name: str, world: Path, call: Call) -> None:
 
 
 WRITERS: dict[str, tuple[str, ...]] = {
-    "e.json": EVALUATE,
     "episodes.json": ("episodes", "r"),
     "rep/report.html": ("report", "r", "--out", "rep"),
     "f/test.npz": ("features", "s", "--run", "r", "--out", "f"),
