@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from graphfsl.errors import InputError
 
+TOLD = ("step", "loss", "seconds")  # what every line of metrics says
 FORMAT = 1  # of run directories and checkpoints; a reader refuses what is newer than itself
 
 
@@ -73,14 +74,14 @@ def read_json(path: Path) -> Any:
 
 
 def read_lines(path: Path, count: int | None = None) -> list[dict[str, Any]]:
-    """The first `count` lines of a JSON Lines file, None for all; InputError where one is missing or has no step."""
+    """The first `count` lines of metrics.jsonl, None for all; InputError where one is missing or is not of TOLD numbers."""
     lines: list[Any] = []
     try:
         text = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
         lines = [json.loads(line) for line in text[:count]]
     except (ValueError, OSError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({error}); restore it, or train again in another folder") from None
-    told = all(isinstance(line, dict) and "step" in line for line in lines)
+    told = all(isinstance(line, dict) and all(isinstance(line.get(k), (int, float)) for k in TOLD) for line in lines)
     if not told or (count is not None and len(lines) < count):
         whole = "all" if count is None else f"{count}"
         raise InputError(f"{path} lacks some of {whole} lines of metrics; restore it, or train again in another folder")
