@@ -36,12 +36,13 @@ def check_learner(section: Mapping[str, Any]) -> None:
 
 
 def build(section: Mapping[str, Any], shape: Sequence[int], way: int, device: str | None = None) -> Learner:
-    """The configured learner for samples of this shape; parts that ask for `dim` or `way` in `__init__` get them.
+    """The configured learner for samples of this shape; parts that ask in `__init__` for `dim`, the length of vectors,
+    `maps`, the (channels, h, w) of feature maps, or `way` get them.
 
     device: "meta" builds without memory or time, to check a configuration.
     """
     with torch.device(device or "cpu"):
-        encoder, dim = _encoder(section.get("encoder"), shape)
+        encoder, dim, maps = _encoder(section.get("encoder"), shape)
         parts: dict[str, Any] = {}
         for slot, folder in SLOTS.items():
             value = section.get(slot)
@@ -49,7 +50,7 @@ def build(section: Mapping[str, Any], shape: Sequence[int], way: int, device: st
             built = []
             for entry in entries:
                 name, options = named(entry, f"learner.{slot}")
-                part = make(registry.get(folder, name), options, f"learner.{slot}", dim=dim, way=way)
+                part = make(registry.get(folder, name), options, f"learner.{slot}", dim=dim, way=way, maps=maps)
                 dim = getattr(part, "out_dim", dim)
                 built.append(part)
             parts[slot] = built or None
@@ -70,21 +71,22 @@ def build(section: Mapping[str, Any], shape: Sequence[int], way: int, device: st
     return learner
 
 
-def _encoder(value: Any, shape: Sequence[int]) -> tuple[nn.Module | None, int]:
-    """The encoder and the length of its vectors, found by a run on the meta device.
+def _encoder(value: Any, shape: Sequence[int]) -> tuple[nn.Module | None, int, tuple[int, ...]]:
+    """The encoder, the length of its vectors and the shape of its maps, found by a run on the meta device.
 
     Beside its own options every encoder takes `frozen`: it does not learn, and its features are computed once.
     """
     if len(shape) == 1:
         if value is not None:
             raise InputError("the samples are features already; set learner.encoder=null")
-        return None, shape[0]
+        return None, shape[0], (shape[0], 1, 1)
     name, options = named(value if value is not None else "pixels", "learner.encoder")
     frozen = options.pop("frozen", False)
     if not isinstance(frozen, bool):
         raise InputError(f"learner.encoder.frozen must be true or false, not {frozen!r}")
     if name == "pixels":
-        return nn.Flatten(), int(torch.Size(shape).numel())
+        dim = int(torch.Size(shape).numel())
+        return nn.Flatten(), dim, (dim, 1, 1)
     if name not in ENCODERS:
         raise unknown("encoder", name, [*ENCODERS, "pixels"])
     with torch.device("meta"), torch.no_grad(), warnings.catch_warnings():
@@ -104,4 +106,4 @@ def _encoder(value: Any, shape: Sequence[int]) -> tuple[nn.Module | None, int]:
         raise InputError(f"{size} are too small for encoder {name!r} with the options {options}, or not of its size")
     encoder = make(ENCODERS[name], options, "learner.encoder", in_channels=shape[0])
     encoder.requires_grad_(not frozen)
-    return encoder, out.shape[1]
+    return encoder, out.shape[1], tuple(maps.shape[1:]) if maps.ndim == 4 else (out.shape[1], 1, 1)

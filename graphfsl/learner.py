@@ -29,10 +29,12 @@ class Part(nn.Module):
     stochastic: bool = False  # two evaluations of one episode may differ
     order_sensitive: bool = False  # the order of the support nodes matters
     reads_support: bool = True  # False: the labels reach it only through adaptation
-    wants_maps: bool = False  # reads feature maps, not vectors
+    wants_maps: bool | None = False  # reads feature maps, not vectors; None: either, it never looks at them
     per_query: bool = False  # by default every query gets a copy of the episode of its own
     wants_base: bool = False  # learns from base features in `fit_base`
     way: int | None = None  # the number of classes that it is tied to, None = any
+    follows_batch_norm: bool = False  # its own BatchNorm follows the pipeline's policy, which it finds in `batch_norm`
+    batch_norm: str = "running"
 
     def aux_loss(self, episode: Episode) -> Tensor | float:
         """A loss on the episode of features that needs no target."""
@@ -131,12 +133,12 @@ class Pipeline(Learner):
         self.augment, self.graph, self.refine = _parts(augment), _parts(graph), _parts(refine)
         self.head = head
         parts = self.parts
-        wants = {type(p).__name__: p.wants_maps for p in parts}
+        wants = {type(p).__name__: p.wants_maps for p in parts if p.wants_maps is not None}
         if len(set(wants.values())) > 1:
             maps = ", ".join(k for k, v in wants.items() if v)
             vectors = ", ".join(k for k, v in wants.items() if not v)
             raise InputError(f"{maps} read feature maps but {vectors} read vectors: they cannot share a pipeline")
-        self.wants_maps = head.wants_maps
+        self.wants_maps = any(wants.values())
         self.per_query = any(p.per_query for p in parts) if per_query is None else per_query
         self.set_batch_norm(batch_norm)
         self.reads_support = head.reads_support
@@ -156,11 +158,14 @@ class Pipeline(Learner):
         if policy not in POLICIES:
             raise unknown("BatchNorm policy", policy, POLICIES)
         self.batch_norm = policy
+        for part in self.parts:
+            part.batch_norm = policy
 
     @property
     def transductive(self) -> bool:  # type: ignore[override]
+        followers = (self.encoder, *(p for p in self.parts if p.follows_batch_norm))
         shared = self.batch_norm in TRANSDUCTIVE_POLICIES and any(
-            isinstance(m, BatchNorm) for m in self.encoder.modules()
+            isinstance(m, BatchNorm) for follower in followers for m in follower.modules()
         )
         return shared or (not self.per_query and any(p.transductive for p in self.parts))
 

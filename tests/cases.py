@@ -34,7 +34,7 @@ class TinyEncoder(nn.Module):
 
 
 def part(slot: str, name: str, **options: Any) -> Any:
-    return make(registry.get(slot, name), options, name, dim=DIM, way=WAY)
+    return make(registry.get(slot, name), options, name, dim=DIM, way=WAY, maps=(DIM, 2, 2))
 
 
 def learner(

@@ -32,6 +32,7 @@ needs_weights = pytest.mark.skipif(
 )
 SMALL = {  # what runs in a moment, of each encoder
     "conv4": {"width": 8},
+    "conv4_maps": {"width": 8},
     "conv4_stride2": {"width": 8},
     "resnet12": {"widths": (8, 12, 16, 20), "block_size": 2},
     "wrn28_10": {"depth": 10, "width": 1},
@@ -71,6 +72,8 @@ def parameters(net: nn.Module) -> int:
     [
         ("conv4", {}, 28, (64, 1, 1), 64),
         ("conv4", {}, 84, (64, 5, 5), 1600),
+        ("conv4_maps", {}, 28, (64, 5, 5), 64),
+        ("conv4_maps", {}, 84, (64, 19, 19), 64),
         ("conv4_stride2", {}, 28, (64, 2, 2), 64),
         ("conv4_stride2", {}, 84, (64, 6, 6), 64),
         ("resnet12", {}, 28, (640, 1, 1), 640),

@@ -63,3 +63,30 @@ class Conv4Stride2(nn.Module):
     def readout(self, maps: Tensor) -> Tensor:
         """(M, C, h, w) -> (M, C)."""
         return maps.mean((2, 3))
+
+
+class Conv4Maps(nn.Module):
+    """RelationNet's encoder: the first two blocks without padding and with pooling, the others with padding only.
+
+    in_channels: of the images. width: filters of every block.
+    (M, in_channels, h, w) -> maps (M, width, h', w'): 5x5 for 28x28 images, 6x6 for 32x32, 19x19 for 84x84; `readout`
+    is their spatial mean, (M, width).
+    """
+
+    def __init__(self, in_channels: int = 1, width: int = 64) -> None:
+        super().__init__()
+        widths = [in_channels, width, width, width, width]
+        pairs = zip(itertools.pairwise(widths), (0, 0, 1, 1), strict=True)
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=p) for (a, b), p in pairs)
+        self.norms = nn.ModuleList(BatchNorm(width) for _ in range(4))
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
+            x = F.relu(norm(conv(x)))
+            x = F.max_pool2d(x, 2) if i < 2 else x
+        return x
+
+    def readout(self, maps: Tensor) -> Tensor:
+        """(M, C, h, w) -> (M, C)."""
+        return maps.mean((2, 3))

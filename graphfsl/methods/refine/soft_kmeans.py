@@ -26,6 +26,7 @@ class SoftKmeans(Refine):
     """
 
     uses_unlabeled = True
+    wants_maps = None
 
     def __init__(self, steps: int = 1) -> None:
         super().__init__()

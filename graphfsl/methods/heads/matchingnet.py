@@ -1,0 +1,84 @@
+"""Matching Networks. Vinyals, Blundell, Lillicrap, Kavukcuoglu, Wierstra 2016, https://arxiv.org/abs/1606.04080"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from graphfsl.episode import Episode
+from graphfsl.errors import InputError
+from graphfsl.functional.distances import cosine
+from graphfsl.functional.prototypes import hide_absent
+from graphfsl.learner import Head
+
+__all__ = ["MatchingNet"]
+
+
+class MatchingNet(Head):
+    """P(y | x, S) = sum_i a(x, x_i) y_i,  a = softmax_i(scale * cos(f(x, S), g(x_i, S)))  (section 2.1.1, equation 1).
+
+    scale: the initial temperature, which is learned (its logarithm is the parameter); plain cosine does not train.
+    fce: full context embeddings (section 2.1.2 and appendix A). g(x_i, S) = h_i + h'_i + x_i, with a bidirectional
+        LSTM over the support in its order, shuffled while training; f(x, S) = h_K of `fce_steps` steps of
+        h^_k, c_k = LSTM(x, [h_{k-1}, r_{k-1}], c_{k-1}),  h_k = h^_k + x,  r_k = sum_i softmax_i(h_k . g(x_i)) g(x_i).
+    dim: d, the length of the features.
+
+    score: features (B, n, d), label weights (B, n, C) -> log-probabilities (B, n, C).
+    Source: equation 1; published Omniglot 98.1 / 98.9 / 93.8 / 98.5.
+    Deviations: the paper's cosine has no temperature; a node of weight w counts as w nodes, so that soft labels are
+    labels too.
+    """
+
+    def __init__(self, dim: int, scale: float = 10.0, fce: bool = False, fce_steps: int = 5) -> None:
+        super().__init__()
+        if not scale > 0 or fce_steps < 1:
+            raise InputError(f"matchingnet.scale must be above 0, fce_steps 1 or more, not {scale} and {fce_steps}")
+        self.log_scale = nn.Parameter(torch.tensor(float(scale)).log())
+        self.order_sensitive = fce
+        self.context = FullContext(dim, fce_steps) if fce else None
+
+    def score(self, episode: Episode) -> Tensor:
+        weight = episode.w.sum(-1)  # (B, n)
+        f = g = episode.x
+        if self.context is not None:
+            f, g = self.context(episode.x, weight > 0)
+        attention = self.log_scale.exp() * cosine(f, g) + weight.log().unsqueeze(-2)  # no weight: minus infinity
+        y = episode.w / weight.where(weight > 0, 1).unsqueeze(-1)
+        p = attention.softmax(-1) @ y
+        return hide_absent(p.clamp_min(torch.finfo(p.dtype).tiny).log(), episode.w)
+
+
+class FullContext(nn.Module):
+    """f and g of `MatchingNet` with fce: nodes (B, n, d), which are labeled (B, n) -> f (B, n, d), g (B, n, d)."""
+
+    def __init__(self, dim: int, steps: int) -> None:
+        super().__init__()
+        self.steps = steps
+        self.forwards, self.backwards = (nn.LSTM(dim, dim, batch_first=True) for _ in range(2))
+        self.query = nn.LSTMCell(dim, 2 * dim)
+
+    def forward(self, x: Tensor, labeled: Tensor) -> tuple[Tensor, Tensor]:
+        g = self.support(x, labeled)
+        f = x.flatten(0, 1)
+        h, c, r = f, torch.zeros_like(f), torch.zeros_like(f)
+        c = torch.cat([c, c], -1)
+        for _ in range(self.steps):
+            out, c = self.query(f, (torch.cat([h, r], -1), c))
+            h = out[:, : f.shape[1]] + f
+            a = (h.view_as(x) @ g.mT).masked_fill(~labeled.unsqueeze(-2), float("-inf")).softmax(-1)
+            r = (a @ g).flatten(0, 1)
+        return h.view_as(x), g
+
+    def support(self, x: Tensor, labeled: Tensor) -> Tensor:
+        """g of the labeled nodes; the others keep x and are read by no one."""
+        b, n = labeled.shape
+        place = torch.rand(b, n, device=x.device) if self.training else torch.arange(n, device=x.device).expand(b, n)
+        # Labeled nodes first, then the same backwards: the rest stands behind them and cannot reach them.
+        order = place.masked_fill(~labeled, n).argsort(-1)
+        count, i = labeled.sum(-1, keepdim=True), torch.arange(n, device=x.device)
+        reverse = order.gather(1, torch.where(i < count, count - 1 - i, i))
+        g = x
+        for lstm, way in ((self.forwards, order), (self.backwards, reverse)):
+            index = way.unsqueeze(-1).expand_as(x)
+            g = g + torch.zeros_like(x).scatter(1, index, lstm(x.gather(1, index))[0])
+        return g
