@@ -55,7 +55,7 @@ def block_size(learner: Learner, episodes: Episodes) -> int:
     s, cpu = episodes.setting, episodes.device.type == "cpu"
     copies = s.way * s.query if learner.per_query else 1
     if episodes.split.x.ndim == 2:
-        return max(1, (1280 if cpu else 65536) // (nodes(s) * copies))
+        return max(1, (learner.block_nodes if cpu else 65536) // (nodes(s) * copies))
     pixels = episodes.split.x[0, 0].numel()
     images = (1 if cpu else 8) * IMAGES_AT_ONCE * 28 * 28 // pixels
     return max(1, images // max(nodes(s), s.way * s.most_shots * copies))

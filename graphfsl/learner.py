@@ -32,6 +32,7 @@ class Part(nn.Module):
     wants_maps: bool | None = False  # reads feature maps, not vectors; None: either, it never looks at them
     per_query: bool = False  # by default every query gets a copy of the episode of its own
     wants_base: bool = False  # learns from base features in `fit_base`
+    block_nodes: int = 1280  # nodes evaluated at once on a CPU: what fits its cache; more for many small steps
     way: int | None = None  # the number of classes that it is tied to, None = any
     follows_batch_norm: bool = False  # its own BatchNorm follows the pipeline's policy, which it finds in `batch_norm`
     batch_norm: str = "running"
@@ -145,6 +146,7 @@ class Pipeline(Learner):
         for trait in COMBINED:
             setattr(self, trait, any(getattr(p, trait) for p in parts))
         self.way = next((p.way for p in parts if p.way is not None), None)
+        self.block_nodes = max(p.block_nodes for p in parts)
         self.max_queries_per_class = min(
             (p.max_queries_per_class for p in parts if p.max_queries_per_class is not None), default=None
         )

@@ -54,15 +54,15 @@ def logistic_regression(
     return classifier(x.masked_fill(~here, 0))
 
 
-def _to_nodes(x: Tensor, e: Tensor | None) -> Tensor:
+def _to_nodes(x: Float[Tensor, "B C m"], e: Float[Tensor, "B n m"] | None) -> Float[Tensor, "B C n"]:
     return x if e is None else x @ e.mT
 
 
-def _from_nodes(f: Tensor, e: Tensor | None) -> Tensor:
+def _from_nodes(f: Float[Tensor, "B C n"], e: Float[Tensor, "B n m"] | None) -> Float[Tensor, "B C m"]:
     return f if e is None else f @ e
 
 
-def _centred(f: Tensor, unit: Tensor) -> Tensor:
+def _centred(f: Float[Tensor, "B C n"], unit: Float[Tensor, "B C 1"]) -> Float[Tensor, "B C n"]:
     """f less its mean over the classes that are present, those of `unit`."""
     return f - unit * (unit * f).sum(-2, keepdim=True)
 
@@ -70,7 +70,7 @@ def _centred(f: Tensor, unit: Tensor) -> Tensor:
 Coordinates = tuple[Tensor | None, Tensor, Callable[[Tensor], tuple[Tensor, Tensor]]]
 
 
-def _in_nodes(z: Tensor, cost: Tensor) -> Coordinates:
+def _in_nodes(z: Float[Tensor, "B n d"], cost: Float[Tensor, "B 1 n"]) -> Coordinates:
     """E = I (None) and Q = (Z, 1) M^-1 (Z, 1)^T, by Woodbury's identity; and x -> W, b."""
     half, k = cost / 2, z @ z.mT
     eye = torch.eye(k.shape[-1], dtype=k.dtype, device=k.device)
@@ -87,7 +87,7 @@ def _in_nodes(z: Tensor, cost: Tensor) -> Coordinates:
     return None, free + rest.mT @ u, classifier
 
 
-def _in_features(z: Tensor, cost: Tensor) -> Coordinates:
+def _in_features(z: Float[Tensor, "B n d"], cost: Float[Tensor, "B 1 n"]) -> Coordinates:
     """E = (Z, 1) R^-T for M = R R^T and Q = I; and x -> W, b."""
     z = F.pad(z, (0, 1), value=1.0)
     penalty = F.pad(z.new_ones(z.shape[-1] - 1), (0, 1))
@@ -104,7 +104,9 @@ def _in_features(z: Tensor, cost: Tensor) -> Coordinates:
     return e, torch.eye(z.shape[-1], dtype=z.dtype, device=z.device).expand_as(m), classifier
 
 
-def _curvature(f: Tensor, cost: Tensor, p: Tensor, unit: Tensor) -> Tensor:
+def _curvature(
+    f: Float[Tensor, "B C n"], cost: Float[Tensor, "B 1 n"], p: Float[Tensor, "B C n"], unit: Float[Tensor, "B C 1"]
+) -> Float[Tensor, "B C n"]:
     """S f = c Omega (diag(p) - p p^T - (I - 1 1^T / C) / 2) f for every node.
 
     What all classes share moves no probability: without the 1 1^T, A would be singular there and rounding would grow.

@@ -32,7 +32,14 @@ def crammer_singer(
     return (cw - b) @ z
 
 
-def _minimise(k: Tensor, cw: Tensor, y: Tensor, radius: Tensor, here: Tensor, steps: int) -> Tensor:
+def _minimise(
+    k: Float[Tensor, "B n n"],
+    cw: Float[Tensor, "B C n"],
+    y: Float[Tensor, "B C n"],
+    radius: Float[Tensor, "B 1 n"],
+    here: Bool[Tensor, "B C 1"],
+    steps: int,
+) -> Float[Tensor, "B C n"]:
     """b (B, C, n): FISTA that restarts where it would climb, with a step size for every node."""
     size = 1 / k.abs().sum(-1).unsqueeze(-2).clamp_min(torch.finfo(k.dtype).tiny)  # diag(1 / size) - K is positive
     b = look = project_simplex(cw, radius, here)
@@ -59,7 +66,7 @@ def project_simplex(
     return (v - tau.gather(-2, last - 1)).clamp_min(0) * (radius > 0)
 
 
-def _tangent(x: Tensor, free: Tensor) -> Tensor:
+def _tangent(x: Float[Tensor, "B C n"], free: Float[Tensor, "B C n"]) -> Float[Tensor, "B C n"]:
     """x on the free entries of every node, less their mean: the directions that keep sums."""
     x = x * free
     return x - free * x.sum(-2, keepdim=True) / free.sum(-2, keepdim=True).clamp_min(1)

@@ -35,6 +35,7 @@ class Baseline(Head):
     """
 
     family = "transfer"
+    block_nodes = 20480
 
     def __init__(
         self, epochs: int = 100, batch: int = 4, lr: float = 0.01, momentum: float = 0.9, decay: float = 0.001

@@ -28,6 +28,7 @@ class MetaOptNet(Head):
     """
 
     family = "metric"
+    block_nodes = 20480
 
     def __init__(self, C: float = 0.1, scale: float = 1.0) -> None:
         super().__init__()

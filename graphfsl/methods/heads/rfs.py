@@ -26,6 +26,7 @@ class RFS(Head):
     """
 
     family = "transfer"
+    block_nodes = 20480
 
     def __init__(self, C: float = 1.0, normalize: bool = True) -> None:
         super().__init__()
