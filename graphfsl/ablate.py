@@ -27,6 +27,7 @@ from graphfsl import run as runs
 from graphfsl.checkpoint import read_json, write_json
 from graphfsl.data import Split
 from graphfsl.errors import InputError
+from graphfsl.lock import locked
 from graphfsl.measure import check, measure
 from graphfsl.study import Cell, Study, shown
 from graphfsl.train import Log
@@ -82,8 +83,9 @@ def work(unit: Unit, log: Log | None = None, told: Told | None = None) -> Done:
     torch.set_num_threads(unit.threads)
     done: Done = {}
     try:
-        with runs.locked(unit.path):
+        with locked(unit.path):
             run, base = runs.prepare(unit.config, unit.path)
+            runs.pretrain(run, base, log)
             run = runs.train(run, base, log)
             memo: dict[str, Any] = {}
             for file, changes in unit.cells:

@@ -49,6 +49,17 @@ def run(experiment: str, overrides: Overrides = None, out: Out = None) -> None:
 
 
 @app.command()
+def pretrain(experiment: str, overrides: Overrides = None, out: Out = None) -> None:
+    """Train only the encoder of an experiment's `pretrain` section; `run` in the same folder goes on from it.
+
+    It lies in OUT (runs/) under a name that all experiments with the same pretraining share.
+    """
+    from graphfsl import config, progress
+
+    progress.pretrain(config.read(experiment, overrides or []), out or Path("runs"), _console())
+
+
+@app.command()
 def evaluate(
     run: Path,
     overrides: Overrides = None,
@@ -177,7 +188,7 @@ def methods(as_json: Json = False) -> None:
     from graphfsl import registry
 
     rows = [registry.describe(slot, name) for slot, name in registry.find()]
-    _table(rows, ("slot", "name", "traits", "source"), as_json)
+    _table(rows, ("slot", "name", "family", "traits", "source"), as_json)
 
 
 @app.command()

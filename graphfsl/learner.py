@@ -6,7 +6,7 @@ learner. All of them have `score`, so they nest.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
 import torch
@@ -21,6 +21,7 @@ from graphfsl.errors import InputError, unknown
 class Part(nn.Module):
     """Anything that fills a slot. Traits are declared here and each is tested by the generic suite."""
 
+    family: str = "metric"  # of methods, as `graphfsl methods` lists them
     transductive: bool = False  # a query's score depends on the other queries
     uses_unlabeled: bool = False  # the unlabeled nodes change the scores
     needs_balance: bool = False  # assumes as many queries of every class
@@ -92,6 +93,21 @@ class Refine(Part):
     """May rewrite the label weights and call the head again, or propagate and balance the scores."""
 
     def forward(self, episode: Episode, scores: Tensor, head: Head) -> Tensor:
+        raise NotImplementedError
+
+
+Encode = Callable[[Tensor], Tensor]
+
+
+class Objective(Part):
+    """What pretraining minimises on images of base classes."""
+
+    per_class: int = 1  # images of a class that a batch holds; 1 = as they come
+    views: int = 1  # how often a batch shows each image, augmented anew
+    teacher: Encode | None = None  # images -> class scores of the generation before; None in the first
+
+    def forward(self, encode: Encode, x: Tensor, y: Tensor) -> Tensor:
+        """encode: images (m, *S) -> vectors (m, d). Images x (B, n, *S), labels y (B, n), -100 = none -> scalar."""
         raise NotImplementedError
 
 
@@ -251,3 +267,26 @@ class Pipeline(Learner):
     def fit_base(self, features: Tensor, labels: Tensor) -> None:
         for part in self.parts:
             part.fit_base(features, labels)
+
+
+class Pretrainer(Pipeline):
+    """An encoder that learns from an objective on base images, and answers episodes by `head`, so that it can be
+    validated like any learner."""
+
+    def __init__(self, encoder: nn.Module, objective: Objective, head: Head) -> None:
+        super().__init__(encoder, head=head)
+        self.objective = objective
+
+    def vectors(self, x: Tensor) -> Tensor:
+        """Images (m, *S) -> vectors (m, d), in full precision."""
+        z = self.readout(self.encoder(x))
+        return z.float() if z.dtype in (torch.float16, torch.bfloat16) else z
+
+    def classify(self, x: Tensor) -> Tensor:
+        """Images (m, *S) -> scores of the base classes (m, C), where the objective learns a classifier."""
+        scores: Tensor = self.objective.classifier(self.vectors(x))  # type: ignore[operator]
+        return scores
+
+    def loss(self, episode: Episode, target: Target) -> Tensor:
+        loss: Tensor = self.objective(self.vectors, episode.x[:, episode.query], target.query)
+        return loss

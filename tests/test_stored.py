@@ -22,8 +22,9 @@ from graphfsl.errors import InputError
 from graphfsl.evaluation import evaluate
 from graphfsl.features import encode_split
 from graphfsl.learner import Pipeline
+from graphfsl.lock import locked
 from graphfsl.methods.heads.protonet import ProtoNet
-from graphfsl.run import locked, statistics
+from graphfsl.run import statistics
 
 Call = Callable[..., tuple[int, str, str]]
 

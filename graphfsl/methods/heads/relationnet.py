@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -63,7 +63,7 @@ class RelationNet(Head):
             r = self.block(self.norms[1], r, episode)
         return hide_absent(self.linear(r.flatten(2)).view(b, n, -1), episode.w)
 
-    def policy(self, episode: Episode) -> object:
+    def policy(self, episode: Episode) -> AbstractContextManager[None]:
         return nullcontext() if self.batch_norm == "running" else statistics(self.batch_norm, episode)
 
     def block(self, norm: nn.Module, pairs: Tensor, episode: Episode) -> Tensor:
