@@ -160,7 +160,7 @@ class Result:
             "groups": s.groups,
             "setting": kind_of(learner, s),
             "traits": [t for t in traits if getattr(learner, t)],
-            "batch_norm": getattr(learner, "batch_norm", None),
+            "batch_norm": learner.batch_norm,
             "accuracy": round(100 * self.mean, 3),
             "ci95": round(100 * self.ci95, 3),
             "episodes": len(self.accuracies),
@@ -169,10 +169,9 @@ class Result:
         }
 
     def __str__(self) -> str:
-        s = self.setting
-        return (
-            f"{s.way}-way {s.shot}-shot: {100 * self.mean:.2f} ± {100 * self.ci95:.2f} % ({kind_of(self.learner, s)})"
-        )
+        s, policy = self.setting, self.learner.batch_norm
+        kind = f"{kind_of(self.learner, s)}, {policy} BatchNorm statistics"
+        return f"{s.way}-way {s.shot}-shot: {100 * self.mean:.2f} ± {100 * self.ci95:.2f} % ({kind})"
 
 
 def evaluate(

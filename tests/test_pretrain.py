@@ -244,7 +244,12 @@ def test_two_heads_share_one_pretraining(tmp_path: Path) -> None:
 
 
 def test_an_encoder_that_is_not_frozen_goes_on_learning(tmp_path: Path) -> None:
-    changes = ("learner.encoder.frozen=false", "learner.head=meta_baseline", "trainer.steps=3", "trainer.val_episodes=4")
+    changes = (
+        "learner.encoder.frozen=false",
+        "learner.head=meta_baseline",
+        "trainer.steps=3",
+        "trainer.val_episodes=4",
+    )
     file = write(tmp_path / "e.yaml", *changes)
     assert cli("run", file, "--out", str(tmp_path / "runs" / "a"))[0] == 0
     (pretraining,) = (tmp_path / "runs").glob("pretrain-*")
