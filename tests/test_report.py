@@ -328,7 +328,7 @@ def test_a_study_says_what_it_found(tmp_path: Path) -> None:
     assert cells[0][:4] == ["learner.encoder.width", "learner.head.distance", "test.episode.shot", "seed"]
     assert len(cells) == 49 and "(3 seeds, s.d. 0.31)" in cells[1][-1] and "shot" not in cells[0][4:]
     assert effects[1] == ["inductive", "learner.encoder.width", "8 − none", "−3.20", "−4.00 to −2.40",
-                          "< 0.001", "< 0.001", "12", "same"]  # fmt: skip
+                          "< 0.001", "< 0.001", "12", "paired"]  # fmt: skip
     captions = re.findall(r"<figcaption>(.*?)</figcaption>", text)
     wanted = [
         "learner.encoder.width against test.episode.shot, averaged over learner.head.distance",
