@@ -17,9 +17,9 @@ from graphfsl.study import Study
 
 Row = Mapping[str, Any]
 REPLICATES = ("seed",)  # axes whose levels are repetitions: pairs are matched within them, they are not compared
-# Rows that agree in these are paired: in every setting, episode i of a split and seed is drawn from the same numbers, so
-# it has the same classes, and the same images as far as the setting lets it. To take 1 and 5 shots for independent would
-# make the interval of their difference too wide, and that of a mean over both too narrow.
+# Rows that agree in these are paired: in every setting episode i of a split and seed is drawn from the same numbers, so
+# that it has the same classes, and the same images as far as the setting lets it. To take 1 and 5 shots for independent
+# would make the interval of their difference too wide, and that of a mean over both too narrow.
 PAIRED = ("data", "seed")
 # What an episode is a function of: rows that agree in these answered the same queries from the same samples.
 EPISODES = ("data", "way", "shot", "query", "unlabeled", "distractors", "dirichlet", "labeled_fraction", "max_shot",

@@ -75,8 +75,8 @@ def to_html(
 
 
 PAIRED = (
-    "First level less second, in points, averaged over the cells that differ in nothing else. Cells of one data set are "
-    "paired by episode, and p is from a sign-flip permutation test; between data sets both are Welch's. Corrected: "
+    "First level less second, in points, averaged over the cells that differ in nothing else. Cells of one data set "
+    "are paired by episode, and p is from a sign-flip permutation test; between data sets both are Welch's. Corrected: "
     "Holm's, over all rows of a kind. Intervals are over episodes: they say nothing of other trainings than these."
 )
 

@@ -98,9 +98,9 @@ def read_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
         cells.append(_cell(base, combination))
     if not cells:
         raise InputError(f"{file}: the skip rules leave no cell of the grid")
-    names, seen = [c.name for c in cells], [tuple(c.levels.values()) for c in cells]
-    if twice := next((c for c, n, s in zip(cells, names, seen, strict=True) if names.count(n) + seen.count(s) > 2), None):
-        raise InputError(f"{file}: two cells are the same: {shown(twice.levels)}; an axis lists a level twice")
+    for told in ([c.name for c in cells], [shown(c.levels) for c in cells]):
+        if twice := next((c for c, t in zip(cells, told, strict=True) if told.count(t) > 1), None):
+            raise InputError(f"{file}: two cells are the same: {shown(twice.levels)}; an axis lists a level twice")
     axes = {a: list(dict.fromkeys(label(v) for v in values)) for a, values in grid.items()}
     return Study(file.stem, str(tree.get("question") or file.stem), axes, cells, threads)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shlex
 import signal
@@ -72,7 +73,7 @@ def test_a_study_equals_its_cells_run_by_hand(study: Path, call: Call) -> None: 
     (shots,) = [e for e in facts["effects"] if e["axis"] == "test.episode.shot"]
     (distances,) = [e for e in facts["effects"] if e["axis"] == "learner.head.distance"]
     assert distances["paired"] and shots["paired"] and distances["matched"] == shots["matched"] == 4
-    # The difference of means and its interval, by hand from the cells' files: episode i of 1 and of 3 shots has the same
+    # The difference of means and its interval, by hand from the cells: episode i of 1 and of 3 shots has the same
     # classes, so the differences under both are one sample, and so are the shots.
     rows = [json.loads(f.read_text()) for f in Path("a/cells").iterdir()]
     by_axis = {"distance": np.zeros(30), "shot": np.zeros(30)}
@@ -140,9 +141,26 @@ def test_interrupted_studies_end_with_the_same_table(study: Path, call: Call) ->
     assert Path("killed/cells.csv").read_bytes() == Path("whole/cells.csv").read_bytes()
 
 
-def _env() -> dict[str, str]:
-    import os
+@pytest.mark.skipif(os.name != "posix", reason="needs signals")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_an_interruption_ends_the_processes_at_once(study: Path, call: Call, name: str) -> None:  # noqa: F811
+    """A terminal sends Ctrl-C to all of them, a scheduler SIGTERM to the first."""
+    text = Path("study.yaml").read_text()
+    Path("study.yaml").write_text(text.replace("trainer.steps: 10,", "trainer.steps: 100000,"))
+    command = [sys.executable, "-W", "ignore", "-m", "graphfsl.cli", "ablate", "study.yaml", "--out", "a"]
+    child = subprocess.Popen(
+        [*command, "--processes", "2"], cwd=study, env=_env(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    while child.poll() is None and len(list(Path("a").glob("runs/*/metrics.jsonl"))) < 2:
+        time.sleep(0.01)
+    (os.killpg if name == "SIGINT" else os.kill)(child.pid, signal.Signals[name])
+    _, err = child.communicate(timeout=30)  # at the end of the last process, since all write there
+    assert child.returncode == 130 and err.count("\n") == 1 and "goes on" in err, err
+    assert not list(Path("a").rglob(".*")), "a lock or a temporary"
 
+
+def _env() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(ROOT)}
 
 
