@@ -13,7 +13,7 @@ import logging
 import os
 import signal
 import traceback
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -190,6 +190,14 @@ def _alone(unit: Unit) -> Done:
         return {file: {"error": "the process was killed; is memory short?"} for file, _ in unit.cells}
 
 
+def _from_elsewhere(unit: Unit, folder: str, environment: Mapping[str, str]) -> Done:
+    """`work` where a cluster was started in another folder, with other settings: relative paths mean the same."""
+    os.makedirs(folder, exist_ok=True)
+    os.chdir(folder)
+    os.environ.update(environment)
+    return work(unit)
+
+
 def on_ray(todo: Sequence[Unit], address: str) -> Generator[Done, None, None]:
     """The same on a Ray cluster, whose machines see OUT under the same path. address: as `ray.init` takes it, "local"
     starts a cluster on this machine."""
@@ -203,8 +211,9 @@ def on_ray(todo: Sequence[Unit], address: str) -> Generator[Done, None, None]:
     except Exception as error:
         raise InputError(f"--ray {address}: {' '.join(str(error).split())[:200]}") from None
     try:
-        task = ray.remote(num_cpus=1, max_retries=1)(work)
-        waiting = {task.remote(u): u for u in todo}
+        task = ray.remote(num_cpus=1, max_retries=1)(_from_elsewhere)
+        ours = {k: v for k, v in os.environ.items() if k.startswith("GRAPHFSL_")}
+        waiting = {task.remote(u, os.getcwd(), ours): u for u in todo}
         while waiting:
             finished, _ = ray.wait(list(waiting), timeout=1.0)
             for reference in finished:

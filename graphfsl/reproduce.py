@@ -12,7 +12,7 @@ from rich.table import Table
 from graphfsl import config as conf
 from graphfsl import progress
 from graphfsl.checkpoint import read_json
-from graphfsl.errors import unknown
+from graphfsl.errors import InputError, unknown
 from graphfsl.resources import experiments_dir
 from graphfsl.results import history
 from graphfsl.tables import SETTINGS
@@ -71,6 +71,8 @@ def table(name: str, folder: Path | None = None) -> str:
     """
     folder = folder or experiments_dir() / "results"
     runs = {p.parent: read_json(p) for p in sorted(folder.glob("*/results.json"))}
+    if not runs:
+        raise InputError(f"{folder} holds no results; they are in the repository, not in an installed package")
     own = {p: f for p, f in runs.items() if f["rows"] and str(f["rows"][0]["data"]).startswith(name)}
     if not own:
         raise unknown("table", name, {str(f["rows"][0]["data"]).split("/")[0] for f in runs.values() if f["rows"]})

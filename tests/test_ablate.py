@@ -12,6 +12,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,9 @@ import scipy.stats
 from test_cli import EXPERIMENT, call, world  # noqa: F401 (fixtures)
 
 from graphfsl import ablate
+from graphfsl.errors import InputError
 from graphfsl.findings import findings
+from graphfsl.reproduce import table
 from graphfsl.study import Study, read_study
 
 Call = Callable[..., tuple[int, str, str]]
@@ -176,6 +180,14 @@ def test_processes_and_clusters_give_the_serial_table(study: Path, call: Call, h
     assert Path(how, "cells.csv").read_bytes() == Path("serial/cells.csv").read_bytes()
 
 
+def test_a_cluster_that_was_started_elsewhere_writes_here(study: Path) -> None:
+    unit = ablate.units(read_study("study.yaml"), Path("a"))[0]
+    with ProcessPoolExecutor(1, get_context("spawn"), os.chdir, ("/",)) as pool:
+        done = pool.submit(ablate._from_elsewhere, unit, str(study), {"GRAPHFSL_CACHE": "cache"}).result()
+    assert not [r for r in done.values() if "error" in r] and all(f.is_file() for f in done)
+    assert (unit.path / "model.safetensors").is_file()
+
+
 def test_a_cell_that_fails_is_reported_and_tried_again(study: Path, call: Call) -> None:  # noqa: F811
     Path("study.yaml").write_text(
         "experiment: my.yaml\nset: {trainer.steps: 10, evaluation.episodes: 20}\ngrid: {trainer.lr: [0.01, 1.0e+15]}\n"
@@ -305,5 +317,7 @@ def test_reproduce_prints_published_beside_ours(world: Path, call: Call) -> None
         assert wanted in out, wanted
     code, _, err = call("reproduce", "snel2017")
     assert code == 2 and "did you mean 'snell2017'?" in err
+    with pytest.raises(InputError, match="not in an installed package"):
+        table("glyphs", world)
     assert "unknown table 'nowhere'" in call("reproduce", "--table", "nowhere")[2]
     assert "reproduce needs a paper" in call("reproduce")[2]
