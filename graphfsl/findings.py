@@ -51,9 +51,9 @@ def findings(study: Study, rows: Sequence[Row]) -> Findings:
             continue
         cells = [dict(r["cell"]) for r in own]
         lead = f"{kind.capitalize()}: " if len(kinds) > 1 else ""
-        for effect in corrected(main_effects(cells, *_accuracies(own))):
-            varied = len(study.axes[effect.axis]) > 1
-            if effect.axis in REPLICATES or not varied or not (effect.comparisons or len(kinds) == 1):
+        told = [e for e in main_effects(cells, *_accuracies(own)) if e.axis not in REPLICATES]
+        for effect in corrected(told):
+            if len(study.axes[effect.axis]) == 1 or not (effect.comparisons or len(kinds) == 1):
                 continue
             sentences.append(lead + axis_sentence(effect))
             effects += [_effect(kind, effect, c, own) for c in effect.comparisons]

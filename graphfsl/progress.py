@@ -55,6 +55,8 @@ def _one(config: dict[str, Any], path: Path, console: Console) -> list[dict[str,
 
 def train(run: runs.Run, base: Split, console: Console) -> runs.Run:
     """`run.train` with loss, validation accuracy, episodes per second and time left."""
+    if not run.trains:
+        return runs.train(run, base)
     columns = (
         TextColumn("training"),
         BarColumn(),

@@ -56,6 +56,11 @@ class Run:
     def trainer(self) -> Trainer:
         return make(Trainer, self.config.get("trainer") or {}, "trainer")
 
+    @property
+    def trains(self) -> bool:
+        """Whether there is anything that training would change."""
+        return any(p.requires_grad for p in self.learner.parameters())
+
 
 def statistics(split: Split) -> dict[str, list[float]]:
     """Mean and standard deviation (1 where there is no spread) of each channel over at most 10,000 base images."""
@@ -193,10 +198,8 @@ def cost(run: Run, train: Split) -> str:
     """One line: what the run is going to take."""
     trainer, s = run.trainer, conf.setting(run.config, run.config.get("train_episode"), "train_episode")
     parameters = sum(p.numel() for p in run.learner.parameters())
-    return (
-        f"{parameters:,} parameters; {len(train.x):,} samples of {len(train.classes):,} base classes; "
-        f"{trainer.steps:,} steps of {trainer.batch * nodes(s):,} samples"
-    )
+    steps = f"{trainer.steps:,} steps of {trainer.batch * nodes(s):,} samples" if run.trains else "nothing to train"
+    return f"{parameters:,} parameters; {len(train.x):,} samples of {len(train.classes):,} base classes; {steps}"
 
 
 def train(run: Run, base: Split, log: Log | None = None) -> Run:
@@ -207,7 +210,7 @@ def train(run: Run, base: Split, log: Log | None = None) -> Run:
     if done.is_file():
         return dataclasses.replace(load(run.path), config=config)
     trainer = run.trainer
-    if any(p.requires_grad for p in run.learner.parameters()):
+    if run.trains:
         device = trainer.fabric().device
         learner, transform = run.learner.to(device), run.transform
         val = conf.load_split(config["data"], "val") if conf.base_split(config["data"]) == "train" else None

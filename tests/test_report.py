@@ -332,7 +332,7 @@ def test_a_study_says_what_it_found(tmp_path: Path) -> None:
     captions = re.findall(r"<figcaption>(.*?)</figcaption>", text)
     wanted = [
         "learner.encoder.width against test.episode.shot, averaged over learner.head.distance",
-        "omniglot test, 5-way (inductive), averaged over learner.head.distance",
+        "omniglot test, 5-way (inductive), averaged over learner.head.distance and seed",
         "Most often: script/e taken for",
         "Expected calibration error 5.0 points over 100 answers",
     ]
