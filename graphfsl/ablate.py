@@ -11,10 +11,12 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from pathlib import Path
@@ -127,14 +129,45 @@ def _end_with_parent() -> None:
     Thread(target=watch, daemon=True).start()
 
 
-def in_processes(todo: Sequence[Unit], processes: int) -> Iterator[Done]:
+def _in_pool(unit: Unit) -> Done:
+    """`work` in a process of a pool, where SIGTERM is as Ctrl-C elsewhere: nothing half-written stays."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return work(unit)
+    except KeyboardInterrupt:
+        os._exit(1)  # or the pool would hand this process another unit
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _pool(processes: int, todo: Sequence[Unit]) -> Iterator[dict[Future[Done], Unit]]:
+    """Units at work in processes, which end at once where the block does with an error.
+
+    They are spawned, since a fork of a process with threads may hang, and Windows has none.
+    """
+    pool = ProcessPoolExecutor(processes, get_context("spawn"), _end_with_parent)
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C is for this process, which ends the others
+        waiting = {pool.submit(_in_pool, u): u for u in todo}
+        signal.signal(signal.SIGINT, before)
+        yield waiting
+    except BaseException:
+        for process in list((pool._processes or {}).values()):
+            process.terminate()
+        raise
+    finally:
+        signal.signal(signal.SIGINT, before)
+        pool.shutdown(cancel_futures=True)
+
+
+def in_processes(todo: Sequence[Unit], processes: int) -> Generator[Done, None, None]:
     """Finished units as they come; {} each second, for the display. A process that dies fails its unit only."""
     left = list(todo)
     while left:
-        # Spawned, since a fork of a process with threads may hang, and Windows has none.
-        with ProcessPoolExecutor(processes, get_context("spawn"), _end_with_parent) as pool:
-            waiting: dict[Future[Done], Unit] = {pool.submit(work, u): u for u in left}
-            try:
+        try:
+            with _pool(processes, left) as waiting:
                 while waiting:
                     finished, _ = wait(waiting, timeout=1.0, return_when=FIRST_COMPLETED)
                     for future in finished:
@@ -144,27 +177,30 @@ def in_processes(todo: Sequence[Unit], processes: int) -> Iterator[Done]:
                         left.remove(unit)
                         yield result
                     yield {}
-            except BrokenProcessPool:
-                # Which of those that ran was it? The first ones; they are tried alone, so that one is blamed rightly.
-                suspects, left = left[:processes], left[processes:]
-                for unit in suspects:
-                    yield _alone(unit)
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                for process in (pool._processes or {}).values():
-                    process.terminate()
-                raise
+        except BrokenProcessPool:
+            # Which of those that ran was it? The first ones; they are tried alone, so that one is blamed rightly.
+            suspects, left = left[:processes], left[processes:]
+            for unit in suspects:
+                yield _alone(unit)
 
 
 def _alone(unit: Unit) -> Done:
-    with ProcessPoolExecutor(1, get_context("spawn"), _end_with_parent) as pool:
-        try:
-            return pool.submit(work, unit).result()
-        except BrokenProcessPool:
-            return {file: {"error": "the process was killed; is memory short?"} for file, _ in unit.cells}
+    try:
+        with _pool(1, [unit]) as (future,):
+            return future.result()
+    except BrokenProcessPool:
+        return {file: {"error": "the process was killed; is memory short?"} for file, _ in unit.cells}
 
 
-def on_ray(todo: Sequence[Unit], address: str) -> Iterator[Done]:
+def _from_elsewhere(unit: Unit, folder: str, environment: Mapping[str, str]) -> Done:
+    """`work` where a cluster was started in another folder, with other settings: relative paths mean the same."""
+    os.makedirs(folder, exist_ok=True)
+    os.chdir(folder)
+    os.environ.update(environment)
+    return work(unit)
+
+
+def on_ray(todo: Sequence[Unit], address: str) -> Generator[Done, None, None]:
     """The same on a Ray cluster, whose machines see OUT under the same path. address: as `ray.init` takes it, "local"
     starts a cluster on this machine."""
     try:
@@ -177,8 +213,9 @@ def on_ray(todo: Sequence[Unit], address: str) -> Iterator[Done]:
     except Exception as error:
         raise InputError(f"--ray {address}: {' '.join(str(error).split())[:200]}") from None
     try:
-        task = ray.remote(num_cpus=1, max_retries=1)(work)
-        waiting = {task.remote(u): u for u in todo}
+        task = ray.remote(num_cpus=1, max_retries=1)(_from_elsewhere)
+        ours = {k: v for k, v in os.environ.items() if k.startswith("GRAPHFSL_")}
+        waiting = {task.remote(u, os.getcwd(), ours): u for u in todo}
         while waiting:
             finished, _ = ray.wait(list(waiting), timeout=1.0)
             for reference in finished:

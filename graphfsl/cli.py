@@ -72,13 +72,18 @@ def evaluate(
     from graphfsl import run as runs
     from graphfsl.checkpoint import write_json
     from graphfsl.config import digest
+    from graphfsl.data import takes_root
     from graphfsl.measure import measure
 
     console, changes = _console(), overrides or []
     trained = runs.load(run)
     rows = []
-    for where in [[f"data.name={n.strip()}"] for n in on.split(",") if n.strip()] or [[]]:
-        rows += measure(trained, [*where, *changes], None if as_json or on else console.print, episodes)
+    names: list[str | None] = [n.strip() for n in on.split(",") if n.strip()]
+    for name in names or [None]:
+        # One root for several sets: it says nothing to those that need no files.
+        own = [c for c in changes if name is None or takes_root(name) or not c.startswith("data.root=")]
+        where = [] if name is None else [f"data.name={name}"]
+        rows += measure(trained, [*where, *own], None if as_json or on else console.print, episodes)
     asked = {"changes": changes} | ({"on": on} if on else {}) | ({"episodes": str(episodes)} if episodes else {})
     path = out or run / "evaluations" / f"{digest(asked)}.json"
     write_json(path, {"overrides": changes, "rows": rows})
@@ -234,9 +239,9 @@ def _table(rows: list[dict[str, Any]], columns: tuple[str, ...], as_json: bool) 
     if as_json:
         print(json.dumps(rows, indent=2))
         return
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table(*columns, box=None)
+    table = Table(*(Column(c, overflow="fold") for c in columns), box=None)  # a name or a link is not cut off
     for row in rows:
         table.add_row(*(", ".join(v) if isinstance(v := row[c], list) else str(v) for c in columns))
     _console().print(table)

@@ -75,6 +75,8 @@ def train(run: runs.Run, base: Split, console: Console) -> runs.Run:
         trainer = conf.pretrainer(run.config)
         with bar(console, "pretraining", trainer, "images") as log:
             runs.pretrain(run, base, log)
+    if not run.trains:
+        return runs.train(run, base)
     with bar(console, "training", run.trainer, "episodes") as log:
         return runs.train(run, base, log)
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from graphfsl import config as conf
 from graphfsl import progress
 from graphfsl.checkpoint import read_json
-from graphfsl.errors import unknown
+from graphfsl.errors import InputError, unknown
 from graphfsl.resources import experiments_dir
 from graphfsl.results import history
 from graphfsl.tables import SETTINGS
@@ -71,11 +71,13 @@ def table(name: str, folder: Path | None = None) -> str:
     """
     folder = folder or experiments_dir() / "results"
     runs = {p.parent: read_json(p) for p in sorted(folder.glob("*/results.json"))}
+    if not runs:
+        raise InputError(f"{folder} holds no results; they are in the repository, not in an installed package")
     own = {p: f for p, f in runs.items() if f["rows"] and str(f["rows"][0]["data"]).startswith(name)}
     if not own:
         raise unknown("table", name, {str(f["rows"][0]["data"]).split("/")[0] for f in runs.values() if f["rows"]})
     parts = []
-    measured = [m for path, facts in own.items() for m in _measured(path, facts)]
+    measured = [m for path, facts in own.items() for m in _measured(path, facts, name)]
     kinds = {r["setting"] for m in measured for r in m["rows"]}
     for kind in sorted(kinds, key=list(SETTINGS).index):
         columns = sorted({(*size(r), column(r)) for m in measured for r in m["rows"] if r["setting"] == kind})
@@ -87,13 +89,14 @@ def table(name: str, folder: Path | None = None) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _measured(path: Path, facts: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _measured(path: Path, facts: Mapping[str, Any], name: str) -> Iterator[dict[str, Any]]:
     """A run's own evaluation, and those that `graphfsl evaluate` left in its folder: rows, config, file, changes."""
     yield {"rows": facts["rows"], "config": facts["config"], "file": f"{path.name}/results.json", "changes": ""}
     for file in sorted((path / "evaluations").glob("*.json")):
         found = read_json(file)
         where = {"config": facts["config"], "file": f"{path.name}/evaluations/{file.name}"}
-        yield {"rows": found["rows"], "changes": f", {' '.join(found['overrides'])}", **where}
+        rows = [r for r in found["rows"] if str(r["data"]).startswith(name)]
+        yield {"rows": rows, "changes": f", {' '.join(found['overrides'])}", **where}
 
 
 def _lines(facts: Mapping[str, Any], rows: Mapping[str, Row], heads: Sequence[str]) -> Iterator[list[str]]:

@@ -57,6 +57,11 @@ class Run:
     def trainer(self) -> Trainer:
         return make(Trainer, self.config.get("trainer") or {}, "trainer")
 
+    @property
+    def trains(self) -> bool:
+        """Whether there is anything that training would change."""
+        return any(p.requires_grad for p in self.learner.parameters())
+
 
 def statistics(split: Split) -> dict[str, list[float]]:
     """Mean and standard deviation (1 where there is no spread) of each channel over at most 10,000 base images."""
@@ -172,9 +177,11 @@ def cost(run: Run, train: Split) -> str:
     if run.config.get("pretrain") is not None:
         first = conf.pretrainer(run.config)
         parts.append(f"{first.steps:,} steps of {first.batch:,} samples before episodes")
-    if any(p.requires_grad for p in run.learner.parameters()):
+    if run.trains:
         s = conf.setting(run.config, run.config.get("train_episode"), "train_episode")
         parts.append(f"{run.trainer.steps:,} steps of {run.trainer.batch * nodes(s):,} samples")
+    if len(parts) == 2:
+        parts.append("nothing to train")
     return "; ".join(parts)
 
 
@@ -204,7 +211,7 @@ def train(run: Run, base: Split, log: Log | None = None) -> Run:
     if done.is_file():
         return dataclasses.replace(load(run.path), config=config)
     trainer = run.trainer
-    if any(p.requires_grad for p in run.learner.parameters()):
+    if run.trains:
         device = trainer.fabric().device
         learner, transform = run.learner.to(device), run.transform
         val = conf.load_split(config["data"], "val") if conf.base_split(config["data"]) == "train" else None

@@ -109,7 +109,7 @@ def test_nca_equals_a_loop_over_pairs() -> None:
 
 
 def test_nca_has_a_gradient_where_a_row_has_no_pair() -> None:
-    x, y = batch(4)
+    x, _ = batch(4)
     x.requires_grad_()
     NCA()(encode, x, torch.tensor([[0, 1, 2, 2]])).backward()
     assert x.grad is not None and torch.isfinite(x.grad).all()
