@@ -141,7 +141,7 @@ class Adapt(Learner):
         e = episode
 
         def task(x: Tensor, w: Tensor, mask: Tensor, *target: Tensor) -> Tensor:
-            one = Episode(x[None], w[None], e.n_support, e.n_query, mask[None], padded=e.padded)
+            one = Episode(x[None], w[None], e.n_support, e.n_query, mask[None], padded=e.padded, relabeled=e.relabeled)
             extra = (Target(*(t[None] for t in target)),) if target else ()
             return torch.func.functional_call(self._call, self.adapt(one), (method, one, *extra))
 

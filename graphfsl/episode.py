@@ -23,6 +23,8 @@ class Episode:
     n_support, n_query: how many nodes are support and query; the rest is unlabeled.
     mask: (B, n) bool, false = padding. None means that no node is padding; `padded` then lets a layer skip
        the masked path without asking the device.
+    relabeled: whether nodes beyond the support may carry weight; where they do not, a head that fits a classifier
+       reads only the support (`labeled`), without asking the device. `replace(w=…)` sets it.
 
     Query targets are not part of it: a loader yields (episode, target), and a learner cannot cheat.
     """
@@ -33,6 +35,7 @@ class Episode:
     n_query: int
     mask: Tensor = None  # type: ignore[assignment]
     padded: bool = dataclasses.field(default=True, kw_only=True)
+    relabeled: bool = dataclasses.field(default=True, kw_only=True)
 
     def __post_init__(self) -> None:
         if self.mask is None:
@@ -69,16 +72,24 @@ class Episode:
     def unlabeled(self) -> slice:
         return slice(self.n_support + self.n_query, None)
 
+    @property
+    def labeled(self) -> slice:
+        """The nodes that may carry label weight: the support, until others are labeled too."""
+        return slice(None) if self.relabeled else self.support
+
     def replace(self, **changes: Any) -> Episode:
         """A copy with these fields changed."""
         if "mask" in changes:
             changes.setdefault("padded", True)
+        if "w" in changes:
+            changes.setdefault("relabeled", True)
         return dataclasses.replace(self, **changes)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Episode:
         """A copy on another device; `dtype` applies to label weights and to samples that are floats."""
         x = self.x.to(device, dtype) if self.x.is_floating_point() else self.x.to(device)
-        return self.replace(x=x, w=self.w.to(device, dtype), mask=self.mask.to(device), padded=self.padded)
+        w, mask = self.w.to(device, dtype), self.mask.to(device)
+        return self.replace(x=x, w=w, mask=mask, padded=self.padded, relabeled=self.relabeled)
 
     def parts(self, support: bool = True, query: bool = True, unlabeled: bool = True) -> Episode:
         """Only these parts of every task."""
@@ -98,6 +109,7 @@ class Episode:
             self.n_query if query else 0,
             cut(self.mask),
             padded=self.padded,
+            relabeled=self.relabeled,
         )
 
     def add_support(self, x: Tensor, w: Tensor, mask: Tensor) -> Episode:
@@ -107,9 +119,8 @@ class Episode:
         def join(old: Tensor, new: Tensor) -> Tensor:
             return torch.cat([old[:, :k], new.to(old.dtype), old[:, k:]], 1)
 
-        return Episode(
-            join(self.x, x), join(self.w, w), k + x.shape[1], self.n_query, join(self.mask, mask), padded=True
-        )
+        x, w, mask, k = join(self.x, x), join(self.w, w), join(self.mask, mask), k + x.shape[1]
+        return Episode(x, w, k, self.n_query, mask, relabeled=self.relabeled)
 
     def one_query_each(self) -> Episode:
         """Every query in a copy of its own: B tasks of Q queries -> B*Q tasks of one, a task's queries adjacent."""
@@ -121,7 +132,8 @@ class Episode:
             nodes = [shared[:, :, self.support], own, shared[:, :, self.unlabeled]]
             return torch.cat(nodes, 2).flatten(0, 1)
 
-        return Episode(spread(self.x), spread(self.w), self.n_support, 1, spread(self.mask), padded=self.padded)
+        x, w, mask = spread(self.x), spread(self.w), spread(self.mask)
+        return Episode(x, w, self.n_support, 1, mask, padded=self.padded, relabeled=self.relabeled)
 
 
 @dataclass(frozen=True)
@@ -162,4 +174,5 @@ def stack(episodes: Sequence[Episode]) -> Episode:
         sizes[0],
         sizes[1],
         torch.cat([pad(e, e.mask) for e in episodes]),
+        relabeled=any(e.relabeled for e in episodes),
     )

@@ -209,7 +209,7 @@ class Pipeline(Learner):
         if z.dtype in (torch.float16, torch.bfloat16):
             z = z.float()  # mixed precision ends here: a distance loses most of its digits in half precision
         z = (z if self.wants_maps else self.readout(z)).unflatten(0, episode.x.shape[:2])
-        return episode.replace(x=z, w=episode.w.to(z.dtype))
+        return episode.replace(x=z, w=episode.w.to(z.dtype), relabeled=episode.relabeled)
 
     def readout(self, z: Tensor) -> Tensor:
         """What the encoder returned, (M, C, h, w) or (M, d) -> vectors (M, d)."""

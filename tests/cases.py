@@ -94,7 +94,7 @@ def episodes(
     w[:, way * shot :] = 0
     ids = torch.arange(y.numel()).view(y.shape)
     target = Target(labels[1], labels[2], ids, torch.arange(way).expand(batch, -1))
-    return Episode(x, w, way * shot, way * query), target
+    return Episode(x, w, way * shot, way * query, relabeled=False), target
 
 
 def pairwise(axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:

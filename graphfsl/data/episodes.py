@@ -67,7 +67,7 @@ class Episodes:
         w = torch.zeros(*ids.shape, self.setting.way)
         w[:, :k] = (label[:, :k, None] == columns).float()
         target = Target(label[:, k : k + q], label[:, k + q :], ids, torch.from_numpy(draw.classes))
-        episode = Episode(x, w.to(self.device, x.dtype), k, q, mask, padded=padded)  # type: ignore[arg-type]
+        episode = Episode(x, w.to(self.device, x.dtype), k, q, mask, padded=padded, relabeled=False)  # type: ignore[arg-type]
         return episode, target.to(self.device)
 
     def gather(self, draw: Draw) -> Tensor:

@@ -1,0 +1,42 @@
+"""MetaOptNet: meta-learning with differentiable convex optimization. Lee, Maji, Ravichandran, Soatto 2019,
+https://arxiv.org/abs/1904.03758"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from graphfsl.episode import Episode
+from graphfsl.errors import InputError
+from graphfsl.functional.prototypes import hide_absent
+from graphfsl.functional.svm import crammer_singer
+from graphfsl.learner import Head
+
+__all__ = ["MetaOptNet"]
+
+
+class MetaOptNet(Head):
+    """min_{w_k}, xi 1/2 sum_k ||w_k||^2 + C sum_n xi_n  subject to  w_{y_n} . f(x_n) - w_k . f(x_n) >=
+    1 - delta_{y_n, k} - xi_n  on the support (equation 10);  scores gamma w_k . f(x)  (equation 12).
+
+    C: the price of a violated margin. scale: where gamma starts; its logarithm is learned.
+
+    score: features (B, n, d), label weights (B, n, C) -> (B, n, C).
+    Source: equations 10 to 12; C 0.1 and gamma 1 as in the authors' code, which solves the dual by OptNet.
+    Deviations: none in the solution. A node of weight w counts as w nodes; where its label is soft, the margin to
+    class k is 1 - y_k.
+    """
+
+    family = "metric"
+
+    def __init__(self, C: float = 0.1, scale: float = 1.0) -> None:
+        super().__init__()
+        if not C > 0 or not scale > 0:
+            raise InputError(f"metaoptnet.C and scale must be above 0, not {C} and {scale}")
+        self.C = C
+        self.log_scale = nn.Parameter(torch.tensor(float(scale)).log())
+
+    def score(self, episode: Episode) -> Tensor:
+        labeled = episode.labeled
+        weight = crammer_singer(episode.x[:, labeled], episode.w[:, labeled], self.C)
+        return hide_absent(self.log_scale.exp() * (episode.x @ weight.mT), episode.w)

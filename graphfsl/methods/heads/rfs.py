@@ -1,0 +1,42 @@
+"""RFS: a good embedding is all you need. Tian, Wang, Krishnan, Tenenbaum, Isola 2020, https://arxiv.org/abs/2003.11539"""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from graphfsl.episode import Episode
+from graphfsl.errors import InputError
+from graphfsl.functional.logistic_regression import logistic_regression
+from graphfsl.functional.prototypes import hide_absent
+from graphfsl.learner import Head
+
+__all__ = ["RFS"]
+
+
+class RFS(Head):
+    """theta = {W, b} = argmin sum_i L_ce(W f(x_i) + b, y_i) + R(W, b) on the support of each episode  (equation 3),
+    with the features f(x) scaled to length 1 and R(W, b) = ||W||^2 / (2 C);  scores W f(x) + b.
+
+    C: how little the classifier is regularised, as in scikit-learn. normalize: whether features get length 1.
+
+    score: features (B, n, d), label weights (B, n, C) -> logits (B, n, C).
+    Source: section 3 and the authors' evaluation, scikit-learn's LogisticRegression(C=1) on normalised features.
+    Deviations: none in the solution; the authors also put five augmented copies of each image into the support.
+    """
+
+    family = "transfer"
+
+    def __init__(self, C: float = 1.0, normalize: bool = True) -> None:
+        super().__init__()
+        if not C > 0:
+            raise InputError(f"rfs.C must be above 0, not {C}")
+        self.C, self.normalize = C, normalize
+        # Features of length 1 bound the logits, and with them the steps to the solution.
+        self.effort = (6, 8) if normalize and C <= 1 else (15, 20)
+
+    def score(self, episode: Episode) -> Tensor:
+        z = F.normalize(episode.x, dim=-1) if self.normalize else episode.x
+        labeled = episode.labeled
+        weight, bias = logistic_regression(z[:, labeled], episode.w[:, labeled], self.C, *self.effort)
+        return hide_absent(z @ weight.mT + bias.unsqueeze(-2), episode.w)
