@@ -94,7 +94,7 @@ def test_full_context_embeddings_equal_a_loop(train: bool) -> None:
     context = head.context
     assert context is not None
     torch.manual_seed(1)
-    f, g = context(episode.x, w.sum(-1) > 0)
+    f, g = context(episode.x, episode.x, w.sum(-1) > 0)
     torch.manual_seed(1)
     place = torch.rand(w.shape[:2]) if train else torch.arange(w.shape[1]).expand(2, -1)
     both = nn.LSTM(DIM, DIM, bidirectional=True, batch_first=True).double()
