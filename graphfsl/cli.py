@@ -78,11 +78,10 @@ def evaluate(
     console, changes = _console(), overrides or []
     trained = runs.load(run)
     rows = []
-    names: list[str | None] = [n.strip() for n in on.split(",") if n.strip()]
-    for name in names or [None]:
+    for name in [n.strip() for n in on.split(",") if n.strip()] or [""]:
         # One root for several sets: it says nothing to those that need no files.
-        own = [c for c in changes if name is None or takes_root(name) or not c.startswith("data.root=")]
-        where = [] if name is None else [f"data.name={name}"]
+        own = [c for c in changes if not (name and c.startswith("data.root=")) or takes_root(name)]
+        where = [f"data.name={name}"] if name else []
         rows += measure(trained, [*where, *own], None if as_json or on else console.print, episodes)
     asked = {"changes": changes} | ({"on": on} if on else {}) | ({"episodes": str(episodes)} if episodes else {})
     path = out or run / "evaluations" / f"{digest(asked)}.json"
@@ -241,7 +240,7 @@ def _table(rows: list[dict[str, Any]], columns: tuple[str, ...], as_json: bool) 
         return
     from rich.table import Column, Table
 
-    table = Table(*(Column(c, overflow="fold") for c in columns), box=None)  # a name or a link is not cut off
+    table = Table(*(Column(c, overflow="fold", no_wrap=c == "name") for c in columns), box=None)
     for row in rows:
         table.add_row(*(", ".join(v) if isinstance(v := row[c], list) else str(v) for c in columns))
     _console().print(table)

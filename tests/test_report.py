@@ -375,10 +375,8 @@ def test_a_browser_shows_the_page_within_its_width(tmp_path: Path, width: int) -
            "[...document.images].every(i=>i.naturalWidth>0),document.images.length].join(),'*')</script>"  # fmt: skip
     text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", html.read_text("utf-8"))
     (tmp_path / "look.html").write_text(text.replace("</body>", f"{look}</body>"), "utf-8")
-    frame = (
-        f"<iframe src=look.html width={width} height=900></iframe><script>onmessage=e=>document.title=e.data</script>"
-    )
-    (tmp_path / "frame.html").write_text(f"<title></title>{frame}", "utf-8")
+    tell = "<title></title><script>onmessage=e=>document.title=e.data</script>"
+    (tmp_path / "frame.html").write_text(f"{tell}<iframe src=look.html width={width} height=900></iframe>", "utf-8")
     command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
                f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1400,1000", "--virtual-time-budget=5000",
                "--dump-dom", (tmp_path / "frame.html").as_uri()]  # fmt: skip
