@@ -61,7 +61,9 @@ def build(section: Mapping[str, Any], shape: Sequence[int], way: int, device: st
             raise InputError("learner.head takes one part, not a list")
         parts["head"] = parts["head"][0]
         options = {k: section[k] for k in ("per_query", "batch_norm") if section.get(k) is not None}
-        learner: Learner = make(Pipeline, options, "learner", encoder=encoder, **parts)
+        pipeline: Pipeline = make(Pipeline, options, "learner", encoder=encoder, **parts)
+        pipeline.maps = maps
+        learner: Learner = pipeline
         if section.get("adapt") is not None:
             name, options = named(section["adapt"], "learner.adapt")
             learner = make(registry.get("adapt", name), options, "learner.adapt", net=learner)

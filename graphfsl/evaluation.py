@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ from graphfsl.functional.statistics import accuracy, mean_and_ci95
 from graphfsl.learner import Learner, Pipeline
 
 IMAGES_AT_ONCE = 1024  # of 28 x 28 pixels
+MAPS_AT_ONCE = 1 << 30  # numbers of feature maps that are kept: 4 GiB
 CONFUSED = 70  # classes of a confusion matrix that can still be read
 
 
@@ -120,7 +122,7 @@ def encode_once(learner: Learner, split: Split, transform: Transform | None, ima
         return learner, split
     if learner.frozen:
         return learner.on_features(), cached_features(learner, split, transform or Transform())
-    if images <= len(split.x):
+    if images <= len(split.x) or (learner.wants_maps and len(split.x) * math.prod(learner.maps or ()) > MAPS_AT_ONCE):
         return learner, split
     return learner.on_features(), encode_split(learner, split, transform or Transform())
 

@@ -132,6 +132,8 @@ class Pipeline(Learner):
     Raises InputError where one part wants feature maps and another vectors.
     """
 
+    maps: tuple[int, ...] | None = None  # (C, h, w) of the encoder's maps, where its builder knows it
+
     def __init__(
         self,
         encoder: nn.Module | None = None,
@@ -188,7 +190,7 @@ class Pipeline(Learner):
     @property
     def fixed(self) -> bool:
         """True where the features of an image do not depend on its episode, so that it may be encoded once."""
-        return self.batch_norm == "running" and not self.wants_maps
+        return self.batch_norm == "running" and (not self.wants_maps or self.maps is not None)
 
     @property
     def frozen(self) -> bool:
@@ -260,9 +262,10 @@ class Pipeline(Learner):
         return self.criterion(self.score_features(features), target, features) + self.aux_loss(features)
 
     def on_features(self) -> Pipeline:
-        """The same parts for episodes that hold this encoder's features; nothing is copied."""
+        """The same parts for episodes that hold this encoder's features, or its flattened maps; nothing is copied."""
         parts = (list(self.augment), list(self.graph), self.head, list(self.refine))
-        return Pipeline(None, *parts, self.per_query).train(self.training)
+        encoder = nn.Unflatten(1, self.maps or ()) if self.wants_maps else None
+        return Pipeline(encoder, *parts, self.per_query).train(self.training)
 
     def fit_base(self, features: Tensor, labels: Tensor) -> None:
         for part in self.parts:

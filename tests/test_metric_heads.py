@@ -256,3 +256,22 @@ def test_feat_term_of_all_nodes() -> None:
     extra = F.cross_entropy(logits.flatten(0, 1), y.flatten())
     difference = both.criterion(scores, target, episode) - plain.criterion(scores, target, episode)
     torch.testing.assert_close(difference, 0.7 * extra)
+
+
+def test_relationnet_answers_maps_that_were_encoded_once_the_same() -> None:
+    from graphfsl.builder import build
+    from graphfsl.data import Split, Transform
+    from graphfsl.evaluation import encode_once, evaluate
+
+    y = torch.arange(6).repeat_interleave(8)
+    split = Split(torch.randint(0, 256, (48, 1, 28, 28), dtype=torch.uint8), y, tuple("abcdef"), "noise/test")
+    model = build({"encoder": {"name": "conv4_maps", "width": 4}, "head": "relationnet"}, split.shape, 5).eval()
+    on_maps, maps = encode_once(model, split, Transform(), 10**6)
+    assert maps.x.shape == (48, 4 * 5 * 5)
+    from graphfsl.data import Episodes
+
+    episode, _ = Episodes(split, way=5, shot=1, query=2).batch([0, 1])
+    encoded, _ = Episodes(maps, way=5, shot=1, query=2).batch([0, 1])
+    with torch.no_grad():
+        torch.testing.assert_close(on_maps(encoded), model(episode), atol=1e-5, rtol=1e-4)
+    assert "inductive" in str(evaluate(model, split, way=5, shot=1, query=2, episodes=30))
