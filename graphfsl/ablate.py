@@ -11,7 +11,9 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import signal
+import socket
 import traceback
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -47,13 +49,14 @@ class Unit:
 
 Done = dict[Path, dict[str, Any]]  # a cell's file -> its row, or {"error": line}
 Told = Callable[[], None]
+NEEDED = {"accuracies", "accuracy", "batch_norm", "ci95", "data", "episodes", "seed", "setting", "steps"}  # of a row
 
 
 def units(study: Study, out: Path) -> list[Unit]:
     """The work that is not done yet, in the order of the grid."""
     shared: dict[str, list[Cell]] = {}
     for cell in study.cells:
-        if not cell_file(cell, out).is_file():
+        if row_of(cell, out) is None:
             shared.setdefault(cell.training, []).append(cell)
     return [
         Unit(c[0].config, out / "runs" / name, tuple((cell_file(x, out), x.changes) for x in c), study.threads)
@@ -63,6 +66,16 @@ def units(study: Study, out: Path) -> list[Unit]:
 
 def cell_file(cell: Cell, out: Path) -> Path:
     return out / "cells" / f"{cell.name}.json"
+
+
+def row_of(cell: Cell, out: Path) -> dict[str, Any] | None:
+    """The row of a finished cell; None where there is none, or a damaged one, which is measured again."""
+    try:
+        row = read_json(cell_file(cell, out))
+    except InputError:
+        return None
+    whole = isinstance(row, dict) and row.keys() >= NEEDED and isinstance(row["accuracies"], list)
+    return row if whole else None
 
 
 def check_cells(study: Study) -> None:
@@ -192,6 +205,15 @@ def _alone(unit: Unit) -> Done:
         return {file: {"error": "the process was killed; is memory short?"} for file, _ in unit.cells}
 
 
+def _reach(address: str) -> None:
+    """InputError where nobody listens at host:port: Ray itself would try for many minutes."""
+    if where := re.fullmatch(r"(?:ray://)?([^:/]+):(\d{1,5})", address):
+        try:
+            socket.create_connection((where[1], int(where[2])), 10).close()
+        except (OSError, OverflowError) as error:
+            raise InputError(f"--ray {address}: nobody answers there ({error}); is the cluster up?") from None
+
+
 def _from_elsewhere(unit: Unit, folder: str, environment: Mapping[str, str]) -> Done:
     """`work` where a cluster was started in another folder, with other settings: relative paths mean the same."""
     os.makedirs(folder, exist_ok=True)
@@ -207,6 +229,7 @@ def on_ray(todo: Sequence[Unit], address: str) -> Generator[Done, None, None]:
         import ray
     except ImportError:
         raise InputError("--ray needs the package ray: pip install graphfsl[ray]") from None
+    _reach(address)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
@@ -231,7 +254,7 @@ def on_ray(todo: Sequence[Unit], address: str) -> Generator[Done, None, None]:
 
 def rows_of(study: Study, out: Path) -> list[dict[str, Any] | None]:
     """The row of each cell of the study, None where it is not finished."""
-    return [read_json(f) if (f := cell_file(c, out)).is_file() else None for c in study.cells]
+    return [row_of(c, out) for c in study.cells]
 
 
 def steps_of(unit: Unit) -> int:

@@ -182,6 +182,12 @@ def test_processes_and_clusters_give_the_serial_table(study: Path, call: Call, h
     assert Path(how, "cells.csv").read_bytes() == Path("serial/cells.csv").read_bytes()
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9", "127.0.0.1:99999"])
+def test_a_cluster_that_is_not_there_is_one_line(address: str) -> None:
+    with pytest.raises(InputError, match=f"--ray {address}: nobody answers there"):
+        ablate._reach(address)
+
+
 def test_a_cluster_that_was_started_elsewhere_writes_here(study: Path) -> None:
     unit = ablate.units(read_study("study.yaml"), Path("a"))[0]
     with ProcessPoolExecutor(1, get_context("spawn"), os.chdir, ("/",)) as pool:
@@ -201,6 +207,16 @@ def test_a_cell_that_fails_is_reported_and_tried_again(study: Path, call: Call) 
     assert [bool(c["accuracy"]) for c in cells("a")] == [True, False]
     assert json.loads(Path("a/study.json").read_text())["failures"][0][0] == "trainer.lr=1000000000000000.0"
     assert "1 cells are done already" in call("ablate", "study.yaml", "--out", "a")[1]
+
+
+@pytest.mark.parametrize("text", ["", "{}", "null", "[1]", '{"accuracies": 1}', "CUT"])
+def test_a_damaged_cell_is_measured_again(study: Path, call: Call, text: str) -> None:  # noqa: F811
+    assert call("ablate", "study.yaml", "--out", "a")[0] == 0
+    table, file = Path("a/cells.csv").read_bytes(), next(Path("a/cells").iterdir())
+    file.write_text(file.read_text()[:300] if text == "CUT" else text)
+    code, out, err = call("ablate", "study.yaml", "--out", "a")
+    assert code == 0 and "7 cells are done already" in out, err
+    assert Path("a/cells.csv").read_bytes() == table
 
 
 def test_kinds_of_settings_are_never_ranked_together(study: Path, call: Call) -> None:  # noqa: F811
