@@ -152,6 +152,21 @@ def test_relationnet_equals_convolution_of_concatenated_maps() -> None:
                 torch.testing.assert_close(found[b, i, c], head.linear(r.flatten(1))[0, 0], atol=1e-5, rtol=1e-4)
 
 
+def test_relationnet_takes_sum_or_mean_over_shots() -> None:
+    """Three equal shots are one shot to the mean, and thrice its map to the sum."""
+    one, summed, mean = maps(shot=1), RelationNet(MAPS).eval(), RelationNet(MAPS, shots="mean").eval()
+    mean.load_state_dict(summed.state_dict())
+    torch.testing.assert_close(mean.score(one), summed.score(one))
+    k = one.n_support
+
+    def thrice(t: torch.Tensor) -> torch.Tensor:
+        return torch.cat([t[:, :k].repeat_interleave(3, 1), t[:, k:]], 1)
+
+    three = Episode(thrice(one.x), thrice(one.w), 3 * k, one.n_query)
+    torch.testing.assert_close(mean.score(three)[:, 3 * k :], mean.score(one)[:, k:], atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(summed.score(three)[:, 3 * k :], summed.score(one)[:, k:], atol=1e-3)
+
+
 def test_relationnet_loss_is_the_mean_square_of_the_sigmoids() -> None:
     episode, (_, target) = maps(), episodes()
     head = RelationNet(MAPS).eval()
