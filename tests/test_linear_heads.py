@@ -1,0 +1,292 @@
+"""Heads that fit a linear classifier to each support, against scikit-learn, closed forms, loops and KKT conditions."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from cases import episodes, learner
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.svm import LinearSVC
+from torch import Tensor
+from torch.nn import functional as F
+
+from graphfsl.episode import Episode
+from graphfsl.errors import InputError
+from graphfsl.functional.logistic_regression import logistic_regression
+from graphfsl.functional.ridge import ridge
+from graphfsl.functional.svm import crammer_singer, project_simplex
+from graphfsl.methods.heads.baseline import Baseline, BaselinePlusPlus
+from graphfsl.methods.heads.metaoptnet import MetaOptNet
+from graphfsl.methods.heads.r2d2 import R2D2
+from graphfsl.methods.heads.rfs import RFS
+
+
+def support(batch: int, way: int, shot: int, dim: int, unit: bool = True, dtype: Any = torch.float64) -> Any:
+    """Nodes (B, n, d) around class means, one-hot weights (B, n, C), other nodes (B, m, d)."""
+    g = torch.Generator().manual_seed(way * 1000 + shot * 100 + dim)
+    mean = 0.3 * torch.randn(batch, way, 1, dim, generator=g, dtype=torch.float64)
+    x = (mean + torch.randn(batch, way, shot + 3, dim, generator=g, dtype=torch.float64)).to(dtype)
+    x = F.normalize(x, dim=-1) if unit else x
+    w = torch.eye(way, dtype=dtype).repeat_interleave(shot, 0).expand(batch, -1, -1).contiguous()
+    return x[:, :, :shot].flatten(1, 2), w, x[:, :, shot:].flatten(1, 2)
+
+
+def random(batch: int, n: int, dim: int, way: int) -> tuple[Tensor, Tensor]:
+    """Small nodes and soft label weights; class way - 1 is absent from task 1, whose last node is padding."""
+    g = torch.Generator().manual_seed(n * 10 + dim)
+    z = torch.randn(batch, n, dim, generator=g, dtype=torch.float64)
+    w = torch.rand(batch, n, way, generator=g, dtype=torch.float64)
+    z[0, 1] = z[0, 0]
+    w[1, :, way - 1] = w[1, n - 1] = 0
+    return z, w
+
+
+SHAPES = pytest.mark.parametrize(("n", "dim"), [(5, 7), (7, 2)], ids=["n<=d", "n>d"])
+
+# ------------------------------------------------------------------------------------------------ logistic regression
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize(
+    ("way", "shot", "dim", "unit", "c"),
+    [(5, 1, 64, True, 1.0), (5, 5, 64, True, 1.0), (20, 5, 160, True, 1.0), (5, 5, 64, True, 10.0),
+     (5, 5, 64, False, 1.0), (5, 20, 8, False, 1.0), (2, 5, 64, True, 1.0)],
+)  # fmt: skip
+def test_logistic_regression_is_that_of_scikit_learn(
+    way: int, shot: int, dim: int, unit: bool, c: float, dtype: torch.dtype
+) -> None:
+    z, w, query = support(2, way, shot, dim, unit, dtype)
+    with torch.no_grad():
+        coef, bias = logistic_regression(z, w, c)
+    for i in range(2):
+        # Of two classes scikit-learn fits the difference v = W_1 - W_0, and 1/2 ||W||^2 is 1/4 ||v||^2.
+        reference = LogisticRegression(C=2 * c if way == 2 else c, max_iter=10_000, tol=1e-9)
+        reference.fit(z[i].double().numpy(), w[i].argmax(-1).numpy())
+        sides = torch.tensor([[-0.5], [0.5]], dtype=torch.float64) if way == 2 else torch.ones(1, 1).double()
+        want, offset = sides * torch.tensor(reference.coef_), sides[:, 0] * torch.tensor(reference.intercept_)
+        torch.testing.assert_close(coef[i].double(), want, atol=1e-4, rtol=0)
+        torch.testing.assert_close(bias[i].double(), offset, atol=1e-4, rtol=0)
+        scores = query[i].double() @ want.T + offset
+        torch.testing.assert_close((query[i] @ coef[i].T + bias[i]).double(), scores, atol=2e-4, rtol=0)
+        assert abs(bias[i].sum()) < 1e-5
+
+
+def test_logistic_regression_honours_weights() -> None:
+    z, w, _ = support(1, 3, 4, 16)
+    sample = torch.linspace(0.1, 3, 12, dtype=torch.float64)
+    coef, _ = logistic_regression(z, w * sample[:, None])
+    reference = LogisticRegression(C=1.0, max_iter=10_000, tol=1e-10)
+    reference.fit(z[0].numpy(), w[0].argmax(-1).numpy(), sample.numpy())
+    torch.testing.assert_close(coef[0], torch.tensor(reference.coef_), atol=1e-6, rtol=0)
+
+
+@SHAPES
+@pytest.mark.parametrize("c", [1.0, 1e3])
+def test_logistic_regression_has_no_gradient_left(n: int, dim: int, c: float) -> None:
+    z, w = random(2, n, dim, 3)
+    coef, bias = logistic_regression(3 * z, w, c, steps=40)
+    f = (3 * z @ coef.mT + bias[:, None]).masked_fill((w.sum(1) == 0)[:, None], float("-inf"))
+    error = w.sum(-1, keepdim=True) * f.softmax(-1) - w
+    assert (coef / c + error.mT @ (3 * z)).abs().max() < 1e-9
+    assert error.sum(1).abs().max() < 1e-9
+    assert (coef[1, 2] == 0).all() and bias[1, 2] == 0
+
+
+@SHAPES
+def test_logistic_regression_has_first_and_second_derivatives(n: int, dim: int) -> None:
+    check(lambda z, w: logistic_regression(z, w, steps=8, inner=10), *random(2, n, dim, 3), second=True)
+
+
+def check(function: Callable[..., Any], z: Tensor, w: Tensor, second: bool = False) -> None:
+    seen = w > 0  # a label that is not there stays so
+    z, w = z.requires_grad_(), w.requires_grad_()
+    assert torch.autograd.gradcheck(lambda z, w: function(z, w * seen), (z, w), fast_mode=True)
+    if second:
+        assert torch.autograd.gradgradcheck(lambda z, w: function(z, w * seen), (z, w), fast_mode=True)
+
+
+SOLVERS = pytest.mark.parametrize(
+    "solve",
+    [lambda z, w: logistic_regression(z, w)[0], lambda z, w: ridge(z, w, torch.tensor(0.5).to(z)), crammer_singer],
+    ids=["logistic_regression", "ridge", "crammer_singer"],
+)
+
+
+@SOLVERS
+@SHAPES
+def test_padding_and_empty_tasks_change_nothing(solve: Callable[..., Tensor], n: int, dim: int) -> None:
+    z, w = random(2, n, dim, 3)
+    alone = solve(z, w)
+    more_z, more_w = F.pad(z, (0, 0, 0, 3), value=100.0), F.pad(w, (0, 0, 0, 3))
+    torch.testing.assert_close(solve(more_z, more_w), alone, atol=1e-8, rtol=1e-8)
+    z = torch.cat([z, z[:1]]).requires_grad_()
+    found = solve(z, torch.cat([w, 0 * w[:1]]))
+    torch.testing.assert_close(found[:2], alone, atol=1e-8, rtol=1e-8)
+    assert (found[2] == 0).all()
+    found.square().sum().backward()
+    assert torch.isfinite(z.grad).all() and (z.grad[2] == 0).all()
+
+
+@SOLVERS
+def test_a_node_twice_is_a_node_of_weight_two(solve: Callable[..., Tensor]) -> None:
+    z, w, _ = support(2, 3, 2, 8)
+    twice = solve(torch.cat([z, z], 1), torch.cat([w, w], 1))
+    torch.testing.assert_close(twice, solve(z, 2 * w), atol=1e-7, rtol=1e-6)
+
+
+# ------------------------------------------------------------------------------------------------------------- ridge
+
+
+@pytest.mark.parametrize("dim", [3, 30])
+def test_ridge_is_that_of_scikit_learn(dim: int) -> None:
+    z, w, _ = support(2, 3, 4, dim, unit=False)
+    sample = torch.linspace(0.1, 3, 12, dtype=torch.float64)
+    found = ridge(z, w * sample[:, None], torch.tensor(0.7, dtype=torch.float64))
+    for i in range(2):
+        reference = Ridge(0.7, fit_intercept=False).fit(z[i].numpy(), w[i].numpy(), sample.numpy())
+        torch.testing.assert_close(found[i], torch.tensor(reference.coef_), atol=1e-9, rtol=1e-9)
+
+
+@SHAPES
+def test_ridge_has_derivatives(n: int, dim: int) -> None:
+    penalty = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+    check(lambda z, w: ridge(z, w, penalty), *random(2, n, dim, 3), second=True)
+    z, w = random(2, n, dim, 3)
+    assert torch.autograd.gradcheck(lambda p: ridge(z, w, p), (penalty,))
+
+
+# --------------------------------------------------------------------------------------------------------------- SVM
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize(
+    ("way", "shot", "dim", "unit", "c"),
+    [(5, 1, 64, True, 0.1), (5, 5, 64, True, 0.1), (5, 5, 64, False, 0.1), (5, 5, 64, True, 10.0),
+     (5, 10, 16, True, 0.1), (20, 5, 160, True, 0.1)],
+)  # fmt: skip
+@pytest.mark.parametrize("grad", [False, True], ids=["no_grad", "grad"])
+def test_crammer_singer_is_that_of_scikit_learn(
+    way: int, shot: int, dim: int, unit: bool, c: float, dtype: torch.dtype, grad: bool
+) -> None:
+    z, w, query = support(2, way, shot, dim, unit, dtype)
+    with torch.set_grad_enabled(grad):
+        coef = crammer_singer(z, w, c)
+    for i in range(2):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            reference = LinearSVC(
+                multi_class="crammer_singer", fit_intercept=False, C=c, tol=1e-7, max_iter=20_000, random_state=0
+            ).fit(z[i].double().numpy(), w[i].argmax(-1).numpy())
+        want = query[i].double() @ torch.tensor(reference.coef_).T
+        torch.testing.assert_close((query[i] @ coef[i].T).double(), want, atol=1e-3, rtol=0)
+
+
+@SHAPES
+def test_crammer_singer_is_the_minimum_for_soft_labels(n: int, dim: int) -> None:
+    """No small move, in any of many directions, lowers the primal objective."""
+    z, w = random(2, n, dim, 3)
+    coef = crammer_singer(z, w, 0.5, steps=1000)
+    weight, absent = w.sum(-1), (w.sum(1) == 0)[:, None]
+    y = w / weight.where(weight > 0, 1).unsqueeze(-1)
+
+    def objective(coef: Tensor) -> Tensor:
+        f = z @ coef.mT
+        loss = (1 - y + f).masked_fill(absent, float("-inf")).amax(-1) - (y * f).sum(-1)
+        return 0.5 * coef.square().sum((1, 2)) + 0.5 * (weight * loss).sum(1)
+
+    least = objective(coef)
+    g = torch.Generator().manual_seed(0)
+    for size in (1e-1, 1e-2, 1e-3):
+        for _ in range(200):
+            move = torch.randn(coef.shape, generator=g, dtype=torch.float64)
+            assert (objective(coef + size * move) >= least).all()
+
+
+def test_project_simplex_is_the_nearest_point() -> None:
+    g = torch.Generator().manual_seed(0)
+    v = torch.randn(4, 5, 6, generator=g, dtype=torch.float64)
+    radius = torch.rand(4, 1, 6, generator=g, dtype=torch.float64)
+    here = torch.ones(4, 5, 1, dtype=torch.bool)
+    here[1, 3] = False
+    p = project_simplex(v, radius, here)
+    assert (p >= 0).all() and (p[1, 3] == 0).all()
+    torch.testing.assert_close(p.sum(-2, keepdim=True), radius)
+    # Above zero all v - p are one number, which is larger than v elsewhere.
+    tau = (v - p).masked_fill(p == 0, float("-inf")).amax(-2, keepdim=True)
+    assert ((v - p - tau).abs() < 1e-12)[p > 0].all()
+    assert (v <= tau + 1e-12)[(p == 0) & here].all()
+
+
+@SHAPES
+def test_crammer_singer_has_derivatives(n: int, dim: int) -> None:
+    check(lambda z, w: crammer_singer(z, w, 0.2, 500), *random(2, n, dim, 3), second=True)
+
+
+# ------------------------------------------------------------------------------------------------------------- heads
+
+
+def features(way: int = 3, shot: int = 2, dim: int = 8) -> Episode:
+    z, w, query = support(2, way, shot, dim)
+    return Episode(torch.cat([z, query], 1), F.pad(w, (0, 0, 0, query.shape[1])), z.shape[1], query.shape[1])
+
+
+HEADS = (RFS(), R2D2(), MetaOptNet(), Baseline(epochs=10), BaselinePlusPlus(epochs=10))
+
+
+@pytest.mark.parametrize("head", HEADS, ids=lambda h: type(h).__name__)
+def test_reading_the_support_alone_changes_nothing(head: Any) -> None:
+    episode, head = features(), head.double()
+    torch.testing.assert_close(head.score(episode), head.score(episode.replace(relabeled=False)), atol=1e-9, rtol=0)
+
+
+def test_baseline_descends_as_torch_does() -> None:
+    """Full batches, zero weights: torch.optim.SGD on a linear layer, bias decayed too."""
+    episode = features()
+    for i in range(2):
+        z, y = episode.x[i, : episode.n_support], episode.w[i, : episode.n_support]
+        layer = torch.nn.Linear(8, 3).double()
+        torch.nn.init.zeros_(layer.weight), torch.nn.init.zeros_(layer.bias)
+        optimizer = torch.optim.SGD(layer.parameters(), 0.01, momentum=0.9, dampening=0.9, weight_decay=0.001)
+        for _ in range(2 * 30):  # six nodes in batches of four
+            optimizer.zero_grad()
+            F.cross_entropy(layer(z), y).backward()
+            optimizer.step()
+        found = Baseline(epochs=30).double().score(episode)[i]
+        torch.testing.assert_close(found, layer(episode.x[i]), atol=1e-12, rtol=1e-12)
+
+
+def test_baseline_plus_plus_descends_as_torch_does() -> None:
+    episode = features()
+    for i in range(2):
+        z, y = F.normalize(episode.x[i, : episode.n_support], dim=-1), episode.w[i, : episode.n_support]
+        v = (y.T @ z / y.sum(0)[:, None]).requires_grad_()
+        g = torch.full((3, 1), 3**-0.5, dtype=torch.float64, requires_grad=True)
+        optimizer = torch.optim.SGD([v, g], 0.01, momentum=0.9, dampening=0.9, weight_decay=0.001)
+        for _ in range(2 * 30):
+            optimizer.zero_grad()
+            F.cross_entropy(2 * z @ (g * F.normalize(v, dim=-1)).T, y).backward()
+            optimizer.step()
+        found = BaselinePlusPlus(epochs=30).score(episode)[i]
+        want = 2 * F.normalize(episode.x[i], dim=-1) @ (g * F.normalize(v, dim=-1)).T
+        torch.testing.assert_close(found, want, atol=1e-10, rtol=1e-10)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: RFS(C=0), lambda: R2D2(lamda=0), lambda: MetaOptNet(C=-1), lambda: Baseline(lr=0),
+     lambda: BaselinePlusPlus(scale=0)],
+)  # fmt: skip
+def test_bad_options_are_refused(make: Callable[[], Any]) -> None:
+    with pytest.raises(InputError, match="above 0"):
+        make()
+
+
+def test_meta_learned_heads_teach_the_encoder() -> None:
+    for head in ("r2_d2", "meta_optnet", "rfs"):
+        model = learner(heads=head).train()
+        model.loss(*episodes()).backward()
+        assert model.encoder.conv.weight.grad.abs().sum() > 0
