@@ -11,10 +11,14 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
+import signal
+import socket
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from pathlib import Path
@@ -27,6 +31,7 @@ from graphfsl import run as runs
 from graphfsl.checkpoint import read_json, write_json
 from graphfsl.data import Split
 from graphfsl.errors import InputError
+from graphfsl.lock import locked
 from graphfsl.measure import check, measure
 from graphfsl.study import Cell, Study, shown
 from graphfsl.train import Log
@@ -44,13 +49,14 @@ class Unit:
 
 Done = dict[Path, dict[str, Any]]  # a cell's file -> its row, or {"error": line}
 Told = Callable[[], None]
+NEEDED = {"accuracies", "accuracy", "batch_norm", "ci95", "data", "episodes", "seed", "setting", "steps"}  # of a row
 
 
 def units(study: Study, out: Path) -> list[Unit]:
     """The work that is not done yet, in the order of the grid."""
     shared: dict[str, list[Cell]] = {}
     for cell in study.cells:
-        if not cell_file(cell, out).is_file():
+        if row_of(cell, out) is None:
             shared.setdefault(cell.training, []).append(cell)
     return [
         Unit(c[0].config, out / "runs" / name, tuple((cell_file(x, out), x.changes) for x in c), study.threads)
@@ -60,6 +66,16 @@ def units(study: Study, out: Path) -> list[Unit]:
 
 def cell_file(cell: Cell, out: Path) -> Path:
     return out / "cells" / f"{cell.name}.json"
+
+
+def row_of(cell: Cell, out: Path) -> dict[str, Any] | None:
+    """The row of a finished cell; None where there is none, or a damaged one, which is measured again."""
+    try:
+        row = read_json(cell_file(cell, out))
+    except InputError:
+        return None
+    whole = isinstance(row, dict) and row.keys() >= NEEDED and isinstance(row["accuracies"], list)
+    return row if whole else None
 
 
 def check_cells(study: Study) -> None:
@@ -82,8 +98,9 @@ def work(unit: Unit, log: Log | None = None, told: Told | None = None) -> Done:
     torch.set_num_threads(unit.threads)
     done: Done = {}
     try:
-        with runs.locked(unit.path):
+        with locked(unit.path):
             run, base = runs.prepare(unit.config, unit.path)
+            runs.pretrain(run, base, log)
             run = runs.train(run, base, log)
             memo: dict[str, Any] = {}
             for file, changes in unit.cells:
@@ -125,14 +142,45 @@ def _end_with_parent() -> None:
     Thread(target=watch, daemon=True).start()
 
 
-def in_processes(todo: Sequence[Unit], processes: int) -> Iterator[Done]:
+def _in_pool(unit: Unit) -> Done:
+    """`work` in a process of a pool, where SIGTERM is as Ctrl-C elsewhere: nothing half-written stays."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return work(unit)
+    except KeyboardInterrupt:
+        os._exit(1)  # or the pool would hand this process another unit
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _pool(processes: int, todo: Sequence[Unit]) -> Iterator[dict[Future[Done], Unit]]:
+    """Units at work in processes, which end at once where the block does with an error.
+
+    They are spawned, since a fork of a process with threads may hang, and Windows has none.
+    """
+    pool = ProcessPoolExecutor(processes, get_context("spawn"), _end_with_parent)
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C is for this process, which ends the others
+        waiting = {pool.submit(_in_pool, u): u for u in todo}
+        signal.signal(signal.SIGINT, before)
+        yield waiting
+    except BaseException:
+        for process in list((pool._processes or {}).values()):
+            process.terminate()
+        raise
+    finally:
+        signal.signal(signal.SIGINT, before)
+        pool.shutdown(cancel_futures=True)
+
+
+def in_processes(todo: Sequence[Unit], processes: int) -> Generator[Done, None, None]:
     """Finished units as they come; {} each second, for the display. A process that dies fails its unit only."""
     left = list(todo)
     while left:
-        # Spawned, since a fork of a process with threads may hang, and Windows has none.
-        with ProcessPoolExecutor(processes, get_context("spawn"), _end_with_parent) as pool:
-            waiting: dict[Future[Done], Unit] = {pool.submit(work, u): u for u in left}
-            try:
+        try:
+            with _pool(processes, left) as waiting:
                 while waiting:
                     finished, _ = wait(waiting, timeout=1.0, return_when=FIRST_COMPLETED)
                     for future in finished:
@@ -142,41 +190,55 @@ def in_processes(todo: Sequence[Unit], processes: int) -> Iterator[Done]:
                         left.remove(unit)
                         yield result
                     yield {}
-            except BrokenProcessPool:
-                # Which of those that ran was it? The first ones; they are tried alone, so that one is blamed rightly.
-                suspects, left = left[:processes], left[processes:]
-                for unit in suspects:
-                    yield _alone(unit)
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                for process in (pool._processes or {}).values():
-                    process.terminate()
-                raise
+        except BrokenProcessPool:
+            # Which of those that ran was it? The first ones; they are tried alone, so that one is blamed rightly.
+            suspects, left = left[:processes], left[processes:]
+            for unit in suspects:
+                yield _alone(unit)
 
 
 def _alone(unit: Unit) -> Done:
-    with ProcessPoolExecutor(1, get_context("spawn"), _end_with_parent) as pool:
+    try:
+        with _pool(1, [unit]) as (future,):
+            return future.result()
+    except BrokenProcessPool:
+        return {file: {"error": "the process was killed; is memory short?"} for file, _ in unit.cells}
+
+
+def _reach(address: str) -> None:
+    """InputError where nobody listens at host:port: Ray itself would try for many minutes."""
+    if where := re.fullmatch(r"(?:ray://)?([^:/]+):(\d{1,5})", address):
         try:
-            return pool.submit(work, unit).result()
-        except BrokenProcessPool:
-            return {file: {"error": "the process was killed; is memory short?"} for file, _ in unit.cells}
+            socket.create_connection((where[1], int(where[2])), 10).close()
+        except (OSError, OverflowError) as error:
+            raise InputError(f"--ray {address}: nobody answers there ({error}); is the cluster up?") from None
 
 
-def on_ray(todo: Sequence[Unit], address: str) -> Iterator[Done]:
+def _from_elsewhere(unit: Unit, folder: str, environment: Mapping[str, str]) -> Done:
+    """`work` where a cluster was started in another folder, with other settings: relative paths mean the same."""
+    os.makedirs(folder, exist_ok=True)
+    os.chdir(folder)
+    os.environ.update(environment)
+    return work(unit)
+
+
+def on_ray(todo: Sequence[Unit], address: str) -> Generator[Done, None, None]:
     """The same on a Ray cluster, whose machines see OUT under the same path. address: as `ray.init` takes it, "local"
     starts a cluster on this machine."""
     try:
         import ray
     except ImportError:
         raise InputError("--ray needs the package ray: pip install graphfsl[ray]") from None
+    _reach(address)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:
         raise InputError(f"--ray {address}: {' '.join(str(error).split())[:200]}") from None
     try:
-        task = ray.remote(num_cpus=1, max_retries=1)(work)
-        waiting = {task.remote(u): u for u in todo}
+        task = ray.remote(num_cpus=1, max_retries=1)(_from_elsewhere)
+        ours = {k: v for k, v in os.environ.items() if k.startswith("GRAPHFSL_")}
+        waiting = {task.remote(u, os.getcwd(), ours): u for u in todo}
         while waiting:
             finished, _ = ray.wait(list(waiting), timeout=1.0)
             for reference in finished:
@@ -192,7 +254,7 @@ def on_ray(todo: Sequence[Unit], address: str) -> Iterator[Done]:
 
 def rows_of(study: Study, out: Path) -> list[dict[str, Any] | None]:
     """The row of each cell of the study, None where it is not finished."""
-    return [read_json(f) if (f := cell_file(c, out)).is_file() else None for c in study.cells]
+    return [row_of(c, out) for c in study.cells]
 
 
 def steps_of(unit: Unit) -> int:

@@ -106,8 +106,8 @@ class Adapt(Learner):
         return self._call.net
 
     @property
-    def batch_norm(self) -> str | None:
-        return getattr(self.net, "batch_norm", None)
+    def batch_norm(self) -> str:  # type: ignore[override]
+        return self.net.batch_norm
 
     def set_batch_norm(self, policy: str) -> None:
         self.net.set_batch_norm(policy)  # type: ignore[operator]

@@ -11,7 +11,8 @@ from torch import nn
 
 from graphfsl import registry
 from graphfsl.errors import InputError, unknown
-from graphfsl.learner import Learner, Pipeline
+from graphfsl.learner import Learner, Pipeline, Pretrainer
+from graphfsl.methods.heads.simple_shot import SimpleShot
 from graphfsl.nn import ENCODERS
 from graphfsl.options import make
 
@@ -42,7 +43,7 @@ def build(section: Mapping[str, Any], shape: Sequence[int], way: int, device: st
     device: "meta" builds without memory or time, to check a configuration.
     """
     with torch.device(device or "cpu"):
-        encoder, dim, maps = _encoder(section.get("encoder"), shape)
+        encoder, dim, maps = make_encoder(section.get("encoder"), shape)
         parts: dict[str, Any] = {}
         for slot, folder in SLOTS.items():
             value = section.get(slot)
@@ -60,7 +61,9 @@ def build(section: Mapping[str, Any], shape: Sequence[int], way: int, device: st
             raise InputError("learner.head takes one part, not a list")
         parts["head"] = parts["head"][0]
         options = {k: section[k] for k in ("per_query", "batch_norm") if section.get(k) is not None}
-        learner: Learner = make(Pipeline, options, "learner", encoder=encoder, **parts)
+        pipeline: Pipeline = make(Pipeline, options, "learner", encoder=encoder, **parts)
+        pipeline.maps = maps
+        learner: Learner = pipeline
         if section.get("adapt") is not None:
             name, options = named(section["adapt"], "learner.adapt")
             learner = make(registry.get("adapt", name), options, "learner.adapt", net=learner)
@@ -71,7 +74,24 @@ def build(section: Mapping[str, Any], shape: Sequence[int], way: int, device: st
     return learner
 
 
-def _encoder(value: Any, shape: Sequence[int]) -> tuple[nn.Module | None, int, tuple[int, ...]]:
+def build_pretrainer(
+    encoder: Any, objective: Any, shape: Sequence[int], classes: int, device: str | None = None
+) -> Pretrainer:
+    """The configured encoder, which learns here even if it is frozen afterwards, with a pretraining objective.
+
+    It is validated by nearest class means of normalised features. device: "meta" checks a configuration.
+    """
+    entry = {"name": encoder} if isinstance(encoder, str) else {**(encoder or {}), "frozen": False}
+    with torch.device(device or "cpu"):
+        net, dim, _ = make_encoder(entry, shape)
+        if net is None or not any(True for _ in net.parameters()):
+            raise InputError("pretrain needs an encoder with parameters, such as learner.encoder=conv4")
+        name, options = named(objective, "pretrain.objective")
+        part = make(registry.get("pretrain", name), options, "pretrain.objective", dim=dim, classes=classes)
+        return Pretrainer(net, part, SimpleShot(dim, "l2n"))
+
+
+def make_encoder(value: Any, shape: Sequence[int]) -> tuple[nn.Module | None, int, tuple[int, ...]]:
     """The encoder, the length of its vectors and the shape of its maps, found by a run on the meta device.
 
     Beside its own options every encoder takes `frozen`: it does not learn, and its features are computed once.

@@ -74,7 +74,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_lines(path: Path, count: int | None = None) -> list[dict[str, Any]]:
-    """The first `count` lines of metrics.jsonl, None for all; InputError where one is missing or is not of TOLD numbers."""
+    """The first `count` lines of metrics.jsonl, None for all; InputError where one is missing or not of TOLD values."""
     lines: list[Any] = []
     try:
         text = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []

@@ -49,6 +49,17 @@ def run(experiment: str, overrides: Overrides = None, out: Out = None) -> None:
 
 
 @app.command()
+def pretrain(experiment: str, overrides: Overrides = None, out: Out = None) -> None:
+    """Train only the encoder of an experiment's `pretrain` section; `run` in the same folder goes on from it.
+
+    It lies in OUT (runs/) under a name that all experiments with the same pretraining share.
+    """
+    from graphfsl import config, progress
+
+    progress.pretrain(config.read(experiment, overrides or []), out or Path("runs"), _console())
+
+
+@app.command()
 def evaluate(
     run: Path,
     overrides: Overrides = None,
@@ -61,13 +72,17 @@ def evaluate(
     from graphfsl import run as runs
     from graphfsl.checkpoint import write_json
     from graphfsl.config import digest
+    from graphfsl.data import takes_root
     from graphfsl.measure import measure
 
     console, changes = _console(), overrides or []
     trained = runs.load(run)
     rows = []
-    for where in [[f"data.name={n.strip()}"] for n in on.split(",") if n.strip()] or [[]]:
-        rows += measure(trained, [*where, *changes], None if as_json or on else console.print, episodes)
+    for name in [n.strip() for n in on.split(",") if n.strip()] or [""]:
+        # One root for several sets: it says nothing to those that need no files.
+        own = [c for c in changes if not (name and c.startswith("data.root=")) or takes_root(name)]
+        where = [f"data.name={name}"] if name else []
+        rows += measure(trained, [*where, *own], None if as_json or on else console.print, episodes)
     asked = {"changes": changes} | ({"on": on} if on else {}) | ({"episodes": str(episodes)} if episodes else {})
     path = out or run / "evaluations" / f"{digest(asked)}.json"
     write_json(path, {"overrides": changes, "rows": rows})
@@ -177,7 +192,7 @@ def methods(as_json: Json = False) -> None:
     from graphfsl import registry
 
     rows = [registry.describe(slot, name) for slot, name in registry.find()]
-    _table(rows, ("slot", "name", "traits", "source"), as_json)
+    _table(rows, ("slot", "name", "family", "traits", "source"), as_json)
 
 
 @app.command()
@@ -223,9 +238,9 @@ def _table(rows: list[dict[str, Any]], columns: tuple[str, ...], as_json: bool) 
     if as_json:
         print(json.dumps(rows, indent=2))
         return
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table(*columns, box=None)
+    table = Table(*(Column(c, overflow="fold", no_wrap=c == "name") for c in columns), box=None)
     for row in rows:
         table.add_row(*(", ".join(v) if isinstance(v := row[c], list) else str(v) for c in columns))
     _console().print(table)

@@ -5,6 +5,7 @@ learner:       {encoder: conv4, head: {name: protonet, distance: cosine}, refine
 episode:       fields of `Setting`, for validation and evaluation
 train_episode: what differs while training
 trainer:       options of `Trainer`
+pretrain:      {objective: cross_entropy, trainer: {steps: 3000, …}}   fields of `Pretraining`: before any episode
 evaluation:    {episodes: 600, split: test, settings: [{way: 5, shot: 5}, …]}, each on top of `episode`
 seed, seeds (how many runs, with seed, seed + 1, …), paper, published, deviations
 """
@@ -23,7 +24,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from graphfsl import data
-from graphfsl.builder import check_learner
+from graphfsl.builder import build_pretrainer, check_learner
 from graphfsl.data.sampler import Setting
 from graphfsl.data.transforms import Transform
 from graphfsl.errors import InputError, unknown
@@ -31,7 +32,7 @@ from graphfsl.options import LARGEST, check_options, make, signature
 from graphfsl.resources import experiments_dir
 from graphfsl.train import Trainer
 
-SECTIONS = ("data", "learner", "episode", "train_episode", "trainer", "evaluation", "seed", "seeds")
+SECTIONS = ("data", "learner", "episode", "train_episode", "trainer", "pretrain", "evaluation", "seed", "seeds")
 NOTES = ("paper", "published", "deviations")
 MOST_VALUES = 100_000
 AUGMENT = ("rotate", "translate", "scale", "shear", "flip", "color")
@@ -52,6 +53,26 @@ class Evaluation:
             raise InputError(f"evaluation.episodes and block must be 1 or more, not {self.episodes} and {self.block}")
         if not self.settings:
             raise InputError("evaluation.settings is empty; list at least one setting, or leave it out")
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """The options of the `pretrain` section.
+
+    objective: a name of the slot `pretrain`, or a mapping with its options. generations: how often it is trained, each
+        time with the one before as teacher (`distillation`). trainer: options of `Trainer`; its `batch` counts images,
+        128 where it is not given, and device, precision and logger are those of the run. augment: in place of
+        data.augment.
+    """
+
+    objective: str | Mapping[str, Any]
+    generations: int = 1
+    trainer: Mapping[str, Any] = field(default_factory=dict)
+    augment: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.generations < 1:
+            raise InputError(f"pretrain.generations must be 1 or more, not {self.generations}")
 
 
 def read(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -137,6 +158,10 @@ def check(config: Mapping[str, Any]) -> None:
     make(Trainer, config.get("trainer") or {}, "trainer")
     _check_notes(config)
     check_learner(config["learner"])
+    if (first := pretraining(config)) is not None:
+        pretrainer(config)
+        transform(pretraining_data(config))
+        build_pretrainer(config["learner"].get("encoder"), first.objective, (3, 84, 84), 5, device="meta")
     try:
         json.dumps(config, sort_keys=True)
     except (TypeError, ValueError) as error:
@@ -166,6 +191,31 @@ def setting(config: Mapping[str, Any], changes: Any = None, where: str = "episod
 
 def evaluation(config: Mapping[str, Any]) -> Evaluation:
     return typing.cast(Evaluation, make(Evaluation, config.get("evaluation") or {}, "evaluation"))
+
+
+def pretraining(config: Mapping[str, Any]) -> Pretraining | None:
+    """The `pretrain` section; None where there is none."""
+    section = config.get("pretrain")
+    return None if section is None else typing.cast(Pretraining, make(Pretraining, section, "pretrain"))
+
+
+SHARED = ("device", "precision", "logger")  # options of `trainer` that pretraining takes too
+
+
+def pretrainer(config: Mapping[str, Any]) -> Trainer:
+    """The trainer of the pretraining."""
+    section = config["pretrain"].get("trainer") or {}
+    for key in SHARED:
+        if key in section:
+            raise InputError(f"pretrain.trainer.{key} is that of the whole run; set trainer.{key}")
+    run = {k: v for k, v in (config.get("trainer") or {}).items() if k in SHARED}
+    return typing.cast(Trainer, make(Trainer, {"batch": 128, **section, **run}, "pretrain.trainer"))
+
+
+def pretraining_data(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The data section as pretraining sees it."""
+    own = config["pretrain"].get("augment")
+    return {**config["data"], **({"augment": own} if own is not None else {})}
 
 
 def data_options(section: Mapping[str, Any]) -> dict[str, Any]:

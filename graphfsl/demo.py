@@ -21,6 +21,7 @@ from graphfsl.evaluation import evaluate
 from graphfsl.features import encode_split
 from graphfsl.graph import draw, similarity, to_networkx
 from graphfsl.learner import Pipeline
+from graphfsl.lock import locked
 from graphfsl.report import write_report
 from graphfsl.results import full_row, history, write_results
 
@@ -31,11 +32,13 @@ def demo(out: Path, console: Console, overrides: Sequence[str] = ()) -> None:
     """Train, evaluate every combination on the same episodes, print the table, write report.html into `out`."""
     start = time.perf_counter()
     config = conf.read("demo.yaml", overrides)
-    run, base = runs.prepare(config, out / f"protonet-{conf.digest(config)}")
-    test = conf.load_split(config["data"], conf.evaluation(config).split)
-    scripts = ", ".join(sorted(set(test.groups or ())))
-    console.print(f"{run.path}: {runs.cost(run, base)}; tested on {len(test.classes)} letters of {scripts}")
-    run = progress.train(run, base, console)
+    path = out / f"protonet-{conf.digest(config)}"
+    with locked(path):
+        run, base = runs.prepare(config, path)
+        test = conf.load_split(config["data"], conf.evaluation(config).split)
+        scripts = ", ".join(sorted(set(test.groups or ())))
+        console.print(f"{path}: {runs.cost(run, base)}; tested on {len(test.classes)} letters of {scripts}")
+        run = progress.train(run, base, console)
     rows = compare(run, test)
     show(rows, console)
     write_results(run.path, run.config, rows, time.perf_counter() - start)

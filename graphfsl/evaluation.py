@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ from graphfsl.functional.statistics import accuracy, mean_and_ci95
 from graphfsl.learner import Learner, Pipeline
 
 IMAGES_AT_ONCE = 1024  # of 28 x 28 pixels
+MAPS_AT_ONCE = 1 << 30  # numbers of feature maps that are kept: 4 GiB
 CONFUSED = 70  # classes of a confusion matrix that can still be read
 
 
@@ -120,7 +122,7 @@ def encode_once(learner: Learner, split: Split, transform: Transform | None, ima
         return learner, split
     if learner.frozen:
         return learner.on_features(), cached_features(learner, split, transform or Transform())
-    if images <= len(split.x):
+    if images <= len(split.x) or (learner.wants_maps and len(split.x) * math.prod(learner.maps or ()) > MAPS_AT_ONCE):
         return learner, split
     return learner.on_features(), encode_split(learner, split, transform or Transform())
 
@@ -160,7 +162,7 @@ class Result:
             "groups": s.groups,
             "setting": kind_of(learner, s),
             "traits": [t for t in traits if getattr(learner, t)],
-            "batch_norm": getattr(learner, "batch_norm", None),
+            "batch_norm": learner.batch_norm,
             "accuracy": round(100 * self.mean, 3),
             "ci95": round(100 * self.ci95, 3),
             "episodes": len(self.accuracies),
@@ -169,10 +171,9 @@ class Result:
         }
 
     def __str__(self) -> str:
-        s = self.setting
-        return (
-            f"{s.way}-way {s.shot}-shot: {100 * self.mean:.2f} ± {100 * self.ci95:.2f} % ({kind_of(self.learner, s)})"
-        )
+        s, policy = self.setting, self.learner.batch_norm
+        kind = f"{kind_of(self.learner, s)}, {policy} BatchNorm statistics"
+        return f"{s.way}-way {s.shot}-shot: {100 * self.mean:.2f} ± {100 * self.ci95:.2f} % ({kind})"
 
 
 def evaluate(

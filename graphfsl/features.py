@@ -40,12 +40,16 @@ def encode_split(learner: Pipeline, split: Split, transform: Transform) -> Split
 
 @torch.no_grad()
 def encode(learner: Pipeline, x: Tensor, transform: Transform, device: torch.device | str) -> Tensor:
-    """Images (m, C, H, W) -> features (m, d) float32 of the learner's encoder in evaluation mode, on `device`."""
+    """Images (m, C, H, W) -> features (m, d) float32 of the learner's encoder in evaluation mode, on `device`.
+
+    They are flattened maps where a part of the learner wants maps.
+    """
     encoder = learner.encoder
     was_training = encoder.training
     encoder.eval()
     try:
-        return learner.readout(encoder(transform.plain()(x.to(device)))).float()
+        z = encoder(transform.plain()(x.to(device)))
+        return (z.flatten(1) if learner.wants_maps else learner.readout(z)).float()
     finally:
         encoder.train(was_training)
 
@@ -71,6 +75,7 @@ def cached_features(
     key = _key(learner.encoder, transform, device, size)
     for x in split.blocks(HASHED_AT_ONCE):
         key.update(x.cpu().flatten().numpy().data)
+    key.update(b"maps" if learner.wants_maps else b"")
     key.update(repr((split.shape, len(split.y))).encode() + split.y.cpu().numpy().tobytes())
 
     def encoded(first: int, last: int) -> Tensor:

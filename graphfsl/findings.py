@@ -17,7 +17,11 @@ from graphfsl.study import Study
 
 Row = Mapping[str, Any]
 REPLICATES = ("seed",)  # axes whose levels are repetitions: pairs are matched within them, they are not compared
-# What an episode is a function of: rows that agree in these saw the same episodes.
+# Rows that agree in these are paired: in every setting episode i of a split and seed is drawn from the same numbers, so
+# that it has the same classes, and the same images as far as the setting lets it. To take 1 and 5 shots for independent
+# would make the interval of their difference too wide, and that of a mean over both too narrow.
+PAIRED = ("data", "seed")
+# What an episode is a function of: rows that agree in these answered the same queries from the same samples.
 EPISODES = ("data", "way", "shot", "query", "unlabeled", "distractors", "dirichlet", "labeled_fraction", "max_shot",
             "groups", "seed", "episodes")  # fmt: skip
 
@@ -47,9 +51,9 @@ def findings(study: Study, rows: Sequence[Row]) -> Findings:
             continue
         cells = [dict(r["cell"]) for r in own]
         lead = f"{kind.capitalize()}: " if len(kinds) > 1 else ""
-        for effect in corrected(main_effects(cells, *_accuracies(own))):
-            varied = len(study.axes[effect.axis]) > 1
-            if effect.axis in REPLICATES or not varied or not (effect.comparisons or len(kinds) == 1):
+        told = [e for e in main_effects(cells, *_accuracies(own)) if e.axis not in REPLICATES]
+        for effect in corrected(told):
+            if len(study.axes[effect.axis]) == 1 or not (effect.comparisons or len(kinds) == 1):
                 continue
             sentences.append(lead + axis_sentence(effect))
             effects += [_effect(kind, effect, c, own) for c in effect.comparisons]
@@ -64,14 +68,18 @@ def findings(study: Study, rows: Sequence[Row]) -> Findings:
 
 
 def _accuracies(rows: Sequence[Row]) -> tuple[torch.Tensor, list[tuple[Any, ...]]]:
-    values = torch.tensor([r["accuracies"] for r in rows], dtype=torch.float64)
-    return values, [tuple(r.get(k) for k in EPISODES) for r in rows]
+    """(rows, n) accuracies on the n first episodes, which all rows have, and what makes rows paired."""
+    n = min(len(r["accuracies"]) for r in rows)
+    values = torch.tensor([r["accuracies"][:n] for r in rows], dtype=torch.float64)
+    return values, [tuple(r.get(k) for k in PAIRED) for r in rows]
 
 
 def _effect(kind: str, effect: MainEffect, c: Comparison, rows: Sequence[Row]) -> dict[str, Any]:
     d, half = 100 * c.contrast.difference, 100 * c.contrast.half
-    first, second = (torch.tensor([r["accuracies"] for r in rows if r["cell"][effect.axis] == v]) for v in
-                     (c.first, c.second))  # fmt: skip
+    values, _ = _accuracies(rows)
+    first, second = (
+        values[torch.tensor([r["cell"][effect.axis] == level for r in rows])] for level in (c.first, c.second)
+    )
     unpaired = 100 * float(unpaired_difference(first.mean(0), second.mean(0))[1])
     return {
         "setting": kind,

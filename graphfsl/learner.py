@@ -6,7 +6,7 @@ learner. All of them have `score`, so they nest.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
 import torch
@@ -21,6 +21,7 @@ from graphfsl.errors import InputError, unknown
 class Part(nn.Module):
     """Anything that fills a slot. Traits are declared here and each is tested by the generic suite."""
 
+    family: str = "metric"  # of methods, as `graphfsl methods` lists them
     transductive: bool = False  # a query's score depends on the other queries
     uses_unlabeled: bool = False  # the unlabeled nodes change the scores
     needs_balance: bool = False  # assumes as many queries of every class
@@ -96,6 +97,21 @@ class Refine(Part):
         raise NotImplementedError
 
 
+Encode = Callable[[Tensor], Tensor]
+
+
+class Objective(Part):
+    """What pretraining minimises on images of base classes."""
+
+    per_class: int = 1  # images of a class that a batch holds; 1 = as they come
+    views: int = 1  # how often a batch shows each image, augmented anew
+    teacher: Encode | None = None  # images -> class scores of the generation before; None in the first
+
+    def forward(self, encode: Encode, x: Tensor, y: Tensor) -> Tensor:
+        """encode: images (m, *S) -> vectors (m, d). Images x (B, n, *S), labels y (B, n), -100 = none -> scalar."""
+        raise NotImplementedError
+
+
 Slot = nn.Module | Sequence[nn.Module] | None
 
 
@@ -116,6 +132,8 @@ class Pipeline(Learner):
 
     Raises InputError where one part wants feature maps and another vectors.
     """
+
+    maps: tuple[int, ...] | None = None  # (C, h, w) of the encoder's maps, where its builder knows it
 
     def __init__(
         self,
@@ -174,7 +192,7 @@ class Pipeline(Learner):
     @property
     def fixed(self) -> bool:
         """True where the features of an image do not depend on its episode, so that it may be encoded once."""
-        return self.batch_norm == "running" and not self.wants_maps
+        return self.batch_norm == "running" and (not self.wants_maps or self.maps is not None)
 
     @property
     def frozen(self) -> bool:
@@ -246,10 +264,34 @@ class Pipeline(Learner):
         return self.criterion(self.score_features(features), target, features) + self.aux_loss(features)
 
     def on_features(self) -> Pipeline:
-        """The same parts for episodes that hold this encoder's features; nothing is copied."""
+        """The same parts for episodes that hold this encoder's features, or its flattened maps; nothing is copied."""
         parts = (list(self.augment), list(self.graph), self.head, list(self.refine))
-        return Pipeline(None, *parts, self.per_query).train(self.training)
+        encoder = nn.Unflatten(1, self.maps or ()) if self.wants_maps else None
+        return Pipeline(encoder, *parts, self.per_query).train(self.training)
 
     def fit_base(self, features: Tensor, labels: Tensor) -> None:
         for part in self.parts:
             part.fit_base(features, labels)
+
+
+class Pretrainer(Pipeline):
+    """An encoder that learns from an objective on base images, and answers episodes by `head`, so that it can be
+    validated like any learner."""
+
+    def __init__(self, encoder: nn.Module, objective: Objective, head: Head) -> None:
+        super().__init__(encoder, head=head)
+        self.objective = objective
+
+    def vectors(self, x: Tensor) -> Tensor:
+        """Images (m, *S) -> vectors (m, d), in full precision."""
+        z = self.readout(self.encoder(x))
+        return z.float() if z.dtype in (torch.float16, torch.bfloat16) else z
+
+    def classify(self, x: Tensor) -> Tensor:
+        """Images (m, *S) -> scores of the base classes (m, C), where the objective learns a classifier."""
+        scores: Tensor = self.objective.classifier(self.vectors(x))  # type: ignore[operator]
+        return scores
+
+    def loss(self, episode: Episode, target: Target) -> Tensor:
+        loss: Tensor = self.objective(self.vectors, episode.x[:, episode.query], target.query)
+        return loss

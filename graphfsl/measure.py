@@ -63,7 +63,15 @@ def measure(
         check_protocol(learner, s)
     device = make(Trainer, config.get("trainer") or {}, "trainer").fabric().device
     images = options.episodes * sum(nodes(s) for s in settings)
-    key = json.dumps([rootless(config["data"]), options.split, config["learner"].get("encoder")], sort_keys=True)
+    key = json.dumps(
+        [
+            rootless(config["data"]),
+            options.split,
+            config["learner"].get("encoder"),
+            getattr(learner, "wants_maps", False),
+        ],
+        sort_keys=True,
+    )
     if memo is not None and isinstance(learner, Pipeline) and learner.fixed and split.x.ndim == 4:
         if key not in memo:
             memo[key] = encode_once(learner.to(device), split, run.transform, len(split.x) + 1)[1]

@@ -75,8 +75,8 @@ def to_html(
 
 
 PAIRED = (
-    "First level less second, in points, averaged over the cells that differ in nothing else. Where the episodes are "
-    "the same, the difference is paired and p is from a sign-flip permutation test, else both are Welch's. Corrected: "
+    "First level less second, in points, averaged over the cells that differ in nothing else. Cells of one data set "
+    "are paired by episode, and p is from a sign-flip permutation test; between data sets both are Welch's. Corrected: "
     "Holm's, over all rows of a kind. Intervals are over episodes: they say nothing of other trainings than these."
 )
 
@@ -101,14 +101,14 @@ def _table(t: Table) -> Iterator[str]:
 
 
 def _effects(effects: Sequence[Row]) -> Iterator[str]:
-    heads = ("setting", "axis", "levels", "difference", "95% interval", "p", "corrected p", "pairs", "episodes")
+    heads = ("setting", "axis", "levels", "difference", "95% interval", "p", "corrected p", "pairs", "by episode")
     yield '<div class="scroll" tabindex="0"><table><tr>'
     yield "".join(f'<th class="{"text" if i < 3 else ""}">{h}</th>' for i, h in enumerate(heads)) + "</tr>"
     for e in effects:
         a, b = ("none" if e[k] is None else str(e[k]) for k in ("a", "b"))
         cells = [
             e["setting"], e["axis"], f"{a} − {b}", f"{e['difference']:+.2f}", f"{e['low']:+.2f} to {e['high']:+.2f}",
-            _p(e["p"]), _p(e.get("corrected")), str(e.get("matched", "")), "same" if e.get("paired") else "different",
+            _p(e["p"]), _p(e.get("corrected")), str(e.get("matched", "")), "paired" if e.get("paired") else "Welch",
         ]  # fmt: skip
         cells[3:5] = (c.replace("-", "−") for c in cells[3:5])
         line = (f'<td class="{"text" if i < 3 else ""}">{escape(c)}</td>' for i, c in enumerate(cells))

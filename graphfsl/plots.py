@@ -165,6 +165,7 @@ def curve_figures(rows: Sequence[Row], x: str, words: str) -> list[Figure]:
 
 def _lines(rows: Sequence[Row], x: str) -> tuple[dict[str, list[Row]], str]:
     """Rows by line, and what was averaged over: every variant, or the levels of the strongest axis if they are many."""
+    repeated = [a for a in axes_of(rows) if a in REPLICATES and len({level(r, a) for r in rows}) > 1]
     axes = [a for a in axes_of(rows) if a not in REPLICATES and a.rpartition(".")[2] != x]
     several = len({r.get("run") for r in rows}) > 1
 
@@ -176,14 +177,17 @@ def _lines(rows: Sequence[Row], x: str) -> tuple[dict[str, list[Row]], str]:
     for r in rows:
         lines.setdefault(name(r, axes), []).append(r)
     if len(lines) <= LINES:
-        return lines, ""
+        return lines, _over(repeated)
     strongest = by_strength(rows, axes)[:1]
     lines = {}
     for r in rows:
         lines.setdefault(name(r, strongest), []).append(r)
     kept = dict(list(lines.items())[:LINES])
-    others = [a for a in axes if a not in strongest]
-    return kept, f", averaged over {' and '.join(others)}" if others else ""
+    return kept, _over([*(a for a in axes if a not in strongest), *repeated])
+
+
+def _over(axes: Sequence[str]) -> str:
+    return f", averaged over {' and '.join(axes)}" if axes else ""
 
 
 def by_strength(rows: Sequence[Row], axes: Sequence[str]) -> list[str]:

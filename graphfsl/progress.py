@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from graphfsl import config as conf
 from graphfsl import distributed
 from graphfsl import run as runs
 from graphfsl.data import Split
+from graphfsl.errors import InputError
+from graphfsl.lock import locked
 from graphfsl.measure import measure
 from graphfsl.results import over_seeds, write_results
+from graphfsl.train import Log, Trainer
 
 ESTIMATE_AFTER = 40  # steps until the estimate of the whole time is worth printing
 
@@ -41,7 +47,7 @@ def run(config: dict[str, Any], path: Path, console: Console) -> list[dict[str, 
 
 def _one(config: dict[str, Any], path: Path, console: Console) -> list[dict[str, Any]]:
     start = time.perf_counter()
-    with runs.locked(path):
+    with locked(path):
         built, base = runs.prepare(config, path)
         console.print(f"{path}: {runs.cost(built, base)}")
         built = train(built, base, console)
@@ -53,19 +59,41 @@ def _one(config: dict[str, Any], path: Path, console: Console) -> list[dict[str,
     return rows
 
 
+def pretrain(config: dict[str, Any], folder: Path, console: Console) -> None:
+    """Only the pretraining of an experiment, into `folder`."""
+    if config.get("pretrain") is None:
+        raise InputError("this experiment has no section `pretrain`; add one, such as pretrain.objective=cross_entropy")
+    with bar(console, "pretraining", conf.pretrainer(config), "images") as log:
+        path = runs.pretrain_alone(config, folder, log)
+    distributed.finish()
+    console.print(f"pretrained encoder: {path}")
+
+
 def train(run: runs.Run, base: Split, console: Console) -> runs.Run:
-    """`run.train` with loss, validation accuracy, episodes per second and time left."""
+    """`run.pretrain` and `run.train` with loss, validation accuracy, samples per second and time left."""
+    if run.config.get("pretrain") is not None:
+        trainer = conf.pretrainer(run.config)
+        with bar(console, "pretraining", trainer, "images") as log:
+            runs.pretrain(run, base, log)
+    if not run.trains:
+        return runs.train(run, base)
+    with bar(console, "training", run.trainer, "episodes") as log:
+        return runs.train(run, base, log)
+
+
+@contextmanager
+def bar(console: Console, name: str, trainer: Trainer, unit: str) -> Iterator[Log]:
+    """A progress bar, and what each line of metrics does to it."""
     columns = (
-        TextColumn("training"),
+        TextColumn(name),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]} val {task.fields[val]} {task.fields[rate]} episodes/s"),
+        TextColumn("loss {task.fields[loss]} val {task.fields[val]} {task.fields[rate]} " + unit + "/s"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    steps = run.trainer.steps
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task("", total=steps, loss="…", val="…", rate="…")
+        task = progress.add_task("", total=trainer.steps, loss="…", val="…", rate="…", visible=False)
         first: list[dict[str, Any]] = []
 
         def log(line: dict[str, Any]) -> None:
@@ -73,10 +101,10 @@ def train(run: runs.Run, base: Split, console: Console) -> runs.Run:
             if "val" in line:
                 shown["val"] = f"{100 * line['val']:.2f}%"
                 console.print(f"step {line['step']}: loss {shown['loss']}, validation {shown['val']}")
-            progress.update(task, completed=line["step"], **shown)
+            progress.update(task, completed=line["step"], visible=True, **shown)
             if not first and line["step"] >= ESTIMATE_AFTER:
                 first.append(line)
-                left = (steps - line["step"]) * run.trainer.batch / line["episodes_per_s"]
-                console.print(f"about {left / 60:.1f} minutes of training, validation not included")
+                left = (trainer.steps - line["step"]) * trainer.batch / line["episodes_per_s"]
+                console.print(f"about {left / 60:.1f} minutes of {name}, validation not included")
 
-        return runs.train(run, base, log)
+        yield log

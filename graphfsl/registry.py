@@ -14,7 +14,7 @@ from typing import Any
 
 from graphfsl.errors import InputError, unknown
 
-SLOTS = ("heads", "graph", "refine", "augment", "adapt")
+SLOTS = ("heads", "graph", "refine", "augment", "adapt", "pretrain")
 PACKAGE = "graphfsl.methods"
 
 
@@ -43,6 +43,7 @@ def exported(path: Path) -> list[str]:
 def find(package: str = PACKAGE) -> dict[tuple[str, str], tuple[str, str]]:
     """All methods of a package: (slot, name) -> (module, class). Its sub-folders are the slots.
 
+    A file of one class gives it its own name, as people say it; one of several variants names each by its class.
     Raises InputError where two files claim one name.
     """
     spec = importlib.util.find_spec(package)
@@ -51,9 +52,9 @@ def find(package: str = PACKAGE) -> dict[tuple[str, str], tuple[str, str]]:
     table: dict[tuple[str, str], tuple[str, str]] = {}
     for slot in SLOTS:
         for path in sorted(Path(spec.submodule_search_locations[0], slot).glob("*.py")):
-            module = f"{package}.{slot}.{path.stem}"
-            for cls in exported(path):
-                key = (slot, snake(cls))
+            module, classes = f"{package}.{slot}.{path.stem}", exported(path)
+            for cls in classes:
+                key = (slot, path.stem if len(classes) == 1 else snake(cls))
                 if key in table:
                     raise InputError(f"{slot} {key[1]!r} is defined twice: in {table[key][0]} and in {module}")
                 table[key] = (module, cls)
@@ -88,9 +89,10 @@ TRAITS = (
 
 
 def describe(slot: str, name: str, package: str = PACKAGE) -> dict[str, Any]:
-    """What `graphfsl methods` shows of a method: slot, name, class, traits, source (its file's first line), options."""
+    """What `graphfsl methods` shows: slot, name, family, class, traits, source (its file's first line), options."""
     cls = get(slot, name, package)
     about = " ".join((sys.modules[cls.__module__].__doc__ or "").split())
     options = [str(p) for p in list(inspect.signature(cls.__init__).parameters.values())[1:] if p.kind not in (2, 4)]
     traits = [t for t in TRAITS if getattr(cls, t, False) is True]
-    return {"slot": slot, "name": name, "class": cls.__name__, "traits": traits, "source": about, "options": options}
+    names = {"slot": slot, "name": name, "family": cls.family, "class": cls.__name__}
+    return {**names, "traits": traits, "source": about, "options": options}

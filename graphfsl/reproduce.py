@@ -12,7 +12,7 @@ from rich.table import Table
 from graphfsl import config as conf
 from graphfsl import progress
 from graphfsl.checkpoint import read_json
-from graphfsl.errors import unknown
+from graphfsl.errors import InputError, unknown
 from graphfsl.resources import experiments_dir
 from graphfsl.results import history
 from graphfsl.tables import SETTINGS
@@ -71,30 +71,42 @@ def table(name: str, folder: Path | None = None) -> str:
     """
     folder = folder or experiments_dir() / "results"
     runs = {p.parent: read_json(p) for p in sorted(folder.glob("*/results.json"))}
+    if not runs:
+        raise InputError(f"{folder} holds no results; they are in the repository, not in an installed package")
     own = {p: f for p, f in runs.items() if f["rows"] and str(f["rows"][0]["data"]).startswith(name)}
     if not own:
         raise unknown("table", name, {str(f["rows"][0]["data"]).split("/")[0] for f in runs.values() if f["rows"]})
     parts = []
-    kinds = {r["setting"] for f in own.values() for r in f["rows"]}
+    measured = [m for path, facts in own.items() for m in _measured(path, facts, name)]
+    kinds = {r["setting"] for m in measured for r in m["rows"]}
     for kind in sorted(kinds, key=list(SETTINGS).index):
-        columns = sorted({(*size(r), column(r)) for f in own.values() for r in f["rows"] if r["setting"] == kind})
+        columns = sorted({(*size(r), column(r)) for m in measured for r in m["rows"] if r["setting"] == kind})
         heads = [c[-1] for c in columns]
         lines = [["", *heads], ["---", *("---" for _ in heads)]]
-        for path, facts in own.items():
-            rows = {column(r): r for r in facts["rows"] if r["setting"] == kind}
-            lines += _lines(path, facts, rows, heads)
+        for m in measured:
+            lines += _lines(m, {column(r): r for r in m["rows"] if r["setting"] == kind}, heads)
         parts.append(f"{kind.capitalize()}:\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
     return "\n\n".join(parts) + "\n"
 
 
-def _lines(path: Path, facts: Mapping[str, Any], rows: Mapping[str, Row], heads: Sequence[str]) -> Iterator[list[str]]:
-    """A run's numbers, and below them the published ones."""
+def _measured(path: Path, facts: Mapping[str, Any], name: str) -> Iterator[dict[str, Any]]:
+    """A run's own evaluation, and those that `graphfsl evaluate` left in its folder: rows, config, file, changes."""
+    yield {"rows": facts["rows"], "config": facts["config"], "file": f"{path.name}/results.json", "changes": ""}
+    for file in sorted((path / "evaluations").glob("*.json")):
+        found = read_json(file)
+        where = {"config": facts["config"], "file": f"{path.name}/evaluations/{file.name}"}
+        rows = [r for r in found["rows"] if str(r["data"]).startswith(name)]
+        yield {"rows": rows, "changes": f", {' '.join(found['overrides'])}", **where}
+
+
+def _lines(facts: Mapping[str, Any], rows: Mapping[str, Row], heads: Sequence[str]) -> Iterator[list[str]]:
+    """Numbers of a run, and below them the published ones."""
     if not rows:
         return
     first = next(iter(rows.values()))
     split = str(first["data"]).partition("/")[2]
     where = "" if split == "test" else f", *{split}* classes"
-    label = f"{first['method']}{where} ([run](experiments/results/{path.name}/results.json))"
+    label = f"{first['method']}{facts['changes']}{where} ([run](experiments/results/{facts['file']}))"
     yield [label, *(f"{r['accuracy']:.2f} ± {r['ci95']:.2f}" if (r := rows.get(h)) else "" for h in heads)]
     listed = {
         column({**_EPISODE, **facts["config"].get("episode", {}), **p}): p

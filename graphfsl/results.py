@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import platform
 import shlex
 import statistics
@@ -17,6 +18,7 @@ import torch
 
 import graphfsl
 from graphfsl import config as conf
+from graphfsl import pretrain
 from graphfsl.builder import named
 from graphfsl.checkpoint import read_lines, write_json
 from graphfsl.data import Setting
@@ -112,15 +114,23 @@ def over_seeds(rows: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, An
 def write_results(path: Path, config: Mapping[str, Any], rows: list[dict[str, Any]], seconds: float) -> None:
     """results.json: rows, configuration, wall time (of this command, and of all training) and where it ran."""
     trained = history(path)
+    before = pretrain.history(config, path.parent)
     value = {
         "rows": rows,
         "config": config,
         "seconds": round(seconds, 1),
         "training_seconds": trained[-1]["seconds"] if trained else 0.0,
+        **({"pretraining_seconds": seconds_of(before)} if before else {}),
         "when": time.strftime("%Y-%m-%d %H:%M:%S"),
         **environment(),
     }
     write_json(path / "results.json", value, new_folder=False)
+
+
+def seconds_of(lines: Sequence[Mapping[str, Any]]) -> float:
+    """The time of several trainings whose lines follow each other: each begins with a smaller step."""
+    ends = [a for a, b in itertools.pairwise([*lines, {"step": 0}]) if b["step"] <= a["step"]]
+    return round(sum(line["seconds"] for line in ends), 2)
 
 
 def history(path: Path) -> list[dict[str, Any]]:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 
 import graphfsl
 from graphfsl import config as conf
@@ -36,6 +34,9 @@ from graphfsl.features import cached_features, encode_split
 from graphfsl.learner import Learner, Pipeline
 from graphfsl.memory import reuse_freed_memory
 from graphfsl.options import check_options, make
+from graphfsl.pretrain import check as check_pretraining
+from graphfsl.pretrain import folder as pretraining_folder
+from graphfsl.pretrain import pretrained
 from graphfsl.train import Log, Trainer
 
 
@@ -55,6 +56,11 @@ class Run:
     @property
     def trainer(self) -> Trainer:
         return make(Trainer, self.config.get("trainer") or {}, "trainer")
+
+    @property
+    def trains(self) -> bool:
+        """Whether there is anything that training would change."""
+        return any(p.requires_grad for p in self.learner.parameters())
 
 
 def statistics(split: Split) -> dict[str, list[float]]:
@@ -78,37 +84,11 @@ def own_normalisation(learner: Learner) -> dict[str, list[float]] | None:
     return {"mean": list(mean), "std": list(std)} if mean is not None and std is not None else None
 
 
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Within this block the run directory is this process's alone; InputError where another one works in it.
-
-    What a killed process left half-written is removed, and so are folders that were made here and are still empty.
-    """
-    if distributed.rank():
-        yield
-        return
-    made: list[Path] = []
-    lock = FileLock(path / ".lock", timeout=0)
-    try:
-        try:
-            made = [folder for folder in (path, *path.parents) if not folder.exists()]
-            path.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
-            for stale in path.glob(".*.*-*"):
-                stale.unlink(missing_ok=True)
-        except Timeout:
-            raise InputError(f"another process works in {path}; wait for it, or choose another --out") from None
-        except OSError as error:
-            raise InputError(f"cannot write {path}: {error.strerror}; choose another --out") from None
-        yield
-    finally:
-        if lock.is_locked:
-            with suppress(OSError):  # while it is held, or it might be another process's already
-                (path / ".lock").unlink(missing_ok=True)
-            lock.release()
-        with suppress(OSError):
-            for folder in made:
-                folder.rmdir()
+def normalised(config: dict[str, Any], learner: Learner, base: Split) -> dict[str, Any]:
+    """The configuration with the normalisation of images filled in: the encoder's own, or that of the base images."""
+    if base.x.ndim != 4 or config["data"].get("mean") is not None:
+        return config
+    return {**config, "data": {**config["data"], **(own_normalisation(learner) or statistics(base))}}
 
 
 def prepare(config: dict[str, Any], path: Path) -> tuple[Run, Split]:
@@ -120,8 +100,7 @@ def prepare(config: dict[str, Any], path: Path) -> tuple[Run, Split]:
     training = conf.setting(config, config.get("train_episode"), "train_episode")
     torch.manual_seed(config.get("seed", 0))
     learner = build(config["learner"], base.shape, training.way)
-    if base.x.ndim == 4 and config["data"].get("mean") is None:
-        config = {**config, "data": {**config["data"], **(own_normalisation(learner) or statistics(base))}}
+    config = normalised(config, learner, base)
     run = Run(config, path, learner, conf.transform(config["data"]), base.shape, training.way)
     run.transform(base.x[:1])  # refuses a normalisation for another number of channels
     run.ink = data.is_ink(config["data"]["name"])
@@ -162,14 +141,16 @@ def _check_feasible(config: Mapping[str, Any], learner: Learner, base: Split, lo
     """InputError before anything is trained or written, where a split is missing or too small for its setting."""
     if learner.wants_base and getattr(learner, "batch_norm", "running") != "running":
         raise InputError("a part learns from base features, which have no episode; set learner.batch_norm=running")
+    if config.get("pretrain") is not None:
+        check_pretraining(config, base)
     options = conf.evaluation(config)
     settings = [conf.setting(config, s) for s in options.settings]
     checks = [(load(config["data"], options.split), s) for s in settings]
     if any(p.requires_grad for p in learner.parameters()):
         make(Trainer, config.get("trainer") or {}, "trainer").fabric()
         checks.append((base, conf.setting(config, config.get("train_episode"), "train_episode")))
-        if conf.base_split(config["data"]) == "train":
-            checks.append((load(config["data"], "val"), conf.setting(config)))
+    if conf.base_split(config["data"]) == "train" and (len(checks) > len(settings) or config.get("pretrain")):
+        checks.append((load(config["data"], "val"), conf.setting(config)))
     for split, setting in checks:
         if split.shape != base.shape:
             raise InputError(f"{base.name} holds samples of shape {base.shape}, but {split.name} {split.shape}")
@@ -191,12 +172,35 @@ def rootless(section: Mapping[str, Any]) -> dict[str, Any]:
 
 def cost(run: Run, train: Split) -> str:
     """One line: what the run is going to take."""
-    trainer, s = run.trainer, conf.setting(run.config, run.config.get("train_episode"), "train_episode")
     parameters = sum(p.numel() for p in run.learner.parameters())
-    return (
-        f"{parameters:,} parameters; {len(train.x):,} samples of {len(train.classes):,} base classes; "
-        f"{trainer.steps:,} steps of {trainer.batch * nodes(s):,} samples"
-    )
+    parts = [f"{parameters:,} parameters", f"{len(train.x):,} samples of {len(train.classes):,} base classes"]
+    if run.config.get("pretrain") is not None:
+        first = conf.pretrainer(run.config)
+        parts.append(f"{first.steps:,} steps of {first.batch:,} samples before episodes")
+    if run.trains:
+        s = conf.setting(run.config, run.config.get("train_episode"), "train_episode")
+        parts.append(f"{run.trainer.steps:,} steps of {run.trainer.batch * nodes(s):,} samples")
+    if len(parts) == 2:
+        parts.append("nothing to train")
+    return "; ".join(parts)
+
+
+def pretrain(run: Run, base: Split, log: Log | None = None) -> None:
+    """Give the run its pretrained encoder, where its configuration has a `pretrain` section and it is not done yet."""
+    if run.config.get("pretrain") is None or (run.path / "model.safetensors").is_file():
+        return
+    net = run.learner.net if isinstance(run.learner, Adapt) else run.learner
+    net.encoder.load_state_dict(pretrained(run.config, base, run.path.parent, log))  # type: ignore[union-attr]
+    run.steps = conf.pretrainer(run.config).steps * run.config["pretrain"].get("generations", 1)
+
+
+def pretrain_alone(config: dict[str, Any], runs: Path, log: Log | None = None) -> Path:
+    """Only the pretraining of a configuration, for all runs in the folder `runs` to come; its directory."""
+    base = conf.load_split(config["data"], conf.base_split(config["data"]))
+    config = normalised(config, build(config["learner"], base.shape, conf.setting(config).way, device="meta"), base)
+    check_pretraining(config, base)
+    pretrained(config, base, runs, log)
+    return pretraining_folder(config, runs)
 
 
 def train(run: Run, base: Split, log: Log | None = None) -> Run:
@@ -207,7 +211,7 @@ def train(run: Run, base: Split, log: Log | None = None) -> Run:
     if done.is_file():
         return dataclasses.replace(load(run.path), config=config)
     trainer = run.trainer
-    if any(p.requires_grad for p in run.learner.parameters()):
+    if run.trains:
         device = trainer.fabric().device
         learner, transform = run.learner.to(device), run.transform
         val = conf.load_split(config["data"], "val") if conf.base_split(config["data"]) == "train" else None
@@ -221,7 +225,7 @@ def train(run: Run, base: Split, log: Log | None = None) -> Run:
         check = Episodes(val, conf.setting(config), seed, transform.plain(), device) if val is not None else None
         metrics = trainer.fit(learner, episodes, check, run.path, seed, log)
         best = max((m for m in metrics if "val" in m), key=lambda m: m["val"], default=None)
-        run.steps = best["step"] if best else trainer.steps
+        run.steps += best["step"] if best else trainer.steps
     torch.manual_seed(int(keys_of("fit_base", seed, np.zeros(1))[0] >> np.uint64(1)))
     fit_base(run.learner, base, run.transform)
     if not distributed.rank():

@@ -98,9 +98,9 @@ def read_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
         cells.append(_cell(base, combination))
     if not cells:
         raise InputError(f"{file}: the skip rules leave no cell of the grid")
-    names = [c.name for c in cells]
-    if twice := next((c for c in cells if names.count(c.name) > 1), None):
-        raise InputError(f"{file}: two cells are the same: {twice.levels}; an axis lists a level twice")
+    for told in ([c.name for c in cells], [shown(c.levels) for c in cells]):
+        if twice := next((c for c, t in zip(cells, told, strict=True) if told.count(t) > 1), None):
+            raise InputError(f"{file}: two cells are the same: {shown(twice.levels)}; an axis lists a level twice")
     axes = {a: list(dict.fromkeys(label(v) for v in values)) for a, values in grid.items()}
     return Study(file.stem, str(tree.get("question") or file.stem), axes, cells, threads)
 

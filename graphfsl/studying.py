@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -72,12 +73,12 @@ def _make(study: Study, out: Path, console: Console, todo: list[Unit], processes
     """Work through the units with a live table; the cells that failed."""
     done: Done = {}
     total = sum(len(u.cells) for u in todo)
-    with Live(console=console, refresh_per_second=4, transient=True) as live:
 
-        def show() -> None:
-            live.update(_live_table(study, out, todo, done))
+    def show() -> None:
+        live.update(_live_table(study, out, todo, done))
 
-        results = on_ray(todo, ray) if ray else in_processes(todo, processes) if processes > 1 else _serial(todo, show)
+    results = on_ray(todo, ray) if ray else in_processes(todo, processes) if processes > 1 else _serial(todo, show)
+    with Live(console=console, refresh_per_second=4, transient=True) as live, closing(results):
         for result in results:
             done |= result
             for file, row in result.items():
@@ -91,7 +92,7 @@ def _make(study: Study, out: Path, console: Console, todo: list[Unit], processes
     return {file: row for file, row in done.items() if "error" in row}
 
 
-def _serial(todo: list[Unit], show: Any) -> Iterator[Done]:
+def _serial(todo: list[Unit], show: Any) -> Generator[Done, None, None]:
     for unit in todo:
         yield work(unit, lambda line: show(), show)
 

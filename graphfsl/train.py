@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from graphfsl import distributed
 from graphfsl.adapt import Adapt
+from graphfsl.data.batches import Batches
 from graphfsl.data.episodes import Episodes
 from graphfsl.data.sampler import keys_of
 from graphfsl.errors import InputError, unknown
@@ -132,7 +133,7 @@ class Trainer:
     def fit(
         self,
         learner: Learner,
-        train: Episodes,
+        train: Episodes | Batches,
         val: Episodes | None = None,
         run: Path | None = None,
         seed: int = 0,
@@ -208,7 +209,7 @@ class Trainer:
             logger.finalize("success")
         return state.metrics
 
-    def _backward(self, fabric: Fabric, model: Any, train: Episodes, step: int) -> Tensor:
+    def _backward(self, fabric: Fabric, model: Any, train: Episodes | Batches, step: int) -> Tensor:
         """Gradients of this process's share of a step; the loss of all shares, detached."""
         mine = np.arange(step * self.batch, (step + 1) * self.batch)
         parts = np.split(mine[mine % distributed.world() == distributed.rank()], self.accumulate)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from graphfsl import registry
 from graphfsl.batchnorm import BatchNorm
 from graphfsl.episode import Episode, Target
-from graphfsl.learner import Learner, Pipeline
+from graphfsl.learner import Learner, Pipeline, Pretrainer
 from graphfsl.options import make
 
 WAY, DIM = 3, 6
@@ -34,7 +34,7 @@ class TinyEncoder(nn.Module):
 
 
 def part(slot: str, name: str, **options: Any) -> Any:
-    return make(registry.get(slot, name), options, name, dim=DIM, way=WAY, maps=(DIM, 2, 2))
+    return make(registry.get(slot, name), options, name, dim=DIM, way=WAY, maps=(DIM, 2, 2), classes=WAY)
 
 
 def learner(
@@ -55,18 +55,27 @@ def learner(
     out: Any = pipeline if adapt is None else make(registry.get("adapt", adapt), {}, adapt, net=pipeline)
     if batch_norm is not None:
         out.set_batch_norm(batch_norm)
-    # Statistics that are not those of a fresh layer, so that reading the wrong ones shows.
+    return unlike_fresh(out)
+
+
+def unlike_fresh(out: Learner) -> Learner:
+    """Statistics that are not those of a fresh layer, so that reading the wrong ones shows."""
     for module in out.modules():
         if isinstance(module, BatchNorm):
             nn.init.uniform_(module.running_mean, -0.2, 0.2)
             nn.init.uniform_(module.running_var, 0.5, 1.5)
-    return out  # type: ignore[no-any-return]
+    return out
 
 
 def around(slot: str, name: str, **options: Any) -> Learner:
     """The simplest learner with this method in its slot."""
     if slot == "adapt":
         return learner(heads="linear", adapt=name, **options)
+    if slot == "pretrain":
+        torch.manual_seed(options.pop("seed", 0))
+        out = Pretrainer(TinyEncoder(), part(slot, name), part("heads", "simple_shot", transform="l2n"))
+        out.set_batch_norm(options.pop("batch_norm", "running"))
+        return unlike_fresh(out)
     return learner(**{slot: name}, **options)
 
 

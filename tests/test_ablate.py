@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shlex
 import signal
@@ -11,16 +12,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import scipy.stats
 from test_cli import EXPERIMENT, call, world  # noqa: F401 (fixtures)
 
 from graphfsl import ablate
+from graphfsl.errors import InputError
 from graphfsl.findings import findings
-from graphfsl.study import read_study
+from graphfsl.reproduce import table
+from graphfsl.study import Study, read_study
 
 Call = Callable[..., tuple[int, str, str]]
 ROOT = Path(__file__).resolve().parents[1]
@@ -70,15 +76,43 @@ def test_a_study_equals_its_cells_run_by_hand(study: Path, call: Call) -> None: 
     facts = json.loads(Path("a/study.json").read_text())
     (shots,) = [e for e in facts["effects"] if e["axis"] == "test.episode.shot"]
     (distances,) = [e for e in facts["effects"] if e["axis"] == "learner.head.distance"]
-    assert distances["paired"] and not shots["paired"] and distances["matched"] == shots["matched"] == 4
-    # The difference of means and its paired interval, by hand from the cells' files.
+    for e in facts["effects"]:  # Holm's, over these two: seeds are repetitions, they are not compared
+        assert e["corrected"] == min(1, 2 * e["p"]) or e["p"] == max(x["p"] for x in facts["effects"])
+    assert distances["paired"] and shots["paired"] and distances["matched"] == shots["matched"] == 4
+    # The difference of means and its interval, by hand from the cells: episode i of 1 and of 3 shots has the same
+    # classes, so the differences under both are one sample, and so are the shots.
     rows = [json.loads(f.read_text()) for f in Path("a/cells").iterdir()]
-    by_shot: dict[int, list[np.ndarray]] = {1: [], 3: []}
+    by_axis = {"distance": np.zeros(30), "shot": np.zeros(30)}
     for r in rows:
         sign = 1 if "cosine" in json.dumps(json.loads(Path("a/runs").joinpath(run_of(r)).read_text())) else -1
-        by_shot[r["shot"]].append(sign * np.array(r["accuracies"]) / 2)
-    by_hand = [np.sum(v, 0) for v in by_shot.values()]
-    assert -distances["difference"] == pytest.approx(100 * np.mean(by_hand), abs=2e-3)
+        by_axis["distance"] -= sign * np.array(r["accuracies"]) / 4
+        by_axis["shot"] += (1 if r["shot"] == 1 else -1) * np.array(r["accuracies"]) / 4
+    for effect, d in ((distances, by_axis["distance"]), (shots, by_axis["shot"])):
+        half = 100 * scipy.stats.t.ppf(0.975, 29) * d.std(ddof=1) / 30**0.5
+        assert (effect["difference"], effect["half"]) == pytest.approx((100 * d.mean(), half), abs=2e-3)
+
+
+def test_cells_are_paired_by_episode_where_data_and_seed_are_one() -> None:
+    """2,000 simulated episodes: what two settings share is in every interval; two data sets share nothing."""
+    random, n = np.random.default_rng(0), 2000
+    shared = random.normal(size=n)
+
+    def row(data: str, shot: int, head: str, episodes: int = n) -> dict[str, Any]:
+        noise = random.normal(size=episodes) + (shared[:episodes] if head == "b" else 0)
+        plain = {"setting": "inductive", "data": data, "seed": 0, "shot": shot, "episodes": episodes}
+        return plain | {"cell": {"where": f"{data}{shot}", "head": head}, "accuracies": noise.tolist(), "accuracy": 0.0}
+
+    def head(*rows: dict[str, Any]) -> dict[str, Any]:
+        study = Study("s", "q", {"where": [1, 2], "head": ["a", "b"]}, [], 1)
+        return next(e for e in findings(study, rows).effects if e["axis"] == "head")
+
+    one = [row("x", shot, h) for shot in (1, 5) for h in "ab"]
+    two = [row(data, 1, h) for data in "xy" for h in "ab"]
+    # (a - b) of each has variance 3; the mean of two that share 1 of it has 2, of two apart 1.5.
+    assert head(*one)["half"] == pytest.approx(196 * (2 / n) ** 0.5, rel=0.05)
+    assert head(*two)["half"] == pytest.approx(196 * (1.5 / n) ** 0.5, rel=0.05)
+    fewer = [row("x", 1, "a"), row("x", 1, "b", 500)]
+    assert head(*fewer)["half"] == pytest.approx(196 * (3 / 500) ** 0.5, rel=0.1)
 
 
 def run_of(row: dict[str, Any]) -> str:
@@ -113,9 +147,26 @@ def test_interrupted_studies_end_with_the_same_table(study: Path, call: Call) ->
     assert Path("killed/cells.csv").read_bytes() == Path("whole/cells.csv").read_bytes()
 
 
-def _env() -> dict[str, str]:
-    import os
+@pytest.mark.skipif(os.name != "posix", reason="needs signals")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_an_interruption_ends_the_processes_at_once(study: Path, call: Call, name: str) -> None:  # noqa: F811
+    """A terminal sends Ctrl-C to all of them, a scheduler SIGTERM to the first."""
+    text = Path("study.yaml").read_text()
+    Path("study.yaml").write_text(text.replace("trainer.steps: 10,", "trainer.steps: 100000,"))
+    command = [sys.executable, "-W", "ignore", "-m", "graphfsl.cli", "ablate", "study.yaml", "--out", "a"]
+    child = subprocess.Popen(
+        [*command, "--processes", "2"], cwd=study, env=_env(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    while child.poll() is None and len(list(Path("a").glob("runs/*/metrics.jsonl"))) < 2:
+        time.sleep(0.01)
+    (os.killpg if name == "SIGINT" else os.kill)(child.pid, signal.Signals[name])
+    _, err = child.communicate(timeout=30)  # at the end of the last process, since all write there
+    assert child.returncode == 130 and err.count("\n") == 1 and "goes on" in err, err
+    assert not list(Path("a").rglob(".*")), "a lock or a temporary"
 
+
+def _env() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(ROOT)}
 
 
@@ -131,6 +182,20 @@ def test_processes_and_clusters_give_the_serial_table(study: Path, call: Call, h
     assert Path(how, "cells.csv").read_bytes() == Path("serial/cells.csv").read_bytes()
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9", "127.0.0.1:99999"])
+def test_a_cluster_that_is_not_there_is_one_line(address: str) -> None:
+    with pytest.raises(InputError, match=f"--ray {address}: nobody answers there"):
+        ablate._reach(address)
+
+
+def test_a_cluster_that_was_started_elsewhere_writes_here(study: Path) -> None:
+    unit = ablate.units(read_study("study.yaml"), Path("a"))[0]
+    with ProcessPoolExecutor(1, get_context("spawn"), os.chdir, ("/",)) as pool:
+        done = pool.submit(ablate._from_elsewhere, unit, str(study), {"GRAPHFSL_CACHE": "cache"}).result()
+    assert not [r for r in done.values() if "error" in r] and all(f.is_file() for f in done)
+    assert (unit.path / "model.safetensors").is_file()
+
+
 def test_a_cell_that_fails_is_reported_and_tried_again(study: Path, call: Call) -> None:  # noqa: F811
     Path("study.yaml").write_text(
         "experiment: my.yaml\nset: {trainer.steps: 10, evaluation.episodes: 20}\ngrid: {trainer.lr: [0.01, 1.0e+15]}\n"
@@ -142,6 +207,16 @@ def test_a_cell_that_fails_is_reported_and_tried_again(study: Path, call: Call) 
     assert [bool(c["accuracy"]) for c in cells("a")] == [True, False]
     assert json.loads(Path("a/study.json").read_text())["failures"][0][0] == "trainer.lr=1000000000000000.0"
     assert "1 cells are done already" in call("ablate", "study.yaml", "--out", "a")[1]
+
+
+@pytest.mark.parametrize("text", ["", "{}", "null", "[1]", '{"accuracies": 1}', "CUT"])
+def test_a_damaged_cell_is_measured_again(study: Path, call: Call, text: str) -> None:  # noqa: F811
+    assert call("ablate", "study.yaml", "--out", "a")[0] == 0
+    table, file = Path("a/cells.csv").read_bytes(), next(Path("a/cells").iterdir())
+    file.write_text(file.read_text()[:300] if text == "CUT" else text)
+    code, out, err = call("ablate", "study.yaml", "--out", "a")
+    assert code == 0 and "7 cells are done already" in out, err
+    assert Path("a/cells.csv").read_bytes() == table
 
 
 def test_kinds_of_settings_are_never_ranked_together(study: Path, call: Call) -> None:  # noqa: F811
@@ -193,6 +268,7 @@ BAD = [
     ("grid: {seed: [0]}\nskip: [{seed: 1}]", "skip names the level 1"),
     ("grid: {seed: [0]}\nskip: [{seed: 0}]", "the skip rules leave no cell"),
     ("grid: {seed: [0, 0]}", "two cells are the same"),
+    ("grid: {learner.head: [protonet, {name: protonet}]}", "two cells are the same: learner.head=protonet;"),
     ("grid: {seed: [0]}\nthreads: 0", "threads must be a whole number"),
     ("grid: {seed: [0]}\nset: [1]", "set map keys to values"),
     ("grid: {seed: [0]}\nset: {trainer.stepz: 3}", "did you mean 'steps'?"),
@@ -259,5 +335,7 @@ def test_reproduce_prints_published_beside_ours(world: Path, call: Call) -> None
         assert wanted in out, wanted
     code, _, err = call("reproduce", "snel2017")
     assert code == 2 and "did you mean 'snell2017'?" in err
+    with pytest.raises(InputError, match="not in an installed package"):
+        table("glyphs", world)
     assert "unknown table 'nowhere'" in call("reproduce", "--table", "nowhere")[2]
     assert "reproduce needs a paper" in call("reproduce")[2]

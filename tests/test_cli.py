@@ -257,6 +257,7 @@ def test_lists(call: Callable[..., tuple[int, str, str]]) -> None:
     assert all(m["source"] for m in methods)
     assert {"glyphs", "omniglot", "arrays", "folder"} <= {d["name"] for d in json.loads(call("data", "--json")[1])}
     assert "protonet" in call("methods")[1] and "glyphs" in call("data")[1]
+    assert "…" not in call("methods")[1], "a link or a name was cut off"
 
 
 def test_help_needs_no_torch() -> None:

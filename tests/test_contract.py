@@ -250,7 +250,7 @@ def test_has_an_experiment_that_builds(slot: str, name: str) -> None:
         if path.parent.name == "ablations":
             continue
         cfg = config.read(path, ["data.root=."] if "glyphs" not in path.read_text() else [])
-        entries = cfg["learner"].get(key)
+        entries = (cfg.get("pretrain") or {}).get("objective") if slot == "pretrain" else cfg["learner"].get(key)
         for entry in entries if isinstance(entries, list) else [entries]:
             if entry is not None and named(entry, key)[0] == name:
                 found.append(path)

@@ -54,14 +54,16 @@ def test_two_files_cannot_claim_one_name(tmp_path: Path, monkeypatch: pytest.Mon
     heads = tmp_path / "twice" / "heads"
     heads.mkdir(parents=True)
     (tmp_path / "twice" / "__init__.py").touch()
-    for name in ("a", "b"):
-        (heads / f"{name}.py").write_text('__all__ = ["MyNet"]\nclass MyNet: ...\n')
+    (heads / "a.py").write_text('__all__ = ["MyNet", "MyNets"]\nclass MyNet: ...\nclass MyNets: ...\n')
+    (heads / "mynet.py").write_text('__all__ = ["Other"]\nclass Other: ...\n')
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(InputError, match=r"heads 'mynet' is defined twice: in twice\.heads\.a and in twice\.heads\.b"):
+    with pytest.raises(
+        InputError, match=r"heads 'mynet' is defined twice: in twice\.heads\.a and in twice\.heads\.mynet"
+    ):
         registry.find("twice")
-    (heads / "b.py").unlink()
+    (heads / "mynet.py").unlink()
     registry.find.cache_clear()
-    assert registry.names("heads", "twice") == ["mynet"]
+    assert registry.names("heads", "twice") == ["mynet", "my_nets"]
     with pytest.raises(InputError, match="did you mean 'mynet'"):
         registry.get("heads", "mynett", "twice")
 

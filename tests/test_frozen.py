@@ -44,6 +44,9 @@ def test_a_frozen_encoder_encodes_each_image_once(world: Path, call: Call, encod
     encoded.clear()
     assert call("evaluate", "r", "episode.shot=5", "--json")[0] == 0
     assert not encoded, "evaluated from disk"
+    out = call("run", "my.yaml", *FROZEN[:1], "learner.head=protonet", "--out", "plain")[1]
+    assert "nothing to train" in out and "steps" not in out and "training" not in out
+    assert not encoded, "another head, the same features"
     # The weights of the encoder are those it was built with, the head's have moved.
     torch.manual_seed(0)
     fresh = build(

@@ -22,8 +22,9 @@ from graphfsl.errors import InputError
 from graphfsl.evaluation import evaluate
 from graphfsl.features import encode_split
 from graphfsl.learner import Pipeline
+from graphfsl.lock import locked
 from graphfsl.methods.heads.protonet import ProtoNet
-from graphfsl.run import locked, statistics
+from graphfsl.run import statistics
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -182,6 +183,8 @@ def test_several_data_sets_stand_in_one_table(world: Path, call: Call) -> None: 
     rows = json.loads(Path("both.json").read_text())["rows"]
     assert [r["data"] for r in rows] == ["photos/test"] * 2 and rows[1]["accuracy"] > 90
     assert out.count("photos/test") == 2 and "accuracy %" in out
+    code, _, err = call("evaluate", "r", "--on", "arrays,glyphs", "data.root=photos")
+    assert code == 2 and "glyphs/test holds (1, 28, 28)" in err, "a set without files takes no root"
 
 
 # ---- one run in a directory ----

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,7 @@ __all__ = [
     "load",
     "loader",
     "names",
+    "takes_root",
 ]
 
 
@@ -47,10 +49,14 @@ def load(name: str, split: str, root: str | os.PathLike[str] | None = None, **op
 
     root: where its files are; GRAPHFSL_DATA where it is not given. Data sets that need no files take no root.
     """
-    function = loader(name)
-    if "root" in function.__code__.co_varnames[: function.__code__.co_argcount]:
+    if takes_root(name):
         options["root"] = _root(name, root)
-    return function(split, **options)
+    return loader(name)(split, **options)
+
+
+def takes_root(name: str) -> bool:
+    """Whether a data set lies in files that a user has."""
+    return "root" in inspect.signature(loader(name)).parameters
 
 
 def _root(name: str, root: str | os.PathLike[str] | None) -> str:

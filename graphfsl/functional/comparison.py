@@ -27,7 +27,7 @@ class Contrast:
     p: float  # of sign flips where paired, else of Welch's t
     matched: int
     episodes: int  # different ones
-    paired: bool  # both sides saw the same episodes
+    paired: bool  # both sides are cells of the same keys
     corrected: float | None = None  # p after Holm's correction, where it was made
 
 
@@ -121,7 +121,7 @@ def contrasts(
 ) -> list[Contrast]:
     """sum_c w_c mean(accuracies_c) of C rows of weights, each of which sums to zero. Raises as `permutation_test`.
 
-    Cells of equal key saw the same episodes: episode i gives x_gi = sum of w_c accuracies_ci over the cells of key g.
+    Cells of equal key are paired by episode: i gives x_gi = sum of w_c accuracies_ci over the cells of key g.
     Keys are independent: the variance is sum_g s_g^2 / n, freedom as in `student`. Where the weights of each key cancel
     this is a paired interval; where they do not, Welch's; an average over k keys has 1/k^2 of the sum of variances.
     Signs of sum_g x_gi are flipped, all keys at once: to flip each key's alone would test that no key has an effect

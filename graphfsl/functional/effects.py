@@ -59,7 +59,7 @@ def main_effects(
 ) -> list[MainEffect]:
     """The effect of each axis. Cells (axis -> level), their accuracies (cells, episodes), their episodes' identities.
 
-    Cells of equal key saw the same episodes (`contrasts` says what follows). Only combinations of the other axes that
+    Cells of equal key are paired by episode (`contrasts` says what follows). Only combinations of the other axes that
     both levels have are compared. p is raw: `corrected` makes Holm's correction over all axes.
     Raises InputError where cells differ in their axes or are the same twice, or values are too few or not finite.
     """

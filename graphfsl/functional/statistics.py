@@ -19,3 +19,19 @@ def mean_and_ci95(values: Float[Tensor, " n"]) -> tuple[float, float]:
     values = values.double()
     half = 1.96 * values.std(unbiased=True) / len(values) ** 0.5 if len(values) > 1 else torch.tensor(float("nan"))
     return float(values.mean()), float(half)
+
+
+def class_statistics(
+    features: Float[Tensor, "n d"], labels: Int[Tensor, " n"], classes: int
+) -> tuple[Float[Tensor, " d"], Float[Tensor, "C d"], Float[Tensor, "C d d"]]:
+    """Mean of all labeled features, mean and covariance of each class (n - 1, zero where a class has one sample).
+
+    (n, d), labels (n,) with negative ones left out -> (d,), (C, d), (C, d, d).
+    """
+    features, labels = features[labels >= 0], labels[labels >= 0]
+    order = labels.argsort(stable=True)
+    counts = torch.bincount(labels, minlength=classes).tolist()
+    groups = features[order].split(counts)
+    means = torch.stack([g.mean(0) if len(g) else g.new_zeros(g.shape[1]) for g in groups])
+    spread = [g - m for g, m in zip(groups, means, strict=True)]
+    return features.mean(0), means, torch.stack([s.mT @ s / max(len(s) - 1, 1) for s in spread])

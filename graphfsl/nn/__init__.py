@@ -9,7 +9,17 @@ from graphfsl.nn.resnet12 import ResNet12
 from graphfsl.nn.timm_encoder import Timm
 from graphfsl.nn.wrn28_10 import WRN28x10
 
-__all__ = ["ENCODERS", "Conv4", "Conv4Maps", "Conv4Stride2", "DropBlock", "EfficientNetLite0", "ResNet12", "Timm", "WRN28x10"]
+__all__ = [
+    "ENCODERS",
+    "Conv4",
+    "Conv4Maps",
+    "Conv4Stride2",
+    "DropBlock",
+    "EfficientNetLite0",
+    "ResNet12",
+    "Timm",
+    "WRN28x10",
+]
 
 ENCODERS: dict[str, type[nn.Module]] = {
     "conv4": Conv4,

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from graphfsl.batchnorm import BatchNorm
+from graphfsl.errors import InputError
 
 
 class Conv4(nn.Module):
     """4 x [3x3 convolution with padding, BatchNorm, ReLU, 2x2 max-pool], in channels_last.
 
-    in_channels: of the images. width: filters of every block.
+    in_channels: of the images. width: filters of every block, or of each of the four (R2-D2 has 96, 192, 384, 512).
     (M, in_channels, h, w) -> maps (M, width, h//16, w//16); `readout` flattens them: 64-d for 28x28 images,
     256-d for 32x32, 1600-d for 84x84.
     """
 
-    def __init__(self, in_channels: int = 1, width: int = 64) -> None:
+    def __init__(self, in_channels: int = 1, width: int | Sequence[int] = 64) -> None:
         super().__init__()
-        widths = [in_channels, width, width, width, width]
-        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in itertools.pairwise(widths))
-        self.norms = nn.ModuleList(BatchNorm(width) for _ in range(4))
+        widths = [width] * 4 if isinstance(width, int) else list(width)
+        if len(widths) != 4:
+            raise InputError(f"conv4.width is one number or four, not {widths}")
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in itertools.pairwise([in_channels, *widths]))
+        self.norms = nn.ModuleList(BatchNorm(w) for w in widths)
         # channels_last weights make every map channels_last; to ask it of the input fails under vmap.
         self.to(memory_format=torch.channels_last)
 

@@ -30,6 +30,8 @@ class MAML(Adapt):
     Deviations: gamma adapts with the other weights; the authors' networks have none.
     """
 
+    family = "optimisation"
+
     def __init__(
         self,
         net: Learner,

@@ -32,6 +32,8 @@ class PrototypeVAE(Augment):
     Deviations: the decoder adds to p; there is no adversarial loss.
     """
 
+    family = "generative"
+
     def __init__(
         self,
         dim: int,

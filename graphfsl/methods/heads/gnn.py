@@ -35,6 +35,7 @@ class GNN(Head):
     a call instead of one support position at a time.
     """
 
+    family = "graph"
     per_query = True
     transductive = True
     uses_unlabeled = True

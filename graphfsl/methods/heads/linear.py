@@ -19,6 +19,7 @@ class Linear(Head):
     Source: section 5.2 of the paper.
     """
 
+    family = "optimisation"
     reads_support = False
 
     def __init__(self, dim: int, way: int) -> None:

@@ -38,18 +38,20 @@ class MatchingNet(Head):
         self.context = FullContext(dim, fce_steps) if fce else None
 
     def score(self, episode: Episode) -> Tensor:
-        weight = episode.w.sum(-1)  # (B, n)
-        f = g = episode.x
+        w = episode.w[:, episode.labeled]
+        weight = w.sum(-1)  # (B, m)
+        f, g = episode.x, episode.x[:, episode.labeled]
         if self.context is not None:
-            f, g = self.context(episode.x, weight > 0)
+            f, g = self.context(f, g, weight > 0)
         attention = self.log_scale.exp() * cosine(f, g) + weight.log().unsqueeze(-2)  # no weight: minus infinity
-        y = episode.w / weight.where(weight > 0, 1).unsqueeze(-1)
+        y = w / weight.where(weight > 0, 1).unsqueeze(-1)
         p = attention.softmax(-1) @ y
         return hide_absent(p.clamp_min(torch.finfo(p.dtype).tiny).log(), episode.w)
 
 
 class FullContext(nn.Module):
-    """f and g of `MatchingNet` with fce: nodes (B, n, d), which are labeled (B, n) -> f (B, n, d), g (B, n, d)."""
+    """f and g of `MatchingNet` with fce: nodes (B, n, d); the support (B, m, d), which of it is labeled (B, m) ->
+    f (B, n, d), g (B, m, d)."""
 
     def __init__(self, dim: int, steps: int) -> None:
         super().__init__()
@@ -57,8 +59,8 @@ class FullContext(nn.Module):
         self.forwards, self.backwards = (nn.LSTM(dim, dim, batch_first=True) for _ in range(2))
         self.query = nn.LSTMCell(dim, 2 * dim)
 
-    def forward(self, x: Tensor, labeled: Tensor) -> tuple[Tensor, Tensor]:
-        g = self.support(x, labeled)
+    def forward(self, x: Tensor, support: Tensor, labeled: Tensor) -> tuple[Tensor, Tensor]:
+        g = self.support(support, labeled)
         f = x.flatten(0, 1)
         h, c, r = f, torch.zeros_like(f), torch.zeros_like(f)
         c = torch.cat([c, c], -1)

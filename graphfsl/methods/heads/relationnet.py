@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ class RelationNet(Head):
     layers and a sigmoid (equation 1);  L = sum (r_ic - 1[y_i = c])^2  (equation 2). The sum over shots is of maps.
 
     loss: "mse", the paper's, or "ce", cross-entropy of the relations before the sigmoid.
+    shots: "sum", the paper's, which ties a network to the shots that it was trained with; or "mean", for any number.
     maps: (channels, h, w) of the encoder's feature maps. width: filters. hidden: of the linear layers.
 
     score: feature maps (B, n, ch, h, w), label weights (B, n, C) -> relations before the sigmoid (B, n, C).
@@ -37,11 +38,14 @@ class RelationNet(Head):
     wants_maps = True
     follows_batch_norm = True
 
-    def __init__(self, maps: tuple[int, ...], loss: str = "mse", width: int = 64, hidden: int = 8) -> None:
+    def __init__(
+        self, maps: tuple[int, ...], loss: str = "mse", shots: str = "sum", width: int = 64, hidden: int = 8
+    ) -> None:
         super().__init__()
-        if loss not in ("mse", "ce"):
-            raise unknown("loss", loss, ("mse", "ce"))
-        self.mse = loss == "mse"
+        for option, value, known in (("loss", loss, ("mse", "ce")), ("shots", shots, ("sum", "mean"))):
+            if value not in known:
+                raise unknown(option, value, known)
+        self.mse, self.mean = loss == "mse", shots == "mean"
         channels, *size = maps
         self.support_conv = nn.Conv2d(channels, width, 3, padding=1)
         self.query_conv = nn.Conv2d(channels, width, 3, padding=1, bias=False)
@@ -53,7 +57,10 @@ class RelationNet(Head):
 
     def score(self, episode: Episode) -> Tensor:
         b, n = episode.x.shape[:2]
-        support = torch.einsum("bnc,bn...->bc...", episode.w, episode.x)  # sum over shots
+        w = episode.w
+        if self.mean:
+            w = w / w.sum(1, keepdim=True).where(present(w).unsqueeze(1), 1)
+        support = torch.einsum("bnc,bn...->bc...", w, episode.x)
         # A convolution of [s; q] is the sum of one of s and one of q: each map is convolved once, not once per pair.
         s = self.support_conv(support.flatten(0, 1)).unflatten(0, (b, -1))
         q = self.query_conv(episode.x.flatten(0, 1)).unflatten(0, (b, n))
@@ -63,7 +70,7 @@ class RelationNet(Head):
             r = self.block(self.norms[1], r, episode)
         return hide_absent(self.linear(r.flatten(2)).view(b, n, -1), episode.w)
 
-    def policy(self, episode: Episode) -> object:
+    def policy(self, episode: Episode) -> AbstractContextManager[None]:
         return nullcontext() if self.batch_norm == "running" else statistics(self.batch_norm, episode)
 
     def block(self, norm: nn.Module, pairs: Tensor, episode: Episode) -> Tensor:

@@ -25,6 +25,7 @@ class SoftKmeans(Refine):
     Source: section 3.1.1, equation 4. The assignments are constants for the gradient, as in the authors' code.
     """
 
+    family = "semi-supervised"
     uses_unlabeled = True
     wants_maps = None
 

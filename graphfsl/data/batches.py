@@ -1,0 +1,89 @@
+"""`Batches`: numbered images of base classes, in batches: what pretraining takes where meta-training takes episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+from graphfsl.data.dataset import Split
+from graphfsl.data.sampler import AUGMENT, CLASSES, IMAGES, Deck, keys_of, uniform
+from graphfsl.data.transforms import DRAWS, Transform
+from graphfsl.episode import Episode, Target
+from graphfsl.errors import InputError
+
+
+class Batches:
+    """The endless, numbered labeled images of one split: number i is a pure function of (split, seed, i).
+
+    per_class: 1 goes through all images in a new order each epoch; m > 1 goes through all classes and gives m different
+        images of each, so that a batch holds pairs of one class.
+    views: how often each image is shown, each time with an augmentation of its own.
+    transform, device: as in `Episodes`.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        seed: int = 0,
+        transform: Transform | None = None,
+        device: torch.device | str | None = None,
+        per_class: int = 1,
+        views: int = 1,
+    ) -> None:
+        self.split, self.seed, self.transform = split, seed, transform or Transform()
+        self.device = torch.device(device) if device is not None else split.x.device
+        self.per_class, self.views = per_class, views
+        self.labeled = np.flatnonzero(split.y.numpy() >= 0)
+        self.deck = Deck(self.labeled, split.y.numpy(), len(split.classes))
+        if self.deck.count.min() < per_class:
+            least = split.classes[int(self.deck.count.argmin())]
+            raise InputError(
+                f"{split.name}: class {least!r} has {self.deck.count.min()} images, but pretraining takes {per_class} "
+                "of a class at once; lower pretrain.objective.per_class"
+            )
+
+    def ids(self, numbers: np.ndarray) -> np.ndarray:
+        """Which sample each number is."""
+        if self.per_class == 1:
+            return np.concatenate([self.labeled[_order(self._name(), self.seed, len(self.labeled), e)[at]]
+                                   for e, at in self._epochs(numbers, len(self.labeled))])  # fmt: skip
+        group, j = np.divmod(numbers, self.per_class)
+        c = len(self.split.classes)
+        classes = np.concatenate([_order(self._name(), self.seed, c, e)[at] for e, at in self._epochs(group, c)])
+        drawn = self.deck.draw(classes[:, None], uniform(self._keys(group), IMAGES, 1, self.per_class))
+        return drawn[np.arange(len(numbers)), 0, j]
+
+    def batch(self, i: Sequence[int] | np.ndarray) -> tuple[Episode, Target]:
+        """The images with these numbers, as queries: x (views, n, *S), no label columns, Target.query (views, n)."""
+        numbers = np.asarray(i)
+        ids = torch.from_numpy(self.ids(numbers)).expand(self.views, -1)
+        x = self.split.gather(ids.to(self.split.x.device)).to(self.device, non_blocking=True)
+        u = None
+        if self.transform.augments:
+            draws = torch.from_numpy(uniform(self._keys(numbers), AUGMENT, self.views, DRAWS))
+            u = draws.transpose(0, 1).to(self.device, torch.float32)
+        x = self.transform(x, u)
+        none = torch.empty(*ids.shape, 0, dtype=x.dtype, device=self.device)
+        y = self.split.y[ids]
+        target = Target(y, y[:, :0], ids, y[:, :0]).to(self.device)
+        return Episode(x, none, 0, ids.shape[1]), target
+
+    def _name(self) -> str:
+        return f"{self.split.name}/batches"
+
+    def _keys(self, numbers: np.ndarray) -> np.ndarray:
+        return keys_of(self._name(), self.seed, numbers)
+
+    @staticmethod
+    def _epochs(numbers: np.ndarray, size: int) -> list[tuple[int, np.ndarray]]:
+        """Ascending numbers by epoch: (epoch, places within it)."""
+        epochs, at = np.divmod(numbers, size)
+        return [(int(e), at[epochs == e]) for e in np.unique(epochs)]
+
+
+@lru_cache(maxsize=2)  # a batch may lie across two epochs
+def _order(name: str, seed: int, size: int, epoch: int) -> np.ndarray:
+    return np.argsort(uniform(keys_of(f"{name}/order", seed, np.array([epoch])), CLASSES, 1, size)[0, 0], kind="stable")

@@ -1,0 +1,46 @@
+"""SimpleShot. Wang, Chao, Weinberger, van der Maaten 2019, https://arxiv.org/abs/1911.04623"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from graphfsl.episode import Episode
+from graphfsl.errors import unknown
+from graphfsl.functional.distances import squared_euclidean
+from graphfsl.functional.prototypes import hide_absent, prototypes
+from graphfsl.learner import Head
+
+__all__ = ["SimpleShot"]
+
+
+class SimpleShot(Head):
+    """Nearest class mean: s_c(x) = -||x^ - mean_c||^2 (equation 2) with x^ = x ("un"), x / ||x|| ("l2n"), or
+    (x - m) / ||x - m|| ("cl2n"), m the mean feature of the base classes (equations 3, 4).
+
+    transform: "un", "l2n" or "cl2n", which learns m in `fit_base`. dim: d, the length of the features.
+
+    score: features (B, n, d), label weights (B, n, C) -> (B, n, C).
+    Source: equations 2 to 4. Deviations: none are known.
+    """
+
+    family = "transfer"
+
+    def __init__(self, dim: int, transform: str = "cl2n") -> None:
+        super().__init__()
+        if transform not in ("un", "l2n", "cl2n"):
+            raise unknown("transform", transform, ("un", "l2n", "cl2n"))
+        self.transform = transform
+        self.wants_base = transform == "cl2n"
+        self.mean: Tensor | None
+        self.register_buffer("mean", torch.zeros(dim) if self.wants_base else None)
+
+    def fit_base(self, features: Tensor, labels: Tensor) -> None:
+        if self.mean is not None:
+            self.mean.copy_(features.mean(0))
+
+    def score(self, episode: Episode) -> Tensor:
+        x = episode.x if self.mean is None else episode.x - self.mean
+        x = x if self.transform == "un" else F.normalize(x, dim=-1)
+        return hide_absent(-squared_euclidean(x, prototypes(x, episode.w)), episode.w)

@@ -1,0 +1,117 @@
+"""Pretraining of an encoder on base classes, before episodes: done once for all runs in a folder that share it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from graphfsl import config as conf
+from graphfsl import distributed
+from graphfsl.builder import build_pretrainer, named
+from graphfsl.checkpoint import load_checkpoint, load_weights, read_lines, save_checkpoint, write_json
+from graphfsl.data import Episodes, Split
+from graphfsl.data.batches import Batches
+from graphfsl.features import encode_split
+from graphfsl.functional.statistics import class_statistics
+from graphfsl.learner import Pretrainer
+from graphfsl.lock import locked
+from graphfsl.memory import reuse_freed_memory
+from graphfsl.train import Log, Trainer
+
+
+def decides(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides the weights of a pretraining, and nothing else."""
+    entry, trainer = config["learner"]["encoder"], config.get("trainer") or {}
+    data = {k: v for k, v in conf.pretraining_data(config).items() if k not in ("root", "download")}
+    encoder = {"name": entry} if isinstance(entry, str) else {k: v for k, v in entry.items() if k != "frozen"}
+    own = {k: v for k, v in config["pretrain"].items() if k != "augment"}
+    precision = {k: v for k, v in trainer.items() if k == "precision"}
+    return {"data": data, "encoder": encoder, "pretrain": own, "seed": config.get("seed", 0), **precision}
+
+
+def folder(config: Mapping[str, Any], runs: Path) -> Path:
+    """Where a pretraining lies among the runs: the same for all configurations that share it."""
+    name = named(config["learner"]["encoder"], "learner.encoder")[0]
+    return runs / f"pretrain-{name}-{conf.digest(decides(config))}"
+
+
+def check(config: Mapping[str, Any], base: Split) -> None:
+    """InputError where the base split does not suffice, before anything is trained or written."""
+    options = conf.pretraining(config)
+    if options is not None:
+        encoder = config["learner"].get("encoder")
+        part = build_pretrainer(encoder, options.objective, base.shape, len(base.classes), device="meta").objective
+        Batches(base, per_class=part.per_class)
+        conf.pretrainer(config).fabric()
+
+
+def history(config: Mapping[str, Any], runs: Path) -> list[dict[str, Any]]:
+    """The metrics of a configuration's pretraining; the lines of its generations one after the other."""
+    if config.get("pretrain") is None:
+        return []
+    path = folder(config, runs)
+    files = sorted(path.glob("generation-*/metrics.jsonl")) or [path / "metrics.jsonl"]
+    return [line for file in files for line in read_lines(file)]
+
+
+def pretrained(config: Mapping[str, Any], base: Split, runs: Path, log: Log | None = None) -> dict[str, Tensor]:
+    """The weights of the pretrained encoder; trained where this has not happened yet, or was interrupted.
+
+    The folder holds a run directory's files (of each generation) and statistics.safetensors, what later methods need of
+    the base features: `mean` (d,), `class_means` (C, d) and `class_covariances` (C, d, d).
+    """
+    reuse_freed_memory()
+    options = conf.pretraining(config)
+    assert options is not None
+    path, trainer, teacher = folder(config, runs), conf.pretrainer(config), None
+    with locked(path, wait=True):
+        for generation in range(1, options.generations + 1):
+            own = path / f"generation-{generation}" if options.generations > 1 else path
+            model = _generation(config, base, own, trainer, teacher, log)
+            teacher = model.eval()
+        _keep_statistics(model, base, config, path)
+    return {k: v.cpu() for k, v in model.encoder.state_dict().items()}
+
+
+def _generation(
+    config: Mapping[str, Any], base: Split, path: Path, trainer: Trainer, teacher: Pretrainer | None, log: Log | None
+) -> Pretrainer:
+    seed = config.get("seed", 0)
+    torch.manual_seed(seed)
+    encoder, objective = config["learner"]["encoder"], config["pretrain"]["objective"]
+    model = build_pretrainer(encoder, objective, base.shape, len(base.classes))
+    device, done = trainer.fabric().device, path / "model.safetensors"
+    model.to(device)
+    if teacher is not None:
+        model.objective.teacher = teacher.to(device).classify
+    if done.is_file():
+        load_weights(model, load_checkpoint(done)[0], done)
+        return model
+    transform = conf.transform(conf.pretraining_data(config))
+    part = model.objective
+    batches = Batches(base, seed, transform, device, part.per_class, part.views)
+    check = None
+    if conf.base_split(config["data"]) == "train":
+        val = conf.load_split(config["data"], "val")
+        check = Episodes(val, conf.setting(config), seed, transform.plain(), device)
+    if not distributed.rank():
+        write_json(path / "config.json", decides(config))
+    trainer.fit(model, batches, check, path, seed, log)
+    if not distributed.rank():
+        save_checkpoint(done, model.state_dict(), {"step": trainer.steps})
+    return model
+
+
+def _keep_statistics(model: Pretrainer, base: Split, config: Mapping[str, Any], path: Path) -> None:
+    file = path / "statistics.safetensors"
+    if file.is_file() or distributed.rank():
+        return
+    features = encode_split(model.eval(), base, conf.transform(config["data"]))
+    found = class_statistics(features.x, features.y.to(features.x.device), len(base.classes))
+    names = ("mean", "class_means", "class_covariances")
+    save_checkpoint(file, dict(zip(names, found, strict=True)), {"classes": json.dumps(base.classes)})
