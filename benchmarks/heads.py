@@ -16,6 +16,7 @@ from graphfsl.methods.heads.baseline import Baseline
 from graphfsl.methods.heads.matchingnet import MatchingNet
 from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.methods.heads.rfs import RFS
+from graphfsl.methods.heads.simple_shot import SimpleShot
 
 Peer = Callable[[Tensor, Tensor, Tensor], Tensor]  # support, labels, query -> the query's scores
 
@@ -59,6 +60,7 @@ def races() -> dict[str, Race]:
     return {
         "ProtoNet": Race(ProtoNet(), easyfsl("PrototypicalNetworks"), "easyfsl", 1, 1000, 200, 2),
         "MatchingNet, fce": Race(MatchingNet(640, fce=True), fce, "easyfsl", 1, 32, 10, 1, "other weights"),
+        "SimpleShot": Race(SimpleShot(640, "l2n"), easyfsl("SimpleShot"), "easyfsl", 1, 1000, 200, 2),
         "RFS": Race(RFS(), scikit_learn, "scikit-learn", 5, 1000, 100, 10, "within 0.002, its tol"),
         "Baseline": Race(Baseline(), easyfsl("Finetune"), "easyfsl", 1, 1000, 10, 20, "other methods"),
     }

@@ -286,7 +286,7 @@ def test_bad_options_are_refused(make: Callable[[], Any]) -> None:
 
 
 def test_meta_learned_heads_teach_the_encoder() -> None:
-    for head in ("r2_d2", "meta_optnet", "rfs"):
+    for head in ("r2d2", "metaoptnet", "rfs"):
         model = learner(heads=head).train()
         model.loss(*episodes()).backward()
         assert model.encoder.conv.weight.grad.abs().sum() > 0
