@@ -114,7 +114,7 @@ def _written_out(node: Any, sizes: dict[int, int]) -> int:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def merge(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str, Any]:

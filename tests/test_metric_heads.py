@@ -108,10 +108,10 @@ def test_full_context_embeddings_equal_a_loop(train: bool) -> None:
         expected = both(x[None])[0][0].view(-1, 2, DIM).sum(1) + x
         torch.testing.assert_close(g[b, order], expected)
         h, r = episode.x[b, -1], torch.zeros(DIM, dtype=torch.float64)
-        c = torch.zeros(2 * DIM, dtype=torch.float64)
+        c = torch.zeros(DIM, dtype=torch.float64)
         for _ in range(3):
-            out, c = context.query(episode.x[b, -1], (torch.cat([h, r]), c))
-            h = out[:DIM] + episode.x[b, -1]
+            out, c = context.query(torch.cat([episode.x[b, -1], r]), (h, c))
+            h = out + episode.x[b, -1]
             r = (g[b, order] @ h).softmax(0) @ g[b, order]
         torch.testing.assert_close(f[b, -1], h)
 

@@ -20,7 +20,8 @@ class MatchingNet(Head):
     scale: the initial temperature, which is learned (its logarithm is the parameter); plain cosine does not train.
     fce: full context embeddings (section 2.1.2 and appendix A). g(x_i, S) = h_i + h'_i + x_i, with a bidirectional
         LSTM over the support in its order, shuffled while training; f(x, S) = h_K of `fce_steps` steps of
-        h^_k, c_k = LSTM(x, [h_{k-1}, r_{k-1}], c_{k-1}),  h_k = h^_k + x,  r_k = sum_i softmax_i(h_k . g(x_i)) g(x_i).
+        h^_k, c_k = LSTM(x, [h_{k-1}, r_{k-1}], c_{k-1}),  h_k = h^_k + x,  r_k = sum_i softmax_i(h_k . g(x_i)) g(x_i),
+        from h_0 = x and r_0 = 0.
     dim: d, the length of the features.
 
     score: features (B, n, d), label weights (B, n, C) -> log-probabilities (B, n, C).
@@ -57,19 +58,22 @@ class FullContext(nn.Module):
         super().__init__()
         self.steps = steps
         self.forwards, self.backwards = (nn.LSTM(dim, dim, batch_first=True) for _ in range(2))
-        self.query = nn.LSTMCell(dim, 2 * dim)
+        self.query = nn.LSTMCell(2 * dim, dim)
 
     def forward(self, x: Tensor, support: Tensor, labeled: Tensor) -> tuple[Tensor, Tensor]:
         g = self.support(support, labeled)
-        f = x.flatten(0, 1)
-        h, c, r = f, torch.zeros_like(f), torch.zeros_like(f)
-        c = torch.cat([c, c], -1)
+        # The cell's input is [x; r]. x stays the same and r mixes few g: their gates are taken once, before the steps.
+        of_x, of_r = self.query.weight_ih.split(x.shape[-1], 1)
+        always = x @ of_x.mT + self.query.bias_ih + self.query.bias_hh
+        read = g @ of_r.mT
+        h, c, attended = x, torch.zeros_like(x), torch.zeros_like(always)
         for _ in range(self.steps):
-            out, c = self.query(f, (torch.cat([h, r], -1), c))
-            h = out[:, : f.shape[1]] + f
-            a = (h.view_as(x) @ g.mT).masked_fill(~labeled.unsqueeze(-2), float("-inf")).softmax(-1)
-            r = (a @ g).flatten(0, 1)
-        return h.view_as(x), g
+            i, forget, new, out = (always + attended + h @ self.query.weight_hh.mT).chunk(4, -1)
+            c = forget.sigmoid() * c + i.sigmoid() * new.tanh()
+            h = out.sigmoid() * c.tanh() + x
+            a = (h @ g.mT).masked_fill(~labeled.unsqueeze(-2), float("-inf")).softmax(-1)
+            attended = a @ read
+        return h, g
 
     def support(self, x: Tensor, labeled: Tensor) -> Tensor:
         """g of the labeled nodes; the others keep x and are read by no one."""
