@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from easyfsl.modules.attention_modules import MultiHeadAttention
 from torch import Tensor
 
 from benchmarks.__main__ import features, interleaved
-from graphfsl.data import Episodes, Setting, Split
-from graphfsl.evaluation import accuracies
+from graphfsl.data import Episodes, Setting
+from graphfsl.episode import Episode, Target
+from graphfsl.evaluation import accuracies, block_size
+from graphfsl.functional.statistics import accuracy
 from graphfsl.learner import Head, Pipeline
-from graphfsl.methods.heads.baseline import Baseline
+from graphfsl.methods.heads.baseline import Baseline, BaselinePlusPlus
+from graphfsl.methods.heads.feat import FEAT
 from graphfsl.methods.heads.matchingnet import MatchingNet
+from graphfsl.methods.heads.metaoptnet import MetaOptNet
 from graphfsl.methods.heads.protonet import ProtoNet
+from graphfsl.methods.heads.r2d2 import R2D2
+from graphfsl.methods.heads.relationnet import RelationNet
 from graphfsl.methods.heads.rfs import RFS
 from graphfsl.methods.heads.simple_shot import SimpleShot
 
 Peer = Callable[[Tensor, Tensor, Tensor], Tensor]  # support, labels, query -> the query's scores
 
 
-def easyfsl(name: str, **options: int) -> Peer:
+def easyfsl(name: str, **options: Any) -> Peer:
     """One of easyfsl's classifiers on features."""
     from easyfsl import methods
 
@@ -46,58 +55,84 @@ def scikit_learn(support: Tensor, labels: Tensor, query: Tensor) -> Tensor:
 @dataclass(frozen=True)
 class Race:
     head: Head
-    peer: Peer
-    whose: str
-    shot: int
-    episodes: int  # of ours
-    few: int  # of the peer's
-    wanted: int  # the ratio of their speeds
+    shot: int = 1
+    peer: Peer | None = None
+    whose: str = ""
+    few: int = 0  # episodes of the peer's
+    wanted: int = 0  # the ratio of their speeds
     accuracy: str = "equal"
+    maps: tuple[int, ...] | None = None
+    count: int = 1000  # episodes of ours
 
 
 def races() -> dict[str, Race]:
     fce = easyfsl("MatchingNetworks", feature_dimension=640)
+    attention = MultiHeadAttention(1, 640, 640, 640)
+    relation, maps = easyfsl("RelationNetworks", feature_dimension=64), (64, 5, 5)
     return {
-        "ProtoNet": Race(ProtoNet(), easyfsl("PrototypicalNetworks"), "easyfsl", 1, 1000, 200, 2),
-        "MatchingNet, fce": Race(MatchingNet(640, fce=True), fce, "easyfsl", 1, 32, 10, 1, "other weights"),
-        "SimpleShot": Race(SimpleShot(640, "l2n"), easyfsl("SimpleShot"), "easyfsl", 1, 1000, 200, 2),
-        "RFS": Race(RFS(), scikit_learn, "scikit-learn", 5, 1000, 100, 10, "within 0.002, its tol"),
-        "Baseline": Race(Baseline(), easyfsl("Finetune"), "easyfsl", 1, 1000, 10, 20, "other methods"),
+        "ProtoNet": Race(ProtoNet(), 1, easyfsl("PrototypicalNetworks"), "easyfsl", 200, 3),
+        "SimpleShot": Race(SimpleShot(640, "l2n"), 1, easyfsl("SimpleShot"), "easyfsl", 200, 3),
+        "MatchingNet": Race(MatchingNet(640)),
+        "MatchingNet, fce": Race(MatchingNet(640, fce=True), 1, fce, "easyfsl", 20, 3, "other weights", count=100),
+        "RelationNet": Race(RelationNet(maps), 1, relation, "easyfsl", 20, 3, "other weights", maps, 100),
+        "FEAT": Race(FEAT(640), 1, easyfsl("FEAT", attention_module=attention), "easyfsl", 200, 3, "other weights"),
+        "RFS": Race(RFS(), 5, scikit_learn, "scikit-learn", 100, 10, "within 0.002, its tol"),
+        "Baseline": Race(Baseline(), 1, easyfsl("Finetune"), "easyfsl", 20, 20, "within the interval"),
+        "Baseline++": Race(BaselinePlusPlus()),
+        "R2-D2": Race(R2D2()),
+        "MetaOptNet": Race(MetaOptNet()),
     }
 
 
 def heads(device: str, sync: Callable[[], None]) -> list[tuple[str, str, str]]:
-    """5-way 15-query evaluation on 640-d features, sampling included; the peer's episodes are ready."""
-    split = features().to(device)
-    return [row for name, race in races().items() for row in run(name, race, split, sync)]
+    """5-way 15-query evaluation of heads alone on cached episodes of 640-d features, ready in memory."""
+    return [row for name, race in races().items() for row in run(name, race, device, sync)]
 
 
-def run(name: str, race: Race, split: Split, sync: Callable[[], None]) -> list[tuple[str, str, str]]:
-    learner = Pipeline(head=race.head).to(split.x.device)
-    loader = Episodes(split, Setting(5, race.shot, 15), device=split.x.device)
-    ready = []
-    for i in range(race.few):
-        episode, target = loader.batch([i])
-        x, labels = episode.x[0], episode.w[0, episode.support].argmax(-1)
-        ready.append((x[episode.support], labels, x[episode.query], target.query[0].cpu()))
+def run(name: str, race: Race, device: str, sync: Callable[[], None]) -> list[tuple[str, str, str]]:
+    split = features(dim=640 if race.maps is None else math.prod(race.maps)).to(device)
+    encoder = None if race.maps is None else torch.nn.Unflatten(1, race.maps)
+    learner = Pipeline(encoder, head=race.head).to(device).eval()
+    loader = Episodes(split, Setting(5, race.shot, 15), device=device)
+    count = race.count
+    ready = list(loader.batches(count, block_size(learner, loader)))
+    tasks = [task for episode, target in ready for task in _one_by_one(episode, target, race)]
     found: dict[str, float] = {}
 
+    @torch.no_grad()
     def ours(i: int) -> None:
-        found["ours"] = float(accuracies(learner, loader, race.episodes)[: race.few].mean())
+        right = torch.cat([accuracy(learner(episode), target.query) for episode, target in ready])
+        found["ours"] = float(right[: race.few or None].mean())
 
+    @torch.no_grad()
+    def sampled(i: int) -> None:
+        accuracies(learner, loader, count)
+
+    @torch.no_grad()
     def theirs(i: int) -> None:
-        with torch.no_grad():
-            right = [(race.peer(*task).argmax(-1).cpu() == truth).float().mean() for *task, truth in ready]
+        right = [(race.peer(*task).argmax(-1) == truth).float().mean() for *task, truth in tasks[: race.few]]  # type: ignore[misc]
         found["theirs"] = float(torch.stack(right).mean())
 
-    t = interleaved({"ours": ours, "theirs": theirs}, 3, sync)
-    a, b = race.episodes / t["ours"], race.few / t["theirs"]
+    runners: dict[str, Callable[[int], object]] = {"ours": ours, "sampled": sampled}
+    t = interleaved(runners | ({"theirs": theirs} if race.peer else {}), 3, sync)
+    a, c = count / t["ours"], count / t["sampled"]
+    speed = f"{a:,.0f} /s ({c:,.0f} with sampling)"
+    if race.peer is None:
+        return [(f"{name}, {race.shot}-shot, episodes/s", speed, "")]
+    b = race.few / t["theirs"]
     return [
         (f"{name}, {race.shot}-shot, episodes/s / {race.whose}'s", f"{a / b:.1f}", f"at least {race.wanted}"),
-        (f"... graphfsl, {race.whose}", f"{a:,.0f} /s, {b:,.0f} /s", ""),
+        (f"... graphfsl, {race.whose}", f"{speed}, {b:,.0f} /s", ""),
         (
             f"... accuracy on the same {race.few} episodes",
             f"{found['ours']:.4f} / {found['theirs']:.4f}",
             race.accuracy,
         ),
     ]
+
+
+def _one_by_one(episode: Episode, target: Target, race: Race) -> Iterator[tuple[Tensor, ...]]:
+    """Support, labels, query and truth of each task of a batch, as the peers take them."""
+    x = episode.x if race.maps is None else episode.x.unflatten(-1, race.maps)
+    labels = episode.w[:, episode.support].argmax(-1)
+    yield from zip(x[:, episode.support], labels, x[:, episode.query], target.query, strict=True)

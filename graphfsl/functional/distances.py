@@ -18,4 +18,9 @@ def squared_euclidean(a: Float[Tensor, "*lead n d"], b: Float[Tensor, "*lead m d
 
 def cosine(a: Float[Tensor, "*lead n d"], b: Float[Tensor, "*lead m d"]) -> Float[Tensor, "*lead n m"]:
     """cos(a_i, b_j). (…, n, d), (…, m, d) -> (…, n, m)."""
-    return F.normalize(a, dim=-1) @ F.normalize(b, dim=-1).mT
+    return a @ F.normalize(b, dim=-1).mT / length(a)
+
+
+def length(a: Float[Tensor, "*lead n d"]) -> Float[Tensor, "*lead n 1"]:
+    """||a_i||, at least 1e-12 so that it may divide. (…, n, d) -> (…, n, 1)."""
+    return torch.linalg.vector_norm(a, dim=-1, keepdim=True).clamp_min(1e-12)

@@ -45,12 +45,13 @@ class FEAT(Head):
         out: Tensor = self.norm(p + self.dropout(self.fc(affinity.softmax(-1) @ self.v(p))))
         return out
 
-    def logits(self, x: Tensor, w: Tensor) -> Tensor:
-        psi = self.adapt(prototypes(x, w), present(w))
+    def logits(self, x: Tensor, support: Tensor, w: Tensor) -> Tensor:
+        """Scores of x (B, n, d) beside the transformed means of the nodes (B, m, d) with label weights w (B, m, C)."""
+        psi = self.adapt(prototypes(support, w), present(w))
         return hide_absent(-squared_euclidean(x, psi) / self.temperature, w)
 
     def score(self, episode: Episode) -> Tensor:
-        return self.logits(episode.x, episode.w)
+        return self.logits(episode.x, episode.x[:, episode.labeled], episode.w[:, episode.labeled])
 
     def criterion(self, scores: Tensor, target: Target, episode: Episode) -> Tensor:
         loss = super().criterion(scores, target, episode)
@@ -58,7 +59,7 @@ class FEAT(Head):
             return loss
         known = torch.cat([episode.w[:, episode.support], _one_hot(target.query, episode)], 1)
         x = episode.x[:, : known.shape[1]]
-        log_p = self.logits(x, known).log_softmax(-1).where(known > 0, 0)
+        log_p = self.logits(x, x, known).log_softmax(-1).where(known > 0, 0)
         return loss - self.balance * (known * log_p).sum() / known.sum()
 
 

@@ -23,10 +23,10 @@ class NearestNeighbor(Head):
     """
 
     def score(self, episode: Episode) -> Tensor:
-        similarity = -squared_euclidean(episode.x, episode.x)  # (B, n, n)
-        w = episode.w
-        labels = (w > 0) & (w == w.amax(-1, keepdim=True))  # (B, n, C)
-        # One class at a time keeps the memory at (B, n, n).
+        similarity = -squared_euclidean(episode.x, episode.x[:, episode.labeled])  # (B, n, m)
+        w = episode.w[:, episode.labeled]
+        labels = (w > 0) & (w == w.amax(-1, keepdim=True))  # (B, m, C)
+        # One class at a time keeps the memory at (B, n, m).
         nearest = [
             similarity.masked_fill(~labels[..., k].unsqueeze(-2), float("-inf")).amax(-1) for k in range(episode.way)
         ]

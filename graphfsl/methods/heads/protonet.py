@@ -41,5 +41,5 @@ class ProtoNet(Head):
         return -squared_euclidean(z, p)
 
     def score(self, episode: Episode) -> Tensor:
-        c = prototypes(episode.x, episode.w)
+        c = prototypes(episode.x[:, episode.labeled], episode.w[:, episode.labeled])
         return hide_absent(self.logits(episode.x, c), episode.w)

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from graphfsl.episode import Episode
 from graphfsl.errors import unknown
-from graphfsl.functional.distances import squared_euclidean
+from graphfsl.functional.distances import length, squared_euclidean
 from graphfsl.functional.prototypes import hide_absent, prototypes
 from graphfsl.learner import Head
 
@@ -42,5 +42,9 @@ class SimpleShot(Head):
 
     def score(self, episode: Episode) -> Tensor:
         x = episode.x if self.mean is None else episode.x - self.mean
-        x = x if self.transform == "un" else F.normalize(x, dim=-1)
-        return hide_absent(-squared_euclidean(x, prototypes(x, episode.w)), episode.w)
+        support, w = x[:, episode.labeled], episode.w[:, episode.labeled]
+        if self.transform == "un":
+            return hide_absent(-squared_euclidean(x, prototypes(support, w)), episode.w)
+        means = prototypes(F.normalize(support, dim=-1), w)
+        # -||x^ - mean||^2 for x^ of length 1, without writing down x^.
+        return hide_absent(2 * x @ means.mT / length(x) - means.square().sum(-1).unsqueeze(1) - 1, episode.w)
