@@ -84,7 +84,10 @@ def table(name: str, folder: Path | None = None) -> str:
         heads = [c[-1] for c in columns]
         lines = [["", *heads], ["---", *("---" for _ in heads)]]
         for m in measured:
-            lines += _lines(m, {column(r): r for r in m["rows"] if r["setting"] == kind}, heads)
+            rows = {column(r): r for r in m["rows"] if r["setting"] == kind}
+            lines += [
+                line for line in _lines(m, rows, heads) if line not in lines
+            ]  # a paper's numbers stand there once
         parts.append(f"{kind.capitalize()}:\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
     return "\n\n".join(parts) + "\n"
 
