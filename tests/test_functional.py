@@ -20,7 +20,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from graphfsl import functional
-from graphfsl.functional.distances import cosine, squared_euclidean
+from graphfsl.functional.distances import cosine, length, squared_euclidean
 from graphfsl.functional.prototypes import hide_absent, present, prototypes
 from graphfsl.functional.soft_kmeans import soft_assign
 from graphfsl.functional.statistics import accuracy, mean_and_ci95
@@ -96,6 +96,13 @@ def test_cosine(lead: tuple[int, ...], dtype: torch.dtype, tolerance: float) -> 
 
     torch.testing.assert_close(cosine(a.to(dtype), b.to(dtype)).double(), pairs(a, b, one), rtol=0, atol=tolerance)
     assert not cosine(torch.zeros(1, 2, 3), torch.ones(1, 1, 3)).any(), "a zero vector is like nothing"
+
+
+def test_length() -> None:
+    a = normal(2, N, D)
+    expected = torch.tensor([[[math.sqrt(sum(v * v for v in row))] for row in task] for task in a.tolist()])
+    torch.testing.assert_close(length(a).float(), expected)
+    assert 0 < length(torch.zeros(1, D)).item() < 1e-6, "it may divide"
 
 
 @FLOATS

@@ -17,6 +17,6 @@ def present(w: Float[Tensor, "*B n C"]) -> Bool[Tensor, "*B C"]:
     return w.sum(-2) > 0
 
 
-def hide_absent(scores: Float[Tensor, "*layers B n C"], w: Float[Tensor, "B n C"]) -> Float[Tensor, "*layers B n C"]:
-    """Scores (…, B, n, C) with minus infinity where w (B, n, C) gives a class no weight anywhere."""
+def hide_absent(scores: Float[Tensor, "*layers B n C"], w: Float[Tensor, "B m C"]) -> Float[Tensor, "*layers B n C"]:
+    """Scores (…, B, n, C) with minus infinity where w (B, m, C) gives a class no weight anywhere."""
     return scores.masked_fill(~present(w).unsqueeze(-2), float("-inf"))
