@@ -267,7 +267,7 @@ WRONG = [
     "cosine(torch.ones(1, 7, 5), torch.ones(3, 4, 5))",
     "squared_euclidean(torch.ones(7, 5), torch.ones(3, 4, 5))",
     "prototypes(torch.ones(3, 7, 5), torch.ones(1, 7, 4))",
-    "hide_absent(torch.ones(3, 7, 4), torch.ones(3, 6, 5))",
+    "hide_absent(torch.ones(3, 7, 4), torch.ones(1, 6, 4))",
     "present(torch.ones(3, 7, 4).long())",
     "soft_assign(torch.ones(3, 7, 4), torch.ones(1, 7).bool())",
     "accuracy(torch.ones(3, 7, 4), torch.ones(3, 1).long())",
