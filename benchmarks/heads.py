@@ -49,7 +49,7 @@ def scikit_learn(support: Tensor, labels: Tensor, query: Tensor) -> Tensor:
 
     support, query = (torch.nn.functional.normalize(t, dim=-1).cpu() for t in (support, query))
     fitted = LogisticRegression(C=1.0, max_iter=1000).fit(support.numpy(), labels.cpu().numpy())
-    return torch.from_numpy(fitted.decision_function(query.numpy()))
+    return torch.from_numpy(fitted.decision_function(query.numpy())).to(labels.device)
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,7 @@ def run(name: str, race: Race, device: str, sync: Callable[[], None]) -> list[tu
     encoder = None if race.maps is None else torch.nn.Unflatten(1, race.maps)
     learner = Pipeline(encoder, head=race.head).to(device).eval()
     loader = Episodes(split, Setting(5, race.shot, 15), device=device)
-    count = race.count
-    ready = list(loader.batches(count, block_size(learner, loader)))
+    ready = list(loader.batches(race.count, block_size(learner, loader)))
     tasks = [task for episode, target in ready for task in _one_by_one(episode, target, race)]
     found: dict[str, float] = {}
 
@@ -106,16 +105,16 @@ def run(name: str, race: Race, device: str, sync: Callable[[], None]) -> list[tu
 
     @torch.no_grad()
     def sampled(i: int) -> None:
-        accuracies(learner, loader, count)
+        accuracies(learner, loader, race.count)
 
     @torch.no_grad()
     def theirs(i: int) -> None:
-        right = [(race.peer(*task).argmax(-1) == truth).float().mean() for *task, truth in tasks[: race.few]]  # type: ignore[misc]
+        right = [(race.peer(*task).argmax(-1) == truth).float().mean() for *task, truth in tasks[: race.few]]
         found["theirs"] = float(torch.stack(right).mean())
 
     runners: dict[str, Callable[[int], object]] = {"ours": ours, "sampled": sampled}
     t = interleaved(runners | ({"theirs": theirs} if race.peer else {}), 3, sync)
-    a, c = count / t["ours"], count / t["sampled"]
+    a, c = race.count / t["ours"], race.count / t["sampled"]
     speed = f"{a:,.0f} /s ({c:,.0f} with sampling)"
     if race.peer is None:
         return [(f"{name}, {race.shot}-shot, episodes/s", speed, "")]

@@ -232,6 +232,11 @@ def data_options(section: Mapping[str, Any]) -> dict[str, Any]:
     return options
 
 
+def rootless(section: Mapping[str, Any]) -> dict[str, Any]:
+    """A data section without what says where the files come from."""
+    return {k: v for k, v in section.items() if k not in ("root", "download")}
+
+
 def load_split(section: Mapping[str, Any], split: str) -> data.Split:
     """One split of the configured data set; "trainval" is train and val together."""
     options = data_options(section)

@@ -21,7 +21,7 @@ from graphfsl.learner import Learner, Pipeline
 from graphfsl.memory import reuse_freed_memory
 from graphfsl.options import make, signature
 from graphfsl.results import full_row
-from graphfsl.run import Run, remembering, rootless
+from graphfsl.run import Run, remembering
 from graphfsl.train import Trainer
 
 Say = Callable[[str], None]
@@ -55,7 +55,9 @@ def measure(
         learner = build(config["learner"], run.shape, run.way)
         load_weights(learner, run.learner.state_dict(), run.path)
     # A published number is for its own learner, data set and test split.
-    same = config["learner"] == run.config["learner"] and rootless(config["data"]) == rootless(run.config["data"])
+    same = config["learner"] == run.config["learner"] and conf.rootless(config["data"]) == conf.rootless(
+        run.config["data"]
+    )
     published = config.get("published") if same and options.split == "test" else None
     if run.steps and getattr(learner, "batch_norm", None) == "running" and not _has_averages(learner):
         raise InputError("this run stored no BatchNorm averages; set learner.batch_norm=support, apart or joint")
@@ -65,7 +67,7 @@ def measure(
     images = options.episodes * sum(nodes(s) for s in settings)
     key = json.dumps(
         [
-            rootless(config["data"]),
+            conf.rootless(config["data"]),
             options.split,
             config["learner"].get("encoder"),
             getattr(learner, "wants_maps", False),

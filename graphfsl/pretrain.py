@@ -27,7 +27,7 @@ from graphfsl.train import Log, Trainer
 def decides(config: Mapping[str, Any]) -> dict[str, Any]:
     """What decides the weights of a pretraining, and nothing else."""
     entry, trainer = config["learner"]["encoder"], config.get("trainer") or {}
-    data = {k: v for k, v in conf.pretraining_data(config).items() if k not in ("root", "download")}
+    data = conf.rootless(conf.pretraining_data(config))
     encoder = {"name": entry} if isinstance(entry, str) else {k: v for k, v in entry.items() if k != "frozen"}
     own = {k: v for k, v in config["pretrain"].items() if k != "augment"}
     precision = {k: v for k, v in trainer.items() if k == "precision"}
@@ -50,13 +50,13 @@ def check(config: Mapping[str, Any], base: Split) -> None:
         conf.pretrainer(config).fabric()
 
 
-def history(config: Mapping[str, Any], runs: Path) -> list[dict[str, Any]]:
-    """The metrics of a configuration's pretraining; the lines of its generations one after the other."""
+def seconds(config: Mapping[str, Any], runs: Path) -> float:
+    """The wall time of a configuration's pretraining, of all its generations; 0 where there is none."""
     if config.get("pretrain") is None:
-        return []
+        return 0.0
     path = folder(config, runs)
     files = sorted(path.glob("generation-*/metrics.jsonl")) or [path / "metrics.jsonl"]
-    return [line for file in files for line in read_lines(file)]
+    return round(sum(lines[-1]["seconds"] for file in files if (lines := read_lines(file))), 2)
 
 
 def pretrained(config: Mapping[str, Any], base: Split, runs: Path, log: Log | None = None) -> dict[str, Tensor]:

@@ -85,9 +85,8 @@ def table(name: str, folder: Path | None = None) -> str:
         lines = [["", *heads], ["---", *("---" for _ in heads)]]
         for m in measured:
             rows = {column(r): r for r in m["rows"] if r["setting"] == kind}
-            lines += [
-                line for line in _lines(m, rows, heads) if line not in lines
-            ]  # a paper's numbers stand there once
+            # A paper's numbers stand there once, however many of its rows were measured.
+            lines += [line for line in _lines(m, rows, heads) if line not in lines]
         parts.append(f"{kind.capitalize()}:\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
     return "\n\n".join(parts) + "\n"
 

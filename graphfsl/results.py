@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import platform
 import shlex
 import statistics
@@ -114,23 +113,17 @@ def over_seeds(rows: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, An
 def write_results(path: Path, config: Mapping[str, Any], rows: list[dict[str, Any]], seconds: float) -> None:
     """results.json: rows, configuration, wall time (of this command, and of all training) and where it ran."""
     trained = history(path)
-    before = pretrain.history(config, path.parent)
+    before = pretrain.seconds(config, path.parent)
     value = {
         "rows": rows,
         "config": config,
         "seconds": round(seconds, 1),
         "training_seconds": trained[-1]["seconds"] if trained else 0.0,
-        **({"pretraining_seconds": seconds_of(before)} if before else {}),
+        **({"pretraining_seconds": before} if before else {}),
         "when": time.strftime("%Y-%m-%d %H:%M:%S"),
         **environment(),
     }
     write_json(path / "results.json", value, new_folder=False)
-
-
-def seconds_of(lines: Sequence[Mapping[str, Any]]) -> float:
-    """The time of several trainings whose lines follow each other: each begins with a smaller step."""
-    ends = [a for a, b in itertools.pairwise([*lines, {"step": 0}]) if b["step"] <= a["step"]]
-    return round(sum(line["seconds"] for line in ends), 2)
 
 
 def history(path: Path) -> list[dict[str, Any]]:

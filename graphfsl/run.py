@@ -162,12 +162,7 @@ def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     """What decides the weights: where the data lies, on what it is computed and what is evaluated do not."""
     out = {k: v or {} for k, v in config.items() if k not in ("evaluation", *conf.NOTES)}
     trainer = {k: v for k, v in out.get("trainer", {}).items() if k not in ("device", "logger")}
-    return {**out, "data": rootless(config["data"]), "trainer": trainer}
-
-
-def rootless(section: Mapping[str, Any]) -> dict[str, Any]:
-    """A data section without what says where the files come from."""
-    return {k: v for k, v in section.items() if k not in ("root", "download")}
+    return {**out, "data": conf.rootless(config["data"]), "trainer": trainer}
 
 
 def cost(run: Run, train: Split) -> str:
