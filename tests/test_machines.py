@@ -63,8 +63,10 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import torch
 torch.set_num_threads(1)
+from graphfsl import distributed
 from test_machines import step, train
 train(Path(sys.argv[3])) if sys.argv[2] == "train" else step(sys.argv[2], Path(sys.argv[3]))
+distributed.finish()  # a process that leaves an open group now and then dies of its threads
 """
 
 
