@@ -1,0 +1,160 @@
+"""Affinities, neighbours, propagation and Sinkhorn against loops and their defining identities."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from graphfsl.functional.affinity import cosine_power, joined, median_distance, pairs, rbf, std_scaled
+from graphfsl.functional.distances import squared_euclidean
+from graphfsl.functional.knn import nearest
+from graphfsl.functional.propagation import propagate, stochastic, symmetric
+from graphfsl.functional.sinkhorn import sinkhorn
+
+B, N, D, C = 3, 7, 5, 4
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def padded() -> Tensor:
+    """(B, N) bool: all, five and one real nodes."""
+    mask = torch.ones(B, N, dtype=torch.bool)
+    mask[1, [2, 6]] = False
+    mask[2, 1:] = False
+    return mask
+
+
+def affinity(seed: int = 0) -> Tensor:
+    """(B, N, N) symmetric, without self-loops, the last node of task 1 without edges."""
+    a = normal(B, N, N, seed=seed).abs()
+    a = (a + a.mT) * (1 - torch.eye(N))
+    a[1, -1], a[1, :, -1] = 0, 0
+    return a
+
+
+def real_distances(z: Tensor, mask: Tensor) -> list[list[float]]:
+    """The squared distances of all ordered pairs of different real nodes, task by task."""
+    ids = [m.nonzero().squeeze(1).tolist() for m in mask]
+    return [
+        [float((z[b, i] - z[b, j]).detach().square().sum()) for i in v for j in v if i != j] for b, v in enumerate(ids)
+    ]
+
+
+def test_rbf_and_cosine_power_equal_a_loop() -> None:
+    z = normal(B, N, D)
+    found, power = rbf(squared_euclidean(z, z), 1.7), cosine_power(z, 3.0)
+    for b in range(B):
+        for i in range(N):
+            for j in range(N):
+                distance = float((z[b, i] - z[b, j]).detach().square().sum())
+                assert found[b, i, j].item() == pytest.approx(math.exp(-distance / (2 * 1.7**2)))
+                cos = float(z[b, i] @ z[b, j] / z[b, i].norm() / z[b, j].norm())
+                assert power[b, i, j].item() == pytest.approx(max(cos, 0.0) ** 3)
+
+
+def test_the_median_is_that_of_real_pairs() -> None:
+    z, mask = normal(B, N, D), padded()
+    found = median_distance(squared_euclidean(z, z), mask)
+    assert found.shape == (B, 1, 1)
+    for b, distances in enumerate(real_distances(z, mask)[:2]):
+        assert found[b].item() == pytest.approx(sorted(distances)[(len(distances) - 1) // 2])
+    assert torch.isfinite(found).all(), "a task of one node has no pair, and still a scale"
+
+
+def test_the_scale_of_epnet_is_the_deviation_of_real_pairs() -> None:
+    z, mask = normal(B, N, D).requires_grad_(), padded()
+    found = std_scaled(z, mask)
+    for b, distances in enumerate(real_distances(z, mask)[:2]):
+        mean = sum(distances) / len(distances)
+        std = math.sqrt(sum((d - mean) ** 2 for d in distances) / (len(distances) - 1))
+        i, j = mask[b].nonzero().squeeze(1)[[0, -1]].tolist()
+        assert found[b, i, j].item() == pytest.approx(
+            math.exp(-float((z[b, i] - z[b, j]).detach().square().sum()) / std)
+        )
+    found.sum().backward()
+    assert torch.isfinite(z.grad).all()
+
+
+def test_pairs_are_of_different_real_nodes() -> None:
+    found, mask = pairs(padded()), padded()
+    for b in range(B):
+        for i in range(N):
+            for j in range(N):
+                assert bool(found[b, i, j]) is (i != j and bool(mask[b, i]) and bool(mask[b, j]))
+
+
+def test_joined_is_the_probability_of_one_class() -> None:
+    w = normal(B, N, C).abs()
+    w[0, 2] = 0
+    found = joined(w)
+    assert not found[0, 2].any() and not found[0, :, 2].any()
+    p, q = w[1, 0] / w[1, 0].sum(), w[1, 3] / w[1, 3].sum()
+    assert found[1, 0, 3].item() == pytest.approx(sum(float(p[c] * q[c]) for c in range(C)))
+
+
+@pytest.mark.parametrize("mutual", [False, True])
+def test_nearest_neighbours_equal_a_loop(mutual: bool) -> None:
+    a = normal(B, N, N).abs()
+    found = nearest(a, 2, mutual)
+    for b in range(B):
+        best = [set(sorted(range(N), key=lambda j: -a[b, i, j])[:2]) for i in range(N)]
+        for i in range(N):
+            for j in range(N):
+                either = [j in best[i], i in best[j]]
+                assert found[b, i, j] == (a[b, i, j] if (all if mutual else any)(either) else 0)
+    assert torch.equal(nearest(a, 50, mutual), a)
+
+
+def test_normalisation() -> None:
+    a = affinity()
+    s, p = symmetric(a), stochastic(a)
+    for b in range(B):
+        degree = a[b].sum(1)
+        for i in range(N):
+            for j in range(N):
+                known = degree[i] > 0 and degree[j] > 0
+                assert s[b, i, j].item() == pytest.approx(
+                    float(a[b, i, j] / (degree[i] * degree[j]).sqrt()) if known else 0
+                )
+    assert torch.linalg.matrix_norm(s, 2).max() <= 1 + 1e-9, "so that every alpha below 1 converges"
+    sums = torch.ones(B, N, dtype=torch.float64)
+    sums[1, -1] = 0
+    torch.testing.assert_close(p.sum(-1), sums)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 0.99])
+def test_propagation_is_the_limit_of_its_iteration(alpha: float) -> None:
+    s, y = symmetric(affinity()), normal(B, N, C)
+    f = y
+    for _ in range(4000):
+        f = alpha * s @ f + y
+    torch.testing.assert_close(propagate(s, y, alpha), f)
+    if not alpha:
+        assert torch.equal(propagate(s, y, alpha), y)
+
+
+def test_propagation_is_differentiable() -> None:
+    s, y = symmetric(affinity()).requires_grad_(), normal(B, N, C).requires_grad_()
+    alpha = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(propagate, (s, y, alpha))
+
+
+def test_sinkhorn_meets_its_marginals() -> None:
+    columns = torch.tensor([[1.0, 2, 3, 1], [7, 0, 0, 0], [0.5, 0.25, 0.25, 0]], dtype=torch.float64)
+    rows = torch.tensor([[1.0] * 7, [1.0] * 7, [1.0, *[0.0] * 6]], dtype=torch.float64)
+    cost = normal(B, N, C)
+    found = sinkhorn(cost, rows, columns, 300)
+    torch.testing.assert_close(found.sum(-1), rows)
+    torch.testing.assert_close(found.sum(-2), columns, atol=1e-6, rtol=1e-6)
+    # It is a scaling: cross ratios stay those of exp(log_p).
+    ratio = found[0, 0, 0] * found[0, 1, 1] / (found[0, 0, 1] * found[0, 1, 0])
+    assert ratio.item() == pytest.approx(float((cost[0, 0, 0] + cost[0, 1, 1] - cost[0, 0, 1] - cost[0, 1, 0]).exp()))
+    hidden = cost.clone()
+    hidden[2, 3] = float("-inf")
+    assert torch.equal(sinkhorn(hidden, rows, columns, 20)[:2], sinkhorn(cost, rows, columns, 20)[:2])
+    assert torch.isfinite(sinkhorn(hidden, rows, columns, 20)).all()
