@@ -11,6 +11,7 @@ from rich.table import Table
 
 from graphfsl import config as conf
 from graphfsl import progress
+from graphfsl.builder import named
 from graphfsl.checkpoint import read_json
 from graphfsl.errors import InputError, unknown
 from graphfsl.resources import experiments_dir
@@ -108,7 +109,9 @@ def _lines(facts: Mapping[str, Any], rows: Mapping[str, Row], heads: Sequence[st
     first = next(iter(rows.values()))
     split = str(first["data"]).partition("/")[2]
     where = "" if split == "test" else f", *{split}* classes"
-    label = f"{first['method']}{facts['changes']}{where} ([run](experiments/results/{facts['file']}))"
+    pretrain = facts["config"].get("pretrain")
+    start = f" from {named(pretrain['objective'], 'pretrain.objective')[0]}" if pretrain else ""
+    label = f"{first['method']}{start}{facts['changes']}{where} ([run](experiments/results/{facts['file']}))"
     yield [label, *(f"{r['accuracy']:.2f} ± {r['ci95']:.2f}" if (r := rows.get(h)) else "" for h in heads)]
     listed = {
         column({**_EPISODE, **facts["config"].get("episode", {}), **p}): p
