@@ -10,30 +10,33 @@ import torch
 from torch import Tensor
 
 from graphfsl.episode import Episode
+from graphfsl.functional.affinity import median_distance, pairs
 from graphfsl.functional.distances import squared_euclidean
 
 SUPPORT, QUERY, UNLABELED = 0, 1, 2
 ROLES = ("support", "query", "unlabeled")
 
 
-def complete_edges(batch: int, n: int, device: torch.device) -> Tensor:
-    """Edges of `batch` complete graphs of n nodes without self-loops: (2, batch*n*(n-1)), source above target.
+def complete_edges(batch: int, n: int, device: torch.device, loops: bool = False) -> Tensor:
+    """Edges of `batch` complete graphs of n nodes: (2, batch*n*(n-1)), or n*n with `loops`, source above target.
 
-    The edges of a graph are adjacent, sorted by target.
+    The edges of a graph are adjacent, sorted by target: with loops, in the order of a flattened (batch, n, n).
     """
-    i = torch.arange(n, device=device).repeat_interleave(n - 1)
-    k = torch.arange(n * (n - 1), device=device) % max(n - 1, 1)
-    j = k + (k >= i)  # the sources of target i are all nodes but i
+    each = n if loops else n - 1
+    i = torch.arange(n, device=device).repeat_interleave(each)
+    k = torch.arange(n * each, device=device) % max(each, 1)
+    j = k if loops else k + (k >= i)  # the sources of target i are all nodes but i
     offset = n * torch.arange(batch, device=device)[:, None, None]
     return (torch.stack([j, i]) + offset).transpose(0, 1).reshape(2, -1)
 
 
-def to_pyg(episode: Episode, adjacency: Tensor | None = None) -> Any:
+def to_pyg(episode: Episode, adjacency: Tensor | None = None, k: int | None = None) -> Any:
     """The B graphs of an episode of features as one `torch_geometric.data.Batch` of B*n nodes, without a host sync.
 
-    adjacency: (B, n, n) edge weights from j (columns) to i (rows), for `edge_weight`; all pairs are edges.
-    Fields: x (B*n, d), y = label weights (B*n, C), role (B*n,), mask (B*n,), edge_index (2, E), ptr, batch; padded
-    nodes are kept, so that sizes are known in advance: read `mask`.
+    adjacency: (B, n, n) edge weights from j (columns) to i (rows), for `edge_weight`. All pairs are edges, those of
+    weight zero too; with `k` only the k heaviest into each node, so that the number of edges is known in advance.
+    Fields: x (B*n, d), y = label weights (B*n, C), role (B*n,), mask (B*n,), edge_index (2, E), edge_weight (E,), ptr,
+    batch; padded nodes are kept: read `mask`.
     """
     from torch_geometric.data import Batch
 
@@ -41,7 +44,15 @@ def to_pyg(episode: Episode, adjacency: Tensor | None = None) -> Any:
     device = episode.x.device
     role = torch.full((n,), UNLABELED, device=device)
     role[episode.support], role[episode.query] = SUPPORT, QUERY
-    edges = complete_edges(b, n, device)
+    edges, weight = complete_edges(b, n, device), None
+    if adjacency is not None and k is not None:
+        heaviest = adjacency.topk(min(k, n), -1)
+        target = torch.arange(b * n, device=device)[:, None]
+        source = heaviest.indices.flatten(0, 1) + target // n * n
+        edges = torch.stack([source, target.expand_as(source)]).flatten(1)
+        weight = heaviest.values.flatten()
+    elif adjacency is not None:
+        weight = adjacency.flatten(0, 1)[edges[1], edges[0] % n]
     batch = Batch(
         batch=torch.arange(b, device=device).repeat_interleave(n),
         ptr=n * torch.arange(b + 1, device=device),
@@ -51,8 +62,8 @@ def to_pyg(episode: Episode, adjacency: Tensor | None = None) -> Any:
         mask=episode.mask.flatten(),
         edge_index=edges,
     )
-    if adjacency is not None:
-        batch.edge_weight = adjacency.flatten(0, 1)[edges[1], edges[0] % n]
+    if weight is not None:
+        batch.edge_weight = weight
     return batch
 
 
@@ -63,9 +74,8 @@ def from_pyg(batch: Any, episode: Episode) -> Episode:
 
 def similarity(x: Tensor) -> Tensor:
     """exp(-d_ij^2 / median of d^2) without self-loops: (B, n, d) -> (B, n, n)."""
-    d = squared_euclidean(x, x)
-    weight = torch.exp(-d / d.flatten(1).median(1).values.clamp_min(1e-12)[:, None, None])
-    return weight * (1 - torch.eye(x.shape[1], device=x.device, dtype=x.dtype))
+    d, mask = squared_euclidean(x, x), x.new_ones(x.shape[:2], dtype=torch.bool)
+    return torch.exp(-d / median_distance(d, mask)).masked_fill(~pairs(mask), 0)
 
 
 def to_networkx(
