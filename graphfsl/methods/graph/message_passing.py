@@ -77,7 +77,7 @@ class MessagePassing(Graph):
     def forward(self, episode: Episode) -> Episode:
         a = self.adjacency(episode)
         if self.loops:
-            a = a + torch.diag_embed(episode.mask.to(a.dtype))
+            a = a + torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
         if not self.weighted:
             a = (a > 0).to(a.dtype)
         x = self._dense(episode.x, a) if self.dense else self._sparse(episode, a)
