@@ -92,9 +92,11 @@ class MessagePassing(Graph):
         b, n = episode.x.shape[:2]
         edges, weight = complete_edges(b, n, a.device, loops=True), a.flatten()
         # Edges of weight zero would still count for a convolution that reads no weights. They become loops of one node
-        # more, that nobody reads: to drop them would need their number, which only the device knows.
+        # more, that nobody reads: to drop them would need their number, which only the device knows. It has a loop
+        # anyway: without an edge its normalisation has no gradient.
         nobody = b * n
-        edges = torch.where(weight > 0, edges, nobody)
+        edges = F.pad(torch.where(weight > 0, edges, nobody), (0, 1), value=nobody)
+        weight = F.pad(weight.where(weight > 0, 1), (0, 1), value=1.0)
         x = torch.cat([episode.x.flatten(0, 1), episode.x.new_zeros(1, episode.x.shape[-1])])
         for i, conv in enumerate(self.convs):
             x = self._step(i, x, conv(x, edges, edge_weight=weight) if self.weighted else conv(x, edges))
