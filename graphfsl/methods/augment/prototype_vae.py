@@ -62,6 +62,7 @@ class PrototypeVAE(Augment):
         # Noise as wide as the spread itself would leave nothing for z to explain; with one shot there is no spread.
         variance = 0.1 * spread + 1e-3 * (x.square().mean(-1) * real).sum() / total
         mu, log_var = self.infer(torch.cat([x, p], -1)).chunk(2, -1)
+        log_var = log_var.clamp(-20, 20)  # an inner loop that runs away would make it overflow
         z = mu + torch.randn_like(mu) * (0.5 * log_var).exp()
         error = (x - p - self.generate(torch.cat([z, p], -1))).square().sum(-1) / (2 * variance)
         kl = 0.5 * (mu.square() + log_var.exp() - 1 - log_var).sum(-1)
