@@ -1,0 +1,125 @@
+"""Relay: labels handed on over the typed edges of an episode. Ours, 2026, after Ren et al. 2018 (soft k-means),
+https://arxiv.org/abs/1803.00676, and Velickovic et al. 2018 (attention), https://arxiv.org/abs/1710.10903"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from graphfsl.episode import Episode, Target
+from graphfsl.functional.affinity import pairs
+from graphfsl.functional.distances import squared_euclidean
+from graphfsl.functional.prototypes import hide_absent, prototypes
+from graphfsl.learner import Head
+
+__all__ = ["Relay"]
+
+LABELED, QUERY, POOL = 0, 1, 2
+
+
+class Relay(Head):
+    """The episode as a graph of three kinds of nodes, t = labeled, query, pool; in each layer
+
+    a_ij = softmax_j(-gamma_{t_i t_j} ||h_i - h_j||^2 + beta_{t_i t_j})     attention over typed edges
+    s_ic = -tau ||h_i - p_c||^2 + eta log(sum_j a_ij y_jc + 0.01)           prototypes and label messages
+    y_i  = w_i where the label is known, else g_i softmax_c(s_ic)           g: how far a pool node is believed
+    h_i <- h_i + U (sum_j a_ij h_j - h_i),   p_c = sum_i y_ic h_i / sum_i y_ic
+
+    and the scores are s of the last layer. g_i is a small network of max_c softmax(s_i), of the margin to the second
+    class, of sum_jc a_ij y_jc and of the distance to the nearest prototype over its mean in the pool. Classes are only
+    summed over or compared, so one trained network serves any way, any shot and any pool.
+
+    dim: d. layers: how many, each with its own parameters. label_dropout: the share of labeled nodes whose label is
+    hidden in training, never the last one of its class; they are answered like queries and count in the loss.
+    typed: False joins all kinds of nodes alike. gated: False believes the pool as it is (g = 1).
+    queries: True lets queries send messages too, which makes it transductive.
+
+    score: features (B, n, d), label weights (B, n, C) -> (B, n, C).
+    Source: our own, after Ren et al. 2018 (soft assignments move prototypes; a mask against distractors), Liu et al.
+    2019 (label propagation trained through) and Velickovic et al. 2018 (attention). Without a pool, with U = 0 and
+    eta = 0 it is a prototypical network.
+    """
+
+    family = "graph"
+    uses_unlabeled = True
+
+    def __init__(
+        self,
+        dim: int,
+        layers: int = 2,
+        label_dropout: float = 0.2,
+        typed: bool = True,
+        gated: bool = True,
+        queries: bool = False,
+    ) -> None:
+        super().__init__()
+        self.label_dropout, self.gated, self.transductive = label_dropout, gated, queries
+        kinds = 3 if typed else 1
+        self.log_gamma = nn.Parameter(torch.zeros(layers, kinds, kinds))
+        self.beta = nn.Parameter(torch.zeros(layers, kinds, kinds))
+        self.log_tau, self.eta = nn.Parameter(torch.zeros(layers + 1)), nn.Parameter(torch.full((layers,), 0.1))
+        moves = [nn.Linear(dim, dim, bias=False) for _ in range(layers)]
+        for move in moves:
+            nn.init.normal_(move.weight, std=0.01)  # near a prototypical network at first
+        self.moves = nn.ModuleList(moves)
+        self.gate = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1)) if gated else None
+
+    def score(self, episode: Episode) -> Tensor:
+        w = self.drop_labels(episode.w) if self.training and self.label_dropout else episode.w
+        h, mask = episode.x, episode.mask
+        known = w.sum(-1, keepdim=True) > 0
+        kind = self.kinds(episode, known.squeeze(-1))
+        sends = mask if self.transductive else mask & (kind != QUERY)
+        edges = pairs(mask) & sends.unsqueeze(-2)
+        y, p = w, prototypes(h, w)
+        s = -self.log_tau[0].exp() * squared_euclidean(h, p)
+        for layer, move in enumerate(self.moves):
+            a = self.attention(layer, h, kind, edges)
+            s = s + self.eta[layer] * (a @ y + 0.01).log()
+            z = hide_absent(s, episode.w).softmax(-1)
+            y = w.where(known, z * self.belief(z, a @ y, h, p, sends & ~known.squeeze(-1)) * sends.unsqueeze(-1))
+            h = h + move(a @ h - h)
+            p = prototypes(h, y)
+            s = -self.log_tau[layer + 1].exp() * squared_euclidean(h, p)
+        return hide_absent(s, episode.w)
+
+    def kinds(self, episode: Episode, known: Tensor) -> Tensor:
+        """(B, n): labeled, query or pool; a support node whose label is hidden is of the pool."""
+        kind = torch.full_like(episode.mask, POOL, dtype=torch.long)
+        kind[:, episode.query] = QUERY
+        return kind.masked_fill(known, LABELED)
+
+    def attention(self, layer: int, h: Tensor, kind: Tensor, edges: Tensor) -> Tensor:
+        gamma, beta = self.log_gamma[layer].exp(), self.beta[layer]
+        t = F.one_hot(kind, 3).to(h.dtype) if gamma.shape[0] == 3 else h.new_ones(*kind.shape, 1)
+        logits = (t @ beta @ t.mT) - (t @ gamma @ t.mT) * squared_euclidean(h, h)
+        # A node with nobody to hear from hears nothing.
+        return logits.masked_fill(~edges, torch.finfo(logits.dtype).min).softmax(-1) * edges
+
+    def belief(self, z: Tensor, messages: Tensor, h: Tensor, p: Tensor, pool: Tensor) -> Tensor:
+        """g (B, n, 1) in (0, 1)."""
+        if self.gate is None:
+            return torch.ones_like(z[..., :1])
+        best = z.topk(2, -1).values
+        near = squared_euclidean(h, p).masked_fill(z == 0, float("inf"))
+        near = near.min(-1).values
+        mean = (near * pool).sum(-1, keepdim=True) / pool.sum(-1, keepdim=True).clamp_min(1)
+        relative = near / mean.clamp_min(1e-6)
+        facts = torch.stack([best[..., 0], best[..., 0] - best[..., 1], messages.sum(-1), relative.clamp_max(10)], -1)
+        gate: Tensor = self.gate(facts).sigmoid()
+        return gate
+
+    def drop_labels(self, w: Tensor) -> Tensor:
+        """Hide the labels of a random share of nodes, never those of the last labeled node of a class."""
+        draw = torch.rand_like(w[..., :1])
+        lowest = draw.masked_fill(w.sum(-1, keepdim=True) == 0, 2).where(w > 0, 2).amin(-2, keepdim=True)
+        keeps = ((draw <= lowest) & (w > 0)).any(-1, keepdim=True)
+        return w * (keeps | (draw > self.label_dropout))
+
+    def criterion(self, scores: Tensor, target: Target, episode: Episode) -> Tensor:
+        """Cross-entropy of the queries, and of the support, where those with a hidden label are to be found again."""
+        log_p = scores[:, episode.support].log_softmax(-1)
+        w = episode.w[:, episode.support]
+        support = -(w * log_p.where(w > 0, 0)).sum() / w.sum().clamp_min(1e-12)
+        return super().criterion(scores, target, episode) + self.label_dropout * support
