@@ -10,7 +10,8 @@ from lightning.fabric.loggers import Logger
 from graphfsl.errors import InputError, unknown
 
 LOGGERS = ("tensorboard", "wandb", "mlflow")
-PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow"}
+# mlflow-skinny lacks sqlalchemy, and with it the store in a file.
+MODULES = {"tensorboard": ["tensorboard"], "wandb": ["wandb"], "mlflow": ["mlflow", "sqlalchemy"]}
 
 
 def make_logger(name: str, run: Path, step: int) -> Logger:
@@ -21,7 +22,8 @@ def make_logger(name: str, run: Path, step: int) -> Logger:
     if name not in LOGGERS:
         raise unknown("logger", name, LOGGERS)
     try:
-        importlib.import_module(PACKAGES[name])
+        for module in MODULES[name]:
+            importlib.import_module(module)
         if name == "tensorboard":
             from lightning.fabric.loggers import TensorBoardLogger
 
@@ -33,4 +35,4 @@ def make_logger(name: str, run: Path, step: int) -> Logger:
             return loggers.WandbLogger(name=run.name, save_dir=run, id=run.name, resume="allow")
         return loggers.MLFlowLogger("graphfsl", run.name, f"sqlite:///{(run / 'mlflow.db').resolve().as_posix()}")
     except ImportError as error:
-        raise InputError(f"trainer.logger={name} needs a package: pip install {PACKAGES[name]} ({error})") from None
+        raise InputError(f"trainer.logger={name} needs a package: pip install {name} ({error})") from None
