@@ -168,9 +168,10 @@ def main() -> None:
     sync = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
     where = torch.cuda.get_device_name() if device.startswith("cuda") else f"{torch.get_num_threads()} CPU threads"
     table = Table("what", "measured", "wanted", title=f"graphfsl on {where}, torch {torch.__version__}")
-    from benchmarks.heads import heads  # which measures with what stands here
+    from benchmarks.graphs import graphs  # which measures with what stands here
+    from benchmarks.heads import heads
 
-    timed = (training, formats, evaluation, heads)
+    timed = (training, formats, evaluation, heads, graphs)
     for row in (*(row for part in timed for row in part(device, sync)), *disk(), *starting()):
         table.add_row(*row)
     Console().print(table)

@@ -49,17 +49,18 @@ class GNN(Head):
         self.convs = nn.ModuleList(GraphConv(a, b) for a, b in zip(sizes, outputs, strict=True))
 
     def score(self, episode: Episode) -> Tensor:
-        graph = to_pyg(episode)
+        graph, n = to_pyg(episode), episode.x.shape[1]
         mask = graph.mask if episode.padded else None
         x = torch.cat([graph.x, graph.y.to(graph.x.dtype)], -1)
         for i, (adjacency, conv) in enumerate(zip(self.adjacency, self.convs, strict=True)):
-            y = conv(x, graph.edge_index, adjacency(x, graph.edge_index, mask), mask)
+            y = conv(x, graph.edge_index, adjacency(x, n, graph.edge_index, mask), mask)
             x = torch.cat([x, F.leaky_relu(y)], -1) if i < len(self.convs) - 1 else y
         return hide_absent(x.unflatten(0, episode.x.shape[:2]), episode.w)
 
 
 class EdgeWeight(nn.Module):
-    """A_ij = softmax over j of psi(|x_i - x_j|): x (R, d), edges (2, E) from j to i -> (E, 1)."""
+    """A_ij = softmax over j of psi(|x_i - x_j|): B graphs of n nodes x (B*n, d), their complete edges (2, E)
+    from j to i, as `graph.complete_edges` orders them -> (E, 1). psi sees each pair once, for both of its edges."""
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
@@ -68,16 +69,20 @@ class EdgeWeight(nn.Module):
         self.norms = nn.ModuleList(BatchNorm(size) for size in sizes[1:])
         self.last = nn.Linear(hidden, 1)
 
-    def forward(self, x: Tensor, edges: Tensor, mask: Tensor | None) -> Tensor:
-        j, i = edges
-        psi = (x[i] - x[j]).abs()
-        real = mask[i] & mask[j] if mask is not None else None
+    def forward(self, x: Tensor, n: int, edges: Tensor, mask: Tensor | None) -> Tensor:
+        low, high = torch.triu_indices(n, n, 1, device=x.device)
+        nodes = x.unflatten(0, (-1, n))
+        psi = (nodes[:, low] - nodes[:, high]).abs().flatten(0, 1)
+        real = mask.unflatten(0, (-1, n)) if mask is not None else None
+        both = (real[:, low] & real[:, high]).flatten() if real is not None else None
         for linear, norm in zip(self.linears, self.norms, strict=True):
-            psi = F.leaky_relu(norm(linear(psi), real))
-        psi = self.last(psi)
+            psi = F.leaky_relu(norm(linear(psi), both))
+        pairs = self.last(psi).view(len(nodes), -1)
+        first, second = edges[:, : n * (n - 1)].sort(0).values
+        weight = pairs[:, first * (2 * n - first - 1) // 2 + second - first - 1].reshape(-1, 1)
         if mask is not None:
-            psi = psi.masked_fill(~mask[j, None], torch.finfo(psi.dtype).min)
-        return softmax(psi, i, num_nodes=len(x))
+            weight = weight.masked_fill(~mask[edges[0], None], torch.finfo(weight.dtype).min)
+        return softmax(weight, edges[1], num_nodes=len(x))
 
 
 class GraphConv(MessagePassing):
