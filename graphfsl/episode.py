@@ -85,6 +85,10 @@ class Episode:
             changes.setdefault("relabeled", True)
         return dataclasses.replace(self, **changes)
 
+    def label_pool(self, z: Tensor) -> Episode:
+        """A copy whose unlabeled nodes carry the label weights z (B, U, C)."""
+        return self.replace(w=torch.cat([self.w[:, : self.unlabeled.start], z.to(self.w.dtype)], 1))
+
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Episode:
         """A copy on another device; `dtype` applies to label weights and to samples that are floats."""
         x = self.x.to(device, dtype) if self.x.is_floating_point() else self.x.to(device)

@@ -1,0 +1,17 @@
+"""Features around their common mean."""
+
+from __future__ import annotations
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def centred(x: Float[Tensor, "*B n d"], mask: Bool[Tensor, "*B n"]) -> Float[Tensor, "*B n d"]:
+    """Features scaled to length 1, less their mean over the nodes of the mask, scaled to length 1 again.
+
+    (…, n, d), (…, n) -> (…, n, d).
+    """
+    v, real = F.normalize(x, dim=-1), mask.unsqueeze(-1)
+    mean = v.where(real, 0).sum(-2, keepdim=True) / real.sum(-2, keepdim=True).clamp_min(1)
+    return F.normalize(v - mean, dim=-1)

@@ -1,0 +1,34 @@
+"""Which nodes a pseudo-label is believed of: the most confident of every class."""
+
+from __future__ import annotations
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+def log_odds(scores: Float[Tensor, "*B n C"]) -> Float[Tensor, "*B n"]:
+    """log(p / (1 - p)) of the most probable class, p = softmax(scores): (…, n, C) -> (…, n).
+
+    It orders nodes as p does, and still does so where p rounds to one.
+    """
+    best = scores.max(-1, keepdim=True)
+    rest = scores.scatter(-1, best.indices, float("-inf")).logsumexp(-1)
+    return best.values.squeeze(-1) - rest
+
+
+def quota(mask: Bool[Tensor, "*B n"], present: Bool[Tensor, "*B C"], share: float) -> Float[Tensor, "*B 1 1"]:
+    """How many nodes of each present class make that share of the real ones, rounded up. (…, n), (…, C) -> (…, 1, 1)."""
+    each = share * mask.sum(-1) / present.sum(-1).clamp_min(1)
+    return (each - 1e-4).ceil()[..., None, None]  # a share of 0.1 of 30 is 3, whatever the rounding
+
+
+def top_per_class(
+    confidence: Float[Tensor, "*B n"], candidate: Bool[Tensor, "*B n C"], most: Float[Tensor, "*#B 1 #C"] | float
+) -> Bool[Tensor, "*B n C"]:
+    """The `most` candidates of highest confidence in each class, or all where there are fewer.
+
+    candidate: which nodes may be picked for which class. (…, n), (…, n, C) -> (…, n, C).
+    """
+    key = confidence.unsqueeze(-1).where(candidate, float("-inf"))
+    rank = key.argsort(dim=-2, descending=True, stable=True).argsort(-2)
+    return candidate & (rank < most)

@@ -1,0 +1,95 @@
+"""Propagation of a head's scores over the graph of support and pool. Zhou et al. 2004 (local and global consistency),
+https://proceedings.neurips.cc/paper/2003/hash/87682805257e619d49b8e0dfdc14affa-Abstract.html; Poisson learning: Calder
+et al. 2020, https://arxiv.org/abs/2006.11184"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from graphfsl.episode import Episode
+from graphfsl.errors import InputError, unknown
+from graphfsl.functional.affinity import cosine_power, pairs
+from graphfsl.functional.centring import centred
+from graphfsl.functional.distances import cosine
+from graphfsl.functional.knn import nearest
+from graphfsl.functional.propagation import propagate, symmetric
+from graphfsl.functional.prototypes import hide_absent
+from graphfsl.functional.soft_kmeans import soft_assign
+from graphfsl.learner import Head, Refine
+
+__all__ = ["LogitPropagation"]
+
+ALMOST_ONE = 0.999
+
+
+class LogitPropagation(Refine):
+    """Y = label weights on the support, trust * softmax(scores) on the pool;  S = D^-1/2 A D^-1/2, A_ij =
+    max(0, cos(v_i, v_j))^3 between k nearest neighbours, v the features around their mean.
+    "closed":  F = (I - alpha S)^-1 Y, and its logarithm as scores (Zhou et al., section 2).
+    "poisson": L F = Y - r y-, L = D - A, r the row sums of Y and y- its mean (Calder et al., equation 2.1), as scores.
+
+    A query is a leaf: it reads its k nearest nodes and its own Y, and no other node reads it, so that each is answered
+    alone. An empty pool leaves the scores as they are.
+    method: "closed" or "poisson". k, alpha: as above. trust: weight of the head's probabilities beside 1 of a label;
+    0 propagates the labels alone.
+
+    forward: features (B, n, d), scores (B, n, C) -> scores (B, n, C).
+    Source: as above; the affinity is that of iLPC.
+    Deviations: the head's probabilities as sources beside the labels; L F = b is solved as D^1/2 (I - 0.999 S) D^1/2,
+    which is regular, also where the graph falls apart; no correction for the class prior, which is uniform here.
+    """
+
+    family = "semi-supervised"
+    uses_unlabeled = True
+
+    def __init__(self, method: str = "closed", k: int = 10, alpha: float = 0.8, trust: float = 0.1) -> None:
+        super().__init__()
+        if method not in ("closed", "poisson"):
+            raise unknown("method", method, ("closed", "poisson"))
+        if k < 1 or not 0 <= alpha < 1 or trust < 0:
+            raise InputError(
+                "logit_propagation.k must be 1 or more, alpha in [0, 1) and trust 0 or more, "
+                f"not {k}, {alpha} and {trust}"
+            )
+        self.method, self.k, self.alpha, self.trust = method, k, alpha, trust
+
+    def forward(self, episode: Episode, scores: Tensor, head: Head) -> Tensor:
+        if episode.n_unlabeled == 0:
+            return scores
+        s, q, u = episode.support, episode.query, episode.unlabeled
+
+        def others(t: Tensor) -> Tensor:
+            return torch.cat([t[:, s], t[:, u]], 1)
+
+        y = self.trust * soft_assign(scores, episode.mask)
+        y = torch.cat([episode.w[:, s], y[:, s.stop :]], 1)
+        mask = others(episode.mask)
+        real = torch.cat([episode.mask[:, s], torch.zeros_like(episode.mask[:, q]), episode.mask[:, u]], 1)
+        v = centred(episode.x, real)
+        a = nearest(cosine_power(others(v)) * pairs(mask), self.k)
+        near = (cosine(v[:, q], others(v)).clamp_min(0) ** 3).masked_fill(~mask.unsqueeze(1), 0)
+        best = near.topk(min(self.k, near.shape[-1]), -1)
+        near = torch.zeros_like(near).scatter(-1, best.indices, best.values)
+        f, answer = (self.poisson if self.method == "poisson" else self.closed)(a, near, others(y), y[:, q])
+        return hide_absent(torch.cat([f[:, s], answer, f[:, s.stop :]], 1), episode.w)
+
+    def closed(self, a: Tensor, near: Tensor, y: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores of the graph's nodes (B, m, C) and of the queries (B, Q, C): affinities (B, m, m) and (B, Q, m),
+        sources (B, m, C) and (B, Q, C)."""
+        f = propagate(symmetric(a), y, self.alpha)
+        degree, reach = a.sum(-1, keepdim=True), near.sum(-1, keepdim=True)
+        answer = own + self.alpha * (near / _positive(reach).sqrt()) @ (f / _positive(degree).sqrt())
+        return f.clamp_min(1e-12).log(), answer.clamp_min(1e-12).log()
+
+    def poisson(self, a: Tensor, near: Tensor, y: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+        mean = y.sum(1, keepdim=True) / _positive(y.sum((1, 2), keepdim=True))
+        b, own = (t - t.sum(-1, keepdim=True) * mean for t in (y, own))
+        root, reach = _positive(a.sum(-1, keepdim=True)).sqrt(), _positive(near.sum(-1, keepdim=True))
+        f = propagate(symmetric(a), b / root, ALMOST_ONE) / root
+        return f, (own + near @ f) / reach
+
+
+def _positive(t: Tensor) -> Tensor:
+    """t where it may divide, 1 where it is zero."""
+    return t.where(t > 0, 1)

@@ -1,0 +1,370 @@
+"""Refiners that learn from a pool of unlabeled nodes: against loops, by identities (METHODS K14, K15), and no leak."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from cases import DIM, WAY, episodes
+from torch import Tensor
+from torch.nn import functional as F
+
+from graphfsl.episode import Episode, stack
+from graphfsl.errors import InputError
+from graphfsl.functional.centring import centred
+from graphfsl.functional.selection import log_odds, quota, top_per_class
+from graphfsl.learner import Head, Pipeline, Refine
+from graphfsl.methods.heads.protonet import ProtoNet
+from graphfsl.methods.refine.ilpc import ILPC
+from graphfsl.methods.refine.logit_propagation import LogitPropagation
+from graphfsl.methods.refine.pseudo_label import PseudoLabel
+
+REFINERS: dict[str, Refine] = {
+    "pseudo_label": PseudoLabel(),
+    "ilpc": ILPC(),
+    "logit_propagation": LogitPropagation(),
+    "poisson": LogitPropagation("poisson"),
+}
+each = pytest.mark.parametrize("name", REFINERS)
+
+
+def features(**options: int) -> Episode:
+    """An episode of features (B, n, DIM) in float64."""
+    episode, _ = episodes(**options)
+    return episode.replace(x=episode.x.flatten(2)[..., :DIM].double(), w=episode.w.double(), relabeled=False)
+
+
+def clusters(unlabeled: int, distractors: int = 0) -> tuple[Episode, Tensor]:
+    """Directions in 64 dimensions with noise, one shot; distractors are nodes of another class in the pool."""
+    episode, target = episodes(batch=100, shot=1, query=5, unlabeled=unlabeled, noise=1.6, seed=3)
+    x = episode.x.flatten(2)
+    if distractors:
+        g = torch.Generator().manual_seed(4)
+        other = torch.randn(100, 1, x.shape[-1], generator=g)
+        other = other + 1.6 * torch.randn(100, distractors, x.shape[-1], generator=g)
+        x = torch.cat([x, other], 1)
+    w = torch.cat([episode.w, episode.w.new_zeros(100, distractors, WAY)], 1)
+    return Episode(x, w, episode.n_support, episode.n_query, relabeled=False), target.query
+
+
+def accuracy(refine: Refine | None, episode: Episode, target: Tensor) -> float:
+    refine = refine.float() if refine is not None else None
+    scores = Pipeline(head=ProtoNet("cosine"), refine=refine).eval()(episode)
+    assert torch.isfinite(scores).all()
+    return float((scores.argmax(-1) == target).float().mean())
+
+
+def refined(refine: Refine, episode: Episode, head: Head | None = None) -> Tensor:
+    head = head or ProtoNet()
+    return refine.to(episode.x.dtype)(episode, head.score(episode), head)
+
+
+# What all of them share
+
+
+@each
+def test_an_empty_pool_leaves_the_head(name: str) -> None:
+    episode = features(unlabeled=0)
+    scores = ProtoNet().score(episode)
+    assert torch.equal(REFINERS[name](episode, scores, ProtoNet()), scores)
+
+
+@each
+def test_the_order_of_the_pool_does_not_matter(name: str) -> None:
+    episode = features(unlabeled=5)
+    order = torch.arange(episode.x.shape[1])
+    pool = episode.unlabeled.start
+    order[pool:] = pool + torch.randperm(len(order) - pool, generator=torch.Generator().manual_seed(2))
+    turned = episode.replace(x=episode.x[:, order], w=episode.w[:, order], relabeled=False)
+    found = refined(REFINERS[name], episode)[:, order]
+    torch.testing.assert_close(refined(REFINERS[name], turned), found, atol=1e-7, rtol=1e-7)
+
+
+@each
+def test_classes_may_be_renamed(name: str) -> None:
+    episode, order = features(unlabeled=5), torch.tensor([2, 0, 1])
+    turned = refined(REFINERS[name], episode.replace(w=episode.w[..., order], relabeled=False))
+    torch.testing.assert_close(turned, refined(REFINERS[name], episode)[..., order], atol=1e-7, rtol=1e-7)
+
+
+@each
+def test_queries_do_not_move_each_other(name: str) -> None:
+    episode = features(unlabeled=5, query=3)
+    x = episode.x.clone()
+    x[:, episode.query.start + 1 : episode.query.stop] += 1.0
+    first = [refined(REFINERS[name], episode.replace(x=v))[:, episode.query.start] for v in (episode.x, x)]
+    torch.testing.assert_close(*first, atol=1e-9, rtol=1e-9)
+
+
+@each
+def test_a_pool_helps_on_clusters_and_distractors_do_not_break_it(name: str) -> None:
+    episode, target = clusters(10)
+    plain, found = accuracy(None, episode, target), accuracy(REFINERS[name], episode, target)
+    assert found > plain + 0.02, (plain, found)
+    assert accuracy(REFINERS[name], *clusters(10, distractors=10)) > plain - 0.01
+
+
+@each
+def test_saturated_scores_are_finite(name: str) -> None:
+    """Probabilities that round to 0 and 1, as squared distances of wide features give."""
+    episode = features(unlabeled=4)
+    episode = episode.replace(x=1e3 * episode.x.float(), w=episode.w.float(), relabeled=False)
+    assert torch.isfinite(refined(REFINERS[name], episode)).all()
+
+
+# Selection
+
+
+def test_log_odds_equals_its_definition_and_does_not_saturate() -> None:
+    scores = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    p = scores.softmax(-1).amax(-1)
+    torch.testing.assert_close(log_odds(scores), (p / (1 - p)).log())
+    far = torch.tensor([[[0.0, -200.0, -300.0], [0.0, -100.0, -300.0]]])
+    assert log_odds(far)[0].tolist() == pytest.approx([200.0, 100.0])
+
+
+def test_top_per_class_equals_a_loop() -> None:
+    g = torch.Generator().manual_seed(1)
+    confidence, candidate = torch.randn(3, 9, generator=g), torch.rand(3, 9, 4, generator=g) < 0.6
+    most = torch.tensor([[[2.0, 0.0, 3.0, 99.0]]])
+    found = top_per_class(confidence, candidate, most)
+    for b in range(3):
+        for c in range(4):
+            order = sorted((i for i in range(9) if candidate[b, i, c]), key=lambda i: -float(confidence[b, i]))
+            expected = set(order[: int(most[0, 0, c])])
+            assert {i for i in range(9) if found[b, i, c]} == expected
+
+
+def test_quota_counts_real_nodes_and_present_classes() -> None:
+    mask = torch.tensor([[True] * 30, [True] * 10 + [False] * 20])
+    way = torch.tensor([[True, True, True], [True, True, False]])
+    for share in (0.1, 0.3, 0.5, 1.0):
+        found = quota(mask, way, share).flatten().tolist()
+        assert found == [math.ceil(round(share * 10, 6)), math.ceil(round(share * 5, 6))]
+
+
+def test_centred_features_have_length_one_and_see_only_the_mask() -> None:
+    x = torch.randn(2, 6, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    mask = torch.tensor([[True] * 6, [True] * 4 + [False] * 2])
+    found = centred(x, mask)
+    unit = x[1] / x[1].norm(dim=-1, keepdim=True)
+    v = unit - unit[:4].mean(0)
+    torch.testing.assert_close(found[1], v / v.norm(dim=-1, keepdim=True))
+    x[1, 4:] = 100.0
+    torch.testing.assert_close(centred(x, mask)[1, :4], found[1, :4])
+
+
+# Pseudo-label
+
+
+def test_pseudo_label_that_takes_all_is_the_head_on_hard_labels() -> None:
+    """Without a curriculum, one step: every node of the pool has its most probable class, as far as each has room."""
+    episode, target = episodes(unlabeled=3, noise=0.05)
+    episode = episode.replace(x=episode.x.flatten(2).double(), w=episode.w.double(), relabeled=False)
+    truth = F.one_hot(target.unlabeled, WAY).double()
+    found = refined(PseudoLabel(steps=1, curriculum=False), episode)
+    torch.testing.assert_close(found, ProtoNet().score(episode.label_pool(truth)))
+
+
+def test_pseudo_label_equals_a_loop() -> None:
+    episode, head, steps, share = features(unlabeled=4), ProtoNet(), 3, 0.7
+    found = refined(PseudoLabel(steps, share), episode)
+    pool, u = episode.unlabeled.start, episode.n_unlabeled
+    for b in range(2):
+        one = episode.replace(x=episode.x[b : b + 1], w=episode.w[b : b + 1], mask=episode.mask[b : b + 1])
+        scores = head.score(one)
+        for t in range(1, steps + 1):
+            room = math.ceil(share * t / steps * u / WAY)
+            p = scores[0, pool:].softmax(-1)
+            w = one.w.clone()
+            for c in range(WAY):
+                own = sorted((j for j in range(u) if p[j].argmax() == c), key=lambda j, c=c: -float(p[j, c]))
+                for j in own[:room]:
+                    w[0, pool + j, c] = 1
+            scores = head.score(one.replace(w=w))
+        torch.testing.assert_close(found[b], scores[0])
+
+
+def test_pseudo_label_below_the_threshold_is_the_head() -> None:
+    episode = features(unlabeled=4)
+    flat = ProtoNet("cosine", scale=0.01).double()  # no class reaches 0.5
+    torch.testing.assert_close(refined(PseudoLabel(threshold=0.5), episode, flat), flat.score(episode))
+    with pytest.raises(InputError, match="share in"):
+        PseudoLabel(share=0.0)
+
+
+def test_soft_pseudo_labels_without_a_choice_are_soft_kmeans() -> None:
+    """Where every class has room for all nodes that fall to it, one soft step is one of soft k-means."""
+    episode, _ = episodes(unlabeled=3, noise=0.4)
+    episode = episode.replace(x=0.2 * episode.x.flatten(2).double(), w=episode.w.double(), relabeled=False)
+    z = ProtoNet().score(episode)[:, episode.unlabeled].softmax(-1)
+    assert torch.equal(z.argmax(-1).sort(-1).values, torch.arange(WAY).repeat_interleave(3).expand(2, -1))
+    assert z.amax() < 0.99
+    found = refined(PseudoLabel(steps=1, soft=True), episode)
+    torch.testing.assert_close(found, ProtoNet().score(episode.label_pool(z)))
+
+
+# iLPC (K14)
+
+
+def pool_of(episode: Episode) -> tuple[Episode, Tensor]:
+    """The episode without queries, and which of its nodes are in the pool."""
+    graph = episode.parts(query=False)
+    return graph, (torch.arange(graph.x.shape[1]) >= graph.n_support).expand(len(graph.x), -1)
+
+
+def test_ilpc_balance_meets_the_columns() -> None:
+    """Rows sum to one, columns to what each class has left (METHODS K14), and nodes that are not free are zero."""
+    z = torch.rand(2, 9, WAY, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    free = torch.tensor([[False] * 3 + [True] * 6, [False] * 4 + [True] * 5])
+    left = torch.tensor([[[3.0, 2.0, 1.0]], [[0.0, 2.0, 3.0]]], dtype=torch.float64)
+    p = ILPC().balanced(z, free, torch.ones(2, WAY, dtype=torch.bool), left)
+    torch.testing.assert_close(p.sum(-1), free.double())
+    torch.testing.assert_close(p.sum(1), left.squeeze(1), atol=1e-3, rtol=0.0)
+
+
+@pytest.mark.parametrize("stages", [1, 2, 4])
+def test_ilpc_labels_every_node_once_and_the_support_grows(stages: int) -> None:
+    episode, pool = pool_of(features(unlabeled=5))
+    grown = []
+
+    class Watched(ILPC):
+        def loss(self, v: Tensor, y: Tensor, guess: Tensor) -> Tensor:
+            grown.append((y.clone(), guess.clone()))
+            return super().loss(v, y, guess)
+
+    y = Watched(stages=stages).labels(episode)
+    assert torch.equal(y[:, : episode.n_support], episode.w[:, : episode.n_support])
+    assert torch.equal(y.sum(-1)[pool], torch.ones_like(y.sum(-1)[pool])) and y[pool].max() == 1
+    states = [*(s for s, _ in grown), y]
+    assert len(grown) == stages
+    for before, after in zip(states, states[1:], strict=False):
+        assert (after >= before).all() and (after.sum(-1) <= 1).all()  # what is picked stays, and is picked once
+        if after is not y:
+            assert ((after - before).sum(1) <= math.ceil(5 * len(grown) / stages)).all()
+
+
+def test_ilpc_picks_at_most_its_part_of_each_class_a_stage() -> None:
+    episode, _ = pool_of(features(unlabeled=6))
+    for stages, part in ((6, 1), (3, 2), (2, 3)):
+        states: list[Tensor] = []
+
+        class Watched(ILPC):
+            def loss(self, v: Tensor, y: Tensor, guess: Tensor, states: list[Tensor] = states) -> Tensor:
+                states.append(y.clone())
+                return super().loss(v, y, guess)
+
+        Watched(stages=stages).labels(episode)
+        for t, y in enumerate(states):
+            assert (y[:, episode.n_support :].sum(1) <= t * part).all()
+
+
+def test_ilpc_loss_is_that_of_torchs_descent() -> None:
+    episode, _ = pool_of(features(unlabeled=2))
+    v = centred(episode.x, episode.mask)
+    guess = F.one_hot(torch.arange(3).repeat(2).expand(2, -1), WAY).double()
+    guess = torch.cat([torch.zeros(2, episode.n_support, WAY).double(), guess], 1)
+    method = ILPC(epochs=7, lr=0.5)
+    found = method.loss(v, episode.w, guess)
+    for b in range(2):
+        target = (episode.w + guess)[b].argmax(-1)
+        k = episode.n_support
+        means = torch.stack([v[b, :k][target[:k] == c].mean(0) for c in range(WAY)])
+        weight = F.normalize(means, dim=-1).requires_grad_()
+        optimizer = torch.optim.SGD([weight], 0.5, momentum=0.9, weight_decay=5e-4)
+        total = torch.zeros(len(target)).double()
+        for _ in range(7):
+            loss = F.cross_entropy(v[b] @ weight.T, target, reduction="none")
+            total += loss.detach()
+            optimizer.zero_grad()
+            loss.mean().backward()
+            optimizer.step()
+        torch.testing.assert_close(found[b], total / 7)
+
+
+def test_ilpc_graph_is_that_of_its_authors() -> None:
+    """One stage without balance and cleaning: argmax of (I - alpha W)^-1 Y, W from a loop over neighbours."""
+    episode, pool = pool_of(features(unlabeled=5))
+    y = ILPC(k=3, stages=1, balance=False).labels(episode)
+    v = centred(episode.x, episode.mask)
+    for b in range(2):
+        n = len(v[b])
+        cos = v[b] @ v[b].T
+        a = torch.zeros(n, n).double()
+        for i in range(n):
+            near = sorted((j for j in range(n) if j != i), key=lambda j, i=i: -float(cos[i, j]))[:3]
+            for j in near:
+                a[i, j] = max(float(cos[i, j]), 0.0) ** 3
+        a = a + a.T
+        d = a.sum(-1).clamp_min(1e-12).rsqrt()
+        z = torch.linalg.solve(torch.eye(n).double() - 0.8 * d[:, None] * a * d, episode.w[b])
+        sure = pool[b] & (z.amax(-1) > 1e-9)
+        assert sure.sum() > 8
+        assert torch.equal(y[b, sure].argmax(-1), z[sure].argmax(-1))
+
+
+def test_ilpc_with_a_share_leaves_the_rest_unlabeled() -> None:
+    episode, pool = pool_of(features(unlabeled=6))
+    y = ILPC(share=0.5).labels(episode)
+    assert (y[:, episode.n_support :].sum(1) <= 3).all()
+    assert (y.sum(-1)[pool] <= 1).all() and y[:, episode.n_support :].sum() > 0
+
+
+def test_ilpc_in_a_batch_of_several_ways() -> None:
+    two, three = features(batch=1, way=2, unlabeled=4), features(batch=1, unlabeled=5, seed=1)
+    both = stack([two, three])
+    found = ILPC().labels(both.parts(query=False))
+    alone = ILPC().labels(two.parts(query=False))
+    real = both.parts(query=False).mask[0]
+    assert torch.equal(found[0, real, :2], alone[0]) and not found[0, :, 2].any()
+
+
+# Propagation of scores
+
+
+def test_propagation_with_all_neighbours_equals_the_equation() -> None:
+    """k = n and trust 0: F = (I - alpha S)^-1 Y on support and pool; a query is one more step from them."""
+    episode = features(unlabeled=3, query=1)
+    found = refined(LogitPropagation(k=99, trust=0.0, alpha=0.7), episode)
+    s, q, u = episode.support, episode.query, episode.unlabeled
+    keep = [*range(s.stop), *range(u.start, episode.x.shape[1])]
+    mask = torch.ones(2, episode.x.shape[1], dtype=torch.bool)
+    mask[:, q] = False
+    v = centred(episode.x, mask)
+    for b in range(2):
+        z = v[b, keep]
+        a = (z @ z.T).clamp_min(0) ** 3
+        a = a - a.diag().diag()
+        d = a.sum(-1)
+        f = torch.linalg.inv(torch.eye(len(z)).double() - 0.7 * a / (d[:, None] * d).sqrt()) @ episode.w[b, keep]
+        torch.testing.assert_close(found[b, keep], f.clamp_min(1e-12).log())
+        for i in range(q.start, q.stop):
+            near = (z @ v[b, i]).clamp_min(0) ** 3
+            reach = near.sum().where(near.sum() > 0, 1)
+            own = 0.7 * sum(near[j] / (reach * d[j]).sqrt() * f[j] for j in range(len(z)))
+            torch.testing.assert_close(found[b, i], own.clamp_min(1e-12).log())
+
+
+def test_propagation_without_a_step_is_the_head() -> None:
+    episode = features(unlabeled=3)
+    scores = ProtoNet("cosine").double().score(episode)
+    found = LogitPropagation(alpha=0.0, trust=1.0)(episode, scores, ProtoNet())
+    rest = slice(episode.n_support, None)
+    torch.testing.assert_close(found[:, rest].softmax(-1), scores[:, rest].softmax(-1))
+    with pytest.raises(InputError, match="did you mean 'closed'"):
+        LogitPropagation("close")
+
+
+def test_poisson_solves_its_equation() -> None:
+    """L F = Y - r y-, up to the share 0.001 of the diagonal that makes it regular."""
+    g = torch.Generator().manual_seed(0)
+    a = torch.rand(2, 8, 8, generator=g, dtype=torch.float64)
+    a = (a + a.mT) * (1 - torch.eye(8))
+    y = torch.zeros(2, 8, WAY).double()
+    y[:, range(WAY), range(WAY)] = 1
+    f, _ = LogitPropagation("poisson").poisson(a, a[:, :1], y, y[:, :1])
+    degree = a.sum(-1).diag_embed()
+    b = y - y.sum(-1, keepdim=True) / WAY
+    torch.testing.assert_close((degree - 0.999 * a) @ f, b)
+    assert torch.allclose(f.sum(-1), torch.zeros(2, 8).double(), atol=1e-8)
