@@ -26,6 +26,12 @@ from graphfsl.report import write_report
 from graphfsl.results import full_row, history, write_results
 
 SHOTS, UNLABELED, DISTRACTORS = (1, 5), (0, 5, 10), (0, 5)
+REFINERS = {
+    "soft k-means": "soft_kmeans",
+    "self-training": "pseudo_label",
+    "propagation": "logit_propagation",
+    "iLPC": "ilpc",
+}
 
 
 def demo(out: Path, console: Console, overrides: Sequence[str] = ()) -> None:
@@ -55,16 +61,15 @@ def demo(out: Path, console: Console, overrides: Sequence[str] = ()) -> None:
 
 
 def compare(run: runs.Run, test: Split) -> list[dict[str, Any]]:
-    """Rows for each shot, pool and distractors: baselines, ProtoNet, ProtoNet with soft k-means."""
+    """Rows for each shot, pool and distractors: baselines, ProtoNet, ProtoNet with each refiner."""
     trained = run.learner
     assert isinstance(trained, Pipeline)
     torch.manual_seed(0)
     untrained = build(run.config["learner"], run.shape, run.way)
     pixels = build({"encoder": "pixels", "head": "protonet"}, run.shape, run.way)
-    refine = registry.get("refine", "soft_kmeans")()
     features = encode_split(trained, test, run.transform)
     plain = trained.on_features()
-    refined = Pipeline(head=trained.head, refine=refine)
+    refined = {k: Pipeline(head=trained.head, refine=registry.get("refine", v)()) for k, v in REFINERS.items()}
     episodes = conf.evaluation(run.config).episodes
     rows = []
 
@@ -81,7 +86,8 @@ def compare(run: runs.Run, test: Split) -> list[dict[str, Any]]:
             for distractors in DISTRACTORS if unlabeled else (0,):
                 pool = replace(setting, unlabeled=unlabeled, distractors=distractors)
                 add("ProtoNet", plain, features, pool)
-                add("ProtoNet + soft k-means", refined, features, pool)
+                for name, learner in refined.items():
+                    add(f"ProtoNet + {name}", learner, features, pool)
     return rows
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -239,7 +240,7 @@ def test_ilpc_labels_every_node_once_and_the_support_grows(stages: int) -> None:
     assert torch.equal(y.sum(-1)[pool], torch.ones_like(y.sum(-1)[pool])) and y[pool].max() == 1
     states = [*(s for s, _ in grown), y]
     assert len(grown) == stages
-    for before, after in zip(states, states[1:], strict=False):
+    for before, after in itertools.pairwise(states):
         assert (after >= before).all() and (after.sum(-1) <= 1).all()  # what is picked stays, and is picked once
         if after is not y:
             assert ((after - before).sum(1) <= math.ceil(5 * len(grown) / stages)).all()

@@ -17,7 +17,10 @@ def log_odds(scores: Float[Tensor, "*B n C"]) -> Float[Tensor, "*B n"]:
 
 
 def quota(mask: Bool[Tensor, "*B n"], present: Bool[Tensor, "*B C"], share: float) -> Float[Tensor, "*B 1 1"]:
-    """How many nodes of each present class make that share of the real ones, rounded up. (…, n), (…, C) -> (…, 1, 1)."""
+    """How many nodes of each present class make that share of the real ones, rounded up.
+
+    (…, n), (…, C) -> (…, 1, 1).
+    """
     each = share * mask.sum(-1) / present.sum(-1).clamp_min(1)
     return (each - 1e-4).ceil()[..., None, None]  # a share of 0.1 of 30 is 3, whatever the rounding
 
