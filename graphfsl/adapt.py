@@ -98,7 +98,7 @@ class Adapt(Learner):
         self.adapted = [f"net.{n}" for n in names if any(fnmatch.fnmatch(n, p) for p in patterns)]
         if not self.adapted:
             raise InputError(f"no parameter matches {', '.join(patterns)!r}; the net has {', '.join(names) or 'none'}")
-        for trait in (*COMBINED, "per_query", "way", "max_queries_per_class"):
+        for trait in (*COMBINED, "per_query", "way", "shots", "max_queries_per_class"):
             setattr(self, trait, getattr(net, trait))
 
     @property

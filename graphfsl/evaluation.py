@@ -30,6 +30,8 @@ def check_protocol(learner: Learner, setting: Setting) -> None:
     """InputError where a trait of the learner forbids the setting."""
     if learner.way is not None and setting.way != learner.way:
         raise InputError(f"this learner is tied to {learner.way}-way episodes; set episode.way={learner.way}")
+    if learner.shots is not None and setting.most_shots != learner.shots:
+        raise InputError(f"this learner is tied to {learner.shots}-shot episodes; set episode.shot={learner.shots}")
     if learner.needs_balance and setting.dirichlet is not None:
         raise InputError("this learner assumes as many queries of every class; set episode.dirichlet=null")
     most = learner.max_queries_per_class

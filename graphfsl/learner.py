@@ -35,6 +35,7 @@ class Part(nn.Module):
     wants_base: bool = False  # learns from base features in `fit_base`
     block_nodes: int = 1280  # nodes evaluated at once on a CPU: what fits its cache; more for many small steps
     way: int | None = None  # the number of classes that it is tied to, None = any
+    shots: int | None = None  # the number of support nodes per class that it is tied to, padding included
     follows_batch_norm: bool = False  # its own BatchNorm follows the pipeline's policy, which it finds in `batch_norm`
     batch_norm: str = "running"
 
@@ -116,9 +117,7 @@ Slot = nn.Module | Sequence[nn.Module] | None
 
 
 def _parts(slot: Slot) -> nn.ModuleList:
-    if slot is None:
-        return nn.ModuleList()
-    return nn.ModuleList([slot] if isinstance(slot, nn.Module) else slot)
+    return nn.ModuleList([slot] if isinstance(slot, nn.Module) else slot or [])
 
 
 class Pipeline(Learner):
@@ -164,6 +163,7 @@ class Pipeline(Learner):
         for trait in COMBINED:
             setattr(self, trait, any(getattr(p, trait) for p in parts))
         self.way = next((p.way for p in parts if p.way is not None), None)
+        self.shots = next((p.shots for p in parts if p.shots is not None), None)
         self.block_nodes = max(p.block_nodes for p in parts)
         self.max_queries_per_class = min(
             (p.max_queries_per_class for p in parts if p.max_queries_per_class is not None), default=None
@@ -226,6 +226,8 @@ class Pipeline(Learner):
         """Scores of an episode that is encoded already; (B, n, C), or (L, B, n, C) from a head of L layers."""
         if self.way is not None and episode.way != self.way:
             raise InputError(f"this learner is tied to {self.way}-way episodes, but the episode is {episode.way}-way")
+        if self.shots is not None and (k := episode.n_support) != self.shots * episode.way:
+            raise InputError(f"this learner is tied to {self.shots}-shot episodes, but this one has {k} support nodes")
         if self.per_query and episode.n_query > 1:
             return self._per_query(episode)
         first_query = episode.n_support

@@ -15,7 +15,7 @@ from graphfsl.episode import Episode, Target
 from graphfsl.learner import Learner, Pipeline, Pretrainer
 from graphfsl.options import make
 
-WAY, DIM = 3, 6
+WAY, SHOT, DIM = 3, 2, 6
 METHODS = sorted(registry.find())
 
 
@@ -34,7 +34,7 @@ class TinyEncoder(nn.Module):
 
 
 def part(slot: str, name: str, **options: Any) -> Any:
-    return make(registry.get(slot, name), options, name, dim=DIM, way=WAY, maps=(DIM, 2, 2), classes=WAY)
+    return make(registry.get(slot, name), options, name, dim=DIM, way=WAY, shot=SHOT, maps=(DIM, 2, 2), classes=WAY)
 
 
 def learner(
@@ -80,7 +80,13 @@ def around(slot: str, name: str, **options: Any) -> Learner:
 
 
 def episodes(
-    batch: int = 2, way: int = WAY, shot: int = 2, query: int = 2, unlabeled: int = 2, seed: int = 0, noise: float = 0.6
+    batch: int = 2,
+    way: int = WAY,
+    shot: int = SHOT,
+    query: int = 2,
+    unlabeled: int = 2,
+    seed: int = 0,
+    noise: float = 0.6,
 ) -> tuple[Episode, Target]:
     """Images of 8 x 8 around a random pattern for each class; queries shuffled."""
     g = torch.Generator().manual_seed(seed)
