@@ -18,7 +18,7 @@ from graphfsl.functional.distances import squared_euclidean
 from graphfsl.functional.prototypes import hide_absent, present, prototypes
 from graphfsl.learner import Head, Refine
 from graphfsl.methods.heads.protonet import ProtoNet
-from graphfsl.methods.refine.soft_kmeans import MaskedSoftKmeans, SoftKmeans, SoftKmeansCluster, average, shape
+from graphfsl.methods.refine.soft_kmeans import MaskedSoftKmeans, SoftKmeans, SoftKmeansCluster, average, summary
 
 WAY, DIM, QUERY, POOL = 4, 8, 3, 6
 
@@ -128,7 +128,7 @@ def test_the_shape_of_distances_is_that_of_scipy() -> None:
     g = torch.Generator().manual_seed(0)
     d = torch.rand(1, 30, 2, generator=g).double() ** 3
     here = torch.rand(1, 30, 2, generator=g) < 0.6
-    found = shape(d * here, here)
+    found = summary(d * here, here)
     assert found.shape == (1, 1, 2, 5)
     for c in range(2):
         x = d[0, here[0, :, c], c]
@@ -140,7 +140,7 @@ def test_the_shape_of_distances_is_that_of_scipy() -> None:
 @pytest.mark.parametrize("constant", [0.0, 3.0])
 def test_equal_distances_have_no_shape_but_no_error_either(constant: float) -> None:
     d, here = torch.full((1, 5, 1), constant), torch.ones(1, 5, 1, dtype=torch.bool)
-    assert shape(d, here).flatten().tolist() == [constant, constant, 0, 0, -3]
+    assert summary(d, here).flatten().tolist() == [constant, constant, 0, 0, -3]
 
 
 @pytest.mark.parametrize("refine", [SoftKmeansCluster(), MaskedSoftKmeans()])

@@ -108,7 +108,7 @@ class MaskedSoftKmeans(SoftKmeans):
         d = (s.amax((1, 2), keepdim=True).clamp_min(0) - s) * here
         mean = average(d, here)
         d = d / mean.where(mean > 0, 1)
-        beta, gamma = self.mlp(shape(d, here).detach()).exp().unbind(-1)
+        beta, gamma = self.mlp(summary(d, here).detach()).exp().unbind(-1)
         return torch.sigmoid(gamma * (beta - d))
 
 
@@ -117,7 +117,7 @@ def average(x: Tensor, here: Tensor) -> Tensor:
     return (x * here).sum(1, keepdim=True) / here.sum(1, keepdim=True).clamp_min(1)
 
 
-def shape(d: Tensor, here: Tensor) -> Tensor:
+def summary(d: Tensor, here: Tensor) -> Tensor:
     """Minimum, maximum, variance, skewness and excess kurtosis over the nodes here: (B, U, C) twice -> (B, 1, C, 5)."""
     least = d.masked_fill(~here, float("inf")).amin(1, keepdim=True)
     least = least.masked_fill(~here.any(1, keepdim=True), 0)
