@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from graphfsl.episode import Episode
 from graphfsl.errors import InputError
+from graphfsl.functional.prototypes import present
 from graphfsl.functional.soft_kmeans import soft_assign
 from graphfsl.learner import Head, Refine
 
-__all__ = ["SoftKmeans"]
+__all__ = ["MaskedSoftKmeans", "SoftKmeans", "SoftKmeansCluster"]
 
 
 class SoftKmeans(Refine):
@@ -32,16 +33,96 @@ class SoftKmeans(Refine):
     def __init__(self, steps: int = 1) -> None:
         super().__init__()
         if steps < 1:
-            raise InputError(f"soft_kmeans takes at least one step, not {steps}")
+            raise InputError(f"soft k-means takes at least one step, not {steps}")
         self.steps = steps
+
+    def assign(self, episode: Episode, scores: Tensor) -> Tensor:
+        """Label weights of the pool from the head's scores of it: (B, U, C) -> (B, U, C)."""
+        return soft_assign(scores.detach(), episode.mask[:, episode.unlabeled])
 
     def forward(self, episode: Episode, scores: Tensor, head: Head) -> Tensor:
         pool = episode.unlabeled
         if episode.n_unlabeled == 0:
             return scores
         for _ in range(self.steps):
-            z = soft_assign(scores[:, pool].detach(), episode.mask[:, pool])
-            w = torch.cat([episode.w[:, : pool.start], z], 1)
+            w = torch.cat([episode.w[:, : pool.start], self.assign(episode, scores[:, pool])], 1)
             scores = head.score(episode.replace(w=w))
             scores = scores[-1] if scores.ndim == 4 else scores
         return scores
+
+
+class SoftKmeansCluster(SoftKmeans):
+    """One cluster more, at p_(N+1) = 0, for the unlabeled nodes that belong to no class:
+    z_jc = softmax_c(-||h_j - p_c||^2 / r_c^2 - A(r_c)),  A(r) = log(2 pi) / 2 + log r,  r_1 = … = r_N = 1,  r_(N+1)
+    learned. What it is assigned is no class's label weight. As r grows its share vanishes, but as 1/r only.
+
+    radius: r_(N+1) at first; its logarithm is the parameter. steps: as in `SoftKmeans`.
+
+    forward: features (B, n, d), scores (B, n, C) -> scores (B, n, C).
+    Source: section 3.1.2; radius 100 from the authors' code. Scores as -||h_j - p_c||^2, h_j all of a node's features.
+    Deviations: the authors' code divides by 2 r^2; it leaves cluster N+1, moved to the mean of what it was assigned, in
+    the softmax of the queries too. Here a query has N scores, and the cluster stays at 0 in every step.
+    """
+
+    def __init__(self, steps: int = 1, radius: float = 100.0) -> None:
+        super().__init__(steps)
+        if not radius > 0:
+            raise InputError(f"soft_kmeans_cluster.radius must be above 0, not {radius}")
+        self.log_radius = nn.Parameter(torch.tensor(float(radius)).log())
+
+    def assign(self, episode: Episode, scores: Tensor) -> Tensor:
+        pool = episode.unlabeled
+        squares = episode.x[:, pool].flatten(2).square().sum(-1, keepdim=True)
+        extra = -squares * (-2 * self.log_radius).exp() - self.log_radius
+        return soft_assign(torch.cat([scores, extra], -1), episode.mask[:, pool])[..., :-1]
+
+
+class MaskedSoftKmeans(SoftKmeans):
+    """d~_jc = d_jc / mean_j d_jc;  [log beta_c, log gamma_c] = MLP(min, max, variance, skewness, excess kurtosis of
+    d~_c over j);  m_jc = sigmoid(-gamma_c (d~_jc - beta_c));  z_jc m_jc are the label weights, z as in `SoftKmeans`.
+
+    d_jc is minus the head's score; where a task has scores above zero, the best one counts as distance 0.
+    hidden: width of the MLP, 5 -> hidden, tanh -> 2. steps: as in `SoftKmeans`.
+
+    forward: features (B, n, d), scores (B, n, C) -> scores (B, n, C).
+    Source: section 3.1.3. From the authors' code: beta and gamma as exponentials, 20 hidden units, initial weights of
+    deviation 0.01, so that beta and gamma start at 1; the statistics are constants for the gradient, d and z are not.
+    Deviations: the authors' code applies the mask twice, and moves beta between steps by a third output; with one step,
+    as in the paper, that output does nothing.
+    """
+
+    def __init__(self, steps: int = 1, hidden: int = 20) -> None:
+        super().__init__(steps)
+        self.mlp = nn.Sequential(nn.Linear(5, hidden), nn.Tanh(), nn.Linear(hidden, 2))
+        for p in self.mlp.parameters():
+            nn.init.normal_(p, std=0.01) if p.ndim == 2 else nn.init.zeros_(p)
+
+    def assign(self, episode: Episode, scores: Tensor) -> Tensor:
+        real = episode.mask[:, episode.unlabeled]
+        return soft_assign(scores, real) * self.keep(scores, real, present(episode.w))
+
+    def keep(self, scores: Tensor, real: Tensor, there: Tensor) -> Tensor:
+        """m: scores of the pool (B, U, C), its real nodes (B, U), the classes there are (B, C) -> (B, U, C)."""
+        here = real.unsqueeze(-1) & there.unsqueeze(1)
+        s = scores.masked_fill(~here, 0)
+        d = (s.amax((1, 2), keepdim=True).clamp_min(0) - s) * here
+        mean = average(d, here)
+        d = d / mean.where(mean > 0, 1)
+        beta, gamma = self.mlp(summary(d, here).detach()).exp().unbind(-1)
+        return torch.sigmoid(gamma * (beta - d))
+
+
+def average(x: Tensor, here: Tensor) -> Tensor:
+    """Over the nodes (B, U, C) that are here (B, U, C), zero where none is -> (B, 1, C)."""
+    return (x * here).sum(1, keepdim=True) / here.sum(1, keepdim=True).clamp_min(1)
+
+
+def summary(d: Tensor, here: Tensor) -> Tensor:
+    """Minimum, maximum, variance, skewness and excess kurtosis over the nodes here: (B, U, C) twice -> (B, 1, C, 5)."""
+    least = d.masked_fill(~here, float("inf")).amin(1, keepdim=True)
+    least = least.masked_fill(~here.any(1, keepdim=True), 0)
+    centred = d - average(d, here)
+    variance = average(centred.square(), here)
+    unit = centred / variance.where(variance > 0, 1).sqrt()
+    skew, kurtosis = average(unit**3, here), average(unit**4, here) - 3
+    return torch.stack([least, d.amax(1, keepdim=True), variance, skew, kurtosis], -1)
