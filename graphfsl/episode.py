@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from graphfsl.errors import InputError
 
@@ -154,6 +155,11 @@ class Target:
     unlabeled: Tensor
     ids: Tensor
     classes: Tensor
+
+    def known(self, episode: Episode) -> Tensor:
+        """(B, k + q, C) label weights of support and queries together, for a criterion that reads both."""
+        y = F.one_hot(self.query.clamp_min(0), episode.way).to(episode.w) * (self.query >= 0).unsqueeze(-1)
+        return torch.cat([episode.w[:, episode.support], y], 1)
 
     def to(self, device: torch.device | str) -> Target:
         return Target(*(getattr(self, f.name).to(device) for f in dataclasses.fields(self)))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from graphfsl.episode import Episode, Target
 from graphfsl.errors import InputError
@@ -57,11 +55,7 @@ class FEAT(Head):
         loss = super().criterion(scores, target, episode)
         if not self.balance:
             return loss
-        known = torch.cat([episode.w[:, episode.support], _one_hot(target.query, episode)], 1)
+        known = target.known(episode)
         x = episode.x[:, : known.shape[1]]
         log_p = self.logits(x, x, known).log_softmax(-1).where(known > 0, 0)
         return loss - self.balance * (known * log_p).sum() / known.sum()
-
-
-def _one_hot(y: Tensor, episode: Episode) -> Tensor:
-    return F.one_hot(y.clamp_min(0), episode.way).to(episode.w) * (y >= 0).unsqueeze(-1)
