@@ -110,11 +110,18 @@ def to_networkx(
     return graph
 
 
+STYLE: dict[str, tuple[Any, int]] = {"support": ("s", 170), "query": ("o", 110), "unlabeled": ("^", 60)}
+FOR, AGAINST = ("#00695c", "-"), ("#c2185b", (0, (2, 1.2)))  # colour and dash of what speaks for and against an answer
+
+
 def draw(graph: nx.DiGraph, title: str = "", strongest: int = 3) -> str:
     """An SVG of a graph from `to_networkx`: role by shape, class by colour, edge weight by width.
 
     Squares are support, circles queries, small triangles unlabeled. The fill is the known or predicted class, the
     rim the true one; a cross marks a wrong prediction. Each node shows its `strongest` incoming edges.
+    With contributions (`explain.add_contributions`) the explained query has a double ring, each node a ring as wide as
+    its contribution, and the edges that contribute most are drawn, dashed where they speak against the answer; what
+    was no part of the explanation is pale.
     """
     import io
 
@@ -122,12 +129,8 @@ def draw(graph: nx.DiGraph, title: str = "", strongest: int = 3) -> str:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    shown = nx.Graph()
-    shown.add_nodes_from(graph.nodes)
-    for v in graph.nodes:
-        best = sorted(graph.in_edges(v, data="weight"), key=lambda e: (-e[2], e[0]))[:strongest]
-        shown.add_weighted_edges_from((u, v, weight) for u, v, weight in best)
-    position = _layout(graph)
+    position, explained = _layout(graph), graph.graph.get("explained")
+    told = {v for v, node in graph.nodes(data=True) if explained in (None, v) or "contribution" in node}
     palette = colormaps["tab10" if _ways(graph) <= 10 else "tab20"]
 
     def color(c: int | None) -> Any:
@@ -135,21 +138,35 @@ def draw(graph: nx.DiGraph, title: str = "", strongest: int = 3) -> str:
 
     figure = Figure(figsize=(7, 5.2), layout="constrained")
     axes = figure.add_subplot()
-    widest = max((d for _, _, d in shown.edges(data="weight")), default=1.0)
-    for u, v, weight in shown.edges(data="weight"):
+    for u, v, look in _edges(graph.subgraph(told), strongest):
         (x0, y0), (x1, y1) = position[u], position[v]
-        axes.plot([x0, x1], [y0, y1], color="#888888", lw=0.3 + 2 * weight / widest, alpha=0.45, zorder=1)
-    style: dict[str, tuple[Any, int]] = {"support": ("s", 170), "query": ("o", 110), "unlabeled": ("^", 60)}
+        axes.plot([x0, x1], [y0, y1], zorder=1, **look)
+    loudest = max((abs(c) for _, c in graph.nodes(data="contribution") if c), default=1.0)
     for v, node in graph.nodes(data=True):
         known = node["label"] if node["label"] is not None else node["prediction"]
-        marker, size = style[node["role"]]
+        marker, size = STYLE[node["role"]]
         rim = color(node["truth"]) if node["truth"] is not None else "#444444"
-        x, y = position[v]
-        axes.scatter(x, y, s=size, marker=marker, color=color(known), edgecolors=rim, linewidths=2, zorder=2)
+        (x, y), contribution, alpha = position[v], node.get("contribution"), 1.0 if v in told else 0.2
+        axes.scatter(
+            x, y, s=size, marker=marker, color=color(known), edgecolors=rim, linewidths=2, alpha=alpha, zorder=2
+        )
         if None not in (node["truth"], known) and node["truth"] != known:
-            axes.scatter(x, y, s=40, marker="x", color="black", linewidths=1.5, zorder=3)
-    keys = [Line2D([], [], marker=m, ls="", color="#888888", label=r) for r, (m, _) in style.items()]
+            axes.scatter(x, y, s=40, marker="x", color="black", linewidths=1.5, alpha=alpha, zorder=3)
+        if contribution and abs(contribution) > 0.02 * loudest:  # less is hardly seen, and often noise
+            hue, dash = FOR if contribution > 0 else AGAINST
+            wide = 2.2 * size + 1300 * abs(contribution) / loudest
+            axes.scatter(x, y, s=wide, facecolors=hue, alpha=0.12, linewidths=0, zorder=0)
+            axes.scatter(x, y, s=wide, facecolors="none", edgecolors=hue, linestyles=[dash], linewidths=1.6, zorder=1)
+        if v == explained:
+            for wide in (260, 420):
+                axes.scatter(x, y, s=wide, facecolors="none", edgecolors="black", linewidths=1.2, zorder=3)
+    keys = [Line2D([], [], marker=m, ls="", color="#888888", label=r) for r, (m, _) in STYLE.items()]
     keys.append(Line2D([], [], marker="x", ls="", color="black", label="wrong prediction"))
+    if explained is not None:
+        ring: dict[str, Any] = {"marker": "o", "mfc": "none", "ms": 10}
+        keys.append(Line2D([], [], ls="", color="black", label="the explained query", **ring))
+        for name, (hue, dash) in (("for its answer", FOR), ("against", AGAINST)):
+            keys.append(Line2D([], [], color=hue, ls=dash, label=name, **ring))
     axes.legend(handles=keys, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=4, frameon=False)
     axes.set_title(title)
     axes.axis("off")
@@ -157,6 +174,27 @@ def draw(graph: nx.DiGraph, title: str = "", strongest: int = 3) -> str:
     with rc_context({"svg.hashsalt": title}):
         figure.savefig(out, format="svg", metadata={"Date": None})
     return out.getvalue()
+
+
+def _edges(graph: nx.DiGraph, strongest: int) -> list[tuple[Any, Any, dict[str, Any]]]:
+    """Which edges are drawn, and how: the strongest into each node, or those that contribute most in both directions."""
+    shown = nx.Graph()
+    spoken = nx.get_edge_attributes(graph, "contribution")
+    if spoken:
+        for (u, v), c in spoken.items():
+            shown.add_edge(u, v, weight=c + shown.get_edge_data(u, v, {"weight": 0.0})["weight"])
+        most = sorted(shown.edges(data="weight"), key=lambda e: (-abs(e[2]), e[:2]))[: len(graph)]
+        looks = [(u, v, abs(c), *(FOR if c > 0 else AGAINST), 0.7) for u, v, c in most]
+    else:
+        for v in graph.nodes:
+            best = sorted(graph.in_edges(v, data="weight"), key=lambda e: (-e[2], e[0]))[:strongest]
+            shown.add_weighted_edges_from((u, v, weight) for u, v, weight in best)
+        looks = [(u, v, weight, "#888888", "-", 0.45) for u, v, weight in shown.edges(data="weight")]
+    widest = max((look[2] for look in looks), default=0.0) or 1.0
+    return [
+        (u, v, {"color": hue, "ls": dash, "lw": 0.3 + 2 * size / widest, "alpha": alpha})
+        for u, v, size, hue, dash, alpha in looks
+    ]
 
 
 def _layout(graph: nx.DiGraph) -> dict[Any, Any]:
