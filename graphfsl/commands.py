@@ -218,6 +218,21 @@ def features(
 
 
 @app.command()
+def explain(
+    run: Path,
+    overrides: Overrides = None,
+    episode: Annotated[int, typer.Option(min=0, help="which of the evaluation's episodes")] = 0,
+    query: Annotated[int, typer.Option(min=0, help="which of its queries")] = 0,
+    out: Out = None,
+) -> None:
+    """Which support and unlabeled samples and which edges made one answer, and whether that is faithful."""
+    from graphfsl.explaining import write_explanation
+
+    for file in write_explanation(run, overrides or [], episode, query, out):
+        print(file)
+
+
+@app.command()
 def demo(overrides: Overrides = None, out: Out = None) -> None:
     """Meta-train a ProtoNet on embedded data and show what unlabeled images are worth (4 minutes on 2 cores)."""
     from graphfsl.demo import demo as show

@@ -18,10 +18,12 @@ from graphfsl import run as runs
 from graphfsl.builder import build
 from graphfsl.data import Episodes, Setting, Split
 from graphfsl.evaluation import evaluate
+from graphfsl.explain import add_contributions, explain
 from graphfsl.features import encode_split
 from graphfsl.graph import draw, similarity, to_networkx
 from graphfsl.learner import Pipeline
 from graphfsl.lock import locked
+from graphfsl.plots import Figure
 from graphfsl.report import write_report
 from graphfsl.results import full_row, history, write_results
 
@@ -52,11 +54,9 @@ def demo(out: Path, console: Console, overrides: Sequence[str] = ()) -> None:
         "Meta-trained on letters of some scripts, tested on letters of a script that it never saw.",
         f"Made by `graphfsl demo` in {time.perf_counter() - start:.0f} s on {torch.get_num_threads()} CPU threads.",
     ]
-    picture = (
-        "One 5-way 1-shot episode with 5 unlabeled letters per class, after soft k-means",
-        episode_picture(run, test),
+    files = write_report(
+        out, "graphfsl demo", rows, {"ProtoNet": history(run.path)}, episode_pictures(run, test), notes
     )
-    files = write_report(out, "graphfsl demo", rows, {"ProtoNet": history(run.path)}, [picture], notes)
     console.print(f"{time.perf_counter() - start:.0f} s; report: {files[0]}")
 
 
@@ -102,8 +102,8 @@ def show(rows: list[dict[str, Any]], console: Console) -> None:
     console.print(table)
 
 
-def episode_picture(run: runs.Run, test: Split) -> str:
-    """One episode as a graph with its predictions, as SVG."""
+def episode_pictures(run: runs.Run, test: Split) -> list[Figure]:
+    """One episode as a graph with its predictions, and what spoke for and against its least certain answer."""
     trained = run.learner
     assert isinstance(trained, Pipeline)
     refined = Pipeline(trained.encoder, head=trained.head, refine=registry.get("refine", "soft_kmeans")()).eval()
@@ -114,4 +114,11 @@ def episode_picture(run: runs.Run, test: Split) -> str:
         features = refined.encode(episode)
         scores = refined.score_features(features)
     known = torch.cat([episode.w[:, episode.support].argmax(-1), target.query, target.unlabeled], 1)
-    return draw(to_networkx(features, similarity(features.x), 0, scores, known))
+    graph = to_networkx(features, similarity(features.x), 0, scores, known)
+    caption = "One 5-way 1-shot episode with 5 unlabeled letters per class, after soft k-means"
+    plain = (caption, draw(graph))
+    least = int(scores[0, episode.query].softmax(-1).amax(-1).argmin())
+    found = explain(refined, episode, least)
+    add_contributions(graph, found)
+    why = f"What spoke for and against its least certain answer (p = {found.probability:.2f}); other queries are pale"
+    return [plain, (why, draw(graph))]

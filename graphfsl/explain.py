@@ -25,8 +25,8 @@ class Question:
 
     graph: one task; of this query alone where the learner answers each alone; of features where those of an image do
     not depend on its episode. origin: (g,) the episode's node behind each node. query: the query's node. nodes: (m,)
-    those that may speak for or against: all real ones but the query. score: R variants of the graph -> (R, C), of
-    the query. answer: the predicted class.
+    those that may speak for or against: all real ones but the query. score: R variants of the graph -> (R, g, C).
+    answer: the predicted class.
     """
 
     learner: Learner
@@ -39,7 +39,7 @@ class Question:
 
     def log_odds(self, graph: Episode) -> Tensor:
         """(R,) log p / (1 - p) of the answer, which tells apart what rounds to p = 1."""
-        scores = self.score(graph).double()
+        scores = self.score(graph)[:, self.query].double()
         answer = torch.arange(scores.shape[-1], device=scores.device) == self.answer
         odds = scores[:, self.answer] - scores.masked_fill(answer, float("-inf")).logsumexp(-1)
         # Where no label is left no class is present: what is left is a guess.
@@ -82,11 +82,11 @@ def ask(learner: Learner, episode: Episode, query: int = 0, task: int = 0) -> Qu
     def score(graph: Episode) -> Tensor:
         with _steady(learner, graph.x.device):
             scores = answer(graph)
-        return (scores[-1] if scores.ndim == 4 else scores)[:, at]
+        return scores[-1] if scores.ndim == 4 else scores
 
     nodes = torch.arange(len(origin), device=origin.device)
     with torch.no_grad():
-        predicted = int(score(graph).argmax())
+        predicted = int(score(graph)[0, at].argmax())
     return Question(learner, graph, origin, at, nodes[graph.mask[0] & (nodes != at)], score, predicted)
 
 

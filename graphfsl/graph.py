@@ -168,6 +168,7 @@ def draw(graph: nx.DiGraph, title: str = "", strongest: int = 3) -> str:
         for name, (hue, dash) in (("for its answer", FOR), ("against", AGAINST)):
             keys.append(Line2D([], [], color=hue, ls=dash, label=name, **ring))
     axes.legend(handles=keys, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=4, frameon=False)
+    axes.margins(0.1 if explained is not None else 0.05)  # room for the rings
     axes.set_title(title)
     axes.axis("off")
     out = io.StringIO()
@@ -177,7 +178,7 @@ def draw(graph: nx.DiGraph, title: str = "", strongest: int = 3) -> str:
 
 
 def _edges(graph: nx.DiGraph, strongest: int) -> list[tuple[Any, Any, dict[str, Any]]]:
-    """Which edges are drawn, and how: the strongest into each node, or those that contribute most in both directions."""
+    """Which edges are drawn, and how: the strongest into each node, or those that contribute most both ways."""
     shown = nx.Graph()
     spoken = nx.get_edge_attributes(graph, "contribution")
     if spoken:

@@ -43,24 +43,18 @@ def measure(
     are evaluated. memo: keeps this run's features of a split for the next call.
     """
     reuse_freed_memory()
-    config, settings = _asked(run.config, run.shape, changes)
+    config, settings, learner = asked(run, changes)
     options = conf.evaluation(config)
     split = conf.load_split(config["data"], options.split)
     listed = read_episodes(episodes, split) if episodes else None
     if listed is not None:
         settings, options = [listed.setting], replace(options, episodes=len(listed), seed=listed.seed)
-    _check_shape(run.shape, split)
-    learner = run.learner
-    if config["learner"] != run.config["learner"]:
-        learner = build(config["learner"], run.shape, run.way)
-        load_weights(learner, run.learner.state_dict(), run.path)
+    check_shape(run.shape, split)
     # A published number is for its own learner, data set and test split.
     same = config["learner"] == run.config["learner"] and conf.rootless(config["data"]) == conf.rootless(
         run.config["data"]
     )
     published = config.get("published") if same and options.split == "test" else None
-    if run.steps and getattr(learner, "batch_norm", None) == "running" and not _has_averages(learner):
-        raise InputError("this run stored no BatchNorm averages; set learner.batch_norm=support, apart or joint")
     for s in settings:
         check_protocol(learner, s)
     device = make(Trainer, config.get("trainer") or {}, "trainer").fabric().device
@@ -92,13 +86,25 @@ def measure(
     return rows
 
 
+def asked(run: Run, changes: Sequence[str] = ()) -> tuple[dict[str, Any], list[Setting], Learner]:
+    """The run's configuration with the changes, the settings that are evaluated, and the trained learner as changed."""
+    config, settings = _asked(run.config, run.shape, changes)
+    learner = run.learner
+    if config["learner"] != run.config["learner"]:
+        learner = build(config["learner"], run.shape, run.way)
+        load_weights(learner, run.learner.state_dict(), run.path)
+    if run.steps and getattr(learner, "batch_norm", None) == "running" and not _has_averages(learner):
+        raise InputError("this run stored no BatchNorm averages; set learner.batch_norm=support, apart or joint")
+    return config, settings, learner
+
+
 def check(config: dict[str, Any], changes: Sequence[str], splits: dict[str, Split]) -> None:
     """What `measure` would refuse of a configuration that is not trained yet; `splits` keeps what was loaded."""
     load = remembering(splits)
     shape = load(config["data"], conf.base_split(config["data"])).shape
     changed, settings = _asked(config, shape, changes)
     split = load(changed["data"], conf.evaluation(changed).split)
-    _check_shape(shape, split)
+    check_shape(shape, split)
     way = conf.setting(config, config.get("train_episode"), "train_episode").way
     trained, learner = (build(c["learner"], shape, way, device="meta") for c in (config, changed))
     load_weights(learner, trained.state_dict(), Path("the trained learner"))
@@ -116,7 +122,7 @@ def _asked(
     return config, [conf.setting(config, s) for s in ([{}] if one else conf.evaluation(config).settings)]
 
 
-def _check_shape(shape: tuple[int, ...], split: Split) -> None:
+def check_shape(shape: tuple[int, ...], split: Split) -> None:
     if split.shape != shape:
         raise InputError(f"the run takes samples of shape {shape}, but {split.name} holds {split.shape}")
 

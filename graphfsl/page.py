@@ -32,7 +32,8 @@ th{background:var(--head);font-weight:600;color:var(--soft)}.new td{border-top:1
 .method{position:sticky;left:0;min-width:clamp(7.5rem,20vw,15.5rem)}
 .figures{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,26rem),1fr));gap:1rem;margin-top:.75rem}
 figure{margin:0;background:#fff;color:#333;padding:.75rem}figcaption{font-size:.85rem;margin-bottom:.5rem}
-img{display:block;width:100%}summary{cursor:pointer;margin-top:2.5rem}pre{white-space:pre-wrap;padding:.6rem .8rem}
+img{display:block;width:100%}td img{width:2.25rem;image-rendering:pixelated}
+summary{cursor:pointer;margin-top:2.5rem}pre{white-space:pre-wrap;padding:.6rem .8rem}
 """
 
 
@@ -45,18 +46,11 @@ def to_html(
     effects: Sequence[Row] = (),
     failures: Sequence[tuple[str, str]] = (),
 ) -> str:
-    # The policy makes a browser hold the page to what it promises: nothing is loaded, nothing is run.
-    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-    parts = [
-        f'<!doctype html>\n<html lang="en"><meta http-equiv="Content-Security-Policy" content="{policy}">',
-        '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{escape(title)}</title>\n<style>{CSS}</style>\n<body><main>\n<h1>{escape(title)}</h1>",
-        *_list(notes),
-    ]
+    parts = listed(notes)
     if findings:
-        parts += ["<h2>Findings</h2>", *_list(findings, "findings")]
+        parts += ["<h2>Findings</h2>", *listed(findings, "findings")]
     if failures:
-        parts += ["<h2>Failed</h2>", *_list([f"`{name}`: {line}" for name, line in failures], "failed")]
+        parts += ["<h2>Failed</h2>", *listed([f"`{name}`: {line}" for name, line in failures], "failed")]
     bold = f" {BOLD}" if any(r.get("best") for r in rows) else ""
     parts.append(f"<p>{INTERVAL}{bold}</p>")
     for t in tables(rows):
@@ -64,14 +58,43 @@ def to_html(
     if effects:
         parts += ["<h2>Differences</h2>", f"<p>{PAIRED}</p>", *_effects(effects)]
     for heading, drawn in ((h, d) for h, d in figures.items() if d):
-        parts.append(f'<h2>{heading}</h2>\n<div class="figures">')
-        for caption, svg in drawn:  # as an image a drawing keeps its ids, styles and scripts to itself
-            img = f'src="data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}" alt="{escape(caption)}"'
-            parts.append(f"<figure><figcaption>{escape(caption)}</figcaption><img {img}></figure>")
-        parts.append("</div>")
+        parts += [f"<h2>{heading}</h2>", *pictures(drawn)]
     parts += [*_commands(rows), "<details><summary>All facts of every row</summary>"]
     parts += [f"<pre>{escape(json.dumps(r, ensure_ascii=False, default=str), quote=False)}</pre>" for r in rows]
-    return "\n".join([*parts, "</details></main></body></html>\n"])
+    return page(title, [*parts, "</details>"])
+
+
+def page(title: str, parts: Sequence[str]) -> str:
+    """A whole page of these parts of HTML below its title."""
+    # The policy makes a browser hold the page to what it promises: nothing is loaded, nothing is run.
+    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    head = [
+        f'<!doctype html>\n<html lang="en"><meta http-equiv="Content-Security-Policy" content="{policy}">',
+        '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>{escape(title)}</title>\n<style>{CSS}</style>\n<body><main>\n<h1>{escape(title)}</h1>",
+    ]
+    return "\n".join([*head, *parts]) + "</main></body></html>\n"
+
+
+def pictures(drawn: Sequence[Figure]) -> list[str]:
+    """Drawings with their captions; as an image a drawing keeps its ids, styles and scripts to itself."""
+    parts = ['<div class="figures">']
+    for caption, svg in drawn:
+        img = f'src="{data_url("svg+xml", svg.encode())}" alt="{escape(caption)}"'
+        parts.append(f"<figure><figcaption>{escape(caption)}</figcaption><img {img}></figure>")
+    return [*parts, "</div>"]
+
+
+def data_url(kind: str, image: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(image).decode()}"
+
+
+def grid(heads: Sequence[str], rows: Sequence[Sequence[str]], text: int) -> list[str]:
+    """A table of cells of HTML, the first `text` columns of which are words."""
+    look = ["text" if i < text else "" for i in range(len(heads))]
+    lines = [("th", heads), *(("td", r) for r in rows)]
+    cells = ("".join(f'<{tag} class="{c}">{v}</{tag}>' for c, v in zip(look, line, strict=True)) for tag, line in lines)
+    return ['<div class="scroll" tabindex="0"><table>', *(f"<tr>{line}</tr>" for line in cells), "</table></div>"]
 
 
 PAIRED = (
@@ -81,7 +104,7 @@ PAIRED = (
 )
 
 
-def _list(lines: Sequence[str], kind: str = "") -> list[str]:
+def listed(lines: Sequence[str], kind: str = "") -> list[str]:
     code = (re.sub("`([^`]+)`", r"<code>\1</code>", f"<li>{escape(line)}</li>") for line in lines)
     return [f'<ul class="{kind}">', *code, "</ul>"] if lines else []
 
@@ -100,10 +123,9 @@ def _table(t: Table) -> Iterator[str]:
     yield "</table></div>"
 
 
-def _effects(effects: Sequence[Row]) -> Iterator[str]:
+def _effects(effects: Sequence[Row]) -> list[str]:
     heads = ("setting", "axis", "levels", "difference", "95% interval", "p", "corrected p", "pairs", "by episode")
-    yield '<div class="scroll" tabindex="0"><table><tr>'
-    yield "".join(f'<th class="{"text" if i < 3 else ""}">{h}</th>' for i, h in enumerate(heads)) + "</tr>"
+    rows = []
     for e in effects:
         a, b = ("none" if e[k] is None else str(e[k]) for k in ("a", "b"))
         cells = [
@@ -111,9 +133,8 @@ def _effects(effects: Sequence[Row]) -> Iterator[str]:
             _p(e["p"]), _p(e.get("corrected")), str(e.get("matched", "")), "paired" if e.get("paired") else "Welch",
         ]  # fmt: skip
         cells[3:5] = (c.replace("-", "−") for c in cells[3:5])
-        line = (f'<td class="{"text" if i < 3 else ""}">{escape(c)}</td>' for i, c in enumerate(cells))
-        yield f"<tr>{''.join(line)}</tr>"
-    yield "</table></div>"
+        rows.append([escape(c) for c in cells])
+    return grid(heads, rows, 3)
 
 
 def _p(value: float | None) -> str:
