@@ -324,7 +324,7 @@ def test_training_mode_comes_back_and_nothing_random_is_used() -> None:
 
 @pytest.mark.parametrize(("slot", "name"), METHODS)
 def test_explains_every_method(slot: str, name: str) -> None:
-    episode, _ = episodes(1, way=3, shot=1, query=1, unlabeled=1)
+    episode, _ = episodes(1, query=1, unlabeled=1)
     learner = around(slot, name)
     found = explain(learner, episode, 1, orders=2)
     question, g = found.question, len(found.question.origin)
