@@ -331,7 +331,8 @@ def test_explains_every_method(slot: str, name: str) -> None:
     assert found.nodes.shape == found.leave_one_out.shape == (g,)
     for values in (found.nodes, found.leave_one_out, found.gradient, found.edges):
         assert values is None or bool(values.isfinite().all())
-    answer = learner.eval()(episode)[0, 1].double().softmax(-1)
+    with torch.no_grad():
+        answer = learner.eval()(episode)[0, 1].double().softmax(-1)
     if not learner.stochastic:
         assert found.probability == pytest.approx(float(answer.max()), abs=1e-4)
         assert float(found.nodes.sum()) == pytest.approx(found.probability - 1 / 3, abs=1e-4)
