@@ -169,6 +169,21 @@ def predict(
 
 
 @app.command()
+def explain(
+    run: Path,
+    overrides: Overrides = None,
+    episode: Annotated[int, typer.Option(min=0, help="which of the evaluation's episodes")] = 0,
+    query: Annotated[int, typer.Option(min=0, help="which of its queries")] = 0,
+    out: Out = None,
+) -> None:
+    """Which support and unlabeled samples and which edges made one answer, and whether that is faithful."""
+    from graphfsl.explaining import write_explanation
+
+    for file in write_explanation(run, overrides or [], episode, query, out):
+        print(file)
+
+
+@app.command()
 def report(runs: list[Path], out: Out = None) -> None:
     """One HTML, Markdown and CSV report of finished runs."""
     from graphfsl.report import report_runs
@@ -214,21 +229,6 @@ def features(
     from graphfsl.predict import write_folder_features
 
     for file in write_folder_features(folder, out or Path("features"), encoder, run, size):
-        print(file)
-
-
-@app.command()
-def explain(
-    run: Path,
-    overrides: Overrides = None,
-    episode: Annotated[int, typer.Option(min=0, help="which of the evaluation's episodes")] = 0,
-    query: Annotated[int, typer.Option(min=0, help="which of its queries")] = 0,
-    out: Out = None,
-) -> None:
-    """Which support and unlabeled samples and which edges made one answer, and whether that is faithful."""
-    from graphfsl.explaining import write_explanation
-
-    for file in write_explanation(run, overrides or [], episode, query, out):
         print(file)
 
 
