@@ -14,15 +14,18 @@ from torch.nn import functional as F
 from graphfsl.episode import Episode, stack
 from graphfsl.errors import InputError
 from graphfsl.functional.centring import centred
+from graphfsl.functional.group_lasso import leaving, shrink
 from graphfsl.functional.selection import log_odds, quota, top_per_class
 from graphfsl.learner import Head, Pipeline, Refine
 from graphfsl.methods.heads.protonet import ProtoNet
+from graphfsl.methods.refine.ici import ICI
 from graphfsl.methods.refine.ilpc import ILPC
 from graphfsl.methods.refine.logit_propagation import LogitPropagation
 from graphfsl.methods.refine.pseudo_label import PseudoLabel
 
 REFINERS: dict[str, Refine] = {
     "pseudo_label": PseudoLabel(),
+    "ici": ICI(),
     "ilpc": ILPC(),
     "logit_propagation": LogitPropagation(),
     "poisson": LogitPropagation("poisson"),
@@ -369,3 +372,101 @@ def test_poisson_solves_its_equation() -> None:
     b = y - y.sum(-1, keepdim=True) / WAY
     torch.testing.assert_close((degree - 0.999 * a) @ f, b)
     assert torch.allclose(f.sum(-1), torch.zeros(2, 8).double(), atol=1e-8)
+
+
+# ICI (K15)
+
+
+def basis(n: int = 14, r: int = 3) -> Tensor:
+    """Orthonormal columns (2, n, r)."""
+    x = torch.randn(2, n, r, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    return torch.linalg.qr(x)[0]
+
+
+def test_ici_projection_takes_its_features_away() -> None:
+    """(I - H) X = 0 and H is a projection onto the principal components."""
+    episode, _ = pool_of(features(unlabeled=4))
+    u = ICI(components=3).basis(episode)
+    v = F.normalize(episode.x, dim=-1)
+    v = v - v.mean(1, keepdim=True)
+    for b in range(2):
+        _, _, right = torch.linalg.svd(v[b], full_matrices=False)
+        x = v[b] @ right[:3].T
+        torch.testing.assert_close(u[b] @ (u[b].T @ x), x)
+        torch.testing.assert_close(u[b].T @ u[b], torch.eye(3).double())
+
+
+def test_ici_basis_ends_with_the_rank() -> None:
+    """Four nodes around their mean span three dimensions; padding adds none."""
+    episode, _ = pool_of(features(batch=1, shot=1, unlabeled=1))
+    mask = torch.tensor([[True] * 4 + [False] * 2])
+    u = ICI(components=5).basis(episode.replace(mask=mask))
+    assert torch.equal((u.abs().sum(1) > 0).sum(-1), torch.tensor([3]))
+    assert not u[:, 4:].abs().gt(1e-7).any()
+
+
+def test_errors_leave_zero_in_the_order_of_scikit_learn() -> None:
+    """The path of gamma is that of MultiTaskLasso on (I - H)."""
+    from sklearn.linear_model import MultiTaskLasso
+
+    u, g = basis(), torch.Generator().manual_seed(6)
+    y = F.one_hot(torch.randint(3, (2, 14), generator=g), 3).double()
+    found = leaving(u, y, penalties=12, smallest=1e-2, steps=200)
+    for b in range(2):
+        x = torch.eye(14).double() - u[b] @ u[b].T
+        free = x @ y[b]
+        most = float(free.norm(dim=-1).max())
+        count = torch.zeros(14)
+        for k in range(12):
+            penalty = most * 1e-2 ** ((k + 1) / 12)
+            lasso = MultiTaskLasso(alpha=penalty / 14, fit_intercept=False, max_iter=50_000, tol=1e-12)
+            gamma = torch.from_numpy(lasso.fit(x.numpy(), free.numpy()).coef_.T)
+            count += gamma.norm(dim=-1) > 1e-6
+        assert count.min() < count.max()
+        assert torch.equal((found[b] - 1e-6).floor().float(), count)  # the first to leave has k and all of lambda
+
+
+def test_few_steps_of_the_path_give_its_order() -> None:
+    u, g = basis(40, 5), torch.Generator().manual_seed(7)
+    y = F.one_hot(torch.randint(3, (2, 40), generator=g), 3).double()
+    few, many = leaving(u, y), leaving(u, y, steps=300)
+    assert (few.floor() - many.floor()).abs().sum() <= 2
+    assert all(few[b].unique().numel() == 40 for b in range(2))  # no ties, which the order of the pool would decide
+
+
+def test_shrinking_is_the_proximal_map() -> None:
+    z = torch.randn(1, 5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = shrink(z, torch.full((1, 1, 1), 1.2, dtype=torch.float64))[0]
+    for i in range(5):
+        x = z[0, i].clone().mul(0.5).requires_grad_()
+        optimizer = torch.optim.LBFGS([x], max_iter=100, line_search_fn="strong_wolfe", tolerance_change=1e-14)
+
+        def closure(x: Tensor = x, i: int = i, optimizer: torch.optim.Optimizer = optimizer) -> Tensor:
+            optimizer.zero_grad()
+            value = 0.5 * (x - z[0, i]).square().sum() + 1.2 * (x.square().sum() + 1e-16).sqrt()
+            value.backward()
+            return value
+
+        optimizer.step(closure)
+        torch.testing.assert_close(found[i], x.detach(), atol=1e-4, rtol=1e-4)
+
+
+def test_ici_equals_a_loop() -> None:
+    episode, head, stages = features(unlabeled=4), ProtoNet(), 2
+    found = refined(ICI(components=3, stages=stages), episode)
+    pool, u = episode.unlabeled.start, episode.n_unlabeled
+    for b in range(2):
+        one = episode.replace(x=episode.x[b : b + 1], w=episode.w[b : b + 1], mask=episode.mask[b : b + 1])
+        x, scores, added = ICI(components=3).basis(one.parts(query=False)), head.score(one), set[int]()
+        for t in range(1, stages + 1):
+            label = scores[0, pool:].argmax(-1)
+            doubt = leaving(x, torch.cat([one.w[:, : one.n_support], F.one_hot(label, WAY)[None]], 1).double())
+            for c in range(WAY):
+                room = math.ceil(t / stages * u / WAY) - sum(int(label[j]) == c for j in added)
+                own = [j for j in range(u) if label[j] == c and j not in added]
+                added |= set(sorted(own, key=lambda j, s=doubt[0]: float(s[one.n_support + j]))[: max(room, 0)])
+            w = one.w.clone()
+            for j in added:
+                w[0, pool + j, label[j]] = 1
+            scores = head.score(one.replace(w=w))
+        torch.testing.assert_close(found[b], scores[0])

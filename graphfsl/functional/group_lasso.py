@@ -1,0 +1,45 @@
+"""A linear model in which every node may have an error of its own, with a group lasso on the errors."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def leaving(
+    u: Float[Tensor, "B n r"], y: Float[Tensor, "B n C"], penalties: int = 20, smallest: float = 1e-3, steps: int = 10
+) -> Float[Tensor, "B n"]:
+    """The penalty at which each node's error gamma_i leaves zero, as a place on a grid: less is more credible.
+
+    gamma(lambda) = argmin 1/2 ||(I - H)(Y - gamma)||^2 + lambda sum_i ||gamma_i||, the model Y = X beta + gamma without
+    its beta; H = U U^T projects onto the columns of X, U (B, n, r) orthonormal or zero. The grid is
+    geometric, `penalties` values below the least that leaves all gamma zero, down to its part `smallest`; each takes
+    `steps` steps of FISTA (Beck and Teboulle 2009) from the solution before. The step is 1: I - H is a projection.
+
+    A node that is in the model for k of the penalties gets k, and, so that there are few ties, the share of lambda
+    that its residual has at the last penalty that leaves it out. (B, n, r), (B, n, C) -> (B, n).
+    """
+    free = y - u @ (u.mT @ y)
+    most = _length(free).amax(1, keepdim=True)
+    gamma, last = torch.zeros_like(y), (_length(free) / most).squeeze(-1)
+    count = torch.zeros_like(last)
+    for k in range(penalties):
+        penalty = most * smallest ** ((k + 1) / penalties)
+        z, t = gamma, 1.0
+        for _ in range(steps):
+            new = shrink(free + u @ (u.mT @ z), penalty)
+            s = (1 + (1 + 4 * t * t) ** 0.5) / 2
+            gamma, z, t = new, new + (t - 1) / s * (new - gamma), s
+        reach = (_length(free + u @ (u.mT @ gamma)) / penalty).squeeze(-1)
+        count, last = count + (reach > 1), reach.where(reach <= 1, last)
+    return count + last
+
+
+def shrink(z: Float[Tensor, "B n C"], penalty: Float[Tensor, "B 1 1"]) -> Float[Tensor, "B n C"]:
+    """z_i (1 - penalty / ||z_i||)+, the proximal map of penalty * sum_i ||z_i||."""
+    return z * (1 - penalty / _length(z)).clamp_min(0)
+
+
+def _length(z: Float[Tensor, "B n C"]) -> Float[Tensor, "B n 1"]:
+    return z.square().sum(-1, keepdim=True).sqrt().clamp_min(1e-12)
