@@ -30,6 +30,7 @@ class Part(nn.Module):
     stochastic: bool = False  # two evaluations of one episode may differ
     order_sensitive: bool = False  # the order of the support nodes matters
     reads_support: bool = True  # False: the labels reach it only through adaptation
+    reads_scores: bool = True  # of a refiner; False: it answers from features and labels, and the head is not asked
     wants_maps: bool | None = False  # reads feature maps, not vectors; None: either, it never looks at them
     per_query: bool = False  # by default every query gets a copy of the episode of its own
     wants_base: bool = False  # learns from base features in `fit_base`
@@ -235,7 +236,8 @@ class Pipeline(Learner):
         with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
             for part in (*self.augment, *self.graph):
                 episode = part(episode)
-            scores = self.head.score(episode)
+            asked = not self.refine or self.refine[0].reads_scores
+            scores = self.head.score(episode) if asked else episode.w
             for part in self.refine:
                 scores = part(episode, scores[-1] if scores.ndim == 4 else scores, self.head)
         if episode.n_support > first_query:  # only the episode's own nodes are answered for
