@@ -166,9 +166,8 @@ class Pipeline(Learner):
         self.way = next((p.way for p in parts if p.way is not None), None)
         self.shots = next((p.shots for p in parts if p.shots is not None), None)
         self.block_nodes = max(p.block_nodes for p in parts)
-        self.max_queries_per_class = min(
-            (p.max_queries_per_class for p in parts if p.max_queries_per_class is not None), default=None
-        )
+        most = [p.max_queries_per_class for p in parts if p.max_queries_per_class is not None]
+        self.max_queries_per_class = min(most, default=None)
 
     @property
     def parts(self) -> list[Part]:
