@@ -1,0 +1,271 @@
+"""The commands. Each imports what it needs when it runs, so that `graphfsl --help` answers at once."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Graph and semi-supervised few-shot learning.",
+)
+
+Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, such as episode.way=20 trainer.device=cuda")]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="where to write")]
+Json = Annotated[bool, typer.Option("--json", help="print JSON")]
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=True, quiet=int(os.environ.get("RANK", 0)) > 0)
+
+
+@app.command()
+def run(experiment: str, overrides: Overrides = None, out: Out = None) -> None:
+    """Train an experiment file, keep the best by validation classes, evaluate it. The same command resumes.
+
+    seeds=5 trains five times and reports mean and spread. Under torchrun the processes share every step.
+    """
+    from graphfsl import config, progress
+
+    settings = config.read(experiment, overrides or [])
+    progress.run(settings, out or Path("runs") / f"{Path(experiment).stem}-{config.digest(settings)}", _console())
+
+
+@app.command()
+def pretrain(experiment: str, overrides: Overrides = None, out: Out = None) -> None:
+    """Train only the encoder of an experiment's `pretrain` section; `run` in the same folder goes on from it.
+
+    It lies in OUT (runs/) under a name that all experiments with the same pretraining share.
+    """
+    from graphfsl import config, progress
+
+    progress.pretrain(config.read(experiment, overrides or []), out or Path("runs"), _console())
+
+
+@app.command()
+def evaluate(
+    run: Path,
+    overrides: Overrides = None,
+    on: Annotated[str, typer.Option(help="data sets for one table, such as glyphs,omniglot")] = "",
+    episodes: Annotated[Path | None, typer.Option(help="a list written by `graphfsl episodes`")] = None,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Evaluate a run's checkpoint in any setting (episode.way=20) and on any data set (data.name=…, --on A,B,C)."""
+    from graphfsl import run as runs
+    from graphfsl.checkpoint import write_json
+    from graphfsl.config import digest
+    from graphfsl.data import takes_root
+    from graphfsl.measure import measure
+
+    console, changes = _console(), overrides or []
+    trained = runs.load(run)
+    rows = []
+    for name in [n.strip() for n in on.split(",") if n.strip()] or [""]:
+        # One root for several sets: it says nothing to those that need no files.
+        own = [c for c in changes if not (name and c.startswith("data.root=")) or takes_root(name)]
+        where = [f"data.name={name}"] if name else []
+        rows += measure(trained, [*where, *own], None if as_json or on else console.print, episodes)
+    asked = {"changes": changes} | ({"on": on} if on else {}) | ({"episodes": str(episodes)} if episodes else {})
+    path = out or run / "evaluations" / f"{digest(asked)}.json"
+    write_json(path, {"overrides": changes, "rows": rows})
+    if as_json:
+        print(json.dumps([{k: v for k, v in r.items() if k != "accuracies"} for r in rows], indent=2))
+        return
+    if on:
+        for r in rows:
+            r["accuracy %"] = f"{r['accuracy']:.2f} ± {r['ci95']:.2f}"
+        _table(rows, ("data", "way", "shot", "unlabeled", "accuracy %", "setting", "batch_norm"), False)
+    console.print(f"results: {path}")
+
+
+@app.command()
+def episodes(
+    experiment: Annotated[str, typer.Argument(help="an experiment file, or a run directory")],
+    overrides: Overrides = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="the JSON file to write")] = Path("episodes.json"),
+) -> None:
+    """Write evaluation episodes as lists of sample ids, for other libraries and `evaluate --episodes`."""
+    from graphfsl import config
+    from graphfsl.data.listed import write_episodes
+    from graphfsl.run import read_facts
+
+    folder = Path(experiment)
+    facts = read_facts(folder) if (folder / "config.json").is_file() else None
+    settings = config.merge(facts["config"], overrides or []) if facts else config.read(experiment, overrides or [])
+    options = config.evaluation(settings)
+    split = config.load_split(settings["data"], options.split)
+    write_episodes(out, split, config.setting(settings), options.seed, options.episodes)
+    _console().print(f"{options.episodes} episodes of {split.name}: {out}")
+
+
+@app.command()
+def ablate(
+    study: Annotated[str, typer.Argument(help="a study file, or the name of one below experiments/ablations")],
+    overrides: Overrides = None,
+    out: Out = None,
+    processes: Annotated[int, typer.Option(min=1, help="cells at once on this machine")] = 1,
+    ray: Annotated[str | None, typer.Option(help="the address of a Ray cluster, or `local`")] = None,
+) -> None:
+    """Train and compare every cell of a study; the same command goes on where it was interrupted."""
+    from graphfsl.config import digest
+    from graphfsl.study import read_study
+    from graphfsl.studying import ablate as run_study
+
+    cells = read_study(study, overrides or [])
+    name = f"{cells.name}-{digest({'cells': [c.name for c in cells.cells]})}"
+    run_study(cells, out or Path("runs") / name, _console(), processes, ray)
+
+
+@app.command()
+def reproduce(
+    paper: Annotated[str, typer.Argument(help="such as snell2017, or an experiment file")] = "",
+    overrides: Overrides = None,
+    out: Out = None,
+    table: Annotated[str, typer.Option(help="print the committed results on a data set as Markdown instead")] = "",
+) -> None:
+    """Train and evaluate what a paper's table says; published beside ours, with steps, time and every deviation."""
+    from graphfsl import reproduce as reproductions
+    from graphfsl.errors import InputError
+
+    if table:
+        print(reproductions.table(table), end="")
+    elif paper:
+        reproductions.reproduce(paper, overrides or [], out, _console())
+    else:
+        raise InputError("reproduce needs a paper, such as snell2017, or --table, such as --table omniglot")
+
+
+@app.command()
+def predict(
+    run: Path,
+    support: Annotated[Path, typer.Option(help="a folder per class")],
+    query: Annotated[Path, typer.Option(help="a folder of images, or one image")],
+    as_json: Json = False,
+) -> None:
+    """Classify images by a handful of labeled ones."""
+    from graphfsl.data.images import image_paths, read_folder_classes
+    from graphfsl.predict import load
+
+    queries = image_paths(query)
+    answers = load(run).predict(read_folder_classes(support), queries)
+    found = [
+        {"image": str(q), "label": a.label, "confidence": round(a.confidence, 4)}
+        for q, a in zip(queries, answers, strict=False)
+    ]
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    for answer in found:
+        print(f"{answer['image']}\t{answer['label']}\t{answer['confidence']:.3f}")
+
+
+@app.command()
+def report(runs: list[Path], out: Out = None) -> None:
+    """One HTML, Markdown and CSV report of finished runs."""
+    from graphfsl.report import report_runs
+
+    for file in report_runs(runs, out or Path("report")):
+        print(file)
+
+
+@app.command()
+def methods(as_json: Json = False) -> None:
+    """The methods that there are, by slot, with their traits and sources."""
+    from graphfsl import registry
+
+    rows = [registry.describe(slot, name) for slot, name in registry.find()]
+    _table(rows, ("slot", "name", "family", "traits", "source"), as_json)
+
+
+@app.command()
+def data(
+    as_json: Json = False,
+    download: Annotated[str, typer.Option(help="fetch this data set")] = "",
+    root: Annotated[Path | None, typer.Option(help="where to put it; GRAPHFSL_DATA where it is not given")] = None,
+) -> None:
+    """The data sets that there are; --download NAME fetches one, as far as its licence allows."""
+    from graphfsl import data as sets
+
+    if download:
+        _console().print(f"{download}: {sets.download(download, root)}")
+        return
+    rows = [{"name": n, "about": " ".join((sets.about(n)).split())} for n in sets.names()]
+    _table(rows, ("name", "about"), as_json)
+
+
+@app.command()
+def features(
+    folder: Annotated[Path, typer.Argument(help="a folder per class, or train, val and test with a folder per class")],
+    out: Out = None,
+    encoder: Annotated[str, typer.Option(help="a pretrained encoder")] = "efficientnet_lite0",
+    run: Annotated[Path | None, typer.Option(help="the encoder of this run instead")] = None,
+    size: Annotated[int | None, typer.Option(help="pixels of a side; the encoder's own where it is not given")] = None,
+) -> None:
+    """Write an encoder's features of a folder of images as npz files, which data.name=arrays reads."""
+    from graphfsl.predict import write_folder_features
+
+    for file in write_folder_features(folder, out or Path("features"), encoder, run, size):
+        print(file)
+
+
+@app.command()
+def label(
+    source: Annotated[Path, typer.Argument(help="a folder of images, or features as .npz or .safetensors")],
+    support: Annotated[
+        Path, typer.Option(help="CSV with columns sample and label; an empty label: none of the classes")
+    ],
+    out: Out = None,
+    truth: Annotated[Path | None, typer.Option(help="labels to compare with, as CSV")] = None,
+    encoder: Annotated[str, typer.Option(help="a pretrained encoder")] = "efficientnet_lite0",
+    run: Annotated[Path | None, typer.Option(help="the encoder of this run instead")] = None,
+    size: Annotated[int | None, typer.Option(help="pixels of a side; the encoder's own where it is not given")] = None,
+    prior: Annotated[
+        str, typer.Option(help="how frequent classes are: none (unknown), uniform, or as in labels")
+    ] = "none",
+    none: Annotated[float, typer.Option(help="above this probability of no class there is no label")] = 0.5,
+    neighbors: Annotated[int, typer.Option(help="edges of each sample")] = 10,
+    alpha: Annotated[float, typer.Option(help="how far labels spread, from 0 to 0.999")] = 0.9,
+    chunk: Annotated[int, typer.Option(help="labels propagated at once: memory and speed, not the answer")] = 64,
+    file_format: Annotated[str, typer.Option("--format", help="of the labels: csv or parquet")] = "csv",
+) -> None:
+    """Label a whole pool from a handful of labels, with confidence and the samples that spoke for each label.
+
+    Files that cannot be read are listed. The same command goes on where encoding was interrupted.
+    """
+    from graphfsl.labeling import label as label_files
+
+    options = {"k": neighbors, "alpha": alpha, "prior": prior, "none": none, "chunk": chunk}
+    target = out or Path("labels")
+    files, line = label_files(source, support, target, truth, encoder, run, size, file_format, **options)
+    _console().print(line)
+    for file in files[:3]:
+        print(file)
+
+
+@app.command()
+def demo(overrides: Overrides = None, out: Out = None) -> None:
+    """Meta-train a ProtoNet on embedded data and show what unlabeled images are worth (4 minutes on 2 cores)."""
+    from graphfsl.demo import demo as show
+
+    show(out or Path("runs/demo"), _console(), overrides or [])
+
+
+def _table(rows: list[dict[str, Any]], columns: tuple[str, ...], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    from rich.table import Column, Table
+
+    table = Table(*(Column(c, overflow="fold", no_wrap=c == "name") for c in columns), box=None)
+    for row in rows:
+        table.add_row(*(", ".join(v) if isinstance(v := row[c], list) else str(v) for c in columns))
+    _console().print(table)
