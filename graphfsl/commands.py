@@ -243,7 +243,7 @@ def label(
     """
     from graphfsl.labeling import label as label_files
 
-    options = {"k": neighbors, "alpha": alpha, "prior": prior, "none": none, "chunk": chunk}
+    options = {"neighbors": neighbors, "alpha": alpha, "prior": prior, "none": none, "chunk": chunk}
     target = out or Path("labels")
     files, line = label_files(source, support, target, truth, encoder, run, size, file_format, **options)
     _console().print(line)

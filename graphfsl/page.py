@@ -45,30 +45,19 @@ def to_html(
     effects: Sequence[Row] = (),
     failures: Sequence[tuple[str, str]] = (),
 ) -> str:
-    # The policy makes a browser hold the page to what it promises: nothing is loaded, nothing is run.
-    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-    parts = [
-        f'<!doctype html>\n<html lang="en"><meta http-equiv="Content-Security-Policy" content="{policy}">',
-        '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{escape(title)}</title>\n<style>{CSS}</style>\n<body><main>\n<h1>{escape(title)}</h1>",
-        *_list(notes),
-    ]
+    parts = opening(title, notes)
     if findings:
-        parts += ["<h2>Findings</h2>", *_list(findings, "findings")]
+        parts += ["<h2>Findings</h2>", *bullets(findings, "findings")]
     if failures:
-        parts += ["<h2>Failed</h2>", *_list([f"`{name}`: {line}" for name, line in failures], "failed")]
+        parts += ["<h2>Failed</h2>", *bullets([f"`{name}`: {line}" for name, line in failures], "failed")]
     bold = f" {BOLD}" if any(r.get("best") for r in rows) else ""
     parts.append(f"<p>{INTERVAL}{bold}</p>")
     for t in tables(rows):
         parts += [f"<h2>{escape(t.kind)}</h2>\n<p>{escape(t.meaning)}</p>", *_table(t)]
     if effects:
         parts += ["<h2>Differences</h2>", f"<p>{PAIRED}</p>", *_effects(effects)]
-    for heading, drawn in ((h, d) for h, d in figures.items() if d):
-        parts.append(f'<h2>{heading}</h2>\n<div class="figures">')
-        for caption, svg in drawn:  # as an image a drawing keeps its ids, styles and scripts to itself
-            img = f'src="data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}" alt="{escape(caption)}"'
-            parts.append(f"<figure><figcaption>{escape(caption)}</figcaption><img {img}></figure>")
-        parts.append("</div>")
+    for heading, drawn in figures.items():
+        parts += gallery(heading, drawn)
     parts += [*_commands(rows), "<details><summary>All facts of every row</summary>"]
     parts += [f"<pre>{escape(json.dumps(r, ensure_ascii=False, default=str), quote=False)}</pre>" for r in rows]
     return "\n".join([*parts, "</details></main></body></html>\n"])
@@ -81,7 +70,31 @@ PAIRED = (
 )
 
 
-def _list(lines: Sequence[str], kind: str = "") -> list[str]:
+def opening(title: str, notes: Sequence[str]) -> list[str]:
+    """How a page begins: its title and, below it, a list."""
+    # The policy makes a browser hold the page to what it promises: nothing is loaded, nothing is run.
+    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    return [
+        f'<!doctype html>\n<html lang="en"><meta http-equiv="Content-Security-Policy" content="{policy}">',
+        '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>{escape(title)}</title>\n<style>{CSS}</style>\n<body><main>\n<h1>{escape(title)}</h1>",
+        *bullets(notes),
+    ]
+
+
+def gallery(heading: str, figures: Sequence[tuple[str, str | bytes]]) -> Iterator[str]:
+    """Pictures below a heading, nothing where there are none: (caption, SVG or the bytes of a JPEG)."""
+    if not figures:
+        return
+    yield f'<h2>{escape(heading)}</h2>\n<div class="figures">'
+    for caption, picture in figures:  # as an image a drawing keeps its ids, styles and scripts to itself
+        kind, data = ("svg+xml", picture.encode()) if isinstance(picture, str) else ("jpeg", picture)
+        img = f'src="data:image/{kind};base64,{base64.b64encode(data).decode()}" alt="{escape(caption)}"'
+        yield f"<figure><figcaption>{escape(caption)}</figcaption><img {img}></figure>"
+    yield "</div>"
+
+
+def bullets(lines: Sequence[str], kind: str = "") -> list[str]:
     code = (re.sub("`([^`]+)`", r"<code>\1</code>", f"<li>{escape(line)}</li>") for line in lines)
     return [f'<ul class="{kind}">', *code, "</ul>"] if lines else []
 
