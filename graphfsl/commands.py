@@ -233,6 +233,40 @@ def features(
 
 
 @app.command()
+def label(
+    source: Annotated[Path, typer.Argument(help="a folder of images, or features as .npz or .safetensors")],
+    support: Annotated[
+        Path, typer.Option(help="CSV with columns sample and label; an empty label: none of the classes")
+    ],
+    out: Out = None,
+    truth: Annotated[Path | None, typer.Option(help="labels to compare with, as CSV")] = None,
+    encoder: Annotated[str, typer.Option(help="a pretrained encoder")] = "efficientnet_lite0",
+    run: Annotated[Path | None, typer.Option(help="the encoder of this run instead")] = None,
+    size: Annotated[int | None, typer.Option(help="pixels of a side; the encoder's own where it is not given")] = None,
+    prior: Annotated[
+        str, typer.Option(help="how frequent classes are: none (unknown), uniform, or as in labels")
+    ] = "none",
+    none: Annotated[float, typer.Option(help="above this probability of no class there is no label")] = 0.5,
+    neighbors: Annotated[int, typer.Option(help="edges of each sample")] = 10,
+    alpha: Annotated[float, typer.Option(help="how far labels spread, from 0 to 0.999")] = 0.9,
+    chunk: Annotated[int, typer.Option(help="labels propagated at once: memory and speed, not the answer")] = 64,
+    file_format: Annotated[str, typer.Option("--format", help="of the labels: csv or parquet")] = "csv",
+) -> None:
+    """Label a whole pool from a handful of labels, with confidence and the samples that spoke for each label.
+
+    Files that cannot be read are listed. The same command goes on where encoding was interrupted.
+    """
+    from graphfsl.labeling import label as label_files
+
+    options = {"neighbors": neighbors, "alpha": alpha, "prior": prior, "none": none, "chunk": chunk}
+    target = out or Path("labels")
+    files, line = label_files(source, support, target, truth, encoder, run, size, file_format, **options)
+    _console().print(line)
+    for file in files[:3]:
+        print(file)
+
+
+@app.command()
 def demo(overrides: Overrides = None, out: Out = None) -> None:
     """Meta-train a ProtoNet on embedded data and show what unlabeled images are worth (4 minutes on 2 cores)."""
     from graphfsl.demo import demo as show

@@ -104,28 +104,57 @@ def write_features(
 
     Raises InputError for an image that cannot be read, and where no folder, class or space is found.
     """
-    device, root = _place(learner, device), root.expanduser().resolve()
-    size = size or getattr(learner.encoder, "size", None) or 84
-    at_once = block_size(learner.encoder, (channels, size, size), device)
-    written = []
+    root, written = root.expanduser().resolve(), []
     for split, classes, pool in _folders(root):
         groups = [*classes.values(), pool]
         names = [p.relative_to(root).as_posix() for group in groups for p in group]
-        files = Files(root, names)
-
-        def encoded(first: int, last: int, names: list[str] = names, files: Files = files) -> Tensor:
-            x = [decode(files.read(n), size, channels, f"{root}/{n}") for n in names[first:last]]
-            return encode(learner, torch.from_numpy(np.stack(x)), transform, device)
-
-        key = _key(learner.encoder, transform, device, at_once)
-        key.update(repr((files.mark, size, channels, names)).encode(errors="surrogateescape"))
-        x = _stored(key.hexdigest(), len(names), at_once, encoded, f"{root.name}/{split}")
+        x = encode_files(learner, transform, root, names, size, channels, device, f"{root.name}/{split}")
         y = np.repeat([*range(len(classes)), -1], [len(group) for group in groups])
         buffer = io.BytesIO()
         np.savez(buffer, features=x, labels=y, class_names=np.array(list(classes)), paths=np.array(names))
         written.append(out / f"{split}.npz")
         write_atomically(written[-1], buffer.getvalue())
     return written
+
+
+def encode_files(
+    learner: Pipeline,
+    transform: Transform,
+    root: Path,
+    names: list[str],
+    size: int | None = None,
+    channels: int = 3,
+    device: torch.device | str | None = None,
+    shown: str = "",
+    broken: bool = False,
+) -> np.ndarray:
+    """Features (n, d) of the image files `names` below `root`: sizes, blocks and resuming as in `write_features`.
+
+    shown: what the progress bar calls them. broken: a file that cannot be read makes a row of NaN, not an InputError.
+    """
+    device, size = _place(learner, device), size or getattr(learner.encoder, "size", None) or 84
+    at_once = block_size(learner.encoder, (channels, size, size), device)
+    files = Files(root, names)
+
+    def image(name: str) -> np.ndarray | None:
+        try:
+            return decode(files.read(name), size, channels, f"{root}/{name}")
+        except InputError:
+            if not broken:
+                raise
+            return None
+
+    def encoded(first: int, last: int) -> Tensor:
+        x = [image(n) for n in names[first:last]]
+        blank = np.zeros((channels, size, size), np.uint8)
+        z = encode(learner, torch.from_numpy(np.stack([blank if i is None else i for i in x])), transform, device)
+        z[torch.tensor([i is None for i in x])] = float("nan")
+        return z
+
+    key = _key(learner.encoder, transform, device, at_once)
+    key.update(repr((files.mark, size, channels, names)).encode(errors="surrogateescape"))
+    key.update(b"broken" if broken else b"")
+    return _stored(key.hexdigest(), len(names), at_once, encoded, shown or root.name)
 
 
 def _folders(root: Path) -> Iterator[tuple[str, dict[str, list[Path]], list[Path]]]:

@@ -76,12 +76,14 @@ def page(title: str, parts: Sequence[str]) -> str:
     return "\n".join([*head, *parts]) + "</main></body></html>\n"
 
 
-def pictures(drawn: Sequence[Figure]) -> list[str]:
-    """Drawings with their captions; as an image a drawing keeps its ids, styles and scripts to itself."""
+def pictures(drawn: Sequence[tuple[str, str | bytes]]) -> list[str]:
+    """Captions and drawings (SVG) or photographs (the bytes of a JPEG)."""
     parts = ['<div class="figures">']
-    for caption, svg in drawn:
-        img = f'src="{data_url("svg+xml", svg.encode())}" alt="{escape(caption)}"'
-        parts.append(f"<figure><figcaption>{escape(caption)}</figcaption><img {img}></figure>")
+    for caption, picture in drawn:  # as an image a drawing keeps its ids, styles and scripts to itself
+        url = data_url("svg+xml", picture.encode()) if isinstance(picture, str) else data_url("jpeg", picture)
+        parts.append(
+            f'<figure><figcaption>{escape(caption)}</figcaption><img src="{url}" alt="{escape(caption)}"></figure>'
+        )
     return [*parts, "</div>"]
 
 

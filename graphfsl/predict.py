@@ -97,6 +97,15 @@ def write_folder_features(
 
     Layouts, arrays and errors are those of `features.write_features`.
     """
+    net, transform, size, channels = folder_encoder(encoder, run, size)
+    return write_features(net, transform, folder, out, size, channels)
+
+
+def folder_encoder(encoder: str, run: Path | None, size: int | None) -> tuple[Pipeline, Transform, int | None, int]:
+    """What encodes a folder's images: a learner, its normalisation, the pixels of a side, the number of channels.
+
+    encoder: the name of a pretrained one; run: the directory of a trained one instead. size: None takes their own.
+    """
     if run is not None:
         trained = runs.load(run)
         if len(trained.shape) != 3 or trained.ink:
@@ -114,7 +123,7 @@ def write_folder_features(
         transform = Transform(own["mean"], own["std"]) if own else Transform()
     if not isinstance(net, Pipeline) or not list(net.encoder.parameters()):
         raise InputError("this learner has no encoder; features are made by a run or an encoder with weights")
-    return write_features(net, transform, folder, out, size, channels)
+    return net, transform, size, channels
 
 
 def _picture(array: Any) -> Image.Image:

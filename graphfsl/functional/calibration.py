@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -28,6 +28,19 @@ def expected_calibration_error(bins: Float[Tensor, "bins 3"]) -> Float[Tensor, "
     """sum_b n_b / n |accuracy_b - confidence_b| of the bins of `reliability` (equation 3 of the paper)."""
     count, confidence, accuracy = bins.unbind(-1)
     return (count * (accuracy - confidence).abs()).sum() / count.sum().clamp_min(1)
+
+
+def accuracy_coverage(confidence: Float[Tensor, " n"], right: Bool[Tensor, " n"]) -> Float[Tensor, "k 2"]:
+    """(share answered, accuracy of these) for each level of confidence, the highest first: (n,), (n,) -> (k, 2).
+
+    The risk-coverage curve of El-Yaniv & Wiener 2010, https://jmlr.org/papers/v11/el-yaniv10a.html, upside down.
+    """
+    order = confidence.argsort(descending=True)
+    hits = right[order].double().cumsum(0)
+    count = torch.arange(1, len(hits) + 1, dtype=torch.float64, device=hits.device)
+    level = confidence[order]
+    ends = torch.cat([level[1:] < level[:-1], torch.ones_like(level[:1], dtype=torch.bool)])  # equals count at once
+    return torch.stack([count / max(len(hits), 1), hits / count], -1)[ends]
 
 
 def confusion(predicted: Int[Tensor, " n"], target: Int[Tensor, " n"], classes: int) -> Int[Tensor, "classes classes"]:

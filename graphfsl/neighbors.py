@@ -1,0 +1,123 @@
+"""The k nearest neighbours of every sample of a pool by cosine: exact for small pools, cell by cell for large ones."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+EXACT = 20_000  # samples that are compared with all others
+CELL = 512  # the most samples of a cell
+SPLIT, SPLIT_STEPS = 16, 8  # of k-means, which divides a cell
+SAMPLED, RECALL = 500, 0.95  # samples whose true neighbours are known, and how many of them must be found
+MOST_CELLS = 64  # that one is compared with
+
+Bar = Callable[[Iterable[Any], str], Iterable[Any]]  # items, what is done with them -> the items, with progress shown
+
+
+def silent(items: Iterable[Any], what: str) -> Iterable[Any]:
+    return items
+
+
+@dataclass(frozen=True)
+class Neighbors:
+    """index: (n, k) int64, never oneself. cosine: (n, k) float32, falling. order: (n,) int64, samples such that
+    neighbours stand close together. how: in words. recall: the share of true neighbours among them, measured."""
+
+    index: np.ndarray
+    cosine: np.ndarray
+    order: np.ndarray
+    how: str
+    recall: float
+
+
+def nearest_neighbors(x: np.ndarray, k: int, bar: Bar = silent) -> Neighbors:
+    """Features (n, d), finite and of any length, -> the k nearest neighbours of each by cosine (n - 1 where k is more).
+
+    Above EXACT samples k-means divides them again and again into cells, and each is compared with the samples of the
+    cells nearest to its own: with 4, 8, 16, … cells, until 95% of the true neighbours of 500 samples are among those
+    found. This needs faiss; without it the comparison is exact, and its time grows with the square of n.
+    """
+    x = F.normalize(torch.from_numpy(np.ascontiguousarray(x, np.float32)), dim=1).numpy()
+    n, has_faiss = len(x), importlib.util.find_spec("faiss") is not None
+    k = min(k, n - 1)
+    everyone = np.arange(n)
+    if n <= EXACT or not has_faiss:
+        blocks = np.array_split(everyone, -(-n // CELL))
+        found = [_without_self(rows, *_search(x[rows], x, k + 1)) for rows in bar(blocks, "finding neighbours")]
+        index, cosine = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        without = "" if n <= EXACT else "; faiss is not installed, which is faster (pip install graphfsl[faiss])"
+        return Neighbors(index, cosine, everyone, f"exact{without}", 1.0)
+    cells = list(_cells(x, everyone))
+    centers = F.normalize(torch.from_numpy(np.stack([x[c].mean(0) for c in cells])), dim=1)
+    most = min(max(MOST_CELLS, k + 1), len(cells))
+    near = torch.cat([(rows @ centers.T).topk(most).indices for rows in centers.split(CELL)])
+    sample = everyone[:: n // SAMPLED]
+    worst = _without_self(sample, *_search(x[sample], x, k + 1))[1][:, -1] - 1e-6  # what is as near is as true
+    cell_of = np.empty(n, np.int64)
+    for number, members in enumerate(cells):
+        cell_of[members] = number
+
+    def search(rows: np.ndarray, cell: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        nearest = [cells[j] for j in near[cell].tolist()]
+        enough = int(np.searchsorted(np.cumsum([len(c) for c in nearest]), k + 1)) + 1  # where cells are tiny
+        candidates = np.concatenate(nearest[: max(count, enough)])
+        found, cosine = _search(x[rows], x[candidates], k + 1)
+        return _without_self(rows, candidates[found], cosine)
+
+    count, recall = 2, 0.0
+    while recall < RECALL and count < near.shape[1]:
+        count = min(2 * count, near.shape[1])
+        found = [search(sample[i : i + 1], cell_of[row], count)[1][0] for i, row in enumerate(sample)]
+        recall = float((np.stack(found) >= worst[:, None]).mean())
+    index, cosine = np.empty((n, k), np.int64), np.empty((n, k), np.float32)
+    for number, members in enumerate(bar(cells, "finding neighbours")):
+        index[members], cosine[members] = search(members, number, count)
+    how = f"approximate: {len(cells):,} cells, {count} of them searched"
+    return Neighbors(index, cosine, np.concatenate(cells), how, recall)
+
+
+def _search(queries: np.ndarray, x: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k rows of x with the largest product for each query, and the products, by falling product."""
+    k = min(k, len(x))
+    try:
+        import faiss
+    except ImportError:
+        best = (torch.from_numpy(queries) @ torch.from_numpy(x).T).topk(k)
+        return best.indices.numpy(), best.values.numpy()
+    faiss.omp_set_num_threads(torch.get_num_threads())
+    cosine, index = faiss.knn(queries, x, k, metric=faiss.METRIC_INNER_PRODUCT)
+    return index, cosine
+
+
+def _without_self(rows: np.ndarray, index: np.ndarray, cosine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Every row's neighbours but itself; the last goes where its twins left it no place among them."""
+    own = index == rows[:, None]
+    own[~own.any(1), -1] = True
+    return index[~own].reshape(len(rows), -1), cosine[~own].reshape(len(rows), -1)
+
+
+def _cells(x: np.ndarray, members: np.ndarray) -> Iterable[np.ndarray]:
+    """Members of at most CELL, near ones together."""
+    if len(members) <= CELL:
+        yield members
+        return
+    import faiss
+
+    faiss.omp_set_num_threads(torch.get_num_threads())
+    count = min(SPLIT, -(-2 * len(members) // CELL))
+    options = {"niter": SPLIT_STEPS, "seed": 1, "spherical": True, "min_points_per_centroid": 1}
+    means = faiss.Kmeans(x.shape[1], count, **options)
+    means.train(x[members])
+    of = means.index.search(x[members], 1)[1][:, 0]
+    parts = [members[of == j] for j in range(count)]
+    if max(map(len, parts)) == len(members):  # all are the same
+        parts = np.array_split(members, -(-len(members) // CELL))
+    for part in parts:
+        if len(part):
+            yield from _cells(x, part)

@@ -1,0 +1,162 @@
+"""What `label` reads and writes: tables of labels, folders of images, files of features."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from graphfsl.checkpoint import write_atomically
+from graphfsl.data.images import SUFFIXES, decode, is_image, written
+from graphfsl.errors import InputError, unknown
+from graphfsl.features import encode_files
+from graphfsl.predict import folder_encoder
+
+FORMATS = ("csv", "parquet")
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Samples by name, and their features (n, d). images: the file of each, where they have any. unreadable:
+    (name, why) of what is left out."""
+
+    names: list[str]
+    x: np.ndarray
+    images: list[Path] = field(default_factory=list)
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
+
+
+def read_labels(path: Path) -> dict[str, str]:
+    """Sample -> label from a CSV table with the columns `sample` and `label`; an empty label is none of the classes."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not a readable UTF-8 file ({error}); it must be a CSV table of labels") from None
+    table = csv.DictReader(io.StringIO(text, newline=""))
+    if missing := {"sample", "label"} - set(table.fieldnames or ()):
+        has = ", ".join(map(repr, table.fieldnames or ())) or "none"
+        raise InputError(f"{path} lacks column {min(missing)!r}; it must have 'sample' and 'label', not only {has}")
+    found: dict[str, str] = {}
+    for row in table:
+        name, value = (written((row[k] or "").strip()) for k in ("sample", "label"))
+        if found.setdefault(name, value) != value:
+            raise InputError(
+                f"{path}, line {table.line_num}: {name!r} is {found[name]!r} above, {value!r} here; keep one"
+            )
+    if not found:
+        raise InputError(f"{path} labels no sample; give each class a line or more")
+    return found
+
+
+def read_pool(source: Path, encoder: str, run: Path | None, size: int | None) -> Pool:
+    """The pool of a folder of images at any depth, or of a file of features."""
+    return _read_folder(source, encoder, run, size) if source.is_dir() else _read_features(source)
+
+
+def _read_folder(root: Path, encoder: str, run: Path | None, size: int | None) -> Pool:
+    lost: list[tuple[str, str]] = []
+
+    def closed(error: OSError) -> None:
+        lost.append((Path(os.path.relpath(error.filename, root)).as_posix(), f"cannot be opened ({error.strerror})"))
+
+    inside = (os.path.relpath(Path(top) / f, root) for top, _, names in os.walk(root, onerror=closed) for f in names)
+    files = sorted(name for name in (Path(p).as_posix() for p in inside) if is_image(name))
+    lost += [(name, "a link to nothing") for name in files if not (root / name).exists()]
+    files = [name for name in files if (root / name).exists()]
+    if not files:
+        raise InputError(f"{root} holds no image; known: {', '.join(sorted(SUFFIXES))}")
+    net, transform, size, channels = folder_encoder(encoder, run, size)
+    x = encode_files(net, transform, root, files, size, channels, broken=True)
+    whole = np.isfinite(x).all(1)
+    lost += [(files[i], _why(root / files[i])) for i in np.flatnonzero(~whole)]
+    if not whole.any():
+        raise InputError(f"{root}: none of its {len(files)} images can be read ({lost[-1][0]} {lost[-1][1]})")
+    files = [files[i] for i in np.flatnonzero(whole)]
+    x = x if whole.all() else x[whole]
+    return Pool([*map(written, files)], x, [root / f for f in files], sorted((written(f), why) for f, why in lost))
+
+
+def _why(path: Path) -> str:
+    try:
+        decode(path.read_bytes(), 8, 3, "it")
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    except InputError as error:
+        return str(error).partition(";")[0].removeprefix("it ")
+    return "was not readable when it was encoded, or its features are not finite"
+
+
+def _read_features(path: Path) -> Pool:
+    if not path.is_file() or path.suffix not in (".npz", ".safetensors"):
+        known = "a folder of images, or a .npz or .safetensors file with `features`"
+        raise InputError(f"{path} {'is neither' if path.exists() else 'does not exist'}; a pool is {known}")
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {k: file[k] for k in file.files}
+        else:
+            arrays = load_file(path)
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        zipfile.BadZipFile,
+        zlib.error,
+        KeyError,
+        TypeError,
+        SafetensorError,
+    ) as error:
+        raise InputError(f"{path} is not a readable file of plain arrays ({error}); write it again") from None
+    x = arrays.get("features")
+    if x is None or x.ndim != 2 or not np.issubdtype(x.dtype, np.floating) or not x.size:
+        held = ", ".join(f"{k} {v.dtype} {v.shape}" for k, v in arrays.items()) or "nothing"
+        raise InputError(f"{path} must hold 'features', floats (n, d), not {held}")
+    names = [written(str(n)) for n in arrays["paths"]] if "paths" in arrays else [str(i) for i in range(len(x))]
+    if len(names) != len(x) or len(set(names)) != len(x):
+        raise InputError(f"{path}: there must be one of `paths` for each of {len(x)} rows, each another")
+    whole = np.isfinite(x).all(1)
+    lost = [(names[i], "holds NaN or infinity") for i in np.flatnonzero(~whole)]
+    return Pool([names[i] for i in np.flatnonzero(whole)], x[whole].astype(np.float32), unreadable=lost)
+
+
+def check_format(name: str) -> None:
+    """InputError where tables cannot be written in this format."""
+    if name not in FORMATS:
+        raise unknown("format", name, FORMATS)
+    if name == "parquet":
+        _pyarrow()
+
+
+def write_table(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
+    """Columns of equal length as CSV or, where the path ends so, as Parquet; floats have four places in CSV."""
+    if path.suffix == ".parquet":
+        arrow, parquet = _pyarrow()
+        sink = arrow.BufferOutputStream()
+        parquet.write_table(arrow.table(dict(columns)), sink)
+        write_atomically(path, sink.getvalue().to_pybytes())
+        return
+    file = io.StringIO(newline="")
+    table = csv.writer(file, lineterminator="\n")
+    table.writerow(columns)
+    shown = ([f"{v:.4f}" for v in c] if len(c) and isinstance(c[0], float) else c for c in columns.values())
+    table.writerows(zip(*shown, strict=True))
+    write_atomically(path, file.getvalue().encode())
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise InputError("Parquet needs pyarrow: pip install pyarrow, or write CSV") from None
+    return pyarrow, pyarrow.parquet

@@ -1,0 +1,155 @@
+"""What became of a pool, as one self-contained web page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+import torch
+
+from graphfsl.functional.calibration import accuracy_coverage, expected_calibration_error, reliability
+from graphfsl.page import listed, page, pictures
+from graphfsl.plots import COLORS, Figure, draw
+from graphfsl.pool import Labels
+
+COVERAGES = (0.1, 0.25, 0.5, 0.75, 1.0)
+POINTS = 500  # of a curve
+LISTED = 50  # unreadable files
+
+
+def pool_page(
+    title: str,
+    notes: Sequence[str],
+    found: Labels,
+    classes: Sequence[str],
+    truth: np.ndarray | None = None,
+    links: Mapping[int, str] | None = None,
+    sheets: Sequence[tuple[str, bytes]] = (),
+    unreadable: Sequence[tuple[str, str]] = (),
+) -> str:
+    """The page. truth: (n,) classes, -1 for none of them, -2 where it is not known. links: from a class (-1: none) to
+    its sheet's file. sheets: (caption, JPEG). unreadable: (file, why).
+    """
+    parts = listed(notes)
+    drawn = [_confidences(found)]
+    if truth is not None:
+        asked = ~found.given & (truth > -2)
+        parts += ["<h2>Against the truth</h2>", *listed(_findings(found, truth, asked), "findings")]
+        drawn = [_coverage(found, truth, asked), _reliability(found, truth, asked), *drawn]
+    parts += ["<h2>How sure the labels are</h2>", *pictures(drawn), "<h2>Classes</h2>"]
+    parts += _table(found, classes, truth, links or {})
+    if sheets:
+        parts += ["<h2>Contact sheets</h2>", *pictures(sheets)]
+    if unreadable:
+        lines = [f"`{name}`: {why}" for name, why in unreadable[:LISTED]]
+        more = [f"and {len(unreadable) - LISTED:,} more, in unreadable.csv"] if len(unreadable) > LISTED else []
+        parts += [f"<h2>Not read: {len(unreadable):,}</h2>", *listed([*lines, *more], "failed")]
+    return page(title, parts)
+
+
+def accuracies(found: Labels, truth: np.ndarray, asked: np.ndarray) -> dict[str, float]:
+    """How the labels of the samples `asked` compare with the truth: shares, NaN where there is nothing to count."""
+
+    def share(of: np.ndarray, among: np.ndarray) -> float:
+        return float((of & among).sum() / among.sum()) if among.any() else math.nan
+
+    right, answered = found.label == truth, found.label >= 0
+    return {
+        "answered": share(answered, asked),
+        "accuracy of answers": share(right, asked & answered),
+        "accuracy of the likeliest class": share(found.best == truth, asked & (truth >= 0)),
+        "found to be none": share(~answered, asked & (truth == -1)),
+        "taken for none": share(~answered, asked & (truth >= 0)),
+        "calibration error": float(expected_calibration_error(_bins(found, truth, asked))),
+    }
+
+
+def _findings(found: Labels, truth: np.ndarray, asked: np.ndarray) -> list[str]:
+    a = {k: f"{100 * v:.1f}" for k, v in accuracies(found, truth, asked).items()}
+    curve = _curve(found, truth, asked)
+    at = [min(int(np.searchsorted(curve[:, 0], c)), len(curve) - 1) for c in COVERAGES if len(curve)]
+    told = ", ".join(f"{100 * y:.1f} % for the surest {100 * x:.0f} %" for x, y in curve[list(dict.fromkeys(at))])
+    lines = [
+        f"{a['answered']} % of {asked.sum():,} samples are labeled, {a['accuracy of answers']} % of these rightly.",
+        f"Accuracy {told} of all samples." if len(curve) else "",
+        f"Expected calibration error: {a['calibration error']} points.",
+    ]
+    if (truth[asked] == -1).any():
+        lines.append(
+            f"Of the samples of none of the classes {a['found to be none']} % are found; of the others "
+            f"{a['taken for none']} % are taken for such."
+        )
+    return [line for line in lines if line]
+
+
+def _curve(found: Labels, truth: np.ndarray, asked: np.ndarray) -> np.ndarray:
+    """(k, 2) of the surest labels: their share of all that are asked, and their accuracy."""
+    rows = asked & (found.label >= 0)
+    right = torch.from_numpy(found.label[rows] == truth[rows])
+    curve = accuracy_coverage(torch.from_numpy(found.confidence[rows]), right).numpy()
+    return curve * (rows.sum() / max(asked.sum(), 1), 1)
+
+
+def _coverage(found: Labels, truth: np.ndarray, asked: np.ndarray) -> Figure:
+    curve = _curve(found, truth, asked)
+    curve = curve[np.unique(np.linspace(0, len(curve) - 1, POINTS).astype(int))] if len(curve) else curve
+
+    def plot(axes: Any) -> None:
+        axes.plot(100 * curve[:, 0], 100 * curve[:, 1], color=COLORS[0])
+        axes.set(xlim=(0, 101))
+
+    return "Accuracy against coverage", draw(plot, "samples that are labeled, the surest first (%)", "accuracy (%)")
+
+
+def _bins(found: Labels, truth: np.ndarray, asked: np.ndarray) -> torch.Tensor:
+    """Reliability of `confidence` as the probability that `best` is right, also where it is not answered."""
+    wrong = torch.from_numpy((found.best != truth)[asked].astype(np.int64))
+    return reliability(torch.from_numpy(found.confidence[asked, None]), wrong)  # class 0 of one: right
+
+
+def _reliability(found: Labels, truth: np.ndarray, asked: np.ndarray) -> Figure:
+    bins = [b for b in _bins(found, truth, asked).tolist() if b[0]]
+
+    def plot(axes: Any) -> None:
+        axes.plot([0, 1], [0, 1], color="#999999", linewidth=1, linestyle="--")
+        size = [10 + 90 * n / max(b[0] for b in bins) for n, _, _ in bins]
+        axes.scatter([c for _, c, _ in bins], [a for _, _, a in bins], s=size, color=COLORS[0])
+        axes.set(xlim=(0, 1.02), ylim=(0, 1.02))
+
+    caption = "Confidence against accuracy: on the line they agree; larger dots hold more samples"
+    return caption, draw(plot, "confidence in the likeliest class", "accuracy")
+
+
+def _confidences(found: Labels) -> Figure:
+    labeled = ~found.given & (found.label >= 0)
+    none = ~found.given & (found.label < 0)
+
+    def plot(axes: Any) -> None:
+        values = [found.confidence[labeled], found.confidence[none]]
+        names = [f"labeled: {labeled.sum():,}", f"none of these: {none.sum():,}"]
+        axes.hist(values, bins=20, range=(0, 1), stacked=True, color=[COLORS[0], "#c4c8cf"], label=names)
+
+    return "How many samples have which confidence", draw(plot, "confidence in the likeliest class", "samples")
+
+
+def _table(found: Labels, classes: Sequence[str], truth: np.ndarray | None, links: Mapping[int, str]) -> list[str]:
+    heads = ["class", "given", "found", "median confidence", *(["precision", "recall"] if truth is not None else [])]
+    parts = ['<div class="scroll" tabindex="0"><table><tr>']
+    parts += [f'<th class="{"text" if i == 0 else ""}">{h}</th>' for i, h in enumerate(heads)]
+    known = ~found.given & ((truth if truth is not None else found.label) > -2)
+    for c in [*range(len(classes)), -1]:
+        name = escape(classes[c] if c >= 0 else "none of these")
+        mine = ~found.given & (found.label == c)
+        sure = (found.confidence if c >= 0 else found.none)[mine]
+        cells = [f"{(found.given & (found.label == c)).sum():,}", f"{mine.sum():,}"]
+        cells.append(f"{np.median(sure):.2f}" if mine.any() else "")
+        if truth is not None:
+            hit = (mine & known & (truth == c)).sum()
+            for whole in ((mine & known).sum(), (known & (truth == c)).sum()):
+                cells.append(f"{100 * hit / whole:.1f} %" if whole else "")
+        name = f'<a href="{escape(links[c])}">{name}</a>' if c in links else name
+        parts.append(f'</tr><tr class="new"><td class="text">{name}</td>' + "".join(f"<td>{v}</td>" for v in cells))
+    return [*parts, "</tr></table></div>"]

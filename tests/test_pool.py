@@ -1,0 +1,571 @@
+"""A pool labeled from a handful: propagation is the closed form, the answer is the same in any pieces, and files that
+cannot be read are listed."""
+
+from __future__ import annotations
+
+import csv
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+from safetensors.numpy import save_file
+
+from graphfsl import cli, features, neighbors, pool_files, registry
+from graphfsl import pool as pools
+from graphfsl.data import Transform
+from graphfsl.errors import InputError
+from graphfsl.functional.belonging import belonging
+from graphfsl.functional.calibration import accuracy_coverage
+from graphfsl.functional.propagation import propagate, symmetric
+from graphfsl.functional.sparse_propagation import _dots, propagate_sparse, symmetric_sparse, union
+from graphfsl.learner import Pipeline
+from graphfsl.neighbors import nearest_neighbors
+from graphfsl.nn import Conv4
+from graphfsl.pool import Labels, _temperature, label_pool
+from graphfsl.pool_report import pool_page
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+def clusters(classes: int, each: int, spread: float = 0.4, dim: int = 16, seed: int = 0) -> tuple[np.ndarray, ...]:
+    """Features around `classes` directions, their classes, in mixed order."""
+    rng = np.random.default_rng(seed)
+    y = rng.permutation(np.arange(classes).repeat(each))
+    means = rng.standard_normal((classes, dim))
+    return (means[y] + spread * rng.standard_normal((len(y), dim))).astype(np.float32), y
+
+
+def few(y: np.ndarray, each: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """The support: `each` samples of the first `classes` classes."""
+    rng = np.random.default_rng(seed)
+    ids = np.concatenate([rng.choice(np.flatnonzero(y == c), each, replace=False) for c in range(classes)])
+    return ids, y[ids]
+
+
+def dense(x: np.ndarray, k: int, alpha: float) -> torch.Tensor:
+    """G = (I - alpha S)^-1 by the closed form, in double precision."""
+    z = torch.nn.functional.normalize(torch.from_numpy(x).double(), dim=1)
+    cos = z @ z.T
+    cos.fill_diagonal_(-1)
+    keep = torch.zeros_like(cos).scatter(1, cos.topk(k).indices, 1.0)
+    a = keep * cos.clamp_min(0) ** 3
+    return propagate(symmetric(a + a.T), torch.eye(len(x), dtype=torch.float64), alpha)
+
+
+# Mathematics
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 0.9, 0.99])
+def test_conjugate_gradients_are_the_closed_form(alpha: float) -> None:
+    g = torch.Generator().manual_seed(0)
+    index = torch.randint(0, 60, (60, 4), generator=g)
+    weight = torch.rand(60, 4, generator=g, dtype=torch.float64)
+    weight[7], weight[(index == 7)] = 0, 0  # a node without edges
+    full = torch.zeros(60, 60, dtype=torch.float64)
+    for i in range(60):
+        for j, w in zip(index[i].tolist(), weight[i].tolist(), strict=True):
+            full[i, j] += w
+            full[j, i] += w
+    w = union(index, weight)
+    torch.testing.assert_close(w.to_dense(), full)
+    s = symmetric_sparse(w)
+    torch.testing.assert_close(s.to_dense(), symmetric(full))
+    y = torch.randn(60, 5, generator=g, dtype=torch.float64) * torch.tensor([1, 1e6, 1e-6, 0, 1])
+    expected = propagate(symmetric(full), y, alpha)
+    size = y.norm(dim=0).clamp_min(1e-300)
+    assert ((propagate_sparse(s, y, alpha) - expected) / size).abs().max() < 1e-6
+    single = propagate_sparse(symmetric_sparse(union(index, weight.float())), y.float(), alpha)
+    assert ((single - expected) / size).abs().max() < 1e-4, "single precision rounds, no more"
+
+
+def test_a_column_does_not_depend_on_what_is_solved_beside_it() -> None:
+    g = torch.Generator().manual_seed(0)
+    s = symmetric_sparse(union(torch.randint(0, 5000, (5000, 4), generator=g), torch.rand(5000, 4, generator=g)))
+    y = torch.zeros(5000, 9)
+    y[torch.arange(9) * 500, torch.arange(9)] = torch.logspace(-4, 4, 9)
+    together = propagate_sparse(s, y, 0.9)
+    for part in (1, 2, 4):
+        alone = torch.cat([propagate_sparse(s, c.contiguous(), 0.9) for c in y.split(part, 1)], 1)
+        torch.testing.assert_close(alone, together, rtol=1e-5, atol=0)
+
+
+def test_dots_equal_a_loop() -> None:
+    a, b = torch.randn(9000, 3, dtype=torch.float64), torch.randn(9000, 3, dtype=torch.float64)
+    for m in range(3):
+        assert _dots(a, b)[m].item() == pytest.approx(math.fsum((a[:, m] * b[:, m]).tolist()), abs=1e-9)
+
+
+def test_belonging_is_the_share_of_a_mixture() -> None:
+    g = torch.Generator().manual_seed(0)
+    known, own, foreign = (torch.randn(n, generator=g) + m for n, m in ((4000, 3), (3000, 3), (3000, 0)))
+    p = belonging(torch.cat([own, foreign]), known)
+    score = torch.cat([own, foreign])
+    assert (p[score.argsort()].diff() >= 0).all(), "a higher score never belongs less"
+    edges = known.quantile(torch.tensor([0.05, 0.25, 0.5])).tolist()
+    for low, high in zip([-9, *edges], [*edges, 9], strict=True):
+        inside = (score > low) & (score <= high)
+        share = (inside[:3000].sum() / inside.sum()).item()
+        assert p[inside].mean().item() == pytest.approx(share, abs=0.1), (low, high)
+    assert belonging(own, known).mean() > 0.95, "where nothing is foreign"
+    assert (belonging(own, known[:0]) == 1).all() and len(belonging(own[:0], known)) == 0
+
+
+def test_accuracy_by_coverage_equals_a_loop() -> None:
+    confidence = torch.tensor([0.9, 0.5, 0.7, 0.9, 0.5, 0.2])
+    right = torch.tensor([True, False, True, False, True, False])
+    expected = []
+    for level in (0.9, 0.7, 0.5, 0.2):
+        kept = [bool(r) for c, r in zip(confidence, right, strict=True) if c >= level - 1e-6]
+        expected.append((len(kept) / 6, sum(kept) / len(kept)))
+    torch.testing.assert_close(accuracy_coverage(confidence, right), torch.tensor(expected, dtype=torch.float64))
+    shuffled = torch.tensor([3, 4, 0, 5, 1, 2])
+    assert torch.equal(accuracy_coverage(confidence[shuffled], right[shuffled]), accuracy_coverage(confidence, right))
+    assert accuracy_coverage(confidence[:0], right[:0]).shape == (0, 2)
+
+
+def test_the_temperature_is_the_likeliest() -> None:
+    assert _temperature(torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64)) == pytest.approx(0.7, abs=0.02)
+    g = torch.Generator().manual_seed(0)
+    logits = torch.randn(4000, 5, generator=g)
+    drawn = torch.multinomial((logits / 2.0).softmax(1), 1, generator=g)[:, 0]
+    assert _temperature(logits.exp(), drawn) == pytest.approx(2.0, rel=0.1)
+
+
+# Neighbours
+
+
+def test_exact_neighbours_equal_a_loop_and_twins_are_not_oneself() -> None:
+    x, _ = clusters(3, 20)
+    x[5], x[9] = x[2], x[2]
+    found = nearest_neighbors(x, 4)
+    z = x / np.linalg.norm(x, axis=1)[:, None]
+    cos = z @ z.T
+    for i in range(len(x)):
+        others = sorted((j for j in range(len(x)) if j != i), key=lambda j: -cos[i, j])
+        assert i not in found.index[i] and len(set(found.index[i])) == 4
+        np.testing.assert_allclose(found.cosine[i], cos[i, others[:4]], atol=1e-5)
+        np.testing.assert_allclose(cos[i, found.index[i]], cos[i, others[:4]], atol=1e-5)
+    assert found.recall == 1 and sorted(found.order) == list(range(len(x)))
+    assert nearest_neighbors(x[:3], 10).index.shape == (3, 2)
+
+
+def test_cells_find_nearly_all_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("faiss")
+    x, _ = clusters(12, 300, spread=0.7)
+    x = np.concatenate([x, np.repeat(x[:1], 700, 0)])  # more of one kind than a cell holds
+    exact = nearest_neighbors(x, 8)
+    monkeypatch.setattr(neighbors, "EXACT", 1000)
+    monkeypatch.setattr(neighbors, "CELL", 64)
+    found = nearest_neighbors(x, 8)
+    recall = (found.cosine >= exact.cosine[:, -1:] - 1e-6).mean()  # a twin of a neighbour is as good
+    assert recall > 0.93 and found.recall >= 0.95 and found.how.startswith("approximate")
+    assert (found.index != np.arange(len(x))[:, None]).all() and sorted(found.order) == list(range(len(x)))
+    z = x / np.linalg.norm(x, axis=1)[:, None]
+    np.testing.assert_allclose(found.cosine, np.einsum("nd,nkd->nk", z, z[found.index]), atol=1e-5)
+    again = nearest_neighbors(x, 8)
+    assert np.array_equal(again.index, found.index), "nothing is left to chance"
+
+
+def test_without_faiss_neighbours_are_exact_and_the_report_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, _ = clusters(5, 60)
+    expected = nearest_neighbors(x, 6)
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    monkeypatch.setattr(neighbors, "EXACT", 100)
+    found = nearest_neighbors(x, 6)
+    assert np.array_equal(found.index, expected.index) and found.recall == 1
+    assert "faiss is not installed" in found.how and "graphfsl[faiss]" in found.how
+
+
+# Labels
+
+
+def test_labels_and_what_spoke_for_them_are_the_closed_form() -> None:
+    x, y = clusters(4, 30, spread=0.6)
+    support, label = few(y, 3, 4)
+    found = label_pool(x, support, label, neighbors=5, alpha=0.8)
+    g = dense(x, 5, 0.8)[:, support]
+    score = torch.stack([g[:, label == c].mean(1) for c in range(4)], 1)
+    rest = ~found.given
+    assert np.array_equal(found.best[rest], score.argmax(1).numpy()[rest])
+    p = (score.log() / found.facts["temperature"]).softmax(1).amax(1).numpy()
+    inside = found.confidence[rest] / p[rest]
+    assert inside.max() <= 1 + 1e-4
+    np.testing.assert_allclose(1 - found.none[rest], inside, atol=1e-4)
+    for i in np.flatnonzero(rest):
+        own = np.flatnonzero(label == found.best[i])
+        said = g[i, own] / g[i, own].sum()
+        order = said.argsort(descending=True)
+        np.testing.assert_array_equal(found.support[i], own[order.numpy()])
+        np.testing.assert_allclose(found.share[i], said[order], atol=1e-4)
+    assert np.array_equal(found.label[support], label) and (found.confidence[support] == 1).all()
+    assert np.array_equal(np.flatnonzero(found.given), np.sort(support))
+
+
+def test_what_is_held_out_is_what_others_say() -> None:
+    x, y = clusters(3, 30, spread=0.9)
+    support, label = few(y, 4, 3)
+    g = dense(x, 5, 0.8)
+    pool = g[np.setdiff1d(np.arange(len(x)), support)]
+
+    def score(i: int, own: list[int], prior: str) -> float:
+        said, mass = float(g[i, own].sum()), float(pool[:, own].sum())
+        return {"none": said / len(own), "uniform": said / mass, "labels": said * len(own) / mass}[prior]
+
+    for prior in pools.PRIORS:
+        found = label_pool(x, support, label, neighbors=5, alpha=0.8, prior=prior)
+        right = []
+        for i, c in zip(support, label, strict=True):
+            others = [[s for s in support if s != i and y[s] == k] for k in range(3)]
+            right.append(int(np.argmax([score(i, own, prior) for own in others])) == c)
+        assert found.facts["held out"] == 12 and found.facts["right"] == pytest.approx(np.mean(right))
+
+
+@pytest.mark.parametrize("prior", ["uniform", "labels"])
+def test_priors_balance_the_mass_of_classes(prior: str) -> None:
+    x, y = clusters(3, 40, spread=1.0)
+    support = np.concatenate([np.flatnonzero(y == c)[:n] for c, n in ((0, 1), (1, 2), (2, 5))])
+    g = dense(x, 10, 0.9)[:, support]
+    rest = np.setdiff1d(np.arange(len(x)), support)
+    score = torch.stack([g[:, y[support] == c].sum(1) for c in range(3)], 1)
+    share = torch.tensor([1.0, 1, 1] if prior == "uniform" else [1.0, 2, 5], dtype=torch.float64)
+    score = score * share / score[rest].sum(0)
+    torch.testing.assert_close(score[rest].sum(0), share)
+    found = label_pool(x, support, y[support], prior=prior)
+    assert np.array_equal(found.best[rest], score.argmax(1).numpy()[rest])
+
+
+@pytest.mark.parametrize("cell", [False, True])
+def test_the_answer_is_the_same_for_any_chunk(cell: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if cell:
+        pytest.importorskip("faiss")
+        monkeypatch.setattr(neighbors, "EXACT", 100)
+        monkeypatch.setattr(neighbors, "CELL", 64)
+    x, y = clusters(6, 100, spread=0.8)
+    support, label = few(y, 3, 5)
+    label[-2:] = -1
+    whole = label_pool(x, support, label)
+    for chunk, numbers in ((1, 15), (4, 1000), (1000, 37 * 15)):
+        monkeypatch.setattr(pools, "NUMBERS", numbers)
+        found = label_pool(x, support, label, chunk=chunk)
+        for name in ("label", "best", "support", "given"):
+            assert np.array_equal(getattr(found, name), getattr(whole, name)), name
+        for name in ("confidence", "none", "share"):
+            np.testing.assert_allclose(getattr(found, name), getattr(whole, name), atol=1e-6)
+
+
+def test_distractors_are_found_and_a_clean_pool_is_left_alone() -> None:
+    x, y = clusters(10, 60, spread=0.5)
+    support, label = few(y, 15, 6)
+    found, rest = label_pool(x, support, label), np.setdiff1d(np.arange(len(x)), support)
+    own, foreign = rest[y[rest] < 6], rest[y[rest] >= 6]
+    assert (found.label[foreign] == -1).mean() > 0.95 and (found.label[own] == y[own]).mean() > 0.75
+    clean = np.flatnonzero(y < 6)
+    again = label_pool(x[clean], np.searchsorted(clean, support), label)
+    assert (again.label == -1).mean() < 0.02 and (again.label == y[clean]).mean() > 0.97
+    never = label_pool(x, support, label, none=1)
+    assert (never.label[rest] >= 0).all() and np.array_equal(never.best, found.best)
+
+
+def test_with_one_label_samples_of_none_tell_what_is_none() -> None:
+    x, y = clusters(8, 40, spread=0.5)
+    support, label = few(y, 1, 8)
+    label[label >= 5] = -1
+    found = label_pool(x, support, label)
+    assert found.facts["held out"] == 0 and found.facts["temperature"] == pytest.approx(0.7, abs=0.02)
+    expected = np.where(y < 5, y, -1)
+    assert (found.label == expected).mean() > 0.95
+    assert (found.label[support] == label).all() and (found.none[support[label < 0]] == 1).all()
+
+
+def test_what_no_label_reaches_is_none() -> None:
+    x, y = clusters(2, 30, dim=8)
+    away = np.zeros((40, 16), np.float32)
+    away[:, 8:] = clusters(1, 40, dim=8)[0]
+    x = np.concatenate([np.pad(x, ((0, 0), (0, 8))), away])
+    support, label = few(y, 2, 2)
+    found = label_pool(x, support, label, none=1)
+    assert (found.label[60:] == -1).all() and (found.best[60:] == -1).all() and (found.none[60:] == 1).all()
+    assert (found.confidence[60:] == 0).all() and (found.support[60:] == -1).all()
+    assert (found.best[:60] == y).all()
+
+
+def test_confidence_is_calibrated_on_held_out_labels() -> None:
+    x, y = clusters(5, 300, spread=1.6, seed=3)
+    support, label = few(y, 20, 5)
+    found = label_pool(x, support, label)
+    rest = ~found.given
+    right = (found.best == y)[rest]
+    assert 0.4 < right.mean() < 0.95, "neither easy nor hopeless"
+    assert found.confidence[rest].mean() == pytest.approx(right.mean(), abs=0.07)
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"neighbors": 0}, "neighbors must lie between 1"),
+        ({"alpha": 1.0}, "alpha must lie between 0 and 0.999"),
+        ({"none": -0.1}, "none must lie between"),
+        ({"chunk": 0}, "chunk must be at least 1"),
+        ({"prior": "unifrom"}, "did you mean 'uniform'"),
+        ({"label": np.array([0, 0])}, "has 1 class"),
+        ({"label": np.array([-1, -1])}, "has 0 class"),
+        ({"label": np.array([0, 2])}, "none left out"),
+        ({"support": np.array([1, 1])}, "different samples"),
+        ({"support": np.array([0, 99])}, "different samples of the pool's 20"),
+        ({"x": np.full((20, 4), np.nan, np.float32)}, "finite features"),
+    ],
+)
+def test_options_that_cannot_be_used(options: dict[str, object], line: str) -> None:
+    given = {"x": clusters(2, 10)[0], "support": np.array([0, 1]), "label": np.array([0, 1]), **options}
+    with pytest.raises(InputError, match=line):
+        label_pool(**given)  # type: ignore[arg-type]
+
+
+# Files
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    def run(*args: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["graphfsl", *map(str, args)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        out, err = capsys.readouterr()
+        return int(stop.value.code or 0), out, err
+
+    return run
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory; images are encoded by a small network, in blocks of four."""
+
+    def tiny(*_: object) -> tuple[Pipeline, Transform, int, int]:
+        torch.manual_seed(0)
+        return Pipeline(Conv4(3, 4), head=registry.get("heads", "protonet")()).eval(), Transform(), 28, 3
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GRAPHFSL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(features, "IMAGES_AT_ONCE", 4)
+    monkeypatch.setattr(pool_files, "folder_encoder", tiny)
+    return tmp_path
+
+
+SIGNS = ("bär", "cross", "dash")
+
+
+def draw_signs(root: Path, each: int = 12) -> dict[str, str]:
+    """Drawings of three signs in folders that say nothing of them: file -> class."""
+    rng, truth = np.random.default_rng(0), {}
+    for i in range(each * len(SIGNS)):
+        kind = i % len(SIGNS)
+        image = Image.new("RGB", (40, 40), "white")
+        pen, (x, y) = ImageDraw.Draw(image), rng.integers(17, 23, 2).tolist()
+        if kind == 0:
+            pen.ellipse((x - 14, y - 14, x + 14, y + 14), fill="black")
+        if kind == 1:
+            pen.line((x, 2, x, 38), fill="black", width=5)
+        if kind > 0:
+            pen.line((2, y, 38, y), fill="black", width=5)
+        file = f"box {i % 2}/{i:03d} é.png"
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        image.save(root / file)
+        truth[file] = SIGNS[kind]
+    return truth
+
+
+def write_csv(path: str, labels: dict[str, str]) -> None:
+    with Path(path).open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("sample", "label"), *labels.items()])
+
+
+def read_csv(path: str) -> list[dict[str, str]]:
+    with Path(path).open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def two_each(truth: dict[str, str]) -> dict[str, str]:
+    return {name: c for sign in SIGNS for name, c in [p for p in truth.items() if p[1] == sign][:2]}
+
+
+def test_a_folder_is_labeled_and_broken_files_are_listed(world: Path, call: Call) -> None:
+    truth = draw_signs(world / "in")
+    Path("in/box 0/broken.png").write_bytes(b"junk")
+    Path("in/empty.JPG").touch()
+    Path("in/gone.png").symlink_to("nowhere.png")
+    Path("in/notes.txt").write_text("no image")
+    write_csv("few.csv", two_each(truth))
+    write_csv("truth.csv", truth)
+    code, out, err = call("label", "in", "--support", "few.csv", "--truth", "truth.csv", "--neighbors", 4, "-o", "out")
+    assert (code, err) == (0, ""), err
+    assert "of 30 labeled" in out and "3 not readable" in out and "out/labels.csv" in out
+    rows = read_csv("out/labels.csv")
+    assert [r["sample"] for r in rows] == sorted(truth)
+    assert sum(r["best"] == truth[r["sample"]] for r in rows) >= 33
+    for r in rows:
+        assert float(r["confidence"]) + float(r["none"]) <= 1.0002
+        if r["given"] == "1":
+            assert r["label"] == truth[r["sample"]] and r["support_1"] == ""
+        else:
+            assert truth[r["support_1"]] == r["best"] and 0 < float(r["share_1"]) <= 1
+    lost = {r["sample"]: r["why"] for r in read_csv("out/unreadable.csv")}
+    assert list(lost) == ["box 0/broken.png", "empty.JPG", "gone.png"] and "link to nothing" in lost["gone.png"]
+    assert "not a readable image" in lost["empty.JPG"]
+    sheets = sorted(p.name for p in Path("out/sheets").iterdir())
+    assert sheets == ["000-none_of_these.png", "001-bär.png", "002-cross.png", "003-dash.png"]
+    with Image.open("out/sheets/002-cross.png") as sheet:
+        assert sheet.format == "PNG" and sheet.size[0] > 1000 and np.asarray(sheet).std() > 10
+    page = Path("out/report.html").read_text(encoding="utf-8")
+    assert "Accuracy against coverage" in page and "box 0/broken.png" in page and 'href="sheets/001-bär.png"' in page
+    assert page.count("data:image/jpeg") == 4 and page.count("data:image/svg") == 3
+    assert not list(Path("out").rglob(".*")), "temporary names are gone"
+
+
+def test_a_stopped_encoding_goes_on_and_labels_are_read_back(
+    world: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    truth = draw_signs(world / "in")
+    Path("in/zz broken.png").write_bytes(b"junk")
+    write_csv("few.csv", {**two_each(truth), "zz broken.png": "dash"})
+    encode, sizes, most = features.encode, [], 4
+
+    def counting(*args: object) -> torch.Tensor:
+        if len(sizes) == most:
+            raise KeyboardInterrupt
+        sizes.append(len(args[1]))  # type: ignore[arg-type]
+        return encode(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(features, "encode", counting)
+    assert call("label", "in", "--support", "few.csv", "-o", "out")[0] == 130
+    assert not Path("out").exists()
+    sizes, most = [], 99
+    assert call("label", "in", "--support", "few.csv", "-o", "out")[0] == 0
+    assert sizes == [4, 4, 4, 4, 4, 4, 1], "of 37 files 12 were surely done"
+    sizes = []
+    assert call("label", "in", "--support", "out/labels.csv", "--chunk", 1, "-o", "again")[0] == 0
+    assert not sizes
+    before, after = (read_csv(f"{folder}/labels.csv") for folder in ("out", "again"))
+    assert [r["label"] for r in before] == [r["label"] for r in after] and {r["given"] for r in after} == {"1"}
+
+
+@pytest.mark.parametrize("ending", ["npz", "safetensors"])
+def test_features_are_labeled_by_path_or_number(world: Path, call: Call, ending: str) -> None:
+    x, y = clusters(3, 20)
+    x[7] = np.nan
+    names = [f"{i}.png" if ending == "npz" else str(i) for i in range(60)]
+    if ending == "npz":
+        np.savez("pool.npz", features=x, labels=y, paths=np.array(names))
+    else:
+        save_file({"features": x}, "pool.safetensors")
+    ids = [i for c in range(3) for i in [i for i in np.flatnonzero(y == c) if i != 7][::8]]
+    write_csv("few.csv", {names[i]: f"class {y[i]}" for i in ids})
+    write_csv("truth.csv", {n: f"class {c}" for n, c in zip(names[:30], y, strict=False)})
+    code, _, err = call("label", f"pool.{ending}", "--support", "few.csv", "--truth", "truth.csv")
+    assert (code, err) == (0, ""), err
+    rows = read_csv("labels/labels.csv")
+    assert len(rows) == 59 and all(r["best"] == f"class {y[names.index(r['sample'])]}" for r in rows)
+    assert "holds NaN" in Path("labels/unreadable.csv").read_text() and not Path("labels/sheets").exists()
+
+
+def test_samples_of_none_are_rows_without_a_label(world: Path, call: Call) -> None:
+    x, y = clusters(4, 20, spread=0.3)
+    save_file({"features": x}, "pool.safetensors")
+    write_csv("few.csv", {str(np.flatnonzero(y == c)[0]): f"c{c}" if c < 3 else "" for c in range(4)})
+    assert call("label", "pool.safetensors", "--support", "few.csv", "-o", "out")[0] == 0
+    assert [r["label"] for r in read_csv("out/labels.csv")] == ["" if c == 3 else f"c{c}" for c in y]
+    assert "not calibrated" in Path("out/report.html").read_text()
+
+
+def test_a_pretrained_encoder_encodes_a_folder(world: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("timm")
+    from graphfsl.predict import folder_encoder
+
+    monkeypatch.setattr(pool_files, "folder_encoder", folder_encoder)
+    truth = draw_signs(world / "in", each=4)
+    write_csv("few.csv", two_each(truth))
+    code, _, err = call("label", "in", "--support", "few.csv", "--size", 32, "--neighbors", 3, "-o", "out")
+    assert (code, err) == (0, ""), err
+    assert sum(r["best"] == truth[r["sample"]] for r in read_csv("out/labels.csv")) >= 10
+
+
+def test_parquet(world: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = clusters(2, 10)
+    save_file({"features": x}, "pool.safetensors")
+    write_csv("few.csv", {str(np.flatnonzero(y == c)[0]): f"c{c}" for c in range(2)})
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "pyarrow", None)
+        code, _, err = call("label", "pool.safetensors", "--support", "few.csv", "--format", "parquet")
+        assert code == 2 and "Parquet needs pyarrow" in err and not Path("labels").exists()
+    parquet = pytest.importorskip("pyarrow.parquet")
+    assert call("label", "pool.safetensors", "--support", "few.csv", "--format", "parquet")[0] == 0
+    table = parquet.read_table("labels/labels.parquet").to_pydict()
+    assert table["label"] == [f"c{c}" for c in y] and isinstance(table["confidence"][0], float)
+
+
+BAD = {
+    "no table": (["pool.npz", "--support", "none.csv"], "none.csv is not a readable UTF-8 file"),
+    "not text": (["pool.npz", "--support", "pool.npz"], "pool.npz is not a readable UTF-8 file"),
+    "no column": (["pool.npz", "--support", "columns.csv"], "lacks column 'label'; it must have 'sample' and 'label'"),
+    "no line": (["pool.npz", "--support", "bare.csv"], "bare.csv labels no sample"),
+    "two labels": (["pool.npz", "--support", "twice.csv"], "twice.csv, line 3: '0' is 'a' above, 'b' here"),
+    "unknown sample": (["pool.npz", "--support", "unknown.csv"], "sample '99' is not in pool.npz; samples are its"),
+    "unknown truth": (
+        ["pool.npz", "--support", "few.csv", "--truth", "unknown.csv"],
+        "unknown.csv: sample '99' is not",
+    ),
+    "one class": (["pool.npz", "--support", "single.csv"], "the support has 1 class; at least 2 are needed"),
+    "unreadable class": (["nan.npz", "--support", "few.csv"], "no sample of class 'a' can be read"),
+    "no pool": (["nowhere", "--support", "few.csv"], "nowhere does not exist; a pool is a folder of images"),
+    "another file": (["few.csv", "--support", "few.csv"], "few.csv is neither; a pool is a folder of images"),
+    "broken features": (["junk.npz", "--support", "few.csv"], "junk.npz is not a readable file of plain arrays"),
+    "broken tensors": (["junk.safetensors", "--support", "few.csv"], "junk.safetensors is not a readable file"),
+    "pickled features": (["pickled.npz", "--support", "few.csv"], "pickled.npz is not a readable file of plain arrays"),
+    "no features": (["other.npz", "--support", "few.csv"], "must hold 'features', floats (n, d), not x int64 (3,)"),
+    "equal paths": (["paths.npz", "--support", "few.csv"], "one of `paths` for each of 20 rows"),
+    "empty folder": (["empty", "--support", "few.csv"], "empty holds no image; known: .bmp"),
+    "broken folder": (["broken", "--support", "few.csv"], "none of its 1 images can be read"),
+    "format": (["pool.npz", "--support", "few.csv", "--format", "csw"], "did you mean 'csv'"),
+    "prior": (["pool.npz", "--support", "few.csv", "--prior", "even"], "unknown prior 'even'"),
+    "neighbors": (["pool.npz", "--support", "few.csv", "--neighbors", "0"], "neighbors must lie between 1 and 1000"),
+    "blocked": (["pool.npz", "--support", "few.csv", "--out", "few.csv"], "cannot write few.csv"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_mistakes_are_one_line(world: Path, call: Call, case: str) -> None:
+    x, y = clusters(2, 10)
+    a, b = (str(np.flatnonzero(y == c)[0]) for c in range(2))
+    np.savez("pool.npz", features=x)
+    np.savez("nan.npz", features=np.where(np.arange(20)[:, None] == int(a), np.nan, x))
+    np.savez("other.npz", x=np.arange(3))
+    np.savez("paths.npz", features=x, paths=np.array(["a"] * 20))
+    np.savez("pickled.npz", features=np.array([{}], dtype=object))
+    for name in ("junk.npz", "junk.safetensors", "broken/a.png"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_bytes(b"junk")
+    Path("empty").mkdir()
+    write_csv("few.csv", {a: "a", b: "b"})
+    write_csv("single.csv", {a: "a", b: "a"})
+    write_csv("unknown.csv", {a: "a", "99": "b"})
+    Path("bare.csv").write_text("sample,label\n")
+    Path("columns.csv").write_text("sample,class\n0,a\n")
+    Path("twice.csv").write_text("sample,label\n0,a\n0,b\n")
+    arguments, line = BAD[case]
+    code, out, err = call("label", *arguments)
+    assert code == 2 and out == "" and err.count("\n") == 1 and line in err, err
+    assert not Path("labels").exists()
+
+
+def test_a_report_of_extremes() -> None:
+    x, y = clusters(2, 10)
+    support, label = few(y, 1, 2)
+    found = label_pool(x, support, label)
+    none = Labels(**{**vars(found), "label": np.where(found.given, found.label, -1)})
+    for which, truth in ((none, y), (none, np.full(20, -2)), (found, np.full(20, -1))):
+        page = pool_page("<t>", ["`n`"], which, ["<a>", "b"], truth, {0: "s.png"}, [], [("f&", "why")] * 60)
+        assert "&lt;a&gt;" in page and "<a>" not in page and "and 10 more" in page and "<title>&lt;t&gt;" in page
