@@ -29,9 +29,9 @@ def images(classes: int = 200, each: int = 20) -> Split:
     return Split(x, torch.arange(classes).repeat_interleave(each), tuple(map(str, range(classes))), "bench/images")
 
 
-def features(classes: int = 64, each: int = 600, dim: int = 640) -> Split:
+def features(classes: int = 64, each: int = 600, dim: int = 640, spread: float = 0.1) -> Split:
     y = torch.arange(classes).repeat_interleave(each)
-    x = torch.randn(classes, dim)[y] * 0.1 + torch.randn(len(y), dim)
+    x = torch.randn(classes, dim)[y] * spread + torch.randn(len(y), dim)
     return Split(x, y, tuple(map(str, range(classes))), "bench/features")
 
 
@@ -168,10 +168,10 @@ def main() -> None:
     sync = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
     where = torch.cuda.get_device_name() if device.startswith("cuda") else f"{torch.get_num_threads()} CPU threads"
     table = Table("what", "measured", "wanted", title=f"graphfsl on {where}, torch {torch.__version__}")
-    from benchmarks.graphs import graphs  # which measures with what stands here
-    from benchmarks.heads import heads
+    from benchmarks.graphs import graphs  # which measure with what stands here
+    from benchmarks.heads import heads, refiners
 
-    timed = (training, formats, evaluation, heads, graphs)
+    timed = (training, formats, evaluation, heads, refiners, graphs)
     for row in (*(row for part in timed for row in part(device, sync)), *disk(), *starting()):
         table.add_row(*row)
     Console().print(table)

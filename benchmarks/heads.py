@@ -1,7 +1,8 @@
-"""Heads alone on cached features, each beside its peer on the very same episodes."""
+"""Heads and refiners alone on cached features, each beside its peer on the very same episodes."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from graphfsl.data import Episodes, Setting
 from graphfsl.episode import Episode, Target
 from graphfsl.evaluation import accuracies, block_size
 from graphfsl.functional.statistics import accuracy
-from graphfsl.learner import Head, Pipeline
+from graphfsl.learner import Head, Pipeline, Refine
 from graphfsl.methods.heads.baseline import Baseline, BaselinePlusPlus
 from graphfsl.methods.heads.feat import FEAT
 from graphfsl.methods.heads.matchingnet import MatchingNet
@@ -26,6 +27,12 @@ from graphfsl.methods.heads.r2d2 import R2D2
 from graphfsl.methods.heads.relationnet import RelationNet
 from graphfsl.methods.heads.rfs import RFS
 from graphfsl.methods.heads.simple_shot import SimpleShot
+from graphfsl.methods.refine.bd_cspn import BDCSPN
+from graphfsl.methods.refine.laplacian_shot import LaplacianShot
+from graphfsl.methods.refine.pt_map import PTMAP
+from graphfsl.methods.refine.sinkhorn_balance import SinkhornBalance
+from graphfsl.methods.refine.tim import TIM, AlphaTIM
+from graphfsl.methods.refine.transductive_fine_tuning import TransductiveFineTuning
 
 Peer = Callable[[Tensor, Tensor, Tensor], Tensor]  # support, labels, query -> the query's scores
 
@@ -63,6 +70,7 @@ class Race:
     accuracy: str = "equal"
     maps: tuple[int, ...] | None = None
     count: int = 1000  # episodes of ours
+    refine: list[Refine] | None = None
 
 
 def races() -> dict[str, Race]:
@@ -89,10 +97,35 @@ def heads(device: str, sync: Callable[[], None]) -> list[tuple[str, str, str]]:
     return [row for name, race in races().items() for row in run(name, race, device, sync)]
 
 
+def refined() -> dict[str, Race]:
+    def race(refine: list[Refine], name: str = "", few: int = 0, wanted: int = 0, **options: Any) -> Race:
+        peer = easyfsl(name) if name else None
+        return Race(ProtoNet(), 1, peer, "easyfsl", few, wanted, refine=refine, **options)
+
+    rectified: list[Refine] = [BDCSPN(eps=1.0, scale=2.0), LaplacianShot()]
+    return {
+        "BD-CSPN": race([BDCSPN(eps=1.0)], "BDCSPN", 200, 3, accuracy="within the interval"),
+        "LaplacianShot": race(rectified, "LaplacianShot", 100, 5, accuracy="within the interval"),
+        "TIM, 150 steps (50 there)": race([TIM(rate=1.0)], "TIM", 20, 20, accuracy="at least as good"),
+        "PT-MAP, 20 epochs (10 there)": race([PTMAP()], "PTMAP", 3, 100, accuracy="at least as good", count=500),
+        "Transductive fine-tuning": race([TransductiveFineTuning()], "TransductiveFinetuning", 30, 10),
+        "alpha-TIM": race([AlphaTIM()], count=20),
+        "SinkhornBalance": race([SinkhornBalance(temperature=0.1)]),
+    }
+
+
+def refiners(device: str, sync: Callable[[], None]) -> list[tuple[str, str, str]]:
+    """The same for refiners, on features that are as behind a ReLU, of length one, in classes that can be told."""
+    return [row for name, race in refined().items() for row in run(name, race, device, sync)]
+
+
 def run(name: str, race: Race, device: str, sync: Callable[[], None]) -> list[tuple[str, str, str]]:
-    split = features(dim=640 if race.maps is None else math.prod(race.maps)).to(device)
-    encoder = None if race.maps is None else torch.nn.Unflatten(1, race.maps)
-    learner = Pipeline(encoder, head=race.head).to(device).eval()
+    dim = 640 if race.maps is None else math.prod(race.maps)
+    split = features(dim=dim, spread=0.4 if race.refine else 0.1)
+    if race.refine:
+        split = dataclasses.replace(split, x=torch.nn.functional.normalize(split.x.relu(), dim=-1))
+    split, encoder = split.to(device), None if race.maps is None else torch.nn.Unflatten(1, race.maps)
+    learner = Pipeline(encoder, head=race.head, refine=race.refine).to(device).eval()
     loader = Episodes(split, Setting(5, race.shot, 15), device=device)
     ready = list(loader.batches(race.count, block_size(learner, loader)))
     tasks = [task for episode, target in ready for task in _one_by_one(episode, target, race)]

@@ -21,6 +21,7 @@ from graphfsl.builder import build, check_learner
 from graphfsl.data import Transform
 from graphfsl.episode import Episode
 from graphfsl.errors import InputError, unknown
+from graphfsl.evaluation import check_features
 from graphfsl.features import block_size, encode
 from graphfsl.learner import Learner, Pipeline
 from graphfsl.predict import Predictor, load
@@ -186,10 +187,11 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     def _encode(self, x: Tensor) -> Tensor:
         """Images (n, C, H, W) -> features (n, d) where they do not depend on the episode; all else as it is."""
         learner, device = self.learner_, _device(self.learner_)
-        if x.ndim == 2 or not (isinstance(learner, Pipeline) and learner.fixed):
-            return x
-        size = block_size(learner.encoder, self._shape, device)
-        return torch.cat([encode(learner, images, self._transform, device) for images in x.split(size)])
+        if x.ndim > 2 and isinstance(learner, Pipeline) and learner.fixed:
+            size = block_size(learner.encoder, self._shape, device)
+            x = torch.cat([encode(learner, images, self._transform, device) for images in x.split(size)])
+        check_features(learner, x)
+        return x
 
     @torch.no_grad()
     def _answer(self, query: Tensor) -> Tensor:

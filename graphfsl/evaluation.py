@@ -41,6 +41,12 @@ def check_protocol(learner: Learner, setting: Setting) -> None:
         raise InputError(f"this learner takes at most {most} queries per class; set episode.query={most}")
 
 
+def check_features(learner: Learner, x: Tensor) -> None:
+    """InputError where features (n, d) are negative and the learner takes no such ones; images pass."""
+    if learner.needs_nonnegative and x.ndim == 2 and len(x) and (least := float(x.min())) < 0:
+        raise InputError(f"this learner takes features as behind a ReLU, none below 0, but the smallest is {least:.3g}")
+
+
 def kind_of(learner: Learner, setting: Setting) -> str:
     """The table that a result belongs to: inductive, transductive, semi-supervised, or both of the latter."""
     semi = learner.uses_unlabeled and setting.unlabeled > 0
@@ -69,6 +75,7 @@ def block_size(learner: Learner, episodes: Episodes) -> int:
 def accuracies(learner: Learner, episodes: Episodes, count: int | range, block: int | None = None) -> Tensor:
     """Accuracy of each of the episodes 0 .. count - 1, or of a range; the learner answers in evaluation mode."""
     check_protocol(learner, episodes.setting)
+    check_features(learner, episodes.split.x)
     was_training = learner.training
     learner.eval()
     out = []

@@ -76,7 +76,7 @@ def balance(
 
     (…, n, C), (…, n) -> (…, C).
     """
-    here = (log_p.amax(-2) > float("-inf")).to(log_p.dtype)
+    here = (log_p > float("-inf")).any(-2).to(log_p.dtype)
     count = rows.sum(-1, keepdim=True)
     equal = here * count / here.sum(-1, keepdim=True).clamp_min(1)
     own = (log_p.mT.softmax(-2).nan_to_num(0) @ rows.unsqueeze(-1)).squeeze(-1)
