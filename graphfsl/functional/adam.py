@@ -11,7 +11,10 @@ from torch import Tensor
 
 @torch.no_grad()
 def adam(
-    gradient: Callable[[Tensor], Tensor], x: Float[Tensor, "*shape"], lr: float, steps: int
+    gradient: Callable[[Float[Tensor, "*shape"]], Float[Tensor, "*shape"]],
+    x: Float[Tensor, "*shape"],
+    lr: float,
+    steps: int,
 ) -> Float[Tensor, "*shape"]:
     """x after `steps` steps of torch.optim.Adam with its defaults, without autograd. Every element is moved by itself,
     so that tasks which share a tensor do not meet. (…) -> (…)."""

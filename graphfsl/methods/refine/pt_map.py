@@ -35,6 +35,7 @@ class PTMAP(Refine):
     Deviations: none in the solution. The centers stay in the span of the nodes, mu = A x, so that A alone is iterated,
     where the authors reduce the dimension by QR; the limit of Sinkhorn's rounds comes from Newton's method, which goes
     on from epoch to epoch. A and v are constants for the gradient. One query alone is neither centered nor balanced.
+    Below zero, as a generated sample may be, counts as zero.
     """
 
     family = "transductive"
@@ -68,7 +69,7 @@ class PTMAP(Refine):
         """Features (B, n, d) -> x (B, n, d); the pool is centered as the queries are."""
         k, real = episode.n_support, episode.mask.unsqueeze(-1).to(episode.x.dtype)
         q = episode.query
-        x = F.normalize((episode.x + 1e-6) ** self.power, dim=-1)
+        x = F.normalize((episode.x.clamp_min(0) + 1e-6) ** self.power, dim=-1)
         several = real[:, q].sum(1, keepdim=True) > 1
         x = torch.cat(
             [
