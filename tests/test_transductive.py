@@ -100,6 +100,14 @@ def test_bd_cspn_equals_a_loop(counts: tuple[int, ...]) -> None:
     assert torch.isfinite(found).all(), "a class without a query that is near keeps its support"
 
 
+def test_a_query_far_from_all_classes_is_not_given_to_an_absent_one() -> None:
+    """Its cosine with an absent class, at zero, would be the largest."""
+    x = torch.tensor([[1.0, 0.1], [0.1, 1], [1, 0.8], [0.9, 1], [1, 1.2], [-1, -0.8]], dtype=torch.float64)
+    episode = Episode(x[None], F.pad(torch.eye(2), (0, 1, 0, 4)).double()[None], 2, 4, relabeled=False)
+    two = episode.replace(w=episode.w[..., :2])
+    torch.testing.assert_close(refined(BDCSPN(eps=1.0), episode)[..., :2], refined(BDCSPN(eps=1.0), two))
+
+
 def test_bd_cspn_rectifies_as_easyfsl_does_where_nothing_is_shifted() -> None:
     """With the support as queries xi is zero; easyfsl has eps 1 and a plain cosine."""
     episode, _ = task((3, 3, 3), shot=3)
@@ -408,13 +416,26 @@ def test_classes_are_named_by_nothing(name: str) -> None:
 
 @every_refiner
 def test_a_single_query_and_none(name: str) -> None:
-    episode, truth = task((0, 1, 0), shot=3, spread=2.0)
-    refiner = part("refine", name)
+    tasks = [task(counts, shot=3, spread=2.0) for counts in ((1, 0, 0), (0, 1, 0), (0, 0, 1))]
+    refiner, episode = part("refine", name), batch(*tasks)
     found = refined(refiner, episode)
     assert torch.isfinite(found).all()
+    truth = torch.cat([truth for _, truth in tasks])
     assert torch.equal(found[:, episode.query].argmax(-1), truth), "one query alone is nothing to balance or to shift"
-    none = episode.parts(query=False)
-    assert torch.isfinite(refined(refiner, none)).all()
+    assert torch.isfinite(refined(refiner, episode.parts(query=False))).all()
+
+
+@every_refiner
+def test_tasks_of_any_size_share_a_batch(name: str) -> None:
+    """Of one and two queries, of two classes and three: what a task has more changes nothing in the others."""
+    tasks = [task((5, 2, 3)), task((1, 1, 0), seed=1), task((0, 1), shot=1, seed=2), task((2, 1), seed=3)]
+    refiner, both = part("refine", name), batch(*tasks)
+    both = both.replace(x=both.x.where(both.mask[..., None], 9.0), mask=both.mask)
+    found = refined(refiner, both)
+    for i, (alone, _) in enumerate(tasks):
+        mine = found[i, both.mask[i], : alone.way]
+        torch.testing.assert_close(mine, refined(refiner, alone)[0], atol=1e-6, rtol=1e-6)
+        assert torch.isneginf(found[i, :, alone.way :]).all()
 
 
 @pytest.mark.parametrize("name", MINE[:-1])
