@@ -21,7 +21,7 @@ from graphfsl.errors import InputError
 from graphfsl.estimator import FewShotClassifier
 from graphfsl.evaluation import evaluate
 from graphfsl.functional.adam import adam
-from graphfsl.functional.sinkhorn import balance, potentials, sinkhorn
+from graphfsl.functional.sinkhorn import RIDGE, balance, potentials, sinkhorn
 from graphfsl.learner import Head, Pipeline
 from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.methods.refine.bd_cspn import BDCSPN
@@ -100,6 +100,14 @@ def test_bd_cspn_equals_a_loop(counts: tuple[int, ...]) -> None:
     assert torch.isfinite(found).all(), "a class without a query that is near keeps its support"
 
 
+def test_a_query_far_from_all_classes_is_not_given_to_an_absent_one() -> None:
+    """Its cosine with an absent class, at zero, would be the largest."""
+    x = torch.tensor([[1.0, 0.1], [0.1, 1], [1, 0.8], [0.9, 1], [1, 1.2], [-1, -0.8]], dtype=torch.float64)
+    episode = Episode(x[None], F.pad(torch.eye(2), (0, 1, 0, 4)).double()[None], 2, 4, relabeled=False)
+    two = episode.replace(w=episode.w[..., :2])
+    torch.testing.assert_close(refined(BDCSPN(eps=1.0), episode)[..., :2], refined(BDCSPN(eps=1.0), two))
+
+
 def test_bd_cspn_rectifies_as_easyfsl_does_where_nothing_is_shifted() -> None:
     """With the support as queries xi is zero; easyfsl has eps 1 and a plain cosine."""
     episode, _ = task((3, 3, 3), shot=3)
@@ -152,14 +160,11 @@ def test_laplacian_shot_is_that_of_easyfsl() -> None:
 def test_bound_updates_lower_the_energy() -> None:
     """With a symmetric W without negative eigenvalues, sum Y (a - lambda/2 W Y + log Y) never rises."""
     episode, _ = task((5, 5, 5))
-    q = episode.n_query
-    root = torch.rand(1, q, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    w, a, energies = root @ root.mT, -HEAD.score(episode)[:, episode.query], []
-    for steps in range(15):
-        refiner = LaplacianShot(lam=1.5, steps=steps)
-        refiner.neighbours = lambda x, mask: w  # type: ignore[method-assign]
-        y = refined(refiner, episode)[:, episode.query].softmax(-1)
-        energies.append(float((y * (a - 1.5 / 2 * w @ y + y.log())).sum()))
+    root = torch.rand(1, episode.n_query, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    w, a, energies = root @ root.mT, -HEAD.score(episode)[:, episode.query].mT, []
+    for steps in range(1, 15):
+        y = LaplacianShot(lam=1.5, steps=steps).updates(a, lambda y: y @ w)
+        energies.append(float((y * (a - 1.5 / 2 * y @ w + y.log())).sum()))
     assert all(b <= a + 1e-9 for a, b in itertools.pairwise(energies)), energies
     assert energies[-1] < energies[0] - 0.1
 
@@ -207,7 +212,11 @@ def test_pt_map_gives_every_class_as_many_queries() -> None:
     )
 
 
-def test_negative_features_are_refused() -> None:
+def test_negative_features_are_refused_and_those_of_an_augmentation_count_as_zero() -> None:
+    episode, _ = task()
+    x = episode.x - 0.4
+    assert (x < 0).any()
+    assert torch.equal(refined(PTMAP(), episode.replace(x=x)), refined(PTMAP(), episode.replace(x=x.clamp_min(0))))
     x = torch.rand(40, 6)
     split = Split(x, torch.arange(4).repeat_interleave(10), tuple("abcd"), "positive")
     model, setting = Pipeline(head=HEAD, refine=PTMAP()), {"way": 2, "query": 2, "episodes": 3}
@@ -346,7 +355,10 @@ def test_potentials_meet_any_columns(scale: float) -> None:
     log_p[1, :, 2] = float("-inf")
     v = potentials(log_p, rows, columns, 40)
     p = rows.unsqueeze(-1) * (log_p + v.unsqueeze(1)).softmax(-1)
-    torch.testing.assert_close(p.sum(1), columns, atol=1e-6, rtol=0)
+    # The ridge's share is known to the last digit; v centered on zero is the least of all that differ by a constant.
+    torch.testing.assert_close(p.sum(1) + RIDGE * rows.sum(1, keepdim=True) * v, columns, atol=1e-9, rtol=0)
+    torch.testing.assert_close(p.sum(1), columns, atol=1e-4, rtol=0)
+    torch.testing.assert_close(v.sum(1), torch.zeros(3).double(), atol=1e-9, rtol=0)
     assert v[1, 2] == 0
     torch.testing.assert_close(potentials(log_p, rows, columns, 40, v + 3.0), v, atol=1e-4, rtol=0)
 
@@ -355,7 +367,7 @@ def test_potentials_are_the_limit_of_sinkhorn() -> None:
     log_p, rows, columns = logits(2.0), torch.ones(3, 12).double(), torch.full((3, 4), 3.0).double()
     v = potentials(log_p, rows, columns, 20)
     torch.testing.assert_close(
-        (log_p + v.unsqueeze(1)).softmax(-1), sinkhorn(log_p, rows, columns, 2000), atol=1e-6, rtol=0
+        (log_p + v.unsqueeze(1)).softmax(-1), sinkhorn(log_p, rows, columns, 2000), atol=1e-5, rtol=0
     )
     single = potentials(log_p.float(), rows.float(), columns.float(), 20)
     torch.testing.assert_close(single.double(), v, atol=1e-4, rtol=0)
@@ -370,10 +382,10 @@ def test_the_share_leads_from_the_own_columns_to_equal_ones(share: float) -> Non
     p = rows.unsqueeze(-1) * log_p.softmax(-1)
     found = rows.unsqueeze(-1) * (log_p + v.unsqueeze(1)).softmax(-1)
     equal = torch.tensor([[3.0, 3, 3, 3], [0, 4, 4, 4]]).double()
-    torch.testing.assert_close(found[:2].sum(1), (1 - share) * p[:2].sum(1) + share * equal, atol=1e-6, rtol=0)
+    torch.testing.assert_close(found[:2].sum(1), (1 - share) * p[:2].sum(1) + share * equal, atol=1e-5, rtol=0)
     torch.testing.assert_close(found[2], p[2])  # one row alone
     if share == 0:
-        torch.testing.assert_close(found, p, atol=1e-6, rtol=0)
+        torch.testing.assert_close(found, p, atol=1e-5, rtol=0)
 
 
 def test_sinkhorn_balance_balances_the_scores_of_its_head() -> None:
@@ -383,7 +395,7 @@ def test_sinkhorn_balance_balances_the_scores_of_its_head() -> None:
     found = refined(SinkhornBalance(temperature=0.5), episode)[:, episode.query]
     p = rows.unsqueeze(-1) * found.softmax(-1)
     columns = torch.tensor([[4.0, 4, 4], [2.5, 2.5, 0]]).double()
-    torch.testing.assert_close(p.sum(1), columns, atol=1e-6, rtol=0)
+    torch.testing.assert_close(p.sum(1), columns, atol=1e-4, rtol=0)
     torch.testing.assert_close(p, sinkhorn(scores, rows, columns, 3000), atol=1e-4, rtol=0)
 
 
@@ -404,13 +416,26 @@ def test_classes_are_named_by_nothing(name: str) -> None:
 
 @every_refiner
 def test_a_single_query_and_none(name: str) -> None:
-    episode, truth = task((0, 1, 0), shot=3, spread=2.0)
-    refiner = part("refine", name)
+    tasks = [task(counts, shot=3, spread=2.0) for counts in ((1, 0, 0), (0, 1, 0), (0, 0, 1))]
+    refiner, episode = part("refine", name), batch(*tasks)
     found = refined(refiner, episode)
     assert torch.isfinite(found).all()
+    truth = torch.cat([truth for _, truth in tasks])
     assert torch.equal(found[:, episode.query].argmax(-1), truth), "one query alone is nothing to balance or to shift"
-    none = episode.parts(query=False)
-    assert torch.isfinite(refined(refiner, none)).all()
+    assert torch.isfinite(refined(refiner, episode.parts(query=False))).all()
+
+
+@every_refiner
+def test_tasks_of_any_size_share_a_batch(name: str) -> None:
+    """Of one and two queries, of two classes and three: what a task has more changes nothing in the others."""
+    tasks = [task((5, 2, 3)), task((1, 1, 0), seed=1), task((0, 1), shot=1, seed=2), task((2, 1), seed=3)]
+    refiner, both = part("refine", name), batch(*tasks)
+    both = both.replace(x=both.x.where(both.mask[..., None], 9.0), mask=both.mask)
+    found = refined(refiner, both)
+    for i, (alone, _) in enumerate(tasks):
+        mine = found[i, both.mask[i], : alone.way]
+        torch.testing.assert_close(mine, refined(refiner, alone)[0], atol=1e-6, rtol=1e-6)
+        assert torch.isneginf(found[i, :, alone.way :]).all()
 
 
 @pytest.mark.parametrize("name", MINE[:-1])

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-RIDGE = 1e-9
+RIDGE = 1e-7
 
 
 def sinkhorn(
@@ -60,7 +60,10 @@ def potentials(
         # On the line to v + delta the third derivative is at most r times the second: log(1 + r) / r never overshoots.
         r = (delta.amax(-1, keepdim=True) - delta.amin(-1, keepdim=True)).clamp_min(1e-6)
         v = v + (r.log1p() / r) * delta
-    return v.masked_fill(none, 0).to(dtype)
+    # The least v has the mean zero; along what all columns share, nothing but the ridge holds it.
+    here = (~none).to(v.dtype)
+    v = here * (v - (here * v).sum(-1, keepdim=True) / here.sum(-1, keepdim=True).clamp_min(1))
+    return v.to(dtype)
 
 
 @torch.no_grad()
@@ -78,10 +81,11 @@ def balance(
     """
     here = (log_p > float("-inf")).any(-2).to(log_p.dtype)
     count = rows.sum(-1, keepdim=True)
-    equal = here * count / here.sum(-1, keepdim=True).clamp_min(1)
-    own = (log_p.mT.softmax(-2).nan_to_num(0) @ rows.unsqueeze(-1)).squeeze(-1)
-    columns = torch.where(count > 1, own.lerp(equal, share), own)
-    return potentials(log_p, rows, columns, steps, start)
+    columns = here * count / here.sum(-1, keepdim=True).clamp_min(1)
+    if share < 1:
+        own = (log_p.mT.softmax(-2).nan_to_num(0) @ rows.unsqueeze(-1)).squeeze(-1)
+        columns = own.lerp(columns, share)
+    return potentials(log_p, rows, columns, steps, start).where(count > 1, 0)
 
 
 def _scaled(x: Float[Tensor, "*B n C"], log_sum: Float[Tensor, "*#B r c"], dim: int) -> Float[Tensor, "*B n C"]:

@@ -3,13 +3,13 @@ https://arxiv.org/abs/2006.15486"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from graphfsl.episode import Episode
 from graphfsl.errors import InputError
-from graphfsl.functional.affinity import pairs
-from graphfsl.functional.distances import cosine
 from graphfsl.learner import Head, Refine
 
 __all__ = ["LaplacianShot"]
@@ -39,27 +39,43 @@ class LaplacianShot(Refine):
 
     def __init__(self, lam: float = 0.7, k: int = 3, steps: int = 20) -> None:
         super().__init__()
-        if lam < 0 or k < 1 or steps < 0:
-            raise InputError(f"laplacian_shot.lam and steps must be 0 or more and k 1 or more, not {lam}, {steps}, {k}")
+        if lam < 0 or k < 2 or steps < 1:
+            raise InputError(f"laplacian_shot.lam, k, steps must be at least 0, 2, 1, not {lam}, {k}, {steps}")
         self.lam, self.k, self.steps = lam, k, steps
 
     def forward(self, episode: Episode, scores: Tensor, head: Head) -> Tensor:
         q = episode.query
         if episode.n_query < 2:
             return scores
-        w = self.neighbours(episode.x[:, q].detach(), episode.mask[:, q])
-        a = -scores[:, q].detach().masked_fill(scores[:, q] == float("-inf"), -1e30).mT
-        pull = torch.zeros_like(a)
-        for _ in range(self.steps):
-            pull = self.lam * (pull - a).softmax(-2) @ w.mT
-        return torch.cat([scores[:, : q.start], scores[:, q] + pull.mT, scores[:, q.stop :]], 1)
+        near, real = self.neighbours(episode.x[:, q].detach(), episode.mask[:, q])
 
-    def neighbours(self, x: Tensor, mask: Tensor) -> Tensor:
-        """w_qp, not symmetric, of queries x (B, q, d) of which those of the mask (B, q) are real -> (B, q, q)."""
-        others = pairs(mask)
-        left = near = cosine(x, x).masked_fill(~others, float("-inf"))
-        best = left.new_full((), float("inf"))
+        def pull(y: Tensor) -> Tensor:
+            """W Y, transposed: assignments (B, C, q) -> (B, C, q)."""
+            rows = near.flatten(1).unsqueeze(1).expand(-1, y.shape[1], -1)
+            return (y.gather(-1, rows).unflatten(-1, near.shape[1:]) * real.unsqueeze(1)).sum(-2)
+
+        a = -scores[:, q].detach().masked_fill(scores[:, q] == float("-inf"), -1e30).mT
+        pulled = self.lam * pull(self.updates(a, pull))
+        return torch.cat([scores[:, : q.start], scores[:, q] + pulled.mT, scores[:, q.stop :]], 1)
+
+    def updates(self, a: Tensor, pull: Callable[[Tensor], Tensor]) -> Tensor:
+        """Costs a (B, C, q) -> Y (B, C, q) before the last update."""
+        y = (-a).softmax(1)
+        for _ in range(self.steps - 1):
+            y = (self.lam * pull(y) - a).softmax(1)
+        return y
+
+    def neighbours(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Who is near to queries x (B, q, d) of which those of the mask (B, q) are real, (B, k - 1, q), and whether
+        there is such a one, as a number."""
+        dots = x @ x.mT
+        # In a row, x_q . x_p / ||x_p|| has the order of the cosines.
+        length = dots.diagonal(dim1=-2, dim2=-1).clamp_min(1e-24).sqrt().unsqueeze(-2)
+        left = (dots / length).masked_fill_(~mask.unsqueeze(-2), float("-inf"))
+        left.diagonal(dim1=-2, dim2=-1).fill_(float("-inf"))
+        found = []
         for _ in range(min(self.k, x.shape[1]) - 1):  # a sort takes many times as long
-            best = left.amax(-1, keepdim=True)
-            left = left.masked_fill(left == best, float("-inf"))
-        return ((near >= best) & others).to(x.dtype)
+            found.append(left.max(-1, keepdim=True))
+            left.scatter_(-1, found[-1].indices, float("-inf"))
+        near, cosine = (torch.cat(t, -1).mT for t in zip(*((f.indices, f.values) for f in found), strict=True))
+        return near.contiguous(), (cosine > float("-inf")).to(x.dtype)

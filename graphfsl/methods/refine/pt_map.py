@@ -35,7 +35,7 @@ class PTMAP(Refine):
     Deviations: none in the solution. The centers stay in the span of the nodes, mu = A x, so that A alone is iterated,
     where the authors reduce the dimension by QR; the limit of Sinkhorn's rounds comes from Newton's method, which goes
     on from epoch to epoch. A and v are constants for the gradient. One query alone is neither centered nor balanced.
-    Below zero, as a generated sample may be, counts as zero.
+    A negative feature, as an augmentation may make it, counts as zero; cached features with such ones are refused.
     """
 
     family = "transductive"
