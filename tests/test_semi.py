@@ -18,6 +18,7 @@ from graphfsl.functional.group_lasso import leaving, shrink
 from graphfsl.functional.selection import log_odds, quota, top_per_class
 from graphfsl.learner import Head, Pipeline, Refine
 from graphfsl.methods.heads.protonet import ProtoNet
+from graphfsl.methods.refine.fixmatch import FixMatch
 from graphfsl.methods.refine.ici import ICI
 from graphfsl.methods.refine.ilpc import ILPC
 from graphfsl.methods.refine.logit_propagation import LogitPropagation
@@ -28,6 +29,7 @@ from graphfsl.methods.refine.pseudo_label import PseudoLabel
 torch.manual_seed(0)  # LST starts from random weights
 REFINERS: dict[str, Refine] = {
     "pseudo_label": PseudoLabel(),
+    "fixmatch": FixMatch(DIM).eval(),
     "ici": ICI(),
     "ilpc": ILPC(),
     "logit_propagation": LogitPropagation(),
@@ -58,9 +60,9 @@ def clusters(unlabeled: int, distractors: int = 0) -> tuple[Episode, Tensor]:
 
 
 def accuracy(refine: Refine | None, episode: Episode, target: Tensor) -> float:
-    if isinstance(refine, LST):
+    if isinstance(refine, (FixMatch, LST)):
         torch.manual_seed(0)
-        refine = LST(episode.x.shape[-1])
+        refine = type(refine)(episode.x.shape[-1])
     refine = refine.float() if refine is not None else None
     scores = Pipeline(head=ProtoNet("cosine"), refine=refine).eval()(episode)
     assert torch.isfinite(scores).all()
@@ -610,3 +612,53 @@ def test_plcm_chooses_more_of_each_class_every_step() -> None:
     for steps in (1, 2, 3):
         chosen = PLCM(WAY, steps=steps, share=0.5).double().labels(episode)
         assert (chosen.sum(1) <= 3).all() and (chosen.sum(-1) <= 1).all() and chosen.sum() > 0
+
+
+# FixMatch
+
+
+def test_fixmatch_equals_a_loop() -> None:
+    torch.manual_seed(0)
+    episode, head = features(unlabeled=4), ProtoNet()
+    refine = FixMatch(DIM, steps=3, drop=0.5, weight=0.7).double().eval()
+    found = refined(refine, episode)
+    pool, u, k = episode.unlabeled.start, episode.n_unlabeled, episode.n_support
+    for b in range(2):
+        one = episode.replace(x=episode.x[b : b + 1], w=episode.w[b : b + 1], mask=episode.mask[b : b + 1])
+        scores = head.score(one)
+        for view in refine.keep:
+            q = scores[0, pool:].softmax(-1)
+            often, sure = q.mean(0), q.amax(-1).mean()
+            picked = [[j for j in range(u) if q[j].argmax() == c] for c in range(WAY)]
+            picked = [[j for j in own if q[j, c] >= often[c] / often.max() * sure] for c, own in enumerate(picked)]
+            total, nodes, weights = sum(map(len, picked)), [], []
+            for c, own in enumerate(picked):
+                for j in own:
+                    nodes.append(view * one.x[0, pool + j])
+                    weights.append(0.7 * total / WAY / len(own) * torch.eye(WAY).double()[c])
+            more = one.add_support(torch.stack(nodes)[None], torch.stack(weights)[None], torch.ones(1, total).bool())
+            scores = head.score(more)
+            scores = torch.cat([scores[:, :k], scores[:, k + total :]], 1)
+        torch.testing.assert_close(found[b], scores[0])
+
+
+def test_fixmatch_views_keep_the_same_number_of_dimensions_and_their_mean() -> None:
+    torch.manual_seed(0)
+    keep = FixMatch(100, steps=4, drop=0.3).keep
+    assert torch.equal((keep > 0).sum(-1), torch.full((4,), 70))
+    torch.testing.assert_close(keep.mean(-1), torch.ones(4))
+    assert len({tuple(row) for row in keep.tolist()}) == 4
+    assert torch.equal(FixMatch(6, drop=0.0).keep, torch.ones(5, 6))
+
+
+def test_fixmatch_draws_views_in_training_only() -> None:
+    torch.manual_seed(0)
+    episode, refine = features(unlabeled=4), FixMatch(DIM).double()
+    assert not torch.equal(refined(refine.train(), episode), refined(refine, episode))
+    assert torch.equal(refined(refine.eval(), episode), refined(refine, episode))
+
+
+def test_fixmatch_above_the_fixed_threshold_only() -> None:
+    episode = features(unlabeled=4)
+    flat = ProtoNet("cosine", scale=0.01).double()  # no class reaches 0.5
+    torch.testing.assert_close(refined(FixMatch(DIM, threshold=0.5).eval(), episode, flat), flat.score(episode))
