@@ -26,8 +26,8 @@ class FixMatch(Refine):
     the others up; a view drops the same ones of every node, so that the order of nodes does not matter, and those
     drawn at the start in evaluation, so that answers repeat. weight: of an augmented node beside 1 of the support, on
     average; all classes weigh the same, or a head with intercepts gives them all to one.
-    threshold: tau; None takes for class c  tau_c = (mean_j q_jc / max_c' mean_j q_jc') mean_j max q_j  (FreeMatch,
-    equations 5 to 8, without its moving average), which suits heads of any temperature.
+    threshold: tau; None takes for class c  tau_c = (mean_j q_jc / max_c' mean_j q_jc') mean_j max q_j  (FreeMatch's
+    self-adaptive threshold, without its moving average), which suits heads of any temperature.
 
     forward: features (B, n, d), scores (B, n, C) -> scores (B, n, C).
     Source: as above. Deviations: views of features and not of images; the weak view is the node as it is; the head's

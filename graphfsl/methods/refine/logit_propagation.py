@@ -27,7 +27,7 @@ class LogitPropagation(Refine):
     """Y = label weights on the support, trust * softmax(scores) on the pool;  S = D^-1/2 A D^-1/2, A_ij =
     max(0, cos(v_i, v_j))^3 between k nearest neighbours, v the features around their mean.
     "closed":  F = (I - alpha S)^-1 Y, and its logarithm as scores (Zhou et al., section 2).
-    "poisson": L F = Y - r y-, L = D - A, r the row sums of Y and y- its mean (Calder et al., equation 2.1), as scores.
+    "poisson": L F = Y - r y-, L = D - A, r the row sums of Y and y- its mean (Calder et al.), as scores.
 
     A query is a leaf: it reads its k nearest nodes and its own Y, and no other node reads it, so that each is answered
     alone. An empty pool leaves the scores as they are.

@@ -18,7 +18,7 @@ __all__ = ["LST"]
 class LST(Refine):
     """Stage by stage: the head's most probable class labels the pool; of each class the most confident nodes are kept
     (hard selection); each weighs  w_jc = softmax_c f(|x_j - p_c|),  p_c the class mean of the support and f the soft
-    weighting network, which is learned with the rest (equation 2); the head is called again on support and pool
+    weighting network, which is learned with the rest; the head is called again on support and pool
     (re-training). After the last stage it is called with the support weighing `anchor` times as much (fine-tuning).
 
     dim: d, the length of the features. hidden: the width of f, a perceptron of two layers on features of length d^1/2.
