@@ -370,6 +370,24 @@ def test_propagation_without_a_step_is_the_head() -> None:
         LogitPropagation("close")
 
 
+def test_propagation_gives_the_pool_as_much_weight_as_the_labels() -> None:
+    """trust 1: the sources of support and pool have the same sum, whatever the pool's size."""
+    seen: list[Tensor] = []
+
+    class Watched(LogitPropagation):
+        def closed(self, a: Tensor, near: Tensor, y: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+            seen.append(y)
+            return super().closed(a, near, y, own)
+
+    for unlabeled in (1, 4):
+        episode = features(unlabeled=unlabeled)
+        refined(Watched(), episode)
+        k = episode.n_support
+        torch.testing.assert_close(seen[-1][:, :k].sum((1, 2)), seen[-1][:, k:].sum((1, 2)))
+        p = ProtoNet().score(episode)[:, episode.unlabeled].softmax(-1)
+        torch.testing.assert_close(seen[-1][:, k:] * unlabeled * WAY / k, p)
+
+
 def test_poisson_solves_its_equation() -> None:
     """L F = Y - r y-, up to the share 0.001 of the diagonal that makes it regular."""
     g = torch.Generator().manual_seed(0)
