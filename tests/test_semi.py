@@ -18,16 +18,23 @@ from graphfsl.functional.group_lasso import leaving, shrink
 from graphfsl.functional.selection import log_odds, quota, top_per_class
 from graphfsl.learner import Head, Pipeline, Refine
 from graphfsl.methods.heads.protonet import ProtoNet
+from graphfsl.methods.refine.fixmatch import FixMatch
 from graphfsl.methods.refine.ici import ICI
 from graphfsl.methods.refine.ilpc import ILPC
 from graphfsl.methods.refine.logit_propagation import LogitPropagation
+from graphfsl.methods.refine.lst import LST
+from graphfsl.methods.refine.plcm import PLCM
 from graphfsl.methods.refine.pseudo_label import PseudoLabel
 
+torch.manual_seed(0)  # LST starts from random weights
 REFINERS: dict[str, Refine] = {
     "pseudo_label": PseudoLabel(),
+    "fixmatch": FixMatch(DIM).eval(),
     "ici": ICI(),
     "ilpc": ILPC(),
     "logit_propagation": LogitPropagation(),
+    "lst": LST(DIM),
+    "plcm": PLCM(WAY),
     "poisson": LogitPropagation("poisson"),
 }
 each = pytest.mark.parametrize("name", REFINERS)
@@ -53,6 +60,9 @@ def clusters(unlabeled: int, distractors: int = 0) -> tuple[Episode, Tensor]:
 
 
 def accuracy(refine: Refine | None, episode: Episode, target: Tensor) -> float:
+    if isinstance(refine, (FixMatch, LST)):
+        torch.manual_seed(0)
+        refine = type(refine)(episode.x.shape[-1])
     refine = refine.float() if refine is not None else None
     scores = Pipeline(head=ProtoNet("cosine"), refine=refine).eval()(episode)
     assert torch.isfinite(scores).all()
@@ -360,6 +370,24 @@ def test_propagation_without_a_step_is_the_head() -> None:
         LogitPropagation("close")
 
 
+def test_propagation_gives_the_pool_as_much_weight_as_the_labels() -> None:
+    """trust 1: the sources of support and pool have the same sum, whatever the pool's size."""
+    seen: list[Tensor] = []
+
+    class Watched(LogitPropagation):
+        def closed(self, a: Tensor, near: Tensor, y: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+            seen.append(y)
+            return super().closed(a, near, y, own)
+
+    for unlabeled in (1, 4):
+        episode = features(unlabeled=unlabeled)
+        refined(Watched(), episode)
+        k = episode.n_support
+        torch.testing.assert_close(seen[-1][:, :k].sum((1, 2)), seen[-1][:, k:].sum((1, 2)))
+        p = ProtoNet().score(episode)[:, episode.unlabeled].softmax(-1)
+        torch.testing.assert_close(seen[-1][:, k:] * unlabeled * WAY / k, p)
+
+
 def test_poisson_solves_its_equation() -> None:
     """L F = Y - r y-, up to the share 0.001 of the diagonal that makes it regular."""
     g = torch.Generator().manual_seed(0)
@@ -470,3 +498,185 @@ def test_ici_equals_a_loop() -> None:
                 w[0, pool + j, label[j]] = 1
             scores = head.score(one.replace(w=w))
         torch.testing.assert_close(found[b], scores[0])
+
+
+# LST
+
+
+def test_lst_equals_a_loop() -> None:
+    torch.manual_seed(0)
+    episode, head = features(unlabeled=4), ProtoNet()
+    refine = LST(DIM, hidden=8, stages=2, share=0.5, anchor=3.0).double()
+    found = refined(refine, episode)
+    pool, u = episode.unlabeled.start, episode.n_unlabeled
+    for b in range(2):
+        one = episode.replace(x=episode.x[b : b + 1], w=episode.w[b : b + 1], mask=episode.mask[b : b + 1])
+        z = DIM**0.5 * F.normalize(one.x[0], dim=-1)
+        means = torch.stack([z[: one.n_support][one.w[0, : one.n_support, c] > 0].mean(0) for c in range(WAY)])
+        scores = head.score(one)
+        for support in (1.0, 1.0, 3.0):
+            p, w = scores[0, pool:].detach().softmax(-1), one.w.clone()
+            for c in range(WAY):
+                own = sorted((j for j in range(u) if p[j].argmax() == c), key=lambda j, c=c: -float(p[j, c]))
+                for j in own[: math.ceil(0.5 * u / WAY)]:
+                    f = torch.stack([refine.weigh((z[pool + j] - m).abs())[0] for m in means])
+                    w[0, pool + j, c] = f.softmax(0)[c]
+            w[0, :pool] *= support
+            scores = head.score(one.replace(w=w))
+        torch.testing.assert_close(found[b], scores[0])
+
+
+def test_lst_that_trusts_the_support_alone_is_the_head() -> None:
+    episode = features(unlabeled=4)
+    torch.manual_seed(0)
+    found = refined(LST(DIM, anchor=1e9), episode)
+    torch.testing.assert_close(found, ProtoNet().score(episode), atol=1e-6, rtol=1e-6)
+
+
+def test_lst_learns_to_weigh() -> None:
+    """On clusters with distractors the soft weighting network lowers the loss of the queries."""
+    episode, target = episodes(batch=60, shot=1, query=5, unlabeled=8, noise=1.6, seed=5)
+    x = episode.x.flatten(2)
+    other = 3 * torch.randn(60, 16, 64, generator=torch.Generator().manual_seed(6))
+    episode = Episode(torch.cat([x, other], 1), torch.cat([episode.w, torch.zeros(60, 16, WAY)], 1), 3, 15)
+    torch.manual_seed(0)
+    model = Pipeline(head=ProtoNet("cosine"), refine=LST(64))
+    optimizer = torch.optim.Adam(model.refine.parameters(), 3e-3)
+    losses = []
+    for _ in range(40):
+        loss = F.cross_entropy(model(episode).flatten(0, 1), target.query.flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < losses[0] - 0.02, losses[::10]
+
+
+# PLCM
+
+
+def base_classes() -> tuple[Tensor, Tensor]:
+    """40 classes of 50 nodes in 32 dimensions, not in order."""
+    g = torch.Generator().manual_seed(8)
+    labels = torch.arange(40).repeat(50)
+    return 0.5 * torch.randn(40, 32, generator=g)[labels] + 0.7 * torch.randn(2000, 32, generator=g), labels
+
+
+def test_plcm_mixture_is_that_of_its_members() -> None:
+    """`calibrate` keeps share, mean and variance of each cell, and the odds are those of the normal densities."""
+    g, method = torch.Generator().manual_seed(9), PLCM(5).double()
+    loss = torch.rand(4, 50, generator=g, dtype=torch.float64)
+    old, clean = torch.rand(4, 50, generator=g) < 0.4, torch.rand(4, 50, generator=g) < 0.7
+    method.calibrate(2, loss, old, clean)
+    for s in (False, True):
+        cells = [loss[(old == s) & (clean == k)] for k in (False, True)]
+        for k in (0, 1):
+            assert float(method.mean[2, int(s), k]) == pytest.approx(float(cells[k].mean()))
+            assert float(method.variance[2, int(s), k]) == pytest.approx(float(cells[k].var(correction=0)))
+        p = [len(c) + 1 for c in cells]
+        normals = [torch.distributions.Normal(c.mean(), c.std(correction=0)) for c in cells]
+        odds = normals[1].log_prob(loss) - normals[0].log_prob(loss) + math.log(p[1] / p[0])
+        where = old == s
+        torch.testing.assert_close(method.log_odds(2, loss, old)[where], odds[where])
+    assert torch.equal(method.prior[1], torch.full((2, 2), 0.5).double())
+
+
+def test_plcm_is_calibrated_on_base_classes() -> None:
+    """Right pseudo-labels have the smaller loss, and posteriors agree with how often labels are right on new tasks."""
+    torch.manual_seed(0)
+    method, (x, y) = PLCM(5, steps=2, unlabeled=15), base_classes()
+    method.fit_base(x[y < 30], y[y < 30])
+    assert (method.mean[..., 1] < method.mean[..., 0]).all()
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    class Watched(PLCM):
+        def calibrate(self, t: int, loss: Tensor, old: Tensor, clean: Tensor) -> None:
+            if t == 0:
+                seen.append((self.log_odds(t, loss, old).sigmoid(), clean))
+
+    other = Watched(5, steps=1, unlabeled=15)
+    other.load_state_dict({k: v[:1] for k, v in method.state_dict().items()})
+    other.fit_base(x[y >= 30], y[y >= 30] - 30)
+    (p, clean), *_ = seen
+    assert abs(float(p.mean() - clean.float().mean())) < 0.1
+    sure, unsure = p > p.median(), p <= p.median()
+    assert clean[sure].float().mean() > clean[unsure].float().mean() + 0.1
+
+
+def test_plcm_draws_disjoint_support_and_pool() -> None:
+    torch.manual_seed(0)
+    x, y = base_classes()
+    drawn: list[Episode] = []
+
+    class Watched(PLCM):
+        def labels(self, episode: Episode, truth: Tensor | None = None) -> Tensor:
+            assert truth is not None
+            drawn.append(episode)
+            own = (episode.x[:, :, None, 0] == x[:, 0]).float().argmax(-1)  # which sample each node shows
+            assert all(len(set(row)) == len(row) for row in own.tolist())
+            k = episode.n_support
+            classes, columns = y[own], episode.w[:, :k].argmax(-1)
+            for b in range(len(own)):
+                column_of = dict(zip(classes[b, :k].tolist(), columns[b].tolist(), strict=True))
+                assert [column_of[int(c)] for c in classes[b, k:]] == truth.tolist()
+            return super().labels(episode, truth)
+
+    Watched(5, steps=1, shot=1, unlabeled=10).fit_base(x, y)
+    assert drawn[0].x.shape == (64, 5 + 50, 32) and drawn[0].n_unlabeled == 50
+
+
+def test_plcm_chooses_more_of_each_class_every_step() -> None:
+    episode, _ = pool_of(features(unlabeled=6))
+    for steps in (1, 2, 3):
+        chosen = PLCM(WAY, steps=steps, share=0.5).double().labels(episode)
+        assert (chosen.sum(1) <= 3).all() and (chosen.sum(-1) <= 1).all() and chosen.sum() > 0
+
+
+# FixMatch
+
+
+def test_fixmatch_equals_a_loop() -> None:
+    torch.manual_seed(0)
+    episode, head = features(unlabeled=4), ProtoNet()
+    refine = FixMatch(DIM, steps=3, drop=0.5, weight=0.7).double().eval()
+    found = refined(refine, episode)
+    pool, u, k = episode.unlabeled.start, episode.n_unlabeled, episode.n_support
+    for b in range(2):
+        one = episode.replace(x=episode.x[b : b + 1], w=episode.w[b : b + 1], mask=episode.mask[b : b + 1])
+        scores = head.score(one)
+        for view in refine.keep:
+            q = scores[0, pool:].softmax(-1)
+            often, sure = q.mean(0), q.amax(-1).mean()
+            picked = [[j for j in range(u) if q[j].argmax() == c] for c in range(WAY)]
+            picked = [[j for j in own if q[j, c] >= often[c] / often.max() * sure] for c, own in enumerate(picked)]
+            total, nodes, weights = sum(map(len, picked)), [], []
+            for c, own in enumerate(picked):
+                for j in own:
+                    nodes.append(view * one.x[0, pool + j])
+                    weights.append(0.7 * total / WAY / len(own) * torch.eye(WAY).double()[c])
+            more = one.add_support(torch.stack(nodes)[None], torch.stack(weights)[None], torch.ones(1, total).bool())
+            scores = head.score(more)
+            scores = torch.cat([scores[:, :k], scores[:, k + total :]], 1)
+        torch.testing.assert_close(found[b], scores[0])
+
+
+def test_fixmatch_views_keep_the_same_number_of_dimensions_and_their_mean() -> None:
+    torch.manual_seed(0)
+    keep = FixMatch(100, steps=4, drop=0.3).keep
+    assert torch.equal((keep > 0).sum(-1), torch.full((4,), 70))
+    torch.testing.assert_close(keep.mean(-1), torch.ones(4))
+    assert len({tuple(row) for row in keep.tolist()}) == 4
+    assert torch.equal(FixMatch(6, drop=0.0).keep, torch.ones(5, 6))
+
+
+def test_fixmatch_draws_views_in_training_only() -> None:
+    torch.manual_seed(0)
+    episode, refine = features(unlabeled=4), FixMatch(DIM).double()
+    assert not torch.equal(refined(refine.train(), episode), refined(refine, episode))
+    assert torch.equal(refined(refine.eval(), episode), refined(refine, episode))
+
+
+def test_fixmatch_above_the_fixed_threshold_only() -> None:
+    episode = features(unlabeled=4)
+    flat = ProtoNet("cosine", scale=0.01).double()  # no class reaches 0.5
+    torch.testing.assert_close(refined(FixMatch(DIM, threshold=0.5).eval(), episode, flat), flat.score(episode))

@@ -19,7 +19,7 @@ __all__ = ["ICI"]
 class ICI(Refine):
     """Stage by stage: the head's most probable classes are the labels y of the pool; Y = X beta + gamma + epsilon on
     support and pool, one-hot Y, X the features reduced to a few dimensions; with H = X (X^T X)^-1 X^T,
-    min_gamma 1/2 ||(I - H)(Y - gamma)||^2 + lambda sum_i ||gamma_i||  (equation 6).
+    min_gamma 1/2 ||(I - H)(Y - gamma)||^2 + lambda sum_i ||gamma_i||.
     A node whose gamma_i is zero down to a smaller lambda is more credible; of each class the most credible ones join
     the support, with the labels of the head as it then is, and the head is called again.
 

@@ -24,15 +24,15 @@ ALMOST_ONE = 0.999
 
 
 class LogitPropagation(Refine):
-    """Y = label weights on the support, trust * softmax(scores) on the pool;  S = D^-1/2 A D^-1/2, A_ij =
+    """Y = label weights on the support, t * softmax(scores) on the pool;  S = D^-1/2 A D^-1/2, A_ij =
     max(0, cos(v_i, v_j))^3 between k nearest neighbours, v the features around their mean.
     "closed":  F = (I - alpha S)^-1 Y, and its logarithm as scores (Zhou et al., section 2).
-    "poisson": L F = Y - r y-, L = D - A, r the row sums of Y and y- its mean (Calder et al., equation 2.1), as scores.
+    "poisson": L F = Y - r y-, L = D - A, r the row sums of Y and y- its mean (Calder et al.), as scores.
 
     A query is a leaf: it reads its k nearest nodes and its own Y, and no other node reads it, so that each is answered
     alone. An empty pool leaves the scores as they are.
-    method: "closed" or "poisson". k, alpha: as above. trust: weight of the head's probabilities beside 1 of a label;
-    0 propagates the labels alone.
+    method: "closed" or "poisson". k, alpha: as above. trust: what the head's probabilities weigh in the pool together,
+    relative to the labels together, which gives t; 0 propagates the labels alone.
 
     forward: features (B, n, d), scores (B, n, C) -> scores (B, n, C).
     Source: as above; the affinity is that of iLPC.
@@ -43,7 +43,7 @@ class LogitPropagation(Refine):
     family = "semi-supervised"
     uses_unlabeled = True
 
-    def __init__(self, method: str = "closed", k: int = 10, alpha: float = 0.8, trust: float = 0.1) -> None:
+    def __init__(self, method: str = "closed", k: int = 10, alpha: float = 0.8, trust: float = 1.0) -> None:
         super().__init__()
         if method not in ("closed", "poisson"):
             raise unknown("method", method, ("closed", "poisson"))
@@ -62,7 +62,8 @@ class LogitPropagation(Refine):
         def others(t: Tensor) -> Tensor:
             return torch.cat([t[:, s], t[:, u]], 1)
 
-        y = self.trust * soft_assign(scores, episode.mask)
+        mass = episode.w[:, s].sum((1, 2)) / episode.mask[:, u].sum(1).clamp_min(1)
+        y = (self.trust * mass)[:, None, None] * soft_assign(scores, episode.mask)
         y = torch.cat([episode.w[:, s], y[:, s.stop :]], 1)
         mask = others(episode.mask)
         real = torch.cat([episode.mask[:, s], torch.zeros_like(episode.mask[:, q]), episode.mask[:, u]], 1)
