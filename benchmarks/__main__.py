@@ -169,9 +169,10 @@ def main() -> None:
     where = torch.cuda.get_device_name() if device.startswith("cuda") else f"{torch.get_num_threads()} CPU threads"
     table = Table("what", "measured", "wanted", title=f"graphfsl on {where}, torch {torch.__version__}")
     from benchmarks.heads import heads  # which measures with what stands here
+    from benchmarks.pool import pools
 
     timed = (training, formats, evaluation, heads)
-    for row in (*(row for part in timed for row in part(device, sync)), *disk(), *starting()):
+    for row in (*(row for part in timed for row in part(device, sync)), *disk(), *pools(), *starting()):
         table.add_row(*row)
     Console().print(table)
 
