@@ -1,8 +1,8 @@
 """`graphfsl label` by the size of the pool: 64 features, 100 classes with 5 labels each; every row in its own process.
 
-`python -m benchmarks.pool` takes synthetic pools, `--omniglot ROOT` beside them real ones: ProtoNet's features (the
-committed run) of all 6,492 characters and turns, of which 100 are labeled and all others are none of these; above
-129,840 nodes the drawings come again, each warped anew. Time and memory are those of `label_pool`, features in memory.
+`python -m benchmarks.pool` takes synthetic pools, with `--omniglot ROOT` real ones: ProtoNet's features (the committed
+run) of all 6,492 characters and turns, of which 100 are labeled and all others are none of these; above 129,840 nodes
+the drawings come again, each warped anew. Time is that of `label_pool`, memory that of the process.
 """
 
 from __future__ import annotations
@@ -105,18 +105,17 @@ def main() -> None:
     if options.cell:
         print(json.dumps(cell(options.cell[0], int(options.cell[1]))))
         return
-    for kind in ("synthetic", *([options.omniglot] if options.omniglot else [])):
-        rows = measured(kind, tuple(options.nodes))
-        name = "synthetic" if kind == "synthetic" else "Omniglot"
-        table = Table(title=f"{name} pools, {torch.get_num_threads()} CPU threads")
-        table.add_column("")
-        for r in rows:
-            table.add_column(f"{r['nodes']:,} nodes", justify="right")
-        for k in [k for k in rows[0] if k != "nodes"]:
-            table.add_row(k, *(f"{r[k]:.1f}" if r[k] > 10 else f"{r[k]:.3f}" for r in rows))
-        Console().print(table)
-        if len(rows) > 1:
-            Console().print(f"growth exponent {exponent(rows):.2f} (at most 1.2)")
+    rows = measured(options.omniglot or "synthetic", tuple(options.nodes))
+    name = "Omniglot's" if options.omniglot else "synthetic"
+    table = Table(title=f"{name} pools, {torch.get_num_threads()} CPU threads, torch {torch.__version__}")
+    table.add_column("")
+    for r in rows:
+        table.add_column(f"{r['nodes']:,} nodes", justify="right")
+    for k in [k for k in rows[0] if k != "nodes"]:
+        table.add_row(k, *(f"{r[k]:.1f}" if r[k] > 10 else f"{r[k]:.3f}" for r in rows))
+    Console().print(table)
+    if len(rows) > 1:
+        Console().print(f"growth exponent {exponent(rows):.2f} (at most 1.2)")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -47,12 +48,16 @@ def nearest_neighbors(x: np.ndarray, k: int, bar: Bar = silent) -> Neighbors:
     n, has_faiss = len(x), importlib.util.find_spec("faiss") is not None
     k = min(k, n - 1)
     everyone = np.arange(n)
+    if n > EXACT and not has_faiss:
+        advice = "pip install graphfsl[faiss] makes it nearly linear"
+        warnings.warn(
+            f"faiss is not installed: comparing {n:,} samples takes time by its square; {advice}", stacklevel=3
+        )
     if n <= EXACT or not has_faiss:
         blocks = np.array_split(everyone, -(-n // CELL))
         found = [_without_self(rows, *_search(x[rows], x, k + 1)) for rows in bar(blocks, "finding neighbours")]
         index, cosine = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        without = "" if n <= EXACT else "; faiss is not installed, which is faster (pip install graphfsl[faiss])"
-        return Neighbors(index, cosine, everyone, f"exact{without}", 1.0)
+        return Neighbors(index, cosine, everyone, "exact", 1.0)
     cells = list(_cells(x, everyone))
     centers = F.normalize(torch.from_numpy(np.stack([x[c].mean(0) for c in cells])), dim=1)
     most = min(max(MOST_CELLS, k + 1), len(cells))
