@@ -170,9 +170,10 @@ def main() -> None:
     table = Table("what", "measured", "wanted", title=f"graphfsl on {where}, torch {torch.__version__}")
     from benchmarks.graphs import graphs  # which measure with what stands here
     from benchmarks.heads import heads, refiners
+    from benchmarks.pool import pools
 
     timed = (training, formats, evaluation, heads, refiners, graphs)
-    for row in (*(row for part in timed for row in part(device, sync)), *disk(), *starting()):
+    for row in (*(row for part in timed for row in part(device, sync)), *disk(), *pools(), *starting()):
         table.add_row(*row)
     Console().print(table)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,7 +72,8 @@ def label_pool(
     none: a sample whose probability of no class is above it is labeled -1. Support labeled -1 competes as well, each
         sample as a class of its own, and is what tells where no class has a second label. 1 takes nothing for none
         but what no label reaches.
-    chunk: support samples propagated at once; it changes memory and time, not the answer.
+    chunk: support samples propagated at once; it changes memory and time, not the answer. Memory is 4 n (m + 5 chunk)
+        bytes beside features and graph.
 
     Raises InputError for options or a support that cannot be used.
     """
@@ -146,6 +148,10 @@ def _check(
         raise InputError("a pool must be finite features (n, d)")
     if len(np.unique(support)) < len(support) or (len(support) and not 0 <= support.min() <= support.max() < len(x)):
         raise InputError(f"the support must be different samples of the pool's {len(x)}")
+    need, have = 4 * len(x) * len(support), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if need > have:
+        sizes = f"need {need / 1e9:.1f} GB, and this machine has {have / 1e9:.1f}"
+        raise InputError(f"{len(support):,} labels in a pool of {len(x):,} {sizes}; a handful of labels will do")
     classes = np.unique(label[label >= 0])
     if not np.array_equal(classes, np.arange(len(classes))):
         raise InputError("classes of the support must be numbered 0 .. C - 1, none left out; -1 is none of them")

@@ -44,14 +44,14 @@ def propagate_sparse(
     gradients halve the error in about sqrt((1 + alpha) / (1 - alpha)) / 3 steps. Each column has steps of its own and
     rests once its residual is `tolerance` of its right side, so that what is solved beside it changes nothing.
     """
-    x, r, p = torch.zeros_like(y), y.clone(), y.clone()
+    x, r, p, q = torch.zeros_like(y), y.clone(), y.clone(), torch.empty_like(y)
     rr = _dots(r, r)
     enough = tolerance**2 * rr
     for _ in range(10 + math.ceil(math.sqrt((1 + alpha) / (1 - alpha)) * math.log(2 / tolerance))):  # twice the bound
         active = rr > enough
         if not active.any():
             break
-        q = (s @ p).mul_(-alpha).add_(p)
+        torch.addmm(p, s, p, alpha=-alpha, out=q)
         step = (rr / _dots(p, q)).where(active, 0).to(y.dtype)
         x.addcmul_(p, step)
         r.addcmul_(q, step, value=-1)
