@@ -108,7 +108,7 @@ def refined() -> dict[str, Race]:
         "BD-CSPN": race([BDCSPN(eps=1.0)], "BDCSPN", 200, 3, accuracy="within the interval"),
         "LaplacianShot": race(rectified, "LaplacianShot", 100, 5, accuracy="within the interval"),
         "TIM, 150 steps (50 there)": race([TIM(rate=1.0)], "TIM", 40, 20, accuracy="at least as good"),
-        "PT-MAP, 20 epochs (10 there)": race([PTMAP()], "PTMAP", 100, 3, accuracy="at least as good"),
+        "PT-MAP, 20 epochs (10 there)": race([PTMAP()], "PTMAP", 100, 100, accuracy="at least as good"),
         "Transductive fine-tuning": race(
             [TransductiveFineTuning()], "TransductiveFinetuning", 40, 10, accuracy="within the interval"
         ),
