@@ -218,17 +218,23 @@ def pretraining_data(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**config["data"], **({"augment": own} if own is not None else {})}
 
 
+OURS = ("base", "base_classes", "mean", "std", "augment")  # of the data section, not of its loader
+
+
 def data_options(section: Mapping[str, Any]) -> dict[str, Any]:
     """The options for `data.load`; the rest of the section is about normalisation and augmentation."""
-    options = {k: v for k, v in section.items() if k not in ("name", "base", "mean", "std", "augment")}
+    options = {k: v for k, v in section.items() if k not in ("name", *OURS)}
     if "name" not in section:
         raise InputError(f"data needs a name, one of {', '.join(data.names())}")
     known = signature(data.loader(section["name"]))
     known.pop("split", None)
     needs = dict(known) | {k: (v, False) for k, (v, _) in known.items() if k == "root"}
-    check_options(needs | {k: (Any, False) for k in ("base", "mean", "std", "augment")}, options, "data")
+    check_options(needs | {k: (Any, False) for k in OURS}, options, "data")
     transform(section)
     base_split(section)
+    few = section.get("base_classes")
+    if few is not None and (not isinstance(few, int) or isinstance(few, bool) or few < 2):
+        raise InputError(f"data.base_classes must be a whole number of at least 2, or be null, not {few!r:.50}")
     return options
 
 
@@ -238,11 +244,16 @@ def rootless(section: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def load_split(section: Mapping[str, Any], split: str) -> data.Split:
-    """One split of the configured data set; "trainval" is train and val together."""
-    options = data_options(section)
+    """One split of the configured data set; "trainval" is train and val together.
+
+    data.base_classes leaves so many classes of the split that is trained on, the same ones in every run.
+    """
+    options, few = data_options(section), section.get("base_classes")
     if split == "trainval":
-        return data.join(*(data.load(section["name"], s, **options) for s in ("train", "val")))
-    return data.load(section["name"], split, **options)
+        found = data.join(*(data.load(section["name"], s, **options) for s in ("train", "val")))
+    else:
+        found = data.load(section["name"], split, **options)
+    return found if few is None or split != base_split(section) else data.few_classes(found, few)
 
 
 def base_split(section: Mapping[str, Any]) -> str:

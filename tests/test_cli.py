@@ -149,6 +149,15 @@ def test_training_on_train_and_val_selects_nothing(world: Path, call: Callable[.
     assert code == 2 and "did you mean 'trainval'" in err
 
 
+def test_few_base_classes_are_trained_on(world: Path, call: Callable[..., tuple[int, str, str]]) -> None:
+    code, out, err = call("run", "my.yaml", "data.base_classes=6", "--out", "r")
+    assert code == 0, err
+    assert " of 6 base classes" in out
+    for wrong, said in (("1", "at least 2"), ("true", "at least 2"), ("1000", "cut to 1000")):
+        code, _, err = call("run", "my.yaml", f"data.base_classes={wrong}", "--out", "q")
+        assert code == 2 and said in err and not Path("q").exists()
+
+
 def test_maml_and_a_part_that_learns_from_base_features(world: Path, call: Callable[..., tuple[int, str, str]]) -> None:
     maml = ("learner.head=linear", "learner.adapt.name=maml", "trainer.steps=3", "trainer.batch=2")
     code, _, err = call("run", "my.yaml", *maml, "--out", "m")

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch.utils.data import Subset
 
-from graphfsl.data import Episodes, Split, cache, from_dataset, load
+from graphfsl.data import Episodes, Split, cache, few_classes, from_dataset, load
 from graphfsl.data.images import image_paths, read_folder_classes
 from graphfsl.data.sets import arrays, folder, omniglot
 from graphfsl.errors import InputError
@@ -644,6 +644,17 @@ def test_split_refuses() -> None:
     ):
         with refused("s/test", *words):
             Split(x, labels, classes, "s/test")
+
+
+def test_few_classes_are_a_nested_choice_by_name() -> None:
+    split = load("glyphs", "train")
+    few, fewer = few_classes(split, 9), few_classes(split, 5)
+    assert len(few.classes) == 9 and set(fewer.classes) < set(few.classes) < set(split.classes)
+    assert list(few.classes) != list(split.classes[:9]) and few.name == "glyphs/train[9]"
+    for c, name in enumerate(few.classes):
+        assert torch.equal(few.x[few.y == c], split.x[split.y == split.classes.index(name)])
+    with refused("glyphs/train", f"{len(split.classes)} classes", "cut to 1"):
+        few_classes(split, 1)
 
 
 def test_subset_renumbers_and_drops() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from graphfsl.data.dataset import Split, join
+from graphfsl.data.dataset import Split, few_classes, join
 from graphfsl.data.episodes import Episodes
 from graphfsl.data.from_torch import from_dataset
 from graphfsl.data.sampler import Sampler, Setting
@@ -23,6 +23,7 @@ __all__ = [
     "Split",
     "Transform",
     "download",
+    "few_classes",
     "from_dataset",
     "join",
     "load",

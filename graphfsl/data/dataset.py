@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,3 +118,11 @@ def readable(path: Path, what: str) -> Path:
     if not path.exists():
         raise InputError(f"{what} not found: {path}; set data.root or GRAPHFSL_DATA to the folder that holds it")
     return path
+
+
+def few_classes(split: Split, n: int) -> Split:
+    """n classes of a split, named <split>[n]: a choice by their names alone, so that it is nested in that of n + 1."""
+    if not 2 <= n <= len(split.classes):
+        raise InputError(f"{split.name} has {len(split.classes)} classes, so that it cannot be cut to {n}")
+    order = sorted(range(len(split.classes)), key=lambda c: hashlib.sha256(split.classes[c].encode()).digest())
+    return split.subset(sorted(order[:n]), f"{split.name}[{n}]")
