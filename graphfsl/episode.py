@@ -26,6 +26,8 @@ class Episode:
        the masked path without asking the device.
     relabeled: whether nodes beyond the support may carry weight; where they do not, a head that fits a classifier
        reads only the support (`labeled`), without asking the device. `replace(w=…)` sets it.
+    oracle: (B, U, C) what the unlabeled nodes are, zero where that is not known, for a learner that asks
+       (`Learner.asks`); None for all others.
 
     Query targets are not part of it: a loader yields (episode, target), and a learner cannot cheat.
     """
@@ -37,6 +39,7 @@ class Episode:
     mask: Tensor = None  # type: ignore[assignment]
     padded: bool = dataclasses.field(default=True, kw_only=True)
     relabeled: bool = dataclasses.field(default=True, kw_only=True)
+    oracle: Tensor | None = dataclasses.field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         if self.mask is None:
@@ -94,7 +97,8 @@ class Episode:
         """A copy on another device; `dtype` applies to label weights and to samples that are floats."""
         x = self.x.to(device, dtype) if self.x.is_floating_point() else self.x.to(device)
         w, mask = self.w.to(device, dtype), self.mask.to(device)
-        return self.replace(x=x, w=w, mask=mask, padded=self.padded, relabeled=self.relabeled)
+        oracle = None if self.oracle is None else self.oracle.to(device, dtype)
+        return self.replace(x=x, w=w, mask=mask, padded=self.padded, relabeled=self.relabeled, oracle=oracle)
 
     def parts(self, support: bool = True, query: bool = True, unlabeled: bool = True) -> Episode:
         """Only these parts of every task."""
@@ -115,6 +119,7 @@ class Episode:
             cut(self.mask),
             padded=self.padded,
             relabeled=self.relabeled,
+            oracle=self.oracle if unlabeled else None,
         )
 
     def add_support(self, x: Tensor, w: Tensor, mask: Tensor) -> Episode:
@@ -125,7 +130,7 @@ class Episode:
             return torch.cat([old[:, :k], new.to(old.dtype), old[:, k:]], 1)
 
         x, w, mask, k = join(self.x, x), join(self.w, w), join(self.mask, mask), k + x.shape[1]
-        return Episode(x, w, k, self.n_query, mask, relabeled=self.relabeled)
+        return Episode(x, w, k, self.n_query, mask, relabeled=self.relabeled, oracle=self.oracle)
 
     def one_query_each(self) -> Episode:
         """Every query in a copy of its own: B tasks of Q queries -> B*Q tasks of one, a task's queries adjacent."""
@@ -138,7 +143,8 @@ class Episode:
             return torch.cat(nodes, 2).flatten(0, 1)
 
         x, w, mask = spread(self.x), spread(self.w), spread(self.mask)
-        return Episode(x, w, self.n_support, 1, mask, padded=self.padded, relabeled=self.relabeled)
+        oracle = None if self.oracle is None else self.oracle.repeat_interleave(q, 0)
+        return Episode(x, w, self.n_support, 1, mask, padded=self.padded, relabeled=self.relabeled, oracle=oracle)
 
 
 @dataclass(frozen=True)
@@ -160,6 +166,11 @@ class Target:
         """(B, k + q, C) label weights of support and queries together, for a criterion that reads both."""
         y = F.one_hot(self.query.clamp_min(0), episode.way).to(episode.w) * (self.query >= 0).unsqueeze(-1)
         return torch.cat([episode.w[:, episode.support], y], 1)
+
+    def told(self, episode: Episode) -> Episode:
+        """The episode with an oracle, for a learner that asks it for labels of unlabeled nodes."""
+        y = F.one_hot(self.unlabeled.clamp_min(0), episode.way).to(episode.w)
+        return episode.replace(oracle=y * (self.unlabeled >= 0).unsqueeze(-1).to(y.device))
 
     def to(self, device: torch.device | str) -> Target:
         return Target(*(getattr(self, f.name).to(device) for f in dataclasses.fields(self)))

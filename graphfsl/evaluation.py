@@ -85,7 +85,7 @@ def accuracies(learner: Learner, episodes: Episodes, count: int | range, block: 
         for i, (episode, target) in enumerate(episodes.batches(numbers, size)):
             if learner.stochastic:
                 torch.manual_seed(i)
-            out.append(accuracy(learner(episode), target.query))
+            out.append(accuracy(learner(target.told(episode) if learner.asks else episode), target.query))
     finally:
         learner.train(was_training)
     return torch.cat(out).cpu()
@@ -105,7 +105,7 @@ def diagnose(learner: Learner, episodes: Episodes, count: int) -> dict[str, Any]
     for episode, target in episodes.batches(count, block_size(learner, episodes)):
         if learner.stochastic:
             torch.manual_seed(len(outcomes))
-        p = learner(episode).float().softmax(-1)
+        p = learner(target.told(episode) if learner.asks else episode).float().softmax(-1)
         named = target.classes.gather(1, torch.cat([p.argmax(-1), target.query.clamp_min(0)], 1))
         told, truth = named.chunk(2, 1)
         real = target.query >= 0

@@ -29,6 +29,7 @@ class Part(nn.Module):
     max_queries_per_class: int | None = None
     stochastic: bool = False  # two evaluations of one episode may differ
     order_sensitive: bool = False  # the order of the support nodes matters
+    asks: bool = False  # asks an oracle, `Episode.oracle`, for labels of unlabeled nodes (active learning)
     reads_support: bool = True  # False: the labels reach it only through adaptation
     reads_scores: bool = True  # of a refiner; False: it answers from features and labels, and the head is not asked
     wants_maps: bool | None = False  # reads feature maps, not vectors; None: either, it never looks at them
@@ -49,7 +50,7 @@ class Part(nn.Module):
 
 
 # What holds for a learner as soon as it holds for one of its parts.
-COMBINED = ("uses_unlabeled", "needs_balance", "needs_nonnegative", "stochastic", "order_sensitive", "wants_base")
+COMBINED = ["uses_unlabeled", "needs_balance", "needs_nonnegative", "stochastic", "order_sensitive", "wants_base", "asks"]
 
 
 class Learner(Part):
@@ -217,10 +218,8 @@ class Pipeline(Learner):
 
     def readout(self, z: Tensor) -> Tensor:
         """What the encoder returned, (M, C, h, w) or (M, d) -> vectors (M, d)."""
-        readout = getattr(self.encoder, "readout", None)
-        if z.ndim == 2:
-            return z
-        return z.flatten(1) if readout is None else readout(z)
+        readout: Encode = getattr(self.encoder, "readout", nn.Flatten())
+        return z if z.ndim == 2 else readout(z)
 
     def score_features(self, episode: Episode) -> Tensor:
         """Scores of an episode that is encoded already; (B, n, C), or (L, B, n, C) from a head of L layers."""

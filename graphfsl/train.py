@@ -216,7 +216,8 @@ class Trainer:
         losses = []
         for k, part in enumerate(parts):
             with fabric.no_backward_sync(model, enabled=k < len(parts) - 1):
-                loss = model.loss(*train.batch(part)) / self.accumulate
+                episode, target = train.batch(part)
+                loss = model.loss(target.told(episode) if model.asks else episode, target) / self.accumulate
                 fabric.backward(loss)
             losses.append(loss.detach())
         total: Tensor = torch.stack(losses).sum()

@@ -20,7 +20,7 @@ class MAML(Adapt):
     net: any learner that scores a support set; MAML's own is an encoder with the linear head.
     lr: alpha, for the paper's loss sum_i CE_i / K over the N*K support images, that is N times the mean.
     first_order: FOMAML, which drops the second derivatives.
-    params: what adapts, by name pattern ("head.*" is ANIL). task_chunk: see `Adapt`.
+    params: what adapts, by name pattern ("head.*" is ANIL) or several of them. task_chunk: see `Adapt`.
 
     score: images or features (B, n, *S) -> (B, n, C).
     Source: algorithm 2, and the authors' code for the scale of the loss (0.4 at 5-way equals 2.0 on the mean).
@@ -38,7 +38,7 @@ class MAML(Adapt):
         steps: int = 5,
         lr: float = 0.4,
         first_order: bool = False,
-        params: str = "*",
+        params: str | list[str] = "*",
         task_chunk: int | None = None,
     ) -> None:
         super().__init__(net, GradientDescent(lr), steps, sum_over_shot, params, first_order, task_chunk)

@@ -13,6 +13,7 @@ from torch_geometric.utils import softmax
 
 from graphfsl.batchnorm import BatchNorm
 from graphfsl.episode import Episode
+from graphfsl.errors import InputError
 from graphfsl.functional.prototypes import hide_absent
 from graphfsl.graph import to_pyg
 from graphfsl.learner import Head
@@ -27,6 +28,9 @@ class GNN(Head):
 
     dim: d, the length of the features. way: N. hidden: nf, of the edge networks; a layer adds nf/2 channels.
     layers: graph layers, the last of which gives the scores.
+    ask: None; or the label of one unlabeled node per query is asked for after the first layer, and added to its h:
+        "attention" asks for that of argmax_i w^T (x_i - x_query)^2, a Gumbel-softmax in training (the paper's active
+        learning, section 4.3), "random" for the first of the pool, whose order is random.
 
     score: features (B, n, d), label weights (B, n, N) -> (B, n, N). Trained and evaluated with one graph per query
     (`per_query`); a graph with several queries makes it transductive. Unlabeled nodes are nodes without a label.
@@ -40,13 +44,16 @@ class GNN(Head):
     transductive = True
     uses_unlabeled = True
 
-    def __init__(self, dim: int, way: int, hidden: int = 96, layers: int = 3) -> None:
+    def __init__(self, dim: int, way: int, hidden: int = 96, layers: int = 3, ask: str | None = None) -> None:
         super().__init__()
-        self.way = way
+        if ask not in (None, "attention", "random") or layers < (2 if ask else 1):
+            raise InputError(f"gnn.ask must be attention or random, with 2 layers or more, or null, not {ask!r:.50}")
+        self.way, self.ask, self.asks = way, ask, ask is not None
         sizes = [dim + way + i * (hidden // 2) for i in range(layers)]
         self.adjacency = nn.ModuleList(EdgeWeight(size, hidden) for size in sizes)
         outputs = [hidden // 2] * (layers - 1) + [way]
         self.convs = nn.ModuleList(GraphConv(a, b) for a, b in zip(sizes, outputs, strict=True))
+        self.attention = nn.Linear(sizes[1], 1, bias=False) if ask == "attention" else None
 
     def score(self, episode: Episode) -> Tensor:
         graph, n = to_pyg(episode), episode.x.shape[1]
@@ -55,7 +62,24 @@ class GNN(Head):
         for i, (adjacency, conv) in enumerate(zip(self.adjacency, self.convs, strict=True)):
             y = conv(x, graph.edge_index, adjacency(x, n, graph.edge_index, mask), mask)
             x = torch.cat([x, F.leaky_relu(y)], -1) if i < len(self.convs) - 1 else y
+            if i == 0 and self.asks and episode.n_unlabeled:
+                x = self.informed(x.unflatten(0, episode.x.shape[:2]), episode).flatten(0, 1)
         return hide_absent(x.unflatten(0, episode.x.shape[:2]), episode.w)
+
+    def informed(self, x: Tensor, episode: Episode) -> Tensor:
+        """The nodes (B, n, d + N + nf/2) after one label was asked for, and added where h stands."""
+        if episode.oracle is None or episode.n_query != 1:
+            raise InputError("gnn.ask needs unlabeled nodes with known labels, and one graph per query")
+        pool, mask, nodes = episode.unlabeled, episode.mask[:, episode.unlabeled], x.detach()
+        wanted = mask.to(x.dtype)
+        if self.attention is not None:
+            wanted = self.attention((nodes[:, pool] - nodes[:, episode.query]).square()).squeeze(-1)
+            wanted = wanted.masked_fill(~mask, torch.finfo(x.dtype).min)
+        explores = self.training and self.attention is not None
+        asked = F.gumbel_softmax(wanted, hard=True) if explores else F.one_hot(wanted.argmax(-1), mask.shape[1])
+        told = (asked * mask).unsqueeze(-1) * episode.oracle.to(x.dtype)
+        d = episode.x.shape[-1]
+        return x + F.pad(told, (d, x.shape[-1] - d - episode.way, pool.start, 0))
 
 
 class EdgeWeight(nn.Module):
