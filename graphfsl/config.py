@@ -40,13 +40,17 @@ AUGMENT = ("rotate", "translate", "scale", "shear", "flip", "color")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The options of the `evaluation` section."""
+    """The options of the `evaluation` section.
+
+    unbalanced: measure a learner that assumes as many queries of every class on Dirichlet episodes, too.
+    """
 
     episodes: int = 600
     split: str = "test"
     settings: list[dict[str, Any]] = field(default_factory=lambda: [{}])
     seed: int = 0
     block: int | None = None
+    unbalanced: bool = False
 
     def __post_init__(self) -> None:
         if self.episodes < 1 or (self.block is not None and self.block < 1):

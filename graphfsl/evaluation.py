@@ -26,14 +26,17 @@ MAPS_AT_ONCE = 1 << 30  # numbers of feature maps that are kept: 4 GiB
 CONFUSED = 70  # classes of a confusion matrix that can still be read
 
 
-def check_protocol(learner: Learner, setting: Setting) -> None:
-    """InputError where a trait of the learner forbids the setting."""
+def check_protocol(learner: Learner, setting: Setting, unbalanced: bool = False) -> None:
+    """InputError where a trait of the learner forbids the setting; unbalanced: but not `needs_balance`."""
     if learner.way is not None and setting.way != learner.way:
         raise InputError(f"this learner is tied to {learner.way}-way episodes; set episode.way={learner.way}")
     if learner.shots is not None and setting.most_shots != learner.shots:
         raise InputError(f"this learner is tied to {learner.shots}-shot episodes; set episode.shot={learner.shots}")
-    if learner.needs_balance and setting.dirichlet is not None:
-        raise InputError("this learner assumes as many queries of every class; set episode.dirichlet=null")
+    if learner.needs_balance and setting.dirichlet is not None and not unbalanced:
+        raise InputError(
+            "this learner assumes as many queries of every class; set episode.dirichlet=null, or "
+            "evaluation.unbalanced=true to see what the assumption costs"
+        )
     most = learner.max_queries_per_class
     if most is not None and setting.dirichlet is not None:
         raise InputError(f"this learner takes at most {most} queries per class; set episode.dirichlet=null")
@@ -72,9 +75,11 @@ def block_size(learner: Learner, episodes: Episodes) -> int:
 
 
 @torch.no_grad()
-def accuracies(learner: Learner, episodes: Episodes, count: int | range, block: int | None = None) -> Tensor:
+def accuracies(
+    learner: Learner, episodes: Episodes, count: int | range, block: int | None = None, unbalanced: bool = False
+) -> Tensor:
     """Accuracy of each of the episodes 0 .. count - 1, or of a range; the learner answers in evaluation mode."""
-    check_protocol(learner, episodes.setting)
+    check_protocol(learner, episodes.setting, unbalanced)
     check_features(learner, episodes.split.x)
     was_training = learner.training
     learner.eval()
@@ -195,10 +200,12 @@ def evaluate(
     block: int | None = None,
     device: torch.device | str | None = None,
     listed: Listed | None = None,
+    unbalanced: bool = False,
     **options: Any,
 ) -> Result:
     """Accuracy on episodes 0 .. `episodes` - 1 of a split; `setting`, or its fields as keywords; or on `listed` ones.
 
+    unbalanced: measure a learner that assumes as many queries of every class on Dirichlet episodes, too.
     Raises InputError where a trait of the learner forbids the setting, or the split is too small for it.
     """
     if episodes < 1:
@@ -206,12 +213,12 @@ def evaluate(
     if listed is not None:
         setting, seed, episodes = listed.setting, listed.seed, min(episodes, len(listed))
     setting = setting if setting is not None else Setting(**options)
-    check_protocol(learner, setting)
+    check_protocol(learner, setting, unbalanced)
     parameter = next(learner.parameters(), None)
     device = device or (parameter.device if parameter is not None else split.x.device)
     learner.to(device)
     start = time.perf_counter()
     answering, split = encode_once(learner, split, transform, nodes(setting) * episodes)
     loader = Episodes(split, setting, seed, transform.plain() if transform else None, device, listed)
-    values = accuracies(answering, loader, episodes, block)
+    values = accuracies(answering, loader, episodes, block, unbalanced)
     return Result(learner, setting, split.name, seed, values, time.perf_counter() - start)

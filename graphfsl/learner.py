@@ -50,7 +50,15 @@ class Part(nn.Module):
 
 
 # What holds for a learner as soon as it holds for one of its parts.
-COMBINED = ["uses_unlabeled", "needs_balance", "needs_nonnegative", "stochastic", "order_sensitive", "wants_base", "asks"]
+COMBINED = [
+    "uses_unlabeled",
+    "needs_balance",
+    "needs_nonnegative",
+    "stochastic",
+    "order_sensitive",
+    "wants_base",
+    "asks",
+]
 
 
 class Learner(Part):

@@ -56,7 +56,7 @@ def measure(
     )
     published = config.get("published") if same and options.split == "test" else None
     for s in settings:
-        check_protocol(learner, s)
+        check_protocol(learner, s, options.unbalanced)
     device = make(Trainer, config.get("trainer") or {}, "trainer").fabric().device
     images = options.episodes * sum(nodes(s) for s in settings)
     key = json.dumps(
@@ -75,9 +75,8 @@ def measure(
     learner, split = encode_once(learner.to(device), split, run.transform, images)
     rows = []
     for s in settings:
-        result = evaluate(
-            learner, split, s, options.episodes, options.seed, run.transform, options.block, device, listed
-        )
+        numbers = (options.episodes, options.seed, run.transform, options.block)
+        result = evaluate(learner, split, s, *numbers, device, listed, options.unbalanced)
         drawn = Episodes(split, s, options.seed, run.transform.plain(), device, listed)
         seen = diagnose(learner, drawn, min(options.episodes, DIAGNOSED))
         rows.append(full_row(config, result, str(device), run.steps, published) | seen)
@@ -110,7 +109,7 @@ def check(config: dict[str, Any], changes: Sequence[str], splits: dict[str, Spli
     load_weights(learner, trained.state_dict(), Path("the trained learner"))
     for s in settings:
         Sampler(split, s)
-        check_protocol(learner, s)
+        check_protocol(learner, s, conf.evaluation(changed).unbalanced)
 
 
 def _asked(

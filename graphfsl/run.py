@@ -151,11 +151,11 @@ def _check_feasible(config: Mapping[str, Any], learner: Learner, base: Split, lo
         checks.append((base, conf.setting(config, config.get("train_episode"), "train_episode")))
     if conf.base_split(config["data"]) == "train" and (len(checks) > len(settings) or config.get("pretrain")):
         checks.append((load(config["data"], "val"), conf.setting(config)))
-    for split, setting in checks:
+    for i, (split, setting) in enumerate(checks):
         if split.shape != base.shape:
             raise InputError(f"{base.name} holds samples of shape {base.shape}, but {split.name} {split.shape}")
         Sampler(split, setting)
-        check_protocol(learner, setting)
+        check_protocol(learner, setting, options.unbalanced and i < len(settings))
 
 
 def comparable(config: Mapping[str, Any]) -> dict[str, Any]:

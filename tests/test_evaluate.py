@@ -83,6 +83,9 @@ def test_kinds_are_told_apart() -> None:
 
 class Balanced(ProtoNet):
     needs_balance = True
+
+
+class Few(ProtoNet):
     max_queries_per_class = 3
 
 
@@ -91,8 +94,11 @@ def test_traits_forbid_protocols() -> None:
     model = Pipeline(head=Balanced())
     with pytest.raises(InputError, match=r"episode\.dirichlet=null"):
         evaluate(model, split, way=4, query=3, dirichlet=2.0)
-    with pytest.raises(InputError, match="at most 3 queries per class"):
-        evaluate(model, split, way=4, query=4)
+    row = evaluate(model, split, way=4, query=3, dirichlet=2.0, episodes=2, unbalanced=True).row()
+    assert "needs_balance" in row["traits"] and row["dirichlet"] == 2.0
+    for wrong in ({"query": 4}, {"query": 3, "dirichlet": 2.0}):
+        with pytest.raises(InputError, match="at most 3 queries per class"):
+            evaluate(Pipeline(head=Few()), split, way=4, unbalanced=True, **wrong)
     with pytest.raises(InputError, match="tied to 3-way"):
         evaluate(learner(heads="gnn"), split, SETTING)
 
