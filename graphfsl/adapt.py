@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from graphfsl.batchnorm import BatchNorm, adapting
 from graphfsl.episode import Episode, Target
 from graphfsl.errors import InputError
-from graphfsl.learner import COMBINED, Learner
+from graphfsl.learner import JOINED, Learner
 
 
 class Rule(Protocol):
@@ -98,7 +98,7 @@ class Adapt(Learner):
         self.adapted = [f"net.{n}" for n in names if any(fnmatch.fnmatch(n, p) for p in patterns)]
         if not self.adapted:
             raise InputError(f"no parameter matches {', '.join(patterns)!r}; the net has {', '.join(names) or 'none'}")
-        for trait in (*COMBINED, "per_query", "way", "shots", "max_queries_per_class"):
+        for trait in (*JOINED, "per_query", "way", "shots", "max_queries_per_class"):
             setattr(self, trait, getattr(net, trait))
 
     @property

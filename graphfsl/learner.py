@@ -50,15 +50,7 @@ class Part(nn.Module):
 
 
 # What holds for a learner as soon as it holds for one of its parts.
-COMBINED = [
-    "uses_unlabeled",
-    "needs_balance",
-    "needs_nonnegative",
-    "stochastic",
-    "order_sensitive",
-    "wants_base",
-    "asks",
-]
+JOINED = ("uses_unlabeled", "needs_balance", "needs_nonnegative", "stochastic", "order_sensitive", "wants_base", "asks")
 
 
 class Learner(Part):
@@ -170,7 +162,7 @@ class Pipeline(Learner):
         self.per_query = any(p.per_query for p in parts) if per_query is None else per_query
         self.set_batch_norm(batch_norm)
         self.reads_support = head.reads_support
-        for trait in COMBINED:
+        for trait in JOINED:
             setattr(self, trait, any(getattr(p, trait) for p in parts))
         self.way = next((p.way for p in parts if p.way is not None), None)
         self.shots = next((p.shots for p in parts if p.shots is not None), None)
