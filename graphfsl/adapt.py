@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from graphfsl.batchnorm import BatchNorm, adapting
 from graphfsl.episode import Episode, Target
 from graphfsl.errors import InputError
+from graphfsl.functional.cross_entropy import cross_entropy
 from graphfsl.learner import JOINED, Learner
 
 
@@ -41,17 +42,59 @@ class GradientDescent(nn.Module):
         return {n: p - self.lr * grads[n] for n, p in params.items()}, None
 
 
-Objective = Callable[[Callable[[Episode], Tensor], Episode, int], Tensor]
+class Adam(nn.Module):
+    """The steps of torch.optim.Adam with its defaults. Kingma, Ba 2015, https://arxiv.org/abs/1412.6980. For inner
+    loops whose gradients are constants: its root has no derivative where a gradient is zero."""
+
+    def __init__(self, lr: float) -> None:
+        super().__init__()
+        self.lr = lr
+
+    def init(self, params: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        zero = {n: torch.zeros_like(p) for n, p in params.items()}
+        return zero, zero
+
+    def update(
+        self,
+        params: dict[str, Tensor],
+        grads: dict[str, Tensor],
+        state: tuple[dict[str, Tensor], dict[str, Tensor]],
+        step: int,
+    ) -> tuple[dict[str, Tensor], tuple[dict[str, Tensor], dict[str, Tensor]]]:
+        first = {n: m.lerp(grads[n], 1 - 0.9) for n, m in state[0].items()}
+        second = {n: 0.999 * v + (1 - 0.999) * grads[n].square() for n, v in state[1].items()}
+        rate, root = self.lr / (1 - 0.9 ** (step + 1)), (1 - 0.999 ** (step + 1)) ** 0.5
+        moved = {n: p - rate * first[n] / (second[n].sqrt() / root + 1e-8) for n, p in params.items()}
+        return moved, (first, second)
 
 
-def support_cross_entropy(score: Callable[[Episode], Tensor], episode: Episode, step: int) -> Tensor:
+Score = Callable[[Episode], Tensor]
+Objective = Callable[[Score, Episode, int], Tensor]
+
+
+def support_cross_entropy(score: Score, episode: Episode, step: int) -> Tensor:
     """Mean cross-entropy of the support nodes against their label weights; only the support is encoded."""
     support = episode.parts(query=False, unlabeled=False)
-    scores = score(support)
-    nodes = support.w.sum(-1)
-    # An absent class scores -inf and has no weight: 0 * -inf must not make the loss NaN.
-    log_p = (scores[-1] if scores.ndim == 4 else scores).log_softmax(-1).where(support.w > 0, 0)
-    return -(support.w * log_p).sum() / nodes.sum()
+    return labeled_cross_entropy(answer(score(support)), support)
+
+
+def labeled_cross_entropy(scores: Tensor, support: Episode) -> Tensor:
+    """The same of scores (B, k + …, C) whose first k are of the support."""
+    w = support.w[:, support.support]
+    return cross_entropy(scores[:, support.support], w).sum() / w.sum()
+
+
+def answer(scores: Tensor) -> Tensor:
+    """(B, n, C): the last layer of scores that may be (L, B, n, C)."""
+    return scores[-1] if scores.ndim == 4 else scores
+
+
+def beside_support(score: Score, episode: Episode, x: Tensor, mask: Tensor) -> Tensor:
+    """Scores (B, k + m, C) of the support and of nodes x (B, m, *S), mask (B, m), in place of queries and pool."""
+    s = episode.parts(query=False, unlabeled=False)
+    w = s.w.new_zeros(*x.shape[:2], s.way)
+    x, w, mask = (torch.cat(pair, 1) for pair in ((s.x, x), (s.w, w), (s.mask, mask)))
+    return answer(score(Episode(x, w, s.n_support, 0, mask, padded=s.padded, relabeled=False)))
 
 
 class _Call(nn.Module):
@@ -74,8 +117,12 @@ class Adapt(Learner):
     task_chunk: how many tasks run at once under vmap; 1 loops over tasks, which is faster on a CPU and needs the
     least memory; None takes 1 on a CPU and all tasks on a GPU.
 
+    A head may have `imprint`, episode of support features -> {name: tensor}, and name them in `imprinted`: buffers that
+    start each task at what its support says, and adapt like parameters where `params` matches.
     The net's parameters and buffers are never mutated.
     """
+
+    adapts_frozen = False  # whether an encoder that is not trained further adapts to an episode all the same
 
     def __init__(
         self,
@@ -94,7 +141,8 @@ class Adapt(Learner):
         self._call = _Call(net)
         self.rule, self.steps, self.objective = rule, steps, objective
         self.first_order, self.task_chunk = first_order, task_chunk
-        names = [n for n, p in net.named_parameters() if p.requires_grad]
+        names = [n for n, p in net.named_parameters() if p.requires_grad or self.adapts_frozen]
+        names += [f"head.{n}" for n in getattr(getattr(net, "head", None), "imprinted", ())]
         self.adapted = [f"net.{n}" for n in names if any(fnmatch.fnmatch(n, p) for p in patterns)]
         if not self.adapted:
             raise InputError(f"no parameter matches {', '.join(patterns)!r}; the net has {', '.join(names) or 'none'}")
@@ -120,7 +168,10 @@ class Adapt(Learner):
 
     def adapt(self, episode: Episode) -> dict[str, Tensor]:
         """The adapted parameters of one task: episode with B = 1 -> name -> tensor."""
-        params: dict[str, Tensor] = {n: p for n, p in self._call.named_parameters() if n in set(self.adapted)}
+        known = dict(self._call.named_parameters())
+        params: dict[str, Tensor] = {n: known[n] for n in self.adapted if n in known}
+        if len(params) < len(self.adapted):
+            params |= {n: p for n, p in self._imprint(episode).items() if n in self.adapted}
         state = self.rule.init(params)
         for step in range(self.steps):
 
@@ -135,6 +186,13 @@ class Adapt(Learner):
                 grads = {n: g.detach() for n, g in grads.items()}
             params, state = self.rule.update(params, grads, state, step)
         return params
+
+    def _imprint(self, episode: Episode) -> dict[str, Tensor]:
+        net: Any = self.net
+        support = net.encode(episode.parts(query=False, unlabeled=False))
+        for part in (*net.augment, *net.graph):
+            support = part(support)
+        return {f"net.head.{n}": p for n, p in net.head.imprint(support).items()}
 
     def _each(self, method: str, episode: Episode, *targets: Tensor) -> Tensor:
         """Call a method of the adapted net on every task, looped or vmapped, and stack the answers over tasks."""

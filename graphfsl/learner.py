@@ -108,6 +108,8 @@ class Objective(Part):
 
     per_class: int = 1  # images of a class that a batch holds; 1 = as they come
     views: int = 1  # how often a batch shows each image, augmented anew
+    labeled_fraction: float = 1.0  # the share of each class's images that show it their labels, by `label_seed`
+    label_seed: int = 0
     teacher: Encode | None = None  # images -> class scores of the generation before; None in the first
 
     def forward(self, encode: Encode, x: Tensor, y: Tensor) -> Tensor:
@@ -291,9 +293,7 @@ class Pretrainer(Pipeline):
 
     def classify(self, x: Tensor) -> Tensor:
         """Images (m, *S) -> scores of the base classes (m, C), where the objective learns a classifier."""
-        scores: Tensor = self.objective.classifier(self.vectors(x))  # type: ignore[operator]
-        return scores
+        return self.objective.classifier(self.vectors(x))  # type: ignore[operator]
 
     def loss(self, episode: Episode, target: Target) -> Tensor:
-        loss: Tensor = self.objective(self.vectors, episode.x[:, episode.query], target.query)
-        return loss
+        return self.objective(self.vectors, episode.x[:, episode.query], target.query)

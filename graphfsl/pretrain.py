@@ -94,7 +94,8 @@ def _generation(
         return model
     transform = conf.transform(conf.pretraining_data(config))
     part = model.objective
-    batches = Batches(base, seed, transform, device, part.per_class, part.views)
+    labels = (part.labeled_fraction, part.label_seed)
+    batches = Batches(base, seed, transform, device, part.per_class, part.views, *labels)
     check = None
     if conf.base_split(config["data"]) == "train":
         val = conf.load_split(config["data"], "val")

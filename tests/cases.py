@@ -70,7 +70,8 @@ def unlike_fresh(out: Learner) -> Learner:
 def around(slot: str, name: str, **options: Any) -> Learner:
     """The simplest learner with this method in its slot."""
     if slot == "adapt":
-        return learner(heads="linear", adapt=name, **options)
+        tunes = registry.get(slot, name).adapts_frozen  # from the class weights that the support gives
+        return learner(heads="imprinting" if tunes else "linear", adapt=name, **options)
     if slot == "pretrain":
         torch.manual_seed(options.pop("seed", 0))
         out = Pretrainer(TinyEncoder(), part(slot, name), part("heads", "simple_shot", transform="l2n"))

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from graphfsl.data.dataset import Split
-from graphfsl.data.sampler import AUGMENT, CLASSES, IMAGES, Deck, keys_of, uniform
+from graphfsl.data.sampler import AUGMENT, CLASSES, IMAGES, Deck, keys_of, label_split, uniform
 from graphfsl.data.transforms import DRAWS, Transform
 from graphfsl.episode import Episode, Target
 from graphfsl.errors import InputError
@@ -21,7 +21,8 @@ class Batches:
     per_class: 1 goes through all images in a new order each epoch; m > 1 goes through all classes and gives m different
         images of each, so that a batch holds pairs of one class.
     views: how often each image is shown, each time with an augmentation of its own.
-    transform, device: as in `Episodes`.
+    transform, device: as in `Episodes`. labeled_fraction, label_seed: as in `Setting`; the images without a label are
+        shown too, as -100.
     """
 
     def __init__(
@@ -32,10 +33,16 @@ class Batches:
         device: torch.device | str | None = None,
         per_class: int = 1,
         views: int = 1,
+        labeled_fraction: float = 1.0,
+        label_seed: int = 0,
     ) -> None:
         self.split, self.seed, self.transform = split, seed, transform or Transform()
         self.device = torch.device(device) if device is not None else split.x.device
         self.per_class, self.views = per_class, views
+        self.y = split.y
+        if labeled_fraction < 1:
+            hidden = label_split(split, labeled_fraction, label_seed)[1]
+            self.y = split.y.index_fill(0, torch.from_numpy(hidden), -100)
         self.labeled = np.flatnonzero(split.y.numpy() >= 0)
         self.deck = Deck(self.labeled, split.y.numpy(), len(split.classes))
         if self.deck.count.min() < per_class:
@@ -67,7 +74,7 @@ class Batches:
             u = draws.transpose(0, 1).to(self.device, torch.float32)
         x = self.transform(x, u)
         none = torch.empty(*ids.shape, 0, dtype=x.dtype, device=self.device)
-        y = self.split.y[ids]
+        y = self.y[ids]
         target = Target(y, y[:, :0], ids, y[:, :0]).to(self.device)
         return Episode(x, none, 0, ids.shape[1]), target
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from graphfsl.errors import InputError
+from graphfsl.functional.affine import affine
 
 DRAWS = 10  # uniforms that an image's augmentation takes: turn, shear, two scales, two shifts, flip, three colours
 
@@ -68,7 +68,7 @@ class Transform:
         if u is not None and self.augments:
             u = (2 * u.reshape(len(x), DRAWS) - 1).T
             if self.rotate or self.translate or self.scale or self.shear or self.flip:
-                x = self._affine(x, u[:7])
+                x = affine(x, u[:7], self.rotate, self.translate, self.scale, self.shear, self.flip)
             if self.color:
                 x = self._colors(x, u[7:])
         if self.mean is not None and self.std is not None:
@@ -77,17 +77,6 @@ class Transform:
                 raise InputError(f"the normalisation is for {len(mean)} channels, but the images have {x.shape[1]}")
             x = (x - mean[:, None, None]) / std[:, None, None]
         return x.view(*lead, *x.shape[1:])
-
-    def _affine(self, x: Tensor, u: Tensor) -> Tensor:
-        turn, shear = u[0] * math.radians(self.rotate), torch.tan(u[1] * math.radians(self.shear))
-        sx, sy = 1 / (1 + self.scale * u[2]), 1 / (1 + self.scale * u[3])
-        if self.flip:
-            sx = sx * torch.where(u[6] > 0, 1.0, -1.0)
-        cos, sin = turn.cos(), turn.sin()
-        rows = (cos * sx, (shear * cos - sin) * sy, 2 * self.translate * u[4], sin * sx, (shear * sin + cos) * sy)
-        theta = torch.stack([*rows, 2 * self.translate * u[5]], -1).view(len(x), 2, 3)
-        grid = F.affine_grid(theta, list(x.shape), align_corners=False)
-        return F.grid_sample(x, grid, padding_mode="zeros" if x.shape[1] == 1 else "reflection", align_corners=False)
 
     def _colors(self, x: Tensor, u: Tensor) -> Tensor:
         f = 1 + self.color * u[:, :, None, None, None]

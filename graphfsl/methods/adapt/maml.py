@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from torch import Tensor
 
-from graphfsl.adapt import Adapt, GradientDescent, support_cross_entropy
+from graphfsl.adapt import Adapt, GradientDescent, Score, support_cross_entropy
 from graphfsl.episode import Episode
 from graphfsl.functional.prototypes import present
 from graphfsl.learner import Learner
@@ -46,7 +44,7 @@ class MAML(Adapt):
             self.set_batch_norm("apart")
 
 
-def sum_over_shot(score: Callable[[Episode], Tensor], episode: Episode, step: int) -> Tensor:
+def sum_over_shot(score: Score, episode: Episode, step: int) -> Tensor:
     """sum_i CE_i / K over the N*K support nodes: N times the mean, as in the authors' code."""
     ways = present(episode.w[:, episode.support]).sum().to(episode.w.dtype)
     return ways * support_cross_entropy(score, episode, step)

@@ -1,0 +1,36 @@
+"""Random affine maps of images, on their device and without a loop."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def affine(
+    x: Float[Tensor, "M ch h w"],
+    u: Float[Tensor, "7 M"],
+    rotate: float | int = 0.0,
+    translate: float | int = 0.0,
+    scale: float | int = 0.0,
+    shear: float | int = 0.0,
+    flip: bool = False,
+) -> Float[Tensor, "M ch h w"]:
+    """Images turned (degrees), shifted (share of the side), scaled (share), sheared (degrees) and mirrored, each by its
+    own u in [-1, 1] of these: turn, shear, two scales, two shifts, mirrored where above 0.
+
+    What comes in from outside is 0 in one channel, the paper that ink stands on, and mirrored in several.
+    (M, ch, h, w), (7, M) -> (M, ch, h, w).
+    """
+    turn, slant = u[0] * math.radians(rotate), torch.tan(u[1] * math.radians(shear))
+    sx, sy = 1 / (1 + scale * u[2]), 1 / (1 + scale * u[3])
+    if flip:
+        sx = sx * torch.where(u[6] > 0, 1.0, -1.0)
+    cos, sin = turn.cos(), turn.sin()
+    rows = (cos * sx, (slant * cos - sin) * sy, 2 * translate * u[4], sin * sx, (slant * sin + cos) * sy)
+    theta = torch.stack([*rows, 2 * translate * u[5]], -1).view(len(x), 2, 3)
+    grid = F.affine_grid(theta, list(x.shape), align_corners=False)
+    return F.grid_sample(x, grid, padding_mode="zeros" if x.shape[1] == 1 else "reflection", align_corners=False)

@@ -1,0 +1,81 @@
+"""Pretraining on partly labeled base classes by consistency: FixMatch. Sohn et al. 2020,
+https://arxiv.org/abs/2001.07685"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from graphfsl.errors import InputError
+from graphfsl.functional.affine import affine
+from graphfsl.learner import Encode, Objective
+from graphfsl.nn.classifier import classifier as make_classifier
+
+__all__ = ["Consistency"]
+
+
+class Consistency(Objective):
+    """L = mean_X H(y, p(x)) + weight * mean_U 1[max q >= tau] H(argmax q, p(A(u))),  q = p(u) a constant  (equations 3,
+    4): over a batch's labeled images X and unlabeled images U, A being a strong augmentation on top of the run's own.
+
+    labeled_fraction, label_seed: which images of each class have a label, the same as in `train_episode`; those of all
+    others never reach the loss. threshold: tau. weight: of the unlabeled images.
+    rotate (degrees), translate (share of the side), scale (share), flip: of A; never mirror characters. Images of one
+    channel must have paper 0, `data.mean: [0.0]`.
+    classifier, scale_logits: as `classifier` and `scale` in `cross_entropy`. dim: d. classes: the number of base
+    classes.
+
+    forward: images (B, n, *S), labels (B, n) with -100 = unlabeled -> scalar.
+    Source: section 2 and algorithm 1; tau 0.95, weight 1. The partly labeled classes are those of Ren et al. 2018.
+    Deviations: labeled and unlabeled images come as they are mixed in the data, 9 to 1 at a fraction of 0.1, where the
+    paper takes 7 to 1; A is affine; no moving average of the weights.
+    """
+
+    family = "semi-supervised"
+
+    def __init__(
+        self,
+        dim: int,
+        classes: int,
+        labeled_fraction: float = 0.1,
+        label_seed: int = 0,
+        threshold: float = 0.95,
+        weight: float = 1.0,
+        rotate: float = 15.0,
+        translate: float = 0.15,
+        scale: float = 0.2,
+        flip: bool = False,
+        classifier: str = "linear",
+        scale_logits: float = 10.0,
+    ) -> None:
+        super().__init__()
+        if not 0 < labeled_fraction <= 1 or not 0 <= threshold < 1 or weight < 0:
+            raise InputError(
+                "consistency: labeled_fraction must lie in (0, 1], threshold in [0, 1) and weight be 0 or more, "
+                f"not {labeled_fraction}, {threshold} and {weight}"
+            )
+        if not 0 <= rotate < 90 or not 0 <= translate <= 1 or not 0 <= scale < 1:
+            raise InputError(
+                "consistency: rotate must lie in [0, 90), translate in [0, 1] and scale in [0, 1), "
+                f"not {rotate}, {translate} and {scale}"
+            )
+        self.labeled_fraction, self.label_seed = labeled_fraction, label_seed
+        self.threshold, self.weight = threshold, weight
+        self.rotate, self.translate, self.scale, self.flip = rotate, translate, scale, flip
+        self.classifier = make_classifier(classifier, dim, classes, scale_logits)
+
+    def forward(self, encode: Encode, x: Tensor, y: Tensor) -> Tensor:
+        x, y = x.flatten(0, 1), y.flatten()
+        scores, strong = self.classifier(encode(torch.cat([x, self.strong(x)]))).chunk(2)
+        free = y < 0
+        loss = F.cross_entropy(scores, y.clamp_min(0), reduction="none").where(~free, 0).sum()
+        top, label = scores.detach().softmax(-1).max(-1)
+        sure = free & (top >= self.threshold)
+        loss_u = F.cross_entropy(strong, label, reduction="none").where(sure, 0).sum()
+        return loss / (~free).sum().clamp_min(1) + self.weight * loss_u / free.sum().clamp_min(1)
+
+    def strong(self, x: Tensor) -> Tensor:
+        """A(x), each image (M, C, h, w) by its own draw."""
+        u = 2 * torch.rand(7, len(x), device=x.device, dtype=x.dtype) - 1
+        return affine(x, u, self.rotate, self.translate, self.scale, 0.0, self.flip)

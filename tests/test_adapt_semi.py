@@ -1,0 +1,378 @@
+"""Semi-supervised and transductive inner loops on images, against computations written from the equations."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from cases import TinyEncoder, episodes, unlike_fresh
+from torch import Tensor
+from torch.nn import functional as F
+
+from graphfsl.adapt import Adam, Adapt, GradientDescent
+from graphfsl.data import Split, Transform
+from graphfsl.data.batches import Batches
+from graphfsl.data.sampler import Sampler, Setting, label_split
+from graphfsl.episode import Episode
+from graphfsl.errors import InputError
+from graphfsl.functional.affine import affine
+from graphfsl.functional.cross_entropy import cross_entropy
+from graphfsl.learner import Pipeline
+from graphfsl.methods.adapt.fine_tuning import FineTuning
+from graphfsl.methods.adapt.flexmatch import FlexMatch
+from graphfsl.methods.adapt.transmatch import TransMatch
+from graphfsl.methods.heads.imprinting import Imprinting
+from graphfsl.methods.pretrain.consistency import Consistency
+from graphfsl.nn.views import Views
+
+WAY, SHOT, POOL = 3, 2, 6
+METHODS = (TransMatch, FlexMatch, FineTuning)
+every_method = pytest.mark.parametrize("method", METHODS)
+
+
+@pytest.fixture(autouse=True)
+def _one_seed() -> None:
+    torch.manual_seed(0)
+
+
+def net() -> Pipeline:
+    return unlike_fresh(Pipeline(TinyEncoder(), head=Imprinting())).double().eval()  # type: ignore[return-value]
+
+
+def episode(unlabeled: int = POOL // WAY, batch: int = 1) -> Episode:
+    return episodes(batch=batch, shot=SHOT, unlabeled=unlabeled)[0].to(dtype=torch.float64)
+
+
+def logits(net: Pipeline, x: Tensor, weight: Tensor) -> Tensor:
+    """Of images (m, 1, 8, 8) with class weights (C, d), without the framework."""
+    z = net.encoder.readout(net.encoder(x))
+    return 10 * F.normalize(z, dim=-1) @ F.normalize(weight, dim=-1).T
+
+
+def start(net: Pipeline, e: Episode) -> Tensor:
+    """The imprinted weights (C, d) of the episode."""
+    z = F.normalize(net.encoder.readout(net.encoder(e.x[0, e.support])), dim=-1)
+    y = e.w[0, e.support].argmax(-1)
+    return torch.stack([z[y == c].mean(0) for c in range(e.way)])
+
+
+def objective(model: Adapt, e: Episode, step: int = 0) -> Tensor:
+    """The inner loss at the network as it is, the class weights imprinted."""
+    return model.objective(model.net.score, e, step)
+
+
+def order(views: Views, x: Tensor, step: int) -> list[int]:
+    """Images (m, 1, 8, 8) by their projection."""
+    wave = torch.sin(views.phase[step] * torch.arange(1, 65)).double()
+    return sorted(range(len(x)), key=lambda i: float(x[i].flatten().double() @ wave))
+
+
+def moved(x: Tensor, views: Views, step: int, view: int, share: float = 1.0) -> Tensor:
+    """Images (m, 1, 8, 8), one at a time, moved by the draw of their place."""
+    out = x.clone()
+    for place, i in enumerate(order(views, x, step)):
+        u = share * views.draws[step, view, place].double()
+        out[i] = affine(x[i : i + 1], u[:, None], views.rotate, views.translate, views.scale)[0]
+    return out
+
+
+# Shared parts
+
+
+def test_cross_entropy_is_torchs_and_absent_classes_do_not_matter() -> None:
+    scores, y = torch.randn(2, 5, 3), torch.randint(3, (2, 5))
+    expected = F.cross_entropy(scores.flatten(0, 1), y.flatten(), reduction="none").view(2, 5)
+    w = F.one_hot(y, 3).float()
+    torch.testing.assert_close(cross_entropy(scores, w), expected)
+    wide = F.pad(scores, (0, 1), value=float("-inf")).requires_grad_()
+    loss = cross_entropy(wide, F.pad(w, (0, 1)))
+    torch.testing.assert_close(loss, expected)
+    loss.sum().backward()
+    assert wide.grad is not None and torch.isfinite(wide.grad).all()
+
+
+def test_affine_is_the_transforms() -> None:
+    x = torch.randint(0, 256, (4, 1, 9, 9), dtype=torch.uint8)
+    u = torch.rand(4, 10)
+    got = affine(x.float() / 255, 2 * u.T[:7] - 1, 20, 0.1, 0.2, 5, True)
+    torch.testing.assert_close(got, Transform(rotate=20, translate=0.1, scale=0.2, shear=5, flip=True)(x, u))
+
+
+def test_adam_is_torchs() -> None:
+    p = torch.randn(5, dtype=torch.float64)
+    expected = p.clone().requires_grad_()
+    optimizer, rule = torch.optim.Adam([expected], 0.01), Adam(0.01)
+    params, state = {"p": p}, rule.init({"p": p})
+    for step in range(4):
+        expected.grad = expected.detach() ** 3 + step
+        optimizer.step()
+        params, state = rule.update(params, {"p": params["p"] ** 3 + step}, state, step)
+    torch.testing.assert_close(params["p"], expected.detach())
+
+
+def test_views_never_mirror_unless_asked() -> None:
+    x, places = torch.rand(2, 3, 1, 8, 8), torch.arange(3).expand(2, 3)
+    torch.testing.assert_close(Views(2, 2, 0, 0, 0, flip=False)(x, places, 1, 1), x)
+    flips = Views(40, 1, 0, 0, 0, flip=True)
+    found = torch.cat([flips(x, places, s, 0) for s in range(40)]).flatten(0, 1)
+    plain = x.repeat(40, 1, 1, 1, 1).flatten(0, 1)
+    mirrored = ((found - plain.flip(-1)).abs().amax((1, 2, 3)) < 1e-5).float().mean()
+    assert 0.3 < mirrored < 0.7
+    assert mirrored + ((found - plain).abs().amax((1, 2, 3)) < 1e-5).float().mean() == 1
+    features = torch.randn(2, 3, 6)
+    assert flips(features, places, 0, 0) is features
+    with pytest.raises(InputError, match=r"rotate in \[0, 90\)"):
+        Views(1, 1, 90, 0, 0, False)
+
+
+def test_places_go_with_the_images_and_padding_comes_last() -> None:
+    views, x = Views(1, 1, 5, 0, 0, False), torch.randn(1, 7, 1, 8, 8)
+    everything = views.places(x, torch.ones(1, 7, dtype=torch.bool), 0)
+    assert everything[0].argsort().tolist() == order(views, x[0], 0)
+    shuffle = torch.randperm(7)
+    assert torch.equal(views.places(x[:, shuffle], torch.ones(1, 7, dtype=torch.bool), 0), everything[:, shuffle])
+    real = torch.tensor([[True, False, True, True, False, True, True]])
+    some = views.places(x, real, 0)
+    assert some[~real].tolist() == [5, 6] and torch.equal(
+        some[real], views.places(x[:, real[0]], real[:, real[0]], 0)[0]
+    )
+
+
+# The head
+
+
+def test_imprinting_is_the_cosine_to_means_of_directions() -> None:
+    model, e = net(), episode()
+    expected = logits(model, e.x[0], start(model, e))
+    torch.testing.assert_close(model.score(e)[0], expected)
+
+
+def test_adaptation_starts_at_the_imprint_and_moves_it() -> None:
+    model, e = net(), episode(batch=2)
+    still = Adapt(model, GradientDescent(0.1), 0, params="head.*")
+    torch.testing.assert_close(still.score(e), model.score(e))
+    one = e.replace(x=e.x[:1], w=e.w[:1], mask=e.mask[:1])
+    w0, y = start(model, one).detach().requires_grad_(), one.w[0, one.support].argmax(-1)
+    loss = F.cross_entropy(logits(model, one.x[0, one.support], w0), y)
+    expected = w0 - 0.1 * torch.autograd.grad(loss, w0)[0]
+    adapted = Adapt(model, GradientDescent(0.1), 1, params="head.*").adapt(one)
+    assert list(adapted) == ["net.head.weight"]
+    torch.testing.assert_close(adapted["net.head.weight"][0], expected)
+    assert model.head.weight is None
+
+
+# TransMatch
+
+
+def mixmatch(model: TransMatch, e: Episode, step: int) -> Tensor:
+    """Algorithm 1 of MixMatch with lists."""
+    n, pool, weight = model.net, e.x[0, e.unlabeled], start(model.net, e)  # type: ignore[arg-type]
+    support, labels = e.x[0, e.support], e.w[0, e.support]
+    views = [moved(pool, model.views, step, 1 + v) for v in range(2)]
+    q = sum(logits(n, v, weight).softmax(-1) for v in views) / 2  # type: ignore[arg-type]
+    q = q**2 / (q**2).sum(-1, keepdim=True)  # type: ignore[operator]
+    x = [*moved(support, model.views, step, 0), *views[0], *views[1]]
+    y = [*labels, *q.detach(), *q.detach()]
+    ordered, terms = order(model.views, torch.stack(x), step), {}
+    for place, i in enumerate(ordered):
+        j, share = ordered[(place + 1) % len(x)], float(model.share[step, place])
+        mixed, goal = share * x[i] + (1 - share) * x[j], share * y[i] + (1 - share) * y[j]
+        p = logits(n, mixed[None], weight)[0].softmax(-1)
+        terms[i] = -(goal * p.log()).sum() if i < len(support) else (goal - p).square().sum() / WAY
+    k = len(support)
+    rest = torch.stack([terms[i] for i in range(k, len(x))]).mean() if len(pool) else 0.0
+    return torch.stack([terms[i] for i in range(k)]).mean() + 5 * (step + 1) / model.steps * rest
+
+
+@pytest.mark.parametrize("unlabeled", [0, POOL // WAY])
+def test_transmatch_is_mixmatch_on_imprinted_weights(unlabeled: int) -> None:
+    model, e = TransMatch(net(), steps=4).double(), episode(unlabeled)
+    for step in (0, 2):
+        torch.testing.assert_close(objective(model, e, step), mixmatch(model, e, step))
+    assert (model.share >= 0.5).all() and (model.share < 1).all()
+
+
+# FlexMatch
+
+
+def flexmatch(model: FlexMatch, e: Episode, step: int) -> Tensor:
+    n, pool, weight = model.net, e.x[0, e.unlabeled], start(model.net, e)  # type: ignore[arg-type]
+    y = e.w[0, e.support].argmax(-1)
+    loss = F.cross_entropy(logits(n, e.x[0, e.support], weight), y)
+    if not len(pool):
+        return loss
+    q = logits(n, moved(pool, model.views, step, 0, model.weak), weight).softmax(-1)
+    best, label = q.max(-1)
+    sigma = [sum(float(best[j] > model.threshold) for j in range(len(pool)) if label[j] == c) for c in range(WAY)]
+    terms = []
+    for j, p in enumerate(logits(n, moved(pool, model.views, step, 1), weight).softmax(-1)):
+        beta = sigma[int(label[j])] / max(*sigma, len(pool) - sum(sigma))
+        tau = model.threshold * beta / (2 - beta) if model.flexible else model.threshold
+        terms.append(-p[label[j]].log() if best[j] > tau else torch.zeros(()))
+    return loss + model.weight * sum(terms) / len(pool)  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("flexible", [False, True])
+@pytest.mark.parametrize("unlabeled", [0, 10])
+def test_flexmatch_equals_a_loop(flexible: bool, unlabeled: int) -> None:
+    model = FlexMatch(net(), steps=3, threshold=0.5, weight=0.7, flexible=flexible).double()
+    e = episode(unlabeled)
+    found = objective(model, e, 1)
+    torch.testing.assert_close(found, flexmatch(model, e, 1))
+    if unlabeled:
+        model.flexible = not flexible
+        assert not torch.allclose(objective(model, e, 1), found), "the thresholds of the classes differ"
+
+
+def test_an_unsure_pool_teaches_nothing() -> None:
+    model = FlexMatch(net(), threshold=0.9999999, flexible=False).double()
+    plain = Adapt(model.net, Adam(1e-3), 20, first_order=True)
+    e = episode()
+    torch.testing.assert_close(model.score(e)[:, e.query], plain.score(e)[:, e.query])
+
+
+# Fine-tuning
+
+
+def test_fine_tuning_adds_the_entropy_of_the_queries() -> None:
+    n, e = net(), episode()
+    weight, y = start(n, e), e.w[0, e.support].argmax(-1)
+    plain = F.cross_entropy(logits(n, e.x[0, e.support], weight), y)
+    p = logits(n, e.x[0, e.query], weight).softmax(-1)
+    expected = plain - 0.6 * (p * p.log()).sum(-1).mean()
+    torch.testing.assert_close(objective(FineTuning(n, entropy=0.6), e), expected)
+    inductive = FineTuning(n, entropy=0.0)
+    torch.testing.assert_close(objective(inductive, e), plain)
+    assert FineTuning(n).transductive and not inductive.transductive
+
+
+# All of them
+
+
+@pytest.mark.parametrize("method", [FlexMatch, FineTuning])
+def test_without_more_than_the_support_it_is_plain_fine_tuning(method: Any) -> None:
+    e = episode(unlabeled=0)
+    model = method(net(), 3, 1e-3, **({"entropy": 0.0} if method is FineTuning else {}))
+    plain = Adapt(model.net, Adam(1e-3), 3, first_order=True)
+    torch.testing.assert_close(model.score(e), plain.score(e))
+
+
+@every_method
+@pytest.mark.parametrize("task_chunk", [1, 2])
+def test_evaluation_repeats_and_a_copy_agrees(method: Any, task_chunk: int) -> None:
+    model, e = method(net(), 3, 1e-3, task_chunk=task_chunk).double().eval(), episode(batch=2)
+    with torch.no_grad():
+        first = model(e)
+        assert torch.equal(first, model(e)) and torch.equal(first, copy.deepcopy(model)(e))
+        model.task_chunk = 3 - task_chunk
+        torch.testing.assert_close(model(e), first)
+    assert not torch.allclose(first, model.net(e), atol=1e-4), "nothing was adapted"
+
+
+@every_method
+def test_only_the_named_parameters_move_also_of_a_frozen_encoder(method: Any) -> None:
+    n, e = net(), episode()
+    n.encoder.requires_grad_(False)
+    model = method(n, 2, 1e-3, params=["head.*", "encoder.conv.weight"]).double()
+    before = {k: v.clone() for k, v in n.state_dict().items()}
+    adapted = model.adapt(e)
+    assert set(adapted) == {"net.head.weight", "net.encoder.conv.weight"}
+    assert (adapted["net.encoder.conv.weight"] - n.encoder.conv.weight).abs().max() > 1e-4
+    assert all(torch.equal(v, before[k]) for k, v in n.state_dict().items())
+
+
+@every_method
+def test_the_weights_that_a_file_keeps_give_the_same_views(method: Any) -> None:
+    one, two, e = method(net(), 3, 1e-3).double(), method(net(), 3, 1e-3).double(), episode()
+    two.load_state_dict(one.state_dict())
+    assert torch.equal(one(e), two(e))
+
+
+@pytest.mark.parametrize("method", [TransMatch, FlexMatch])
+def test_the_pool_helps_where_it_shows_the_classes(method: Any) -> None:
+    """Many unlabeled images near each class: tuning the class weights with them is better than the support alone."""
+    e, target = episodes(batch=40, shot=1, query=8, unlabeled=12, noise=2.5)
+    pixels = Pipeline(torch.nn.Flatten(), head=Imprinting(scale=30))
+    model = method(pixels, 30, 3e-3, params="head.*", rotate=0.0, translate=0.0, scale=0.0).eval()
+    with torch.no_grad():
+        with_pool, without = ((m(e).argmax(-1) == target.query).float().mean() for m in (model, pixels))
+    assert with_pool > without + 0.015, f"{with_pool:.3f} with the pool, {without:.3f} without"
+
+
+# Pretraining on partly labeled base classes
+
+
+def base(each: int = 10) -> Split:
+    y = torch.arange(WAY).repeat_interleave(each)
+    x = torch.randint(0, 256, (len(y), 1, 8, 8), dtype=torch.uint8)
+    return Split(x, y, tuple(f"c{i}" for i in range(WAY)), "patterns/train")
+
+
+def test_pretraining_and_episodes_see_the_same_labels() -> None:
+    for seed in (0, 1):
+        _, target = Batches(base(), labeled_fraction=0.2, label_seed=seed).batch(range(30))
+        ids, y = target.ids[0], target.query[0]
+        assert sorted(ids.tolist()) == list(range(30)), "the others are shown too"
+        assert torch.equal(y[y >= 0], base().y[ids][y >= 0]) and (y >= 0).sum() == 6
+        draw = Sampler(base(), Setting(3, 1, 1, 2, labeled_fraction=0.2, label_seed=seed)).draw(list(range(50)))
+        assert set(draw.ids[:, :6].flatten().tolist()) == set(ids[y >= 0].tolist())
+    assert (Batches(base()).batch(range(30))[1].query >= 0).all()
+
+
+def test_hidden_labels_never_reach_the_loss() -> None:
+    split = base()
+    batches, hidden = Batches(split, labeled_fraction=0.2), label_split(split, 0.2, 0)[1]
+    before = batches.batch(range(30))[1]
+    split.y[hidden] = (split.y[hidden] + 1) % WAY
+    after = batches.batch(range(30))[1]
+    assert torch.equal(before.query, after.query)
+    assert set(before.ids[before.query == -100].tolist()) == set(hidden.tolist())
+
+
+def encode(x: Tensor) -> Tensor:
+    return x.flatten(1)[:, :6]
+
+
+def test_consistency_equals_a_loop() -> None:
+    part = Consistency(6, 3, threshold=0.4, weight=0.7)
+    x, y = torch.rand(1, 12, 1, 8, 8), torch.tensor([[0, -100, 2, -100, 1, *[-100] * 7]])
+    torch.manual_seed(5)
+    found = part(encode, x, y)
+    torch.manual_seed(5)
+    u = 2 * torch.rand(7, 12) - 1
+    labeled, free, used = [], [], 0
+    for i in range(12):
+        p = part.classifier(encode(x[:, i]))[0].softmax(-1)
+        if y[0, i] >= 0:
+            labeled.append(-p[y[0, i]].log())
+            continue
+        strong = affine(x[:, i], u[:, i : i + 1], part.rotate, part.translate, part.scale)
+        sure = p.max() >= 0.4
+        free.append(-part.classifier(encode(strong))[0].log_softmax(-1)[p.argmax()] * sure)
+        used += int(sure)
+    assert 0 < used < len(free)
+    torch.testing.assert_close(found, torch.stack(labeled).mean() + 0.7 * torch.stack(free).mean())
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 2], [-100] * 3])
+def test_consistency_of_a_batch_of_one_kind(labels: list[int]) -> None:
+    part, x, y = Consistency(6, 3, threshold=0.0), torch.rand(1, 3, 1, 8, 8), torch.tensor([labels])
+    plain = F.cross_entropy(part.classifier(encode(x[0])), y[0]) if labels[0] >= 0 else None
+    loss = part(encode, x, y)
+    assert torch.isfinite(loss) and (plain is None or torch.allclose(loss, plain))
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda n: TransMatch(n, views=0), "views must be 1 or more"),
+        (lambda n: FlexMatch(n, threshold=1.0), r"threshold in \[0, 1\)"),
+        (lambda n: FineTuning(n, entropy=-1.0), "entropy 0 or more"),
+        (lambda n: FineTuning(n, params="haed.*"), "no parameter matches 'haed"),
+    ],
+)
+def test_mistakes_are_one_line(make: Any, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        make(net())
