@@ -59,10 +59,8 @@ def write_explanation(
         "query": query,
     }
     facts |= tell(found, target, names) | judge(faithful)
-    svg = picture(found, target, f"{short(facts['answer'])}, p = {found.probability:.2f}")
-    name = (
-        f"{trained.path.resolve().name}: why query {query} of episode {episode} was answered {short(facts['answer'])}"
-    )
+    svg = picture(found, target, f"{facts['answer']}, p = {found.probability:.2f}")
+    name = f"{trained.path.resolve().name}: why query {query} of episode {episode} was answered {facts['answer']}"
     folder = out or run / "explanations" / f"episode-{episode}-query-{query}"
     files = [folder / f"explanation.{ending}" for ending in ("json", "svg", "html")]
     write_json(files[0], facts)
@@ -208,7 +206,3 @@ def panels(facts: dict[str, Any]) -> list[tuple[str, str]]:
         caption = f"{name.capitalize()}: {facts['faithfulness'][name]:+.3f} better than random orders"
         out.append((caption, draw_panel(plot, f"nodes {done}, the loudest for the answer first", "probability")))
     return out
-
-
-def short(name: str) -> str:
-    return name.rpartition("/")[2]
