@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -66,30 +67,63 @@ def _show(name: str, config: Mapping[str, Any], rows: Sequence[Row], lines: Sequ
 
 
 def table(name: str, folder: Path | None = None) -> str:
-    """The committed results on a data set as Markdown; each kind of setting has a table of its own.
+    """The committed results on a data set as Markdown, each kind of setting in a table of its own; or those of a study.
 
-    folder: what holds the run directories; experiments/results where it is not given.
+    folder: what holds the run directories and STUDY.csv; experiments/results where it is not given.
     """
     folder = folder or experiments_dir() / "results"
+    if (file := folder / f"{name}.csv").is_file():
+        return _study(file)
     runs = {p.parent: read_json(p) for p in sorted(folder.glob("*/results.json"))}
     if not runs:
         raise InputError(f"{folder} holds no results; they are in the repository, not in an installed package")
     own = {p: f for p, f in runs.items() if f["rows"] and str(f["rows"][0]["data"]).startswith(name)}
     if not own:
-        raise unknown("table", name, {str(f["rows"][0]["data"]).split("/")[0] for f in runs.values() if f["rows"]})
+        sets = {str(f["rows"][0]["data"]).split("/")[0] for f in runs.values() if f["rows"]}
+        raise unknown("table", name, sets | {p.stem for p in folder.glob("*.csv")})
     parts = []
     measured = [m for path, facts in own.items() for m in _measured(path, facts, name)]
     kinds = {r["setting"] for m in measured for r in m["rows"]}
     for kind in sorted(kinds, key=list(SETTINGS).index):
         columns = sorted({(*size(r), column(r)) for m in measured for r in m["rows"] if r["setting"] == kind})
         heads = [c[-1] for c in columns]
-        lines = [["", *heads], ["---", *("---" for _ in heads)]]
+        lines = [["", *heads]]
         for m in measured:
             rows = {column(r): r for r in m["rows"] if r["setting"] == kind}
             # A paper's numbers stand there once, however many of its rows were measured.
             lines += [line for line in _lines(m, rows, heads) if line not in lines]
-        parts.append(f"{kind.capitalize()}:\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
+        parts.append(_markdown(kind, lines))
     return "\n\n".join(parts) + "\n"
+
+
+def _study(file: Path) -> str:
+    """The cells of a study: its first axis downwards, the others across; seeds are averaged."""
+    with file.open(newline="") as lines:
+        cells = list(csv.DictReader(lines))
+    names = list(cells[0])
+    first, *rest = (n for n in names[: names.index("setting")] if not n.endswith("seed"))
+    found: dict[str, dict[str, dict[str, list[Row]]]] = {}
+    for cell in cells:
+        across = ", ".join(f"{n.rpartition('.')[2]} {cell[n] or 'none'}" for n in rest) or "accuracy"
+        rows = found.setdefault(cell["setting"], {}).setdefault(cell[first] or "none", {})
+        rows.setdefault(across, []).append(cell)
+    parts = []
+    for kind in sorted(found, key=list(SETTINGS).index):
+        heads = list(dict.fromkeys(h for row in found[kind].values() for h in row))
+        body = [[row, *(_mean(of[h]) if h in of else "" for h in heads)] for row, of in found[kind].items()]
+        parts.append(_markdown(kind, [[first.rpartition(".")[2], *heads], *body]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown(kind: str, lines: Sequence[Sequence[str]]) -> str:
+    head, *body = (f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join([f"{kind.capitalize()}:\n", head, f"| {' | '.join('---' for _ in lines[0])} |", *body])
+
+
+def _mean(cells: Sequence[Row]) -> str:
+    """The mean over seeds, which share their test episodes: the mean of their intervals is wide enough."""
+    accuracy, half = (sum(float(c[k]) for c in cells) / len(cells) for k in ("accuracy", "ci95"))
+    return f"{accuracy:.2f} ± {half:.2f}"
 
 
 def _measured(path: Path, facts: Mapping[str, Any], name: str) -> Iterator[dict[str, Any]]:

@@ -302,6 +302,17 @@ def _blocks(text: str, language: str) -> list[str]:
     return [block for name, block in re.findall(r"```(\w*)\n(.*?)```", text, re.DOTALL) if name == language]
 
 
+def test_a_committed_study_is_a_table_of_its_settings(tmp_path: Path) -> None:
+    lines = ["learner.refine,episode.unlabeled,train_episode.label_seed,setting,accuracy,ci95,episodes"]
+    lines += [f",{u},{seed},inductive,{50 + seed},1.0,600" for u in (5, 10) for seed in (0, 1)]
+    lines += [f"soft,{u},{seed},semi-supervised,{60 + u + seed},2.0,600" for u in (5, 10) for seed in (0, 1)]
+    (tmp_path / "pools.csv").write_text("\n".join(lines))
+    text = table("pools", tmp_path)
+    assert text.split("\n\n")[0] == "Inductive:"
+    assert "| refine | unlabeled 5 | unlabeled 10 |" in text and "| none | 50.50 ± 1.00 | 50.50 ± 1.00 |" in text
+    assert text.index("Semi-supervised:") < text.index("| soft | 65.50 ± 2.00 | 70.50 ± 2.00 |")
+
+
 def test_the_walk_from_a_question_to_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call) -> None:  # noqa: F811
     """Every command of experiments/README.md, with fewer steps and episodes."""
     text = (ROOT / "experiments/README.md").read_text(encoding="utf-8")

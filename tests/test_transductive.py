@@ -474,14 +474,17 @@ def test_the_head_is_asked_where_a_later_refiner_alone_does_not_need_it() -> Non
     assert torch.equal(chain, LaplacianShot()(episode, scores, HEAD))
 
 
-@pytest.mark.parametrize("cls", [PTMAP, SinkhornBalance])
-def test_balance_is_a_trait_of_the_share(cls: Any) -> None:
+@pytest.mark.parametrize(
+    ("cls", "freed"),
+    [(PTMAP, {"share": 0.5}), (SinkhornBalance, {"share": 0.5}), (TIM, {"marginal": 0.0}), (AlphaTIM, None)],
+)
+def test_who_assumes_balance_says_so(cls: Any, freed: dict[str, float] | None) -> None:
     split = Split(torch.rand(60, 6), torch.arange(4).repeat_interleave(15), tuple("abcd"), "unbalanced")
-    with pytest.raises(InputError, match=r"episode\.dirichlet=null"):
-        evaluate(Pipeline(head=HEAD, refine=cls()), split, way=3, query=2, dirichlet=2.0)
-    assert (
-        evaluate(Pipeline(head=HEAD, refine=cls(share=0.5)), split, way=3, query=2, dirichlet=2.0, episodes=2).mean >= 0
-    )
+    if freed is not None:
+        with pytest.raises(InputError, match=r"episode\.dirichlet=null"):
+            evaluate(Pipeline(head=HEAD, refine=cls()), split, way=3, query=2, dirichlet=2.0)
+    free = Pipeline(head=HEAD, refine=cls(**(freed or {"steps": 2})))
+    assert evaluate(free, split, way=3, query=2, dirichlet=2.0, episodes=2).mean >= 0
 
 
 def test_mistakes_are_told() -> None:

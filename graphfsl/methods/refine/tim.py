@@ -34,13 +34,14 @@ class TIM(Refine):
     temperature: tau. cross_entropy: lambda. marginal, conditional: the weights of the entropies.
 
     forward: features (B, n, d), label weights (B, n, C) -> scores (B, n, C), whatever the head's are.
-    Source: section 2 and the authors' code: 150 steps, tau 15, weights 0.1, 1, 0.1. The marginal entropy leans towards
-    as many queries of every class, but softly: unbalanced episodes are allowed (`needs_balance` is false).
+    Source: section 2 and the authors' code: 150 steps, tau 15, weights 0.1, 1, 0.1. The marginal entropy assumes as
+    many queries of every class (`needs_balance`, unless `marginal` is 0): on others TIM may lose to the class means.
     Deviations: the rate. As w = A z stays in the span of the nodes, A alone is iterated, a constant for the gradient.
     """
 
     family = "transductive"
     transductive = True
+    needs_balance = True
     reads_scores = False
     block_nodes = 5120
 
@@ -60,6 +61,7 @@ class TIM(Refine):
             raise InputError(f"{names}, not {zero}, {above}")
         self.steps, self.rate, self.temperature = steps, rate, temperature
         self.cross_entropy, self.marginal, self.conditional = cross_entropy, marginal, conditional
+        self.needs_balance = marginal > 0
 
     def forward(self, episode: Episode, scores: Tensor, head: Head) -> Tensor:
         k, m, z = episode.n_support, episode.n_support + episode.n_query, F.normalize(episode.x, dim=-1)
@@ -106,6 +108,8 @@ class AlphaTIM(TIM):
     Deviations: none in the solution. The gradient is written out; how w moved is a constant for that of a training.
     """
 
+    needs_balance = False
+
     def __init__(
         self,
         alpha: float = 2.0,
@@ -120,6 +124,7 @@ class AlphaTIM(TIM):
         if not alpha > 0 or not lr > 0:
             raise InputError(f"alpha_tim.alpha and lr must be above 0, not {alpha} and {lr}")
         self.alpha, self.lr = alpha, lr
+        self.needs_balance = marginal > 0 and alpha == 1
 
     def classifiers(self, z: Tensor, y: Tensor, real: Tensor) -> Tensor:
         start, fixed = prototypes(z[:, : y.shape[-1]], y.mT), z.detach()
