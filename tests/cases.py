@@ -52,7 +52,11 @@ def learner(
     pipeline = Pipeline(TinyEncoder(), head=part("heads", heads), **slots)
     if adapt is None and not pipeline.reads_support:
         adapt = "maml"
-    out: Any = pipeline if adapt is None else make(registry.get("adapt", adapt), {}, adapt, net=pipeline)
+    out: Any = pipeline
+    if adapt is not None:
+        cls = registry.get("adapt", adapt)
+        # Methods that tune a trained network take many steps.
+        out = make(cls, {"steps": 3} if cls.adapts_frozen else {}, adapt, net=pipeline)
     if batch_norm is not None:
         out.set_batch_norm(batch_norm)
     return unlike_fresh(out)
