@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ from graphfsl import distributed
 from graphfsl.builder import build_pretrainer, named
 from graphfsl.checkpoint import load_checkpoint, load_weights, read_lines, save_checkpoint, write_json
 from graphfsl.data import Episodes, Split
-from graphfsl.data.batches import Batches
+from graphfsl.data.batches import Batches, partly_labeled
 from graphfsl.features import encode_split
 from graphfsl.functional.statistics import class_statistics
 from graphfsl.learner import Pretrainer
@@ -48,6 +49,17 @@ def check(config: Mapping[str, Any], base: Split) -> None:
         part = build_pretrainer(encoder, options.objective, base.shape, len(base.classes), device="meta").objective
         Batches(base, per_class=part.per_class)
         conf.pretrainer(config).fabric()
+
+
+def visible(config: Mapping[str, Any], base: Split) -> Split:
+    """The base split with -1 for the labels that either meta-training or pretraining must not see."""
+    training = conf.setting(config, config.get("train_episode"), "train_episode")
+    y = partly_labeled(base, training.labeled_fraction, training.label_seed).y
+    if (options := conf.pretraining(config)) is not None:
+        encoder = config["learner"].get("encoder")
+        part = build_pretrainer(encoder, options.objective, base.shape, len(base.classes), device="meta").objective
+        y = torch.minimum(y, partly_labeled(base, part.labeled_fraction, part.label_seed).y)
+    return dataclasses.replace(base, y=y)
 
 
 def seconds(config: Mapping[str, Any], runs: Path) -> float:
@@ -112,6 +124,8 @@ def _keep_statistics(model: Pretrainer, base: Split, config: Mapping[str, Any], 
     file = path / "statistics.safetensors"
     if file.is_file() or distributed.rank():
         return
+    part = model.objective
+    base = partly_labeled(base, part.labeled_fraction, part.label_seed)
     features = encode_split(model.eval(), base, conf.transform(config["data"]))
     found = class_statistics(features.x, features.y.to(features.x.device), len(base.classes))
     names = ("mean", "class_means", "class_covariances")

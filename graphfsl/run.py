@@ -36,7 +36,7 @@ from graphfsl.memory import reuse_freed_memory
 from graphfsl.options import check_options, make
 from graphfsl.pretrain import check as check_pretraining
 from graphfsl.pretrain import folder as pretraining_folder
-from graphfsl.pretrain import pretrained
+from graphfsl.pretrain import pretrained, visible
 from graphfsl.train import Log, Trainer
 
 
@@ -222,7 +222,7 @@ def train(run: Run, base: Split, log: Log | None = None) -> Run:
         best = max((m for m in metrics if "val" in m), key=lambda m: m["val"], default=None)
         run.steps += best["step"] if best else trainer.steps
     torch.manual_seed(int(keys_of("fit_base", seed, np.zeros(1))[0] >> np.uint64(1)))
-    fit_base(run.learner, base, run.transform)
+    fit_base(run.learner, visible(config, base), run.transform)
     if not distributed.rank():
         save_checkpoint(done, run.learner.state_dict(), {"step": run.steps})
     return run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -13,6 +14,14 @@ from graphfsl.data.sampler import AUGMENT, CLASSES, IMAGES, Deck, keys_of, label
 from graphfsl.data.transforms import DRAWS, Transform
 from graphfsl.episode import Episode, Target
 from graphfsl.errors import InputError
+
+
+def partly_labeled(split: Split, fraction: float, seed: int) -> Split:
+    """The split with -1 for the labels that `Setting.labeled_fraction` and `label_seed` withhold."""
+    if fraction == 1:
+        return split
+    hidden = torch.from_numpy(label_split(split, fraction, seed)[1])
+    return dataclasses.replace(split, y=split.y.index_fill(0, hidden, -1))
 
 
 class Batches:
@@ -39,10 +48,8 @@ class Batches:
         self.split, self.seed, self.transform = split, seed, transform or Transform()
         self.device = torch.device(device) if device is not None else split.x.device
         self.per_class, self.views = per_class, views
-        self.y = split.y
-        if labeled_fraction < 1:
-            hidden = label_split(split, labeled_fraction, label_seed)[1]
-            self.y = split.y.index_fill(0, torch.from_numpy(hidden), -100)
+        y = partly_labeled(split, labeled_fraction, label_seed).y
+        self.y = y.where(y >= 0, -100)
         self.labeled = np.flatnonzero(split.y.numpy() >= 0)
         self.deck = Deck(self.labeled, split.y.numpy(), len(split.classes))
         if self.deck.count.min() < per_class:
