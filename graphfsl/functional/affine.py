@@ -32,5 +32,8 @@ def affine(
     cos, sin = turn.cos(), turn.sin()
     rows = (cos * sx, (slant * cos - sin) * sy, 2 * translate * u[4], sin * sx, (slant * sin + cos) * sy)
     theta = torch.stack([*rows, 2 * translate * u[5]], -1).view(len(x), 2, 3)
-    grid = F.affine_grid(theta, list(x.shape), align_corners=False)
+    # F.affine_grid, which vmap has no rule for.
+    across, down = ((2 * torch.arange(n, dtype=x.dtype, device=x.device) + 1) / n - 1 for n in (x.shape[3], x.shape[2]))
+    places = torch.stack([*torch.meshgrid(across, down, indexing="xy"), x.new_ones(x.shape[2:])], -1)
+    grid = (places.flatten(0, 1) @ theta.mT).unflatten(1, x.shape[2:])
     return F.grid_sample(x, grid, padding_mode="zeros" if x.shape[1] == 1 else "reflection", align_corners=False)
