@@ -135,6 +135,8 @@ class Adapt(Learner):
         task_chunk: int | None = None,
     ) -> None:
         super().__init__()
+        if net.asks:
+            raise InputError("a learner that asks for labels cannot be adapted to an episode; set gnn.ask to null")
         if steps < 0:
             raise InputError(f"the number of inner steps must be 0 or more, not {steps}")
         patterns = [params] if isinstance(params, str) else list(params)

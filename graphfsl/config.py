@@ -178,7 +178,8 @@ def _check_notes(config: Mapping[str, Any]) -> None:
     check_options({k: (kind, False) for k, kind in kinds.items()}, given, "configuration")
     known = {k: (kind, False) for k, (kind, _) in signature(Setting).items()}
     for entry in config.get("published") or []:
-        check_options(known | {"accuracy": (float, True), "source": (str, False)}, entry, "published")
+        own = {"accuracy": (float, True), "source": (str, False), "setting": (str, False)}
+        check_options(known | own, entry, "published")
 
 
 _EXAMPLE = {"data": "name: glyphs", "learner": "encoder: conv4, head: protonet"}

@@ -189,6 +189,10 @@ def stack(episodes: Sequence[Episode]) -> Episode:
         joined = torch.cat(parts, 1)
         return torch.cat([joined, joined.new_zeros(*joined.shape[:2], columns)], 2) if columns else joined
 
+    known, most = [e.oracle for e in episodes if e.oracle is not None], sizes[2]
+    if len(known) not in (0, len(episodes)):
+        raise InputError("episodes with an oracle and without one cannot share a batch")
+    oracle = [F.pad(y, (0, way - y.shape[2], 0, most - y.shape[1])) for y in known]
     return Episode(
         torch.cat([pad(e, e.x) for e in episodes]),
         torch.cat([pad(e, e.w, way - e.way) for e in episodes]),
@@ -196,4 +200,5 @@ def stack(episodes: Sequence[Episode]) -> Episode:
         sizes[1],
         torch.cat([pad(e, e.mask) for e in episodes]),
         relabeled=any(e.relabeled for e in episodes),
+        oracle=torch.cat(oracle) if oracle else None,
     )

@@ -51,9 +51,10 @@ def check_features(learner: Learner, x: Tensor) -> None:
 
 
 def kind_of(learner: Learner, setting: Setting) -> str:
-    """The table that a result belongs to: inductive, transductive, semi-supervised, or both of the latter."""
+    """The table that a result belongs to: inductive, transductive, semi-supervised or active, or two of them."""
     semi = learner.uses_unlabeled and setting.unlabeled > 0
-    kinds = [k for k, yes in (("semi-supervised", semi), ("transductive", learner.transductive)) if yes]
+    pool = "active" if learner.asks else "semi-supervised"
+    kinds = [k for k, yes in ((pool, semi), ("transductive", learner.transductive)) if yes]
     return " + ".join(kinds) or "inductive"
 
 
@@ -162,7 +163,7 @@ class Result:
 
     def row(self) -> dict[str, Any]:
         s, learner = self.setting, self.learner
-        traits = ("transductive", "uses_unlabeled", "needs_balance", "needs_nonnegative", "stochastic")
+        traits = ("transductive", "uses_unlabeled", "asks", "needs_balance", "needs_nonnegative", "stochastic")
         return {
             "data": self.split,
             "way": s.way,

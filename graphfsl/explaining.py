@@ -18,6 +18,7 @@ from graphfsl import run as runs
 from graphfsl.checkpoint import write_atomically, write_json
 from graphfsl.data import Episodes, Split
 from graphfsl.episode import Target
+from graphfsl.errors import InputError
 from graphfsl.evaluation import check_protocol
 from graphfsl.explain import Explanation, Faithfulness, add_contributions, explain, faithfulness
 from graphfsl.graph import ROLES, draw, similarity, to_networkx
@@ -44,7 +45,9 @@ def write_explanation(
     options = conf.evaluation(config)
     split = conf.load_split(config["data"], options.split)
     check_shape(trained.shape, split)
-    check_protocol(learner, settings[0])
+    check_protocol(learner, settings[0], options.unbalanced)
+    if learner.asks:
+        raise InputError("an answer that took asking for a label is not explained; set gnn.ask to null")
     device = make(Trainer, config.get("trainer") or {}, "trainer").fabric().device
     loader = Episodes(split, settings[0], options.seed, trained.transform.plain(), device)
     batch, target = loader.batch([episode])

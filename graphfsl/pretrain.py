@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -47,19 +46,19 @@ def check(config: Mapping[str, Any], base: Split) -> None:
     if options is not None:
         encoder = config["learner"].get("encoder")
         part = build_pretrainer(encoder, options.objective, base.shape, len(base.classes), device="meta").objective
-        Batches(base, per_class=part.per_class)
+        Batches(base, per_class=part.per_class, labeled_fraction=part.labeled_fraction, label_seed=part.label_seed)
         conf.pretrainer(config).fabric()
 
 
-def visible(config: Mapping[str, Any], base: Split) -> Split:
-    """The base split with -1 for the labels that either meta-training or pretraining must not see."""
+def visible(config: Mapping[str, Any], base: Split) -> Tensor:
+    """The labels of the base split (N,), -1 for those that either meta-training or pretraining must not see."""
     training = conf.setting(config, config.get("train_episode"), "train_episode")
     y = partly_labeled(base, training.labeled_fraction, training.label_seed).y
     if (options := conf.pretraining(config)) is not None:
         encoder = config["learner"].get("encoder")
         part = build_pretrainer(encoder, options.objective, base.shape, len(base.classes), device="meta").objective
         y = torch.minimum(y, partly_labeled(base, part.labeled_fraction, part.label_seed).y)
-    return dataclasses.replace(base, y=y)
+    return y
 
 
 def seconds(config: Mapping[str, Any], runs: Path) -> float:

@@ -150,6 +150,7 @@ def _lines(facts: Mapping[str, Any], rows: Mapping[str, Row], heads: Sequence[st
     listed = {
         column({**_EPISODE, **facts["config"].get("episode", {}), **p}): p
         for p in facts["config"].get("published") or []
+        if p.get("setting", first["setting"]) == first["setting"]
     }
     numbers = {h: p for h, p in listed.items() if h in rows}
     if numbers:

@@ -21,7 +21,7 @@ from graphfsl import pretrain
 from graphfsl.builder import named
 from graphfsl.checkpoint import read_lines, write_json
 from graphfsl.data import Setting
-from graphfsl.evaluation import Result
+from graphfsl.evaluation import Result, kind_of
 from graphfsl.functional.statistics import mean_and_ci95
 
 
@@ -33,7 +33,7 @@ def full_row(
     published: list[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """A results row: what was measured after `steps` of training, how, and beside which published number."""
-    paper = find_published(published or [], result.setting)
+    paper = find_published(published or [], result.setting, kind_of(result.learner, result.setting))
     row = {"method": method_name(config["learner"]), **result.row()}
     row |= {
         "config": conf.digest(config),
@@ -69,10 +69,14 @@ def environment() -> dict[str, str]:
     return {**versions, "platform": platform.platform(terse=True)}
 
 
-def find_published(published: list[dict[str, Any]], setting: Setting) -> dict[str, Any]:
-    """The published number of this very setting, or {}; the number of queries may differ."""
+def find_published(published: list[dict[str, Any]], setting: Setting, kind: str) -> dict[str, Any]:
+    """The published number of this very setting, or {}; the number of queries may differ.
+
+    kind: of the learner, as `kind_of` tells it; a number may be for one of them only.
+    """
     keys = [f.name for f in dataclasses.fields(Setting) if f.name not in ("query", "label_seed")]
-    return next((p for p in published if all(p.get(k, _DEFAULT[k]) == getattr(setting, k) for k in keys)), {})
+    own = [p for p in published if p.get("setting", kind) == kind]
+    return next((p for p in own if all(p.get(k, _DEFAULT[k]) == getattr(setting, k) for k in keys)), {})
 
 
 _DEFAULT = dataclasses.asdict(Setting())

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 import graphfsl
 from graphfsl import config as conf
@@ -129,7 +130,8 @@ def remembering(splits: dict[str, Split]) -> Load:
     """`config.load_split` that loads no split twice."""
 
     def load(section: Mapping[str, Any], split: str) -> Split:
-        key = json.dumps([conf.data_options(section), section["name"], split], sort_keys=True)
+        cut = section.get("base_classes") if split == conf.base_split(section) else None
+        key = json.dumps([conf.data_options(section), section["name"], split, cut], sort_keys=True)
         if key not in splits:
             splits[key] = conf.load_split(section, split)
         return splits[key]
@@ -144,11 +146,14 @@ def _check_feasible(config: Mapping[str, Any], learner: Learner, base: Split, lo
     if config.get("pretrain") is not None:
         check_pretraining(config, base)
     options = conf.evaluation(config)
+    training = conf.setting(config, config.get("train_episode"), "train_episode")
+    if learner.asks and training.labeled_fraction < 1:
+        raise InputError("this learner asks for labels that labeled_fraction withholds; set it to 1 in train_episode")
     settings = [conf.setting(config, s) for s in options.settings]
     checks = [(load(config["data"], options.split), s) for s in settings]
     if any(p.requires_grad for p in learner.parameters()):
         make(Trainer, config.get("trainer") or {}, "trainer").fabric()
-        checks.append((base, conf.setting(config, config.get("train_episode"), "train_episode")))
+        checks.append((base, training))
     if conf.base_split(config["data"]) == "train" and (len(checks) > len(settings) or config.get("pretrain")):
         checks.append((load(config["data"], "val"), conf.setting(config)))
     for i, (split, setting) in enumerate(checks):
@@ -222,19 +227,19 @@ def train(run: Run, base: Split, log: Log | None = None) -> Run:
         best = max((m for m in metrics if "val" in m), key=lambda m: m["val"], default=None)
         run.steps += best["step"] if best else trainer.steps
     torch.manual_seed(int(keys_of("fit_base", seed, np.zeros(1))[0] >> np.uint64(1)))
-    fit_base(run.learner, visible(config, base), run.transform)
+    fit_base(run.learner, base, run.transform, visible(config, base))
     if not distributed.rank():
         save_checkpoint(done, run.learner.state_dict(), {"step": run.steps})
     return run
 
 
-def fit_base(learner: Learner, base: Split, transform: Transform) -> None:
-    """Give base-class features to the parts that learn from them."""
+def fit_base(learner: Learner, base: Split, transform: Transform, y: Tensor) -> None:
+    """Give base-class features to the parts that learn from them, those whose label y (N,) is not negative."""
     net = learner.net if isinstance(learner, Adapt) else learner
     if learner.wants_base and isinstance(net, Pipeline):
         features = encode_split(net, base, transform)
-        labeled = features.y >= 0
-        net.fit_base(features.x[labeled.to(features.x.device)], features.y[labeled].to(features.x.device))
+        labeled = y >= 0
+        net.fit_base(features.x[labeled.to(features.x.device)], y[labeled].to(features.x.device))
 
 
 def read_facts(path: Path) -> dict[str, Any]:

@@ -19,6 +19,8 @@ SETTINGS = {
     "semi-supervised": "Each query is answered alone, from the labeled and the unlabeled samples of its episode.",
     "transductive": "The queries of an episode are answered together: each may change the answers to the others.",
     "semi-supervised + transductive": "Unlabeled samples are used, and an episode's queries are answered together.",
+    "active": "Each query is answered alone, after the labels of chosen unlabeled samples were asked for.",
+    "active + transductive": "Labels of chosen unlabeled samples are asked for, and queries are answered together.",
 }
 INTERVAL = "Accuracy in percent; ± is the 95% interval of the mean over episodes."
 BOLD = "Bold: the best of its kind on its episodes, and what the same episodes cannot tell from it."

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
 from cases import DIM, SHOT, WAY, episodes, unlike_fresh
+from rich.console import Console
 from torch import Tensor
 
 from graphfsl import build, evaluate
 from graphfsl.data import Episodes, Split
-from graphfsl.episode import Episode, Target
+from graphfsl.episode import Episode, Target, stack
 from graphfsl.errors import InputError
+from graphfsl.explaining import write_explanation
 from graphfsl.learner import Pipeline
+from graphfsl.methods.adapt.maml import MAML
 from graphfsl.methods.heads.gnn import GNN
+from graphfsl.progress import run
 from graphfsl.train import Trainer
 
 
@@ -86,6 +91,29 @@ def test_no_oracle_is_one_clear_line_and_an_empty_pool_is_none() -> None:
     for wrong in ({"ask": "all"}, {"ask": "random", "layers": 1}):
         with pytest.raises(InputError, match="must be attention or random"):
             GNN(DIM, WAY, **wrong)
+
+
+def test_who_asks_is_told_apart_and_refused_where_there_is_nothing_to_ask(tmp_path: Path) -> None:
+    config = {
+        "data": {"name": "glyphs"},
+        "learner": {"encoder": {"name": "conv4", "width": 4}, "head": {"name": "gnn", "ask": "random", "hidden": 4}},
+        "episode": {"way": 3, "shot": 1, "query": 1, "unlabeled": 2},
+        "trainer": {"steps": 1, "val_episodes": 2},
+        "evaluation": {"episodes": 2},
+    }
+    (row,) = run(config, tmp_path / "asks", Console(quiet=True))
+    assert row["setting"] == "active" and "asks" in row["traits"]
+    with pytest.raises(InputError, match="labeled_fraction withholds"):
+        run(config | {"train_episode": {"labeled_fraction": 0.5}}, tmp_path / "withheld", Console(quiet=True))
+    with pytest.raises(InputError, match="cannot be adapted"):
+        MAML(asking())
+    with pytest.raises(InputError, match="not explained"):
+        write_explanation(tmp_path / "asks", ["episode.unlabeled=2"])
+    (episode, target), other = world(), world()[0]
+    both = stack([target.told(episode), target.told(episode).parts(query=False)])
+    assert both.oracle is not None and torch.equal(both.oracle[:2], both.oracle[2:])
+    with pytest.raises(InputError, match="share a batch"):
+        stack([target.told(episode), other])
 
 
 def test_the_oracle_travels_with_its_nodes() -> None:

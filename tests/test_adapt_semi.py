@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from graphfsl.adapt import Adam, Adapt, GradientDescent
-from graphfsl.data import Split, Transform, load
+from graphfsl.data import Split, Transform
 from graphfsl.data.batches import Batches, partly_labeled
 from graphfsl.data.sampler import Sampler, Setting, label_split
 from graphfsl.episode import Episode
@@ -26,7 +26,6 @@ from graphfsl.methods.adapt.transmatch import TransMatch
 from graphfsl.methods.heads.imprinting import Imprinting
 from graphfsl.methods.pretrain.consistency import Consistency
 from graphfsl.nn.views import Views
-from graphfsl.pretrain import visible
 
 WAY, SHOT, POOL = 3, 2, 6
 METHODS = (TransMatch, FlexMatch, FineTuning)
@@ -329,22 +328,6 @@ def test_hidden_labels_never_reach_the_loss() -> None:
     seen = partly_labeled(split, 0.2, 0).y
     assert set((seen < 0).nonzero().flatten().tolist()) == set(hidden.tolist())
     assert torch.equal(seen[seen >= 0], split.y[seen >= 0])
-
-
-def test_what_learns_from_base_classes_sees_no_hidden_label_either() -> None:
-    """`fit_base` and the stored statistics, after episodes or a pretraining with few labels."""
-    split, out = load("glyphs", "train"), {}
-    section = {"data": {"name": "glyphs"}, "learner": {"encoder": {"name": "conv4", "width": 4}, "head": "protonet"}}
-    few = {"labeled_fraction": 0.2, "label_seed": 3}
-    for name, more in {
-        "all": {},
-        "episodes": {"train_episode": few},
-        "pretraining": {"pretrain": {"objective": {"name": "consistency", **few}}},
-    }.items():
-        out[name] = visible(section | more, split).y
-    assert torch.equal(out["all"], split.y)
-    assert torch.equal(out["episodes"], partly_labeled(split, 0.2, 3).y) and (out["episodes"] < 0).any()
-    assert torch.equal(out["pretraining"], out["episodes"])
 
 
 def encode(x: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from graphfsl.episode import Episode
 from graphfsl.errors import InputError
 from graphfsl.evaluation import accuracies, encode_once, evaluate, kind_of
 from graphfsl.learner import Head, Pipeline
+from graphfsl.methods.heads.gnn import GNN
 from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.methods.refine.soft_kmeans import SoftKmeans
 from graphfsl.results import find_published
@@ -67,15 +68,23 @@ def test_augmentation_is_a_function_of_the_episode() -> None:
 
 def test_a_published_number_is_for_its_own_setting() -> None:
     published = [{"way": 5, "shot": 1, "accuracy": 98.8}]
-    assert find_published(published, Setting(way=5, shot=1, query=3))["accuracy"] == 98.8
+    assert find_published(published, Setting(way=5, shot=1, query=3), "inductive")["accuracy"] == 98.8
+    pool = [{"way": 5, "shot": 1, "unlabeled": 5, "setting": "semi-supervised", "accuracy": 97.45}]
+    for kind, found in (("semi-supervised", pool[0]), ("inductive", {})):
+        assert find_published(pool, Setting(way=5, shot=1, unlabeled=5), kind) == found
     for other in ({"shot": 5}, {"unlabeled": 5}, {"dirichlet": 2.0}, {"labeled_fraction": 0.5}, {"groups": "within"}):
-        assert find_published(published, Setting(**{"way": 5, "shot": 1} | other)) == {}
+        assert find_published(published, Setting(**{"way": 5, "shot": 1} | other), "inductive") == {}
 
 
 def test_kinds_are_told_apart() -> None:
     refined = Pipeline(head=ProtoNet(), refine=SoftKmeans())
     assert kind_of(refined, SETTING) == "semi-supervised"
     assert kind_of(refined, dataclasses.replace(SETTING, unlabeled=0)) == "inductive"
+    asking = Pipeline(head=GNN(8, 4, ask="random"))
+    assert (
+        kind_of(asking, SETTING) == "active"
+        and kind_of(asking, dataclasses.replace(SETTING, unlabeled=0)) == "inductive"
+    )
     joint = learner(batch_norm="joint")
     assert kind_of(joint, SETTING) == "transductive"
     assert kind_of(learner(batch_norm="support"), SETTING) == "inductive"

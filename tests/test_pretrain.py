@@ -10,15 +10,18 @@ import numpy as np
 import pytest
 import torch
 from cases import DIM, TinyEncoder
+from torch import Tensor
 from torch.nn import functional as F
 from typer.testing import CliRunner
 
 from graphfsl import config, registry
 from graphfsl import run as runs
+from graphfsl.checkpoint import load_checkpoint
 from graphfsl.cli import app
-from graphfsl.data import Split, Transform
-from graphfsl.data.batches import Batches
+from graphfsl.data import Split, Transform, load
+from graphfsl.data.batches import Batches, partly_labeled
 from graphfsl.errors import InputError
+from graphfsl.features import encode_split
 from graphfsl.functional.statistics import class_statistics
 from graphfsl.learner import Pretrainer
 from graphfsl.methods.heads.simple_shot import SimpleShot
@@ -236,11 +239,35 @@ def test_two_heads_share_one_pretraining(tmp_path: Path) -> None:
         assert torch.equal(a, b)
     results = json.loads((Path(out) / "protonet" / "results.json").read_text())
     assert results["rows"][0]["steps"] == 4 and results["pretraining_seconds"] > 0
-    from graphfsl.checkpoint import load_checkpoint
-
     statistics, _ = load_checkpoint(pretraining / "statistics.safetensors")
     assert statistics["class_covariances"].shape == (len(statistics["class_means"]), 4, 4)
     torch.testing.assert_close(statistics["mean"], one.head.mean)
+
+
+def test_no_hidden_label_reaches_fit_base_nor_the_statistics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither those that pretraining may not see nor those that meta-training may not."""
+    seen: list[Tensor] = []
+    monkeypatch.setattr(SimpleShot, "fit_base", lambda self, x, y: seen.append(y))
+    few = (
+        "pretrain.objective={name: consistency, labeled_fraction: 0.5}",
+        "train_episode={labeled_fraction: 0.5, label_seed: 1}",
+    )
+    code, said = cli("run", write(tmp_path / "e.yaml", *few), "--out", str(tmp_path / "runs" / "a"))
+    assert code == 0, said
+    base = load("glyphs", "train")
+    first, second = (partly_labeled(base, 0.5, seed).y >= 0 for seed in (0, 1))
+    assert torch.equal(seen[0], base.y[first & second]) and len(seen[0]) < int(first.sum()) < len(base.y)
+    run = runs.load(tmp_path / "runs" / "a")
+    features = encode_split(run.learner, base, run.transform).x
+    (pretraining,) = (tmp_path / "runs").glob("pretrain-*")
+    statistics, _ = load_checkpoint(pretraining / "statistics.safetensors")
+    torch.testing.assert_close(statistics["mean"], features[first].mean(0))
+
+
+def test_too_small_a_labeled_fraction_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    file = write(tmp_path / "e.yaml", "pretrain.objective={name: consistency, labeled_fraction: 0.001}")
+    code, said = cli("run", file, "--out", str(tmp_path / "runs" / "a"))
+    assert code == 2 and "without a label" in said and not list((tmp_path / "runs").glob("pretrain-*/*.safetensors"))
 
 
 def test_an_encoder_that_is_not_frozen_goes_on_learning(tmp_path: Path) -> None:
@@ -253,8 +280,6 @@ def test_an_encoder_that_is_not_frozen_goes_on_learning(tmp_path: Path) -> None:
     file = write(tmp_path / "e.yaml", *changes)
     assert cli("run", file, "--out", str(tmp_path / "runs" / "a"))[0] == 0
     (pretraining,) = (tmp_path / "runs").glob("pretrain-*")
-    from graphfsl.checkpoint import load_checkpoint
-
     first, _ = load_checkpoint(pretraining / "model.safetensors")
     run = runs.load(tmp_path / "runs" / "a")
     moved = run.learner.encoder.convs[0].weight - first["encoder.convs.0.weight"]
@@ -272,8 +297,6 @@ def test_generations_teach_each_other(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_pretraining_goes_on_to_the_same_weights(tmp_path: Path) -> None:
-    from graphfsl.checkpoint import load_checkpoint
-
     found = []
     for name, stop in (("whole", None), ("stopped", 4)):
         chosen = settings("pretrain.trainer.steps=8", "pretrain.trainer.checkpoint_every=2")

@@ -626,13 +626,59 @@ def test_plcm_draws_disjoint_support_and_pool() -> None:
 
 
 def test_plcm_chooses_more_of_each_class_every_step() -> None:
+    """In step t of T at most share t / T of the pool, an equal part of each class."""
     episode, _ = pool_of(features(unlabeled=6))
-    for steps in (1, 2, 3):
-        chosen = PLCM(WAY, steps=steps, share=0.5).double().labels(episode)
-        assert (chosen.sum(1) <= 3).all() and (chosen.sum(-1) <= 1).all() and chosen.sum() > 0
+    counts: list[Tensor] = []
+
+    class Watched(PLCM):
+        def log_odds(self, t: int, loss: Tensor, old: Tensor) -> Tensor:
+            counts.append(old.sum(-1))  # chosen in the step before
+            return super().log_odds(t, loss, old)
+
+    method = Watched(WAY, steps=3, share=0.5).double()
+    last = method.labels(episode)
+    assert (last.sum(1) <= 3).all() and (last.sum(-1) <= 1).all()
+    counts.append(last.sum((1, 2)))
+    assert [int(c.max()) <= t * WAY for t, c in enumerate(counts)] == [True] * 4
+    assert (counts[1] > 0).all() and (counts[2] > counts[1]).all() and (counts[3] > counts[2]).all()
+
+
+def test_plcm_takes_small_losses_first_where_all_pseudo_labels_are_right() -> None:
+    g = torch.Generator().manual_seed(1)
+    labels, method = torch.arange(20).repeat_interleave(40), PLCM(5, steps=2)
+    method.fit_base(3 * torch.eye(20)[labels] + 0.1 * torch.randn(800, 20, generator=g), labels)
+    loss = torch.linspace(0, 0.5, 6).expand(1, -1)
+    for t in range(2):
+        for old in (False, True):
+            odds = method.log_odds(t, loss, torch.full_like(loss, old, dtype=torch.bool))
+            assert (odds.diff() < 0).all(), "a larger loss is less surely right"
+
+
+def test_plcm_calibrates_on_what_small_classes_have() -> None:
+    torch.manual_seed(0)
+    x, y = base_classes()
+    keep = torch.arange(len(y)) < 4 * 40  # four of each class
+    drawn: list[int] = []
+
+    class Watched(PLCM):
+        def labels(self, episode: Episode, truth: Tensor | None = None) -> Tensor:
+            own = (episode.x[:, :, None, 0] == x[:, 0]).float().argmax(-1)
+            assert all(len(set(row)) == len(row) for row in own.tolist())
+            drawn.append(episode.n_unlabeled)
+            return super().labels(episode, truth)
+
+    Watched(5, steps=1, shot=1, unlabeled=30).fit_base(x[keep], y[keep])
+    assert drawn == [5 * 3]
+    with pytest.raises(InputError, match="without another labeled image"):
+        PLCM(5, shot=4).fit_base(x[keep], y[keep])
 
 
 # FixMatch
+
+
+def test_fixmatch_has_no_weights_so_that_any_trained_run_takes_it() -> None:
+    assert not FixMatch(DIM).state_dict()
+    assert torch.equal(FixMatch(DIM).keep, FixMatch(DIM).keep)
 
 
 def test_fixmatch_equals_a_loop() -> None:

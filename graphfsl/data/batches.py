@@ -20,6 +20,9 @@ def partly_labeled(split: Split, fraction: float, seed: int) -> Split:
     """The split with -1 for the labels that `Setting.labeled_fraction` and `label_seed` withhold."""
     if fraction == 1:
         return split
+    least = int(torch.bincount(split.y[split.y >= 0]).min())
+    if fraction * least < 1:
+        raise InputError(f"labeled_fraction {fraction} leaves a class of {least} images without a label")
     hidden = torch.from_numpy(label_split(split, fraction, seed)[1])
     return dataclasses.replace(split, y=split.y.index_fill(0, hidden, -1))
 

@@ -48,13 +48,14 @@ class FixMatch(Refine):
             )
         self.steps, self.drop, self.weight, self.threshold = steps, drop, weight, threshold
         self.keep: Tensor
-        self.register_buffer("keep", self.views(steps, dim))
+        # Not weights: a trained run of any head takes this refiner.
+        fixed = self.views(torch.rand(steps, dim, generator=torch.Generator("cpu").manual_seed(0), device="cpu"))
+        self.register_buffer("keep", fixed.to(torch.get_default_device()), persistent=False)
 
-    def views(self, steps: int, dim: int) -> Tensor:
-        """(steps, d): what each view multiplies the features by; the same number of dimensions is kept in each."""
-        kept = max(1, round((1 - self.drop) * dim))
-        first = torch.rand(steps, dim).argsort(-1) < kept
-        return first * (dim / kept)
+    def views(self, u: Tensor) -> Tensor:
+        """What each view multiplies the features by, from uniforms (steps, d); each keeps as many dimensions."""
+        kept = max(1, round((1 - self.drop) * u.shape[-1]))
+        return (u.argsort(-1) < kept) * (u.shape[-1] / kept)
 
     def forward(self, episode: Episode, scores: Tensor, head: Head) -> Tensor:
         if episode.n_unlabeled == 0:
@@ -62,7 +63,7 @@ class FixMatch(Refine):
         pool, k = episode.unlabeled, episode.n_support
         mask, x = episode.mask[:, pool], episode.x[:, pool]
         classes = present(episode.w).sum(-1).clamp_min(1)[:, None, None]
-        keep = self.views(*self.keep.shape).to(x.device) if self.training else self.keep
+        keep = self.views(torch.rand_like(self.keep)) if self.training else self.keep
         for view in keep.to(x.dtype).unbind():
             q = soft_assign(scores[:, pool].detach(), mask)
             label = F.one_hot(q.argmax(-1), episode.way) * mask.unsqueeze(-1)

@@ -28,8 +28,9 @@ class PLCM(Refine):
     `fit_base` runs the same steps on episodes of base classes, where it is known which pseudo-labels are right, and
     keeps the mixture of every step; nodes chosen in the step before have one of their own, as they have been fitted.
     Until then a smaller loss is more confident.
-    way, shot, unlabeled: of these episodes, the latter two for each class. steps: as above. share: of the pool that is
-    labeled in the last step, an equal part for each class. C: of the regression, as in scikit-learn.
+    way, shot, unlabeled: of these episodes, the latter two for each class, and fewer unlabeled where classes are small.
+    steps: as above. share: of the pool that is labeled in the last step, an equal part for each class. C: of the
+    regression, as in scikit-learn.
 
     forward: features (B, n, d), scores (B, n, C) -> scores (B, n, C).
     Source: section 3 and iLPC's implementation of it: logistic regression of C 10 with balanced classes on features of
@@ -63,6 +64,9 @@ class PLCM(Refine):
     def fit_base(self, features: Tensor, labels: Tensor) -> None:
         way, shot, unlabeled = self.drawn
         device, count = labels.device, torch.bincount(labels)
+        unlabeled = min(unlabeled, int(count[count > 0].min()) - shot)
+        if unlabeled < 1:
+            raise InputError(f"plcm.shot={shot} leaves a base class without another labeled image to calibrate on")
         order = torch.randperm(len(labels), device=device)
         order = order[labels[order].argsort(stable=True)]
         c = torch.rand(EPISODES, len(count), device=device).masked_fill(count == 0, -1).topk(min(way, len(count)))[1]
@@ -109,7 +113,8 @@ class PLCM(Refine):
         mean = loss.flatten() @ cells / n.clamp_min(1)
         variance = ((loss.flatten()[:, None] - mean).square() * cells).sum(0) / n.clamp_min(1)
         prior = (n.view(2, 2) + 1) / (n.view(2, 2).sum(-1, keepdim=True) + 2)
-        enough = (n > 10).view(2, 2)  # or the component stays as it is
+        # Both components of a pair, or neither: a narrow one beside a default one would rank low losses last.
+        enough = (n > 10).view(2, 2).all(-1, keepdim=True)
         self.prior[t] = prior.where(enough, self.prior[t])
         self.mean[t] = mean.view(2, 2).where(enough, self.mean[t])
         self.variance[t] = variance.view(2, 2).clamp_min(1e-4).where(enough, self.variance[t])
