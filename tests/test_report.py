@@ -159,10 +159,11 @@ def table_of(md: Path, line: str) -> list[str]:
 
 def test_settings_never_share_a_table(tmp_path: Path) -> None:
     kinds = [*SETTINGS, "of another kind"]
-    rows = [row(f"m{i % 5}", setting=kinds[i % 5], shot=s, query=15 + s) for i in range(10) for s in (5, 1)]
+    n = len(kinds)
+    rows = [row(f"m{i % n}", setting=kinds[i % n], shot=s, query=15 + s) for i in range(2 * n) for s in (5, 1)]
     write_report(tmp_path, "t", rows)
     made = page(tmp_path)
-    assert [{line[0] for line in table[1:]} for table in made.tables] == [{f"m{i}"} for i in range(5)]
+    assert [{line[0] for line in table[1:]} for table in made.tables] == [{f"m{i}"} for i in range(n)]
     sections = (tmp_path / "report.md").read_text("utf-8").split("\n## ")[1:]
     assert [s.splitlines()[0] for s in sections] == kinds
     for i, section in enumerate(sections):
