@@ -23,7 +23,7 @@ from graphfsl import functional
 from graphfsl.functional.distances import cosine, length, squared_euclidean
 from graphfsl.functional.prototypes import hide_absent, present, prototypes
 from graphfsl.functional.soft_kmeans import soft_assign
-from graphfsl.functional.statistics import accuracy, mean_and_ci95
+from graphfsl.functional.statistics import accuracy, mean_and_ci95, total_or_one
 
 B, N, M, D, C = 3, 7, 4, 5, 4
 FLOATS = pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-5)], ids=str)
@@ -315,3 +315,7 @@ def test_checked_functions_run_under_vmap_on_meta_and_on_fake_tensors(function: 
     with FakeTensorMode(), torch.device("cuda"):
         fake = function(*(torch.empty(t.shape, dtype=t.dtype) for t in inputs))
     assert fake.shape == expected.shape and fake.dtype == expected.dtype and fake.device.type == "cuda"
+
+
+def test_a_total_divides_even_where_there_is_nothing() -> None:
+    assert total_or_one(torch.tensor([[0.2, 0.3], [0.0, 0.0]])).tolist() == [[0.5], [1.0]]

@@ -35,3 +35,9 @@ def class_statistics(
     means = torch.stack([g.mean(0) if len(g) else g.new_zeros(g.shape[1]) for g in groups])
     spread = [g - m for g, m in zip(groups, means, strict=True)]
     return features.mean(0), means, torch.stack([s.mT @ s / max(len(s) - 1, 1) for s in spread])
+
+
+def total_or_one(weight: Float[Tensor, "*B n"]) -> Float[Tensor, "*B 1"]:
+    """The sum of weights as a divisor: one where it is zero. (…, n) -> (…, 1)."""
+    total = weight.sum(-1, keepdim=True)
+    return total.where(total > 0, 1)

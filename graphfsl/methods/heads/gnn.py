@@ -48,7 +48,7 @@ class GNN(Head):
         super().__init__()
         if ask not in (None, "attention", "random") or layers < (2 if ask else 1):
             raise InputError(f"gnn.ask must be attention or random, with 2 layers or more, or null, not {ask!r:.50}")
-        self.way, self.ask, self.asks = way, ask, ask is not None
+        self.way, self.asks = way, ask is not None
         sizes = [dim + way + i * (hidden // 2) for i in range(layers)]
         self.adjacency = nn.ModuleList(EdgeWeight(size, hidden) for size in sizes)
         outputs = [hidden // 2] * (layers - 1) + [way]

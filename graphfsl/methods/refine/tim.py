@@ -12,6 +12,7 @@ from graphfsl.errors import InputError
 from graphfsl.functional.adam import adam
 from graphfsl.functional.distances import squared_euclidean
 from graphfsl.functional.prototypes import hide_absent, prototypes
+from graphfsl.functional.statistics import total_or_one
 from graphfsl.learner import Head, Refine
 
 __all__ = ["TIM", "AlphaTIM"]
@@ -80,7 +81,7 @@ class TIM(Refine):
         absent = total == 0
         a = F.pad(y / total.masked_fill(absent, 1), (0, real.shape[-1]))
         y = self.cross_entropy / (1 + self.conditional) * y
-        weight = torch.cat([y.sum(1, keepdim=True), total.sum(1, keepdim=True) / count(real) * real], -1)
+        weight = torch.cat([y.sum(1, keepdim=True), total.sum(1, keepdim=True) / total_or_one(real) * real], -1)
         beta, padding = self.marginal / (1 + self.marginal), -1e30 * (1 - real)
         for _ in range(self.steps):
             f = a @ kernel
@@ -136,8 +137,8 @@ class AlphaTIM(TIM):
         f = self.temperature * torch.baddbmm(w.square().sum(-1, keepdim=True), w, z.mT, beta=-0.5)
         p = f.masked_fill(y.sum(-1, keepdim=True) == 0, -1e30).softmax(1)
         p_s, p_q = p[..., : y.shape[-1]], p[..., y.shape[-1] :]
-        by_s = self.cross_entropy * (y.sum(1, keepdim=True) * p_s - y) / count(y.sum(1, keepdim=True))
-        share = real / count(real)
+        by_s = self.cross_entropy * (y.sum(1, keepdim=True) * p_s - y) / total_or_one(y.sum(1, keepdim=True))
+        share = real / total_or_one(real)
         by_p = self.marginal * self.slope((share * p_q).sum(-1, keepdim=True)) - self.conditional * self.slope(p_q)
         by_q = share * p_q * (by_p - (p_q * by_p).sum(1, keepdim=True))
         by_f = torch.cat([by_s, by_q], -1)
@@ -147,9 +148,3 @@ class AlphaTIM(TIM):
         """-dH_alpha / dp, less a constant."""
         p = p.clamp_min(1e-30)
         return p.log() if self.alpha == 1 else self.alpha / (self.alpha - 1) * p ** (self.alpha - 1)
-
-
-def count(weight: Tensor) -> Tensor:
-    """The sum of weights (B, 1, n) as a divisor, (B, 1, 1): one where there are none."""
-    total = weight.sum(-1, keepdim=True)
-    return total.where(total > 0, 1)
