@@ -13,6 +13,7 @@ from graphfsl.batchnorm import BatchNorm, adapting
 from graphfsl.episode import Episode, Target
 from graphfsl.errors import InputError
 from graphfsl.functional.cross_entropy import cross_entropy
+from graphfsl.functional.layers import last_layer
 from graphfsl.learner import JOINED, Learner
 
 
@@ -75,7 +76,7 @@ Objective = Callable[[Score, Episode, int], Tensor]
 def support_cross_entropy(score: Score, episode: Episode, step: int) -> Tensor:
     """Mean cross-entropy of the support nodes against their label weights; only the support is encoded."""
     support = episode.parts(query=False, unlabeled=False)
-    return labeled_cross_entropy(answer(score(support)), support)
+    return labeled_cross_entropy(last_layer(score(support)), support)
 
 
 def labeled_cross_entropy(scores: Tensor, support: Episode) -> Tensor:
@@ -84,17 +85,12 @@ def labeled_cross_entropy(scores: Tensor, support: Episode) -> Tensor:
     return cross_entropy(scores[:, support.support], w).sum() / w.sum()
 
 
-def answer(scores: Tensor) -> Tensor:
-    """(B, n, C): the last layer of scores that may be (L, B, n, C)."""
-    return scores[-1] if scores.ndim == 4 else scores
-
-
 def beside_support(score: Score, episode: Episode, x: Tensor, mask: Tensor) -> Tensor:
     """Scores (B, k + m, C) of the support and of nodes x (B, m, *S), mask (B, m), in place of queries and pool."""
     s = episode.parts(query=False, unlabeled=False)
     w = s.w.new_zeros(*x.shape[:2], s.way)
     x, w, mask = (torch.cat(pair, 1) for pair in ((s.x, x), (s.w, w), (s.mask, mask)))
-    return answer(score(Episode(x, w, s.n_support, 0, mask, padded=s.padded, relabeled=False)))
+    return last_layer(score(Episode(x, w, s.n_support, 0, mask, padded=s.padded, relabeled=False)))
 
 
 class _Call(nn.Module):

@@ -15,6 +15,7 @@ from torch_geometric.nn import MessagePassing
 
 from graphfsl.episode import Episode
 from graphfsl.errors import InputError
+from graphfsl.functional.layers import last_layer
 from graphfsl.functional.prototypes import present
 from graphfsl.learner import Learner, Pipeline
 
@@ -81,8 +82,7 @@ def ask(learner: Learner, episode: Episode, query: int = 0, task: int = 0) -> Qu
 
     def score(graph: Episode) -> Tensor:
         with _steady(learner, graph.x.device):
-            scores = answer(graph)
-        return scores[-1] if scores.ndim == 4 else scores
+            return last_layer(answer(graph))
 
     nodes = torch.arange(len(origin), device=origin.device)
     with torch.no_grad():

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from graphfsl.batchnorm import POLICIES, TRANSDUCTIVE_POLICIES, BatchNorm, statistics
 from graphfsl.episode import Episode, Target
 from graphfsl.errors import InputError, unknown
+from graphfsl.functional.layers import last_layer
 
 
 class Part(nn.Module):
@@ -62,12 +63,11 @@ class Learner(Part):
 
     def forward(self, episode: Episode) -> Tensor:
         """(B, Q, C) scores of the queries."""
-        scores = self.score(episode)
-        return (scores[-1] if scores.ndim == 4 else scores)[:, episode.query]
+        return last_layer(self.score(episode))[:, episode.query]
 
     def criterion(self, scores: Tensor, target: Target, episode: Episode) -> Tensor:
         """Mean cross-entropy of the queries, unless the paper says otherwise."""
-        queries = (scores[-1] if scores.ndim == 4 else scores)[:, episode.query]
+        queries = last_layer(scores)[:, episode.query]
         return F.cross_entropy(queries.flatten(0, 1), target.query.flatten(), ignore_index=-100)
 
     def loss(self, episode: Episode, target: Target) -> Tensor:
@@ -239,7 +239,7 @@ class Pipeline(Learner):
             asked = not self.refine or self.refine[0].reads_scores
             scores = self.head.score(episode) if asked else episode.w
             for part in self.refine:
-                scores = part(episode, scores[-1] if scores.ndim == 4 else scores, self.head)
+                scores = part(episode, last_layer(scores), self.head)
         if episode.n_support > first_query:  # only the episode's own nodes are answered for
             scores = torch.cat([scores[..., :first_query, :], scores[..., episode.n_support :, :]], -2)
         return scores

@@ -21,9 +21,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from graphfsl import functional
 from graphfsl.functional.distances import cosine, length, squared_euclidean
+from graphfsl.functional.layers import last_layer
 from graphfsl.functional.prototypes import hide_absent, present, prototypes
 from graphfsl.functional.soft_kmeans import soft_assign
-from graphfsl.functional.statistics import accuracy, mean_and_ci95, total_or_one
+from graphfsl.functional.statistics import accuracy, mean_and_ci95, or_one, total_or_one
 
 B, N, M, D, C = 3, 7, 4, 5, 4
 FLOATS = pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-5)], ids=str)
@@ -319,3 +320,10 @@ def test_checked_functions_run_under_vmap_on_meta_and_on_fake_tensors(function: 
 
 def test_a_total_divides_even_where_there_is_nothing() -> None:
     assert total_or_one(torch.tensor([[0.2, 0.3], [0.0, 0.0]])).tolist() == [[0.5], [1.0]]
+    assert or_one(torch.tensor([0.5, 0.0, -2.0])).tolist() == [0.5, 1.0, 1.0]
+
+
+def test_the_answer_of_a_head_of_several_layers_is_its_last() -> None:
+    layers = normal(3, B, N, C)
+    assert torch.equal(last_layer(layers), layers[2])
+    assert torch.equal(last_layer(layers[0]), layers[0])

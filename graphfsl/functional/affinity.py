@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from graphfsl.functional.distances import cosine, squared_euclidean
+from graphfsl.functional.statistics import total_or_one
 
 
 def rbf(d: Float[Tensor, "*B n m"], scale: Float[Tensor, "*#B 1 1"] | float) -> Float[Tensor, "*B n m"]:
@@ -50,6 +51,5 @@ def pairs(mask: Bool[Tensor, "*B n"]) -> Bool[Tensor, "*B n n"]:
 def joined(labels: Float[Tensor, "*B n C"]) -> Float[Tensor, "*B n n"]:
     """sum_c y_ic y_jc of label weights normalised to one: the probability that two labeled nodes share their class,
     zero where one of them has no label. (…, n, C) -> (…, n, n)."""
-    total = labels.sum(-1, keepdim=True)
-    y = labels / total.where(total > 0, 1)
+    y = labels / total_or_one(labels)
     return y @ y.mT

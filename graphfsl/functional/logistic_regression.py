@@ -10,6 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from graphfsl.functional.statistics import total_or_one
+
 
 def logistic_regression(
     z: Float[Tensor, "B n d"], w: Float[Tensor, "B n C"], c: float = 1.0, steps: int = 15, inner: int = 20
@@ -77,8 +79,7 @@ def _in_nodes(z: Float[Tensor, "B n d"], cost: Float[Tensor, "B 1 n"]) -> Coordi
     shrink = torch.linalg.inv_ex(eye + k * half)[0]
     free = shrink @ k
     rest = 1 - half @ free  # what the nodes leave of the constant feature, which has no penalty
-    total = (half * rest).sum(-1, keepdim=True)
-    u = rest / total.where(total > 0, 1)
+    u = rest / total_or_one(half * rest)
 
     def classifier(x: Tensor) -> tuple[Tensor, Tensor]:
         b = (x * u).sum(-1, keepdim=True)

@@ -6,18 +6,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from graphfsl.functional.statistics import or_one, total_or_one
+
 
 def symmetric(a: Float[Tensor, "*B n n"], eps: float = 0.0) -> Float[Tensor, "*B n n"]:
     """S = D^-1/2 A D^-1/2 with D = diag(sum_j a_ij + eps); zero for a node without edges. (…, n, n) -> (…, n, n)."""
     degree = a.sum(-1) + eps
-    scale = degree.where(degree > 0, 1).rsqrt().where(degree > 0, 0)
+    scale = or_one(degree).rsqrt().where(degree > 0, 0)
     return scale.unsqueeze(-1) * a * scale.unsqueeze(-2)
 
 
 def stochastic(a: Float[Tensor, "*B n m"]) -> Float[Tensor, "*B n m"]:
     """D^-1 A: rows sum to one, or to zero for a node without edges. (…, n, m) -> (…, n, m)."""
-    degree = a.sum(-1, keepdim=True)
-    return a / degree.where(degree > 0, 1)
+    return a / total_or_one(a)
 
 
 def propagate(

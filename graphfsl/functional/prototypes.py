@@ -5,11 +5,13 @@ from __future__ import annotations
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from graphfsl.functional.statistics import or_one
+
 
 def prototypes(z: Float[Tensor, "*B n d"], w: Float[Tensor, "*B n C"]) -> Float[Tensor, "*B C d"]:
     """p_c = sum_i w_ic z_i / sum_i w_ic; zero where a class has no weight. (B, n, d), (B, n, C) -> (B, C, d)."""
     total = w.sum(-2).unsqueeze(-1)
-    return (w.mT @ z) / total.where(total > 0, 1)
+    return (w.mT @ z) / or_one(total)
 
 
 def present(w: Float[Tensor, "*B n C"]) -> Bool[Tensor, "*B C"]:

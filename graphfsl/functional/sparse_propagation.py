@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from graphfsl.functional.statistics import or_one
+
 ROWS = 4096  # of a block whose product fits a cache
 
 
@@ -28,7 +30,7 @@ def union(index: Int[Tensor, "n k"], weight: Float[Tensor, "n k"]) -> Float[Tens
 def symmetric_sparse(w: Float[Tensor, "n n"]) -> Float[Tensor, "n n"]:
     """S = D^-1/2 W D^-1/2 of a sparse CSR tensor, with D = diag(sum_j w_ij); a node without edges has none in S."""
     degree = w @ torch.ones(len(w), dtype=w.dtype, device=w.device)
-    scale = degree.where(degree > 0, 1).rsqrt()
+    scale = or_one(degree).rsqrt()
     rows = torch.arange(len(w), device=w.device).repeat_interleave(w.crow_indices().diff())
     values = w.values() * scale[rows] * scale[w.col_indices()]
     return torch.sparse_csr_tensor(w.crow_indices(), w.col_indices(), values, w.shape)

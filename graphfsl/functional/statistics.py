@@ -39,5 +39,9 @@ def class_statistics(
 
 def total_or_one(weight: Float[Tensor, "*B n"]) -> Float[Tensor, "*B 1"]:
     """The sum of weights as a divisor: one where it is zero. (…, n) -> (…, 1)."""
-    total = weight.sum(-1, keepdim=True)
+    return or_one(weight.sum(-1, keepdim=True))
+
+
+def or_one(total: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """A sum of weights as a divisor: one where it is not above zero. (…) -> (…)."""
     return total.where(total > 0, 1)

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from graphfsl.functional.statistics import or_one
+
 
 def crammer_singer(
     z: Float[Tensor, "B n d"], w: Float[Tensor, "B n C"], c: float = 0.1, steps: int = 100
@@ -22,7 +24,7 @@ def crammer_singer(
     weight = w.sum(-1).unsqueeze(-2)
     z = z.masked_fill((weight == 0).mT, 0)
     k, cw, radius, here = z @ z.mT, c * w.mT, c * weight, (w.sum(-2) > 0).unsqueeze(-1)
-    y = w.mT / weight.where(weight > 0, 1)
+    y = w.mT / or_one(weight)
     with torch.no_grad():
         b = _minimise(k, cw, y, radius, here, steps)
     if torch.is_grad_enabled():

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from graphfsl.episode import Episode
 from graphfsl.errors import InputError
 from graphfsl.functional.prototypes import hide_absent
+from graphfsl.functional.statistics import or_one, total_or_one
 from graphfsl.learner import Head
 
 __all__ = ["Baseline", "BaselinePlusPlus"]
@@ -116,7 +117,7 @@ class BaselinePlusPlus(Baseline):
             return g / length * (e - by_g / length * a), by_g
 
         total = w.sum(1)[..., None]
-        start = w.mT / total.where(total > 0, 1)
+        start = w.mT / or_one(total)
         a, g = self.descend(gradient, (start, torch.full_like(total, 3**-0.5)), w)
         return hide_absent(self.scale * z @ (g * F.normalize(a @ support, dim=-1)).mT, episode.w)
 
@@ -130,8 +131,7 @@ def _support(z: Tensor, episode: Episode) -> tuple[Tensor, Tensor]:
 def _error(w: Tensor) -> Callable[[Tensor], Tensor]:
     """Logits f (B, C, n) -> omega (p - y) / sum omega, the derivative of their weighted mean cross-entropy."""
     weight = w.sum(-1).unsqueeze(-2)
-    total = weight.sum(-1, keepdim=True)
-    total = total.where(total > 0, 1)
+    total = total_or_one(weight)
     share, target, absent = weight / total, w.mT / total, (w.sum(1) == 0).unsqueeze(-1)
 
     def error(f: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from graphfsl.episode import Episode
 from graphfsl.errors import InputError
 from graphfsl.functional.distances import cosine
 from graphfsl.functional.prototypes import hide_absent
+from graphfsl.functional.statistics import or_one
 from graphfsl.learner import Head
 
 __all__ = ["MatchingNet"]
@@ -45,7 +46,7 @@ class MatchingNet(Head):
         if self.context is not None:
             f, g = self.context(f, g, weight > 0)
         attention = self.log_scale.exp() * cosine(f, g) + weight.log().unsqueeze(-2)  # no weight: minus infinity
-        y = w / weight.where(weight > 0, 1).unsqueeze(-1)
+        y = w / or_one(weight).unsqueeze(-1)
         p = attention.softmax(-1) @ y
         return hide_absent(p.clamp_min(torch.finfo(p.dtype).tiny).log(), episode.w)
 

@@ -9,8 +9,10 @@ from torch.nn import functional as F
 
 from graphfsl.episode import Episode
 from graphfsl.errors import InputError
+from graphfsl.functional.layers import last_layer
 from graphfsl.functional.prototypes import present
 from graphfsl.functional.soft_kmeans import soft_assign
+from graphfsl.functional.statistics import or_one
 from graphfsl.learner import Head, Refine
 
 __all__ = ["FixMatch"]
@@ -70,9 +72,8 @@ class FixMatch(Refine):
             sure = q.amax(-1, keepdim=True) >= self.least(q, mask)
             w = (label * sure).to(x.dtype)
             total = w.sum(1, keepdim=True)
-            w = self.weight * w / total.where(total > 0, 1) * total.sum(-1, keepdim=True) / classes
-            scores = head.score(episode.add_support(view * x, w, mask))
-            scores = scores[-1] if scores.ndim == 4 else scores
+            w = self.weight * w / or_one(total) * total.sum(-1, keepdim=True) / classes
+            scores = last_layer(head.score(episode.add_support(view * x, w, mask)))
             scores = torch.cat([scores[:, :k], scores[:, k + x.shape[1] :]], 1)
         return scores
 

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from graphfsl.episode import Episode
 from graphfsl.errors import InputError
 from graphfsl.functional.group_lasso import leaving
+from graphfsl.functional.layers import last_layer
 from graphfsl.functional.prototypes import present
 from graphfsl.functional.selection import quota, top_per_class
 from graphfsl.learner import Head, Refine
@@ -59,8 +60,7 @@ class ICI(Refine):
             most = quota(mask, way, self.share * t / self.stages) - old.sum(1, keepdim=True)
             new = top_per_class(-doubt, label & ~old, most)
             added = added | new.any(-1)
-            scores = head.score(episode.label_pool(old | new))
-            scores = scores[-1] if scores.ndim == 4 else scores
+            scores = last_layer(head.score(episode.label_pool(old | new)))
         return scores
 
     @torch.no_grad()

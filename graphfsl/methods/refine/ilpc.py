@@ -11,10 +11,12 @@ from graphfsl.errors import InputError
 from graphfsl.functional.affinity import cosine_power, pairs
 from graphfsl.functional.centring import centred
 from graphfsl.functional.knn import nearest
+from graphfsl.functional.layers import last_layer
 from graphfsl.functional.propagation import propagate, stochastic, symmetric
 from graphfsl.functional.prototypes import present
 from graphfsl.functional.selection import quota, top_per_class
 from graphfsl.functional.sinkhorn import sinkhorn
+from graphfsl.functional.statistics import or_one
 from graphfsl.learner import Head, Refine
 
 __all__ = ["ILPC"]
@@ -68,8 +70,7 @@ class ILPC(Refine):
             return scores
         with torch.no_grad():
             labels = self.labels(episode.parts(query=False))
-        scores = head.score(episode.label_pool(labels[:, episode.n_support :]))
-        return scores[-1] if scores.ndim == 4 else scores
+        return last_layer(head.score(episode.label_pool(labels[:, episode.n_support :])))
 
     def labels(self, episode: Episode) -> Tensor:
         """Label weights (B, n, C) of support and pool, of an episode without queries: one-hot in the pool."""
@@ -98,7 +99,7 @@ class ILPC(Refine):
             return log_p.masked_fill(~way.unsqueeze(1), float("-inf")).softmax(-1)
         rows, columns = free.to(z.dtype), (left.clamp_min(0) * way.unsqueeze(1)).squeeze(1)
         total = columns.sum(-1, keepdim=True)
-        return sinkhorn(log_p, rows, columns * rows.sum(-1, keepdim=True) / total.where(total > 0, 1), 50)
+        return sinkhorn(log_p, rows, columns * rows.sum(-1, keepdim=True) / or_one(total), 50)
 
     def loss(self, v: Tensor, y: Tensor, guess: Tensor) -> Tensor:
         """The cross-entropy (B, n) of each label, mean over the epochs of a linear classifier W = A V's training."""

@@ -16,6 +16,7 @@ from graphfsl.functional.knn import nearest
 from graphfsl.functional.propagation import propagate, symmetric
 from graphfsl.functional.prototypes import hide_absent
 from graphfsl.functional.soft_kmeans import soft_assign
+from graphfsl.functional.statistics import or_one
 from graphfsl.learner import Head, Refine
 
 __all__ = ["LogitPropagation"]
@@ -80,17 +81,12 @@ class LogitPropagation(Refine):
         sources (B, m, C) and (B, Q, C)."""
         f = propagate(symmetric(a), y, self.alpha)
         degree, reach = a.sum(-1, keepdim=True), near.sum(-1, keepdim=True)
-        answer = own + self.alpha * (near / _positive(reach).sqrt()) @ (f / _positive(degree).sqrt())
+        answer = own + self.alpha * (near / or_one(reach).sqrt()) @ (f / or_one(degree).sqrt())
         return f.clamp_min(1e-12).log(), answer.clamp_min(1e-12).log()
 
     def poisson(self, a: Tensor, near: Tensor, y: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
-        mean = y.sum(1, keepdim=True) / _positive(y.sum((1, 2), keepdim=True))
+        mean = y.sum(1, keepdim=True) / or_one(y.sum((1, 2), keepdim=True))
         b, own = (t - t.sum(-1, keepdim=True) * mean for t in (y, own))
-        root, reach = _positive(a.sum(-1, keepdim=True)).sqrt(), _positive(near.sum(-1, keepdim=True))
+        root, reach = or_one(a.sum(-1, keepdim=True)).sqrt(), or_one(near.sum(-1, keepdim=True))
         f = propagate(symmetric(a), b / root, ALMOST_ONE) / root
         return f, (own + near @ f) / reach
-
-
-def _positive(t: Tensor) -> Tensor:
-    """t where it may divide, 1 where it is zero."""
-    return t.where(t > 0, 1)

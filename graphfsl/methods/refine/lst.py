@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from graphfsl.episode import Episode
 from graphfsl.errors import InputError
+from graphfsl.functional.layers import last_layer
 from graphfsl.functional.prototypes import present, prototypes
 from graphfsl.functional.selection import log_odds, quota, top_per_class
 from graphfsl.learner import Head, Refine
@@ -57,8 +58,7 @@ class LST(Refine):
             if t == self.stages:
                 anchored = [self.anchor * labeled.w[:, : pool.start], labeled.w[:, pool]]
                 labeled = labeled.replace(w=torch.cat(anchored, 1))
-            scores = head.score(labeled)
-            scores = scores[-1] if scores.ndim == 4 else scores
+            scores = last_layer(head.score(labeled))
         return scores
 
     def weights(self, episode: Episode, way: Tensor) -> Tensor:

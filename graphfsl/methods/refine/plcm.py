@@ -9,9 +9,11 @@ from torch.nn import functional as F
 
 from graphfsl.episode import Episode
 from graphfsl.errors import InputError
+from graphfsl.functional.layers import last_layer
 from graphfsl.functional.logistic_regression import logistic_regression
 from graphfsl.functional.prototypes import present
 from graphfsl.functional.selection import quota, top_per_class
+from graphfsl.functional.statistics import or_one
 from graphfsl.learner import Head, Refine
 
 __all__ = ["PLCM"]
@@ -82,8 +84,7 @@ class PLCM(Refine):
     def forward(self, episode: Episode, scores: Tensor, head: Head) -> Tensor:
         if episode.n_unlabeled == 0:
             return scores
-        scores = head.score(episode.label_pool(self.labels(episode.parts(query=False))))
-        return scores[-1] if scores.ndim == 4 else scores
+        return last_layer(head.score(episode.label_pool(self.labels(episode.parts(query=False)))))
 
     @torch.no_grad()
     def labels(self, episode: Episode, truth: Tensor | None = None) -> Tensor:
@@ -93,7 +94,7 @@ class PLCM(Refine):
         for t in range(self.steps):
             w = episode.label_pool(chosen).w
             total = w.sum(1, keepdim=True)  # of each class: all shall weigh the same
-            w = w / total.where(total > 0, 1) * (total.sum(-1) / way.sum(-1, keepdim=True).clamp_min(1)).unsqueeze(-1)
+            w = w / or_one(total) * (total.sum(-1) / way.sum(-1, keepdim=True).clamp_min(1)).unsqueeze(-1)
             weight, bias = logistic_regression(z, w, self.C, 6, 8)
             logits = z[:, pool] @ weight.mT + bias.unsqueeze(1)
             best = logits.masked_fill(~way.unsqueeze(1), float("-inf")).log_softmax(-1).max(-1)

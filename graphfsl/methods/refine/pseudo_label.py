@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from graphfsl.episode import Episode
 from graphfsl.errors import InputError
+from graphfsl.functional.layers import last_layer
 from graphfsl.functional.prototypes import present
 from graphfsl.functional.selection import log_odds, quota, top_per_class
 from graphfsl.functional.soft_kmeans import soft_assign
@@ -59,6 +60,6 @@ class PseudoLabel(Refine):
             sure = F.one_hot(logits.argmax(-1), p.shape[-1]).bool() & mask.unsqueeze(-1) & (p >= self.threshold)
             most = quota(mask, way, self.share * (t / self.steps if self.curriculum else 1))
             picked = top_per_class(log_odds(logits), sure, most)
-            scores = head.score(episode.label_pool(p * picked.any(-1, keepdim=True) if self.soft else picked))
-            scores = scores[-1] if scores.ndim == 4 else scores
+            weight = p * picked.any(-1, keepdim=True) if self.soft else picked
+            scores = last_layer(head.score(episode.label_pool(weight)))
         return scores

@@ -7,8 +7,10 @@ from torch import Tensor, nn
 
 from graphfsl.episode import Episode
 from graphfsl.errors import InputError
+from graphfsl.functional.layers import last_layer
 from graphfsl.functional.prototypes import present
 from graphfsl.functional.soft_kmeans import soft_assign
+from graphfsl.functional.statistics import or_one
 from graphfsl.learner import Head, Refine
 
 __all__ = ["MaskedSoftKmeans", "SoftKmeans", "SoftKmeansCluster"]
@@ -46,8 +48,7 @@ class SoftKmeans(Refine):
             return scores
         for _ in range(self.steps):
             w = torch.cat([episode.w[:, : pool.start], self.assign(episode, scores[:, pool])], 1)
-            scores = head.score(episode.replace(w=w))
-            scores = scores[-1] if scores.ndim == 4 else scores
+            scores = last_layer(head.score(episode.replace(w=w)))
         return scores
 
 
@@ -107,7 +108,7 @@ class MaskedSoftKmeans(SoftKmeans):
         s = scores.masked_fill(~here, 0)
         d = (s.amax((1, 2), keepdim=True).clamp_min(0) - s) * here
         mean = average(d, here)
-        d = d / mean.where(mean > 0, 1)
+        d = d / or_one(mean)
         beta, gamma = self.mlp(summary(d, here).detach()).exp().unbind(-1)
         return torch.sigmoid(gamma * (beta - d))
 
@@ -123,6 +124,6 @@ def summary(d: Tensor, here: Tensor) -> Tensor:
     least = least.masked_fill(~here.any(1, keepdim=True), 0)
     centred = d - average(d, here)
     variance = average(centred.square(), here)
-    unit = centred / variance.where(variance > 0, 1).sqrt()
+    unit = centred / or_one(variance).sqrt()
     skew, kurtosis = average(unit**3, here), average(unit**4, here) - 3
     return torch.stack([least, d.amax(1, keepdim=True), variance, skew, kurtosis], -1)
