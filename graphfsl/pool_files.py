@@ -158,5 +158,5 @@ def _pyarrow() -> tuple[Any, Any]:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise InputError("Parquet needs pyarrow: pip install pyarrow, or write CSV") from None
+        raise InputError("Parquet needs pyarrow: pip install graphfsl[parquet], or write CSV") from None
     return pyarrow, pyarrow.parquet

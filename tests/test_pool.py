@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 import torch
 from PIL import Image, ImageDraw
@@ -504,9 +505,8 @@ def test_parquet(world: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> No
         patch.setitem(sys.modules, "pyarrow", None)
         code, _, err = call("label", "pool.safetensors", "--support", "few.csv", "--format", "parquet")
         assert code == 2 and "Parquet needs pyarrow" in err and not Path("labels").exists()
-    parquet = pytest.importorskip("pyarrow.parquet")
     assert call("label", "pool.safetensors", "--support", "few.csv", "--format", "parquet")[0] == 0
-    table = parquet.read_table("labels/labels.parquet").to_pydict()
+    table = pyarrow.parquet.read_table("labels/labels.parquet").to_pydict()
     assert table["label"] == [f"c{c}" for c in y] and isinstance(table["confidence"][0], float)
 
 
