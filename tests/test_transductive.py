@@ -22,7 +22,7 @@ from graphfsl.estimator import FewShotClassifier
 from graphfsl.evaluation import evaluate
 from graphfsl.functional.adam import adam
 from graphfsl.functional.sinkhorn import RIDGE, balance, potentials, sinkhorn
-from graphfsl.learner import Head, Pipeline
+from graphfsl.learner import Head, Pipeline, Refine
 from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.methods.refine.bd_cspn import BDCSPN
 from graphfsl.methods.refine.laplacian_shot import LaplacianShot
@@ -474,17 +474,19 @@ def test_the_head_is_asked_where_a_later_refiner_alone_does_not_need_it() -> Non
     assert torch.equal(chain, LaplacianShot()(episode, scores, HEAD))
 
 
-@pytest.mark.parametrize(
-    ("cls", "freed"),
-    [(PTMAP, {"share": 0.5}), (SinkhornBalance, {"share": 0.5}), (TIM, {"marginal": 0.0}), (AlphaTIM, None)],
-)
-def test_who_assumes_balance_says_so(cls: Any, freed: dict[str, float] | None) -> None:
-    split = Split(torch.rand(60, 6), torch.arange(4).repeat_interleave(15), tuple("abcd"), "unbalanced")
-    if freed is not None:
-        with pytest.raises(InputError, match=r"episode\.dirichlet=null"):
-            evaluate(Pipeline(head=HEAD, refine=cls()), split, way=3, query=2, dirichlet=2.0)
-    free = Pipeline(head=HEAD, refine=cls(**(freed or {"steps": 2})))
-    assert evaluate(free, split, way=3, query=2, dirichlet=2.0, episodes=2).mean >= 0
+UNBALANCED = Split(torch.rand(60, 6), torch.arange(4).repeat_interleave(15), tuple("abcd"), "unbalanced")
+
+
+@pytest.mark.parametrize("cls", [BDCSPN, PTMAP, SinkhornBalance, TIM])
+def test_who_assumes_balance_says_so(cls: Any) -> None:
+    with pytest.raises(InputError, match=r"episode\.dirichlet=null"):
+        evaluate(Pipeline(head=HEAD, refine=cls()), UNBALANCED, way=3, query=2, dirichlet=2.0)
+
+
+@pytest.mark.parametrize("free", [PTMAP(share=0.5), SinkhornBalance(share=0.5), TIM(marginal=0.0), AlphaTIM(steps=2)])
+def test_who_is_free_of_it_takes_any_queries(free: Refine) -> None:
+    learner = Pipeline(head=HEAD, refine=free)
+    assert evaluate(learner, UNBALANCED, way=3, query=2, dirichlet=2.0, episodes=2).mean >= 0
 
 
 def test_mistakes_are_told() -> None:
