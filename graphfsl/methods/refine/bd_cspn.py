@@ -29,7 +29,7 @@ class BDCSPN(Refine):
 
     forward: features (B, n, d), label weights (B, n, C) -> scores (B, n, C), whatever the head's are.
     Source: section 3; eps 10 as in the paper. xi takes the queries for a mixture of the support's classes in its shares
-    (`needs_balance`): on Dirichlet queries it lost 1.8 points at 5-shot. A class may still have no query.
+    (`needs_balance`; experiments/ablations/cifarfs_transductive.yaml measures the cost). A class may have no query.
     Deviations: none in the equations. A query alone is not shifted: it would land on the mean of the support.
     easyfsl's BDCSPN has others: lengths as they come, eps 1, and queries that are shifted for P', not for the answer.
     """
