@@ -33,6 +33,7 @@ needs_weights = pytest.mark.skipif(
 SMALL = {  # what runs in a moment, of each encoder
     "conv4": {"width": 8},
     "conv4_maps": {"width": 8},
+    "conv4_r2d2": {"widths": (8, 8, 12, 16)},
     "conv4_stride2": {"width": 8},
     "resnet12": {"widths": (8, 12, 16, 20), "block_size": 2},
     "wrn28_10": {"depth": 10, "width": 1},
@@ -75,6 +76,9 @@ def parameters(net: nn.Module) -> int:
         ("conv4", {"width": (96, 192, 384, 512)}, 32, (512, 2, 2), 2048),
         ("conv4_maps", {}, 28, (64, 5, 5), 64),
         ("conv4_maps", {}, 84, (64, 19, 19), 64),
+        ("conv4_r2d2", {}, 28, (384 * 9 + 512,), 384 * 9 + 512),
+        ("conv4_r2d2", {}, 32, (8192,), 8192),
+        ("conv4_r2d2", {}, 84, (384 * 100 + 512 * 25,), 51200),
         ("conv4_stride2", {}, 28, (64, 2, 2), 64),
         ("conv4_stride2", {}, 84, (64, 6, 6), 64),
         ("resnet12", {}, 28, (640, 1, 1), 640),

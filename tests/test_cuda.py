@@ -1,0 +1,84 @@
+"""On a GPU: the numbers of the CPU, and a forward pass that never waits for the device. Skipped where there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+from torch import Tensor
+
+from graphfsl.learner import Learner
+from tests.cases import METHODS, around, episodes
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device")
+every_method = pytest.mark.parametrize(("slot", "name"), METHODS, ids=[f"{s}-{n}" for s, n in METHODS])
+WAITS = {("refine", "ici")}  # an eigenvalue decomposition tells the host whether it converged
+
+
+@pytest.fixture(autouse=True)
+def full_precision() -> Iterator[None]:
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    yield
+    torch.backends.cudnn.allow_tf32 = before
+
+
+@contextmanager
+def waiting_is_an_error() -> Iterator[None]:
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def scores(model: Learner, device: str) -> Tensor:
+    episode, _ = episodes(batch=3, query=3)
+    with torch.no_grad():
+        out = model.to(device).score(episode.to(device))
+    assert out.device.type == device
+    return (out[-1] if out.ndim == 4 else out).cpu()
+
+
+@every_method
+def test_scores_are_those_of_the_cpu(slot: str, name: str) -> None:
+    model = around(slot, name).eval()
+    if model.stochastic:
+        pytest.skip("each device draws random numbers of its own")
+    torch.testing.assert_close(scores(model, "cuda"), scores(model, "cpu"), atol=2e-3, rtol=2e-3)
+
+
+@every_method
+def test_the_forward_pass_does_not_wait(slot: str, name: str) -> None:
+    if (slot, name) in WAITS:
+        pytest.skip("waits for its decomposition")
+    model, (episode, _) = around(slot, name).eval().cuda(), episodes(batch=3, query=3)
+    episode = episode.to("cuda")
+    with torch.no_grad():
+        model.score(episode)  # libraries start up
+        with waiting_is_an_error():
+            model.score(episode)
+
+
+@every_method
+def test_a_training_step_does_not_wait(slot: str, name: str) -> None:
+    if (slot, name) in WAITS:
+        pytest.skip("waits for its decomposition")
+    model, (episode, target) = around(slot, name).train().cuda(), episodes(batch=3, query=3)
+    episode, target = episode.to("cuda"), target.to("cuda")
+    model.loss(episode, target).backward()
+    with waiting_is_an_error():
+        loss = model.loss(episode, target)
+        loss.backward()
+    assert loss.isfinite()
+
+
+@every_method
+def test_mixed_precision_gives_a_finite_loss(slot: str, name: str) -> None:
+    model, (episode, target) = around(slot, name).train().cuda(), episodes()
+    with torch.autocast("cuda", torch.bfloat16):
+        loss = model.loss(episode.to("cuda"), target.to("cuda"))
+    assert loss.isfinite()
+    loss.backward()
