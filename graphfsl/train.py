@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from graphfsl.adapt import Adapt
 from graphfsl.data.batches import Batches
 from graphfsl.data.episodes import Episodes
 from graphfsl.data.sampler import keys_of
+from graphfsl.episode import Episode, Target
 from graphfsl.errors import InputError, unknown
 from graphfsl.evaluation import accuracies
 from graphfsl.functional.statistics import mean_and_ci95
@@ -162,6 +163,9 @@ class Trainer:
         if val is not None:
             val.device = device
         clock, since = time.perf_counter(), state.step
+        # This process's share: `accumulate` parts of every step that is left.
+        numbers = range(state.step * self.batch + rank, self.steps * self.batch, distributed.world())
+        parts = train.batches(numbers, self.batch // (self.accumulate * distributed.world()))
         while state.step < self.steps and not state.stopped:
             step = state.step
             # Every random number of a step follows from (seed, step), so that a resumed run repeats it.
@@ -171,7 +175,7 @@ class Trainer:
                 group["lr"] = self.rate(step)
             learner.train()
             wrapped.zero_grad()
-            state.losses.append(self._backward(fabric, model, train, step))
+            state.losses.append(self._backward(fabric, model, parts))
             if self.clip is not None:
                 fabric.clip_gradients(model, wrapped, max_norm=self.clip, error_if_nonfinite=False)
             wrapped.step()
@@ -209,14 +213,12 @@ class Trainer:
             logger.finalize("success")
         return state.metrics
 
-    def _backward(self, fabric: Fabric, model: Any, train: Episodes | Batches, step: int) -> Tensor:
-        """Gradients of this process's share of a step; the loss of all shares, detached."""
-        mine = np.arange(step * self.batch, (step + 1) * self.batch)
-        parts = np.split(mine[mine % distributed.world() == distributed.rank()], self.accumulate)
+    def _backward(self, fabric: Fabric, model: Any, parts: Iterator[tuple[Episode, Target]]) -> Tensor:
+        """Gradients of this process's share of a step, its next parts; the loss of all shares, detached."""
         losses = []
-        for k, part in enumerate(parts):
-            with fabric.no_backward_sync(model, enabled=k < len(parts) - 1):
-                episode, target = train.batch(part)
+        for k in range(self.accumulate):
+            with fabric.no_backward_sync(model, enabled=k < self.accumulate - 1):
+                episode, target = next(parts)
                 loss = model.loss(target.told(episode) if model.asks else episode, target) / self.accumulate
                 fabric.backward(loss)
             losses.append(loss.detach())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -87,6 +87,10 @@ class Batches:
         y = self.y[ids]
         target = Target(y, y[:, :0], ids, y[:, :0]).to(self.device)
         return Episode(x, none, 0, ids.shape[1]), target
+
+    def batches(self, numbers: range, batch: int) -> Iterator[tuple[Episode, Target]]:
+        """The images of a range, `batch` at a time."""
+        yield from (self.batch(np.array(numbers[k : k + batch])) for k in range(0, len(numbers), batch))
 
     def _name(self) -> str:
         return f"{self.split.name}/batches"

@@ -76,8 +76,7 @@ class Episodes:
 
     def batches(self, episodes: int | range, batch: int) -> Iterator[tuple[Episode, Target]]:
         """Episodes 0 .. episodes - 1, or a range of them, `batch` at a time."""
-        every = np.arange(episodes) if isinstance(episodes, int) else np.array(episodes)
-        draws = self._draws(every, batch)
+        draws = self._draws(range(episodes) if isinstance(episodes, int) else episodes, batch)
         if self.split.stored is None:
             yield from (self.assemble(draw, u) for draw, u in draws)
             return
@@ -90,10 +89,10 @@ class Episodes:
                 raw = reader.submit(self.gather, ahead[0]) if ahead else None
                 yield self.assemble(draw, u, samples)
 
-    def _draws(self, every: np.ndarray, batch: int) -> Iterator[tuple[Draw, Tensor | None]]:
+    def _draws(self, every: range, batch: int) -> Iterator[tuple[Draw, Tensor | None]]:
         """Batches of the numbered episodes, not yet gathered, with what augments them."""
         ahead = max(batch, DRAW_AHEAD // batch * batch)
-        for numbers in (every[k : k + ahead] for k in range(0, len(every), ahead)):
+        for numbers in (np.array(every[k : k + ahead]) for k in range(0, len(every), ahead)):
             draw = self.sampler.draw(numbers)
             for k in range(0, len(numbers), batch):
                 part = draw.rows(slice(k, k + batch))

@@ -51,12 +51,10 @@ class Conv4R2D2(nn.Module):
     Source: Bertinetto 2019, section 5, https://arxiv.org/abs/1805.08136; slope 0.1.
     """
 
-    def __init__(
-        self, in_channels: int = 1, widths: Sequence[int] = (96, 192, 384, 512), dropout: float = 0.4
-    ) -> None:
+    def __init__(self, in_channels: int = 1, widths: Sequence[int] = (96, 192, 384, 512), dropout: float = 0.4) -> None:
         super().__init__()
         if len(widths) != 4 or not 0 <= dropout < 1:
-            raise InputError(f"conv4_r2d2 takes four widths and a dropout from 0 to below 1, not {widths} and {dropout}")
+            raise InputError(f"conv4_r2d2 takes four widths and a dropout in [0, 1), not {widths} and {dropout}")
         self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in itertools.pairwise([in_channels, *widths]))
         self.norms = nn.ModuleList(BatchNorm(w) for w in widths)
         self.dropout = dropout
