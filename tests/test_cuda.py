@@ -7,10 +7,10 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from cases import METHODS, around, episodes
 from torch import Tensor
 
 from graphfsl.learner import Learner
-from tests.cases import METHODS, around, episodes
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device")
 every_method = pytest.mark.parametrize(("slot", "name"), METHODS, ids=[f"{s}-{n}" for s, n in METHODS])

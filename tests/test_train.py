@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 import torch
 from cases import TinyEncoder
+from torch import Tensor
 
 from graphfsl.checkpoint import load_checkpoint, save_checkpoint
 from graphfsl.data import Episodes, Setting, Split, Transform
+from graphfsl.episode import Episode, Target
 from graphfsl.errors import InputError
 from graphfsl.learner import Pipeline
 from graphfsl.methods.heads.protonet import ProtoNet
@@ -64,6 +66,28 @@ def test_the_best_by_validation_is_kept(tmp_path: Path) -> None:
 def test_a_run_directory_changes_nothing(tmp_path: Path) -> None:
     a, b = fit()[0], fit(tmp_path)[0]
     assert all(torch.equal(v, b.state_dict()[k]) for k, v in a.state_dict().items())
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_step_takes_the_episodes_of_its_number(
+    tmp_path: Path, accumulate: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also behind a stop, and however far ahead they are drawn."""
+    train = Episodes(patterns("train", 0), SETTING, transform=Transform(rotate=5))
+    model, seen, loss = pipeline(), [], Pipeline.loss
+
+    def recorded(self: Pipeline, episode: Episode, target: Target) -> Tensor:
+        seen.append((episode.x, target.ids))
+        return loss(self, episode, target)
+
+    monkeypatch.setattr(Pipeline, "loss", recorded)
+    for steps in (3, 7):
+        Trainer(steps=steps, batch=4, accumulate=accumulate).fit(model, train, run=tmp_path)
+    part = 4 // accumulate
+    assert len(seen) == 7 * accumulate
+    for k, (x, ids) in enumerate(seen):
+        episode, target = train.batch(range(k * part, (k + 1) * part))
+        assert torch.equal(x, episode.x) and torch.equal(ids, target.ids)
 
 
 def test_patience_stops_early() -> None:
