@@ -84,17 +84,18 @@ def accuracies(
     check_features(learner, episodes.split.x)
     was_training = learner.training
     learner.eval()
-    out = []
     try:
         size = block or block_size(learner, episodes)
         numbers = count if isinstance(count, range) else range(count)
+        out = torch.empty(len(numbers), device=episodes.device)  # more than fits is told now, not after days
         for i, (episode, target) in enumerate(episodes.batches(numbers, size)):
             if learner.stochastic:
                 torch.manual_seed(i)
-            out.append(accuracy(learner(target.told(episode) if learner.asks else episode), target.query))
+            logits = learner(target.told(episode) if learner.asks else episode)
+            out[i * size : (i + 1) * size] = accuracy(logits, target.query)
     finally:
         learner.train(was_training)
-    return torch.cat(out).cpu()
+    return out.cpu()
 
 
 @torch.no_grad()
