@@ -33,7 +33,7 @@ needs_weights = pytest.mark.skipif(
 SMALL = {  # what runs in a moment, of each encoder
     "conv4": {"width": 8},
     "conv4_maps": {"width": 8},
-    "conv4_r2d2": {"widths": (8, 8, 12, 16)},
+    "conv4_r2d2": {"width": (8, 8, 12, 16)},
     "conv4_stride2": {"width": 8},
     "resnet12": {"widths": (8, 12, 16, 20), "block_size": 2},
     "wrn28_10": {"depth": 10, "width": 1},

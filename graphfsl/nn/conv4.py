@@ -25,7 +25,7 @@ class Conv4(nn.Module):
         super().__init__()
         widths = [width] * 4 if isinstance(width, int) else list(width)
         if len(widths) != 4:
-            raise InputError(f"conv4.width is one number or four, not {widths}")
+            raise InputError(f"width is one number or four, not {widths}")
         self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in itertools.pairwise([in_channels, *widths]))
         self.norms = nn.ModuleList(BatchNorm(w) for w in widths)
         # channels_last weights make every map channels_last; to ask it of the input fails under vmap.
@@ -41,24 +41,23 @@ class Conv4(nn.Module):
         return maps.flatten(1)
 
 
-class Conv4R2D2(nn.Module):
+class Conv4R2D2(Conv4):
     """R2-D2's network: 4 x [3x3 convolution with padding, BatchNorm, leaky ReLU, 2x2 max-pool, dropout], read twice.
 
-    in_channels: of the images. widths: filters of each block. dropout: of the third and fourth block in training; the
+    in_channels: of the images. width: filters of each block. dropout: of the third and fourth block in training; the
         paper takes 0.4 for CIFAR-FS and 0.1 for mini-ImageNet.
     (M, in_channels, h, w) -> vectors (M, d): what the third and the fourth block return, flattened and side by side,
     8192-d for 32x32 images. A head that wants maps gets these vectors.
     Source: Bertinetto 2019, section 5, https://arxiv.org/abs/1805.08136; slope 0.1.
     """
 
-    def __init__(self, in_channels: int = 1, widths: Sequence[int] = (96, 192, 384, 512), dropout: float = 0.4) -> None:
-        super().__init__()
-        if len(widths) != 4 or not 0 <= dropout < 1:
-            raise InputError(f"conv4_r2d2 takes four widths and a dropout in [0, 1), not {widths} and {dropout}")
-        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in itertools.pairwise([in_channels, *widths]))
-        self.norms = nn.ModuleList(BatchNorm(w) for w in widths)
+    def __init__(
+        self, in_channels: int = 1, width: int | Sequence[int] = (96, 192, 384, 512), dropout: float = 0.4
+    ) -> None:
+        if not 0 <= dropout < 1:
+            raise InputError(f"conv4_r2d2.dropout must be in [0, 1), not {dropout}")
+        super().__init__(in_channels, width)
         self.dropout = dropout
-        self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:
         read = []
