@@ -47,6 +47,7 @@ def demo(out: Path, console: Console, overrides: Sequence[str] = ()) -> None:
         scripts = ", ".join(sorted(set(test.groups or ())))
         console.print(f"{path}: {runs.cost(run, base)}; tested on {len(test.classes)} letters of {scripts}")
         run = progress.train(run, base, console)
+    console.print("measuring baselines and refiners, with and without pools, on the same test episodes: some minutes")
     rows = compare(run, test)
     show(rows, console)
     write_results(run.path, run.config, rows, time.perf_counter() - start)
