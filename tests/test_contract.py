@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 import re
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -259,14 +262,18 @@ def test_documentation_names_source_and_shapes(slot: str, name: str) -> None:
             assert re.search(rf"\b{option}\b", doc), f"option {option} is not documented"
 
 
+@functools.cache
+def experiments() -> list[tuple[Path, dict[str, Any]]]:
+    """Every experiment file, read once for all methods: that takes seconds."""
+    paths = [p for p in sorted(experiments_dir().rglob("*.yaml")) if p.parent.name != "ablations"]
+    return [(p, config.read(p, ["data.root=."] if "glyphs" not in p.read_text() else [])) for p in paths]
+
+
 @every_method
 def test_has_an_experiment_that_builds(slot: str, name: str) -> None:
     key = {"heads": "head"}.get(slot, slot)
     found = []
-    for path in sorted(experiments_dir().rglob("*.yaml")):
-        if path.parent.name == "ablations":
-            continue
-        cfg = config.read(path, ["data.root=."] if "glyphs" not in path.read_text() else [])
+    for path, cfg in experiments():
         entries = (cfg.get("pretrain") or {}).get("objective") if slot == "pretrain" else cfg["learner"].get(key)
         for entry in entries if isinstance(entries, list) else [entries]:
             if entry is not None and named(entry, key)[0] == name:
