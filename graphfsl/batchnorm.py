@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from graphfsl.episode import Episode
 from graphfsl.errors import InputError
@@ -140,6 +141,22 @@ class BatchNorm(nn.BatchNorm2d):
         unbiased = var.flatten() * count / (count - 1).clamp_min(1)
         self.running_mean.lerp_(mean.flatten().to(self.running_mean.dtype), self.momentum or 0.1)
         self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum or 0.1)
+
+
+def lacks_averages(module: nn.Module) -> bool:
+    """True where a normalisation layer of the module keeps averages and has measured none: they are zeros and ones.
+
+    So it is where weights were trained under `apart`, `joint` or `support`, or not at all. Averages that came with
+    weights count whether or not their number was stored. A module on the meta device has none to look at.
+    """
+    return any(_unmeasured(m) for m in module.modules() if isinstance(m, _NormBase))
+
+
+def _unmeasured(norm: _NormBase) -> bool:
+    mean, var, seen = norm.running_mean, norm.running_var, norm.num_batches_tracked
+    if mean is None or var is None or mean.is_meta or (seen is not None and bool(seen)):
+        return False
+    return not bool(mean.any()) and bool((var == 1).all())
 
 
 def _moments(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:

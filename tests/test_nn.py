@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from graphfsl import registry
 from graphfsl.adapt import Adapt, GradientDescent
-from graphfsl.batchnorm import BatchNorm
+from graphfsl.batchnorm import BatchNorm, lacks_averages
 from graphfsl.episode import Episode, Target
 from graphfsl.errors import InputError
 from graphfsl.learner import Pipeline
@@ -410,3 +410,18 @@ def test_efficientnet_lite0_is_pretrained() -> None:
         accuracy.append(float((nearest == torch.arange(16).repeat_interleave(5)).float().mean()))
     # 16-way 1-shot, chance 6%; seen: 51% against 20% with random weights
     assert accuracy[0] > 0.4 and accuracy[0] > accuracy[1] + 0.2
+
+
+def test_averages_that_were_never_measured_are_known_by_their_values() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), BatchNorm(4), nn.BatchNorm2d(4))
+    assert lacks_averages(net)
+    net.train()(torch.rand(2, 3, 8, 8))
+    assert not lacks_averages(net)
+    for norm in net[1:]:
+        norm.num_batches_tracked.zero_()  # as converted weights have it
+    assert not lacks_averages(net), "the averages came with the weights"
+    net[2].reset_running_stats()
+    assert lacks_averages(net), "one layer is enough"
+    assert not lacks_averages(nn.BatchNorm2d(4, track_running_stats=False)), "it keeps none"
+    assert not lacks_averages(nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4)))
+    assert not lacks_averages(nn.BatchNorm2d(4, device="meta"))
