@@ -8,13 +8,14 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
-from graphfsl.batchnorm import BatchNorm, adapting
+from graphfsl.batchnorm import BatchNorm, adapting, follow_policy, lacks_averages
 from graphfsl.episode import Episode, Target
 from graphfsl.errors import InputError
 from graphfsl.functional.cross_entropy import cross_entropy
 from graphfsl.functional.layers import last_layer
-from graphfsl.learner import JOINED, Learner
+from graphfsl.learner import JOINED, Learner, Pipeline
 
 
 class Rule(Protocol):
@@ -93,6 +94,12 @@ def beside_support(score: Score, episode: Episode, x: Tensor, mask: Tensor) -> T
     return last_layer(score(Episode(x, w, s.n_support, 0, mask, padded=s.padded, relabeled=False)))
 
 
+def _chosen(name: str, patterns: Iterable[str]) -> bool:
+    """Whether a name matches a pattern, and none behind a !."""
+    wanted = any(fnmatch.fnmatch(name, p) for p in patterns)
+    return wanted and not any(p.startswith("!") and fnmatch.fnmatch(name, p[1:]) for p in patterns)
+
+
 class _Call(nn.Module):
     """Lets `functional_call` reach any method of the learner, not only `forward`."""
 
@@ -108,16 +115,19 @@ class Adapt(Learner):
     """Scores an episode with parameters that were adapted to it by `steps` inner steps.
 
     net: any learner. rule: an (init, update) pair; a module if it learns. params: which of the net's parameters
-    adapt, by name pattern (one or several). first_order: treat inner gradients as constants.
+    adapt, by name pattern (one or several); those that match one behind a ! do not, as in ["*", "!encoder.norms.*"].
+    first_order: treat inner gradients as constants.
     objective(score, episode, step) -> scalar: what an inner step descends.
     task_chunk: how many tasks run at once under vmap; 1 loops over tasks, which is faster on a CPU and needs the
     least memory; None takes 1 on a CPU and all tasks on a GPU.
 
     A head may have `imprint`, episode of support features -> {name: tensor}, and name them in `imprinted`: buffers that
     start each task at what its support says, and adapt like parameters where `params` matches.
-    The net's parameters and buffers are never mutated.
+    The net's parameters and buffers are never mutated, so that no averages of BatchNorm are learned: under the policy
+    `running` the encoder is normalised with those that it came with, and training one that has none is refused.
     """
 
+    _checked = False
     adapts_frozen = False  # whether an encoder that is not trained further adapts to an episode all the same
 
     def __init__(
@@ -136,12 +146,15 @@ class Adapt(Learner):
         if steps < 0:
             raise InputError(f"the number of inner steps must be 0 or more, not {steps}")
         patterns = [params] if isinstance(params, str) else list(params)
+        if any(is_lazy(p) for p in net.parameters()):
+            raise InputError("a lazy layer of the net has no parameters yet to adapt; call the net on an episode first")
+        follow_policy(net)
         self._call = _Call(net)
         self.rule, self.steps, self.objective = rule, steps, objective
         self.first_order, self.task_chunk = first_order, task_chunk
         names = [n for n, p in net.named_parameters() if p.requires_grad or self.adapts_frozen]
         names += [f"head.{n}" for n in getattr(getattr(net, "head", None), "imprinted", ())]
-        self.adapted = [f"net.{n}" for n in names if any(fnmatch.fnmatch(n, p) for p in patterns)]
+        self.adapted = [f"net.{n}" for n in names if _chosen(n, patterns)]
         if not self.adapted:
             raise InputError(f"no parameter matches {', '.join(patterns)!r}; the net has {', '.join(names) or 'none'}")
         for trait in (*JOINED, "per_query", "way", "shots", "max_queries_per_class"):
@@ -156,7 +169,14 @@ class Adapt(Learner):
         return self.net.batch_norm
 
     def set_batch_norm(self, policy: str) -> None:
-        self.net.set_batch_norm(policy)  # type: ignore[operator]
+        if isinstance(self.net, (Pipeline, Adapt)):
+            self.net.set_batch_norm(policy)
+        else:
+            self.net.batch_norm = policy
+
+    @property
+    def shares_statistics(self) -> bool:  # type: ignore[override]
+        return self.net.shares_statistics
 
     @property
     def transductive(self) -> bool:  # type: ignore[override]
@@ -212,7 +232,19 @@ class Adapt(Learner):
         scores = self._each("score", episode)  # (B, 1, n, C) or (B, L, 1, n, C)
         return scores.squeeze(1) if scores.ndim == 4 else scores.squeeze(2).transpose(0, 1)
 
+    def check_averages(self) -> None:
+        """InputError where `running` would leave an encoder that is to be trained without normalisation."""
+        encoder = getattr(self.net, "encoder", None)
+        if self.batch_norm == "running" and encoder is not None and lacks_averages(encoder):
+            raise InputError(
+                "the encoder has no BatchNorm averages, and none are learned while it adapts to episodes: it would not "
+                "normalise; set learner.batch_norm=apart, joint or support, or pretrain it"
+            )
+
     def loss(self, episode: Episode, target: Target) -> Tensor:
+        if self.training and self.batch_norm == "running" and not self._checked:
+            self.check_averages()
+            self._checked = True  # looking at averages waits for a GPU: once is enough
         columns = (target.query, target.unlabeled, target.ids, target.classes)
         return self._each("loss", episode, *columns).mean()
 

@@ -10,24 +10,31 @@
 `apart` is what MAML's and Reptile's published numbers use (support batch in the inner loop, query batch at the
 end), `joint` is RelationNet's evaluation in training mode. But for `running` a second episode in the same call
 changes nothing, padding never enters, and no stored average is read or written.
+
+`follow_policy` makes the BatchNorm layers of any module follow it.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from types import FunctionType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.batchnorm import _BatchNorm, _LazyNormBase, _NormBase
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from graphfsl.episode import Episode
 from graphfsl.errors import InputError
 
 POLICIES = ("running", "joint", "apart", "support")
 TRANSDUCTIVE_POLICIES = ("joint", "apart")
+HALF = (torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True)
@@ -95,16 +102,29 @@ class BatchNorm(nn.BatchNorm2d):
         if nodes is not None and nodes.segments:
             return self._affine(self._per_episode(x, nodes))
         if nodes is not None and nodes.mask is not None:
-            mask = nodes.mask.flatten()
+            mask = self._real_rows(x, nodes.mask)
         if nodes is None and _adapting.get():
             return self._affine(_normalise(x[None], x[None], mask[None] if mask is not None else None, self.eps)[0])
+        if self.running_mean is None and (_adapting.get() or not self.training):
+            raise InputError(
+                "a BatchNorm keeps no averages (track_running_stats=False), so that an answer would depend on its "
+                "company; set batch_norm=support, joint or apart, or let it keep averages"
+            )
         if _adapting.get() or (mask is not None and not self.training):
             return self._affine(self._scale(x, self.running_mean, self.running_var))
         if mask is None:
             return super().forward(x)
-        mean, var = _moments(x[None].to(self.running_mean.dtype), mask[None])  # type: ignore[union-attr]
+        mean, var = _moments(x[None].float() if x.dtype in HALF else x[None], mask[None])
         self._update(mean[0], var[0], mask.sum() * x[0, 0].numel())
         return self._affine(self._scale(x, mean[0, 0], var[0, 0]))
+
+    def _real_rows(self, x: Tensor, mask: Tensor) -> Tensor:
+        if len(x) != mask.numel():
+            raise InputError(
+                f"a BatchNorm of the encoder sees {len(x)} rows for {mask.numel()} images, so that padding cannot be "
+                "told from images; use episodes of one size, or choose another encoder"
+            )
+        return mask.flatten()
 
     def _per_episode(self, x: Tensor, nodes: Nodes) -> Tensor:
         if len(x) != (expected := nodes.batch * nodes.segments[-1][1].stop):
@@ -123,10 +143,10 @@ class BatchNorm(nn.BatchNorm2d):
 
     def _affine(self, x: Tensor) -> Tensor:
         # Scale and shift stay outside F.batch_norm: under vmap its second-order gradient is silently wrong.
-        if self.weight is None:
-            return x
         shape = (-1,) + (1,) * (x.ndim - 2)
-        return x * self.weight.view(shape) + self.bias.view(shape)
+        if self.weight is not None:
+            x = x * self.weight.view(shape)
+        return x if self.bias is None else x + self.bias.view(shape)
 
     def _scale(self, x: Tensor, mean: Tensor | None, var: Tensor | None) -> Tensor:
         assert mean is not None and var is not None
@@ -137,10 +157,75 @@ class BatchNorm(nn.BatchNorm2d):
     def _update(self, mean: Tensor, var: Tensor, count: Tensor) -> None:
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
+        if not self.track_running_stats:
+            return
         self.num_batches_tracked.add_(1)
+        # Without a momentum the averages are of all batches so far.
+        share = 1 / self.num_batches_tracked if self.momentum is None else self.momentum
         unbiased = var.flatten() * count / (count - 1).clamp_min(1)
-        self.running_mean.lerp_(mean.flatten().to(self.running_mean.dtype), self.momentum or 0.1)
-        self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum or 0.1)
+        for average, new in ((self.running_mean, mean.flatten()), (self.running_var, unbiased)):
+            average.lerp_(new.to(average.dtype), share)
+
+
+class BatchNormAct(BatchNorm):
+    """timm's BatchNormAct2d: BatchNorm, dropout, activation."""
+
+    drop: nn.Module
+    act: nn.Module
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        return self.act(self.drop(super().forward(x, mask)))
+
+
+def has_batch_norm(module: nn.Module) -> bool:
+    """Whether a BatchNorm of ours is inside."""
+    return any(isinstance(m, BatchNorm) for m in module.modules())
+
+
+def follow_policy(module: nn.Module) -> None:
+    """Make every BatchNorm inside one of ours, in place.
+
+    A layer stays the same object with its parameters, averages, options and hooks: an optimizer or another module that
+    refers to it still does. Lazy layers and subclasses are converted too, where a `forward` of their own calls that of
+    the layer above it.
+
+    Raises InputError for a layer that keeps statistics of batches in another way.
+    """
+    timm = sys.modules.get("timm.layers.norm_act")
+    for name, m in module.named_modules():
+        if isinstance(m, (BatchNorm, _InstanceNorm)):
+            continue
+        if timm is not None and type(m) is timm.BatchNormAct2d:
+            m.__class__ = BatchNormAct
+        elif isinstance(m, _BatchNorm) and "forward" not in vars(m) and _calls_layer_above(type(m)):
+            m.__class__ = _with_policy(type(m))
+        elif hasattr(m, "running_var") and not _frozen(m):
+            raise InputError(
+                f"{name or 'the module'!r} is a {type(m).__name__}, which knows no BatchNorm policy; put an ordinary "
+                "BatchNorm in its place"
+            )
+
+
+def _calls_layer_above(kind: type[nn.Module]) -> bool:
+    """Whether each `forward` between the class and PyTorch's own calls `super().forward`."""
+    own = kind.__mro__[: kind.__mro__.index(_BatchNorm)]
+    forwards = [vars(k)["forward"] for k in own if "forward" in vars(k)]
+    return all(isinstance(f, FunctionType) and "super" in f.__code__.co_names for f in forwards)
+
+
+def _with_policy(kind: type[nn.Module]) -> type[BatchNorm]:
+    """BatchNorm; for a class with more to it, one that is both and goes by the same name."""
+    if kind in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
+        return BatchNorm
+    facts: dict[str, Any] = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
+    if issubclass(kind, _LazyNormBase):
+        facts["cls_to_become"] = BatchNorm
+    return type(kind.__name__, (kind, BatchNorm), facts)
+
+
+def _frozen(m: nn.Module) -> bool:
+    """Whether its scale is a buffer, as in torchvision's FrozenBatchNorm2d: it does the same to every image."""
+    return any(name == "weight" for name, _ in m.named_buffers(recurse=False))
 
 
 def lacks_averages(module: nn.Module) -> bool:
@@ -173,5 +258,5 @@ def _moments(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
 
 
 def _normalise(x: Tensor, measured: Tensor, mask: Tensor | None, eps: float) -> Tensor:
-    mean, var = _moments(measured.float() if measured.dtype in (torch.float16, torch.bfloat16) else measured, mask)
+    mean, var = _moments(measured.float() if measured.dtype in HALF else measured, mask)
     return ((x - mean) * (var + eps).rsqrt()).to(x.dtype)

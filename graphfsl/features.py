@@ -23,6 +23,7 @@ from graphfsl.data.cache import cache_dir
 from graphfsl.data.dataset import Split
 from graphfsl.data.images import Files, decode, image_paths, read_folder_classes, subfolders
 from graphfsl.data.transforms import Transform
+from graphfsl.encoding import call_encoder
 from graphfsl.errors import InputError
 from graphfsl.learner import Pipeline
 
@@ -48,7 +49,7 @@ def encode(learner: Pipeline, x: Tensor, transform: Transform, device: torch.dev
     was_training = encoder.training
     encoder.eval()
     try:
-        z = encoder(transform.plain()(x.to(device)))
+        z = call_encoder(encoder, transform.plain()(x.to(device)))
         return (z.flatten(1) if learner.wants_maps else learner.readout(z)).float()
     finally:
         encoder.train(was_training)

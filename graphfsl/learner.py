@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from graphfsl.batchnorm import POLICIES, TRANSDUCTIVE_POLICIES, BatchNorm, statistics
+from graphfsl.batchnorm import POLICIES, TRANSDUCTIVE_POLICIES, follow_policy, has_batch_norm, statistics
+from graphfsl.encoding import call_encoder, checked_encoder
 from graphfsl.episode import Episode, Target
 from graphfsl.errors import InputError, unknown
 from graphfsl.functional.layers import last_layer
@@ -39,6 +40,7 @@ class Part(nn.Module):
     block_nodes: int = 1280  # nodes evaluated at once on a CPU: what fits its cache; more for many small steps
     way: int | None = None  # the number of classes that it is tied to, None = any
     shots: int | None = None  # the number of support nodes per class that it is tied to, padding included
+    shares_statistics: bool = False  # transductive by its BatchNorm policy, whatever its parts are
     follows_batch_norm: bool = False  # its own BatchNorm follows the pipeline's policy, which it finds in `batch_norm`
     batch_norm: str = "running"
 
@@ -128,12 +130,12 @@ class Pipeline(Learner):
     """encoder -> augment -> graph -> head -> refine; a slot takes one part, a list, or None.
 
     encoder: images (M, *S) -> feature maps (M, C, h, w) or vectors (M, d), with an optional `readout` from maps
-        to vectors; None where the episodes hold features.
+        to vectors; None where the episodes hold features. BatchNorm layers of any module are made to follow the policy.
     per_query: score every query in a copy of its own after encoding, which makes any part inductive; None
         asks the parts.
     batch_norm: the policy of the encoder's statistics, see `graphfsl.batchnorm`.
 
-    Raises InputError where one part wants feature maps and another vectors.
+    Raises InputError where one part wants feature maps and another vectors, or the encoder is of no such kind.
     """
 
     maps: tuple[int, ...] | None = None  # (C, h, w) of the encoder's maps, where its builder knows it
@@ -151,7 +153,7 @@ class Pipeline(Learner):
         super().__init__()
         if head is None:
             raise InputError("a pipeline needs a head; see `graphfsl methods`")
-        self.encoder = encoder if encoder is not None else nn.Identity()
+        self.encoder = checked_encoder(encoder)
         self.augment, self.graph, self.refine = _parts(augment), _parts(graph), _parts(refine)
         self.head = head
         parts = self.parts
@@ -180,17 +182,19 @@ class Pipeline(Learner):
         """Choose the BatchNorm policy of the encoder; an unknown one raises InputError."""
         if policy not in POLICIES:
             raise unknown("BatchNorm policy", policy, POLICIES)
+        follow_policy(self)
         self.batch_norm = policy
         for part in self.parts:
             part.batch_norm = policy
 
     @property
-    def transductive(self) -> bool:  # type: ignore[override]
+    def shares_statistics(self) -> bool:  # type: ignore[override]
         followers = (self.encoder, *(p for p in self.parts if p.follows_batch_norm))
-        shared = self.batch_norm in TRANSDUCTIVE_POLICIES and any(
-            isinstance(m, BatchNorm) for follower in followers for m in follower.modules()
-        )
-        return shared or (not self.per_query and any(p.transductive for p in self.parts))
+        return self.batch_norm in TRANSDUCTIVE_POLICIES and any(map(has_batch_norm, followers))
+
+    @property
+    def transductive(self) -> bool:  # type: ignore[override]
+        return self.shares_statistics or (not self.per_query and any(p.transductive for p in self.parts))
 
     @property
     def fixed(self) -> bool:
@@ -212,10 +216,8 @@ class Pipeline(Learner):
     def encode(self, episode: Episode) -> Episode:
         """Images -> features: one encoder call for all nodes of all tasks."""
         with statistics(self.batch_norm, episode):
-            z = self.encoder(episode.x.flatten(0, 1))
-        if z.dtype in (torch.float16, torch.bfloat16):
-            z = z.float()  # mixed precision ends here: a distance loses most of its digits in half precision
-        z = (z if self.wants_maps else self.readout(z)).unflatten(0, episode.x.shape[:2])
+            z = call_encoder(self.encoder, episode.x.flatten(0, 1))
+            z = (z if self.wants_maps else self.readout(z)).unflatten(0, episode.x.shape[:2])
         return episode.replace(x=z, w=episode.w.to(z.dtype), relabeled=episode.relabeled)
 
     def readout(self, z: Tensor) -> Tensor:
@@ -288,8 +290,7 @@ class Pretrainer(Pipeline):
 
     def vectors(self, x: Tensor) -> Tensor:
         """Images (m, *S) -> vectors (m, d), in full precision."""
-        z = self.readout(self.encoder(x))
-        return z.float() if z.dtype in (torch.float16, torch.bfloat16) else z
+        return self.readout(call_encoder(self.encoder, x))
 
     def classify(self, x: Tensor) -> Tensor:
         """Images (m, *S) -> scores of the base classes (m, C), where the objective learns a classifier."""

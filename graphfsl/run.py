@@ -145,6 +145,8 @@ def _check_feasible(config: Mapping[str, Any], learner: Learner, base: Split, lo
         raise InputError("a part learns from base features, which have no episode; set learner.batch_norm=running")
     if config.get("pretrain") is not None:
         check_pretraining(config, base)
+    elif isinstance(learner, Adapt) and any(p.requires_grad for p in learner.parameters()):
+        learner.check_averages()
     options = conf.evaluation(config)
     training = conf.setting(config, config.get("train_episode"), "train_episode")
     if learner.asks and training.labeled_fraction < 1:

@@ -11,20 +11,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from graphfsl.batchnorm import BatchNorm
+from graphfsl.batchnorm import follow_policy
 from graphfsl.errors import InputError, unknown
-
-
-class BatchNormAct(BatchNorm):
-    """timm's BatchNormAct2d: BatchNorm, dropout, activation."""
-
-    drop: nn.Module
-    act: nn.Module
-
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        return self.act(self.drop(super().forward(x, mask)))
 
 
 class Timm(nn.Module):
@@ -80,7 +69,7 @@ class Timm(nn.Module):
             self._fit(weights or _from_hub(model, config))
         if trained:
             self._normalise_as(config.mean, config.std, in_channels)
-        _follow_policy(self.net, model)
+        follow_policy(self.net)
         self.to(memory_format=torch.channels_last)
 
     def _fit(self, path: str) -> None:
@@ -140,17 +129,3 @@ def _from_hub(model: str, config: Any) -> str:
     except Exception as error:  # of the hub, of the network, of the disk
         reason = f"{type(error).__name__}; give weights=FILE.safetensors where there is no hub"
         raise InputError(f"the weights {config.hf_hub_id} cannot be fetched: {reason}") from None
-
-
-def _follow_policy(net: nn.Module, model: str) -> None:
-    """Make every BatchNorm one of ours, in place; InputError for statistics of a batch that are kept another way."""
-    from timm.layers import BatchNormAct2d
-
-    for m in net.modules():
-        # A new class for the same object keeps its parameters, buffers and hooks, and who else refers to it.
-        if type(m) is BatchNormAct2d:
-            setattr(m, "__class__", BatchNormAct)  # noqa: B010 (a checker knows timm's type only where timm is)
-        elif isinstance(m, _BatchNorm) and type(m).forward is _BatchNorm.forward:
-            m.__class__ = BatchNorm
-        elif hasattr(m, "running_var"):
-            raise InputError(f"timm model {model!r} has a {type(m).__name__}, which knows no BatchNorm policy")

@@ -1,0 +1,65 @@
+"""An encoder is any module; what goes in and what comes out is checked here, in one line where it does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from graphfsl.errors import InputError
+
+HALF = (torch.float16, torch.bfloat16)
+FAILURES = (RuntimeError, ValueError, TypeError, AssertionError, IndexError)  # as modules say that samples do not fit
+
+
+def checked_encoder(encoder: nn.Module | None) -> nn.Module:
+    """The encoder; for None one that changes nothing.
+
+    Raises InputError for a function, whose weights and BatchNorm layers could not be found.
+    """
+    if encoder is None:
+        return nn.Identity()
+    if not isinstance(encoder, nn.Module):
+        raise InputError(
+            f"the encoder must be a torch.nn.Module, not {encoder!r:.60}; a module whose forward calls it will do, "
+            "where it holds the layers that are called"
+        )
+    return encoder
+
+
+def call_encoder(encoder: nn.Module, x: Tensor) -> Tensor:
+    """Images (M, *S) -> maps (M, C, h, w) or vectors (M, d).
+
+    Mixed precision ends here: a distance loses most of its digits in half precision.
+
+    Raises InputError where the encoder fails on such images, or returns anything but one tensor with a row for each.
+    """
+    try:
+        z = encoder(x)
+    except FAILURES as error:
+        if type(error) not in FAILURES:  # memory that is full, a device that is lost, an InputError
+            raise
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(f"the encoder fails on samples of shape {tuple(x.shape[1:])}: {reason}") from error
+    if not isinstance(z, Tensor):
+        raise InputError(
+            f"the encoder returned {_described(z)}, not one tensor of feature maps (M, C, h, w) or vectors (M, d); "
+            "give a module that returns the one that is meant"
+        )
+    if z.ndim < 2 or len(z) != len(x):
+        raise InputError(
+            f"the encoder returned a tensor of shape {tuple(z.shape)} for {len(x)} samples, not feature maps "
+            f"({len(x)}, C, h, w) or vectors ({len(x)}, d)"
+        )
+    return z.float() if z.dtype in HALF else z
+
+
+def _described(value: Any) -> str:
+    """A value's type, and what it holds, in a few words."""
+    kind = f"a {type(value).__name__}"
+    names = list(value) if isinstance(value, Mapping) else getattr(value, "_fields", ())
+    if names:
+        return f"{kind} of {', '.join(map(str, names))}"
+    return f"{kind} of {len(value)}" if isinstance(value, (tuple, list)) else kind
