@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -64,7 +65,7 @@ def evaluate(
     from graphfsl.checkpoint import write_json
     from graphfsl.config import digest
     from graphfsl.data import takes_root
-    from graphfsl.measure import measure
+    from graphfsl.measure import measure_policies
 
     console, changes = _console(), overrides or []
     trained = runs.load(run)
@@ -73,7 +74,7 @@ def evaluate(
         # One root for several sets: it says nothing to those that need no files.
         own = [c for c in changes if not (name and c.startswith("data.root=")) or takes_root(name)]
         where = [f"data.name={name}"] if name else []
-        rows += measure(trained, [*where, *own], None if as_json or on else console.print, episodes)
+        rows += measure_policies(trained, [*where, *own], None if as_json or on else console.print, episodes)
     asked = {"changes": changes} | ({"on": on} if on else {}) | ({"episodes": str(episodes)} if episodes else {})
     path = out or run / "evaluations" / f"{digest(asked)}.json"
     write_json(path, {"overrides": changes, "rows": rows})
@@ -149,14 +150,22 @@ def predict(
     run: Path,
     support: Annotated[Path, typer.Option(help="a folder per class")],
     query: Annotated[Path, typer.Option(help="a folder of images, or one image")],
+    overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Classify images by a handful of labeled ones."""
+    """Classify images by a handful of labeled ones, each by itself where the method allows it.
+
+    BatchNorm takes the statistics of the support where the run's own policy lets queries share them;
+    learner.batch_norm=apart or joint chooses otherwise.
+    """
     from graphfsl.data.images import image_paths, read_folder_classes
-    from graphfsl.predict import load
+    from graphfsl.predict import open_run
 
     queries = image_paths(query)
-    answers = load(run).predict(read_folder_classes(support), queries)
+    predictor = open_run(run, overrides or [])
+    for note in predictor.notes:
+        print(f"graphfsl: {note}", file=sys.stderr)
+    answers = predictor.predict(read_folder_classes(support), queries)
     found = [
         {"image": str(q), "label": a.label, "confidence": round(a.confidence, 4)}
         for q, a in zip(queries, answers, strict=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from graphfsl import registry
+from graphfsl.adapt import Adapt
 from graphfsl.builder import build, check_learner
 from graphfsl.data import Transform
 from graphfsl.episode import Episode
@@ -24,7 +26,7 @@ from graphfsl.errors import InputError, unknown
 from graphfsl.evaluation import check_features
 from graphfsl.features import block_size, encode
 from graphfsl.learner import Learner, Pipeline
-from graphfsl.predict import Predictor, load
+from graphfsl.predict import Predictor, answer_inductively, changed, inductive_note, open_run
 from graphfsl.run import own_normalisation
 
 # What an inductive learner answers at once; its answers do not depend on it.
@@ -42,6 +44,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         as its directory or a `Predictor`. A name or a mapping is built for the samples and the number of classes
         of `fit`, with untrained weights. A learner or a predictor is copied, and answers where its weights lie.
     random_state: seeds untrained weights and learners that are stochastic.
+    batch_norm: the BatchNorm policy (`graphfsl.batchnorm`). None takes the learner's own; in place of one under which
+        an answer depends on the other queries, `support`, with a warning. A `Predictor` has decided that already.
 
     X: features (n, d); uint8 images (n, H, W) or (n, H, W, 3); for a run on images a sequence of whatever `Predictor`
         reads, paths and PIL images too. Features are computed with in float64 unless they are float32, as in
@@ -62,9 +66,11 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         self,
         learner: str | Path | Mapping[str, Any] | Learner | Predictor = "protonet",
         random_state: int | np.random.RandomState | None = 0,
+        batch_norm: str | None = None,
     ) -> None:
         self.learner = learner
         self.random_state = random_state
+        self.batch_norm = batch_norm
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Store the support and the unlabeled pool.
@@ -127,7 +133,11 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     def _source(self) -> Source:
         """What `learner` stands for, as the estimator's own copy."""
         learner = self.learner
-        if isinstance(learner, (Learner, Predictor)):
+        policy = [] if self.batch_norm is None else [f"learner.batch_norm={self.batch_norm}"]
+        if isinstance(learner, Predictor):
+            learner = copy.deepcopy(learner)
+            return Predictor(changed(learner.run, policy)) if policy else learner
+        if isinstance(learner, Learner):
             return copy.deepcopy(learner)
         if isinstance(learner, Mapping):
             check_learner(learner)
@@ -140,7 +150,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         if learner in registry.names("heads"):
             return {"head": learner}
         if Path(learner).is_dir():
-            return load(learner)
+            predictor = open_run(learner, policy)
+            self._say(predictor.replaced)
+            return predictor
         raise unknown("head or run directory", str(learner), registry.names("heads"))
 
     def _hidden(self, y: np.ndarray, source: Source) -> np.ndarray:
@@ -159,11 +171,23 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         way = len(self.classes_)
         if isinstance(source, Mapping):
             with _seeded(self._seed, torch.device("cpu")):
-                return build(source, self._shape, way)
-        learner = source.learner if isinstance(source, Predictor) else source
+                return self._with_policy(build(source, self._shape, way))
+        learner = source.learner if isinstance(source, Predictor) else self._with_policy(source)
         if learner.way not in (None, way):
             raise InputError(f"this learner is tied to {learner.way} classes, but y holds {way}")
         return learner
+
+    def _with_policy(self, learner: Learner) -> Learner:
+        """The learner with the BatchNorm policy that is asked for; where none is, with one that is inductive."""
+        if self.batch_norm is not None and isinstance(learner, (Pipeline, Adapt)):
+            learner.set_batch_norm(self.batch_norm)
+        else:
+            self._say(answer_inductively(learner))
+        return learner
+
+    def _say(self, replaced: str | None) -> None:
+        if replaced:
+            warnings.warn(inductive_note(replaced, f"batch_norm={replaced!r}"), stacklevel=5)
 
     def _images(self, X: Any) -> Tensor | None:
         """Images as (n, C, H, W) bytes; None where X must be features."""

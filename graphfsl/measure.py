@@ -8,16 +8,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from graphfsl import config as conf
 from graphfsl import data
-from graphfsl.batchnorm import BatchNorm
+from graphfsl.adapt import Adapt
+from graphfsl.batchnorm import has_batch_norm, lacks_averages
 from graphfsl.builder import build
 from graphfsl.checkpoint import load_weights
 from graphfsl.data import Episodes, Sampler, Setting, Split
 from graphfsl.data.listed import read_episodes
 from graphfsl.errors import InputError
 from graphfsl.evaluation import check_protocol, diagnose, encode_once, evaluate, nodes
-from graphfsl.learner import Learner, Pipeline
+from graphfsl.learner import Learner, Part, Pipeline
 from graphfsl.memory import reuse_freed_memory
 from graphfsl.options import make, signature
 from graphfsl.results import full_row
@@ -85,6 +88,24 @@ def measure(
     return rows
 
 
+def measure_policies(
+    run: Run, changes: Sequence[str] = (), say: Say | None = None, episodes: Path | None = None
+) -> list[dict[str, Any]]:
+    """`measure`; where the run's own BatchNorm policy lets queries share statistics, under `support` too.
+
+    So a transductive number, as papers state it, never stands without the inductive one of the same weights.
+    """
+    rows = measure(run, changes, say, episodes)
+    if asked(run, changes)[2].shares_statistics and not names_policy(changes):
+        rows += measure(run, [*changes, "learner.batch_norm=support"], say, episodes)
+    return rows
+
+
+def names_policy(changes: Sequence[str]) -> bool:
+    """Whether overrides choose a BatchNorm policy."""
+    return any(c.partition("=")[0] in ("learner", "learner.batch_norm") for c in changes)
+
+
 def asked(run: Run, changes: Sequence[str] = ()) -> tuple[dict[str, Any], list[Setting], Learner]:
     """The run's configuration with the changes, the settings that are evaluated, and the trained learner as changed."""
     config, settings = _asked(run.config, run.shape, changes)
@@ -92,8 +113,13 @@ def asked(run: Run, changes: Sequence[str] = ()) -> tuple[dict[str, Any], list[S
     if config["learner"] != run.config["learner"]:
         learner = build(config["learner"], run.shape, run.way)
         load_weights(learner, run.learner.state_dict(), run.path)
-    if run.steps and getattr(learner, "batch_norm", None) == "running" and not _has_averages(learner):
-        raise InputError("this run stored no BatchNorm averages; set learner.batch_norm=support, apart or joint")
+    if run.steps and learner.batch_norm == "running" and not _has_averages(run, learner):
+        first = " and a `pretrain` section" if isinstance(learner, Adapt) else ""
+        raise InputError(
+            f"this run was trained under batch_norm={run.learner.batch_norm} and stored no BatchNorm averages of its "
+            "weights; set learner.batch_norm=support, apart or joint, or train anew with learner.batch_norm=running"
+            + first
+        )
     return config, settings, learner
 
 
@@ -126,11 +152,22 @@ def check_shape(shape: tuple[int, ...], split: Split) -> None:
         raise InputError(f"the run takes samples of shape {shape}, but {split.name} holds {split.shape}")
 
 
-def _has_averages(learner: Learner) -> bool:
-    if isinstance(learner, Pipeline) and learner.frozen:
-        return True  # they are what the encoder came with
-    norms = [m for m in learner.modules() if isinstance(m, BatchNorm) and m.num_batches_tracked is not None]
-    return all(bool(m.num_batches_tracked) for m in norms)
+def _has_averages(run: Run, learner: Learner) -> bool:
+    """Whether the averages that the learner normalises with are those of its weights: they move under `running` only.
+
+    A frozen encoder has those that it came with; parts around an adapted encoder need none.
+    """
+    net: Any = learner.net if isinstance(learner, Adapt) else learner
+    parts = [] if isinstance(learner, Adapt) else net.parts
+    if not net.frozen:
+        parts = [net.encoder, *parts]
+    moved = run.learner.batch_norm == "running"
+    return not any(lacks_averages(p) or (not moved and _follows(p) and has_batch_norm(p)) for p in parts)
+
+
+def _follows(module: nn.Module) -> bool:
+    """Whether its BatchNorm follows the policy: an encoder's does, and that of some parts."""
+    return module.follows_batch_norm if isinstance(module, Part) else True
 
 
 def _other_data(config: dict[str, Any], shape: tuple[int, ...], changes: Sequence[str]) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +22,8 @@ from graphfsl.data.images import decode, to_array
 from graphfsl.episode import Episode
 from graphfsl.errors import InputError
 from graphfsl.features import write_features
-from graphfsl.learner import Pipeline
+from graphfsl.learner import Learner, Pipeline
+from graphfsl.measure import asked, names_policy
 
 
 @dataclass(frozen=True)
@@ -37,10 +40,22 @@ class Predictor:
 
     An image is a path, a PIL image, or a uint8 array (H, W) or (H, W, 3); it is resized to what the learner was
     trained on. A learner of drawings (ink bright on dark) inverts images whose border is bright, as paper is.
+    replaced: the BatchNorm policy of the run that `support` stands in for.
     """
 
-    def __init__(self, run: runs.Run) -> None:
-        self.run, self.learner = run, run.learner.eval()
+    def __init__(self, run: runs.Run, replaced: str | None = None) -> None:
+        self.run, self.learner, self.replaced = run, run.learner.eval(), replaced
+
+    @property
+    def notes(self) -> list[str]:
+        """What a user should know of the answers, a line each."""
+        found = []
+        if self.replaced:
+            found.append(inductive_note(self.replaced, f"learner.batch_norm={self.replaced}"))
+        if self.learner.transductive:
+            balance = ", which are taken for as many of every class" if self.learner.needs_balance else ""
+            found.append(f"this learner is transductive: an answer depends on the other queries{balance}")
+        return found
 
     def predict(
         self, support: Mapping[str, Sequence[Any]], query: Sequence[Any], unlabeled: Sequence[Any] = ()
@@ -133,6 +148,50 @@ def _picture(array: Any) -> Image.Image:
     return Image.fromarray(array)
 
 
-def load(run: str | Path) -> Predictor:
-    """The trained run in a directory, ready to answer."""
-    return Predictor(runs.load(run))
+def load(run: str | Path, overrides: Sequence[str] = ()) -> Predictor:
+    """The trained run in a directory, ready to answer.
+
+    overrides: changes of the learner that its weights fit, such as learner.refine=soft_kmeans.
+
+    Answers are inductive as far as BatchNorm decides it: where the run's policy lets queries share statistics, those of
+    the support are taken, with a warning, unless an override of learner.batch_norm says otherwise.
+    """
+    predictor = open_run(run, overrides)
+    if predictor.replaced:
+        warnings.warn(predictor.notes[0], stacklevel=2)
+    return predictor
+
+
+def open_run(run: str | Path, overrides: Sequence[str] = ()) -> Predictor:
+    """`load` without its warning, which stands in `Predictor.notes`."""
+    trained = changed(runs.load(run), overrides)
+    replaced = None if names_policy(overrides) else answer_inductively(trained.learner)
+    return Predictor(trained, replaced)
+
+
+def changed(run: runs.Run, overrides: Sequence[str]) -> runs.Run:
+    """The run with its weights in a changed learner; InputError where they do not fit, or anything else is changed."""
+    other = next((o for o in overrides if not o.partition("=")[0].startswith("learner")), None)
+    if other is not None:
+        raise InputError(
+            f"a run answers with another learner, such as learner.batch_norm=apart, but not with {other!r}"
+        )
+    config, _, learner = asked(run, overrides) if overrides else (run.config, None, run.learner)
+    return dataclasses.replace(run, config=config, learner=learner)
+
+
+def answer_inductively(learner: Learner) -> str | None:
+    """Give a learner whose queries share BatchNorm statistics those of the support; the policy that it had, or None."""
+    if not learner.shares_statistics:
+        return None
+    own = learner.batch_norm
+    learner.set_batch_norm("support")  # type: ignore[operator]
+    return own
+
+
+def inductive_note(own: str, option: str) -> str:
+    """What is said of a policy that `support` stands in for; option: what brings it back."""
+    return (
+        f"under the BatchNorm policy `{own}` an answer depends on the other queries; `support` takes its place, with "
+        f"the statistics of the labeled samples; {option} brings it back"
+    )

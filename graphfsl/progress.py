@@ -17,7 +17,7 @@ from graphfsl import run as runs
 from graphfsl.data import Split
 from graphfsl.errors import InputError
 from graphfsl.lock import locked
-from graphfsl.measure import measure
+from graphfsl.measure import measure_policies
 from graphfsl.results import over_seeds, write_results
 from graphfsl.train import Log, Trainer
 
@@ -38,7 +38,7 @@ def run(config: dict[str, Any], path: Path, console: Console) -> list[dict[str, 
     for r in rows:
         accuracies = ", ".join(f"{a:.2f}" for a in r["seed_accuracies"])
         mean = f"{r['accuracy']:.2f} %, standard deviation {r['spread']:.2f}"
-        console.print(f"{r['way']}-way {r['shot']}-shot over {seeds} seeds: {mean} ({accuracies})")
+        console.print(f"{r['way']}-way {r['shot']}-shot ({r['setting']}) over {seeds} seeds: {mean} ({accuracies})")
     if not distributed.rank():
         write_results(path, {**config, "seeds": seeds}, rows, time.perf_counter() - start)
         console.print(f"results: {path / 'results.json'}")
@@ -53,7 +53,7 @@ def _one(config: dict[str, Any], path: Path, console: Console) -> list[dict[str,
         built = train(built, base, console)
         if distributed.rank():
             return []
-        rows = measure(built, say=console.print)
+        rows = measure_policies(built, say=console.print)
         write_results(path, built.config, rows, time.perf_counter() - start)
         console.print(f"results: {path / 'results.json'}")
     return rows

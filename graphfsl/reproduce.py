@@ -51,7 +51,7 @@ def _show(name: str, config: Mapping[str, Any], rows: Sequence[Row], lines: Sequ
     for r in rows:
         published = r.get("published")
         grid.add_row(
-            f"{column(r)}, {r['data']}",
+            f"{column(r)}, {r['data']}, {r['setting']}",
             "none" if published is None else f"{published:.2f}",
             f"{r['accuracy']:.2f} ± {r['ci95']:.2f}",
             "" if r.get("difference") is None else f"{r['difference']:+.2f}",
@@ -128,12 +128,25 @@ def _mean(cells: Sequence[Row]) -> str:
 
 def _measured(path: Path, facts: Mapping[str, Any], name: str) -> Iterator[dict[str, Any]]:
     """A run's own evaluation, and those that `graphfsl evaluate` left in its folder: rows, config, file, changes."""
-    yield {"rows": facts["rows"], "config": facts["config"], "file": f"{path.name}/results.json", "changes": ""}
+    own = {"config": facts["config"], "file": f"{path.name}/results.json", "changes": ""}
+    yield from _by_policy(facts["rows"], own)
     for file in sorted((path / "evaluations").glob("*.json")):
         found = read_json(file)
         where = {"config": facts["config"], "file": f"{path.name}/evaluations/{file.name}"}
         rows = [r for r in found["rows"] if str(r["data"]).startswith(name)]
-        yield {"rows": rows, "changes": f", {' '.join(found['overrides'])}", **where}
+        yield from _by_policy(rows, {"changes": f", {' '.join(found['overrides'])}", **where})
+
+
+def _by_policy(rows: Sequence[Row], facts: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """A run's rows under its own BatchNorm policy, and those under another, which the published numbers are not of."""
+    for policy in dict.fromkeys(r.get("batch_norm") for r in rows):
+        same = [r for r in rows if r.get("batch_norm") == policy]
+        if policy == rows[0].get("batch_norm"):
+            yield {**facts, "rows": same}
+        else:
+            named = [p for p in facts["config"].get("published") or [] if "setting" in p]
+            config = {**facts["config"], "published": named}
+            yield {**facts, "rows": same, "config": config, "changes": f"{facts['changes']}, {policy} BatchNorm"}
 
 
 def _lines(facts: Mapping[str, Any], rows: Mapping[str, Row], heads: Sequence[str]) -> Iterator[list[str]]:
