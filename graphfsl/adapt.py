@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.parameter import is_lazy
 
 from graphfsl.batchnorm import BatchNorm, adapting, follow_policy, lacks_averages
@@ -148,6 +149,10 @@ class Adapt(Learner):
         patterns = [params] if isinstance(params, str) else list(params)
         if any(is_lazy(p) for p in net.parameters()):
             raise InputError("a lazy layer of the net has no parameters yet to adapt; call the net on an episode first")
+        if any(isinstance(m, _InstanceNorm) and m.track_running_stats for m in net.modules()):
+            raise InputError(
+                "an InstanceNorm keeps averages, which no adaptation writes; set track_running_stats=False"
+            )
         follow_policy(net)
         self._call = _Call(net)
         self.rule, self.steps, self.objective = rule, steps, objective

@@ -29,8 +29,8 @@ def checked_encoder(encoder: nn.Module | None) -> nn.Module:
     return encoder
 
 
-def call_encoder(encoder: nn.Module, x: Tensor) -> Tensor:
-    """Images (M, *S) -> maps (M, C, h, w) or vectors (M, d).
+def call_encoder(encoder: nn.Module, x: Tensor, maps: bool | None = False) -> Tensor:
+    """Images (M, *S) -> maps (M, C, h, w) or vectors (M, d); maps: only the former will do.
 
     Mixed precision ends here: a distance loses most of its digits in half precision.
 
@@ -52,6 +52,11 @@ def call_encoder(encoder: nn.Module, x: Tensor) -> Tensor:
         raise InputError(
             f"the encoder returned a tensor of shape {tuple(z.shape)} for {len(x)} samples, not feature maps "
             f"({len(x)}, C, h, w) or vectors ({len(x)}, d)"
+        )
+    if maps and z.ndim != 4:
+        raise InputError(
+            f"a part reads feature maps (M, C, h, w), but the encoder returned a tensor of shape {tuple(z.shape)}; "
+            "choose an encoder with maps, or another part"
         )
     return z.float() if z.dtype in HALF else z
 

@@ -49,7 +49,7 @@ def encode(learner: Pipeline, x: Tensor, transform: Transform, device: torch.dev
     was_training = encoder.training
     encoder.eval()
     try:
-        z = call_encoder(encoder, transform.plain()(x.to(device)))
+        z = call_encoder(encoder, transform.plain()(x.to(device)), learner.wants_maps)
         return (z.flatten(1) if learner.wants_maps else learner.readout(z)).float()
     finally:
         encoder.train(was_training)

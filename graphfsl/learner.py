@@ -131,8 +131,7 @@ class Pipeline(Learner):
 
     encoder: images (M, *S) -> feature maps (M, C, h, w) or vectors (M, d), with an optional `readout` from maps
         to vectors; None where the episodes hold features. BatchNorm layers of any module are made to follow the policy.
-    per_query: score every query in a copy of its own after encoding, which makes any part inductive; None
-        asks the parts.
+    per_query: score every query in a copy of its own after encoding: any part is inductive so; None asks the parts.
     batch_norm: the policy of the encoder's statistics, see `graphfsl.batchnorm`.
 
     Raises InputError where one part wants feature maps and another vectors, or the encoder is of no such kind.
@@ -208,7 +207,7 @@ class Pipeline(Learner):
         return bool(learns) and not any(learns)
 
     def train(self, mode: bool = True) -> Pipeline:
-        super().train(mode)
+        follow_policy(super().train(mode))  # once more, for layers that were put in since
         if self.frozen:
             self.encoder.eval()
         return self
@@ -216,7 +215,7 @@ class Pipeline(Learner):
     def encode(self, episode: Episode) -> Episode:
         """Images -> features: one encoder call for all nodes of all tasks."""
         with statistics(self.batch_norm, episode):
-            z = call_encoder(self.encoder, episode.x.flatten(0, 1))
+            z = call_encoder(self.encoder, episode.x.flatten(0, 1), self.wants_maps)
             z = (z if self.wants_maps else self.readout(z)).unflatten(0, episode.x.shape[:2])
         return episode.replace(x=z, w=episode.w.to(z.dtype), relabeled=episode.relabeled)
 

@@ -21,6 +21,7 @@ from graphfsl.learner import Head, Pipeline
 from graphfsl.methods.adapt.maml import MAML
 from graphfsl.methods.heads.linear import Linear
 from graphfsl.methods.heads.protonet import ProtoNet
+from graphfsl.methods.heads.relationnet import RelationNet
 
 POLICIES = ("running", "support", "joint", "apart")
 
@@ -249,7 +250,9 @@ def test_statistics_that_follow_no_policy_are_refused(make: Any) -> None:
     net = Pipeline(own(), head=ProtoNet())
     net.encoder[1] = make()  # after it was made
     with pytest.raises(InputError, match="knows no BatchNorm policy"):
-        net.set_batch_norm("support")
+        net.eval()
+    net.encoder = own()
+    assert all(isinstance(m, BatchNorm) for m in ordinary(net.eval()))
 
 
 def test_normalisation_of_each_image_stays_as_it_is() -> None:
@@ -358,6 +361,19 @@ def test_an_encoder_that_does_not_fit_is_one_clear_line(made: Any, message: str)
     with pytest.raises(InputError, match=message) as error:
         Pipeline(made, head=ProtoNet())(episodes()[0])
     assert "\n" not in str(error.value)
+
+
+def test_a_part_that_reads_maps_gets_maps() -> None:
+    for made in (own(), None):
+        net = Pipeline(made, head=RelationNet((6, 1, 1)))
+        with pytest.raises(InputError, match=r"reads feature maps \(M, C, h, w\), but the encoder returned"):
+            net(episodes()[0].replace(x=episodes()[0].x if made else episodes()[0].x.flatten(2), relabeled=False))
+
+
+def test_averages_of_an_instance_norm_are_not_written_either() -> None:
+    net = Pipeline(own(nn.InstanceNorm2d(4, track_running_stats=True)), head=Linear(6, WAY))
+    with pytest.raises(InputError, match="InstanceNorm keeps averages"):
+        MAML(net)
 
 
 def test_running_inside_an_adaptation_needs_averages_to_train() -> None:

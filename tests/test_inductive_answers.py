@@ -109,9 +109,7 @@ def test_weights_without_averages_are_refused_under_running(runs: Path, policy: 
         lambda: measure_policies(run.load(runs / policy), ["learner.batch_norm=running"]),
         lambda: FewShotClassifier(runs / policy, batch_norm="running").fit(np.zeros((2, 16, 16, 3), np.uint8), [0, 1]),
     ):
-        with pytest.raises(
-            InputError, match=rf"trained under batch_norm={policy}.*train anew"
-        ):
+        with pytest.raises(InputError, match=rf"trained under batch_norm={policy}.*train anew"):
             door()
 
 
