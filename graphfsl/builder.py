@@ -14,7 +14,8 @@ from graphfsl.errors import InputError, unknown
 from graphfsl.learner import Learner, Pipeline, Pretrainer
 from graphfsl.methods.heads.simple_shot import SimpleShot
 from graphfsl.nn import ENCODERS
-from graphfsl.options import make
+from graphfsl.nn.weights import load_encoder_weights
+from graphfsl.options import make, signature
 
 SLOTS = {"augment": "augment", "graph": "graph", "head": "heads", "refine": "refine"}
 
@@ -94,7 +95,8 @@ def build_pretrainer(
 def make_encoder(value: Any, shape: Sequence[int]) -> tuple[nn.Module | None, int, tuple[int, ...]]:
     """The encoder, the length of its vectors and the shape of its maps, found by a run on the meta device.
 
-    Beside its own options every encoder takes `frozen`: it does not learn, and its features are computed once.
+    Beside its own options every encoder takes `frozen`: it does not learn, and its features are computed once; and
+    `weights`: a file, see `graphfsl.nn.weights`.
     """
     if len(shape) == 1:
         if value is not None:
@@ -109,6 +111,9 @@ def make_encoder(value: Any, shape: Sequence[int]) -> tuple[nn.Module | None, in
         return nn.Flatten(), dim, (dim, 1, 1)
     if name not in ENCODERS:
         raise unknown("encoder", name, [*ENCODERS, "pixels"])
+    weights = None if "weights" in signature(ENCODERS[name]) else options.pop("weights", None)
+    if weights is not None and not isinstance(weights, str):
+        raise InputError(f"learner.encoder.weights must be the path of a file, not {weights!r:.200}")
     with torch.device("meta"), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of empty layers; they are refused below
         try:
@@ -125,5 +130,16 @@ def make_encoder(value: Any, shape: Sequence[int]) -> tuple[nn.Module | None, in
         size = f"images of {shape[1]} x {shape[2]}"
         raise InputError(f"{size} are too small for encoder {name!r} with the options {options}, or not of its size")
     encoder = make(ENCODERS[name], options, "learner.encoder", in_channels=shape[0])
+    if weights is not None and torch.get_default_device().type != "meta":  # a check of the configuration reads none
+        load_encoder_weights(encoder, weights)
     encoder.requires_grad_(not frozen)
     return encoder, out.shape[1], tuple(maps.shape[1:]) if maps.ndim == 4 else (out.shape[1], 1, 1)
+
+
+def brings_weights(entry: Any) -> bool:
+    """Whether an encoder, as a configuration names it, comes with trained weights."""
+    if entry is None:
+        return False
+    name, options = named(entry, "learner.encoder")
+    ships = getattr(ENCODERS.get(name), "ships_weights", False)
+    return ships or options.get("pretrained") is True or options.get("weights") is not None

@@ -19,8 +19,8 @@ ARRAYS = {"numpy ndarray", "numpy dtype", "_codecs encode", *RECONSTRUCT, *FROMB
 DICTIONARY = "collections OrderedDict"
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 VALUES = {
-    "BININT", "BININT1", "BININT2", "LONG1", "BINSTRING", "SHORT_BINSTRING", "BINUNICODE", "SHORT_BINUNICODE",
-    "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8",
+    "BINFLOAT", "BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINSTRING", "SHORT_BINSTRING", "BINUNICODE",
+    "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8",
 }  # fmt: skip
 _MARK = object()
 
@@ -34,14 +34,16 @@ class Call:
     state: Any = None
 
 
-def read(path: Path, known: Set[str], file: BinaryIO | None = None) -> Any:
+def read(path: Path, known: Set[str] | None, file: BinaryIO | None = None) -> Any:
     """The value in a pickle of protocol 2 to 5, with a `Call` for what is not plain.
 
     To unpickle is to run whatever a file says. `pickletools.genops` only takes it apart, and from its steps this stack
     rebuilds dictionaries, lists, tuples, numbers and strings; Python 2's strings come as latin-1, which keeps each
     byte. file: `path` as it is open, where more follows; it then stands behind the pickle.
 
-    Raises InputError for a file that is broken or names anything that is not in `known` ("module name").
+    known: what may be named ("module name"); None lets a file name anything, which makes no difference to what happens.
+
+    Raises InputError for a file that is broken or names anything that is not in `known`.
     """
     try:
         if file is not None:
@@ -56,7 +58,7 @@ def read(path: Path, known: Set[str], file: BinaryIO | None = None) -> Any:
         raise InputError(f"{path} is not a whole pickle ({type(error).__name__}); fetch it again") from None
 
 
-def _rebuild(file: BinaryIO, path: Path, known: Set[str]) -> Any:
+def _rebuild(file: BinaryIO, path: Path, known: Set[str] | None) -> Any:
     stack: list[Any] = []
     memo: dict[Any, Any] = {}
     argument: Any
@@ -67,8 +69,16 @@ def _rebuild(file: BinaryIO, path: Path, known: Set[str]) -> Any:
             items.append(top)
         return items[::-1]
 
+    def fill(holder: Any, items: Any) -> None:
+        if isinstance(holder, list):
+            holder.extend(items)
+        elif isinstance(holder, dict):
+            holder.update(items)
+        elif not isinstance(holder, Call):  # which stands for what is never made: its items are left out
+            raise TypeError
+
     def named(name: str) -> Call:
-        if name not in known:
+        if known is not None and name not in known:
             raise InputError(f"{path} asks to run {name.replace(' ', '.')}, which no such file does; do not use it")
         return Call(name)
 
@@ -82,25 +92,26 @@ def _rebuild(file: BinaryIO, path: Path, known: Set[str]) -> Any:
                 stack.append(_MARK)
             case "EMPTY_DICT":
                 stack.append({})
-            case "EMPTY_LIST":
+            case "EMPTY_LIST" | "EMPTY_SET":  # a set as a list: what is in it may have no hash here
                 stack.append([])
+            case "FROZENSET":
+                stack.append(marked())
             case "TUPLE":
                 stack.append(tuple(marked()))
             case "TUPLE1" | "TUPLE2" | "TUPLE3":
                 count = int(step.name[-1])
                 stack[-count:] = [tuple(stack[-count:])]
             case "APPEND":
-                item = stack.pop()
-                stack[-1].append(item)
-            case "APPENDS":
+                fill(stack[-2], [stack.pop()])
+            case "APPENDS" | "ADDITEMS":
                 items = marked()
-                stack[-1].extend(items)
+                fill(stack[-1], items)
             case "SETITEM":
                 value, key = stack.pop(), stack.pop()
-                stack[-1][key] = value
+                fill(stack[-1], {key: value})
             case "SETITEMS":
                 items = marked()
-                stack[-1].update(zip(items[::2], items[1::2], strict=True))
+                fill(stack[-1], dict(zip(items[::2], items[1::2], strict=True)))
             case "BINPUT" | "LONG_BINPUT":
                 memo[argument] = stack[-1]
             case "MEMOIZE":
@@ -112,9 +123,12 @@ def _rebuild(file: BinaryIO, path: Path, known: Set[str]) -> Any:
             case "STACK_GLOBAL":
                 name, module = stack.pop(), stack.pop()
                 stack.append(named(f"{module} {name}"))
-            case "REDUCE":
+            case "REDUCE" | "NEWOBJ":
                 arguments, call = stack.pop(), stack.pop()
                 stack.append({} if call.name == DICTIONARY else Call(call.name, arguments))
+            case "NEWOBJ_EX":
+                _, arguments, call = stack.pop(), stack.pop(), stack.pop()
+                stack.append(Call(call.name, arguments))
             case "BINPERSID":
                 stack[-1] = Call("persistent", stack[-1])
             case "BUILD":

@@ -7,13 +7,12 @@ import sys
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from graphfsl.batchnorm import follow_policy
 from graphfsl.errors import InputError, unknown
+from graphfsl.nn.weights import load_encoder_weights
 
 
 class Timm(nn.Module):
@@ -21,8 +20,8 @@ class Timm(nn.Module):
 
     in_channels: of the images; gray ones are spread over the three channels of a pretrained model.
     model: its name, such as resnet18 or vit_small_patch16_224.
-    pretrained: with weights from the Hugging Face hub, only ever as safetensors. weights: the same from a local
-        .safetensors file. Then `mean` and `std` are what the model was trained with, for each of in_channels.
+    pretrained: with weights from the Hugging Face hub, only ever as safetensors. weights: the same from a local file,
+        see `graphfsl.nn.weights`. Then `mean` and `std` are what the model was trained with, for each of in_channels.
     size: pixels of a side to which images are resized in the encoder; None keeps them, but for models that take one
         size only, which get theirs.
     (M, in_channels, h, w) -> maps (M, c, h', w'); vectors (M, d) from models of tokens. `readout` is the model's own
@@ -73,25 +72,11 @@ class Timm(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def _fit(self, path: str) -> None:
-        """Load weights of the same model, with or without its classifier; nothing else may be left over."""
-        if not path.endswith(".safetensors"):
-            raise InputError(f"{path}: weights must be a .safetensors file; other formats can run code when loaded")
-        try:
-            state = load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise InputError(f"{path} is not a readable safetensors file ({error})") from None
+        """Load weights of the same model, with or without its classifier."""
         convert = getattr(sys.modules[type(self.net).__module__], "checkpoint_filter_fn", None)
-        try:
-            state = convert(state, self.net) if convert else state
-            wrong = self.net.load_state_dict(state, strict=False)
-        except (RuntimeError, KeyError) as error:
-            raise InputError(f"{path} does not fit the model: {' '.join(str(error).split())}") from None
         classifier = self.net.pretrained_cfg.get("classifier") or ()
-        heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
-        extra = [k for k in wrong.unexpected_keys if not k.startswith(tuple(f"{h}." for h in heads))]
-        if wrong.missing_keys or extra:
-            problem = f"lacks {wrong.missing_keys[0]!r}" if wrong.missing_keys else f"holds {extra[0]!r} besides"
-            raise InputError(f"{path} is of another model: it {problem}")
+        names = {classifier} if isinstance(classifier, str) else set(classifier)
+        load_encoder_weights(self.net, path, (lambda table: convert(table, self.net)) if convert else None, names)
 
     def _normalise_as(self, mean: tuple[float, ...], std: tuple[float, ...], in_channels: int) -> None:
         gray = in_channels == 1
@@ -123,9 +108,9 @@ def _from_hub(model: str, config: Any) -> str:
     from huggingface_hub import hf_hub_download  # timm brings it
 
     if not config.hf_hub_id:
-        raise InputError(f"timm has no pretrained weights for {model!r}; give weights=FILE.safetensors")
+        raise InputError(f"timm has no pretrained weights for {model!r}; give weights=FILE")
     try:
         return hf_hub_download(config.hf_hub_id, "model.safetensors")
     except Exception as error:  # of the hub, of the network, of the disk
-        reason = f"{type(error).__name__}; give weights=FILE.safetensors where there is no hub"
+        reason = f"{type(error).__name__}; give weights=FILE where there is no hub"
         raise InputError(f"the weights {config.hf_hub_id} cannot be fetched: {reason}") from None
