@@ -237,6 +237,12 @@ def lacks_averages(module: nn.Module) -> bool:
     return any(_unmeasured(m) for m in module.modules() if isinstance(m, _NormBase))
 
 
+def trained_without_averages(module: nn.Module) -> bool:
+    """True where such a layer has learned a scale or a shift: its weights are of another policy, not untrained."""
+    layers = [m for m in module.modules() if isinstance(m, _NormBase) and m.weight is not None and _unmeasured(m)]
+    return any(bool((m.weight != 1).any()) or bool(m.bias.any()) for m in layers)
+
+
 def _unmeasured(norm: _NormBase) -> bool:
     mean, var, seen = norm.running_mean, norm.running_var, norm.num_batches_tracked
     if mean is None or var is None or mean.is_meta or (seen is not None and bool(seen)):

@@ -14,6 +14,7 @@ from graphfsl.errors import InputError, unknown
 from graphfsl.learner import Learner, Pipeline, Pretrainer
 from graphfsl.methods.heads.simple_shot import SimpleShot
 from graphfsl.nn import ENCODERS
+from graphfsl.nn.timm_encoder import is_timm_model, timm_models
 from graphfsl.nn.weights import load_encoder_weights
 from graphfsl.options import make, signature
 
@@ -143,3 +144,24 @@ def brings_weights(entry: Any) -> bool:
     name, options = named(entry, "learner.encoder")
     ships = getattr(ENCODERS.get(name), "ships_weights", False)
     return ships or options.get("pretrained") is True or options.get("weights") is not None
+
+
+def weighted_encoder(encoder: Any) -> dict[str, Any]:
+    """The entry of an encoder that comes with weights: a name of `nn`, or of any model of timm; or a mapping with it.
+
+    A model of timm has those of the hub unless `weights` names a file. Raises InputError where there are none.
+    """
+    name, options = named(encoder, "encoder")
+    if name == "timm" or (name not in (*ENCODERS, "pixels") and is_timm_model(name)):
+        model = {} if name == "timm" else {"model": name}
+        entry = {"name": "timm", **model, **({} if options.get("weights") else {"pretrained": True}), **options}
+    elif name not in (*ENCODERS, "pixels"):
+        raise unknown("encoder", name, [*ENCODERS, "pixels", *timm_models()])
+    else:
+        entry = {"name": name, **options}
+    if not brings_weights(entry) and name != "pixels":
+        raise InputError(
+            f"encoder {name!r} has no weights, and what an untrained one sees means nothing; give weights=FILE "
+            "(--weights), a trained run (--run), or an encoder with weights of its own, such as efficientnet_lite0"
+        )
+    return entry

@@ -19,6 +19,8 @@ app = typer.Typer(
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, such as episode.way=20 trainer.device=cuda")]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="where to write")]
+Encoder = Annotated[str, typer.Option(help="one with weights: any model of timm too; {name: …, …} with options")]
+Weights = Annotated[Path | None, typer.Option(help="of the encoder: safetensors or torch.save's, never unpickled")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
@@ -230,14 +232,16 @@ def data(
 def features(
     folder: Annotated[Path, typer.Argument(help="a folder per class, or train, val and test with a folder per class")],
     out: Out = None,
-    encoder: Annotated[str, typer.Option(help="a pretrained encoder")] = "efficientnet_lite0",
+    encoder: Encoder = "efficientnet_lite0",
+    weights: Weights = None,
     run: Annotated[Path | None, typer.Option(help="the encoder of this run instead")] = None,
     size: Annotated[int | None, typer.Option(help="pixels of a side; the encoder's own where it is not given")] = None,
 ) -> None:
     """Write an encoder's features of a folder of images as npz files, which data.name=arrays reads."""
-    from graphfsl.predict import write_folder_features
+    from graphfsl.predict import encoder_option, write_folder_features
 
-    for file in write_folder_features(folder, out or Path("features"), encoder, run, size):
+    chosen = encoder_option(encoder, weights, run)
+    for file in write_folder_features(folder, out or Path("features"), chosen, run, size):
         print(file)
 
 
@@ -249,7 +253,8 @@ def label(
     ],
     out: Out = None,
     truth: Annotated[Path | None, typer.Option(help="labels to compare with, as CSV")] = None,
-    encoder: Annotated[str, typer.Option(help="a pretrained encoder")] = "efficientnet_lite0",
+    encoder: Encoder = "efficientnet_lite0",
+    weights: Weights = None,
     run: Annotated[Path | None, typer.Option(help="the encoder of this run instead")] = None,
     size: Annotated[int | None, typer.Option(help="pixels of a side; the encoder's own where it is not given")] = None,
     prior: Annotated[
@@ -266,10 +271,12 @@ def label(
     Files that cannot be read are listed. The same command goes on where encoding was interrupted.
     """
     from graphfsl.labeling import label as label_files
+    from graphfsl.predict import encoder_option
 
+    chosen = encoder_option(encoder, weights, run)
     options = {"neighbors": neighbors, "alpha": alpha, "prior": prior, "none": none, "chunk": chunk}
     target = out or Path("labels")
-    files, line = label_files(source, support, target, truth, encoder, run, size, file_format, **options)
+    files, line = label_files(source, support, target, truth, chosen, run, size, file_format, **options)
     _console().print(line)
     for file in files[:3]:
         print(file)

@@ -19,12 +19,12 @@ from torch import Tensor
 
 from graphfsl import registry
 from graphfsl.adapt import Adapt
-from graphfsl.builder import build, check_learner
+from graphfsl.builder import brings_weights, build, check_learner, named
 from graphfsl.data import Transform
 from graphfsl.episode import Episode
 from graphfsl.errors import InputError, unknown
 from graphfsl.evaluation import check_features
-from graphfsl.features import block_size, encode
+from graphfsl.features import block_size, check_alone, encode
 from graphfsl.learner import Learner, Pipeline
 from graphfsl.predict import Predictor, answer_inductively, changed, inductive_note, open_run
 from graphfsl.run import own_normalisation
@@ -42,7 +42,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
     learner: the name of a head ("protonet"); a mapping as in YAML's `learner` section; a `Learner`; a trained run,
         as its directory or a `Predictor`. A name or a mapping is built for the samples and the number of classes
-        of `fit`, with untrained weights. A learner or a predictor is copied, and answers where its weights lie.
+        of `fit`, with untrained weights, of which there is a warning where they encode images. A learner or a
+        predictor is copied, and answers where its weights lie.
     random_state: seeds untrained weights and learners that are stochastic.
     batch_norm: the BatchNorm policy (`graphfsl.batchnorm`). None takes the learner's own; in place of one under which
         an answer depends on the other queries, `support`, with a warning. A `Predictor` has decided that already.
@@ -171,7 +172,13 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         way = len(self.classes_)
         if isinstance(source, Mapping):
             with _seeded(self._seed, torch.device("cpu")):
-                return self._with_policy(build(source, self._shape, way))
+                built = self._with_policy(build(source, self._shape, way))
+            entry = source.get("encoder")
+            if len(self._shape) == 3 and entry not in (None, "pixels") and not brings_weights(entry):
+                warnings.warn(
+                    f"encoder {named(entry, 'encoder')[0]!r} is untrained; give it weights=FILE", stacklevel=3
+                )
+            return built
         learner = source.learner if isinstance(source, Predictor) else self._with_policy(source)
         if learner.way not in (None, way):
             raise InputError(f"this learner is tied to {learner.way} classes, but y holds {way}")
@@ -212,6 +219,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         """Images (n, C, H, W) -> features (n, d) where they do not depend on the episode; all else as it is."""
         learner, device = self.learner_, _device(self.learner_)
         if x.ndim > 2 and isinstance(learner, Pipeline) and learner.fixed:
+            check_alone(learner.encoder)
             size = block_size(learner.encoder, self._shape, device)
             x = torch.cat([encode(learner, images, self._transform, device) for images in x.split(size)])
         check_features(learner, x)

@@ -16,7 +16,7 @@ from graphfsl.data.listed import Listed
 from graphfsl.data.sampler import Setting
 from graphfsl.data.transforms import Transform
 from graphfsl.errors import InputError
-from graphfsl.features import cached_features, encode_split
+from graphfsl.features import cached_features, check_alone, encode_split
 from graphfsl.functional.calibration import confusion, reliability
 from graphfsl.functional.statistics import accuracy, mean_and_ci95
 from graphfsl.learner import Learner, Pipeline
@@ -136,6 +136,7 @@ def encode_once(learner: Learner, split: Split, transform: Transform | None, ima
     """
     if not (isinstance(learner, Pipeline) and learner.fixed) or split.x.ndim == 2:
         return learner, split
+    check_alone(learner.encoder)
     if learner.frozen:
         return learner.on_features(), cached_features(learner, split, transform or Transform())
     if images <= len(split.x) or (learner.wants_maps and len(split.x) * math.prod(learner.maps or ()) > MAPS_AT_ONCE):

@@ -18,6 +18,7 @@ from filelock import FileLock
 from rich.progress import track
 from torch import Tensor, nn
 
+from graphfsl.batchnorm import trained_without_averages
 from graphfsl.checkpoint import write_atomically
 from graphfsl.data.cache import cache_dir
 from graphfsl.data.dataset import Split
@@ -30,10 +31,12 @@ from graphfsl.learner import Pipeline
 IMAGES_AT_ONCE = 1024  # of 28 x 28 pixels
 HASHED_AT_ONCE = 4096  # images
 SPLITS = ("train", "val", "test")
+AVERAGES = "train under learner.batch_norm=running, or pretrain the encoder, so that it stores averages"
 
 
 def encode_split(learner: Pipeline, split: Split, transform: Transform) -> Split:
     """The split's images as features (N, d) of the learner's encoder and on its device: each is encoded once."""
+    check_alone(learner.encoder)
     device = _place(learner, None)
     blocks = split.blocks(block_size(learner.encoder, split.shape, device))
     return replace(split, x=torch.cat([encode(learner, x, transform, device) for x in blocks]), stored=None)
@@ -55,6 +58,17 @@ def encode(learner: Pipeline, x: Tensor, transform: Transform, device: torch.dev
         encoder.train(was_training)
 
 
+def check_alone(encoder: nn.Module) -> None:
+    """InputError where images cannot be encoded without their episode: an encoder was trained without averages.
+
+    An untrained one passes, whose averages are as good as its weights.
+    """
+    if trained_without_averages(encoder):
+        raise InputError(
+            f"the encoder's BatchNorm stored no averages, so that no image can be encoded alone; {AVERAGES}"
+        )
+
+
 def block_size(encoder: nn.Module, shape: tuple[int, ...], device: torch.device | str) -> int:
     """Images at once; as many as fit 1024 of 28 x 28 pixels on a CPU, eight times as many on a GPU."""
     size = getattr(encoder, "size", None)  # of an encoder that resizes
@@ -71,6 +85,7 @@ def cached_features(
     labels, and the kind of device, since a GPU rounds in another way. See `_stored` for how they are kept.
     device: where they are computed; None takes the encoder's.
     """
+    check_alone(learner.encoder)
     device = _place(learner, device)
     size = block_size(learner.encoder, split.shape, device)
     key = _key(learner.encoder, transform, device, size)
@@ -133,6 +148,7 @@ def encode_files(
 
     shown: what the progress bar calls them. broken: a file that cannot be read makes a row of NaN, not an InputError.
     """
+    check_alone(learner.encoder)
     device, size = _place(learner, device), size or getattr(learner.encoder, "size", None) or 84
     at_once = block_size(learner.encoder, (channels, size, size), device)
     files = Files(root, names)

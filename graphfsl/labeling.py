@@ -29,7 +29,7 @@ def label(
     support: Path,
     out: Path,
     truth: Path | None = None,
-    encoder: str = "efficientnet_lite0",
+    encoder: str | Mapping[str, Any] = "efficientnet_lite0",
     run: Path | None = None,
     size: int | None = None,
     file_format: str = "csv",

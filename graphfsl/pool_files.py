@@ -58,12 +58,12 @@ def read_labels(path: Path) -> dict[str, str]:
     return found
 
 
-def read_pool(source: Path, encoder: str, run: Path | None, size: int | None) -> Pool:
+def read_pool(source: Path, encoder: str | Mapping[str, Any], run: Path | None, size: int | None) -> Pool:
     """The pool of a folder of images at any depth, or of a file of features."""
     return _read_folder(source, encoder, run, size) if source.is_dir() else _read_features(source)
 
 
-def _read_folder(root: Path, encoder: str, run: Path | None, size: int | None) -> Pool:
+def _read_folder(root: Path, encoder: str | Mapping[str, Any], run: Path | None, size: int | None) -> Pool:
     lost: list[tuple[str, str]] = []
 
     def closed(error: OSError) -> None:

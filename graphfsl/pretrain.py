@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,15 @@ from graphfsl.builder import build_pretrainer, named
 from graphfsl.checkpoint import load_checkpoint, load_weights, read_lines, save_checkpoint, write_json
 from graphfsl.data import Episodes, Split
 from graphfsl.data.batches import Batches, partly_labeled
+from graphfsl.data.identity import Identity, class_names, digest, identity
 from graphfsl.features import encode_split
 from graphfsl.functional.statistics import class_statistics
 from graphfsl.learner import Pretrainer
 from graphfsl.lock import locked
 from graphfsl.memory import reuse_freed_memory
 from graphfsl.train import Log, Trainer
+
+Say = Callable[[str], None]
 
 
 def decides(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -34,10 +37,40 @@ def decides(config: Mapping[str, Any]) -> dict[str, Any]:
     return {"data": data, "encoder": encoder, "pretrain": own, "seed": config.get("seed", 0), **precision}
 
 
-def folder(config: Mapping[str, Any], runs: Path) -> Path:
-    """Where a pretraining lies among the runs: the same for all configurations that share it."""
+def folder(config: Mapping[str, Any], runs: Path, data: Mapping[str, Identity] | None = None) -> Path:
+    """Where a pretraining lies among the runs: the same for all configurations that share it.
+
+    data: the identity of each split that decides, by name; None for a folder of before they were looked at.
+    """
     name = named(config["learner"]["encoder"], "learner.encoder")[0]
-    return runs / f"pretrain-{name}-{conf.digest(decides(config))}"
+    what = decides(config)
+    if data is not None:
+        base = conf.base_split(config["data"])
+        what["identity"] = [digest(data[split]) for split in (base, *(["val"] if base == "train" else []))]
+    return runs / f"pretrain-{name}-{conf.digest(what)}"
+
+
+def place(config: Mapping[str, Any], runs: Path, data: Mapping[str, Identity]) -> Path:
+    """`folder`; or one of before that does not say on what data it was trained, where its classes are these."""
+    new, old = folder(config, runs, data), folder(config, runs)
+    if new.is_dir() or not (old / "statistics.safetensors").is_file():
+        return new
+    classes = json.loads(load_checkpoint(old / "statistics.safetensors")[1].get("classes", "null"))
+    return old if classes == class_names(data[conf.base_split(config["data"])]) else new
+
+
+def identities(config: Mapping[str, Any], base: Split) -> dict[str, dict[str, Any]]:
+    """The identity of each split that decides the weights of a training: the base split, and that which selects."""
+    name = conf.base_split(config["data"])
+    found = {name: identity(base)}
+    return found | {"val": identity(conf.load_split(config["data"], "val"))} if name == "train" else found
+
+
+def shown(config: Mapping[str, Any], base: Split) -> str:
+    """The encoder, its objective and what it was trained on, in words."""
+    encoder = named(config["learner"]["encoder"], "learner.encoder")[0]
+    objective = named(config["pretrain"]["objective"], "pretrain.objective")[0]
+    return f"{encoder} by {objective} on {base.name} ({len(base.y):,} samples of {len(base.classes):,} classes)"
 
 
 def check(config: Mapping[str, Any], base: Split) -> None:
@@ -61,28 +94,39 @@ def visible(config: Mapping[str, Any], base: Split) -> Tensor:
     return y
 
 
-def seconds(config: Mapping[str, Any], runs: Path) -> float:
+def seconds(config: Mapping[str, Any], runs: Path, data: Mapping[str, Identity]) -> float:
     """The wall time of a configuration's pretraining, of all its generations; 0 where there is none."""
-    if config.get("pretrain") is None:
+    if config.get("pretrain") is None or conf.base_split(config["data"]) not in data:
         return 0.0
-    path = folder(config, runs)
+    path = place(config, runs, data)
     files = sorted(path.glob("generation-*/metrics.jsonl")) or [path / "metrics.jsonl"]
     return round(sum(lines[-1]["seconds"] for file in files if (lines := read_lines(file))), 2)
 
 
-def pretrained(config: Mapping[str, Any], base: Split, runs: Path, log: Log | None = None) -> dict[str, Tensor]:
+def pretrained(
+    config: Mapping[str, Any], base: Split, runs: Path, log: Log | None = None, say: Say | None = None
+) -> dict[str, Tensor]:
     """The weights of the pretrained encoder; trained where this has not happened yet, or was interrupted.
 
+    say: is told where they were found.
     The folder holds a run directory's files (of each generation) and statistics.safetensors, what later methods need of
     the base features: `mean` (d,), `class_means` (C, d) and `class_covariances` (C, d, d).
     """
     reuse_freed_memory()
     options = conf.pretraining(config)
     assert options is not None
-    path, trainer, teacher = folder(config, runs), conf.pretrainer(config), None
+    data = identities(config, base)
+    path, trainer, teacher = place(config, runs, data), conf.pretrainer(config), None
     with locked(path, wait=True):
+        if not distributed.rank() and path == folder(config, runs, data):
+            write_json(path / "data.json", data)
         for generation in range(1, options.generations + 1):
             own = path / f"generation-{generation}" if options.generations > 1 else path
+            if say is not None and generation == options.generations and (own / "model.safetensors").is_file():
+                unknown = (
+                    "" if (path / "data.json").is_file() else "; it does not say on which images, only their classes"
+                )
+                say(f"found the pretraining of {shown(config, base)}: {path}{unknown}")
             model = _generation(config, base, own, trainer, teacher, log)
             teacher = model.eval()
         _keep_statistics(model, base, config, path)

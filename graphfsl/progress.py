@@ -64,7 +64,7 @@ def pretrain(config: dict[str, Any], folder: Path, console: Console) -> None:
     if config.get("pretrain") is None:
         raise InputError("this experiment has no section `pretrain`; add one, such as pretrain.objective=cross_entropy")
     with bar(console, "pretraining", conf.pretrainer(config), "images") as log:
-        path = runs.pretrain_alone(config, folder, log)
+        path = runs.pretrain_alone(config, folder, log, console.print)
     distributed.finish()
     console.print(f"pretrained encoder: {path}")
 
@@ -74,7 +74,7 @@ def train(run: runs.Run, base: Split, console: Console) -> runs.Run:
     if run.config.get("pretrain") is not None:
         trainer = conf.pretrainer(run.config)
         with bar(console, "pretraining", trainer, "images") as log:
-            runs.pretrain(run, base, log)
+            runs.pretrain(run, base, log, console.print)
     if not run.trains:
         return runs.train(run, base)
     with bar(console, "training", run.trainer, "episodes") as log:

@@ -19,7 +19,7 @@ import graphfsl
 from graphfsl import config as conf
 from graphfsl import pretrain
 from graphfsl.builder import named
-from graphfsl.checkpoint import read_lines, write_json
+from graphfsl.checkpoint import read_json, read_lines, write_json
 from graphfsl.data import Setting
 from graphfsl.evaluation import Result, kind_of
 from graphfsl.functional.statistics import mean_and_ci95
@@ -117,7 +117,8 @@ def over_seeds(rows: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, An
 def write_results(path: Path, config: Mapping[str, Any], rows: list[dict[str, Any]], seconds: float) -> None:
     """results.json: rows, configuration, wall time (of this command, and of all training) and where it ran."""
     trained = history(path)
-    before = pretrain.seconds(config, path.parent)
+    data = read_json(path / "data.json") if (path / "data.json").is_file() else {}
+    before = pretrain.seconds(config, path.parent, data)
     value = {
         "rows": rows,
         "config": config,

@@ -17,6 +17,7 @@ import graphfsl
 from graphfsl import config as conf
 from graphfsl import data, distributed
 from graphfsl.adapt import Adapt
+from graphfsl.batchnorm import BatchNorm, lacks_averages
 from graphfsl.builder import build
 from graphfsl.checkpoint import (
     FORMAT,
@@ -28,6 +29,7 @@ from graphfsl.checkpoint import (
     write_json,
 )
 from graphfsl.data import Episodes, Sampler, Split, Transform
+from graphfsl.data.identity import identity
 from graphfsl.data.sampler import keys_of
 from graphfsl.errors import InputError
 from graphfsl.evaluation import check_protocol, nodes
@@ -35,9 +37,10 @@ from graphfsl.features import cached_features, encode_split
 from graphfsl.learner import Learner, Pipeline
 from graphfsl.memory import reuse_freed_memory
 from graphfsl.options import check_options, make
+from graphfsl.pretrain import Say, identities, pretrained, visible
 from graphfsl.pretrain import check as check_pretraining
-from graphfsl.pretrain import folder as pretraining_folder
-from graphfsl.pretrain import pretrained, visible
+from graphfsl.pretrain import place as pretraining_place
+from graphfsl.same import check_same
 from graphfsl.train import Log, Trainer
 
 
@@ -62,6 +65,15 @@ class Run:
     def trains(self) -> bool:
         """Whether there is anything that training would change."""
         return any(p.requires_grad for p in self.learner.parameters())
+
+    @property
+    def has_averages(self) -> bool:
+        """Whether the stored BatchNorm averages are of the trained weights, so that images can be encoded alone."""
+        if isinstance(self.learner, Pipeline) and self.learner.frozen:
+            return not lacks_averages(self.learner.encoder)
+        if self.trains and self.learner.batch_norm != "running":
+            return not any(isinstance(m, BatchNorm) for m in self.learner.modules())
+        return not lacks_averages(self.learner)
 
 
 def statistics(split: Split) -> dict[str, list[float]]:
@@ -97,7 +109,8 @@ def prepare(config: dict[str, Any], path: Path) -> tuple[Run, Split]:
 
     A directory that holds another configuration is refused.
     """
-    base = conf.load_split(config["data"], conf.base_split(config["data"]))
+    load = remembering({})
+    base = load(config["data"], conf.base_split(config["data"]))
     training = conf.setting(config, config.get("train_episode"), "train_episode")
     torch.manual_seed(config.get("seed", 0))
     learner = build(config["learner"], base.shape, training.way)
@@ -105,14 +118,25 @@ def prepare(config: dict[str, Any], path: Path) -> tuple[Run, Split]:
     run = Run(config, path, learner, conf.transform(config["data"]), base.shape, training.way)
     run.transform(base.x[:1])  # refuses a normalisation for another number of channels
     run.ink = data.is_ink(config["data"]["name"])
-    _check_feasible(config, learner, base, conf.load_split)
+    _check_feasible(config, learner, base, load)
     saved = path / "config.json"
-    if saved.is_file() and comparable(read_facts(path)["config"]) != comparable(config):
-        raise InputError(f"{path} holds a run of another configuration; choose another --out, or remove it")
+    known = _identities(config, base, learner, load)
+    if saved.is_file():
+        known = check_same(path, read_facts(path)["config"], config, known)
     facts = {"format": FORMAT, "shape": list(base.shape), "way": training.way, "ink": run.ink}
     if not distributed.rank():
+        write_json(path / "data.json", known)
         write_json(saved, {"version": graphfsl.__version__, **facts, "config": config})
     return run, base
+
+
+def _identities(config: Mapping[str, Any], base: Split, learner: Learner, load: Load) -> dict[str, Any]:
+    """The identity of each split of a run: what it is trained on, what selects, what it is evaluated on."""
+    name, evaluated = conf.base_split(config["data"]), conf.evaluation(config).split
+    trains = config.get("pretrain") is not None or any(p.requires_grad for p in learner.parameters())
+    selects = trains and name == "train"
+    splits = {name, evaluated, *(["val"] if selects else [])}
+    return {s: identity(base if s == name else load(config["data"], s)) for s in sorted(splits)}
 
 
 Load = Callable[[Mapping[str, Any], str], Split]
@@ -165,13 +189,6 @@ def _check_feasible(config: Mapping[str, Any], learner: Learner, base: Split, lo
         check_protocol(learner, setting, options.unbalanced and i < len(settings))
 
 
-def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides the weights: where the data lies, on what it is computed and what is evaluated do not."""
-    out = {k: v or {} for k, v in config.items() if k not in ("evaluation", *conf.NOTES)}
-    trainer = {k: v for k, v in out.get("trainer", {}).items() if k not in ("device", "logger")}
-    return {**out, "data": conf.rootless(config["data"]), "trainer": trainer}
-
-
 def cost(run: Run, train: Split) -> str:
     """One line: what the run is going to take."""
     parameters = sum(p.numel() for p in run.learner.parameters())
@@ -187,22 +204,22 @@ def cost(run: Run, train: Split) -> str:
     return "; ".join(parts)
 
 
-def pretrain(run: Run, base: Split, log: Log | None = None) -> None:
+def pretrain(run: Run, base: Split, log: Log | None = None, say: Say | None = None) -> None:
     """Give the run its pretrained encoder, where its configuration has a `pretrain` section and it is not done yet."""
     if run.config.get("pretrain") is None or (run.path / "model.safetensors").is_file():
         return
     net = run.learner.net if isinstance(run.learner, Adapt) else run.learner
-    net.encoder.load_state_dict(pretrained(run.config, base, run.path.parent, log))  # type: ignore[union-attr]
+    net.encoder.load_state_dict(pretrained(run.config, base, run.path.parent, log, say))  # type: ignore[union-attr]
     run.steps = conf.pretrainer(run.config).steps * run.config["pretrain"].get("generations", 1)
 
 
-def pretrain_alone(config: dict[str, Any], runs: Path, log: Log | None = None) -> Path:
+def pretrain_alone(config: dict[str, Any], runs: Path, log: Log | None = None, say: Say | None = None) -> Path:
     """Only the pretraining of a configuration, for all runs in the folder `runs` to come; its directory."""
     base = conf.load_split(config["data"], conf.base_split(config["data"]))
     config = normalised(config, build(config["learner"], base.shape, conf.setting(config).way, device="meta"), base)
     check_pretraining(config, base)
-    pretrained(config, base, runs, log)
-    return pretraining_folder(config, runs)
+    pretrained(config, base, runs, log, say)
+    return pretraining_place(config, runs, identities(config, base))
 
 
 def train(run: Run, base: Split, log: Log | None = None) -> Run:

@@ -25,7 +25,7 @@ from omegaconf import OmegaConf
 from graphfsl import config as conf
 from graphfsl.errors import InputError, unknown
 from graphfsl.resources import experiments_dir
-from graphfsl.run import comparable
+from graphfsl.same import comparable
 
 KEYS = ("question", "experiment", "set", "grid", "skip", "threads")
 TEST = "test."

@@ -1,3 +1,4 @@
+# ruff: noqa: F811 (a fixture that is imported and asked for)
 """Weights of an encoder from a file: every format and wrapping that people have, and nothing that does not fit."""
 
 from __future__ import annotations
@@ -5,19 +6,29 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
+from test_cli import call, world  # noqa: F401 (fixtures)
 from torch import Tensor, nn
 
+import graphfsl
 from graphfsl.builder import brings_weights, build
+from graphfsl.data.images import decode
 from graphfsl.errors import InputError
+from graphfsl.features import cached_features, encode_split
+from graphfsl.learner import Pipeline
+from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.nn import ENCODERS, Conv4, ResNet12, Timm
 from graphfsl.nn.weights import load_encoder_weights, read_weights
+from graphfsl.predict import encoder_option, folder_encoder, write_folder_features
 
 timm = pytest.importorskip("timm", reason="the extra `timm` is not installed")
 SMALL: dict[str, dict[str, Any]] = {
@@ -169,3 +180,134 @@ def test_nothing_that_a_file_says_is_run(tmp_path: Path, legacy: bool) -> None:
 def test_the_path_of_weights_must_be_text() -> None:
     with refused(re.escape("learner.encoder.weights must be the path of a file, not 3")):
         build({"encoder": {"name": "conv4", "weights": 3}, "head": "protonet"}, (3, 32, 32), 5)
+
+
+# Doors: who encodes images without an episode
+
+
+@pytest.fixture
+def birds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two classes of small images, and a table that labels two of each."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GRAPHFSL_CACHE", str(tmp_path / "cache"))
+    rng = np.random.default_rng(0)
+    for k, c in enumerate(("jay", "wren")):
+        (tmp_path / "in" / c).mkdir(parents=True)
+        for i in range(4):
+            pixels = rng.integers(0, 100, (20, 20, 3)) + 100 * k
+            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "in" / c / f"{i}.png")
+    lines = [f"{c}/{i}.png,{c}" for c in ("jay", "wren") for i in (0, 1)]
+    Path("few.csv").write_text("\n".join(["sample,label", *lines]))
+    return tmp_path
+
+
+DOORS = (("features", "in", "-o", "out"), ("label", "in", "--support", "few.csv", "--neighbors", "2", "-o", "out"))
+
+
+@pytest.mark.parametrize("door", DOORS, ids=["features", "label"])
+def test_no_door_takes_an_encoder_without_weights(birds: Path, call: Any, door: tuple[str, ...]) -> None:
+    for name in ("conv4", "resnet12", "wrn28_10"):
+        code, _, err = call(*door, "--encoder", name)
+        assert code == 2 and "has no weights" in err and "weights=FILE" in err and len(err.splitlines()) == 1
+    torch.save(Conv4(3, 8).state_dict(), "under_support.pth")
+    code, _, err = call(*door, "--encoder", "{name: conv4, width: 8}", "--weights", "under_support.pth")
+    assert code == 2 and "stored no averages" in err and "batch_norm=running" in err
+    assert not Path("out").exists()
+
+
+def test_weights_decide_the_features(birds: Path, call: Any) -> None:
+    found = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        torch.save({"state_dict": {f"module.{k}": v for k, v in trained(Conv4(3, 8)).state_dict().items()}}, "w.pth")
+        with pytest.warns(UserWarning, match=r"w\.pth as numbers in \[0, 1\]"):
+            chosen = encoder_option("{name: conv4, width: 8}", Path("w.pth"), None)
+            write_folder_features(birds / "in", birds / "out", chosen, size=32)
+        with np.load("out/test.npz", allow_pickle=False) as file:
+            found.append(file["features"])
+    assert np.array_equal(found[0], found[1]) and not np.array_equal(found[0], found[2])
+    net = trained(Conv4(3, 8))
+    load_encoder_weights(net, "w.pth")
+    image = torch.from_numpy(decode((birds / "in/jay/0.png").read_bytes(), 32, 3, ""))[None] / 255
+    assert torch.allclose(net.eval()(image).flatten(), torch.from_numpy(found[2][0]), atol=1e-5)
+
+
+def test_any_model_of_timm_is_an_encoder(birds: Path, call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save(trained(timm.create_model("resnet10t")).state_dict(), "w.pth")
+    code, _, err = call(*DOORS[0], "--encoder", "resnet10t", "--weights", "w.pth", "--size", "32")
+    assert (code, err) == (0, ""), "its normalisation is known"
+    net, transform, size, channels = folder_encoder({"name": "resnet10t", "weights": "w.pth"}, None, None)
+    assert (size, channels) == (timm.get_pretrained_cfg("resnet10t").input_size[-1], 3)
+    assert transform.mean == list(timm.get_pretrained_cfg("resnet10t").mean) and net.frozen
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_: 1 / 0)  # there is no hub
+    code, _, err = call(*DOORS[0], "--encoder", "resnet10t")
+    assert code == 2 and "cannot be fetched" in err and "weights=FILE" in err and len(err.splitlines()) == 1
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: "w.pth")
+    assert call(*DOORS[0], "--encoder", "resnet10t", "--size", "32")[0] == 0, "from the cache of the hub"
+    assert "unknown encoder 'resnet10u'" in call(*DOORS[0], "--encoder", "resnet10u")[2]
+    code, _, err = call(*DOORS[0], "--weights", "w.pth", "--run", "r")
+    assert code == 2 and "one of --weights and --run" in err
+
+
+RUN = ("run", "my.yaml", "trainer={steps: 4, batch: 2, val_every: 2, val_episodes: 2}", "evaluation.episodes=2")
+
+
+@pytest.mark.parametrize("policy", ["support", "apart", "joint"])
+def test_a_run_without_averages_encodes_nothing_alone(world: Path, call: Any, policy: str) -> None:
+    policies = [f"learner.batch_norm={policy}"]
+    assert call(*RUN, *policies, "-o", "r")[0] == 0
+    # Averages of before: weights that moved on under another policy are not theirs.
+    assert call(*RUN, *policies, "pretrain={objective: cross_entropy, trainer: {steps: 2}}", "-o", "p")[0] == 0
+    assert call(*RUN, "-o", "good")[0] == 0
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3)).astype(np.uint8))
+    for name in ("jay/0", "jay/1", "wren/0", "wren/1"):
+        (world / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        picture.save(world / "in" / f"{name}.png")
+    Path("few.csv").write_text("sample,label\njay/0.png,jay\nwren/0.png,wren\n")
+    for run in ("r", "p"):
+        for door in DOORS:
+            code, _, err = call(*door, "--run", run)
+            assert code == 2 and "stored no averages" in err and "batch_norm=running" in err, (run, door)
+        code, _, err = call("evaluate", run, "learner.batch_norm=running")
+        assert code == 2 and "stored no BatchNorm averages" in err
+    assert call(*DOORS[0], "--run", "good")[0] == 0
+    assert not graphfsl.load("r").run.has_averages and graphfsl.load("good").run.has_averages
+
+
+def test_an_encoder_trained_without_averages_is_refused_by_the_library(tmp_path: Path) -> None:
+    net = Conv4(3, 8)
+    rng = torch.Generator().manual_seed(0)
+    split = graphfsl.Split(
+        torch.randint(256, (12, 3, 16, 16), generator=rng, dtype=torch.uint8),
+        torch.arange(12) % 3,
+        ("a", "b", "c"),
+        "d",
+    )
+    images = split.x.permute(0, 2, 3, 1).numpy()
+    untrained = Pipeline(net, head=ProtoNet())
+    assert encode_split(untrained, split, graphfsl.Transform()).x.shape == (12, 8), "a baseline, and meant so"
+    with torch.no_grad():
+        for norm in net.norms:
+            norm.weight.mul_(1.5)  # as training under `support` leaves it
+    for frozen in (False, True):
+        learner = Pipeline(net.requires_grad_(not frozen), head=ProtoNet())
+        with refused("stored no averages"):
+            encode_split(learner, split, graphfsl.Transform())
+        with refused("stored no averages"):
+            cached_features(learner, split, graphfsl.Transform())
+        with refused("stored no averages"):
+            graphfsl.evaluate(learner, split, way=3, shot=1, query=2, episodes=2)
+        with refused("stored no averages"):
+            graphfsl.FewShotClassifier(learner).fit(images, split.y.numpy())
+
+
+def test_an_untrained_encoder_in_a_mapping_is_warned_about(tmp_path: Path) -> None:
+    x, y = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3)).astype(np.uint8), [0, 1] * 3
+    with pytest.warns(UserWarning, match="'conv4' is untrained; give it weights=FILE"):
+        graphfsl.FewShotClassifier({"encoder": "conv4", "head": "protonet"}).fit(x, y)
+    torch.save(trained(Conv4(3)).state_dict(), tmp_path / "w.pth")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        entry = {"name": "conv4", "weights": str(tmp_path / "w.pth")}
+        graphfsl.FewShotClassifier({"encoder": entry, "head": "protonet"}).fit(x, y)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -104,9 +106,39 @@ def _timm() -> Any:
         raise InputError("this encoder needs timm: pip install graphfsl[timm]") from None
 
 
-def _from_hub(model: str, config: Any) -> str:
-    from huggingface_hub import hf_hub_download  # timm brings it
+def is_timm_model(name: str) -> bool:
+    """Whether timm is installed and knows a model."""
+    try:
+        return bool(_timm().is_model(name))
+    except InputError:
+        return False
 
+
+def timm_models() -> list[str]:
+    """The models that there are; none where timm is not installed."""
+    try:
+        return _timm().list_models()
+    except InputError:
+        return []
+
+
+def native_size(model: str) -> int | None:
+    """Pixels of a side of the images that a model of timm was trained on; None where timm does not know it."""
+    timm = _timm()
+    config = timm.get_pretrained_cfg(model, allow_unregistered=True) if timm.is_model(model) else None
+    return int(config.input_size[-1]) if config is not None else None
+
+
+def _from_hub(model: str, config: Any) -> str:
+    """The file of a model's weights: as either hub left it on this machine, or from the Hugging Face hub."""
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache  # timm brings it
+
+    kept = Path(torch.hub.get_dir(), "checkpoints", Path(config.url or "").name)
+    if kept.is_file():
+        return str(kept)
+    if config.hf_hub_id and isinstance(found := try_to_load_from_cache(config.hf_hub_id, "model.safetensors"), str):
+        return found
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # or each of its attempts is told in two lines
     if not config.hf_hub_id:
         raise InputError(f"timm has no pretrained weights for {model!r}; give weights=FILE")
     try:

@@ -1,0 +1,66 @@
+"""Whether a run directory holds the run that is asked for: the same configuration on the same data."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from graphfsl import config as conf
+from graphfsl.checkpoint import read_json
+from graphfsl.data.identity import Identity, difference
+from graphfsl.errors import InputError
+
+
+def check_same(
+    path: Path, there: Mapping[str, Any], config: Mapping[str, Any], data: Mapping[str, Identity]
+) -> dict[str, Identity]:
+    """What data.json in the directory shall say: the identities that it names, and those that it did not know.
+
+    there: the configuration of the run in it. data: split -> identity, of the data as they are now.
+    Raises InputError, which names what has changed, for other data or another configuration.
+    """
+    before = known_data(path)
+    for split in sorted(before.keys() & data.keys()):
+        if change := difference(before[split], data[split]):
+            raise InputError(
+                f"{path} holds a run of other data: in split {split!r} {change}; choose another --out, or look at the "
+                "trained run on these data with `graphfsl evaluate`"
+            )
+    if change := first_difference(comparable(there), comparable(config)):
+        raise InputError(f"{path} holds a run of another configuration: {change}; choose another --out, or remove it")
+    if not before:
+        warnings.warn(f"{path} does not say on what data it was trained; from now on it names these", stacklevel=2)
+    return {**before, **data}
+
+
+def known_data(path: Path) -> dict[str, Identity]:
+    """The identity of each split of a run, as its directory tells it; none where it is of before they were kept."""
+    file = path / "data.json"
+    return read_json(file) if file.is_file() else {}
+
+
+def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides the weights: where the data lies, on what it is computed and what is evaluated do not."""
+    out = {k: v or {} for k, v in config.items() if k not in ("evaluation", *conf.NOTES)}
+    trainer = {k: v for k, v in out.get("trainer", {}).items() if k not in ("device", "logger")}
+    return {**out, "data": conf.rootless(config["data"]), "trainer": trainer}
+
+
+def first_difference(there: Any, here: Any, key: str = "") -> str | None:
+    """The first key of nested mappings whose values differ, and both values; None where there is none."""
+    if there == here:
+        return None
+    if not (isinstance(there, Mapping) and isinstance(here, Mapping)):
+        return f"{key} is {_short(there)} there and {_short(here)} here"
+    for k in (*here, *(k for k in there if k not in here)):
+        if change := first_difference(there.get(k), here.get(k), f"{key}.{k}" if key else str(k)):
+            return change
+    return None
+
+
+def _short(value: Any) -> str:
+    text = "not given" if value is None else json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
