@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import math
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -26,6 +26,7 @@ from graphfsl.data.images import Files, decode, image_paths, read_folder_classes
 from graphfsl.data.transforms import Transform
 from graphfsl.encoding import call_encoder
 from graphfsl.errors import InputError
+from graphfsl.fingerprint import encoder_digest
 from graphfsl.learner import Pipeline
 
 IMAGES_AT_ONCE = 1024  # of 28 x 28 pixels
@@ -88,7 +89,7 @@ def cached_features(
     check_alone(learner.encoder)
     device = _place(learner, device)
     size = block_size(learner.encoder, split.shape, device)
-    key = _key(learner.encoder, transform, device, size)
+    key = encoder_digest(learner.encoder, *_made(transform, device, size))
     for x in split.blocks(HASHED_AT_ONCE):
         key.update(x.cpu().flatten().numpy().data)
     key.update(b"maps" if learner.wants_maps else b"")
@@ -168,10 +169,17 @@ def encode_files(
         z[torch.tensor([i is None for i in x])] = float("nan")
         return z
 
-    key = _key(learner.encoder, transform, device, at_once)
+    key = encoder_digest(learner.encoder, *_made(transform, device, at_once))
     key.update(repr((files.mark, size, channels, names)).encode(errors="surrogateescape"))
     key.update(b"broken" if broken else b"")
-    return _stored(key.hexdigest(), len(names), at_once, encoded, shown or root.name)
+    x = _stored(key.hexdigest(), len(names), at_once, encoded, shown or root.name)
+    lost = np.flatnonzero(np.isnan(x).any(1)).tolist() if broken else []
+    for first in sorted({i // at_once * at_once for i in lost}):
+        last = min(first + at_once, len(names))
+        if any(image(names[i]) is not None for i in lost if first <= i < last):
+            x[first:last] = encoded(first, last).cpu().numpy()  # what was not readable then may be now
+            _keep(key.hexdigest(), first, x[first:last])
+    return x
 
 
 def _folders(root: Path) -> Iterator[tuple[str, dict[str, list[Path]], list[Path]]]:
@@ -194,18 +202,9 @@ def _place(learner: Pipeline, device: torch.device | str | None) -> torch.device
     return next((p.device for p in learner.encoder.parameters()), torch.device("cpu"))
 
 
-def _key(encoder: nn.Module, transform: Transform, device: torch.device, block: int) -> hashlib.blake2b:
-    """The digest of all that turns images into features: layers, their options, weights, normalisation."""
-    key = hashlib.blake2b(digest_size=16)
-    key.update(repr((transform.mean, transform.std, device.type, block)).encode())
-    plain = (bool, int, float, str, tuple, type(None))
-    for name, m in encoder.named_modules():
-        options = {k: v for k, v in vars(m).items() if isinstance(v, plain) and k != "training"}
-        key.update(repr((name, type(m).__module__, type(m).__qualname__, options)).encode())
-    for name, tensor in encoder.state_dict().items():
-        key.update(repr((name, tensor.dtype, tuple(tensor.shape))).encode())
-        key.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy())
-    return key
+def _made(transform: Transform, device: torch.device, block: int) -> tuple[Any, ...]:
+    """What decides features beside the encoder: the normalisation, and what changes their last digits."""
+    return transform.mean, transform.std, device.type, block
 
 
 def _stored(key: str, n: int, size: int, encoded: Callable[[int, int], Tensor], name: str) -> np.ndarray:
@@ -229,6 +228,15 @@ def _stored(key: str, n: int, size: int, encoded: Callable[[int, int], Tensor], 
     except (OSError, NotImplementedError) as error:  # the latter where the file system knows no locks
         warnings.warn(f"features are not kept in {folder} ({error}): they will be computed again", stacklevel=3)
         return torch.cat([encoded(*ids).cpu() for ids in _blocks(0, n, size, name)]).numpy()
+
+
+def _keep(key: str, first: int, rows: np.ndarray) -> None:
+    """Put rows (k, d) into the file of `_stored`, from row `first` on; a cache that cannot be written is left."""
+    path = cache_dir() / "features" / f"{key}.npy"
+    with suppress(OSError, ValueError), FileLock(path.with_suffix(".lock")):
+        kept = np.load(path, mmap_mode="r+", allow_pickle=False)
+        kept[first : first + len(rows)] = rows
+        kept.flush()
 
 
 def _fill(part: Path, n: int, size: int, encoded: Callable[[int, int], Tensor], name: str) -> None:

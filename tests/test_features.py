@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
+from torch.nn import functional as F
 
 from graphfsl import data, features, registry
 from graphfsl.data import Split, Transform
 from graphfsl.errors import InputError
-from graphfsl.features import cached_features, encode_split, write_features
+from graphfsl.features import cached_features, encode_files, encode_split, write_features
+from graphfsl.fingerprint import encoder_digest
 from graphfsl.learner import Pipeline
 from graphfsl.nn import Conv4
 
@@ -288,3 +293,88 @@ def test_bad_folders_are_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "out").write_bytes(b"")
     with pytest.raises(InputError, match=r"cannot write .*out"):
         write_features(color(), Transform(), tmp_path / "in", tmp_path / "out", size=28)
+
+
+class Options(Conv4):
+    """An encoder whose answer hangs on an option of any kind."""
+
+    def __init__(self, option: object) -> None:
+        super().__init__(1, 4)
+        self.option = option
+
+
+def test_options_of_every_kind_are_part_of_the_key() -> None:
+    def shifted(by: float) -> Callable[[float], float]:
+        return lambda x: x + by
+
+    class Config:
+        def __init__(self, **options: object) -> None:
+            self.__dict__.update(options)
+
+    def key(option: object) -> str:
+        torch.manual_seed(0)
+        return str(encoder_digest(Options(option)).hexdigest())
+
+    options = [
+        [1, 2], [2, 1], [1, [2]], {"a": 1}, {"a": 2}, {"a": [1]}, {1, 2}, {1, 3}, torch.tensor([1.0]),
+        torch.tensor([2.0]), np.array([1, 2]), np.array([[1, 2]]), F.relu, F.gelu, nn.ReLU, shifted(1.0), shifted(2.0),
+        functools.partial(F.leaky_relu, negative_slope=0.1), functools.partial(F.leaky_relu, negative_slope=0.2),
+        Config(width=[1]), Config(width=[2]), [nn.Linear(1, 1)], torch.float32, torch.float64, None, 3, (3,),
+    ]  # fmt: skip
+    keys = [key(o) for o in options]
+    assert len(set(keys)) == len(keys)
+    assert keys == [key(o) for o in options]
+    cycle: list[object] = [1]
+    around = Config(inside=cycle)
+    cycle.append(around)
+    assert key(around)
+
+
+def test_code_and_hooks_of_a_users_encoder_are_part_of_the_key() -> None:
+    def encoder(factor: int) -> nn.Module:
+        torch.manual_seed(0)
+        code = f"class Net(nn.Linear):\n    def forward(self, x):\n        return {factor} * super().forward(x)"
+        space: dict[str, Any] = {"nn": nn, "__name__": "notebook"}
+        exec(code, space)
+        return space["Net"](2, 2)
+
+    assert encoder_digest(encoder(2)).digest() == encoder_digest(encoder(2)).digest()
+    assert encoder_digest(encoder(2)).digest() != encoder_digest(encoder(3)).digest(), "a cell that was edited"
+    hooked = encoder(2)
+    hooked.register_forward_hook(lambda module, inputs, output: 2 * output)
+    assert encoder_digest(hooked).digest() != encoder_digest(encoder(2)).digest()
+
+
+def test_encoders_of_plain_options_keep_their_key() -> None:
+    """Features that were computed before are found again."""
+    torch.manual_seed(0)
+    net = Conv4(1, 4)
+    for tensor in net.state_dict().values():
+        tensor.fill_(1)
+    assert encoder_digest(net, (0.5,), (0.25,), "cpu", 4).hexdigest() == "500bffc5fa6ad03fff068e222d86d44e"
+
+
+def test_a_file_that_was_unreadable_once_is_read_again(tmp_path: Path, encoded: list[int]) -> None:
+    rng = np.random.default_rng(0)
+    for i in range(10):
+        Image.fromarray(rng.integers(0, 256, (28, 28), dtype=np.uint8)).save(tmp_path / f"{i}.png")
+    names = [f"{i}.png" for i in range(10)]
+    good = (tmp_path / "5.png").read_bytes()
+    whole = encode_files(learner(), TRANSFORM, tmp_path, names, 28, 1)
+    status = (tmp_path / "5.png").stat()
+
+    def put(data: bytes) -> None:  # as a disk that fails and comes back: the same size and time
+        (tmp_path / "5.png").write_bytes(data)
+        os.utime(tmp_path / "5.png", ns=(status.st_atime_ns, status.st_mtime_ns))
+
+    put(bytes(len(good)))
+    lost = encode_files(learner(), TRANSFORM, tmp_path, names, 28, 1, broken=True)
+    assert np.flatnonzero(np.isnan(lost).any(1)).tolist() == [5]
+    assert np.isnan(encode_files(learner(), TRANSFORM, tmp_path, names, 28, 1, broken=True)[5]).all()
+    put(good)
+    encoded.clear()
+    assert np.array_equal(encode_files(learner(), TRANSFORM, tmp_path, names, 28, 1, broken=True), whole)
+    assert encoded == [4], "the block that lacked it"
+    encoded.clear()
+    assert np.array_equal(encode_files(learner(), TRANSFORM, tmp_path, names, 28, 1, broken=True), whole)
+    assert encoded == [], "and it is kept"
