@@ -26,13 +26,17 @@ from threading import Thread
 from typing import Any
 
 import torch
+from rich.console import Console
+from rich.progress import track
 
 from graphfsl import run as runs
 from graphfsl.checkpoint import read_json, write_json
 from graphfsl.data import Split
+from graphfsl.data.identity import Identity, difference, identity
 from graphfsl.errors import InputError
 from graphfsl.lock import locked
 from graphfsl.measure import check, measure
+from graphfsl.run import placeless
 from graphfsl.study import Cell, Study, shown
 from graphfsl.train import Log
 
@@ -78,11 +82,15 @@ def row_of(cell: Cell, out: Path) -> dict[str, Any] | None:
     return row if whole else None
 
 
-def check_cells(study: Study) -> None:
-    """Build every cell and look whether its data suffices, before the first one trains; InputError names the cell."""
+def check_cells(study: Study, console: Console | None = None) -> dict[str, Identity]:
+    """Build every cell and look whether its data suffices, before the first one trains; InputError names the cell.
+
+    Returns the identity of every split that was looked at, by the options that name it. console: shows how far it is.
+    """
     splits: dict[str, Split] = {}
     feasible: set[str] = set()
-    for cell in study.cells:
+    shows = console is not None and len(study.cells) > 4
+    for cell in track(study.cells, "checking cells", console=console, transient=True, disable=not shows):
         try:
             if cell.training not in feasible:
                 runs.check(cell.config, splits)
@@ -90,6 +98,18 @@ def check_cells(study: Study) -> None:
             check(cell.config, cell.changes, splits)
         except InputError as error:
             raise InputError(f"cell {shown(cell.levels)}: {error}") from None
+    return {placeless(key): identity(split) for key, split in splits.items()}
+
+
+def check_data(out: Path, data: Mapping[str, Identity]) -> None:
+    """Keep in `out` on what data the cells of a study are; InputError where those in it are of other data."""
+    file = out / "data.json"
+    before = read_json(file) if file.is_file() else {}
+    for key in before.keys() & data.keys():
+        if change := difference(before[key], data[key]):
+            name, split = json.loads(key)[1:3]
+            raise InputError(f"{out} holds cells of other data: in {name}/{split} {change}; choose another --out")
+    write_json(file, before | dict(data))
 
 
 def work(unit: Unit, log: Log | None = None, told: Told | None = None) -> Done:

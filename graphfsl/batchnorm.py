@@ -238,9 +238,12 @@ def lacks_averages(module: nn.Module) -> bool:
 
 
 def trained_without_averages(module: nn.Module) -> bool:
-    """True where such a layer has learned a scale or a shift: its weights are of another policy, not untrained."""
+    """True where such a layer has learned a scale or a shift: its weights are of another policy, not untrained.
+
+    What a layer starts with is the same for each of its channels.
+    """
     layers = [m for m in module.modules() if isinstance(m, _NormBase) and m.weight is not None and _unmeasured(m)]
-    return any(bool((m.weight != 1).any()) or bool(m.bias.any()) for m in layers)
+    return any(bool((p != p[0]).any()) for m in layers for p in (m.weight, m.bias))
 
 
 def _unmeasured(norm: _NormBase) -> bool:

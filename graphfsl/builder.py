@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from graphfsl import registry
+from graphfsl.adapt import Adapt
 from graphfsl.errors import InputError, unknown
 from graphfsl.learner import Learner, Pipeline, Pretrainer
 from graphfsl.methods.heads.simple_shot import SimpleShot
@@ -115,10 +117,38 @@ def make_encoder(value: Any, shape: Sequence[int]) -> tuple[nn.Module | None, in
     weights = None if "weights" in signature(ENCODERS[name]) else options.pop("weights", None)
     if weights is not None and not isinstance(weights, str):
         raise InputError(f"learner.encoder.weights must be the path of a file, not {weights!r:.200}")
+    cls: Any = ENCODERS[name]
+    dim, maps = _probed(cls, name, _Options(options), tuple(shape))
+    if torch.get_default_device().type == "meta":  # a check of the configuration reads no weights
+        return _on_meta(cls, _Options(options), shape[0], frozen), dim, maps
+    encoder = make(cls, options, "learner.encoder", in_channels=shape[0])
+    if weights is not None:
+        load_encoder_weights(encoder, weights)
+    encoder.requires_grad_(not frozen)
+    return encoder, dim, maps
+
+
+class _Options(dict[str, Any]):
+    """Options as the key of a cache."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(repr(sorted(self.items())))
+
+
+@functools.lru_cache(maxsize=64)
+def _on_meta(cls: Any, options: _Options, channels: int, frozen: bool) -> nn.Module:
+    """An encoder without memory. A study checks hundreds of learners that share a few: each is built once."""
+    encoder: nn.Module = make(cls, options, "learner.encoder", in_channels=channels)
+    return encoder.requires_grad_(not frozen)
+
+
+@functools.lru_cache(maxsize=256)
+def _probed(cls: Any, name: str, options: _Options, shape: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
+    """The length of an encoder's vectors and the shape of its maps, found by a run on the meta device."""
     with torch.device("meta"), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of empty layers; they are refused below
         try:
-            probe = make(ENCODERS[name], options, "learner.encoder", in_channels=shape[0]).eval()
+            probe = make(cls, options, "learner.encoder", in_channels=shape[0]).eval()
         except (RuntimeError, ZeroDivisionError) as error:  # as layers say it
             line = str(error).splitlines()[0]
             raise InputError(f"encoder {name!r} cannot be built with the options {options}: {line}") from None
@@ -130,11 +160,7 @@ def make_encoder(value: Any, shape: Sequence[int]) -> tuple[nn.Module | None, in
     if out.numel() == 0:
         size = f"images of {shape[1]} x {shape[2]}"
         raise InputError(f"{size} are too small for encoder {name!r} with the options {options}, or not of its size")
-    encoder = make(ENCODERS[name], options, "learner.encoder", in_channels=shape[0])
-    if weights is not None and torch.get_default_device().type != "meta":  # a check of the configuration reads none
-        load_encoder_weights(encoder, weights)
-    encoder.requires_grad_(not frozen)
-    return encoder, out.shape[1], tuple(maps.shape[1:]) if maps.ndim == 4 else (out.shape[1], 1, 1)
+    return out.shape[1], tuple(maps.shape[1:]) if maps.ndim == 4 else (out.shape[1], 1, 1)
 
 
 def brings_weights(entry: Any) -> bool:
@@ -144,6 +170,26 @@ def brings_weights(entry: Any) -> bool:
     name, options = named(entry, "learner.encoder")
     ships = getattr(ENCODERS.get(name), "ships_weights", False)
     return ships or options.get("pretrained") is True or options.get("weights") is not None
+
+
+def _frozen(learner: Learner) -> bool:
+    net = learner.net if isinstance(learner, Adapt) else learner
+    return isinstance(net, Pipeline) and net.frozen
+
+
+def comes_complete(section: Mapping[str, Any], learner: Learner) -> bool:
+    """Whether a learner needs no checkpoint: its frozen encoder has weights of its own, and no other part has any."""
+    own = "net.encoder." if isinstance(learner, Adapt) else "encoder."
+    complete = _frozen(learner) and brings_weights(section.get("encoder"))
+    return complete and all(k.startswith(own) for k in learner.state_dict())
+
+
+def warn_of_untrained(section: Mapping[str, Any], learner: Learner) -> None:
+    """A warning where the encoder is frozen as it was drawn at random."""
+    if _frozen(learner) and not brings_weights(section.get("encoder")):
+        warnings.warn(
+            "learner.encoder is frozen and untrained; give it weights=FILE, or a pretrain section", stacklevel=4
+        )
 
 
 def weighted_encoder(encoder: Any) -> dict[str, Any]:

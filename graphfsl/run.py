@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from graphfsl import config as conf
 from graphfsl import data, distributed
 from graphfsl.adapt import Adapt
 from graphfsl.batchnorm import BatchNorm, lacks_averages
-from graphfsl.builder import build
+from graphfsl.builder import build, comes_complete, warn_of_untrained
 from graphfsl.checkpoint import (
     FORMAT,
     check_format,
@@ -29,7 +29,6 @@ from graphfsl.checkpoint import (
     write_json,
 )
 from graphfsl.data import Episodes, Sampler, Split, Transform
-from graphfsl.data.identity import identity
 from graphfsl.data.sampler import keys_of
 from graphfsl.errors import InputError
 from graphfsl.evaluation import check_protocol, nodes
@@ -40,7 +39,7 @@ from graphfsl.options import check_options, make
 from graphfsl.pretrain import Say, identities, pretrained, visible
 from graphfsl.pretrain import check as check_pretraining
 from graphfsl.pretrain import place as pretraining_place
-from graphfsl.same import check_same
+from graphfsl.same import Load, check_same, identities_of
 from graphfsl.train import Log, Trainer
 
 
@@ -119,8 +118,10 @@ def prepare(config: dict[str, Any], path: Path) -> tuple[Run, Split]:
     run.transform(base.x[:1])  # refuses a normalisation for another number of channels
     run.ink = data.is_ink(config["data"]["name"])
     _check_feasible(config, learner, base, load)
+    if config.get("pretrain") is None:
+        warn_of_untrained(config["learner"], learner)
     saved = path / "config.json"
-    known = _identities(config, base, learner, load)
+    known = identities_of(config, base, run.trains, load)
     if saved.is_file():
         known = check_same(path, read_facts(path)["config"], config, known)
     facts = {"format": FORMAT, "shape": list(base.shape), "way": training.way, "ink": run.ink}
@@ -128,18 +129,6 @@ def prepare(config: dict[str, Any], path: Path) -> tuple[Run, Split]:
         write_json(path / "data.json", known)
         write_json(saved, {"version": graphfsl.__version__, **facts, "config": config})
     return run, base
-
-
-def _identities(config: Mapping[str, Any], base: Split, learner: Learner, load: Load) -> dict[str, Any]:
-    """The identity of each split of a run: what it is trained on, what selects, what it is evaluated on."""
-    name, evaluated = conf.base_split(config["data"]), conf.evaluation(config).split
-    trains = config.get("pretrain") is not None or any(p.requires_grad for p in learner.parameters())
-    selects = trains and name == "train"
-    splits = {name, evaluated, *(["val"] if selects else [])}
-    return {s: identity(base if s == name else load(config["data"], s)) for s in sorted(splits)}
-
-
-Load = Callable[[Mapping[str, Any], str], Split]
 
 
 def check(config: Mapping[str, Any], splits: dict[str, Split]) -> None:
@@ -161,6 +150,12 @@ def remembering(splits: dict[str, Split]) -> Load:
         return splits[key]
 
     return load
+
+
+def placeless(key: str) -> str:
+    """A key of `remembering` without what says where the files lie."""
+    options, *rest = json.loads(key)
+    return json.dumps([conf.rootless(options), *rest], sort_keys=True)
 
 
 def _check_feasible(config: Mapping[str, Any], learner: Learner, base: Split, load: Load) -> None:
@@ -285,7 +280,8 @@ def load(path: str | Path) -> Run:
     file = path / "model.safetensors"
     if not file.is_file() and (path / "best.safetensors").is_file():
         file = path / "best.safetensors"
-    tensors, saved = load_checkpoint(file)
+    complete = not file.is_file() and config.get("pretrain") is None and comes_complete(config["learner"], learner)
+    tensors, saved = (learner.state_dict(), {}) if complete else load_checkpoint(file)
     if isinstance(learner, Pipeline) and learner.frozen:  # training may have seen its features only
         tensors = {k: v for k, v in learner.state_dict().items() if k.startswith("encoder.")} | tensors
     load_weights(learner, tensors, file)

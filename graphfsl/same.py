@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from graphfsl import config as conf
 from graphfsl.checkpoint import read_json
-from graphfsl.data.identity import Identity, difference
+from graphfsl.data import Split
+from graphfsl.data.identity import Identity, difference, identity
 from graphfsl.errors import InputError
+
+Load = Callable[[Mapping[str, Any], str], Split]
 
 
 def check_same(
@@ -34,6 +37,14 @@ def check_same(
     if not before:
         warnings.warn(f"{path} does not say on what data it was trained; from now on it names these", stacklevel=2)
     return {**before, **data}
+
+
+def identities_of(config: Mapping[str, Any], base: Split, trains: bool, load: Load) -> dict[str, Identity]:
+    """The identity of each split of a run: what it is trained on, what selects, what it is evaluated on."""
+    name, evaluated = conf.base_split(config["data"]), conf.evaluation(config).split
+    selects = name == "train" and (trains or config.get("pretrain") is not None)
+    splits = {name, evaluated, *(["val"] if selects else [])}
+    return {s: identity(base if s == name else load(config["data"], s)) for s in sorted(splits)}
 
 
 def known_data(path: Path) -> dict[str, Identity]:

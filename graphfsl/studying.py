@@ -13,7 +13,19 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from graphfsl.ablate import Done, Unit, cell_file, check_cells, in_processes, on_ray, rows_of, steps_of, units, work
+from graphfsl.ablate import (
+    Done,
+    Unit,
+    cell_file,
+    check_cells,
+    check_data,
+    in_processes,
+    on_ray,
+    rows_of,
+    steps_of,
+    units,
+    work,
+)
 from graphfsl.checkpoint import write_atomically, write_json
 from graphfsl.findings import findings, table
 from graphfsl.report import write_report
@@ -26,7 +38,7 @@ SHOWN = 20  # lines of the live table
 def ablate(study: Study, out: Path, console: Console, processes: int = 1, ray: str | None = None) -> list[Path]:
     """Check every cell, make those that are missing, write cells.csv, study.json and the report into `out`."""
     start = time.perf_counter()
-    check_cells(study)
+    check_data(out, check_cells(study, console))
     todo = units(study, out)
     missing = sum(len(u.cells) for u in todo)
     console.print(

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,9 +23,10 @@ import pytest
 import scipy.stats
 from test_cli import EXPERIMENT, call, world  # noqa: F401 (fixtures)
 
-from graphfsl import ablate
+from graphfsl import ablate, builder
 from graphfsl.errors import InputError
 from graphfsl.findings import findings
+from graphfsl.nn import ENCODERS, Conv4
 from graphfsl.reproduce import table
 from graphfsl.study import Study, read_study
 
@@ -350,3 +352,39 @@ def test_reproduce_prints_published_beside_ours(world: Path, call: Call) -> None
         table("glyphs", world)
     assert "unknown table 'nowhere'" in call("reproduce", "--table", "nowhere")[2]
     assert "reproduce needs a paper" in call("reproduce")[2]
+
+
+def test_a_study_builds_each_encoder_once_for_its_check(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    builder._on_meta.cache_clear()
+    builder._probed.cache_clear()
+    built: list[bool] = []
+
+    class Counted(Conv4):
+        def __init__(self, in_channels: int = 3, width: int = 8) -> None:
+            built.append(True)
+            super().__init__(in_channels, width)
+
+    monkeypatch.setitem(ENCODERS, "conv4", Counted)
+    ablate.check_cells(read_study("study.yaml"))
+    assert len(built) <= 6, "for the shapes of a checked configuration and of the data, and a frozen one"
+
+
+def test_the_check_of_many_cells_shows_progress(study: Path) -> None:
+    from rich.console import Console
+
+    console = Console(record=True, force_terminal=True, width=80)
+    ablate.check_cells(read_study("study.yaml"), console)
+    assert "checking cells" in console.export_text()
+
+
+def test_a_study_refuses_other_data(study: Path, call: Call) -> None:  # noqa: F811
+    few = ("ablate", "study.yaml", "grid={seed: [0, 1]}", "trainer.steps=2", "evaluation.episodes=2", "--out", "a")
+    assert call(*few)[0] == 0
+    shutil.copytree("data", "moved/data")
+    assert call(*few, f"data.root={study / 'moved/data'}")[0] == 0, "equal content at another place"
+    with np.load("data/test.npz") as file:
+        held = dict(file)
+    held["images"][0] = 255 - held["images"][0]
+    np.savez("data/test.npz", **held)
+    code, _, err = call(*few)
+    assert code == 2 and "holds cells of other data: in arrays/test images of class" in err, err

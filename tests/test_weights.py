@@ -289,7 +289,7 @@ def test_an_encoder_trained_without_averages_is_refused_by_the_library(tmp_path:
     assert encode_split(untrained, split, graphfsl.Transform()).x.shape == (12, 8), "a baseline, and meant so"
     with torch.no_grad():
         for norm in net.norms:
-            norm.weight.mul_(1.5)  # as training under `support` leaves it
+            norm.weight.add_(torch.arange(8) / 100)  # as training under `support` leaves it
     for frozen in (False, True):
         learner = Pipeline(net.requires_grad_(not frozen), head=ProtoNet())
         with refused("stored no averages"):
