@@ -3,7 +3,21 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # for editors and type checkers; at run time `__getattr__` imports what is used
+    from graphfsl.adapt import Adapt
+    from graphfsl.builder import build
+    from graphfsl.data import Episodes, Setting, Split, Transform
+    from graphfsl.data import load as load_data
+    from graphfsl.episode import Episode, Target
+    from graphfsl.estimator import FewShotClassifier
+    from graphfsl.evaluation import evaluate
+    from graphfsl.learner import Learner, Pipeline
+    from graphfsl.nn import Conv4
+    from graphfsl.predict import load
+    from graphfsl.registry import get
+    from graphfsl.train import Trainer
 
 __version__ = "0.1.0"
 
@@ -26,7 +40,29 @@ _HOME = {
     "load": "predict",
     "load_data": "data",
 }
-__all__ = sorted(_HOME)
+__all__ = [
+    "Adapt",
+    "Conv4",
+    "Episode",
+    "Episodes",
+    "FewShotClassifier",
+    "Learner",
+    "Pipeline",
+    "Setting",
+    "Split",
+    "Target",
+    "Trainer",
+    "Transform",
+    "build",
+    "evaluate",
+    "get",
+    "load",
+    "load_data",
+]
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_HOME]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The command line: how a command starts and ends; what there is to call stands in `graphfsl.commands`."""
+"""The command line: how a command starts and ends; what there is to call stands in `commands` and `listings`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from typing import Any
 
 import typer
 
-from graphfsl.commands import app
+from graphfsl import commands, listings  # noqa: F401 (they fill the app)
+from graphfsl.terminal import app
 
 USAGE_ERROR: Any = typer.BadParameter.__base__  # Typer exports it under no name of its own
 OUT_OF_MEMORY = re.compile("allocate memory|not enough memory|out of memory")  # as PyTorch says it on any device

@@ -1,37 +1,38 @@
-"""The commands. Each imports what it needs when it runs, so that `graphfsl --help` answers at once."""
+"""The commands that do something. Each imports what it needs when it runs, so that `--help` answers at once."""
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    help="Graph and semi-supervised few-shot learning.",
+from graphfsl.terminal import (
+    Experiment,
+    Json,
+    Out,
+    Overrides,
+    RunFolder,
+    app,
+    experiment_names,
+    new_console,
+    print_table,
 )
 
-Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, such as episode.way=20 trainer.device=cuda")]
-Out = Annotated[Path | None, typer.Option("--out", "-o", help="where to write")]
 Encoder = Annotated[str, typer.Option(help="one with weights: any model of timm too; {name: …, …} with options")]
 Weights = Annotated[Path | None, typer.Option(help="of the encoder: safetensors or torch.save's, never unpickled")]
-Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
-def _console() -> Any:
-    from rich.console import Console
+def _studies() -> list[str]:
+    from graphfsl.resources import experiments_dir
 
-    return Console(highlight=False, soft_wrap=True, quiet=int(os.environ.get("RANK", 0)) > 0)
+    return sorted(path.stem for path in (experiments_dir() / "ablations").glob("*.yaml"))
 
 
 @app.command()
-def run(experiment: str, overrides: Overrides = None, out: Out = None) -> None:
+def run(experiment: Experiment, overrides: Overrides = None, out: Out = None) -> None:
     """Train an experiment file, keep the best by validation classes, evaluate it. The same command resumes.
 
     seeds=5 trains five times and reports mean and spread. Under torchrun the processes share every step.
@@ -39,23 +40,23 @@ def run(experiment: str, overrides: Overrides = None, out: Out = None) -> None:
     from graphfsl import config, progress
 
     settings = config.read(experiment, overrides or [])
-    progress.run(settings, out or Path("runs") / f"{Path(experiment).stem}-{config.digest(settings)}", _console())
+    progress.run(settings, out or Path("runs") / f"{Path(experiment).stem}-{config.digest(settings)}", new_console())
 
 
 @app.command()
-def pretrain(experiment: str, overrides: Overrides = None, out: Out = None) -> None:
+def pretrain(experiment: Experiment, overrides: Overrides = None, out: Out = None) -> None:
     """Train only the encoder of an experiment's `pretrain` section; `run` in the same folder goes on from it.
 
     It lies in OUT (runs/) under a name that all experiments with the same pretraining share.
     """
     from graphfsl import config, progress
 
-    progress.pretrain(config.read(experiment, overrides or []), out or Path("runs"), _console())
+    progress.pretrain(config.read(experiment, overrides or []), out or Path("runs"), new_console())
 
 
 @app.command()
 def evaluate(
-    run: Path,
+    run: RunFolder,
     overrides: Overrides = None,
     on: Annotated[str, typer.Option(help="data sets for one table, such as glyphs,omniglot")] = "",
     episodes: Annotated[Path | None, typer.Option(help="a list written by `graphfsl episodes`")] = None,
@@ -69,7 +70,7 @@ def evaluate(
     from graphfsl.data import takes_root
     from graphfsl.measure import measure_policies
 
-    console, changes = _console(), overrides or []
+    console, changes = new_console(), overrides or []
     trained = runs.load(run)
     rows = []
     for name in [n.strip() for n in on.split(",") if n.strip()] or [""]:
@@ -86,7 +87,7 @@ def evaluate(
     if on:
         for r in rows:
             r["accuracy %"] = f"{r['accuracy']:.2f} ± {r['ci95']:.2f}"
-        _table(rows, ("data", "way", "shot", "unlabeled", "accuracy %", "setting", "batch_norm"), False)
+        print_table(rows, ("data", "way", "shot", "unlabeled", "accuracy %", "setting", "batch_norm"), False)
     console.print(f"results: {path}")
 
 
@@ -107,12 +108,15 @@ def episodes(
     options = config.evaluation(settings)
     split = config.load_split(settings["data"], options.split)
     write_episodes(out, split, config.setting(settings), options.seed, options.episodes)
-    _console().print(f"{options.episodes} episodes of {split.name}: {out}")
+    new_console().print(f"{options.episodes} episodes of {split.name}: {out}")
 
 
 @app.command()
 def ablate(
-    study: Annotated[str, typer.Argument(help="a study file, or the name of one below experiments/ablations")],
+    study: Annotated[
+        str,
+        typer.Argument(help="a study file, or the name of one below experiments/ablations", autocompletion=_studies),
+    ],
     overrides: Overrides = None,
     out: Out = None,
     processes: Annotated[int, typer.Option(min=1, help="cells at once on this machine")] = 1,
@@ -125,12 +129,14 @@ def ablate(
 
     cells = read_study(study, overrides or [])
     name = f"{cells.name}-{digest({'cells': [c.name for c in cells.cells]})}"
-    run_study(cells, out or Path("runs") / name, _console(), processes, ray)
+    run_study(cells, out or Path("runs") / name, new_console(), processes, ray)
 
 
 @app.command()
 def reproduce(
-    paper: Annotated[str, typer.Argument(help="such as snell2017, or an experiment file")] = "",
+    paper: Annotated[
+        str, typer.Argument(help="such as snell2017, or an experiment file", autocompletion=experiment_names)
+    ] = "",
     overrides: Overrides = None,
     out: Out = None,
     table: Annotated[str, typer.Option(help="print the committed results on a data set as Markdown instead")] = "",
@@ -142,14 +148,14 @@ def reproduce(
     if table:
         print(reproductions.table(table), end="")
     elif paper:
-        reproductions.reproduce(paper, overrides or [], out, _console())
+        reproductions.reproduce(paper, overrides or [], out, new_console())
     else:
         raise InputError("reproduce needs a paper, such as snell2017, or --table, such as --table omniglot")
 
 
 @app.command()
 def predict(
-    run: Path,
+    run: RunFolder,
     support: Annotated[Path, typer.Option(help="a folder per class")],
     query: Annotated[Path, typer.Option(help="a folder of images, or one image")],
     overrides: Overrides = None,
@@ -181,7 +187,7 @@ def predict(
 
 @app.command()
 def explain(
-    run: Path,
+    run: RunFolder,
     overrides: Overrides = None,
     episode: Annotated[int, typer.Option(min=0, help="which of the evaluation's episodes")] = 0,
     query: Annotated[int, typer.Option(min=0, help="which of its queries")] = 0,
@@ -195,37 +201,12 @@ def explain(
 
 
 @app.command()
-def report(runs: list[Path], out: Out = None) -> None:
+def report(runs: Annotated[list[Path], typer.Argument(help="directories of finished runs")], out: Out = None) -> None:
     """One HTML, Markdown and CSV report of finished runs."""
     from graphfsl.report import report_runs
 
     for file in report_runs(runs, out or Path("report")):
         print(file)
-
-
-@app.command()
-def methods(as_json: Json = False) -> None:
-    """The methods that there are, by slot, with their traits and sources."""
-    from graphfsl import registry
-
-    rows = [registry.describe(slot, name) for slot, name in registry.find()]
-    _table(rows, ("slot", "name", "family", "traits", "source"), as_json)
-
-
-@app.command()
-def data(
-    as_json: Json = False,
-    download: Annotated[str, typer.Option(help="fetch this data set")] = "",
-    root: Annotated[Path | None, typer.Option(help="where to put it; GRAPHFSL_DATA where it is not given")] = None,
-) -> None:
-    """The data sets that there are; --download NAME fetches one, as far as its licence allows."""
-    from graphfsl import data as sets
-
-    if download:
-        _console().print(f"{download}: {sets.download(download, root)}")
-        return
-    rows = [{"name": n, "about": " ".join((sets.about(n)).split())} for n in sets.names()]
-    _table(rows, ("name", "about"), as_json)
 
 
 @app.command()
@@ -277,7 +258,7 @@ def label(
     options = {"neighbors": neighbors, "alpha": alpha, "prior": prior, "none": none, "chunk": chunk}
     target = out or Path("labels")
     files, line = label_files(source, support, target, truth, chosen, run, size, file_format, **options)
-    _console().print(line)
+    new_console().print(line)
     for file in files[:3]:
         print(file)
 
@@ -287,16 +268,4 @@ def demo(overrides: Overrides = None, out: Out = None) -> None:
     """Meta-train a ProtoNet on embedded data and show what unlabeled images are worth (4 minutes on 2 cores)."""
     from graphfsl.demo import demo as show
 
-    show(out or Path("runs/demo"), _console(), overrides or [])
-
-
-def _table(rows: list[dict[str, Any]], columns: tuple[str, ...], as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(rows, indent=2))
-        return
-    from rich.table import Column, Table
-
-    table = Table(*(Column(c, overflow="fold", no_wrap=c == "name") for c in columns), box=None)
-    for row in rows:
-        table.add_row(*(", ".join(v) if isinstance(v := row[c], list) else str(v) for c in columns))
-    _console().print(table)
+    show(out or Path("runs/demo"), new_console(), overrides or [])

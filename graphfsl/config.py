@@ -29,7 +29,7 @@ from graphfsl.data.sampler import Setting
 from graphfsl.data.transforms import Transform
 from graphfsl.errors import InputError, unknown
 from graphfsl.options import LARGEST, check_options, make, signature
-from graphfsl.resources import experiments_dir
+from graphfsl.resources import find_experiment
 from graphfsl.train import Trainer
 
 SECTIONS = ("data", "learner", "episode", "train_episode", "trainer", "pretrain", "evaluation", "seed", "seeds")
@@ -80,15 +80,8 @@ class Pretraining:
 
 
 def read(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """The experiment file (a path, or one below experiments/) with `key=value` overrides, checked."""
-    file = Path(path)
-    if not file.is_file():
-        shipped = experiments_dir() / str(path).removeprefix("experiments/")
-        if not shipped.is_file():
-            known = [p.relative_to(experiments_dir()).as_posix() for p in experiments_dir().rglob("*.yaml")]
-            raise unknown("experiment file", str(path), known)
-        file = shipped
-    return merge(load_yaml(file), overrides)
+    """An experiment with `key=value` overrides, checked; `path` as `find_experiment` takes it."""
+    return merge(load_yaml(find_experiment(path)), overrides)
 
 
 def load_yaml(file: Path) -> dict[str, Any]:

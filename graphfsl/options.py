@@ -38,7 +38,7 @@ def check_options(
         if key not in parameters:
             raise unknown(f"option of {where}", key, parameters)
         if not _fits(value, parameters[key][0]):
-            kind = _words(parameters[key][0])
+            kind = words(parameters[key][0])
             raise InputError(f"{where}.{key} must be {kind}, not {value!r:.200}")
         if isinstance(value, (int, float)) and not abs(value) <= LARGEST:
             raise InputError(f"{where}.{key} must be a number of at most 2^53, not {value!r:.50}")
@@ -47,7 +47,8 @@ def check_options(
             raise InputError(f"{where} needs {key!r}")
 
 
-def _words(kind: Any) -> str:
+def words(kind: Any) -> str:
+    """A type as a message names it."""
     return str(kind).replace("collections.abc.", "").replace("typing.", "") if typing.get_args(kind) else kind.__name__
 
 

@@ -15,28 +15,16 @@ from graphfsl import progress
 from graphfsl.builder import named
 from graphfsl.checkpoint import read_json
 from graphfsl.errors import InputError, unknown
-from graphfsl.resources import experiments_dir
+from graphfsl.resources import experiments_dir, find_experiments
 from graphfsl.results import history
 from graphfsl.tables import SETTINGS
 
 Row = Mapping[str, Any]
 
 
-def experiments(paper: str) -> list[Path]:
-    """The experiment files of a paper: a file, or all whose name begins with it, such as snell2017."""
-    if paper.endswith(".yaml"):
-        return [Path(paper)]
-    folders = [f for f in sorted(experiments_dir().iterdir()) if f.name not in ("ablations", "results")]
-    files = [p for folder in folders for p in sorted(folder.glob("*.yaml"))]
-    found = [p for p in files if p.stem.split("_")[0] == paper or p.stem == paper]
-    if not found:
-        raise unknown("paper or experiment", paper, {n for p in files for n in (p.stem, p.stem.split("_")[0])})
-    return found
-
-
 def reproduce(paper: str, overrides: Sequence[str], out: Path | None, console: Console) -> None:
     """Run the experiments of a paper (a finished one is measured only) and print published against ours."""
-    files = experiments(paper)
+    files = [Path(paper)] if paper.endswith(".yaml") else find_experiments(paper)
     configs = [conf.read(file, overrides) for file in files]
     for file, config in zip(files, configs, strict=True):
         path = (out or Path("runs")) / f"{file.stem}-{conf.digest(config)}"

@@ -244,7 +244,7 @@ USAGE: dict[str, tuple[list[str], str]] = {
     "features of nothing": (["features", "nowhere", "--run", "r"], "nowhere"),
     "features of size 0": (["features", "images/train", "--run", "r", "--size", "-3"], "size"),
     "features by an unknown encoder": (["features", "images/train", "--encoder", "resnet"], "unknown encoder"),
-    "experiment is a folder": (["run", "data"], "unknown experiment file"),
+    "experiment is a folder": (["run", "data"], "unknown experiment 'data'"),
     "output below a file": (["run", "my.yaml", "--out", "my.yaml/r"], "cannot write"),
     "episodes below a file": (["episodes", "my.yaml", "--out", "my.yaml/e.json"], "cannot write"),
     "evaluation below a file": (["evaluate", "r", "--out", "my.yaml/e.json"], "cannot write"),

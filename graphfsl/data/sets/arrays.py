@@ -20,6 +20,8 @@ def load(split: str, root: str, folder: str = "") -> Split:
     images: (n, H, W, 3) or (n, H, W) uint8, or features: (n, d) floats;
     labels: (n,) integers, -1 = unlabeled;
     class_names: (classes,), optional; superclasses: (classes,), optional.
+
+    root: the folder of the files, or the one above it. folder: what it is called there.
     """
     base = Path(root).expanduser()
     base = base / folder if (base / folder).is_dir() else base

@@ -20,6 +20,7 @@ def load(split: str, root: str, download: bool = False, size: int = 84) -> Split
     """One split of CUB, 3 x size x size: whole photographs, not cut to the bird.
 
     root: holds `CUB_200_2011` with images/<class>/…, or is that folder.
+    size: pixels of a side, to which every image is squeezed.
     download: fetch the archive (1.1 GB) into `root` and unpack it there, unless the images are there already.
     """
     if download:

@@ -20,6 +20,7 @@ def load(
 ) -> Split:
     """One split of a folder of images, (3 or 1) x size x size; it may be read-only. Two layouts are known:
 
+    root: the folder, in one of these layouts.
     root/<split>/<class>/…: folders named train, val and test, those that are needed. No class may be in two of them:
         a class that was seen in training makes no few-shot task.
     root/<class>/…: the class names, sorted, are cut into train, val and test by `fractions`, at least 2 classes for
@@ -27,7 +28,8 @@ def load(
 
     Images may lie at any depth below their class; hidden files and folders are passed over. A folder `unlabeled` beside
     the class folders (or in `root`, then for every split) holds images without labels: they come last, with y = -1.
-    size: pixels of a side, to which every image is squeezed. color: false makes them gray.
+    size: pixels of a side, to which every image is squeezed. color: false makes them gray. fractions: the shares of
+    the classes that train, val and test get, where root has no such folders.
     """
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)

@@ -20,6 +20,7 @@ def load(split: str, root: str, download: bool = False, size: int = 84) -> Split
 
     root: holds `mini_imagenet` (or a usual spelling of it) or is that folder: <split>/<wnid>/…, <wnid>/…,
         images/<wnid>/… or flat images/<wnid>….jpg, found by the class list whatever else is there.
+    size: pixels of a side, to which every image is squeezed.
     download: taken as every set takes it; where images are missing, the error says what to do by hand.
     """
     return class_folders.load("mini_imagenet", split, root, size, FOLDERS, BY_HAND, at_most=600)

@@ -34,8 +34,8 @@ def load(
     protocol: "vinyals", 1028 / 172 / 423 characters (train, val, test); or "background", which trains on 25 of the 30
         background alphabets (792 characters), validates on the other five (172) and tests on the 659 characters of
         the evaluation set.
-    rotations: turns by 90, 180 and 270 degrees as classes of their own, in every split (METHODS 0.3); by default
-        with "vinyals" only.
+    rotations: turns by 90, 180 and 270 degrees as classes of their own, in every split; by default with "vinyals" only.
+    size: pixels of a side.
     download: fetch the zips (15 MB) that are missing into `root`/omniglot-py; what is there is used unchecked.
     """
     if split not in ("train", "val", "test"):

@@ -23,6 +23,7 @@ def load(split: str, root: str, download: bool = False, size: int = 84) -> Split
 
     root: holds `tiered_imagenet` (or a usual spelling of it), or `ILSVRC2012` or `ImageNet` with ILSVRC's own `train`,
         or is such a folder: <split>/<wnid>/…, <wnid>/… or images/<wnid>/…, found by the class list.
+    size: pixels of a side, to which every image is squeezed.
     download: taken as every set takes it; where images are missing, the error says what to do by hand.
     """
     return class_folders.load("tiered_imagenet", split, root, size, FOLDERS, BY_HAND)

@@ -17,7 +17,7 @@ class MAML(Adapt):
 
     net: any learner that scores a support set; MAML's own is an encoder with the linear head.
     lr: alpha, for the paper's loss sum_i CE_i / K over the N*K support images, that is N times the mean.
-    first_order: FOMAML, which drops the second derivatives.
+    steps: how often it steps. first_order: FOMAML, which drops the second derivatives.
     params: what adapts, by name pattern ("head.*" is ANIL) or several of them. task_chunk: see `Adapt`.
 
     score: images or features (B, n, *S) -> (B, n, C).

@@ -28,8 +28,8 @@ class TransMatch(Adapt):
 
     x~ being another image of the support's views and the pool's.
 
-    net: any learner. steps, lr: of Adam; lambda_u is reached linearly, at the last step. params: what adapts, by name
-    pattern; "*" is the paper's whole network. views: K. temperature: T. alpha: of Beta.
+    net: any learner. steps, lr: of Adam. lambda_u: the last step's weight, reached linearly. params: what adapts, by
+    name pattern; "*" is the paper's whole network. views: K. temperature: T. alpha: of Beta.
     rotate, translate, scale, flip: of the views, see `graphfsl.nn.views`; images of one channel must have paper 0.
     task_chunk: see `Adapt`.
 

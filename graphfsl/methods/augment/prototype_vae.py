@@ -20,8 +20,8 @@ class PrototypeVAE(Augment):
     L = ||x - x^||^2 / (2 s^2) + KL(q(z | x, p) || N(0, I)),  s^2 a tenth of the variance within classes.
     An episode's support gets `samples` nodes p_c + g(z, p_c), z ~ N(0, I), of every class.
 
-    dim: d. latent, hidden: sizes of z and of the hidden layers. weight: label weight of a generated node beside 1 of
-    a real one. samples = 0 adds nothing.
+    dim: d. samples: nodes that every class gets, 0 adds nothing. latent, hidden: sizes of z and of the hidden layers.
+    weight: label weight of a generated node beside 1 of a real one.
     base_steps: 0 trains it with the learner (`aux_loss`, on the support); otherwise `fit_base` trains it for so many
     steps on base features and class means, and until then it adds nothing. With one shot an episode shows no
     spread within a class: then prefer base_steps.

@@ -23,7 +23,7 @@ class MatchingNet(Head):
         LSTM over the support in its order, shuffled while training; f(x, S) = h_K of `fce_steps` steps of
         h^_k, c_k = LSTM(x, [h_{k-1}, r_{k-1}], c_{k-1}),  h_k = h^_k + x,  r_k = sum_i softmax_i(h_k . g(x_i)) g(x_i),
         from h_0 = x and r_0 = 0.
-    dim: d, the length of the features.
+    fce_steps: K. dim: d, the length of the features.
 
     score: features (B, n, d), label weights (B, n, C) -> log-probabilities (B, n, C).
     Source: equation 1; published Omniglot 98.1 / 98.9 / 93.8 / 98.5.

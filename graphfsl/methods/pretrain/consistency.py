@@ -21,7 +21,7 @@ class Consistency(Objective):
 
     labeled_fraction, label_seed: which images of each class have a label, the same as in `train_episode`; those of all
     others never reach the loss. threshold: tau. weight: of the unlabeled images.
-    rotate (degrees), translate (share of the side), scale (share), flip: of A; never mirror characters. Images of one
+    rotate, translate, scale, flip: of A, in degrees and shares of the side; never mirror characters. Images of one
     channel must have paper 0, `data.mean: [0.0]`.
     classifier, scale_logits: as `classifier` and `scale` in `cross_entropy`. dim: d. classes: the number of base
     classes.

@@ -1,0 +1,5 @@
+"""`python -m graphfsl`: the command line where no `graphfsl` is on the PATH."""
+
+from graphfsl.cli import main
+
+main()
