@@ -25,6 +25,9 @@ def main() -> None:
     """Entry point: bad input ends with one line and exit code 2, an interruption with 130."""
     from graphfsl.errors import InputError
 
+    # Before torch is imported. On a machine that does other work too, threads that wait for each other by spinning
+    # cost three times the time and the processor.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)
     if "RANK" in os.environ:  # every process of torchrun would say how it found the others
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")

@@ -62,7 +62,7 @@ def write_explanation(
         "query": query,
     }
     facts |= tell(found, target, names) | judge(faithful)
-    svg = picture(found, target, f"{facts['answer']}, p = {found.probability:.2f}")
+    svg = picture(found, target, f"{facts['answer']}, p = {found.probability:.2f}", names)
     name = f"{trained.path.resolve().name}: why query {query} of episode {episode} was answered {facts['answer']}"
     folder = out or run / "explanations" / f"episode-{episode}-query-{query}"
     files = [folder / f"explanation.{ending}" for ending in ("json", "svg", "html")]
@@ -117,13 +117,13 @@ def judge(faithful: Faithfulness) -> dict[str, Any]:
     }
 
 
-def picture(found: Explanation, target: Target, title: str = "") -> str:
-    """The query's graph with the explanation on it, as SVG."""
+def picture(found: Explanation, target: Target, title: str = "", names: Sequence[str] = ()) -> str:
+    """The query's graph with the explanation on it, as SVG; names: of the class columns."""
     graph, truth = found.question.graph, _truth(found, target)
     shown = to_networkx(graph, similarity(graph.x.flatten(2)), 0, _answers(found), truth[None])
     shown = nx.relabel_nodes(shown, dict(enumerate(found.question.origin.tolist())))
     add_contributions(shown, found)
-    return draw(shown, title)
+    return draw(shown, title, classes=names)
 
 
 @torch.no_grad()

@@ -64,7 +64,7 @@ def findings(study: Study, rows: Sequence[Row]) -> Findings:
         gains = list(_gains(rows))
         sentences += [text for text, _ in gains]
         effects += [effect for _, effect in gains]
-    return Findings(sentences, effects, _best(rows))
+    return Findings(sentences, effects, best(rows))
 
 
 def _accuracies(rows: Sequence[Row]) -> tuple[torch.Tensor, list[tuple[Any, ...]]]:
@@ -146,9 +146,9 @@ def _name(level: Any) -> str:
     return "none" if level is None else str(level)
 
 
-def _best(rows: Sequence[Row]) -> list[bool]:
+def best(rows: Sequence[Row]) -> list[bool]:
     """Of each kind and each set of episodes: the best row, and those whose paired interval with it holds 0."""
-    best = [False] * len(rows)
+    equal = [False] * len(rows)
     groups: dict[tuple[Any, ...], list[int]] = {}
     for i, r in enumerate(rows):
         groups.setdefault((r["setting"], *(r.get(k) for k in EPISODES)), []).append(i)
@@ -157,8 +157,8 @@ def _best(rows: Sequence[Row]) -> list[bool]:
         first = torch.tensor(rows[top]["accuracies"], dtype=torch.float64)
         for i in members:
             d = first - torch.tensor(rows[i]["accuracies"], dtype=torch.float64)
-            best[i] = bool(d.mean() <= 1.96 * d.std() / len(d) ** 0.5)
-    return best
+            equal[i] = bool(d.mean() <= 1.96 * d.std() / len(d) ** 0.5)
+    return equal
 
 
 def table(study: Study, rows: Sequence[Row | None]) -> str:

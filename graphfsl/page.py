@@ -30,8 +30,10 @@ th{background:var(--head);font-weight:600;color:var(--soft)}.new td{border-top:1
 .baseline td{color:var(--soft);font-style:italic}.best .accuracy{font-weight:700}
 .text{text-align:left}.source{min-width:11rem}.source,.method{white-space:normal}td.method{background:var(--card)}
 .method{position:sticky;left:0;min-width:clamp(7.5rem,20vw,15.5rem)}
-.figures{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,26rem),1fr));gap:1rem;margin-top:.75rem}
+.figures{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,26rem),1fr));gap:1rem;margin:.75rem 0 1rem}
 figure{margin:0;background:#fff;color:#333;padding:.75rem}figcaption{font-size:.85rem;margin-bottom:.5rem}
+@media(max-width:40rem){.accuracy{position:sticky;right:0}td.accuracy{background:var(--card)}
+.method{min-width:6.5rem}}
 img{display:block;width:100%}td img{width:2.25rem;image-rendering:pixelated}
 summary{cursor:pointer;margin-top:2.5rem}pre{white-space:pre-wrap;padding:.6rem .8rem}
 """
@@ -41,14 +43,18 @@ def to_html(
     title: str,
     rows: Sequence[Row],
     figures: Mapping[str, Sequence[Figure]],
+    lead: Sequence[Figure] = (),
     notes: Sequence[str] = (),
     findings: Sequence[str] = (),
     effects: Sequence[Row] = (),
     failures: Sequence[tuple[str, str]] = (),
 ) -> str:
-    parts = listed(notes)
-    if findings:
-        parts += ["<h2>Findings</h2>", *listed(findings, "findings")]
+    """What was found, a picture and the rows come first; how it was made, and all the rest, below.
+
+    lead: pictures that stand above the tables; figures: those below, by heading.
+    """
+    parts = listed(findings, "findings")
+    parts += pictures(lead) if lead else []
     if failures:
         parts += ["<h2>Failed</h2>", *listed([f"`{name}`: {line}" for name, line in failures], "failed")]
     bold = f" {BOLD}" if any(r.get("best") for r in rows) else ""
@@ -59,6 +65,7 @@ def to_html(
         parts += ["<h2>Differences</h2>", f"<p>{PAIRED}</p>", *_effects(effects)]
     for heading, drawn in ((h, d) for h, d in figures.items() if d):
         parts += [f"<h2>{heading}</h2>", *pictures(drawn)]
+    parts += ["<h2>How it was made</h2>", *listed(notes)] if notes else []
     parts += [*_commands(rows), "<details><summary>All facts of every row</summary>"]
     parts += [f"<pre>{escape(json.dumps(r, ensure_ascii=False, default=str), quote=False)}</pre>" for r in rows]
     return page(title, [*parts, "</details>"])

@@ -14,7 +14,15 @@ from graphfsl.tables import Row, axes_of, finite, group, level
 
 Figure = tuple[str, str]  # caption, SVG
 
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#5b5bd6")  # told apart by most colour-blind readers
+# Told apart by most colour-blind readers; the last ones, which few reports need, less well.
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#5b5bd6", "#56b4e9", "#8c564b", "#7f7f7f", "#a6b800")
+
+
+class Colors(dict[str, str]):
+    """The colour of a method, the same in all figures of a report, in the order in which they are asked for."""
+
+    def __missing__(self, method: str) -> str:
+        return self.setdefault(method, COLORS[len(self) % len(COLORS)])
 
 
 REPLICATES = ("seed",)  # axes of a study over whose levels is averaged
@@ -95,68 +103,90 @@ def line(axes: Any, points: Sequence[tuple[float, float, float]], **look: Any) -
     axes.plot(x, y, **look)
 
 
-def pool_figures(rows: Sequence[Row]) -> list[Figure]:
+def pool_figures(rows: Sequence[Row], colors: Colors) -> list[Figure]:
     """Accuracy by unlabeled samples, a panel for each kind of episode that has several numbers of them."""
     several = len({r.get("run") for r in rows}) > 1
     panels: dict[tuple[Any, ...], dict[str, list[Row]]] = {}
-    colors: dict[str, str] = {}
     for r in (r for r in rows if finite(r.get("accuracy"))):
         name = f"{r.get('method')} · {r.get('run')}" if several else str(r.get("method"))
         name += " (transductive)" if "transductive" in str(r.get("setting")) else ""
-        colors.setdefault(name, COLORS[len(colors) % len(COLORS)])
         key = tuple(r.get(k) for k in ("data", "way", "shot", "query", "dirichlet"))
         panels.setdefault(key, {}).setdefault(name, []).append(r)
     out = []
     for (data, way, shot, query, alpha), methods in panels.items():
-        if len({r["unlabeled"] for members in methods.values() for r in members}) > 1:
+        if any(len({r["unlabeled"] for r in members}) > 1 for members in methods.values()):
             uneven = f", Dirichlet {alpha}" if alpha else ""
-            caption = f"{data}, {way}-way {shot}-shot, {query} queries per class{uneven}"
-            plot = partial(_plot_pool, methods=methods, colors=colors)
+            far = _off_the_scale(methods)
+            off = f"; off the scale: {', '.join(f'{n} {v:.1f}' for n, v in far.items())}" if far else ""
+            caption = f"{data}, {way}-way {shot}-shot, {query} queries per class{uneven}{off}"
+            near = {name: members for name, members in methods.items() if name not in far}
+            plot = partial(_plot_pool, methods=near, colors=colors)
             out.append((caption, draw(plot, "unlabeled samples per class", "accuracy (%)")))
     return out
 
 
-def _plot_pool(axes: Any, methods: Mapping[str, list[Row]], colors: Mapping[str, str]) -> None:
+def _uses_pool(members: Sequence[Row]) -> bool:
+    return any(re.search("uses|semi", f"{r.get('traits')}{r.get('setting')}") for r in members)
+
+
+def _off_the_scale(methods: Mapping[str, list[Row]]) -> dict[str, float]:
+    """The accuracies of methods without a pool that, drawn, would press the lines of interest flat."""
+    semi = [r["accuracy"] for members in methods.values() if _uses_pool(members) for r in members]
+    shown = semi or [r["accuracy"] for members in methods.values() for r in members]
+    span = max(max(shown) - min(shown), 2.0)
+    first = {n: min(m, key=lambda r: r["unlabeled"])["accuracy"] for n, m in methods.items() if not _uses_pool(m)}
+    return {n: v for n, v in first.items() if not min(shown) - span < v < max(shown) + span}
+
+
+def _plot_pool(axes: Any, methods: Mapping[str, list[Row]], colors: Colors) -> None:
     """A line for each number of distractors; one dashed line for a method that leaves unlabeled samples alone."""
     sizes = sorted({r["unlabeled"] for members in methods.values() for r in members})
-    semi = {n for n, m in methods.items() for r in m if re.search("uses|semi", f"{r.get('traits')}{r.get('setting')}")}
-    shown = [r["accuracy"] for n in semi or methods for r in methods[n]]
-    span = max(max(shown) - min(shown), 2.0)
     for name, members in methods.items():
-        pools = sorted({r["distractors"] for r in members if r["unlabeled"]} or {0})
-        for i, d in enumerate(pools if name in semi else [None]):
+        if not _uses_pool(members):
+            points = sorted({(r["unlabeled"], r["accuracy"], r.get("ci95") or 0.0) for r in members})
+            points = [(x, *points[0][1:]) for x in sizes] if len(points) == 1 else points
+            line(axes, points, color=colors[name], label=name, linestyle="--", linewidth=1.1)
+            continue
+        for i, d in enumerate(sorted({r["distractors"] for r in members if r["unlabeled"]} or {0})):
             # Without unlabeled samples nothing distracts: that point starts every line.
-            own = [r for r in members if d is None or not r["unlabeled"] or r["distractors"] == d]
+            own = [r for r in members if not r["unlabeled"] or r["distractors"] == d]
             points = sorted({(r["unlabeled"], r["accuracy"], r.get("ci95") or 0.0) for r in own})
-            look: dict[str, Any] = {"color": colors[name], "label": name + (f", {d} distractor classes" if d else "")}
-            if d is not None:
-                look |= {"linestyle": ("-", "-.", ":")[min(i, 2)], "marker": "os^"[min(i, 2)], "markersize": 4}
-            elif min(shown) - span < points[0][1] < max(shown) + span:
-                look |= {"linestyle": "--", "linewidth": 1.1}
-                points = [(x, *points[0][1:]) for x in sizes] if len(points) == 1 else points
-            else:  # drawn, it would press the lines of interest flat
-                look |= {"linestyle": "none", "label": f"{name}: {points[0][1]:.1f}, off the scale"}
-                points = [(sizes[0], math.nan, 0.0)]
-            line(axes, points, **look)
+            label = name + (f", {d} distractor classes" if d else "")
+            style, marker = ("-", "-.", ":")[min(i, 2)], "os^"[min(i, 2)]
+            line(axes, points, color=colors[name], label=label, linestyle=style, marker=marker, markersize=4)
     axes.set_xticks(sizes)
 
 
-def curve_figures(rows: Sequence[Row], x: str, words: str) -> list[Figure]:
+# What an episode is, as the caption of a panel says it where the panels differ in it.
+PANEL = {
+    "shot": "{}-shot",
+    "query": "{} queries per class",
+    "unlabeled": "{} unlabeled per class",
+    "distractors": "{} distractor classes",
+    "dirichlet": "Dirichlet {}",
+}
+NO_DIRICHLET = "as many queries of every class"
+
+
+def curve_figures(rows: Sequence[Row], x: str, words: str, colors: Colors) -> list[Figure]:
     """Accuracy by one number of the setting, a panel for each kind of setting and all else that an episode is."""
     keys = [k for k in ("setting", "data", "way", "query", "shot", "unlabeled", "distractors", "dirichlet") if k != x]
     panels: dict[tuple[Any, ...], list[Row]] = {}
     for r in rows:
         if finite(r.get("accuracy")) and (x != "distractors" or r.get("unlabeled")):
             panels.setdefault(tuple(r.get(k) for k in keys), []).append(r)
+    panels = {k: members for k, members in panels.items() if len({r.get(x) for r in members}) > 1}
+    differ = [k for i, k in enumerate(keys) if len({values[i] for values in panels}) > 1]
     out = []
     for values, members in panels.items():
-        if len({r.get(x) for r in members}) < 2:
-            continue
         lines, over = _lines(members, x)
         facts = dict(zip(keys, values, strict=True))
         text = f"{facts['data']}, {facts['way']}-way ({facts['setting']})"
-        text += f", {facts['unlabeled']} unlabeled per class" if facts.get("unlabeled") else ""
-        out.append((text + over, draw(partial(_plot_lines, lines=lines, x=x), words, "accuracy (%)")))
+        for key, told in PANEL.items():
+            if key in differ or (key == "unlabeled" and facts.get(key)):
+                text += ", " + (told.format(facts[key]) if facts[key] is not None else NO_DIRICHLET)
+        plot = partial(_plot_lines, lines=lines, x=x, colors=colors)
+        out.append((text + over, draw(plot, words, "accuracy (%)")))
     if len(out) > PANELS:
         caption, svg = out[PANELS - 1]
         out[PANELS - 1] = (f"{caption} ({len(out) - PANELS} further panels are left out)", svg)
@@ -203,11 +233,11 @@ def by_strength(rows: Sequence[Row], axes: Sequence[str]) -> list[str]:
     return sorted(axes, key=lambda a: (-spread(a), a))
 
 
-def _plot_lines(axes: Any, lines: Mapping[str, Sequence[Row]], x: str) -> None:
+def _plot_lines(axes: Any, lines: Mapping[str, Sequence[Row]], x: str, colors: Colors) -> None:
     for i, (name, members) in enumerate(lines.items()):
         at: dict[float, list[Row]] = {}
         for r in members:
             at.setdefault(r[x], []).append(r)
         points = [(v, m["accuracy"], m["ci95"]) for v, m in ((v, mean(same)) for v, same in sorted(at.items()))]
-        line(axes, points, color=COLORS[i % len(COLORS)], marker="os^Dv*"[i % 6], markersize=4, label=name)
+        line(axes, points, color=colors[name], marker="os^Dv*"[i % 6], markersize=4, label=name)
     axes.set_xticks(sorted({r[x] for members in lines.values() for r in members}))

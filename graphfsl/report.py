@@ -10,7 +10,7 @@ from graphfsl.checkpoint import read_json, write_atomically
 from graphfsl.diagrams import confusion, heat_maps, reliability
 from graphfsl.errors import InputError
 from graphfsl.page import to_html
-from graphfsl.plots import Figure, averaged, curve_figures, curves, pool_figures
+from graphfsl.plots import Colors, Figure, averaged, curve_figures, curves, pool_figures
 from graphfsl.tables import DRAWN, Row, group, to_csv, to_latex, to_markdown
 
 DIAGNOSED = 4  # rows with diagrams of their own
@@ -29,15 +29,16 @@ def write_report(
 ) -> list[Path]:
     """report.html, report.md, report.csv and report.tex in `out`, from rows as `results.full_row` makes them.
 
-    histories: the lines of metrics.jsonl by label. pictures: (caption, SVG). notes, findings: lines of text, with
-    `code`. effects: a study's comparisons, as `findings.findings` lists them. failures: (cell, what went wrong).
+    histories: the lines of metrics.jsonl by label. pictures: (caption, SVG), above the tables. notes, findings: lines
+    of text, with `code`. effects: a study's comparisons, as `findings.findings` lists them. failures: (cell, what went
+    wrong).
     """
     rows = [{"unlabeled": 0, "distractors": 0} | {k: v for k, v in r.items() if k != "accuracies"} for r in rows]
     rows.sort(key=group)
-    figures = figures_of(rows, histories or {}) | {"Pictures": list(pictures)}
+    figures = figures_of(rows, histories or {})
     bare = [{k: v for k, v in r.items() if k not in DRAWN} for r in rows]
     texts = {
-        "html": to_html(title, bare, figures, notes, findings, effects, failures),
+        "html": to_html(title, bare, figures, pictures, notes, findings, effects, failures),
         "md": to_markdown(title, bare, notes, findings),
         "csv": to_csv(bare),
         "tex": to_latex(title, bare),
@@ -52,16 +53,16 @@ def figures_of(rows: Sequence[Row], histories: Mapping[str, Sequence[Row]]) -> d
     kind of setting, but that against unlabeled samples, whose lines name theirs."""
     best = [r for r in rows if r.get("best")] or [r for r in rows if not r.get("baseline")]
     shown = list({(r.get("setting"), *group(r)): r for r in reversed(best) if r.get("reliability")}.values())[::-1]
-    pictures = {
-        "Accuracy against unlabeled samples": pool_figures(averaged(rows)),
-        "Accuracy against shots": curve_figures(rows, "shot", "labeled samples per class"),
-        "Accuracy against distractors": curve_figures(rows, "distractors", "distractor classes"),
+    colors = Colors()
+    return {
+        "Accuracy against unlabeled samples": pool_figures(averaged(rows), colors),
+        "Accuracy against shots": curve_figures(rows, "shot", "labeled samples per class", colors),
+        "Accuracy against distractors": curve_figures(rows, "distractors", "distractor classes", colors),
         "One axis against another": heat_maps(rows),
         "Which classes are taken for which": [confusion(r) for r in shown[:DIAGNOSED] if r.get("confusion")],
         "How far the probabilities can be trusted": [reliability(r) for r in shown[:DIAGNOSED]],
         "Training": [f for label, lines in histories.items() for f in curves(label, lines)],
     }
-    return pictures
 
 
 def report_runs(paths: Sequence[Path], out: Path) -> list[Path]:

@@ -93,8 +93,25 @@ def tables(rows: Sequence[Row]) -> Iterator[Table]:
             meaning = SETTINGS.get(kind, "") + (f" All rows: {', '.join(shared)}." if shared else "")
             headers = [*axes, *(key.replace("_", " ") for key in columns)]
             cells = list(zip(*axes.values(), *columns.values(), strict=True))
+            if "semi" not in kind and "active" not in kind:
+                members, cells = _folded(members, headers, cells)
             text = [h in axes or h in TEXT for h in headers]
             yield Table(kind, meaning, members, headers, cells, [bool(r.get("best")) for r in members], text)
+
+
+def _folded(
+    rows: Sequence[Row], headers: Sequence[str], cells: Sequence[tuple[str, ...]]
+) -> tuple[list[Row], list[tuple[str, ...]]]:
+    """Rows that are equal but for a pool which their method leaves alone, as one: "0, 5, 10" unlabeled."""
+    pool = [i for i, header in enumerate(headers) if header.rpartition(".")[2] in ("unlabeled", "distractors")]
+    same: dict[tuple[str, ...], list[int]] = {}
+    for at, line in enumerate(cells):
+        same.setdefault(tuple(v for i, v in enumerate(line) if i not in pool), []).append(at)
+    lines = []
+    for members in same.values():
+        values = [list(dict.fromkeys(cells[at][i] for at in members)) for i in range(len(headers))]
+        lines.append(tuple(", ".join(v) for v in values))
+    return [rows[members[0]] for members in same.values()], lines
 
 
 def to_csv(rows: Sequence[Row]) -> str:

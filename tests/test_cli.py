@@ -8,12 +8,13 @@ import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from graphfsl import cli
+from graphfsl import cli, demo
 from graphfsl.checkpoint import load_checkpoint, save_checkpoint
 
 EXPERIMENT = """
@@ -250,14 +251,45 @@ def test_demo_makes_its_table_and_report(
     code, out, err = call("demo", *short, "--out", "d")
     assert code == 0, err
     rows = json.loads(next(Path("d").glob("protonet-*/results.json")).read_text())["rows"]
-    pools = {(r["shot"], r["unlabeled"], r["distractors"]) for r in rows if r["method"] == "ProtoNet + soft k-means"}
-    assert pools == {(k, u, d) for k in (1, 5) for u, d in ((0, 0), (5, 0), (5, 5), (10, 0), (10, 5))}
-    assert {"raw pixels", "untrained encoder"} <= {r["method"] for r in rows}
-    same = [r for r in rows if r["method"] == "ProtoNet" and r["shot"] == 1]
-    assert len({tuple(r["accuracies"]) for r in same}) == 1, "the pool must not change what ignores it: same episodes"
+    assert len(rows) == 14 and {(r["shot"], r["method"]) for r in rows if not r["unlabeled"]} == {
+        (shot, name) for shot in (1, 5) for name in ("raw pixels", "untrained encoder", "ProtoNet")
+    }
+    pools = [(r["unlabeled"], r["distractors"]) for r in rows if r["method"] == "ProtoNet + soft k-means"]
+    assert pools == [(10, 0), (10, 5)] and {r["shot"] for r in rows if r["unlabeled"]} == {1}
     html = Path("d/report.html").read_text()
     assert all(word in html for word in ("semi-supervised", "raining", "unlabeled", "<img", "distractor"))
-    assert out.count("ProtoNet + soft k-means") >= 10
+    assert out.count("ProtoNet + soft k-means") >= 4
+    # The page opens with what was found: sentences whose numbers are those of the rows, then a picture.
+    by_name = {r["method"]: r for r in rows if r["shot"] == 1 and not r["distractors"]}
+    plain, best = by_name["ProtoNet"], max((r for r in by_name.values() if r["unlabeled"]), key=lambda r: r["accuracy"])
+    gain = f"worth {100 * (np.mean(best['accuracies']) - np.mean(plain['accuracies'])):+.1f} points more"
+    assert f"ProtoNet names {plain['accuracy']:.1f} %" in out and gain in out
+    assert html.index(gain) < html.index("<figure>") < html.index("<table>") < html.index("How it was made")
+
+
+def test_an_interrupted_demo_measures_only_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Callable[..., tuple[int, str, str]]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    short = ("trainer.steps=2", "trainer.val_every=2", "trainer.val_episodes=2", "evaluation.episodes=2")
+    measured, real = [], demo.evaluate
+
+    def evaluate(*args: Any, **options: Any) -> Any:
+        if len(measured) == 3:
+            raise KeyboardInterrupt
+        measured.append(args)
+        return real(*args, **options)
+
+    monkeypatch.setattr(demo, "evaluate", evaluate)
+    assert call("demo", *short, "--out", "d")[0] == 130
+    monkeypatch.setattr(demo, "evaluate", lambda *args, **options: measured.append(args) or real(*args, **options))
+    code, out, err = call("demo", *short, "--out", "d")
+    assert code == 0, err
+    assert len(measured) == 14 and "step 2" not in out
+    rows = json.loads(next(Path("d").glob("protonet-*/results.json")).read_text())["rows"]
+    assert call("demo", *short, "--out", "whole")[0] == 0
+    whole = json.loads(next(Path("whole").glob("protonet-*/results.json")).read_text())["rows"]
+    assert [r["accuracies"] for r in rows] == [r["accuracies"] for r in whole]
 
 
 def test_lists(call: Callable[..., tuple[int, str, str]]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import re
 import sys
 from functools import cache
 from pathlib import Path
@@ -413,6 +414,18 @@ def test_networkx_and_the_picture_show_contributions() -> None:
     assert svg == draw(graph, "t") != plain
     for words in ("the explained query", "for its answer", "against"):
         assert f"<!-- {words} -->" in svg and f"<!-- {words} -->" not in plain
+
+
+def test_the_picture_numbers_its_nodes_and_names_what_is_there() -> None:
+    episode = features()
+    names = ["wren", "jay", "owl", "auk", "tit"][: episode.way]
+    graph = to_networkx(episode, similarity(episode.x), 0, trained("gnn").score(episode))
+    told = re.findall(r"<!-- (.*?) -->", draw(graph, classes=names))
+    assert set(map(str, graph.nodes)) <= set(told) and set(names) <= set(told)
+    assert "wrong prediction" not in told, "no truth is known, so nothing can be wrong"
+    support = graph.subgraph(range(episode.n_support)).copy()
+    told = re.findall(r"<!-- (.*?) -->", draw(support, classes=names))
+    assert "support" in told and not {"query", "unlabeled"} & set(told)
 
 
 EXPERIMENT = {

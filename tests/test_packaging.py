@@ -223,3 +223,15 @@ def test_ci_run_is_executable_and_ends_with_the_tests() -> None:
 def test_class_lists_are_json_of_three_splits() -> None:
     for path in (ROOT / "data").glob("*.json"):
         assert list(json.loads(path.read_text())) == ["train", "val", "test"], path.name
+
+
+def test_threads_do_not_spin_while_they_wait() -> None:
+    """The policy must stand in the environment before torch's library is loaded; a user's own choice stays."""
+    code = (
+        "import os, sys\nfrom graphfsl import cli\nassert 'torch' not in sys.modules\nsys.argv = ['graphfsl', 'data']\n"
+        "try: cli.main()\nexcept SystemExit: pass\nprint(os.environ['OMP_WAIT_POLICY'])"
+    )
+    free = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    for given, expected in (({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")):
+        done = subprocess.run([sys.executable, "-c", code], env=free | given, capture_output=True, text=True, cwd=ROOT)
+        assert done.stdout.split()[-1] == expected, done.stderr

@@ -15,9 +15,11 @@ from typing import Any
 import matplotlib
 import pytest
 
+from graphfsl import plots
 from graphfsl.diagrams import heat_maps
 from graphfsl.errors import InputError
-from graphfsl.report import report_runs, write_report
+from graphfsl.plots import Colors, curve_figures
+from graphfsl.report import figures_of, report_runs, write_report
 from graphfsl.tables import FIELDS, SETTINGS
 
 EVIL = "<script>alert('x')</script> | [a](javascript:b) $_{"
@@ -130,8 +132,8 @@ def test_page_loads_and_runs_nothing(tmp_path: Path) -> None:
         assert "href" not in attributes and not any(name.startswith("on") for name in attributes)
         assert (attributes.get("src") or "data:").startswith("data:")
     drawings = pictures(made)
-    assert drawings[-1] == SVG and len(drawings) > 4
-    for svg in drawings[:-1]:
+    assert drawings[0] == SVG and len(drawings) > 4
+    for svg in drawings[1:]:
         assert not re.search(r'(?:href|src)="(?!#)', svg)
     assert "<code>graphfsl demo</code>" in text
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(f"report.{e}" for e in ENDINGS)  # nothing temporary
@@ -145,7 +147,7 @@ def test_user_text_is_escaped_everywhere(tmp_path: Path) -> None:
     balanced(tex.read_text("utf-8"))
     made = page(tmp_path)
     assert any(cell == EVIL for table in made.tables for line in table for cell in line)
-    assert not any("<script>" in svg for svg in pictures(made)[:-1])
+    assert not any("<script>" in svg for svg in pictures(made)[1:])
     for line in md.read_text("utf-8").splitlines():
         assert "[a]" not in line
         if line.startswith("|"):
@@ -273,14 +275,58 @@ def test_odd_histories_draw(tmp_path: Path) -> None:
 
 
 def test_figure_of_unlabeled_samples(tmp_path: Path) -> None:
-    """A panel per shot, a line for each number of distractors; far baselines are named; none without several pools."""
+    """A panel per shot, a line for each number of distractors; the caption names a far baseline, the legend what is
+    there; none without several pools."""
     write_report(tmp_path, "t", pool_rows())
     texts = [re.findall(r"<!-- (.*?) -->", svg) for svg in pictures(page(tmp_path))]
     soft = ["protonet", "protonet + soft", "protonet + soft, 5 distractor classes"]
     legends = [[t for t in found if t.startswith(("protonet", "pixels"))] for found in texts]
-    assert legends[:2] == [["pixels: 42.0, off the scale", *soft], soft]
+    assert legends[:2] == [soft, soft]
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", (tmp_path / "report.html").read_text("utf-8"))
+    assert [c.partition("; ")[2] for c in captions[:2]] == ["off the scale: pixels 42.0", ""]
     write_report(tmp_path, "t", [r for r in pool_rows() if r["unlabeled"] == 5])
     assert "Accuracy against unlabeled samples" not in (tmp_path / "report.html").read_text("utf-8")
+
+
+def test_a_colour_is_one_method_in_all_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the order in which the figures meet them."""
+    seen: dict[str, set[str]] = {}
+    monkeypatch.setattr(
+        plots,
+        "line",
+        lambda axes, points, **look: seen.setdefault(look["label"].partition(",")[0], set()).add(look["color"]),
+    )
+    one = [row(name, shot=s, ci95=0.1) for name in ("a", "b", "c") for s in (1, 5)]
+    two = [row(name, unlabeled=u, distractors=d, setting="semi-supervised", ci95=0.1)
+           for name in ("c", "d", "a") for u in (0, 5) for d in (0, 5)]  # fmt: skip
+    figures_of([*two, *one], {})
+    assert seen.keys() == {"a", "b", "c", "d"} and all(len(colors) == 1 for colors in seen.values()), seen
+    assert len({color for colors in seen.values() for color in colors}) == 4
+
+
+def test_equal_rows_are_folded(tmp_path: Path) -> None:
+    """A method that leaves the pool alone has one row for all pools; one that uses it has all of its own."""
+    pools = [(0, 0), (5, 0), (5, 5)]
+    plain = [row(unlabeled=u, distractors=d) for u, d in pools]
+    other = [row("other", unlabeled=u, distractors=d, accuracy=50.0 + u + d) for u, d in pools]
+    semi = [row("semi", unlabeled=5, distractors=d, setting="semi-supervised") for d in (0, 5)]
+    write_report(tmp_path, "t", [*plain, *other, *semi])
+    inductive, semisupervised = page(tmp_path).tables
+    names = [(line[0], *line[3:5]) for line in inductive[1:]]
+    assert names == [("conv4 + protonet", "0, 5", "0, 5"), *(("other", str(u), str(d)) for u, d in pools)]
+    assert len(semisupervised) == 3
+    assert len(list(csv.DictReader((tmp_path / "report.csv").open()))) == 8, "the CSV holds every row"
+
+
+def test_panels_say_what_differs() -> None:
+    rows = [row(shot=s, query=q, dirichlet=a) for s in (1, 5) for q, a in ((5, None), (10, None), (10, 2.0))]
+    captions = [c for c, _ in curve_figures(rows, "shot", "shots", Colors())]
+    same = "omniglot test, 5-way (inductive)"
+    assert captions == [
+        f"{same}, 5 queries per class, as many queries of every class",
+        f"{same}, 10 queries per class, as many queries of every class",
+        f"{same}, 10 queries per class, Dirichlet 2.0",
+    ]
 
 
 def study_rows() -> list[dict[str, Any]]:
@@ -321,7 +367,8 @@ def test_a_study_says_what_it_found(tmp_path: Path) -> None:
     )
     text = html.read_text("utf-8")
     assert (
-        text.index("Findings") < text.index("<table>") and "<code>learner.encoder.width</code>: 64 is better." in text
+        text.index('class="findings"') < text.index("<table>")
+        and "<code>learner.encoder.width</code>: 64 is better." in text
     )
     assert "<code>seed=3</code>: the loss is nan" in text
     made = page(tmp_path)
