@@ -265,7 +265,7 @@ def label(
 
 @app.command()
 def demo(overrides: Overrides = None, out: Out = None) -> None:
-    """Meta-train a ProtoNet on embedded data and show what unlabeled images are worth (4 minutes on 2 cores)."""
+    """Meta-train a ProtoNet on embedded data and show what unlabeled images are worth."""
     from graphfsl.demo import demo as show
 
     show(out or Path("runs/demo"), new_console(), overrides or [])

@@ -176,16 +176,14 @@ def _is_wrong(node: dict[str, Any]) -> bool:
 def _draw_node(
     axes: Any, place: Any, node: dict[str, Any], number: int, color: Callable[[int | None], Any], alpha: float
 ) -> None:
-    from matplotlib.patheffects import withStroke
-
     marker, size = STYLE[node["role"]]
     rim = color(node["truth"]) if node["truth"] is not None else "#444444"
     fill = color(_shown_class(node))
     axes.scatter(*place, s=size, marker=marker, color=fill, edgecolors=rim, linewidths=2, alpha=alpha, zorder=2)
     if _is_wrong(node):
         axes.scatter(*place, s=40, marker="x", color="black", linewidths=1.5, alpha=alpha, zorder=3)
-    halo = [withStroke(linewidth=1.5, foreground="white")]  # a number may lie on a node or an edge
-    text: dict[str, Any] = {"fontsize": 6.5, "color": "#333333", "alpha": alpha, "zorder": 4, "path_effects": halo}
+    box = {"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.6 * alpha}
+    text: dict[str, Any] = {"fontsize": 6.5, "color": "#333333", "alpha": alpha, "zorder": 4, "bbox": box}
     axes.annotate(str(number), place, xytext=(6, 5), textcoords="offset points", **text)
 
 
