@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import json
+import os
+import platform
+import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from graphfsl.data import Episodes, Setting, Split, Transform
 from graphfsl.evaluation import accuracies
@@ -20,6 +24,7 @@ from graphfsl.learner import Pipeline
 from graphfsl.memory import reuse_freed_memory
 from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.nn import Conv4
+from graphfsl.results import commit
 
 EVERYTHING = "import graphfsl.run, graphfsl.measure, graphfsl.report, graphfsl.estimator"
 
@@ -159,23 +164,70 @@ def starting() -> list[tuple[str, str, str]]:
     ]
 
 
+def machine(device: str) -> dict[str, str]:
+    """What the figures were measured on."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    gpu = {"gpu": torch.cuda.get_device_name(device)} if device.startswith("cuda") else {}
+    return {
+        "processor": processor(),
+        "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
+        "threads": str(torch.get_num_threads()),
+        "memory": f"{memory:.0f} GiB",
+        **gpu,
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "commit": str(commit()),
+        "when": time.strftime("%Y-%m-%d %H:%M:%S"),
+    }
+
+
+def processor() -> str:
+    """The processor's name, as the system tells it."""
+    told = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*: (.+)", told.read_text()) if told.is_file() else []
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def write(file: Path, facts: Mapping[str, str], rows: Iterable[tuple[str, str, str]]) -> None:
+    """Print each row on a line of its own as soon as it is measured; then write them all, with the machine, as CSV."""
+    print(", ".join(f"{k} {v}" for k, v in facts.items()))
+    print(f"\n{'measured':>15}  {'wanted':<12}  what")
+    lines = []
+    for what, measured, wanted in rows:
+        print(f"{measured:>15}  {wanted:<12}  {what}", flush=True)
+        lines.append({"what": what, "measured": measured, "wanted": wanted, **facts})
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w", newline="", encoding="utf-8") as out:
+        writer = csv.DictWriter(out, ["what", "measured", "wanted", *facts], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines)
+    print(f"\n{file}")
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--device", default="cpu")
-    device = parser.parse_args().device
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--out", type=Path, default=Path("runs/bench.csv"), help="the CSV that is written")
+    parser.add_argument("--only", default="", help="parts of the names of what is measured, such as heads,graphs")
+    asked = parser.parse_args()
+    device = asked.device
     torch.manual_seed(0)
     reuse_freed_memory()
     sync = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
-    where = torch.cuda.get_device_name() if device.startswith("cuda") else f"{torch.get_num_threads()} CPU threads"
-    table = Table("what", "measured", "wanted", title=f"graphfsl on {where}, torch {torch.__version__}")
     from benchmarks.graphs import graphs  # which measure with what stands here
     from benchmarks.heads import heads, refiners
     from benchmarks.pool import pools
 
-    timed = (training, formats, evaluation, heads, refiners, graphs)
-    for row in (*(row for part in timed for row in part(device, sync)), *disk(), *pools(), *starting()):
-        table.add_row(*row)
-    Console().print(table)
+    on_device = (training, formats, evaluation, heads, refiners, graphs)
+    parts: dict[str, Callable[[], Iterable[tuple[str, str, str]]]] = {
+        **{part.__name__: partial(part, device, sync) for part in on_device},
+        **{part.__name__: part for part in (disk, pools, starting)},
+    }
+    names = [n for n in parts if not asked.only or any(word in n for word in asked.only.split(","))]
+    if not names:
+        parser.error(f"--only {asked.only}: nothing is called so; there is {', '.join(parts)}")
+    write(asked.out, machine(device), (row for name in names for row in parts[name]()))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 import json
 import os
@@ -16,6 +17,7 @@ from types import ModuleType
 import pytest
 import yaml
 
+from benchmarks import __main__ as bench
 from graphfsl import resources
 from graphfsl.errors import InputError
 
@@ -235,3 +237,14 @@ def test_threads_do_not_spin_while_they_wait() -> None:
     for given, expected in (({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")):
         done = subprocess.run([sys.executable, "-c", code], env=free | given, capture_output=True, text=True, cwd=ROOT)
         assert done.stdout.split()[-1] == expected, done.stderr
+
+
+def test_bench_prints_lines_and_writes_the_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    what = "ProtoNet evaluation, a name that is longer than a terminal is wide, on 1,000 episodes of 640 features"
+    machine = bench.machine("cpu")
+    assert {"processor", "cores", "threads", "memory", "torch", "commit"} <= machine.keys() and all(machine.values())
+    bench.write(tmp_path / "new" / "bench.csv", machine, [(what, "3.1", "at least 2"), ("b", "1 s", "")])
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.split()[:3] == ["3.1", "at", "least"] and line.endswith(what) for line in lines)
+    rows = list(csv.DictReader((tmp_path / "new" / "bench.csv").open()))
+    assert [r["what"] for r in rows] == [what, "b"] and all(r["torch"] == machine["torch"] for r in rows)
