@@ -20,6 +20,8 @@ from graphfsl.terminal import app
 USAGE_ERROR: Any = typer.BadParameter.__base__  # Typer exports it under no name of its own
 OUT_OF_MEMORY = re.compile("allocate memory|not enough memory|out of memory")  # as PyTorch says it on any device
 
+ASKED_FOR = re.compile(r"allocate (\d[\d.]* \w+)")  # as PyTorch and NumPy say how much was wanted
+
 
 def main() -> None:
     """Entry point: bad input ends with one line and exit code 2, an interruption with 130."""
@@ -58,7 +60,9 @@ def main() -> None:
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not OUT_OF_MEMORY.search(str(error)):
             raise
-        message = "out of memory; lower trainer.batch, episode.query or the size of images, or raise trainer.accumulate"
+        wanted = ASKED_FOR.search(str(error))
+        message = "out of memory" + (f", {wanted[1]} were asked for" if wanted else "")
+        message += "; lower trainer.batch, episode.query, evaluation.episodes or data.size, or raise trainer.accumulate"
     if code == 130:
         message = "interrupted; the same command goes on from the last checkpoint"
     if message:

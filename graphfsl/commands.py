@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from graphfsl.options import LARGEST
 from graphfsl.terminal import (
     Experiment,
     Json,
@@ -189,8 +190,8 @@ def predict(
 def explain(
     run: RunFolder,
     overrides: Overrides = None,
-    episode: Annotated[int, typer.Option(min=0, help="which of the evaluation's episodes")] = 0,
-    query: Annotated[int, typer.Option(min=0, help="which of its queries")] = 0,
+    episode: Annotated[int, typer.Option(min=0, max=LARGEST, help="which of the evaluation's episodes")] = 0,
+    query: Annotated[int, typer.Option(min=0, max=LARGEST, help="which of its queries")] = 0,
     out: Out = None,
 ) -> None:
     """Which support and unlabeled samples and which edges made one answer, and whether that is faithful."""
@@ -216,7 +217,9 @@ def features(
     encoder: Encoder = "efficientnet_lite0",
     weights: Weights = None,
     run: Annotated[Path | None, typer.Option(help="the encoder of this run instead")] = None,
-    size: Annotated[int | None, typer.Option(help="pixels of a side; the encoder's own where it is not given")] = None,
+    size: Annotated[
+        int | None, typer.Option(min=1, max=LARGEST, help="pixels of a side; the encoder's own where it is not given")
+    ] = None,
 ) -> None:
     """Write an encoder's features of a folder of images as npz files, which data.name=arrays reads."""
     from graphfsl.predict import encoder_option, write_folder_features
@@ -237,12 +240,14 @@ def label(
     encoder: Encoder = "efficientnet_lite0",
     weights: Weights = None,
     run: Annotated[Path | None, typer.Option(help="the encoder of this run instead")] = None,
-    size: Annotated[int | None, typer.Option(help="pixels of a side; the encoder's own where it is not given")] = None,
+    size: Annotated[
+        int | None, typer.Option(min=1, max=LARGEST, help="pixels of a side; the encoder's own where it is not given")
+    ] = None,
     prior: Annotated[
         str, typer.Option(help="how frequent classes are: none (unknown), uniform, or as in labels")
     ] = "none",
     none: Annotated[float, typer.Option(help="above this probability of no class there is no label")] = 0.5,
-    neighbors: Annotated[int, typer.Option(help="edges of each sample")] = 10,
+    neighbors: Annotated[int, typer.Option(min=1, help="edges of each sample")] = 10,
     alpha: Annotated[float, typer.Option(help="how far labels spread, from 0 to 0.999")] = 0.9,
     chunk: Annotated[int, typer.Option(help="labels propagated at once: memory and speed, not the answer")] = 64,
     file_format: Annotated[str, typer.Option("--format", help="of the labels: csv or parquet")] = "csv",

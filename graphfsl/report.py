@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from graphfsl.checkpoint import read_json, write_atomically
 from graphfsl.diagrams import confusion, heat_maps, reliability
@@ -76,7 +77,7 @@ def report_runs(paths: Sequence[Path], out: Path) -> list[Path]:
         facts = read_json(_existing(path / "results.json"))
         log = path / "metrics.jsonl"
         try:
-            rows += [{"run": label, **r} for r in facts["rows"]]
+            rows += [{"run": label, **r} for r in _checked(facts["rows"])]
             if log.is_file() or any(r.get("steps") for r in facts["rows"]):  # nothing to train leaves no metrics
                 histories[label] = [json.loads(line) for line in _existing(log).read_text("utf-8").splitlines()]
         except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -87,6 +88,18 @@ def report_runs(paths: Sequence[Path], out: Path) -> list[Path]:
             notes.append(f"`{label}` differs from its paper: {'; '.join(map(str, deviations))}")
     title = ", ".join(names) if len(names) < 4 else f"{len(names)} runs"
     return write_report(out, f"graphfsl: {title}", rows, histories, notes=notes)
+
+
+# What every row of a report must have; a file that lacks it was cut, or is of another program.
+NEEDED: dict[str, Any] = {"data": str, "way": int, "shot": int, "setting": str, "method": str, "accuracy": (int, float)}
+
+
+def _checked(rows: Sequence[Row]) -> Sequence[Row]:
+    for row in rows:
+        for key, kind in NEEDED.items():
+            if not isinstance(row[key], kind):
+                raise TypeError(f"{key} is {row[key]!r}")
+    return rows
 
 
 def _existing(file: Path) -> Path:

@@ -243,6 +243,13 @@ USAGE: dict[str, tuple[list[str], str]] = {
     "download into a file": (["data", "--download", "omniglot", "--root", "my.yaml"], "my.yaml"),
     "features of nothing": (["features", "nowhere", "--run", "r"], "nowhere"),
     "features of size 0": (["features", "images/train", "--run", "r", "--size", "-3"], "size"),
+    "an episode of 80 bits": (["explain", "r", "--episode", str(10**24)], "less than or equal to 9007199254740992"),
+    "a query of 80 bits": (["explain", "r", "--query", str(10**24)], "less than or equal to 9007199254740992"),
+    "pool of size 0": (["label", "images/train", "--support", "my.yaml", "--size", "0"], "greater than or equal to 1"),
+    "more memory than there is": (
+        ["evaluate", "r", "evaluation.episodes=9000000000000"],
+        "36000000000000 bytes were asked",
+    ),
     "features by an unknown encoder": (["features", "images/train", "--encoder", "resnet"], "unknown encoder"),
     "experiment is a folder": (["run", "data"], "unknown experiment 'data'"),
     "output below a file": (["run", "my.yaml", "--out", "my.yaml/r"], "cannot write"),

@@ -256,6 +256,9 @@ def test_missing_or_damaged_runs_are_named(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=rf"{name} not found; has this run finished\?") as caught:
             report_runs([run], tmp_path / "out")
         assert "\n" not in str(caught.value) and str(run) in str(caught.value)
+    for i, damage in enumerate([{}, {"way": 5}, row(accuracy="94.9"), {**row(), "data": None}]):
+        with pytest.raises(InputError, match=f"results.json or metrics.jsonl in .*odd{i} is damaged"):
+            report_runs([finished(tmp_path / f"odd{i}", [row(), damage], HISTORY)], tmp_path / "out")
     finished(tmp_path / "cut", [row()], HISTORY)
     with (tmp_path / "cut" / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4')
