@@ -36,7 +36,7 @@ from graphfsl.data.identity import Identity, difference, identity
 from graphfsl.errors import InputError
 from graphfsl.lock import locked
 from graphfsl.measure import check, measure
-from graphfsl.run import placeless
+from graphfsl.same import placeless
 from graphfsl.study import Cell, Study, shown
 from graphfsl.train import Log
 

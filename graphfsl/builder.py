@@ -17,7 +17,7 @@ from graphfsl.learner import Learner, Pipeline, Pretrainer
 from graphfsl.methods.heads.simple_shot import SimpleShot
 from graphfsl.nn import ENCODERS
 from graphfsl.nn.timm_encoder import is_timm_model, timm_models
-from graphfsl.nn.weights import load_encoder_weights
+from graphfsl.nn.weights import load_encoder_weights, reads_weights
 from graphfsl.options import make, signature
 
 SLOTS = {"augment": "augment", "graph": "graph", "head": "heads", "refine": "refine"}
@@ -122,7 +122,7 @@ def make_encoder(value: Any, shape: Sequence[int]) -> tuple[nn.Module | None, in
     if torch.get_default_device().type == "meta":  # a check of the configuration reads no weights
         return _on_meta(cls, _Options(options), shape[0], frozen), dim, maps
     encoder = make(cls, options, "learner.encoder", in_channels=shape[0])
-    if weights is not None:
+    if weights is not None and reads_weights():
         load_encoder_weights(encoder, weights)
     encoder.requires_grad_(not frozen)
     return encoder, dim, maps

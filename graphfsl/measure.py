@@ -24,7 +24,8 @@ from graphfsl.learner import Learner, Part, Pipeline
 from graphfsl.memory import reuse_freed_memory
 from graphfsl.options import make, signature
 from graphfsl.results import full_row
-from graphfsl.run import Run, remembering
+from graphfsl.run import Run
+from graphfsl.same import remembering
 from graphfsl.train import Trainer
 
 Say = Callable[[str], None]

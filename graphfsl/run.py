@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from graphfsl import config as conf
 from graphfsl import data, distributed
 from graphfsl.adapt import Adapt
 from graphfsl.batchnorm import BatchNorm, lacks_averages
-from graphfsl.builder import build, comes_complete, warn_of_untrained
+from graphfsl.builder import brings_weights, build, comes_complete, warn_of_untrained
 from graphfsl.checkpoint import (
     FORMAT,
     check_format,
@@ -35,11 +34,12 @@ from graphfsl.evaluation import check_protocol, nodes
 from graphfsl.features import cached_features, encode_split
 from graphfsl.learner import Learner, Pipeline
 from graphfsl.memory import reuse_freed_memory
+from graphfsl.nn.weights import without_reading
 from graphfsl.options import check_options, make
 from graphfsl.pretrain import Say, identities, pretrained, visible
 from graphfsl.pretrain import check as check_pretraining
 from graphfsl.pretrain import place as pretraining_place
-from graphfsl.same import Load, check_same, identities_of
+from graphfsl.same import Load, check_same, identities_of, remembering
 from graphfsl.train import Log, Trainer
 
 
@@ -137,25 +137,6 @@ def check(config: Mapping[str, Any], splits: dict[str, Split]) -> None:
     base = load(config["data"], conf.base_split(config["data"]))
     way = conf.setting(config, config.get("train_episode"), "train_episode").way
     _check_feasible(config, build(config["learner"], base.shape, way, device="meta"), base, load)
-
-
-def remembering(splits: dict[str, Split]) -> Load:
-    """`config.load_split` that loads no split twice."""
-
-    def load(section: Mapping[str, Any], split: str) -> Split:
-        cut = section.get("base_classes") if split == conf.base_split(section) else None
-        key = json.dumps([conf.data_options(section), section["name"], split, cut], sort_keys=True)
-        if key not in splits:
-            splits[key] = conf.load_split(section, split)
-        return splits[key]
-
-    return load
-
-
-def placeless(key: str) -> str:
-    """A key of `remembering` without what says where the files lie."""
-    options, *rest = json.loads(key)
-    return json.dumps([conf.rootless(options), *rest], sort_keys=True)
 
 
 def _check_feasible(config: Mapping[str, Any], learner: Learner, base: Split, load: Load) -> None:
@@ -276,7 +257,7 @@ def load(path: str | Path) -> Run:
     config, shape, way = facts["config"], tuple(facts["shape"]), facts["way"]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.get("seed", 0))  # a frozen encoder without pretrained weights is what the seed makes
-        learner = build(config["learner"], shape, way)
+        learner = _rebuilt(config["learner"], shape, way, path / "model.safetensors")
     file = path / "model.safetensors"
     if not file.is_file() and (path / "best.safetensors").is_file():
         file = path / "best.safetensors"
@@ -289,3 +270,17 @@ def load(path: str | Path) -> Run:
     return Run(
         config, path, learner, conf.transform(config["data"]), shape, way, saved.get("step", 0), bool(facts.get("ink"))
     )
+
+
+def _rebuilt(section: Mapping[str, Any], shape: tuple[int, ...], way: int, file: Path) -> Learner:
+    """The learner; what it came with may be gone (a file of weights, the hub) where the checkpoint holds all of it."""
+    try:
+        return build(section, shape, way)
+    except InputError:
+        if not file.is_file() or not brings_weights(section.get("encoder")):
+            raise
+        with without_reading():
+            learner = build(section, shape, way)
+        if not learner.state_dict().keys() <= load_checkpoint(file)[0].keys():
+            raise
+        return learner

@@ -26,17 +26,25 @@ def check_same(
     Raises InputError, which names what has changed, for other data or another configuration.
     """
     before = known_data(path)
+    was, now = comparable(there), comparable(config)
+    if change := first_difference(_given(was), _given(now)):
+        raise InputError(f"{path} holds a run of another configuration: {change}; choose another --out, or remove it")
     for split in sorted(before.keys() & data.keys()):
         if change := difference(before[split], data[split]):
             raise InputError(
                 f"{path} holds a run of other data: in split {split!r} {change}; choose another --out, or look at the "
                 "trained run on these data with `graphfsl evaluate`"
             )
-    if change := first_difference(comparable(there), comparable(config)):
+    if change := first_difference(was, now):
         raise InputError(f"{path} holds a run of another configuration: {change}; choose another --out, or remove it")
     if not before:
         warnings.warn(f"{path} does not say on what data it was trained; from now on it names these", stacklevel=2)
     return {**before, **data}
+
+
+def _given(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the normalisation, which may be that of the data."""
+    return {**config, "data": {k: v for k, v in config["data"].items() if k not in ("mean", "std")}}
 
 
 def identities_of(config: Mapping[str, Any], base: Split, trains: bool, load: Load) -> dict[str, Identity]:
@@ -47,10 +55,32 @@ def identities_of(config: Mapping[str, Any], base: Split, trains: bool, load: Lo
     return {s: identity(base if s == name else load(config["data"], s)) for s in sorted(splits)}
 
 
+def remembering(splits: dict[str, Split]) -> Load:
+    """`config.load_split` that loads no split twice."""
+
+    def load(section: Mapping[str, Any], split: str) -> Split:
+        cut = section.get("base_classes") if split == conf.base_split(section) else None
+        key = json.dumps([conf.data_options(section), section["name"], split, cut], sort_keys=True)
+        if key not in splits:
+            splits[key] = conf.load_split(section, split)
+        return splits[key]
+
+    return load
+
+
+def placeless(key: str) -> str:
+    """A key of `remembering` without what says where the files lie."""
+    options, *rest = json.loads(key)
+    return json.dumps([conf.rootless(options), *rest], sort_keys=True)
+
+
 def known_data(path: Path) -> dict[str, Identity]:
     """The identity of each split of a run, as its directory tells it; none where it is of before they were kept."""
     file = path / "data.json"
-    return read_json(file) if file.is_file() else {}
+    found = read_json(file) if file.is_file() else {}
+    if not isinstance(found, dict) or not all(isinstance(v, dict) and "classes" in v for v in found.values()):
+        raise InputError(f"{file} is damaged; remove it, and the next run writes it again")
+    return found
 
 
 def comparable(config: Mapping[str, Any]) -> dict[str, Any]:

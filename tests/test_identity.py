@@ -107,6 +107,9 @@ def test_another_configuration_is_named_by_its_first_key(world: Path, call: Call
     assert call(*RUN, "-o", "r")[0] == 0
     code, _, err = call(*RUN, "learner.encoder.width=9", "-o", "r")
     assert code == 2 and "another configuration: learner.encoder.width is 8 there and 9 here" in err, err
+    np.savez("data/train.npz", **{**dict(np.load("data/train.npz")), "labels": np.arange(72) % 3})
+    code, _, err = call(*RUN, "learner.encoder.width=9", "-o", "r")
+    assert code == 2 and "learner.encoder.width" in err, "what was asked for is told first"
 
 
 def test_a_directory_of_before_goes_on_and_learns_its_data(world: Path, call: Call) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import warnings
@@ -311,3 +312,18 @@ def test_an_untrained_encoder_in_a_mapping_is_warned_about(tmp_path: Path) -> No
         warnings.simplefilter("error")
         entry = {"name": "conv4", "weights": str(tmp_path / "w.pth")}
         graphfsl.FewShotClassifier({"encoder": entry, "head": "protonet"}).fit(x, y)
+
+
+@pytest.mark.parametrize("frozen", ["true", "false"])
+def test_a_run_outlives_the_file_that_its_encoder_came_from(world: Path, call: Any, frozen: str) -> None:
+    torch.save(trained(Conv4(3, 8)).state_dict(), "w.pth")
+    encoder = f"learner.encoder={{name: conv4, width: 8, weights: w.pth, frozen: {frozen}}}"
+    code, _, err = call(*RUN, encoder, "learner.head={name: protonet, distance: cosine}", "-o", "r")
+    assert code == 0, err
+    before = json.loads(call("evaluate", "r", "--json")[1])[0]["accuracy"]
+    Path("w.pth").unlink()
+    assert json.loads(call("evaluate", "r", "--json")[1])[0]["accuracy"] == before
+    if frozen == "true":
+        Path("r/model.safetensors").unlink()  # what is left saw features only
+        code, _, err = call("evaluate", "r")
+        assert code == 2 and "w.pth cannot be read" in err

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from graphfsl.batchnorm import follow_policy
 from graphfsl.errors import InputError, unknown
-from graphfsl.nn.weights import load_encoder_weights
+from graphfsl.nn.weights import load_encoder_weights, reads_weights
 
 
 class Timm(nn.Module):
@@ -66,7 +66,7 @@ class Timm(nn.Module):
             self.net = timm.create_model(model, num_classes=0, in_chans=self.channels, **options)
         except (RuntimeError, TypeError) as error:
             raise InputError(f"timm model {model!r} cannot be built ({' '.join(str(error).split())})") from None
-        if trained and torch.get_default_device().type != "meta":  # a check of the configuration needs no weights
+        if trained and reads_weights():
             self._fit(weights or _from_hub(model, config))
         if trained:
             self._normalise_as(config.mean, config.std, in_channels)

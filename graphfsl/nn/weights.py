@@ -6,6 +6,8 @@ import io
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Set
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,24 @@ TABLES = ("", "state_dict", "model_state_dict", "model", "net", "network", "para
 PREFIXES = ("", "module.", "encoder.", "module.encoder.", "backbone.", "module.backbone.", "net.encoder.")
 DEEPEST = 4  # dictionaries within dictionaries
 Table = dict[str, Tensor]
+
+
+_reads: ContextVar[bool] = ContextVar("reads", default=True)
+
+
+@contextmanager
+def without_reading() -> Iterator[None]:
+    """Within this block encoders are built as if with their weights, which a checkpoint is going to bring."""
+    token = _reads.set(False)
+    try:
+        yield
+    finally:
+        _reads.reset(token)
+
+
+def reads_weights() -> bool:
+    """Whether an encoder that is built now reads its weights: not on the meta device, nor in `without_reading`."""
+    return _reads.get() and torch.get_default_device().type != "meta"
 
 
 def load_encoder_weights(
