@@ -131,9 +131,36 @@ def test_p_of_many_episodes_is_near_that_of_student_and_never_zero() -> None:
     a, b = pair(50, 400)
     _, p = student((a - b).mean(-1), (a - b).var(-1, keepdim=True) / 400, torch.tensor([399.0]))
     assert (permutation_test(a, b) - p).abs().max() < 0.03
-    assert float(permutation_test((a[0] + 1), b[0], 999)) == 1 / 1000
+    assert 0 < float(permutation_test(a.double()[0] + 1, b[0], 999)) < 1e-80
+    assert 0 < float(permutation_test(torch.ones(2000), torch.zeros(2000), 999)) < 1e-300
     with pytest.raises(InputError, match="at least 1 permutation"):
         permutation_test(a, b, 0)
+
+
+@pytest.mark.parametrize("n", [14, 18])
+def test_a_p_below_what_permutations_can_say_is_not_below_the_exact_one(n: int) -> None:
+    """Of differences as skewed, sparse or equal as one likes; all 2^n sign patterns are the exact test."""
+    random = generator(3)
+    d = torch.cat([
+        torch.rand(20, n, generator=random) + 0.3,
+        torch.rand(20, n, generator=random).pow(6),
+        torch.randn(20, n, generator=random).abs() * (torch.rand(20, n, generator=random) < 0.7),
+        torch.ones(1, n),
+    ]).double()  # fmt: skip
+    exact = permutation_test(d, torch.zeros_like(d), 2**n)
+    told = permutation_test(d, torch.zeros_like(d), 50)
+    assert (told < 1 / 51).sum() > 20, "the bound is of use"
+    assert (told[told < 1 / 51] >= exact[told < 1 / 51]).all()
+    assert (told[told >= 1 / 51] * 51 % 1 - 0.5).abs().min() > 0.49, "all others are shares of the permutations"
+
+
+def test_of_600_comparisons_the_true_ones_are_found_and_no_other() -> None:
+    random, true = generator(5), torch.arange(600) % 20 == 0
+    chance = difficulty(300, random=random)
+    a = answers((chance + 0.05 * true[:, None]).clamp_max(1), random)
+    b = answers(chance.expand(600, 300), random)
+    significant = holm(permutation_test(a, b)) < 0.05
+    assert torch.equal(significant, true)
 
 
 def test_signs_depend_on_the_seed_alone(monkeypatch: pytest.MonkeyPatch) -> None:
