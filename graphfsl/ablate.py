@@ -36,6 +36,7 @@ from graphfsl.data.identity import Identity, difference, identity
 from graphfsl.errors import InputError
 from graphfsl.lock import locked
 from graphfsl.measure import check, measure
+from graphfsl.results import steps_so_far
 from graphfsl.same import placeless
 from graphfsl.study import Cell, Study, shown
 from graphfsl.train import Log
@@ -80,6 +81,19 @@ def row_of(cell: Cell, out: Path) -> dict[str, Any] | None:
         return None
     whole = isinstance(row, dict) and row.keys() >= NEEDED and isinstance(row["accuracies"], list)
     return row if whole else None
+
+
+def check_folder(study: Study, out: Path) -> None:
+    """InputError where OUT holds a run, or finished cells that are none of this study's: its table would be lost."""
+    if (out / "config.json").is_file():
+        raise InputError(f"{out} holds a run; choose another --out for a study")
+    own = {c.name for c in study.cells}
+    others = sum(file.stem not in own for file in out.glob("cells/*.json"))
+    if others:
+        raise InputError(
+            f"{out} holds {others} finished cells that are not of this study with these overrides; choose another "
+            "--out, or remove it"
+        )
 
 
 def check_cells(study: Study, console: Console | None = None) -> dict[str, Identity]:
@@ -278,9 +292,5 @@ def rows_of(study: Study, out: Path) -> list[dict[str, Any] | None]:
 
 
 def steps_of(unit: Unit) -> int:
-    """How far a unit's training is, from its metrics."""
-    file = unit.path / "metrics.jsonl"
-    try:
-        return int(json.loads(file.read_text(encoding="utf-8").splitlines()[-1])["step"])
-    except (OSError, IndexError, ValueError, KeyError):
-        return 0
+    """How far a unit's training is."""
+    return steps_so_far(unit.path)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -61,7 +63,8 @@ def append(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any, new_folder: bool = True) -> None:
-    write_atomically(path, (json.dumps(value, indent=2) + "\n").encode(), new_folder)
+    """Plain JSON: NaN and infinity are none, and raise ValueError."""
+    write_atomically(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode(), new_folder)
 
 
 def read_json(path: Path) -> Any:
@@ -89,20 +92,36 @@ def read_lines(path: Path, count: int | None = None) -> list[dict[str, Any]]:
 
 
 def save_checkpoint(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-    """Tensors by name, and JSON facts, into a folder that exists."""
+    """Tensors by name, and JSON facts, into a folder that exists; a checksum of both goes with them."""
     plain = {k: t.detach().to("cpu", memory_format=torch.contiguous_format).contiguous() for k, t in tensors.items()}
-    write_atomically(path, save(plain, {"graphfsl": json.dumps(facts | {"format": FORMAT})}), new_folder=False)
+    told = facts | {"format": FORMAT}
+    told["checksum"] = checksum(plain, told)
+    write_atomically(path, save(plain, {"graphfsl": json.dumps(told)}), new_folder=False)
+
+
+def checksum(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> str:
+    """SHA-256 of the facts and of each tensor's name, type, shape and bytes; the order of either does not matter."""
+    found = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        found.update(repr((name, str(tensor.dtype), tuple(tensor.shape))).encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and facts of a file; InputError where it is missing, cut short or something else."""
+    """The tensors and facts of a file; InputError where it is missing, cut short, changed or something else."""
     if not path.is_file():
         raise InputError(f"checkpoint {path} not found; is {path.parent} the directory of a run that has trained?")
     try:
         with safe_open(path, framework="pt") as file:
             facts = json.loads((file.metadata() or {})["graphfsl"])
-            check_format(facts.pop("format", FORMAT), path)
-            return {k: file.get_tensor(k) for k in file.keys()}, facts  # noqa: SIM118 (not a dict)
+            check_format(facts.get("format", FORMAT), path)
+            tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 (not a dict)
+            written = facts.pop("checksum", None)  # there is none in files of earlier versions
+            if written is not None and written != checksum(tensors, facts):
+                raise ValueError("its checksum is not that of its content")
+            facts.pop("format", None)
+            return tensors, facts
     except InputError:
         raise
     except (SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError) as error:

@@ -31,6 +31,7 @@ def main() -> None:
     # cost three times the time and the processor.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)
+    warnings.formatwarning = _one_line  # type: ignore[assignment]
     if "RANK" in os.environ:  # every process of torchrun would say how it found the others
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
         logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
@@ -68,6 +69,14 @@ def main() -> None:
     if message:
         print(f"graphfsl: {' '.join(message.splitlines())}", file=sys.stderr)
     raise SystemExit(code)
+
+
+_long_form = warnings.formatwarning
+
+
+def _one_line(message: Any, category: type[Warning], *where: Any) -> str:
+    """What is said to a user, without the place in the code that says it."""
+    return f"graphfsl: {message}\n" if category is UserWarning else _long_form(message, category, *where)
 
 
 def _silence() -> None:

@@ -69,6 +69,7 @@ def evaluate(
     from graphfsl.checkpoint import write_json
     from graphfsl.config import digest
     from graphfsl.data import takes_root
+    from graphfsl.evaluation import with_interval
     from graphfsl.measure import measure_policies
 
     console, changes = new_console(), overrides or []
@@ -87,7 +88,7 @@ def evaluate(
         return
     if on:
         for r in rows:
-            r["accuracy %"] = f"{r['accuracy']:.2f} ± {r['ci95']:.2f}"
+            r["accuracy %"] = with_interval(r)
         print_table(rows, ("data", "way", "shot", "unlabeled", "accuracy %", "setting", "batch_norm"), False)
     console.print(f"results: {path}")
 
@@ -104,7 +105,7 @@ def episodes(
     from graphfsl.run import read_facts
 
     folder = Path(experiment)
-    facts = read_facts(folder) if (folder / "config.json").is_file() else None
+    facts = read_facts(folder) if folder.is_dir() else None
     settings = config.merge(facts["config"], overrides or []) if facts else config.read(experiment, overrides or [])
     options = config.evaluation(settings)
     split = config.load_split(settings["data"], options.split)

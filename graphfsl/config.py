@@ -160,7 +160,7 @@ def check(config: Mapping[str, Any]) -> None:
         transform(pretraining_data(config))
         build_pretrainer(config["learner"].get("encoder"), first.objective, (3, 84, 84), 5, device="meta")
     try:
-        json.dumps(config, sort_keys=True)
+        json.dumps(config, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise InputError(f"the configuration must be of text, numbers, lists and mappings: {error}") from None
 

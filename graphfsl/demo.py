@@ -19,7 +19,7 @@ from graphfsl import run as runs
 from graphfsl.builder import build
 from graphfsl.checkpoint import read_json, write_json
 from graphfsl.data import Episodes, Setting, Split
-from graphfsl.evaluation import evaluate
+from graphfsl.evaluation import evaluate, with_interval
 from graphfsl.explain import add_contributions, explain
 from graphfsl.features import encode_split
 from graphfsl.findings import best
@@ -153,8 +153,7 @@ def show(rows: list[dict[str, Any]], console: Console) -> None:
     columns = ("method", "shot", "unlabeled", "distractors", "accuracy %", "setting")
     table = Table(*columns, title="5-way, letters of a script that was not trained on", box=None, padding=(0, 1, 0, 0))
     for r in rows:
-        accuracy = f"{r['accuracy']:.2f} ± {r['ci95']:.2f}"
-        cells = (r["method"], r["shot"], r["unlabeled"], r["distractors"], accuracy, r["setting"])
+        cells = (r["method"], r["shot"], r["unlabeled"], r["distractors"], with_interval(r), r["setting"])
         table.add_row(*map(str, cells))
     console.print(table)
 

@@ -28,6 +28,7 @@ from graphfsl.features import block_size, check_alone, encode
 from graphfsl.learner import Learner, Pipeline
 from graphfsl.predict import Predictor, answer_inductively, changed, inductive_note, open_run
 from graphfsl.run import own_normalisation
+from graphfsl.unsound import check_answered
 
 # What an inductive learner answers at once; its answers do not depend on it.
 QUERIES_AT_ONCE = 1024
@@ -232,7 +233,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         w = x.new_zeros(1, len(x), len(self.classes_))
         w[0, : len(self._w)] = self._w
         episode = Episode(x[None], w, len(self._w), len(query)).to(_device(self.learner_))
-        return self._answering(episode)[0].double().cpu()
+        return check_answered(self._answering, episode, self._answering(episode))[0].double().cpu()
 
     def _scores(self, X: Any) -> Tensor:
         """(n, C) float64 scores."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from graphfsl.features import cached_features, check_alone, encode_split
 from graphfsl.functional.calibration import confusion, reliability
 from graphfsl.functional.statistics import accuracy, mean_and_ci95
 from graphfsl.learner import Learner, Pipeline
+from graphfsl.unsound import first_unsound
 
 IMAGES_AT_ONCE = 1024  # of 28 x 28 pixels
 MAPS_AT_ONCE = 1 << 30  # numbers of feature maps that are kept: 4 GiB
@@ -79,7 +81,11 @@ def block_size(learner: Learner, episodes: Episodes) -> int:
 def accuracies(
     learner: Learner, episodes: Episodes, count: int | range, block: int | None = None, unbalanced: bool = False
 ) -> Tensor:
-    """Accuracy of each of the episodes 0 .. count - 1, or of a range; the learner answers in evaluation mode."""
+    """Accuracy of each of the episodes 0 .. count - 1, or of a range; the learner answers in evaluation mode.
+
+    Raises InputError where a trait forbids the setting, and for scores without an answer (`accuracy`): it names the
+    first such episode, and the part that made them.
+    """
     check_protocol(learner, episodes.setting, unbalanced)
     check_features(learner, episodes.split.x)
     was_training = learner.training
@@ -91,8 +97,16 @@ def accuracies(
         for i, (episode, target) in enumerate(episodes.batches(numbers, size)):
             if learner.stochastic:
                 torch.manual_seed(i)
-            logits = learner(target.told(episode) if learner.asks else episode)
-            out[i * size : (i + 1) * size] = accuracy(logits, target.query)
+            asked = target.told(episode) if learner.asks else episode
+            found = accuracy(learner(asked), target.query)
+            out[i * size : (i + 1) * size] = found
+            if bool(found.isnan().any()):
+                if learner.stochastic:
+                    torch.manual_seed(i)
+                first = numbers[i * size + int(found.isnan().nonzero()[0])]
+                raise InputError(
+                    f"episode {first}: the {first_unsound(learner, asked)} made values that are not finite"
+                )
     finally:
         learner.train(was_training)
     return out.cpu()
@@ -119,6 +133,8 @@ def diagnose(learner: Learner, episodes: Episodes, count: int) -> dict[str, Any]
         outcomes.append([x.flatten() for x in (p.amax(-1), real & (told == truth), told, truth.where(real, -100))])
     learner.train(was_training)
     top, right, told, truth = (torch.cat(x) for x in zip(*outcomes, strict=True))
+    if not bool(top[truth >= 0].isfinite().all()):
+        raise InputError("some queries have no finite scores; `evaluate` names the part that made them")
     # Two columns, right and wrong, have the same top probability and the same hits.
     pair = torch.stack([top, torch.zeros_like(top)], -1)
     bins = reliability(pair, (~right).long().where(truth >= 0, -100))
@@ -160,7 +176,8 @@ class Result:
         return mean_and_ci95(self.accuracies)[0]
 
     @property
-    def ci95(self) -> float:
+    def ci95(self) -> float | None:
+        """Half-width of the 95% interval; None for one episode."""
         return mean_and_ci95(self.accuracies)[1]
 
     def row(self) -> dict[str, Any]:
@@ -175,13 +192,13 @@ class Result:
             "distractors": s.distractors,
             "dirichlet": s.dirichlet,
             "labeled_fraction": s.labeled_fraction,
+            "label_seed": s.label_seed,
             "max_shot": s.max_shot,
             "groups": s.groups,
             "setting": kind_of(learner, s),
             "traits": [t for t in traits if getattr(learner, t)],
             "batch_norm": learner.batch_norm,
-            "accuracy": round(100 * self.mean, 3),
-            "ci95": round(100 * self.ci95, 3),
+            **percent(*mean_and_ci95(self.accuracies)),
             "episodes": len(self.accuracies),
             "seed": self.seed,
             "seconds": round(self.seconds, 2),
@@ -190,7 +207,18 @@ class Result:
     def __str__(self) -> str:
         s, policy = self.setting, self.learner.batch_norm
         kind = f"{kind_of(self.learner, s)}, {policy} BatchNorm statistics"
-        return f"{s.way}-way {s.shot}-shot: {100 * self.mean:.2f} ± {100 * self.ci95:.2f} % ({kind})"
+        return f"{s.way}-way {s.shot}-shot: {with_interval(self.row())} % ({kind})"
+
+
+def percent(mean: float, half: float | None) -> dict[str, float | None]:
+    """A mean and its half-width as a row holds them."""
+    return {"accuracy": round(100 * mean, 3), "ci95": None if half is None else round(100 * half, 3)}
+
+
+def with_interval(row: Mapping[str, Any]) -> str:
+    """The accuracy of a row and its 95% interval, where it has one: "61.20 ± 0.45"."""
+    half = row.get("ci95")
+    return f"{row['accuracy']:.2f}" + (f" ± {half:.2f}" if half is not None and math.isfinite(half) else "")
 
 
 def evaluate(

@@ -18,6 +18,7 @@ from graphfsl.errors import InputError
 from graphfsl.functional.layers import last_layer
 from graphfsl.functional.prototypes import present
 from graphfsl.learner import Learner, Pipeline
+from graphfsl.unsound import check_answered
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,8 @@ def ask(learner: Learner, episode: Episode, query: int = 0, task: int = 0) -> Qu
 
     nodes = torch.arange(len(origin), device=origin.device)
     with torch.no_grad():
-        predicted = int(score(graph)[0, at].argmax())
+        scores = check_answered(learner, episode, score(graph)[:, at, None])
+    predicted = int(scores.argmax())
     return Question(learner, graph, origin, at, nodes[graph.mask[0] & (nodes != at)], score, predicted)
 
 
@@ -115,7 +117,7 @@ class Explanation:
     nodes: (g,) Shapley values of the answer's probability p; they sum to p less a guess, 1 / way.
     leave_one_out: (g,) how much p falls without the node. gradient: (g,) gradient x input on the log-odds, None where
     no gradient reaches the labels. edges: (g, g) gradient x mask on the log-odds, of the edge from j (columns) to i
-    (rows), None where the learner has no message passing of torch_geometric.
+    (rows), None where the learner has no message passing of torch_geometric. A gradient that is not finite is None.
     """
 
     question: Question
@@ -136,7 +138,14 @@ def explain(learner: Learner, episode: Episode, query: int = 0, task: int = 0, o
     """Which nodes and edges made the answer to one query. orders: how many the Shapley values are averaged over."""
     asked = ask(learner, episode, query, task)
     p = float(asked.probability(asked.graph.mask)[0])
-    return Explanation(asked, p, shapley(asked, orders), leave_one_out(asked), gradient(asked), edge_gradient(asked))
+    nodes, alone = shapley(asked, orders), leave_one_out(asked)
+    if not bool(nodes.isfinite().all() & alone.isfinite().all()):
+        raise InputError("without some of its nodes the learner has no answer to this query; choose another query")
+    return Explanation(asked, p, nodes, alone, _finite(gradient(asked)), _finite(edge_gradient(asked)))
+
+
+def _finite(slopes: Tensor | None) -> Tensor | None:
+    return slopes if slopes is not None and bool(slopes.isfinite().all()) else None
 
 
 def shapley(question: Question, orders: int = 16, seed: int = 0) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from graphfsl import config as conf
 from graphfsl import run as runs
-from graphfsl.checkpoint import write_atomically, write_json
+from graphfsl.checkpoint import read_json, write_atomically, write_json
 from graphfsl.data import Episodes, Split
 from graphfsl.episode import Target
 from graphfsl.errors import InputError
@@ -41,6 +41,10 @@ def write_explanation(
     changes: overrides, such as episode.unlabeled=10 or learner.refine=soft_kmeans.
     """
     trained = runs.load(run)
+    asks = {"run": str(run), "overrides": list(changes), "episode": episode, "query": query}
+    marked = f"-{conf.digest({'changes': list(changes)})}" if changes else ""
+    folder = out or run / "explanations" / f"episode-{episode}-query-{query}{marked}"
+    _check_folder(folder, asks)
     config, settings, learner = asked(trained, changes)
     options = conf.evaluation(config)
     split = conf.load_split(config["data"], options.split)
@@ -54,22 +58,24 @@ def write_explanation(
     found = explain(learner.to(device), batch, query, orders=ORDERS)
     faithful = faithfulness(found.question, found.order, ORDERS)
     names = [split.classes[c] if c >= 0 else "" for c in target.classes[0].tolist()]
-    facts: dict[str, Any] = {
-        "run": str(run),
-        "overrides": list(changes),
-        "data": split.name,
-        "episode": episode,
-        "query": query,
-    }
+    facts: dict[str, Any] = {**asks, "data": split.name}
     facts |= tell(found, target, names) | judge(faithful)
     svg = picture(found, target, f"{facts['answer']}, p = {found.probability:.2f}", names)
     name = f"{trained.path.resolve().name}: why query {query} of episode {episode} was answered {facts['answer']}"
-    folder = out or run / "explanations" / f"episode-{episode}-query-{query}"
     files = [folder / f"explanation.{ending}" for ending in ("json", "svg", "html")]
     write_json(files[0], facts)
     write_atomically(files[1], svg.encode())
     write_atomically(files[2], to_page(name, facts, svg, thumbnails(split, target)).encode())
     return files
+
+
+def _check_folder(folder: Path, asks: Mapping[str, Any]) -> None:
+    """InputError where a folder holds the explanation of another answer."""
+    if not (folder / "explanation.json").is_file():
+        return
+    before = read_json(folder / "explanation.json")
+    if not isinstance(before, dict) or any(before.get(k) != v for k, v in asks.items()):
+        raise InputError(f"{folder} holds the explanation of another answer; choose another --out, or remove it")
 
 
 def tell(found: Explanation, target: Target, names: Sequence[str]) -> dict[str, Any]:

@@ -47,16 +47,19 @@ def encode_split(learner: Pipeline, split: Split, transform: Transform) -> Split
 def encode(learner: Pipeline, x: Tensor, transform: Transform, device: torch.device | str) -> Tensor:
     """Images (m, C, H, W) -> features (m, d) float32 of the learner's encoder in evaluation mode, on `device`.
 
-    They are flattened maps where a part of the learner wants maps.
+    They are flattened maps where a part of the learner wants maps. Raises InputError for features that are not finite.
     """
     encoder = learner.encoder
     was_training = encoder.training
     encoder.eval()
     try:
         z = call_encoder(encoder, transform.plain()(x.to(device)), learner.wants_maps)
-        return (z.flatten(1) if learner.wants_maps else learner.readout(z)).float()
+        z = (z.flatten(1) if learner.wants_maps else learner.readout(z)).float()
     finally:
         encoder.train(was_training)
+    if not bool(z.isfinite().all()):
+        raise InputError(f"the encoder {type(encoder).__name__} made features that are not finite")
+    return z
 
 
 def check_alone(encoder: nn.Module) -> None:

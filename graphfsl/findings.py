@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from graphfsl.functional.comparison import holm, unpaired_difference
+from graphfsl.functional.comparison import holm, paired_difference, unpaired_difference
 from graphfsl.functional.effects import Comparison, Interaction, MainEffect, corrected, interactions, main_effects
 from graphfsl.functional.effects import sentence as axis_sentence
 from graphfsl.study import Study
@@ -22,8 +22,8 @@ REPLICATES = ("seed",)  # axes whose levels are repetitions: pairs are matched w
 # would make the interval of their difference too wide, and that of a mean over both too narrow.
 PAIRED = ("data", "seed")
 # What an episode is a function of: rows that agree in these answered the same queries from the same samples.
-EPISODES = ("data", "way", "shot", "query", "unlabeled", "distractors", "dirichlet", "labeled_fraction", "max_shot",
-            "groups", "seed", "episodes")  # fmt: skip
+EPISODES = ("data", "way", "shot", "query", "unlabeled", "distractors", "dirichlet", "labeled_fraction", "label_seed",
+            "max_shot", "groups", "seed", "episodes")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -151,13 +151,13 @@ def best(rows: Sequence[Row]) -> list[bool]:
     equal = [False] * len(rows)
     groups: dict[tuple[Any, ...], list[int]] = {}
     for i, r in enumerate(rows):
-        groups.setdefault((r["setting"], *(r.get(k) for k in EPISODES)), []).append(i)
+        groups.setdefault((r["setting"], *(r.get(k) or 0 for k in EPISODES)), []).append(i)
     for members in groups.values():
         top = max(members, key=lambda i: rows[i]["accuracy"])
         first = torch.tensor(rows[top]["accuracies"], dtype=torch.float64)
         for i in members:
-            d = first - torch.tensor(rows[i]["accuracies"], dtype=torch.float64)
-            equal[i] = bool(d.mean() <= 1.96 * d.std() / len(d) ** 0.5)
+            gain, half = paired_difference(first, torch.tensor(rows[i]["accuracies"], dtype=torch.float64))
+            equal[i] = bool(gain <= half)
     return equal
 
 

@@ -43,3 +43,18 @@ def locked(path: Path, wait: bool = False) -> Iterator[None]:
         with suppress(OSError):
             for folder in made:
                 folder.rmdir()
+
+
+def held(path: Path) -> bool:
+    """Whether a process works in the run directory now."""
+    if not (path / ".lock").is_file():
+        return False
+    lock = FileLock(path / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        return True
+    except OSError:  # a folder that cannot be written is nobody's place of work
+        return False
+    lock.release()
+    return False

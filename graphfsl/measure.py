@@ -83,7 +83,8 @@ def measure(
         result = evaluate(learner, split, s, *numbers, device, listed, options.unbalanced)
         drawn = Episodes(split, s, options.seed, run.transform.plain(), device, listed)
         seen = diagnose(learner, drawn, min(options.episodes, DIAGNOSED))
-        rows.append(full_row(config, result, str(device), run.steps, published) | seen)
+        row = full_row(config, result, str(device), run.steps, published) | seen
+        rows.append(row | ({"unfinished": run.unfinished} if run.unfinished else {}))
         if say:
             say(str(result))
     return rows

@@ -73,10 +73,16 @@ def draw(plot: Callable[[Any], None], x: str, y: str, size: tuple[float, float] 
     return file.getvalue()
 
 
+def _half(line: Row) -> float:
+    """Half-width of the validation's interval in points; NaN, which is not plotted, where it has none."""
+    half = line.get("val_ci95")
+    return 100 * half if finite(half) else math.nan  # type: ignore[operator]
+
+
 def curves(label: str, lines: Sequence[Row]) -> list[Figure]:
     """Training loss, and validation accuracy with its interval, by step."""
     loss = [(m["step"], m["loss"]) for m in lines if finite(m.get("loss"))]
-    val = [(m["step"], 100 * m["val"], 100 * m.get("val_ci95", math.nan)) for m in lines if finite(m.get("val"))]
+    val = [(m["step"], 100 * m["val"], _half(m)) for m in lines if finite(m.get("val"))]
 
     def plot_loss(axes: Any) -> None:
         axes.plot(*zip(*loss, strict=True), color=COLORS[0], linewidth=1.2)

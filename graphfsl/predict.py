@@ -27,6 +27,7 @@ from graphfsl.features import AVERAGES, write_features
 from graphfsl.learner import Learner, Pipeline
 from graphfsl.measure import asked, names_policy
 from graphfsl.nn.timm_encoder import native_size
+from graphfsl.unsound import check_answered
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ class Predictor:
     ) -> list[Prediction]:
         """Answers for `query`, given `support` (class -> images); `unlabeled` images help learners that use a pool.
 
-        Raises InputError for an image that cannot be read, fewer than two classes, or an empty class.
+        Raises InputError for an image that cannot be read, fewer than two classes, an empty class, or scores that are
+        not finite.
         """
         if len(support) < 2:
             raise InputError(f"the support has {len(support)} class; at least 2 are needed")
@@ -82,8 +84,9 @@ class Predictor:
         w[0, torch.arange(len(images)), torch.tensor(owner)] = 1
         episode = Episode(self.run.transform.plain()(x[None]), w, len(images), len(query))
         device = next((p.device for p in self.learner.parameters()), torch.device("cpu"))
+        episode = episode.to(device)
         with torch.no_grad():
-            p = self.learner(episode.to(device))[0].float().softmax(-1).cpu()
+            p = check_answered(self.learner, episode, self.learner(episode))[0].float().softmax(-1).cpu()
         return [
             Prediction(names[int(row.argmax())], float(row.max()), dict(zip(names, row.tolist(), strict=True)))
             for row in p

@@ -12,6 +12,7 @@ from graphfsl.diagrams import confusion, heat_maps, reliability
 from graphfsl.errors import InputError
 from graphfsl.page import to_html
 from graphfsl.plots import Colors, Figure, averaged, curve_figures, curves, pool_figures
+from graphfsl.results import seed_runs
 from graphfsl.tables import DRAWN, Row, group, to_csv, to_latex, to_markdown
 
 DIAGNOSED = 4  # rows with diagrams of their own
@@ -67,19 +68,22 @@ def figures_of(rows: Sequence[Row], histories: Mapping[str, Sequence[Row]]) -> d
 
 
 def report_runs(paths: Sequence[Path], out: Path) -> list[Path]:
-    """The report of finished run directories."""
+    """The report of finished run directories; those of `seeds=` stand with one row for all seeds, as they were run."""
     names = [Path(p).resolve().name for p in paths]
     rows: list[Row] = []
     histories: dict[str, list[Row]] = {}
     notes: list[str] = []
     for path, name in zip(map(Path, paths), names, strict=True):
         label = name if names.count(name) == 1 else str(path)
-        facts = read_json(_existing(path / "results.json"))
-        log = path / "metrics.jsonl"
+        seeds = seed_runs(path)
+        facts = read_json(_existing(path / "results.json", seeds))
         try:
             rows += [{"run": label, **r} for r in _checked(facts["rows"])]
-            if log.is_file() or any(r.get("steps") for r in facts["rows"]):  # nothing to train leaves no metrics
-                histories[label] = [json.loads(line) for line in _existing(log).read_text("utf-8").splitlines()]
+            for folder in seeds or [path]:
+                log = folder / "metrics.jsonl"
+                if log.is_file() or any(r.get("steps") for r in facts["rows"]):  # nothing to train leaves no metrics
+                    lines = _existing(log).read_text("utf-8").splitlines()
+                    histories[f"{label}/{folder.name}" if seeds else label] = [json.loads(line) for line in lines]
         except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
             raise InputError(f"results.json or metrics.jsonl in {path} is damaged ({error!r}); run it again") from None
         where = (f"{k} {facts[k]}" for k in ("graphfsl", "torch", "python", "when") if facts.get(k))
@@ -102,7 +106,8 @@ def _checked(rows: Sequence[Row]) -> Sequence[Row]:
     return rows
 
 
-def _existing(file: Path) -> Path:
+def _existing(file: Path, seeds: Sequence[Path] = ()) -> Path:
     if not file.is_file():
-        raise InputError(f"{file} not found; has this run finished? run `graphfsl run` again")
+        each = f", or name one seed: {', '.join(map(str, seeds))}" if seeds else ""
+        raise InputError(f"{file} not found; has this run finished? run `graphfsl run` again{each}")
     return file

@@ -15,25 +15,37 @@ from graphfsl import progress
 from graphfsl.builder import named
 from graphfsl.checkpoint import read_json
 from graphfsl.errors import InputError, unknown
+from graphfsl.evaluation import with_interval
 from graphfsl.resources import experiments_dir, find_experiments
-from graphfsl.results import history
+from graphfsl.results import history, seed_runs
 from graphfsl.tables import SETTINGS
 
 Row = Mapping[str, Any]
+PLACE = ("data.root", "data.download", "trainer.device", "trainer.logger")  # say where, not what
 
 
 def reproduce(paper: str, overrides: Sequence[str], out: Path | None, console: Console) -> None:
     """Run the experiments of a paper (a finished one is measured only) and print published against ours."""
     files = [Path(paper)] if paper.endswith(".yaml") else find_experiments(paper)
     configs = [conf.read(file, overrides) for file in files]
+    changed = [f"override {o}" for o in overrides if o.partition("=")[0] not in PLACE]
     for file, config in zip(files, configs, strict=True):
         path = (out or Path("runs")) / f"{file.stem}-{conf.digest(config)}"
         rows = progress.run(config, path, console)
         if rows:  # under torchrun only the first process has them
-            _show(file.stem, config, rows, history(path), console)
+            histories = [history(p) for p in seed_runs(path) or [path]]
+            _show(file.stem, config, rows, histories, changed, console)
 
 
-def _show(name: str, config: Mapping[str, Any], rows: Sequence[Row], lines: Sequence[Row], console: Console) -> None:
+def _show(
+    name: str,
+    config: Mapping[str, Any],
+    rows: Sequence[Row],
+    histories: Sequence[Sequence[Row]],
+    changed: Sequence[str],
+    console: Console,
+) -> None:
+    """The table of an experiment. histories: the metrics of each seed. changed: deviations beside the listed ones."""
     paper = config.get("paper") or {}
     grid = Table("setting", "published", "ours", "difference", "source", title=f"{name}: {paper.get('title', '')}")
     for r in rows:
@@ -41,16 +53,17 @@ def _show(name: str, config: Mapping[str, Any], rows: Sequence[Row], lines: Sequ
         grid.add_row(
             f"{column(r)}, {r['data']}, {r['setting']}",
             "none" if published is None else f"{published:.2f}",
-            f"{r['accuracy']:.2f} ± {r['ci95']:.2f}",
+            with_interval(r),
             "" if r.get("difference") is None else f"{r['difference']:+.2f}",
             r.get("source") or "",
         )
     console.print(grid)
-    minutes = lines[-1]["seconds"] / 60 if lines else 0.0
-    steps = f"{lines[-1]['step']:,}" if lines else "0"
+    n, last = len(histories), [lines[-1] for lines in histories if lines]
+    minutes = sum(line["seconds"] for line in last) / 60
+    steps = f"{max((line['step'] for line in last), default=0):,}" + (f" for each of {n} seeds" if n > 1 else "")
     theirs = f"{paper['steps']:,}" if isinstance(paper.get("steps"), int) else "not stated"
     console.print(f"steps: {steps} (paper: {theirs}); training: {minutes:.1f} minutes on {rows[0]['device']}")
-    for deviation in config.get("deviations") or ["none are known"]:
+    for deviation in [*(config.get("deviations") or []), *changed] or ["none are known"]:
         console.print(f"deviation: {deviation}", markup=False)
 
 
@@ -147,7 +160,7 @@ def _lines(facts: Mapping[str, Any], rows: Mapping[str, Row], heads: Sequence[st
     pretrain = facts["config"].get("pretrain")
     start = f" from {named(pretrain['objective'], 'pretrain.objective')[0]}" if pretrain else ""
     label = f"{first['method']}{start}{facts['changes']}{where} ([run](experiments/results/{facts['file']}))"
-    yield [label, *(f"{r['accuracy']:.2f} ± {r['ci95']:.2f}" if (r := rows.get(h)) else "" for h in heads)]
+    yield [label, *(with_interval(rows[h]) if h in rows else "" for h in heads)]
     listed = {
         column({**_EPISODE, **facts["config"].get("episode", {}), **p}): p
         for p in facts["config"].get("published") or []

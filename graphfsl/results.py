@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import platform
 import shlex
 import statistics
@@ -21,8 +22,11 @@ from graphfsl import pretrain
 from graphfsl.builder import named
 from graphfsl.checkpoint import read_json, read_lines, write_json
 from graphfsl.data import Setting
-from graphfsl.evaluation import Result, kind_of
+from graphfsl.evaluation import Result, kind_of, percent
 from graphfsl.functional.statistics import mean_and_ci95
+from graphfsl.lock import held
+from graphfsl.options import make
+from graphfsl.train import Trainer
 
 
 def full_row(
@@ -104,8 +108,7 @@ def over_seeds(rows: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, An
     for same in zip(*rows, strict=True):
         each = [r["accuracy"] for r in same]
         per_episode = torch.tensor([r["accuracies"] for r in same], dtype=torch.float64).mean(0)
-        mean, half = mean_and_ci95(per_episode)
-        row = {**same[0], "accuracy": round(100 * mean, 3), "ci95": round(100 * half, 3)}
+        row = {**same[0], **percent(*mean_and_ci95(per_episode))}
         if row["published"] is not None:
             row["difference"] = round(row["accuracy"] - row["published"], 2)
         row |= {"seeds": len(same), "spread": round(statistics.stdev(each), 3) if len(each) > 1 else None}
@@ -116,14 +119,14 @@ def over_seeds(rows: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, An
 
 def write_results(path: Path, config: Mapping[str, Any], rows: list[dict[str, Any]], seconds: float) -> None:
     """results.json: rows, configuration, wall time (of this command, and of all training) and where it ran."""
-    trained = history(path)
+    trained = [lines[-1]["seconds"] for p in seed_runs(path) or [path] if (lines := history(p))]
     data = read_json(path / "data.json") if (path / "data.json").is_file() else {}
     before = pretrain.seconds(config, path.parent, data)
     value = {
         "rows": rows,
         "config": config,
         "seconds": round(seconds, 1),
-        "training_seconds": trained[-1]["seconds"] if trained else 0.0,
+        "training_seconds": round(sum(trained), 2),
         **({"pretraining_seconds": before} if before else {}),
         "when": time.strftime("%Y-%m-%d %H:%M:%S"),
         **environment(),
@@ -131,6 +134,28 @@ def write_results(path: Path, config: Mapping[str, Any], rows: list[dict[str, An
     write_json(path / "results.json", value, new_folder=False)
 
 
+def seed_runs(path: Path) -> list[Path]:
+    """The run directories below that of `seeds=`, in the order of the seeds; none below that of one run."""
+    found = [p.parent for p in path.glob("seed-*/config.json") if p.parent.name.removeprefix("seed-").isdigit()]
+    return sorted(found, key=lambda p: int(p.name.removeprefix("seed-")))
+
+
 def history(path: Path) -> list[dict[str, Any]]:
     """The lines of a run's metrics.jsonl; none where nothing was trained."""
     return read_lines(path / "metrics.jsonl")
+
+
+def progress_of(path: Path, config: Mapping[str, Any]) -> str | None:
+    """How far a run is whose training has not ended, and whether a process works on it; None where it has ended."""
+    if any((path / name).is_file() for name in ("model.safetensors", "results.json")):
+        return None
+    state = "a process works on it" if held(path) else "it was interrupted, and the same `graphfsl run` goes on"
+    return f"step {steps_so_far(path):,} of {make(Trainer, config.get('trainer') or {}, 'trainer').steps:,}; {state}"
+
+
+def steps_so_far(path: Path) -> int:
+    """The step that a training has reached by its metrics; 0 where they say nothing yet."""
+    try:
+        return int(json.loads((path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])["step"])
+    except (OSError, IndexError, ValueError, KeyError):
+        return 0

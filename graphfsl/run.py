@@ -17,12 +17,10 @@ from graphfsl import config as conf
 from graphfsl import data, distributed
 from graphfsl.adapt import Adapt
 from graphfsl.batchnorm import BatchNorm, lacks_averages
-from graphfsl.builder import brings_weights, build, comes_complete, warn_of_untrained
+from graphfsl.builder import build, warn_of_untrained
 from graphfsl.checkpoint import (
     FORMAT,
     check_format,
-    load_checkpoint,
-    load_weights,
     read_json,
     save_checkpoint,
     write_json,
@@ -33,12 +31,13 @@ from graphfsl.errors import InputError
 from graphfsl.evaluation import check_protocol, nodes
 from graphfsl.features import cached_features, encode_split
 from graphfsl.learner import Learner, Pipeline
+from graphfsl.loading import trained_learner
 from graphfsl.memory import reuse_freed_memory
-from graphfsl.nn.weights import without_reading
 from graphfsl.options import check_options, make
 from graphfsl.pretrain import Say, identities, pretrained, visible
 from graphfsl.pretrain import check as check_pretraining
 from graphfsl.pretrain import place as pretraining_place
+from graphfsl.results import progress_of, seed_runs
 from graphfsl.same import Load, check_same, identities_of, remembering
 from graphfsl.train import Log, Trainer
 
@@ -55,6 +54,7 @@ class Run:
     way: int
     steps: int = 0
     ink: bool = False  # samples are drawings, bright on dark
+    unfinished: str | None = None  # how far its training is, where that has not ended
 
     @property
     def trainer(self) -> Trainer:
@@ -240,6 +240,8 @@ def fit_base(learner: Learner, base: Split, transform: Transform, y: Tensor) -> 
 def read_facts(path: Path) -> dict[str, Any]:
     """What config.json in a run directory says; InputError where it is damaged or newer than this graphfsl."""
     file = path / "config.json"
+    if not file.is_file() and (seeds := seed_runs(path)):
+        raise InputError(f"{path} holds a run for each of {len(seeds)} seeds; name one: {', '.join(map(str, seeds))}")
     facts = read_json(file)
     if not isinstance(facts, dict):
         raise InputError(f"{file} is not from a graphfsl run; choose the directory of one")
@@ -251,36 +253,14 @@ def read_facts(path: Path) -> dict[str, Any]:
 
 
 def load(path: str | Path) -> Run:
-    """A trained run, from its directory."""
+    """A trained run, from its directory; of one whose training has not ended the best weights so far, with a warning.
+
+    Raises InputError where there are no weights, they are damaged, or the directory holds a run for each seed.
+    """
     path = Path(path)
     facts = read_facts(path)
     config, shape, way = facts["config"], tuple(facts["shape"]), facts["way"]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.get("seed", 0))  # a frozen encoder without pretrained weights is what the seed makes
-        learner = _rebuilt(config["learner"], shape, way, path / "model.safetensors")
-    file = path / "model.safetensors"
-    if not file.is_file() and (path / "best.safetensors").is_file():
-        file = path / "best.safetensors"
-    complete = not file.is_file() and config.get("pretrain") is None and comes_complete(config["learner"], learner)
-    tensors, saved = (learner.state_dict(), {}) if complete else load_checkpoint(file)
-    if isinstance(learner, Pipeline) and learner.frozen:  # training may have seen its features only
-        tensors = {k: v for k, v in learner.state_dict().items() if k.startswith("encoder.")} | tensors
-    load_weights(learner, tensors, file)
-    learner.eval()
-    return Run(
-        config, path, learner, conf.transform(config["data"]), shape, way, saved.get("step", 0), bool(facts.get("ink"))
-    )
-
-
-def _rebuilt(section: Mapping[str, Any], shape: tuple[int, ...], way: int, file: Path) -> Learner:
-    """The learner; what it came with may be gone (a file of weights, the hub) where the checkpoint holds all of it."""
-    try:
-        return build(section, shape, way)
-    except InputError:
-        if not file.is_file() or not brings_weights(section.get("encoder")):
-            raise
-        with without_reading():
-            learner = build(section, shape, way)
-        if not learner.state_dict().keys() <= load_checkpoint(file)[0].keys():
-            raise
-        return learner
+    unfinished = progress_of(path, config)
+    learner, steps = trained_learner(path, config, shape, way, unfinished)
+    transform, ink = conf.transform(config["data"]), bool(facts.get("ink"))
+    return Run(config, path, learner, transform, shape, way, steps, ink, unfinished)

@@ -53,7 +53,7 @@ class State:
     def record(self, line: dict[str, Any]) -> None:
         self.metrics.append(line)
         if self.run is not None and not distributed.rank():
-            append(self.run / "metrics.jsonl", json.dumps(line) + "\n")
+            append(self.run / "metrics.jsonl", json.dumps(line, allow_nan=False) + "\n")
 
     def save(self) -> None:
         assert self.run is not None

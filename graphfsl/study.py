@@ -86,6 +86,13 @@ def read_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
         raise InputError(f"{file}: threads must be a whole number of at least 1, not {threads!r}")
     if not isinstance(tree.get("experiment"), str) or not isinstance(tree.get("set") or {}, Mapping):
         raise InputError(f"{file}: experiment must name an experiment file, and set map keys to values")
+    given = [o.partition("=")[0] for o in overrides if o not in own]
+    if "evaluation.settings" in given:
+        raise InputError(
+            "each cell is evaluated in one setting; make others an axis, such as grid.test.episode.shot=[1, 5]"
+        )
+    for key in (*(tree.get("set") or {}), *given):
+        _check_free(str(key), grid)
     changes = [*map(override, (tree.get("set") or {}).items()), *(o for o in overrides if o not in own)]
     base = conf.read(tree["experiment"], [*changes, "evaluation.settings=[{}]"])
     base.pop("seeds", None)
@@ -105,6 +112,15 @@ def read_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
     return Study(file.stem, str(tree.get("question") or file.stem), axes, cells, threads)
 
 
+def _check_free(key: str, grid: Mapping[str, Any]) -> None:
+    """InputError where a study does not keep what `key` is set to: an axis, or more, replaces it."""
+    for axis in grid:
+        if key == axis or key.startswith(f"{axis}."):
+            raise InputError(f"{key} is set by the axis {axis} in every cell; change its levels: grid.{axis}=[…]")
+    if key == "seeds":
+        raise InputError("a study runs each cell once; make seeds an axis: grid.seed=[0, 1, 2]")
+
+
 def _file(path: Path) -> Path:
     if path.is_file():
         return path
@@ -121,7 +137,8 @@ def _cell(base: Mapping[str, Any], combination: Mapping[str, Any]) -> Cell:
     levels = {axis: label(value) for axis, value in combination.items()}
     try:
         config = conf.merge(base, trained)
-        conf.merge(config, changes)
+        if (episodes := conf.evaluation(conf.merge(config, changes)).episodes) < 2:
+            raise InputError(f"a comparison needs evaluation.episodes of at least 2, not {episodes}")
     except InputError as error:
         raise InputError(f"cell {shown(levels)}: {error}") from None
     return Cell(levels, config, changes)

@@ -19,6 +19,7 @@ from graphfsl.ablate import (
     cell_file,
     check_cells,
     check_data,
+    check_folder,
     in_processes,
     on_ray,
     rows_of,
@@ -27,6 +28,7 @@ from graphfsl.ablate import (
     work,
 )
 from graphfsl.checkpoint import write_atomically, write_json
+from graphfsl.evaluation import with_interval
 from graphfsl.findings import findings, table
 from graphfsl.report import write_report
 from graphfsl.results import history
@@ -38,6 +40,7 @@ SHOWN = 20  # lines of the live table
 def ablate(study: Study, out: Path, console: Console, processes: int = 1, ray: str | None = None) -> list[Path]:
     """Check every cell, make those that are missing, write cells.csv, study.json and the report into `out`."""
     start = time.perf_counter()
+    check_folder(study, out)
     check_data(out, check_cells(study, console))
     todo = units(study, out)
     missing = sum(len(u.cells) for u in todo)
@@ -119,7 +122,7 @@ def _live_table(study: Study, out: Path, todo: list[Unit], done: Done) -> Table:
             state, text = "failed", done[file]["error"][:60]
         elif file in done or file.is_file():
             row = done.get(file)
-            state, text = "done", f"{row['accuracy']:.2f} ± {row['ci95']:.2f} %" if row else "done"
+            state, text = "done", f"{with_interval(row)} %" if row else "done"
         elif unit_of[file].path.is_dir():
             steps = (unit_of[file].config.get("trainer") or {}).get("steps", 1000)
             state, text = "running", f"step {steps_of(unit_of[file]):,} of {steps:,}"

@@ -202,7 +202,7 @@ class Trainer:
                 line["seconds"] = round(state.seconds, 2)
                 state.record(line)
                 if logger is not None:
-                    logger.log_metrics({k: v for k, v in line.items() if k != "step"}, step)
+                    logger.log_metrics({k: v for k, v in line.items() if k != "step" and v is not None}, step)
                 if log:
                     log(line)
             if run is not None and (step % self.checkpoint_every == 0 or step == self.steps or state.stopped):

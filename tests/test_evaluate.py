@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from collections.abc import Callable
 
 import pytest
 import torch
 from cases import learner
 from test_train import patterns, pipeline
-from torch import Tensor
+from torch import Tensor, nn
 
+from graphfsl.adapt import Adapt, GradientDescent
 from graphfsl.data import Episodes, Setting, Transform
 from graphfsl.episode import Episode
 from graphfsl.errors import InputError
 from graphfsl.evaluation import accuracies, encode_once, evaluate, kind_of
-from graphfsl.learner import Head, Pipeline
+from graphfsl.learner import Graph, Head, Learner, Pipeline, Refine
 from graphfsl.methods.heads.gnn import GNN
 from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.methods.refine.soft_kmeans import SoftKmeans
@@ -37,7 +40,7 @@ def test_accuracy_equals_a_loop_and_does_not_depend_on_blocks() -> None:
     result = evaluate(model, split, SETTING, episodes=20)
     values = torch.tensor(expected, dtype=torch.float64)
     assert result.mean == pytest.approx(float(values.mean()))
-    assert result.ci95 == pytest.approx(float(1.96 * values.std() / 20**0.5))
+    assert result.ci95 == pytest.approx(float(2.093024 * values.std() / 20**0.5), rel=1e-6)  # t of 19 degrees
 
 
 def test_features_are_encoded_once_with_the_same_answer() -> None:
@@ -141,3 +144,57 @@ def test_true_labels_of_the_pool_change_nothing() -> None:
 def test_episodes_without_a_pool_have_no_unlabeled_nodes() -> None:
     episode, target = Episodes(patterns("test", 2), dataclasses.replace(SETTING, unlabeled=0)).batch([0, 1])
     assert episode.n_unlabeled == 0 and target.unlabeled.shape == (2, 0)
+
+
+class Broken(Refine):
+    """Makes a value that is none in the last of the episodes."""
+
+    def forward(self, episode: Episode, scores: Tensor, head: Head) -> Tensor:
+        return scores * torch.where(torch.arange(len(scores)) == len(scores) - 1, float("nan"), 1.0)[:, None, None]
+
+
+class Overflow(Graph):
+    def forward(self, episode: Episode) -> Episode:
+        return episode.replace(x=episode.x * float("inf"), relabeled=episode.relabeled)
+
+
+def broken_encoder() -> Pipeline:
+    model = pipeline()
+    model.set_batch_norm("support")  # so that images are not encoded once
+    with torch.no_grad():
+        next(model.encoder.parameters()).fill_(float("nan"))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (broken_encoder, "episode 0: the encoder"),
+        (lambda: Pipeline(nn.Flatten(), graph=Overflow(), head=ProtoNet()), "episode 0: the graph Overflow"),
+        (lambda: Pipeline(nn.Flatten(), head=ProtoNet(), refine=Broken()), "episode 4: the refine Broken"),
+        (lambda: Pipeline(nn.Flatten(), head=ProtoNet(), refine=[SoftKmeans(), Broken()]), "refine Broken"),
+        (lambda: Pipeline(nn.Flatten(), head=ProtoNet(), refine=Broken(), per_query=True), "refine Broken"),
+        (lambda: Adapt(pipeline(), GradientDescent(float("inf")), 1), "episode 0: the adapt"),
+        (lambda: Adapt(broken_encoder(), GradientDescent(0.1), 1), "episode 0: the encoder"),
+    ],
+    ids=["encoder", "graph", "refine", "second", "per_query", "adapt", "inside"],
+)
+def test_scores_that_are_no_numbers_name_the_episode_and_the_part(model: Callable[[], Learner], said: str) -> None:
+    learner, split = model(), patterns("test", 2)
+    with pytest.raises(InputError, match=said) as caught:
+        evaluate(learner, split, SETTING, episodes=7, block=5)
+    assert "not finite" in str(caught.value)
+    assert "score" not in vars(getattr(learner, "head", nn.Identity())), "the head is watched no longer"
+
+
+def test_an_encoder_of_nan_is_named_where_images_are_encoded_once() -> None:
+    model = broken_encoder()
+    model.set_batch_norm("running")
+    with pytest.raises(InputError, match=r"the encoder .* made features that are not finite"):
+        evaluate(model, patterns("test", 2), SETTING, episodes=1000)
+
+
+def test_one_episode_has_no_interval() -> None:
+    result = evaluate(pipeline(), patterns("test", 2), SETTING, episodes=1)
+    assert result.ci95 is None and result.row()["ci95"] is None and "±" not in str(result)
+    assert json.loads(json.dumps(result.row(), allow_nan=False))["episodes"] == 1

@@ -458,7 +458,8 @@ def test_the_command_writes_numbers_a_picture_and_a_page(
     code, out, _ = call("episode.unlabeled=1", "--episode", 2, "--query", 3)
     files = [Path(line) for line in out.split()]
     assert code == 0 and [f.name for f in files] == ["explanation.json", "explanation.svg", "explanation.html"]
-    assert files[0].parent == tmp_path / "run" / "explanations" / "episode-2-query-3"
+    assert files[0].parent.parent == tmp_path / "run" / "explanations"
+    assert files[0].parent.name.startswith("episode-2-query-3-"), "named by its overrides too"
     facts, page = json.loads(files[0].read_text()), files[2].read_text()
     found = [n["contribution"] for n in facts["nodes"]]
     assert found == sorted(found, reverse=True) and sum(found) == pytest.approx(facts["probability"] - 1 / 3, abs=1e-6)

@@ -24,7 +24,7 @@ from graphfsl.functional.distances import cosine, length, squared_euclidean
 from graphfsl.functional.layers import last_layer
 from graphfsl.functional.prototypes import hide_absent, present, prototypes
 from graphfsl.functional.soft_kmeans import soft_assign
-from graphfsl.functional.statistics import accuracy, mean_and_ci95, or_one, total_or_one
+from graphfsl.functional.statistics import accuracy, answered, mean_and_ci95, or_one, total_or_one
 
 B, N, M, D, C = 3, 7, 4, 5, 4
 FLOATS = pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-5)], ids=str)
@@ -210,22 +210,33 @@ def test_accuracy() -> None:
 
 def test_mean_and_ci95() -> None:
     mean, half = mean_and_ci95(torch.tensor([0.0, 1.0, 1.0, 0.0]))
-    assert mean == 0.5 and half == pytest.approx(1.96 * math.sqrt(1 / 3) / 2)  # s^2 = 4 * 0.25 / 3, sqrt(n) = 2
+    assert mean == 0.5 and half == pytest.approx(3.182446305 * math.sqrt(1 / 3) / 2)  # s^2 = 4 * 0.25 / 3, sqrt(n) = 2
     values = uniform(600)
     mean, half = mean_and_ci95(values.float())
     listed = values.float().tolist()
     m = sum(listed) / 600
     assert mean == pytest.approx(m, abs=1e-12)
-    assert half == pytest.approx(1.96 * math.sqrt(sum((v - m) ** 2 for v in listed) / 599 / 600), abs=1e-12)
+    assert half == pytest.approx(1.963932 * math.sqrt(sum((v - m) ** 2 for v in listed) / 599 / 600), rel=1e-6)
     assert mean_and_ci95(torch.ones(9)) == (1.0, 0.0)
-    mean, half = mean_and_ci95(torch.tensor([0.25]))
-    assert mean == 0.25 and math.isnan(half)
+    assert mean_and_ci95(torch.tensor([0.25])) == (0.25, None)
 
 
-def test_the_interval_covers_as_often_as_it_says() -> None:
-    samples = uniform(2000, 100)
-    inside = [abs(mean - 0.5) <= half for mean, half in map(mean_and_ci95, samples)]
-    assert abs(sum(inside) / 2000 - 0.945) < 0.02  # 1.96 is the normal's: a little under 95% at n = 100
+@pytest.mark.parametrize("n", [2, 5, 100])
+def test_the_interval_covers_as_often_as_it_says(n: int) -> None:
+    samples = torch.randn(4000, n, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    inside = [abs(mean) <= half for mean, half in map(mean_and_ci95, samples)]
+    assert abs(sum(inside) / 4000 - 0.95) < 0.01
+
+
+def test_a_query_without_an_answer_makes_the_accuracy_nan() -> None:
+    scores = torch.tensor([[2.0, 1.0, -math.inf], [0.0, 1.0, -math.inf]]).expand(6, 2, 3).clone()  # an absent class
+    scores[1, 1, 2], scores[2, 0], scores[3, 0, 2], scores[4, 1] = math.nan, -math.inf, math.inf, math.nan
+    target = torch.tensor([[0, 0]]).repeat(6, 1)
+    target[4, 1] = -100  # padding
+    got = accuracy(scores, target)
+    assert answered(scores).all(-1).tolist() == [True, False, False, False, False, True]
+    assert got.isnan().tolist() == [False, True, True, True, False, False]
+    assert got[[0, 4, 5]].tolist() == [0.5, 1.0, 0.5]
 
 
 # ---- checked signatures (conftest.py installs the hook) ----

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from cases import TinyEncoder
+from scipy import stats
 from test_cli import EXPERIMENT, write_split
 from test_train import SETTING, fit, patterns
 
@@ -209,7 +210,7 @@ def test_seeds_run_and_report_mean_and_spread(tmp_path: Path) -> None:
     assert f"over 3 seeds: {row['accuracy']:.2f} %" in done.stdout
     # The interval is that of the mean over the same episodes, by hand.
     values = np.mean([r[0]["accuracies"] for r in rows], 0)
-    assert row["ci95"] == pytest.approx(196 * values.std(ddof=1) / len(values) ** 0.5, abs=2e-3)
+    assert row["ci95"] == pytest.approx(100 * stats.t.ppf(0.975, len(values) - 1) * stats.sem(values), abs=2e-3)
     assert over_seeds(rows)[0]["accuracies"] == row["accuracies"]
 
 

@@ -3,22 +3,39 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
+from scipy.special import stdtrit
 from torch import Tensor
 
 
 def accuracy(scores: Float[Tensor, "B Q C"], target: Int[Tensor, "B Q"]) -> Float[Tensor, " B"]:
-    """Share of right answers per episode; targets below zero are padding. (B, Q, C), (B, Q) -> (B,)."""
+    """Share of right answers per episode; targets below zero are padding. (B, Q, C), (B, Q) -> (B,).
+
+    NaN for an episode in which some query is not `answered`.
+    """
     real = target >= 0
     right = (scores.argmax(-1) == target) & real
-    return right.sum(-1) / real.sum(-1).clamp_min(1)
+    share = right.sum(-1) / real.sum(-1).clamp_min(1)
+    return share.masked_fill((real & ~answered(scores)).any(-1), float("nan"))
 
 
-def mean_and_ci95(values: Float[Tensor, " n"]) -> tuple[float, float]:
-    """Mean and half-width 1.96 s / sqrt(n) of the 95% interval of values (n,); the half-width is NaN for n = 1."""
+def answered(scores: Float[Tensor, "*B C"]) -> Bool[Tensor, "*B"]:
+    """Whether scores give an answer: the best of them is finite and none is NaN. (…, C) -> (…).
+
+    Minus infinity, as of an absent class, is a score like others, unless all are; of plus infinity there is no softmax.
+    """
+    return scores.amax(-1).isfinite()
+
+
+def mean_and_ci95(values: Float[Tensor, " n"]) -> tuple[float, float | None]:
+    """Mean of values (n,) and half-width t_{0.975, n-1} s / sqrt(n) of its 95% interval (Student 1908).
+
+    One value has no interval: None.
+    """
     values = values.double()
-    half = 1.96 * values.std(unbiased=True) / len(values) ** 0.5 if len(values) > 1 else torch.tensor(float("nan"))
-    return float(values.mean()), float(half)
+    n = len(values)
+    half = float(stdtrit(n - 1, 0.975)) * float(values.std()) / n**0.5 if n > 1 else None
+    return float(values.mean()), half
 
 
 def class_statistics(

@@ -1,0 +1,191 @@
+"""What a folder says of itself: a run in training, the runs of several seeds, other answers, other studies."""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from filelock import FileLock
+from safetensors import safe_open
+from safetensors.torch import save_file
+from test_cli import call, trained, world  # noqa: F401 (fixtures)
+
+from graphfsl.checkpoint import FORMAT, load_checkpoint, save_checkpoint, write_json
+from graphfsl.errors import InputError
+from graphfsl.lock import held
+from graphfsl.run import load
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def half(trained: Path, tmp_path: Path) -> Path:  # noqa: F811
+    """A run that was interrupted after its first validation."""
+    run = tmp_path / "half"
+    run.mkdir()
+    for name in ("config.json", "best.safetensors", "metrics.jsonl", "last.safetensors"):
+        (run / name).write_bytes((trained / name).read_bytes())
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    (run / "metrics.jsonl").write_text("\n".join(lines[:2]) + "\n")
+    return run
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_a_run_that_is_not_trained_to_its_end_says_so(half: Path, call: Call, running: bool) -> None:  # noqa: F811
+    state = "a process works on it" if running else "interrupted"
+    with FileLock(half / ".lock") if running else open(half / "config.json"):
+        assert held(half) is running
+        with pytest.warns(UserWarning, match=rf"has not ended \(step 10 of 20; .*{state}.*\): .* best weights so far"):
+            code, out, err = call("evaluate", half, "evaluation.episodes=5", "--json")
+        assert code == 0, err
+        (row,) = json.loads(out)
+        assert row["unfinished"].startswith("step 10 of 20")
+        with pytest.warns(UserWarning, match="has not ended"):
+            assert load(half).steps > 0
+        (half / "best.safetensors").unlink()
+        code, _, err = call("evaluate", half)
+        assert code == 2 and "no weights yet" in err and state in err and err.count("\n") == 1
+
+
+def test_what_is_told_is_one_line(call: Call) -> None:  # noqa: F811
+    assert call("data", "--json")[0] == 0
+    assert warnings.formatwarning(UserWarning("it has not ended"), UserWarning, "run.py", 1) == (
+        "graphfsl: it has not ended\n"
+    )
+    assert "run.py:1" in warnings.formatwarning(FutureWarning("later"), FutureWarning, "run.py", 1)
+
+
+def test_a_finished_run_says_nothing(trained: Path, recwarn: pytest.WarningsRecorder) -> None:  # noqa: F811
+    assert load(trained).unfinished is None
+    assert not [w for w in recwarn if "has not ended" in str(w.message)]
+
+
+def test_the_runs_of_several_seeds(world: Path, call: Call) -> None:  # noqa: F811
+    options = ("seeds=2", "seed=9", "trainer.steps=10", "evaluation.episodes=5")
+    assert call("run", "my.yaml", *options, "--out", "r")[0] == 0
+    images = ("--support", "data", "--query", "data")
+    for words in (("evaluate", "r"), ("predict", "r", *images), ("explain", "r"), ("episodes", "r")):
+        code, _, err = call(*words)
+        if words[0] != "predict":  # which reads its images first
+            assert code == 2 and err.count("\n") == 1 and "2 seeds; name one: r/seed-9, r/seed-10" in err, err
+    with pytest.raises(InputError, match="r/seed-9, r/seed-10"):
+        load("r")
+    facts = json.loads(Path("r/results.json").read_text())
+    trainings = [json.loads(Path(f"r/seed-{s}/results.json").read_text())["training_seconds"] for s in (9, 10)]
+    assert facts["training_seconds"] == pytest.approx(sum(trainings), abs=0.02)
+
+    code, _, err = call("report", "r", "--out", "rep")
+    assert code == 0, err
+    text = Path("rep/report.html").read_text()
+    assert "r/seed-9" in text and "r/seed-10" in text and "2 seeds" in text
+    Path("r/results.json").unlink()
+    code, _, err = call("report", "r", "--out", "rep")
+    assert code == 2 and "has this run finished" in err and "name one seed: r/seed-9, r/seed-10" in err
+
+
+def test_reproduce_counts_every_seed_and_lists_what_was_overridden(world: Path, call: Call) -> None:  # noqa: F811
+    options = ("seeds=2", "trainer.steps=10", "evaluation.episodes=5", "trainer.device=cpu")
+    code, out, err = call("reproduce", "my.yaml", *options, "--out", "r")
+    assert code == 0, err
+    assert "steps: 10 for each of 2 seeds" in out
+    told = [line for line in out.splitlines() if line.startswith("deviation: ")]
+    assert told == [f"deviation: override {o}" for o in options[:3]]
+
+
+def test_an_explanation_is_named_by_what_it_explains(trained: Path, call: Call, tmp_path: Path) -> None:  # noqa: F811
+    plain = call("explain", trained, "--query", "1")[1].splitlines()[0]
+    other = call("explain", trained, "episode.shot=2", "--query", "1")[1].splitlines()[0]
+    assert plain != other and json.loads(Path(plain).read_text())["overrides"] == []
+    assert json.loads(Path(other).read_text())["overrides"] == ["episode.shot=2"]
+    out = tmp_path / "why"
+    assert call("explain", trained, "--query", "1", "--out", out)[0] == 0
+    before = {p: p.read_bytes() for p in out.iterdir()}
+    for words in (("--query", "2"), ("--query", "1", "--episode", "3"), ("--query", "1", "episode.shot=2")):
+        code, _, err = call("explain", trained, *words, "--out", out)
+        assert code == 2 and "holds the explanation of another answer" in err and err.count("\n") == 1
+    assert {p: p.read_bytes() for p in out.iterdir()} == before
+    assert call("explain", trained, "--query", "1", "--out", out)[0] == 0, "the same one is made again"
+
+
+STUDY = """
+experiment: my.yaml
+set: {trainer.steps: 5, evaluation.episodes: 4}
+grid: {learner.head.distance: [sqeuclidean, cosine], test.episode.shot: [1]}
+"""
+
+
+def test_a_study_leaves_the_folder_of_another_alone(world: Path, call: Call) -> None:  # noqa: F811
+    Path("study.yaml").write_text(STUDY)
+    assert call("ablate", "study.yaml", "--out", "a")[0] == 0
+    table = Path("a/cells.csv").read_bytes()
+    code, _, err = call("ablate", "study.yaml", "trainer.steps=6", "--out", "a")
+    assert code == 2 and "holds 2 finished cells that are not of this study" in err and err.count("\n") == 1
+    assert Path("a/cells.csv").read_bytes() == table
+    code, out, err = call("ablate", "study.yaml", "grid.test.episode.shot=[1, 2]", "--out", "a")
+    assert code == 0 and "2 cells are done already" in out, "a study that grows goes on"
+    assert call("run", "my.yaml", "trainer.steps=5", "evaluation.episodes=4", "--out", "r")[0] == 0
+    code, _, err = call("ablate", "study.yaml", "--out", "r")
+    assert code == 2 and "r holds a run" in err
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("learner.head.distance=cosine", "learner.head.distance is set by the axis learner.head.distance"),
+        ("test.episode.shot=5", "is set by the axis test.episode.shot"),
+        ("learner.encoder.width=16", "learner.encoder.width is set by the axis learner.encoder"),
+        ("seeds=3", "make seeds an axis"),
+        ("evaluation.settings=[{shot: 5}]", "each cell is evaluated in one setting"),
+        ("evaluation.episodes=1", "a comparison needs evaluation.episodes of at least 2, not 1"),
+    ],
+)
+def test_overrides_that_a_study_would_not_keep(world: Path, call: Call, word: str, says: str) -> None:  # noqa: F811
+    Path("study.yaml").write_text(STUDY.replace("grid: {", "grid: {learner.encoder: [conv4], "))
+    code, _, err = call("ablate", "study.yaml", word, "--out", "a")
+    assert code == 2 and says in err and err.count("\n") == 1, err
+    assert not Path("a").exists()
+
+
+def test_a_checkpoint_that_was_changed_is_one_line(trained: Path, call: Call, tmp_path: Path) -> None:  # noqa: F811
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (run / name).write_bytes((trained / name).read_bytes())
+    whole = (run / "model.safetensors").read_bytes()
+    steps = re.search(rb'\\"step\\": (\d+)', whole)
+    assert steps
+    for at in (len(whole) - 3, len(whole) // 2, steps.end(1) - 1):  # weights, and what is said of them
+        changed = bytearray(whole)
+        changed[at] ^= 1
+        (run / "model.safetensors").write_bytes(changed)
+        code, _, err = call("evaluate", run)
+        assert code == 2 and "its checksum is not that of its content" in err and err.count("\n") == 1, at
+
+
+def test_checksums_hold_for_any_tensors_and_are_not_asked_of_old_files(tmp_path: Path) -> None:
+    tensors = {
+        "a": torch.randn(3, 4).mT,
+        "none": torch.zeros(0, 2),
+        "one": torch.tensor(3),
+        "yes": torch.tensor([True, False]),
+        "half": torch.ones(2, dtype=torch.bfloat16),
+    }
+    save_checkpoint(tmp_path / "new", tensors, {"step": 3, "val": 0.1, "names": ("a", "b")})
+    found, facts = load_checkpoint(tmp_path / "new")
+    assert all(torch.equal(found[k], v) for k, v in tensors.items())
+    assert facts == {"step": 3, "val": 0.1, "names": ["a", "b"]}
+    with safe_open(tmp_path / "new", framework="pt") as file:
+        assert json.loads(file.metadata()["graphfsl"])["format"] == FORMAT == 1, "earlier versions read it"
+    save_file({"a": torch.ones(2)}, tmp_path / "old", {"graphfsl": json.dumps({"step": 1, "format": 1})})
+    assert load_checkpoint(tmp_path / "old")[1] == {"step": 1}
+
+
+def test_nothing_writes_a_number_that_json_has_not(tmp_path: Path) -> None:
+    with pytest.raises(ValueError):
+        write_json(tmp_path / "x.json", {"a": float("nan")})
+    assert not list(tmp_path.iterdir())
