@@ -39,6 +39,7 @@ from graphfsl.measure import check, measure
 from graphfsl.results import steps_so_far
 from graphfsl.same import placeless
 from graphfsl.study import Cell, Study, shown
+from graphfsl.tables import finite
 from graphfsl.train import Log
 
 
@@ -80,7 +81,7 @@ def row_of(cell: Cell, out: Path) -> dict[str, Any] | None:
     except InputError:
         return None
     whole = isinstance(row, dict) and row.keys() >= NEEDED and isinstance(row["accuracies"], list)
-    return row if whole else None
+    return row if whole and all(map(finite, row["accuracies"])) else None
 
 
 def check_folder(study: Study, out: Path) -> None:

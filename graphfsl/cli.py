@@ -76,7 +76,7 @@ _long_form = warnings.formatwarning
 
 def _one_line(message: Any, category: type[Warning], *where: Any) -> str:
     """What is said to a user, without the place in the code that says it."""
-    return f"graphfsl: {message}\n" if category is UserWarning else _long_form(message, category, *where)
+    return f"warning: {message}\n" if category is UserWarning else _long_form(message, category, *where)
 
 
 def _silence() -> None:

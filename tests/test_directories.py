@@ -55,7 +55,7 @@ def test_a_run_that_is_not_trained_to_its_end_says_so(half: Path, call: Call, ru
 def test_what_is_told_is_one_line(call: Call) -> None:  # noqa: F811
     assert call("data", "--json")[0] == 0
     assert warnings.formatwarning(UserWarning("it has not ended"), UserWarning, "run.py", 1) == (
-        "graphfsl: it has not ended\n"
+        "warning: it has not ended\n"
     )
     assert "run.py:1" in warnings.formatwarning(FutureWarning("later"), FutureWarning, "run.py", 1)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from cases import learner
@@ -16,12 +18,17 @@ from graphfsl.adapt import Adapt, GradientDescent
 from graphfsl.data import Episodes, Setting, Transform
 from graphfsl.episode import Episode
 from graphfsl.errors import InputError
-from graphfsl.evaluation import accuracies, encode_once, evaluate, kind_of
+from graphfsl.estimator import FewShotClassifier
+from graphfsl.evaluation import accuracies, diagnose, encode_once, evaluate, kind_of
+from graphfsl.explain import explain
 from graphfsl.learner import Graph, Head, Learner, Pipeline, Refine
 from graphfsl.methods.heads.gnn import GNN
 from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.methods.refine.soft_kmeans import SoftKmeans
+from graphfsl.predict import Predictor
 from graphfsl.results import find_published
+from graphfsl.run import Run
+from graphfsl.train import Trainer
 
 SETTING = Setting(way=4, shot=1, query=3, unlabeled=2)
 
@@ -185,6 +192,34 @@ def test_scores_that_are_no_numbers_name_the_episode_and_the_part(model: Callabl
         evaluate(learner, split, SETTING, episodes=7, block=5)
     assert "not finite" in str(caught.value)
     assert "score" not in vars(getattr(learner, "head", nn.Identity())), "the head is watched no longer"
+
+
+def test_nan_is_no_answer_anywhere_else() -> None:
+    model = Pipeline(head=ProtoNet(), refine=Broken())
+    x, y = torch.randn(8, 5).numpy(), [0, 0, 0, 0, 1, 1, 1, 1]
+    with pytest.raises(InputError, match="there is no answer: the refine Broken made values that are not finite"):
+        FewShotClassifier(model).fit(x, y).predict_proba(x)
+    images = Pipeline(nn.Flatten(), head=ProtoNet(), refine=Broken())
+    predictor = Predictor(Run({}, Path("run"), images, Transform(), (1, 8, 8), 2))
+    shown = [np.full((8, 8), v, np.uint8) for v in (0, 200, 90)]
+    with pytest.raises(InputError, match="there is no answer: the refine Broken"):
+        predictor.predict({"a": shown[:1], "b": shown[1:2]}, shown[2:])
+    with pytest.raises(InputError, match="there is no answer: the refine Broken"):
+        explain(images, Episodes(patterns("test", 2), SETTING).batch([0])[0])
+    with pytest.raises(InputError, match="have no finite scores"):
+        diagnose(images, Episodes(patterns("test", 2), SETTING), 3)
+
+
+def test_validation_on_nan_ends_the_training() -> None:
+    class Later(Broken):
+        def forward(self, episode: Episode, scores: Tensor, head: Head) -> Tensor:
+            return scores if self.training else super().forward(episode, scores, head)
+
+    model = pipeline()
+    model.refine.append(Later())
+    train, val = (Episodes(patterns(s, i), SETTING) for i, s in enumerate(("train", "val")))
+    with pytest.raises(InputError, match=r"episode \d+: the refine Later"):
+        Trainer(steps=2, val_every=2, val_episodes=4, device="cpu").fit(model, train, val)
 
 
 def test_an_encoder_of_nan_is_named_where_images_are_encoded_once() -> None:
