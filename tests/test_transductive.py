@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from cases import part
+from cases import part, sinkhorn
 from easyfsl import methods as easyfsl
 from torch import Tensor
 from torch.nn import functional as F
@@ -21,7 +21,7 @@ from graphfsl.errors import InputError
 from graphfsl.estimator import FewShotClassifier
 from graphfsl.evaluation import evaluate
 from graphfsl.functional.adam import adam
-from graphfsl.functional.sinkhorn import RIDGE, balance, potentials, sinkhorn
+from graphfsl.functional.sinkhorn import balance, potentials
 from graphfsl.learner import Head, Pipeline, Refine
 from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.methods.refine.bd_cspn import BDCSPN
@@ -82,22 +82,52 @@ COUNTS = pytest.mark.parametrize("counts", [(4, 4, 4), (9, 0, 2), (1, 1, 0)], id
 
 
 @COUNTS
-def test_bd_cspn_equals_a_loop(counts: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("most", [0, 2, 8, None])
+@pytest.mark.parametrize("over", ["nodes", "classes"])
+def test_bd_cspn_equals_a_loop(counts: tuple[int, ...], most: int | None, over: str) -> None:
     episode, _ = task(counts)
     s, q, y = parts(episode)
     s, q = unit(s), unit(q)
     q = q + (s.mean(0) - q.mean(0))
-    p = means(s, y)
-    near = [max(range(3), key=lambda c: F.cosine_similarity(x, p[c], 0)) for x in q]
+    p, eps = means(s, y), 3.0
+
+    def cosines(x: Tensor) -> list[float]:
+        return [float(F.cosine_similarity(x, c, 0)) for c in p]
+
+    near = [max(range(3), key=cosines(x).__getitem__) for x in q]
+    sure = [math.exp(max(cosines(x))) / sum(map(math.exp, cosines(x))) for x in q]
     rectified = []
     for c in range(3):
-        members = [s[i] for i in range(len(y)) if y[i] == c] + [q[j] for j in range(len(q)) if near[j] == c]
-        weights = [math.exp(10 * F.cosine_similarity(x, p[c], 0)) for x in members]
+        joined = sorted((j for j in range(len(q)) if near[j] == c), key=lambda j: -sure[j])[:most]
+        members = [s[i] for i in range(len(y)) if y[i] == c] + [q[j] for j in joined]
+        weights = [math.exp(eps * cosines(x)[c]) for x in members]
+        if over == "classes":
+            weights = [
+                w / sum(math.exp(eps * cos) for cos in cosines(x)) for w, x in zip(weights, members, strict=True)
+            ]
         rectified.append(sum(w * x for w, x in zip(weights, members, strict=True)) / sum(weights))
     expected = 10 * torch.stack([torch.stack([F.cosine_similarity(x, r, 0) for r in rectified]) for x in q])
-    found = refined(BDCSPN(), episode)
+    found = refined(BDCSPN(eps=eps, most=most, over=over), episode)
     torch.testing.assert_close(found[0, len(s) :], expected)
     assert torch.isfinite(found).all(), "a class without a query that is near keeps its support"
+
+
+def test_one_shot_does_not_outweigh_the_queries_by_default() -> None:
+    """A support node is its own prototype, at a cosine of 1; with eps 10 it weighs as much as dozens of queries."""
+    g, y = torch.Generator().manual_seed(0), torch.arange(5).repeat(16)
+    x = torch.randn(40, 5, 32, generator=g)[:, y] + 1.5 * torch.randn(40, 80, 32, generator=g)
+    episode = Episode(x, F.pad(torch.eye(5), (0, 0, 0, 75)).expand(40, -1, -1), 5, 75, relabeled=False)
+
+    def right(refiner: BDCSPN) -> float:
+        return float((refined(refiner, episode)[:, 5:].argmax(-1) == y[5:]).double().mean())
+
+    assert right(BDCSPN()) > right(BDCSPN(eps=10.0, most=None)) + 0.1
+
+
+@pytest.mark.parametrize("options", [{"eps": -1.0}, {"scale": 0.0}, {"most": -1}, {"over": "class"}], ids=str)
+def test_bd_cspn_refuses_what_is_no_option(options: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="bd_cspn"):
+        BDCSPN(**options)
 
 
 def test_a_query_far_from_all_classes_is_not_given_to_an_absent_one() -> None:
@@ -117,7 +147,8 @@ def test_bd_cspn_rectifies_as_easyfsl_does_where_nothing_is_shifted() -> None:
     episode = episode.replace(x=torch.cat([s, s[order]])[None])
     theirs = easyfsl.BDCSPN(torch.nn.Identity())
     theirs.process_support_set(s, torch.tensor(y))
-    torch.testing.assert_close(refined(BDCSPN(eps=1.0, scale=1.0), episode)[0, len(s) :], theirs(s[order]))
+    ours = BDCSPN(eps=1.0, scale=1.0, most=None)
+    torch.testing.assert_close(refined(ours, episode)[0, len(s) :], theirs(s[order]))
 
 
 # --------------------------------------------------------------------------------------------------- LaplacianShot
@@ -347,20 +378,18 @@ def logits(scale: float, n: int = 12, way: int = 4) -> Tensor:
     return scale * torch.randn(3, n, way, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
-@pytest.mark.parametrize("scale", [0.1, 2.0, 30.0])
+@pytest.mark.parametrize("scale", [0.1, 2.0, 30.0, 1e3, 1e5])
 def test_potentials_meet_any_columns(scale: float) -> None:
     log_p, rows = logits(scale), torch.rand(3, 12, generator=torch.Generator().manual_seed(1)).double()
     columns = torch.tensor([[1.0, 2, 3, 4], [5, 1, 0, 3], [1, 1, 1, 1]]).double()
     columns = columns / columns.sum(1, keepdim=True) * rows.sum(1, keepdim=True)
     log_p[1, :, 2] = float("-inf")
-    v = potentials(log_p, rows, columns, 40)
+    v = potentials(log_p, rows, columns)
     p = rows.unsqueeze(-1) * (log_p + v.unsqueeze(1)).softmax(-1)
-    # The ridge's share is known to the last digit; v centered on zero is the least of all that differ by a constant.
-    torch.testing.assert_close(p.sum(1) + RIDGE * rows.sum(1, keepdim=True) * v, columns, atol=1e-9, rtol=0)
-    torch.testing.assert_close(p.sum(1), columns, atol=1e-4, rtol=0)
-    torch.testing.assert_close(v.sum(1), torch.zeros(3).double(), atol=1e-9, rtol=0)
+    torch.testing.assert_close(p.sum(1), columns, atol=1e-6, rtol=0)
+    torch.testing.assert_close(v.sum(1) / scale, torch.zeros(3).double(), atol=1e-9, rtol=0)
     assert v[1, 2] == 0
-    torch.testing.assert_close(potentials(log_p, rows, columns, 40, v + 3.0), v, atol=1e-4, rtol=0)
+    torch.testing.assert_close(potentials(log_p, rows, columns, 12, v + 3.0), v, atol=1e-4, rtol=0)
 
 
 def test_potentials_are_the_limit_of_sinkhorn() -> None:
@@ -371,6 +400,41 @@ def test_potentials_are_the_limit_of_sinkhorn() -> None:
     )
     single = potentials(log_p.float(), rows.float(), columns.float(), 20)
     torch.testing.assert_close(single.double(), v, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_squared_distances_of_raw_features_are_balanced(dtype: torch.dtype) -> None:
+    """16-way, 15 queries a class: scores differ by a thousand, and all rows are sure."""
+    g = torch.Generator().manual_seed(0)
+    y = torch.arange(16).repeat(16)
+    x = 4 * torch.rand(16, 100, generator=g)[y] + 8 * torch.rand(256, 100, generator=g)
+    episode = Episode(x[None].to(dtype), F.one_hot(y, 16)[None].to(dtype), 16, 240)
+    episode = episode.replace(w=episode.w * (torch.arange(256) < 16).unsqueeze(-1), relabeled=False)
+    scores = HEAD.score(episode)[:, episode.query]
+    assert (scores.amax(-1) - scores.amin(-1)).max() > 300
+    own = F.one_hot(scores.argmax(-1), 16).sum(1)
+    assert own.min() < 10 and own.max() > 20
+    for refiner in (SinkhornBalance(), SinkhornBalance(temperature=0.01)):
+        p = refined(refiner, episode)[:, episode.query].softmax(-1)
+        torch.testing.assert_close(p.sum(1), torch.full((1, 16), 15.0, dtype=dtype), atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize("columns", [[75.0, 0, 0], [25, 25, 25], [1e-3, 1e-3, 75 - 2e-3], [74, 0.5, 0.5]], ids=str)
+@pytest.mark.parametrize("margin", [1.0, 50.0, 800.0])
+def test_rows_that_are_all_sure_of_one_column_are_spread(columns: list[float], margin: float) -> None:
+    log_p = torch.zeros(1, 75, 3, dtype=torch.float64)
+    log_p[..., 0] = margin
+    log_p += torch.rand(1, 75, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    sums = torch.tensor([columns], dtype=torch.float64)
+    v = potentials(log_p, torch.ones(1, 75).double(), sums)
+    p = (log_p + v.unsqueeze(1)).masked_fill((sums == 0).unsqueeze(1), -1e30).softmax(-1)
+    torch.testing.assert_close(p.sum(1), sums, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("lam", [10.0, 1000.0])
+def test_pt_map_is_balanced_for_any_lambda(lam: float) -> None:
+    p = refined(PTMAP(lam=lam), batch(task((8, 3, 1), spread=0.3)))[:, 6:].softmax(-1)
+    torch.testing.assert_close(p.sum(1), torch.full((1, 3), 4.0).double(), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])

@@ -1,28 +1,15 @@
-"""Sinkhorn's scaling of a non-negative matrix to given marginals, round by round or in its limit."""
+"""The limit of Sinkhorn's scaling of a non-negative matrix to given marginals, by Newton's method on its dual."""
 
 from __future__ import annotations
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
-RIDGE = 1e-7
-
-
-def sinkhorn(
-    log_p: Float[Tensor, "*B n C"], rows: Float[Tensor, "*#B n"], columns: Float[Tensor, "*#B C"], steps: int
-) -> Float[Tensor, "*B n C"]:
-    """diag(u) exp(log_p) diag(v) whose rows sum to `rows` and whose columns to `columns`, after `steps` rounds.
-
-    The columns are scaled first, the rows last, so that these are met exactly. A row or column that is to sum to zero,
-    such as padding or an absent class, is zero throughout; log_p may be -inf there. (…, n, C) -> (…, n, C).
-    """
-    log_r, log_c = rows.log().unsqueeze(-1), columns.log().unsqueeze(-2)
-    x = log_p
-    for _ in range(steps):
-        x = _scaled(x, log_c, -2)
-        x = _scaled(x, log_r, -1)
-    return x.exp()
+RIDGE = 1e-9  # of the row sums, on the curvature: it is regular where the function is flat
+LEVELS, AT_EACH = 10, 6  # temperatures on the way down to 1, and steps of Newton's method at each
+EASY = 10.0  # how far scores may lie apart for Newton's method to start at zero
 
 
 @torch.no_grad()
@@ -30,37 +17,32 @@ def potentials(
     log_p: Float[Tensor, "*B n C"],
     rows: Float[Tensor, "*#B n"],
     columns: Float[Tensor, "*#B C"],
-    steps: int,
+    steps: int = 12,
     start: Float[Tensor, "*B C"] | None = None,
 ) -> Float[Tensor, "*B C"]:
     """The v for which rows_i softmax_c(log_p_ic + v_c) has the column sums `columns`: the limit of Sinkhorn's rounds.
 
     It is the minimum of sum_i rows_i logsumexp_c(log_p_ic + v_c) - sum_c columns_c v_c, which is convex, by `steps`
-    damped steps of Newton's method from `start` or zero. Ten meet the columns where log_p varies by some ten units,
-    thirty where it does by a hundred. Rows and columns must have the same sum, R. A column of sum zero may be -inf
-    throughout; v is zero there. (…, n, C) -> (…, C).
+    damped steps of Newton's method from `start`. Without one they start from the minima at higher temperatures,
+    log_p / T with T from (range of a row's log_p) / EASY down to 1: where all rows are sure of their column, the
+    function is flat, and the steps would be blind. Twelve steps then meet the columns, whether log_p varies by ten
+    units or by ten thousand. Rows and columns must have the same sum. A column of sum zero may be -inf throughout; v
+    is zero there. (…, n, C) -> (…, C).
 
-    Where every row is sure of its column many v do, and rounding would choose: RIDGE R / 2 ||v||^2 on top takes the
-    least of them, and moves a column's sum by RIDGE R v_c.
+    Where every row is sure of its column many v do: it is one that lies amid them, as the way down ended there.
     """
     # Double precision, as the sums of rows that are sure differ from `columns` by less than single precision tells.
     dtype, none = log_p.dtype, columns == 0
     log_p = log_p.mT.masked_fill(none.unsqueeze(-1), -1e30).double()
     rows, columns = rows.unsqueeze(-2).double(), columns.double()
-    v = torch.zeros_like(log_p[..., 0]) if start is None else start.double()
-    ridge = RIDGE * rows.sum(-1).clamp_min(1)
-    eye = torch.eye(v.shape[-1], dtype=v.dtype, device=v.device) * ridge.unsqueeze(-1)
-    for _ in range(steps):
-        p = (log_p + v.unsqueeze(-1)).softmax(-2)
-        weighted = rows * p
-        total = weighted.sum(-1)
-        curvature = total.diag_embed() - weighted @ p.mT + eye
-        slope = columns - total - ridge * v
-        delta = torch.linalg.solve_ex(curvature, slope.unsqueeze(-1))[0].squeeze(-1)
-        # On the line to v + delta the third derivative is at most r times the second: log(1 + r) / r never overshoots.
-        r = (delta.amax(-1, keepdim=True) - delta.amin(-1, keepdim=True)).clamp_min(1e-6)
-        v = v + (r.log1p() / r) * delta
-    # The least v has the mean zero; along what all columns share, nothing but the ridge holds it.
+    v = log_p.new_zeros(log_p.shape[:-1]) if start is None else start.double()
+    if start is None:
+        hottest = (_spread(log_p, rows, none) / EASY).clamp_min(1)
+        for level in range(LEVELS):
+            temperature = hottest ** (1 - level / LEVELS)
+            v = temperature * _newton(log_p / temperature.unsqueeze(-1), rows, columns, AT_EACH, v / temperature)
+    v = _newton(log_p, rows, columns, steps, v)
+    # What all columns share changes nothing: the mean is zero.
     here = (~none).to(v.dtype)
     v = here * (v - (here * v).sum(-1, keepdim=True) / here.sum(-1, keepdim=True).clamp_min(1))
     return v.to(dtype)
@@ -71,7 +53,7 @@ def balance(
     log_p: Float[Tensor, "*B n C"],
     rows: Float[Tensor, "*B n"],
     share: float,
-    steps: int,
+    steps: int = 12,
     start: Float[Tensor, "*B C"] | None = None,
 ) -> Float[Tensor, "*B C"]:
     """The `potentials` for columns of equal sums over the classes that are not -inf throughout (share 1), for those
@@ -88,7 +70,32 @@ def balance(
     return potentials(log_p, rows, columns, steps, start).where(count > 1, 0)
 
 
-def _scaled(x: Float[Tensor, "*B n C"], log_sum: Float[Tensor, "*#B r c"], dim: int) -> Float[Tensor, "*B n C"]:
-    """x - logsumexp(x) + log_sum along a dimension; -inf where the sum is to be zero or there is nothing to scale."""
-    total = x.logsumexp(dim, keepdim=True)
-    return (x - total.where(total > float("-inf"), 0) + log_sum).nan_to_num(float("-inf"), posinf=float("-inf"))
+def _newton(
+    log_p: Float[Tensor, "*B C n"],
+    rows: Float[Tensor, "*#B 1 n"],
+    columns: Float[Tensor, "*#B C"],
+    steps: int,
+    v: Tensor,
+) -> Float[Tensor, "*B C"]:
+    """`steps` damped steps of Newton's method from v (…, C) on."""
+    ridge = RIDGE * rows.sum(-1).clamp_min(1)
+    eye = torch.eye(v.shape[-1], dtype=v.dtype, device=v.device) * ridge.unsqueeze(-1)
+    for _ in range(steps):
+        p = (log_p + v.unsqueeze(-1)).softmax(-2)
+        weighted = rows * p
+        total = weighted.sum(-1)
+        curvature = total.diag_embed() - weighted @ p.mT + eye
+        delta = torch.linalg.solve_ex(curvature, (columns - total).unsqueeze(-1))[0].squeeze(-1)
+        # On the line to v + delta the third derivative is at most r times the second: log(1 + r) / r never overshoots.
+        r = (delta.amax(-1, keepdim=True) - delta.amin(-1, keepdim=True)).clamp_min(1e-6)
+        v = v + (r.log1p() / r) * delta
+    return v
+
+
+def _spread(log_p: Float[Tensor, "*B C n"], rows: Tensor, none: Tensor) -> Float[Tensor, "*B 1"]:
+    """How far the scores of one row lie apart, at most: over the columns that are not `none`, and rows that count."""
+    none = none.unsqueeze(-1)
+    most = log_p.masked_fill(none, float("-inf")).amax(-2)
+    least = log_p.masked_fill(none, float("inf")).amin(-2)
+    spread = (most - least).where(rows.squeeze(-2) > 0, 0).nan_to_num(0, posinf=0, neginf=0)
+    return F.pad(spread, (0, 1)).amax(-1, keepdim=True)  # of no row it is zero

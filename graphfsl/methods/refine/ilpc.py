@@ -15,7 +15,7 @@ from graphfsl.functional.layers import last_layer
 from graphfsl.functional.propagation import propagate, stochastic, symmetric
 from graphfsl.functional.prototypes import present
 from graphfsl.functional.selection import quota, top_per_class
-from graphfsl.functional.sinkhorn import sinkhorn
+from graphfsl.functional.sinkhorn import potentials
 from graphfsl.functional.statistics import or_one
 from graphfsl.learner import Head, Refine
 
@@ -38,7 +38,7 @@ class ILPC(Refine):
     forward: features (B, n, d), scores (B, n, C) -> scores (B, n, C). Queries are not in the graph: inductive.
     Source: section 3 and the authors' code, semi-supervised variant: k 15, alpha 0.8, tau 3, three nodes a stage, and
     what is left at the end; with distractors, the 30 best of each class (here `share`, once).
-    Deviations: the closed form in place of 20 steps of conjugate gradients; any head in place of logistic regression,
+    Deviations: the limits of conjugate gradients and of Sinkhorn's rounds; any head in place of logistic regression,
     and on its own features; the classifier has no bias; 30 epochs of 30 times the rate, not 1000.
     """
 
@@ -99,7 +99,9 @@ class ILPC(Refine):
             return log_p.masked_fill(~way.unsqueeze(1), float("-inf")).softmax(-1)
         rows, columns = free.to(z.dtype), (left.clamp_min(0) * way.unsqueeze(1)).squeeze(1)
         total = columns.sum(-1, keepdim=True)
-        return sinkhorn(log_p, rows, columns * rows.sum(-1, keepdim=True) / or_one(total), 50)
+        columns = columns * rows.sum(-1, keepdim=True) / or_one(total)
+        log_p = log_p.masked_fill((columns == 0).unsqueeze(1), -1e30)
+        return rows.unsqueeze(-1) * (log_p + potentials(log_p, rows, columns).unsqueeze(1)).softmax(-1)
 
     def loss(self, v: Tensor, y: Tensor, guess: Tensor) -> Tensor:
         """The cross-entropy (B, n) of each label, mean over the epochs of a linear classifier W = A V's training."""

@@ -90,7 +90,8 @@ class PTMAP(Refine):
         for epoch in range(self.steps + 1):
             f = a @ gram
             log_p = self.lam * (2 * f - (a * f).sum(-1, keepdim=True)).masked_fill(absent, float("-inf"))[..., k:]
-            v = balance(log_p.mT, query, self.share, 5, v)
+            warm = 0 < epoch < self.steps
+            v = balance(log_p.mT, query, self.share, 5 if warm else 12, v if warm else None)
             if epoch < self.steps:
                 p = torch.cat([y, query.unsqueeze(1) * (log_p + v.unsqueeze(-1)).softmax(-2)], -1)
                 a = a.lerp(p / p.sum(-1, keepdim=True).masked_fill(absent, 1), self.alpha)
