@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from graphfsl.batchnorm import POLICIES, TRANSDUCTIVE_POLICIES, follow_policy, has_batch_norm, statistics
+from graphfsl.combinations import Combines, check_company, check_parts
 from graphfsl.encoding import call_encoder, checked_encoder
 from graphfsl.episode import Episode, Target
 from graphfsl.errors import InputError, unknown
 from graphfsl.functional.layers import last_layer
 
 
-class Part(nn.Module):
+class Part(Combines, nn.Module):
     """Anything that fills a slot. Traits are declared here and each is tested by the generic suite."""
 
     family: str = "metric"  # of methods, as `graphfsl methods` lists them
@@ -134,7 +135,7 @@ class Pipeline(Learner):
     per_query: score every query in a copy of its own after encoding: any part is inductive so; None asks the parts.
     batch_norm: the policy of the encoder's statistics, see `graphfsl.batchnorm`.
 
-    Raises InputError where one part wants feature maps and another vectors, or the encoder is of no such kind.
+    Raises InputError where parts cannot work together, see `graphfsl.combinations`, or the encoder is of no such kind.
     """
 
     maps: tuple[int, ...] | None = None  # (C, h, w) of the encoder's maps, where its builder knows it
@@ -156,13 +157,10 @@ class Pipeline(Learner):
         self.augment, self.graph, self.refine = _parts(augment), _parts(graph), _parts(refine)
         self.head = head
         parts = self.parts
-        wants = {type(p).__name__: p.wants_maps for p in parts if p.wants_maps is not None}
-        if len(set(wants.values())) > 1:
-            maps = ", ".join(k for k, v in wants.items() if v)
-            vectors = ", ".join(k for k, v in wants.items() if not v)
-            raise InputError(f"{maps} read feature maps but {vectors} read vectors: they cannot share a pipeline")
-        self.wants_maps = any(wants.values())
+        check_parts(self.augment, self.graph, head, self.refine)  # type: ignore[arg-type]
+        self.wants_maps = any(p.wants_maps for p in parts)
         self.per_query = any(p.per_query for p in parts) if per_query is None else per_query
+        check_company(parts, self.per_query)
         self.set_batch_norm(batch_norm)
         self.reads_support = head.reads_support
         for trait in JOINED:

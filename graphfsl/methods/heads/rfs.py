@@ -26,6 +26,7 @@ class RFS(Head):
     """
 
     family = "transfer"
+    fits_probabilities = True
     block_nodes = 20480
 
     def __init__(self, C: float = 1.0, normalize: bool = True) -> None:

@@ -38,6 +38,8 @@ class FixMatch(Refine):
 
     family = "semi-supervised"
     uses_unlabeled = True
+    reads = "pool"
+    relabels = True
 
     def __init__(
         self, dim: int, steps: int = 5, drop: float = 0.5, weight: float = 1.0, threshold: float | None = None

@@ -36,6 +36,8 @@ class ICI(Refine):
 
     family = "semi-supervised"
     uses_unlabeled = True
+    reads = "pool"
+    relabels = True
 
     def __init__(self, components: int = 10, stages: int = 6, share: float = 1.0) -> None:
         super().__init__()

@@ -44,6 +44,8 @@ class ILPC(Refine):
 
     family = "semi-supervised"
     uses_unlabeled = True
+    reads = "none"
+    relabels = True
 
     def __init__(
         self,

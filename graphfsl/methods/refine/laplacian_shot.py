@@ -35,6 +35,8 @@ class LaplacianShot(Refine):
 
     family = "transductive"
     transductive = True
+    changes = "queries"
+    compares_queries = True
     block_nodes = 2560
 
     def __init__(self, lam: float = 0.7, k: int = 3, steps: int = 20) -> None:

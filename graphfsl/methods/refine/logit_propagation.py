@@ -54,6 +54,7 @@ class LogitPropagation(Refine):
                 f"not {k}, {alpha} and {trust}"
             )
         self.method, self.k, self.alpha, self.trust = method, k, alpha, trust
+        self.reads = "all" if trust else "none"
 
     def forward(self, episode: Episode, scores: Tensor, head: Head) -> Tensor:
         if episode.n_unlabeled == 0:

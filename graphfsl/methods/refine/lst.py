@@ -34,6 +34,8 @@ class LST(Refine):
 
     family = "semi-supervised"
     uses_unlabeled = True
+    reads = "pool"
+    relabels = True
 
     def __init__(self, dim: int, hidden: int = 64, stages: int = 3, share: float = 0.7, anchor: float = 2.0) -> None:
         super().__init__()

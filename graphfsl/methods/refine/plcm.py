@@ -43,6 +43,8 @@ class PLCM(Refine):
 
     family = "semi-supervised"
     uses_unlabeled = True
+    reads = "none"
+    relabels = True
     wants_base = True
 
     def __init__(

@@ -35,6 +35,8 @@ class PseudoLabel(Refine):
 
     family = "semi-supervised"
     uses_unlabeled = True
+    reads = "pool"
+    relabels = True
     wants_maps = None
 
     def __init__(
@@ -48,6 +50,7 @@ class PseudoLabel(Refine):
             )
         self.steps, self.share, self.curriculum = steps, share, curriculum
         self.threshold, self.soft = threshold, soft
+        self.trusts_probabilities = soft
 
     def forward(self, episode: Episode, scores: Tensor, head: Head) -> Tensor:
         if episode.n_unlabeled == 0:

@@ -30,6 +30,7 @@ class SinkhornBalance(Refine):
     family = "transductive"
     transductive = True
     needs_balance = True
+    compares_queries = True
     wants_maps = None
 
     def __init__(self, share: float = 1.0, temperature: float = 1.0, steps: int = 12) -> None:

@@ -30,6 +30,9 @@ class SoftKmeans(Refine):
 
     family = "semi-supervised"
     uses_unlabeled = True
+    reads = "pool"
+    relabels = True
+    trusts_probabilities = True
     wants_maps = None
 
     def __init__(self, steps: int = 1) -> None:
@@ -91,6 +94,8 @@ class MaskedSoftKmeans(SoftKmeans):
     Deviations: the authors' code applies the mask twice, and moves beta between steps by a third output; with one step,
     as in the paper, that output does nothing.
     """
+
+    trusts_probabilities = False
 
     def __init__(self, steps: int = 1, hidden: int = 20) -> None:
         super().__init__(steps)
