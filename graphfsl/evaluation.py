@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,11 +17,13 @@ from graphfsl.data.episodes import Episodes
 from graphfsl.data.listed import Listed
 from graphfsl.data.sampler import Setting
 from graphfsl.data.transforms import Transform
+from graphfsl.episode import Episode
 from graphfsl.errors import InputError
 from graphfsl.features import cached_features, check_alone, encode_split
 from graphfsl.functional.calibration import confusion, reliability
+from graphfsl.functional.layers import last_layer
 from graphfsl.functional.statistics import accuracy, mean_and_ci95
-from graphfsl.learner import Learner, Pipeline
+from graphfsl.learner import Learner, Part, Pipeline
 from graphfsl.unsound import first_unsound
 
 IMAGES_AT_ONCE = 1024  # of 28 x 28 pixels
@@ -95,6 +98,8 @@ def accuracies(
         numbers = count if isinstance(count, range) else range(count)
         out = torch.empty(len(numbers), device=episodes.device)  # more than fits is told now, not after days
         for i, (episode, target) in enumerate(episodes.batches(numbers, size)):
+            if i == 0:
+                warn_of_idle(learner, episode)
             if learner.stochastic:
                 torch.manual_seed(i)
             asked = target.told(episode) if learner.asks else episode
@@ -110,6 +115,26 @@ def accuracies(
     finally:
         learner.train(was_training)
     return out.cpu()
+
+
+def warn_of_idle(learner: Learner, episode: Episode) -> None:
+    """One line where the learner's refiners change no score of these episodes, though their row will list them."""
+    if not isinstance(learner, Pipeline) or learner.asks or learner.stochastic:
+        return
+    refine = [part for part in learner.refine if isinstance(part, Part)]
+    if not any(part.transductive or (part.uses_unlabeled and episode.n_unlabeled) for part in refine):
+        return
+    features = learner.encode(episode)
+    parts = (list(learner.augment), list(learner.graph), learner.head)
+    plain = Pipeline(None, *parts, per_query=learner.per_query, batch_norm=learner.batch_norm).eval()
+    refined, head = (last_layer(p.score_features(features))[:, episode.query] for p in (learner, plain))
+    if torch.equal(refined, head):
+        names = ", ".join(type(part).__name__ for part in refine)
+        warnings.warn(
+            f"{names} changed no score of the first {len(episode.x)} episodes, which have the head's answers alone: "
+            "other options, or another head, would fit these features",
+            stacklevel=2,
+        )
 
 
 @torch.no_grad()

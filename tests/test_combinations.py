@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 
 import pytest
 import torch
@@ -11,8 +12,10 @@ from torch.nn import functional as F
 
 from graphfsl import registry
 from graphfsl.builder import build
+from graphfsl.data import Split
 from graphfsl.episode import Episode
 from graphfsl.errors import InputError
+from graphfsl.evaluation import evaluate
 from graphfsl.functional.layers import last_layer
 from graphfsl.learner import Learner, Pipeline, Refine
 from graphfsl.methods.heads.protonet import ProtoNet
@@ -104,6 +107,20 @@ def test_a_part_that_compares_queries_is_refused_where_each_is_answered_alone() 
         with pytest.raises(InputError, match=r"compares queries, but .* would change nothing"):
             build(section, (DIM,), WAY)
     assert build({"head": "gnn", "refine": "laplacian_shot", "per_query": False}, (DIM,), WAY).transductive
+
+
+def test_evaluation_tells_of_a_refiner_that_changes_no_score() -> None:
+    """Of features far from zero the cluster at zero, as wide as 100, takes all; a radius of their scale does not."""
+    g = torch.Generator().manual_seed(0)
+    x = 9 * torch.rand(4, 1, 40, generator=g) + 9 * torch.rand(4, 12, 40, generator=g)
+    split = Split(x.flatten(0, 1), torch.arange(4).repeat_interleave(12), tuple("abcd"), "wide")
+    setting = {"way": 3, "shot": 1, "query": 3, "unlabeled": 4, "episodes": 6}
+    with pytest.warns(UserWarning, match=r"^SoftKmeansCluster changed no score of the first \d+ episodes"):
+        evaluate(Pipeline(head=ProtoNet(), refine=SoftKmeansCluster()), split, **setting)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        evaluate(Pipeline(head=ProtoNet(), refine=SoftKmeansCluster(radius=1.0)), split, **setting)
+        evaluate(Pipeline(head=ProtoNet(), refine=SoftKmeansCluster()), split, **{**setting, "unlabeled": 0})
 
 
 def test_what_relabels_is_refused_beside_a_head_that_reads_no_labels() -> None:

@@ -338,7 +338,8 @@ def test_ilpc_in_a_batch_of_several_ways() -> None:
 
 
 def test_propagation_with_all_neighbours_equals_the_equation() -> None:
-    """k = n and trust 0: F = (I - alpha S)^-1 Y on support and pool; a query is one more step from them."""
+    """k = n and trust 0: F = (I - alpha S)^-1 Y on support and pool; a query is one more step from them. All pairs have
+    an edge more of 0.3 mean edges / n."""
     episode = features(unlabeled=3, query=1)
     found = refined(LogitPropagation(k=99, trust=0.0, alpha=0.7), episode)
     s, q, u = episode.support, episode.query, episode.unlabeled
@@ -350,11 +351,13 @@ def test_propagation_with_all_neighbours_equals_the_equation() -> None:
         z = v[b, keep]
         a = (z @ z.T).clamp_min(0) ** 3
         a = a - a.diag().diag()
+        weak = 0.3 * a[a > 0].mean() / len(z)
+        a = a + weak * (1 - torch.eye(len(z)))
         d = a.sum(-1)
         f = torch.linalg.inv(torch.eye(len(z)).double() - 0.7 * a / (d[:, None] * d).sqrt()) @ episode.w[b, keep]
         torch.testing.assert_close(found[b, keep], f.clamp_min(1e-12).log())
         for i in range(q.start, q.stop):
-            near = (z @ v[b, i]).clamp_min(0) ** 3
+            near = (z @ v[b, i]).clamp_min(0) ** 3 + weak
             reach = near.sum().where(near.sum() > 0, 1)
             own = 0.7 * sum(near[j] / (reach * d[j]).sqrt() * f[j] for j in range(len(z)))
             torch.testing.assert_close(found[b, i], own.clamp_min(1e-12).log())
@@ -400,6 +403,15 @@ def test_poisson_solves_its_equation() -> None:
     b = y - y.sum(-1, keepdim=True) / WAY
     torch.testing.assert_close((degree - 0.999 * a) @ f, b)
     assert torch.allclose(f.sum(-1), torch.zeros(2, 8).double(), atol=1e-8)
+
+
+@pytest.mark.parametrize("unlabeled", [1, 2, 4])
+@pytest.mark.parametrize("method", ["closed", "poisson"])
+def test_propagation_does_not_lose_on_a_small_pool(method: str, unlabeled: int) -> None:
+    """Where a graph of few nodes falls apart, Poisson's potentials are those of its smallest component."""
+    episode, target = clusters(unlabeled)
+    plain, found = accuracy(None, episode, target), accuracy(LogitPropagation(method), episode, target)
+    assert found > plain - 0.03, (plain, found)
 
 
 # ICI (K15)
@@ -717,7 +729,7 @@ def test_fixmatch_views_keep_the_same_number_of_dimensions_and_their_mean() -> N
 
 def test_fixmatch_draws_views_in_training_only() -> None:
     torch.manual_seed(0)
-    episode, refine = features(unlabeled=4), FixMatch(DIM).double()
+    episode, refine = features(unlabeled=4), FixMatch(DIM, drop=0.5).double()
     assert not torch.equal(refined(refine.train(), episode), refined(refine, episode))
     assert torch.equal(refined(refine.eval(), episode), refined(refine, episode))
 
@@ -726,3 +738,14 @@ def test_fixmatch_above_the_fixed_threshold_only() -> None:
     episode = features(unlabeled=4)
     flat = ProtoNet("cosine", scale=0.01).double()  # no class reaches 0.5
     torch.testing.assert_close(refined(FixMatch(DIM, threshold=0.5).eval(), episode, flat), flat.score(episode))
+
+
+@pytest.mark.parametrize("distance", ["sqeuclidean", "cosine"])
+def test_fixmatch_helps_by_default_whatever_the_distance(distance: str) -> None:
+    """A view without half of the dimensions misplaces class means, of wide features by more than classes differ."""
+    episode, target = clusters(10)
+    episode = episode.replace(x=2 + episode.x)
+    plain = Pipeline(head=ProtoNet(distance))
+    found = Pipeline(head=ProtoNet(distance), refine=FixMatch(episode.x.shape[-1])).eval()
+    right = [float((model(episode).argmax(-1) == target).float().mean()) for model in (plain, found)]
+    assert right[1] > right[0] + 0.02, right

@@ -26,14 +26,17 @@ class FixMatch(Refine):
 
     dim: d. steps: as above, each with a view of its own. drop: A sets this share of the dimensions to zero and scales
     the others up; a view drops the same ones of every node, so that the order of nodes does not matter, and those
-    drawn at the start in evaluation, so that answers repeat. weight: of an augmented node beside 1 of the support, on
-    average; all classes weigh the same, or a head with intercepts gives them all to one.
+    drawn at the start in evaluation, so that answers repeat. On features every share above 0 cost accuracy, most of
+    all with distances of features of any length, where one view misplaces the class means. weight: of an augmented
+    node beside 1 of the support, on average; all classes weigh the same, or a head with intercepts gives them all to
+    one.
     threshold: tau; None takes for class c  tau_c = (mean_j q_jc / max_c' mean_j q_jc') mean_j max q_j  (FreeMatch's
     self-adaptive threshold, without its moving average), which suits heads of any temperature.
 
     forward: features (B, n, d), scores (B, n, C) -> scores (B, n, C).
-    Source: as above. Deviations: views of features and not of images; the weak view is the node as it is; the head's
-    minimum in place of gradient steps; the pool's classes weigh the same, in place of FreeMatch's fairness term.
+    Source: as above. Deviations: views of features and not of images, by default without change (`drop` 0, chosen on
+    training classes of CIFAR-FS); the weak view is the node as it is; the head's minimum in place of gradient steps;
+    the pool's classes weigh the same, in place of FreeMatch's fairness term.
     """
 
     family = "semi-supervised"
@@ -42,7 +45,7 @@ class FixMatch(Refine):
     relabels = True
 
     def __init__(
-        self, dim: int, steps: int = 5, drop: float = 0.5, weight: float = 1.0, threshold: float | None = None
+        self, dim: int, steps: int = 5, drop: float = 0.0, weight: float = 1.0, threshold: float | None = None
     ) -> None:
         super().__init__()
         if steps < 1 or not 0 <= drop < 1 or not weight > 0 or not (threshold is None or 0 <= threshold < 1):

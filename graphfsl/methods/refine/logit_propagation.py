@@ -22,11 +22,13 @@ from graphfsl.learner import Head, Refine
 __all__ = ["LogitPropagation"]
 
 ALMOST_ONE = 0.999
+WEAK = 0.3
 
 
 class LogitPropagation(Refine):
     """Y = label weights on the support, t * softmax(scores) on the pool;  S = D^-1/2 A D^-1/2, A_ij =
-    max(0, cos(v_i, v_j))^3 between k nearest neighbours, v the features around their mean.
+    max(0, cos(v_i, v_j))^3 between k nearest neighbours, v the features around their mean; all other edges of a node
+    weigh together as much as WEAK edges of mean weight, so that no node is without one.
     "closed":  F = (I - alpha S)^-1 Y, and its logarithm as scores (Zhou et al., section 2).
     "poisson": L F = Y - r y-, L = D - A, r the row sums of Y and y- its mean (Calder et al.), as scores.
 
@@ -37,8 +39,9 @@ class LogitPropagation(Refine):
 
     forward: features (B, n, d), scores (B, n, C) -> scores (B, n, C).
     Source: as above; the affinity is that of iLPC.
-    Deviations: the head's probabilities as sources beside the labels; L F = b is solved as D^1/2 (I - 0.999 S) D^1/2,
-    which is regular, also where the graph falls apart; no correction for the class prior, which is uniform here.
+    Deviations: the head's probabilities as sources beside the labels; the weak edges, as few nodes make a graph that
+    falls apart, where the sources of a component do not sum to zero and F has no bounds; L F = b is solved as
+    D^1/2 (I - 0.999 S) D^1/2, which is regular; no correction for the class prior, which is uniform here.
     """
 
     family = "semi-supervised"
@@ -74,6 +77,7 @@ class LogitPropagation(Refine):
         near = (cosine(v[:, q], others(v)).clamp_min(0) ** 3).masked_fill(~mask.unsqueeze(1), 0)
         best = near.topk(min(self.k, near.shape[-1]), -1)
         near = torch.zeros_like(near).scatter(-1, best.indices, best.values)
+        a, near = connected(a, near, mask)
         f, answer = (self.poisson if self.method == "poisson" else self.closed)(a, near, others(y), y[:, q])
         return hide_absent(torch.cat([f[:, s], answer, f[:, s.stop :]], 1), episode.w)
 
@@ -91,3 +95,10 @@ class LogitPropagation(Refine):
         root, reach = or_one(a.sum(-1, keepdim=True)).sqrt(), or_one(near.sum(-1, keepdim=True))
         f = propagate(symmetric(a), b / root, ALMOST_ONE) / root
         return f, (own + near @ f) / reach
+
+
+def connected(a: Tensor, near: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Affinities of the graph (B, m, m) and of the queries to it (B, Q, m) with weak edges between all real nodes."""
+    mean = a.sum((1, 2), keepdim=True) / (a > 0).sum((1, 2), keepdim=True).clamp_min(1)
+    weak = WEAK * mean / mask.sum(-1).clamp_min(1)[:, None, None]
+    return a + weak * pairs(mask), near + weak * mask.unsqueeze(1)
