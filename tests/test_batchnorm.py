@@ -391,11 +391,15 @@ def test_running_inside_an_adaptation_needs_averages_to_train() -> None:
 
 
 def test_parameters_behind_an_exclamation_mark_stay() -> None:
+    """Gamma and beta adapt by default, a deviation of MAML; the pattern leaves them to the outer loop."""
     net = Pipeline(own(), head=Linear(6, WAY))
-    episode, _ = episodes(batch=1)
+    episode, target = episodes(batch=1)
+    assert {n.removeprefix("net.") for n in MAML(net, 1).adapt(episode)} == {n for n, _ in net.named_parameters()}
     model = MAML(net, 1, params=["*", "!encoder.1.*", "!encoder.5.*"])
     names = {n.removeprefix("net.") for n in model.adapt(episode)}
     norms = {f"encoder.{i}.{p}" for i in (1, 5) for p in ("weight", "bias")}
     assert names == {n for n, _ in net.named_parameters()} - norms
+    model.loss(episode, target).backward()
+    assert all(net.get_parameter(n).grad.abs().sum() > 0 for n in norms)
     with pytest.raises(InputError, match="no parameter matches"):
         MAML(net, params=["!head.*"])

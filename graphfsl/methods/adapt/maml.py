@@ -18,14 +18,16 @@ class MAML(Adapt):
     net: any learner that scores a support set; MAML's own is an encoder with the linear head.
     lr: alpha, for the paper's loss sum_i CE_i / K over the N*K support images, that is N times the mean.
     steps: how often it steps. first_order: FOMAML, which drops the second derivatives.
-    params: what adapts, by name pattern ("head.*" is ANIL) or several of them. task_chunk: see `Adapt`.
+    params: what adapts, by name pattern ("head.*" is ANIL) or several of them; ["*", "!encoder.norms.*"] leaves the
+        BatchNorm of our encoders to the outer loop, as the authors do. task_chunk: see `Adapt`.
 
     score: images or features (B, n, *S) -> (B, n, C).
     Source: algorithm 2, and the authors' code for the scale of the loss (0.4 at 5-way equals 2.0 on the mean).
     BatchNorm: a net without a policy of its own is set to `apart`, which is what the published numbers use: the
     support's statistics in the inner loop, those of all queries of the episode at the end (transductive); choose
     `support` for an inductive answer.
-    Deviations: gamma adapts with the other weights; the authors' networks have none.
+    Deviations: BatchNorm's gamma and beta adapt with the other weights; the authors' networks have no gamma, and
+    their beta is trained by the outer loop only.
     """
 
     family = "optimisation"
