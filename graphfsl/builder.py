@@ -21,6 +21,7 @@ from graphfsl.nn.weights import load_encoder_weights, reads_weights
 from graphfsl.options import make, signature
 
 SLOTS = {"augment": "augment", "graph": "graph", "head": "heads", "refine": "refine"}
+KEYS = ("encoder", *SLOTS, "adapt", "per_query", "batch_norm")  # of a `learner` section
 
 
 def named(value: Any, where: str) -> tuple[str, dict[str, Any]]:
@@ -33,10 +34,6 @@ def named(value: Any, where: str) -> tuple[str, dict[str, Any]]:
 
 
 def check_learner(section: Mapping[str, Any]) -> None:
-    known = ("encoder", *SLOTS, "adapt", "per_query", "batch_norm")
-    for key in section:
-        if key not in known:
-            raise unknown("slot of learner", key, known)
     build(section, (3, 84, 84), 5, device="meta")
 
 
@@ -44,8 +41,13 @@ def build(section: Mapping[str, Any], shape: Sequence[int], way: int, device: st
     """The configured learner for samples of this shape; parts that ask in `__init__` for `dim`, the length of vectors,
     `maps`, the (channels, h, w) of feature maps, or `way` get them.
 
-    device: "meta" builds without memory or time, to check a configuration.
+    device: "meta" builds without memory or time, to check a configuration. Raises InputError for an unknown key.
     """
+    if not isinstance(section, Mapping):
+        raise InputError(f"a learner is a mapping of parts, such as {{'head': 'protonet'}}, not {section!r:.60}")
+    for key in section:
+        if key not in KEYS:
+            raise unknown("slot of learner", key, KEYS)
     with torch.device(device or "cpu"):
         encoder, dim, maps = make_encoder(section.get("encoder"), shape)
         parts: dict[str, Any] = {}

@@ -17,6 +17,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from graphfsl.errors import InputError
+from graphfsl.regular import read_regular
 
 TOLD = ("step", "loss", "seconds")  # what every line of metrics says
 FORMAT = 1  # of run directories and checkpoints; a reader refuses what is newer than itself
@@ -69,9 +70,11 @@ def write_json(path: Path, value: Any, new_folder: bool = True) -> None:
 
 def read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_regular(path))
     except FileNotFoundError:
         raise InputError(f"{path} not found; is {path.parent} a run directory?") from None
+    except InputError:
+        raise
     except (ValueError, OSError, RecursionError) as error:
         raise InputError(f"{path} is not readable JSON ({error}); restore it or write it again") from None
 

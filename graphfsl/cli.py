@@ -15,6 +15,7 @@ from typing import Any
 import typer
 
 from graphfsl import commands, listings  # noqa: F401 (they fill the app)
+from graphfsl.plain_text import one_line
 from graphfsl.terminal import app
 
 USAGE_ERROR: Any = typer.BadParameter.__base__  # Typer exports it under no name of its own
@@ -67,7 +68,7 @@ def main() -> None:
     if code == 130:
         message = "interrupted; the same command goes on from the last checkpoint"
     if message:
-        print(f"graphfsl: {' '.join(message.splitlines())}", file=sys.stderr)
+        print(f"graphfsl: {one_line(' '.join(message.splitlines()))}", file=sys.stderr)
     raise SystemExit(code)
 
 

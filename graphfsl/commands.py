@@ -24,6 +24,10 @@ from graphfsl.terminal import (
 
 Encoder = Annotated[str, typer.Option(help="one with weights: any model of timm too; {name: …, …} with options")]
 Weights = Annotated[Path | None, typer.Option(help="of the encoder: safetensors or torch.save's, never unpickled")]
+Size = Annotated[
+    int | None, typer.Option(min=1, max=LARGEST, help="pixels of a side; the encoder's own where it is not given")
+]
+Limits = Annotated[str | None, typer.Option("--range", help="values of black and white, such as 0,4095 for 12 bits")]
 
 
 def _studies() -> list[str]:
@@ -80,6 +84,8 @@ def evaluate(
         own = [c for c in changes if not (name and c.startswith("data.root=")) or takes_root(name)]
         where = [f"data.name={name}"] if name else []
         rows += measure_policies(trained, [*where, *own], None if as_json or on else console.print, episodes)
+    if rows and on and "setting_from" in rows[0] and not as_json:
+        console.print(f"way and shot are the run's, of {rows[0]['setting_from']}; episode.way=… sets others")
     asked = {"changes": changes} | ({"on": on} if on else {}) | ({"episodes": str(episodes)} if episodes else {})
     path = out or run / "evaluations" / f"{digest(asked)}.json"
     write_json(path, {"overrides": changes, "rows": rows})
@@ -161,6 +167,7 @@ def predict(
     support: Annotated[Path, typer.Option(help="a folder per class")],
     query: Annotated[Path, typer.Option(help="a folder of images, or one image")],
     overrides: Overrides = None,
+    limits: Limits = None,
     as_json: Json = False,
 ) -> None:
     """Classify images by a handful of labeled ones, each by itself where the method allows it.
@@ -168,11 +175,13 @@ def predict(
     BatchNorm takes the statistics of the support where the run's own policy lets queries share them;
     learner.batch_norm=apart or joint chooses otherwise.
     """
+    from graphfsl.data.depth import parse_range
     from graphfsl.data.images import image_paths, read_folder_classes
+    from graphfsl.plain_text import one_line
     from graphfsl.predict import open_run
 
     queries = image_paths(query)
-    predictor = open_run(run, overrides or [])
+    predictor = open_run(run, overrides or [], parse_range(limits))
     for note in predictor.notes:
         print(f"graphfsl: {note}", file=sys.stderr)
     answers = predictor.predict(read_folder_classes(support), queries)
@@ -184,7 +193,7 @@ def predict(
         print(json.dumps(found, indent=2))
         return
     for answer in found:
-        print(f"{answer['image']}\t{answer['label']}\t{answer['confidence']:.3f}")
+        print(one_line(str(answer["image"])), one_line(str(answer["label"])), f"{answer['confidence']:.3f}", sep="\t")
 
 
 @app.command()
@@ -218,15 +227,15 @@ def features(
     encoder: Encoder = "efficientnet_lite0",
     weights: Weights = None,
     run: Annotated[Path | None, typer.Option(help="the encoder of this run instead")] = None,
-    size: Annotated[
-        int | None, typer.Option(min=1, max=LARGEST, help="pixels of a side; the encoder's own where it is not given")
-    ] = None,
+    size: Size = None,
+    limits: Limits = None,
 ) -> None:
     """Write an encoder's features of a folder of images as npz files, which data.name=arrays reads."""
-    from graphfsl.predict import encoder_option, write_folder_features
+    from graphfsl.data.depth import parse_range
+    from graphfsl.folder_encoder import encoder_option, write_folder_features
 
     chosen = encoder_option(encoder, weights, run)
-    for file in write_folder_features(folder, out or Path("features"), chosen, run, size):
+    for file in write_folder_features(folder, out or Path("features"), chosen, run, size, parse_range(limits)):
         print(file)
 
 
@@ -241,9 +250,7 @@ def label(
     encoder: Encoder = "efficientnet_lite0",
     weights: Weights = None,
     run: Annotated[Path | None, typer.Option(help="the encoder of this run instead")] = None,
-    size: Annotated[
-        int | None, typer.Option(min=1, max=LARGEST, help="pixels of a side; the encoder's own where it is not given")
-    ] = None,
+    size: Size = None,
     prior: Annotated[
         str, typer.Option(help="how frequent classes are: none (unknown), uniform, or as in labels")
     ] = "none",
@@ -252,18 +259,22 @@ def label(
     alpha: Annotated[float, typer.Option(help="how far labels spread, from 0 to 0.999")] = 0.9,
     chunk: Annotated[int, typer.Option(help="labels propagated at once: memory and speed, not the answer")] = 64,
     file_format: Annotated[str, typer.Option("--format", help="of the labels: csv or parquet")] = "csv",
+    limits: Limits = None,
 ) -> None:
     """Label a whole pool from a handful of labels, with confidence and the samples that spoke for each label.
 
     Files that cannot be read are listed. The same command goes on where encoding was interrupted.
     """
+    from graphfsl.data.depth import parse_range
+    from graphfsl.folder_encoder import encoder_option
     from graphfsl.labeling import label as label_files
-    from graphfsl.predict import encoder_option
 
     chosen = encoder_option(encoder, weights, run)
     options = {"neighbors": neighbors, "alpha": alpha, "prior": prior, "none": none, "chunk": chunk}
     target = out or Path("labels")
-    files, line = label_files(source, support, target, truth, chosen, run, size, file_format, **options)
+    files, line = label_files(
+        source, support, target, truth, chosen, run, size, file_format, parse_range(limits), **options
+    )
     new_console().print(line)
     for file in files[:3]:
         print(file)

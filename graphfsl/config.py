@@ -13,6 +13,7 @@ seed, seeds (how many runs, with seed, seed + 1, …), paper, published, deviati
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import typing
 from collections.abc import Mapping, Sequence
@@ -29,12 +30,15 @@ from graphfsl.data.sampler import Setting
 from graphfsl.data.transforms import Transform
 from graphfsl.errors import InputError, unknown
 from graphfsl.options import LARGEST, check_options, make, signature
+from graphfsl.overrides import apply, parted
+from graphfsl.regular import read_regular
 from graphfsl.resources import find_experiment
 from graphfsl.train import Trainer
 
 SECTIONS = ("data", "learner", "episode", "train_episode", "trainer", "pretrain", "evaluation", "seed", "seeds")
 NOTES = ("paper", "published", "deviations")
 MOST_VALUES = 100_000
+LONGEST = 2**24  # bytes of a file
 AUGMENT = ("rotate", "translate", "scale", "shear", "flip", "color")
 
 
@@ -87,10 +91,11 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
 def load_yaml(file: Path) -> dict[str, Any]:
     """The mapping in a YAML file."""
     try:
-        size = _written_out(yaml.compose(file.read_text(encoding="utf-8"), yaml.SafeLoader), {})
+        text = read_regular(file, LONGEST).decode()
+        size = _written_out(yaml.compose(text, yaml.SafeLoader), {})
         if size > MOST_VALUES:
             raise InputError(f"{file} stands for {size} values; an experiment file holds at most {MOST_VALUES}")
-        config = OmegaConf.load(file)
+        config = OmegaConf.load(io.StringIO(text))
         if not OmegaConf.is_dict(config):
             raise InputError(f"{file} must hold a mapping of sections")
         return OmegaConf.to_container(config)  # type: ignore[return-value]
@@ -115,19 +120,15 @@ def _line(error: Exception) -> str:
 
 
 def merge(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """A configuration with `key=value` overrides on top, interpolations resolved and every key checked."""
+    """A configuration with `key=value` overrides on top, interpolations resolved and every key checked.
+
+    A value is YAML; for an option whose type is text it is the text as it stands, see `overrides.text_value`.
+    """
     for item in overrides:
-        key, equals, _ = item.partition("=")
-        if not equals or not key:
-            raise InputError(f"override {item!r} is not of the form key=value, such as episode.way=20")
+        parted(item)
     try:
         tree = OmegaConf.create(dict(config))
-        for item in overrides:
-            key, _, value = item.partition("=")
-            parent = OmegaConf.select(tree, key.rpartition(".")[0]) if "." in key else tree
-            if isinstance(parent, str):  # head: protonet  +  learner.head.distance=cosine
-                OmegaConf.update(tree, key.rpartition(".")[0], {"name": parent}, merge=False)
-            OmegaConf.update(tree, key, OmegaConf.from_dotlist([f"v={value}"]).v, merge=False, force_add=True)
+        apply(tree, overrides, {"evaluation": Evaluation, "pretrain": Pretraining})
         result: dict[str, Any] = OmegaConf.to_container(tree, resolve=True)  # type: ignore[assignment]
     except Exception as error:  # as in `load_yaml`
         raise InputError(f"configuration: {_line(error)}") from None

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from graphfsl.data.depth import Range
 from graphfsl.data.images import decode
 from graphfsl.errors import InputError
+from graphfsl.regular import read_regular
 
 SIDE, GAP, TEXT, ACROSS = 96, 8, 14, 12  # pixels of a tile, between tiles and of a line; tiles in a row
 INK, SOFT, WRONG = "#1d1f23", "#5d636d", "#b3261e"
@@ -17,11 +19,12 @@ INK, SOFT, WRONG = "#1d1f23", "#5d636d", "#b3261e"
 
 @dataclass(frozen=True)
 class Tile:
-    """An image, the words below it, and whether they are known to be wrong."""
+    """An image, the words below it, and whether they are known to be wrong. limits: see `images.to_array`."""
 
     path: Path
     words: str
     wrong: bool = False
+    limits: Range | None = None
 
 
 def contact_sheet(title: str, sections: Mapping[str, Sequence[Tile]]) -> Image.Image:
@@ -38,7 +41,7 @@ def contact_sheet(title: str, sections: Mapping[str, Sequence[Tile]]) -> Image.I
         y += line
         for i, tile in enumerate(tiles):
             x, top = GAP + i % ACROSS * (SIDE + GAP), y + i // ACROSS * row
-            sheet.paste(_thumbnail(tile.path), (x, top))
+            sheet.paste(_thumbnail(tile.path, tile.limits), (x, top))
             pen.text((x, top + SIDE + 2), tile.words, WRONG if tile.wrong else SOFT, small)
             if tile.wrong:
                 pen.rectangle((x - 2, top - 2, x + SIDE + 1, top + SIDE + 1), outline=WRONG, width=2)
@@ -46,9 +49,9 @@ def contact_sheet(title: str, sections: Mapping[str, Sequence[Tile]]) -> Image.I
     return sheet
 
 
-def _thumbnail(path: Path) -> Image.Image:
+def _thumbnail(path: Path, limits: Range | None) -> Image.Image:
     try:
-        return Image.fromarray(decode(path.read_bytes(), SIDE, 3, str(path)).transpose(1, 2, 0))
+        return Image.fromarray(decode(read_regular(path), SIDE, 3, str(path), limits).transpose(1, 2, 0))
     except (InputError, OSError):  # it was there when it was encoded
         return Image.new("RGB", (SIDE, SIDE), "#dfe1e5")
 

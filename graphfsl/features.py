@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 from filelock import FileLock
+from rich.markup import escape
 from rich.progress import track
 from torch import Tensor, nn
 
@@ -22,6 +23,7 @@ from graphfsl.batchnorm import trained_without_averages
 from graphfsl.checkpoint import write_atomically
 from graphfsl.data.cache import cache_dir
 from graphfsl.data.dataset import Split
+from graphfsl.data.depth import Range, warn_if_narrow
 from graphfsl.data.images import Files, decode, image_paths, read_folder_classes, subfolders
 from graphfsl.data.transforms import Transform
 from graphfsl.encoding import call_encoder
@@ -31,6 +33,7 @@ from graphfsl.learner import Pipeline
 
 IMAGES_AT_ONCE = 1024  # of 28 x 28 pixels
 HASHED_AT_ONCE = 4096  # images
+SEEN = 256  # images that are looked at before they are encoded; one of an ordinary set suffices
 SPLITS = ("train", "val", "test")
 AVERAGES = "train under learner.batch_norm=running, or pretrain the encoder, so that it stores averages"
 
@@ -113,6 +116,7 @@ def write_features(
     size: int | None = None,
     channels: int = 3,
     device: torch.device | str | None = None,
+    range: Range | None = None,
 ) -> list[Path]:
     """Encode a folder of images: `out`/<split>.npz for each split, in the layout that data set `arrays` reads.
 
@@ -120,7 +124,9 @@ def write_features(
         split "test". A folder `unlabeled` beside class folders has label -1.
     size: pixels of a side, to which every image is squeezed; None takes the encoder's own, or 84. channels: 3, or 1
         for gray. Images are decoded and encoded a block at a time, and go on after a stop as in `cached_features`.
-    Each file holds features (n, d) float32, labels (n,), class_names, and paths (n,) relative to `root`.
+    range: the values of black and white, see `images.to_array`.
+    Each file holds features (n, d) float32, labels (n,), class_names, paths (n,) relative to `root`, and range (2,),
+    empty where each image had that of its type.
 
     Raises InputError for an image that cannot be read, and where no folder, class or space is found.
     """
@@ -128,10 +134,11 @@ def write_features(
     for split, classes, pool in _folders(root):
         groups = [*classes.values(), pool]
         names = [p.relative_to(root).as_posix() for group in groups for p in group]
-        x = encode_files(learner, transform, root, names, size, channels, device, f"{root.name}/{split}")
-        y = np.repeat([*range(len(classes)), -1], [len(group) for group in groups])
+        x = encode_files(learner, transform, root, names, size, channels, device, f"{root.name}/{split}", range=range)
+        y = np.repeat([*np.arange(len(classes)), -1], [len(group) for group in groups])
         buffer = io.BytesIO()
-        np.savez(buffer, features=x, labels=y, class_names=np.array(list(classes)), paths=np.array(names))
+        limits = np.array(range or [], np.float64)
+        np.savez(buffer, features=x, labels=y, class_names=list(classes), paths=np.array(names), range=limits)
         written.append(out / f"{split}.npz")
         write_atomically(written[-1], buffer.getvalue())
     return written
@@ -147,10 +154,12 @@ def encode_files(
     device: torch.device | str | None = None,
     shown: str = "",
     broken: bool = False,
+    range: Range | None = None,
 ) -> np.ndarray:
     """Features (n, d) of the image files `names` below `root`: sizes, blocks and resuming as in `write_features`.
 
     shown: what the progress bar calls them. broken: a file that cannot be read makes a row of NaN, not an InputError.
+    range: the values of black and white, see `images.to_array`.
     """
     check_alone(learner.encoder)
     device, size = _place(learner, device), size or getattr(learner.encoder, "size", None) or 84
@@ -159,7 +168,7 @@ def encode_files(
 
     def image(name: str) -> np.ndarray | None:
         try:
-            return decode(files.read(name), size, channels, f"{root}/{name}")
+            return decode(files.read(name), size, channels, f"{root}/{name}", range)
         except InputError:
             if not broken:
                 raise
@@ -174,7 +183,9 @@ def encode_files(
 
     key = encoder_digest(learner.encoder, *_made(transform, device, at_once))
     key.update(repr((files.mark, size, channels, names)).encode(errors="surrogateescape"))
-    key.update(b"broken" if broken else b"")
+    sample = names[:: -(-len(names) // SEEN)]
+    warn_if_narrow((x for name in sample if (x := image(name)) is not None), str(root))
+    key.update((repr(range) if range else "").encode() + (b"broken" if broken else b""))
     x = _stored(key.hexdigest(), len(names), at_once, encoded, shown or root.name)
     lost = np.flatnonzero(np.isnan(x).any(1)).tolist() if broken else []
     for first in sorted({i // at_once * at_once for i in lost}):
@@ -285,4 +296,4 @@ def _read(path: Path, n: int) -> np.ndarray | None:
 def _blocks(first: int, n: int, size: int, name: str) -> Iterable[tuple[int, int]]:
     """(first, last + 1) of each block of rows, with a progress bar for 1000 images or more."""
     ranges = [(i, min(i + size, n)) for i in range(first, n, size)]
-    return track(ranges, f"encoding {name}", disable=n - first < 1000, transient=True)
+    return track(ranges, f"encoding {escape(name)}", disable=n - first < 1000, transient=True)

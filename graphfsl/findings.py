@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +11,7 @@ import torch
 from graphfsl.functional.comparison import holm, paired_difference, unpaired_difference
 from graphfsl.functional.effects import Comparison, Interaction, MainEffect, corrected, interactions, main_effects
 from graphfsl.functional.effects import sentence as axis_sentence
+from graphfsl.plain_text import csv_table
 from graphfsl.study import Study
 
 Row = Mapping[str, Any]
@@ -163,14 +162,9 @@ def best(rows: Sequence[Row]) -> list[bool]:
 
 def table(study: Study, rows: Sequence[Row | None]) -> str:
     """cells.csv: a line for each cell, in the order of the grid, without anything that depends on when it was made."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow([*study.axes, "setting", "accuracy", "ci95", "episodes", "data", "batch_norm", "steps"])
+    heads = ("setting", "accuracy", "ci95", "episodes", "data", "batch_norm", "steps")
+    lines = []
     for cell, r in zip(study.cells, rows, strict=True):
-        own = (
-            [r[k] for k in ("setting", "accuracy", "ci95", "episodes", "data", "batch_norm", "steps")]
-            if r
-            else [""] * 7
-        )
-        writer.writerow([*("" if v is None else v for v in cell.levels.values()), *own])
-    return file.getvalue()
+        levels = ["" if v is None else v for v in cell.levels.values()]
+        lines.append([*levels, *(r[k] if r else "" for k in heads)])
+    return csv_table([*study.axes, *heads], lines)

@@ -14,6 +14,7 @@ from rich.progress import track
 
 from graphfsl.checkpoint import write_atomically
 from graphfsl.contact_sheet import Tile, contact_sheet
+from graphfsl.data.depth import Range
 from graphfsl.errors import InputError
 from graphfsl.pool import SPOKE, Labels, label_pool
 from graphfsl.pool_files import Pool, check_format, read_labels, read_pool, write_table
@@ -33,19 +34,20 @@ def label(
     run: Path | None = None,
     size: int | None = None,
     file_format: str = "csv",
+    range: Range | None = None,
     **options: Any,
 ) -> tuple[list[Path], str]:
     """Label a pool and write `out`; returns the files, and in a line what was found.
 
     source: a folder of images, encoded as `graphfsl features` does, or a file of features. support, truth: tables of
-    labels, see `read_labels`. options: those of `label_pool`. Files: labels.csv or .parquet, unreadable.csv,
-    report.html and, of images, sheets/<number>-<class>.png.
+    labels, see `read_labels`. range: the values of black and white of images. options: those of `label_pool`.
+    Files: labels.csv or .parquet, unreadable.csv, report.html and, of images, sheets/<number>-<class>.png.
 
     Raises InputError for anything that cannot be used, before anything is written.
     """
     check_format(file_format)
     given, known = read_labels(support), read_labels(truth) if truth is not None else {}
-    pool = read_pool(source, encoder, run, size)
+    pool = read_pool(source, encoder, run, size, range)
     place = {name: i for i, name in enumerate(pool.names)}
     _check(
         source, pool, {*place, *(name for name, _ in pool.unreadable)}, ((support, given), (truth or support, known))
@@ -67,7 +69,7 @@ def label(
     write_table(missing, {k: [u[i] for u in pool.unreadable] for i, k in enumerate(("sample", "why"))})
     links: dict[int, str] = {}
     shown: list[tuple[str, bytes]] = []
-    for c in _bar([*range(len(classes)), -1] if pool.images else [], "drawing contact sheets"):
+    for c in _bar([*np.arange(len(classes)).tolist(), -1] if pool.images else [], "drawing contact sheets"):
         name = classes[c] if c >= 0 else NONE
         links[c] = f"sheets/{c + 1:03d}-{UNFIT.sub('_', name)[:40]}.png"
         sheet = _sheet(pool, found, c, name, answers)
@@ -116,7 +118,8 @@ def _sheet(pool: Pool, found: Labels, c: int, name: str, truth: np.ndarray) -> I
     def tiles(ids: np.ndarray, words: bool = True) -> list[Tile]:
         wrong = (truth[ids] > -2) & (truth[ids] != c)
         return [
-            Tile(pool.images[i], f"{sure[i]:.3f}" if words else "", bool(w)) for i, w in zip(ids, wrong, strict=True)
+            Tile(pool.images[i], f"{sure[i]:.3f}" if words else "", bool(w), pool.range)
+            for i, w in zip(ids, wrong, strict=True)
         ]
 
     rest = own[SURE:]

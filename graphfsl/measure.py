@@ -23,6 +23,7 @@ from graphfsl.evaluation import check_protocol, diagnose, encode_once, evaluate,
 from graphfsl.learner import Learner, Part, Pipeline
 from graphfsl.memory import reuse_freed_memory
 from graphfsl.options import make, signature
+from graphfsl.overrides import text_value
 from graphfsl.results import full_row
 from graphfsl.run import Run
 from graphfsl.same import remembering
@@ -78,6 +79,10 @@ def measure(
         learner, split = learner.on_features(), memo[key]
     learner, split = encode_once(learner.to(device), split, run.transform, images)
     rows = []
+    # A set of its own way and shot is asked in those of another one: that is said.
+    origin = run.config["data"]["name"] if listed is None and borrows(changes) else None
+    if origin and say:
+        say(f"{split.name}: way and shot are those of the run on {origin}; episode.way=… and episode.shot=… set others")
     for s in settings:
         numbers = (options.episodes, options.seed, run.transform, options.block)
         result = evaluate(learner, split, s, *numbers, device, listed, options.unbalanced)
@@ -85,6 +90,7 @@ def measure(
         seen = diagnose(learner, drawn, min(options.episodes, DIAGNOSED))
         row = full_row(config, result, str(device), run.steps, published) | seen
         rows.append(row | ({"unfinished": run.unfinished} if run.unfinished else {}))
+        rows.append(row | ({"setting_from": origin} if origin else {}))
         if say:
             say(str(result))
     return rows
@@ -149,6 +155,13 @@ def _asked(
     return config, [conf.setting(config, s) for s in ([{}] if one else conf.evaluation(config).settings)]
 
 
+def borrows(changes: Sequence[str]) -> bool:
+    """Whether other data are evaluated in settings that the changes do not name."""
+    keys = {c.partition("=")[0] for c in changes}
+    own = any(k.startswith("episode") or k in ("evaluation", "evaluation.settings") for k in keys)
+    return not own and bool(keys & {"data", "data.name", "data.root"})
+
+
 def check_shape(shape: tuple[int, ...], split: Split) -> None:
     if split.shape != shape:
         raise InputError(f"the run takes samples of shape {shape}, but {split.name} holds {split.shape}")
@@ -174,7 +187,7 @@ def _follows(module: nn.Module) -> bool:
 
 def _other_data(config: dict[str, Any], shape: tuple[int, ...], changes: Sequence[str]) -> dict[str, Any]:
     """The configuration, its data section made ready for another data set where the changes name one."""
-    name = next((c.partition("=")[2] for c in changes if c.startswith("data.name=")), None)
+    name = next((text_value(c.partition("=")[2]) for c in changes if c.startswith("data.name=")), None)
     section = config["data"]
     if name is None or name == section["name"]:
         return config

@@ -17,10 +17,13 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from graphfsl.checkpoint import write_atomically
-from graphfsl.data.images import SUFFIXES, decode, is_image, written
+from graphfsl.data.depth import Range
+from graphfsl.data.images import SUFFIXES, decode, holds_image, is_image, written
 from graphfsl.errors import InputError, unknown
 from graphfsl.features import encode_files
-from graphfsl.predict import folder_encoder
+from graphfsl.folder_encoder import folder_encoder, folder_range
+from graphfsl.plain_text import csv_table, unguarded
+from graphfsl.regular import read_regular
 
 FORMATS = ("csv", "parquet")
 
@@ -34,12 +37,16 @@ class Pool:
     x: np.ndarray
     images: list[Path] = field(default_factory=list)
     unreadable: list[tuple[str, str]] = field(default_factory=list)
+    range: Range | None = None  # of the images' values
 
 
 def read_labels(path: Path) -> dict[str, str]:
-    """Sample -> label from a CSV table with the columns `sample` and `label`; an empty label is none of the classes."""
+    """Sample -> label from a CSV table with the columns `sample` and `label`; an empty label is none of the classes.
+
+    A ' in front of what would be a formula, as `write_table` sets it, is taken off.
+    """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_regular(path).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not a readable UTF-8 file ({error}); it must be a CSV table of labels") from None
     table = csv.DictReader(io.StringIO(text, newline=""))
@@ -48,7 +55,7 @@ def read_labels(path: Path) -> dict[str, str]:
         raise InputError(f"{path} lacks column {min(missing)!r}; it must have 'sample' and 'label', not only {has}")
     found: dict[str, str] = {}
     for row in table:
-        name, value = (written((row[k] or "").strip()) for k in ("sample", "label"))
+        name, value = (written(unguarded((row[k] or "").strip())) for k in ("sample", "label"))
         if found.setdefault(name, value) != value:
             raise InputError(
                 f"{path}, line {table.line_num}: {name!r} is {found[name]!r} above, {value!r} here; keep one"
@@ -58,41 +65,51 @@ def read_labels(path: Path) -> dict[str, str]:
     return found
 
 
-def read_pool(source: Path, encoder: str | Mapping[str, Any], run: Path | None, size: int | None) -> Pool:
-    """The pool of a folder of images at any depth, or of a file of features."""
-    return _read_folder(source, encoder, run, size) if source.is_dir() else _read_features(source)
+def read_pool(
+    source: Path, encoder: str | Mapping[str, Any], run: Path | None, size: int | None, range: Range | None = None
+) -> Pool:
+    """The pool of a folder of images at any depth, or of a file of features. range: see `folder_range`."""
+    return _read_folder(source, encoder, run, size, range) if source.is_dir() else _read_features(source)
 
 
-def _read_folder(root: Path, encoder: str | Mapping[str, Any], run: Path | None, size: int | None) -> Pool:
+def _read_folder(
+    root: Path, encoder: str | Mapping[str, Any], run: Path | None, size: int | None, range: Range | None
+) -> Pool:
     lost: list[tuple[str, str]] = []
 
     def closed(error: OSError) -> None:
         lost.append((Path(os.path.relpath(error.filename, root)).as_posix(), f"cannot be opened ({error.strerror})"))
 
     inside = (os.path.relpath(Path(top) / f, root) for top, _, names in os.walk(root, onerror=closed) for f in names)
-    files = sorted(name for name in (Path(p).as_posix() for p in inside) if is_image(name))
-    lost += [(name, "a link to nothing") for name in files if not (root / name).exists()]
-    files = [name for name in files if (root / name).exists()]
+    files = []
+    for name in sorted(Path(p).as_posix() for p in inside):
+        if (root / name).is_file():
+            files += [name] * holds_image(root, name)
+        elif is_image(name):
+            lost.append((name, "is no file, but a pipe or a device" if (root / name).exists() else "a link to nothing"))
     if not files:
         raise InputError(f"{root} holds no image; known: {', '.join(sorted(SUFFIXES))}")
     net, transform, size, channels = folder_encoder(encoder, run, size)
-    x = encode_files(net, transform, root, files, size, channels, broken=True)
+    limits = folder_range(run, range)
+    x = encode_files(net, transform, root, files, size, channels, broken=True, range=limits)
     whole = np.isfinite(x).all(1)
-    lost += [(files[i], _why(root / files[i])) for i in np.flatnonzero(~whole)]
+    lost += [(files[i], _why(root / files[i], limits)) for i in np.flatnonzero(~whole)]
     if not whole.any():
         raise InputError(f"{root}: none of its {len(files)} images can be read ({lost[-1][0]} {lost[-1][1]})")
     files = [files[i] for i in np.flatnonzero(whole)]
     x = x if whole.all() else x[whole]
-    return Pool([*map(written, files)], x, [root / f for f in files], sorted((written(f), why) for f, why in lost))
+    return Pool(
+        [*map(written, files)], x, [root / f for f in files], sorted((written(f), why) for f, why in lost), limits
+    )
 
 
-def _why(path: Path) -> str:
+def _why(path: Path, limits: Range | None) -> str:
     try:
-        decode(path.read_bytes(), 8, 3, "it")
+        decode(read_regular(path), 8, 3, str(path), limits)
     except OSError as error:
         return f"cannot be read ({error.strerror})"
     except InputError as error:
-        return str(error).partition(";")[0].removeprefix("it ")
+        return str(error).removeprefix(f"{path} ").partition(";")[0]
     return "was not readable when it was encoded, or its features are not finite"
 
 
@@ -138,19 +155,18 @@ def check_format(name: str) -> None:
 
 
 def write_table(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
-    """Columns of equal length as CSV or, where the path ends so, as Parquet; floats have four places in CSV."""
+    """Columns of equal length as CSV or, where the path ends so, as Parquet.
+
+    In CSV floats have four places, and no cell is a formula.
+    """
     if path.suffix == ".parquet":
         arrow, parquet = _pyarrow()
         sink = arrow.BufferOutputStream()
         parquet.write_table(arrow.table(dict(columns)), sink)
         write_atomically(path, sink.getvalue().to_pybytes())
         return
-    file = io.StringIO(newline="")
-    table = csv.writer(file, lineterminator="\n")
-    table.writerow(columns)
     shown = ([f"{v:.4f}" for v in c] if len(c) and isinstance(c[0], float) else c for c in columns.values())
-    table.writerows(zip(*shown, strict=True))
-    write_atomically(path, file.getvalue().encode())
+    write_atomically(path, csv_table(list(columns), zip(*shown, strict=True)).encode())
 
 
 def _pyarrow() -> tuple[Any, Any]:

@@ -11,22 +11,17 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from PIL import Image
 from torch import Tensor
 
 from graphfsl import run as runs
-from graphfsl.adapt import Adapt
-from graphfsl.batchnorm import lacks_averages
-from graphfsl.builder import build, weighted_encoder
-from graphfsl.data import Transform
+from graphfsl.data.depth import Range, check_range, picture, warn_if_narrow
 from graphfsl.data.images import decode, to_array
 from graphfsl.episode import Episode
 from graphfsl.errors import InputError
-from graphfsl.features import AVERAGES, write_features
-from graphfsl.learner import Learner, Pipeline
+from graphfsl.learner import Learner
 from graphfsl.measure import asked, names_policy
-from graphfsl.nn.timm_encoder import native_size
+from graphfsl.regular import read_regular
 from graphfsl.unsound import check_answered
 
 
@@ -42,13 +37,18 @@ class Prediction:
 class Predictor:
     """Classifies images by a handful of labeled ones, with a trained learner.
 
-    An image is a path, a PIL image, or a uint8 array (H, W) or (H, W, 3); it is resized to what the learner was
-    trained on. A learner of drawings (ink bright on dark) inverts images whose border is bright, as paper is.
-    replaced: the BatchNorm policy of the run that `support` stands in for.
+    An image is a path, a PIL image, an array (H, W) or (H, W, C) or a tensor (H, W) or (C, H, W), of 1 or 3 channels;
+    it is resized to what the learner was trained on. A learner of drawings (ink bright on dark) inverts images whose
+    border is bright, as paper is.
+
+    replaced: the BatchNorm policy of the run that `support` stands in for. range: the values of black and white in
+        every image; None takes the run's `data.range` or, where it has none, those of the image's type: 255 for 8
+        bits, 65535 for 16, 1 for floats.
     """
 
-    def __init__(self, run: runs.Run, replaced: str | None = None) -> None:
+    def __init__(self, run: runs.Run, replaced: str | None = None, range: Range | None = None) -> None:
         self.run, self.learner, self.replaced = run, run.learner.eval(), replaced
+        self.range = check_range(run.config["data"].get("range") if range is None else range, "range")
 
     @property
     def notes(self) -> list[str]:
@@ -79,6 +79,7 @@ class Predictor:
         names = list(support)
         images = [i for name in names for i in support[name]]
         x = torch.stack([self.image(i) for i in [*images, *query, *unlabeled]])
+        warn_if_narrow([x.numpy()], "these images")
         w = torch.zeros(1, len(x), len(names))
         owner = [k for k, name in enumerate(names) for _ in support[name]]
         w[0, torch.arange(len(images)), torch.tensor(owner)] = 1
@@ -100,116 +101,39 @@ class Predictor:
         channels, size = shape[0], shape[1]
         if isinstance(image, (str, Path)):
             try:
-                array = decode(Path(image).read_bytes(), size, channels, str(image))
+                array = decode(read_regular(Path(image)), size, channels, str(image), self.range)
             except OSError as error:
                 raise InputError(f"{image} cannot be read ({error.strerror})") from None
+        elif isinstance(image, Image.Image):
+            array = to_array(image, size, channels, self.range, "a PIL image")
         else:
-            array = to_array(image if isinstance(image, Image.Image) else _picture(image), size, channels)
+            array = to_array(picture(image, self.range, "an image"), size, channels)
         if self.run.ink:
             border = np.concatenate([array[:, 0], array[:, -1], array[:, :, 0], array[:, :, -1]], 1)
             array = 255 - array if np.median(border) > 127 else array
         return torch.from_numpy(np.ascontiguousarray(array))
 
 
-def write_folder_features(
-    folder: Path,
-    out: Path,
-    encoder: str | Mapping[str, Any] = "efficientnet_lite0",
-    run: Path | None = None,
-    size: int | None = None,
-) -> list[Path]:
-    """Features of a folder of images as npz files in `out`: of an encoder with weights, or of a trained run's.
-
-    Encoders are as in `folder_encoder`; layouts, arrays and errors are those of `features.write_features`.
-    """
-    net, transform, size, channels = folder_encoder(encoder, run, size)
-    return write_features(net, transform, folder, out, size, channels)
-
-
-def folder_encoder(
-    encoder: str | Mapping[str, Any], run: Path | None, size: int | None
-) -> tuple[Pipeline, Transform, int | None, int]:
-    """What encodes a folder's images: a learner, its normalisation, the pixels of a side, the number of channels.
-
-    encoder: a name, or a mapping with a name and options, of an encoder in `nn` or of a model of timm; it has weights
-        of its own, or `weights` names a file. run: the directory of a trained one instead. size: None takes their own.
-
-    Raises InputError where there are no weights, or no averages for its BatchNorm.
-    """
-    net, transform, size, channels = _of_run(run, size) if run is not None else _of_name(encoder, size)
-    if not isinstance(net, Pipeline) or not list(net.encoder.parameters()):
-        raise InputError("this learner has no encoder; features are made by a run or an encoder with weights")
-    return net, transform, size, channels
-
-
-def encoder_option(encoder: str, weights: Path | None, run: Path | None) -> dict[str, Any]:
-    """The encoder of a command line: its name, or a YAML mapping with options, and a file of weights."""
-    if weights is not None and run is not None:
-        raise InputError("--weights is for --encoder, and a run has its own; give one of --weights and --run")
-    entry: Any = {"name": encoder}
-    if encoder.startswith("{"):
-        try:
-            entry = yaml.safe_load(encoder)
-        except yaml.YAMLError:
-            raise InputError(f"--encoder {encoder!r} is no mapping, such as '{{name: conv4, width: 32}}'") from None
-    return entry if weights is None else {**entry, "weights": str(weights)}
-
-
-def _of_run(path: Path, size: int | None) -> tuple[Learner, Transform, int, int]:
-    trained = runs.load(path)
-    if len(trained.shape) != 3 or trained.ink:
-        kind = "drawings" if trained.ink else "features"
-        raise InputError(f"{path} was trained on {kind}; features of a folder need a run on photographs")
-    net = trained.learner.net if isinstance(trained.learner, Adapt) else trained.learner
-    if not trained.has_averages:
-        why = "its encoder is untrained" if not trained.steps else "its BatchNorm stored no averages of these weights"
-        raise InputError(f"{path}: {why}, so that no image can be encoded alone; {AVERAGES}")
-    return net, trained.transform, size or trained.shape[-1], trained.shape[0]
-
-
-def _of_name(encoder: str | Mapping[str, Any], size: int | None) -> tuple[Learner, Transform, int | None, int]:
-    entry = weighted_encoder(encoder)
-    native = native_size(entry["model"]) if entry["name"] == "timm" else None
-    side = size or native or 84
-    net = build({"encoder": {**entry, "frozen": True}, "head": "protonet"}, (3, side, side), 5).eval()
-    where = entry.get("weights") or f"encoder {entry['name']!r}"
-    if lacks_averages(net):
-        raise InputError(
-            f"{where}: its BatchNorm stored no averages, so that no image can be encoded alone; {AVERAGES}"
-        )
-    own = runs.own_normalisation(net)
-    if own is None and "weights" in entry:
-        warnings.warn(f"images go into the encoder of {where} as numbers in [0, 1]; a run brings its own", stacklevel=4)
-    own_size = getattr(net.encoder, "size", None) if isinstance(net, Pipeline) else None
-    return net, Transform(own["mean"], own["std"]) if own else Transform(), size or own_size or native, 3
-
-
-def _picture(array: Any) -> Image.Image:
-    array = np.asarray(array)
-    if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3):
-        raise InputError(f"an image array must be uint8 (H, W) or (H, W, 3), not {array.dtype} {array.shape}")
-    return Image.fromarray(array)
-
-
-def load(run: str | Path, overrides: Sequence[str] = ()) -> Predictor:
+def load(run: str | Path, overrides: Sequence[str] = (), range: Range | None = None) -> Predictor:
     """The trained run in a directory, ready to answer.
 
-    overrides: changes of the learner that its weights fit, such as learner.refine=soft_kmeans.
+    overrides: changes of the learner that its weights fit, such as learner.refine=soft_kmeans. range: of the images'
+    values, see `Predictor`.
 
     Answers are inductive as far as BatchNorm decides it: where the run's policy lets queries share statistics, those of
     the support are taken, with a warning, unless an override of learner.batch_norm says otherwise.
     """
-    predictor = open_run(run, overrides)
+    predictor = open_run(run, overrides, range)
     if predictor.replaced:
         warnings.warn(predictor.notes[0], stacklevel=2)
     return predictor
 
 
-def open_run(run: str | Path, overrides: Sequence[str] = ()) -> Predictor:
+def open_run(run: str | Path, overrides: Sequence[str] = (), range: Range | None = None) -> Predictor:
     """`load` without its warning, which stands in `Predictor.notes`."""
     trained = changed(runs.load(run), overrides)
     replaced = None if names_policy(overrides) else answer_inductively(trained.learner)
-    return Predictor(trained, replaced)
+    return Predictor(trained, replaced, range)
 
 
 def changed(run: runs.Run, overrides: Sequence[str]) -> runs.Run:

@@ -24,6 +24,7 @@ from omegaconf import OmegaConf
 
 from graphfsl import config as conf
 from graphfsl.errors import InputError, unknown
+from graphfsl.overrides import parted, text_value, yaml_value
 from graphfsl.resources import experiments_dir
 from graphfsl.same import comparable
 
@@ -68,10 +69,17 @@ def read_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
     file = _file(Path(path))
     tree = conf.load_yaml(file)
     own = tuple(o for o in overrides if o.partition("=")[0].partition(".")[0] in KEYS)
+    settings: list[str] = []
     for item in own:
-        key, _, value = item.partition("=")
+        key, value = parted(item)
         section, _, rest = key.partition(".")
-        parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"v={value}"]))["v"]  # type: ignore[index,call-overload]
+        if key in ("question", "experiment"):
+            parsed: Any = text_value(value)
+        elif section == "set" and rest:  # read with the types of the experiment, below
+            settings.append(f"{rest}={value}")
+            continue
+        else:
+            parsed = _plain(value, item)
         if rest:
             tree[section] = {**(tree.get(section) or {}), rest: parsed}
         else:
@@ -86,14 +94,14 @@ def read_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
         raise InputError(f"{file}: threads must be a whole number of at least 1, not {threads!r}")
     if not isinstance(tree.get("experiment"), str) or not isinstance(tree.get("set") or {}, Mapping):
         raise InputError(f"{file}: experiment must name an experiment file, and set map keys to values")
-    given = [o.partition("=")[0] for o in overrides if o not in own]
+    given = [o.partition("=")[0] for o in (*settings, *overrides) if o not in own]
     if "evaluation.settings" in given:
         raise InputError(
             "each cell is evaluated in one setting; make others an axis, such as grid.test.episode.shot=[1, 5]"
         )
     for key in (*(tree.get("set") or {}), *given):
         _check_free(str(key), grid)
-    changes = [*map(override, (tree.get("set") or {}).items()), *(o for o in overrides if o not in own)]
+    changes = [*map(override, (tree.get("set") or {}).items()), *settings, *(o for o in overrides if o not in own)]
     base = conf.read(tree["experiment"], [*changes, "evaluation.settings=[{}]"])
     base.pop("seeds", None)
     skip = _skip_rules(tree.get("skip") or [], grid, file)
@@ -119,6 +127,13 @@ def _check_free(key: str, grid: Mapping[str, Any]) -> None:
             raise InputError(f"{key} is set by the axis {axis} in every cell; change its levels: grid.{axis}=[…]")
     if key == "seeds":
         raise InputError("a study runs each cell once; make seeds an axis: grid.seed=[0, 1, 2]")
+
+
+def _plain(value: str, item: str) -> Any:
+    try:
+        return OmegaConf.to_container(OmegaConf.create({"v": yaml_value(value)}))["v"]  # type: ignore[index,call-overload]
+    except Exception as error:  # what is no YAML makes OmegaConf raise almost anything
+        raise InputError(f"override {item!r:.200} is not YAML ({' '.join(str(error).split())[:200]})") from None
 
 
 def _file(path: Path) -> Path:
@@ -161,8 +176,12 @@ def _skip_rules(rules: Any, grid: Mapping[str, list[Any]], file: Path) -> list[d
 def override(item: tuple[str, Any]) -> str:
     """(key, value) -> key=value, as on the command line."""
     key, value = item
-    plain = isinstance(value, str) and re.fullmatch(r"[A-Za-z_][\w./-]*", value) and value.lower() not in _YAML_WORDS
-    return f"{key}={value if plain else json.dumps(value)}"
+    if not isinstance(value, str):
+        return f"{key}={json.dumps(value)}"
+    if re.fullmatch(r"[A-Za-z_][\w./-]*", value) and value.lower() not in _YAML_WORDS:
+        return f"{key}={value}"
+    escaped = json.dumps(value) != f'"{value}"'  # text is read as it stands, without JSON's escapes
+    return f"{key}='{value}'" if escaped else f'{key}="{value}"'
 
 
 _YAML_WORDS = {"null", "true", "false", "yes", "no", "on", "off", "nan", "inf"}

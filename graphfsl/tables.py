@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import re
@@ -11,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
+
+from graphfsl.plain_text import csv_table
 
 Row = Mapping[str, Any]
 
@@ -116,12 +116,9 @@ def _folded(
 
 
 def to_csv(rows: Sequence[Row]) -> str:
-    file = io.StringIO()
     fields = [*FIELDS, *sorted({k for r in rows for k in r} - set(FIELDS) - set(DRAWN))]
-    writer = csv.DictWriter(file, fields, lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows({k: json.dumps(v) if isinstance(v, (list, dict)) else v for k, v in r.items()} for r in rows)
-    return file.getvalue()
+    cells = ([json.dumps(v) if isinstance(v, (list, dict)) else v for v in map(r.get, fields)] for r in rows)
+    return csv_table(fields, cells)
 
 
 def plain(text: str) -> str:

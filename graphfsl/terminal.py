@@ -49,7 +49,8 @@ Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 def new_console() -> Any:
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=True, quiet=int(os.environ.get("RANK", 0)) > 0)
+    # A user's [names] are no markup.
+    return Console(highlight=False, soft_wrap=True, markup=False, emoji=False, quiet=int(os.environ.get("RANK", 0)) > 0)
 
 
 def print_table(rows: list[dict[str, Any]], columns: tuple[str, ...], as_json: bool) -> None:
@@ -58,7 +59,9 @@ def print_table(rows: list[dict[str, Any]], columns: tuple[str, ...], as_json: b
         return
     from rich.table import Column, Table
 
+    from graphfsl.plain_text import one_line
+
     table = Table(*(Column(c, overflow="fold", no_wrap=c == "name") for c in columns), box=None)
     for row in rows:
-        table.add_row(*(", ".join(v) if isinstance(v := row[c], list) else str(v) for c in columns))
+        table.add_row(*(one_line(", ".join(v) if isinstance(v := row[c], list) else str(v)) for c in columns))
     new_console().print(table)

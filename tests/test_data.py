@@ -252,7 +252,7 @@ def test_arrays_of_gray_images_and_features(tmp_path: Path) -> None:
     [
         ({"labels": [0, 1]}, ("images", "features", "['labels']")),
         ({"images": np.zeros((2, 4, 4), np.uint8)}, ("labels",)),
-        ({"images": np.zeros((2, 4, 4, 3), np.float32), "labels": [0, 1]}, ("uint8", "float32")),
+        ({"images": np.full((2, 4, 4, 3), 2, np.float32), "labels": [0, 1]}, ("image 0", "[0, 1]", "data.range")),
         ({"images": np.zeros((2, 4), np.uint8), "labels": [0, 1]}, ("(n, H, W)", "(2, 4)")),
         ({"images": np.zeros((2, 3, 8, 8), np.uint8), "labels": [0, 1]}, ("(n, H, W, 3)", "(2, 3, 8, 8)")),
         ({"features": np.zeros((2, 4), np.int64), "labels": [0, 1]}, ("floats", "int64")),

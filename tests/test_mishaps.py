@@ -564,7 +564,7 @@ ODD: dict[str, bytes] = {
     "thin.png": encoded(PHOTO.resize((500, 1)), "PNG"),
     "bits.png": encoded(PHOTO.convert("1"), "PNG"),
     "gray.png": encoded(PHOTO.convert("LA"), "PNG"),
-    "floats.tif": encoded(Image.fromarray(NOISE[..., 0].astype(np.float32)), "TIFF"),
+    "floats.tif": encoded(Image.fromarray(NOISE[..., 0] / np.float32(255)), "TIFF"),
     "rotated.jpg": rotated(),
     "exif.jpg": encoded(PHOTO, "JPEG", exif=b"Exif\0\0broken"),
     "large.png": encoded(Image.new("RGB", (9600, 9600)), "PNG", compress_level=1),

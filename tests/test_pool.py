@@ -487,7 +487,7 @@ def test_samples_of_none_are_rows_without_a_label(world: Path, call: Call) -> No
 
 def test_a_pretrained_encoder_encodes_a_folder(world: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("timm")
-    from graphfsl.predict import folder_encoder
+    from graphfsl.folder_encoder import folder_encoder
 
     monkeypatch.setattr(pool_files, "folder_encoder", folder_encoder)
     truth = draw_signs(world / "in", each=4)

@@ -25,11 +25,11 @@ from graphfsl.builder import brings_weights, build
 from graphfsl.data.images import decode
 from graphfsl.errors import InputError
 from graphfsl.features import cached_features, encode_split
+from graphfsl.folder_encoder import encoder_option, folder_encoder, write_folder_features
 from graphfsl.learner import Pipeline
 from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.nn import ENCODERS, Conv4, ResNet12, Timm
 from graphfsl.nn.weights import load_encoder_weights, read_weights
-from graphfsl.predict import encoder_option, folder_encoder, write_folder_features
 
 timm = pytest.importorskip("timm", reason="the extra `timm` is not installed")
 SMALL: dict[str, dict[str, Any]] = {

@@ -15,6 +15,7 @@ from graphfsl.data.dataset import Split
 from graphfsl.data.network import extract, fetch
 from graphfsl.data.sets import arrays
 from graphfsl.errors import InputError
+from graphfsl.regular import check_regular
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz"
 MD5 = "03b5dce01913d631647c71ecec9e9cb8"
@@ -109,6 +110,7 @@ def _read(folder: Path, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray,
 
 def _binary(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Pixels (n, 3072) and fine labels (n,) of records: superclass, class, pixels."""
+    check_regular(path)
     flat = np.fromfile(path, np.uint8)
     if len(flat) % (2 + PIXELS):
         raise InputError(f"{path} is not a whole number of records of {2 + PIXELS} bytes; fetch CIFAR-100 again")
@@ -127,6 +129,7 @@ def _python(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _entries(path: Path) -> dict[Any, Any]:
+    check_regular(path)
     entries = inert_pickle.read(path, inert_pickle.ARRAYS)
     if not isinstance(entries, dict):
         raise InputError(f"{path} holds no entries by name, so it is not CIFAR-100's; fetch CIFAR-100 again")

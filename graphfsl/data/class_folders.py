@@ -11,7 +11,7 @@ import torch
 
 from graphfsl.data.class_lists import classes_of
 from graphfsl.data.dataset import Split
-from graphfsl.data.images import Files, is_image, read_images
+from graphfsl.data.images import Files, holds_image, read_images
 from graphfsl.errors import InputError
 
 WNID = 9  # characters of a WordNet id, with which a flat image file's name begins
@@ -90,4 +90,4 @@ def _images(container: Path, classes: Sequence[str]) -> dict[str, list[str]]:
         for file in os.listdir(container):
             if file[:WNID] in images:
                 images[file[:WNID]].append(file)
-    return {c: sorted(filter(is_image, files)) for c, files in images.items()}
+    return {c: sorted(f for f in files if holds_image(container, f)) for c, files in images.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,35 +13,38 @@ from rich.progress import track
 from torch import Tensor
 
 from graphfsl.data.dataset import Split
+from graphfsl.data.depth import Range, check_range, picture, pieces, warn_if_narrow
 from graphfsl.data.images import to_array
 from graphfsl.errors import InputError
 
 GRAY = {"1", "L", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
 
 
-def from_dataset(dataset: Any, name: str, size: int | None = None) -> Split:
+def from_dataset(dataset: Any, name: str, size: int | None = None, range: Sequence[float] | None = None) -> Split:
     """All samples of a data set that has `len(dataset)` and `dataset[i] -> (sample, label, …)`, decoded once.
 
-    Samples: PIL images; tensors (C, H, W) or (H, W) and arrays (H, W, C) or (H, W), uint8 or floats in [0, 1]; or
-    floats (d,), which are features. C is 1 or 3; where both occur, gray images become (3, H, W).
+    Samples: PIL images; tensors (C, H, W) or (H, W) and arrays (H, W, C) or (H, W), uint8, uint16 or floats in [0, 1];
+    or floats (d,), which are features. C is 1 or 3; where both occur, gray images become (3, H, W).
     Labels: whole numbers (below 0 = unlabeled) or strings. Classes are numbered in sorted order and named by
     `dataset.classes` (also of the data set that a `Subset` views) where it has a name for each.
     name: "<data set>/<split>", part of what an episode is a function of. size: pixels of a side, to which every
-    image is squeezed; needed where sizes differ.
+    image is squeezed; needed where sizes differ. range: the values of black and white, where they are not those of the
+    samples' type; (0, 4095) for 12 bits.
 
     Raises InputError, with the number of the sample, for anything else.
     """
+    limits = check_range(range, "range")
     if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
         raise InputError(f"{name}: {type(dataset).__name__} must be a map-style data set, with len() and [i]")
     if len(dataset) == 0:
         raise InputError(f"{name}: the data set is empty; it must have at least one sample")
     x: np.ndarray | None = None
     labels: list[int | str] = []
-    for i in track(range(len(dataset)), f"decoding {name}", disable=len(dataset) < 1000, transient=True):
+    for i in track(np.arange(len(dataset)).tolist(), f"decoding {name}", disable=len(dataset) < 1000, transient=True):
         where, item = f"{name}: sample {i}", dataset[i]
         if not isinstance(item, (tuple, list)) or len(item) < 2:
             raise InputError(f"{where} must be a pair (sample, label), not {type(item).__name__}")
-        sample = _sample(item[0], size, where)
+        sample = _sample(item[0], size, where, limits)
         labels.append(_label(item[1], where))
         if x is None:
             x = np.empty((len(dataset), *sample.shape), sample.dtype)
@@ -53,45 +57,27 @@ def from_dataset(dataset: Any, name: str, size: int | None = None) -> Split:
             raise InputError(f"{where} is {this}, but those before are {first}; {hint}")
         x[i] = sample
     assert x is not None
+    if x.ndim == 4:
+        warn_if_narrow(pieces(x), name)
     y, classes = _classes(dataset, labels, name)
     return Split(torch.from_numpy(x), torch.from_numpy(y), classes, name)
 
 
-def _sample(sample: Any, size: int | None, where: str) -> np.ndarray:
+def _sample(sample: Any, size: int | None, where: str, limits: Range | None) -> np.ndarray:
     """(C, H, W) uint8, or (d,) float32."""
     if isinstance(sample, Image.Image):
-        return to_array(sample, size, 1 if sample.mode in GRAY else 3)
-    if isinstance(sample, Tensor):
-        array = sample.detach().cpu().float().numpy() if sample.is_floating_point() else sample.cpu().numpy()
-        channels_first = True
-    elif isinstance(sample, np.ndarray):
-        array, channels_first = sample, False
-    else:
+        return to_array(sample, size, 1 if sample.mode in GRAY else 3, limits, where)
+    if not isinstance(sample, (Tensor, np.ndarray)):
         raise InputError(f"{where} must be a PIL image, a tensor or an array, not {type(sample).__name__}")
-    floats = np.issubdtype(array.dtype, np.floating)
-    if array.ndim == 1 and floats:
-        return array.astype(np.float32)
-    if array.ndim == 2:
-        array = array[None]
-    elif array.ndim == 3 and not channels_first:
-        array = array.transpose(2, 0, 1)
-    if array.ndim != 3 or array.shape[0] not in (1, 3) or not (floats or array.dtype == np.uint8) or not array.size:
-        right = "(C, H, W)" if channels_first else "(H, W, C)"
-        raise InputError(
-            f"{where} is {sample.dtype} {tuple(sample.shape)}; an image must be uint8 or floats in [0, 1], {right} "
-            f"with 1 or 3 channels, and features floats (d,)"
-        )
-    if floats:
-        low, high = float(array.min()), float(array.max())
-        if not (low >= 0 and high <= 1):  # also for NaN
-            raise InputError(
-                f"{where} has floats from {low:.3g} to {high:.3g}; images must lie in [0, 1]: take Normalize out of "
-                f"the data set's transform"
-            )
-        array = (array * 255 + 0.5).astype(np.uint8)
-    if size is None:
-        return array
-    return to_array(Image.fromarray(array[0] if len(array) == 1 else array.transpose(1, 2, 0)), size, len(array))
+    if sample.ndim == 1:
+        row = sample.detach().cpu() if isinstance(sample, Tensor) else sample
+        if isinstance(row, Tensor) and row.is_floating_point():
+            return row.float().numpy()
+        if isinstance(row, np.ndarray) and row.dtype.kind == "f":
+            return row.astype(np.float32)
+        raise InputError(f"{where} is {sample.dtype} {tuple(sample.shape)}; features must be floats (d,)")
+    image = picture(sample, limits, where)
+    return to_array(image, size, 1 if image.mode == "L" else 3)
 
 
 def _label(label: Any, where: str) -> int | str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
+import re
 import stat
+import typing
 import unicodedata
 import warnings
 import zipfile
@@ -13,25 +16,50 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import Image, ImageOps
+import torch
+from PIL import Image, ImageCms, ImageOps
 from rich.progress import track
 
 from graphfsl.data.cache import cached
+from graphfsl.data.depth import Range, pieces, to_bytes, warn_if_narrow
 from graphfsl.errors import InputError
+from graphfsl.regular import first_bytes, read_regular
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"}
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # Pillow hands others to programs: EPS is one
+SUFFIXES = {
+    ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm", ".pbm",
+    ".pnm", ".pfm", ".avif", ".jp2", ".j2k", ".jpf", ".jpx",
+}  # fmt: skip
+# Pillow hands others to programs: EPS is one.
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+HEAD = 32  # bytes that tell what a file is
+# How a file of these formats begins. BMP's two letters begin many a text: its header tells more.
+MAGIC = re.compile(
+    rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|GIF8[79]a|RIFF....WEBP|II[*+]\0|MM\0[*+]|BM.{4}\0{4}.{4}[\x0c\x28\x34\x38\x40\x6c\x7c]\0{3}"
+    rb"|P[1-6fF]\s+(#|\d+\s+\d+)|\xff\x4f\xff\x51|\0{3}\x0cjP  \r\n\x87\n|.{4}ftyp.*avi[fs]",
+    re.DOTALL,
+)
 
 
-def to_array(image: Image.Image, size: int | None, channels: int) -> np.ndarray:
+def to_array(
+    image: Image.Image, size: int | None, channels: int, limits: Range | None = None, where: str = "an image"
+) -> np.ndarray:
     """An image -> (channels, H, W) uint8, H = W = size (bilinear, the sides squeezed to a square) where it is given.
 
-    Upright by its EXIF tag; transparent parts lie on white; 16-bit gray is brought to 8 bits.
+    Upright by its EXIF tag; transparent parts lie on white. limits: which values are black and white, see `to_bytes`.
     """
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I") and (deep := np.asarray(image)).max(initial=0) > 255:
-        image = Image.fromarray((deep.clip(0, 65535) / 257 + 0.5).astype(np.uint8))  # convert would cut it off at 255
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+    if image.mode == "F" or image.mode.startswith("I"):  # the latter holds 16 bits, of PGM too, if not a range is given
+        limits = limits or (None if image.mode == "F" else (0, 65535))
+        image = Image.fromarray(to_bytes(np.asarray(image), limits, where))
+        limits = None
+    image = _with_alpha(image)
+    if limits is not None:
+        plain = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
+        scaled = Image.fromarray(to_bytes(np.asarray(plain), limits, where))
+        if "A" in image.getbands():
+            scaled.putalpha(image.getchannel("A"))
+        image = scaled
+    if "A" in image.getbands():
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     # Palettes and 1-bit drawings are brought to full range before they are made smaller.
@@ -40,34 +68,90 @@ def to_array(image: Image.Image, size: int | None, channels: int) -> np.ndarray:
     return array[None] if channels == 1 else array.transpose(2, 0, 1)
 
 
-def decode(data: bytes, size: int, channels: int, where: str) -> np.ndarray:
-    """One image file -> (channels, size, size) uint8; InputError names the file where it is not an image."""
+def _with_alpha(image: Image.Image) -> Image.Image:
+    """An image of 8 bits whose transparency, if any, is a band A, and whose colours `convert` understands."""
+    if image.mode == "LAB":
+        profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        image = typing.cast(Image.Image, ImageCms.profileToProfile(image, *profiles, outputMode="RGB"))
+    if image.mode in ("RGBa", "La"):  # the colours times alpha
+        return image.convert(image.mode.upper())
+    return image.convert("RGBA") if image.mode == "PA" or "transparency" in image.info else image
+
+
+def decode(data: bytes, size: int, channels: int, where: str, limits: Range | None = None) -> np.ndarray:
+    """One image file -> (channels, size, size) uint8; InputError names the file where it is not an image, or has
+    pixels outside `limits` (of `to_array`)."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd metadata and of 90 megapixels; twice that is an error
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            with Image.open(io.BytesIO(data), formats=_formats()) as image:
                 image.load()
-                return to_array(image, size, channels)
+                if image.format == "PNG" and data[24] == 16 and data[25] in (2, 4, 6):
+                    return to_array(_deep_png(data, image, limits, where), size, channels)
+                if limits is not None and image.format == "TIFF" and len(image.getbands()) > 1:
+                    _check_depth(image, where)
+                return to_array(image, size, channels, limits, where)
+    except InputError:
+        raise
     except Exception as error:  # broken bytes make Pillow raise almost anything
         raise InputError(f"{where} is not a readable image ({type(error).__name__}); replace or remove it") from None
 
 
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Those of FORMATS that this Pillow knows."""
+    Image.init()
+    return tuple(f for f in FORMATS if f in Image.OPEN)
+
+
+def _deep_png(data: bytes, image: Image.Image, limits: Range | None, where: str) -> Image.Image:
+    """A PNG with colours, or gray and transparency, of 16 bits, of which Pillow keeps the upper 8."""
+    from torchvision.io import ImageReadMode, decode_png  # takes a second, and few images are such
+
+    values = decode_png(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.UNCHANGED).numpy()
+    alpha = values[-1] if len(values) in (2, 4) else None
+    colours = to_bytes(values[: 3 if len(values) > 2 else 1].transpose(1, 2, 0), limits, where)
+    deep = Image.fromarray(np.ascontiguousarray(colours[..., 0] if colours.shape[2] == 1 else colours))
+    if alpha is not None:
+        deep.putalpha(Image.fromarray(to_bytes(alpha, None, where)))
+    deep.info |= {k: image.info[k] for k in ("exif",) if k in image.info}
+    return deep
+
+
+def _check_depth(image: Image.Image, where: str) -> None:
+    """InputError for a TIFF with colours of more than 8 bits: a range would be applied to what Pillow left of them."""
+    bits = max(getattr(image, "tag_v2", {}).get(258, (8,)))
+    if bits > 8:
+        raise InputError(
+            f"{where} has colours of {bits} bits, which are read from PNG only where a range is given; save it as PNG"
+        )
+
+
 def is_image(name: str) -> bool:
     """Whether a relative path has an image's suffix, in either case, and nothing in it is hidden."""
-    path = PurePosixPath(name)
-    return path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in path.parts)
+    return PurePosixPath(name).suffix.lower() in SUFFIXES and not _hidden(name)
+
+
+def holds_image(root: Path, name: str) -> bool:
+    """Whether a file below `root` has the suffix or the first bytes of an image, and nothing in its path is hidden."""
+    return is_image(name) or (not _hidden(name) and MAGIC.match(first_bytes(root / name, HEAD)) is not None)
+
+
+def _hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in PurePosixPath(name).parts)
 
 
 def folder_files(root: Path) -> list[str]:
     """The image files below a folder, as sorted relative paths with forward slashes."""
-    return sorted(filter(is_image, (p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file())))
+    names = (p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file())
+    return sorted(name for name in names if holds_image(root, name))
 
 
 def image_paths(path: Path) -> list[Path]:
     """The images of a folder, at any depth and sorted, or the one image that `path` is."""
     if not path.exists():
         raise InputError(f"{path} does not exist; it must be an image or a folder of images")
-    alone = [path] if path.is_file() and is_image(path.name) else []
+    alone = [path] if path.is_file() and holds_image(path.parent, path.name) else []
     found = [path / name for name in folder_files(path)] if path.is_dir() else alone
     if not found:
         raise InputError(f"{path} {'holds' if path.is_dir() else 'is'} no image; known: {', '.join(sorted(SUFFIXES))}")
@@ -136,18 +220,25 @@ class Files:
 
     def read(self, name: str) -> bytes:
         try:
-            return self.zip.read(name) if self.zip else (self.root / name).read_bytes()
+            return self.zip.read(name) if self.zip else read_regular(self.root / name)
         except (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
             raise InputError(f"{self.root}/{name} cannot be read ({error}); fetch it again") from None
 
 
-def read_images(files: Files, names: Iterable[str], size: int, channels: int, what: str) -> np.ndarray:
-    """(N, channels, size, size) uint8 of the named files, in order: a memory map, cached by what the files are."""
+def read_images(
+    files: Files, names: Iterable[str], size: int, channels: int, what: str, limits: Range | None = None
+) -> np.ndarray:
+    """(N, channels, size, size) uint8 of the named files, in order: a memory map, cached by what the files are.
+
+    limits: which values are black and white in all of them, see `to_array`.
+    """
     names = list(names)
-    key = _digest([files.mark, str(size), str(channels), *names])
+    key = _digest([files.mark, str(size), str(channels), repr(limits), *names])
 
     def fill(out: np.ndarray) -> None:
         for i, name in enumerate(track(names, f"decoding {what}", disable=len(names) < 1000, transient=True)):
-            out[i] = decode(files.read(name), size, channels, f"{files.root}/{name}")
+            out[i] = decode(files.read(name), size, channels, f"{files.root}/{name}", limits)
 
-    return cached(f"{what.replace('/', '-')}-{key}", (len(names), channels, size, size), np.uint8, fill)
+    images = cached(f"{what.replace('/', '-')}-{key}", (len(names), channels, size, size), np.uint8, fill)
+    warn_if_narrow(pieces(images), f"{files.root}")
+    return images

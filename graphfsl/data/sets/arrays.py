@@ -4,28 +4,34 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from graphfsl.data.dataset import Split, readable
+from graphfsl.data.depth import check_range, pieces, range_of, to_bytes, warn_if_narrow
 from graphfsl.data.images import written
 from graphfsl.errors import InputError
+from graphfsl.regular import check_regular
 
 
-def load(split: str, root: str, folder: str = "") -> Split:
+def load(split: str, root: str, folder: str = "", range: Sequence[float] | None = None) -> Split:
     """`<root>/<folder>/<split>.npz`, or `<root>/<split>.npz` where root is that folder itself, with the arrays
 
-    images: (n, H, W, 3) or (n, H, W) uint8, or features: (n, d) floats;
+    images: (n, H, W, 3) or (n, H, W) uint8, uint16 or floats in [0, 1], or features: (n, d) floats;
     labels: (n,) integers, -1 = unlabeled;
     class_names: (classes,), optional; superclasses: (classes,), optional.
 
     root: the folder of the files, or the one above it. folder: what it is called there.
+    range: the values of black and of white, where they are not those of the images' type: [0, 4095] for 12 bits.
     """
+    limits = check_range(range)
     base = Path(root).expanduser()
     base = base / folder if (base / folder).is_dir() else base
     path = readable(base / f"{split}.npz", f"split {split!r} of the arrays")
+    check_regular(path)
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {k: file[k] for k in file.files}
@@ -38,8 +44,15 @@ def load(split: str, root: str, folder: str = "") -> Split:
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise InputError(f"{path}: labels must be integers (n,), not {labels.dtype} {labels.shape}")
     if kind == "images":
-        if x.dtype != np.uint8 or x.ndim not in (3, 4) or x.shape[3:] not in ((), (1,), (3,)) or 0 in x.shape[1:]:
-            raise InputError(f"{path}: images must be uint8 (n, H, W, 3) or (n, H, W), not {x.dtype} {x.shape}")
+        known = range_of(x.dtype) is not None or (limits is not None and x.dtype.kind in "iu")
+        if not known or x.ndim not in (3, 4) or x.shape[3:] not in ((), (1,), (3,)) or 0 in x.shape[1:]:
+            raise InputError(
+                f"{path}: images must be uint8, uint16 or floats in [0, 1], or other numbers with a range, "
+                f"(n, H, W, 3) or (n, H, W), not {x.dtype} {x.shape}"
+            )
+        if x.dtype != np.uint8 or limits is not None:
+            x = np.stack([to_bytes(image, limits, f"{path}: image {i}") for i, image in enumerate(x)])
+        warn_if_narrow(pieces(x), str(path))
         x = x[:, None] if x.ndim == 3 else x.transpose(0, 3, 1, 2)
     elif x.ndim != 2 or not np.issubdtype(x.dtype, np.floating) or not x.shape[1]:
         raise InputError(f"{path}: features must be floats (n, d), not {x.dtype} {x.shape}")

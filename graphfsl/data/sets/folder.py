@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from graphfsl.data.dataset import Split
+from graphfsl.data.depth import check_range
 from graphfsl.data.images import Files, image_paths, read_folder_classes, read_images, subfolders, written
 from graphfsl.errors import InputError, unknown
 
@@ -16,7 +17,12 @@ SPLITS = ("train", "val", "test")
 
 
 def load(
-    split: str, root: str, size: int = 84, color: bool = True, fractions: Sequence[float] = (0.6, 0.2, 0.2)
+    split: str,
+    root: str,
+    size: int = 84,
+    color: bool = True,
+    fractions: Sequence[float] = (0.6, 0.2, 0.2),
+    range: Sequence[float] | None = None,
 ) -> Split:
     """One split of a folder of images, (3 or 1) x size x size; it may be read-only. Two layouts are known:
 
@@ -30,7 +36,11 @@ def load(
     the class folders (or in `root`, then for every split) holds images without labels: they come last, with y = -1.
     size: pixels of a side, to which every image is squeezed. color: false makes them gray. fractions: the shares of
     the classes that train, val and test get, where root has no such folders.
+    size: pixels of a side, to which every image is squeezed. color: false makes them gray.
+    range: the values of black and of white in every file, [0, 4095] for 12 bits; without one they are those of the
+        file's type: 255 for 8 bits, 65535 for 16, 1 for floats. A value outside is refused.
     """
+    limits = check_range(range)
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
     if size < 1:
@@ -50,8 +60,8 @@ def load(
     pool = next((image_paths(p / "unlabeled") for p in (own, base) if (p / "unlabeled").is_dir()), [])
     groups = [*classes.values(), pool]
     names = [path.relative_to(base).as_posix() for group in groups for path in group]
-    x = read_images(Files(base, names), names, size, 3 if color else 1, f"folder/{split}")
-    y = np.repeat([*range(len(classes)), -1], [len(group) for group in groups])
+    x = read_images(Files(base, names), names, size, 3 if color else 1, f"folder/{split}", limits)
+    y = np.repeat([*np.arange(len(classes)), -1], [len(group) for group in groups])
     return Split(torch.from_numpy(x), torch.from_numpy(y), tuple(classes), f"{written(base.resolve().name)}/{split}")
 
 

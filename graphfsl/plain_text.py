@@ -1,0 +1,39 @@
+"""A user's names in tables: on one line, and without what a spreadsheet would run as a formula."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+FORMULA = re.compile(r"'*[=+\-@\t\r\n]")  # how a cell begins that a spreadsheet runs, or one that was guarded
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")  # also what turns the direction
+
+
+def one_line(text: str) -> str:
+    """Text without line ends, tabs and other letters that steer a terminal: they become escapes, such as \\n."""
+    return CONTROL.sub(lambda m: m[0].encode("unicode_escape").decode(), text)
+
+
+def guarded(cell: Any) -> Any:
+    """Text that begins as a formula (=, +, -, @, tab) gets a ' in front, as spreadsheets know it; numbers do not."""
+    if not isinstance(cell, str) or NUMBER.fullmatch(cell) or not FORMULA.match(cell):
+        return cell
+    return f"'{cell}"
+
+
+def unguarded(cell: str) -> str:
+    """The text that `guarded` was given."""
+    return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
+
+
+def csv_table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A table as CSV, every cell guarded."""
+    file = io.StringIO(newline="")
+    table = csv.writer(file, lineterminator="\n")
+    table.writerow(map(guarded, heads))
+    table.writerows([guarded(cell) for cell in row] for row in rows)
+    return file.getvalue()

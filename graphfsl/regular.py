@@ -1,0 +1,43 @@
+"""Files that a user names: a pipe would be waited for without end, a device such as /dev/zero never ends."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from graphfsl.errors import InputError
+
+MOST = 2**30  # bytes of a file that is read as a whole
+
+
+def check_regular(path: Path) -> None:
+    """InputError where something is there that is not a regular file, or a link to one."""
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} is not a regular file, but a folder, a pipe or a device; give a file")
+
+
+def read_regular(path: Path, most: int = MOST) -> bytes:
+    """The bytes of a regular file of at most `most`; InputError for anything else, OSError where it will not open."""
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with os.fdopen(descriptor, "rb") as file:
+        facts = os.fstat(descriptor)
+        if not stat.S_ISREG(facts.st_mode):
+            raise InputError(f"{path} is not a regular file, but a pipe or a device; give a file")
+        if facts.st_size > most:
+            raise InputError(f"{path} has {facts.st_size:,} bytes; at most {most:,} are read")
+        return file.read()
+
+
+def first_bytes(path: Path, count: int) -> bytes:
+    """The first bytes of a regular file; none where it is something else or cannot be opened."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except OSError:
+        return b""
+    try:
+        return os.read(descriptor, count) if stat.S_ISREG(os.fstat(descriptor).st_mode) else b""
+    except OSError:
+        return b""
+    finally:
+        os.close(descriptor)
