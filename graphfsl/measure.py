@@ -89,8 +89,8 @@ def measure(
         drawn = Episodes(split, s, options.seed, run.transform.plain(), device, listed)
         seen = diagnose(learner, drawn, min(options.episodes, DIAGNOSED))
         row = full_row(config, result, str(device), run.steps, published) | seen
-        rows.append(row | ({"unfinished": run.unfinished} if run.unfinished else {}))
-        rows.append(row | ({"setting_from": origin} if origin else {}))
+        told = {"unfinished": run.unfinished, "setting_from": origin}
+        rows.append(row | {k: v for k, v in told.items() if v})
         if say:
             say(str(result))
     return rows
