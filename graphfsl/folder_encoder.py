@@ -88,7 +88,7 @@ def _of_run(path: Path, size: int | None) -> tuple[Learner, Transform, int, int]
 
 def _of_name(encoder: str | Mapping[str, Any], size: int | None) -> tuple[Learner, Transform, int | None, int]:
     entry = weighted_encoder(encoder)
-    native = native_size(entry["model"]) if entry["name"] == "timm" else None
+    native = native_size(str(entry.get("model"))) if entry["name"] == "timm" else None
     side = size or native or 84
     net = build({"encoder": {**entry, "frozen": True}, "head": "protonet"}, (3, side, side), 5).eval()
     where = entry.get("weights") or f"encoder {entry['name']!r}"

@@ -247,6 +247,7 @@ def test_any_model_of_timm_is_an_encoder(birds: Path, call: Any, monkeypatch: py
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: "w.pth")
     assert call(*DOORS[0], "--encoder", "resnet10t", "--size", "32")[0] == 0, "from the cache of the hub"
     assert "unknown encoder 'resnet10u'" in call(*DOORS[0], "--encoder", "resnet10u")[2]
+    assert "needs 'model'" in call(*DOORS[0], "--encoder", "timm")[2]
     code, _, err = call(*DOORS[0], "--weights", "w.pth", "--run", "r")
     assert code == 2 and "one of --weights and --run" in err
 
