@@ -84,6 +84,7 @@ def test_run_evaluate_report(world: Path, call: Callable[..., tuple[int, str, st
     names = {p.name for p in Path("r").iterdir()}
     assert names == {
         "config.json",
+        "data.json",
         "metrics.jsonl",
         "last.safetensors",
         "best.safetensors",
