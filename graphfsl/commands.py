@@ -73,10 +73,13 @@ def evaluate(
     from graphfsl.checkpoint import write_json
     from graphfsl.config import digest
     from graphfsl.data import takes_root
+    from graphfsl.errors import InputError
     from graphfsl.evaluation import with_interval
     from graphfsl.measure import measure_policies
 
     console, changes = new_console(), overrides or []
+    if on and (named := next((c for c in changes if c.startswith("data.name=")), None)):
+        raise InputError(f"--on names the data sets; leave {named} out")
     trained = runs.load(run)
     rows = []
     for name in [n.strip() for n in on.split(",") if n.strip()] or [""]:

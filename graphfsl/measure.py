@@ -30,6 +30,7 @@ from graphfsl.same import remembering
 from graphfsl.train import Trainer
 
 Say = Callable[[str], None]
+LISTED = ("episode.", "evaluation.episodes=", "evaluation.seed=", "evaluation.settings=")  # what a list decides
 DIAGNOSED = 200  # episodes that the reliability diagram and the confusion matrix are drawn from
 
 
@@ -53,6 +54,8 @@ def measure(
     split = conf.load_split(config["data"], options.split)
     listed = read_episodes(episodes, split) if episodes else None
     if listed is not None:
+        if ignored := next((c for c in changes if c.startswith(LISTED)), None):
+            raise InputError(f"{ignored} changes nothing: {episodes} lists the very episodes; leave it out")
         settings, options = [listed.setting], replace(options, episodes=len(listed), seed=listed.seed)
     check_shape(run.shape, split)
     # A published number is for its own learner, data set and test split.

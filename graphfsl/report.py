@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def write_report(
     of text, with `code`. effects: a study's comparisons, as `findings.findings` lists them. failures: (cell, what went
     wrong).
     """
-    rows = [{"unlabeled": 0, "distractors": 0} | {k: v for k, v in r.items() if k != "accuracies"} for r in rows]
+    rows = [{"unlabeled": 0, "distractors": 0} | {k: _told(v) for k, v in r.items() if k != "accuracies"} for r in rows]
     rows.sort(key=group)
     figures = figures_of(rows, histories or {})
     bare = [{k: v for k, v in r.items() if k not in DRAWN} for r in rows]
@@ -48,6 +49,11 @@ def write_report(
     for ending, text in texts.items():
         write_atomically(Path(out) / f"report.{ending}", text.encode())
     return [Path(out) / f"report.{ending}" for ending in texts]
+
+
+def _told(value: Any) -> Any:
+    """A value of a row; None for a number that is none, as earlier versions wrote for the interval of one episode."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def figures_of(rows: Sequence[Row], histories: Mapping[str, Sequence[Row]]) -> dict[str, list[Figure]]:

@@ -11,11 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 from filelock import FileLock
+from rich.console import Console
 from safetensors import safe_open
 from safetensors.torch import save_file
 from test_cli import call, trained, world  # noqa: F401 (fixtures)
 
+from graphfsl import progress
 from graphfsl.checkpoint import FORMAT, load_checkpoint, save_checkpoint, write_json
+from graphfsl.config import read
 from graphfsl.errors import InputError
 from graphfsl.lock import held
 from graphfsl.run import load
@@ -189,3 +192,18 @@ def test_nothing_writes_a_number_that_json_has_not(tmp_path: Path) -> None:
     with pytest.raises(ValueError):
         write_json(tmp_path / "x.json", {"a": float("nan")})
     assert not list(tmp_path.iterdir())
+
+
+def test_one_episode_is_null_wherever_it_is_written(trained: Path, call: Call, tmp_path: Path) -> None:  # noqa: F811
+    one = ("evaluation.episodes=1", "--out", tmp_path / "e.json")
+    code, out, err = call("evaluate", trained, *one)
+    assert code == 0 and "±" not in out and "nan" not in out.lower(), err
+    (row,) = json.loads((tmp_path / "e.json").read_text(), parse_constant=pytest.fail)["rows"]
+    assert row["ci95"] is None and row["label_seed"] == 0
+    assert call("evaluate", trained, "--on", "arrays", "data.root=data", *one)[0] == 2
+    assert json.loads(call("evaluate", trained, *one, "--json")[1], parse_constant=pytest.fail)[0]["ci95"] is None
+    settings = read(trained.parent / "my.yaml", ["trainer.steps=2", "trainer.val_every=2", "trainer.val_episodes=1"])
+    progress.run({**settings, "evaluation": {"episodes": 1}}, tmp_path / "r", Console(quiet=True))
+    lines = (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(lines[-1], parse_constant=pytest.fail)["val_ci95"] is None
+    assert call("report", tmp_path / "r", "--out", tmp_path / "rep")[0] == 0

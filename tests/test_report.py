@@ -188,6 +188,7 @@ def test_columns_and_numbers(tmp_path: Path) -> None:
         ["conv4 + protonet", "5", "1", "1.00", "", "", "", "5,000"],
         ["conv4 + protonet", "5", "5", "98.62 ± 0.14", "", "", "", "5,000"],
     ]
+    assert not any(re.search(r"\bnan\b", p.read_text("utf-8"), re.IGNORECASE) for p in tmp_path.iterdir())
     text = (tmp_path / "report.md").read_text("utf-8")
     assert "All rows: omniglot test, 15 queries per class, 1,000 episodes, running BatchNorm." in text
     assert "0.123456" not in (tmp_path / "report.html").read_text("utf-8") and "0.123456" not in text

@@ -167,6 +167,9 @@ def test_episodes_go_out_and_come_back_through_the_command(world: Path, call: Ca
     assert (listed["shot"], listed["episodes"]) == (2, 25)
     code, out, _ = call("evaluate", "r", "episode.shot=2", "evaluation.episodes=25", "--json")
     assert json.loads(out)[0]["accuracy"] == listed["accuracy"]
+    for override in ("episode.shot=1", "evaluation.episodes=3", "evaluation.seed=1"):
+        code, _, err = call("evaluate", "r", "--episodes", "e.json", override)
+        assert code == 2 and f"{override} changes nothing: e.json lists" in err and err.count("\n") == 1
 
 
 def test_several_data_sets_stand_in_one_table(world: Path, call: Call) -> None:  # noqa: F811
@@ -185,6 +188,8 @@ def test_several_data_sets_stand_in_one_table(world: Path, call: Call) -> None: 
     assert out.count("photos/test") == 2 and "accuracy %" in out
     code, _, err = call("evaluate", "r", "--on", "arrays,glyphs", "data.root=photos")
     assert code == 2 and "glyphs/test holds (1, 28, 28)" in err, "a set without files takes no root"
+    code, _, err = call("evaluate", "r", "--on", "arrays", "data.name=folder")
+    assert code == 2 and "--on names the data sets; leave data.name=folder out" in err
 
 
 # ---- one run in a directory ----
