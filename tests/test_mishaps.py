@@ -107,12 +107,12 @@ WRONG: dict[Any, list[str]] = {
     int: [*NEVER, "1.5", "true"],
     float: [*NEVER, "true"],
     bool: ["word", "2", ".nan", "[true]"],
-    str: ["5", "true", "[a]", "{a: 1}"],
+    str: ["nosuch", "5", "[a]", "{a: 1}"],  # text, all of them
     list: ["5", "word", "[]", "[5]", "[[1]]", "{a: 1}", "[null]", "[{wey: 3}]", "[{way: 99999999999999999999}]"],
 }
 NEGATIVE = {"label_seed", "seed"}
 ZERO = NEGATIVE | {"unlabeled", "distractors", "weight_decay", "momentum", "warmup", *AUGMENT}
-NAMES = {"groups", "optimizer", "schedule", "precision", "logger"}
+LATER = {"trainer.device", "evaluation.split"}  # text that means something to this machine, or to a data set
 TAKERS = ((Setting, "episode"), (Setting, "train_episode"), (Trainer, "trainer"), (Evaluation, "evaluation"))
 
 
@@ -127,7 +127,7 @@ def wrong_values() -> dict[str, list[str]]:
         values = list(WRONG[base])
         if base in (int, float):
             values += ["-1"] * (name not in NEGATIVE) + ["0"] * (name not in ZERO)
-        out[f"{section}.{name}"] = values + ["nosuch"] * (name in NAMES)
+        out[f"{section}.{name}"] = values
     return out
 
 
@@ -137,7 +137,7 @@ OPTIONS = wrong_values()
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_refuses_what_it_cannot_take(option: str, world: Path, call: Call) -> None:
     plain = config.read("my.yaml")
-    for value in OPTIONS[option]:
+    for value in OPTIONS[option] if option not in LATER else ():
         with pytest.raises(InputError) as error:
             config.merge(plain, [f"{option}={value}"])
         assert "\n" not in str(error.value)
@@ -158,7 +158,7 @@ OVERRIDES: dict[str, tuple[list[str], str]] = {
     "split that climbs": (["evaluation.split=../../my"], "my.npz"),
     "data section is a number": (["data=5"], "needs a section 'data'"),
     "data without a name": (["data={}"], "data needs a name"),
-    "data name is a list": (["data.name=[]"], "unknown data set []"),
+    "data name is a list": (["data.name=[]"], "unknown data set '[]'"),
     "data name is a module": (["data.name=__init__"], "unknown data set '__init__'"),
     "data root is null": (["data.root=null"], "data.root must be str"),
     "mean without std": (["data.mean=[0.5]"], "given together"),
@@ -183,7 +183,7 @@ OVERRIDES: dict[str, tuple[list[str], str]] = {
     "frozen is text": (["learner.encoder.frozen=maybe"], "must be true or false"),
     "frozen is a number": (["learner.encoder.frozen=1"], "must be true or false"),
     "per_query is text": (["learner.per_query=word"], "per_query"),
-    "BatchNorm policy is a number": (["learner.batch_norm=5"], "batch_norm"),
+    "BatchNorm policy is a number": (["learner.batch_norm=5"], "BatchNorm policy '5'"),
     "timm model is a number": (["learner.encoder={name: timm, model: 5}"], "model must be str"),
     "unknown timm model": (["learner.encoder={name: timm, model: nosuch}"], "unknown timm model 'nosuch'"),
     "missing timm weights": (
