@@ -530,7 +530,7 @@ BAD = {
     "pickled features": (["pickled.npz", "--support", "few.csv"], "pickled.npz is not a readable file of plain arrays"),
     "no features": (["other.npz", "--support", "few.csv"], "must hold 'features', floats (n, d), not x int64 (3,)"),
     "equal paths": (["paths.npz", "--support", "few.csv"], "one of `paths` for each of 20 rows"),
-    "empty folder": (["empty", "--support", "few.csv"], "empty holds no image; known: .bmp"),
+    "empty folder": (["empty", "--support", "few.csv"], "empty holds no image; known: .apng"),
     "broken folder": (["broken", "--support", "few.csv"], "none of its 1 images can be read"),
     "format": (["pool.npz", "--support", "few.csv", "--format", "csw"], "did you mean 'csv'"),
     "prior": (["pool.npz", "--support", "few.csv", "--prior", "even"], "unknown prior 'even'"),
