@@ -246,7 +246,7 @@ def test_a_run_answers_as_its_predictor_does(trained: Path) -> None:
                 assert np.allclose(model.predict_proba(found), expected, atol=1e-5)
                 assert model.predict(found).tolist() == [a.label for a in answers]
     assert cross_val_score(FewShotClassifier(predictor), images, labels, cv=2).shape == (2,)
-    with pytest.raises(InputError, match=r"uint8 \(H, W\)"):
+    with pytest.raises(InputError, match=r"uint8, uint16 or floats"):
         FewShotClassifier(predictor).fit(np.zeros((4, 5)), [0, 0, 1, 1])
     with pytest.raises(InputError, match=r"nowhere\.png cannot be read"):
         FewShotClassifier(predictor).fit(["nowhere.png"] * 2, [0, 1])
