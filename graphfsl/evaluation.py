@@ -220,6 +220,7 @@ class Result:
             "label_seed": s.label_seed,
             "max_shot": s.max_shot,
             "groups": s.groups,
+            "pool_dirichlet": s.pool_dirichlet,
             "setting": kind_of(learner, s),
             "traits": [t for t in traits if getattr(learner, t)],
             "batch_norm": learner.batch_norm,

@@ -21,8 +21,8 @@ REPLICATES = ("seed",)  # axes whose levels are repetitions: pairs are matched w
 # would make the interval of their difference too wide, and that of a mean over both too narrow.
 PAIRED = ("data", "seed")
 # What an episode is a function of: rows that agree in these answered the same queries from the same samples.
-EPISODES = ("data", "way", "shot", "query", "unlabeled", "distractors", "dirichlet", "labeled_fraction", "label_seed",
-            "max_shot", "groups", "seed", "episodes")  # fmt: skip
+EPISODES = ("data", "way", "shot", "query", "unlabeled", "distractors", "dirichlet", "pool_dirichlet",
+            "labeled_fraction", "label_seed", "max_shot", "groups", "seed", "episodes")  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -116,12 +116,13 @@ def pool_figures(rows: Sequence[Row], colors: Colors) -> list[Figure]:
     for r in (r for r in rows if finite(r.get("accuracy"))):
         name = f"{r.get('method')} · {r.get('run')}" if several else str(r.get("method"))
         name += " (transductive)" if "transductive" in str(r.get("setting")) else ""
-        key = tuple(r.get(k) for k in ("data", "way", "shot", "query", "dirichlet"))
+        key = tuple(r.get(k) for k in ("data", "way", "shot", "query", "dirichlet", "pool_dirichlet"))
         panels.setdefault(key, {}).setdefault(name, []).append(r)
     out = []
-    for (data, way, shot, query, alpha), methods in panels.items():
+    for (data, way, shot, query, alpha, pool_alpha), methods in panels.items():
         if any(len({r["unlabeled"] for r in members}) > 1 for members in methods.values()):
             uneven = f", Dirichlet {alpha}" if alpha else ""
+            uneven += f", pool of Dirichlet {pool_alpha}" if pool_alpha else ""
             far = _off_the_scale(methods)
             off = f"; off the scale: {', '.join(f'{n} {v:.1f}' for n, v in far.items())}" if far else ""
             caption = f"{data}, {way}-way {shot}-shot, {query} queries per class{uneven}{off}"
@@ -170,13 +171,15 @@ PANEL = {
     "unlabeled": "{} unlabeled per class",
     "distractors": "{} distractor classes",
     "dirichlet": "Dirichlet {}",
+    "pool_dirichlet": "pool of Dirichlet {}",
 }
-NO_DIRICHLET = "as many queries of every class"
+EQUAL = {"dirichlet": "as many queries of every class", "pool_dirichlet": "as many unlabeled of every class"}
 
 
 def curve_figures(rows: Sequence[Row], x: str, words: str, colors: Colors) -> list[Figure]:
     """Accuracy by one number of the setting, a panel for each kind of setting and all else that an episode is."""
-    keys = [k for k in ("setting", "data", "way", "query", "shot", "unlabeled", "distractors", "dirichlet") if k != x]
+    pool = ("unlabeled", "distractors", "pool_dirichlet")
+    keys = [k for k in ("setting", "data", "way", "query", "shot", "dirichlet", *pool) if k != x]
     panels: dict[tuple[Any, ...], list[Row]] = {}
     for r in rows:
         if finite(r.get("accuracy")) and (x != "distractors" or r.get("unlabeled")):
@@ -190,7 +193,7 @@ def curve_figures(rows: Sequence[Row], x: str, words: str, colors: Colors) -> li
         text = f"{facts['data']}, {facts['way']}-way ({facts['setting']})"
         for key, told in PANEL.items():
             if key in differ or (key == "unlabeled" and facts.get(key)):
-                text += ", " + (told.format(facts[key]) if facts[key] is not None else NO_DIRICHLET)
+                text += ", " + (told.format(facts[key]) if facts[key] is not None else EQUAL[key])
         plot = partial(_plot_lines, lines=lines, x=x, colors=colors)
         out.append((text + over, draw(plot, words, "accuracy (%)")))
     if len(out) > PANELS:

@@ -188,4 +188,5 @@ def column(r: Row) -> str:
     text = f"{way}-way {shot}-shot"
     text += f", {unlabeled} unlabeled" if unlabeled else ""
     text += f", {distractors} distractors" if distractors else ""
-    return text + (f", Dirichlet {r['dirichlet']:g}" if r.get("dirichlet") else "")
+    text += f", Dirichlet {r['dirichlet']:g}" if r.get("dirichlet") else ""
+    return text + (f", pool of Dirichlet {r['pool_dirichlet']:g}" if r.get("pool_dirichlet") else "")

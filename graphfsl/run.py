@@ -26,7 +26,7 @@ from graphfsl.checkpoint import (
     write_json,
 )
 from graphfsl.data import Episodes, Sampler, Split, Transform
-from graphfsl.data.sampler import keys_of
+from graphfsl.data.streams import keys_of
 from graphfsl.errors import InputError
 from graphfsl.evaluation import check_protocol, nodes
 from graphfsl.features import cached_features, encode_split

@@ -18,7 +18,7 @@ from graphfsl import distributed
 from graphfsl.adapt import Adapt
 from graphfsl.data.batches import Batches
 from graphfsl.data.episodes import Episodes
-from graphfsl.data.sampler import keys_of
+from graphfsl.data.streams import keys_of
 from graphfsl.episode import Episode, Target
 from graphfsl.errors import InputError, unknown
 from graphfsl.evaluation import accuracies

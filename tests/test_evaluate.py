@@ -82,7 +82,8 @@ def test_a_published_number_is_for_its_own_setting() -> None:
     pool = [{"way": 5, "shot": 1, "unlabeled": 5, "setting": "semi-supervised", "accuracy": 97.45}]
     for kind, found in (("semi-supervised", pool[0]), ("inductive", {})):
         assert find_published(pool, Setting(way=5, shot=1, unlabeled=5), kind) == found
-    for other in ({"shot": 5}, {"unlabeled": 5}, {"dirichlet": 2.0}, {"labeled_fraction": 0.5}, {"groups": "within"}):
+    for other in ({"shot": 5}, {"unlabeled": 5}, {"dirichlet": 2.0}, {"labeled_fraction": 0.5}, {"groups": "within"},
+                  {"pool_dirichlet": 2.0}):  # fmt: skip
         assert find_published(published, Setting(**{"way": 5, "shot": 1} | other), "inductive") == {}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import os
 import subprocess
 import sys
@@ -18,7 +19,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from graphfsl.data import Episodes, Sampler, Setting, Split
-from graphfsl.data.sampler import Draw, choose, keys_of, label_split, uniform
+from graphfsl.data.sampler import Draw, label_split
+from graphfsl.data.streams import choose, keys_of, uniform
 from graphfsl.errors import InputError
 
 PARTS = ("ids", "label", "classes")
@@ -79,7 +81,10 @@ def check(split: Split, setting: Setting, d: Draw) -> None:
     if free:
         assert (unlabeled == -1).all()
     else:
-        assert all(((unlabeled == c).sum(1) == s.unlabeled).all() for c in range(s.way))
+        own = np.stack([(unlabeled == c).sum(1) for c in range(s.way)], 1)
+        assert (own.sum(1) == s.way * s.unlabeled).all() and (
+            s.pool_dirichlet is not None or (own == s.unlabeled).all()
+        )
         assert ((unlabeled == -1).sum(1) == s.unlabeled * s.distractors).all()
 
 
@@ -98,7 +103,15 @@ SETTINGS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("setting", SETTINGS, ids=str)
+UNEQUAL: list[dict[str, Any]] = [
+    {"way": 3, "query": 3, "unlabeled": 4, "pool_dirichlet": 2.0, "distractors": 2},
+    {"way": 4, "query": 4, "unlabeled": 3, "pool_dirichlet": 0.1, "dirichlet": 1.0, "max_shot": 3},
+    {"way": 3, "query": 2, "labeled_fraction": 0.4, "unlabeled": 6, "pool_dirichlet": 0.5, "distractors": 1},
+    {"way": 3, "query": 2, "pool_dirichlet": 2.0},
+]
+
+
+@pytest.mark.parametrize("setting", SETTINGS + UNEQUAL, ids=str)
 def test_draws_are_right_and_independent_of_their_batch(setting: dict[str, Any]) -> None:
     split = make()
     together = draw(split, np.arange(30), **setting)
@@ -129,6 +142,32 @@ DIGEST = "57b6f5bdb930be916008b648b045a6fa568337b0b3cd6ce72ea58f748dd8804f"
 def digest() -> str:
     draws = [draw(make(), range(20), seed=5, **setting) for setting in SETTINGS]
     return hashlib.sha256(b"".join(getattr(d, p).astype("<i8").tobytes() for d in draws for p in PARTS)).hexdigest()
+
+
+# Of every combination of these, as drawn before pools could be unequal.
+AXES: dict[str, list[Any]] = {
+    "unlabeled": [0, 3], "distractors": [0, 2], "dirichlet": [None, 0.3, 2.0], "max_shot": [None, 3],
+    "labeled_fraction": [1.0, 0.5], "groups": ["any", "within", "across"],
+}  # fmt: skip
+WIDE = "2fb222038f898bb6dc0851a775f1ca0b5f174b42bc53dac11fb45670308298f5"
+
+
+def test_old_settings_draw_the_very_same_episodes() -> None:
+    splits = [
+        make(classes=30, groups=6),
+        make([18, 40, 23, 19, 57, 20, 31] * 5, groups=7),
+        make(classes=30, free=30, groups=6, name="other/val"),
+    ]
+    found, count = hashlib.sha256(), 0
+    for split, values in itertools.product(splits, itertools.product(*AXES.values())):
+        setting = dict(zip(AXES, values, strict=True))
+        if setting["distractors"] and (split.y < 0).any():
+            continue  # refused
+        d = draw(split, [0, 1, 2, 3, 10**6], seed=3, way=3, query=2, **setting)
+        count += 1
+        for part in PARTS:
+            found.update(getattr(d, part).astype("<i8").tobytes())
+    assert (count, found.hexdigest()) == (360, WIDE)
 
 
 def test_the_same_episodes_in_every_process_and_version() -> None:
@@ -266,6 +305,52 @@ def test_dirichlet_respects_what_there_is(alpha: float) -> None:
     count = np.stack([(labels(d)[1] == c).sum(1) for c in range(4)], 1)
     room = split.counts[d.classes] - 2 - 1
     assert (count <= room).all() and (count.sum(1) == 16).all() and (count == room).any()
+
+
+@pytest.mark.parametrize("extra", [{}, {"labeled_fraction": 0.5}, {"dirichlet": 2.0}, {"max_shot": 4}], ids=str)
+def test_unequal_pools_leave_everything_else_alone(extra: dict[str, Any]) -> None:
+    split, setting = make(60), {"way": 4, "query": 3, "unlabeled": 5, "distractors": 2, **extra}
+    equal_pool, *others = (draw(split, np.arange(30), **setting, pool_dirichlet=a) for a in (None, 2.0, 0.1))
+    for d in others:
+        assert np.array_equal(d.classes, equal_pool.classes)
+        assert all(np.array_equal(a, b) for a, b in zip(parts(d)[:2], parts(equal_pool)[:2], strict=True))
+        foreign = [{*p[y == -1]} for p, y in zip(parts(d)[2], labels(d)[2], strict=True)]
+        assert foreign == [{*p[y == -1]} for p, y in zip(parts(equal_pool)[2], labels(equal_pool)[2], strict=True)]
+
+
+@pytest.mark.parametrize("fraction", [1.0, 0.5])
+def test_unequal_pools_are_as_the_distribution_says(fraction: float) -> None:
+    way, unlabeled, alpha = 5, 30, 2.0
+    setting = {"way": way, "query": 2, "unlabeled": unlabeled, "pool_dirichlet": alpha, "labeled_fraction": fraction}
+    pool = labels(draw(make(400, classes=6), np.arange(2000), **setting))[2]
+    count = np.stack([(pool == c).sum(1) for c in range(way)], 1)
+    share = count / (way * unlabeled)
+    variance = (1 / way) * (1 - 1 / way) / (way * alpha + 1)
+    assert np.abs(share.mean(0) - 1 / way).max() < 5 * np.sqrt(variance / 2000)
+    assert np.abs(share.var(0) / variance - 1).max() < 0.15
+    # The pool's shares are numbers of their own: the queries' say nothing of them.
+    both = draw(make(400, classes=6), np.arange(2000), **{**setting, "query": 30, "dirichlet": alpha})
+    asked, pooled = (np.stack([(part == 0).sum(1)], 1)[:, 0] for part in labels(both)[1:])
+    assert abs(np.corrcoef(asked, pooled)[0, 1]) < 0.1
+
+
+@pytest.mark.parametrize("fraction", [1.0, 0.5])
+@pytest.mark.parametrize("alpha", [1e-4, 2.0])
+def test_unequal_pools_respect_what_there_is(alpha: float, fraction: float) -> None:
+    split = make([40, 12, 14, 13, 60, 20])
+    setting = Setting(way=4, query=2, unlabeled=3, pool_dirichlet=alpha, labeled_fraction=fraction, max_shot=2)
+    d = Sampler(split, setting).draw(np.arange(300))
+    check(split, setting, d)
+    count = np.stack([(labels(d)[2] == c).sum(1) for c in range(4)], 1)
+    shots = np.stack([(labels(d)[0] == c).sum(1) for c in range(4)], 1)
+    have = split.counts[d.classes]
+    room = have - shots - 2 if fraction == 1 else have - have // 2
+    assert (count <= room).all() and ((count == room).any() or alpha == 2.0)
+
+
+def test_images_without_labels_make_no_unequal_pool() -> None:
+    with pytest.raises(InputError, match=r"episode\.pool_dirichlet must be null"):
+        Sampler(make(free=30), Setting(way=3, query=2, unlabeled=2, pool_dirichlet=2.0))
 
 
 def test_a_tiny_alpha_gives_nearly_one_class_and_a_huge_one_balance() -> None:
@@ -427,6 +512,8 @@ def test_superclasses_that_a_split_lacks() -> None:
         {"dirichlet": 0.0},
         {"dirichlet": float("inf")},
         {"dirichlet": float("nan")},
+        {"pool_dirichlet": 0.0},
+        {"pool_dirichlet": float("inf")},
         {"shot": 3, "max_shot": 2},
         {"groups": "some"},
     ],

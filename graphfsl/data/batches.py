@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from graphfsl.data.dataset import Split
-from graphfsl.data.sampler import AUGMENT, CLASSES, IMAGES, Deck, keys_of, label_split, uniform
+from graphfsl.data.sampler import Deck, label_split
+from graphfsl.data.streams import AUGMENT, CLASSES, IMAGES, keys_of, uniform
 from graphfsl.data.transforms import DRAWS, Transform
 from graphfsl.episode import Episode, Target
 from graphfsl.errors import InputError

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from graphfsl.data.dataset import Split
 from graphfsl.data.listed import Listed
-from graphfsl.data.sampler import AUGMENT, Draw, Sampler, Setting, keys_of, uniform
+from graphfsl.data.sampler import Draw, Sampler, Setting
+from graphfsl.data.streams import AUGMENT, keys_of, uniform
 from graphfsl.data.transforms import DRAWS, Transform
 from graphfsl.episode import Episode, Target
 

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import gammaincinv
 
 from graphfsl.data.dataset import Split
+from graphfsl.data.streams import (
+    CLASSES,
+    GROUPS,
+    IMAGES,
+    IMBALANCE,
+    LABEL_SPLIT,
+    POOL,
+    POOL_IMBALANCE,
+    POOL_ORDER,
+    QUERY_ORDER,
+    SHOTS,
+    choose,
+    keys_of,
+    unequal,
+    uniform,
+)
 from graphfsl.errors import InputError
-
-UINT = np.uint64
-# Streams of random numbers of one episode; appended to, never renumbered, or old episodes change.
-CLASSES, IMAGES, POOL, QUERY_ORDER, POOL_ORDER, SHOTS, IMBALANCE, GROUPS, LABEL_SPLIT, AUGMENT = range(10)
 
 
 @dataclass(frozen=True)
@@ -26,6 +36,8 @@ class Setting:
         from the rest. Fixed per class by `label_seed` (Ren et al. 2018). 1 = all images may be anything.
     dirichlet: None for `query` queries of every class; alpha > 0 for way * query queries whose class shares are
         drawn from a symmetric Dirichlet (2 is the usual unbalanced setting).
+    pool_dirichlet: the same of the pool: None for `unlabeled` images of every class; alpha > 0 for way * unlabeled
+        images in unequal shares. Each distractor class keeps its `unlabeled` images.
     max_shot: None for `shot` of every class; else each class draws its own number from shot..max_shot.
     groups: "any" classes, all "within" one superclass, or each from another ("across").
     """
@@ -40,6 +52,7 @@ class Setting:
     dirichlet: float | None = None
     max_shot: int | None = None
     groups: str = "any"
+    pool_dirichlet: float | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("way", 2), ("shot", 1), ("query", 1), ("unlabeled", 0), ("distractors", 0)):
@@ -48,8 +61,9 @@ class Setting:
                 raise InputError(f"episode.{name} must be a whole number of at least {least}, not {value!r}")
         if not 0 < self.labeled_fraction <= 1:
             raise InputError(f"episode.labeled_fraction must lie in (0, 1], not {self.labeled_fraction!r}")
-        if self.dirichlet is not None and not 0 < self.dirichlet <= 1e9:
-            raise InputError(f"episode.dirichlet must lie in (0, 1e9], or be null, not {self.dirichlet!r}")
+        for name in ("dirichlet", "pool_dirichlet"):
+            if (alpha := getattr(self, name)) is not None and not 0 < alpha <= 1e9:
+                raise InputError(f"episode.{name} must lie in (0, 1e9], or be null, not {alpha!r}")
         if self.max_shot is not None and not (isinstance(self.max_shot, int) and self.max_shot >= self.shot):
             raise InputError(
                 f"episode.max_shot must be a whole number of at least shot {self.shot}, or null, not {self.max_shot!r}"
@@ -76,47 +90,6 @@ class Draw:
     def rows(self, rows: slice | np.ndarray) -> Draw:
         """Some of these episodes."""
         return Draw(self.ids[rows], self.label[rows], self.classes[rows], self.n_support, self.n_query)
-
-
-def _mix(z: np.ndarray) -> np.ndarray:
-    """The finaliser of SplitMix64: a bijection of 64-bit words that passes the usual tests of randomness."""
-    z = z + UINT(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> UINT(30))) * UINT(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> UINT(27))) * UINT(0x94D049BB133111EB)
-    return z ^ (z >> UINT(31))
-
-
-def keys_of(name: str, seed: int, i: np.ndarray) -> np.ndarray:
-    """(B,) 64-bit keys of the episodes i of a named split under a seed."""
-    digest = hashlib.sha256(f"{name}\0{seed}".encode()).digest()
-    with np.errstate(over="ignore"):
-        return _mix(_mix(np.frombuffer(digest, UINT, 1) + np.asarray(i).astype(UINT)))
-
-
-def uniform(keys: np.ndarray, stream: int, rows: int, columns: int) -> np.ndarray:
-    """Counter-based uniforms in (0, 1), functions of key, stream, row and column: keys (B,) -> (B, rows, columns)."""
-    with np.errstate(over="ignore"):
-        base = _mix(keys + UINT(stream) * UINT(0xD1342543DE82EF95))[:, None, None]
-        counter = (np.arange(rows, dtype=UINT)[:, None] << UINT(32)) + np.arange(columns, dtype=UINT)
-        # The largest word would round to 1.
-        return np.minimum(((_mix(base + counter) >> UINT(11)).astype(np.float64) + 0.5) * 2.0**-53, 1 - 2.0**-53)
-
-
-def choose(n: np.ndarray, u: np.ndarray) -> np.ndarray:
-    """k of range(n) without replacement, by Fisher and Yates: n (B, rows), uniforms u (B, rows, k) -> (B, rows, k).
-
-    The first j choices do not depend on how many follow, so that more unlabeled images leave support and query
-    as they were. Choices past the n-th are not in range(n); the caller does not use them.
-    """
-    b, rows, k = u.shape
-    n, u, line = n.reshape(-1), u.reshape(-1, k), np.arange(b * rows)
-    deck = np.tile(np.arange(max(int(n.max()), k), dtype=np.int32), (b * rows, 1))
-    for s in range(k):
-        t = s + np.minimum(u[:, s] * np.maximum(n - s, 1), np.maximum(n - s - 1, 0)).astype(np.int64)
-        drawn = deck[line, t]
-        deck[line, t] = deck[:, s]
-        deck[:, s] = drawn
-    return deck[:, :k].reshape(b, rows, k)
 
 
 class Deck:
@@ -196,6 +169,11 @@ class Sampler:
                 f"{name} has {len(self.free)} unlabeled images, but way {s.way} x unlabeled {s.unlabeled} needs "
                 f"{s.way * s.unlabeled}; lower episode.unlabeled"
             )
+        if len(self.free) and s.unlabeled and s.pool_dirichlet is not None:
+            raise InputError(
+                f"{name} brings its own unlabeled images, whose classes are not known; episode.pool_dirichlet must be "
+                f"null, not {s.pool_dirichlet}"
+            )
         if len(self.free) and s.distractors:
             raise InputError(
                 f"{name} brings its own unlabeled images; episode.distractors must be 0, not {s.distractors}"
@@ -224,25 +202,12 @@ class Sampler:
         one = (uniform(keys, GROUPS, 1, 1)[:, 0, 0] * len(sizes)).astype(np.int64)
         return table[one[:, None], choose(sizes[one][:, None], u)[:, 0]]
 
-    def _query_counts(self, keys: np.ndarray, room: np.ndarray) -> np.ndarray:
-        """(B, way) queries of each class, way * query in all; room (B, way) is how many each class can give."""
-        s = self.setting
-        total = s.way * s.query
-        if s.dirichlet is None:
-            return np.full(room.shape, s.query)
-        u = uniform(keys, IMBALANCE, 1, s.way)[:, 0]
-        share = gammaincinv(s.dirichlet, u)
-        # A tiny alpha may underflow for all classes: then all but the largest share are nothing beside it.
-        share = np.where(share.max(1, keepdims=True) > 0, share, u == u.max(1, keepdims=True))
-        exact = share / share.sum(1, keepdims=True) * total
-        counts = np.floor(exact).astype(np.int64)
-        rank = np.argsort(np.argsort(counts - exact, axis=1, kind="stable"), axis=1)
-        counts += rank < (total - counts.sum(1, keepdims=True))
-        # What a class cannot give, the others give, first those with the first columns.
-        excess = np.maximum(counts - room, 0).sum(1, keepdims=True)
-        counts = np.minimum(counts, room)
-        left = room - counts
-        return counts + np.clip(excess - (np.cumsum(left, 1) - left), 0, left)
+    def _counts(self, keys: np.ndarray, stream: int, alpha: float | None, each: int, room: np.ndarray) -> np.ndarray:
+        """(B, way) images of each class, way * each in all; room (B, way) is how many each class can give."""
+        if alpha is None:
+            return np.full(room.shape, each)
+        way = room.shape[1]
+        return unequal(uniform(keys, stream, 1, way)[:, 0], alpha, way * each, room)
 
     def draw(self, i: np.ndarray | list[int]) -> Draw:
         """The episodes with the numbers i (B,)."""
@@ -253,8 +218,11 @@ class Sampler:
         own, batch = classes[:, : s.way], np.arange(b)[:, None]
         shots = s.shot + (uniform(keys, SHOTS, 1, s.way)[:, 0] * (s.most_shots - s.shot + 1)).astype(np.int64)
         shared = 0 if self.pool is not None or len(self.free) else s.unlabeled
-        queries = self._query_counts(keys, self.deck.count[own] - s.most_shots - shared)
-        most = s.most_shots + int(queries.max()) + shared
+        room = self.deck.count[own]
+        queries = self._counts(keys, IMBALANCE, s.dirichlet, s.query, room - s.most_shots - shared)
+        room = self.pool.count[own] if self.pool is not None else room - shots - queries
+        pooled = self._counts(keys, POOL_IMBALANCE, s.pool_dirichlet, s.unlabeled, room)
+        most = s.most_shots + int(queries.max()) + (int(pooled.max()) if shared else 0)
         drawn_from = classes if shared else own
         drawn = self.deck.draw(drawn_from, uniform(keys, IMAGES, drawn_from.shape[1], most))
 
@@ -263,21 +231,20 @@ class Sampler:
         real = j < shots[:, column]
         support = np.where(real, drawn[:, column, j], -1), np.where(real, column, -100)
 
-        end = np.cumsum(queries, 1)
-        slot = np.arange(s.way * s.query)
-        column = (slot[None, :, None] >= end[:, None, :]).sum(-1)  # (B, Q)
-        j = slot - np.take_along_axis(end - queries, column, 1) + np.take_along_axis(shots, column, 1)
-        shuffle = np.argsort(uniform(keys, QUERY_ORDER, 1, len(slot))[:, 0], axis=1)
+        column, j = _places(queries)
+        j = j + np.take_along_axis(shots, column, 1)
+        shuffle = np.argsort(uniform(keys, QUERY_ORDER, 1, s.way * s.query)[:, 0], axis=1)
         query = drawn[batch, column, j][batch, shuffle], column[batch, shuffle]
 
-        pool = self._unlabeled(keys, classes, drawn, shots + queries)
+        pool = self._unlabeled(keys, classes, drawn, shots + queries, pooled)
         ids, label = (np.concatenate(p, 1) for p in zip(support, query, pool, strict=True))
-        return Draw(ids, label, own, s.way * s.most_shots, len(slot))
+        return Draw(ids, label, own, s.way * s.most_shots, s.way * s.query)
 
     def _unlabeled(
-        self, keys: np.ndarray, classes: np.ndarray, drawn: np.ndarray, used: np.ndarray
+        self, keys: np.ndarray, classes: np.ndarray, drawn: np.ndarray, used: np.ndarray, counts: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Ids and hidden labels (B, U) of the unlabeled nodes, shuffled; `used` (B, way) images of each are spent."""
+        """Ids and hidden labels (B, U) of the unlabeled nodes, shuffled: `counts` (B, way) of each class, of which
+        `used` (B, way) are spent, and `unlabeled` of each distractor."""
         s, b = self.setting, len(keys)
         if not s.unlabeled:
             return np.empty((b, 0), np.int64), np.empty((b, 0), np.int64)
@@ -286,12 +253,21 @@ class Sampler:
             n = np.full((b, 1), len(self.free))
             ids = self.free[choose(n, uniform(keys, POOL, 1, s.way * s.unlabeled))[:, 0]]
             return ids, np.full_like(ids, -1)
+        counts = np.pad(counts, ((0, 0), (0, s.distractors)), constant_values=s.unlabeled)
+        used = np.pad(used, ((0, 0), (0, s.distractors)))
         if self.pool is not None:
-            drawn = self.pool.draw(classes, uniform(keys, POOL, classes.shape[1], s.unlabeled))
-            used = np.zeros_like(classes)
-        used = np.pad(used, ((0, 0), (0, classes.shape[1] - used.shape[1])))
-        column = np.repeat(np.arange(classes.shape[1]), s.unlabeled)
-        j = used[:, column] + np.tile(np.arange(s.unlabeled), classes.shape[1])
+            drawn = self.pool.draw(classes, uniform(keys, POOL, classes.shape[1], int(counts.max())))
+            used = np.zeros_like(used)
+        column, j = _places(counts)
+        j = j + np.take_along_axis(used, column, 1)
         label = np.where(column < s.way, column, -1)
-        shuffle = np.argsort(uniform(keys, POOL_ORDER, 1, len(column))[:, 0], axis=1)
-        return drawn[batch, column, j][batch, shuffle], label[shuffle]
+        shuffle = np.argsort(uniform(keys, POOL_ORDER, 1, column.shape[1])[:, 0], axis=1)
+        return drawn[batch, column, j][batch, shuffle], label[batch, shuffle]
+
+
+def _places(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Places (B, n) in class order, of which counts (B, classes) are for each: the class of each, and its number."""
+    end = np.cumsum(counts, 1)
+    place = np.arange(int(end[0, -1]))
+    column = (place[None, :, None] >= end[:, None, :]).sum(-1)
+    return column, place - np.take_along_axis(end - counts, column, 1)

@@ -1,0 +1,72 @@
+"""Random numbers of episodes: pure functions of a key, a stream, a row and a column."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+from scipy.special import gammaincinv
+
+UINT = np.uint64
+# Streams of random numbers of one episode; appended to, never renumbered, or old episodes change.
+(CLASSES, IMAGES, POOL, QUERY_ORDER, POOL_ORDER, SHOTS, IMBALANCE, GROUPS, LABEL_SPLIT, AUGMENT,
+ POOL_IMBALANCE) = range(11)  # fmt: skip
+
+
+def _mix(z: np.ndarray) -> np.ndarray:
+    """The finaliser of SplitMix64: a bijection of 64-bit words that passes the usual tests of randomness."""
+    z = z + UINT(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> UINT(30))) * UINT(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> UINT(27))) * UINT(0x94D049BB133111EB)
+    return z ^ (z >> UINT(31))
+
+
+def keys_of(name: str, seed: int, i: np.ndarray) -> np.ndarray:
+    """(B,) 64-bit keys of the episodes i of a named split under a seed."""
+    digest = hashlib.sha256(f"{name}\0{seed}".encode()).digest()
+    with np.errstate(over="ignore"):
+        return _mix(_mix(np.frombuffer(digest, UINT, 1) + np.asarray(i).astype(UINT)))
+
+
+def uniform(keys: np.ndarray, stream: int, rows: int, columns: int) -> np.ndarray:
+    """Counter-based uniforms in (0, 1), functions of key, stream, row and column: keys (B,) -> (B, rows, columns)."""
+    with np.errstate(over="ignore"):
+        base = _mix(keys + UINT(stream) * UINT(0xD1342543DE82EF95))[:, None, None]
+        counter = (np.arange(rows, dtype=UINT)[:, None] << UINT(32)) + np.arange(columns, dtype=UINT)
+        # The largest word would round to 1.
+        return np.minimum(((_mix(base + counter) >> UINT(11)).astype(np.float64) + 0.5) * 2.0**-53, 1 - 2.0**-53)
+
+
+def choose(n: np.ndarray, u: np.ndarray) -> np.ndarray:
+    """k of range(n) without replacement, by Fisher and Yates: n (B, rows), uniforms u (B, rows, k) -> (B, rows, k).
+
+    The first j choices do not depend on how many follow, so that more unlabeled images leave support and query
+    as they were. Choices past the n-th are not in range(n); the caller does not use them.
+    """
+    b, rows, k = u.shape
+    n, u, line = n.reshape(-1), u.reshape(-1, k), np.arange(b * rows)
+    deck = np.tile(np.arange(max(int(n.max()), k), dtype=np.int32), (b * rows, 1))
+    for s in range(k):
+        t = s + np.minimum(u[:, s] * np.maximum(n - s, 1), np.maximum(n - s - 1, 0)).astype(np.int64)
+        drawn = deck[line, t]
+        deck[line, t] = deck[:, s]
+        deck[:, s] = drawn
+    return deck[:, :k].reshape(b, rows, k)
+
+
+def unequal(u: np.ndarray, alpha: float, total: int, room: np.ndarray) -> np.ndarray:
+    """(B, rows) whole numbers of sum `total`, in shares from a symmetric Dirichlet(alpha), none above `room` (B, rows).
+
+    u: uniforms (B, rows). What a row has no room for, the others get, the first ones first.
+    """
+    share = gammaincinv(alpha, u)
+    # A tiny alpha may underflow for all rows: then all but the largest share are nothing beside it.
+    share = np.where(share.max(1, keepdims=True) > 0, share, u == u.max(1, keepdims=True))
+    exact = share / share.sum(1, keepdims=True) * total
+    counts = np.floor(exact).astype(np.int64)
+    rank = np.argsort(np.argsort(counts - exact, axis=1, kind="stable"), axis=1)
+    counts += rank < (total - counts.sum(1, keepdims=True))
+    excess = np.maximum(counts - room, 0).sum(1, keepdims=True)
+    counts = np.minimum(counts, room)
+    left = room - counts
+    return counts + np.clip(excess - (np.cumsum(left, 1) - left), 0, left)
