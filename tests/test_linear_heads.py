@@ -6,19 +6,22 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from cases import episodes, learner
+from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.svm import LinearSVC
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 from graphfsl.episode import Episode
 from graphfsl.errors import InputError
 from graphfsl.functional.logistic_regression import logistic_regression
 from graphfsl.functional.ridge import ridge
-from graphfsl.functional.svm import crammer_singer, project_simplex
+from graphfsl.functional.svm import crammer_singer
 from graphfsl.methods.heads.baseline import Baseline, BaselinePlusPlus
 from graphfsl.methods.heads.metaoptnet import MetaOptNet
 from graphfsl.methods.heads.r2d2 import R2D2
@@ -185,45 +188,142 @@ def test_crammer_singer_is_that_of_scikit_learn(
         torch.testing.assert_close((query[i] @ coef[i].T).double(), want, atol=1e-3, rtol=0)
 
 
-@SHAPES
-def test_crammer_singer_is_the_minimum_for_soft_labels(n: int, dim: int) -> None:
-    """No small move, in any of many directions, lowers the primal objective."""
-    z, w = random(2, n, dim, 3)
-    coef = crammer_singer(z, w, 0.5, steps=1000)
+def primal(z: Tensor, w: Tensor, coef: Tensor, c: float) -> Tensor:
+    """(B,) the objective of Crammer and Singer."""
+    z, w, coef = z.double(), w.double(), coef.double()
     weight, absent = w.sum(-1), (w.sum(1) == 0)[:, None]
     y = w / weight.where(weight > 0, 1).unsqueeze(-1)
-
-    def objective(coef: Tensor) -> Tensor:
-        f = z @ coef.mT
-        loss = (1 - y + f).masked_fill(absent, float("-inf")).amax(-1) - (y * f).sum(-1)
-        return 0.5 * coef.square().sum((1, 2)) + 0.5 * (weight * loss).sum(1)
-
-    least = objective(coef)
-    g = torch.Generator().manual_seed(0)
-    for size in (1e-1, 1e-2, 1e-3):
-        for _ in range(200):
-            move = torch.randn(coef.shape, generator=g, dtype=torch.float64)
-            assert (objective(coef + size * move) >= least).all()
+    f = z @ coef.mT
+    loss = (1 - y + f).masked_fill(absent, float("-inf")).amax(-1) - (y * f).sum(-1)
+    return 0.5 * coef.square().sum((1, 2)) + c * (weight * loss).sum(1)
 
 
-def test_project_simplex_is_the_nearest_point() -> None:
-    g = torch.Generator().manual_seed(0)
-    v = torch.randn(4, 5, 6, generator=g, dtype=torch.float64)
-    radius = torch.rand(4, 1, 6, generator=g, dtype=torch.float64)
-    here = torch.ones(4, 5, 1, dtype=torch.bool)
-    here[1, 3] = False
-    p = project_simplex(v, radius, here)
-    assert (p >= 0).all() and (p[1, 3] == 0).all()
-    torch.testing.assert_close(p.sum(-2, keepdim=True), radius)
-    # Above zero all v - p are one number, which is larger than v elsewhere.
-    tau = (v - p).masked_fill(p == 0, float("-inf")).amax(-2, keepdim=True)
-    assert ((v - p - tau).abs() < 1e-12)[p > 0].all()
-    assert (v <= tau + 1e-12)[(p == 0) & here].all()
+def of_size(batch: int, way: int, shot: int, dim: int, square: float) -> Any:
+    """Nodes of this squared norm, as an encoder gives them in training, one-hot weights, other nodes."""
+    z, w, query = support(batch, way, shot, dim)
+    return z * square**0.5, w, query * square**0.5
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize(
+    ("way", "shot", "dim", "square", "c"),
+    [(20, 5, 640, 1862.0, 0.1), (60, 1, 64, 100.0, 0.1), (5, 5, 64, 1e5, 0.1), (5, 5, 64, 1e5, 1.0)],
+)  # fmt: skip
+def test_crammer_singer_at_the_sizes_of_training(
+    way: int, shot: int, dim: int, square: float, c: float, dtype: torch.dtype
+) -> None:
+    z, w, query = of_size(1, way, shot, dim, square)
+    with torch.no_grad():
+        coef = crammer_singer(z.to(dtype), w.to(dtype), c)
+    assert torch.equal(coef, crammer_singer(z.to(dtype), w.to(dtype).clone().requires_grad_(), c)), "in training"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        reference = LinearSVC(
+            multi_class="crammer_singer", fit_intercept=False, C=c, tol=1e-7, max_iter=5000, random_state=0
+        ).fit(z[0].numpy(), w[0].argmax(-1).numpy())
+    theirs = torch.tensor(reference.coef_)[None]
+    least = primal(z, w, theirs, c)
+    assert primal(z, w, coef, c) <= least * (1 + 1e-6) + (1e-6 * c * z.shape[1] if dtype == torch.float32 else 0)
+    ours, want = query.double() @ coef.double().mT, query @ theirs.mT
+    torch.testing.assert_close(ours, want, atol=3e-4, rtol=0)
+    assert torch.equal(ours.argmax(-1), want.argmax(-1))
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e2, 1e4], ids=str)
+@pytest.mark.parametrize("c", [0.1, 10.0])
+@SHAPES
+def test_crammer_singer_takes_features_of_any_size(n: int, dim: int, c: float, scale: float) -> None:
+    """Soft weights, an absent class and padding; float32 is rounded after the solution, not in it."""
+    z, w = (t.float() for t in random(2, n, dim, 3))
+    z = (scale * z).requires_grad_()
+    coef = crammer_singer(z, w, c)
+    exact = crammer_singer(z.double(), w.double(), c)
+    torch.testing.assert_close(coef.double(), exact, rtol=0, atol=1e-6 * float(exact.abs().max()))
+    (gradient,) = torch.autograd.grad(coef.square().sum(), z)
+    assert torch.isfinite(gradient).all()
+    least = primal(z, w, exact, c)
+    for factor in (1 - 1e-3, 1 + 1e-3):
+        assert (primal(z, w, factor * exact, c) > least).all()
+
+
+@SHAPES
+def test_crammer_singer_is_the_minimum_for_soft_labels(n: int, dim: int) -> None:
+    """SLSQP on the primal with slacks, for every task."""
+    z, w = random(2, n, dim, 3)
+    found = primal(z, w, crammer_singer(z, w, 0.5), 0.5)
+    for i in range(2):
+        here = (w[i].sum(0) > 0).numpy()
+        weight, x = w[i].sum(-1).numpy(), z[i].numpy()
+        y = (w[i] / w[i].sum(-1, keepdim=True).clamp_min(1e-12)).numpy()[:, here]
+        way = int(here.sum())
+
+        def slacks(v: Any, way: int = way, x: Any = x, y: Any = y) -> Any:
+            coef, xi = v[: way * dim].reshape(way, dim), v[way * dim :]
+            f = x @ coef.T
+            return (xi[:, None] - (1 - y + f - (y * f).sum(-1, keepdims=True))).ravel()
+
+        def objective(v: Any, way: int = way, weight: Any = weight) -> float:
+            return float(0.5 * (v[: way * dim] ** 2).sum() + 0.5 * weight @ v[way * dim :])
+
+        start = np.concatenate([np.zeros(way * dim), np.ones(len(x))])
+        best = minimize(objective, start, method="SLSQP", constraints={"type": "ineq", "fun": slacks},
+                        options={"maxiter": 500, "ftol": 1e-12})  # fmt: skip
+        assert abs(float(found[i]) - best.fun) < 1e-5 * best.fun
+
+
+@pytest.mark.parametrize("scale", [1.0, 30.0], ids=str)
+def test_the_gradient_at_identical_nodes_is_that_of_one_node_of_twice_the_weight(scale: float) -> None:
+    z, w, _ = support(1, 5, 2, 16)
+    z, direction = scale * z, torch.randn(1, 5, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+    def gradient(z: Tensor, w: Tensor) -> Tensor:
+        z = z.requires_grad_()
+        return torch.autograd.grad((crammer_singer(z, w, 10.0) * direction.to(z)).sum(), z)[0]
+
+    once = gradient(z.clone(), 2 * w)
+    for dtype, rtol in ((torch.float64, 1e-6), (torch.float32, 1e-3)):
+        twice = gradient(torch.cat([z, z], 1).to(dtype), torch.cat([w, w], 1).to(dtype)).double()
+        first, second = twice.chunk(2, 1)
+        torch.testing.assert_close(first + second, once, rtol=0, atol=rtol * float(once.abs().max()))
+        torch.testing.assert_close(first, second, rtol=0, atol=0.05 * float(once.abs().max()))
+
+
+@pytest.mark.parametrize(("way", "shot", "square"), [(20, 5, 1862.0), (5, 5, 1.0), (5, 5, 1e4)])
+def test_the_gradient_at_the_sizes_of_training_is_that_of_finite_differences(
+    way: int, shot: int, square: float
+) -> None:
+    z, w, _ = of_size(1, way, shot, 64, square)
+    g = torch.Generator().manual_seed(2)
+    goal = torch.randn(1, way, 64, generator=g, dtype=torch.float64)
+    moves = [torch.randn(z.shape, generator=g, dtype=torch.float64) for _ in range(3)]
+    at = z.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad((crammer_singer(at, w) * goal).sum(), at)
+    for move in moves:
+        ahead, behind = ((crammer_singer(z + h * move, w) * goal).sum() for h in (1e-6, -1e-6))
+        slope = float((gradient * move).sum())
+        assert abs(float(ahead - behind) / 2e-6 - slope) < 1e-4 * float(gradient.norm())
+
+
+def test_crammer_singer_under_vmap_on_meta_and_on_fake_tensors() -> None:
+    z, w, _ = support(2, 3, 2, 8)
+    stacked = torch.stack([z, 2 * z])
+    got = torch.func.vmap(crammer_singer, in_dims=(0, None))(stacked, w)
+    want = torch.stack([crammer_singer(z, w), crammer_singer(2 * z, w)])
+    torch.testing.assert_close(got, want)
+
+    def size(z: Tensor) -> Tensor:
+        return crammer_singer(z, w).square().sum()
+
+    each = torch.func.vmap(torch.func.grad(size))(stacked)
+    torch.testing.assert_close(each, torch.stack([torch.func.grad(size)(z), torch.func.grad(size)(2 * z)]))
+    assert crammer_singer(z.to("meta"), w.to("meta")).shape == want.shape[1:]
+    with FakeTensorMode(), torch.device("cuda"):
+        assert crammer_singer(torch.empty(z.shape), torch.empty(w.shape)).device.type == "cuda"
 
 
 @SHAPES
 def test_crammer_singer_has_derivatives(n: int, dim: int) -> None:
-    check(lambda z, w: crammer_singer(z, w, 0.2, 500), *random(2, n, dim, 3), second=True)
+    check(lambda z, w: crammer_singer(z, w, 0.2), *random(2, n, dim, 3), second=True)
 
 
 # ------------------------------------------------------------------------------------------------------------- heads
@@ -235,6 +335,15 @@ def features(way: int = 3, shot: int = 2, dim: int = 8) -> Episode:
 
 
 HEADS = (RFS(), R2D2(), MetaOptNet(), Baseline(epochs=10), BaselinePlusPlus(epochs=10))
+
+
+def test_metaoptnet_is_the_svm_of_the_authors_price() -> None:
+    """C 0.1 and gamma 1 where none is given."""
+    episode = features(5, 5, 16)
+    support, weight = episode.x[:, episode.support], episode.w[:, episode.support]
+    want = episode.x @ crammer_singer(support, weight, 0.1).mT
+    torch.testing.assert_close(MetaOptNet().double().score(episode), want)
+    assert (want - episode.x @ crammer_singer(support, weight, 1.0).mT).abs().max() > 0.1
 
 
 @pytest.mark.parametrize("head", HEADS, ids=lambda h: type(h).__name__)

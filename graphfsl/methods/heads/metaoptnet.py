@@ -23,8 +23,10 @@ class MetaOptNet(Head):
 
     score: features (B, n, d), label weights (B, n, C) -> (B, n, C).
     Source: equations 10 to 12; C 0.1 and gamma 1 as in the authors' code, which solves the dual by OptNet.
-    Deviations: none in the solution. A node of weight w counts as w nodes; where its label is soft, the margin to
-    class k is 1 - y_k.
+    Deviations: the problem is that of equation 10, solved until its duality gap is 1e-16 of it, in training as in
+    evaluation; the authors' code adds the identity to the Gram matrix, for the sake of its solver, which gives every
+    node a dimension of its own. A node of weight w counts as w nodes; where its label is soft, the margin to class k
+    is 1 - y_k.
     """
 
     family = "metric"
