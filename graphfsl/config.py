@@ -46,7 +46,8 @@ AUGMENT = ("rotate", "translate", "scale", "shear", "flip", "color")
 class Evaluation:
     """The options of the `evaluation` section.
 
-    unbalanced: measure a learner that assumes as many queries of every class on Dirichlet episodes, too.
+    unbalanced: measure a learner that assumes as many queries, or unlabeled images, of every class on Dirichlet
+        episodes, too.
     """
 
     episodes: int = 600

@@ -32,7 +32,7 @@ CONFUSED = 70  # classes of a confusion matrix that can still be read
 
 
 def check_protocol(learner: Learner, setting: Setting, unbalanced: bool = False) -> None:
-    """InputError where a trait of the learner forbids the setting; unbalanced: but not `needs_balance`."""
+    """InputError where a trait of the learner forbids the setting; unbalanced: but not balance."""
     if learner.way is not None and setting.way != learner.way:
         raise InputError(f"this learner is tied to {learner.way}-way episodes; set episode.way={learner.way}")
     if learner.shots is not None and setting.most_shots != learner.shots:
@@ -40,6 +40,11 @@ def check_protocol(learner: Learner, setting: Setting, unbalanced: bool = False)
     if learner.needs_balance and setting.dirichlet is not None and not unbalanced:
         raise InputError(
             "this learner assumes as many queries of every class; set episode.dirichlet=null, or "
+            "evaluation.unbalanced=true to see what the assumption costs"
+        )
+    if learner.needs_balanced_pool and setting.unlabeled and setting.pool_dirichlet is not None and not unbalanced:
+        raise InputError(
+            "this learner assumes as many unlabeled images of every class; set episode.pool_dirichlet=null, or "
             "evaluation.unbalanced=true to see what the assumption costs"
         )
     most = learner.max_queries_per_class
@@ -207,7 +212,8 @@ class Result:
 
     def row(self) -> dict[str, Any]:
         s, learner = self.setting, self.learner
-        traits = ("transductive", "uses_unlabeled", "asks", "needs_balance", "needs_nonnegative", "stochastic")
+        traits = ("transductive", "uses_unlabeled", "asks", "needs_balance", "needs_balanced_pool",
+                  "needs_nonnegative", "stochastic")  # fmt: skip
         return {
             "data": self.split,
             "way": s.way,
@@ -262,7 +268,8 @@ def evaluate(
 ) -> Result:
     """Accuracy on episodes 0 .. `episodes` - 1 of a split; `setting`, or its fields as keywords; or on `listed` ones.
 
-    unbalanced: measure a learner that assumes as many queries of every class on Dirichlet episodes, too.
+    unbalanced: measure a learner that assumes as many queries, or unlabeled images, of every class on Dirichlet
+        episodes, too.
     Raises InputError where a trait of the learner forbids the setting, or the split is too small for it.
     """
     if episodes < 1:

@@ -182,10 +182,10 @@ def encode_files(
         return z
 
     key = encoder_digest(learner.encoder, *_made(transform, device, at_once))
-    key.update(repr((files.mark, size, channels, names)).encode(errors="surrogateescape"))
+    key.update(repr((files.mark, size, channels, range, names)).encode(errors="surrogateescape"))
     sample = names[:: -(-len(names) // SEEN)]
     warn_if_narrow((x for name in sample if (x := image(name)) is not None), str(root))
-    key.update((repr(range) if range else "").encode() + (b"broken" if broken else b""))
+    key.update(b"broken" if broken else b"")
     x = _stored(key.hexdigest(), len(names), at_once, encoded, shown or root.name)
     lost = np.flatnonzero(np.isnan(x).any(1)).tolist() if broken else []
     for first in sorted({i // at_once * at_once for i in lost}):

@@ -28,6 +28,7 @@ class Part(Combines, nn.Module):
     transductive: bool = False  # a query's score depends on the other queries
     uses_unlabeled: bool = False  # the unlabeled nodes change the scores
     needs_balance: bool = False  # assumes as many queries of every class
+    needs_balanced_pool: bool = False  # assumes as many unlabeled nodes of every class
     needs_nonnegative: bool = False  # features must not be negative
     max_queries_per_class: int | None = None
     stochastic: bool = False  # two evaluations of one episode may differ
@@ -54,7 +55,8 @@ class Part(Combines, nn.Module):
 
 
 # What holds for a learner as soon as it holds for one of its parts.
-JOINED = ("uses_unlabeled", "needs_balance", "needs_nonnegative", "stochastic", "order_sensitive", "wants_base", "asks")
+JOINED = ("uses_unlabeled", "needs_balance", "needs_balanced_pool", "needs_nonnegative", "stochastic",
+          "order_sensitive", "wants_base", "asks")  # fmt: skip
 
 
 class Learner(Part):
@@ -278,8 +280,7 @@ class Pipeline(Learner):
 
 
 class Pretrainer(Pipeline):
-    """An encoder that learns from an objective on base images, and answers episodes by `head`, so that it can be
-    validated like any learner."""
+    """An encoder that learns from an objective on base images; it is validated on episodes, which `head` answers."""
 
     def __init__(self, encoder: nn.Module, objective: Objective, head: Head) -> None:
         super().__init__(encoder, head=head)

@@ -82,6 +82,7 @@ TRAITS = (
     "per_query",
     "uses_unlabeled",
     "needs_balance",
+    "needs_balanced_pool",
     "needs_nonnegative",
     "stochastic",
     "wants_maps",

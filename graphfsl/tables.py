@@ -26,8 +26,8 @@ INTERVAL = "Accuracy in percent; ± is the 95% interval of the mean over episode
 BOLD = "Bold: the best of its kind on its episodes, and what the same episodes cannot tell from it."
 # The columns of report.csv, always all of them and in this order; what else a row holds follows, sorted.
 FIELDS = """method data way shot max_shot unlabeled distractors query labeled_fraction label_seed dirichlet
-pool_dirichlet groups accuracy ci95 published difference source episodes batch_norm steps paper_steps run setting baseline traits seed config
-commit device seconds""".split()  # noqa: SIM905 (one name a line would be a page)
+pool_dirichlet groups accuracy ci95 published difference source episodes batch_norm steps paper_steps run setting
+baseline traits seed config commit device seconds""".split()  # noqa: SIM905 (one name a line would be a page)
 DRAWN = ("accuracies", "reliability", "confusion")  # of a row, for pictures only
 COLUMNS = [f for f in FIELDS[: FIELDS.index("run") + 1] if f != "ci95"]  # of the tables; the rest is in `details`
 TEXT = ("method", "data", "groups", "source", "batch norm", "run")

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from cases import DIM, METHODS, WAY, around, episodes, learner, pairwise
+from cases import DIM, METHODS, WAY, around, episodes, learner, pairwise, part
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -22,7 +22,7 @@ from graphfsl.builder import build, named
 from graphfsl.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from graphfsl.episode import Episode, stack
 from graphfsl.errors import InputError
-from graphfsl.learner import Learner
+from graphfsl.learner import Learner, Pipeline
 from graphfsl.options import signature
 from graphfsl.resources import experiments_dir
 
@@ -175,6 +175,36 @@ def test_the_pool_matters_only_where_it_is_declared(slot: str, name: str, policy
     x[:, episode.unlabeled] = torch.randn_like(x[:, episode.unlabeled]) * 2
     same = torch.allclose(model(episode), model(episode.replace(x=x)), atol=1e-5, rtol=1e-5)
     assert same is not model.uses_unlabeled
+
+
+def of_far_classes(name: str, others: int, **options: Any) -> torch.Tensor:
+    """Scores (9, 3) of a refiner around class means, 8 unlabeled nodes in class 0 and `others` in each other class."""
+    torch.manual_seed(0)
+    g = torch.Generator().manual_seed(0)
+    x = (4 * torch.eye(6)[:3, None] + 0.5 * torch.randn(3, 12, 6, generator=g)).abs()
+    pool = [x[0, 4:], x[1, 4 : 4 + others], x[2, 4 : 4 + others]]
+    nodes = torch.cat([x[:, 0], x[:, 1:4].flatten(0, 1), *pool])[None]
+    w = torch.eye(3, len(nodes[0]))[None].mT
+    model = Pipeline(head=part("heads", "protonet"), refine=part("refine", name, **options)).eval()
+    return model(Episode(nodes, w, 3, 9))[0]
+
+
+# They answer from a classifier or a graph of their own, in which each class feels the others.
+ENTANGLED = ("fixmatch", "logit_propagation")
+POOLED = [n for s, n in METHODS if s == "refine" and registry.get(s, n).uses_unlabeled and n not in ENTANGLED]
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [*((n, {}) for n in POOLED), ("ilpc", {"balance": False}), ("ilpc", {"balance": False, "share": 0.5})],
+    ids=str,
+)
+def test_the_balance_of_the_pool_matters_only_where_it_is_declared(name: str, options: dict[str, Any]) -> None:
+    """What a far class has in the pool says nothing of class 0, unless all are taken for as large."""
+    with torch.no_grad():
+        equal, unequal = (of_far_classes(name, others, **options)[:, 0] for others in (8, 1))
+    declared = part("refine", name, **options).needs_balanced_pool
+    assert ((equal - unequal).abs().max() > 0.5) == declared, f"needs_balanced_pool is declared as {declared}"
 
 
 @every_method

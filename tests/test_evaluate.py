@@ -105,6 +105,10 @@ class Balanced(ProtoNet):
     needs_balance = True
 
 
+class BalancedPool(ProtoNet):
+    needs_balanced_pool = True
+
+
 class Few(ProtoNet):
     max_queries_per_class = 3
 
@@ -116,6 +120,12 @@ def test_traits_forbid_protocols() -> None:
         evaluate(model, split, way=4, query=3, dirichlet=2.0)
     row = evaluate(model, split, way=4, query=3, dirichlet=2.0, episodes=2, unbalanced=True).row()
     assert "needs_balance" in row["traits"] and row["dirichlet"] == 2.0
+    model, pool = Pipeline(head=BalancedPool()), {"way": 4, "query": 3, "unlabeled": 2, "pool_dirichlet": 2.0}
+    with pytest.raises(InputError, match=r"episode\.pool_dirichlet=null"):
+        evaluate(model, split, **pool)
+    row = evaluate(model, split, **pool, episodes=2, unbalanced=True).row()
+    assert "needs_balanced_pool" in row["traits"] and row["pool_dirichlet"] == 2.0
+    assert evaluate(model, split, **{**pool, "unlabeled": 0}, episodes=2).mean >= 0, "no pool, nothing to assume"
     for wrong in ({"query": 4}, {"query": 3, "dirichlet": 2.0}):
         with pytest.raises(InputError, match="at most 3 queries per class"):
             evaluate(Pipeline(head=Few()), split, way=4, unbalanced=True, **wrong)

@@ -38,6 +38,7 @@ class ICI(Refine):
     uses_unlabeled = True
     reads = "pool"
     relabels = True
+    needs_balanced_pool = True
 
     def __init__(self, components: int = 10, stages: int = 6, share: float = 1.0) -> None:
         super().__init__()

@@ -31,7 +31,8 @@ class ILPC(Refine):
     pseudo-labels move into S.  Then the head is called again on all labels.
 
     k, alpha, tau: as above. stages: how many; each moves 1/stages of every class, 10 are 3 of the paper's 30 nodes.
-    balance: whether the pool holds as many nodes of every class; False leaves out the columns of Sinkhorn.
+    balance: whether the pool holds as many nodes of every class; False leaves out the columns of Sinkhorn, and
+        with share 1 it no longer `needs_balanced_pool`.
     share: of the pool that takes part, an equal part for each class by P of the first stage; below 1 for distractors.
     epochs, lr: the training of the classifier, from the class means, with momentum 0.9 and weight decay.
 
@@ -46,6 +47,7 @@ class ILPC(Refine):
     uses_unlabeled = True
     reads = "none"
     relabels = True
+    needs_balanced_pool = True
 
     def __init__(
         self,
@@ -66,6 +68,7 @@ class ILPC(Refine):
             )
         self.k, self.alpha, self.tau, self.stages = k, alpha, tau, stages
         self.balance, self.share, self.epochs, self.lr = balance, share, epochs, lr
+        self.needs_balanced_pool = balance or share < 1
 
     def forward(self, episode: Episode, scores: Tensor, head: Head) -> Tensor:
         if episode.n_unlabeled == 0:

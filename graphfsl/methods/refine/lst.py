@@ -36,6 +36,7 @@ class LST(Refine):
     uses_unlabeled = True
     reads = "pool"
     relabels = True
+    needs_balanced_pool = True
 
     def __init__(self, dim: int, hidden: int = 64, stages: int = 3, share: float = 0.7, anchor: float = 2.0) -> None:
         super().__init__()

@@ -45,6 +45,7 @@ class PLCM(Refine):
     uses_unlabeled = True
     reads = "none"
     relabels = True
+    needs_balanced_pool = True
     wants_base = True
 
     def __init__(

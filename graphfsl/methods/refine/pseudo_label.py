@@ -37,6 +37,7 @@ class PseudoLabel(Refine):
     uses_unlabeled = True
     reads = "pool"
     relabels = True
+    needs_balanced_pool = True
     wants_maps = None
 
     def __init__(
