@@ -126,8 +126,8 @@ def prepare(config: dict[str, Any], path: Path) -> tuple[Run, Split]:
         known = check_same(path, read_facts(path)["config"], config, known)
     facts = {"format": FORMAT, "shape": list(base.shape), "way": training.way, "ink": run.ink}
     if not distributed.rank():
-        write_json(path / "data.json", known)
         write_json(saved, {"version": graphfsl.__version__, **facts, "config": config})
+        write_json(path / "data.json", known)
     return run, base
 
 
