@@ -24,11 +24,12 @@ def check_parts(augment: Sequence[Any], graph: Sequence[Any], head: Any, refine:
     """InputError where the parts of a pipeline read different features, or where one discards what another does."""
     _check_features([*augment, *graph, head, *refine])
     for earlier, later in itertools.pairwise(refine):
-        if later.reads == "none" or (later.reads == "pool" and earlier.changes == "queries"):
+        silent = later.reads == "none" or not later.reads_scores
+        if silent or (later.reads == "pool" and earlier.changes == "queries"):
             a, b = _name(earlier), _name(later)
             raise InputError(
                 f"{b} would discard what {a} before it does, as it does not read the scores of "
-                f"{'queries' if later.reads == 'pool' else 'other parts'}: leave one of them out, or put {b} first"
+                f"{'other parts' if silent else 'queries'}: leave one of them out, or put {b} first"
             )
     if not head.reads_support and (idle := [*augment, *(r for r in refine if r.relabels)]):
         names = ", ".join(_name(part) for part in idle)

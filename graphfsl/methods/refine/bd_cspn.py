@@ -44,7 +44,6 @@ class BDCSPN(Refine):
     transductive = True
     needs_balance = True
     reads_scores = False
-    reads = "none"
     block_nodes = 2560
 
     def __init__(self, eps: float = 1.0, scale: float = 10.0, most: int | None = 8, over: str = "nodes") -> None:

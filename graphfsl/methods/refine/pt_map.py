@@ -43,7 +43,6 @@ class PTMAP(Refine):
     needs_balance = True
     needs_nonnegative = True
     reads_scores = False
-    reads = "none"
     block_nodes = 10240
 
     def __init__(

@@ -44,7 +44,6 @@ class TIM(Refine):
     transductive = True
     needs_balance = True
     reads_scores = False
-    reads = "none"
     block_nodes = 5120
 
     def __init__(

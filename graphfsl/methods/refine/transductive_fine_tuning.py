@@ -34,7 +34,6 @@ class TransductiveFineTuning(Refine):
     family = "transductive"
     transductive = True
     reads_scores = False
-    reads = "none"
     block_nodes = 2560
 
     def __init__(self, steps: int = 25, lr: float = 5e-5) -> None:
