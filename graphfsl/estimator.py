@@ -45,7 +45,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         as its directory or a `Predictor`. A name or a mapping is built for the samples and the number of classes
         of `fit`, with untrained weights, of which there is a warning where they encode images. A learner or a
         predictor is copied, and answers where its weights lie.
-    random_state: seeds untrained weights and learners that are stochastic.
+    random_state: seeds untrained weights, and what a learner draws by itself.
     batch_norm: the BatchNorm policy (`graphfsl.batchnorm`). None takes the learner's own; in place of one under which
         an answer depends on the other queries, `support`, with a warning. A `Predictor` has decided that already.
 

@@ -105,14 +105,10 @@ def accuracies(
         for i, (episode, target) in enumerate(episodes.batches(numbers, size)):
             if i == 0:
                 warn_of_idle(learner, episode)
-            if learner.stochastic:
-                torch.manual_seed(i)
             asked = target.told(episode) if learner.asks else episode
             found = accuracy(learner(asked), target.query)
             out[i * size : (i + 1) * size] = found
             if bool(found.isnan().any()):
-                if learner.stochastic:
-                    torch.manual_seed(i)
                 first = numbers[i * size + int(found.isnan().nonzero()[0])]
                 raise InputError(
                     f"episode {first}: the {first_unsound(learner, asked)} made values that are not finite"
@@ -124,7 +120,7 @@ def accuracies(
 
 def warn_of_idle(learner: Learner, episode: Episode) -> None:
     """One line where the learner's refiners change no score of these episodes, though their row will list them."""
-    if not isinstance(learner, Pipeline) or learner.asks or learner.stochastic:
+    if not isinstance(learner, Pipeline) or learner.asks:
         return
     refine = [part for part in learner.refine if isinstance(part, Part)]
     if not any(part.transductive or (part.uses_unlabeled and episode.n_unlabeled) for part in refine):
@@ -154,8 +150,6 @@ def diagnose(learner: Learner, episodes: Episodes, count: int) -> dict[str, Any]
     classes = episodes.split.classes
     outcomes: list[list[Tensor]] = []
     for episode, target in episodes.batches(count, block_size(learner, episodes)):
-        if learner.stochastic:
-            torch.manual_seed(len(outcomes))
         p = learner(target.told(episode) if learner.asks else episode).float().softmax(-1)
         named = target.classes.gather(1, torch.cat([p.argmax(-1), target.query.clamp_min(0)], 1))
         told, truth = named.chunk(2, 1)
@@ -213,7 +207,7 @@ class Result:
     def row(self) -> dict[str, Any]:
         s, learner = self.setting, self.learner
         traits = ("transductive", "uses_unlabeled", "asks", "needs_balance", "needs_balanced_pool",
-                  "needs_nonnegative", "stochastic")  # fmt: skip
+                  "needs_nonnegative")  # fmt: skip
         return {
             "data": self.split,
             "way": s.way,

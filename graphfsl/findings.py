@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from graphfsl.functional.comparison import holm, paired_difference, unpaired_difference
+from graphfsl.functional.comparison import holm, paired_difference
 from graphfsl.functional.effects import Comparison, Interaction, MainEffect, corrected, interactions, main_effects
 from graphfsl.functional.effects import sentence as axis_sentence
 from graphfsl.plain_text import csv_table
@@ -75,11 +75,6 @@ def _accuracies(rows: Sequence[Row]) -> tuple[torch.Tensor, list[tuple[Any, ...]
 
 def _effect(kind: str, effect: MainEffect, c: Comparison, rows: Sequence[Row]) -> dict[str, Any]:
     d, half = 100 * c.contrast.difference, 100 * c.contrast.half
-    values, _ = _accuracies(rows)
-    first, second = (
-        values[torch.tensor([r["cell"][effect.axis] == level for r in rows])] for level in (c.first, c.second)
-    )
-    unpaired = 100 * float(unpaired_difference(first.mean(0), second.mean(0))[1])
     return {
         "setting": kind,
         "axis": effect.axis,
@@ -93,7 +88,6 @@ def _effect(kind: str, effect: MainEffect, c: Comparison, rows: Sequence[Row]) -
         "matched": c.contrast.matched,
         "paired": c.contrast.paired,
         "half": round(half, 3),
-        "half_unpaired": round(unpaired, 3),
     }
 
 

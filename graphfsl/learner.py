@@ -31,7 +31,6 @@ class Part(Combines, nn.Module):
     needs_balanced_pool: bool = False  # assumes as many unlabeled nodes of every class
     needs_nonnegative: bool = False  # features must not be negative
     max_queries_per_class: int | None = None
-    stochastic: bool = False  # two evaluations of one episode may differ
     order_sensitive: bool = False  # the order of the support nodes matters
     asks: bool = False  # asks an oracle, `Episode.oracle`, for labels of unlabeled nodes (active learning)
     reads_support: bool = True  # False: the labels reach it only through adaptation
@@ -55,8 +54,8 @@ class Part(Combines, nn.Module):
 
 
 # What holds for a learner as soon as it holds for one of its parts.
-JOINED = ("uses_unlabeled", "needs_balance", "needs_balanced_pool", "needs_nonnegative", "stochastic",
-          "order_sensitive", "wants_base", "asks")  # fmt: skip
+JOINED = ("uses_unlabeled", "needs_balance", "needs_balanced_pool", "needs_nonnegative", "order_sensitive",
+          "wants_base", "asks")  # fmt: skip
 
 
 class Learner(Part):

@@ -84,7 +84,6 @@ TRAITS = (
     "needs_balance",
     "needs_balanced_pool",
     "needs_nonnegative",
-    "stochastic",
     "wants_maps",
 )
 

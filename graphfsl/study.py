@@ -105,12 +105,13 @@ def read_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
     base = conf.read(tree["experiment"], [*changes, "evaluation.settings=[{}]"])
     base.pop("seeds", None)
     skip = _skip_rules(tree.get("skip") or [], grid, file)
-    cells = []
+    cells: list[Cell] = []
+    known: dict[tuple[str, ...], Any] = {}
     for levels in itertools.product(*grid.values()):
         combination = dict(zip(grid, levels, strict=True))
         if any(all(combination[a] in values for a, values in rule.items()) for rule in skip):
             continue
-        cells.append(_cell(base, combination))
+        cells.append(_cell(base, combination, known))
     if not cells:
         raise InputError(f"{file}: the skip rules leave no cell of the grid")
     for told in ([c.name for c in cells], [shown(c.levels) for c in cells]):
@@ -146,13 +147,16 @@ def _file(path: Path) -> Path:
     return folder / name
 
 
-def _cell(base: Mapping[str, Any], combination: Mapping[str, Any]) -> Cell:
-    trained = [override(item) for item in combination.items() if not item[0].startswith(TEST)]
+def _cell(base: Mapping[str, Any], combination: Mapping[str, Any], known: dict[tuple[str, ...], Any]) -> Cell:
+    """known: the configuration of each training that was merged and checked before."""
+    trained = tuple(override(item) for item in combination.items() if not item[0].startswith(TEST))
     changes = tuple(override((a.removeprefix(TEST), v)) for a, v in combination.items() if a.startswith(TEST))
     levels = {axis: label(value) for axis, value in combination.items()}
     try:
-        config = conf.merge(base, trained)
-        if (episodes := conf.evaluation(conf.merge(config, changes)).episodes) < 2:
+        if trained not in known:
+            known[trained] = conf.merge(base, trained)
+        config = known[trained]
+        if (episodes := conf.evaluation(conf.merge(config, changes) if changes else config).episodes) < 2:
             raise InputError(f"a comparison needs evaluation.episodes of at least 2, not {episodes}")
     except InputError as error:
         raise InputError(f"cell {shown(levels)}: {error}") from None
