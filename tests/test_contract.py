@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from cases import DIM, METHODS, WAY, around, episodes, learner, pairwise, part
+from cases import DIM, METHODS, WAY, TinyEncoder, around, episodes, learner, pairwise, part
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -323,28 +323,42 @@ def combinations() -> dict[str, list[str | None]]:
     }
 
 
-def test_all_combinations_build() -> None:
+def test_all_combinations_build_or_say_why() -> None:
     axes = combinations()
-    for values in itertools.product(*axes.values()):
-        row = dict(zip(axes, values, strict=True))
-        with torch.device("meta"):
-            if mixed(row):
-                with pytest.raises(InputError, match="cannot share a pipeline"):
-                    learner(**row)
+    tuning = axes.pop("adapt")
+    with torch.device("meta"):
+        made = {(slot, name): part(slot, name) for slot, names in axes.items() for name in names if name}
+        for values in itertools.product(*axes.values()):
+            row = dict(zip(axes, values, strict=True))
+            parts = {"head" if slot == "heads" else slot: made.get((slot, name)) for slot, name in row.items()}
+            if why := refusal(row):
+                with pytest.raises(InputError, match=why):
+                    Pipeline(TinyEncoder(), **parts)
             else:
-                assert learner(**row) is not None
+                assert Pipeline(TinyEncoder(), **parts).head is parts["head"]
+        for head, adapt in itertools.product(axes["heads"], tuning):
+            assert learner(heads=head, adapt=adapt) is not None
 
 
-def mixed(row: dict[str, str | None]) -> bool:
-    """Whether one part of a combination reads feature maps and another one vectors."""
-    wants = {registry.get(slot, name).wants_maps for slot, name in row.items() if name and slot != "adapt"}
-    return {True, False} <= wants
+def refusal(row: dict[str, str | None]) -> str | None:
+    """Why the parts of a combination cannot share a pipeline, from what each of them declares."""
+    cls = {slot: registry.get(slot, name) for slot, name in row.items() if name and slot != "adapt"}
+    head, refine = cls["heads"], cls.get("refine")
+    if {True, False} <= {c.wants_maps for c in cls.values()}:
+        return "cannot share a pipeline"
+    if not head.reads_support and ("augment" in cls or (refine and refine.relabels)):
+        return "does not read label weights"
+    if refine and head.fits_probabilities and refine.trusts_probabilities:
+        return "fits the probabilities"
+    if refine and refine.compares_queries and any(c.per_query for c in cls.values()):
+        return "compares queries"
+    return None
 
 
 @pytest.mark.parametrize("row", pairwise(combinations()), ids=lambda row: "+".join(str(v) for v in row.values()))
 def test_pairwise_combinations_train_and_answer(row: dict[str, str | None]) -> None:
-    if mixed(row):
-        pytest.skip("maps and vectors; `test_all_combinations_build` sees that they are refused")
+    if why := refusal(row):
+        pytest.skip(f"{why}; `test_all_combinations_build_or_say_why` sees that it is refused")
     model = learner(**row)
     if row["adapt"] == "maml":
         model.rule.lr = 0.1  # the paper's 0.4 is for an encoder and a head; adapting a generator too, it diverges
