@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_consistent_length, check_random_state, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
@@ -28,6 +29,7 @@ from graphfsl.features import block_size, check_alone, encode
 from graphfsl.learner import Learner, Pipeline
 from graphfsl.predict import Predictor, answer_inductively, changed, inductive_note, open_run
 from graphfsl.run import own_normalisation
+from graphfsl.unlabeled import labels_of, missing, unlabeled, with_stand_in
 from graphfsl.unsound import check_answered
 
 # What an inductive learner answers at once; its answers do not depend on it.
@@ -49,12 +51,13 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     batch_norm: the BatchNorm policy (`graphfsl.batchnorm`). None takes the learner's own; in place of one under which
         an answer depends on the other queries, `support`, with a warning. A `Predictor` has decided that already.
 
-    X: features (n, d); uint8 images (n, H, W) or (n, H, W, 3); for a run on images a sequence of whatever `Predictor`
-        reads, paths and PIL images too. Features are computed with in float64 unless they are float32, as in
-        scikit-learn, whose checks ask for 1e-7 where float32 gives 1e-6.
-    y: labels of any kind. Where the learner uses a pool (`uses_unlabeled`), the number -1 is never a class: it marks
-        unlabeled samples, beside string labels too (an array of dtype object). For any other learner it is a class
-        like others. No string means unlabeled.
+    X: features (n, d), sparse ones are made dense; uint8 images (n, H, W) or (n, H, W, 3); for a run on images a
+        sequence of whatever `Predictor` reads, paths and PIL images too. Features are computed with in float64 unless
+        they are float32, as in scikit-learn, whose checks ask for 1e-7 where float32 gives 1e-6.
+    y: labels of any kind. Where the learner uses a pool (`uses_unlabeled`), these are never a class but mark unlabeled
+        samples: None, NaN, pandas' NA, "" and the number -1 of any type, beside string labels too (an array of dtype
+        object). The text "-1", which numpy makes of a list of words and numbers, is refused. For any other learner -1,
+        "-1" and "" are classes like others, and None, NaN and NA are refused.
     sample_weight: the weights of the labels; 0 leaves a sample out, an unlabeled one too. What other weights do is the
         learner's affair: ProtoNet takes the weighted mean.
 
@@ -74,6 +77,11 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         self.random_state = random_state
         self.batch_norm = batch_norm
 
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Store the support and the unlabeled pool.
 
@@ -86,8 +94,10 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         self._seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         x = self._images(X)
         if x is None:
-            X, y = validate_data(self, X, y, dtype=FLOATS)
-            x = torch.tensor(X)
+            if y is not None:
+                y = column_or_1d(y, warn=True)
+            checked = y if y is None else with_stand_in(y, missing(y))
+            x = _dense(validate_data(self, X, checked, accept_sparse="csr", dtype=FLOATS)[0])
         else:
             y = column_or_1d(y, warn=True)
             check_consistent_length(x, y)
@@ -99,8 +109,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         x, y, weight = x[torch.from_numpy(weight > 0)], y[weight > 0], weight[weight > 0]
 
         hidden = self._hidden(y, source)
-        check_classification_targets(y[~hidden])
-        self.classes_, column = np.unique(y[~hidden], return_inverse=True)
+        labels = labels_of(y[~hidden])
+        check_classification_targets(labels)
+        self.classes_, column = np.unique(labels, return_inverse=True)
         if hidden.any() and len(self.classes_) == 1:
             raise InputError("y holds one class beside -1, which means unlabeled for this learner; rename class -1")
         self.learner_ = self._learner(source).eval().to(x.dtype if x.is_floating_point() else torch.float32)
@@ -163,7 +174,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             uses = build(source, self._shape, 2, device="meta").uses_unlabeled
         else:
             uses = (source.learner if isinstance(source, Predictor) else source).uses_unlabeled
-        hidden = np.asarray(y == -1, bool) if uses and y.dtype.kind in "iufO" else np.zeros(len(y), bool)
+        if not uses and missing(y).any():
+            raise InputError("y holds None or NaN, but this learner uses no unlabeled samples; leave them out")
+        hidden = unlabeled(y) if uses else np.zeros(len(y), bool)
         if hidden.all():
             raise InputError("y holds no class: -1 means unlabeled for this learner; label at least one sample")
         return hidden
@@ -200,10 +213,12 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     def _images(self, X: Any) -> Tensor | None:
         """Images as (n, C, H, W) bytes; None where X must be features."""
         if self._predictor and len(self._predictor.run.shape) == 3:
+            if issparse(X):
+                raise InputError("this run takes images, and X is a sparse matrix")
             if not len(X):
                 raise InputError("X holds no image")
             return torch.stack([self._predictor.image(image) for image in X])
-        if getattr(X, "ndim", 2) not in (3, 4):
+        if issparse(X) or getattr(X, "ndim", 2) not in (3, 4):
             return None
         x = np.asarray(X)
         if x.dtype != np.uint8 or not x.size or (x.ndim == 4 and x.shape[3] != 3):
@@ -240,7 +255,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         x = self._images(X)
         if x is None:
-            x = torch.tensor(validate_data(self, X, reset=False, dtype=FLOATS))
+            x = _dense(validate_data(self, X, reset=False, accept_sparse="csr", dtype=FLOATS))
         if tuple(x.shape[1:]) != self._shape:
             raise InputError(f"fit was given samples of shape {self._shape}, but X holds {tuple(x.shape[1:])}")
         x = self._encode(x).to(self._support.dtype)
@@ -257,6 +272,11 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
 def _device(learner: Learner) -> torch.device:
     return next((p.device for p in learner.parameters()), torch.device("cpu"))
+
+
+def _dense(X: Any) -> Tensor:
+    """Checked features, sparse or not, as a tensor of their own."""
+    return torch.tensor(X.toarray() if issparse(X) else X)
 
 
 def _weights(sample_weight: Any, n: int) -> np.ndarray:

@@ -12,6 +12,7 @@ from cases import learner as cases_learner
 from PIL import Image
 from sklearn.base import clone
 from sklearn.datasets import load_iris
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
 from sklearn.neighbors import NearestCentroid
 from sklearn.pipeline import make_pipeline
@@ -78,7 +79,7 @@ def test_it_is_the_nearest_class_mean() -> None:
 
 def test_labels_of_any_kind_come_back() -> None:
     x, y = blobs()
-    names = np.array(["-1", "b", "unlabeled"])
+    names = np.array(["a-1", "b", "unlabeled"])
     for learner in ("protonet", REFINED):
         model = FewShotClassifier(learner).fit(x[:12], names[y[:12]])
         assert model.classes_.tolist() == names.tolist()
@@ -88,6 +89,72 @@ def test_labels_of_any_kind_come_back() -> None:
     model = FewShotClassifier().fit(x[:12], signs)
     assert model.classes_.tolist() == [-1, 1], "a learner without a pool takes -1 for a class"
     assert ((model.decision_function(x) > 0) == (model.predict(x) == 1)).all()
+    texts = np.array(["-1", "", "b"])
+    assert FewShotClassifier().fit(x[:12], texts[y[:12]]).classes_.tolist() == ["", "-1", "b"]
+
+
+FOUR = (None, np.nan, "", -1)
+MARKERS = {
+    "int8": lambda y: y.astype(np.int8),
+    "float16": lambda y: y.astype(np.float16),
+    "NaN": lambda y: np.where(y < 0, np.nan, y),
+    "None": lambda y: [None if c < 0 else int(c) for c in y],
+    "None beside words": lambda y: [None if c < 0 else "abc"[c] for c in y],
+    "blank": lambda y: ["" if c < 0 else "abc"[c] for c in y],
+    "NaN beside words": lambda y: np.array([np.nan if c < 0 else "abc"[c] for c in y], object),
+    "-1.0 beside words": lambda y: np.array([np.float32(-1) if c < 0 else "abc"[c] for c in y], object),
+    "all of them": lambda y: np.array([FOUR[i % 4] if c < 0 else "abc"[c] for i, c in enumerate(y)], object),
+}
+
+
+@pytest.mark.parametrize("marker", MARKERS)
+def test_every_mark_of_an_unlabeled_sample_is_one(marker: str) -> None:
+    x, y = blobs()
+    labels = np.where(np.arange(60) < 6, y, -1)
+    expected = FewShotClassifier(REFINED).fit(x, labels)
+    model = FewShotClassifier(REFINED).fit(x, MARKERS[marker](labels))
+    assert model.classes_.tolist() in ([0, 1, 2], ["a", "b", "c"])
+    assert np.array_equal(model.predict_proba(x), expected.predict_proba(x))
+
+
+def test_every_mark_of_pandas_is_one() -> None:
+    pd = pytest.importorskip("pandas")
+    x, y = blobs()
+    labels = np.where(np.arange(60) < 6, y, -1)
+    expected = FewShotClassifier(REFINED).fit(x, labels).predict_proba(x)
+    numbers = [pd.NA if c < 0 else int(c) for c in labels]
+    words = [pd.NA if c < 0 else "abc"[c] for c in labels]
+    for values, dtype in (
+        (numbers, "Int64"),
+        (numbers, object),
+        (words, "string"),
+        (words, object),
+        (words, "category"),
+    ):
+        model = FewShotClassifier(REFINED).fit(x, pd.Series(values, dtype=dtype))
+        assert np.array_equal(model.predict_proba(x), expected), dtype
+
+
+@pytest.mark.parametrize("y", [["a", "b", -1] * 20, ["a", "b", float("nan")] * 20, np.array(["a", "b", "-1"] * 20)])
+def test_what_numpy_makes_of_a_mixed_list_is_refused(y: Any) -> None:
+    with pytest.raises(InputError, match="y holds the text '(-1|nan)', which numpy makes of a list") as error:
+        FewShotClassifier(REFINED).fit(blobs()[0], y)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("nothing", [None, np.nan])
+def test_a_learner_without_a_pool_refuses_samples_without_a_label(nothing: Any) -> None:
+    with pytest.raises(InputError, match="uses no unlabeled samples; leave them out"):
+        FewShotClassifier().fit(blobs()[0], np.array(["a", "b", nothing] * 20, object))
+
+
+def test_sparse_features_of_texts() -> None:
+    texts = ["red apple", "green apple", "old car", "fast car"] * 3
+    x = TfidfVectorizer().fit_transform(texts)
+    for learner in ("protonet", REFINED):
+        model = FewShotClassifier(learner).fit(x, ["fruit", "fruit", "car", "car"] * 3)
+        assert np.array_equal(model.predict_proba(x), model.predict_proba(x.toarray()))
+        assert model.predict(x).tolist() == ["fruit", "fruit", "car", "car"] * 3
 
 
 def test_the_pool_is_used_as_on_an_episode_by_hand() -> None:
