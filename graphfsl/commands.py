@@ -257,7 +257,10 @@ def label(
     prior: Annotated[
         str, typer.Option(help="how frequent classes are: none (unknown), uniform, or as in labels")
     ] = "none",
-    none: Annotated[float, typer.Option(help="above this probability of no class there is no label")] = 0.5,
+    none: Annotated[
+        float | None,
+        typer.Option(help="no label above this score of `none`; not given: above 0.5, where the labels can tell"),
+    ] = None,
     neighbors: Annotated[int, typer.Option(min=1, help="edges of each sample")] = 10,
     alpha: Annotated[float, typer.Option(help="how far labels spread, from 0 to 0.999")] = 0.9,
     chunk: Annotated[int, typer.Option(help="labels propagated at once: memory and speed, not the answer")] = 64,

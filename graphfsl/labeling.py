@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,13 +17,17 @@ from graphfsl.checkpoint import write_atomically
 from graphfsl.contact_sheet import Tile, contact_sheet
 from graphfsl.data.depth import Range
 from graphfsl.errors import InputError
+from graphfsl.label_table import read_labels, samples_meant
 from graphfsl.pool import SPOKE, Labels, label_pool
-from graphfsl.pool_files import Pool, check_format, read_labels, read_pool, write_table
+from graphfsl.pool_files import FORMATS, Pool, check_format, read_pool, write_table
 from graphfsl.pool_report import pool_page
 
 SURE, UNSURE, GIVEN = 24, 24, 12  # images of a sheet
 EMBEDDED = 8  # sheets that the report itself holds
-NONE, UNFIT = "none of these", re.compile(r"[^\w.-]+")  # letters that do not go into a file's name
+NONE, LOST = -1, -2  # beside classes: called none of these, reached by no label
+OTHERS = {NONE: "none of these", LOST: "no label reaches"}
+SHEET = re.compile(r"\d{3,}-")  # how the name of a sheet's file starts
+UNFIT = re.compile(r"[^\w.-]+")  # letters that do not go into a file's name
 
 
 def label(
@@ -41,17 +46,24 @@ def label(
 
     source: a folder of images, encoded as `graphfsl features` does, or a file of features. support, truth: tables of
     labels, see `read_labels`. range: the values of black and white of images. options: those of `label_pool`.
-    Files: labels.csv or .parquet, unreadable.csv, report.html and, of images, sheets/<number>-<class>.png.
+    Files: labels.csv or .parquet, unreadable.csv, report.html and, of images, sheets/<number>-<class>.png. Labels and
+    sheets that an earlier call left are removed.
+    labels.csv has sample; label, empty for none of the classes; confidence, the probability that `best` is right (where
+    labels cannot tell what is foreign: for a sample of one of the classes), empty where held-out labels do not bear it
+    out; score, the same number whether they do or not; best; none, how weakly labels reach the sample, a rank and no
+    probability; reached, 0 where no label does; given; support_1, share_1, … as in `Labels`.
 
     Raises InputError for anything that cannot be used, before anything is written.
     """
     check_format(file_format)
-    given, known = read_labels(support), read_labels(truth) if truth is not None else {}
+    tables = [read_labels(path) for path in (support, truth) if path is not None]
     pool = read_pool(source, encoder, run, size, range)
     place = {name: i for i, name in enumerate(pool.names)}
-    _check(
-        source, pool, {*place, *(name for name, _ in pool.unreadable)}, ((support, given), (truth or support, known))
-    )
+    names = {*place, *(name for name, _ in pool.unreadable)}
+    told = "paths relative to it" if pool.images else "its `paths`, or else the numbers of its rows"
+    given = samples_meant(support, tables[0], names, source, told)
+    known = samples_meant(truth, tables[1], names, source, told) if truth is not None else {}
+    _check_equals(support, pool, {place[name]: c for name, c in given.items() if name in place})
     classes = sorted({c for c in given.values() if c})
     chosen = {name: c for name, c in given.items() if name in place}
     if lost := set(classes) - set(chosen.values()):
@@ -69,9 +81,10 @@ def label(
     write_table(missing, {k: [u[i] for u in pool.unreadable] for i, k in enumerate(("sample", "why"))})
     links: dict[int, str] = {}
     shown: list[tuple[str, bytes]] = []
-    for c in _bar([*np.arange(len(classes)).tolist(), -1] if pool.images else [], "drawing contact sheets"):
-        name = classes[c] if c >= 0 else NONE
-        links[c] = f"sheets/{c + 1:03d}-{UNFIT.sub('_', name)[:40]}.png"
+    kinds = [*np.arange(len(classes)).tolist(), NONE, *([] if found.reached.all() else [LOST])]
+    for c in _bar(kinds if pool.images else [], "drawing contact sheets"):
+        name = classes[c] if c >= 0 else OTHERS[c]
+        links[c] = f"sheets/{c + 1 if c >= NONE else 0:03d}-{UNFIT.sub('_', name)[:40]}.png"
         sheet = _sheet(pool, found, c, name, answers)
         write_atomically(out / links[c], _encoded(sheet, "PNG"))
         if len(shown) < EMBEDDED:
@@ -81,15 +94,34 @@ def label(
     truths = answers if known else None
     text = pool_page(title, notes, found, classes, truths, links, shown, pool.unreadable)
     write_atomically(page, text.encode())
+    _remove_old(out, [table, *(out / link for link in links.values()), support, *([truth] if truth else [])])
     return [table, missing, page, *(out / link for link in links.values())], line
 
 
-def _check(source: Path, pool: Pool, names: set[str], tables: Iterable[tuple[Path, Mapping[str, str]]]) -> None:
-    told = "paths relative to it" if pool.images else "its `paths`, or else the numbers of its rows"
-    for path, table in tables:
-        for name in table:
-            if name not in names:
-                raise InputError(f"{path}: sample {name!r} is not in {source}; samples are {told}")
+def _check_equals(path: Path, pool: Pool, given: Mapping[int, str]) -> None:
+    """InputError where two samples that are equal, byte by byte, have two labels."""
+    first: dict[bytes, int] = {}
+    for i, label in given.items():
+        try:
+            content = pool.images[i].read_bytes() if pool.images else pool.x[i].tobytes()
+        except OSError:  # it was there when it was encoded
+            continue
+        other = first.setdefault(hashlib.sha256(content).digest(), i)
+        if given[other] != label:
+            raise InputError(
+                f"{path}: {pool.names[other]!r} is {given[other]!r} and {pool.names[i]!r} is {label!r}, but the two "
+                "are equal; keep one label"
+            )
+
+
+def _remove_old(out: Path, kept: Iterable[Path]) -> None:
+    """Remove tables and sheets of an earlier call, which are none of this one's files."""
+    keep = {path.resolve() for path in kept}
+    old = [out / f"labels.{name}" for name in FORMATS]
+    old += [path for path in (out / "sheets").glob("*.png") if SHEET.match(path.name)]
+    for path in old:
+        if path.resolve() not in keep:
+            path.unlink(missing_ok=True)
 
 
 def _columns(pool: Pool, found: Labels, classes: Sequence[str], support: Sequence[str]) -> dict[str, list[Any]]:
@@ -97,9 +129,11 @@ def _columns(pool: Pool, found: Labels, classes: Sequence[str], support: Sequenc
     columns: dict[str, list[Any]] = {
         "sample": pool.names,
         "label": [names[c] for c in found.label],
-        "confidence": found.confidence.tolist(),
+        "confidence": found.score.tolist() if found.facts["borne out"] else [None] * len(found.score),
+        "score": found.score.tolist(),
         "best": [names[c] for c in found.best],
         "none": found.none.tolist(),
+        "reached": found.reached.astype(int).tolist(),
         "given": found.given.astype(int).tolist(),
     }
     for i in range(SPOKE):
@@ -109,27 +143,30 @@ def _columns(pool: Pool, found: Labels, classes: Sequence[str], support: Sequenc
 
 
 def _sheet(pool: Pool, found: Labels, c: int, name: str, truth: np.ndarray) -> Image.Image:
-    """What was given of class c (-1: none of these), and what was found, the surest and the least sure."""
+    """What was given of class c (NONE, LOST: of none), and what was found, the surest and the least sure."""
     given = np.flatnonzero(found.given & (found.label == c))
-    own = np.flatnonzero(~found.given & (found.label == c))
-    sure = found.confidence if c >= 0 else found.none
+    own = found.of(c)
+    asked = ~found.given & found.reached
+    doubted = c == NONE and not len(own)  # then nothing is called none: what is nearest to it
+    own = np.flatnonzero(asked) if doubted else own
+    sure = found.score if c >= 0 else found.none
     own = own[np.argsort(-sure[own], kind="stable")]
 
     def tiles(ids: np.ndarray, words: bool = True) -> list[Tile]:
-        wrong = (truth[ids] > -2) & (truth[ids] != c)
+        wrong = (truth[ids] > -2) & (truth[ids] != max(c, NONE)) & (not doubted)
         return [
             Tile(pool.images[i], f"{sure[i]:.3f}" if words else "", bool(w), pool.range)
             for i, w in zip(ids, wrong, strict=True)
         ]
 
-    rest = own[SURE:]
-    sections = {
-        f"given ({len(given):,})": tiles(given[:GIVEN], False),
-        f"found, the surest of {len(own):,}": tiles(own[:SURE]),
-        "found, the least sure": tiles(rest[-UNSURE:]),
-    }
+    shown = {f"given ({len(given):,})": tiles(given[:GIVEN], False)}
+    if doubted:
+        shown[f"labeled all the same, the weakest reached of {len(own):,}"] = tiles(own[:SURE])
+        return contact_sheet(f"{name}: 0 found", shown)
+    shown[f"found, the {'surest' if c >= 0 else 'weakest reached'} of {len(own):,}"] = tiles(own[:SURE])
+    shown[f"found, the {'least sure' if c >= 0 else 'strongest reached'}"] = tiles(own[SURE:][-UNSURE:])
     framed = "; framed: wrong by the truth" if (truth > -2).any() else ""
-    return contact_sheet(f"{name}: {len(own):,} found{framed}", sections)
+    return contact_sheet(f"{name}: {len(own):,} found{framed}", shown)
 
 
 def _encoded(image: Image.Image, kind: str) -> bytes:
@@ -141,9 +178,11 @@ def _encoded(image: Image.Image, kind: str) -> bytes:
 def _summary(pool: Pool, found: Labels, truth: np.ndarray) -> str:
     mine = ~found.given & (found.label >= 0)
     words = [f"{mine.sum():,} of {(~found.given).sum():,} labeled"]
-    if mine.any():
+    if mine.any() and found.facts["borne out"]:
         words[0] += f" (median confidence {np.median(found.confidence[mine]):.2f})"
-    words.append(f"{(~found.given & (found.label < 0)).sum():,} none of these")
+    words.append(f"{len(found.of(NONE)):,} none of these")
+    if lost := len(found.of(LOST)):
+        words.append(f"{lost:,} that no label reaches")
     if pool.unreadable:
         words.append(f"{len(pool.unreadable):,} not readable")
     if (known := mine & (truth > -2)).any():
@@ -152,16 +191,43 @@ def _summary(pool: Pool, found: Labels, truth: np.ndarray) -> str:
 
 
 def _method(found: Labels) -> list[str]:
+    """How it was done, what each number is, and what the labels cannot tell."""
     f = found.facts
     graph = f"{f['k']} nearest neighbours ({f['neighbours']}"
     graph += f"; {100 * f['recall']:.1f} % of the true ones)" if f["recall"] < 1 else ")"
+    if f["distinct"] < len(found.label):
+        graph += f" among {f['distinct']:,} distinct samples"
+    return [f"Propagation with alpha {f['alpha']} on {graph}, prior `{f['prior']}`.", _of_score(f), _of_none(f)]
+
+
+def _of_score(f: Mapping[str, Any]) -> str:
     if not f["held out"]:
-        sure = "No class has a second label to hold out: confidence is not calibrated, and what belongs to no class is "
-        sure += "not told apart. Label two of each class."
-    else:
-        sure = f"Confidence is calibrated on {f['held out']:,} held-out labels, of which {100 * f['right']:.0f} % were "
-        sure += f"found again: temperature {f['temperature']:.2f}."
-    return [f"Propagation with alpha {f['alpha']} on {graph}, prior `{f['prior']}`.", sure]
+        return (
+            "No class has a second label to hold out: scores are not calibrated, and none is called a confidence. "
+            "Label two of each class."
+        )
+    line = f"Of {f['held out']:,} held-out labels {100 * f['right']:.0f} % were found again"
+    lost = f["held out"] - f["reached"]
+    line += f", {lost:,} are reached by no other" if lost else ""
+    line += f"; temperature {f['temperature']:.2f}. "
+    if f["borne out"]:
+        line += "They bear out the scores, which are called confidence: the probability that `best` is right"
+        return line + ("." if f["tells"] else ", for a sample of one of the classes, as held-out ones are.")
+    return line + "They do not bear out the scores, of which none is called a confidence: more labels may."
+
+
+def _of_none(f: Mapping[str, Any]) -> str:
+    line = (
+        "`none` ranks samples by how weakly the labels reach them (propagated mass over the root of degree); it is no "
+    )
+    line += "probability. "
+    if f["tells"]:
+        return line + f"Above {f['none']:g} a sample is called none of these."
+    if f["none"] < 1:
+        return line + f"The labels cannot tell which samples are of no class; above {f['none']:g} they are called so."
+    return (
+        line + "The labels cannot tell which samples are of no class, so none is called so: look through the highest."
+    )
 
 
 def _bar(items: Iterable[Any], what: str) -> Iterable[Any]:

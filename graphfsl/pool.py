@@ -12,15 +12,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from graphfsl.distinct import Distinct, distinct_neighbors
 from graphfsl.errors import InputError, unknown
-from graphfsl.functional.belonging import belonging
-from graphfsl.functional.sparse_propagation import propagate_sparse, symmetric_sparse, union
-from graphfsl.neighbors import Bar, Neighbors, nearest_neighbors, silent
+from graphfsl.functional.belonging import belonging, shortfall
+from graphfsl.functional.sparse_propagation import both_ways, propagate_sparse, symmetric_sparse
+from graphfsl.functional.statistics import or_one
+from graphfsl.neighbors import Bar, silent
 
 PRIORS = ("none", "uniform", "labels")
 POWER = 3  # of the cosine in an edge's weight, as in iLPC
 SPOKE = 3  # support samples that are named for each sample
 REACHED = 1e-7  # a score below it is what the solver left over
+MAYBE_FOREIGN, FOREIGN = 0.84, 3.09  # standard errors: one chance in five, in a thousand
+LOW, ENOUGH = 0.1, 15  # the share of held-out rows below a usual mass; how many are enough, less one of each class
 USUAL_T, DOUBT = 0.7, 0.5  # the temperature that is expected, and the standard deviation of its logarithm
 NUMBERS = 2**25  # of the samples that are answered at once
 
@@ -29,20 +33,36 @@ NUMBERS = 2**25  # of the samples that are answered at once
 class Labels:
     """What is known of each of n samples, as arrays.
 
-    label: (n,) the class, -1 for none of these. best: (n,) the likeliest class, -1 where no label reaches. confidence:
-    (n,) the probability of `best`; none: (n,) that of no class. given: (n,) bool, the support, of which all is certain.
-    support, share: (n, 3) the positions in the support of the samples of `best` that spoke loudest (-1: no more), and
-    their shares of its score. facts: how it was done, in words and numbers.
+    label: (n,) the class, -1 for none of these and for what no label reaches. best: (n,) the likeliest class, -1 where
+    no label reaches. score: (n,) how far `best` leads, as a probability of being right; confidence: (n,) the same
+    number where held-out labels bear it out, else NaN. none: (n,) from 0 to 1, how weakly the labels reach a sample:
+    it ranks, and is no probability. given: (n,) bool, the support, of which all is certain. support, share: (n, 3) the
+    positions in the support of the samples of `best` that spoke loudest (-1: no more), and their shares of its score.
+    facts: how it was done, in words and numbers.
     """
 
     label: np.ndarray
     best: np.ndarray
-    confidence: np.ndarray
+    score: np.ndarray
     none: np.ndarray
     given: np.ndarray
     support: np.ndarray
     share: np.ndarray
     facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def confidence(self) -> np.ndarray:
+        return self.score if self.facts["borne out"] else np.full_like(self.score, np.nan)
+
+    @property
+    def reached(self) -> np.ndarray:
+        """(n,) bool: a label reaches the sample, or is its own or that of its copy."""
+        return self.given | (self.best >= 0) | (self.share[:, 0] > 0)
+
+    def of(self, c: int) -> np.ndarray:
+        """The positions of those that were found to be of class c; -1: called none of these, -2: not reached."""
+        kind = np.where(self.reached, self.label, -2)
+        return np.flatnonzero(~self.given & (kind == c))
 
 
 def label_pool(
@@ -52,26 +72,33 @@ def label_pool(
     neighbors: int = 10,
     alpha: float = 0.9,
     prior: str = "none",
-    none: float = 0.5,
+    none: float | None = None,
     chunk: int = 64,
     bar: Bar = silent,
 ) -> Labels:
     """Label a pool x (n, d) of features by the samples `support` (m,) of classes `label` (m,): 0 .. C - 1, or -1 for
     a sample of none of them.
 
-    G = (I - alpha S)^-1 on the graph of nearest `neighbors`, edges weighted by cos^3, S = D^-1/2 W D^-1/2. Column s
-    of G is what support sample s says, so a class's score F_ic = v_c sum_s G_is falls exactly into what each said.
+    G = (I - alpha S)^-1 on the graph of nearest `neighbors` among distinct samples (`distinct_neighbors`), edges
+    weighted by cos^3, S = D^-1/2 W D^-1/2. Column s of G is what support sample s says, so a class's score F_ic = v_c
+    sum_s G_is falls exactly into what each said.
 
     prior: v_c. `none`: 1 / K_c, the mean over the class's K_c samples. `uniform`: 1 / mass_c, class mass normalisation,
         for a pool with as many samples of every class; the mass is that of the pool without the support. `labels`:
         K_c / mass_c, for classes as frequent in the pool as in the support.
     The row of a support sample without its own column is exactly what the others say of it. These held-out rows, of
-    classes with two labels or more, calibrate twice. Among the classes a sample has probabilities F_ic^(1/T) / sum_c'
-    F_ic'^(1/T), and T is the most likely for the held-out rows (near 0.7 where they are few). That it belongs to any
-    class at all, its best score says beside theirs: see `belonging`. The two multiply.
-    none: a sample whose probability of no class is above it is labeled -1. Support labeled -1 competes as well, each
-        sample as a class of its own, and is what tells where no class has a second label. 1 takes nothing for none
-        but what no label reaches.
+    classes with two labels or more, tell three things.
+    score: among the classes a sample has probabilities F_ic^(1/T) / sum_c' F_ic'^(1/T), and T is the most likely for
+        the held-out rows that a label reaches (near 0.7 where they are few). Where the pool's masses rank below
+        those of held-out rows, they are multiplied by `belonging`. It is called `confidence` where there are enough
+        held-out rows, their probabilities and the share that is right agree, and the pool ranks as they do or so
+        far below that the labels tell what is foreign.
+    none: r / (r + M_i), where M_i = max_c F_ic / sqrt(degree_i) is the propagated mass and r is the mass that one
+        held-out row in ten falls short of (without held-out rows the pool's median). Support labeled -1 competes, each
+        sample as a class of its own: its mass adds to r, which is 0 unless the labels tell. A sample whose `none` is
+        above the option `none` is labeled -1. None: above 0.5 where the labels tell, since some are labeled -1 or the
+        pool surely ranks below held-out rows; elsewhere no sample. 1: no sample.
+    What no label reaches is labeled -1 and has `best` -1 too.
     chunk: support samples propagated at once; it changes memory and time, not the answer. Memory is 4 n (m + 5 chunk)
         bytes beside features and graph.
 
@@ -79,20 +106,21 @@ def label_pool(
     """
     count = int(label.max(initial=-1)) + 1
     _check(x, support, label, neighbors, alpha, prior, none, chunk)
-    near = nearest_neighbors(x, neighbors, bar)
-    s, place = _graph(near)
+    near = distinct_neighbors(x, neighbors, support, bar)
+    s, degree, place = _graph(near)
+    place = place[torch.from_numpy(near.group)]  # the node of each sample
     at, known = (torch.from_numpy(a.astype(np.int64)) for a in (support, label))
     rows = place[at]
 
     # The groups that compete: each class, and each sample of none.
     group = known.masked_scatter(known < 0, count + torch.arange(len(known)))
     member = F.one_hot(group).float()  # (m, groups)
-    pool = torch.ones(len(x), 1)
+    pool = torch.ones(len(s), 1)
     pool[rows] = 0
-    mass = propagate_sparse(s, pool, alpha)[rows, 0].clamp_min(REACHED)  # sum_i G_is of the pool, as G is symmetric
+    mass = propagate_sparse(s, pool, alpha)[rows, 0]  # sum_i G_is of the pool, as G is symmetric
     blocks = []
     for columns in bar(torch.arange(len(rows)).split(chunk), "propagating"):
-        y = torch.zeros(len(x), len(columns))
+        y = torch.zeros(len(s), len(columns))
         y[rows[columns], torch.arange(len(columns))] = 1
         blocks.append(propagate_sparse(s, y, alpha).clamp_min_(0))
 
@@ -100,46 +128,85 @@ def label_pool(
         return torch.cat([b[nodes] for b in blocks], 1)
 
     v = _class_weights(prior, member.sum(0), member.T @ mass)
-    held, held_group = _held_out(said(rows), group, member, mass, prior, count)
-    t = _temperature(held, held_group)
+    held = _held_out(said(rows), rows, group, member, mass, prior, count)
+    t = _temperature(held.scores[held.reached], held.group[held.reached])
     size = max(1, NUMBERS // len(rows))
-    parts = [_answer(said(slice(i, i + size)), v, member, count, t) for i in range(0, len(x), size)]
-    top, best, confidence, nothing, spoke, share = (torch.cat(p)[place] for p in zip(*parts, strict=True))
+    parts = [_answer(said(slice(i, i + size)), v, member, count, t) for i in range(0, len(s), size)]
+    top, against, best, score, spoke, share = (torch.cat(p)[place] for p in zip(*parts, strict=True))
     given = torch.zeros(len(x), dtype=torch.bool)
     given[at] = True
-    belongs = torch.ones(len(x))
-    belongs[~given] = belonging(top[~given], held[:, :count].amax(1))
-    belongs[best < 0] = 0
-    confidence, nothing = confidence * belongs, 1 - (1 - nothing) * belongs
-    found = best.where((nothing <= none) & (best >= 0), -1)
-    found[at], best[at], spoke[at] = known, known, -1
-    confidence[at], nothing[at], share[at] = (known >= 0).float(), (known < 0).float(), 0.0
+
+    root = or_one(degree).sqrt()
+    held_mass = held.scores[:, :count].amax(1).where(held.reached, 0) / root[rows[held.ids]]
+    mass_of, against = top / root[place], against / root[place]
+    z = shortfall(mass_of[~given], held_mass, len(held.group.unique()))
+    tells = bool((known < 0).any()) or z > FOREIGN
+    if z > MAYBE_FOREIGN:
+        score[~given] *= belonging(mass_of[~given], held_mass)
+    score[best < 0] = 0
+    typical = held_mass if len(held_mass) else mass_of[~given]
+    low = typical.quantile(LOW if len(held_mass) else 0.5) if len(typical) else torch.tensor(0.0)
+    short = against + (low if z > FOREIGN or not (known < 0).any() else 0)
+    nothing = (short / or_one(short + mass_of)).where(best >= 0, 1)
+    bound = (0.5 if tells else 1) if none is None else none
+    found = best.where((nothing <= bound) & (best >= 0), -1)
+    same = _copies(place, rows, known) & ~given  # of a sample of the support, whose label is theirs too
+    source = torch.zeros(len(s), dtype=torch.int64).scatter(0, rows, torch.arange(len(rows)))[place[same]]
+    for ids, own in ((at, known), (same, known[source])):
+        found[ids], best[ids], spoke[ids] = own, own, -1
+        score[ids], nothing[ids], share[ids] = (own >= 0).float(), (own < 0).float(), 0.0
+    spoke[same, 0], share[same, 0] = source, 1.0
     facts = {
         "k": neighbors, "alpha": alpha, "prior": prior, "neighbours": near.how, "recall": near.recall, "temperature": t,
-        "held out": len(held), "right": float((held.argmax(1) == held_group).float().mean()) if len(held) else None,
+        "distinct": len(s), "held out": len(held.ids), "reached": int(held.reached.sum()), "right": held.right,
+        "shortfall": z, "tells": tells, "none": bound, "borne out": _borne_out(held, t, z),
     }  # fmt: skip
     return Labels(
-        label=found.numpy(), best=best.numpy(), confidence=confidence.numpy(), none=nothing.numpy(),
+        label=found.numpy(), best=best.numpy(), score=score.numpy(), none=nothing.numpy(),
         given=given.numpy(), support=spoke.numpy(), share=share.numpy(), facts=facts,
     )  # fmt: skip
 
 
-def _graph(near: Neighbors) -> tuple[Tensor, Tensor]:
-    """S, its nodes in an order that keeps neighbours close, which more than halves the time to multiply by it; and the
-    place of each sample in that order."""
+def _graph(near: Distinct) -> tuple[Tensor, Tensor, Tensor]:
+    """S, its nodes in an order that keeps neighbours close, which more than halves the time to multiply by it; the
+    degrees of its nodes; and the place of each sample in that order."""
     order = torch.from_numpy(near.order)
     place = torch.empty_like(order)
     place[order] = torch.arange(len(order))
     weight = torch.from_numpy(near.cosine).clamp_min(0) ** POWER
-    return symmetric_sparse(union(place[torch.from_numpy(near.index)[order]], weight[order])), place
+    k = near.index.shape[1]
+    start = torch.arange(len(order)).repeat_interleave(k)
+    edges = torch.stack([start, place[torch.from_numpy(near.index)[order]].flatten()])
+    bridges = place[torch.from_numpy(near.bridges.T)]
+    across = torch.from_numpy(near.bridge_cosine).clamp_min(0) ** POWER
+    w = both_ways(torch.cat([edges, bridges], 1), torch.cat([weight[order].flatten(), across]), len(order))
+    return symmetric_sparse(w), (w @ torch.ones(len(order), 1))[:, 0], place
+
+
+def _copies(place: Tensor, rows: Tensor, known: Tensor) -> Tensor:
+    """(n,) bool: the node of a sample is that of support samples, which all have one label."""
+    low = torch.full_like(place, len(known)).scatter_reduce(0, rows, known, "amin")
+    high = torch.full_like(place, -2).scatter_reduce(0, rows, known, "amax")
+    return (low == high)[place]
 
 
 def _check(
-    x: np.ndarray, support: np.ndarray, label: np.ndarray, k: int, alpha: float, prior: str, none: float, chunk: int
+    x: np.ndarray,
+    support: np.ndarray,
+    label: np.ndarray,
+    k: int,
+    alpha: float,
+    prior: str,
+    none: float | None,
+    chunk: int,
 ) -> None:
     if prior not in PRIORS:
         raise unknown("prior", prior, PRIORS)
-    for name, value, low, high in (("neighbors", k, 1, 1000), ("alpha", alpha, 0, 0.999), ("none", none, 0, 1)):
+    for name, value, low, high in (
+        ("neighbors", k, 1, 1000),
+        ("alpha", alpha, 0, 0.999),
+        ("none", 1 if none is None else none, 0, 1),
+    ):
         if not low <= value <= high:
             raise InputError(f"{name} must lie between {low} and {high}, not be {value}")
     if chunk < 1:
@@ -162,22 +229,59 @@ def _check(
 
 
 def _class_weights(prior: str, labels: Tensor, mass: Tensor) -> Tensor:
-    """v_c from the number of labels of each class and its mass in the pool."""
-    return 1 / labels if prior == "none" else (1 if prior == "uniform" else labels) / mass
+    """v_c from the number of labels of each class and its mass in the pool; 0 for a class that reaches nothing."""
+    if prior == "none":
+        return 1 / labels
+    return ((1 if prior == "uniform" else labels) / mass).where(mass > REACHED, 0)
+
+
+def _scores(raw: Tensor, v: Tensor) -> Tensor:
+    """v_c sum_s G_is of what labels reach; all else is far below, and equal for all classes whatever their v_c."""
+    least = v.where(v > 0, torch.inf).amin(-1, keepdim=True).nan_to_num(1, posinf=1)
+    return (raw.where(raw > REACHED, 0) * v).maximum(REACHED * least)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Support samples as the others see them. ids: (h,) positions in the support, of those whose class has a label on
+    another node. scores: (h, groups); group: (h,) their own; reached: (h,) bool, whether a class's label reaches."""
+
+    ids: Tensor
+    scores: Tensor
+    group: Tensor
+    reached: Tensor
+
+    @property
+    def right(self) -> float | None:
+        """The share that is found again; one that no label reaches is not."""
+        if not len(self.ids):
+            return None
+        return float(((self.scores.argmax(1) == self.group) & self.reached).float().mean())
 
 
 def _held_out(
-    said: Tensor, group: Tensor, member: Tensor, mass: Tensor, prior: str, count: int
-) -> tuple[Tensor, Tensor]:
-    """What the support (m, m) says of each of its samples without itself: scores (h, groups), and their groups (h,).
-
-    Only of samples of classes that have another.
-    """
-    labels = member.sum(0).expand(len(member), -1) - member
-    left = (member.T @ mass) - member * mass[:, None]
+    said: Tensor, rows: Tensor, group: Tensor, member: Tensor, mass: Tensor, prior: str, count: int
+) -> HeldOut:
+    """What the support (m, m) on the nodes `rows` says of each of its samples without those of the same node."""
+    same = rows[:, None] == rows
+    others = (~same).float()
+    labels = others @ member
+    left = others @ (member * mass[:, None])
     ids = ((group < count) & (labels.gather(1, group[:, None])[:, 0] > 0)).nonzero()[:, 0]
-    scores = (said.fill_diagonal_(0) @ member).clamp_min(REACHED) * _class_weights(prior, labels, left)
-    return scores[ids], group[ids]
+    raw = said.masked_fill(same, 0) @ member
+    v = _class_weights(prior, labels, left).where(labels > 0, 0)
+    return HeldOut(ids, _scores(raw, v)[ids], group[ids], (raw[:, :count].amax(1) > REACHED)[ids])
+
+
+def _borne_out(held: HeldOut, t: float, z: float) -> bool:
+    """Whether held-out labels bear out the probabilities: enough of them, as often right as they say, within two
+    standard errors, of a pool that ranks as they do or of which they tell what is foreign."""
+    apart = int(held.reached.sum()) - len(held.group.unique())
+    if apart < ENOUGH or MAYBE_FOREIGN < z <= FOREIGN:
+        return False
+    p = (held.scores[held.reached].log() / t).softmax(1).amax(1)
+    error = math.sqrt(float((p * (1 - p)).sum()) + 1) / len(held.ids)
+    return abs(float(p.sum()) / len(held.ids) - (held.right or 0)) <= 2 * error
 
 
 def _temperature(scores: Tensor, group: Tensor) -> float:
@@ -188,16 +292,17 @@ def _temperature(scores: Tensor, group: Tensor) -> float:
 
 
 def _answer(said: Tensor, v: Tensor, member: Tensor, count: int, t: float) -> tuple[Tensor, ...]:
-    """Of some samples, from what the support says of them (r, m): their best score, its class, the probabilities of it
-    and of none, and the support and shares behind it."""
+    """Of some samples, from what the support says of them (r, m): their best score, that of the sample of none which
+    is nearest, the best class, its probability, and the support and shares behind it."""
     raw = said @ member
-    score = raw.clamp_min(REACHED) * v
+    score = _scores(raw, v)
     top, best = score[:, :count].max(1)
+    against = score[:, count:].amax(1) if score.shape[1] > count else torch.zeros_like(top)
     p = (score.log() / t).softmax(1)
     share, spoke = (said * member.T[best]).topk(min(SPOKE, len(member)), 1)
     share = share / raw.gather(1, best[:, None]).clamp_min(REACHED)
     share, spoke = F.pad(share, (0, SPOKE - share.shape[1])), F.pad(spoke, (0, SPOKE - spoke.shape[1]))
     reached = raw[:, :count].amax(1) > REACHED
     heard = (share > 0) & reached[:, None]
-    confidence, nothing = p.gather(1, best[:, None])[:, 0], p[:, count:].sum(1)
-    return top, best.where(reached, -1), confidence, nothing, spoke.where(heard, -1), share.where(heard, 0)
+    probability = p.gather(1, best[:, None])[:, 0]
+    return top, against, best.where(reached, -1), probability, spoke.where(heard, -1), share.where(heard, 0)

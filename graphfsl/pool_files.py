@@ -1,12 +1,11 @@
-"""What `label` reads and writes: tables of labels, folders of images, files of features."""
+"""What `label` reads and writes: folders of images, files of features, tables."""
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +21,7 @@ from graphfsl.data.images import SUFFIXES, decode, holds_image, is_image, writte
 from graphfsl.errors import InputError, unknown
 from graphfsl.features import encode_files
 from graphfsl.folder_encoder import folder_encoder, folder_range
-from graphfsl.plain_text import csv_table, unguarded
+from graphfsl.plain_text import csv_table
 from graphfsl.regular import read_regular
 
 FORMATS = ("csv", "parquet")
@@ -38,31 +37,6 @@ class Pool:
     images: list[Path] = field(default_factory=list)
     unreadable: list[tuple[str, str]] = field(default_factory=list)
     range: Range | None = None  # of the images' values
-
-
-def read_labels(path: Path) -> dict[str, str]:
-    """Sample -> label from a CSV table with the columns `sample` and `label`; an empty label is none of the classes.
-
-    A ' in front of what would be a formula, as `write_table` sets it, is taken off.
-    """
-    try:
-        text = read_regular(path).decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not a readable UTF-8 file ({error}); it must be a CSV table of labels") from None
-    table = csv.DictReader(io.StringIO(text, newline=""))
-    if missing := {"sample", "label"} - set(table.fieldnames or ()):
-        has = ", ".join(map(repr, table.fieldnames or ())) or "none"
-        raise InputError(f"{path} lacks column {min(missing)!r}; it must have 'sample' and 'label', not only {has}")
-    found: dict[str, str] = {}
-    for row in table:
-        name, value = (written(unguarded((row[k] or "").strip())) for k in ("sample", "label"))
-        if found.setdefault(name, value) != value:
-            raise InputError(
-                f"{path}, line {table.line_num}: {name!r} is {found[name]!r} above, {value!r} here; keep one"
-            )
-    if not found:
-        raise InputError(f"{path} labels no sample; give each class a line or more")
-    return found
 
 
 def read_pool(
@@ -98,9 +72,19 @@ def _read_folder(
         raise InputError(f"{root}: none of its {len(files)} images can be read ({lost[-1][0]} {lost[-1][1]})")
     files = [files[i] for i in np.flatnonzero(whole)]
     x = x if whole.all() else x[whole]
-    return Pool(
-        [*map(written, files)], x, [root / f for f in files], sorted((written(f), why) for f, why in lost), limits
-    )
+    called = _names([*files, *(f for f, _ in lost)])
+    unreadable = sorted(zip(called[len(files) :], (why for _, why in lost), strict=True))
+    return Pool(called[: len(files)], x, [root / f for f in files], unreadable, limits)
+
+
+def _names(files: Sequence[str]) -> list[str]:
+    """Files' names as text: composed (NFC), but where that would give two files one name."""
+    composed = [written(f) for f in files]
+    twice = {name for name, count in Counter(composed).items() if count > 1}
+    return [
+        f.encode(errors="backslashreplace").decode() if name in twice else name
+        for f, name in zip(files, composed, strict=True)
+    ]
 
 
 def _why(path: Path, limits: Range | None) -> str:
@@ -138,7 +122,7 @@ def _read_features(path: Path) -> Pool:
     if x is None or x.ndim != 2 or not np.issubdtype(x.dtype, np.floating) or not x.size:
         held = ", ".join(f"{k} {v.dtype} {v.shape}" for k, v in arrays.items()) or "nothing"
         raise InputError(f"{path} must hold 'features', floats (n, d), not {held}")
-    names = [written(str(n)) for n in arrays["paths"]] if "paths" in arrays else [str(i) for i in range(len(x))]
+    names = _names([*map(str, arrays["paths"])]) if "paths" in arrays else [str(i) for i in range(len(x))]
     if len(names) != len(x) or len(set(names)) != len(x):
         raise InputError(f"{path}: there must be one of `paths` for each of {len(x)} rows, each another")
     whole = np.isfinite(x).all(1)
@@ -165,7 +149,7 @@ def write_table(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
         parquet.write_table(arrow.table(dict(columns)), sink)
         write_atomically(path, sink.getvalue().to_pybytes())
         return
-    shown = ([f"{v:.4f}" for v in c] if len(c) and isinstance(c[0], float) else c for c in columns.values())
+    shown = ([f"{v:.4f}" if isinstance(v, float) else v for v in c] for c in columns.values())
     write_atomically(path, csv_table(list(columns), zip(*shown, strict=True)).encode())
 
 

@@ -30,11 +30,11 @@ def pool_page(
     sheets: Sequence[tuple[str, bytes]] = (),
     unreadable: Sequence[tuple[str, str]] = (),
 ) -> str:
-    """The page. truth: (n,) classes, -1 for none of them, -2 where it is not known. links: from a class (-1: none) to
-    its sheet's file. sheets: (caption, JPEG). unreadable: (file, why).
+    """The page. truth: (n,) classes, -1 for none of them, -2 where it is not known. links: from a class (-1: none,
+    -2: not reached) to its sheet's file. sheets: (caption, JPEG). unreadable: (file, why).
     """
     parts = listed(notes)
-    drawn = [_confidences(found)]
+    drawn = [_scores(found), _nones(found)]
     if truth is not None:
         asked = ~found.given & (truth > -2)
         parts += ["<h2>Against the truth</h2>", *listed(_findings(found, truth, asked), "findings")]
@@ -57,14 +57,26 @@ def accuracies(found: Labels, truth: np.ndarray, asked: np.ndarray) -> dict[str,
         return float((of & among).sum() / among.sum()) if among.any() else math.nan
 
     right, answered = found.label == truth, found.label >= 0
+    called = ~answered & found.reached
     return {
         "answered": share(answered, asked),
         "accuracy of answers": share(right, asked & answered),
         "accuracy of the likeliest class": share(found.best == truth, asked & (truth >= 0)),
-        "found to be none": share(~answered, asked & (truth == -1)),
-        "taken for none": share(~answered, asked & (truth >= 0)),
+        "found to be none": share(called, asked & (truth == -1)),
+        "taken for none": share(called, asked & (truth >= 0)),
+        "not reached": share(~found.reached, asked),
+        "ranked none above members": _auroc(found.none, truth, asked),
         "calibration error": float(expected_calibration_error(_bins(found, truth, asked))),
     }
+
+
+def _auroc(none: np.ndarray, truth: np.ndarray, asked: np.ndarray) -> float:
+    """How often `none` is higher for a sample of none of the classes than for another; a tie is half."""
+    foreign, member = np.sort(none[asked & (truth == -1)]), none[asked & (truth >= 0)]
+    if not len(foreign) or not len(member):
+        return math.nan
+    lower = np.searchsorted(foreign, member) + np.searchsorted(foreign, member, side="right")
+    return float(1 - lower.mean() / 2 / len(foreign))
 
 
 def _findings(found: Labels, truth: np.ndarray, asked: np.ndarray) -> list[str]:
@@ -75,12 +87,14 @@ def _findings(found: Labels, truth: np.ndarray, asked: np.ndarray) -> list[str]:
     lines = [
         f"{a['answered']} % of {asked.sum():,} samples are labeled, {a['accuracy of answers']} % of these rightly.",
         f"Accuracy {told} of all samples." if len(curve) else "",
-        f"Expected calibration error: {a['calibration error']} points.",
+        f"Expected calibration error of the {_called(found)}: {a['calibration error']} points.",
+        f"No label reaches {a['not reached']} %." if (~found.reached)[asked].any() else "",
     ]
     if (truth[asked] == -1).any():
         lines.append(
             f"Of the samples of none of the classes {a['found to be none']} % are found; of the others "
-            f"{a['taken for none']} % are taken for such."
+            f"{a['taken for none']} % are taken for such. `none` is higher for one of the former than for one of the "
+            f"latter in {a['ranked none above members']} % of pairs."
         )
     return [line for line in lines if line]
 
@@ -89,7 +103,7 @@ def _curve(found: Labels, truth: np.ndarray, asked: np.ndarray) -> np.ndarray:
     """(k, 2) of the surest labels: their share of all that are asked, and their accuracy."""
     rows = asked & (found.label >= 0)
     right = torch.from_numpy(found.label[rows] == truth[rows])
-    curve = accuracy_coverage(torch.from_numpy(found.confidence[rows]), right).numpy()
+    curve = accuracy_coverage(torch.from_numpy(found.score[rows]), right).numpy()
     return curve * (rows.sum() / max(asked.sum(), 1), 1)
 
 
@@ -105,9 +119,9 @@ def _coverage(found: Labels, truth: np.ndarray, asked: np.ndarray) -> Figure:
 
 
 def _bins(found: Labels, truth: np.ndarray, asked: np.ndarray) -> torch.Tensor:
-    """Reliability of `confidence` as the probability that `best` is right, also where it is not answered."""
-    wrong = torch.from_numpy((found.best != truth)[asked].astype(np.int64))
-    return reliability(torch.from_numpy(found.confidence[asked, None]), wrong)  # class 0 of one: right
+    """Reliability of `score` as the probability that `best` is right, also where it is not answered."""
+    wrong = torch.from_numpy(((found.best != truth) | (truth < 0))[asked].astype(np.int64))
+    return reliability(torch.from_numpy(found.score[asked, None]), wrong)  # class 0 of one: right
 
 
 def _reliability(found: Labels, truth: np.ndarray, asked: np.ndarray) -> Figure:
@@ -119,34 +133,64 @@ def _reliability(found: Labels, truth: np.ndarray, asked: np.ndarray) -> Figure:
         axes.scatter([c for _, c, _ in bins], [a for _, _, a in bins], s=size, color=COLORS[0])
         axes.set(xlim=(0, 1.02), ylim=(0, 1.02))
 
-    caption = "Confidence against accuracy: on the line they agree; larger dots hold more samples"
-    return caption, draw(plot, "confidence in the likeliest class", "accuracy")
+    caption = f"{_called(found).capitalize()} against accuracy: on the line they agree; larger dots hold more samples"
+    return caption, draw(plot, f"{_called(found)} of the likeliest class", "accuracy")
 
 
-def _confidences(found: Labels) -> Figure:
+def _called(found: Labels) -> str:
+    """What `score` may be called: a confidence where held-out labels bear it out."""
+    return "confidence" if found.facts["borne out"] else "score"
+
+
+def _scores(found: Labels) -> Figure:
     labeled = ~found.given & (found.label >= 0)
-    none = ~found.given & (found.label < 0)
+    groups = {"labeled": labeled, "none of these": ~labeled & found.reached, "no label reaches": ~found.reached}
 
     def plot(axes: Any) -> None:
-        values = [found.confidence[labeled], found.confidence[none]]
-        names = [f"labeled: {labeled.sum():,}", f"none of these: {none.sum():,}"]
-        axes.hist(values, bins=20, range=(0, 1), stacked=True, color=[COLORS[0], "#c4c8cf"], label=names)
+        values = [found.score[rows & ~found.given] for rows in groups.values()]
+        names = [f"{name}: {len(v):,}" for name, v in zip(groups, values, strict=True)]
+        axes.hist(values, bins=20, range=(0, 1), stacked=True, color=[COLORS[0], "#c4c8cf", "#8a8f98"], label=names)
 
-    return "How many samples have which confidence", draw(plot, "confidence in the likeliest class", "samples")
+    caption = f"How many samples have which {_called(found)}"
+    return caption, draw(plot, f"{_called(found)} of the likeliest class", "samples")
+
+
+def _nones(found: Labels) -> Figure:
+    """`none` from the strongest reached to the weakest, and where samples are called none of these."""
+    none = np.sort(found.none[~found.given & found.reached])
+    none = none[np.unique(np.linspace(0, len(none) - 1, POINTS).astype(int))] if len(none) else none
+
+    def plot(axes: Any) -> None:
+        axes.plot(np.linspace(0, 100, len(none)), none, color=COLORS[0])
+        if found.facts["none"] < 1:
+            axes.axhline(found.facts["none"], color="#999999", linewidth=1, linestyle="--")
+        axes.set(xlim=(0, 101), ylim=(0, 1.02))
+
+    caption = "How weakly labels reach the samples"
+    caption += "; above the line: none of these" if found.facts["none"] < 1 else ": labels cannot tell what is of none"
+    return caption, draw(plot, "samples, the strongest reached first (%)", "none")
 
 
 def _table(found: Labels, classes: Sequence[str], truth: np.ndarray | None, links: Mapping[int, str]) -> list[str]:
-    heads = ["class", "given", "found", "median confidence", *(["precision", "recall"] if truth is not None else [])]
+    heads = [
+        "class",
+        "given",
+        "found",
+        f"median {_called(found)}",
+        *(["precision", "recall"] if truth is not None else []),
+    ]
     parts = ['<div class="scroll" tabindex="0"><table><tr>']
     parts += [f'<th class="{"text" if i == 0 else ""}">{h}</th>' for i, h in enumerate(heads)]
     known = ~found.given & ((truth if truth is not None else found.label) > -2)
-    for c in [*range(len(classes)), -1]:
-        name = escape(classes[c] if c >= 0 else "none of these")
-        mine = ~found.given & (found.label == c)
-        sure = (found.confidence if c >= 0 else found.none)[mine]
+    for c in [*range(len(classes)), -1, *([] if found.reached.all() else [-2])]:
+        name = escape(classes[c] if c >= 0 else ("none of these" if c == -1 else "no label reaches"))
+        mine = np.zeros(len(found.label), bool)
+        mine[found.of(c)] = True
         cells = [f"{(found.given & (found.label == c)).sum():,}", f"{mine.sum():,}"]
-        cells.append(f"{np.median(sure):.2f}" if mine.any() else "")
-        if truth is not None:
+        cells.append(f"{np.median(found.score[mine]):.2f}" if mine.any() and c >= 0 else "")
+        if truth is not None and c == -2:
+            cells += ["", ""]
+        elif truth is not None:
             hit = (mine & known & (truth == c)).sum()
             for whole in ((mine & known).sum(), (known & (truth == c)).sum()):
                 cells.append(f"{100 * hit / whole:.1f} %" if whole else "")

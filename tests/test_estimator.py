@@ -137,7 +137,7 @@ def test_every_mark_of_pandas_is_one() -> None:
 
 @pytest.mark.parametrize("y", [["a", "b", -1] * 20, ["a", "b", float("nan")] * 20, np.array(["a", "b", "-1"] * 20)])
 def test_what_numpy_makes_of_a_mixed_list_is_refused(y: Any) -> None:
-    with pytest.raises(InputError, match="y holds the text '(-1|nan)', which numpy makes of a list") as error:
+    with pytest.raises(InputError, match=r"y holds the text '(-1|nan)', which numpy makes of a list") as error:
         FewShotClassifier(REFINED).fit(blobs()[0], y)
     assert "\n" not in str(error.value)
 

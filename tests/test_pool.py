@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,15 +16,17 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 from safetensors.numpy import save_file
+from scipy.stats import mannwhitneyu, norm
 
 from graphfsl import cli, features, neighbors, pool_files, registry
 from graphfsl import pool as pools
 from graphfsl.data import Transform
 from graphfsl.errors import InputError
-from graphfsl.functional.belonging import belonging
+from graphfsl.functional.belonging import belonging, shortfall
 from graphfsl.functional.calibration import accuracy_coverage
 from graphfsl.functional.propagation import propagate, symmetric
 from graphfsl.functional.sparse_propagation import _dots, propagate_sparse, symmetric_sparse, union
+from graphfsl.label_table import read_labels, samples_meant
 from graphfsl.learner import Pipeline
 from graphfsl.neighbors import nearest_neighbors
 from graphfsl.nn import Conv4
@@ -194,16 +197,15 @@ def test_labels_and_what_spoke_for_them_are_the_closed_form() -> None:
     rest = ~found.given
     assert np.array_equal(found.best[rest], score.argmax(1).numpy()[rest])
     p = (score.log() / found.facts["temperature"]).softmax(1).amax(1).numpy()
-    inside = found.confidence[rest] / p[rest]
-    assert inside.max() <= 1 + 1e-4
-    np.testing.assert_allclose(1 - found.none[rest], inside, atol=1e-4)
+    np.testing.assert_allclose(found.score[rest], p[rest], atol=1e-4)
     for i in np.flatnonzero(rest):
         own = np.flatnonzero(label == found.best[i])
         said = g[i, own] / g[i, own].sum()
         order = said.argsort(descending=True)
         np.testing.assert_array_equal(found.support[i], own[order.numpy()])
         np.testing.assert_allclose(found.share[i], said[order], atol=1e-4)
-    assert np.array_equal(found.label[support], label) and (found.confidence[support] == 1).all()
+    assert np.array_equal(found.label[support], label) and (found.score[support] == 1).all()
+    assert np.isnan(found.confidence).all(), "of twelve labels too few are held out"
     assert np.array_equal(np.flatnonzero(found.given), np.sort(support))
 
 
@@ -255,7 +257,7 @@ def test_the_answer_is_the_same_for_any_chunk(cell: bool, monkeypatch: pytest.Mo
         found = label_pool(x, support, label, chunk=chunk)
         for name in ("label", "best", "support", "given"):
             assert np.array_equal(getattr(found, name), getattr(whole, name)), name
-        for name in ("confidence", "none", "share"):
+        for name in ("score", "none", "share"):
             np.testing.assert_allclose(getattr(found, name), getattr(whole, name), atol=1e-6)
 
 
@@ -265,9 +267,11 @@ def test_distractors_are_found_and_a_clean_pool_is_left_alone() -> None:
     found, rest = label_pool(x, support, label), np.setdiff1d(np.arange(len(x)), support)
     own, foreign = rest[y[rest] < 6], rest[y[rest] >= 6]
     assert (found.label[foreign] == -1).mean() > 0.95 and (found.label[own] == y[own]).mean() > 0.75
+    assert len(np.unique(found.none)) > 300, "a score, not a few steps"
     clean = np.flatnonzero(y < 6)
     again = label_pool(x[clean], np.searchsorted(clean, support), label)
     assert (again.label == -1).mean() < 0.02 and (again.label == y[clean]).mean() > 0.97
+    assert again.facts["tells"] is False and found.facts["tells"] is True
     never = label_pool(x, support, label, none=1)
     assert np.array_equal(never.label, never.best) and np.array_equal(never.best, found.best)
 
@@ -291,7 +295,9 @@ def test_what_no_label_reaches_is_none() -> None:
     support, label = few(y, 2, 2)
     found = label_pool(x, support, label, none=1)
     assert (found.label[60:] == -1).all() and (found.best[60:] == -1).all() and (found.none[60:] == 1).all()
-    assert (found.confidence[60:] == 0).all() and (found.support[60:] == -1).all()
+    assert (found.score[60:] == 0).all() and (found.support[60:] == -1).all()
+    assert np.array_equal(found.reached, np.arange(100) < 60) and np.array_equal(found.of(-2), np.arange(60, 100))
+    assert not len(found.of(-1))
     assert (found.best[:60] == y).all()
 
 
@@ -412,7 +418,7 @@ def test_a_folder_is_labeled_and_broken_files_are_listed(world: Path, call: Call
     assert [r["sample"] for r in rows] == sorted(truth)
     assert sum(r["best"] == truth[r["sample"]] for r in rows) >= 33
     for r in rows:
-        assert float(r["confidence"]) + float(r["none"]) <= 1.0002
+        assert r["confidence"] == "" and 0 <= float(r["none"]) <= 1, "of six labels too few are held out"
         if r["given"] == "1":
             assert r["label"] == truth[r["sample"]] and r["support_1"] == ""
         else:
@@ -426,7 +432,7 @@ def test_a_folder_is_labeled_and_broken_files_are_listed(world: Path, call: Call
         assert sheet.format == "PNG" and sheet.size[0] > 1000 and np.asarray(sheet).std() > 10
     page = Path("out/report.html").read_text(encoding="utf-8")
     assert "Accuracy against coverage" in page and "box 0/broken.png" in page and 'href="sheets/001-bär.png"' in page
-    assert page.count("data:image/jpeg") == 4 and page.count("data:image/svg") == 3
+    assert page.count("data:image/jpeg") == 4 and page.count("data:image/svg") == 4
     assert not list(Path("out").rglob(".*")), "temporary names are gone"
 
 
@@ -507,7 +513,7 @@ def test_parquet(world: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> No
         assert code == 2 and "Parquet needs pyarrow" in err and not Path("labels").exists()
     assert call("label", "pool.safetensors", "--support", "few.csv", "--format", "parquet")[0] == 0
     table = pyarrow.parquet.read_table("labels/labels.parquet").to_pydict()
-    assert table["label"] == [f"c{c}" for c in y] and isinstance(table["confidence"][0], float)
+    assert table["label"] == [f"c{c}" for c in y] and isinstance(table["score"][0], float)
 
 
 BAD = {
@@ -572,3 +578,229 @@ def test_a_report_of_extremes() -> None:
     for which, truth in ((none, y), (none, np.full(20, -2)), (found, np.full(20, -1))):
         page = pool_page("<t>", ["`n`"], which, ["<a>", "b"], truth, {0: "s.png"}, [], [("f&", "why")] * 60)
         assert "&lt;a&gt;" in page and "<a>" not in page and "and 10 more" in page and "<title>&lt;t&gt;" in page
+
+
+# What is said of the answer
+
+
+def test_held_out_labels_that_nothing_reaches_are_not_found_again() -> None:
+    x = np.zeros((500, 40), np.float32)
+    for c, pair in enumerate(np.random.default_rng(0).random((500, 2)).reshape(20, 25, 2)):
+        x[25 * c : 25 * c + 25, 2 * c : 2 * c + 2] = pair  # at right angles to all others
+    support, label = np.arange(20) * 25, np.arange(20) % 5
+    for prior in pools.PRIORS:
+        found = label_pool(x, support, label, prior=prior)
+        assert (found.facts["held out"], found.facts["reached"], found.facts["right"]) == (20, 0, 0.0)
+        assert not found.facts["borne out"] and np.isnan(found.confidence).all()
+
+
+@pytest.mark.parametrize("prior", pools.PRIORS)
+def test_a_class_that_reaches_nothing_wins_nothing(prior: str) -> None:
+    x, y = clusters(2, 40, dim=8)
+    x = np.pad(x, ((0, 1), (0, 1)))
+    x[-1] = np.eye(9)[-1]  # alone at right angles to all
+    support, label = few(y, 3, 2)
+    found = label_pool(x, np.append(support, 80), np.append(label, 2), prior=prior)
+    assert (found.best[:80] == y).all()
+
+
+def test_where_labels_cannot_tell_nothing_is_called_none() -> None:
+    for draw in range(8):
+        x, y = clusters(2, 60, spread=1.0, seed=draw)
+        support, label = few(y, 2, 2, seed=draw)
+        found = label_pool(x, support, label)
+        assert not found.facts["tells"] and (found.label >= 0).all()
+        assert not found.facts["borne out"], "four labels bear nothing out"
+        asked = label_pool(x, support, label, none=0.4)
+        assert np.array_equal(asked.label < 0, asked.none > 0.4), "unless one asks for it"
+
+
+def test_none_ranks_by_propagated_mass_over_the_root_of_degree() -> None:
+    x, y = clusters(6, 30, spread=0.8)
+    support, label = few(y, 3, 3)
+    found = label_pool(x, support, label, neighbors=5, alpha=0.8)
+    g = dense(x, 5, 0.8)[:, support]
+    z = torch.nn.functional.normalize(torch.from_numpy(x).double(), dim=1)
+    cos = (z @ z.T).fill_diagonal_(-1)
+    a = torch.zeros_like(cos).scatter(1, cos.topk(5).indices, 1.0) * cos.clamp_min(0) ** 3
+    mass = torch.stack([g[:, label == c].mean(1) for c in range(3)], 1).amax(1) / (a + a.T).sum(1).sqrt()
+    rest = np.flatnonzero(~found.given)
+    rest = rest[found.reached[rest]]
+    by_mass = rest[mass.numpy()[rest].argsort()]
+    assert (np.diff(found.none[by_mass]) <= 1e-5).all()
+    own, foreign = found.none[rest[y[rest] < 3]], found.none[rest[y[rest] >= 3]]
+    assert (own[:, None] < foreign).mean() > 0.9
+
+
+def test_shortfall_is_the_rank_sum_test_of_scipy() -> None:
+    rng = np.random.default_rng(0)
+    score, known = rng.random(60), 0.2 + rng.random(15)
+    expected = mannwhitneyu(known, score, alternative="greater", use_continuity=False, method="asymptotic").pvalue
+    z = shortfall(torch.from_numpy(score), torch.from_numpy(known))
+    assert norm.sf(z) == pytest.approx(expected, rel=1e-6)
+    assert 0 < shortfall(torch.from_numpy(score), torch.from_numpy(known), 5) < z
+    assert shortfall(torch.zeros(3), torch.zeros(2), 2) == 0
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.003, 0.05])
+def test_neighbours_are_chosen_among_distinct_samples(noise: float) -> None:
+    x, y = clusters(3, 40)
+    support, label = few(y, 2, 3)
+    alone = label_pool(x, support, label)
+    copies = x.repeat(12, 0) + noise * np.random.default_rng(0).standard_normal((1440, 16)).astype(np.float32)
+    found = label_pool(copies, 12 * support, label)
+    assert found.reached.all() and (found.best == y.repeat(12)).mean() > 0.97
+    if noise == 0:
+        assert found.facts["distinct"] == 120
+        np.testing.assert_array_equal(found.best[::12], alone.best)
+
+
+def test_equal_features_are_one_sample() -> None:
+    x, y = clusters(3, 40, spread=1.0)
+    support, label = few(y, 2, 3)
+    alone = label_pool(x, support, label)
+    found = label_pool(np.concatenate([x, x[:50], x[:50]]), support, label)
+    rest = ~alone.given
+    np.testing.assert_array_equal(found.best[:120][rest], alone.best[rest])
+    np.testing.assert_array_equal(found.best[120:170], found.best[170:])
+    same = label_pool(np.ones((30, 4), np.float32), np.array([0, 1]), np.array([0, 1]))
+    assert same.reached.all()
+
+
+# Tables of labels
+
+
+def names_of(found: dict[str, str], names: list[str], source: str = "in") -> dict[str, str]:
+    return samples_meant(Path("few.csv"), found, names, Path(source), "paths")
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_tables_as_programs_write_them(tmp_path: Path, separator: str, encoding: str) -> None:
+    rows = ["Sample,LABEL ,note", "box/a é.png, cat ,x", " b.png,,y", "", '"c,;\t.png",dog,z']
+    text = "\r\n".join(rows[:4]).replace(",", separator) + f"\r\n{rows[4][:10]}{separator}dog{separator}z\r\n"
+    (tmp_path / "few.csv").write_bytes(text.encode(encoding))
+    assert read_labels(tmp_path / "few.csv") == {"box/a é.png": "cat", " b.png": "", "c,;\t.png": "dog"}
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("sample,label\na.png\n", "line 2: 1 fields below 2 columns"),
+        ("sample,label\na,b.png,cat\n", "line 2: 3 fields below 2 columns; a name that holds the separator"),
+        ("sample,label,Label\na,b,c\n", "column 'label' twice"),
+        ("sample|label\na|b\n", "lacks column 'sample'"),
+    ],
+)
+def test_lines_that_mean_nothing_are_refused(tmp_path: Path, text: str, line: str) -> None:
+    (tmp_path / "few.csv").write_text(text)
+    with pytest.raises(InputError, match=line):
+        read_labels(tmp_path / "few.csv")
+
+
+def test_names_of_samples_may_be_written_in_several_ways(tmp_path: Path) -> None:
+    names = ["box/a é.png", " b.png", "c.png"]
+    for written in ("box\\a é.png", "./box/a é.png", "box/a e\u0301.png", str(Path("in/box/a é.png").absolute())):
+        assert names_of({written: "x"}, names) == {"box/a é.png": "x"}
+    assert names_of({" b.png": "x", "c.png ": "y"}, names) == {" b.png": "x", "c.png": "y"}
+    assert names_of({"b.png": "x"}, names) == {" b.png": "x"}
+    assert names_of({"b.png": "x", " b.png": "y"}, [*names, "b.png"]) == {"b.png": "x", " b.png": "y"}
+    with pytest.raises(InputError, match="may be"):
+        names_of({"./b.png": "x"}, [*names, "b.png"])
+    with pytest.raises(InputError, match="which is 'x' and 'y'; keep one"):
+        names_of({"c.png": "x", "./c.png": "y"}, names)
+
+
+def test_twins_of_a_name_stay_apart(world: Path, call: Call) -> None:
+    truth = draw_signs(world / "in")
+    first, second = list(truth)[:2]
+    for name, twin in ((first, "in/é.png"), (second, "in/e\u0301.png")):
+        Path(twin).write_bytes(Path("in", name).read_bytes())
+    write_csv("few.csv", two_each(truth))
+    assert call("label", "in", "--support", "few.csv", "--neighbors", 4, "-o", "out")[0] == 0
+    rows = [r["sample"] for r in read_csv("out/labels.csv")]
+    assert len(set(rows)) == len(rows) == len(truth) + 2 and {"é.png", "e\u0301.png"} <= set(rows)
+    code, _, err = call("label", "in", "--support", "out/labels.csv", "-o", "again")
+    assert code == 0, err
+
+
+def test_equal_files_with_two_labels_are_refused(world: Path, call: Call) -> None:
+    truth = draw_signs(world / "in")
+    given = two_each(truth)
+    name = next(iter(given))
+    Path("in/twin.png").write_bytes(Path("in", name).read_bytes())
+    for label in ("dash", ""):
+        write_csv("few.csv", {**given, "twin.png": label})
+        code, _, err = call("label", "in", "--support", "few.csv", "-o", "out")
+        assert code == 2 and err.count("\n") == 1 and "the two are equal; keep one label" in err
+    write_csv("few.csv", {**given, "twin.png": given[name]})
+    assert call("label", "in", "--support", "few.csv", "-o", "out")[0] == 0
+    np.savez("pool.npz", features=np.ones((4, 2), np.float32))
+    write_csv("few.csv", {"0": "a", "1": "b"})
+    assert "the two are equal" in call("label", "pool.npz", "--support", "few.csv")[2]
+
+
+def test_what_an_earlier_call_left_is_removed(world: Path, call: Call) -> None:
+    truth = draw_signs(world / "in")
+    write_csv("few.csv", {n: f"old {c}" for n, c in two_each(truth).items()})
+    assert call("label", "in", "--support", "few.csv", "-o", "out", "--format", "parquet")[0] == 0
+    Path("out/sheets/mine.png").touch()
+    write_csv("few.csv", two_each(truth))
+    assert call("label", "in", "--support", "few.csv", "-o", "out")[0] == 0
+    sheets = sorted(p.name for p in Path("out/sheets").iterdir())
+    assert sheets == ["000-none_of_these.png", "001-bär.png", "002-cross.png", "003-dash.png", "mine.png"]
+    assert not Path("out/labels.parquet").exists() and Path("out/labels.csv").exists()
+
+
+def test_the_page_claims_what_the_table_beside_it_holds(world: Path, call: Call) -> None:
+    x, y = clusters(9, 60, spread=0.6)
+    x = np.concatenate([np.pad(x, ((0, 0), (0, 4))), np.pad(clusters(1, 60, dim=4)[0], ((0, 0), (16, 0)))])
+    y = np.append(y, np.full(60, 6))
+    np.savez("pool.npz", features=x)
+    support, label = few(y, 8, 5)
+    write_csv("few.csv", {str(i): f"c{c}" for i, c in zip(support, label, strict=True)})
+    write_csv("truth.csv", {str(i): f"c{c}" if c < 5 else "" for i, c in enumerate(y)})
+    code, _, err = call("label", "pool.npz", "--support", "few.csv", "--truth", "truth.csv", "-o", "out")
+    assert (code, err) == (0, ""), err
+    page = Path("out/report.html").read_text()
+    rows = [r for r in read_csv("out/labels.csv") if r["given"] == "0"]
+    truth = {r["sample"]: r["label"] for r in read_csv("truth.csv")}
+    right = [r["label"] == truth[r["sample"]] for r in rows]
+    labeled, lost = [r for r in rows if r["label"]], [r for r in rows if r["reached"] == "0"]
+    none = [r for r in rows if not r["label"] and r["reached"] == "1"]
+    foreign, own = ([r for r in rows if bool(truth[r["sample"]]) == member] for member in (False, True))
+    assert lost and none and len(lost) + len(none) + len(labeled) == len(rows)
+    correct = sum(r["label"] == truth[r["sample"]] for r in labeled)
+    told = [
+        f"{len(labeled)} of {len(rows)} labeled",
+        f"{len(none)} none of these, {len(lost)} that no label reaches",
+        f"{100 * len(labeled) / len(rows):.1f} % of {len(rows)} samples are labeled",
+        f"{100 * correct / len(labeled):.1f} % of these rightly",
+        f"No label reaches {100 * len(lost) / len(rows):.1f} %",
+        f"{100 * sum(r in none for r in foreign) / len(foreign):.1f} % are found",
+        f"{100 * sum(r in none for r in own) / len(own):.1f} % are taken for such",
+    ]
+    bins: dict[int, list[tuple[float, bool]]] = {}
+    for r in rows:
+        score = float(r["score"])
+        bins.setdefault(max(math.ceil(score * 15) - 1, 0), []).append((score, r["best"] == (truth[r["sample"]] or "?")))
+    error = sum(abs(sum(s for s, _ in b) - sum(w for _, w in b)) for b in bins.values()) / len(rows)
+    pairs = [
+        (float(a["none"]) > float(b["none"])) + (float(a["none"]) == float(b["none"])) / 2 for a in foreign for b in own
+    ]
+    for line in told:
+        assert line in page, line
+    stated = re.search(r"calibration error of the (\w+): ([\d.]+) points.*?in ([\d.]+) % of pairs", page, re.S)
+    assert stated and float(stated[2]) == pytest.approx(100 * error, abs=0.2)
+    assert float(stated[3]) == pytest.approx(100 * sum(pairs) / len(pairs), abs=0.1)
+    borne_out = all(r["confidence"] == r["score"] for r in rows)
+    assert stated[1] == ("confidence" if borne_out else "score") and any(right)
+    if borne_out:
+        assert f"median confidence {np.median([float(r['score']) for r in labeled]):.2f}" in page
+    for c in range(5):
+        mine = [r for r in labeled if r["label"] == f"c{c}"]
+        hit = sum(truth[r["sample"]] == f"c{c}" for r in mine)
+        whole = sum(truth[r["sample"]] == f"c{c}" for r in rows)
+        cells = f"<td>8</td><td>{len(mine)}</td><td>{np.median([float(r['score']) for r in mine]):.2f}</td>"
+        assert cells in page
+        assert f"<td>{100 * hit / len(mine):.1f} %</td><td>{100 * hit / whole:.1f} %</td>" in page

@@ -11,6 +11,24 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
+def shortfall(score: Float[Tensor, " n"], known: Float[Tensor, " h"], dependent: int = 0) -> float:
+    """By how many standard errors scores rank lower than known ones: the z of Wilcoxon's rank sum, ties averaged.
+
+    dependent: how many of the known scores count for nothing, since others determine them. 0 where nothing is left.
+    (n,), (h,) -> z. Mann & Whitney 1947, https://doi.org/10.1214/aoms/1177730491.
+    """
+    n, h = len(score), len(known)
+    if not n or h <= dependent:
+        return 0.0
+    ordered = torch.cat([score, known]).sort().values
+    below = torch.searchsorted(ordered, known)
+    upto = torch.searchsorted(ordered, known, right=True)
+    rank = (below + upto + 1).double() / 2
+    higher = float(rank.sum()) - h * (h + 1) / 2
+    variance = n * h * (n + h + 1) / 12 * h / (h - dependent)
+    return (higher - n * h / 2) / math.sqrt(variance)
+
+
 def belonging(score: Float[Tensor, " n"], known: Float[Tensor, " h"], bins: int = 20) -> Float[Tensor, " n"]:
     """The probability of each score to come from the source of the known ones; what else there is scores lower.
 

@@ -21,10 +21,15 @@ def union(index: Int[Tensor, "n k"], weight: Float[Tensor, "n k"]) -> Float[Tens
     """
     n, k = index.shape
     start = torch.arange(n, device=index.device).repeat_interleave(k)
-    ends = torch.stack([torch.cat([start, index.flatten()]), torch.cat([index.flatten(), start])])
+    return both_ways(torch.stack([start, index.flatten()]), weight.flatten(), n)
+
+
+def both_ways(edges: Int[Tensor, "2 e"], weight: Float[Tensor, " e"], n: int) -> Float[Tensor, "n n"]:
+    """W = A + A^T as a sparse CSR tensor of the edges (i, j) of weight a_ij, repeated ones summed: -> (n, n)."""
+    ends = torch.cat([edges, edges.flip(0)], 1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # CSR is in beta
-        return torch.sparse_coo_tensor(ends, weight.flatten().repeat(2), (n, n)).coalesce().to_sparse_csr()
+        return torch.sparse_coo_tensor(ends, weight.repeat(2), (n, n)).coalesce().to_sparse_csr()
 
 
 def symmetric_sparse(w: Float[Tensor, "n n"]) -> Float[Tensor, "n n"]:

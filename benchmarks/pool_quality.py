@@ -1,0 +1,155 @@
+"""What `graphfsl label` says of itself, beside the truth: pools drawn from real classes, some of them foreign.
+
+`python -m benchmarks.pool_quality --data ROOT` draws pools of validation classes of CIFAR-FS (EfficientNet-Lite0 at
+112 pixels), of Omniglot's novel characters and of glyphs (ProtoNet's committed runs), with 1, 2, 3 and 5 labels a class
+and 0, 30 and 70 % samples of other classes. `--split train` draws from training classes, on which anything is chosen.
+Draw i of a cell is the same pool for any version of the program: `--save FILE` keeps every draw's numbers, and
+`--against FILE` shows the mean difference to those, paired by draw.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from sklearn.metrics import roc_auc_score
+
+from graphfsl import data, run
+from graphfsl.data.transforms import Transform
+from graphfsl.features import cached_features
+from graphfsl.functional.calibration import expected_calibration_error, reliability
+from graphfsl.learner import Pipeline
+from graphfsl.pool import Labels, label_pool
+from graphfsl.predict import folder_encoder
+
+RESULTS = Path(__file__).parents[1] / "experiments/results"
+SETS = ("cifar_fs", "omniglot", "glyphs")
+RUNS = {"omniglot": "snell2017_omniglot_20w1s", "glyphs": "snell2017_glyphs_5w1s"}
+LABELS, FOREIGN = (1, 2, 3, 5), (0.0, 0.3, 0.7)
+EACH = {"cifar_fs": 300}  # images of a class that are encoded
+CLASSES, MEMBERS = 5, 60  # of a pool: its classes, and the most members of each that are not labeled
+MEASURES = ("accuracy", "called none", "ECE", "AUROC", "borne out", "ECE there")
+
+
+def features(name: str, split: str, root: str | None) -> tuple[np.ndarray, np.ndarray]:
+    """Features (n, d) and classes (n,) of a data set's split."""
+    images = data.load(name, split, **({"root": root} if data.takes_root(name) else {}))
+    y = images.y.numpy()
+    kept = np.concatenate([np.flatnonzero(y == c)[: EACH.get(name)] for c in range(len(images.classes))])
+    images = replace(images, x=images.x[kept], y=images.y[kept], stored=None)
+    if name in RUNS:
+        trained = run.load(RESULTS / RUNS[name])
+        learner, transform = trained.learner, trained.transform
+    else:
+        learner, transform, *_ = folder_encoder("efficientnet_lite0", None, None)
+        learner.encoder.size = 112
+    assert isinstance(learner, Pipeline) and isinstance(transform, Transform)
+    return cached_features(learner, images, transform).x.numpy(), y[kept]
+
+
+def drawn(y: np.ndarray, labels: int, foreign: float, draw: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A pool: ids (n,) of samples in mixed order, classes 0 .. 4 or -1 (n,), and the positions of the labeled ones."""
+    rng = np.random.default_rng([labels, int(100 * foreign), draw])
+    order = rng.permutation(y.max() + 1)
+    ids, classes, given = [], [], []
+    for c in order[:CLASSES]:
+        mine = rng.permutation(np.flatnonzero(y == c))[: labels + MEMBERS]
+        ids.append(mine)
+        classes.append(np.full(len(mine), len(classes)))
+        given.append(np.arange(len(mine)) < labels)
+    members = sum(map(len, ids)) - CLASSES * labels
+    others = rng.permutation(np.flatnonzero(np.isin(y, order[CLASSES:])))
+    others = others[: round(members * foreign / (1 - foreign))]
+    ids.append(others)
+    classes.append(np.full(len(others), -1))
+    given.append(np.zeros(len(others), bool))
+    mixed = rng.permutation(sum(map(len, ids)))
+    known = np.flatnonzero(np.concatenate(given)[mixed])
+    return np.concatenate(ids)[mixed], np.concatenate(classes)[mixed], known
+
+
+def said(found: Labels, truth: np.ndarray) -> dict[str, float]:
+    """In percent: members of which `best` is right, members called none, calibration error of the score that `best` is
+    right (a foreign sample's never is), how well `none` ranks foreign samples above members, and whether the score is
+    called a confidence, with its calibration error there."""
+    asked = ~found.given
+    member = asked & (truth >= 0)
+    wrong = torch.from_numpy(((found.best != truth) | (truth < 0))[asked].astype(np.int64))
+    score = found.score if hasattr(found, "score") else found.confidence  # as it was called
+    bins = reliability(torch.from_numpy(score[asked, None].clip(1e-9)), wrong)
+    error, borne_out = 100 * float(expected_calibration_error(bins)), found.facts.get("borne out", True)
+    both = (truth[asked] < 0).any()
+    return {
+        "accuracy": 100 * float((found.best == truth)[member].mean()),
+        "called none": 100 * float((found.label[member] < 0).mean()),
+        "ECE": error,
+        "AUROC": 100 * float(roc_auc_score(truth[asked] < 0, found.none[asked])) if both else math.nan,
+        "borne out": 100 * float(borne_out),
+        "ECE there": error if borne_out else math.nan,
+    }
+
+
+def cells(sets: list[str], split: str | None, root: str | None, draws: int) -> dict[str, list[dict[str, float]]]:
+    """A cell's name -> what every draw of it said."""
+    found = {}
+    for name in sets:
+        x, y = features(name, split or ("val" if name == "cifar_fs" else "test"), root)
+        for labels in LABELS:
+            for foreign in FOREIGN:
+                draw = []
+                for i in track(range(draws), f"{name} {labels} {foreign}", transient=True):
+                    ids, truth, known = drawn(y, labels, foreign, i)
+                    draw.append(said(label_pool(x[ids], known, truth[known]), truth))
+                found[f"{name}, {labels} a class, {100 * foreign:.0f} % foreign"] = draw
+    return found
+
+
+def interval(values: list[float]) -> str:
+    """Mean and 95 % interval of the draws that have the number."""
+    values = [v for v in values if not math.isnan(v)]
+    if len(values) < 2:
+        return ""
+    return f"{np.mean(values):.1f} ± {1.96 * np.std(values, ddof=1) / len(values) ** 0.5:.1f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--data", default=os.environ.get("GRAPHFSL_DATA"), metavar="ROOT")
+    parser.add_argument("--sets", nargs="*", default=SETS)
+    parser.add_argument("--split")
+    parser.add_argument("--draws", type=int, default=20)
+    parser.add_argument("--save", type=Path)
+    parser.add_argument("--against", type=Path)
+    options = parser.parse_args()
+    found = cells(options.sets, options.split, options.data, options.draws)
+    if options.save:
+        options.save.write_text(json.dumps(found))
+    before = json.loads(options.against.read_text()) if options.against else {}
+    table = Table(title=f"{options.draws} pools a cell, in percent", width=180)
+    table.add_column("", width=38)
+    for measure in MEASURES:
+        table.add_column(measure, justify="right")
+        if before and measure in next(iter(before.values()))[0]:
+            table.add_column("less before", justify="right")
+    for name, draw in found.items():
+        row = [name]
+        for measure in MEASURES:
+            values = [d[measure] for d in draw]
+            row.append(interval(values))
+            if before and measure in before[name][0]:
+                row.append(interval([a - b[measure] for a, b in zip(values, before[name], strict=True)]))
+        table.add_row(*row)
+    Console(width=180).print(table)
+
+
+if __name__ == "__main__":
+    main()

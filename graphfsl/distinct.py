@@ -1,0 +1,109 @@
+"""Neighbours among distinct samples: of the frames of a video or the copies of an image, all others are neighbours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
+from torch.nn import functional as F
+
+from graphfsl.neighbors import Bar, nearest_neighbors, silent
+
+SAME, ROUNDING = 1e-4, 1e-9  # two samples are one up to this share of the mean 1 - cosine, or up to this
+ISLAND, ROUNDS = 5, 3  # the most samples of an island over k; how often islands are joined
+
+
+@dataclass(frozen=True)
+class Distinct:
+    """Of n samples, m of them distinct: group (n,), the distinct sample that each is a copy of. index, cosine (m, k),
+    order, how, recall: as in `Neighbors`, of the distinct ones. bridges (e, 2), bridge_cosine (e,): further edges."""
+
+    group: np.ndarray
+    index: np.ndarray
+    cosine: np.ndarray
+    order: np.ndarray
+    how: str
+    recall: float
+    bridges: np.ndarray
+    bridge_cosine: np.ndarray
+
+
+def distinct_neighbors(x: np.ndarray, k: int, support: np.ndarray, bar: Bar = silent) -> Distinct:
+    """Features (n, d) -> the k nearest neighbours by cosine of each distinct sample.
+
+    Samples are one whose 1 - cosine is at most a ten-thousandth of the mean over all pairs, and so are chains of them.
+    What is closer to its copies than to all else, though not the same, may still have no other neighbour: an island of
+    fewer than 5 k samples without one of the support is joined to the k nearest other islands, member by member.
+    """
+    z = F.normalize(torch.from_numpy(np.ascontiguousarray(x, np.float32)), dim=1).numpy()
+    mean = 1 - float(np.square(z.mean(0, dtype=np.float64)).sum())  # of 1 - cosine, over all pairs
+    same = max(SAME * mean, ROUNDING)
+    group = np.arange(len(x))
+    kept = np.arange(len(x))
+    while True:
+        near = nearest_neighbors(x[kept], k, bar)
+        near_twins = np.argwhere(1 - near.cosine <= same + 1e-5)  # single precision rounds
+        pairs = np.stack([near_twins[:, 0], near.index[tuple(near_twins.T)]], 1)
+        apart = np.square(z[kept[pairs[:, 0]]] - z[kept[pairs[:, 1]]]).sum(1) / 2  # 1 - cosine, but exact near 0
+        pairs = pairs[apart <= same]
+        if not len(pairs) or len(kept) <= 2:
+            break
+        part = _components(len(kept), pairs)
+        first = np.unique(part, return_index=True)[1]
+        group, kept = part[group], kept[first]
+        if len(kept) == 1:
+            near = nearest_neighbors(x[kept], k, bar)
+            break
+    z = z if len(kept) == len(x) else z[kept]
+    bridges = _bridges(z, near.index, near.cosine, np.unique(group[support]))
+    cosine = np.einsum("ed,ed->e", z[bridges[:, 0]], z[bridges[:, 1]]).astype(np.float32)
+    return Distinct(group, near.index, near.cosine, near.order, near.how, near.recall, bridges, cosine)
+
+
+def _components(n: int, edges: np.ndarray) -> np.ndarray:
+    """(n,) the number of the part that each of n nodes belongs to; edges: (e, 2)."""
+    graph = csr_array((np.ones(len(edges), bool), (edges[:, 0], edges[:, 1])), shape=(n, n))
+    return connected_components(graph, directed=False)[1]
+
+
+def _bridges(z: np.ndarray, index: np.ndarray, cosine: np.ndarray, support: np.ndarray) -> np.ndarray:
+    """(e, 2) the edges that join small islands without a label to others."""
+    n, k = index.shape
+    start, place = np.nonzero(cosine > 0)
+    edges = np.stack([start, index[start, place]], 1)
+    bridges = np.empty((0, 2), np.int64)
+    for _ in range(ROUNDS):
+        part = _components(n, np.concatenate([edges, bridges]))
+        size = np.bincount(part)
+        labeled = np.zeros(len(size), bool)
+        labeled[part[support]] = True
+        lost = (size < ISLAND * k) & ~labeled
+        if not lost.any() or lost.all():
+            break
+        # Of an island the sample nearest to its middle stands for it; of what is larger every sample for itself.
+        members = np.split(np.argsort(part, kind="stable"), np.cumsum(size)[:-1])
+        middle = {i: m[np.argmax(z[m] @ z[m].mean(0))] for i, m in enumerate(members) if size[i] < ISLAND * k}
+        for_all = np.concatenate([np.flatnonzero(size[part] >= ISLAND * k), np.array([*middle.values()], np.int64)])
+        ours = np.flatnonzero(lost)
+        found = _nearest_others(z, np.array([middle[i] for i in ours.tolist()]), for_all, k)
+        new = []
+        for i, others in zip(ours.tolist(), found, strict=True):
+            for j in others:
+                there = members[part[j]] if int(part[j]) in middle else np.array([j])
+                new.append(np.stack([members[i], there[np.arange(size[i]) % len(there)]], 1))
+        bridges = np.concatenate([bridges, *new])
+    return bridges
+
+
+def _nearest_others(z: np.ndarray, rows: np.ndarray, candidates: np.ndarray, k: int) -> list[np.ndarray]:
+    """For each of `rows` up to k candidates other than itself of the largest cosine above 0."""
+    found = []
+    for block in np.array_split(rows, -(-len(rows) // 512)):
+        cosine = torch.from_numpy(z[block] @ z[candidates].T)
+        cosine[torch.from_numpy(block[:, None] == candidates)] = 0
+        best = cosine.topk(min(k, len(candidates)))
+        found += [candidates[i[c > 0].numpy()] for c, i in zip(best.values, best.indices, strict=True)]
+    return found
