@@ -261,7 +261,7 @@ def label(
         float | None,
         typer.Option(help="no label above this score of `none`; not given: above 0.5, where the labels can tell"),
     ] = None,
-    neighbors: Annotated[int, typer.Option(min=1, help="edges of each sample")] = 10,
+    neighbors: Annotated[int, typer.Option(help="edges of each sample")] = 10,
     alpha: Annotated[float, typer.Option(help="how far labels spread, from 0 to 0.999")] = 0.9,
     chunk: Annotated[int, typer.Option(help="labels propagated at once: memory and speed, not the answer")] = 64,
     file_format: Annotated[str, typer.Option("--format", help="of the labels: csv or parquet")] = "csv",

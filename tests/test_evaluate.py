@@ -211,7 +211,7 @@ def test_nan_is_no_answer_anywhere_else() -> None:
     with pytest.raises(InputError, match="there is no answer: the refine Broken made values that are not finite"):
         FewShotClassifier(model).fit(x, y).predict_proba(x)
     images = Pipeline(nn.Flatten(), head=ProtoNet(), refine=Broken())
-    predictor = Predictor(Run({}, Path("run"), images, Transform(), (1, 8, 8), 2))
+    predictor = Predictor(Run({"data": {}}, Path("run"), images, Transform(), (1, 8, 8), 2))
     shown = [np.full((8, 8), v, np.uint8) for v in (0, 200, 90)]
     with pytest.raises(InputError, match="there is no answer: the refine Broken"):
         predictor.predict({"a": shown[:1], "b": shown[1:2]}, shown[2:])
