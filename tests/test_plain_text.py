@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from test_cli import call, world  # noqa: F401
 
+from graphfsl.label_table import read_labels
 from graphfsl.plain_text import csv_table, guarded, one_line, unguarded
-from graphfsl.pool_files import read_labels, write_table
+from graphfsl.pool_files import write_table
 from graphfsl.tables import to_csv
 
 Call = Callable[..., tuple[int, str, str]]
