@@ -113,8 +113,8 @@ def test_a_full_standard_output(ran: Path, call: Call, monkeypatch: pytest.Monke
 
 
 WRITES: dict[str, tuple[int, OSError]] = {  # how often a run calls it, and what it then raises
-    "replace": (8, PermissionError(13, "Permission denied")),  # at the end of each whole file
-    "fsync": (12, OSError(28, "No space left on device")),  # after each whole file, and each line of metrics
+    "replace": (9, PermissionError(13, "Permission denied")),  # at the end of each whole file
+    "fsync": (13, OSError(28, "No space left on device")),  # after each whole file, and each line of metrics
 }
 
 

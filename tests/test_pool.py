@@ -25,7 +25,7 @@ from graphfsl.errors import InputError
 from graphfsl.functional.belonging import belonging, shortfall
 from graphfsl.functional.calibration import accuracy_coverage
 from graphfsl.functional.propagation import propagate, symmetric
-from graphfsl.functional.sparse_propagation import _dots, propagate_sparse, symmetric_sparse, union
+from graphfsl.functional.sparse_propagation import _dots, both_ways, propagate_sparse, symmetric_sparse, union
 from graphfsl.label_table import read_labels, samples_meant
 from graphfsl.learner import Pipeline
 from graphfsl.neighbors import nearest_neighbors
@@ -85,6 +85,16 @@ def test_conjugate_gradients_are_the_closed_form(alpha: float) -> None:
     assert ((propagate_sparse(s, y, alpha) - expected) / size).abs().max() < 1e-6
     single = propagate_sparse(symmetric_sparse(union(index, weight.float())), y.float(), alpha)
     assert ((single - expected) / size).abs().max() < 1e-4, "single precision rounds, no more"
+
+
+def test_edges_go_both_ways() -> None:
+    """Repeated edges are summed, those of one node to itself counted twice; against a loop."""
+    edges, weight = torch.tensor([[0, 2, 0, 1], [1, 0, 1, 1]]), torch.tensor([1.0, 2.0, 4.0, 8.0])
+    expected = torch.zeros(3, 3)
+    for (i, j), value in zip(edges.T.tolist(), weight.tolist(), strict=True):
+        expected[i, j] += value
+        expected[j, i] += value
+    assert torch.equal(both_ways(edges, weight, 3).to_dense(), expected)
 
 
 def test_a_column_does_not_depend_on_what_is_solved_beside_it() -> None:

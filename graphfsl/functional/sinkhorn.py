@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -75,7 +75,7 @@ def _newton(
     rows: Float[Tensor, "*#B 1 n"],
     columns: Float[Tensor, "*#B C"],
     steps: int,
-    v: Tensor,
+    v: Float[Tensor, "*#B C"],
 ) -> Float[Tensor, "*B C"]:
     """`steps` damped steps of Newton's method from v (…, C) on."""
     ridge = RIDGE * rows.sum(-1).clamp_min(1)
@@ -92,7 +92,9 @@ def _newton(
     return v
 
 
-def _spread(log_p: Float[Tensor, "*B C n"], rows: Tensor, none: Tensor) -> Float[Tensor, "*B 1"]:
+def _spread(
+    log_p: Float[Tensor, "*B C n"], rows: Float[Tensor, "*#B 1 n"], none: Bool[Tensor, "*#B C"]
+) -> Float[Tensor, "*B 1"]:
     """How far the scores of one row lie apart, at most: over the columns that are not `none`, and rows that count."""
     none = none.unsqueeze(-1)
     most = log_p.masked_fill(none, float("-inf")).amax(-2)

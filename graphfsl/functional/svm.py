@@ -123,12 +123,16 @@ class _Step:
         return db, dnu, ((product - self.s * db) / self.b).where(self.free, 0)
 
 
-def _longest(x: Tensor, dx: Tensor, free: Tensor) -> Tensor:
+def _longest(
+    x: Float[Tensor, "B C n"], dx: Float[Tensor, "B C n"], free: Bool[Tensor, "B C n"]
+) -> Float[Tensor, "B 1 1"]:
     """(B, 1, 1) the largest t for which x + t dx is not below zero."""
     return (-x / dx).masked_fill((dx >= 0) | ~free, torch.inf).amin((-2, -1), keepdim=True)
 
 
-def _factors(k: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
+def _factors(
+    k: Float[Tensor, "B n n"], e: Float[Tensor, "B C n"]
+) -> tuple[Float[Tensor, "B C n n"], Float[Tensor, "B n n"]]:
     """X (B, C, n, n) with X^T X = (K + e^-2)^-1 for each class, rows and columns of e = 0 left out; and the Cholesky
     factor (B, n, n) of their sum."""
     inner = e.unsqueeze(-1) * k.unsqueeze(-3) * e.unsqueeze(-2) + torch.eye(k.shape[-1], dtype=k.dtype, device=k.device)
@@ -138,7 +142,9 @@ def _factors(k: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
     return x, torch.linalg.cholesky_ex(stacked.mT @ stacked + unused)[0]
 
 
-def _solve(x: Tensor, root: Tensor, r: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+def _solve(
+    x: Float[Tensor, "B C n n"], root: Float[Tensor, "B n n"], r: Float[Tensor, "B C n"], t: Float[Tensor, "B 1 n"]
+) -> tuple[Float[Tensor, "B C n"], Float[Tensor, "B 1 n"]]:
     """d (B, C, n) and nu (B, 1, n) with d_k (K + e_k^-2) = r_k + nu where e > 0, d = 0 elsewhere, sum_k d_k = t."""
 
     def inverse(r: Tensor) -> Tensor:
