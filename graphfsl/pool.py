@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,15 +16,13 @@ from graphfsl.errors import InputError, unknown
 from graphfsl.functional.belonging import belonging, shortfall
 from graphfsl.functional.sparse_propagation import both_ways, propagate_sparse, symmetric_sparse
 from graphfsl.functional.statistics import or_one
+from graphfsl.held_out import FOREIGN, MAYBE_FOREIGN, REACHED, borne_out, class_weights, held_out, scores, temperature
 from graphfsl.neighbors import Bar, silent
 
 PRIORS = ("none", "uniform", "labels")
 POWER = 3  # of the cosine in an edge's weight, as in iLPC
 SPOKE = 3  # support samples that are named for each sample
-REACHED = 1e-7  # a score below it is what the solver left over
-MAYBE_FOREIGN, FOREIGN = 0.84, 3.09  # standard errors: one chance in five, in a thousand
-LOW, ENOUGH = 0.1, 15  # the share of held-out rows below a usual mass; how many are enough, less one of each class
-USUAL_T, DOUBT = 0.7, 0.5  # the temperature that is expected, and the standard deviation of its logarithm
+LOW = 0.1  # the share of held-out rows below a usual mass
 NUMBERS = 2**25  # of the samples that are answered at once
 
 
@@ -127,9 +124,9 @@ def label_pool(
     def said(nodes: Tensor | slice) -> Tensor:
         return torch.cat([b[nodes] for b in blocks], 1)
 
-    v = _class_weights(prior, member.sum(0), member.T @ mass)
-    held = _held_out(said(rows), rows, group, member, mass, prior, count)
-    t = _temperature(held.scores[held.reached], held.group[held.reached])
+    v = class_weights(prior, member.sum(0), member.T @ mass)
+    held = held_out(said(rows), rows, group, member, mass, prior, count)
+    t = temperature(held.scores[held.reached], held.group[held.reached])
     size = max(1, NUMBERS // len(rows))
     parts = [_answer(said(slice(i, i + size)), v, member, count, t) for i in range(0, len(s), size)]
     top, against, best, score, spoke, share = (torch.cat(p)[place] for p in zip(*parts, strict=True))
@@ -159,7 +156,7 @@ def label_pool(
     facts = {
         "k": neighbors, "alpha": alpha, "prior": prior, "neighbours": near.how, "recall": near.recall, "temperature": t,
         "distinct": len(s), "held out": len(held.ids), "reached": int(held.reached.sum()), "right": held.right,
-        "shortfall": z, "tells": tells, "none": bound, "borne out": _borne_out(held, t, z),
+        "shortfall": z, "tells": tells, "none": bound, "borne out": borne_out(held, t, z),
     }  # fmt: skip
     return Labels(
         label=found.numpy(), best=best.numpy(), score=score.numpy(), none=nothing.numpy(),
@@ -228,74 +225,11 @@ def _check(
         )
 
 
-def _class_weights(prior: str, labels: Tensor, mass: Tensor) -> Tensor:
-    """v_c from the number of labels of each class and its mass in the pool; 0 for a class that reaches nothing."""
-    if prior == "none":
-        return 1 / labels
-    return ((1 if prior == "uniform" else labels) / mass).where(mass > REACHED, 0)
-
-
-def _scores(raw: Tensor, v: Tensor) -> Tensor:
-    """v_c sum_s G_is of what labels reach; all else is far below, and equal for all classes whatever their v_c."""
-    least = v.where(v > 0, torch.inf).amin(-1, keepdim=True).nan_to_num(1, posinf=1)
-    return (raw.where(raw > REACHED, 0) * v).maximum(REACHED * least)
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """Support samples as the others see them. ids: (h,) positions in the support, of those whose class has a label on
-    another node. scores: (h, groups); group: (h,) their own; reached: (h,) bool, whether a class's label reaches."""
-
-    ids: Tensor
-    scores: Tensor
-    group: Tensor
-    reached: Tensor
-
-    @property
-    def right(self) -> float | None:
-        """The share that is found again; one that no label reaches is not."""
-        if not len(self.ids):
-            return None
-        return float(((self.scores.argmax(1) == self.group) & self.reached).float().mean())
-
-
-def _held_out(
-    said: Tensor, rows: Tensor, group: Tensor, member: Tensor, mass: Tensor, prior: str, count: int
-) -> HeldOut:
-    """What the support (m, m) on the nodes `rows` says of each of its samples without those of the same node."""
-    same = rows[:, None] == rows
-    others = (~same).float()
-    labels = others @ member
-    left = others @ (member * mass[:, None])
-    ids = ((group < count) & (labels.gather(1, group[:, None])[:, 0] > 0)).nonzero()[:, 0]
-    raw = said.masked_fill(same, 0) @ member
-    v = _class_weights(prior, labels, left).where(labels > 0, 0)
-    return HeldOut(ids, _scores(raw, v)[ids], group[ids], (raw[:, :count].amax(1) > REACHED)[ids])
-
-
-def _borne_out(held: HeldOut, t: float, z: float) -> bool:
-    """Whether held-out labels bear out the probabilities: enough of them, as often right as they say, within two
-    standard errors, of a pool that ranks as they do or of which they tell what is foreign."""
-    apart = int(held.reached.sum()) - len(held.group.unique())
-    if apart < ENOUGH or MAYBE_FOREIGN < z <= FOREIGN:
-        return False
-    p = (held.scores[held.reached].log() / t).softmax(1).amax(1)
-    error = math.sqrt(float((p * (1 - p)).sum()) + 1) / len(held.ids)
-    return abs(float(p.sum()) / len(held.ids) - (held.right or 0)) <= 2 * error
-
-
-def _temperature(scores: Tensor, group: Tensor) -> float:
-    """The T in [0.05, 20] that makes the groups of held-out scores most likely; few of them move it little from 0.7."""
-    t = torch.logspace(math.log10(0.05), math.log10(20), 200)
-    loss = torch.stack([F.cross_entropy(scores.log() / v, group, reduction="sum") for v in t])
-    return float(t[(loss + (t / USUAL_T).log().square() / (2 * DOUBT**2)).argmin()])
-
-
 def _answer(said: Tensor, v: Tensor, member: Tensor, count: int, t: float) -> tuple[Tensor, ...]:
     """Of some samples, from what the support says of them (r, m): their best score, that of the sample of none which
     is nearest, the best class, its probability, and the support and shares behind it."""
     raw = said @ member
-    score = _scores(raw, v)
+    score = scores(raw, v)
     top, best = score[:, :count].max(1)
     against = score[:, count:].amax(1) if score.shape[1] > count else torch.zeros_like(top)
     p = (score.log() / t).softmax(1)

@@ -26,11 +26,12 @@ from graphfsl.functional.belonging import belonging, shortfall
 from graphfsl.functional.calibration import accuracy_coverage
 from graphfsl.functional.propagation import propagate, symmetric
 from graphfsl.functional.sparse_propagation import _dots, both_ways, propagate_sparse, symmetric_sparse, union
+from graphfsl.held_out import temperature
 from graphfsl.label_table import read_labels, samples_meant
 from graphfsl.learner import Pipeline
 from graphfsl.neighbors import nearest_neighbors
 from graphfsl.nn import Conv4
-from graphfsl.pool import Labels, _temperature, label_pool
+from graphfsl.pool import Labels, label_pool
 from graphfsl.pool_report import pool_page
 
 Call = Callable[..., tuple[int, str, str]]
@@ -143,11 +144,11 @@ def test_accuracy_by_coverage_equals_a_loop() -> None:
 
 
 def test_the_temperature_is_the_likeliest() -> None:
-    assert _temperature(torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64)) == pytest.approx(0.7, abs=0.02)
+    assert temperature(torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64)) == pytest.approx(0.7, abs=0.02)
     g = torch.Generator().manual_seed(0)
     logits = torch.randn(4000, 5, generator=g)
     drawn = torch.multinomial((logits / 2.0).softmax(1), 1, generator=g)[:, 0]
-    assert _temperature(logits.exp(), drawn) == pytest.approx(2.0, rel=0.1)
+    assert temperature(logits.exp(), drawn) == pytest.approx(2.0, rel=0.1)
 
 
 # Neighbours
