@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from graphfsl.neighbors import Bar, nearest_neighbors, silent
 
 SAME, ROUNDING = 1e-4, 1e-9  # two samples are one up to this share of the mean 1 - cosine, or up to this
+ROWS = 1 << 15  # that are compared at once
 ISLAND, ROUNDS = 5, 3  # the most samples of an island over k; how often islands are joined
 
 
@@ -41,8 +42,9 @@ def distinct_neighbors(x: np.ndarray, k: int, support: np.ndarray, bar: Bar = si
     z = F.normalize(torch.from_numpy(np.ascontiguousarray(x, np.float32)), dim=1).numpy()
     mean = 1 - float(np.square(z.mean(0, dtype=np.float64)).sum())  # of 1 - cosine, over all pairs
     same = max(SAME * mean, ROUNDING)
-    group = np.arange(len(x))
-    kept = np.arange(len(x))
+    # Copies first: in a dense cloud the nearest neighbours, in single precision, may be anything but a sample's copy.
+    group = _components(len(x), _copies(z, same))
+    kept = np.unique(group, return_index=True)[1]
     while True:
         near = nearest_neighbors(x[kept], k, bar)
         near_twins = np.argwhere(1 - near.cosine <= same + 1e-5)  # single precision rounds
@@ -61,6 +63,21 @@ def distinct_neighbors(x: np.ndarray, k: int, support: np.ndarray, bar: Bar = si
     bridges = _bridges(z, near.index, near.cosine, np.unique(group[support]))
     cosine = np.einsum("ed,ed->e", z[bridges[:, 0]], z[bridges[:, 1]]).astype(np.float32)
     return Distinct(group, near.index, near.cosine, near.order, near.how, near.recall, bridges, cosine)
+
+
+def _copies(z: np.ndarray, same: float) -> np.ndarray:
+    """(e, 2) pairs of rows whose 1 - cosine is at most `same`, among those that lie side by side in a random direction:
+    nothing but another copy lies between two copies."""
+    pairs = [np.empty((0, 2), np.int64)]
+    for direction in np.random.default_rng(0).standard_normal((2, z.shape[1])):
+        at = z.astype(np.float64) @ direction if len(z) < ROWS else z @ direction.astype(np.float32)
+        order = np.argsort(at, kind="stable")
+        near = np.diff(at[order]) <= np.sqrt(2 * same) * np.linalg.norm(direction)
+        ends = np.stack([order[:-1][near], order[1:][near]], 1)
+        for some in np.array_split(ends, -(-max(len(ends), 1) // ROWS)):
+            apart = np.square(z[some[:, 0]] - z[some[:, 1]]).sum(1) / 2
+            pairs.append(some[apart <= same])
+    return np.concatenate(pairs)
 
 
 def _components(n: int, edges: np.ndarray) -> np.ndarray:

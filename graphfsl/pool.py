@@ -147,8 +147,9 @@ def label_pool(
     nothing = (short / or_one(short + mass_of)).where(best >= 0, 1)
     bound = (0.5 if tells else 1) if none is None else none
     found = best.where((nothing <= bound) & (best >= 0), -1)
-    same = _copies(place, rows, known) & ~given  # of a sample of the support, whose label is theirs too
-    source = torch.zeros(len(s), dtype=torch.int64).scatter(0, rows, torch.arange(len(rows)))[place[same]]
+    source = _copied(x, support, place, rows, known)
+    same = (source >= 0) & ~given  # copies of a sample of the support, whose label is theirs too
+    source = source[same]
     for ids, own in ((at, known), (same, known[source])):
         found[ids], best[ids], spoke[ids] = own, own, -1
         score[ids], nothing[ids], share[ids] = (own >= 0).float(), (own < 0).float(), 0.0
@@ -180,11 +181,18 @@ def _graph(near: Distinct) -> tuple[Tensor, Tensor, Tensor]:
     return symmetric_sparse(w), (w @ torch.ones(len(order), 1))[:, 0], place
 
 
-def _copies(place: Tensor, rows: Tensor, known: Tensor) -> Tensor:
-    """(n,) bool: the node of a sample is that of support samples, which all have one label."""
+def _copied(x: np.ndarray, support: np.ndarray, place: Tensor, rows: Tensor, known: Tensor) -> Tensor:
+    """(n,) the position in the support of the sample that each one is a copy of, -1: of none.
+
+    All of one node are, where its support has one label; where it has several, only what is equal to the last number.
+    """
     low = torch.full_like(place, len(known)).scatter_reduce(0, rows, known, "amin")
     high = torch.full_like(place, -2).scatter_reduce(0, rows, known, "amax")
-    return (low == high)[place]
+    source = torch.full_like(place, -1).scatter(0, rows, torch.arange(len(rows))).where(low == high, -1)[place]
+    exact = {x[s].tobytes(): i for i, s in enumerate(support.tolist())}
+    for i in ((low < high) & (high > -2))[place].nonzero()[:, 0].tolist():
+        source[i] = exact.get(x[i].tobytes(), -1)
+    return source
 
 
 def _check(

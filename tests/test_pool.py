@@ -21,6 +21,7 @@ from scipy.stats import mannwhitneyu, norm
 from graphfsl import cli, features, neighbors, pool_files, registry
 from graphfsl import pool as pools
 from graphfsl.data import Transform
+from graphfsl.distinct import distinct_neighbors
 from graphfsl.errors import InputError
 from graphfsl.functional.belonging import belonging, shortfall
 from graphfsl.functional.calibration import accuracy_coverage
@@ -86,6 +87,13 @@ def test_conjugate_gradients_are_the_closed_form(alpha: float) -> None:
     assert ((propagate_sparse(s, y, alpha) - expected) / size).abs().max() < 1e-6
     single = propagate_sparse(symmetric_sparse(union(index, weight.float())), y.float(), alpha)
     assert ((single - expected) / size).abs().max() < 1e-4, "single precision rounds, no more"
+
+
+def test_copies_in_a_dense_cloud_are_found() -> None:
+    """All cosines are one in single precision, so that neighbours tell nothing; every sample stands there twice."""
+    cloud = (1 + 3e-4 * np.random.default_rng(0).standard_normal((200, 8))).astype(np.float32)
+    found = distinct_neighbors(np.concatenate([cloud, cloud[::-1]]), 2, np.array([0]))
+    assert np.array_equal(found.group, found.group[::-1]) and len(np.unique(found.group)) > 150
 
 
 def test_edges_go_both_ways() -> None:
