@@ -12,6 +12,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.parameter import is_lazy
 
 from graphfsl.batchnorm import BatchNorm, adapting, follow_policy, lacks_averages
+from graphfsl.encoding import full_precision, keep_precision
 from graphfsl.episode import Episode, Target
 from graphfsl.errors import InputError
 from graphfsl.functional.cross_entropy import cross_entropy
@@ -196,26 +197,29 @@ class Adapt(Learner):
         if len(params) < len(self.adapted):
             params |= {n: p for n, p in self._imprint(episode).items() if n in self.adapted}
         state = self.rule.init(params)
+        call = keep_precision(torch.func.functional_call, episode.x.device)
         for step in range(self.steps):
 
             def inner(params: dict[str, Tensor], step: int = step) -> Tensor:
                 def score(e: Episode) -> Tensor:
-                    return torch.func.functional_call(self._call, params, ("score", e))
+                    return call(self._call, params, ("score", e))
 
                 return self.objective(score, episode, step)
 
-            grads = torch.func.grad(inner)(params)
-            if self.first_order:
-                grads = {n: g.detach() for n, g in grads.items()}
-            params, state = self.rule.update(params, grads, state, step)
+            with full_precision(episode.x.device):
+                grads = torch.func.grad(inner)(params)
+                if self.first_order:
+                    grads = {n: g.detach() for n, g in grads.items()}
+                params, state = self.rule.update(params, grads, state, step)
         return params
 
     def _imprint(self, episode: Episode) -> dict[str, Tensor]:
         net: Any = self.net
         support = net.encode(episode.parts(query=False, unlabeled=False))
-        for part in (*net.augment, *net.graph):
-            support = part(support)
-        return {f"net.head.{n}": p for n, p in net.head.imprint(support).items()}
+        with full_precision(episode.x.device):
+            for part in (*net.augment, *net.graph):
+                support = part(support)
+            return {f"net.head.{n}": p for n, p in net.head.imprint(support).items()}
 
     def _each(self, method: str, episode: Episode, *targets: Tensor) -> Tensor:
         """Call a method of the adapted net on every task, looped or vmapped, and stack the answers over tasks."""

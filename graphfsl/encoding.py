@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from graphfsl.errors import InputError
 
 HALF = (torch.float16, torch.bfloat16)
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 FAILURES = (RuntimeError, ValueError, TypeError, AssertionError, IndexError)  # as modules say that samples do not fit
 
 
@@ -59,6 +62,26 @@ def call_encoder(encoder: nn.Module, x: Tensor, maps: bool | None = False) -> Te
             "choose an encoder with maps, or another part"
         )
     return z.float() if z.dtype in HALF else z
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[Any]:
+    """Inside, autocast is off: what follows the encoder is computed in the precision that its inputs have."""
+    if not torch.amp.is_autocast_available(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
+
+
+def keep_precision(function: Callable[Arguments, Result], device: torch.device) -> Callable[Arguments, Result]:
+    """The function as it would run now: under this moment's autocast, also where it is called in full precision."""
+    if not torch.amp.is_autocast_available(device.type) or not torch.is_autocast_enabled(device.type):
+        return function
+    half = torch.get_autocast_dtype(device.type)
+
+    def under_autocast(*args: Arguments.args, **options: Arguments.kwargs) -> Result:
+        with torch.autocast(device.type, half):
+            return function(*args, **options)
+
+    return under_autocast
 
 
 def _described(value: Any) -> str:

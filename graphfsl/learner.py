@@ -7,7 +7,6 @@ learner. All of them have `score`, so they nest.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +14,7 @@ from torch.nn import functional as F
 
 from graphfsl.batchnorm import POLICIES, TRANSDUCTIVE_POLICIES, follow_policy, has_batch_norm, statistics
 from graphfsl.combinations import Combines, check_company, check_parts
-from graphfsl.encoding import call_encoder, checked_encoder
+from graphfsl.encoding import call_encoder, checked_encoder, full_precision, keep_precision
 from graphfsl.episode import Episode, Target
 from graphfsl.errors import InputError, unknown
 from graphfsl.functional.layers import last_layer
@@ -76,7 +75,12 @@ class Learner(Part):
 
     def loss(self, episode: Episode, target: Target) -> Tensor:
         """What training minimises: a scalar."""
-        return self.criterion(self.score(episode), target, episode) + self.aux_loss(episode)
+        return self.price(self.score(episode), target, episode)
+
+    def price(self, scores: Tensor, target: Target, episode: Episode) -> Tensor:
+        """What these scores cost, `criterion` and `aux_loss`: a scalar. Mixed precision is for encoders alone."""
+        with full_precision(episode.x.device):
+            return self.criterion(scores, target, episode) + self.aux_loss(episode)
 
 
 class Head(Learner):
@@ -105,6 +109,7 @@ class Refine(Part):
 
 
 Encode = Callable[[Tensor], Tensor]
+Slot = nn.Module | Sequence[nn.Module] | None
 
 
 class Objective(Part):
@@ -119,9 +124,6 @@ class Objective(Part):
     def forward(self, encode: Encode, x: Tensor, y: Tensor) -> Tensor:
         """encode: images (m, *S) -> vectors (m, d). Images x (B, n, *S), labels y (B, n), -100 = none -> scalar."""
         raise NotImplementedError
-
-
-Slot = nn.Module | Sequence[nn.Module] | None
 
 
 def _parts(slot: Slot) -> nn.ModuleList:
@@ -232,8 +234,7 @@ class Pipeline(Learner):
         if self.per_query and episode.n_query > 1:
             return self._per_query(episode)
         first_query = episode.n_support
-        device = episode.x.device.type
-        with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
+        with full_precision(episode.x.device):
             for part in (*self.augment, *self.graph):
                 episode = part(episode)
             asked = not self.refine or self.refine[0].reads_scores
@@ -265,7 +266,7 @@ class Pipeline(Learner):
 
     def loss(self, episode: Episode, target: Target) -> Tensor:
         features = self.encode(episode)
-        return self.criterion(self.score_features(features), target, features) + self.aux_loss(features)
+        return self.price(self.score_features(features), target, features)
 
     def on_features(self) -> Pipeline:
         """The same parts for episodes that hold this encoder's features, or its flattened maps; nothing is copied."""
@@ -294,4 +295,6 @@ class Pretrainer(Pipeline):
         return self.objective.classifier(self.vectors(x))  # type: ignore[operator]
 
     def loss(self, episode: Episode, target: Target) -> Tensor:
-        return self.objective(self.vectors, episode.x[:, episode.query], target.query)
+        x, vectors = episode.x[:, episode.query], keep_precision(self.vectors, episode.x.device)
+        with full_precision(x.device):
+            return self.objective(vectors, x, target.query)

@@ -280,6 +280,42 @@ def test_follows_the_dtype_of_autocast(slot: str, name: str) -> None:
     loss.backward()
 
 
+class InFull(TinyEncoder):
+    """An encoder that takes no part in mixed precision: whatever autocast changes is changed behind it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(x)
+
+
+@every_method
+def test_mixed_precision_is_for_the_encoder_alone(slot: str, name: str) -> None:
+    """Given the same features, the loss and its gradients under autocast are those without it, to the bit."""
+    found = []
+    for mixed in (False, True):
+        model = around(slot, name).train()
+        for module in model.modules():
+            if isinstance(module, TinyEncoder):
+                module.__class__ = InFull
+        torch.manual_seed(1)
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            loss = model.loss(*episodes())
+        loss.backward()
+        found.append([loss, *(p.grad for p in model.parameters() if p.grad is not None)])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize(("slot", "name"), [("heads", "feat"), ("adapt", "flexmatch"), ("pretrain", "simclr")])
+def test_the_encoder_stays_in_mixed_precision(slot: str, name: str) -> None:
+    """At the first call and at those from an inner loop or an objective."""
+    model, seen = around(slot, name).train(), []
+    conv = next(m for m in model.modules() if isinstance(m, TinyEncoder)).conv
+    conv.register_forward_hook(lambda _, inputs, out: seen.append(out.dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        model.loss(*episodes())
+    assert seen and set(seen) == {torch.bfloat16}
+
+
 @every_method
 def test_documentation_names_source_and_shapes(slot: str, name: str) -> None:
     cls = registry.get(slot, name)
