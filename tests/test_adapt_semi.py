@@ -226,6 +226,23 @@ def test_flexmatch_equals_a_loop(flexible: bool, unlabeled: int) -> None:
         assert not torch.allclose(objective(model, e, 1), found), "the thresholds of the classes differ"
 
 
+def test_the_threshold_of_a_class_rises_with_what_is_sure_of_it() -> None:
+    """Equations 5 to 10: sigma (4, 2, 0) of twelve real nodes and six that are sure of nothing; beta 4/6, tau 0.4."""
+    top = torch.tensor([0.9] * 4 + [0.45, 0.38] + [0.9] * 2 + [0.45] + [0.36] * 3 + [0.9] * 2).double()
+    best = torch.tensor([0] * 6 + [1] * 3 + [2] * 3 + [0, 1])
+    q = ((1 - top) / 2)[:, None].expand(-1, 3).clone()
+    q[torch.arange(14), best] = top
+    mask = torch.arange(14) < 12
+    found = FlexMatch(net(), threshold=0.8).sure(q[None], mask[None])[0]
+    beta = [4 / 6, 2 / 6, 0.0]
+    tau = [0.8 * b / (2 - b) for b in beta]
+    assert tau[0] == pytest.approx(0.4)
+    for j in range(14):
+        for c in range(3):
+            assert bool(found[j, c]) == bool(mask[j] and best[j] == c and top[j] > tau[c])
+    assert found[4, 0] and not found[5, 0], "0.45 is sure, 0.38 is not"
+
+
 def test_an_unsure_pool_teaches_nothing() -> None:
     model = FlexMatch(net(), threshold=0.9999999, flexible=False).double()
     plain = Adapt(model.net, Adam(1e-3), 20, first_order=True)

@@ -346,6 +346,31 @@ def test_metaoptnet_is_the_svm_of_the_authors_price() -> None:
     assert (want - episode.x @ crammer_singer(support, weight, 1.0).mT).abs().max() > 0.1
 
 
+def test_r2d2_is_ridge_regression_with_a_constant_feature() -> None:
+    """Equations 6 and 7: the constant is regularised with the rest, so that it is no free intercept."""
+    episode = features()
+    episode = episode.replace(x=episode.x + 2, w=episode.w, relabeled=False)
+    found = R2D2(lamda=0.5, alpha=3.0).double().score(episode)
+    for b in range(2):
+        z = torch.cat([episode.x[b], torch.ones(episode.x.shape[1], 1).double()], 1)
+        ours = Ridge(alpha=0.5, fit_intercept=False, tol=1e-12)
+        ours.fit(z[episode.support], episode.w[b, episode.support])
+        torch.testing.assert_close(found[b], 3 * torch.from_numpy(ours.predict(z)), atol=1e-5, rtol=1e-5)
+
+
+def test_rfs_is_the_regression_of_the_authors() -> None:
+    """By default scikit-learn's LogisticRegression(C=1) on features of length 1, whatever length they had."""
+    episode = features()
+    episode = episode.replace(x=episode.x * torch.linspace(0.1, 20, episode.x.shape[1])[:, None], w=episode.w)
+    found = RFS().double().score(episode)
+    for b in range(2):
+        z = F.normalize(episode.x[b], dim=-1).numpy()
+        theirs = LogisticRegression(C=1.0, tol=1e-10, max_iter=10000)
+        theirs.fit(z[episode.support], episode.w[b, episode.support].argmax(-1).numpy())
+        log_p = torch.from_numpy(theirs.predict_log_proba(z))
+        torch.testing.assert_close(found[b].log_softmax(-1), log_p, atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("head", HEADS, ids=lambda h: type(h).__name__)
 def test_reading_the_support_alone_changes_nothing(head: Any) -> None:
     episode, head = features(), head.double()

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from cases import DIM, WAY, episodes
-from torch import Tensor
+from torch import Tensor, nn
 
 from graphfsl.episode import Episode, stack
 from graphfsl.errors import InputError
@@ -144,6 +144,33 @@ def test_dense_equals_sparse(name: str, residual: bool) -> None:
     torch.testing.assert_close(found[episode.mask], expected[episode.mask])
 
 
+class Directed(nn.Module):
+    """Edge weights (B, n, n) from j (columns) to i (rows), half of which are zero: not those from i to j."""
+
+    learns = False
+
+    def forward(self, episode: Episode) -> Tensor:
+        b, n = episode.x.shape[:2]
+        a = torch.rand(b, n, n, generator=torch.Generator().manual_seed(0), dtype=episode.x.dtype)
+        return a.where(a > 0.5, 0)
+
+
+@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize("name", ["GraphConv", "SAGEConv"])
+def test_a_message_goes_from_a_column_to_a_row(name: str, dense: bool) -> None:
+    """Row i of A gathers: with the sum of GraphConv, A x; with the mean of SAGEConv, that over the row's edges."""
+    episode, part = features(), MessagePassing(DIM, name, residual=False, dense=dense).double()
+    part.adjacency = Directed()
+    conv, a = part.convs[0], part.adjacency(episode)
+    if name == "GraphConv":
+        expected = conv.lin_rel(a @ episode.x) + conv.lin_root(episode.x)
+    else:
+        gather, own = (conv.lin_rel, conv.lin_root) if dense else (conv.lin_l, conv.lin_r)
+        edges = (a > 0).double()
+        expected = gather(edges @ episode.x / edges.sum(-1, keepdim=True)) + own(episode.x)
+    torch.testing.assert_close(part(episode).x, expected)
+
+
 def test_no_layer_changes_nothing_and_a_residual_one_adds_its_input() -> None:
     episode = features()
     assert torch.equal(MessagePassing(DIM, layers=0).double()(episode).x, episode.x)
@@ -220,3 +247,12 @@ def test_similarity_is_one_half_in_the_logarithm_of_the_median() -> None:
     x = features().x
     assert similarity(x).flatten(1).median(1).values.max() < math.exp(-0.9)
     torch.testing.assert_close(similarity(x), Adjacency(DIM, "rbf").double()(Episode(x, torch.ones(2, 18, 3), 6, 6)))
+
+
+def test_similarity_equals_a_loop() -> None:
+    x = features(batch=1).x
+    n = x.shape[1]
+    d = {(i, j): float((x[0, i] - x[0, j]).square().sum()) for i in range(n) for j in range(n) if i != j}
+    middle = sorted(d.values())[(len(d) - 1) // 2]
+    expected = torch.tensor([[math.exp(-d[i, j] / middle) if i != j else 0.0 for j in range(n)] for i in range(n)])
+    torch.testing.assert_close(similarity(x)[0], expected.double(), atol=1e-6, rtol=1e-6)

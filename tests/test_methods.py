@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from cases import DIM, WAY, episodes, learner
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from graphfsl.episode import Episode
@@ -192,6 +194,32 @@ def test_vae_appends_weighted_nodes_of_every_class() -> None:
     added = grown.w[:, episode.n_support : grown.n_support]
     assert torch.equal(added.sum(1), torch.full((2, WAY), 4 * 0.5).double())
     assert torch.equal(grown.x[:, grown.query], episode.x[:, episode.query])
+
+
+def test_vae_generates_around_the_class_means() -> None:
+    """A generator that gives nothing, g = 0, leaves p; one that gives b, p + b."""
+    episode, vae = features(), PrototypeVAE(DIM, samples=2).double().eval()
+    nn.init.zeros_(vae.generate[-1].weight)
+    nn.init.constant_(vae.generate[-1].bias, 0.25)
+    grown = vae(episode)
+    added = grown.x[:, episode.n_support : grown.n_support]
+    p = prototypes(episode.x, episode.w).repeat_interleave(2, 1)
+    torch.testing.assert_close(added, p + 0.25)
+
+
+def test_vae_loss_equals_a_loop() -> None:
+    """||x - p - g||^2 / (2 s^2) + KL, g and q constants; s^2 a tenth of the variance within classes."""
+    episode, vae = features(shot=3), PrototypeVAE(DIM, latent=2).double()
+    for layers, bias in ((vae.generate, [0.25] * DIM), (vae.infer, [0.5, -0.3, 0.2, -0.4])):
+        nn.init.zeros_(layers[-1].weight)
+        layers[-1].bias.data = torch.tensor(bias).double()
+    x = episode.x[:, episode.support]
+    y = episode.w[:, episode.support].argmax(-1)
+    p = torch.stack([torch.stack([x[b][y[b] == c].mean(0) for c in y[b]]) for b in range(2)])
+    variance = 0.1 * (x - p).square().mean() + 1e-3 * x.square().mean()
+    error = (x - p - 0.25).square().sum(-1).mean() / (2 * variance)
+    kl = sum(0.5 * (m**2 + math.exp(v) - 1 - v) for m, v in ((0.5, 0.2), (-0.3, -0.4)))
+    torch.testing.assert_close(vae.aux_loss(episode), error + kl)
 
 
 def test_vae_learns_the_spread_of_base_classes() -> None:

@@ -239,6 +239,16 @@ def test_simple_shot_transforms() -> None:
     torch.testing.assert_close(head.score(episode), ProtoNet().score(centered))
 
 
+def test_simple_shot_subtracts_the_mean_of_features() -> None:
+    """Equation 3: over the images of the base classes, of which one class may have more than another."""
+    head, base = SimpleShot(DIM).double(), torch.randn(20, DIM, dtype=torch.float64)
+    y = torch.tensor([0] * 15 + [1] * 5)
+    head.fit_base(base, y)
+    torch.testing.assert_close(head.mean, base.sum(0) / 20)
+    means = torch.stack([base[y == c].mean(0) for c in range(2)]).mean(0)
+    assert (head.mean - means).abs().max() > 0.05
+
+
 def test_meta_baseline_is_the_cosine_of_the_mean() -> None:
     episode, head = features(shot=2), MetaBaseline(scale=10.0).double()
     w = prototypes(episode.x, episode.w)

@@ -347,6 +347,17 @@ def test_wdae_draws_noise_while_it_trains() -> None:
     assert torch.equal(noisy.eval().score(episode), noisy.score(episode))
 
 
+def test_wdae_finds_neighbours_before_the_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    (episode, _), seen = features(), []
+    head = WDAE(DIM, noise=0.5).double().train()
+    neighbors = head.neighbors
+    monkeypatch.setattr(head, "neighbors", lambda w, there: seen.append(w) or neighbors(w, there))
+    noisy, again = head.score(episode), head.score(episode)
+    assert not torch.allclose(noisy, again, atol=1e-3)
+    for w in seen:
+        torch.testing.assert_close(w, class_means(episode))
+
+
 def test_wdae_reconstructs_the_means_of_support_and_queries() -> None:
     episode, target = features()
     head, plain = used(WDAE(DIM, reconstruction=0.5)), used(WDAE(DIM, reconstruction=0.0))
