@@ -35,7 +35,7 @@ class MAML(Adapt):
     def __init__(
         self,
         net: Learner,
-        steps: int = 5,
+        steps: int = 1,
         lr: float = 0.4,
         first_order: bool = False,
         params: str | list[str] = "*",

@@ -22,7 +22,8 @@ class EmbeddingPropagation(Graph):
     nodes, so that even a single query is not answered as it would be in company.
     Source: section 3 and the authors' code for one episode: the standard deviation (the text has the variance) over
     pairs of different nodes, 1e-4 added to the degrees, alpha = 0.5. Their code for batches normalises differently.
-    Deviations: none are known.
+    Deviations: the authors' standard deviation leaves out distances of zero, which copies of a node have too; here it
+    is over all pairs of different nodes.
     """
 
     family = "graph"

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch_geometric.nn import MessagePassing
 from torch_geometric.utils import softmax
 
-from graphfsl.batchnorm import BatchNorm
+from graphfsl.batchnorm import BatchNorm, is_adapting
 from graphfsl.episode import Episode
 from graphfsl.errors import InputError
 from graphfsl.functional.prototypes import hide_absent
@@ -34,9 +34,11 @@ class GNN(Head):
 
     score: features (B, n, d), label weights (B, n, N) -> (B, n, N). Trained and evaluated with one graph per query
     (`per_query`); a graph with several queries makes it transductive. Unlabeled nodes are nodes without a label.
-    Source: equations 1-3 and the authors' code (widths nf*(2, 2, 1, 1), slope 0.01, zeros for hidden labels).
+    Source: equations 1-3 and the authors' code (slope 0.01, zeros for hidden labels). Of their two networks the widths
+    of the edge networks, nf*(2, 2, 1, 1), are those for mini-ImageNet, BatchNorm on the scores is that for Omniglot.
     Deviations: no dropout in the last edge network; the encoder is the pipeline's, with BatchNorm over all nodes of
-    a call instead of one support position at a time.
+    a call instead of one support position at a time. The authors ask by w^T -(x_i - x_query)^2: w is learned, and
+    takes either sign.
     """
 
     family = "graph"
@@ -84,7 +86,8 @@ class GNN(Head):
 
 class EdgeWeight(nn.Module):
     """A_ij = softmax over j of psi(|x_i - x_j|): B graphs of n nodes x (B*n, d), their complete edges (2, E)
-    from j to i, as `graph.complete_edges` orders them -> (E, 1). psi sees each pair once, for both of its edges."""
+    from j to i, as `graph.complete_edges` orders them -> (E, 1). Where BatchNorm has its averages, psi sees each pair
+    once, for both of its edges."""
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
@@ -94,7 +97,8 @@ class EdgeWeight(nn.Module):
         self.last = nn.Linear(hidden, 1)
 
     def forward(self, x: Tensor, n: int, edges: Tensor, mask: Tensor | None) -> Tensor:
-        low, high = torch.triu_indices(n, n, 1, device=x.device)
+        whole = self.training or is_adapting()  # the statistics are over all pairs, a node with itself too
+        low, high = all_pairs(n, x.device) if whole else torch.triu_indices(n, n, 1, device=x.device)
         nodes = x.unflatten(0, (-1, n))
         psi = (nodes[:, low] - nodes[:, high]).abs().flatten(0, 1)
         real = mask.unflatten(0, (-1, n)) if mask is not None else None
@@ -103,10 +107,17 @@ class EdgeWeight(nn.Module):
             psi = F.leaky_relu(norm(linear(psi), both))
         pairs = self.last(psi).view(len(nodes), -1)
         first, second = edges[:, : n * (n - 1)].sort(0).values
-        weight = pairs[:, first * (2 * n - first - 1) // 2 + second - first - 1].reshape(-1, 1)
+        place = first * n + second if whole else first * (2 * n - first - 1) // 2 + second - first - 1
+        weight = pairs[:, place].reshape(-1, 1)
         if mask is not None:
             weight = weight.masked_fill(~mask[edges[0], None], torch.finfo(weight.dtype).min)
         return softmax(weight, edges[1], num_nodes=len(x))
+
+
+def all_pairs(n: int, device: torch.device) -> Tensor:
+    """(2, n * n) the nodes of every entry of an n x n matrix, row by row."""
+    nodes = torch.arange(n, device=device)
+    return torch.stack([nodes.repeat_interleave(n), nodes.repeat(n)])
 
 
 class GraphConv(MessagePassing):

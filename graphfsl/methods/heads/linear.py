@@ -6,6 +6,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from graphfsl.episode import Episode
+from graphfsl.functional.prototypes import hide_absent
 from graphfsl.learner import Head
 
 __all__ = ["Linear"]
@@ -15,7 +16,8 @@ class Linear(Head):
     """s(x) = W f(x) + b with W (way, d): the last layer of MAML's network, tied to one way.
 
     dim: d, the length of the features. way: N.
-    score: features (B, n, d) -> (B, n, way). It does not read the support: use it inside `adapt`.
+    score: features (B, n, d) -> (B, n, way), minus infinity for a class that the episode does not have. It does not
+    read the support: use it inside `adapt`.
     Source: section 5.2 of the paper.
     """
 
@@ -28,5 +30,4 @@ class Linear(Head):
         self.linear = nn.Linear(dim, way)
 
     def score(self, episode: Episode) -> Tensor:
-        scores: Tensor = self.linear(episode.x)
-        return scores
+        return hide_absent(self.linear(episode.x), episode.w)

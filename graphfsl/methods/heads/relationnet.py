@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -54,6 +55,18 @@ class RelationNet(Head):
         h, w = (max(1, s // 2) for s in size)
         h, w = max(1, h // 2), max(1, w // 2)
         self.linear = nn.Sequential(nn.Linear(width * h * w, hidden), nn.ReLU(), nn.Linear(hidden, 1))
+        self.initialise()
+
+    def initialise(self) -> None:
+        """The authors' start: convolutions N(0, 2 / (9 filters)) without bias, linear layers N(0, 0.01^2) with ones."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, 0, math.sqrt(2 / (9 * module.out_channels)))
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, 0, 0.01)
+                nn.init.ones_(module.bias)
 
     def score(self, episode: Episode) -> Tensor:
         b, n = episode.x.shape[:2]
