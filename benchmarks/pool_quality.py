@@ -26,10 +26,10 @@ from sklearn.metrics import roc_auc_score
 from graphfsl import data, run
 from graphfsl.data.transforms import Transform
 from graphfsl.features import cached_features
+from graphfsl.folder_encoder import folder_encoder
 from graphfsl.functional.calibration import expected_calibration_error, reliability
 from graphfsl.learner import Pipeline
 from graphfsl.pool import Labels, label_pool
-from graphfsl.predict import folder_encoder
 
 RESULTS = Path(__file__).parents[1] / "experiments/results"
 SETS = ("cifar_fs", "omniglot", "glyphs")
