@@ -32,25 +32,28 @@ class Distinct:
     bridge_cosine: np.ndarray
 
 
-def distinct_neighbors(x: np.ndarray, k: int, support: np.ndarray, bar: Bar = silent) -> Distinct:
+def distinct_neighbors(x: np.ndarray, k: int, support: np.ndarray, label: np.ndarray, bar: Bar = silent) -> Distinct:
     """Features (n, d) -> the k nearest neighbours by cosine of each distinct sample.
 
-    Samples are one whose 1 - cosine is at most a ten-thousandth of the mean over all pairs, and so are chains of them.
+    Samples are one whose 1 - cosine is at most a ten-thousandth of the mean over all pairs, and so are chains of them;
+    where that would join samples of the support (m,) with two labels (m,), only those that are equal are one.
     What is closer to its copies than to all else, though not the same, may still have no other neighbour: an island of
     fewer than 5 k samples without one of the support is joined to the k nearest other islands, member by member.
     """
     z = F.normalize(torch.from_numpy(np.ascontiguousarray(x, np.float32)), dim=1).numpy()
     mean = 1 - float(np.square(z.mean(0, dtype=np.float64)).sum())  # of 1 - cosine, over all pairs
     same = max(SAME * mean, ROUNDING)
-    # Copies first: in a dense cloud the nearest neighbours, in single precision, may be anything but a sample's copy.
-    group = _components(len(x), _copies(z, same))
+    # Equal ones first: in a dense cloud the nearest neighbours, in single precision, may be anything but a copy.
+    group = _components(len(x), _copies(z))
     kept = np.unique(group, return_index=True)[1]
     while True:
         near = nearest_neighbors(x[kept], k, bar)
         near_twins = np.argwhere(1 - near.cosine <= same + 1e-5)  # single precision rounds
         pairs = np.stack([near_twins[:, 0], near.index[tuple(near_twins.T)]], 1)
         apart = np.square(z[kept[pairs[:, 0]]] - z[kept[pairs[:, 1]]]).sum(1) / 2  # 1 - cosine, but exact near 0
-        pairs = pairs[apart <= same]
+        pairs, apart = pairs[apart <= same], apart[apart <= same]
+        torn = _with_two_labels(_components(len(kept), pairs), group[support], label)
+        pairs = pairs[~torn[pairs[:, 0]] | (apart <= ROUNDING)]
         if not len(pairs) or len(kept) <= 2:
             break
         part = _components(len(kept), pairs)
@@ -65,18 +68,18 @@ def distinct_neighbors(x: np.ndarray, k: int, support: np.ndarray, bar: Bar = si
     return Distinct(group, near.index, near.cosine, near.order, near.how, near.recall, bridges, cosine)
 
 
-def _copies(z: np.ndarray, same: float) -> np.ndarray:
-    """(e, 2) pairs of rows whose 1 - cosine is at most `same`, among those that lie side by side in a random direction:
+def _copies(z: np.ndarray) -> np.ndarray:
+    """(e, 2) pairs of rows that are equal up to rounding, among those that lie side by side in a random direction:
     nothing but another copy lies between two copies."""
     pairs = [np.empty((0, 2), np.int64)]
-    for direction in np.random.default_rng(0).standard_normal((2, z.shape[1])):
-        at = z.astype(np.float64) @ direction if len(z) < ROWS else z @ direction.astype(np.float32)
+    for direction in np.random.default_rng(0).standard_normal((2, z.shape[1])).astype(np.float32):
+        at = z @ direction
         order = np.argsort(at, kind="stable")
-        near = np.diff(at[order]) <= np.sqrt(2 * same) * np.linalg.norm(direction)
+        near = np.diff(at[order]) <= np.sqrt(2 * ROUNDING) * np.linalg.norm(direction)
         ends = np.stack([order[:-1][near], order[1:][near]], 1)
         for some in np.array_split(ends, -(-max(len(ends), 1) // ROWS)):
             apart = np.square(z[some[:, 0]] - z[some[:, 1]]).sum(1) / 2
-            pairs.append(some[apart <= same])
+            pairs.append(some[apart <= ROUNDING])
     return np.concatenate(pairs)
 
 
@@ -84,6 +87,14 @@ def _components(n: int, edges: np.ndarray) -> np.ndarray:
     """(n,) the number of the part that each of n nodes belongs to; edges: (e, 2)."""
     graph = csr_array((np.ones(len(edges), bool), (edges[:, 0], edges[:, 1])), shape=(n, n))
     return connected_components(graph, directed=False)[1]
+
+
+def _with_two_labels(part: np.ndarray, support: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """(n,) bool: the part of a node holds nodes `support` (m,) with different labels (m,)."""
+    low, high = np.full(len(part), label.max() + 1), np.full(len(part), label.min() - 1)
+    np.minimum.at(low, part[support], label)
+    np.maximum.at(high, part[support], label)
+    return (low < high)[part]
 
 
 def _bridges(z: np.ndarray, index: np.ndarray, cosine: np.ndarray, support: np.ndarray) -> np.ndarray:

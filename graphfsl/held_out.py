@@ -1,4 +1,4 @@
-"""What the support says of each class, and what its held-out samples, as the others see them, say of that."""
+"""What a support says of each of its samples without it, and what that tells of all other answers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 REACHED = 1e-7  # a score below it is what the solver left over
 MAYBE_FOREIGN, FOREIGN = 0.84, 3.09  # standard errors: one chance in five, in a thousand
-ENOUGH = 15  # held-out rows that are enough to bear out probabilities, less one of each class
+ENOUGH = 15  # held-out rows, less one of each class, that can bear anything out
 USUAL_T, DOUBT = 0.7, 0.5  # the temperature that is expected, and the standard deviation of its logarithm
 
 
@@ -22,7 +22,7 @@ def class_weights(prior: str, labels: Tensor, mass: Tensor) -> Tensor:
     return ((1 if prior == "uniform" else labels) / mass).where(mass > REACHED, 0)
 
 
-def scores(raw: Tensor, v: Tensor) -> Tensor:
+def scores_of(raw: Tensor, v: Tensor) -> Tensor:
     """v_c sum_s G_is of what labels reach; all else is far below, and equal for all classes whatever their v_c."""
     least = v.where(v > 0, torch.inf).amin(-1, keepdim=True).nan_to_num(1, posinf=1)
     return (raw.where(raw > REACHED, 0) * v).maximum(REACHED * least)
@@ -57,7 +57,7 @@ def held_out(
     ids = ((group < count) & (labels.gather(1, group[:, None])[:, 0] > 0)).nonzero()[:, 0]
     raw = said.masked_fill(same, 0) @ member
     v = class_weights(prior, labels, left).where(labels > 0, 0)
-    return HeldOut(ids, scores(raw, v)[ids], group[ids], (raw[:, :count].amax(1) > REACHED)[ids])
+    return HeldOut(ids, scores_of(raw, v)[ids], group[ids], (raw[:, :count].amax(1) > REACHED)[ids])
 
 
 def borne_out(held: HeldOut, t: float, z: float) -> bool:

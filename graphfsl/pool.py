@@ -16,7 +16,16 @@ from graphfsl.errors import InputError, unknown
 from graphfsl.functional.belonging import belonging, shortfall
 from graphfsl.functional.sparse_propagation import both_ways, propagate_sparse, symmetric_sparse
 from graphfsl.functional.statistics import or_one
-from graphfsl.held_out import FOREIGN, MAYBE_FOREIGN, REACHED, borne_out, class_weights, held_out, scores, temperature
+from graphfsl.held_out import (
+    FOREIGN,
+    MAYBE_FOREIGN,
+    REACHED,
+    borne_out,
+    class_weights,
+    held_out,
+    scores_of,
+    temperature,
+)  # fmt: skip
 from graphfsl.neighbors import Bar, silent
 
 PRIORS = ("none", "uniform", "labels")
@@ -103,7 +112,7 @@ def label_pool(
     """
     count = int(label.max(initial=-1)) + 1
     _check(x, support, label, neighbors, alpha, prior, none, chunk)
-    near = distinct_neighbors(x, neighbors, support, bar)
+    near = distinct_neighbors(x, neighbors, support, label, bar)
     s, degree, place = _graph(near)
     place = place[torch.from_numpy(near.group)]  # the node of each sample
     at, known = (torch.from_numpy(a.astype(np.int64)) for a in (support, label))
@@ -147,9 +156,8 @@ def label_pool(
     nothing = (short / or_one(short + mass_of)).where(best >= 0, 1)
     bound = (0.5 if tells else 1) if none is None else none
     found = best.where((nothing <= bound) & (best >= 0), -1)
-    source = _copied(x, support, place, rows, known)
-    same = (source >= 0) & ~given  # copies of a sample of the support, whose label is theirs too
-    source = source[same]
+    same = _copies(place, rows, known) & ~given  # of a sample of the support, whose label is theirs too
+    source = torch.zeros(len(s), dtype=torch.int64).scatter(0, rows, torch.arange(len(rows)))[place[same]]
     for ids, own in ((at, known), (same, known[source])):
         found[ids], best[ids], spoke[ids] = own, own, -1
         score[ids], nothing[ids], share[ids] = (own >= 0).float(), (own < 0).float(), 0.0
@@ -181,18 +189,11 @@ def _graph(near: Distinct) -> tuple[Tensor, Tensor, Tensor]:
     return symmetric_sparse(w), (w @ torch.ones(len(order), 1))[:, 0], place
 
 
-def _copied(x: np.ndarray, support: np.ndarray, place: Tensor, rows: Tensor, known: Tensor) -> Tensor:
-    """(n,) the position in the support of the sample that each one is a copy of, -1: of none.
-
-    All of one node are, where its support has one label; where it has several, only what is equal to the last number.
-    """
+def _copies(place: Tensor, rows: Tensor, known: Tensor) -> Tensor:
+    """(n,) bool: the node of a sample is that of support samples, which all have one label."""
     low = torch.full_like(place, len(known)).scatter_reduce(0, rows, known, "amin")
     high = torch.full_like(place, -2).scatter_reduce(0, rows, known, "amax")
-    source = torch.full_like(place, -1).scatter(0, rows, torch.arange(len(rows))).where(low == high, -1)[place]
-    exact = {x[s].tobytes(): i for i, s in enumerate(support.tolist())}
-    for i in ((low < high) & (high > -2))[place].nonzero()[:, 0].tolist():
-        source[i] = exact.get(x[i].tobytes(), -1)
-    return source
+    return (low == high)[place]
 
 
 def _check(
@@ -237,7 +238,7 @@ def _answer(said: Tensor, v: Tensor, member: Tensor, count: int, t: float) -> tu
     """Of some samples, from what the support says of them (r, m): their best score, that of the sample of none which
     is nearest, the best class, its probability, and the support and shares behind it."""
     raw = said @ member
-    score = scores(raw, v)
+    score = scores_of(raw, v)
     top, best = score[:, :count].max(1)
     against = score[:, count:].amax(1) if score.shape[1] > count else torch.zeros_like(top)
     p = (score.log() / t).softmax(1)

@@ -92,7 +92,7 @@ def test_conjugate_gradients_are_the_closed_form(alpha: float) -> None:
 def test_copies_in_a_dense_cloud_are_found() -> None:
     """All cosines are one in single precision, so that neighbours tell nothing; every sample stands there twice."""
     cloud = (1 + 3e-4 * np.random.default_rng(0).standard_normal((200, 8))).astype(np.float32)
-    found = distinct_neighbors(np.concatenate([cloud, cloud[::-1]]), 2, np.array([0]))
+    found = distinct_neighbors(np.concatenate([cloud, cloud[::-1]]), 2, np.array([0]), np.array([0]))
     assert np.array_equal(found.group, found.group[::-1]) and len(np.unique(found.group)) > 150
 
 
