@@ -147,6 +147,8 @@ class Adapt(Learner):
             raise InputError("a learner that asks for labels cannot be adapted to an episode; set gnn.ask to null")
         if steps < 0:
             raise InputError(f"the number of inner steps must be 0 or more, not {steps}")
+        if task_chunk is not None and task_chunk < 1:
+            raise InputError(f"task_chunk must be 1 or more, or null, not {task_chunk}")
         patterns = [params] if isinstance(params, str) else list(params)
         if any(is_lazy(p) for p in net.parameters()):
             raise InputError("a lazy layer of the net has no parameters yet to adapt; call the net on an episode first")

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from graphfsl import registry
 from graphfsl.adapt import Adapt
@@ -57,7 +58,17 @@ def build(section: Mapping[str, Any], shape: Sequence[int], way: int, device: st
             built = []
             for entry in entries:
                 name, options = named(entry, f"learner.{slot}")
-                part = make(registry.get(folder, name), options, f"learner.{slot}", dim=dim, way=way, maps=maps)
+                try:
+                    part = make(registry.get(folder, name), options, f"learner.{slot}", dim=dim, way=way, maps=maps)
+                except RuntimeError as error:  # torch's, for layers of a size that there is not
+                    line = str(error).splitlines()[0]
+                    raise InputError(f"learner.{slot}={name} cannot be built with {options}: {line}") from None
+                if any(p.numel() == 0 for p in part.parameters() if not is_lazy(p)) and options:
+                    raise InputError(f"learner.{slot}={name} has a layer of width 0 with the options {options}")
+                if part.wants_maps and (len(shape) == 1 or isinstance(encoder, nn.Flatten)):
+                    raise InputError(
+                        f"{name} reads feature maps, not vectors; set learner.encoder to one such as conv4"
+                    )
                 dim = getattr(part, "out_dim", dim)
                 built.append(part)
             parts[slot] = built or None

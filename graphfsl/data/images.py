@@ -31,6 +31,7 @@ SUFFIXES = {
 }  # fmt: skip
 # Pillow hands others to programs: EPS is one.
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+LISTED = 9  # names of broken files in one message, beside the first
 HEAD = 32  # bytes that tell what a file is
 # How a file of these formats begins. BMP's two letters begin many a text: its header tells more.
 MAGIC = re.compile(
@@ -225,19 +226,35 @@ class Files:
             raise InputError(f"{self.root}/{name} cannot be read ({error}); fetch it again") from None
 
 
+def all_broken(broken: list[tuple[str, str]]) -> str:
+    """One line for all files that cannot be read, as (name, message): the first message, and the names of others."""
+    others = [name for name, _ in broken[1:]]
+    if not others:
+        return broken[0][1]
+    listed = ", ".join(others[:LISTED]) + (", …" if len(others) > LISTED else "")
+    return f"{broken[0][1]}; {len(broken)} images cannot be read, the others are {listed}"
+
+
 def read_images(
     files: Files, names: Iterable[str], size: int, channels: int, what: str, limits: Range | None = None
 ) -> np.ndarray:
     """(N, channels, size, size) uint8 of the named files, in order: a memory map, cached by what the files are.
 
-    limits: which values are black and white in all of them, see `to_array`.
+    limits: which values are black and white in all of them, see `to_array`. Raises InputError that names every file
+    which cannot be read: all are tried.
     """
     names = list(names)
+    broken: list[tuple[str, str]] = []
     key = _digest([files.mark, str(size), str(channels), repr(limits), *names])
 
     def fill(out: np.ndarray) -> None:
         for i, name in enumerate(track(names, f"decoding {what}", disable=len(names) < 1000, transient=True)):
-            out[i] = decode(files.read(name), size, channels, f"{files.root}/{name}", limits)
+            try:
+                out[i] = decode(files.read(name), size, channels, f"{files.root}/{name}", limits)
+            except InputError as error:
+                broken.append((name, str(error)))
+        if broken:
+            raise InputError(all_broken(broken))
 
     images = cached(f"{what.replace('/', '-')}-{key}", (len(names), channels, size, size), np.uint8, fill)
     warn_if_narrow(pieces(images), f"{files.root}")

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from graphfsl.adapt import Adapt, GradientDescent, Score, support_cross_entropy
 from graphfsl.episode import Episode
+from graphfsl.errors import InputError
 from graphfsl.functional.prototypes import present
 from graphfsl.learner import Learner
 
@@ -41,6 +42,8 @@ class MAML(Adapt):
         params: str | list[str] = "*",
         task_chunk: int | None = None,
     ) -> None:
+        if not lr > 0:
+            raise InputError(f"maml.lr must be above 0, not {lr}")
         super().__init__(net, GradientDescent(lr), steps, sum_over_shot, params, first_order, task_chunk)
         if self.batch_norm == "running":
             self.set_batch_norm("apart")

@@ -46,6 +46,8 @@ class PrototypeVAE(Augment):
         super().__init__()
         if samples < 0 or base_steps < 0:
             raise InputError(f"prototype_vae.samples and base_steps must be 0 or more, not {samples} and {base_steps}")
+        if weight < 0:
+            raise InputError(f"prototype_vae.weight must be 0 or more, not {weight}")
         self.samples, self.latent, self.weight, self.base_steps = samples, latent, weight, base_steps
         self.infer = nn.Sequential(nn.Linear(2 * dim, hidden), nn.LeakyReLU(0.2), nn.Linear(hidden, 2 * latent))
         self.generate = nn.Sequential(nn.Linear(latent + dim, hidden), nn.LeakyReLU(0.2), nn.Linear(hidden, dim))

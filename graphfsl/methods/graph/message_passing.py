@@ -61,6 +61,8 @@ class MessagePassing(Graph):
             raise unknown("convolution of torch_geometric", conv, names)
         if dense and conv not in DENSE:
             raise InputError(f"torch_geometric has no dense {conv}; dense is for {', '.join(DENSE)}")
+        if layers < 0:
+            raise InputError(f"message_passing.layers must be 0 or more, not {layers}")
         cls = getattr(pyg, f"Dense{conv}" if dense else conv)
         self.out_dim = hidden or dim
         widths = [dim] + [self.out_dim] * layers

@@ -60,6 +60,8 @@ class DPGN(Head):
             raise InputError(
                 f"dpgn takes at least two generations, not {generations}: the last ends with the point graph"
             )
+        if shot < 1:
+            raise InputError(f"dpgn.shot must be 1 or more, not {shot}")
         self.way, self.shots = way, shot
         self.metric = torch.abs if metric == "l1" else torch.square
         self.support_nodes = k = way * shot

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from graphfsl.episode import Episode
-from graphfsl.errors import unknown
+from graphfsl.errors import InputError, unknown
 from graphfsl.functional.distances import cosine, squared_euclidean
 from graphfsl.functional.prototypes import hide_absent, prototypes
 from graphfsl.learner import Head
@@ -30,6 +30,8 @@ class ProtoNet(Head):
         super().__init__()
         if distance not in ("sqeuclidean", "cosine"):
             raise unknown("distance", distance, ("sqeuclidean", "cosine"))
+        if not scale > 0:
+            raise InputError(f"the scale of cosines must be above 0, not {scale}")
         self.distance = distance
         if distance == "cosine":
             self.log_scale = nn.Parameter(torch.tensor(float(scale)).log())

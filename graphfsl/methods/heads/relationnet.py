@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from graphfsl.batchnorm import BatchNorm, statistics
 from graphfsl.episode import Episode, Target
-from graphfsl.errors import unknown
+from graphfsl.errors import InputError, unknown
 from graphfsl.functional.prototypes import hide_absent, present
 from graphfsl.learner import Head
 
@@ -47,6 +47,8 @@ class RelationNet(Head):
             if value not in known:
                 raise unknown(option, value, known)
         self.mse, self.mean = loss == "mse", shots == "mean"
+        if len(maps) != 3:
+            raise InputError(f"relationnet reads feature maps (C, h, w), not samples of shape {tuple(maps)}")
         channels, *size = maps
         self.support_conv = nn.Conv2d(channels, width, 3, padding=1)
         self.query_conv = nn.Conv2d(channels, width, 3, padding=1, bias=False)

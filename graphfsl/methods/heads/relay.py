@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from graphfsl.episode import Episode, Target
+from graphfsl.errors import InputError
 from graphfsl.functional.affinity import pairs
 from graphfsl.functional.distances import squared_euclidean
 from graphfsl.functional.prototypes import hide_absent, prototypes
@@ -54,6 +55,10 @@ class Relay(Head):
         queries: bool = False,
     ) -> None:
         super().__init__()
+        if layers < 0 or not 0 <= label_dropout < 1:
+            raise InputError(
+                f"relay: layers must be 0 or more, label_dropout in [0, 1), not {layers}, {label_dropout}"
+            )
         self.label_dropout, self.gated, self.transductive = label_dropout, gated, queries
         kinds = 3 if typed else 1
         self.log_gamma = nn.Parameter(torch.zeros(layers, kinds, kinds))
