@@ -171,6 +171,8 @@ def predict(
     query: Annotated[Path, typer.Option(help="a folder of images, or one image")],
     overrides: Overrides = None,
     limits: Limits = None,
+    unlabeled: Annotated[Path | None, typer.Option(help="a folder of images for the pool")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="print the probability of every class")] = False,
     as_json: Json = False,
 ) -> None:
     """Classify images by a handful of labeled ones, each by itself where the method allows it.
@@ -187,16 +189,20 @@ def predict(
     predictor = open_run(run, overrides or [], parse_range(limits))
     for note in predictor.notes:
         print(f"graphfsl: {note}", file=sys.stderr)
-    answers = predictor.predict(read_folder_classes(support), queries)
+    pool = image_paths(unlabeled) if unlabeled is not None else []
+    answers = predictor.predict(read_folder_classes(support), queries, pool)
     found = [
-        {"image": str(q), "label": a.label, "confidence": round(a.confidence, 4)}
-        for q, a in zip(queries, answers, strict=False)
+        {"image": str(q), "label": a.label, "confidence": round(a.confidence, 4), "probabilities": a.probabilities}
+        for q, a in zip(queries, answers, strict=True)
     ]
     if as_json:
         print(json.dumps(found, indent=2))
         return
-    for answer in found:
-        print(one_line(str(answer["image"])), one_line(str(answer["label"])), f"{answer['confidence']:.3f}", sep="\t")
+    if everything:
+        print("image", "label", "confidence", *map(one_line, answers[0].probabilities), sep="\t")
+    for q, a in zip(queries, answers, strict=True):
+        columns = a.probabilities.values() if everything else ()
+        print(one_line(str(q)), one_line(a.label), *(f"{p:.3f}" for p in (a.confidence, *columns)), sep="\t")
 
 
 @app.command()

@@ -15,11 +15,14 @@ from PIL import Image
 from torch import Tensor
 
 from graphfsl import run as runs
+from graphfsl.batchnorm import lacks_averages
 from graphfsl.data.depth import Range, check_range, picture, warn_if_narrow
 from graphfsl.data.images import decode, to_array
+from graphfsl.data.transforms import Transform
 from graphfsl.episode import Episode
 from graphfsl.errors import InputError
-from graphfsl.learner import Learner
+from graphfsl.features import block_size, encode
+from graphfsl.learner import Learner, Pipeline
 from graphfsl.measure import asked, names_policy
 from graphfsl.regular import read_regular
 from graphfsl.unsound import check_answered
@@ -83,15 +86,34 @@ class Predictor:
         w = torch.zeros(1, len(x), len(names))
         owner = [k for k, name in enumerate(names) for _ in support[name]]
         w[0, torch.arange(len(images)), torch.tensor(owner)] = 1
-        episode = Episode(self.run.transform.plain()(x[None]), w, len(images), len(query))
-        device = next((p.device for p in self.learner.parameters()), torch.device("cpu"))
-        episode = episode.to(device)
-        with torch.no_grad():
-            p = check_answered(self.learner, episode, self.learner(episode))[0].float().softmax(-1).cpu()
+        p = self._answer(x, w, len(images), len(query))
         return [
             Prediction(names[int(row.argmax())], float(row.max()), dict(zip(names, row.tolist(), strict=True)))
             for row in p
         ]
+
+    @torch.no_grad()
+    def _answer(self, x: Tensor, w: Tensor, k: int, q: int) -> Tensor:
+        """(q, C) probabilities of images x, k of the support, q queries and a pool, of label weights w (1, n, C).
+
+        Images are encoded in blocks where they are encoded alone; else an inductive learner gets its queries in blocks.
+        """
+        device = next((p.device for p in self.learner.parameters()), torch.device("cpu"))
+        learner, transform, at_once = self.learner, self.run.transform.plain(), q
+        size = block_size(learner, self.run.shape, device)
+        if isinstance(learner, Pipeline) and learner.fixed and not lacks_averages(learner):
+            x = torch.cat([encode(learner, images, transform, device) for images in x.split(size)])
+            learner, transform = learner.on_features().eval(), Transform()
+        elif not learner.transductive:
+            at_once = max(1, size // (k + 1)) if learner.per_query else size
+        found = []
+        for query in x[k : k + q].split(at_once):
+            nodes = torch.cat([x[:k], query, x[k + q :]])
+            weights = torch.cat([w[:, : k + len(query)], w[:, k + q :]], 1)
+            episode = Episode(transform(nodes[None]), weights, k, len(query)).to(device)
+            scores = check_answered(learner, episode, learner(episode))
+            found.append(scores[0].float().softmax(-1).cpu())
+        return torch.cat(found)
 
     def image(self, image: Any) -> Tensor:
         """One raw image -> (C, H, W) uint8 as the learner was trained on."""

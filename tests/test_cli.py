@@ -189,7 +189,9 @@ def test_cross_domain_evaluation(trained: Path, tmp_path: Path, call: Callable[.
     assert json.loads((tmp_path / "e.json").read_text())["rows"][0]["data"] == "other/test"
 
 
-def test_predict(trained: Path, tmp_path: Path, call: Callable[..., tuple[int, str, str]]) -> None:
+def test_predict(
+    trained: Path, tmp_path: Path, call: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     with np.load(trained.parent / "data" / "test.npz") as file:
         images, labels = file["images"], file["labels"]
     for c in range(3):
@@ -211,6 +213,17 @@ def test_predict(trained: Path, tmp_path: Path, call: Callable[..., tuple[int, s
     single = tmp_path / "query" / "is 1.png"
     code, out, _ = call("predict", trained, "--support", tmp_path / "support", "--query", single)
     assert code == 0 and out.split("\t")[1] == "class 1"
+    several = ("predict", trained, "--support", tmp_path / "support", "--query", tmp_path / "query")
+    monkeypatch.setattr("graphfsl.predict.block_size", lambda *_: 2)  # several blocks answer as one does
+    code, out, err = call(*several, "--unlabeled", tmp_path / "query", "--json")
+    assert code == 0, err
+    for blocked, whole in zip(json.loads(out), answers, strict=True):
+        assert blocked["probabilities"] == pytest.approx(whole["probabilities"], abs=1e-5)
+    code, out, err = call(*several, "--all")
+    assert code == 0, err
+    rows = [line.split("\t") for line in out.splitlines()]
+    assert rows[0] == ["image", "label", "confidence", "class 0", "class 1", "class 2"]
+    assert len(rows) == 4 and all(sum(map(float, r[3:])) == pytest.approx(1, abs=2e-3) for r in rows[1:])
 
 
 def test_evaluation_may_swap_data_set_and_parts(
