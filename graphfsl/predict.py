@@ -100,7 +100,7 @@ class Predictor:
         """
         device = next((p.device for p in self.learner.parameters()), torch.device("cpu"))
         learner, transform, at_once = self.learner, self.run.transform.plain(), q
-        size = block_size(learner, self.run.shape, device)
+        size = block_size(getattr(learner, "encoder", learner), self.run.shape, device)
         if isinstance(learner, Pipeline) and learner.fixed and not lacks_averages(learner):
             x = torch.cat([encode(learner, images, transform, device) for images in x.split(size)])
             learner, transform = learner.on_features().eval(), Transform()

@@ -56,9 +56,7 @@ class Relay(Head):
     ) -> None:
         super().__init__()
         if layers < 0 or not 0 <= label_dropout < 1:
-            raise InputError(
-                f"relay: layers must be 0 or more, label_dropout in [0, 1), not {layers}, {label_dropout}"
-            )
+            raise InputError(f"relay: layers must be 0 or more, label_dropout in [0, 1), not {layers}, {label_dropout}")
         self.label_dropout, self.gated, self.transductive = label_dropout, gated, queries
         kinds = 3 if typed else 1
         self.log_gamma = nn.Parameter(torch.zeros(layers, kinds, kinds))
