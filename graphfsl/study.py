@@ -199,7 +199,7 @@ def label(level: Any) -> str | int | float | None:
         return level
     if isinstance(level, list):
         return " + ".join(str(label(v)) for v in level) or "none"
-    options = ", ".join(f"{k} {label(v)}" for k, v in level.items() if k != "name")
+    options = ", ".join(f"{k} {'none' if v is None else label(v)}" for k, v in level.items() if k != "name")
     return f"{level['name']} ({options})" if "name" in level and options else str(level.get("name", options))
 
 
