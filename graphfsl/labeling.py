@@ -163,8 +163,11 @@ def _sheet(pool: Pool, found: Labels, c: int, name: str, truth: np.ndarray) -> I
     if doubted:
         shown[f"labeled all the same, the weakest reached of {len(own):,}"] = tiles(own[:SURE])
         return contact_sheet(f"{name}: 0 found", shown)
-    shown[f"found, the {'surest' if c >= 0 else 'weakest reached'} of {len(own):,}"] = tiles(own[:SURE])
-    shown[f"found, the {'least sure' if c >= 0 else 'strongest reached'}"] = tiles(own[SURE:][-UNSURE:])
+    first, last = (
+        ("the highest scores", "the lowest scores") if c >= 0 else ("the weakest reached", "the strongest reached")
+    )
+    shown[f"found, {first} of {len(own):,}"] = tiles(own[:SURE])
+    shown[f"found, {last}"] = tiles(own[SURE:][-UNSURE:])
     framed = "; framed: wrong by the truth" if (truth > -2).any() else ""
     return contact_sheet(f"{name}: {len(own):,} found{framed}", shown)
 
