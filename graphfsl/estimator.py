@@ -149,7 +149,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         policy = [] if self.batch_norm is None else [f"learner.batch_norm={self.batch_norm}"]
         if isinstance(learner, Predictor):
             learner = copy.deepcopy(learner)
-            return Predictor(changed(learner.run, policy)) if policy else learner
+            return Predictor(changed(learner.run, policy), range=learner.range) if policy else learner
         if isinstance(learner, Learner):
             return copy.deepcopy(learner)
         if isinstance(learner, Mapping):

@@ -197,6 +197,14 @@ def test_the_estimator_answers_inductively_and_says_so(runs: Path, kind: str) ->
         FewShotClassifier(source, batch_norm="jont").fit(x[:6], y[:6])
 
 
+def test_another_policy_keeps_the_range_of_the_images(runs: Path) -> None:
+    deep = np.random.default_rng(0).integers(0, 4096, (16, 16, 3)).astype(np.uint16)
+    own = load(runs / "joint", range=[0, 4095])
+    y = np.arange(4) % 2
+    model = FewShotClassifier(own, batch_norm="apart").fit([deep, deep // 2] * 2, y)
+    assert torch.equal(model._predictor.image(deep), own.image(deep)) and model.learner_.batch_norm == "apart"
+
+
 def test_a_predictor_has_decided_already(runs: Path) -> None:
     x, y = np.random.default_rng(0).integers(0, 256, (9, 16, 16, 3)).astype(np.uint8), np.arange(9) % 3
     with warnings.catch_warnings():
