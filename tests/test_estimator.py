@@ -32,7 +32,7 @@ from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.predict import Predictor, load
 
 REFINED = {"head": "protonet", "refine": "soft_kmeans"}
-MAML = {"head": "linear", "adapt": "maml"}
+MAML = {"head": "linear", "adapt": {"name": "maml", "steps": 5}}
 GNN = {"head": {"name": "gnn", "hidden": 8}}
 
 

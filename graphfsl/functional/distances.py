@@ -11,12 +11,12 @@ from torch.nn import functional as F
 def squared_euclidean(a: Float[Tensor, "*lead n d"], b: Float[Tensor, "*lead m d"]) -> Float[Tensor, "*lead n m"]:
     """||a_i - b_j||^2 = ||a_i||^2 + ||b_j||^2 - 2 a_i.b_j, clamped at zero. (…, n, d), (…, m, d) -> (…, n, m).
 
-    Both are first moved by the mean of b, which changes no distance: what all rows of a table have in common would
-    otherwise take the digits of their differences. Rows of zeros, as absent classes have, do not count in it.
+    Both are first moved by the first row of b, which changes no distance: what all rows of a table have in common would
+    otherwise take the digits of their differences. It is one row, not their mean, since others may be padding.
     """
-    there = (b != 0).any(-1, keepdim=True).sum(-2, keepdim=True).clamp_min(1)
-    centre = b.detach().sum(-2, keepdim=True) / there
-    a, b = a - centre, b - centre
+    if b.shape[-2]:
+        centre = b[..., :1, :].detach()
+        a, b = a - centre, b - centre
     squares = a.square().sum(-1).unsqueeze(-1) + b.square().sum(-1).unsqueeze(-2)
     return (
         torch.baddbmm(squares, a, b.mT, alpha=-2).clamp_min(0) if a.ndim == 3 else (squares - 2 * a @ b.mT).clamp_min(0)

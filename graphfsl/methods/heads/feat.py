@@ -21,7 +21,8 @@ class FEAT(Head):
     to the support and queries of class c alone, and a node x scores -||f(x) - c_c||^2 / temperature2.
 
     dim: d, the length of the features. temperature, temperature2: of the answer and of the second loss.
-    balance: weight of the second loss. dropout: of W_FC's output, attention_dropout: of alpha, both while training.
+    balance: weight of the second loss. dropout: of W_FC's output, in training. attention_dropout: of alpha, in
+        training.
 
     score: features (B, n, d), label weights (B, n, C) -> (B, n, C).
     Source: equations 5 to 9 and the authors' code: one head of attention, its initialisation, and the constants of its
