@@ -27,10 +27,10 @@ WEAK = 0.3
 
 class LogitPropagation(Refine):
     """Y = label weights on the support, t * softmax(scores) on the pool;  S = D^-1/2 A D^-1/2, A_ij =
-    max(0, cos(v_i, v_j))^3 between k nearest neighbours, v the features around their mean; all other edges of a node
-    weigh together as much as WEAK edges of mean weight, so that no node is without one.
+    max(0, cos(v_i, v_j))^3 between k nearest neighbours, v the features around their mean.
     "closed":  F = (I - alpha S)^-1 Y, and its logarithm as scores (Zhou et al., section 2).
-    "poisson": L F = Y - r y-, L = D - A, r the row sums of Y and y- its mean (Calder et al.), as scores.
+    "poisson": L F = Y - r y-, L = D - A, r the row sums of Y and y- its mean (Calder et al.), as scores. Here all other
+        edges of a node weigh together as much as WEAK edges of mean weight, so that no node is without one.
 
     A query is a leaf: it reads its k nearest nodes and its own Y, and no other node reads it, so that each is answered
     alone. An empty pool leaves the scores as they are.
@@ -39,9 +39,9 @@ class LogitPropagation(Refine):
 
     forward: features (B, n, d), scores (B, n, C) -> scores (B, n, C).
     Source: as above; the affinity is that of iLPC.
-    Deviations: the head's probabilities as sources beside the labels; the weak edges, as few nodes make a graph that
-    falls apart, where the sources of a component do not sum to zero and F has no bounds; L F = b is solved as
-    D^1/2 (I - 0.999 S) D^1/2, which is regular; no correction for the class prior, which is uniform here.
+    Deviations: the head's probabilities as sources beside the labels; the weak edges of the second form, as few nodes
+    make a graph that falls apart, where the sources of a component do not sum to zero and F has no bounds; L F = b is
+    solved as D^1/2 (I - 0.999 S) D^1/2, which is regular; no correction for the class prior, which is uniform here.
     """
 
     family = "semi-supervised"
@@ -77,7 +77,8 @@ class LogitPropagation(Refine):
         near = (cosine(v[:, q], others(v)).clamp_min(0) ** 3).masked_fill(~mask.unsqueeze(1), 0)
         best = near.topk(min(self.k, near.shape[-1]), -1)
         near = torch.zeros_like(near).scatter(-1, best.indices, best.values)
-        a, near = connected(a, near, mask)
+        if self.method == "poisson":
+            a, near = connected(a, near, mask)
         f, answer = (self.poisson if self.method == "poisson" else self.closed)(a, near, others(y), y[:, q])
         return hide_absent(torch.cat([f[:, s], answer, f[:, s.stop :]], 1), episode.w)
 
