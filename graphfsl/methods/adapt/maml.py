@@ -23,7 +23,8 @@ class MAML(Adapt):
         BatchNorm of our encoders to the outer loop, as the authors do. task_chunk: see `Adapt`.
 
     score: images or features (B, n, *S) -> (B, n, C).
-    Source: algorithm 2, and the authors' code for the scale of the loss (0.4 at 5-way equals 2.0 on the mean).
+    Source: algorithm 2, and the authors' code for the scale of the loss (0.4 at 5-way equals 2.0 on the mean). The
+    defaults are those of training on Omniglot, 5-way; its test takes 3 steps.
     BatchNorm: a net without a policy of its own is set to `apart`, which is what the published numbers use: the
     support's statistics in the inner loop, those of all queries of the episode at the end (transductive); choose
     `support` for an inductive answer.

@@ -32,8 +32,8 @@ class RelationNet(Head):
     alone. The relation module follows the pipeline's policy.
     Source: equations 1 and 2, and the authors' code for the layers; published Omniglot 99.6 / 99.8 / 97.6 / 99.1.
     Deviations: the mean of the squares instead of their sum; convolutions are padded and a map of one pixel is not
-    pooled, so that maps of any size will do; a batch of tasks of different way counts absent classes in training
-    statistics.
+    pooled, so that maps of any size will do; the encoder starts as the pipeline's does, not as theirs; a batch of tasks
+    of different way counts absent classes in training statistics.
     """
 
     wants_maps = True
