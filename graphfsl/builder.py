@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import warnings
 from collections.abc import Mapping, Sequence
@@ -14,12 +15,14 @@ from torch.nn.parameter import is_lazy
 from graphfsl import registry
 from graphfsl.adapt import Adapt
 from graphfsl.errors import InputError, unknown
-from graphfsl.learner import Learner, Pipeline, Pretrainer
+from graphfsl.learner import Learner, Pipeline
 from graphfsl.methods.heads.simple_shot import SimpleShot
 from graphfsl.nn import ENCODERS
 from graphfsl.nn.timm_encoder import is_timm_model, timm_models
 from graphfsl.nn.weights import load_encoder_weights, reads_weights
 from graphfsl.options import make, signature
+from graphfsl.pretrainer import Pretrainer
+from graphfsl.saving import Recipe, layout
 
 SLOTS = {"augment": "augment", "graph": "graph", "head": "heads", "refine": "refine"}
 KEYS = ("encoder", *SLOTS, "adapt", "per_query", "batch_norm")  # of a `learner` section
@@ -88,6 +91,8 @@ def build(section: Mapping[str, Any], shape: Sequence[int], way: int, device: st
                 learner.set_batch_norm(section["batch_norm"])  # type: ignore[operator]
         elif not learner.reads_support:
             raise InputError("this head does not read the support; set learner.adapt, such as learner.adapt=maml")
+    if device is None:
+        learner.recipe = Recipe(copy.deepcopy(dict(section)), tuple(shape), way, layout(learner))
     return learner
 
 

@@ -218,7 +218,7 @@ def pretraining_data(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**config["data"], **({"augment": own} if own is not None else {})}
 
 
-OURS = ("base", "base_classes", "mean", "std", "augment")  # of the data section, not of its loader
+OURS = ("base", "base_classes", "min_samples", "mean", "std", "augment")  # of the data section, not of its loader
 
 
 def data_options(section: Mapping[str, Any]) -> dict[str, Any]:
@@ -226,15 +226,17 @@ def data_options(section: Mapping[str, Any]) -> dict[str, Any]:
     options = {k: v for k, v in section.items() if k not in ("name", *OURS)}
     if "name" not in section:
         raise InputError(f"data needs a name, one of {', '.join(data.names())}")
-    known = signature(data.loader(section["name"]))
+    # A learner that was saved by itself has no data set, and answers without one.
+    known = {} if section["name"] is None else signature(data.loader(section["name"]))
     known.pop("split", None)
     needs = dict(known) | {k: (v, False) for k, (v, _) in known.items() if k == "root"}
     check_options(needs | {k: (Any, False) for k in OURS}, options, "data")
     transform(section)
     base_split(section)
-    few = section.get("base_classes")
-    if few is not None and (not isinstance(few, int) or isinstance(few, bool) or few < 2):
-        raise InputError(f"data.base_classes must be a whole number of at least 2, or be null, not {few!r:.50}")
+    for key, least in (("base_classes", 2), ("min_samples", 1)):
+        n = section.get(key)
+        if n is not None and (not isinstance(n, int) or isinstance(n, bool) or n < least):
+            raise InputError(f"data.{key} must be a whole number of at least {least}, or be null, not {n!r:.50}")
     return options
 
 
@@ -246,13 +248,18 @@ def rootless(section: Mapping[str, Any]) -> dict[str, Any]:
 def load_split(section: Mapping[str, Any], split: str) -> data.Split:
     """One split of the configured data set; "trainval" is train and val together.
 
+    data.min_samples leaves out the classes of fewer labeled samples, of every split, with a warning;
     data.base_classes leaves so many classes of the split that is trained on, the same ones in every run.
     """
+    if section.get("name", "") is None:
+        raise InputError("this learner was saved without a data set; set data.name=…, and data.root=… where it has one")
     options, few = data_options(section), section.get("base_classes")
     if split == "trainval":
         found = data.join(*(data.load(section["name"], s, **options) for s in ("train", "val")))
     else:
         found = data.load(section["name"], split, **options)
+    if (least := section.get("min_samples")) is not None:
+        found = data.large_classes(found, least)
     return found if few is None or split != base_split(section) else data.few_classes(found, few)
 
 

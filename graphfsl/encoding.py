@@ -91,3 +91,10 @@ def _described(value: Any) -> str:
     if names:
         return f"{kind} of {', '.join(map(str, names))}"
     return f"{kind} of {len(value)}" if isinstance(value, (tuple, list)) else kind
+
+
+def own_normalisation(learner: nn.Module) -> dict[str, list[float]] | None:
+    """The mean and std that a pretrained encoder was trained with, where it says so."""
+    net = getattr(learner, "net", learner)  # of an inner loop
+    mean, std = (getattr(getattr(net, "encoder", None), k, None) for k in ("mean", "std"))
+    return {"mean": list(mean), "std": list(std)} if mean is not None and std is not None else None

@@ -132,6 +132,15 @@ class Episode:
         x, w, mask, k = join(self.x, x), join(self.w, w), join(self.mask, mask), k + x.shape[1]
         return Episode(x, w, k, self.n_query, mask, relabeled=self.relabeled, oracle=self.oracle)
 
+    def more_classes(self, columns: int, nodes: int = 0) -> Episode:
+        """The same tasks with so many more classes, all of them absent, and as many nodes of padding in the support."""
+        oracle = None if self.oracle is None else F.pad(self.oracle, (0, columns))
+        wider = self.replace(w=F.pad(self.w, (0, columns)), relabeled=self.relabeled, oracle=oracle)
+        if not nodes:
+            return wider
+        x, w = (t.new_zeros(len(t), nodes, *t.shape[2:]) for t in (wider.x, wider.w))
+        return wider.add_support(x, w, self.mask.new_zeros(len(x), nodes))
+
     def one_query_each(self) -> Episode:
         """Every query in a copy of its own: B tasks of Q queries -> B*Q tasks of one, a task's queries adjacent."""
         b, q = self.x.shape[0], self.n_query

@@ -22,13 +22,14 @@ from graphfsl import registry
 from graphfsl.adapt import Adapt
 from graphfsl.builder import brings_weights, build, check_learner, named
 from graphfsl.data import Transform
+from graphfsl.encoding import own_normalisation
 from graphfsl.episode import Episode
 from graphfsl.errors import InputError, unknown
+from graphfsl.estimator_input import dense, images_of, weights_of
 from graphfsl.evaluation import check_features
 from graphfsl.features import block_size, check_alone, encode
 from graphfsl.learner import Learner, Pipeline
 from graphfsl.predict import Predictor, answer_inductively, changed, inductive_note, open_run
-from graphfsl.run import own_normalisation
 from graphfsl.unlabeled import labels_of, missing, unlabeled, with_stand_in
 from graphfsl.unsound import check_answered
 
@@ -50,6 +51,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     random_state: seeds untrained weights, and what a learner draws by itself.
     batch_norm: the BatchNorm policy (`graphfsl.batchnorm`). None takes the learner's own; in place of one under which
         an answer depends on the other queries, `support`, with a warning. A `Predictor` has decided that already.
+    transform: the normalisation of images. None takes what the learner was trained with by `Trainer` or, without that,
+        what its encoder says; a run and a `Predictor` have their own.
 
     X: features (n, d), sparse ones are made dense; uint8 images (n, H, W) or (n, H, W, 3); for a run on images a
         sequence of whatever `Predictor` reads, paths and PIL images too. Features are computed with in float64 unless
@@ -72,10 +75,12 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         learner: str | Path | Mapping[str, Any] | Learner | Predictor = "protonet",
         random_state: int | np.random.RandomState | None = 0,
         batch_norm: str | None = None,
+        transform: Transform | None = None,
     ) -> None:
         self.learner = learner
         self.random_state = random_state
         self.batch_norm = batch_norm
+        self.transform = transform
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -85,7 +90,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Store the support and the unlabeled pool.
 
-        Raises InputError for an unknown learner, one that is tied to another number of classes or does not take such
+        Raises InputError for an unknown learner, one that is tied to fewer classes or does not take such
         samples, for images that cannot be read, for bad weights, and where no sample has a label; ValueError for what
         scikit-learn rejects.
         """
@@ -97,7 +102,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             if y is not None:
                 y = column_or_1d(y, warn=True)
             checked = y if y is None else with_stand_in(y, missing(y))
-            x = _dense(validate_data(self, X, checked, accept_sparse="csr", dtype=FLOATS)[0])
+            x = dense(validate_data(self, X, checked, accept_sparse="csr", dtype=FLOATS)[0])
         else:
             y = column_or_1d(y, warn=True)
             check_consistent_length(x, y)
@@ -105,7 +110,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         self._shape = tuple(x.shape[1:])
         if self._predictor and self._predictor.run.shape != self._shape:
             raise InputError(f"the run takes samples of shape {self._predictor.run.shape}, but X holds {self._shape}")
-        weight = _weights(sample_weight, len(y))
+        weight = weights_of(sample_weight, len(y))
         x, y, weight = x[torch.from_numpy(weight > 0)], y[weight > 0], weight[weight > 0]
 
         hidden = self._hidden(y, source)
@@ -116,8 +121,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             raise InputError("y holds one class beside -1, which means unlabeled for this learner; rename class -1")
         self.learner_ = self._learner(source).eval().to(x.dtype if x.is_floating_point() else torch.float32)
         self._w = torch.eye(len(self.classes_), dtype=torch.float64)[column] * torch.from_numpy(weight[~hidden, None])
-        normalisation: dict[str, Any] = own_normalisation(self.learner_) or {}
-        self._transform = self._predictor.run.transform.plain() if self._predictor else Transform(**normalisation)
+        self._transform = self._normalisation()
         try:
             self._store(x, torch.from_numpy(hidden))
             if isinstance(source, Learner):
@@ -194,8 +198,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
                 )
             return built
         learner = source.learner if isinstance(source, Predictor) else self._with_policy(source)
-        if learner.way not in (None, way):
-            raise InputError(f"this learner is tied to {learner.way} classes, but y holds {way}")
+        if learner.way is not None and way > learner.way:
+            raise InputError(f"this learner is tied to {learner.way} classes at most, but y holds {way}")
         return learner
 
     def _with_policy(self, learner: Learner) -> Learner:
@@ -205,6 +209,19 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         else:
             self._say(answer_inductively(learner))
         return learner
+
+    def _normalisation(self) -> Transform:
+        """What images are normalised with."""
+        if self._predictor is not None:
+            if self.transform is not None:
+                raise InputError("a run brings its own normalisation of images; leave transform out")
+            return self._predictor.run.transform.plain()
+        if self.transform is not None:
+            return self.transform.plain()
+        if (seen := self.learner_.training_data) is not None:
+            return Transform(seen.mean, seen.std)
+        own = own_normalisation(self.learner_)
+        return Transform(own["mean"], own["std"]) if own else Transform()
 
     def _say(self, replaced: str | None) -> None:
         if replaced:
@@ -220,10 +237,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             return torch.stack([self._predictor.image(image) for image in X])
         if issparse(X) or getattr(X, "ndim", 2) not in (3, 4):
             return None
-        x = np.asarray(X)
-        if x.dtype != np.uint8 or not x.size or (x.ndim == 4 and x.shape[3] != 3):
-            raise InputError(f"images must be uint8 (n, H, W) or (n, H, W, 3), at least one, not {x.dtype} {x.shape}")
-        return torch.tensor(x[:, None] if x.ndim == 3 else x.transpose(0, 3, 1, 2))
+        return images_of(X)
 
     def _store(self, x: Tensor, hidden: Tensor) -> None:
         nodes = self._encode(x)
@@ -255,7 +269,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         x = self._images(X)
         if x is None:
-            x = _dense(validate_data(self, X, reset=False, accept_sparse="csr", dtype=FLOATS))
+            x = dense(validate_data(self, X, reset=False, accept_sparse="csr", dtype=FLOATS))
         if tuple(x.shape[1:]) != self._shape:
             raise InputError(f"fit was given samples of shape {self._shape}, but X holds {tuple(x.shape[1:])}")
         x = self._encode(x).to(self._support.dtype)
@@ -272,21 +286,6 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
 def _device(learner: Learner) -> torch.device:
     return next((p.device for p in learner.parameters()), torch.device("cpu"))
-
-
-def _dense(X: Any) -> Tensor:
-    """Checked features, sparse or not, as a tensor of their own."""
-    return torch.tensor(X.toarray() if issparse(X) else X)
-
-
-def _weights(sample_weight: Any, n: int) -> np.ndarray:
-    """(n,) float64, checked."""
-    weight = np.ones(n) if sample_weight is None else np.asarray(sample_weight, np.float64)
-    if weight.shape != (n,) or not np.isfinite(weight).all() or (weight < 0).any():
-        raise InputError(f"sample_weight must be {n} numbers of 0 or more, one for each sample")
-    if not weight.any():
-        raise InputError("every sample_weight is zero; at least one sample must count")
-    return weight
 
 
 @contextmanager

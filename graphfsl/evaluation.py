@@ -33,8 +33,8 @@ CONFUSED = 70  # classes of a confusion matrix that can still be read
 
 def check_protocol(learner: Learner, setting: Setting, unbalanced: bool = False) -> None:
     """InputError where a trait of the learner forbids the setting; unbalanced: but not balance."""
-    if learner.way is not None and setting.way != learner.way:
-        raise InputError(f"this learner is tied to {learner.way}-way episodes; set episode.way={learner.way}")
+    if learner.way is not None and setting.way > learner.way:
+        raise InputError(f"this learner is tied to {learner.way}-way episodes at most; set episode.way={learner.way}")
     if learner.shots is not None and setting.most_shots != learner.shots:
         raise InputError(f"this learner is tied to {learner.shots}-shot episodes; set episode.shot={learner.shots}")
     if learner.needs_balance and setting.dirichlet is not None and not unbalanced:

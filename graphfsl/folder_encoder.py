@@ -15,6 +15,7 @@ from graphfsl.batchnorm import lacks_averages
 from graphfsl.builder import build, weighted_encoder
 from graphfsl.data import Transform
 from graphfsl.data.depth import Range, check_range
+from graphfsl.encoding import own_normalisation
 from graphfsl.errors import InputError
 from graphfsl.features import AVERAGES, write_features
 from graphfsl.learner import Learner, Pipeline
@@ -96,7 +97,7 @@ def _of_name(encoder: str | Mapping[str, Any], size: int | None) -> tuple[Learne
         raise InputError(
             f"{where}: its BatchNorm stored no averages, so that no image can be encoded alone; {AVERAGES}"
         )
-    own = runs.own_normalisation(net)
+    own = own_normalisation(net)
     if own is None and "weights" in entry:
         warnings.warn(f"images go into the encoder of {where} as numbers in [0, 1]; a run brings its own", stacklevel=4)
     own_size = getattr(net.encoder, "size", None) if isinstance(net, Pipeline) else None

@@ -14,10 +14,11 @@ from torch.nn import functional as F
 
 from graphfsl.batchnorm import POLICIES, TRANSDUCTIVE_POLICIES, follow_policy, has_batch_norm, statistics
 from graphfsl.combinations import Combines, check_company, check_parts
-from graphfsl.encoding import call_encoder, checked_encoder, full_precision, keep_precision
+from graphfsl.encoding import call_encoder, checked_encoder, full_precision
 from graphfsl.episode import Episode, Target
 from graphfsl.errors import InputError, unknown
 from graphfsl.functional.layers import last_layer
+from graphfsl.saving import Saves
 
 
 class Part(Combines, nn.Module):
@@ -57,7 +58,7 @@ JOINED = ("uses_unlabeled", "needs_balance", "needs_balanced_pool", "needs_nonne
           "wants_base", "asks")  # fmt: skip
 
 
-class Learner(Part):
+class Learner(Saves, Part):
     """Scores the nodes of an episode; the subclass writes `score`, and `criterion` if its paper has its own loss."""
 
     def score(self, episode: Episode) -> Tensor:
@@ -227,10 +228,10 @@ class Pipeline(Learner):
 
     def score_features(self, episode: Episode) -> Tensor:
         """Scores of an episode that is encoded already; (B, n, C), or (L, B, n, C) from a head of L layers."""
-        if self.way is not None and episode.way != self.way:
-            raise InputError(f"this learner is tied to {self.way}-way episodes, but the episode is {episode.way}-way")
         if self.shots is not None and (k := episode.n_support) != self.shots * episode.way:
             raise InputError(f"this learner is tied to {self.shots}-shot episodes, but this one has {k} support nodes")
+        if self.way is not None and episode.way != self.way:
+            return self._fewer_classes(episode, self.way)
         if self.per_query and episode.n_query > 1:
             return self._per_query(episode)
         first_query = episode.n_support
@@ -244,6 +245,15 @@ class Pipeline(Learner):
         if episode.n_support > first_query:  # only the episode's own nodes are answered for
             scores = torch.cat([scores[..., :first_query, :], scores[..., episode.n_support :, :]], -2)
         return scores
+
+    def _fewer_classes(self, episode: Episode, most: int) -> Tensor:
+        """Scores of an episode of fewer classes than the `most` that a part is tied to: the others are absent ones."""
+        k, way = episode.n_support, episode.way
+        if way > most:
+            raise InputError(f"this learner is tied to {most}-way episodes at most, but the episode is {way}-way")
+        added = (most - way) * (self.shots or 0)  # the support nodes that absent classes would have, as padding
+        scores = self.score_features(episode.more_classes(most - way, added))[..., :way]
+        return torch.cat([scores[..., :k, :], scores[..., k + added :, :]], -2) if added else scores
 
     def _per_query(self, episode: Episode) -> Tensor:
         q, k = episode.n_query, episode.n_support
@@ -277,24 +287,3 @@ class Pipeline(Learner):
     def fit_base(self, features: Tensor, labels: Tensor) -> None:
         for part in self.parts:
             part.fit_base(features, labels)
-
-
-class Pretrainer(Pipeline):
-    """An encoder that learns from an objective on base images; it is validated on episodes, which `head` answers."""
-
-    def __init__(self, encoder: nn.Module, objective: Objective, head: Head) -> None:
-        super().__init__(encoder, head=head)
-        self.objective = objective
-
-    def vectors(self, x: Tensor) -> Tensor:
-        """Images (m, *S) -> vectors (m, d), in full precision."""
-        return self.readout(call_encoder(self.encoder, x))
-
-    def classify(self, x: Tensor) -> Tensor:
-        """Images (m, *S) -> scores of the base classes (m, C), where the objective learns a classifier."""
-        return self.objective.classifier(self.vectors(x))  # type: ignore[operator]
-
-    def loss(self, episode: Episode, target: Target) -> Tensor:
-        x, vectors = episode.x[:, episode.query], keep_precision(self.vectors, episode.x.device)
-        with full_precision(x.device):
-            return self.objective(vectors, x, target.query)

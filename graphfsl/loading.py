@@ -46,6 +46,25 @@ def trained_learner(
     return learner.eval(), saved.get("step", 0)
 
 
+def saved_learner(file: Path, learner: Learner | None) -> tuple[Learner, dict[str, Any]]:
+    """The learner that `Learner.save` wrote, in evaluation mode, and the facts beside its weights.
+
+    learner: what takes the weights, for a learner that `graphfsl.build` did not make. Raises InputError where one is
+    needed, where one is given that is not, where the weights do not fit, and where the file is damaged.
+    """
+    tensors, facts = load_checkpoint(file)
+    section, shape, way = facts["learner"], tuple(facts["shape"]), facts["way"]
+    if section is None and learner is None:
+        raise InputError(
+            f"the learner in {file.parent} was put together in Python; put another together in the same way, and load "
+            "it with graphfsl.load(directory, learner=...)"
+        )
+    if learner is None:
+        learner = _rebuilt(section, shape, way, file)
+    load_weights(learner, tensors, file)
+    return learner.eval(), facts
+
+
 def _rebuilt(section: Mapping[str, Any], shape: tuple[int, ...], way: int, file: Path) -> Learner:
     """The learner; what it came with may be gone (a file of weights, the hub) where the checkpoint holds all of it."""
     try:

@@ -133,27 +133,34 @@ class Predictor:
         if self.run.ink:
             border = np.concatenate([array[:, 0], array[:, -1], array[:, :, 0], array[:, :, -1]], 1)
             array = 255 - array if np.median(border) > 127 else array
-        return torch.from_numpy(np.ascontiguousarray(array))
+        return torch.tensor(np.ascontiguousarray(array))
 
 
-def load(run: str | Path, overrides: Sequence[str] = (), range: Range | None = None) -> Predictor:
-    """The trained run in a directory, ready to answer.
+def load(
+    run: str | Path, overrides: Sequence[str] = (), range: Range | None = None, learner: Learner | None = None
+) -> Predictor:
+    """The trained run in a directory, or the learner that `Learner.save` wrote there, ready to answer.
 
     overrides: changes of the learner that its weights fit, such as learner.refine=soft_kmeans. range: of the images'
-    values, see `Predictor`.
+    values, see `Predictor`. learner: what takes the saved weights, where they are of one that was put together in
+    Python; `graphfsl.build` makes all others anew.
 
     Answers are inductive as far as BatchNorm decides it: where the run's policy lets queries share statistics, those of
     the support are taken, with a warning, unless an override of learner.batch_norm says otherwise.
     """
-    predictor = open_run(run, overrides, range)
+    predictor = open_run(run, overrides, range, learner)
     if predictor.replaced:
         warnings.warn(predictor.notes[0], stacklevel=2)
     return predictor
 
 
-def open_run(run: str | Path, overrides: Sequence[str] = (), range: Range | None = None) -> Predictor:
+def open_run(
+    run: str | Path, overrides: Sequence[str] = (), range: Range | None = None, learner: Learner | None = None
+) -> Predictor:
     """`load` without its warning, which stands in `Predictor.notes`."""
-    trained = changed(runs.load(run), overrides)
+    if learner is not None and overrides:
+        raise InputError(f"the learner that is given is taken as it is; {overrides[0]} cannot change it")
+    trained = changed(runs.load(run, learner), overrides)
     replaced = None if names_policy(overrides) else answer_inductively(trained.learner)
     return Predictor(trained, replaced, range)
 

@@ -19,9 +19,9 @@ from graphfsl.data.batches import Batches, partly_labeled
 from graphfsl.data.identity import Identity, class_names, digest, identity
 from graphfsl.features import encode_split
 from graphfsl.functional.statistics import class_statistics
-from graphfsl.learner import Pretrainer
 from graphfsl.lock import locked
 from graphfsl.memory import reuse_freed_memory
+from graphfsl.pretrainer import Pretrainer
 from graphfsl.train import Log, Trainer
 
 Say = Callable[[str], None]

@@ -27,11 +27,12 @@ from graphfsl.checkpoint import (
 )
 from graphfsl.data import Episodes, Sampler, Split, Transform
 from graphfsl.data.streams import keys_of
+from graphfsl.encoding import own_normalisation
 from graphfsl.errors import InputError
 from graphfsl.evaluation import check_protocol, nodes
 from graphfsl.features import cached_features, encode_split
 from graphfsl.learner import Learner, Pipeline
-from graphfsl.loading import trained_learner
+from graphfsl.loading import saved_learner, trained_learner
 from graphfsl.memory import reuse_freed_memory
 from graphfsl.options import check_options, make
 from graphfsl.pretrain import Say, identities, pretrained, visible
@@ -39,6 +40,7 @@ from graphfsl.pretrain import check as check_pretraining
 from graphfsl.pretrain import place as pretraining_place
 from graphfsl.results import progress_of, seed_runs
 from graphfsl.same import Load, check_same, identities_of, remembering
+from graphfsl.saving import FILE
 from graphfsl.train import Log, Trainer
 
 
@@ -55,6 +57,7 @@ class Run:
     steps: int = 0
     ink: bool = False  # samples are drawings, bright on dark
     unfinished: str | None = None  # how far its training is, where that has not ended
+    classes: tuple[str, ...] = ()  # the names of the base classes, where they were saved with a learner
 
     @property
     def trainer(self) -> Trainer:
@@ -87,13 +90,6 @@ def statistics(split: Split) -> dict[str, list[float]]:
     std = ((second.double() - n * mean.square()) / (n - 1)).sqrt()
     center, spread = ([round(v, 4) for v in (t / 255).tolist()] for t in (mean, std))
     return {"mean": center, "std": [v or 1.0 for v in spread]}
-
-
-def own_normalisation(learner: Learner) -> dict[str, list[float]] | None:
-    """What a pretrained encoder was trained with, where it says so."""
-    net = learner.net if isinstance(learner, Adapt) else learner
-    mean, std = (getattr(getattr(net, "encoder", None), k, None) for k in ("mean", "std"))
-    return {"mean": list(mean), "std": list(std)} if mean is not None and std is not None else None
 
 
 def normalised(config: dict[str, Any], learner: Learner, base: Split) -> dict[str, Any]:
@@ -252,15 +248,31 @@ def read_facts(path: Path) -> dict[str, Any]:
     return facts
 
 
-def load(path: str | Path) -> Run:
+def load(path: str | Path, learner: Learner | None = None) -> Run:
     """A trained run, from its directory; of one whose training has not ended the best weights so far, with a warning.
+
+    A directory of `Learner.save` is as good as one; `learner` takes its weights where it was put together in Python.
 
     Raises InputError where there are no weights, they are damaged, or the directory holds a run for each seed.
     """
     path = Path(path)
+    if (path / FILE).is_file():
+        return _saved(path, learner)
+    if learner is not None:
+        raise InputError(f"{path} holds no learner that was saved by itself, so that learner=... means nothing")
     facts = read_facts(path)
     config, shape, way = facts["config"], tuple(facts["shape"]), facts["way"]
     unfinished = progress_of(path, config)
     learner, steps = trained_learner(path, config, shape, way, unfinished)
     transform, ink = conf.transform(config["data"]), bool(facts.get("ink"))
     return Run(config, path, learner, transform, shape, way, steps, ink, unfinished)
+
+
+def _saved(path: Path, given: Learner | None) -> Run:
+    """A learner of `Learner.save` as a run without a data set of its own."""
+    learner, facts = saved_learner(path / FILE, given)
+    section = {"name": None, **{k: facts[k] for k in ("mean", "std")}}
+    config = {"data": section, "learner": facts["learner"] or {}}
+    run = Run(config, path, learner, conf.transform(section), tuple(facts["shape"]), facts["way"] or 0)
+    run.steps, run.ink, run.classes = facts["step"], facts["ink"], tuple(facts["classes"])
+    return run

@@ -60,7 +60,8 @@ def remembering(splits: dict[str, Split]) -> Load:
 
     def load(section: Mapping[str, Any], split: str) -> Split:
         cut = section.get("base_classes") if split == conf.base_split(section) else None
-        key = json.dumps([conf.data_options(section), section["name"], split, cut], sort_keys=True)
+        large = [section["min_samples"]] if section.get("min_samples") is not None else []
+        key = json.dumps([conf.data_options(section), section["name"], split, cut, *large], sort_keys=True)
         if key not in splits:
             splits[key] = conf.load_split(section, split)
         return splits[key]

@@ -14,7 +14,7 @@ from lightning.fabric import Fabric
 from lightning.fabric.strategies import DDPStrategy
 from torch import Tensor, nn
 
-from graphfsl import distributed
+from graphfsl import data, distributed
 from graphfsl.adapt import Adapt
 from graphfsl.data.batches import Batches
 from graphfsl.data.episodes import Episodes
@@ -25,6 +25,7 @@ from graphfsl.evaluation import accuracies
 from graphfsl.functional.statistics import mean_and_ci95
 from graphfsl.learner import Learner, Pipeline
 from graphfsl.loggers import LOGGERS, make_logger
+from graphfsl.saving import Training
 from graphfsl.state import State
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
@@ -162,6 +163,7 @@ class Trainer:
         train.device = device
         if val is not None:
             val.device = device
+        learner.training_data = training_data(train, self.steps)
         clock, since = time.perf_counter(), state.step
         # This process's share: `accumulate` parts of every step that is left.
         numbers = range(state.step * self.batch + rank, self.steps * self.batch, distributed.world())
@@ -236,6 +238,13 @@ class Trainer:
 
 
 _POSITIVE = ("steps", "batch", "lr", "halve_every", "val_every", "val_episodes", "checkpoint_every", "log_every")
+
+
+def training_data(train: Episodes | Batches, steps: int) -> Training:
+    """What the learner is trained on, which it needs to answer on raw samples."""
+    split, transform, name = train.split, train.transform, train.split.name.partition("/")[0]
+    ink = name in data.names() and data.is_ink(name)
+    return Training(split.shape, transform.mean, transform.std, split.classes, ink, steps)
 
 
 def compile_encoders(learner: Learner) -> None:

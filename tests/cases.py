@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from graphfsl import registry
 from graphfsl.batchnorm import BatchNorm
 from graphfsl.episode import Episode, Target
-from graphfsl.learner import Learner, Pipeline, Pretrainer
+from graphfsl.learner import Learner, Pipeline
 from graphfsl.options import make
+from graphfsl.pretrainer import Pretrainer
 
 WAY, SHOT, DIM = 3, 2, 6
 METHODS = sorted(registry.find())

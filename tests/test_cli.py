@@ -160,6 +160,24 @@ def test_few_base_classes_are_trained_on(world: Path, call: Callable[..., tuple[
         assert code == 2 and said in err and not Path("q").exists()
 
 
+def test_classes_that_are_too_small_are_left_out_on_request(
+    world: Path, call: Callable[..., tuple[int, str, str]]
+) -> None:
+    file = world / "data" / "train.npz"
+    with np.load(file) as stored:
+        images, labels = stored["images"], stored["labels"]
+    kept = (labels > 0) | (np.cumsum(labels == 0) <= 2)
+    np.savez(file, images=images[kept], labels=labels[kept])
+    code, _, err = call("run", "my.yaml", "--out", "r")
+    assert code == 2 and "has 2 images" in err and "data.min_samples=" in err
+    with pytest.warns(UserWarning, match=r"classes of fewer than 12 samples are left out: '0' \(2\)"):
+        code, _, err = call("run", "my.yaml", "data.min_samples=12", "--out", "r")
+    assert code == 0, err
+    assert len(json.loads(Path("r/data.json").read_text())["train"]["classes"]) == 5
+    code, _, err = call("run", "my.yaml", "data.min_samples=0", "--out", "q")
+    assert code == 2 and "at least 1" in err and not Path("q").exists()
+
+
 def test_maml_and_a_part_that_learns_from_base_features(world: Path, call: Callable[..., tuple[int, str, str]]) -> None:
     maml = ("learner.head=linear", "learner.adapt.name=maml", "trainer.steps=3", "trainer.batch=2")
     code, _, err = call("run", "my.yaml", *maml, "--out", "m")

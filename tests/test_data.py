@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch.utils.data import Subset
 
-from graphfsl.data import Episodes, Split, cache, few_classes, from_dataset, load
+from graphfsl.data import Episodes, Split, cache, few_classes, from_dataset, large_classes, load
 from graphfsl.data.images import image_paths, read_folder_classes
 from graphfsl.data.sets import arrays, folder, omniglot
 from graphfsl.errors import InputError
@@ -655,6 +655,22 @@ def test_few_classes_are_a_nested_choice_by_name() -> None:
         assert torch.equal(few.x[few.y == c], split.x[split.y == split.classes.index(name)])
     with refused("glyphs/train", f"{len(split.classes)} classes", "cut to 1"):
         few_classes(split, 1)
+
+
+def test_small_classes_are_left_out_and_named() -> None:
+    y = torch.tensor([0, 1, 1, 2, 2, 2, -1, 3, 3, 3])
+    x = torch.arange(10).view(10, 1, 1, 1).to(torch.uint8)
+    split = Split(x, y, ("a", "b", "c", "d"), "s/test", ("g", "h", "i", "j"))
+    with pytest.warns(UserWarning, match=r"fewer than 3 samples are left out: 'a' \(1\), 'b' \(2\)"):
+        part = large_classes(split, 3)
+    assert part.classes == ("c", "d") and part.groups == ("i", "j") and part.name == "s/test[>=3]"
+    assert part.x.flatten().tolist() == [3, 4, 5, 6, 7, 8, 9] and part.y.tolist() == [0, 0, 0, -1, 1, 1, 1]
+    assert large_classes(split, 1) is split
+    with refused("s/test", "0 of 4 classes", "data.min_samples"):
+        large_classes(split, 4)
+    with refused("data.min_samples=4"):  # the line that tells of the option
+        Episodes(split, way=2, shot=1, query=3)
+    assert Episodes(part, way=2, shot=1, query=2).batch([0])[0].way == 2
 
 
 def test_subset_renumbers_and_drops() -> None:

@@ -23,7 +23,6 @@ from graphfsl.data.batches import Batches, partly_labeled
 from graphfsl.errors import InputError
 from graphfsl.features import encode_split
 from graphfsl.functional.statistics import class_statistics
-from graphfsl.learner import Pretrainer
 from graphfsl.methods.heads.simple_shot import SimpleShot
 from graphfsl.methods.pretrain.cross_entropy import CrossEntropy
 from graphfsl.methods.pretrain.distillation import Distillation
@@ -31,6 +30,7 @@ from graphfsl.methods.pretrain.nca import NCA
 from graphfsl.methods.pretrain.rotation import Rotation
 from graphfsl.nn.classifier import CosineClassifier
 from graphfsl.pretrain import folder
+from graphfsl.pretrainer import Pretrainer
 from graphfsl.train import Trainer
 
 CLASSES = 6

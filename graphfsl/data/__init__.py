@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from graphfsl.data.dataset import Split, few_classes, join
+from graphfsl.data.dataset import Split, few_classes, join, large_classes
 from graphfsl.data.episodes import Episodes
 from graphfsl.data.from_torch import from_dataset
 from graphfsl.data.sampler import Sampler, Setting
@@ -26,6 +26,7 @@ __all__ = [
     "few_classes",
     "from_dataset",
     "join",
+    "large_classes",
     "load",
     "loader",
     "names",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -118,6 +119,33 @@ def readable(path: Path, what: str) -> Path:
     if not path.exists():
         raise InputError(f"{what} not found: {path}; set data.root or GRAPHFSL_DATA to the folder that holds it")
     return path
+
+
+def large_classes(split: Split, least: int) -> Split:
+    """The split without its classes of fewer than `least` labeled samples, of which a warning tells.
+
+    Samples without a label stay. Raises InputError where fewer than 2 classes are left.
+    """
+    counts = split.counts
+    small = [(int(n), name) for n, name in zip(counts, split.classes, strict=True) if n < least]
+    if not small:
+        return split
+    kept = np.flatnonzero(counts >= least)
+    if len(kept) < 2:
+        raise InputError(
+            f"{split.name}: {len(kept)} of {len(counts)} classes have {least} labeled samples or more, and an episode "
+            "needs at least 2 classes; lower data.min_samples"
+        )
+    told = ", ".join(f"{name!r} ({n})" for n, name in sorted(small)[:20])
+    more = f", … ({len(small)} in all)" if len(small) > 20 else ""
+    warnings.warn(f"{split.name}: classes of fewer than {least} samples are left out: {told}{more}", stacklevel=2)
+    lookup = torch.full((len(counts) + 1,), -2)
+    lookup[-1], lookup[torch.from_numpy(kept)] = -1, torch.arange(len(kept))
+    y = lookup[split.y]
+    rows = (y > -2).nonzero().squeeze(1)
+    groups = None if split.groups is None else tuple(split.groups[c] for c in kept)
+    classes = tuple(split.classes[c] for c in kept)
+    return Split(split.gather(rows), y[rows], classes, f"{split.name}[>={least}]", groups)
 
 
 def few_classes(split: Split, n: int) -> Split:

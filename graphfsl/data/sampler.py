@@ -185,7 +185,8 @@ class Sampler:
             terms = " + ".join(f"{k} {n}" for k, n in parts if n)
             raise InputError(
                 f"{self.split.name}: class {self.split.classes[least]!r} has {deck.count[least]} images{which}, but "
-                f"{terms} needs {needed}; lower episode.{' or episode.'.join(k for k, n in parts if n)}"
+                f"{terms} needs {needed}; lower episode.{' or episode.'.join(k for k, n in parts if n)}, or leave "
+                f"out smaller classes by data.min_samples={needed}"
             )
 
     def _classes(self, keys: np.ndarray) -> np.ndarray:

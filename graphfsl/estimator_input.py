@@ -1,0 +1,35 @@
+"""What scikit-learn's users hand to `FewShotClassifier`, checked and as tensors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.sparse import issparse
+from torch import Tensor
+
+from graphfsl.errors import InputError
+
+
+def images_of(X: Any) -> Tensor:
+    """Images (n, H, W) or (n, H, W, 3) of bytes -> (n, C, H, W)."""
+    x = np.asarray(X)
+    if x.dtype != np.uint8 or not x.size or (x.ndim == 4 and x.shape[3] != 3):
+        raise InputError(f"images must be uint8 (n, H, W) or (n, H, W, 3), at least one, not {x.dtype} {x.shape}")
+    return torch.tensor(x[:, None] if x.ndim == 3 else x.transpose(0, 3, 1, 2))
+
+
+def dense(X: Any) -> Tensor:
+    """Checked features, sparse or not, as a tensor of their own."""
+    return torch.tensor(X.toarray() if issparse(X) else X)
+
+
+def weights_of(sample_weight: Any, n: int) -> np.ndarray:
+    """(n,) float64, checked."""
+    weight = np.ones(n) if sample_weight is None else np.asarray(sample_weight, np.float64)
+    if weight.shape != (n,) or not np.isfinite(weight).all() or (weight < 0).any():
+        raise InputError(f"sample_weight must be {n} numbers of 0 or more, one for each sample")
+    if not weight.any():
+        raise InputError("every sample_weight is zero; at least one sample must count")
+    return weight
