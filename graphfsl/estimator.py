@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,7 +24,7 @@ from graphfsl.data import Transform
 from graphfsl.encoding import own_normalisation
 from graphfsl.episode import Episode
 from graphfsl.errors import InputError, unknown
-from graphfsl.estimator_input import dense, images_of, weights_of
+from graphfsl.estimator_input import Parameter, dense, images_of, seeded, weights_of
 from graphfsl.evaluation import check_features
 from graphfsl.features import block_size, check_alone, encode
 from graphfsl.learner import Learner, Pipeline
@@ -70,6 +69,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     classes_: (C,) sorted labels. n_features_in_: d, or the number of an image's values. learner_: what answers.
     """
 
+    transform = Parameter()
+
     def __init__(
         self,
         learner: str | Path | Mapping[str, Any] | Learner | Predictor = "protonet",
@@ -81,6 +82,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         self.random_state = random_state
         self.batch_norm = batch_norm
         self.transform = transform
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        return {name: vars(self)[name] for name in ("learner", "random_state", "batch_norm", "transform")}
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -189,7 +193,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         """The learner for the samples and classes of `fit`."""
         way = len(self.classes_)
         if isinstance(source, Mapping):
-            with _seeded(self._seed, torch.device("cpu")):
+            with seeded(self._seed, torch.device("cpu")):
                 built = self._with_policy(build(source, self._shape, way))
             entry = source.get("encoder")
             if len(self._shape) == 3 and entry not in (None, "pixels") and not brings_weights(entry):
@@ -212,12 +216,13 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
     def _normalisation(self) -> Transform:
         """What images are normalised with."""
+        given: Transform | None = vars(self)["transform"]
         if self._predictor is not None:
-            if self.transform is not None:
+            if given is not None:
                 raise InputError("a run brings its own normalisation of images; leave transform out")
             return self._predictor.run.transform.plain()
-        if self.transform is not None:
-            return self.transform.plain()
+        if given is not None:
+            return given.plain()
         if (seen := self.learner_.training_data) is not None:
             return Transform(seen.mean, seen.std)
         own = own_normalisation(self.learner_)
@@ -273,7 +278,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         if tuple(x.shape[1:]) != self._shape:
             raise InputError(f"fit was given samples of shape {self._shape}, but X holds {tuple(x.shape[1:])}")
         x = self._encode(x).to(self._support.dtype)
-        with _seeded(self._seed, _device(self.learner_)):
+        with seeded(self._seed, _device(self.learner_)):
             return torch.cat([self._answer(query) for query in x.split(self._at_once(len(x)))])
 
     def _at_once(self, n: int) -> int:
@@ -286,11 +291,3 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
 def _device(learner: Learner) -> torch.device:
     return next((p.device for p in learner.parameters()), torch.device("cpu"))
-
-
-@contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seeds torch, and gives the caller's random numbers back."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield

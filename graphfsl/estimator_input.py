@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,16 @@ from scipy.sparse import issparse
 from torch import Tensor
 
 from graphfsl.errors import InputError
+
+
+class Parameter:
+    """A parameter that is no attribute: scikit-learn takes whatever has a `transform` for a transformer."""
+
+    def __get__(self, estimator: Any, owner: type) -> Any:
+        raise AttributeError("transform is a parameter; read it by get_params")
+
+    def __set__(self, estimator: Any, value: Any) -> None:
+        vars(estimator)["transform"] = value
 
 
 def images_of(X: Any) -> Tensor:
@@ -33,3 +45,11 @@ def weights_of(sample_weight: Any, n: int) -> np.ndarray:
     if not weight.any():
         raise InputError("every sample_weight is zero; at least one sample must count")
     return weight
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seeds torch, and gives the caller's random numbers back."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield

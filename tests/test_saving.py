@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from cases import DIM, METHODS, TinyEncoder
+from sklearn.base import clone
 from torch import nn
 
 import graphfsl as gf
@@ -211,3 +212,10 @@ def test_vectors_too(tmp_path: Path) -> None:
     y = np.arange(20) % 2
     a, b = (gf.FewShotClassifier(m).fit(x[:10], y[:10]).predict_proba(x[10:]) for m in (made, gf.load(tmp_path)))
     assert np.array_equal(a, b)
+
+
+def test_a_normalisation_makes_no_transformer_of_the_classifier() -> None:
+    classifier = gf.FewShotClassifier("protonet", transform=TRANSFORM)
+    assert not hasattr(classifier, "transform") and classifier.get_params()["transform"] is TRANSFORM
+    assert clone(classifier).get_params()["transform"] is TRANSFORM
+    assert classifier.set_params(transform=None).get_params()["transform"] is None
