@@ -193,6 +193,11 @@ class Trainer:
                 line["episodes_per_s"] = (step - since) * self.batch / took
                 if not math.isfinite(line["loss"]):
                     raise InputError(f"the loss is {line['loss']} at step {step}; lower trainer.lr or set trainer.clip")
+                if abs(line["loss"]) > 1e-3 and _no_gradient(learner):
+                    raise InputError(
+                        f"at step {step} no gradient reaches any weight, though the loss is {line['loss']:.4g}: the "
+                        "weights have diverged; lower trainer.lr or set trainer.clip"
+                    )
                 state.losses.clear()
                 if validate:
                     assert val is not None
@@ -238,6 +243,12 @@ class Trainer:
 
 
 _POSITIVE = ("steps", "batch", "lr", "halve_every", "val_every", "val_episodes", "checkpoint_every", "log_every")
+
+
+def _no_gradient(learner: Learner) -> bool:
+    """Whether every gradient is exactly zero, as where weights so large make all features equal."""
+    grads = [p.grad.detach() for p in learner.parameters() if p.grad is not None]
+    return not grads or not bool(torch.stack([g.count_nonzero() for g in grads]).any())
 
 
 def training_data(train: Episodes | Batches, steps: int) -> Training:
