@@ -24,7 +24,7 @@ from graphfsl.options import make, signature
 from graphfsl.pretrainer import Pretrainer
 from graphfsl.saving import Recipe, layout
 
-SLOTS = {"augment": "augment", "graph": "graph", "head": "heads", "refine": "refine"}
+SLOTS = ("augment", "graph", "head", "refine")
 KEYS = ("encoder", *SLOTS, "adapt", "per_query", "batch_norm")  # of a `learner` section
 
 
@@ -55,14 +55,14 @@ def build(section: Mapping[str, Any], shape: Sequence[int], way: int, device: st
     with torch.device(device or "cpu"):
         encoder, dim, maps = make_encoder(section.get("encoder"), shape)
         parts: dict[str, Any] = {}
-        for slot, folder in SLOTS.items():
+        for slot in SLOTS:
             value = section.get(slot)
             entries = value if isinstance(value, (list, tuple)) else [value] if value is not None else []
             built = []
             for entry in entries:
                 name, options = named(entry, f"learner.{slot}")
                 try:
-                    part = make(registry.get(folder, name), options, f"learner.{slot}", dim=dim, way=way, maps=maps)
+                    part = make(registry.get(slot, name), options, f"learner.{slot}", dim=dim, way=way, maps=maps)
                 except RuntimeError as error:  # torch's, for layers of a size that there is not
                     line = str(error).splitlines()[0]
                     raise InputError(f"learner.{slot}={name} cannot be built with {options}: {line}") from None
@@ -76,7 +76,7 @@ def build(section: Mapping[str, Any], shape: Sequence[int], way: int, device: st
                 built.append(part)
             parts[slot] = built or None
         if parts["head"] is None:
-            raise InputError(f"learner needs a head, one of {', '.join(registry.names('heads'))}")
+            raise InputError(f"learner needs a head, one of {', '.join(registry.names('head'))}")
         if len(parts["head"]) > 1:
             raise InputError("learner.head takes one part, not a list")
         parts["head"] = parts["head"][0]

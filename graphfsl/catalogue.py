@@ -43,7 +43,7 @@ class Entry:
 
 
 USE = {
-    "heads": "learner.head",
+    "head": "learner.head",
     "graph": "learner.graph",
     "refine": "learner.refine",
     "augment": "learner.augment",
@@ -80,7 +80,7 @@ def method(name: str) -> list[Entry]:
     """The methods of a name, one for each slot that it fills; InputError where there is none."""
     found = [(slot, n) for slot, n in registry.find() if n == name]
     if not found:
-        raise unknown("method", name, {n for _, n in registry.find()})
+        raise unknown("method or slot", name, {*registry.SLOTS, *(n for _, n in registry.find())})
     entries = []
     for slot, _ in found:
         facts = registry.describe(slot, name)

@@ -168,13 +168,13 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
                 "learner must be the name of a head, a mapping such as {'head': 'protonet'}, a Learner, a Predictor or "
                 f"the directory of a run, not {learner!r}"
             )
-        if learner in registry.names("heads"):
+        if learner in registry.names("head"):
             return {"head": learner}
         if Path(learner).is_dir():
             predictor = open_run(learner, policy)
             self._say(predictor.replaced)
             return predictor
-        raise unknown("head or run directory", str(learner), registry.names("heads"))
+        raise unknown("head or run directory", str(learner), registry.names("head"))
 
     def _hidden(self, y: np.ndarray, source: Source) -> np.ndarray:
         """(n,) true where y says that the sample is unlabeled."""

@@ -21,16 +21,16 @@ def _methods() -> list[str]:
 
 @app.command()
 def methods(
-    name: Annotated[str, typer.Argument(help="show this one with its options", autocompletion=_methods)] = "",
+    name: Annotated[str, typer.Argument(help="a method, to see its options; or a slot", autocompletion=_methods)] = "",
     as_json: Json = False,
 ) -> None:
     """The methods that there are, by slot; of one, its equation and its options with types, defaults and meaning."""
     from graphfsl import catalogue, registry
 
-    if name:
+    if name and name not in registry.SLOTS:
         _pages(catalogue.method(name), as_json)
         return
-    rows = [registry.describe(slot, name) for slot, name in registry.find()]
+    rows = [registry.describe(slot, method) for slot, method in registry.find() if name in ("", slot)]
     for row in rows:
         row["paper"] = row["source"].partition(", http")[0]
     print_table(rows, ("slot", "name", "paper"), as_json)

@@ -108,5 +108,5 @@ def _named(tree: DictConfig, section: str) -> Callable[..., Any] | None:
     if section == "learner.encoder":
         return ENCODERS.get(name)
     if folder == "learner" and slot in (*SLOTS, "adapt"):
-        return registry.get(SLOTS.get(slot, slot), name)
+        return registry.get(slot, name)
     return registry.get("pretrain", name) if section == "pretrain.objective" else None

@@ -14,7 +14,8 @@ from typing import Any
 
 from graphfsl.errors import InputError, unknown
 
-SLOTS = ("heads", "graph", "refine", "augment", "adapt", "pretrain")
+SLOTS = ("head", "graph", "refine", "augment", "adapt", "pretrain")
+FOLDERS = {"head": "heads"}  # of a package; the other slots have their own name
 PACKAGE = "graphfsl.methods"
 
 
@@ -41,7 +42,7 @@ def exported(path: Path) -> list[str]:
 
 @cache
 def find(package: str = PACKAGE) -> dict[tuple[str, str], tuple[str, str]]:
-    """All methods of a package: (slot, name) -> (module, class). Its sub-folders are the slots.
+    """All methods of a package: (slot, name) -> (module, class). Its sub-folders are the slots, see FOLDERS.
 
     A file of one class gives it its own name, as people say it; one of several variants names each by its class.
     Raises InputError where two files claim one name.
@@ -51,8 +52,9 @@ def find(package: str = PACKAGE) -> dict[tuple[str, str], tuple[str, str]]:
         raise InputError(f"no package {package!r} to look for methods in")
     table: dict[tuple[str, str], tuple[str, str]] = {}
     for slot in SLOTS:
-        for path in sorted(Path(spec.submodule_search_locations[0], slot).glob("*.py")):
-            module, classes = f"{package}.{slot}.{path.stem}", exported(path)
+        folder = FOLDERS.get(slot, slot)
+        for path in sorted(Path(spec.submodule_search_locations[0], folder).glob("*.py")):
+            module, classes = f"{package}.{folder}.{path.stem}", exported(path)
             for cls in classes:
                 key = (slot, path.stem if len(classes) == 1 else snake(cls))
                 if key in table:
@@ -72,7 +74,7 @@ def get(slot: str, name: str, package: str = PACKAGE) -> Any:
     """The class behind a name; an unknown name raises InputError with the nearest one."""
     known = names(slot, package)
     if name not in known:
-        raise unknown(slot.removesuffix("s"), name, known)
+        raise unknown(slot, name, known)
     module, cls = find(package)[slot, name]
     return getattr(importlib.import_module(module), cls)
 

@@ -41,7 +41,7 @@ def part(slot: str, name: str, **options: Any) -> Any:
 def learner(
     augment: str | None = None,
     graph: str | None = None,
-    heads: str = "protonet",
+    head: str = "protonet",
     refine: str | None = None,
     adapt: str | None = None,
     batch_norm: str | None = None,
@@ -50,7 +50,7 @@ def learner(
     """A learner with these parts; a head that does not read the support is adapted by MAML."""
     torch.manual_seed(seed)
     slots = {s: part(s, n) for s, n in (("augment", augment), ("graph", graph), ("refine", refine)) if n}
-    pipeline = Pipeline(TinyEncoder(), head=part("heads", heads), **slots)
+    pipeline = Pipeline(TinyEncoder(), head=part("head", head), **slots)
     if adapt is None and not pipeline.reads_support:
         adapt = "maml"
     out: Any = pipeline
@@ -76,10 +76,10 @@ def around(slot: str, name: str, **options: Any) -> Learner:
     """The simplest learner with this method in its slot."""
     if slot == "adapt":
         tunes = registry.get(slot, name).adapts_frozen  # from the class weights that the support gives
-        return learner(heads="imprinting" if tunes else "linear", adapt=name, **options)
+        return learner(head="imprinting" if tunes else "linear", adapt=name, **options)
     if slot == "pretrain":
         torch.manual_seed(options.pop("seed", 0))
-        out = Pretrainer(TinyEncoder(), part(slot, name), part("heads", "simple_shot", transform="l2n"))
+        out = Pretrainer(TinyEncoder(), part(slot, name), part("head", "simple_shot", transform="l2n"))
         out.set_batch_norm(options.pop("batch_norm", "running"))
         return unlike_fresh(out)
     return learner(**{slot: name}, **options)

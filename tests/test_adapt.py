@@ -102,7 +102,7 @@ def test_outer_gradient_of_a_quadratic(task_chunk: int, first_order: bool) -> No
 
 
 def test_no_steps_equal_plain_evaluation() -> None:
-    net = learner(heads="linear").net
+    net = learner(head="linear").net
     net.set_batch_norm("apart")
     episode, _ = episodes()
     assert torch.allclose(MAML(net, steps=0).eval()(episode), net.eval()(episode), atol=1e-6)
@@ -110,7 +110,7 @@ def test_no_steps_equal_plain_evaluation() -> None:
 
 def test_scale_of_the_inner_loss() -> None:
     """alpha on the authors' loss equals N * alpha on the mean (METHODS K4 iii)."""
-    net = learner(heads="linear").net
+    net = learner(head="linear").net
     episode, _ = episodes()
     ours = MAML(net, steps=2, lr=0.1).eval()(episode)
     mean = Adapt(net, GradientDescent(0.1 * WAY), 2).eval()(episode)
@@ -118,7 +118,7 @@ def test_scale_of_the_inner_loss() -> None:
 
 
 def test_only_the_named_parameters_adapt() -> None:
-    net = learner(heads="linear").net
+    net = learner(head="linear").net
     episode, _ = episodes(batch=1)
     adapted = MAML(net, steps=1, params="head.*").adapt(episode)
     assert {n.removeprefix("net.") for n in adapted} == {"head.linear.weight", "head.linear.bias"}
@@ -129,7 +129,7 @@ def test_only_the_named_parameters_adapt() -> None:
 @pytest.mark.parametrize("task_chunk", [1, 2])
 def test_adapts_under_no_grad(task_chunk: int) -> None:
     """Evaluation runs under `no_grad`; the inner loop must still move the weights."""
-    net = learner(heads="linear").net
+    net = learner(head="linear").net
     episode, _ = episodes()
     with torch.no_grad():
         moved = MAML(net, steps=3, lr=0.5, task_chunk=task_chunk)(episode)
@@ -139,17 +139,17 @@ def test_adapts_under_no_grad(task_chunk: int) -> None:
 
 def test_batchnorm_outside_the_encoder_makes_it_transductive() -> None:
     """A GNN's BatchNorm sees all queries of an adapted call, whatever the encoder's policy: the trait must say so."""
-    model = learner(heads="gnn", adapt="maml", batch_norm="support").eval()
+    model = learner(head="gnn", adapt="maml", batch_norm="support").eval()
     episode, _ = episodes()
     x = episode.x.clone()
     x[:, episode.n_support + 1 :] += 1.0
     moved = not torch.allclose(model(episode)[:, 0], model(episode.replace(x=x))[:, 0], atol=1e-4)
     assert moved and model.transductive
-    assert not learner(heads="linear", adapt="maml", batch_norm="support").transductive
+    assert not learner(head="linear", adapt="maml", batch_norm="support").transductive
 
 
 def test_support_is_fitted_better_after_adaptation() -> None:
-    net = learner(heads="linear").net
+    net = learner(head="linear").net
     episode, _ = episodes(batch=8)
     truth = episode.w[:, episode.support].argmax(-1)
 

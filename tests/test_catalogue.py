@@ -60,6 +60,13 @@ def test_a_page_shows_types_defaults_and_a_line_to_copy(call: Call) -> None:  # 
     assert "model: str (must be given)" in call("encoders", "timm")[1]
 
 
+def test_a_slot_is_named_as_in_a_configuration(call: Call) -> None:  # noqa: F811
+    found = json.loads(call("methods", "head", "--json")[1])
+    assert {m["slot"] for m in found} == {"head"} and "protonet" in {m["name"] for m in found}
+    assert {m["slot"] for m in json.loads(call("methods", "--json")[1])} == set(catalogue.USE) - {"encoder"}
+    assert call("methods", "heads")[::2] == (2, "graphfsl: unknown method or slot 'heads'; did you mean 'head'?\n")
+
+
 @pytest.mark.parametrize("command", ["methods", "encoders", "data"])
 def test_an_unknown_name_is_one_line(call: Call, command: str) -> None:  # noqa: F811
     known = {"methods": "protonet", "encoders": "conv4", "data": "glyphs"}[command]

@@ -326,7 +326,7 @@ def test_an_interrupted_demo_measures_only_what_is_missing(
 
 def test_lists(call: Callable[..., tuple[int, str, str]]) -> None:
     methods = json.loads(call("methods", "--json")[1])
-    assert {"heads", "adapt", "refine", "augment"} <= {m["slot"] for m in methods}
+    assert {"head", "adapt", "refine", "augment"} <= {m["slot"] for m in methods}
     assert all(m["source"] for m in methods)
     assert {"glyphs", "omniglot", "arrays", "folder"} <= {d["name"] for d in json.loads(call("data", "--json")[1])}
     assert "protonet" in call("methods")[1] and "glyphs" in call("data")[1]

@@ -68,11 +68,11 @@ def test_two_refiners_are_refused_exactly_where_the_second_discards_the_first(se
         assert (found - alone).abs().amax() > 1e-6, f"{second} discards what {first} does, and is not refused"
 
 
-@pytest.mark.parametrize("name", registry.names("heads"))
+@pytest.mark.parametrize("name", registry.names("head"))
 def test_a_refiner_that_changes_nothing_of_what_a_head_answers_is_refused(name: str) -> None:
     """One refiner of each kind: probabilities and hard labels for the pool, and two that compare queries."""
     torch.manual_seed(0)
-    head = part("heads", name).double()
+    head = part("head", name).double()
     if head.wants_maps:
         pytest.skip("it reads maps, which these refiners do not")
     alone = answers(Pipeline(head=head), tasks=2)

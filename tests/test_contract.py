@@ -184,7 +184,7 @@ def of_far_classes(name: str, others: int, **options: Any) -> torch.Tensor:
     pool = [x[0, 4:], x[1, 4 : 4 + others], x[2, 4 : 4 + others]]
     nodes = torch.cat([x[:, 0], x[:, 1:4].flatten(0, 1), *pool])[None]
     w = torch.eye(3, len(nodes[0]))[None].mT
-    model = Pipeline(head=part("heads", "protonet"), refine=part("refine", name, **options)).eval()
+    model = Pipeline(head=part("head", "protonet"), refine=part("refine", name, **options)).eval()
     return model(Episode(nodes, w, 3, 9))[0]
 
 
@@ -305,7 +305,7 @@ def test_mixed_precision_is_for_the_encoder_alone(slot: str, name: str) -> None:
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
-@pytest.mark.parametrize(("slot", "name"), [("heads", "feat"), ("adapt", "flexmatch"), ("pretrain", "simclr")])
+@pytest.mark.parametrize(("slot", "name"), [("head", "feat"), ("adapt", "flexmatch"), ("pretrain", "simclr")])
 def test_the_encoder_stays_in_mixed_precision(slot: str, name: str) -> None:
     """At the first call and at those from an inner loop or an objective."""
     model, seen = around(slot, name).train(), []
@@ -337,7 +337,7 @@ def experiments() -> list[tuple[Path, dict[str, Any]]]:
 
 @every_method
 def test_has_an_experiment_that_builds(slot: str, name: str) -> None:
-    key = {"heads": "head"}.get(slot, slot)
+    key = {"head": "head"}.get(slot, slot)
     found = []
     for path, cfg in experiments():
         entries = (cfg.get("pretrain") or {}).get("objective") if slot == "pretrain" else cfg["learner"].get(key)
@@ -353,7 +353,7 @@ def combinations() -> dict[str, list[str | None]]:
     return {
         "augment": [None, *registry.names("augment")],
         "graph": [None, *registry.names("graph")],
-        "heads": list(registry.names("heads")),
+        "head": list(registry.names("head")),
         "refine": [None, *registry.names("refine")],
         "adapt": [None, *registry.names("adapt")],
     }
@@ -366,20 +366,20 @@ def test_all_combinations_build_or_say_why() -> None:
         made = {(slot, name): part(slot, name) for slot, names in axes.items() for name in names if name}
         for values in itertools.product(*axes.values()):
             row = dict(zip(axes, values, strict=True))
-            parts = {"head" if slot == "heads" else slot: made.get((slot, name)) for slot, name in row.items()}
+            parts = {"head" if slot == "head" else slot: made.get((slot, name)) for slot, name in row.items()}
             if why := refusal(row):
                 with pytest.raises(InputError, match=why):
                     Pipeline(TinyEncoder(), **parts)
             else:
                 assert Pipeline(TinyEncoder(), **parts).head is parts["head"]
-        for head, adapt in itertools.product(axes["heads"], tuning):
-            assert learner(heads=head, adapt=adapt) is not None
+        for head, adapt in itertools.product(axes["head"], tuning):
+            assert learner(head=head, adapt=adapt) is not None
 
 
 def refusal(row: dict[str, str | None]) -> str | None:
     """Why the parts of a combination cannot share a pipeline, from what each of them declares."""
     cls = {slot: registry.get(slot, name) for slot, name in row.items() if name and slot != "adapt"}
-    head, refine = cls["heads"], cls.get("refine")
+    head, refine = cls["head"], cls.get("refine")
     if {True, False} <= {c.wants_maps for c in cls.values()}:
         return "cannot share a pipeline"
     if not head.reads_support and ("augment" in cls or (refine and refine.relabels)):

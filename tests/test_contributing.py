@@ -58,14 +58,14 @@ def test_two_files_cannot_claim_one_name(tmp_path: Path, monkeypatch: pytest.Mon
     (heads / "mynet.py").write_text('__all__ = ["Other"]\nclass Other: ...\n')
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(
-        InputError, match=r"heads 'mynet' is defined twice: in twice\.heads\.a and in twice\.heads\.mynet"
+        InputError, match=r"head 'mynet' is defined twice: in twice\.heads\.a and in twice\.heads\.mynet"
     ):
         registry.find("twice")
     (heads / "mynet.py").unlink()
     registry.find.cache_clear()
-    assert registry.names("heads", "twice") == ["mynet", "my_nets"]
+    assert registry.names("head", "twice") == ["mynet", "my_nets"]
     with pytest.raises(InputError, match="did you mean 'mynet'"):
-        registry.get("heads", "mynett", "twice")
+        registry.get("head", "mynett", "twice")
 
 
 def test_names_are_as_people_say_them() -> None:

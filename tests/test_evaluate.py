@@ -64,7 +64,7 @@ def test_features_are_encoded_once_with_the_same_answer() -> None:
 
 @pytest.mark.parametrize("training", [False, True])
 def test_evaluation_leaves_every_part_in_its_mode(training: bool) -> None:
-    model = learner(heads="gnn").train(training)
+    model = learner(head="gnn").train(training)
     evaluate(model, patterns("test", 2), way=3, query=2, episodes=100)
     assert {m.training for m in model.modules()} == {training}
 
@@ -130,7 +130,7 @@ def test_traits_forbid_protocols() -> None:
         with pytest.raises(InputError, match="at most 3 queries per class"):
             evaluate(Pipeline(head=Few()), split, way=4, unbalanced=True, **wrong)
     with pytest.raises(InputError, match="tied to 3-way"):
-        evaluate(learner(heads="gnn"), split, SETTING)
+        evaluate(learner(head="gnn"), split, SETTING)
 
 
 class Cheat(Head):

@@ -138,7 +138,7 @@ def test_gradient_of_class_means_sums_to_zero_in_each_class() -> None:
     assert gradient(question).abs().max() > 1e-3 and by_class.abs().max() < 1e-12
 
 
-@pytest.mark.parametrize(("slot", "name"), [("heads", "gnn"), ("adapt", "maml"), ("heads", "rfs"), ("heads", "feat")])
+@pytest.mark.parametrize(("slot", "name"), [("head", "gnn"), ("adapt", "maml"), ("head", "rfs"), ("head", "feat")])
 def test_gradient_agrees_with_finite_differences(slot: str, name: str) -> None:
     """Through an inner loop and through a fitted classifier too."""
     episode, _ = episodes(1, shot=2, query=1, unlabeled=1)

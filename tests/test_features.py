@@ -50,7 +50,7 @@ print(count)
 
 def learner(width: int = 4, seed: int = 0) -> Pipeline:
     torch.manual_seed(seed)
-    return Pipeline(Conv4(1, width), head=registry.get("heads", "protonet")()).train()
+    return Pipeline(Conv4(1, width), head=registry.get("head", "protonet")()).train()
 
 
 def split(changed: int | None = None) -> Split:
@@ -114,7 +114,7 @@ def test_whatever_features_depend_on_makes_others(encoded: list[int]) -> None:
 
     def doubled(factor: float) -> Pipeline:
         torch.manual_seed(0)
-        return Pipeline(Doubled(factor), head=registry.get("heads", "protonet")())
+        return Pipeline(Doubled(factor), head=registry.get("head", "protonet")())
 
     moved = learner()
     moved.encoder.norms[0].running_mean += 0.5
@@ -223,7 +223,7 @@ def draw(folder: Path, names: list[str], seed: int = 0) -> None:
 
 def color() -> Pipeline:
     torch.manual_seed(0)
-    return Pipeline(Conv4(3, 4), head=registry.get("heads", "protonet")())
+    return Pipeline(Conv4(3, 4), head=registry.get("head", "protonet")())
 
 
 def test_a_folder_of_three_images_a_class_becomes_arrays(tmp_path: Path, encoded: list[int]) -> None:

@@ -421,6 +421,6 @@ def test_bad_options_are_refused(make: Callable[[], Any]) -> None:
 
 def test_meta_learned_heads_teach_the_encoder() -> None:
     for head in ("r2d2", "metaoptnet", "rfs"):
-        model = learner(heads=head).train()
+        model = learner(head=head).train()
         model.loss(*episodes()).backward()
         assert model.encoder.conv.weight.grad.abs().sum() > 0

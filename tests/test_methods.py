@@ -169,7 +169,7 @@ def test_gnn_is_equivariant_to_node_order() -> None:
 
 
 def test_gnn_pipeline_uses_one_graph_per_query() -> None:
-    model = learner(heads="gnn").eval()
+    model = learner(head="gnn").eval()
     assert model.per_query and not model.transductive
     shared = Pipeline(model.encoder, head=model.head, per_query=False)
     assert shared.transductive

@@ -61,7 +61,7 @@ def episodes(tasks: int = 2, size: int = 32, channels: int = 3, way: int = 2) ->
 
 
 def pipeline(encoder: nn.Module, batch_norm: str = "running") -> Pipeline:
-    return Pipeline(encoder, head=registry.get("heads", "protonet")(), batch_norm=batch_norm)
+    return Pipeline(encoder, head=registry.get("head", "protonet")(), batch_norm=batch_norm)
 
 
 def parameters(net: nn.Module) -> int:

@@ -376,7 +376,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     def tiny(*_: object) -> tuple[Pipeline, Transform, int, int]:
         torch.manual_seed(0)
-        return Pipeline(Conv4(3, 4), head=registry.get("heads", "protonet")()).eval(), Transform(), 28, 3
+        return Pipeline(Conv4(3, 4), head=registry.get("head", "protonet")()).eval(), Transform(), 28, 3
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GRAPHFSL_CACHE", str(tmp_path / "cache"))

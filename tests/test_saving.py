@@ -54,8 +54,8 @@ def answers(what: Any, **options: Any) -> np.ndarray:
 
 @pytest.mark.parametrize(("slot", "name"), SAVED, ids=[f"{s}-{n}" for s, n in SAVED])
 def test_every_method_answers_as_before(slot: str, name: str, tmp_path: Path) -> None:
-    section: dict[str, Any] = {"head": "protonet", {"heads": "head"}.get(slot, slot): name}
-    maps = slot == "heads" and gf.get(slot, name).wants_maps
+    section: dict[str, Any] = {"head": "protonet", {"head": "head"}.get(slot, slot): name}
+    maps = slot == "head" and gf.get(slot, name).wants_maps
     section["encoder"] = {"name": "conv4_maps", "width": 8} if maps else "pixels"
     if slot == "adapt":
         section |= {"head": "imprinting" if gf.get(slot, name).adapts_frozen else "linear"}
