@@ -358,6 +358,13 @@ def test_r2d2_is_ridge_regression_with_a_constant_feature() -> None:
         torch.testing.assert_close(found[b], 3 * torch.from_numpy(ours.predict(z)), atol=1e-5, rtol=1e-5)
 
 
+def test_r2d2_begins_with_the_constants_of_the_authors() -> None:
+    """lambda 50 and alpha 10, in the answer and not only by name."""
+    episode = features()
+    torch.testing.assert_close(R2D2().double().score(episode), R2D2(lamda=50, alpha=10).double().score(episode))
+    assert (R2D2().double().score(episode) - R2D2(lamda=1.0).double().score(episode)).abs().max() > 0.1
+
+
 def test_rfs_is_the_regression_of_the_authors() -> None:
     """By default scikit-learn's LogisticRegression(C=1) on features of length 1, whatever length they had."""
     episode = features()
@@ -369,6 +376,25 @@ def test_rfs_is_the_regression_of_the_authors() -> None:
         theirs.fit(z[episode.support], episode.w[b, episode.support].argmax(-1).numpy())
         log_p = torch.from_numpy(theirs.predict_log_proba(z))
         torch.testing.assert_close(found[b].log_softmax(-1), log_p, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "shot", "length"),
+    [({}, 100, 1.0), ({"normalize": False}, 20, 20.0)],
+    ids=["many shots", "long features"],
+)
+def test_rfs_is_solved_where_logits_are_large(options: dict[str, Any], shot: int, length: float) -> None:
+    """At the minimum no gradient is left, whether many shots or long features let the logits grow."""
+    both, head = features(5, shot, 64), RFS(**options).double()
+    episode = Episode(length * both.x[:1], both.w[:1], both.n_support, both.n_query, relabeled=False)
+    z = F.normalize(episode.x, dim=-1) if head.normalize else episode.x
+    support, w = z[:, episode.support], episode.w[:, episode.support]
+    with torch.no_grad():
+        found = head.score(episode)
+        weight, bias = logistic_regression(support, w, steps=30, inner=30)
+    error = (support @ weight.mT + bias.unsqueeze(1)).softmax(-1) - w
+    assert (weight + error.mT @ support).abs().max() < 1e-9 and error.sum(1).abs().max() < 1e-9
+    torch.testing.assert_close(found, z @ weight.mT + bias.unsqueeze(1), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("head", HEADS, ids=lambda h: type(h).__name__)
@@ -391,6 +417,32 @@ def test_baseline_descends_as_torch_does() -> None:
             optimizer.step()
         found = Baseline(epochs=30).double().score(episode)[i]
         torch.testing.assert_close(found, layer(episode.x[i]), atol=1e-12, rtol=1e-12)
+
+
+def test_the_baselines_weigh_nodes_and_classes_by_their_labels() -> None:
+    """Half a label counts half, a soft one for several classes: the weighted mean of torch's cross-entropies."""
+    episode = features()
+    w = episode.w[:, : episode.n_support] * torch.linspace(0.2, 2, episode.n_support, dtype=torch.float64)[:, None]
+    w[:, 0, 1] = 0.7
+    soft = episode.replace(w=F.pad(w, (0, 0, 0, episode.n_query)), relabeled=False)
+    for i in range(2):
+        z, y = episode.x[i, : episode.n_support], w[i]
+        v = torch.zeros(3, 8, dtype=torch.float64, requires_grad=True)
+        bias = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+        unit = F.normalize(z, dim=-1)
+        direction = (y.T @ unit / y.sum(0)[:, None]).requires_grad_()
+        g = torch.full((3, 1), 3**-0.5, dtype=torch.float64, requires_grad=True)
+        optimizer = torch.optim.SGD([v, bias, direction, g], 0.01, momentum=0.9, dampening=0.9, weight_decay=0.001)
+        for _ in range(2 * 10):
+            optimizer.zero_grad()
+            logits = z @ v.T + bias, 2 * unit @ (g * F.normalize(direction, dim=-1)).T
+            sum(-(y * f.log_softmax(-1)).sum() / y.sum() for f in logits).backward()
+            optimizer.step()
+        found = Baseline(epochs=10).double().score(soft)[i]
+        torch.testing.assert_close(found, episode.x[i] @ v.T + bias, atol=1e-10, rtol=1e-10)
+        found = BaselinePlusPlus(epochs=10).score(soft)[i]
+        want = 2 * F.normalize(episode.x[i], dim=-1) @ (g * F.normalize(direction, dim=-1)).T
+        torch.testing.assert_close(found, want, atol=1e-10, rtol=1e-10)
 
 
 def test_baseline_plus_plus_descends_as_torch_does() -> None:

@@ -34,11 +34,17 @@ class RFS(Head):
         if not C > 0:
             raise InputError(f"rfs.C must be above 0, not {C}")
         self.C, self.normalize = C, normalize
-        # Features of length 1 bound the logits, and with them the steps to the solution.
-        self.effort = (6, 8) if normalize and C <= 1 else (15, 20)
 
     def score(self, episode: Episode) -> Tensor:
         z = F.normalize(episode.x, dim=-1) if self.normalize else episode.x
         labeled = episode.labeled
-        weight, bias = logistic_regression(z[:, labeled], episode.w[:, labeled], self.C, *self.effort)
+        weight, bias = logistic_regression(z[:, labeled], episode.w[:, labeled], self.C, *self.effort(episode))
         return hide_absent(z @ weight.mT + bias.unsqueeze(-2), episode.w)
+
+    def effort(self, episode: Episode) -> tuple[int, int]:
+        """Steps of Newton's method, and in each of conjugate gradients, to the solution: few where logits are small,
+        which a few labeled features of length 1 bound."""
+        if not self.normalize or self.C > 100:
+            return 30, 40
+        nodes = episode.w[:, episode.labeled].shape[1]
+        return (6, 8) if self.C <= 1 and nodes <= 100 else (15, 20)
