@@ -14,7 +14,7 @@ from graphfsl.adapt import Adapt, GradientDescent
 from graphfsl.episode import Episode, Target
 from graphfsl.errors import InputError
 from graphfsl.learner import Head, Pipeline
-from graphfsl.methods.adapt.maml import MAML
+from graphfsl.methods.adapt.maml import MAML, sum_over_shot
 from graphfsl.methods.heads.linear import Linear
 
 LR, STEPS, WAY, SHOT = 0.3, 3, 3, 2
@@ -115,6 +115,19 @@ def test_scale_of_the_inner_loss() -> None:
     ours = MAML(net, steps=2, lr=0.1).eval()(episode)
     mean = Adapt(net, GradientDescent(0.1 * WAY), 2).eval()(episode)
     torch.testing.assert_close(ours, mean, atol=1e-5, rtol=1e-5)
+
+
+def test_the_inner_loss_counts_the_classes_that_are_there() -> None:
+    """sum_i CE_i / K over N classes: one whose label no node has is none of the N."""
+    net = learner(heads="linear").net
+    episode, _ = episodes(batch=1)
+    w = episode.w.clone()
+    w[..., 1] = 0
+    fewer = episode.replace(w=w, relabeled=False)
+    support = fewer.parts(query=False, unlabeled=False)
+    scores = net.score(support)[0]
+    expected = -(support.w[0] * scores.log_softmax(-1).where(support.w[0] > 0, 0)).sum() / SHOT
+    torch.testing.assert_close(sum_over_shot(net.score, fewer, 0), expected)
 
 
 def test_only_the_named_parameters_adapt() -> None:

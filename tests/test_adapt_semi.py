@@ -11,7 +11,7 @@ from cases import TinyEncoder, episodes, unlike_fresh
 from torch import Tensor
 from torch.nn import functional as F
 
-from graphfsl.adapt import Adam, Adapt, GradientDescent
+from graphfsl.adapt import Adam, Adapt, GradientDescent, support_cross_entropy
 from graphfsl.data import Split, Transform
 from graphfsl.data.batches import Batches, partly_labeled
 from graphfsl.data.sampler import Sampler, Setting, label_split
@@ -19,7 +19,7 @@ from graphfsl.episode import Episode
 from graphfsl.errors import InputError
 from graphfsl.functional.affine import affine
 from graphfsl.functional.cross_entropy import cross_entropy
-from graphfsl.learner import Pipeline
+from graphfsl.learner import Augment, Graph, Pipeline
 from graphfsl.methods.adapt.fine_tuning import FineTuning
 from graphfsl.methods.adapt.flexmatch import FlexMatch
 from graphfsl.methods.adapt.transmatch import TransMatch
@@ -163,6 +163,27 @@ def test_adaptation_starts_at_the_imprint_and_moves_it() -> None:
     assert model.head.weight is None
 
 
+class Squared(Graph):
+    """A layer that answers each node by itself."""
+
+    def forward(self, episode: Episode) -> Episode:
+        return episode.replace(x=episode.x.square())
+
+
+class Moved(Augment):
+    def forward(self, episode: Episode) -> Episode:
+        return episode.replace(x=episode.x - 0.5)
+
+
+@pytest.mark.parametrize("layers", [{"graph": Squared()}, {"augment": Moved()}], ids=lambda d: next(iter(d)))
+def test_the_imprint_is_of_what_the_head_reads(layers: dict[str, Any]) -> None:
+    """Features behind the augmentation and the graph of the pipeline, as without adaptation."""
+    model, e = Pipeline(net().encoder, head=Imprinting(), **layers).double().eval(), episode(batch=2)
+    still = Adapt(model, GradientDescent(0.1), 0, params="head.*")
+    torch.testing.assert_close(still.score(e), model.score(e))
+    assert not torch.allclose(model.score(e), Pipeline(model.encoder, head=Imprinting()).eval().score(e), atol=1e-3)
+
+
 # TransMatch
 
 
@@ -226,6 +247,15 @@ def test_flexmatch_equals_a_loop(flexible: bool, unlabeled: int) -> None:
         assert not torch.allclose(objective(model, e, 1), found), "the thresholds of the classes differ"
 
 
+def test_flexmatch_takes_the_mean_over_the_sure_and_the_unsure() -> None:
+    """Equation 4: what is not sure adds nothing to the sum and counts in the number."""
+    n, e = net(), episode(10)
+    model = FlexMatch(n, steps=3, flexible=False).double()
+    weak = moved(e.x[0, e.unlabeled], model.views, 1, 0, model.weak)
+    model.threshold = float(logits(n, weak, start(n, e)).softmax(-1).amax(-1).median())  # half of the pool is sure
+    torch.testing.assert_close(objective(model, e, 1), flexmatch(model, e, 1))
+
+
 def test_the_threshold_of_a_class_rises_with_what_is_sure_of_it() -> None:
     """Equations 5 to 10: sigma (4, 2, 0) of twelve real nodes and six that are sure of nothing; beta 4/6, tau 0.4."""
     top = torch.tensor([0.9] * 4 + [0.45, 0.38] + [0.9] * 2 + [0.45] + [0.36] * 3 + [0.9] * 2).double()
@@ -253,6 +283,18 @@ def test_an_unsure_pool_teaches_nothing() -> None:
 # Fine-tuning
 
 
+def test_the_labeled_loss_is_a_mean_by_label_weights() -> None:
+    """Twice the weights are the same loss, and a support node without weight is not there."""
+    e, model = episode(unlabeled=0), net()
+    weights = torch.linspace(0.2, 2, SHOT * WAY).double()
+    weights[1] = 0
+    e = e.replace(w=F.pad(e.w[:, e.support] * weights[:, None], (0, 0, 0, e.n_query)), relabeled=False)
+    y = e.w[0, e.support].argmax(-1)
+    each = F.cross_entropy(model.score(e)[0, e.support], y, reduction="none")
+    expected = (weights * each).sum() / weights.sum()
+    torch.testing.assert_close(support_cross_entropy(model.score, e, 0), expected)
+
+
 def test_fine_tuning_adds_the_entropy_of_the_queries() -> None:
     n, e = net(), episode()
     weight, y = start(n, e), e.w[0, e.support].argmax(-1)
@@ -265,6 +307,17 @@ def test_fine_tuning_adds_the_entropy_of_the_queries() -> None:
     assert FineTuning(n).transductive and not inductive.transductive
 
 
+def test_padding_has_no_part_in_the_mean_entropy() -> None:
+    n, e = net(), episode()
+    weight, y = start(n, e), e.w[0, e.support].argmax(-1)
+    mask = e.mask.clone()
+    mask[:, e.query.stop - 2 : e.query.stop] = False
+    plain = F.cross_entropy(logits(n, e.x[0, e.support], weight), y)
+    p = logits(n, e.x[0, e.query][:-2], weight).softmax(-1)
+    expected = plain - (p * p.log()).sum(-1).mean()
+    torch.testing.assert_close(objective(FineTuning(n), e.replace(mask=mask)), expected)
+
+
 # All of them
 
 
@@ -274,6 +327,14 @@ def test_without_more_than_the_support_it_is_plain_fine_tuning(method: Any) -> N
     model = method(net(), 3, 1e-3, **({"entropy": 0.0} if method is FineTuning else {}))
     plain = Adapt(model.net, Adam(1e-3), 3, first_order=True)
     torch.testing.assert_close(model.score(e), plain.score(e))
+
+
+@every_method
+def test_an_absent_class_changes_no_inner_loss(method: Any) -> None:
+    """As a batch with a task of more classes makes one: no loss is divided by a class that is not there."""
+    e, model = episode(), method(net(), 3, 1e-3).double()
+    wider = e.replace(w=F.pad(e.w, (0, 1)), relabeled=False)
+    torch.testing.assert_close(objective(model, wider), objective(model, e))
 
 
 @every_method

@@ -68,6 +68,16 @@ def test_one_shot_protonet_is_the_nearest_neighbor() -> None:
     torch.testing.assert_close(ProtoNet().score(episode), NearestNeighbor().score(episode), atol=1e-9, rtol=1e-9)
 
 
+def test_the_nearest_neighbor_counts_for_the_class_of_its_largest_weight() -> None:
+    """A soft label of 0.7 and 0.3 is one of the first class; of 0.5 and 0.5, of both."""
+    episode = features(batch=1, shot=1)
+    w = episode.w.clone()
+    w[0, 0], w[0, 1] = torch.tensor([0.7, 0.3, 0.0]), torch.tensor([0.0, 0.5, 0.5])
+    d = -(episode.x[0, :, None] - episode.x[0, None, :3]).square().sum(-1)
+    expected = torch.stack([d[:, 0], d[:, 1], torch.maximum(d[:, 1], d[:, 2])], -1)
+    torch.testing.assert_close(NearestNeighbor().score(episode.replace(w=w))[0], expected)
+
+
 def test_cosine_ignores_length_and_starts_at_its_scale() -> None:
     episode = features(shot=1)
     head = ProtoNet("cosine", scale=7.0).double()
@@ -220,6 +230,34 @@ def test_vae_loss_equals_a_loop() -> None:
     error = (x - p - 0.25).square().sum(-1).mean() / (2 * variance)
     kl = sum(0.5 * (m**2 + math.exp(v) - 1 - v) for m, v in ((0.5, 0.2), (-0.3, -0.4)))
     torch.testing.assert_close(vae.aux_loss(episode), error + kl)
+
+
+def test_vae_draws_z_with_the_deviation_that_it_infers() -> None:
+    """q = N(mu, sigma^2), log sigma^2 being what the network gives; a decoder that hands z on shows it."""
+    episode, vae = features(shot=3), PrototypeVAE(DIM, latent=2).double()
+    nn.init.zeros_(vae.infer[-1].weight)
+    mu, log_var = torch.tensor([0.5, -0.3]).double(), torch.tensor([1.5, -2.0]).double()
+    vae.infer[-1].bias.data = torch.cat([mu, log_var])
+    vae.generate = nn.Linear(2 + DIM, DIM, bias=False).double()
+    vae.generate.weight.data = F.pad(torch.eye(DIM, 2), (0, DIM)).double()
+    x = episode.x[:, episode.support]
+    p = (episode.w @ prototypes(episode.x, episode.w))[:, episode.support]
+    variance = 0.1 * (x - p).square().mean() + 1e-3 * x.square().mean()
+    kl = 0.5 * (mu.square() + log_var.exp() - 1 - log_var).sum()
+    torch.manual_seed(3)
+    found = vae.aux_loss(episode)
+    torch.manual_seed(3)
+    z = mu + log_var.exp().sqrt() * torch.randn(*x.shape[:2], 2, dtype=torch.float64)
+    error = (x - p - F.pad(z, (0, DIM - 2))).square().sum(-1).mean() / (2 * variance)
+    torch.testing.assert_close(found, error + kl)
+
+
+def test_vae_dreams_anew_in_training_and_repeats_itself_afterwards() -> None:
+    episode, vae = features(), PrototypeVAE(DIM, samples=2).double()
+    first, second = (vae.train()(episode).x for _ in range(2))
+    assert not torch.allclose(first, second, atol=1e-3)
+    first, second = (vae.eval()(episode).x for _ in range(2))
+    assert torch.equal(first, second)
 
 
 def test_vae_learns_the_spread_of_base_classes() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -17,11 +18,13 @@ from graphfsl.errors import InputError
 from graphfsl.functional.prototypes import present, prototypes
 from graphfsl.learner import Pipeline
 from graphfsl.methods.heads.feat import FEAT
+from graphfsl.methods.heads.imprinting import Imprinting
 from graphfsl.methods.heads.matchingnet import MatchingNet
 from graphfsl.methods.heads.meta_baseline import MetaBaseline
 from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.methods.heads.relationnet import RelationNet
 from graphfsl.methods.heads.simple_shot import SimpleShot
+from graphfsl.methods.heads.wdae import WDAE
 
 MAPS = (5, 6, 6)
 
@@ -254,6 +257,16 @@ def test_meta_baseline_is_the_cosine_of_the_mean() -> None:
     w = prototypes(episode.x, episode.w)
     expected = 10 * F.cosine_similarity(episode.x[:, :, None], w[:, None], -1)
     torch.testing.assert_close(head.score(episode), expected, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [MetaBaseline(), ProtoNet("cosine"), MatchingNet(DIM), Imprinting(), WDAE(DIM)],
+    ids=lambda h: type(h).__name__,
+)
+def test_a_cosine_begins_at_ten(head: Any) -> None:
+    """As in the authors' code of Meta-Baseline and wDAE; at 1 the softmax of cosines is flat and nothing trains."""
+    assert float(getattr(head, "scale", 0) or head.log_scale.detach().exp()) == pytest.approx(10)
 
 
 def test_feat_transforms_the_set_of_means() -> None:

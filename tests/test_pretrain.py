@@ -118,6 +118,12 @@ def test_nca_has_a_gradient_where_a_row_has_no_pair() -> None:
     assert x.grad is not None and torch.isfinite(x.grad).all()
 
 
+def test_images_without_a_label_are_no_neighbours() -> None:
+    x, y = batch(7)
+    more, labels = torch.cat([x, x[:, :3] + 0.1], 1), torch.cat([y, torch.full((1, 3), -100)], 1)
+    torch.testing.assert_close(NCA()(encode, more, labels), NCA()(encode, x, y))
+
+
 def test_rotation_is_the_mean_over_four_turns() -> None:
     x, y = batch()
     objective = Rotation(DIM, 3, weight=0.5)

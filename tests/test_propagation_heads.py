@@ -15,7 +15,7 @@ from graphfsl.batchnorm import BatchNorm
 from graphfsl.episode import Episode, Target, stack
 from graphfsl.errors import InputError
 from graphfsl.functional.propagation import symmetric
-from graphfsl.functional.prototypes import prototypes
+from graphfsl.functional.prototypes import present, prototypes
 from graphfsl.learner import Head, Pipeline
 from graphfsl.methods.graph.embedding_propagation import EmbeddingPropagation
 from graphfsl.methods.heads.label_propagation import LabelPropagation
@@ -201,6 +201,22 @@ def test_tpn_equals_a_loop() -> None:
         torch.testing.assert_close(found[b, mask], expected)
 
 
+def test_tpn_begins_with_a_small_scale() -> None:
+    """Near 0.1, whatever the start of the other layers: at a large one all nodes look alike and nothing is learned."""
+    episode, _ = features(batch=20)
+    sigma = torch.cat([TPN(DIM).double().train().sigma(episode).flatten() for _ in range(10)])
+    assert 0.05 < float(sigma.median()) < 0.2
+
+
+def test_padding_enters_no_statistics_of_tpn() -> None:
+    episode, head = padded(), TPN(DIM).double().train()
+    head.norm.momentum = 1.0
+    head.score(episode)
+    real = head.first(episode.x[episode.mask])
+    torch.testing.assert_close(head.norm.running_mean, real.mean(0))
+    torch.testing.assert_close(head.norm.running_var, real.var(0))
+
+
 def test_tpn_of_one_scale_is_label_propagation() -> None:
     """A constant sigma is the plain graph of scale sigma, the mean over d in place of the sum (K10)."""
     episode, _ = features(batch=1)
@@ -345,6 +361,24 @@ def test_wdae_draws_noise_while_it_trains() -> None:
     assert torch.equal(quiet.score(episode), quiet.score(episode))
     assert not torch.allclose(noisy.score(episode), noisy.score(episode), atol=1e-3)
     assert torch.equal(noisy.eval().score(episode), noisy.score(episode))
+
+
+def test_neither_absent_classes_nor_pairs_that_are_not_neighbours_enter_the_statistics_of_wdae() -> None:
+    episode, _ = features(way=5)
+    w = episode.w.clone()
+    w[1, :, 3] = 0
+    episode, head = episode.replace(w=w), WDAE(DIM, k=2, noise=0.0, dropout=0.0).double().train()
+    layer = head.messages[0]
+    head.norm.momentum = layer.norm.momentum = 1.0
+    head.score(episode)
+    means, there = class_means(episode), present(w)
+    near = head.neighbors(means, there)
+    pairs = [layer.linear(means[b, i] + means[b, j]) for b, i, j in (near > 0).nonzero().tolist()]
+    assert len(pairs) == 2 * 5 + 2 * 4
+    torch.testing.assert_close(layer.norm.running_mean, torch.stack(pairs).mean(0))
+    classes = head.update(torch.cat([means, layer(means, near)], -1))[there]
+    assert len(classes) == 9
+    torch.testing.assert_close(head.norm.running_mean, classes.mean(0))
 
 
 def test_wdae_finds_neighbours_before_the_noise(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,6 +99,17 @@ def test_classes_are_exchangeable_and_one_network_serves_any_way_shot_and_pool()
         assert torch.isfinite(head.score(features(**options))).all()
 
 
+def test_the_labels_that_were_hidden_weigh_as_much_as_there_are() -> None:
+    """Cross-entropy of the queries, and of all the support by the share of it whose labels are hidden."""
+    episode, (_, target) = features(shot=2), episodes(shot=2)
+    head = Relay(DIM, label_dropout=0.3).double().eval()
+    scores = head.score(episode)
+    queries = F.cross_entropy(scores[:, episode.query].flatten(0, 1), target.query.flatten())
+    y = episode.w[:, episode.support].argmax(-1)
+    support = F.cross_entropy(scores[:, episode.support].flatten(0, 1), y.flatten())
+    torch.testing.assert_close(head.criterion(scores, target, episode), queries + 0.3 * support)
+
+
 def test_queries_send_messages_only_where_it_is_asked_for() -> None:
     episode = features()
     x = episode.x.clone()

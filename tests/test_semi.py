@@ -21,7 +21,7 @@ from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.methods.refine.fixmatch import FixMatch
 from graphfsl.methods.refine.ici import ICI
 from graphfsl.methods.refine.ilpc import ILPC
-from graphfsl.methods.refine.logit_propagation import LogitPropagation
+from graphfsl.methods.refine.logit_propagation import LogitPropagation, connected
 from graphfsl.methods.refine.lst import LST
 from graphfsl.methods.refine.plcm import PLCM
 from graphfsl.methods.refine.pseudo_label import PseudoLabel
@@ -219,6 +219,21 @@ def test_soft_pseudo_labels_without_a_choice_are_soft_kmeans() -> None:
     torch.testing.assert_close(found, ProtoNet().score(episode.label_pool(z)))
 
 
+def test_soft_pseudo_labels_are_of_the_chosen_nodes_alone() -> None:
+    episode = features(unlabeled=4)
+    episode = episode.replace(x=0.3 * episode.x)
+    scores = ProtoNet().score(episode)[:, episode.unlabeled]
+    p, w = scores.softmax(-1), torch.zeros_like(scores)
+    for b in range(2):
+        for c in range(WAY):
+            own = sorted((j for j in range(12) if p[b, j].argmax() == c), key=lambda j, b=b, c=c: -float(p[b, j, c]))
+            for j in own[:2]:  # half of an equal part of the pool
+                w[b, j] = p[b, j]
+    assert (w.sum(-1) == 0).any()
+    found = refined(PseudoLabel(steps=1, share=0.5, soft=True), episode)
+    torch.testing.assert_close(found, ProtoNet().score(episode.label_pool(w)))
+
+
 # iLPC (K14)
 
 
@@ -272,6 +287,26 @@ def test_ilpc_picks_at_most_its_part_of_each_class_a_stage() -> None:
         Watched(stages=stages).labels(episode)
         for t, y in enumerate(states):
             assert (y[:, episode.n_support :].sum(1) <= t * part).all()
+
+
+def test_ilpc_columns_are_what_each_class_has_left() -> None:
+    """An equal part of the pool for each class, less what it took in the stages before."""
+    episode, pool = pool_of(features(unlabeled=6))
+    seen = []
+
+    class Watched(ILPC):
+        def balanced(self, z: Tensor, free: Tensor, way: Tensor, left: Tensor) -> Tensor:
+            seen.append((free, left))
+            return super().balanced(z, free, way, left)
+
+        def loss(self, v: Tensor, y: Tensor, guess: Tensor) -> Tensor:
+            taken = (y * pool.unsqueeze(-1)).sum(1, keepdim=True)
+            torch.testing.assert_close(seen[-1][1], 6 - taken)
+            assert torch.equal(seen[-1][0], pool & (y.sum(-1) == 0))
+            return super().loss(v, y, guess)
+
+    Watched(stages=3).labels(episode)
+    assert seen[-1][1].max() < 6
 
 
 def test_ilpc_loss_is_that_of_torchs_descent() -> None:
@@ -371,8 +406,9 @@ def test_propagation_without_a_step_is_the_head() -> None:
         LogitPropagation("close")
 
 
-def test_propagation_gives_the_pool_as_much_weight_as_the_labels() -> None:
-    """trust 1: the sources of support and pool have the same sum, whatever the pool's size."""
+@pytest.mark.parametrize("trust", [1.0, 0.4])
+def test_propagation_gives_the_pool_as_much_weight_as_the_labels(trust: float) -> None:
+    """The sources of the pool have `trust` times the sum of the labels, whatever the pool's size."""
     seen: list[Tensor] = []
 
     class Watched(LogitPropagation):
@@ -382,11 +418,11 @@ def test_propagation_gives_the_pool_as_much_weight_as_the_labels() -> None:
 
     for unlabeled in (1, 4):
         episode = features(unlabeled=unlabeled)
-        refined(Watched(), episode)
+        refined(Watched(trust=trust), episode)
         k = episode.n_support
-        torch.testing.assert_close(seen[-1][:, :k].sum((1, 2)), seen[-1][:, k:].sum((1, 2)))
+        torch.testing.assert_close(trust * seen[-1][:, :k].sum((1, 2)), seen[-1][:, k:].sum((1, 2)))
         p = ProtoNet().score(episode)[:, episode.unlabeled].softmax(-1)
-        torch.testing.assert_close(seen[-1][:, k:] * unlabeled * WAY / k, p)
+        torch.testing.assert_close(seen[-1][:, k:] * unlabeled * WAY / k, trust * p)
 
 
 def test_poisson_solves_its_equation() -> None:
@@ -401,6 +437,26 @@ def test_poisson_solves_its_equation() -> None:
     b = y - y.sum(-1, keepdim=True) / WAY
     torch.testing.assert_close((degree - 0.999 * a) @ f, b)
     assert torch.allclose(f.sum(-1), torch.zeros(2, 8).double(), atol=1e-8)
+
+
+def test_weak_edges_weigh_together_a_third_of_one_edge() -> None:
+    """Every real node is joined to every other one; all these edges of a node have 0.3 times the mean weight."""
+    g = torch.Generator().manual_seed(0)
+    a = torch.rand(1, 5, 5, generator=g, dtype=torch.float64)
+    a = (a + a.mT) * (1 - torch.eye(5)) * (torch.rand(1, 5, 5, generator=g) < 0.7)
+    a = torch.minimum(a, a.mT)
+    mask = torch.tensor([[True, True, True, True, False]])
+    a = a * (mask.unsqueeze(-1) & mask.unsqueeze(-2))
+    near = a[:, :2]
+    found, reached = connected(a, near, mask)
+    weights = [float(v) for v in a.flatten() if v > 0]
+    assert 0 < len(weights) < 12
+    weak = 0.3 * sum(weights) / len(weights) / 4
+    for i in range(5):
+        for j in range(5):
+            expected = float(a[0, i, j]) + weak * (i != j and max(i, j) < 4)
+            assert float(found[0, i, j]) == pytest.approx(expected)
+    torch.testing.assert_close(reached, near + weak * mask)
 
 
 @pytest.mark.parametrize("unlabeled", [1, 2, 4])
@@ -589,6 +645,17 @@ def test_plcm_mixture_is_that_of_its_members() -> None:
         where = old == s
         torch.testing.assert_close(method.log_odds(2, loss, old)[where], odds[where])
     assert torch.equal(method.prior[1], torch.full((2, 2), 0.5).double())
+
+
+def test_plcm_keeps_both_components_where_one_has_too_few_members() -> None:
+    """A narrow clean component beside the wide default of a noisy one would rank the smallest losses last."""
+    method, fresh = PLCM(5).double(), PLCM(5).double()
+    loss = torch.linspace(0.05, 0.15, 40).double()[None]
+    clean = torch.ones(1, 40, dtype=torch.bool)
+    clean[0, :5] = False
+    method.calibrate(0, loss, torch.zeros(1, 40, dtype=torch.bool), clean)
+    for name, value in method.state_dict().items():
+        torch.testing.assert_close(value, fresh.state_dict()[name])
 
 
 def test_plcm_is_calibrated_on_base_classes() -> None:
