@@ -28,6 +28,13 @@ def test_reliability_is_the_loop() -> None:
     assert found[:, 0].sum() == (target >= 0).sum()
 
 
+def test_a_bin_holds_its_upper_edge() -> None:
+    """(0, 1/4], (1/4, 1/2], …: one half, the answer of two equal classes, belongs to the second of four bins."""
+    p = torch.tensor([[0.5, 0.5], [0.25, 0.75], [1.0, 0.0], [0.51, 0.49]])
+    found = reliability(p, torch.tensor([0, 1, 0, 0]), 4)
+    assert found[:, 0].tolist() == [0, 1, 2, 1]
+
+
 def test_the_error_is_torchmetrics() -> None:
     for seed in range(3):
         p, target = answers(seed=seed)

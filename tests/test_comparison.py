@@ -285,6 +285,18 @@ def test_equal_keys_give_the_paired_comparison_and_different_ones_give_welch() -
     assert (apart.contrast.episodes, apart.contrast.paired) == (400, False)
 
 
+def test_keys_of_which_only_some_are_paired_are_no_paired_comparison() -> None:
+    """One key holds both sides and two hold one each: signs may not be flipped, the p is Student's."""
+    accuracies = torch.cat([torch.stack(pair(60, seed=s)) for s in range(2)]).double()
+    weights = torch.tensor([[0.5, -0.5, 0.5, -0.5]], dtype=torch.float64)
+    (found,) = contrasts(weights, accuracies, ["x", "x", "y", "z"], [2])
+    parts = [0.5 * (accuracies[0] - accuracies[1]), 0.5 * accuracies[2], -0.5 * accuracies[3]]
+    variance = torch.stack([x.var() / 60 for x in parts])
+    _, p = student(sum(x.mean() for x in parts), variance, torch.full((3,), 59.0))
+    assert not found.paired and found.episodes == 180
+    assert found.p == pytest.approx(float(p))
+
+
 def test_the_variance_of_an_average_over_keys_is_the_sum_of_theirs_over_their_number_squared() -> None:
     cells: list[dict[str, Hashable]] = [{"head": h, "seed": s} for s in range(3) for h in "ab"]
     accuracies = torch.cat([torch.stack(pair(100, seed=s)) for s in range(3)]).double()

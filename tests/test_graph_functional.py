@@ -126,6 +126,14 @@ def test_normalisation() -> None:
     torch.testing.assert_close(p.sum(-1), sums)
 
 
+def test_the_degree_is_that_of_a_row() -> None:
+    """D = diag(sum_j a_ij): of what a node receives, where edges have a direction."""
+    a = normal(1, N, N).abs()
+    degree = [sum(float(v) for v in row) + 0.1 for row in a[0]]
+    expected = [[float(a[0, i, j]) / math.sqrt(degree[i] * degree[j]) for j in range(N)] for i in range(N)]
+    torch.testing.assert_close(symmetric(a, 0.1)[0], torch.tensor(expected, dtype=torch.float64))
+
+
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 0.99])
 def test_propagation_is_the_limit_of_its_iteration(alpha: float) -> None:
     s, y = symmetric(affinity()), normal(B, N, C)

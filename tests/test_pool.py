@@ -4,6 +4,7 @@ cannot be read are listed."""
 from __future__ import annotations
 
 import csv
+import itertools
 import math
 import re
 import sys
@@ -136,6 +137,32 @@ def test_belonging_is_the_share_of_a_mixture() -> None:
         assert p[inside].mean().item() == pytest.approx(share, abs=0.1), (low, high)
     assert belonging(own, known).mean() > 0.95, "where nothing is foreign"
     assert (belonging(own, known[:0]) == 1).all() and len(belonging(own[:0], known)) == 0
+
+
+def test_belonging_equals_a_loop() -> None:
+    """pi (f0 + its standard error) / f of each bin, joined with its neighbours where it would fall; 1 above the median.
+
+    What so few known scores leave in doubt belongs: the standard error is a sixth of f0 and more here.
+    """
+    g = torch.Generator().manual_seed(3)
+    known, score = torch.randn(99, generator=g) + 1.5, torch.randn(150, generator=g)
+    score[80:] += 1.5
+    bins, h, n = 4, len(known), len(score)
+    edges = [round(i * (h + 1) / bins) for i in range(bins + 1)]  # in ranks
+    rank = [1 + sum(float(k) <= float(s) for k in known) for s in score]
+    of = [max(i for i in range(bins) if r > edges[i]) for r in rank]
+    f0 = [(b - a) / (h + 1) for a, b in itertools.pairwise(edges)]
+    f = [max(of.count(i), 1) / n for i in range(bins)]
+    pi = min(1.0, sum(of.count(i) for i in range(bins // 2, bins)) / n / sum(f0[bins // 2 :]))
+    most = [pi * (v + math.sqrt(v * (1 - v) / h)) for v in f0]
+
+    def ratio(a: int, b: int) -> float:
+        return sum(most[a : b + 1]) / sum(f[a : b + 1])
+
+    p = [max(min(ratio(a, b) for b in range(i, bins)) for a in range(i + 1)) for i in range(bins)]
+    p = [1.0 if i >= bins // 2 else min(v, 1.0) for i, v in enumerate(p)]
+    assert p[0] < 0.9
+    torch.testing.assert_close(belonging(score, known, bins), torch.tensor([p[i] for i in of]))
 
 
 def test_accuracy_by_coverage_equals_a_loop() -> None:

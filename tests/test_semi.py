@@ -8,6 +8,7 @@ import math
 import pytest
 import torch
 from cases import DIM, WAY, episodes
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -156,6 +157,13 @@ def test_quota_counts_real_nodes_and_present_classes() -> None:
     for share in (0.1, 0.3, 0.5, 1.0):
         found = quota(mask, way, share).flatten().tolist()
         assert found == [math.ceil(round(share * 10, 6)), math.ceil(round(share * 5, 6))]
+
+
+@pytest.mark.parametrize(("nodes", "way", "share", "each"), [(25, 3, 0.6, 5), (50, 2, 0.6, 15), (45, 3, 0.6, 9)])
+def test_a_quota_that_is_whole_is_not_rounded_up(nodes: int, way: int, share: float, each: int) -> None:
+    """In single precision 0.6 * 25 / 3 is more than 5."""
+    found = quota(torch.ones(1, nodes, dtype=torch.bool), torch.ones(1, way, dtype=torch.bool), share)
+    assert found.item() == each
 
 
 def test_centred_features_have_length_one_and_see_only_the_mask() -> None:
@@ -520,6 +528,32 @@ def test_errors_leave_zero_in_the_order_of_scikit_learn() -> None:
         assert torch.equal((found[b] - 1e-6).floor().float(), count)  # the first to leave has k and all of lambda
 
 
+def test_the_path_is_that_of_fista() -> None:
+    """Beck and Teboulle 2009, equations 4.1 to 4.3, node by node; without its momentum ten steps end elsewhere."""
+    u, g = basis(20, 5), torch.Generator().manual_seed(7)
+    y = F.one_hot(torch.randint(3, (2, 20), generator=g), 3).double()
+    found = leaving(u, y, penalties=8, smallest=1e-3, steps=4)
+    for b in range(2):
+        hat = u[b] @ u[b].T
+        free = y[b] - hat @ y[b]
+        most = max(float(row.norm()) for row in free)
+        x = torch.zeros(20, 3).double()
+        count, last = [0] * 20, [float(row.norm()) / most for row in free]
+        for k in range(8):
+            penalty = most * 1e-3 ** ((k + 1) / 8)
+            z, t = x, 1.0
+            for _ in range(4):
+                step = [max(0.0, 1 - penalty / float(row.norm())) * row for row in free + hat @ z]
+                new, s = torch.stack(step), (1 + math.sqrt(1 + 4 * t**2)) / 2
+                z, x, t = new + (t - 1) / s * (new - x), new, s
+            for i, row in enumerate(free + hat @ x):
+                reach = float(row.norm()) / penalty
+                count[i] += reach > 1
+                last[i] = reach if reach <= 1 else last[i]
+        expected = torch.tensor([c + v for c, v in zip(count, last, strict=True)], dtype=torch.float64)
+        torch.testing.assert_close(found[b], expected)
+
+
 def test_few_steps_of_the_path_give_its_order() -> None:
     u, g = basis(40, 5), torch.Generator().manual_seed(7)
     y = F.one_hot(torch.randint(3, (2, 40), generator=g), 3).double()
@@ -700,6 +734,25 @@ def test_plcm_draws_disjoint_support_and_pool() -> None:
 
     Watched(5, steps=1, shot=1, unlabeled=10).fit_base(x, y)
     assert drawn[0].x.shape == (64, 5 + 50, 32) and drawn[0].n_unlabeled == 50
+
+
+def test_plcm_divides_losses_by_the_logarithm_of_the_ways() -> None:
+    """So that a mixture fitted on episodes of one way serves tasks of another: a loss of 1 is a guess."""
+    episode, _ = pool_of(features(unlabeled=4))
+    seen: list[Tensor] = []
+
+    class Watched(PLCM):
+        def log_odds(self, t: int, loss: Tensor, old: Tensor) -> Tensor:
+            seen.append(loss)
+            return super().log_odds(t, loss, old)
+
+    Watched(WAY).double().labels(episode)
+    for b in range(2):
+        z, k = F.normalize(episode.x[b], dim=-1).numpy(), episode.n_support
+        theirs = LogisticRegression(C=10.0, tol=1e-10, max_iter=10_000)
+        theirs.fit(z[:k], episode.w[b, :k].argmax(-1).numpy())
+        best = torch.from_numpy(theirs.predict_log_proba(z[k:])).amax(-1)
+        torch.testing.assert_close(seen[0][b], -best / math.log(WAY), atol=1e-3, rtol=0)
 
 
 def test_plcm_chooses_more_of_each_class_every_step() -> None:
