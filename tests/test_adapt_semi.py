@@ -215,6 +215,13 @@ def test_transmatch_is_mixmatch_on_imprinted_weights(unlabeled: int) -> None:
     assert (model.share >= 0.5).all() and (model.share < 1).all()
 
 
+def test_guessed_labels_are_constants_for_the_inner_gradient() -> None:
+    model, e = TransMatch(net(), steps=4).double(), episode()
+    weight = model.net.encoder.conv.weight
+    found, expected = (torch.autograd.grad(loss(model, e, 2), weight)[0] for loss in (objective, mixmatch))
+    torch.testing.assert_close(found, expected)
+
+
 # FlexMatch
 
 

@@ -252,6 +252,15 @@ def test_vae_draws_z_with_the_deviation_that_it_infers() -> None:
     torch.testing.assert_close(found, error + kl)
 
 
+def test_the_vae_does_not_teach_the_encoder() -> None:
+    """A generator must not win by features that are easy to generate: they are constants of its loss."""
+    episode, vae = features(shot=3), PrototypeVAE(DIM).double()
+    x = episode.x.clone().requires_grad_()
+    loss = vae.aux_loss(episode.replace(x=x))
+    (gradient,) = torch.autograd.grad(loss + 0 * x.sum(), x)
+    assert not gradient.any()
+
+
 def test_vae_dreams_anew_in_training_and_repeats_itself_afterwards() -> None:
     episode, vae = features(), PrototypeVAE(DIM, samples=2).double()
     first, second = (vae.train()(episode).x for _ in range(2))

@@ -412,6 +412,20 @@ def test_wdae_reconstructs_the_means_of_support_and_queries() -> None:
     )
 
 
+def test_what_wdae_reconstructs_is_no_moving_target() -> None:
+    """Queries are in it as constants: the second loss has no gradient there."""
+    episode, target = features()
+    head, plain = used(WDAE(DIM, reconstruction=5.0)), used(WDAE(DIM, reconstruction=0.0))
+    plain.load_state_dict(head.state_dict())
+    gradients = []
+    for model in (head, plain):
+        x = episode.x.clone().requires_grad_()
+        here = episode.replace(x=x)
+        gradients.append(torch.autograd.grad(model.criterion(model.score(here), target, here), x)[0])
+    torch.testing.assert_close(gradients[0][:, episode.query], gradients[1][:, episode.query])
+    assert not torch.allclose(gradients[0][:, episode.support], gradients[1][:, episode.support])
+
+
 @pytest.mark.parametrize("options", [{"k": 0}, {"noise": -1.0}, {"dropout": 1.0}, {"scale": 0.0}])
 def test_options_of_wdae(options) -> None:
     with pytest.raises(InputError, match="wdae"):

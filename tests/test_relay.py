@@ -110,6 +110,19 @@ def test_the_labels_that_were_hidden_weigh_as_much_as_there_are() -> None:
     torch.testing.assert_close(head.criterion(scores, target, episode), queries + 0.3 * support)
 
 
+def test_a_node_far_from_everything_counts_as_ten_times_as_far_as_the_others() -> None:
+    """No more, so that one outlier among many nodes cannot push the gate where it never was in training."""
+    episode, head = features(unlabeled=8), Relay(DIM).double().eval()
+    x = episode.x.clone()
+    x[:, -1] = 1e3
+    seen: list[Tensor] = []
+    assert head.gate is not None
+    head.gate.register_forward_hook(lambda module, args, out: seen.append(args[0][..., 3]))
+    head.score(episode.replace(x=x))
+    assert torch.equal(seen[0][:, -1], torch.full((2,), 10.0).double())
+    assert seen[0][:, episode.unlabeled][:, :-1].max() < 1
+
+
 def test_queries_send_messages_only_where_it_is_asked_for() -> None:
     episode = features()
     x = episode.x.clone()

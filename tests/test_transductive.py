@@ -205,6 +205,28 @@ def test_without_lambda_the_head_answers() -> None:
     assert torch.equal(refined(LaplacianShot(lam=0.0), episode), HEAD.score(episode))
 
 
+def test_what_neighbours_pull_is_a_constant_for_the_gradient() -> None:
+    """The scores of a refined query move with the features as those of the head do."""
+    episode, _ = task()
+    weights = torch.rand(1, episode.n_query, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    gradients = []
+    for refine in (None, LaplacianShot()):
+        x = episode.x.clone().requires_grad_()
+        scores = Pipeline(head=HEAD, refine=refine)(episode.replace(x=x))
+        gradients.append(torch.autograd.grad((weights * scores).sum(), x)[0])
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("refiner", [AlphaTIM(steps=5, lr=1e-2), TransductiveFineTuning(lr=1e-2), TIM(steps=3)])
+def test_how_the_classifier_moved_is_a_constant_for_the_gradient(refiner: Refine) -> None:
+    """It is added to the class means, or multiplies the nodes: these carry the gradient to the support."""
+    episode, _ = task()
+    x = episode.x.clone().requires_grad_()
+    scores = Pipeline(head=HEAD, refine=refiner)(episode.replace(x=x))
+    (gradient,) = torch.autograd.grad(scores.square().sum(), x)
+    assert gradient[:, episode.support].abs().max() > 1e-3, "the support teaches the encoder"
+
+
 # ---------------------------------------------------------------------------------------------------------- PT-MAP
 
 
