@@ -16,6 +16,7 @@ from graphfsl.errors import InputError
 from graphfsl.learner import Head, Pipeline
 from graphfsl.methods.adapt.maml import MAML, sum_over_shot
 from graphfsl.methods.heads.linear import Linear
+from graphfsl.methods.heads.simple_shot import SimpleShot
 
 LR, STEPS, WAY, SHOT = 0.3, 3, 3, 2
 
@@ -128,6 +129,23 @@ def test_the_inner_loss_counts_the_classes_that_are_there() -> None:
     scores = net.score(support)[0]
     expected = -(support.w[0] * scores.log_softmax(-1).where(support.w[0] > 0, 0)).sum() / SHOT
     torch.testing.assert_close(sum_over_shot(net.score, fewer, 0), expected)
+
+
+def test_a_net_that_learns_from_base_classes_does_so_inside_an_adaptation() -> None:
+    net = Pipeline(TinyEncoder(), head=SimpleShot(6))
+    features = torch.randn(20, 6)
+    MAML(net).fit_base(features, torch.arange(20) % 4)
+    torch.testing.assert_close(net.head.mean, features.mean(0))
+
+
+def test_maml_normalises_support_and_queries_each_by_itself() -> None:
+    """As the published numbers do, unless the net has a policy of its own."""
+    net = learner(heads="linear").net
+    net.set_batch_norm("running")
+    assert MAML(net).batch_norm == "apart"
+    for policy in ("support", "joint"):
+        net.set_batch_norm(policy)
+        assert MAML(net).batch_norm == policy
 
 
 def test_only_the_named_parameters_adapt() -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from graphfsl.data.sampler import Setting
-from graphfsl.episode import Episode, Target
+from graphfsl.episode import Episode, Target, stack
 from graphfsl.errors import InputError
 from graphfsl.evaluation import check_protocol
 from graphfsl.functional.edges import class_means, differences, edge_loss, mirrored, reweighted, upper
@@ -241,6 +241,20 @@ def test_a_joint_graph_takes_any_number_of_queries_of_a_class_in_any_order(cls: 
     assert (found - alone(episode)).abs().max() > 1e-4, "the other queries take part"
 
 
+@pytest.mark.parametrize("cls", [EGNN, DPGN])
+@torch.no_grad()
+def test_padding_enters_no_statistics_of_nodes_and_pairs(cls: type[Head]) -> None:
+    """In training, beside a task of more queries and a larger pool: the same scores and the same averages."""
+    (small, _), (large, _) = features(batch=1, query=1, unlabeled=0), features(batch=1, query=2, unlabeled=1, seed=1)
+    both = stack([small, large])
+    x = both.x.where(both.mask.unsqueeze(-1), 50.0)
+    rows = Episode(x[:1], both.w[:1], both.n_support, both.n_query, both.mask[:1])
+    alone, padded = ((head(EGNN) if cls is EGNN else dpgn()).train() for _ in range(2))
+    close(padded.score(rows)[:, rows.mask], alone.score(small).flatten(1, 2))
+    for a, b in zip(alone.buffers(), padded.buffers(), strict=True):
+        torch.testing.assert_close(b, a, atol=1e-9, rtol=1e-9)
+
+
 # DPGN
 
 
@@ -307,6 +321,17 @@ def test_dpgn_rows_sum_to_one_and_a_querys_edges_fade_as_one_over_the_generation
         )
         between = rows[..., episode.query] * (1 - torch.eye(episode.n_query))
         assert between.max() < 1e-5
+
+
+@torch.no_grad()
+def test_the_first_edges_of_a_dpgn_query_sum_to_one_whatever_shots_there_are() -> None:
+    """1/NK to each of the NK nodes that are labeled: with padding among the shots as without."""
+    (episode, _), net = features(unlabeled=0), dpgn(generations=3)
+    mask, w = episode.mask.clone(), episode.w.clone()
+    mask[:, [1, 4]], w[:, [1, 4]] = False, 0
+    for g, (e, _) in enumerate(net.generations(episode.replace(mask=mask, w=w))):
+        reached = e[:, episode.query, episode.support].sum(-1)
+        torch.testing.assert_close(reached, torch.full_like(reached, 1 / (g + 3)), atol=1e-4, rtol=0)
 
 
 def test_dpgn_loss_is_that_of_single_edges_and_of_distances() -> None:
