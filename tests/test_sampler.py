@@ -348,6 +348,16 @@ def test_unequal_pools_respect_what_there_is(alpha: float, fraction: float) -> N
     assert (count <= room).all() and ((count == room).any() or alpha == 2.0)
 
 
+def test_an_unequal_pool_may_take_all_that_few_shots_leave() -> None:
+    """What a class can give is what it has, less the shots and queries drawn of it, not less the most shots."""
+    setting = Setting(way=3, shot=1, max_shot=3, query=1, unlabeled=8, pool_dirichlet=1e-3)
+    d = Sampler(make(12, 3), setting).draw(np.arange(200))
+    count, shots = (np.stack([(labels(d)[part] == c).sum(1) for c in range(3)], 1) for part in (2, 0))
+    assert set(shots.flatten()) == {1, 2, 3}
+    for k in (1, 2, 3):
+        assert count[shots == k].max() == 12 - 1 - k
+
+
 def test_images_without_labels_make_no_unequal_pool() -> None:
     with pytest.raises(InputError, match=r"episode\.pool_dirichlet must be null"):
         Sampler(make(free=30), Setting(way=3, query=2, unlabeled=2, pool_dirichlet=2.0))
