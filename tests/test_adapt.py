@@ -120,7 +120,7 @@ def test_scale_of_the_inner_loss() -> None:
 
 def test_the_inner_loss_counts_the_classes_that_are_there() -> None:
     """sum_i CE_i / K over N classes: one whose label no node has is none of the N."""
-    net = learner(heads="linear").net
+    net = learner(head="linear").net
     episode, _ = episodes(batch=1)
     w = episode.w.clone()
     w[..., 1] = 0
@@ -140,7 +140,7 @@ def test_a_net_that_learns_from_base_classes_does_so_inside_an_adaptation() -> N
 
 def test_maml_normalises_support_and_queries_each_by_itself() -> None:
     """As the published numbers do, unless the net has a policy of its own."""
-    net = learner(heads="linear").net
+    net = learner(head="linear").net
     net.set_batch_norm("running")
     assert MAML(net).batch_norm == "apart"
     for policy in ("support", "joint"):
