@@ -30,6 +30,7 @@ from rich.console import Console
 from rich.progress import track
 
 from graphfsl import run as runs
+from graphfsl.bar import Log
 from graphfsl.checkpoint import read_json, write_json
 from graphfsl.data import Split
 from graphfsl.data.identity import Identity, difference, identity
@@ -40,7 +41,6 @@ from graphfsl.results import steps_so_far
 from graphfsl.same import placeless
 from graphfsl.study import Cell, Study, shown
 from graphfsl.tables import finite
-from graphfsl.train import Log
 
 
 @dataclass(frozen=True)

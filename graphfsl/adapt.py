@@ -17,6 +17,7 @@ from graphfsl.episode import Episode, Target
 from graphfsl.errors import InputError
 from graphfsl.functional.cross_entropy import cross_entropy
 from graphfsl.functional.layers import last_layer
+from graphfsl.given import A_LEARNER, check_kind, described, whole_number
 from graphfsl.learner import JOINED, Learner, Pipeline
 
 
@@ -143,12 +144,17 @@ class Adapt(Learner):
         task_chunk: int | None = None,
     ) -> None:
         super().__init__()
+        check_kind(net, Learner, "what adapts", A_LEARNER)
+        if not (callable(getattr(rule, "init", None)) and callable(getattr(rule, "update", None))):
+            raise InputError(f"the rule must have `init` and `update`, as GradientDescent(0.1), not {described(rule)}")
         if net.asks:
             raise InputError("a learner that asks for labels cannot be adapted to an episode; set gnn.ask to null")
-        if steps < 0:
+        if whole_number(steps, "the number of inner steps") < 0:
             raise InputError(f"the number of inner steps must be 0 or more, not {steps}")
-        if task_chunk is not None and task_chunk < 1:
+        if task_chunk is not None and whole_number(task_chunk, "task_chunk") < 1:
             raise InputError(f"task_chunk must be 1 or more, or null, not {task_chunk}")
+        if not isinstance(params, Iterable):
+            raise InputError(f"params must be names of parameters, or patterns as 'head.*', not {described(params)}")
         patterns = [params] if isinstance(params, str) else list(params)
         if any(is_lazy(p) for p in net.parameters()):
             raise InputError("a lazy layer of the net has no parameters yet to adapt; call the net on an episode first")

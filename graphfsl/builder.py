@@ -15,6 +15,7 @@ from torch.nn.parameter import is_lazy
 from graphfsl import registry
 from graphfsl.adapt import Adapt
 from graphfsl.errors import InputError, unknown
+from graphfsl.given import as_device, sample_shape, whole_number
 from graphfsl.learner import Learner, Pipeline
 from graphfsl.methods.heads.simple_shot import SimpleShot
 from graphfsl.nn import ENCODERS
@@ -52,7 +53,8 @@ def build(section: Mapping[str, Any], shape: Sequence[int], way: int, device: st
     for key in section:
         if key not in KEYS:
             raise unknown("slot of learner", key, KEYS)
-    with torch.device(device or "cpu"):
+    shape, way = sample_shape(shape), whole_number(way, "way", 1)
+    with as_device(device or "cpu"):
         encoder, dim, maps = make_encoder(section.get("encoder"), shape)
         parts: dict[str, Any] = {}
         for slot in SLOTS:
@@ -200,6 +202,28 @@ def comes_complete(section: Mapping[str, Any], learner: Learner) -> bool:
     own = "net.encoder." if isinstance(learner, Adapt) else "encoder."
     complete = _frozen(learner) and brings_weights(section.get("encoder"))
     return complete and all(k.startswith(own) for k in learner.state_dict())
+
+
+def warn_of_drawn(section: Mapping[str, Any], learner: Learner) -> None:
+    """A warning where a learner, just built, holds weights that were drawn at random, and none that it came with."""
+    net: Any = learner.net if isinstance(learner, Adapt) else learner
+    rule = [learner.rule] if isinstance(learner, Adapt) else []
+    names = [type(part).__name__ for part in (*net.parts, *rule) if isinstance(part, nn.Module) and _drawn(part)]
+    entry = section.get("encoder")
+    if not brings_weights(entry) and _drawn(net.encoder):
+        names.insert(0, f"encoder {named(entry, 'encoder')[0]!r}")
+    if names:
+        warnings.warn(
+            f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} untrained; give weights=FILE where it is an "
+            "encoder, or train it by gf.Trainer or `graphfsl run`, and give that Learner or the run's directory",
+            stacklevel=4,
+        )
+
+
+def _drawn(part: nn.Module) -> bool:
+    """Whether a part has weights that differ from one another; constants, as of a scale, are chosen, not drawn."""
+    weights = (p for p in part.parameters() if not is_lazy(p) and p.numel() > 1)
+    return any(bool((p != p.flatten()[0]).any()) for p in weights)
 
 
 def warn_of_untrained(section: Mapping[str, Any], learner: Learner) -> None:

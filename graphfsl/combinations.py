@@ -6,7 +6,10 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
+from torch import nn
+
 from graphfsl.errors import InputError
+from graphfsl.given import described
 
 
 class Combines:
@@ -18,6 +21,39 @@ class Combines:
     trusts_probabilities: bool = False  # of a refiner: those weights are the head's probabilities
     fits_probabilities: bool = False  # of a head: its own probabilities as label weights leave it as it is
     compares_queries: bool = False  # of a refiner: a query alone it leaves as it is
+
+
+def parts_of(slot: str, given: Any) -> nn.ModuleList:
+    """What fills a slot, one part or several, as modules; InputError for a name, a class, or a part of another slot."""
+    parts: list[Any] = [given] if isinstance(given, (nn.Module, str, type)) else list(given or [])
+    for part in parts:
+        _check_part(part, slot)
+        if hasattr(part, "score"):
+            raise InputError(f"{_name(part)} is a head, not a part for the slot {slot}; give it as head=…")
+    return nn.ModuleList(parts)
+
+
+def checked_head(head: Any) -> Any:
+    """The head; InputError where there is none, or it gives no scores."""
+    if head is None:
+        raise InputError("a pipeline needs a head; see `graphfsl methods`")
+    _check_part(head, "head")
+    if not hasattr(head, "score"):
+        raise InputError(f"{_name(head)} is no head, as it has no `score`; give it to its own slot, such as refine")
+    return head
+
+
+def _check_part(part: Any, slot: str) -> None:
+    if isinstance(part, Combines):
+        return
+    where = "heads" if slot == "head" else slot
+    if isinstance(part, type):
+        hint = f"make one, such as {part.__name__}()"
+    elif isinstance(part, str):
+        hint = f"gf.build({{'{slot}': {part!r}, …}}, shape, way) builds parts by their names"
+    else:
+        hint = f"`graphfsl methods` lists those of {where}"
+    raise InputError(f"the slot {slot} takes parts of graphfsl, not {described(part)}; {hint}")
 
 
 def check_parts(augment: Sequence[Any], graph: Sequence[Any], head: Any, refine: Sequence[Any]) -> None:

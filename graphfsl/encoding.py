@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+import re
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from graphfsl.errors import InputError
+from graphfsl.given import described
 
 HALF = (torch.float16, torch.bfloat16)
+OTHER_SIZES = re.compile("cannot be multiplied|must match|must be equal|size mismatch|expected .* channels")
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 FAILURES = (RuntimeError, ValueError, TypeError, AssertionError, IndexError)  # as modules say that samples do not fit
@@ -25,11 +28,17 @@ def checked_encoder(encoder: nn.Module | None) -> nn.Module:
     if encoder is None:
         return nn.Identity()
     if not isinstance(encoder, nn.Module):
-        raise InputError(
-            f"the encoder must be a torch.nn.Module, not {encoder!r:.60}; a module whose forward calls it will do, "
-            "where it holds the layers that are called"
-        )
+        raise InputError(f"the encoder must be a torch.nn.Module, not {described(encoder)}; {_instead(encoder)}")
     return encoder
+
+
+def _instead(encoder: Any) -> str:
+    """What would do in place of an encoder that is no module."""
+    if isinstance(encoder, str):
+        return f"gf.build({{'encoder': {encoder!r}, 'head': 'protonet'}}, shape, way) builds parts by their names"
+    if isinstance(encoder, type):
+        return f"make one, such as {encoder.__name__}(…)"
+    return "a module whose forward calls it will do, where it holds the layers that are called"
 
 
 def call_encoder(encoder: nn.Module, x: Tensor, maps: bool | None = False) -> Tensor:
@@ -48,7 +57,7 @@ def call_encoder(encoder: nn.Module, x: Tensor, maps: bool | None = False) -> Te
         raise InputError(f"the encoder fails on samples of shape {tuple(x.shape[1:])}: {reason}") from error
     if not isinstance(z, Tensor):
         raise InputError(
-            f"the encoder returned {_described(z)}, not one tensor of feature maps (M, C, h, w) or vectors (M, d); "
+            f"the encoder returned {described(z)}, not one tensor of feature maps (M, C, h, w) or vectors (M, d); "
             "give a module that returns the one that is meant"
         )
     if z.ndim < 2 or len(z) != len(x):
@@ -56,12 +65,29 @@ def call_encoder(encoder: nn.Module, x: Tensor, maps: bool | None = False) -> Te
             f"the encoder returned a tensor of shape {tuple(z.shape)} for {len(x)} samples, not feature maps "
             f"({len(x)}, C, h, w) or vectors ({len(x)}, d)"
         )
+    if not z.is_floating_point():
+        raise InputError(
+            f"features are floats, but these are {str(z.dtype).removeprefix('torch.')}; gf.Transform() makes them of "
+            "images in bytes, x.float() of other numbers"
+        )
     if maps and z.ndim != 4:
         raise InputError(
             f"a part reads feature maps (M, C, h, w), but the encoder returned a tensor of shape {tuple(z.shape)}; "
             "choose an encoder with maps, or another part"
         )
     return z.float() if z.dtype in HALF else z
+
+
+@contextmanager
+def fitting(x: Tensor) -> Iterator[None]:
+    """Within it, layers that were made for features of another shape than those of x (B, n, …) end in an InputError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if type(error) is not RuntimeError or not OTHER_SIZES.search(str(error)):
+            raise
+        shape, reason = tuple(x.shape[2:]), str(error).splitlines()[0]
+        raise InputError(f"the learner fails on features of shape {shape}, made for others: {reason}") from error
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[Any]:
@@ -82,15 +108,6 @@ def keep_precision(function: Callable[Arguments, Result], device: torch.device) 
             return function(*args, **options)
 
     return under_autocast
-
-
-def _described(value: Any) -> str:
-    """A value's type, and what it holds, in a few words."""
-    kind = f"a {type(value).__name__}"
-    names = list(value) if isinstance(value, Mapping) else getattr(value, "_fields", ())
-    if names:
-        return f"{kind} of {', '.join(map(str, names))}"
-    return f"{kind} of {len(value)}" if isinstance(value, (tuple, list)) else kind
 
 
 def own_normalisation(learner: nn.Module) -> dict[str, list[float]] | None:

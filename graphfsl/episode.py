@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from graphfsl.errors import InputError
+from graphfsl.given import A_TARGET, AN_EPISODE, as_tensor, check_kind, whole_number
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Episode:
     oracle: (B, U, C) what the unlabeled nodes are, zero where that is not known, for a learner that asks
        (`Learner.asks`); None for all others.
 
+    Arrays and lists become tensors, and label weights have the type of features that are floats.
     Query targets are not part of it: a loader yields (episode, target), and a learner cannot cheat.
     """
 
@@ -42,18 +44,42 @@ class Episode:
     oracle: Tensor | None = dataclasses.field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
+        for name in ("x", "w", "mask"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, Tensor):
+                object.__setattr__(self, name, as_tensor(value, f"{name} of an episode"))
+        kind = self.x.dtype if self.x.is_floating_point() else torch.get_default_dtype()
+        if self.w.dtype != kind and (self.x.is_floating_point() or not self.w.is_floating_point()):
+            object.__setattr__(self, "w", self.w.to(kind))
+        if self.mask is not None and self.mask.dtype != torch.bool:
+            object.__setattr__(self, "mask", self.mask.bool())
+        for name in ("n_support", "n_query"):
+            object.__setattr__(self, name, whole_number(getattr(self, name), f"{name} of an episode"))
         if self.mask is None:
             object.__setattr__(self, "mask", self.x.new_ones(self.x.shape[:2], dtype=torch.bool))
             object.__setattr__(self, "padded", False)
-        if self.w.shape[:2] != self.x.shape[:2] or self.mask.shape != self.x.shape[:2] or self.w.ndim != 3:
-            raise InputError(
-                f"an episode needs x (B, n, …), w (B, n, C), mask (B, n), not {tuple(self.x.shape)}, "
-                f"{tuple(self.w.shape)}, {tuple(self.mask.shape)}"
-            )
+        if wrong := self._wrong():
+            shapes = f"{tuple(self.x.shape)}, {tuple(self.w.shape)}, {tuple(self.mask.shape)}"
+            raise InputError(f"an episode needs x (B, n, …), w (B, n, C), mask (B, n), not {shapes}: {wrong}")
         if not 0 <= self.n_support + self.n_query <= self.x.shape[1] or min(self.n_support, self.n_query) < 0:
             raise InputError(
                 f"{self.n_support} support and {self.n_query} query nodes do not fit into {self.x.shape[1]} nodes"
             )
+
+    def _wrong(self) -> str | None:
+        """What is wrong with the shapes; None where nothing is."""
+        x, w, mask = self.x.shape, self.w.shape, self.mask.shape
+        if len(x) < 3:
+            return "x has no axis of tasks, which x[None] adds for one task"
+        if len(w) != 3:
+            return "w holds a weight for each class, not class numbers; torch.nn.functional.one_hot makes them"
+        for name, shape in (("w", w), ("mask", mask)):
+            if shape[0] != x[0]:
+                return f"x has {x[0]} tasks, but {name} has {shape[0]}"
+            if shape[1:2] != x[1:2]:
+                more = "; queries and unlabeled nodes have rows of zeros" if name == "w" and w[1] < x[1] else ""
+                return f"x has {x[1]} nodes, but {name} has {', '.join(map(str, shape[1:2])) or 'none'}{more}"
+        return None if mask == x[:2] else "mask has another shape than (B, n)"
 
     @property
     def n_unlabeled(self) -> int:
@@ -91,6 +117,10 @@ class Episode:
 
     def label_pool(self, z: Tensor) -> Episode:
         """A copy whose unlabeled nodes carry the label weights z (B, U, C)."""
+        z = as_tensor(z, "label weights of the pool")
+        if z.shape != (len(self.w), self.n_unlabeled, self.way):
+            right = (len(self.w), self.n_unlabeled, self.way)
+            raise InputError(f"label weights of this pool must be (B, U, C) = {right}, not {tuple(z.shape)}")
         return self.replace(w=torch.cat([self.w[:, : self.unlabeled.start], z.to(self.w.dtype)], 1))
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Episode:
@@ -127,7 +157,7 @@ class Episode:
         k = self.n_support
 
         def join(old: Tensor, new: Tensor) -> Tensor:
-            return torch.cat([old[:, :k], new.to(old.dtype), old[:, k:]], 1)
+            return torch.cat([old[:, :k], as_tensor(new, "what is added").to(old), old[:, k:]], 1)
 
         x, w, mask, k = join(self.x, x), join(self.w, w), join(self.mask, mask), k + x.shape[1]
         return Episode(x, w, k, self.n_query, mask, relabeled=self.relabeled, oracle=self.oracle)
@@ -171,6 +201,11 @@ class Target:
     ids: Tensor
     classes: Tensor
 
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            if not isinstance(value := getattr(self, field.name), Tensor):
+                object.__setattr__(self, field.name, as_tensor(value, f"{field.name} of a target").long())
+
     def known(self, episode: Episode) -> Tensor:
         """(B, k + q, C) label weights of support and queries together, for a criterion that reads both."""
         y = F.one_hot(self.query.clamp_min(0), episode.way).to(episode.w) * (self.query >= 0).unsqueeze(-1)
@@ -183,6 +218,18 @@ class Target:
 
     def to(self, device: torch.device | str) -> Target:
         return Target(*(getattr(self, f.name).to(device) for f in dataclasses.fields(self)))
+
+
+def check_episode(given: Any) -> Episode:
+    """What a learner is called with; InputError where it is no episode."""
+    check_kind(given, Episode, "what a learner scores", AN_EPISODE)
+    return given
+
+
+def check_target(given: Any) -> Target:
+    """What a learner's loss is of; InputError where it is no target."""
+    check_kind(given, Target, "what is true of an episode", A_TARGET)
+    return given
 
 
 def stack(episodes: Sequence[Episode]) -> Episode:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from graphfsl import registry
 from graphfsl.adapt import Adapt
-from graphfsl.builder import brings_weights, build, check_learner, named
+from graphfsl.builder import build, check_learner, warn_of_drawn
 from graphfsl.data import Transform
 from graphfsl.encoding import own_normalisation
 from graphfsl.episode import Episode
@@ -45,7 +45,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
     learner: the name of a head ("protonet"); a mapping as in YAML's `learner` section; a `Learner`; a trained run,
         as its directory or a `Predictor`. A name or a mapping is built for the samples and the number of classes
-        of `fit`, with untrained weights, of which there is a warning where they encode images. A learner or a
+        of `fit`, with untrained weights, of which there is a warning where they are drawn at random. A learner or a
         predictor is copied, and answers where its weights lie.
     random_state: seeds untrained weights, and what a learner draws by itself.
     batch_norm: the BatchNorm policy (`graphfsl.batchnorm`). None takes the learner's own; in place of one under which
@@ -195,11 +195,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         if isinstance(source, Mapping):
             with seeded(self._seed, torch.device("cpu")):
                 built = self._with_policy(build(source, self._shape, way))
-            entry = source.get("encoder")
-            if len(self._shape) == 3 and entry not in (None, "pixels") and not brings_weights(entry):
-                warnings.warn(
-                    f"encoder {named(entry, 'encoder')[0]!r} is untrained; give it weights=FILE", stacklevel=3
-                )
+            warn_of_drawn(source, built)
             return built
         learner = source.learner if isinstance(source, Predictor) else self._with_policy(source)
         if learner.way is not None and way > learner.way:

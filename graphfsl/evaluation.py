@@ -23,6 +23,7 @@ from graphfsl.features import cached_features, check_alone, encode_split
 from graphfsl.functional.calibration import confusion, reliability
 from graphfsl.functional.layers import last_layer
 from graphfsl.functional.statistics import accuracy, mean_and_ci95
+from graphfsl.given import A_LEARNER, A_SPLIT, A_TRANSFORM, as_device, check_kind, whole_number
 from graphfsl.learner import Learner, Part, Pipeline
 from graphfsl.unsound import first_unsound
 
@@ -101,7 +102,7 @@ def accuracies(
     try:
         size = block or block_size(learner, episodes)
         numbers = count if isinstance(count, range) else range(count)
-        out = torch.empty(len(numbers), device=episodes.device)  # more than fits is told now, not after days
+        out = _room(numbers, episodes.device)
         for i, (episode, target) in enumerate(episodes.batches(numbers, size)):
             if i == 0:
                 warn_of_idle(learner, episode)
@@ -116,6 +117,15 @@ def accuracies(
     finally:
         learner.train(was_training)
     return out.cpu()
+
+
+def _room(numbers: range, device: torch.device) -> Tensor:
+    """(len(numbers),) of memory; more than fits is told now, not after days."""
+    try:
+        return torch.empty(len(numbers), device=device)
+    except (RuntimeError, OverflowError):
+        count = (numbers.stop - numbers.start) // numbers.step
+        raise InputError(f"there is no memory for accuracies of {count:,} episodes; lower their number") from None
 
 
 def warn_of_idle(learner: Learner, episode: Episode) -> None:
@@ -250,7 +260,7 @@ def with_interval(row: Mapping[str, Any]) -> str:
 def evaluate(
     learner: Learner,
     split: Split,
-    setting: Setting | None = None,
+    setting: Setting | Mapping[str, Any] | None = None,
     episodes: int = 600,
     seed: int = 0,
     transform: Transform | None = None,
@@ -260,20 +270,25 @@ def evaluate(
     unbalanced: bool = False,
     **options: Any,
 ) -> Result:
-    """Accuracy on episodes 0 .. `episodes` - 1 of a split; `setting`, or its fields as keywords; or on `listed` ones.
+    """Accuracy on episodes 0 .. `episodes` - 1 of a split; `setting`, or its fields as a mapping or as keywords; or on
+    `listed` ones.
 
     unbalanced: measure a learner that assumes as many queries, or unlabeled images, of every class on Dirichlet
         episodes, too.
     Raises InputError where a trait of the learner forbids the setting, or the split is too small for it.
     """
-    if episodes < 1:
-        raise InputError(f"evaluation.episodes must be at least 1, not {episodes}")
+    check_kind(learner, Learner, "the learner", A_LEARNER)
+    check_kind(split, Split, "the split", A_SPLIT)
+    check_kind(transform, (Transform, type(None)), "the transform", A_TRANSFORM)
+    check_kind(listed, (Listed, type(None)), "listed", "episodes as graphfsl.data.listed.read_episodes reads them")
+    episodes = whole_number(episodes, "evaluation.episodes", 1)
+    block = None if block is None else whole_number(block, "block", 1)
     if listed is not None:
-        setting, seed, episodes = listed.setting, listed.seed, min(episodes, len(listed))
-    setting = setting if setting is not None else Setting(**options)
+        setting, seed, episodes, options = listed.setting, listed.seed, min(episodes, len(listed)), {}
+    setting = Setting.of(setting, options)
     check_protocol(learner, setting, unbalanced)
     parameter = next(learner.parameters(), None)
-    device = device or (parameter.device if parameter is not None else split.x.device)
+    device = as_device(device or (parameter.device if parameter is not None else split.x.device))
     learner.to(device)
     start = time.perf_counter()
     answering, split = encode_once(learner, split, transform, nodes(setting) * episodes)

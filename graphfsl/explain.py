@@ -17,8 +17,11 @@ from graphfsl.episode import Episode
 from graphfsl.errors import InputError
 from graphfsl.functional.layers import last_layer
 from graphfsl.functional.prototypes import present
+from graphfsl.given import A_LEARNER, AN_EPISODE, check_kind, whole_number
 from graphfsl.learner import Learner, Pipeline
 from graphfsl.unsound import check_answered
+
+MOST_ORDERS = 1_000_000  # that Shapley values are averaged over: their error falls with the root
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,9 @@ def ask(learner: Learner, episode: Episode, query: int = 0, task: int = 0) -> Qu
 
     Raises InputError where there is no such query or task.
     """
+    check_kind(learner, Learner, "the learner", A_LEARNER)
+    check_kind(episode, Episode, "the episode", AN_EPISODE)
+    query, task = whole_number(query, "the query"), whole_number(task, "the task")
     if not (0 <= query < episode.n_query and 0 <= task < len(episode.x)):
         raise InputError(
             f"there is no query {query} in task {task}: choose a query from 0 to {episode.n_query - 1} "
@@ -136,6 +142,8 @@ class Explanation:
 
 def explain(learner: Learner, episode: Episode, query: int = 0, task: int = 0, orders: int = 16) -> Explanation:
     """Which nodes and edges made the answer to one query. orders: how many the Shapley values are averaged over."""
+    if whole_number(orders, "orders", 1) > MOST_ORDERS:
+        raise InputError(f"Shapley values over {orders:,} orders take too long; {MOST_ORDERS:,} at most will do")
     asked = ask(learner, episode, query, task)
     p = float(asked.probability(asked.graph.mask)[0])
     nodes, alone = shapley(asked, orders), leave_one_out(asked)

@@ -34,7 +34,7 @@ SHOWN = 12  # nodes of either table
 
 
 def write_explanation(
-    run: Path, changes: Sequence[str] = (), episode: int = 0, query: int = 0, out: Path | None = None
+    run: str | Path, changes: Sequence[str] = (), episode: int = 0, query: int = 0, out: str | Path | None = None
 ) -> list[Path]:
     """explanation.json, .svg and .html of one query of an evaluation episode, in `out` or in the run's directory.
 
@@ -43,7 +43,7 @@ def write_explanation(
     trained = runs.load(run)
     asks = {"run": str(run), "overrides": list(changes), "episode": episode, "query": query}
     marked = f"-{conf.digest({'changes': list(changes)})}" if changes else ""
-    folder = out or run / "explanations" / f"episode-{episode}-query-{query}{marked}"
+    folder = Path(out or Path(run) / "explanations" / f"episode-{episode}-query-{query}{marked}")
     _check_folder(folder, asks)
     config, settings, learner = asked(trained, changes)
     options = conf.evaluation(config)

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from graphfsl.batchnorm import POLICIES, TRANSDUCTIVE_POLICIES, follow_policy, has_batch_norm, statistics
-from graphfsl.combinations import Combines, check_company, check_parts
-from graphfsl.encoding import call_encoder, checked_encoder, full_precision
-from graphfsl.episode import Episode, Target
+from graphfsl.combinations import Combines, check_company, check_parts, checked_head, parts_of
+from graphfsl.encoding import call_encoder, checked_encoder, fitting, full_precision
+from graphfsl.episode import Episode, Target, check_episode, check_target
 from graphfsl.errors import InputError, unknown
 from graphfsl.functional.layers import last_layer
 from graphfsl.saving import Saves
@@ -67,7 +67,7 @@ class Learner(Saves, Part):
 
     def forward(self, episode: Episode) -> Tensor:
         """(B, Q, C) scores of the queries."""
-        return last_layer(self.score(episode))[:, episode.query]
+        return last_layer(self.score(check_episode(episode)))[:, episode.query]
 
     def criterion(self, scores: Tensor, target: Target, episode: Episode) -> Tensor:
         """Mean cross-entropy of the queries, unless the paper says otherwise."""
@@ -81,7 +81,7 @@ class Learner(Saves, Part):
     def price(self, scores: Tensor, target: Target, episode: Episode) -> Tensor:
         """What these scores cost, `criterion` and `aux_loss`: a scalar. Mixed precision is for encoders alone."""
         with full_precision(episode.x.device):
-            return self.criterion(scores, target, episode) + self.aux_loss(episode)
+            return self.criterion(scores, check_target(target), episode) + self.aux_loss(episode)
 
 
 class Head(Learner):
@@ -127,10 +127,6 @@ class Objective(Part):
         raise NotImplementedError
 
 
-def _parts(slot: Slot) -> nn.ModuleList:
-    return nn.ModuleList([slot] if isinstance(slot, nn.Module) else slot or [])
-
-
 class Pipeline(Learner):
     """encoder -> augment -> graph -> head -> refine; a slot takes one part, a list, or None.
 
@@ -155,18 +151,17 @@ class Pipeline(Learner):
         batch_norm: str = "running",
     ) -> None:
         super().__init__()
-        if head is None:
-            raise InputError("a pipeline needs a head; see `graphfsl methods`")
         self.encoder = checked_encoder(encoder)
-        self.augment, self.graph, self.refine = _parts(augment), _parts(graph), _parts(refine)
-        self.head = head
+        self.augment, self.graph = parts_of("augment", augment), parts_of("graph", graph)
+        self.refine = parts_of("refine", refine)
+        self.head: Head = checked_head(head)
         parts = self.parts
-        check_parts(self.augment, self.graph, head, self.refine)  # type: ignore[arg-type]
+        check_parts(self.augment, self.graph, self.head, self.refine)  # type: ignore[arg-type]
         self.wants_maps = any(p.wants_maps for p in parts)
         self.per_query = any(p.per_query for p in parts) if per_query is None else per_query
         check_company(parts, self.per_query)
         self.set_batch_norm(batch_norm)
-        self.reads_support = head.reads_support
+        self.reads_support = self.head.reads_support
         for trait in JOINED:
             setattr(self, trait, any(getattr(p, trait) for p in parts))
         self.way = next((p.way for p in parts if p.way is not None), None)
@@ -216,7 +211,7 @@ class Pipeline(Learner):
 
     def encode(self, episode: Episode) -> Episode:
         """Images -> features: one encoder call for all nodes of all tasks."""
-        with statistics(self.batch_norm, episode):
+        with statistics(self.batch_norm, check_episode(episode)):
             z = call_encoder(self.encoder, episode.x.flatten(0, 1), self.wants_maps)
             z = (z if self.wants_maps else self.readout(z)).unflatten(0, episode.x.shape[:2])
         return episode.replace(x=z, w=episode.w.to(z.dtype), relabeled=episode.relabeled)
@@ -235,7 +230,7 @@ class Pipeline(Learner):
         if self.per_query and episode.n_query > 1:
             return self._per_query(episode)
         first_query = episode.n_support
-        with full_precision(episode.x.device):
+        with full_precision(episode.x.device), fitting(episode.x):
             for part in (*self.augment, *self.graph):
                 episode = part(episode)
             asked = not self.refine or self.refine[0].reads_scores

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import numbers
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -57,9 +58,9 @@ def _fits(value: Any, kind: Any) -> bool:
     if origin in (typing.Union, types.UnionType):
         return any(_fits(value, a) for a in args)
     if kind is float:
-        return isinstance(value, float) or _fits(value, int)
+        return isinstance(value, numbers.Real) and not isinstance(value, bool)
     if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+        return isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if kind in (str, bool, type(None)):
         return isinstance(value, kind)
     if kind in (Mapping, dict) or (isinstance(origin, type) and issubclass(origin, Mapping)):

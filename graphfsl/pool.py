@@ -16,6 +16,7 @@ from graphfsl.errors import InputError, unknown
 from graphfsl.functional.belonging import belonging, shortfall
 from graphfsl.functional.sparse_propagation import both_ways, propagate_sparse, symmetric_sparse
 from graphfsl.functional.statistics import or_one
+from graphfsl.given import as_tensor, class_numbers, described, real_number, whole_number
 from graphfsl.held_out import (
     FOREIGN,
     MAYBE_FOREIGN,
@@ -28,6 +29,7 @@ from graphfsl.held_out import (
 )  # fmt: skip
 from graphfsl.neighbors import Bar, silent
 
+SUPPORT = "support, which samples of the pool are labeled,"
 PRIORS = ("none", "uniform", "labels")
 POWER = 3  # of the cosine in an edge's weight, as in iLPC
 SPOKE = 3  # support samples that are named for each sample
@@ -80,10 +82,10 @@ def label_pool(
     prior: str = "none",
     none: float | None = None,
     chunk: int = 64,
-    bar: Bar = silent,
+    bar: Bar | None = None,
 ) -> Labels:
     """Label a pool x (n, d) of features by the samples `support` (m,) of classes `label` (m,): 0 .. C - 1, or -1 for
-    a sample of none of them.
+    a sample of none of them. Lists, tensors and data frames do as well as arrays.
 
     G = (I - alpha S)^-1 on the graph of nearest `neighbors` among distinct samples (`distinct_neighbors`), edges
     weighted by cos^3, S = D^-1/2 W D^-1/2. Column s of G is what support sample s says, so a class's score F_ic = v_c
@@ -110,8 +112,10 @@ def label_pool(
 
     Raises InputError for options or a support that cannot be used.
     """
+    x, support, label = _pool(x), *(class_numbers(v, w).numpy() for v, w in ((support, SUPPORT), (label, "label")))
     count = int(label.max(initial=-1)) + 1
     _check(x, support, label, neighbors, alpha, prior, none, chunk)
+    bar = bar or silent
     near = distinct_neighbors(x, neighbors, support, label, bar)
     s, degree, place = _graph(near)
     place = place[torch.from_numpy(near.group)]  # the node of each sample
@@ -196,6 +200,20 @@ def _copies(place: Tensor, rows: Tensor, known: Tensor) -> Tensor:
     return (low == high)[place]
 
 
+def _pool(x: Any) -> np.ndarray:
+    """Features as an array of floats (n, d); InputError where they are none."""
+    if not isinstance(x, np.ndarray):
+        x = as_tensor(x, "a pool, features (n, d),").detach().cpu()
+        x = (x.float() if x.dtype == torch.bfloat16 else x).numpy()
+    if x.ndim != 2 or x.dtype.kind not in "iuf":
+        hint = "; `graphfsl features` makes them of images" if x.ndim in (3, 4) else ""
+        raise InputError(f"a pool is features (n, d), not {described(x)}{hint}")
+    bad = np.flatnonzero(~np.isfinite(x).all(1))
+    if len(bad):
+        raise InputError(f"sample {bad[0]} of the pool holds NaN or infinity; features must be finite")
+    return x if x.dtype.kind == "f" else x.astype(np.float32)
+
+
 def _check(
     x: np.ndarray,
     support: np.ndarray,
@@ -213,21 +231,28 @@ def _check(
         ("alpha", alpha, 0, 0.999),
         ("none", 1 if none is None else none, 0, 1),
     ):
-        if not low <= value <= high:
+        number = whole_number if name == "neighbors" else real_number
+        if not low <= number(value, name) <= high:
             raise InputError(f"{name} must lie between {low} and {high}, not be {value}")
-    if chunk < 1:
-        raise InputError(f"chunk must be at least 1, not {chunk}")
-    if x.ndim != 2 or not np.isfinite(x).all():
-        raise InputError("a pool must be finite features (n, d)")
-    if len(np.unique(support)) < len(support) or (len(support) and not 0 <= support.min() <= support.max() < len(x)):
-        raise InputError(f"the support must be different samples of the pool's {len(x)}")
+    whole_number(chunk, "chunk", 1)
+    if len(support) != len(label):
+        raise InputError(f"the support has {len(support)} samples, but {len(label)} labels; there must be one each")
+    if not len(x):
+        raise InputError("the pool holds no sample")
+    outside = support[(support < 0) | (support >= len(x))]
+    if len(outside):
+        raise InputError(f"sample {outside[0]} of the support is none of the pool's, 0..{len(x) - 1}")
+    found, times = np.unique(support, return_counts=True)
+    if len(found) < len(support):
+        raise InputError(f"sample {found[times.argmax()]} stands in the support twice; keep one")
     need, have = 4 * len(x) * len(support), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if need > have:
         sizes = f"need {need / 1e9:.1f} GB, and this machine has {have / 1e9:.1f}"
         raise InputError(f"{len(support):,} labels in a pool of {len(x):,} {sizes}; a handful of labels will do")
     classes = np.unique(label[label >= 0])
-    if not np.array_equal(classes, np.arange(len(classes))):
-        raise InputError("classes of the support must be numbered 0 .. C - 1, none left out; -1 is none of them")
+    if not np.array_equal(classes, np.arange(len(classes))) or label.min(initial=0) < -1:
+        wrong = f"{label.min()} is none" if label.min(initial=0) < -1 else f"there are {classes.tolist()!s:.60}"
+        raise InputError(f"classes of the support are numbered 0 .. C - 1, and -1 is none of them, but {wrong}")
     if len(classes) + (label < 0).any() < 2 or not len(classes):
         raise InputError(
             f"the support has {len(classes)} class; at least 2 are needed, or 1 and a sample of none of them"

@@ -22,6 +22,7 @@ from graphfsl.data.transforms import Transform
 from graphfsl.episode import Episode
 from graphfsl.errors import InputError
 from graphfsl.features import block_size, encode
+from graphfsl.given import described
 from graphfsl.learner import Learner, Pipeline
 from graphfsl.measure import asked, names_policy
 from graphfsl.regular import read_regular
@@ -72,6 +73,11 @@ class Predictor:
         Raises InputError for an image that cannot be read, fewer than two classes, an empty class, or scores that are
         not finite.
         """
+        if not isinstance(support, Mapping):
+            right = "a mapping of classes to images, such as {'a': ['1.png'], 'b': ['2.png']}"
+            raise InputError(f"the support must be {right}, not {described(support)}")
+        support = {str(name): _several(images, f"class {name!r} of the support") for name, images in support.items()}
+        query, unlabeled = _several(query, "the query"), _several(unlabeled, "unlabeled")
         if len(support) < 2:
             raise InputError(f"the support has {len(support)} class; at least 2 are needed")
         empty = [name for name, images in support.items() if not len(images)]
@@ -134,6 +140,15 @@ class Predictor:
             border = np.concatenate([array[:, 0], array[:, -1], array[:, :, 0], array[:, :, -1]], 1)
             array = 255 - array if np.median(border) > 127 else array
         return torch.tensor(np.ascontiguousarray(array))
+
+
+def _several(images: Any, what: str) -> Sequence[Any]:
+    """Images as they are; InputError for one image, or a path, in place of a list."""
+    one = isinstance(images, (str, Path, bytes)) or getattr(images, "ndim", 3) < 3 or not hasattr(images, "__len__")
+    if one or isinstance(images, Mapping):
+        hint = "; graphfsl.data.images.image_paths lists a folder" if isinstance(images, (str, Path)) else ""
+        raise InputError(f"{what} must be a list of images, such as [image], not {described(images)}{hint}")
+    return images
 
 
 def load(

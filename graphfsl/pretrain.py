@@ -12,6 +12,7 @@ from torch import Tensor
 
 from graphfsl import config as conf
 from graphfsl import distributed
+from graphfsl.bar import Log, silent
 from graphfsl.builder import build_pretrainer, named
 from graphfsl.checkpoint import load_checkpoint, load_weights, read_lines, save_checkpoint, write_json
 from graphfsl.data import Episodes, Split
@@ -22,7 +23,7 @@ from graphfsl.functional.statistics import class_statistics
 from graphfsl.lock import locked
 from graphfsl.memory import reuse_freed_memory
 from graphfsl.pretrainer import Pretrainer
-from graphfsl.train import Log, Trainer
+from graphfsl.train import Trainer
 
 Say = Callable[[str], None]
 
@@ -157,7 +158,7 @@ def _generation(
         check = Episodes(val, conf.setting(config), seed, transform.plain(), device)
     if not distributed.rank():
         write_json(path / "config.json", decides(config))
-    trainer.fit(model, batches, check, path, seed, log)
+    trainer.fit(model, batches, check, path, seed, log or silent)
     if not distributed.rank():
         save_checkpoint(done, model.state_dict(), {"step": trainer.steps})
     return model

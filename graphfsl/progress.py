@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from graphfsl import config as conf
 from graphfsl import distributed
 from graphfsl import run as runs
+from graphfsl.bar import training_bar
 from graphfsl.data import Split
 from graphfsl.errors import InputError
 from graphfsl.lock import locked
 from graphfsl.measure import measure_policies
 from graphfsl.results import over_seeds, write_results
-from graphfsl.train import Log, Trainer
-
-ESTIMATE_AFTER = 40  # steps until the estimate of the whole time is worth printing
 
 
 def run(config: dict[str, Any], path: Path, console: Console) -> list[dict[str, Any]]:
@@ -63,7 +58,8 @@ def pretrain(config: dict[str, Any], folder: Path, console: Console) -> None:
     """Only the pretraining of an experiment, into `folder`."""
     if config.get("pretrain") is None:
         raise InputError("this experiment has no section `pretrain`; add one, such as pretrain.objective=cross_entropy")
-    with bar(console, "pretraining", conf.pretrainer(config), "images") as log:
+    trainer = conf.pretrainer(config)
+    with training_bar(console, "pretraining", trainer.steps, trainer.batch, "images") as log:
         path = runs.pretrain_alone(config, folder, log, console.print)
     distributed.finish()
     console.print(f"pretrained encoder: {path}")
@@ -73,38 +69,10 @@ def train(run: runs.Run, base: Split, console: Console) -> runs.Run:
     """`run.pretrain` and `run.train` with loss, validation accuracy, samples per second and time left."""
     if run.config.get("pretrain") is not None:
         trainer = conf.pretrainer(run.config)
-        with bar(console, "pretraining", trainer, "images") as log:
+        with training_bar(console, "pretraining", trainer.steps, trainer.batch, "images") as log:
             runs.pretrain(run, base, log, console.print)
     if not run.trains:
         return runs.train(run, base)
-    with bar(console, "training", run.trainer, "episodes") as log:
+    trainer = run.trainer
+    with training_bar(console, "training", trainer.steps, trainer.batch, "episodes") as log:
         return runs.train(run, base, log)
-
-
-@contextmanager
-def bar(console: Console, name: str, trainer: Trainer, unit: str) -> Iterator[Log]:
-    """A progress bar, and what each line of metrics does to it."""
-    columns = (
-        TextColumn(name),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]} val {task.fields[val]} {task.fields[rate]} " + unit + "/s"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("", total=trainer.steps, loss="…", val="…", rate="…", visible=False)
-        first: list[dict[str, Any]] = []
-
-        def log(line: dict[str, Any]) -> None:
-            shown: dict[str, Any] = {"loss": f"{line['loss']:.3f}", "rate": f"{line['episodes_per_s']:.1f}"}
-            if "val" in line:
-                shown["val"] = f"{100 * line['val']:.2f}%"
-                console.print(f"step {line['step']}: loss {shown['loss']}, validation {shown['val']}")
-            progress.update(task, completed=line["step"], visible=True, **shown)
-            if not first and line["step"] >= ESTIMATE_AFTER:
-                first.append(line)
-                left = (trainer.steps - line["step"]) * trainer.batch / line["episodes_per_s"]
-                console.print(f"about {left / 60:.1f} minutes of {name}, validation not included")
-
-        yield log

@@ -16,6 +16,7 @@ import graphfsl
 from graphfsl import config as conf
 from graphfsl import data, distributed
 from graphfsl.adapt import Adapt
+from graphfsl.bar import Log, silent
 from graphfsl.batchnorm import BatchNorm, lacks_averages
 from graphfsl.builder import build, warn_of_untrained
 from graphfsl.checkpoint import (
@@ -31,6 +32,7 @@ from graphfsl.encoding import own_normalisation
 from graphfsl.errors import InputError
 from graphfsl.evaluation import check_protocol, nodes
 from graphfsl.features import cached_features, encode_split
+from graphfsl.given import A_FOLDER, check_kind
 from graphfsl.learner import Learner, Pipeline
 from graphfsl.loading import saved_learner, trained_learner
 from graphfsl.memory import reuse_freed_memory
@@ -41,7 +43,7 @@ from graphfsl.pretrain import place as pretraining_place
 from graphfsl.results import progress_of, seed_runs
 from graphfsl.same import Load, check_same, identities_of, remembering
 from graphfsl.saving import FILE
-from graphfsl.train import Log, Trainer
+from graphfsl.train import Trainer
 
 
 @dataclass
@@ -214,7 +216,7 @@ def train(run: Run, base: Split, log: Log | None = None) -> Run:
         training = conf.setting(config, config.get("train_episode"), "train_episode")
         episodes = Episodes(seen, training, seed, transform, device)
         check = Episodes(val, conf.setting(config), seed, transform.plain(), device) if val is not None else None
-        metrics = trainer.fit(learner, episodes, check, run.path, seed, log)
+        metrics = trainer.fit(learner, episodes, check, run.path, seed, log or silent)
         best = max((m for m in metrics if "val" in m), key=lambda m: m["val"], default=None)
         run.steps += best["step"] if best else trainer.steps
     torch.manual_seed(int(keys_of("fit_base", seed, np.zeros(1))[0] >> np.uint64(1)))
@@ -255,6 +257,7 @@ def load(path: str | Path, learner: Learner | None = None) -> Run:
 
     Raises InputError where there are no weights, they are damaged, or the directory holds a run for each seed.
     """
+    check_kind(path, (str, Path), "a run", A_FOLDER)
     path = Path(path)
     if (path / FILE).is_file():
         return _saved(path, learner)

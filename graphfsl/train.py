@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from graphfsl import data, distributed
 from graphfsl.adapt import Adapt
+from graphfsl.bar import Log, terminal_bar
 from graphfsl.data.batches import Batches
 from graphfsl.data.episodes import Episodes
 from graphfsl.data.streams import keys_of
@@ -23,16 +24,16 @@ from graphfsl.episode import Episode, Target
 from graphfsl.errors import InputError, unknown
 from graphfsl.evaluation import accuracies
 from graphfsl.functional.statistics import mean_and_ci95
+from graphfsl.given import A_FOLDER, A_LEARNER, EPISODES, check_kind, whole_number
 from graphfsl.learner import Learner, Pipeline
 from graphfsl.loggers import LOGGERS, make_logger
+from graphfsl.options import check_options, signature
 from graphfsl.saving import Training
 from graphfsl.state import State
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 PRECISIONS = ("32-true", "bf16-mixed")  # fp16 would need its loss scaler in the checkpoint
 SCHEDULES = ("constant", "halve", "cosine")
-
-Log = Callable[[dict[str, Any]], None]
 
 
 class Trainer:
@@ -75,6 +76,7 @@ class Trainer:
         compile: bool = False,
         logger: str | None = None,
     ) -> None:
+        check_options(signature(Trainer), {k: v for k, v in locals().items() if k != "self"}, "trainer")
         for name in (*_POSITIVE, "accumulate"):
             if not locals()[name] > 0:
                 raise InputError(f"trainer.{name} must be above 0, not {locals()[name]!r}")
@@ -137,15 +139,37 @@ class Trainer:
         learner: Learner,
         train: Episodes | Batches,
         val: Episodes | None = None,
-        run: Path | None = None,
+        run: str | Path | None = None,
         seed: int = 0,
         log: Log | None = None,
     ) -> list[dict[str, Any]]:
         """Train `learner` in place and return its metrics; at the end it holds the best weights on `val`.
 
         run: a directory for metrics.jsonl, last.safetensors and best.safetensors; training goes on from what it
-        holds. log: called with each line of metrics.
+        holds. log: called with each line of metrics; None shows a progress bar where stderr is a terminal.
         """
+        check_kind(learner, Learner, "the learner", A_LEARNER)
+        check_kind(train, (Episodes, Batches), "what is trained on", EPISODES)
+        check_kind(val, (Episodes, type(None)), "what is validated on", EPISODES)
+        check_kind(run, (str, Path, type(None)), "run", A_FOLDER)
+        folder, seed = None if run is None else Path(run), whole_number(seed, "the seed")
+        if log is not None and not callable(log):
+            raise InputError(f"log must be a function of a line of metrics, such as print, not {log!r:.60}")
+        if log is not None:
+            return self._fit(learner, train, val, folder, seed, log)
+        unit = "episodes" if isinstance(train, Episodes) else "images"
+        with terminal_bar("training", self.steps, self.batch, unit) as bar:
+            return self._fit(learner, train, val, folder, seed, bar)
+
+    def _fit(
+        self,
+        learner: Learner,
+        train: Episodes | Batches,
+        val: Episodes | None,
+        run: Path | None,
+        seed: int,
+        log: Log,
+    ) -> list[dict[str, Any]]:
         fabric = self.fabric()
         fabric.launch()
         device, rank = fabric.device, distributed.rank()
@@ -210,8 +234,7 @@ class Trainer:
                 state.record(line)
                 if logger is not None:
                     logger.log_metrics({k: v for k, v in line.items() if k != "step" and v is not None}, step)
-                if log:
-                    log(line)
+                log(line)
             if run is not None and (step % self.checkpoint_every == 0 or step == self.steps or state.stopped):
                 state.save()
         fabric.barrier()  # the best weights are read by all as soon as the first has written them

@@ -347,14 +347,14 @@ class Returning(nn.Module):
         (Returning(lambda z: (z, z)), "returned a tuple of 2, not one tensor"),
         (Returning(lambda z: {"features": z}), "returned a dict of features, not one tensor"),
         (Returning(lambda z: Output(z, z)), "returned a Output of last_hidden_state, pooler_output, not one"),
-        (Returning(lambda z: z.detach().numpy()), "returned a ndarray, not one tensor"),
-        (Returning(lambda z: None), "returned a NoneType, not one tensor"),
+        (Returning(lambda z: z.detach().numpy()), "returned a ndarray of float32"),
+        (Returning(lambda z: None), "returned None, not one tensor"),
         (Returning(lambda z: z.mean(1)), r"tensor of shape \(36,\) for 36 samples"),
         (Returning(lambda z: z.view(-1, 8)), r"tensor of shape \(288, 8\) for 36 samples"),
         (nn.Conv2d(3, 4, 3), r"fails on samples of shape \(1, 8, 8\): .*3 channels"),
         (nn.Sequential(nn.Flatten(), nn.Linear(63, 4)), r"fails on samples of shape \(1, 8, 8\): mat1"),
-        (lambda x: x.flatten(1), "must be a torch.nn.Module, not <function"),
-        (nn.Flatten, "must be a torch.nn.Module, not <class"),
+        (lambda x: x.flatten(1), "must be a torch.nn.Module, not a function"),
+        (nn.Flatten, "must be a torch.nn.Module, not the class"),
     ],
 )
 def test_an_encoder_that_does_not_fit_is_one_clear_line(made: Any, message: str) -> None:

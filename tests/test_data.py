@@ -640,7 +640,7 @@ def test_split_refuses() -> None:
         (images, y, ("a",), ("labels must lie in -1..0",)),
         (images, y - 2, ("a", "b"), ("labels must lie in -1..1",)),
         (images, y, ("a", "b", "c"), ("'c'", "no sample")),
-        (images, y.float(), ("a", "b"), ("int64", "float32")),
+        (images, y.float(), ("a", "b"), ("whole numbers", "float32")),
     ):
         with refused("s/test", *words):
             Split(x, labels, classes, "s/test")

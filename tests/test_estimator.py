@@ -368,7 +368,7 @@ def test_an_image_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
         ("linear", None, None, r"learner\.adapt=maml"),
         ({"encoder": "conv4", "head": "protonet"}, None, None, "features already"),
         (Pipeline(head=Linear(5, 2)), None, None, "tied to 2 classes at most, but y holds 3"),
-        (Pipeline(head=Linear(6, 3)), None, None, r"fails on samples of shape \(5,\)"),
+        (Pipeline(head=Linear(6, 3)), None, None, r"fails on features of shape \(5,\)"),
         (cases_learner(), None, None, r"fails on samples of shape \(5,\)"),
         (REFINED, None, np.full(60, -1), "label at least one sample"),
         (REFINED, None, np.where(np.arange(60) < 30, -1, 1), "one class beside -1"),

@@ -306,7 +306,7 @@ def test_an_encoder_trained_without_averages_is_refused_by_the_library(tmp_path:
 
 def test_an_untrained_encoder_in_a_mapping_is_warned_about(tmp_path: Path) -> None:
     x, y = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3)).astype(np.uint8), [0, 1] * 3
-    with pytest.warns(UserWarning, match="'conv4' is untrained; give it weights=FILE"):
+    with pytest.warns(UserWarning, match="'conv4' is untrained; give weights=FILE"):
         graphfsl.FewShotClassifier({"encoder": "conv4", "head": "protonet"}).fit(x, y)
     torch.save(trained(Conv4(3)).state_dict(), tmp_path / "w.pth")
     with warnings.catch_warnings():

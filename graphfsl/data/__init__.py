@@ -15,6 +15,7 @@ from graphfsl.data.from_torch import from_dataset
 from graphfsl.data.sampler import Sampler, Setting
 from graphfsl.data.transforms import Transform
 from graphfsl.errors import InputError, unknown
+from graphfsl.options import check_options, signature
 
 __all__ = [
     "Episodes",
@@ -51,8 +52,11 @@ def load(name: str, split: str, root: str | os.PathLike[str] | None = None, **op
 
     root: where its files are; GRAPHFSL_DATA where it is not given. Data sets that need no files take no root.
     """
+    if name not in names() and Path(name).is_dir():
+        raise InputError(f'{name} is a folder; load_data("folder", "test", root={str(name)!r}) reads one')
     if takes_root(name):
         options["root"] = _root(name, root)
+    check_options({k: (kind, False) for k, (kind, _) in signature(loader(name)).items()}, options, f"data set {name}")
     return loader(name)(split, **options)
 
 

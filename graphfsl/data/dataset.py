@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,15 +15,17 @@ from torch import Tensor
 
 from graphfsl.data.stored import Stored, opened
 from graphfsl.errors import InputError
+from graphfsl.given import A_SPLIT, as_device, as_tensor, check_kind, class_numbers, described, whole_number
 
 
 @dataclass(frozen=True)
 class Split:
     """All samples of one split.
 
-    x: (N, C, H, W) uint8 images or (N, d) float features; a tensor, or an array that becomes one. A memory map
+    x: (N, C, H, W) uint8 images or (N, d) float features; a tensor, or an array or lists that become one. A memory map
        (np.memmap) of more than 1 GiB stays on disk, so that a set may be larger than RAM.
-    y: (N,) int64, the class of each sample; -1 for a sample without a label (it feeds the unlabeled pool).
+    y: (N,) whole numbers, which become int64: the class of each sample; -1 for a sample without a label (it feeds the
+       unlabeled pool).
     classes: the name of each class; the same index means the same class in every process.
     name: "<data set>/<split>", part of what an episode is a function of.
     groups: the superclass of each class (Omniglot's alphabet, a script, a CIFAR-100 superclass), or None.
@@ -39,25 +41,35 @@ class Split:
     stored: Stored | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if isinstance(self.x, np.ndarray):
+        check_kind(self.name, str, "the name of a split", 'text such as "mine/test"')
+        if isinstance(self.x, np.ndarray) and self.x.dtype.kind in "biufc":
             x, stored = opened(self.x)
             object.__setattr__(self, "x", x)
             object.__setattr__(self, "stored", stored)
+        elif not isinstance(self.x, Tensor):
+            object.__setattr__(self, "x", as_tensor(self.x, f"{self.name}: samples"))
+        if self.x.requires_grad:
+            object.__setattr__(self, "x", self.x.detach())
+        object.__setattr__(self, "y", class_numbers(self.y, f"{self.name}: labels"))
+        object.__setattr__(self, "classes", _names(self.classes, f"{self.name}: classes"))
+        if self.groups is not None:
+            object.__setattr__(self, "groups", _names(self.groups, f"{self.name}: groups"))
+            if len(self.groups) != len(self.classes):
+                raise InputError(f"{self.name}: {len(self.classes)} classes but {len(self.groups)} groups")
         if not self.classes:
             raise InputError(f"{self.name} has no class; an episode needs at least 2")
         if len(self.x) != len(self.y):
             raise InputError(f"{self.name}: {len(self.x)} samples but {len(self.y)} labels; there must be one each")
-        if not (self.x.ndim == 4 if self.x.dtype == torch.uint8 else self.x.is_floating_point() and self.x.ndim == 2):
+        if wrong := _wrong_with(self.x):
             raise InputError(
                 f"{self.name}: samples must be uint8 images (N, C, H, W) or float features (N, d), "
-                f"not {self.x.dtype} {tuple(self.x.shape)}"
+                f"not {self.x.dtype} {tuple(self.x.shape)}: {wrong}"
             )
         if self.x.is_floating_point():
             self._check_finite()
-        if self.y.ndim != 1 or self.y.dtype != torch.int64:
-            raise InputError(f"{self.name}: labels must be int64 (N,), not {self.y.dtype} {tuple(self.y.shape)}")
         if len(self.y) and not -1 <= int(self.y.min()) <= int(self.y.max()) < len(self.classes):
-            raise InputError(f"{self.name}: labels must lie in -1..{len(self.classes) - 1}")
+            found = f"{int(self.y.min())}..{int(self.y.max())}"
+            raise InputError(f"{self.name}: labels must lie in -1..{len(self.classes) - 1}, not in {found}")
         if (self.counts == 0).any():
             raise InputError(f"{self.name}: class {self.classes[int(self.counts.argmin())]!r} has no sample")
 
@@ -93,11 +105,15 @@ class Split:
 
     def to(self, device: torch.device | str) -> Split:
         """The same split with its samples on `device`, so that episodes are gathered there."""
-        x = self.x.to(device)
+        x = self.x.to(as_device(device))
         return self if x is self.x else dataclasses.replace(self, x=x, stored=None)
 
-    def subset(self, classes: list[int], name: str) -> Split:
-        """Only these classes, renumbered in the order given."""
+    def subset(self, classes: Sequence[int], name: str) -> Split:
+        """Only these classes, by number, renumbered in the order given."""
+        classes = [whole_number(c, "a class of the subset", 0) for c in classes]
+        if not classes or len(set(classes)) < len(classes) or max(classes) >= len(self.classes):
+            last = len(self.classes) - 1
+            raise InputError(f"the classes of a subset must be different numbers in 0..{last}, not {classes!s:.60}")
         lookup = torch.full((len(self.classes) + 1,), -2)
         lookup[torch.tensor(classes)] = torch.arange(len(classes))
         y = lookup[self.y]
@@ -108,6 +124,11 @@ class Split:
 
 def join(a: Split, b: Split) -> Split:
     """The classes of both splits of a data set as one split, named <data set>/<a>+<b>."""
+    for split in (a, b):
+        check_kind(split, Split, "what is joined", A_SPLIT)
+    if a.shape != b.shape or a.x.dtype != b.x.dtype:
+        kinds = (f"{s.name} holds {str(s.x.dtype).removeprefix('torch.')} {s.shape}" for s in (a, b))
+        raise InputError(f"splits that are joined must hold samples of one kind, but {', and '.join(kinds)}")
     y = torch.where(b.y >= 0, b.y + len(a.classes), b.y)
     groups = None if a.groups is None or b.groups is None else a.groups + b.groups
     name = f"{a.name}+{b.name.rpartition('/')[2]}"
@@ -150,7 +171,30 @@ def large_classes(split: Split, least: int) -> Split:
 
 def few_classes(split: Split, n: int) -> Split:
     """n classes of a split, named <split>[n]: a choice by their names alone, so that it is nested in that of n + 1."""
-    if not 2 <= n <= len(split.classes):
+    if not 2 <= whole_number(n, "the number of classes") <= len(split.classes):
         raise InputError(f"{split.name} has {len(split.classes)} classes, so that it cannot be cut to {n}")
     order = sorted(range(len(split.classes)), key=lambda c: hashlib.sha256(split.classes[c].encode()).digest())
     return split.subset(sorted(order[:n]), f"{split.name}[{n}]")
+
+
+def _names(given: Sequence[str], what: str) -> tuple[str, ...]:
+    """Names as a tuple of text; InputError for one text, which would be read letter by letter."""
+    if isinstance(given, (str, bytes)) or not hasattr(given, "__len__"):
+        raise InputError(f"{what} must be a list of names, not {described(given)}")
+    return tuple(map(str, given))
+
+
+def _wrong_with(x: Tensor) -> str | None:
+    """What is wrong with samples, and what would make them right; None where nothing is."""
+    if x.dtype == torch.uint8:
+        if x.ndim == 3:
+            return "gray images lack the axis of channels; x[:, None] adds it"
+        if x.ndim != 4:
+            return f"images have 4 axes, not {x.ndim}"
+        swapped = x.shape[3] in (1, 3) and x.shape[1] > 4  # no image is that narrow
+        return "channels stand last; x.permute(0, 3, 1, 2) puts them first" if swapped else None
+    if not x.is_floating_point():
+        return "features are floats; x.float() makes them so"
+    if x.ndim in (3, 4):
+        return "images are bytes; (255 * x).round().to(torch.uint8) makes them of floats in [0, 1]"
+    return None if x.ndim == 2 else f"features have 2 axes, not {x.ndim}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -11,10 +11,11 @@ from torch import Tensor
 
 from graphfsl.data.dataset import Split
 from graphfsl.data.listed import Listed
-from graphfsl.data.sampler import Draw, Sampler, Setting
+from graphfsl.data.sampler import Draw, Sampler, Setting, episode_numbers
 from graphfsl.data.streams import AUGMENT, keys_of, uniform
 from graphfsl.data.transforms import DRAWS, Transform
 from graphfsl.episode import Episode, Target
+from graphfsl.given import A_SPLIT, A_TRANSFORM, as_device, check_kind, whole_number
 
 DRAW_AHEAD = 256  # episodes drawn at once: the cost of a draw is mostly per call
 
@@ -22,7 +23,8 @@ DRAW_AHEAD = 256  # episodes drawn at once: the cost of a draw is mostly per cal
 class Episodes:
     """The endless, numbered episodes of one split in one setting.
 
-    setting: a `Setting`, or its fields as keywords. transform: raw samples -> floats; None takes bytes to [0, 1].
+    setting: a `Setting`, or its fields as a mapping or as keywords.
+    transform: raw samples -> floats; None takes bytes to [0, 1].
     device: where batches are put; None leaves them where the split lives. listed: take these episodes instead of
         drawing; setting and seed are theirs.
     """
@@ -30,24 +32,26 @@ class Episodes:
     def __init__(
         self,
         split: Split,
-        setting: Setting | None = None,
+        setting: Setting | Mapping[str, object] | None = None,
         seed: int = 0,
         transform: Transform | None = None,
         device: torch.device | str | None = None,
         listed: Listed | None = None,
         **options: object,
     ) -> None:
+        check_kind(split, Split, "the split", A_SPLIT)
+        check_kind(transform, (Transform, type(None)), "the transform", A_TRANSFORM)
         self.split = split
         if listed is not None:
-            setting, seed = listed.setting, listed.seed
-        self.setting = setting if setting is not None else Setting(**options)  # type: ignore[arg-type]
-        self.seed, self.transform = seed, transform or Transform()
-        self.device = torch.device(device) if device is not None else split.x.device
+            setting, seed, options = listed.setting, listed.seed, {}
+        self.setting = Setting.of(setting, options)
+        self.seed, self.transform = whole_number(seed, "the seed"), transform or Transform()
+        self.device = as_device(device) if device is not None else split.x.device
         self.sampler = Sampler(split, self.setting, seed) if listed is None else listed
 
     def batch(self, i: Sequence[int] | np.ndarray) -> tuple[Episode, Target]:
         """The episodes with the numbers i, as one batch of B = len(i) tasks."""
-        numbers = np.asarray(i)
+        numbers = episode_numbers(i)
         draw = self.sampler.draw(numbers)
         return self.assemble(draw, self._uniforms(numbers, draw))
 
@@ -77,7 +81,9 @@ class Episodes:
 
     def batches(self, episodes: int | range, batch: int) -> Iterator[tuple[Episode, Target]]:
         """Episodes 0 .. episodes - 1, or a range of them, `batch` at a time."""
-        draws = self._draws(range(episodes) if isinstance(episodes, int) else episodes, batch)
+        if not isinstance(episodes, range):
+            episodes = range(whole_number(episodes, "the number of episodes, where it is no range,", 0))
+        draws = self._draws(episodes, whole_number(batch, "the number of episodes in a batch", 1))
         if self.split.stored is None:
             yield from (self.assemble(draw, u) for draw, u in draws)
             return

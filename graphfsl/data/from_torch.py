@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,9 @@ from graphfsl.data.dataset import Split
 from graphfsl.data.depth import Range, check_range, picture, pieces, warn_if_narrow
 from graphfsl.data.images import to_array
 from graphfsl.errors import InputError
+from graphfsl.given import as_tensor, check_kind, described, whole_number
 
+LARGEST_SIDE = 2**14  # pixels that images are made of
 GRAY = {"1", "L", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
 
 
@@ -33,6 +36,10 @@ def from_dataset(dataset: Any, name: str, size: int | None = None, range: Sequen
 
     Raises InputError, with the number of the sample, for anything else.
     """
+    check_kind(name, str, "the name of a split", 'text such as "mine/test"')
+    size = None if size is None else whole_number(size, "size", 1)
+    if size is not None and size > LARGEST_SIDE:
+        raise InputError(f"size must be at most {LARGEST_SIDE} pixels of a side, not {size}")
     limits = check_range(range, "range")
     if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
         raise InputError(f"{name}: {type(dataset).__name__} must be a map-style data set, with len() and [i]")
@@ -43,7 +50,9 @@ def from_dataset(dataset: Any, name: str, size: int | None = None, range: Sequen
     for i in track(np.arange(len(dataset)).tolist(), f"decoding {name}", disable=len(dataset) < 1000, transient=True):
         where, item = f"{name}: sample {i}", dataset[i]
         if not isinstance(item, (tuple, list)) or len(item) < 2:
-            raise InputError(f"{where} must be a pair (sample, label), not {type(item).__name__}")
+            raise InputError(
+                f"{where} must be a pair (sample, label), not {described(item)}; gf.Split takes all samples and labels"
+            )
         sample = _sample(item[0], size, where, limits)
         labels.append(_label(item[1], where))
         if x is None:
@@ -67,8 +76,11 @@ def _sample(sample: Any, size: int | None, where: str, limits: Range | None) -> 
     """(C, H, W) uint8, or (d,) float32."""
     if isinstance(sample, Image.Image):
         return to_array(sample, size, 1 if sample.mode in GRAY else 3, limits, where)
+    if isinstance(sample, (list, tuple)):
+        sample = as_tensor(sample, where)
     if not isinstance(sample, (Tensor, np.ndarray)):
-        raise InputError(f"{where} must be a PIL image, a tensor or an array, not {type(sample).__name__}")
+        hint = "; PIL.Image.open reads a file" if isinstance(sample, (str, Path)) else ""
+        raise InputError(f"{where} must be a PIL image, a tensor or an array, not {described(sample)}{hint}")
     if sample.ndim == 1:
         row = sample.detach().cpu() if isinstance(sample, Tensor) else sample
         if isinstance(row, Tensor) and row.is_floating_point():

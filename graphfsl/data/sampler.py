@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +26,8 @@ from graphfsl.data.streams import (
     uniform,
 )
 from graphfsl.errors import InputError
+from graphfsl.given import A_SPLIT, check_kind, described, real_number, whole_number
+from graphfsl.options import make
 
 
 @dataclass(frozen=True)
@@ -56,9 +60,11 @@ class Setting:
 
     def __post_init__(self) -> None:
         for name, least in (("way", 2), ("shot", 1), ("query", 1), ("unlabeled", 0), ("distractors", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise InputError(f"episode.{name} must be a whole number of at least {least}, not {value!r}")
+            object.__setattr__(self, name, whole_number(getattr(self, name), f"episode.{name}", least))
+        object.__setattr__(self, "label_seed", whole_number(self.label_seed, "episode.label_seed"))
+        for name in ("labeled_fraction", "dirichlet", "pool_dirichlet"):
+            if (value := getattr(self, name)) is not None or name == "labeled_fraction":
+                object.__setattr__(self, name, real_number(value, f"episode.{name}"))
         if not 0 < self.labeled_fraction <= 1:
             raise InputError(f"episode.labeled_fraction must lie in (0, 1], not {self.labeled_fraction!r}")
         for name in ("dirichlet", "pool_dirichlet"):
@@ -75,6 +81,18 @@ class Setting:
     def most_shots(self) -> int:
         return self.max_shot or self.shot
 
+    @classmethod
+    def of(cls, given: Setting | Mapping[str, Any] | None, options: Mapping[str, Any]) -> Setting:
+        """What a caller gave: a setting, or its fields as a mapping or as keywords; InputError for more than one."""
+        if given is not None and options:
+            raise InputError(f"give a setting or its fields, not both: {', '.join(options)} beside a setting")
+        if given is None or isinstance(given, Mapping):
+            setting: Setting = make(cls, options if given is None else given, "episode")
+            return setting
+        if not isinstance(given, cls):
+            raise InputError(f"the setting must be a gf.Setting, such as gf.Setting(way=5), not {described(given)}")
+        return given
+
 
 @dataclass(frozen=True)
 class Draw:
@@ -90,6 +108,17 @@ class Draw:
     def rows(self, rows: slice | np.ndarray) -> Draw:
         """Some of these episodes."""
         return Draw(self.ids[rows], self.label[rows], self.classes[rows], self.n_support, self.n_query)
+
+
+def episode_numbers(i: Any) -> np.ndarray:
+    """Numbers of episodes as an array; InputError where there are none, or some are no whole number of 0 or more."""
+    try:
+        numbers = np.asarray(i)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        numbers = np.empty(0)
+    if numbers.dtype.kind not in "iu" or numbers.ndim > 1 or not numbers.size or numbers.min() < 0:
+        raise InputError(f"episodes have whole numbers of 0 or more, such as [0, 1, 2], not {i!r:.60}")
+    return numbers
 
 
 class Deck:
@@ -127,8 +156,10 @@ class Sampler:
     Raises InputError where the split has too few classes or images for the setting.
     """
 
-    def __init__(self, split: Split, setting: Setting, seed: int = 0) -> None:
-        self.split, self.setting, self.seed = split, setting, seed
+    def __init__(self, split: Split, setting: Setting | Mapping[str, Any], seed: int = 0) -> None:
+        check_kind(split, Split, "the split", A_SPLIT)
+        self.split, self.setting, self.seed = split, Setting.of(setting, {}), whole_number(seed, "the seed")
+        setting = self.setting
         y, c = split.y.numpy(), len(split.classes)
         everything = np.flatnonzero(y >= 0)
         self.free = np.flatnonzero(y < 0)  # images that came without labels
@@ -213,7 +244,7 @@ class Sampler:
     def draw(self, i: np.ndarray | list[int]) -> Draw:
         """The episodes with the numbers i (B,)."""
         s = self.setting
-        keys = keys_of(self.split.name, self.seed, np.asarray(i))
+        keys = keys_of(self.split.name, self.seed, episode_numbers(i))
         b = len(keys)
         classes = self._classes(keys)
         own, batch = classes[:, : s.way], np.arange(b)[:, None]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from graphfsl.errors import InputError
 from graphfsl.functional.affine import affine
+from graphfsl.given import real_number
 
 DRAWS = 10  # uniforms that an image's augmentation takes: turn, shear, two scales, two shifts, flip, three colours
 
@@ -37,8 +39,11 @@ class Transform:
     ) -> None:
         ranges = {"rotate": (rotate, 180), "translate": (translate, 1), "scale": (scale, 0.99), "shear": (shear, 89)}
         for name, (value, most) in {**ranges, "color": (color, 1)}.items():
-            if not isinstance(value, (int, float)) or not 0 <= value <= most:
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= most:
                 raise InputError(f"data.augment.{name} must be a number from 0 to {most}, not {value!r}")
+        if not isinstance(flip, (bool, np.bool_)):
+            raise InputError(f"data.augment.flip must be true or false, not {flip!r:.60}")
+        mean, std = _of_channels(mean, "mean"), _of_channels(std, "std")
         if (mean is None) != (std is None) or (mean is not None and std is not None and len(mean) != len(std)):
             raise InputError("data.mean and data.std must be given together, one number for each channel")
         if std is not None and not all(0 < s < math.inf for s in std):
@@ -83,3 +88,14 @@ class Transform:
         x = x * f[0]
         x = x.mean((1, 2, 3), keepdim=True).lerp(x, f[1])
         return x.mean(1, keepdim=True).lerp(x, f[2]).clamp(0, 1)
+
+
+def _of_channels(given: Sequence[float] | None, name: str) -> Sequence[float] | None:
+    """Numbers of each channel, those of arrays and tensors as a list; InputError for anything else."""
+    if isinstance(given, (Tensor, np.ndarray)):
+        given = given.tolist()
+    if given is not None and not isinstance(given, (list, tuple)):
+        raise InputError(f"data.{name} must be a list of a number for each channel, such as [0.5], not {given!r:.60}")
+    for value in given or ():
+        real_number(value, f"data.{name} of each channel")
+    return given

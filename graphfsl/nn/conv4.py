@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from graphfsl.batchnorm import BatchNorm
 from graphfsl.errors import InputError
+from graphfsl.given import whole_number
 
 
 class Conv4(nn.Module):
@@ -26,6 +27,8 @@ class Conv4(nn.Module):
         widths = [width] * 4 if isinstance(width, int) else list(width)
         if len(widths) != 4:
             raise InputError(f"width is one number or four, not {widths}")
+        in_channels = whole_number(in_channels, "in_channels, of the images,", 1)
+        widths = [whole_number(w, "width", 1) for w in widths]
         self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in itertools.pairwise([in_channels, *widths]))
         self.norms = nn.ModuleList(BatchNorm(w) for w in widths)
         # channels_last weights make every map channels_last; to ask it of the input fails under vmap.
