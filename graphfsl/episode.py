@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from graphfsl.errors import InputError
 from graphfsl.given import A_TARGET, AN_EPISODE, as_tensor, check_kind, whole_number
+from graphfsl.shown import block, kind_of
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,18 @@ class Episode:
             raise InputError(
                 f"{self.n_support} support and {self.n_query} query nodes do not fit into {self.x.shape[1]} nodes"
             )
+
+    def __repr__(self) -> str:
+        b, n = self.x.shape[:2]
+        parts = f"{self.n_support} support, {self.n_query} queries, {self.n_unlabeled} unlabeled"
+        facts = {
+            "nodes": f"{n}: {parts}" + (", some of them padding" if self.padded else ""),
+            "classes": self.way,
+            "x": kind_of(self.x),
+            "w": kind_of(self.w) + (", on nodes beyond the support too" if self.relabeled else ""),
+            "oracle": "" if self.oracle is None else kind_of(self.oracle),
+        }
+        return block(f"Episode of {b:,} task{'s' if b != 1 else ''}", facts)
 
     def _wrong(self) -> str | None:
         """What is wrong with the shapes; None where nothing is."""
@@ -205,6 +218,9 @@ class Target:
         for field in dataclasses.fields(self):
             if not isinstance(value := getattr(self, field.name), Tensor):
                 object.__setattr__(self, field.name, as_tensor(value, f"{field.name} of a target").long())
+
+    def __repr__(self) -> str:
+        return block("Target", {f.name: kind_of(getattr(self, f.name)) for f in dataclasses.fields(self)})
 
     def known(self, episode: Episode) -> Tensor:
         """(B, k + q, C) label weights of support and queries together, for a criterion that reads both."""

@@ -24,9 +24,10 @@ from graphfsl.data import Transform
 from graphfsl.encoding import own_normalisation
 from graphfsl.episode import Episode
 from graphfsl.errors import InputError, unknown
-from graphfsl.estimator_input import Parameter, dense, images_of, seeded, weights_of
+from graphfsl.estimator_input import Parameter, dense, seeded, weights_of
 from graphfsl.evaluation import check_features
 from graphfsl.features import block_size, check_alone, encode
+from graphfsl.given import as_samples, image_bytes
 from graphfsl.learner import Learner, Pipeline
 from graphfsl.predict import Predictor, answer_inductively, changed, inductive_note, open_run
 from graphfsl.unlabeled import labels_of, missing, unlabeled, with_stand_in
@@ -101,7 +102,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         source = self._source()
         self._predictor = source if isinstance(source, Predictor) else None
         self._seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        x = self._images(X)
+        X, x = self._images(X)
         if x is None:
             if y is not None:
                 y = column_or_1d(y, warn=True)
@@ -228,17 +229,17 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         if replaced:
             warnings.warn(inductive_note(replaced, f"batch_norm={replaced!r}"), stacklevel=5)
 
-    def _images(self, X: Any) -> Tensor | None:
-        """Images as (n, C, H, W) bytes; None where X must be features."""
+    def _images(self, X: Any) -> tuple[Any, Tensor | None]:
+        """What was given, as NumPy takes it; and images as (n, C, H, W) bytes, None where X must be features."""
         if self._predictor and len(self._predictor.run.shape) == 3:
             if issparse(X):
                 raise InputError("this run takes images, and X is a sparse matrix")
             if not len(X):
                 raise InputError("X holds no image")
-            return torch.stack([self._predictor.image(image) for image in X])
-        if issparse(X) or getattr(X, "ndim", 2) not in (3, 4):
-            return None
-        return images_of(X)
+            return X, torch.stack([self._predictor.image(image) for image in X])
+        X = as_samples(X)
+        features = issparse(X) or getattr(X, "ndim", 2) not in (3, 4)
+        return X, None if features else image_bytes(np.asarray(X))
 
     def _store(self, x: Tensor, hidden: Tensor) -> None:
         nodes = self._encode(x)
@@ -268,7 +269,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     def _scores(self, X: Any) -> Tensor:
         """(n, C) float64 scores."""
         check_is_fitted(self)
-        x = self._images(X)
+        X, x = self._images(X)
         if x is None:
             x = dense(validate_data(self, X, reset=False, accept_sparse="csr", dtype=FLOATS))
         if tuple(x.shape[1:]) != self._shape:

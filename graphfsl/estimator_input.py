@@ -24,14 +24,6 @@ class Parameter:
         vars(estimator)["transform"] = value
 
 
-def images_of(X: Any) -> Tensor:
-    """Images (n, H, W) or (n, H, W, 3) of bytes -> (n, C, H, W)."""
-    x = np.asarray(X)
-    if x.dtype != np.uint8 or not x.size or (x.ndim == 4 and x.shape[3] != 3):
-        raise InputError(f"images must be uint8 (n, H, W) or (n, H, W, 3), at least one, not {x.dtype} {x.shape}")
-    return torch.tensor(x[:, None] if x.ndim == 3 else x.transpose(0, 3, 1, 2))
-
-
 def dense(X: Any) -> Tensor:
     """Checked features, sparse or not, as a tensor of their own."""
     return torch.tensor(X.toarray() if issparse(X) else X)

@@ -25,6 +25,8 @@ from graphfsl.functional.layers import last_layer
 from graphfsl.functional.statistics import accuracy, mean_and_ci95
 from graphfsl.given import A_LEARNER, A_SPLIT, A_TRANSFORM, as_device, check_kind, whole_number
 from graphfsl.learner import Learner, Part, Pipeline
+from graphfsl.memory import room_for
+from graphfsl.shown import block, call_of
 from graphfsl.unsound import first_unsound
 
 IMAGES_AT_ONCE = 1024  # of 28 x 28 pixels
@@ -102,7 +104,7 @@ def accuracies(
     try:
         size = block or block_size(learner, episodes)
         numbers = count if isinstance(count, range) else range(count)
-        out = _room(numbers, episodes.device)
+        out = room_for(numbers, episodes.device)
         for i, (episode, target) in enumerate(episodes.batches(numbers, size)):
             if i == 0:
                 warn_of_idle(learner, episode)
@@ -117,15 +119,6 @@ def accuracies(
     finally:
         learner.train(was_training)
     return out.cpu()
-
-
-def _room(numbers: range, device: torch.device) -> Tensor:
-    """(len(numbers),) of memory; more than fits is told now, not after days."""
-    try:
-        return torch.empty(len(numbers), device=device)
-    except (RuntimeError, OverflowError):
-        count = (numbers.stop - numbers.start) // numbers.step
-        raise InputError(f"there is no memory for accuracies of {count:,} episodes; lower their number") from None
 
 
 def warn_of_idle(learner: Learner, episode: Episode) -> None:
@@ -239,6 +232,16 @@ class Result:
             "seed": self.seed,
             "seconds": round(self.seconds, 2),
         }
+
+    def __repr__(self) -> str:
+        facts = {
+            "data": self.split,
+            "episodes": f"{len(self.accuracies):,}: {self.setting}",
+            "answers": f"{kind_of(self.learner, self.setting)}, {self.learner.batch_norm} BatchNorm statistics",
+            "learner": " + ".join(call_of(p) for p in getattr(self.learner, "parts", [self.learner])),
+            "seed": f"{self.seed}, {self.seconds:.1f} s",
+        }
+        return block(f"Result: {with_interval(self.row())} %", facts)
 
     def __str__(self) -> str:
         s, policy = self.setting, self.learner.batch_norm

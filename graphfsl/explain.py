@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import networkx as nx
 import torch
@@ -19,6 +19,7 @@ from graphfsl.functional.layers import last_layer
 from graphfsl.functional.prototypes import present
 from graphfsl.given import A_LEARNER, AN_EPISODE, check_kind, whole_number
 from graphfsl.learner import Learner, Pipeline
+from graphfsl.shown import block
 from graphfsl.unsound import check_answered
 
 MOST_ORDERS = 1_000_000  # that Shapley values are averaged over: their error falls with the root
@@ -34,12 +35,12 @@ class Question:
     answer: the predicted class.
     """
 
-    learner: Learner
-    graph: Episode
-    origin: Tensor
+    learner: Learner = field(repr=False)
+    graph: Episode = field(repr=False)
+    origin: Tensor = field(repr=False)
     query: int
-    nodes: Tensor
-    score: Callable[[Episode], Tensor]
+    nodes: Tensor = field(repr=False)
+    score: Callable[[Episode], Tensor] = field(repr=False)
     answer: int
 
     def log_odds(self, graph: Episode) -> Tensor:
@@ -132,6 +133,12 @@ class Explanation:
     leave_one_out: Tensor
     gradient: Tensor | None
     edges: Tensor | None
+
+    def __repr__(self) -> str:
+        q, loudest = self.question, self.order[:4].tolist()
+        loud = ", ".join(f"node {q.origin[v]} {self.nodes[v]:+.3f}" for v in loudest)
+        facts = {"answer": f"class column {q.answer}, p = {self.probability:.3f}", "loudest": loud}
+        return block(f"Explanation of the answer to query node {q.origin[q.query]}", facts)
 
     @property
     def order(self) -> Tensor:
@@ -260,6 +267,10 @@ class Faithfulness:
     deletion: Tensor
     insertion: Tensor
     random: Tensor
+
+    def __repr__(self) -> str:
+        below, above = self.areas
+        return f"Faithfulness(deletion={below:+.3f}, insertion={above:+.3f}, beside {len(self.random)} random orders)"
 
     @property
     def areas(self) -> tuple[float, float]:

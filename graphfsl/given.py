@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numbers
 import operator
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -37,6 +38,11 @@ def described(value: Any) -> str:
     return f"{kind} of {len(value)}" if isinstance(value, (tuple, list)) else kind
 
 
+def short(value: Any) -> str:
+    """A value's repr as one line of at most 60 letters."""
+    return f"{' '.join(repr(value).split()):.60}"
+
+
 def check_kind(value: Any, kind: type | tuple[type, ...], what: str, right: str) -> None:
     """InputError where a value is of another kind; right: what would be, in words."""
     if not isinstance(value, kind):
@@ -51,14 +57,14 @@ def whole_number(value: Any, what: str, least: int | None = None) -> int:
         number = None
     if number is None or (least is not None and number < least):
         bound = "" if least is None else f" of at least {least}"
-        raise InputError(f"{what} must be a whole number{bound}, not {value!r:.60}")
+        raise InputError(f"{what} must be a whole number{bound}, not {short(value)}")
     return number
 
 
 def real_number(value: Any, what: str) -> float:
     """A number of any type, a whole one as an int; InputError for anything else."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise InputError(f"{what} must be a number, not {value!r:.60}")
+        raise InputError(f"{what} must be a number, not {short(value)}")
     return int(value) if isinstance(value, numbers.Integral) else float(value)
 
 
@@ -80,6 +86,35 @@ def as_tensor(value: Any, what: str) -> Tensor:
     raise InputError(f"{what} must be a tensor, an array or equally long lists of numbers, not {described(value)}")
 
 
+def as_samples(X: Any) -> Any:
+    """What an estimator is given, as NumPy takes it: a tensor without graph or GPU, images in a list as one array.
+
+    Raises InputError for paths, and for images of several sizes.
+    """
+    if isinstance(X, Tensor):
+        X = X.detach().cpu()
+        return X.float() if X.dtype == torch.bfloat16 else X
+    first = X[0] if isinstance(X, (list, tuple)) and X else X
+    if isinstance(first, (str, os.PathLike)):
+        raise InputError("X holds paths, which a trained run reads; give arrays, as of PIL.Image.open(PATH)")
+    if first is X or not hasattr(first, "__array_interface__") or np.asarray(first).ndim < 2:
+        return X
+    images = [np.asarray(image) for image in X]
+    if other := next((image.shape for image in images if image.shape != images[0].shape), None):
+        raise InputError(f"images must be of one size, but X holds {images[0].shape} and {other}")
+    return np.stack(images)
+
+
+def image_bytes(images: np.ndarray) -> Tensor:
+    """Images (n, H, W) or (n, H, W, 3) of bytes as (n, C, H, W); InputError for any others."""
+    if images.dtype != np.uint8 or not images.size or (images.ndim == 4 and images.shape[3] != 3):
+        first = images.ndim == 4 and images.shape[1] in (1, 3)
+        hint = "; X.transpose(0, 2, 3, 1) puts channels last" if first else ""
+        right = "images must be uint8 (n, H, W) or (n, H, W, 3), at least one"
+        raise InputError(f"{right}, not {images.dtype} {images.shape}{hint}")
+    return torch.tensor(images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2))
+
+
 def class_numbers(value: Any, what: str) -> Tensor:
     """(N,) int64 from whole numbers of any type; InputError for text, fractions, or more than one axis."""
     if not isinstance(value, Tensor) and value is not None and np.asarray(value).dtype.kind in "OSU":
@@ -98,7 +133,7 @@ def sample_shape(value: Any) -> tuple[int, ...]:
     """The shape of one sample, (d,) or (C, H, W), as whole numbers; InputError for any other."""
     right = "(d,) of features or (channels, height, width) of images"
     if isinstance(value, (str, numbers.Number)) or not hasattr(value, "__len__") or len(value) not in (1, 3):
-        raise InputError(f"the shape of a sample must be {right}, not {value!r:.60}")
+        raise InputError(f"the shape of a sample must be {right}, not {short(value)}")
     return tuple(whole_number(n, f"each number of the shape, {right},", 1) for n in value)
 
 

@@ -19,9 +19,10 @@ from graphfsl.episode import Episode, Target, check_episode, check_target
 from graphfsl.errors import InputError, unknown
 from graphfsl.functional.layers import last_layer
 from graphfsl.saving import Saves
+from graphfsl.shown import Shown
 
 
-class Part(Combines, nn.Module):
+class Part(Shown, Combines, nn.Module):
     """Anything that fills a slot. Traits are declared here and each is tested by the generic suite."""
 
     family: str = "metric"  # of methods, as `graphfsl methods` lists them

@@ -1,10 +1,16 @@
-"""Freed memory stays with the process, so that the next step does not fault it in page by page again."""
+"""Freed memory stays with the process, so that the next step does not fault it in page by page again; and whether
+there is room for what was asked for."""
 
 from __future__ import annotations
 
 import ctypes
 import functools
 import platform
+
+import torch
+from torch import Tensor
+
+from graphfsl.errors import InputError
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
@@ -20,3 +26,12 @@ def reuse_freed_memory() -> bool:
         return False
     libc = ctypes.CDLL(None)
     return bool(libc.mallopt(M_MMAP_MAX, 0) and libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
+
+
+def room_for(numbers: range, device: torch.device) -> Tensor:
+    """(len(numbers),) of memory; more than fits is told now, not after days."""
+    try:
+        return torch.empty(len(numbers), device=device)
+    except (RuntimeError, OverflowError):
+        count = (numbers.stop - numbers.start) // numbers.step
+        raise InputError(f"there is no memory for accuracies of {count:,} episodes; lower their number") from None

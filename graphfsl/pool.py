@@ -28,6 +28,7 @@ from graphfsl.held_out import (
     temperature,
 )  # fmt: skip
 from graphfsl.neighbors import Bar, silent
+from graphfsl.shown import block
 
 SUPPORT = "support, which samples of the pool are labeled,"
 PRIORS = ("none", "uniform", "labels")
@@ -57,6 +58,20 @@ class Labels:
     support: np.ndarray
     share: np.ndarray
     facts: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        mine, classes = ~self.given & (self.label >= 0), self.label.max(initial=-1) + 1
+        borne = self.facts.get("borne out")
+        facts = {
+            "classes": classes,
+            "given": f"{self.given.sum():,}",
+            "labeled": f"{mine.sum():,}",
+            "of each": ", ".join(f"{(mine & (self.label == c)).sum():,}" for c in range(classes)),
+            "none": f"{len(self.of(-1)):,}, and {len(self.of(-2)):,} that no label reaches",
+            "score": f"median {np.median(self.score[mine]):.3f}" if mine.any() else "",
+            "confidence": "" if not mine.any() else "as score" if borne else "none: held-out labels do not bear it out",
+        }
+        return block(f"Labels of {len(self.label):,} samples", facts)
 
     @property
     def confidence(self) -> np.ndarray:

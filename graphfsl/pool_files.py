@@ -23,6 +23,7 @@ from graphfsl.features import encode_files
 from graphfsl.folder_encoder import folder_encoder, folder_range
 from graphfsl.plain_text import csv_table
 from graphfsl.regular import read_regular
+from graphfsl.shown import block, first_of, kind_of
 
 FORMATS = ("csv", "parquet")
 
@@ -37,6 +38,11 @@ class Pool:
     images: list[Path] = field(default_factory=list)
     unreadable: list[tuple[str, str]] = field(default_factory=list)
     range: Range | None = None  # of the images' values
+
+    def __repr__(self) -> str:
+        facts = {"features": kind_of(self.x), "names": first_of(self.names, 3)}
+        facts |= {"unreadable": f"{len(self.unreadable):,}"} if self.unreadable else {}
+        return block(f"Pool of {len(self.names):,} {'images' if self.images else 'samples'}", facts)
 
 
 def read_pool(

@@ -26,7 +26,10 @@ from graphfsl.given import described
 from graphfsl.learner import Learner, Pipeline
 from graphfsl.measure import asked, names_policy
 from graphfsl.regular import read_regular
+from graphfsl.shown import cut
 from graphfsl.unsound import check_answered
+
+MOST_SHOWN = 3  # probabilities of a prediction
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,11 @@ class Prediction:
     label: str
     confidence: float
     probabilities: dict[str, float]
+
+    def __repr__(self) -> str:
+        best = sorted(self.probabilities.items(), key=lambda item: -item[1])[:MOST_SHOWN]
+        listed = ", ".join(f"{name} {p:.3f}" for name, p in best) + ", …" * (len(self.probabilities) > MOST_SHOWN)
+        return cut(f"Prediction({self.label!r}, confidence={self.confidence:.3f}: {listed})")
 
 
 class Predictor:
@@ -53,6 +61,10 @@ class Predictor:
     def __init__(self, run: runs.Run, replaced: str | None = None, range: Range | None = None) -> None:
         self.run, self.learner, self.replaced = run, run.learner.eval(), replaced
         self.range = check_range(run.config["data"].get("range") if range is None else range, "range")
+
+    def __repr__(self) -> str:
+        lines = repr(self.run).splitlines()
+        return "\n".join([lines[0].replace("Run", "Predictor of the run", 1), *lines[1:], *map(cut, self.notes)])
 
     @property
     def notes(self) -> list[str]:
@@ -139,7 +151,7 @@ class Predictor:
         if self.run.ink:
             border = np.concatenate([array[:, 0], array[:, -1], array[:, :, 0], array[:, :, -1]], 1)
             array = 255 - array if np.median(border) > 127 else array
-        return torch.tensor(np.ascontiguousarray(array))
+        return torch.from_numpy(np.array(array))  # a copy: an image lends its pixels for reading only
 
 
 def _several(images: Any, what: str) -> Sequence[Any]:

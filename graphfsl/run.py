@@ -43,6 +43,7 @@ from graphfsl.pretrain import place as pretraining_place
 from graphfsl.results import progress_of, seed_runs
 from graphfsl.same import Load, check_same, identities_of, remembering
 from graphfsl.saving import FILE
+from graphfsl.shown import block
 from graphfsl.train import Trainer
 
 
@@ -60,6 +61,15 @@ class Run:
     ink: bool = False  # samples are drawings, bright on dark
     unfinished: str | None = None  # how far its training is, where that has not ended
     classes: tuple[str, ...] = ()  # the names of the base classes, where they were saved with a learner
+
+    def __repr__(self) -> str:
+        facts = {
+            "data": self.config["data"]["name"],
+            "samples": self.shape,
+            "trained": f"{self.steps:,} steps of {self.way}-way episodes" if self.steps else "",
+            "so far": self.unfinished,
+        }
+        return f"{block(f'Run {self.path}', facts)}\n{self.learner!r}"
 
     @property
     def trainer(self) -> Trainer:

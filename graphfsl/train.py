@@ -29,6 +29,7 @@ from graphfsl.learner import Learner, Pipeline
 from graphfsl.loggers import LOGGERS, make_logger
 from graphfsl.options import check_options, signature
 from graphfsl.saving import Training
+from graphfsl.shown import call_of
 from graphfsl.state import State
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
@@ -104,6 +105,9 @@ class Trainer:
         self.checkpoint_every, self.log_every = checkpoint_every, log_every
         self.device, self.precision = device, precision
         self.accumulate, self.compile, self.logger = accumulate, compile, logger
+
+    def __repr__(self) -> str:
+        return call_of(self, always=("steps", "batch", "lr", "optimizer", "device"))
 
     def fabric(self) -> Fabric:
         """The device and precision that the options name; InputError where this machine has no such device."""

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from graphfsl.adapt import Adam, Adapt, GradientDescent, support_cross_entropy
 from graphfsl.data import Split, Transform
 from graphfsl.data.batches import Batches, partly_labeled
-from graphfsl.data.sampler import Sampler, Setting, label_split
+from graphfsl.data.deck import label_split
+from graphfsl.data.sampler import Sampler, Setting
 from graphfsl.episode import Episode
 from graphfsl.errors import InputError
 from graphfsl.functional.affine import affine

@@ -18,7 +18,8 @@ from test_sampler import PARTS, check, labels, make, parts
 from torch import Tensor
 
 from graphfsl.data import Sampler, Setting, Split
-from graphfsl.data.sampler import Draw, label_split
+from graphfsl.data.deck import label_split
+from graphfsl.data.sampler import Draw
 from graphfsl.data.streams import choose, keys_of
 from graphfsl.errors import InputError
 from graphfsl.functional.distances import cosine, squared_euclidean

@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import io
 import re
+import sys
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -12,8 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import graphfsl as gf
+from graphfsl import registry
 from graphfsl.adapt import GradientDescent
 from graphfsl.data import few_classes, from_dataset, join
 from graphfsl.errors import InputError
@@ -23,6 +28,8 @@ from graphfsl.labeling import label
 from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.methods.refine.soft_kmeans import SoftKmeans
 from graphfsl.pool import label_pool
+from graphfsl.predict import Prediction, Predictor
+from graphfsl.run import Run
 
 X = np.random.default_rng(0).normal(size=(60, 8)).astype(np.float32)
 Y = np.arange(60) % 6
@@ -261,3 +268,158 @@ def test_what_would_do_is_said_in_one_line(case: str) -> None:
     call, words = DOORS[case]
     with refused(*words):
         call()
+
+
+# ---- images ----
+
+
+def test_an_estimator_takes_tensors_and_images_in_a_list() -> None:
+    plain = gf.FewShotClassifier().fit(X, Y).predict(X)
+    for x in (torch.from_numpy(X).requires_grad_(), torch.from_numpy(X).bfloat16()):
+        assert (gf.FewShotClassifier().fit(x, Y).predict(x) == plain).mean() > 0.9
+    images = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3)).astype(np.uint8)
+    fitted = gf.FewShotClassifier().fit(list(images), [0, 1] * 3)
+    assert (fitted.predict([Image.fromarray(i) for i in images]) == [0, 1] * 3).all()
+
+
+@pytest.mark.parametrize(
+    ("x", "words"),
+    [
+        (["a.png"] * 60, ("paths", "trained run")),
+        ("folder", ("paths", "trained run")),
+        ([LATE[0], LATE[0, :9]] * 30, ("one size", "(28, 28, 3) and (9, 28, 3)")),
+        (LATE.transpose(0, 3, 1, 2), ("images must be uint8 (n, H, W)", "transpose(0, 2, 3, 1)")),
+    ],
+    ids=["paths", "a folder", "two sizes", "channels first"],
+)
+def test_an_estimator_says_what_would_do(x: Any, words: tuple[str, ...]) -> None:
+    with refused(*words):
+        gf.FewShotClassifier().fit(x, Y)
+
+
+def predictor() -> Predictor:
+    section = {"encoder": {"name": "conv4", "width": 4}, "head": "protonet"}
+    config = {"data": {"name": "glyphs"}, "learner": section}
+    return Predictor(Run(config, Path("run"), gf.build(section, (1, 28, 28), 2), gf.Transform(), (1, 28, 28), 2))
+
+
+IMAGE = np.arange(28 * 28, dtype=np.uint8).reshape(28, 28)
+SUPPORT = {"a": [IMAGE], "b": [255 - IMAGE]}
+
+
+@pytest.mark.parametrize(
+    ("support", "query", "words"),
+    [
+        (["a.png"], ["b.png"], ("a mapping of classes to images", "a list of 1")),
+        ({"a": "a.png", "b": "b.png"}, ["b.png"], ("class 'a'", "a list of images", "'a.png'")),
+        (SUPPORT, "b.png", ("the query must be a list of images", "'b.png'")),
+        (SUPPORT, Path("folder"), ("the query must be a list of images", "image_paths")),
+        (SUPPORT, IMAGE, ("the query must be a list of images, such as [image]", "(28, 28)")),
+        (SUPPORT, Image.fromarray(IMAGE), ("the query must be a list of images",)),
+    ],
+    ids=["a list", "a path for a class", "a path", "a folder", "an array", "a PIL image"],
+)
+def test_a_predictor_says_what_would_do(support: Any, query: Any, words: tuple[str, ...]) -> None:
+    with refused(*words):
+        predictor().predict(support, query)
+
+
+def test_a_predictor_takes_images_in_one_array() -> None:
+    both = predictor().predict(SUPPORT, np.stack([IMAGE, 255 - IMAGE]))
+    assert [a.label for a in both] == ["a", "b"]
+
+
+# ---- untrained weights ----
+
+
+def warned(section: Any) -> list[str]:
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        gf.FewShotClassifier(section).fit(X, Y)
+    return [str(w.message) for w in found if issubclass(w.category, UserWarning)]
+
+
+@pytest.mark.parametrize("head", registry.names("heads"))
+def test_drawn_weights_are_warned_about(head: str) -> None:
+    """A head warns where another seed draws other weights, and only there."""
+    try:
+        torch.manual_seed(0)
+        one = gf.build({"head": head}, (8,), 6)
+    except InputError:
+        pytest.skip("this head does not stand alone on features")
+    torch.manual_seed(1)
+    two = gf.build({"head": head}, (8,), 6)
+    drawn = any(not torch.equal(p, q) for p, q in zip(one.parameters(), two.parameters(), strict=True))
+    found = warned(head)
+    assert len(found) == drawn, found
+    assert all("untrained" in line and "gf.Trainer" in line and "\n" not in line for line in found)
+
+
+def test_every_part_of_drawn_weights_is_named() -> None:
+    (line,) = warned({"head": "protonet", "refine": {"name": "masked_soft_kmeans"}, "graph": "message_passing"})
+    assert line.startswith("MessagePassing") and "MaskedSoftKmeans are untrained" in line
+
+
+# ---- progress ----
+
+
+def test_training_shows_its_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown, trainer = io.StringIO(), gf.Trainer(steps=50, log_every=10, val_every=50, val_episodes=2, device="cpu")
+    monkeypatch.setattr(shown, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", shown)
+    trainer.fit(learner(head="gnn"), episodes(), episodes())
+    assert "50/50" in shown.getvalue() and "step 50: loss" in shown.getvalue() and "validation" in shown.getvalue()
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_training_is_silent_where_its_lines_go_elsewhere(terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown, lines = io.StringIO(), []
+    monkeypatch.setattr(shown, "isatty", lambda: terminal)
+    monkeypatch.setattr(sys, "stderr", shown)
+    gf.Trainer(steps=2, device="cpu").fit(learner(head="gnn"), episodes(), log=lines.append if terminal else None)
+    assert not shown.getvalue() and len(lines) == terminal
+
+
+# ---- what is shown ----
+
+
+def shown() -> dict[str, tuple[Any, tuple[str, ...]]]:
+    """Values, and what their `repr` has to say."""
+    drawn = gf.Episodes(split(groups=tuple("aabbcc")), way=3, query=2, unlabeled=1)
+    (episode, target), net = drawn.batch([0, 1]), learner(head="gnn")
+    deep = {"encoder": "resnet12", "head": "protonet", "refine": "soft_kmeans"}
+    maml = {"encoder": "conv4", "head": "linear", "adapt": {"name": "maml", "steps": 7}}
+    found = explain(learner(), drawn.batch([0])[0])
+    many = {f"class number {i}": 0.01 for i in range(100)}
+    return {
+        "split": (drawn.split, ("my/test", "60 of float32 (8,)", "6: a, b, c", "10", "cpu")),
+        "images": (gf.load_data("glyphs", "test"), ("glyphs/test", "uint8 (1, 28, 28)", "62: ")),
+        "episodes": (drawn, ("my/test", "3-way 1-shot, 2 queries and 1 unlabeled", "seed")),
+        "sampler": (drawn.sampler, ("my/test", "3-way 1-shot")),
+        "draw": (drawn.sampler.draw([0, 1]), ("2 episodes", "3 support, 6 queries")),
+        "episode": (episode, ("2 tasks", "3 support, 6 queries, 3 unlabeled", "float32 (2, 12, 8) on cpu")),
+        "target": (target, ("query", "(2, 6)")),
+        "setting": (gf.Setting(), ("way=5",)),
+        "head": (net.head, ("GNN", "parameters on cpu")),
+        "learner": (net, ("GNN", "inductive", "3 classes", "each query alone", "running")),
+        "deep": (gf.build(deep, (3, 84, 84), 5), ("ResNet12", "ProtoNet()", "SoftKmeans()", "12,424,320 parameters")),
+        "maml": (gf.build(maml, (1, 28, 28), 5), ("MAML(steps=7)", "Conv4", "Linear", "transductive", "apart")),
+        "nested": (gf.Pipeline(head=gf.Pipeline(head=ProtoNet())), ("ProtoNet()",)),
+        "long": (gf.Pipeline(head=ProtoNet(), refine=[SoftKmeans() for _ in range(40)]), ("and 33 more",)),
+        "result": (gf.evaluate(learner(), split(), way=3, query=2, episodes=9), (" ± ", "my/test", "9: 3-way 1-shot")),
+        "trainer": (gf.Trainer(clip=1.0), ("steps=1000", "lr=0.001", "device='auto'", "clip=1.0")),
+        "transform": (gf.Transform([0.5], [0.2], flip=True), ("mean=[0.5]", "std=[0.2]", "flip=True")),
+        "explanation": (found, ("class column", "p = 0.", "loudest")),
+        "question": (found.question, ("query=",)),
+        "labels": (label_pool(X, [0, 1, 6, 7], [0, 1, 0, 1]), ("60 samples", "labeled", "56", "confidence")),
+        "predictor": (predictor(), ("Predictor of the run", "glyphs", "ProtoNet()", "Conv4")),
+        "prediction": (Prediction("class number 1", 0.01, many), ("class number 1", "0.010", "…")),
+    }
+
+
+def test_values_are_shown_on_one_screen() -> None:
+    for name, (value, words) in shown().items():
+        lines = [line[k : k + 80] for line in repr(value).splitlines() for k in range(0, len(line), 80)]
+        assert len(lines) <= 24, name
+        assert all(word in repr(value) for word in words), repr(value)
+        assert "tensor(" not in repr(value) and "object at 0x" not in repr(value), name

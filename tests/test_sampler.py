@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from graphfsl.data import Episodes, Sampler, Setting, Split
-from graphfsl.data.sampler import Draw, label_split
+from graphfsl.data.deck import label_split
+from graphfsl.data.sampler import Draw
 from graphfsl.data.streams import choose, keys_of, uniform
 from graphfsl.errors import InputError
 

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 
 from graphfsl.data.dataset import Split
-from graphfsl.data.sampler import Deck, label_split
+from graphfsl.data.deck import Deck, label_split
 from graphfsl.data.streams import AUGMENT, CLASSES, IMAGES, keys_of, uniform
 from graphfsl.data.transforms import DRAWS, Transform
 from graphfsl.episode import Episode, Target
 from graphfsl.errors import InputError
+from graphfsl.shown import block
 
 
 def partly_labeled(split: Split, fraction: float, seed: int) -> Split:
@@ -62,6 +63,10 @@ class Batches:
                 f"{split.name}: class {least!r} has {self.deck.count.min()} images, but pretraining takes {per_class} "
                 "of a class at once; lower pretrain.objective.per_class"
             )
+
+    def __repr__(self) -> str:
+        facts = {"of a class": self.per_class, "views": self.views, "transform": self.transform, "device": self.device}
+        return block(f"Batches of {self.split.name}", {**facts, "seed": self.seed})
 
     def ids(self, numbers: np.ndarray) -> np.ndarray:
         """Which sample each number is."""

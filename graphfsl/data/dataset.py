@@ -16,6 +16,7 @@ from torch import Tensor
 from graphfsl.data.stored import Stored, opened
 from graphfsl.errors import InputError
 from graphfsl.given import A_SPLIT, as_device, as_tensor, check_kind, class_numbers, described, whole_number
+from graphfsl.shown import block, first_of, kind_of
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,18 @@ class Split:
             raise InputError(f"{self.name}: labels must lie in -1..{len(self.classes) - 1}, not in {found}")
         if (self.counts == 0).any():
             raise InputError(f"{self.name}: class {self.classes[int(self.counts.argmin())]!r} has no sample")
+
+    def __repr__(self) -> str:
+        labels, counts = int((self.y >= 0).sum()), self.counts
+        facts = {
+            "samples": f"{len(self.x):,} of {kind_of(self.x, self.shape)}"
+            + (", read from disk" if self.stored else ""),
+            "classes": first_of(self.classes),
+            "of a class": " to ".join(f"{n:,}" for n in sorted({counts.min(), counts.max()})),
+            "unlabeled": f"{len(self.y) - labels:,}" if labels < len(self.y) else "",
+            "groups": "" if self.groups is None else first_of(sorted(set(self.groups))),
+        }
+        return block(f"Split {self.name}", facts)
 
     @property
     def counts(self) -> np.ndarray:

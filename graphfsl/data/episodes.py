@@ -11,11 +11,12 @@ from torch import Tensor
 
 from graphfsl.data.dataset import Split
 from graphfsl.data.listed import Listed
-from graphfsl.data.sampler import Draw, Sampler, Setting, episode_numbers
-from graphfsl.data.streams import AUGMENT, keys_of, uniform
+from graphfsl.data.sampler import Draw, Sampler, Setting
+from graphfsl.data.streams import AUGMENT, episode_numbers, keys_of, uniform
 from graphfsl.data.transforms import DRAWS, Transform
 from graphfsl.episode import Episode, Target
 from graphfsl.given import A_SPLIT, A_TRANSFORM, as_device, check_kind, whole_number
+from graphfsl.shown import block
 
 DRAW_AHEAD = 256  # episodes drawn at once: the cost of a draw is mostly per call
 
@@ -48,6 +49,10 @@ class Episodes:
         self.seed, self.transform = whole_number(seed, "the seed"), transform or Transform()
         self.device = as_device(device) if device is not None else split.x.device
         self.sampler = Sampler(split, self.setting, seed) if listed is None else listed
+
+    def __repr__(self) -> str:
+        facts = {"episodes": str(self.setting), "seed": self.seed, "transform": self.transform, "device": self.device}
+        return block(f"{'Listed e' if isinstance(self.sampler, Listed) else 'E'}pisodes of {self.split.name}", facts)
 
     def batch(self, i: Sequence[int] | np.ndarray) -> tuple[Episode, Target]:
         """The episodes with the numbers i, as one batch of B = len(i) tasks."""

@@ -14,6 +14,7 @@ from graphfsl.checkpoint import FORMAT, check_format, read_json, write_atomicall
 from graphfsl.data.dataset import Split
 from graphfsl.data.sampler import Draw, Sampler, Setting
 from graphfsl.errors import InputError
+from graphfsl.shown import block
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +24,9 @@ class Listed:
     setting: Setting
     seed: int
     every: Draw
+
+    def __repr__(self) -> str:
+        return block(f"Listed: {len(self):,} episodes", {"episodes": str(self.setting), "seed": self.seed})
 
     def __len__(self) -> int:
         return len(self.every.ids)

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 
 from graphfsl.data.dataset import Split
+from graphfsl.data.deck import Deck, label_split
 from graphfsl.data.streams import (
     CLASSES,
     GROUPS,
     IMAGES,
     IMBALANCE,
-    LABEL_SPLIT,
     POOL,
     POOL_IMBALANCE,
     POOL_ORDER,
     QUERY_ORDER,
     SHOTS,
     choose,
+    episode_numbers,
     keys_of,
     unequal,
     uniform,
@@ -28,6 +29,7 @@ from graphfsl.data.streams import (
 from graphfsl.errors import InputError
 from graphfsl.given import A_SPLIT, check_kind, described, real_number, whole_number
 from graphfsl.options import make
+from graphfsl.shown import block
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,15 @@ class Setting:
     def most_shots(self) -> int:
         return self.max_shot or self.shot
 
+    def __str__(self) -> str:
+        """In words: "5-way 1-shot, 15 queries and 30 unlabeled of a class, dirichlet=2"."""
+        known = ("way", "shot", "query", "unlabeled")
+        other = (
+            f"{f.name}={v}" for f in fields(self) if f.name not in known and (v := getattr(self, f.name)) != f.default
+        )
+        pool = f" and {self.unlabeled} unlabeled" if self.unlabeled else ""
+        return ", ".join([f"{self.way}-way {self.shot}-shot", f"{self.query} queries{pool} of a class", *other])
+
     @classmethod
     def of(cls, given: Setting | Mapping[str, Any] | None, options: Mapping[str, Any]) -> Setting:
         """What a caller gave: a setting, or its fields as a mapping or as keywords; InputError for more than one."""
@@ -105,49 +116,14 @@ class Draw:
     n_support: int
     n_query: int
 
+    def __repr__(self) -> str:
+        b, n = self.ids.shape
+        facts = {"nodes": f"{n}: {self.n_support} support, {self.n_query} queries", "ids": f"{self.ids[:1].tolist()}"}
+        return block(f"Draw of {b:,} episodes", facts)
+
     def rows(self, rows: slice | np.ndarray) -> Draw:
         """Some of these episodes."""
         return Draw(self.ids[rows], self.label[rows], self.classes[rows], self.n_support, self.n_query)
-
-
-def episode_numbers(i: Any) -> np.ndarray:
-    """Numbers of episodes as an array; InputError where there are none, or some are no whole number of 0 or more."""
-    try:
-        numbers = np.asarray(i)
-    except (TypeError, ValueError, OverflowError, RuntimeError):
-        numbers = np.empty(0)
-    if numbers.dtype.kind not in "iu" or numbers.ndim > 1 or not numbers.size or numbers.min() < 0:
-        raise InputError(f"episodes have whole numbers of 0 or more, such as [0, 1, 2], not {i!r:.60}")
-    return numbers
-
-
-class Deck:
-    """Sample ids by class: `order[start[c] : start[c] + count[c]]` are those of class c."""
-
-    def __init__(self, ids: np.ndarray, y: np.ndarray, classes: int) -> None:
-        self.order = ids[np.argsort(y[ids], kind="stable")]
-        self.count = np.bincount(y[ids], minlength=classes)
-        self.start = np.cumsum(self.count) - self.count
-
-    def draw(self, classes: np.ndarray, u: np.ndarray) -> np.ndarray:
-        """classes (B, rows), uniforms (B, rows, k) -> ids (B, rows, k)."""
-        at = self.start[classes][..., None] + choose(self.count[classes], u)
-        return self.order[np.minimum(at, len(self.order) - 1)]
-
-
-def label_split(split: Split, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Ids whose labels may be used, and the rest: floor(fraction * n) of each class.
-
-    A class's choice depends on the split's name, its own name and the seed only, not on the other classes.
-    """
-    every = Deck(np.flatnonzero(split.y.numpy() >= 0), split.y.numpy(), len(split.classes))
-    keys = np.concatenate([keys_of(f"{split.name}/{c}", seed, np.zeros(1)) for c in split.classes])
-    most = int(every.count.max())
-    order = np.argsort(uniform(keys, LABEL_SPLIT, 1, most)[:, 0] + (np.arange(most) >= every.count[:, None]), axis=1)
-    used = np.arange(most) < np.floor(fraction * every.count + 1e-9)[:, None]
-    real = np.arange(most) < every.count[:, None]
-    ids = every.order[np.minimum(every.start[:, None] + order, len(every.order) - 1)]
-    return np.sort(ids[used]), np.sort(ids[real & ~used])
 
 
 class Sampler:
@@ -171,6 +147,9 @@ class Sampler:
             self.deck = Deck(everything, y, c)
         self.members = self._groups()
         self._check()
+
+    def __repr__(self) -> str:
+        return block(f"Sampler of {self.split.name}", {"episodes": str(self.setting), "seed": self.seed})
 
     def _groups(self) -> list[np.ndarray]:
         """The classes of each superclass that may serve, or one group of all classes."""

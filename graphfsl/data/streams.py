@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import numpy as np
 from scipy.special import gammaincinv
+
+from graphfsl.errors import InputError
 
 UINT = np.uint64
 # Streams of random numbers of one episode; appended to, never renumbered, or old episodes change.
@@ -26,6 +29,17 @@ def keys_of(name: str, seed: int, i: np.ndarray) -> np.ndarray:
     digest = hashlib.sha256(f"{name}\0{seed}".encode()).digest()
     with np.errstate(over="ignore"):
         return _mix(_mix(np.frombuffer(digest, UINT, 1) + np.asarray(i).astype(UINT)))
+
+
+def episode_numbers(i: Any) -> np.ndarray:
+    """Numbers of episodes as an array; InputError where there are none, or some are no whole number of 0 or more."""
+    try:
+        numbers = np.asarray(i)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        numbers = np.empty(0)
+    if numbers.dtype.kind not in "iu" or numbers.ndim > 1 or not numbers.size or numbers.min() < 0:
+        raise InputError(f"episodes have whole numbers of 0 or more, such as [0, 1, 2], not {i!r:.60}")
+    return numbers
 
 
 def uniform(keys: np.ndarray, stream: int, rows: int, columns: int) -> np.ndarray:

@@ -12,6 +12,7 @@ from torch import Tensor
 from graphfsl.errors import InputError
 from graphfsl.functional.affine import affine
 from graphfsl.given import real_number
+from graphfsl.shown import call_of
 
 DRAWS = 10  # uniforms that an image's augmentation takes: turn, shear, two scales, two shifts, flip, three colours
 
@@ -53,6 +54,9 @@ class Transform:
         self.mean, self.std = mean, std
         self.rotate, self.translate, self.scale, self.shear = rotate, translate, scale, shear
         self.flip, self.color = flip, color
+
+    def __repr__(self) -> str:
+        return call_of(self)
 
     def plain(self) -> Transform:
         """The same normalisation without augmentation."""
