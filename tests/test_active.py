@@ -1,4 +1,4 @@
-"""The graph network that asks for a label (METHODS C1, active): what it may know, and that it asks once per query."""
+"""The graph network that asks for a label (active learning): what it may know, and that it asks once per query."""
 
 from __future__ import annotations
 

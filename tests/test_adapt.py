@@ -82,7 +82,7 @@ class Quadratic(Head):
 @pytest.mark.parametrize("task_chunk", [1, 3])
 @pytest.mark.parametrize("first_order", [False, True])
 def test_outer_gradient_of_a_quadratic(task_chunk: int, first_order: bool) -> None:
-    """g = (I - alpha H)^T (H theta' - b); the first-order form drops the factor (METHODS K4)."""
+    """g = (I - alpha H)^T (H theta' - b); the first-order form drops the factor."""
     g = torch.Generator().manual_seed(0)
     a = torch.randn(4, 4, generator=g, dtype=torch.float64)
     h, theta, alpha = a @ a.T, torch.randn(4, generator=g, dtype=torch.float64), 0.1
@@ -110,7 +110,7 @@ def test_no_steps_equal_plain_evaluation() -> None:
 
 
 def test_scale_of_the_inner_loss() -> None:
-    """alpha on the authors' loss equals N * alpha on the mean (METHODS K4 iii)."""
+    """alpha on the authors' loss equals N * alpha on the mean."""
     net = learner(head="linear").net
     episode, _ = episodes()
     ours = MAML(net, steps=2, lr=0.1).eval()(episode)

@@ -1,4 +1,4 @@
-"""EGNN and DPGN against loops written from their equations, and what their graphs promise (METHODS C2, C4, K9, K11)."""
+"""EGNN and DPGN against loops written from their equations, and what their graphs promise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Facts of single methods: closed forms and the identities that their papers state (METHODS section K)."""
+"""Facts of single methods: closed forms and the identities that their papers state."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def features(**options: int) -> Episode:
     return episode.replace(x=episode.x.flatten(2)[..., :DIM].double(), w=episode.w.double())
 
 
-# ProtoNet (K1)
+# ProtoNet
 
 
 def test_protonet_equals_a_loop() -> None:
@@ -88,7 +88,7 @@ def test_cosine_ignores_length_and_starts_at_its_scale() -> None:
         ProtoNet("cosin")
 
 
-# Soft k-means (K13)
+# Soft k-means
 
 
 def test_soft_kmeans_equals_a_loop() -> None:
@@ -136,7 +136,7 @@ def test_soft_kmeans_does_not_depend_on_the_order_of_the_pool_and_helps_on_clust
     assert accuracy[1] > accuracy[0] + 0.02, accuracy
 
 
-# GNN (K8)
+# GNN
 
 
 def gnn() -> GNN:
@@ -189,7 +189,7 @@ def test_gnn_pipeline_uses_one_graph_per_query() -> None:
         model(episodes(way=4)[0])
 
 
-# Prototype VAE (K20)
+# Prototype VAE
 
 
 def test_vae_without_samples_adds_nothing() -> None:
@@ -271,7 +271,7 @@ def test_vae_dreams_anew_in_training_and_repeats_itself_afterwards() -> None:
 
 def test_vae_learns_the_spread_of_base_classes() -> None:
     """After `fit_base`, samples spread like real features (ratio 0.5 to 1.5), and beat the class mean at
-    reconstruction (METHODS K20)."""
+    reconstruction."""
     g = torch.Generator().manual_seed(0)
     means, y = 3 * torch.randn(20, DIM, generator=g), torch.arange(20).repeat(50)
     x = means[y] + torch.tensor([1.0, 1.0, 1.0, 0.1, 0.1, 0.1]) * torch.randn(1000, DIM, generator=g)

@@ -1,4 +1,4 @@
-"""Facts of the metric heads: Matching and Relation Networks, SimpleShot, FEAT, Meta-Baseline (METHODS section A)."""
+"""Facts of the metric heads: Matching and Relation Networks, SimpleShot, FEAT, Meta-Baseline."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def maps(**options: int) -> Episode:
     return episode.replace(x=torch.randn(*episode.x.shape[:2], *MAPS))
 
 
-# Matching Networks (A2)
+# Matching Networks
 
 
 def test_matchingnet_equals_a_loop() -> None:
@@ -136,7 +136,7 @@ def test_a_query_in_full_context_is_answered_the_same_alone() -> None:
     torch.testing.assert_close(head(alone), head(episode)[:, :1])
 
 
-# Relation Networks (A3)
+# Relation Networks
 
 
 def test_relationnet_equals_convolution_of_concatenated_maps() -> None:
@@ -225,7 +225,7 @@ def test_relationnet_refuses_another_loss() -> None:
         RelationNet(MAPS, loss="mce")
 
 
-# SimpleShot (A5), Meta-Baseline, FEAT (A7)
+# SimpleShot, Meta-Baseline, FEAT
 
 
 def test_simple_shot_transforms() -> None:

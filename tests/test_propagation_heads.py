@@ -1,4 +1,4 @@
-"""Facts of label, transductive and embedding propagation and of denoised class weights (METHODS C3, C5, K10, K12)."""
+"""Facts of label, transductive and embedding propagation and of denoised class weights."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_the_graph_of_n_neighbors_is_the_complete_one(build) -> None:
 
 @pytest.mark.parametrize("build", [LabelPropagation, tpn], ids=["label_propagation", "tpn"])
 def test_the_closed_form_is_the_limit_of_propagation(build) -> None:
-    """F <- alpha S F + (1 - alpha) Y, 3000 times, is (1 - alpha) F: the same answers (K10)."""
+    """F <- alpha S F + (1 - alpha) Y, 3000 times, is (1 - alpha) F: the same answers."""
     episode, _ = features()
     head = build(k=None, alpha=0.95)
     s, f = symmetric(head.affinity(episode)), episode.w
@@ -218,7 +218,7 @@ def test_padding_enters_no_statistics_of_tpn() -> None:
 
 
 def test_tpn_of_one_scale_is_label_propagation() -> None:
-    """A constant sigma is the plain graph of scale sigma, the mean over d in place of the sum (K10)."""
+    """A constant sigma is the plain graph of scale sigma, the mean over d in place of the sum."""
     episode, _ = features(batch=1)
     head = tpn(k=5)
     constant(head, 0.4)
@@ -292,7 +292,7 @@ def test_embedding_propagation_of_alpha_zero_is_the_identity() -> None:
 
 
 def test_embedding_propagation_does_not_keep_a_shift() -> None:
-    """The graph sees no shift, but rows of P do not sum to one: EP(z + c) = EP(z) + P 1 c (K12)."""
+    """The graph sees no shift, but rows of P do not sum to one: EP(z + c) = EP(z) + P 1 c."""
     episode, _ = features(batch=1)
     ep = EmbeddingPropagation()
     gained = ep.forward(episode.replace(x=episode.x + 3)).x - ep.forward(episode).x

@@ -1,4 +1,4 @@
-"""Ren et al. 2018 (METHODS D1, K13): soft k-means with a cluster for distractors, and with a mask."""
+"""Ren et al. 2018: soft k-means with a cluster for distractors, and with a mask."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Refiners that learn from a pool of unlabeled nodes: against loops, by identities (METHODS K14, K15), and no leak."""
+"""Refiners that learn from a pool of unlabeled nodes: against loops, by identities, and no leak."""
 
 from __future__ import annotations
 
@@ -242,7 +242,7 @@ def test_soft_pseudo_labels_are_of_the_chosen_nodes_alone() -> None:
     torch.testing.assert_close(found, ProtoNet().score(episode.label_pool(w)))
 
 
-# iLPC (K14)
+# iLPC
 
 
 def pool_of(episode: Episode) -> tuple[Episode, Tensor]:
@@ -252,7 +252,7 @@ def pool_of(episode: Episode) -> tuple[Episode, Tensor]:
 
 
 def test_ilpc_balance_meets_the_columns() -> None:
-    """Rows sum to one, columns to what each class has left (METHODS K14), and nodes that are not free are zero."""
+    """Rows sum to one, columns to what each class has left, and nodes that are not free are zero."""
     z = torch.rand(2, 9, WAY, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     free = torch.tensor([[False] * 3 + [True] * 6, [False] * 4 + [True] * 5])
     left = torch.tensor([[[3.0, 2.0, 1.0]], [[0.0, 2.0, 3.0]]], dtype=torch.float64)
@@ -476,7 +476,7 @@ def test_propagation_does_not_lose_on_a_small_pool(method: str, unlabeled: int) 
     assert found > plain - 0.03, (plain, found)
 
 
-# ICI (K15)
+# ICI
 
 
 def basis(n: int = 14, r: int = 3) -> Tensor:
