@@ -17,6 +17,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from graphfsl.errors import InputError
+from graphfsl.options import LARGEST
 from graphfsl.regular import read_regular
 
 TOLD = ("step", "loss", "seconds")  # what every line of metrics says
@@ -87,11 +88,19 @@ def read_lines(path: Path, count: int | None = None) -> list[dict[str, Any]]:
         lines = [json.loads(line) for line in text[:count]]
     except (ValueError, OSError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({error}); restore it, or train again in another folder") from None
-    told = all(isinstance(line, dict) and all(isinstance(line.get(k), (int, float)) for k in TOLD) for line in lines)
-    if not told or (count is not None and len(lines) < count):
-        whole = "all" if count is None else f"{count}"
-        raise InputError(f"{path} lacks some of {whole} lines of metrics; restore it, or train again in another folder")
+    for number, line in enumerate(lines, 1):
+        if not _is_of_metrics(line):
+            raise InputError(f"{path} is damaged (line {number}); restore it, or train again in another folder")
+    if count is not None and len(lines) < count:
+        raise InputError(f"{path} lacks some of {count} lines of metrics; restore it, or train again in another folder")
     return lines
+
+
+def _is_of_metrics(line: Any) -> bool:
+    """Whether a value is a mapping to numbers, or None, which has those of TOLD."""
+    if not isinstance(line, dict) or not isinstance(line.get("step"), int) or any(line.get(k) is None for k in TOLD):
+        return False
+    return all(v is None or isinstance(v, float) or (isinstance(v, int) and abs(v) <= LARGEST) for v in line.values())
 
 
 def save_checkpoint(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from graphfsl.checkpoint import read_json, write_atomically
+from graphfsl.checkpoint import read_json, read_lines, write_atomically
 from graphfsl.diagrams import confusion, heat_maps, reliability
 from graphfsl.errors import InputError
 from graphfsl.page import to_html
@@ -88,13 +87,13 @@ def report_runs(paths: Sequence[Path], out: Path) -> list[Path]:
             for folder in seeds or [path]:
                 log = folder / "metrics.jsonl"
                 if log.is_file() or any(r.get("steps") for r in facts["rows"]):  # nothing to train leaves no metrics
-                    lines = _existing(log).read_text("utf-8").splitlines()
-                    histories[f"{label}/{folder.name}" if seeds else label] = [json.loads(line) for line in lines]
-        except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise InputError(f"results.json or metrics.jsonl in {path} is damaged ({error!r}); run it again") from None
+                    histories[f"{label}/{folder.name}" if seeds else label] = [*read_lines(_existing(log))]
+            deviations = list((facts.get("config") or {}).get("deviations") or [])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{path / 'results.json'} is damaged ({error!r}); run it again") from None
         where = (f"{k} {facts[k]}" for k in ("graphfsl", "torch", "python", "when") if facts.get(k))
         notes.append(f"`{label}`: {', '.join(where)}")
-        if deviations := (facts.get("config") or {}).get("deviations"):
+        if deviations:
             notes.append(f"`{label}` differs from its paper: {'; '.join(map(str, deviations))}")
     title = ", ".join(names) if len(names) < 4 else f"{len(names)} runs"
     return write_report(out, f"graphfsl: {title}", rows, histories, notes=notes)
@@ -109,7 +108,19 @@ def _checked(rows: Sequence[Row]) -> Sequence[Row]:
         for key, kind in NEEDED.items():
             if not isinstance(row[key], kind):
                 raise TypeError(f"{key} is {row[key]!r}")
+        if row.get("reliability") is not None and not _is_of_numbers(row["reliability"], 3):
+            raise TypeError("reliability is no list of bins")
+        if (table := row.get("confusion")) is not None and not _is_of_numbers(table["counts"], len(table["classes"])):
+            raise TypeError("confusion is no table of counts")
     return rows
+
+
+def _is_of_numbers(lines: Any, width: int) -> bool:
+    """Whether a value is a list of lists of so many numbers."""
+    return isinstance(lines, list) and all(
+        isinstance(line, list) and len(line) == width and all(isinstance(v, (int, float)) for v in line)
+        for line in lines
+    )
 
 
 def _existing(file: Path, seeds: Sequence[Path] = ()) -> Path:

@@ -11,7 +11,7 @@ from typing import Any
 from graphfsl import config as conf
 from graphfsl.checkpoint import read_json
 from graphfsl.data import Split
-from graphfsl.data.identity import Identity, difference, identity
+from graphfsl.data.identity import Identity, difference, identity, is_identity
 from graphfsl.errors import InputError
 
 Load = Callable[[Mapping[str, Any], str], Split]
@@ -79,7 +79,7 @@ def known_data(path: Path) -> dict[str, Identity]:
     """The identity of each split of a run, as its directory tells it; none where it is of before they were kept."""
     file = path / "data.json"
     found = read_json(file) if file.is_file() else {}
-    if not isinstance(found, dict) or not all(isinstance(v, dict) and "classes" in v for v in found.values()):
+    if not isinstance(found, dict) or not all(map(is_identity, found.values())):
         raise InputError(f"{file} is damaged; remove it, and the next run writes it again")
     return found
 

@@ -596,7 +596,7 @@ def test_from_dataset_labels_and_names() -> None:
         (Listed(), ("empty",)),
         (Listed(torch.zeros(3)), ("sample 0", "pair", "Tensor")),
         (Listed((torch.zeros(3),)), ("sample 0", "pair")),
-        (Listed(("x.png", 0)), ("sample 0", "PIL image", "str")),
+        (Listed(("x.png", 0)), ("sample 0", "PIL image", "'x.png'")),
         (Listed((torch.zeros(3), 0), (torch.zeros(4), 1)), ("sample 1", "4", "3", "one length")),
         (Listed((torch.zeros(3), 0), (CHW[0], 1)), ("sample 1", "1 x 6 x 5")),
         (Listed((IMAGE, 0), (IMAGE[:4], 1)), ("sample 1", "3 x 4 x 5", "3 x 6 x 5", "size=")),

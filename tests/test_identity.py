@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ from test_cli import call, world  # noqa: F401 (fixtures)
 from graphfsl.data import Split, identity
 from graphfsl.data.identity import difference, digest
 from graphfsl.data.identity import identity as identity_of
+from graphfsl.errors import InputError
+from graphfsl.same import known_data
 
 Call = Callable[..., tuple[int, str, str]]
 RUN = ("run", "my.yaml", "trainer={steps: 2, batch: 2, val_every: 2, val_episodes: 2}", "evaluation.episodes=2")
@@ -150,3 +153,10 @@ def test_a_pretraining_of_before_is_found_and_said(world: Path, call: Call) -> N
     code, out, err = call(*RUN, *PRETRAIN, "-o", "runs/b")
     assert code == 0 and "it does not say on which images" in out, err
     assert list(Path("runs").glob("pretrain-*")) == [old]
+
+
+@pytest.mark.parametrize("entry", [[], {}, None, [3], ["3", "a"], [3, None], {"a": 1}, [{"a": 1}, "a"]])
+def test_a_damaged_identity_is_told(entry: Any, tmp_path: Path) -> None:
+    (tmp_path / "data.json").write_text(json.dumps({"train": {"classes": {"a": [3, "f0"], "b": entry}}}))
+    with pytest.raises(InputError, match=r"data.json is damaged; remove it"):
+        known_data(tmp_path)

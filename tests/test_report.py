@@ -52,7 +52,13 @@ def pool_rows(method: str = "protonet") -> list[dict[str, Any]]:
 
 
 HISTORY = [
-    {"step": 20 * i, "loss": 3 / i, "lr": 1e-3, **({"val": 0.9 + i / 1e3, "val_ci95": 0.01} if i % 5 == 0 else {})}
+    {
+        "step": 20 * i,
+        "loss": 3 / i,
+        "lr": 1e-3,
+        "seconds": i,
+        **({"val": 0.9 + i / 1e3, "val_ci95": 0.01} if i % 5 == 0 else {}),
+    }
     for i in range(1, 21)
 ]
 
@@ -250,6 +256,26 @@ def test_runs(tmp_path: Path) -> None:
     assert page(out).tables[0][0][-1] == "steps"  # one run needs no column
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["true", '"x"', "{}", '{"step": [1], "loss": 1, "seconds": 1}', '{"step": 1, "loss": {}, "seconds": 1}', "{"],
+)
+def test_a_damaged_line_of_metrics_is_told(line: str, tmp_path: Path) -> None:
+    run = finished(tmp_path / "run", [row()], HISTORY)
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(InputError, match=r"^[^\n]*metrics.jsonl is damaged[^\n]*$"):
+        report_runs([run], tmp_path / "out")
+
+
+def test_a_configuration_that_is_none_is_told(tmp_path: Path) -> None:
+    run = finished(tmp_path / "run", [row()], HISTORY)
+    facts = json.loads((run / "results.json").read_text())
+    (run / "results.json").write_text(json.dumps({**facts, "config": True}))
+    with pytest.raises(InputError, match=r"results.json is damaged"):
+        report_runs([run], tmp_path / "out")
+
+
 def test_missing_or_damaged_runs_are_named(tmp_path: Path) -> None:
     run = finished(tmp_path / "run", [row()], HISTORY)
     for name in ("metrics.jsonl", "results.json"):
@@ -257,8 +283,10 @@ def test_missing_or_damaged_runs_are_named(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=rf"{name} not found; has this run finished\?") as caught:
             report_runs([run], tmp_path / "out")
         assert "\n" not in str(caught.value) and str(run) in str(caught.value)
-    for i, damage in enumerate([{}, {"way": 5}, row(accuracy="94.9"), {**row(), "data": None}]):
-        with pytest.raises(InputError, match=f"results.json or metrics.jsonl in .*odd{i} is damaged"):
+    diagrams = ({"reliability": [None]}, {"reliability": 3}, {"confusion": {"classes": ["a"], "counts": [[[None]]]}})
+    odd = [{}, {"way": 5}, row(accuracy="94.9"), {**row(), "data": None}, *({**row(), **d} for d in diagrams)]
+    for i, damage in enumerate(odd):
+        with pytest.raises(InputError, match=f"odd{i}/results.json is damaged"):
             report_runs([finished(tmp_path / f"odd{i}", [row(), damage], HISTORY)], tmp_path / "out")
     finished(tmp_path / "cut", [row()], HISTORY)
     with (tmp_path / "cut" / "metrics.jsonl").open("a") as file:

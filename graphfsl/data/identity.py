@@ -40,6 +40,13 @@ def identity(split: Split) -> dict[str, Any]:
     return found
 
 
+def is_identity(found: Any) -> bool:
+    """Whether a value, as a file holds it, is what `identity` made."""
+    classes = found.get("classes") if isinstance(found, Mapping) else None
+    entries = classes.values() if isinstance(classes, Mapping) else [None]
+    return all(isinstance(e, list) and [type(v) for v in e] == [int, str] for e in entries)
+
+
 def digest(found: Identity) -> str:
     """Eight characters that change with any part of an identity."""
     return _hex(json.dumps(found, sort_keys=True).encode())[:8]
