@@ -35,8 +35,10 @@ class Distinct:
 def distinct_neighbors(x: np.ndarray, k: int, support: np.ndarray, label: np.ndarray, bar: Bar = silent) -> Distinct:
     """Features (n, d) -> the k nearest neighbours by cosine of each distinct sample.
 
-    Samples are one whose 1 - cosine is at most a ten-thousandth of the mean over all pairs, and so are chains of them;
-    where that would join samples of the support (m,) with two labels (m,), only those that are equal are one.
+    Samples are one with the first whose 1 - cosine to them is at most a ten-thousandth of the mean over all pairs,
+    those of the support (m,) coming first: not so are chains of them, by which the frames of a video, or a dense cloud,
+    would lead from one class to another. What is so near to samples of the support with two labels (m,) is one with
+    neither, unless it is equal.
     What is closer to its copies than to all else, though not the same, may still have no other neighbour: an island of
     fewer than 5 k samples without one of the support is joined to the k nearest other islands, member by member.
     """
@@ -52,13 +54,12 @@ def distinct_neighbors(x: np.ndarray, k: int, support: np.ndarray, label: np.nda
         pairs = np.stack([near_twins[:, 0], near.index[tuple(near_twins.T)]], 1)
         apart = np.square(z[kept[pairs[:, 0]]] - z[kept[pairs[:, 1]]]).sum(1) / 2  # 1 - cosine, but exact near 0
         pairs, apart = pairs[apart <= same], apart[apart <= same]
-        torn = _with_two_labels(_components(len(kept), pairs), group[support], label)
-        pairs = pairs[~torn[pairs[:, 0]] | (apart <= ROUNDING)]
+        between = _between_labels(len(kept), pairs, group[support], label)
+        pairs = pairs[~between | (apart <= ROUNDING)]
         if not len(pairs) or len(kept) <= 2:
             break
-        part = _components(len(kept), pairs)
-        first = np.unique(part, return_index=True)[1]
-        group, kept = part[group], kept[first]
+        leaders, ball = _balls(len(kept), pairs, group[support])
+        group, kept = ball[group], kept[leaders]
         if len(kept) == 1:
             near = nearest_neighbors(x[kept], k, bar)
             break
@@ -89,12 +90,40 @@ def _components(n: int, edges: np.ndarray) -> np.ndarray:
     return connected_components(graph, directed=False)[1]
 
 
-def _with_two_labels(part: np.ndarray, support: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """(n,) bool: the part of a node holds nodes `support` (m,) with different labels (m,)."""
-    low, high = np.full(len(part), label.max() + 1), np.full(len(part), label.min() - 1)
-    np.minimum.at(low, part[support], label)
-    np.maximum.at(high, part[support], label)
-    return (low < high)[part]
+def _balls(n: int, edges: np.ndarray, first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The nodes that lead a ball, and (n,) the number of the ball of each node.
+
+    One after the other, the nodes `first` before all others, a node that is in no ball leads one of its own and takes
+    those of its neighbours, by edges (e, 2), that are in none.
+    """
+    both = np.concatenate([edges, edges[:, ::-1]])
+    graph = csr_array((np.ones(len(both), bool), (both[:, 0], both[:, 1])), shape=(n, n))
+    leader = np.arange(n)
+    free = np.ones(n, bool)
+    ends = np.unique(edges)
+    for node in [*first.tolist(), *ends.tolist()]:
+        if free[node]:
+            near = graph.indices[graph.indptr[node] : graph.indptr[node + 1]]
+            leader[near[free[near]]] = leader[node] = node
+            free[near] = free[node] = False
+    return np.unique(leader, return_inverse=True)
+
+
+def _between_labels(n: int, pairs: np.ndarray, support: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """(e,) bool: a pair (e, 2) of n nodes has two labels, or an end without a label that is paired with two of them.
+
+    support, label (m,): the nodes of labeled samples, and their labels.
+    """
+    low, high = np.full(n, label.max() + 1), np.full(n, label.min() - 1)
+    np.minimum.at(low, support, label)
+    np.maximum.at(high, support, label)
+    labeled = low <= high
+    around_low, around_high = low.copy(), high.copy()
+    for here, there in (pairs.T, pairs.T[::-1]):
+        np.minimum.at(around_low, here, low[there])
+        np.maximum.at(around_high, here, high[there])
+    torn = ~labeled & (around_low < around_high)
+    return torn[pairs].any(1) | (labeled[pairs].all(1) & (low[pairs[:, 0]] != low[pairs[:, 1]]))
 
 
 def _bridges(z: np.ndarray, index: np.ndarray, cosine: np.ndarray, support: np.ndarray) -> np.ndarray:

@@ -206,8 +206,8 @@ def _method(found: Labels) -> list[str]:
 def _of_score(f: Mapping[str, Any]) -> str:
     if not f["held out"]:
         return (
-            "No class has a second label to hold out: scores are not calibrated, and none is called a confidence. "
-            "Label two of each class."
+            "No class has labels of two distinct samples, one to hold out: scores are not calibrated, and none is "
+            "called a confidence. Label two of each class."
         )
     line = f"Of {f['held out']:,} held-out labels {100 * f['right']:.0f} % were found again"
     lost = f["held out"] - f["reached"]

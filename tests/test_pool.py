@@ -713,6 +713,25 @@ def test_equal_features_are_one_sample() -> None:
     assert same.reached.all()
 
 
+def test_a_chain_of_frames_is_no_copy_of_its_first() -> None:
+    ends, step = np.random.default_rng(0).standard_normal((2, 32)), np.linspace(0, 1, 500)[:, None]
+    pan = (1 - step) * ends[0] + step * ends[1]  # from a labeled class to what has no label
+    x = np.concatenate([pan, clusters(1, 40, dim=32, seed=1)[0]]).astype(np.float32)
+    support, label = np.array([0, 9, 500, 501]), np.array([0, 0, 1, 1])
+    own = distinct_neighbors(x, 10, support, label).group
+    z = x / np.linalg.norm(x, axis=1, keepdims=True)
+    copies = [i for i in range(1, 540) if own[i] in own[support] and i not in support]
+    assert copies and (1 - (z[copies] @ z[support].T).max(1) < 1e-3).all(), "a copy looks like what it copies"
+    assert label_pool(x, support, label).facts["held out"] == 4, "labels far apart are two samples"
+
+
+def test_what_is_as_near_to_two_labels_is_a_copy_of_neither() -> None:
+    x = np.array([[1, 0], [1, 0.002], [1, 0.004], *[[0, 1], [0, -1], [-1, 0]] * 3], np.float32)
+    for labels, count in (([0, 1], 3), ([0, 0], 1)):
+        group = distinct_neighbors(x, 5, np.array([0, 2]), np.array(labels)).group
+        assert len(set(group[:3].tolist())) == count
+
+
 # Tables of labels
 
 
@@ -736,12 +755,33 @@ def test_tables_as_programs_write_them(tmp_path: Path, separator: str, encoding:
         ("sample,label\na,b.png,cat\n", "line 2: 3 fields below 2 columns; a name that holds the separator"),
         ("sample,label,Label\na,b,c\n", "column 'label' twice"),
         ("sample|label\na|b\n", "lacks column 'sample'"),
+        ('sample,label\na.png,"cat\nb.png,dog\n', "line 3 is not readable .*every quote closed"),
+        ('sample,label\na.png, "cat"\n', "line 2: a blank before a quote"),
+        ('sample,label\na.png,"cat\nb.png"\n', "line 3: label .* must be one line"),
+        ("sample,label\na.png,c\0t\n", "must be one line"),
+        ("sample,label\na.png,None of these\n", "line 2: 'None of these' is no class"),
+        ("\n\nsample,label\na.png,NaN\n", "line 4: 'NaN' is no class"),
     ],
 )
 def test_lines_that_mean_nothing_are_refused(tmp_path: Path, text: str, line: str) -> None:
     (tmp_path / "few.csv").write_text(text)
     with pytest.raises(InputError, match=line):
         read_labels(tmp_path / "few.csv")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "\n \nsample;label\n",
+        "sep=;\r\nsample;label\r\n",
+        '"Sample";"label";"note, or two, or three"\n',
+        "label;sample\r",
+    ],
+)
+def test_headers_as_programs_write_them(tmp_path: Path, head: str) -> None:
+    row = "cat;a.png\n" if head.startswith("label") else "a.png;cat" + ";x\n" * ("note" in head)
+    (tmp_path / "few.csv").write_bytes((head + row).encode())
+    assert read_labels(tmp_path / "few.csv") == {"a.png": "cat"}
 
 
 def test_names_of_samples_may_be_written_in_several_ways(tmp_path: Path) -> None:
