@@ -7,27 +7,31 @@ import csv
 import io
 import os
 import posixpath
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from graphfsl.data.images import written
 from graphfsl.errors import InputError
-from graphfsl.plain_text import unguarded
+from graphfsl.plain_text import CONTROL, unguarded
 from graphfsl.regular import read_regular
 
 COLUMNS = ("sample", "label")
 SEPARATORS = (",", ";", "\t")
+BEFORE_HEADER = re.compile(r"\s*|sep=.\s*", re.IGNORECASE)  # a blank line, or Excel's hint
+NO_CLASS = ("nan", "<na>", "none of these", "no label reaches")  # what programs and our pages write where none is
 
 
 def read_labels(path: Path) -> dict[str, str]:
     """Sample -> label from a table with the columns `sample` and `label`; an empty label is none of the classes.
 
-    Columns are separated by commas, semicolons or tabs, the text is UTF-8 or UTF-16, and the header is in any case. The
-    names of samples stay as they are written, blanks included: `samples_meant` finds what they mean; a ' in front of
-    what would be a formula, as `write_table` sets it, is taken off.
+    Columns are separated by commas, semicolons or tabs, the text is UTF-8 or UTF-16, and the header is in any case,
+    below blank lines or Excel's `sep=;` too. The names of samples stay as they are written, blanks included:
+    `samples_meant` finds what they mean; a ' in front of what would be a formula, as `write_table` sets it, is taken
+    off.
 
-    Raises InputError for anything else, for a line with fewer or more fields than the header, and for two labels of
-    one name.
+    Raises InputError for anything else, for a line with fewer or more fields than the header, for two labels of one
+    name, and for a label that is no plain line or that programs write where there is none.
     """
     lines = iter(_lines(path))
     header = [field.strip().lower() for field in next(lines, (0, []))[1]]
@@ -51,8 +55,9 @@ def read_labels(path: Path) -> dict[str, str]:
                 f"{where}: {len(fields)} fields below {len(header)} columns; a name that holds the separator must "
                 "stand in quotes"
             )
-        name, label = (unguarded(fields[header.index(column)]) for column in COLUMNS)
+        name, label = (_cell(fields[header.index(column)], where) for column in COLUMNS)
         label = written(label.strip())
+        _check_class(label, where)
         if found.setdefault(name, label) != label:
             raise InputError(f"{where}: {name!r} is {found[name]!r} above, {label!r} here; keep one")
     if not found:
@@ -86,14 +91,40 @@ def samples_meant(
     return found
 
 
+def _cell(field: str, where: str) -> str:
+    text = field.lstrip()
+    if text != field and text.startswith('"'):
+        raise InputError(f"{where}: a blank before a quote makes the quote part of the text; take the blank away")
+    return unguarded(field)
+
+
+def _check_class(label: str, where: str) -> None:
+    if CONTROL.search(label):
+        raise InputError(f"{where}: label {label!r} must be one line of plain text")
+    if label.lower() in NO_CLASS:
+        raise InputError(
+            f"{where}: {label!r} is no class; a sample of none of the classes has an empty label, one that is not "
+            "labeled no line"
+        )
+
+
 def _lines(path: Path) -> list[tuple[int, list[str]]]:
-    """(number, fields) of each line."""
-    text = _text(path)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_separator(text))
+    """(number, fields) of each line, from the header on."""
+    lines = list(io.StringIO(_text(path), newline=""))
+    skipped = 0
+    while skipped < len(lines) and BEFORE_HEADER.fullmatch(lines[skipped]):
+        skipped += 1
+    lines = lines[skipped:]
+    if not lines:
+        return []
+    reader = csv.reader(lines, delimiter=_separator(lines[0]), strict=True)
     try:
-        return [(reader.line_num, fields) for fields in reader]
+        return [(skipped + reader.line_num, fields) for fields in reader]
     except csv.Error as error:
-        raise InputError(f"{path}, line {reader.line_num} is not readable ({error}); it must be a CSV table") from None
+        number = skipped + reader.line_num
+        raise InputError(
+            f"{path}, line {number} is not readable ({error}); it must be a CSV table with every quote closed"
+        ) from None
 
 
 def _text(path: Path) -> str:
@@ -110,10 +141,13 @@ def _text(path: Path) -> str:
         ) from None
 
 
-def _separator(text: str) -> str:
-    """The one that the first line has most of."""
-    first = text.partition("\n")[0]
-    return max(SEPARATORS, key=first.count)
+def _separator(header: str) -> str:
+    """The one that sets the columns apart; else the one that the header has most of."""
+    for separator in SEPARATORS:
+        fields = next(csv.reader([header], delimiter=separator), [])
+        if set(COLUMNS) <= {field.strip().lower() for field in fields}:
+            return separator
+    return max(SEPARATORS, key=header.count)
 
 
 def _plain(name: str) -> str:
