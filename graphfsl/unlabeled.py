@@ -22,7 +22,8 @@ def missing(y: np.ndarray) -> np.ndarray:
 def unlabeled(y: np.ndarray) -> np.ndarray:
     """(n,) true where y (n,) marks a sample without a label: None, NaN, pandas' NA, "" or the number -1 of any type.
 
-    Raises InputError for a text such as "-1": it may be a class or what numpy made of a list of words and numbers.
+    Raises InputError for a text such as "-1": it may be a class or what numpy made of a list of words and numbers, and
+    for a blank one.
     """
     if y.dtype.kind in "biufc":
         return missing(y) | (y == -1)
@@ -57,4 +58,6 @@ def _is_marker(value: Any) -> bool:
             f"y holds the text {value!r}, which numpy makes of a list of words and numbers; mark unlabeled samples by "
             '"" or None, or give y as an array of dtype object; rename it if it is a class'
         )
+    if value and not value.strip():
+        raise InputError(f'y holds the blank text {value!r}; mark unlabeled samples by "" or None, or rename the class')
     return value == ""

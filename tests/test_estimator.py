@@ -135,6 +135,13 @@ def test_every_mark_of_pandas_is_one() -> None:
         assert np.array_equal(model.predict_proba(x), expected), dtype
 
 
+def test_a_blank_text_is_no_class_beside_a_pool() -> None:
+    x, y = np.random.default_rng(0).random((9, 4)), ["a", "b", " "] * 3
+    with pytest.raises(InputError, match="the blank text ' '; mark unlabeled"):
+        FewShotClassifier({"head": "protonet", "refine": "soft_kmeans"}).fit(x, y)
+    assert FewShotClassifier().fit(x, y).classes_.tolist() == [" ", "a", "b"]
+
+
 @pytest.mark.parametrize("y", [["a", "b", -1] * 20, ["a", "b", float("nan")] * 20, np.array(["a", "b", "-1"] * 20)])
 def test_what_numpy_makes_of_a_mixed_list_is_refused(y: Any) -> None:
     with pytest.raises(InputError, match=r"y holds the text '(-1|nan)', which numpy makes of a list") as error:
