@@ -17,6 +17,7 @@ from graphfsl.checkpoint import write_atomically
 from graphfsl.contact_sheet import Tile, contact_sheet
 from graphfsl.data.depth import Range
 from graphfsl.errors import InputError
+from graphfsl.held_out import FOREIGN
 from graphfsl.label_table import read_labels, samples_meant
 from graphfsl.pool import SPOKE, Labels, label_pool
 from graphfsl.pool_files import FORMATS, Pool, check_format, read_pool, write_table
@@ -26,6 +27,7 @@ SURE, UNSURE, GIVEN = 24, 24, 12  # images of a sheet
 EMBEDDED = 8  # sheets that the report itself holds
 NONE, LOST = -1, -2  # beside classes: called none of these, reached by no label
 OTHERS = {NONE: "none of these", LOST: "no label reaches"}
+NAMED = 3  # classes that a line names
 SHEET = re.compile(r"\d{3,}-")  # how the name of a sheet's file starts
 UNFIT = re.compile(r"[^\w.-]+")  # letters that do not go into a file's name
 
@@ -49,9 +51,9 @@ def label(
     Files: labels.csv or .parquet, unreadable.csv, report.html and, of images, sheets/<number>-<class>.png. Labels and
     sheets that an earlier call left are removed.
     labels.csv has sample; label, empty for none of the classes; confidence, the probability that `best` is right (where
-    labels cannot tell what is foreign: for a sample of one of the classes), empty where held-out labels do not bear it
-    out; score, the same number whether they do or not; best; none, how weakly labels reach the sample, a rank and no
-    probability; reached, 0 where no label does; given; support_1, share_1, … as in `Labels`.
+    the pool does not show what is foreign: for a sample of one of the classes), empty where held-out labels do not bear
+    it out; score, the same number whether they do or not; best; none, how weakly labels reach the sample, a rank and
+    no probability; reached, 0 where no label does; given; support_1, share_1, … as in `Labels`.
 
     Raises InputError for anything that cannot be used, before anything is written.
     """
@@ -89,7 +91,8 @@ def label(
         write_atomically(out / links[c], _encoded(sheet, "PNG"))
         if len(shown) < EMBEDDED:
             shown.append((name, _encoded(sheet, "JPEG")))
-    title, line = f"{len(pool.names):,} samples labeled from {len(chosen):,}", _summary(pool, found, answers)
+    title = f"A pool of {len(pool.names):,} samples, {len(chosen):,} of them given"
+    line = ", ".join([*_summary(pool, found, answers), *_asides(given, known, place)])
     notes = [f"`{source}`, labels of `{support}`: {line}", *_method(found)]
     truths = answers if known else None
     text = pool_page(title, notes, found, classes, truths, links, shown, pool.unreadable)
@@ -178,19 +181,36 @@ def _encoded(image: Image.Image, kind: str) -> bytes:
     return file.getvalue()
 
 
-def _summary(pool: Pool, found: Labels, truth: np.ndarray) -> str:
+def _summary(pool: Pool, found: Labels, truth: np.ndarray) -> list[str]:
     mine = ~found.given & (found.label >= 0)
     words = [f"{mine.sum():,} of {(~found.given).sum():,} labeled"]
     if mine.any() and found.facts["borne out"]:
-        words[0] += f" (median confidence {np.median(found.confidence[mine]):.2f})"
+        condition = ", if of a class" if _of_members(found.facts) else ""
+        words[0] += f" (median confidence {np.median(found.confidence[mine]):.2f}{condition})"
     words.append(f"{len(found.of(NONE)):,} none of these")
     if lost := len(found.of(LOST)):
         words.append(f"{lost:,} that no label reaches")
     if pool.unreadable:
         words.append(f"{len(pool.unreadable):,} not readable")
     if (known := mine & (truth > -2)).any():
-        words.append(f"{100 * (found.label == truth)[known].mean():.2f} % of the labels right")
-    return ", ".join(words)
+        some = "the" if known.sum() == mine.sum() else f"{known.sum():,} known"
+        words.append(f"{100 * (found.label == truth)[known].mean():.2f} % of {some} labels right")
+    return words
+
+
+def _asides(given: Mapping[str, str], truth: Mapping[str, str], place: Mapping[str, int]) -> list[str]:
+    """What of the tables does not count, or not as it looks."""
+    words = []
+    if lost := len(given.keys() - place.keys()):
+        words.append(f"{lost:,} given labels are of samples that cannot be read")
+    others = sorted({c for c in truth.values() if c} - set(given.values()))
+    both = [(c, truth[name]) for name, c in given.items() if name in truth]
+    if unlike := sum(told != ("" if true in others else true) for told, true in both):
+        words.append(f"{unlike:,} given labels are not the truth's")
+    if others:
+        named = ", ".join(map(repr, others[:NAMED])) + (", …" if len(others) > NAMED else "")
+        words.append(f"{len(others):,} classes of the truth have no given label and count as none of these ({named})")
+    return words
 
 
 def _method(found: Labels) -> list[str]:
@@ -209,14 +229,21 @@ def _of_score(f: Mapping[str, Any]) -> str:
             "No class has labels of two distinct samples, one to hold out: scores are not calibrated, and none is "
             "called a confidence. Label two of each class."
         )
-    line = f"Of {f['held out']:,} held-out labels {100 * f['right']:.0f} % were found again"
+    again = round(f["held out"] * f["right"])
+    line = f"Of {f['held out']:,} held-out labels {again:,} were found again"
     lost = f["held out"] - f["reached"]
-    line += f", {lost:,} are reached by no other" if lost else ""
+    line += f", and no other label reaches {lost:,}" if lost else ""
     line += f"; temperature {f['temperature']:.2f}. "
-    if f["borne out"]:
-        line += "They bear out the scores, which are called confidence: the probability that `best` is right"
-        return line + ("." if f["tells"] else ", for a sample of one of the classes, as held-out ones are.")
-    return line + "They do not bear out the scores, of which none is called a confidence: more labels may."
+    if not f["borne out"]:
+        return line + "They do not bear out the scores, of which none is called a confidence: more labels may."
+    line += "They bear out the scores, which are called confidence: the probability that `best` is right"
+    return line + (", for a sample of one of the classes, as held-out ones are." if _of_members(f) else ".")
+
+
+def _of_members(f: Mapping[str, Any]) -> bool:
+    """Whether a confidence is that of samples of the classes only: the pool does not rank so far below held-out labels
+    that it shows what else there is."""
+    return bool(f["shortfall"] <= FOREIGN)
 
 
 def _of_none(f: Mapping[str, Any]) -> str:
@@ -224,6 +251,8 @@ def _of_none(f: Mapping[str, Any]) -> str:
         "`none` ranks samples by how weakly the labels reach them (propagated mass over the root of degree); it is no "
     )
     line += "probability. "
+    if f["tells"] and f["none"] >= 1:
+        return line + "As its bound is 1, no sample is called none of these."
     if f["tells"]:
         return line + f"Above {f['none']:g} a sample is called none of these."
     if f["none"] < 1:

@@ -182,8 +182,9 @@ def label_pool(
         score[ids], nothing[ids], share[ids] = (own >= 0).float(), (own < 0).float(), 0.0
     spoke[same, 0], share[same, 0] = source, 1.0
     facts = {
-        "k": neighbors, "alpha": alpha, "prior": prior, "neighbours": near.how, "recall": near.recall, "temperature": t,
-        "distinct": len(s), "held out": len(held.ids), "reached": int(held.reached.sum()), "right": held.right,
+        "k": near.index.shape[1], "alpha": alpha, "prior": prior, "neighbours": near.how, "recall": near.recall,
+        "temperature": t, "distinct": len(s),
+        "held out": len(held.ids), "reached": int(held.reached.sum()), "right": held.right,
         "shortfall": z, "tells": tells, "none": bound, "borne out": borne_out(held, t, z),
     }  # fmt: skip
     return Labels(

@@ -38,6 +38,7 @@ def pool_page(
     if truth is not None:
         asked = ~found.given & (truth > -2)
         parts += ["<h2>Against the truth</h2>", *listed(_findings(found, truth, asked), "findings")]
+    if truth is not None and asked.any():
         drawn = [_coverage(found, truth, asked), _reliability(found, truth, asked), *drawn]
     parts += ["<h2>How sure the labels are</h2>", *pictures(drawn), "<h2>Classes</h2>"]
     parts += _table(found, classes, truth, links or {})
@@ -80,21 +81,26 @@ def _auroc(none: np.ndarray, truth: np.ndarray, asked: np.ndarray) -> float:
 
 
 def _findings(found: Labels, truth: np.ndarray, asked: np.ndarray) -> list[str]:
+    if not asked.any():
+        return ["The truth holds none of the samples that were to be labeled."]
     a = {k: f"{100 * v:.1f}" for k, v in accuracies(found, truth, asked).items()}
     curve = _curve(found, truth, asked)
     at = [min(int(np.searchsorted(curve[:, 0], c)), len(curve) - 1) for c in COVERAGES if len(curve)]
     told = ", ".join(f"{100 * y:.1f} % for the surest {100 * x:.0f} %" for x, y in curve[list(dict.fromkeys(at))])
+    rightly = f", {a['accuracy of answers']} % of these rightly" if len(curve) else ""
     lines = [
-        f"{a['answered']} % of {asked.sum():,} samples are labeled, {a['accuracy of answers']} % of these rightly.",
+        f"{a['answered']} % of {asked.sum():,} samples are labeled{rightly}.",
         f"Accuracy {told} of all samples." if len(curve) else "",
         f"Expected calibration error of the {_called(found)}: {a['calibration error']} points.",
         f"No label reaches {a['not reached']} %." if (~found.reached)[asked].any() else "",
     ]
-    if (truth[asked] == -1).any():
+    foreign, member = (truth[asked] == -1).any(), (truth[asked] >= 0).any()
+    if foreign:
+        lines.append(f"Of the samples of none of the classes {a['found to be none']} % are found.")
+    if foreign and member:
         lines.append(
-            f"Of the samples of none of the classes {a['found to be none']} % are found; of the others "
-            f"{a['taken for none']} % are taken for such. `none` is higher for one of the former than for one of the "
-            f"latter in {a['ranked none above members']} % of pairs."
+            f"Of the others {a['taken for none']} % are taken for such. `none` is higher for one of the former than "
+            f"for one of the latter in {a['ranked none above members']} % of pairs."
         )
     return [line for line in lines if line]
 
@@ -167,7 +173,10 @@ def _nones(found: Labels) -> Figure:
         axes.set(xlim=(0, 101), ylim=(0, 1.02))
 
     caption = "How weakly labels reach the samples"
-    caption += "; above the line: none of these" if found.facts["none"] < 1 else ": labels cannot tell what is of none"
+    if found.facts["none"] < 1:
+        caption += "; above the line: none of these"
+    elif not found.facts["tells"]:
+        caption += ": labels cannot tell what is of none"
     return caption, draw(plot, "samples, the strongest reached first (%)", "none")
 
 

@@ -621,9 +621,17 @@ def test_a_report_of_extremes() -> None:
     support, label = few(y, 1, 2)
     found = label_pool(x, support, label)
     none = Labels(**{**vars(found), "label": np.where(found.given, found.label, -1)})
-    for which, truth in ((none, y), (none, np.full(20, -2)), (found, np.full(20, -1))):
+    given = np.where(found.given, y, -2)
+    for which, truth in (
+        (none, y),
+        (none, np.full(20, -2)),
+        (found, np.full(20, -1)),
+        (none, given),
+        (none, 0 * y - 1),
+    ):
         page = pool_page("<t>", ["`n`"], which, ["<a>", "b"], truth, {0: "s.png"}, [], [("f&", "why")] * 60)
         assert "&lt;a&gt;" in page and "<a>" not in page and "and 10 more" in page and "<title>&lt;t&gt;" in page
+        assert "nan" not in re.sub("<img[^>]*>", "", page)
 
 
 # What is said of the answer
@@ -836,6 +844,46 @@ def test_what_an_earlier_call_left_is_removed(world: Path, call: Call) -> None:
     sheets = sorted(p.name for p in Path("out/sheets").iterdir())
     assert sheets == ["000-none_of_these.png", "001-bär.png", "002-cross.png", "003-dash.png", "mine.png"]
     assert not Path("out/labels.parquet").exists() and Path("out/labels.csv").exists()
+
+
+def test_a_confidence_of_members_is_called_so(world: Path, call: Call) -> None:
+    x, y = clusters(7, 60, spread=0.9)
+    np.savez("pool.npz", features=x[y < 6])
+    y = y[y < 6]
+    support, label = few(y, 8, 6)
+    given = {str(i): f"c{c}" if c < 5 else "" for i, c in zip(support, label, strict=True)}
+    for samples in (given, {i: c for i, c in given.items() if c}):
+        write_csv("few.csv", samples)
+        code, out, err = call("label", "pool.npz", "--support", "few.csv", "-o", "out")
+        page = Path("out/report.html").read_text()
+        assert code == 0 and "which are called confidence" in page, err
+        assert "for a sample of one of the classes, as held-out ones are" in page
+        assert re.search(r"median confidence [\d.]+, if of a class\)", out)
+
+
+def test_what_does_not_count_is_said(world: Path, call: Call) -> None:
+    truth = draw_signs(world / "in")
+    Path("in/zz broken.png").write_bytes(b"junk")
+    given = two_each(truth)
+    write_csv("few.csv", {**given, "zz broken.png": "dash", list(truth)[-1]: ""})
+    write_csv("truth.csv", {name: {"bär": "Bär", "cross": "plus"}.get(c, c) for name, c in truth.items()})
+    code, out, err = call("label", "in", "--support", "few.csv", "--truth", "truth.csv", "--none", 1, "-o", "out")
+    assert code == 0, err
+    page, line = Path("out/report.html").read_text(), " ".join(out.split())
+    assert "1 given labels are of samples that cannot be read" in line and "5 given labels are not the truth's" in line
+    assert "2 classes of the truth have no given label and count as none of these ('Bär', 'plus')" in line
+    assert "no sample is called none of these" in page and "cannot tell what is of none" not in page
+    write_csv("truth.csv", given)
+    assert call("label", "in", "--support", "few.csv", "--truth", "truth.csv", "-o", "out")[0] == 0
+    page = Path("out/report.html").read_text()
+    assert "holds none of the samples that were to be labeled" in page and "nan" not in re.sub("<img[^>]*>", "", page)
+
+
+def test_the_page_tells_how_many_neighbours_there_were(world: Path, call: Call) -> None:
+    np.savez("pool.npz", features=clusters(2, 3)[0])
+    write_csv("few.csv", {"0": "a", "1": "b"})
+    assert call("label", "pool.npz", "--support", "few.csv", "-o", "out")[0] == 0
+    assert "5 nearest neighbours" in Path("out/report.html").read_text()
 
 
 def test_the_page_claims_what_the_table_beside_it_holds(world: Path, call: Call) -> None:
