@@ -31,12 +31,14 @@ def scores_of(raw: Tensor, v: Tensor) -> Tensor:
 @dataclass(frozen=True)
 class HeldOut:
     """Support samples as the others see them. ids: (h,) positions in the support, of those whose class has a label on
-    another node. scores: (h, groups); group: (h,) their own; reached: (h,) bool, whether a class's label reaches."""
+    another node. scores: (h, groups); group: (h,) their own; reached: (h,) bool, whether a class's label reaches.
+    of_every_class: whether each class has one."""
 
     ids: Tensor
     scores: Tensor
     group: Tensor
     reached: Tensor
+    of_every_class: bool
 
     @property
     def right(self) -> float | None:
@@ -57,14 +59,15 @@ def held_out(
     ids = ((group < count) & (labels.gather(1, group[:, None])[:, 0] > 0)).nonzero()[:, 0]
     raw = said.masked_fill(same, 0) @ member
     v = class_weights(prior, labels, left).where(labels > 0, 0)
-    return HeldOut(ids, scores_of(raw, v)[ids], group[ids], (raw[:, :count].amax(1) > REACHED)[ids])
+    reached = (raw[:, :count].amax(1) > REACHED)[ids]
+    return HeldOut(ids, scores_of(raw, v)[ids], group[ids], reached, len(group[ids].unique()) == count)
 
 
 def borne_out(held: HeldOut, t: float, z: float) -> bool:
-    """Whether held-out labels bear out the probabilities: enough of them, as often right as they say, within two
-    standard errors, of a pool that ranks as they do or of which they tell what is foreign."""
+    """Whether held-out labels bear out the probabilities: enough of them, of every class, as often right as they say,
+    within two standard errors, of a pool that ranks as they do or of which they tell what is foreign."""
     apart = int(held.reached.sum()) - len(held.group.unique())
-    if apart < ENOUGH or MAYBE_FOREIGN < z <= FOREIGN:
+    if apart < ENOUGH or not held.of_every_class or MAYBE_FOREIGN < z <= FOREIGN:
         return False
     p = (held.scores[held.reached].log() / t).softmax(1).amax(1)
     error = math.sqrt(float((p * (1 - p)).sum()) + 1) / len(held.ids)

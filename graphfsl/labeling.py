@@ -235,9 +235,11 @@ def _of_score(f: Mapping[str, Any]) -> str:
     line += f", and no other label reaches {lost:,}" if lost else ""
     line += f"; temperature {f['temperature']:.2f}. "
     if not f["borne out"]:
-        return line + "They do not bear out the scores, of which none is called a confidence: more labels may."
+        few = "more labels may" if f["held out of every class"] else "two labels or more of every class may"
+        return line + f"They do not bear out the scores, of which none is called a confidence: {few}."
     line += "They bear out the scores, which are called confidence: the probability that `best` is right"
-    return line + (", for a sample of one of the classes, as held-out ones are." if _of_members(f) else ".")
+    line += ", for a sample of one of the classes, as held-out ones are" if _of_members(f) else ""
+    return line + ". It holds where those labeled are like any other samples of their classes."
 
 
 def _of_members(f: Mapping[str, Any]) -> bool:
@@ -253,6 +255,11 @@ def _of_none(f: Mapping[str, Any]) -> str:
     line += "probability. "
     if f["tells"] and f["none"] >= 1:
         return line + "As its bound is 1, no sample is called none of these."
+    if not _of_members(f):
+        line += (
+            "Class by class the pool is reached more weakly than held-out labels: much of it is of no class, or those "
+            "labeled are more alike than others of their class (frames of one video). "
+        )
     if f["tells"]:
         return line + f"Above {f['none']:g} a sample is called none of these."
     if f["none"] < 1:

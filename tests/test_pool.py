@@ -669,6 +669,21 @@ def test_where_labels_cannot_tell_nothing_is_called_none() -> None:
         assert np.array_equal(asked.label < 0, asked.none > 0.4), "unless one asks for it"
 
 
+@pytest.mark.parametrize("each", [(50, 1, 1), (50, 2, 2), (12, 12, 12)])
+def test_classes_of_unequal_labels_and_shares_are_not_foreign(each: tuple[int, ...]) -> None:
+    called = []
+    for draw in range(4):
+        x, y = clusters(3, 90, spread=0.9, dim=24, seed=draw)
+        kept = np.flatnonzero((y != 0) | (np.arange(270) % 3 == 0)) if each == (12, 12, 12) else np.arange(270)
+        x, y = x[kept], y[kept]
+        support = np.concatenate([np.flatnonzero(y == c)[:k] for c, k in enumerate(each)])
+        found = label_pool(x, support, y[support])
+        called.append((found.label < 0).mean())
+        if 1 in each:
+            assert not found.facts["borne out"] and not found.facts["tells"], "of two classes nothing is held out"
+    assert not any(called)
+
+
 def test_none_ranks_by_propagated_mass_over_the_root_of_degree() -> None:
     x, y = clusters(6, 30, spread=0.8)
     support, label = few(y, 3, 3)
@@ -688,12 +703,26 @@ def test_none_ranks_by_propagated_mass_over_the_root_of_degree() -> None:
 
 def test_shortfall_is_the_rank_sum_test_of_scipy() -> None:
     rng = np.random.default_rng(0)
-    score, known = rng.random(60), 0.2 + rng.random(15)
+    score, known = torch.from_numpy(rng.random(60)), torch.from_numpy(0.2 + rng.random(15))
+    of, known_of = torch.zeros(60, dtype=torch.int64), torch.zeros(15, dtype=torch.int64)
     expected = mannwhitneyu(known, score, alternative="greater", use_continuity=False, method="asymptotic").pvalue
-    z = shortfall(torch.from_numpy(score), torch.from_numpy(known))
-    assert norm.sf(z) == pytest.approx(expected, rel=1e-6)
-    assert 0 < shortfall(torch.from_numpy(score), torch.from_numpy(known), 5) < z
-    assert shortfall(torch.zeros(3), torch.zeros(2), 2) == 0
+    z = shortfall(score, of, known, known_of)
+    assert norm.sf(z * math.sqrt(15 / 14)) == pytest.approx(expected, rel=1e-6), "one of them counts for nothing"
+    three = torch.arange(15) % 3
+    assert shortfall(score, torch.arange(60) % 3, known, three) == pytest.approx(
+        z * math.sqrt(14 / 15 * 12 / 14 * 15 / 14)
+    )
+    assert shortfall(score, of, known[:1], known_of[:1]) == shortfall(score, of - 1, known, known_of) == 0
+
+
+def test_shortfall_counts_neither_shares_nor_numbers_of_labels() -> None:
+    rng = np.random.default_rng(0)
+    of, known_of = torch.tensor([0] * 20 + [1] * 200), torch.tensor([0] * 40 + [1] * 5)
+    score, known = (torch.from_numpy(rng.random(len(c))) * 10.0**-c for c in (of, known_of))  # class 1 scores lower
+    assert mannwhitneyu(known, score, alternative="greater").pvalue < 1e-6
+    assert abs(shortfall(score, of, known, known_of)) < 2
+    assert shortfall(score / 100, of, known, known_of) > 3
+    assert shortfall(score, of, known[known_of == 0], known_of[known_of == 0]) == 0, "of class 1 nothing is known"
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.003, 0.05])

@@ -6,27 +6,37 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
 
-def shortfall(score: Float[Tensor, " n"], known: Float[Tensor, " h"], dependent: int = 0) -> float:
+def shortfall(
+    score: Float[Tensor, " n"], of: Int[Tensor, " n"], known: Float[Tensor, " h"], known_of: Int[Tensor, " h"]
+) -> float:
     """By how many standard errors scores rank lower than known ones: the z of Wilcoxon's rank sum, ties averaged.
 
-    dependent: how many of the known scores count for nothing, since others determine them. 0 where nothing is left.
-    (n,), (h,) -> z. Mann & Whitney 1947, https://doi.org/10.1214/aoms/1177730491.
+    of, known_of: their classes, -1 for none. The known scores of a class weigh as much as the class's share of the
+    scores, so that neither its share nor how many are known of it counts as a shortfall; one known score of each class
+    counts for nothing, since the others determine it. 0 where a class of the scores has no other.
+    (n,), (n,), (h,), (h,) -> z. Mann & Whitney 1947, https://doi.org/10.1214/aoms/1177730491.
     """
     n, h = len(score), len(known)
-    if not n or h <= dependent:
+    if not n or not (of >= 0).any():
         return 0.0
-    ordered = torch.cat([score, known]).sort().values
+    ordered = score.sort().values
     below = torch.searchsorted(ordered, known)
     upto = torch.searchsorted(ordered, known, right=True)
-    rank = (below + upto + 1).double() / 2
-    higher = float(rank.sum()) - h * (h + 1) / 2
-    variance = n * h * (n + h + 1) / 12 * h / (h - dependent)
-    return (higher - n * h / 2) / math.sqrt(variance)
+    rank = (below + upto).double() / 2 / n
+    excess = variance = 0.0
+    for c in of[of >= 0].unique():
+        mine = rank[known_of == c]
+        if len(mine) < 2:
+            return 0.0
+        share = float((of == c).sum() / (of >= 0).sum())
+        excess += share * float(mine.mean() - 0.5)
+        variance += share**2 / 12 / (len(mine) - 1)
+    return excess / math.sqrt(variance * (n + h + 1) / n)
 
 
 def belonging(score: Float[Tensor, " n"], known: Float[Tensor, " h"], bins: int = 20) -> Float[Tensor, " n"]:
