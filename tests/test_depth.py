@@ -32,10 +32,17 @@ RAMP = (np.arange(256, dtype=np.uint8).reshape(16, 16) // 4) * 4  # of 8 bits
 MANY = 2**16 - 1
 
 
-def encoded(array: np.ndarray, kind: str) -> bytes:
+def encoded(array: np.ndarray, kind: str, **options: Any) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(array).save(file, kind)
+    Image.fromarray(array).save(file, kind, **options)
     return file.getvalue()
+
+
+def tagged(array: np.ndarray, tag: int, value: int) -> bytes:
+    """A TIFF in which a tag has another value than Pillow wrote."""
+    data = encoded(array, "TIFF")
+    at = data.index(struct.pack("<HHI", tag, 3, 1)) + 8
+    return data[:at] + struct.pack("<H", value) + data[at + 2 :]
 
 
 def deep_png(values: np.ndarray) -> bytes:
@@ -71,6 +78,10 @@ SAME: dict[str, tuple[bytes, Any]] = {
     "colours of 12 bits": (deep_png(np.stack([(DEEP * (4095 / 255)).round()] * 3, 2)), [0, 4095]),
     "gray and alpha of 16 bits": (deep_png(np.stack([DEEP * 257, DEEP * 0 + MANY], 2)), None),
     "colours and alpha of 16 bits": (deep_png(np.stack([*[DEEP * 257] * 3, DEEP * 0 + MANY], 2)), None),
+    "16 bits, white is 0": (tagged(MANY - DEEP * 257, 262, 0), None),
+    "12 bits in 16, white is 0": (tagged(4095 - DEEP * 16 - DEEP // 16, 262, 0), [0, 4095]),
+    "floats, white is 0": (tagged(1 - RAMP / np.float32(255), 262, 0), None),
+    "32 bits without a sign": (tagged((DEEP * np.uint32(2**24 + 2**16)).view(np.int32), 339, 1), [0, 2**32 - 1]),
     "a range of 8 bits": (encoded(RAMP // 4, "PNG"), [0, 63.75]),
 }
 
@@ -80,6 +91,17 @@ def test_one_picture_in_every_depth_shows_the_same(case: str) -> None:
     data, limits = SAME[case]
     assert np.abs(shown(data, limits)[0].astype(int) - RAMP).max() <= 1
     assert np.abs(shown(data, limits, 3).astype(int) - RAMP).max() <= 1
+
+
+def test_a_transparent_value_of_16_bits_lies_on_white() -> None:
+    clear = np.where(RAMP == 64, 255, RAMP)
+    gray = shown(encoded(DEEP * 257, "PNG", transparency=64 * 257))
+    assert (gray[0] == clear).all()
+    data = deep_png(np.stack([DEEP * 257] * 3, 2))
+    chunk = b"tRNS" + struct.pack(">HHH", *[64 * 257] * 3)
+    at = data.index(b"IDAT") - 4
+    data = data[:at] + struct.pack(">I", 6) + chunk + struct.pack(">I", zlib.crc32(chunk)) + data[at:]
+    assert (shown(data, channels=3) == clear).all()
 
 
 def test_a_dark_frame_stays_dark() -> None:
@@ -98,6 +120,7 @@ def test_values_outside_are_refused_and_named() -> None:
         (encoded(np.full((4, 4), 5000, np.uint16), "PNG"), [0, 4095], "5000"),
         (encoded(RAMP, "PNG"), [0, 4095], "8 bits"),
         (encoded(RAMP, "PNG"), [0, 100], "252"),
+        (encoded(RAMP, "TIFF", tiffinfo={339: 2}), None, "with a sign"),
     ):
         with pytest.raises(InputError, match=word) as error:
             decode(data, 16, 1, "my.tif", limits)

@@ -33,6 +33,8 @@ SUFFIXES = {
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 LISTED = 9  # names of broken files in one message, beside the first
 HEAD = 32  # bytes that tell what a file is
+BITS, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF, and two of their values
+WHITE_IS_ZERO, SIGNED = 0, 2
 # How a file of these formats begins. BMP's two letters begin many a text: its header tells more.
 MAGIC = re.compile(
     rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|GIF8[79]a|RIFF....WEBP|II[*+]\0|MM\0[*+]|BM.{4}\0{4}.{4}[\x0c\x28\x34\x38\x40\x6c\x7c]\0{3}"
@@ -48,12 +50,13 @@ def to_array(
 
     Upright by its EXIF tag; transparent parts lie on white. limits: which values are black and white, see `to_bytes`.
     """
-    image = ImageOps.exif_transpose(image)
-    if image.mode == "F" or image.mode.startswith("I"):  # the latter holds 16 bits, of PGM too, if not a range is given
-        limits = limits or (None if image.mode == "F" else (0, 65535))
-        image = Image.fromarray(to_bytes(np.asarray(image), limits, where))
-        limits = None
-    image = _with_alpha(image)
+    if image.mode == "F" or image.mode.startswith("I"):
+        image, limits = _deep(image, limits, where), None
+    elif SIGNED in getattr(image, "tag_v2", {}).get(SAMPLE_FORMAT, ()):
+        raise InputError(
+            f"{where} has pixels of 8 bits with a sign, which are not read; save it without, or as 16 bits"
+        )
+    image = _with_alpha(ImageOps.exif_transpose(image))
     if limits is not None:
         plain = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
         scaled = Image.fromarray(to_bytes(np.asarray(plain), limits, where))
@@ -67,6 +70,25 @@ def to_array(
     image = image.convert("L" if channels == 1 else "RGB")
     array = np.asarray(image if size is None else image.resize((size, size), Image.Resampling.BILINEAR))
     return array[None] if channels == 1 else array.transpose(2, 0, 1)
+
+
+def _deep(image: Image.Image, limits: Range | None, where: str) -> Image.Image:
+    """An image of more than 8 bits in bytes, upright; pixels of its transparent value, if it has one, get alpha 0.
+
+    Without a range floats reach from 0 to 1, and whole numbers to 65535, in PGM too, or as far as a TIFF says.
+    """
+    tags = getattr(image, "tag_v2", {})  # of a TIFF
+    bits = tags.get(BITS, (16,))[0]
+    values = np.asarray(ImageOps.exif_transpose(image))
+    if values.dtype == np.int32 and bits == 32 and SIGNED not in tags.get(SAMPLE_FORMAT, (1,)):
+        values = values.view(np.uint32)
+    if limits is None and image.mode != "F":
+        limits = 0, 2 ** min(bits, 16) - 1
+    gray = to_bytes(values, limits, where)
+    deep = Image.fromarray(255 - gray if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO else gray)
+    if (clear := image.info.get("transparency")) is not None:
+        deep.putalpha(Image.fromarray(values != clear).convert("L"))
+    return deep
 
 
 def _with_alpha(image: Image.Image) -> Image.Image:
@@ -115,13 +137,15 @@ def _deep_png(data: bytes, image: Image.Image, limits: Range | None, where: str)
     deep = Image.fromarray(np.ascontiguousarray(colours[..., 0] if colours.shape[2] == 1 else colours))
     if alpha is not None:
         deep.putalpha(Image.fromarray(to_bytes(alpha, None, where)))
+    elif (clear := image.info.get("transparency")) is not None:
+        deep.putalpha(Image.fromarray((values.transpose(1, 2, 0) != clear).any(2)).convert("L"))
     deep.info |= {k: image.info[k] for k in ("exif",) if k in image.info}
     return deep
 
 
 def _check_depth(image: Image.Image, where: str) -> None:
     """InputError for a TIFF with colours of more than 8 bits: a range would be applied to what Pillow left of them."""
-    bits = max(getattr(image, "tag_v2", {}).get(258, (8,)))
+    bits = max(getattr(image, "tag_v2", {}).get(BITS, (8,)))
     if bits > 8:
         raise InputError(
             f"{where} has colours of {bits} bits, which are read from PNG only where a range is given; save it as PNG"
