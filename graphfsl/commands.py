@@ -76,17 +76,18 @@ def evaluate(
     from graphfsl.errors import InputError
     from graphfsl.evaluation import with_interval
     from graphfsl.measure import measure_policies
+    from graphfsl.overrides import names
 
     console, changes = new_console(), overrides or []
-    if on and (named := next((c for c in changes if c.startswith("data.name=")), None)):
+    if on and (named := next((c for c in changes if names(c, "data.name")), None)):
         raise InputError(f"--on names the data sets; leave {named} out")
     trained = runs.load(run)
     rows = []
     for name in [n.strip() for n in on.split(",") if n.strip()] or [""]:
         # One root for several sets: it says nothing to those that need no files.
         own = [c for c in changes if not (name and c.startswith("data.root=")) or takes_root(name)]
-        where = [f"data.name={name}"] if name else []
-        rows += measure_policies(trained, [*where, *own], None if as_json or on else console.print, episodes)
+        own = [f"data.name={name}", *own] if name else own
+        rows += measure_policies(trained, own, None if as_json or on else console.print, episodes)
     if rows and on and "setting_from" in rows[0] and not as_json:
         console.print(f"way and shot are the run's, of {rows[0]['setting_from']}; episode.way=… sets others")
     asked = {"changes": changes} | ({"on": on} if on else {}) | ({"episodes": str(episodes)} if episodes else {})
@@ -96,9 +97,8 @@ def evaluate(
         print(json.dumps([{k: v for k, v in r.items() if k != "accuracies"} for r in rows], indent=2))
         return
     if on:
-        for r in rows:
-            r["accuracy %"] = with_interval(r)
-        print_table(rows, ("data", "way", "shot", "unlabeled", "accuracy %", "setting", "batch_norm"), False)
+        shown = [r | {"accuracy %": with_interval(r)} for r in rows]
+        print_table(shown, ("data", "way", "shot", "unlabeled", "accuracy %", "setting", "batch_norm"), False)
     console.print(f"results: {path}")
 
 

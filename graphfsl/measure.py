@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
 from torch import nn
 
 from graphfsl import config as conf
@@ -23,14 +24,14 @@ from graphfsl.evaluation import check_protocol, diagnose, encode_once, evaluate,
 from graphfsl.learner import Learner, Part, Pipeline
 from graphfsl.memory import reuse_freed_memory
 from graphfsl.options import make, signature
-from graphfsl.overrides import text_value
+from graphfsl.overrides import names, text_value
 from graphfsl.results import full_row
 from graphfsl.run import Run
 from graphfsl.same import remembering
 from graphfsl.train import Trainer
 
 Say = Callable[[str], None]
-LISTED = ("episode.", "evaluation.episodes=", "evaluation.seed=", "evaluation.settings=")  # what a list decides
+LISTED = ("episode", "evaluation.episodes", "evaluation.seed", "evaluation.settings")  # what a list decides
 DIAGNOSED = 200  # episodes that the reliability diagram and the confusion matrix are drawn from
 
 
@@ -54,7 +55,7 @@ def measure(
     split = conf.load_split(config["data"], options.split)
     listed = read_episodes(episodes, split) if episodes else None
     if listed is not None:
-        if ignored := next((c for c in changes if c.startswith(LISTED)), None):
+        if ignored := next((c for c in changes if names(c, *LISTED)), None):
             raise InputError(f"{ignored} changes nothing: {episodes} lists the very episodes; leave it out")
         settings, options = [listed.setting], replace(options, episodes=len(listed), seed=listed.seed)
     check_shape(run.shape, split)
@@ -69,7 +70,7 @@ def measure(
     images = options.episodes * sum(nodes(s) for s in settings)
     key = json.dumps(
         [
-            conf.rootless(config["data"]),
+            config["data"],
             options.split,
             config["learner"].get("encoder"),
             getattr(learner, "wants_maps", False),
@@ -114,7 +115,7 @@ def measure_policies(
 
 def names_policy(changes: Sequence[str]) -> bool:
     """Whether overrides choose a BatchNorm policy."""
-    return any(c.partition("=")[0] in ("learner", "learner.batch_norm") for c in changes)
+    return any(names(c, "learner.batch_norm") for c in changes)
 
 
 def asked(run: Run, changes: Sequence[str] = ()) -> tuple[dict[str, Any], list[Setting], Learner]:
@@ -153,16 +154,38 @@ def _asked(
     config: dict[str, Any], shape: tuple[int, ...], changes: Sequence[str]
 ) -> tuple[dict[str, Any], list[Setting]]:
     """The configuration with the changes, and the settings that are evaluated."""
-    config = conf.merge(_other_data(config, shape, changes), changes)
-    one = any(c.startswith("episode.") for c in changes)
+    trained, config = config, conf.merge(_other_data(config, shape, changes), changes)
+    if key := _of_training(trained, config):
+        raise InputError(f"{key} is read while training only, and this run is trained; leave it out")
+    one = any(names(c, "episode") for c in changes)
     return config, [conf.setting(config, s) for s in ([{}] if one else conf.evaluation(config).settings)]
+
+
+TRAINING = (
+    *("seed", "seeds", "pretrain", "train_episode", "trainer"),
+    *("data.mean", "data.std", "data.augment", "data.base", "data.base_classes"),
+    *("learner.encoder.weights", "learner.encoder.pretrained"),
+)  # what an evaluation does not read, but for the device
+
+
+def _of_training(trained: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
+    """The first key whose value, given anew, would say nothing to a run that is trained."""
+    was, now = (OmegaConf.create(dict(c)) for c in (trained, config))
+    for key in TRAINING:
+        there, here = (OmegaConf.select(c, key) for c in (was, now))
+        if here is None or here == there:
+            continue
+        if not OmegaConf.is_dict(here):
+            return key
+        if other := [k for k, v in here.items() if k not in ("device", "logger") and v != (there or {}).get(k)]:
+            return f"{key}.{other[0]}"
+    return None
 
 
 def borrows(changes: Sequence[str]) -> bool:
     """Whether other data are evaluated in settings that the changes do not name."""
-    keys = {c.partition("=")[0] for c in changes}
-    own = any(k.startswith("episode") or k in ("evaluation", "evaluation.settings") for k in keys)
-    return not own and bool(keys & {"data", "data.name", "data.root"})
+    own = any(names(c, "episode", "evaluation.settings") for c in changes)
+    return not own and any(names(c, "data.name", "data.root") for c in changes)
 
 
 def check_shape(shape: tuple[int, ...], split: Split) -> None:

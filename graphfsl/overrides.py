@@ -51,7 +51,22 @@ def parted(item: str) -> tuple[str, str]:
     key, equals, value = item.partition("=")
     if not equals or not key:
         raise InputError(f"override {item!r} is not of the form key=value, such as episode.way=20")
+    if "[" in key:
+        raise InputError(f"override {item!r} has brackets in its key; write it with dots, such as episode.way=20")
     return key, value
+
+
+def names(item: str, *keys: str) -> bool:
+    """Whether an override sets one of these keys: itself, something inside it, or a section that holds it."""
+    key, value = parted(item)
+    for wanted in keys:
+        if f"{key}.".startswith(f"{wanted}."):
+            return True
+        if wanted.startswith(f"{key}."):
+            with suppress(Exception):  # text is not always YAML
+                if OmegaConf.select(OmegaConf.create(yaml_value(value)), wanted.removeprefix(f"{key}.")) is not None:
+                    return True
+    return False
 
 
 def _set(tree: DictConfig, key: str, value: Any) -> None:

@@ -25,6 +25,7 @@ from graphfsl.features import block_size, encode
 from graphfsl.given import described
 from graphfsl.learner import Learner, Pipeline
 from graphfsl.measure import asked, names_policy
+from graphfsl.overrides import names
 from graphfsl.regular import read_regular
 from graphfsl.shown import cut
 from graphfsl.unsound import check_answered
@@ -194,7 +195,7 @@ def open_run(
 
 def changed(run: runs.Run, overrides: Sequence[str]) -> runs.Run:
     """The run with its weights in a changed learner; InputError where they do not fit, or anything else is changed."""
-    other = next((o for o in overrides if not o.partition("=")[0].startswith("learner")), None)
+    other = next((o for o in overrides if not names(o, "learner")), None)
     if other is not None:
         raise InputError(
             f"a run answers with another learner, such as learner.batch_norm=apart, but not with {other!r}"

@@ -24,12 +24,18 @@ from omegaconf import OmegaConf
 
 from graphfsl import config as conf
 from graphfsl.errors import InputError, unknown
-from graphfsl.overrides import parted, text_value, yaml_value
+from graphfsl.overrides import names, parted, text_value, yaml_value
 from graphfsl.resources import experiments_dir
 from graphfsl.same import comparable
 
 KEYS = ("question", "experiment", "set", "grid", "skip", "threads")
 TEST = "test."
+PLACES = (
+    "data.root",
+    "data.download",
+    "trainer.device",
+    "trainer.logger",
+)  # where a run is computed, and from what files
 
 
 @dataclass(frozen=True)
@@ -94,14 +100,14 @@ def read_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
         raise InputError(f"{file}: threads must be a whole number of at least 1, not {threads!r}")
     if not isinstance(tree.get("experiment"), str) or not isinstance(tree.get("set") or {}, Mapping):
         raise InputError(f"{file}: experiment must name an experiment file, and set map keys to values")
-    given = [o.partition("=")[0] for o in (*settings, *overrides) if o not in own]
-    if "evaluation.settings" in given:
+    if any(names(o, "evaluation.settings") for o in (*settings, *overrides) if o not in own):
         raise InputError(
             "each cell is evaluated in one setting; make others an axis, such as grid.test.episode.shot=[1, 5]"
         )
-    for key in (*(tree.get("set") or {}), *given):
-        _check_free(str(key), grid)
     changes = [*map(override, (tree.get("set") or {}).items()), *settings, *(o for o in overrides if o not in own)]
+    for change in changes:
+        _check_free(change, grid)
+    _check_axes(grid)
     base = conf.read(tree["experiment"], [*changes, "evaluation.settings=[{}]"])
     base.pop("seeds", None)
     skip = _skip_rules(tree.get("skip") or [], grid, file)
@@ -121,13 +127,27 @@ def read_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
     return Study(file.stem, str(tree.get("question") or file.stem), axes, cells, threads)
 
 
-def _check_free(key: str, grid: Mapping[str, Any]) -> None:
-    """InputError where a study does not keep what `key` is set to: an axis, or more, replaces it."""
+def _check_free(change: str, grid: Mapping[str, Any]) -> None:
+    """InputError where a study does not keep what a change sets: an axis, or more, replaces it."""
+    key = parted(change)[0]
     for axis in grid:
-        if key == axis or key.startswith(f"{axis}."):
+        if names(change, axis):
             raise InputError(f"{key} is set by the axis {axis} in every cell; change its levels: grid.{axis}=[…]")
     if key == "seeds":
         raise InputError("a study runs each cell once; make seeds an axis: grid.seed=[0, 1, 2]")
+
+
+def _check_axes(grid: Mapping[str, list[Any]]) -> None:
+    """InputError where one axis replaces what another one sets, or cells would differ in the place of their data."""
+    axes = list(grid)
+    for inner, outer in itertools.permutations(axes, 2):
+        if not inner.startswith(f"{outer}."):
+            continue
+        first = axes.index(inner) < axes.index(outer)  # changes are made in the order of the axes
+        if first or any(names(override((outer, level)), inner) for level in grid[outer]):
+            raise InputError(f"of the axes {inner} and {outer} one replaces what the other sets; make them one axis")
+    if moved := [a for a in axes if a in PLACES]:
+        raise InputError(f"the axis {moved[0]} makes no other training; for other data make {TEST}data.root an axis")
 
 
 def _plain(value: str, item: str) -> Any:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from filelock import FileLock
@@ -22,6 +24,7 @@ from graphfsl.config import read
 from graphfsl.errors import InputError
 from graphfsl.lock import held
 from graphfsl.run import load
+from graphfsl.study import read_study
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -152,6 +155,82 @@ def test_overrides_that_a_study_would_not_keep(world: Path, call: Call, word: st
     code, _, err = call("ablate", "study.yaml", word, "--out", "a")
     assert code == 2 and says in err and err.count("\n") == 1, err
     assert not Path("a").exists()
+
+
+def test_axes_of_which_one_would_be_lost(world: Path, call: Call) -> None:  # noqa: F811
+    for grid, said in (
+        ("{learner.batch_norm: [running, support], learner: [{head: protonet}]}", "one replaces what the other sets"),
+        ("{learner.head: [{name: protonet, distance: cosine}], learner.head.distance: [sqeuclidean]}", "one replaces"),
+        ("{data.root: [data, more]}", "make test.data.root an axis"),
+        ("{test.seed: [1, 2]}", "seed is read while training only"),
+        ("{test.trainer.steps: [1, 2]}", "trainer.steps is read while training only"),
+        ("{episode.shot: [1, 2]}", "episode is set by the axis episode.shot"),
+    ):
+        Path("study.yaml").write_text(
+            f"experiment: my.yaml\nset: {{episode: {{way: 3, shot: 1, query: 3}}}}\ngrid: {grid}\n"
+        )
+        code, _, err = call("ablate", "study.yaml", "--out", "a")
+        assert code == 2 and said in err and err.count("\n") == 1, err
+        assert not Path("a").exists()
+    Path("study.yaml").write_text("experiment: my.yaml\nset: {episode: {way: 3}}\ngrid: {episode.shot: [1, 2]}\n")
+    assert [c.config["episode"] for c in read_study("study.yaml").cells] == [{"way": 3, "shot": s} for s in (1, 2)]
+
+
+def test_cells_on_data_at_several_places_are_of_their_own_data(world: Path, call: Call) -> None:  # noqa: F811
+    shutil.copytree("data", "more")
+    with np.load("more/test.npz") as file:
+        labels = file["labels"]
+    noise = np.random.default_rng(0).integers(0, 256, (len(labels), 16, 16, 3), dtype=np.uint8)
+    np.savez("more/test.npz", images=noise, labels=labels)
+    Path("study.yaml").write_text(
+        "experiment: my.yaml\nset: {trainer.steps: 5, evaluation.episodes: 20}\ngrid: {test.data.root: [data, more]}\n"
+    )
+    code, _, err = call("ablate", "study.yaml", "--out", "a")
+    assert code == 0, err
+    (run,) = Path("a/runs").iterdir()
+    cells = [json.loads(file.read_text())["accuracy"] for file in Path("a/cells").iterdir()]
+    alone = [json.loads(call("evaluate", run, f"data.root={r}", "--json")[1])[0]["accuracy"] for r in ("data", "more")]
+    assert alone[0] > alone[1] + 20 and sorted(cells) == sorted(alone)
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("seed=3", "seed is read while training only, and this run is trained"),
+        ("seeds=2", "seeds is read while training only"),
+        ("trainer.steps=9", "trainer.steps is read while training only"),
+        ("trainer={steps: 9, device: cpu}", "trainer.steps is read"),
+        ("train_episode.way=2", "train_episode.way is read"),
+        ("pretrain={objective: simclr}", "pretrain.objective is read"),
+        ("data.mean=[0.1, 0.1, 0.1]", "data.mean is read"),
+        ("data.augment={flip: true}", "data.augment.flip is read"),
+        ("learner.encoder.weights=other.safetensors", "learner.encoder.weights is read"),
+        ("learner[batch_norm]=apart", "write it with dots"),
+        ("learner_x=1", "unknown section"),
+    ],
+)
+def test_overrides_that_an_evaluation_does_not_read(trained: Path, call: Call, word: str, says: str) -> None:  # noqa: F811
+    code, _, err = call("evaluate", trained, word)
+    assert code == 2 and says in err and err.count("\n") == 1, err
+
+
+def test_a_section_that_is_overridden_as_a_whole_counts_as_its_keys(trained: Path, call: Call, tmp_path: Path) -> None:  # noqa: F811
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    facts = json.loads((run / "config.json").read_text())
+    facts["config"]["evaluation"] = {"episodes": 5, "settings": [{"way": 4}, {"shot": 2}]}
+    (run / "config.json").write_text(json.dumps(facts))
+    (row,) = json.loads(call("evaluate", run, "episode={way: 5, shot: 1, query: 2}", "--json")[1])
+    assert (row["way"], row["shot"]) == (5, 1)
+    assert call("episodes", run, "evaluation={episodes: 4}", "--out", tmp_path / "e.json")[0] == 0
+    for word in ("episode={way: 5}", "evaluation={seed: 3}"):
+        code, _, err = call("evaluate", run, "--episodes", tmp_path / "e.json", word)
+        assert code == 2 and "changes nothing" in err
+    root = facts["config"]["data"]["root"]
+    code, _, err = call("evaluate", run, "--on", "glyphs", f"data={{name: arrays, root: {root}}}")
+    assert code == 2 and "--on names the data sets" in err
+    for word in ("trainer={device: cpu}", "evaluation={split: val, episodes: 3}"):
+        assert call("evaluate", run, word)[0] == 0
 
 
 def test_a_checkpoint_that_was_changed_is_one_line(trained: Path, call: Call, tmp_path: Path) -> None:  # noqa: F811
