@@ -339,7 +339,7 @@ def warned(section: Any) -> list[str]:
     return [str(w.message) for w in found if issubclass(w.category, UserWarning)]
 
 
-@pytest.mark.parametrize("head", registry.names("heads"))
+@pytest.mark.parametrize("head", registry.names("head"))
 def test_drawn_weights_are_warned_about(head: str) -> None:
     """A head warns where another seed draws other weights, and only there."""
     try:
