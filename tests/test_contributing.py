@@ -69,9 +69,5 @@ def test_two_files_cannot_claim_one_name(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_names_are_as_people_say_them() -> None:
-
     said = {"ProtoNet": "protonet", "MAML": "maml", "GNN": "gnn", "SoftKmeans": "soft_kmeans", "PTMap": "pt_map"}
     assert {k: registry.snake(k) for k in said} == said
-
-
-# Sections, as "(K14)" or "K 4 iii", of notes that are kept elsewhere; a table of a paper is "Table 1".
