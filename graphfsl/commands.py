@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from graphfsl.options import LARGEST
+from graphfsl.options import LARGEST, LARGEST_SIDE
 from graphfsl.terminal import (
     Experiment,
     Json,
@@ -25,7 +25,7 @@ from graphfsl.terminal import (
 Encoder = Annotated[str, typer.Option(help="one with weights: any model of timm too; {name: …, …} with options")]
 Weights = Annotated[Path | None, typer.Option(help="of the encoder: safetensors or torch.save's, never unpickled")]
 Size = Annotated[
-    int | None, typer.Option(min=1, max=LARGEST, help="pixels of a side; the encoder's own where it is not given")
+    int | None, typer.Option(min=1, max=LARGEST_SIDE, help="pixels of a side; the encoder's own where it is not given")
 ]
 Limits = Annotated[str | None, typer.Option("--range", help="values of black and white, such as 0,4095 for 12 bits")]
 

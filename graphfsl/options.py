@@ -11,6 +11,7 @@ from typing import Any
 
 from graphfsl.errors import InputError, unknown
 
+LARGEST_SIDE = 2**14  # pixels of an image's side
 LARGEST = 2**53  # the whole numbers up to it are exact in JSON and as floats; NaN and infinity are not below it
 
 

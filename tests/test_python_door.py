@@ -21,6 +21,7 @@ import graphfsl as gf
 from graphfsl import registry
 from graphfsl.adapt import GradientDescent
 from graphfsl.data import few_classes, from_dataset, join
+from graphfsl.data.images import Files, read_images
 from graphfsl.errors import InputError
 from graphfsl.explain import explain
 from graphfsl.explaining import write_explanation
@@ -250,6 +251,10 @@ DOORS: dict[str, tuple[Callable[[], Any], tuple[str, ...]]] = {
     "a size of text": (lambda: from_dataset([(X[0], 0)], "a/b", size="8"), ("size must be a whole number",)),
     "a size of 0": (lambda: from_dataset([(LATE[0], 0)], "a/b", size=0), ("size", "at least 1")),
     "a giant size": (lambda: from_dataset([(LATE[0], 0)], "a/b", size=10**9), ("size", "at most")),
+    "images of a folder, giant": (
+        lambda: read_images(Files(Path("tests"), []), [], 2**53, 3, "x"),
+        ("data.size must be at most 16,384",),
+    ),
     "a path as a sample": (lambda: from_dataset([("a.png", 0)], "a/b"), ("'a.png'", "PIL.Image.open")),
     "all samples at once": (lambda: from_dataset((X, Y), "a/b"), ("pair (sample, label)", "gf.Split")),
     "one mean": (lambda: gf.Transform(0.5, 0.5), ("data.mean must be a list", "0.5")),

@@ -18,8 +18,8 @@ from graphfsl.data.depth import Range, check_range, picture, pieces, warn_if_nar
 from graphfsl.data.images import to_array
 from graphfsl.errors import InputError
 from graphfsl.given import as_tensor, check_kind, described, whole_number
+from graphfsl.options import LARGEST_SIDE
 
-LARGEST_SIDE = 2**14  # pixels that images are made of
 GRAY = {"1", "L", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
 
 

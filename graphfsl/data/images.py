@@ -23,6 +23,7 @@ from rich.progress import track
 from graphfsl.data.cache import cached
 from graphfsl.data.depth import Range, pieces, to_bytes, warn_if_narrow
 from graphfsl.errors import InputError
+from graphfsl.options import LARGEST_SIDE
 from graphfsl.regular import first_bytes, read_regular
 
 SUFFIXES = {
@@ -267,6 +268,8 @@ def read_images(
     limits: which values are black and white in all of them, see `to_array`. Raises InputError that names every file
     which cannot be read: all are tried.
     """
+    if size > LARGEST_SIDE:
+        raise InputError(f"data.size must be at most {LARGEST_SIDE:,} pixels of a side, not {size:,}")
     names = list(names)
     broken: list[tuple[str, str]] = []
     key = _digest([files.mark, str(size), str(channels), repr(limits), *names])
