@@ -34,4 +34,5 @@ def room_for(numbers: range, device: torch.device) -> Tensor:
         return torch.empty(len(numbers), device=device)
     except (RuntimeError, OverflowError):
         count = (numbers.stop - numbers.start) // numbers.step
-        raise InputError(f"there is no memory for accuracies of {count:,} episodes; lower their number") from None
+        need = f"{count:,} episodes take {4 * count:,} bytes of memory"
+        raise InputError(f"out of memory: accuracies of {need}; lower their number") from None

@@ -248,7 +248,7 @@ USAGE: dict[str, tuple[list[str], str]] = {
     "pool of size 0": (["label", "images/train", "--support", "my.yaml", "--size", "0"], "greater than or equal to 1"),
     "more memory than there is": (
         ["evaluate", "r", "evaluation.episodes=9000000000000"],
-        "36000000000000 bytes were asked",
+        "9,000,000,000,000 episodes take 36,000,000,000,000 bytes",
     ),
     "features by an unknown encoder": (["features", "images/train", "--encoder", "resnet"], "unknown encoder"),
     "experiment is a folder": (["run", "data"], "unknown experiment 'data'"),

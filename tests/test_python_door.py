@@ -181,7 +181,7 @@ DOORS: dict[str, tuple[Callable[[], Any], tuple[str, ...]]] = {
     "evaluate text": (lambda: gf.evaluate(learner(), split(), episodes="10"), ("whole number", "'10'")),
     "evaluate for ever": (
         lambda: gf.evaluate(learner(), split(), way=3, query=2, episodes=10**24),
-        ("memory", "1,000,000,000"),
+        ("1,000,000,000", "bytes of memory"),
     ),
     "evaluate nowhere": (lambda: gf.evaluate(learner(), split(), way=3, device="gpu"), ("cpu, cuda", "'gpu'")),
     "evaluate by a function": (lambda: gf.evaluate(learner(), split(), transform=len), ("gf.Transform",)),
