@@ -45,7 +45,12 @@ def _one(config: dict[str, Any], path: Path, console: Console) -> list[dict[str,
     with locked(path):
         built, base = runs.prepare(config, path)
         console.print(f"{path}: {runs.cost(built, base)}")
-        built = train(built, base, console)
+        try:
+            built = train(built, base, console)
+        except Exception:
+            if not distributed.rank():
+                runs.forget_unbegun(path)
+            raise
         if distributed.rank():
             return []
         rows = measure_policies(built, say=console.print)

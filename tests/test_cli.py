@@ -178,6 +178,19 @@ def test_classes_that_are_too_small_are_left_out_on_request(
     assert code == 2 and "at least 1" in err and not Path("q").exists()
 
 
+def test_a_run_that_fails_before_its_first_step_leaves_nothing(
+    world: Path, call: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fit(*args: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("graphfsl.train.Trainer.fit", fit)
+        code, _, err = call("run", "my.yaml", "--out", "r")
+    assert code == 2 and "out of memory" in err and not Path("r").exists()
+    assert call("run", "my.yaml", "learner.head=simple_shot", "--out", "r")[0] == 0
+
+
 def test_maml_and_a_part_that_learns_from_base_features(world: Path, call: Callable[..., tuple[int, str, str]]) -> None:
     maml = ("learner.head=linear", "learner.adapt.name=maml", "trainer.steps=3", "trainer.batch=2")
     code, _, err = call("run", "my.yaml", *maml, "--out", "m")

@@ -668,8 +668,11 @@ def test_small_classes_are_left_out_and_named() -> None:
     assert large_classes(split, 1) is split
     with refused("s/test", "0 of 4 classes", "data.min_samples"):
         large_classes(split, 4)
-    with refused("data.min_samples=4"):  # the line that tells of the option
-        Episodes(split, way=2, shot=1, query=3)
+    with pytest.raises(InputError) as told:  # with three classes it would be no help
+        Episodes(split, way=3, shot=1, query=2)
+    assert "min_samples" not in str(told.value)
+    with refused("data.min_samples=3"):  # the line that tells of the option
+        Episodes(split, way=2, shot=1, query=2)
     assert Episodes(part, way=2, shot=1, query=2).batch([0])[0].way == 2
 
 

@@ -193,10 +193,11 @@ class Sampler:
         least, needed = int(deck.count.argmin()), sum(n for _, n in parts)
         if deck.count[least] < needed:
             terms = " + ".join(f"{k} {n}" for k, n in parts if n)
+            enough = not which and (deck.count >= needed).sum() >= self.setting.way + self.setting.distractors
+            other = f", or leave out smaller classes by data.min_samples={needed}" if enough else ""
             raise InputError(
                 f"{self.split.name}: class {self.split.classes[least]!r} has {deck.count[least]} images{which}, but "
-                f"{terms} needs {needed}; lower episode.{' or episode.'.join(k for k, n in parts if n)}, or leave "
-                f"out smaller classes by data.min_samples={needed}"
+                f"{terms} needs {needed}; lower episode.{' or episode.'.join(k for k, n in parts if n)}{other}"
             )
 
     def _classes(self, keys: np.ndarray) -> np.ndarray:
