@@ -38,7 +38,7 @@ from graphfsl.errors import InputError
 from graphfsl.lock import locked
 from graphfsl.measure import check, measure
 from graphfsl.results import steps_so_far
-from graphfsl.same import placeless
+from graphfsl.same import check_weights, placeless
 from graphfsl.study import Cell, Study, shown
 from graphfsl.tables import finite
 
@@ -116,15 +116,18 @@ def check_cells(study: Study, console: Console | None = None) -> dict[str, Ident
     return {placeless(key): identity(split) for key, split in splits.items()}
 
 
-def check_data(out: Path, data: Mapping[str, Identity]) -> None:
-    """Keep in `out` on what data the cells of a study are; InputError where those in it are of other data."""
+def check_data(out: Path, data: Mapping[str, Identity], weights: Mapping[str, str]) -> None:
+    """Keep in `out` on what data, and weights of encoders (training -> digest), a study is; InputError for others."""
     file = out / "data.json"
     before = read_json(file) if file.is_file() else {}
+    known = before.pop("weights", {})
+    for training, digest in weights.items():
+        check_weights(out, known.get(training), digest)
     for key in before.keys() & data.keys():
         if change := difference(before[key], data[key]):
             name, split = json.loads(key)[1:3]
             raise InputError(f"{out} holds cells of other data: in {name}/{split} {change}; choose another --out")
-    write_json(file, before | dict(data))
+    write_json(file, before | dict(data) | ({"weights": known | dict(weights)} if weights else {}))
 
 
 def work(unit: Unit, log: Log | None = None, told: Told | None = None) -> Done:

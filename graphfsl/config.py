@@ -29,6 +29,7 @@ from graphfsl.builder import build_pretrainer, check_learner
 from graphfsl.data.sampler import Setting
 from graphfsl.data.transforms import Transform
 from graphfsl.errors import InputError, unknown
+from graphfsl.nn.weights import file_digest
 from graphfsl.options import LARGEST, check_options, make, signature
 from graphfsl.overrides import apply, parted
 from graphfsl.regular import read_regular
@@ -278,6 +279,13 @@ def transform(section: Mapping[str, Any]) -> Transform:
     check_options(known, augment, "data.augment")
     check_options(signature(Transform), {k: section[k] for k in ("mean", "std") if k in section}, "data")
     return Transform(section.get("mean"), section.get("std"), **augment)
+
+
+def weights_of(config: Mapping[str, Any]) -> str | None:
+    """A digest of the file that the encoder's weights come from; None where the configuration names none."""
+    entry = config["learner"].get("encoder")
+    file = entry.get("weights") if isinstance(entry, Mapping) else None
+    return None if file is None else file_digest(file)
 
 
 def digest(config: Mapping[str, Any]) -> str:

@@ -24,7 +24,7 @@ from graphfsl.checkpoint import write_atomically
 from graphfsl.data.cache import cache_dir
 from graphfsl.data.dataset import Split
 from graphfsl.data.depth import Range, warn_if_narrow
-from graphfsl.data.images import Files, decode, image_paths, read_folder_classes, subfolders
+from graphfsl.data.images import Files, all_broken, decode, image_paths, read_folder_classes, subfolders
 from graphfsl.data.transforms import Transform
 from graphfsl.encoding import call_encoder
 from graphfsl.errors import InputError
@@ -127,8 +127,7 @@ def write_features(
     range: the values of black and white, see `images.to_array`.
     Each file holds features (n, d) float32, labels (n,), class_names, paths (n,) relative to `root`, and range (2,),
     empty where each image had that of its type.
-
-    Raises InputError for an image that cannot be read, and where no folder, class or space is found.
+    Raises InputError for images that cannot be read, and where no folder, class or space is found.
     """
     root, written = root.expanduser().resolve(), []
     for split, classes, pool in _folders(root):
@@ -164,18 +163,20 @@ def encode_files(
     check_alone(learner.encoder)
     device, size = _place(learner, device), size or getattr(learner.encoder, "size", None) or 84
     at_once = block_size(learner.encoder, (channels, size, size), device)
-    files = Files(root, names)
+    files, failed = Files(root, names), dict[str, str]()  # failed: file -> why
 
     def image(name: str) -> np.ndarray | None:
         try:
             return decode(files.read(name), size, channels, f"{root}/{name}", range)
-        except InputError:
-            if not broken:
-                raise
+        except InputError as error:
+            failed[name] = str(error)
             return None
 
     def encoded(first: int, last: int) -> Tensor:
-        x = [image(n) for n in names[first:last]]
+        x = list(map(image, names[first:last]))
+        if failed and not broken:
+            list(map(image, names[last:]))  # whatever else cannot be read is told too
+            raise InputError(all_broken([(n, failed[n]) for n in names if n in failed]))
         blank = np.zeros((channels, size, size), np.uint8)
         z = encode(learner, torch.from_numpy(np.stack([blank if i is None else i for i in x])), transform, device)
         z[torch.tensor([i is None for i in x])] = float("nan")

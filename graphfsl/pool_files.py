@@ -22,7 +22,7 @@ from graphfsl.errors import InputError, unknown
 from graphfsl.features import encode_files
 from graphfsl.folder_encoder import folder_encoder, folder_range
 from graphfsl.plain_text import csv_table
-from graphfsl.regular import read_regular
+from graphfsl.regular import check_unpacked, read_regular
 from graphfsl.shown import block, first_of, kind_of
 
 FORMATS = ("csv", "parquet")
@@ -109,10 +109,14 @@ def _read_features(path: Path) -> Pool:
         raise InputError(f"{path} {'is neither' if path.exists() else 'does not exist'}; a pool is {known}")
     try:
         if path.suffix == ".npz":
+            with zipfile.ZipFile(path) as archive:
+                check_unpacked(path, archive)
             with np.load(path, allow_pickle=False) as file:
                 arrays = {k: file[k] for k in file.files}
         else:
             arrays = load_file(path)
+    except InputError:
+        raise
     except (
         OSError,
         ValueError,

@@ -35,7 +35,9 @@ def decides(config: Mapping[str, Any]) -> dict[str, Any]:
     encoder = {"name": entry} if isinstance(entry, str) else {k: v for k, v in entry.items() if k != "frozen"}
     own = {k: v for k, v in config["pretrain"].items() if k != "augment"}
     precision = {k: v for k, v in trainer.items() if k == "precision"}
-    return {"data": data, "encoder": encoder, "pretrain": own, "seed": config.get("seed", 0), **precision}
+    found = {"data": data, "encoder": encoder, "pretrain": own, "seed": config.get("seed", 0), **precision}
+    weights = conf.weights_of(config)  # that it starts from
+    return found if weights is None else {**found, "weights": weights}
 
 
 def folder(config: Mapping[str, Any], runs: Path, data: Mapping[str, Identity] | None = None) -> Path:

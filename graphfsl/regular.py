@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import zipfile
 from pathlib import Path
 
 from graphfsl.errors import InputError
@@ -15,6 +16,21 @@ def check_regular(path: Path) -> None:
     """InputError where something is there that is not a regular file, or a link to one."""
     if path.exists() and not path.is_file():
         raise InputError(f"{path} is not a regular file, but a folder, a pipe or a device; give a file")
+
+
+def check_unpacked(path: Path, archive: zipfile.ZipFile) -> None:
+    """InputError for a zip whose content is larger than this machine's memory: a few bytes may stand for terabytes."""
+    size, memory = sum(entry.file_size for entry in archive.infolist()), memory_of_machine()
+    if memory is not None and size > memory:
+        raise InputError(f"{path} would unpack to {size:,} bytes, and this machine has {memory:,}; do not use it")
+
+
+def memory_of_machine() -> int | None:
+    """Bytes of physical memory; None where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
 
 
 def read_regular(path: Path, most: int = MOST) -> bytes:

@@ -41,7 +41,7 @@ from graphfsl.pretrain import Say, identities, pretrained, visible
 from graphfsl.pretrain import check as check_pretraining
 from graphfsl.pretrain import place as pretraining_place
 from graphfsl.results import progress_of, seed_runs
-from graphfsl.same import Load, check_same, identities_of, remembering
+from graphfsl.same import Load, check_same, check_weights, identities_of, remembering
 from graphfsl.saving import FILE
 from graphfsl.shown import block
 from graphfsl.train import Trainer
@@ -129,10 +129,13 @@ def prepare(config: dict[str, Any], path: Path) -> tuple[Run, Split]:
     if config.get("pretrain") is None:
         warn_of_untrained(config["learner"], learner)
     saved = path / "config.json"
-    known = identities_of(config, base, run.trains, load)
+    known, weights = identities_of(config, base, run.trains, load), conf.weights_of(config)
     if saved.is_file():
-        known = check_same(path, read_facts(path)["config"], config, known)
+        before = read_facts(path)
+        known = check_same(path, before["config"], config, known)
+        check_weights(path, before.get("weights"), weights)
     facts = {"format": FORMAT, "shape": list(base.shape), "way": training.way, "ink": run.ink}
+    facts |= {} if weights is None else {"weights": weights}
     if not distributed.rank():
         write_json(saved, {"version": graphfsl.__version__, **facts, "config": config})
         write_json(path / "data.json", known)
@@ -284,6 +287,8 @@ def load(path: str | Path, learner: Learner | None = None) -> Run:
     facts = read_facts(path)
     config, shape, way = facts["config"], tuple(facts["shape"]), facts["way"]
     unfinished = progress_of(path, config)
+    if "weights" in facts and not (path / "model.safetensors").is_file():  # which holds them
+        check_weights(path, facts["weights"], conf.weights_of(config))
     learner, steps = trained_learner(path, config, shape, way, unfinished)
     transform, ink = conf.transform(config["data"]), bool(facts.get("ink"))
     return Run(config, path, learner, transform, shape, way, steps, ink, unfinished)

@@ -55,6 +55,15 @@ def identities_of(config: Mapping[str, Any], base: Split, trains: bool, load: Lo
     return {s: identity(base if s == name else load(config["data"], s)) for s in sorted(splits)}
 
 
+def check_weights(path: Path, before: str | None, now: str | None) -> None:
+    """InputError where the file of weights that a run, or the cells of a study, began with holds others today."""
+    if before is not None and now is not None and before != now:
+        raise InputError(
+            f"{path} began with other weights: the file of learner.encoder.weights has changed since; restore it, or "
+            "choose another --out"
+        )
+
+
 def remembering(splits: dict[str, Split]) -> Load:
     """`config.load_split` that loads no split twice."""
 

@@ -28,6 +28,7 @@ from graphfsl.ablate import (
     work,
 )
 from graphfsl.checkpoint import write_atomically, write_json
+from graphfsl.config import weights_of
 from graphfsl.evaluation import with_interval
 from graphfsl.findings import findings, table
 from graphfsl.report import write_report
@@ -41,7 +42,9 @@ def ablate(study: Study, out: Path, console: Console, processes: int = 1, ray: s
     """Check every cell, make those that are missing, write cells.csv, study.json and the report into `out`."""
     start = time.perf_counter()
     check_folder(study, out)
-    check_data(out, check_cells(study, console))
+    trainings = {c.training: c.config for c in study.cells}
+    weights = {name: digest for name, config in trainings.items() if (digest := weights_of(config)) is not None}
+    check_data(out, check_cells(study, console), weights)
     todo = units(study, out)
     missing = sum(len(u.cells) for u in todo)
     console.print(

@@ -289,7 +289,13 @@ def test_bad_folders_are_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "in/b/1.png").write_bytes(b"junk")
     with pytest.raises(InputError, match=r"in/b/1\.png is not a readable image.*replace or remove it"):
         write_features(color(), Transform(), tmp_path / "in", tmp_path / "out", size=28)
-    (tmp_path / "in/b/1.png").unlink()
+    for name in ("a/1.png", "b/2.png"):
+        (tmp_path / "in" / name).write_bytes(b"junk")
+    several = r"in/a/1\.png is not .*; 3 images cannot be read, the others are b/1\.png, b/2\.png$"
+    with pytest.raises(InputError, match=several):
+        write_features(color(), Transform(), tmp_path / "in", tmp_path / "out", size=1024)  # one image a block
+    for name in ("a/1.png", "b/1.png", "b/2.png"):
+        (tmp_path / "in" / name).unlink()
     (tmp_path / "out").write_bytes(b"")
     with pytest.raises(InputError, match=r"cannot write .*out"):
         write_features(color(), Transform(), tmp_path / "in", tmp_path / "out", size=28)

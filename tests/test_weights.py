@@ -8,6 +8,7 @@ import json
 import os
 import re
 import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,11 @@ from test_cli import call, world  # noqa: F401 (fixtures)
 from torch import Tensor, nn
 
 import graphfsl
+from graphfsl import regular
 from graphfsl.builder import brings_weights, build
+from graphfsl.data import images
 from graphfsl.data.images import decode
+from graphfsl.data.sets import arrays
 from graphfsl.errors import InputError
 from graphfsl.features import cached_features, encode_split
 from graphfsl.folder_encoder import encoder_option, folder_encoder, write_folder_features
@@ -30,6 +34,7 @@ from graphfsl.learner import Pipeline
 from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.nn import ENCODERS, Conv4, ResNet12, Timm
 from graphfsl.nn.weights import load_encoder_weights, read_weights
+from graphfsl.pool_files import read_pool
 
 timm = pytest.importorskip("timm", reason="the extra `timm` is not installed")
 SMALL: dict[str, dict[str, Any]] = {
@@ -328,3 +333,87 @@ def test_a_run_outlives_the_file_that_its_encoder_came_from(world: Path, call: A
         Path("r/model.safetensors").unlink()  # what is left saw features only
         code, _, err = call("evaluate", "r")
         assert code == 2 and "w.pth cannot be read" in err
+
+
+SWAPPED = ("learner.encoder={name: conv4, width: 8, weights: w.pth, frozen: true}", "learner.head=nearest_neighbor")
+
+
+def swap(seed: int) -> None:
+    torch.manual_seed(seed)
+    torch.save(trained(Conv4(3, 8)).state_dict(), "w.pth")
+
+
+def test_a_run_knows_the_content_of_its_file_of_weights(world: Path, call: Any) -> None:
+    swap(0)
+    assert call(*RUN, *SWAPPED, "-o", "r")[0] == 0
+    assert call(*RUN, *SWAPPED, "-o", "r")[0] == 0
+    before = json.loads(call("evaluate", "r", "--json")[1])[0]["accuracy"]
+    swap(1)
+    code, _, err = call(*RUN, *SWAPPED, "-o", "r")
+    assert code == 2 and "r began with other weights" in err and err.count("\n") == 1
+    assert json.loads(call("evaluate", "r", "--json")[1])[0]["accuracy"] == before, "the checkpoint holds them"
+    Path("r/model.safetensors").unlink()
+    code, _, err = call("evaluate", "r")
+    assert code == 2 and "r began with other weights" in err
+
+
+def test_a_study_and_a_pretraining_know_it_too(world: Path, call: Any) -> None:
+    swap(0)
+    encoder = "{name: conv4, width: 8, weights: w.pth, frozen: true}"
+    Path("s.yaml").write_text(
+        f"experiment: my.yaml\nset: {{learner.encoder: {encoder}, evaluation.episodes: 4}}\n"
+        "grid: {learner.head: [protonet, nearest_neighbor]}\n"
+    )
+    assert call("ablate", "s.yaml", "-o", "s")[0] == 0
+    pretraining = ("pretrain", "my.yaml", SWAPPED[0], "pretrain={objective: cross_entropy, trainer: {steps: 1}}")
+    first = call(*pretraining, "-o", "p")
+    assert first[0] == 0 and call(*pretraining, "-o", "p")[1].count("found the pretraining") == 1
+    swap(1)
+    code, _, err = call("ablate", "s.yaml", "-o", "s")
+    assert code == 2 and "s began with other weights" in err and err.count("\n") == 1
+    code, out, _ = call(*pretraining, "-o", "p")
+    assert code == 0 and "found" not in out and len(list(Path("p").glob("pretrain-*"))) == 2
+
+
+def test_features_are_of_the_content_of_the_file(world: Path, call: Any) -> None:
+    for k in range(2):
+        (world / "images" / str(k)).mkdir(parents=True)
+        Image.fromarray(np.full((16, 16, 3), 90 + k, np.uint8)).save(world / "images" / str(k) / "a.png")
+    found = []
+    for seed in (0, 1):
+        swap(seed)
+        encoder = ("--encoder", "{name: conv4, width: 8}", "--weights", "w.pth")
+        code, _, err = call("features", "images", *encoder, "-o", "f")
+        assert code == 0, err
+        with np.load("f/test.npz") as file:
+            found.append(file["features"])
+    assert not np.allclose(*found)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes")
+def test_weights_that_are_a_pipe_or_a_device_are_one_line(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.pth")
+    (tmp_path / "zero.safetensors").symlink_to("/dev/zero")
+    for name in ("pipe.pth", "zero.safetensors"):
+        with refused("is not a regular file"):
+            read_weights(tmp_path / name)
+        with refused("is not a regular file"):
+            Timm(3, model="resnet10t", weights=str(tmp_path / name))
+
+
+def test_what_would_unpack_to_more_than_memory_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save({"a": torch.zeros(1000)}, tmp_path / "w.pth")
+    np.savez_compressed(tmp_path / "test.npz", features=np.zeros((1000, 4)), labels=np.zeros(1000, int))
+    monkeypatch.setattr(regular, "memory_of_machine", lambda: 2000)
+    for read in (
+        lambda: read_weights(tmp_path / "w.pth"),
+        lambda: arrays.load("test", str(tmp_path)),
+        lambda: read_pool(tmp_path / "test.npz", "pixels", None, None),
+    ):
+        with refused(r"would unpack to [\d,]+ bytes, and this machine has 2,000"):
+            read()
+    with zipfile.ZipFile(tmp_path / "z.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.png", bytes(10**6))
+    monkeypatch.setattr(images, "MOST", 10**5)
+    with refused("would unpack to 1,000,000 bytes"):
+        images.Files(tmp_path / "z").read("a.png")

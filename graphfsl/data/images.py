@@ -24,7 +24,7 @@ from graphfsl.data.cache import cached
 from graphfsl.data.depth import Range, pieces, to_bytes, warn_if_narrow
 from graphfsl.errors import InputError
 from graphfsl.options import LARGEST_SIDE
-from graphfsl.regular import first_bytes, read_regular
+from graphfsl.regular import MOST, first_bytes, read_regular
 
 SUFFIXES = {
     ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm", ".pbm",
@@ -245,6 +245,8 @@ class Files:
         self.mark = _digest(marks)
 
     def read(self, name: str) -> bytes:
+        if self.zip and (size := self.zip.getinfo(name).file_size) > MOST:
+            raise InputError(f"{self.root}/{name} would unpack to {size:,} bytes; at most {MOST:,} are read")
         try:
             return self.zip.read(name) if self.zip else read_regular(self.root / name)
         except (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import zipfile
 from collections import Counter
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from graphfsl import inert_pickle
 from graphfsl.errors import InputError
 from graphfsl.inert_pickle import Call
+from graphfsl.regular import check_regular, check_unpacked
 
 DTYPES = {
     "torch FloatStorage": torch.float32,
@@ -85,10 +87,7 @@ def read_weights(path: Path) -> dict[str, Table]:
 
     Of a file of `torch.save` only tensors are read; whatever else is in it is neither imported nor called.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"weights {path} cannot be read ({error.strerror}); give a file of weights") from None
+    data = _bytes_of(path)
     if path.suffix == ".safetensors" or data[8:9] == b"{":
         try:
             return {"": load(data)}
@@ -111,9 +110,23 @@ def read_weights(path: Path) -> dict[str, Table]:
     return tables
 
 
+def file_digest(path: str) -> str:
+    """A digest of the content of a file of weights."""
+    return hashlib.blake2b(_bytes_of(Path(path)), digest_size=16).hexdigest()
+
+
+def _bytes_of(path: Path) -> bytes:
+    if not path.is_dir():
+        check_regular(path)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"weights {path} cannot be read ({error.strerror}); give a file of weights") from None
+
+
 def read_legacy(path: Path) -> Table:
     """The tensors of a state dict in PyTorch's format before 1.6, name -> tensor, in order; all else is refused."""
-    return dict(_legacy(path, path.read_bytes(), KNOWN))
+    return dict(_legacy(path, _bytes_of(path), KNOWN))
 
 
 def _tables(value: Any, at: str, depth: int) -> Iterator[tuple[str, Table]]:
@@ -128,6 +141,7 @@ def _tables(value: Any, at: str, depth: int) -> Iterator[tuple[str, Table]]:
 def _zipped(path: Path, data: bytes) -> Any:
     """PyTorch's format since 1.6: a zip of one pickle and a file for each storage."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        check_unpacked(path, archive)
         pickled = next((n for n in archive.namelist() if n.endswith("/data.pkl") or n == "data.pkl"), None)
         if pickled is None:
             raise InputError(f"{path} is a zip, but none of torch.save; save a state dict")

@@ -14,7 +14,7 @@ from graphfsl.data.dataset import Split, readable
 from graphfsl.data.depth import check_range, pieces, range_of, to_bytes, warn_if_narrow
 from graphfsl.data.images import written
 from graphfsl.errors import InputError
-from graphfsl.regular import check_regular
+from graphfsl.regular import check_regular, check_unpacked
 
 
 def load(split: str, root: str, folder: str = "", range: Sequence[float] | None = None) -> Split:
@@ -33,8 +33,12 @@ def load(split: str, root: str, folder: str = "", range: Sequence[float] | None 
     path = readable(base / f"{split}.npz", f"split {split!r} of the arrays")
     check_regular(path)
     try:
+        with zipfile.ZipFile(path) as archive:
+            check_unpacked(path, archive)
         with np.load(path, allow_pickle=False) as file:
             arrays = {k: file[k] for k in file.files}
+    except InputError:
+        raise
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, KeyError, TypeError) as error:
         raise InputError(f"{path} is not a readable npz file of plain arrays ({error}); write it again") from None
     kind = next((k for k in ("images", "features") if k in arrays), None)
