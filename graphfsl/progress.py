@@ -16,7 +16,7 @@ from graphfsl.data import Split
 from graphfsl.errors import InputError
 from graphfsl.lock import locked
 from graphfsl.measure import measure_policies
-from graphfsl.results import over_seeds, write_results
+from graphfsl.results import over_seeds, seed_runs, write_results
 
 
 def run(config: dict[str, Any], path: Path, console: Console) -> list[dict[str, Any]]:
@@ -24,6 +24,7 @@ def run(config: dict[str, Any], path: Path, console: Console) -> list[dict[str, 
     start = time.perf_counter()
     config = dict(config)
     seeds, first = config.pop("seeds", 1), config.get("seed", 0)
+    _check_folder(path, seeds)
     folders = {s: path / f"seed-{s}" if seeds > 1 else path for s in range(first, first + seeds)}
     each = [_one({**config, "seed": s} if seeds > 1 else config, p, console) for s, p in folders.items()]
     distributed.finish()  # not before: a group that ends and begins again may find its processes apart
@@ -38,6 +39,14 @@ def run(config: dict[str, Any], path: Path, console: Console) -> list[dict[str, 
         write_results(path, {**config, "seeds": seeds}, rows, time.perf_counter() - start)
         console.print(f"results: {path / 'results.json'}")
     return rows
+
+
+def _check_folder(path: Path, seeds: int) -> None:
+    """InputError where the results of one run would replace those of several seeds, or the other way round."""
+    if seeds == 1 and (own := seed_runs(path)):
+        raise InputError(f"{path} holds a run for each of {len(own)} seeds; choose another --out, or set seeds")
+    if seeds > 1 and (path / "config.json").is_file():
+        raise InputError(f"{path} holds one run; choose another --out for {seeds} seeds")
 
 
 def _one(config: dict[str, Any], path: Path, console: Console) -> list[dict[str, Any]]:

@@ -94,6 +94,17 @@ def test_the_runs_of_several_seeds(world: Path, call: Call) -> None:  # noqa: F8
     assert code == 2 and "has this run finished" in err and "name one seed: r/seed-9, r/seed-10" in err
 
 
+def test_one_run_and_several_seeds_do_not_share_a_folder(world: Path, call: Call) -> None:  # noqa: F811
+    short = ("run", "my.yaml", "trainer={steps: 1, val_every: 1, val_episodes: 2}", "evaluation.episodes=2", "--out")
+    assert call(*short, "several", "seeds=2")[0] == 0 and call(*short, "one")[0] == 0
+    before = [Path(folder, "results.json").read_bytes() for folder in ("several", "one")]
+    for folder, seeds, said in (("several", 1, "holds a run for each of 2 seeds"), ("one", 2, "holds one run")):
+        code, _, err = call(*short, folder, f"seeds={seeds}")
+        assert code == 2 and f"{folder} {said}" in err and err.count("\n") == 1
+    assert before == [Path(folder, "results.json").read_bytes() for folder in ("several", "one")]
+    assert call(*short, "several", "seeds=3")[0] == 0
+
+
 def test_reproduce_counts_every_seed_and_lists_what_was_overridden(world: Path, call: Call) -> None:  # noqa: F811
     options = ("seeds=2", "trainer.steps=10", "evaluation.episodes=5", "trainer.device=cpu")
     code, out, err = call("reproduce", "my.yaml", *options, "--out", "r")
