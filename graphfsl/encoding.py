@@ -75,7 +75,9 @@ def call_encoder(encoder: nn.Module, x: Tensor, maps: bool | None = False) -> Te
             f"a part reads feature maps (M, C, h, w), but the encoder returned a tensor of shape {tuple(z.shape)}; "
             "choose an encoder with maps, or another part"
         )
-    return z.float() if z.dtype in HALF else z
+    if z.is_complex():
+        raise InputError("the encoder returned complex numbers; give a module that returns real ones")
+    return z if z.is_floating_point() and z.dtype not in HALF else z.float()  # whole numbers would cut label weights
 
 
 @contextmanager

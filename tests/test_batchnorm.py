@@ -349,6 +349,7 @@ class Returning(nn.Module):
         (Returning(lambda z: Output(z, z)), "returned a Output of last_hidden_state, pooler_output, not one"),
         (Returning(lambda z: z.detach().numpy()), "returned a ndarray of float32"),
         (Returning(lambda z: None), "returned None, not one tensor"),
+        (Returning(lambda z: z + 1j), "returned complex numbers"),
         (Returning(lambda z: z.mean(1)), r"tensor of shape \(36,\) for 36 samples"),
         (Returning(lambda z: z.view(-1, 8)), r"tensor of shape \(288, 8\) for 36 samples"),
         (nn.Conv2d(3, 4, 3), r"fails on samples of shape \(1, 8, 8\): .*3 channels"),
@@ -361,6 +362,13 @@ def test_an_encoder_that_does_not_fit_is_one_clear_line(made: Any, message: str)
     with pytest.raises(InputError, match=message) as error:
         Pipeline(made, head=ProtoNet())(episodes()[0])
     assert "\n" not in str(error.value)
+
+
+def test_an_encoder_of_whole_numbers_keeps_label_weights() -> None:
+    whole, same = (Returning(lambda z, t=t: (z * 10).round().to(t)) for t in (torch.int64, torch.float32))
+    episode = episodes()[0]
+    soft = episode.replace(w=0.75 * episode.w + 0.25 * episode.w.roll(1, 2))
+    torch.testing.assert_close(Pipeline(whole, head=ProtoNet())(soft), Pipeline(same, head=ProtoNet())(soft))
 
 
 def test_a_part_that_reads_maps_gets_maps() -> None:
