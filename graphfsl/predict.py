@@ -17,7 +17,7 @@ from torch import Tensor
 from graphfsl import run as runs
 from graphfsl.batchnorm import lacks_averages
 from graphfsl.data.depth import Range, check_range, picture, warn_if_narrow
-from graphfsl.data.images import decode, to_array
+from graphfsl.data.images import all_broken, decode, to_array
 from graphfsl.data.transforms import Transform
 from graphfsl.episode import Episode
 from graphfsl.errors import InputError
@@ -100,7 +100,7 @@ class Predictor:
             raise InputError("there is no query image")
         names = list(support)
         images = [i for name in names for i in support[name]]
-        x = torch.stack([self.image(i) for i in [*images, *query, *unlabeled]])
+        x = self._images([*images, *query, *unlabeled])
         warn_if_narrow([x.numpy()], "these images")
         w = torch.zeros(1, len(x), len(names))
         owner = [k for k, name in enumerate(names) for _ in support[name]]
@@ -133,6 +133,20 @@ class Predictor:
             scores = check_answered(learner, episode, learner(episode))
             found.append(scores[0].float().softmax(-1).cpu())
         return torch.cat(found)
+
+    def _images(self, images: Sequence[Any]) -> Tensor:
+        """(n, C, H, W) raw images; InputError names every file that cannot be read."""
+        read, broken = [], []
+        for image in images:
+            try:
+                read.append(self.image(image))
+            except InputError as error:
+                if not isinstance(image, (str, Path)) or len(self.run.shape) != 3:
+                    raise
+                broken.append((str(image), str(error)))
+        if broken:
+            raise InputError(all_broken(broken))
+        return torch.stack(read)
 
     def image(self, image: Any) -> Tensor:
         """One raw image -> (C, H, W) uint8 as the learner was trained on."""

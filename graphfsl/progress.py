@@ -42,11 +42,14 @@ def run(config: dict[str, Any], path: Path, console: Console) -> list[dict[str, 
 
 
 def _check_folder(path: Path, seeds: int) -> None:
-    """InputError where the results of one run would replace those of several seeds, or the other way round."""
+    """InputError where the results of one run would replace those of several seeds, or the other way round, or stand
+    in the folder of a study."""
     if seeds == 1 and (own := seed_runs(path)):
         raise InputError(f"{path} holds a run for each of {len(own)} seeds; choose another --out, or set seeds")
     if seeds > 1 and (path / "config.json").is_file():
         raise InputError(f"{path} holds one run; choose another --out for {seeds} seeds")
+    if (path / "cells").is_dir():
+        raise InputError(f"{path} holds a study, which would not go on beside a run; choose another --out")
 
 
 def _one(config: dict[str, Any], path: Path, console: Console) -> list[dict[str, Any]]:

@@ -103,6 +103,9 @@ def test_one_run_and_several_seeds_do_not_share_a_folder(world: Path, call: Call
         assert code == 2 and f"{folder} {said}" in err and err.count("\n") == 1
     assert before == [Path(folder, "results.json").read_bytes() for folder in ("several", "one")]
     assert call(*short, "several", "seeds=3")[0] == 0
+    Path("study/cells").mkdir(parents=True)
+    code, _, err = call(*short, "study")
+    assert code == 2 and "study holds a study" in err and not Path("study/config.json").exists()
 
 
 def test_reproduce_counts_every_seed_and_lists_what_was_overridden(world: Path, call: Call) -> None:  # noqa: F811

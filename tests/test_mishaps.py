@@ -549,6 +549,15 @@ def test_one_query_that_is_no_image(case: str, ran: Path, call: Call) -> None:
     refused(ran, call, "predict", "r", "--support", "good", "--query", "x.png", says="x.png")
 
 
+def test_every_image_that_a_prediction_cannot_read_is_told(ran: Path, call: Call) -> None:
+    pictures(ran / "good", "a", "b")
+    for name in ("x.png", "y.png"):
+        (ran / "good" / "b" / name).write_bytes(b"junk")
+    (ran / "q.png").write_bytes(b"junk")
+    says = "x.png is not a readable image (UnidentifiedImageError); replace or remove it; 3 images cannot be read"
+    refused(ran, call, "predict", "r", "--support", "good", "--query", "q.png", says=says)
+
+
 def rotated() -> bytes:
     exif = Image.Exif()
     exif[0x112] = 6
