@@ -61,7 +61,7 @@ def _one(config: dict[str, Any], path: Path, console: Console) -> list[dict[str,
             built = train(built, base, console)
         except Exception:
             if not distributed.rank():
-                runs.forget_unbegun(path)
+                _forget_unbegun(path)
             raise
         if distributed.rank():
             return []
@@ -69,6 +69,14 @@ def _one(config: dict[str, Any], path: Path, console: Console) -> list[dict[str,
         write_results(path, built.config, rows, time.perf_counter() - start)
         console.print(f"results: {path / 'results.json'}")
     return rows
+
+
+def _forget_unbegun(path: Path) -> None:
+    """Remove what `run.prepare` wrote where no step was taken: a run that fails at once shall not refuse another one."""
+    wrote = {"config.json", "data.json"}
+    if {file.name for file in path.iterdir() if file.name != ".lock"} <= wrote:
+        for name in wrote:
+            (path / name).unlink(missing_ok=True)
 
 
 def pretrain(config: dict[str, Any], folder: Path, console: Console) -> None:

@@ -142,14 +142,6 @@ def prepare(config: dict[str, Any], path: Path) -> tuple[Run, Split]:
     return run, base
 
 
-def forget_unbegun(path: Path) -> None:
-    """Remove what `prepare` wrote where no step was taken: a run that fails at once shall not refuse another one."""
-    wrote = {"config.json", "data.json"}
-    if {file.name for file in path.iterdir() if file.name != ".lock"} <= wrote:
-        for name in wrote:
-            (path / name).unlink(missing_ok=True)
-
-
 def check(config: Mapping[str, Any], splits: dict[str, Split]) -> None:
     """What `prepare` would refuse, at no cost but loading; `splits` keeps the splits that were loaded."""
     load = remembering(splits)
