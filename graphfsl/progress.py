@@ -72,7 +72,7 @@ def _one(config: dict[str, Any], path: Path, console: Console) -> list[dict[str,
 
 
 def _forget_unbegun(path: Path) -> None:
-    """Remove what `run.prepare` wrote where no step was taken: a run that fails at once shall not refuse another one."""
+    """Remove what `run.prepare` wrote where no step was taken: a run that fails at once is not to refuse another."""
     wrote = {"config.json", "data.json"}
     if {file.name for file in path.iterdir() if file.name != ".lock"} <= wrote:
         for name in wrote:
