@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 REACHED = 1e-7  # a score below it is what the solver left over
 MAYBE_FOREIGN, FOREIGN = 0.84, 3.09  # standard errors: one chance in five, in a thousand
+LOWER = 0.055  # how much less often than half the pool may rank higher, with four chances in five
 ENOUGH = 15  # held-out rows, less one of each class, that can bear anything out
 USUAL_T, DOUBT = 0.7, 0.5  # the temperature that is expected, and the standard deviation of its logarithm
 
@@ -63,11 +64,13 @@ def held_out(
     return HeldOut(ids, scores_of(raw, v)[ids], group[ids], reached, len(group[ids].unique()) == count)
 
 
-def borne_out(held: HeldOut, t: float, z: float) -> bool:
+def borne_out(held: HeldOut, t: float, lower: float, error: float) -> bool:
     """Whether held-out labels bear out the probabilities: enough of them, of every class, as often right as they say,
-    within two standard errors, of a pool that ranks as they do or of which they tell what is foreign."""
+    within two standard errors, of a pool that surely ranks hardly `lower` (standard error: `error`) than they do, or so
+    much lower that they tell what is foreign."""
     apart = int(held.reached.sum()) - len(held.group.unique())
-    if apart < ENOUGH or not held.of_every_class or MAYBE_FOREIGN < z <= FOREIGN:
+    alike = lower <= min(LOWER - MAYBE_FOREIGN * error, MAYBE_FOREIGN * error)
+    if apart < ENOUGH or not (alike or lower > FOREIGN * error):
         return False
     p = (held.scores[held.reached].log() / t).softmax(1).amax(1)
     error = math.sqrt(float((p * (1 - p)).sum()) + 1) / len(held.ids)

@@ -235,11 +235,17 @@ def _of_score(f: Mapping[str, Any]) -> str:
     line += f", and no other label reaches {lost:,}" if lost else ""
     line += f"; temperature {f['temperature']:.2f}. "
     if not f["borne out"]:
-        few = "more labels may" if f["held out of every class"] else "two labels or more of every class may"
-        return line + f"They do not bear out the scores, of which none is called a confidence: {few}."
+        return line + f"They do not bear out the scores, of which none is called a confidence: {_wanting(f)}."
     line += "They bear out the scores, which are called confidence: the probability that `best` is right"
     line += ", for a sample of one of the classes, as held-out ones are" if _of_members(f) else ""
     return line + ". It holds where those labeled are like any other samples of their classes."
+
+
+def _wanting(f: Mapping[str, Any]) -> str:
+    """Why held-out labels do not bear out the scores."""
+    if not f["held out of every class"]:
+        return "two labels or more of every class may"
+    return "more labels may, in a pool that is not reached more weakly than they are"
 
 
 def _of_members(f: Mapping[str, Any]) -> bool:

@@ -114,8 +114,8 @@ def label_pool(
     score: among the classes a sample has probabilities F_ic^(1/T) / sum_c' F_ic'^(1/T), and T is the most likely for
         the held-out rows that a label reaches (near 0.7 where they are few). Where the pool's masses rank below
         those of held-out rows, they are multiplied by `belonging`. It is called `confidence` where there are enough
-        held-out rows, of every class, their probabilities and the share that is right agree, and the pool ranks as
-        they do, class by class, or so far below that the labels tell what is foreign.
+        held-out rows, of every class, their probabilities and the share that is right agree, and the pool surely
+        ranks hardly lower than they do, or so far below that the labels tell what is foreign.
     none: r / (r + M_i), where M_i = max_c F_ic / sqrt(degree_i) is the propagated mass and r is the mass that one
         held-out row in ten falls short of (without held-out rows the pool's median). Support labeled -1 competes, each
         sample as a class of its own: its mass adds to r, which is 0 unless the labels tell. A sample whose `none` is
@@ -164,7 +164,8 @@ def label_pool(
     root = or_one(degree).sqrt()
     held_mass = held.scores[:, :count].amax(1).where(held.reached, 0) / root[rows[held.ids]]
     mass_of, against = top / root[place], against / root[place]
-    z = shortfall(mass_of[~given], best[~given], held_mass, held.group)
+    lower, error = shortfall(mass_of[~given], best[~given], held_mass, held.group)
+    z = lower / error
     tells = bool((known < 0).any()) or z > FOREIGN
     if z > MAYBE_FOREIGN:
         score[~given] *= belonging(mass_of[~given], held_mass)
@@ -186,7 +187,7 @@ def label_pool(
         "temperature": t, "distinct": len(s),
         "held out": len(held.ids), "reached": int(held.reached.sum()), "right": held.right,
         "held out of every class": held.of_every_class,
-        "shortfall": z, "tells": tells, "none": bound, "borne out": borne_out(held, t, z),
+        "shortfall": z, "tells": tells, "none": bound, "borne out": borne_out(held, t, lower, error),
     }  # fmt: skip
     return Labels(
         label=found.numpy(), best=best.numpy(), score=score.numpy(), none=nothing.numpy(),

@@ -28,7 +28,7 @@ from graphfsl.functional.belonging import belonging, shortfall
 from graphfsl.functional.calibration import accuracy_coverage
 from graphfsl.functional.propagation import propagate, symmetric
 from graphfsl.functional.sparse_propagation import _dots, both_ways, propagate_sparse, symmetric_sparse, union
-from graphfsl.held_out import temperature
+from graphfsl.held_out import HeldOut, borne_out, temperature
 from graphfsl.label_table import read_labels, samples_meant
 from graphfsl.learner import Pipeline
 from graphfsl.neighbors import nearest_neighbors
@@ -706,13 +706,13 @@ def test_shortfall_is_the_rank_sum_test_of_scipy() -> None:
     score, known = torch.from_numpy(rng.random(60)), torch.from_numpy(0.2 + rng.random(15))
     of, known_of = torch.zeros(60, dtype=torch.int64), torch.zeros(15, dtype=torch.int64)
     expected = mannwhitneyu(known, score, alternative="greater", use_continuity=False, method="asymptotic").pvalue
-    z = shortfall(score, of, known, known_of)
+    lower, error = shortfall(score, of, known, known_of)
+    z = lower / error
+    assert lower == pytest.approx((score[:, None] < known).float().mean().item() - 0.5)
     assert norm.sf(z * math.sqrt(15 / 14)) == pytest.approx(expected, rel=1e-6), "one of them counts for nothing"
-    three = torch.arange(15) % 3
-    assert shortfall(score, torch.arange(60) % 3, known, three) == pytest.approx(
-        z * math.sqrt(14 / 15 * 12 / 14 * 15 / 14)
-    )
-    assert shortfall(score, of, known[:1], known_of[:1]) == shortfall(score, of - 1, known, known_of) == 0
+    three = shortfall(score, torch.arange(60) % 3, known, torch.arange(15) % 3)
+    assert three == pytest.approx((lower, error * math.sqrt(14 / 12)))
+    assert shortfall(score, of, known[:1], known_of[:1]) == shortfall(score, of - 1, known, known_of) == (0, math.inf)
 
 
 def test_shortfall_counts_neither_shares_nor_numbers_of_labels() -> None:
@@ -720,9 +720,22 @@ def test_shortfall_counts_neither_shares_nor_numbers_of_labels() -> None:
     of, known_of = torch.tensor([0] * 20 + [1] * 200), torch.tensor([0] * 40 + [1] * 5)
     score, known = (torch.from_numpy(rng.random(len(c))) * 10.0**-c for c in (of, known_of))  # class 1 scores lower
     assert mannwhitneyu(known, score, alternative="greater").pvalue < 1e-6
-    assert abs(shortfall(score, of, known, known_of)) < 2
-    assert shortfall(score / 100, of, known, known_of) > 3
-    assert shortfall(score, of, known[known_of == 0], known_of[known_of == 0]) == 0, "of class 1 nothing is known"
+    lower, error = shortfall(score, of, known, known_of)
+    assert abs(lower) < 2 * error
+    lower, error = shortfall(score / 100, of, known, known_of)
+    assert lower > 3 * error
+    nothing = shortfall(score, of, known[known_of == 0], known_of[known_of == 0])
+    assert nothing == (0, math.inf), "of class 1 nothing is known"
+
+
+@pytest.mark.parametrize("labels", [4, 40])
+def test_few_labels_bear_out_nothing_of_a_pool_that_seems_to_rank_lower(labels: int) -> None:
+    group = torch.arange(5).repeat_interleave(labels)
+    scores = torch.full((5 * labels, 5), 1e-3).scatter(1, group[:, None], 1.0)
+    held = HeldOut(torch.arange(5 * labels), scores, group, torch.ones(5 * labels, dtype=torch.bool), True)
+    error = 1 / math.sqrt(12 * 5 * (labels - 1))
+    for z, borne in ((-2.0, True), (0.5, labels == 40), (1.5, False), (4.0, True)):
+        assert borne_out(held, 0.7, z * error, error) == borne, z
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.003, 0.05])

@@ -13,17 +13,18 @@ from torch.nn import functional as F
 
 def shortfall(
     score: Float[Tensor, " n"], of: Int[Tensor, " n"], known: Float[Tensor, " h"], known_of: Int[Tensor, " h"]
-) -> float:
-    """By how many standard errors scores rank lower than known ones: the z of Wilcoxon's rank sum, ties averaged.
+) -> tuple[float, float]:
+    """How much more often than not a known score is higher than a score, and the standard error of that: their ratio is
+    the z of Wilcoxon's rank sum, ties averaged.
 
     of, known_of: their classes, -1 for none. The known scores of a class weigh as much as the class's share of the
     scores, so that neither its share nor how many are known of it counts as a shortfall; one known score of each class
-    counts for nothing, since the others determine it. 0 where a class of the scores has no other.
-    (n,), (n,), (h,), (h,) -> z. Mann & Whitney 1947, https://doi.org/10.1214/aoms/1177730491.
+    counts for nothing, since the others determine it. (0, inf) where a class of the scores has no other.
+    (n,), (n,), (h,), (h,) -> share of pairs beyond one half, error. Mann & Whitney 1947, https://doi.org/10.1214/aoms/1177730491.
     """
     n, h = len(score), len(known)
     if not n or not (of >= 0).any():
-        return 0.0
+        return 0.0, math.inf
     ordered = score.sort().values
     below = torch.searchsorted(ordered, known)
     upto = torch.searchsorted(ordered, known, right=True)
@@ -32,11 +33,11 @@ def shortfall(
     for c in of[of >= 0].unique():
         mine = rank[known_of == c]
         if len(mine) < 2:
-            return 0.0
+            return 0.0, math.inf
         share = float((of == c).sum() / (of >= 0).sum())
         excess += share * float(mine.mean() - 0.5)
         variance += share**2 / 12 / (len(mine) - 1)
-    return excess / math.sqrt(variance * (n + h + 1) / n)
+    return excess, math.sqrt(variance * (n + h + 1) / n)
 
 
 def belonging(score: Float[Tensor, " n"], known: Float[Tensor, " h"], bins: int = 20) -> Float[Tensor, " n"]:
