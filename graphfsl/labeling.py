@@ -20,7 +20,7 @@ from graphfsl.errors import InputError
 from graphfsl.held_out import FOREIGN
 from graphfsl.label_table import read_labels, samples_meant
 from graphfsl.pool import SPOKE, Labels, label_pool
-from graphfsl.pool_files import FORMATS, Pool, check_format, read_pool, write_table
+from graphfsl.pool_files import FORMATS, SHEET, Pool, check_format, read_pool, write_table
 from graphfsl.pool_report import pool_page
 
 SURE, UNSURE, GIVEN = 24, 24, 12  # images of a sheet
@@ -28,7 +28,6 @@ EMBEDDED = 8  # sheets that the report itself holds
 NONE, LOST = -1, -2  # beside classes: called none of these, reached by no label
 OTHERS = {NONE: "none of these", LOST: "no label reaches"}
 NAMED = 3  # classes that a line names
-SHEET = re.compile(r"\d{3,}-")  # how the name of a sheet's file starts
 UNFIT = re.compile(r"[^\w.-]+")  # letters that do not go into a file's name
 
 
@@ -58,8 +57,10 @@ def label(
     Raises InputError for anything that cannot be used, before anything is written.
     """
     check_format(file_format)
+    table, missing, page = out / f"labels.{file_format}", out / "unreadable.csv", out / "report.html"
+    _check_places([out, out / "sheets"], [table, missing, page])
     tables = [read_labels(path) for path in (support, truth) if path is not None]
-    pool = read_pool(source, encoder, run, size, range)
+    pool = read_pool(source, encoder, run, size, range, out)
     place = {name: i for i, name in enumerate(pool.names)}
     names = {*place, *(name for name, _ in pool.unreadable)}
     told = "paths relative to it" if pool.images else "its `paths`, or else the numbers of its rows"
@@ -78,7 +79,6 @@ def label(
         if name in place:
             answers[place[name]] = number.get(c, -1)
 
-    table, missing, page = out / f"labels.{file_format}", out / "unreadable.csv", out / "report.html"
     write_table(table, _columns(pool, found, classes, list(chosen)))
     write_table(missing, {k: [u[i] for u in pool.unreadable] for i, k in enumerate(("sample", "why"))})
     links: dict[int, str] = {}
@@ -101,6 +101,16 @@ def label(
     return [table, missing, page, *(out / link for link in links.values())], line
 
 
+def _check_places(folders: Iterable[Path], files: Iterable[Path]) -> None:
+    """InputError where a file stands in place of a folder that is to be written, or a folder in place of a file."""
+    for path in folders:
+        if path.exists() and not path.is_dir():
+            raise InputError(f"{path} is a file where a folder is to be; choose another folder with -o")
+    for path in files:
+        if path.is_dir():
+            raise InputError(f"{path} is a folder where a file is to be; choose another folder with -o")
+
+
 def _check_equals(path: Path, pool: Pool, given: Mapping[int, str]) -> None:
     """InputError where two samples that are equal, byte by byte, have two labels."""
     first: dict[bytes, int] = {}
@@ -121,7 +131,7 @@ def _remove_old(out: Path, kept: Iterable[Path]) -> None:
     """Remove tables and sheets of an earlier call, which are none of this one's files."""
     keep = {path.resolve() for path in kept}
     old = [out / f"labels.{name}" for name in FORMATS]
-    old += [path for path in (out / "sheets").glob("*.png") if SHEET.match(path.name)]
+    old += [path for path in (out / "sheets").glob("*.png") if SHEET.fullmatch(path.name)]
     for path in old:
         if path.resolve() not in keep:
             path.unlink(missing_ok=True)
@@ -244,7 +254,7 @@ def _of_score(f: Mapping[str, Any]) -> str:
 def _wanting(f: Mapping[str, Any]) -> str:
     """Why held-out labels do not bear out the scores."""
     if not f["held out of every class"]:
-        return "two labels or more of every class may"
+        return "labels of two distinct samples of every class may"
     return "more labels may, in a pool that is not reached more weakly than they are"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import zipfile
 import zlib
 from collections import Counter
@@ -26,6 +27,7 @@ from graphfsl.regular import check_unpacked, read_regular
 from graphfsl.shown import block, first_of, kind_of
 
 FORMATS = ("csv", "parquet")
+SHEET = re.compile(r"\d{3,}-.*\.png")  # the name of a contact sheet's file, in the folder `sheets`
 
 
 @dataclass(frozen=True)
@@ -46,21 +48,38 @@ class Pool:
 
 
 def read_pool(
-    source: Path, encoder: str | Mapping[str, Any], run: Path | None, size: int | None, range: Range | None = None
+    source: Path,
+    encoder: str | Mapping[str, Any],
+    run: Path | None,
+    size: int | None,
+    range: Range | None = None,
+    out: Path | None = None,
 ) -> Pool:
-    """The pool of a folder of images at any depth, or of a file of features. range: see `folder_range`."""
-    return _read_folder(source, encoder, run, size, range) if source.is_dir() else _read_features(source)
+    """The pool of a folder of images at any depth, or of a file of features.
+
+    range: see `folder_range`. out: where `label` writes; the contact sheets there are no samples.
+    """
+    return _read_folder(source, encoder, run, size, range, out) if source.is_dir() else _read_features(source)
 
 
 def _read_folder(
-    root: Path, encoder: str | Mapping[str, Any], run: Path | None, size: int | None, range: Range | None
+    root: Path,
+    encoder: str | Mapping[str, Any],
+    run: Path | None,
+    size: int | None,
+    range: Range | None,
+    out: Path | None,
 ) -> Pool:
     lost: list[tuple[str, str]] = []
 
     def closed(error: OSError) -> None:
         lost.append((Path(os.path.relpath(error.filename, root)).as_posix(), f"cannot be opened ({error.strerror})"))
 
-    inside = (os.path.relpath(Path(top) / f, root) for top, _, names in os.walk(root, onerror=closed) for f in names)
+    sheets = os.path.realpath(out / "sheets") if out else None
+    inside = []
+    for top, _, names in os.walk(root, onerror=closed):
+        ours = os.path.realpath(top) == sheets
+        inside += [os.path.relpath(Path(top) / f, root) for f in names if not (ours and SHEET.fullmatch(f))]
     files = []
     for name in sorted(Path(p).as_posix() for p in inside):
         if (root / name).is_file():
