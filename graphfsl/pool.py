@@ -140,14 +140,8 @@ def label_pool(
     # The groups that compete: each class, and each sample of none.
     group = known.masked_scatter(known < 0, count + torch.arange(len(known)))
     member = F.one_hot(group).float()  # (m, groups)
-    pool = torch.ones(len(s), 1)
-    pool[rows] = 0
-    mass = propagate_sparse(s, pool, alpha)[rows, 0]  # sum_i G_is of the pool, as G is symmetric
-    blocks = []
-    for columns in bar(torch.arange(len(rows)).split(chunk), "propagating"):
-        y = torch.zeros(len(s), len(columns))
-        y[rows[columns], torch.arange(len(columns))] = 1
-        blocks.append(propagate_sparse(s, y, alpha).clamp_min_(0))
+    mass = _pool_mass(s, rows, alpha)
+    blocks = _columns(s, rows, alpha, chunk, bar)
 
     def said(nodes: Tensor | slice) -> Tensor:
         return torch.cat([b[nodes] for b in blocks], 1)
@@ -170,18 +164,15 @@ def label_pool(
     if z > MAYBE_FOREIGN:
         score[~given] *= belonging(mass_of[~given], held_mass)
     score[best < 0] = 0
-    typical = held_mass if len(held_mass) else mass_of[~given]
-    low = typical.quantile(LOW if len(held_mass) else 0.5) if len(typical) else torch.tensor(0.0)
-    short = against + (low if z > FOREIGN or not (known < 0).any() else 0)
-    nothing = (short / or_one(short + mass_of)).where(best >= 0, 1)
+    few = against + (_low(mass_of[~given], held_mass) if z > FOREIGN or not (known < 0).any() else 0)
+    nothing = (few / or_one(few + mass_of)).where(best >= 0, 1)
     bound = (0.5 if tells else 1) if none is None else none
     found = best.where((nothing <= bound) & (best >= 0), -1)
-    same = _copies(place, rows, known) & ~given  # of a sample of the support, whose label is theirs too
-    source = torch.zeros(len(s), dtype=torch.int64).scatter(0, rows, torch.arange(len(rows)))[place[same]]
-    for ids, own in ((at, known), (same, known[source])):
+    copy, source = _copies(place, rows, known, given)
+    for ids, own in ((at, known), (copy, known[source])):  # the label is certain
         found[ids], best[ids], spoke[ids] = own, own, -1
         score[ids], nothing[ids], share[ids] = (own >= 0).float(), (own < 0).float(), 0.0
-    spoke[same, 0], share[same, 0] = source, 1.0
+    spoke[copy, 0], share[copy, 0] = source, 1.0
     facts = {
         "k": near.index.shape[1], "alpha": alpha, "prior": prior, "neighbours": near.how, "recall": near.recall,
         "temperature": t, "distinct": len(s),
@@ -211,11 +202,38 @@ def _graph(near: Distinct) -> tuple[Tensor, Tensor, Tensor]:
     return symmetric_sparse(w), (w @ torch.ones(len(order), 1))[:, 0], place
 
 
-def _copies(place: Tensor, rows: Tensor, known: Tensor) -> Tensor:
-    """(n,) bool: the node of a sample is that of support samples, which all have one label."""
+def _pool_mass(s: Tensor, rows: Tensor, alpha: float) -> Tensor:
+    """(m,) sum_i G_is over the nodes i without a label, for the labeled nodes `rows` (m,): G is symmetric."""
+    pool = torch.ones(len(s), 1)
+    pool[rows] = 0
+    return propagate_sparse(s, pool, alpha)[rows, 0]
+
+
+def _columns(s: Tensor, rows: Tensor, alpha: float, chunk: int, bar: Bar) -> list[Tensor]:
+    """The columns of G of the nodes `rows` (m,), in blocks of `chunk`."""
+    blocks = []
+    for columns in bar(torch.arange(len(rows)).split(chunk), "propagating"):
+        y = torch.zeros(len(s), len(columns))
+        y[rows[columns], torch.arange(len(columns))] = 1
+        blocks.append(propagate_sparse(s, y, alpha).clamp_min_(0))
+    return blocks
+
+
+def _low(mass: Tensor, held_mass: Tensor) -> Tensor:
+    """r: the mass that one held-out row in ten falls short of; without held-out rows the median of the pool."""
+    if len(held_mass):
+        return held_mass.quantile(LOW)
+    return mass.quantile(0.5) if len(mass) else torch.tensor(0.0)
+
+
+def _copies(place: Tensor, rows: Tensor, known: Tensor, given: Tensor) -> tuple[Tensor, Tensor]:
+    """The samples that are not `given`, but on the node of support samples which all have one label: (n,) bool; and
+    the position in the support of one of these, for each such sample."""
     low = torch.full_like(place, len(known)).scatter_reduce(0, rows, known, "amin")
     high = torch.full_like(place, -2).scatter_reduce(0, rows, known, "amax")
-    return (low == high)[place]
+    copy = (low == high)[place] & ~given
+    source = torch.zeros_like(place).scatter(0, rows, torch.arange(len(rows)))
+    return copy, source[place[copy]]
 
 
 def _pool(x: Any) -> np.ndarray:
