@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,11 +11,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from graphfsl.distinct import Distinct, distinct_neighbors
-from graphfsl.errors import InputError, unknown
 from graphfsl.functional.belonging import belonging, shortfall
 from graphfsl.functional.sparse_propagation import both_ways, propagate_sparse, symmetric_sparse
 from graphfsl.functional.statistics import or_one
-from graphfsl.given import as_tensor, class_numbers, described, real_number, whole_number
+from graphfsl.given import class_numbers
 from graphfsl.held_out import (
     FOREIGN,
     MAYBE_FOREIGN,
@@ -28,10 +26,10 @@ from graphfsl.held_out import (
     temperature,
 )  # fmt: skip
 from graphfsl.neighbors import Bar, silent
+from graphfsl.pool_input import check_pool, features_of
 from graphfsl.shown import block
 
 SUPPORT = "support, which samples of the pool are labeled,"
-PRIORS = ("none", "uniform", "labels")
 POWER = 3  # of the cosine in an edge's weight, as in iLPC
 SPOKE = 3  # support samples that are named for each sample
 LOW = 0.1  # the share of held-out rows below a usual mass
@@ -127,9 +125,12 @@ def label_pool(
 
     Raises InputError for options or a support that cannot be used.
     """
-    x, support, label = _pool(x), *(class_numbers(v, w).numpy() for v, w in ((support, SUPPORT), (label, "label")))
+    x, support, label = (
+        features_of(x),
+        *(class_numbers(v, w).numpy() for v, w in ((support, SUPPORT), (label, "label"))),
+    )
     count = int(label.max(initial=-1)) + 1
-    _check(x, support, label, neighbors, alpha, prior, none, chunk)
+    check_pool(x, support, label, neighbors, alpha, prior, none, chunk)
     bar = bar or silent
     near = distinct_neighbors(x, neighbors, support, label, bar)
     s, degree, place = _graph(near)
@@ -234,65 +235,6 @@ def _copies(place: Tensor, rows: Tensor, known: Tensor, given: Tensor) -> tuple[
     copy = (low == high)[place] & ~given
     source = torch.zeros_like(place).scatter(0, rows, torch.arange(len(rows)))
     return copy, source[place[copy]]
-
-
-def _pool(x: Any) -> np.ndarray:
-    """Features as an array of floats (n, d); InputError where they are none."""
-    if not isinstance(x, np.ndarray):
-        x = as_tensor(x, "a pool, features (n, d),").detach().cpu()
-        x = (x.float() if x.dtype == torch.bfloat16 else x).numpy()
-    if x.ndim != 2 or x.dtype.kind not in "iuf":
-        hint = "; `graphfsl features` makes them of images" if x.ndim in (3, 4) else ""
-        raise InputError(f"a pool is features (n, d), not {described(x)}{hint}")
-    bad = np.flatnonzero(~np.isfinite(x).all(1))
-    if len(bad):
-        raise InputError(f"sample {bad[0]} of the pool holds NaN or infinity; features must be finite")
-    return x if x.dtype.kind == "f" else x.astype(np.float32)
-
-
-def _check(
-    x: np.ndarray,
-    support: np.ndarray,
-    label: np.ndarray,
-    k: int,
-    alpha: float,
-    prior: str,
-    none: float | None,
-    chunk: int,
-) -> None:
-    if prior not in PRIORS:
-        raise unknown("prior", prior, PRIORS)
-    for name, value, low, high in (
-        ("neighbors", k, 1, 1000),
-        ("alpha", alpha, 0, 0.999),
-        ("none", 1 if none is None else none, 0, 1),
-    ):
-        number = whole_number if name == "neighbors" else real_number
-        if not low <= number(value, name) <= high:
-            raise InputError(f"{name} must lie between {low} and {high}, not be {value}")
-    whole_number(chunk, "chunk", 1)
-    if len(support) != len(label):
-        raise InputError(f"the support has {len(support)} samples, but {len(label)} labels; there must be one each")
-    if not len(x):
-        raise InputError("the pool holds no sample")
-    outside = support[(support < 0) | (support >= len(x))]
-    if len(outside):
-        raise InputError(f"sample {outside[0]} of the support is none of the pool's, 0..{len(x) - 1}")
-    found, times = np.unique(support, return_counts=True)
-    if len(found) < len(support):
-        raise InputError(f"sample {found[times.argmax()]} stands in the support twice; keep one")
-    need, have = 4 * len(x) * len(support), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if need > have:
-        sizes = f"need {need / 1e9:.1f} GB, and this machine has {have / 1e9:.1f}"
-        raise InputError(f"{len(support):,} labels in a pool of {len(x):,} {sizes}; a handful of labels will do")
-    classes = np.unique(label[label >= 0])
-    if not np.array_equal(classes, np.arange(len(classes))) or label.min(initial=0) < -1:
-        wrong = f"{label.min()} is none" if label.min(initial=0) < -1 else f"there are {classes.tolist()!s:.60}"
-        raise InputError(f"classes of the support are numbered 0 .. C - 1, and -1 is none of them, but {wrong}")
-    if len(classes) + (label < 0).any() < 2 or not len(classes):
-        raise InputError(
-            f"the support has {len(classes)} class; at least 2 are needed, or 1 and a sample of none of them"
-        )
 
 
 def _answer(said: Tensor, v: Tensor, member: Tensor, count: int, t: float) -> tuple[Tensor, ...]:

@@ -34,6 +34,7 @@ from graphfsl.learner import Pipeline
 from graphfsl.neighbors import nearest_neighbors
 from graphfsl.nn import Conv4
 from graphfsl.pool import Labels, label_pool
+from graphfsl.pool_input import PRIORS
 from graphfsl.pool_report import pool_page
 
 Call = Callable[..., tuple[int, str, str]]
@@ -265,7 +266,7 @@ def test_what_is_held_out_is_what_others_say() -> None:
         said, mass = float(g[i, own].sum()), float(pool[:, own].sum())
         return {"none": said / len(own), "uniform": said / mass, "labels": said * len(own) / mass}[prior]
 
-    for prior in pools.PRIORS:
+    for prior in PRIORS:
         found = label_pool(x, support, label, neighbors=5, alpha=0.8, prior=prior)
         right = []
         for i, c in zip(support, label, strict=True):
@@ -376,7 +377,7 @@ def test_confidence_is_calibrated_on_held_out_labels() -> None:
 )
 def test_options_that_cannot_be_used(options: dict[str, object], line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if not options:
-        monkeypatch.setattr(pools.os, "sysconf", lambda name: 1)
+        monkeypatch.setattr("graphfsl.pool_input.os.sysconf", lambda name: 1)
     given = {"x": clusters(2, 10)[0], "support": np.array([0, 1]), "label": np.array([0, 1]), **options}
     with pytest.raises(InputError, match=line):
         label_pool(**given)  # type: ignore[arg-type]
@@ -642,13 +643,13 @@ def test_held_out_labels_that_nothing_reaches_are_not_found_again() -> None:
     for c, pair in enumerate(np.random.default_rng(0).random((500, 2)).reshape(20, 25, 2)):
         x[25 * c : 25 * c + 25, 2 * c : 2 * c + 2] = pair  # at right angles to all others
     support, label = np.arange(20) * 25, np.arange(20) % 5
-    for prior in pools.PRIORS:
+    for prior in PRIORS:
         found = label_pool(x, support, label, prior=prior)
         assert (found.facts["held out"], found.facts["reached"], found.facts["right"]) == (20, 0, 0.0)
         assert not found.facts["borne out"] and np.isnan(found.confidence).all()
 
 
-@pytest.mark.parametrize("prior", pools.PRIORS)
+@pytest.mark.parametrize("prior", PRIORS)
 def test_a_class_that_reaches_nothing_wins_nothing(prior: str) -> None:
     x, y = clusters(2, 40, dim=8)
     x = np.pad(x, ((0, 1), (0, 1)))
