@@ -13,7 +13,7 @@ from pathlib import Path
 
 from graphfsl.data.images import written
 from graphfsl.errors import InputError
-from graphfsl.plain_text import CONTROL, unguarded
+from graphfsl.plain_text import unguarded
 from graphfsl.regular import read_regular
 
 COLUMNS = ("sample", "label")
@@ -31,7 +31,7 @@ def read_labels(path: Path) -> dict[str, str]:
     off.
 
     Raises InputError for anything else, for a line with fewer or more fields than the header, for two labels of one
-    name, and for a label that is no plain line or that programs write where there is none.
+    name, and for a label that programs write where there is none.
     """
     lines = iter(_lines(path))
     header = [field.strip().lower() for field in next(lines, (0, []))[1]]
@@ -99,8 +99,6 @@ def _cell(field: str, where: str) -> str:
 
 
 def _check_class(label: str, where: str) -> None:
-    if CONTROL.search(label):
-        raise InputError(f"{where}: label {label!r} must be one line of plain text")
     if label.lower() in NO_CLASS:
         raise InputError(
             f"{where}: {label!r} is no class; a sample of none of the classes has an empty label, one that is not "
