@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 REACHED = 1e-7  # a score below it is what the solver left over
-MAYBE_FOREIGN, FOREIGN = 0.84, 3.09  # standard errors: one chance in five, in a thousand
+MAYBE_FOREIGN, FOREIGN = 0.84, 3.09  # standard errors of a normal; with few labels chance goes further
 LOWER = 0.055  # how much less often than half the pool may rank higher, with four chances in five
 ENOUGH = 15  # held-out rows, less one of each class, that can bear anything out
 USUAL_T, DOUBT = 0.7, 0.5  # the temperature that is expected, and the standard deviation of its logarithm
