@@ -65,7 +65,9 @@ def call_encoder(encoder: nn.Module, x: Tensor, maps: bool | None = False) -> Te
             f"the encoder returned a tensor of shape {tuple(z.shape)} for {len(x)} samples, not feature maps "
             f"({len(x)}, C, h, w) or vectors ({len(x)}, d)"
         )
-    if not z.is_floating_point():
+    if z.is_complex():
+        raise InputError("the encoder returned complex numbers; give a module that returns real ones")
+    if isinstance(encoder, nn.Identity) and not z.is_floating_point():
         raise InputError(
             f"features are floats, but these are {str(z.dtype).removeprefix('torch.')}; gf.Transform() makes them of "
             "images in bytes, x.float() of other numbers"
@@ -75,8 +77,6 @@ def call_encoder(encoder: nn.Module, x: Tensor, maps: bool | None = False) -> Te
             f"a part reads feature maps (M, C, h, w), but the encoder returned a tensor of shape {tuple(z.shape)}; "
             "choose an encoder with maps, or another part"
         )
-    if z.is_complex():
-        raise InputError("the encoder returned complex numbers; give a module that returns real ones")
     return z if z.is_floating_point() and z.dtype not in HALF else z.float()  # whole numbers would cut label weights
 
 

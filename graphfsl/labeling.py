@@ -57,6 +57,7 @@ def label(
     Raises InputError for anything that cannot be used, before anything is written.
     """
     check_format(file_format)
+    source, support, out, truth = Path(source), Path(support), Path(out), None if truth is None else Path(truth)
     table, missing, page = out / f"labels.{file_format}", out / "unreadable.csv", out / "report.html"
     _check_places([out, out / "sheets"], [table, missing, page])
     tables = [read_labels(path) for path in (support, truth) if path is not None]

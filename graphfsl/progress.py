@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,8 @@ def run(config: dict[str, Any], path: Path, console: Console) -> list[dict[str, 
 def _check_folder(path: Path, seeds: int) -> None:
     """InputError where the results of one run would replace those of several seeds, or the other way round, or stand
     in the folder of a study."""
+    if not os.path.isdir(path):  # unlike Path.is_dir it says so of a name that is too long
+        return
     if seeds == 1 and (own := seed_runs(path)):
         raise InputError(f"{path} holds a run for each of {len(own)} seeds; choose another --out, or set seeds")
     if seeds > 1 and (path / "config.json").is_file():
@@ -74,9 +78,10 @@ def _one(config: dict[str, Any], path: Path, console: Console) -> list[dict[str,
 def _forget_unbegun(path: Path) -> None:
     """Remove what `run.prepare` wrote where no step was taken: a run that fails at once is not to refuse another."""
     wrote = {"config.json", "data.json"}
-    if {file.name for file in path.iterdir() if file.name != ".lock"} <= wrote:
-        for name in wrote:
-            (path / name).unlink(missing_ok=True)
+    with suppress(OSError):  # the folder may be what is gone
+        if {file.name for file in path.iterdir() if file.name != ".lock"} <= wrote:
+            for name in wrote:
+                (path / name).unlink(missing_ok=True)
 
 
 def pretrain(config: dict[str, Any], folder: Path, console: Console) -> None:

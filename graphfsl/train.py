@@ -221,10 +221,10 @@ class Trainer:
                 line["episodes_per_s"] = (step - since) * self.batch / took
                 if not math.isfinite(line["loss"]):
                     raise InputError(f"the loss is {line['loss']} at step {step}; lower trainer.lr or set trainer.clip")
-                if abs(line["loss"]) > 1e-3 and _no_gradient(learner):
+                if _diverged(learner):
                     raise InputError(
-                        f"at step {step} no gradient reaches any weight, though the loss is {line['loss']:.4g}: the "
-                        "weights have diverged; lower trainer.lr or set trainer.clip"
+                        f"the weights have diverged at step {step}: no gradient reaches them, and the loss stays at "
+                        f"{line['loss']:.4g}; lower trainer.lr or set trainer.clip"
                     )
                 state.losses.clear()
                 if validate:
@@ -270,12 +270,17 @@ class Trainer:
 
 
 _POSITIVE = ("steps", "batch", "lr", "halve_every", "val_every", "val_episodes", "checkpoint_every", "log_every")
+HUGE = 1e8  # of a weight; those of learners that learn are below 1e3
 
 
-def _no_gradient(learner: Learner) -> bool:
-    """Whether every gradient is exactly zero, as where weights so large make all features equal."""
-    grads = [p.grad.detach() for p in learner.parameters() if p.grad is not None]
-    return not grads or not bool(torch.stack([g.count_nonzero() for g in grads]).any())
+def _diverged(learner: Learner) -> bool:
+    """Whether every gradient is exactly zero because of huge weights, which may make all features equal."""
+    learned = [(p.detach(), p.grad) for p in learner.parameters() if p.grad is not None and p.numel()]
+    if not learned:
+        return False
+    moved = torch.stack([g.count_nonzero() for _, g in learned]).any()
+    huge = torch.stack([p.abs().amax() for p, _ in learned]).amax() > HUGE
+    return bool(huge & ~moved)
 
 
 def training_data(train: Episodes | Batches, steps: int) -> Training:

@@ -205,7 +205,7 @@ def test_a_learned_adjacency_learns_through_the_convolution() -> None:
         ({"conv": "GATConv", "adjacency": "learned"}, "reads no edge weights"),
         ({"conv": "ChebConv", "dense": True}, "no dense ChebConv"),
         ({"conv": "GCN2Conv"}, "also reads x_0"),
-        ({"conv": "GATConv", "options": {"head": 4}}, "did you mean 'head'"),
+        ({"conv": "GATConv", "options": {"head": 4}}, "did you mean 'heads'"),
         ({"conv": "PNAConv"}, "needs 'aggregators'"),
         ({"adjacency": "rbff"}, "did you mean 'rbf'"),
         ({"adjacency": {"kind": "rbf", "scale": "mean"}}, "'median' or 'learned'"),

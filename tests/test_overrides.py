@@ -121,7 +121,7 @@ def test_the_words_of_old_overrides_are_the_same() -> None:
 
 
 def test_build_refuses_what_it_does_not_know() -> None:
-    for key, word in (("refin", "did you mean 'refine'"), ("head", "did you mean 'head'"), ("backbone", "known")):
+    for key, word in (("refin", "did you mean 'refine'"), ("heads", "did you mean 'head'"), ("backbone", "known")):
         with pytest.raises(InputError, match=word):
             gf.build({"head": "protonet", key: "soft_kmeans"}, (64,), 5)
     with pytest.raises(InputError, match="mapping"):
