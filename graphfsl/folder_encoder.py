@@ -20,6 +20,7 @@ from graphfsl.errors import InputError
 from graphfsl.features import AVERAGES, write_features
 from graphfsl.learner import Learner, Pipeline
 from graphfsl.nn.timm_encoder import native_size
+from graphfsl.saving import FILE
 
 
 def write_folder_features(
@@ -40,8 +41,11 @@ def write_folder_features(
 
 
 def folder_range(run: Path | None, range: Range | None) -> Range | None:
-    """The values of black and white in a folder's images: those given, or else those of the run."""
-    if range is None and run is not None:
+    """The values of black and white in a folder's images: those given, or else those of the run.
+
+    A learner that was saved by itself names none.
+    """
+    if range is None and run is not None and not (run / FILE).is_file():
         range = runs.read_facts(run)["config"]["data"].get("range")
     return check_range(range, "range")
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from cases import DIM, METHODS, TinyEncoder
+from PIL import Image
 from sklearn.base import clone
 from torch import nn
 
@@ -219,3 +220,25 @@ def test_a_normalisation_makes_no_transformer_of_the_classifier() -> None:
     assert not hasattr(classifier, "transform") and classifier.get_params()["transform"] is TRANSFORM
     assert clone(classifier).get_params()["transform"].mean == [0.4]
     assert classifier.set_params(transform=None).get_params()["transform"] is None
+
+
+def test_a_saved_learner_encodes_folders(tmp_path: Path) -> None:
+    """`label` and `features` take it where they take a run."""
+    x, labels = images()
+    color = [Image.fromarray(image).convert("RGB") for image in x]
+    for i, (image, label) in enumerate(zip(color, labels, strict=True)):
+        (tmp_path / "photos" / label).mkdir(parents=True, exist_ok=True)
+        image.save(tmp_path / "photos" / label / f"{i}.png")
+    few = "".join(f"{label}/{i}.png,{label}\n" for i, label in enumerate(labels[:6]))
+    (tmp_path / "few.csv").write_text("sample,label\n" + few)
+    made = gf.build({"encoder": {"name": "conv4", "width": 8}, "head": "protonet"}, (3, 16, 16), 3)
+    base = gf.Split(torch.randint(256, (30, 3, 16, 16)).to(torch.uint8), torch.arange(30) % 3, ("a", "b", "c"), "m/t")
+    gf.Trainer(steps=1).fit(made, gf.Episodes(base, way=3, shot=1, query=2))
+    made.save(tmp_path / "kept")
+    run = ["--run", str(tmp_path / "kept")]
+    few_labels = ["--support", str(tmp_path / "few.csv")]
+    photos = str(tmp_path / "photos")
+    cli.app(["features", photos, *run, "--out", str(tmp_path / "features")], standalone_mode=False)
+    assert np.load(tmp_path / "features" / "test.npz")["features"].shape == (24, 8)
+    cli.app(["label", photos, *run, *few_labels, "--out", str(tmp_path / "labels")], standalone_mode=False)
+    assert len((tmp_path / "labels" / "labels.csv").read_text().splitlines()) == 25
