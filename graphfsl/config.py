@@ -31,7 +31,7 @@ from graphfsl.data.transforms import Transform
 from graphfsl.errors import InputError, unknown
 from graphfsl.nn.weights import file_digest
 from graphfsl.options import LARGEST, check_options, make, signature
-from graphfsl.overrides import apply, parted
+from graphfsl.overrides import apply, parted, text_value
 from graphfsl.regular import read_regular
 from graphfsl.resources import find_experiment
 from graphfsl.train import Trainer
@@ -86,8 +86,16 @@ class Pretraining:
 
 
 def read(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """An experiment with `key=value` overrides, checked; `path` as `find_experiment` takes it."""
-    return merge(load_yaml(find_experiment(path)), overrides)
+    """An experiment with `key=value` overrides, checked; `path` as `find_experiment` takes it.
+
+    An override of `data.name` leaves the options behind that the file has for its own data set alone.
+    """
+    config = load_yaml(find_experiment(path))
+    named = [text_value(value) for key, value in map(parted, overrides) if key == "data.name"]
+    if named and named[-1] in data.names() and isinstance(section := config.get("data"), Mapping):
+        known = {*signature(data.loader(named[-1])), "name", *OURS}
+        config = {**config, "data": {k: v for k, v in section.items() if k in known}}
+    return merge(config, overrides)
 
 
 def load_yaml(file: Path) -> dict[str, Any]:

@@ -35,8 +35,7 @@ def load(
     Images may lie at any depth below their class; hidden files and folders are passed over. A folder `unlabeled` beside
     the class folders (or in `root`, then for every split) holds images without labels: they come last, with y = -1.
     size: pixels of a side, to which every image is squeezed. color: false makes them gray. fractions: the shares of
-    the classes that train, val and test get, where root has no such folders.
-    size: pixels of a side, to which every image is squeezed. color: false makes them gray.
+        the classes that train, val and test get, where root has no such folders.
     range: the values of black and of white in every file, [0, 4095] for 12 bits; without one they are those of the
         file's type: 255 for 8 bits, 65535 for 16, 1 for floats. A value outside is refused.
     """
