@@ -86,14 +86,12 @@ class Pretraining:
 
 
 def read(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """An experiment with `key=value` overrides, checked; `path` as `find_experiment` takes it.
-
-    An override of `data.name` leaves the options behind that the file has for its own data set alone.
-    """
-    config = load_yaml(find_experiment(path))
-    named = [text_value(value) for key, value in map(parted, overrides) if key == "data.name"]
-    if named and named[-1] in data.names() and isinstance(section := config.get("data"), Mapping):
-        known = {*signature(data.loader(named[-1])), "name", *OURS}
+    """An experiment, found as `find_experiment` does, with `key=value` overrides, checked. One of `data.name` leaves
+    behind what the file's own data set alone takes."""
+    config, given = load_yaml(find_experiment(path)), dict(map(parted, overrides))
+    name = text_value(given.get("data.name", ""))
+    if name in data.names() and isinstance(section := config.get("data"), Mapping):
+        known = {*signature(data.loader(name)), "name", *OURS}
         config = {**config, "data": {k: v for k, v in section.items() if k in known}}
     return merge(config, overrides)
 
@@ -132,7 +130,7 @@ def _line(error: Exception) -> str:
 def merge(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str, Any]:
     """A configuration with `key=value` overrides on top, interpolations resolved and every key checked.
 
-    A value is YAML; for an option whose type is text it is the text as it stands, see `overrides.text_value`.
+    A value is YAML; for an option of type text it is the text as it stands, see `overrides.text_value`.
     """
     for item in overrides:
         parted(item)

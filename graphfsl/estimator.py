@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.metrics import accuracy_score
 from sklearn.utils import check_consistent_length, check_random_state, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -21,16 +22,16 @@ from graphfsl import registry
 from graphfsl.adapt import Adapt
 from graphfsl.builder import build, check_learner, warn_of_drawn
 from graphfsl.data import Transform
-from graphfsl.encoding import own_normalisation
 from graphfsl.episode import Episode
 from graphfsl.errors import InputError, unknown
 from graphfsl.estimator_input import Parameter, dense, seeded, weights_of
-from graphfsl.evaluation import check_features
 from graphfsl.features import block_size, check_alone, encode
 from graphfsl.given import as_samples, image_bytes
 from graphfsl.learner import Learner, Pipeline
 from graphfsl.predict import Predictor, answer_inductively, changed, inductive_note, open_run
-from graphfsl.unlabeled import labels_of, missing, unlabeled, with_stand_in
+from graphfsl.protocol import check_features
+from graphfsl.saving import known_normalisation
+from graphfsl.unlabeled import labels_of, missing, none_unlabeled, unlabeled, with_stand_in
 from graphfsl.unsound import check_answered
 
 # What an inductive learner answers at once; its answers do not depend on it.
@@ -152,6 +153,15 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         scores = self._scores(X).numpy()
         return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
 
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Accuracy on the samples that have a label: what marks an unlabeled one in `fit` is no class here either."""
+        predicted, y = self.predict(X), column_or_1d(y)
+        shown = ~unlabeled(y) if self.learner_.uses_unlabeled else np.ones(len(y), bool)
+        if not shown.any():
+            raise InputError("y holds no label to compare answers with; label at least one sample")
+        weight = None if sample_weight is None else np.asarray(sample_weight)[shown]
+        return float(accuracy_score(labels_of(y[shown]), predicted[shown], sample_weight=weight))
+
     def _source(self) -> Source:
         """What `learner` stands for, as the estimator's own copy."""
         learner = self.learner
@@ -185,7 +195,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             uses = (source.learner if isinstance(source, Predictor) else source).uses_unlabeled
         if not uses and missing(y).any():
             raise InputError("y holds None or NaN, but this learner uses no unlabeled samples; leave them out")
-        hidden = unlabeled(y) if uses else np.zeros(len(y), bool)
+        hidden = unlabeled(y) if uses else none_unlabeled(y)
         if hidden.all():
             raise InputError("y holds no class: -1 means unlabeled for this learner; label at least one sample")
         return hidden
@@ -218,12 +228,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             if given is not None:
                 raise InputError("a run brings its own normalisation of images; leave transform out")
             return self._predictor.run.transform.plain()
-        if given is not None:
-            return given.plain()
-        if (seen := self.learner_.training_data) is not None:
-            return Transform(seen.mean, seen.std)
-        own = own_normalisation(self.learner_)
-        return Transform(own["mean"], own["std"]) if own else Transform()
+        return given.plain() if given is not None else Transform(*known_normalisation(self.learner_))
 
     def _say(self, replaced: str | None) -> None:
         if replaced:

@@ -26,55 +26,14 @@ from graphfsl.functional.statistics import accuracy, mean_and_ci95
 from graphfsl.given import A_LEARNER, A_SPLIT, A_TRANSFORM, as_device, check_kind, whole_number
 from graphfsl.learner import Learner, Part, Pipeline
 from graphfsl.memory import room_for
+from graphfsl.protocol import check_features, check_protocol, kind_of, nodes
+from graphfsl.saving import known_normalisation
 from graphfsl.shown import block, call_of
 from graphfsl.unsound import first_unsound
 
 IMAGES_AT_ONCE = 1024  # of 28 x 28 pixels
 MAPS_AT_ONCE = 1 << 30  # numbers of feature maps that are kept: 4 GiB
 CONFUSED = 70  # classes of a confusion matrix that can still be read
-
-
-def check_protocol(learner: Learner, setting: Setting, unbalanced: bool = False) -> None:
-    """InputError where a trait of the learner forbids the setting; unbalanced: but not balance."""
-    if learner.way is not None and setting.way > learner.way:
-        raise InputError(f"this learner is tied to {learner.way}-way episodes at most; set episode.way={learner.way}")
-    if learner.shots is not None and setting.most_shots != learner.shots:
-        raise InputError(f"this learner is tied to {learner.shots}-shot episodes; set episode.shot={learner.shots}")
-    if learner.needs_balance and setting.dirichlet is not None and not unbalanced:
-        raise InputError(
-            "this learner assumes as many queries of every class; set episode.dirichlet=null, or "
-            "evaluation.unbalanced=true to see what the assumption costs"
-        )
-    if learner.needs_balanced_pool and setting.unlabeled and setting.pool_dirichlet is not None and not unbalanced:
-        raise InputError(
-            "this learner assumes as many unlabeled images of every class; set episode.pool_dirichlet=null, or "
-            "evaluation.unbalanced=true to see what the assumption costs"
-        )
-    most = learner.max_queries_per_class
-    if most is not None and setting.dirichlet is not None:
-        raise InputError(f"this learner takes at most {most} queries per class; set episode.dirichlet=null")
-    if most is not None and setting.query > most:
-        raise InputError(f"this learner takes at most {most} queries per class; set episode.query={most}")
-
-
-def check_features(learner: Learner, x: Tensor) -> None:
-    """InputError where features (n, d) are negative and the learner takes no such ones; images pass."""
-    if learner.needs_nonnegative and x.ndim == 2 and len(x) and (least := float(x.min())) < 0:
-        raise InputError(f"this learner takes features as behind a ReLU, none below 0, but the smallest is {least:.3g}")
-
-
-def kind_of(learner: Learner, setting: Setting) -> str:
-    """The table that a result belongs to: inductive, transductive, semi-supervised or active, or two of them."""
-    semi = learner.uses_unlabeled and setting.unlabeled > 0
-    pool = "active" if learner.asks else "semi-supervised"
-    kinds = [k for k, yes in ((pool, semi), ("transductive", learner.transductive)) if yes]
-    return " + ".join(kinds) or "inductive"
-
-
-def nodes(setting: Setting) -> int:
-    """How many nodes an episode has."""
-    s = setting
-    return s.way * (s.most_shots + s.query + s.unlabeled) + s.distractors * s.unlabeled
 
 
 def block_size(learner: Learner, episodes: Episodes) -> int:
@@ -276,6 +235,8 @@ def evaluate(
     """Accuracy on episodes 0 .. `episodes` - 1 of a split; `setting`, or its fields as a mapping or as keywords; or on
     `listed` ones.
 
+    transform: the normalisation of images. None takes what the learner was trained with by `Trainer` or, without that,
+        what its encoder says.
     unbalanced: measure a learner that assumes as many queries, or unlabeled images, of every class on Dirichlet
         episodes, too.
     Raises InputError where a trait of the learner forbids the setting, or the split is too small for it.
@@ -284,6 +245,7 @@ def evaluate(
     check_kind(split, Split, "the split", A_SPLIT)
     check_kind(transform, (Transform, type(None)), "the transform", A_TRANSFORM)
     check_kind(listed, (Listed, type(None)), "listed", "episodes as graphfsl.data.listed.read_episodes reads them")
+    transform = transform.plain() if transform is not None else Transform(*known_normalisation(learner))
     episodes = whole_number(episodes, "evaluation.episodes", 1)
     block = None if block is None else whole_number(block, "block", 1)
     if listed is not None:
@@ -295,6 +257,6 @@ def evaluate(
     learner.to(device)
     start = time.perf_counter()
     answering, split = encode_once(learner, split, transform, nodes(setting) * episodes)
-    loader = Episodes(split, setting, seed, transform.plain() if transform else None, device, listed)
+    loader = Episodes(split, setting, seed, transform, device, listed)
     values = accuracies(answering, loader, episodes, block, unbalanced)
     return Result(learner, setting, split.name, seed, values, time.perf_counter() - start)

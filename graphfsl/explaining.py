@@ -19,7 +19,6 @@ from graphfsl.checkpoint import read_json, write_atomically, write_json
 from graphfsl.data import Episodes, Split
 from graphfsl.episode import Target
 from graphfsl.errors import InputError
-from graphfsl.evaluation import check_protocol
 from graphfsl.explain import Explanation, Faithfulness, add_contributions, explain, faithfulness
 from graphfsl.graph import ROLES, draw, similarity, to_networkx
 from graphfsl.measure import asked, check_shape
@@ -27,6 +26,7 @@ from graphfsl.options import make
 from graphfsl.page import data_url, grid, listed, page, pictures
 from graphfsl.plots import COLORS, line
 from graphfsl.plots import draw as draw_panel
+from graphfsl.protocol import check_protocol
 from graphfsl.train import Trainer
 
 ORDERS = 16  # random orders that the contributions are averaged over, and others that the curves stand beside

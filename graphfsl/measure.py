@@ -20,11 +20,12 @@ from graphfsl.checkpoint import load_weights
 from graphfsl.data import Episodes, Sampler, Setting, Split
 from graphfsl.data.listed import read_episodes
 from graphfsl.errors import InputError
-from graphfsl.evaluation import check_protocol, diagnose, encode_once, evaluate, nodes
+from graphfsl.evaluation import diagnose, encode_once, evaluate
 from graphfsl.learner import Learner, Part, Pipeline
 from graphfsl.memory import reuse_freed_memory
 from graphfsl.options import make, signature
 from graphfsl.overrides import names, text_value
+from graphfsl.protocol import check_protocol, nodes
 from graphfsl.results import full_row
 from graphfsl.run import Run
 from graphfsl.same import remembering

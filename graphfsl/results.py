@@ -22,10 +22,11 @@ from graphfsl import pretrain
 from graphfsl.builder import named
 from graphfsl.checkpoint import read_json, read_lines, write_json
 from graphfsl.data import Setting
-from graphfsl.evaluation import Result, kind_of, percent
+from graphfsl.evaluation import Result, percent
 from graphfsl.functional.statistics import mean_and_ci95
 from graphfsl.lock import held
 from graphfsl.options import make
+from graphfsl.protocol import kind_of
 from graphfsl.train import Trainer
 
 

@@ -30,7 +30,6 @@ from graphfsl.data import Episodes, Sampler, Split, Transform
 from graphfsl.data.streams import keys_of
 from graphfsl.encoding import own_normalisation
 from graphfsl.errors import InputError
-from graphfsl.evaluation import check_protocol, nodes
 from graphfsl.features import cached_features, encode_split
 from graphfsl.given import A_FOLDER, check_kind
 from graphfsl.learner import Learner, Pipeline
@@ -40,6 +39,7 @@ from graphfsl.options import check_options, make
 from graphfsl.pretrain import Say, identities, pretrained, visible
 from graphfsl.pretrain import check as check_pretraining
 from graphfsl.pretrain import place as pretraining_place
+from graphfsl.protocol import check_protocol, nodes
 from graphfsl.results import progress_of, seed_runs
 from graphfsl.same import Load, check_same, check_weights, identities_of, remembering
 from graphfsl.saving import FILE

@@ -82,16 +82,14 @@ class Saves:
             )
         if shape is None and (known := seen or recipe) is None:
             raise InputError("the shape of a sample is not known; give shape=(channels, height, width)")
-        if transform is not None or seen is not None:
-            normalisation = {k: getattr(transform or seen, k) for k in ("mean", "std")}
-        else:
-            normalisation = own_normalisation(self) or {"mean": None, "std": None}
+        mean, std = (transform.mean, transform.std) if transform is not None else known_normalisation(self)
         section = None if recipe is None else {**recipe.section, "batch_norm": self.batch_norm}
         facts = {
             "learner": section,
             "way": recipe.way if recipe else None,
             "shape": list(known.shape if shape is None else shape),  # type: ignore[union-attr]
-            **{k: None if v is None else [float(n) for n in v] for k, v in normalisation.items()},
+            "mean": None if mean is None else [float(v) for v in mean],
+            "std": None if std is None else [float(v) for v in std],
             "classes": list(classes if classes is not None else seen.classes if seen else ()),
             "ink": bool(seen and seen.ink),
             "step": seen.steps if seen else 0,
@@ -101,6 +99,14 @@ class Saves:
         except OSError as error:
             raise InputError(f"cannot write {path}: {error.strerror}; choose another folder") from None
         save_checkpoint(path / FILE, self.state_dict(), facts)
+
+
+def known_normalisation(learner: Any) -> tuple[Sequence[float] | None, Sequence[float] | None]:
+    """The mean and std of images where a user names none: those of the learner's training, or of its encoder's."""
+    if (seen := learner.training_data) is not None:
+        return seen.mean, seen.std
+    own = own_normalisation(learner)
+    return (own["mean"], own["std"]) if own else (None, None)
 
 
 def layout(learner: nn.Module) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+import warnings
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,20 @@ def unlabeled(y: np.ndarray) -> np.ndarray:
     if y.dtype.kind in "biufc":
         return missing(y) | (y == -1)
     return np.array([_is_missing(value) or _is_marker(value) for value in y.tolist()], bool)
+
+
+def none_unlabeled(y: np.ndarray) -> np.ndarray:
+    """(n,) false everywhere, for a learner without a pool; a warning where -1 looks like a mark and not like a class.
+
+    It does beside two or more classes with numbers from 0 on.
+    """
+    if y.dtype.kind in "if" and (y == -1).any() and (y >= -1).all() and len(np.unique(y)) > 2:
+        warnings.warn(
+            "this learner uses no unlabeled samples, so that -1 in y is a class like the others: leave these samples "
+            "out, or take a learner with a pool, such as {'head': 'protonet', 'refine': 'soft_kmeans'}",
+            stacklevel=4,
+        )
+    return np.zeros(len(y), bool)
 
 
 def with_stand_in(y: np.ndarray, hidden: np.ndarray) -> np.ndarray:

@@ -16,12 +16,12 @@ from graphfsl.adapt import Adapt, GradientDescent
 from graphfsl.batchnorm import BatchNorm, follow_policy, statistics
 from graphfsl.episode import Episode
 from graphfsl.errors import InputError
-from graphfsl.evaluation import kind_of
 from graphfsl.learner import Head, Pipeline
 from graphfsl.methods.adapt.maml import MAML
 from graphfsl.methods.heads.linear import Linear
 from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.methods.heads.relationnet import RelationNet
+from graphfsl.protocol import kind_of
 
 POLICIES = ("running", "support", "joint", "apart")
 

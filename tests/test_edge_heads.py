@@ -11,13 +11,13 @@ from torch.nn import functional as F
 from graphfsl.data.sampler import Setting
 from graphfsl.episode import Episode, Target, stack
 from graphfsl.errors import InputError
-from graphfsl.evaluation import check_protocol
 from graphfsl.functional.edges import class_means, differences, edge_loss, mirrored, reweighted, upper
 from graphfsl.learner import Head, Pipeline
 from graphfsl.methods.heads.dpgn import DPGN
 from graphfsl.methods.heads.egnn import EGNN
 from graphfsl.methods.refine.soft_kmeans import SoftKmeans
 from graphfsl.nn.perceptron import Perceptron
+from graphfsl.protocol import check_protocol
 
 
 def features(**options: int) -> tuple[Episode, Target]:

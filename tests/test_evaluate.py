@@ -19,13 +19,14 @@ from graphfsl.data import Episodes, Setting, Transform
 from graphfsl.episode import Episode
 from graphfsl.errors import InputError
 from graphfsl.estimator import FewShotClassifier
-from graphfsl.evaluation import accuracies, diagnose, encode_once, evaluate, kind_of
+from graphfsl.evaluation import accuracies, diagnose, encode_once, evaluate
 from graphfsl.explain import explain
 from graphfsl.learner import Graph, Head, Learner, Pipeline, Refine
 from graphfsl.methods.heads.gnn import GNN
 from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.methods.refine.soft_kmeans import SoftKmeans
 from graphfsl.predict import Predictor
+from graphfsl.protocol import kind_of
 from graphfsl.results import find_published
 from graphfsl.run import Run
 from graphfsl.train import Trainer
