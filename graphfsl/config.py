@@ -86,8 +86,7 @@ class Pretraining:
 
 
 def read(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """An experiment, found as `find_experiment` does, with `key=value` overrides, checked. One of `data.name` leaves
-    behind what the file's own data set alone takes."""
+    """An experiment with checked overrides; one of `data.name` leaves behind what the file's own set alone takes."""
     config, given = load_yaml(find_experiment(path)), dict(map(parted, overrides))
     name = text_value(given.get("data.name", ""))
     if name in data.names() and isinstance(section := config.get("data"), Mapping):
