@@ -42,7 +42,7 @@ from graphfsl.pretrain import place as pretraining_place
 from graphfsl.protocol import check_protocol, nodes
 from graphfsl.results import progress_of, seed_runs
 from graphfsl.same import Load, check_same, check_weights, identities_of, remembering
-from graphfsl.saving import FILE
+from graphfsl.saving import FILE, Training
 from graphfsl.shown import block
 from graphfsl.train import Trainer
 
@@ -163,17 +163,24 @@ def _check_feasible(config: Mapping[str, Any], learner: Learner, base: Split, lo
     if learner.asks and training.labeled_fraction < 1:
         raise InputError("this learner asks for labels that labeled_fraction withholds; set it to 1 in train_episode")
     settings = [conf.setting(config, s) for s in options.settings]
-    checks = [(load(config["data"], options.split), s) for s in settings]
+    own = "evaluation" in config and "settings" in (config["evaluation"] or {})
+    checks = [
+        (f"evaluation.settings[{i}]: " if own else "", load(config["data"], options.split), s)
+        for i, s in enumerate(settings)
+    ]
     if any(p.requires_grad for p in learner.parameters()):
         make(Trainer, config.get("trainer") or {}, "trainer").fabric()
-        checks.append((base, training))
+        checks.append(("train_episode: " if config.get("train_episode") else "", base, training))
     if conf.base_split(config["data"]) == "train" and (len(checks) > len(settings) or config.get("pretrain")):
-        checks.append((load(config["data"], "val"), conf.setting(config)))
-    for i, (split, setting) in enumerate(checks):
+        checks.append(("", load(config["data"], "val"), conf.setting(config)))
+    for i, (where, split, setting) in enumerate(checks):
         if split.shape != base.shape:
             raise InputError(f"{base.name} holds samples of shape {base.shape}, but {split.name} {split.shape}")
-        Sampler(split, setting)
-        check_protocol(learner, setting, options.unbalanced and i < len(settings))
+        try:
+            Sampler(split, setting)
+            check_protocol(learner, setting, options.unbalanced and i < len(settings))
+        except InputError as error:  # which speaks of `episode`, that other sections override
+            raise InputError(f"{where}{error}") from None
 
 
 def cost(run: Run, train: Split) -> str:
@@ -283,7 +290,15 @@ def load(path: str | Path, learner: Learner | None = None) -> Run:
         check_weights(path, facts["weights"], conf.weights_of(config))
     learner, steps = trained_learner(path, config, shape, way, unfinished)
     transform, ink = conf.transform(config["data"]), bool(facts.get("ink"))
-    return Run(config, path, learner, transform, shape, way, steps, ink, unfinished)
+    return _noted(Run(config, path, learner, transform, shape, way, steps, ink, unfinished))
+
+
+def _noted(run: Run) -> Run:
+    """The run, whose learner knows by itself how its images are normalised, wherever it goes from here."""
+    run.learner.training_data = Training(
+        run.shape, run.transform.mean, run.transform.std, run.classes, run.ink, run.steps
+    )
+    return run
 
 
 def _saved(path: Path, given: Learner | None) -> Run:
@@ -293,4 +308,4 @@ def _saved(path: Path, given: Learner | None) -> Run:
     config = {"data": section, "learner": facts["learner"] or {}}
     run = Run(config, path, learner, conf.transform(section), tuple(facts["shape"]), facts["way"] or 0)
     run.steps, run.ink, run.classes = facts["step"], facts["ink"], tuple(facts["classes"])
-    return run
+    return _noted(run)

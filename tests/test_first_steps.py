@@ -11,9 +11,10 @@ from sklearn.model_selection import cross_val_score
 from torch import nn
 
 import graphfsl as gf
-from graphfsl import config
+from graphfsl import config, run
 from graphfsl.errors import InputError
 from graphfsl.methods.heads.protonet import ProtoNet
+from graphfsl.saving import known_normalisation
 
 POOL = {"head": "protonet", "refine": "soft_kmeans"}
 
@@ -55,6 +56,26 @@ def test_evaluate_normalises_as_training_did() -> None:
     other = gf.evaluate(learner, split, transform=gf.Transform(), **asked).accuracies  # type: ignore[arg-type]
     assert torch.equal(gf.evaluate(learner, split, **asked).accuracies, told)  # type: ignore[arg-type]
     assert not torch.equal(other, told), "the normalisation matters here"
+
+
+def test_a_loaded_learner_knows_its_normalisation(tmp_path: Path) -> None:
+    split, transform = gray_levels("gray/train"), gf.Transform([0.9], [0.3])
+    learner = gf.build({"encoder": {"name": "conv4", "width": 4}, "head": "protonet"}, (1, 16, 16), 3)
+    learner.save(tmp_path / "a", transform=transform, classes=split.classes)
+    gf.load(tmp_path / "a").learner.save(tmp_path / "b")
+    for kept in ("a", "b"):
+        assert known_normalisation(gf.load(tmp_path / kept).learner)[0] == [0.9]
+    assert gf.load(tmp_path / "b").run.classes == split.classes
+
+
+@pytest.mark.parametrize(
+    ("override", "section"),
+    [("evaluation.settings=[{way: 999}]", r"evaluation\.settings\[0\]: "), ("train_episode.way=99", "train_episode: ")],
+)
+def test_a_split_that_is_too_small_names_the_section_that_asks(override: str, section: str) -> None:
+    settings = config.read("snell2017_glyphs_5w1s", ["data.base_classes=5", override])
+    with pytest.raises(InputError, match=f"^{section}.*needs 99+"):
+        run.check(settings, {})
 
 
 def test_the_score_is_that_of_labeled_samples() -> None:
