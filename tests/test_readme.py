@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from graphfsl import config, run
 from graphfsl.reproduce import table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,6 +27,19 @@ def test_the_six_lines_run(capsys: pytest.CaptureFixture[str]) -> None:
         capsys.readouterr().out,
     )
     assert found and float(found[1]) > 40
+
+
+def test_the_experiment_on_a_users_own_photographs_is_one(tmp_path: Path) -> None:
+    (text,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    generator = np.random.default_rng(0)
+    for c in range(30):
+        folder = tmp_path / "photos" / f"class {c:02}"
+        folder.mkdir(parents=True)
+        for i in range(20):
+            Image.fromarray(generator.integers(0, 256, (4, 5, 3), np.uint8)).save(folder / f"{i}.png")
+    (tmp_path / "mine.yaml").write_text(text)
+    place = [f"data.root={tmp_path / 'photos'}", "data.size=16", "data.fractions=[0.66,0.17,0.17]"]
+    run.check(config.read(tmp_path / "mine.yaml", place), {})
 
 
 @pytest.mark.parametrize(("name", "shown"), TABLES, ids=[n for n, _ in TABLES])
