@@ -26,7 +26,7 @@ from graphfsl.checkpoint import (
     save_checkpoint,
     write_json,
 )
-from graphfsl.data import Episodes, Sampler, Split, Transform
+from graphfsl.data import Episodes, Sampler, Split, Transform, channel_statistics
 from graphfsl.data.streams import keys_of
 from graphfsl.encoding import own_normalisation
 from graphfsl.errors import InputError
@@ -90,25 +90,11 @@ class Run:
         return not lacks_averages(self.learner)
 
 
-def statistics(split: Split) -> dict[str, list[float]]:
-    """Mean and standard deviation (1 where there is no spread) of each channel over at most 10,000 base images."""
-    ids = torch.arange(0, len(split.x), -(-len(split.x) // 10000)).split(1000)
-    # In whole numbers, so that the sums are exact in any order.
-    n, first, second = 0, torch.tensor(0), torch.tensor(0)
-    for x in (split.gather(i).long() for i in ids):
-        n += x[:, 0].numel()
-        first, second = first + x.sum((0, 2, 3)), second + x.square().sum((0, 2, 3))
-    mean = first.double() / n
-    std = ((second.double() - n * mean.square()) / (n - 1)).sqrt()
-    center, spread = ([round(v, 4) for v in (t / 255).tolist()] for t in (mean, std))
-    return {"mean": center, "std": [v or 1.0 for v in spread]}
-
-
 def normalised(config: dict[str, Any], learner: Learner, base: Split) -> dict[str, Any]:
     """The configuration with the normalisation of images filled in: the encoder's own, or that of the base images."""
     if base.x.ndim != 4 or config["data"].get("mean") is not None:
         return config
-    return {**config, "data": {**config["data"], **(own_normalisation(learner) or statistics(base))}}
+    return {**config, "data": {**config["data"], **(own_normalisation(learner) or channel_statistics(base))}}
 
 
 def prepare(config: dict[str, Any], path: Path) -> tuple[Run, Split]:

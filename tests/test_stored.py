@@ -16,7 +16,7 @@ from filelock import FileLock
 from PIL import Image
 from test_cli import call, world  # noqa: F401 (fixtures)
 
-from graphfsl.data import Episodes, Setting, Split, Transform, stored
+from graphfsl.data import Episodes, Setting, Split, Transform, channel_statistics, stored
 from graphfsl.data.listed import read_episodes, write_episodes
 from graphfsl.errors import InputError
 from graphfsl.evaluation import evaluate
@@ -24,7 +24,6 @@ from graphfsl.features import encode_split
 from graphfsl.learner import Pipeline
 from graphfsl.lock import locked
 from graphfsl.methods.heads.protonet import ProtoNet
-from graphfsl.run import statistics
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -50,7 +49,7 @@ def test_a_stored_split_gives_what_one_in_memory_gives(array: np.memmap) -> None
     ids = torch.tensor([[119, 0, 7], [7, 64, 1]])
     assert torch.equal(disk.gather(ids), ram.gather(ids))
     assert all(torch.equal(a, b) for a, b in zip(disk.blocks(50), ram.blocks(50), strict=True))
-    assert statistics(disk) == statistics(ram)
+    assert channel_statistics(disk) == channel_statistics(ram)
     for i in range(3):
         (a, s), (b, t) = (Episodes(x, way=4, shot=2, query=3).batch([i, i + 7]) for x in (disk, ram))
         assert torch.equal(a.x, b.x) and torch.equal(s.ids, t.ids)
@@ -67,7 +66,7 @@ def test_a_slice_of_a_memory_map_is_read_from_its_own_place(array: np.memmap) ->
 
 def test_normalisation_by_hand(array: np.memmap) -> None:
     x = np.array(array) / 255
-    found = statistics(split(array))
+    found = channel_statistics(split(array))
     assert found["mean"] == pytest.approx(x.mean((0, 2, 3)), abs=1e-4)
     assert found["std"] == pytest.approx(x.transpose(1, 0, 2, 3).reshape(3, -1).std(1, ddof=1), abs=1e-4)
 

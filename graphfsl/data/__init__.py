@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from graphfsl.data.dataset import Split, few_classes, join, large_classes
+from graphfsl.data.dataset import Split, channel_statistics, few_classes, join, large_classes
 from graphfsl.data.episodes import Episodes
 from graphfsl.data.from_torch import from_dataset
 from graphfsl.data.sampler import Sampler, Setting
@@ -23,6 +23,7 @@ __all__ = [
     "Setting",
     "Split",
     "Transform",
+    "channel_statistics",
     "download",
     "few_classes",
     "from_dataset",
