@@ -218,6 +218,12 @@ def warn_of_drawn(section: Mapping[str, Any], learner: Learner) -> None:
             "encoder, or train it by gf.Trainer or `graphfsl run`, and give that Learner or the run's directory",
             stacklevel=4,
         )
+    if unfit := [type(part).__name__ for part in net.parts if part.wants_base]:
+        warnings.warn(
+            f"{' and '.join(unfit)} learns from base classes and has seen none; learner.fit_base(features, labels) "
+            "shows it some, as `graphfsl run` does",
+            stacklevel=4,
+        )
 
 
 def _drawn(part: nn.Module) -> bool:
