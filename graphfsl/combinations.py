@@ -46,13 +46,12 @@ def checked_head(head: Any) -> Any:
 def _check_part(part: Any, slot: str) -> None:
     if isinstance(part, Combines):
         return
-    where = "heads" if slot == "head" else slot
     if isinstance(part, type):
         hint = f"make one, such as {part.__name__}()"
     elif isinstance(part, str):
         hint = f"gf.build({{'{slot}': {part!r}, …}}, shape, way) builds parts by their names"
     else:
-        hint = f"`graphfsl methods` lists those of {where}"
+        hint = f"`graphfsl methods {slot}` lists them"
     raise InputError(f"the slot {slot} takes parts of graphfsl, not {described(part)}; {hint}")
 
 

@@ -30,12 +30,7 @@ from graphfsl.same import comparable
 
 KEYS = ("question", "experiment", "set", "grid", "skip", "threads")
 TEST = "test."
-PLACES = (
-    "data.root",
-    "data.download",
-    "trainer.device",
-    "trainer.logger",
-)  # where a run is computed, and from what files
+PLACES = ("data.root", "data.download", "trainer.device", "trainer.logger")  # they make no other training
 
 
 @dataclass(frozen=True)
@@ -75,21 +70,7 @@ def read_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
     file = _file(Path(path))
     tree = conf.load_yaml(file)
     own = tuple(o for o in overrides if o.partition("=")[0].partition(".")[0] in KEYS)
-    settings: list[str] = []
-    for item in own:
-        key, value = parted(item)
-        section, _, rest = key.partition(".")
-        if key in ("question", "experiment"):
-            parsed: Any = text_value(value)
-        elif section == "set" and rest:  # read with the types of the experiment, below
-            settings.append(f"{rest}={value}")
-            continue
-        else:
-            parsed = _plain(value, item)
-        if rest:
-            tree[section] = {**(tree.get(section) or {}), rest: parsed}
-        else:
-            tree[section] = parsed
+    settings = _override_study(tree, own)
     for key in tree:
         if key not in KEYS:
             raise unknown("key of a study", key, KEYS)
@@ -125,6 +106,21 @@ def read_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
             raise InputError(f"{file}: two cells are the same: {shown(twice.levels)}; an axis lists a level twice")
     axes = {a: list(dict.fromkeys(label(v) for v in values)) for a, values in grid.items()}
     return Study(file.stem, str(tree.get("question") or file.stem), axes, cells, threads)
+
+
+def _override_study(tree: dict[str, Any], own: Sequence[str]) -> list[str]:
+    """Change a study's tree by the overrides of its own keys; those below `set` are given back as the experiment's,
+    with whose types they are read."""
+    settings = []
+    for item in own:
+        key, value = parted(item)
+        section, _, rest = key.partition(".")
+        if section == "set" and rest:
+            settings.append(f"{rest}={value}")
+            continue
+        parsed = text_value(value) if key in ("question", "experiment") else _plain(value, item)
+        tree[section] = {**(tree.get(section) or {}), rest: parsed} if rest else parsed
+    return settings
 
 
 def _check_free(change: str, grid: Mapping[str, Any]) -> None:

@@ -137,15 +137,18 @@ class Split:
 
 def channel_statistics(split: Split) -> dict[str, list[float]]:
     """Mean and standard deviation (1 where there is no spread) of each channel over at most 10,000 base images."""
-    ids = torch.arange(0, len(split.x), -(-len(split.x) // 10000)).split(1000)
+    every = -(-len(split.x) // 10000)
     # In whole numbers, so that the sums are exact in any order.
     n, first, second = 0, torch.tensor(0), torch.tensor(0)
-    for x in (split.gather(i).long() for i in ids):
+    for ids in torch.arange(0, len(split.x), every).split(1000):
+        x = split.gather(ids).long()
         n += x[:, 0].numel()
-        first, second = first + x.sum((0, 2, 3)), second + x.square().sum((0, 2, 3))
+        first = first + x.sum((0, 2, 3))
+        second = second + x.square().sum((0, 2, 3))
     mean = first.double() / n
     std = ((second.double() - n * mean.square()) / (n - 1)).sqrt()
-    center, spread = ([round(v, 4) for v in (t / 255).tolist()] for t in (mean, std))
+    center = [round(v, 4) for v in (mean / 255).tolist()]
+    spread = [round(v, 4) for v in (std / 255).tolist()]
     return {"mean": center, "std": [v or 1.0 for v in spread]}
 
 
