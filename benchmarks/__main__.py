@@ -18,15 +18,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from graphfsl.core.learner import Pipeline
 from graphfsl.data import Episodes, Setting, Split, Transform
-from graphfsl.evaluation import accuracies
-from graphfsl.learner import Pipeline
-from graphfsl.memory import reuse_freed_memory
+from graphfsl.experiment.results import commit
+from graphfsl.io.allocator import reuse_freed_memory
+from graphfsl.loops.evaluation import accuracies
 from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.nn import Conv4
-from graphfsl.results import commit
 
-EVERYTHING = "import graphfsl.run, graphfsl.measure, graphfsl.report, graphfsl.estimator"
+EVERYTHING = (
+    "import graphfsl.experiment.run, graphfsl.experiment.measure, graphfsl.report.write, graphfsl.apply.estimator"
+)
 
 
 def images(classes: int = 200, each: int = 20) -> Split:
@@ -158,7 +160,7 @@ def starting() -> list[tuple[str, str, str]]:
 
     own, torchs = (seconds("-W", "ignore", "-c", f"import {name}") for name in ("graphfsl", "torch"))
     return [
-        ("graphfsl --help", f"{seconds('-m', 'graphfsl.cli', '--help'):.2f} s", "at most 1 s"),
+        ("graphfsl --help", f"{seconds('-m', 'graphfsl.cli.main', '--help'):.2f} s", "at most 1 s"),
         ("import graphfsl / import torch", f"{own / torchs:.2f}", "at most 1.3"),
         ("import of every layer / import torch", f"{seconds('-W', 'ignore', '-c', EVERYTHING) / torchs:.2f}", ""),
     ]

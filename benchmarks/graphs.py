@@ -8,11 +8,11 @@ from collections.abc import Callable
 import torch
 
 from benchmarks.__main__ import features, images, interleaved
-from graphfsl import builder
+from graphfsl.core.episode import Episode
+from graphfsl.core.learner import Learner
 from graphfsl.data import Episodes, Setting
-from graphfsl.episode import Episode
-from graphfsl.evaluation import block_size
-from graphfsl.learner import Learner
+from graphfsl.experiment import builder
+from graphfsl.loops.evaluation import block_size
 from graphfsl.nn import Conv4
 
 LEARNERS = {

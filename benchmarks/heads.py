@@ -13,11 +13,11 @@ from easyfsl.modules.attention_modules import MultiHeadAttention
 from torch import Tensor
 
 from benchmarks.__main__ import features, interleaved
+from graphfsl.core.episode import Episode, Target
+from graphfsl.core.learner import Head, Pipeline, Refine
 from graphfsl.data import Episodes, Setting
-from graphfsl.episode import Episode, Target
-from graphfsl.evaluation import accuracies, block_size
 from graphfsl.functional.statistics import accuracy
-from graphfsl.learner import Head, Pipeline, Refine
+from graphfsl.loops.evaluation import accuracies, block_size
 from graphfsl.methods.heads.baseline import Baseline, BaselinePlusPlus
 from graphfsl.methods.heads.feat import FEAT
 from graphfsl.methods.heads.matchingnet import MatchingNet

@@ -20,12 +20,13 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from graphfsl import data, run
-from graphfsl.data.cache import cached
+from graphfsl import data
+from graphfsl.apply.label.label_pool import label_pool
+from graphfsl.apply.label.pool_page import accuracies
+from graphfsl.core.learner import Pipeline
 from graphfsl.data.transforms import DRAWS, Transform
-from graphfsl.learner import Pipeline
-from graphfsl.pool import label_pool
-from graphfsl.pool_report import accuracies
+from graphfsl.experiment import run
+from graphfsl.io.array_cache import cached
 
 SIZES, DIM, CLASSES, SHOTS = (10_000, 100_000, 1_000_000), 64, 100, 5
 RUN = Path(__file__).parents[1] / "experiments/results/snell2017_omniglot_20w1s"

@@ -23,13 +23,14 @@ from rich.progress import track
 from rich.table import Table
 from sklearn.metrics import roc_auc_score
 
-from graphfsl import data, run
+from graphfsl import data
+from graphfsl.apply.folder_encoder import folder_encoder
+from graphfsl.apply.label.label_pool import Labels, label_pool
+from graphfsl.core.learner import Pipeline
 from graphfsl.data.transforms import Transform
-from graphfsl.features import cached_features
-from graphfsl.folder_encoder import folder_encoder
+from graphfsl.experiment import run
 from graphfsl.functional.calibration import expected_calibration_error, reliability
-from graphfsl.learner import Pipeline
-from graphfsl.pool import Labels, label_pool
+from graphfsl.loops.features import cached_features
 
 RESULTS = Path(__file__).parents[1] / "experiments/results"
 SETS = ("cifar_fs", "omniglot", "glyphs")

@@ -6,18 +6,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for editors and type checkers; at run time `__getattr__` imports what is used
-    from graphfsl.adapt import Adapt
-    from graphfsl.builder import build
+    from graphfsl.apply.estimator import FewShotClassifier
+    from graphfsl.apply.predict import load
+    from graphfsl.core.adapt import Adapt
+    from graphfsl.core.episode import Episode, Target
+    from graphfsl.core.learner import Learner, Pipeline
+    from graphfsl.core.registry import get
     from graphfsl.data import Episodes, Setting, Split, Transform
     from graphfsl.data import load as load_data
-    from graphfsl.episode import Episode, Target
-    from graphfsl.estimator import FewShotClassifier
-    from graphfsl.evaluation import evaluate
-    from graphfsl.learner import Learner, Pipeline
+    from graphfsl.experiment.builder import build
+    from graphfsl.loops.evaluation import evaluate
+    from graphfsl.loops.trainer import Trainer
     from graphfsl.nn import Conv4
-    from graphfsl.predict import load
-    from graphfsl.registry import get
-    from graphfsl.train import Trainer
 
 __version__ = "0.1.0"
 

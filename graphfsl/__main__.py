@@ -1,5 +1,5 @@
 """`python -m graphfsl`: the command line where no `graphfsl` is on the PATH."""
 
-from graphfsl.cli import main
+from graphfsl.cli.main import main
 
 main()

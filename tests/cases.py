@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from graphfsl import registry
-from graphfsl.batchnorm import BatchNorm
-from graphfsl.episode import Episode, Target
-from graphfsl.learner import Learner, Pipeline
-from graphfsl.options import make
-from graphfsl.pretrainer import Pretrainer
+from graphfsl.core import registry
+from graphfsl.core.batchnorm import BatchNorm
+from graphfsl.core.episode import Episode, Target
+from graphfsl.core.learner import Learner, Pipeline
+from graphfsl.core.pretrainer import Pretrainer
+from graphfsl.core.schema import make
 
 WAY, SHOT, DIM = 3, 2, 6
 METHODS = sorted(registry.find())

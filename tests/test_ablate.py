@@ -23,12 +23,13 @@ import pytest
 import scipy.stats
 from test_cli import EXPERIMENT, call, world  # noqa: F401 (fixtures)
 
-from graphfsl import ablate, builder
-from graphfsl.errors import InputError
-from graphfsl.findings import findings
+from graphfsl.experiment import builder
+from graphfsl.io.errors import InputError
 from graphfsl.nn import ENCODERS, Conv4
-from graphfsl.reproduce import table
-from graphfsl.study import Study, read_study
+from graphfsl.report.reproduce import table
+from graphfsl.study import cells as ablate
+from graphfsl.study.findings import findings
+from graphfsl.study.grid import Study, read_study
 
 Call = Callable[..., tuple[int, str, str]]
 ROOT = Path(__file__).resolve().parents[1]
@@ -123,7 +124,7 @@ def run_of(row: dict[str, Any]) -> str:
 
 
 def _digests(run: Path) -> list[str]:
-    from graphfsl.config import digest, merge
+    from graphfsl.experiment.config import digest, merge
 
     config = json.loads((run / "config.json").read_text())["config"]
     return [digest(merge(config, [f"episode.shot={s}"])) for s in (1, 3)]
@@ -131,7 +132,7 @@ def _digests(run: Path) -> list[str]:
 
 def test_interrupted_studies_end_with_the_same_table(study: Path, call: Call) -> None:  # noqa: F811
     assert call("ablate", "study.yaml", "--out", "whole")[0] == 0
-    command = [sys.executable, "-W", "ignore", "-m", "graphfsl.cli", "ablate", "study.yaml", "--out", "killed"]
+    command = [sys.executable, "-W", "ignore", "-m", "graphfsl.cli.main", "ablate", "study.yaml", "--out", "killed"]
     for signal_ in (signal.SIGKILL, signal.SIGTERM):
         child = subprocess.Popen(
             command, cwd=study, env=_env(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -155,7 +156,7 @@ def test_an_interruption_ends_the_processes_at_once(study: Path, call: Call, nam
     """A terminal sends Ctrl-C to all of them, a scheduler SIGTERM to the first."""
     text = Path("study.yaml").read_text()
     Path("study.yaml").write_text(text.replace("trainer.steps: 10,", "trainer.steps: 100000,"))
-    command = [sys.executable, "-W", "ignore", "-m", "graphfsl.cli", "ablate", "study.yaml", "--out", "a"]
+    command = [sys.executable, "-W", "ignore", "-m", "graphfsl.cli.main", "ablate", "study.yaml", "--out", "a"]
     child = subprocess.Popen(
         [*command, "--processes", "2"], cwd=study, env=_env(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         text=True, start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
@@ -178,7 +179,7 @@ def test_processes_and_clusters_give_the_serial_table(study: Path, call: Call, h
         pytest.importorskip("ray", reason="the extra `ray` is not installed")
     assert call("ablate", "study.yaml", "--out", "serial")[0] == 0
     flags = ["--ray", "local"] if how == "ray" else ["--processes", "2"]
-    command = [sys.executable, "-W", "ignore", "-m", "graphfsl.cli", "ablate", "study.yaml", "--out", how, *flags]
+    command = [sys.executable, "-W", "ignore", "-m", "graphfsl.cli.main", "ablate", "study.yaml", "--out", how, *flags]
     done = subprocess.run(command, cwd=study, env=_env(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert Path(how, "cells.csv").read_bytes() == Path("serial/cells.csv").read_bytes()

@@ -12,15 +12,15 @@ from rich.console import Console
 from torch import Tensor
 
 from graphfsl import build, evaluate
+from graphfsl.apply.explain.explain_run import write_explanation
+from graphfsl.core.episode import Episode, Target, stack
+from graphfsl.core.learner import Pipeline
 from graphfsl.data import Episodes, Split
-from graphfsl.episode import Episode, Target, stack
-from graphfsl.errors import InputError
-from graphfsl.explaining import write_explanation
-from graphfsl.learner import Pipeline
+from graphfsl.experiment.runner import run
+from graphfsl.io.errors import InputError
+from graphfsl.loops.trainer import Trainer
 from graphfsl.methods.adapt.maml import MAML
 from graphfsl.methods.heads.gnn import GNN
-from graphfsl.progress import run
-from graphfsl.train import Trainer
 
 
 def world(**options: int) -> tuple[Episode, Target]:

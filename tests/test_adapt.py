@@ -10,10 +10,10 @@ from cases import TinyEncoder, episodes, learner
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from graphfsl.adapt import Adapt, GradientDescent
-from graphfsl.episode import Episode, Target
-from graphfsl.errors import InputError
-from graphfsl.learner import Head, Pipeline
+from graphfsl.core.adapt import Adapt, GradientDescent
+from graphfsl.core.episode import Episode, Target
+from graphfsl.core.learner import Head, Pipeline
+from graphfsl.io.errors import InputError
 from graphfsl.methods.adapt.maml import MAML, sum_over_shot
 from graphfsl.methods.heads.linear import Linear
 from graphfsl.methods.heads.simple_shot import SimpleShot

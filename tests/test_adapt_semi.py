@@ -11,16 +11,16 @@ from cases import TinyEncoder, episodes, unlike_fresh
 from torch import Tensor
 from torch.nn import functional as F
 
-from graphfsl.adapt import Adam, Adapt, GradientDescent, support_cross_entropy
+from graphfsl.core.adapt import Adam, Adapt, GradientDescent, support_cross_entropy
+from graphfsl.core.episode import Episode
+from graphfsl.core.learner import Augment, Graph, Pipeline
 from graphfsl.data import Split, Transform
 from graphfsl.data.batches import Batches, partly_labeled
 from graphfsl.data.deck import label_split
 from graphfsl.data.sampler import Sampler, Setting
-from graphfsl.episode import Episode
-from graphfsl.errors import InputError
 from graphfsl.functional.affine import affine
 from graphfsl.functional.cross_entropy import cross_entropy
-from graphfsl.learner import Augment, Graph, Pipeline
+from graphfsl.io.errors import InputError
 from graphfsl.methods.adapt.fine_tuning import FineTuning
 from graphfsl.methods.adapt.flexmatch import FlexMatch
 from graphfsl.methods.adapt.transmatch import TransMatch

@@ -12,16 +12,16 @@ from cases import WAY, episodes
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from graphfsl.adapt import Adapt, GradientDescent
-from graphfsl.batchnorm import BatchNorm, follow_policy, statistics
-from graphfsl.episode import Episode
-from graphfsl.errors import InputError
-from graphfsl.learner import Head, Pipeline
+from graphfsl.core.adapt import Adapt, GradientDescent
+from graphfsl.core.batchnorm import BatchNorm, follow_policy, statistics
+from graphfsl.core.episode import Episode
+from graphfsl.core.learner import Head, Pipeline
+from graphfsl.io.errors import InputError
+from graphfsl.loops.protocol import kind_of
 from graphfsl.methods.adapt.maml import MAML
 from graphfsl.methods.heads.linear import Linear
 from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.methods.heads.relationnet import RelationNet
-from graphfsl.protocol import kind_of
 
 POLICIES = ("running", "support", "joint", "apart")
 

@@ -173,7 +173,7 @@ SABOTAGE: dict[str, tuple[Callable[[], object], bool]] = {  # what happens at th
 def test_a_run_whose_directory_goes(
     case: str, world: Path, finished: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from graphfsl import train
+    from graphfsl.loops import trainer as train
 
     spoil, left = SABOTAGE[case]
     real = train.accuracies
@@ -228,7 +228,8 @@ def test_a_second_run_is_refused_and_a_dead_ones_lock_is_not(ran: Path, call: Ca
 
 SERVER = """
 import os, signal, sys
-from graphfsl import cli, progress
+from graphfsl.cli import main as cli
+from graphfsl.experiment import runner as progress
 
 later, app = {signal.SIGTERM, signal.SIGINT}, cli.app
 

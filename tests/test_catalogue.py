@@ -16,9 +16,12 @@ import typer.main
 from test_cli import call, world  # noqa: F401 (fixtures)
 
 import graphfsl
-from graphfsl import catalogue, cli, data, registry
+from graphfsl import data
+from graphfsl.cli import catalogue
+from graphfsl.cli import main as cli
+from graphfsl.core import registry
+from graphfsl.io.package_data import experiment_files, experiment_name, find_experiment
 from graphfsl.nn import ENCODERS
-from graphfsl.resources import experiment_files, experiment_name, find_experiment
 
 Call = Callable[..., tuple[int, str, str]]
 ROOT = Path(__file__).resolve().parents[1]
@@ -117,7 +120,7 @@ def test_version_and_module() -> None:
     [("run snell", "snell2017_omniglot_20w1s"), ("methods prot", "protonet"), ("ablate omniglot_r", "omniglot_relay")],
 )
 def test_the_shell_completes_names(words: str, expected: str) -> None:
-    code = "import sys; sys.argv = ['graphfsl']; from graphfsl.cli import main; main()"
+    code = "import sys; sys.argv = ['graphfsl']; from graphfsl.cli.main import main; main()"
     asked = {"_GRAPHFSL_COMPLETE": "complete_bash", "COMP_WORDS": f"graphfsl {words}", "COMP_CWORD": "2"}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=os.environ | asked, capture_output=True, text=True

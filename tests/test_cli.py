@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from graphfsl import cli, demo
-from graphfsl.checkpoint import load_checkpoint, save_checkpoint
+from graphfsl.cli import demo
+from graphfsl.cli import main as cli
+from graphfsl.io.checkpoint import load_checkpoint, save_checkpoint
 
 EXPERIMENT = """
 data: {name: arrays, root: DATA}
@@ -71,7 +72,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_split(root / "data" / f"{split}.npz", seed)
     (root / "my.yaml").write_text(EXPERIMENT.replace("DATA", str(root / "data")))
     subprocess.run(
-        [sys.executable, "-m", "graphfsl.cli", "run", root / "my.yaml", "--out", root / "run"],
+        [sys.executable, "-m", "graphfsl.cli.main", "run", root / "my.yaml", "--out", root / "run"],
         check=True, capture_output=True, cwd=Path(__file__).parents[1],
     )  # fmt: skip
     return root / "run"
@@ -185,7 +186,7 @@ def test_a_run_that_fails_before_its_first_step_leaves_nothing(
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr("graphfsl.train.Trainer.fit", fit)
+        patch.setattr("graphfsl.loops.trainer.Trainer.fit", fit)
         code, _, err = call("run", "my.yaml", "--out", "r")
     assert code == 2 and "out of memory" in err and not Path("r").exists()
     assert call("run", "my.yaml", "learner.head=simple_shot", "--out", "r")[0] == 0
@@ -245,7 +246,7 @@ def test_predict(
     code, out, _ = call("predict", trained, "--support", tmp_path / "support", "--query", single)
     assert code == 0 and out.split("\t")[1] == "class 1"
     several = ("predict", trained, "--support", tmp_path / "support", "--query", tmp_path / "query")
-    monkeypatch.setattr("graphfsl.predict.block_size", lambda *_: 2)  # several blocks answer as one does
+    monkeypatch.setattr("graphfsl.apply.predict.block_size", lambda *_: 2)  # several blocks answer as one does
     code, out, err = call(*several, "--unlabeled", tmp_path / "query", "--json")
     assert code == 0, err
     for blocked, whole in zip(json.loads(out), answers, strict=True):
@@ -504,7 +505,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
 def test_interruption_is_exit_code_130(
     world: Path, call: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from graphfsl import train
+    from graphfsl.loops import trainer as train
 
     real, seen = train.accuracies, []
 

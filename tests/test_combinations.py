@@ -10,14 +10,14 @@ import torch
 from cases import DIM, WAY, part
 from torch.nn import functional as F
 
-from graphfsl import registry
-from graphfsl.builder import build
+from graphfsl.core import registry
+from graphfsl.core.episode import Episode
+from graphfsl.core.learner import Learner, Pipeline, Refine
 from graphfsl.data import Split
-from graphfsl.episode import Episode
-from graphfsl.errors import InputError
-from graphfsl.evaluation import evaluate
+from graphfsl.experiment.builder import build
 from graphfsl.functional.layers import last_layer
-from graphfsl.learner import Learner, Pipeline, Refine
+from graphfsl.io.errors import InputError
+from graphfsl.loops.evaluation import evaluate
 from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.methods.heads.rfs import RFS
 from graphfsl.methods.refine.pseudo_label import PseudoLabel

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from graphfsl import config, data
-from graphfsl import run as runs
-from graphfsl.checkpoint import read_json
-from graphfsl.errors import InputError
-from graphfsl.measure import measure
-from graphfsl.resources import experiments_dir
+from graphfsl import data
+from graphfsl.experiment import config
+from graphfsl.experiment import run as runs
+from graphfsl.experiment.measure import measure
+from graphfsl.io.checkpoint import read_json
+from graphfsl.io.errors import InputError
+from graphfsl.io.package_data import experiments_dir
 
 RUNS = sorted(p.parent for p in (experiments_dir() / "results").glob("*/results.json"))
 ENOUGH = 5  # episodes that are measured again

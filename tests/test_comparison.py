@@ -11,7 +11,6 @@ import scipy.stats
 import torch
 from torch import Tensor
 
-from graphfsl.errors import InputError
 from graphfsl.functional import comparison
 from graphfsl.functional.comparison import (
     Contrast,
@@ -23,6 +22,7 @@ from graphfsl.functional.comparison import (
     unpaired_difference,
 )
 from graphfsl.functional.effects import Comparison, MainEffect, corrected, interactions, main_effects, sentence
+from graphfsl.io.errors import InputError
 
 QUERIES = 75
 

@@ -16,15 +16,16 @@ from cases import DIM, METHODS, WAY, TinyEncoder, around, episodes, learner, pai
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from graphfsl import config, registry
-from graphfsl.batchnorm import POLICIES, BatchNorm
-from graphfsl.builder import build, named
-from graphfsl.checkpoint import load_checkpoint, load_weights, save_checkpoint
-from graphfsl.episode import Episode, stack
-from graphfsl.errors import InputError
-from graphfsl.learner import Learner, Pipeline
-from graphfsl.options import signature
-from graphfsl.resources import experiments_dir
+from graphfsl.core import registry
+from graphfsl.core.batchnorm import POLICIES, BatchNorm
+from graphfsl.core.episode import Episode, stack
+from graphfsl.core.learner import Learner, Pipeline
+from graphfsl.core.schema import signature
+from graphfsl.experiment import config
+from graphfsl.experiment.builder import build, named
+from graphfsl.io.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from graphfsl.io.errors import InputError
+from graphfsl.io.package_data import experiments_dir
 
 every_method = pytest.mark.parametrize(("slot", "name"), METHODS, ids=[f"{s}-{n}" for s, n in METHODS])
 
@@ -409,7 +410,7 @@ def test_running_statistics_are_those_of_the_real_nodes() -> None:
     small, large = episodes(batch=1, shot=1, query=1, unlabeled=0)[0], episodes(batch=1, shot=2, unlabeled=0, seed=1)[0]
     both = stack([small, large])
     padded, plain = BatchNorm(1), BatchNorm(1)
-    from graphfsl.batchnorm import statistics
+    from graphfsl.core.batchnorm import statistics
 
     with statistics("running", both):
         padded(both.x.flatten(0, 1))

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from graphfsl import registry
-from graphfsl.errors import InputError
+from graphfsl.core import registry
+from graphfsl.io.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -43,7 +43,7 @@ def test_a_method_is_one_file_and_one_experiment(tmp_path: Path) -> None:
     passed = re.search(r"(\d+) passed", done.stdout)
     assert passed and int(passed[1]) >= 25, "every generic case must have run on it"
     listed = subprocess.run(
-        [sys.executable, "-m", "graphfsl.cli", "methods", "--json"],
+        [sys.executable, "-m", "graphfsl.cli.main", "methods", "--json"],
         cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True,
     )  # fmt: skip
     assert '"cosine_attention"' in listed.stdout

@@ -10,7 +10,7 @@ import torch
 from cases import METHODS, around, episodes
 from torch import Tensor
 
-from graphfsl.learner import Learner
+from graphfsl.core.learner import Learner
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device")
 every_method = pytest.mark.parametrize(("slot", "name"), METHODS, ids=[f"{s}-{n}" for s, n in METHODS])

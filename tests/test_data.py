@@ -19,13 +19,14 @@ import torch
 from PIL import Image
 from torch.utils.data import Subset
 
-from graphfsl.data import Episodes, Split, cache, few_classes, from_dataset, large_classes, load
+from graphfsl.data import Episodes, Split, few_classes, from_dataset, large_classes, load
 from graphfsl.data.images import image_paths, read_folder_classes
 from graphfsl.data.sets import arrays, folder, omniglot
-from graphfsl.errors import InputError
 from graphfsl.functional.distances import cosine
 from graphfsl.functional.prototypes import prototypes
 from graphfsl.functional.statistics import mean_and_ci95
+from graphfsl.io import array_cache as cache
+from graphfsl.io.errors import InputError
 
 USERS_CACHE = os.environ.get("GRAPHFSL_CACHE")
 

@@ -22,10 +22,10 @@ from test_cli import EXPERIMENT, call, world  # noqa: F401
 
 import graphfsl as gf
 from graphfsl.data import from_dataset
-from graphfsl.data.depth import parse_range, to_bytes, warn_if_narrow
 from graphfsl.data.images import FORMATS, decode, folder_files
+from graphfsl.data.pixel_range import parse_range, to_bytes, warn_if_narrow
 from graphfsl.data.sets import arrays, folder
-from graphfsl.errors import InputError
+from graphfsl.io.errors import InputError
 
 Call = Callable[..., tuple[int, str, str]]
 RAMP = (np.arange(256, dtype=np.uint8).reshape(16, 16) // 4) * 4  # of 8 bits

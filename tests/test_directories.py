@@ -18,13 +18,13 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from test_cli import call, trained, world  # noqa: F401 (fixtures)
 
-from graphfsl import progress
-from graphfsl.checkpoint import FORMAT, load_checkpoint, save_checkpoint, write_json
-from graphfsl.config import read
-from graphfsl.errors import InputError
-from graphfsl.lock import held
-from graphfsl.run import load
-from graphfsl.study import read_study
+from graphfsl.experiment import runner as progress
+from graphfsl.experiment.config import read
+from graphfsl.experiment.run import load
+from graphfsl.io.checkpoint import FORMAT, load_checkpoint, save_checkpoint, write_json
+from graphfsl.io.errors import InputError
+from graphfsl.io.lock import held
+from graphfsl.study.grid import read_study
 
 Call = Callable[..., tuple[int, str, str]]
 

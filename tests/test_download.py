@@ -18,9 +18,10 @@ from PIL import Image
 from test_sets import CASES, refused, write_binary, write_images
 from torchvision.datasets import Omniglot
 
-from graphfsl.data import cifar, load, network
-from graphfsl.data.network import extract, fetch
+from graphfsl.data import cifar, load
 from graphfsl.data.sets import cifar_fs, cub, omniglot
+from graphfsl.io import downloads as network
+from graphfsl.io.downloads import extract, fetch
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 HALF = len(CONTENT) // 2

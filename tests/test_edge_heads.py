@@ -8,16 +8,16 @@ from cases import DIM, WAY, episodes, unlike_fresh
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from graphfsl.core.episode import Episode, Target, stack
+from graphfsl.core.learner import Head, Pipeline
 from graphfsl.data.sampler import Setting
-from graphfsl.episode import Episode, Target, stack
-from graphfsl.errors import InputError
 from graphfsl.functional.edges import class_means, differences, edge_loss, mirrored, reweighted, upper
-from graphfsl.learner import Head, Pipeline
+from graphfsl.io.errors import InputError
+from graphfsl.loops.protocol import check_protocol
 from graphfsl.methods.heads.dpgn import DPGN
 from graphfsl.methods.heads.egnn import EGNN
 from graphfsl.methods.refine.soft_kmeans import SoftKmeans
 from graphfsl.nn.perceptron import Perceptron
-from graphfsl.protocol import check_protocol
 
 
 def features(**options: int) -> tuple[Episode, Target]:

@@ -21,15 +21,16 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from test_cli import EXPERIMENT, write_split
 from torch import Tensor
 
-from graphfsl import config, estimator, run
-from graphfsl.builder import build
-from graphfsl.episode import Episode
-from graphfsl.errors import InputError
-from graphfsl.estimator import FewShotClassifier
-from graphfsl.learner import Learner, Pipeline
+from graphfsl.apply import estimator
+from graphfsl.apply.estimator import FewShotClassifier
+from graphfsl.apply.predict import Predictor, load
+from graphfsl.core.episode import Episode
+from graphfsl.core.learner import Learner, Pipeline
+from graphfsl.experiment import config, run
+from graphfsl.experiment.builder import build
+from graphfsl.io.errors import InputError
 from graphfsl.methods.heads.linear import Linear
 from graphfsl.methods.heads.protonet import ProtoNet
-from graphfsl.predict import Predictor, load
 
 REFINED = {"head": "protonet", "refine": "soft_kmeans"}
 MAML = {"head": "linear", "adapt": {"name": "maml", "steps": 5}}

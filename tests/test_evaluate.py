@@ -14,22 +14,22 @@ from cases import learner
 from test_train import patterns, pipeline
 from torch import Tensor, nn
 
-from graphfsl.adapt import Adapt, GradientDescent
+from graphfsl.apply.estimator import FewShotClassifier
+from graphfsl.apply.explain.attributions import explain
+from graphfsl.apply.predict import Predictor
+from graphfsl.core.adapt import Adapt, GradientDescent
+from graphfsl.core.episode import Episode
+from graphfsl.core.learner import Graph, Head, Learner, Pipeline, Refine
 from graphfsl.data import Episodes, Setting, Transform
-from graphfsl.episode import Episode
-from graphfsl.errors import InputError
-from graphfsl.estimator import FewShotClassifier
-from graphfsl.evaluation import accuracies, diagnose, encode_once, evaluate
-from graphfsl.explain import explain
-from graphfsl.learner import Graph, Head, Learner, Pipeline, Refine
+from graphfsl.experiment.results import find_published
+from graphfsl.experiment.run import Run
+from graphfsl.io.errors import InputError
+from graphfsl.loops.evaluation import accuracies, diagnose, encode_once, evaluate
+from graphfsl.loops.protocol import kind_of
+from graphfsl.loops.trainer import Trainer
 from graphfsl.methods.heads.gnn import GNN
 from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.methods.refine.soft_kmeans import SoftKmeans
-from graphfsl.predict import Predictor
-from graphfsl.protocol import kind_of
-from graphfsl.results import find_published
-from graphfsl.run import Run
-from graphfsl.train import Trainer
 
 SETTING = Setting(way=4, shot=1, query=3, unlabeled=2)
 

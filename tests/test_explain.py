@@ -17,11 +17,7 @@ from rich.console import Console
 from torch import Tensor
 from torch_geometric.nn import MessagePassing
 
-from graphfsl import cli, config, progress
-from graphfsl.data import Episodes, Setting, Split
-from graphfsl.episode import Episode
-from graphfsl.errors import InputError
-from graphfsl.explain import (
+from graphfsl.apply.explain.attributions import (
     Question,
     add_contributions,
     ask,
@@ -35,8 +31,14 @@ from graphfsl.explain import (
     random_orders,
     shapley,
 )
-from graphfsl.graph import draw, similarity, to_networkx
-from graphfsl.learner import Head, Learner, Pipeline
+from graphfsl.cli import main as cli
+from graphfsl.core.episode import Episode
+from graphfsl.core.graph import draw, similarity, to_networkx
+from graphfsl.core.learner import Head, Learner, Pipeline
+from graphfsl.data import Episodes, Setting, Split
+from graphfsl.experiment import config
+from graphfsl.experiment import runner as progress
+from graphfsl.io.errors import InputError
 from graphfsl.methods.graph.message_passing import MessagePassing as Convolutions
 from graphfsl.methods.heads.gnn import GNN
 from graphfsl.methods.heads.matchingnet import MatchingNet
@@ -201,7 +203,10 @@ def test_shapley_values_are_those_of_all_orders(monkeypatch: pytest.MonkeyPatch)
     episode = features(way=2, shot=2, query=1, unlabeled=0).parts()
     question = ask(trained("protonet"), episode, 0)
     nodes = question.nodes.tolist()
-    monkeypatch.setattr("graphfsl.explain.random_orders", lambda *_: torch.tensor(list(itertools.permutations(nodes))))
+    monkeypatch.setattr(
+        "graphfsl.apply.explain.attributions.random_orders",
+        lambda *_: torch.tensor(list(itertools.permutations(nodes))),
+    )
     found, m = shapley(question), len(nodes)
 
     def p(there: set[int]) -> float:

@@ -18,12 +18,14 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-from graphfsl import data, features, registry
+from graphfsl import data
+from graphfsl.core import registry
+from graphfsl.core.learner import Pipeline
 from graphfsl.data import Split, Transform
-from graphfsl.errors import InputError
-from graphfsl.features import cached_features, encode_files, encode_split, write_features
-from graphfsl.fingerprint import encoder_digest
-from graphfsl.learner import Pipeline
+from graphfsl.io.errors import InputError
+from graphfsl.loops import features
+from graphfsl.loops.encoder_digest import encoder_digest
+from graphfsl.loops.features import cached_features, encode_files, encode_split, write_features
 from graphfsl.nn import Conv4
 
 TRANSFORM = Transform([0.5], [0.25])
@@ -34,7 +36,7 @@ CHILD = f"""
 import os, signal, sys
 sys.path.insert(0, {os.fspath(Path(__file__).parent)!r})
 import test_features as t
-from graphfsl import features
+from graphfsl.loops import features
 features.IMAGES_AT_ONCE, die, encode, count = t.BLOCK, int(sys.argv[1]), features.encode, 0
 def counting(*args):
     global count

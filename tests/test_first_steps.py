@@ -12,10 +12,10 @@ from sklearn.model_selection import cross_val_score
 from torch import nn
 
 import graphfsl as gf
-from graphfsl import config, run
-from graphfsl.errors import InputError
+from graphfsl.core.saving import known_normalisation
+from graphfsl.experiment import config, run
+from graphfsl.io.errors import InputError
 from graphfsl.methods.heads.protonet import ProtoNet
-from graphfsl.saving import known_normalisation
 
 POOL = {"head": "protonet", "refine": "soft_kmeans"}
 

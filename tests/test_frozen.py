@@ -13,10 +13,10 @@ from PIL import Image
 from test_cli import call, world  # noqa: F401 (fixtures)
 
 import graphfsl
-from graphfsl import features
-from graphfsl.builder import build
-from graphfsl.checkpoint import load_checkpoint
-from graphfsl.learner import Pipeline
+from graphfsl.core.learner import Pipeline
+from graphfsl.experiment.builder import build
+from graphfsl.io.checkpoint import load_checkpoint
+from graphfsl.loops import features
 
 Call = Callable[..., tuple[int, str, str]]
 FROZEN = ["learner.encoder.frozen=true", "learner.head={name: protonet, distance: cosine}"]
@@ -60,7 +60,7 @@ def test_a_frozen_encoder_encodes_each_image_once(world: Path, call: Call, encod
     run = graphfsl.load("r").run
     test = graphfsl.load_data("arrays", "test", root=str(world / "data"))
     direct = [
-        graphfsl.evaluation.accuracies(
+        graphfsl.loops.evaluation.accuracies(
             run.learner, graphfsl.Episodes(test, way=3, shot=1, query=3, transform=run.transform.plain()), 40
         )
     ]

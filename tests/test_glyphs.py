@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from graphfsl.data.dataset import Split
 from graphfsl.data.sets import glyphs
-from graphfsl.errors import InputError
+from graphfsl.data.split import Split
+from graphfsl.io.errors import InputError
 
 ROOT = Path(__file__).parents[1]
 

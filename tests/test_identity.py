@@ -17,8 +17,8 @@ from test_cli import call, world  # noqa: F401 (fixtures)
 from graphfsl.data import Split, identity
 from graphfsl.data.identity import difference, digest
 from graphfsl.data.identity import identity as identity_of
-from graphfsl.errors import InputError
-from graphfsl.same import known_data
+from graphfsl.experiment.same_run import known_data
+from graphfsl.io.errors import InputError
 
 Call = Callable[..., tuple[int, str, str]]
 RUN = ("run", "my.yaml", "trainer={steps: 2, batch: 2, val_every: 2, val_episodes: 2}", "evaluation.episodes=2")
@@ -56,7 +56,7 @@ def test_an_identity_is_of_the_content_alone() -> None:
 
 def test_samples_on_disk_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRAPHFSL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("graphfsl.data.stored.IN_RAM", 0)
+    monkeypatch.setattr("graphfsl.data.memory_map.IN_RAM", 0)
     np.save(tmp_path / "x.npy", split().x.numpy())
 
     def mapped() -> Split:
@@ -141,8 +141,8 @@ def test_a_shared_pretraining_is_of_its_data(world: Path, call: Call) -> None:
 
 
 def test_a_pretraining_of_before_is_found_and_said(world: Path, call: Call) -> None:
-    from graphfsl import config
-    from graphfsl.pretrain import folder
+    from graphfsl.experiment import config
+    from graphfsl.experiment.pretraining import folder
 
     assert call(*RUN, *PRETRAIN, "-o", "runs/a")[0] == 0
     (new,) = Path("runs").glob("pretrain-*")

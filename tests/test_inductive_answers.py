@@ -15,17 +15,17 @@ from cases import TinyEncoder, unlike_fresh
 from PIL import Image
 from test_cli import EXPERIMENT, call, write_split  # noqa: F401 (`call` is a fixture)
 
-from graphfsl import config, run
-from graphfsl.errors import InputError
-from graphfsl.estimator import FewShotClassifier
-from graphfsl.learner import Pipeline
-from graphfsl.measure import measure_policies
+from graphfsl.apply.estimator import FewShotClassifier
+from graphfsl.apply.predict import load
+from graphfsl.core.learner import Pipeline
+from graphfsl.experiment import config, run
+from graphfsl.experiment.measure import measure_policies
+from graphfsl.io.errors import InputError
 from graphfsl.methods.adapt.maml import MAML
 from graphfsl.methods.heads.linear import Linear
 from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.methods.refine.sinkhorn_balance import SinkhornBalance
-from graphfsl.predict import load
-from graphfsl.reproduce import table
+from graphfsl.report.reproduce import table
 
 Call = Callable[..., tuple[int, str, str]]
 CHANGES = {

@@ -17,11 +17,11 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
-from graphfsl.episode import Episode
-from graphfsl.errors import InputError
+from graphfsl.core.episode import Episode
 from graphfsl.functional.logistic_regression import logistic_regression
 from graphfsl.functional.ridge import ridge
 from graphfsl.functional.svm import crammer_singer
+from graphfsl.io.errors import InputError
 from graphfsl.methods.heads.baseline import Baseline, BaselinePlusPlus
 from graphfsl.methods.heads.metaoptnet import MetaOptNet
 from graphfsl.methods.heads.r2d2 import R2D2

@@ -22,15 +22,15 @@ from test_cli import EXPERIMENT, write_split
 from test_train import SETTING, fit, patterns
 
 import graphfsl
-from graphfsl.checkpoint import load_checkpoint
+from graphfsl.core.learner import Learner, Pipeline
 from graphfsl.data import Episodes
-from graphfsl.errors import InputError
-from graphfsl.learner import Learner, Pipeline
+from graphfsl.experiment.results import over_seeds
+from graphfsl.io.checkpoint import load_checkpoint
+from graphfsl.io.errors import InputError
+from graphfsl.loops.trainer import Trainer
 from graphfsl.methods.adapt.maml import MAML
 from graphfsl.methods.heads.linear import Linear
 from graphfsl.methods.heads.protonet import ProtoNet
-from graphfsl.results import over_seeds
-from graphfsl.train import Trainer
 
 TESTS = Path(__file__).parent
 
@@ -64,7 +64,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import torch
 torch.set_num_threads(1)
-from graphfsl import distributed
+from graphfsl.io import distributed
 from test_machines import step, train
 train(Path(sys.argv[3])) if sys.argv[2] == "train" else step(sys.argv[2], Path(sys.argv[3]))
 distributed.finish()  # a process that leaves an open group now and then dies of its threads
@@ -116,7 +116,7 @@ def test_the_command_under_torchrun_gives_the_answers_of_one_process(tmp_path: P
     )
     (tmp_path / "my.yaml").write_text(text)
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS.parent)}
-    single = [sys.executable, "-m", "graphfsl.cli"]
+    single = [sys.executable, "-m", "graphfsl.cli.main"]
     several = [
         sys.executable,
         "-m",
@@ -125,7 +125,7 @@ def test_the_command_under_torchrun_gives_the_answers_of_one_process(tmp_path: P
         "--nproc-per-node",
         "2",
         "-m",
-        "graphfsl.cli",
+        "graphfsl.cli.main",
     ]
     for name, command in (("one", single), ("two", several)):
         arguments = ["run", tmp_path / "my.yaml", "trainer.batch=2", "trainer.optimizer=sgd", "--out", tmp_path / name]
@@ -191,7 +191,7 @@ def test_seeds_run_and_report_mean_and_spread(tmp_path: Path) -> None:
     command = [
         sys.executable,
         "-m",
-        "graphfsl.cli",
+        "graphfsl.cli.main",
         "run",
         tmp_path / "my.yaml",
         "seeds=3",
@@ -231,7 +231,7 @@ def test_no_call_that_windows_lacks() -> None:
 
 def test_optional_packages_are_not_imported() -> None:
     """What only an extra brings is asked for when it is used."""
-    code = "import sys, graphfsl.cli, graphfsl.measure, graphfsl.nn; print(*sorted(sys.modules))"
+    code = "import sys, graphfsl.cli.main, graphfsl.experiment.measure, graphfsl.nn; print(*sorted(sys.modules))"
     loaded = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()

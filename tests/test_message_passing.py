@@ -9,10 +9,10 @@ import torch
 from cases import DIM, WAY, episodes
 from torch import Tensor, nn
 
-from graphfsl.episode import Episode, stack
-from graphfsl.errors import InputError
-from graphfsl.graph import complete_edges, from_pyg, similarity, to_pyg
-from graphfsl.learner import Pipeline
+from graphfsl.core.episode import Episode, stack
+from graphfsl.core.graph import complete_edges, from_pyg, similarity, to_pyg
+from graphfsl.core.learner import Pipeline
+from graphfsl.io.errors import InputError
 from graphfsl.methods.graph.message_passing import DENSE, MessagePassing
 from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.nn.adjacency import Adjacency, make_adjacency

@@ -10,11 +10,11 @@ from cases import DIM, WAY, episodes, learner
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from graphfsl.episode import Episode
-from graphfsl.errors import InputError
+from graphfsl.core.episode import Episode
+from graphfsl.core.graph import complete_edges, from_pyg, similarity, to_networkx, to_pyg
+from graphfsl.core.learner import Pipeline
 from graphfsl.functional.prototypes import prototypes
-from graphfsl.graph import complete_edges, from_pyg, similarity, to_networkx, to_pyg
-from graphfsl.learner import Pipeline
+from graphfsl.io.errors import InputError
 from graphfsl.methods.augment.prototype_vae import PrototypeVAE
 from graphfsl.methods.heads.gnn import GNN
 from graphfsl.methods.heads.nearest_neighbor import NearestNeighbor

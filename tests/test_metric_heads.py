@@ -12,11 +12,11 @@ from cases import DIM, WAY, TinyEncoder, episodes
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from graphfsl.batchnorm import BatchNorm
-from graphfsl.episode import Episode
-from graphfsl.errors import InputError
+from graphfsl.core.batchnorm import BatchNorm
+from graphfsl.core.episode import Episode
+from graphfsl.core.learner import Pipeline
 from graphfsl.functional.prototypes import present, prototypes
-from graphfsl.learner import Pipeline
+from graphfsl.io.errors import InputError
 from graphfsl.methods.heads.feat import FEAT
 from graphfsl.methods.heads.imprinting import Imprinting
 from graphfsl.methods.heads.matchingnet import MatchingNet
@@ -345,9 +345,9 @@ def test_options_of_feat(options: dict[str, float]) -> None:
 
 
 def test_relationnet_answers_maps_that_were_encoded_once_the_same() -> None:
-    from graphfsl.builder import build
     from graphfsl.data import Split, Transform
-    from graphfsl.evaluation import encode_once, evaluate
+    from graphfsl.experiment.builder import build
+    from graphfsl.loops.evaluation import encode_once, evaluate
 
     y = torch.arange(6).repeat_interleave(8)
     split = Split(torch.randint(0, 256, (48, 1, 28, 28), dtype=torch.uint8), y, tuple("abcdef"), "noise/test")

@@ -30,13 +30,15 @@ from PIL import Image
 from safetensors.torch import save_file
 from test_cli import EXPERIMENT, call, folder, world, write_split  # noqa: F401
 
-from graphfsl import checkpoint, cli, config
-from graphfsl.checkpoint import load_checkpoint
-from graphfsl.config import AUGMENT, Evaluation
+from graphfsl.cli import main as cli
+from graphfsl.core.schema import signature
 from graphfsl.data import Setting, Transform
-from graphfsl.errors import InputError
-from graphfsl.options import signature
-from graphfsl.train import Trainer
+from graphfsl.experiment import config
+from graphfsl.experiment.config import AUGMENT, Evaluation
+from graphfsl.io import checkpoint
+from graphfsl.io.checkpoint import load_checkpoint
+from graphfsl.io.errors import InputError
+from graphfsl.loops.trainer import Trainer
 
 Call = Callable[..., tuple[int, str, str]]
 RUN = ("run", "my.yaml", "--out", "r")

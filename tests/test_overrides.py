@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 import graphfsl as gf
-from graphfsl import config
-from graphfsl.errors import InputError
-from graphfsl.measure import borrows
-from graphfsl.overrides import takes_text, text_value
-from graphfsl.study import override, read_study
+from graphfsl.experiment import config
+from graphfsl.experiment.measure import borrows
+from graphfsl.experiment.overrides import takes_text, text_value
+from graphfsl.io.errors import InputError
+from graphfsl.study.grid import override, read_study
 
 PLAIN: dict[str, Any] = {
     "data": {"name": "folder", "root": "here"},

@@ -18,8 +18,8 @@ import pytest
 import yaml
 
 from benchmarks import __main__ as bench
-from graphfsl import resources
-from graphfsl.errors import InputError
+from graphfsl.io import package_data as resources
+from graphfsl.io.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

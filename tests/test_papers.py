@@ -13,10 +13,10 @@ from cases import DIM, WAY, episodes, unlike_fresh
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from graphfsl import registry
-from graphfsl.episode import Episode, stack
+from graphfsl.core import registry
+from graphfsl.core.episode import Episode, stack
+from graphfsl.core.learner import Head, Pipeline
 from graphfsl.functional.distances import squared_euclidean
-from graphfsl.learner import Head, Pipeline
 from graphfsl.methods.adapt.maml import MAML
 from graphfsl.methods.heads.gnn import GNN
 from graphfsl.methods.heads.linear import Linear

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from test_cli import call, world  # noqa: F401
 
-from graphfsl.label_table import read_labels
-from graphfsl.plain_text import csv_table, guarded, one_line, unguarded
-from graphfsl.pool_files import write_table
-from graphfsl.tables import to_csv
+from graphfsl.apply.label.label_table import read_labels
+from graphfsl.apply.label.pool_files import write_table
+from graphfsl.io.plain_text import csv_table, guarded, one_line, unguarded
+from graphfsl.report.tables import to_csv
 
 Call = Callable[..., tuple[int, str, str]]
 NAMES = ["=1+1", "+x", "-x", "@x", "\tx", "'=x", "''-x", "'x", "plain", "a=b", "-1", "+2.5e3", "=", "\nx", "é"]

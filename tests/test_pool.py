@@ -19,23 +19,27 @@ from PIL import Image, ImageDraw
 from safetensors.numpy import save_file
 from scipy.stats import mannwhitneyu, norm
 
-from graphfsl import cli, features, neighbors, pool_files, registry
-from graphfsl import pool as pools
+from graphfsl.apply.label import label_pool as pools
+from graphfsl.apply.label import pool_files
+from graphfsl.apply.label.label_pool import Labels, label_pool
+from graphfsl.apply.label.label_table import read_labels, samples_meant
+from graphfsl.apply.label.pool_arguments import PRIORS
+from graphfsl.apply.label.pool_page import pool_page
+from graphfsl.cli import main as cli
+from graphfsl.core import registry
+from graphfsl.core.learner import Pipeline
 from graphfsl.data import Transform
-from graphfsl.distinct import distinct_neighbors
-from graphfsl.errors import InputError
-from graphfsl.functional.belonging import belonging, shortfall
+from graphfsl.functional import neighbors
 from graphfsl.functional.calibration import accuracy_coverage
+from graphfsl.functional.distinct_neighbors import distinct_neighbors
+from graphfsl.functional.held_out import HeldOut, borne_out, temperature
+from graphfsl.functional.membership import belonging, shortfall
+from graphfsl.functional.neighbors import nearest_neighbors
 from graphfsl.functional.propagation import propagate, symmetric
 from graphfsl.functional.sparse_propagation import _dots, both_ways, propagate_sparse, symmetric_sparse, union
-from graphfsl.held_out import HeldOut, borne_out, temperature
-from graphfsl.label_table import read_labels, samples_meant
-from graphfsl.learner import Pipeline
-from graphfsl.neighbors import nearest_neighbors
+from graphfsl.io.errors import InputError
+from graphfsl.loops import features
 from graphfsl.nn import Conv4
-from graphfsl.pool import Labels, label_pool
-from graphfsl.pool_input import PRIORS
-from graphfsl.pool_report import pool_page
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -377,7 +381,7 @@ def test_confidence_is_calibrated_on_held_out_labels() -> None:
 )
 def test_options_that_cannot_be_used(options: dict[str, object], line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if not options:
-        monkeypatch.setattr("graphfsl.pool_input.os.sysconf", lambda name: 1)
+        monkeypatch.setattr("graphfsl.apply.label.pool_arguments.os.sysconf", lambda name: 1)
     given = {"x": clusters(2, 10)[0], "support": np.array([0, 1]), "label": np.array([0, 1]), **options}
     with pytest.raises(InputError, match=line):
         label_pool(**given)  # type: ignore[arg-type]
@@ -540,7 +544,7 @@ def test_samples_of_none_are_rows_without_a_label(world: Path, call: Call) -> No
 
 def test_a_pretrained_encoder_encodes_a_folder(world: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("timm")
-    from graphfsl.folder_encoder import folder_encoder
+    from graphfsl.apply.folder_encoder import folder_encoder
 
     monkeypatch.setattr(pool_files, "folder_encoder", folder_encoder)
     truth = draw_signs(world / "in", each=4)

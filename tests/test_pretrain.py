@@ -14,24 +14,25 @@ from torch import Tensor
 from torch.nn import functional as F
 from typer.testing import CliRunner
 
-from graphfsl import config, registry
-from graphfsl import run as runs
-from graphfsl.checkpoint import load_checkpoint
-from graphfsl.cli import app
+from graphfsl.cli.main import app
+from graphfsl.core import registry
+from graphfsl.core.pretrainer import Pretrainer
 from graphfsl.data import Split, Transform, load
 from graphfsl.data.batches import Batches, partly_labeled
-from graphfsl.errors import InputError
-from graphfsl.features import encode_split
+from graphfsl.experiment import config
+from graphfsl.experiment import run as runs
+from graphfsl.experiment.pretraining import folder
 from graphfsl.functional.statistics import class_statistics
+from graphfsl.io.checkpoint import load_checkpoint
+from graphfsl.io.errors import InputError
+from graphfsl.loops.features import encode_split
+from graphfsl.loops.trainer import Trainer
 from graphfsl.methods.heads.simple_shot import SimpleShot
 from graphfsl.methods.pretrain.cross_entropy import CrossEntropy
 from graphfsl.methods.pretrain.distillation import Distillation
 from graphfsl.methods.pretrain.nca import NCA
 from graphfsl.methods.pretrain.rotation import Rotation
 from graphfsl.nn.classifier import CosineClassifier
-from graphfsl.pretrain import folder
-from graphfsl.pretrainer import Pretrainer
-from graphfsl.train import Trainer
 
 CLASSES = 6
 

@@ -11,12 +11,12 @@ from cases import DIM, WAY, TinyEncoder, episodes
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from graphfsl.batchnorm import BatchNorm
-from graphfsl.episode import Episode, Target, stack
-from graphfsl.errors import InputError
+from graphfsl.core.batchnorm import BatchNorm
+from graphfsl.core.episode import Episode, Target, stack
+from graphfsl.core.learner import Head, Pipeline
 from graphfsl.functional.propagation import symmetric
 from graphfsl.functional.prototypes import present, prototypes
-from graphfsl.learner import Head, Pipeline
+from graphfsl.io.errors import InputError
 from graphfsl.methods.graph.embedding_propagation import EmbeddingPropagation
 from graphfsl.methods.heads.label_propagation import LabelPropagation
 from graphfsl.methods.heads.tpn import TPN

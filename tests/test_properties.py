@@ -21,11 +21,11 @@ from graphfsl.data import Sampler, Setting, Split
 from graphfsl.data.deck import label_split
 from graphfsl.data.sampler import Draw
 from graphfsl.data.streams import choose, keys_of
-from graphfsl.errors import InputError
 from graphfsl.functional.distances import cosine, squared_euclidean
 from graphfsl.functional.prototypes import hide_absent, present, prototypes
 from graphfsl.functional.soft_kmeans import soft_assign
 from graphfsl.functional.statistics import accuracy, mean_and_ci95
+from graphfsl.io.errors import InputError
 
 many = settings(max_examples=100)
 

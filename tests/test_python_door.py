@@ -18,19 +18,19 @@ import torch
 from PIL import Image
 
 import graphfsl as gf
-from graphfsl import registry
-from graphfsl.adapt import GradientDescent
+from graphfsl.apply.explain.attributions import explain
+from graphfsl.apply.explain.explain_run import write_explanation
+from graphfsl.apply.label.label_folder import label
+from graphfsl.apply.label.label_pool import label_pool
+from graphfsl.apply.predict import Prediction, Predictor
+from graphfsl.core import registry
+from graphfsl.core.adapt import GradientDescent
 from graphfsl.data import few_classes, from_dataset, join
 from graphfsl.data.images import Files, read_images
-from graphfsl.errors import InputError
-from graphfsl.explain import explain
-from graphfsl.explaining import write_explanation
-from graphfsl.labeling import label
+from graphfsl.experiment.run import Run
+from graphfsl.io.errors import InputError
 from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.methods.refine.soft_kmeans import SoftKmeans
-from graphfsl.pool import label_pool
-from graphfsl.predict import Prediction, Predictor
-from graphfsl.run import Run
 
 X = np.random.default_rng(0).normal(size=(60, 8)).astype(np.float32)
 Y = np.arange(60) % 6

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from graphfsl import config, run
-from graphfsl.reproduce import table
+from graphfsl.experiment import config, run
+from graphfsl.report.reproduce import table
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from graphfsl.builder import build
 from graphfsl.data.images import Files, read_images
-from graphfsl.errors import InputError
+from graphfsl.experiment.builder import build
+from graphfsl.io.errors import InputError
 from graphfsl.methods.heads.relationnet import RelationNet
 
 

@@ -8,8 +8,8 @@ from cases import DIM, WAY, episodes
 from torch import Tensor
 from torch.nn import functional as F
 
-from graphfsl.episode import Episode, Target
-from graphfsl.learner import Pipeline
+from graphfsl.core.episode import Episode, Target
+from graphfsl.core.learner import Pipeline
 from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.methods.heads.relay import Relay
 

@@ -11,12 +11,12 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from graphfsl import registry
-from graphfsl.episode import Episode, stack
-from graphfsl.errors import InputError
+from graphfsl.core import registry
+from graphfsl.core.episode import Episode, stack
+from graphfsl.core.learner import Head, Refine
 from graphfsl.functional.distances import squared_euclidean
 from graphfsl.functional.prototypes import hide_absent, present, prototypes
-from graphfsl.learner import Head, Refine
+from graphfsl.io.errors import InputError
 from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.methods.refine.soft_kmeans import MaskedSoftKmeans, SoftKmeans, SoftKmeansCluster, average, summary
 

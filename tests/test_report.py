@@ -15,12 +15,12 @@ from typing import Any
 import matplotlib
 import pytest
 
-from graphfsl import plots
-from graphfsl.diagrams import heat_maps
-from graphfsl.errors import InputError
-from graphfsl.plots import Colors, curve_figures
-from graphfsl.report import figures_of, report_runs, write_report
-from graphfsl.tables import FIELDS, SETTINGS
+from graphfsl.io.errors import InputError
+from graphfsl.report import figures as plots
+from graphfsl.report.diagrams import heat_maps
+from graphfsl.report.figures import Colors, curve_figures
+from graphfsl.report.tables import FIELDS, SETTINGS
+from graphfsl.report.write import figures_of, report_runs, write_report
 
 EVIL = "<script>alert('x')</script> | [a](javascript:b) $_{"
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"><circle id="a" r="3"/><script>1</script></svg>'

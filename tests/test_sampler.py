@@ -22,7 +22,7 @@ from graphfsl.data import Episodes, Sampler, Setting, Split
 from graphfsl.data.deck import label_split
 from graphfsl.data.sampler import Draw
 from graphfsl.data.streams import choose, keys_of, uniform
-from graphfsl.errors import InputError
+from graphfsl.io.errors import InputError
 
 PARTS = ("ids", "label", "classes")
 

@@ -15,9 +15,9 @@ from sklearn.base import clone
 from torch import nn
 
 import graphfsl as gf
-from graphfsl import cli
-from graphfsl.errors import InputError
-from graphfsl.learner import Learner, Pipeline
+from graphfsl.cli import main as cli
+from graphfsl.core.learner import Learner, Pipeline
+from graphfsl.io.errors import InputError
 from graphfsl.methods.heads.protonet import ProtoNet
 
 SHAPE = (1, 16, 16)

@@ -12,12 +12,12 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn import functional as F
 
-from graphfsl.episode import Episode, stack
-from graphfsl.errors import InputError
+from graphfsl.core.episode import Episode, stack
+from graphfsl.core.learner import Head, Pipeline, Refine
 from graphfsl.functional.centring import centred
 from graphfsl.functional.group_lasso import leaving, shrink
 from graphfsl.functional.selection import log_odds, quota, top_per_class
-from graphfsl.learner import Head, Pipeline, Refine
+from graphfsl.io.errors import InputError
 from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.methods.refine.fixmatch import FixMatch
 from graphfsl.methods.refine.ici import ICI

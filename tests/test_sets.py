@@ -17,11 +17,12 @@ import pytest
 import torch
 from PIL import Image
 
-from graphfsl import data, inert_pickle
+from graphfsl import data
 from graphfsl.data import Split, load
 from graphfsl.data.class_lists import classes_of
-from graphfsl.errors import InputError
-from graphfsl.resources import class_list
+from graphfsl.io import inert_pickle
+from graphfsl.io.errors import InputError
+from graphfsl.io.package_data import class_list
 
 REAL = os.environ.get("GRAPHFSL_DATA")
 SETS = ("cifar_fs", "fc100", "mini_imagenet", "tiered_imagenet", "cub")

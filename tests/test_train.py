@@ -17,13 +17,13 @@ import torch
 from cases import TinyEncoder
 from torch import Tensor
 
-from graphfsl.checkpoint import load_checkpoint, save_checkpoint
+from graphfsl.core.episode import Episode, Target
+from graphfsl.core.learner import Pipeline
 from graphfsl.data import Episodes, Setting, Split, Transform
-from graphfsl.episode import Episode, Target
-from graphfsl.errors import InputError
-from graphfsl.learner import Pipeline
+from graphfsl.io.checkpoint import load_checkpoint, save_checkpoint
+from graphfsl.io.errors import InputError
+from graphfsl.loops.trainer import Trainer
 from graphfsl.methods.heads.protonet import ProtoNet
-from graphfsl.train import Trainer
 
 SETTING = Setting(way=4, shot=1, query=3)
 

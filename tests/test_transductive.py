@@ -14,15 +14,15 @@ from easyfsl import methods as easyfsl
 from torch import Tensor
 from torch.nn import functional as F
 
-from graphfsl import registry
+from graphfsl.apply.estimator import FewShotClassifier
+from graphfsl.core import registry
+from graphfsl.core.episode import Episode, stack
+from graphfsl.core.learner import Head, Pipeline, Refine
 from graphfsl.data import Split
-from graphfsl.episode import Episode, stack
-from graphfsl.errors import InputError
-from graphfsl.estimator import FewShotClassifier
-from graphfsl.evaluation import evaluate
 from graphfsl.functional.adam import adam
 from graphfsl.functional.sinkhorn import balance, potentials
-from graphfsl.learner import Head, Pipeline, Refine
+from graphfsl.io.errors import InputError
+from graphfsl.loops.evaluation import evaluate
 from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.methods.refine.bd_cspn import BDCSPN
 from graphfsl.methods.refine.laplacian_shot import LaplacianShot

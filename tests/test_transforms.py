@@ -13,7 +13,7 @@ from torch import Tensor
 
 from graphfsl.data import Transform
 from graphfsl.data.transforms import DRAWS
-from graphfsl.errors import InputError
+from graphfsl.io.errors import InputError
 
 ALL: dict[str, Any] = {"rotate": 20, "translate": 0.1, "scale": 0.2, "shear": 10, "flip": True, "color": 0.4}
 

@@ -22,19 +22,19 @@ from test_cli import call, world  # noqa: F401 (fixtures)
 from torch import Tensor, nn
 
 import graphfsl
-from graphfsl import regular
-from graphfsl.builder import brings_weights, build
+from graphfsl.apply.folder_encoder import encoder_option, folder_encoder, write_folder_features
+from graphfsl.apply.label.pool_files import read_pool
+from graphfsl.core.learner import Pipeline
 from graphfsl.data import images
 from graphfsl.data.images import decode
 from graphfsl.data.sets import arrays
-from graphfsl.errors import InputError
-from graphfsl.features import cached_features, encode_split
-from graphfsl.folder_encoder import encoder_option, folder_encoder, write_folder_features
-from graphfsl.learner import Pipeline
+from graphfsl.experiment.builder import brings_weights, build
+from graphfsl.io import files as regular
+from graphfsl.io.errors import InputError
+from graphfsl.loops.features import cached_features, encode_split
 from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.nn import ENCODERS, Conv4, ResNet12, Timm
 from graphfsl.nn.weights import load_encoder_weights, read_weights
-from graphfsl.pool_files import read_pool
 
 timm = pytest.importorskip("timm", reason="the extra `timm` is not installed")
 SMALL: dict[str, dict[str, Any]] = {

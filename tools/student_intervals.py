@@ -21,8 +21,8 @@ from pathlib import Path
 import torch
 from scipy.special import stdtrit
 
-from graphfsl.evaluation import percent
 from graphfsl.functional.statistics import mean_and_ci95
+from graphfsl.loops.evaluation import percent
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "experiments" / "results"

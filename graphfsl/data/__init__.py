@@ -9,13 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from graphfsl.data.dataset import Split, channel_statistics, few_classes, join, large_classes
+from graphfsl.core.schema import check_options, signature
 from graphfsl.data.episodes import Episodes
 from graphfsl.data.from_torch import from_dataset
 from graphfsl.data.sampler import Sampler, Setting
+from graphfsl.data.split import Split, channel_statistics, few_classes, join, large_classes
 from graphfsl.data.transforms import Transform
-from graphfsl.errors import InputError, unknown
-from graphfsl.options import check_options, signature
+from graphfsl.io.errors import InputError, unknown
 
 __all__ = [
     "Episodes",

@@ -9,13 +9,13 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from graphfsl.data.dataset import Split
+from graphfsl.core.display import block
+from graphfsl.core.episode import Episode, Target
 from graphfsl.data.deck import Deck, label_split
+from graphfsl.data.split import Split
 from graphfsl.data.streams import AUGMENT, CLASSES, IMAGES, keys_of, uniform
 from graphfsl.data.transforms import DRAWS, Transform
-from graphfsl.episode import Episode, Target
-from graphfsl.errors import InputError
-from graphfsl.shown import block
+from graphfsl.io.errors import InputError
 
 
 def partly_labeled(split: Split, fraction: float, seed: int) -> Split:

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from graphfsl import inert_pickle
 from graphfsl.data.class_lists import classes_of
-from graphfsl.data.dataset import Split
-from graphfsl.data.network import extract, fetch
 from graphfsl.data.sets import arrays
-from graphfsl.errors import InputError
-from graphfsl.regular import check_regular
+from graphfsl.data.split import Split
+from graphfsl.io import inert_pickle
+from graphfsl.io.downloads import extract, fetch
+from graphfsl.io.errors import InputError
+from graphfsl.io.files import check_regular
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz"
 MD5 = "03b5dce01913d631647c71ecec9e9cb8"

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from graphfsl.data.class_lists import classes_of
-from graphfsl.data.dataset import Split
 from graphfsl.data.images import Files, holds_image, read_images
-from graphfsl.errors import InputError
+from graphfsl.data.split import Split
+from graphfsl.io.errors import InputError
 
 WNID = 9  # characters of a WordNet id, with which a flat image file's name begins
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from graphfsl.errors import unknown
-from graphfsl.resources import class_list
+from graphfsl.io.errors import unknown
+from graphfsl.io.package_data import class_list
 
 
 def classes_of(name: str, split: str) -> tuple[list[str], tuple[str, ...] | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from graphfsl.data.dataset import Split
+from graphfsl.data.split import Split
 from graphfsl.data.streams import LABEL_SPLIT, choose, keys_of, uniform
 
 

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from graphfsl.data.dataset import Split
-from graphfsl.data.listed import Listed
+from graphfsl.core.arguments import A_SPLIT, A_TRANSFORM, as_device, check_kind, whole_number
+from graphfsl.core.display import block
+from graphfsl.core.episode import Episode, Target
+from graphfsl.data.episode_files import Listed
 from graphfsl.data.sampler import Draw, Sampler, Setting
+from graphfsl.data.split import Split
 from graphfsl.data.streams import AUGMENT, episode_numbers, keys_of, uniform
 from graphfsl.data.transforms import DRAWS, Transform
-from graphfsl.episode import Episode, Target
-from graphfsl.given import A_SPLIT, A_TRANSFORM, as_device, check_kind, whole_number
-from graphfsl.shown import block
 
 DRAW_AHEAD = 256  # episodes drawn at once: the cost of a draw is mostly per call
 

@@ -13,12 +13,12 @@ from PIL import Image
 from rich.progress import track
 from torch import Tensor
 
-from graphfsl.data.dataset import Split
-from graphfsl.data.depth import Range, check_range, picture, pieces, warn_if_narrow
+from graphfsl.core.arguments import as_tensor, check_kind, described, whole_number
+from graphfsl.core.schema import LARGEST_SIDE
 from graphfsl.data.images import to_array
-from graphfsl.errors import InputError
-from graphfsl.given import as_tensor, check_kind, described, whole_number
-from graphfsl.options import LARGEST_SIDE
+from graphfsl.data.pixel_range import Range, check_range, picture, pieces, warn_if_narrow
+from graphfsl.data.split import Split
+from graphfsl.io.errors import InputError
 
 GRAY = {"1", "L", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from graphfsl.data.cache import cache_dir
-from graphfsl.data.dataset import Split
+from graphfsl.data.split import Split
+from graphfsl.io.array_cache import cache_dir
 
 AT_ONCE = 4096  # samples
 UNLABELED = "samples without a label"

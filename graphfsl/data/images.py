@@ -20,11 +20,11 @@ import torch
 from PIL import Image, ImageCms, ImageOps
 from rich.progress import track
 
-from graphfsl.data.cache import cached
-from graphfsl.data.depth import Range, pieces, to_bytes, warn_if_narrow
-from graphfsl.errors import InputError
-from graphfsl.options import LARGEST_SIDE
-from graphfsl.regular import MOST, first_bytes, read_regular
+from graphfsl.core.schema import LARGEST_SIDE
+from graphfsl.data.pixel_range import Range, pieces, to_bytes, warn_if_narrow
+from graphfsl.io.array_cache import cached
+from graphfsl.io.errors import InputError
+from graphfsl.io.files import MOST, first_bytes, read_regular
 
 SUFFIXES = {
     ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm", ".pbm",

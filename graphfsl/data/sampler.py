@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from graphfsl.data.dataset import Split
+from graphfsl.core.arguments import A_SPLIT, check_kind, described, real_number, whole_number
+from graphfsl.core.display import block
+from graphfsl.core.schema import make
 from graphfsl.data.deck import Deck, label_split
+from graphfsl.data.split import Split
 from graphfsl.data.streams import (
     CLASSES,
     GROUPS,
@@ -26,10 +29,7 @@ from graphfsl.data.streams import (
     unequal,
     uniform,
 )
-from graphfsl.errors import InputError
-from graphfsl.given import A_SPLIT, check_kind, described, real_number, whole_number
-from graphfsl.options import make
-from graphfsl.shown import block
+from graphfsl.io.errors import InputError
 
 
 @dataclass(frozen=True)

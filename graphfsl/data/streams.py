@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.special import gammaincinv
 
-from graphfsl.errors import InputError
+from graphfsl.io.errors import InputError
 
 UINT = np.uint64
 # Streams of random numbers of one episode; appended to, never renumbered, or old episodes change.

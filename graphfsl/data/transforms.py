@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from graphfsl.errors import InputError
+from graphfsl.core.arguments import real_number
+from graphfsl.core.display import call_of
 from graphfsl.functional.affine import affine
-from graphfsl.given import real_number
-from graphfsl.shown import call_of
+from graphfsl.io.errors import InputError
 
 DRAWS = 10  # uniforms that an image's augmentation takes: turn, shear, two scales, two shifts, flip, three colours
 

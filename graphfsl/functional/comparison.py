@@ -12,7 +12,7 @@ from jaxtyping import Float
 from scipy.special import stdtr, stdtrit
 from torch import Tensor
 
-from graphfsl.errors import InputError
+from graphfsl.io.errors import InputError
 
 ROUNDING = 1e-6  # of the accuracies themselves: results.json keeps six decimals, a GPU gives float32
 BLOCK = 1 << 21  # numbers that one block of the permutation test holds: 16 MiB

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from graphfsl.errors import InputError
 from graphfsl.functional.comparison import Contrast, contrasts, holm
+from graphfsl.io.errors import InputError
 
 Level = Hashable
 Cell = Mapping[str, Level]

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from graphfsl.episode import Episode
-from graphfsl.errors import InputError, unknown
+from graphfsl.core.episode import Episode
+from graphfsl.core.schema import make
 from graphfsl.functional.affinity import cosine_power, joined, median_distance, pairs, rbf
 from graphfsl.functional.distances import squared_euclidean
 from graphfsl.functional.knn import nearest
 from graphfsl.functional.propagation import stochastic, symmetric
-from graphfsl.options import make
+from graphfsl.io.errors import InputError, unknown
 
 KINDS = ("rbf", "cosine", "complete", "learned")
 NORMALIZE = ("symmetric", "row")

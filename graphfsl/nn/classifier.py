@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from graphfsl.errors import unknown
+from graphfsl.io.errors import unknown
 
 
 class CosineClassifier(nn.Module):

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from graphfsl.batchnorm import BatchNorm
-from graphfsl.errors import InputError
-from graphfsl.given import whole_number
+from graphfsl.core.arguments import whole_number
+from graphfsl.core.batchnorm import BatchNorm
+from graphfsl.io.errors import InputError
 
 
 class Conv4(nn.Module):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from graphfsl.batchnorm import is_adapting
+from graphfsl.core.batchnorm import is_adapting
 
 
 class DropBlock(nn.Module):

@@ -6,7 +6,7 @@ import hashlib
 import importlib.util
 from pathlib import Path
 
-from graphfsl.errors import InputError
+from graphfsl.io.errors import InputError
 from graphfsl.nn.timm_encoder import Timm
 from graphfsl.nn.weights import read_legacy
 

@@ -7,7 +7,7 @@ import itertools
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from graphfsl.batchnorm import BatchNorm
+from graphfsl.core.batchnorm import BatchNorm
 
 
 class Perceptron(nn.Module):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from graphfsl.batchnorm import BatchNorm
+from graphfsl.core.batchnorm import BatchNorm
 from graphfsl.nn.dropblock import DropBlock
 
 

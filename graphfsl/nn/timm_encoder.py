@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from graphfsl.batchnorm import follow_policy
-from graphfsl.errors import InputError, unknown
+from graphfsl.core.batchnorm import follow_policy
+from graphfsl.io.errors import InputError, unknown
 from graphfsl.nn.weights import load_encoder_weights, reads_weights
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from graphfsl.errors import InputError
 from graphfsl.functional.affine import affine
+from graphfsl.io.errors import InputError
 
 DRAWS = 64  # views before they repeat
 

@@ -17,10 +17,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor, nn
 
-from graphfsl import inert_pickle
-from graphfsl.errors import InputError
-from graphfsl.inert_pickle import Call
-from graphfsl.regular import check_regular, check_unpacked
+from graphfsl.io import inert_pickle
+from graphfsl.io.errors import InputError
+from graphfsl.io.files import check_regular, check_unpacked
+from graphfsl.io.inert_pickle import Call
 
 DTYPES = {
     "torch FloatStorage": torch.float32,

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from graphfsl.batchnorm import BatchNorm
-from graphfsl.errors import InputError
+from graphfsl.core.batchnorm import BatchNorm
+from graphfsl.io.errors import InputError
 
 
 class Block(nn.Module):

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from graphfsl.data.dataset import Split, readable
-from graphfsl.data.depth import check_range, pieces, range_of, to_bytes, warn_if_narrow
 from graphfsl.data.images import written
-from graphfsl.errors import InputError
-from graphfsl.regular import check_regular, check_unpacked
+from graphfsl.data.pixel_range import check_range, pieces, range_of, to_bytes, warn_if_narrow
+from graphfsl.data.split import Split, readable
+from graphfsl.io.errors import InputError
+from graphfsl.io.files import check_regular, check_unpacked
 
 
 def load(split: str, root: str, folder: str = "", range: Sequence[float] | None = None) -> Split:

@@ -4,7 +4,7 @@ et al. 2019, https://arxiv.org/abs/1805.08136"""
 from __future__ import annotations
 
 from graphfsl.data import cifar
-from graphfsl.data.dataset import Split
+from graphfsl.data.split import Split
 
 
 def load(split: str, root: str, download: bool = False) -> Split:

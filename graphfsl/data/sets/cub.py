@@ -7,8 +7,8 @@ from pathlib import Path
 
 from graphfsl.data import class_folders
 from graphfsl.data.class_lists import classes_of
-from graphfsl.data.dataset import Split
-from graphfsl.data.network import extract, fetch
+from graphfsl.data.split import Split
+from graphfsl.io.downloads import extract, fetch
 
 URL = "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz"
 MD5 = "97eceeb196236b17998738112f37df78"

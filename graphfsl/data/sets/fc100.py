@@ -4,7 +4,7 @@ al. 2018, https://arxiv.org/abs/1805.10123"""
 from __future__ import annotations
 
 from graphfsl.data import cifar
-from graphfsl.data.dataset import Split
+from graphfsl.data.split import Split
 
 
 def load(split: str, root: str, download: bool = False) -> Split:

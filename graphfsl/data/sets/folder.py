@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from graphfsl.data.dataset import Split
-from graphfsl.data.depth import check_range
 from graphfsl.data.images import Files, image_paths, read_folder_classes, read_images, subfolders, written
-from graphfsl.errors import InputError, unknown
+from graphfsl.data.pixel_range import check_range
+from graphfsl.data.split import Split
+from graphfsl.io.errors import InputError, unknown
 
 SPLITS = ("train", "val", "test")
 

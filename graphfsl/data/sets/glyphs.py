@@ -33,9 +33,9 @@ import torch
 from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageFilter, ImageFont
 
-from graphfsl.data.cache import cached
-from graphfsl.data.dataset import Split
-from graphfsl.errors import InputError, unknown
+from graphfsl.data.split import Split
+from graphfsl.io.array_cache import cached
+from graphfsl.io.errors import InputError, unknown
 
 DRAWINGS = True  # bright ink on black, whatever a user's files are
 VERSION = 1  # of the pixels; part of the cache's key

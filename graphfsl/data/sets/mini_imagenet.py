@@ -4,8 +4,8 @@ https://openreview.net/forum?id=rJY0-Kcll"""
 from __future__ import annotations
 
 from graphfsl.data import class_folders
-from graphfsl.data.dataset import Split
-from graphfsl.errors import InputError
+from graphfsl.data.split import Split
+from graphfsl.io.errors import InputError
 
 FOLDERS = ("mini_imagenet", "mini-imagenet", "miniImageNet", "miniimagenet", "MiniImagenet")
 BY_HAND = (

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from graphfsl.data.dataset import Split, readable
 from graphfsl.data.images import Files, read_images
-from graphfsl.data.network import fetch
-from graphfsl.errors import InputError, unknown
-from graphfsl.resources import class_list
+from graphfsl.data.split import Split, readable
+from graphfsl.io.downloads import fetch
+from graphfsl.io.errors import InputError, unknown
+from graphfsl.io.package_data import class_list
 
 DRAWINGS = True  # the files show dark ink on paper, the samples bright ink on black
 FOLDERS = ("images_background", "images_evaluation")

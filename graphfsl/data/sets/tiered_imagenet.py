@@ -4,8 +4,8 @@ Ren et al. 2018, https://arxiv.org/abs/1803.00676"""
 from __future__ import annotations
 
 from graphfsl.data import class_folders
-from graphfsl.data.dataset import Split
-from graphfsl.errors import InputError
+from graphfsl.data.split import Split
+from graphfsl.io.errors import InputError
 
 FOLDERS = (
     "tiered_imagenet", "tiered-imagenet", "tieredImageNet", "tieredimagenet", "TieredImagenet",

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from graphfsl.adapt import Adam, Adapt, Score, beside_support, labeled_cross_entropy
-from graphfsl.episode import Episode
-from graphfsl.errors import InputError
+from graphfsl.core.adapt import Adam, Adapt, Score, beside_support, labeled_cross_entropy
+from graphfsl.core.episode import Episode
+from graphfsl.core.learner import Learner
 from graphfsl.functional.cross_entropy import cross_entropy
-from graphfsl.learner import Learner
+from graphfsl.io.errors import InputError
 
 __all__ = ["FineTuning"]
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from graphfsl.adapt import Adapt, GradientDescent, Score, support_cross_entropy
-from graphfsl.episode import Episode
-from graphfsl.errors import InputError
+from graphfsl.core.adapt import Adapt, GradientDescent, Score, support_cross_entropy
+from graphfsl.core.episode import Episode
+from graphfsl.core.learner import Learner
 from graphfsl.functional.prototypes import present
-from graphfsl.learner import Learner
+from graphfsl.io.errors import InputError
 
 __all__ = ["MAML"]
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from graphfsl.episode import Episode
-from graphfsl.errors import InputError
+from graphfsl.core.episode import Episode
+from graphfsl.core.learner import Augment
 from graphfsl.functional.prototypes import present, prototypes
-from graphfsl.learner import Augment
+from graphfsl.io.errors import InputError
 
 __all__ = ["PrototypeVAE"]
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from graphfsl.episode import Episode
-from graphfsl.errors import InputError
+from graphfsl.core.episode import Episode
+from graphfsl.core.learner import Graph
 from graphfsl.functional.affinity import pairs, std_scaled
 from graphfsl.functional.propagation import propagate, symmetric
-from graphfsl.learner import Graph
+from graphfsl.io.errors import InputError
 
 __all__ = ["EmbeddingPropagation"]
 

@@ -12,12 +12,12 @@ import torch_geometric.nn as pyg
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from graphfsl.episode import Episode
-from graphfsl.errors import InputError, unknown
-from graphfsl.graph import complete_edges
-from graphfsl.learner import Graph
+from graphfsl.core.episode import Episode
+from graphfsl.core.graph import complete_edges
+from graphfsl.core.learner import Graph
+from graphfsl.core.schema import check_options, signature
+from graphfsl.io.errors import InputError, unknown
 from graphfsl.nn.adjacency import make_adjacency
-from graphfsl.options import check_options, signature
 
 __all__ = ["MessagePassing"]
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from graphfsl.episode import Episode
-from graphfsl.errors import InputError
+from graphfsl.core.episode import Episode
+from graphfsl.core.learner import Head
 from graphfsl.functional.prototypes import hide_absent
 from graphfsl.functional.statistics import or_one, total_or_one
-from graphfsl.learner import Head
+from graphfsl.io.errors import InputError
 
 __all__ = ["Baseline", "BaselinePlusPlus"]
 

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from graphfsl.episode import Episode, Target
-from graphfsl.errors import InputError, unknown
+from graphfsl.core.episode import Episode, Target
+from graphfsl.core.learner import Head
 from graphfsl.functional.affinity import joined, pairs
 from graphfsl.functional.edges import class_means, differences, edge_loss, mirrored, reweighted, upper
 from graphfsl.functional.prototypes import hide_absent, present
-from graphfsl.learner import Head
+from graphfsl.io.errors import InputError, unknown
 from graphfsl.nn.perceptron import Perceptron
 
 __all__ = ["DPGN"]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from graphfsl.episode import Episode, Target
-from graphfsl.errors import InputError
+from graphfsl.core.episode import Episode, Target
+from graphfsl.core.learner import Head
 from graphfsl.functional.distances import squared_euclidean
 from graphfsl.functional.prototypes import hide_absent, present, prototypes
-from graphfsl.learner import Head
+from graphfsl.io.errors import InputError
 
 __all__ = ["FEAT"]
 

@@ -11,12 +11,12 @@ from torch.nn import functional as F
 from torch_geometric.nn import MessagePassing
 from torch_geometric.utils import softmax
 
-from graphfsl.batchnorm import BatchNorm, is_adapting
-from graphfsl.episode import Episode
-from graphfsl.errors import InputError
+from graphfsl.core.batchnorm import BatchNorm, is_adapting
+from graphfsl.core.episode import Episode
+from graphfsl.core.graph import to_pyg
+from graphfsl.core.learner import Head
 from graphfsl.functional.prototypes import hide_absent
-from graphfsl.graph import to_pyg
-from graphfsl.learner import Head
+from graphfsl.io.errors import InputError
 
 __all__ = ["GNN"]
 

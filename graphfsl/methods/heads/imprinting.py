@@ -6,11 +6,11 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from graphfsl.episode import Episode
-from graphfsl.errors import InputError
+from graphfsl.core.episode import Episode
+from graphfsl.core.learner import Head
 from graphfsl.functional.distances import cosine
 from graphfsl.functional.prototypes import hide_absent, prototypes
-from graphfsl.learner import Head
+from graphfsl.io.errors import InputError
 
 __all__ = ["Imprinting"]
 

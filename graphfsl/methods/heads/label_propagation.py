@@ -6,14 +6,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from graphfsl.episode import Episode
-from graphfsl.errors import InputError
+from graphfsl.core.episode import Episode
+from graphfsl.core.learner import Head
 from graphfsl.functional.affinity import median_distance, pairs, rbf, std_scaled
 from graphfsl.functional.distances import squared_euclidean
 from graphfsl.functional.knn import nearest
 from graphfsl.functional.propagation import propagate, symmetric
 from graphfsl.functional.prototypes import hide_absent
-from graphfsl.learner import Head
+from graphfsl.io.errors import InputError
 
 __all__ = ["LabelPropagation"]
 

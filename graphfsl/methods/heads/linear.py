@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from graphfsl.episode import Episode
+from graphfsl.core.episode import Episode
+from graphfsl.core.learner import Head
 from graphfsl.functional.prototypes import hide_absent
-from graphfsl.learner import Head
 
 __all__ = ["Linear"]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from graphfsl.episode import Episode
-from graphfsl.errors import InputError
+from graphfsl.core.episode import Episode
+from graphfsl.core.learner import Head
 from graphfsl.functional.distances import cosine
 from graphfsl.functional.prototypes import hide_absent
 from graphfsl.functional.statistics import or_one
-from graphfsl.learner import Head
+from graphfsl.io.errors import InputError
 
 __all__ = ["MatchingNet"]
 

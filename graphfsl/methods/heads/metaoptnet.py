@@ -6,11 +6,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from graphfsl.episode import Episode
-from graphfsl.errors import InputError
+from graphfsl.core.episode import Episode
+from graphfsl.core.learner import Head
 from graphfsl.functional.prototypes import hide_absent
 from graphfsl.functional.svm import crammer_singer
-from graphfsl.learner import Head
+from graphfsl.io.errors import InputError
 
 __all__ = ["MetaOptNet"]
 

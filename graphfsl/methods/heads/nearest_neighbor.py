@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from graphfsl.episode import Episode
+from graphfsl.core.episode import Episode
+from graphfsl.core.learner import Head
 from graphfsl.functional.distances import squared_euclidean
-from graphfsl.learner import Head
 
 __all__ = ["NearestNeighbor"]
 

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from graphfsl.episode import Episode
-from graphfsl.errors import InputError
+from graphfsl.core.episode import Episode
+from graphfsl.core.learner import Head
 from graphfsl.functional.prototypes import hide_absent
 from graphfsl.functional.ridge import ridge
-from graphfsl.learner import Head
+from graphfsl.io.errors import InputError
 
 __all__ = ["R2D2"]
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from graphfsl.batchnorm import BatchNorm, statistics
-from graphfsl.episode import Episode, Target
-from graphfsl.errors import InputError, unknown
+from graphfsl.core.batchnorm import BatchNorm, statistics
+from graphfsl.core.episode import Episode, Target
+from graphfsl.core.learner import Head
 from graphfsl.functional.prototypes import hide_absent, present
-from graphfsl.learner import Head
+from graphfsl.io.errors import InputError, unknown
 
 __all__ = ["RelationNet"]
 

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from graphfsl.episode import Episode, Target
-from graphfsl.errors import InputError
+from graphfsl.core.episode import Episode, Target
+from graphfsl.core.learner import Head
 from graphfsl.functional.affinity import pairs
 from graphfsl.functional.distances import squared_euclidean
 from graphfsl.functional.prototypes import hide_absent, prototypes
-from graphfsl.learner import Head
+from graphfsl.io.errors import InputError
 
 __all__ = ["Relay"]
 

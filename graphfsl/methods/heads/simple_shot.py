@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from graphfsl.episode import Episode
-from graphfsl.errors import unknown
+from graphfsl.core.episode import Episode
+from graphfsl.core.learner import Head
 from graphfsl.functional.distances import length, squared_euclidean
 from graphfsl.functional.prototypes import hide_absent, prototypes
-from graphfsl.learner import Head
+from graphfsl.io.errors import unknown
 
 __all__ = ["SimpleShot"]
 

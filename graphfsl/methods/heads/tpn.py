@@ -6,8 +6,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from graphfsl.batchnorm import BatchNorm
-from graphfsl.episode import Episode, Target
+from graphfsl.core.batchnorm import BatchNorm
+from graphfsl.core.episode import Episode, Target
 from graphfsl.functional.affinity import rbf
 from graphfsl.functional.distances import squared_euclidean
 from graphfsl.methods.heads.label_propagation import LabelPropagation

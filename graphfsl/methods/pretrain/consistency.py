@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from graphfsl.errors import InputError
+from graphfsl.core.learner import Encode, Objective
 from graphfsl.functional.affine import affine
-from graphfsl.learner import Encode, Objective
+from graphfsl.io.errors import InputError
 from graphfsl.nn.classifier import classifier as make_classifier
 
 __all__ = ["Consistency"]

@@ -6,7 +6,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from graphfsl.learner import Encode, Objective
+from graphfsl.core.learner import Encode, Objective
 from graphfsl.nn.classifier import classifier as make_classifier
 
 __all__ = ["CrossEntropy"]

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from graphfsl.errors import InputError
-from graphfsl.learner import Encode, Objective
+from graphfsl.core.learner import Encode, Objective
+from graphfsl.io.errors import InputError
 from graphfsl.nn.classifier import classifier as make_classifier
 
 __all__ = ["Distillation"]

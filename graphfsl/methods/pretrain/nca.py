@@ -6,9 +6,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from graphfsl.errors import InputError
+from graphfsl.core.learner import Encode, Objective
 from graphfsl.functional.distances import squared_euclidean
-from graphfsl.learner import Encode, Objective
+from graphfsl.io.errors import InputError
 
 __all__ = ["NCA"]
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from graphfsl.learner import Encode, Objective
+from graphfsl.core.learner import Encode, Objective
 from graphfsl.nn.classifier import classifier as make_classifier
 
 __all__ = ["Rotation"]

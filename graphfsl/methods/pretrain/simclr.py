@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from graphfsl.errors import InputError
-from graphfsl.learner import Encode, Objective
+from graphfsl.core.learner import Encode, Objective
+from graphfsl.io.errors import InputError
 
 __all__ = ["SimCLR"]
 

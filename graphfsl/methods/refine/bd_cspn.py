@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from graphfsl.episode import Episode
-from graphfsl.errors import InputError, unknown
+from graphfsl.core.episode import Episode
+from graphfsl.core.learner import Head, Refine
 from graphfsl.functional.distances import length
 from graphfsl.functional.prototypes import hide_absent, present
 from graphfsl.functional.selection import log_odds, top_per_class
-from graphfsl.learner import Head, Refine
+from graphfsl.io.errors import InputError, unknown
 
 __all__ = ["BDCSPN"]
 

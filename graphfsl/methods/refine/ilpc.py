@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from graphfsl.episode import Episode
-from graphfsl.errors import InputError
+from graphfsl.core.episode import Episode
+from graphfsl.core.learner import Head, Refine
 from graphfsl.functional.affinity import cosine_power, pairs
 from graphfsl.functional.centring import centred
 from graphfsl.functional.knn import nearest
@@ -17,7 +17,7 @@ from graphfsl.functional.prototypes import present
 from graphfsl.functional.selection import quota, top_per_class
 from graphfsl.functional.sinkhorn import potentials
 from graphfsl.functional.statistics import or_one
-from graphfsl.learner import Head, Refine
+from graphfsl.io.errors import InputError
 
 __all__ = ["ILPC"]
 

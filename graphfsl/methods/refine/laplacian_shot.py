@@ -8,9 +8,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from graphfsl.episode import Episode
-from graphfsl.errors import InputError
-from graphfsl.learner import Head, Refine
+from graphfsl.core.episode import Episode
+from graphfsl.core.learner import Head, Refine
+from graphfsl.io.errors import InputError
 
 __all__ = ["LaplacianShot"]
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from graphfsl.episode import Episode
-from graphfsl.errors import InputError, unknown
+from graphfsl.core.episode import Episode
+from graphfsl.core.learner import Head, Refine
 from graphfsl.functional.affinity import cosine_power, pairs
 from graphfsl.functional.centring import centred
 from graphfsl.functional.distances import cosine
@@ -17,7 +17,7 @@ from graphfsl.functional.propagation import propagate, symmetric
 from graphfsl.functional.prototypes import hide_absent
 from graphfsl.functional.soft_kmeans import soft_assign
 from graphfsl.functional.statistics import or_one
-from graphfsl.learner import Head, Refine
+from graphfsl.io.errors import InputError, unknown
 
 __all__ = ["LogitPropagation"]
 

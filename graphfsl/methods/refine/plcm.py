@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from graphfsl.episode import Episode
-from graphfsl.errors import InputError
+from graphfsl.core.episode import Episode
+from graphfsl.core.learner import Head, Refine
 from graphfsl.functional.layers import last_layer
 from graphfsl.functional.logistic_regression import logistic_regression
 from graphfsl.functional.prototypes import present
 from graphfsl.functional.selection import quota, top_per_class
 from graphfsl.functional.statistics import or_one
-from graphfsl.learner import Head, Refine
+from graphfsl.io.errors import InputError
 
 __all__ = ["PLCM"]
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from graphfsl.episode import Episode
-from graphfsl.errors import InputError
+from graphfsl.core.episode import Episode
+from graphfsl.core.learner import Head, Refine
 from graphfsl.functional.layers import last_layer
 from graphfsl.functional.prototypes import present
 from graphfsl.functional.selection import log_odds, quota, top_per_class
 from graphfsl.functional.soft_kmeans import soft_assign
-from graphfsl.learner import Head, Refine
+from graphfsl.io.errors import InputError
 
 __all__ = ["PseudoLabel"]
 

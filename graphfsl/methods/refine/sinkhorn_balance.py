@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from graphfsl.episode import Episode
-from graphfsl.errors import InputError
+from graphfsl.core.episode import Episode
+from graphfsl.core.learner import Head, Refine
 from graphfsl.functional.sinkhorn import balance
-from graphfsl.learner import Head, Refine
+from graphfsl.io.errors import InputError
 
 __all__ = ["SinkhornBalance"]
 

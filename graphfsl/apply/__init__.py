@@ -1,0 +1,1 @@
+"""Trained learners at work on a user's own data."""

@@ -1,0 +1,295 @@
+"""`FewShotClassifier`: any learner behind scikit-learn's `fit`, `predict` and `predict_proba`."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from scipy.sparse import issparse
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.metrics import accuracy_score
+from sklearn.utils import check_consistent_length, check_random_state, column_or_1d
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor
+
+from graphfsl.apply.estimator_input import Parameter, dense, seeded, weights_of
+from graphfsl.apply.predict import Predictor, answer_inductively, changed, inductive_note, open_run
+from graphfsl.apply.unlabeled_targets import labels_of, missing, none_unlabeled, unlabeled, with_stand_in
+from graphfsl.core import registry
+from graphfsl.core.adapt import Adapt
+from graphfsl.core.arguments import as_samples, image_bytes
+from graphfsl.core.episode import Episode
+from graphfsl.core.invalid_scores import check_answered
+from graphfsl.core.learner import Learner, Pipeline
+from graphfsl.core.saving import known_normalisation
+from graphfsl.data import Transform
+from graphfsl.experiment.builder import build, check_learner, warn_of_drawn
+from graphfsl.io.errors import InputError, unknown
+from graphfsl.loops.features import block_size, check_alone, encode
+from graphfsl.loops.protocol import check_features
+
+# What an inductive learner answers at once; its answers do not depend on it.
+QUERIES_AT_ONCE = 1024
+NODES_AT_ONCE = 1280  # where every query has a copy of the episode
+FLOATS = (np.float64, np.float32)
+Source = Mapping[str, Any] | Learner | Predictor
+
+
+class FewShotClassifier(ClassifierMixin, BaseEstimator):
+    """Classifies samples by the labeled samples of `fit`: these are the support of one episode, whose queries are
+    what `predict` is given. `fit` trains nothing: it stores the support; a learner such as MAML adapts in `predict`.
+
+    learner: the name of a head ("protonet"); a mapping as in YAML's `learner` section; a `Learner`; a trained run,
+        as its directory or a `Predictor`. A name or a mapping is built for the samples and the number of classes
+        of `fit`, with untrained weights, of which there is a warning where they are drawn at random. A learner or a
+        predictor is copied, and answers where its weights lie.
+    random_state: seeds untrained weights, and what a learner draws by itself.
+    batch_norm: the BatchNorm policy (`graphfsl.core.batchnorm`). None takes the learner's own; in place of one under
+        which an answer depends on the other queries, `support`, with a warning. A `Predictor` has decided that already.
+    transform: the normalisation of images. None takes what the learner was trained with by `Trainer` or, without that,
+        what its encoder says; a run and a `Predictor` have their own.
+
+    X: features (n, d), sparse ones are made dense; uint8 images (n, H, W) or (n, H, W, 3); for a run on images a
+        sequence of whatever `Predictor` reads, paths and PIL images too. Features are computed with in float64 unless
+        they are float32, as in scikit-learn, whose checks ask for 1e-7 where float32 gives 1e-6.
+    y: labels of any kind. Where the learner uses a pool (`uses_unlabeled`), these are never a class but mark unlabeled
+        samples: None, NaN, pandas' NA, "" and the number -1 of any type, beside string labels too (an array of dtype
+        object). The text "-1", which numpy makes of a list of words and numbers, is refused. For any other learner -1,
+        "-1" and "" are classes like others, and None, NaN and NA are refused.
+    sample_weight: the weights of the labels; 0 leaves a sample out, an unlabeled one too. What other weights do is the
+        learner's affair: ProtoNet takes the weighted mean.
+
+    A transductive learner sees all samples of one `predict` together, so its answers depend on their company; one that
+    `needs_balance` takes them for as many of every class. A learner with `max_queries_per_class` gets so many at once.
+
+    classes_: (C,) sorted labels. n_features_in_: d, or the number of an image's values. learner_: what answers.
+    """
+
+    transform = Parameter()
+
+    def __init__(
+        self,
+        learner: str | Path | Mapping[str, Any] | Learner | Predictor = "protonet",
+        random_state: int | np.random.RandomState | None = 0,
+        batch_norm: str | None = None,
+        transform: Transform | None = None,
+    ) -> None:
+        self.learner = learner
+        self.random_state = random_state
+        self.batch_norm = batch_norm
+        self.transform = transform
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        return {name: vars(self)[name] for name in ("learner", "random_state", "batch_norm", "transform")}
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Store the support and the unlabeled pool.
+
+        Raises InputError for an unknown learner, one that is tied to fewer classes or does not take such
+        samples, for images that cannot be read, for bad weights, and where no sample has a label; ValueError for what
+        scikit-learn rejects.
+        """
+        source = self._source()
+        self._predictor = source if isinstance(source, Predictor) else None
+        self._seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        X, x = self._images(X)
+        if x is None:
+            if y is not None:
+                y = column_or_1d(y, warn=True)
+            checked = y if y is None else with_stand_in(y, missing(y))
+            x = dense(validate_data(self, X, checked, accept_sparse="csr", dtype=FLOATS)[0])
+        else:
+            y = column_or_1d(y, warn=True)
+            check_consistent_length(x, y)
+            self.n_features_in_ = x[0].numel()
+        self._shape = tuple(x.shape[1:])
+        if self._predictor and self._predictor.run.shape != self._shape:
+            raise InputError(f"the run takes samples of shape {self._predictor.run.shape}, but X holds {self._shape}")
+        weight = weights_of(sample_weight, len(y))
+        x, y, weight = x[torch.from_numpy(weight > 0)], y[weight > 0], weight[weight > 0]
+
+        hidden = self._hidden(y, source)
+        labels = labels_of(y[~hidden])
+        check_classification_targets(labels)
+        self.classes_, column = np.unique(labels, return_inverse=True)
+        if hidden.any() and len(self.classes_) == 1:
+            raise InputError("y holds one class beside -1, which means unlabeled for this learner; rename class -1")
+        self.learner_ = self._learner(source).eval().to(x.dtype if x.is_floating_point() else torch.float32)
+        self._w = torch.eye(len(self.classes_), dtype=torch.float64)[column] * torch.from_numpy(weight[~hidden, None])
+        self._transform = self._normalisation()
+        try:
+            self._store(x, torch.from_numpy(hidden))
+            if isinstance(source, Learner):
+                self._answer(self._support[:1])
+        except RuntimeError as error:  # torch's, for a module that was made for other samples
+            if not isinstance(source, Learner):
+                raise
+            reason = str(error).splitlines()[0]
+            raise InputError(f"this learner fails on samples of shape {self._shape}: {reason}") from None
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:
+        """(n,) the class of the highest score."""
+        best = self._scores(X).argmax(-1)
+        return self.classes_[best.numpy()]
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """(n, C) softmax of the scores, columns as in `classes_`."""
+        return self._scores(X).softmax(-1).numpy()
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """(n, C) the scores; for two classes (n,), how much higher the second's is."""
+        scores = self._scores(X).numpy()
+        return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Accuracy on the samples that have a label: what marks an unlabeled one in `fit` is no class here either."""
+        predicted, y = self.predict(X), column_or_1d(y)
+        shown = ~unlabeled(y) if self.learner_.uses_unlabeled else np.ones(len(y), bool)
+        if not shown.any():
+            raise InputError("y holds no label to compare answers with; label at least one sample")
+        weight = None if sample_weight is None else np.asarray(sample_weight)[shown]
+        return float(accuracy_score(labels_of(y[shown]), predicted[shown], sample_weight=weight))
+
+    def _source(self) -> Source:
+        """What `learner` stands for, as the estimator's own copy."""
+        learner = self.learner
+        policy = [] if self.batch_norm is None else [f"learner.batch_norm={self.batch_norm}"]
+        if isinstance(learner, Predictor):
+            learner = copy.deepcopy(learner)
+            return Predictor(changed(learner.run, policy), range=learner.range) if policy else learner
+        if isinstance(learner, Learner):
+            return copy.deepcopy(learner)
+        if isinstance(learner, Mapping):
+            check_learner(learner)
+            return learner
+        if not isinstance(learner, (str, Path)):
+            raise InputError(
+                "learner must be the name of a head, a mapping such as {'head': 'protonet'}, a Learner, a Predictor or "
+                f"the directory of a run, not {learner!r}"
+            )
+        if learner in registry.names("head"):
+            return {"head": learner}
+        if Path(learner).is_dir():
+            predictor = open_run(learner, policy)
+            self._say(predictor.replaced)
+            return predictor
+        raise unknown("head or run directory", str(learner), registry.names("head"))
+
+    def _hidden(self, y: np.ndarray, source: Source) -> np.ndarray:
+        """(n,) true where y says that the sample is unlabeled."""
+        if isinstance(source, Mapping):
+            uses = build(source, self._shape, 2, device="meta").uses_unlabeled
+        else:
+            uses = (source.learner if isinstance(source, Predictor) else source).uses_unlabeled
+        if not uses and missing(y).any():
+            raise InputError("y holds None or NaN, but this learner uses no unlabeled samples; leave them out")
+        hidden = unlabeled(y) if uses else none_unlabeled(y)
+        if hidden.all():
+            raise InputError("y holds no class: -1 means unlabeled for this learner; label at least one sample")
+        return hidden
+
+    def _learner(self, source: Source) -> Learner:
+        """The learner for the samples and classes of `fit`."""
+        way = len(self.classes_)
+        if isinstance(source, Mapping):
+            with seeded(self._seed, torch.device("cpu")):
+                built = self._with_policy(build(source, self._shape, way))
+            warn_of_drawn(source, built)
+            return built
+        learner = source.learner if isinstance(source, Predictor) else self._with_policy(source)
+        if learner.way is not None and way > learner.way:
+            raise InputError(f"this learner is tied to {learner.way} classes at most, but y holds {way}")
+        return learner
+
+    def _with_policy(self, learner: Learner) -> Learner:
+        """The learner with the BatchNorm policy that is asked for; where none is, with one that is inductive."""
+        if self.batch_norm is not None and isinstance(learner, (Pipeline, Adapt)):
+            learner.set_batch_norm(self.batch_norm)
+        else:
+            self._say(answer_inductively(learner))
+        return learner
+
+    def _normalisation(self) -> Transform:
+        """What images are normalised with."""
+        given: Transform | None = vars(self)["transform"]
+        if self._predictor is not None:
+            if given is not None:
+                raise InputError("a run brings its own normalisation of images; leave transform out")
+            return self._predictor.run.transform.plain()
+        return given.plain() if given is not None else Transform(*known_normalisation(self.learner_))
+
+    def _say(self, replaced: str | None) -> None:
+        if replaced:
+            warnings.warn(inductive_note(replaced, f"batch_norm={replaced!r}"), stacklevel=5)
+
+    def _images(self, X: Any) -> tuple[Any, Tensor | None]:
+        """What was given, as NumPy takes it; and images as (n, C, H, W) bytes, None where X must be features."""
+        if self._predictor and len(self._predictor.run.shape) == 3:
+            if issparse(X):
+                raise InputError("this run takes images, and X is a sparse matrix")
+            if not len(X):
+                raise InputError("X holds no image")
+            return X, torch.stack([self._predictor.image(image) for image in X])
+        X = as_samples(X)
+        features = issparse(X) or getattr(X, "ndim", 2) not in (3, 4)
+        return X, None if features else image_bytes(np.asarray(X))
+
+    def _store(self, x: Tensor, hidden: Tensor) -> None:
+        nodes = self._encode(x)
+        self._support, self._pool, self._answering = nodes[~hidden], nodes[hidden], self.learner_
+        if nodes is not x and isinstance(self.learner_, Pipeline):
+            self._answering = self.learner_.on_features()
+
+    def _encode(self, x: Tensor) -> Tensor:
+        """Images (n, C, H, W) -> features (n, d) where they do not depend on the episode; all else as it is."""
+        learner, device = self.learner_, _device(self.learner_)
+        if x.ndim > 2 and isinstance(learner, Pipeline) and learner.fixed:
+            check_alone(learner.encoder)
+            size = block_size(learner.encoder, self._shape, device)
+            x = torch.cat([encode(learner, images, self._transform, device) for images in x.split(size)])
+        check_features(learner, x)
+        return x
+
+    @torch.no_grad()
+    def _answer(self, query: Tensor) -> Tensor:
+        """(q, C) float64 scores of these queries in one episode."""
+        x = self._transform(torch.cat([self._support, query, self._pool]))
+        w = x.new_zeros(1, len(x), len(self.classes_))
+        w[0, : len(self._w)] = self._w
+        episode = Episode(x[None], w, len(self._w), len(query)).to(_device(self.learner_))
+        return check_answered(self._answering, episode, self._answering(episode))[0].double().cpu()
+
+    def _scores(self, X: Any) -> Tensor:
+        """(n, C) float64 scores."""
+        check_is_fitted(self)
+        X, x = self._images(X)
+        if x is None:
+            x = dense(validate_data(self, X, reset=False, accept_sparse="csr", dtype=FLOATS))
+        if tuple(x.shape[1:]) != self._shape:
+            raise InputError(f"fit was given samples of shape {self._shape}, but X holds {tuple(x.shape[1:])}")
+        x = self._encode(x).to(self._support.dtype)
+        with seeded(self._seed, _device(self.learner_)):
+            return torch.cat([self._answer(query) for query in x.split(self._at_once(len(x)))])
+
+    def _at_once(self, n: int) -> int:
+        """How many of n queries stand in one episode."""
+        learner, others = self.learner_, len(self._support) + len(self._pool)
+        if not learner.transductive:
+            n = max(1, NODES_AT_ONCE // (others + 1)) if learner.per_query else max(QUERIES_AT_ONCE, others)
+        return min(n, learner.max_queries_per_class or n)
+
+
+def _device(learner: Learner) -> torch.device:
+    return next((p.device for p in learner.parameters()), torch.device("cpu"))

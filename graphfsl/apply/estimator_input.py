@@ -1,0 +1,47 @@
+"""What scikit-learn's users hand to `FewShotClassifier`, checked and as tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.sparse import issparse
+from torch import Tensor
+
+from graphfsl.io.errors import InputError
+
+
+class Parameter:
+    """A parameter that is no attribute: scikit-learn takes whatever has a `transform` for a transformer."""
+
+    def __get__(self, estimator: Any, owner: type) -> Any:
+        raise AttributeError("transform is a parameter; read it by get_params")
+
+    def __set__(self, estimator: Any, value: Any) -> None:
+        vars(estimator)["transform"] = value
+
+
+def dense(X: Any) -> Tensor:
+    """Checked features, sparse or not, as a tensor of their own."""
+    return torch.tensor(X.toarray() if issparse(X) else X)
+
+
+def weights_of(sample_weight: Any, n: int) -> np.ndarray:
+    """(n,) float64, checked."""
+    weight = np.ones(n) if sample_weight is None else np.asarray(sample_weight, np.float64)
+    if weight.shape != (n,) or not np.isfinite(weight).all() or (weight < 0).any():
+        raise InputError(f"sample_weight must be {n} numbers of 0 or more, one for each sample")
+    if not weight.any():
+        raise InputError("every sample_weight is zero; at least one sample must count")
+    return weight
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seeds torch, and gives the caller's random numbers back."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,217 @@
+"""`graphfsl explain`: one answer of a trained run, explained in numbers, as a picture and as a page."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+import torch
+from PIL import Image
+from torch import Tensor
+
+from graphfsl.apply.explain.attributions import Explanation, Faithfulness, add_contributions, explain, faithfulness
+from graphfsl.core.episode import Target
+from graphfsl.core.graph import ROLES, draw, similarity, to_networkx
+from graphfsl.core.schema import make
+from graphfsl.data import Episodes, Split
+from graphfsl.experiment import config as conf
+from graphfsl.experiment import run as runs
+from graphfsl.experiment.measure import asked, check_shape
+from graphfsl.io.checkpoint import read_json, write_atomically, write_json
+from graphfsl.io.errors import InputError
+from graphfsl.loops.protocol import check_protocol
+from graphfsl.loops.trainer import Trainer
+from graphfsl.report.figures import COLORS, line
+from graphfsl.report.figures import draw as draw_panel
+from graphfsl.report.html import data_url, grid, listed, page, pictures
+
+ORDERS = 16  # random orders that the contributions are averaged over, and others that the curves stand beside
+SHOWN = 12  # nodes of either table
+
+
+def write_explanation(
+    run: str | Path, changes: Sequence[str] = (), episode: int = 0, query: int = 0, out: str | Path | None = None
+) -> list[Path]:
+    """explanation.json, .svg and .html of one query of an evaluation episode, in `out` or in the run's directory.
+
+    changes: overrides, such as episode.unlabeled=10 or learner.refine=soft_kmeans.
+    """
+    trained = runs.load(run)
+    asks = {"run": str(run), "overrides": list(changes), "episode": episode, "query": query}
+    marked = f"-{conf.digest({'changes': list(changes)})}" if changes else ""
+    folder = Path(out or Path(run) / "explanations" / f"episode-{episode}-query-{query}{marked}")
+    _check_folder(folder, asks)
+    config, settings, learner = asked(trained, changes)
+    options = conf.evaluation(config)
+    split = conf.load_split(config["data"], options.split)
+    check_shape(trained.shape, split)
+    check_protocol(learner, settings[0], options.unbalanced)
+    if learner.asks:
+        raise InputError("an answer that took asking for a label is not explained; set gnn.ask to null")
+    device = make(Trainer, config.get("trainer") or {}, "trainer").fabric().device
+    loader = Episodes(split, settings[0], options.seed, trained.transform.plain(), device)
+    batch, target = loader.batch([episode])
+    found = explain(learner.to(device), batch, query, orders=ORDERS)
+    faithful = faithfulness(found.question, found.order, ORDERS)
+    names = [split.classes[c] if c >= 0 else "" for c in target.classes[0].tolist()]
+    facts: dict[str, Any] = {**asks, "data": split.name}
+    facts |= tell(found, target, names) | judge(faithful)
+    svg = picture(found, target, f"{facts['answer']}, p = {found.probability:.2f}", names)
+    name = f"{trained.path.resolve().name}: why query {query} of episode {episode} was answered {facts['answer']}"
+    files = [folder / f"explanation.{ending}" for ending in ("json", "svg", "html")]
+    write_json(files[0], facts)
+    write_atomically(files[1], svg.encode())
+    write_atomically(files[2], to_page(name, facts, svg, thumbnails(split, target)).encode())
+    return files
+
+
+def _check_folder(folder: Path, asks: Mapping[str, Any]) -> None:
+    """InputError where a folder holds the explanation of another answer."""
+    if not (folder / "explanation.json").is_file():
+        return
+    before = read_json(folder / "explanation.json")
+    if not isinstance(before, dict) or any(before.get(k) != v for k, v in asks.items()):
+        raise InputError(f"{folder} holds the explanation of another answer; choose another --out, or remove it")
+
+
+def tell(found: Explanation, target: Target, names: Sequence[str]) -> dict[str, Any]:
+    """An explanation in numbers and names: nodes from the loudest for the answer to the loudest against it."""
+    q, ids, origin = found.question, target.ids[0].tolist(), found.question.origin.tolist()
+    given, told = (q.graph.w[0].sum(-1) > 0).tolist(), q.graph.w[0].argmax(-1).tolist()
+    best, truth = _answers(found).argmax(-1)[0].tolist(), _truth(found, target).tolist()
+    nodes = [
+        {
+            "node": origin[v],
+            "sample": ids[origin[v]],
+            "role": ROLES[(v >= q.graph.n_support) + (v >= q.graph.unlabeled.start)],
+            "class": names[told[v]] if given[v] else None,
+            "predicted": None if given[v] else names[best[v]],
+            "contribution": float(found.nodes[v]),
+            "leave_one_out": float(found.leave_one_out[v]),
+            "gradient": None if found.gradient is None else float(found.gradient[v]),
+        }
+        for v in found.order.tolist()
+    ]
+    edges = None
+    if found.edges is not None:
+        heard = found.edges.nonzero().tolist()
+        edges = [{"from": origin[j], "to": origin[i], "contribution": float(found.edges[i, j])} for i, j in heard]
+    true = truth[q.query]
+    return {
+        "node": origin[q.query],
+        "sample": ids[origin[q.query]],
+        "answer": names[q.answer],
+        "true": names[true] if true >= 0 else None,
+        "probability": found.probability,
+        "nodes": nodes,
+        "edges": edges,
+    }
+
+
+def judge(faithful: Faithfulness) -> dict[str, Any]:
+    """The curves and their areas as numbers."""
+    below, above = faithful.areas
+    return {
+        "faithfulness": {"deletion": below, "insertion": above},
+        "deletion": faithful.deletion.tolist(),
+        "insertion": faithful.insertion.tolist(),
+        "random_deletion": faithful.random.tolist(),
+    }
+
+
+def picture(found: Explanation, target: Target, title: str = "", names: Sequence[str] = ()) -> str:
+    """The query's graph with the explanation on it, as SVG; names: of the class columns."""
+    graph, truth = found.question.graph, _truth(found, target)
+    shown = to_networkx(graph, similarity(graph.x.flatten(2)), 0, _answers(found), truth[None])
+    shown = nx.relabel_nodes(shown, dict(enumerate(found.question.origin.tolist())))
+    add_contributions(shown, found)
+    return draw(shown, title, classes=names)
+
+
+@torch.no_grad()
+def _answers(found: Explanation) -> Tensor:
+    """(1, g, C) the scores of all nodes of the query's graph."""
+    return found.question.score(found.question.graph)
+
+
+def _truth(found: Explanation, target: Target) -> Tensor:
+    """(g,) the true class columns of the graph's nodes, negative where they are not known; for the reader only."""
+    support = found.question.graph.w[0, found.question.graph.support].argmax(-1)
+    return torch.cat([support, target.query[0], target.unlabeled[0]])[found.question.origin]
+
+
+def thumbnails(split: Split, target: Target) -> list[str]:
+    """The samples of an episode as small images in HTML; none where they are not images."""
+    if len(split.shape) != 3:
+        return []
+    out = []
+    for x in split.gather(target.ids[0].clamp_min(0).to(split.x.device)).cpu():
+        file = io.BytesIO()
+        Image.fromarray(x.permute(1, 2, 0).squeeze(-1).numpy()).save(file, "png")
+        out.append(f'<img src="{data_url("png", file.getvalue())}" alt="">')
+    return out
+
+
+def to_page(title: str, facts: dict[str, Any], svg: str, images: Sequence[str]) -> str:
+    nodes = facts["nodes"]
+    guess, areas = facts["probability"] - sum(n["contribution"] for n in nodes), facts["faithfulness"]
+    query = [images[facts["node"]] if images else "", *(escape(str(facts[k])) for k in ("answer", "true"))]
+    notes = [
+        f"A contribution is what a node adds to that probability, averaged over {ORDERS} random orders in which all "
+        f"nodes leave (Shapley values): together they lead from a guess, {guess:.2f}, to the answer.",
+        f"Removing nodes in this order keeps the probability {areas['deletion']:+.2f} below that of random orders, "
+        f"inserting them {areas['insertion']:+.2f} above it, on average over all steps. Above 0 is faithful.",
+        "Gradient × input is the first-order change of the answer's log-odds with a node's label weight (of an "
+        "unlabeled node: with its features, beside an average node). Where classes are means it sums to zero in each.",
+        f"Made by `graphfsl explain {' '.join([facts['run'], *facts['overrides']])} --episode {facts['episode']} "
+        f"--query {facts['query']}`. All numbers are in explanation.json.",
+    ]
+    seen = "Rings are as wide as contributions" + (", lines as contributions of edges" if facts["edges"] else "")
+    drawn = [(f"{seen}; dashed is against the answer", svg), *panels(facts)]
+    heads = ["", "answer", "true class", "probability of the answer"]
+    parts = [*grid(heads, [[*query, f"{facts['probability']:.3f}"]], 3), *listed(notes), *pictures(drawn)]
+    sides = ([n for n in nodes if n["contribution"] > 0], [n for n in reversed(nodes) if n["contribution"] < 0])
+    for heading, side in zip(("For the answer", "Against it"), sides, strict=True):
+        more = f", the first {SHOWN} of {len(side)} nodes" if len(side) > SHOWN else ""
+        parts += [f"<h2>{heading}{more}</h2>", *_nodes(side[:SHOWN], facts["probability"], images)]
+    return page(title, parts)
+
+
+def _nodes(nodes: Sequence[dict[str, Any]], p: float, images: Sequence[str]) -> list[str]:
+    heads = ["", "class", "role", "node", "contribution", "answer without it", "gradient × input"]
+    rows = [
+        [
+            images[n["node"]] if images else "",
+            escape(n["class"] or f"{n['predicted']} (predicted)"),
+            n["role"],
+            str(n["node"]),
+            f"{n['contribution']:+.3f}".replace("-", "−"),
+            f"{p - n['leave_one_out']:.3f}",
+            "" if n["gradient"] is None else f"{n['gradient']:+.3f}".replace("-", "−"),
+        ]
+        for n in nodes
+    ]
+    return grid(heads, rows, 3)
+
+
+def panels(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """The deletion and the insertion curve beside those of random orders."""
+    out = []
+    removed = torch.tensor(facts["random_deletion"])
+    for name, random in (("deletion", removed), ("insertion", removed.flip(-1))):
+        mean, spread = random.mean(0).tolist(), random.std(0, correction=0).tolist()
+
+        def plot(axes: Any, name: str = name, mean: list[float] = mean, spread: list[float] = spread) -> None:
+            band = [(i, m, s) for i, (m, s) in enumerate(zip(mean, spread, strict=True))]
+            line(axes, band, color="#888888", label="random orders, with their standard deviation")
+            line(axes, [(i, p, 0) for i, p in enumerate(facts[name])], color=COLORS[0], label="this explanation")
+            axes.set_ylim(-0.02, 1.02)
+
+        done = "removed" if name == "deletion" else "inserted"
+        caption = f"{name.capitalize()}: {facts['faithfulness'][name]:+.3f} better than random orders"
+        out.append((caption, draw_panel(plot, f"nodes {done}, the loudest for the answer first", "probability")))
+    return out

@@ -1,0 +1,1 @@
+"""A pool of images labelled from a handful."""

@@ -1,0 +1,292 @@
+"""`label`: from a folder of images, or features, and a table of a few labels to files that label them all."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from rich.progress import track
+
+from graphfsl.apply.label.label_pool import SPOKE, Labels, label_pool
+from graphfsl.apply.label.label_table import read_labels, samples_meant
+from graphfsl.apply.label.pool_files import FORMATS, SHEET, Pool, check_format, read_pool, write_table
+from graphfsl.apply.label.pool_page import pool_page
+from graphfsl.data.pixel_range import Range
+from graphfsl.functional.held_out import FOREIGN
+from graphfsl.io.checkpoint import write_atomically
+from graphfsl.io.errors import InputError
+from graphfsl.report.contact_sheet import Tile, contact_sheet
+
+SURE, UNSURE, GIVEN = 24, 24, 12  # images of a sheet
+EMBEDDED = 8  # sheets that the report itself holds
+NONE, LOST = -1, -2  # beside classes: called none of these, reached by no label
+OTHERS = {NONE: "none of these", LOST: "no label reaches"}
+NAMED = 3  # classes that a line names
+UNFIT = re.compile(r"[^\w.-]+")  # letters that do not go into a file's name
+
+
+def label(
+    source: Path,
+    support: Path,
+    out: Path,
+    truth: Path | None = None,
+    encoder: str | Mapping[str, Any] = "efficientnet_lite0",
+    run: Path | None = None,
+    size: int | None = None,
+    file_format: str = "csv",
+    range: Range | None = None,
+    **options: Any,
+) -> tuple[list[Path], str]:
+    """Label a pool and write `out`; returns the files, and in a line what was found.
+
+    source: a folder of images, encoded as `graphfsl features` does, or a file of features. support, truth: tables of
+    labels, see `read_labels`. range: the values of black and white of images. options: those of `label_pool`.
+    Files: labels.csv or .parquet, unreadable.csv, report.html and, of images, sheets/<number>-<class>.png. Labels and
+    sheets that an earlier call left are removed.
+    labels.csv has sample; label, empty for none of the classes; confidence, the probability that `best` is right (where
+    the pool does not show what is foreign: for a sample of one of the classes), empty where held-out labels do not bear
+    it out; score, the same number whether they do or not; best; none, how weakly labels reach the sample, a rank and
+    no probability; reached, 0 where no label does; given; support_1, share_1, … as in `Labels`.
+
+    Raises InputError for anything that cannot be used, before anything is written.
+    """
+    check_format(file_format)
+    source, support, out, truth = Path(source), Path(support), Path(out), None if truth is None else Path(truth)
+    table, missing, page = out / f"labels.{file_format}", out / "unreadable.csv", out / "report.html"
+    _check_places([out, out / "sheets"], [table, missing, page])
+    tables = [read_labels(path) for path in (support, truth) if path is not None]
+    pool = read_pool(source, encoder, run, size, range, out)
+    place = {name: i for i, name in enumerate(pool.names)}
+    names = {*place, *(name for name, _ in pool.unreadable)}
+    told = "paths relative to it" if pool.images else "its `paths`, or else the numbers of its rows"
+    given = samples_meant(support, tables[0], names, source, told)
+    known = samples_meant(truth, tables[1], names, source, told) if truth is not None else {}
+    _check_equals(support, pool, {place[name]: c for name, c in given.items() if name in place})
+    classes = sorted({c for c in given.values() if c})
+    chosen = {name: c for name, c in given.items() if name in place}
+    if lost := set(classes) - set(chosen.values()):
+        raise InputError(f"{support}: no sample of class {min(lost)!r} can be read; label one that can")
+    number = {c: i for i, c in enumerate(classes)}
+    rows = np.array([place[name] for name in chosen], np.int64)
+    found = label_pool(pool.x, rows, np.array([number.get(c, -1) for c in chosen.values()]), bar=_bar, **options)
+    answers = np.full(len(pool.names), -2)
+    for name, c in known.items():
+        if name in place:
+            answers[place[name]] = number.get(c, -1)
+
+    write_table(table, _columns(pool, found, classes, list(chosen)))
+    write_table(missing, {k: [u[i] for u in pool.unreadable] for i, k in enumerate(("sample", "why"))})
+    links: dict[int, str] = {}
+    shown: list[tuple[str, bytes]] = []
+    kinds = [*np.arange(len(classes)).tolist(), NONE, *([] if found.reached.all() else [LOST])]
+    for c in _bar(kinds if pool.images else [], "drawing contact sheets"):
+        name = classes[c] if c >= 0 else OTHERS[c]
+        links[c] = f"sheets/{c + 1 if c >= NONE else 0:03d}-{UNFIT.sub('_', name)[:40]}.png"
+        sheet = _sheet(pool, found, c, name, answers)
+        write_atomically(out / links[c], _encoded(sheet, "PNG"))
+        if len(shown) < EMBEDDED:
+            shown.append((name, _encoded(sheet, "JPEG")))
+    title = f"A pool of {len(pool.names):,} samples, {len(chosen):,} of them given"
+    line = ", ".join([*_summary(pool, found, answers), *_asides(given, known, place)])
+    notes = [f"`{source}`, labels of `{support}`: {line}", *_method(found)]
+    truths = answers if known else None
+    text = pool_page(title, notes, found, classes, truths, links, shown, pool.unreadable)
+    write_atomically(page, text.encode())
+    _remove_old(out, [table, *(out / link for link in links.values()), support, *([truth] if truth else [])])
+    return [table, missing, page, *(out / link for link in links.values())], line
+
+
+def _check_places(folders: Iterable[Path], files: Iterable[Path]) -> None:
+    """InputError where a file stands in place of a folder that is to be written, or a folder in place of a file."""
+    for path in folders:
+        if path.exists() and not path.is_dir():
+            raise InputError(f"{path} is a file where a folder is to be; choose another folder with -o")
+    for path in files:
+        if path.is_dir():
+            raise InputError(f"{path} is a folder where a file is to be; choose another folder with -o")
+
+
+def _check_equals(path: Path, pool: Pool, given: Mapping[int, str]) -> None:
+    """InputError where two samples that are equal, byte by byte, have two labels."""
+    first: dict[bytes, int] = {}
+    for i, label in given.items():
+        try:
+            content = pool.images[i].read_bytes() if pool.images else pool.x[i].tobytes()
+        except OSError:  # it was there when it was encoded
+            continue
+        other = first.setdefault(hashlib.sha256(content).digest(), i)
+        if given[other] != label:
+            raise InputError(
+                f"{path}: {pool.names[other]!r} is {given[other]!r} and {pool.names[i]!r} is {label!r}, but the two "
+                "are equal; keep one label"
+            )
+
+
+def _remove_old(out: Path, kept: Iterable[Path]) -> None:
+    """Remove tables and sheets of an earlier call, which are none of this one's files."""
+    keep = {path.resolve() for path in kept}
+    old = [out / f"labels.{name}" for name in FORMATS]
+    old += [path for path in (out / "sheets").glob("*.png") if SHEET.fullmatch(path.name)]
+    for path in old:
+        if path.resolve() not in keep:
+            path.unlink(missing_ok=True)
+
+
+def _columns(pool: Pool, found: Labels, classes: Sequence[str], support: Sequence[str]) -> dict[str, list[Any]]:
+    names, support = [*classes, ""], [*support, ""]  # -1 is the last
+    columns: dict[str, list[Any]] = {
+        "sample": pool.names,
+        "label": [names[c] for c in found.label],
+        "confidence": found.score.tolist() if found.facts["borne out"] else [None] * len(found.score),
+        "score": found.score.tolist(),
+        "best": [names[c] for c in found.best],
+        "none": found.none.tolist(),
+        "reached": found.reached.astype(int).tolist(),
+        "given": found.given.astype(int).tolist(),
+    }
+    for i in range(SPOKE):
+        columns[f"support_{i + 1}"] = [support[s] for s in found.support[:, i]]
+        columns[f"share_{i + 1}"] = found.share[:, i].tolist()
+    return columns
+
+
+def _sheet(pool: Pool, found: Labels, c: int, name: str, truth: np.ndarray) -> Image.Image:
+    """What was given of class c (NONE, LOST: of none), and what was found, the surest and the least sure."""
+    given = np.flatnonzero(found.given & (found.label == c))
+    own = found.of(c)
+    asked = ~found.given & found.reached
+    doubted = c == NONE and not len(own)  # then nothing is called none: what is nearest to it
+    own = np.flatnonzero(asked) if doubted else own
+    sure = found.score if c >= 0 else found.none
+    own = own[np.argsort(-sure[own], kind="stable")]
+
+    def tiles(ids: np.ndarray, words: bool = True) -> list[Tile]:
+        wrong = (truth[ids] > -2) & (truth[ids] != max(c, NONE)) & (not doubted)
+        return [
+            Tile(pool.images[i], f"{sure[i]:.3f}" if words else "", bool(w), pool.range)
+            for i, w in zip(ids, wrong, strict=True)
+        ]
+
+    shown = {f"given ({len(given):,})": tiles(given[:GIVEN], False)}
+    if doubted:
+        shown[f"labeled all the same, the weakest reached of {len(own):,}"] = tiles(own[:SURE])
+        return contact_sheet(f"{name}: 0 found", shown)
+    first, last = (
+        ("the highest scores", "the lowest scores") if c >= 0 else ("the weakest reached", "the strongest reached")
+    )
+    shown[f"found, {first} of {len(own):,}"] = tiles(own[:SURE])
+    shown[f"found, {last}"] = tiles(own[SURE:][-UNSURE:])
+    framed = "; framed: wrong by the truth" if (truth > -2).any() else ""
+    return contact_sheet(f"{name}: {len(own):,} found{framed}", shown)
+
+
+def _encoded(image: Image.Image, kind: str) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind)
+    return file.getvalue()
+
+
+def _summary(pool: Pool, found: Labels, truth: np.ndarray) -> list[str]:
+    mine = ~found.given & (found.label >= 0)
+    words = [f"{mine.sum():,} of {(~found.given).sum():,} labeled"]
+    if mine.any() and found.facts["borne out"]:
+        condition = ", if of a class" if _of_members(found.facts) else ""
+        words[0] += f" (median confidence {np.median(found.confidence[mine]):.2f}{condition})"
+    words.append(f"{len(found.of(NONE)):,} none of these")
+    if lost := len(found.of(LOST)):
+        words.append(f"{lost:,} that no label reaches")
+    if pool.unreadable:
+        words.append(f"{len(pool.unreadable):,} not readable")
+    if (known := mine & (truth > -2)).any():
+        some = "the" if known.sum() == mine.sum() else f"{known.sum():,} known"
+        words.append(f"{100 * (found.label == truth)[known].mean():.2f} % of {some} labels right")
+    return words
+
+
+def _asides(given: Mapping[str, str], truth: Mapping[str, str], place: Mapping[str, int]) -> list[str]:
+    """What of the tables does not count, or not as it looks."""
+    words = []
+    if lost := len(given.keys() - place.keys()):
+        words.append(f"{lost:,} given labels are of samples that cannot be read")
+    others = sorted({c for c in truth.values() if c} - set(given.values()))
+    both = [(c, truth[name]) for name, c in given.items() if name in truth]
+    if unlike := sum(told != ("" if true in others else true) for told, true in both):
+        words.append(f"{unlike:,} given labels are not the truth's")
+    if others:
+        named = ", ".join(map(repr, others[:NAMED])) + (", …" if len(others) > NAMED else "")
+        words.append(f"{len(others):,} classes of the truth have no given label and count as none of these ({named})")
+    return words
+
+
+def _method(found: Labels) -> list[str]:
+    """How it was done, what each number is, and what the labels cannot tell."""
+    f = found.facts
+    graph = f"{f['k']} nearest neighbours ({f['neighbours']}"
+    graph += f"; {100 * f['recall']:.1f} % of the true ones)" if f["recall"] < 1 else ")"
+    if f["distinct"] < len(found.label):
+        graph += f" among {f['distinct']:,} distinct samples"
+    return [f"Propagation with alpha {f['alpha']} on {graph}, prior `{f['prior']}`.", _of_score(f), _of_none(f)]
+
+
+def _of_score(f: Mapping[str, Any]) -> str:
+    if not f["held out"]:
+        return (
+            "No class has labels of two distinct samples, one to hold out: scores are not calibrated, and none is "
+            "called a confidence. Label two of each class."
+        )
+    again = round(f["held out"] * f["right"])
+    line = f"Of {f['held out']:,} held-out labels {again:,} were found again"
+    lost = f["held out"] - f["reached"]
+    line += f", and no other label reaches {lost:,}" if lost else ""
+    line += f"; temperature {f['temperature']:.2f}. "
+    if not f["borne out"]:
+        return line + f"They do not bear out the scores, of which none is called a confidence: {_wanting(f)}."
+    line += "They bear out the scores, which are called confidence: the probability that `best` is right"
+    line += ", for a sample of one of the classes, as held-out ones are" if _of_members(f) else ""
+    return line + ". It holds where those labeled are like any other samples of their classes."
+
+
+def _wanting(f: Mapping[str, Any]) -> str:
+    """Why held-out labels do not bear out the scores."""
+    if not f["held out of every class"]:
+        return "labels of two distinct samples of every class may"
+    return "more labels may, in a pool that is not reached more weakly than they are"
+
+
+def _of_members(f: Mapping[str, Any]) -> bool:
+    """Whether a confidence is that of samples of the classes only: the pool does not rank so far below held-out labels
+    that it shows what else there is."""
+    return bool(f["shortfall"] <= FOREIGN)
+
+
+def _of_none(f: Mapping[str, Any]) -> str:
+    line = (
+        "`none` ranks samples by how weakly the labels reach them (propagated mass over the root of degree); it is no "
+    )
+    line += "probability. "
+    if f["tells"] and f["none"] >= 1:
+        return line + "As its bound is 1, no sample is called none of these."
+    if not _of_members(f):
+        line += (
+            "Class by class the pool is reached more weakly than held-out labels: much of it is of no class, or those "
+            "labeled are more alike than others of their class (frames of one video). "
+        )
+    if f["tells"]:
+        return line + f"Above {f['none']:g} a sample is called none of these."
+    if f["none"] < 1:
+        return line + f"The labels cannot tell which samples are of no class; above {f['none']:g} they are called so."
+    return (
+        line + "The labels cannot tell which samples are of no class, so none is called so: look through the highest."
+    )
+
+
+def _bar(items: Iterable[Any], what: str) -> Iterable[Any]:
+    """Progress for what takes long."""
+    items = list(items)
+    return track(items, what, disable=len(items) < 4, transient=True)

@@ -1,0 +1,191 @@
+"""What `label` reads and writes: folders of images, files of features, tables."""
+
+from __future__ import annotations
+
+import os
+import re
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from graphfsl.apply.folder_encoder import folder_encoder, folder_range
+from graphfsl.core.display import block, first_of, kind_of
+from graphfsl.data.images import SUFFIXES, decode, holds_image, is_image, written
+from graphfsl.data.pixel_range import Range
+from graphfsl.io.checkpoint import write_atomically
+from graphfsl.io.errors import InputError, unknown
+from graphfsl.io.files import check_unpacked, read_regular
+from graphfsl.io.plain_text import csv_table
+from graphfsl.loops.features import encode_files
+
+FORMATS = ("csv", "parquet")
+SHEET = re.compile(r"\d{3,}-.*\.png")  # the name of a contact sheet's file, in the folder `sheets`
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Samples by name, and their features (n, d). images: the file of each, where they have any. unreadable:
+    (name, why) of what is left out."""
+
+    names: list[str]
+    x: np.ndarray
+    images: list[Path] = field(default_factory=list)
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
+    range: Range | None = None  # of the images' values
+
+    def __repr__(self) -> str:
+        facts = {"features": kind_of(self.x), "names": first_of(self.names, 3)}
+        facts |= {"unreadable": f"{len(self.unreadable):,}"} if self.unreadable else {}
+        return block(f"Pool of {len(self.names):,} {'images' if self.images else 'samples'}", facts)
+
+
+def read_pool(
+    source: Path,
+    encoder: str | Mapping[str, Any],
+    run: Path | None,
+    size: int | None,
+    range: Range | None = None,
+    out: Path | None = None,
+) -> Pool:
+    """The pool of a folder of images at any depth, or of a file of features.
+
+    range: see `folder_range`. out: where `label` writes; the contact sheets there are no samples.
+    """
+    return _read_folder(source, encoder, run, size, range, out) if source.is_dir() else _read_features(source)
+
+
+def _read_folder(
+    root: Path,
+    encoder: str | Mapping[str, Any],
+    run: Path | None,
+    size: int | None,
+    range: Range | None,
+    out: Path | None,
+) -> Pool:
+    lost: list[tuple[str, str]] = []
+
+    def closed(error: OSError) -> None:
+        lost.append((Path(os.path.relpath(error.filename, root)).as_posix(), f"cannot be opened ({error.strerror})"))
+
+    sheets = os.path.realpath(out / "sheets") if out else None
+    inside = []
+    for top, _, names in os.walk(root, onerror=closed):
+        ours = os.path.realpath(top) == sheets
+        inside += [os.path.relpath(Path(top) / f, root) for f in names if not (ours and SHEET.fullmatch(f))]
+    files = []
+    for name in sorted(Path(p).as_posix() for p in inside):
+        if (root / name).is_file():
+            files += [name] * holds_image(root, name)
+        elif is_image(name):
+            lost.append((name, "is no file, but a pipe or a device" if (root / name).exists() else "a link to nothing"))
+    if not files:
+        raise InputError(f"{root} holds no image; known: {', '.join(sorted(SUFFIXES))}")
+    net, transform, size, channels = folder_encoder(encoder, run, size)
+    limits = folder_range(run, range)
+    x = encode_files(net, transform, root, files, size, channels, broken=True, range=limits)
+    whole = np.isfinite(x).all(1)
+    lost += [(files[i], _why(root / files[i], limits)) for i in np.flatnonzero(~whole)]
+    if not whole.any():
+        raise InputError(f"{root}: none of its {len(files)} images can be read ({lost[-1][0]} {lost[-1][1]})")
+    files = [files[i] for i in np.flatnonzero(whole)]
+    x = x if whole.all() else x[whole]
+    called = _names([*files, *(f for f, _ in lost)])
+    unreadable = sorted(zip(called[len(files) :], (why for _, why in lost), strict=True))
+    return Pool(called[: len(files)], x, [root / f for f in files], unreadable, limits)
+
+
+def _names(files: Sequence[str]) -> list[str]:
+    """Files' names as text: composed (NFC), but where that would give two files one name."""
+    composed = [written(f) for f in files]
+    twice = {name for name, count in Counter(composed).items() if count > 1}
+    return [
+        f.encode(errors="backslashreplace").decode() if name in twice else name
+        for f, name in zip(files, composed, strict=True)
+    ]
+
+
+def _why(path: Path, limits: Range | None) -> str:
+    try:
+        decode(read_regular(path), 8, 3, str(path), limits)
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    except InputError as error:
+        return str(error).removeprefix(f"{path} ").partition(";")[0]
+    return "was not readable when it was encoded, or its features are not finite"
+
+
+def _read_features(path: Path) -> Pool:
+    if not path.is_file() or path.suffix not in (".npz", ".safetensors"):
+        known = "a folder of images, or a .npz or .safetensors file with `features`"
+        raise InputError(f"{path} {'is neither' if path.exists() else 'does not exist'}; a pool is {known}")
+    try:
+        if path.suffix == ".npz":
+            with zipfile.ZipFile(path) as archive:
+                check_unpacked(path, archive)
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {k: file[k] for k in file.files}
+        else:
+            arrays = load_file(path)
+    except InputError:
+        raise
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        zipfile.BadZipFile,
+        zlib.error,
+        KeyError,
+        TypeError,
+        SafetensorError,
+    ) as error:
+        raise InputError(f"{path} is not a readable file of plain arrays ({error}); write it again") from None
+    x = arrays.get("features")
+    if x is None or x.ndim != 2 or not np.issubdtype(x.dtype, np.floating) or not x.size:
+        held = ", ".join(f"{k} {v.dtype} {v.shape}" for k, v in arrays.items()) or "nothing"
+        raise InputError(f"{path} must hold 'features', floats (n, d), not {held}")
+    names = _names([*map(str, arrays["paths"])]) if "paths" in arrays else [str(i) for i in range(len(x))]
+    if len(names) != len(x) or len(set(names)) != len(x):
+        raise InputError(f"{path}: there must be one of `paths` for each of {len(x)} rows, each another")
+    whole = np.isfinite(x).all(1)
+    lost = [(names[i], "holds NaN or infinity") for i in np.flatnonzero(~whole)]
+    return Pool([names[i] for i in np.flatnonzero(whole)], x[whole].astype(np.float32), unreadable=lost)
+
+
+def check_format(name: str) -> None:
+    """InputError where tables cannot be written in this format."""
+    if name not in FORMATS:
+        raise unknown("format", name, FORMATS)
+    if name == "parquet":
+        _pyarrow()
+
+
+def write_table(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
+    """Columns of equal length as CSV or, where the path ends so, as Parquet.
+
+    In CSV floats have four places, and no cell is a formula.
+    """
+    if path.suffix == ".parquet":
+        arrow, parquet = _pyarrow()
+        sink = arrow.BufferOutputStream()
+        parquet.write_table(arrow.table(dict(columns)), sink)
+        write_atomically(path, sink.getvalue().to_pybytes())
+        return
+    shown = ([f"{v:.4f}" if isinstance(v, float) else v for v in c] for c in columns.values())
+    write_atomically(path, csv_table(list(columns), zip(*shown, strict=True)).encode())
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise InputError("Parquet needs pyarrow: pip install graphfsl[parquet], or write CSV") from None
+    return pyarrow, pyarrow.parquet

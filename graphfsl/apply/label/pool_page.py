@@ -1,0 +1,208 @@
+"""What became of a pool, as one self-contained web page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+import torch
+
+from graphfsl.apply.label.label_pool import Labels
+from graphfsl.functional.calibration import accuracy_coverage, expected_calibration_error, reliability
+from graphfsl.report.figures import COLORS, Figure, draw
+from graphfsl.report.html import listed, page, pictures
+
+COVERAGES = (0.1, 0.25, 0.5, 0.75, 1.0)
+POINTS = 500  # of a curve
+LISTED = 50  # unreadable files
+
+
+def pool_page(
+    title: str,
+    notes: Sequence[str],
+    found: Labels,
+    classes: Sequence[str],
+    truth: np.ndarray | None = None,
+    links: Mapping[int, str] | None = None,
+    sheets: Sequence[tuple[str, bytes]] = (),
+    unreadable: Sequence[tuple[str, str]] = (),
+) -> str:
+    """The page. truth: (n,) classes, -1 for none of them, -2 where it is not known. links: from a class (-1: none,
+    -2: not reached) to its sheet's file. sheets: (caption, JPEG). unreadable: (file, why).
+    """
+    parts = listed(notes)
+    drawn = [_scores(found), _nones(found)]
+    if truth is not None:
+        asked = ~found.given & (truth > -2)
+        parts += ["<h2>Against the truth</h2>", *listed(_findings(found, truth, asked), "findings")]
+    if truth is not None and asked.any():
+        drawn = [_coverage(found, truth, asked), _reliability(found, truth, asked), *drawn]
+    parts += ["<h2>How sure the labels are</h2>", *pictures(drawn), "<h2>Classes</h2>"]
+    parts += _table(found, classes, truth, links or {})
+    if sheets:
+        parts += ["<h2>Contact sheets</h2>", *pictures(sheets)]
+    if unreadable:
+        lines = [f"`{name}`: {why}" for name, why in unreadable[:LISTED]]
+        more = [f"and {len(unreadable) - LISTED:,} more, in unreadable.csv"] if len(unreadable) > LISTED else []
+        parts += [f"<h2>Not read: {len(unreadable):,}</h2>", *listed([*lines, *more], "failed")]
+    return page(title, parts)
+
+
+def accuracies(found: Labels, truth: np.ndarray, asked: np.ndarray) -> dict[str, float]:
+    """How the labels of the samples `asked` compare with the truth: shares, NaN where there is nothing to count."""
+
+    def share(of: np.ndarray, among: np.ndarray) -> float:
+        return float((of & among).sum() / among.sum()) if among.any() else math.nan
+
+    right, answered = found.label == truth, found.label >= 0
+    called = ~answered & found.reached
+    return {
+        "answered": share(answered, asked),
+        "accuracy of answers": share(right, asked & answered),
+        "accuracy of the likeliest class": share(found.best == truth, asked & (truth >= 0)),
+        "found to be none": share(called, asked & (truth == -1)),
+        "taken for none": share(called, asked & (truth >= 0)),
+        "not reached": share(~found.reached, asked),
+        "ranked none above members": _auroc(found.none, truth, asked),
+        "calibration error": float(expected_calibration_error(_bins(found, truth, asked))),
+    }
+
+
+def _auroc(none: np.ndarray, truth: np.ndarray, asked: np.ndarray) -> float:
+    """How often `none` is higher for a sample of none of the classes than for another; a tie is half."""
+    foreign, member = np.sort(none[asked & (truth == -1)]), none[asked & (truth >= 0)]
+    if not len(foreign) or not len(member):
+        return math.nan
+    lower = np.searchsorted(foreign, member) + np.searchsorted(foreign, member, side="right")
+    return float(1 - lower.mean() / 2 / len(foreign))
+
+
+def _findings(found: Labels, truth: np.ndarray, asked: np.ndarray) -> list[str]:
+    if not asked.any():
+        return ["The truth holds none of the samples that were to be labeled."]
+    a = {k: f"{100 * v:.1f}" for k, v in accuracies(found, truth, asked).items()}
+    curve = _curve(found, truth, asked)
+    at = [min(int(np.searchsorted(curve[:, 0], c)), len(curve) - 1) for c in COVERAGES if len(curve)]
+    told = ", ".join(f"{100 * y:.1f} % for the surest {100 * x:.0f} %" for x, y in curve[list(dict.fromkeys(at))])
+    rightly = f", {a['accuracy of answers']} % of these rightly" if len(curve) else ""
+    lines = [
+        f"{a['answered']} % of {asked.sum():,} samples are labeled{rightly}.",
+        f"Accuracy {told} of all samples." if len(curve) else "",
+        f"Expected calibration error of the {_called(found)}: {a['calibration error']} points.",
+        f"No label reaches {a['not reached']} %." if (~found.reached)[asked].any() else "",
+    ]
+    foreign, member = (truth[asked] == -1).any(), (truth[asked] >= 0).any()
+    if foreign:
+        lines.append(f"Of the samples of none of the classes {a['found to be none']} % are found.")
+    if foreign and member:
+        lines.append(
+            f"Of the others {a['taken for none']} % are taken for such. `none` is higher for one of the former than "
+            f"for one of the latter in {a['ranked none above members']} % of pairs."
+        )
+    return [line for line in lines if line]
+
+
+def _curve(found: Labels, truth: np.ndarray, asked: np.ndarray) -> np.ndarray:
+    """(k, 2) of the surest labels: their share of all that are asked, and their accuracy."""
+    rows = asked & (found.label >= 0)
+    right = torch.from_numpy(found.label[rows] == truth[rows])
+    curve = accuracy_coverage(torch.from_numpy(found.score[rows]), right).numpy()
+    return curve * (rows.sum() / max(asked.sum(), 1), 1)
+
+
+def _coverage(found: Labels, truth: np.ndarray, asked: np.ndarray) -> Figure:
+    curve = _curve(found, truth, asked)
+    curve = curve[np.unique(np.linspace(0, len(curve) - 1, POINTS).astype(int))] if len(curve) else curve
+
+    def plot(axes: Any) -> None:
+        axes.plot(100 * curve[:, 0], 100 * curve[:, 1], color=COLORS[0])
+        axes.set(xlim=(0, 101))
+
+    return "Accuracy against coverage", draw(plot, "samples that are labeled, the surest first (%)", "accuracy (%)")
+
+
+def _bins(found: Labels, truth: np.ndarray, asked: np.ndarray) -> torch.Tensor:
+    """Reliability of `score` as the probability that `best` is right, also where it is not answered."""
+    wrong = torch.from_numpy(((found.best != truth) | (truth < 0))[asked].astype(np.int64))
+    return reliability(torch.from_numpy(found.score[asked, None]), wrong)  # class 0 of one: right
+
+
+def _reliability(found: Labels, truth: np.ndarray, asked: np.ndarray) -> Figure:
+    bins = [b for b in _bins(found, truth, asked).tolist() if b[0]]
+
+    def plot(axes: Any) -> None:
+        axes.plot([0, 1], [0, 1], color="#999999", linewidth=1, linestyle="--")
+        size = [10 + 90 * n / max(b[0] for b in bins) for n, _, _ in bins]
+        axes.scatter([c for _, c, _ in bins], [a for _, _, a in bins], s=size, color=COLORS[0])
+        axes.set(xlim=(0, 1.02), ylim=(0, 1.02))
+
+    caption = f"{_called(found).capitalize()} against accuracy: on the line they agree; larger dots hold more samples"
+    return caption, draw(plot, f"{_called(found)} of the likeliest class", "accuracy")
+
+
+def _called(found: Labels) -> str:
+    """What `score` may be called: a confidence where held-out labels bear it out."""
+    return "confidence" if found.facts["borne out"] else "score"
+
+
+def _scores(found: Labels) -> Figure:
+    labeled = ~found.given & (found.label >= 0)
+    groups = {"labeled": labeled, "none of these": ~labeled & found.reached, "no label reaches": ~found.reached}
+
+    def plot(axes: Any) -> None:
+        values = [found.score[rows & ~found.given] for rows in groups.values()]
+        names = [f"{name}: {len(v):,}" for name, v in zip(groups, values, strict=True)]
+        axes.hist(values, bins=20, range=(0, 1), stacked=True, color=[COLORS[0], "#c4c8cf", "#8a8f98"], label=names)
+
+    caption = f"How many samples have which {_called(found)}"
+    return caption, draw(plot, f"{_called(found)} of the likeliest class", "samples")
+
+
+def _nones(found: Labels) -> Figure:
+    """`none` from the strongest reached to the weakest, and where samples are called none of these."""
+    none = np.sort(found.none[~found.given & found.reached])
+    none = none[np.unique(np.linspace(0, len(none) - 1, POINTS).astype(int))] if len(none) else none
+
+    def plot(axes: Any) -> None:
+        axes.plot(np.linspace(0, 100, len(none)), none, color=COLORS[0])
+        if found.facts["none"] < 1:
+            axes.axhline(found.facts["none"], color="#999999", linewidth=1, linestyle="--")
+        axes.set(xlim=(0, 101), ylim=(0, 1.02))
+
+    caption = "How weakly labels reach the samples"
+    if found.facts["none"] < 1:
+        caption += "; above the line: none of these"
+    elif not found.facts["tells"]:
+        caption += ": labels cannot tell what is of none"
+    return caption, draw(plot, "samples, the strongest reached first (%)", "none")
+
+
+def _table(found: Labels, classes: Sequence[str], truth: np.ndarray | None, links: Mapping[int, str]) -> list[str]:
+    heads = [
+        "class",
+        "given",
+        "found",
+        f"median {_called(found)}",
+        *(["precision", "recall"] if truth is not None else []),
+    ]
+    parts = ['<div class="scroll" tabindex="0"><table><tr>']
+    parts += [f'<th class="{"text" if i == 0 else ""}">{h}</th>' for i, h in enumerate(heads)]
+    known = ~found.given & ((truth if truth is not None else found.label) > -2)
+    for c in [*range(len(classes)), -1, *([] if found.reached.all() else [-2])]:
+        name = escape(classes[c] if c >= 0 else ("none of these" if c == -1 else "no label reaches"))
+        mine = np.zeros(len(found.label), bool)
+        mine[found.of(c)] = True
+        cells = [f"{(found.given & (found.label == c)).sum():,}", f"{mine.sum():,}"]
+        cells.append(f"{np.median(found.score[mine]):.2f}" if mine.any() and c >= 0 else "")
+        if truth is not None and c == -2:
+            cells += ["", ""]
+        elif truth is not None:
+            hit = (mine & known & (truth == c)).sum()
+            for whole in ((mine & known).sum(), (known & (truth == c)).sum()):
+                cells.append(f"{100 * hit / whole:.1f} %" if whole else "")
+        name = f'<a href="{escape(links[c])}">{name}</a>' if c in links else name
+        parts.append(f'</tr><tr class="new"><td class="text">{name}</td>' + "".join(f"<td>{v}</td>" for v in cells))
+    return [*parts, "</tr></table></div>"]

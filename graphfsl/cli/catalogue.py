@@ -1,0 +1,153 @@
+"""What there is: methods, encoders, data sets and experiments, with the type, default and meaning of each option."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import textwrap
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from graphfsl import data
+from graphfsl.core import registry
+from graphfsl.core.schema import signature, words
+from graphfsl.io.errors import unknown
+from graphfsl.io.package_data import experiment_files, experiment_name
+from graphfsl.nn import ENCODERS
+
+# What the builder and the loaders fill in themselves: no option of a configuration.
+FILLED_IN = ("net", "dim", "maps", "classes", "in_channels", "split")
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a method, encoder or data set; default: None where it must be given."""
+
+    name: str
+    kind: str
+    default: str | None
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A page of the catalogue. about: where it comes from; text: its equation and what goes in and out."""
+
+    name: str
+    kind: str
+    about: str
+    text: str
+    traits: list[str]
+    options: list[Option]
+
+
+USE = {
+    "head": "learner.head",
+    "graph": "learner.graph",
+    "refine": "learner.refine",
+    "augment": "learner.augment",
+    "adapt": "learner.adapt",
+    "pretrain": "pretrain.objective",
+    "encoder": "learner.encoder",
+}
+
+
+def page(entry: Entry, width: int = 80) -> str:
+    """What `graphfsl methods NAME` prints: the paper, the equation, each option, and how a command line sets it."""
+    fold = textwrap.TextWrapper(
+        width, initial_indent="    ", subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+    )
+    parts = [entry.name + (f" ({', '.join(entry.traits)})" if entry.traits else ""), *textwrap.wrap(entry.about, width)]
+    parts += ["", _equation(entry), ""]
+    for o in entry.options:
+        parts.append(f"  {o.name}: {o.kind}" + (f" = {o.default}" if o.default is not None else " (must be given)"))
+        parts += fold.wrap(o.meaning)
+    if (where := USE.get(entry.kind)) is not None:
+        first = next((f", {o.name}: {o.default or '…'}" for o in entry.options), "")
+        parts += ["", f"{where}={entry.name}" if not first else f"{where}='{{name: {entry.name}{first}}}'"]
+    else:
+        parts += ["", f"data.name={entry.name}"]
+    return "\n".join(parts)
+
+
+def _equation(entry: Entry) -> str:
+    """What the documentation says before it comes to the options."""
+    return entry.text.partition("\n\n")[0]
+
+
+def method(name: str) -> list[Entry]:
+    """The methods of a name, one for each slot that it fills; InputError where there is none."""
+    found = [(slot, n) for slot, n in registry.find() if n == name]
+    if not found:
+        raise unknown("method or slot", name, {*registry.SLOTS, *(n for _, n in registry.find())})
+    entries = []
+    for slot, _ in found:
+        facts = registry.describe(slot, name)
+        cls = registry.get(slot, name)
+        text = inspect.cleandoc(cls.__doc__ or "")
+        entries.append(Entry(name, slot, facts["source"], text, facts["traits"], options(cls)))
+    return entries
+
+
+def encoder(name: str) -> Entry:
+    """An encoder by its name; InputError where there is none."""
+    if name not in ENCODERS:
+        raise unknown("encoder", name, ENCODERS)
+    cls = ENCODERS[name]
+    return Entry(name, "encoder", encoder_source(name), inspect.cleandoc(cls.__doc__ or ""), [], options(cls))
+
+
+def encoder_source(name: str) -> str:
+    """The first line of an encoder's class."""
+    return (ENCODERS[name].__doc__ or "").strip().partition("\n")[0]
+
+
+def data_set(name: str) -> Entry:
+    """A data set by its name; InputError where there is none."""
+    loader = data.loader(name)
+    return Entry(name, "data set", data.about(name), inspect.cleandoc(loader.__doc__ or ""), [], options(loader))
+
+
+def experiments(word: str = "") -> list[tuple[str, str]]:
+    """(name, title of the paper, or else the first comment) of the experiments whose name holds `word`."""
+    return [(name, _title(path)) for path in experiment_files() if word in (name := experiment_name(path))]
+
+
+def _title(path: Path) -> str:
+    text = path.read_text(encoding="utf-8")
+    title = re.search(r"\btitle: *(.+?)(?:, \w+:|\}|\n)", text)
+    return title[1].strip("\"'") if title else text.partition("\n")[0].lstrip("# ")
+
+
+def options(cls: Callable[..., Any]) -> list[Option]:
+    """What a class or function takes from a configuration."""
+    known = {k: v for k, v in signature(cls).items() if k not in FILLED_IN}
+    defaults = inspect.signature(cls).parameters
+    told = meanings(cls.__doc__, known)
+    return [
+        Option(name, words(kind), None if required else _shown(defaults[name].default), told.get(name, ""))
+        for name, (kind, required) in known.items()
+    ]
+
+
+def _shown(default: Any) -> str:
+    """A default as YAML writes it."""
+    if default is None or isinstance(default, bool):
+        return {None: "null", True: "true", False: "false"}[default]
+    return '""' if default == "" else str(list(default) if isinstance(default, tuple) else default)
+
+
+def meanings(doc: str | None, names: Iterable[str]) -> dict[str, str]:
+    """Option -> what a docstring says of it: "scale: …", or "epochs, batch: …", at the start of a line or sentence."""
+    text = inspect.cleandoc(doc or "")
+    any_name = "|".join(sorted(map(re.escape, names), key=len, reverse=True)) or "(?!)"
+    start = re.compile(rf"(?:^|(?<=[.;] )|(?<=\n))[ ]*((?:{any_name})(?:, (?:{any_name}))*): ")
+    found = list(start.finditer(text))
+    out: dict[str, str] = {}
+    for i, this in enumerate(found):
+        end = found[i + 1].start() if i + 1 < len(found) else len(text)
+        meaning = " ".join(text[this.end() : end].partition("\n\n")[0].split())
+        out |= {name: meaning.removesuffix(".") for name in re.findall(any_name, this[1])}
+    return out

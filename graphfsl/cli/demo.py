@@ -1,0 +1,182 @@
+"""`graphfsl demo`: what few labels, unlabeled images and distractors are worth, on embedded data."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from graphfsl.apply.explain.attributions import add_contributions, explain
+from graphfsl.core import registry
+from graphfsl.core.graph import draw, similarity, to_networkx
+from graphfsl.core.learner import Learner, Pipeline
+from graphfsl.data import Episodes, Setting, Split
+from graphfsl.experiment import config as conf
+from graphfsl.experiment import run as runs
+from graphfsl.experiment import runner
+from graphfsl.experiment.builder import build
+from graphfsl.experiment.results import full_row, history, write_results
+from graphfsl.functional.comparison import paired_difference
+from graphfsl.io.checkpoint import read_json, write_json
+from graphfsl.io.lock import locked
+from graphfsl.loops.evaluation import evaluate, with_interval
+from graphfsl.loops.features import encode_split
+from graphfsl.report.figures import Figure
+from graphfsl.report.write import write_report
+from graphfsl.study.findings import best
+
+SHOTS = (1, 5)
+UNLABELED, DISTRACTORS = 10, (0, 5)  # of the pools, which are tried with one labeled letter of each class
+REFINERS = {
+    "soft k-means": "soft_kmeans",
+    "self-training": "pseudo_label",
+    "propagation": "logit_propagation",
+    "iLPC": "ilpc",
+}
+PROTONET, PIXELS, UNTRAINED = "ProtoNet", "raw pixels", "untrained encoder"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is measured for one row of the table."""
+
+    name: str
+    learner: Learner
+    split: Split
+    setting: Setting
+
+    @property
+    def key(self) -> str:
+        s = self.setting
+        return f"{self.name}, {s.shot}-shot, {s.unlabeled} unlabeled, {s.distractors} distractors"
+
+
+def demo(out: Path, console: Console, overrides: Sequence[str] = ()) -> None:
+    """Train, evaluate every combination on the same episodes, print the table, write report.html into `out`."""
+    start = time.perf_counter()
+    config = conf.read("demo.yaml", overrides)
+    path = out / f"protonet-{conf.digest(config)}"
+    with locked(path):
+        run, base = runs.prepare(config, path)
+        test = conf.load_split(config["data"], conf.evaluation(config).split)
+        scripts = ", ".join(sorted(set(test.groups or ())))
+        console.print(f"{path}: {runs.cost(run, base)}; tested on {len(test.classes)} letters of {scripts}")
+        run = runner.train(run, base, console)
+        rows = measure(run, cells(run, test), console)
+    found = tell(rows)
+    show(rows, console)
+    for sentence in found:
+        console.print(f"• {sentence}", markup=False)
+    write_results(run.path, run.config, rows, time.perf_counter() - start)
+    notes = [
+        "Meta-trained on letters of some scripts, tested on letters of a script that it never saw.",
+        f"Made by `graphfsl demo` in {time.perf_counter() - start:.0f} s on {torch.get_num_threads()} CPU threads.",
+    ]
+    drawn = episode_pictures(run, test)
+    files = write_report(out, "graphfsl demo", rows, {PROTONET: history(run.path)}, drawn, notes, found)
+    console.print(f"{time.perf_counter() - start:.0f} s; report: {files[0]}")
+
+
+def cells(run: runs.Run, test: Split) -> list[Cell]:
+    """Baselines and ProtoNet for each shot, and what each refiner makes of a pool without and with distractors."""
+    trained = run.learner
+    assert isinstance(trained, Pipeline)
+    torch.manual_seed(0)
+    untrained = build(run.config["learner"], run.shape, run.way)
+    pixels = build({"encoder": "pixels", "head": "protonet"}, run.shape, run.way)
+    features = encode_split(trained, test, run.transform)
+    plain = trained.on_features()
+    found = []
+    for shot in SHOTS:
+        setting = conf.setting(run.config, {"shot": shot})
+        found += [Cell(PIXELS, pixels, test, setting), Cell(UNTRAINED, untrained, test, setting)]
+        found += [Cell(PROTONET, plain, features, setting)]
+    for distractors in DISTRACTORS:
+        pool = {"shot": SHOTS[0], "unlabeled": UNLABELED, "distractors": distractors}
+        setting = conf.setting(run.config, pool)
+        for name, part in REFINERS.items():
+            refined = Pipeline(head=trained.head, refine=registry.get("refine", part)())
+            found.append(Cell(f"{PROTONET} + {name}", refined, features, setting))
+    return found
+
+
+def measure(run: runs.Run, cells: Sequence[Cell], console: Console) -> list[dict[str, Any]]:
+    """A row of each cell; those that an interrupted demo has measured are read from measured.json in the run."""
+    file = run.path / "measured.json"
+    done: dict[str, Any] = read_json(file) if file.is_file() else {}
+    episodes = conf.evaluation(run.config).episodes
+    for cell in track(cells, "measuring", console=console, transient=True):
+        if cell.key in done:
+            continue
+        result = evaluate(cell.learner, cell.split, cell.setting, episodes, transform=run.transform)
+        row = full_row(run.config, result, str(cell.split.x.device), run.steps) | {"method": cell.name}
+        done[cell.key] = row | ({"baseline": True, "steps": 0} if cell.name in (PIXELS, UNTRAINED) else {})
+        write_json(file, done)
+        console.print(f"{cell.key}: {row['accuracy']:.2f} %", markup=False)
+    rows = [done[cell.key] for cell in cells]
+    return [row | {"best": top} for row, top in zip(rows, best(rows), strict=True)]
+
+
+def tell(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """What the table shows, in two or three sentences: all numbers are differences on the same episodes."""
+    one = [r for r in rows if r["shot"] == SHOTS[0]]
+    plain = next(r for r in one if r["method"] == PROTONET)
+    others = {r["method"]: f"{r['accuracy']:.1f}" for r in one if r.get("baseline")}
+    told = [
+        f"From one labeled letter of each of {plain['way']} classes, ProtoNet names {plain['accuracy']:.1f} % of the "
+        f"others rightly; raw pixels name {others[PIXELS]} %, the encoder before training {others[UNTRAINED]} %."
+    ]
+    for distractors in DISTRACTORS:
+        pool = [r for r in one if r["unlabeled"] and r["distractors"] == distractors]
+        top = max(pool, key=lambda r: r["accuracy"])
+        d, half = paired_difference(_accuracies(top), _accuracies(plain))
+        company = f", in a pool with letters of {distractors} other classes," if distractors else ""
+        told.append(
+            f"{UNLABELED} unlabeled letters of each class{company} are worth {100 * float(d):+.1f} points more "
+            f"(95% interval {100 * float(d - half):+.1f} to {100 * float(d + half):+.1f}) to {top['method']}."
+        )
+    return told
+
+
+def _accuracies(row: dict[str, Any]) -> torch.Tensor:
+    return torch.tensor(row["accuracies"], dtype=torch.float64)
+
+
+def show(rows: list[dict[str, Any]], console: Console) -> None:
+    """The table on the terminal."""
+    columns = ("method", "shot", "unlabeled", "distractors", "accuracy %", "setting")
+    table = Table(*columns, title="5-way, letters of a script that was not trained on", box=None, padding=(0, 1, 0, 0))
+    for r in rows:
+        cells = (r["method"], r["shot"], r["unlabeled"], r["distractors"], with_interval(r), r["setting"])
+        table.add_row(*map(str, cells))
+    console.print(table)
+
+
+def episode_pictures(run: runs.Run, test: Split) -> list[Figure]:
+    """One episode as a graph with its predictions, and what spoke for and against its least certain answer."""
+    trained = run.learner
+    assert isinstance(trained, Pipeline)
+    refined = Pipeline(trained.encoder, head=trained.head, refine=registry.get("refine", "soft_kmeans")()).eval()
+    setting = conf.setting(run.config, {"query": 3, "unlabeled": 5})
+    device = next(trained.parameters()).device
+    episode, target = Episodes(test, setting, transform=run.transform.plain(), device=device).batch([0])
+    with torch.no_grad():
+        features = refined.encode(episode)
+        scores = refined.score_features(features)
+    known = torch.cat([episode.w[:, episode.support].argmax(-1), target.query, target.unlabeled], 1)
+    graph = to_networkx(features, similarity(features.x), 0, scores, known)
+    caption = "One 5-way 1-shot episode with 5 unlabeled letters per class, after soft k-means"
+    names = [test.classes[c].rpartition("/")[2] for c in target.classes[0].tolist()]
+    plain = (caption, draw(graph, classes=names))
+    least = int(scores[0, episode.query].softmax(-1).amax(-1).argmin())
+    found = explain(refined, episode, least)
+    add_contributions(graph, found)
+    why = f"What spoke for and against its least certain answer (p = {found.probability:.2f}); other queries are pale"
+    return [plain, (why, draw(graph, classes=names))]

@@ -1,0 +1,90 @@
+"""The command line: how a command starts and ends; what there is to call stands in `commands` and `listings`."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import re
+import signal
+import sys
+import warnings
+from contextlib import suppress
+from typing import Any
+
+import typer
+
+from graphfsl.cli import commands, listings  # noqa: F401 (they fill the app)
+from graphfsl.cli.terminal import app
+from graphfsl.io.plain_text import one_line
+
+USAGE_ERROR: Any = typer.BadParameter.__base__  # Typer exports it under no name of its own
+OUT_OF_MEMORY = re.compile("allocate memory|not enough memory|out of memory")  # as PyTorch says it on any device
+
+ASKED_FOR = re.compile(r"allocate (\d[\d.]* \w+)")  # as PyTorch and NumPy say how much was wanted
+
+
+def main() -> None:
+    """Entry point: bad input ends with one line and exit code 2, an interruption with 130."""
+    from graphfsl.io.errors import InputError
+
+    # Before torch is imported. On a machine that does other work too, threads that wait for each other by spinning
+    # cost three times the time and the processor.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)
+    warnings.formatwarning = _one_line  # type: ignore[assignment]
+    if "RANK" in os.environ:  # every process of torchrun would say how it found the others
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+        logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a job that is told to end ends as by Ctrl-C
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file's name may be in no encoding
+    code, message = 2, ""
+    try:
+        ended = app(standalone_mode=False) or 0
+        sys.stdout.flush()
+        code = ended
+    except InputError as error:
+        message = str(error)
+    except USAGE_ERROR as error:
+        message = error.format_message()  # nothing where the help was shown
+        message += f" See {error.ctx.command_path} --help" if message and error.ctx else ""
+    except KeyboardInterrupt:  # before or after Typer, which makes 130 of it
+        code = 130
+    except BrokenPipeError:  # who read our output has gone
+        _silence()
+        code = 1
+    except OSError as error:
+        if error.filename is None:  # perhaps stdout, which would fail once more at exit
+            _silence()
+        message = f"{error}; make room, or see that it can be read and written"
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not OUT_OF_MEMORY.search(str(error)):
+            raise
+        wanted = ASKED_FOR.search(str(error))
+        message = "out of memory" + (f", {wanted[1]} were asked for" if wanted else "")
+        message += "; lower trainer.batch, episode.query, evaluation.episodes or data.size, or raise trainer.accumulate"
+    if code == 130:
+        message = "interrupted; the same command goes on from the last checkpoint"
+    if message:
+        print(f"graphfsl: {one_line(' '.join(message.splitlines()))}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+_long_form = warnings.formatwarning
+
+
+def _one_line(message: Any, category: type[Warning], *where: Any) -> str:
+    """What is said to a user, without the place in the code that says it."""
+    return f"warning: {message}\n" if category is UserWarning else _long_form(message, category, *where)
+
+
+def _silence() -> None:
+    """What is still to be printed goes nowhere."""
+    with suppress(OSError):  # a stdout that is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    main()

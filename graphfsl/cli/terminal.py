@@ -1,0 +1,67 @@
+"""What all commands share: the app, the arguments that many take, and how they print."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from graphfsl import __version__
+
+        print(f"graphfsl {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version and stop")
+    ] = False,
+) -> None:
+    """Graph and semi-supervised few-shot learning."""
+
+
+def experiment_names() -> list[str]:
+    """What the shell completes where an experiment is asked for."""
+    from graphfsl.io.package_data import experiment_files, experiment_name
+
+    return [name for path in experiment_files() for name in (path.stem, experiment_name(path))]
+
+
+Experiment = Annotated[
+    str,
+    typer.Argument(help="a file, or a name as `graphfsl experiments` lists them", autocompletion=experiment_names),
+]
+RunFolder = Annotated[Path, typer.Argument(help="the directory of a trained run")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, such as episode.way=20 trainer.device=cuda")]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="where to write")]
+Json = Annotated[bool, typer.Option("--json", help="print JSON")]
+
+
+def new_console() -> Any:
+    from rich.console import Console
+
+    # A user's [names] are no markup.
+    return Console(highlight=False, soft_wrap=True, markup=False, emoji=False, quiet=int(os.environ.get("RANK", 0)) > 0)
+
+
+def print_table(rows: list[dict[str, Any]], columns: tuple[str, ...], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    from rich.table import Column, Table
+
+    from graphfsl.io.plain_text import one_line
+
+    table = Table(*(Column(c, overflow="fold", no_wrap=c == "name") for c in columns), box=None)
+    for row in rows:
+        table.add_row(*(one_line(", ".join(v) if isinstance(v := row[c], list) else str(v)) for c in columns))
+    new_console().print(table)

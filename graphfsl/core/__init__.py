@@ -1,0 +1,1 @@
+"""The contract: episodes, learners and their slots, adaptation, BatchNorm policies, the registry."""

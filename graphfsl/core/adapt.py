@@ -1,0 +1,269 @@
+"""`Adapt`: the inner loop of the MAML family as a function around any learner."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.nn.parameter import is_lazy
+
+from graphfsl.core.arguments import A_LEARNER, check_kind, described, whole_number
+from graphfsl.core.batchnorm import BatchNorm, adapting, follow_policy, lacks_averages
+from graphfsl.core.encoder import full_precision, keep_precision
+from graphfsl.core.episode import Episode, Target
+from graphfsl.core.learner import JOINED, Learner, Pipeline
+from graphfsl.functional.cross_entropy import cross_entropy
+from graphfsl.functional.layers import last_layer
+from graphfsl.io.errors import InputError
+
+
+class Rule(Protocol):
+    """How an inner step moves parameters: `init` makes its state, `update` takes one step. Nothing is mutated."""
+
+    def init(self, params: dict[str, Tensor]) -> Any: ...
+
+    def update(
+        self, params: dict[str, Tensor], grads: dict[str, Tensor], state: Any, step: int
+    ) -> tuple[dict[str, Tensor], Any]: ...
+
+
+class GradientDescent(nn.Module):
+    """theta <- theta - lr * gradient, the rule of MAML."""
+
+    def __init__(self, lr: float) -> None:
+        super().__init__()
+        self.lr = lr
+
+    def init(self, params: dict[str, Tensor]) -> None:
+        return None
+
+    def update(
+        self, params: dict[str, Tensor], grads: dict[str, Tensor], state: None, step: int
+    ) -> tuple[dict[str, Tensor], None]:
+        return {n: p - self.lr * grads[n] for n, p in params.items()}, None
+
+
+class Adam(nn.Module):
+    """The steps of torch.optim.Adam with its defaults. Kingma, Ba 2015, https://arxiv.org/abs/1412.6980. For inner
+    loops whose gradients are constants: its root has no derivative where a gradient is zero."""
+
+    def __init__(self, lr: float) -> None:
+        super().__init__()
+        self.lr = lr
+
+    def init(self, params: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        zero = {n: torch.zeros_like(p) for n, p in params.items()}
+        return zero, zero
+
+    def update(
+        self,
+        params: dict[str, Tensor],
+        grads: dict[str, Tensor],
+        state: tuple[dict[str, Tensor], dict[str, Tensor]],
+        step: int,
+    ) -> tuple[dict[str, Tensor], tuple[dict[str, Tensor], dict[str, Tensor]]]:
+        first = {n: m.lerp(grads[n], 1 - 0.9) for n, m in state[0].items()}
+        second = {n: 0.999 * v + (1 - 0.999) * grads[n].square() for n, v in state[1].items()}
+        rate, root = self.lr / (1 - 0.9 ** (step + 1)), (1 - 0.999 ** (step + 1)) ** 0.5
+        moved = {n: p - rate * first[n] / (second[n].sqrt() / root + 1e-8) for n, p in params.items()}
+        return moved, (first, second)
+
+
+Score = Callable[[Episode], Tensor]
+Objective = Callable[[Score, Episode, int], Tensor]
+
+
+def support_cross_entropy(score: Score, episode: Episode, step: int) -> Tensor:
+    """Mean cross-entropy of the support nodes against their label weights; only the support is encoded."""
+    support = episode.parts(query=False, unlabeled=False)
+    return labeled_cross_entropy(last_layer(score(support)), support)
+
+
+def labeled_cross_entropy(scores: Tensor, support: Episode) -> Tensor:
+    """The same of scores (B, k + …, C) whose first k are of the support."""
+    w = support.w[:, support.support]
+    return cross_entropy(scores[:, support.support], w).sum() / w.sum()
+
+
+def beside_support(score: Score, episode: Episode, x: Tensor, mask: Tensor) -> Tensor:
+    """Scores (B, k + m, C) of the support and of nodes x (B, m, *S), mask (B, m), in place of queries and pool."""
+    s = episode.parts(query=False, unlabeled=False)
+    w = s.w.new_zeros(*x.shape[:2], s.way)
+    x, w, mask = (torch.cat(pair, 1) for pair in ((s.x, x), (s.w, w), (s.mask, mask)))
+    return last_layer(score(Episode(x, w, s.n_support, 0, mask, padded=s.padded, relabeled=False)))
+
+
+def _chosen(name: str, patterns: Iterable[str]) -> bool:
+    """Whether a name matches a pattern, and none behind a !."""
+    wanted = any(fnmatch.fnmatch(name, p) for p in patterns)
+    return wanted and not any(p.startswith("!") and fnmatch.fnmatch(name, p[1:]) for p in patterns)
+
+
+class _Call(nn.Module):
+    """Lets `functional_call` reach any method of the learner, not only `forward`."""
+
+    def __init__(self, net: Learner) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, method: str, *args: Any) -> Any:
+        return getattr(self.net, method)(*args)
+
+
+class Adapt(Learner):
+    """Scores an episode with parameters that were adapted to it by `steps` inner steps.
+
+    net: any learner. rule: an (init, update) pair; a module if it learns. params: which of the net's parameters
+    adapt, by name pattern (one or several); those that match one behind a ! do not, as in ["*", "!encoder.norms.*"].
+    first_order: treat inner gradients as constants.
+    objective(score, episode, step) -> scalar: what an inner step descends.
+    task_chunk: how many tasks run at once under vmap; 1 loops over tasks, which is faster on a CPU and needs the
+    least memory; None takes 1 on a CPU and all tasks on a GPU.
+
+    A head may have `imprint`, episode of support features -> {name: tensor}, and name them in `imprinted`: buffers that
+    start each task at what its support says, and adapt like parameters where `params` matches.
+    The net's parameters and buffers are never mutated, so that no averages of BatchNorm are learned: under the policy
+    `running` the encoder is normalised with those that it came with, and training one that has none is refused.
+    """
+
+    _checked = False
+    adapts_frozen = False  # whether an encoder that is not trained further adapts to an episode all the same
+
+    def __init__(
+        self,
+        net: Learner,
+        rule: Rule,
+        steps: int,
+        objective: Objective = support_cross_entropy,
+        params: str | Iterable[str] = "*",
+        first_order: bool = False,
+        task_chunk: int | None = None,
+    ) -> None:
+        super().__init__()
+        check_kind(net, Learner, "what adapts", A_LEARNER)
+        if not (callable(getattr(rule, "init", None)) and callable(getattr(rule, "update", None))):
+            raise InputError(f"the rule must have `init` and `update`, as GradientDescent(0.1), not {described(rule)}")
+        if net.asks:
+            raise InputError("a learner that asks for labels cannot be adapted to an episode; set gnn.ask to null")
+        if whole_number(steps, "the number of inner steps") < 0:
+            raise InputError(f"the number of inner steps must be 0 or more, not {steps}")
+        if task_chunk is not None and whole_number(task_chunk, "task_chunk") < 1:
+            raise InputError(f"task_chunk must be 1 or more, or null, not {task_chunk}")
+        if not isinstance(params, Iterable):
+            raise InputError(f"params must be names of parameters, or patterns as 'head.*', not {described(params)}")
+        patterns = [params] if isinstance(params, str) else list(params)
+        if any(is_lazy(p) for p in net.parameters()):
+            raise InputError("a lazy layer of the net has no parameters yet to adapt; call the net on an episode first")
+        if any(isinstance(m, _InstanceNorm) and m.track_running_stats for m in net.modules()):
+            raise InputError(
+                "an InstanceNorm keeps averages, which no adaptation writes; set track_running_stats=False"
+            )
+        follow_policy(net)
+        self._call = _Call(net)
+        self.rule, self.steps, self.objective = rule, steps, objective
+        self.first_order, self.task_chunk = first_order, task_chunk
+        names = [n for n, p in net.named_parameters() if p.requires_grad or self.adapts_frozen]
+        names += [f"head.{n}" for n in getattr(getattr(net, "head", None), "imprinted", ())]
+        self.adapted = [f"net.{n}" for n in names if _chosen(n, patterns)]
+        if not self.adapted:
+            raise InputError(f"no parameter matches {', '.join(patterns)!r}; the net has {', '.join(names) or 'none'}")
+        for trait in (*JOINED, "per_query", "way", "shots", "max_queries_per_class"):
+            setattr(self, trait, getattr(net, trait))
+
+    @property
+    def net(self) -> Learner:
+        return self._call.net
+
+    @property
+    def batch_norm(self) -> str:  # type: ignore[override]
+        return self.net.batch_norm
+
+    def set_batch_norm(self, policy: str) -> None:
+        if isinstance(self.net, (Pipeline, Adapt)):
+            self.net.set_batch_norm(policy)
+        else:
+            self.net.batch_norm = policy
+
+    @property
+    def shares_statistics(self) -> bool:  # type: ignore[override]
+        return self.net.shares_statistics
+
+    @property
+    def transductive(self) -> bool:  # type: ignore[override]
+        # BatchNorm outside the encoder takes the statistics of the adapted call, in which all queries stand.
+        names = [n for n, m in self.net.named_modules() if isinstance(m, BatchNorm)]
+        return self.net.transductive or any(not n.startswith("encoder.") for n in names)
+
+    def adapt(self, episode: Episode) -> dict[str, Tensor]:
+        """The adapted parameters of one task: episode with B = 1 -> name -> tensor."""
+        known = dict(self._call.named_parameters())
+        params: dict[str, Tensor] = {n: known[n] for n in self.adapted if n in known}
+        if len(params) < len(self.adapted):
+            params |= {n: p for n, p in self._imprint(episode).items() if n in self.adapted}
+        state = self.rule.init(params)
+        call = keep_precision(torch.func.functional_call, episode.x.device)
+        for step in range(self.steps):
+
+            def inner(params: dict[str, Tensor], step: int = step) -> Tensor:
+                def score(e: Episode) -> Tensor:
+                    return call(self._call, params, ("score", e))
+
+                return self.objective(score, episode, step)
+
+            with full_precision(episode.x.device):
+                grads = torch.func.grad(inner)(params)
+                if self.first_order:
+                    grads = {n: g.detach() for n, g in grads.items()}
+                params, state = self.rule.update(params, grads, state, step)
+        return params
+
+    def _imprint(self, episode: Episode) -> dict[str, Tensor]:
+        net: Any = self.net
+        support = net.encode(episode.parts(query=False, unlabeled=False))
+        with full_precision(episode.x.device):
+            for part in (*net.augment, *net.graph):
+                support = part(support)
+            return {f"net.head.{n}": p for n, p in net.head.imprint(support).items()}
+
+    def _each(self, method: str, episode: Episode, *targets: Tensor) -> Tensor:
+        """Call a method of the adapted net on every task, looped or vmapped, and stack the answers over tasks."""
+        e = episode
+
+        def task(x: Tensor, w: Tensor, mask: Tensor, *target: Tensor) -> Tensor:
+            one = Episode(x[None], w[None], e.n_support, e.n_query, mask[None], padded=e.padded, relabeled=e.relabeled)
+            extra = (Target(*(t[None] for t in target)),) if target else ()
+            return torch.func.functional_call(self._call, self.adapt(one), (method, one, *extra))
+
+        columns = (e.x, e.w.to(e.x.dtype) if e.x.is_floating_point() else e.w, e.mask, *targets)
+        chunk = self.task_chunk or (1 if e.x.device.type == "cpu" else len(e.x))
+        with adapting():
+            if chunk == 1:
+                return torch.stack([task(*(c[i] for c in columns)) for i in range(len(e.x))])
+            return torch.func.vmap(task, chunk_size=chunk, randomness="different")(*columns)
+
+    def score(self, episode: Episode) -> Tensor:
+        scores = self._each("score", episode)  # (B, 1, n, C) or (B, L, 1, n, C)
+        return scores.squeeze(1) if scores.ndim == 4 else scores.squeeze(2).transpose(0, 1)
+
+    def check_averages(self) -> None:
+        """InputError where `running` would leave an encoder that is to be trained without normalisation."""
+        encoder = getattr(self.net, "encoder", None)
+        if self.batch_norm == "running" and encoder is not None and lacks_averages(encoder):
+            raise InputError(
+                "the encoder has no BatchNorm averages, and none are learned while it adapts to episodes: it would not "
+                "normalise; set learner.batch_norm=apart, joint or support, or pretrain it"
+            )
+
+    def loss(self, episode: Episode, target: Target) -> Tensor:
+        if self.training and self.batch_norm == "running" and not self._checked:
+            self.check_averages()
+            self._checked = True  # looking at averages waits for a GPU: once is enough
+        columns = (target.query, target.unlabeled, target.ids, target.classes)
+        return self._each("loss", episode, *columns).mean()
+
+    def fit_base(self, features: Tensor, labels: Tensor) -> None:
+        self.net.fit_base(features, labels)

@@ -1,0 +1,276 @@
+"""`Episode`: B few-shot tasks at once, the only thing that travels from the sampler to the scores."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from graphfsl.core.arguments import A_TARGET, AN_EPISODE, as_tensor, check_kind, whole_number
+from graphfsl.core.display import block, kind_of
+from graphfsl.io.errors import InputError
+
+
+@dataclass(frozen=True)
+class Episode:
+    """B tasks of n nodes each, ordered support, query, unlabeled.
+
+    x: (B, n, *S) images, feature maps or features.
+    w: (B, n, C) label weights: one-hot, soft, or zero where the label may not be seen. A class without weight
+       anywhere in its task is absent from it.
+    n_support, n_query: how many nodes are support and query; the rest is unlabeled.
+    mask: (B, n) bool, false = padding. None means that no node is padding; `padded` then lets a layer skip
+       the masked path without asking the device.
+    relabeled: whether nodes beyond the support may carry weight; where they do not, a head that fits a classifier
+       reads only the support (`labeled`), without asking the device. `replace(w=…)` sets it.
+    oracle: (B, U, C) what the unlabeled nodes are, zero where that is not known, for a learner that asks
+       (`Learner.asks`); None for all others.
+
+    Arrays and lists become tensors, and label weights have the type of features that are floats.
+    Query targets are not part of it: a loader yields (episode, target), and a learner cannot cheat.
+    """
+
+    x: Tensor
+    w: Tensor
+    n_support: int
+    n_query: int
+    mask: Tensor = None  # type: ignore[assignment]
+    padded: bool = dataclasses.field(default=True, kw_only=True)
+    relabeled: bool = dataclasses.field(default=True, kw_only=True)
+    oracle: Tensor | None = dataclasses.field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        for name in ("x", "w", "mask"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, Tensor):
+                object.__setattr__(self, name, as_tensor(value, f"{name} of an episode"))
+        kind = self.x.dtype if self.x.is_floating_point() else torch.get_default_dtype()
+        if self.w.dtype != kind and (self.x.is_floating_point() or not self.w.is_floating_point()):
+            object.__setattr__(self, "w", self.w.to(kind))
+        if self.mask is not None and self.mask.dtype != torch.bool:
+            object.__setattr__(self, "mask", self.mask.bool())
+        for name in ("n_support", "n_query"):
+            object.__setattr__(self, name, whole_number(getattr(self, name), f"{name} of an episode"))
+        if self.mask is None:
+            object.__setattr__(self, "mask", self.x.new_ones(self.x.shape[:2], dtype=torch.bool))
+            object.__setattr__(self, "padded", False)
+        if wrong := self._wrong():
+            shapes = f"{tuple(self.x.shape)}, {tuple(self.w.shape)}, {tuple(self.mask.shape)}"
+            raise InputError(f"an episode needs x (B, n, …), w (B, n, C), mask (B, n), not {shapes}: {wrong}")
+        if not 0 <= self.n_support + self.n_query <= self.x.shape[1] or min(self.n_support, self.n_query) < 0:
+            raise InputError(
+                f"{self.n_support} support and {self.n_query} query nodes do not fit into {self.x.shape[1]} nodes"
+            )
+
+    def __repr__(self) -> str:
+        b, n = self.x.shape[:2]
+        parts = f"{self.n_support} support, {self.n_query} queries, {self.n_unlabeled} unlabeled"
+        facts = {
+            "nodes": f"{n}: {parts}" + (", some of them padding" if self.padded else ""),
+            "classes": self.way,
+            "x": kind_of(self.x),
+            "w": kind_of(self.w) + (", on nodes beyond the support too" if self.relabeled else ""),
+            "oracle": "" if self.oracle is None else kind_of(self.oracle),
+        }
+        return block(f"Episode of {b:,} task{'s' if b != 1 else ''}", facts)
+
+    def _wrong(self) -> str | None:
+        """What is wrong with the shapes; None where nothing is."""
+        x, w, mask = self.x.shape, self.w.shape, self.mask.shape
+        if len(x) < 3:
+            return "x has no axis of tasks, which x[None] adds for one task"
+        if len(w) != 3:
+            return "w holds a weight for each class, not class numbers; torch.nn.functional.one_hot makes them"
+        for name, shape in (("w", w), ("mask", mask)):
+            if shape[0] != x[0]:
+                return f"x has {x[0]} tasks, but {name} has {shape[0]}"
+            if shape[1:2] != x[1:2]:
+                more = "; queries and unlabeled nodes have rows of zeros" if name == "w" and w[1] < x[1] else ""
+                return f"x has {x[1]} nodes, but {name} has {', '.join(map(str, shape[1:2])) or 'none'}{more}"
+        return None if mask == x[:2] else "mask has another shape than (B, n)"
+
+    @property
+    def n_unlabeled(self) -> int:
+        return self.x.shape[1] - self.n_support - self.n_query
+
+    @property
+    def way(self) -> int:
+        """C, the number of label columns; the largest way in the batch."""
+        return self.w.shape[-1]
+
+    @property
+    def support(self) -> slice:
+        return slice(0, self.n_support)
+
+    @property
+    def query(self) -> slice:
+        return slice(self.n_support, self.n_support + self.n_query)
+
+    @property
+    def unlabeled(self) -> slice:
+        return slice(self.n_support + self.n_query, None)
+
+    @property
+    def labeled(self) -> slice:
+        """The nodes that may carry label weight: the support, until others are labeled too."""
+        return slice(None) if self.relabeled else self.support
+
+    def replace(self, **changes: Any) -> Episode:
+        """A copy with these fields changed."""
+        if "mask" in changes:
+            changes.setdefault("padded", True)
+        if "w" in changes:
+            changes.setdefault("relabeled", True)
+        return dataclasses.replace(self, **changes)
+
+    def label_pool(self, z: Tensor) -> Episode:
+        """A copy whose unlabeled nodes carry the label weights z (B, U, C)."""
+        z = as_tensor(z, "label weights of the pool")
+        if z.shape != (len(self.w), self.n_unlabeled, self.way):
+            right = (len(self.w), self.n_unlabeled, self.way)
+            raise InputError(f"label weights of this pool must be (B, U, C) = {right}, not {tuple(z.shape)}")
+        return self.replace(w=torch.cat([self.w[:, : self.unlabeled.start], z.to(self.w.dtype)], 1))
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Episode:
+        """A copy on another device; `dtype` applies to label weights and to samples that are floats."""
+        x = self.x.to(device, dtype) if self.x.is_floating_point() else self.x.to(device)
+        w, mask = self.w.to(device, dtype), self.mask.to(device)
+        oracle = None if self.oracle is None else self.oracle.to(device, dtype)
+        return self.replace(x=x, w=w, mask=mask, padded=self.padded, relabeled=self.relabeled, oracle=oracle)
+
+    def parts(self, support: bool = True, query: bool = True, unlabeled: bool = True) -> Episode:
+        """Only these parts of every task."""
+        wanted = [
+            s
+            for s, keep in zip((self.support, self.query, self.unlabeled), (support, query, unlabeled), strict=False)
+            if keep
+        ]
+
+        def cut(t: Tensor) -> Tensor:
+            return torch.cat([t[:, s] for s in wanted], 1) if len(wanted) != 1 else t[:, wanted[0]]
+
+        return Episode(
+            cut(self.x),
+            cut(self.w),
+            self.n_support if support else 0,
+            self.n_query if query else 0,
+            cut(self.mask),
+            padded=self.padded,
+            relabeled=self.relabeled,
+            oracle=self.oracle if unlabeled else None,
+        )
+
+    def add_support(self, x: Tensor, w: Tensor, mask: Tensor) -> Episode:
+        """Append m weighted nodes to the support slice: x (B, m, *S), w (B, m, C), mask (B, m)."""
+        k = self.n_support
+
+        def join(old: Tensor, new: Tensor) -> Tensor:
+            return torch.cat([old[:, :k], as_tensor(new, "what is added").to(old), old[:, k:]], 1)
+
+        x, w, mask, k = join(self.x, x), join(self.w, w), join(self.mask, mask), k + x.shape[1]
+        return Episode(x, w, k, self.n_query, mask, relabeled=self.relabeled, oracle=self.oracle)
+
+    def more_classes(self, columns: int, nodes: int = 0) -> Episode:
+        """The same tasks with so many more classes, all of them absent, and as many nodes of padding in the support."""
+        oracle = None if self.oracle is None else F.pad(self.oracle, (0, columns))
+        wider = self.replace(w=F.pad(self.w, (0, columns)), relabeled=self.relabeled, oracle=oracle)
+        if not nodes:
+            return wider
+        x, w = (t.new_zeros(len(t), nodes, *t.shape[2:]) for t in (wider.x, wider.w))
+        return wider.add_support(x, w, self.mask.new_zeros(len(x), nodes))
+
+    def one_query_each(self) -> Episode:
+        """Every query in a copy of its own: B tasks of Q queries -> B*Q tasks of one, a task's queries adjacent."""
+        b, q = self.x.shape[0], self.n_query
+
+        def spread(t: Tensor) -> Tensor:
+            shared = t.unsqueeze(1).expand(b, q, *t.shape[1:])
+            own = t[:, self.query].unsqueeze(2)
+            nodes = [shared[:, :, self.support], own, shared[:, :, self.unlabeled]]
+            return torch.cat(nodes, 2).flatten(0, 1)
+
+        x, w, mask = spread(self.x), spread(self.w), spread(self.mask)
+        oracle = None if self.oracle is None else self.oracle.repeat_interleave(q, 0)
+        return Episode(x, w, self.n_support, 1, mask, padded=self.padded, relabeled=self.relabeled, oracle=oracle)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is true of an episode, kept apart from it: for losses, metrics, oracles and disjointness checks.
+
+    query: (B, Q) the class column of each query, -100 for padding.
+    unlabeled: (B, U) the class column of each unlabeled node, -1 for a distractor or where it is not known.
+    ids: (B, n) the sample that each node shows, -1 for padding.
+    classes: (B, C) the data set's class behind each column, -1 where the task has no such column.
+    """
+
+    query: Tensor
+    unlabeled: Tensor
+    ids: Tensor
+    classes: Tensor
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            if not isinstance(value := getattr(self, field.name), Tensor):
+                object.__setattr__(self, field.name, as_tensor(value, f"{field.name} of a target").long())
+
+    def __repr__(self) -> str:
+        return block("Target", {f.name: kind_of(getattr(self, f.name)) for f in dataclasses.fields(self)})
+
+    def known(self, episode: Episode) -> Tensor:
+        """(B, k + q, C) label weights of support and queries together, for a criterion that reads both."""
+        y = F.one_hot(self.query.clamp_min(0), episode.way).to(episode.w) * (self.query >= 0).unsqueeze(-1)
+        return torch.cat([episode.w[:, episode.support], y], 1)
+
+    def told(self, episode: Episode) -> Episode:
+        """The episode with an oracle, for a learner that asks it for labels of unlabeled nodes."""
+        y = F.one_hot(self.unlabeled.clamp_min(0), episode.way).to(episode.w)
+        return episode.replace(oracle=y * (self.unlabeled >= 0).unsqueeze(-1).to(y.device))
+
+    def to(self, device: torch.device | str) -> Target:
+        return Target(*(getattr(self, f.name).to(device) for f in dataclasses.fields(self)))
+
+
+def check_episode(given: Any) -> Episode:
+    """What a learner is called with; InputError where it is no episode."""
+    check_kind(given, Episode, "what a learner scores", AN_EPISODE)
+    return given
+
+
+def check_target(given: Any) -> Target:
+    """What a learner's loss is of; InputError where it is no target."""
+    check_kind(given, Target, "what is true of an episode", A_TARGET)
+    return given
+
+
+def stack(episodes: Sequence[Episode]) -> Episode:
+    """One batch of episodes of different way or size: parts are padded to the largest, missing classes absent."""
+    sizes = [max(e.n_support for e in episodes), max(e.n_query for e in episodes), max(e.n_unlabeled for e in episodes)]
+    way = max(e.way for e in episodes)
+
+    def pad(e: Episode, t: Tensor, columns: int = 0) -> Tensor:
+        parts = []
+        for part, size in zip((e.support, e.query, e.unlabeled), sizes, strict=True):
+            own = t[:, part]
+            parts += [own, own.new_zeros(len(t), size - own.shape[1], *t.shape[2:])]
+        joined = torch.cat(parts, 1)
+        return torch.cat([joined, joined.new_zeros(*joined.shape[:2], columns)], 2) if columns else joined
+
+    known, most = [e.oracle for e in episodes if e.oracle is not None], sizes[2]
+    if len(known) not in (0, len(episodes)):
+        raise InputError("episodes with an oracle and without one cannot share a batch")
+    oracle = [F.pad(y, (0, way - y.shape[2], 0, most - y.shape[1])) for y in known]
+    return Episode(
+        torch.cat([pad(e, e.x) for e in episodes]),
+        torch.cat([pad(e, e.w, way - e.way) for e in episodes]),
+        sizes[0],
+        sizes[1],
+        torch.cat([pad(e, e.mask) for e in episodes]),
+        relabeled=any(e.relabeled for e in episodes),
+        oracle=torch.cat(oracle) if oracle else None,
+    )

@@ -1,0 +1,87 @@
+"""Which part of a learner made the first value that no answer can be read from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from graphfsl.core.adapt import Adapt
+from graphfsl.core.episode import Episode
+from graphfsl.core.learner import Learner, Pipeline
+from graphfsl.functional.layers import last_layer
+from graphfsl.functional.statistics import answered
+from graphfsl.io.errors import InputError
+
+
+@torch.no_grad()
+def first_unsound(learner: Learner, episode: Episode) -> str:
+    """The slot and the class of the part whose answer is the first without a finite value, as "head ProtoNet".
+
+    For an episode whose scores were found to be so. "adapt" where they are finite before the inner loop.
+    """
+    net = learner.net if isinstance(learner, Adapt) else learner
+    if not bool(_nodes(episode)):
+        given = isinstance(net, Pipeline) and isinstance(net.encoder, nn.Identity)
+        return "encoder, or the features that were given," if given else "samples themselves"
+    if not isinstance(net, Pipeline):
+        return type(net).__name__
+    with _watched(net, episode) as found:
+        net(episode)
+    outermost = "adapt" if isinstance(learner, Adapt) else type(learner).__name__
+    return found[0] if found else outermost
+
+
+def check_answered(learner: Learner, episode: Episode, scores: Tensor) -> Tensor:
+    """Scores (B, Q, C) of the queries of an episode, as they are; InputError where one of them holds no answer."""
+    if not bool(answered(scores).all()):
+        raise InputError(f"there is no answer: the {first_unsound(learner, episode)} made values that are not finite")
+    return scores
+
+
+@contextmanager
+def _watched(net: Pipeline, episode: Episode) -> Iterator[list[str]]:
+    """Within this block the parts whose answers are not sound are listed, in the order in which they answered."""
+    found: list[str] = []
+    real = episode.mask.flatten()
+
+    def watch(slot: str, sound: Callable[[Any, Any], Tensor]) -> Callable[..., None]:
+        def hook(part: nn.Module, given: tuple[Any, ...], answer: Any) -> None:
+            if not bool(sound(given[0], answer)):
+                found.append(f"{slot} {type(part).__name__}")
+
+        return hook
+
+    hooks = [net.encoder.register_forward_hook(watch("encoder", lambda _, z: z[real].isfinite().all()))]
+    for slot in ("augment", "graph"):
+        hooks += [part.register_forward_hook(watch(slot, lambda _, new: _nodes(new))) for part in getattr(net, slot)]
+    hooks += [part.register_forward_hook(watch("refine", _scores)) for part in net.refine]
+
+    score, tell = net.head.score, watch("head", _scores)
+
+    def score_and_tell(episode: Episode) -> Tensor:
+        scores = score(episode)
+        tell(net.head, (episode,), scores)
+        return scores
+
+    net.head.score = score_and_tell  # type: ignore[method-assign]  # it is not called through forward, as others are
+    try:
+        yield found
+    finally:
+        del net.head.score
+        for handle in hooks:
+            handle.remove()
+
+
+def _nodes(episode: Episode) -> Tensor:
+    """Whether the samples and label weights of all real nodes are finite."""
+    return episode.x[episode.mask].isfinite().all() & episode.w[episode.mask].isfinite().all()
+
+
+def _scores(episode: Episode, scores: Tensor) -> Tensor:
+    """Whether every real query has an answer."""
+    queries = answered(last_layer(scores)[:, episode.query])
+    return (queries | ~episode.mask[:, episode.query]).all()

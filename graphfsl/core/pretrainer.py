@@ -1,0 +1,30 @@
+"""`Pretrainer`: what the trainer sees of a pretraining objective."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from graphfsl.core.encoder import call_encoder, full_precision, keep_precision
+from graphfsl.core.episode import Episode, Target
+from graphfsl.core.learner import Head, Objective, Pipeline
+
+
+class Pretrainer(Pipeline):
+    """An encoder that learns from an objective on base images; it is validated on episodes, which `head` answers."""
+
+    def __init__(self, encoder: nn.Module, objective: Objective, head: Head) -> None:
+        super().__init__(encoder, head=head)
+        self.objective = objective
+
+    def vectors(self, x: Tensor) -> Tensor:
+        """Images (m, *S) -> vectors (m, d), in full precision."""
+        return self.readout(call_encoder(self.encoder, x))
+
+    def classify(self, x: Tensor) -> Tensor:
+        """Images (m, *S) -> scores of the base classes (m, C), where the objective learns a classifier."""
+        return self.objective.classifier(self.vectors(x))  # type: ignore[operator]
+
+    def loss(self, episode: Episode, target: Target) -> Tensor:
+        x, vectors = episode.x[:, episode.query], keep_precision(self.vectors, episode.x.device)
+        with full_precision(x.device):
+            return self.objective(vectors, x, target.query)

@@ -1,0 +1,71 @@
+"""Options checked against the signature of what takes them: defaults live in `__init__` only."""
+
+from __future__ import annotations
+
+import inspect
+import numbers
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from graphfsl.io.checkpoint import LARGEST
+from graphfsl.io.errors import InputError, unknown
+
+LARGEST_SIDE = 2**14  # pixels of an image's side
+
+
+def make(cls: Callable[..., Any], options: Mapping[str, Any], where: str, **given: Any) -> Any:
+    """cls(**options, **given), after each option was checked against the signature; InputError names the key."""
+    parameters = signature(cls)
+    check_options(parameters, options, where, given)
+    return cls(**options, **{k: v for k, v in given.items() if k in parameters and k not in options})
+
+
+def signature(cls: Callable[..., Any]) -> dict[str, tuple[Any, bool]]:
+    """name -> (type, required) of what can be configured."""
+    function = cls.__init__ if isinstance(cls, type) else cls  # type: ignore[misc]
+    hints = typing.get_type_hints(function)
+    parameters = list(inspect.signature(function).parameters.values())[1 if isinstance(cls, type) else 0 :]
+    options = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+    return {p.name: (hints.get(p.name, Any), p.default is p.empty) for p in options}
+
+
+def check_options(
+    parameters: Mapping[str, tuple[Any, bool]], options: Any, where: str, given: Mapping[str, Any] | None = None
+) -> None:
+    if not isinstance(options, Mapping):
+        raise InputError(f"{where} must be a mapping of options, not {options!r}")
+    for key, value in options.items():
+        if key not in parameters:
+            raise unknown(f"option of {where}", key, parameters)
+        if not _fits(value, parameters[key][0]):
+            kind = words(parameters[key][0])
+            raise InputError(f"{where}.{key} must be {kind}, not {value!r:.200}")
+        if isinstance(value, (int, float)) and not abs(value) <= LARGEST:
+            raise InputError(f"{where}.{key} must be a number of at most 2^53, not {value!r:.50}")
+    for key, (_, required) in parameters.items():
+        if required and key not in options and key not in (given or {}):
+            raise InputError(f"{where} needs {key!r}")
+
+
+def words(kind: Any) -> str:
+    """A type as a message names it."""
+    return str(kind).replace("collections.abc.", "").replace("typing.", "") if typing.get_args(kind) else kind.__name__
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, a) for a in args)
+    if kind is float:
+        return isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if kind is int:
+        return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if kind in (str, bool, type(None)):
+        return isinstance(value, kind)
+    if kind in (Mapping, dict) or (isinstance(origin, type) and issubclass(origin, Mapping)):
+        return isinstance(value, Mapping)
+    if origin in (list, tuple, Sequence) or (origin is not None and issubclass(origin, Sequence)):
+        return isinstance(value, (list, tuple)) and all(_fits(v, args[0]) for v in value if args)
+    return True

@@ -1,0 +1,1 @@
+"""An experiment: its file, its parts, its run directory, its results."""

@@ -1,0 +1,38 @@
+"""Freed memory stays with the process, so that the next step does not fault it in page by page again; and whether
+there is room for what was asked for."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import platform
+
+import torch
+from torch import Tensor
+
+from graphfsl.io.errors import InputError
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+
+
+@functools.cache
+def reuse_freed_memory() -> bool:
+    """Tell glibc to keep large freed blocks; True where it obeyed, no effect on other systems.
+
+    By default it maps every activation of a training step afresh and gives it back: a Conv4 step on 360 images
+    took 0.60 s of CPU time with that and 0.30 s without, on a virtual machine.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    libc = ctypes.CDLL(None)
+    return bool(libc.mallopt(M_MMAP_MAX, 0) and libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
+
+
+def room_for(numbers: range, device: torch.device) -> Tensor:
+    """(len(numbers),) of memory; more than fits is told now, not after days."""
+    try:
+        return torch.empty(len(numbers), device=device)
+    except (RuntimeError, OverflowError):
+        count = (numbers.stop - numbers.start) // numbers.step
+        need = f"{count:,} episodes take {4 * count:,} bytes of memory"
+        raise InputError(f"out of memory: accuracies of {need}; lower their number") from None

@@ -1,0 +1,162 @@
+"""Checkpoints: safetensors with their facts as JSON in the header, in one file that is renamed into place."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from graphfsl.io.errors import InputError
+from graphfsl.io.files import read_regular
+
+TOLD = ("step", "loss", "seconds")  # what every line of metrics says
+LARGEST = 2**53  # the whole numbers up to it are exact in JSON and as floats; NaN and infinity are not below it
+FORMAT = 1  # of run directories and checkpoints; a reader refuses what is newer than itself
+
+
+def write_atomically(path: Path, data: bytes, new_folder: bool = True) -> None:
+    """Write to a temporary name beside `path` and rename: a reader sees the old file or the new one.
+
+    new_folder: make the folder where there is none; a run whose directory was taken away must not begin another.
+    """
+    temporary = None
+    try:
+        if new_folder:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
+            temporary = file.name
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}; free space or choose another folder") from None
+    finally:  # an interruption leaves nothing either
+        if temporary:
+            with suppress(OSError):
+                Path(temporary).unlink(missing_ok=True)
+
+
+def append(path: Path, text: str) -> None:
+    """Add text to the end of a file and bring it to the disk; where it does not fit whole, nothing is added."""
+    try:
+        with path.open("ab", buffering=0) as file:
+            end, data = file.seek(0, os.SEEK_END), text.encode()
+            try:
+                while data:
+                    data = data[file.write(data) :]
+                os.fsync(file.fileno())
+            except BaseException:
+                file.truncate(end)
+                raise
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}; free space or choose another folder") from None
+
+
+def write_json(path: Path, value: Any, new_folder: bool = True) -> None:
+    """Plain JSON: NaN and infinity are none, and raise ValueError."""
+    write_atomically(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode(), new_folder)
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(read_regular(path))
+    except FileNotFoundError:
+        raise InputError(f"{path} not found; is {path.parent} a run directory?") from None
+    except InputError:
+        raise
+    except (ValueError, OSError, RecursionError) as error:
+        raise InputError(f"{path} is not readable JSON ({error}); restore it or write it again") from None
+
+
+def read_lines(path: Path, count: int | None = None) -> list[dict[str, Any]]:
+    """The first `count` lines of metrics.jsonl, None for all; InputError where one is missing or not of TOLD values."""
+    lines: list[Any] = []
+    try:
+        text = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        lines = [json.loads(line) for line in text[:count]]
+    except (ValueError, OSError, RecursionError) as error:
+        raise InputError(f"{path} is damaged ({error}); restore it, or train again in another folder") from None
+    for number, line in enumerate(lines, 1):
+        if not _is_of_metrics(line):
+            raise InputError(f"{path} is damaged (line {number}); restore it, or train again in another folder")
+    if count is not None and len(lines) < count:
+        raise InputError(f"{path} lacks some of {count} lines of metrics; restore it, or train again in another folder")
+    return lines
+
+
+def _is_of_metrics(line: Any) -> bool:
+    """Whether a value is a mapping to numbers, or None, which has those of TOLD."""
+    if not isinstance(line, dict) or not isinstance(line.get("step"), int) or any(line.get(k) is None for k in TOLD):
+        return False
+    return all(v is None or isinstance(v, float) or (isinstance(v, int) and abs(v) <= LARGEST) for v in line.values())
+
+
+def save_checkpoint(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    """Tensors by name, and JSON facts, into a folder that exists; a checksum of both goes with them."""
+    plain = {k: t.detach().to("cpu", memory_format=torch.contiguous_format).contiguous() for k, t in tensors.items()}
+    told = facts | {"format": FORMAT}
+    told["checksum"] = checksum(plain, told)
+    write_atomically(path, save(plain, {"graphfsl": json.dumps(told)}), new_folder=False)
+
+
+def checksum(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> str:
+    """SHA-256 of the facts and of each tensor's name, type, shape and bytes; the order of either does not matter."""
+    found = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        found.update(repr((name, str(tensor.dtype), tuple(tensor.shape))).encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and facts of a file; InputError where it is missing, cut short, changed or something else."""
+    if not path.is_file():
+        raise InputError(f"checkpoint {path} not found; is {path.parent} the directory of a run that has trained?")
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = json.loads((file.metadata() or {})["graphfsl"])
+            check_format(facts.get("format", FORMAT), path)
+            tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 (not a dict)
+            written = facts.pop("checksum", None)  # there is none in files of earlier versions
+            if written is not None and written != checksum(tensors, facts):
+                raise ValueError("its checksum is not that of its content")
+            facts.pop("format", None)
+            return tensors, facts
+    except InputError:
+        raise
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"checkpoint {path} is broken or not from graphfsl ({error}); restore it or train again"
+        ) from None
+
+
+def check_format(number: Any, path: Path) -> None:
+    """InputError where a file is of a format that this version does not know."""
+    if not isinstance(number, int) or number > FORMAT:
+        raise InputError(f"{path} is of format {number}, this graphfsl reads up to {FORMAT}; upgrade graphfsl")
+
+
+def load_weights(learner: nn.Module, tensors: dict[str, Tensor], where: Path) -> None:
+    """Strictly load weights; InputError names the first that does not fit or is not finite."""
+    own = learner.state_dict()
+    for name in sorted(own.keys() | tensors.keys()):
+        have, need = (f"{t[name].dtype} {tuple(t[name].shape)}" if name in t else "nothing" for t in (tensors, own))
+        if have != need:
+            raise InputError(
+                f"{where} is of another architecture: {name!r} holds {have} there, the learner needs {need}"
+            )
+        if not tensors[name].is_meta and not tensors[name].isfinite().all():
+            raise InputError(f"{where}: {name!r} holds NaN or infinity; restore it or train again")
+    learner.load_state_dict(tensors)

@@ -1,0 +1,1 @@
+"""Training, evaluating and encoding: everything that goes through episodes or images block by block."""

@@ -1,0 +1,102 @@
+"""Heat maps of a study, and for single rows confusion matrices and reliability diagrams."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from itertools import combinations
+from typing import Any
+
+from graphfsl.report.figures import COLORS, REPLICATES, Figure, by_strength, draw, mean
+from graphfsl.report.tables import Row, axes_of, finite, level
+
+HEAT_MAPS = 6  # the most of a report
+NAMED = 30  # classes whose names can be read along a confusion matrix
+
+
+def _label(r: Row) -> str:
+    pool = f", {r['unlabeled']} unlabeled" if r.get("unlabeled") else ""
+    pool += f", {r['distractors']} distractor classes" if r.get("distractors") else ""
+    levels = ", ".join(f"{a} {level(r, a)}" for a in r.get("cell") or ())
+    name = levels or " · ".join(str(r[k]) for k in ("method", "run") if r.get(k))
+    return f"{r.get('data')}, {r.get('way')}-way {r.get('shot')}-shot{pool} ({r.get('setting')}): {name}"
+
+
+def heat_maps(rows: Sequence[Row]) -> list[Figure]:
+    """Mean accuracy for the levels of two axes, over the cells of one kind of setting; the strongest axes first."""
+    maps = []
+    for kind in dict.fromkeys(str(r.get("setting")) for r in rows):
+        own = [r for r in rows if str(r.get("setting")) == kind and r.get("cell") and finite(r.get("accuracy"))]
+        varied = [a for a in axes_of(own) if a not in REPLICATES and len({level(r, a) for r in own}) > 1]
+        maps += [(kind, own, pair) for pair in combinations(by_strength(own, varied), 2)]
+    out = []
+    for kind, own, (down, across) in maps[:HEAT_MAPS]:
+        others = [a for a in axes_of(own) if a not in (down, across) and len({level(r, a) for r in own}) > 1]
+        over = f", averaged over {', '.join(others)}" if others else ""
+        y, x = (list(dict.fromkeys(level(r, a) for r in own)) for a in (down, across))
+        values = [
+            [mean([r for r in own if (level(r, down), level(r, across)) == (v, w)])["accuracy"] for w in x] for v in y
+        ]
+        size = (4.2, max(1.8, 1.1 + 0.36 * len(y)))
+        plot = partial(_plot_heat, values=values, x=x, y=y)
+        out.append((f"{kind}: `{down}` against `{across}`{over}".replace("`", ""), draw(plot, across, down, size)))
+    if len(maps) > HEAT_MAPS:
+        out[-1] = (f"{out[-1][0]} ({len(maps) - HEAT_MAPS} further pairs are left out)", out[-1][1])
+    return out
+
+
+def _plot_heat(axes: Any, values: list[list[float]], x: list[str], y: list[str]) -> None:
+    axes.grid(False)
+    image = axes.imshow(values, cmap="cividis", aspect="auto")
+    axes.set(xticks=range(len(x)), xticklabels=x, yticks=range(len(y)), yticklabels=y)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    numbers = [v for line in values for v in line if math.isfinite(v)]
+    middle = (max(numbers) + min(numbers)) / 2
+    for i, line in enumerate(values):
+        for j, v in enumerate(line):
+            if math.isfinite(v):
+                axes.text(
+                    j, i, f"{v:.1f}", ha="center", va="center", color="white" if v <= middle else "black", fontsize=9
+                )
+    axes.figure.colorbar(image, ax=axes, shrink=0.9).outline.set_visible(False)
+
+
+def confusion(r: Row) -> Figure:
+    """Rows are the true classes, each row sums to 1; the pairs that are confused most are named."""
+    names, counts = r["confusion"]["classes"], r["confusion"]["counts"]
+    rates = [[c / max(sum(line), 1) for c in line] for line in counts]
+    pairs = [(v, i, j) for i, line in enumerate(rates) for j, v in enumerate(line) if i != j and v > 0]
+    worst = [f"{names[i]} taken for {names[j]} ({100 * v:.0f} %)" for v, i, j in sorted(pairs, key=lambda p: -p[0])[:3]]
+
+    def plot(axes: Any) -> None:
+        axes.grid(False)
+        axes.imshow(rates, cmap="Blues", vmin=0, vmax=1)
+        axes.spines[:].set_visible(False)
+        if len(names) <= NAMED:
+            short = [str(n).rpartition("/")[2][:16] for n in names]
+            axes.set(xticks=range(len(names)), yticks=range(len(names)), yticklabels=short)
+            axes.set_xticklabels(short, rotation=90)
+            axes.tick_params(labelsize=6, length=0)
+
+    caption = f"{_label(r)}. Most often: {'; '.join(worst) or 'nothing is confused'}"
+    return caption, draw(plot, "answered", "true", (4.2, 4.2))
+
+
+def reliability(r: Row) -> Figure:
+    """Accuracy by probability: on the diagonal they agree."""
+    bins = [b for b in r["reliability"] if b[0]]
+    total = sum(n for n, _, _ in bins)
+    error = sum(n * abs(a - c) for n, c, a in bins) / max(total, 1)
+
+    def plot(axes: Any) -> None:
+        axes.plot([0, 1], [0, 1], color="#999999", linewidth=1, linestyle="--")
+        width = 1 / len(r["reliability"])
+        axes.bar([c for _, c, _ in bins], [a for _, _, a in bins], width=0.8 * width, color=COLORS[0], alpha=0.35)
+        size = [10 + 90 * n / max(b[0] for b in bins) for n, _, _ in bins]
+        axes.scatter([c for _, c, _ in bins], [a for _, _, a in bins], s=size, color=COLORS[0], zorder=3)
+        axes.set(xlim=(0, 1.02), ylim=(0, 1.02))
+
+    caption = f"{_label(r)}. Expected calibration error {100 * error:.1f} points over {total:,} answers"
+    return caption, draw(plot, "probability of the answer", "accuracy")

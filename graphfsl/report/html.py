@@ -1,0 +1,163 @@
+"""A report as one self-contained web page: nothing is loaded, nothing is run."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+from typing import Any
+
+from graphfsl.report.figures import Figure
+from graphfsl.report.tables import BOLD, INTERVAL, Row, Table, group, tables
+
+CSS = """
+:root{color-scheme:light dark;--page:#fbfbfa;--ink:#1d1f23;--soft:#5d636d;--line:#dfe1e5;--card:#fff;--head:#f2f3f5}
+@media(prefers-color-scheme:dark){
+:root{--page:#15171a;--ink:#e6e7ea;--soft:#a3a9b3;--line:#31353b;--card:#1b1e22;--head:#24282e}}
+body{margin:0;background:var(--page);color:var(--ink);font:16px/1.55 system-ui,sans-serif;overflow-wrap:break-word}
+main{max-width:76rem;margin:auto;padding:clamp(1.25rem,4vw,2.5rem) clamp(.9rem,3vw,1.25rem) 4rem}
+h1{font-size:clamp(1.45rem,4vw,1.9rem);line-height:1.2;letter-spacing:-.015em;margin:0 0 .75rem}
+h2{font-size:1.25rem;margin:2.5rem 0 .25rem}h2::first-letter{text-transform:uppercase}
+p,ul{margin:.25rem 0 .9rem;color:var(--soft);max-width:60rem}ul{padding-left:1.2rem;font-size:.9rem}
+code,pre{font:.85em/1.5 ui-monospace,Menlo,monospace;background:var(--head);padding:.1em .3em;border-radius:4px}
+.scroll,figure{border:1px solid var(--line);border-radius:8px;background:var(--card)}.scroll{overflow-x:auto}
+table{border-collapse:separate;border-spacing:0;width:100%;font-size:.85rem;font-variant-numeric:tabular-nums}
+th,td{padding:.4rem clamp(.5rem,1vw,.75rem);text-align:right;white-space:nowrap}
+th{background:var(--head);font-weight:600;color:var(--soft)}.new td{border-top:1px solid var(--line)}
+.best .accuracy,.findings{color:var(--ink)}.findings{font-size:1rem}.failed{color:#b3261e}
+.baseline td{color:var(--soft);font-style:italic}.best .accuracy{font-weight:700}
+.text{text-align:left}.source{min-width:11rem}.source,.method{white-space:normal}td.method{background:var(--card)}
+.method{position:sticky;left:0;min-width:clamp(7.5rem,20vw,15.5rem)}
+.figures{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,26rem),1fr));gap:1rem;margin:.75rem 0 1rem}
+figure{margin:0;background:#fff;color:#333;padding:.75rem}figcaption{font-size:.85rem;margin-bottom:.5rem}
+@media(max-width:40rem){.accuracy{position:sticky;right:0}td.accuracy{background:var(--card)}
+.method{min-width:6.5rem}}
+img{display:block;width:100%}td img{width:2.25rem;image-rendering:pixelated}
+summary{cursor:pointer;margin-top:2.5rem}pre{white-space:pre-wrap;padding:.6rem .8rem}
+"""
+
+
+def to_html(
+    title: str,
+    rows: Sequence[Row],
+    figures: Mapping[str, Sequence[Figure]],
+    lead: Sequence[Figure] = (),
+    notes: Sequence[str] = (),
+    findings: Sequence[str] = (),
+    effects: Sequence[Row] = (),
+    failures: Sequence[tuple[str, str]] = (),
+) -> str:
+    """What was found, a picture and the rows come first; how it was made, and all the rest, below.
+
+    lead: pictures that stand above the tables; figures: those below, by heading.
+    """
+    parts = listed(findings, "findings")
+    parts += pictures(lead) if lead else []
+    if failures:
+        parts += ["<h2>Failed</h2>", *listed([f"`{name}`: {line}" for name, line in failures], "failed")]
+    bold = f" {BOLD}" if any(r.get("best") for r in rows) else ""
+    parts.append(f"<p>{INTERVAL}{bold}</p>")
+    for t in tables(rows):
+        parts += [f"<h2>{escape(t.kind)}</h2>\n<p>{escape(t.meaning)}</p>", *_table(t)]
+    if effects:
+        parts += ["<h2>Differences</h2>", f"<p>{PAIRED}</p>", *_effects(effects)]
+    for heading, drawn in ((h, d) for h, d in figures.items() if d):
+        parts += [f"<h2>{heading}</h2>", *pictures(drawn)]
+    parts += ["<h2>How it was made</h2>", *listed(notes)] if notes else []
+    parts += [*_commands(rows), "<details><summary>All facts of every row</summary>"]
+    parts += [f"<pre>{escape(json.dumps(r, ensure_ascii=False, default=str), quote=False)}</pre>" for r in rows]
+    return page(title, [*parts, "</details>"])
+
+
+def page(title: str, parts: Sequence[str]) -> str:
+    """A whole page of these parts of HTML below its title."""
+    # The policy makes a browser hold the page to what it promises: nothing is loaded, nothing is run.
+    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    head = [
+        f'<!doctype html>\n<html lang="en"><meta http-equiv="Content-Security-Policy" content="{policy}">',
+        '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>{escape(title)}</title>\n<style>{CSS}</style>\n<body><main>\n<h1>{escape(title)}</h1>",
+    ]
+    return "\n".join([*head, *parts]) + "</main></body></html>\n"
+
+
+def pictures(drawn: Sequence[tuple[str, str | bytes]]) -> list[str]:
+    """Captions and drawings (SVG) or photographs (the bytes of a JPEG)."""
+    parts = ['<div class="figures">']
+    for caption, picture in drawn:  # as an image a drawing keeps its ids, styles and scripts to itself
+        url = data_url("svg+xml", picture.encode()) if isinstance(picture, str) else data_url("jpeg", picture)
+        parts.append(
+            f'<figure><figcaption>{escape(caption)}</figcaption><img src="{url}" alt="{escape(caption)}"></figure>'
+        )
+    return [*parts, "</div>"]
+
+
+def data_url(kind: str, image: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(image).decode()}"
+
+
+def grid(heads: Sequence[str], rows: Sequence[Sequence[str]], text: int) -> list[str]:
+    """A table of cells of HTML, the first `text` columns of which are words."""
+    look = ["text" if i < text else "" for i in range(len(heads))]
+    lines = [("th", heads), *(("td", r) for r in rows)]
+    cells = ("".join(f'<{tag} class="{c}">{v}</{tag}>' for c, v in zip(look, line, strict=True)) for tag, line in lines)
+    return ['<div class="scroll" tabindex="0"><table>', *(f"<tr>{line}</tr>" for line in cells), "</table></div>"]
+
+
+PAIRED = (
+    "First level less second, in points, averaged over the cells that differ in nothing else. Cells of one data set "
+    "are paired by episode, and p is from a sign-flip permutation test; between data sets both are Welch's. Corrected: "
+    "Holm's, over all rows of a kind. Intervals are over episodes: they say nothing of other trainings than these."
+)
+
+
+def listed(lines: Sequence[str], kind: str = "") -> list[str]:
+    code = (re.sub("`([^`]+)`", r"<code>\1</code>", f"<li>{escape(line)}</li>") for line in lines)
+    return [f'<ul class="{kind}">', *code, "</ul>"] if lines else []
+
+
+def _table(t: Table) -> Iterator[str]:
+    yield '<div class="scroll" tabindex="0"><table>'
+    words = [h.replace(" ", "-").replace(".", "-") for h in t.headers]
+    classes = [f"{w} text" if text else w for w, text in zip(words, t.text, strict=True)]
+    before: Any = None
+    for r, row, best in [({}, t.headers, False), *zip(t.rows, t.cells, t.best, strict=True)]:
+        tag = "td" if r else "th"
+        marks = {"new": group(r) != before, "baseline": bool(r.get("baseline")), "best": best}
+        line = (f'<{tag} class="{c}">{escape(v)}</{tag}>' for c, v in zip(classes, row, strict=True))
+        yield f'<tr class="{" ".join(m for m, on in marks.items() if on)}">{"".join(line)}</tr>'
+        before = group(r)
+    yield "</table></div>"
+
+
+def _effects(effects: Sequence[Row]) -> list[str]:
+    heads = ("setting", "axis", "levels", "difference", "95% interval", "p", "corrected p", "pairs", "by episode")
+    rows = []
+    for e in effects:
+        a, b = ("none" if e[k] is None else str(e[k]) for k in ("a", "b"))
+        cells = [
+            e["setting"], e["axis"], f"{a} − {b}", f"{e['difference']:+.2f}", f"{e['low']:+.2f} to {e['high']:+.2f}",
+            _p(e["p"]), _p(e.get("corrected")), str(e.get("matched", "")), "paired" if e.get("paired") else "Welch",
+        ]  # fmt: skip
+        cells[3:5] = (c.replace("-", "−") for c in cells[3:5])
+        rows.append([escape(c) for c in cells])
+    return grid(heads, rows, 3)
+
+
+def _p(value: float | None) -> str:
+    return "" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _commands(rows: Sequence[Row]) -> Iterator[str]:
+    """What makes each number again, and where it was made."""
+    told = [r for r in rows if r.get("command")]
+    if not told:
+        return
+    yield "<details><summary>Command and environment of every number</summary>"
+    for r in told:
+        facts = [*(f"{k} {v}" for k, v in (r.get("environment") or {}).items()), f"commit {r.get('commit')}"]
+        where = ", ".join([f"{r['accuracy']:.2f} on {r.get('data')}", str(r.get("device")), *facts])
+        yield f"<pre>{escape(str(r['command']), quote=False)}\n# {escape(where, quote=False)}</pre>"
+    yield "</details>"

@@ -1,0 +1,1 @@
+"""Studies: every combination of the levels of some axes, compared."""

@@ -1,0 +1,140 @@
+"""What `graphfsl ablate` does and shows: a live table while cells are made, then findings and a report."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Generator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from graphfsl.experiment.config import weights_of
+from graphfsl.experiment.results import history
+from graphfsl.io.checkpoint import write_atomically, write_json
+from graphfsl.loops.evaluation import with_interval
+from graphfsl.report.write import write_report
+from graphfsl.study.cells import (
+    Done,
+    Unit,
+    cell_file,
+    check_cells,
+    check_data,
+    check_folder,
+    in_processes,
+    on_ray,
+    rows_of,
+    steps_of,
+    units,
+    work,
+)
+from graphfsl.study.findings import findings, table
+from graphfsl.study.grid import Study, shown
+
+SHOWN = 20  # lines of the live table
+
+
+def ablate(study: Study, out: Path, console: Console, processes: int = 1, ray: str | None = None) -> list[Path]:
+    """Check every cell, make those that are missing, write cells.csv, study.json and the report into `out`."""
+    start = time.perf_counter()
+    check_folder(study, out)
+    trainings = {c.training: c.config for c in study.cells}
+    weights = {name: digest for name, config in trainings.items() if (digest := weights_of(config)) is not None}
+    check_data(out, check_cells(study, console), weights)
+    todo = units(study, out)
+    missing = sum(len(u.cells) for u in todo)
+    console.print(
+        f"{study.name}: {len(study.cells)} cells, {len({c.training for c in study.cells})} trainings; "
+        f"{len(study.cells) - missing} cells are done already"
+    )
+    failed = _make(study, out, console, todo, processes, ray)
+    rows = rows_of(study, out)
+    write_atomically(out / "cells.csv", table(study, rows).encode())
+    finished = [
+        {
+            **r,
+            "cell": c.levels,
+            "command": shlex.join(["graphfsl", "evaluate", str(out / "runs" / c.training), *c.changes]),
+        }
+        for c, r in zip(study.cells, rows, strict=True)
+        if r is not None
+    ]
+    found = findings(study, finished)
+    for text in found.sentences:
+        console.print(f"• {text}", markup=False)
+    failures = [(shown(c.levels), failed[f]["error"]) for c in study.cells if (f := cell_file(c, out)) in failed]
+    for name, line in failures:
+        console.print(f"failed: {name}: {line}", markup=False, style="red")
+    facts = {"study": study.name, "question": study.question, "findings": found.sentences, "effects": found.effects}
+    write_json(out / "study.json", {**facts, "failures": failures, "seconds": round(time.perf_counter() - start, 1)})
+    histories = {shown(c.levels): history(out / "runs" / c.training) for c in study.cells}
+    distinct = {c.training: shown(c.levels) for c in reversed(study.cells)}
+    files = write_report(
+        out,
+        study.question,
+        [r | {"best": b} for r, b in zip(finished, found.best, strict=True)],
+        {name: lines for name, lines in histories.items() if lines and name in distinct.values()},
+        notes=[f"Study `{study.name}`: {len(finished)} of {len(study.cells)} cells."],
+        findings=found.sentences,
+        effects=found.effects,
+        failures=failures,
+    )
+    console.print(f"{time.perf_counter() - start:.0f} s; table: {out / 'cells.csv'}; report: {files[0]}")
+    return files
+
+
+def _make(study: Study, out: Path, console: Console, todo: list[Unit], processes: int, ray: str | None) -> Done:
+    """Work through the units with a live table; the cells that failed."""
+    done: Done = {}
+    total = sum(len(u.cells) for u in todo)
+
+    def show() -> None:
+        live.update(_live_table(study, out, todo, done))
+
+    results = on_ray(todo, ray) if ray else in_processes(todo, processes) if processes > 1 else _serial(todo, show)
+    with Live(console=console, refresh_per_second=4, transient=True) as live, closing(results):
+        for result in results:
+            done |= result
+            for file, row in result.items():
+                if not row.get("error"):
+                    if not file.is_file():  # a machine of a cluster that shares no disk with this one
+                        write_json(file, row)
+                    if not console.is_terminal:
+                        cell = next(c for c in study.cells if cell_file(c, out) == file)
+                        console.print(f"{len(done)}/{total} {shown(cell.levels)}: {row['accuracy']:.2f}", markup=False)
+            show()
+    return {file: row for file, row in done.items() if "error" in row}
+
+
+def _serial(todo: list[Unit], show: Any) -> Generator[Done, None, None]:
+    for unit in todo:
+        yield work(unit, lambda line: show(), show)
+
+
+def _live_table(study: Study, out: Path, todo: list[Unit], done: Done) -> Table:
+    """The cells that were finished or begun last, and how many there are of each sort."""
+    unit_of = {file: unit for unit in todo for file, _ in unit.cells}
+    states: list[tuple[str, list[str]]] = []
+    for cell in study.cells:
+        file = cell_file(cell, out)
+        if "error" in done.get(file, {}):
+            state, text = "failed", done[file]["error"][:60]
+        elif file in done or file.is_file():
+            row = done.get(file)
+            state, text = "done", f"{with_interval(row)} %" if row else "done"
+        elif unit_of[file].path.is_dir():
+            steps = (unit_of[file].config.get("trainer") or {}).get("steps", 1000)
+            state, text = "running", f"step {steps_of(unit_of[file]):,} of {steps:,}"
+        else:
+            state, text = "waiting", ""
+        states.append((state, [*map(str, cell.levels.values()), text]))
+    count = {s: sum(state == s for state, _ in states) for s in ("done", "running", "waiting", "failed")}
+    grid = Table(*study.axes, "accuracy", title=", ".join(f"{n} {s}" for s, n in count.items() if n), box=None)
+    begun = [line for state, line in states if state != "waiting"]
+    for line in begun[-SHOWN:]:
+        grid.add_row(*line)
+    return grid

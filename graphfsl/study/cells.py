@@ -1,0 +1,300 @@
+"""`graphfsl ablate`: every cell of a study on the same episodes; what is shared is computed once; it resumes.
+
+OUT/runs/<digest>    one training, shared by the cells that differ in the evaluation only
+OUT/cells/<digest>.json  the row of a finished cell; it is not measured again
+OUT/cells.csv        the table; nothing in it depends on when or how it was made
+OUT/report.*         findings, tables, pictures
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import signal
+import socket
+import traceback
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context, parent_process
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+
+from graphfsl.data import Split
+from graphfsl.data.identity import Identity, difference, identity
+from graphfsl.experiment import run as runs
+from graphfsl.experiment.measure import check, measure
+from graphfsl.experiment.results import steps_so_far
+from graphfsl.experiment.same_run import check_weights, placeless
+from graphfsl.io.checkpoint import read_json, write_json
+from graphfsl.io.errors import InputError
+from graphfsl.io.lock import locked
+from graphfsl.loops.progress_bar import Log
+from graphfsl.report.tables import finite
+from graphfsl.study.grid import Cell, Study, shown
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One training and the cells that share it; what a process is given."""
+
+    config: dict[str, Any]
+    path: Path  # of the run
+    cells: tuple[tuple[Path, tuple[str, ...]], ...]  # where each row goes, and the changes of its evaluation
+    threads: int
+
+
+Done = dict[Path, dict[str, Any]]  # a cell's file -> its row, or {"error": line}
+Told = Callable[[], None]
+NEEDED = {"accuracies", "accuracy", "batch_norm", "ci95", "data", "episodes", "seed", "setting", "steps"}  # of a row
+
+
+def units(study: Study, out: Path) -> list[Unit]:
+    """The work that is not done yet, in the order of the grid."""
+    shared: dict[str, list[Cell]] = {}
+    for cell in study.cells:
+        if row_of(cell, out) is None:
+            shared.setdefault(cell.training, []).append(cell)
+    return [
+        Unit(c[0].config, out / "runs" / name, tuple((cell_file(x, out), x.changes) for x in c), study.threads)
+        for name, c in shared.items()
+    ]
+
+
+def cell_file(cell: Cell, out: Path) -> Path:
+    return out / "cells" / f"{cell.name}.json"
+
+
+def row_of(cell: Cell, out: Path) -> dict[str, Any] | None:
+    """The row of a finished cell; None where there is none, or a damaged one, which is measured again."""
+    try:
+        row = read_json(cell_file(cell, out))
+    except InputError:
+        return None
+    whole = isinstance(row, dict) and row.keys() >= NEEDED and isinstance(row["accuracies"], list)
+    return row if whole and all(map(finite, row["accuracies"])) else None
+
+
+def check_folder(study: Study, out: Path) -> None:
+    """InputError where OUT holds a run, or finished cells that are none of this study's: its table would be lost."""
+    if (out / "config.json").is_file():
+        raise InputError(f"{out} holds a run; choose another --out for a study")
+    own = {c.name for c in study.cells}
+    others = sum(file.stem not in own for file in out.glob("cells/*.json"))
+    if others:
+        raise InputError(
+            f"{out} holds {others} finished cells that are not of this study with these overrides; choose another "
+            "--out, or remove it"
+        )
+
+
+def check_cells(study: Study, console: Console | None = None) -> dict[str, Identity]:
+    """Build every cell and look whether its data suffices, before the first one trains; InputError names the cell.
+
+    Returns the identity of every split that was looked at, by the options that name it. console: shows how far it is.
+    """
+    splits: dict[str, Split] = {}
+    feasible: set[str] = set()
+    shows = console is not None and len(study.cells) > 4
+    for cell in track(study.cells, "checking cells", console=console, transient=True, disable=not shows):
+        try:
+            if cell.training not in feasible:
+                runs.check(cell.config, splits)
+                feasible.add(cell.training)
+            check(cell.config, cell.changes, splits)
+        except InputError as error:
+            raise InputError(f"cell {shown(cell.levels)}: {error}") from None
+    return {placeless(key): identity(split) for key, split in splits.items()}
+
+
+def check_data(out: Path, data: Mapping[str, Identity], weights: Mapping[str, str]) -> None:
+    """Keep in `out` on what data, and weights of encoders (training -> digest), a study is; InputError for others."""
+    file = out / "data.json"
+    before = read_json(file) if file.is_file() else {}
+    known = before.pop("weights", {})
+    for training, digest in weights.items():
+        check_weights(out, known.get(training), digest)
+    for key in before.keys() & data.keys():
+        if change := difference(before[key], data[key]):
+            name, split = json.loads(key)[1:3]
+            raise InputError(f"{out} holds cells of other data: in {name}/{split} {change}; choose another --out")
+    write_json(file, before | dict(data) | ({"weights": known | dict(weights)} if weights else {}))
+
+
+def work(unit: Unit, log: Log | None = None, told: Told | None = None) -> Done:
+    """Train, unless that is done, and measure the cells. An error is a result, so that the other cells go on."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(unit.threads)
+    done: Done = {}
+    try:
+        with locked(unit.path):
+            run, base = runs.prepare(unit.config, unit.path)
+            runs.pretrain(run, base, log)
+            run = runs.train(run, base, log)
+            memo: dict[str, Any] = {}
+            for file, changes in unit.cells:
+                try:
+                    (row,) = measure(run, changes, memo=memo)
+                    write_json(file, row)
+                    done[file] = row
+                except Exception as error:
+                    done[file] = _failed(error)
+                if told:
+                    told()
+    except Exception as error:
+        done |= {file: _failed(error) for file, _ in unit.cells if file not in done}
+    finally:
+        torch.set_num_threads(threads)
+    return done
+
+
+def _failed(error: Exception) -> dict[str, str]:
+    line = " ".join(str(error).split()) or type(error).__name__
+    where = "" if isinstance(error, InputError) else f" ({_place(error)})"
+    return {"error": f"{line}{where}"}
+
+
+def _place(error: Exception) -> str:
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} in {Path(last.filename).name}:{last.lineno}"
+
+
+def _end_with_parent() -> None:
+    """A process of the pool ends when the study is killed: it would go on, and hold its run against the next one."""
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
+
+
+def _in_pool(unit: Unit) -> Done:
+    """`work` in a process of a pool, where SIGTERM is as Ctrl-C elsewhere: nothing half-written stays."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return work(unit)
+    except KeyboardInterrupt:
+        os._exit(1)  # or the pool would hand this process another unit
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _pool(processes: int, todo: Sequence[Unit]) -> Iterator[dict[Future[Done], Unit]]:
+    """Units at work in processes, which end at once where the block does with an error.
+
+    They are spawned, since a fork of a process with threads may hang, and Windows has none.
+    """
+    pool = ProcessPoolExecutor(processes, get_context("spawn"), _end_with_parent)
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C is for this process, which ends the others
+        waiting = {pool.submit(_in_pool, u): u for u in todo}
+        signal.signal(signal.SIGINT, before)
+        yield waiting
+    except BaseException:
+        for process in list((pool._processes or {}).values()):
+            process.terminate()
+        raise
+    finally:
+        signal.signal(signal.SIGINT, before)
+        pool.shutdown(cancel_futures=True)
+
+
+def in_processes(todo: Sequence[Unit], processes: int) -> Generator[Done, None, None]:
+    """Finished units as they come; {} each second, for the display. A process that dies fails its unit only."""
+    left = list(todo)
+    while left:
+        try:
+            with _pool(processes, left) as waiting:
+                while waiting:
+                    finished, _ = wait(waiting, timeout=1.0, return_when=FIRST_COMPLETED)
+                    for future in finished:
+                        unit = waiting[future]
+                        result = future.result()
+                        del waiting[future]
+                        left.remove(unit)
+                        yield result
+                    yield {}
+        except BrokenProcessPool:
+            # Which of those that ran was it? The first ones; they are tried alone, so that one is blamed rightly.
+            suspects, left = left[:processes], left[processes:]
+            for unit in suspects:
+                yield _alone(unit)
+
+
+def _alone(unit: Unit) -> Done:
+    try:
+        with _pool(1, [unit]) as (future,):
+            return future.result()
+    except BrokenProcessPool:
+        return {file: {"error": "the process was killed; is memory short?"} for file, _ in unit.cells}
+
+
+def _reach(address: str) -> None:
+    """InputError where nobody listens at host:port: Ray itself would try for many minutes."""
+    if where := re.fullmatch(r"(?:ray://)?([^:/]+):(\d{1,5})", address):
+        try:
+            socket.create_connection((where[1], int(where[2])), 10).close()
+        except (OSError, OverflowError) as error:
+            raise InputError(f"--ray {address}: nobody answers there ({error}); is the cluster up?") from None
+
+
+def _from_elsewhere(unit: Unit, folder: str, environment: Mapping[str, str]) -> Done:
+    """`work` where a cluster was started in another folder, with other settings: relative paths mean the same."""
+    os.makedirs(folder, exist_ok=True)
+    os.chdir(folder)
+    os.environ.update(environment)
+    return work(unit)
+
+
+def on_ray(todo: Sequence[Unit], address: str) -> Generator[Done, None, None]:
+    """The same on a Ray cluster, whose machines see OUT under the same path. address: as `ray.init` takes it, "local"
+    starts a cluster on this machine."""
+    try:
+        import ray
+    except ImportError:
+        raise InputError("--ray needs the package ray: pip install graphfsl[ray]") from None
+    _reach(address)
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except Exception as error:
+        raise InputError(f"--ray {address}: {' '.join(str(error).split())[:200]}") from None
+    try:
+        task = ray.remote(num_cpus=1, max_retries=1)(_from_elsewhere)
+        ours = {k: v for k, v in os.environ.items() if k.startswith("GRAPHFSL_")}
+        waiting = {task.remote(u, os.getcwd(), ours): u for u in todo}
+        while waiting:
+            finished, _ = ray.wait(list(waiting), timeout=1.0)
+            for reference in finished:
+                unit = waiting.pop(reference)
+                try:
+                    yield ray.get(reference)
+                except Exception as error:
+                    yield {file: _failed(error) for file, _ in unit.cells}
+            yield {}
+    finally:
+        ray.shutdown()
+
+
+def rows_of(study: Study, out: Path) -> list[dict[str, Any] | None]:
+    """The row of each cell of the study, None where it is not finished."""
+    return [row_of(c, out) for c in study.cells]
+
+
+def steps_of(unit: Unit) -> int:
+    """How far a unit's training is."""
+    return steps_so_far(unit.path)
