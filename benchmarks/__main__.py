@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from graphfsl.core.learner import Pipeline
+from graphfsl.core.pipeline import Pipeline
 from graphfsl.data import Episodes, Setting, Split, Transform
 from graphfsl.experiment.results import commit
 from graphfsl.io.allocator import reuse_freed_memory

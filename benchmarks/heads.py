@@ -14,7 +14,8 @@ from torch import Tensor
 
 from benchmarks.__main__ import features, interleaved
 from graphfsl.core.episode import Episode, Target
-from graphfsl.core.learner import Head, Pipeline, Refine
+from graphfsl.core.learner import Head, Refine
+from graphfsl.core.pipeline import Pipeline
 from graphfsl.data import Episodes, Setting
 from graphfsl.functional.statistics import accuracy
 from graphfsl.loops.evaluation import accuracies, block_size

@@ -23,7 +23,7 @@ from rich.table import Table
 from graphfsl import data
 from graphfsl.apply.label.label_pool import label_pool
 from graphfsl.apply.label.pool_page import accuracies
-from graphfsl.core.learner import Pipeline
+from graphfsl.core.pipeline import Pipeline
 from graphfsl.data.transforms import DRAWS, Transform
 from graphfsl.experiment import run
 from graphfsl.io.array_cache import cached

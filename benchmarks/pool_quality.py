@@ -26,11 +26,11 @@ from sklearn.metrics import roc_auc_score
 from graphfsl import data
 from graphfsl.apply.folder_encoder import folder_encoder
 from graphfsl.apply.label.label_pool import Labels, label_pool
-from graphfsl.core.learner import Pipeline
+from graphfsl.core.pipeline import Pipeline
 from graphfsl.data.transforms import Transform
 from graphfsl.experiment import run
 from graphfsl.functional.calibration import expected_calibration_error, reliability
-from graphfsl.loops.features import cached_features
+from graphfsl.loops.feature_cache import cached_features
 
 RESULTS = Path(__file__).parents[1] / "experiments/results"
 SETS = ("cifar_fs", "omniglot", "glyphs")

@@ -10,7 +10,8 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time `__getattr__` im
     from graphfsl.apply.predict import load
     from graphfsl.core.adapt import Adapt
     from graphfsl.core.episode import Episode, Target
-    from graphfsl.core.learner import Learner, Pipeline
+    from graphfsl.core.learner import Learner
+    from graphfsl.core.pipeline import Pipeline
     from graphfsl.core.registry import get
     from graphfsl.data import Episodes, Setting, Split, Transform
     from graphfsl.data import load as load_data

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from graphfsl.core import registry
 from graphfsl.core.batchnorm import BatchNorm
 from graphfsl.core.episode import Episode, Target
-from graphfsl.core.learner import Learner, Pipeline
+from graphfsl.core.learner import Learner
+from graphfsl.core.pipeline import Pipeline
 from graphfsl.core.pretrainer import Pretrainer
 from graphfsl.core.schema import make
 

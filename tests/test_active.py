@@ -14,7 +14,7 @@ from torch import Tensor
 from graphfsl import build, evaluate
 from graphfsl.apply.explain.explain_run import write_explanation
 from graphfsl.core.episode import Episode, Target, stack
-from graphfsl.core.learner import Pipeline
+from graphfsl.core.pipeline import Pipeline
 from graphfsl.data import Episodes, Split
 from graphfsl.experiment.runner import run
 from graphfsl.io.errors import InputError

@@ -10,9 +10,11 @@ from cases import TinyEncoder, episodes, learner
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from graphfsl.core.adapt import Adapt, GradientDescent
+from graphfsl.core.adapt import Adapt
 from graphfsl.core.episode import Episode, Target
-from graphfsl.core.learner import Head, Pipeline
+from graphfsl.core.learner import Head
+from graphfsl.core.pipeline import Pipeline
+from graphfsl.core.rules import GradientDescent
 from graphfsl.io.errors import InputError
 from graphfsl.methods.adapt.maml import MAML, sum_over_shot
 from graphfsl.methods.heads.linear import Linear

@@ -11,9 +11,12 @@ from cases import TinyEncoder, episodes, unlike_fresh
 from torch import Tensor
 from torch.nn import functional as F
 
-from graphfsl.core.adapt import Adam, Adapt, GradientDescent, support_cross_entropy
+from graphfsl.core.adapt import Adapt
 from graphfsl.core.episode import Episode
-from graphfsl.core.learner import Augment, Graph, Pipeline
+from graphfsl.core.learner import Augment, Graph
+from graphfsl.core.objectives import support_cross_entropy
+from graphfsl.core.pipeline import Pipeline
+from graphfsl.core.rules import Adam, GradientDescent
 from graphfsl.data import Split, Transform
 from graphfsl.data.batches import Batches, partly_labeled
 from graphfsl.data.deck import label_split

@@ -12,10 +12,12 @@ from cases import WAY, episodes
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from graphfsl.core.adapt import Adapt, GradientDescent
+from graphfsl.core.adapt import Adapt
 from graphfsl.core.batchnorm import BatchNorm, follow_policy, statistics
 from graphfsl.core.episode import Episode
-from graphfsl.core.learner import Head, Pipeline
+from graphfsl.core.learner import Head
+from graphfsl.core.pipeline import Pipeline
+from graphfsl.core.rules import GradientDescent
 from graphfsl.io.errors import InputError
 from graphfsl.loops.protocol import kind_of
 from graphfsl.methods.adapt.maml import MAML

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from graphfsl.core import registry
 from graphfsl.core.episode import Episode
-from graphfsl.core.learner import Learner, Pipeline, Refine
+from graphfsl.core.learner import Learner, Refine
+from graphfsl.core.pipeline import Pipeline
 from graphfsl.data import Split
 from graphfsl.experiment.builder import build
 from graphfsl.functional.layers import last_layer

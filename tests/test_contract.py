@@ -19,7 +19,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from graphfsl.core import registry
 from graphfsl.core.batchnorm import POLICIES, BatchNorm
 from graphfsl.core.episode import Episode, stack
-from graphfsl.core.learner import Learner, Pipeline
+from graphfsl.core.learner import Learner
+from graphfsl.core.pipeline import Pipeline
 from graphfsl.core.schema import signature
 from graphfsl.experiment import config
 from graphfsl.experiment.builder import build, named

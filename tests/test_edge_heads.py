@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from graphfsl.core.episode import Episode, Target, stack
-from graphfsl.core.learner import Head, Pipeline
+from graphfsl.core.learner import Head
+from graphfsl.core.pipeline import Pipeline
 from graphfsl.data.sampler import Setting
 from graphfsl.functional.edges import class_means, differences, edge_loss, mirrored, reweighted, upper
 from graphfsl.io.errors import InputError

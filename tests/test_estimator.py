@@ -25,7 +25,8 @@ from graphfsl.apply import estimator
 from graphfsl.apply.estimator import FewShotClassifier
 from graphfsl.apply.predict import Predictor, load
 from graphfsl.core.episode import Episode
-from graphfsl.core.learner import Learner, Pipeline
+from graphfsl.core.learner import Learner
+from graphfsl.core.pipeline import Pipeline
 from graphfsl.experiment import config, run
 from graphfsl.experiment.builder import build
 from graphfsl.io.errors import InputError

@@ -17,9 +17,11 @@ from torch import Tensor, nn
 from graphfsl.apply.estimator import FewShotClassifier
 from graphfsl.apply.explain.attributions import explain
 from graphfsl.apply.predict import Predictor
-from graphfsl.core.adapt import Adapt, GradientDescent
+from graphfsl.core.adapt import Adapt
 from graphfsl.core.episode import Episode
-from graphfsl.core.learner import Graph, Head, Learner, Pipeline, Refine
+from graphfsl.core.learner import Graph, Head, Learner, Refine
+from graphfsl.core.pipeline import Pipeline
+from graphfsl.core.rules import GradientDescent
 from graphfsl.data import Episodes, Setting, Transform
 from graphfsl.experiment.results import find_published
 from graphfsl.experiment.run import Run

@@ -33,8 +33,9 @@ from graphfsl.apply.explain.attributions import (
 )
 from graphfsl.cli import main as cli
 from graphfsl.core.episode import Episode
-from graphfsl.core.graph import draw, similarity, to_networkx
-from graphfsl.core.learner import Head, Learner, Pipeline
+from graphfsl.core.graph import similarity, to_networkx
+from graphfsl.core.learner import Head, Learner
+from graphfsl.core.pipeline import Pipeline
 from graphfsl.data import Episodes, Setting, Split
 from graphfsl.experiment import config
 from graphfsl.experiment import runner as progress
@@ -45,6 +46,7 @@ from graphfsl.methods.heads.matchingnet import MatchingNet
 from graphfsl.methods.heads.nearest_neighbor import NearestNeighbor
 from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.methods.refine.soft_kmeans import SoftKmeans
+from graphfsl.report.drawing import draw
 from tests.cases import METHODS, around, episodes
 from tests.test_cli import write_split
 

@@ -19,13 +19,17 @@ from torch import nn
 from torch.nn import functional as F
 
 from graphfsl import data
+from graphfsl.apply import folder_features
+from graphfsl.apply.folder_features import encode_files, write_features
 from graphfsl.core import registry
-from graphfsl.core.learner import Pipeline
+from graphfsl.core.pipeline import Pipeline
 from graphfsl.data import Split, Transform
 from graphfsl.io.errors import InputError
-from graphfsl.loops import features
+from graphfsl.loops import encode as encoding
+from graphfsl.loops import feature_cache as features
+from graphfsl.loops.encode import encode_split
 from graphfsl.loops.encoder_digest import encoder_digest
-from graphfsl.loops.features import cached_features, encode_files, encode_split, write_features
+from graphfsl.loops.feature_cache import cached_features
 from graphfsl.nn import Conv4
 
 TRANSFORM = Transform([0.5], [0.25])
@@ -36,8 +40,8 @@ CHILD = f"""
 import os, signal, sys
 sys.path.insert(0, {os.fspath(Path(__file__).parent)!r})
 import test_features as t
-from graphfsl.loops import features
-features.IMAGES_AT_ONCE, die, encode, count = t.BLOCK, int(sys.argv[1]), features.encode, 0
+from graphfsl.loops import encode as encoding, feature_cache as features
+encoding.IMAGES_AT_ONCE, die, encode, count = t.BLOCK, int(sys.argv[1]), features.encode, 0
 def counting(*args):
     global count
     count += 1
@@ -65,7 +69,7 @@ def split(changed: int | None = None) -> Split:
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("GRAPHFSL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(features, "IMAGES_AT_ONCE", BLOCK)
+    monkeypatch.setattr(encoding, "IMAGES_AT_ONCE", BLOCK)
     return tmp_path / "cache" / "features"
 
 
@@ -78,7 +82,8 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         sizes.append(len(x))
         return encode(learner, x, *args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(features, "encode", counting)
+    for caller in (features, folder_features):
+        monkeypatch.setattr(caller, "encode", counting)
     return sizes
 
 
@@ -206,13 +211,13 @@ def test_without_a_cache_features_are_computed_with_a_warning(
 
 
 def test_blocks_hold_as_many_pixels_as_the_encoder_sees(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(features, "IMAGES_AT_ONCE", 1024)
+    monkeypatch.setattr(encoding, "IMAGES_AT_ONCE", 1024)
     encoder = Conv4(3)
-    sizes = [features.block_size(encoder, (3, side, side), "cpu") for side in (28, 56, 84, 2000)]
+    sizes = [encoding.block_size(encoder, (3, side, side), "cpu") for side in (28, 56, 84, 2000)]
     assert sizes == [1024, 256, 113, 1]
-    assert features.block_size(encoder, (3, 28, 28), "cuda") == 8192
+    assert encoding.block_size(encoder, (3, 28, 28), "cuda") == 8192
     encoder.size = 224  # type: ignore[assignment]
-    assert features.block_size(encoder, (3, 32, 32), "cpu") == 16
+    assert encoding.block_size(encoder, (3, 32, 32), "cpu") == 16
 
 
 def draw(folder: Path, names: list[str], seed: int = 0) -> None:
@@ -268,14 +273,14 @@ def test_gray_images_are_encoded_by_an_encoder_of_one_channel(tmp_path: Path) ->
 def test_a_stopped_folder_goes_on(tmp_path: Path, encoded: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     draw(tmp_path / "in", [f"{c}/{i}.png" for c in "abc" for i in range(6)])
     with monkeypatch.context() as patch:
-        counting = features.encode
+        counting = folder_features.encode
 
         def stopped(*args: object) -> torch.Tensor:
             if len(encoded) == 3:
                 raise KeyboardInterrupt
             return counting(*args)  # type: ignore[arg-type]
 
-        patch.setattr(features, "encode", stopped)
+        patch.setattr(folder_features, "encode", stopped)
         with pytest.raises(KeyboardInterrupt):
             write_features(color(), Transform(), tmp_path / "in", tmp_path / "out", size=28)
     assert not (tmp_path / "out").exists()

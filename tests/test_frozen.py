@@ -13,10 +13,11 @@ from PIL import Image
 from test_cli import call, world  # noqa: F401 (fixtures)
 
 import graphfsl
-from graphfsl.core.learner import Pipeline
+from graphfsl.core.pipeline import Pipeline
 from graphfsl.experiment.builder import build
 from graphfsl.io.checkpoint import load_checkpoint
-from graphfsl.loops import features
+from graphfsl.loops import encode as encoding
+from graphfsl.loops import feature_cache as features
 
 Call = Callable[..., tuple[int, str, str]]
 FROZEN = ["learner.encoder.frozen=true", "learner.head={name: protonet, distance: cosine}"]
@@ -32,7 +33,8 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         counts.append(len(x))
         return encode(learner, x, *args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(features, "encode", counting)
+    for caller in (features, encoding):
+        monkeypatch.setattr(caller, "encode", counting)
     return counts
 
 

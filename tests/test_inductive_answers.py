@@ -17,7 +17,7 @@ from test_cli import EXPERIMENT, call, write_split  # noqa: F401 (`call` is a fi
 
 from graphfsl.apply.estimator import FewShotClassifier
 from graphfsl.apply.predict import load
-from graphfsl.core.learner import Pipeline
+from graphfsl.core.pipeline import Pipeline
 from graphfsl.experiment import config, run
 from graphfsl.experiment.measure import measure_policies
 from graphfsl.io.errors import InputError

@@ -22,7 +22,8 @@ from test_cli import EXPERIMENT, write_split
 from test_train import SETTING, fit, patterns
 
 import graphfsl
-from graphfsl.core.learner import Learner, Pipeline
+from graphfsl.core.learner import Learner
+from graphfsl.core.pipeline import Pipeline
 from graphfsl.data import Episodes
 from graphfsl.experiment.results import over_seeds
 from graphfsl.io.checkpoint import load_checkpoint

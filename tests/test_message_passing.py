@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from graphfsl.core.episode import Episode, stack
 from graphfsl.core.graph import complete_edges, from_pyg, similarity, to_pyg
-from graphfsl.core.learner import Pipeline
+from graphfsl.core.pipeline import Pipeline
 from graphfsl.io.errors import InputError
 from graphfsl.methods.graph.message_passing import DENSE, MessagePassing
 from graphfsl.methods.heads.protonet import ProtoNet

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from graphfsl.core.episode import Episode
 from graphfsl.core.graph import complete_edges, from_pyg, similarity, to_networkx, to_pyg
-from graphfsl.core.learner import Pipeline
+from graphfsl.core.pipeline import Pipeline
 from graphfsl.functional.prototypes import prototypes
 from graphfsl.io.errors import InputError
 from graphfsl.methods.augment.prototype_vae import PrototypeVAE

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from graphfsl.core.batchnorm import BatchNorm
 from graphfsl.core.episode import Episode
-from graphfsl.core.learner import Pipeline
+from graphfsl.core.pipeline import Pipeline
 from graphfsl.functional.prototypes import present, prototypes
 from graphfsl.io.errors import InputError
 from graphfsl.methods.heads.feat import FEAT

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from graphfsl.core import registry
-from graphfsl.core.adapt import Adapt, GradientDescent
+from graphfsl.core.adapt import Adapt
 from graphfsl.core.batchnorm import BatchNorm, lacks_averages
 from graphfsl.core.episode import Episode, Target
-from graphfsl.core.learner import Pipeline
+from graphfsl.core.pipeline import Pipeline
+from graphfsl.core.rules import GradientDescent
 from graphfsl.io.errors import InputError
 from graphfsl.nn import ENCODERS, Conv4Stride2, DropBlock, EfficientNetLite0, ResNet12, Timm, WRN28x10
 from graphfsl.nn import efficientnet_lite0 as lite0

@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 from graphfsl.core import registry
 from graphfsl.core.episode import Episode, stack
-from graphfsl.core.learner import Head, Pipeline
+from graphfsl.core.learner import Head
+from graphfsl.core.pipeline import Pipeline
 from graphfsl.functional.distances import squared_euclidean
 from graphfsl.methods.adapt.maml import MAML
 from graphfsl.methods.heads.gnn import GNN

@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw
 from safetensors.numpy import save_file
 from scipy.stats import mannwhitneyu, norm
 
+from graphfsl.apply import folder_features as features
 from graphfsl.apply.label import label_pool as pools
 from graphfsl.apply.label import pool_files
 from graphfsl.apply.label.label_pool import Labels, label_pool
@@ -27,7 +28,7 @@ from graphfsl.apply.label.pool_arguments import PRIORS
 from graphfsl.apply.label.pool_page import pool_page
 from graphfsl.cli import main as cli
 from graphfsl.core import registry
-from graphfsl.core.learner import Pipeline
+from graphfsl.core.pipeline import Pipeline
 from graphfsl.data import Transform
 from graphfsl.functional import neighbors
 from graphfsl.functional.calibration import accuracy_coverage
@@ -38,7 +39,7 @@ from graphfsl.functional.neighbors import nearest_neighbors
 from graphfsl.functional.propagation import propagate, symmetric
 from graphfsl.functional.sparse_propagation import _dots, both_ways, propagate_sparse, symmetric_sparse, union
 from graphfsl.io.errors import InputError
-from graphfsl.loops import features
+from graphfsl.loops import encode as encoding
 from graphfsl.nn import Conv4
 
 Call = Callable[..., tuple[int, str, str]]
@@ -412,7 +413,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GRAPHFSL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(features, "IMAGES_AT_ONCE", 4)
+    monkeypatch.setattr(encoding, "IMAGES_AT_ONCE", 4)
     monkeypatch.setattr(pool_files, "folder_encoder", tiny)
     return tmp_path
 

@@ -25,7 +25,7 @@ from graphfsl.experiment.pretraining import folder
 from graphfsl.functional.statistics import class_statistics
 from graphfsl.io.checkpoint import load_checkpoint
 from graphfsl.io.errors import InputError
-from graphfsl.loops.features import encode_split
+from graphfsl.loops.encode import encode_split
 from graphfsl.loops.trainer import Trainer
 from graphfsl.methods.heads.simple_shot import SimpleShot
 from graphfsl.methods.pretrain.cross_entropy import CrossEntropy

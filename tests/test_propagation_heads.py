@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from graphfsl.core.batchnorm import BatchNorm
 from graphfsl.core.episode import Episode, Target, stack
-from graphfsl.core.learner import Head, Pipeline
+from graphfsl.core.learner import Head
+from graphfsl.core.pipeline import Pipeline
 from graphfsl.functional.propagation import symmetric
 from graphfsl.functional.prototypes import present, prototypes
 from graphfsl.io.errors import InputError

@@ -24,7 +24,7 @@ from graphfsl.apply.label.label_folder import label
 from graphfsl.apply.label.label_pool import label_pool
 from graphfsl.apply.predict import Prediction, Predictor
 from graphfsl.core import registry
-from graphfsl.core.adapt import GradientDescent
+from graphfsl.core.rules import GradientDescent
 from graphfsl.data import few_classes, from_dataset, join
 from graphfsl.data.images import Files, read_images
 from graphfsl.experiment.run import Run

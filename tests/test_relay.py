@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from graphfsl.core.episode import Episode, Target
-from graphfsl.core.learner import Pipeline
+from graphfsl.core.pipeline import Pipeline
 from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.methods.heads.relay import Relay
 

@@ -16,7 +16,8 @@ from torch import nn
 
 import graphfsl as gf
 from graphfsl.cli import main as cli
-from graphfsl.core.learner import Learner, Pipeline
+from graphfsl.core.learner import Learner
+from graphfsl.core.pipeline import Pipeline
 from graphfsl.io.errors import InputError
 from graphfsl.methods.heads.protonet import ProtoNet
 

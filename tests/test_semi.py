@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from graphfsl.core.episode import Episode, stack
-from graphfsl.core.learner import Head, Pipeline, Refine
+from graphfsl.core.learner import Head, Refine
+from graphfsl.core.pipeline import Pipeline
 from graphfsl.functional.centring import centred
 from graphfsl.functional.group_lasso import leaving, shrink
 from graphfsl.functional.selection import log_odds, quota, top_per_class

@@ -16,14 +16,14 @@ from filelock import FileLock
 from PIL import Image
 from test_cli import call, world  # noqa: F401 (fixtures)
 
-from graphfsl.core.learner import Pipeline
+from graphfsl.core.pipeline import Pipeline
 from graphfsl.data import Episodes, Setting, Split, Transform, channel_statistics
 from graphfsl.data import memory_map as stored
 from graphfsl.data.episode_files import read_episodes, write_episodes
 from graphfsl.io.errors import InputError
 from graphfsl.io.lock import locked
+from graphfsl.loops.encode import encode_split
 from graphfsl.loops.evaluation import evaluate
-from graphfsl.loops.features import encode_split
 from graphfsl.methods.heads.protonet import ProtoNet
 
 Call = Callable[..., tuple[int, str, str]]

@@ -18,7 +18,7 @@ from cases import TinyEncoder
 from torch import Tensor
 
 from graphfsl.core.episode import Episode, Target
-from graphfsl.core.learner import Pipeline
+from graphfsl.core.pipeline import Pipeline
 from graphfsl.data import Episodes, Setting, Split, Transform
 from graphfsl.io.checkpoint import load_checkpoint, save_checkpoint
 from graphfsl.io.errors import InputError

@@ -17,7 +17,8 @@ from torch.nn import functional as F
 from graphfsl.apply.estimator import FewShotClassifier
 from graphfsl.core import registry
 from graphfsl.core.episode import Episode, stack
-from graphfsl.core.learner import Head, Pipeline, Refine
+from graphfsl.core.learner import Head, Refine
+from graphfsl.core.pipeline import Pipeline
 from graphfsl.data import Split
 from graphfsl.functional.adam import adam
 from graphfsl.functional.sinkhorn import balance, potentials

@@ -24,14 +24,15 @@ from torch import Tensor, nn
 import graphfsl
 from graphfsl.apply.folder_encoder import encoder_option, folder_encoder, write_folder_features
 from graphfsl.apply.label.pool_files import read_pool
-from graphfsl.core.learner import Pipeline
+from graphfsl.core.pipeline import Pipeline
 from graphfsl.data import images
 from graphfsl.data.images import decode
 from graphfsl.data.sets import arrays
 from graphfsl.experiment.builder import brings_weights, build
 from graphfsl.io import files as regular
 from graphfsl.io.errors import InputError
-from graphfsl.loops.features import cached_features, encode_split
+from graphfsl.loops.encode import encode_split
+from graphfsl.loops.feature_cache import cached_features
 from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.nn import ENCODERS, Conv4, ResNet12, Timm
 from graphfsl.nn.weights import load_encoder_weights, read_weights

@@ -26,12 +26,13 @@ from graphfsl.core.adapt import Adapt
 from graphfsl.core.arguments import as_samples, image_bytes
 from graphfsl.core.episode import Episode
 from graphfsl.core.invalid_scores import check_answered
-from graphfsl.core.learner import Learner, Pipeline
+from graphfsl.core.learner import Learner
+from graphfsl.core.pipeline import Pipeline
 from graphfsl.core.saving import known_normalisation
 from graphfsl.data import Transform
 from graphfsl.experiment.builder import build, check_learner, warn_of_drawn
 from graphfsl.io.errors import InputError, unknown
-from graphfsl.loops.features import block_size, check_alone, encode
+from graphfsl.loops.encode import block_size, check_alone, encode
 from graphfsl.loops.protocol import check_features
 
 # What an inductive learner answers at once; its answers do not depend on it.

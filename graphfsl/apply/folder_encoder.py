@@ -9,17 +9,19 @@ from typing import Any
 
 import yaml
 
+from graphfsl.apply.folder_features import write_features
 from graphfsl.core.adapt import Adapt
 from graphfsl.core.batchnorm import lacks_averages
 from graphfsl.core.encoder import own_normalisation
-from graphfsl.core.learner import Learner, Pipeline
+from graphfsl.core.learner import Learner
+from graphfsl.core.pipeline import Pipeline
 from graphfsl.core.saving import FILE
 from graphfsl.data import Transform
 from graphfsl.data.pixel_range import Range, check_range
 from graphfsl.experiment import run as runs
 from graphfsl.experiment.builder import build, weighted_encoder
 from graphfsl.io.errors import InputError
-from graphfsl.loops.features import AVERAGES, write_features
+from graphfsl.loops.encode import AVERAGES
 from graphfsl.nn.timm_encoder import native_size
 
 

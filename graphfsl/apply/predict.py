@@ -19,7 +19,8 @@ from graphfsl.core.batchnorm import lacks_averages
 from graphfsl.core.display import cut
 from graphfsl.core.episode import Episode
 from graphfsl.core.invalid_scores import check_answered
-from graphfsl.core.learner import Learner, Pipeline
+from graphfsl.core.learner import Learner
+from graphfsl.core.pipeline import Pipeline
 from graphfsl.data.images import all_broken, decode, to_array
 from graphfsl.data.pixel_range import Range, check_range, picture, warn_if_narrow
 from graphfsl.data.transforms import Transform
@@ -28,7 +29,7 @@ from graphfsl.experiment.measure import asked, names_policy
 from graphfsl.experiment.overrides import names
 from graphfsl.io.errors import InputError
 from graphfsl.io.files import read_regular
-from graphfsl.loops.features import block_size, encode
+from graphfsl.loops.encode import block_size, encode
 
 MOST_SHOWN = 3  # probabilities of a prediction
 

@@ -15,8 +15,9 @@ from rich.table import Table
 
 from graphfsl.apply.explain.attributions import add_contributions, explain
 from graphfsl.core import registry
-from graphfsl.core.graph import draw, similarity, to_networkx
-from graphfsl.core.learner import Learner, Pipeline
+from graphfsl.core.graph import similarity, to_networkx
+from graphfsl.core.learner import Learner
+from graphfsl.core.pipeline import Pipeline
 from graphfsl.data import Episodes, Setting, Split
 from graphfsl.experiment import config as conf
 from graphfsl.experiment import run as runs
@@ -26,8 +27,9 @@ from graphfsl.experiment.results import full_row, history, write_results
 from graphfsl.functional.comparison import paired_difference
 from graphfsl.io.checkpoint import read_json, write_json
 from graphfsl.io.lock import locked
+from graphfsl.loops.encode import encode_split
 from graphfsl.loops.evaluation import evaluate, with_interval
-from graphfsl.loops.features import encode_split
+from graphfsl.report.drawing import draw
 from graphfsl.report.figures import Figure
 from graphfsl.report.write import write_report
 from graphfsl.study.findings import best

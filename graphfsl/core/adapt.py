@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,86 +15,11 @@ from graphfsl.core.arguments import A_LEARNER, check_kind, described, whole_numb
 from graphfsl.core.batchnorm import BatchNorm, adapting, follow_policy, lacks_averages
 from graphfsl.core.encoder import full_precision, keep_precision
 from graphfsl.core.episode import Episode, Target
-from graphfsl.core.learner import JOINED, Learner, Pipeline
-from graphfsl.functional.cross_entropy import cross_entropy
-from graphfsl.functional.layers import last_layer
+from graphfsl.core.learner import JOINED, Learner
+from graphfsl.core.objectives import Objective, support_cross_entropy
+from graphfsl.core.pipeline import Pipeline
+from graphfsl.core.rules import Rule
 from graphfsl.io.errors import InputError
-
-
-class Rule(Protocol):
-    """How an inner step moves parameters: `init` makes its state, `update` takes one step. Nothing is mutated."""
-
-    def init(self, params: dict[str, Tensor]) -> Any: ...
-
-    def update(
-        self, params: dict[str, Tensor], grads: dict[str, Tensor], state: Any, step: int
-    ) -> tuple[dict[str, Tensor], Any]: ...
-
-
-class GradientDescent(nn.Module):
-    """theta <- theta - lr * gradient, the rule of MAML."""
-
-    def __init__(self, lr: float) -> None:
-        super().__init__()
-        self.lr = lr
-
-    def init(self, params: dict[str, Tensor]) -> None:
-        return None
-
-    def update(
-        self, params: dict[str, Tensor], grads: dict[str, Tensor], state: None, step: int
-    ) -> tuple[dict[str, Tensor], None]:
-        return {n: p - self.lr * grads[n] for n, p in params.items()}, None
-
-
-class Adam(nn.Module):
-    """The steps of torch.optim.Adam with its defaults. Kingma, Ba 2015, https://arxiv.org/abs/1412.6980. For inner
-    loops whose gradients are constants: its root has no derivative where a gradient is zero."""
-
-    def __init__(self, lr: float) -> None:
-        super().__init__()
-        self.lr = lr
-
-    def init(self, params: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        zero = {n: torch.zeros_like(p) for n, p in params.items()}
-        return zero, zero
-
-    def update(
-        self,
-        params: dict[str, Tensor],
-        grads: dict[str, Tensor],
-        state: tuple[dict[str, Tensor], dict[str, Tensor]],
-        step: int,
-    ) -> tuple[dict[str, Tensor], tuple[dict[str, Tensor], dict[str, Tensor]]]:
-        first = {n: m.lerp(grads[n], 1 - 0.9) for n, m in state[0].items()}
-        second = {n: 0.999 * v + (1 - 0.999) * grads[n].square() for n, v in state[1].items()}
-        rate, root = self.lr / (1 - 0.9 ** (step + 1)), (1 - 0.999 ** (step + 1)) ** 0.5
-        moved = {n: p - rate * first[n] / (second[n].sqrt() / root + 1e-8) for n, p in params.items()}
-        return moved, (first, second)
-
-
-Score = Callable[[Episode], Tensor]
-Objective = Callable[[Score, Episode, int], Tensor]
-
-
-def support_cross_entropy(score: Score, episode: Episode, step: int) -> Tensor:
-    """Mean cross-entropy of the support nodes against their label weights; only the support is encoded."""
-    support = episode.parts(query=False, unlabeled=False)
-    return labeled_cross_entropy(last_layer(score(support)), support)
-
-
-def labeled_cross_entropy(scores: Tensor, support: Episode) -> Tensor:
-    """The same of scores (B, k + …, C) whose first k are of the support."""
-    w = support.w[:, support.support]
-    return cross_entropy(scores[:, support.support], w).sum() / w.sum()
-
-
-def beside_support(score: Score, episode: Episode, x: Tensor, mask: Tensor) -> Tensor:
-    """Scores (B, k + m, C) of the support and of nodes x (B, m, *S), mask (B, m), in place of queries and pool."""
-    s = episode.parts(query=False, unlabeled=False)
-    w = s.w.new_zeros(*x.shape[:2], s.way)
-    x, w, mask = (torch.cat(pair, 1) for pair in ((s.x, x), (s.w, w), (s.mask, mask)))
-    return last_layer(score(Episode(x, w, s.n_support, 0, mask, padded=s.padded, relabeled=False)))
 
 
 def _chosen(name: str, patterns: Iterable[str]) -> bool:

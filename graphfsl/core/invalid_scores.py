@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from graphfsl.core.adapt import Adapt
 from graphfsl.core.episode import Episode
-from graphfsl.core.learner import Learner, Pipeline
+from graphfsl.core.learner import Learner
+from graphfsl.core.pipeline import Pipeline
 from graphfsl.functional.layers import last_layer
 from graphfsl.functional.statistics import answered
 from graphfsl.io.errors import InputError

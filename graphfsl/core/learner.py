@@ -6,20 +6,17 @@ learner. All of them have `score`, so they nest.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from graphfsl.core.batchnorm import POLICIES, TRANSDUCTIVE_POLICIES, follow_policy, has_batch_norm, statistics
-from graphfsl.core.combinations import Combines, check_company, check_parts, checked_head, parts_of
+from graphfsl.core.combinations import Combines
 from graphfsl.core.display import Shown
-from graphfsl.core.encoder import call_encoder, checked_encoder, fitting, full_precision
+from graphfsl.core.encoder import full_precision
 from graphfsl.core.episode import Episode, Target, check_episode, check_target
 from graphfsl.core.saving import Saves
 from graphfsl.functional.layers import last_layer
-from graphfsl.io.errors import InputError, unknown
 
 
 class Part(Shown, Combines, nn.Module):
@@ -111,7 +108,6 @@ class Refine(Part):
 
 
 Encode = Callable[[Tensor], Tensor]
-Slot = nn.Module | Sequence[nn.Module] | None
 
 
 class Objective(Part):
@@ -126,160 +122,3 @@ class Objective(Part):
     def forward(self, encode: Encode, x: Tensor, y: Tensor) -> Tensor:
         """encode: images (m, *S) -> vectors (m, d). Images x (B, n, *S), labels y (B, n), -100 = none -> scalar."""
         raise NotImplementedError
-
-
-class Pipeline(Learner):
-    """encoder -> augment -> graph -> head -> refine; a slot takes one part, a list, or None.
-
-    encoder: images (M, *S) -> feature maps (M, C, h, w) or vectors (M, d), with an optional `readout` from maps
-        to vectors; None where the episodes hold features. BatchNorm layers of any module are made to follow the policy.
-    per_query: score every query in a copy of its own after encoding: any part is inductive so; None asks the parts.
-    batch_norm: the policy of the encoder's statistics, see `graphfsl.core.batchnorm`.
-
-    Raises InputError where parts cannot work together (`graphfsl.core.combinations`), or the encoder is none.
-    """
-
-    maps: tuple[int, ...] | None = None  # (C, h, w) of the encoder's maps, where its builder knows it
-
-    def __init__(
-        self,
-        encoder: nn.Module | None = None,
-        augment: Slot = None,
-        graph: Slot = None,
-        head: Head | None = None,
-        refine: Slot = None,
-        per_query: bool | None = None,
-        batch_norm: str = "running",
-    ) -> None:
-        super().__init__()
-        self.encoder = checked_encoder(encoder)
-        self.augment, self.graph = parts_of("augment", augment), parts_of("graph", graph)
-        self.refine = parts_of("refine", refine)
-        self.head: Head = checked_head(head)
-        parts = self.parts
-        check_parts(self.augment, self.graph, self.head, self.refine)  # type: ignore[arg-type]
-        self.wants_maps = any(p.wants_maps for p in parts)
-        self.per_query = any(p.per_query for p in parts) if per_query is None else per_query
-        check_company(parts, self.per_query)
-        self.set_batch_norm(batch_norm)
-        self.reads_support = self.head.reads_support
-        for trait in JOINED:
-            setattr(self, trait, any(getattr(p, trait) for p in parts))
-        self.way = next((p.way for p in parts if p.way is not None), None)
-        self.shots = next((p.shots for p in parts if p.shots is not None), None)
-        self.block_nodes = max(p.block_nodes for p in parts)
-        most = [p.max_queries_per_class for p in parts if p.max_queries_per_class is not None]
-        self.max_queries_per_class = min(most, default=None)
-
-    @property
-    def parts(self) -> list[Part]:
-        return [*self.augment, *self.graph, self.head, *self.refine]
-
-    def set_batch_norm(self, policy: str) -> None:
-        """Choose the BatchNorm policy of the encoder; an unknown one raises InputError."""
-        if policy not in POLICIES:
-            raise unknown("BatchNorm policy", policy, POLICIES)
-        follow_policy(self)
-        self.batch_norm = policy
-        for part in self.parts:
-            part.batch_norm = policy
-
-    @property
-    def shares_statistics(self) -> bool:  # type: ignore[override]
-        followers = (self.encoder, *(p for p in self.parts if p.follows_batch_norm))
-        return self.batch_norm in TRANSDUCTIVE_POLICIES and any(map(has_batch_norm, followers))
-
-    @property
-    def transductive(self) -> bool:  # type: ignore[override]
-        return self.shares_statistics or (not self.per_query and any(p.transductive for p in self.parts))
-
-    @property
-    def fixed(self) -> bool:
-        """True where the features of an image do not depend on its episode, so that it may be encoded once."""
-        return self.batch_norm == "running" and (not self.wants_maps or self.maps is not None)
-
-    @property
-    def frozen(self) -> bool:
-        """True where the encoder has parameters and none of them learns: its statistics do not move either."""
-        learns = [p.requires_grad for p in self.encoder.parameters()]
-        return bool(learns) and not any(learns)
-
-    def train(self, mode: bool = True) -> Pipeline:
-        follow_policy(super().train(mode))  # once more, for layers that were put in since
-        if self.frozen:
-            self.encoder.eval()
-        return self
-
-    def encode(self, episode: Episode) -> Episode:
-        """Images -> features: one encoder call for all nodes of all tasks."""
-        with statistics(self.batch_norm, check_episode(episode)):
-            z = call_encoder(self.encoder, episode.x.flatten(0, 1), self.wants_maps)
-            z = (z if self.wants_maps else self.readout(z)).unflatten(0, episode.x.shape[:2])
-        return episode.replace(x=z, w=episode.w.to(z.dtype), relabeled=episode.relabeled)
-
-    def readout(self, z: Tensor) -> Tensor:
-        """What the encoder returned, (M, C, h, w) or (M, d) -> vectors (M, d)."""
-        readout: Encode = getattr(self.encoder, "readout", nn.Flatten())
-        return z if z.ndim == 2 else readout(z)
-
-    def score_features(self, episode: Episode) -> Tensor:
-        """Scores of an episode that is encoded already; (B, n, C), or (L, B, n, C) from a head of L layers."""
-        if self.shots is not None and (k := episode.n_support) != self.shots * episode.way:
-            raise InputError(f"this learner is tied to {self.shots}-shot episodes, but this one has {k} support nodes")
-        if self.way is not None and episode.way != self.way:
-            return self._fewer_classes(episode, self.way)
-        if self.per_query and episode.n_query > 1:
-            return self._per_query(episode)
-        first_query = episode.n_support
-        with full_precision(episode.x.device), fitting(episode.x):
-            for part in (*self.augment, *self.graph):
-                episode = part(episode)
-            asked = not self.refine or self.refine[0].reads_scores
-            scores = self.head.score(episode) if asked else episode.w
-            for part in self.refine:
-                scores = part(episode, last_layer(scores), self.head)
-        if episode.n_support > first_query:  # only the episode's own nodes are answered for
-            scores = torch.cat([scores[..., :first_query, :], scores[..., episode.n_support :, :]], -2)
-        return scores
-
-    def _fewer_classes(self, episode: Episode, most: int) -> Tensor:
-        """Scores of an episode of fewer classes than the `most` that a part is tied to: the others are absent ones."""
-        k, way = episode.n_support, episode.way
-        if way > most:
-            raise InputError(f"this learner is tied to {most}-way episodes at most, but the episode is {way}-way")
-        added = (most - way) * (self.shots or 0)  # the support nodes that absent classes would have, as padding
-        scores = self.score_features(episode.more_classes(most - way, added))[..., :way]
-        return torch.cat([scores[..., :k, :], scores[..., k + added :, :]], -2) if added else scores
-
-    def _per_query(self, episode: Episode) -> Tensor:
-        q, k = episode.n_query, episode.n_support
-        scores = self.score_features(episode.one_query_each())
-        scores = scores.unflatten(-3, (-1, q))  # (…, B, Q, k + 1 + u, C)
-        # A support or unlabeled node is scored in Q graphs; its score is the mean over those of real queries.
-        real = episode.mask[:, episode.query].to(scores.dtype)
-        share = (real / real.sum(1, keepdim=True).clamp_min(1))[:, :, None, None]
-        shared = (scores.where(share > 0, 0) * share).sum(-3)
-        return torch.cat([shared[..., :k, :], scores[..., k, :], shared[..., k + 1 :, :]], -2)
-
-    def score(self, episode: Episode) -> Tensor:
-        return self.score_features(self.encode(episode))
-
-    def criterion(self, scores: Tensor, target: Target, episode: Episode) -> Tensor:
-        return self.head.criterion(scores, target, episode)
-
-    def aux_loss(self, episode: Episode) -> Tensor | float:
-        return sum((p.aux_loss(episode) for p in self.parts), 0.0)
-
-    def loss(self, episode: Episode, target: Target) -> Tensor:
-        features = self.encode(episode)
-        return self.price(self.score_features(features), target, features)
-
-    def on_features(self) -> Pipeline:
-        """The same parts for episodes that hold this encoder's features, or its flattened maps; nothing is copied."""
-        parts = (list(self.augment), list(self.graph), self.head, list(self.refine))
-        encoder = nn.Unflatten(1, self.maps or ()) if self.wants_maps else None
-        return Pipeline(encoder, *parts, self.per_query).train(self.training)
-
-    def fit_base(self, features: Tensor, labels: Tensor) -> None:
-        for part in self.parts:
-            part.fit_base(features, labels)

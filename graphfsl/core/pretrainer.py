@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from graphfsl.core.encoder import call_encoder, full_precision, keep_precision
 from graphfsl.core.episode import Episode, Target
-from graphfsl.core.learner import Head, Objective, Pipeline
+from graphfsl.core.learner import Head, Objective
+from graphfsl.core.pipeline import Pipeline
 
 
 class Pretrainer(Pipeline):

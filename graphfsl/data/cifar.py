@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from graphfsl.data.class_lists import classes_of
-from graphfsl.data.sets import arrays
+from graphfsl.data.npz_files import read_split
 from graphfsl.data.split import Split
 from graphfsl.io import inert_pickle
 from graphfsl.io.downloads import extract, fetch
@@ -36,7 +36,7 @@ def load(name: str, split: str, root: str, folders: Sequence[str], fetch_missing
     archives = [folder / f"{split}.npz" for folder in (*(base / f for f in folders), base)]
     where = next((path for path in archives if path.is_file()), None)
     if where:
-        given = arrays.load(split, str(where.parent))
+        given = read_split(split, str(where.parent))
         if given.shape != SHAPE:
             raise InputError(f"{where} must hold uint8 images (n, 32, 32, 3), not samples of shape {given.shape}")
         if all(c.isdecimal() for c in given.classes):

@@ -15,7 +15,8 @@ from torch.nn.parameter import is_lazy
 from graphfsl.core import registry
 from graphfsl.core.adapt import Adapt
 from graphfsl.core.arguments import as_device, sample_shape, whole_number
-from graphfsl.core.learner import Learner, Pipeline
+from graphfsl.core.learner import Learner
+from graphfsl.core.pipeline import Pipeline
 from graphfsl.core.pretrainer import Pretrainer
 from graphfsl.core.saving import Recipe, layout
 from graphfsl.core.schema import make, signature

@@ -14,7 +14,8 @@ from torch import nn
 from graphfsl import data
 from graphfsl.core.adapt import Adapt
 from graphfsl.core.batchnorm import has_batch_norm, lacks_averages
-from graphfsl.core.learner import Learner, Part, Pipeline
+from graphfsl.core.learner import Learner, Part
+from graphfsl.core.pipeline import Pipeline
 from graphfsl.core.schema import make, signature
 from graphfsl.data import Episodes, Sampler, Setting, Split
 from graphfsl.data.episode_files import read_episodes

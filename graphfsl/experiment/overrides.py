@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from graphfsl import data
 from graphfsl.core import registry
-from graphfsl.core.learner import Pipeline
+from graphfsl.core.pipeline import Pipeline
 from graphfsl.core.schema import signature
 from graphfsl.data.sampler import Setting
 from graphfsl.experiment.builder import SLOTS

@@ -21,7 +21,7 @@ from graphfsl.io import distributed
 from graphfsl.io.allocator import reuse_freed_memory
 from graphfsl.io.checkpoint import load_checkpoint, load_weights, read_lines, save_checkpoint, write_json
 from graphfsl.io.lock import locked
-from graphfsl.loops.features import encode_split
+from graphfsl.loops.encode import encode_split
 from graphfsl.loops.progress_bar import Log, silent
 from graphfsl.loops.trainer import Trainer
 

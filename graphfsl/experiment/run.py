@@ -19,7 +19,8 @@ from graphfsl.core.arguments import A_FOLDER, check_kind
 from graphfsl.core.batchnorm import BatchNorm, lacks_averages
 from graphfsl.core.display import block
 from graphfsl.core.encoder import own_normalisation
-from graphfsl.core.learner import Learner, Pipeline
+from graphfsl.core.learner import Learner
+from graphfsl.core.pipeline import Pipeline
 from graphfsl.core.saving import FILE, Training
 from graphfsl.core.schema import check_options, make
 from graphfsl.data import Episodes, Sampler, Split, Transform, channel_statistics
@@ -42,7 +43,8 @@ from graphfsl.io.checkpoint import (
     write_json,
 )
 from graphfsl.io.errors import InputError
-from graphfsl.loops.features import cached_features, encode_split
+from graphfsl.loops.encode import encode_split
+from graphfsl.loops.feature_cache import cached_features
 from graphfsl.loops.progress_bar import Log, silent
 from graphfsl.loops.protocol import check_protocol, nodes
 from graphfsl.loops.trainer import Trainer

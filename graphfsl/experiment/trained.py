@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from graphfsl.core.learner import Learner, Pipeline
+from graphfsl.core.learner import Learner
+from graphfsl.core.pipeline import Pipeline
 from graphfsl.experiment.builder import brings_weights, build, comes_complete
 from graphfsl.io.checkpoint import load_checkpoint, load_weights
 from graphfsl.io.errors import InputError

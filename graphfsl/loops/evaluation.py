@@ -16,7 +16,8 @@ from graphfsl.core.arguments import A_LEARNER, A_SPLIT, A_TRANSFORM, as_device, 
 from graphfsl.core.display import block, call_of
 from graphfsl.core.episode import Episode
 from graphfsl.core.invalid_scores import first_unsound
-from graphfsl.core.learner import Learner, Part, Pipeline
+from graphfsl.core.learner import Learner, Part
+from graphfsl.core.pipeline import Pipeline
 from graphfsl.core.saving import known_normalisation
 from graphfsl.data.episode_files import Listed
 from graphfsl.data.episodes import Episodes
@@ -28,7 +29,8 @@ from graphfsl.functional.layers import last_layer
 from graphfsl.functional.statistics import accuracy, mean_and_ci95
 from graphfsl.io.allocator import room_for
 from graphfsl.io.errors import InputError
-from graphfsl.loops.features import cached_features, check_alone, encode_split
+from graphfsl.loops.encode import check_alone, encode_split
+from graphfsl.loops.feature_cache import cached_features
 from graphfsl.loops.protocol import check_features, check_protocol, kind_of, nodes
 
 IMAGES_AT_ONCE = 1024  # of 28 x 28 pixels

@@ -19,7 +19,8 @@ from graphfsl.core.adapt import Adapt
 from graphfsl.core.arguments import A_FOLDER, A_LEARNER, EPISODES, check_kind, whole_number
 from graphfsl.core.display import call_of
 from graphfsl.core.episode import Episode, Target
-from graphfsl.core.learner import Learner, Pipeline
+from graphfsl.core.learner import Learner
+from graphfsl.core.pipeline import Pipeline
 from graphfsl.core.saving import Training
 from graphfsl.core.schema import check_options, signature
 from graphfsl.data.batches import Batches

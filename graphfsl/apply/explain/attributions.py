@@ -17,7 +17,8 @@ from graphfsl.core.arguments import A_LEARNER, AN_EPISODE, check_kind, whole_num
 from graphfsl.core.display import block
 from graphfsl.core.episode import Episode
 from graphfsl.core.invalid_scores import check_answered
-from graphfsl.core.learner import Learner, Pipeline
+from graphfsl.core.learner import Learner
+from graphfsl.core.pipeline import Pipeline
 from graphfsl.functional.layers import last_layer
 from graphfsl.functional.prototypes import present
 from graphfsl.io.errors import InputError

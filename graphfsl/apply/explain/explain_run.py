@@ -15,7 +15,7 @@ from torch import Tensor
 
 from graphfsl.apply.explain.attributions import Explanation, Faithfulness, add_contributions, explain, faithfulness
 from graphfsl.core.episode import Target
-from graphfsl.core.graph import ROLES, draw, similarity, to_networkx
+from graphfsl.core.graph import ROLES, similarity, to_networkx
 from graphfsl.core.schema import make
 from graphfsl.data import Episodes, Split
 from graphfsl.experiment import config as conf
@@ -25,6 +25,7 @@ from graphfsl.io.checkpoint import read_json, write_atomically, write_json
 from graphfsl.io.errors import InputError
 from graphfsl.loops.protocol import check_protocol
 from graphfsl.loops.trainer import Trainer
+from graphfsl.report.drawing import draw
 from graphfsl.report.figures import COLORS, line
 from graphfsl.report.figures import draw as draw_panel
 from graphfsl.report.html import data_url, grid, listed, page, pictures

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from graphfsl.apply.folder_encoder import folder_encoder, folder_range
+from graphfsl.apply.folder_features import encode_files
 from graphfsl.core.display import block, first_of, kind_of
 from graphfsl.data.images import SUFFIXES, decode, holds_image, is_image, written
 from graphfsl.data.pixel_range import Range
@@ -24,7 +25,6 @@ from graphfsl.io.checkpoint import write_atomically
 from graphfsl.io.errors import InputError, unknown
 from graphfsl.io.files import check_unpacked, read_regular
 from graphfsl.io.plain_text import csv_table
-from graphfsl.loops.features import encode_files
 
 FORMATS = ("csv", "parquet")
 SHEET = re.compile(r"\d{3,}-.*\.png")  # the name of a contact sheet's file, in the folder `sheets`

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from graphfsl.core.adapt import Adam, Adapt, Score, beside_support, labeled_cross_entropy
+from graphfsl.core.adapt import Adapt
 from graphfsl.core.episode import Episode
 from graphfsl.core.learner import Learner
+from graphfsl.core.objectives import Score, beside_support, labeled_cross_entropy
+from graphfsl.core.rules import Adam
 from graphfsl.functional.cross_entropy import cross_entropy
 from graphfsl.io.errors import InputError
 from graphfsl.nn.views import Views

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from graphfsl.core.adapt import Adapt, GradientDescent, Score, support_cross_entropy
+from graphfsl.core.adapt import Adapt
 from graphfsl.core.episode import Episode
 from graphfsl.core.learner import Learner
+from graphfsl.core.objectives import Score, support_cross_entropy
+from graphfsl.core.rules import GradientDescent
 from graphfsl.functional.prototypes import present
 from graphfsl.io.errors import InputError
 

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from graphfsl.core.adapt import Adam, Adapt, Score, beside_support
+from graphfsl.core.adapt import Adapt
 from graphfsl.core.episode import Episode
 from graphfsl.core.learner import Learner
+from graphfsl.core.objectives import Score, beside_support
+from graphfsl.core.rules import Adam
 from graphfsl.functional.cross_entropy import cross_entropy
 from graphfsl.functional.prototypes import present
 from graphfsl.io.errors import InputError

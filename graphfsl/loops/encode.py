@@ -1,0 +1,72 @@
+"""Images -> features of an encoder, block by block."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from graphfsl.core.batchnorm import trained_without_averages
+from graphfsl.core.encoder import call_encoder
+from graphfsl.core.pipeline import Pipeline
+from graphfsl.data.split import Split
+from graphfsl.data.transforms import Transform
+from graphfsl.io.errors import InputError
+
+IMAGES_AT_ONCE = 1024  # of 28 x 28 pixels
+AVERAGES = "train under learner.batch_norm=running, or pretrain the encoder, so that it stores averages"
+
+
+def encode_split(learner: Pipeline, split: Split, transform: Transform) -> Split:
+    """The split's images as features (N, d) of the learner's encoder and on its device: each is encoded once."""
+    check_alone(learner.encoder)
+    device = encoding_device(learner, None)
+    blocks = split.blocks(block_size(learner.encoder, split.shape, device))
+    return replace(split, x=torch.cat([encode(learner, x, transform, device) for x in blocks]), stored=None)
+
+
+@torch.no_grad()
+def encode(learner: Pipeline, x: Tensor, transform: Transform, device: torch.device | str) -> Tensor:
+    """Images (m, C, H, W) -> features (m, d) float32 of the learner's encoder in evaluation mode, on `device`.
+
+    They are flattened maps where a part of the learner wants maps. Raises InputError for features that are not finite.
+    """
+    encoder = learner.encoder
+    was_training = encoder.training
+    encoder.eval()
+    try:
+        z = call_encoder(encoder, transform.plain()(x.to(device)), learner.wants_maps)
+        z = (z.flatten(1) if learner.wants_maps else learner.readout(z)).float()
+    finally:
+        encoder.train(was_training)
+    if not bool(z.isfinite().all()):
+        raise InputError(f"the encoder {type(encoder).__name__} made features that are not finite")
+    return z
+
+
+def check_alone(encoder: nn.Module) -> None:
+    """InputError where images cannot be encoded without their episode: an encoder was trained without averages.
+
+    An untrained one passes, whose averages are as good as its weights.
+    """
+    if trained_without_averages(encoder):
+        raise InputError(
+            f"the encoder's BatchNorm stored no averages, so that no image can be encoded alone; {AVERAGES}"
+        )
+
+
+def block_size(encoder: nn.Module, shape: tuple[int, ...], device: torch.device | str) -> int:
+    """Images at once; as many as fit 1024 of 28 x 28 pixels on a CPU, eight times as many on a GPU."""
+    size = getattr(encoder, "size", None)  # of an encoder that resizes
+    pixels = max(math.prod(shape[1:]), (size or 0) ** 2)
+    return max(1, (1 if torch.device(device).type == "cpu" else 8) * IMAGES_AT_ONCE * 28 * 28 // pixels)
+
+
+def encoding_device(learner: Pipeline, device: torch.device | str | None) -> torch.device:
+    """Where the encoder computes; it is moved where a device is given."""
+    if device is not None:
+        learner.encoder.to(device)
+        return torch.device(device)
+    return next((p.device for p in learner.encoder.parameters()), torch.device("cpu"))
