@@ -1,4 +1,6 @@
-"""`make bench`: ratios measured in one run, so that the machine's speed cancels. `--device cuda` on a GPU."""
+"""`make bench`: ratios measured in one run, so that the machine's speed cancels. `--device cuda` on
+a GPU.
+"""
 
 from __future__ import annotations
 
@@ -27,13 +29,19 @@ from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.nn import Conv4
 
 EVERYTHING = (
-    "import graphfsl.experiment.run, graphfsl.experiment.measure, graphfsl.report.write, graphfsl.apply.estimator"
+    "import graphfsl.experiment.run, graphfsl.experiment.measure, graphfsl.report.write, "
+    "graphfsl.apply.estimator"
 )
 
 
 def images(classes: int = 200, each: int = 20) -> Split:
     x = torch.randint(0, 256, (classes * each, 1, 28, 28), dtype=torch.uint8)
-    return Split(x, torch.arange(classes).repeat_interleave(each), tuple(map(str, range(classes))), "bench/images")
+    return Split(
+        x,
+        torch.arange(classes).repeat_interleave(each),
+        tuple(map(str, range(classes))),
+        "bench/images",
+    )
 
 
 def features(classes: int = 64, each: int = 600, dim: int = 640, spread: float = 0.1) -> Split:
@@ -42,7 +50,9 @@ def features(classes: int = 64, each: int = 600, dim: int = 640, spread: float =
     return Split(x, y, tuple(map(str, range(classes))), "bench/features")
 
 
-def interleaved(tasks: dict[str, Callable[[int], object]], rounds: int, sync: Callable[[], None]) -> dict[str, float]:
+def interleaved(
+    tasks: dict[str, Callable[[int], object]], rounds: int, sync: Callable[[], None]
+) -> dict[str, float]:
     """Median seconds of each task, taken in turns, so that a disturbance meets all of them."""
     times: dict[str, list[float]] = {name: [] for name in tasks}
     for i in range(rounds + 2):
@@ -60,7 +70,9 @@ def training(device: str, sync: Callable[[], None]) -> list[tuple[str, str, str]
     """A ProtoNet step, 60-way 1-shot 5-query, beside the bare encoder on the same images."""
     encoder = Conv4().to(device)
     model = Pipeline(encoder, head=ProtoNet()).to(device).train()
-    episodes = Episodes(images(), Setting(60, 1, 5), transform=Transform((0.1,), (0.3,)), device=device)
+    episodes = Episodes(
+        images(), Setting(60, 1, 5), transform=Transform((0.1,), (0.3,)), device=device
+    )
     fixed, target = episodes.batch([0])
     weights = list(model.parameters())
 
@@ -73,17 +85,30 @@ def training(device: str, sync: Callable[[], None]) -> list[tuple[str, str, str]
 
     t = interleaved({"step": step, "bare": bare, "draw": lambda i: episodes.batch([i])}, 15, sync)
     return [
-        ("ProtoNet training step / bare encoder, 360 images", f"{t['step'] / t['bare']:.3f}", "at most 1.10"),
-        ("sampling and gathering / training step", f"{100 * t['draw'] / t['step']:.2f} %", "at most 5 %"),
+        (
+            "ProtoNet training step / bare encoder, 360 images",
+            f"{t['step'] / t['bare']:.3f}",
+            "at most 1.10",
+        ),
+        (
+            "sampling and gathering / training step",
+            f"{100 * t['draw'] / t['step']:.2f} %",
+            "at most 5 %",
+        ),
         ("ProtoNet training step", f"{1000 * t['step']:.0f} ms", ""),
     ]
 
 
 def formats(device: str, sync: Callable[[], None]) -> list[tuple[str, str, str]]:
     """What bfloat16 and torch.compile are worth in the same training step."""
-    episodes = Episodes(images(), Setting(60, 1, 5), transform=Transform((0.1,), (0.3,)), device=device)
+    episodes = Episodes(
+        images(), Setting(60, 1, 5), transform=Transform((0.1,), (0.3,)), device=device
+    )
     fixed, target = episodes.batch([0])
-    models = {name: Pipeline(Conv4(), head=ProtoNet()).to(device).train() for name in ("eager", "bf16", "compiled")}
+    models = {
+        name: Pipeline(Conv4(), head=ProtoNet()).to(device).train()
+        for name in ("eager", "bf16", "compiled")
+    }
     models["compiled"].encoder.compile()
 
     def step(name: str) -> Callable[[int], object]:
@@ -97,7 +122,10 @@ def formats(device: str, sync: Callable[[], None]) -> list[tuple[str, str, str]]
         return run
 
     t = interleaved({name: step(name) for name in models}, 15, sync)
-    return [(f"ProtoNet training step, {n} / eager", f"{t[n] / t['eager']:.2f}", "") for n in ("bf16", "compiled")]
+    return [
+        (f"ProtoNet training step, {n} / eager", f"{t[n] / t['eager']:.2f}", "")
+        for n in ("bf16", "compiled")
+    ]
 
 
 def disk() -> list[tuple[str, str, str]]:
@@ -107,13 +135,19 @@ def disk() -> list[tuple[str, str, str]]:
     code = [sys.executable, "-W", "ignore", "-m", "benchmarks.memory_map"]
     found = json.loads(subprocess.run(code, check=True, capture_output=True, text=True).stdout)
     return [
-        ("drawing from 779,000 images in a file / in RAM", f"{found['disk'] / found['ram']:.2f}", "at least 0.5"),
+        (
+            "drawing from 779,000 images in a file / in RAM",
+            f"{found['disk'] / found['ram']:.2f}",
+            "at least 0.5",
+        ),
         ("... memory held meanwhile", f"{found['gb']:.2f} GB", "at most 2 GB"),
     ]
 
 
 def evaluation(device: str, sync: Callable[[], None]) -> list[tuple[str, str, str]]:
-    """ProtoNet on cached 640-d features, 5-way 1-shot 15-query: ours with sampling, easyfsl's on ready episodes."""
+    """ProtoNet on cached 640-d features, 5-way 1-shot 15-query: ours with sampling, easyfsl's on
+    ready episodes.
+    """
     from easyfsl.methods import PrototypicalNetworks
 
     split, count = features().to(device), 2000
@@ -123,7 +157,9 @@ def evaluation(device: str, sync: Callable[[], None]) -> list[tuple[str, str, st
     for i in range(200):
         episode, target = loader.batch([i])
         labels = episode.w[0, episode.support].argmax(-1)
-        ready.append((episode.x[0, episode.support], labels, episode.x[0, episode.query], target.query[0]))
+        ready.append(
+            (episode.x[0, episode.support], labels, episode.x[0, episode.query], target.query[0])
+        )
     found: dict[str, float] = {}
 
     def run_ours(i: int) -> None:
@@ -140,10 +176,18 @@ def evaluation(device: str, sync: Callable[[], None]) -> list[tuple[str, str, st
     t = interleaved({"ours": run_ours, "theirs": run_theirs}, 5, sync)
     rates = {"ours": count / t["ours"], "theirs": len(ready) / t["theirs"]}
     return [
-        ("ProtoNet evaluation, episodes/s / easyfsl's", f"{rates['ours'] / rates['theirs']:.1f}", "at least 2"),
+        (
+            "ProtoNet evaluation, episodes/s / easyfsl's",
+            f"{rates['ours'] / rates['theirs']:.1f}",
+            "at least 2",
+        ),
         ("ProtoNet evaluation, graphfsl, sampling included", f"{rates['ours']:,.0f} /s", ""),
         ("ProtoNet evaluation, easyfsl, episodes ready", f"{rates['theirs']:,.0f} /s", ""),
-        ("accuracy on the same 200 episodes", f"{found['ours']:.4f} / {found['theirs']:.4f}", "equal"),
+        (
+            "accuracy on the same 200 episodes",
+            f"{found['ours']:.4f} / {found['theirs']:.4f}",
+            "equal",
+        ),
     ]
 
 
@@ -158,11 +202,17 @@ def starting() -> list[tuple[str, str, str]]:
             times.append(time.perf_counter() - start)
         return min(times)
 
-    own, torchs = (seconds("-W", "ignore", "-c", f"import {name}") for name in ("graphfsl", "torch"))
+    own, torchs = (
+        seconds("-W", "ignore", "-c", f"import {name}") for name in ("graphfsl", "torch")
+    )
     return [
         ("graphfsl --help", f"{seconds('-m', 'graphfsl.cli.main', '--help'):.2f} s", "at most 1 s"),
         ("import graphfsl / import torch", f"{own / torchs:.2f}", "at most 1.3"),
-        ("import of every layer / import torch", f"{seconds('-W', 'ignore', '-c', EVERYTHING) / torchs:.2f}", ""),
+        (
+            "import of every layer / import torch",
+            f"{seconds('-W', 'ignore', '-c', EVERYTHING) / torchs:.2f}",
+            "",
+        ),
     ]
 
 
@@ -172,7 +222,9 @@ def machine(device: str) -> dict[str, str]:
     gpu = {"gpu": torch.cuda.get_device_name(device)} if device.startswith("cuda") else {}
     return {
         "processor": processor(),
-        "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
+        "cores": str(
+            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        ),
         "threads": str(torch.get_num_threads()),
         "memory": f"{memory:.0f} GiB",
         **gpu,
@@ -192,7 +244,9 @@ def processor() -> str:
 
 
 def write(file: Path, facts: Mapping[str, str], rows: Iterable[tuple[str, str, str]]) -> None:
-    """Print each row on a line of its own as soon as it is measured; then write them all, with the machine, as CSV."""
+    """Print each row on a line of its own as soon as it is measured; then write them all, with the
+    machine, as CSV.
+    """
     print(", ".join(f"{k} {v}" for k, v in facts.items()))
     print(f"\n{'measured':>15}  {'wanted':<12}  what")
     lines = []
@@ -210,8 +264,12 @@ def write(file: Path, facts: Mapping[str, str], rows: Iterable[tuple[str, str, s
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--out", type=Path, default=Path("runs/bench.csv"), help="the CSV that is written")
-    parser.add_argument("--only", default="", help="parts of the names of what is measured, such as heads,graphs")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/bench.csv"), help="the CSV that is written"
+    )
+    parser.add_argument(
+        "--only", default="", help="parts of the names of what is measured, such as heads,graphs"
+    )
     asked = parser.parse_args()
     device = asked.device
     torch.manual_seed(0)

@@ -1,4 +1,6 @@
-"""Graph learners on cached features: their cost beside the encoder's, what batching is worth, how cost grows."""
+"""Graph learners on cached features: their cost beside the encoder's, what batching is worth, how
+cost grows.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ def graphs(device: str, sync: Callable[[], None]) -> list[tuple[str, str, str]]:
     return [row for name in LEARNERS for row in _rows(name, encoder, device, sync)]
 
 
-def _rows(name: str, encoder: float, device: str, sync: Callable[[], None]) -> list[tuple[str, str, str]]:
+def _rows(
+    name: str, encoder: float, device: str, sync: Callable[[], None]
+) -> list[tuple[str, str, str]]:
     learner = builder.build(LEARNERS[name], (64,), 5).to(device).eval()
     loader = Episodes(features(dim=64).to(device), Setting(5, 1, 15), device=device)
     block = block_size(learner, loader)
@@ -63,9 +67,21 @@ def _rows(name: str, encoder: float, device: str, sync: Callable[[], None]) -> l
     exponent = math.log10(grown["500"] / grown["50"])
     times = " / ".join(f"{1000 * grown[str(n)]:.1f}" for n in SIZES)
     return [
-        (f"{name}, of an episode's encoder", f"{100 * batched / encoder:.0f} % ({1000 * batched:.2f} ms)", ""),
-        (f"... a loop over episodes / a block of {block}", f"{t['looped'] / block / batched:.1f}", "at least 1"),
-        ("... a loop over queries, one each / a block", f"{t['alone'] / 4 / batched:.1f}", "at least 3"),
+        (
+            f"{name}, of an episode's encoder",
+            f"{100 * batched / encoder:.0f} % ({1000 * batched:.2f} ms)",
+            "",
+        ),
+        (
+            f"... a loop over episodes / a block of {block}",
+            f"{t['looped'] / block / batched:.1f}",
+            "at least 1",
+        ),
+        (
+            "... a loop over queries, one each / a block",
+            f"{t['alone'] / 4 / batched:.1f}",
+            "at least 3",
+        ),
         (f"... {' / '.join(map(str, SIZES))} nodes", f"{times} ms, grows as n^{exponent:.1f}", ""),
     ]
 

@@ -82,11 +82,25 @@ def races() -> dict[str, Race]:
         "ProtoNet": Race(ProtoNet(), 1, easyfsl("PrototypicalNetworks"), "easyfsl", 200, 3),
         "SimpleShot": Race(SimpleShot(640, "l2n"), 1, easyfsl("SimpleShot"), "easyfsl", 200, 3),
         "MatchingNet": Race(MatchingNet(640)),
-        "MatchingNet, fce": Race(MatchingNet(640, fce=True), 1, fce, "easyfsl", 20, 3, "other weights", count=100),
-        "RelationNet": Race(RelationNet(maps), 1, relation, "easyfsl", 20, 3, "other weights", maps, 100),
-        "FEAT": Race(FEAT(640), 1, easyfsl("FEAT", attention_module=attention), "easyfsl", 200, 3, "other weights"),
+        "MatchingNet, fce": Race(
+            MatchingNet(640, fce=True), 1, fce, "easyfsl", 20, 3, "other weights", count=100
+        ),
+        "RelationNet": Race(
+            RelationNet(maps), 1, relation, "easyfsl", 20, 3, "other weights", maps, 100
+        ),
+        "FEAT": Race(
+            FEAT(640),
+            1,
+            easyfsl("FEAT", attention_module=attention),
+            "easyfsl",
+            200,
+            3,
+            "other weights",
+        ),
         "RFS": Race(RFS(), 5, scikit_learn, "scikit-learn", 100, 10, "within 0.002, its tol"),
-        "Baseline": Race(Baseline(), 1, easyfsl("Finetune"), "easyfsl", 20, 20, "within the interval"),
+        "Baseline": Race(
+            Baseline(), 1, easyfsl("Finetune"), "easyfsl", 20, 20, "within the interval"
+        ),
         "Baseline++": Race(BaselinePlusPlus()),
         "R2-D2": Race(R2D2()),
         "MetaOptNet": Race(MetaOptNet()),
@@ -94,13 +108,20 @@ def races() -> dict[str, Race]:
 
 
 def heads(device: str, sync: Callable[[], None]) -> list[tuple[str, str, str]]:
-    """5-way 15-query evaluation of heads alone on cached episodes of 640-d features, ready in memory."""
+    """5-way 15-query evaluation of heads alone on cached episodes of 640-d features, ready in
+    memory.
+    """
     return [row for name, race in races().items() for row in run(name, race, device, sync)]
 
 
 def refined() -> dict[str, Race]:
     def race(
-        refine: list[Refine], name: str = "", few: int = 0, wanted: int = 0, norm: float | None = None, **options: Any
+        refine: list[Refine],
+        name: str = "",
+        few: int = 0,
+        wanted: int = 0,
+        norm: float | None = None,
+        **options: Any,
     ) -> Race:
         peer = easyfsl(name, feature_normalization=norm) if name else None
         return Race(ProtoNet(), 1, peer, "easyfsl", few, wanted, refine=refine, **options)
@@ -109,13 +130,23 @@ def refined() -> dict[str, Race]:
     return {
         "BD-CSPN": race([BDCSPN(eps=1.0)], "BDCSPN", 200, 3, accuracy="within the interval"),
         "LaplacianShot": race(rectified, "LaplacianShot", 100, 5, accuracy="within the interval"),
-        "TIM, 150 steps (50 there)": race([TIM(rate=1.0)], "TIM", 40, 20, accuracy="at least as good"),
-        # By its defaults easyfsl's power transform gives distances whose exponentials are zero, and answers at chance;
-        # on features whose sum is one it works, in fewer of Sinkhorn's rounds.
-        "PT-MAP, 20 epochs (10 there)": race([PTMAP()], "PTMAP", 4, 100, accuracy="at least as good"),
-        "PT-MAP, where easyfsl's works": race([PTMAP()], "PTMAP", 100, 100, 1.0, accuracy="at least as good"),
+        "TIM, 150 steps (50 there)": race(
+            [TIM(rate=1.0)], "TIM", 40, 20, accuracy="at least as good"
+        ),
+        # By its defaults easyfsl's power transform gives distances whose exponentials are zero, and
+        # answers at chance; on features whose sum is one it works, in fewer of Sinkhorn's rounds.
+        "PT-MAP, 20 epochs (10 there)": race(
+            [PTMAP()], "PTMAP", 4, 100, accuracy="at least as good"
+        ),
+        "PT-MAP, where easyfsl's works": race(
+            [PTMAP()], "PTMAP", 100, 100, 1.0, accuracy="at least as good"
+        ),
         "Transductive fine-tuning": race(
-            [TransductiveFineTuning()], "TransductiveFinetuning", 40, 10, accuracy="within the interval"
+            [TransductiveFineTuning()],
+            "TransductiveFinetuning",
+            40,
+            10,
+            accuracy="within the interval",
         ),
         "alpha-TIM": race([AlphaTIM()], count=20),
         "SinkhornBalance": race([SinkhornBalance(temperature=0.1)]),
@@ -123,7 +154,9 @@ def refined() -> dict[str, Race]:
 
 
 def refiners(device: str, sync: Callable[[], None]) -> list[tuple[str, str, str]]:
-    """The same for refiners, on features that are as behind a ReLU, of length one, in classes that can be told."""
+    """The same for refiners, on features that are as behind a ReLU, of length one, in classes that
+    can be told.
+    """
     return [row for name, race in refined().items() for row in run(name, race, device, sync)]
 
 
@@ -132,7 +165,10 @@ def run(name: str, race: Race, device: str, sync: Callable[[], None]) -> list[tu
     split = features(dim=dim, spread=0.3 if race.refine else 0.1)
     if race.refine:
         split = dataclasses.replace(split, x=torch.nn.functional.normalize(split.x.relu(), dim=-1))
-    split, encoder = split.to(device), None if race.maps is None else torch.nn.Unflatten(1, race.maps)
+    split, encoder = (
+        split.to(device),
+        None if race.maps is None else torch.nn.Unflatten(1, race.maps),
+    )
     learner = Pipeline(encoder, head=race.head, refine=race.refine).to(device).eval()
     loader = Episodes(split, Setting(5, race.shot, 15), device=device)
     ready = list(loader.batches(race.count, block_size(learner, loader)))
@@ -150,7 +186,10 @@ def run(name: str, race: Race, device: str, sync: Callable[[], None]) -> list[tu
 
     @torch.no_grad()
     def theirs(i: int) -> None:
-        right = [(race.peer(*task).argmax(-1) == truth).float().mean() for *task, truth in tasks[: race.few]]
+        right = [
+            (race.peer(*task).argmax(-1) == truth).float().mean()
+            for *task, truth in tasks[: race.few]
+        ]
         found["theirs"] = float(torch.stack(right).mean())
 
     runners: dict[str, Callable[[int], object]] = {"ours": ours, "sampled": sampled}
@@ -161,7 +200,11 @@ def run(name: str, race: Race, device: str, sync: Callable[[], None]) -> list[tu
         return [(f"{name}, {race.shot}-shot, episodes/s", speed, "")]
     b = race.few / t["theirs"]
     return [
-        (f"{name}, {race.shot}-shot, episodes/s / {race.whose}'s", f"{a / b:.1f}", f"at least {race.wanted}"),
+        (
+            f"{name}, {race.shot}-shot, episodes/s / {race.whose}'s",
+            f"{a / b:.1f}",
+            f"at least {race.wanted}",
+        ),
         (f"... graphfsl, {race.whose}", f"{speed}, {b:,.0f} /s", ""),
         (
             f"... accuracy on the same {race.few} episodes",

@@ -1,10 +1,12 @@
-"""Write graphfsl/data/sets/glyphs.json: which letters of the six scripts are the classes of `glyphs`.
+"""Write graphfsl/data/sets/glyphs.json: which letters of the six scripts are the classes of
+`glyphs`.
 
-A letter is a candidate where it has no Unicode decomposition and 8 faces. Candidates are taken script by script, in
-the order of SCRIPTS, and one that looks like a letter already taken is left out. `likeness` is the correlation of two
-letters after the best of 27 small warps, the kind that samples are jittered by: its mean over six plain faces, as far
-as both letters have them, and its maximum. The bounds were set by eye on sheets of pairs. Between the sides of the
-split they are stricter, so that what is novel is new.
+A letter is a candidate where it has no Unicode decomposition and 8 faces. Candidates are taken
+script by script, in the order of SCRIPTS, and one that looks like a letter already taken is left
+out. `likeness` is the correlation of two letters after the best of 27 small warps, the kind that
+samples are jittered by: its mean over six plain faces, as far as both letters have them, and its
+maximum. The bounds were set by eye on sheets of pairs. Between the sides of the split they are
+stricter, so that what is novel is new.
 """
 
 from __future__ import annotations
@@ -20,8 +22,16 @@ from PIL import Image, ImageFilter
 from graphfsl.data.sets import glyphs
 
 SIDE_OF = {script: side for side, scripts in glyphs.SCRIPTS.items() for script in scripts}
-PLAIN = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSansMono", "DejaVuSerif", "DejaVuSerif-Bold", "STIXGeneral")
-# Two letters more alike than this are one class: in the mean, and between two sides in any one face.
+PLAIN = (
+    "DejaVuSans",
+    "DejaVuSans-Bold",
+    "DejaVuSansMono",
+    "DejaVuSerif",
+    "DejaVuSerif-Bold",
+    "STIXGeneral",
+)
+# Two letters more alike than this are one class: in the mean, and between two sides in any one
+# face.
 SAME_SIDE, TWO_SIDES, ANY_FACE = 0.92, 0.88, 0.94
 
 
@@ -40,7 +50,9 @@ def candidates() -> dict[str, str]:
 def warps() -> list[tuple[float, ...]]:
     """Three turns by three shears by three aspects, about the middle of the canvas."""
     out, mid = [], (glyphs.FINE - 1) / 2
-    for turn, shear, aspect in itertools.product((-0.175, 0, 0.175), (-0.2, 0, 0.2), (-0.18, 0, 0.18)):
+    for turn, shear, aspect in itertools.product(
+        (-0.175, 0, 0.175), (-0.2, 0, 0.2), (-0.18, 0, 0.18)
+    ):
         turned = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
         a = turned @ np.array([[1, shear], [0, 1]]) @ np.diag(np.exp([aspect, -aspect]))
         out.append(tuple(np.column_stack([a, mid - a.sum(1) * mid]).ravel()))
@@ -62,7 +74,8 @@ def likeness(letters: list[str]) -> tuple[np.ndarray, np.ndarray]:
         still, best = np.stack([vector(canvas) for canvas in drawn.values()]), np.float32(-1)
         for warp in warps():
             moved = (
-                c.transform(c.size, Image.Transform.AFFINE, warp, Image.Resampling.BILINEAR) for c in drawn.values()
+                c.transform(c.size, Image.Transform.AFFINE, warp, Image.Resampling.BILINEAR)
+                for c in drawn.values()
             )
             best = np.maximum(best, np.stack([vector(canvas) for canvas in moved]) @ still.T)
         at = np.ix_(list(drawn), list(drawn))
@@ -81,7 +94,11 @@ if __name__ == "__main__":
     taken: list[int] = []
     for i in range(len(order)):
         same = side[taken] == side[i]
-        alike = np.where(same, mean[i, taken] > SAME_SIDE, (mean[i, taken] > TWO_SIDES) | (most[i, taken] > ANY_FACE))
+        alike = np.where(
+            same,
+            mean[i, taken] > SAME_SIDE,
+            (mean[i, taken] > TWO_SIDES) | (most[i, taken] > ANY_FACE),
+        )
         if not alike.any():
             taken.append(i)
     classes = {s: "".join(order[i] for i in taken if script[order[i]] == s) for s in SIDE_OF}

@@ -1,7 +1,9 @@
-"""Episodes from 779,000 images of 84 x 84 (tieredImageNet's size) in a file, beside as many as fit RAM.
+"""Episodes from 779,000 images of 84 x 84 (tieredImageNet's size) in a file, beside as many as fit
+RAM.
 
-The file is sparse: it takes no disk, and reading it costs what reading a file costs that the system has cached. From a
-cold disk the disk decides. Run in a process of its own (`python -m benchmarks.memory_map`), since it reports memory.
+The file is sparse: it takes no disk, and reading it costs what reading a file costs that the system
+has cached. From a cold disk the disk decides. Run in a process of its own (`python -m
+benchmarks.memory_map`), since it reports memory.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ def held() -> float:
 
 
 def draw(split: Split, count: int = 600) -> tuple[float, float]:
-    """Episodes a second, 5-way 1-shot 15-query, four at once; and the most memory held meanwhile."""
+    """Episodes a second, 5-way 1-shot 15-query, four at once; and the most memory held
+    meanwhile.
+    """
     episodes, most = Episodes(split, Setting(5, 1, 15)), 0.0
     for _ in episodes.batches(100, 4):
         pass
@@ -51,7 +55,11 @@ def main() -> None:
             rates.append(rate)
             memory = max(memory, most)
         ram = split(np.zeros((IN_RAM, *SHAPE), np.uint8), "bench/ram")
-        print(json.dumps({"disk": max(rates), "ram": max(draw(ram)[0] for _ in range(3)), "gb": memory}))
+        print(
+            json.dumps(
+                {"disk": max(rates), "ram": max(draw(ram)[0] for _ in range(3)), "gb": memory}
+            )
+        )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
-"""`graphfsl label` by the size of the pool: 64 features, 100 classes with 5 labels each; every row in its own process.
+"""`graphfsl label` by the size of the pool: 64 features, 100 classes with 5 labels each; every row
+in its own process.
 
-`python -m benchmarks.pool` takes synthetic pools, with `--omniglot ROOT` real ones: ProtoNet's features (the committed
-run) of all 6,492 characters and turns, of which 100 are labeled and all others are none of these; above 129,840 nodes
-the drawings come again, each warped anew. Time is that of `label_pool`, memory that of the process.
+`python -m benchmarks.pool` takes synthetic pools, with `--omniglot ROOT` real ones: ProtoNet's
+features (the committed run) of all 6,492 characters and turns, of which 100 are labeled and all
+others are none of these; above 129,840 nodes the drawings come again, each warped anew. Time is
+that of `label_pool`, memory that of the process.
 """
 
 from __future__ import annotations
@@ -44,7 +46,9 @@ def synthetic(n: int) -> tuple[np.ndarray, np.ndarray]:
 
 @torch.no_grad()
 def omniglot(n: int, root: str) -> tuple[np.ndarray, np.ndarray]:
-    """Drawings in the order of shuffled characters: features (n, 64), classes (n,) with -1 above the hundredth."""
+    """Drawings in the order of shuffled characters: features (n, 64), classes (n,) with -1 above
+    the hundredth.
+    """
     splits = [data.load("omniglot", s, root=root) for s in ("train", "val", "test")]
     images = torch.cat([s.x for s in splits])
     order = torch.randperm(len(images) // 20, generator=torch.Generator().manual_seed(0))
@@ -58,7 +62,11 @@ def omniglot(n: int, root: str) -> tuple[np.ndarray, np.ndarray]:
         for first in track(range(0, n, 1000), "encoding"):
             rows = torch.arange(first, min(first + 1000, n))
             u = torch.rand(len(rows), DRAWS, generator=torch.Generator().manual_seed(first))
-            x = warped(images[rows % len(images)], u) if first >= len(images) else plain(images[rows % len(images)])
+            x = (
+                warped(images[rows % len(images)], u)
+                if first >= len(images)
+                else plain(images[rows % len(images)])
+            )
             out[rows.numpy()] = learner.readout(learner.encoder(x))
 
     y = np.arange(n) % len(images) // 20
@@ -68,32 +76,56 @@ def omniglot(n: int, root: str) -> tuple[np.ndarray, np.ndarray]:
 def cell(kind: str, n: int) -> dict[str, float]:
     x, y = synthetic(n) if kind == "synthetic" else omniglot(n, kind)
     rng = np.random.default_rng(1)
-    support = np.concatenate([rng.choice(np.flatnonzero(y == c), SHOTS, replace=False) for c in range(CLASSES)])
+    support = np.concatenate(
+        [rng.choice(np.flatnonzero(y == c), SHOTS, replace=False) for c in range(CLASSES)]
+    )
     start, spent = time.perf_counter(), time.process_time()
     found = label_pool(x, support, y[support])
     seconds, spent = time.perf_counter() - start, time.process_time() - spent
-    peak = next(v for v in Path("/proc/self/status").read_text().splitlines() if v.startswith("VmHWM"))
+    peak = next(
+        v for v in Path("/proc/self/status").read_text().splitlines() if v.startswith("VmHWM")
+    )
     quality = accuracies(found, y, ~found.given)
-    facts = {"recall of neighbours": found.facts["recall"], "right of held out": found.facts["right"]}
-    return {"seconds": seconds, "CPU seconds": spent, "GB": int(peak.split()[1]) / 2**20, **facts, **quality}
+    facts = {
+        "recall of neighbours": found.facts["recall"],
+        "right of held out": found.facts["right"],
+    }
+    return {
+        "seconds": seconds,
+        "CPU seconds": spent,
+        "GB": int(peak.split()[1]) / 2**20,
+        **facts,
+        **quality,
+    }
 
 
 def measured(kind: str, sizes: tuple[int, ...] = SIZES) -> list[dict[str, float]]:
     """A row for each size, each in a process of its own, since it reports memory."""
     code = [sys.executable, "-W", "ignore", "-m", "benchmarks.pool", "--cell", kind]
-    runs = (subprocess.run([*code, str(n)], check=True, stdout=subprocess.PIPE, text=True) for n in sizes)
-    return [{"nodes": n, **json.loads(r.stdout.splitlines()[-1])} for n, r in zip(sizes, runs, strict=True)]
+    runs = (
+        subprocess.run([*code, str(n)], check=True, stdout=subprocess.PIPE, text=True)
+        for n in sizes
+    )
+    return [
+        {"nodes": n, **json.loads(r.stdout.splitlines()[-1])}
+        for n, r in zip(sizes, runs, strict=True)
+    ]
 
 
 def exponent(rows: list[dict[str, float]]) -> float:
     """The slope of log CPU time over log nodes: what else the machine does plays no part."""
-    return float(np.polyfit(*(np.log([r[k] for r in rows]) for k in ("nodes", "CPU seconds")), 1)[0])
+    return float(
+        np.polyfit(*(np.log([r[k] for r in rows]) for k in ("nodes", "CPU seconds")), 1)[0]
+    )
 
 
 def pools() -> list[tuple[str, str, str]]:
     """What `make bench` shows of it: the two smaller sizes."""
     rows = measured("synthetic", SIZES[:2])
-    shown = [(f"labeling a pool of {r['nodes']:,.0f}", f"{r['seconds']:.0f} s, {r['GB']:.1f} GB", "") for r in rows]
+    shown = [
+        (f"labeling a pool of {r['nodes']:,.0f}", f"{r['seconds']:.0f} s, {r['GB']:.1f} GB", "")
+        for r in rows
+    ]
     return [*shown, ("... growth exponent of its time", f"{exponent(rows):.2f}", "at most 1.2")]
 
 
@@ -108,7 +140,9 @@ def main() -> None:
         return
     rows = measured(options.omniglot or "synthetic", tuple(options.nodes))
     name = "Omniglot's" if options.omniglot else "synthetic"
-    table = Table(title=f"{name} pools, {torch.get_num_threads()} CPU threads, torch {torch.__version__}")
+    table = Table(
+        title=f"{name} pools, {torch.get_num_threads()} CPU threads, torch {torch.__version__}"
+    )
     table.add_column("")
     for r in rows:
         table.add_column(f"{r['nodes']:,} nodes", justify="right")

@@ -1,10 +1,12 @@
-"""What `graphfsl label` says of itself, beside the truth: pools drawn from real classes, some of them foreign.
+"""What `graphfsl label` says of itself, beside the truth: pools drawn from real classes, some of
+them foreign.
 
-`python -m benchmarks.pool_quality --data ROOT` draws pools of validation classes of CIFAR-FS (EfficientNet-Lite0 at
-112 pixels), of Omniglot's novel characters and of glyphs (ProtoNet's committed runs), with 1, 2, 3 and 5 labels a class
-and 0, 30 and 70 % samples of other classes. `--split train` draws from training classes, on which anything is chosen.
-Draw i of a cell is the same pool for any version of the program: `--save FILE` keeps every draw's numbers, and
-`--against FILE` shows the mean difference to those, paired by draw.
+`python -m benchmarks.pool_quality --data ROOT` draws pools of validation classes of CIFAR-FS
+(EfficientNet-Lite0 at 112 pixels), of Omniglot's novel characters and of glyphs (ProtoNet's
+committed runs), with 1, 2, 3 and 5 labels a class and 0, 30 and 70 % samples of other classes.
+`--split train` draws from training classes, on which anything is chosen. Draw i of a cell is the
+same pool for any version of the program: `--save FILE` keeps every draw's numbers, and `--against
+FILE` shows the mean difference to those, paired by draw.
 """
 
 from __future__ import annotations
@@ -37,7 +39,8 @@ SETS = ("cifar_fs", "omniglot", "glyphs")
 RUNS = {"omniglot": "snell2017_omniglot_20w1s", "glyphs": "snell2017_glyphs_5w1s"}
 LABELS, FOREIGN = (1, 2, 3, 5), (0.0, 0.3, 0.7)
 EACH = {"cifar_fs": 300}  # images of a class that are encoded
-CLASSES, MEMBERS = 5, 60  # of a pool: its classes, and the most members of each that are not labeled
+# of a pool: its classes, and the most members of each that are not labeled
+CLASSES, MEMBERS = 5, 60
 MEASURES = ("accuracy", "called none", "ECE", "AUROC", "borne out", "ECE there")
 
 
@@ -45,7 +48,9 @@ def features(name: str, split: str, root: str | None) -> tuple[np.ndarray, np.nd
     """Features (n, d) and classes (n,) of a data set's split."""
     images = data.load(name, split, **({"root": root} if data.takes_root(name) else {}))
     y = images.y.numpy()
-    kept = np.concatenate([np.flatnonzero(y == c)[: EACH.get(name)] for c in range(len(images.classes))])
+    kept = np.concatenate(
+        [np.flatnonzero(y == c)[: EACH.get(name)] for c in range(len(images.classes))]
+    )
     images = replace(images, x=images.x[kept], y=images.y[kept], stored=None)
     if name in RUNS:
         trained = run.load(RESULTS / RUNS[name])
@@ -57,8 +62,12 @@ def features(name: str, split: str, root: str | None) -> tuple[np.ndarray, np.nd
     return cached_features(learner, images, transform).x.numpy(), y[kept]
 
 
-def drawn(y: np.ndarray, labels: int, foreign: float, draw: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A pool: ids (n,) of samples in mixed order, classes 0 .. 4 or -1 (n,), and the positions of the labeled ones."""
+def drawn(
+    y: np.ndarray, labels: int, foreign: float, draw: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A pool: ids (n,) of samples in mixed order, classes 0 .. 4 or -1 (n,), and the positions of
+    the labeled ones.
+    """
     rng = np.random.default_rng([labels, int(100 * foreign), draw])
     order = rng.permutation(y.max() + 1)
     ids, classes, given = [], [], []
@@ -79,27 +88,35 @@ def drawn(y: np.ndarray, labels: int, foreign: float, draw: int) -> tuple[np.nda
 
 
 def said(found: Labels, truth: np.ndarray) -> dict[str, float]:
-    """In percent: members of which `best` is right, members called none, calibration error of the score that `best` is
-    right (a foreign sample's never is), how well `none` ranks foreign samples above members, and whether the score is
-    called a confidence, with its calibration error there."""
+    """In percent: members of which `best` is right, members called none, calibration error of the
+    score that `best` is right (a foreign sample's never is), how well `none` ranks foreign samples
+    above members, and whether the score is called a confidence, with its calibration error there.
+    """
     asked = ~found.given
     member = asked & (truth >= 0)
     wrong = torch.from_numpy(((found.best != truth) | (truth < 0))[asked].astype(np.int64))
     score = found.score if hasattr(found, "score") else found.confidence  # as it was called
     bins = reliability(torch.from_numpy(score[asked, None].clip(1e-9)), wrong)
-    error, borne_out = 100 * float(expected_calibration_error(bins)), found.facts.get("borne out", True)
+    error, borne_out = (
+        100 * float(expected_calibration_error(bins)),
+        found.facts.get("borne out", True),
+    )
     both = (truth[asked] < 0).any()
     return {
         "accuracy": 100 * float((found.best == truth)[member].mean()),
         "called none": 100 * float((found.label[member] < 0).mean()),
         "ECE": error,
-        "AUROC": 100 * float(roc_auc_score(truth[asked] < 0, found.none[asked])) if both else math.nan,
+        "AUROC": 100 * float(roc_auc_score(truth[asked] < 0, found.none[asked]))
+        if both
+        else math.nan,
         "borne out": 100 * float(borne_out),
         "ECE there": error if borne_out else math.nan,
     }
 
 
-def cells(sets: list[str], split: str | None, root: str | None, draws: int) -> dict[str, list[dict[str, float]]]:
+def cells(
+    sets: list[str], split: str | None, root: str | None, draws: int
+) -> dict[str, list[dict[str, float]]]:
     """A cell's name -> what every draw of it said."""
     found = {}
     for name in sets:
@@ -147,7 +164,9 @@ def main() -> None:
             values = [d[measure] for d in draw]
             row.append(interval(values))
             if before and measure in before[name][0]:
-                row.append(interval([a - b[measure] for a, b in zip(values, before[name], strict=True)]))
+                row.append(
+                    interval([a - b[measure] for a, b in zip(values, before[name], strict=True)])
+                )
         table.add_row(*row)
     Console(width=180).print(table)
 

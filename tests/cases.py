@@ -22,7 +22,9 @@ METHODS = sorted(registry.find())
 
 
 class TinyEncoder(nn.Module):
-    """1 x 8 x 8 images -> maps (M, 6, 2, 2); its readout is the mean over space. BatchNorm inside."""
+    """1 x 8 x 8 images -> maps (M, 6, 2, 2); its readout is the mean over space. BatchNorm
+    inside.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,7 +38,16 @@ class TinyEncoder(nn.Module):
 
 
 def part(slot: str, name: str, **options: Any) -> Any:
-    return make(registry.get(slot, name), options, name, dim=DIM, way=WAY, shot=SHOT, maps=(DIM, 2, 2), classes=WAY)
+    return make(
+        registry.get(slot, name),
+        options,
+        name,
+        dim=DIM,
+        way=WAY,
+        shot=SHOT,
+        maps=(DIM, 2, 2),
+        classes=WAY,
+    )
 
 
 def learner(
@@ -50,7 +61,9 @@ def learner(
 ) -> Learner:
     """A learner with these parts; a head that does not read the support is adapted by MAML."""
     torch.manual_seed(seed)
-    slots = {s: part(s, n) for s, n in (("augment", augment), ("graph", graph), ("refine", refine)) if n}
+    slots = {
+        s: part(s, n) for s, n in (("augment", augment), ("graph", graph), ("refine", refine)) if n
+    }
     pipeline = Pipeline(TinyEncoder(), head=part("head", head), **slots)
     if adapt is None and not pipeline.reads_support:
         adapt = "maml"
@@ -76,11 +89,14 @@ def unlike_fresh(out: Learner) -> Learner:
 def around(slot: str, name: str, **options: Any) -> Learner:
     """The simplest learner with this method in its slot."""
     if slot == "adapt":
-        tunes = registry.get(slot, name).adapts_frozen  # from the class weights that the support gives
+        # from the class weights that the support gives
+        tunes = registry.get(slot, name).adapts_frozen
         return learner(head="imprinting" if tunes else "linear", adapt=name, **options)
     if slot == "pretrain":
         torch.manual_seed(options.pop("seed", 0))
-        out = Pretrainer(TinyEncoder(), part(slot, name), part("head", "simple_shot", transform="l2n"))
+        out = Pretrainer(
+            TinyEncoder(), part(slot, name), part("head", "simple_shot", transform="l2n")
+        )
         out.set_batch_norm(options.pop("batch_norm", "running"))
         return unlike_fresh(out)
     return learner(**{slot: name}, **options)
@@ -98,7 +114,9 @@ def episodes(
     """Images of 8 x 8 around a random pattern for each class; queries shuffled."""
     g = torch.Generator().manual_seed(seed)
     pattern = torch.randn(batch, way, 1, 8, 8, generator=g)
-    labels = [torch.arange(way).repeat_interleave(k).expand(batch, -1) for k in (shot, query, unlabeled)]
+    labels = [
+        torch.arange(way).repeat_interleave(k).expand(batch, -1) for k in (shot, query, unlabeled)
+    ]
     labels[1] = labels[1][:, torch.randperm(way * query, generator=g)]
     y = torch.cat(labels, 1)
     x = pattern[torch.arange(batch)[:, None], y]
@@ -114,9 +132,14 @@ def pairwise(axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     """A set of combinations in which every pair of values of two axes occurs, greedily small."""
     names = list(axes)
     missing = {
-        ((a, x), (b, y)) for a, b in itertools.combinations(names, 2) for x in axes[a] for y in axes[b]
-    }  # fmt: skip
-    everything = [dict(zip(names, values, strict=True)) for values in itertools.product(*axes.values())]
+        ((a, x), (b, y))
+        for a, b in itertools.combinations(names, 2)
+        for x in axes[a]
+        for y in axes[b]
+    }
+    everything = [
+        dict(zip(names, values, strict=True)) for values in itertools.product(*axes.values())
+    ]
 
     def covers(row: dict[str, Any]) -> set[Any]:
         return {((a, row[a]), (b, row[b])) for a, b in itertools.combinations(names, 2)} & missing
@@ -130,7 +153,9 @@ def pairwise(axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
 
 
 def sinkhorn(log_p: Tensor, rows: Tensor, columns: Tensor, rounds: int) -> Tensor:
-    """diag(u) exp(log_p) diag(v) after so many of Sinkhorn's rounds: the columns are scaled, then the rows."""
+    """diag(u) exp(log_p) diag(v) after so many of Sinkhorn's rounds: the columns are scaled, then
+    the rows.
+    """
     for _ in range(rounds):
         for sums, dim in ((columns.unsqueeze(-2), -2), (rows.unsqueeze(-1), -1)):
             total = log_p.logsumexp(dim, keepdim=True)

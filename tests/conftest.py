@@ -1,4 +1,6 @@
-"""What every test file shares: checked shapes in graphfsl.functional, and property tests that repeat themselves."""
+"""What every test file shares: checked shapes in graphfsl.functional, and property tests that
+repeat themselves.
+"""
 
 from __future__ import annotations
 

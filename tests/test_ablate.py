@@ -1,4 +1,6 @@
-"""Studies: every cell on the same episodes, shared trainings, interruption, processes and clusters, honest findings."""
+"""Studies: every cell on the same episodes, shared trainings, interruption, processes and clusters,
+honest findings.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,7 @@ grid:
 
 
 @pytest.fixture
-def study(world: Path) -> Path:  # noqa: F811
+def study(world: Path) -> Path:
     (world / "study.yaml").write_text(STUDY)
     return world
 
@@ -54,19 +56,26 @@ def cells(out: str) -> list[dict[str, str]]:
     return list(csv.DictReader(Path(out, "cells.csv").open()))
 
 
-def test_a_study_equals_its_cells_run_by_hand(study: Path, call: Call) -> None:  # noqa: F811
+def test_a_study_equals_its_cells_run_by_hand(study: Path, call: Call) -> None:
     code, out, err = call("ablate", "study.yaml", "--out", "a")
     assert code == 0, err
     assert "8 cells, 4 trainings" in out
     assert len(list(Path("a/runs").iterdir())) == 4
     for distance in ("sqeuclidean", "cosine"):
-        options = [f"learner.head.distance={distance}", "seed=1", "trainer.steps=10", "evaluation.episodes=30"]
+        options = [
+            f"learner.head.distance={distance}",
+            "seed=1",
+            "trainer.steps=10",
+            "evaluation.episodes=30",
+        ]
         assert call("run", "my.yaml", *options, "--out", distance)[0] == 0
         _, text, _ = call("evaluate", distance, "episode.shot=3", "--json")
         (own,) = [
-            c for c in cells("a")
-            if (c["learner.head.distance"], c["test.episode.shot"], c["seed"]) == (distance, "3", "1")
-        ]  # fmt: skip
+            c
+            for c in cells("a")
+            if (c["learner.head.distance"], c["test.episode.shot"], c["seed"])
+            == (distance, "3", "1")
+        ]
         assert float(own["accuracy"]) == json.loads(text)[0]["accuracy"]
     assert {p.name for p in Path("a").iterdir()} >= {
         "cells.csv",
@@ -79,31 +88,53 @@ def test_a_study_equals_its_cells_run_by_hand(study: Path, call: Call) -> None: 
     facts = json.loads(Path("a/study.json").read_text())
     (shots,) = [e for e in facts["effects"] if e["axis"] == "test.episode.shot"]
     (distances,) = [e for e in facts["effects"] if e["axis"] == "learner.head.distance"]
-    for e in facts["effects"]:  # Holm's, over these two: seeds are repetitions, they are not compared
-        assert e["corrected"] == min(1, 2 * e["p"]) or e["p"] == max(x["p"] for x in facts["effects"])
+    # Holm's, over these two: seeds are repetitions, they are not compared
+    for e in facts["effects"]:
+        assert e["corrected"] == min(1, 2 * e["p"]) or e["p"] == max(
+            x["p"] for x in facts["effects"]
+        )
     assert distances["paired"] and shots["paired"] and distances["matched"] == shots["matched"] == 4
-    # The difference of means and its interval, by hand from the cells: episode i of 1 and of 3 shots has the same
-    # classes, so the differences under both are one sample, and so are the shots.
+    # The difference of means and its interval, by hand from the cells: episode i of 1 and of 3
+    # shots has the same classes, so the differences under both are one sample, and so are the
+    # shots.
     rows = [json.loads(f.read_text()) for f in Path("a/cells").iterdir()]
     by_axis = {"distance": np.zeros(30), "shot": np.zeros(30)}
     for r in rows:
-        sign = 1 if "cosine" in json.dumps(json.loads(Path("a/runs").joinpath(run_of(r)).read_text())) else -1
+        sign = (
+            1
+            if "cosine" in json.dumps(json.loads(Path("a/runs").joinpath(run_of(r)).read_text()))
+            else -1
+        )
         by_axis["distance"] -= sign * np.array(r["accuracies"]) / 4
         by_axis["shot"] += (1 if r["shot"] == 1 else -1) * np.array(r["accuracies"]) / 4
     for effect, d in ((distances, by_axis["distance"]), (shots, by_axis["shot"])):
         half = 100 * scipy.stats.t.ppf(0.975, 29) * d.std(ddof=1) / 30**0.5
-        assert (effect["difference"], effect["half"]) == pytest.approx((100 * d.mean(), half), abs=2e-3)
+        assert (effect["difference"], effect["half"]) == pytest.approx(
+            (100 * d.mean(), half), abs=2e-3
+        )
 
 
 def test_cells_are_paired_by_episode_where_data_and_seed_are_one() -> None:
-    """2,000 simulated episodes: what two settings share is in every interval; two data sets share nothing."""
+    """2,000 simulated episodes: what two settings share is in every interval; two data sets share
+    nothing.
+    """
     random, n = np.random.default_rng(0), 2000
     shared = random.normal(size=n)
 
     def row(data: str, shot: int, head: str, episodes: int = n) -> dict[str, Any]:
         noise = random.normal(size=episodes) + (shared[:episodes] if head == "b" else 0)
-        plain = {"setting": "inductive", "data": data, "seed": 0, "shot": shot, "episodes": episodes}
-        return plain | {"cell": {"where": f"{data}{shot}", "head": head}, "accuracies": noise.tolist(), "accuracy": 0.0}
+        plain = {
+            "setting": "inductive",
+            "data": data,
+            "seed": 0,
+            "shot": shot,
+            "episodes": episodes,
+        }
+        return plain | {
+            "cell": {"where": f"{data}{shot}", "head": head},
+            "accuracies": noise.tolist(),
+            "accuracy": 0.0,
+        }
 
     def head(*rows: dict[str, Any]) -> dict[str, Any]:
         study = Study("s", "q", {"where": [1, 2], "head": ["a", "b"]}, [], 1)
@@ -120,7 +151,11 @@ def test_cells_are_paired_by_episode_where_data_and_seed_are_one() -> None:
 
 def run_of(row: dict[str, Any]) -> str:
     """The config.json of the run whose weights made a row."""
-    return next(f"{p.name}/config.json" for p in Path("a/runs").iterdir() if row["config"] in {c for c in _digests(p)})
+    return next(
+        f"{p.name}/config.json"
+        for p in Path("a/runs").iterdir()
+        if row["config"] in {c for c in _digests(p)}
+    )
 
 
 def _digests(run: Path) -> list[str]:
@@ -130,12 +165,27 @@ def _digests(run: Path) -> list[str]:
     return [digest(merge(config, [f"episode.shot={s}"])) for s in (1, 3)]
 
 
-def test_interrupted_studies_end_with_the_same_table(study: Path, call: Call) -> None:  # noqa: F811
+def test_interrupted_studies_end_with_the_same_table(study: Path, call: Call) -> None:
     assert call("ablate", "study.yaml", "--out", "whole")[0] == 0
-    command = [sys.executable, "-W", "ignore", "-m", "graphfsl.cli.main", "ablate", "study.yaml", "--out", "killed"]
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "graphfsl.cli.main",
+        "ablate",
+        "study.yaml",
+        "--out",
+        "killed",
+    ]
     for signal_ in (signal.SIGKILL, signal.SIGTERM):
         child = subprocess.Popen(
-            command, cwd=study, env=_env(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            command,
+            cwd=study,
+            env=_env(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         before = len(list(Path("killed").glob("cells/*.json")))
         while child.poll() is None and len(list(Path("killed").glob("cells/*.json"))) <= before:
@@ -152,15 +202,31 @@ def test_interrupted_studies_end_with_the_same_table(study: Path, call: Call) ->
 
 @pytest.mark.skipif(os.name != "posix", reason="needs signals")
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-def test_an_interruption_ends_the_processes_at_once(study: Path, call: Call, name: str) -> None:  # noqa: F811
+def test_an_interruption_ends_the_processes_at_once(study: Path, call: Call, name: str) -> None:
     """A terminal sends Ctrl-C to all of them, a scheduler SIGTERM to the first."""
     text = Path("study.yaml").read_text()
     Path("study.yaml").write_text(text.replace("trainer.steps: 10,", "trainer.steps: 100000,"))
-    command = [sys.executable, "-W", "ignore", "-m", "graphfsl.cli.main", "ablate", "study.yaml", "--out", "a"]
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "graphfsl.cli.main",
+        "ablate",
+        "study.yaml",
+        "--out",
+        "a",
+    ]
     child = subprocess.Popen(
-        [*command, "--processes", "2"], cwd=study, env=_env(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True, start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
+        [*command, "--processes", "2"],
+        cwd=study,
+        env=_env(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     while child.poll() is None and len(list(Path("a").glob("runs/*/metrics.jsonl"))) < 2:
         time.sleep(0.01)
     (os.killpg if name == "SIGINT" else os.kill)(child.pid, signal.Signals[name])
@@ -174,12 +240,23 @@ def _env() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("how", ["processes", "ray"])
-def test_processes_and_clusters_give_the_serial_table(study: Path, call: Call, how: str) -> None:  # noqa: F811
+def test_processes_and_clusters_give_the_serial_table(study: Path, call: Call, how: str) -> None:
     if how == "ray":
         pytest.importorskip("ray", reason="the extra `ray` is not installed")
     assert call("ablate", "study.yaml", "--out", "serial")[0] == 0
     flags = ["--ray", "local"] if how == "ray" else ["--processes", "2"]
-    command = [sys.executable, "-W", "ignore", "-m", "graphfsl.cli.main", "ablate", "study.yaml", "--out", how, *flags]
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "graphfsl.cli.main",
+        "ablate",
+        "study.yaml",
+        "--out",
+        how,
+        *flags,
+    ]
     done = subprocess.run(command, cwd=study, env=_env(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert Path(how, "cells.csv").read_bytes() == Path("serial/cells.csv").read_bytes()
@@ -194,26 +271,32 @@ def test_a_cluster_that_is_not_there_is_one_line(address: str) -> None:
 def test_a_cluster_that_was_started_elsewhere_writes_here(study: Path) -> None:
     unit = ablate.units(read_study("study.yaml"), Path("a"))[0]
     with ProcessPoolExecutor(1, get_context("spawn"), os.chdir, ("/",)) as pool:
-        done = pool.submit(ablate._from_elsewhere, unit, str(study), {"GRAPHFSL_CACHE": "cache"}).result()
+        done = pool.submit(
+            ablate._from_elsewhere, unit, str(study), {"GRAPHFSL_CACHE": "cache"}
+        ).result()
     assert not [r for r in done.values() if "error" in r] and all(f.is_file() for f in done)
     assert (unit.path / "model.safetensors").is_file()
 
 
-def test_a_cell_that_fails_is_reported_and_tried_again(study: Path, call: Call) -> None:  # noqa: F811
+def test_a_cell_that_fails_is_reported_and_tried_again(study: Path, call: Call) -> None:
     Path("study.yaml").write_text(
-        "experiment: my.yaml\nset: {trainer.steps: 10, evaluation.episodes: 20}\ngrid: {trainer.lr: [0.01, 1.0e+15]}\n"
+        "experiment: my.yaml\nset: {trainer.steps: 10, evaluation.episodes: 20}\ngrid: "
+        "{trainer.lr: [0.01, 1.0e+15]}\n"
     )
     code, out, err = call("ablate", "study.yaml", "--out", "a")
     assert code == 0, err
     (line,) = [x for x in out.splitlines() if x.startswith("failed: trainer.lr=1000000000000000.0")]
     assert any(word in line for word in ("diverged", "NaN", "the loss is"))
     assert [bool(c["accuracy"]) for c in cells("a")] == [True, False]
-    assert json.loads(Path("a/study.json").read_text())["failures"][0][0] == "trainer.lr=1000000000000000.0"
+    assert (
+        json.loads(Path("a/study.json").read_text())["failures"][0][0]
+        == "trainer.lr=1000000000000000.0"
+    )
     assert "1 cells are done already" in call("ablate", "study.yaml", "--out", "a")[1]
 
 
 @pytest.mark.parametrize("text", ["", "{}", "null", "[1]", '{"accuracies": 1}', "CUT"])
-def test_a_damaged_cell_is_measured_again(study: Path, call: Call, text: str) -> None:  # noqa: F811
+def test_a_damaged_cell_is_measured_again(study: Path, call: Call, text: str) -> None:
     assert call("ablate", "study.yaml", "--out", "a")[0] == 0
     table, file = Path("a/cells.csv").read_bytes(), next(Path("a/cells").iterdir())
     file.write_text(file.read_text()[:300] if text == "CUT" else text)
@@ -222,7 +305,7 @@ def test_a_damaged_cell_is_measured_again(study: Path, call: Call, text: str) ->
     assert Path("a/cells.csv").read_bytes() == table
 
 
-def test_kinds_of_settings_are_never_ranked_together(study: Path, call: Call) -> None:  # noqa: F811
+def test_kinds_of_settings_are_never_ranked_together(study: Path, call: Call) -> None:
     Path("study.yaml").write_text("""
 experiment: my.yaml
 set: {trainer.steps: 10, evaluation.episodes: 30}
@@ -234,29 +317,47 @@ grid:
     code, out, err = call("ablate", "study.yaml", "--out", "a")
     assert code == 0, err
     kinds = {c["setting"] for c in cells("a")}
-    assert kinds == {"inductive", "transductive", "semi-supervised", "semi-supervised + transductive"}
+    assert kinds == {
+        "inductive",
+        "transductive",
+        "semi-supervised",
+        "semi-supervised + transductive",
+    }
     findings_ = [x for x in out.splitlines() if x.startswith("• ")]
     gains = [x for x in findings_ if "a gain, not a ranking" in x]
     assert any("soft_kmeans (semi-supervised) beside none (inductive)" in x for x in gains)
     assert any("joint (transductive) beside running (inductive)" in x for x in gains)
     for x in set(findings_) - set(gains):
-        assert re.match(r"• (Inductive|Transductive|Semi-supervised|Semi-supervised \+ transductive): ", x), x
+        assert re.match(
+            r"• (Inductive|Transductive|Semi-supervised|Semi-supervised \+ "
+            r"transductive): ",
+            x,
+        ), x
     facts = json.loads(Path("a/study.json").read_text())
     for e in facts["effects"]:
         assert e["setting"] in kinds or " against " in e["setting"]
     # Of each kind, on each set of episodes, at least one row is the best.
     s = read_study("study.yaml")
-    rows = [{**r, "cell": c.levels} for c, r in zip(s.cells, ablate.rows_of(s, Path("a")), strict=True) if r]
+    rows = [
+        {**r, "cell": c.levels}
+        for c, r in zip(s.cells, ablate.rows_of(s, Path("a")), strict=True)
+        if r
+    ]
     best = findings(s, rows).best
     for kind in kinds:
         for unlabeled in {r["unlabeled"] for r in rows if r["setting"] == kind}:
-            own = [i for i, r in enumerate(rows) if (r["setting"], r["unlabeled"]) == (kind, unlabeled)]
+            own = [
+                i for i, r in enumerate(rows) if (r["setting"], r["unlabeled"]) == (kind, unlabeled)
+            ]
             top = max(own, key=lambda i: rows[i]["accuracy"])
             assert best[top]
 
 
 BAD = [
-    ("grid: {learner.haed: [a]}", "cell learner.haed=a: unknown slot of learner 'haed'; did you mean 'head'?"),
+    (
+        "grid: {learner.haed: [a]}",
+        "cell learner.haed=a: unknown slot of learner 'haed'; did you mean 'head'?",
+    ),
     ("grid: {learner.head: [protonet, protonett]}", "did you mean 'protonet'?"),
     ("grid: {episode.shot: [1, 300]}", "cell episode.shot=300: "),
     ("grid: {test.episode.way: [3, 50]}", "cell test.episode.way=50: "),
@@ -271,7 +372,10 @@ BAD = [
     ("grid: {seed: [0]}\nskip: [{seed: 1}]", "skip names the level 1"),
     ("grid: {seed: [0]}\nskip: [{seed: 0}]", "the skip rules leave no cell"),
     ("grid: {seed: [0, 0]}", "two cells are the same"),
-    ("grid: {learner.head: [protonet, {name: protonet}]}", "two cells are the same: learner.head=protonet;"),
+    (
+        "grid: {learner.head: [protonet, {name: protonet}]}",
+        "two cells are the same: learner.head=protonet;",
+    ),
     ("grid: {seed: [0]}\nthreads: 0", "threads must be a whole number"),
     ("grid: {seed: [0]}\nset: [1]", "set map keys to values"),
     ("grid: {seed: [0]}\nset: {trainer.stepz: 3}", "did you mean 'steps'?"),
@@ -279,14 +383,16 @@ BAD = [
 
 
 @pytest.mark.parametrize(("text", "says"), BAD, ids=[b[0].replace("\n", "; ") for b in BAD])
-def test_every_cell_is_checked_before_the_first_trains(study: Path, call: Call, text: str, says: str) -> None:  # noqa: F811
+def test_every_cell_is_checked_before_the_first_trains(
+    study: Path, call: Call, text: str, says: str
+) -> None:
     Path("study.yaml").write_text(f"experiment: my.yaml\n{text}\n")
     code, _, err = call("ablate", "study.yaml", "--out", "a")
     assert code == 2 and err.count("\n") == 1 and says in err, err
     assert not Path("a").exists()
 
 
-def test_a_study_that_is_not_there(study: Path, call: Call) -> None:  # noqa: F811
+def test_a_study_that_is_not_there(study: Path, call: Call) -> None:
     code, _, err = call("ablate", "glyph_width_distance")
     assert code == 2 and "did you mean 'glyphs_width_distance.yaml'?" in err
     Path("study.yaml").write_text("grid: {seed: [0]}\n")
@@ -302,33 +408,63 @@ def test_shipped_studies_are_what_the_walk_says() -> None:
 
 
 def _blocks(text: str, language: str) -> list[str]:
-    return [block for name, block in re.findall(r"```(\w*)\n(.*?)```", text, re.DOTALL) if name == language]
+    return [
+        block
+        for name, block in re.findall(r"```(\w*)\n(.*?)```", text, re.DOTALL)
+        if name == language
+    ]
 
 
 def test_a_committed_study_is_a_table_of_its_settings(tmp_path: Path) -> None:
-    lines = ["learner.refine,episode.unlabeled,train_episode.label_seed,setting,accuracy,ci95,episodes"]
+    lines = [
+        "learner.refine,episode.unlabeled,train_episode.label_seed,setting,accuracy,ci95,episodes"
+    ]
     lines += [f",{u},{seed},inductive,{50 + seed},1.0,600" for u in (5, 10) for seed in (0, 1)]
-    lines += [f"soft,{u},{seed},semi-supervised,{60 + u + seed},2.0,600" for u in (5, 10) for seed in (0, 1)]
+    lines += [
+        f"soft,{u},{seed},semi-supervised,{60 + u + seed},2.0,600"
+        for u in (5, 10)
+        for seed in (0, 1)
+    ]
     (tmp_path / "pools.csv").write_text("\n".join(lines))
     text = table("pools", tmp_path)
     assert text.split("\n\n")[0] == "Inductive:"
-    assert "| refine | unlabeled 5 | unlabeled 10 |" in text and "| none | 50.50 ± 1.00 | 50.50 ± 1.00 |" in text
+    assert (
+        "| refine | unlabeled 5 | unlabeled 10 |"
+    ) in text and "| none | 50.50 ± 1.00 | 50.50 ± 1.00 |" in text
     assert text.index("Semi-supervised:") < text.index("| soft | 65.50 ± 2.00 | 70.50 ± 2.00 |")
 
 
-def test_the_walk_from_a_question_to_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call) -> None:  # noqa: F811
+def test_the_walk_from_a_question_to_a_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call
+) -> None:
     """Every command of experiments/README.md, with fewer steps and episodes."""
     text = (ROOT / "experiments/README.md").read_text(encoding="utf-8")
     commands = [x for block in _blocks(text, "") for x in block.strip().splitlines()]
     assert len(commands) == 5 and all(c.startswith("graphfsl ") for c in commands)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "experiments").symlink_to(ROOT / "experiments")
-    less = ["trainer.steps=3", "trainer.val_every=3", "trainer.val_episodes=5", "evaluation.episodes=20"]
+    less = [
+        "trainer.steps=3",
+        "trainer.val_every=3",
+        "trainer.val_episodes=5",
+        "evaluation.episodes=20",
+    ]
     for command in commands:
         words = shlex.split(command)[1:]
         if words[0] in ("run", "ablate"):
-            words = [w for w in words if not w.startswith("trainer.steps") and w not in ("--processes", "2")]
-            words += [*less, *(["grid.seed=[0]", "grid.learner.encoder.width=[8, 16]"] if "width" in words[1] else [])]
+            words = [
+                w
+                for w in words
+                if not w.startswith("trainer.steps") and w not in ("--processes", "2")
+            ]
+            words += [
+                *less,
+                *(
+                    ["grid.seed=[0]", "grid.learner.encoder.width=[8, 16]"]
+                    if "width" in words[1]
+                    else []
+                ),
+            ]
         code, out, err = call(*words)
         assert code == 0 and out, f"{command}: {err}"
     assert len(cells("runs/study")) == 8 and len(cells("runs/pool")) == 14
@@ -337,15 +473,26 @@ def test_the_walk_from_a_question_to_a_table(tmp_path: Path, monkeypatch: pytest
         assert line in (ROOT / "experiments/ablations/glyphs_width_distance.yaml").read_text(), line
 
 
-def test_reproduce_prints_published_beside_ours(world: Path, call: Call) -> None:  # noqa: F811
+def test_reproduce_prints_published_beside_ours(world: Path, call: Call) -> None:
     text = EXPERIMENT.replace("DATA", str(world / "data"))
-    paper = "paper: {title: A paper, year: 2017, steps: 50000}\ndeviations: [fewer steps, another data set]\n"
+    paper = (
+        "paper: {title: A paper, year: 2017, steps: 50000}\ndeviations: [fewer steps, "
+        "another data set]\n"
+    )
     (world / "my.yaml").write_text(paper + text)
     code, out, err = call("reproduce", "my.yaml", "--out", "r")
     assert code == 0, err
     (row,) = json.loads(next(Path("r").glob("my-*/results.json")).read_text())["rows"]
-    for wanted in ("90.00", f"{row['accuracy']:.2f}", f"{row['difference']:+.2f}", "a paper", "deviation: fewer steps",
-                   "deviation: another data set", "steps: 20 (paper: 50,000)", "minutes"):  # fmt: skip
+    for wanted in (
+        "90.00",
+        f"{row['accuracy']:.2f}",
+        f"{row['difference']:+.2f}",
+        "a paper",
+        "deviation: fewer steps",
+        "deviation: another data set",
+        "steps: 20 (paper: 50,000)",
+        "minutes",
+    ):
         assert wanted in out, wanted
     code, _, err = call("reproduce", "snel2017")
     assert code == 2 and "did you mean 'snell2017'?" in err
@@ -355,7 +502,9 @@ def test_reproduce_prints_published_beside_ours(world: Path, call: Call) -> None
     assert "reproduce needs a paper" in call("reproduce")[2]
 
 
-def test_a_study_builds_each_encoder_once_for_its_check(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_study_builds_each_encoder_once_for_its_check(
+    study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     builder._on_meta.cache_clear()
     builder._probed.cache_clear()
     built: list[bool] = []
@@ -367,7 +516,9 @@ def test_a_study_builds_each_encoder_once_for_its_check(study: Path, monkeypatch
 
     monkeypatch.setitem(ENCODERS, "conv4", Counted)
     ablate.check_cells(read_study("study.yaml"))
-    assert len(built) <= 6, "for the shapes of a checked configuration and of the data, and a frozen one"
+    assert len(built) <= 6, (
+        "for the shapes of a checked configuration and of the data, and a frozen one"
+    )
 
 
 def test_the_check_of_many_cells_shows_progress(study: Path) -> None:
@@ -378,8 +529,16 @@ def test_the_check_of_many_cells_shows_progress(study: Path) -> None:
     assert "checking cells" in console.export_text()
 
 
-def test_a_study_refuses_other_data(study: Path, call: Call) -> None:  # noqa: F811
-    few = ("ablate", "study.yaml", "grid={seed: [0, 1]}", "trainer.steps=2", "evaluation.episodes=2", "--out", "a")
+def test_a_study_refuses_other_data(study: Path, call: Call) -> None:
+    few = (
+        "ablate",
+        "study.yaml",
+        "grid={seed: [0, 1]}",
+        "trainer.steps=2",
+        "evaluation.episodes=2",
+        "--out",
+        "a",
+    )
     assert call(*few)[0] == 0
     shutil.copytree("data", "moved/data")
     assert call(*few, f"data.root={study / 'moved/data'}")[0] == 0, "equal content at another place"

@@ -1,4 +1,6 @@
-"""The graph network that asks for a label (active learning): what it may know, and that it asks once per query."""
+"""The graph network that asks for a label (active learning): what it may know, and that it asks
+once per query.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ from graphfsl.methods.heads.gnn import GNN
 
 def world(**options: int) -> tuple[Episode, Target]:
     episode, target = episodes(**{"unlabeled": 3, **options})
-    return episode.replace(x=episode.x.flatten(2)[..., :DIM].double(), w=episode.w.double(), relabeled=False), target
+    return episode.replace(
+        x=episode.x.flatten(2)[..., :DIM].double(), w=episode.w.double(), relabeled=False
+    ), target
 
 
 def asking(ask: str | None = "attention") -> Pipeline:
@@ -41,7 +45,9 @@ def told(net: Pipeline, episode: Episode, y: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("ask", ["attention", "random"])
 def test_each_query_asks_for_one_label(ask: str) -> None:
-    """Of every query, exactly one pool label changes the answer: the one that the equations choose."""
+    """Of every query, exactly one pool label changes the answer: the one that the equations
+    choose.
+    """
     net, (episode, target) = asking(ask), world()
     answers = told(net, episode, target.unlabeled)
     changed = []
@@ -96,7 +102,10 @@ def test_no_oracle_is_one_clear_line_and_an_empty_pool_is_none() -> None:
 def test_who_asks_is_told_apart_and_refused_where_there_is_nothing_to_ask(tmp_path: Path) -> None:
     config = {
         "data": {"name": "glyphs"},
-        "learner": {"encoder": {"name": "conv4", "width": 4}, "head": {"name": "gnn", "ask": "random", "hidden": 4}},
+        "learner": {
+            "encoder": {"name": "conv4", "width": 4},
+            "head": {"name": "gnn", "ask": "random", "hidden": 4},
+        },
         "episode": {"way": 3, "shot": 1, "query": 1, "unlabeled": 2},
         "trainer": {"steps": 1, "val_episodes": 2},
         "evaluation": {"episodes": 2},
@@ -104,7 +113,11 @@ def test_who_asks_is_told_apart_and_refused_where_there_is_nothing_to_ask(tmp_pa
     (row,) = run(config, tmp_path / "asks", Console(quiet=True))
     assert row["setting"] == "active" and "asks" in row["traits"]
     with pytest.raises(InputError, match="labeled_fraction withholds"):
-        run(config | {"train_episode": {"labeled_fraction": 0.5}}, tmp_path / "withheld", Console(quiet=True))
+        run(
+            config | {"train_episode": {"labeled_fraction": 0.5}},
+            tmp_path / "withheld",
+            Console(quiet=True),
+        )
     with pytest.raises(InputError, match="cannot be adapted"):
         MAML(asking())
     with pytest.raises(InputError, match="not explained"):
@@ -120,8 +133,12 @@ def test_the_oracle_travels_with_its_nodes() -> None:
     episode, target = world()
     e = target.told(episode)
     assert e.oracle is not None and torch.equal(e.oracle.argmax(-1), target.unlabeled)
-    assert e.parts(unlabeled=False).oracle is None and torch.equal(e.parts(query=False).oracle, e.oracle)
-    assert torch.equal(e.one_query_each().oracle[: e.n_query], e.oracle[:1].expand(e.n_query, -1, -1))
+    assert e.parts(unlabeled=False).oracle is None and torch.equal(
+        e.parts(query=False).oracle, e.oracle
+    )
+    assert torch.equal(
+        e.one_query_each().oracle[: e.n_query], e.oracle[:1].expand(e.n_query, -1, -1)
+    )
     assert e.to(dtype=torch.float32).oracle.dtype == torch.float32
     more = e.add_support(e.x[:, :1], e.w[:, :1], e.mask[:, :1])
     assert more.oracle is e.oracle
@@ -133,7 +150,9 @@ def test_learning_to_ask_reaches_the_attention_and_evaluation_repeats() -> None:
     torch.manual_seed(0)
     y = torch.arange(12).repeat_interleave(20)
     means = torch.randn(12, 8)
-    split = Split(means[y] + 0.3 * torch.randn(len(y), 8), y, tuple(map(str, range(12))), "clouds/train")
+    split = Split(
+        means[y] + 0.3 * torch.randn(len(y), 8), y, tuple(map(str, range(12))), "clouds/train"
+    )
     learner = build({"head": {"name": "gnn", "ask": "attention", "hidden": 16}}, (8,), way=WAY)
     setting = {"way": WAY, "shot": SHOT, "query": 3, "unlabeled": 3}
     before = learner.head.attention.weight.clone()

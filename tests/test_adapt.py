@@ -23,12 +23,18 @@ from graphfsl.methods.heads.simple_shot import SimpleShot
 LR, STEPS, WAY, SHOT = 0.3, 3, 3, 2
 
 
-def by_hand(p: dict[str, Tensor], episode: Episode, target: Target, first_order: bool = False) -> Tensor:
-    """MAML's outer loss with `torch.autograd.grad`, one task at a time, BatchNorm on the batch that is passed."""
+def by_hand(
+    p: dict[str, Tensor], episode: Episode, target: Target, first_order: bool = False
+) -> Tensor:
+    """MAML's outer loss with `torch.autograd.grad`, one task at a time, BatchNorm on the batch that
+    is passed.
+    """
 
     def forward(p: dict[str, Tensor], x: Tensor) -> Tensor:
         z = F.conv2d(x, p["encoder.conv.weight"], p["encoder.conv.bias"], stride=2, padding=1)
-        z = F.batch_norm(z, None, None, p["encoder.norm.weight"], p["encoder.norm.bias"], training=True)
+        z = F.batch_norm(
+            z, None, None, p["encoder.norm.weight"], p["encoder.norm.bias"], training=True
+        )
         z = F.max_pool2d(F.softplus(z), 2).mean((-1, -2))
         return z @ p["head.linear.weight"].T + p["head.linear.bias"]
 
@@ -61,12 +67,18 @@ def test_meta_gradient_equals_a_hand_written_loop(task_chunk: int, first_order: 
     loss.backward()
     torch.testing.assert_close(loss, expected_loss, atol=1e-10, rtol=1e-10)
     for (name, p), g in zip(net.named_parameters(), expected, strict=True):
-        torch.testing.assert_close(p.grad, g, atol=1e-10, rtol=1e-8, msg=lambda m, name=name: f"{name}: {m}")
-    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items()), "the net was mutated"
+        torch.testing.assert_close(
+            p.grad, g, atol=1e-10, rtol=1e-8, msg=lambda m, name=name: f"{name}: {m}"
+        )
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items()), (
+        "the net was mutated"
+    )
 
 
 class Quadratic(Head):
-    """score = -(1/2 theta' H theta - b' theta) in class 0: inner and outer losses are quadratics of theta."""
+    """score = -(1/2 theta' H theta - b' theta) in class 0: inner and outer losses are quadratics of
+    theta.
+    """
 
     def __init__(self, h: Tensor, theta: Tensor) -> None:
         super().__init__()
@@ -95,7 +107,9 @@ def test_outer_gradient_of_a_quadratic(task_chunk: int, first_order: bool) -> No
     def objective(score, episode, step):  # type: ignore[no-untyped-def]
         return -score(episode)[:, 0, 0].mean()
 
-    model = Adapt(head, GradientDescent(alpha), 1, objective, first_order=first_order, task_chunk=task_chunk)
+    model = Adapt(
+        head, GradientDescent(alpha), 1, objective, first_order=first_order, task_chunk=task_chunk
+    )
     columns = torch.zeros(3, 1, dtype=torch.long)
     model.loss(Episode(x, w, 1, 1), Target(columns, columns[:, :0], columns, columns)).backward()
     adapted = theta - alpha * (theta @ h - b)
@@ -171,7 +185,9 @@ def test_adapts_under_no_grad(task_chunk: int) -> None:
 
 
 def test_batchnorm_outside_the_encoder_makes_it_transductive() -> None:
-    """A GNN's BatchNorm sees all queries of an adapted call, whatever the encoder's policy: the trait must say so."""
+    """A GNN's BatchNorm sees all queries of an adapted call, whatever the encoder's policy: the
+    trait must say so.
+    """
     model = learner(head="gnn", adapt="maml", batch_norm="support").eval()
     episode, _ = episodes()
     x = episode.x.clone()

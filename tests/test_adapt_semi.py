@@ -1,4 +1,6 @@
-"""Semi-supervised and transductive inner loops on images, against computations written from the equations."""
+"""Semi-supervised and transductive inner loops on images, against computations written from the
+equations.
+"""
 
 from __future__ import annotations
 
@@ -101,7 +103,9 @@ def test_affine_is_the_transforms() -> None:
     x = torch.randint(0, 256, (4, 1, 9, 9), dtype=torch.uint8)
     u = torch.rand(4, 10)
     got = affine(x.float() / 255, 2 * u.T[:7] - 1, 20, 0.1, 0.2, 5, True)
-    torch.testing.assert_close(got, Transform(rotate=20, translate=0.1, scale=0.2, shear=5, flip=True)(x, u))
+    torch.testing.assert_close(
+        got, Transform(rotate=20, translate=0.1, scale=0.2, shear=5, flip=True)(x, u)
+    )
 
 
 def test_adam_is_torchs() -> None:
@@ -136,7 +140,9 @@ def test_places_go_with_the_images_and_padding_comes_last() -> None:
     everything = views.places(x, torch.ones(1, 7, dtype=torch.bool), 0)
     assert everything[0].argsort().tolist() == order(views, x[0], 0)
     shuffle = torch.randperm(7)
-    assert torch.equal(views.places(x[:, shuffle], torch.ones(1, 7, dtype=torch.bool), 0), everything[:, shuffle])
+    assert torch.equal(
+        views.places(x[:, shuffle], torch.ones(1, 7, dtype=torch.bool), 0), everything[:, shuffle]
+    )
     real = torch.tensor([[True, False, True, True, False, True, True]])
     some = views.places(x, real, 0)
     assert some[~real].tolist() == [5, 6] and torch.equal(
@@ -179,13 +185,20 @@ class Moved(Augment):
         return episode.replace(x=episode.x - 0.5)
 
 
-@pytest.mark.parametrize("layers", [{"graph": Squared()}, {"augment": Moved()}], ids=lambda d: next(iter(d)))
+@pytest.mark.parametrize(
+    "layers", [{"graph": Squared()}, {"augment": Moved()}], ids=lambda d: next(iter(d))
+)
 def test_the_imprint_is_of_what_the_head_reads(layers: dict[str, Any]) -> None:
     """Features behind the augmentation and the graph of the pipeline, as without adaptation."""
-    model, e = Pipeline(net().encoder, head=Imprinting(), **layers).double().eval(), episode(batch=2)
+    model, e = (
+        Pipeline(net().encoder, head=Imprinting(), **layers).double().eval(),
+        episode(batch=2),
+    )
     still = Adapt(model, GradientDescent(0.1), 0, params="head.*")
     torch.testing.assert_close(still.score(e), model.score(e))
-    assert not torch.allclose(model.score(e), Pipeline(model.encoder, head=Imprinting()).eval().score(e), atol=1e-3)
+    assert not torch.allclose(
+        model.score(e), Pipeline(model.encoder, head=Imprinting()).eval().score(e), atol=1e-3
+    )
 
 
 # TransMatch
@@ -222,7 +235,9 @@ def test_transmatch_is_mixmatch_on_imprinted_weights(unlabeled: int) -> None:
 def test_guessed_labels_are_constants_for_the_inner_gradient() -> None:
     model, e = TransMatch(net(), steps=4).double(), episode()
     weight = model.net.encoder.conv.weight
-    found, expected = (torch.autograd.grad(loss(model, e, 2), weight)[0] for loss in (objective, mixmatch))
+    found, expected = (
+        torch.autograd.grad(loss(model, e, 2), weight)[0] for loss in (objective, mixmatch)
+    )
     torch.testing.assert_close(found, expected)
 
 
@@ -237,7 +252,10 @@ def flexmatch(model: FlexMatch, e: Episode, step: int) -> Tensor:
         return loss
     q = logits(n, moved(pool, model.views, step, 0, model.weak), weight).softmax(-1)
     best, label = q.max(-1)
-    sigma = [sum(float(best[j] > model.threshold) for j in range(len(pool)) if label[j] == c) for c in range(WAY)]
+    sigma = [
+        sum(float(best[j] > model.threshold) for j in range(len(pool)) if label[j] == c)
+        for c in range(WAY)
+    ]
     terms = []
     for j, p in enumerate(logits(n, moved(pool, model.views, step, 1), weight).softmax(-1)):
         beta = sigma[int(label[j])] / max(*sigma, len(pool) - sum(sigma))
@@ -255,7 +273,9 @@ def test_flexmatch_equals_a_loop(flexible: bool, unlabeled: int) -> None:
     torch.testing.assert_close(found, flexmatch(model, e, 1))
     if unlabeled:
         model.flexible = not flexible
-        assert not torch.allclose(objective(model, e, 1), found), "the thresholds of the classes differ"
+        assert not torch.allclose(objective(model, e, 1), found), (
+            "the thresholds of the classes differ"
+        )
 
 
 def test_flexmatch_takes_the_mean_over_the_sure_and_the_unsure() -> None:
@@ -263,13 +283,18 @@ def test_flexmatch_takes_the_mean_over_the_sure_and_the_unsure() -> None:
     n, e = net(), episode(10)
     model = FlexMatch(n, steps=3, flexible=False).double()
     weak = moved(e.x[0, e.unlabeled], model.views, 1, 0, model.weak)
-    model.threshold = float(logits(n, weak, start(n, e)).softmax(-1).amax(-1).median())  # half of the pool is sure
+    # half of the pool is sure
+    model.threshold = float(logits(n, weak, start(n, e)).softmax(-1).amax(-1).median())
     torch.testing.assert_close(objective(model, e, 1), flexmatch(model, e, 1))
 
 
 def test_the_threshold_of_a_class_rises_with_what_is_sure_of_it() -> None:
-    """Equations 5 to 10: sigma (4, 2, 0) of twelve real nodes and six that are sure of nothing; beta 4/6, tau 0.4."""
-    top = torch.tensor([0.9] * 4 + [0.45, 0.38] + [0.9] * 2 + [0.45] + [0.36] * 3 + [0.9] * 2).double()
+    """Equations 5 to 10: sigma (4, 2, 0) of twelve real nodes and six that are sure of nothing;
+    beta 4/6, tau 0.4.
+    """
+    top = torch.tensor(
+        [0.9] * 4 + [0.45, 0.38] + [0.9] * 2 + [0.45] + [0.36] * 3 + [0.9] * 2
+    ).double()
     best = torch.tensor([0] * 6 + [1] * 3 + [2] * 3 + [0, 1])
     q = ((1 - top) / 2)[:, None].expand(-1, 3).clone()
     q[torch.arange(14), best] = top
@@ -299,7 +324,9 @@ def test_the_labeled_loss_is_a_mean_by_label_weights() -> None:
     e, model = episode(unlabeled=0), net()
     weights = torch.linspace(0.2, 2, SHOT * WAY).double()
     weights[1] = 0
-    e = e.replace(w=F.pad(e.w[:, e.support] * weights[:, None], (0, 0, 0, e.n_query)), relabeled=False)
+    e = e.replace(
+        w=F.pad(e.w[:, e.support] * weights[:, None], (0, 0, 0, e.n_query)), relabeled=False
+    )
     y = e.w[0, e.support].argmax(-1)
     each = F.cross_entropy(model.score(e)[0, e.support], y, reduction="none")
     expected = (weights * each).sum() / weights.sum()
@@ -342,7 +369,9 @@ def test_without_more_than_the_support_it_is_plain_fine_tuning(method: Any) -> N
 
 @every_method
 def test_an_absent_class_changes_no_inner_loss(method: Any) -> None:
-    """As a batch with a task of more classes makes one: no loss is divided by a class that is not there."""
+    """As a batch with a task of more classes makes one: no loss is divided by a class that is not
+    there.
+    """
     e, model = episode(), method(net(), 3, 1e-3).double()
     wider = e.replace(w=F.pad(e.w, (0, 1)), relabeled=False)
     torch.testing.assert_close(objective(model, wider), objective(model, e))
@@ -381,12 +410,16 @@ def test_the_weights_that_a_file_keeps_give_the_same_views(method: Any) -> None:
 
 @pytest.mark.parametrize("method", [TransMatch, FlexMatch])
 def test_the_pool_helps_where_it_shows_the_classes(method: Any) -> None:
-    """Many unlabeled images near each class: tuning the class weights with them is better than the support alone."""
+    """Many unlabeled images near each class: tuning the class weights with them is better than the
+    support alone.
+    """
     e, target = episodes(batch=40, shot=1, query=8, unlabeled=12, noise=2.5)
     pixels = Pipeline(torch.nn.Flatten(), head=Imprinting(scale=30))
     model = method(pixels, 30, 3e-3, params="head.*", rotate=0.0, translate=0.0, scale=0.0).eval()
     with torch.no_grad():
-        with_pool, without = ((m(e).argmax(-1) == target.query).float().mean() for m in (model, pixels))
+        with_pool, without = (
+            (m(e).argmax(-1) == target.query).float().mean() for m in (model, pixels)
+        )
     assert with_pool > without + 0.015, f"{with_pool:.3f} with the pool, {without:.3f} without"
 
 
@@ -405,14 +438,19 @@ def test_pretraining_and_episodes_see_the_same_labels() -> None:
         ids, y = target.ids[0], target.query[0]
         assert sorted(ids.tolist()) == list(range(30)), "the others are shown too"
         assert torch.equal(y[y >= 0], base().y[ids][y >= 0]) and (y >= 0).sum() == 6
-        draw = Sampler(base(), Setting(3, 1, 1, 2, labeled_fraction=0.2, label_seed=seed)).draw(list(range(50)))
+        draw = Sampler(base(), Setting(3, 1, 1, 2, labeled_fraction=0.2, label_seed=seed)).draw(
+            list(range(50))
+        )
         assert set(draw.ids[:, :6].flatten().tolist()) == set(ids[y >= 0].tolist())
     assert (Batches(base()).batch(range(30))[1].query >= 0).all()
 
 
 def test_hidden_labels_never_reach_the_loss() -> None:
     split = base()
-    target, hidden = Batches(split, labeled_fraction=0.2).batch(range(30))[1], label_split(split, 0.2, 0)[1]
+    target, hidden = (
+        Batches(split, labeled_fraction=0.2).batch(range(30))[1],
+        label_split(split, 0.2, 0)[1],
+    )
     assert set(target.ids[target.query == -100].tolist()) == set(hidden.tolist())
     seen = partly_labeled(split, 0.2, 0).y
     assert set((seen < 0).nonzero().flatten().tolist()) == set(hidden.tolist())

@@ -42,14 +42,20 @@ class Twice(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.second, self.norm = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4)
+        self.first, self.second, self.norm = (
+            nn.Conv2d(1, 4, 3),
+            nn.Conv2d(4, 4, 3),
+            nn.BatchNorm2d(4),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(self.second(self.norm(self.first(x)).relu())).flatten(1)
 
 
 def volume() -> nn.Module:
-    return nn.Sequential(nn.Unflatten(1, (1, 1)), nn.Conv3d(1, 4, (1, 3, 3)), nn.BatchNorm3d(4), nn.Flatten())
+    return nn.Sequential(
+        nn.Unflatten(1, (1, 1)), nn.Conv3d(1, 4, (1, 3, 3)), nn.BatchNorm3d(4), nn.Flatten()
+    )
 
 
 def own(norm: nn.Module | None = None, last: nn.Module | None = None) -> nn.Module:
@@ -105,17 +111,23 @@ def ordinary(net: nn.Module) -> list[nn.Module]:
 def test_an_encoder_of_any_origin_follows_the_policy(name: str, policy: str) -> None:
     net = Pipeline(encoder(name), head=ProtoNet(), batch_norm=policy)
     episode, _ = episodes()
-    net.train()(episode)  # lazy layers get their parameters, and averages that are not those of a fresh layer
+    # lazy layers get their parameters, and averages that are not those of a fresh layer
+    net.train()(episode)
     net.double().eval()
     episode = episode.to(dtype=torch.float64)
     before = {k: v.clone() for k, v in net.state_dict().items()}
-    first = episode.replace(x=episode.x[:1], w=episode.w[:1], mask=episode.mask[:1], relabeled=False)
+    first = episode.replace(
+        x=episode.x[:1], w=episode.w[:1], mask=episode.mask[:1], relabeled=False
+    )
     with torch.no_grad():
         alone, together = net.encode(first).x, net.encode(episode).x[:1]
         assert torch.allclose(alone, together, atol=1e-9), "a second episode changed the first"
         x = first.x.clone()
-        x[:, first.n_support + 1] += 5 * torch.randn(x[:, 0].shape, dtype=torch.float64)  # one query
-        moved = (net.encode(first.replace(x=x, relabeled=False)).x - alone).abs().amax((0, 2)) > 1e-6
+        # one query
+        x[:, first.n_support + 1] += 5 * torch.randn(x[:, 0].shape, dtype=torch.float64)
+        moved = (net.encode(first.replace(x=x, relabeled=False)).x - alone).abs().amax(
+            (0, 2)
+        ) > 1e-6
     everything = torch.arange(x.shape[1])
     changed = torch.zeros_like(moved)
     changed[first.n_support + 1] = True
@@ -125,7 +137,9 @@ def test_an_encoder_of_any_origin_follows_the_policy(name: str, policy: str) -> 
         changed = (everything >= first.n_support) & (everything < first.unlabeled.start)
     assert moved.tolist() == changed.tolist()
     assert net.transductive is (policy in ("joint", "apart")) and ordinary(net)
-    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items()), "a stored average was written"
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items()), (
+        "a stored average was written"
+    )
 
 
 @every_encoder
@@ -136,7 +150,11 @@ def test_a_layer_stays_the_same_object_and_computes_what_it_did(name: str) -> No
         net(x)
     reference = copy.deepcopy(net)
     kept = [id(t) for t in (*net.parameters(), *net.buffers(), *net.modules())]
-    kinds = [type(m).__name__ for m in ordinary(net) if type(m) not in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)]
+    kinds = [
+        type(m).__name__
+        for m in ordinary(net)
+        if type(m) not in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+    ]
     optimizer = torch.optim.SGD(net.parameters(), 0.1)
     Pipeline(net, head=ProtoNet())
     assert [id(t) for t in (*net.parameters(), *net.buffers(), *net.modules())] == kept
@@ -160,7 +178,9 @@ def test_maml_around_it(name: str, policy: str) -> None:
     net = encoder(name)
     episode, target = episodes(shot=1, unlabeled=0)
     dim = net(episode.x.flatten(0, 1)).shape[1]
-    learners = [MAML(Pipeline(net, head=Linear(dim, WAY)), 1, 0.01, task_chunk=chunk) for chunk in (1, 2)]
+    learners = [
+        MAML(Pipeline(net, head=Linear(dim, WAY)), 1, 0.01, task_chunk=chunk) for chunk in (1, 2)
+    ]
     before = copy.deepcopy(net.state_dict())
     losses = []
     for learner in learners:
@@ -173,7 +193,9 @@ def test_maml_around_it(name: str, policy: str) -> None:
         losses.append(learner.double().loss(episode.to(dtype=torch.float64), target))
     assert torch.allclose(*losses, atol=1e-9) and losses[0].requires_grad
     losses[0].backward()
-    assert all(torch.equal(v, before[k].to(v.dtype)) for k, v in net.state_dict().items()), "a buffer was written"
+    assert all(torch.equal(v, before[k].to(v.dtype)) for k, v in net.state_dict().items()), (
+        "a buffer was written"
+    )
     assert learners[0].transductive is (policy == "apart")
 
 
@@ -186,7 +208,11 @@ def test_maml_around_a_lazy_layer_asks_for_a_first_call() -> None:
 @pytest.mark.parametrize("kind", [nn.LazyBatchNorm1d, nn.LazyBatchNorm2d, nn.LazyBatchNorm3d])
 def test_a_lazy_layer_follows_the_policy_in_its_first_call(kind: type[nn.Module]) -> None:
     episode, _ = episodes(batch=1)
-    shape = {nn.LazyBatchNorm1d: (64,), nn.LazyBatchNorm2d: (1, 8, 8), nn.LazyBatchNorm3d: (1, 1, 8, 8)}[kind]
+    shape = {
+        nn.LazyBatchNorm1d: (64,),
+        nn.LazyBatchNorm2d: (1, 8, 8),
+        nn.LazyBatchNorm3d: (1, 1, 8, 8),
+    }[kind]
     layer = nn.Sequential(nn.Flatten(), nn.Unflatten(1, shape), kind())
     follow_policy(layer)
     with statistics("support", episode):
@@ -213,7 +239,8 @@ def test_momentum_is_honoured_with_and_without_padding(momentum: float | None) -
 def test_a_layer_without_averages_never_answers_by_company_and_is_called_inductive() -> None:
     net = Pipeline(own(nn.BatchNorm2d(4, track_running_stats=False)), head=ProtoNet())
     episode, target = episodes()
-    net.train().loss(episode, target).backward()  # in training, statistics of the whole call are the rule
+    # in training, statistics of the whole call are the rule
+    net.train().loss(episode, target).backward()
     with pytest.raises(InputError, match=r"keeps no averages.*batch_norm=support"):
         net.eval()(episode)
     padded = episode.replace(mask=episode.mask.clone())
@@ -222,7 +249,9 @@ def test_a_layer_without_averages_never_answers_by_company_and_is_called_inducti
     net.set_batch_norm("support")
     alone = [net.eval()(episode.one_query_each())[:: episode.n_query, 0], net(episode)[:, 0]]
     assert torch.allclose(*alone, atol=1e-5) and not net.transductive
-    MAML(Pipeline(own(nn.BatchNorm2d(4, track_running_stats=False)), head=Linear(6, WAY))).loss(episode, target)
+    MAML(Pipeline(own(nn.BatchNorm2d(4, track_running_stats=False)), head=Linear(6, WAY))).loss(
+        episode, target
+    )
     net = Pipeline(own(nn.BatchNorm2d(4, track_running_stats=False)), head=Linear(6, WAY))
     with pytest.raises(InputError, match="keeps no averages"):
         Adapt(net, GradientDescent(0.1), 1)(episode)
@@ -244,9 +273,15 @@ def patched() -> nn.Module:
     return layer
 
 
-@pytest.mark.parametrize("make", [lambda: nn.SyncBatchNorm(4), frozen_by_batch, patched], ids=["sync", "own", "patch"])
+@pytest.mark.parametrize(
+    "make", [lambda: nn.SyncBatchNorm(4), frozen_by_batch, patched], ids=["sync", "own", "patch"]
+)
 def test_statistics_that_follow_no_policy_are_refused(make: Any) -> None:
-    with pytest.raises(InputError, match=r"'encoder\.1' is a \w+, which knows no BatchNorm policy") as error:
+    with pytest.raises(
+        InputError,
+        match=r"'encoder\.1' is a \w+, which knows no BatchNorm "
+        r"policy",
+    ) as error:
         Pipeline(own(make()), head=ProtoNet())
     assert "\n" not in str(error.value)
     net = Pipeline(own(), head=ProtoNet())
@@ -290,7 +325,9 @@ def test_ordinary_batchnorm_in_a_head() -> None:
     assert model.transductive and int(net.head.norm.num_batches_tracked) == 1
     head = NormedHead()
     model = Adapt(head, GradientDescent(0.1), 1)  # a learner without an encoder
-    assert model.loss(episode.replace(x=episode.x.flatten(2)[..., :6], relabeled=False), target).isfinite()
+    assert model.loss(
+        episode.replace(x=episode.x.flatten(2)[..., :6], relabeled=False), target
+    ).isfinite()
 
 
 class Readout(nn.Module):
@@ -311,7 +348,9 @@ def test_batchnorm_in_a_readout_follows_the_policy() -> None:
     episode, _ = episodes()
     net = Pipeline(Readout(), head=ProtoNet(), batch_norm="support").eval()
     z = net.encode(episode).x[:, episode.support]
-    assert torch.allclose(z.mean(1), torch.zeros(2, 4), atol=1e-5) and not torch.allclose(z.var(1), torch.zeros(2, 4))
+    assert torch.allclose(z.mean(1), torch.zeros(2, 4), atol=1e-5) and not torch.allclose(
+        z.var(1), torch.zeros(2, 4)
+    )
 
 
 def test_padding_that_no_layer_can_tell_from_images_is_refused() -> None:
@@ -348,14 +387,21 @@ class Returning(nn.Module):
     [
         (Returning(lambda z: (z, z)), "returned a tuple of 2, not one tensor"),
         (Returning(lambda z: {"features": z}), "returned a dict of features, not one tensor"),
-        (Returning(lambda z: Output(z, z)), "returned a Output of last_hidden_state, pooler_output, not one"),
+        (
+            Returning(lambda z: Output(z, z)),
+            "returned a Output of last_hidden_state, pooler_output, not one",
+        ),
         (Returning(lambda z: z.detach().numpy()), "returned a ndarray of float32"),
         (Returning(lambda z: None), "returned None, not one tensor"),
         (Returning(lambda z: z + 1j), "returned complex numbers"),
         (Returning(lambda z: z.mean(1)), r"tensor of shape \(36,\) for 36 samples"),
         (Returning(lambda z: z.view(-1, 8)), r"tensor of shape \(288, 8\) for 36 samples"),
         (nn.Conv2d(3, 4, 3), r"fails on samples of shape \(1, 8, 8\): .*3 channels"),
-        (nn.Sequential(nn.Flatten(), nn.Linear(63, 4)), r"fails on samples of shape \(1, 8, 8\): mat1"),
+        (
+            nn.Sequential(nn.Flatten(), nn.Linear(63, 4)),
+            r"fails on samples of shape \(1, 8, 8\): "
+            r"mat1",
+        ),
         (lambda x: x.flatten(1), "must be a torch.nn.Module, not a function"),
         (nn.Flatten, "must be a torch.nn.Module, not the class"),
     ],
@@ -367,17 +413,29 @@ def test_an_encoder_that_does_not_fit_is_one_clear_line(made: Any, message: str)
 
 
 def test_an_encoder_of_whole_numbers_keeps_label_weights() -> None:
-    whole, same = (Returning(lambda z, t=t: (z * 10).round().to(t)) for t in (torch.int64, torch.float32))
+    whole, same = (
+        Returning(lambda z, t=t: (z * 10).round().to(t)) for t in (torch.int64, torch.float32)
+    )
     episode = episodes()[0]
     soft = episode.replace(w=0.75 * episode.w + 0.25 * episode.w.roll(1, 2))
-    torch.testing.assert_close(Pipeline(whole, head=ProtoNet())(soft), Pipeline(same, head=ProtoNet())(soft))
+    torch.testing.assert_close(
+        Pipeline(whole, head=ProtoNet())(soft), Pipeline(same, head=ProtoNet())(soft)
+    )
 
 
 def test_a_part_that_reads_maps_gets_maps() -> None:
     for made in (own(), None):
         net = Pipeline(made, head=RelationNet((6, 1, 1)))
-        with pytest.raises(InputError, match=r"reads feature maps \(M, C, h, w\), but the encoder returned"):
-            net(episodes()[0].replace(x=episodes()[0].x if made else episodes()[0].x.flatten(2), relabeled=False))
+        with pytest.raises(
+            InputError,
+            match=r"reads feature maps \(M, C, h, w\), but the "
+            r"encoder returned",
+        ):
+            net(
+                episodes()[0].replace(
+                    x=episodes()[0].x if made else episodes()[0].x.flatten(2), relabeled=False
+                )
+            )
 
 
 def test_averages_of_an_instance_norm_are_not_written_either() -> None:
@@ -387,13 +445,19 @@ def test_averages_of_an_instance_norm_are_not_written_either() -> None:
 
 
 def test_running_inside_an_adaptation_needs_averages_to_train() -> None:
-    """None are learned there: the encoder would have been trained without normalisation, silently."""
+    """None are learned there: the encoder would have been trained without normalisation,
+    silently.
+    """
     episode, target = episodes()
     for make in (Adapt, lambda net, *_: MAML(net)):
         net = Pipeline(own(), head=Linear(6, WAY))
         model = make(net, GradientDescent(0.1), 1)
         model.set_batch_norm("running")
-        with pytest.raises(InputError, match=r"no BatchNorm averages.*batch_norm=apart, joint or support"):
+        with pytest.raises(
+            InputError,
+            match=r"no BatchNorm averages.*batch_norm=apart, joint or "
+            r"support",
+        ):
             model.train().loss(episode, target)
         for _ in range(2):
             net.train()(episode)
@@ -401,10 +465,14 @@ def test_running_inside_an_adaptation_needs_averages_to_train() -> None:
 
 
 def test_parameters_behind_an_exclamation_mark_stay() -> None:
-    """Gamma and beta adapt by default, a deviation of MAML; the pattern leaves them to the outer loop."""
+    """Gamma and beta adapt by default, a deviation of MAML; the pattern leaves them to the outer
+    loop.
+    """
     net = Pipeline(own(), head=Linear(6, WAY))
     episode, target = episodes(batch=1)
-    assert {n.removeprefix("net.") for n in MAML(net, 1).adapt(episode)} == {n for n, _ in net.named_parameters()}
+    assert {n.removeprefix("net.") for n in MAML(net, 1).adapt(episode)} == {
+        n for n, _ in net.named_parameters()
+    }
     model = MAML(net, 1, params=["*", "!encoder.1.*", "!encoder.5.*"])
     names = {n.removeprefix("net.") for n in model.adapt(episode)}
     norms = {f"encoder.{i}.{p}" for i in (1, 5) for p in ("weight", "bias")}

@@ -1,6 +1,6 @@
-# ruff: noqa: F811 (a fixture that is imported and asked for)
-"""Full disks, lost permissions, odd clocks, two runs in one directory and signals: one line, exit code 2 (130 when
-interrupted), and the same command goes on to the very weights of a run that nothing happened to."""
+"""Full disks, lost permissions, odd clocks, two runs in one directory and signals: one line, exit
+code 2 (130 when interrupted), and the same command goes on to the very weights of a run that
+nothing happened to."""
 
 from __future__ import annotations
 
@@ -21,7 +21,15 @@ from typing import Any
 import pytest
 from filelock import FileLock
 from test_cli import call, folder, world  # noqa: F401
-from test_mishaps import EVALUATE, RUN, Call, finished, pictures, posix, ran, refused, same_weights, snapshot  # noqa: F401
+from test_mishaps import (
+    RUN,
+    Call,
+    pictures,
+    posix,
+    refused,
+    same_weights,
+    snapshot,
+)
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
 
@@ -32,7 +40,8 @@ def file_limit(size: int) -> Iterator[None]:
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))  # Python ignores the signal, so that the write fails
+    # Python ignores the signal, so that the write fails
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
         yield
     finally:
@@ -41,7 +50,8 @@ def file_limit(size: int) -> Iterator[None]:
 
 SHORT = 300  # bytes: more than two runs' files differ by, and less than the files are apart
 LATE = ("trainer.checkpoint_every=20", "trainer.log_every=1")
-FULL: dict[str, tuple[tuple[str, ...], tuple[str, ...] | None]] = {  # file -> overrides, what is missing (None: all)
+# file -> overrides, what is missing (None: all)
+FULL: dict[str, tuple[tuple[str, ...], tuple[str, ...] | None]] = {
     "config.json": ((), None),
     "metrics.jsonl": ((*LATE, "trainer.val_every=20"), None),
     "best.safetensors": (LATE, None),
@@ -54,7 +64,9 @@ FULL: dict[str, tuple[tuple[str, ...], tuple[str, ...] | None]] = {  # file -> o
 @linux
 @pytest.mark.parametrize("name", FULL)
 def test_a_full_disk_stops_a_run(name: str, world: Path, call: Call) -> None:
-    """One line, whatever was whole stays; with room again the same command ends with the uninterrupted weights."""
+    """One line, whatever was whole stays; with room again the same command ends with the
+    uninterrupted weights.
+    """
     overrides, missing = FULL[name]
     assert call("run", "my.yaml", *overrides, "--out", "whole")[0] == 0
     if missing is not None:
@@ -85,7 +97,11 @@ def test_a_full_disk_stops_other_commands(name: str, ran: Path, call: Call) -> N
         shutil.rmtree(path) if Path(path).is_dir() else Path(path).unlink(missing_ok=True)
     with file_limit(size - 1):
         code, _, err = call(*WRITERS[name])
-    assert code == 2 and err.startswith(f"graphfsl: cannot write {name}: File too large") and err.count("\n") == 1, err
+    assert (
+        code == 2
+        and err.startswith(f"graphfsl: cannot write {name}: File too large")
+        and err.count("\n") == 1
+    ), err
     assert not [p for p in snapshot(ran).keys() - before.keys() if Path(p).is_file()]
     assert call(*WRITERS[name])[0] == 0 and Path(name).stat().st_size == size
 
@@ -109,16 +125,30 @@ def test_a_full_standard_output(ran: Path, call: Call, monkeypatch: pytest.Monke
     pictures(ran / "s", "a", "b")
     with Path("/dev/full").open("w") as full:
         monkeypatch.setattr(sys, "stdout", full)
-        refused(ran, call, "predict", "r", "--support", "s", "--query", "s", "--json", says="No space left on device")
+        refused(
+            ran,
+            call,
+            "predict",
+            "r",
+            "--support",
+            "s",
+            "--query",
+            "s",
+            "--json",
+            says="No space left on device",
+        )
 
 
 WRITES: dict[str, tuple[int, OSError]] = {  # how often a run calls it, and what it then raises
     "replace": (9, PermissionError(13, "Permission denied")),  # at the end of each whole file
-    "fsync": (13, OSError(28, "No space left on device")),  # after each whole file, and each line of metrics
+    # after each whole file, and each line of metrics
+    "fsync": (13, OSError(28, "No space left on device")),
 }
 
 
-@pytest.mark.parametrize(("function", "n"), [(f, n) for f, (count, _) in WRITES.items() for n in range(1, count + 1)])
+@pytest.mark.parametrize(
+    ("function", "n"), [(f, n) for f, (count, _) in WRITES.items() for n in range(1, count + 1)]
+)
 def test_the_nth_write_of_a_run_fails(
     function: str, n: int, world: Path, finished: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,11 +163,16 @@ def test_the_nth_write_of_a_run_fails(
         patch.setattr(os, function, failing)
         refused(world, call, *RUN, says=f"{error.strerror}; free space", may_leave="r")
     for file in Path("r").glob("*.json*"):
-        [json.loads(line) for line in ([file.read_text()] if file.suffix == ".json" else file.open())]
+        [
+            json.loads(line)
+            for line in ([file.read_text()] if file.suffix == ".json" else file.open())
+        ]
     assert call(*RUN)[0] == 0 and same_weights(Path("r"), finished / "r")
 
 
-def test_a_run_writes_no_more_often(world: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_writes_no_more_often(
+    world: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Or the test above would miss some writes."""
     seen = dict.fromkeys(WRITES, 0)
 
@@ -161,7 +196,8 @@ def replaced() -> None:
     Path("r").write_text("a file")
 
 
-SABOTAGE: dict[str, tuple[Callable[[], object], bool]] = {  # what happens at the first validation, is the run left
+# what happens at the first validation, is the run left
+SABOTAGE: dict[str, tuple[Callable[[], object], bool]] = {
     "directory deleted": (lambda: shutil.rmtree("r"), False),
     "directory replaced by a file": (replaced, False),
     "directory renamed": (lambda: Path("r").rename("s"), False),
@@ -185,9 +221,13 @@ def test_a_run_whose_directory_goes(
     with monkeypatch.context() as patch:
         patch.setattr(train, "accuracies", spoiled)
         code, _, err = call(*RUN)
-    assert code == 2 and err.startswith("graphfsl: cannot write r/best") and err.count("\n") == 1, err
+    assert code == 2 and err.startswith("graphfsl: cannot write r/best") and err.count("\n") == 1, (
+        err
+    )
     assert Path("r").is_dir() == left, "half a run began in its place"
-    assert not [p for p in snapshot(world) if Path(p).name.startswith(".") and Path(p).name != ".lock"]
+    assert not [
+        p for p in snapshot(world) if Path(p).name.startswith(".") and Path(p).name != ".lock"
+    ]
     if case == "directory renamed":
         Path("s").rename("r")
     elif not left:
@@ -212,7 +252,10 @@ def test_clocks(
     assert code == 0, err
     assert same_weights(Path("r"), finished / "r")
     result = json.loads(Path("r/results.json").read_text())
-    assert result["rows"][0]["accuracy"] == json.loads((finished / "r/results.json").read_text())["rows"][0]["accuracy"]
+    assert (
+        result["rows"][0]["accuracy"]
+        == json.loads((finished / "r/results.json").read_text())["rows"][0]["accuracy"]
+    )
 
 
 def test_a_second_run_is_refused_and_a_dead_ones_lock_is_not(ran: Path, call: Call) -> None:
@@ -224,7 +267,8 @@ def test_a_second_run_is_refused_and_a_dead_ones_lock_is_not(ran: Path, call: Ca
     assert not list(Path("r").glob(".*"))
 
 
-# Signals --------------------------------------------------------------------------------------------------------------
+# Signals
+# --------------------------------------------------------------------------------------------------
 
 SERVER = """
 import os, signal, sys
@@ -256,17 +300,23 @@ for line in sys.stdin:
     print(pid, flush=True)
     sys.stdin.readline()  # until then the number stays this process's, even if it has ended
     print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
-"""
+"""  # noqa: E501
 
 
 class Runs:
-    """Processes of `graphfsl run`, forked from one that has imported everything: 0.1 s each in place of 5."""
+    """Processes of `graphfsl run`, forked from one that has imported everything: 0.1 s each in
+    place of 5.
+    """
 
     def __init__(self) -> None:
         self.server = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", SERVER], text=True, cwd=Path(__file__).parents[1],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
+            [sys.executable, "-W", "ignore", "-c", SERVER],
+            text=True,
+            cwd=Path(__file__).parents[1],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
 
     def start(self, out: str) -> int:
         """The number of a new process in this working directory."""
@@ -294,14 +344,23 @@ def runs() -> Iterator[Runs]:
 
 def metrics(run: Path) -> list[dict[str, Any]]:
     lines = (json.loads(line) for line in (run / "metrics.jsonl").open())
-    return [{k: v for k, v in line.items() if k not in ("seconds", "episodes_per_s")} for line in lines]
+    return [
+        {k: v for k, v in line.items() if k not in ("seconds", "episodes_per_s")} for line in lines
+    ]
 
 
 @posix
 @pytest.mark.slow  # minutes where a process starts slowly; test_train kills in every run
 def test_signals_at_random_moments(world: Path, runs: Runs) -> None:
-    """SIGKILL and SIGTERM, ten each, and SIGINT: what is left goes on to the uninterrupted run, bit for bit."""
-    text = Path("my.yaml").read_text().replace("steps: 20", "steps: 150").replace("log_every: 5", "log_every: 2")
+    """SIGKILL and SIGTERM, ten each, and SIGINT: what is left goes on to the uninterrupted run, bit
+    for bit.
+    """
+    text = (
+        Path("my.yaml")
+        .read_text()
+        .replace("steps: 20", "steps: 150")
+        .replace("log_every: 5", "log_every: 2")
+    )
     Path("my.yaml").write_text(text)
     begun = time.monotonic()
     runs.start("whole")
@@ -311,7 +370,8 @@ def test_signals_at_random_moments(world: Path, runs: Runs) -> None:
     rng.shuffle(signals)
     while signals:
         out = f"r{directory}"
-        killed = set(Path(out).glob(".*"))  # what SIGKILL left is removed by who next works in the directory
+        # what SIGKILL left is removed by who next works in the directory
+        killed = set(Path(out).glob(".*"))
         pid = runs.start(out)
         time.sleep(rng.uniform(0, 0.25 * long))
         os.kill(pid, signals[-1])
@@ -333,7 +393,9 @@ def test_signals_at_random_moments(world: Path, runs: Runs) -> None:
     for run in (Path(f"r{d}") for d in range(directory + 1)):
         assert {p.name for p in run.iterdir()} == names, "a temporary, or something lost"
         assert same_weights(run, Path("whole")) and metrics(run) == metrics(Path("whole"))
-        a, b = (json.loads((d / "results.json").read_text())["rows"][0] for d in (run, Path("whole")))
+        a, b = (
+            json.loads((d / "results.json").read_text())["rows"][0] for d in (run, Path("whole"))
+        )
         assert a["accuracies"] == b["accuracies"]
 
 

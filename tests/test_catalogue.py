@@ -1,4 +1,6 @@
-"""What the command line tells of itself: lists, pages of methods with every option explained, completion, help."""
+"""What the command line tells of itself: lists, pages of methods with every option explained,
+completion, help.
+"""
 
 from __future__ import annotations
 
@@ -47,15 +49,25 @@ def test_meanings_of_a_docstring() -> None:
 
     result: not an option."""
     found = catalogue.meanings(doc, ("a", "b", "scale", "c"))
-    assert found["b"] == "the summands" and found["c"] == "alone" and found["scale"].startswith("a factor; for")
-    assert "result" not in found and catalogue.meanings(None, ("a",)) == {} == catalogue.meanings(doc, ())
+    assert (
+        found["b"] == "the summands"
+        and found["c"] == "alone"
+        and found["scale"].startswith("a factor; for")
+    )
+    assert "result" not in found and catalogue.meanings(None, ("a",)) == {} == catalogue.meanings(
+        doc, ()
+    )
 
 
-def test_a_page_shows_types_defaults_and_a_line_to_copy(call: Call) -> None:  # noqa: F811
+def test_a_page_shows_types_defaults_and_a_line_to_copy(call: Call) -> None:
     code, out, err = call("methods", "protonet")
     assert code == 0, err
     assert "arxiv.org/abs/1703.05175" in out and "p(y = k | x)" in out
-    assert "distance: str = sqeuclidean" in out and "scale: float = 10.0" in out and "temperature of the cosine" in out
+    assert (
+        ("distance: str = sqeuclidean") in out
+        and "scale: float = 10.0" in out
+        and "temperature of the cosine" in out
+    )
     assert "learner.head='{name: protonet, distance: sqeuclidean}'" in out
     facts = json.loads(call("methods", "protonet", "--json")[1])
     assert [o["name"] for o in facts[0]["options"]] == ["distance", "scale"]
@@ -63,15 +75,20 @@ def test_a_page_shows_types_defaults_and_a_line_to_copy(call: Call) -> None:  # 
     assert "model: str (must be given)" in call("encoders", "timm")[1]
 
 
-def test_a_slot_is_named_as_in_a_configuration(call: Call) -> None:  # noqa: F811
+def test_a_slot_is_named_as_in_a_configuration(call: Call) -> None:
     found = json.loads(call("methods", "head", "--json")[1])
     assert {m["slot"] for m in found} == {"head"} and "protonet" in {m["name"] for m in found}
-    assert {m["slot"] for m in json.loads(call("methods", "--json")[1])} == set(catalogue.USE) - {"encoder"}
-    assert call("methods", "heads")[::2] == (2, "graphfsl: unknown method or slot 'heads'; did you mean 'head'?\n")
+    assert {m["slot"] for m in json.loads(call("methods", "--json")[1])} == set(catalogue.USE) - {
+        "encoder"
+    }
+    assert call("methods", "heads")[::2] == (
+        2,
+        "graphfsl: unknown method or slot 'heads'; did you mean 'head'?\n",
+    )
 
 
 @pytest.mark.parametrize("command", ["methods", "encoders", "data"])
-def test_an_unknown_name_is_one_line(call: Call, command: str) -> None:  # noqa: F811
+def test_an_unknown_name_is_one_line(call: Call, command: str) -> None:
     known = {"methods": "protonet", "encoders": "conv4", "data": "glyphs"}[command]
     code, out, err = call(command, f"{known}t")
     assert code == 2 and out == "" and err.count("\n") == 1 and f"did you mean {known!r}" in err
@@ -90,14 +107,24 @@ def test_lists_fit_a_terminal(command: str) -> None:
     assert any(name in line.split()[:2] for line in lines), "a name stands on one line"
 
 
-def test_run_takes_the_names_that_reproduce_takes(world: Path, call: Call) -> None:  # noqa: F811
+def test_run_takes_the_names_that_reproduce_takes(world: Path, call: Call) -> None:
     code, _, err = call("run", "snell2017")
     assert code == 2 and "3 experiments" in err and "protonet/snell2017_glyphs_5w1s" in err
     code, _, err = call("run", "snell2017_glyphs_5w1")
     assert code == 2 and "did you mean 'snell2017_glyphs_5w1s'" in err
     overrides = ["episode.way=2", "data.root=data", "data.name=arrays", "data.augment=null"]
-    trainer = ["trainer.steps=1", "trainer.val_every=1", "trainer.val_episodes=2", "train_episode.way=2"]
-    learner = ["learner.encoder.width=4", "evaluation.episodes=2", "evaluation.settings=[{}]", "episode.query=1"]
+    trainer = [
+        "trainer.steps=1",
+        "trainer.val_every=1",
+        "trainer.val_episodes=2",
+        "train_episode.way=2",
+    ]
+    learner = [
+        "learner.encoder.width=4",
+        "evaluation.episodes=2",
+        "evaluation.settings=[{}]",
+        "episode.query=1",
+    ]
     code, out, err = call("run", "snell2017_glyphs_5w1s", *overrides, *trainer, *learner)
     assert code == 0, err
     assert "runs/snell2017_glyphs_5w1s-" in out
@@ -108,24 +135,44 @@ def test_run_takes_the_names_that_reproduce_takes(world: Path, call: Call) -> No
 def test_version_and_module() -> None:
     for command in (["--version"], ["methods", "protonet"]):
         done = subprocess.run(
-            [sys.executable, "-m", "graphfsl", *command], cwd=ROOT, capture_output=True, text=True, check=True
+            [sys.executable, "-m", "graphfsl", *command],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
         )
-        assert done.stdout.startswith(f"graphfsl {graphfsl.__version__}\n" if "--version" in command else "protonet\n")
+        assert done.stdout.startswith(
+            f"graphfsl {graphfsl.__version__}\n" if "--version" in command else "protonet\n"
+        )
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["version"] == graphfsl.__version__
 
 
 @pytest.mark.parametrize(
     ("words", "expected"),
-    [("run snell", "snell2017_omniglot_20w1s"), ("methods prot", "protonet"), ("ablate omniglot_r", "omniglot_relay")],
+    [
+        ("run snell", "snell2017_omniglot_20w1s"),
+        ("methods prot", "protonet"),
+        ("ablate omniglot_r", "omniglot_relay"),
+    ],
 )
 def test_the_shell_completes_names(words: str, expected: str) -> None:
     code = "import sys; sys.argv = ['graphfsl']; from graphfsl.cli.main import main; main()"
-    asked = {"_GRAPHFSL_COMPLETE": "complete_bash", "COMP_WORDS": f"graphfsl {words}", "COMP_CWORD": "2"}
+    asked = {
+        "_GRAPHFSL_COMPLETE": "complete_bash",
+        "COMP_WORDS": f"graphfsl {words}",
+        "COMP_CWORD": "2",
+    }
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=os.environ | asked, capture_output=True, text=True
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=os.environ | asked,
+        capture_output=True,
+        text=True,
     )
-    assert expected in done.stdout.split() and all(word.startswith(words.split()[1]) for word in done.stdout.split())
+    assert expected in done.stdout.split() and all(
+        word.startswith(words.split()[1]) for word in done.stdout.split()
+    )
 
 
 def test_every_argument_has_help() -> None:
@@ -133,7 +180,9 @@ def test_every_argument_has_help() -> None:
     for name, command in commands.items():
         assert command.help, name
         for parameter in command.params:
-            assert getattr(parameter, "help", None), f"graphfsl {name}: {parameter.name} has no help"
+            assert getattr(parameter, "help", None), (
+                f"graphfsl {name}: {parameter.name} has no help"
+            )
 
 
 def test_tools_see_the_names_that_the_package_gives() -> None:

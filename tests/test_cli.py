@@ -1,4 +1,6 @@
-"""The command line as a user meets it: the whole way through, and one clear line for every mistake."""
+"""The command line as a user meets it: the whole way through, and one clear line for every
+mistake.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ trainer: {steps: 20, lr: 0.01, val_every: 10, val_episodes: 20, checkpoint_every
 evaluation: {episodes: 40}
 published:
   - {way: 3, shot: 1, accuracy: 90.0, source: "a paper"}
-"""
+"""  # noqa: E501
 
 
 def write_split(path: Path, seed: int, classes: int = 6, each: int = 12) -> None:
@@ -52,7 +54,9 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+def call(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
     def run(*args: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["graphfsl", *map(str, args)])
         with pytest.raises(SystemExit) as stop:
@@ -96,7 +100,10 @@ def test_run_evaluate_report(world: Path, call: Callable[..., tuple[int, str, st
     (row,) = result["rows"]
     assert len(row["accuracies"]) == row["episodes"] == 40
     assert row["accuracy"] == pytest.approx(100 * np.mean(row["accuracies"]), abs=1e-3)
-    assert row["difference"] == pytest.approx(row["accuracy"] - 90.0, abs=0.01) and row["source"] == "a paper"
+    assert (
+        row["difference"] == pytest.approx(row["accuracy"] - 90.0, abs=0.01)
+        and row["source"] == "a paper"
+    )
     wanted = (
         "method",
         "setting",
@@ -112,9 +119,15 @@ def test_run_evaluate_report(world: Path, call: Callable[..., tuple[int, str, st
     )
     assert all(k in row for k in wanted)
 
-    code, out, _ = call("evaluate", "r", "episode.way=4", "episode.shot=5", "evaluation.episodes=30", "--json")
+    code, out, _ = call(
+        "evaluate", "r", "episode.way=4", "episode.shot=5", "evaluation.episodes=30", "--json"
+    )
     (row,) = json.loads(out)
-    assert code == 0 and (row["way"], row["shot"], row["episodes"]) == (4, 5, 30) and "published" in row
+    assert (
+        code == 0
+        and (row["way"], row["shot"], row["episodes"]) == (4, 5, 30)
+        and "published" in row
+    )
 
     code, out, _ = call("report", "r", "--out", "rep")
     assert code == 0 and {p.name for p in Path("rep").iterdir()} == {
@@ -128,12 +141,16 @@ def test_the_same_command_changes_nothing_and_another_configuration_is_refused(
     assert call("run", "my.yaml", "--out", "r")[0] == 0
     before = load_checkpoint(Path("r/model.safetensors"))[0]
     assert call("run", "my.yaml", "--out", "r")[0] == 0
-    assert all((v == before[k]).all() for k, v in load_checkpoint(Path("r/model.safetensors"))[0].items())
+    assert all(
+        (v == before[k]).all() for k, v in load_checkpoint(Path("r/model.safetensors"))[0].items()
+    )
     code, _, err = call("run", "my.yaml", "trainer.lr=0.5", "--out", "r")
     assert code == 2 and "another configuration" in err
 
 
-def test_a_finished_run_evaluates_what_is_asked_now(world: Path, call: Callable[..., tuple[int, str, str]]) -> None:
+def test_a_finished_run_evaluates_what_is_asked_now(
+    world: Path, call: Callable[..., tuple[int, str, str]]
+) -> None:
     assert call("run", "my.yaml", "--out", "r")[0] == 0
     (world / "data").rename(world / "moved")
     code, _, err = call("run", "my.yaml", "evaluation.episodes=7", "data.root=moved", "--out", "r")
@@ -141,7 +158,9 @@ def test_a_finished_run_evaluates_what_is_asked_now(world: Path, call: Callable[
     assert json.loads(Path("r/results.json").read_text())["rows"][0]["episodes"] == 7
 
 
-def test_training_on_train_and_val_selects_nothing(world: Path, call: Callable[..., tuple[int, str, str]]) -> None:
+def test_training_on_train_and_val_selects_nothing(
+    world: Path, call: Callable[..., tuple[int, str, str]]
+) -> None:
     code, out, err = call("run", "my.yaml", "data.base=trainval", "--out", "r")
     assert code == 0, err
     assert "144 samples of 12 base classes" in out
@@ -152,7 +171,9 @@ def test_training_on_train_and_val_selects_nothing(world: Path, call: Callable[.
     assert code == 2 and "did you mean 'trainval'" in err
 
 
-def test_few_base_classes_are_trained_on(world: Path, call: Callable[..., tuple[int, str, str]]) -> None:
+def test_few_base_classes_are_trained_on(
+    world: Path, call: Callable[..., tuple[int, str, str]]
+) -> None:
     code, out, err = call("run", "my.yaml", "data.base_classes=6", "--out", "r")
     assert code == 0, err
     assert " of 6 base classes" in out
@@ -171,7 +192,11 @@ def test_classes_that_are_too_small_are_left_out_on_request(
     np.savez(file, images=images[kept], labels=labels[kept])
     code, _, err = call("run", "my.yaml", "--out", "r")
     assert code == 2 and "has 2 images" in err and "data.min_samples=" in err
-    with pytest.warns(UserWarning, match=r"classes of fewer than 12 samples are left out: '0' \(2\)"):
+    with pytest.warns(
+        UserWarning,
+        match=r"classes of fewer than 12 samples are left out: '0' "
+        r"\(2\)",
+    ):
         code, _, err = call("run", "my.yaml", "data.min_samples=12", "--out", "r")
     assert code == 0, err
     assert len(json.loads(Path("r/data.json").read_text())["train"]["classes"]) == 5
@@ -192,7 +217,9 @@ def test_a_run_that_fails_before_its_first_step_leaves_nothing(
     assert call("run", "my.yaml", "learner.head=simple_shot", "--out", "r")[0] == 0
 
 
-def test_maml_and_a_part_that_learns_from_base_features(world: Path, call: Callable[..., tuple[int, str, str]]) -> None:
+def test_maml_and_a_part_that_learns_from_base_features(
+    world: Path, call: Callable[..., tuple[int, str, str]]
+) -> None:
     maml = ("learner.head=linear", "learner.adapt.name=maml", "trainer.steps=3", "trainer.batch=2")
     code, _, err = call("run", "my.yaml", *maml, "--out", "m")
     assert code == 0, err
@@ -208,21 +235,30 @@ def test_maml_and_a_part_that_learns_from_base_features(world: Path, call: Calla
     assert before["augment.0.ready"] == 1
     Path("v/model.safetensors").unlink()  # as if killed while fitting
     assert call("run", "my.yaml", *vae, "--out", "v")[0] == 0
-    assert all((v == before[k]).all() for k, v in load_checkpoint(Path("v/model.safetensors"))[0].items())
+    assert all(
+        (v == before[k]).all() for k, v in load_checkpoint(Path("v/model.safetensors"))[0].items()
+    )
     code, _, err = call("run", "my.yaml", *vae, "learner.batch_norm=support", "--out", "w")
     assert code == 2 and "learner.batch_norm=running" in err
 
 
-def test_cross_domain_evaluation(trained: Path, tmp_path: Path, call: Callable[..., tuple[int, str, str]]) -> None:
+def test_cross_domain_evaluation(
+    trained: Path, tmp_path: Path, call: Callable[..., tuple[int, str, str]]
+) -> None:
     (tmp_path / "other").mkdir()
     write_split(tmp_path / "other" / "test.npz", 9)
-    code, _out, err = call("evaluate", trained, f"data.root={tmp_path / 'other'}", "--out", tmp_path / "e.json")
+    code, _out, err = call(
+        "evaluate", trained, f"data.root={tmp_path / 'other'}", "--out", tmp_path / "e.json"
+    )
     assert code == 0, err
     assert json.loads((tmp_path / "e.json").read_text())["rows"][0]["data"] == "other/test"
 
 
 def test_predict(
-    trained: Path, tmp_path: Path, call: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+    trained: Path,
+    tmp_path: Path,
+    call: Callable[..., tuple[int, str, str]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with np.load(trained.parent / "data" / "test.npz") as file:
         images, labels = file["images"], file["labels"]
@@ -230,13 +266,21 @@ def test_predict(
         folder = tmp_path / "support" / f"class {c}"
         folder.mkdir(parents=True)
         for i, image in enumerate(images[labels == c][:4]):
-            Image.fromarray(image).resize((48, 48), Image.Resampling.NEAREST).save(folder / f"{i}.png")
+            Image.fromarray(image).resize((48, 48), Image.Resampling.NEAREST).save(
+                folder / f"{i}.png"
+            )
     (tmp_path / "query").mkdir()
     for c in range(3):
         large = Image.fromarray(images[labels == c][7]).resize((48, 48), Image.Resampling.NEAREST)
         large.save(tmp_path / "query" / f"is {c}.png")
     code, out, err = call(
-        "predict", trained, "--support", tmp_path / "support", "--query", tmp_path / "query", "--json"
+        "predict",
+        trained,
+        "--support",
+        tmp_path / "support",
+        "--query",
+        tmp_path / "query",
+        "--json",
     )
     assert code == 0, err
     answers = json.loads(out)
@@ -246,7 +290,8 @@ def test_predict(
     code, out, _ = call("predict", trained, "--support", tmp_path / "support", "--query", single)
     assert code == 0 and out.split("\t")[1] == "class 1"
     several = ("predict", trained, "--support", tmp_path / "support", "--query", tmp_path / "query")
-    monkeypatch.setattr("graphfsl.apply.predict.block_size", lambda *_: 2)  # several blocks answer as one does
+    # several blocks answer as one does
+    monkeypatch.setattr("graphfsl.apply.predict.block_size", lambda *_: 2)
     code, out, err = call(*several, "--unlabeled", tmp_path / "query", "--json")
     assert code == 0, err
     for blocked, whole in zip(json.loads(out), answers, strict=True):
@@ -255,7 +300,9 @@ def test_predict(
     assert code == 0, err
     rows = [line.split("\t") for line in out.splitlines()]
     assert rows[0] == ["image", "label", "confidence", "class 0", "class 1", "class 2"]
-    assert len(rows) == 4 and all(sum(map(float, r[3:])) == pytest.approx(1, abs=2e-3) for r in rows[1:])
+    assert len(rows) == 4 and all(
+        sum(map(float, r[3:])) == pytest.approx(1, abs=2e-3) for r in rows[1:]
+    )
 
 
 def test_evaluation_may_swap_data_set_and_parts(
@@ -267,13 +314,22 @@ def test_evaluation_may_swap_data_set_and_parts(
     code, text, err = call("evaluate", trained, "data.name=folder", where, "episode.query=2", *out)
     assert code == 0, err
     (row,) = json.loads(text)
-    assert row["data"].endswith("/test") and row["published"] is None, "a published number is for its own data set"
+    assert row["data"].endswith("/test") and row["published"] is None, (
+        "a published number is for its own data set"
+    )
     code, text, err = call(
-        "evaluate", trained, "learner.refine=soft_kmeans", "learner.batch_norm=support", "episode.unlabeled=3", *out
+        "evaluate",
+        trained,
+        "learner.refine=soft_kmeans",
+        "learner.batch_norm=support",
+        "episode.unlabeled=3",
+        *out,
     )
     assert code == 0, err
     (row,) = json.loads(text)
-    assert (row["setting"], row["batch_norm"]) == ("semi-supervised", "support") and row["published"] is None
+    assert (row["setting"], row["batch_norm"]) == ("semi-supervised", "support") and row[
+        "published"
+    ] is None
     code, _, err = call("evaluate", trained, "learner.encoder.width=16", *out)
     assert code == 2 and "another architecture" in err
 
@@ -284,7 +340,9 @@ def test_load_answers_on_raw_images(trained: Path) -> None:
     with np.load(trained.parent / "data" / "test.npz") as file:
         images, labels = file["images"], file["labels"]
     support = {str(c): list(images[labels == c][:3]) for c in range(3)}
-    answer = graphfsl.load(trained).predict(support, [images[labels == 2][5], Image.fromarray(images[labels == 0][5])])
+    answer = graphfsl.load(trained).predict(
+        support, [images[labels == 2][5], Image.fromarray(images[labels == 0][5])]
+    )
     assert [a.label for a in answer] == ["2", "0"]
     assert sum(answer[0].probabilities.values()) == pytest.approx(1, abs=1e-5)
 
@@ -293,31 +351,57 @@ def test_demo_makes_its_table_and_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Callable[..., tuple[int, str, str]]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    short = ("trainer.steps=12", "trainer.val_every=6", "trainer.val_episodes=10", "evaluation.episodes=12")
+    short = (
+        "trainer.steps=12",
+        "trainer.val_every=6",
+        "trainer.val_episodes=10",
+        "evaluation.episodes=12",
+    )
     code, out, err = call("demo", *short, "--out", "d")
     assert code == 0, err
     rows = json.loads(next(Path("d").glob("protonet-*/results.json")).read_text())["rows"]
     assert len(rows) == 14 and {(r["shot"], r["method"]) for r in rows if not r["unlabeled"]} == {
         (shot, name) for shot in (1, 5) for name in ("raw pixels", "untrained encoder", "ProtoNet")
     }
-    pools = [(r["unlabeled"], r["distractors"]) for r in rows if r["method"] == "ProtoNet + soft k-means"]
+    pools = [
+        (r["unlabeled"], r["distractors"]) for r in rows if r["method"] == "ProtoNet + soft k-means"
+    ]
     assert pools == [(10, 0), (10, 5)] and {r["shot"] for r in rows if r["unlabeled"]} == {1}
     html = Path("d/report.html").read_text()
-    assert all(word in html for word in ("semi-supervised", "raining", "unlabeled", "<img", "distractor"))
+    assert all(
+        word in html for word in ("semi-supervised", "raining", "unlabeled", "<img", "distractor")
+    )
     assert out.count("ProtoNet + soft k-means") >= 4
-    # The page opens with what was found: sentences whose numbers are those of the rows, then a picture.
+    # The page opens with what was found: sentences whose numbers are those of the rows, then a
+    # picture.
     by_name = {r["method"]: r for r in rows if r["shot"] == 1 and not r["distractors"]}
-    plain, best = by_name["ProtoNet"], max((r for r in by_name.values() if r["unlabeled"]), key=lambda r: r["accuracy"])
-    gain = f"worth {100 * (np.mean(best['accuracies']) - np.mean(plain['accuracies'])):+.1f} points more"
+    plain, best = (
+        by_name["ProtoNet"],
+        max((r for r in by_name.values() if r["unlabeled"]), key=lambda r: r["accuracy"]),
+    )
+    gain = (
+        f"worth {100 * (np.mean(best['accuracies']) - np.mean(plain['accuracies'])):+.1f} "
+        f"points more"
+    )
     assert f"ProtoNet names {plain['accuracy']:.1f} %" in out and gain in out
-    assert html.index(gain) < html.index("<figure>") < html.index("<table>") < html.index("How it was made")
+    assert (
+        html.index(gain)
+        < html.index("<figure>")
+        < html.index("<table>")
+        < html.index("How it was made")
+    )
 
 
 def test_an_interrupted_demo_measures_only_what_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Callable[..., tuple[int, str, str]]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    short = ("trainer.steps=2", "trainer.val_every=2", "trainer.val_episodes=2", "evaluation.episodes=2")
+    short = (
+        "trainer.steps=2",
+        "trainer.val_every=2",
+        "trainer.val_episodes=2",
+        "evaluation.episodes=2",
+    )
     measured, real = [], demo.evaluate
 
     def evaluate(*args: Any, **options: Any) -> Any:
@@ -328,7 +412,9 @@ def test_an_interrupted_demo_measures_only_what_is_missing(
 
     monkeypatch.setattr(demo, "evaluate", evaluate)
     assert call("demo", *short, "--out", "d")[0] == 130
-    monkeypatch.setattr(demo, "evaluate", lambda *args, **options: measured.append(args) or real(*args, **options))
+    monkeypatch.setattr(
+        demo, "evaluate", lambda *args, **options: measured.append(args) or real(*args, **options)
+    )
     code, out, err = call("demo", *short, "--out", "d")
     assert code == 0, err
     assert len(measured) == 14 and "step 2" not in out
@@ -342,19 +428,26 @@ def test_lists(call: Callable[..., tuple[int, str, str]]) -> None:
     methods = json.loads(call("methods", "--json")[1])
     assert {"head", "adapt", "refine", "augment"} <= {m["slot"] for m in methods}
     assert all(m["source"] for m in methods)
-    assert {"glyphs", "omniglot", "arrays", "folder"} <= {d["name"] for d in json.loads(call("data", "--json")[1])}
+    assert {"glyphs", "omniglot", "arrays", "folder"} <= {
+        d["name"] for d in json.loads(call("data", "--json")[1])
+    }
     assert "protonet" in call("methods")[1] and "glyphs" in call("data")[1]
     assert "…" not in call("methods")[1], "a link or a name was cut off"
 
 
 def test_help_needs_no_torch() -> None:
-    code = "import sys; sys.argv = ['graphfsl', '--help']\nfrom graphfsl import cli\n"
+    code = "import sys; sys.argv = ['graphfsl', '--help']\nfrom graphfsl.cli import main as cli\n"
     code += "try: cli.main()\nexcept SystemExit: pass\n"
-    code += "assert not {'torch', 'lightning', 'matplotlib', 'numpy'} & set(sys.modules), 'slow import'"
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=Path(__file__).parents[1])
+    code += (
+        "assert not {'torch', 'lightning', 'matplotlib', 'numpy'} & set(sys.modules), 'slow import'"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, cwd=Path(__file__).parents[1]
+    )
 
 
-# Bad input -----------------------------------------------------------------------------------------------------------
+# Bad input
+# --------------------------------------------------------------------------------------------------
 
 
 def bad_override(*overrides: str) -> Callable[[Path], list[str]]:
@@ -395,7 +488,9 @@ def folder(world: Path, classes: int = 3, corrupt: bool = False) -> None:
             where = world / "images" / split / f"{split}{c}"
             where.mkdir(parents=True)
             for i in range(6):
-                Image.fromarray(rng.integers(0, 255, (20, 20, 3), np.uint8)).save(where / f"{i}.png")
+                Image.fromarray(rng.integers(0, 255, (20, 20, 3), np.uint8)).save(
+                    where / f"{i}.png"
+                )
     if corrupt:
         (world / "images" / "train" / "train1" / "3.png").write_bytes(b"not an image")
 
@@ -421,7 +516,8 @@ def cut_checkpoint(world: Path) -> None:
 
 
 def unwritable(world: Path) -> None:
-    (world / "r").write_text("a file where the run's folder should be")  # also stops root, unlike permissions
+    # also stops root, unlike permissions
+    (world / "r").write_text("a file where the run's folder should be")
 
 
 FOLDER = ("run", "my.yaml", "data.name=folder", "--out", "r")
@@ -431,13 +527,19 @@ BAD: dict[str, tuple[Callable[[Path], list[str]], str]] = {
     "unknown episode option": (bad_override("episode.ways=3"), "did you mean 'way'"),
     "unknown method": (bad_override("learner.head=protnet"), "did you mean 'protonet'"),
     "unknown slot": (bad_override("learner.heads=protonet"), "did you mean 'head'"),
-    "unknown method option": (bad_override("learner.head.distans=cosine"), "did you mean 'distance'"),
+    "unknown method option": (
+        bad_override("learner.head.distans=cosine"),
+        "did you mean 'distance'",
+    ),
     "unknown option value": (bad_override("learner.head.distance=cosin"), "did you mean 'cosine'"),
     "unknown encoder": (bad_override("learner.encoder=conv5"), "did you mean 'conv4'"),
     "unknown data set": (bad_override("data.name=omniglott"), "did you mean 'omniglot'"),
     "unknown data option": (bad_override("data.rot=x"), "did you mean 'root'"),
     "unknown augmentation": (bad_override("data.augment.rotat=5"), "did you mean 'rotate'"),
-    "unknown BatchNorm policy": (bad_override("learner.batch_norm=runing"), "did you mean 'running'"),
+    "unknown BatchNorm policy": (
+        bad_override("learner.batch_norm=runing"),
+        "did you mean 'running'",
+    ),
     "wrong type": (bad_override("episode.way=many"), "episode.way must be int"),
     "negative": (bad_override("episode.shot=0"), "at least 1"),
     "not key=value": (bad_override("episode.way"), "not of the form key=value"),
@@ -458,7 +560,10 @@ BAD: dict[str, tuple[Callable[[Path], list[str]], str]] = {
         edit(features(0.0, classes=1), "run", "my.yaml", "learner.encoder=null", "--out", "r"),
         "has 1 classes, but way 3 needs 3",
     ),
-    "more ways than classes": (bad_override("train_episode.way=30"), "has 6 classes, but way 30 needs 30"),
+    "more ways than classes": (
+        bad_override("train_episode.way=30"),
+        "has 6 classes, but way 30 needs 30",
+    ),
     "shot larger than the class": (bad_override("episode.shot=20"), "has 12 images"),
     "pool larger than the class": (bad_override("episode.unlabeled=50"), "has 12 images"),
     "no superclasses": (bad_override("episode.groups=within"), "no superclasses"),
@@ -482,7 +587,10 @@ BAD: dict[str, tuple[Callable[[Path], list[str]], str]] = {
 
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_is_one_line_and_leaves_nothing(
-    name: str, world: Path, call: Callable[..., tuple[int, str, str]], capsys: pytest.CaptureFixture[str]
+    name: str,
+    world: Path,
+    call: Callable[..., tuple[int, str, str]],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     make, message = BAD[name]
     args = make(world)
@@ -520,4 +628,9 @@ def test_interruption_is_exit_code_130(
     assert code == 130 and "the same command goes on" in err
     monkeypatch.setattr(train, "accuracies", real)
     assert call("run", "my.yaml", "--out", "r")[0] == 0
-    assert [json.loads(x)["step"] for x in Path("r/metrics.jsonl").read_text().splitlines()] == [5, 10, 15, 20]
+    assert [json.loads(x)["step"] for x in Path("r/metrics.jsonl").read_text().splitlines()] == [
+        5,
+        10,
+        15,
+        20,
+    ]

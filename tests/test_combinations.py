@@ -1,4 +1,6 @@
-"""Parts that cannot work together are refused when a pipeline is built, and those that are not do change something."""
+"""Parts that cannot work together are refused when a pipeline is built, and those that are not do
+change something.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +27,23 @@ from graphfsl.methods.refine.pseudo_label import PseudoLabel
 from graphfsl.methods.refine.soft_kmeans import MaskedSoftKmeans, SoftKmeans, SoftKmeansCluster
 
 REFINERS = registry.names("refine")
-QUICK = {"alpha_tim": {"steps": 3, "lr": 0.1}, "tim": {"steps": 3}, "pt_map": {"steps": 2}, "plcm": {"steps": 2}}
+QUICK = {
+    "alpha_tim": {"steps": 3, "lr": 0.1},
+    "tim": {"steps": 3},
+    "pt_map": {"steps": 2},
+    "plcm": {"steps": 2},
+}
 
 
 def episode(count: int) -> Episode:
     """Tasks of classes that overlap, with queries that are not balanced, and a pool."""
     g = torch.Generator().manual_seed(0)
-    y = torch.cat([torch.arange(WAY).repeat(2), torch.tensor([0, 0, 1, 2, 1, 0]), torch.arange(WAY).repeat(5)])
-    x = torch.rand(count, WAY, DIM, generator=g)[:, y] + 1.5 * torch.rand(count, len(y), DIM, generator=g)
+    y = torch.cat(
+        [torch.arange(WAY).repeat(2), torch.tensor([0, 0, 1, 2, 1, 0]), torch.arange(WAY).repeat(5)]
+    )
+    x = torch.rand(count, WAY, DIM, generator=g)[:, y] + 1.5 * torch.rand(
+        count, len(y), DIM, generator=g
+    )
     w = F.one_hot(y, WAY).double()
     w[2 * WAY :] = 0
     return Episode(x.double(), w.expand(count, -1, -1), 2 * WAY, 6, relabeled=False)
@@ -66,12 +77,16 @@ def test_two_refiners_are_refused_exactly_where_the_second_discards_the_first(se
             model.refine.insert(0, both[0])  # what it is refused for is so
             torch.testing.assert_close(answers(model), alone, atol=1e-9, rtol=1e-9)
             continue
-        assert (found - alone).abs().amax() > 1e-6, f"{second} discards what {first} does, and is not refused"
+        assert (found - alone).abs().amax() > 1e-6, (
+            f"{second} discards what {first} does, and is not refused"
+        )
 
 
 @pytest.mark.parametrize("name", registry.names("head"))
 def test_a_refiner_that_changes_nothing_of_what_a_head_answers_is_refused(name: str) -> None:
-    """One refiner of each kind: probabilities and hard labels for the pool, and two that compare queries."""
+    """One refiner of each kind: probabilities and hard labels for the pool, and two that compare
+    queries.
+    """
     torch.manual_seed(0)
     head = part("head", name).double()
     if head.wants_maps:
@@ -87,10 +102,18 @@ def test_a_refiner_that_changes_nothing_of_what_a_head_answers_is_refused(name: 
         assert change > 1e-6, f"{other} changes nothing of what {name} answers, and is not refused"
 
 
-@pytest.mark.parametrize("labels", [SoftKmeans(), SoftKmeans(steps=3), SoftKmeansCluster(), PseudoLabel(soft=True)])
+@pytest.mark.parametrize(
+    "labels", [SoftKmeans(), SoftKmeans(steps=3), SoftKmeansCluster(), PseudoLabel(soft=True)]
+)
 def test_probabilities_as_labels_leave_a_logistic_regression_as_it_is(labels: Refine) -> None:
-    """Where the cross-entropy is least its gradient at the classifier's own probabilities is zero."""
-    with pytest.raises(InputError, match=r"RFS fits the probabilities that .* take another refiner"):
+    """Where the cross-entropy is least its gradient at the classifier's own probabilities is
+    zero.
+    """
+    with pytest.raises(
+        InputError,
+        match=r"RFS fits the probabilities that .* take another "
+        r"refiner",
+    ):
         Pipeline(head=RFS(), refine=labels)
     model = Pipeline(head=RFS())
     alone = answers(model)
@@ -107,21 +130,33 @@ def test_a_part_that_compares_queries_is_refused_where_each_is_answered_alone() 
     ):
         with pytest.raises(InputError, match=r"compares queries, but .* would change nothing"):
             build(section, (DIM,), WAY)
-    assert build({"head": "gnn", "refine": "laplacian_shot", "per_query": False}, (DIM,), WAY).transductive
+    assert build(
+        {"head": "gnn", "refine": "laplacian_shot", "per_query": False}, (DIM,), WAY
+    ).transductive
 
 
 def test_evaluation_tells_of_a_refiner_that_changes_no_score() -> None:
-    """Of features far from zero the cluster at zero, as wide as 100, takes all; a radius of their scale does not."""
+    """Of features far from zero the cluster at zero, as wide as 100, takes all; a radius of their
+    scale does not.
+    """
     g = torch.Generator().manual_seed(0)
     x = 9 * torch.rand(4, 1, 40, generator=g) + 9 * torch.rand(4, 12, 40, generator=g)
     split = Split(x.flatten(0, 1), torch.arange(4).repeat_interleave(12), tuple("abcd"), "wide")
     setting = {"way": 3, "shot": 1, "query": 3, "unlabeled": 4, "episodes": 6}
-    with pytest.warns(UserWarning, match=r"^SoftKmeansCluster changed no score of the first \d+ episodes"):
+    with pytest.warns(
+        UserWarning,
+        match=r"^SoftKmeansCluster changed no score of the first \d+ "
+        r"episodes",
+    ):
         evaluate(Pipeline(head=ProtoNet(), refine=SoftKmeansCluster()), split, **setting)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         evaluate(Pipeline(head=ProtoNet(), refine=SoftKmeansCluster(radius=1.0)), split, **setting)
-        evaluate(Pipeline(head=ProtoNet(), refine=SoftKmeansCluster()), split, **{**setting, "unlabeled": 0})
+        evaluate(
+            Pipeline(head=ProtoNet(), refine=SoftKmeansCluster()),
+            split,
+            **{**setting, "unlabeled": 0},
+        )
 
 
 def test_what_relabels_is_refused_beside_a_head_that_reads_no_labels() -> None:

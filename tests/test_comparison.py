@@ -1,4 +1,6 @@
-"""Comparisons of cells: against scipy, by hand, against a loop over cells, and in thousands of simulated grids."""
+"""Comparisons of cells: against scipy, by hand, against a loop over cells, and in thousands of
+simulated grids.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,14 @@ from graphfsl.functional.comparison import (
     student,
     unpaired_difference,
 )
-from graphfsl.functional.effects import Comparison, MainEffect, corrected, interactions, main_effects, sentence
+from graphfsl.functional.effects import (
+    Comparison,
+    MainEffect,
+    corrected,
+    interactions,
+    main_effects,
+    sentence,
+)
 from graphfsl.io.errors import InputError
 
 QUERIES = 75
@@ -54,7 +63,9 @@ def pair(*shape: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 def test_the_intervals_are_those_of_scipy(n: int) -> None:
     a, b = pair(4, n)
     c = pair(4, n + 3, seed=1)[0]
-    expected = scipy.stats.ttest_rel(a.double().numpy(), b.double().numpy(), axis=-1).confidence_interval()
+    expected = scipy.stats.ttest_rel(
+        a.double().numpy(), b.double().numpy(), axis=-1
+    ).confidence_interval()
     mean, half = paired_difference(a, b)
     torch.testing.assert_close(mean - half, torch.tensor(expected.low))
     torch.testing.assert_close(mean + half, torch.tensor(expected.high))
@@ -139,7 +150,9 @@ def test_p_of_many_episodes_is_near_that_of_student_and_never_zero() -> None:
 
 @pytest.mark.parametrize("n", [14, 18])
 def test_a_p_below_what_permutations_can_say_is_not_below_the_exact_one(n: int) -> None:
-    """Of differences as skewed, sparse or equal as one likes; all 2^n sign patterns are the exact test."""
+    """Of differences as skewed, sparse or equal as one likes; all 2^n sign patterns are the exact
+    test.
+    """
     random = generator(3)
     d = torch.cat([
         torch.rand(20, n, generator=random) + 0.3,
@@ -151,7 +164,9 @@ def test_a_p_below_what_permutations_can_say_is_not_below_the_exact_one(n: int) 
     told = permutation_test(d, torch.zeros_like(d), 50)
     assert (told < 1 / 51).sum() > 20, "the bound is of use"
     assert (told[told < 1 / 51] >= exact[told < 1 / 51]).all()
-    assert (told[told >= 1 / 51] * 51 % 1 - 0.5).abs().min() > 0.49, "all others are shares of the permutations"
+    assert (told[told >= 1 / 51] * 51 % 1 - 0.5).abs().min() > 0.49, (
+        "all others are shares of the permutations"
+    )
 
 
 def test_of_600_comparisons_the_true_ones_are_found_and_no_other() -> None:
@@ -167,8 +182,12 @@ def test_signs_depend_on_the_seed_alone(monkeypatch: pytest.MonkeyPatch) -> None
     a, b = pair(2, 3, 100)
     p = permutation_test(a, b, 999)
     assert p.shape == (2, 3) and not torch.equal(p, permutation_test(a, b, 999, seed=1))
-    assert float(permutation_test(a[1, 2], b[1, 2], 999)) == float(p[1, 2]), "one by one as in a batch"
-    assert float(permutation_test(a[1, 2], b[1, 2], 999)) == float(permutation_test(b[1, 2], a[1, 2], 999))
+    assert float(permutation_test(a[1, 2], b[1, 2], 999)) == float(p[1, 2]), (
+        "one by one as in a batch"
+    )
+    assert float(permutation_test(a[1, 2], b[1, 2], 999)) == float(
+        permutation_test(b[1, 2], a[1, 2], 999)
+    )
     monkeypatch.setattr(comparison, "BLOCK", 100 * 7)
     assert torch.equal(p, permutation_test(a, b, 999)), "in blocks of 7 permutations"
 
@@ -184,12 +203,16 @@ def test_a_block_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     flips = comparison._flips
     monkeypatch.setattr(comparison, "_flips", seen)
     permutation_test(*pair(10_000), 1000)
-    assert sum(rows for rows, _ in sizes) == 1000 and all(rows * n <= comparison.BLOCK for rows, n in sizes)
+    assert sum(rows for rows, _ in sizes) == 1000 and all(
+        rows * n <= comparison.BLOCK for rows, n in sizes
+    )
 
 
 @pytest.mark.parametrize("n", [10, 40])
 def test_rounding_parts_no_ties(n: int) -> None:
-    """T is a multiple of 1/75 and often met exactly; six decimals, or float32, must count it as the integers do."""
+    """T is a multiple of 1/75 and often met exactly; six decimals, or float32, must count it as the
+    integers do.
+    """
     a, b = ((x * QUERIES).round() for x in pair(200, n))
     expected = permutation_test(a, b, 2000)
     decimals = [(x.double() / QUERIES).mul(1e6).round() / 1e6 for x in (a, b)]
@@ -208,35 +231,52 @@ def test_holm() -> None:
 
 # ---- effects over a grid ----
 
-AXES: dict[str, list[Hashable]] = {"head": ["proto", "lp"], "distance": ["l2", "cos", "dot"], "shot": [1, 5]}
+AXES: dict[str, list[Hashable]] = {
+    "head": ["proto", "lp"],
+    "distance": ["l2", "cos", "dot"],
+    "shot": [1, 5],
+}
 GRID = [dict(zip(AXES, levels, strict=True)) for levels in itertools.product(*AXES.values())]
 
 
-def simulated(cells: Sequence[dict[str, Hashable]], n: int, seed: int = 0) -> tuple[Tensor, list[Hashable]]:
+def simulated(
+    cells: Sequence[dict[str, Hashable]], n: int, seed: int = 0
+) -> tuple[Tensor, list[Hashable]]:
     """Cells of one shot share their episodes; lp is better with one shot only, cos is worse."""
     random = generator(seed)
     shared = {shot: difficulty(n, random=random) for shot in (1, 5)}
     gain = [
-        0.05 * (c["head"] == "lp" and c["shot"] == 1) - 0.02 * (c["distance"] == "cos") + 0.1 * (c["shot"] == 5)
+        0.05 * (c["head"] == "lp" and c["shot"] == 1)
+        - 0.02 * (c["distance"] == "cos")
+        + 0.1 * (c["shot"] == 5)
         for c in cells
     ]
     chance = [(shared[c["shot"]] + g).clamp(0, 1) for c, g in zip(cells, gain, strict=True)]
     return answers(torch.stack(chance), random).double(), [c["shot"] for c in cells]
 
 
-def loop(signs: dict[int, float], accuracies: Tensor, keys: Sequence[Hashable]) -> tuple[float, float]:
-    """Difference and its standard error: episode by episode within a key, then over the independent keys."""
+def loop(
+    signs: dict[int, float], accuracies: Tensor, keys: Sequence[Hashable]
+) -> tuple[float, float]:
+    """Difference and its standard error: episode by episode within a key, then over the independent
+    keys.
+    """
     difference = variance = 0.0
     n = accuracies.shape[1]
     for key in set(keys):
-        x = [sum(s * float(accuracies[c, i]) for c, s in signs.items() if keys[c] == key) for i in range(n)]
+        x = [
+            sum(s * float(accuracies[c, i]) for c, s in signs.items() if keys[c] == key)
+            for i in range(n)
+        ]
         mean = sum(x) / n
         difference += mean
         variance += sum((v - mean) ** 2 for v in x) / (n - 1) / n
     return difference, math.sqrt(variance)
 
 
-def matched(cells: Sequence[dict[str, Hashable]], axis: str, first: Hashable, second: Hashable) -> dict[int, float]:
+def matched(
+    cells: Sequence[dict[str, Hashable]], axis: str, first: Hashable, second: Hashable
+) -> dict[int, float]:
     pairs = [
         (i, j)
         for (i, c), (j, d) in itertools.permutations(enumerate(cells), 2)
@@ -262,31 +302,49 @@ def test_main_effects_are_those_of_a_loop(missing: list[int]) -> None:
             assert contrast.matched == len(signs) / 2 and contrast.paired == (axis != "shot")
             assert contrast.episodes == 60 * len({keys[c] for c in signs})
             assert 1.98 < contrast.half / error < 2.01  # t of 59 to 118 degrees of freedom
-        rest = {level: [tuple(c[a] for a in AXES if a != axis) for c in cells if c[axis] == level] for level in levels}
+        rest = {
+            level: [tuple(c[a] for a in AXES if a != axis) for c in cells if c[axis] == level]
+            for level in levels
+        }
         means = effects[axis].means
         assert set(means) == set(levels)
         for level in levels:  # over the combinations that all levels have
             of_level = accuracies[torch.tensor([c[axis] == level for c in cells])].mean(-1).tolist()
-            common = [a for a, r in zip(of_level, rest[level], strict=True) if all(r in rest[v] for v in levels)]
+            common = [
+                a
+                for a, r in zip(of_level, rest[level], strict=True)
+                if all(r in rest[v] for v in levels)
+            ]
             assert means[level] == pytest.approx(sum(common) / len(common))
 
 
 def test_equal_keys_give_the_paired_comparison_and_different_ones_give_welch() -> None:
     cells: list[dict[str, Hashable]] = [{"head": "a"}, {"head": "b"}]
     accuracies = torch.stack(pair(200)).double()
-    (same,), (apart,) = (main_effects(cells, accuracies, keys)[0].comparisons for keys in ("xx", "xy"))
-    for contrast, function in ((same.contrast, paired_difference), (apart.contrast, unpaired_difference)):
-        assert [contrast.difference, contrast.half] == pytest.approx([float(x) for x in function(*accuracies)])
+    (same,), (apart,) = (
+        main_effects(cells, accuracies, keys)[0].comparisons for keys in ("xx", "xy")
+    )
+    for contrast, function in (
+        (same.contrast, paired_difference),
+        (apart.contrast, unpaired_difference),
+    ):
+        assert [contrast.difference, contrast.half] == pytest.approx(
+            [float(x) for x in function(*accuracies)]
+        )
     assert same.contrast.p == float(permutation_test(*accuracies)) and (
         same.contrast.episodes,
         same.contrast.paired,
     ) == (200, True)
-    assert apart.contrast.p == pytest.approx(scipy.stats.ttest_ind(*accuracies.numpy(), equal_var=False).pvalue)
+    assert apart.contrast.p == pytest.approx(
+        scipy.stats.ttest_ind(*accuracies.numpy(), equal_var=False).pvalue
+    )
     assert (apart.contrast.episodes, apart.contrast.paired) == (400, False)
 
 
 def test_keys_of_which_only_some_are_paired_are_no_paired_comparison() -> None:
-    """One key holds both sides and two hold one each: signs may not be flipped, the p is Student's."""
+    """One key holds both sides and two hold one each: signs may not be flipped, the p is
+    Student's.
+    """
     accuracies = torch.cat([torch.stack(pair(60, seed=s)) for s in range(2)]).double()
     weights = torch.tensor([[0.5, -0.5, 0.5, -0.5]], dtype=torch.float64)
     (found,) = contrasts(weights, accuracies, ["x", "x", "y", "z"], [2])
@@ -297,24 +355,35 @@ def test_keys_of_which_only_some_are_paired_are_no_paired_comparison() -> None:
     assert found.p == pytest.approx(float(p))
 
 
-def test_the_variance_of_an_average_over_keys_is_the_sum_of_theirs_over_their_number_squared() -> None:
+def test_the_variance_of_an_average_over_keys_is_the_sum_of_theirs_over_their_number_squared() -> (
+    None
+):
     cells: list[dict[str, Hashable]] = [{"head": h, "seed": s} for s in range(3) for h in "ab"]
     accuracies = torch.cat([torch.stack(pair(100, seed=s)) for s in range(3)]).double()
-    contrast = main_effects(cells, accuracies, [c["seed"] for c in cells])[0].comparisons[0].contrast
+    contrast = (
+        main_effects(cells, accuracies, [c["seed"] for c in cells])[0].comparisons[0].contrast
+    )
     d = accuracies[::2] - accuracies[1::2]
     assert contrast.difference == pytest.approx(float(d.mean()))
-    assert contrast.difference / contrast.t == pytest.approx(math.sqrt(float((d.var(-1) / 100).sum()) / 9))
+    assert contrast.difference / contrast.t == pytest.approx(
+        math.sqrt(float((d.var(-1) / 100).sum()) / 9)
+    )
     assert contrast.episodes == 300 and contrast.matched == 3
     assert contrast.p == float(permutation_test(accuracies[::2].mean(0), accuracies[1::2].mean(0)))
 
 
 def test_only_what_matches_is_compared() -> None:
-    cells = [*GRID, {"head": "gnn", "distance": "learned", "shot": 1}]  # gnn has a distance of its own
+    # gnn has a distance of its own
+    cells = [*GRID, {"head": "gnn", "distance": "learned", "shot": 1}]
     accuracies, keys = simulated(cells, 30)
     effects = {e.axis: e for e in main_effects(cells, accuracies, keys)}
-    assert effects["head"].incomparable == ("gnn",) and effects["distance"].incomparable == ("learned",)
+    assert effects["head"].incomparable == ("gnn",) and effects["distance"].incomparable == (
+        "learned",
+    )
     full = main_effects(GRID, accuracies[:12], keys[:12])
-    assert [e.comparisons for e in effects.values()] == [e.comparisons for e in full], "the odd cell changes nothing"
+    assert [e.comparisons for e in effects.values()] == [e.comparisons for e in full], (
+        "the odd cell changes nothing"
+    )
     assert [e.means for e in effects.values()] == [e.means for e in full]
     found = interactions(cells, accuracies, keys)
     assert found == interactions(GRID, accuracies[:12], keys[:12])
@@ -322,9 +391,14 @@ def test_only_what_matches_is_compared() -> None:
     assert all(not e.comparisons and not e.means for e in alone)
     assert {i.contrast for i in interactions(cells[-1:], accuracies[-1:], keys[-1:])} == {None}
     # a chain: x and y, y and z share a combination, but no combination has all three
-    chain: list[dict[str, Hashable]] = [{"a": a, "b": b} for a, b in (("x", 0), ("y", 0), ("y", 1), ("z", 1))]
+    chain: list[dict[str, Hashable]] = [
+        {"a": a, "b": b} for a, b in (("x", 0), ("y", 0), ("y", 1), ("z", 1))
+    ]
     first = main_effects(chain, accuracies[:4], ["k"] * 4)[0]
-    assert [(c.first, c.second) for c in first.comparisons] == [("x", "y"), ("y", "z")] and first.means == {}
+    assert [(c.first, c.second) for c in first.comparisons] == [
+        ("x", "y"),
+        ("y", "z"),
+    ] and first.means == {}
 
 
 def test_interactions_are_those_of_a_loop() -> None:
@@ -333,21 +407,33 @@ def test_interactions_are_those_of_a_loop() -> None:
     assert list(found) == list(itertools.combinations(AXES, 2))
     for (one, two), interaction in found.items():
         naive = {}
-        for (a1, a2), (b1, b2) in itertools.product(*(itertools.combinations(AXES[x], 2) for x in (one, two))):
+        for (a1, a2), (b1, b2) in itertools.product(
+            *(itertools.combinations(AXES[x], 2) for x in (one, two))
+        ):
             sign = {(a1, b1): 1, (a2, b2): 1, (a1, b2): -1, (a2, b1): -1}
             signs = {i: sign.get((c[one], c[two]), 0) for i, c in enumerate(GRID)}
             count = sum(s > 0 for s in signs.values()) / 2
-            difference, error = loop({i: s / count for i, s in signs.items() if s}, accuracies, keys)
+            difference, error = loop(
+                {i: s / count for i, s in signs.items() if s}, accuracies, keys
+            )
             naive[(a1, a2), (b1, b2)] = difference, difference / error, count
         contrast = interaction.contrast
-        assert contrast is not None and interaction.levels is not None and interaction.contrasts == len(naive)
+        assert (
+            contrast is not None
+            and interaction.levels is not None
+            and interaction.contrasts == len(naive)
+        )
         largest = max(naive, key=lambda k: abs(naive[k][1]))
         assert interaction.levels == largest
         assert (contrast.difference, contrast.t, contrast.matched) == pytest.approx(naive[largest])
-        assert contrast.corrected is not None and contrast.p <= contrast.corrected <= len(naive) * contrast.p
+        assert (
+            contrast.corrected is not None
+            and contrast.p <= contrast.corrected <= len(naive) * contrast.p
+        )
     largest_effect = found["head", "shot"].contrast
     assert largest_effect is not None and largest_effect.corrected is not None
-    assert largest_effect.corrected < 0.001 and abs(largest_effect.difference + 0.05) < 0.03  # (proto - lp) at 1, at 5
+    # (proto - lp) at 1, at 5
+    assert largest_effect.corrected < 0.001 and abs(largest_effect.difference + 0.05) < 0.03
 
 
 def test_the_share_of_an_interaction_is_that_of_an_analysis_of_variance() -> None:
@@ -358,7 +444,9 @@ def test_the_share_of_an_interaction_is_that_of_an_analysis_of_variance() -> Non
     for size in (1, 2, 3):  # inclusion and exclusion of the margins
         for axes in itertools.combinations(range(3), size):
             effect = torch.zeros_like(y)
-            for kept in itertools.chain.from_iterable(itertools.combinations(axes, k) for k in range(size + 1)):
+            for kept in itertools.chain.from_iterable(
+                itertools.combinations(axes, k) for k in range(size + 1)
+            ):
                 drop = [d for d in range(3) if d not in kept]
                 effect += (-1) ** (size - len(kept)) * (y.mean(drop, keepdim=True) if drop else y)
             shares[axes] = float(effect.square().sum()) / total
@@ -366,9 +454,13 @@ def test_the_share_of_an_interaction_is_that_of_an_analysis_of_variance() -> Non
     for i in interactions(GRID, accuracies, keys):
         assert i.share == pytest.approx(shares[tuple(list(AXES).index(a) for a in i.axes)])
     flat = torch.full((12, 20), 0.5)
-    assert all(i.share == 0 and i.contrast and i.contrast.p == 1 for i in interactions(GRID, flat, keys))
     assert all(
-        c.contrast.p == 1 and c.contrast.half == 0 for e in main_effects(GRID, flat, keys) for c in e.comparisons
+        i.share == 0 and i.contrast and i.contrast.p == 1 for i in interactions(GRID, flat, keys)
+    )
+    assert all(
+        c.contrast.p == 1 and c.contrast.half == 0
+        for e in main_effects(GRID, flat, keys)
+        for c in e.comparisons
     )
 
 
@@ -382,7 +474,9 @@ def test_the_correction_is_over_all_axes() -> None:
 
 def test_a_malformed_grid_is_refused() -> None:
     accuracies, keys = simulated(GRID, 5)
-    with pytest.raises(InputError, match="12 cells need as many accuracies and keys, not 11 and 12"):
+    with pytest.raises(
+        InputError, match="12 cells need as many accuracies and keys, not 11 and 12"
+    ):
         main_effects(GRID, accuracies[1:], keys)
     with pytest.raises(InputError, match="same axes"):
         interactions([*GRID[1:], {"head": "proto"}], accuracies, keys)
@@ -411,12 +505,15 @@ THREE = (("a", "c", 2.0, 0.2, 0.001), ("b", "c", 3.0, 0.2, 0.001))
 SENTENCES = [
     (
         effect(("cosine", "sqeuclidean", -1.8, 0.3, 0.0004), corrected=0.001),
-        f"sqeuclidean is 1.8 points better than cosine (95% interval 1.5 to 2.1, corrected p = 0.001){OVER}.",
+        f"sqeuclidean is 1.8 points better than cosine (95% interval 1.5 to 2.1, corrected p = "
+        f"0.001){OVER}.",
     ),
     (
         effect(("sqeuclidean", "cosine", 0.1, 0.3, 0.52), matched=1, episodes=1200, paired=False),
-        "sqeuclidean instead of cosine makes no difference that 1,200 episodes can show: 0.1 points "
-        "(95% interval −0.2 to 0.4, p = 0.52), averaged over 1 matched pair of cells with different episodes.",
+        "sqeuclidean instead of cosine makes no difference that 1,200 episodes can show: 0.1 "
+        "points "
+        "(95% interval −0.2 to 0.4, p = 0.52), averaged over 1 matched pair of cells with "
+        "different episodes.",
     ),
     (
         effect(("a", "b", 0.04, 0.03, 0.0002), corrected=0.0003),
@@ -424,20 +521,25 @@ SENTENCES = [
     ),
     (
         effect(("a", "b", 0.5, 0.4, 0.02), corrected=0.12),
-        f"a is 0.5 points better than b, which may be chance (95% interval 0.1 to 0.9, corrected p = 0.12){OVER}.",
+        f"a is 0.5 points better than b, which may be chance (95% interval 0.1 to 0.9, corrected "
+        f"p = 0.12){OVER}.",
     ),
     (
         effect(("a", "b", -1.0, 0.2, 0.001), *THREE, incomparable=(None,)),
-        f"b is the best of 3 levels, 1.0 points better than a, the next (95% interval 0.8 to 1.2, p = 0.001){OVER}; "
+        f"b is the best of 3 levels, 1.0 points better than a, the next (95% interval 0.8 to "
+        f"1.2, p = 0.001){OVER}; "
         "the range is 3.0 points, from c up to b (95% interval 2.8 to 3.2, p = 0.001); "
-        "none could not be compared, for it shares no combination of the other axes with another level.",
+        "none could not be compared, for it shares no combination of the other axes with another "
+        "level.",
     ),
     (
         effect(("a", "b", -0.1, 0.2, 0.3), *THREE, incomparable=("d", True)),
-        "of 3 levels the best two, b and a, make no difference that 600 episodes can show: 0.1 points "
+        "of 3 levels the best two, b and a, make no difference that 600 episodes can show: 0.1 "
+        "points "
         f"(95% interval −0.1 to 0.3, p = 0.30){OVER}; "
         "the range is 3.0 points, from c up to b (95% interval 2.8 to 3.2, p = 0.001); "
-        "d and true could not be compared, for they share no combination of the other axes with another level.",
+        "d and true could not be compared, for they share no combination of the other axes with "
+        "another level.",
     ),
     (effect(incomparable=("a",)), "a is the only level, so there is nothing to compare."),
     (
@@ -461,7 +563,8 @@ def test_a_sentence_of_a_grid_agrees_with_its_numbers() -> None:
         assert f" {gap:.1f} points" in sentence(e)
 
 
-# ---- simulations: at least 2,000 comparisons each; more where they are cheap, so that chance stays small ----
+# ---- simulations: at least 2,000 comparisons each; more where they are cheap, so that chance stays
+# small ----
 
 
 @pytest.mark.parametrize(("n", "count"), [(10, 12_000), (100, 4_000), (300, 2_000), (600, 2_000)])
@@ -472,14 +575,22 @@ def test_false_positives_are_5_percent_and_intervals_cover_95(n: int, count: int
     assert 0.04 < float((permutation_test(a, b, 999) <= 0.05).double().mean()) < 0.06
     for mean, half in (paired_difference(a, b), unpaired_difference(a, c)):
         assert 0.94 < float((mean.abs() <= half).double().mean()) < 0.96
-    assert float((unpaired_difference(a, b)[1] / paired_difference(a, b)[1]).mean()) > 2, "pairing is worth it"
+    assert float((unpaired_difference(a, b)[1] / paired_difference(a, b)[1]).mean()) > 2, (
+        "pairing is worth it"
+    )
 
 
 def test_contrasts_over_keys_hold_their_level_where_every_key_has_an_effect() -> None:
-    """2,000 grids of two heads, 8 points apart, and two shots, 6 points apart: no interaction, known main effects."""
+    """2,000 grids of two heads, 8 points apart, and two shots, 6 points apart: no interaction,
+    known main effects.
+    """
     n, grids, random = 100, 200, generator()
     head, shot = torch.tensor([0, 0.08, 0, 0.08]), torch.tensor([0, 0, 0.06, 0.06])
-    wanted = {"head": [-0.5, 0.5, -0.5, 0.5], "shot": [-0.5, -0.5, 0.5, 0.5], "both": [1.0, -1, -1, 1]}
+    wanted = {
+        "head": [-0.5, 0.5, -0.5, 0.5],
+        "shot": [-0.5, -0.5, 0.5, 0.5],
+        "both": [1.0, -1, -1, 1],
+    }
     truth = {"head": 0.08, "shot": 0.06, "both": 0.0}
     covered, rejected = dict.fromkeys(truth, 0), dict.fromkeys(truth, 0)
     for _ in range(10):
@@ -487,9 +598,13 @@ def test_contrasts_over_keys_hold_their_level_where_every_key_has_an_effect() ->
         accuracies = answers(episodes + (head + shot)[:, None], random).flatten(0, 1)
         for name, row in wanted.items():
             weights = torch.kron(torch.eye(grids), torch.tensor(row))
-            found = contrasts(weights, accuracies, [0, 0, 1, 1] * grids, [1] * grids, permutations=999)
+            found = contrasts(
+                weights, accuracies, [0, 0, 1, 1] * grids, [1] * grids, permutations=999
+            )
             assert {c.paired for c in found} == {name != "shot"}
             covered[name] += sum(abs(c.difference - truth[name]) <= c.half for c in found)
             rejected[name] += sum(c.p <= 0.05 for c in found)
     assert all(0.94 < hits / 2000 < 0.96 for hits in covered.values()), covered
-    assert 0.04 < rejected["both"] / 2000 < 0.06 and min(rejected["head"], rejected["shot"]) > 1900, rejected
+    assert (
+        0.04 < rejected["both"] / 2000 < 0.06 and min(rejected["head"], rejected["shot"]) > 1900
+    ), rejected

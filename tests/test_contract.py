@@ -1,4 +1,6 @@
-"""The generic suite: every registered method keeps the contract. A new method file is found here by itself."""
+"""The generic suite: every registered method keeps the contract. A new method file is found here by
+itself.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ from graphfsl.io.checkpoint import load_checkpoint, load_weights, save_checkpoin
 from graphfsl.io.errors import InputError
 from graphfsl.io.package_data import experiments_dir
 
-every_method = pytest.mark.parametrize(("slot", "name"), METHODS, ids=[f"{s}-{n}" for s, n in METHODS])
+every_method = pytest.mark.parametrize(
+    ("slot", "name"), METHODS, ids=[f"{s}-{n}" for s, n in METHODS]
+)
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +51,9 @@ def close(a: Tensor, b: Tensor, tolerance: float = 2e-4) -> None:
 
 
 def one(episode: Episode, i: int) -> Episode:
-    return episode.replace(x=episode.x[i : i + 1], w=episode.w[i : i + 1], mask=episode.mask[i : i + 1])
+    return episode.replace(
+        x=episode.x[i : i + 1], w=episode.w[i : i + 1], mask=episode.mask[i : i + 1]
+    )
 
 
 def exact(slot: str, name: str, **options: str) -> tuple[Learner, Episode]:
@@ -60,7 +66,9 @@ def same(a: Tensor, b: Tensor) -> bool:
 
 
 def reorder(episode: Episode, order: Tensor) -> Episode:
-    return episode.replace(x=episode.x[:, order], w=episode.w[:, order], mask=episode.mask[:, order])
+    return episode.replace(
+        x=episode.x[:, order], w=episode.w[:, order], mask=episode.mask[:, order]
+    )
 
 
 @every_method
@@ -120,7 +128,9 @@ def test_another_number_of_shots_is_answered_or_refused(slot: str, name: str) ->
     model = around(slot, name).eval()
     episode, _ = episodes(shot=1)
     if model.shots is not None:
-        with pytest.raises(InputError, match=f"tied to {model.shots}-shot episodes, but this one has {WAY} support"):
+        with pytest.raises(
+            InputError, match=f"tied to {model.shots}-shot episodes, but this one has {WAY} support"
+        ):
             scores(model, episode)
         return
     assert torch.isfinite(scores(model, episode)).all()
@@ -155,7 +165,9 @@ def test_order_of_queries_and_pool_does_not_matter(slot: str, name: str) -> None
 
 @every_method
 @pytest.mark.parametrize("policy", POLICIES)
-def test_an_inductive_learner_answers_a_query_the_same_alone_and_in_company(slot: str, name: str, policy: str) -> None:
+def test_an_inductive_learner_answers_a_query_the_same_alone_and_in_company(
+    slot: str, name: str, policy: str
+) -> None:
     model, episode = exact(slot, name, batch_norm=policy)
     company = model(episode)
     k, q = episode.n_support, episode.n_query
@@ -179,7 +191,9 @@ def test_the_pool_matters_only_where_it_is_declared(slot: str, name: str, policy
 
 
 def of_far_classes(name: str, others: int, **options: Any) -> torch.Tensor:
-    """Scores (9, 3) of a refiner around class means, 8 unlabeled nodes in class 0 and `others` in each other class."""
+    """Scores (9, 3) of a refiner around class means, 8 unlabeled nodes in class 0 and `others` in
+    each other class.
+    """
     torch.manual_seed(0)
     g = torch.Generator().manual_seed(0)
     x = (4 * torch.eye(6)[:3, None] + 0.5 * torch.randn(3, 12, 6, generator=g)).abs()
@@ -192,20 +206,34 @@ def of_far_classes(name: str, others: int, **options: Any) -> torch.Tensor:
 
 # They answer from a classifier or a graph of their own, in which each class feels the others.
 ENTANGLED = ("fixmatch", "logit_propagation")
-POOLED = [n for s, n in METHODS if s == "refine" and registry.get(s, n).uses_unlabeled and n not in ENTANGLED]
+POOLED = [
+    n
+    for s, n in METHODS
+    if s == "refine" and registry.get(s, n).uses_unlabeled and n not in ENTANGLED
+]
 
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [*((n, {}) for n in POOLED), ("ilpc", {"balance": False}), ("ilpc", {"balance": False, "share": 0.5})],
+    [
+        *((n, {}) for n in POOLED),
+        ("ilpc", {"balance": False}),
+        ("ilpc", {"balance": False, "share": 0.5}),
+    ],
     ids=str,
 )
-def test_the_balance_of_the_pool_matters_only_where_it_is_declared(name: str, options: dict[str, Any]) -> None:
-    """What a far class has in the pool says nothing of class 0, unless all are taken for as large."""
+def test_the_balance_of_the_pool_matters_only_where_it_is_declared(
+    name: str, options: dict[str, Any]
+) -> None:
+    """What a far class has in the pool says nothing of class 0, unless all are taken for as
+    large.
+    """
     with torch.no_grad():
         equal, unequal = (of_far_classes(name, others, **options)[:, 0] for others in (8, 1))
     declared = part("refine", name, **options).needs_balanced_pool
-    assert ((equal - unequal).abs().max() > 0.5) == declared, f"needs_balanced_pool is declared as {declared}"
+    assert ((equal - unequal).abs().max() > 0.5) == declared, (
+        f"needs_balanced_pool is declared as {declared}"
+    )
 
 
 @every_method
@@ -216,12 +244,21 @@ def test_an_empty_pool_is_fine(slot: str, name: str) -> None:
 
 @every_method
 @pytest.mark.parametrize("policy", POLICIES)
-def test_gradients_reach_every_parameter_and_buffers_stay_in_evaluation(slot: str, name: str, policy: str) -> None:
+def test_gradients_reach_every_parameter_and_buffers_stay_in_evaluation(
+    slot: str, name: str, policy: str
+) -> None:
     model = around(slot, name, batch_norm=policy).train()
     model.loss(*episodes(shot=model.shots or 3)).backward()
-    silent = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
-    # GNN's bias in front of a softmax changes nothing: its gradient is what rounding leaves, or zero.
-    assert not [n for n in silent if name != "gnn" or not re.fullmatch(r"head\.adjacency\.\d\.last\.bias", n)]
+    silent = [
+        n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0
+    ]
+    # GNN's bias in front of a softmax changes nothing: its gradient is what rounding leaves, or
+    # zero.
+    assert not [
+        n
+        for n in silent
+        if name != "gnn" or not re.fullmatch(r"head\.adjacency\.\d\.last\.bias", n)
+    ]
     model.eval()
     before = {n: b.clone() for n, b in model.named_buffers()}
     model(episodes()[0])
@@ -256,7 +293,9 @@ def test_weights_make_a_round_trip_through_a_file(slot: str, name: str, tmp_path
 
 @every_method
 def test_runs_on_fake_cuda_or_meta(slot: str, name: str) -> None:
-    """No GPU here: fake tensors find a wrong device and a host sync; parts that differentiate inside run on meta."""
+    """No GPU here: fake tensors find a wrong device and a host sync; parts that differentiate
+    inside run on meta.
+    """
     real, target = episodes()
     if hasattr(around(slot, name), "adapt"):
         with torch.device("meta"):
@@ -269,7 +308,9 @@ def test_runs_on_fake_cuda_or_meta(slot: str, name: str) -> None:
         model = around(slot, name).eval()
         x, w = torch.empty(real.x.shape), torch.empty(real.w.shape)
         out = model(Episode(x, w, real.n_support, real.n_query))
-        padded = Episode(x, w, real.n_support, real.n_query, torch.ones(x.shape[:2], dtype=torch.bool))
+        padded = Episode(
+            x, w, real.n_support, real.n_query, torch.ones(x.shape[:2], dtype=torch.bool)
+        )
         assert out.device.type == model(padded).device.type == "cuda"
 
 
@@ -283,7 +324,9 @@ def test_follows_the_dtype_of_autocast(slot: str, name: str) -> None:
 
 
 class InFull(TinyEncoder):
-    """An encoder that takes no part in mixed precision: whatever autocast changes is changed behind it."""
+    """An encoder that takes no part in mixed precision: whatever autocast changes is changed behind
+    it.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast("cpu", enabled=False):
@@ -292,7 +335,9 @@ class InFull(TinyEncoder):
 
 @every_method
 def test_mixed_precision_is_for_the_encoder_alone(slot: str, name: str) -> None:
-    """Given the same features, the loss and its gradients under autocast are those without it, to the bit."""
+    """Given the same features, the loss and its gradients under autocast are those without it, to
+    the bit.
+    """
     found = []
     for mixed in (False, True):
         model = around(slot, name).train()
@@ -307,7 +352,9 @@ def test_mixed_precision_is_for_the_encoder_alone(slot: str, name: str) -> None:
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
-@pytest.mark.parametrize(("slot", "name"), [("head", "feat"), ("adapt", "flexmatch"), ("pretrain", "simclr")])
+@pytest.mark.parametrize(
+    ("slot", "name"), [("head", "feat"), ("adapt", "flexmatch"), ("pretrain", "simclr")]
+)
 def test_the_encoder_stays_in_mixed_precision(slot: str, name: str) -> None:
     """At the first call and at those from an inner loop or an objective."""
     model, seen = around(slot, name).train(), []
@@ -322,7 +369,9 @@ def test_the_encoder_stays_in_mixed_precision(slot: str, name: str) -> None:
 def test_documentation_names_source_and_shapes(slot: str, name: str) -> None:
     cls = registry.get(slot, name)
     about = sys.modules[cls.__module__].__doc__ or ""
-    assert re.search(r"\b(19|20)\d\d\b", about) and "https://" in about, "the file's first line: method, year, link"
+    assert re.search(r"\b(19|20)\d\d\b", about) and "https://" in about, (
+        "the file's first line: method, year, link"
+    )
     doc = cls.__doc__ or ""
     assert "Source:" in doc and re.search(r"\(B, .*->", doc), "the class: equation, shapes, Source:"
     for option in signature(cls):
@@ -334,7 +383,9 @@ def test_documentation_names_source_and_shapes(slot: str, name: str) -> None:
 def experiments() -> list[tuple[Path, dict[str, Any]]]:
     """Every experiment file, read once for all methods: that takes seconds."""
     paths = [p for p in sorted(experiments_dir().rglob("*.yaml")) if p.parent.name != "ablations"]
-    return [(p, config.read(p, ["data.root=."] if "glyphs" not in p.read_text() else [])) for p in paths]
+    return [
+        (p, config.read(p, ["data.root=."] if "glyphs" not in p.read_text() else [])) for p in paths
+    ]
 
 
 @every_method
@@ -342,12 +393,19 @@ def test_has_an_experiment_that_builds(slot: str, name: str) -> None:
     key = {"head": "head"}.get(slot, slot)
     found = []
     for path, cfg in experiments():
-        entries = (cfg.get("pretrain") or {}).get("objective") if slot == "pretrain" else cfg["learner"].get(key)
+        entries = (
+            (cfg.get("pretrain") or {}).get("objective")
+            if slot == "pretrain"
+            else cfg["learner"].get(key)
+        )
         for entry in entries if isinstance(entries, list) else [entries]:
             if entry is not None and named(entry, key)[0] == name:
                 found.append(path)
                 built = build(cfg["learner"], (3, 32, 32), config.setting(cfg).way, device="meta")
-                assert next(iter(built.parameters()), torch.empty(0, device="meta")).device.type == "meta"
+                assert (
+                    next(iter(built.parameters()), torch.empty(0, device="meta")).device.type
+                    == "meta"
+                )
     assert found, f"no experiments/**/*.yaml uses {key}: {name}"
 
 
@@ -365,10 +423,15 @@ def test_all_combinations_build_or_say_why() -> None:
     axes = combinations()
     tuning = axes.pop("adapt")
     with torch.device("meta"):
-        made = {(slot, name): part(slot, name) for slot, names in axes.items() for name in names if name}
+        made = {
+            (slot, name): part(slot, name) for slot, names in axes.items() for name in names if name
+        }
         for values in itertools.product(*axes.values()):
             row = dict(zip(axes, values, strict=True))
-            parts = {"head" if slot == "head" else slot: made.get((slot, name)) for slot, name in row.items()}
+            parts = {
+                "head" if slot == "head" else slot: made.get((slot, name))
+                for slot, name in row.items()
+            }
             if why := refusal(row):
                 with pytest.raises(InputError, match=why):
                     Pipeline(TinyEncoder(), **parts)
@@ -393,13 +456,16 @@ def refusal(row: dict[str, str | None]) -> str | None:
     return None
 
 
-@pytest.mark.parametrize("row", pairwise(combinations()), ids=lambda row: "+".join(str(v) for v in row.values()))
+@pytest.mark.parametrize(
+    "row", pairwise(combinations()), ids=lambda row: "+".join(str(v) for v in row.values())
+)
 def test_pairwise_combinations_train_and_answer(row: dict[str, str | None]) -> None:
     if why := refusal(row):
         pytest.skip(f"{why}; `test_all_combinations_build_or_say_why` sees that it is refused")
     model = learner(**row)
     if row["adapt"] == "maml":
-        model.rule.lr = 0.1  # the paper's 0.4 is for an encoder and a head; adapting a generator too, it diverges
+        # the paper's 0.4 is for an encoder and a head; adapting a generator too, it diverges
+        model.rule.lr = 0.1
     episode, target = episodes()
     loss = model.train().loss(episode, target)
     loss.backward()
@@ -408,7 +474,10 @@ def test_pairwise_combinations_train_and_answer(row: dict[str, str | None]) -> N
 
 def test_running_statistics_are_those_of_the_real_nodes() -> None:
     """Under `running`, training with padding stores what training without it does."""
-    small, large = episodes(batch=1, shot=1, query=1, unlabeled=0)[0], episodes(batch=1, shot=2, unlabeled=0, seed=1)[0]
+    small, large = (
+        episodes(batch=1, shot=1, query=1, unlabeled=0)[0],
+        episodes(batch=1, shot=2, unlabeled=0, seed=1)[0],
+    )
     both = stack([small, large])
     padded, plain = BatchNorm(1), BatchNorm(1)
     from graphfsl.core.batchnorm import statistics
@@ -421,7 +490,9 @@ def test_running_statistics_are_those_of_the_real_nodes() -> None:
 
 
 def test_mixed_precision_ends_at_the_features() -> None:
-    """A head under autocast answers in float32, to the bit: only the encoder may run in half precision."""
+    """A head under autocast answers in float32, to the bit: only the encoder may run in half
+    precision.
+    """
     episode, _ = episodes()
     model = learner(refine="soft_kmeans").eval()
     features = model.encode(episode)

@@ -1,4 +1,6 @@
-"""On a GPU: the numbers of the CPU, and a forward pass that never waits for the device. Skipped where there is none."""
+"""On a GPU: the numbers of the CPU, and a forward pass that never waits for the device. Skipped
+where there is none.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,12 @@ from torch import Tensor
 
 from graphfsl.core.learner import Learner
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device")
-every_method = pytest.mark.parametrize(("slot", "name"), METHODS, ids=[f"{s}-{n}" for s, n in METHODS])
+pytestmark = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="this machine has no CUDA device"
+)
+every_method = pytest.mark.parametrize(
+    ("slot", "name"), METHODS, ids=[f"{s}-{n}" for s, n in METHODS]
+)
 WAITS = {
     ("refine", "ici"),  # an eigenvalue decomposition tells the host whether it converged
     ("pretrain", "simclr"),  # lightly's loss takes the pairs out by a mask

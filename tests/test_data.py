@@ -1,4 +1,6 @@
-"""Data sets: what their files become, and one clear line for every file that is not what it should be."""
+"""Data sets: what their files become, and one clear line for every file that is not what it should
+be.
+"""
 
 from __future__ import annotations
 
@@ -52,10 +54,14 @@ def snapshot(root: Path) -> dict[str, int]:
     return {str(p): p.stat().st_mtime_ns for p in [root, *root.rglob("*")]}
 
 
-def picture(path: Path, value: Any = 0, size: tuple[int, int] = (10, 10), mode: str = "RGB", **options: Any) -> Path:
+def picture(
+    path: Path, value: Any = 0, size: tuple[int, int] = (10, 10), mode: str = "RGB", **options: Any
+) -> Path:
     """An image file of one colour, or of an array."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    image = Image.fromarray(value) if isinstance(value, np.ndarray) else Image.new(mode, size, value)
+    image = (
+        Image.fromarray(value) if isinstance(value, np.ndarray) else Image.new(mode, size, value)
+    )
     image.save(path, **options)
     return path
 
@@ -80,7 +86,9 @@ def drawing(character: str, k: int) -> np.ndarray:
 
 
 @pytest.fixture(params=["folders", "zips"])
-def fake_omniglot(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def fake_omniglot(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     monkeypatch.setattr(omniglot, "class_list", lambda name: LISTS)
     base = tmp_path / "data" / "omniglot-py"
     base.mkdir(parents=True)
@@ -108,19 +116,26 @@ def test_omniglot_reads_folders_and_zips_alike(fake_omniglot: Path, home: Path) 
     turns = ("rot000", "rot090", "rot180", "rot270")
     assert split.classes == tuple(f"{c}/{t}" for t in turns for c in LISTS["test"])
     assert split.groups == ("A", "E") * 4 and split.name == "omniglot-vinyals-rotations/test"
-    assert split.x.shape == (8 * 3, 1, 28, 28) and split.y.tolist() == np.repeat(range(8), 3).tolist()
+    assert (
+        split.x.shape == (8 * 3, 1, 28, 28) and split.y.tolist() == np.repeat(range(8), 3).tolist()
+    )
     for turn in range(4):
         for c, character in enumerate(LISTS["test"]):
             images = split.x[split.y == 2 * turn + c, 0].numpy()
             expected = [np.rot90(255 - drawing(character, k), turn) for k in range(3)]
-            assert np.array_equal(images, expected), "ink must be 255 and drawings in the order of their names"
+            assert np.array_equal(images, expected), (
+                "ink must be 255 and drawings in the order of their names"
+            )
     assert snapshot(fake_omniglot) == before, "the data root may be read-only"
     again = load("omniglot", "test", root=fake_omniglot / "omniglot-py")
     assert torch.equal(split.x, again.x) and len(files(home)) == 2
 
 
 def test_omniglot_protocols_and_options(fake_omniglot: Path) -> None:
-    names = {s: omniglot.load(s, str(fake_omniglot), "background").classes for s in ("train", "val", "test")}
+    names = {
+        s: omniglot.load(s, str(fake_omniglot), "background").classes
+        for s in ("train", "val", "test")
+    }
     assert names == {
         "train": ("A/character01", "A/character02", "B/character01"),
         "val": ("V/character01",),
@@ -132,12 +147,16 @@ def test_omniglot_protocols_and_options(fake_omniglot: Path) -> None:
     assert len(omniglot.load("test", str(fake_omniglot), "background", rotations=True).classes) == 8
 
 
-def test_omniglot_refuses(fake_omniglot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_omniglot_refuses(
+    fake_omniglot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with refused("'tset'", "did you mean 'test'"):
         load("omniglot", "tset", root=fake_omniglot)
     with refused("protocol", "vinyals"):
         load("omniglot", "test", root=fake_omniglot, protocol="vinyal")
-    monkeypatch.setattr(omniglot, "class_list", lambda name: LISTS | {"test": ["A/character77", "Z/character01"]})
+    monkeypatch.setattr(
+        omniglot, "class_list", lambda name: LISTS | {"test": ["A/character77", "Z/character01"]}
+    )
     with refused("2 characters are missing", "A/character77"):
         load("omniglot", "test", root=fake_omniglot)
     with refused("not found", str(tmp_path / "nowhere")):
@@ -149,7 +168,8 @@ def test_omniglot_refuses(fake_omniglot: Path, tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.parametrize("fake_omniglot", ["zips"], indirect=True)
 @pytest.mark.parametrize(
-    "entry", ["../../evil.png", "images_evaluation/../../evil.png", "/evil.png", "..\\evil.png", "link"]
+    "entry",
+    ["../../evil.png", "images_evaluation/../../evil.png", "/evil.png", "..\\evil.png", "link"],
 )
 def test_omniglot_refuses_a_zip_that_climbs_out(fake_omniglot: Path, entry: str) -> None:
     info = zipfile.ZipInfo(entry)
@@ -168,7 +188,8 @@ def test_omniglot_refuses_broken_zips(fake_omniglot: Path) -> None:
     path.write_bytes(whole[: len(whole) // 2])
     with refused("images_evaluation.zip", "readable zip"):
         load("omniglot", "test", root=fake_omniglot)
-    png = whole.index(b"\x89PNG")  # entries are stored, so that this damages an image and not the index
+    # entries are stored, so that this damages an image and not the index
+    png = whole.index(b"\x89PNG")
     path.write_bytes(whole[: png + 20] + b"\0" * 40 + whole[png + 60 :])
     with refused("images_evaluation", ".png"):
         load("omniglot", "test", root=fake_omniglot, protocol="background")
@@ -191,7 +212,11 @@ def test_omniglot_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     if USERS_CACHE:
         monkeypatch.setenv("GRAPHFSL_CACHE", USERS_CACHE)
     splits = {name: load("omniglot", name) for name in ("train", "val", "test")}
-    assert {name: len(s.classes) for name, s in splits.items()} == {"train": 4112, "val": 688, "test": 1692}
+    assert {name: len(s.classes) for name, s in splits.items()} == {
+        "train": 4112,
+        "val": 688,
+        "test": 1692,
+    }
     assert all((s.counts == 20).all() for s in splits.values())
     characters = [{c.rpartition("/")[0] for c in s.classes} for s in splits.values()]
     assert sum(map(len, characters)) == len(set.union(*characters)) == 1623
@@ -202,9 +227,13 @@ def test_omniglot_itself(monkeypatch: pytest.MonkeyPatch) -> None:
         for episode, target in Episodes(plain, way=way, shot=shot, query=5).batches(600, 100):
             x = episode.x.flatten(2)
             means = prototypes(x[:, episode.support], episode.w[:, episode.support])
-            right.append((cosine(x[:, episode.query], means).argmax(-1) == target.query).float().mean(1))
+            right.append(
+                (cosine(x[:, episode.query], means).argmax(-1) == target.query).float().mean(1)
+            )
         mean, _ = mean_and_ci95(torch.cat(right))
-        assert abs(100 * mean - percent) < 1.5, f"{way}-way {shot}-shot: {100 * mean:.1f}, not {percent}"
+        assert abs(100 * mean - percent) < 1.5, (
+            f"{way}-way {shot}-shot: {100 * mean:.1f}, not {percent}"
+        )
 
 
 # ---- arrays ----
@@ -219,7 +248,13 @@ def npz(path: Path, **arrays: Any) -> str:
 def test_arrays_of_colour_images(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (5, 4, 6, 3), dtype=np.uint8)
     names, supers = [f"n{k}" for k in range(100)], [f"s{k % 20}" for k in range(100)]
-    root = npz(tmp_path / "d/val.npz", images=images, labels=[64, 3, -1, 99, 3], class_names=names, superclasses=supers)
+    root = npz(
+        tmp_path / "d/val.npz",
+        images=images,
+        labels=[64, 3, -1, 99, 3],
+        class_names=names,
+        superclasses=supers,
+    )
     before = snapshot(tmp_path / "d")
     split = load("arrays", "val", root=root)
     assert split.name == "d/val" and split.x.dtype == torch.uint8 and split.x.is_contiguous()
@@ -239,12 +274,27 @@ def test_arrays_are_found_from_their_folder_and_from_the_one_above(tmp_path: Pat
 def test_arrays_of_gray_images_and_features(tmp_path: Path) -> None:
     gray = np.random.default_rng(0).integers(0, 256, (4, 5, 5), dtype=np.uint8)
     split = arrays.load("train", npz(tmp_path / "g/train.npz", images=gray, labels=[7, 7, 8, 8]))
-    assert np.array_equal(split.x[:, 0].numpy(), gray) and split.classes == ("7", "8") and split.groups is None
+    assert (
+        np.array_equal(split.x[:, 0].numpy(), gray)
+        and split.classes == ("7", "8")
+        and split.groups is None
+    )
     for dtype in (np.float16, np.float32, np.float64):
         features = np.random.default_rng(0).standard_normal((4, 3)).astype(dtype)
-        split = arrays.load("train", npz(tmp_path / "f/train.npz", features=features, labels=np.uint8([0, 0, 1, 1])))
-        assert split.x.dtype == torch.float32 and np.allclose(split.x, features) and split.shape == (3,)
-    named = npz(tmp_path / "b/train.npz", features=np.zeros((2, 2)), labels=[0, 1], class_names=[b"cat", b"dog"])
+        split = arrays.load(
+            "train", npz(tmp_path / "f/train.npz", features=features, labels=np.uint8([0, 0, 1, 1]))
+        )
+        assert (
+            split.x.dtype == torch.float32
+            and np.allclose(split.x, features)
+            and split.shape == (3,)
+        )
+    named = npz(
+        tmp_path / "b/train.npz",
+        features=np.zeros((2, 2)),
+        labels=[0, 1],
+        class_names=[b"cat", b"dog"],
+    )
     assert arrays.load("train", named).classes == ("cat", "dog")
 
 
@@ -253,9 +303,15 @@ def test_arrays_of_gray_images_and_features(tmp_path: Path) -> None:
     [
         ({"labels": [0, 1]}, ("images", "features", "['labels']")),
         ({"images": np.zeros((2, 4, 4), np.uint8)}, ("labels",)),
-        ({"images": np.full((2, 4, 4, 3), 2, np.float32), "labels": [0, 1]}, ("image 0", "[0, 1]", "data.range")),
+        (
+            {"images": np.full((2, 4, 4, 3), 2, np.float32), "labels": [0, 1]},
+            ("image 0", "[0, 1]", "data.range"),
+        ),
         ({"images": np.zeros((2, 4), np.uint8), "labels": [0, 1]}, ("(n, H, W)", "(2, 4)")),
-        ({"images": np.zeros((2, 3, 8, 8), np.uint8), "labels": [0, 1]}, ("(n, H, W, 3)", "(2, 3, 8, 8)")),
+        (
+            {"images": np.zeros((2, 3, 8, 8), np.uint8), "labels": [0, 1]},
+            ("(n, H, W, 3)", "(2, 3, 8, 8)"),
+        ),
         ({"features": np.zeros((2, 4), np.int64), "labels": [0, 1]}, ("floats", "int64")),
         ({"features": np.zeros((2, 4, 4)), "labels": [0, 1]}, ("(n, d)", "(2, 4, 4)")),
         ({"features": [[0.0, 1], [2, np.nan]], "labels": [0, 1]}, ("sample 1", "NaN")),
@@ -290,7 +346,11 @@ def test_arrays_never_unpickle(tmp_path: Path) -> None:
     pickle.loads(pickle.dumps(Trap(sprung)))
     assert sprung.exists(), "the trap works"
     sprung.unlink()
-    np.savez(tmp_path / "train.npz", features=np.zeros((2, 2)), labels=np.array([Trap(sprung)] * 2, dtype=object))
+    np.savez(
+        tmp_path / "train.npz",
+        features=np.zeros((2, 2)),
+        labels=np.array([Trap(sprung)] * 2, dtype=object),
+    )
     with refused("train.npz", "plain arrays"):
         arrays.load("train", str(tmp_path))
     (tmp_path / "val.npz").write_bytes(pickle.dumps(Trap(sprung)))
@@ -300,12 +360,23 @@ def test_arrays_never_unpickle(tmp_path: Path) -> None:
 
 
 def test_arrays_refuse_broken_files(tmp_path: Path) -> None:
-    root = npz(tmp_path / "train.npz", images=np.arange(3000, dtype=np.uint8).reshape(10, 10, 10, 3), labels=range(10))
+    root = npz(
+        tmp_path / "train.npz",
+        images=np.arange(3000, dtype=np.uint8).reshape(10, 10, 10, 3),
+        labels=range(10),
+    )
     whole = (tmp_path / "train.npz").read_bytes()
     damaged = whole[:100] + bytes(255 - b for b in whole[100:130]) + whole[130:]
     plain = io.BytesIO()
     np.save(plain, np.zeros(3))
-    for content in (whole[: len(whole) // 2], whole[:10], b"", b"no zip", damaged, plain.getvalue()):
+    for content in (
+        whole[: len(whole) // 2],
+        whole[:10],
+        b"",
+        b"no zip",
+        damaged,
+        plain.getvalue(),
+    ):
         (tmp_path / "train.npz").write_bytes(content)
         with refused("train.npz", "plain arrays"):
             arrays.load("train", root)
@@ -317,7 +388,9 @@ def test_arrays_refuse_broken_files(tmp_path: Path) -> None:
 
 
 def fill(base: Path, classes: dict[str, int]) -> None:
-    """Each class a number of images; red grows by 10 with the sorted class, green by 1 with the image."""
+    """Each class a number of images; red grows by 10 with the sorted class, green by 1 with the
+    image.
+    """
     for red, (name, count) in enumerate(sorted(classes.items())):
         for k in range(count):
             picture(base / name / f"{k}.png", (10 * red, k, 0))
@@ -335,9 +408,13 @@ def test_folder_with_splits(tmp_path: Path, home: Path) -> None:
     fill(root / "test", {".git": 1})
     before = snapshot(root)
     split = load("folder", "test", root=root, size=12)
-    assert split.name == "my pets/test" and split.shape == (3, 12, 12) and split.x.dtype == torch.uint8
+    assert (
+        split.name == "my pets/test" and split.shape == (3, 12, 12) and split.x.dtype == torch.uint8
+    )
     assert split.classes == ("Zebra", "emu 🦤", "çat") and split.y.tolist() == [0, 1, 1, 1, 2, 2, 2]
-    assert split.x[:3, :2, 0, 0].tolist() == [[0, 0], [10, 0], [10, 1]] and split.x[6, 0, 0, 0] == 50
+    assert (
+        split.x[:3, :2, 0, 0].tolist() == [[0, 0], [10, 0], [10, 1]] and split.x[6, 0, 0, 0] == 50
+    )
     assert load("folder", "train", root=root).classes == ("ape", "wolf")
     assert snapshot(root) == before, "the data root may be read-only"
     assert load("folder", "test", root=root, size=12, color=False).shape == (1, 12, 12)
@@ -386,9 +463,13 @@ def test_folder_with_an_unlabeled_pool(tmp_path: Path) -> None:
     fill(tmp_path / "split" / "test", {"a": 1, "b": 1, "unlabeled": 2})
     fill(tmp_path / "split" / "train", {"c": 1, "d": 1, "unlabeled": 1})
     picture(tmp_path / "split" / "unlabeled" / "x.png")
-    assert [int((folder.load(s, str(tmp_path / "split")).y < 0).sum()) for s in ("train", "test")] == [1, 2]
+    assert [
+        int((folder.load(s, str(tmp_path / "split")).y < 0).sum()) for s in ("train", "test")
+    ] == [1, 2]
     fill(tmp_path / "split" / "val", {"e": 1, "f": 1})
-    assert folder.load("val", str(tmp_path / "split")).y.tolist() == [0, 1, -1], "root's pool is for every split"
+    assert folder.load("val", str(tmp_path / "split")).y.tolist() == [0, 1, -1], (
+        "root's pool is for every split"
+    )
     (tmp_path / "split" / "unlabeled" / "x.png").unlink()
     with refused("unlabeled", "no image"):
         folder.load("val", str(tmp_path / "split"))
@@ -430,7 +511,11 @@ def test_folder_refuses_one_class_shared_classes_and_splits_without_classes(tmp_
 
 def test_folder_may_have_a_class_called_train(tmp_path: Path) -> None:
     fill(tmp_path, {"bus": 1, "car": 1, "train": 2})
-    assert load("folder", "test", root=tmp_path, size=4, fractions=[0, 0, 1]).classes == ("bus", "car", "train")
+    assert load("folder", "test", root=tmp_path, size=4, fractions=[0, 0, 1]).classes == (
+        "bus",
+        "car",
+        "train",
+    )
 
 
 def test_folder_names_the_corrupt_image(tmp_path: Path) -> None:
@@ -557,9 +642,16 @@ def test_from_dataset_keeps_gray_images(sample: Any) -> None:
     split = from_dataset(Listed((sample, 0), (sample, 1)), "mine/test")
     assert np.array_equal(split.x[0].numpy(), CHW[:1])
     colour = torch.from_numpy(CHW.copy())
-    for pairs in ([(sample, 0), (colour, 1)], [(colour, 1), (sample, 0)], [(sample, 0), (colour, 1), (sample, 0)]):
+    for pairs in (
+        [(sample, 0), (colour, 1)],
+        [(colour, 1), (sample, 0)],
+        [(sample, 0), (colour, 1), (sample, 0)],
+    ):
         split = from_dataset(Listed(*pairs), "mine/test")
-        assert split.shape == (3, 6, 5) and (split.x[split.y == 0] == torch.from_numpy(CHW[:1].copy())).all()
+        assert (
+            split.shape == (3, 6, 5)
+            and (split.x[split.y == 0] == torch.from_numpy(CHW[:1].copy())).all()
+        )
         assert torch.equal(split.x[split.y == 1][0], colour)
 
 
@@ -567,7 +659,11 @@ def test_from_dataset_keeps_features() -> None:
     for dtype in (torch.float16, torch.float32, torch.float64, torch.bfloat16):
         rows = torch.randn(3, 4).to(dtype)
         split = from_dataset(Listed(*zip(rows, [2, 0, 2], strict=True)), "f/test")
-        assert split.x.dtype == torch.float32 and torch.equal(split.x, rows.float()) and split.y.tolist() == [1, 0, 1]
+        assert (
+            split.x.dtype == torch.float32
+            and torch.equal(split.x, rows.float())
+            and split.y.tolist() == [1, 0, 1]
+        )
     assert from_dataset(Listed((np.zeros(3), 0), (np.ones(3), 1)), "f/test").shape == (3,)
 
 
@@ -582,7 +678,9 @@ def test_from_dataset_labels_and_names() -> None:
     assert split("dog", "cat", np.str_("dog")).classes == ("cat", "dog")
     assert split("dog", "cat", "dog").y.tolist() == [1, 0, 1]
     assert split(2, 0, classes=["a", "b", "c"]).classes == ("a", "c")
-    assert split(2, 0, classes=["a", "b"]).classes == ("0", "2"), "names that do not reach all labels are not used"
+    assert split(2, 0, classes=["a", "b"]).classes == ("0", "2"), (
+        "names that do not reach all labels are not used"
+    )
     assert split(True, False).classes == ("0", "1")
     whole = Listed(*((row, k) for k in (0, 1, 2, 2)), classes=["a", "b", "c"])
     assert from_dataset(Subset(Subset(whole, [3, 1, 2]), [0, 1]), "f/test").classes == ("b", "c")
@@ -624,7 +722,9 @@ def test_from_dataset_refuses(dataset: Any, words: tuple[str, ...]) -> None:
 
 
 def test_from_dataset_brings_mixed_sizes_to_one() -> None:
-    split = from_dataset(Listed((IMAGE, 0), (IMAGE[:4], 1), (Image.fromarray(IMAGE[..., 0]), 1)), "mine/test", size=5)
+    split = from_dataset(
+        Listed((IMAGE, 0), (IMAGE[:4], 1), (Image.fromarray(IMAGE[..., 0]), 1)), "mine/test", size=5
+    )
     assert split.shape == (3, 5, 5)
 
 
@@ -662,10 +762,22 @@ def test_small_classes_are_left_out_and_named() -> None:
     y = torch.tensor([0, 1, 1, 2, 2, 2, -1, 3, 3, 3])
     x = torch.arange(10).view(10, 1, 1, 1).to(torch.uint8)
     split = Split(x, y, ("a", "b", "c", "d"), "s/test", ("g", "h", "i", "j"))
-    with pytest.warns(UserWarning, match=r"fewer than 3 samples are left out: 'a' \(1\), 'b' \(2\)"):
+    with pytest.warns(
+        UserWarning,
+        match=r"fewer than 3 samples are left out: 'a' \(1\), 'b' "
+        r"\(2\)",
+    ):
         part = large_classes(split, 3)
     assert part.classes == ("c", "d") and part.groups == ("i", "j") and part.name == "s/test[>=3]"
-    assert part.x.flatten().tolist() == [3, 4, 5, 6, 7, 8, 9] and part.y.tolist() == [0, 0, 0, -1, 1, 1, 1]
+    assert part.x.flatten().tolist() == [3, 4, 5, 6, 7, 8, 9] and part.y.tolist() == [
+        0,
+        0,
+        0,
+        -1,
+        1,
+        1,
+        1,
+    ]
     assert large_classes(split, 1) is split
     with refused("s/test", "0 of 4 classes", "data.min_samples"):
         large_classes(split, 4)
@@ -729,7 +841,8 @@ def test_cache_builds_once_and_never_writes_back(home: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"junk", b"PK\3\4" + b"\0" * 40, b"\x93NUMPY\1\0\xff\xff{", "truncated", "pickle"]
+    "content",
+    [b"", b"junk", b"PK\3\4" + b"\0" * 40, b"\x93NUMPY\1\0\xff\xff{", "truncated", "pickle"],
 )
 def test_cache_rebuilds_a_corrupt_file(home: Path, content: Any, tmp_path: Path) -> None:
     calls, build = counting()
@@ -741,7 +854,11 @@ def test_cache_rebuilds_a_corrupt_file(home: Path, content: Any, tmp_path: Path)
     else:
         path.write_bytes(whole[:-8] if content == "truncated" else content)
     assert np.array_equal(cached("a", build), expected) and len(calls) == 2
-    assert path.read_bytes() == whole and np.array_equal(cached("a", build), expected) and len(calls) == 2
+    assert (
+        path.read_bytes() == whole
+        and np.array_equal(cached("a", build), expected)
+        and len(calls) == 2
+    )
     assert not (tmp_path / "sprung").exists()
 
 

@@ -1,5 +1,6 @@
-# ruff: noqa: F811 (a fixture that is imported and asked for)
-"""What a pixel's number means: by its type or a given range, never by its company or its own maximum."""
+"""What a pixel's number means: by its type or a given range, never by its company or its own
+maximum.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +52,9 @@ def deep_png(values: np.ndarray) -> bytes:
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
     header = struct.pack(">IIBBBBB", width, height, 16, {2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
-    packed = (struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks)
+    packed = (
+        struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks
+    )
     return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
 
 
@@ -77,11 +80,17 @@ SAME: dict[str, tuple[bytes, Any]] = {
     "colours of 16 bits": (deep_png(np.stack([DEEP * 257] * 3, 2)), None),
     "colours of 12 bits": (deep_png(np.stack([(DEEP * (4095 / 255)).round()] * 3, 2)), [0, 4095]),
     "gray and alpha of 16 bits": (deep_png(np.stack([DEEP * 257, DEEP * 0 + MANY], 2)), None),
-    "colours and alpha of 16 bits": (deep_png(np.stack([*[DEEP * 257] * 3, DEEP * 0 + MANY], 2)), None),
+    "colours and alpha of 16 bits": (
+        deep_png(np.stack([*[DEEP * 257] * 3, DEEP * 0 + MANY], 2)),
+        None,
+    ),
     "16 bits, white is 0": (tagged(MANY - DEEP * 257, 262, 0), None),
     "12 bits in 16, white is 0": (tagged(4095 - DEEP * 16 - DEEP // 16, 262, 0), [0, 4095]),
     "floats, white is 0": (tagged(1 - RAMP / np.float32(255), 262, 0), None),
-    "32 bits without a sign": (tagged((DEEP * np.uint32(2**24 + 2**16)).view(np.int32), 339, 1), [0, 2**32 - 1]),
+    "32 bits without a sign": (
+        tagged((DEEP * np.uint32(2**24 + 2**16)).view(np.int32), 339, 1),
+        [0, 2**32 - 1],
+    ),
     "a range of 8 bits": (encoded(RAMP // 4, "PNG"), [0, 63.75]),
 }
 
@@ -100,12 +109,17 @@ def test_a_transparent_value_of_16_bits_lies_on_white() -> None:
     data = deep_png(np.stack([DEEP * 257] * 3, 2))
     chunk = b"tRNS" + struct.pack(">HHH", *[64 * 257] * 3)
     at = data.index(b"IDAT") - 4
-    data = data[:at] + struct.pack(">I", 6) + chunk + struct.pack(">I", zlib.crc32(chunk)) + data[at:]
+    data = (
+        data[:at] + struct.pack(">I", 6) + chunk + struct.pack(">I", zlib.crc32(chunk)) + data[at:]
+    )
     assert (shown(data, channels=3) == clear).all()
 
 
 def test_a_dark_frame_stays_dark() -> None:
-    for dark, limits in ((np.full((16, 16), 200, np.uint16), None), (np.full((16, 16), 12, np.uint16), [0, 4095])):
+    for dark, limits in (
+        (np.full((16, 16), 200, np.uint16), None),
+        (np.full((16, 16), 12, np.uint16), [0, 4095]),
+    ):
         assert shown(encoded(dark, "PNG"), limits).max() <= 1
 
 
@@ -149,19 +163,28 @@ def write(path: Path, array: np.ndarray) -> None:
     Image.fromarray(array).save(path)
 
 
-def test_an_image_of_a_folder_does_not_depend_on_its_company(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_of_a_folder_does_not_depend_on_its_company(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("GRAPHFSL_CACHE", str(tmp_path / "cache"))
     for name, top in (("bright", 4095), ("dark", 200)):
         for c in "ab":
             write(tmp_path / name / c / "0.png", (DEEP * (200 / 255)).astype(np.uint16))
             write(tmp_path / name / c / "1.png", np.full((16, 16), top, np.uint16))
-    options: dict[str, Any] = {"size": 16, "color": False, "fractions": [0, 0, 1], "range": [0, 4095]}
+    options: dict[str, Any] = {
+        "size": 16,
+        "color": False,
+        "fractions": [0, 0, 1],
+        "range": [0, 4095],
+    }
     bright = folder.load("test", str(tmp_path / "bright"), **options)
     with pytest.warns(UserWarning, match=r"data.range"):
         dark = folder.load("test", str(tmp_path / "dark"), **options)
     assert torch.equal(bright.x[0], dark.x[0]) and bright.x[1].min() == 255
     with pytest.warns(UserWarning, match="--range"):
-        assert folder.load("test", str(tmp_path / "bright"), **options | {"range": None}).x.max() == 16
+        assert (
+            folder.load("test", str(tmp_path / "bright"), **options | {"range": None}).x.max() == 16
+        )
     with pytest.raises(InputError, match=r"1.png.*4095"):
         folder.load("test", str(tmp_path / "bright"), **options | {"range": [0, 1000]})
     for wrong in ([5, 1], [0], [0, float("inf")], ["a", "b"]):
@@ -217,7 +240,8 @@ def test_the_warning_asks_the_whole_set() -> None:
     assert to_bytes(np.zeros((0, 3)), None, "it").shape == (0, 3)
 
 
-# Through the commands ------------------------------------------------------------------------------------------------
+# Through the commands
+# ------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -228,14 +252,18 @@ def deep(world: Path, call: Call) -> Path:
         for i in range(4):
             noise = rng.integers(0, 300, (16, 16))
             write(world / "in" / f"c{c}" / f"{i}.png", (noise + 1200 * c + 300).astype(np.uint16))
-    text = EXPERIMENT.replace("{name: arrays, root: DATA}", "{name: folder, root: in, size: 16, fractions: [0, 0, 1]}")
+    text = EXPERIMENT.replace(
+        "{name: arrays, root: DATA}", "{name: folder, root: in, size: 16, fractions: [0, 0, 1]}"
+    )
     Path("my.yaml").write_text(text)
     few = ("learner.encoder=pixels", "episode.way=3", "evaluation.episodes=2", "trainer.steps=1")
     copies = "data={name: folder, root: sets, size: 16, range: [0, 4095]}"
     for split in ("train", "val", "test"):
         (world / "sets" / split).mkdir(parents=True)
         for c in range(3):
-            (world / "sets" / split / f"{split}{c}").symlink_to(world / "in" / f"c{c}", target_is_directory=True)
+            (world / "sets" / split / f"{split}{c}").symlink_to(
+                world / "in" / f"c{c}", target_is_directory=True
+            )
     code, _, err = call("run", "my.yaml", copies, *few, "--out", "r")
     assert code == 0, err
     return world
@@ -246,7 +274,12 @@ def test_a_run_keeps_its_range(deep: Path, call: Call) -> None:
     alone = gf.load("r")
     values = np.asarray(Image.open("in/c1/0.png"))
     expected = (values * (255 / 4095) + 0.5).astype(np.uint8)
-    for image in ("in/c1/0.png", values, torch.from_numpy(values.astype(np.float32)), Image.open("in/c1/0.png")):
+    for image in (
+        "in/c1/0.png",
+        values,
+        torch.from_numpy(values.astype(np.float32)),
+        Image.open("in/c1/0.png"),
+    ):
         assert np.array_equal(alone.image(image)[0], expected)
     with pytest.raises(InputError, match="8 bits"):
         alone.image(RAMP)
@@ -254,7 +287,9 @@ def test_a_run_keeps_its_range(deep: Path, call: Call) -> None:
 
     code, out, err = call("predict", "r", "--support", "in", "--query", "in/c0/1.png", "--json")
     assert code == 0 and json.loads(out)[0]["label"] == "c0", err
-    code, _, err = call("predict", "r", "--support", "in", "--query", "in/c2/1.png", "--range", "0,1000")
+    code, _, err = call(
+        "predict", "r", "--support", "in", "--query", "in/c2/1.png", "--range", "0,1000"
+    )
     assert code == 2 and "c1/0.png has pixels from" in err and err.count("\n") == 1
     code, _, err = call("predict", "r", "--support", "in", "--query", "in", "--range", "wide")
     assert code == 2 and "--range must be two numbers" in err
@@ -273,22 +308,39 @@ def test_features_and_labels_keep_the_range(world: Path, call: Call) -> None:
     code, _, err = call("features", "twelve", "--size", 32, "-o", "f12", "--range", "0,4095")
     assert code == 0, err
     with np.load("f8/test.npz") as a, np.load("f12/test.npz") as b:
-        assert np.array_equal(a["features"], b["features"]) and b["range"].tolist() == [0, 4095] and not a["range"].size
+        assert (
+            np.array_equal(a["features"], b["features"])
+            and b["range"].tolist() == [0, 4095]
+            and not a["range"].size
+        )
     Path("few.csv").write_text("sample,label\nc0/0.png,a\nc1/0.png,b\n")
     for name, more in (("eight", ()), ("twelve", ("--range", "0,4095"))):
         code, _, err = call(
-            "label", name, "--support", "few.csv", "--size", 32, "--neighbors", 2, "-o", f"l-{name}", *more
+            "label",
+            name,
+            "--support",
+            "few.csv",
+            "--size",
+            32,
+            "--neighbors",
+            2,
+            "-o",
+            f"l-{name}",
+            *more,
         )
         assert code == 0, err
     assert Path("l-eight/labels.csv").read_bytes() == Path("l-twelve/labels.csv").read_bytes()
 
 
-# Which files are images ----------------------------------------------------------------------------------------------
+# Which files are images
+# ----------------------------------------------------------------------------------------------
 
 
 def test_images_are_known_by_their_first_bytes(tmp_path: Path) -> None:
     for kind in FORMATS:
-        (tmp_path / kind.lower()).write_bytes(encoded(RAMP if kind != "WEBP" else np.stack([RAMP] * 3, 2), kind))
+        (tmp_path / kind.lower()).write_bytes(
+            encoded(RAMP if kind != "WEBP" else np.stack([RAMP] * 3, 2), kind)
+        )
     for suffix in ("jfif", "avif", "jp2", "pbm"):  # listed, to be refused where they are read
         (tmp_path / f"broken.{suffix}").write_bytes(b"junk")
     texts = {
@@ -300,7 +352,9 @@ def test_images_are_known_by_their_first_bytes(tmp_path: Path) -> None:
     }
     for name, data in {**texts, ".hidden": encoded(RAMP, "PNG")}.items():
         (tmp_path / name).write_bytes(data)
-    expected = sorted([*(k.lower() for k in FORMATS), *(f"broken.{s}" for s in ("jfif", "avif", "jp2", "pbm"))])
+    expected = sorted(
+        [*(k.lower() for k in FORMATS), *(f"broken.{s}" for s in ("jfif", "avif", "jp2", "pbm"))]
+    )
     assert folder_files(tmp_path) == expected
     for kind in FORMATS:
         assert decode((tmp_path / kind.lower()).read_bytes(), 16, 1, kind).shape == (1, 16, 16)
@@ -319,7 +373,9 @@ def test_pipes_and_devices_are_neither_read_nor_waited_for(world: Path, call: Ca
     with open("in/huge.png", "wb") as file:
         file.truncate(2**31)
     Path("few.csv").write_text("sample,label\nc0/0.png,a\nc1/0.png,b\n")
-    code, _, err = call("label", "in", "--support", "few.csv", "--size", 32, "--neighbors", 2, "-o", "l")
+    code, _, err = call(
+        "label", "in", "--support", "few.csv", "--size", 32, "--neighbors", 2, "-o", "l"
+    )
     assert code == 0, err
     with open("l/unreadable.csv", newline="") as table:
         lost = {row["sample"]: row["why"] for row in csv.DictReader(table)}

@@ -1,4 +1,6 @@
-"""What a folder says of itself: a run in training, the runs of several seeds, other answers, other studies."""
+"""What a folder says of itself: a run in training, the runs of several seeds, other answers, other
+studies.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,7 @@ Call = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def half(trained: Path, tmp_path: Path) -> Path:  # noqa: F811
+def half(trained: Path, tmp_path: Path) -> Path:
     """A run that was interrupted after its first validation."""
     run = tmp_path / "half"
     run.mkdir()
@@ -42,11 +44,17 @@ def half(trained: Path, tmp_path: Path) -> Path:  # noqa: F811
 
 
 @pytest.mark.parametrize("running", [True, False])
-def test_a_run_that_is_not_trained_to_its_end_says_so(half: Path, call: Call, running: bool) -> None:  # noqa: F811
+def test_a_run_that_is_not_trained_to_its_end_says_so(
+    half: Path, call: Call, running: bool
+) -> None:
     state = "a process works on it" if running else "interrupted"
     with FileLock(half / ".lock") if running else open(half / "config.json"):
         assert held(half) is running
-        with pytest.warns(UserWarning, match=rf"has not ended \(step 10 of 20; .*{state}.*\): .* best weights so far"):
+        with pytest.warns(
+            UserWarning,
+            match=rf"has not ended \(step 10 of 20; .*{state}.*\): .* "
+            rf"best weights so far",
+        ):
             code, out, err = call("evaluate", half, "evaluation.episodes=5", "--json")
         assert code == 0, err
         (row,) = json.loads(out)
@@ -58,7 +66,7 @@ def test_a_run_that_is_not_trained_to_its_end_says_so(half: Path, call: Call, ru
         assert code == 2 and "no weights yet" in err and state in err and err.count("\n") == 1
 
 
-def test_what_is_told_is_one_line(call: Call) -> None:  # noqa: F811
+def test_what_is_told_is_one_line(call: Call) -> None:
     assert call("data", "--json")[0] == 0
     assert warnings.formatwarning(UserWarning("it has not ended"), UserWarning, "run.py", 1) == (
         "warning: it has not ended\n"
@@ -66,23 +74,35 @@ def test_what_is_told_is_one_line(call: Call) -> None:  # noqa: F811
     assert "run.py:1" in warnings.formatwarning(FutureWarning("later"), FutureWarning, "run.py", 1)
 
 
-def test_a_finished_run_says_nothing(trained: Path, recwarn: pytest.WarningsRecorder) -> None:  # noqa: F811
+def test_a_finished_run_says_nothing(trained: Path, recwarn: pytest.WarningsRecorder) -> None:
     assert load(trained).unfinished is None
     assert not [w for w in recwarn if "has not ended" in str(w.message)]
 
 
-def test_the_runs_of_several_seeds(world: Path, call: Call) -> None:  # noqa: F811
+def test_the_runs_of_several_seeds(world: Path, call: Call) -> None:
     options = ("seeds=2", "seed=9", "trainer.steps=10", "evaluation.episodes=5")
     assert call("run", "my.yaml", *options, "--out", "r")[0] == 0
     images = ("--support", "data", "--query", "data")
-    for words in (("evaluate", "r"), ("predict", "r", *images), ("explain", "r"), ("episodes", "r")):
+    for words in (
+        ("evaluate", "r"),
+        ("predict", "r", *images),
+        ("explain", "r"),
+        ("episodes", "r"),
+    ):
         code, _, err = call(*words)
         if words[0] != "predict":  # which reads its images first
-            assert code == 2 and err.count("\n") == 1 and "2 seeds; name one: r/seed-9, r/seed-10" in err, err
+            assert (
+                code == 2
+                and err.count("\n") == 1
+                and ("2 seeds; name one: r/seed-9, r/seed-10") in err
+            ), err
     with pytest.raises(InputError, match="r/seed-9, r/seed-10"):
         load("r")
     facts = json.loads(Path("r/results.json").read_text())
-    trainings = [json.loads(Path(f"r/seed-{s}/results.json").read_text())["training_seconds"] for s in (9, 10)]
+    trainings = [
+        json.loads(Path(f"r/seed-{s}/results.json").read_text())["training_seconds"]
+        for s in (9, 10)
+    ]
     assert facts["training_seconds"] == pytest.approx(sum(trainings), abs=0.02)
 
     code, _, err = call("report", "r", "--out", "rep")
@@ -91,14 +111,27 @@ def test_the_runs_of_several_seeds(world: Path, call: Call) -> None:  # noqa: F8
     assert "r/seed-9" in text and "r/seed-10" in text and "2 seeds" in text
     Path("r/results.json").unlink()
     code, _, err = call("report", "r", "--out", "rep")
-    assert code == 2 and "has this run finished" in err and "name one seed: r/seed-9, r/seed-10" in err
+    assert (
+        code == 2
+        and ("has this run finished") in err
+        and "name one seed: r/seed-9, r/seed-10" in err
+    )
 
 
-def test_one_run_and_several_seeds_do_not_share_a_folder(world: Path, call: Call) -> None:  # noqa: F811
-    short = ("run", "my.yaml", "trainer={steps: 1, val_every: 1, val_episodes: 2}", "evaluation.episodes=2", "--out")
+def test_one_run_and_several_seeds_do_not_share_a_folder(world: Path, call: Call) -> None:
+    short = (
+        "run",
+        "my.yaml",
+        "trainer={steps: 1, val_every: 1, val_episodes: 2}",
+        "evaluation.episodes=2",
+        "--out",
+    )
     assert call(*short, "several", "seeds=2")[0] == 0 and call(*short, "one")[0] == 0
     before = [Path(folder, "results.json").read_bytes() for folder in ("several", "one")]
-    for folder, seeds, said in (("several", 1, "holds a run for each of 2 seeds"), ("one", 2, "holds one run")):
+    for folder, seeds, said in (
+        ("several", 1, "holds a run for each of 2 seeds"),
+        ("one", 2, "holds one run"),
+    ):
         code, _, err = call(*short, folder, f"seeds={seeds}")
         assert code == 2 and f"{folder} {said}" in err and err.count("\n") == 1
     assert before == [Path(folder, "results.json").read_bytes() for folder in ("several", "one")]
@@ -108,7 +141,7 @@ def test_one_run_and_several_seeds_do_not_share_a_folder(world: Path, call: Call
     assert code == 2 and "study holds a study" in err and not Path("study/config.json").exists()
 
 
-def test_reproduce_counts_every_seed_and_lists_what_was_overridden(world: Path, call: Call) -> None:  # noqa: F811
+def test_reproduce_counts_every_seed_and_lists_what_was_overridden(world: Path, call: Call) -> None:
     options = ("seeds=2", "trainer.steps=10", "evaluation.episodes=5", "trainer.device=cpu")
     code, out, err = call("reproduce", "my.yaml", *options, "--out", "r")
     assert code == 0, err
@@ -117,7 +150,9 @@ def test_reproduce_counts_every_seed_and_lists_what_was_overridden(world: Path, 
     assert told == [f"deviation: override {o}" for o in options[:3]]
 
 
-def test_an_explanation_is_named_by_what_it_explains(trained: Path, call: Call, tmp_path: Path) -> None:  # noqa: F811
+def test_an_explanation_is_named_by_what_it_explains(
+    trained: Path, call: Call, tmp_path: Path
+) -> None:
     plain = call("explain", trained, "--query", "1")[1].splitlines()[0]
     other = call("explain", trained, "episode.shot=2", "--query", "1")[1].splitlines()[0]
     assert plain != other and json.loads(Path(plain).read_text())["overrides"] == []
@@ -125,11 +160,21 @@ def test_an_explanation_is_named_by_what_it_explains(trained: Path, call: Call, 
     out = tmp_path / "why"
     assert call("explain", trained, "--query", "1", "--out", out)[0] == 0
     before = {p: p.read_bytes() for p in out.iterdir()}
-    for words in (("--query", "2"), ("--query", "1", "--episode", "3"), ("--query", "1", "episode.shot=2")):
+    for words in (
+        ("--query", "2"),
+        ("--query", "1", "--episode", "3"),
+        ("--query", "1", "episode.shot=2"),
+    ):
         code, _, err = call("explain", trained, *words, "--out", out)
-        assert code == 2 and "holds the explanation of another answer" in err and err.count("\n") == 1
+        assert (
+            code == 2
+            and ("holds the explanation of another answer") in err
+            and err.count("\n") == 1
+        )
     assert {p: p.read_bytes() for p in out.iterdir()} == before
-    assert call("explain", trained, "--query", "1", "--out", out)[0] == 0, "the same one is made again"
+    assert call("explain", trained, "--query", "1", "--out", out)[0] == 0, (
+        "the same one is made again"
+    )
 
 
 STUDY = """
@@ -139,12 +184,16 @@ grid: {learner.head.distance: [sqeuclidean, cosine], test.episode.shot: [1]}
 """
 
 
-def test_a_study_leaves_the_folder_of_another_alone(world: Path, call: Call) -> None:  # noqa: F811
+def test_a_study_leaves_the_folder_of_another_alone(world: Path, call: Call) -> None:
     Path("study.yaml").write_text(STUDY)
     assert call("ablate", "study.yaml", "--out", "a")[0] == 0
     table = Path("a/cells.csv").read_bytes()
     code, _, err = call("ablate", "study.yaml", "trainer.steps=6", "--out", "a")
-    assert code == 2 and "holds 2 finished cells that are not of this study" in err and err.count("\n") == 1
+    assert (
+        code == 2
+        and ("holds 2 finished cells that are not of this study") in err
+        and err.count("\n") == 1
+    )
     assert Path("a/cells.csv").read_bytes() == table
     code, out, err = call("ablate", "study.yaml", "grid.test.episode.shot=[1, 2]", "--out", "a")
     assert code == 0 and "2 cells are done already" in out, "a study that grows goes on"
@@ -156,7 +205,10 @@ def test_a_study_leaves_the_folder_of_another_alone(world: Path, call: Call) -> 
 @pytest.mark.parametrize(
     ("word", "says"),
     [
-        ("learner.head.distance=cosine", "learner.head.distance is set by the axis learner.head.distance"),
+        (
+            "learner.head.distance=cosine",
+            "learner.head.distance is set by the axis learner.head.distance",
+        ),
         ("test.episode.shot=5", "is set by the axis test.episode.shot"),
         ("learner.encoder.width=16", "learner.encoder.width is set by the axis learner.encoder"),
         ("seeds=3", "make seeds an axis"),
@@ -164,17 +216,26 @@ def test_a_study_leaves_the_folder_of_another_alone(world: Path, call: Call) -> 
         ("evaluation.episodes=1", "a comparison needs evaluation.episodes of at least 2, not 1"),
     ],
 )
-def test_overrides_that_a_study_would_not_keep(world: Path, call: Call, word: str, says: str) -> None:  # noqa: F811
+def test_overrides_that_a_study_would_not_keep(
+    world: Path, call: Call, word: str, says: str
+) -> None:
     Path("study.yaml").write_text(STUDY.replace("grid: {", "grid: {learner.encoder: [conv4], "))
     code, _, err = call("ablate", "study.yaml", word, "--out", "a")
     assert code == 2 and says in err and err.count("\n") == 1, err
     assert not Path("a").exists()
 
 
-def test_axes_of_which_one_would_be_lost(world: Path, call: Call) -> None:  # noqa: F811
+def test_axes_of_which_one_would_be_lost(world: Path, call: Call) -> None:
     for grid, said in (
-        ("{learner.batch_norm: [running, support], learner: [{head: protonet}]}", "one replaces what the other sets"),
-        ("{learner.head: [{name: protonet, distance: cosine}], learner.head.distance: [sqeuclidean]}", "one replaces"),
+        (
+            "{learner.batch_norm: [running, support], learner: [{head: protonet}]}",
+            "one replaces what the other sets",
+        ),
+        (
+            "{learner.head: [{name: protonet, distance: cosine}], learner.head.distance: "
+            "[sqeuclidean]}",
+            "one replaces",
+        ),
         ("{data.root: [data, more]}", "make test.data.root an axis"),
         ("{test.seed: [1, 2]}", "seed is read while training only"),
         ("{test.trainer.steps: [1, 2]}", "trainer.steps is read while training only"),
@@ -186,24 +247,32 @@ def test_axes_of_which_one_would_be_lost(world: Path, call: Call) -> None:  # no
         code, _, err = call("ablate", "study.yaml", "--out", "a")
         assert code == 2 and said in err and err.count("\n") == 1, err
         assert not Path("a").exists()
-    Path("study.yaml").write_text("experiment: my.yaml\nset: {episode: {way: 3}}\ngrid: {episode.shot: [1, 2]}\n")
-    assert [c.config["episode"] for c in read_study("study.yaml").cells] == [{"way": 3, "shot": s} for s in (1, 2)]
+    Path("study.yaml").write_text(
+        "experiment: my.yaml\nset: {episode: {way: 3}}\ngrid: {episode.shot: [1, 2]}\n"
+    )
+    assert [c.config["episode"] for c in read_study("study.yaml").cells] == [
+        {"way": 3, "shot": s} for s in (1, 2)
+    ]
 
 
-def test_cells_on_data_at_several_places_are_of_their_own_data(world: Path, call: Call) -> None:  # noqa: F811
+def test_cells_on_data_at_several_places_are_of_their_own_data(world: Path, call: Call) -> None:
     shutil.copytree("data", "more")
     with np.load("more/test.npz") as file:
         labels = file["labels"]
     noise = np.random.default_rng(0).integers(0, 256, (len(labels), 16, 16, 3), dtype=np.uint8)
     np.savez("more/test.npz", images=noise, labels=labels)
     Path("study.yaml").write_text(
-        "experiment: my.yaml\nset: {trainer.steps: 5, evaluation.episodes: 20}\ngrid: {test.data.root: [data, more]}\n"
+        "experiment: my.yaml\nset: {trainer.steps: 5, evaluation.episodes: 20}\ngrid: "
+        "{test.data.root: [data, more]}\n"
     )
     code, _, err = call("ablate", "study.yaml", "--out", "a")
     assert code == 0, err
     (run,) = Path("a/runs").iterdir()
     cells = [json.loads(file.read_text())["accuracy"] for file in Path("a/cells").iterdir()]
-    alone = [json.loads(call("evaluate", run, f"data.root={r}", "--json")[1])[0]["accuracy"] for r in ("data", "more")]
+    alone = [
+        json.loads(call("evaluate", run, f"data.root={r}", "--json")[1])[0]["accuracy"]
+        for r in ("data", "more")
+    ]
     assert alone[0] > alone[1] + 20 and sorted(cells) == sorted(alone)
 
 
@@ -223,12 +292,16 @@ def test_cells_on_data_at_several_places_are_of_their_own_data(world: Path, call
         ("learner_x=1", "unknown section"),
     ],
 )
-def test_overrides_that_an_evaluation_does_not_read(trained: Path, call: Call, word: str, says: str) -> None:  # noqa: F811
+def test_overrides_that_an_evaluation_does_not_read(
+    trained: Path, call: Call, word: str, says: str
+) -> None:
     code, _, err = call("evaluate", trained, word)
     assert code == 2 and says in err and err.count("\n") == 1, err
 
 
-def test_a_section_that_is_overridden_as_a_whole_counts_as_its_keys(trained: Path, call: Call, tmp_path: Path) -> None:  # noqa: F811
+def test_a_section_that_is_overridden_as_a_whole_counts_as_its_keys(
+    trained: Path, call: Call, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     shutil.copytree(trained, run)
     facts = json.loads((run / "config.json").read_text())
@@ -247,7 +320,9 @@ def test_a_section_that_is_overridden_as_a_whole_counts_as_its_keys(trained: Pat
         assert call("evaluate", run, word)[0] == 0
 
 
-def test_a_checkpoint_that_was_changed_is_one_line(trained: Path, call: Call, tmp_path: Path) -> None:  # noqa: F811
+def test_a_checkpoint_that_was_changed_is_one_line(
+    trained: Path, call: Call, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     run.mkdir()
     for name in ("config.json", "model.safetensors"):
@@ -255,12 +330,17 @@ def test_a_checkpoint_that_was_changed_is_one_line(trained: Path, call: Call, tm
     whole = (run / "model.safetensors").read_bytes()
     steps = re.search(rb'\\"step\\": (\d+)', whole)
     assert steps
-    for at in (len(whole) - 3, len(whole) // 2, steps.end(1) - 1):  # weights, and what is said of them
+    # weights, and what is said of them
+    for at in (len(whole) - 3, len(whole) // 2, steps.end(1) - 1):
         changed = bytearray(whole)
         changed[at] ^= 1
         (run / "model.safetensors").write_bytes(changed)
         code, _, err = call("evaluate", run)
-        assert code == 2 and "its checksum is not that of its content" in err and err.count("\n") == 1, at
+        assert (
+            code == 2
+            and ("its checksum is not that of its content") in err
+            and err.count("\n") == 1
+        ), at
 
 
 def test_checksums_hold_for_any_tensors_and_are_not_asked_of_old_files(tmp_path: Path) -> None:
@@ -276,8 +356,12 @@ def test_checksums_hold_for_any_tensors_and_are_not_asked_of_old_files(tmp_path:
     assert all(torch.equal(found[k], v) for k, v in tensors.items())
     assert facts == {"step": 3, "val": 0.1, "names": ["a", "b"]}
     with safe_open(tmp_path / "new", framework="pt") as file:
-        assert json.loads(file.metadata()["graphfsl"])["format"] == FORMAT == 1, "earlier versions read it"
-    save_file({"a": torch.ones(2)}, tmp_path / "old", {"graphfsl": json.dumps({"step": 1, "format": 1})})
+        assert json.loads(file.metadata()["graphfsl"])["format"] == FORMAT == 1, (
+            "earlier versions read it"
+        )
+    save_file(
+        {"a": torch.ones(2)}, tmp_path / "old", {"graphfsl": json.dumps({"step": 1, "format": 1})}
+    )
     assert load_checkpoint(tmp_path / "old")[1] == {"step": 1}
 
 
@@ -287,16 +371,28 @@ def test_nothing_writes_a_number_that_json_has_not(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_one_episode_is_null_wherever_it_is_written(trained: Path, call: Call, tmp_path: Path) -> None:  # noqa: F811
+def test_one_episode_is_null_wherever_it_is_written(
+    trained: Path, call: Call, tmp_path: Path
+) -> None:
     one = ("evaluation.episodes=1", "--out", tmp_path / "e.json")
     code, out, err = call("evaluate", trained, *one)
     assert code == 0 and "±" not in out and "nan" not in out.lower(), err
     (row,) = json.loads((tmp_path / "e.json").read_text(), parse_constant=pytest.fail)["rows"]
     assert row["ci95"] is None and row["label_seed"] == 0
-    code, out, err = call("evaluate", trained, "--on", "arrays", f"data.root={trained.parent / 'data'}", *one)
+    code, out, err = call(
+        "evaluate", trained, "--on", "arrays", f"data.root={trained.parent / 'data'}", *one
+    )
     assert code == 0 and "±" not in out and "nan" not in out.lower(), err
-    assert json.loads(call("evaluate", trained, *one, "--json")[1], parse_constant=pytest.fail)[0]["ci95"] is None
-    settings = read(trained.parent / "my.yaml", ["trainer.steps=2", "trainer.val_every=2", "trainer.val_episodes=1"])
+    assert (
+        json.loads(call("evaluate", trained, *one, "--json")[1], parse_constant=pytest.fail)[0][
+            "ci95"
+        ]
+        is None
+    )
+    settings = read(
+        trained.parent / "my.yaml",
+        ["trainer.steps=2", "trainer.val_every=2", "trainer.val_episodes=1"],
+    )
     progress.run({**settings, "evaluation": {"episodes": 1}}, tmp_path / "r", Console(quiet=True))
     lines = (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()
     assert json.loads(lines[-1], parse_constant=pytest.fail)["val_ci95"] is None

@@ -1,4 +1,6 @@
-"""Downloads from a server that is slow, wrong, or not there: the whole file, or one line and nothing half-written."""
+"""Downloads from a server that is slow, wrong, or not there: the whole file, or one line and
+nothing half-written.
+"""
 
 from __future__ import annotations
 
@@ -34,10 +36,12 @@ def md5(content: bytes) -> str:
 
 
 class Server(ThreadingHTTPServer):
-    """Answers each request in the next of `modes`, the last of them for good, and notes which ranges were asked for.
+    """Answers each request in the next of `modes`, the last of them for good, and notes which
+    ranges were asked for.
 
-    ok, no range (ignores it), truncated (half of what it announces), truncated no range, stalls (half, then nothing),
-    silent (not even a header), html, html as zip, shifted (another range), or a status such as 404.
+    ok, no range (ignores it), truncated (half of what it announces), truncated no range, stalls
+    (half, then nothing), silent (not even a header), html, html as zip, shifted (another range), or
+    a status such as 404.
     """
 
     daemon_threads = True
@@ -59,7 +63,11 @@ class Handler(BaseHTTPRequestHandler):
         asked, content = self.headers["Range"], self.server.files[self.path]
         self.server.ranges.append(asked)
         self.server.paths.append(self.path)
-        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and "no range" not in mode else 0
+        start = (
+            int(asked.removeprefix("bytes=").removesuffix("-"))
+            if asked and "no range" not in mode
+            else 0
+        )
         if mode.isdigit() or start >= len(content):
             return self.send_error(int(mode) if mode.isdigit() else 416)
         if mode == "silent":
@@ -67,13 +75,17 @@ class Handler(BaseHTTPRequestHandler):
             return None
         body = PAGE if mode.startswith("html") else content[start:]
         self.send_response(206 if start else 200)
-        self.send_header("Content-Type", "text/html; charset=utf-8" if mode == "html" else "application/zip")
+        self.send_header(
+            "Content-Type", "text/html; charset=utf-8" if mode == "html" else "application/zip"
+        )
         self.send_header("Content-Length", str(len(body)))
         if start:
             first = start - 1 if mode == "shifted" else start
             self.send_header("Content-Range", f"bytes {first}-{len(content) - 1}/{len(content)}")
         self.end_headers()
-        self.wfile.write(body[: -(-len(body) // 2)] if "truncated" in mode or mode == "stalls" else body)
+        self.wfile.write(
+            body[: -(-len(body) // 2)] if "truncated" in mode or mode == "stalls" else body
+        )
         self.wfile.flush()
         if mode == "stalls":
             self.server.released.wait(20)
@@ -105,7 +117,9 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def visible(folder: Path) -> dict[str, bytes]:
     """What lies in a folder, the locks aside."""
-    return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if not p.name.endswith(".lock")}
+    return {
+        p.name: p.read_bytes() for p in sorted(folder.iterdir()) if not p.name.endswith(".lock")
+    }
 
 
 # ---- fetch ----
@@ -140,7 +154,12 @@ def test_fetch_has_the_whole_file_in_the_end(
 @pytest.mark.parametrize(
     ("mode", "words", "requests", "left"),
     [
-        ("truncated", ("ended after", f"of {len(CONTENT)} bytes", "the same command goes on"), ATTEMPTS, None),
+        (
+            "truncated",
+            ("ended after", f"of {len(CONTENT)} bytes", "the same command goes on"),
+            ATTEMPTS,
+            None,
+        ),
         ("stalls", ("broke off", "timed out"), ATTEMPTS, None),
         ("silent", ("did not answer", "timed out"), ATTEMPTS, {}),
         ("500", ("500 Internal Server Error",), ATTEMPTS, {}),
@@ -161,7 +180,14 @@ def test_fetch_says_what_to_do_by_hand(
 ) -> None:
     server.modes = [mode]
     url = f"{server.url}/set.zip"
-    with refused("set.zip could not be downloaded", "by hand", url, str(tmp_path / "root"), md5(CONTENT), *words):
+    with refused(
+        "set.zip could not be downloaded",
+        "by hand",
+        url,
+        str(tmp_path / "root"),
+        md5(CONTENT),
+        *words,
+    ):
         fetch(url, tmp_path / "root", md5(CONTENT))
     assert len(server.ranges) == requests
     found = visible(tmp_path / "root")
@@ -169,10 +195,14 @@ def test_fetch_says_what_to_do_by_hand(
         assert found == left
         return
     kept = found.pop("set.zip.part")
-    assert not found and CONTENT.startswith(kept) and len(kept) > HALF, "each attempt went on where the last one ended"
+    assert not found and CONTENT.startswith(kept) and len(kept) > HALF, (
+        "each attempt went on where the last one ended"
+    )
     server.modes = ["ok"]
     fetch(url, tmp_path / "root", md5(CONTENT))
-    assert server.ranges[-1] == f"bytes={len(kept)}-" and visible(tmp_path / "root") == {"set.zip": CONTENT}
+    assert server.ranges[-1] == f"bytes={len(kept)}-" and visible(tmp_path / "root") == {
+        "set.zip": CONTENT
+    }
 
 
 def test_a_server_that_never_resumes_is_given_up(server: Server, tmp_path: Path) -> None:
@@ -214,7 +244,9 @@ def test_an_html_page_does_not_cost_what_came_before(server: Server, tmp_path: P
     assert visible(tmp_path) == {"set.zip.part": CONTENT[:HALF]}
 
 
-def test_a_file_put_there_by_hand_is_checked_and_never_removed(server: Server, tmp_path: Path) -> None:
+def test_a_file_put_there_by_hand_is_checked_and_never_removed(
+    server: Server, tmp_path: Path
+) -> None:
     (tmp_path / "set.zip").write_bytes(b"other")
     with refused(str(tmp_path / "set.zip"), md5(b"other"), "remove it", "by hand"):
         fetch(f"{server.url}/set.zip", tmp_path, md5(CONTENT))
@@ -270,7 +302,9 @@ def tar(path: Path, members: dict[str, bytes]) -> Path:
 
 
 def test_extract_takes_the_folder_and_starts_clean(tmp_path: Path) -> None:
-    archive = tar(tmp_path / "set.tgz", {"set/a.txt": b"a", "set/deep/b.txt": b"b", "beside.txt": b"c"})
+    archive = tar(
+        tmp_path / "set.tgz", {"set/a.txt": b"a", "set/deep/b.txt": b"b", "beside.txt": b"c"}
+    )
     (tmp_path / ".set.part" / "set").mkdir(parents=True)
     (tmp_path / ".set.part" / "set" / "half.txt").touch()
     extract(archive, tmp_path / "set")
@@ -280,7 +314,9 @@ def test_extract_takes_the_folder_and_starts_clean(tmp_path: Path) -> None:
     ]
     (tmp_path / "set" / "a.txt").write_bytes(b"mine")
     extract(archive, tmp_path / "set")
-    assert (tmp_path / "set" / "a.txt").read_bytes() == b"mine", "a folder that is there is left alone"
+    assert (tmp_path / "set" / "a.txt").read_bytes() == b"mine", (
+        "a folder that is there is left alone"
+    )
 
 
 @pytest.mark.parametrize("name", ["../out.txt", "set/../../out.txt"])
@@ -318,7 +354,9 @@ def test_omniglot(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
                 archive.writestr(f"{folder}/{letter}/character01/0001_01.png", png.getvalue())
         server.files[f"/{folder}.zip"] = data.getvalue()
     monkeypatch.setattr(Omniglot, "download_url_prefix", server.url)
-    monkeypatch.setattr(Omniglot, "zips_md5", {p[1:-4]: md5(content) for p, content in server.files.items()})
+    monkeypatch.setattr(
+        Omniglot, "zips_md5", {p[1:-4]: md5(content) for p, content in server.files.items()}
+    )
     with refused("Omniglot not found", str(tmp_path / "root")):
         load("omniglot", "test", tmp_path / "root")
     got = load("omniglot", "test", tmp_path / "root", download=True, rotations=False)
@@ -333,7 +371,9 @@ def test_omniglot(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (zips / "images_evaluation.zip").unlink()
     with zipfile.ZipFile(zips / "images_background.zip", "a") as archive:
         archive.writestr("note.txt", "another md5")
-    assert load("omniglot", "train", tmp_path / "root", download=True, rotations=False).counts.tolist() == [1]
+    assert load(
+        "omniglot", "train", tmp_path / "root", download=True, rotations=False
+    ).counts.tolist() == [1]
     assert server.paths[2:] == ["/images_evaluation.zip"]
 
 
@@ -352,7 +392,9 @@ def test_cifar(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     server.modes = ["truncated", "ok"]
     root = tmp_path / "root"
     got = load("cifar_fs", "test", root, download=True)
-    assert len(got.classes) == 20 and np.array_equal(got.x, load("cifar_fs", "test", tmp_path / "source").x)
+    assert len(got.classes) == 20 and np.array_equal(
+        got.x, load("cifar_fs", "test", tmp_path / "source").x
+    )
     load("fc100", "val", root, download=True)
     cifar_fs.download(str(root))
     assert len(server.paths) == 2, "one download for both sets"
@@ -366,8 +408,14 @@ def test_cub(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(cub, "URL", f"{server.url}/cub.tgz")
     monkeypatch.setattr(cub, "MD5", md5(content))
     for k in range(2):
-        assert load("cub", "test", tmp_path / "root", download=True, size=2).counts.tolist() == [1] * 50, k
+        assert (
+            load("cub", "test", tmp_path / "root", download=True, size=2).counts.tolist()
+            == [1] * 50
+        ), k
     cub.download(str(tmp_path / "root"))
     assert server.paths == ["/cub.tgz"]
-    assert load("cub", "train", tmp_path / "source" / "CUB_200_2011", download=True, size=2).name == "cub/train"
+    assert (
+        load("cub", "train", tmp_path / "source" / "CUB_200_2011", download=True, size=2).name
+        == "cub/train"
+    )
     assert server.paths == ["/cub.tgz"], "a user's own folder is enough"

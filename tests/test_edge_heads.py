@@ -12,7 +12,14 @@ from graphfsl.core.episode import Episode, Target, stack
 from graphfsl.core.learner import Head
 from graphfsl.core.pipeline import Pipeline
 from graphfsl.data.sampler import Setting
-from graphfsl.functional.edges import class_means, differences, edge_loss, mirrored, reweighted, upper
+from graphfsl.functional.edges import (
+    class_means,
+    differences,
+    edge_loss,
+    mirrored,
+    reweighted,
+    upper,
+)
 from graphfsl.io.errors import InputError
 from graphfsl.loops.protocol import check_protocol
 from graphfsl.methods.heads.dpgn import DPGN
@@ -51,7 +58,9 @@ def perceptron(net: Perceptron, x: Tensor) -> Tensor:
 
 
 def reorder(episode: Episode, order: Tensor) -> Episode:
-    return episode.replace(x=episode.x[:, order], w=episode.w[:, order], mask=episode.mask[:, order])
+    return episode.replace(
+        x=episode.x[:, order], w=episode.w[:, order], mask=episode.mask[:, order]
+    )
 
 
 def close(a: Tensor, b: Tensor) -> None:
@@ -86,24 +95,34 @@ def test_reweighted_rows_keep_their_sums() -> None:
 
 
 def test_class_means_go_both_ways_and_leave_the_unlabeled_out() -> None:
-    e, w = torch.rand(1, 4, 4).double(), torch.tensor([[[1.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 0]]]).double()
+    e, w = (
+        torch.rand(1, 4, 4).double(),
+        torch.tensor([[[1.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 0]]]).double(),
+    )
     found = class_means(e, w)
-    assert found[0, 3, 0].item() == pytest.approx(float(e[0, 3, :2].mean() + e[0, :2, 3].mean()) / 2)
+    assert found[0, 3, 0].item() == pytest.approx(
+        float(e[0, 3, :2].mean() + e[0, :2, 3].mean()) / 2
+    )
     assert found[0, 0, 1].item() == pytest.approx(float(e[0, 0, 2] + e[0, 2, 0]) / 2)
     assert not found[..., 2].any()
 
 
 def test_edge_loss_is_two_means_of_binary_cross_entropies() -> None:
-    e = torch.rand(3, 2, 4, WAY).double()  # of 3 layers, 2 tasks, 4 queries and a node for each class
+    # of 3 layers, 2 tasks, 4 queries and a node for each class
+    e = torch.rand(3, 2, 4, WAY).double()
     y = torch.tensor([[0, 1, 2, 1], [1, 0, -100, 0]])
     there = torch.tensor([[True, True, True], [True, True, False]])
     found = edge_loss(e.log(), (1 - e).log(), y, there)
     for layer in range(3):
         kinds: dict[bool, list[Tensor]] = {True: [], False: []}
-        for b, q, c in torch.cartesian_prod(torch.arange(2), torch.arange(4), torch.arange(WAY)).tolist():
+        for b, q, c in torch.cartesian_prod(
+            torch.arange(2), torch.arange(4), torch.arange(WAY)
+        ).tolist():
             if y[b, q] >= 0 and there[b, c]:
                 alike = bool(y[b, q] == c)
-                kinds[alike].append(F.binary_cross_entropy(e[layer, b, q, c], torch.tensor(float(alike)).double()))
+                kinds[alike].append(
+                    F.binary_cross_entropy(e[layer, b, q, c], torch.tensor(float(alike)).double())
+                )
         close(found[layer], sum(torch.stack(k).mean() for k in kinds.values()))
 
 
@@ -123,7 +142,10 @@ def egnn_loop(net: EGNN, episode: Episode, b: int) -> list[Tensor]:
     for f_v, f_e in zip(net.f_v, net.f_e, strict=True):
         others = [[j for j in range(n) if j != i] for i in range(n)]
         mass = [sum(e[i, j] for j in others[i]) for i in range(n)]
-        sums = [[sum(e[i, j, d] / mass[i][d] * v[j] for j in others[i]) for d in range(2)] for i in range(n)]
+        sums = [
+            [sum(e[i, j, d] / mass[i][d] * v[j] for j in others[i]) for d in range(2)]
+            for i in range(n)
+        ]
         v = [perceptron(f_v, torch.cat([v[i], *sums[i]])) for i in range(n)]
         new = torch.zeros(n, n, 2).double()
         for i in range(n):
@@ -147,7 +169,10 @@ def test_egnn_equals_a_loop() -> None:
         expected = egnn_loop(net, episode, b)
         close(torch.stack([layer[b] for layer in found]), torch.stack(expected))
         last, labeled = expected[-1][0], range(episode.n_support)
-        vote = [[sum(row[j] for j in labeled if episode.w[b, j, c] > 0) for c in range(WAY)] for row in last]
+        vote = [
+            [sum(row[j] for j in labeled if episode.w[b, j, c] > 0) for c in range(WAY)]
+            for row in last
+        ]
         close(net.score(episode)[-1, b].exp(), torch.tensor(vote).double())
 
 
@@ -157,19 +182,26 @@ def test_egnn_edges_are_distributions_and_not_symmetric() -> None:
     for e in net.edges(episode):
         close(e.sum(1), torch.ones_like(e[:, 0]))
         close(
-            e[:, 0].diagonal(dim1=-2, dim2=-1), torch.ones(e.shape[0], e.shape[-1]).double() * (1 + 1e-6) / (1 + 2e-6)
+            e[:, 0].diagonal(dim1=-2, dim2=-1),
+            torch.ones(e.shape[0], e.shape[-1]).double() * (1 + 1e-6) / (1 + 2e-6),
         )
         assert (e[:, 0] - e[:, 0].mT).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("shot", [1, 3])
 def test_egnn_loss_is_that_of_single_edges(shot: int) -> None:
-    """From votes per class comes the binary cross-entropy of every edge between a query and a labeled node."""
+    """From votes per class comes the binary cross-entropy of every edge between a query and a
+    labeled node.
+    """
     (episode, target), net = features(shot=shot), head(EGNN)
     total = 0.0
     for weight, e in zip((0.5, 0.5, 1.0), net.edges(episode), strict=True):
-        truth = target.query.unsqueeze(-1) == episode.w[:, episode.support].argmax(-1).unsqueeze(-2)  # (B, Q, NK)
-        there, back = e[:, 0, episode.query, episode.support], e[:, 0, episode.support, episode.query].mT
+        # (B, Q, NK)
+        truth = target.query.unsqueeze(-1) == episode.w[:, episode.support].argmax(-1).unsqueeze(-2)
+        there, back = (
+            e[:, 0, episode.query, episode.support],
+            e[:, 0, episode.support, episode.query].mT,
+        )
         both, same = torch.stack([there, back]), torch.stack([truth, truth])
         losses = F.binary_cross_entropy(both, same.double(), reduction="none")
         total += weight * (losses[same].mean() + losses[~same].mean())
@@ -181,7 +213,10 @@ def test_after_a_refinement_the_loss_is_cross_entropy() -> None:
     for net in (head(EGNN), dpgn()):
         (episode, target), model = features(), Pipeline(head=net, refine=SoftKmeans())
         queries = model(episode)
-        close(model.loss(episode, target), F.cross_entropy(queries.flatten(0, 1), target.query.flatten()))
+        close(
+            model.loss(episode, target),
+            F.cross_entropy(queries.flatten(0, 1), target.query.flatten()),
+        )
 
 
 @torch.no_grad()
@@ -199,7 +234,9 @@ def test_egnn_is_equivariant_to_nodes_and_classes() -> None:
 
 @torch.no_grad()
 def test_a_node_without_label_weight_has_no_vote_wherever_it_stands() -> None:
-    """EGNN's published code votes with the hidden labels of unlabeled support nodes; here weight is all that counts."""
+    """EGNN's published code votes with the hidden labels of unlabeled support nodes; here weight is
+    all that counts.
+    """
     episode, _ = features(shot=3, query=1, unlabeled=1)
     hidden = episode.w.clone()
     hidden[:, 2 : episode.n_support : 3] = 0  # the last of three shots of each class
@@ -212,14 +249,22 @@ def test_a_node_without_label_weight_has_no_vote_wherever_it_stands() -> None:
     net = head(EGNN)
     close(net.score(within)[:, :, order], net.score(beyond))
     for model in (net, dpgn(shot=3)):
-        e = model.edges(within)[-1][:, 0] if isinstance(model, EGNN) else model.generations(within)[-1][0]
-        votes = torch.stack([e[..., torch.tensor([3 * c, 3 * c + 1])].sum(-1) for c in range(WAY)], -1)
+        e = (
+            model.edges(within)[-1][:, 0]
+            if isinstance(model, EGNN)
+            else model.generations(within)[-1][0]
+        )
+        votes = torch.stack(
+            [e[..., torch.tensor([3 * c, 3 * c + 1])].sum(-1) for c in range(WAY)], -1
+        )
         close(model.score(within)[-1].exp(), votes)
 
 
 def with_a_skew(episode: Episode) -> Episode:
     """The first four queries only: of few classes, in any number."""
-    keep = torch.tensor([*range(episode.n_support + 4), *range(episode.unlabeled.start, episode.x.shape[1])])
+    keep = torch.tensor(
+        [*range(episode.n_support + 4), *range(episode.unlabeled.start, episode.x.shape[1])]
+    )
     return reorder(episode, keep).replace(n_query=4)
 
 
@@ -245,8 +290,13 @@ def test_a_joint_graph_takes_any_number_of_queries_of_a_class_in_any_order(cls: 
 @pytest.mark.parametrize("cls", [EGNN, DPGN])
 @torch.no_grad()
 def test_padding_enters_no_statistics_of_nodes_and_pairs(cls: type[Head]) -> None:
-    """In training, beside a task of more queries and a larger pool: the same scores and the same averages."""
-    (small, _), (large, _) = features(batch=1, query=1, unlabeled=0), features(batch=1, query=2, unlabeled=1, seed=1)
+    """In training, beside a task of more queries and a larger pool: the same scores and the same
+    averages.
+    """
+    (small, _), (large, _) = (
+        features(batch=1, query=1, unlabeled=0),
+        features(batch=1, query=2, unlabeled=1, seed=1),
+    )
     both = stack([small, large])
     x = both.x.where(both.mask.unsqueeze(-1), 50.0)
     rows = Episode(x[:1], both.w[:1], both.n_support, both.n_query, both.mask[:1])
@@ -311,14 +361,19 @@ def test_dpgn_equals_a_loop(metric: str) -> None:
 
 @torch.no_grad()
 def test_dpgn_rows_sum_to_one_and_a_querys_edges_fade_as_one_over_the_generation() -> None:
-    """From mass m of a row's edges comes m / (1 + m): 1, 1/2, 1/3, …; nothing but 1e-6 joins two queries."""
+    """From mass m of a row's edges comes m / (1 + m): 1, 1/2, 1/3, …; nothing but 1e-6 joins two
+    queries.
+    """
     (episode, _), net = features(unlabeled=0), dpgn(generations=4)
     for g, (e, _) in enumerate(net.generations(episode)):
         close(e.sum(-1), torch.ones_like(e[..., 0]))
         assert (e >= 0).all()
         rows = e[:, episode.query]
         torch.testing.assert_close(
-            rows[..., episode.support].sum(-1), torch.full_like(rows[..., 0], 1 / (g + 3)), atol=1e-4, rtol=0
+            rows[..., episode.support].sum(-1),
+            torch.full_like(rows[..., 0], 1 / (g + 3)),
+            atol=1e-4,
+            rtol=0,
         )
         between = rows[..., episode.query] * (1 - torch.eye(episode.n_query))
         assert between.max() < 1e-5
@@ -332,7 +387,9 @@ def test_the_first_edges_of_a_dpgn_query_sum_to_one_whatever_shots_there_are() -
     mask[:, [1, 4]], w[:, [1, 4]] = False, 0
     for g, (e, _) in enumerate(net.generations(episode.replace(mask=mask, w=w))):
         reached = e[:, episode.query, episode.support].sum(-1)
-        torch.testing.assert_close(reached, torch.full_like(reached, 1 / (g + 3)), atol=1e-4, rtol=0)
+        torch.testing.assert_close(
+            reached, torch.full_like(reached, 1 / (g + 3)), atol=1e-4, rtol=0
+        )
 
 
 def test_dpgn_loss_is_that_of_single_edges_and_of_distances() -> None:
@@ -340,7 +397,9 @@ def test_dpgn_loss_is_that_of_single_edges_and_of_distances() -> None:
     total = 0.0
     for g, (e, distance) in enumerate(net.generations(episode)):
         truth = target.query.unsqueeze(-1) == episode.w[:, episode.support].argmax(-1).unsqueeze(-2)
-        both = torch.stack([e[:, episode.query, episode.support], e[:, episode.support, episode.query].mT])
+        both = torch.stack(
+            [e[:, episode.query, episode.support], e[:, episode.support, episode.query].mT]
+        )
         same = torch.stack([truth, truth])
         losses = F.binary_cross_entropy(both, same.double(), reduction="none")
         logits = -(distance[:, episode.query, episode.support] @ episode.w[:, episode.support])
@@ -352,7 +411,9 @@ def test_dpgn_loss_is_that_of_single_edges_and_of_distances() -> None:
 
 @torch.no_grad()
 def test_dpgn_is_equivariant_to_classes_queries_and_to_the_support_with_its_columns() -> None:
-    """W reads one column for each support node: another order of the support is a network of permuted columns."""
+    """W reads one column for each support node: another order of the support is a network of
+    permuted columns.
+    """
     (episode, _), net = features(), dpgn()
     expected = net.score(episode)
     classes = torch.tensor([2, 0, 1])
@@ -372,7 +433,9 @@ def test_dpgn_is_equivariant_to_classes_queries_and_to_the_support_with_its_colu
 @torch.no_grad()
 def test_dpgn_refuses_another_number_of_shots_but_takes_padding_within_its_own() -> None:
     model = Pipeline(head=dpgn())
-    with pytest.raises(InputError, match="tied to 2-shot episodes, but this one has 9 support nodes"):
+    with pytest.raises(
+        InputError, match="tied to 2-shot episodes, but this one has 9 support nodes"
+    ):
         model(features(shot=3)[0])
     check_protocol(model, Setting(way=WAY, shot=1, max_shot=2))
     with pytest.raises(InputError, match=r"tied to 2-shot episodes; set episode.shot=2"):

@@ -1,4 +1,6 @@
-"""`FewShotClassifier`: scikit-learn's habits hold, and the answers are those of the learner on the episode by hand."""
+"""`FewShotClassifier`: scikit-learn's habits hold, and the answers are those of the learner on the
+episode by hand.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,10 @@ GNN = {"head": {"name": "gnn", "hidden": 8}}
 
 def expected_failures(model: FewShotClassifier) -> dict[str, str]:
     if model.learner == REFINED:
-        return {"check_classifiers_classes": "names a class -1, which means unlabeled where the learner uses a pool"}
+        return {
+            "check_classifiers_classes": "names a class -1, which means unlabeled where the "
+            "learner uses a pool"
+        }
     return {}
 
 
@@ -58,7 +63,9 @@ def blobs(n: int = 60, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return rng.normal(size=(3, 5))[y] * 1.5 + rng.normal(size=(n, 5)), y
 
 
-def by_hand(learner: Learner, support: Any, y: np.ndarray, query: Any, pool: Any = None) -> np.ndarray:
+def by_hand(
+    learner: Learner, support: Any, y: np.ndarray, query: Any, pool: Any = None
+) -> np.ndarray:
     """(q, C) probabilities from an episode that is put together here."""
     parts = [support, query] + ([] if pool is None else [pool])
     x = torch.cat([torch.as_tensor(p) for p in parts])[None]
@@ -75,7 +82,9 @@ def test_it_is_the_nearest_class_mean() -> None:
     means = np.stack([x[:12][y[:12] == c].mean(0) for c in range(3)])
     p = np.exp(-((x[12:, None] - means) ** 2).sum(-1))
     assert np.allclose(model.predict_proba(x[12:]), p / p.sum(1, keepdims=True), rtol=1e-9)
-    assert np.allclose(model.decision_function(x[12:]), -((x[12:, None] - means) ** 2).sum(-1), rtol=1e-9)
+    assert np.allclose(
+        model.decision_function(x[12:]), -((x[12:, None] - means) ** 2).sum(-1), rtol=1e-9
+    )
     assert model.n_features_in_ == 5 and model.score(x[12:], y[12:]) > 0.6
 
 
@@ -104,8 +113,12 @@ MARKERS = {
     "None beside words": lambda y: [None if c < 0 else "abc"[c] for c in y],
     "blank": lambda y: ["" if c < 0 else "abc"[c] for c in y],
     "NaN beside words": lambda y: np.array([np.nan if c < 0 else "abc"[c] for c in y], object),
-    "-1.0 beside words": lambda y: np.array([np.float32(-1) if c < 0 else "abc"[c] for c in y], object),
-    "all of them": lambda y: np.array([FOUR[i % 4] if c < 0 else "abc"[c] for i, c in enumerate(y)], object),
+    "-1.0 beside words": lambda y: np.array(
+        [np.float32(-1) if c < 0 else "abc"[c] for c in y], object
+    ),
+    "all of them": lambda y: np.array(
+        [FOUR[i % 4] if c < 0 else "abc"[c] for i, c in enumerate(y)], object
+    ),
 }
 
 
@@ -144,9 +157,15 @@ def test_a_blank_text_is_no_class_beside_a_pool() -> None:
     assert FewShotClassifier().fit(x, y).classes_.tolist() == [" ", "a", "b"]
 
 
-@pytest.mark.parametrize("y", [["a", "b", -1] * 20, ["a", "b", float("nan")] * 20, np.array(["a", "b", "-1"] * 20)])
+@pytest.mark.parametrize(
+    "y", [["a", "b", -1] * 20, ["a", "b", float("nan")] * 20, np.array(["a", "b", "-1"] * 20)]
+)
 def test_what_numpy_makes_of_a_mixed_list_is_refused(y: Any) -> None:
-    with pytest.raises(InputError, match=r"y holds the text '(-1|nan)', which numpy makes of a list") as error:
+    with pytest.raises(
+        InputError,
+        match=r"y holds the text '(-1|nan)', which numpy makes of a "
+        r"list",
+    ) as error:
         FewShotClassifier(REFINED).fit(blobs()[0], y)
     assert "\n" not in str(error.value)
 
@@ -172,14 +191,17 @@ def test_the_pool_is_used_as_on_an_episode_by_hand() -> None:
     labels[[5, 20]] = labels[[20, 5]]  # unlabeled samples may stand anywhere
     y[20] = labels[20]
     known = labels >= 0
-    expected = by_hand(build(REFINED, (5,), 3), x[:40][known], labels[known], x[40:], x[:40][~known])
+    expected = by_hand(
+        build(REFINED, (5,), 3), x[:40][known], labels[known], x[40:], x[:40][~known]
+    )
     model = FewShotClassifier(REFINED).fit(x[:40], labels)
     assert np.allclose(model.predict_proba(x[40:]), expected, rtol=1e-9)
     without = FewShotClassifier(REFINED).fit(x[:40][known], labels[known])
     assert not np.allclose(without.predict_proba(x[40:]), expected, rtol=1e-2)
     mixed = np.array([-1 if c < 0 else "abc"[c] for c in labels], object)
     assert np.array_equal(
-        FewShotClassifier(REFINED).fit(x[:40], mixed).predict_proba(x[40:]), model.predict_proba(x[40:])
+        FewShotClassifier(REFINED).fit(x[:40], mixed).predict_proba(x[40:]),
+        model.predict_proba(x[40:]),
     )
 
 
@@ -215,11 +237,15 @@ class Limited(ProtoNet):
 
 
 @pytest.mark.parametrize("learner", ["protonet", "nearest_neighbor", REFINED, MAML, GNN])
-def test_an_inductive_answer_does_not_depend_on_company(learner: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_inductive_answer_does_not_depend_on_company(
+    learner: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     x, _ = blobs(20)
     model = FewShotClassifier(learner).fit(x[:6], np.arange(6) % 3)
     together = model.predict_proba(x)
-    assert np.allclose(np.concatenate([model.predict_proba(x[i : i + 1]) for i in range(20)]), together, atol=1e-7)
+    assert np.allclose(
+        np.concatenate([model.predict_proba(x[i : i + 1]) for i in range(20)]), together, atol=1e-7
+    )
     monkeypatch.setattr(estimator, "QUERIES_AT_ONCE", 1)
     monkeypatch.setattr(estimator, "NODES_AT_ONCE", 1)
     assert np.allclose(model.predict_proba(x), together, atol=1e-7)
@@ -232,7 +258,9 @@ def test_a_transductive_learner_sees_all_queries_together(monkeypatch: pytest.Mo
     model = FewShotClassifier(learner).fit(x[:12], y[:12])
     assert np.allclose(model.predict_proba(x), by_hand(learner, x[:12], y[:12], x), rtol=1e-9)
     limited = FewShotClassifier(Pipeline(head=Limited())).fit(x[:12], y[:12])
-    assert np.allclose(limited.predict_proba(x), FewShotClassifier().fit(x[:12], y[:12]).predict_proba(x))
+    assert np.allclose(
+        limited.predict_proba(x), FewShotClassifier().fit(x[:12], y[:12]).predict_proba(x)
+    )
 
 
 def test_maml_adapts_on_features_and_repeats() -> None:
@@ -261,7 +289,10 @@ def test_fit_keeps_a_copy_and_changes_nothing_of_its_callers(dtype: type) -> Non
     model = FewShotClassifier(learner).fit(x[:9], y[:9])
     answer = model.predict_proba(x)
     assert np.array_equal(x, before_x) and np.array_equal(y, before_y) and learner.training
-    assert all(torch.equal(v, before[k]) and v.dtype == before[k].dtype for k, v in learner.state_dict().items())
+    assert all(
+        torch.equal(v, before[k]) and v.dtype == before[k].dtype
+        for k, v in learner.state_dict().items()
+    )
     assert model.learner_.head.convs[0].linear.weight.dtype == torch.as_tensor(x).dtype  # type: ignore
     x[:9] = 0
     assert np.array_equal(model.predict_proba(before_x), answer)
@@ -274,18 +305,22 @@ def test_pipelines_cross_validation_and_grid_search() -> None:
     reference = make_pipeline(StandardScaler(), NearestCentroid())
     scores = cross_val_score(model, x, y, cv=4)
     assert scores.tolist() == cross_val_score(reference, x, y, cv=4).tolist()
-    grid = GridSearchCV(model, {"fewshotclassifier__learner": ["protonet", "nearest_neighbor", REFINED]}, cv=4).fit(
-        x, y
-    )
+    grid = GridSearchCV(
+        model, {"fewshotclassifier__learner": ["protonet", "nearest_neighbor", REFINED]}, cv=4
+    ).fit(x, y)
     means = grid.cv_results_["mean_test_score"]
-    assert means[0] == pytest.approx(scores.mean()) and grid.best_score_ == means.max() > means.min()
+    assert (
+        means[0] == pytest.approx(scores.mean()) and grid.best_score_ == means.max() > means.min()
+    )
 
 
 @pytest.mark.parametrize("learner", [MAML, Pipeline(head=ProtoNet())], ids=["mapping", "object"])
 def test_cross_validation_in_other_processes(learner: Any) -> None:
     x, y = load_iris(return_X_y=True)
     model = clone(FewShotClassifier(learner))
-    here, there = (cross_val_predict(model, x, y, cv=2, n_jobs=n, method="predict_proba") for n in (1, 2))
+    here, there = (
+        cross_val_predict(model, x, y, cv=2, n_jobs=n, method="predict_proba") for n in (1, 2)
+    )
     assert np.allclose(here, there, atol=1e-7)
 
 
@@ -296,7 +331,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed, split in enumerate(("train", "val", "test")):
         write_split(root / f"{split}.npz", seed)
     (root / "my.yaml").write_text(EXPERIMENT.replace("DATA", str(root)))
-    changes = ["learner.refine=soft_kmeans", "trainer.steps=4", "trainer.val_every=4", "trainer.val_episodes=4"]
+    changes = [
+        "learner.refine=soft_kmeans",
+        "trainer.steps=4",
+        "trainer.val_every=4",
+        "trainer.val_episodes=4",
+    ]
     run.train(*run.prepare(config.read(root / "my.yaml", changes), root / "run"))
     return root / "run"
 
@@ -305,7 +345,9 @@ def test_a_run_answers_as_its_predictor_does(trained: Path) -> None:
     with np.load(trained.parent / "test.npz") as file:
         images, labels = file["images"], file["labels"]
     at = [np.flatnonzero(labels == c) for c in range(3)]
-    support, query, pool = (np.concatenate([a[s] for a in at]) for s in (slice(2), slice(2, 6), slice(6, 12)))
+    support, query, pool = (
+        np.concatenate([a[s] for a in at]) for s in (slice(2), slice(2, 6), slice(6, 12))
+    )
     large = [Image.fromarray(i).resize((40, 40)) for i in images]
     names = {c: f"class {c}" for c in range(3)}
     y = [names[c] for c in labels[support]] + [-1] * len(pool)
@@ -317,7 +359,10 @@ def test_a_run_answers_as_its_predictor_does(trained: Path) -> None:
             expected = [[a.probabilities[n] for n in names.values()] for a in answers]
             for learner in (trained, str(trained), predictor):
                 model = FewShotClassifier(learner)
-                model.fit([picture[i] for i in (*support, *u)], np.array(y[: len(support) + len(u)], object))
+                model.fit(
+                    [picture[i] for i in (*support, *u)],
+                    np.array(y[: len(support) + len(u)], object),
+                )
                 found = [picture[i] for i in query]
                 assert np.allclose(model.predict_proba(found), expected, atol=1e-5)
                 assert model.predict(found).tolist() == [a.label for a in answers]
@@ -336,7 +381,9 @@ def test_images_without_a_run(color: bool, policy: str) -> None:
     x = rng.integers(0, 256, (20, 16, 16, 3) if color else (20, 16, 16)).astype(np.uint8)
     y = np.arange(20) % 4
     model = FewShotClassifier(section).fit(x[:12], y[:12])
-    channels_first = torch.from_numpy(x).permute(0, 3, 1, 2) if color else torch.from_numpy(x)[:, None]
+    channels_first = (
+        torch.from_numpy(x).permute(0, 3, 1, 2) if color else torch.from_numpy(x)[:, None]
+    )
     expected = by_hand(model.learner_, channels_first[:12] / 255, y[:12], channels_first[12:] / 255)
     assert np.allclose(model.predict_proba(x[12:]), expected, atol=1e-5)
     with pytest.raises(InputError, match="but X holds"):
@@ -353,7 +400,9 @@ def test_an_encoder_that_names_its_normalisation_gets_it() -> None:
     learner.encoder.mean, learner.encoder.std = (0.4,), (0.2,)
     normalised = ((torch.from_numpy(x) / 255 - 0.4) / 0.2)[:, None]
     expected = by_hand(learner, normalised[:6], y, normalised[6:])
-    assert np.allclose(FewShotClassifier(learner).fit(x[:6], y).predict_proba(x[6:]), expected, atol=1e-5)
+    assert np.allclose(
+        FewShotClassifier(learner).fit(x[:6], y).predict_proba(x[6:]), expected, atol=1e-5
+    )
 
 
 def test_an_image_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -410,7 +459,8 @@ def test_a_run_on_features_takes_no_other_samples(trained: Path) -> None:
     predictor = Predictor(predictor.run)
     x, y = blobs()
     assert (
-        FewShotClassifier(predictor).fit(x[:9], y[:9]).predict(x) == FewShotClassifier().fit(x[:9], y[:9]).predict(x)
+        FewShotClassifier(predictor).fit(x[:9], y[:9]).predict(x)
+        == FewShotClassifier().fit(x[:9], y[:9]).predict(x)
     ).all()
     with pytest.raises(InputError, match=r"takes samples of shape \(5,\), but X holds \(4,\)"):
         FewShotClassifier(predictor).fit(x[:, :4], y)

@@ -50,7 +50,8 @@ def test_accuracy_equals_a_loop_and_does_not_depend_on_blocks() -> None:
     result = evaluate(model, split, SETTING, episodes=20)
     values = torch.tensor(expected, dtype=torch.float64)
     assert result.mean == pytest.approx(float(values.mean()))
-    assert result.ci95 == pytest.approx(float(2.093024 * values.std() / 20**0.5), rel=1e-6)  # t of 19 degrees
+    # t of 19 degrees
+    assert result.ci95 == pytest.approx(float(2.093024 * values.std() / 20**0.5), rel=1e-6)
 
 
 def test_features_are_encoded_once_with_the_same_answer() -> None:
@@ -81,13 +82,23 @@ def test_augmentation_is_a_function_of_the_episode() -> None:
 
 def test_a_published_number_is_for_its_own_setting() -> None:
     published = [{"way": 5, "shot": 1, "accuracy": 98.8}]
-    assert find_published(published, Setting(way=5, shot=1, query=3), "inductive")["accuracy"] == 98.8
+    assert (
+        find_published(published, Setting(way=5, shot=1, query=3), "inductive")["accuracy"] == 98.8
+    )
     pool = [{"way": 5, "shot": 1, "unlabeled": 5, "setting": "semi-supervised", "accuracy": 97.45}]
     for kind, found in (("semi-supervised", pool[0]), ("inductive", {})):
         assert find_published(pool, Setting(way=5, shot=1, unlabeled=5), kind) == found
-    for other in ({"shot": 5}, {"unlabeled": 5}, {"dirichlet": 2.0}, {"labeled_fraction": 0.5}, {"groups": "within"},
-                  {"pool_dirichlet": 2.0}):  # fmt: skip
-        assert find_published(published, Setting(**{"way": 5, "shot": 1} | other), "inductive") == {}
+    for other in (
+        {"shot": 5},
+        {"unlabeled": 5},
+        {"dirichlet": 2.0},
+        {"labeled_fraction": 0.5},
+        {"groups": "within"},
+        {"pool_dirichlet": 2.0},
+    ):
+        assert (
+            find_published(published, Setting(**{"way": 5, "shot": 1} | other), "inductive") == {}
+        )
 
 
 def test_kinds_are_told_apart() -> None:
@@ -123,12 +134,17 @@ def test_traits_forbid_protocols() -> None:
         evaluate(model, split, way=4, query=3, dirichlet=2.0)
     row = evaluate(model, split, way=4, query=3, dirichlet=2.0, episodes=2, unbalanced=True).row()
     assert "needs_balance" in row["traits"] and row["dirichlet"] == 2.0
-    model, pool = Pipeline(head=BalancedPool()), {"way": 4, "query": 3, "unlabeled": 2, "pool_dirichlet": 2.0}
+    model, pool = (
+        Pipeline(head=BalancedPool()),
+        {"way": 4, "query": 3, "unlabeled": 2, "pool_dirichlet": 2.0},
+    )
     with pytest.raises(InputError, match=r"episode\.pool_dirichlet=null"):
         evaluate(model, split, **pool)
     row = evaluate(model, split, **pool, episodes=2, unbalanced=True).row()
     assert "needs_balanced_pool" in row["traits"] and row["pool_dirichlet"] == 2.0
-    assert evaluate(model, split, **{**pool, "unlabeled": 0}, episodes=2).mean >= 0, "no pool, nothing to assume"
+    assert evaluate(model, split, **{**pool, "unlabeled": 0}, episodes=2).mean >= 0, (
+        "no pool, nothing to assume"
+    )
     for wrong in ({"query": 4}, {"query": 3, "dirichlet": 2.0}):
         with pytest.raises(InputError, match="at most 3 queries per class"):
             evaluate(Pipeline(head=Few()), split, way=4, unbalanced=True, **wrong)
@@ -142,11 +158,15 @@ class Cheat(Head):
     uses_unlabeled = True
 
     def score(self, episode: Episode) -> Tensor:
-        return ProtoNet().score(episode) + 1e6 * episode.w[:, episode.unlabeled].sum(1, keepdim=True)
+        return ProtoNet().score(episode) + 1e6 * episode.w[:, episode.unlabeled].sum(
+            1, keepdim=True
+        )
 
 
 def test_true_labels_of_the_pool_change_nothing() -> None:
-    """The labels of unlabeled and query nodes are altered in the draw itself; every prediction stays."""
+    """The labels of unlabeled and query nodes are altered in the draw itself; every prediction
+    stays.
+    """
     split = patterns("test", 2)
     loader = Episodes(split, dataclasses.replace(SETTING, distractors=2))
     draw = loader.sampler.draw([0, 1, 2])
@@ -163,7 +183,9 @@ def test_true_labels_of_the_pool_change_nothing() -> None:
 
 
 def test_episodes_without_a_pool_have_no_unlabeled_nodes() -> None:
-    episode, target = Episodes(patterns("test", 2), dataclasses.replace(SETTING, unlabeled=0)).batch([0, 1])
+    episode, target = Episodes(
+        patterns("test", 2), dataclasses.replace(SETTING, unlabeled=0)
+    ).batch([0, 1])
     assert episode.n_unlabeled == 0 and target.unlabeled.shape == (2, 0)
 
 
@@ -171,7 +193,12 @@ class Broken(Refine):
     """Makes a value that is none in the last of the episodes."""
 
     def forward(self, episode: Episode, scores: Tensor, head: Head) -> Tensor:
-        return scores * torch.where(torch.arange(len(scores)) == len(scores) - 1, float("nan"), 1.0)[:, None, None]
+        return (
+            scores
+            * torch.where(torch.arange(len(scores)) == len(scores) - 1, float("nan"), 1.0)[
+                :, None, None
+            ]
+        )
 
 
 class Overflow(Graph):
@@ -191,27 +218,45 @@ def broken_encoder() -> Pipeline:
     ("model", "said"),
     [
         (broken_encoder, "episode 0: the encoder"),
-        (lambda: Pipeline(nn.Flatten(), graph=Overflow(), head=ProtoNet()), "episode 0: the graph Overflow"),
-        (lambda: Pipeline(nn.Flatten(), head=ProtoNet(), refine=Broken()), "episode 4: the refine Broken"),
-        (lambda: Pipeline(nn.Flatten(), head=ProtoNet(), refine=[SoftKmeans(), Broken()]), "refine Broken"),
-        (lambda: Pipeline(nn.Flatten(), head=ProtoNet(), refine=Broken(), per_query=True), "refine Broken"),
+        (
+            lambda: Pipeline(nn.Flatten(), graph=Overflow(), head=ProtoNet()),
+            "episode 0: the graph Overflow",
+        ),
+        (
+            lambda: Pipeline(nn.Flatten(), head=ProtoNet(), refine=Broken()),
+            "episode 4: the refine Broken",
+        ),
+        (
+            lambda: Pipeline(nn.Flatten(), head=ProtoNet(), refine=[SoftKmeans(), Broken()]),
+            "refine Broken",
+        ),
+        (
+            lambda: Pipeline(nn.Flatten(), head=ProtoNet(), refine=Broken(), per_query=True),
+            "refine Broken",
+        ),
         (lambda: Adapt(pipeline(), GradientDescent(float("inf")), 1), "episode 0: the adapt"),
         (lambda: Adapt(broken_encoder(), GradientDescent(0.1), 1), "episode 0: the encoder"),
     ],
     ids=["encoder", "graph", "refine", "second", "per_query", "adapt", "inside"],
 )
-def test_scores_that_are_no_numbers_name_the_episode_and_the_part(model: Callable[[], Learner], said: str) -> None:
+def test_scores_that_are_no_numbers_name_the_episode_and_the_part(
+    model: Callable[[], Learner], said: str
+) -> None:
     learner, split = model(), patterns("test", 2)
     with pytest.raises(InputError, match=said) as caught:
         evaluate(learner, split, SETTING, episodes=7, block=5)
     assert "not finite" in str(caught.value)
-    assert "score" not in vars(getattr(learner, "head", nn.Identity())), "the head is watched no longer"
+    assert "score" not in vars(getattr(learner, "head", nn.Identity())), (
+        "the head is watched no longer"
+    )
 
 
 def test_nan_is_no_answer_anywhere_else() -> None:
     model = Pipeline(head=ProtoNet(), refine=Broken())
     x, y = torch.randn(8, 5).numpy(), [0, 0, 0, 0, 1, 1, 1, 1]
-    with pytest.raises(InputError, match="there is no answer: the refine Broken made values that are not finite"):
+    with pytest.raises(
+        InputError, match="there is no answer: the refine Broken made values that are not finite"
+    ):
         FewShotClassifier(model).fit(x, y).predict_proba(x)
     images = Pipeline(nn.Flatten(), head=ProtoNet(), refine=Broken())
     predictor = Predictor(Run({"data": {}}, Path("run"), images, Transform(), (1, 8, 8), 2))

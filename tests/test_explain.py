@@ -1,4 +1,6 @@
-"""Explanations: closed forms, naive loops, finite differences; and faithful, where shuffled ones are not."""
+"""Explanations: closed forms, naive loops, finite differences; and faithful, where shuffled ones
+are not.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +70,9 @@ def features(seed: int = 0, batch: int = 1, **options: Any) -> Episode:
 
 
 def without(episode: Episode, gone: set[int], learner: Learner, query: int, answer: int) -> float:
-    """p of the answer in an episode from which nodes were cut out, not masked; a guess where no label is left."""
+    """p of the answer in an episode from which nodes were cut out, not masked; a guess where no
+    label is left.
+    """
     keep = [i for i in range(episode.x.shape[1]) if i not in gone]
     k = sum(i < episode.n_support for i in keep)
     q = sum(episode.n_support <= i < episode.query.stop for i in keep)
@@ -86,7 +90,9 @@ def trained(name: str) -> Learner:
         "protonet": lambda: Pipeline(head=ProtoNet()),
         "matchingnet": lambda: Pipeline(head=MatchingNet(FEATURES)),
         "soft_kmeans": lambda: Pipeline(head=ProtoNet(), refine=SoftKmeans()),
-        "message_passing": lambda: Pipeline(graph=Convolutions(FEATURES, layers=2), head=ProtoNet()),
+        "message_passing": lambda: Pipeline(
+            graph=Convolutions(FEATURES, layers=2), head=ProtoNet()
+        ),
         "gnn": lambda: Pipeline(head=GNN(FEATURES, way=3, hidden=8)),
     }[name]()
     pipeline.double()
@@ -126,7 +132,9 @@ def test_gradient_of_two_linear_scores_is_complete() -> None:
 
 
 def test_gradient_of_attention_is_each_nodes_share() -> None:
-    """log-odds = log sum_answer a - log sum_others a: a node has its share of its side's attention."""
+    """log-odds = log sum_answer a - log sum_others a: a node has its share of its side's
+    attention.
+    """
     question = ask(trained("matchingnet"), features(shot=3), 4)
     graph = question.graph
     x = torch.nn.functional.normalize(graph.x[0], dim=-1)
@@ -142,7 +150,9 @@ def test_gradient_of_class_means_sums_to_zero_in_each_class() -> None:
     assert gradient(question).abs().max() > 1e-3 and by_class.abs().max() < 1e-12
 
 
-@pytest.mark.parametrize(("slot", "name"), [("head", "gnn"), ("adapt", "maml"), ("head", "rfs"), ("head", "feat")])
+@pytest.mark.parametrize(
+    ("slot", "name"), [("head", "gnn"), ("adapt", "maml"), ("head", "rfs"), ("head", "feat")]
+)
 def test_gradient_agrees_with_finite_differences(slot: str, name: str) -> None:
     """Through an inner loop and through a fitted classifier too."""
     episode, _ = episodes(1, shot=2, query=1, unlabeled=1)
@@ -152,7 +162,10 @@ def test_gradient_agrees_with_finite_differences(slot: str, name: str) -> None:
     for i in (0, 3):
         change = torch.zeros_like(graph.w)
         change[0, i] = h * graph.w[0, i]
-        up, down = (question.log_odds(graph.replace(w=graph.w + s * change, relabeled=False)) for s in (1, -1))
+        up, down = (
+            question.log_odds(graph.replace(w=graph.w + s * change, relabeled=False))
+            for s in (1, -1)
+        )
         assert float(found[i]) == pytest.approx((up - down).item() / (2 * h), rel=2e-3, abs=1e-6)
 
 
@@ -164,7 +177,10 @@ def test_gradient_of_the_pool_agrees_with_finite_differences() -> None:
     step = torch.zeros_like(graph.x)
     step[0, i] = h * (graph.x[0, i] - graph.x[0].mean(0))
     up, down = (question.log_odds(graph.replace(x=graph.x + s * step)) for s in (1, -1))
-    assert float(found[i]) == pytest.approx((up - down).item() / (2 * h), rel=1e-5) and abs(float(found[i])) > 1e-4
+    assert (
+        float(found[i]) == pytest.approx((up - down).item() / (2 * h), rel=1e-5)
+        and abs(float(found[i])) > 1e-4
+    )
 
 
 def test_no_gradient_where_none_reaches_the_labels() -> None:
@@ -192,12 +208,17 @@ def test_curves_equal_a_loop() -> None:
     at, others = episode.n_support, {episode.n_support + 1, episode.n_support + 2}
     order = random_orders(question, 1)[0]
     nodes = [int(question.origin[v]) for v in order]
-    deleted, inserted = deletion_curve(question, order).tolist(), insertion_curve(question, order).tolist()
+    deleted, inserted = (
+        deletion_curve(question, order).tolist(),
+        insertion_curve(question, order).tolist(),
+    )
     assert len(deleted) == len(nodes) + 1 == len(inserted)
     for i in range(len(nodes) + 1):
         gone = without(episode, others | set(nodes[:i]), learner, at, question.answer)
         kept = without(episode, others | set(nodes[i:]), learner, at, question.answer)
-        assert deleted[i] == pytest.approx(gone, abs=1e-9) and inserted[i] == pytest.approx(kept, abs=1e-9)
+        assert deleted[i] == pytest.approx(gone, abs=1e-9) and inserted[i] == pytest.approx(
+            kept, abs=1e-9
+        )
 
 
 def test_shapley_values_are_those_of_all_orders(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,11 +253,15 @@ def test_contributions_lead_from_a_guess_to_the_answer(name: str) -> None:
 
 @cache
 def judged(name: str) -> tuple[Tensor, Tensor, float]:
-    """Areas (episodes, 2) of explanations and of shuffled ones, and the accuracy of the explained answers."""
+    """Areas (episodes, 2) of explanations and of shuffled ones, and the accuracy of the explained
+    answers.
+    """
     own, shuffled, right = [], [], []
     for seed in range(5):
         target = episodes(1, shot=5, query=1, unlabeled=1, seed=seed)[1]
-        found = explain(trained(name), features(seed, shot=5, query=1, unlabeled=1), seed % 3, orders=6)
+        found = explain(
+            trained(name), features(seed, shot=5, query=1, unlabeled=1), seed % 3, orders=6
+        )
         draw = torch.Generator().manual_seed(seed)
         for order, out in (
             (found.order, own),
@@ -264,7 +289,8 @@ def test_shuffled_explanations_are_not_faithful(name: str) -> None:
 @pytest.mark.parametrize("name", [*GRAPHS, "augmented"])
 def test_edge_contributions_agree_with_finite_differences(name: str) -> None:
     """The messages of one edge, in all layers, scaled by a hook of our own."""
-    if name == "augmented":  # synthetic nodes stand behind the support: those behind them are seen further on
+    # synthetic nodes stand behind the support: those behind them are seen further on
+    if name == "augmented":
         learner: Learner = around("augment", "prototype_vae", graph="message_passing").double()
         episode = episodes(1, query=1)[0].to(dtype=torch.float64)
     else:
@@ -296,10 +322,17 @@ def scaled(question: Question, edge: Tensor, factor: float) -> float:
             where[layer] = (inputs[0] == edge[:, None]).all(0)
 
         def scale(layer: Any, inputs: Any, out: Tensor) -> Tensor:
-            hit = where[layer].view(-1, *(1,) * (out.ndim - 1)) if out.shape[0] == len(where[layer]) else where[layer]
+            hit = (
+                where[layer].view(-1, *(1,) * (out.ndim - 1))
+                if out.shape[0] == len(where[layer])
+                else where[layer]
+            )
             return torch.where(hit, factor * out, out)
 
-        hooks += [layer.register_propagate_forward_pre_hook(remember), layer.register_message_forward_hook(scale)]
+        hooks += [
+            layer.register_propagate_forward_pre_hook(remember),
+            layer.register_message_forward_hook(scale),
+        ]
     with torch.no_grad():
         odds = float(question.log_odds(question.graph))
     for hook in hooks:
@@ -315,7 +348,11 @@ def test_masks_are_gone_afterwards(name: str) -> None:
     explain(learner, episode, orders=1)
     assert torch.equal(learner(episode), before)
     for layer in (m for m in learner.modules() if isinstance(m, MessagePassing)):
-        assert not layer.explain and layer._edge_mask is None and not layer._propagate_forward_pre_hooks
+        assert (
+            not layer.explain
+            and layer._edge_mask is None
+            and not layer._propagate_forward_pre_hooks
+        )
 
 
 def test_training_mode_comes_back_and_nothing_random_is_used() -> None:
@@ -349,7 +386,10 @@ def test_explains_every_method(slot: str, name: str) -> None:
 
 def test_other_queries_speak_only_where_queries_are_answered_together() -> None:
     episode = features()
-    alone, together = explain(trained("protonet"), episode, 2), explain(trained("message_passing"), episode, 2)
+    alone, together = (
+        explain(trained("protonet"), episode, 2),
+        explain(trained("message_passing"), episode, 2),
+    )
     assert alone.question.origin.tolist() == [*range(6), 8, *range(12, 18)]
     assert together.question.origin.tolist() == list(range(18)) and together.question.query == 8
     assert together.nodes[[6, 7, 9]].abs().min() > 0
@@ -381,7 +421,9 @@ def test_padding_and_company_change_nothing(name: str) -> None:
 
 
 def test_hidden_labels_do_not_enter() -> None:
-    """The labels of unlabeled and query nodes are altered in the draw itself; every number stays."""
+    """The labels of unlabeled and query nodes are altered in the draw itself; every number
+    stays.
+    """
     x = torch.randn(4, 1, 16).add(0.7 * torch.randn(4, 20, 16)).flatten(0, 1)
     split = Split(x, torch.arange(4).repeat_interleave(20), tuple("abcd"), "clusters/test")
     loader = Episodes(split, Setting(way=4, shot=2, query=2, unlabeled=2))
@@ -390,7 +432,9 @@ def test_hidden_labels_do_not_enter() -> None:
     label[:, drawn.n_support :] = (label[:, drawn.n_support :] + 1) % 4
     learner = Pipeline(graph=Convolutions(16), head=ProtoNet(), refine=SoftKmeans())
     true, altered = (loader.assemble(d) for d in (drawn, dataclasses.replace(drawn, label=label)))
-    assert not torch.equal(true[1].query, altered[1].query) and not torch.equal(true[1].unlabeled, altered[1].unlabeled)
+    assert not torch.equal(true[1].query, altered[1].query) and not torch.equal(
+        true[1].unlabeled, altered[1].unlabeled
+    )
     one, two = (explain(learner, e, 3, orders=2) for e in (true[0], altered[0]))
     for kind in ("nodes", "leave_one_out", "gradient", "edges"):
         assert torch.equal(getattr(one, kind), getattr(two, kind))
@@ -456,25 +500,41 @@ def test_the_command_writes_numbers_a_picture_and_a_page(
     progress.run(settings, tmp_path / "run", Console(quiet=True))
 
     def call(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["graphfsl", "explain", str(tmp_path / "run"), *map(str, words)])
+        monkeypatch.setattr(
+            sys, "argv", ["graphfsl", "explain", str(tmp_path / "run"), *map(str, words)]
+        )
         with pytest.raises(SystemExit) as stop:
             cli.main()
         return int(stop.value.code or 0), *capsys.readouterr()
 
     code, out, _ = call("episode.unlabeled=1", "--episode", 2, "--query", 3)
     files = [Path(line) for line in out.split()]
-    assert code == 0 and [f.name for f in files] == ["explanation.json", "explanation.svg", "explanation.html"]
+    assert code == 0 and [f.name for f in files] == [
+        "explanation.json",
+        "explanation.svg",
+        "explanation.html",
+    ]
     assert files[0].parent.parent == tmp_path / "run" / "explanations"
     assert files[0].parent.name.startswith("episode-2-query-3-"), "named by its overrides too"
     facts, page = json.loads(files[0].read_text()), files[2].read_text()
     found = [n["contribution"] for n in facts["nodes"]]
-    assert found == sorted(found, reverse=True) and sum(found) == pytest.approx(facts["probability"] - 1 / 3, abs=1e-6)
+    assert found == sorted(found, reverse=True) and sum(found) == pytest.approx(
+        facts["probability"] - 1 / 3, abs=1e-6
+    )
     assert [n["role"] for n in sorted(facts["nodes"], key=lambda n: n["node"])] == [
         *["support"] * 6, *["query"] * 5, *["unlabeled"] * 3
     ]  # fmt: skip
-    assert len({n["sample"] for n in facts["nodes"]} | {facts["sample"]}) == 15 and facts["node"] == 9
-    assert len(facts["deletion"]) == len(facts["insertion"]) == 15 == len(facts["random_deletion"][0])
-    assert facts["deletion"][0] == facts["insertion"][-1] == pytest.approx(facts["probability"], abs=1e-6)
+    assert (
+        len({n["sample"] for n in facts["nodes"]} | {facts["sample"]}) == 15 and facts["node"] == 9
+    )
+    assert (
+        len(facts["deletion"]) == len(facts["insertion"]) == 15 == len(facts["random_deletion"][0])
+    )
+    assert (
+        facts["deletion"][0]
+        == facts["insertion"][-1]
+        == pytest.approx(facts["probability"], abs=1e-6)
+    )
     assert facts["edges"] and {e["to"] for e in facts["edges"]} <= set(range(15))
     assert files[1].read_text().startswith("<?xml") and page.count("image/svg+xml") == 3
     assert page.count("image/png") == 1 + sum(c != 0 for c in found) > 1

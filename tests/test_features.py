@@ -1,4 +1,6 @@
-"""Features on disk: computed once, the same to the bit, resumed after a kill, done without where there is no disk."""
+"""Features on disk: computed once, the same to the bit, resumed after a kill, done without where
+there is no disk.
+"""
 
 from __future__ import annotations
 
@@ -88,10 +90,14 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def child(die: int = 0) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-W", "ignore", "-c", CHILD, str(die)], stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", CHILD, str(die)], stdout=subprocess.PIPE, text=True
+    )
 
 
-def test_features_are_computed_once_and_equal_the_encoders_to_the_bit(cache: Path, encoded: list[int]) -> None:
+def test_features_are_computed_once_and_equal_the_encoders_to_the_bit(
+    cache: Path, encoded: list[int]
+) -> None:
     net = learner()
     first = cached_features(net, split(), TRANSFORM)
     assert encoded == [4, 4, 4, 4, 4, 4, 2] and net.training and net.encoder.training
@@ -101,9 +107,13 @@ def test_features_are_computed_once_and_equal_the_encoders_to_the_bit(cache: Pat
     with torch.no_grad():
         alone = torch.cat([net.readout(net.encoder(TRANSFORM(x[None]))) for x in split().x])
     assert torch.allclose(first.x, alone, atol=1e-6)
-    assert torch.equal(first.y, split().y) and (first.classes, first.name) == (split().classes, split().name)
+    assert torch.equal(first.y, split().y) and (first.classes, first.name) == (
+        split().classes,
+        split().name,
+    )
     encoded.clear()
-    again = cached_features(learner(), split(), Transform([0.5], [0.25], rotate=10))  # augmentation plays no part
+    # augmentation plays no part
+    again = cached_features(learner(), split(), Transform([0.5], [0.25], rotate=10))
     assert encoded == [] and torch.equal(again.x, first.x)
     assert [p.suffix for p in sorted(cache.iterdir())] in ([".lock", ".npy"], [".npy"])
 
@@ -146,7 +156,8 @@ def test_a_killed_process_is_resumed_from_its_blocks(cache: Path, encoded: list[
     assert killed.communicate()[0] == "" and killed.returncode != 0
     assert [p.suffix for p in sorted(cache.iterdir()) if p.suffix != ".lock"] == [".part"]
     found = cached_features(learner(), split(), TRANSFORM)
-    assert encoded == [4, 4, 2]  # five blocks were written, and the last of them may have been half written
+    # five blocks were written, and the last of them may have been half written
+    assert encoded == [4, 4, 2]
     assert torch.equal(found.x, encode_split(learner(), split(), TRANSFORM).x)
     assert not list(cache.glob("*.part"))
 
@@ -154,7 +165,8 @@ def test_a_killed_process_is_resumed_from_its_blocks(cache: Path, encoded: list[
 @pytest.mark.parametrize(
     ("damage", "blocks"),
     [
-        (lambda b: b[:-3], 4),  # the fifth block is half written: it and the one before it are made again
+        # the fifth block is half written: it and the one before it are made again
+        (lambda b: b[:-3], 4),
         (lambda b: b[:-30] + bytes(30), 3),  # its space is there, but not its bytes
         (lambda b: b[:150], 7),
         (lambda b: b[:20], 7),
@@ -188,7 +200,10 @@ def test_a_broken_file_is_made_again(cache: Path, encoded: list[int], content: b
 def test_two_processes_share_the_work(cache: Path) -> None:
     counts = [int(p.communicate()[0]) for p in [child(), child()]]
     assert sorted(counts) == [0, 7]
-    assert torch.equal(cached_features(learner(), split(), TRANSFORM).x, encode_split(learner(), split(), TRANSFORM).x)
+    assert torch.equal(
+        cached_features(learner(), split(), TRANSFORM).x,
+        encode_split(learner(), split(), TRANSFORM).x,
+    )
 
 
 def test_without_a_cache_features_are_computed_with_a_warning(
@@ -233,14 +248,21 @@ def color() -> Pipeline:
     return Pipeline(Conv4(3, 4), head=registry.get("head", "protonet")())
 
 
-def test_a_folder_of_three_images_a_class_becomes_arrays(tmp_path: Path, encoded: list[int]) -> None:
+def test_a_folder_of_three_images_a_class_becomes_arrays(
+    tmp_path: Path, encoded: list[int]
+) -> None:
     root, transform = tmp_path / "birds", Transform([0.5] * 3, [0.5] * 3)
     draw(root, [f"{c}/{i}.png" for c in ("wren", "jay") for i in range(3)] + ["unlabeled/x.png"])
-    assert write_features(color(), transform, root, tmp_path / "out", size=28) == [tmp_path / "out/test.npz"]
+    assert write_features(color(), transform, root, tmp_path / "out", size=28) == [
+        tmp_path / "out/test.npz"
+    ]
     with np.load(tmp_path / "out/test.npz", allow_pickle=False) as file:
         paths = file["paths"].tolist()
         assert file["features"].dtype == np.float32
-    assert paths == [*(f"{c}/{i}.png" for c in ("jay", "wren") for i in range(3)), "unlabeled/x.png"]
+    assert paths == [
+        *(f"{c}/{i}.png" for c in ("jay", "wren") for i in range(3)),
+        "unlabeled/x.png",
+    ]
     read = data.load("arrays", "test", root=str(tmp_path / "out"))
     assert read.classes == ("jay", "wren") and read.y.tolist() == [0, 0, 0, 1, 1, 1, -1]
     images = data.load("folder", "test", root=str(root), size=28, fractions=[0, 0, 1])
@@ -255,10 +277,14 @@ def test_a_folder_of_three_images_a_class_becomes_arrays(tmp_path: Path, encoded
 
 
 def test_each_split_of_a_folder_gets_its_file(tmp_path: Path) -> None:
-    draw(tmp_path / "in", [f"{s}/{s}{c}/{i}.jpg" for s in ("train", "test") for c in "ab" for i in range(2)])
+    draw(
+        tmp_path / "in",
+        [f"{s}/{s}{c}/{i}.jpg" for s in ("train", "test") for c in "ab" for i in range(2)],
+    )
     written = write_features(color(), Transform(), tmp_path / "in", tmp_path / "out")
     assert [p.name for p in written] == ["train.npz", "test.npz"]
-    assert data.load("arrays", "train", root=str(tmp_path / "out")).shape == (4 * 5 * 5,)  # 84 pixels
+    # 84 pixels
+    assert data.load("arrays", "train", root=str(tmp_path / "out")).shape == (4 * 5 * 5,)
     draw(tmp_path / "in", ["test/traina/0.jpg"])
     with pytest.raises(InputError, match="class 'traina' is in train/ and in test/"):
         write_features(color(), Transform(), tmp_path / "in", tmp_path / "out")
@@ -270,7 +296,9 @@ def test_gray_images_are_encoded_by_an_encoder_of_one_channel(tmp_path: Path) ->
     assert data.load("arrays", "test", root=str(tmp_path / "out")).shape == (4,)
 
 
-def test_a_stopped_folder_goes_on(tmp_path: Path, encoded: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_folder_goes_on(
+    tmp_path: Path, encoded: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     draw(tmp_path / "in", [f"{c}/{i}.png" for c in "abc" for i in range(6)])
     with monkeypatch.context() as patch:
         counting = folder_features.encode
@@ -294,13 +322,18 @@ def test_bad_folders_are_one_clear_line(tmp_path: Path) -> None:
         write_features(color(), Transform(), tmp_path / "missing", tmp_path / "out")
     draw(tmp_path / "in", ["a/0.png", "b/0.png"])
     (tmp_path / "in/b/1.png").write_bytes(b"junk")
-    with pytest.raises(InputError, match=r"in/b/1\.png is not a readable image.*replace or remove it"):
+    with pytest.raises(
+        InputError,
+        match=r"in/b/1\.png is not a readable image.*replace or "
+        r"remove it",
+    ):
         write_features(color(), Transform(), tmp_path / "in", tmp_path / "out", size=28)
     for name in ("a/1.png", "b/2.png"):
         (tmp_path / "in" / name).write_bytes(b"junk")
     several = r"in/a/1\.png is not .*; 3 images cannot be read, the others are b/1\.png, b/2\.png$"
     with pytest.raises(InputError, match=several):
-        write_features(color(), Transform(), tmp_path / "in", tmp_path / "out", size=1024)  # one image a block
+        # one image a block
+        write_features(color(), Transform(), tmp_path / "in", tmp_path / "out", size=1024)
     for name in ("a/1.png", "b/1.png", "b/2.png"):
         (tmp_path / "in" / name).unlink()
     (tmp_path / "out").write_bytes(b"")
@@ -329,11 +362,34 @@ def test_options_of_every_kind_are_part_of_the_key() -> None:
         return str(encoder_digest(Options(option)).hexdigest())
 
     options = [
-        [1, 2], [2, 1], [1, [2]], {"a": 1}, {"a": 2}, {"a": [1]}, {1, 2}, {1, 3}, torch.tensor([1.0]),
-        torch.tensor([2.0]), np.array([1, 2]), np.array([[1, 2]]), F.relu, F.gelu, nn.ReLU, shifted(1.0), shifted(2.0),
-        functools.partial(F.leaky_relu, negative_slope=0.1), functools.partial(F.leaky_relu, negative_slope=0.2),
-        Config(width=[1]), Config(width=[2]), [nn.Linear(1, 1)], torch.float32, torch.float64, None, 3, (3,),
-    ]  # fmt: skip
+        [1, 2],
+        [2, 1],
+        [1, [2]],
+        {"a": 1},
+        {"a": 2},
+        {"a": [1]},
+        {1, 2},
+        {1, 3},
+        torch.tensor([1.0]),
+        torch.tensor([2.0]),
+        np.array([1, 2]),
+        np.array([[1, 2]]),
+        F.relu,
+        F.gelu,
+        nn.ReLU,
+        shifted(1.0),
+        shifted(2.0),
+        functools.partial(F.leaky_relu, negative_slope=0.1),
+        functools.partial(F.leaky_relu, negative_slope=0.2),
+        Config(width=[1]),
+        Config(width=[2]),
+        [nn.Linear(1, 1)],
+        torch.float32,
+        torch.float64,
+        None,
+        3,
+        (3,),
+    ]
     keys = [key(o) for o in options]
     assert len(set(keys)) == len(keys)
     assert keys == [key(o) for o in options]
@@ -346,13 +402,18 @@ def test_options_of_every_kind_are_part_of_the_key() -> None:
 def test_code_and_hooks_of_a_users_encoder_are_part_of_the_key() -> None:
     def encoder(factor: int) -> nn.Module:
         torch.manual_seed(0)
-        code = f"class Net(nn.Linear):\n    def forward(self, x):\n        return {factor} * super().forward(x)"
+        code = (
+            f"class Net(nn.Linear):\n    def forward(self, x):\n        return {factor} * "
+            f"super().forward(x)"
+        )
         space: dict[str, Any] = {"nn": nn, "__name__": "notebook"}
         exec(code, space)
         return space["Net"](2, 2)
 
     assert encoder_digest(encoder(2)).digest() == encoder_digest(encoder(2)).digest()
-    assert encoder_digest(encoder(2)).digest() != encoder_digest(encoder(3)).digest(), "a cell that was edited"
+    assert encoder_digest(encoder(2)).digest() != encoder_digest(encoder(3)).digest(), (
+        "a cell that was edited"
+    )
     hooked = encoder(2)
     hooked.register_forward_hook(lambda module, inputs, output: 2 * output)
     assert encoder_digest(hooked).digest() != encoder_digest(encoder(2)).digest()
@@ -364,7 +425,10 @@ def test_encoders_of_plain_options_keep_their_key() -> None:
     net = Conv4(1, 4)
     for tensor in net.state_dict().values():
         tensor.fill_(1)
-    assert encoder_digest(net, (0.5,), (0.25,), "cpu", 4).hexdigest() == "500bffc5fa6ad03fff068e222d86d44e"
+    assert (
+        encoder_digest(net, (0.5,), (0.25,), "cpu", 4).hexdigest()
+        == "500bffc5fa6ad03fff068e222d86d44e"
+    )
 
 
 def test_a_file_that_was_unreadable_once_is_read_again(tmp_path: Path, encoded: list[int]) -> None:
@@ -383,11 +447,17 @@ def test_a_file_that_was_unreadable_once_is_read_again(tmp_path: Path, encoded: 
     put(bytes(len(good)))
     lost = encode_files(learner(), TRANSFORM, tmp_path, names, 28, 1, broken=True)
     assert np.flatnonzero(np.isnan(lost).any(1)).tolist() == [5]
-    assert np.isnan(encode_files(learner(), TRANSFORM, tmp_path, names, 28, 1, broken=True)[5]).all()
+    assert np.isnan(
+        encode_files(learner(), TRANSFORM, tmp_path, names, 28, 1, broken=True)[5]
+    ).all()
     put(good)
     encoded.clear()
-    assert np.array_equal(encode_files(learner(), TRANSFORM, tmp_path, names, 28, 1, broken=True), whole)
+    assert np.array_equal(
+        encode_files(learner(), TRANSFORM, tmp_path, names, 28, 1, broken=True), whole
+    )
     assert encoded == [4], "the block that lacked it"
     encoded.clear()
-    assert np.array_equal(encode_files(learner(), TRANSFORM, tmp_path, names, 28, 1, broken=True), whole)
+    assert np.array_equal(
+        encode_files(learner(), TRANSFORM, tmp_path, names, 28, 1, broken=True), whole
+    )
     assert encoded == [], "and it is kept"

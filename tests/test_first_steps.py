@@ -1,4 +1,6 @@
-"""What stopped new users on their way from the README to their own images, and what now carries them on."""
+"""What stopped new users on their way from the README to their own images, and what now carries
+them on.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ POOL = {"head": "protonet", "refine": "soft_kmeans"}
 
 
 class Mean(nn.Module):
-    """Images -> (M, 2): the mean, and how far it is from 1/2 after normalisation, which no scaling undoes."""
+    """Images -> (M, 2): the mean, and how far it is from 1/2 after normalisation, which no scaling
+    undoes.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,16 +39,23 @@ class Mean(nn.Module):
 def gray_levels(name: str) -> gf.Split:
     generator = torch.Generator().manual_seed(0)
     y = torch.arange(3).repeat_interleave(20)
-    x = (60 * (y + 1))[:, None, None, None] + torch.randint(-50, 50, (60, 1, 4, 4), generator=generator)
+    x = (60 * (y + 1))[:, None, None, None] + torch.randint(
+        -50, 50, (60, 1, 4, 4), generator=generator
+    )
     return gf.Split(x.to(torch.uint8), y, ("dark", "gray", "bright"), name)
 
 
 def test_another_data_set_leaves_behind_what_only_the_first_takes() -> None:
     read = config.read("snell2017_cifarfs_5w1s", ["data.name=folder", "data.root=photos"])
     assert "folder" not in read["data"], "an option of `arrays`"
-    assert read["data"]["root"] == "photos" and read["data"]["augment"] == {"translate": 0.1, "flip": True}
+    assert read["data"]["root"] == "photos" and read["data"]["augment"] == {
+        "translate": 0.1,
+        "flip": True,
+    }
     with pytest.raises(InputError, match="'siez'; did you mean 'size'"):
-        config.read("snell2017_cifarfs_5w1s", ["data.name=folder", "data.root=photos", "data.siez=32"])
+        config.read(
+            "snell2017_cifarfs_5w1s", ["data.name=folder", "data.root=photos", "data.siez=32"]
+        )
 
 
 def test_evaluate_normalises_as_training_did() -> None:
@@ -61,7 +72,9 @@ def test_evaluate_normalises_as_training_did() -> None:
 
 def test_a_loaded_learner_knows_its_normalisation(tmp_path: Path) -> None:
     split, transform = gray_levels("gray/train"), gf.Transform([0.9], [0.3])
-    learner = gf.build({"encoder": {"name": "conv4", "width": 4}, "head": "protonet"}, (1, 16, 16), 3)
+    learner = gf.build(
+        {"encoder": {"name": "conv4", "width": 4}, "head": "protonet"}, (1, 16, 16), 3
+    )
     learner.save(tmp_path / "a", transform=transform, classes=split.classes)
     gf.load(tmp_path / "a").learner.save(tmp_path / "b")
     for kept in ("a", "b"):
@@ -71,7 +84,10 @@ def test_a_loaded_learner_knows_its_normalisation(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("override", "section"),
-    [("evaluation.settings=[{way: 999}]", r"evaluation\.settings\[0\]: "), ("train_episode.way=99", "train_episode: ")],
+    [
+        ("evaluation.settings=[{way: 999}]", r"evaluation\.settings\[0\]: "),
+        ("train_episode.way=99", "train_episode: "),
+    ],
 )
 def test_a_split_that_is_too_small_names_the_section_that_asks(override: str, section: str) -> None:
     settings = config.read("snell2017_glyphs_5w1s", ["data.base_classes=5", override])
@@ -100,5 +116,6 @@ def test_minus_one_without_a_pool_is_told() -> None:
         assert list(gf.FewShotClassifier("protonet").fit(x, y).classes_) == [-1, 0, 1]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        gf.FewShotClassifier("protonet").fit(x, np.where(y < 0, -1, 1))  # scikit-learn's usual two classes
+        # scikit-learn's usual two classes
+        gf.FewShotClassifier("protonet").fit(x, np.where(y < 0, -1, 1))
         gf.FewShotClassifier(POOL).fit(x, y)

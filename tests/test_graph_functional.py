@@ -8,7 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from graphfsl.functional.affinity import cosine_power, joined, median_distance, pairs, rbf, std_scaled
+from graphfsl.functional.affinity import (
+    cosine_power,
+    joined,
+    median_distance,
+    pairs,
+    rbf,
+    std_scaled,
+)
 from graphfsl.functional.distances import squared_euclidean
 from graphfsl.functional.knn import nearest
 from graphfsl.functional.propagation import propagate, stochastic, symmetric
@@ -40,7 +47,8 @@ def real_distances(z: Tensor, mask: Tensor) -> list[list[float]]:
     """The squared distances of all ordered pairs of different real nodes, task by task."""
     ids = [m.nonzero().squeeze(1).tolist() for m in mask]
     return [
-        [float((z[b, i] - z[b, j]).detach().square().sum()) for i in v for j in v if i != j] for b, v in enumerate(ids)
+        [float((z[b, i] - z[b, j]).detach().square().sum()) for i in v for j in v if i != j]
+        for b, v in enumerate(ids)
     ]
 
 
@@ -130,7 +138,9 @@ def test_the_degree_is_that_of_a_row() -> None:
     """D = diag(sum_j a_ij): of what a node receives, where edges have a direction."""
     a = normal(1, N, N).abs()
     degree = [sum(float(v) for v in row) + 0.1 for row in a[0]]
-    expected = [[float(a[0, i, j]) / math.sqrt(degree[i] * degree[j]) for j in range(N)] for i in range(N)]
+    expected = [
+        [float(a[0, i, j]) / math.sqrt(degree[i] * degree[j]) for j in range(N)] for i in range(N)
+    ]
     torch.testing.assert_close(symmetric(a, 0.1)[0], torch.tensor(expected, dtype=torch.float64))
 
 

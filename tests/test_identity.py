@@ -1,5 +1,6 @@
-# ruff: noqa: F811 (a fixture that is imported and asked for)
-"""A run, a shared pretraining and a study know their data: other content is told, another place is not."""
+"""A run, a shared pretraining and a study know their data: other content is told, another place is
+not.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +22,20 @@ from graphfsl.experiment.same_run import known_data
 from graphfsl.io.errors import InputError
 
 Call = Callable[..., tuple[int, str, str]]
-RUN = ("run", "my.yaml", "trainer={steps: 2, batch: 2, val_every: 2, val_episodes: 2}", "evaluation.episodes=2")
+RUN = (
+    "run",
+    "my.yaml",
+    "trainer={steps: 2, batch: 2, val_every: 2, val_episodes: 2}",
+    "evaluation.episodes=2",
+)
 MEAN = ("data.mean=[0.5, 0.5, 0.5]", "data.std=[0.2, 0.2, 0.2]")
 
 
 def split(seed: int = 0, classes: tuple[str, ...] = ("a", "b"), n: int = 3) -> Split:
     x = np.random.default_rng(seed).integers(0, 256, (n * len(classes), 3, 4, 4), dtype=np.uint8)
-    return Split(torch.from_numpy(x), torch.arange(len(classes)).repeat_interleave(n), classes, "d/train")
+    return Split(
+        torch.from_numpy(x), torch.arange(len(classes)).repeat_interleave(n), classes, "d/train"
+    )
 
 
 def test_an_identity_is_of_the_content_alone() -> None:
@@ -40,16 +48,25 @@ def test_an_identity_is_of_the_content_alone() -> None:
         "images of class 'b' are others": Split(swapped, split().y, ("a", "b"), "d"),
         "class 'c' was added": Split(split().x, split().y, ("a", "c"), "d"),
         "an image was added to class 'b', which had 3": Split(
-            torch.cat([split().x, split().x[:1]]), torch.tensor([0, 0, 0, 1, 1, 1, 1]), ("a", "b"), "d"
+            torch.cat([split().x, split().x[:1]]),
+            torch.tensor([0, 0, 0, 1, 1, 1, 1]),
+            ("a", "b"),
+            "d",
         ),
-        "an image was taken out of class 'b', which had 3": Split(split().x[:5], split().y[:5], ("a", "b"), "d"),
+        "an image was taken out of class 'b', which had 3": Split(
+            split().x[:5], split().y[:5], ("a", "b"), "d"
+        ),
         "another order": Split(split().x, torch.tensor([0, 0, 1, 0, 1, 1]), ("a", "b"), "d"),
     }
     for words, other in changes.items():
         found = identity_of(other)
         told = difference(one, found)
         assert told is not None and digest(found) != digest(one)
-        assert words in told or (words == "another order" and "others" in told) or "no longer there" in told
+        assert (
+            words in told
+            or (words == "another order" and "others" in told)
+            or ("no longer there") in told
+        )
     hidden = Split(split().x, torch.tensor([0, 0, 0, 1, 1, -1]), ("a", "b"), "d")
     assert difference(one, identity_of(hidden)) is not None
 
@@ -92,7 +109,10 @@ def test_a_run_directory_refuses_other_data(world: Path, call: Call) -> None:
     shutil.copytree(world / "moved/data", world / "data", dirs_exist_ok=True)
     with np.load("data/train.npz") as file:
         held = dict(file)
-    more = {k: np.concatenate([v, v[-1:]]) if len(v) == len(held["labels"]) else v for k, v in held.items()}
+    more = {
+        k: np.concatenate([v, v[-1:]]) if len(v) == len(held["labels"]) else v
+        for k, v in held.items()
+    }
     np.savez("data/train.npz", **more)
     for options in (MEAN, ()):  # the mean of the images is another too, and not what is told
         assert call(*RUN, *options, "-o", f"s{len(options)}")[0] == 0
@@ -109,7 +129,9 @@ def test_a_run_directory_refuses_other_data(world: Path, call: Call) -> None:
 def test_another_configuration_is_named_by_its_first_key(world: Path, call: Call) -> None:
     assert call(*RUN, "-o", "r")[0] == 0
     code, _, err = call(*RUN, "learner.encoder.width=9", "-o", "r")
-    assert code == 2 and "another configuration: learner.encoder.width is 8 there and 9 here" in err, err
+    assert (
+        code == 2 and ("another configuration: learner.encoder.width is 8 there and 9 here") in err
+    ), err
     np.savez("data/train.npz", **{**dict(np.load("data/train.npz")), "labels": np.arange(72) % 3})
     code, _, err = call(*RUN, "learner.encoder.width=9", "-o", "r")
     assert code == 2 and "learner.encoder.width" in err, "what was asked for is told first"
@@ -123,13 +145,20 @@ def test_a_directory_of_before_goes_on_and_learns_its_data(world: Path, call: Ca
     assert Path("r/data.json").is_file()
 
 
-PRETRAIN = ("pretrain={objective: cross_entropy, trainer: {steps: 2, batch: 8, val_every: 2, val_episodes: 2}}", *MEAN)
+PRETRAIN = (
+    "pretrain={objective: cross_entropy, trainer: {steps: 2, batch: 8, val_every: 2, "
+    "val_episodes: 2}}",
+    *MEAN,
+)
 
 
 def test_a_shared_pretraining_is_of_its_data(world: Path, call: Call) -> None:
     assert "found the pretraining" not in call(*RUN, *PRETRAIN, "-o", "runs/a")[1]
     code, out, err = call(*RUN, *PRETRAIN, "learner.head=simple_shot", "-o", "runs/b")
-    assert code == 0 and "found the pretraining of conv4 by cross_entropy on data/train (72 samples" in out, err
+    assert (
+        code == 0
+        and ("found the pretraining of conv4 by cross_entropy on data/train (72 samples") in out
+    ), err
     (first,) = Path("runs").glob("pretrain-*")
     swap(world)
     code, out, err = call(*RUN, *PRETRAIN, "-o", "runs/c")
@@ -137,7 +166,9 @@ def test_a_shared_pretraining_is_of_its_data(world: Path, call: Call) -> None:
     assert len(list(Path("runs").glob("pretrain-*"))) == 2
     assert json.loads(Path("runs/c/results.json").read_text())["pretraining_seconds"] > 0
     swapped = next(p for p in Path("runs").glob("pretrain-*") if p != first)
-    assert (first / "model.safetensors").read_bytes() != (swapped / "model.safetensors").read_bytes()
+    assert (first / "model.safetensors").read_bytes() != (
+        swapped / "model.safetensors"
+    ).read_bytes()
 
 
 def test_a_pretraining_of_before_is_found_and_said(world: Path, call: Call) -> None:
@@ -155,8 +186,12 @@ def test_a_pretraining_of_before_is_found_and_said(world: Path, call: Call) -> N
     assert list(Path("runs").glob("pretrain-*")) == [old]
 
 
-@pytest.mark.parametrize("entry", [[], {}, None, [3], ["3", "a"], [3, None], {"a": 1}, [{"a": 1}, "a"]])
+@pytest.mark.parametrize(
+    "entry", [[], {}, None, [3], ["3", "a"], [3, None], {"a": 1}, [{"a": 1}, "a"]]
+)
 def test_a_damaged_identity_is_told(entry: Any, tmp_path: Path) -> None:
-    (tmp_path / "data.json").write_text(json.dumps({"train": {"classes": {"a": [3, "f0"], "b": entry}}}))
+    (tmp_path / "data.json").write_text(
+        json.dumps({"train": {"classes": {"a": [3, "f0"], "b": entry}}})
+    )
     with pytest.raises(InputError, match=r"data.json is damaged; remove it"):
         known_data(tmp_path)

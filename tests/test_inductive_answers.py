@@ -1,4 +1,6 @@
-"""Runs whose BatchNorm policy lets queries share statistics answer each query by itself, unless asked not to."""
+"""Runs whose BatchNorm policy lets queries share statistics answer each query by itself, unless
+asked not to.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ CHANGES = {
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run under each policy, hardly trained; images of a support and of queries of one class only."""
+    """A run under each policy, hardly trained; images of a support and of queries of one class
+    only.
+    """
     root = tmp_path_factory.mktemp("policies")
     for seed, split in enumerate(("train", "val", "test")):
         write_split(root / f"{split}.npz", seed)
@@ -74,8 +78,13 @@ def test_one_image_is_answered_as_in_a_folder(runs: Path, policy: str) -> None:
         warnings.simplefilter("always")
         predictor = load(runs / policy)
     notes = [str(w.message) for w in said if "BatchNorm policy" in str(w.message)]
-    assert len(notes) == replaced and all(f"learner.batch_norm={policy} brings it back" in n for n in notes)
-    assert predictor.learner.batch_norm == ("support" if replaced else policy) and not predictor.learner.transductive
+    assert len(notes) == replaced and all(
+        f"learner.batch_norm={policy} brings it back" in n for n in notes
+    )
+    assert (
+        predictor.learner.batch_norm == ("support" if replaced else policy)
+        and not predictor.learner.transductive
+    )
     together = probabilities(predictor.predict(support, query))
     alone = np.concatenate([probabilities(predictor.predict(support, [q])) for q in query])
     assert np.allclose(together, alone, atol=1e-5)
@@ -91,7 +100,10 @@ def test_overrides_of_the_learner_are_taken(runs: Path) -> None:
     alone = np.concatenate([probabilities(own.predict(support, [q])) for q in query])
     assert not np.allclose(together, alone, atol=1e-5)
     refined = load(runs / "running", ["learner.refine=sinkhorn_balance"])
-    assert refined.learner.transductive and refined.run.config["learner"]["refine"] == "sinkhorn_balance"
+    assert (
+        refined.learner.transductive
+        and refined.run.config["learner"]["refine"] == "sinkhorn_balance"
+    )
     for wrong, message in (
         ("learner.batch_norm=apartt", "did you mean 'apart'"),
         ("learner.encoder.width=16", "another architecture"),
@@ -107,14 +119,18 @@ def test_weights_without_averages_are_refused_under_running(runs: Path, policy: 
     for door in (
         lambda: load(runs / policy, ["learner.batch_norm=running"]),
         lambda: measure_policies(run.load(runs / policy), ["learner.batch_norm=running"]),
-        lambda: FewShotClassifier(runs / policy, batch_norm="running").fit(np.zeros((2, 16, 16, 3), np.uint8), [0, 1]),
+        lambda: FewShotClassifier(runs / policy, batch_norm="running").fit(
+            np.zeros((2, 16, 16, 3), np.uint8), [0, 1]
+        ),
     ):
         with pytest.raises(InputError, match=rf"trained under batch_norm={policy}.*train anew"):
             door()
 
 
 def test_averages_of_older_weights_are_refused_too(runs: Path) -> None:
-    """Averages that pretraining left are not of the weights that training under another policy made of them."""
+    """Averages that pretraining left are not of the weights that training under another policy made
+    of them.
+    """
     trained = run.load(runs / "joint")
     unlike_fresh(trained.learner)
     for m in trained.learner.modules():
@@ -124,35 +140,57 @@ def test_averages_of_older_weights_are_refused_too(runs: Path) -> None:
         measure_policies(trained, ["learner.batch_norm=running"])
 
 
-def test_predict_says_how_it_answers(runs: Path, call: Call) -> None:  # noqa: F811
+def test_predict_says_how_it_answers(runs: Path, call: Call) -> None:
     given = ("--support", runs / "labeled", "--query", runs / "query", "--json")
     code, out, err = call("predict", runs / "apart", *given)
     assert code == 0, err
     together = {Path(a["image"]).name: a for a in json.loads(out)}
     assert err.count("\n") == 1 and "`support` takes its place" in err
     for image in sorted((runs / "query").iterdir()):
-        one = json.loads(call("predict", runs / "apart", "--support", runs / "labeled", "--query", image, "--json")[1])
+        one = json.loads(
+            call(
+                "predict", runs / "apart", "--support", runs / "labeled", "--query", image, "--json"
+            )[1]
+        )
         assert (one[0]["label"], one[0]["confidence"]) == (
             together[image.name]["label"],
             pytest.approx(together[image.name]["confidence"], abs=2e-4),
         )
     code, out, err = call("predict", runs / "apart", "learner.batch_norm=apart", *given)
-    assert code == 0 and "takes its place" not in err and "an answer depends on the other queries" in err
+    assert (
+        code == 0
+        and ("takes its place") not in err
+        and "an answer depends on the other queries" in err
+    )
     code, out, err = call("predict", runs / "running", "learner.refine=sinkhorn_balance", *given)
-    assert code == 0 and "transductive" in err and "as many of every class" in err and len(json.loads(out)) == 4
+    assert (
+        code == 0
+        and "transductive" in err
+        and ("as many of every class") in err
+        and len(json.loads(out)) == 4
+    )
     assert call("predict", runs / "running", *given)[2] == ""
     code, _, err = call("predict", runs / "running", "data.name=glyphs", *given)
     assert code == 2 and "not with 'data.name=glyphs'" in err
 
 
-def test_results_show_both_policies(runs: Path, tmp_path: Path, call: Call) -> None:  # noqa: F811
+def test_results_show_both_policies(runs: Path, tmp_path: Path, call: Call) -> None:
     trained, few = run.load(runs / "apart"), ["evaluation.episodes=4"]
     own, inductive = measure_policies(trained, few)
     assert (own["batch_norm"], own["setting"], own["published"]) == ("apart", "transductive", 90.0)
-    assert (inductive["batch_norm"], inductive["setting"], inductive["published"]) == ("support", "inductive", None)
+    assert (inductive["batch_norm"], inductive["setting"], inductive["published"]) == (
+        "support",
+        "inductive",
+        None,
+    )
     (asked,) = measure_policies(trained, [*few, "learner.batch_norm=support"])
-    assert asked["accuracies"] == inductive["accuracies"] and asked["config"] == inductive["config"] != own["config"]
-    assert [r["batch_norm"] for r in measure_policies(run.load(runs / "running"), few)] == ["running"]
+    assert (
+        asked["accuracies"] == inductive["accuracies"]
+        and asked["config"] == inductive["config"] != own["config"]
+    )
+    assert [r["batch_norm"] for r in measure_policies(run.load(runs / "running"), few)] == [
+        "running"
+    ]
     code, out, err = call("evaluate", runs / "apart", *few, "--out", tmp_path / "e.json")
     assert code == 0 and "apart BatchNorm" in out and "support BatchNorm" in out, err
     folder = tmp_path / "results" / "r"
@@ -161,7 +199,11 @@ def test_results_show_both_policies(runs: Path, tmp_path: Path, call: Call) -> N
     (folder / "results.json").write_text(json.dumps(facts))
     text = table(own["data"].split("/")[0], tmp_path / "results")
     inductive_rows, transductive_rows = text.split("Transductive:")
-    assert "support BatchNorm" in inductive_rows and "90.0" not in inductive_rows and "90.0" in transductive_rows
+    assert (
+        "support BatchNorm" in inductive_rows
+        and "90.0" not in inductive_rows
+        and "90.0" in transductive_rows
+    )
 
 
 def learner(batch_norm: str) -> Pipeline:
@@ -177,10 +219,18 @@ def test_the_estimator_answers_inductively_and_says_so(runs: Path, kind: str) ->
     source: Any = {
         "object": learner("joint"),
         "adapted": MAML(Pipeline(TinyEncoder(), head=Linear(6, 3)), 1),
-        "mapping": {"encoder": {"name": "conv4_stride2", "width": 4}, "head": "protonet", "batch_norm": "joint"},
+        "mapping": {
+            "encoder": {"name": "conv4_stride2", "width": 4},
+            "head": "protonet",
+            "batch_norm": "joint",
+        },
         "run": runs / "apart",
     }[kind]
-    with pytest.warns(UserWarning, match=r"`support` takes its place.*batch_norm='(joint|apart)' brings it back"):
+    with pytest.warns(
+        UserWarning,
+        match=r"`support` takes its place.*batch_norm='(joint|apart)' "
+        r"brings it back",
+    ):
         model = FewShotClassifier(source).fit(x[:6], y[:6])
     together = model.predict_proba(x[6:])
     alone = np.concatenate([model.predict_proba(x[i : i + 1]) for i in range(6, 12)])
@@ -191,8 +241,13 @@ def test_the_estimator_answers_inductively_and_says_so(runs: Path, kind: str) ->
         warnings.filterwarnings("ignore", message="encoder '.*' is untrained")
         model = FewShotClassifier(source, batch_norm=own).fit(x[:6], y[:6])
     alone = np.concatenate([model.predict_proba(x[i : i + 1]) for i in range(6, 12)])
-    assert not np.allclose(model.predict_proba(x[6:]), alone, atol=1e-4) and model.learner_.transductive
-    assert not isinstance(source, (Pipeline, MAML)) or source.batch_norm == own, "the caller's learner was changed"
+    assert (
+        not np.allclose(model.predict_proba(x[6:]), alone, atol=1e-4)
+        and model.learner_.transductive
+    )
+    assert not isinstance(source, (Pipeline, MAML)) or source.batch_norm == own, (
+        "the caller's learner was changed"
+    )
     with pytest.raises(InputError, match="did you mean 'joint'"):
         FewShotClassifier(source, batch_norm="jont").fit(x[:6], y[:6])
 
@@ -202,17 +257,28 @@ def test_another_policy_keeps_the_range_of_the_images(runs: Path) -> None:
     own = load(runs / "joint", range=[0, 4095])
     y = np.arange(4) % 2
     model = FewShotClassifier(own, batch_norm="apart").fit([deep, deep // 2] * 2, y)
-    assert torch.equal(model._predictor.image(deep), own.image(deep)) and model.learner_.batch_norm == "apart"
+    assert (
+        torch.equal(model._predictor.image(deep), own.image(deep))
+        and model.learner_.batch_norm == "apart"
+    )
 
 
 def test_a_predictor_has_decided_already(runs: Path) -> None:
-    x, y = np.random.default_rng(0).integers(0, 256, (9, 16, 16, 3)).astype(np.uint8), np.arange(9) % 3
+    x, y = (
+        np.random.default_rng(0).integers(0, 256, (9, 16, 16, 3)).astype(np.uint8),
+        np.arange(9) % 3,
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        model = FewShotClassifier(load(runs / "joint", ["learner.batch_norm=joint"])).fit(x[:6], y[:6])
+        model = FewShotClassifier(load(runs / "joint", ["learner.batch_norm=joint"])).fit(
+            x[:6], y[:6]
+        )
         assert model.learner_.batch_norm == "joint"
         predictor = load(runs / "joint", ["learner.batch_norm=support"])
-        assert FewShotClassifier(predictor, batch_norm="apart").fit(x[:6], y[:6]).learner_.batch_norm == "apart"
+        assert (
+            FewShotClassifier(predictor, batch_norm="apart").fit(x[:6], y[:6]).learner_.batch_norm
+            == "apart"
+        )
         assert predictor.learner.batch_norm == "support"
 
 
@@ -225,7 +291,13 @@ def test_what_is_transductive_by_design_stays_so() -> None:
     assert not np.allclose(model.predict_proba(x[6:])[:1], model.predict_proba(x[6:7]), atol=1e-4)
 
 
-def test_maml_under_running_is_refused_before_anything_is_written(runs: Path, call: Call, tmp_path: Path) -> None:  # noqa: F811
+def test_maml_under_running_is_refused_before_anything_is_written(
+    runs: Path, call: Call, tmp_path: Path
+) -> None:
     maml = [*CHANGES["apart"], "learner.batch_norm=running"]
     code, _, err = call("run", runs / "my.yaml", *maml, "--out", tmp_path / "r")
-    assert code == 2 and "no BatchNorm averages" in err and not (tmp_path / "r" / "config.json").exists()
+    assert (
+        code == 2
+        and ("no BatchNorm averages") in err
+        and not (tmp_path / "r" / "config.json").exists()
+    )

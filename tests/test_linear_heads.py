@@ -1,4 +1,6 @@
-"""Heads that fit a linear classifier to each support, against scikit-learn, closed forms, loops and KKT conditions."""
+"""Heads that fit a linear classifier to each support, against scikit-learn, closed forms, loops and
+KKT conditions.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ from graphfsl.methods.heads.r2d2 import R2D2
 from graphfsl.methods.heads.rfs import RFS
 
 
-def support(batch: int, way: int, shot: int, dim: int, unit: bool = True, dtype: Any = torch.float64) -> Any:
+def support(
+    batch: int, way: int, shot: int, dim: int, unit: bool = True, dtype: Any = torch.float64
+) -> Any:
     """Nodes (B, n, d) around class means, one-hot weights (B, n, C), other nodes (B, m, d)."""
     g = torch.Generator().manual_seed(way * 1000 + shot * 100 + dim)
     mean = 0.3 * torch.randn(batch, way, 1, dim, generator=g, dtype=torch.float64)
@@ -39,7 +43,9 @@ def support(batch: int, way: int, shot: int, dim: int, unit: bool = True, dtype:
 
 
 def random(batch: int, n: int, dim: int, way: int) -> tuple[Tensor, Tensor]:
-    """Small nodes and soft label weights; class way - 1 is absent from task 1, whose last node is padding."""
+    """Small nodes and soft label weights; class way - 1 is absent from task 1, whose last node is
+    padding.
+    """
     g = torch.Generator().manual_seed(n * 10 + dim)
     z = torch.randn(batch, n, dim, generator=g, dtype=torch.float64)
     w = torch.rand(batch, n, way, generator=g, dtype=torch.float64)
@@ -50,7 +56,8 @@ def random(batch: int, n: int, dim: int, way: int) -> tuple[Tensor, Tensor]:
 
 SHAPES = pytest.mark.parametrize(("n", "dim"), [(5, 7), (7, 2)], ids=["n<=d", "n>d"])
 
-# ------------------------------------------------------------------------------------------------ logistic regression
+# ------------------------------------------------------------------------------------------------
+# logistic regression
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
@@ -66,15 +73,25 @@ def test_logistic_regression_is_that_of_scikit_learn(
     with torch.no_grad():
         coef, bias = logistic_regression(z, w, c)
     for i in range(2):
-        # Of two classes scikit-learn fits the difference v = W_1 - W_0, and 1/2 ||W||^2 is 1/4 ||v||^2.
+        # Of two classes scikit-learn fits the difference v = W_1 - W_0, and 1/2 ||W||^2 is 1/4
+        # ||v||^2.
         reference = LogisticRegression(C=2 * c if way == 2 else c, max_iter=10_000, tol=1e-9)
         reference.fit(z[i].double().numpy(), w[i].argmax(-1).numpy())
-        sides = torch.tensor([[-0.5], [0.5]], dtype=torch.float64) if way == 2 else torch.ones(1, 1).double()
-        want, offset = sides * torch.tensor(reference.coef_), sides[:, 0] * torch.tensor(reference.intercept_)
+        sides = (
+            torch.tensor([[-0.5], [0.5]], dtype=torch.float64)
+            if way == 2
+            else torch.ones(1, 1).double()
+        )
+        want, offset = (
+            sides * torch.tensor(reference.coef_),
+            sides[:, 0] * torch.tensor(reference.intercept_),
+        )
         torch.testing.assert_close(coef[i].double(), want, atol=1e-4, rtol=0)
         torch.testing.assert_close(bias[i].double(), offset, atol=1e-4, rtol=0)
         scores = query[i].double() @ want.T + offset
-        torch.testing.assert_close((query[i] @ coef[i].T + bias[i]).double(), scores, atol=2e-4, rtol=0)
+        torch.testing.assert_close(
+            (query[i] @ coef[i].T + bias[i]).double(), scores, atol=2e-4, rtol=0
+        )
         assert abs(bias[i].sum()) < 1e-5
 
 
@@ -101,7 +118,11 @@ def test_logistic_regression_has_no_gradient_left(n: int, dim: int, c: float) ->
 
 @SHAPES
 def test_logistic_regression_has_first_and_second_derivatives(n: int, dim: int) -> None:
-    check(lambda z, w: logistic_regression(z, w, steps=8, inner=10), *random(2, n, dim, 3), second=True)
+    check(
+        lambda z, w: logistic_regression(z, w, steps=8, inner=10),
+        *random(2, n, dim, 3),
+        second=True,
+    )
 
 
 def check(function: Callable[..., Any], z: Tensor, w: Tensor, second: bool = False) -> None:
@@ -109,19 +130,27 @@ def check(function: Callable[..., Any], z: Tensor, w: Tensor, second: bool = Fal
     z, w = z.requires_grad_(), w.requires_grad_()
     assert torch.autograd.gradcheck(lambda z, w: function(z, w * seen), (z, w), fast_mode=True)
     if second:
-        assert torch.autograd.gradgradcheck(lambda z, w: function(z, w * seen), (z, w), fast_mode=True)
+        assert torch.autograd.gradgradcheck(
+            lambda z, w: function(z, w * seen), (z, w), fast_mode=True
+        )
 
 
 SOLVERS = pytest.mark.parametrize(
     "solve",
-    [lambda z, w: logistic_regression(z, w)[0], lambda z, w: ridge(z, w, torch.tensor(0.5).to(z)), crammer_singer],
+    [
+        lambda z, w: logistic_regression(z, w)[0],
+        lambda z, w: ridge(z, w, torch.tensor(0.5).to(z)),
+        crammer_singer,
+    ],
     ids=["logistic_regression", "ridge", "crammer_singer"],
 )
 
 
 @SOLVERS
 @SHAPES
-def test_padding_and_empty_tasks_change_nothing(solve: Callable[..., Tensor], n: int, dim: int) -> None:
+def test_padding_and_empty_tasks_change_nothing(
+    solve: Callable[..., Tensor], n: int, dim: int
+) -> None:
     z, w = random(2, n, dim, 3)
     alone = solve(z, w)
     more_z, more_w = F.pad(z, (0, 0, 0, 3), value=100.0), F.pad(w, (0, 0, 0, 3))
@@ -141,7 +170,7 @@ def test_a_node_twice_is_a_node_of_weight_two(solve: Callable[..., Tensor]) -> N
     torch.testing.assert_close(twice, solve(z, 2 * w), atol=1e-7, rtol=1e-6)
 
 
-# ------------------------------------------------------------------------------------------------------------- ridge
+# -------------------------------------------------------------------------------------------- ridge
 
 
 @pytest.mark.parametrize("dim", [3, 30])
@@ -162,7 +191,7 @@ def test_ridge_has_derivatives(n: int, dim: int) -> None:
     assert torch.autograd.gradcheck(lambda p: ridge(z, w, p), (penalty,))
 
 
-# --------------------------------------------------------------------------------------------------------------- SVM
+# ---------------------------------------------------------------------------------------------- SVM
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
@@ -182,7 +211,12 @@ def test_crammer_singer_is_that_of_scikit_learn(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             reference = LinearSVC(
-                multi_class="crammer_singer", fit_intercept=False, C=c, tol=1e-7, max_iter=20_000, random_state=0
+                multi_class="crammer_singer",
+                fit_intercept=False,
+                C=c,
+                tol=1e-7,
+                max_iter=20_000,
+                random_state=0,
             ).fit(z[i].double().numpy(), w[i].argmax(-1).numpy())
         want = query[i].double() @ torch.tensor(reference.coef_).T
         torch.testing.assert_close((query[i] @ coef[i].T).double(), want, atol=1e-3, rtol=0)
@@ -199,7 +233,9 @@ def primal(z: Tensor, w: Tensor, coef: Tensor, c: float) -> Tensor:
 
 
 def of_size(batch: int, way: int, shot: int, dim: int, square: float) -> Any:
-    """Nodes of this squared norm, as an encoder gives them in training, one-hot weights, other nodes."""
+    """Nodes of this squared norm, as an encoder gives them in training, one-hot weights, other
+    nodes.
+    """
     z, w, query = support(batch, way, shot, dim)
     return z * square**0.5, w, query * square**0.5
 
@@ -207,7 +243,7 @@ def of_size(batch: int, way: int, shot: int, dim: int, square: float) -> Any:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize(
     ("way", "shot", "dim", "square", "c"),
-    [(20, 5, 640, 1862.0, 0.1), (60, 1, 64, 100.0, 0.1), (5, 5, 64, 1e5, 0.1), (5, 5, 64, 1e5, 1.0)],
+    [(20, 5, 640, 1862.0, 0.1), (60, 1, 64, 100.0, 0.1), (5, 5, 64, 1e5, 0.1), (5, 5, 64, 1e5, 1.0)],  # noqa: E501
 )  # fmt: skip
 def test_crammer_singer_at_the_sizes_of_training(
     way: int, shot: int, dim: int, square: float, c: float, dtype: torch.dtype
@@ -215,15 +251,24 @@ def test_crammer_singer_at_the_sizes_of_training(
     z, w, query = of_size(1, way, shot, dim, square)
     with torch.no_grad():
         coef = crammer_singer(z.to(dtype), w.to(dtype), c)
-    assert torch.equal(coef, crammer_singer(z.to(dtype), w.to(dtype).clone().requires_grad_(), c)), "in training"
+    assert torch.equal(
+        coef, crammer_singer(z.to(dtype), w.to(dtype).clone().requires_grad_(), c)
+    ), "in training"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         reference = LinearSVC(
-            multi_class="crammer_singer", fit_intercept=False, C=c, tol=1e-7, max_iter=5000, random_state=0
+            multi_class="crammer_singer",
+            fit_intercept=False,
+            C=c,
+            tol=1e-7,
+            max_iter=5000,
+            random_state=0,
         ).fit(z[0].numpy(), w[0].argmax(-1).numpy())
     theirs = torch.tensor(reference.coef_)[None]
     least = primal(z, w, theirs, c)
-    assert primal(z, w, coef, c) <= least * (1 + 1e-6) + (1e-6 * c * z.shape[1] if dtype == torch.float32 else 0)
+    assert primal(z, w, coef, c) <= least * (1 + 1e-6) + (
+        1e-6 * c * z.shape[1] if dtype == torch.float32 else 0
+    )
     ours, want = query.double() @ coef.double().mT, query @ theirs.mT
     torch.testing.assert_close(ours, want, atol=3e-4, rtol=0)
     assert torch.equal(ours.argmax(-1), want.argmax(-1))
@@ -232,8 +277,12 @@ def test_crammer_singer_at_the_sizes_of_training(
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e2, 1e4], ids=str)
 @pytest.mark.parametrize("c", [0.1, 10.0])
 @SHAPES
-def test_crammer_singer_takes_features_of_any_size(n: int, dim: int, c: float, scale: float) -> None:
-    """Soft weights, an absent class and padding; float32 is rounded after the solution, not in it."""
+def test_crammer_singer_takes_features_of_any_size(
+    n: int, dim: int, c: float, scale: float
+) -> None:
+    """Soft weights, an absent class and padding; float32 is rounded after the solution, not in
+    it.
+    """
     z, w = (t.float() for t in random(2, n, dim, 3))
     z = (scale * z).requires_grad_()
     coef = crammer_singer(z, w, c)
@@ -266,15 +315,25 @@ def test_crammer_singer_is_the_minimum_for_soft_labels(n: int, dim: int) -> None
             return float(0.5 * (v[: way * dim] ** 2).sum() + 0.5 * weight @ v[way * dim :])
 
         start = np.concatenate([np.zeros(way * dim), np.ones(len(x))])
-        best = minimize(objective, start, method="SLSQP", constraints={"type": "ineq", "fun": slacks},
-                        options={"maxiter": 500, "ftol": 1e-12})  # fmt: skip
+        best = minimize(
+            objective,
+            start,
+            method="SLSQP",
+            constraints={"type": "ineq", "fun": slacks},
+            options={"maxiter": 500, "ftol": 1e-12},
+        )
         assert abs(float(found[i]) - best.fun) < 1e-5 * best.fun
 
 
 @pytest.mark.parametrize("scale", [1.0, 30.0], ids=str)
-def test_the_gradient_at_identical_nodes_is_that_of_one_node_of_twice_the_weight(scale: float) -> None:
+def test_the_gradient_at_identical_nodes_is_that_of_one_node_of_twice_the_weight(
+    scale: float,
+) -> None:
     z, w, _ = support(1, 5, 2, 16)
-    z, direction = scale * z, torch.randn(1, 5, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    z, direction = (
+        scale * z,
+        torch.randn(1, 5, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(1)),
+    )
 
     def gradient(z: Tensor, w: Tensor) -> Tensor:
         z = z.requires_grad_()
@@ -284,7 +343,9 @@ def test_the_gradient_at_identical_nodes_is_that_of_one_node_of_twice_the_weight
     for dtype, rtol in ((torch.float64, 1e-6), (torch.float32, 1e-3)):
         twice = gradient(torch.cat([z, z], 1).to(dtype), torch.cat([w, w], 1).to(dtype)).double()
         first, second = twice.chunk(2, 1)
-        torch.testing.assert_close(first + second, once, rtol=0, atol=rtol * float(once.abs().max()))
+        torch.testing.assert_close(
+            first + second, once, rtol=0, atol=rtol * float(once.abs().max())
+        )
         torch.testing.assert_close(first, second, rtol=0, atol=0.05 * float(once.abs().max()))
 
 
@@ -315,7 +376,9 @@ def test_crammer_singer_under_vmap_on_meta_and_on_fake_tensors() -> None:
         return crammer_singer(z, w).square().sum()
 
     each = torch.func.vmap(torch.func.grad(size))(stacked)
-    torch.testing.assert_close(each, torch.stack([torch.func.grad(size)(z), torch.func.grad(size)(2 * z)]))
+    torch.testing.assert_close(
+        each, torch.stack([torch.func.grad(size)(z), torch.func.grad(size)(2 * z)])
+    )
     assert crammer_singer(z.to("meta"), w.to("meta")).shape == want.shape[1:]
     with FakeTensorMode(), torch.device("cuda"):
         assert crammer_singer(torch.empty(z.shape), torch.empty(w.shape)).device.type == "cuda"
@@ -326,12 +389,14 @@ def test_crammer_singer_has_derivatives(n: int, dim: int) -> None:
     check(lambda z, w: crammer_singer(z, w, 0.2), *random(2, n, dim, 3), second=True)
 
 
-# ------------------------------------------------------------------------------------------------------------- heads
+# -------------------------------------------------------------------------------------------- heads
 
 
 def features(way: int = 3, shot: int = 2, dim: int = 8) -> Episode:
     z, w, query = support(2, way, shot, dim)
-    return Episode(torch.cat([z, query], 1), F.pad(w, (0, 0, 0, query.shape[1])), z.shape[1], query.shape[1])
+    return Episode(
+        torch.cat([z, query], 1), F.pad(w, (0, 0, 0, query.shape[1])), z.shape[1], query.shape[1]
+    )
 
 
 HEADS = (RFS(), R2D2(), MetaOptNet(), Baseline(epochs=10), BaselinePlusPlus(epochs=10))
@@ -347,7 +412,9 @@ def test_metaoptnet_is_the_svm_of_the_authors_price() -> None:
 
 
 def test_r2d2_is_ridge_regression_with_a_constant_feature() -> None:
-    """Equations 6 and 7: the constant is regularised with the rest, so that it is no free intercept."""
+    """Equations 6 and 7: the constant is regularised with the rest, so that it is no free
+    intercept.
+    """
     episode = features()
     episode = episode.replace(x=episode.x + 2, w=episode.w, relabeled=False)
     found = R2D2(lamda=0.5, alpha=3.0).double().score(episode)
@@ -355,20 +422,30 @@ def test_r2d2_is_ridge_regression_with_a_constant_feature() -> None:
         z = torch.cat([episode.x[b], torch.ones(episode.x.shape[1], 1).double()], 1)
         ours = Ridge(alpha=0.5, fit_intercept=False, tol=1e-12)
         ours.fit(z[episode.support], episode.w[b, episode.support])
-        torch.testing.assert_close(found[b], 3 * torch.from_numpy(ours.predict(z)), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            found[b], 3 * torch.from_numpy(ours.predict(z)), atol=1e-5, rtol=1e-5
+        )
 
 
 def test_r2d2_begins_with_the_constants_of_the_authors() -> None:
     """lambda 50 and alpha 10, in the answer and not only by name."""
     episode = features()
-    torch.testing.assert_close(R2D2().double().score(episode), R2D2(lamda=50, alpha=10).double().score(episode))
-    assert (R2D2().double().score(episode) - R2D2(lamda=1.0).double().score(episode)).abs().max() > 0.1
+    torch.testing.assert_close(
+        R2D2().double().score(episode), R2D2(lamda=50, alpha=10).double().score(episode)
+    )
+    assert (
+        R2D2().double().score(episode) - R2D2(lamda=1.0).double().score(episode)
+    ).abs().max() > 0.1
 
 
 def test_rfs_is_the_regression_of_the_authors() -> None:
-    """By default scikit-learn's LogisticRegression(C=1) on features of length 1, whatever length they had."""
+    """By default scikit-learn's LogisticRegression(C=1) on features of length 1, whatever length
+    they had.
+    """
     episode = features()
-    episode = episode.replace(x=episode.x * torch.linspace(0.1, 20, episode.x.shape[1])[:, None], w=episode.w)
+    episode = episode.replace(
+        x=episode.x * torch.linspace(0.1, 20, episode.x.shape[1])[:, None], w=episode.w
+    )
     found = RFS().double().score(episode)
     for b in range(2):
         z = F.normalize(episode.x[b], dim=-1).numpy()
@@ -383,10 +460,16 @@ def test_rfs_is_the_regression_of_the_authors() -> None:
     [({}, 100, 1.0), ({"normalize": False}, 20, 20.0)],
     ids=["many shots", "long features"],
 )
-def test_rfs_is_solved_where_logits_are_large(options: dict[str, Any], shot: int, length: float) -> None:
-    """At the minimum no gradient is left, whether many shots or long features let the logits grow."""
+def test_rfs_is_solved_where_logits_are_large(
+    options: dict[str, Any], shot: int, length: float
+) -> None:
+    """At the minimum no gradient is left, whether many shots or long features let the logits
+    grow.
+    """
     both, head = features(5, shot, 64), RFS(**options).double()
-    episode = Episode(length * both.x[:1], both.w[:1], both.n_support, both.n_query, relabeled=False)
+    episode = Episode(
+        length * both.x[:1], both.w[:1], both.n_support, both.n_query, relabeled=False
+    )
     z = F.normalize(episode.x, dim=-1) if head.normalize else episode.x
     support, w = z[:, episode.support], episode.w[:, episode.support]
     with torch.no_grad():
@@ -400,7 +483,9 @@ def test_rfs_is_solved_where_logits_are_large(options: dict[str, Any], shot: int
 @pytest.mark.parametrize("head", HEADS, ids=lambda h: type(h).__name__)
 def test_reading_the_support_alone_changes_nothing(head: Any) -> None:
     episode, head = features(), head.double()
-    torch.testing.assert_close(head.score(episode), head.score(episode.replace(relabeled=False)), atol=1e-9, rtol=0)
+    torch.testing.assert_close(
+        head.score(episode), head.score(episode.replace(relabeled=False)), atol=1e-9, rtol=0
+    )
 
 
 def test_baseline_descends_as_torch_does() -> None:
@@ -410,7 +495,9 @@ def test_baseline_descends_as_torch_does() -> None:
         z, y = episode.x[i, : episode.n_support], episode.w[i, : episode.n_support]
         layer = torch.nn.Linear(8, 3).double()
         torch.nn.init.zeros_(layer.weight), torch.nn.init.zeros_(layer.bias)
-        optimizer = torch.optim.SGD(layer.parameters(), 0.01, momentum=0.9, dampening=0.9, weight_decay=0.001)
+        optimizer = torch.optim.SGD(
+            layer.parameters(), 0.01, momentum=0.9, dampening=0.9, weight_decay=0.001
+        )
         for _ in range(2 * 30):  # six nodes in batches of four
             optimizer.zero_grad()
             F.cross_entropy(layer(z), y).backward()
@@ -420,9 +507,14 @@ def test_baseline_descends_as_torch_does() -> None:
 
 
 def test_the_baselines_weigh_nodes_and_classes_by_their_labels() -> None:
-    """Half a label counts half, a soft one for several classes: the weighted mean of torch's cross-entropies."""
+    """Half a label counts half, a soft one for several classes: the weighted mean of torch's
+    cross-entropies.
+    """
     episode = features()
-    w = episode.w[:, : episode.n_support] * torch.linspace(0.2, 2, episode.n_support, dtype=torch.float64)[:, None]
+    w = (
+        episode.w[:, : episode.n_support]
+        * torch.linspace(0.2, 2, episode.n_support, dtype=torch.float64)[:, None]
+    )
     w[:, 0, 1] = 0.7
     soft = episode.replace(w=F.pad(w, (0, 0, 0, episode.n_query)), relabeled=False)
     for i in range(2):
@@ -432,7 +524,9 @@ def test_the_baselines_weigh_nodes_and_classes_by_their_labels() -> None:
         unit = F.normalize(z, dim=-1)
         direction = (y.T @ unit / y.sum(0)[:, None]).requires_grad_()
         g = torch.full((3, 1), 3**-0.5, dtype=torch.float64, requires_grad=True)
-        optimizer = torch.optim.SGD([v, bias, direction, g], 0.01, momentum=0.9, dampening=0.9, weight_decay=0.001)
+        optimizer = torch.optim.SGD(
+            [v, bias, direction, g], 0.01, momentum=0.9, dampening=0.9, weight_decay=0.001
+        )
         for _ in range(2 * 10):
             optimizer.zero_grad()
             logits = z @ v.T + bias, 2 * unit @ (g * F.normalize(direction, dim=-1)).T
@@ -448,7 +542,10 @@ def test_the_baselines_weigh_nodes_and_classes_by_their_labels() -> None:
 def test_baseline_plus_plus_descends_as_torch_does() -> None:
     episode = features()
     for i in range(2):
-        z, y = F.normalize(episode.x[i, : episode.n_support], dim=-1), episode.w[i, : episode.n_support]
+        z, y = (
+            F.normalize(episode.x[i, : episode.n_support], dim=-1),
+            episode.w[i, : episode.n_support],
+        )
         v = (y.T @ z / y.sum(0)[:, None]).requires_grad_()
         g = torch.full((3, 1), 3**-0.5, dtype=torch.float64, requires_grad=True)
         optimizer = torch.optim.SGD([v, g], 0.01, momentum=0.9, dampening=0.9, weight_decay=0.001)

@@ -1,4 +1,6 @@
-"""Several processes, gradient accumulation, torch.compile, loggers, seeds, and nothing that only POSIX has."""
+"""Several processes, gradient accumulation, torch.compile, loggers, seeds, and nothing that only
+POSIX has.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ TESTS = Path(__file__).parent
 
 
 def learner(kind: str) -> Learner:
-    """Without tracked BatchNorm statistics: those of a share of the episodes would be other ones."""
+    """Without tracked BatchNorm statistics: those of a share of the episodes would be other
+    ones.
+    """
     torch.manual_seed(0)
     if kind == "protonet":
         return Pipeline(TinyEncoder(), head=ProtoNet(), batch_norm="support")
@@ -46,15 +50,31 @@ def learner(kind: str) -> Learner:
 
 
 def step(kind: str, run: Path | None = None, **options: Any) -> dict[str, torch.Tensor]:
-    """Weights after one step of plain gradient descent with rate 1: first weights minus the gradient."""
+    """Weights after one step of plain gradient descent with rate 1: first weights minus the
+    gradient.
+    """
     own = learner(kind)
-    plain: dict[str, Any] = {"optimizer": "sgd", "lr": 1.0, "momentum": 0.0, "steps": 1, "batch": 4, "device": "cpu"}
+    plain: dict[str, Any] = {
+        "optimizer": "sgd",
+        "lr": 1.0,
+        "momentum": 0.0,
+        "steps": 1,
+        "batch": 4,
+        "device": "cpu",
+    }
     Trainer(**(plain | options)).fit(own, Episodes(patterns("train", 0), SETTING), run=run)
     return {k: v.clone() for k, v in own.state_dict().items()}
 
 
 def train(run: Path, steps: int = 200) -> None:
-    options = {"steps": steps, "batch": 2, "lr": 1e-2, "val_every": 50, "val_episodes": 21, "checkpoint_every": 7}
+    options = {
+        "steps": steps,
+        "batch": 2,
+        "lr": 1e-2,
+        "val_every": 50,
+        "val_episodes": 21,
+        "checkpoint_every": 7,
+    }
     val = Episodes(patterns("val", 1), SETTING)
     Trainer(**options).fit(learner("protonet"), Episodes(patterns("train", 0), SETTING), val, run)  # type: ignore[arg-type]
 
@@ -76,7 +96,13 @@ def torchrun(folder: Path, *args: object, processes: int = 2) -> subprocess.Pope
     """`processes` gloo processes of this file's `step` or `train`."""
     (folder / "child.py").write_text(CHILD)
     command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", str(processes), str(folder / "child.py"), str(TESTS), *map(str, args)]
+    command += [
+        "--nproc-per-node",
+        str(processes),
+        str(folder / "child.py"),
+        str(TESTS),
+        *map(str, args),
+    ]
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS.parent)}
     return subprocess.Popen(command, cwd=TESTS.parent, env=env, start_new_session=True)
 
@@ -93,7 +119,10 @@ def test_two_processes_take_the_gradient_of_one(tmp_path: Path, kind: str) -> No
 
 def test_two_processes_resume_to_the_bit(tmp_path: Path) -> None:
     assert torchrun(tmp_path, "train", tmp_path / "whole").wait(300) == 0
-    child, log = torchrun(tmp_path, "train", tmp_path / "killed"), tmp_path / "killed" / "metrics.jsonl"
+    child, log = (
+        torchrun(tmp_path, "train", tmp_path / "killed"),
+        tmp_path / "killed" / "metrics.jsonl",
+    )
     while child.poll() is None and not (log.exists() and log.read_text().count("\n") > 2):
         time.sleep(0.01)
     assert child.poll() is None, "it was killed while it trained"
@@ -101,10 +130,18 @@ def test_two_processes_resume_to_the_bit(tmp_path: Path) -> None:
     child.wait()
     assert load_checkpoint(tmp_path / "killed" / "last.safetensors")[1]["step"] < 200
     assert torchrun(tmp_path, "train", tmp_path / "killed").wait(300) == 0
-    whole, again = (load_checkpoint(tmp_path / n / "last.safetensors")[0] for n in ("whole", "killed"))
+    whole, again = (
+        load_checkpoint(tmp_path / n / "last.safetensors")[0] for n in ("whole", "killed")
+    )
     assert all(torch.equal(v, again[k]) for k, v in whole.items())
-    lines = [[json.loads(x) for x in (tmp_path / n / "metrics.jsonl").open()] for n in ("whole", "killed")]
-    plain = [[{k: v for k, v in m.items() if k not in ("seconds", "episodes_per_s")} for m in x] for x in lines]
+    lines = [
+        [json.loads(x) for x in (tmp_path / n / "metrics.jsonl").open()]
+        for n in ("whole", "killed")
+    ]
+    plain = [
+        [{k: v for k, v in m.items() if k not in ("seconds", "episodes_per_s")} for m in x]
+        for x in lines
+    ]
     assert plain[0] == plain[1]
 
 
@@ -129,11 +166,22 @@ def test_the_command_under_torchrun_gives_the_answers_of_one_process(tmp_path: P
         "graphfsl.cli.main",
     ]
     for name, command in (("one", single), ("two", several)):
-        arguments = ["run", tmp_path / "my.yaml", "trainer.batch=2", "trainer.optimizer=sgd", "--out", tmp_path / name]
-        done = subprocess.run([*command, *arguments], env=env, capture_output=True, text=True, cwd=TESTS.parent)
+        arguments = [
+            "run",
+            tmp_path / "my.yaml",
+            "trainer.batch=2",
+            "trainer.optimizer=sgd",
+            "--out",
+            tmp_path / name,
+        ]
+        done = subprocess.run(
+            [*command, *arguments], env=env, capture_output=True, text=True, cwd=TESTS.parent
+        )
         assert done.returncode == 0, done.stderr
     assert done.stdout.count("results:") == 1, "only the first process talks"
-    one, two = (json.loads((tmp_path / n / "results.json").read_text())["rows"] for n in ("one", "two"))
+    one, two = (
+        json.loads((tmp_path / n / "results.json").read_text())["rows"] for n in ("one", "two")
+    )
     assert one[0]["accuracies"] == two[0]["accuracies"]
     assert not list((tmp_path / "two").glob(".*"))
 
@@ -176,7 +224,9 @@ def test_tensorboard_shows_the_metrics(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("logger", ["tensorboard", "wandb", "mlflow"])
-def test_a_logger_that_is_not_installed_is_named(logger: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_logger_that_is_not_installed_is_named(
+    logger: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, logger, None)
     with pytest.raises(InputError, match=f"pip install {logger}"):
         fit(tmp_path, steps=1, logger=logger)
@@ -202,7 +252,10 @@ def test_seeds_run_and_report_mean_and_spread(tmp_path: Path) -> None:
     ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=TESTS.parent)
     assert done.returncode == 0, done.stderr
-    rows = [json.loads((tmp_path / "r" / f"seed-{s}" / "results.json").read_text())["rows"] for s in (4, 5, 6)]
+    rows = [
+        json.loads((tmp_path / "r" / f"seed-{s}" / "results.json").read_text())["rows"]
+        for s in (4, 5, 6)
+    ]
     (row,) = json.loads((tmp_path / "r" / "results.json").read_text())["rows"]
     each = [r[0]["accuracy"] for r in rows]
     assert row["seeds"] == 3 and row["seed_accuracies"] == each and len(set(each)) > 1
@@ -211,11 +264,23 @@ def test_seeds_run_and_report_mean_and_spread(tmp_path: Path) -> None:
     assert f"over 3 seeds: {row['accuracy']:.2f} %" in done.stdout
     # The interval is that of the mean over the same episodes, by hand.
     values = np.mean([r[0]["accuracies"] for r in rows], 0)
-    assert row["ci95"] == pytest.approx(100 * stats.t.ppf(0.975, len(values) - 1) * stats.sem(values), abs=2e-3)
+    assert row["ci95"] == pytest.approx(
+        100 * stats.t.ppf(0.975, len(values) - 1) * stats.sem(values), abs=2e-3
+    )
     assert over_seeds(rows)[0]["accuracies"] == row["accuracies"]
 
 
-POSIX = {"os.fork", "os.preadv", "os.pread", "os.killpg", "os.setsid", "os.geteuid", "os.getuid", "os.uname", "os.nice"}
+POSIX = {
+    "os.fork",
+    "os.preadv",
+    "os.pread",
+    "os.killpg",
+    "os.setsid",
+    "os.geteuid",
+    "os.getuid",
+    "os.uname",
+    "os.nice",
+}
 
 
 def test_no_call_that_windows_lacks() -> None:
@@ -232,11 +297,16 @@ def test_no_call_that_windows_lacks() -> None:
 
 def test_optional_packages_are_not_imported() -> None:
     """What only an extra brings is asked for when it is used."""
-    code = "import sys, graphfsl.cli.main, graphfsl.experiment.measure, graphfsl.nn; print(*sorted(sys.modules))"
+    code = (
+        "import sys, graphfsl.cli.main, graphfsl.experiment.measure, graphfsl.nn; "
+        "print(*sorted(sys.modules))"
+    )
     loaded = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()
     extras = [
-        n for n in ("timm", "faiss", "ray", "wandb", "mlflow", "tensorboard", "beartype") if importlib.util.find_spec(n)
+        n
+        for n in ("timm", "faiss", "ray", "wandb", "mlflow", "tensorboard", "beartype")
+        if importlib.util.find_spec(n)
     ]
     assert not set(extras) & set(loaded)

@@ -1,4 +1,6 @@
-"""Adjacencies and message passing against loops and against PyG's own layers on plain edge lists."""
+"""Adjacencies and message passing against loops and against PyG's own layers on plain edge
+lists.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,17 @@ from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.nn.adjacency import Adjacency, make_adjacency
 
 CONVS = [
-    *("GCNConv", "SAGEConv", "GATConv", "GATv2Conv", "GINConv", "TransformerConv", "ChebConv", "APPNP", "GraphConv"),
+    *(
+        "GCNConv",
+        "SAGEConv",
+        "GATConv",
+        "GATv2Conv",
+        "GINConv",
+        "TransformerConv",
+        "ChebConv",
+        "APPNP",
+        "GraphConv",
+    ),
     *("TAGConv", "SGConv", "ARMAConv", "LEConv", "ResGatedGraphConv", "MFConv", "GeneralConv"),
 ]
 
@@ -49,7 +61,9 @@ def test_rbf_equals_a_loop(scale: float | str) -> None:
     for b in range(2):
         real = episode.mask[b].nonzero().squeeze(1).tolist()
         x = episode.x[b]
-        distance = {(i, j): float((x[i] - x[j]).square().sum()) for i in real for j in real if i != j}
+        distance = {
+            (i, j): float((x[i] - x[j]).square().sum()) for i in real for j in real if i != j
+        }
         middle = sorted(distance.values())[(len(distance) - 1) // 2]
         for i in range(len(x)):
             for j in range(len(x)):
@@ -68,18 +82,25 @@ def test_rbf_equals_a_loop(scale: float | str) -> None:
 
 def test_cosine_and_learned_weights() -> None:
     episode = padded()
-    cosine, learned = Adjacency(DIM, "cosine", power=2.0).double(), Adjacency(DIM, "learned").double()
+    cosine, learned = (
+        Adjacency(DIM, "cosine", power=2.0).double(),
+        Adjacency(DIM, "learned").double(),
+    )
     x = episode.x[1]
     expected = max(0.0, float(torch.cosine_similarity(x[0], x[3], 0))) ** 2
     assert cosine(episode)[1, 0, 3].item() == pytest.approx(expected)
     a = learned(episode)
     assert learned.psi is not None
-    psi = [learned.psi((x[2] - x[j]).abs()) if j != 2 else torch.tensor([-1e9]) for j in range(len(x))]
+    psi = [
+        learned.psi((x[2] - x[j]).abs()) if j != 2 else torch.tensor([-1e9]) for j in range(len(x))
+    ]
     torch.testing.assert_close(a[1, 2], torch.cat([p.double() for p in psi]).softmax(0))
     torch.testing.assert_close(a.sum(-1), episode.mask.double()), "rows of real nodes sum to one"
 
 
-@pytest.mark.parametrize("options", [{}, {"k": 2}, {"k": 2, "mutual": True}, {"normalize": "symmetric"}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"k": 2}, {"k": 2, "mutual": True}, {"normalize": "symmetric"}], ids=str
+)
 @pytest.mark.parametrize("kind", ["rbf", "cosine", "complete", "learned"])
 def test_neither_padding_nor_a_node_itself_is_a_neighbour(kind: str, options: dict) -> None:
     episode = padded()
@@ -110,7 +131,9 @@ def test_labels_join_classes_and_part_others() -> None:
 @pytest.mark.parametrize("name", CONVS)
 def test_a_convolution_answers_as_pygs_layer_does_on_a_list_of_edges(name: str) -> None:
     episode = features()
-    part = MessagePassing(DIM, name, layers=2, hidden=8, residual=False, adjacency={"kind": "rbf", "k": 3}).double()
+    part = MessagePassing(
+        DIM, name, layers=2, hidden=8, residual=False, adjacency={"kind": "rbf", "k": 3}
+    ).double()
     found = part(episode).x
     a = part.adjacency(episode)
     for b in range(2):
@@ -134,7 +157,11 @@ def test_dense_equals_sparse(name: str, residual: bool) -> None:
     sparse = MessagePassing(DIM, name, **options).double()
     dense = MessagePassing(DIM, name, dense=True, **options).double()
     theirs = sparse.state_dict()
-    names = {"lin_rel.weight": "lin_l.weight", "lin_root.weight": "lin_r.weight", "lin_root.bias": "lin_l.bias"}
+    names = {
+        "lin_rel.weight": "lin_l.weight",
+        "lin_root.weight": "lin_r.weight",
+        "lin_root.bias": "lin_l.bias",
+    }
     sage = names if name == "SAGEConv" else {}
     for key, weight in dense.state_dict().items():
         layer, rest = key.split(".", 2)[:2], key.split(".", 2)[2]
@@ -145,7 +172,9 @@ def test_dense_equals_sparse(name: str, residual: bool) -> None:
 
 
 class Directed(nn.Module):
-    """Edge weights (B, n, n) from j (columns) to i (rows), half of which are zero: not those from i to j."""
+    """Edge weights (B, n, n) from j (columns) to i (rows), half of which are zero: not those from i
+    to j.
+    """
 
     learns = False
 
@@ -158,7 +187,9 @@ class Directed(nn.Module):
 @pytest.mark.parametrize("dense", [False, True])
 @pytest.mark.parametrize("name", ["GraphConv", "SAGEConv"])
 def test_a_message_goes_from_a_column_to_a_row(name: str, dense: bool) -> None:
-    """Row i of A gathers: with the sum of GraphConv, A x; with the mean of SAGEConv, that over the row's edges."""
+    """Row i of A gathers: with the sum of GraphConv, A x; with the mean of SAGEConv, that over the
+    row's edges.
+    """
     episode, part = features(), MessagePassing(DIM, name, residual=False, dense=dense).double()
     part.adjacency = Directed()
     conv, a = part.convs[0], part.adjacency(episode)
@@ -194,7 +225,9 @@ def test_a_learned_adjacency_learns_through_the_convolution() -> None:
         episode, target = episodes()
         model.loss(episode.replace(x=episode.x.flatten(2)[..., :DIM]), target).backward()
         assert all(
-            p.grad is not None and p.grad.abs().sum() > 0 for n, p in part.named_parameters() if n[-4:] != "bias"
+            p.grad is not None and p.grad.abs().sum() > 0
+            for n, p in part.named_parameters()
+            if n[-4:] != "bias"
         )
 
 
@@ -224,13 +257,21 @@ def test_to_pyg_holds_the_adjacency_and_comes_back() -> None:
     a = make_adjacency({"kind": "rbf", "k": 3, "mutual": True}, DIM, "adjacency")(episode)
     batch = to_pyg(episode, a)
     n = episode.x.shape[1]
-    for (source, target), weight in zip(batch.edge_index.T.tolist(), batch.edge_weight.tolist(), strict=True):
+    for (source, target), weight in zip(
+        batch.edge_index.T.tolist(), batch.edge_weight.tolist(), strict=True
+    ):
         assert source // n == target // n and weight == a[target // n, target % n, source % n]
     assert torch.equal(from_pyg(batch, episode).x, episode.x)
-    assert batch.y.shape == (2 * n, WAY) and batch.ptr.tolist() == [0, n, 2 * n] and batch.num_graphs == 2
+    assert (
+        batch.y.shape == (2 * n, WAY)
+        and batch.ptr.tolist() == [0, n, 2 * n]
+        and batch.num_graphs == 2
+    )
     heaviest = to_pyg(episode, a, k=3)
     assert heaviest.edge_index.shape == (2, 2 * n * 3)
-    assert heaviest.edge_weight.sum().item() == pytest.approx(a.sum().item()), "mutual neighbours are at most k"
+    assert heaviest.edge_weight.sum().item() == pytest.approx(a.sum().item()), (
+        "mutual neighbours are at most k"
+    )
     again = torch.zeros_like(a)
     source, target = heaviest.edge_index
     again[target // n, target % n, source % n] = heaviest.edge_weight
@@ -246,13 +287,22 @@ def test_complete_edges_with_loops_are_all_pairs_in_order() -> None:
 def test_similarity_is_one_half_in_the_logarithm_of_the_median() -> None:
     x = features().x
     assert similarity(x).flatten(1).median(1).values.max() < math.exp(-0.9)
-    torch.testing.assert_close(similarity(x), Adjacency(DIM, "rbf").double()(Episode(x, torch.ones(2, 18, 3), 6, 6)))
+    torch.testing.assert_close(
+        similarity(x), Adjacency(DIM, "rbf").double()(Episode(x, torch.ones(2, 18, 3), 6, 6))
+    )
 
 
 def test_similarity_equals_a_loop() -> None:
     x = features(batch=1).x
     n = x.shape[1]
-    d = {(i, j): float((x[0, i] - x[0, j]).square().sum()) for i in range(n) for j in range(n) if i != j}
+    d = {
+        (i, j): float((x[0, i] - x[0, j]).square().sum())
+        for i in range(n)
+        for j in range(n)
+        if i != j
+    }
     middle = sorted(d.values())[(len(d) - 1) // 2]
-    expected = torch.tensor([[math.exp(-d[i, j] / middle) if i != j else 0.0 for j in range(n)] for i in range(n)])
+    expected = torch.tensor(
+        [[math.exp(-d[i, j] / middle) if i != j else 0.0 for j in range(n)] for i in range(n)]
+    )
     torch.testing.assert_close(similarity(x)[0], expected.double(), atol=1e-6, rtol=1e-6)

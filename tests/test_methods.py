@@ -39,7 +39,9 @@ def test_protonet_equals_a_loop() -> None:
             for k in range(WAY):
                 own = [episode.x[b, s] for s in range(episode.n_support) if episode.w[b, s, k] > 0]
                 center = sum(own) / len(own)
-                assert torch.isclose(found[b, i, k], -((episode.x[b, i] - center) ** 2).sum(), atol=1e-9)
+                assert torch.isclose(
+                    found[b, i, k], -((episode.x[b, i] - center) ** 2).sum(), atol=1e-9
+                )
 
 
 def test_protonet_does_not_see_a_common_shift() -> None:
@@ -49,7 +51,10 @@ def test_protonet_does_not_see_a_common_shift() -> None:
 
 
 def test_protonet_gradient_by_prototype() -> None:
-    q, c = torch.randn(1, 1, 4, dtype=torch.float64), torch.randn(1, 2, 4, dtype=torch.float64, requires_grad=True)
+    q, c = (
+        torch.randn(1, 1, 4, dtype=torch.float64),
+        torch.randn(1, 2, 4, dtype=torch.float64, requires_grad=True),
+    )
     (g,) = torch.autograd.grad(ProtoNet().logits(q, c)[0, 0, 1], c)
     torch.testing.assert_close(g[0, 1], 2 * (q - c)[0, 1])
     assert not g[0, 0].any()
@@ -65,7 +70,9 @@ def test_protonet_is_equivariant_to_classes() -> None:
 
 def test_one_shot_protonet_is_the_nearest_neighbor() -> None:
     episode = features(shot=1)
-    torch.testing.assert_close(ProtoNet().score(episode), NearestNeighbor().score(episode), atol=1e-9, rtol=1e-9)
+    torch.testing.assert_close(
+        ProtoNet().score(episode), NearestNeighbor().score(episode), atol=1e-9, rtol=1e-9
+    )
 
 
 def test_the_nearest_neighbor_counts_for_the_class_of_its_largest_weight() -> None:
@@ -117,7 +124,9 @@ def test_soft_kmeans_with_an_empty_pool_is_its_head() -> None:
 
 
 def test_soft_kmeans_with_hard_labels_is_the_class_mean() -> None:
-    """Where the head is certain, the refined prototype is the mean of labeled and assigned nodes."""
+    """Where the head is certain, the refined prototype is the mean of labeled and assigned
+    nodes.
+    """
     episode = features(unlabeled=2)
     truth = torch.arange(WAY).repeat_interleave(2)
     certain = torch.zeros(2, episode.x.shape[1], WAY).double()
@@ -132,7 +141,9 @@ def test_soft_kmeans_does_not_depend_on_the_order_of_the_pool_and_helps_on_clust
     episode, target = episodes(batch=200, shot=1, query=5, unlabeled=10, noise=1.6, seed=3)
     episode = episode.replace(x=episode.x.flatten(2))
     plain, refined = Pipeline(head=ProtoNet()), Pipeline(head=ProtoNet(), refine=SoftKmeans())
-    accuracy = [float((m(episode).argmax(-1) == target.query).float().mean()) for m in (plain, refined)]
+    accuracy = [
+        float((m(episode).argmax(-1) == target.query).float().mean()) for m in (plain, refined)
+    ]
     assert accuracy[1] > accuracy[0] + 0.02, accuracy
 
 
@@ -153,7 +164,9 @@ def dense_gnn(head: GNN, episode: Episode) -> Tensor:
             psi = (x[:, None] - x[None]).abs()
             for linear, norm in zip(edge.linears, edge.norms, strict=True):
                 y = psi @ linear.weight.T
-                y = (y - norm.running_mean) / (norm.running_var + norm.eps).sqrt() * norm.weight + norm.bias
+                y = (y - norm.running_mean) / (
+                    norm.running_var + norm.eps
+                ).sqrt() * norm.weight + norm.bias
                 psi = F.leaky_relu(y, 0.01)
             a = (psi @ edge.last.weight.T + edge.last.bias)[..., 0]
             a = torch.softmax(a - 1e8 * torch.eye(len(x)), -1)
@@ -175,7 +188,9 @@ def test_gnn_is_equivariant_to_node_order() -> None:
     head, episode = gnn(), features()
     order = torch.randperm(episode.x.shape[1], generator=torch.Generator().manual_seed(1))
     turned = episode.replace(x=episode.x[:, order], w=episode.w[:, order])
-    torch.testing.assert_close(head.score(turned), head.score(episode)[:, order], atol=1e-9, rtol=1e-9)
+    torch.testing.assert_close(
+        head.score(turned), head.score(episode)[:, order], atol=1e-9, rtol=1e-9
+    )
 
 
 def test_gnn_pipeline_uses_one_graph_per_query() -> None:
@@ -218,7 +233,9 @@ def test_vae_generates_around_the_class_means() -> None:
 
 
 def test_vae_loss_equals_a_loop() -> None:
-    """||x - p - g||^2 / (2 s^2) + KL, g and q constants; s^2 a tenth of the variance within classes."""
+    """||x - p - g||^2 / (2 s^2) + KL, g and q constants; s^2 a tenth of the variance within
+    classes.
+    """
     episode, vae = features(shot=3), PrototypeVAE(DIM, latent=2).double()
     for layers, bias in ((vae.generate, [0.25] * DIM), (vae.infer, [0.5, -0.3, 0.2, -0.4])):
         nn.init.zeros_(layers[-1].weight)
@@ -233,7 +250,9 @@ def test_vae_loss_equals_a_loop() -> None:
 
 
 def test_vae_draws_z_with_the_deviation_that_it_infers() -> None:
-    """q = N(mu, sigma^2), log sigma^2 being what the network gives; a decoder that hands z on shows it."""
+    """q = N(mu, sigma^2), log sigma^2 being what the network gives; a decoder that hands z on shows
+    it.
+    """
     episode, vae = features(shot=3), PrototypeVAE(DIM, latent=2).double()
     nn.init.zeros_(vae.infer[-1].weight)
     mu, log_var = torch.tensor([0.5, -0.3]).double(), torch.tensor([1.5, -2.0]).double()
@@ -253,7 +272,9 @@ def test_vae_draws_z_with_the_deviation_that_it_infers() -> None:
 
 
 def test_the_vae_does_not_teach_the_encoder() -> None:
-    """A generator must not win by features that are easy to generate: they are constants of its loss."""
+    """A generator must not win by features that are easy to generate: they are constants of its
+    loss.
+    """
     episode, vae = features(shot=3), PrototypeVAE(DIM).double()
     x = episode.x.clone().requires_grad_()
     loss = vae.aux_loss(episode.replace(x=x))
@@ -270,11 +291,13 @@ def test_vae_dreams_anew_in_training_and_repeats_itself_afterwards() -> None:
 
 
 def test_vae_learns_the_spread_of_base_classes() -> None:
-    """After `fit_base`, samples spread like real features (ratio 0.5 to 1.5), and beat the class mean at
-    reconstruction."""
+    """After `fit_base`, samples spread like real features (ratio 0.5 to 1.5), and beat the class
+    mean at reconstruction."""
     g = torch.Generator().manual_seed(0)
     means, y = 3 * torch.randn(20, DIM, generator=g), torch.arange(20).repeat(50)
-    x = means[y] + torch.tensor([1.0, 1.0, 1.0, 0.1, 0.1, 0.1]) * torch.randn(1000, DIM, generator=g)
+    x = means[y] + torch.tensor([1.0, 1.0, 1.0, 0.1, 0.1, 0.1]) * torch.randn(
+        1000, DIM, generator=g
+    )
     torch.manual_seed(0)
     vae = PrototypeVAE(DIM, samples=200, base_steps=1500)
     episode = Episode(means[None, :5], torch.eye(5)[None], 5, 0)
@@ -283,7 +306,9 @@ def test_vae_learns_the_spread_of_base_classes() -> None:
     samples = vae(episode).x[0, 5:].view(5, 200, DIM)
     ratio = samples.var(1).mean(0).sum() / (x - means[y]).var(0).sum()
     assert 0.5 < ratio < 1.5
-    assert samples.var(1).mean(0)[:3].min() > 5 * samples.var(1).mean(0)[3:].max(), "directions are learned"
+    assert samples.var(1).mean(0)[:3].min() > 5 * samples.var(1).mean(0)[3:].max(), (
+        "directions are learned"
+    )
     p = means[y]
     mu = vae.infer(torch.cat([x, p], -1)).chunk(2, -1)[0]
     assert (x - p - vae.generate(torch.cat([mu, p], -1))).square().mean() < (x - p).square().mean()
@@ -302,7 +327,9 @@ def test_vae_adds_nothing_to_any_head_before_fit_base() -> None:
 
 def test_complete_edges_equal_a_loop() -> None:
     edges = complete_edges(2, 4, torch.device("cpu"))
-    expected = [(4 * b + j, 4 * b + i) for b in range(2) for i in range(4) for j in range(4) if i != j]
+    expected = [
+        (4 * b + j, 4 * b + i) for b in range(2) for i in range(4) for j in range(4) if i != j
+    ]
     assert list(map(tuple, edges.T.tolist())) == expected
 
 

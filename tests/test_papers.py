@@ -1,4 +1,6 @@
-"""What heads do in training, and what papers state of them, beside the authors' networks in dense form."""
+"""What heads do in training, and what papers state of them, beside the authors' networks in dense
+form.
+"""
 
 from __future__ import annotations
 
@@ -34,9 +36,13 @@ def features(**options: int) -> Episode:
     return episode.replace(x=x, w=episode.w.double(), relabeled=episode.relabeled)
 
 
-@pytest.mark.parametrize("head", [ProtoNet(), NearestNeighbor(), SimpleShot(DIM, "un")], ids=lambda h: type(h).__name__)
+@pytest.mark.parametrize(
+    "head", [ProtoNet(), NearestNeighbor(), SimpleShot(DIM, "un")], ids=lambda h: type(h).__name__
+)
 def test_a_common_offset_changes_no_answer_in_single_precision(head: Head) -> None:
-    """A table whose columns lie a thousand standard deviations from zero, with an absent class; exact: double."""
+    """A table whose columns lie a thousand standard deviations from zero, with an absent class;
+    exact: double.
+    """
     plain = features(shot=1, unlabeled=0)
     w = F.pad(plain.w, (0, 1))
     exact = head(plain.replace(w=w, relabeled=False))
@@ -47,11 +53,16 @@ def test_a_common_offset_changes_no_answer_in_single_precision(head: Head) -> No
 
 
 def test_distances_keep_their_gradient() -> None:
-    a, b = torch.randn(2, 5, 4).double().requires_grad_(), torch.randn(2, 3, 4).double().requires_grad_()
+    a, b = (
+        torch.randn(2, 5, 4).double().requires_grad_(),
+        torch.randn(2, 3, 4).double().requires_grad_(),
+    )
     torch.autograd.gradcheck(squared_euclidean, (a, b))
     torch.autograd.gradgradcheck(squared_euclidean, (a, b))
     with torch.no_grad():
-        torch.testing.assert_close(squared_euclidean(a, b), (a[:, :, None] - b[:, None]).square().sum(-1))
+        torch.testing.assert_close(
+            squared_euclidean(a, b), (a[:, :, None] - b[:, None]).square().sum(-1)
+        )
         empty = squared_euclidean(a, b[:, :0])
         assert empty.shape == (2, 5, 0)
 
@@ -79,12 +90,21 @@ def test_relationnet_begins_as_the_authors_does() -> None:
         assert float(conv.weight.std()) == pytest.approx(math.sqrt(2 / (9 * 256)), rel=0.01)
         assert conv.bias is None or not bool(conv.bias.any())
     for layer in (head.linear[0], head.linear[2]):
-        assert float(layer.weight.std()) == pytest.approx(0.01, rel=0.1) and bool((layer.bias == 1).all())
+        assert float(layer.weight.std()) == pytest.approx(0.01, rel=0.1) and bool(
+            (layer.bias == 1).all()
+        )
 
 
 PUBLISHED: dict[str, dict[str, Any]] = {
     "head/baseline": {"epochs": 100, "batch": 4, "lr": 0.01, "momentum": 0.9, "decay": 0.001},
-    "head/baseline_plus_plus": {"epochs": 100, "batch": 4, "lr": 0.01, "momentum": 0.9, "decay": 0.001, "scale": 2},
+    "head/baseline_plus_plus": {
+        "epochs": 100,
+        "batch": 4,
+        "lr": 0.01,
+        "momentum": 0.9,
+        "decay": 0.001,
+        "scale": 2,
+    },
     "head/label_propagation": {"k": 20, "alpha": 0.99},
     "head/meta_baseline": {"scale": 10},
     "head/metaoptnet": {"C": 0.1, "scale": 1},
@@ -103,7 +123,13 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "pretrain/cross_entropy": {"classifier": "linear", "scale": 10},
     "pretrain/distillation": {"alpha": 0.5, "beta": 0.5, "temperature": 4},
     "pretrain/simclr": {"temperature": 0.5},
-    "refine/alpha_tim": {"steps": 1000, "lr": 1e-4, "temperature": 15, "cross_entropy": 1, "marginal": 1},
+    "refine/alpha_tim": {
+        "steps": 1000,
+        "lr": 1e-4,
+        "temperature": 15,
+        "cross_entropy": 1,
+        "marginal": 1,
+    },
     "refine/bd_cspn": {"most": 8, "over": "nodes"},
     "refine/ilpc": {"k": 15, "alpha": 0.8, "tau": 3},
     "refine/laplacian_shot": {"k": 3, "steps": 20},
@@ -111,14 +137,22 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "refine/plcm": {"C": 10},
     "refine/pt_map": {"power": 0.5, "steps": 20, "lam": 10, "alpha": 0.2},
     "refine/soft_kmeans_cluster": {"steps": 1, "radius": 100},
-    "refine/tim": {"steps": 150, "temperature": 15, "cross_entropy": 0.1, "marginal": 1, "conditional": 0.1},
+    "refine/tim": {
+        "steps": 150,
+        "temperature": 15,
+        "cross_entropy": 0.1,
+        "marginal": 1,
+        "conditional": 0.1,
+    },
     "refine/transductive_fine_tuning": {"steps": 25, "lr": 5e-5},
 }
 
 
 @pytest.mark.parametrize("method", PUBLISHED)
 def test_what_is_not_given_is_as_published(method: str) -> None:
-    """The constants that a method's docstring says to be those of its paper or of the authors' code."""
+    """The constants that a method's docstring says to be those of its paper or of the authors'
+    code.
+    """
     parameters = inspect.signature(registry.get(*method.split("/"))).parameters
     assert {name: parameters[name].default for name in PUBLISHED[method]} == PUBLISHED[method]
 
@@ -132,7 +166,9 @@ def gnn() -> GNN:
 
 
 def dense(head: GNN, episode: Episode) -> Tensor:
-    """The authors' network: BatchNorm over all n x n pairs of all graphs, the diagonal too, and over all nodes."""
+    """The authors' network: BatchNorm over all n x n pairs of all graphs, the diagonal too, and
+    over all nodes.
+    """
     x = torch.cat([episode.x, episode.w], -1)
     n = x.shape[1]
     for i, (edge, conv) in enumerate(zip(head.adjacency, head.convs, strict=True)):
@@ -157,7 +193,9 @@ def test_gnn_trains_as_the_authors_network() -> None:
 
 
 def test_padding_enters_no_statistics_of_the_gnn() -> None:
-    """Beside a larger task, and beside padding in its own mask: the training scores of real nodes, and the averages."""
+    """Beside a larger task, and beside padding in its own mask: the training scores of real nodes,
+    and the averages.
+    """
     small = features(batch=2, shot=1, query=1, unlabeled=0)
     filled = stack([small, features(batch=1, shot=2, query=1, unlabeled=0)]).parts()
     rows = replace(filled, x=filled.x[:2], w=filled.w[:2], mask=filled.mask[:2])
@@ -172,7 +210,11 @@ def test_a_told_label_is_added_where_labels_stand() -> None:
     """One, in the asked node's label field, right behind its features; nothing else moves."""
     episode = features(query=1, unlabeled=1)
     episode = episode.one_query_each()
-    oracle = F.one_hot(torch.arange(episode.n_unlabeled) % WAY, WAY).double().expand(len(episode.x), -1, -1)
+    oracle = (
+        F.one_hot(torch.arange(episode.n_unlabeled) % WAY, WAY)
+        .double()
+        .expand(len(episode.x), -1, -1)
+    )
     head = GNN(DIM, WAY, hidden=8, ask="random").double().eval()
     x = torch.randn(*episode.x.shape[:2], DIM + WAY + 4).double()
     moved = head.informed(x, episode.replace(oracle=oracle, w=episode.w)) - x

@@ -1,5 +1,6 @@
-# ruff: noqa: F811 (a fixture that is imported and asked for)
-"""A user's names in tables: one line each, nothing that a spreadsheet runs, nothing that steers a terminal."""
+"""A user's names in tables: one line each, nothing that a spreadsheet runs, nothing that steers a
+terminal.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +20,23 @@ from graphfsl.io.plain_text import csv_table, guarded, one_line, unguarded
 from graphfsl.report.tables import to_csv
 
 Call = Callable[..., tuple[int, str, str]]
-NAMES = ["=1+1", "+x", "-x", "@x", "\tx", "'=x", "''-x", "'x", "plain", "a=b", "-1", "+2.5e3", "=", "\nx", "é"]
+NAMES = [
+    "=1+1",
+    "+x",
+    "-x",
+    "@x",
+    "\tx",
+    "'=x",
+    "''-x",
+    "'x",
+    "plain",
+    "a=b",
+    "-1",
+    "+2.5e3",
+    "=",
+    "\nx",
+    "é",
+]
 
 
 def test_formulas_are_guarded_and_read_back() -> None:
@@ -28,7 +45,10 @@ def test_formulas_are_guarded_and_read_back() -> None:
         assert unguarded(cell) == name and guarded(-0.5) == -0.5
         assert cell[0] not in "=@\t\n" and (cell[0] not in "+-" or float(cell))
     table = csv_table(["=head"], [[n] for n in NAMES])
-    assert [row[0] for row in csv.reader(io.StringIO(table, newline=""))] == ["'=head", *map(guarded, NAMES)]
+    assert [row[0] for row in csv.reader(io.StringIO(table, newline=""))] == [
+        "'=head",
+        *map(guarded, NAMES),
+    ]
     assert "'=HYPERLINK" in to_csv([{"method": "=HYPERLINK(1)"}])
 
 
@@ -50,8 +70,12 @@ def test_odd_names_through_the_commands(world: Path, call: Call) -> None:
     for name in classes:
         (world / "s" / name).mkdir(parents=True)
         for i in ("=1.png", "tab\t.png"):
-            Image.fromarray(np.full((16, 16, 3), 200 * (name == "[/red]"), np.uint8)).save(world / "s" / name / i)
-    code, _, err = call("run", "my.yaml", "--out", "[/x]", "trainer.steps=1", "evaluation.episodes=2")
+            Image.fromarray(np.full((16, 16, 3), 200 * (name == "[/red]"), np.uint8)).save(
+                world / "s" / name / i
+            )
+    code, _, err = call(
+        "run", "my.yaml", "--out", "[/x]", "trainer.steps=1", "evaluation.episodes=2"
+    )
     assert code == 0, err
     code, out, err = call("predict", "[/x]", "--support", "s", "--query", "s")
     lines = out.splitlines()
@@ -59,7 +83,11 @@ def test_odd_names_through_the_commands(world: Path, call: Call) -> None:
     assert "\\n" in out and "[/red]" in out
     code, out, err = call("evaluate", "[/x]", "evaluation.episodes=2", "data.root=data")
     assert code == 0 and "results: [/x]/evaluations" in out and "the run on arrays" in out, err
-    code, out, err = call("evaluate", "[/x]", "--on", "arrays", "data.root=data", "evaluation.episodes=2")
+    code, out, err = call(
+        "evaluate", "[/x]", "--on", "arrays", "data.root=data", "evaluation.episodes=2"
+    )
     assert code == 0 and "of arrays" in out, err
-    code, out, err = call("evaluate", "[/x]", "evaluation.episodes=2", "episode.shot=1", "data.root=data")
+    code, out, err = call(
+        "evaluate", "[/x]", "evaluation.episodes=2", "episode.shot=1", "data.root=data"
+    )
     assert code == 0 and "the run on" not in out, err

@@ -1,5 +1,5 @@
-"""A pool labeled from a handful: propagation is the closed form, the answer is the same in any pieces, and files that
-cannot be read are listed."""
+"""A pool labeled from a handful: propagation is the closed form, the answer is the same in any
+pieces, and files that cannot be read are listed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,13 @@ from graphfsl.functional.held_out import HeldOut, borne_out, temperature
 from graphfsl.functional.membership import belonging, shortfall
 from graphfsl.functional.neighbors import nearest_neighbors
 from graphfsl.functional.propagation import propagate, symmetric
-from graphfsl.functional.sparse_propagation import _dots, both_ways, propagate_sparse, symmetric_sparse, union
+from graphfsl.functional.sparse_propagation import (
+    _dots,
+    both_ways,
+    propagate_sparse,
+    symmetric_sparse,
+    union,
+)
 from graphfsl.io.errors import InputError
 from graphfsl.loops import encode as encoding
 from graphfsl.nn import Conv4
@@ -45,7 +51,9 @@ from graphfsl.nn import Conv4
 Call = Callable[..., tuple[int, str, str]]
 
 
-def clusters(classes: int, each: int, spread: float = 0.4, dim: int = 16, seed: int = 0) -> tuple[np.ndarray, ...]:
+def clusters(
+    classes: int, each: int, spread: float = 0.4, dim: int = 16, seed: int = 0
+) -> tuple[np.ndarray, ...]:
     """Features around `classes` directions, their classes, in mixed order."""
     rng = np.random.default_rng(seed)
     y = rng.permutation(np.arange(classes).repeat(each))
@@ -56,7 +64,9 @@ def clusters(classes: int, each: int, spread: float = 0.4, dim: int = 16, seed: 
 def few(y: np.ndarray, each: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """The support: `each` samples of the first `classes` classes."""
     rng = np.random.default_rng(seed)
-    ids = np.concatenate([rng.choice(np.flatnonzero(y == c), each, replace=False) for c in range(classes)])
+    ids = np.concatenate(
+        [rng.choice(np.flatnonzero(y == c), each, replace=False) for c in range(classes)]
+    )
     return ids, y[ids]
 
 
@@ -97,9 +107,13 @@ def test_conjugate_gradients_are_the_closed_form(alpha: float) -> None:
 
 
 def test_copies_in_a_dense_cloud_are_found() -> None:
-    """All cosines are one in single precision, so that neighbours tell nothing; every sample stands there twice."""
+    """All cosines are one in single precision, so that neighbours tell nothing; every sample stands
+    there twice.
+    """
     cloud = (1 + 3e-4 * np.random.default_rng(0).standard_normal((200, 8))).astype(np.float32)
-    found = distinct_neighbors(np.concatenate([cloud, cloud[::-1]]), 2, np.array([0]), np.array([0]))
+    found = distinct_neighbors(
+        np.concatenate([cloud, cloud[::-1]]), 2, np.array([0]), np.array([0])
+    )
     assert np.array_equal(found.group, found.group[::-1]) and len(np.unique(found.group)) > 150
 
 
@@ -115,7 +129,9 @@ def test_edges_go_both_ways() -> None:
 
 def test_a_column_does_not_depend_on_what_is_solved_beside_it() -> None:
     g = torch.Generator().manual_seed(0)
-    s = symmetric_sparse(union(torch.randint(0, 5000, (5000, 4), generator=g), torch.rand(5000, 4, generator=g)))
+    s = symmetric_sparse(
+        union(torch.randint(0, 5000, (5000, 4), generator=g), torch.rand(5000, 4, generator=g))
+    )
     y = torch.zeros(5000, 9)
     y[torch.arange(9) * 500, torch.arange(9)] = torch.logspace(-4, 4, 9)
     together = propagate_sparse(s, y, 0.9)
@@ -127,12 +143,16 @@ def test_a_column_does_not_depend_on_what_is_solved_beside_it() -> None:
 def test_dots_equal_a_loop() -> None:
     a, b = torch.randn(9000, 3, dtype=torch.float64), torch.randn(9000, 3, dtype=torch.float64)
     for m in range(3):
-        assert _dots(a, b)[m].item() == pytest.approx(math.fsum((a[:, m] * b[:, m]).tolist()), abs=1e-9)
+        assert _dots(a, b)[m].item() == pytest.approx(
+            math.fsum((a[:, m] * b[:, m]).tolist()), abs=1e-9
+        )
 
 
 def test_belonging_is_the_share_of_a_mixture() -> None:
     g = torch.Generator().manual_seed(0)
-    known, own, foreign = (torch.randn(n, generator=g) + m for n, m in ((4000, 3), (3000, 3), (3000, 0)))
+    known, own, foreign = (
+        torch.randn(n, generator=g) + m for n, m in ((4000, 3), (3000, 3), (3000, 0))
+    )
     p = belonging(torch.cat([own, foreign]), known)
     score = torch.cat([own, foreign])
     assert (p[score.argsort()].diff() >= 0).all(), "a higher score never belongs less"
@@ -146,9 +166,11 @@ def test_belonging_is_the_share_of_a_mixture() -> None:
 
 
 def test_belonging_equals_a_loop() -> None:
-    """pi (f0 + its standard error) / f of each bin, joined with its neighbours where it would fall; 1 above the median.
+    """pi (f0 + its standard error) / f of each bin, joined with its neighbours where it would fall;
+    1 above the median.
 
-    What so few known scores leave in doubt belongs: the standard error is a sixth of f0 and more here.
+    What so few known scores leave in doubt belongs: the standard error is a sixth of f0 and more
+    here.
     """
     g = torch.Generator().manual_seed(3)
     known, score = torch.randn(99, generator=g) + 1.5, torch.randn(150, generator=g)
@@ -178,14 +200,21 @@ def test_accuracy_by_coverage_equals_a_loop() -> None:
     for level in (0.9, 0.7, 0.5, 0.2):
         kept = [bool(r) for c, r in zip(confidence, right, strict=True) if c >= level - 1e-6]
         expected.append((len(kept) / 6, sum(kept) / len(kept)))
-    torch.testing.assert_close(accuracy_coverage(confidence, right), torch.tensor(expected, dtype=torch.float64))
+    torch.testing.assert_close(
+        accuracy_coverage(confidence, right), torch.tensor(expected, dtype=torch.float64)
+    )
     shuffled = torch.tensor([3, 4, 0, 5, 1, 2])
-    assert torch.equal(accuracy_coverage(confidence[shuffled], right[shuffled]), accuracy_coverage(confidence, right))
+    assert torch.equal(
+        accuracy_coverage(confidence[shuffled], right[shuffled]),
+        accuracy_coverage(confidence, right),
+    )
     assert accuracy_coverage(confidence[:0], right[:0]).shape == (0, 2)
 
 
 def test_the_temperature_is_the_likeliest() -> None:
-    assert temperature(torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64)) == pytest.approx(0.7, abs=0.02)
+    assert temperature(torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64)) == pytest.approx(
+        0.7, abs=0.02
+    )
     g = torch.Generator().manual_seed(0)
     logits = torch.randn(4000, 5, generator=g)
     drawn = torch.multinomial((logits / 2.0).softmax(1), 1, generator=g)[:, 0]
@@ -218,16 +247,21 @@ def test_cells_find_nearly_all_neighbours(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(neighbors, "EXACT", 1000)
     monkeypatch.setattr(neighbors, "CELL", 64)
     found = nearest_neighbors(x, 8)
-    recall = (found.cosine >= exact.cosine[:, -1:] - 1e-6).mean()  # a twin of a neighbour is as good
+    # a twin of a neighbour is as good
+    recall = (found.cosine >= exact.cosine[:, -1:] - 1e-6).mean()
     assert recall > 0.88 and found.recall >= 0.9 and found.how.startswith("approximate")
-    assert (found.index != np.arange(len(x))[:, None]).all() and sorted(found.order) == list(range(len(x)))
+    assert (found.index != np.arange(len(x))[:, None]).all() and sorted(found.order) == list(
+        range(len(x))
+    )
     z = x / np.linalg.norm(x, axis=1)[:, None]
     np.testing.assert_allclose(found.cosine, np.einsum("nd,nkd->nk", z, z[found.index]), atol=1e-5)
     again = nearest_neighbors(x, 8)
     assert np.array_equal(again.index, found.index), "nothing is left to chance"
 
 
-def test_without_faiss_neighbours_are_exact_and_a_line_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_faiss_neighbours_are_exact_and_a_line_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     x, _ = clusters(5, 60)
     expected = nearest_neighbors(x, 6)
     monkeypatch.setitem(sys.modules, "faiss", None)
@@ -269,7 +303,9 @@ def test_what_is_held_out_is_what_others_say() -> None:
 
     def score(i: int, own: list[int], prior: str) -> float:
         said, mass = float(g[i, own].sum()), float(pool[:, own].sum())
-        return {"none": said / len(own), "uniform": said / mass, "labels": said * len(own) / mass}[prior]
+        return {"none": said / len(own), "uniform": said / mass, "labels": said * len(own) / mass}[
+            prior
+        ]
 
     for prior in PRIORS:
         found = label_pool(x, support, label, neighbors=5, alpha=0.8, prior=prior)
@@ -277,7 +313,9 @@ def test_what_is_held_out_is_what_others_say() -> None:
         for i, c in zip(support, label, strict=True):
             others = [[s for s in support if s != i and y[s] == k] for k in range(3)]
             right.append(int(np.argmax([score(i, own, prior) for own in others])) == c)
-        assert found.facts["held out"] == 12 and found.facts["right"] == pytest.approx(np.mean(right))
+        assert found.facts["held out"] == 12 and found.facts["right"] == pytest.approx(
+            np.mean(right)
+        )
 
 
 @pytest.mark.parametrize("prior", ["uniform", "labels"])
@@ -333,7 +371,9 @@ def test_with_one_label_samples_of_none_tell_what_is_none() -> None:
     support, label = few(y, 1, 8)
     label[label >= 5] = -1
     found = label_pool(x, support, label)
-    assert found.facts["held out"] == 0 and found.facts["temperature"] == pytest.approx(0.7, abs=0.02)
+    assert found.facts["held out"] == 0 and found.facts["temperature"] == pytest.approx(
+        0.7, abs=0.02
+    )
     expected = np.where(y < 5, y, -1)
     assert (found.label == expected).mean() > 0.95
     assert (found.label[support] == label).all() and (found.none[support[label < 0]] == 1).all()
@@ -346,9 +386,15 @@ def test_what_no_label_reaches_is_none() -> None:
     x = np.concatenate([np.pad(x, ((0, 0), (0, 8))), away])
     support, label = few(y, 2, 2)
     found = label_pool(x, support, label, none=1)
-    assert (found.label[60:] == -1).all() and (found.best[60:] == -1).all() and (found.none[60:] == 1).all()
+    assert (
+        (found.label[60:] == -1).all()
+        and (found.best[60:] == -1).all()
+        and (found.none[60:] == 1).all()
+    )
     assert (found.score[60:] == 0).all() and (found.support[60:] == -1).all()
-    assert np.array_equal(found.reached, np.arange(100) < 60) and np.array_equal(found.of(-2), np.arange(60, 100))
+    assert np.array_equal(found.reached, np.arange(100) < 60) and np.array_equal(
+        found.of(-2), np.arange(60, 100)
+    )
     assert not len(found.of(-1))
     assert (found.best[:60] == y).all()
 
@@ -380,10 +426,17 @@ def test_confidence_is_calibrated_on_held_out_labels() -> None:
         ({}, r"2 labels in a pool of 20 need 0\.0 GB"),
     ],
 )
-def test_options_that_cannot_be_used(options: dict[str, object], line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_that_cannot_be_used(
+    options: dict[str, object], line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if not options:
         monkeypatch.setattr("graphfsl.apply.label.pool_arguments.os.sysconf", lambda name: 1)
-    given = {"x": clusters(2, 10)[0], "support": np.array([0, 1]), "label": np.array([0, 1]), **options}
+    given = {
+        "x": clusters(2, 10)[0],
+        "support": np.array([0, 1]),
+        "label": np.array([0, 1]),
+        **options,
+    }
     with pytest.raises(InputError, match=line):
         label_pool(**given)  # type: ignore[arg-type]
 
@@ -409,7 +462,12 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     def tiny(*_: object) -> tuple[Pipeline, Transform, int, int]:
         torch.manual_seed(0)
-        return Pipeline(Conv4(3, 4), head=registry.get("head", "protonet")()).eval(), Transform(), 28, 3
+        return (
+            Pipeline(Conv4(3, 4), head=registry.get("head", "protonet")()).eval(),
+            Transform(),
+            28,
+            3,
+        )
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GRAPHFSL_CACHE", str(tmp_path / "cache"))
@@ -463,27 +521,38 @@ def test_a_folder_is_labeled_and_broken_files_are_listed(world: Path, call: Call
     Path("in/notes.txt").write_text("no image")
     write_csv("few.csv", two_each(truth))
     write_csv("truth.csv", truth)
-    code, out, err = call("label", "in", "--support", "few.csv", "--truth", "truth.csv", "--neighbors", 4, "-o", "out")
+    code, out, err = call(
+        "label", "in", "--support", "few.csv", "--truth", "truth.csv", "--neighbors", 4, "-o", "out"
+    )
     assert (code, err) == (0, ""), err
     assert "of 30 labeled" in out and "3 not readable" in out and "out/labels.csv" in out
     rows = read_csv("out/labels.csv")
     assert [r["sample"] for r in rows] == sorted(truth)
     assert sum(r["best"] == truth[r["sample"]] for r in rows) >= 33
     for r in rows:
-        assert r["confidence"] == "" and 0 <= float(r["none"]) <= 1, "of six labels too few are held out"
+        assert r["confidence"] == "" and 0 <= float(r["none"]) <= 1, (
+            "of six labels too few are held out"
+        )
         if r["given"] == "1":
             assert r["label"] == truth[r["sample"]] and r["support_1"] == ""
         else:
             assert truth[r["support_1"]] == r["best"] and 0 < float(r["share_1"]) <= 1
     lost = {r["sample"]: r["why"] for r in read_csv("out/unreadable.csv")}
-    assert list(lost) == ["box 0/broken.png", "empty.JPG", "gone.png"] and "link to nothing" in lost["gone.png"]
+    assert (
+        list(lost) == ["box 0/broken.png", "empty.JPG", "gone.png"]
+        and "link to nothing" in lost["gone.png"]
+    )
     assert "not a readable image" in lost["empty.JPG"]
     sheets = sorted(p.name for p in Path("out/sheets").iterdir())
     assert sheets == ["000-none_of_these.png", "001-bär.png", "002-cross.png", "003-dash.png"]
     with Image.open("out/sheets/002-cross.png") as sheet:
         assert sheet.format == "PNG" and sheet.size[0] > 1000 and np.asarray(sheet).std() > 10
     page = Path("out/report.html").read_text(encoding="utf-8")
-    assert "Accuracy against coverage" in page and "box 0/broken.png" in page and 'href="sheets/001-bär.png"' in page
+    assert (
+        ("Accuracy against coverage") in page
+        and "box 0/broken.png" in page
+        and 'href="sheets/001-bär.png"' in page
+    )
     assert page.count("data:image/jpeg") == 4 and page.count("data:image/svg") == 4
     assert not list(Path("out").rglob(".*")), "temporary names are gone"
 
@@ -512,7 +581,9 @@ def test_a_stopped_encoding_goes_on_and_labels_are_read_back(
     assert call("label", "in", "--support", "out/labels.csv", "--chunk", 1, "-o", "again")[0] == 0
     assert not sizes
     before, after = (read_csv(f"{folder}/labels.csv") for folder in ("out", "again"))
-    assert [r["label"] for r in before] == [r["label"] for r in after] and {r["given"] for r in after} == {"1"}
+    assert [r["label"] for r in before] == [r["label"] for r in after] and {
+        r["given"] for r in after
+    } == {"1"}
 
 
 @pytest.mark.parametrize("ending", ["npz", "safetensors"])
@@ -530,27 +601,40 @@ def test_features_are_labeled_by_path_or_number(world: Path, call: Call, ending:
     code, _, err = call("label", f"pool.{ending}", "--support", "few.csv", "--truth", "truth.csv")
     assert (code, err) == (0, ""), err
     rows = read_csv("labels/labels.csv")
-    assert len(rows) == 59 and all(r["best"] == f"class {y[names.index(r['sample'])]}" for r in rows)
-    assert "holds NaN" in Path("labels/unreadable.csv").read_text() and not Path("labels/sheets").exists()
+    assert len(rows) == 59 and all(
+        r["best"] == f"class {y[names.index(r['sample'])]}" for r in rows
+    )
+    assert (
+        "holds NaN" in Path("labels/unreadable.csv").read_text()
+        and not Path("labels/sheets").exists()
+    )
 
 
 def test_samples_of_none_are_rows_without_a_label(world: Path, call: Call) -> None:
     x, y = clusters(4, 20, spread=0.3)
     save_file({"features": x}, "pool.safetensors")
-    write_csv("few.csv", {str(np.flatnonzero(y == c)[0]): f"c{c}" if c < 3 else "" for c in range(4)})
+    write_csv(
+        "few.csv", {str(np.flatnonzero(y == c)[0]): f"c{c}" if c < 3 else "" for c in range(4)}
+    )
     assert call("label", "pool.safetensors", "--support", "few.csv", "-o", "out")[0] == 0
-    assert [r["label"] for r in read_csv("out/labels.csv")] == ["" if c == 3 else f"c{c}" for c in y]
+    assert [r["label"] for r in read_csv("out/labels.csv")] == [
+        "" if c == 3 else f"c{c}" for c in y
+    ]
     assert "not calibrated" in Path("out/report.html").read_text()
 
 
-def test_a_pretrained_encoder_encodes_a_folder(world: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pretrained_encoder_encodes_a_folder(
+    world: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("timm")
     from graphfsl.apply.folder_encoder import folder_encoder
 
     monkeypatch.setattr(pool_files, "folder_encoder", folder_encoder)
     truth = draw_signs(world / "in", each=4)
     write_csv("few.csv", two_each(truth))
-    code, _, err = call("label", "in", "--support", "few.csv", "--size", 32, "--neighbors", 3, "-o", "out")
+    code, _, err = call(
+        "label", "in", "--support", "few.csv", "--size", 32, "--neighbors", 3, "-o", "out"
+    )
     assert (code, err) == (0, ""), err
     assert sum(r["best"] == truth[r["sample"]] for r in read_csv("out/labels.csv")) >= 10
 
@@ -561,7 +645,9 @@ def test_parquet(world: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> No
     write_csv("few.csv", {str(np.flatnonzero(y == c)[0]): f"c{c}" for c in range(2)})
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "pyarrow", None)
-        code, _, err = call("label", "pool.safetensors", "--support", "few.csv", "--format", "parquet")
+        code, _, err = call(
+            "label", "pool.safetensors", "--support", "few.csv", "--format", "parquet"
+        )
         assert code == 2 and "Parquet needs pyarrow" in err and not Path("labels").exists()
     assert call("label", "pool.safetensors", "--support", "few.csv", "--format", "parquet")[0] == 0
     table = pyarrow.parquet.read_table("labels/labels.parquet").to_pydict()
@@ -571,29 +657,65 @@ def test_parquet(world: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> No
 BAD = {
     "no table": (["pool.npz", "--support", "none.csv"], "none.csv is not a readable UTF-8 file"),
     "not text": (["pool.npz", "--support", "pool.npz"], "pool.npz is not a readable UTF-8 file"),
-    "no column": (["pool.npz", "--support", "columns.csv"], "lacks column 'label'; it must have 'sample' and 'label'"),
+    "no column": (
+        ["pool.npz", "--support", "columns.csv"],
+        "lacks column 'label'; it must have 'sample' and 'label'",
+    ),
     "no line": (["pool.npz", "--support", "bare.csv"], "bare.csv labels no sample"),
-    "two labels": (["pool.npz", "--support", "twice.csv"], "twice.csv, line 3: '0' is 'a' above, 'b' here"),
-    "unknown sample": (["pool.npz", "--support", "unknown.csv"], "sample '99' is not in pool.npz; samples are its"),
+    "two labels": (
+        ["pool.npz", "--support", "twice.csv"],
+        "twice.csv, line 3: '0' is 'a' above, 'b' here",
+    ),
+    "unknown sample": (
+        ["pool.npz", "--support", "unknown.csv"],
+        "sample '99' is not in pool.npz; samples are its",
+    ),
     "unknown truth": (
         ["pool.npz", "--support", "few.csv", "--truth", "unknown.csv"],
         "unknown.csv: sample '99' is not",
     ),
-    "one class": (["pool.npz", "--support", "single.csv"], "the support has 1 class; at least 2 are needed"),
+    "one class": (
+        ["pool.npz", "--support", "single.csv"],
+        "the support has 1 class; at least 2 are needed",
+    ),
     "unreadable class": (["nan.npz", "--support", "few.csv"], "no sample of class 'a' can be read"),
-    "no pool": (["nowhere", "--support", "few.csv"], "nowhere does not exist; a pool is a folder of images"),
-    "another file": (["few.csv", "--support", "few.csv"], "few.csv is neither; a pool is a folder of images"),
-    "broken features": (["junk.npz", "--support", "few.csv"], "junk.npz is not a readable file of plain arrays"),
-    "broken tensors": (["junk.safetensors", "--support", "few.csv"], "junk.safetensors is not a readable file"),
-    "pickled features": (["pickled.npz", "--support", "few.csv"], "pickled.npz is not a readable file of plain arrays"),
-    "no features": (["other.npz", "--support", "few.csv"], "must hold 'features', floats (n, d), not x int64 (3,)"),
+    "no pool": (
+        ["nowhere", "--support", "few.csv"],
+        "nowhere does not exist; a pool is a folder of images",
+    ),
+    "another file": (
+        ["few.csv", "--support", "few.csv"],
+        "few.csv is neither; a pool is a folder of images",
+    ),
+    "broken features": (
+        ["junk.npz", "--support", "few.csv"],
+        "junk.npz is not a readable file of plain arrays",
+    ),
+    "broken tensors": (
+        ["junk.safetensors", "--support", "few.csv"],
+        "junk.safetensors is not a readable file",
+    ),
+    "pickled features": (
+        ["pickled.npz", "--support", "few.csv"],
+        "pickled.npz is not a readable file of plain arrays",
+    ),
+    "no features": (
+        ["other.npz", "--support", "few.csv"],
+        "must hold 'features', floats (n, d), not x int64 (3,)",
+    ),
     "equal paths": (["paths.npz", "--support", "few.csv"], "one of `paths` for each of 20 rows"),
     "empty folder": (["empty", "--support", "few.csv"], "empty holds no image; known: .apng"),
     "broken folder": (["broken", "--support", "few.csv"], "none of its 1 images can be read"),
     "format": (["pool.npz", "--support", "few.csv", "--format", "csw"], "did you mean 'csv'"),
     "prior": (["pool.npz", "--support", "few.csv", "--prior", "even"], "unknown prior 'even'"),
-    "neighbors": (["pool.npz", "--support", "few.csv", "--neighbors", "0"], "neighbors must lie between 1 and 1000"),
-    "blocked": (["pool.npz", "--support", "few.csv", "--out", "few.csv"], "few.csv is a file where a folder is to be"),
+    "neighbors": (
+        ["pool.npz", "--support", "few.csv", "--neighbors", "0"],
+        "neighbors must lie between 1 and 1000",
+    ),
+    "blocked": (
+        ["pool.npz", "--support", "few.csv", "--out", "few.csv"],
+        "few.csv is a file where a folder is to be",
+    ),
 }
 
 
@@ -635,8 +757,15 @@ def test_a_report_of_extremes() -> None:
         (none, given),
         (none, 0 * y - 1),
     ):
-        page = pool_page("<t>", ["`n`"], which, ["<a>", "b"], truth, {0: "s.png"}, [], [("f&", "why")] * 60)
-        assert "&lt;a&gt;" in page and "<a>" not in page and "and 10 more" in page and "<title>&lt;t&gt;" in page
+        page = pool_page(
+            "<t>", ["`n`"], which, ["<a>", "b"], truth, {0: "s.png"}, [], [("f&", "why")] * 60
+        )
+        assert (
+            "&lt;a&gt;" in page
+            and "<a>" not in page
+            and "and 10 more" in page
+            and "<title>&lt;t&gt;" in page
+        )
         assert "nan" not in re.sub("<img[^>]*>", "", page)
 
 
@@ -650,7 +779,11 @@ def test_held_out_labels_that_nothing_reaches_are_not_found_again() -> None:
     support, label = np.arange(20) * 25, np.arange(20) % 5
     for prior in PRIORS:
         found = label_pool(x, support, label, prior=prior)
-        assert (found.facts["held out"], found.facts["reached"], found.facts["right"]) == (20, 0, 0.0)
+        assert (found.facts["held out"], found.facts["reached"], found.facts["right"]) == (
+            20,
+            0,
+            0.0,
+        )
         assert not found.facts["borne out"] and np.isnan(found.confidence).all()
 
 
@@ -680,7 +813,9 @@ def test_classes_of_unequal_labels_or_sizes_are_not_foreign(each: tuple[int, ...
     for draw in range(4):
         x, y = clusters(3, 300, spread=0.9, dim=24, seed=draw)
         if each == (10, 10, 10):
-            kept = np.concatenate([np.flatnonzero(y == c)[:size] for c, size in enumerate((300, 40, 40))])
+            kept = np.concatenate(
+                [np.flatnonzero(y == c)[:size] for c, size in enumerate((300, 40, 40))]
+            )
             x, y = x[kept], y[kept]
         support = np.concatenate([np.flatnonzero(y == c)[:k] for c, k in enumerate(each)])
         found = label_pool(x, support, y[support])
@@ -696,7 +831,10 @@ def test_none_ranks_by_propagated_mass_over_the_root_of_degree() -> None:
     z = torch.nn.functional.normalize(torch.from_numpy(x).double(), dim=1)
     cos = (z @ z.T).fill_diagonal_(-1)
     a = torch.zeros_like(cos).scatter(1, cos.topk(5).indices, 1.0) * cos.clamp_min(0) ** 3
-    mass = torch.stack([g[:, label == c].mean(1) for c in range(3)], 1).amax(1) / (a + a.T).sum(1).sqrt()
+    mass = (
+        torch.stack([g[:, label == c].mean(1) for c in range(3)], 1).amax(1)
+        / (a + a.T).sum(1).sqrt()
+    )
     rest = np.flatnonzero(~found.given)
     rest = rest[found.reached[rest]]
     by_mass = rest[mass.numpy()[rest].argsort()]
@@ -709,20 +847,29 @@ def test_shortfall_is_the_rank_sum_test_of_scipy() -> None:
     rng = np.random.default_rng(0)
     score, known = torch.from_numpy(rng.random(60)), torch.from_numpy(0.2 + rng.random(15))
     of, known_of = torch.zeros(60, dtype=torch.int64), torch.zeros(15, dtype=torch.int64)
-    expected = mannwhitneyu(known, score, alternative="greater", use_continuity=False, method="asymptotic").pvalue
+    expected = mannwhitneyu(
+        known, score, alternative="greater", use_continuity=False, method="asymptotic"
+    ).pvalue
     lower, error = shortfall(score, of, known, known_of)
     z = lower / error
     assert lower == pytest.approx((score[:, None] < known).float().mean().item() - 0.5)
-    assert norm.sf(z * math.sqrt(15 / 14)) == pytest.approx(expected, rel=1e-6), "one of them counts for nothing"
+    assert norm.sf(z * math.sqrt(15 / 14)) == pytest.approx(expected, rel=1e-6), (
+        "one of them counts for nothing"
+    )
     three = shortfall(score, torch.arange(60) % 3, known, torch.arange(15) % 3)
     assert three == pytest.approx((lower, error * math.sqrt(14 / 12)))
-    assert shortfall(score, of, known[:1], known_of[:1]) == shortfall(score, of - 1, known, known_of) == (0, math.inf)
+    assert (
+        shortfall(score, of, known[:1], known_of[:1])
+        == shortfall(score, of - 1, known, known_of)
+        == (0, math.inf)
+    )
 
 
 def test_shortfall_counts_neither_shares_nor_numbers_of_labels() -> None:
     rng = np.random.default_rng(0)
     of, known_of = torch.tensor([0] * 20 + [1] * 200), torch.tensor([0] * 40 + [1] * 5)
-    score, known = (torch.from_numpy(rng.random(len(c))) * 10.0**-c for c in (of, known_of))  # class 1 scores lower
+    # class 1 scores lower
+    score, known = (torch.from_numpy(rng.random(len(c))) * 10.0**-c for c in (of, known_of))
     assert mannwhitneyu(known, score, alternative="greater").pvalue < 1e-6
     lower, error = shortfall(score, of, known, known_of)
     assert abs(lower) < 2 * error
@@ -736,7 +883,9 @@ def test_shortfall_counts_neither_shares_nor_numbers_of_labels() -> None:
 def test_few_labels_bear_out_nothing_of_a_pool_that_seems_to_rank_lower(labels: int) -> None:
     group = torch.arange(5).repeat_interleave(labels)
     scores = torch.full((5 * labels, 5), 1e-3).scatter(1, group[:, None], 1.0)
-    held = HeldOut(torch.arange(5 * labels), scores, group, torch.ones(5 * labels, dtype=torch.bool), True)
+    held = HeldOut(
+        torch.arange(5 * labels), scores, group, torch.ones(5 * labels, dtype=torch.bool), True
+    )
     error = 1 / math.sqrt(12 * 5 * (labels - 1))
     for z, borne in ((-2.0, True), (0.5, labels == 40), (1.5, False), (4.0, True)):
         assert borne_out(held, 0.7, z * error, error) == borne, z
@@ -747,7 +896,9 @@ def test_neighbours_are_chosen_among_distinct_samples(noise: float) -> None:
     x, y = clusters(3, 40)
     support, label = few(y, 2, 3)
     alone = label_pool(x, support, label)
-    copies = x.repeat(12, 0) + noise * np.random.default_rng(0).standard_normal((1440, 16)).astype(np.float32)
+    copies = x.repeat(12, 0) + noise * np.random.default_rng(0).standard_normal((1440, 16)).astype(
+        np.float32
+    )
     found = label_pool(copies, 12 * support, label)
     assert found.reached.all() and (found.best == y.repeat(12)).mean() > 0.97
     if noise == 0:
@@ -775,7 +926,9 @@ def test_a_chain_of_frames_is_no_copy_of_its_first() -> None:
     own = distinct_neighbors(x, 10, support, label).group
     z = x / np.linalg.norm(x, axis=1, keepdims=True)
     copies = [i for i in range(1, 540) if own[i] in own[support] and i not in support]
-    assert copies and (1 - (z[copies] @ z[support].T).max(1) < 1e-3).all(), "a copy looks like what it copies"
+    assert copies and (1 - (z[copies] @ z[support].T).max(1) < 1e-3).all(), (
+        "a copy looks like what it copies"
+    )
     assert label_pool(x, support, label).facts["held out"] == 4, "labels far apart are two samples"
 
 
@@ -797,16 +950,26 @@ def names_of(found: dict[str, str], names: list[str], source: str = "in") -> dic
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
 def test_tables_as_programs_write_them(tmp_path: Path, separator: str, encoding: str) -> None:
     rows = ["Sample,LABEL ,note", "box/a é.png, cat ,x", " b.png,,y", "", '"c,;\t.png",dog,z']
-    text = "\r\n".join(rows[:4]).replace(",", separator) + f"\r\n{rows[4][:10]}{separator}dog{separator}z\r\n"
+    text = (
+        "\r\n".join(rows[:4]).replace(",", separator)
+        + f"\r\n{rows[4][:10]}{separator}dog{separator}z\r\n"
+    )
     (tmp_path / "few.csv").write_bytes(text.encode(encoding))
-    assert read_labels(tmp_path / "few.csv") == {"box/a é.png": "cat", " b.png": "", "c,;\t.png": "dog"}
+    assert read_labels(tmp_path / "few.csv") == {
+        "box/a é.png": "cat",
+        " b.png": "",
+        "c,;\t.png": "dog",
+    }
 
 
 @pytest.mark.parametrize(
     ("text", "line"),
     [
         ("sample,label\na.png\n", "line 2: 1 fields below 2 columns"),
-        ("sample,label\na,b.png,cat\n", "line 2: 3 fields below 2 columns; a name that holds the separator"),
+        (
+            "sample,label\na,b.png,cat\n",
+            "line 2: 3 fields below 2 columns; a name that holds the separator",
+        ),
         ("sample,label,Label\na,b,c\n", "column 'label' twice"),
         ("sample|label\na|b\n", "lacks column 'sample'"),
         ('sample,label\na.png,"cat\nb.png,dog\n', "line 3 is not readable .*every quote closed"),
@@ -838,11 +1001,19 @@ def test_headers_as_programs_write_them(tmp_path: Path, head: str) -> None:
 
 def test_names_of_samples_may_be_written_in_several_ways(tmp_path: Path) -> None:
     names = ["box/a é.png", " b.png", "c.png"]
-    for written in ("box\\a é.png", "./box/a é.png", "box/a e\u0301.png", str(Path("in/box/a é.png").absolute())):
+    for written in (
+        "box\\a é.png",
+        "./box/a é.png",
+        "box/a e\u0301.png",
+        str(Path("in/box/a é.png").absolute()),
+    ):
         assert names_of({written: "x"}, names) == {"box/a é.png": "x"}
     assert names_of({" b.png": "x", "c.png ": "y"}, names) == {" b.png": "x", "c.png": "y"}
     assert names_of({"b.png": "x"}, names) == {" b.png": "x"}
-    assert names_of({"b.png": "x", " b.png": "y"}, [*names, "b.png"]) == {"b.png": "x", " b.png": "y"}
+    assert names_of({"b.png": "x", " b.png": "y"}, [*names, "b.png"]) == {
+        "b.png": "x",
+        " b.png": "y",
+    }
     with pytest.raises(InputError, match="may be"):
         names_of({"./b.png": "x"}, [*names, "b.png"])
     with pytest.raises(InputError, match="which is 'x' and 'y'; keep one"):
@@ -886,7 +1057,13 @@ def test_what_an_earlier_call_left_is_removed(world: Path, call: Call) -> None:
     write_csv("few.csv", two_each(truth))
     assert call("label", "in", "--support", "few.csv", "-o", "out")[0] == 0
     sheets = sorted(p.name for p in Path("out/sheets").iterdir())
-    assert sheets == ["000-none_of_these.png", "001-bär.png", "002-cross.png", "003-dash.png", "mine.png"]
+    assert sheets == [
+        "000-none_of_these.png",
+        "001-bär.png",
+        "002-cross.png",
+        "003-dash.png",
+        "mine.png",
+    ]
     assert not Path("out/labels.parquet").exists() and Path("out/labels.csv").exists()
 
 
@@ -901,13 +1078,20 @@ def test_sheets_in_the_pool_are_no_samples(world: Path, call: Call) -> None:
 
 
 @pytest.mark.parametrize("taken", ["out", "out/sheets", "out/labels.csv", "out/report.html"])
-def test_nothing_is_written_where_something_is_in_the_way(world: Path, call: Call, taken: str) -> None:
+def test_nothing_is_written_where_something_is_in_the_way(
+    world: Path, call: Call, taken: str
+) -> None:
     write_csv("few.csv", two_each(draw_signs(world / "in")))
     Path(taken).parent.mkdir(exist_ok=True)
     Path(taken).mkdir() if "." in taken else Path(taken).touch()
     before = sorted(Path().rglob("*"))
     code, _, err = call("label", "in", "--support", "few.csv", "-o", "out")
-    assert code == 2 and err.count("\n") == 1 and f"{taken} is a f" in err and "choose another folder" in err
+    assert (
+        code == 2
+        and err.count("\n") == 1
+        and (f"{taken} is a f") in err
+        and "choose another folder" in err
+    )
     assert sorted(Path().rglob("*")) == before
 
 
@@ -931,17 +1115,27 @@ def test_what_does_not_count_is_said(world: Path, call: Call) -> None:
     Path("in/zz broken.png").write_bytes(b"junk")
     given = two_each(truth)
     write_csv("few.csv", {**given, "zz broken.png": "dash", list(truth)[-1]: ""})
-    write_csv("truth.csv", {name: {"bär": "Bär", "cross": "plus"}.get(c, c) for name, c in truth.items()})
-    code, out, err = call("label", "in", "--support", "few.csv", "--truth", "truth.csv", "--none", 1, "-o", "out")
+    write_csv(
+        "truth.csv", {name: {"bär": "Bär", "cross": "plus"}.get(c, c) for name, c in truth.items()}
+    )
+    code, out, err = call(
+        "label", "in", "--support", "few.csv", "--truth", "truth.csv", "--none", 1, "-o", "out"
+    )
     assert code == 0, err
     page, line = Path("out/report.html").read_text(), " ".join(out.split())
-    assert "1 given labels are of samples that cannot be read" in line and "5 given labels are not the truth's" in line
-    assert "2 classes of the truth have no given label and count as none of these ('Bär', 'plus')" in line
+    assert (
+        "1 given labels are of samples that cannot be read"
+    ) in line and "5 given labels are not the truth's" in line
+    assert (
+        "2 classes of the truth have no given label and count as none of these ('Bär', 'plus')"
+    ) in line
     assert "no sample is called none of these" in page and "cannot tell what is of none" not in page
     write_csv("truth.csv", given)
     assert call("label", "in", "--support", "few.csv", "--truth", "truth.csv", "-o", "out")[0] == 0
     page = Path("out/report.html").read_text()
-    assert "holds none of the samples that were to be labeled" in page and "nan" not in re.sub("<img[^>]*>", "", page)
+    assert ("holds none of the samples that were to be labeled") in page and "nan" not in re.sub(
+        "<img[^>]*>", "", page
+    )
 
 
 def test_the_page_tells_how_many_neighbours_there_were(world: Path, call: Call) -> None:
@@ -953,13 +1147,17 @@ def test_the_page_tells_how_many_neighbours_there_were(world: Path, call: Call) 
 
 def test_the_page_claims_what_the_table_beside_it_holds(world: Path, call: Call) -> None:
     x, y = clusters(9, 60, spread=0.6)
-    x = np.concatenate([np.pad(x, ((0, 0), (0, 4))), np.pad(clusters(1, 60, dim=4)[0], ((0, 0), (16, 0)))])
+    x = np.concatenate(
+        [np.pad(x, ((0, 0), (0, 4))), np.pad(clusters(1, 60, dim=4)[0], ((0, 0), (16, 0)))]
+    )
     y = np.append(y, np.full(60, 6))
     np.savez("pool.npz", features=x)
     support, label = few(y, 8, 5)
     write_csv("few.csv", {str(i): f"c{c}" for i, c in zip(support, label, strict=True)})
     write_csv("truth.csv", {str(i): f"c{c}" if c < 5 else "" for i, c in enumerate(y)})
-    code, _, err = call("label", "pool.npz", "--support", "few.csv", "--truth", "truth.csv", "-o", "out")
+    code, _, err = call(
+        "label", "pool.npz", "--support", "few.csv", "--truth", "truth.csv", "-o", "out"
+    )
     assert (code, err) == (0, ""), err
     page = Path("out/report.html").read_text()
     rows = [r for r in read_csv("out/labels.csv") if r["given"] == "0"]
@@ -967,7 +1165,9 @@ def test_the_page_claims_what_the_table_beside_it_holds(world: Path, call: Call)
     right = [r["label"] == truth[r["sample"]] for r in rows]
     labeled, lost = [r for r in rows if r["label"]], [r for r in rows if r["reached"] == "0"]
     none = [r for r in rows if not r["label"] and r["reached"] == "1"]
-    foreign, own = ([r for r in rows if bool(truth[r["sample"]]) == member] for member in (False, True))
+    foreign, own = (
+        [r for r in rows if bool(truth[r["sample"]]) == member] for member in (False, True)
+    )
     assert lost and none and len(lost) + len(none) + len(labeled) == len(rows)
     correct = sum(r["label"] == truth[r["sample"]] for r in labeled)
     told = [
@@ -982,14 +1182,23 @@ def test_the_page_claims_what_the_table_beside_it_holds(world: Path, call: Call)
     bins: dict[int, list[tuple[float, bool]]] = {}
     for r in rows:
         score = float(r["score"])
-        bins.setdefault(max(math.ceil(score * 15) - 1, 0), []).append((score, r["best"] == (truth[r["sample"]] or "?")))
+        bins.setdefault(max(math.ceil(score * 15) - 1, 0), []).append(
+            (score, r["best"] == (truth[r["sample"]] or "?"))
+        )
     error = sum(abs(sum(s for s, _ in b) - sum(w for _, w in b)) for b in bins.values()) / len(rows)
     pairs = [
-        (float(a["none"]) > float(b["none"])) + (float(a["none"]) == float(b["none"])) / 2 for a in foreign for b in own
+        (float(a["none"]) > float(b["none"])) + (float(a["none"]) == float(b["none"])) / 2
+        for a in foreign
+        for b in own
     ]
     for line in told:
         assert line in page, line
-    stated = re.search(r"calibration error of the (\w+): ([\d.]+) points.*?in ([\d.]+) % of pairs", page, re.S)
+    stated = re.search(
+        r"calibration error of the (\w+): ([\d.]+) points.*?in ([\d.]+) % of "
+        r"pairs",
+        page,
+        re.S,
+    )
     assert stated and float(stated[2]) == pytest.approx(100 * error, abs=0.2)
     assert float(stated[3]) == pytest.approx(100 * sum(pairs) / len(pairs), abs=0.1)
     borne_out = all(r["confidence"] == r["score"] for r in rows)
@@ -1000,6 +1209,6 @@ def test_the_page_claims_what_the_table_beside_it_holds(world: Path, call: Call)
         mine = [r for r in labeled if r["label"] == f"c{c}"]
         hit = sum(truth[r["sample"]] == f"c{c}" for r in mine)
         whole = sum(truth[r["sample"]] == f"c{c}" for r in rows)
-        cells = f"<td>8</td><td>{len(mine)}</td><td>{np.median([float(r['score']) for r in mine]):.2f}</td>"
+        cells = f"<td>8</td><td>{len(mine)}</td><td>{np.median([float(r['score']) for r in mine]):.2f}</td>"  # noqa: E501
         assert cells in page
         assert f"<td>{100 * hit / len(mine):.1f} %</td><td>{100 * hit / whole:.1f} %</td>" in page

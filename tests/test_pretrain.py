@@ -1,4 +1,6 @@
-"""Pretraining before episodes: batches, objectives against closed forms, one encoder for all runs, resuming."""
+"""Pretraining before episodes: batches, objectives against closed forms, one encoder for all runs,
+resuming.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ def split(name: str = "train", seed: int = 0, each: int = 10) -> Split:
     pattern = torch.rand(CLASSES, 1, 8, 8, generator=g)
     y = torch.arange(CLASSES).repeat_interleave(each)
     x = (pattern[y] + 0.2 * torch.randn(len(y), 1, 8, 8, generator=g)).clamp(0, 1)
-    return Split((255 * x).to(torch.uint8), y, tuple(f"c{i}" for i in range(CLASSES)), f"patterns/{name}")
+    return Split(
+        (255 * x).to(torch.uint8), y, tuple(f"c{i}" for i in range(CLASSES)), f"patterns/{name}"
+    )
 
 
 # Batches
@@ -63,9 +67,16 @@ def test_an_epoch_shows_every_image_once_and_the_next_in_another_order() -> None
 @pytest.mark.parametrize("per_class", [1, 3])
 def test_a_batch_is_a_pure_function_of_its_numbers(per_class: int) -> None:
     """Any part of any batch, over the end of an epoch too, shows what the whole shows."""
-    options: dict[str, Any] = {"per_class": per_class, "views": 2, "transform": Transform(rotate=20, translate=0.1)}
+    options: dict[str, Any] = {
+        "per_class": per_class,
+        "views": 2,
+        "transform": Transform(rotate=20, translate=0.1),
+    }
     numbers = np.arange(50, 74)
-    (whole, target), other = Batches(split(), 1, **options).batch(numbers), Batches(split(), 1, **options)
+    (whole, target), other = (
+        Batches(split(), 1, **options).batch(numbers),
+        Batches(split(), 1, **options),
+    )
     assert whole.x.shape == (2, 24, 1, 8, 8) and not torch.equal(whole.x[0], whole.x[1])
     for at in (slice(0, 5), slice(9, 12), slice(20, 24)):
         part, truth = other.batch(numbers[at])
@@ -103,7 +114,8 @@ def batch(n: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_nca_equals_a_loop_over_pairs() -> None:
     x, y = batch(7)
-    y[0, 6] = 5  # the only one of its class: it has no pair, and stands in the denominators of the others
+    # the only one of its class: it has no pair, and stands in the denominators of the others
+    y[0, 6] = 5
     z, t, terms = encode(x[0]), 2.0, []
     for i in range(6):
         e = [torch.exp(-(z[i] - z[j]).square().sum() / t) for j in range(7)]
@@ -199,8 +211,14 @@ def settings(*overrides: str) -> dict[str, Any]:
     return config.merge(
         {
             "data": {"name": "glyphs", "mean": [0.0], "std": [1.0]},
-            "pretrain": {"objective": "cross_entropy", "trainer": {"steps": 4, "batch": 16, "val_episodes": 4}},
-            "learner": {"encoder": {"name": "conv4", "width": 4, "frozen": True}, "head": "simple_shot"},
+            "pretrain": {
+                "objective": "cross_entropy",
+                "trainer": {"steps": 4, "batch": 16, "val_episodes": 4},
+            },
+            "learner": {
+                "encoder": {"name": "conv4", "width": 4, "frozen": True},
+                "head": "simple_shot",
+            },
             "episode": {"way": 3, "shot": 1, "query": 2},
             "evaluation": {"episodes": 4},
         },
@@ -210,12 +228,22 @@ def settings(*overrides: str) -> dict[str, Any]:
 
 def test_the_same_pretraining_has_the_same_folder_and_only_that() -> None:
     here = folder(settings(), Path("r"))
-    same = ("learner.head=protonet", "learner.encoder.frozen=false", "trainer.steps=9", "evaluation.episodes=9")
+    same = (
+        "learner.head=protonet",
+        "learner.encoder.frozen=false",
+        "trainer.steps=9",
+        "evaluation.episodes=9",
+    )
     for other in (*same, "trainer.device=cpu", "episode.shot=2"):
         assert folder(settings(other), Path("r")) == here, other
     shared = settings("data.augment={rotate: 5}"), settings("pretrain.augment={rotate: 5}")
     assert folder(shared[0], Path("r")) == folder(shared[1], Path("r")) != here
-    for other in ("seed=1", "learner.encoder.width=8", "pretrain.objective=nca", "pretrain.trainer.steps=5"):
+    for other in (
+        "seed=1",
+        "learner.encoder.width=8",
+        "pretrain.objective=nca",
+        "pretrain.trainer.steps=5",
+    ):
         assert folder(settings(other), Path("r")) != here, other
 
 
@@ -251,7 +279,9 @@ def test_two_heads_share_one_pretraining(tmp_path: Path) -> None:
     torch.testing.assert_close(statistics["mean"], one.head.mean)
 
 
-def test_no_hidden_label_reaches_fit_base_nor_the_statistics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_hidden_label_reaches_fit_base_nor_the_statistics(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Neither those that pretraining may not see nor those that meta-training may not."""
     seen: list[Tensor] = []
     monkeypatch.setattr(SimpleShot, "fit_base", lambda self, x, y: seen.append(y))
@@ -263,7 +293,9 @@ def test_no_hidden_label_reaches_fit_base_nor_the_statistics(tmp_path: Path, mon
     assert code == 0, said
     base = load("glyphs", "train")
     first, second = (partly_labeled(base, 0.5, seed).y >= 0 for seed in (0, 1))
-    assert torch.equal(seen[0], base.y[first & second]) and len(seen[0]) < int(first.sum()) < len(base.y)
+    assert torch.equal(seen[0], base.y[first & second]) and len(seen[0]) < int(first.sum()) < len(
+        base.y
+    )
     run = runs.load(tmp_path / "runs" / "a")
     features = encode_split(run.learner, base, run.transform).x
     (pretraining,) = (tmp_path / "runs").glob("pretrain-*")
@@ -272,9 +304,15 @@ def test_no_hidden_label_reaches_fit_base_nor_the_statistics(tmp_path: Path, mon
 
 
 def test_too_small_a_labeled_fraction_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
-    file = write(tmp_path / "e.yaml", "pretrain.objective={name: consistency, labeled_fraction: 0.001}")
+    file = write(
+        tmp_path / "e.yaml", "pretrain.objective={name: consistency, labeled_fraction: 0.001}"
+    )
     code, said = cli("run", file, "--out", str(tmp_path / "runs" / "a"))
-    assert code == 2 and "without a label" in said and not list((tmp_path / "runs").glob("pretrain-*/*.safetensors"))
+    assert (
+        code == 2
+        and ("without a label") in said
+        and not list((tmp_path / "runs").glob("pretrain-*/*.safetensors"))
+    )
 
 
 def test_an_encoder_that_is_not_frozen_goes_on_learning(tmp_path: Path) -> None:
@@ -298,8 +336,12 @@ def test_generations_teach_each_other(tmp_path: Path) -> None:
     file = write(tmp_path / "e.yaml", "pretrain.objective=distillation", "pretrain.generations=2")
     assert cli("pretrain", file, "--out", str(tmp_path / "runs"))[0] == 0
     (path,) = (tmp_path / "runs").iterdir()
-    losses = [json.loads((path / f"generation-{g}" / "metrics.jsonl").read_text().splitlines()[-1])["loss"]
-              for g in (1, 2)]  # fmt: skip
+    losses = [
+        json.loads((path / f"generation-{g}" / "metrics.jsonl").read_text().splitlines()[-1])[
+            "loss"
+        ]
+        for g in (1, 2)
+    ]
     assert losses[0] != losses[1], "the second has a teacher"
 
 
@@ -326,7 +368,10 @@ def test_an_interrupted_pretraining_goes_on_to_the_same_weights(tmp_path: Path) 
     ("change", "says"),
     [
         ("pretrain.objective=cross_entropi", "did you mean 'cross_entropy'"),
-        ("pretrain.objektive=nca", "unknown option of pretrain 'objektive'; did you mean 'objective'"),
+        (
+            "pretrain.objektive=nca",
+            "unknown option of pretrain 'objektive'; did you mean 'objective'",
+        ),
         ("pretrain.trainer.stepz=3", "did you mean 'steps'"),
         ("pretrain.trainer.device=cpu", "set trainer.device"),
         ("pretrain.generations=0", "pretrain.generations must be 1 or more, not 0"),
@@ -337,7 +382,9 @@ def test_an_interrupted_pretraining_goes_on_to_the_same_weights(tmp_path: Path) 
     ],
 )
 def test_mistakes_are_one_line(change: str, says: str, tmp_path: Path) -> None:
-    code, line = cli("run", write(tmp_path / "e.yaml"), change, "--out", str(tmp_path / "runs" / "x"))
+    code, line = cli(
+        "run", write(tmp_path / "e.yaml"), change, "--out", str(tmp_path / "runs" / "x")
+    )
     assert code == 2 and says in line and "\n" not in line.strip(), line
     assert not (tmp_path / "runs").exists()
 

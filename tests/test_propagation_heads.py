@@ -34,7 +34,9 @@ def _one_seed() -> None:
 def features(**options: Any) -> tuple[Episode, Target]:
     """Episodes of features (B, n, DIM) in float64, with their targets."""
     episode, target = episodes(**options)
-    return episode.replace(x=episode.x.flatten(2)[..., :DIM].double(), w=episode.w.double(), relabeled=False), target
+    return episode.replace(
+        x=episode.x.flatten(2)[..., :DIM].double(), w=episode.w.double(), relabeled=False
+    ), target
 
 
 def padded() -> Episode:
@@ -53,7 +55,9 @@ def used(head: Any) -> Any:
 
 
 def tpn(**options: float) -> TPN:
-    """Around the sigma of a trained one, wide enough that features of length 1 meet, and not the same for all nodes."""
+    """Around the sigma of a trained one, wide enough that features of length 1 meet, and not the
+    same for all nodes.
+    """
     head = used(TPN(DIM, **options))
     nn.init.uniform_(head.rest[-1].weight, 0.2, 0.6)
     nn.init.constant_(head.rest[-1].bias, 0.5)
@@ -83,7 +87,9 @@ def std_affinity(x: Tensor) -> Tensor:
     n = len(x)
     d = [[distance(x[i], x[j]) for j in range(n)] for i in range(n)]
     std = torch.tensor([d[i][j] for i in range(n) for j in range(n) if i != j], dtype=x.dtype).std()
-    return torch.tensor([[math.exp(-d[i][j] / std) * (i != j) for j in range(n)] for i in range(n)], dtype=x.dtype)
+    return torch.tensor(
+        [[math.exp(-d[i][j] / std) * (i != j) for j in range(n)] for i in range(n)], dtype=x.dtype
+    )
 
 
 # Label propagation
@@ -148,10 +154,14 @@ def test_a_support_node_keeps_its_label(build) -> None:
     assert torch.equal(found.argmax(-1), episode.w[:, episode.support].argmax(-1))
 
 
-@pytest.mark.parametrize("build", [LabelPropagation, lambda: tpn(k=4)], ids=["label_propagation", "tpn"])
+@pytest.mark.parametrize(
+    "build", [LabelPropagation, lambda: tpn(k=4)], ids=["label_propagation", "tpn"]
+)
 def test_a_chain_of_unlabeled_nodes_carries_a_label(build) -> None:
     """The query is nearer to the other class, but a chain of pool nodes leads to its own."""
-    x = torch.tensor([0.0, 9.0, 5.5, *range(1, 6), 0.5, 1.5, 2.5, 3.5, 4.5, 5.0], dtype=torch.float64)
+    x = torch.tensor(
+        [0.0, 9.0, 5.5, *range(1, 6), 0.5, 1.5, 2.5, 3.5, 4.5, 5.0], dtype=torch.float64
+    )
     x = F.pad(x[:, None], (0, DIM - 1))[None]
     w = F.pad(torch.eye(2, dtype=torch.float64), (0, 0, 0, x.shape[1] - 2))[None]
     head = build()
@@ -168,12 +178,19 @@ def test_weights_and_classes_that_are_not_there() -> None:
     assert torch.isneginf(found[..., WAY]).all() and torch.isfinite(found[..., :WAY]).all()
     # F is linear in Y: half a label is half of what it gives.
     head = LabelPropagation()
-    torch.testing.assert_close(head.score(episode.replace(w=episode.w / 2)), head.score(episode) / 2)
+    torch.testing.assert_close(
+        head.score(episode.replace(w=episode.w / 2)), head.score(episode) / 2
+    )
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [({"scale": "median"}, "scale"), ({"scale": 0.0}, "scale"), ({"k": 0}, "k of 1"), ({"alpha": 1.0}, r"\[0, 1\)")],
+    [
+        ({"scale": "median"}, "scale"),
+        ({"scale": 0.0}, "scale"),
+        ({"k": 0}, "k of 1"),
+        ({"alpha": 1.0}, r"\[0, 1\)"),
+    ],
 )
 def test_options_of_label_propagation(options, said: str) -> None:
     with pytest.raises(InputError, match=said):
@@ -197,13 +214,18 @@ def test_tpn_equals_a_loop() -> None:
         mask = episode.mask[b]
         z, y = episode.x[b, mask] / sigma[b, mask], episode.w[b, mask]
         n = len(z)
-        w = [[math.exp(-float((z[i] - z[j]).detach().square().mean()) / 2) for j in range(n)] for i in range(n)]
+        w = [
+            [math.exp(-float((z[i] - z[j]).detach().square().mean()) / 2) for j in range(n)]
+            for i in range(n)
+        ]
         expected = inverse(union_of_neighbors(torch.tensor(w, dtype=z.dtype), 4), 0.99) @ y
         torch.testing.assert_close(found[b, mask], expected)
 
 
 def test_tpn_begins_with_a_small_scale() -> None:
-    """Near 0.1, whatever the start of the other layers: at a large one all nodes look alike and nothing is learned."""
+    """Near 0.1, whatever the start of the other layers: at a large one all nodes look alike and
+    nothing is learned.
+    """
     episode, _ = features(batch=20)
     sigma = torch.cat([TPN(DIM).double().train().sigma(episode).flatten() for _ in range(10)])
     assert 0.05 < float(sigma.median()) < 0.2
@@ -248,11 +270,15 @@ def test_tpn_learns_from_support_and_queries() -> None:
     assert all(torch.isfinite(p.grad).all() for p in head.parameters())
 
 
-@pytest.mark.parametrize("build", [LabelPropagation, tpn, lambda **o: LabelPropagation(**EPNET | o)])
+@pytest.mark.parametrize(
+    "build", [LabelPropagation, tpn, lambda **o: LabelPropagation(**EPNET | o)]
+)
 def test_gradients_pass_through_the_inverse(build) -> None:
     episode, _ = features(batch=1, shot=1, query=1, unlabeled=1)
     head = build(k=None, alpha=0.9)
-    assert torch.autograd.gradcheck(lambda x: head.score(episode.replace(x=x)), episode.x.requires_grad_())
+    assert torch.autograd.gradcheck(
+        lambda x: head.score(episode.replace(x=x)), episode.x.requires_grad_()
+    )
 
 
 def test_semi_supervised_tpn_answers_every_query_alone() -> None:
@@ -276,7 +302,11 @@ def test_semi_supervised_tpn_answers_every_query_alone() -> None:
 def test_embedding_propagation_equals_a_loop() -> None:
     episode = padded()
     out = EmbeddingPropagation().forward(episode)
-    assert (out.w is episode.w) and out.n_support == episode.n_support and torch.equal(out.mask, episode.mask)
+    assert (
+        (out.w is episode.w)
+        and out.n_support == episode.n_support
+        and torch.equal(out.mask, episode.mask)
+    )
     for b in range(2):
         x = episode.x[b, episode.mask[b]]
         p = inverse(std_affinity(x), 0.5, 1e-4)
@@ -322,7 +352,9 @@ def test_wdae_without_a_residual_is_a_cosine_to_class_means() -> None:
     head = used(WDAE(DIM, scale=7.0))
     for parameter in head.last.parameters():
         nn.init.zeros_(parameter[:DIM])
-    expected = 7 * F.cosine_similarity(episode.x.unsqueeze(2), class_means(episode).unsqueeze(1), dim=-1)
+    expected = 7 * F.cosine_similarity(
+        episode.x.unsqueeze(2), class_means(episode).unsqueeze(1), dim=-1
+    )
     torch.testing.assert_close(head.score(episode), expected)
 
 
@@ -336,12 +368,17 @@ def test_wdae_equals_a_loop() -> None:
     for b, there in enumerate([range(5), [0, 1, 2, 4]]):
         a = {}
         for i in there:
-            near = sorted((j for j in there if j != i), key=lambda j: -float(means[b, i] @ means[b, j]))[:2]
+            near = sorted(
+                (j for j in there if j != i), key=lambda j: -float(means[b, i] @ means[b, j])
+            )[:2]
             e = {j: math.exp(5.0 * float(means[b, i] @ means[b, j])) for j in near}
             a[i] = {j: v / sum(e.values()) for j, v in e.items()}
 
         def message(layer: nn.Module, x: dict[int, Tensor], i: int, a=a) -> Tensor:
-            terms = [v * F.leaky_relu(layer.norm(layer.linear(x[i] + x[j])[None])[0]) for j, v in a[i].items()]
+            terms = [
+                v * F.leaky_relu(layer.norm(layer.linear(x[i] + x[j])[None])[0])
+                for j, v in a[i].items()
+            ]
             return torch.stack(terms).sum(0)
 
         x = {i: means[b, i] for i in there}
@@ -364,7 +401,9 @@ def test_wdae_draws_noise_while_it_trains() -> None:
     assert torch.equal(noisy.eval().score(episode), noisy.score(episode))
 
 
-def test_neither_absent_classes_nor_pairs_that_are_not_neighbours_enter_the_statistics_of_wdae() -> None:
+def test_neither_absent_classes_nor_pairs_that_are_not_neighbours_enter_the_statistics_of_wdae() -> (  # noqa: E501
+    None
+):
     episode, _ = features(way=5)
     w = episode.w.clone()
     w[1, :, 3] = 0
@@ -422,7 +461,9 @@ def test_what_wdae_reconstructs_is_no_moving_target() -> None:
     for model in (head, plain):
         x = episode.x.clone().requires_grad_()
         here = episode.replace(x=x)
-        gradients.append(torch.autograd.grad(model.criterion(model.score(here), target, here), x)[0])
+        gradients.append(
+            torch.autograd.grad(model.criterion(model.score(here), target, here), x)[0]
+        )
     torch.testing.assert_close(gradients[0][:, episode.query], gradients[1][:, episode.query])
     assert not torch.allclose(gradients[0][:, episode.support], gradients[1][:, episode.support])
 
@@ -445,11 +486,15 @@ EVERY = {
 
 @pytest.mark.parametrize("name", EVERY)
 def test_classes_and_nodes_may_be_renamed(name: str) -> None:
-    """New class columns move the columns of the scores, new places in the graph its rows; no role has a place."""
+    """New class columns move the columns of the scores, new places in the graph its rows; no role
+    has a place.
+    """
     episode, _ = features(way=4)
     head: Head = EVERY[name]()
     found = head.score(episode)
     columns, nodes = torch.tensor([2, 0, 3, 1]), torch.randperm(episode.x.shape[1])
-    torch.testing.assert_close(head.score(episode.replace(w=episode.w[..., columns])), found[..., columns])
+    torch.testing.assert_close(
+        head.score(episode.replace(w=episode.w[..., columns])), found[..., columns]
+    )
     moved = episode.replace(x=episode.x[:, nodes], w=episode.w[:, nodes])
     torch.testing.assert_close(head.score(moved), found[:, nodes])

@@ -1,4 +1,6 @@
-"""Properties of the sampler and of graphfsl.functional that hold of any input (hypothesis; examples are repeatable)."""
+"""Properties of the sampler and of graphfsl.functional that hold of any input (hypothesis; examples
+are repeatable).
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ many = settings(max_examples=100)
 
 @st.composite
 def worlds(draw: st.DrawFn, tight: bool = False) -> tuple[Split, Setting]:
-    """A setting and a split that has what it needs or a little more; where `tight`, often a little less."""
+    """A setting and a split that has what it needs or a little more; where `tight`, often a little
+    less.
+    """
     shot, free = draw(st.integers(1, 3)), draw(st.sampled_from([0, 0, 1]))
     setting = Setting(
         way=draw(st.integers(2, 4)),
@@ -44,22 +48,42 @@ def worlds(draw: st.DrawFn, tight: bool = False) -> tuple[Split, Setting]:
         distractors=0 if free and not (tight and draw(st.booleans())) else draw(st.integers(0, 2)),
         labeled_fraction=draw(st.sampled_from([100, 100, *range(5, 100, 7)])) / 100,
         label_seed=draw(st.integers(0, 2**32)),
-        dirichlet=draw(st.none() | st.sampled_from([2.0, 0.2, 1e-4, 1e-300]) | st.floats(1e-300, 1e9)),
+        dirichlet=draw(
+            st.none() | st.sampled_from([2.0, 0.2, 1e-4, 1e-300]) | st.floats(1e-300, 1e9)
+        ),
         max_shot=draw(st.none() | st.integers(shot, shot + 2)),
         groups=draw(st.sampled_from(["any", "within", "across"])),
-        pool_dirichlet=None if free and not tight else draw(st.sampled_from([None, None, 2.0, 0.2, 1e-300, 1e9])),
+        pool_dirichlet=None
+        if free and not tight
+        else draw(st.sampled_from([None, None, 2.0, 0.2, 1e-300, 1e9])),
     )
     few, slack = [-1, 0, 0] if tight else [0], st.sampled_from([-1, 0, 2] if tight else [0, 2, 9])
-    spent, pool, labeled = setting.most_shots + setting.query, setting.unlabeled, setting.labeled_fraction
-    least = math.ceil(max(spent / labeled, pool / (1 - labeled))) if labeled < 1 else spent + pool * (1 - free)
+    spent, pool, labeled = (
+        setting.most_shots + setting.query,
+        setting.unlabeled,
+        setting.labeled_fraction,
+    )
+    least = (
+        math.ceil(max(spent / labeled, pool / (1 - labeled)))
+        if labeled < 1
+        else spent + pool * (1 - free)
+    )
     classes = (setting.way + setting.distractors) * (2 if setting.groups == "within" else 1)
     classes += draw(st.sampled_from([*few, 1, 4]))
     at_least = max(1, least + draw(slack))
     counts = draw(st.lists(st.integers(at_least, at_least + 9), min_size=classes, max_size=classes))
     split = make(counts, free=free * max(1, setting.way * pool + draw(st.sampled_from([*few, 5]))))
     # Two superclasses, one of which then has enough classes; or every class is one of its own.
-    of = draw(st.lists(st.integers(0, 1), min_size=classes, max_size=classes)) if setting.groups == "within" else None
-    groups = None if tight and draw(st.integers(0, 9)) == 0 else tuple(f"g{g}" for g in of or range(classes))
+    of = (
+        draw(st.lists(st.integers(0, 1), min_size=classes, max_size=classes))
+        if setting.groups == "within"
+        else None
+    )
+    groups = (
+        None
+        if tight and draw(st.integers(0, 9)) == 0
+        else tuple(f"g{g}" for g in of or range(classes))
+    )
     return dataclasses.replace(split, groups=groups), setting
 
 
@@ -67,7 +91,9 @@ def enough(split: Split, s: Setting) -> bool:
     """Whether the split can serve the setting, in exact arithmetic."""
     needed, sizes, free = s.way + s.distractors, split.counts.tolist(), int((split.y < 0).sum())
     groups = Counter(split.groups or ())
-    have = {"any": len(sizes), "within": max(groups.values(), default=0), "across": len(groups)}[s.groups]
+    have = {"any": len(sizes), "within": max(groups.values(), default=0), "across": len(groups)}[
+        s.groups
+    ]
     labeled = [math.floor(Fraction(str(s.labeled_fraction)) * n) for n in sizes]
     rest = [n - k for n, k in zip(sizes, labeled, strict=True)]
     spent = s.most_shots + s.query
@@ -95,7 +121,9 @@ def rows(d: Draw, index: Any) -> list[np.ndarray]:
 
 @settings(max_examples=300)
 @given(worlds(tight=True), st.integers(0, 2**64))
-def test_a_split_serves_a_setting_exactly_where_it_has_enough(world: tuple[Split, Setting], seed: int) -> None:
+def test_a_split_serves_a_setting_exactly_where_it_has_enough(
+    world: tuple[Split, Setting], seed: int
+) -> None:
     split, s = world
     try:
         d = Sampler(split, s, seed).draw(np.arange(6))
@@ -114,15 +142,24 @@ def test_a_split_serves_a_setting_exactly_where_it_has_enough(world: tuple[Split
         assert not np.isin(pool, seen).any()
     for own, ids, label in zip(d.classes, pool, hidden, strict=True):
         strangers = Counter(y[ids[label == -1]].tolist()) if not free else Counter()
-        assert sorted(strangers.values()) == [s.unlabeled] * (0 if free or not s.unlabeled else s.distractors)
+        assert sorted(strangers.values()) == [s.unlabeled] * (
+            0 if free or not s.unlabeled else s.distractors
+        )
         groups = Counter((split.groups or y)[c] for c in (*own, *strangers))
         assert s.groups != "within" or len(groups) == 1
         assert s.groups != "across" or max(groups.values()) == 1
 
 
 @many
-@given(worlds(), st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=6), st.integers(0, 2**64), st.randoms())
-def test_an_episode_does_not_depend_on_its_company(world: Any, numbers: list[int], seed: int, random: Any) -> None:
+@given(
+    worlds(),
+    st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=6),
+    st.integers(0, 2**64),
+    st.randoms(),
+)
+def test_an_episode_does_not_depend_on_its_company(
+    world: Any, numbers: list[int], seed: int, random: Any
+) -> None:
     sampler = accepted(*world, seed)
     together = sampler.draw(numbers)
     shuffled = random.choices(range(len(numbers)), k=5)  # in any order, some twice, some not at all
@@ -131,15 +168,22 @@ def test_an_episode_does_not_depend_on_its_company(world: Any, numbers: list[int
         assert np.array_equal(a, b)
     for k, number in enumerate(numbers):
         alone = sampler.draw([number])
-        assert all(np.array_equal(a, b) for a, b in zip(rows(together, [k]), rows(alone, [0]), strict=True))
+        assert all(
+            np.array_equal(a, b) for a, b in zip(rows(together, [k]), rows(alone, [0]), strict=True)
+        )
 
 
 @many
 @given(worlds(), st.integers(1, 4), st.sampled_from(["unlabeled", "distractors", "query", "shot"]))
-def test_more_of_one_thing_leaves_the_rest(world: tuple[Split, Setting], more: int, what: str) -> None:
+def test_more_of_one_thing_leaves_the_rest(
+    world: tuple[Split, Setting], more: int, what: str
+) -> None:
     split, s = world
-    # Which superclasses are large enough changes with the distractors; support changes with the range of shots.
-    assume(not (what == "distractors" and s.groups == "within") and not (what == "shot" and s.max_shot))
+    # Which superclasses are large enough changes with the distractors; support changes with the
+    # range of shots.
+    assume(
+        not (what == "distractors" and s.groups == "within") and not (what == "shot" and s.max_shot)
+    )
     larger = dataclasses.replace(s, **{what: getattr(s, what) + more})
     few, many = (accepted(split, t).draw(np.arange(6)) for t in (s, larger))
     (support, query, pool), (support_, query_, pool_) = parts(few), parts(many)
@@ -173,11 +217,16 @@ def test_the_label_split_of_a_class_is_its_own(
     split = make(counts, free=3)
     seen, rest = label_split(split, percent / 100, seed)
     y = split.y.numpy()
-    assert np.array_equal(np.sort(np.concatenate([seen, rest])), np.flatnonzero(y >= 0)), "a partition"
-    assert np.bincount(y[seen], minlength=len(counts)).tolist() == [n * percent // 100 for n in counts]
+    assert np.array_equal(np.sort(np.concatenate([seen, rest])), np.flatnonzero(y >= 0)), (
+        "a partition"
+    )
+    assert np.bincount(y[seen], minlength=len(counts)).tolist() == [
+        n * percent // 100 for n in counts
+    ]
     nested, _ = label_split(split, other / 100, seed)
     assert set(nested) <= set(seen) or set(seen) <= set(nested), "more labels are more, not others"
-    # Without some classes, the rest in another order and under other numbers: the same images of each.
+    # Without some classes, the rest in another order and under other numbers: the same images of
+    # each.
     chosen = [c for c in chosen if c < len(counts)] or [0]
     kept = np.flatnonzero(np.isin(y, chosen))
     ids = kept[label_split(split.subset(chosen, split.name), percent / 100, seed)[0]]
@@ -186,7 +235,14 @@ def test_the_label_split_of_a_class_is_its_own(
 
 @many
 @example([("a", 10), ("a1", 0)])
-@given(st.lists(st.tuples(st.text("ab/01", max_size=3), st.integers(0, 120)), min_size=2, max_size=4, unique=True))
+@given(
+    st.lists(
+        st.tuples(st.text("ab/01", max_size=3), st.integers(0, 120)),
+        min_size=2,
+        max_size=4,
+        unique=True,
+    )
+)
 def test_no_two_splits_or_seeds_share_an_episode(pairs: list[tuple[str, int]]) -> None:
     keys = np.concatenate([keys_of(name, seed, np.arange(200)) for name, seed in pairs])
     assert len(np.unique(keys)) == 200 * len(pairs)
@@ -194,8 +250,11 @@ def test_no_two_splits_or_seeds_share_an_episode(pairs: list[tuple[str, int]]) -
 
 @many
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=4), st.integers(1, 9), st.data())
-def test_choices_are_without_replacement_for_any_uniforms(n: list[int], k: int, data: st.DataObject) -> None:
-    u = data.draw(arrays(np.float64, (2, len(n), k), elements=st.floats(0, 1)))  # both ends included
+def test_choices_are_without_replacement_for_any_uniforms(
+    n: list[int], k: int, data: st.DataObject
+) -> None:
+    # both ends included
+    u = data.draw(arrays(np.float64, (2, len(n), k), elements=st.floats(0, 1)))
     for line in choose(np.array([n, n]), u):
         for size, chosen in zip(n, line, strict=True):
             real = chosen[: min(size, k)].tolist()
@@ -230,7 +289,9 @@ def double_loop(a: Tensor, b: Tensor, function: Any) -> Tensor:
 
 @many
 @given(leads, sizes, sizes, sizes, st.data())
-def test_squared_euclidean_is_a_squared_distance(lead: list[int], n: int, m: int, d: int, data: st.DataObject) -> None:
+def test_squared_euclidean_is_a_squared_distance(
+    lead: list[int], n: int, m: int, d: int, data: st.DataObject
+) -> None:
     a, b = data.draw(floats(*lead, n, d)), data.draw(floats(*lead, m, d))
     t = data.draw(floats(d))
     got = squared_euclidean(a, b)
@@ -243,12 +304,16 @@ def test_squared_euclidean_is_a_squared_distance(lead: list[int], n: int, m: int
     far = 1e-3 * a + 1e3 * (t + 1 / 3)  # where the three terms cancel
     assert (squared_euclidean(far, far) >= 0).all()
     root = self_distance.sqrt()
-    assert (root.unsqueeze(-2) <= root.unsqueeze(-1) + root.unsqueeze(-3) + 1e-5).all(), "the triangle inequality"
+    assert (root.unsqueeze(-2) <= root.unsqueeze(-1) + root.unsqueeze(-3) + 1e-5).all(), (
+        "the triangle inequality"
+    )
 
 
 @many
 @given(leads, sizes, sizes, sizes, st.floats(1e-3, 1e3), st.data())
-def test_cosine_is_a_cosine(lead: list[int], n: int, m: int, d: int, scale: float, data: st.DataObject) -> None:
+def test_cosine_is_a_cosine(
+    lead: list[int], n: int, m: int, d: int, scale: float, data: st.DataObject
+) -> None:
     a, b = data.draw(floats(*lead, n, d)), data.draw(floats(*lead, m, d))
     a, b = (t.where(t.norm(dim=-1, keepdim=True) > 1e-6, 1) for t in (a, b))
     got = cosine(a, b)
@@ -262,7 +327,9 @@ def test_cosine_is_a_cosine(lead: list[int], n: int, m: int, d: int, scale: floa
 
 @many
 @given(leads, sizes, sizes, sizes, st.floats(1e-6, 1e6), st.data())
-def test_prototypes_are_weighted_means(lead: list[int], n: int, d: int, c: int, s: float, data: st.DataObject) -> None:
+def test_prototypes_are_weighted_means(
+    lead: list[int], n: int, d: int, c: int, s: float, data: st.DataObject
+) -> None:
     z, w = data.draw(floats(*lead, n, d)), data.draw(label_weights(*lead, n, c))
     p, there = prototypes(z, w), present(w)
     assert not p[~there].any(), "a class without weight is at zero"
@@ -283,7 +350,9 @@ def test_prototypes_are_weighted_means(lead: list[int], n: int, d: int, c: int, 
 
 @many
 @given(sizes, sizes, st.lists(st.integers(-1, 3), min_size=1, max_size=8), st.data())
-def test_prototypes_of_one_hot_labels_are_class_means(b: int, d: int, y: list[int], data: st.DataObject) -> None:
+def test_prototypes_of_one_hot_labels_are_class_means(
+    b: int, d: int, y: list[int], data: st.DataObject
+) -> None:
     z = data.draw(floats(b, len(y), d))
     w = torch.zeros(b, len(y), 4, dtype=torch.float64)
     for i, c in enumerate(y):
@@ -291,13 +360,18 @@ def test_prototypes_of_one_hot_labels_are_class_means(b: int, d: int, y: list[in
     p = prototypes(z, w)
     for c in range(4):
         own = [i for i, k in enumerate(y) if k == c]
-        close(p[:, c], sum(z[:, i] for i in own) / len(own) if own else torch.zeros(b, d, dtype=torch.float64))
+        close(
+            p[:, c],
+            sum(z[:, i] for i in own) / len(own) if own else torch.zeros(b, d, dtype=torch.float64),
+        )
         assert (present(w)[:, c] == bool(own)).all()
 
 
 @many
 @given(st.lists(sizes, max_size=1), sizes, sizes, sizes, st.data())
-def test_absent_classes_are_never_the_answer(layers: list[int], b: int, n: int, c: int, data: st.DataObject) -> None:
+def test_absent_classes_are_never_the_answer(
+    layers: list[int], b: int, n: int, c: int, data: st.DataObject
+) -> None:
     scores, w = data.draw(floats(*layers, b, n, c)), data.draw(label_weights(b, n, c))
     hidden, there = hide_absent(scores, w), (w > 0).any(1)
     seen = there.unsqueeze(-2).expand(scores.shape)
@@ -309,12 +383,16 @@ def test_absent_classes_are_never_the_answer(layers: list[int], b: int, n: int, 
 
 @many
 @given(leads, sizes, sizes, st.data())
-def test_soft_assignments_are_distributions(lead: list[int], n: int, c: int, data: st.DataObject) -> None:
+def test_soft_assignments_are_distributions(
+    lead: list[int], n: int, c: int, data: st.DataObject
+) -> None:
     mask = torch.from_numpy(data.draw(arrays(bool, (*lead, n))))
-    dead = torch.from_numpy(data.draw(arrays(bool, (*lead, n, c)))).logical_and(data.draw(floats(1)) > 0)
-    logits = (data.draw(st.sampled_from([1.0, 1e3, 1e30])) * data.draw(floats(*lead, n, c))).masked_fill(
-        dead, -math.inf
+    dead = torch.from_numpy(data.draw(arrays(bool, (*lead, n, c)))).logical_and(
+        data.draw(floats(1)) > 0
     )
+    logits = (
+        data.draw(st.sampled_from([1.0, 1e3, 1e30])) * data.draw(floats(*lead, n, c))
+    ).masked_fill(dead, -math.inf)
     z = soft_assign(logits, mask)
     assert (z >= 0).all() and not z[dead].any()
     close(z.sum(-1), (mask & ~dead.all(-1)).double())
@@ -331,23 +409,33 @@ def test_soft_assignments_are_distributions(lead: list[int], n: int, c: int, dat
 def test_accuracy_is_a_share(b: int, q: int, c: int, data: st.DataObject) -> None:
     ranks = data.draw(st.permutations(range(b * q * c)))  # no ties
     scores = torch.tensor(ranks, dtype=torch.float64).view(b, q, c)
-    target = torch.from_numpy(data.draw(arrays(np.int64, (b, q), elements=st.sampled_from([-100, -1, *range(c)]))))
+    target = torch.from_numpy(
+        data.draw(arrays(np.int64, (b, q), elements=st.sampled_from([-100, -1, *range(c)])))
+    )
     got = accuracy(scores, target)
     assert ((got >= 0) & (got <= 1)).all()
     right = [
-        [int(scores[i, j].argmax()) == t for j, t in enumerate(row) if t >= 0] for i, row in enumerate(target.tolist())
+        [int(scores[i, j].argmax()) == t for j, t in enumerate(row) if t >= 0]
+        for i, row in enumerate(target.tolist())
     ]
     assert got.tolist() == torch.tensor([sum(r) / len(r) if r else 0.0 for r in right]).tolist()
-    queries, classes = data.draw(st.permutations(range(q))), torch.tensor(data.draw(st.permutations(range(c))))
+    queries, classes = (
+        data.draw(st.permutations(range(q))),
+        torch.tensor(data.draw(st.permutations(range(c)))),
+    )
     renamed = torch.where(target >= 0, classes.argsort()[target.clamp_min(0)], target)
     assert torch.equal(accuracy(scores[..., classes], renamed), got)
     assert torch.equal(accuracy(scores[:, queries], target[:, queries]), got)
-    assert torch.equal(accuracy(scores.exp().softmax(-1), scores.argmax(-1)), torch.full((b,), float(q > 0)))
+    assert torch.equal(
+        accuracy(scores.exp().softmax(-1), scores.argmax(-1)), torch.full((b,), float(q > 0))
+    )
 
 
 @many
 @given(st.integers(2, 40).flatmap(floats), st.floats(-5, 5), st.floats(-5, 5), st.randoms())
-def test_the_interval_is_that_of_numpy_and_scipy(values: Tensor, scale: float, shift: float, random: Any) -> None:
+def test_the_interval_is_that_of_numpy_and_scipy(
+    values: Tensor, scale: float, shift: float, random: Any
+) -> None:
     mean, half = mean_and_ci95(values)
     v = values.numpy()
     np.testing.assert_allclose(mean, v.mean(), rtol=1e-9, atol=1e-9)
@@ -356,5 +444,8 @@ def test_the_interval_is_that_of_numpy_and_scipy(values: Tensor, scale: float, s
     order = random.sample(range(len(v)), len(v))
     np.testing.assert_allclose(mean_and_ci95(values[order]), (mean, half), rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(
-        mean_and_ci95(scale * values + shift), (scale * mean + shift, abs(scale) * half), rtol=1e-9, atol=1e-9
+        mean_and_ci95(scale * values + shift),
+        (scale * mean + shift, abs(scale) * half),
+        rtol=1e-9,
+        atol=1e-9,
     )

@@ -1,4 +1,6 @@
-"""What is called from Python takes lists, arrays and text where their meaning is clear, and else says what would do."""
+"""What is called from Python takes lists, arrays and text where their meaning is clear, and else
+says what would do.
+"""
 # mypy: disable-error-code="arg-type, list-item"
 
 from __future__ import annotations
@@ -39,10 +41,14 @@ NAMES = tuple("abcdef")
 
 def refused(*words: str) -> AbstractContextManager[Any]:
     """One line with these words, in this order."""
-    return pytest.raises(InputError, match="^[^\n]*" + "[^\n]*".join(map(re.escape, words)) + "[^\n]*$")
+    return pytest.raises(
+        InputError, match="^[^\n]*" + "[^\n]*".join(map(re.escape, words)) + "[^\n]*$"
+    )
 
 
-def split(x: Any = X, y: Any = Y, classes: Any = NAMES, name: Any = "my/test", **options: Any) -> gf.Split:
+def split(
+    x: Any = X, y: Any = Y, classes: Any = NAMES, name: Any = "my/test", **options: Any
+) -> gf.Split:
     return gf.Split(x, y, classes, name, **options)
 
 
@@ -85,18 +91,29 @@ def test_a_split_of_a_data_frame() -> None:
 
 
 def test_whole_numbers_of_any_type() -> None:
-    setting = gf.Setting(way=np.int64(3), shot=torch.tensor(1), query=np.uint8(2), labeled_fraction=np.float32(0.5))
-    assert type(setting.way) is int and type(setting.shot) is int and type(setting.labeled_fraction) is float
+    setting = gf.Setting(
+        way=np.int64(3), shot=torch.tensor(1), query=np.uint8(2), labeled_fraction=np.float32(0.5)
+    )
+    assert (
+        type(setting.way) is int
+        and type(setting.shot) is int
+        and type(setting.labeled_fraction) is float
+    )
     assert gf.Trainer(steps=np.int64(2), lr=np.float32(0.1)).steps == 2
     ids = episodes(seed=np.int64(3)).batch(torch.tensor([0, 1]))[1].ids
     assert torch.equal(ids, episodes(seed=3).batch([0, 1])[1].ids)
 
 
 def test_a_setting_as_a_mapping_or_as_keywords() -> None:
-    for found in (gf.Episodes(split(), {"way": 3, "query": 2}), gf.Episodes(split(), gf.Setting(way=3, query=2))):
+    for found in (
+        gf.Episodes(split(), {"way": 3, "query": 2}),
+        gf.Episodes(split(), gf.Setting(way=3, query=2)),
+    ):
         assert found.setting == episodes().setting
     result = gf.evaluate(learner(), split(), {"way": 3, "query": 2}, episodes=5)
-    assert torch.equal(result.accuracies, gf.evaluate(learner(), split(), way=3, query=2, episodes=5).accuracies)
+    assert torch.equal(
+        result.accuracies, gf.evaluate(learner(), split(), way=3, query=2, episodes=5).accuracies
+    )
 
 
 def test_an_episode_of_lists_and_arrays() -> None:
@@ -110,7 +127,11 @@ def test_an_episode_of_lists_and_arrays() -> None:
         gf.Episode(x, w.astype(bool), 3, 7, np.ones((2, 10))),
     ):
         assert torch.allclose(ProtoNet()(own).double(), ProtoNet()(made), atol=1e-4)
-        assert own.w.dtype == own.x.dtype and own.mask.dtype == torch.bool and isinstance(own.n_support, int)
+        assert (
+            own.w.dtype == own.x.dtype
+            and own.mask.dtype == torch.bool
+            and isinstance(own.n_support, int)
+        )
     target = gf.Target([[0]], [[]], [[1]], np.zeros((1, 1), np.int32))
     assert {v.dtype for v in vars(target).values()} == {torch.int64}
 
@@ -121,7 +142,10 @@ def test_an_episode_of_lists_and_arrays() -> None:
 def test_a_pool_of_whatever_holds_numbers(kind: Callable[[Any], Any]) -> None:
     given = X, np.array([0, 1, 6, 7]), np.array([0, 1, 0, 1])
     x, *columns = map(kind, given)
-    found, plain = label_pool(x, *(c.squeeze(1) if kind is frame else c for c in columns)), label_pool(*given)
+    found, plain = (
+        label_pool(x, *(c.squeeze(1) if kind is frame else c for c in columns)),
+        label_pool(*given),
+    )
     assert np.array_equal(found.label, plain.label) and np.array_equal(found.score, plain.score)
 
 
@@ -140,7 +164,10 @@ def test_a_run_by_its_path_as_text(tmp_path: Path) -> None:
 LATE: Any = np.zeros((60, 28, 28, 3), np.uint8)
 SPLITS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "fewer labels": ({"y": Y[:41]}, ("60 samples but 41 labels",)),
-    "labels that are floats": ({"y": Y.astype(float)}, ("labels must be whole numbers", "float64 (60,)")),
+    "labels that are floats": (
+        {"y": Y.astype(float)},
+        ("labels must be whole numbers", "float64 (60,)"),
+    ),
     "labels that are text": ({"y": [NAMES[i] for i in Y]}, ("whole numbers", "np.unique")),
     "labels of two axes": ({"y": Y[:, None]}, ("single row", "(60, 1)")),
     "labels out of range": ({"y": Y - 2}, ("must lie in -1..5", "not in -2..3")),
@@ -151,7 +178,10 @@ SPLITS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "gray images": ({"x": LATE[..., 0]}, ("axis of channels",)),
     "images of floats": ({"x": LATE / 255.0}, ("images are bytes", "255")),
     "features of whole numbers": ({"x": Y[:, None]}, ("features are floats",)),
-    "one text for all classes": ({"classes": "abcdef"}, ("classes must be a list of names", "'abcdef'")),
+    "one text for all classes": (
+        {"classes": "abcdef"},
+        ("classes must be a list of names", "'abcdef'"),
+    ),
     "a number of classes": ({"classes": 6}, ("classes must be a list of names",)),
     "fewer groups": ({"groups": ["a"]}, ("6 classes but 1 groups",)),
     "no name": ({"name": None}, ("the name of a split",)),
@@ -172,19 +202,43 @@ def fit(*args: Any, **options: Any) -> Any:
 W = torch.zeros(2, 10, 3)
 T = torch.zeros(2, 10, 8)
 DOORS: dict[str, tuple[Callable[[], Any], tuple[str, ...]]] = {
-    "evaluate a name": (lambda: gf.evaluate(learner(), "glyphs"), ("must be a Split", "gf.load_data", "'glyphs'")),
-    "evaluate a run's name": (lambda: gf.evaluate("runs/x", split()), ("must be a Learner", "gf.load(RUN)")),
-    "evaluate a module": (lambda: gf.evaluate(torch.nn.Linear(2, 2), split()), ("must be a Learner", "a Linear")),
+    "evaluate a name": (
+        lambda: gf.evaluate(learner(), "glyphs"),
+        ("must be a Split", "gf.load_data", "'glyphs'"),
+    ),
+    "evaluate a run's name": (
+        lambda: gf.evaluate("runs/x", split()),
+        ("must be a Learner", "gf.load(RUN)"),
+    ),
+    "evaluate a module": (
+        lambda: gf.evaluate(torch.nn.Linear(2, 2), split()),
+        ("must be a Learner", "a Linear"),
+    ),
     "evaluate episodes": (lambda: gf.evaluate(learner(), episodes()), ("must be a Split",)),
-    "evaluate a typo": (lambda: gf.evaluate(learner(), split(), ways=5), ("'ways'", "did you mean 'way'")),
-    "evaluate a number": (lambda: gf.evaluate(learner(), split(), 5), ("gf.Setting(way=5)", "not 5")),
-    "evaluate text": (lambda: gf.evaluate(learner(), split(), episodes="10"), ("whole number", "'10'")),
+    "evaluate a typo": (
+        lambda: gf.evaluate(learner(), split(), ways=5),
+        ("'ways'", "did you mean 'way'"),
+    ),
+    "evaluate a number": (
+        lambda: gf.evaluate(learner(), split(), 5),
+        ("gf.Setting(way=5)", "not 5"),
+    ),
+    "evaluate text": (
+        lambda: gf.evaluate(learner(), split(), episodes="10"),
+        ("whole number", "'10'"),
+    ),
     "evaluate for ever": (
         lambda: gf.evaluate(learner(), split(), way=3, query=2, episodes=10**24),
         ("1,000,000,000", "bytes of memory"),
     ),
-    "evaluate nowhere": (lambda: gf.evaluate(learner(), split(), way=3, device="gpu"), ("cpu, cuda", "'gpu'")),
-    "evaluate by a function": (lambda: gf.evaluate(learner(), split(), transform=len), ("gf.Transform",)),
+    "evaluate nowhere": (
+        lambda: gf.evaluate(learner(), split(), way=3, device="gpu"),
+        ("cpu, cuda", "'gpu'"),
+    ),
+    "evaluate by a function": (
+        lambda: gf.evaluate(learner(), split(), transform=len),
+        ("gf.Transform",),
+    ),
     "evaluate other features": (
         lambda: gf.evaluate(gf.build({"head": "gnn"}, (4,), 3), split(), way=3, query=2),
         ("features of shape (8,)", "made for others"),
@@ -197,70 +251,160 @@ DOORS: dict[str, tuple[Callable[[], Any], tuple[str, ...]]] = {
     "batches of 0": (lambda: next(episodes().batches(3, 0)), ("in a batch", "at least 1")),
     "one task": (lambda: gf.Episode(T[0], W[0], 3, 7), ("no axis of tasks", "x[None]")),
     "class numbers": (lambda: gf.Episode(T, W[..., 0], 3, 7), ("not class numbers", "one_hot")),
-    "weights of the support": (lambda: gf.Episode(T, W[:, :3], 3, 7), ("10 nodes, but w has 3", "rows of zeros")),
+    "weights of the support": (
+        lambda: gf.Episode(T, W[:, :3], 3, 7),
+        ("10 nodes, but w has 3", "rows of zeros"),
+    ),
     "weights of one task": (lambda: gf.Episode(T, W[:1], 3, 7), ("x has 2 tasks, but w has 1",)),
-    "a mask of 9": (lambda: gf.Episode(T, W, 3, 7, torch.ones(2, 9)), ("10 nodes, but mask has 9",)),
+    "a mask of 9": (
+        lambda: gf.Episode(T, W, 3, 7, torch.ones(2, 9)),
+        ("10 nodes, but mask has 9",),
+    ),
     "half a node": (lambda: gf.Episode(T, W, 3.5, 6), ("n_support", "3.5")),
-    "weights of a pool": (lambda: gf.Episode(T, W, 3, 5).label_pool(W), ("(2, 2, 3)", "(2, 10, 3)")),
+    "weights of a pool": (
+        lambda: gf.Episode(T, W, 3, 5).label_pool(W),
+        ("(2, 2, 3)", "(2, 10, 3)"),
+    ),
     "a learner of a tensor": (lambda: learner()(T), ("must be an Episode", "(2, 10, 8)")),
-    "a learner of a pair": (lambda: learner()(episodes().batch([0])), ("must be an Episode", "a tuple of 2")),
-    "a loss of labels": (lambda: learner().loss(episodes().batch([0])[0], torch.zeros(1, 6)), ("must be a Target",)),
-    "two names": (lambda: gf.Pipeline("conv4", "protonet"), ("not 'conv4'", "gf.build({'encoder': 'conv4'")),
+    "a learner of a pair": (
+        lambda: learner()(episodes().batch([0])),
+        ("must be an Episode", "a tuple of 2"),
+    ),
+    "a loss of labels": (
+        lambda: learner().loss(episodes().batch([0])[0], torch.zeros(1, 6)),
+        ("must be a Target",),
+    ),
+    "two names": (
+        lambda: gf.Pipeline("conv4", "protonet"),
+        ("not 'conv4'", "gf.build({'encoder': 'conv4'"),
+    ),
     "a head's name": (lambda: gf.Pipeline(head="protonet"), ("not 'protonet'", "gf.build")),
     "a head's class": (lambda: gf.Pipeline(head=ProtoNet), ("the class ProtoNet", "ProtoNet()")),
-    "a head in place of an augmentation": (lambda: gf.Pipeline(None, ProtoNet()), ("is a head", "head=")),
+    "a head in place of an augmentation": (
+        lambda: gf.Pipeline(None, ProtoNet()),
+        ("is a head", "head="),
+    ),
     "a refiner in place of a head": (lambda: gf.Pipeline(head=SoftKmeans()), ("no head", "refine")),
-    "a layer as a part": (lambda: gf.Pipeline(head=ProtoNet(), graph=torch.nn.Linear(2, 2)), ("not a Linear",)),
-    "a shape of text": (lambda: gf.build({"head": "gnn"}, "8", 5), ("(channels, height, width)", "'8'")),
-    "a shape of a number": (lambda: gf.build({"head": "gnn"}, 8, 5), ("(channels, height, width)", "not 8")),
-    "a way of text": (lambda: gf.build({"head": "gnn"}, (8,), "5"), ("way must be a whole number", "'5'")),
-    "a folder by its name": (lambda: gf.load_data("tests", "test"), ("is a folder", "root='tests'")),
-    "an option of a set": (lambda: gf.load_data("glyphs", "test", sizes=3), ("data set glyphs", "'sizes'")),
+    "a layer as a part": (
+        lambda: gf.Pipeline(head=ProtoNet(), graph=torch.nn.Linear(2, 2)),
+        ("not a Linear",),
+    ),
+    "a shape of text": (
+        lambda: gf.build({"head": "gnn"}, "8", 5),
+        ("(channels, height, width)", "'8'"),
+    ),
+    "a shape of a number": (
+        lambda: gf.build({"head": "gnn"}, 8, 5),
+        ("(channels, height, width)", "not 8"),
+    ),
+    "a way of text": (
+        lambda: gf.build({"head": "gnn"}, (8,), "5"),
+        ("way must be a whole number", "'5'"),
+    ),
+    "a folder by its name": (
+        lambda: gf.load_data("tests", "test"),
+        ("is a folder", "root='tests'"),
+    ),
+    "an option of a set": (
+        lambda: gf.load_data("glyphs", "test", sizes=3),
+        ("data set glyphs", "'sizes'"),
+    ),
     "no run": (lambda: gf.load(None), ("the path of a directory", "None")),
     "channels of text": (lambda: gf.Conv4("3"), ("in_channels", "'3'")),
     "steps of text": (lambda: gf.Trainer(steps="10"), ("trainer.steps must be int", "'10'")),
     "half a step": (lambda: gf.Trainer(steps=10.5), ("trainer.steps must be int",)),
     "no rate": (lambda: gf.Trainer(lr=float("inf")), ("trainer.lr",)),
-    "train a split": (lambda: fit(learner(head="gnn"), split()), ("gf.Episodes(split", "not a Split")),
+    "train a split": (
+        lambda: fit(learner(head="gnn"), split()),
+        ("gf.Episodes(split", "not a Split"),
+    ),
     "train by a name": (lambda: fit("gnn", episodes()), ("must be a Learner", "'gnn'")),
-    "validate a split": (lambda: fit(learner(head="gnn"), episodes(), split()), ("validated", "gf.Episodes")),
-    "train into a number": (lambda: fit(learner(head="gnn"), episodes(), run=3), ("run must be the path", "3")),
-    "a log of text": (lambda: fit(learner(head="gnn"), episodes(), log="x"), ("log must be a function",)),
+    "validate a split": (
+        lambda: fit(learner(head="gnn"), episodes(), split()),
+        ("validated", "gf.Episodes"),
+    ),
+    "train into a number": (
+        lambda: fit(learner(head="gnn"), episodes(), run=3),
+        ("run must be the path", "3"),
+    ),
+    "a log of text": (
+        lambda: fit(learner(head="gnn"), episodes(), log="x"),
+        ("log must be a function",),
+    ),
     "train on other features": (
         lambda: fit(gf.build({"head": "gnn"}, (4,), 3), episodes()),
         ("features of shape (8,)",),
     ),
     "adapt a name": (lambda: gf.Adapt("gnn", "sgd", 5), ("must be a Learner", "'gnn'")),
-    "adapt by a name": (lambda: gf.Adapt(learner(head="gnn"), "sgd", 5), ("`init` and `update`", "'sgd'")),
-    "adapt by text": (lambda: gf.Adapt(learner(head="gnn"), GradientDescent(0.1), "5"), ("inner steps", "'5'")),
-    "explain a run's name": (lambda: explain("runs/x", episodes().batch([0])[0]), ("must be a Learner",)),
+    "adapt by a name": (
+        lambda: gf.Adapt(learner(head="gnn"), "sgd", 5),
+        ("`init` and `update`", "'sgd'"),
+    ),
+    "adapt by text": (
+        lambda: gf.Adapt(learner(head="gnn"), GradientDescent(0.1), "5"),
+        ("inner steps", "'5'"),
+    ),
+    "explain a run's name": (
+        lambda: explain("runs/x", episodes().batch([0])[0]),
+        ("must be a Learner",),
+    ),
     "explain a pair": (lambda: explain(learner(), episodes().batch([0])), ("must be an Episode",)),
-    "explain by no order": (lambda: explain(learner(), episodes().batch([0])[0], orders=0), ("orders", "at least 1")),
-    "explain for ever": (lambda: explain(learner(), episodes().batch([0])[0], orders=10**24), ("too long",)),
+    "explain by no order": (
+        lambda: explain(learner(), episodes().batch([0])[0], orders=0),
+        ("orders", "at least 1"),
+    ),
+    "explain for ever": (
+        lambda: explain(learner(), episodes().batch([0])[0], orders=10**24),
+        ("too long",),
+    ),
     "a pool of 1 axis": (lambda: label_pool(X[0], [0], [0]), ("features (n, d)", "(8,)")),
-    "a pool of images": (lambda: label_pool(LATE, [0], [0]), ("features (n, d)", "graphfsl features")),
-    "a pool of NaN": (lambda: label_pool(X * np.where(Y == 3, np.nan, 1)[:, None], [0], [0]), ("sample 3", "NaN")),
-    "fewer labels of a pool": (lambda: label_pool(X, [0, 1, 2], [0, 1]), ("3 samples, but 2 labels",)),
+    "a pool of images": (
+        lambda: label_pool(LATE, [0], [0]),
+        ("features (n, d)", "graphfsl features"),
+    ),
+    "a pool of NaN": (
+        lambda: label_pool(X * np.where(Y == 3, np.nan, 1)[:, None], [0], [0]),
+        ("sample 3", "NaN"),
+    ),
+    "fewer labels of a pool": (
+        lambda: label_pool(X, [0, 1, 2], [0, 1]),
+        ("3 samples, but 2 labels",),
+    ),
     "a mask as support": (lambda: label_pool(X, Y > 3, [0, 1]), ("whole numbers", "bool")),
     "support beyond": (lambda: label_pool(X, [0, 99], [0, 1]), ("sample 99", "0..59")),
     "support twice": (lambda: label_pool(X, [0, 5, 5], [0, 1, 1]), ("sample 5", "twice")),
     "a class left out": (lambda: label_pool(X, [0, 1], [0, 2]), ("0 .. C - 1", "[0, 2]")),
     "class -2": (lambda: label_pool(X, [0, 1, 2], [0, 1, -2]), ("-2 is none",)),
     "names of classes": (lambda: label_pool(X, [0, 1], ["a", "b"]), ("np.unique",)),
-    "half a neighbour": (lambda: label_pool(X, [0, 1], [0, 1], neighbors=2.5), ("neighbors", "2.5")),
-    "a size of text": (lambda: from_dataset([(X[0], 0)], "a/b", size="8"), ("size must be a whole number",)),
+    "half a neighbour": (
+        lambda: label_pool(X, [0, 1], [0, 1], neighbors=2.5),
+        ("neighbors", "2.5"),
+    ),
+    "a size of text": (
+        lambda: from_dataset([(X[0], 0)], "a/b", size="8"),
+        ("size must be a whole number",),
+    ),
     "a size of 0": (lambda: from_dataset([(LATE[0], 0)], "a/b", size=0), ("size", "at least 1")),
     "a giant size": (lambda: from_dataset([(LATE[0], 0)], "a/b", size=10**9), ("size", "at most")),
     "images of a folder, giant": (
         lambda: read_images(Files(Path("tests"), []), [], 2**53, 3, "x"),
         ("data.size must be at most 16,384",),
     ),
-    "a path as a sample": (lambda: from_dataset([("a.png", 0)], "a/b"), ("'a.png'", "PIL.Image.open")),
-    "all samples at once": (lambda: from_dataset((X, Y), "a/b"), ("pair (sample, label)", "gf.Split")),
+    "a path as a sample": (
+        lambda: from_dataset([("a.png", 0)], "a/b"),
+        ("'a.png'", "PIL.Image.open"),
+    ),
+    "all samples at once": (
+        lambda: from_dataset((X, Y), "a/b"),
+        ("pair (sample, label)", "gf.Split"),
+    ),
     "one mean": (lambda: gf.Transform(0.5, 0.5), ("data.mean must be a list", "0.5")),
     "a flip of text": (lambda: gf.Transform(flip="yes"), ("flip must be true or false",)),
     "join a name": (lambda: join(split(), "b"), ("must be a Split", "'b'")),
-    "join other features": (lambda: join(split(), split(X[:, :4], name="my/val")), ("(8,)", "(4,)")),
+    "join other features": (
+        lambda: join(split(), split(X[:, :4], name="my/val")),
+        ("(8,)", "(4,)"),
+    ),
     "a subset by name": (lambda: split().subset(["a"], "x/y"), ("whole number", "'a'")),
     "a subset beyond": (lambda: split().subset([0, 9], "x/y"), ("0..5", "[0, 9]")),
     "a subset of one twice": (lambda: split().subset([0, 0], "x/y"), ("different numbers",)),
@@ -305,7 +449,9 @@ def test_an_estimator_says_what_would_do(x: Any, words: tuple[str, ...]) -> None
 def predictor() -> Predictor:
     section = {"encoder": {"name": "conv4", "width": 4}, "head": "protonet"}
     config = {"data": {"name": "glyphs"}, "learner": section}
-    return Predictor(Run(config, Path("run"), gf.build(section, (1, 28, 28), 2), gf.Transform(), (1, 28, 28), 2))
+    return Predictor(
+        Run(config, Path("run"), gf.build(section, (1, 28, 28), 2), gf.Transform(), (1, 28, 28), 2)
+    )
 
 
 IMAGE = np.arange(28 * 28, dtype=np.uint8).reshape(28, 28)
@@ -354,14 +500,18 @@ def test_drawn_weights_are_warned_about(head: str) -> None:
         pytest.skip("this head does not stand alone on features")
     torch.manual_seed(1)
     two = gf.build({"head": head}, (8,), 6)
-    drawn = any(not torch.equal(p, q) for p, q in zip(one.parameters(), two.parameters(), strict=True))
+    drawn = any(
+        not torch.equal(p, q) for p, q in zip(one.parameters(), two.parameters(), strict=True)
+    )
     found = [line for line in warned(head) if "base classes" not in line]
     assert len(found) == drawn, found
     assert all("untrained" in line and "gf.Trainer" in line and "\n" not in line for line in found)
 
 
 def test_every_part_of_drawn_weights_is_named() -> None:
-    (line,) = warned({"head": "protonet", "refine": {"name": "masked_soft_kmeans"}, "graph": "message_passing"})
+    (line,) = warned(
+        {"head": "protonet", "refine": {"name": "masked_soft_kmeans"}, "graph": "message_passing"}
+    )
     assert line.startswith("MessagePassing") and "MaskedSoftKmeans are untrained" in line
 
 
@@ -376,19 +526,30 @@ def test_what_learns_from_base_classes_and_has_seen_none_is_named() -> None:
 
 
 def test_training_shows_its_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown, trainer = io.StringIO(), gf.Trainer(steps=50, log_every=10, val_every=50, val_episodes=2, device="cpu")
+    shown, trainer = (
+        io.StringIO(),
+        gf.Trainer(steps=50, log_every=10, val_every=50, val_episodes=2, device="cpu"),
+    )
     monkeypatch.setattr(shown, "isatty", lambda: True)
     monkeypatch.setattr(sys, "stderr", shown)
     trainer.fit(learner(head="gnn"), episodes(), episodes())
-    assert "50/50" in shown.getvalue() and "step 50: loss" in shown.getvalue() and "validation" in shown.getvalue()
+    assert (
+        "50/50" in shown.getvalue()
+        and "step 50: loss" in shown.getvalue()
+        and "validation" in shown.getvalue()
+    )
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_training_is_silent_where_its_lines_go_elsewhere(terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_is_silent_where_its_lines_go_elsewhere(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shown, lines = io.StringIO(), []
     monkeypatch.setattr(shown, "isatty", lambda: terminal)
     monkeypatch.setattr(sys, "stderr", shown)
-    gf.Trainer(steps=2, device="cpu").fit(learner(head="gnn"), episodes(), log=lines.append if terminal else None)
+    gf.Trainer(steps=2, device="cpu").fit(
+        learner(head="gnn"), episodes(), log=lines.append if terminal else None
+    )
     assert not shown.getvalue() and len(lines) == terminal
 
 
@@ -409,21 +570,42 @@ def shown() -> dict[str, tuple[Any, tuple[str, ...]]]:
         "episodes": (drawn, ("my/test", "3-way 1-shot, 2 queries and 1 unlabeled", "seed")),
         "sampler": (drawn.sampler, ("my/test", "3-way 1-shot")),
         "draw": (drawn.sampler.draw([0, 1]), ("2 episodes", "3 support, 6 queries")),
-        "episode": (episode, ("2 tasks", "3 support, 6 queries, 3 unlabeled", "float32 (2, 12, 8) on cpu")),
+        "episode": (
+            episode,
+            ("2 tasks", "3 support, 6 queries, 3 unlabeled", "float32 (2, 12, 8) on cpu"),
+        ),
         "target": (target, ("query", "(2, 6)")),
         "setting": (gf.Setting(), ("way=5",)),
         "head": (net.head, ("GNN", "parameters on cpu")),
         "learner": (net, ("GNN", "inductive", "3 classes", "each query alone", "running")),
-        "deep": (gf.build(deep, (3, 84, 84), 5), ("ResNet12", "ProtoNet()", "SoftKmeans()", "12,424,320 parameters")),
-        "maml": (gf.build(maml, (1, 28, 28), 5), ("MAML(steps=7)", "Conv4", "Linear", "transductive", "apart")),
+        "deep": (
+            gf.build(deep, (3, 84, 84), 5),
+            ("ResNet12", "ProtoNet()", "SoftKmeans()", "12,424,320 parameters"),
+        ),
+        "maml": (
+            gf.build(maml, (1, 28, 28), 5),
+            ("MAML(steps=7)", "Conv4", "Linear", "transductive", "apart"),
+        ),
         "nested": (gf.Pipeline(head=gf.Pipeline(head=ProtoNet())), ("ProtoNet()",)),
-        "long": (gf.Pipeline(head=ProtoNet(), refine=[SoftKmeans() for _ in range(40)]), ("and 33 more",)),
-        "result": (gf.evaluate(learner(), split(), way=3, query=2, episodes=9), (" ± ", "my/test", "9: 3-way 1-shot")),
+        "long": (
+            gf.Pipeline(head=ProtoNet(), refine=[SoftKmeans() for _ in range(40)]),
+            ("and 33 more",),
+        ),
+        "result": (
+            gf.evaluate(learner(), split(), way=3, query=2, episodes=9),
+            (" ± ", "my/test", "9: 3-way 1-shot"),
+        ),
         "trainer": (gf.Trainer(clip=1.0), ("steps=1000", "lr=0.001", "device='auto'", "clip=1.0")),
-        "transform": (gf.Transform([0.5], [0.2], flip=True), ("mean=[0.5]", "std=[0.2]", "flip=True")),
+        "transform": (
+            gf.Transform([0.5], [0.2], flip=True),
+            ("mean=[0.5]", "std=[0.2]", "flip=True"),
+        ),
         "explanation": (found, ("class column", "p = 0.", "loudest")),
         "question": (found.question, ("query=",)),
-        "labels": (label_pool(X, [0, 1, 6, 7], [0, 1, 0, 1]), ("60 samples", "labeled", "56", "confidence")),
+        "labels": (
+            label_pool(X, [0, 1, 6, 7], [0, 1, 0, 1]),
+            ("60 samples", "labeled", "56", "confidence"),
+        ),
         "predictor": (predictor(), ("Predictor of the run", "glyphs", "ProtoNet()", "Conv4")),
         "prediction": (Prediction("class number 1", 0.01, many), ("class number 1", "0.010", "…")),
     }
@@ -431,7 +613,9 @@ def shown() -> dict[str, tuple[Any, tuple[str, ...]]]:
 
 def test_values_are_shown_on_one_screen() -> None:
     for name, (value, words) in shown().items():
-        lines = [line[k : k + 80] for line in repr(value).splitlines() for k in range(0, len(line), 80)]
+        lines = [
+            line[k : k + 80] for line in repr(value).splitlines() for k in range(0, len(line), 80)
+        ]
         assert len(lines) <= 24, name
         assert all(word in repr(value) for word in words), repr(value)
         assert "tensor(" not in repr(value) and "object at 0x" not in repr(value), name

@@ -36,7 +36,9 @@ def test_the_experiment_on_a_users_own_photographs_is_one(tmp_path: Path) -> Non
         folder = tmp_path / "photos" / f"class {c:02}"
         folder.mkdir(parents=True)
         for i in range(20):
-            Image.fromarray(generator.integers(0, 256, (4, 5, 3), np.uint8)).save(folder / f"{i}.png")
+            Image.fromarray(generator.integers(0, 256, (4, 5, 3), np.uint8)).save(
+                folder / f"{i}.png"
+            )
     (tmp_path / "mine.yaml").write_text(text)
     place = [f"data.root={tmp_path / 'photos'}", "data.size=16", "data.fractions=[0.66,0.17,0.17]"]
     run.check(config.read(tmp_path / "mine.yaml", place), {})

@@ -25,10 +25,17 @@ def features(**options: int) -> Episode:
     return episode.replace(x=episode.x.flatten(2)[..., :DIM].double(), w=episode.w.double())
 
 
-def clusters(step: int, batch: int = 8, shot: int = 1, pool: int = 4) -> tuple[Episode, Target, Tensor]:
-    """5-d features around random centers; the pool holds `pool` nodes of each class and as many of two classes more."""
+def clusters(
+    step: int, batch: int = 8, shot: int = 1, pool: int = 4
+) -> tuple[Episode, Target, Tensor]:
+    """5-d features around random centers; the pool holds `pool` nodes of each class and as many of
+    two classes more.
+    """
     g = torch.Generator().manual_seed(step)
-    y = torch.cat([torch.arange(WAY).repeat_interleave(k) for k in (shot, 3)] + [torch.arange(WAY + 2).repeat(pool)])
+    y = torch.cat(
+        [torch.arange(WAY).repeat_interleave(k) for k in (shot, 3)]
+        + [torch.arange(WAY + 2).repeat(pool)]
+    )
     centers = 1.2 * torch.randn(batch, WAY + 2, DIM, generator=g)
     x = centers[:, y] + 0.7 * torch.randn(batch, len(y), DIM, generator=g)
     w = F.one_hot(y.clamp_max(WAY - 1), WAY).float().expand(batch, -1, -1).clone()
@@ -71,7 +78,10 @@ def test_one_layer_equals_a_loop() -> None:
     a = torch.zeros(n, n).double()
     for i in range(n):
         others = [j for j in range(n) if j != i and kind[j] != 1]
-        e = [-gamma[kind[i], kind[j]] * (h[i] - h[j]).square().sum() + beta[kind[i], kind[j]] for j in others]
+        e = [
+            -gamma[kind[i], kind[j]] * (h[i] - h[j]).square().sum() + beta[kind[i], kind[j]]
+            for j in others
+        ]
         a[i, others] = torch.stack(e).softmax(0)
     y = w.clone()
     pool = [i for i in range(n) if kind[i] == 2]
@@ -100,7 +110,9 @@ def test_classes_are_exchangeable_and_one_network_serves_any_way_shot_and_pool()
 
 
 def test_the_labels_that_were_hidden_weigh_as_much_as_there_are() -> None:
-    """Cross-entropy of the queries, and of all the support by the share of it whose labels are hidden."""
+    """Cross-entropy of the queries, and of all the support by the share of it whose labels are
+    hidden.
+    """
     episode, (_, target) = features(shot=2), episodes(shot=2)
     head = Relay(DIM, label_dropout=0.3).double().eval()
     scores = head.score(episode)
@@ -111,7 +123,9 @@ def test_the_labels_that_were_hidden_weigh_as_much_as_there_are() -> None:
 
 
 def test_a_node_far_from_everything_counts_as_ten_times_as_far_as_the_others() -> None:
-    """No more, so that one outlier among many nodes cannot push the gate where it never was in training."""
+    """No more, so that one outlier among many nodes cannot push the gate where it never was in
+    training.
+    """
     episode, head = features(unlabeled=8), Relay(DIM).double().eval()
     x = episode.x.clone()
     x[:, -1] = 1e3
@@ -149,7 +163,10 @@ def test_it_learns_to_use_a_pool_with_distractors() -> None:
     head = trained()
     episode, target, _ = clusters(10_000, batch=300)
     with torch.no_grad():
-        found = [float((m(episode).argmax(-1) == target.query).float().mean()) for m in (ProtoNet(), head)]
+        found = [
+            float((m(episode).argmax(-1) == target.query).float().mean())
+            for m in (ProtoNet(), head)
+        ]
         assert found[1] > found[0] + 0.02, found
         seen = []
         head.gate.register_forward_hook(lambda module, args, out: seen.append(out.sigmoid()))  # type: ignore[union-attr]

@@ -18,17 +18,29 @@ from graphfsl.functional.distances import squared_euclidean
 from graphfsl.functional.prototypes import hide_absent, present, prototypes
 from graphfsl.io.errors import InputError
 from graphfsl.methods.heads.protonet import ProtoNet
-from graphfsl.methods.refine.soft_kmeans import MaskedSoftKmeans, SoftKmeans, SoftKmeansCluster, average, summary
+from graphfsl.methods.refine.soft_kmeans import (
+    MaskedSoftKmeans,
+    SoftKmeans,
+    SoftKmeansCluster,
+    average,
+    summary,
+)
 
 WAY, DIM, QUERY, POOL = 4, 8, 3, 6
 
 
 def world(
-    batch: int = 2, distractors: int = 0, pool: int = POOL, shot: int = 2, noise: float = 0.5, seed: int = 0
+    batch: int = 2,
+    distractors: int = 0,
+    pool: int = POOL,
+    shot: int = 2,
+    noise: float = 0.5,
+    seed: int = 0,
 ) -> tuple[Episode, Tensor, Tensor]:
     """Features around class means; the pool ends with `pool` nodes of each distractor class.
 
-    Returns the episode, the classes (Q,) of its queries, and whether each node (U,) of the pool is of its classes.
+    Returns the episode, the classes (Q,) of its queries, and whether each node (U,) of the pool is
+    of its classes.
     """
     g = torch.Generator().manual_seed(seed)
     means = torch.randn(batch, WAY + distractors, DIM, generator=g).double()
@@ -60,11 +72,15 @@ def refined(refine: Refine, episode: Episode, head: Head | None = None) -> Tenso
 
 def mask_of(refine: MaskedSoftKmeans, episode: Episode) -> Tensor:
     pool = episode.unlabeled
-    return refine.keep(ProtoNet().score(episode)[:, pool], episode.mask[:, pool], present(episode.w))
+    return refine.keep(
+        ProtoNet().score(episode)[:, pool], episode.mask[:, pool], present(episode.w)
+    )
 
 
 def loop(episode: Episode, b: int, weights: Tensor) -> Tensor:
-    """-||h_i - p~_c||^2 of all nodes, p~ the means of the support and of the pool with these weights (U, N)."""
+    """-||h_i - p~_c||^2 of all nodes, p~ the means of the support and of the pool with these
+    weights (U, N).
+    """
     h, y = episode.x[b], episode.w[b]
     refined = []
     for c in range(WAY):
@@ -95,11 +111,13 @@ def test_the_cluster_equals_a_loop(radius: float) -> None:
         for h in episode.x[b, episode.unlabeled]:
             normalizers = [0.5 * math.log(2 * math.pi) + math.log(r) for r in radii]
             densities = [
-                math.exp(-float(((h - q) ** 2).sum()) / r**2 - a) for q, r, a in zip(p, radii, normalizers, strict=True)
+                math.exp(-float(((h - q) ** 2).sum()) / r**2 - a)
+                for q, r, a in zip(p, radii, normalizers, strict=True)
             ]
             z.append([density / sum(densities) for density in densities[:WAY]])
         expected = loop(episode, b, torch.tensor(z, dtype=torch.float64))
-        torch.testing.assert_close(found[b], expected, atol=1e-6, rtol=1e-6)  # the radius is kept in single precision
+        # the radius is kept in single precision
+        torch.testing.assert_close(found[b], expected, atol=1e-6, rtol=1e-6)
 
 
 def test_the_mask_equals_a_loop() -> None:
@@ -112,7 +130,12 @@ def test_the_mask_equals_a_loop() -> None:
         weights = (-d).softmax(1)
         for c in range(WAY):
             ratio = d[:, c] / d[:, c].mean()
-            facts = [float(ratio.min()), float(ratio.max()), float(ratio.var(unbiased=False)), *moments(ratio)]
+            facts = [
+                float(ratio.min()),
+                float(ratio.max()),
+                float(ratio.var(unbiased=False)),
+                *moments(ratio),
+            ]
             with torch.no_grad():
                 beta, gamma = refine.mlp(torch.tensor(facts, dtype=torch.float64)).exp()
             for j in range(len(h)):
@@ -150,11 +173,15 @@ def test_an_empty_pool_is_its_head(refine: Refine) -> None:
     assert torch.equal(refine(episode, scores, ProtoNet()), scores)
 
 
-@pytest.mark.parametrize("refine", [SoftKmeansCluster(radius=3.0).double(), masked(), masked(steps=3)])
+@pytest.mark.parametrize(
+    "refine", [SoftKmeansCluster(radius=3.0).double(), masked(), masked(steps=3)]
+)
 def test_the_order_of_the_pool_does_not_matter(refine: Refine) -> None:
     episode, _, _ = world(distractors=2)
     k, n = episode.unlabeled.start, episode.x.shape[1]
-    order = torch.cat([torch.arange(k), k + torch.randperm(n - k, generator=torch.Generator().manual_seed(0))])
+    order = torch.cat(
+        [torch.arange(k), k + torch.randperm(n - k, generator=torch.Generator().manual_seed(0))]
+    )
     turned = refined(refine, episode.replace(x=episode.x[:, order]))
     torch.testing.assert_close(turned, refined(refine, episode)[:, order])
 
@@ -165,7 +192,9 @@ def kept(radius: float, episode: Episode) -> Tensor:
     return refine.assign(episode, ProtoNet().score(episode)[:, episode.unlabeled]).sum(-1)
 
 
-def test_the_share_of_the_cluster_rises_up_to_sqrt_2_times_the_length_of_a_node_and_falls_beyond() -> None:
+def test_the_share_of_the_cluster_rises_up_to_sqrt_2_times_the_length_of_a_node_and_falls_beyond() -> (  # noqa: E501
+    None
+):
     """-||h||^2 / r^2 - log r is largest at r^2 = 2 ||h||^2."""
     episode, _, _ = world(distractors=2)
     lengths = episode.x[:, episode.unlabeled].norm(dim=-1)
@@ -214,7 +243,11 @@ def test_a_fresh_mask_has_beta_and_gamma_one() -> None:
 
 def test_only_the_plain_assignments_are_constants_for_the_gradient() -> None:
     episode, _, _ = world(distractors=1)
-    for refine, constant in ((SoftKmeans(), True), (SoftKmeansCluster().double(), False), (masked(), False)):
+    for refine, constant in (
+        (SoftKmeans(), True),
+        (SoftKmeansCluster().double(), False),
+        (masked(), False),
+    ):
         scores = ProtoNet().score(episode).requires_grad_()
         refine(episode, scores, ProtoNet()).sum().backward() if not constant else None
         assert (scores.grad is None) is constant
@@ -222,8 +255,14 @@ def test_only_the_plain_assignments_are_constants_for_the_gradient() -> None:
 
 
 def test_scores_above_zero_count_from_the_best_one() -> None:
-    """A head of any scores: only differences matter as soon as one is positive; below zero -score is the distance."""
-    s, real, there = torch.randn(2, 9, 3).double(), torch.ones(2, 9, dtype=torch.bool), torch.ones(2, 3).bool()
+    """A head of any scores: only differences matter as soon as one is positive; below zero -score
+    is the distance.
+    """
+    s, real, there = (
+        torch.randn(2, 9, 3).double(),
+        torch.ones(2, 9, dtype=torch.bool),
+        torch.ones(2, 3).bool(),
+    )
     refine = masked()
     torch.testing.assert_close(refine.keep(s + 5, real, there), refine.keep(s + 50, real, there))
     below = s - s.amax()
@@ -237,7 +276,9 @@ def test_a_task_without_a_pool_beside_one_with_it_gives_finite_gradients() -> No
     both = stack([one, other])
     for refine in (SoftKmeansCluster().double(), masked()):
         refined(refine, both)[:, both.query].sum().backward()
-        assert all(torch.isfinite(p.grad).all() and p.grad.abs().sum() > 0 for p in refine.parameters())
+        assert all(
+            torch.isfinite(p.grad).all() and p.grad.abs().sum() > 0 for p in refine.parameters()
+        )
 
 
 def test_an_absent_class_gets_no_weight_and_has_no_part_in_the_mask() -> None:

@@ -1,4 +1,6 @@
-"""The report: one file that loads nothing, escapes everything, never mixes settings, and is the same every time."""
+"""The report: one file that loads nothing, escapes everything, never mixes settings, and is the
+same every time.
+"""
 
 from __future__ import annotations
 
@@ -23,22 +25,47 @@ from graphfsl.report.tables import FIELDS, SETTINGS
 from graphfsl.report.write import figures_of, report_runs, write_report
 
 EVIL = "<script>alert('x')</script> | [a](javascript:b) $_{"
-SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"><circle id="a" r="3"/><script>1</script></svg>'
+SVG = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"><circle id="a" '
+    'r="3"/><script>1</script></svg>'
+)
 
 
 def row(method: str = "conv4 + protonet", **changes: Any) -> dict[str, Any]:
     """A row as `run.full_row` makes it."""
     return {
-        "method": method, "data": "omniglot test", "way": 5, "shot": 1, "query": 15, "unlabeled": 0, "distractors": 0,
-        "dirichlet": None, "setting": "inductive", "traits": [], "batch_norm": "running", "accuracy": 94.9,
-        "ci95": 0.231, "episodes": 1000, "seed": 0, "seconds": 1.5, "config": "a1b2c3d4",
-        "commit": "ba52432ab1+", "steps": 5000, "paper_steps": None, "device": "cpu (x86_64, 2 threads)",
-        "published": None, "source": None, "difference": None, "accuracies": [0.123456, 0.654321],
-    } | changes  # fmt: skip
+        "method": method,
+        "data": "omniglot test",
+        "way": 5,
+        "shot": 1,
+        "query": 15,
+        "unlabeled": 0,
+        "distractors": 0,
+        "dirichlet": None,
+        "setting": "inductive",
+        "traits": [],
+        "batch_norm": "running",
+        "accuracy": 94.9,
+        "ci95": 0.231,
+        "episodes": 1000,
+        "seed": 0,
+        "seconds": 1.5,
+        "config": "a1b2c3d4",
+        "commit": "ba52432ab1+",
+        "steps": 5000,
+        "paper_steps": None,
+        "device": "cpu (x86_64, 2 threads)",
+        "published": None,
+        "source": None,
+        "difference": None,
+        "accuracies": [0.123456, 0.654321],
+    } | changes
 
 
 def pool_rows(method: str = "protonet") -> list[dict[str, Any]]:
-    """ProtoNet, with and without soft k-means, by unlabeled samples and distractors, and two baselines."""
+    """ProtoNet, with and without soft k-means, by unlabeled samples and distractors, and two
+    baselines.
+    """
     rows = [row("pixels", accuracy=42.0, batch_norm=None, baseline=True, steps=0)]
     for shot in (1, 5):
         for u, d in ((0, 0), (5, 0), (5, 5), (10, 0), (10, 5)):
@@ -46,7 +73,13 @@ def pool_rows(method: str = "protonet") -> list[dict[str, Any]]:
             rows.append(row(method, **pool))
             kind = "semi-supervised" if u else "inductive"
             rows.append(
-                row(f"{method} + soft", traits=["uses_unlabeled"], setting=kind, accuracy=95 + u / 9 - d / 9, **pool)
+                row(
+                    f"{method} + soft",
+                    traits=["uses_unlabeled"],
+                    setting=kind,
+                    accuracy=95 + u / 9 - d / 9,
+                    **pool,
+                )
             )
     return rows
 
@@ -67,7 +100,9 @@ ENDINGS = ("html", "md", "csv", "tex")
 
 
 def balanced(text: str) -> None:
-    """What LaTeX would stop at: braces and environments that do not match, special signs that are not escaped."""
+    """What LaTeX would stop at: braces and environments that do not match, special signs that are
+    not escaped.
+    """
     stack: list[str] = []
     for what, name in re.findall(r"\\(begin|end)\{(\w+)\}", text):
         if what == "begin":
@@ -122,16 +157,29 @@ def page(out: Path) -> Page:
 
 def pictures(made: Page) -> list[str]:
     sources = [a["src"] or "" for t, a in made.tags if t == "img"]
-    return [base64.b64decode(s.removeprefix("data:image/svg+xml;base64,"), validate=True).decode() for s in sources]
+    return [
+        base64.b64decode(s.removeprefix("data:image/svg+xml;base64,"), validate=True).decode()
+        for s in sources
+    ]
 
 
 def test_page_loads_and_runs_nothing(tmp_path: Path) -> None:
     files = write_report(
-        tmp_path, "t", pool_rows(), {"run": HISTORY}, [("an episode", SVG)], ["made by `graphfsl demo`"]
+        tmp_path,
+        "t",
+        pool_rows(),
+        {"run": HISTORY},
+        [("an episode", SVG)],
+        ["made by `graphfsl demo`"],
     )
     assert files == [tmp_path / f"report.{e}" for e in ENDINGS]
     text = files[0].read_text("utf-8")
-    assert "http:" not in text and "https:" not in text and "@import" not in text and "url(" not in text
+    assert (
+        "http:" not in text
+        and "https:" not in text
+        and "@import" not in text
+        and "url(" not in text
+    )
     made = page(tmp_path)
     assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in made.tags}
     for _, attributes in made.tags:
@@ -142,11 +190,15 @@ def test_page_loads_and_runs_nothing(tmp_path: Path) -> None:
     for svg in drawings[1:]:
         assert not re.search(r'(?:href|src)="(?!#)', svg)
     assert "<code>graphfsl demo</code>" in text
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(f"report.{e}" for e in ENDINGS)  # nothing temporary
+    # nothing temporary
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(f"report.{e}" for e in ENDINGS)
 
 
 def test_user_text_is_escaped_everywhere(tmp_path: Path) -> None:
-    rows = [r | {"run": EVIL, "data": EVIL, "source": EVIL, "setting": r["setting"]} for r in pool_rows(EVIL)]
+    rows = [
+        r | {"run": EVIL, "data": EVIL, "source": EVIL, "setting": r["setting"]}
+        for r in pool_rows(EVIL)
+    ]
     rows.append(row(setting=EVIL))
     html, md, _, tex = write_report(tmp_path, EVIL, rows, {EVIL: HISTORY}, [(EVIL, SVG)], [EVIL])
     assert "<script" not in html.read_text("utf-8") and "<script" not in md.read_text("utf-8")
@@ -168,10 +220,16 @@ def table_of(md: Path, line: str) -> list[str]:
 def test_settings_never_share_a_table(tmp_path: Path) -> None:
     kinds = [*SETTINGS, "of another kind"]
     n = len(kinds)
-    rows = [row(f"m{i % n}", setting=kinds[i % n], shot=s, query=15 + s) for i in range(2 * n) for s in (5, 1)]
+    rows = [
+        row(f"m{i % n}", setting=kinds[i % n], shot=s, query=15 + s)
+        for i in range(2 * n)
+        for s in (5, 1)
+    ]
     write_report(tmp_path, "t", rows)
     made = page(tmp_path)
-    assert [{line[0] for line in table[1:]} for table in made.tables] == [{f"m{i}"} for i in range(n)]
+    assert [{line[0] for line in table[1:]} for table in made.tables] == [
+        {f"m{i}"} for i in range(n)
+    ]
     sections = (tmp_path / "report.md").read_text("utf-8").split("\n## ")[1:]
     assert [s.splitlines()[0] for s in sections] == kinds
     for i, section in enumerate(sections):
@@ -185,7 +243,11 @@ def test_columns_and_numbers(tmp_path: Path) -> None:
     write_report(
         tmp_path,
         "t",
-        [row(shot=5, accuracy=98.6249, ci95=0.1401), row(**published), row(accuracy=1.0, ci95=float("nan"))],
+        [
+            row(shot=5, accuracy=98.6249, ci95=0.1401),
+            row(**published),
+            row(accuracy=1.0, ci95=float("nan")),
+        ],
     )
     [table] = page(tmp_path).tables
     assert table == [
@@ -194,17 +256,41 @@ def test_columns_and_numbers(tmp_path: Path) -> None:
         ["conv4 + protonet", "5", "1", "1.00", "", "", "", "5,000"],
         ["conv4 + protonet", "5", "5", "98.62 ± 0.14", "", "", "", "5,000"],
     ]
-    assert not any(re.search(r"\bnan\b", p.read_text("utf-8"), re.IGNORECASE) for p in tmp_path.iterdir())
+    assert not any(
+        re.search(r"\bnan\b", p.read_text("utf-8"), re.IGNORECASE) for p in tmp_path.iterdir()
+    )
     text = (tmp_path / "report.md").read_text("utf-8")
-    assert "All rows: omniglot test, 15 queries per class, 1,000 episodes, running BatchNorm." in text
-    assert "0.123456" not in (tmp_path / "report.html").read_text("utf-8") and "0.123456" not in text
-    write_report(tmp_path, "t", [row(), row(query=5, batch_norm="joint", unlabeled=5, distractors=2, dirichlet=2.0)])
+    assert (
+        "All rows: omniglot test, 15 queries per class, 1,000 episodes, running BatchNorm."
+    ) in text
+    assert (
+        "0.123456" not in (tmp_path / "report.html").read_text("utf-8") and "0.123456" not in text
+    )
+    write_report(
+        tmp_path,
+        "t",
+        [row(), row(query=5, batch_norm="joint", unlabeled=5, distractors=2, dirichlet=2.0)],
+    )
     varied = ("unlabeled", "distractors", "query", "dirichlet")
-    assert page(tmp_path).tables[0][0] == ["method", "way", "shot", *varied, "accuracy", "batch norm", "steps"]
+    assert page(tmp_path).tables[0][0] == [
+        "method",
+        "way",
+        "shot",
+        *varied,
+        "accuracy",
+        "batch norm",
+        "steps",
+    ]
 
 
 def test_same_bytes_whatever_the_reader_prefers(tmp_path: Path) -> None:
-    arguments: tuple[Any, ...] = ("t", pool_rows(), {"a": HISTORY, "b": HISTORY}, [("c", SVG)], ["n"])
+    arguments: tuple[Any, ...] = (
+        "t",
+        pool_rows(),
+        {"a": HISTORY, "b": HISTORY},
+        [("c", SVG)],
+        ["n"],
+    )
     first = [p.read_bytes() for p in write_report(tmp_path / "a", *arguments)]
     with matplotlib.rc_context({"font.size": 20, "axes.facecolor": "red", "svg.hashsalt": None}):
         assert [p.read_bytes() for p in write_report(tmp_path / "b", *arguments)] == first
@@ -212,7 +298,10 @@ def test_same_bytes_whatever_the_reader_prefers(tmp_path: Path) -> None:
 
 
 def test_csv_round_trip(tmp_path: Path) -> None:
-    rows = [row('a "quoted", method', traits=["transductive"]), row(ö="é\nnew line", paper_steps=20000)]
+    rows = [
+        row('a "quoted", method', traits=["transductive"]),
+        row(ö="é\nnew line", paper_steps=20000),
+    ]
     write_report(tmp_path, "t", rows)
     with (tmp_path / "report.csv").open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
@@ -222,7 +311,13 @@ def test_csv_round_trip(tmp_path: Path) -> None:
         assert "accuracies" not in made
         for key, value in r.items():
             if key != "accuracies":
-                as_text = json.dumps(value) if isinstance(value, list) else "" if value is None else str(value)
+                as_text = (
+                    json.dumps(value)
+                    if isinstance(value, list)
+                    else ""
+                    if value is None
+                    else str(value)
+                )
                 assert made[key] == as_text
     write_report(tmp_path, "t", [])
     assert (tmp_path / "report.csv").read_text("utf-8").split() == [",".join(FIELDS)]
@@ -258,7 +353,14 @@ def test_runs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["true", '"x"', "{}", '{"step": [1], "loss": 1, "seconds": 1}', '{"step": 1, "loss": {}, "seconds": 1}', "{"],
+    [
+        "true",
+        '"x"',
+        "{}",
+        '{"step": [1], "loss": 1, "seconds": 1}',
+        '{"step": 1, "loss": {}, "seconds": 1}',
+        "{",
+    ],
 )
 def test_a_damaged_line_of_metrics_is_told(line: str, tmp_path: Path) -> None:
     run = finished(tmp_path / "run", [row()], HISTORY)
@@ -280,14 +382,30 @@ def test_missing_or_damaged_runs_are_named(tmp_path: Path) -> None:
     run = finished(tmp_path / "run", [row()], HISTORY)
     for name in ("metrics.jsonl", "results.json"):
         (run / name).unlink()
-        with pytest.raises(InputError, match=rf"{name} not found; has this run finished\?") as caught:
+        with pytest.raises(
+            InputError,
+            match=rf"{name} not found; has this run "
+            rf"finished\?",
+        ) as caught:
             report_runs([run], tmp_path / "out")
         assert "\n" not in str(caught.value) and str(run) in str(caught.value)
-    diagrams = ({"reliability": [None]}, {"reliability": 3}, {"confusion": {"classes": ["a"], "counts": [[[None]]]}})
-    odd = [{}, {"way": 5}, row(accuracy="94.9"), {**row(), "data": None}, *({**row(), **d} for d in diagrams)]
+    diagrams = (
+        {"reliability": [None]},
+        {"reliability": 3},
+        {"confusion": {"classes": ["a"], "counts": [[[None]]]}},
+    )
+    odd = [
+        {},
+        {"way": 5},
+        row(accuracy="94.9"),
+        {**row(), "data": None},
+        *({**row(), **d} for d in diagrams),
+    ]
     for i, damage in enumerate(odd):
         with pytest.raises(InputError, match=f"odd{i}/results.json is damaged"):
-            report_runs([finished(tmp_path / f"odd{i}", [row(), damage], HISTORY)], tmp_path / "out")
+            report_runs(
+                [finished(tmp_path / f"odd{i}", [row(), damage], HISTORY)], tmp_path / "out"
+            )
     finished(tmp_path / "cut", [row()], HISTORY)
     with (tmp_path / "cut" / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4')
@@ -307,14 +425,16 @@ def test_odd_histories_draw(tmp_path: Path) -> None:
 
 
 def test_figure_of_unlabeled_samples(tmp_path: Path) -> None:
-    """A panel per shot, a line for each number of distractors; the caption names a far baseline, the legend what is
-    there; none without several pools."""
+    """A panel per shot, a line for each number of distractors; the caption names a far baseline,
+    the legend what is there; none without several pools."""
     write_report(tmp_path, "t", pool_rows())
     texts = [re.findall(r"<!-- (.*?) -->", svg) for svg in pictures(page(tmp_path))]
     soft = ["protonet", "protonet + soft", "protonet + soft, 5 distractor classes"]
     legends = [[t for t in found if t.startswith(("protonet", "pixels"))] for found in texts]
     assert legends[:2] == [soft, soft]
-    captions = re.findall(r"<figcaption>(.*?)</figcaption>", (tmp_path / "report.html").read_text("utf-8"))
+    captions = re.findall(
+        r"<figcaption>(.*?)</figcaption>", (tmp_path / "report.html").read_text("utf-8")
+    )
     assert [c.partition("; ")[2] for c in captions[:2]] == ["off the scale: pixels 42.0", ""]
     write_report(tmp_path, "t", [r for r in pool_rows() if r["unlabeled"] == 5])
     assert "Accuracy against unlabeled samples" not in (tmp_path / "report.html").read_text("utf-8")
@@ -326,18 +446,24 @@ def test_a_colour_is_one_method_in_all_figures(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(
         plots,
         "line",
-        lambda axes, points, **look: seen.setdefault(look["label"].partition(",")[0], set()).add(look["color"]),
+        lambda axes, points, **look: seen.setdefault(look["label"].partition(",")[0], set()).add(
+            look["color"]
+        ),
     )
     one = [row(name, shot=s, ci95=0.1) for name in ("a", "b", "c") for s in (1, 5)]
     two = [row(name, unlabeled=u, distractors=d, setting="semi-supervised", ci95=0.1)
            for name in ("c", "d", "a") for u in (0, 5) for d in (0, 5)]  # fmt: skip
     figures_of([*two, *one], {})
-    assert seen.keys() == {"a", "b", "c", "d"} and all(len(colors) == 1 for colors in seen.values()), seen
+    assert seen.keys() == {"a", "b", "c", "d"} and all(
+        len(colors) == 1 for colors in seen.values()
+    ), seen
     assert len({color for colors in seen.values() for color in colors}) == 4
 
 
 def test_equal_rows_are_folded(tmp_path: Path) -> None:
-    """A method that leaves the pool alone has one row for all pools; one that uses it has all of its own."""
+    """A method that leaves the pool alone has one row for all pools; one that uses it has all of
+    its own.
+    """
     pools = [(0, 0), (5, 0), (5, 5)]
     plain = [row(unlabeled=u, distractors=d) for u, d in pools]
     other = [row("other", unlabeled=u, distractors=d, accuracy=50.0 + u + d) for u, d in pools]
@@ -345,13 +471,22 @@ def test_equal_rows_are_folded(tmp_path: Path) -> None:
     write_report(tmp_path, "t", [*plain, *other, *semi])
     inductive, semisupervised = page(tmp_path).tables
     names = [(line[0], *line[3:5]) for line in inductive[1:]]
-    assert names == [("conv4 + protonet", "0, 5", "0, 5"), *(("other", str(u), str(d)) for u, d in pools)]
+    assert names == [
+        ("conv4 + protonet", "0, 5", "0, 5"),
+        *(("other", str(u), str(d)) for u, d in pools),
+    ]
     assert len(semisupervised) == 3
-    assert len(list(csv.DictReader((tmp_path / "report.csv").open()))) == 8, "the CSV holds every row"
+    assert len(list(csv.DictReader((tmp_path / "report.csv").open()))) == 8, (
+        "the CSV holds every row"
+    )
 
 
 def test_panels_say_what_differs() -> None:
-    rows = [row(shot=s, query=q, dirichlet=a) for s in (1, 5) for q, a in ((5, None), (10, None), (10, 2.0))]
+    rows = [
+        row(shot=s, query=q, dirichlet=a)
+        for s in (1, 5)
+        for q, a in ((5, None), (10, None), (10, 2.0))
+    ]
     captions = [c for c, _ in curve_figures(rows, "shot", "shots", Colors())]
     same = "omniglot test, 5-way (inductive)"
     assert captions == [
@@ -387,9 +522,20 @@ def study_rows() -> list[dict[str, Any]]:
 
 
 EFFECTS = [
-    {"setting": "inductive", "axis": "learner.encoder.width", "a": 8, "b": None, "difference": -3.2, "low": -4.0,
-     "high": -2.4, "p": 1e-5, "corrected": 0.0004, "matched": 12, "paired": True},
-]  # fmt: skip
+    {
+        "setting": "inductive",
+        "axis": "learner.encoder.width",
+        "a": 8,
+        "b": None,
+        "difference": -3.2,
+        "low": -4.0,
+        "high": -2.4,
+        "p": 1e-5,
+        "corrected": 0.0004,
+        "matched": 12,
+        "paired": True,
+    },
+]
 
 
 def test_a_study_says_what_it_found(tmp_path: Path) -> None:
@@ -405,10 +551,26 @@ def test_a_study_says_what_it_found(tmp_path: Path) -> None:
     assert "<code>seed=3</code>: the loss is nan" in text
     made = page(tmp_path)
     cells, effects = made.tables
-    assert cells[0][:4] == ["learner.encoder.width", "learner.head.distance", "test.episode.shot", "seed"]
-    assert len(cells) == 49 and "(3 seeds, s.d. 0.31)" in cells[1][-1] and "shot" not in cells[0][4:]
-    assert effects[1] == ["inductive", "learner.encoder.width", "8 − none", "−3.20", "−4.00 to −2.40",
-                          "< 0.001", "< 0.001", "12", "paired"]  # fmt: skip
+    assert cells[0][:4] == [
+        "learner.encoder.width",
+        "learner.head.distance",
+        "test.episode.shot",
+        "seed",
+    ]
+    assert (
+        len(cells) == 49 and ("(3 seeds, s.d. 0.31)") in cells[1][-1] and "shot" not in cells[0][4:]
+    )
+    assert effects[1] == [
+        "inductive",
+        "learner.encoder.width",
+        "8 − none",
+        "−3.20",
+        "−4.00 to −2.40",
+        "< 0.001",
+        "< 0.001",
+        "12",
+        "paired",
+    ]
     captions = re.findall(r"<figcaption>(.*?)</figcaption>", text)
     wanted = [
         "learner.encoder.width against test.episode.shot, averaged over learner.head.distance",
@@ -423,7 +585,9 @@ def test_a_study_says_what_it_found(tmp_path: Path) -> None:
     balanced(tex.read_text("utf-8"))
     lines = [x for x in tex.read_text("utf-8").splitlines() if "textbf" in x]
     assert len(lines) == 12 and all(x.startswith("64 & ") for x in lines)
-    again = write_report(tmp_path / "b", "A study", study_rows(), findings=found, effects=EFFECTS, failures=failed)
+    again = write_report(
+        tmp_path / "b", "A study", study_rows(), findings=found, effects=EFFECTS, failures=failed
+    )
     assert [f.read_bytes() for f in again] == [f.read_bytes() for f in (html, md, table, tex)]
 
 
@@ -434,32 +598,55 @@ def test_heat_maps_hold_the_means_of_their_cells(tmp_path: Path) -> None:
     by_hand = []
     for width in (8, 16, 32, 64):
         for shot in (1, 5):
-            own = [r["accuracy"] for r in rows if (r["cell"]["learner.encoder.width"], r["shot"]) == (width, shot)]
+            own = [
+                r["accuracy"]
+                for r in rows
+                if (r["cell"]["learner.encoder.width"], r["shot"]) == (width, shot)
+            ]
             by_hand += [f"{sum(own) / len(own):.1f}"] if own else []
     assert numbers[: len(by_hand)] == by_hand or numbers[-len(by_hand) :] == by_hand
     two = [r | {"setting": "transductive", "accuracy": 10.0} for r in rows]
     assert len([f for f in heat_maps([*rows, *two]) if f[0].startswith("inductive")]) == 3
-    assert all("10.0" not in svg for c, svg in heat_maps([*rows, *two]) if c.startswith("inductive"))
+    assert all(
+        "10.0" not in svg for c, svg in heat_maps([*rows, *two]) if c.startswith("inductive")
+    )
 
 
-CHROMIUM = next((b for b in ("chromium", "chromium-browser", "google-chrome") if shutil.which(b)), None)
+CHROMIUM = next(
+    (b for b in ("chromium", "chromium-browser", "google-chrome") if shutil.which(b)), None
+)
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium or google-chrome on this machine")
 @pytest.mark.parametrize("width", [1280, 390])
 def test_a_browser_shows_the_page_within_its_width(tmp_path: Path, width: int) -> None:
-    """Every picture is decoded, and only tables scroll sideways. A copy of the page may run one script that looks; it
-    stands in a frame, since a window of chromium has at least 500 pixels."""
-    html, *_ = write_report(tmp_path, "A study", study_rows(), {"one": HISTORY}, effects=EFFECTS, findings=["`a`: b."])
-    look = "<script>onload=()=>parent.postMessage([document.documentElement.scrollWidth,innerWidth," \
-           "[...document.images].every(i=>i.naturalWidth>0),document.images.length].join(),'*')</script>"  # fmt: skip
+    """Every picture is decoded, and only tables scroll sideways. A copy of the page may run one
+    script that looks; it stands in a frame, since a window of chromium has at least 500 pixels."""
+    html, *_ = write_report(
+        tmp_path, "A study", study_rows(), {"one": HISTORY}, effects=EFFECTS, findings=["`a`: b."]
+    )
+    look = (
+        "<script>onload=()=>parent.postMessage([document.documentElement.scrollWidth,innerWidth,"
+        "[...document.images].every(i=>i.naturalWidth>0),document.images.length].join(),'*')</script>"
+    )
     text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", html.read_text("utf-8"))
     (tmp_path / "look.html").write_text(text.replace("</body>", f"{look}</body>"), "utf-8")
     tell = "<title></title><script>onmessage=e=>document.title=e.data</script>"
-    (tmp_path / "frame.html").write_text(f"{tell}<iframe src=look.html width={width} height=900></iframe>", "utf-8")
-    command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
-               f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1400,1000", "--virtual-time-budget=5000",
-               "--dump-dom", (tmp_path / "frame.html").as_uri()]  # fmt: skip
+    (tmp_path / "frame.html").write_text(
+        f"{tell}<iframe src=look.html width={width} height=900></iframe>", "utf-8"
+    )
+    command = [
+        str(CHROMIUM),
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-background-networking",
+        f"--user-data-dir={tmp_path / 'profile'}",
+        "--window-size=1400,1000",
+        "--virtual-time-budget=5000",
+        "--dump-dom",
+        (tmp_path / "frame.html").as_uri(),
+    ]
     dom = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
     found = re.search(r"<title>(\d+),(\d+),(\w+),(\d+)</title>", dom)
     assert found, dom[:500]

@@ -1,4 +1,6 @@
-"""The sampler: episode i is a pure function of (split, setting, seed, i), and its parts are what the setting says."""
+"""The sampler: episode i is a pure function of (split, setting, seed, i), and its parts are what
+the setting says.
+"""
 
 from __future__ import annotations
 
@@ -28,15 +30,23 @@ PARTS = ("ids", "label", "classes")
 
 
 def make(
-    counts: list[int] | int = 20, classes: int = 12, free: int = 0, name: str = "fake/train", groups: int = 3
+    counts: list[int] | int = 20,
+    classes: int = 12,
+    free: int = 0,
+    name: str = "fake/train",
+    groups: int = 3,
 ) -> Split:
-    """A split of 1 x 2 x 2 images that show their own id, in shuffled order; `groups` superclasses in turn."""
+    """A split of 1 x 2 x 2 images that show their own id, in shuffled order; `groups` superclasses
+    in turn.
+    """
     counts = [counts] * classes if isinstance(counts, int) else counts
     y = np.concatenate([np.repeat(np.arange(len(counts)), counts), np.full(free, -1)])
     y = y[np.random.default_rng(0).permutation(len(y))]
     x = torch.arange(len(y)).view(-1, 1, 1, 1).expand(-1, 1, 2, 2).to(torch.uint8)
     names = tuple(f"c{k:02d}" for k in range(len(counts)))
-    return Split(x, torch.from_numpy(y), names, name, tuple(f"g{k % groups}" for k in range(len(counts))))
+    return Split(
+        x, torch.from_numpy(y), names, name, tuple(f"g{k % groups}" for k in range(len(counts)))
+    )
 
 
 def draw(split: Split, i: Any, seed: int = 0, **setting: Any) -> Draw:
@@ -63,7 +73,10 @@ def check(split: Split, setting: Setting, d: Draw) -> None:
     b = len(d.ids)
     pool = s.unlabeled * (s.way + s.distractors)
     assert d.n_support == s.way * s.most_shots and d.n_query == s.way * s.query
-    assert d.ids.shape == d.label.shape == (b, d.n_support + d.n_query + pool) and d.classes.shape == (b, s.way)
+    assert d.ids.shape == d.label.shape == (
+        b,
+        d.n_support + d.n_query + pool,
+    ) and d.classes.shape == (b, s.way)
     assert ((d.ids >= 0) == (d.label != -100)).all() and d.ids.max() < len(y)
     for ids, label, classes in zip(d.ids, d.label, d.classes, strict=True):
         real = ids[ids >= 0]
@@ -100,14 +113,29 @@ SETTINGS: list[dict[str, Any]] = [
     {"way": 3, "query": 2, "labeled_fraction": 0.4, "unlabeled": 3, "distractors": 1},
     {"way": 3, "query": 2, "groups": "within", "distractors": 1, "unlabeled": 2},
     {"way": 3, "query": 2, "groups": "across"},
-    {"way": 2, "query": 1, "shot": 1, "max_shot": 3, "dirichlet": 0.3, "labeled_fraction": 0.5, "unlabeled": 4},
+    {
+        "way": 2,
+        "query": 1,
+        "shot": 1,
+        "max_shot": 3,
+        "dirichlet": 0.3,
+        "labeled_fraction": 0.5,
+        "unlabeled": 4,
+    },
 ]
 
 
 UNEQUAL: list[dict[str, Any]] = [
     {"way": 3, "query": 3, "unlabeled": 4, "pool_dirichlet": 2.0, "distractors": 2},
     {"way": 4, "query": 4, "unlabeled": 3, "pool_dirichlet": 0.1, "dirichlet": 1.0, "max_shot": 3},
-    {"way": 3, "query": 2, "labeled_fraction": 0.4, "unlabeled": 6, "pool_dirichlet": 0.5, "distractors": 1},
+    {
+        "way": 3,
+        "query": 2,
+        "labeled_fraction": 0.4,
+        "unlabeled": 6,
+        "pool_dirichlet": 0.5,
+        "distractors": 1,
+    },
     {"way": 3, "query": 2, "pool_dirichlet": 2.0},
 ]
 
@@ -135,21 +163,27 @@ def test_another_number_seed_or_split_is_another_episode(setting: dict[str, Any]
         assert (base.ids != other.ids).any(1).all()
 
 
-# Of the settings above under seed 5. If it changes, published results can no longer be repeated: streams of random
-# numbers are appended to, never renumbered.
+# Of the settings above under seed 5. If it changes, published results can no longer be repeated:
+# streams of random numbers are appended to, never renumbered.
 DIGEST = "57b6f5bdb930be916008b648b045a6fa568337b0b3cd6ce72ea58f748dd8804f"
 
 
 def digest() -> str:
     draws = [draw(make(), range(20), seed=5, **setting) for setting in SETTINGS]
-    return hashlib.sha256(b"".join(getattr(d, p).astype("<i8").tobytes() for d in draws for p in PARTS)).hexdigest()
+    return hashlib.sha256(
+        b"".join(getattr(d, p).astype("<i8").tobytes() for d in draws for p in PARTS)
+    ).hexdigest()
 
 
 # Of every combination of these, as drawn before pools could be unequal.
 AXES: dict[str, list[Any]] = {
-    "unlabeled": [0, 3], "distractors": [0, 2], "dirichlet": [None, 0.3, 2.0], "max_shot": [None, 3],
-    "labeled_fraction": [1.0, 0.5], "groups": ["any", "within", "across"],
-}  # fmt: skip
+    "unlabeled": [0, 3],
+    "distractors": [0, 2],
+    "dirichlet": [None, 0.3, 2.0],
+    "max_shot": [None, 3],
+    "labeled_fraction": [1.0, 0.5],
+    "groups": ["any", "within", "across"],
+}
 WIDE = "2fb222038f898bb6dc0851a775f1ca0b5f174b42bc53dac11fb45670308298f5"
 
 
@@ -173,9 +207,14 @@ def test_old_settings_draw_the_very_same_episodes() -> None:
 
 def test_the_same_episodes_in_every_process_and_version() -> None:
     root = Path(__file__).parents[1]
-    env = os.environ | {"PYTHONHASHSEED": "12345", "PYTHONPATH": os.pathsep.join([str(root), str(root / "tests")])}
+    env = os.environ | {
+        "PYTHONHASHSEED": "12345",
+        "PYTHONPATH": os.pathsep.join([str(root), str(root / "tests")]),
+    }
     command = [sys.executable, "-c", "import test_sampler; print(test_sampler.digest())"]
-    other = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, check=True).stdout.strip()
+    other = subprocess.run(
+        command, cwd=root, env=env, capture_output=True, text=True, check=True
+    ).stdout.strip()
     assert digest() == other == DIGEST
 
 
@@ -212,18 +251,24 @@ def test_any_setting_that_is_accepted_gives_right_episodes(data: st.DataObject) 
     event("accepted")
     i = np.arange(8)
     check(split, setting, sampler.draw(i))
-    assert equal(sampler.draw(i[3:4]), Draw(*(getattr(sampler.draw(i), p)[3:4] for p in PARTS), 0, 0))
+    assert equal(
+        sampler.draw(i[3:4]), Draw(*(getattr(sampler.draw(i), p)[3:4] for p in PARTS), 0, 0)
+    )
 
 
 # ---- prefixes: one thing more leaves the rest as it was ----
 
 
-@pytest.mark.parametrize("extra", [{}, {"dirichlet": 2.0}, {"max_shot": 3}, {"labeled_fraction": 0.6}], ids=str)
+@pytest.mark.parametrize(
+    "extra", [{}, {"dirichlet": 2.0}, {"max_shot": 3}, {"labeled_fraction": 0.6}], ids=str
+)
 def test_more_unlabeled_images_leave_support_and_queries_alone(extra: dict[str, Any]) -> None:
     split = make(40)
     draws = [draw(split, np.arange(20), way=4, query=3, unlabeled=u, **extra) for u in (0, 1, 6)]
     for d in draws[1:]:
-        assert all(np.array_equal(a, b) for a, b in zip(parts(draws[0])[:2], parts(d)[:2], strict=True))
+        assert all(
+            np.array_equal(a, b) for a, b in zip(parts(draws[0])[:2], parts(d)[:2], strict=True)
+        )
         assert np.array_equal(draws[0].classes, d.classes)
     few, many = (parts(d)[2] for d in draws[1:])
     assert all(set(a) < set(b) for a, b in zip(few, many, strict=True))
@@ -231,9 +276,13 @@ def test_more_unlabeled_images_leave_support_and_queries_alone(extra: dict[str, 
 
 def test_more_distractors_leave_the_rest_alone() -> None:
     split = make(30)
-    draws = [draw(split, np.arange(20), way=4, query=3, unlabeled=3, distractors=n) for n in (0, 1, 4)]
+    draws = [
+        draw(split, np.arange(20), way=4, query=3, unlabeled=3, distractors=n) for n in (0, 1, 4)
+    ]
     for d in draws[1:]:
-        assert all(np.array_equal(a, b) for a, b in zip(parts(draws[0])[:2], parts(d)[:2], strict=True))
+        assert all(
+            np.array_equal(a, b) for a, b in zip(parts(draws[0])[:2], parts(d)[:2], strict=True)
+        )
         assert all(set(a) < set(b) for a, b in zip(parts(draws[0])[2], parts(d)[2], strict=True))
 
 
@@ -251,7 +300,8 @@ def test_queries_and_pool_are_shuffled() -> None:
     for part in (query, pool):
         assert not (np.diff(part) >= 0).all(1).any(), "in class order"
         assert len(np.unique(part, axis=0)) > 390
-        share = np.stack([(part == c).mean(0) for c in range(4)])  # every place shows every class equally often
+        # every place shows every class equally often
+        share = np.stack([(part == c).mean(0) for c in range(4)])
         assert np.abs(share - 0.25).max() < 5 * np.sqrt(0.25 * 0.75 / 400)
 
 
@@ -277,12 +327,15 @@ def test_a_batch_shows_the_images_and_hides_the_labels() -> None:
     split = make()
     episode, target = Episodes(split, way=3, query=2, unlabeled=2, distractors=1).batch([4, 2])
     assert episode.x.shape == (2, 3 + 6 + 8, 1, 2, 2) and episode.x.dtype == torch.float32
-    assert torch.equal((episode.x[..., 0, 0, 0] * 255).round().long(), target.ids)  # images show their id
+    # images show their id
+    assert torch.equal((episode.x[..., 0, 0, 0] * 255).round().long(), target.ids)
     assert torch.equal(episode.w[:, episode.support].argmax(-1), torch.arange(3).expand(2, 3))
     assert (episode.w[:, 3:] == 0).all(), "a query or unlabeled node carries its label"
     columns = torch.cat([target.query, target.unlabeled], 1)
     y = split.y[target.ids[:, 3:]]
-    assert torch.equal(y[columns >= 0], target.classes.gather(1, columns.clamp_min(0))[columns >= 0])
+    assert torch.equal(
+        y[columns >= 0], target.classes.gather(1, columns.clamp_min(0))[columns >= 0]
+    )
     assert (target.unlabeled == -1).sum(1).tolist() == [2, 2]
 
 
@@ -294,7 +347,8 @@ def test_dirichlet_queries_are_unbalanced_as_the_distribution_says() -> None:
     share = count / (way * query)
     variance = (1 / way) * (1 - 1 / way) / (way * alpha + 1)
     assert np.abs(share.mean(0) - 1 / way).max() < 5 * np.sqrt(variance / 4000)
-    assert np.abs(share.var(0) / variance - 1).max() < 0.12  # rounding to whole images adds under 1%
+    # rounding to whole images adds under 1%
+    assert np.abs(share.var(0) / variance - 1).max() < 0.12
 
 
 @pytest.mark.parametrize("alpha", [1e-4, 1e-2, 2.0, 1e5])
@@ -308,21 +362,35 @@ def test_dirichlet_respects_what_there_is(alpha: float) -> None:
     assert (count <= room).all() and (count.sum(1) == 16).all() and (count == room).any()
 
 
-@pytest.mark.parametrize("extra", [{}, {"labeled_fraction": 0.5}, {"dirichlet": 2.0}, {"max_shot": 4}], ids=str)
+@pytest.mark.parametrize(
+    "extra", [{}, {"labeled_fraction": 0.5}, {"dirichlet": 2.0}, {"max_shot": 4}], ids=str
+)
 def test_unequal_pools_leave_everything_else_alone(extra: dict[str, Any]) -> None:
     split, setting = make(60), {"way": 4, "query": 3, "unlabeled": 5, "distractors": 2, **extra}
-    equal_pool, *others = (draw(split, np.arange(30), **setting, pool_dirichlet=a) for a in (None, 2.0, 0.1))
+    equal_pool, *others = (
+        draw(split, np.arange(30), **setting, pool_dirichlet=a) for a in (None, 2.0, 0.1)
+    )
     for d in others:
         assert np.array_equal(d.classes, equal_pool.classes)
-        assert all(np.array_equal(a, b) for a, b in zip(parts(d)[:2], parts(equal_pool)[:2], strict=True))
+        assert all(
+            np.array_equal(a, b) for a, b in zip(parts(d)[:2], parts(equal_pool)[:2], strict=True)
+        )
         foreign = [{*p[y == -1]} for p, y in zip(parts(d)[2], labels(d)[2], strict=True)]
-        assert foreign == [{*p[y == -1]} for p, y in zip(parts(equal_pool)[2], labels(equal_pool)[2], strict=True)]
+        assert foreign == [
+            {*p[y == -1]} for p, y in zip(parts(equal_pool)[2], labels(equal_pool)[2], strict=True)
+        ]
 
 
 @pytest.mark.parametrize("fraction", [1.0, 0.5])
 def test_unequal_pools_are_as_the_distribution_says(fraction: float) -> None:
     way, unlabeled, alpha = 5, 30, 2.0
-    setting = {"way": way, "query": 2, "unlabeled": unlabeled, "pool_dirichlet": alpha, "labeled_fraction": fraction}
+    setting = {
+        "way": way,
+        "query": 2,
+        "unlabeled": unlabeled,
+        "pool_dirichlet": alpha,
+        "labeled_fraction": fraction,
+    }
     pool = labels(draw(make(400, classes=6), np.arange(2000), **setting))[2]
     count = np.stack([(pool == c).sum(1) for c in range(way)], 1)
     share = count / (way * unlabeled)
@@ -330,7 +398,9 @@ def test_unequal_pools_are_as_the_distribution_says(fraction: float) -> None:
     assert np.abs(share.mean(0) - 1 / way).max() < 5 * np.sqrt(variance / 2000)
     assert np.abs(share.var(0) / variance - 1).max() < 0.15
     # The pool's shares are numbers of their own: the queries' say nothing of them.
-    both = draw(make(400, classes=6), np.arange(2000), **{**setting, "query": 30, "dirichlet": alpha})
+    both = draw(
+        make(400, classes=6), np.arange(2000), **{**setting, "query": 30, "dirichlet": alpha}
+    )
     asked, pooled = (np.stack([(part == 0).sum(1)], 1)[:, 0] for part in labels(both)[1:])
     assert abs(np.corrcoef(asked, pooled)[0, 1]) < 0.1
 
@@ -339,7 +409,9 @@ def test_unequal_pools_are_as_the_distribution_says(fraction: float) -> None:
 @pytest.mark.parametrize("alpha", [1e-4, 2.0])
 def test_unequal_pools_respect_what_there_is(alpha: float, fraction: float) -> None:
     split = make([40, 12, 14, 13, 60, 20])
-    setting = Setting(way=4, query=2, unlabeled=3, pool_dirichlet=alpha, labeled_fraction=fraction, max_shot=2)
+    setting = Setting(
+        way=4, query=2, unlabeled=3, pool_dirichlet=alpha, labeled_fraction=fraction, max_shot=2
+    )
     d = Sampler(split, setting).draw(np.arange(300))
     check(split, setting, d)
     count = np.stack([(labels(d)[2] == c).sum(1) for c in range(4)], 1)
@@ -350,10 +422,14 @@ def test_unequal_pools_respect_what_there_is(alpha: float, fraction: float) -> N
 
 
 def test_an_unequal_pool_may_take_all_that_few_shots_leave() -> None:
-    """What a class can give is what it has, less the shots and queries drawn of it, not less the most shots."""
+    """What a class can give is what it has, less the shots and queries drawn of it, not less the
+    most shots.
+    """
     setting = Setting(way=3, shot=1, max_shot=3, query=1, unlabeled=8, pool_dirichlet=1e-3)
     d = Sampler(make(12, 3), setting).draw(np.arange(200))
-    count, shots = (np.stack([(labels(d)[part] == c).sum(1) for c in range(3)], 1) for part in (2, 0))
+    count, shots = (
+        np.stack([(labels(d)[part] == c).sum(1) for c in range(3)], 1) for part in (2, 0)
+    )
     assert set(shots.flatten()) == {1, 2, 3}
     for k in (1, 2, 3):
         assert count[shots == k].max() == 12 - 1 - k
@@ -366,7 +442,13 @@ def test_images_without_labels_make_no_unequal_pool() -> None:
 
 def test_a_tiny_alpha_gives_nearly_one_class_and_a_huge_one_balance() -> None:
     tiny, huge = (
-        np.stack([(labels(draw(make(150), np.arange(500), dirichlet=a))[1] == c).sum(1) for c in range(5)], 1)
+        np.stack(
+            [
+                (labels(draw(make(150), np.arange(500), dirichlet=a))[1] == c).sum(1)
+                for c in range(5)
+            ],
+            1,
+        )
         for a in (1e-4, 1e8)
     )
     assert (tiny.max(1) == 75).mean() > 0.99 and np.abs((tiny == 75).mean(0) - 0.2).max() < 0.09
@@ -383,13 +465,17 @@ def test_labeled_fraction_fixes_what_may_be_seen_for_all_episodes() -> None:
     assert (np.bincount(split.y[rest]) == 18).all()
     assert not set(labeled) & set(rest) and len(labeled) + len(rest) == len(split.y)
     for i in (np.arange(100), np.arange(900, 1000)):
-        support, query, pool = parts(draw(split, i, way=4, query=1, unlabeled=6, distractors=2, labeled_fraction=0.1))
+        support, query, pool = parts(
+            draw(split, i, way=4, query=1, unlabeled=6, distractors=2, labeled_fraction=0.1)
+        )
         assert set(support.flat) | set(query.flat) <= set(labeled) and set(pool.flat) <= set(rest)
     again = label_split(split, 0.1, 0)
     assert all(np.array_equal(a, b) for a, b in zip(again, (labeled, rest), strict=True))
     assert set(label_split(split, 0.1, 1)[0]) != set(labeled)
     seed5 = draw(split, np.arange(100), seed=5, query=1, unlabeled=6, labeled_fraction=0.1)
-    assert set(parts(seed5)[0].flat) <= set(labeled), "the episodes' seed must not change which labels are known"
+    assert set(parts(seed5)[0].flat) <= set(labeled), (
+        "the episodes' seed must not change which labels are known"
+    )
 
 
 def test_a_split_with_its_own_unlabeled_images_draws_from_those() -> None:
@@ -412,7 +498,9 @@ def test_distractors_are_other_classes() -> None:
     hidden = labels(d)[2]
     for ids, label, classes in zip(pool, hidden, d.classes, strict=True):
         others = split.y.numpy()[ids[label == -1]]
-        assert not set(others) & set(classes) and (np.bincount(others)[np.unique(others)] == 2).all()
+        assert (
+            not set(others) & set(classes) and (np.bincount(others)[np.unique(others)] == 2).all()
+        )
         assert len(set(others)) == 4
 
 
@@ -440,7 +528,9 @@ def test_classes_and_images_are_chosen_uniformly() -> None:
         assert stats.chisquare(np.bincount(place, minlength=8)).pvalue > 1e-3
     pairs = d.classes[:, 0] * 8 + d.classes[:, 1]
     seen = np.bincount(pairs, minlength=64).reshape(8, 8)
-    assert (np.diag(seen) == 0).all() and stats.chisquare(seen[~np.eye(8, dtype=bool)]).pvalue > 1e-3
+    assert (np.diag(seen) == 0).all() and stats.chisquare(
+        seen[~np.eye(8, dtype=bool)]
+    ).pvalue > 1e-3
     for ids in (support, query, pool):
         assert stats.chisquare(np.bincount(ids.flatten(), minlength=72)).pvalue > 1e-3
 
@@ -484,7 +574,11 @@ def test_choose_is_fisher_and_yates() -> None:
         ({"query": 15, "unlabeled": 5}, {}, ("20", "21")),
         ({"query": 15, "unlabeled": 5}, {"counts": [40, 40, 20, 40, 40]}, ("'c02'", "20", "21")),
         ({"query": 2, "labeled_fraction": 0.1}, {}, ("2", "3", "with labels")),
-        ({"query": 1, "unlabeled": 19, "labeled_fraction": 0.1}, {}, ("18", "19", "without labels")),
+        (
+            {"query": 1, "unlabeled": 19, "labeled_fraction": 0.1},
+            {},
+            ("18", "19", "without labels"),
+        ),
         ({"query": 1, "labeled_fraction": 0.01}, {}, ("0", "2")),
         ({"way": 5, "query": 2, "groups": "within"}, {}, ("4", "5")),
         ({"way": 4, "query": 2, "groups": "across"}, {}, ("3", "4")),
@@ -499,7 +593,11 @@ def test_too_little_data_is_one_clear_line(
     with pytest.raises(InputError) as error:
         draw(make(**split), [0], **setting)
     message = str(error.value)
-    assert all(number in message for number in numbers) and "\n" not in message and "fake/train" in message
+    assert (
+        all(number in message for number in numbers)
+        and "\n" not in message
+        and "fake/train" in message
+    )
 
 
 def test_superclasses_that_a_split_lacks() -> None:
@@ -536,7 +634,9 @@ def test_settings_that_mean_nothing(setting: dict[str, Any]) -> None:
 
 
 def test_the_labeled_images_of_a_class_do_not_depend_on_other_classes() -> None:
-    """Fixed per class and seed: the choice within a class stays when classes before it are taken away."""
+    """Fixed per class and seed: the choice within a class stays when classes before it are taken
+    away.
+    """
     split = make()
     rest = split.subset(list(range(2, len(split.classes))), split.name)
     removed = int((split.y < 2).sum())

@@ -1,4 +1,6 @@
-"""`Learner.save` and `graphfsl.load`: a learner that was trained in Python answers as before, raw images too."""
+"""`Learner.save` and `graphfsl.load`: a learner that was trained in Python answers as before, raw
+images too.
+"""
 
 from __future__ import annotations
 
@@ -31,18 +33,27 @@ def images(n: int = 24, seed: int = 0) -> tuple[np.ndarray, list[str]]:
     rng = np.random.default_rng(seed)
     pattern = np.random.default_rng(7).integers(60, 190, (3, 16, 16))
     y = np.arange(n) % 3
-    return (pattern[y] + rng.integers(-40, 40, (n, 16, 16))).astype(np.uint8), [f"class {c}" for c in y]
+    return (pattern[y] + rng.integers(-40, 40, (n, 16, 16))).astype(np.uint8), [
+        f"class {c}" for c in y
+    ]
 
 
 def split(name: str = "mine/train") -> gf.Split:
     x, labels = images(36)
     names = sorted(set(labels))
-    return gf.Split(torch.from_numpy(x)[:, None], torch.tensor([names.index(c) for c in labels]), tuple(names), name)
+    return gf.Split(
+        torch.from_numpy(x)[:, None],
+        torch.tensor([names.index(c) for c in labels]),
+        tuple(names),
+        name,
+    )
 
 
 def trained(section: Any = None, learner: Learner | None = None, steps: int = 2) -> Learner:
     torch.manual_seed(0)
-    made = learner or gf.build(section or {"encoder": {"name": "conv4", "width": 8}, "head": "protonet"}, SHAPE, 3)
+    made = learner or gf.build(
+        section or {"encoder": {"name": "conv4", "width": 8}, "head": "protonet"}, SHAPE, 3
+    )
     gf.Trainer(steps=steps, lr=0.01).fit(
         made, gf.Episodes(split(), way=3, shot=1, query=2, unlabeled=2, transform=TRANSFORM)
     )
@@ -79,7 +90,9 @@ def test_every_method_answers_as_before(slot: str, name: str, tmp_path: Path) ->
     w[k:] = 0
     episode = gf.Episode(TRANSFORM(torch.from_numpy(x)[None, :, None]), w[None], k, 3)
     with torch.no_grad():
-        found, expected = (torch.manual_seed(0) and model.eval()(episode) for model in (loaded, made))
+        found, expected = (
+            torch.manual_seed(0) and model.eval()(episode) for model in (loaded, made)
+        )
     assert torch.equal(found, expected)
 
 
@@ -98,8 +111,11 @@ def test_images_are_normalised_as_in_training(tmp_path: Path) -> None:
     for found in (answers(made), answers(str(tmp_path)), answers(predictor), np.array(told)):
         assert np.allclose(found, expected, atol=1e-5)
     assert not np.allclose(answers(made, transform=gf.Transform()), expected, atol=1e-3)
-    untrained = Pipeline(made.encoder, head=ProtoNet())  # the same weights, of which nothing else is known
-    assert np.allclose(answers(untrained, transform=gf.Transform([0.4], [0.2], rotate=90)), expected, atol=1e-5)
+    # the same weights, of which nothing else is known
+    untrained = Pipeline(made.encoder, head=ProtoNet())
+    assert np.allclose(
+        answers(untrained, transform=gf.Transform([0.4], [0.2], rotate=90)), expected, atol=1e-5
+    )
     assert not np.allclose(answers(untrained), expected, atol=1e-3)
     with pytest.raises(InputError, match="a run brings its own normalisation"):
         answers(predictor, transform=TRANSFORM)
@@ -109,7 +125,12 @@ def test_facts_of_training_are_kept_and_may_be_given(tmp_path: Path) -> None:
     made = trained()
     made.save(tmp_path / "a")
     run = gf.load(tmp_path / "a").run
-    assert run.classes == ("class 0", "class 1", "class 2") and run.shape == SHAPE and run.steps == 2 and not run.ink
+    assert (
+        run.classes == ("class 0", "class 1", "class 2")
+        and run.shape == SHAPE
+        and run.steps == 2
+        and not run.ink
+    )
     assert run.transform.mean == [0.4] and run.transform.std == [0.2]
     made.save(tmp_path / "a", transform=gf.Transform([0.5], [0.1]), classes=["x", "y"])
     run = gf.load(tmp_path / "a").run
@@ -188,11 +209,16 @@ def test_damaged_and_absent_files(tmp_path: Path) -> None:
 
 def test_a_saved_learner_is_as_good_as_a_run(tmp_path: Path) -> None:
     made = gf.build({"encoder": "conv4", "head": "protonet"}, (1, 28, 28), 5)
-    gf.Trainer(steps=1).fit(made, gf.Episodes(gf.load_data("glyphs", "val"), way=5, shot=1, query=1))
+    gf.Trainer(steps=1).fit(
+        made, gf.Episodes(gf.load_data("glyphs", "val"), way=5, shot=1, query=1)
+    )
     made.save(tmp_path)
     with pytest.raises(InputError, match=r"saved without a data set; set data\.name"):
         cli.app(["evaluate", str(tmp_path)], standalone_mode=False)
-    cli.app(["evaluate", str(tmp_path), "data.name=glyphs", "evaluation.episodes=4"], standalone_mode=False)
+    cli.app(
+        ["evaluate", str(tmp_path), "data.name=glyphs", "evaluation.episodes=4"],
+        standalone_mode=False,
+    )
     (file,) = (tmp_path / "evaluations").glob("*.json")
     (row,) = json.loads(file.read_text())["rows"]
     assert row["steps"] == 1 and row["episodes"] == 4
@@ -212,13 +238,18 @@ def test_vectors_too(tmp_path: Path) -> None:
     made = gf.build({"head": "feat"}, (DIM,), 2)
     made.save(tmp_path)
     y = np.arange(20) % 2
-    a, b = (gf.FewShotClassifier(m).fit(x[:10], y[:10]).predict_proba(x[10:]) for m in (made, gf.load(tmp_path)))
+    a, b = (
+        gf.FewShotClassifier(m).fit(x[:10], y[:10]).predict_proba(x[10:])
+        for m in (made, gf.load(tmp_path))
+    )
     assert np.array_equal(a, b)
 
 
 def test_a_normalisation_makes_no_transformer_of_the_classifier() -> None:
     classifier = gf.FewShotClassifier("protonet", transform=TRANSFORM)
-    assert not hasattr(classifier, "transform") and classifier.get_params()["transform"] is TRANSFORM
+    assert (
+        not hasattr(classifier, "transform") and classifier.get_params()["transform"] is TRANSFORM
+    )
     assert clone(classifier).get_params()["transform"].mean == [0.4]
     assert classifier.set_params(transform=None).get_params()["transform"] is None
 
@@ -233,7 +264,12 @@ def test_a_saved_learner_encodes_folders(tmp_path: Path) -> None:
     few = "".join(f"{label}/{i}.png,{label}\n" for i, label in enumerate(labels[:6]))
     (tmp_path / "few.csv").write_text("sample,label\n" + few)
     made = gf.build({"encoder": {"name": "conv4", "width": 8}, "head": "protonet"}, (3, 16, 16), 3)
-    base = gf.Split(torch.randint(256, (30, 3, 16, 16)).to(torch.uint8), torch.arange(30) % 3, ("a", "b", "c"), "m/t")
+    base = gf.Split(
+        torch.randint(256, (30, 3, 16, 16)).to(torch.uint8),
+        torch.arange(30) % 3,
+        ("a", "b", "c"),
+        "m/t",
+    )
     gf.Trainer(steps=1).fit(made, gf.Episodes(base, way=3, shot=1, query=2))
     made.save(tmp_path / "kept")
     run = ["--run", str(tmp_path / "kept")]
@@ -241,5 +277,8 @@ def test_a_saved_learner_encodes_folders(tmp_path: Path) -> None:
     photos = str(tmp_path / "photos")
     cli.app(["features", photos, *run, "--out", str(tmp_path / "features")], standalone_mode=False)
     assert np.load(tmp_path / "features" / "test.npz")["features"].shape == (24, 8)
-    cli.app(["label", photos, *run, *few_labels, "--out", str(tmp_path / "labels")], standalone_mode=False)
+    cli.app(
+        ["label", photos, *run, *few_labels, "--out", str(tmp_path / "labels")],
+        standalone_mode=False,
+    )
     assert len((tmp_path / "labels" / "labels.csv").read_text().splitlines()) == 25

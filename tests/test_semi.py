@@ -45,11 +45,15 @@ each = pytest.mark.parametrize("name", REFINERS)
 def features(**options: int) -> Episode:
     """An episode of features (B, n, DIM) in float64."""
     episode, _ = episodes(**options)
-    return episode.replace(x=episode.x.flatten(2)[..., :DIM].double(), w=episode.w.double(), relabeled=False)
+    return episode.replace(
+        x=episode.x.flatten(2)[..., :DIM].double(), w=episode.w.double(), relabeled=False
+    )
 
 
 def clusters(unlabeled: int, distractors: int = 0) -> tuple[Episode, Tensor]:
-    """Directions in 64 dimensions with noise, one shot; distractors are nodes of another class in the pool."""
+    """Directions in 64 dimensions with noise, one shot; distractors are nodes of another class in
+    the pool.
+    """
     episode, target = episodes(batch=100, shot=1, query=5, unlabeled=unlabeled, noise=1.6, seed=3)
     x = episode.x.flatten(2)
     if distractors:
@@ -91,7 +95,9 @@ def test_the_order_of_the_pool_does_not_matter(name: str) -> None:
     episode = features(unlabeled=5)
     order = torch.arange(episode.x.shape[1])
     pool = episode.unlabeled.start
-    order[pool:] = pool + torch.randperm(len(order) - pool, generator=torch.Generator().manual_seed(2))
+    order[pool:] = pool + torch.randperm(
+        len(order) - pool, generator=torch.Generator().manual_seed(2)
+    )
     turned = episode.replace(x=episode.x[:, order], w=episode.w[:, order], relabeled=False)
     found = refined(REFINERS[name], episode)[:, order]
     torch.testing.assert_close(refined(REFINERS[name], turned), found, atol=1e-7, rtol=1e-7)
@@ -101,7 +107,9 @@ def test_the_order_of_the_pool_does_not_matter(name: str) -> None:
 def test_classes_may_be_renamed(name: str) -> None:
     episode, order = features(unlabeled=5), torch.tensor([2, 0, 1])
     turned = refined(REFINERS[name], episode.replace(w=episode.w[..., order], relabeled=False))
-    torch.testing.assert_close(turned, refined(REFINERS[name], episode)[..., order], atol=1e-7, rtol=1e-7)
+    torch.testing.assert_close(
+        turned, refined(REFINERS[name], episode)[..., order], atol=1e-7, rtol=1e-7
+    )
 
 
 @each
@@ -109,7 +117,10 @@ def test_queries_do_not_move_each_other(name: str) -> None:
     episode = features(unlabeled=5, query=3)
     x = episode.x.clone()
     x[:, episode.query.start + 1 : episode.query.stop] += 1.0
-    first = [refined(REFINERS[name], episode.replace(x=v))[:, episode.query.start] for v in (episode.x, x)]
+    first = [
+        refined(REFINERS[name], episode.replace(x=v))[:, episode.query.start]
+        for v in (episode.x, x)
+    ]
     torch.testing.assert_close(*first, atol=1e-9, rtol=1e-9)
 
 
@@ -147,7 +158,9 @@ def test_top_per_class_equals_a_loop() -> None:
     found = top_per_class(confidence, candidate, most)
     for b in range(3):
         for c in range(4):
-            order = sorted((i for i in range(9) if candidate[b, i, c]), key=lambda i: -float(confidence[b, i]))
+            order = sorted(
+                (i for i in range(9) if candidate[b, i, c]), key=lambda i: -float(confidence[b, i])
+            )
             expected = set(order[: int(most[0, 0, c])])
             assert {i for i in range(9) if found[b, i, c]} == expected
 
@@ -160,10 +173,16 @@ def test_quota_counts_real_nodes_and_present_classes() -> None:
         assert found == [math.ceil(round(share * 10, 6)), math.ceil(round(share * 5, 6))]
 
 
-@pytest.mark.parametrize(("nodes", "way", "share", "each"), [(25, 3, 0.6, 5), (50, 2, 0.6, 15), (45, 3, 0.6, 9)])
-def test_a_quota_that_is_whole_is_not_rounded_up(nodes: int, way: int, share: float, each: int) -> None:
+@pytest.mark.parametrize(
+    ("nodes", "way", "share", "each"), [(25, 3, 0.6, 5), (50, 2, 0.6, 15), (45, 3, 0.6, 9)]
+)
+def test_a_quota_that_is_whole_is_not_rounded_up(
+    nodes: int, way: int, share: float, each: int
+) -> None:
     """In single precision 0.6 * 25 / 3 is more than 5."""
-    found = quota(torch.ones(1, nodes, dtype=torch.bool), torch.ones(1, way, dtype=torch.bool), share)
+    found = quota(
+        torch.ones(1, nodes, dtype=torch.bool), torch.ones(1, way, dtype=torch.bool), share
+    )
     assert found.item() == each
 
 
@@ -182,9 +201,13 @@ def test_centred_features_have_length_one_and_see_only_the_mask() -> None:
 
 
 def test_pseudo_label_that_takes_all_is_the_head_on_hard_labels() -> None:
-    """Without a curriculum, one step: every node of the pool has its most probable class, as far as each has room."""
+    """Without a curriculum, one step: every node of the pool has its most probable class, as far as
+    each has room.
+    """
     episode, target = episodes(unlabeled=3, noise=0.05)
-    episode = episode.replace(x=episode.x.flatten(2).double(), w=episode.w.double(), relabeled=False)
+    episode = episode.replace(
+        x=episode.x.flatten(2).double(), w=episode.w.double(), relabeled=False
+    )
     truth = F.one_hot(target.unlabeled, WAY).double()
     found = refined(PseudoLabel(steps=1, curriculum=False), episode)
     torch.testing.assert_close(found, ProtoNet().score(episode.label_pool(truth)))
@@ -195,14 +218,18 @@ def test_pseudo_label_equals_a_loop() -> None:
     found = refined(PseudoLabel(steps, share), episode)
     pool, u = episode.unlabeled.start, episode.n_unlabeled
     for b in range(2):
-        one = episode.replace(x=episode.x[b : b + 1], w=episode.w[b : b + 1], mask=episode.mask[b : b + 1])
+        one = episode.replace(
+            x=episode.x[b : b + 1], w=episode.w[b : b + 1], mask=episode.mask[b : b + 1]
+        )
         scores = head.score(one)
         for t in range(1, steps + 1):
             room = math.ceil(share * t / steps * u / WAY)
             p = scores[0, pool:].softmax(-1)
             w = one.w.clone()
             for c in range(WAY):
-                own = sorted((j for j in range(u) if p[j].argmax() == c), key=lambda j, c=c: -float(p[j, c]))
+                own = sorted(
+                    (j for j in range(u) if p[j].argmax() == c), key=lambda j, c=c: -float(p[j, c])
+                )
                 for j in own[:room]:
                     w[0, pool + j, c] = 1
             scores = head.score(one.replace(w=w))
@@ -212,17 +239,25 @@ def test_pseudo_label_equals_a_loop() -> None:
 def test_pseudo_label_below_the_threshold_is_the_head() -> None:
     episode = features(unlabeled=4)
     flat = ProtoNet("cosine", scale=0.01).double()  # no class reaches 0.5
-    torch.testing.assert_close(refined(PseudoLabel(threshold=0.5), episode, flat), flat.score(episode))
+    torch.testing.assert_close(
+        refined(PseudoLabel(threshold=0.5), episode, flat), flat.score(episode)
+    )
     with pytest.raises(InputError, match="share in"):
         PseudoLabel(share=0.0)
 
 
 def test_soft_pseudo_labels_without_a_choice_are_soft_kmeans() -> None:
-    """Where every class has room for all nodes that fall to it, one soft step is one of soft k-means."""
+    """Where every class has room for all nodes that fall to it, one soft step is one of soft
+    k-means.
+    """
     episode, _ = episodes(unlabeled=3, noise=0.4)
-    episode = episode.replace(x=0.2 * episode.x.flatten(2).double(), w=episode.w.double(), relabeled=False)
+    episode = episode.replace(
+        x=0.2 * episode.x.flatten(2).double(), w=episode.w.double(), relabeled=False
+    )
     z = ProtoNet().score(episode)[:, episode.unlabeled].softmax(-1)
-    assert torch.equal(z.argmax(-1).sort(-1).values, torch.arange(WAY).repeat_interleave(3).expand(2, -1))
+    assert torch.equal(
+        z.argmax(-1).sort(-1).values, torch.arange(WAY).repeat_interleave(3).expand(2, -1)
+    )
     assert z.amax() < 0.99
     found = refined(PseudoLabel(steps=1, soft=True), episode)
     torch.testing.assert_close(found, ProtoNet().score(episode.label_pool(z)))
@@ -235,7 +270,10 @@ def test_soft_pseudo_labels_are_of_the_chosen_nodes_alone() -> None:
     p, w = scores.softmax(-1), torch.zeros_like(scores)
     for b in range(2):
         for c in range(WAY):
-            own = sorted((j for j in range(12) if p[b, j].argmax() == c), key=lambda j, b=b, c=c: -float(p[b, j, c]))
+            own = sorted(
+                (j for j in range(12) if p[b, j].argmax() == c),
+                key=lambda j, b=b, c=c: -float(p[b, j, c]),
+            )
             for j in own[:2]:  # half of an equal part of the pool
                 w[b, j] = p[b, j]
     assert (w.sum(-1) == 0).any()
@@ -253,7 +291,9 @@ def pool_of(episode: Episode) -> tuple[Episode, Tensor]:
 
 
 def test_ilpc_balance_meets_the_columns() -> None:
-    """Rows sum to one, columns to what each class has left, and nodes that are not free are zero."""
+    """Rows sum to one, columns to what each class has left, and nodes that are not free are
+    zero.
+    """
     z = torch.rand(2, 9, WAY, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     free = torch.tensor([[False] * 3 + [True] * 6, [False] * 4 + [True] * 5])
     left = torch.tensor([[[3.0, 2.0, 1.0]], [[0.0, 2.0, 3.0]]], dtype=torch.float64)
@@ -278,7 +318,8 @@ def test_ilpc_labels_every_node_once_and_the_support_grows(stages: int) -> None:
     states = [*(s for s, _ in grown), y]
     assert len(grown) == stages
     for before, after in itertools.pairwise(states):
-        assert (after >= before).all() and (after.sum(-1) <= 1).all()  # what is picked stays, and is picked once
+        # what is picked stays, and is picked once
+        assert (after >= before).all() and (after.sum(-1) <= 1).all()
         if after is not y:
             assert ((after - before).sum(1) <= math.ceil(5 * len(grown) / stages)).all()
 
@@ -289,7 +330,9 @@ def test_ilpc_picks_at_most_its_part_of_each_class_a_stage() -> None:
         states: list[Tensor] = []
 
         class Watched(ILPC):
-            def loss(self, v: Tensor, y: Tensor, guess: Tensor, states: list[Tensor] = states) -> Tensor:
+            def loss(
+                self, v: Tensor, y: Tensor, guess: Tensor, states: list[Tensor] = states
+            ) -> Tensor:
                 states.append(y.clone())
                 return super().loss(v, y, guess)
 
@@ -342,7 +385,9 @@ def test_ilpc_loss_is_that_of_torchs_descent() -> None:
 
 
 def test_ilpc_graph_is_that_of_its_authors() -> None:
-    """One stage without balance and cleaning: argmax of (I - alpha W)^-1 Y, W from a loop over neighbours."""
+    """One stage without balance and cleaning: argmax of (I - alpha W)^-1 Y, W from a loop over
+    neighbours.
+    """
     episode, pool = pool_of(features(unlabeled=5))
     y = ILPC(k=3, stages=1, balance=False).labels(episode)
     v = centred(episode.x, episode.mask)
@@ -382,7 +427,9 @@ def test_ilpc_in_a_batch_of_several_ways() -> None:
 
 
 def test_propagation_with_all_neighbours_equals_the_equation() -> None:
-    """k = n and trust 0: F = (I - alpha S)^-1 Y on support and pool; a query is one more step from them."""
+    """k = n and trust 0: F = (I - alpha S)^-1 Y on support and pool; a query is one more step from
+    them.
+    """
     episode = features(unlabeled=3, query=1)
     found = refined(LogitPropagation(k=99, trust=0.0, alpha=0.7), episode)
     s, q, u = episode.support, episode.query, episode.unlabeled
@@ -396,7 +443,10 @@ def test_propagation_with_all_neighbours_equals_the_equation() -> None:
         a = a - a.diag().diag()
         d = a.sum(-1)
         d = d.where(d > 0, 1)
-        f = torch.linalg.inv(torch.eye(len(z)).double() - 0.7 * a / (d[:, None] * d).sqrt()) @ episode.w[b, keep]
+        f = (
+            torch.linalg.inv(torch.eye(len(z)).double() - 0.7 * a / (d[:, None] * d).sqrt())
+            @ episode.w[b, keep]
+        )
         torch.testing.assert_close(found[b, keep], f.clamp_min(1e-12).log())
         for i in range(q.start, q.stop):
             near = (z @ v[b, i]).clamp_min(0) ** 3
@@ -417,7 +467,9 @@ def test_propagation_without_a_step_is_the_head() -> None:
 
 @pytest.mark.parametrize("trust", [1.0, 0.4])
 def test_propagation_gives_the_pool_as_much_weight_as_the_labels(trust: float) -> None:
-    """The sources of the pool have `trust` times the sum of the labels, whatever the pool's size."""
+    """The sources of the pool have `trust` times the sum of the labels, whatever the pool's
+    size.
+    """
     seen: list[Tensor] = []
 
     class Watched(LogitPropagation):
@@ -449,7 +501,9 @@ def test_poisson_solves_its_equation() -> None:
 
 
 def test_weak_edges_weigh_together_a_third_of_one_edge() -> None:
-    """Every real node is joined to every other one; all these edges of a node have 0.3 times the mean weight."""
+    """Every real node is joined to every other one; all these edges of a node have 0.3 times the
+    mean weight.
+    """
     g = torch.Generator().manual_seed(0)
     a = torch.rand(1, 5, 5, generator=g, dtype=torch.float64)
     a = (a + a.mT) * (1 - torch.eye(5)) * (torch.rand(1, 5, 5, generator=g) < 0.7)
@@ -471,9 +525,14 @@ def test_weak_edges_weigh_together_a_third_of_one_edge() -> None:
 @pytest.mark.parametrize("unlabeled", [1, 2, 4])
 @pytest.mark.parametrize("method", ["closed", "poisson"])
 def test_propagation_does_not_lose_on_a_small_pool(method: str, unlabeled: int) -> None:
-    """Where a graph of few nodes falls apart, Poisson's potentials are those of its smallest component."""
+    """Where a graph of few nodes falls apart, Poisson's potentials are those of its smallest
+    component.
+    """
     episode, target = clusters(unlabeled)
-    plain, found = accuracy(None, episode, target), accuracy(LogitPropagation(method), episode, target)
+    plain, found = (
+        accuracy(None, episode, target),
+        accuracy(LogitPropagation(method), episode, target),
+    )
     assert found > plain - 0.03, (plain, found)
 
 
@@ -522,15 +581,20 @@ def test_errors_leave_zero_in_the_order_of_scikit_learn() -> None:
         count = torch.zeros(14)
         for k in range(12):
             penalty = most * 1e-2 ** ((k + 1) / 12)
-            lasso = MultiTaskLasso(alpha=penalty / 14, fit_intercept=False, max_iter=50_000, tol=1e-12)
+            lasso = MultiTaskLasso(
+                alpha=penalty / 14, fit_intercept=False, max_iter=50_000, tol=1e-12
+            )
             gamma = torch.from_numpy(lasso.fit(x.numpy(), free.numpy()).coef_.T)
             count += gamma.norm(dim=-1) > 1e-6
         assert count.min() < count.max()
-        assert torch.equal((found[b] - 1e-6).floor().float(), count)  # the first to leave has k and all of lambda
+        # the first to leave has k and all of lambda
+        assert torch.equal((found[b] - 1e-6).floor().float(), count)
 
 
 def test_the_path_is_that_of_fista() -> None:
-    """Beck and Teboulle 2009, equations 4.1 to 4.3, node by node; without its momentum ten steps end elsewhere."""
+    """Beck and Teboulle 2009, equations 4.1 to 4.3, node by node; without its momentum ten steps
+    end elsewhere.
+    """
     u, g = basis(20, 5), torch.Generator().manual_seed(7)
     y = F.one_hot(torch.randint(3, (2, 20), generator=g), 3).double()
     found = leaving(u, y, penalties=8, smallest=1e-3, steps=4)
@@ -551,7 +615,9 @@ def test_the_path_is_that_of_fista() -> None:
                 reach = float(row.norm()) / penalty
                 count[i] += reach > 1
                 last[i] = reach if reach <= 1 else last[i]
-        expected = torch.tensor([c + v for c, v in zip(count, last, strict=True)], dtype=torch.float64)
+        expected = torch.tensor(
+            [c + v for c, v in zip(count, last, strict=True)], dtype=torch.float64
+        )
         torch.testing.assert_close(found[b], expected)
 
 
@@ -560,7 +626,8 @@ def test_few_steps_of_the_path_give_its_order() -> None:
     y = F.one_hot(torch.randint(3, (2, 40), generator=g), 3).double()
     few, many = leaving(u, y), leaving(u, y, steps=300)
     assert (few.floor() - many.floor()).abs().sum() <= 2
-    assert all(few[b].unique().numel() == 40 for b in range(2))  # no ties, which the order of the pool would decide
+    # no ties, which the order of the pool would decide
+    assert all(few[b].unique().numel() == 40 for b in range(2))
 
 
 def test_shrinking_is_the_proximal_map() -> None:
@@ -568,9 +635,13 @@ def test_shrinking_is_the_proximal_map() -> None:
     found = shrink(z, torch.full((1, 1, 1), 1.2, dtype=torch.float64))[0]
     for i in range(5):
         x = z[0, i].clone().mul(0.5).requires_grad_()
-        optimizer = torch.optim.LBFGS([x], max_iter=100, line_search_fn="strong_wolfe", tolerance_change=1e-14)
+        optimizer = torch.optim.LBFGS(
+            [x], max_iter=100, line_search_fn="strong_wolfe", tolerance_change=1e-14
+        )
 
-        def closure(x: Tensor = x, i: int = i, optimizer: torch.optim.Optimizer = optimizer) -> Tensor:
+        def closure(
+            x: Tensor = x, i: int = i, optimizer: torch.optim.Optimizer = optimizer
+        ) -> Tensor:
             optimizer.zero_grad()
             value = 0.5 * (x - z[0, i]).square().sum() + 1.2 * (x.square().sum() + 1e-16).sqrt()
             value.backward()
@@ -585,15 +656,27 @@ def test_ici_equals_a_loop() -> None:
     found = refined(ICI(components=3, stages=stages), episode)
     pool, u = episode.unlabeled.start, episode.n_unlabeled
     for b in range(2):
-        one = episode.replace(x=episode.x[b : b + 1], w=episode.w[b : b + 1], mask=episode.mask[b : b + 1])
-        x, scores, added = ICI(components=3).basis(one.parts(query=False)), head.score(one), set[int]()
+        one = episode.replace(
+            x=episode.x[b : b + 1], w=episode.w[b : b + 1], mask=episode.mask[b : b + 1]
+        )
+        x, scores, added = (
+            ICI(components=3).basis(one.parts(query=False)),
+            head.score(one),
+            set[int](),
+        )
         for t in range(1, stages + 1):
             label = scores[0, pool:].argmax(-1)
-            doubt = leaving(x, torch.cat([one.w[:, : one.n_support], F.one_hot(label, WAY)[None]], 1).double())
+            doubt = leaving(
+                x, torch.cat([one.w[:, : one.n_support], F.one_hot(label, WAY)[None]], 1).double()
+            )
             for c in range(WAY):
                 room = math.ceil(t / stages * u / WAY) - sum(int(label[j]) == c for j in added)
                 own = [j for j in range(u) if label[j] == c and j not in added]
-                added |= set(sorted(own, key=lambda j, s=doubt[0]: float(s[one.n_support + j]))[: max(room, 0)])
+                added |= set(
+                    sorted(own, key=lambda j, s=doubt[0]: float(s[one.n_support + j]))[
+                        : max(room, 0)
+                    ]
+                )
             w = one.w.clone()
             for j in added:
                 w[0, pool + j, label[j]] = 1
@@ -611,14 +694,20 @@ def test_lst_equals_a_loop() -> None:
     found = refined(refine, episode)
     pool, u = episode.unlabeled.start, episode.n_unlabeled
     for b in range(2):
-        one = episode.replace(x=episode.x[b : b + 1], w=episode.w[b : b + 1], mask=episode.mask[b : b + 1])
+        one = episode.replace(
+            x=episode.x[b : b + 1], w=episode.w[b : b + 1], mask=episode.mask[b : b + 1]
+        )
         z = DIM**0.5 * F.normalize(one.x[0], dim=-1)
-        means = torch.stack([z[: one.n_support][one.w[0, : one.n_support, c] > 0].mean(0) for c in range(WAY)])
+        means = torch.stack(
+            [z[: one.n_support][one.w[0, : one.n_support, c] > 0].mean(0) for c in range(WAY)]
+        )
         scores = head.score(one)
         for support in (1.0, 1.0, 3.0):
             p, w = scores[0, pool:].detach().softmax(-1), one.w.clone()
             for c in range(WAY):
-                own = sorted((j for j in range(u) if p[j].argmax() == c), key=lambda j, c=c: -float(p[j, c]))
+                own = sorted(
+                    (j for j in range(u) if p[j].argmax() == c), key=lambda j, c=c: -float(p[j, c])
+                )
                 for j in own[: math.ceil(0.5 * u / WAY)]:
                     f = torch.stack([refine.weigh((z[pool + j] - m).abs())[0] for m in means])
                     w[0, pool + j, c] = f.softmax(0)[c]
@@ -639,7 +728,9 @@ def test_lst_learns_to_weigh() -> None:
     episode, target = episodes(batch=60, shot=1, query=5, unlabeled=8, noise=1.6, seed=5)
     x = episode.x.flatten(2)
     other = 3 * torch.randn(60, 16, 64, generator=torch.Generator().manual_seed(6))
-    episode = Episode(torch.cat([x, other], 1), torch.cat([episode.w, torch.zeros(60, 16, WAY)], 1), 3, 15)
+    episode = Episode(
+        torch.cat([x, other], 1), torch.cat([episode.w, torch.zeros(60, 16, WAY)], 1), 3, 15
+    )
     torch.manual_seed(0)
     model = Pipeline(head=ProtoNet("cosine"), refine=LST(64))
     optimizer = torch.optim.Adam(model.refine.parameters(), 3e-3)
@@ -660,11 +751,15 @@ def base_classes() -> tuple[Tensor, Tensor]:
     """40 classes of 50 nodes in 32 dimensions, not in order."""
     g = torch.Generator().manual_seed(8)
     labels = torch.arange(40).repeat(50)
-    return 0.5 * torch.randn(40, 32, generator=g)[labels] + 0.7 * torch.randn(2000, 32, generator=g), labels
+    return 0.5 * torch.randn(40, 32, generator=g)[labels] + 0.7 * torch.randn(
+        2000, 32, generator=g
+    ), labels
 
 
 def test_plcm_mixture_is_that_of_its_members() -> None:
-    """`calibrate` keeps share, mean and variance of each cell, and the odds are those of the normal densities."""
+    """`calibrate` keeps share, mean and variance of each cell, and the odds are those of the normal
+    densities.
+    """
     g, method = torch.Generator().manual_seed(9), PLCM(5).double()
     loss = torch.rand(4, 50, generator=g, dtype=torch.float64)
     old, clean = torch.rand(4, 50, generator=g) < 0.4, torch.rand(4, 50, generator=g) < 0.7
@@ -673,7 +768,9 @@ def test_plcm_mixture_is_that_of_its_members() -> None:
         cells = [loss[(old == s) & (clean == k)] for k in (False, True)]
         for k in (0, 1):
             assert float(method.mean[2, int(s), k]) == pytest.approx(float(cells[k].mean()))
-            assert float(method.variance[2, int(s), k]) == pytest.approx(float(cells[k].var(correction=0)))
+            assert float(method.variance[2, int(s), k]) == pytest.approx(
+                float(cells[k].var(correction=0))
+            )
         p = [len(c) + 1 for c in cells]
         normals = [torch.distributions.Normal(c.mean(), c.std(correction=0)) for c in cells]
         odds = normals[1].log_prob(loss) - normals[0].log_prob(loss) + math.log(p[1] / p[0])
@@ -683,7 +780,9 @@ def test_plcm_mixture_is_that_of_its_members() -> None:
 
 
 def test_plcm_keeps_both_components_where_one_has_too_few_members() -> None:
-    """A narrow clean component beside the wide default of a noisy one would rank the smallest losses last."""
+    """A narrow clean component beside the wide default of a noisy one would rank the smallest
+    losses last.
+    """
     method, fresh = PLCM(5).double(), PLCM(5).double()
     loss = torch.linspace(0.05, 0.15, 40).double()[None]
     clean = torch.ones(1, 40, dtype=torch.bool)
@@ -694,7 +793,9 @@ def test_plcm_keeps_both_components_where_one_has_too_few_members() -> None:
 
 
 def test_plcm_is_calibrated_on_base_classes() -> None:
-    """Right pseudo-labels have the smaller loss, and posteriors agree with how often labels are right on new tasks."""
+    """Right pseudo-labels have the smaller loss, and posteriors agree with how often labels are
+    right on new tasks.
+    """
     torch.manual_seed(0)
     method, (x, y) = PLCM(5, steps=2, unlabeled=15), base_classes()
     method.fit_base(x[y < 30], y[y < 30])
@@ -724,7 +825,8 @@ def test_plcm_draws_disjoint_support_and_pool() -> None:
         def labels(self, episode: Episode, truth: Tensor | None = None) -> Tensor:
             assert truth is not None
             drawn.append(episode)
-            own = (episode.x[:, :, None, 0] == x[:, 0]).float().argmax(-1)  # which sample each node shows
+            # which sample each node shows
+            own = (episode.x[:, :, None, 0] == x[:, 0]).float().argmax(-1)
             assert all(len(set(row)) == len(row) for row in own.tolist())
             k = episode.n_support
             classes, columns = y[own], episode.w[:, :k].argmax(-1)
@@ -738,7 +840,9 @@ def test_plcm_draws_disjoint_support_and_pool() -> None:
 
 
 def test_plcm_divides_losses_by_the_logarithm_of_the_ways() -> None:
-    """So that a mixture fitted on episodes of one way serves tasks of another: a loss of 1 is a guess."""
+    """So that a mixture fitted on episodes of one way serves tasks of another: a loss of 1 is a
+    guess.
+    """
     episode, _ = pool_of(features(unlabeled=4))
     seen: list[Tensor] = []
 
@@ -819,19 +923,26 @@ def test_fixmatch_equals_a_loop() -> None:
     found = refined(refine, episode)
     pool, u, k = episode.unlabeled.start, episode.n_unlabeled, episode.n_support
     for b in range(2):
-        one = episode.replace(x=episode.x[b : b + 1], w=episode.w[b : b + 1], mask=episode.mask[b : b + 1])
+        one = episode.replace(
+            x=episode.x[b : b + 1], w=episode.w[b : b + 1], mask=episode.mask[b : b + 1]
+        )
         scores = head.score(one)
         for view in refine.keep:
             q = scores[0, pool:].softmax(-1)
             often, sure = q.mean(0), q.amax(-1).mean()
             picked = [[j for j in range(u) if q[j].argmax() == c] for c in range(WAY)]
-            picked = [[j for j in own if q[j, c] >= often[c] / often.max() * sure] for c, own in enumerate(picked)]
+            picked = [
+                [j for j in own if q[j, c] >= often[c] / often.max() * sure]
+                for c, own in enumerate(picked)
+            ]
             total, nodes, weights = sum(map(len, picked)), [], []
             for c, own in enumerate(picked):
                 for j in own:
                     nodes.append(view * one.x[0, pool + j])
                     weights.append(0.7 * total / WAY / len(own) * torch.eye(WAY).double()[c])
-            more = one.add_support(torch.stack(nodes)[None], torch.stack(weights)[None], torch.ones(1, total).bool())
+            more = one.add_support(
+                torch.stack(nodes)[None], torch.stack(weights)[None], torch.ones(1, total).bool()
+            )
             scores = head.score(more)
             scores = torch.cat([scores[:, :k], scores[:, k + total :]], 1)
         torch.testing.assert_close(found[b], scores[0])
@@ -856,15 +967,21 @@ def test_fixmatch_draws_views_in_training_only() -> None:
 def test_fixmatch_above_the_fixed_threshold_only() -> None:
     episode = features(unlabeled=4)
     flat = ProtoNet("cosine", scale=0.01).double()  # no class reaches 0.5
-    torch.testing.assert_close(refined(FixMatch(DIM, threshold=0.5).eval(), episode, flat), flat.score(episode))
+    torch.testing.assert_close(
+        refined(FixMatch(DIM, threshold=0.5).eval(), episode, flat), flat.score(episode)
+    )
 
 
 @pytest.mark.parametrize("distance", ["sqeuclidean", "cosine"])
 def test_fixmatch_helps_by_default_whatever_the_distance(distance: str) -> None:
-    """A view without half of the dimensions misplaces class means, of wide features by more than classes differ."""
+    """A view without half of the dimensions misplaces class means, of wide features by more than
+    classes differ.
+    """
     episode, target = clusters(10)
     episode = episode.replace(x=2 + episode.x)
     plain = Pipeline(head=ProtoNet(distance))
     found = Pipeline(head=ProtoNet(distance), refine=FixMatch(episode.x.shape[-1])).eval()
-    right = [float((model(episode).argmax(-1) == target).float().mean()) for model in (plain, found)]
+    right = [
+        float((model(episode).argmax(-1) == target).float().mean()) for model in (plain, found)
+    ]
     assert right[1] > right[0] + 0.02, right

@@ -57,7 +57,9 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
         ("cub", (100, 50, 50), None),
     ],
 )
-def test_lists_have_the_published_sizes(name: str, classes: tuple[int, ...], groups: tuple[int, ...] | None) -> None:
+def test_lists_have_the_published_sizes(
+    name: str, classes: tuple[int, ...], groups: tuple[int, ...] | None
+) -> None:
     parts = [classes_of(name, split) for split in SPLITS]
     assert tuple(len(own) for own, _ in parts) == classes
     assert len({c for own, _ in parts for c in own}) == sum(classes), "splits share a class"
@@ -65,7 +67,9 @@ def test_lists_have_the_published_sizes(name: str, classes: tuple[int, ...], gro
         assert all(supers is None for _, supers in parts)
         return
     assert tuple(len(set(supers or ())) for _, supers in parts) == groups
-    assert len({g for _, supers in parts for g in supers or ()}) == sum(groups), "splits share a superclass"
+    assert len({g for _, supers in parts for g in supers or ()}) == sum(groups), (
+        "splits share a superclass"
+    )
     with refused("unknown split 'valid'", "did you mean 'val'"):
         classes_of(name, "valid")
 
@@ -90,15 +94,21 @@ def test_every_set_says_what_it_is_and_where_it_comes_from() -> None:
 
 # ---- CIFAR-FS and FC100 ----
 
-NAMES = sorted(c for split in SPLITS for c in class_list("cifar_fs")[split])  # CIFAR-100's own order
+# CIFAR-100's own order
+NAMES = sorted(c for split in SPLITS for c in class_list("cifar_fs")[split])
 SHARES = {"train": 2, "test": 1}  # images of a class in each of the two files
 
 
 def fake_cifar() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """File -> (pixels (n, 3072), fine labels (n,)), shuffled."""
     rng = np.random.default_rng(0)
-    labels = {file: rng.permutation(np.repeat(np.arange(100), share)) for file, share in SHARES.items()}
-    return {file: (rng.integers(0, 256, (len(y), 3072), dtype=np.uint8), y) for file, y in labels.items()}
+    labels = {
+        file: rng.permutation(np.repeat(np.arange(100), share)) for file, share in SHARES.items()
+    }
+    return {
+        file: (rng.integers(0, 256, (len(y), 3072), dtype=np.uint8), y)
+        for file, y in labels.items()
+    }
 
 
 def write_binary(root: Path, fine: list[str] = NAMES) -> Path:
@@ -106,7 +116,9 @@ def write_binary(root: Path, fine: list[str] = NAMES) -> Path:
     folder.mkdir(parents=True)
     for file, (pixels, y) in fake_cifar().items():
         coarse = np.zeros_like(y)
-        (folder / f"{file}.bin").write_bytes(np.column_stack([coarse, y, pixels]).astype(np.uint8).tobytes())
+        (folder / f"{file}.bin").write_bytes(
+            np.column_stack([coarse, y, pixels]).astype(np.uint8).tobytes()
+        )
     (folder / "fine_label_names.txt").write_text("\n".join(fine) + "\n")
     return folder
 
@@ -116,7 +128,11 @@ def write_python(root: Path, protocol: int | str) -> Path:
     folder.mkdir(parents=True)
     for file, (pixels, y) in fake_cifar().items():
         entries = {"filenames": [f"{k}.png" for k in y], "fine_labels": y.tolist(), "data": pixels}
-        dumped = python2(entries) if protocol == "Python 2" else pickle.dumps(entries, protocol=int(protocol))
+        dumped = (
+            python2(entries)
+            if protocol == "Python 2"
+            else pickle.dumps(entries, protocol=int(protocol))
+        )
         (folder / file).write_bytes(dumped)
     meta = {"fine_label_names": NAMES, "coarse_label_names": ["x"] * 20}
     dumped = python2(meta) if protocol == "Python 2" else pickle.dumps(meta, protocol=int(protocol))
@@ -125,7 +141,9 @@ def write_python(root: Path, protocol: int | str) -> Path:
 
 
 def python2(entries: dict[str, Any]) -> bytes:
-    """What Python 2's cPickle writes under protocol 2: byte strings, and arrays by way of numpy.core.multiarray."""
+    """What Python 2's cPickle writes under protocol 2: byte strings, and arrays by way of
+    numpy.core.multiarray.
+    """
 
     def dump(value: Any) -> bytes:
         if isinstance(value, str):
@@ -134,19 +152,23 @@ def python2(entries: dict[str, Any]) -> bytes:
             return b"K" + bytes([value])
         if isinstance(value, list):
             return b"]q\x07(" + b"".join(map(dump, value)) + b"e"
-        dtype = (
-            b"cnumpy\ndtype\nq\x03U\x02u1K\x00K\x01\x87Rq\x04(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
-        )
+        dtype = b"cnumpy\ndtype\nq\x03U\x02u1K\x00K\x01\x87Rq\x04(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"  # noqa: E501
         shape = b"".join(b"M" + struct.pack("<H", n) for n in value.shape) + b"\x86"
         raw = b"T" + struct.pack("<I", value.nbytes) + value.tobytes()
-        made = b"cnumpy.core.multiarray\n_reconstruct\nq\x05cnumpy\nndarray\nq\x06K\x00\x85U\x01b\x87R"
+        made = (
+            b"cnumpy.core.multiarray\n_reconstruct\nq\x05cnumpy\nndarray\nq\x06K\x00\x85U\x01b\x87R"
+        )
         return made + b"(K\x01" + shape + dtype + b"\x89" + raw + b"tb"
 
     return b"\x80\x02}q\x01(" + b"".join(dump(k) + dump(v) for k, v in entries.items()) + b"u."
 
 
 def same(a: Split, b: Split) -> bool:
-    return torch.equal(a.x, b.x) and torch.equal(a.y, b.y) and (a.classes, a.groups) == (b.classes, b.groups)
+    return (
+        torch.equal(a.x, b.x)
+        and torch.equal(a.y, b.y)
+        and (a.classes, a.groups) == (b.classes, b.groups)
+    )
 
 
 @pytest.mark.parametrize("name", ["cifar_fs", "fc100"])
@@ -155,7 +177,11 @@ def test_cifar_classes_and_samples(tmp_path: Path, name: str) -> None:
     files = fake_cifar()
     for split in SPLITS:
         got, (classes, _) = load(name, split, tmp_path), classes_of(name, split)
-        assert got.classes == tuple(classes) and got.name == f"{name}/{split}" and got.shape == (3, 32, 32)
+        assert (
+            got.classes == tuple(classes)
+            and got.name == f"{name}/{split}"
+            and got.shape == (3, 32, 32)
+        )
         assert got.y.tolist() == np.repeat(np.arange(len(classes)), 3).tolist()
         for k, c in enumerate(classes):
             rows = [row for pixels, y in files.values() for row in pixels[y == NAMES.index(c)]]
@@ -174,8 +200,11 @@ def fc100_split(group: str) -> str:
 def test_cifar_files_of_both_forms_give_the_same(tmp_path: Path, protocol: int | str) -> None:
     write_binary(tmp_path / "binary")
     folder = write_python(tmp_path / "python", protocol)
-    known = pickle.loads((folder / "train").read_bytes(), encoding="latin-1")  # that the fake is what Python reads
-    assert np.array_equal(known["data"], fake_cifar()["train"][0]) and known["filenames"][0].endswith(".png")
+    # that the fake is what Python reads
+    known = pickle.loads((folder / "train").read_bytes(), encoding="latin-1")
+    assert np.array_equal(known["data"], fake_cifar()["train"][0]) and known["filenames"][
+        0
+    ].endswith(".png")
     for name in ("cifar_fs", "fc100"):
         assert same(load(name, "val", tmp_path / "binary"), load(name, "val", tmp_path / "python"))
     assert same(load("fc100", "val", folder), load("fc100", "val", tmp_path / "python")), (
@@ -202,7 +231,10 @@ def test_npz_come_first_and_give_the_same(tmp_path: Path, folder: str) -> None:
     np.savez(npz, images=x[order], labels=y[order])
     bare = load("cifar_fs", "val", tmp_path)
     assert bare.classes == tuple(map(str, range(16))) and bare.groups is None
-    assert np.array_equal(bare.x.numpy().transpose(0, 2, 3, 1), x[order]) and bare.y.tolist() == y[order].tolist()
+    assert (
+        np.array_equal(bare.x.numpy().transpose(0, 2, 3, 1), x[order])
+        and bare.y.tolist() == y[order].tolist()
+    )
     np.savez(npz, images=x[order][:, :16, :16], labels=y[order])
     with refused("val.npz", "(n, 32, 32, 3)", "(3, 16, 16)"):
         load("cifar_fs", "val", tmp_path)
@@ -216,7 +248,13 @@ def test_unlabeled_images_of_an_npz_come_last(tmp_path: Path) -> None:
 
 
 def test_cifar_refuses(tmp_path: Path) -> None:
-    with refused("cifar_fs/test not found", "cifar-100-binary", "data.download=true", "by hand", "md5 03b5dce0"):
+    with refused(
+        "cifar_fs/test not found",
+        "cifar-100-binary",
+        "data.download=true",
+        "by hand",
+        "md5 03b5dce0",
+    ):
         load("cifar_fs", "test", tmp_path)
     with refused("unknown split 'tests'"):
         load("cifar_fs", "tests", tmp_path)
@@ -251,7 +289,11 @@ class Trap:
 def test_a_pickle_runs_nothing(tmp_path: Path, protocol: int) -> None:
     folder, sprung = write_python(tmp_path, 2), tmp_path / "sprung"
     honest = {"fine_labels": [1], "data": np.zeros((1, 3072), np.uint8)}
-    for entries in (Trap(sprung), honest | {"data": Trap(sprung)}, honest | {"more": [Trap(sprung)]}):
+    for entries in (
+        Trap(sprung),
+        honest | {"data": Trap(sprung)},
+        honest | {"more": [Trap(sprung)]},
+    ):
         (folder / "train").write_bytes(pickle.dumps(entries, protocol=protocol))
         with refused("train", ".mkdir", "do not use it"):
             load("cifar_fs", "test", tmp_path)
@@ -288,7 +330,9 @@ def test_python_files_that_are_not_cifar(tmp_path: Path, entries: Any, protocol:
 
 @pytest.mark.parametrize("protocol", [2, 5])
 def test_broken_pickles_end_with_one_line(tmp_path: Path, protocol: int) -> None:
-    whole = pickle.dumps({"data": np.arange(12, dtype=np.uint8).reshape(2, 6), "fine_labels": [1, 2]}, protocol)
+    whole = pickle.dumps(
+        {"data": np.arange(12, dtype=np.uint8).reshape(2, 6), "fine_labels": [1, 2]}, protocol
+    )
     path = tmp_path / "train"
     for end in range(len(whole)):
         path.write_bytes(whole[:end])
@@ -327,7 +371,9 @@ def shade(split: str, number: int, k: int) -> tuple[int, int, int]:
     return (number % 256, 50 * SPLITS.index(split) + k, number // 256)
 
 
-def write_images(root: Path, name: str, layout: str, splits: tuple[str, ...] = SPLITS, count: int = 2) -> None:
+def write_images(
+    root: Path, name: str, layout: str, splits: tuple[str, ...] = SPLITS, count: int = 2
+) -> None:
     for split in splits:
         for number, c in enumerate(classes_of(name, split)[0]):
             for k in reversed(range(count)):
@@ -336,7 +382,9 @@ def write_images(root: Path, name: str, layout: str, splits: tuple[str, ...] = S
                 Image.new("RGB", (2, 2), shade(split, number, k)).save(path, "png")
 
 
-@pytest.mark.parametrize(("name", "layout"), [(name, layout) for name, layouts in CASES.items() for layout in layouts])
+@pytest.mark.parametrize(
+    ("name", "layout"), [(name, layout) for name, layouts in CASES.items() for layout in layouts]
+)
 def test_photographs_are_found_in_every_layout(tmp_path: Path, name: str, layout: str) -> None:
     splits = ("val", "train") if name == "tiered_imagenet" else SPLITS
     write_images(tmp_path, name, layout, splits)
@@ -345,7 +393,10 @@ def test_photographs_are_found_in_every_layout(tmp_path: Path, name: str, layout
         classes, groups = classes_of(name, split)
         got = load(name, split, tmp_path, size=2)
         assert (got.classes, got.groups, got.name) == (tuple(classes), groups, f"{name}/{split}")
-        assert got.shape == (3, 2, 2) and got.y.tolist() == np.repeat(np.arange(len(classes)), 2).tolist()
+        assert (
+            got.shape == (3, 2, 2)
+            and got.y.tolist() == np.repeat(np.arange(len(classes)), 2).tolist()
+        )
         expected = [shade(split, number, k) for number in range(len(classes)) for k in range(2)]
         assert got.x[:, :, 0, 0].tolist() == [list(pixel) for pixel in expected]
     assert load(name, "val", tmp_path).shape == (3, 84, 84)
@@ -380,7 +431,9 @@ def test_missing_photographs(tmp_path: Path, name: str, words: tuple[str, ...]) 
     for c in classes[1:4]:
         (root / c / "0.png").unlink()
         (root / c).rmdir()
-    with refused(f"{name}/test: 3 of {len(classes)} classes are missing in {root}", repr(classes[1])):
+    with refused(
+        f"{name}/test: 3 of {len(classes)} classes are missing in {root}", repr(classes[1])
+    ):
         load(name, "test", root)
     for c in classes[1:4]:
         (root / c).mkdir()
@@ -404,9 +457,13 @@ def test_mini_imagenet_is_not_made_of_all_of_imagenet(tmp_path: Path) -> None:
 # ---- real files ----
 
 
-@pytest.mark.skipif(not REAL, reason="needs the real CIFAR-FS; set GRAPHFSL_DATA to the folder that holds cifar-fs")
+@pytest.mark.skipif(
+    not REAL, reason="needs the real CIFAR-FS; set GRAPHFSL_DATA to the folder that holds cifar-fs"
+)
 def test_real_cifar_fs() -> None:
-    supers = {g: set(classes) for split in class_list("fc100").values() for g, classes in split.items()}
+    supers = {
+        g: set(classes) for split in class_list("fc100").values() for g, classes in split.items()
+    }
     seen = set()
     for split, number in (("train", 64), ("val", 16)):
         got = load("cifar_fs", split, REAL)

@@ -1,4 +1,6 @@
-"""Sets larger than RAM stay on disk, episodes travel as lists of ids, one run works in a directory."""
+"""Sets larger than RAM stay on disk, episodes travel as lists of ids, one run works in a
+directory.
+"""
 
 from __future__ import annotations
 
@@ -52,10 +54,14 @@ def test_a_stored_split_gives_what_one_in_memory_gives(array: np.memmap) -> None
     assert all(torch.equal(a, b) for a, b in zip(disk.blocks(50), ram.blocks(50), strict=True))
     assert channel_statistics(disk) == channel_statistics(ram)
     for i in range(3):
-        (a, s), (b, t) = (Episodes(x, way=4, shot=2, query=3).batch([i, i + 7]) for x in (disk, ram))
+        (a, s), (b, t) = (
+            Episodes(x, way=4, shot=2, query=3).batch([i, i + 7]) for x in (disk, ram)
+        )
         assert torch.equal(a.x, b.x) and torch.equal(s.ids, t.ids)
     flat = Pipeline(torch.nn.Flatten(), head=ProtoNet())
-    assert torch.equal(encode_split(flat, disk, Transform()).x, encode_split(flat, ram, Transform()).x)
+    assert torch.equal(
+        encode_split(flat, disk, Transform()).x, encode_split(flat, ram, Transform()).x
+    )
 
 
 def test_a_slice_of_a_memory_map_is_read_from_its_own_place(array: np.memmap) -> None:
@@ -69,7 +75,9 @@ def test_normalisation_by_hand(array: np.memmap) -> None:
     x = np.array(array) / 255
     found = channel_statistics(split(array))
     assert found["mean"] == pytest.approx(x.mean((0, 2, 3)), abs=1e-4)
-    assert found["std"] == pytest.approx(x.transpose(1, 0, 2, 3).reshape(3, -1).std(1, ddof=1), abs=1e-4)
+    assert found["std"] == pytest.approx(
+        x.transpose(1, 0, 2, 3).reshape(3, -1).std(1, ddof=1), abs=1e-4
+    )
 
 
 def test_a_file_that_became_shorter_is_named(array: np.memmap, tmp_path: Path) -> None:
@@ -96,10 +104,14 @@ print((held() - before) / 2**20)
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="asks Linux how much memory the process holds")
+@pytest.mark.skipif(
+    not Path("/proc/self/statm").exists(), reason="asks Linux how much memory the process holds"
+)
 def test_drawing_from_a_file_does_not_fill_the_memory(tmp_path: Path) -> None:
     code = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(BIG), str(tmp_path / "big.npy")]
-    grown = subprocess.run(code, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
+    grown = subprocess.run(
+        code, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1]
+    )
     assert float(grown.stdout) < 400, "24,000 images are 500 MB, and through the map far more"
 
 
@@ -124,7 +136,10 @@ def test_listed_episodes_are_the_drawn_ones(tmp_path: Path, setting: Setting) ->
     for i in ([0], [19, 3]):
         (a, s), (b, t) = drawn.batch(i), read.batch(i)
         assert torch.equal(a.x, b.x) and torch.equal(a.w, b.w) and torch.equal(a.mask, b.mask)
-        assert all(torch.equal(getattr(s, k), getattr(t, k)) for k in ("query", "unlabeled", "ids", "classes"))
+        assert all(
+            torch.equal(getattr(s, k), getattr(t, k))
+            for k in ("query", "unlabeled", "ids", "classes")
+        )
     head = Pipeline(torch.nn.Flatten(), head=ProtoNet())
     again = evaluate(head, own, listed=listed)
     assert torch.equal(again.accuracies, evaluate(head, own, setting, 20, 5).accuracies)
@@ -138,7 +153,11 @@ def test_listed_episodes_are_the_drawn_ones(tmp_path: Path, setting: Setting) ->
 def test_a_list_for_other_samples_or_with_a_wrong_label_is_refused(tmp_path: Path) -> None:
     own = split(np.zeros((120, 3, 8, 8), np.uint8))
     write_episodes(tmp_path / "e.json", own, Setting(4, 2, 3), 0, 5)
-    with pytest.raises(InputError, match=r"episodes of disk/train, whose samples are not those of other/test"):
+    with pytest.raises(
+        InputError,
+        match=r"episodes of disk/train, whose samples are not those "
+        r"of other/test",
+    ):
         read_episodes(tmp_path / "e.json", split(np.zeros((110, 3, 8, 8), np.uint8), "other/test"))
     facts = json.loads((tmp_path / "e.json").read_text())
     for broken in ("label", "id", "short", "gone"):
@@ -157,9 +176,11 @@ def test_a_list_for_other_samples_or_with_a_wrong_label_is_refused(tmp_path: Pat
             read_episodes(tmp_path / "bad.json", own)
 
 
-def test_episodes_go_out_and_come_back_through_the_command(world: Path, call: Call) -> None:  # noqa: F811
+def test_episodes_go_out_and_come_back_through_the_command(world: Path, call: Call) -> None:
     assert call("run", "my.yaml", "--out", "r")[0] == 0
-    code, out, _ = call("episodes", "r", "evaluation.episodes=25", "episode.shot=2", "--out", "e.json")
+    code, out, _ = call(
+        "episodes", "r", "evaluation.episodes=25", "episode.shot=2", "--out", "e.json"
+    )
     assert code == 0 and "25 episodes of data/test" in out
     code, out, err = call("evaluate", "r", "--episodes", "e.json", "--json")
     assert code == 0, err
@@ -169,10 +190,14 @@ def test_episodes_go_out_and_come_back_through_the_command(world: Path, call: Ca
     assert json.loads(out)[0]["accuracy"] == listed["accuracy"]
     for override in ("episode.shot=1", "evaluation.episodes=3", "evaluation.seed=1"):
         code, _, err = call("evaluate", "r", "--episodes", "e.json", override)
-        assert code == 2 and f"{override} changes nothing: e.json lists" in err and err.count("\n") == 1
+        assert (
+            code == 2
+            and (f"{override} changes nothing: e.json lists") in err
+            and err.count("\n") == 1
+        )
 
 
-def test_several_data_sets_stand_in_one_table(world: Path, call: Call) -> None:  # noqa: F811
+def test_several_data_sets_stand_in_one_table(world: Path, call: Call) -> None:
     assert call("run", "my.yaml", "--out", "r")[0] == 0
     folder = world / "photos" / "test"
     for c in range(4):
@@ -181,7 +206,9 @@ def test_several_data_sets_stand_in_one_table(world: Path, call: Call) -> None: 
             Image.new("RGB", (20, 20), (60 * c, i, 0)).save(folder / f"class{c}" / f"{i}.png")
     for split_name in ("train", "val", "test"):
         (world / "data" / f"{split_name}.npz").rename(folder.parent / f"{split_name}.npz")
-    code, out, err = call("evaluate", "r", "--on", "arrays,folder", "data.root=photos", "--out", "both.json")
+    code, out, err = call(
+        "evaluate", "r", "--on", "arrays,folder", "data.root=photos", "--out", "both.json"
+    )
     assert code == 0, err
     rows = json.loads(Path("both.json").read_text())["rows"]
     assert [r["data"] for r in rows] == ["photos/test"] * 2 and rows[1]["accuracy"] > 90
@@ -195,11 +222,13 @@ def test_several_data_sets_stand_in_one_table(world: Path, call: Call) -> None: 
 # ---- one run in a directory ----
 
 
-def test_a_second_run_in_a_directory_is_refused(world: Path, call: Call) -> None:  # noqa: F811
+def test_a_second_run_in_a_directory_is_refused(world: Path, call: Call) -> None:
     Path("r").mkdir()
     with FileLock("r/.lock"):
         code, _, err = call("run", "my.yaml", "--out", "r")
-    assert code == 2 and err.strip() == "graphfsl: another process works in r; wait for it, or choose another --out"
+    assert code == 2 and err.strip() == (
+        "graphfsl: another process works in r; wait for it, or choose another --out"
+    )
     (Path("r") / ".model.safetensors-abc123").write_text("left by a killed process")
     assert call("run", "my.yaml", "--out", "r")[0] == 0
     assert not list(Path("r").glob(".*")), "neither the lock nor what was left behind"

@@ -1,4 +1,6 @@
-"""Training: it learns, it resumes to the bit after SIGKILL, and it keeps the best by validation classes."""
+"""Training: it learns, it resumes to the bit after SIGKILL, and it keeps the best by validation
+classes.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ def patterns(name: str, seed: int, classes: int = 12) -> Split:
     pattern = torch.rand(classes, 1, 8, 8, generator=g)
     y = torch.arange(classes).repeat_interleave(10)
     x = (pattern[y] + 0.35 * torch.randn(len(y), 1, 8, 8, generator=g)).clamp(0, 1)
-    return Split((255 * x).to(torch.uint8), y, tuple(f"c{i}" for i in range(classes)), f"patterns/{name}")
+    return Split(
+        (255 * x).to(torch.uint8), y, tuple(f"c{i}" for i in range(classes)), f"patterns/{name}"
+    )
 
 
 def pipeline(seed: int = 0) -> Pipeline:
@@ -41,9 +45,13 @@ def pipeline(seed: int = 0) -> Pipeline:
     return Pipeline(TinyEncoder(), head=ProtoNet())
 
 
-def fit(run: Path | None = None, learner: Pipeline | None = None, **options: object) -> tuple[Pipeline, list[dict]]:
+def fit(
+    run: Path | None = None, learner: Pipeline | None = None, **options: object
+) -> tuple[Pipeline, list[dict]]:
     learner = learner or pipeline()
-    trainer = Trainer(**{"steps": 60, "lr": 1e-2, "val_every": 20, "val_episodes": 40, "log_every": 10} | options)  # type: ignore[arg-type]
+    trainer = Trainer(
+        **{"steps": 60, "lr": 1e-2, "val_every": 20, "val_episodes": 40, "log_every": 10} | options
+    )  # type: ignore[arg-type]
     train = Episodes(patterns("train", 0), SETTING, transform=Transform(rotate=5))
     metrics = trainer.fit(learner, train, Episodes(patterns("val", 1), SETTING), run)
     return learner, metrics
@@ -52,7 +60,9 @@ def fit(run: Path | None = None, learner: Pipeline | None = None, **options: obj
 def test_it_learns(tmp_path: Path) -> None:
     _, metrics = fit(tmp_path, steps=150)
     assert metrics[-1]["loss"] < 0.9 * metrics[0]["loss"]
-    assert [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == metrics
+    assert [
+        json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()
+    ] == metrics
 
 
 def test_the_best_by_validation_is_kept(tmp_path: Path) -> None:
@@ -109,8 +119,12 @@ def test_stopping_and_going_on_gives_the_same_weights(tmp_path: Path, optimizer:
     fit(tmp_path / "parts", steps=30, **options)
     again, resumed = fit(tmp_path / "parts", pipeline(seed=99), **options)
     assert all(torch.equal(v, again.state_dict()[k]) for k, v in whole.state_dict().items())
-    plain = [{k: v for k, v in m.items() if k not in ("seconds", "episodes_per_s")} for m in metrics]
-    assert [{k: v for k, v in m.items() if k not in ("seconds", "episodes_per_s")} for m in resumed] == plain
+    plain = [
+        {k: v for k, v in m.items() if k not in ("seconds", "episodes_per_s")} for m in metrics
+    ]
+    assert [
+        {k: v for k, v in m.items() if k not in ("seconds", "episodes_per_s")} for m in resumed
+    ] == plain
 
 
 CHILD = """
@@ -124,18 +138,23 @@ fit(Path(sys.argv[1]), steps=400, checkpoint_every=7, val_every=50, log_every=5)
 
 
 def test_sigkill_at_random_moments_costs_nothing_but_time(tmp_path: Path) -> None:
-    """The weights after kills and resumes equal the uninterrupted run's, bit for bit; so does metrics.jsonl."""
+    """The weights after kills and resumes equal the uninterrupted run's, bit for bit; so does
+    metrics.jsonl.
+    """
     script = CHILD.format(tests=str(Path(__file__).parent))
 
     def start(run: Path) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, "-W", "ignore", "-c", script, str(run)], cwd=Path(__file__).parents[1])
+        return subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", script, str(run)], cwd=Path(__file__).parents[1]
+        )
 
     assert start(tmp_path / "whole").wait(timeout=300) == 0
     rng, killed = random.Random(0), 0
     for _ in range(30):
         child = start(tmp_path / "killed")
         begun = time.monotonic()
-        # Counted from the first sign of training, since importing torch takes longer than many a kill would wait.
+        # Counted from the first sign of training, since importing torch takes longer than many a
+        # kill would wait.
         sign = tmp_path / "killed" / "metrics.jsonl"
         size = sign.stat().st_size if sign.exists() else 0
         while child.poll() is None and time.monotonic() - begun < 120:
@@ -149,13 +168,22 @@ def test_sigkill_at_random_moments_costs_nothing_but_time(tmp_path: Path) -> Non
         os.kill(child.pid, signal.SIGKILL)
         child.wait()
         killed += 1
-    assert killed >= 2, "the run must have been killed at least twice for this test to mean anything"
+    assert killed >= 2, (
+        "the run must have been killed at least twice for this test to mean anything"
+    )
     for name in ("last.safetensors", "best.safetensors"):
         a, b = (load_checkpoint(tmp_path / d / name) for d in ("whole", "killed"))
-        assert a[0].keys() == b[0].keys() and all(torch.equal(v, b[0][k]) for k, v in a[0].items()), name
-        assert {k: v for k, v in a[1].items() if k != "seconds"} == {k: v for k, v in b[1].items() if k != "seconds"}
+        assert a[0].keys() == b[0].keys() and all(
+            torch.equal(v, b[0][k]) for k, v in a[0].items()
+        ), name
+        assert {k: v for k, v in a[1].items() if k != "seconds"} == {
+            k: v for k, v in b[1].items() if k != "seconds"
+        }
     assert not list((tmp_path / "killed").glob("*.tmp"))
-    lines = [[json.loads(x)["loss"] for x in (tmp_path / d / "metrics.jsonl").open()] for d in ("whole", "killed")]
+    lines = [
+        [json.loads(x)["loss"] for x in (tmp_path / d / "metrics.jsonl").open()]
+        for d in ("whole", "killed")
+    ]
     assert lines[0] == lines[1]
 
 
@@ -166,7 +194,9 @@ def test_a_checkpoint_before_the_first_line_of_metrics_resumes(tmp_path: Path) -
     (tmp_path / "part" / "metrics.jsonl").unlink()
     (tmp_path / "part" / "best.safetensors").unlink()
     tensors, facts = load_checkpoint(tmp_path / "part" / "last.safetensors")
-    save_checkpoint(tmp_path / "part" / "last.safetensors", tensors, facts | {"lines": 0, "best": -1.0})
+    save_checkpoint(
+        tmp_path / "part" / "last.safetensors", tensors, facts | {"lines": 0, "best": -1.0}
+    )
     again, _ = fit(tmp_path / "part", **options)
     assert all(torch.equal(v, again.state_dict()[k]) for k, v in whole.state_dict().items())
 
@@ -196,8 +226,13 @@ def test_bad_options(options: dict, message: str) -> None:
 def test_divergence_is_said() -> None:
     with pytest.raises(InputError, match=r"the loss is (nan|inf) at step \d+; lower trainer.lr"):
         fit(lr=1e15, weight_decay=1e15, optimizer="sgd", steps=200)
-    # Features may stay finite and all equal: the loss is that of guessing, and nothing moves any more.
-    with pytest.raises(InputError, match=r"(loss is (nan|inf)|weights have diverged).*lower trainer.lr"):
+    # Features may stay finite and all equal: the loss is that of guessing, and nothing moves any
+    # more.
+    with pytest.raises(
+        InputError,
+        match=r"(loss is (nan|inf)|weights have diverged).*lower "
+        r"trainer.lr",
+    ):
         fit(lr=9e15, optimizer="sgd", steps=200)
 
 

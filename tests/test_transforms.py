@@ -15,18 +15,29 @@ from graphfsl.data import Transform
 from graphfsl.data.transforms import DRAWS
 from graphfsl.io.errors import InputError
 
-ALL: dict[str, Any] = {"rotate": 20, "translate": 0.1, "scale": 0.2, "shear": 10, "flip": True, "color": 0.4}
+ALL: dict[str, Any] = {
+    "rotate": 20,
+    "translate": 0.1,
+    "scale": 0.2,
+    "shear": 10,
+    "flip": True,
+    "color": 0.4,
+}
 
 
 def images(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+    return torch.randint(
+        0, 256, shape, generator=torch.Generator().manual_seed(seed), dtype=torch.uint8
+    )
 
 
 def smooth(side: int = 33) -> Tensor:
     """(1, side, side) bytes: blobs on black without a symmetry, far from the border."""
     rows, columns = np.mgrid[:side, :side] / (side - 1) * 2 - 1
     blobs = ((0.1, -0.3, 0.15, 1.0), (-0.25, 0.2, 0.1, 0.6), (0.3, 0.3, 0.12, 0.8))
-    image = sum(a * np.exp(-((rows - r) ** 2 + (columns - c) ** 2) / s**2 / 2) for r, c, s, a in blobs)
+    image = sum(
+        a * np.exp(-((rows - r) ** 2 + (columns - c) ** 2) / s**2 / 2) for r, c, s, a in blobs
+    )
     return torch.from_numpy((255 * np.clip(image, 0, 1)).astype(np.uint8))[None]
 
 
@@ -36,13 +47,16 @@ def noise(x: Tensor, seed: int) -> Tensor:
 
 
 def fixed(x: Tensor, *u: float) -> Tensor:
-    """The same draws for every image, from numbers of [-1, 1]: turn, shear, two scales, two shifts, flip."""
+    """The same draws for every image, from numbers of [-1, 1]: turn, shear, two scales, two shifts,
+    flip.
+    """
     draws = torch.tensor([*u, *[0.0] * (DRAWS - len(u))], dtype=torch.float32)
     return ((draws + 1) / 2).expand(*x.shape[:-3], DRAWS)
 
 
 @pytest.mark.parametrize(
-    "shape", [(1, 8, 8), (5, 3, 8, 6), (2, 5, 1, 8, 8), (2, 2, 3, 3, 4, 4), (0, 3, 4, 4), (2, 0, 1, 4, 4)]
+    "shape",
+    [(1, 8, 8), (5, 3, 8, 6), (2, 5, 1, 8, 8), (2, 2, 3, 3, 4, 4), (0, 3, 4, 4), (2, 0, 1, 4, 4)],
 )
 def test_bytes_become_shares_of_the_full_range(shape: tuple[int, ...]) -> None:
     x = images(*shape)
@@ -60,7 +74,9 @@ def test_normalisation() -> None:
     x, mean, std = images(4, 3, 5, 6), [0.2, 0.5, 0.7], [0.1, 0.2, 0.4]
     out = Transform(mean, std)(x).double()
     for c in range(3):
-        torch.testing.assert_close(out[:, c], (x[:, c].double() / 255 - mean[c]) / std[c], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(
+            out[:, c], (x[:, c].double() / 255 - mean[c]) / std[c], rtol=1e-5, atol=1e-6
+        )
     pixels = x.double().transpose(0, 1).flatten(1) / 255
     out = Transform(pixels.mean(1).tolist(), pixels.std(1).tolist())(x).transpose(0, 1).flatten(1)
     torch.testing.assert_close(out.mean(1), torch.zeros(3), rtol=0, atol=1e-5)
@@ -82,10 +98,14 @@ def test_a_key_fixes_the_augmentation(option: str | None) -> None:
     first = transform(x, noise(x, 5))
     state = torch.random.get_rng_state()
     torch.manual_seed(1)
-    assert torch.equal(transform(x, noise(x, 5)), first) and not torch.equal(transform(x, noise(x, 6)), first)
+    assert torch.equal(transform(x, noise(x, 5)), first) and not torch.equal(
+        transform(x, noise(x, 6)), first
+    )
     torch.manual_seed(0)
     assert torch.equal(torch.random.get_rng_state(), state), "the global generator must not move"
-    assert torch.equal(Transform(**(ALL if option is None else {option: ALL[option]}))(x, noise(x, 5)), first)
+    assert torch.equal(
+        Transform(**(ALL if option is None else {option: ALL[option]}))(x, noise(x, 5)), first
+    )
 
 
 @pytest.mark.parametrize("option", [*ALL, None])
@@ -99,13 +119,17 @@ def test_each_image_is_changed_by_itself(option: str | None) -> None:
     other[4] = 255 - other[4]
     changed = (transform(other, noise(other, 2)) != out).flatten(1).any(1)
     assert changed.tolist() == [k == 4 for k in range(12)]
-    assert torch.equal(transform(x.view(3, 4, 3, 9, 9), noise(x.view(3, 4, 3, 9, 9), 2)).flatten(0, 1), out)
+    assert torch.equal(
+        transform(x.view(3, 4, 3, 9, 9), noise(x.view(3, 4, 3, 9, 9), 2)).flatten(0, 1), out
+    )
 
 
 def test_flip_mirrors_half_of_the_images_left_to_right() -> None:
     x = images(400, 3, 7, 8)
     out, same = Transform(flip=True)(x, noise(x, 1)), x.float() / 255
-    near = [torch.isclose(out, image, atol=1e-5).flatten(1).all(1) for image in (same, same.flip(-1))]
+    near = [
+        torch.isclose(out, image, atol=1e-5).flatten(1).all(1) for image in (same, same.flip(-1))
+    ]
     assert (near[0] ^ near[1]).all() and 150 < int(near[1].sum()) < 250
 
 
@@ -113,7 +137,9 @@ def test_flip_mirrors_half_of_the_images_left_to_right() -> None:
 def test_no_angle_is_no_change(channels: int) -> None:
     x = images(2, channels, 9, 9)
     u = fixed(x, 0, 0, 0, 0, 0, 0, 1)  # above 0 there is no flip
-    torch.testing.assert_close(Transform(**ALL | {"color": 0.0})(x, u), x.float() / 255, rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        Transform(**ALL | {"color": 0.0})(x, u), x.float() / 255, rtol=0, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("quarter", [1, -1, 2])
@@ -137,7 +163,11 @@ def test_quarter_turns(quarter: int) -> None:
 def test_affine_is_scipys(u: tuple[float, ...]) -> None:
     side, x = 33, smooth()
     draws = fixed(x[None], *u, -1)
-    got = Transform(rotate=20, translate=0.1, scale=0.2, shear=10)(x[None], draws)[0, 0].double().numpy()
+    got = (
+        Transform(rotate=20, translate=0.1, scale=0.2, shear=10)(x[None], draws)[0, 0]
+        .double()
+        .numpy()
+    )
     # From an output pixel to the input's, about the middle, in pixels and as (x, y).
     turn, shear = math.radians(20 * u[0]), math.tan(math.radians(10 * u[1]))
     rotation = np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
@@ -146,16 +176,31 @@ def test_affine_is_scipys(u: tuple[float, ...]) -> None:
     swap = np.array([[0, 1], [1, 0]])  # scipy counts (row, column)
     matrix, shift, middle = swap @ matrix @ swap, swap @ shift, np.full(2, (side - 1) / 2)
     expected = ndimage.affine_transform(
-        x[0].double().numpy() / 255, matrix, middle + shift - matrix @ middle, order=1, mode="grid-constant"
+        x[0].double().numpy() / 255,
+        matrix,
+        middle + shift - matrix @ middle,
+        order=1,
+        mode="grid-constant",
     )
-    assert np.abs(got - expected).max() < 2e-3 and np.abs(expected - x[0].numpy() / 255).max() > 0.05
+    assert (
+        np.abs(got - expected).max() < 2e-3 and np.abs(expected - x[0].numpy() / 255).max() > 0.05
+    )
 
 
 def test_augmentation_stays_within_its_bounds() -> None:
     x = smooth()[None].expand(300, -1, -1, -1)
-    centre = np.array([ndimage.center_of_mass(image[0].numpy()) for image in Transform(translate=0.1)(x, noise(x, 3))])
+    centre = np.array(
+        [
+            ndimage.center_of_mass(image[0].numpy())
+            for image in Transform(translate=0.1)(x, noise(x, 3))
+        ]
+    )
     shift = (centre - ndimage.center_of_mass(x[0, 0].numpy())) / 33
-    assert np.abs(shift).max() < 0.105 and np.abs(shift).max(0).min() > 0.09 and np.abs(shift.mean(0)).max() < 0.01
+    assert (
+        np.abs(shift).max() < 0.105
+        and np.abs(shift).max(0).min() > 0.09
+        and np.abs(shift.mean(0)).max() < 0.01
+    )
     mass = Transform(scale=0.2)(x, noise(x, 3)).sum((1, 2, 3)) / (x[0].sum() / 255)
     assert 0.6 < mass.min() < 0.75 and 1.3 < mass.max() < 1.46
 
@@ -176,7 +221,9 @@ def test_color_is_brightness_contrast_and_saturation() -> None:
     middle = bright.mean((1, 2, 3), keepdim=True)
     contrast = middle + f[1] * (bright - middle)
     gray = contrast.mean(1, keepdim=True)
-    torch.testing.assert_close(out, (gray + f[2] * (contrast - gray)).clamp(0, 1), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        out, (gray + f[2] * (contrast - gray)).clamp(0, 1), rtol=0, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
-# ruff: noqa: F811 (a fixture that is imported and asked for)
-"""Weights of an encoder from a file: every format and wrapping that people have, and nothing that does not fit."""
+"""Weights of an encoder from a file: every format and wrapping that people have, and nothing that
+does not fit.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +55,9 @@ def trained(net: nn.Module) -> nn.Module:
     """Every number another, those of BatchNorm too."""
     with torch.no_grad():
         for tensor in net.state_dict().values():
-            tensor.copy_(torch.rand(tensor.shape) + 0.1 if tensor.is_floating_point() else tensor + 3)
+            tensor.copy_(
+                torch.rand(tensor.shape) + 0.1 if tensor.is_floating_point() else tensor + 3
+            )
     return net
 
 
@@ -79,7 +82,12 @@ def test_every_encoder_takes_a_file(tmp_path: Path, name: str) -> None:
     learner = build(section, (3, 32, 32), 5)
     assert same(learner.encoder.state_dict(), source.state_dict())
     assert brings_weights(section["encoder"])
-    build(section | {"encoder": {**section["encoder"], "weights": "nowhere"}}, (3, 32, 32), 5, device="meta")
+    build(
+        section | {"encoder": {**section["encoder"], "weights": "nowhere"}},
+        (3, 32, 32),
+        5,
+        device="meta",
+    )
     with refused(r"nowhere cannot be read"):
         build(section | {"encoder": {**section["encoder"], "weights": "nowhere"}}, (3, 32, 32), 5)
 
@@ -92,27 +100,46 @@ WRAPPED: dict[str, Callable[[dict[str, Tensor]], Any]] = {
     "plain": lambda s: s,
     "module": lambda s: {f"module.{k}": v for k, v in s.items()},
     "checkpoint": lambda s: {
-        "epoch": 3, "best": 0.5, "args": Settings(lr=0.1, gpus={1, 2}), "state_dict": s,
-        "optimizer": {"state": {0: {"exp_avg": torch.ones(3)}}, "param_groups": [{"lr": 0.1, "betas": (0.9, 0.999)}]},
+        "epoch": 3,
+        "best": 0.5,
+        "args": Settings(lr=0.1, gpus={1, 2}),
+        "state_dict": s,
+        "optimizer": {
+            "state": {0: {"exp_avg": torch.ones(3)}},
+            "param_groups": [{"lr": 0.1, "betas": (0.9, 0.999)}],
+        },
     },
     "model in model": lambda s: {"model": {f"module.encoder.{k}": v for k, v in s.items()}},
-    "with a classifier": lambda s: {f"backbone.{k}": v for k, v in s.items()} | {"fc.weight": torch.ones(2, 2)},
-    "beside an average of it": lambda s: {"state_dict": s, "state_dict_ema": {k: v + 1 for k, v in s.items()}},
-    "parameters": lambda s: {k: nn.Parameter(v) if v.is_floating_point() else v for k, v in s.items()},
+    "with a classifier": lambda s: (
+        {f"backbone.{k}": v for k, v in s.items()} | {"fc.weight": torch.ones(2, 2)}
+    ),
+    "beside an average of it": lambda s: {
+        "state_dict": s,
+        "state_dict_ema": {k: v + 1 for k, v in s.items()},
+    },
+    "parameters": lambda s: {
+        k: nn.Parameter(v) if v.is_floating_point() else v for k, v in s.items()
+    },
     "half precision": lambda s: {k: v.half() if v.is_floating_point() else v for k, v in s.items()},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("legacy", [False, True])
 @pytest.mark.parametrize("wrapping", WRAPPED)
 def test_what_torch_saved_is_understood(tmp_path: Path, wrapping: str, legacy: bool) -> None:
     source = trained(ResNet12(3, [3, 4, 5, 6]))
-    torch.save(WRAPPED[wrapping](source.state_dict()), tmp_path / "w.pth", _use_new_zipfile_serialization=not legacy)
+    torch.save(
+        WRAPPED[wrapping](source.state_dict()),
+        tmp_path / "w.pth",
+        _use_new_zipfile_serialization=not legacy,
+    )
     encoder = ResNet12(3, [3, 4, 5, 6])
     load_encoder_weights(encoder, str(tmp_path / "w.pth"))
     expected = source.state_dict()
     if wrapping == "half precision":
-        expected = {k: v.half().float() if v.is_floating_point() else v for k, v in expected.items()}
+        expected = {
+            k: v.half().float() if v.is_floating_point() else v for k, v in expected.items()
+        }
     assert same(encoder.state_dict(), expected)
 
 
@@ -128,7 +155,10 @@ def test_what_does_not_fit_is_one_line(tmp_path: Path) -> None:
         load({k: v for k, v in state.items() if k != "convs.3.weight"})
     with refused(r"lacks 'encoder\.norms\.1\.running_mean'"):
         load({f"encoder.{k}": v for k, v in state.items() if k != "norms.1.running_mean"})
-    with refused(r"'convs\.0\.weight' as float32 \(4, 1, 3, 3\), where the encoder needs \(4, 3, 3, 3\)"):
+    with refused(
+        r"'convs\.0\.weight' as float32 \(4, 1, 3, 3\), where the encoder needs \(4, 3, "
+        r"3, 3\)"
+    ):
         load(Conv4(1, 4).state_dict())
     with refused(r"holds 'convs\.4\.weight' besides"):
         load(state | {"convs.4.weight": torch.ones(4, 4, 3, 3)})
@@ -137,7 +167,12 @@ def test_what_does_not_fit_is_one_line(tmp_path: Path) -> None:
     with refused(r"'norms\.2\.weight' holds NaN or infinity"):
         load(state | {"norms.2.weight": torch.full((4,), torch.nan)})
     with refused(r"more than one set of weights that fit: student, teacher"):
-        load({who: {k: v + shift for k, v in state.items()} for shift, who in enumerate(("student", "teacher"))})
+        load(
+            {
+                who: {k: v + shift for k, v in state.items()}
+                for shift, who in enumerate(("student", "teacher"))
+            }
+        )
     with refused(r"holds a whole Conv4, not its weights"):
         load(encoder)
     with refused(r"holds no weights by name"):
@@ -154,7 +189,8 @@ def test_what_does_not_fit_is_one_line(tmp_path: Path) -> None:
     with refused(r"cannot be read"):
         load_encoder_weights(encoder, str(tmp_path))
     assert same(encoder.state_dict(), before), "nothing is half loaded"
-    load({k: v for k, v in state.items() if "num_batches" not in k})  # as codes before PyTorch 0.4.1 wrote them
+    # as codes before PyTorch 0.4.1 wrote them
+    load({k: v for k, v in state.items() if "num_batches" not in k})
 
 
 def test_names_of_another_code_are_converted_as_timm_does(tmp_path: Path) -> None:
@@ -178,7 +214,11 @@ class Trap:
 def test_nothing_that_a_file_says_is_run(tmp_path: Path, legacy: bool) -> None:
     mark = tmp_path / "mark"
     state = Conv4(3, 4).state_dict()
-    torch.save({"state_dict": state, "trap": Trap(mark)}, tmp_path / "w.pth", _use_new_zipfile_serialization=not legacy)
+    torch.save(
+        {"state_dict": state, "trap": Trap(mark)},
+        tmp_path / "w.pth",
+        _use_new_zipfile_serialization=not legacy,
+    )
     tables = read_weights(tmp_path / "w.pth")
     assert list(tables) == ["state_dict"] and same(tables["state_dict"], dict(state))
     assert not mark.exists()
@@ -208,16 +248,28 @@ def birds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-DOORS = (("features", "in", "-o", "out"), ("label", "in", "--support", "few.csv", "--neighbors", "2", "-o", "out"))
+DOORS = (
+    ("features", "in", "-o", "out"),
+    ("label", "in", "--support", "few.csv", "--neighbors", "2", "-o", "out"),
+)
 
 
 @pytest.mark.parametrize("door", DOORS, ids=["features", "label"])
-def test_no_door_takes_an_encoder_without_weights(birds: Path, call: Any, door: tuple[str, ...]) -> None:
+def test_no_door_takes_an_encoder_without_weights(
+    birds: Path, call: Any, door: tuple[str, ...]
+) -> None:
     for name in ("conv4", "resnet12", "wrn28_10"):
         code, _, err = call(*door, "--encoder", name)
-        assert code == 2 and "has no weights" in err and "weights=FILE" in err and len(err.splitlines()) == 1
+        assert (
+            code == 2
+            and "has no weights" in err
+            and "weights=FILE" in err
+            and len(err.splitlines()) == 1
+        )
     torch.save(Conv4(3, 8).state_dict(), "under_support.pth")
-    code, _, err = call(*door, "--encoder", "{name: conv4, width: 8}", "--weights", "under_support.pth")
+    code, _, err = call(
+        *door, "--encoder", "{name: conv4, width: 8}", "--weights", "under_support.pth"
+    )
     assert code == 2 and "stored no averages" in err and "batch_norm=running" in err
     assert not Path("out").exists()
 
@@ -226,7 +278,14 @@ def test_weights_decide_the_features(birds: Path, call: Any) -> None:
     found = []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
-        torch.save({"state_dict": {f"module.{k}": v for k, v in trained(Conv4(3, 8)).state_dict().items()}}, "w.pth")
+        torch.save(
+            {
+                "state_dict": {
+                    f"module.{k}": v for k, v in trained(Conv4(3, 8)).state_dict().items()
+                }
+            },
+            "w.pth",
+        )
         with pytest.warns(UserWarning, match=r"w\.pth as numbers in \[0, 1\]"):
             chosen = encoder_option("{name: conv4, width: 8}", Path("w.pth"), None)
             write_folder_features(birds / "in", birds / "out", chosen, size=32)
@@ -239,26 +298,42 @@ def test_weights_decide_the_features(birds: Path, call: Any) -> None:
     assert torch.allclose(net.eval()(image).flatten(), torch.from_numpy(found[2][0]), atol=1e-5)
 
 
-def test_any_model_of_timm_is_an_encoder(birds: Path, call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_model_of_timm_is_an_encoder(
+    birds: Path, call: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.save(trained(timm.create_model("resnet10t")).state_dict(), "w.pth")
     code, _, err = call(*DOORS[0], "--encoder", "resnet10t", "--weights", "w.pth", "--size", "32")
     assert (code, err) == (0, ""), "its normalisation is known"
-    net, transform, size, channels = folder_encoder({"name": "resnet10t", "weights": "w.pth"}, None, None)
+    net, transform, size, channels = folder_encoder(
+        {"name": "resnet10t", "weights": "w.pth"}, None, None
+    )
     assert (size, channels) == (timm.get_pretrained_cfg("resnet10t").input_size[-1], 3)
     assert transform.mean == list(timm.get_pretrained_cfg("resnet10t").mean) and net.frozen
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_: 1 / 0)  # there is no hub
     code, _, err = call(*DOORS[0], "--encoder", "resnet10t")
-    assert code == 2 and "cannot be fetched" in err and "weights=FILE" in err and len(err.splitlines()) == 1
+    assert (
+        code == 2
+        and ("cannot be fetched") in err
+        and "weights=FILE" in err
+        and len(err.splitlines()) == 1
+    )
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: "w.pth")
-    assert call(*DOORS[0], "--encoder", "resnet10t", "--size", "32")[0] == 0, "from the cache of the hub"
+    assert call(*DOORS[0], "--encoder", "resnet10t", "--size", "32")[0] == 0, (
+        "from the cache of the hub"
+    )
     assert "unknown encoder 'resnet10u'" in call(*DOORS[0], "--encoder", "resnet10u")[2]
     assert "needs 'model'" in call(*DOORS[0], "--encoder", "timm")[2]
     code, _, err = call(*DOORS[0], "--weights", "w.pth", "--run", "r")
     assert code == 2 and "one of --weights and --run" in err
 
 
-RUN = ("run", "my.yaml", "trainer={steps: 4, batch: 2, val_every: 2, val_episodes: 2}", "evaluation.episodes=2")
+RUN = (
+    "run",
+    "my.yaml",
+    "trainer={steps: 4, batch: 2, val_every: 2, val_episodes: 2}",
+    "evaluation.episodes=2",
+)
 
 
 @pytest.mark.parametrize("policy", ["support", "apart", "joint"])
@@ -266,9 +341,16 @@ def test_a_run_without_averages_encodes_nothing_alone(world: Path, call: Any, po
     policies = [f"learner.batch_norm={policy}"]
     assert call(*RUN, *policies, "-o", "r")[0] == 0
     # Averages of before: weights that moved on under another policy are not theirs.
-    assert call(*RUN, *policies, "pretrain={objective: cross_entropy, trainer: {steps: 2}}", "-o", "p")[0] == 0
+    assert (
+        call(
+            *RUN, *policies, "pretrain={objective: cross_entropy, trainer: {steps: 2}}", "-o", "p"
+        )[0]
+        == 0
+    )
     assert call(*RUN, "-o", "good")[0] == 0
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3)).astype(np.uint8))
+    picture = Image.fromarray(
+        np.random.default_rng(0).integers(0, 256, (16, 16, 3)).astype(np.uint8)
+    )
     for name in ("jay/0", "jay/1", "wren/0", "wren/1"):
         (world / "in" / name).parent.mkdir(parents=True, exist_ok=True)
         picture.save(world / "in" / f"{name}.png")
@@ -276,7 +358,10 @@ def test_a_run_without_averages_encodes_nothing_alone(world: Path, call: Any, po
     for run in ("r", "p"):
         for door in DOORS:
             code, _, err = call(*door, "--run", run)
-            assert code == 2 and "stored no averages" in err and "batch_norm=running" in err, (run, door)
+            assert code == 2 and ("stored no averages") in err and "batch_norm=running" in err, (
+                run,
+                door,
+            )
         code, _, err = call("evaluate", run, "learner.batch_norm=running")
         assert code == 2 and "stored no BatchNorm averages" in err
     assert call(*DOORS[0], "--run", "good")[0] == 0
@@ -294,7 +379,9 @@ def test_an_encoder_trained_without_averages_is_refused_by_the_library(tmp_path:
     )
     images = split.x.permute(0, 2, 3, 1).numpy()
     untrained = Pipeline(net, head=ProtoNet())
-    assert encode_split(untrained, split, graphfsl.Transform()).x.shape == (12, 8), "a baseline, and meant so"
+    assert encode_split(untrained, split, graphfsl.Transform()).x.shape == (12, 8), (
+        "a baseline, and meant so"
+    )
     with torch.no_grad():
         for norm in net.norms:
             norm.weight.add_(torch.arange(8) / 100)  # as training under `support` leaves it
@@ -322,7 +409,9 @@ def test_an_untrained_encoder_in_a_mapping_is_warned_about(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("frozen", ["true", "false"])
-def test_a_run_outlives_the_file_that_its_encoder_came_from(world: Path, call: Any, frozen: str) -> None:
+def test_a_run_outlives_the_file_that_its_encoder_came_from(
+    world: Path, call: Any, frozen: str
+) -> None:
     torch.save(trained(Conv4(3, 8)).state_dict(), "w.pth")
     encoder = f"learner.encoder={{name: conv4, width: 8, weights: w.pth, frozen: {frozen}}}"
     code, _, err = call(*RUN, encoder, "learner.head={name: protonet, distance: cosine}", "-o", "r")
@@ -336,7 +425,10 @@ def test_a_run_outlives_the_file_that_its_encoder_came_from(world: Path, call: A
         assert code == 2 and "w.pth cannot be read" in err
 
 
-SWAPPED = ("learner.encoder={name: conv4, width: 8, weights: w.pth, frozen: true}", "learner.head=nearest_neighbor")
+SWAPPED = (
+    "learner.encoder={name: conv4, width: 8, weights: w.pth, frozen: true}",
+    "learner.head=nearest_neighbor",
+)
 
 
 def swap(seed: int) -> None:
@@ -352,7 +444,9 @@ def test_a_run_knows_the_content_of_its_file_of_weights(world: Path, call: Any) 
     swap(1)
     code, _, err = call(*RUN, *SWAPPED, "-o", "r")
     assert code == 2 and "r began with other weights" in err and err.count("\n") == 1
-    assert json.loads(call("evaluate", "r", "--json")[1])[0]["accuracy"] == before, "the checkpoint holds them"
+    assert json.loads(call("evaluate", "r", "--json")[1])[0]["accuracy"] == before, (
+        "the checkpoint holds them"
+    )
     Path("r/model.safetensors").unlink()
     code, _, err = call("evaluate", "r")
     assert code == 2 and "r began with other weights" in err
@@ -366,7 +460,12 @@ def test_a_study_and_a_pretraining_know_it_too(world: Path, call: Any) -> None:
         "grid: {learner.head: [protonet, nearest_neighbor]}\n"
     )
     assert call("ablate", "s.yaml", "-o", "s")[0] == 0
-    pretraining = ("pretrain", "my.yaml", SWAPPED[0], "pretrain={objective: cross_entropy, trainer: {steps: 1}}")
+    pretraining = (
+        "pretrain",
+        "my.yaml",
+        SWAPPED[0],
+        "pretrain={objective: cross_entropy, trainer: {steps: 1}}",
+    )
     first = call(*pretraining, "-o", "p")
     assert first[0] == 0 and call(*pretraining, "-o", "p")[1].count("found the pretraining") == 1
     swap(1)
@@ -379,7 +478,9 @@ def test_a_study_and_a_pretraining_know_it_too(world: Path, call: Any) -> None:
 def test_features_are_of_the_content_of_the_file(world: Path, call: Any) -> None:
     for k in range(2):
         (world / "images" / str(k)).mkdir(parents=True)
-        Image.fromarray(np.full((16, 16, 3), 90 + k, np.uint8)).save(world / "images" / str(k) / "a.png")
+        Image.fromarray(np.full((16, 16, 3), 90 + k, np.uint8)).save(
+            world / "images" / str(k) / "a.png"
+        )
     found = []
     for seed in (0, 1):
         swap(seed)
@@ -402,9 +503,13 @@ def test_weights_that_are_a_pipe_or_a_device_are_one_line(tmp_path: Path) -> Non
             Timm(3, model="resnet10t", weights=str(tmp_path / name))
 
 
-def test_what_would_unpack_to_more_than_memory_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_would_unpack_to_more_than_memory_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.save({"a": torch.zeros(1000)}, tmp_path / "w.pth")
-    np.savez_compressed(tmp_path / "test.npz", features=np.zeros((1000, 4)), labels=np.zeros(1000, int))
+    np.savez_compressed(
+        tmp_path / "test.npz", features=np.zeros((1000, 4)), labels=np.zeros(1000, int)
+    )
     monkeypatch.setattr(regular, "memory_of_machine", lambda: 2000)
     for read in (
         lambda: read_weights(tmp_path / "w.pth"),

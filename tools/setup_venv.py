@@ -1,9 +1,11 @@
-"""Make the virtual environment that the Makefile installs into, or say in one line why it cannot be made.
+"""Make the virtual environment that the Makefile installs into, or say in one line why it cannot be
+made.
 
-usage: setup_venv.py .venv      PYTHON names the interpreter; TORCH_ARGS, if set, promises a small PyTorch build
+usage: setup_venv.py .venv      PYTHON names the interpreter; TORCH_ARGS, if set, promises a small
+PyTorch build
 
-Runs under whatever Python is at hand: standard library only, and syntax that Python 3.6 reads. Nothing is left behind
-where it fails; where .venv is there already and works, nothing is done.
+Runs under whatever Python is at hand: standard library only, and syntax that Python 3.6 reads.
+Nothing is left behind where it fails; where .venv is there already and works, nothing is done.
 """
 
 import glob
@@ -24,7 +26,7 @@ def has(name):
     except ImportError: return 0
     return 1
 print("%d %d %d %d" % (sys.version_info[0], sys.version_info[1], has("ensurepip") and has("venv"), has("pip")))
-"""
+"""  # noqa: E501
 
 
 class SetupError(Exception):
@@ -41,7 +43,9 @@ def run(command):
 
 
 def probe(python):
-    """((major, minor), can make environments, has pip), or None where it does not run (a shim, a dangling link)."""
+    """((major, minor), can make environments, has pip), or None where it does not run (a shim, a
+    dangling link).
+    """
     status, output = run([python, "-c", PROBE])
     try:
         major, minor, makes, pip = (int(word) for word in output.split())
@@ -51,7 +55,9 @@ def probe(python):
 
 
 def choose_python():
-    """The first Python, newest first (or the one that PYTHON names), that is new enough and can make environments."""
+    """The first Python, newest first (or the one that PYTHON names), that is new enough and can
+    make environments.
+    """
     wanted = os.environ.get("PYTHON")
     old, bare = [], []
     for name in [wanted] if wanted else NAMES:
@@ -68,14 +74,17 @@ def choose_python():
             return path
     if bare:
         raise SetupError(
-            "%s has no ensurepip, so it cannot make a virtual environment; on Debian or Ubuntu: apt install "
+            "%s has no ensurepip, so it cannot make a virtual environment; on Debian or Ubuntu: "
+            "apt install "
             "python3-venv; elsewhere name another Python: make PYTHON=/path/to/python3" % bare[0]
         )
     if wanted and not old:
-        raise SetupError("PYTHON=%s does not run; name a Python %d.%d or newer" % (wanted, *MINIMUM))
+        raise SetupError(
+            "PYTHON=%s does not run; name a Python %d.%d or newer" % (wanted, *MINIMUM)
+        )
     raise SetupError(
-        "Python %d.%d or newer is needed, but %s; install one, or name it: make PYTHON=/path/to/python3"
-        % (*MINIMUM, old[0] if old else "none was found")
+        "Python %d.%d or newer is needed, but %s; install one, or name it: make "
+        "PYTHON=/path/to/python3" % (*MINIMUM, old[0] if old else "none was found")
     )
 
 
@@ -95,17 +104,29 @@ def used_gb(folder):
 
 def check_disk(venv):
     """Room for PyTorch, unless it is installed already."""
-    if glob.glob(os.path.join(venv, "lib", "python3*", "site-packages", "torch-*.dist-info", "RECORD")):
+    if glob.glob(
+        os.path.join(venv, "lib", "python3*", "site-packages", "torch-*.dist-info", "RECORD")
+    ):
         return
     small = bool(os.environ.get("TORCH_ARGS")) or not sys.platform.startswith("linux")
     need, free = (CPU_GB if small else CUDA_GB) - used_gb(venv), free_gb(venv)
     where = os.path.dirname(os.path.abspath(venv))
     if free < need:
-        advice = "" if small else ', or take a CPU build: make demo TORCH_ARGS="--index-url URL" (see the README)'
-        raise SetupError("about %.1f GB must be free in %s, but %.1f GB are; free some%s" % (need, where, free, advice))
+        advice = (
+            ""
+            if small
+            else (', or take a CPU build: make demo TORCH_ARGS="--index-url URL" (see the README)')
+        )
+        raise SetupError(
+            "about %.1f GB must be free in %s, but %.1f GB are; free "
+            "some%s" % (need, where, free, advice)
+        )
     temporary = tempfile.gettempdir()
     if not small and free_gb(temporary) < DOWNLOAD_GB:
-        note = "note: pip may need %d GB in %s to download, and %.1f GB are free; TMPDIR=/roomier/folder moves it"
+        note = (
+            "note: pip may need %d GB in %s to download, and %.1f GB are free; "
+            "TMPDIR=/roomier/folder moves it"
+        )
         print("graphfsl: " + note % (DOWNLOAD_GB, temporary, free_gb(temporary)), file=sys.stderr)
 
 
@@ -116,7 +137,8 @@ def make_venv(python, venv):
         if status:
             last = (output.strip().splitlines() or ["exit status %d" % status])[-1].strip()
             raise SetupError(
-                "%s -m venv %s failed: %s; on Debian or Ubuntu: apt install python3-venv" % (python, venv, last)
+                "%s -m venv %s failed: %s; on Debian or Ubuntu: apt install "
+                "python3-venv" % (python, venv, last)
             )
     except BaseException:  # also an interruption
         shutil.rmtree(venv, ignore_errors=True)
@@ -124,7 +146,9 @@ def make_venv(python, venv):
 
 
 def setup(venv):
-    """The whole of it: an environment that works is kept, one whose Python does not even run is made anew."""
+    """The whole of it: an environment that works is kept, one whose Python does not even run is
+    made anew.
+    """
     found = probe(os.path.join(venv, "bin", "python"))
     if found is None:
         python = choose_python()
@@ -135,7 +159,12 @@ def setup(venv):
     if version < MINIMUM:
         raise SetupError("%s holds Python %d.%d; remove it and run make again" % (venv, *version))
     check_disk(venv)
-    if not pip and run([os.path.join(venv, "bin", "python"), "-m", "ensurepip", "--upgrade", "--default-pip"])[0]:
+    if (
+        not pip
+        and run(
+            [os.path.join(venv, "bin", "python"), "-m", "ensurepip", "--upgrade", "--default-pip"]
+        )[0]
+    ):
         raise SetupError("%s has no pip and no ensurepip; remove it and run make again" % venv)
 
 

@@ -1,11 +1,13 @@
-"""Rewrite the 95% intervals below experiments/results, once 1.96 s / sqrt(n), with Student's t; nothing else changes.
+"""Rewrite the 95% intervals below experiments/results, once 1.96 s / sqrt(n), with Student's t;
+nothing else changes.
 
     python tools/student_intervals.py BEFORE
 
-results.json and evaluations/*.json hold the accuracies of every episode, from which the interval is computed again.
-The tables of studies (*.csv, and *.md beside them) hold it to three decimals and no accuracies: it is widened by
-t_{0.975, n-1} / 1.96, which is right to 0.001 points. That may happen once only, so it is done where a line is still
-what it was in the commit BEFORE, whose tables were made with 1.96. The same command a second time changes nothing.
+results.json and evaluations/*.json hold the accuracies of every episode, from which the interval is
+computed again. The tables of studies (*.csv, and *.md beside them) hold it to three decimals and no
+accuracies: it is widened by t_{0.975, n-1} / 1.96, which is right to 0.001 points. That may happen
+once only, so it is done where a line is still what it was in the commit BEFORE, whose tables were
+made with 1.96. The same command a second time changes nothing.
 """
 
 from __future__ import annotations
@@ -30,29 +32,46 @@ FIELD = re.compile(r'("ci95": )([^,\n]+)')
 
 
 def rewrite_rows(file: Path) -> bool:
-    """The intervals of a JSON file's rows, in the order in which they stand there; true where one changed."""
+    """The intervals of a JSON file's rows, in the order in which they stand there; true where one
+    changed.
+    """
     text = file.read_text(encoding="utf-8")
     rows = json.loads(text)["rows"]
-    halves = iter([percent(*mean_and_ci95(torch.tensor(r["accuracies"], dtype=torch.float64)))["ci95"] for r in rows])
+    halves = iter(
+        [
+            percent(*mean_and_ci95(torch.tensor(r["accuracies"], dtype=torch.float64)))["ci95"]
+            for r in rows
+        ]
+    )
     if len(FIELD.findall(text)) != len(rows):
         raise SystemExit(f"{file}: there is not one interval for each of its {len(rows)} rows")
     return replace(file, text, FIELD.sub(lambda found: found[1] + json.dumps(next(halves)), text))
 
 
 def rewrite_study(file: Path, before: str) -> bool:
-    """The intervals of a study's cells in its CSV file, and in the Markdown beside it; true where one changed."""
+    """The intervals of a study's cells in its CSV file, and in the Markdown beside it; true where
+    one changed.
+    """
     text = file.read_text(encoding="utf-8")
     old = set(text_at(before, file).splitlines())
     head, *lines = text.splitlines()
     names = head.split(",")
     at, axes = names.index("ci95"), names.index("setting")
-    widened: dict[tuple[str, ...], tuple[str, str]] = {}  # the levels of a cell -> its interval, before and after
+    # the levels of a cell -> its interval, before and after
+    widened: dict[tuple[str, ...], tuple[str, str]] = {}
     new = [head]
     for line in lines:
         (cells,) = csv.reader([line])
         if line in old:
-            half = float(cells[at]) * float(stdtrit(int(cells[names.index("episodes")]) - 1, 0.975)) / 1.96
-            widened[tuple(level or "none" for level in cells[:axes])] = (cells[at], str(round(half, 3)))
+            half = (
+                float(cells[at])
+                * float(stdtrit(int(cells[names.index("episodes")]) - 1, 0.975))
+                / 1.96
+            )
+            widened[tuple(level or "none" for level in cells[:axes])] = (
+                cells[at],
+                str(round(half, 3)),
+            )
             cells[at] = str(round(half, 3))
         new.append(joined(cells))
     page = file.with_suffix(".md")
@@ -95,13 +114,25 @@ def replace(file: Path, before: str, after: str) -> bool:
 def main() -> None:
     if len(sys.argv) != 2:
         raise SystemExit(__doc__)
-    found = subprocess.run(["git", "cat-file", "-e", f"{sys.argv[1]}^{{commit}}"], cwd=ROOT, capture_output=True)
+    found = subprocess.run(
+        ["git", "cat-file", "-e", f"{sys.argv[1]}^{{commit}}"], cwd=ROOT, capture_output=True
+    )
     if found.returncode:
         raise SystemExit(f"{sys.argv[1]} is no commit of this repository")
-    rows = [f for pattern in ("*/results.json", "*/evaluations/*.json") for f in sorted(RESULTS.glob(pattern))]
+    rows = [
+        f
+        for pattern in ("*/results.json", "*/evaluations/*.json")
+        for f in sorted(RESULTS.glob(pattern))
+    ]
     studies = sorted(RESULTS.glob("*.csv"))
-    changed = sum(map(rewrite_rows, rows)), sum(rewrite_study(file, sys.argv[1]) for file in studies)
-    print(f"changed: {changed[0]} of {len(rows)} files of rows, {changed[1]} of {len(studies)} studies")
+    changed = (
+        sum(map(rewrite_rows, rows)),
+        sum(rewrite_study(file, sys.argv[1]) for file in studies),
+    )
+    print(
+        f"changed: {changed[0]} of {len(rows)} files of rows, {changed[1]} of {len(studies)} "
+        f"studies"
+    )
 
 
 if __name__ == "__main__":

@@ -20,7 +20,13 @@ from torch import Tensor
 
 from graphfsl.apply.estimator_input import Parameter, dense, seeded, weights_of
 from graphfsl.apply.predict import Predictor, answer_inductively, changed, inductive_note, open_run
-from graphfsl.apply.unlabeled_targets import labels_of, missing, none_unlabeled, unlabeled, with_stand_in
+from graphfsl.apply.unlabeled_targets import (
+    labels_of,
+    missing,
+    none_unlabeled,
+    unlabeled,
+    with_stand_in,
+)
 from graphfsl.core import registry
 from graphfsl.core.adapt import Adapt
 from graphfsl.core.arguments import as_samples, image_bytes
@@ -43,33 +49,41 @@ Source = Mapping[str, Any] | Learner | Predictor
 
 
 class FewShotClassifier(ClassifierMixin, BaseEstimator):
-    """Classifies samples by the labeled samples of `fit`: these are the support of one episode, whose queries are
-    what `predict` is given. `fit` trains nothing: it stores the support; a learner such as MAML adapts in `predict`.
+    """Classifies samples by the labeled samples of `fit`: these are the support of one episode,
+    whose queries are what `predict` is given. `fit` trains nothing: it stores the support; a
+    learner such as MAML adapts in `predict`.
 
-    learner: the name of a head ("protonet"); a mapping as in YAML's `learner` section; a `Learner`; a trained run,
-        as its directory or a `Predictor`. A name or a mapping is built for the samples and the number of classes
-        of `fit`, with untrained weights, of which there is a warning where they are drawn at random. A learner or a
-        predictor is copied, and answers where its weights lie.
+    learner: the name of a head ("protonet"); a mapping as in YAML's `learner` section; a `Learner`;
+        a trained run, as its directory or a `Predictor`. A name or a mapping is built for the
+        samples and the number of classes of `fit`, with untrained weights, of which there is a
+        warning where they are drawn at random. A learner or a predictor is copied, and answers
+        where its weights lie.
     random_state: seeds untrained weights, and what a learner draws by itself.
-    batch_norm: the BatchNorm policy (`graphfsl.core.batchnorm`). None takes the learner's own; in place of one under
-        which an answer depends on the other queries, `support`, with a warning. A `Predictor` has decided that already.
-    transform: the normalisation of images. None takes what the learner was trained with by `Trainer` or, without that,
-        what its encoder says; a run and a `Predictor` have their own.
+    batch_norm: the BatchNorm policy (`graphfsl.core.batchnorm`). None takes the learner's own; in
+        place of one under which an answer depends on the other queries, `support`, with a warning.
+        A `Predictor` has decided that already.
+    transform: the normalisation of images. None takes what the learner was trained with by
+        `Trainer` or, without that, what its encoder says; a run and a `Predictor` have their own.
 
-    X: features (n, d), sparse ones are made dense; uint8 images (n, H, W) or (n, H, W, 3); for a run on images a
-        sequence of whatever `Predictor` reads, paths and PIL images too. Features are computed with in float64 unless
-        they are float32, as in scikit-learn, whose checks ask for 1e-7 where float32 gives 1e-6.
-    y: labels of any kind. Where the learner uses a pool (`uses_unlabeled`), these are never a class but mark unlabeled
-        samples: None, NaN, pandas' NA, "" and the number -1 of any type, beside string labels too (an array of dtype
-        object). The text "-1", which numpy makes of a list of words and numbers, is refused. For any other learner -1,
-        "-1" and "" are classes like others, and None, NaN and NA are refused.
-    sample_weight: the weights of the labels; 0 leaves a sample out, an unlabeled one too. What other weights do is the
-        learner's affair: ProtoNet takes the weighted mean.
+    X: features (n, d), sparse ones are made dense; uint8 images (n, H, W) or (n, H, W, 3); for a
+        run on images a sequence of whatever `Predictor` reads, paths and PIL images too. Features
+        are computed with in float64 unless they are float32, as in scikit-learn, whose checks ask
+        for 1e-7 where float32 gives 1e-6.
+    y: labels of any kind. Where the learner uses a pool (`uses_unlabeled`), these are never a class
+        but mark unlabeled
+        samples: None, NaN, pandas' NA, "" and the number -1 of any type, beside string labels too
+        (an array of dtype object). The text "-1", which numpy makes of a list of words and numbers,
+        is refused. For any other learner -1, "-1" and "" are classes like others, and None, NaN and
+        NA are refused.
+    sample_weight: the weights of the labels; 0 leaves a sample out, an unlabeled one too. What
+        other weights do is the learner's affair: ProtoNet takes the weighted mean.
 
-    A transductive learner sees all samples of one `predict` together, so its answers depend on their company; one that
-    `needs_balance` takes them for as many of every class. A learner with `max_queries_per_class` gets so many at once.
+    A transductive learner sees all samples of one `predict` together, so its answers depend on
+    their company; one that `needs_balance` takes them for as many of every class. A learner with
+    `max_queries_per_class` gets so many at once.
 
-    classes_: (C,) sorted labels. n_features_in_: d, or the number of an image's values. learner_: what answers.
+    classes_: (C,) sorted labels. n_features_in_: d, or the number of an image's values. learner_:
+        what answers.
     """
 
     transform = Parameter()
@@ -87,7 +101,10 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         self.transform = transform
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        return {name: vars(self)[name] for name in ("learner", "random_state", "batch_norm", "transform")}
+        return {
+            name: vars(self)[name]
+            for name in ("learner", "random_state", "batch_norm", "transform")
+        }
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -97,9 +114,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Store the support and the unlabeled pool.
 
-        Raises InputError for an unknown learner, one that is tied to fewer classes or does not take such
-        samples, for images that cannot be read, for bad weights, and where no sample has a label; ValueError for what
-        scikit-learn rejects.
+        Raises InputError for an unknown learner, one that is tied to fewer classes or does not take
+        such samples, for images that cannot be read, for bad weights, and where no sample has a
+        label; ValueError for what scikit-learn rejects.
         """
         source = self._source()
         self._predictor = source if isinstance(source, Predictor) else None
@@ -116,7 +133,10 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             self.n_features_in_ = x[0].numel()
         self._shape = tuple(x.shape[1:])
         if self._predictor and self._predictor.run.shape != self._shape:
-            raise InputError(f"the run takes samples of shape {self._predictor.run.shape}, but X holds {self._shape}")
+            raise InputError(
+                f"the run takes samples of shape {self._predictor.run.shape}, but X "
+                f"holds {self._shape}"
+            )
         weight = weights_of(sample_weight, len(y))
         x, y, weight = x[torch.from_numpy(weight > 0)], y[weight > 0], weight[weight > 0]
 
@@ -125,9 +145,16 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         check_classification_targets(labels)
         self.classes_, column = np.unique(labels, return_inverse=True)
         if hidden.any() and len(self.classes_) == 1:
-            raise InputError("y holds one class beside -1, which means unlabeled for this learner; rename class -1")
-        self.learner_ = self._learner(source).eval().to(x.dtype if x.is_floating_point() else torch.float32)
-        self._w = torch.eye(len(self.classes_), dtype=torch.float64)[column] * torch.from_numpy(weight[~hidden, None])
+            raise InputError(
+                "y holds one class beside -1, which means unlabeled for this "
+                "learner; rename class -1"
+            )
+        self.learner_ = (
+            self._learner(source).eval().to(x.dtype if x.is_floating_point() else torch.float32)
+        )
+        self._w = torch.eye(len(self.classes_), dtype=torch.float64)[column] * torch.from_numpy(
+            weight[~hidden, None]
+        )
         self._transform = self._normalisation()
         try:
             self._store(x, torch.from_numpy(hidden))
@@ -137,7 +164,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             if not isinstance(source, Learner):
                 raise
             reason = str(error).splitlines()[0]
-            raise InputError(f"this learner fails on samples of shape {self._shape}: {reason}") from None
+            raise InputError(
+                f"this learner fails on samples of shape {self._shape}: {reason}"
+            ) from None
         return self
 
     def predict(self, X: Any) -> np.ndarray:
@@ -155,7 +184,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Accuracy on the samples that have a label: what marks an unlabeled one in `fit` is no class here either."""
+        """Accuracy on the samples that have a label: what marks an unlabeled one in `fit` is no
+        class here either.
+        """
         predicted, y = self.predict(X), column_or_1d(y)
         shown = ~unlabeled(y) if self.learner_.uses_unlabeled else np.ones(len(y), bool)
         if not shown.any():
@@ -169,7 +200,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         policy = [] if self.batch_norm is None else [f"learner.batch_norm={self.batch_norm}"]
         if isinstance(learner, Predictor):
             learner = copy.deepcopy(learner)
-            return Predictor(changed(learner.run, policy), range=learner.range) if policy else learner
+            return (
+                Predictor(changed(learner.run, policy), range=learner.range) if policy else learner
+            )
         if isinstance(learner, Learner):
             return copy.deepcopy(learner)
         if isinstance(learner, Mapping):
@@ -177,7 +210,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             return learner
         if not isinstance(learner, (str, Path)):
             raise InputError(
-                "learner must be the name of a head, a mapping such as {'head': 'protonet'}, a Learner, a Predictor or "
+                "learner must be the name of a head, a mapping such as {'head': 'protonet'}, a "
+                "Learner, a Predictor or "
                 f"the directory of a run, not {learner!r}"
             )
         if learner in registry.names("head"):
@@ -195,10 +229,14 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         else:
             uses = (source.learner if isinstance(source, Predictor) else source).uses_unlabeled
         if not uses and missing(y).any():
-            raise InputError("y holds None or NaN, but this learner uses no unlabeled samples; leave them out")
+            raise InputError(
+                "y holds None or NaN, but this learner uses no unlabeled samples; leave them out"
+            )
         hidden = unlabeled(y) if uses else none_unlabeled(y)
         if hidden.all():
-            raise InputError("y holds no class: -1 means unlabeled for this learner; label at least one sample")
+            raise InputError(
+                "y holds no class: -1 means unlabeled for this learner; label at least one sample"
+            )
         return hidden
 
     def _learner(self, source: Source) -> Learner:
@@ -211,11 +249,15 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             return built
         learner = source.learner if isinstance(source, Predictor) else self._with_policy(source)
         if learner.way is not None and way > learner.way:
-            raise InputError(f"this learner is tied to {learner.way} classes at most, but y holds {way}")
+            raise InputError(
+                f"this learner is tied to {learner.way} classes at most, but y holds {way}"
+            )
         return learner
 
     def _with_policy(self, learner: Learner) -> Learner:
-        """The learner with the BatchNorm policy that is asked for; where none is, with one that is inductive."""
+        """The learner with the BatchNorm policy that is asked for; where none is, with one that is
+        inductive.
+        """
         if self.batch_norm is not None and isinstance(learner, (Pipeline, Adapt)):
             learner.set_batch_norm(self.batch_norm)
         else:
@@ -227,16 +269,22 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         given: Transform | None = vars(self)["transform"]
         if self._predictor is not None:
             if given is not None:
-                raise InputError("a run brings its own normalisation of images; leave transform out")
+                raise InputError(
+                    "a run brings its own normalisation of images; leave transform out"
+                )
             return self._predictor.run.transform.plain()
-        return given.plain() if given is not None else Transform(*known_normalisation(self.learner_))
+        return (
+            given.plain() if given is not None else Transform(*known_normalisation(self.learner_))
+        )
 
     def _say(self, replaced: str | None) -> None:
         if replaced:
             warnings.warn(inductive_note(replaced, f"batch_norm={replaced!r}"), stacklevel=5)
 
     def _images(self, X: Any) -> tuple[Any, Tensor | None]:
-        """What was given, as NumPy takes it; and images as (n, C, H, W) bytes, None where X must be features."""
+        """What was given, as NumPy takes it; and images as (n, C, H, W) bytes, None where X must be
+        features.
+        """
         if self._predictor and len(self._predictor.run.shape) == 3:
             if issparse(X):
                 raise InputError("this run takes images, and X is a sparse matrix")
@@ -254,12 +302,16 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             self._answering = self.learner_.on_features()
 
     def _encode(self, x: Tensor) -> Tensor:
-        """Images (n, C, H, W) -> features (n, d) where they do not depend on the episode; all else as it is."""
+        """Images (n, C, H, W) -> features (n, d) where they do not depend on the episode; all else
+        as it is.
+        """
         learner, device = self.learner_, _device(self.learner_)
         if x.ndim > 2 and isinstance(learner, Pipeline) and learner.fixed:
             check_alone(learner.encoder)
             size = block_size(learner.encoder, self._shape, device)
-            x = torch.cat([encode(learner, images, self._transform, device) for images in x.split(size)])
+            x = torch.cat(
+                [encode(learner, images, self._transform, device) for images in x.split(size)]
+            )
         check_features(learner, x)
         return x
 
@@ -279,7 +331,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         if x is None:
             x = dense(validate_data(self, X, reset=False, accept_sparse="csr", dtype=FLOATS))
         if tuple(x.shape[1:]) != self._shape:
-            raise InputError(f"fit was given samples of shape {self._shape}, but X holds {tuple(x.shape[1:])}")
+            raise InputError(
+                f"fit was given samples of shape {self._shape}, but X holds {tuple(x.shape[1:])}"
+            )
         x = self._encode(x).to(self._support.dtype)
         with seeded(self._seed, _device(self.learner_)):
             return torch.cat([self._answer(query) for query in x.split(self._at_once(len(x)))])
@@ -288,7 +342,11 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         """How many of n queries stand in one episode."""
         learner, others = self.learner_, len(self._support) + len(self._pool)
         if not learner.transductive:
-            n = max(1, NODES_AT_ONCE // (others + 1)) if learner.per_query else max(QUERIES_AT_ONCE, others)
+            n = (
+                max(1, NODES_AT_ONCE // (others + 1))
+                if learner.per_query
+                else max(QUERIES_AT_ONCE, others)
+            )
         return min(n, learner.max_queries_per_class or n)
 
 

@@ -1,4 +1,6 @@
-"""What encodes a folder of images on the command line: an encoder with weights, or that of a trained run."""
+"""What encodes a folder of images on the command line: an encoder with weights, or that of a
+trained run.
+"""
 
 from __future__ import annotations
 
@@ -33,13 +35,17 @@ def write_folder_features(
     size: int | None = None,
     range: Range | None = None,
 ) -> list[Path]:
-    """Features of a folder of images as npz files in `out`: of an encoder with weights, or of a trained run's.
+    """Features of a folder of images as npz files in `out`: of an encoder with weights, or of a
+    trained run's.
 
-    Encoders are as in `folder_encoder`; layouts, arrays and errors are those of `features.write_features`. range: of
-    the images' values; None takes the run's own, or that of their type.
+    Encoders are as in `folder_encoder`; layouts, arrays and errors are those of
+    `features.write_features`. range: of the images' values; None takes the run's own, or that of
+    their type.
     """
     net, transform, size, channels = folder_encoder(encoder, run, size)
-    return write_features(net, transform, folder, out, size, channels, range=folder_range(run, range))
+    return write_features(
+        net, transform, folder, out, size, channels, range=folder_range(run, range)
+    )
 
 
 def folder_range(run: Path | None, range: Range | None) -> Range | None:
@@ -55,29 +61,41 @@ def folder_range(run: Path | None, range: Range | None) -> Range | None:
 def folder_encoder(
     encoder: str | Mapping[str, Any], run: Path | None, size: int | None
 ) -> tuple[Pipeline, Transform, int | None, int]:
-    """What encodes a folder's images: a learner, its normalisation, the pixels of a side, the number of channels.
+    """What encodes a folder's images: a learner, its normalisation, the pixels of a side, the
+    number of channels.
 
-    encoder: a name, or a mapping with a name and options, of an encoder in `nn` or of a model of timm; it has weights
-        of its own, or `weights` names a file. run: the directory of a trained one instead. size: None takes their own.
+    encoder: a name, or a mapping with a name and options, of an encoder in `nn` or of a model of
+        timm; it has weights of its own, or `weights` names a file. run: the directory of a trained
+        one instead. size: None takes their own.
 
     Raises InputError where there are no weights, or no averages for its BatchNorm.
     """
-    net, transform, size, channels = _of_run(run, size) if run is not None else _of_name(encoder, size)
+    net, transform, size, channels = (
+        _of_run(run, size) if run is not None else _of_name(encoder, size)
+    )
     if not isinstance(net, Pipeline) or not list(net.encoder.parameters()):
-        raise InputError("this learner has no encoder; features are made by a run or an encoder with weights")
+        raise InputError(
+            "this learner has no encoder; features are made by a run or an encoder with weights"
+        )
     return net, transform, size, channels
 
 
 def encoder_option(encoder: str, weights: Path | None, run: Path | None) -> dict[str, Any]:
-    """The encoder of a command line: its name, or a YAML mapping with options, and a file of weights."""
+    """The encoder of a command line: its name, or a YAML mapping with options, and a file of
+    weights.
+    """
     if weights is not None and run is not None:
-        raise InputError("--weights is for --encoder, and a run has its own; give one of --weights and --run")
+        raise InputError(
+            "--weights is for --encoder, and a run has its own; give one of --weights and --run"
+        )
     entry: Any = {"name": encoder}
     if encoder.startswith("{"):
         try:
             entry = yaml.safe_load(encoder)
         except yaml.YAMLError:
-            raise InputError(f"--encoder {encoder!r} is no mapping, such as '{{name: conv4, width: 32}}'") from None
+            raise InputError(
+                f"--encoder {encoder!r} is no mapping, such as '{{name: conv4, width: 32}}'"
+            ) from None
     return entry if weights is None else {**entry, "weights": str(weights)}
 
 
@@ -85,26 +103,45 @@ def _of_run(path: Path, size: int | None) -> tuple[Learner, Transform, int, int]
     trained = runs.load(path)
     if len(trained.shape) != 3 or trained.ink:
         kind = "drawings" if trained.ink else "features"
-        raise InputError(f"{path} was trained on {kind}; features of a folder need a run on photographs")
+        raise InputError(
+            f"{path} was trained on {kind}; features of a folder need a run on photographs"
+        )
     net = trained.learner.net if isinstance(trained.learner, Adapt) else trained.learner
     if not trained.has_averages:
-        why = "its encoder is untrained" if not trained.steps else "its BatchNorm stored no averages of these weights"
+        why = (
+            ("its encoder is untrained")
+            if not trained.steps
+            else "its BatchNorm stored no averages of these weights"
+        )
         raise InputError(f"{path}: {why}, so that no image can be encoded alone; {AVERAGES}")
     return net, trained.transform, size or trained.shape[-1], trained.shape[0]
 
 
-def _of_name(encoder: str | Mapping[str, Any], size: int | None) -> tuple[Learner, Transform, int | None, int]:
+def _of_name(
+    encoder: str | Mapping[str, Any], size: int | None
+) -> tuple[Learner, Transform, int | None, int]:
     entry = weighted_encoder(encoder)
     native = native_size(str(entry.get("model"))) if entry["name"] == "timm" else None
     side = size or native or 84
-    net = build({"encoder": {**entry, "frozen": True}, "head": "protonet"}, (3, side, side), 5).eval()
+    net = build(
+        {"encoder": {**entry, "frozen": True}, "head": "protonet"}, (3, side, side), 5
+    ).eval()
     where = entry.get("weights") or f"encoder {entry['name']!r}"
     if lacks_averages(net):
         raise InputError(
-            f"{where}: its BatchNorm stored no averages, so that no image can be encoded alone; {AVERAGES}"
+            f"{where}: its BatchNorm stored no averages, so that no image can be encoded alone; "
+            f"{AVERAGES}"
         )
     own = own_normalisation(net)
     if own is None and "weights" in entry:
-        warnings.warn(f"images go into the encoder of {where} as numbers in [0, 1]; a run brings its own", stacklevel=4)
+        warnings.warn(
+            f"images go into the encoder of {where} as numbers in [0, 1]; a run brings its own",
+            stacklevel=4,
+        )
     own_size = getattr(net.encoder, "size", None) if isinstance(net, Pipeline) else None
-    return net, Transform(own["mean"], own["std"]) if own else Transform(), size or own_size or native, 3
+    return (
+        net,
+        Transform(own["mean"], own["std"]) if own else Transform(),
+        size or own_size or native,
+        3,
+    )

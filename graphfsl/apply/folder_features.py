@@ -11,7 +11,14 @@ import torch
 from torch import Tensor
 
 from graphfsl.core.pipeline import Pipeline
-from graphfsl.data.images import Files, all_broken, decode, image_paths, read_folder_classes, subfolders
+from graphfsl.data.images import (
+    Files,
+    all_broken,
+    decode,
+    image_paths,
+    read_folder_classes,
+    subfolders,
+)
 from graphfsl.data.pixel_range import Range, warn_if_narrow
 from graphfsl.data.transforms import Transform
 from graphfsl.io.checkpoint import write_atomically
@@ -35,26 +42,46 @@ def write_features(
     device: torch.device | str | None = None,
     range: Range | None = None,
 ) -> list[Path]:
-    """Encode a folder of images: `out`/<split>.npz for each split, in the layout that data set `arrays` reads.
+    """Encode a folder of images: `out`/<split>.npz for each split, in the layout that data set
+    `arrays` reads.
 
-    root: either folders train, val and test (those that there are) of class folders, or class folders, which make the
-        split "test". A folder `unlabeled` beside class folders has label -1.
-    size: pixels of a side, to which every image is squeezed; None takes the encoder's own, or 84. channels: 3, or 1
-        for gray. Images are decoded and encoded a block at a time, and go on after a stop as in `cached_features`.
+    root: either folders train, val and test (those that there are) of class folders, or class
+        folders, which make the split "test". A folder `unlabeled` beside class folders has label
+        -1.
+    size: pixels of a side, to which every image is squeezed; None takes the encoder's own, or 84.
+        channels: 3, or 1 for gray. Images are decoded and encoded a block at a time, and go on
+            after a stop as in `cached_features`.
     range: the values of black and white, see `images.to_array`.
-    Each file holds features (n, d) float32, labels (n,), class_names, paths (n,) relative to `root`, and range (2,),
-    empty where each image had that of its type.
+    Each file holds features (n, d) float32, labels (n,), class_names, paths (n,) relative to
+    `root`, and range (2,), empty where each image had that of its type.
     Raises InputError for images that cannot be read, and where no folder, class or space is found.
     """
     root, written = root.expanduser().resolve(), []
     for split, classes, pool in _folders(root):
         groups = [*classes.values(), pool]
         names = [p.relative_to(root).as_posix() for group in groups for p in group]
-        x = encode_files(learner, transform, root, names, size, channels, device, f"{root.name}/{split}", range=range)
+        x = encode_files(
+            learner,
+            transform,
+            root,
+            names,
+            size,
+            channels,
+            device,
+            f"{root.name}/{split}",
+            range=range,
+        )
         y = np.repeat([*np.arange(len(classes)), -1], [len(group) for group in groups])
         buffer = io.BytesIO()
         limits = np.array(range or [], np.float64)
-        np.savez(buffer, features=x, labels=y, class_names=list(classes), paths=np.array(names), range=limits)
+        np.savez(
+            buffer,
+            features=x,
+            labels=y,
+            class_names=list(classes),
+            paths=np.array(names),
+            range=limits,
+        )
         written.append(out / f"{split}.npz")
         write_atomically(written[-1], buffer.getvalue())
     return written
@@ -72,13 +99,18 @@ def encode_files(
     broken: bool = False,
     range: Range | None = None,
 ) -> np.ndarray:
-    """Features (n, d) of the image files `names` below `root`: sizes, blocks and resuming as in `write_features`.
+    """Features (n, d) of the image files `names` below `root`: sizes, blocks and resuming as in
+    `write_features`.
 
-    shown: what the progress bar calls them. broken: a file that cannot be read makes a row of NaN, not an InputError.
+    shown: what the progress bar calls them. broken: a file that cannot be read makes a row of NaN,
+        not an InputError.
     range: the values of black and white, see `images.to_array`.
     """
     check_alone(learner.encoder)
-    device, size = encoding_device(learner, device), size or getattr(learner.encoder, "size", None) or 84
+    device, size = (
+        encoding_device(learner, device),
+        size or getattr(learner.encoder, "size", None) or 84,
+    )
     at_once = block_size(learner.encoder, (channels, size, size), device)
     files, failed = Files(root, names), dict[str, str]()  # failed: file -> why
 
@@ -95,7 +127,12 @@ def encode_files(
             list(map(image, names[last:]))  # whatever else cannot be read is told too
             raise InputError(all_broken([(n, failed[n]) for n in names if n in failed]))
         blank = np.zeros((channels, size, size), np.uint8)
-        z = encode(learner, torch.from_numpy(np.stack([blank if i is None else i for i in x])), transform, device)
+        z = encode(
+            learner,
+            torch.from_numpy(np.stack([blank if i is None else i for i in x])),
+            transform,
+            device,
+        )
         z[torch.tensor([i is None for i in x])] = float("nan")
         return z
 
@@ -109,18 +146,27 @@ def encode_files(
     for first in sorted({i // at_once * at_once for i in lost}):
         last = min(first + at_once, len(names))
         if any(image(names[i]) is not None for i in lost if first <= i < last):
-            x[first:last] = encoded(first, last).cpu().numpy()  # what was not readable then may be now
+            # what was not readable then may be now
+            x[first:last] = encoded(first, last).cpu().numpy()
             keep_rows(key.hexdigest(), first, x[first:last])
     return x
 
 
 def _folders(root: Path) -> Iterator[tuple[str, dict[str, list[Path]], list[Path]]]:
     """(split, class name -> files, unlabeled files) of each split below a folder."""
-    found = {p.name: p for p in subfolders(root) if p.name in SPLITS and subfolders(p)} if root.is_dir() else {}
-    splits = {s: read_folder_classes(found[s]) for s in SPLITS if s in found} or {"test": read_folder_classes(root)}
+    found = (
+        {p.name: p for p in subfolders(root) if p.name in SPLITS and subfolders(p)}
+        if root.is_dir()
+        else {}
+    )
+    splits = {s: read_folder_classes(found[s]) for s in SPLITS if s in found} or {
+        "test": read_folder_classes(root)
+    }
     for a, b in (("train", "val"), ("train", "test"), ("val", "test")):
         if both := splits.get(a, {}).keys() & splits.get(b, {}).keys():
-            raise InputError(f"{root}: class {min(both)!r} is in {a}/ and in {b}/; splits must share no class")
+            raise InputError(
+                f"{root}: class {min(both)!r} is in {a}/ and in {b}/; splits must share no class"
+            )
     for split, classes in splits.items():
         pool = found.get(split, root) / "unlabeled"
         yield split, classes, image_paths(pool) if pool.is_dir() else []

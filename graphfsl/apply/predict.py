@@ -44,29 +44,37 @@ class Prediction:
 
     def __repr__(self) -> str:
         best = sorted(self.probabilities.items(), key=lambda item: -item[1])[:MOST_SHOWN]
-        listed = ", ".join(f"{name} {p:.3f}" for name, p in best) + ", …" * (len(self.probabilities) > MOST_SHOWN)
+        listed = ", ".join(f"{name} {p:.3f}" for name, p in best) + ", …" * (
+            len(self.probabilities) > MOST_SHOWN
+        )
         return cut(f"Prediction({self.label!r}, confidence={self.confidence:.3f}: {listed})")
 
 
 class Predictor:
     """Classifies images by a handful of labeled ones, with a trained learner.
 
-    An image is a path, a PIL image, an array (H, W) or (H, W, C) or a tensor (H, W) or (C, H, W), of 1 or 3 channels;
-    it is resized to what the learner was trained on. A learner of drawings (ink bright on dark) inverts images whose
-    border is bright, as paper is.
+    An image is a path, a PIL image, an array (H, W) or (H, W, C) or a tensor (H, W) or (C, H, W),
+    of 1 or 3 channels; it is resized to what the learner was trained on. A learner of drawings (ink
+    bright on dark) inverts images whose border is bright, as paper is.
 
-    replaced: the BatchNorm policy of the run that `support` stands in for. range: the values of black and white in
-        every image; None takes the run's `data.range` or, where it has none, those of the image's type: 255 for 8
-        bits, 65535 for 16, 1 for floats.
+    replaced: the BatchNorm policy of the run that `support` stands in for. range: the values of
+        black and white in every image; None takes the run's `data.range` or, where it has none,
+        those of the image's type: 255 for 8 bits, 65535 for 16, 1 for floats.
     """
 
-    def __init__(self, run: runs.Run, replaced: str | None = None, range: Range | None = None) -> None:
+    def __init__(
+        self, run: runs.Run, replaced: str | None = None, range: Range | None = None
+    ) -> None:
         self.run, self.learner, self.replaced = run, run.learner.eval(), replaced
-        self.range = check_range(run.config["data"].get("range") if range is None else range, "range")
+        self.range = check_range(
+            run.config["data"].get("range") if range is None else range, "range"
+        )
 
     def __repr__(self) -> str:
         lines = repr(self.run).splitlines()
-        return "\n".join([lines[0].replace("Run", "Predictor of the run", 1), *lines[1:], *map(cut, self.notes)])
+        return "\n".join(
+            [lines[0].replace("Run", "Predictor of the run", 1), *lines[1:], *map(cut, self.notes)]
+        )
 
     @property
     def notes(self) -> list[str]:
@@ -75,28 +83,43 @@ class Predictor:
         if self.replaced:
             found.append(inductive_note(self.replaced, f"learner.batch_norm={self.replaced}"))
         if self.learner.transductive:
-            balance = ", which are taken for as many of every class" if self.learner.needs_balance else ""
-            found.append(f"this learner is transductive: an answer depends on the other queries{balance}")
+            balance = (
+                (", which are taken for as many of every class")
+                if self.learner.needs_balance
+                else ""
+            )
+            found.append(
+                f"this learner is transductive: an answer depends on the other queries{balance}"
+            )
         return found
 
     def predict(
-        self, support: Mapping[str, Sequence[Any]], query: Sequence[Any], unlabeled: Sequence[Any] = ()
+        self,
+        support: Mapping[str, Sequence[Any]],
+        query: Sequence[Any],
+        unlabeled: Sequence[Any] = (),
     ) -> list[Prediction]:
-        """Answers for `query`, given `support` (class -> images); `unlabeled` images help learners that use a pool.
+        """Answers for `query`, given `support` (class -> images); `unlabeled` images help learners
+        that use a pool.
 
-        Raises InputError for an image that cannot be read, fewer than two classes, an empty class, or scores that are
-        not finite.
+        Raises InputError for an image that cannot be read, fewer than two classes, an empty class,
+        or scores that are not finite.
         """
         if not isinstance(support, Mapping):
             right = "a mapping of classes to images, such as {'a': ['1.png'], 'b': ['2.png']}"
             raise InputError(f"the support must be {right}, not {described(support)}")
-        support = {str(name): _several(images, f"class {name!r} of the support") for name, images in support.items()}
+        support = {
+            str(name): _several(images, f"class {name!r} of the support")
+            for name, images in support.items()
+        }
         query, unlabeled = _several(query, "the query"), _several(unlabeled, "unlabeled")
         if len(support) < 2:
             raise InputError(f"the support has {len(support)} class; at least 2 are needed")
         empty = [name for name, images in support.items() if not len(images)]
         if empty:
-            raise InputError(f"class {empty[0]!r} of the support has no image; each class needs at least one")
+            raise InputError(
+                f"class {empty[0]!r} of the support has no image; each class needs at least one"
+            )
         if not len(query):
             raise InputError("there is no query image")
         names = list(support)
@@ -108,15 +131,21 @@ class Predictor:
         w[0, torch.arange(len(images)), torch.tensor(owner)] = 1
         p = self._answer(x, w, len(images), len(query))
         return [
-            Prediction(names[int(row.argmax())], float(row.max()), dict(zip(names, row.tolist(), strict=True)))
+            Prediction(
+                names[int(row.argmax())],
+                float(row.max()),
+                dict(zip(names, row.tolist(), strict=True)),
+            )
             for row in p
         ]
 
     @torch.no_grad()
     def _answer(self, x: Tensor, w: Tensor, k: int, q: int) -> Tensor:
-        """(q, C) probabilities of images x, k of the support, q queries and a pool, of label weights w (1, n, C).
+        """(q, C) probabilities of images x, k of the support, q queries and a pool, of label
+        weights w (1, n, C).
 
-        Images are encoded in blocks where they are encoded alone; else an inductive learner gets its queries in blocks.
+        Images are encoded in blocks where they are encoded alone; else an inductive learner gets
+        its queries in blocks.
         """
         device = next((p.device for p in self.learner.parameters()), torch.device("cpu"))
         learner, transform, at_once = self.learner, self.run.transform.plain(), q
@@ -153,7 +182,9 @@ class Predictor:
         """One raw image -> (C, H, W) uint8 as the learner was trained on."""
         shape = self.run.shape
         if len(shape) != 3:
-            raise InputError(f"this run was trained on features of length {shape[0]}, not on images")
+            raise InputError(
+                f"this run was trained on features of length {shape[0]}, not on images"
+            )
         channels, size = shape[0], shape[1]
         if isinstance(image, (str, Path)):
             try:
@@ -167,29 +198,45 @@ class Predictor:
         if self.run.ink:
             border = np.concatenate([array[:, 0], array[:, -1], array[:, :, 0], array[:, :, -1]], 1)
             array = 255 - array if np.median(border) > 127 else array
-        return torch.from_numpy(np.array(array))  # a copy: an image lends its pixels for reading only
+        # a copy: an image lends its pixels for reading only
+        return torch.from_numpy(np.array(array))
 
 
 def _several(images: Any, what: str) -> Sequence[Any]:
     """Images as they are; InputError for one image, or a path, in place of a list."""
-    one = isinstance(images, (str, Path, bytes)) or getattr(images, "ndim", 3) < 3 or not hasattr(images, "__len__")
+    one = (
+        isinstance(images, (str, Path, bytes))
+        or getattr(images, "ndim", 3) < 3
+        or not hasattr(images, "__len__")
+    )
     if one or isinstance(images, Mapping):
-        hint = "; graphfsl.data.images.image_paths lists a folder" if isinstance(images, (str, Path)) else ""
-        raise InputError(f"{what} must be a list of images, such as [image], not {described(images)}{hint}")
+        hint = (
+            ("; graphfsl.data.images.image_paths lists a folder")
+            if isinstance(images, (str, Path))
+            else ""
+        )
+        raise InputError(
+            f"{what} must be a list of images, such as [image], not {described(images)}{hint}"
+        )
     return images
 
 
 def load(
-    run: str | Path, overrides: Sequence[str] = (), range: Range | None = None, learner: Learner | None = None
+    run: str | Path,
+    overrides: Sequence[str] = (),
+    range: Range | None = None,
+    learner: Learner | None = None,
 ) -> Predictor:
-    """The trained run in a directory, or the learner that `Learner.save` wrote there, ready to answer.
+    """The trained run in a directory, or the learner that `Learner.save` wrote there, ready to
+    answer.
 
-    overrides: changes of the learner that its weights fit, such as learner.refine=soft_kmeans. range: of the images'
-    values, see `Predictor`. learner: what takes the saved weights, where they are of one that was put together in
-    Python; `graphfsl.build` makes all others anew.
+    overrides: changes of the learner that its weights fit, such as learner.refine=soft_kmeans.
+    range: of the images' values, see `Predictor`. learner: what takes the saved weights, where they
+    are of one that was put together in Python; `graphfsl.build` makes all others anew.
 
-    Answers are inductive as far as BatchNorm decides it: where the run's policy lets queries share statistics, those of
-    the support are taken, with a warning, unless an override of learner.batch_norm says otherwise.
+    Answers are inductive as far as BatchNorm decides it: where the run's policy lets queries share
+    statistics, those of the support are taken, with a warning, unless an override of
+    learner.batch_norm says otherwise.
     """
     predictor = open_run(run, overrides, range, learner)
     if predictor.replaced:
@@ -198,29 +245,39 @@ def load(
 
 
 def open_run(
-    run: str | Path, overrides: Sequence[str] = (), range: Range | None = None, learner: Learner | None = None
+    run: str | Path,
+    overrides: Sequence[str] = (),
+    range: Range | None = None,
+    learner: Learner | None = None,
 ) -> Predictor:
     """`load` without its warning, which stands in `Predictor.notes`."""
     if learner is not None and overrides:
-        raise InputError(f"the learner that is given is taken as it is; {overrides[0]} cannot change it")
+        raise InputError(
+            f"the learner that is given is taken as it is; {overrides[0]} cannot change it"
+        )
     trained = changed(runs.load(run, learner), overrides)
     replaced = None if names_policy(overrides) else answer_inductively(trained.learner)
     return Predictor(trained, replaced, range)
 
 
 def changed(run: runs.Run, overrides: Sequence[str]) -> runs.Run:
-    """The run with its weights in a changed learner; InputError where they do not fit, or anything else is changed."""
+    """The run with its weights in a changed learner; InputError where they do not fit, or anything
+    else is changed.
+    """
     other = next((o for o in overrides if not names(o, "learner")), None)
     if other is not None:
         raise InputError(
-            f"a run answers with another learner, such as learner.batch_norm=apart, but not with {other!r}"
+            f"a run answers with another learner, such as learner.batch_norm=apart, but not with "
+            f"{other!r}"
         )
     config, _, learner = asked(run, overrides) if overrides else (run.config, None, run.learner)
     return dataclasses.replace(run, config=config, learner=learner)
 
 
 def answer_inductively(learner: Learner) -> str | None:
-    """Give a learner whose queries share BatchNorm statistics those of the support; the policy that it had, or None."""
+    """Give a learner whose queries share BatchNorm statistics those of the support; the policy that
+    it had, or None.
+    """
     if not learner.shares_statistics:
         return None
     own = learner.batch_norm
@@ -231,6 +288,7 @@ def answer_inductively(learner: Learner) -> str | None:
 def inductive_note(own: str, option: str) -> str:
     """What is said of a policy that `support` stands in for; option: what brings it back."""
     return (
-        f"under the BatchNorm policy `{own}` an answer depends on the other queries; `support` takes its place, with "
+        f"under the BatchNorm policy `{own}` an answer depends on the other queries; `support` "
+        f"takes its place, with "
         f"the statistics of the labeled samples; {option} brings it back"
     )

@@ -10,7 +10,8 @@ import numpy as np
 
 from graphfsl.io.errors import InputError
 
-PANDAS = ("NAType", "NaTType")  # the types of its marks of a missing value, which need no import of pandas
+# the types of its marks of a missing value, which need no import of pandas
+PANDAS = ("NAType", "NaTType")
 
 
 def missing(y: np.ndarray) -> np.ndarray:
@@ -21,10 +22,11 @@ def missing(y: np.ndarray) -> np.ndarray:
 
 
 def unlabeled(y: np.ndarray) -> np.ndarray:
-    """(n,) true where y (n,) marks a sample without a label: None, NaN, pandas' NA, "" or the number -1 of any type.
+    """(n,) true where y (n,) marks a sample without a label: None, NaN, pandas' NA, "" or the
+    number -1 of any type.
 
-    Raises InputError for a text such as "-1": it may be a class or what numpy made of a list of words and numbers, and
-    for a blank one.
+    Raises InputError for a text such as "-1": it may be a class or what numpy made of a list of
+    words and numbers, and for a blank one.
     """
     if y.dtype.kind in "biufc":
         return missing(y) | (y == -1)
@@ -32,21 +34,26 @@ def unlabeled(y: np.ndarray) -> np.ndarray:
 
 
 def none_unlabeled(y: np.ndarray) -> np.ndarray:
-    """(n,) false everywhere, for a learner without a pool; a warning where -1 looks like a mark and not like a class.
+    """(n,) false everywhere, for a learner without a pool; a warning where -1 looks like a mark and
+    not like a class.
 
     It does beside two or more classes with numbers from 0 on.
     """
     if y.dtype.kind in "if" and (y == -1).any() and (y >= -1).all() and len(np.unique(y)) > 2:
         warnings.warn(
-            "this learner uses no unlabeled samples, so that -1 in y is a class like the others: leave these samples "
-            "out, or take a learner with a pool, such as {'head': 'protonet', 'refine': 'soft_kmeans'}",
+            "this learner uses no unlabeled samples, so that -1 in y is a class like the others: "
+            "leave these samples "
+            "out, or take a learner with a pool, such as {'head': 'protonet', 'refine': "
+            "'soft_kmeans'}",
             stacklevel=4,
         )
     return np.zeros(len(y), bool)
 
 
 def with_stand_in(y: np.ndarray, hidden: np.ndarray) -> np.ndarray:
-    """y with a label of another sample wherever `hidden`, for checks that know no samples without a label."""
+    """y with a label of another sample wherever `hidden`, for checks that know no samples without a
+    label.
+    """
     shown = y.copy()
     shown[hidden] = y[~hidden][0] if not hidden.all() else 0
     return shown
@@ -61,7 +68,9 @@ def labels_of(y: np.ndarray) -> np.ndarray:
 
 def _is_missing(value: Any) -> bool:
     return (
-        value is None or type(value).__name__ in PANDAS or (isinstance(value, numbers.Number) and bool(value != value))
+        value is None
+        or type(value).__name__ in PANDAS
+        or (isinstance(value, numbers.Number) and bool(value != value))
     )
 
 
@@ -70,9 +79,13 @@ def _is_marker(value: Any) -> bool:
         return isinstance(value, numbers.Number) and bool(value == -1)
     if value.strip().lower() in ("-1", "-1.0", "nan", "none", "<na>"):
         raise InputError(
-            f"y holds the text {value!r}, which numpy makes of a list of words and numbers; mark unlabeled samples by "
+            f"y holds the text {value!r}, which numpy makes of a list of words and numbers; mark "
+            f"unlabeled samples by "
             '"" or None, or give y as an array of dtype object; rename it if it is a class'
         )
     if value and not value.strip():
-        raise InputError(f'y holds the blank text {value!r}; mark unlabeled samples by "" or None, or rename the class')
+        raise InputError(
+            f'y holds the blank text {value!r}; mark unlabeled samples by "" or '
+            f"None, or rename the class"
+        )
     return value == ""

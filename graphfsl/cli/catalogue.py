@@ -1,4 +1,6 @@
-"""What there is: methods, encoders, data sets and experiments, with the type, default and meaning of each option."""
+"""What there is: methods, encoders, data sets and experiments, with the type, default and meaning
+of each option.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ class Option:
 
 @dataclass(frozen=True)
 class Entry:
-    """A page of the catalogue. about: where it comes from; text: its equation and what goes in and out."""
+    """A page of the catalogue. about: where it comes from; text: its equation and what goes in and
+    out.
+    """
 
     name: str
     kind: str
@@ -55,18 +59,33 @@ USE = {
 
 
 def page(entry: Entry, width: int = 80) -> str:
-    """What `graphfsl methods NAME` prints: the paper, the equation, each option, and how a command line sets it."""
+    """What `graphfsl methods NAME` prints: the paper, the equation, each option, and how a command
+    line sets it.
+    """
     fold = textwrap.TextWrapper(
-        width, initial_indent="    ", subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+        width,
+        initial_indent="    ",
+        subsequent_indent="    ",
+        break_long_words=False,
+        break_on_hyphens=False,
     )
-    parts = [entry.name + (f" ({', '.join(entry.traits)})" if entry.traits else ""), *textwrap.wrap(entry.about, width)]
+    parts = [
+        entry.name + (f" ({', '.join(entry.traits)})" if entry.traits else ""),
+        *textwrap.wrap(entry.about, width),
+    ]
     parts += ["", _equation(entry), ""]
     for o in entry.options:
-        parts.append(f"  {o.name}: {o.kind}" + (f" = {o.default}" if o.default is not None else " (must be given)"))
+        parts.append(
+            f"  {o.name}: "
+            f"{o.kind}" + (f" = {o.default}" if o.default is not None else " (must be given)")
+        )
         parts += fold.wrap(o.meaning)
     if (where := USE.get(entry.kind)) is not None:
         first = next((f", {o.name}: {o.default or '…'}" for o in entry.options), "")
-        parts += ["", f"{where}={entry.name}" if not first else f"{where}='{{name: {entry.name}{first}}}'"]
+        parts += [
+            "",
+            f"{where}={entry.name}" if not first else f"{where}='{{name: {entry.name}{first}}}'",
+        ]
     else:
         parts += ["", f"data.name={entry.name}"]
     return "\n".join(parts)
@@ -96,7 +115,9 @@ def encoder(name: str) -> Entry:
     if name not in ENCODERS:
         raise unknown("encoder", name, ENCODERS)
     cls = ENCODERS[name]
-    return Entry(name, "encoder", encoder_source(name), inspect.cleandoc(cls.__doc__ or ""), [], options(cls))
+    return Entry(
+        name, "encoder", encoder_source(name), inspect.cleandoc(cls.__doc__ or ""), [], options(cls)
+    )
 
 
 def encoder_source(name: str) -> str:
@@ -107,12 +128,25 @@ def encoder_source(name: str) -> str:
 def data_set(name: str) -> Entry:
     """A data set by its name; InputError where there is none."""
     loader = data.loader(name)
-    return Entry(name, "data set", data.about(name), inspect.cleandoc(loader.__doc__ or ""), [], options(loader))
+    return Entry(
+        name,
+        "data set",
+        data.about(name),
+        inspect.cleandoc(loader.__doc__ or ""),
+        [],
+        options(loader),
+    )
 
 
 def experiments(word: str = "") -> list[tuple[str, str]]:
-    """(name, title of the paper, or else the first comment) of the experiments whose name holds `word`."""
-    return [(name, _title(path)) for path in experiment_files() if word in (name := experiment_name(path))]
+    """(name, title of the paper, or else the first comment) of the experiments whose name holds
+    `word`.
+    """
+    return [
+        (name, _title(path))
+        for path in experiment_files()
+        if word in (name := experiment_name(path))
+    ]
 
 
 def _title(path: Path) -> str:
@@ -127,7 +161,12 @@ def options(cls: Callable[..., Any]) -> list[Option]:
     defaults = inspect.signature(cls).parameters
     told = meanings(cls.__doc__, known)
     return [
-        Option(name, words(kind), None if required else _shown(defaults[name].default), told.get(name, ""))
+        Option(
+            name,
+            words(kind),
+            None if required else _shown(defaults[name].default),
+            told.get(name, ""),
+        )
         for name, (kind, required) in known.items()
     ]
 
@@ -140,7 +179,9 @@ def _shown(default: Any) -> str:
 
 
 def meanings(doc: str | None, names: Iterable[str]) -> dict[str, str]:
-    """Option -> what a docstring says of it: "scale: …", or "epochs, batch: …", at the start of a line or sentence."""
+    """Option -> what a docstring says of it: "scale: …", or "epochs, batch: …", at the start of a
+    line or sentence.
+    """
     text = inspect.cleandoc(doc or "")
     any_name = "|".join(sorted(map(re.escape, names), key=len, reverse=True)) or "(?!)"
     start = re.compile(rf"(?:^|(?<=[.;] )|(?<=\n))[ ]*((?:{any_name})(?:, (?:{any_name}))*): ")

@@ -1,4 +1,6 @@
-"""The commands that do something. Each imports what it needs when it runs, so that `--help` answers at once."""
+"""The commands that do something. Each imports what it needs when it runs, so that `--help` answers
+at once.
+"""
 
 from __future__ import annotations
 
@@ -20,15 +22,24 @@ from graphfsl.cli.terminal import (
     new_console,
     print_table,
 )
-from graphfsl.core.schema import LARGEST_SIDE
-from graphfsl.io.checkpoint import LARGEST
+from graphfsl.io.limits import LARGEST, LARGEST_SIDE
 
-Encoder = Annotated[str, typer.Option(help="one with weights: any model of timm too; {name: …, …} with options")]
-Weights = Annotated[Path | None, typer.Option(help="of the encoder: safetensors or torch.save's, never unpickled")]
-Size = Annotated[
-    int | None, typer.Option(min=1, max=LARGEST_SIDE, help="pixels of a side; the encoder's own where it is not given")
+Encoder = Annotated[
+    str, typer.Option(help="one with weights: any model of timm too; {name: …, …} with options")
 ]
-Limits = Annotated[str | None, typer.Option("--range", help="values of black and white, such as 0,4095 for 12 bits")]
+Weights = Annotated[
+    Path | None, typer.Option(help="of the encoder: safetensors or torch.save's, never unpickled")
+]
+Size = Annotated[
+    int | None,
+    typer.Option(
+        min=1, max=LARGEST_SIDE, help="pixels of a side; the encoder's own where it is not given"
+    ),
+]
+Limits = Annotated[
+    str | None,
+    typer.Option("--range", help="values of black and white, such as 0,4095 for 12 bits"),
+]
 
 
 def _studies() -> list[str]:
@@ -39,19 +50,26 @@ def _studies() -> list[str]:
 
 @app.command()
 def run(experiment: Experiment, overrides: Overrides = None, out: Out = None) -> None:
-    """Train an experiment file, keep the best by validation classes, evaluate it. The same command resumes.
+    """Train an experiment file, keep the best by validation classes, evaluate it. The same command
+    resumes.
 
-    seeds=5 trains five times and reports mean and spread. Under torchrun the processes share every step.
+    seeds=5 trains five times and reports mean and spread. Under torchrun the processes share every
+    step.
     """
     from graphfsl.experiment import config, runner
 
     settings = config.read(experiment, overrides or [])
-    runner.run(settings, out or Path("runs") / f"{Path(experiment).stem}-{config.digest(settings)}", new_console())
+    runner.run(
+        settings,
+        out or Path("runs") / f"{Path(experiment).stem}-{config.digest(settings)}",
+        new_console(),
+    )
 
 
 @app.command()
 def pretrain(experiment: Experiment, overrides: Overrides = None, out: Out = None) -> None:
-    """Train only the encoder of an experiment's `pretrain` section; `run` in the same folder goes on from it.
+    """Train only the encoder of an experiment's `pretrain` section; `run` in the same folder goes
+    on from it.
 
     It lies in OUT (runs/) under a name that all experiments with the same pretraining share.
     """
@@ -65,11 +83,15 @@ def evaluate(
     run: RunFolder,
     overrides: Overrides = None,
     on: Annotated[str, typer.Option(help="data sets for one table, such as glyphs,omniglot")] = "",
-    episodes: Annotated[Path | None, typer.Option(help="a list written by `graphfsl episodes`")] = None,
+    episodes: Annotated[
+        Path | None, typer.Option(help="a list written by `graphfsl episodes`")
+    ] = None,
     out: Out = None,
     as_json: Json = False,
 ) -> None:
-    """Evaluate a run's checkpoint in any setting (episode.way=20) and on any data set (data.name=…, --on A,B,C)."""
+    """Evaluate a run's checkpoint in any setting (episode.way=20) and on any data set (data.name=…,
+    --on A,B,C).
+    """
     from graphfsl.data import takes_root
     from graphfsl.experiment import run as runs
     from graphfsl.experiment.config import digest
@@ -90,16 +112,28 @@ def evaluate(
         own = [f"data.name={name}", *own] if name else own
         rows += measure_policies(trained, own, None if as_json or on else console.print, episodes)
     if rows and on and "setting_from" in rows[0] and not as_json:
-        console.print(f"way and shot are the run's, of {rows[0]['setting_from']}; episode.way=… sets others")
-    asked = {"changes": changes} | ({"on": on} if on else {}) | ({"episodes": str(episodes)} if episodes else {})
+        console.print(
+            f"way and shot are the run's, of {rows[0]['setting_from']}; episode.way=… sets others"
+        )
+    asked = (
+        {"changes": changes}
+        | ({"on": on} if on else {})
+        | ({"episodes": str(episodes)} if episodes else {})
+    )
     path = out or run / "evaluations" / f"{digest(asked)}.json"
     write_json(path, {"overrides": changes, "rows": rows})
     if as_json:
-        print(json.dumps([{k: v for k, v in r.items() if k != "accuracies"} for r in rows], indent=2))
+        print(
+            json.dumps([{k: v for k, v in r.items() if k != "accuracies"} for r in rows], indent=2)
+        )
         return
     if on:
         shown = [r | {"accuracy %": with_interval(r)} for r in rows]
-        print_table(shown, ("data", "way", "shot", "unlabeled", "accuracy %", "setting", "batch_norm"), False)
+        print_table(
+            shown,
+            ("data", "way", "shot", "unlabeled", "accuracy %", "setting", "batch_norm"),
+            False,
+        )
     console.print(f"results: {path}")
 
 
@@ -107,16 +141,24 @@ def evaluate(
 def episodes(
     experiment: Annotated[str, typer.Argument(help="an experiment file, or a run directory")],
     overrides: Overrides = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="the JSON file to write")] = Path("episodes.json"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="the JSON file to write")] = Path(
+        "episodes.json"
+    ),
 ) -> None:
-    """Write evaluation episodes as lists of sample ids, for other libraries and `evaluate --episodes`."""
+    """Write evaluation episodes as lists of sample ids, for other libraries and `evaluate
+    --episodes`.
+    """
     from graphfsl.data.episode_files import write_episodes
     from graphfsl.experiment import config
     from graphfsl.experiment.run import read_facts
 
     folder = Path(experiment)
     facts = read_facts(folder) if folder.is_dir() else None
-    settings = config.merge(facts["config"], overrides or []) if facts else config.read(experiment, overrides or [])
+    settings = (
+        config.merge(facts["config"], overrides or [])
+        if facts
+        else config.read(experiment, overrides or [])
+    )
     options = config.evaluation(settings)
     split = config.load_split(settings["data"], options.split)
     write_episodes(out, split, config.setting(settings), options.seed, options.episodes)
@@ -127,14 +169,21 @@ def episodes(
 def ablate(
     study: Annotated[
         str,
-        typer.Argument(help="a study file, or the name of one below experiments/ablations", autocompletion=_studies),
+        typer.Argument(
+            help="a study file, or the name of one below experiments/ablations",
+            autocompletion=_studies,
+        ),
     ],
     overrides: Overrides = None,
     out: Out = None,
     processes: Annotated[int, typer.Option(min=1, help="cells at once on this machine")] = 1,
-    ray: Annotated[str | None, typer.Option(help="the address of a Ray cluster, or `local`")] = None,
+    ray: Annotated[
+        str | None, typer.Option(help="the address of a Ray cluster, or `local`")
+    ] = None,
 ) -> None:
-    """Train and compare every cell of a study; the same command goes on where it was interrupted."""
+    """Train and compare every cell of a study; the same command goes on where it was
+    interrupted.
+    """
     from graphfsl.experiment.config import digest
     from graphfsl.study.ablate import ablate as run_study
     from graphfsl.study.grid import read_study
@@ -147,13 +196,20 @@ def ablate(
 @app.command()
 def reproduce(
     paper: Annotated[
-        str, typer.Argument(help="such as snell2017, or an experiment file", autocompletion=experiment_names)
+        str,
+        typer.Argument(
+            help="such as snell2017, or an experiment file", autocompletion=experiment_names
+        ),
     ] = "",
     overrides: Overrides = None,
     out: Out = None,
-    table: Annotated[str, typer.Option(help="print the committed results on a data set as Markdown instead")] = "",
+    table: Annotated[
+        str, typer.Option(help="print the committed results on a data set as Markdown instead")
+    ] = "",
 ) -> None:
-    """Train and evaluate what a paper's table says; published beside ours, with steps, time and every deviation."""
+    """Train and evaluate what a paper's table says; published beside ours, with steps, time and
+    every deviation.
+    """
     from graphfsl.io.errors import InputError
     from graphfsl.report import reproduce as reproductions
 
@@ -162,7 +218,9 @@ def reproduce(
     elif paper:
         reproductions.reproduce(paper, overrides or [], out, new_console())
     else:
-        raise InputError("reproduce needs a paper, such as snell2017, or --table, such as --table omniglot")
+        raise InputError(
+            "reproduce needs a paper, such as snell2017, or --table, such as --table omniglot"
+        )
 
 
 @app.command()
@@ -173,13 +231,15 @@ def predict(
     overrides: Overrides = None,
     limits: Limits = None,
     unlabeled: Annotated[Path | None, typer.Option(help="a folder of images for the pool")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="print the probability of every class")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="print the probability of every class")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Classify images by a handful of labeled ones, each by itself where the method allows it.
 
-    BatchNorm takes the statistics of the support where the run's own policy lets queries share them;
-    learner.batch_norm=apart or joint chooses otherwise.
+    BatchNorm takes the statistics of the support where the run's own policy lets queries share
+    them; learner.batch_norm=apart or joint chooses otherwise.
     """
     from graphfsl.apply.predict import open_run
     from graphfsl.data.images import image_paths, read_folder_classes
@@ -193,7 +253,12 @@ def predict(
     pool = image_paths(unlabeled) if unlabeled is not None else []
     answers = predictor.predict(read_folder_classes(support), queries, pool)
     found = [
-        {"image": str(q), "label": a.label, "confidence": round(a.confidence, 4), "probabilities": a.probabilities}
+        {
+            "image": str(q),
+            "label": a.label,
+            "confidence": round(a.confidence, 4),
+            "probabilities": a.probabilities,
+        }
         for q, a in zip(queries, answers, strict=True)
     ]
     if as_json:
@@ -203,18 +268,27 @@ def predict(
         print("image", "label", "confidence", *map(one_line, answers[0].probabilities), sep="\t")
     for q, a in zip(queries, answers, strict=True):
         columns = a.probabilities.values() if everything else ()
-        print(one_line(str(q)), one_line(a.label), *(f"{p:.3f}" for p in (a.confidence, *columns)), sep="\t")
+        print(
+            one_line(str(q)),
+            one_line(a.label),
+            *(f"{p:.3f}" for p in (a.confidence, *columns)),
+            sep="\t",
+        )
 
 
 @app.command()
 def explain(
     run: RunFolder,
     overrides: Overrides = None,
-    episode: Annotated[int, typer.Option(min=0, max=LARGEST, help="which of the evaluation's episodes")] = 0,
+    episode: Annotated[
+        int, typer.Option(min=0, max=LARGEST, help="which of the evaluation's episodes")
+    ] = 0,
     query: Annotated[int, typer.Option(min=0, max=LARGEST, help="which of its queries")] = 0,
     out: Out = None,
 ) -> None:
-    """Which support and unlabeled samples and which edges made one answer, and whether that is faithful."""
+    """Which support and unlabeled samples and which edges made one answer, and whether that is
+    faithful.
+    """
     from graphfsl.apply.explain.explain_run import write_explanation
 
     for file in write_explanation(run, overrides or [], episode, query, out):
@@ -222,7 +296,10 @@ def explain(
 
 
 @app.command()
-def report(runs: Annotated[list[Path], typer.Argument(help="directories of finished runs")], out: Out = None) -> None:
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="directories of finished runs")],
+    out: Out = None,
+) -> None:
     """One HTML, Markdown and CSV report of finished runs."""
     from graphfsl.report.write import report_runs
 
@@ -232,7 +309,10 @@ def report(runs: Annotated[list[Path], typer.Argument(help="directories of finis
 
 @app.command()
 def features(
-    folder: Annotated[Path, typer.Argument(help="a folder per class, or train, val and test with a folder per class")],
+    folder: Annotated[
+        Path,
+        typer.Argument(help="a folder per class, or train, val and test with a folder per class"),
+    ],
     out: Out = None,
     encoder: Encoder = "efficientnet_lite0",
     weights: Weights = None,
@@ -240,20 +320,27 @@ def features(
     size: Size = None,
     limits: Limits = None,
 ) -> None:
-    """Write an encoder's features of a folder of images as npz files, which data.name=arrays reads."""
+    """Write an encoder's features of a folder of images as npz files, which data.name=arrays
+    reads.
+    """
     from graphfsl.apply.folder_encoder import encoder_option, write_folder_features
     from graphfsl.data.pixel_range import parse_range
 
     chosen = encoder_option(encoder, weights, run)
-    for file in write_folder_features(folder, out or Path("features"), chosen, run, size, parse_range(limits)):
+    for file in write_folder_features(
+        folder, out or Path("features"), chosen, run, size, parse_range(limits)
+    ):
         print(file)
 
 
 @app.command()
 def label(
-    source: Annotated[Path, typer.Argument(help="a folder of images, or features as .npz or .safetensors")],
+    source: Annotated[
+        Path, typer.Argument(help="a folder of images, or features as .npz or .safetensors")
+    ],
     support: Annotated[
-        Path, typer.Option(help="CSV with columns sample and label; an empty label: none of the classes")
+        Path,
+        typer.Option(help="CSV with columns sample and label; an empty label: none of the classes"),
     ],
     out: Out = None,
     truth: Annotated[Path | None, typer.Option(help="labels to compare with, as CSV")] = None,
@@ -266,15 +353,23 @@ def label(
     ] = "none",
     none: Annotated[
         float | None,
-        typer.Option(help="no label above this score of `none`; not given: above 0.5, where the labels can tell"),
+        typer.Option(
+            help="no label above this score of `none`; not given: above 0.5, where the "
+            "labels can tell"
+        ),
     ] = None,
     neighbors: Annotated[int, typer.Option(help="edges of each sample")] = 10,
     alpha: Annotated[float, typer.Option(help="how far labels spread, from 0 to 0.999")] = 0.9,
-    chunk: Annotated[int, typer.Option(help="labels propagated at once: memory and speed, not the answer")] = 64,
-    file_format: Annotated[str, typer.Option("--format", help="of the labels: csv or parquet")] = "csv",
+    chunk: Annotated[
+        int, typer.Option(help="labels propagated at once: memory and speed, not the answer")
+    ] = 64,
+    file_format: Annotated[
+        str, typer.Option("--format", help="of the labels: csv or parquet")
+    ] = "csv",
     limits: Limits = None,
 ) -> None:
-    """Label a whole pool from a handful of labels, with confidence and the samples that spoke for each label.
+    """Label a whole pool from a handful of labels, with confidence and the samples that spoke for
+    each label.
 
     Files that cannot be read are listed. The same command goes on where encoding was interrupted.
     """
@@ -286,7 +381,16 @@ def label(
     options = {"neighbors": neighbors, "alpha": alpha, "prior": prior, "none": none, "chunk": chunk}
     target = out or Path("labels")
     files, line = label_files(
-        source, support, target, truth, chosen, run, size, file_format, parse_range(limits), **options
+        source,
+        support,
+        target,
+        truth,
+        chosen,
+        run,
+        size,
+        file_format,
+        parse_range(limits),
+        **options,
     )
     new_console().print(line)
     for file in files[:3]:

@@ -1,4 +1,6 @@
-"""`graphfsl demo`: what few labels, unlabeled images and distractors are worth, on embedded data."""
+"""`graphfsl demo`: what few labels, unlabeled images and distractors are worth, on embedded
+data.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,8 @@ from graphfsl.report.write import write_report
 from graphfsl.study.findings import best
 
 SHOTS = (1, 5)
-UNLABELED, DISTRACTORS = 10, (0, 5)  # of the pools, which are tried with one labeled letter of each class
+# of the pools, which are tried with one labeled letter of each class
+UNLABELED, DISTRACTORS = 10, (0, 5)
 REFINERS = {
     "soft k-means": "soft_kmeans",
     "self-training": "pseudo_label",
@@ -61,7 +64,9 @@ class Cell:
 
 
 def demo(out: Path, console: Console, overrides: Sequence[str] = ()) -> None:
-    """Train, evaluate every combination on the same episodes, print the table, write report.html into `out`."""
+    """Train, evaluate every combination on the same episodes, print the table, write report.html
+    into `out`.
+    """
     start = time.perf_counter()
     config = conf.read("demo.yaml", overrides)
     path = out / f"protonet-{conf.digest(config)}"
@@ -69,7 +74,9 @@ def demo(out: Path, console: Console, overrides: Sequence[str] = ()) -> None:
         run, base = runs.prepare(config, path)
         test = conf.load_split(config["data"], conf.evaluation(config).split)
         scripts = ", ".join(sorted(set(test.groups or ())))
-        console.print(f"{path}: {runs.cost(run, base)}; tested on {len(test.classes)} letters of {scripts}")
+        console.print(
+            f"{path}: {runs.cost(run, base)}; tested on {len(test.classes)} letters of {scripts}"
+        )
         run = runner.train(run, base, console)
         rows = measure(run, cells(run, test), console)
     found = tell(rows)
@@ -79,15 +86,20 @@ def demo(out: Path, console: Console, overrides: Sequence[str] = ()) -> None:
     write_results(run.path, run.config, rows, time.perf_counter() - start)
     notes = [
         "Meta-trained on letters of some scripts, tested on letters of a script that it never saw.",
-        f"Made by `graphfsl demo` in {time.perf_counter() - start:.0f} s on {torch.get_num_threads()} CPU threads.",
+        f"Made by `graphfsl demo` in {time.perf_counter() - start:.0f} s on "
+        f"{torch.get_num_threads()} CPU threads.",
     ]
     drawn = episode_pictures(run, test)
-    files = write_report(out, "graphfsl demo", rows, {PROTONET: history(run.path)}, drawn, notes, found)
+    files = write_report(
+        out, "graphfsl demo", rows, {PROTONET: history(run.path)}, drawn, notes, found
+    )
     console.print(f"{time.perf_counter() - start:.0f} s; report: {files[0]}")
 
 
 def cells(run: runs.Run, test: Split) -> list[Cell]:
-    """Baselines and ProtoNet for each shot, and what each refiner makes of a pool without and with distractors."""
+    """Baselines and ProtoNet for each shot, and what each refiner makes of a pool without and with
+    distractors.
+    """
     trained = run.learner
     assert isinstance(trained, Pipeline)
     torch.manual_seed(0)
@@ -110,7 +122,9 @@ def cells(run: runs.Run, test: Split) -> list[Cell]:
 
 
 def measure(run: runs.Run, cells: Sequence[Cell], console: Console) -> list[dict[str, Any]]:
-    """A row of each cell; those that an interrupted demo has measured are read from measured.json in the run."""
+    """A row of each cell; those that an interrupted demo has measured are read from measured.json
+    in the run.
+    """
     file = run.path / "measured.json"
     done: dict[str, Any] = read_json(file) if file.is_file() else {}
     episodes = conf.evaluation(run.config).episodes
@@ -118,8 +132,12 @@ def measure(run: runs.Run, cells: Sequence[Cell], console: Console) -> list[dict
         if cell.key in done:
             continue
         result = evaluate(cell.learner, cell.split, cell.setting, episodes, transform=run.transform)
-        row = full_row(run.config, result, str(cell.split.x.device), run.steps) | {"method": cell.name}
-        done[cell.key] = row | ({"baseline": True, "steps": 0} if cell.name in (PIXELS, UNTRAINED) else {})
+        row = full_row(run.config, result, str(cell.split.x.device), run.steps) | {
+            "method": cell.name
+        }
+        done[cell.key] = row | (
+            {"baseline": True, "steps": 0} if cell.name in (PIXELS, UNTRAINED) else {}
+        )
         write_json(file, done)
         console.print(f"{cell.key}: {row['accuracy']:.2f} %", markup=False)
     rows = [done[cell.key] for cell in cells]
@@ -127,13 +145,17 @@ def measure(run: runs.Run, cells: Sequence[Cell], console: Console) -> list[dict
 
 
 def tell(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """What the table shows, in two or three sentences: all numbers are differences on the same episodes."""
+    """What the table shows, in two or three sentences: all numbers are differences on the same
+    episodes.
+    """
     one = [r for r in rows if r["shot"] == SHOTS[0]]
     plain = next(r for r in one if r["method"] == PROTONET)
     others = {r["method"]: f"{r['accuracy']:.1f}" for r in one if r.get("baseline")}
     told = [
-        f"From one labeled letter of each of {plain['way']} classes, ProtoNet names {plain['accuracy']:.1f} % of the "
-        f"others rightly; raw pixels name {others[PIXELS]} %, the encoder before training {others[UNTRAINED]} %."
+        f"From one labeled letter of each of {plain['way']} classes, ProtoNet names "
+        f"{plain['accuracy']:.1f} % of the "
+        f"others rightly; raw pixels name {others[PIXELS]} %, the encoder before training "
+        f"{others[UNTRAINED]} %."
     ]
     for distractors in DISTRACTORS:
         pool = [r for r in one if r["unlabeled"] and r["distractors"] == distractors]
@@ -141,8 +163,10 @@ def tell(rows: Sequence[dict[str, Any]]) -> list[str]:
         d, half = paired_difference(_accuracies(top), _accuracies(plain))
         company = f", in a pool with letters of {distractors} other classes," if distractors else ""
         told.append(
-            f"{UNLABELED} unlabeled letters of each class{company} are worth {100 * float(d):+.1f} points more "
-            f"(95% interval {100 * float(d - half):+.1f} to {100 * float(d + half):+.1f}) to {top['method']}."
+            f"{UNLABELED} unlabeled letters of each class{company} are worth "
+            f"{100 * float(d):+.1f} points more "
+            f"(95% interval {100 * float(d - half):+.1f} to {100 * float(d + half):+.1f}) to "
+            f"{top['method']}."
         )
     return told
 
@@ -154,21 +178,39 @@ def _accuracies(row: dict[str, Any]) -> torch.Tensor:
 def show(rows: list[dict[str, Any]], console: Console) -> None:
     """The table on the terminal."""
     columns = ("method", "shot", "unlabeled", "distractors", "accuracy %", "setting")
-    table = Table(*columns, title="5-way, letters of a script that was not trained on", box=None, padding=(0, 1, 0, 0))
+    table = Table(
+        *columns,
+        title="5-way, letters of a script that was not trained on",
+        box=None,
+        padding=(0, 1, 0, 0),
+    )
     for r in rows:
-        cells = (r["method"], r["shot"], r["unlabeled"], r["distractors"], with_interval(r), r["setting"])
+        cells = (
+            r["method"],
+            r["shot"],
+            r["unlabeled"],
+            r["distractors"],
+            with_interval(r),
+            r["setting"],
+        )
         table.add_row(*map(str, cells))
     console.print(table)
 
 
 def episode_pictures(run: runs.Run, test: Split) -> list[Figure]:
-    """One episode as a graph with its predictions, and what spoke for and against its least certain answer."""
+    """One episode as a graph with its predictions, and what spoke for and against its least certain
+    answer.
+    """
     trained = run.learner
     assert isinstance(trained, Pipeline)
-    refined = Pipeline(trained.encoder, head=trained.head, refine=registry.get("refine", "soft_kmeans")()).eval()
+    refined = Pipeline(
+        trained.encoder, head=trained.head, refine=registry.get("refine", "soft_kmeans")()
+    ).eval()
     setting = conf.setting(run.config, {"query": 3, "unlabeled": 5})
     device = next(trained.parameters()).device
-    episode, target = Episodes(test, setting, transform=run.transform.plain(), device=device).batch([0])
+    episode, target = Episodes(test, setting, transform=run.transform.plain(), device=device).batch(
+        [0]
+    )
     with torch.no_grad():
         features = refined.encode(episode)
         scores = refined.score_features(features)
@@ -180,5 +222,8 @@ def episode_pictures(run: runs.Run, test: Split) -> list[Figure]:
     least = int(scores[0, episode.query].softmax(-1).amax(-1).argmin())
     found = explain(refined, episode, least)
     add_contributions(graph, found)
-    why = f"What spoke for and against its least certain answer (p = {found.probability:.2f}); other queries are pale"
+    why = (
+        f"What spoke for and against its least certain answer (p = {found.probability:.2f}); "
+        f"other queries are pale"
+    )
     return [plain, (why, draw(graph, classes=names))]

@@ -21,17 +21,23 @@ def _methods() -> list[str]:
 
 @app.command()
 def methods(
-    name: Annotated[str, typer.Argument(help="a method, to see its options; or a slot", autocompletion=_methods)] = "",
+    name: Annotated[
+        str, typer.Argument(help="a method, to see its options; or a slot", autocompletion=_methods)
+    ] = "",
     as_json: Json = False,
 ) -> None:
-    """The methods that there are, by slot; of one, its equation and its options with types, defaults and meaning."""
+    """The methods that there are, by slot; of one, its equation and its options with types,
+    defaults and meaning.
+    """
     from graphfsl.cli import catalogue
     from graphfsl.core import registry
 
     if name and name not in registry.SLOTS:
         _pages(catalogue.method(name), as_json)
         return
-    rows = [registry.describe(slot, method) for slot, method in registry.find() if name in ("", slot)]
+    rows = [
+        registry.describe(slot, method) for slot, method in registry.find() if name in ("", slot)
+    ]
     for row in rows:
         row["paper"] = row["source"].partition(", http")[0]
     print_table(rows, ("slot", "name", "paper"), as_json)
@@ -39,7 +45,8 @@ def methods(
 
 @app.command()
 def encoders(
-    name: Annotated[str, typer.Argument(help="show this one with its options")] = "", as_json: Json = False
+    name: Annotated[str, typer.Argument(help="show this one with its options")] = "",
+    as_json: Json = False,
 ) -> None:
     """The encoders that there are; of one, its options with types, defaults and meaning."""
     from graphfsl.cli import catalogue
@@ -48,18 +55,28 @@ def encoders(
     if name:
         _pages([catalogue.encoder(name)], as_json)
         return
-    print_table([{"name": n, "about": catalogue.encoder_source(n)} for n in ENCODERS], ("name", "about"), as_json)
+    print_table(
+        [{"name": n, "about": catalogue.encoder_source(n)} for n in ENCODERS],
+        ("name", "about"),
+        as_json,
+    )
 
 
 @app.command()
 def experiments(
-    word: Annotated[str, typer.Argument(help="only those whose path holds this, such as omniglot or snell2017")] = "",
+    word: Annotated[
+        str, typer.Argument(help="only those whose path holds this, such as omniglot or snell2017")
+    ] = "",
     as_json: Json = False,
 ) -> None:
     """The experiments that `run` and `reproduce` know by name."""
     from graphfsl.cli import catalogue
 
-    print_table([{"name": n, "paper": t} for n, t in catalogue.experiments(word)], ("name", "paper"), as_json)
+    print_table(
+        [{"name": n, "paper": t} for n, t in catalogue.experiments(word)],
+        ("name", "paper"),
+        as_json,
+    )
 
 
 @app.command()
@@ -67,9 +84,13 @@ def data(
     name: Annotated[str, typer.Argument(help="show this one with its options")] = "",
     as_json: Json = False,
     download: Annotated[str, typer.Option(help="fetch this data set")] = "",
-    root: Annotated[Path | None, typer.Option(help="where to put it; GRAPHFSL_DATA where it is not given")] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="where to put it; GRAPHFSL_DATA where it is not given")
+    ] = None,
 ) -> None:
-    """The data sets that there are; of one, its options. --download NAME fetches one, as far as its licence allows."""
+    """The data sets that there are; of one, its options. --download NAME fetches one, as far as its
+    licence allows.
+    """
     from graphfsl import data as sets
     from graphfsl.cli import catalogue
 

@@ -1,4 +1,6 @@
-"""The command line: how a command starts and ends; what there is to call stands in `commands` and `listings`."""
+"""The command line: how a command starts and ends; what there is to call stands in `commands` and
+`listings`.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ from graphfsl.cli.terminal import app
 from graphfsl.io.plain_text import one_line
 
 USAGE_ERROR: Any = typer.BadParameter.__base__  # Typer exports it under no name of its own
-OUT_OF_MEMORY = re.compile("allocate memory|not enough memory|out of memory")  # as PyTorch says it on any device
+# as PyTorch says it on any device
+OUT_OF_MEMORY = re.compile("allocate memory|not enough memory|out of memory")
 
 ASKED_FOR = re.compile(r"allocate (\d[\d.]* \w+)")  # as PyTorch and NumPy say how much was wanted
 
@@ -28,15 +31,16 @@ def main() -> None:
     """Entry point: bad input ends with one line and exit code 2, an interruption with 130."""
     from graphfsl.io.errors import InputError
 
-    # Before torch is imported. On a machine that does other work too, threads that wait for each other by spinning
-    # cost three times the time and the processor.
+    # Before torch is imported. On a machine that does other work too, threads that wait for each
+    # other by spinning cost three times the time and the processor.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)
     warnings.formatwarning = _one_line  # type: ignore[assignment]
     if "RANK" in os.environ:  # every process of torchrun would say how it found the others
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
         logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a job that is told to end ends as by Ctrl-C
+    # a job that is told to end ends as by Ctrl-C
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a file's name may be in no encoding
@@ -64,7 +68,10 @@ def main() -> None:
             raise
         wanted = ASKED_FOR.search(str(error))
         message = "out of memory" + (f", {wanted[1]} were asked for" if wanted else "")
-        message += "; lower trainer.batch, episode.query, evaluation.episodes or data.size, or raise trainer.accumulate"
+        message += (
+            "; lower trainer.batch, episode.query, evaluation.episodes or data.size, or "
+            "raise trainer.accumulate"
+        )
     if code == 130:
         message = "interrupted; the same command goes on from the last checkpoint"
     if message:
@@ -77,7 +84,11 @@ _long_form = warnings.formatwarning
 
 def _one_line(message: Any, category: type[Warning], *where: Any) -> str:
     """What is said to a user, without the place in the code that says it."""
-    return f"warning: {message}\n" if category is UserWarning else _long_form(message, category, *where)
+    return (
+        f"warning: {message}\n"
+        if category is UserWarning
+        else _long_form(message, category, *where)
+    )
 
 
 def _silence() -> None:

@@ -23,7 +23,10 @@ def _version(asked: bool) -> None:
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version and stop")
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="print the version and stop"
+        ),
     ] = False,
 ) -> None:
     """Graph and semi-supervised few-shot learning."""
@@ -38,10 +41,15 @@ def experiment_names() -> list[str]:
 
 Experiment = Annotated[
     str,
-    typer.Argument(help="a file, or a name as `graphfsl experiments` lists them", autocompletion=experiment_names),
+    typer.Argument(
+        help="a file, or a name as `graphfsl experiments` lists them",
+        autocompletion=experiment_names,
+    ),
 ]
 RunFolder = Annotated[Path, typer.Argument(help="the directory of a trained run")]
-Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, such as episode.way=20 trainer.device=cuda")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="key=value, such as episode.way=20 trainer.device=cuda")
+]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="where to write")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
@@ -50,7 +58,13 @@ def new_console() -> Any:
     from rich.console import Console
 
     # A user's [names] are no markup.
-    return Console(highlight=False, soft_wrap=True, markup=False, emoji=False, quiet=int(os.environ.get("RANK", 0)) > 0)
+    return Console(
+        highlight=False,
+        soft_wrap=True,
+        markup=False,
+        emoji=False,
+        quiet=int(os.environ.get("RANK", 0)) > 0,
+    )
 
 
 def print_table(rows: list[dict[str, Any]], columns: tuple[str, ...], as_json: bool) -> None:
@@ -63,5 +77,7 @@ def print_table(rows: list[dict[str, Any]], columns: tuple[str, ...], as_json: b
 
     table = Table(*(Column(c, overflow="fold", no_wrap=c == "name") for c in columns), box=None)
     for row in rows:
-        table.add_row(*(one_line(", ".join(v) if isinstance(v := row[c], list) else str(v)) for c in columns))
+        table.add_row(
+            *(one_line(", ".join(v) if isinstance(v := row[c], list) else str(v)) for c in columns)
+        )
     new_console().print(table)

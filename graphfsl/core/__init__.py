@@ -1,1 +1,3 @@
-"""The contract: episodes, learners and their slots, adaptation, BatchNorm policies, the registry."""
+"""The contract: episodes, learners and their slots, adaptation, BatchNorm policies, the
+registry.
+"""

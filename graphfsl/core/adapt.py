@@ -42,21 +42,24 @@ class _Call(nn.Module):
 class Adapt(Learner):
     """Scores an episode with parameters that were adapted to it by `steps` inner steps.
 
-    net: any learner. rule: an (init, update) pair; a module if it learns. params: which of the net's parameters
-    adapt, by name pattern (one or several); those that match one behind a ! do not, as in ["*", "!encoder.norms.*"].
+    net: any learner. rule: an (init, update) pair; a module if it learns. params: which of the
+    net's parameters adapt, by name pattern (one or several); those that match one behind a ! do
+    not, as in ["*", "!encoder.norms.*"].
     first_order: treat inner gradients as constants.
     objective(score, episode, step) -> scalar: what an inner step descends.
-    task_chunk: how many tasks run at once under vmap; 1 loops over tasks, which is faster on a CPU and needs the
-    least memory; None takes 1 on a CPU and all tasks on a GPU.
+    task_chunk: how many tasks run at once under vmap; 1 loops over tasks, which is faster on a CPU
+    and needs the least memory; None takes 1 on a CPU and all tasks on a GPU.
 
-    A head may have `imprint`, episode of support features -> {name: tensor}, and name them in `imprinted`: buffers that
-    start each task at what its support says, and adapt like parameters where `params` matches.
-    The net's parameters and buffers are never mutated, so that no averages of BatchNorm are learned: under the policy
-    `running` the encoder is normalised with those that it came with, and training one that has none is refused.
+    A head may have `imprint`, episode of support features -> {name: tensor}, and name them in
+    `imprinted`: buffers that start each task at what its support says, and adapt like parameters
+    where `params` matches. The net's parameters and buffers are never mutated, so that no averages
+    of BatchNorm are learned: under the policy `running` the encoder is normalised with those that
+    it came with, and training one that has none is refused.
     """
 
     _checked = False
-    adapts_frozen = False  # whether an encoder that is not trained further adapts to an episode all the same
+    # whether an encoder that is not trained further adapts to an episode all the same
+    adapts_frozen = False
 
     def __init__(
         self,
@@ -71,21 +74,34 @@ class Adapt(Learner):
         super().__init__()
         check_kind(net, Learner, "what adapts", A_LEARNER)
         if not (callable(getattr(rule, "init", None)) and callable(getattr(rule, "update", None))):
-            raise InputError(f"the rule must have `init` and `update`, as GradientDescent(0.1), not {described(rule)}")
+            raise InputError(
+                f"the rule must have `init` and `update`, as GradientDescent(0.1), "
+                f"not {described(rule)}"
+            )
         if net.asks:
-            raise InputError("a learner that asks for labels cannot be adapted to an episode; set gnn.ask to null")
+            raise InputError(
+                "a learner that asks for labels cannot be adapted to an episode; "
+                "set gnn.ask to null"
+            )
         if whole_number(steps, "the number of inner steps") < 0:
             raise InputError(f"the number of inner steps must be 0 or more, not {steps}")
         if task_chunk is not None and whole_number(task_chunk, "task_chunk") < 1:
             raise InputError(f"task_chunk must be 1 or more, or null, not {task_chunk}")
         if not isinstance(params, Iterable):
-            raise InputError(f"params must be names of parameters, or patterns as 'head.*', not {described(params)}")
+            raise InputError(
+                f"params must be names of parameters, or patterns as 'head.*', not "
+                f"{described(params)}"
+            )
         patterns = [params] if isinstance(params, str) else list(params)
         if any(is_lazy(p) for p in net.parameters()):
-            raise InputError("a lazy layer of the net has no parameters yet to adapt; call the net on an episode first")
+            raise InputError(
+                "a lazy layer of the net has no parameters yet to adapt; call the "
+                "net on an episode first"
+            )
         if any(isinstance(m, _InstanceNorm) and m.track_running_stats for m in net.modules()):
             raise InputError(
-                "an InstanceNorm keeps averages, which no adaptation writes; set track_running_stats=False"
+                "an InstanceNorm keeps averages, which no adaptation writes; set "
+                "track_running_stats=False"
             )
         follow_policy(net)
         self._call = _Call(net)
@@ -95,7 +111,10 @@ class Adapt(Learner):
         names += [f"head.{n}" for n in getattr(getattr(net, "head", None), "imprinted", ())]
         self.adapted = [f"net.{n}" for n in names if _chosen(n, patterns)]
         if not self.adapted:
-            raise InputError(f"no parameter matches {', '.join(patterns)!r}; the net has {', '.join(names) or 'none'}")
+            raise InputError(
+                f"no parameter matches {', '.join(patterns)!r}; the net has "
+                f"{', '.join(names) or 'none'}"
+            )
         for trait in (*JOINED, "per_query", "way", "shots", "max_queries_per_class"):
             setattr(self, trait, getattr(net, trait))
 
@@ -119,7 +138,8 @@ class Adapt(Learner):
 
     @property
     def transductive(self) -> bool:  # type: ignore[override]
-        # BatchNorm outside the encoder takes the statistics of the adapted call, in which all queries stand.
+        # BatchNorm outside the encoder takes the statistics of the adapted call, in which all
+        # queries stand.
         names = [n for n, m in self.net.named_modules() if isinstance(m, BatchNorm)]
         return self.net.transductive or any(not n.startswith("encoder.") for n in names)
 
@@ -155,11 +175,21 @@ class Adapt(Learner):
             return {f"net.head.{n}": p for n, p in net.head.imprint(support).items()}
 
     def _each(self, method: str, episode: Episode, *targets: Tensor) -> Tensor:
-        """Call a method of the adapted net on every task, looped or vmapped, and stack the answers over tasks."""
+        """Call a method of the adapted net on every task, looped or vmapped, and stack the answers
+        over tasks.
+        """
         e = episode
 
         def task(x: Tensor, w: Tensor, mask: Tensor, *target: Tensor) -> Tensor:
-            one = Episode(x[None], w[None], e.n_support, e.n_query, mask[None], padded=e.padded, relabeled=e.relabeled)
+            one = Episode(
+                x[None],
+                w[None],
+                e.n_support,
+                e.n_query,
+                mask[None],
+                padded=e.padded,
+                relabeled=e.relabeled,
+            )
             extra = (Target(*(t[None] for t in target)),) if target else ()
             return torch.func.functional_call(self._call, self.adapt(one), (method, one, *extra))
 
@@ -175,11 +205,14 @@ class Adapt(Learner):
         return scores.squeeze(1) if scores.ndim == 4 else scores.squeeze(2).transpose(0, 1)
 
     def check_averages(self) -> None:
-        """InputError where `running` would leave an encoder that is to be trained without normalisation."""
+        """InputError where `running` would leave an encoder that is to be trained without
+        normalisation.
+        """
         encoder = getattr(self.net, "encoder", None)
         if self.batch_norm == "running" and encoder is not None and lacks_averages(encoder):
             raise InputError(
-                "the encoder has no BatchNorm averages, and none are learned while it adapts to episodes: it would not "
+                "the encoder has no BatchNorm averages, and none are learned while it adapts to "
+                "episodes: it would not "
                 "normalise; set learner.batch_norm=apart, joint or support, or pretrain it"
             )
 

@@ -1,4 +1,6 @@
-"""What Python's callers give: taken where its meaning is clear, refused in one line where it is not."""
+"""What Python's callers give: taken where its meaning is clear, refused in one line where it is
+not.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ A_FOLDER = "the path of a directory"
 
 
 def described(value: Any) -> str:
-    """A value in a few words: itself where it is text or a number, else its type and its shape or length."""
+    """A value in a few words: itself where it is text or a number, else its type and its shape or
+    length.
+    """
     if value is None or isinstance(value, (str, bool, numbers.Number)):
         return f"{value!r:.60}"
     if isinstance(value, type):
@@ -81,13 +85,18 @@ def as_tensor(value: Any, what: str) -> Tensor:
         array = np.asarray(value)
         if array.ndim and array.dtype.kind in "biufc":
             return torch.from_numpy(np.array(array))
-    except (ValueError, TypeError, RuntimeError):  # as NumPy and PyTorch say that lengths differ, or types do
+    # as NumPy and PyTorch say that lengths differ, or types do
+    except (ValueError, TypeError, RuntimeError):
         pass
-    raise InputError(f"{what} must be a tensor, an array or equally long lists of numbers, not {described(value)}")
+    raise InputError(
+        f"{what} must be a tensor, an array or equally long lists of numbers, not "
+        f"{described(value)}"
+    )
 
 
 def as_samples(X: Any) -> Any:
-    """What an estimator is given, as NumPy takes it: a tensor without graph or GPU, images in a list as one array.
+    """What an estimator is given, as NumPy takes it: a tensor without graph or GPU, images in a
+    list as one array.
 
     Raises InputError for paths, and for images of several sizes.
     """
@@ -96,7 +105,9 @@ def as_samples(X: Any) -> Any:
         return X.float() if X.dtype == torch.bfloat16 else X
     first = X[0] if isinstance(X, (list, tuple)) and X else X
     if isinstance(first, (str, os.PathLike)):
-        raise InputError("X holds paths, which a trained run reads; give arrays, as of PIL.Image.open(PATH)")
+        raise InputError(
+            "X holds paths, which a trained run reads; give arrays, as of PIL.Image.open(PATH)"
+        )
     if first is X or not hasattr(first, "__array_interface__") or np.asarray(first).ndim < 2:
         return X
     images = [np.asarray(image) for image in X]
@@ -116,35 +127,56 @@ def image_bytes(images: np.ndarray) -> Tensor:
 
 
 def class_numbers(value: Any, what: str) -> Tensor:
-    """(N,) int64 from whole numbers of any type; InputError for text, fractions, or more than one axis."""
-    if not isinstance(value, Tensor) and value is not None and np.asarray(value).dtype.kind in "OSU":
+    """(N,) int64 from whole numbers of any type; InputError for text, fractions, or more than one
+    axis.
+    """
+    if (
+        not isinstance(value, Tensor)
+        and value is not None
+        and np.asarray(value).dtype.kind in "OSU"
+    ):
         raise InputError(
-            f"{what} must be whole numbers, not {described(value)}; np.unique(…, return_inverse=True) numbers names"
+            f"{what} must be whole numbers, not {described(value)}; np.unique(…, "
+            f"return_inverse=True) numbers names"
         )
     found = as_tensor(value, what)
-    if found.numel() and (found.is_floating_point() or found.is_complex() or found.dtype == torch.bool):
+    if found.numel() and (
+        found.is_floating_point() or found.is_complex() or found.dtype == torch.bool
+    ):
         raise InputError(f"{what} must be whole numbers, not {described(value)}")
     if found.ndim != 1:
-        raise InputError(f"{what} must be a single row of numbers (N,), not of shape {tuple(found.shape)}")
+        raise InputError(
+            f"{what} must be a single row of numbers (N,), not of shape {tuple(found.shape)}"
+        )
     return found.to("cpu", torch.int64)
 
 
 def sample_shape(value: Any) -> tuple[int, ...]:
     """The shape of one sample, (d,) or (C, H, W), as whole numbers; InputError for any other."""
     right = "(d,) of features or (channels, height, width) of images"
-    if isinstance(value, (str, numbers.Number)) or not hasattr(value, "__len__") or len(value) not in (1, 3):
+    if (
+        isinstance(value, (str, numbers.Number))
+        or not hasattr(value, "__len__")
+        or len(value) not in (1, 3)
+    ):
         raise InputError(f"the shape of a sample must be {right}, not {short(value)}")
     return tuple(whole_number(n, f"each number of the shape, {right},", 1) for n in value)
 
 
 def as_device(value: Any) -> torch.device:
-    """A device by its name; InputError for a name that is none, or a GPU that this machine has not."""
+    """A device by its name; InputError for a name that is none, or a GPU that this machine has
+    not.
+    """
     try:
         device = torch.device(value)
     except (RuntimeError, TypeError):
-        raise InputError(f"the device must be cpu, cuda, cuda:1 or mps, not {described(value)}") from None
+        raise InputError(
+            f"the device must be cpu, cuda, cuda:1 or mps, not {described(value)}"
+        ) from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"PyTorch finds no GPU for the device {value!s:.60}; choose cpu")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"there is no device {value!s:.60}: this machine has {torch.cuda.device_count()} GPUs")
+        raise InputError(
+            f"there is no device {value!s:.60}: this machine has {torch.cuda.device_count()} GPUs"
+        )
     return device

@@ -5,11 +5,13 @@
 | `running` | the stored averages (in training: the whole call)         | inductive    |
 | `support` | the support nodes of the same episode, for all its nodes  | inductive    |
 | `joint`   | all nodes of the same episode                             | transductive |
-| `apart`   | support, query and unlabeled nodes of the same episode, each for itself | transductive |
+| `apart`   | support, query and unlabeled nodes of the same episode, each for itself | transductive
+|
 
-`apart` is what MAML's and Reptile's published numbers use (support batch in the inner loop, query batch at the
-end), `joint` is RelationNet's evaluation in training mode. But for `running` a second episode in the same call
-changes nothing, padding never enters, and no stored average is read or written.
+`apart` is what MAML's and Reptile's published numbers use (support batch in the inner loop, query
+batch at the end), `joint` is RelationNet's evaluation in training mode. But for `running` a second
+episode in the same call changes nothing, padding never enters, and no stored average is read or
+written.
 
 `follow_policy` makes the BatchNorm layers of any module follow it.
 """
@@ -39,7 +41,9 @@ HALF = (torch.float16, torch.bfloat16)
 
 @dataclass(frozen=True)
 class Nodes:
-    """The rows of a call are the nodes of `batch` episodes; `segments` pairs the nodes measured with those scaled."""
+    """The rows of a call are the nodes of `batch` episodes; `segments` pairs the nodes measured
+    with those scaled.
+    """
 
     batch: int
     segments: tuple[tuple[slice, slice], ...]
@@ -52,7 +56,9 @@ _adapting: ContextVar[bool] = ContextVar("adapting", default=False)
 
 @contextmanager
 def statistics(policy: str, episode: Episode) -> Iterator[None]:
-    """Within this block, BatchNorm layers see the flattened nodes (B*n, …) of `episode` under `policy`."""
+    """Within this block, BatchNorm layers see the flattened nodes (B*n, …) of `episode` under
+    `policy`.
+    """
     mask = episode.mask if episode.padded else None
     everything = slice(0, episode.x.shape[1])
     if policy == "running":
@@ -73,7 +79,9 @@ def statistics(policy: str, episode: Episode) -> Iterator[None]:
 
 @contextmanager
 def adapting() -> Iterator[None]:
-    """Within this block a call holds one episode whose parameters are being adapted: no buffer may be written."""
+    """Within this block a call holds one episode whose parameters are being adapted: no buffer may
+    be written.
+    """
     token = _adapting.set(True)
     try:
         yield
@@ -87,27 +95,34 @@ def is_adapting() -> bool:
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """Batch normalisation of rows (R, C, *S), (R, C) too, that follows the policy of the surrounding block.
+    """Batch normalisation of rows (R, C, *S), (R, C) too, that follows the policy of the
+    surrounding block.
 
-    Inside an adaptation, layers outside the encoder use the statistics of their own call (one episode), and the
-    stored averages are only read, never written.
+    Inside an adaptation, layers outside the encoder use the statistics of their own call (one
+    episode), and the stored averages are only read, never written.
     """
 
     def _check_input_dim(self, input: Tensor) -> None:
-        pass  # rows of any shape: the same layer serves feature maps, features and the edges of a graph
+        # rows of any shape: the same layer serves feature maps, features and the edges of a graph
+        pass
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """`mask` (R,) marks the real rows where the caller knows padding that the surrounding block does not."""
+        """`mask` (R,) marks the real rows where the caller knows padding that the surrounding block
+        does not.
+        """
         nodes = _nodes.get()
         if nodes is not None and nodes.segments:
             return self._affine(self._per_episode(x, nodes))
         if nodes is not None and nodes.mask is not None:
             mask = self._real_rows(x, nodes.mask)
         if nodes is None and _adapting.get():
-            return self._affine(_normalise(x[None], x[None], mask[None] if mask is not None else None, self.eps)[0])
+            return self._affine(
+                _normalise(x[None], x[None], mask[None] if mask is not None else None, self.eps)[0]
+            )
         if self.running_mean is None and (_adapting.get() or not self.training):
             raise InputError(
-                "a BatchNorm keeps no averages (track_running_stats=False), so that an answer would depend on its "
+                "a BatchNorm keeps no averages (track_running_stats=False), so that an answer "
+                "would depend on its "
                 "company; set batch_norm=support, joint or apart, or let it keep averages"
             )
         if _adapting.get() or (mask is not None and not self.training):
@@ -121,7 +136,8 @@ class BatchNorm(nn.BatchNorm2d):
     def _real_rows(self, x: Tensor, mask: Tensor) -> Tensor:
         if len(x) != mask.numel():
             raise InputError(
-                f"a BatchNorm of the encoder sees {len(x)} rows for {mask.numel()} images, so that padding cannot be "
+                f"a BatchNorm of the encoder sees {len(x)} rows for {mask.numel()} images, so "
+                f"that padding cannot be "
                 "told from images; use episodes of one size, or choose another encoder"
             )
         return mask.flatten()
@@ -129,20 +145,25 @@ class BatchNorm(nn.BatchNorm2d):
     def _per_episode(self, x: Tensor, nodes: Nodes) -> Tensor:
         if len(x) != (expected := nodes.batch * nodes.segments[-1][1].stop):
             raise InputError(
-                f"a BatchNorm of the encoder sees {len(x)} rows for {expected} images, so that its statistics cannot "
+                f"a BatchNorm of the encoder sees {len(x)} rows for {expected} images, so that "
+                f"its statistics cannot "
                 "be of one episode; set learner.batch_norm=running, or choose another encoder"
             )
         x = x.unflatten(0, (nodes.batch, -1))
         out = [
             _normalise(
-                x[:, scaled], x[:, measured], nodes.mask[:, measured] if nodes.mask is not None else None, self.eps
+                x[:, scaled],
+                x[:, measured],
+                nodes.mask[:, measured] if nodes.mask is not None else None,
+                self.eps,
             )
             for measured, scaled in nodes.segments
         ]
         return torch.cat(out, 1).flatten(0, 1) if len(out) > 1 else out[0].flatten(0, 1)
 
     def _affine(self, x: Tensor) -> Tensor:
-        # Scale and shift stay outside F.batch_norm: under vmap its second-order gradient is silently wrong.
+        # Scale and shift stay outside F.batch_norm: under vmap its second-order gradient is
+        # silently wrong.
         shape = (-1,) + (1,) * (x.ndim - 2)
         if self.weight is not None:
             x = x * self.weight.view(shape)
@@ -155,7 +176,11 @@ class BatchNorm(nn.BatchNorm2d):
 
     @torch.no_grad()
     def _update(self, mean: Tensor, var: Tensor, count: Tensor) -> None:
-        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+        if (
+            self.running_mean is None
+            or self.running_var is None
+            or self.num_batches_tracked is None
+        ):
             return
         if not self.track_running_stats:
             return
@@ -185,9 +210,9 @@ def has_batch_norm(module: nn.Module) -> bool:
 def follow_policy(module: nn.Module) -> None:
     """Make every BatchNorm inside one of ours, in place.
 
-    A layer stays the same object with its parameters, averages, options and hooks: an optimizer or another module that
-    refers to it still does. Lazy layers and subclasses are converted too, where a `forward` of their own calls that of
-    the layer above it.
+    A layer stays the same object with its parameters, averages, options and hooks: an optimizer or
+    another module that refers to it still does. Lazy layers and subclasses are converted too, where
+    a `forward` of their own calls that of the layer above it.
 
     Raises InputError for a layer that keeps statistics of batches in another way.
     """
@@ -201,7 +226,8 @@ def follow_policy(module: nn.Module) -> None:
             m.__class__ = _with_policy(type(m))
         elif hasattr(m, "running_var") and not _frozen(m):
             raise InputError(
-                f"{name or 'the module'!r} is a {type(m).__name__}, which knows no BatchNorm policy; put an ordinary "
+                f"{name or 'the module'!r} is a {type(m).__name__}, which knows no BatchNorm "
+                f"policy; put an ordinary "
                 "BatchNorm in its place"
             )
 
@@ -217,32 +243,45 @@ def _with_policy(kind: type[nn.Module]) -> type[BatchNorm]:
     """BatchNorm; for a class with more to it, one that is both and goes by the same name."""
     if kind in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
         return BatchNorm
-    facts: dict[str, Any] = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
+    facts: dict[str, Any] = {
+        "__module__": kind.__module__,
+        "__qualname__": kind.__qualname__,
+        "__doc__": kind.__doc__,
+    }
     if issubclass(kind, _LazyNormBase):
         facts["cls_to_become"] = BatchNorm
     return type(kind.__name__, (kind, BatchNorm), facts)
 
 
 def _frozen(m: nn.Module) -> bool:
-    """Whether its scale is a buffer, as in torchvision's FrozenBatchNorm2d: it does the same to every image."""
+    """Whether its scale is a buffer, as in torchvision's FrozenBatchNorm2d: it does the same to
+    every image.
+    """
     return any(name == "weight" for name, _ in m.named_buffers(recurse=False))
 
 
 def lacks_averages(module: nn.Module) -> bool:
-    """True where a normalisation layer of the module keeps averages and has measured none: they are zeros and ones.
+    """True where a normalisation layer of the module keeps averages and has measured none: they are
+    zeros and ones.
 
-    So it is where weights were trained under `apart`, `joint` or `support`, or not at all. Averages that came with
-    weights count whether or not their number was stored. A module on the meta device has none to look at.
+    So it is where weights were trained under `apart`, `joint` or `support`, or not at all. Averages
+    that came with weights count whether or not their number was stored. A module on the meta device
+    has none to look at.
     """
     return any(_unmeasured(m) for m in module.modules() if isinstance(m, _NormBase))
 
 
 def trained_without_averages(module: nn.Module) -> bool:
-    """True where such a layer has learned a scale or a shift: its weights are of another policy, not untrained.
+    """True where such a layer has learned a scale or a shift: its weights are of another policy,
+    not untrained.
 
     What a layer starts with is the same for each of its channels.
     """
-    layers = [m for m in module.modules() if isinstance(m, _NormBase) and m.weight is not None and _unmeasured(m)]
+    layers = [
+        m
+        for m in module.modules()
+        if isinstance(m, _NormBase) and m.weight is not None and _unmeasured(m)
+    ]
     return any(bool((p != p[0]).any()) for m in layers for p in (m.weight, m.bias))
 
 
@@ -254,7 +293,9 @@ def _unmeasured(norm: _NormBase) -> bool:
 
 
 def _moments(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance over nodes and places: x (B, m, C, *S), mask (B, m) -> (B, 1, C, 1, …) each."""
+    """Mean and biased variance over nodes and places: x (B, m, C, *S), mask (B, m) -> (B, 1, C, 1,
+    …) each.
+    """
     dims = (1, *range(3, x.ndim))
     if mask is None:
         mean = x.mean(dims, keepdim=True)

@@ -1,4 +1,6 @@
-"""Which parts may share a pipeline. One that would change nothing, though a results row lists it, is refused."""
+"""Which parts may share a pipeline. One that would change nothing, though a results row lists it,
+is refused.
+"""
 
 from __future__ import annotations
 
@@ -13,23 +15,32 @@ from graphfsl.io.errors import InputError
 
 
 class Combines:
-    """What a part declares of itself, so that a pipeline in which it would change nothing is refused."""
+    """What a part declares of itself, so that a pipeline in which it would change nothing is
+    refused.
+    """
 
-    reads: str = "all"  # whose scores, of the part before it, a refiner depends on: all, those of the pool, or none
+    # whose scores, of the part before it, a refiner depends on: all, those of the pool, or none
+    reads: str = "all"
     changes: str = "all"  # whose scores a refiner changes: all, or those of queries
-    relabels: bool = False  # of a refiner: all it does is to ask the head again with label weights on the pool
+    # of a refiner: all it does is to ask the head again with label weights on the pool
+    relabels: bool = False
     trusts_probabilities: bool = False  # of a refiner: those weights are the head's probabilities
-    fits_probabilities: bool = False  # of a head: its own probabilities as label weights leave it as it is
+    # of a head: its own probabilities as label weights leave it as it is
+    fits_probabilities: bool = False
     compares_queries: bool = False  # of a refiner: a query alone it leaves as it is
 
 
 def parts_of(slot: str, given: Any) -> nn.ModuleList:
-    """What fills a slot, one part or several, as modules; InputError for a name, a class, or a part of another slot."""
+    """What fills a slot, one part or several, as modules; InputError for a name, a class, or a part
+    of another slot.
+    """
     parts: list[Any] = [given] if isinstance(given, (nn.Module, str, type)) else list(given or [])
     for part in parts:
         _check_part(part, slot)
         if hasattr(part, "score"):
-            raise InputError(f"{_name(part)} is a head, not a part for the slot {slot}; give it as head=…")
+            raise InputError(
+                f"{_name(part)} is a head, not a part for the slot {slot}; give it as head=…"
+            )
     return nn.ModuleList(parts)
 
 
@@ -39,7 +50,10 @@ def checked_head(head: Any) -> Any:
         raise InputError("a pipeline needs a head; see `graphfsl methods`")
     _check_part(head, "head")
     if not hasattr(head, "score"):
-        raise InputError(f"{_name(head)} is no head, as it has no `score`; give it to its own slot, such as refine")
+        raise InputError(
+            f"{_name(head)} is no head, as it has no `score`; give it to its own "
+            f"slot, such as refine"
+        )
     return head
 
 
@@ -55,8 +69,12 @@ def _check_part(part: Any, slot: str) -> None:
     raise InputError(f"the slot {slot} takes parts of graphfsl, not {described(part)}; {hint}")
 
 
-def check_parts(augment: Sequence[Any], graph: Sequence[Any], head: Any, refine: Sequence[Any]) -> None:
-    """InputError where the parts of a pipeline read different features, or where one discards what another does."""
+def check_parts(
+    augment: Sequence[Any], graph: Sequence[Any], head: Any, refine: Sequence[Any]
+) -> None:
+    """InputError where the parts of a pipeline read different features, or where one discards what
+    another does.
+    """
     _check_features([*augment, *graph, head, *refine])
     for earlier, later in itertools.pairwise(refine):
         silent = later.reads == "none" or not later.reads_scores
@@ -69,21 +87,28 @@ def check_parts(augment: Sequence[Any], graph: Sequence[Any], head: Any, refine:
     if not head.reads_support and (idle := [*augment, *(r for r in refine if r.relabels)]):
         names = ", ".join(_name(part) for part in idle)
         raise InputError(
-            f"{_name(head)} does not read label weights, so that {names} would change nothing: leave it out"
+            f"{_name(head)} does not read label weights, so that {names} would change nothing: "
+            f"leave it out"
         )
     if head.fits_probabilities and (idle := [r for r in refine if r.trusts_probabilities]):
         raise InputError(
-            f"{_name(head)} fits the probabilities that {_name(idle[0])} would give it as labels already, so that it "
+            f"{_name(head)} fits the probabilities that {_name(idle[0])} would give it as labels "
+            f"already, so that it "
             f"would change nothing: take another refiner, such as pseudo_label, or another head"
         )
 
 
 def check_company(parts: Sequence[Any], per_query: bool) -> None:
-    """InputError where every query is answered alone and a part does nothing but compare queries."""
+    """InputError where every query is answered alone and a part does nothing but compare
+    queries.
+    """
     if per_query and (idle := [part for part in parts if part.compares_queries]):
         asking = ", ".join(_name(part) for part in parts if part.per_query)
         why = f"{asking} answers every query alone" if asking else "per_query=true"
-        raise InputError(f"{_name(idle[0])} compares queries, but {why}, so that it would change nothing: leave it out")
+        raise InputError(
+            f"{_name(idle[0])} compares queries, but {why}, so that it would change "
+            f"nothing: leave it out"
+        )
 
 
 def _check_features(parts: Sequence[Any]) -> None:
@@ -91,7 +116,9 @@ def _check_features(parts: Sequence[Any]) -> None:
     if len(set(wants.values())) > 1:
         maps = ", ".join(name for name, yes in wants.items() if yes)
         vectors = ", ".join(name for name, yes in wants.items() if not yes)
-        raise InputError(f"{maps} read feature maps but {vectors} read vectors: they cannot share a pipeline")
+        raise InputError(
+            f"{maps} read feature maps but {vectors} read vectors: they cannot share a pipeline"
+        )
 
 
 def _name(part: Any) -> str:

@@ -1,4 +1,6 @@
-"""What a value is, on a screen of 24 lines of 80 columns: the `repr` of data, learners and results."""
+"""What a value is, on a screen of 24 lines of 80 columns: the `repr` of data, learners and
+results.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,14 @@ TOLD = ("way", "per_query", "batch_norm")  # of a learner, in lines of their own
 def block(title: str, facts: Mapping[str, object]) -> str:
     """A title and a line for each fact that there is, none wider than a screen."""
     width = max(map(len, facts), default=0)
-    lines = [title, *(f"  {name:<{width}}  {value}" for name, value in facts.items() if value not in (None, ""))]
+    lines = [
+        title,
+        *(
+            f"  {name:<{width}}  {value}"
+            for name, value in facts.items()
+            if value not in (None, "")
+        ),
+    ]
     return "\n".join(cut(line) for line in lines)
 
 
@@ -32,22 +41,34 @@ def cut(line: str, width: int = WIDTH) -> str:
 
 def first_of(names: Sequence[object], most: int = 5) -> str:
     """How many there are, and the first of them: "20: a, b, c, d, e, …"."""
-    return f"{len(names):,}: {', '.join(map(str, names[:most]))}" + (", …" if len(names) > most else "")
+    return (f"{len(names):,}: {', '.join(map(str, names[:most]))}") + (
+        ", …" if len(names) > most else ""
+    )
 
 
 def kind_of(x: Any, shape: Sequence[int] | None = None) -> str:
-    """The type and shape (its own where none is given) of a tensor or an array, and where a tensor lies."""
+    """The type and shape (its own where none is given) of a tensor or an array, and where a tensor
+    lies.
+    """
     where = f" on {x.device}" if isinstance(x, Tensor) else ""
-    return f"{str(x.dtype).removeprefix('torch.')} {tuple(x.shape if shape is None else shape)}{where}"
+    return (
+        f"{str(x.dtype).removeprefix('torch.')} {tuple(x.shape if shape is None else shape)}{where}"
+    )
 
 
 def call_of(value: Any, always: Sequence[str] = (), never: Sequence[str] = ()) -> str:
-    """The call that makes a value: its class, and the options that are not as they are by default, or `always` told."""
+    """The call that makes a value: its class, and the options that are not as they are by default,
+    or `always` told.
+    """
     options = []
     for name, parameter in inspect.signature(type(value).__init__).parameters.items():
         own, default = getattr(value, name, parameter.default), parameter.default
         as_it_is = type(own) is type(default) and own == default
-        if name not in ("self", *never) and isinstance(own, PLAIN) and (name in always or not as_it_is):
+        if (
+            name not in ("self", *never)
+            and isinstance(own, PLAIN)
+            and (name in always or not as_it_is)
+        ):
             options.append(f"{name}={own!r}")
     return cut(f"{type(value).__name__}({', '.join(options)})", MOST_LINES * WIDTH)
 
@@ -68,8 +89,13 @@ class Shown:
         left = f", and {len(inside) - MOST_PARTS} more" if len(inside) > MOST_PARTS else ""
         facts = {"parts": f"{len(inside)}{left}"} if left else {}
         facts |= {"tied to": f"{self.way} classes"} if self.way is not None else {}
-        facts |= {"answers": ", ".join(traits), "BatchNorm": f"statistics by the policy `{self.batch_norm}`"}
-        return "\n".join([_line(self), *map(_indented, inside[:MOST_PARTS]), *block("", facts).splitlines()[1:]])
+        facts |= {
+            "answers": ", ".join(traits),
+            "BatchNorm": f"statistics by the policy `{self.batch_norm}`",
+        }
+        return "\n".join(
+            [_line(self), *map(_indented, inside[:MOST_PARTS]), *block("", facts).splitlines()[1:]]
+        )
 
 
 def _inside(part: Any) -> Iterator[tuple[str, Any]]:
@@ -77,7 +103,8 @@ def _inside(part: Any) -> Iterator[tuple[str, Any]]:
     for slot in SLOTS:
         held = getattr(part, slot, None)
         for one in held if isinstance(held, nn.ModuleList) else [held]:
-            parts = list(_inside(one)) if isinstance(one, Shown) else []  # of a learner within a learner
+            # of a learner within a learner
+            parts = list(_inside(one)) if isinstance(one, Shown) else []
             if parts:
                 yield from parts
             elif isinstance(one, nn.Module) and not isinstance(one, nn.Identity):

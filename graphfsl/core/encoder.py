@@ -1,4 +1,6 @@
-"""An encoder is any module; what goes in and what comes out is checked here, in one line where it does not fit."""
+"""An encoder is any module; what goes in and what comes out is checked here, in one line where it
+does not fit.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,13 @@ from graphfsl.core.arguments import described
 from graphfsl.io.errors import InputError
 
 HALF = (torch.float16, torch.bfloat16)
-OTHER_SIZES = re.compile("cannot be multiplied|must match|must be equal|size mismatch|expected .* channels")
+OTHER_SIZES = re.compile(
+    "cannot be multiplied|must match|must be equal|size mismatch|expected .* channels"
+)
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
-FAILURES = (RuntimeError, ValueError, TypeError, AssertionError, IndexError)  # as modules say that samples do not fit
+# as modules say that samples do not fit
+FAILURES = (RuntimeError, ValueError, TypeError, AssertionError, IndexError)
 
 
 def checked_encoder(encoder: nn.Module | None) -> nn.Module:
@@ -28,14 +33,19 @@ def checked_encoder(encoder: nn.Module | None) -> nn.Module:
     if encoder is None:
         return nn.Identity()
     if not isinstance(encoder, nn.Module):
-        raise InputError(f"the encoder must be a torch.nn.Module, not {described(encoder)}; {_instead(encoder)}")
+        raise InputError(
+            f"the encoder must be a torch.nn.Module, not {described(encoder)}; {_instead(encoder)}"
+        )
     return encoder
 
 
 def _instead(encoder: Any) -> str:
     """What would do in place of an encoder that is no module."""
     if isinstance(encoder, str):
-        return f"gf.build({{'encoder': {encoder!r}, 'head': 'protonet'}}, shape, way) builds parts by their names"
+        return (
+            f"gf.build({{'encoder': {encoder!r}, 'head': 'protonet'}}, shape, way) builds "
+            f"parts by their names"
+        )
     if isinstance(encoder, type):
         return f"make one, such as {encoder.__name__}(…)"
     return "a module whose forward calls it will do, where it holds the layers that are called"
@@ -46,7 +56,8 @@ def call_encoder(encoder: nn.Module, x: Tensor, maps: bool | None = False) -> Te
 
     Mixed precision ends here: a distance loses most of its digits in half precision.
 
-    Raises InputError where the encoder fails on such images, or returns anything but one tensor with a row for each.
+    Raises InputError where the encoder fails on such images, or returns anything but one tensor
+    with a row for each.
     """
     try:
         z = encoder(x)
@@ -54,54 +65,75 @@ def call_encoder(encoder: nn.Module, x: Tensor, maps: bool | None = False) -> Te
         if type(error) not in FAILURES:  # memory that is full, a device that is lost, an InputError
             raise
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(f"the encoder fails on samples of shape {tuple(x.shape[1:])}: {reason}") from error
+        raise InputError(
+            f"the encoder fails on samples of shape {tuple(x.shape[1:])}: {reason}"
+        ) from error
     if not isinstance(z, Tensor):
         raise InputError(
-            f"the encoder returned {described(z)}, not one tensor of feature maps (M, C, h, w) or vectors (M, d); "
+            f"the encoder returned {described(z)}, not one tensor of feature maps (M, C, h, w) "
+            f"or vectors (M, d); "
             "give a module that returns the one that is meant"
         )
     if z.ndim < 2 or len(z) != len(x):
         raise InputError(
-            f"the encoder returned a tensor of shape {tuple(z.shape)} for {len(x)} samples, not feature maps "
+            f"the encoder returned a tensor of shape {tuple(z.shape)} for {len(x)} samples, not "
+            f"feature maps "
             f"({len(x)}, C, h, w) or vectors ({len(x)}, d)"
         )
     if z.is_complex():
-        raise InputError("the encoder returned complex numbers; give a module that returns real ones")
+        raise InputError(
+            "the encoder returned complex numbers; give a module that returns real ones"
+        )
     if isinstance(encoder, nn.Identity) and not z.is_floating_point():
         raise InputError(
-            f"features are floats, but these are {str(z.dtype).removeprefix('torch.')}; gf.Transform() makes them of "
+            f"features are floats, but these are {str(z.dtype).removeprefix('torch.')}; "
+            f"gf.Transform() makes them of "
             "images in bytes, x.float() of other numbers"
         )
     if maps and z.ndim != 4:
         raise InputError(
-            f"a part reads feature maps (M, C, h, w), but the encoder returned a tensor of shape {tuple(z.shape)}; "
+            f"a part reads feature maps (M, C, h, w), but the encoder returned a tensor of shape "
+            f"{tuple(z.shape)}; "
             "choose an encoder with maps, or another part"
         )
-    return z if z.is_floating_point() and z.dtype not in HALF else z.float()  # whole numbers would cut label weights
+    # whole numbers would cut label weights
+    return z if z.is_floating_point() and z.dtype not in HALF else z.float()
 
 
 @contextmanager
 def fitting(x: Tensor) -> Iterator[None]:
-    """Within it, layers that were made for features of another shape than those of x (B, n, …) end in an InputError."""
+    """Within it, layers that were made for features of another shape than those of x (B, n, …) end
+    in an InputError.
+    """
     try:
         yield
     except RuntimeError as error:
         if type(error) is not RuntimeError or not OTHER_SIZES.search(str(error)):
             raise
         shape, reason = tuple(x.shape[2:]), str(error).splitlines()[0]
-        raise InputError(f"the learner fails on features of shape {shape}, made for others: {reason}") from error
+        raise InputError(
+            f"the learner fails on features of shape {shape}, made for others: {reason}"
+        ) from error
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[Any]:
-    """Inside, autocast is off: what follows the encoder is computed in the precision that its inputs have."""
+    """Inside, autocast is off: what follows the encoder is computed in the precision that its
+    inputs have.
+    """
     if not torch.amp.is_autocast_available(device.type):
         return nullcontext()
     return torch.autocast(device.type, enabled=False)
 
 
-def keep_precision(function: Callable[Arguments, Result], device: torch.device) -> Callable[Arguments, Result]:
-    """The function as it would run now: under this moment's autocast, also where it is called in full precision."""
-    if not torch.amp.is_autocast_available(device.type) or not torch.is_autocast_enabled(device.type):
+def keep_precision(
+    function: Callable[Arguments, Result], device: torch.device
+) -> Callable[Arguments, Result]:
+    """The function as it would run now: under this moment's autocast, also where it is called in
+    full precision.
+    """
+    if not torch.amp.is_autocast_available(device.type) or not torch.is_autocast_enabled(
+        device.type
+    ):
         return function
     half = torch.get_autocast_dtype(device.type)
 

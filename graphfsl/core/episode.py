@@ -1,4 +1,6 @@
-"""`Episode`: B few-shot tasks at once, the only thing that travels from the sampler to the scores."""
+"""`Episode`: B few-shot tasks at once, the only thing that travels from the sampler to the
+scores.
+"""
 
 from __future__ import annotations
 
@@ -21,15 +23,16 @@ class Episode:
     """B tasks of n nodes each, ordered support, query, unlabeled.
 
     x: (B, n, *S) images, feature maps or features.
-    w: (B, n, C) label weights: one-hot, soft, or zero where the label may not be seen. A class without weight
-       anywhere in its task is absent from it.
+    w: (B, n, C) label weights: one-hot, soft, or zero where the label may not be seen. A class
+       without weight anywhere in its task is absent from it.
     n_support, n_query: how many nodes are support and query; the rest is unlabeled.
-    mask: (B, n) bool, false = padding. None means that no node is padding; `padded` then lets a layer skip
-       the masked path without asking the device.
-    relabeled: whether nodes beyond the support may carry weight; where they do not, a head that fits a classifier
-       reads only the support (`labeled`), without asking the device. `replace(w=…)` sets it.
-    oracle: (B, U, C) what the unlabeled nodes are, zero where that is not known, for a learner that asks
-       (`Learner.asks`); None for all others.
+    mask: (B, n) bool, false = padding. None means that no node is padding; `padded` then lets a
+       layer skip the masked path without asking the device.
+    relabeled: whether nodes beyond the support may carry weight; where they do not, a head that
+       fits a classifier reads only the support (`labeled`), without asking the device.
+       `replace(w=…)` sets it.
+    oracle: (B, U, C) what the unlabeled nodes are, zero where that is not known, for a learner that
+       asks (`Learner.asks`); None for all others.
 
     Arrays and lists become tensors, and label weights have the type of features that are floats.
     Query targets are not part of it: a loader yields (episode, target), and a learner cannot cheat.
@@ -55,16 +58,24 @@ class Episode:
         if self.mask is not None and self.mask.dtype != torch.bool:
             object.__setattr__(self, "mask", self.mask.bool())
         for name in ("n_support", "n_query"):
-            object.__setattr__(self, name, whole_number(getattr(self, name), f"{name} of an episode"))
+            object.__setattr__(
+                self, name, whole_number(getattr(self, name), f"{name} of an episode")
+            )
         if self.mask is None:
             object.__setattr__(self, "mask", self.x.new_ones(self.x.shape[:2], dtype=torch.bool))
             object.__setattr__(self, "padded", False)
         if wrong := self._wrong():
             shapes = f"{tuple(self.x.shape)}, {tuple(self.w.shape)}, {tuple(self.mask.shape)}"
-            raise InputError(f"an episode needs x (B, n, …), w (B, n, C), mask (B, n), not {shapes}: {wrong}")
-        if not 0 <= self.n_support + self.n_query <= self.x.shape[1] or min(self.n_support, self.n_query) < 0:
             raise InputError(
-                f"{self.n_support} support and {self.n_query} query nodes do not fit into {self.x.shape[1]} nodes"
+                f"an episode needs x (B, n, …), w (B, n, C), mask (B, n), not {shapes}: {wrong}"
+            )
+        if (
+            not 0 <= self.n_support + self.n_query <= self.x.shape[1]
+            or min(self.n_support, self.n_query) < 0
+        ):
+            raise InputError(
+                f"{self.n_support} support and {self.n_query} query nodes do not fit into "
+                f"{self.x.shape[1]} nodes"
             )
 
     def __repr__(self) -> str:
@@ -85,13 +96,23 @@ class Episode:
         if len(x) < 3:
             return "x has no axis of tasks, which x[None] adds for one task"
         if len(w) != 3:
-            return "w holds a weight for each class, not class numbers; torch.nn.functional.one_hot makes them"
+            return (
+                "w holds a weight for each class, not class numbers; "
+                "torch.nn.functional.one_hot makes them"
+            )
         for name, shape in (("w", w), ("mask", mask)):
             if shape[0] != x[0]:
                 return f"x has {x[0]} tasks, but {name} has {shape[0]}"
             if shape[1:2] != x[1:2]:
-                more = "; queries and unlabeled nodes have rows of zeros" if name == "w" and w[1] < x[1] else ""
-                return f"x has {x[1]} nodes, but {name} has {', '.join(map(str, shape[1:2])) or 'none'}{more}"
+                more = (
+                    ("; queries and unlabeled nodes have rows of zeros")
+                    if name == "w" and w[1] < x[1]
+                    else ""
+                )
+                return (
+                    f"x has {x[1]} nodes, but {name} has "
+                    f"{', '.join(map(str, shape[1:2])) or 'none'}{more}"
+                )
         return None if mask == x[:2] else "mask has another shape than (B, n)"
 
     @property
@@ -133,21 +154,33 @@ class Episode:
         z = as_tensor(z, "label weights of the pool")
         if z.shape != (len(self.w), self.n_unlabeled, self.way):
             right = (len(self.w), self.n_unlabeled, self.way)
-            raise InputError(f"label weights of this pool must be (B, U, C) = {right}, not {tuple(z.shape)}")
+            raise InputError(
+                f"label weights of this pool must be (B, U, C) = {right}, not {tuple(z.shape)}"
+            )
         return self.replace(w=torch.cat([self.w[:, : self.unlabeled.start], z.to(self.w.dtype)], 1))
 
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Episode:
-        """A copy on another device; `dtype` applies to label weights and to samples that are floats."""
+    def to(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> Episode:
+        """A copy on another device; `dtype` applies to label weights and to samples that are
+        floats.
+        """
         x = self.x.to(device, dtype) if self.x.is_floating_point() else self.x.to(device)
         w, mask = self.w.to(device, dtype), self.mask.to(device)
         oracle = None if self.oracle is None else self.oracle.to(device, dtype)
-        return self.replace(x=x, w=w, mask=mask, padded=self.padded, relabeled=self.relabeled, oracle=oracle)
+        return self.replace(
+            x=x, w=w, mask=mask, padded=self.padded, relabeled=self.relabeled, oracle=oracle
+        )
 
     def parts(self, support: bool = True, query: bool = True, unlabeled: bool = True) -> Episode:
         """Only these parts of every task."""
         wanted = [
             s
-            for s, keep in zip((self.support, self.query, self.unlabeled), (support, query, unlabeled), strict=False)
+            for s, keep in zip(
+                (self.support, self.query, self.unlabeled),
+                (support, query, unlabeled),
+                strict=False,
+            )
             if keep
         ]
 
@@ -176,7 +209,9 @@ class Episode:
         return Episode(x, w, k, self.n_query, mask, relabeled=self.relabeled, oracle=self.oracle)
 
     def more_classes(self, columns: int, nodes: int = 0) -> Episode:
-        """The same tasks with so many more classes, all of them absent, and as many nodes of padding in the support."""
+        """The same tasks with so many more classes, all of them absent, and as many nodes of
+        padding in the support.
+        """
         oracle = None if self.oracle is None else F.pad(self.oracle, (0, columns))
         wider = self.replace(w=F.pad(self.w, (0, columns)), relabeled=self.relabeled, oracle=oracle)
         if not nodes:
@@ -185,7 +220,9 @@ class Episode:
         return wider.add_support(x, w, self.mask.new_zeros(len(x), nodes))
 
     def one_query_each(self) -> Episode:
-        """Every query in a copy of its own: B tasks of Q queries -> B*Q tasks of one, a task's queries adjacent."""
+        """Every query in a copy of its own: B tasks of Q queries -> B*Q tasks of one, a task's
+        queries adjacent.
+        """
         b, q = self.x.shape[0], self.n_query
 
         def spread(t: Tensor) -> Tensor:
@@ -196,15 +233,26 @@ class Episode:
 
         x, w, mask = spread(self.x), spread(self.w), spread(self.mask)
         oracle = None if self.oracle is None else self.oracle.repeat_interleave(q, 0)
-        return Episode(x, w, self.n_support, 1, mask, padded=self.padded, relabeled=self.relabeled, oracle=oracle)
+        return Episode(
+            x,
+            w,
+            self.n_support,
+            1,
+            mask,
+            padded=self.padded,
+            relabeled=self.relabeled,
+            oracle=oracle,
+        )
 
 
 @dataclass(frozen=True)
 class Target:
-    """What is true of an episode, kept apart from it: for losses, metrics, oracles and disjointness checks.
+    """What is true of an episode, kept apart from it: for losses, metrics, oracles and disjointness
+    checks.
 
     query: (B, Q) the class column of each query, -100 for padding.
-    unlabeled: (B, U) the class column of each unlabeled node, -1 for a distractor or where it is not known.
+    unlabeled: (B, U) the class column of each unlabeled node, -1 for a distractor or where it is
+        not known.
     ids: (B, n) the sample that each node shows, -1 for padding.
     classes: (B, C) the data set's class behind each column, -1 where the task has no such column.
     """
@@ -217,14 +265,22 @@ class Target:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             if not isinstance(value := getattr(self, field.name), Tensor):
-                object.__setattr__(self, field.name, as_tensor(value, f"{field.name} of a target").long())
+                object.__setattr__(
+                    self, field.name, as_tensor(value, f"{field.name} of a target").long()
+                )
 
     def __repr__(self) -> str:
-        return block("Target", {f.name: kind_of(getattr(self, f.name)) for f in dataclasses.fields(self)})
+        return block(
+            "Target", {f.name: kind_of(getattr(self, f.name)) for f in dataclasses.fields(self)}
+        )
 
     def known(self, episode: Episode) -> Tensor:
-        """(B, k + q, C) label weights of support and queries together, for a criterion that reads both."""
-        y = F.one_hot(self.query.clamp_min(0), episode.way).to(episode.w) * (self.query >= 0).unsqueeze(-1)
+        """(B, k + q, C) label weights of support and queries together, for a criterion that reads
+        both.
+        """
+        y = F.one_hot(self.query.clamp_min(0), episode.way).to(episode.w) * (
+            self.query >= 0
+        ).unsqueeze(-1)
         return torch.cat([episode.w[:, episode.support], y], 1)
 
     def told(self, episode: Episode) -> Episode:
@@ -249,8 +305,14 @@ def check_target(given: Any) -> Target:
 
 
 def stack(episodes: Sequence[Episode]) -> Episode:
-    """One batch of episodes of different way or size: parts are padded to the largest, missing classes absent."""
-    sizes = [max(e.n_support for e in episodes), max(e.n_query for e in episodes), max(e.n_unlabeled for e in episodes)]
+    """One batch of episodes of different way or size: parts are padded to the largest, missing
+    classes absent.
+    """
+    sizes = [
+        max(e.n_support for e in episodes),
+        max(e.n_query for e in episodes),
+        max(e.n_unlabeled for e in episodes),
+    ]
     way = max(e.way for e in episodes)
 
     def pad(e: Episode, t: Tensor, columns: int = 0) -> Tensor:
@@ -259,7 +321,11 @@ def stack(episodes: Sequence[Episode]) -> Episode:
             own = t[:, part]
             parts += [own, own.new_zeros(len(t), size - own.shape[1], *t.shape[2:])]
         joined = torch.cat(parts, 1)
-        return torch.cat([joined, joined.new_zeros(*joined.shape[:2], columns)], 2) if columns else joined
+        return (
+            torch.cat([joined, joined.new_zeros(*joined.shape[:2], columns)], 2)
+            if columns
+            else joined
+        )
 
     known, most = [e.oracle for e in episodes if e.oracle is not None], sizes[2]
     if len(known) not in (0, len(episodes)):

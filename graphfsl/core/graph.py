@@ -17,9 +17,11 @@ ROLES = ("support", "query", "unlabeled")
 
 
 def complete_edges(batch: int, n: int, device: torch.device, loops: bool = False) -> Tensor:
-    """Edges of `batch` complete graphs of n nodes: (2, batch*n*(n-1)), or n*n with `loops`, source above target.
+    """Edges of `batch` complete graphs of n nodes: (2, batch*n*(n-1)), or n*n with `loops`, source
+    above target.
 
-    The edges of a graph are adjacent, sorted by target: with loops, in the order of a flattened (batch, n, n).
+    The edges of a graph are adjacent, sorted by target: with loops, in the order of a flattened
+    (batch, n, n).
     """
     each = n if loops else n - 1
     i = torch.arange(n, device=device).repeat_interleave(each)
@@ -30,12 +32,14 @@ def complete_edges(batch: int, n: int, device: torch.device, loops: bool = False
 
 
 def to_pyg(episode: Episode, adjacency: Tensor | None = None, k: int | None = None) -> Any:
-    """The B graphs of an episode of features as one `torch_geometric.data.Batch` of B*n nodes, without a host sync.
+    """The B graphs of an episode of features as one `torch_geometric.data.Batch` of B*n nodes,
+    without a host sync.
 
-    adjacency: (B, n, n) edge weights from j (columns) to i (rows), for `edge_weight`. All pairs are edges, those of
-    weight zero too; with `k` only the k heaviest into each node, so that the number of edges is known in advance.
-    Fields: x (B*n, d), y = label weights (B*n, C), role (B*n,), mask (B*n,), edge_index (2, E), edge_weight (E,), ptr,
-    batch; padded nodes are kept: read `mask`.
+    adjacency: (B, n, n) edge weights from j (columns) to i (rows), for `edge_weight`. All pairs are
+    edges, those of weight zero too; with `k` only the k heaviest into each node, so that the number
+    of edges is known in advance.
+    Fields: x (B*n, d), y = label weights (B*n, C), role (B*n,), mask (B*n,), edge_index (2, E),
+    edge_weight (E,), ptr, batch; padded nodes are kept: read `mask`.
     """
     from torch_geometric.data import Batch
 
@@ -86,9 +90,10 @@ def to_networkx(
 ) -> nx.DiGraph:
     """Task i for inspection: real nodes with their edges of weight above zero.
 
-    adjacency: (B, n, n) weight of the edge from j (columns) to i (rows). scores: (B, n, C), target: (B, n) the true
-    class columns, negative = unknown. Node attributes: role, label (its class column where the label is visible,
-    else None), prediction, confidence, truth; edge attribute: weight.
+    adjacency: (B, n, n) weight of the edge from j (columns) to i (rows). scores: (B, n, C), target:
+    (B, n) the true class columns, negative = unknown. Node attributes: role, label (its class
+    column where the label is visible, else None), prediction, confidence, truth; edge attribute:
+    weight.
     """
     a = adjacency[i].detach().cpu()
     w, mask = episode.w[i].detach().cpu(), episode.mask[i].cpu()
@@ -105,5 +110,7 @@ def to_networkx(
             truth=int(target[i, v]) if target is not None and target[i, v] >= 0 else None,
         )
     edges = ((int(j), int(k)) for k, j in (a > 0).nonzero().tolist())
-    graph.add_edges_from((j, k, {"weight": float(a[k, j])}) for j, k in edges if j in graph and k in graph)
+    graph.add_edges_from(
+        (j, k, {"weight": float(a[k, j])}) for j, k in edges if j in graph and k in graph
+    )
     return graph

@@ -20,9 +20,11 @@ from graphfsl.io.errors import InputError
 
 @torch.no_grad()
 def first_unsound(learner: Learner, episode: Episode) -> str:
-    """The slot and the class of the part whose answer is the first without a finite value, as "head ProtoNet".
+    """The slot and the class of the part whose answer is the first without a finite value, as "head
+    ProtoNet".
 
-    For an episode whose scores were found to be so. "adapt" where they are finite before the inner loop.
+    For an episode whose scores were found to be so. "adapt" where they are finite before the inner
+    loop.
     """
     net = learner.net if isinstance(learner, Adapt) else learner
     if not bool(_nodes(episode)):
@@ -37,15 +39,22 @@ def first_unsound(learner: Learner, episode: Episode) -> str:
 
 
 def check_answered(learner: Learner, episode: Episode, scores: Tensor) -> Tensor:
-    """Scores (B, Q, C) of the queries of an episode, as they are; InputError where one of them holds no answer."""
+    """Scores (B, Q, C) of the queries of an episode, as they are; InputError where one of them
+    holds no answer.
+    """
     if not bool(answered(scores).all()):
-        raise InputError(f"there is no answer: the {first_unsound(learner, episode)} made values that are not finite")
+        raise InputError(
+            f"there is no answer: the {first_unsound(learner, episode)} made values "
+            f"that are not finite"
+        )
     return scores
 
 
 @contextmanager
 def _watched(net: Pipeline, episode: Episode) -> Iterator[list[str]]:
-    """Within this block the parts whose answers are not sound are listed, in the order in which they answered."""
+    """Within this block the parts whose answers are not sound are listed, in the order in which
+    they answered.
+    """
     found: list[str] = []
     real = episode.mask.flatten()
 
@@ -56,9 +65,14 @@ def _watched(net: Pipeline, episode: Episode) -> Iterator[list[str]]:
 
         return hook
 
-    hooks = [net.encoder.register_forward_hook(watch("encoder", lambda _, z: z[real].isfinite().all()))]
+    hooks = [
+        net.encoder.register_forward_hook(watch("encoder", lambda _, z: z[real].isfinite().all()))
+    ]
     for slot in ("augment", "graph"):
-        hooks += [part.register_forward_hook(watch(slot, lambda _, new: _nodes(new))) for part in getattr(net, slot)]
+        hooks += [
+            part.register_forward_hook(watch(slot, lambda _, new: _nodes(new)))
+            for part in getattr(net, slot)
+        ]
     hooks += [part.register_forward_hook(watch("refine", _scores)) for part in net.refine]
 
     score, tell = net.head.score, watch("head", _scores)

@@ -1,7 +1,7 @@
 """The whole contract: a `Learner` maps an episode to class scores of its nodes.
 
-`Pipeline` chains parts (encoder, augment, graph, head, refine); `graphfsl.core.adapt.Adapt` is an inner loop around any
-learner. All of them have `score`, so they nest.
+`Pipeline` chains parts (encoder, augment, graph, head, refine); `graphfsl.core.adapt.Adapt` is an
+inner loop around any learner. All of them have `score`, so they nest.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from graphfsl.functional.layers import last_layer
 
 
 class Part(Shown, Combines, nn.Module):
-    """Anything that fills a slot. Traits are declared here and each is tested by the generic suite."""
+    """Anything that fills a slot. Traits are declared here and each is tested by the generic
+    suite.
+    """
 
     family: str = "metric"  # of methods, as `graphfsl methods` lists them
     transductive: bool = False  # a query's score depends on the other queries
@@ -30,17 +32,23 @@ class Part(Shown, Combines, nn.Module):
     needs_nonnegative: bool = False  # features must not be negative
     max_queries_per_class: int | None = None
     order_sensitive: bool = False  # the order of the support nodes matters
-    asks: bool = False  # asks an oracle, `Episode.oracle`, for labels of unlabeled nodes (active learning)
+    # asks an oracle, `Episode.oracle`, for labels of unlabeled nodes (active learning)
+    asks: bool = False
     reads_support: bool = True  # False: the labels reach it only through adaptation
-    reads_scores: bool = True  # of a refiner; False: it answers from features and labels, and the head is not asked
-    wants_maps: bool | None = False  # reads feature maps, not vectors; None: either, it never looks at them
+    # of a refiner; False: it answers from features and labels, and the head is not asked
+    reads_scores: bool = True
+    # reads feature maps, not vectors; None: either, it never looks at them
+    wants_maps: bool | None = False
     per_query: bool = False  # by default every query gets a copy of the episode of its own
     wants_base: bool = False  # learns from base features in `fit_base`
-    block_nodes: int = 1280  # nodes evaluated at once on a CPU: what fits its cache; more for many small steps
+    # nodes evaluated at once on a CPU: what fits its cache; more for many small steps
+    block_nodes: int = 1280
     way: int | None = None  # the number of classes that it is tied to, None = any
-    shots: int | None = None  # the number of support nodes per class that it is tied to, padding included
+    # the number of support nodes per class that it is tied to, padding included
+    shots: int | None = None
     shares_statistics: bool = False  # transductive by its BatchNorm policy, whatever its parts are
-    follows_batch_norm: bool = False  # its own BatchNorm follows the pipeline's policy, which it finds in `batch_norm`
+    # its own BatchNorm follows the pipeline's policy, which it finds in `batch_norm`
+    follows_batch_norm: bool = False
     batch_norm: str = "running"
 
     def aux_loss(self, episode: Episode) -> Tensor | float:
@@ -48,19 +56,32 @@ class Part(Shown, Combines, nn.Module):
         return 0.0
 
     def fit_base(self, features: Tensor, labels: Tensor) -> None:
-        """Learn from base-class features (N, d) and labels (N,), once; results are kept in buffers."""
+        """Learn from base-class features (N, d) and labels (N,), once; results are kept in
+        buffers.
+        """
 
 
 # What holds for a learner as soon as it holds for one of its parts.
-JOINED = ("uses_unlabeled", "needs_balance", "needs_balanced_pool", "needs_nonnegative", "order_sensitive",
-          "wants_base", "asks")  # fmt: skip
+JOINED = (
+    "uses_unlabeled",
+    "needs_balance",
+    "needs_balanced_pool",
+    "needs_nonnegative",
+    "order_sensitive",
+    "wants_base",
+    "asks",
+)
 
 
 class Learner(Saves, Part):
-    """Scores the nodes of an episode; the subclass writes `score`, and `criterion` if its paper has its own loss."""
+    """Scores the nodes of an episode; the subclass writes `score`, and `criterion` if its paper has
+    its own loss.
+    """
 
     def score(self, episode: Episode) -> Tensor:
-        """(B, n, C) scores of all nodes, or (L, B, n, C), one per layer, the last being the answer."""
+        """(B, n, C) scores of all nodes, or (L, B, n, C), one per layer, the last being the
+        answer.
+        """
         raise NotImplementedError
 
     def forward(self, episode: Episode) -> Tensor:
@@ -77,7 +98,9 @@ class Learner(Saves, Part):
         return self.price(self.score(episode), target, episode)
 
     def price(self, scores: Tensor, target: Target, episode: Episode) -> Tensor:
-        """What these scores cost, `criterion` and `aux_loss`: a scalar. Mixed precision is for encoders alone."""
+        """What these scores cost, `criterion` and `aux_loss`: a scalar. Mixed precision is for
+        encoders alone.
+        """
         with full_precision(episode.x.device):
             return self.criterion(scores, check_target(target), episode) + self.aux_loss(episode)
 
@@ -101,7 +124,9 @@ class Graph(Part):
 
 
 class Refine(Part):
-    """May rewrite the label weights and call the head again, or propagate and balance the scores."""
+    """May rewrite the label weights and call the head again, or propagate and balance the
+    scores.
+    """
 
     def forward(self, episode: Episode, scores: Tensor, head: Head) -> Tensor:
         raise NotImplementedError
@@ -115,10 +140,14 @@ class Objective(Part):
 
     per_class: int = 1  # images of a class that a batch holds; 1 = as they come
     views: int = 1  # how often a batch shows each image, augmented anew
-    labeled_fraction: float = 1.0  # the share of each class's images that show it their labels, by `label_seed`
+    # the share of each class's images that show it their labels, by `label_seed`
+    labeled_fraction: float = 1.0
     label_seed: int = 0
-    teacher: Encode | None = None  # images -> class scores of the generation before; None in the first
+    # images -> class scores of the generation before; None in the first
+    teacher: Encode | None = None
 
     def forward(self, encode: Encode, x: Tensor, y: Tensor) -> Tensor:
-        """encode: images (m, *S) -> vectors (m, d). Images x (B, n, *S), labels y (B, n), -100 = none -> scalar."""
+        """encode: images (m, *S) -> vectors (m, d). Images x (B, n, *S), labels y (B, n), -100 =
+        none -> scalar.
+        """
         raise NotImplementedError

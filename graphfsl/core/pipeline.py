@@ -7,7 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from graphfsl.core.batchnorm import POLICIES, TRANSDUCTIVE_POLICIES, follow_policy, has_batch_norm, statistics
+from graphfsl.core.batchnorm import (
+    POLICIES,
+    TRANSDUCTIVE_POLICIES,
+    follow_policy,
+    has_batch_norm,
+    statistics,
+)
 from graphfsl.core.combinations import check_company, check_parts, checked_head, parts_of
 from graphfsl.core.encoder import call_encoder, checked_encoder, fitting, full_precision
 from graphfsl.core.episode import Episode, Target, check_episode
@@ -21,15 +27,19 @@ Slot = nn.Module | Sequence[nn.Module] | None
 class Pipeline(Learner):
     """encoder -> augment -> graph -> head -> refine; a slot takes one part, a list, or None.
 
-    encoder: images (M, *S) -> feature maps (M, C, h, w) or vectors (M, d), with an optional `readout` from maps
-        to vectors; None where the episodes hold features. BatchNorm layers of any module are made to follow the policy.
-    per_query: score every query in a copy of its own after encoding: any part is inductive so; None asks the parts.
+    encoder: images (M, *S) -> feature maps (M, C, h, w) or vectors (M, d), with an optional
+        `readout` from maps to vectors; None where the episodes hold features. BatchNorm layers of
+        any module are made to follow the policy.
+    per_query: score every query in a copy of its own after encoding: any part is inductive so; None
+        asks the parts.
     batch_norm: the policy of the encoder's statistics, see `graphfsl.core.batchnorm`.
 
-    Raises InputError where parts cannot work together (`graphfsl.core.combinations`), or the encoder is none.
+    Raises InputError where parts cannot work together (`graphfsl.core.combinations`), or the
+    encoder is none.
     """
 
-    maps: tuple[int, ...] | None = None  # (C, h, w) of the encoder's maps, where its builder knows it
+    # (C, h, w) of the encoder's maps, where its builder knows it
+    maps: tuple[int, ...] | None = None
 
     def __init__(
         self,
@@ -81,16 +91,22 @@ class Pipeline(Learner):
 
     @property
     def transductive(self) -> bool:  # type: ignore[override]
-        return self.shares_statistics or (not self.per_query and any(p.transductive for p in self.parts))
+        return self.shares_statistics or (
+            not self.per_query and any(p.transductive for p in self.parts)
+        )
 
     @property
     def fixed(self) -> bool:
-        """True where the features of an image do not depend on its episode, so that it may be encoded once."""
+        """True where the features of an image do not depend on its episode, so that it may be
+        encoded once.
+        """
         return self.batch_norm == "running" and (not self.wants_maps or self.maps is not None)
 
     @property
     def frozen(self) -> bool:
-        """True where the encoder has parameters and none of them learns: its statistics do not move either."""
+        """True where the encoder has parameters and none of them learns: its statistics do not move
+        either.
+        """
         learns = [p.requires_grad for p in self.encoder.parameters()]
         return bool(learns) and not any(learns)
 
@@ -113,9 +129,14 @@ class Pipeline(Learner):
         return z if z.ndim == 2 else readout(z)
 
     def score_features(self, episode: Episode) -> Tensor:
-        """Scores of an episode that is encoded already; (B, n, C), or (L, B, n, C) from a head of L layers."""
+        """Scores of an episode that is encoded already; (B, n, C), or (L, B, n, C) from a head of L
+        layers.
+        """
         if self.shots is not None and (k := episode.n_support) != self.shots * episode.way:
-            raise InputError(f"this learner is tied to {self.shots}-shot episodes, but this one has {k} support nodes")
+            raise InputError(
+                f"this learner is tied to {self.shots}-shot episodes, but this one "
+                f"has {k} support nodes"
+            )
         if self.way is not None and episode.way != self.way:
             return self._fewer_classes(episode, self.way)
         if self.per_query and episode.n_query > 1:
@@ -129,15 +150,22 @@ class Pipeline(Learner):
             for part in self.refine:
                 scores = part(episode, last_layer(scores), self.head)
         if episode.n_support > first_query:  # only the episode's own nodes are answered for
-            scores = torch.cat([scores[..., :first_query, :], scores[..., episode.n_support :, :]], -2)
+            scores = torch.cat(
+                [scores[..., :first_query, :], scores[..., episode.n_support :, :]], -2
+            )
         return scores
 
     def _fewer_classes(self, episode: Episode, most: int) -> Tensor:
-        """Scores of an episode of fewer classes than the `most` that a part is tied to: the others are absent ones."""
+        """Scores of an episode of fewer classes than the `most` that a part is tied to: the others
+        are absent ones.
+        """
         k, way = episode.n_support, episode.way
         if way > most:
-            raise InputError(f"this learner is tied to {most}-way episodes at most, but the episode is {way}-way")
-        added = (most - way) * (self.shots or 0)  # the support nodes that absent classes would have, as padding
+            raise InputError(
+                f"this learner is tied to {most}-way episodes at most, but the episode is {way}-way"
+            )
+        # the support nodes that absent classes would have, as padding
+        added = (most - way) * (self.shots or 0)
         scores = self.score_features(episode.more_classes(most - way, added))[..., :way]
         return torch.cat([scores[..., :k, :], scores[..., k + added :, :]], -2) if added else scores
 
@@ -145,7 +173,8 @@ class Pipeline(Learner):
         q, k = episode.n_query, episode.n_support
         scores = self.score_features(episode.one_query_each())
         scores = scores.unflatten(-3, (-1, q))  # (…, B, Q, k + 1 + u, C)
-        # A support or unlabeled node is scored in Q graphs; its score is the mean over those of real queries.
+        # A support or unlabeled node is scored in Q graphs; its score is the mean over those of
+        # real queries.
         real = episode.mask[:, episode.query].to(scores.dtype)
         share = (real / real.sum(1, keepdim=True).clamp_min(1))[:, :, None, None]
         shared = (scores.where(share > 0, 0) * share).sum(-3)
@@ -165,7 +194,9 @@ class Pipeline(Learner):
         return self.price(self.score_features(features), target, features)
 
     def on_features(self) -> Pipeline:
-        """The same parts for episodes that hold this encoder's features, or its flattened maps; nothing is copied."""
+        """The same parts for episodes that hold this encoder's features, or its flattened maps;
+        nothing is copied.
+        """
         parts = (list(self.augment), list(self.graph), self.head, list(self.refine))
         encoder = nn.Unflatten(1, self.maps or ()) if self.wants_maps else None
         return Pipeline(encoder, *parts, self.per_query).train(self.training)

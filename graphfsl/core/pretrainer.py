@@ -11,7 +11,9 @@ from graphfsl.core.pipeline import Pipeline
 
 
 class Pretrainer(Pipeline):
-    """An encoder that learns from an objective on base images; it is validated on episodes, which `head` answers."""
+    """An encoder that learns from an objective on base images; it is validated on episodes, which
+    `head` answers.
+    """
 
     def __init__(self, encoder: nn.Module, objective: Objective, head: Head) -> None:
         super().__init__(encoder, head=head)
@@ -22,7 +24,9 @@ class Pretrainer(Pipeline):
         return self.readout(call_encoder(self.encoder, x))
 
     def classify(self, x: Tensor) -> Tensor:
-        """Images (m, *S) -> scores of the base classes (m, C), where the objective learns a classifier."""
+        """Images (m, *S) -> scores of the base classes (m, C), where the objective learns a
+        classifier.
+        """
         return self.objective.classifier(self.vectors(x))  # type: ignore[operator]
 
     def loss(self, episode: Episode, target: Target) -> Tensor:

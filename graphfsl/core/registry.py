@@ -1,4 +1,6 @@
-"""(slot, name) -> class, read from each file's `__all__` without importing it, so that starting is fast."""
+"""(slot, name) -> class, read from each file's `__all__` without importing it, so that starting is
+fast.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ PACKAGE = "graphfsl.methods"
 
 
 def snake(name: str) -> str:
-    """Class name -> the name in a config: ProtoNet -> protonet, NearestNeighbor -> nearest_neighbor, GNN -> gnn.
+    """Class name -> the name in a config: ProtoNet -> protonet, NearestNeighbor ->
+    nearest_neighbor, GNN -> gnn.
 
     An acronym or a `…Net` stays one word, as people say it.
     """
@@ -35,17 +38,20 @@ def exported(path: Path) -> list[str]:
     except SyntaxError as error:
         raise InputError(f"{path}:{error.lineno}: {error.msg}") from None
     for node in tree.body:
-        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "__all__" for t in node.targets):
+        if isinstance(node, ast.Assign) and any(
+            isinstance(t, ast.Name) and t.id == "__all__" for t in node.targets
+        ):
             return list(ast.literal_eval(node.value))
     return []
 
 
 @cache
 def find(package: str = PACKAGE) -> dict[tuple[str, str], tuple[str, str]]:
-    """All methods of a package: (slot, name) -> (module, class). Its sub-folders are the slots, see FOLDERS.
+    """All methods of a package: (slot, name) -> (module, class). Its sub-folders are the slots, see
+    FOLDERS.
 
-    A file of one class gives it its own name, as people say it; one of several variants names each by its class.
-    Raises InputError where two files claim one name.
+    A file of one class gives it its own name, as people say it; one of several variants names each
+    by its class. Raises InputError where two files claim one name.
     """
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
@@ -58,7 +64,9 @@ def find(package: str = PACKAGE) -> dict[tuple[str, str], tuple[str, str]]:
             for cls in classes:
                 key = (slot, path.stem if len(classes) == 1 else snake(cls))
                 if key in table:
-                    raise InputError(f"{slot} {key[1]!r} is defined twice: in {table[key][0]} and in {module}")
+                    raise InputError(
+                        f"{slot} {key[1]!r} is defined twice: in {table[key][0]} and in {module}"
+                    )
                 table[key] = (module, cls)
     return table
 
@@ -91,10 +99,16 @@ TRAITS = (
 
 
 def describe(slot: str, name: str, package: str = PACKAGE) -> dict[str, Any]:
-    """What `graphfsl methods` shows: slot, name, family, class, traits, source (its file's first line), options."""
+    """What `graphfsl methods` shows: slot, name, family, class, traits, source (its file's first
+    line), options.
+    """
     cls = get(slot, name, package)
     about = " ".join((sys.modules[cls.__module__].__doc__ or "").split())
-    options = [str(p) for p in list(inspect.signature(cls.__init__).parameters.values())[1:] if p.kind not in (2, 4)]
+    options = [
+        str(p)
+        for p in list(inspect.signature(cls.__init__).parameters.values())[1:]
+        if p.kind not in (2, 4)
+    ]
     traits = [t for t in TRAITS if getattr(cls, t, False) is True]
     names = {"slot": slot, "name": name, "family": cls.family, "class": cls.__name__}
     return {**names, "traits": traits, "source": about, "options": options}

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 
 class Rule(Protocol):
-    """How an inner step moves parameters: `init` makes its state, `update` takes one step. Nothing is mutated."""
+    """How an inner step moves parameters: `init` makes its state, `update` takes one step. Nothing
+    is mutated.
+    """
 
     def init(self, params: dict[str, Tensor]) -> Any: ...
 
@@ -35,8 +37,9 @@ class GradientDescent(nn.Module):
 
 
 class Adam(nn.Module):
-    """The steps of torch.optim.Adam with its defaults. Kingma, Ba 2015, https://arxiv.org/abs/1412.6980. For inner
-    loops whose gradients are constants: its root has no derivative where a gradient is zero."""
+    """The steps of torch.optim.Adam with its defaults. Kingma, Ba 2015,
+    https://arxiv.org/abs/1412.6980. For inner loops whose gradients are constants: its root has no
+    derivative where a gradient is zero."""
 
     def __init__(self, lr: float) -> None:
         super().__init__()
@@ -56,5 +59,7 @@ class Adam(nn.Module):
         first = {n: m.lerp(grads[n], 1 - 0.9) for n, m in state[0].items()}
         second = {n: 0.999 * v + (1 - 0.999) * grads[n].square() for n, v in state[1].items()}
         rate, root = self.lr / (1 - 0.9 ** (step + 1)), (1 - 0.999 ** (step + 1)) ** 0.5
-        moved = {n: p - rate * first[n] / (second[n].sqrt() / root + 1e-8) for n, p in params.items()}
+        moved = {
+            n: p - rate * first[n] / (second[n].sqrt() / root + 1e-8) for n, p in params.items()
+        }
         return moved, (first, second)

@@ -1,4 +1,6 @@
-"""`Learner.save`: a learner of one's own program in a folder, with all that answering on raw samples takes."""
+"""`Learner.save`: a learner of one's own program in a folder, with all that answering on raw
+samples takes.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ from graphfsl.io.errors import InputError
 if TYPE_CHECKING:
     from graphfsl.data.transforms import Transform
 
-FILE = "learner.safetensors"  # weights, and the facts as JSON in its header: one file is never half of two learners
+# weights, and the facts as JSON in its header: one file is never half of two learners
+FILE = "learner.safetensors"
 PLAIN = (bool, int, float, str, tuple, list, type(None))
 
 
@@ -35,7 +38,8 @@ class Recipe:
 class Training:
     """What a learner was trained on, as `Trainer.fit` notes it.
 
-    shape: of a sample. mean, std: what images were normalised with. classes: the names of the base classes.
+    shape: of a sample. mean, std: what images were normalised with. classes: the names of the base
+        classes.
     ink: the samples are drawings, bright on dark. steps: of the optimiser.
     """
 
@@ -60,16 +64,19 @@ class Saves:
         classes: Sequence[str] | None = None,
         shape: Sequence[int] | None = None,
     ) -> None:
-        """Write the learner to `directory`; `graphfsl.load` reads it there, and every command that takes a run.
+        """Write the learner to `directory`; `graphfsl.load` reads it there, and every command that
+        takes a run.
 
-        transform: the normalisation of images; None takes that of training or, without one, the encoder's own.
-        classes: the names of the base classes, shape: (C, H, W) or (d,) of a sample; None takes those of training.
+        transform: the normalisation of images; None takes that of training or, without one, the
+            encoder's own.
+        classes: the names of the base classes, shape: (C, H, W) or (d,) of a sample; None takes
+            those of training.
 
-        A learner that was put together in Python, not by `graphfsl.build`, is loaded into one of the same making:
-        `graphfsl.load(directory, learner=...)`.
+        A learner that was put together in Python, not by `graphfsl.build`, is loaded into one of
+        the same making: `graphfsl.load(directory, learner=...)`.
 
-        Raises InputError for a learner that was changed since it was built, where the shape of a sample is not known,
-        and where the folder holds a run or cannot be written.
+        Raises InputError for a learner that was changed since it was built, where the shape of a
+        sample is not known, and where the folder holds a run or cannot be written.
         """
         assert isinstance(self, nn.Module)
         path, seen, recipe = Path(directory), self.training_data, self.recipe
@@ -77,12 +84,18 @@ class Saves:
             raise InputError(f"{path} holds a run; save the learner to another folder")
         if recipe is not None and (changed := _first_difference(recipe.made, layout(self))):
             raise InputError(
-                f"{changed} is not what graphfsl.build made it: build the learner with that option, "
-                "or put it together from parts and load it with graphfsl.load(directory, learner=...)"
+                f"{changed} is not what graphfsl.build made it: build the learner with that "
+                f"option, "
+                "or put it together from parts and load it with graphfsl.load(directory, "
+                "learner=...)"
             )
         if shape is None and (known := seen or recipe) is None:
-            raise InputError("the shape of a sample is not known; give shape=(channels, height, width)")
-        mean, std = (transform.mean, transform.std) if transform is not None else known_normalisation(self)
+            raise InputError(
+                "the shape of a sample is not known; give shape=(channels, height, width)"
+            )
+        mean, std = (
+            (transform.mean, transform.std) if transform is not None else known_normalisation(self)
+        )
         section = None if recipe is None else {**recipe.section, "batch_norm": self.batch_norm}
         facts = {
             "learner": section,
@@ -97,12 +110,16 @@ class Saves:
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(f"cannot write {path}: {error.strerror}; choose another folder") from None
+            raise InputError(
+                f"cannot write {path}: {error.strerror}; choose another folder"
+            ) from None
         save_checkpoint(path / FILE, self.state_dict(), facts)
 
 
 def known_normalisation(learner: Any) -> tuple[Sequence[float] | None, Sequence[float] | None]:
-    """The mean and std of images where a user names none: those of the learner's training, or of its encoder's."""
+    """The mean and std of images where a user names none: those of the learner's training, or of
+    its encoder's.
+    """
     if (seen := learner.training_data) is not None:
         return seen.mean, seen.std
     own = own_normalisation(learner)
@@ -110,9 +127,11 @@ def known_normalisation(learner: Any) -> tuple[Sequence[float] | None, Sequence[
 
 
 def layout(learner: nn.Module) -> dict[str, str]:
-    """What building decides: the class of every module, its plain options, and the type and shape of every tensor.
+    """What building decides: the class of every module, its plain options, and the type and shape
+    of every tensor.
 
-    Left out is what may change without another learner coming of it: whether it trains, and its BatchNorm policy.
+    Left out is what may change without another learner coming of it: whether it trains, and its
+    BatchNorm policy.
     """
     found = {}
     for name, module in learner.named_modules():
@@ -129,4 +148,8 @@ _LOOSE = ("training", "batch_norm", "recipe", "training_data")
 
 def _first_difference(made: Mapping[str, str], now: Mapping[str, str]) -> str | None:
     name = next((k for k in sorted(made.keys() | now.keys()) if made.get(k) != now.get(k)), None)
-    return None if name is None else f"{name} = {now.get(name, 'nothing')}, which was {made.get(name, 'nothing')},"
+    return (
+        None
+        if name is None
+        else (f"{name} = {now.get(name, 'nothing')}, which was {made.get(name, 'nothing')},")
+    )

@@ -9,30 +9,37 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from graphfsl.io.checkpoint import LARGEST
 from graphfsl.io.errors import InputError, unknown
-
-LARGEST_SIDE = 2**14  # pixels of an image's side
+from graphfsl.io.limits import LARGEST
 
 
 def make(cls: Callable[..., Any], options: Mapping[str, Any], where: str, **given: Any) -> Any:
-    """cls(**options, **given), after each option was checked against the signature; InputError names the key."""
+    """cls(**options, **given), after each option was checked against the signature; InputError
+    names the key.
+    """
     parameters = signature(cls)
     check_options(parameters, options, where, given)
-    return cls(**options, **{k: v for k, v in given.items() if k in parameters and k not in options})
+    return cls(
+        **options, **{k: v for k, v in given.items() if k in parameters and k not in options}
+    )
 
 
 def signature(cls: Callable[..., Any]) -> dict[str, tuple[Any, bool]]:
     """name -> (type, required) of what can be configured."""
     function = cls.__init__ if isinstance(cls, type) else cls  # type: ignore[misc]
     hints = typing.get_type_hints(function)
-    parameters = list(inspect.signature(function).parameters.values())[1 if isinstance(cls, type) else 0 :]
+    parameters = list(inspect.signature(function).parameters.values())[
+        1 if isinstance(cls, type) else 0 :
+    ]
     options = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
     return {p.name: (hints.get(p.name, Any), p.default is p.empty) for p in options}
 
 
 def check_options(
-    parameters: Mapping[str, tuple[Any, bool]], options: Any, where: str, given: Mapping[str, Any] | None = None
+    parameters: Mapping[str, tuple[Any, bool]],
+    options: Any,
+    where: str,
+    given: Mapping[str, Any] | None = None,
 ) -> None:
     if not isinstance(options, Mapping):
         raise InputError(f"{where} must be a mapping of options, not {options!r}")
@@ -51,7 +58,11 @@ def check_options(
 
 def words(kind: Any) -> str:
     """A type as a message names it."""
-    return str(kind).replace("collections.abc.", "").replace("typing.", "") if typing.get_args(kind) else kind.__name__
+    return (
+        str(kind).replace("collections.abc.", "").replace("typing.", "")
+        if typing.get_args(kind)
+        else kind.__name__
+    )
 
 
 def _fits(value: Any, kind: Any) -> bool:

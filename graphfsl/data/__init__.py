@@ -38,7 +38,9 @@ __all__ = [
 
 def names() -> list[str]:
     """The data sets that there are."""
-    return sorted(p.stem for p in (Path(__file__).parent / "sets").glob("*.py") if p.stem != "__init__")
+    return sorted(
+        p.stem for p in (Path(__file__).parent / "sets").glob("*.py") if p.stem != "__init__"
+    )
 
 
 def loader(name: str) -> Callable[..., Split]:
@@ -48,16 +50,25 @@ def loader(name: str) -> Callable[..., Split]:
     return importlib.import_module(f"graphfsl.data.sets.{name}").load
 
 
-def load(name: str, split: str, root: str | os.PathLike[str] | None = None, **options: Any) -> Split:
+def load(
+    name: str, split: str, root: str | os.PathLike[str] | None = None, **options: Any
+) -> Split:
     """One split ("train", "val", "test") of a data set.
 
-    root: where its files are; GRAPHFSL_DATA where it is not given. Data sets that need no files take no root.
+    root: where its files are; GRAPHFSL_DATA where it is not given. Data sets that need no files
+        take no root.
     """
     if name not in names() and Path(name).is_dir():
-        raise InputError(f'{name} is a folder; load_data("folder", "test", root={str(name)!r}) reads one')
+        raise InputError(
+            f'{name} is a folder; load_data("folder", "test", root={str(name)!r}) reads one'
+        )
     if takes_root(name):
         options["root"] = _root(name, root)
-    check_options({k: (kind, False) for k, (kind, _) in signature(loader(name)).items()}, options, f"data set {name}")
+    check_options(
+        {k: (kind, False) for k, (kind, _) in signature(loader(name)).items()},
+        options,
+        f"data set {name}",
+    )
     return loader(name)(split, **options)
 
 
@@ -69,12 +80,16 @@ def takes_root(name: str) -> bool:
 def _root(name: str, root: str | os.PathLike[str] | None) -> str:
     root = root or os.environ.get("GRAPHFSL_DATA")
     if not root:
-        raise InputError(f"data set {name!r} needs data.root=FOLDER, or GRAPHFSL_DATA, the folder that holds it")
+        raise InputError(
+            f"data set {name!r} needs data.root=FOLDER, or GRAPHFSL_DATA, the folder that holds it"
+        )
     return os.fspath(root)
 
 
 def download(name: str, root: str | os.PathLike[str] | None = None) -> str:
-    """Fetch the files of a data set into `root`, or GRAPHFSL_DATA, and say where; InputError where it cannot be."""
+    """Fetch the files of a data set into `root`, or GRAPHFSL_DATA, and say where; InputError where
+    it cannot be.
+    """
     loader(name)
     fetch = getattr(importlib.import_module(f"graphfsl.data.sets.{name}"), "download", None)
     if fetch is None:
@@ -85,9 +100,15 @@ def download(name: str, root: str | os.PathLike[str] | None = None) -> str:
 
 def about(name: str) -> str:
     """The first line of a data set's documentation."""
-    return (importlib.import_module(f"graphfsl.data.sets.{name}").__doc__ or "").strip().partition("\n\n")[0]
+    return (
+        (importlib.import_module(f"graphfsl.data.sets.{name}").__doc__ or "")
+        .strip()
+        .partition("\n\n")[0]
+    )
 
 
 def is_ink(name: str) -> bool:
-    """True where the samples of a data set are drawings, ink bright on dark, whatever their files are."""
+    """True where the samples of a data set are drawings, ink bright on dark, whatever their files
+    are.
+    """
     return bool(getattr(importlib.import_module(f"graphfsl.data.sets.{name}"), "DRAWINGS", False))

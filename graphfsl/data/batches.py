@@ -1,4 +1,6 @@
-"""`Batches`: numbered images of base classes, in batches: what pretraining takes where meta-training takes episodes."""
+"""`Batches`: numbered images of base classes, in batches: what pretraining takes where
+meta-training takes episodes.
+"""
 
 from __future__ import annotations
 
@@ -19,24 +21,29 @@ from graphfsl.io.errors import InputError
 
 
 def partly_labeled(split: Split, fraction: float, seed: int) -> Split:
-    """The split with -1 for the labels that `Setting.labeled_fraction` and `label_seed` withhold."""
+    """The split with -1 for the labels that `Setting.labeled_fraction` and `label_seed`
+    withhold.
+    """
     if fraction == 1:
         return split
     least = int(torch.bincount(split.y[split.y >= 0]).min())
     if fraction * least < 1:
-        raise InputError(f"labeled_fraction {fraction} leaves a class of {least} images without a label")
+        raise InputError(
+            f"labeled_fraction {fraction} leaves a class of {least} images without a label"
+        )
     hidden = torch.from_numpy(label_split(split, fraction, seed)[1])
     return dataclasses.replace(split, y=split.y.index_fill(0, hidden, -1))
 
 
 class Batches:
-    """The endless, numbered labeled images of one split: number i is a pure function of (split, seed, i).
+    """The endless, numbered labeled images of one split: number i is a pure function of (split,
+    seed, i).
 
-    per_class: 1 goes through all images in a new order each epoch; m > 1 goes through all classes and gives m different
-        images of each, so that a batch holds pairs of one class.
+    per_class: 1 goes through all images in a new order each epoch; m > 1 goes through all classes
+        and gives m different images of each, so that a batch holds pairs of one class.
     views: how often each image is shown, each time with an augmentation of its own.
-    transform, device: as in `Episodes`. labeled_fraction, label_seed: as in `Setting`; the images without a label are
-        shown too, as -100.
+    transform, device: as in `Episodes`. labeled_fraction, label_seed: as in `Setting`; the images
+        without a label are shown too, as -100.
     """
 
     def __init__(
@@ -60,27 +67,43 @@ class Batches:
         if self.deck.count.min() < per_class:
             least = split.classes[int(self.deck.count.argmin())]
             raise InputError(
-                f"{split.name}: class {least!r} has {self.deck.count.min()} images, but pretraining takes {per_class} "
+                f"{split.name}: class {least!r} has {self.deck.count.min()} images, but "
+                f"pretraining takes {per_class} "
                 "of a class at once; lower pretrain.objective.per_class"
             )
 
     def __repr__(self) -> str:
-        facts = {"of a class": self.per_class, "views": self.views, "transform": self.transform, "device": self.device}
+        facts = {
+            "of a class": self.per_class,
+            "views": self.views,
+            "transform": self.transform,
+            "device": self.device,
+        }
         return block(f"Batches of {self.split.name}", {**facts, "seed": self.seed})
 
     def ids(self, numbers: np.ndarray) -> np.ndarray:
         """Which sample each number is."""
         if self.per_class == 1:
-            return np.concatenate([self.labeled[_order(self._name(), self.seed, len(self.labeled), e)[at]]
-                                   for e, at in self._epochs(numbers, len(self.labeled))])  # fmt: skip
+            return np.concatenate(
+                [
+                    self.labeled[_order(self._name(), self.seed, len(self.labeled), e)[at]]
+                    for e, at in self._epochs(numbers, len(self.labeled))
+                ]
+            )
         group, j = np.divmod(numbers, self.per_class)
         c = len(self.split.classes)
-        classes = np.concatenate([_order(self._name(), self.seed, c, e)[at] for e, at in self._epochs(group, c)])
-        drawn = self.deck.draw(classes[:, None], uniform(self._keys(group), IMAGES, 1, self.per_class))
+        classes = np.concatenate(
+            [_order(self._name(), self.seed, c, e)[at] for e, at in self._epochs(group, c)]
+        )
+        drawn = self.deck.draw(
+            classes[:, None], uniform(self._keys(group), IMAGES, 1, self.per_class)
+        )
         return drawn[np.arange(len(numbers)), 0, j]
 
     def batch(self, i: Sequence[int] | np.ndarray) -> tuple[Episode, Target]:
-        """The images with these numbers, as queries: x (views, n, *S), no label columns, Target.query (views, n)."""
+        """The images with these numbers, as queries: x (views, n, *S), no label columns,
+        Target.query (views, n).
+        """
         numbers = np.asarray(i)
         ids = torch.from_numpy(self.ids(numbers)).expand(self.views, -1)
         x = self.split.gather(ids.to(self.split.x.device)).to(self.device, non_blocking=True)
@@ -96,7 +119,9 @@ class Batches:
 
     def batches(self, numbers: range, batch: int) -> Iterator[tuple[Episode, Target]]:
         """The images of a range, `batch` at a time."""
-        yield from (self.batch(np.array(numbers[k : k + batch])) for k in range(0, len(numbers), batch))
+        yield from (
+            self.batch(np.array(numbers[k : k + batch])) for k in range(0, len(numbers), batch)
+        )
 
     def _name(self) -> str:
         return f"{self.split.name}/batches"
@@ -113,4 +138,7 @@ class Batches:
 
 @lru_cache(maxsize=2)  # a batch may lie across two epochs
 def _order(name: str, seed: int, size: int, epoch: int) -> np.ndarray:
-    return np.argsort(uniform(keys_of(f"{name}/order", seed, np.array([epoch])), CLASSES, 1, size)[0, 0], kind="stable")
+    return np.argsort(
+        uniform(keys_of(f"{name}/order", seed, np.array([epoch])), CLASSES, 1, size)[0, 0],
+        kind="stable",
+    )

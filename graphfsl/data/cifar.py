@@ -1,4 +1,6 @@
-"""CIFAR-100's classes for few-shot splits, from npz files or from CIFAR-100's own files in either form."""
+"""CIFAR-100's classes for few-shot splits, from npz files or from CIFAR-100's own files in either
+form.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +25,17 @@ BINARY, PYTHON = "cifar-100-binary", "cifar-100-python"
 SHAPE, PIXELS = (3, 32, 32), 3 * 32 * 32
 
 
-def load(name: str, split: str, root: str, folders: Sequence[str], fetch_missing: bool = False) -> Split:
-    """One split, 3 x 32 x 32, its classes in the order of data/<name>.json, with CIFAR-100's superclasses.
+def load(
+    name: str, split: str, root: str, folders: Sequence[str], fetch_missing: bool = False
+) -> Split:
+    """One split, 3 x 32 x 32, its classes in the order of data/<name>.json, with CIFAR-100's
+    superclasses.
 
-    It comes from `<root>/<one of folders>/<split>.npz` or `<root>/<split>.npz`, else from CIFAR-100's training and test
-    images, which `fetch_missing` downloads. The samples of a class are sorted by their bytes, so that sample i is the
-    same whichever it was. An npz without class names keeps its labels as names, in their order, and has no groups.
-    Raises InputError where neither is there, or what is there is not what it should be.
+    It comes from `<root>/<one of folders>/<split>.npz` or `<root>/<split>.npz`, else from
+    CIFAR-100's training and test images, which `fetch_missing` downloads. The samples of a class
+    are sorted by their bytes, so that sample i is the same whichever it was. An npz without class
+    names keeps its labels as names, in their order, and has no groups. Raises InputError where
+    neither is there, or what is there is not what it should be.
     """
     classes, _ = classes_of(name, split)
     base = Path(root).expanduser()
@@ -38,10 +44,15 @@ def load(name: str, split: str, root: str, folders: Sequence[str], fetch_missing
     if where:
         given = read_split(split, str(where.parent))
         if given.shape != SHAPE:
-            raise InputError(f"{where} must hold uint8 images (n, 32, 32, 3), not samples of shape {given.shape}")
+            raise InputError(
+                f"{where} must hold uint8 images (n, 32, 32, 3), not samples of shape {given.shape}"
+            )
         if all(c.isdecimal() for c in given.classes):
             if len(given.classes) != len(classes):
-                raise InputError(f"{where} must hold the {len(classes)} classes of {name}, not {len(given.classes)}")
+                raise InputError(
+                    f"{where} must hold the {len(classes)} classes of {name}, not "
+                    f"{len(given.classes)}"
+                )
             return Split(given.x, given.y, given.classes, f"{name}/{split}")
         x, y, names = np.asarray(given.x), np.asarray(given.y), list(given.classes)
     else:
@@ -50,21 +61,34 @@ def load(name: str, split: str, root: str, folders: Sequence[str], fetch_missing
         where = _find(base)
         if where is None:
             raise InputError(
-                f"{name}/{split} not found: no {archives[0]}, and no {BINARY} or {PYTHON} in {base}; "
-                f"data.download=true fetches CIFAR-100, or by hand: unpack {URL} (md5 {MD5}) into {base}"
+                f"{name}/{split} not found: no {archives[0]}, and no {BINARY} or {PYTHON} in "
+                f"{base}; "
+                f"data.download=true fetches CIFAR-100, or by hand: unpack {URL} (md5 {MD5}) "
+                f"into {base}"
             )
         x, y, names = _read(where, classes)
     if missing := [c for c in classes if c not in names]:
-        raise InputError(f"{where}: {len(missing)} of {len(classes)} classes are missing, {missing[0]!r} first")
+        raise InputError(
+            f"{where}: {len(missing)} of {len(classes)} classes are missing, {missing[0]!r} first"
+        )
     number = {c: k for k, c in enumerate(classes)}
-    y = np.array([*(number.get(c, -2) for c in names), -1])[y]  # the last is what label -1 becomes, -2 is another split
+    # the last is what label -1 becomes, -2 is another split
+    y = np.array([*(number.get(c, -2) for c in names), -1])[y]
     order = sorted(np.flatnonzero(y >= -1), key=lambda i: (y[i] < 0, y[i], x[i].tobytes()))
     groups = tuple(_superclasses()[c] for c in classes)
-    return Split(torch.from_numpy(x[order]), torch.from_numpy(y[order]), tuple(classes), f"{name}/{split}", groups)
+    return Split(
+        torch.from_numpy(x[order]),
+        torch.from_numpy(y[order]),
+        tuple(classes),
+        f"{name}/{split}",
+        groups,
+    )
 
 
 def download(root: str) -> None:
-    """Fetch CIFAR-100 (169 MB) into `root` and unpack it there, unless one of its two forms is there already."""
+    """Fetch CIFAR-100 (169 MB) into `root` and unpack it there, unless one of its two forms is
+    there already.
+    """
     base = Path(root).expanduser()
     if _find(base) is None:
         extract(fetch(URL, base, MD5), base / BINARY)
@@ -85,7 +109,9 @@ def _superclasses() -> dict[str, str]:
 
 
 def _read(folder: Path, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """The images (N, 3, 32, 32) uint8 and fine labels (N,) int64 of some classes, and the names of all labels."""
+    """The images (N, 3, 32, 32) uint8 and fine labels (N,) int64 of some classes, and the names of
+    all labels.
+    """
     binary = (folder / "train.bin").is_file()
     try:
         if binary:
@@ -104,7 +130,9 @@ def _read(folder: Path, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray,
             f"{error.filename or folder} cannot be read ({error.strerror}); fetch CIFAR-100 again"
         ) from None
     except (KeyError, TypeError):
-        raise InputError(f"{folder / 'meta'} holds no names of the fine labels; fetch CIFAR-100 again") from None
+        raise InputError(
+            f"{folder / 'meta'} holds no names of the fine labels; fetch CIFAR-100 again"
+        ) from None
     return np.concatenate(x).reshape(-1, *SHAPE), np.concatenate(y), names
 
 
@@ -113,7 +141,9 @@ def _binary(path: Path) -> tuple[np.ndarray, np.ndarray]:
     check_regular(path)
     flat = np.fromfile(path, np.uint8)
     if len(flat) % (2 + PIXELS):
-        raise InputError(f"{path} is not a whole number of records of {2 + PIXELS} bytes; fetch CIFAR-100 again")
+        raise InputError(
+            f"{path} is not a whole number of records of {2 + PIXELS} bytes; fetch CIFAR-100 again"
+        )
     records = flat.reshape(-1, 2 + PIXELS)
     return records[:, 2:], records[:, 1]
 
@@ -124,7 +154,10 @@ def _python(path: Path) -> tuple[np.ndarray, np.ndarray]:
     pixels, labels = inert_pickle.bytes_of(entries.get("data")), entries.get("fine_labels")
     whole = isinstance(labels, list) and all(isinstance(label, int) for label in labels)
     if pixels is None or not whole or pixels.shape != (len(labels), PIXELS):  # type: ignore[arg-type]
-        raise InputError(f"{path} must hold 'data' (n, {PIXELS}) uint8 and n 'fine_labels'; fetch CIFAR-100 again")
+        raise InputError(
+            f"{path} must hold 'data' (n, {PIXELS}) uint8 and n 'fine_labels'; "
+            f"fetch CIFAR-100 again"
+        )
     return pixels, np.array(labels, np.int64)
 
 
@@ -132,5 +165,7 @@ def _entries(path: Path) -> dict[Any, Any]:
     check_regular(path)
     entries = inert_pickle.read(path, inert_pickle.ARRAYS)
     if not isinstance(entries, dict):
-        raise InputError(f"{path} holds no entries by name, so it is not CIFAR-100's; fetch CIFAR-100 again")
+        raise InputError(
+            f"{path} holds no entries by name, so it is not CIFAR-100's; fetch CIFAR-100 again"
+        )
     return entries

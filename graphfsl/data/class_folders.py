@@ -1,4 +1,6 @@
-"""Photographs in one folder for each class, wherever a user has them, by the published class lists."""
+"""Photographs in one folder for each class, wherever a user has them, by the published class
+lists.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +20,19 @@ WNID = 9  # characters of a WordNet id, with which a flat image file's name begi
 
 
 def load(
-    name: str, split: str, root: str, size: int, folders: Sequence[str], by_hand: str, at_most: int | None = None
+    name: str,
+    split: str,
+    root: str,
+    size: int,
+    folders: Sequence[str],
+    by_hand: str,
+    at_most: int | None = None,
 ) -> Split:
-    """One split, 3 x size x size, its classes in the order of data/<name>.json and the images of a class by name.
+    """One split, 3 x size x size, its classes in the order of data/<name>.json and the images of a
+    class by name.
 
-    folders: what the set's folder in `root` may be called. by_hand: how to come by the images, with {root} for `root`.
+    folders: what the set's folder in `root` may be called. by_hand: how to come by the images, with
+        {root} for `root`.
     at_most: images of a class, where more would mean another data set.
     Raises InputError where classes are missing, or a class has no image or too many.
     """
@@ -35,33 +45,42 @@ def load(
         raise InputError(f"{name}/{split}: no images in {base}; {by_hand.format(root=base)}")
     if missing := [c for c in classes if c not in held]:
         raise InputError(
-            f"{name}/{split}: {len(missing)} of {len(classes)} classes are missing in {container}, {missing[0]!r} "
+            f"{name}/{split}: {len(missing)} of {len(classes)} classes are missing in "
+            f"{container}, {missing[0]!r} "
             f"first; {by_hand.format(root=base)}"
         )
     images = _images(container, classes)
     for c, own in images.items():
         if not own:
-            raise InputError(f"{name}/{split}: class {c!r} has no image in {container}; fetch the set again")
+            raise InputError(
+                f"{name}/{split}: class {c!r} has no image in {container}; fetch the set again"
+            )
         if at_most and len(own) > at_most:
             raise InputError(
-                f"{name}/{split}: class {c!r} has {len(own)} images in {container}, but {name} has {at_most} of each "
+                f"{name}/{split}: class {c!r} has {len(own)} images in {container}, but {name} "
+                f"has {at_most} of each "
                 f"class; {by_hand.format(root=base)}"
             )
     names = [file for own in images.values() for file in own]
     try:
         files = Files(container, names)
     except OSError as error:
-        raise InputError(f"{error.filename} cannot be read ({error.strerror}); replace or remove it") from None
+        raise InputError(
+            f"{error.filename} cannot be read ({error.strerror}); replace or remove it"
+        ) from None
     x = read_images(files, names, size, 3, f"{name}/{split}")
     y = torch.from_numpy(np.repeat(np.arange(len(classes)), [len(own) for own in images.values()]))
     return Split(x, y, tuple(classes), f"{name}/{split}", groups)  # type: ignore[arg-type]
 
 
-def find(root: Path, folders: Sequence[str], split: str, classes: Sequence[str]) -> tuple[Path, set[str]]:
-    """The folder that holds most of the classes, as folders or flat files, and which classes it holds.
+def find(
+    root: Path, folders: Sequence[str], split: str, classes: Sequence[str]
+) -> tuple[Path, set[str]]:
+    """The folder that holds most of the classes, as folders or flat files, and which classes it
+    holds.
 
-    `train` comes first, and wins only if it holds every class: in ILSVRC's own layout it holds those of all splits,
-    while `val` holds other, fewer images of the same classes.
+    `train` comes first, and wins only if it holds every class: in ILSVRC's own layout it holds
+    those of all splits, while `val` holds other, fewer images of the same classes.
     """
     best: tuple[Path, set[str]] = (root, set())
     for base in [root / folder for folder in folders] + [root]:
@@ -70,7 +89,9 @@ def find(root: Path, folders: Sequence[str], split: str, classes: Sequence[str])
                 entries = os.listdir(container)
             except OSError:  # not there, or not a folder
                 continue
-            held = set(classes).intersection(entries) or set(classes).intersection(e[:WNID] for e in entries)
+            held = set(classes).intersection(entries) or set(classes).intersection(
+                e[:WNID] for e in entries
+            )
             if len(held) > len(best[1]):
                 best = container, held
             if len(held) == len(classes):
@@ -79,7 +100,9 @@ def find(root: Path, folders: Sequence[str], split: str, classes: Sequence[str])
 
 
 def _images(container: Path, classes: Sequence[str]) -> dict[str, list[str]]:
-    """Class -> its image files, at any depth of its folder or flat in the container: sorted paths in the container."""
+    """Class -> its image files, at any depth of its folder or flat in the container: sorted paths
+    in the container.
+    """
     images: dict[str, list[str]] = {c: [] for c in classes}
     if (container / classes[0]).is_dir():
         for c in classes:

@@ -7,9 +7,11 @@ from graphfsl.io.package_data import class_list
 
 
 def classes_of(name: str, split: str) -> tuple[list[str], tuple[str, ...] | None]:
-    """The classes of a split in the order of the list, and the superclass of each where the list has them.
+    """The classes of a split in the order of the list, and the superclass of each where the list
+    has them.
 
-    A split of data/<name>.json is a list of classes, or superclass -> classes. Raises InputError for another split.
+    A split of data/<name>.json is a list of classes, or superclass -> classes. Raises InputError
+    for another split.
     """
     lists = class_list(name)
     if split not in lists:
@@ -17,4 +19,6 @@ def classes_of(name: str, split: str) -> tuple[list[str], tuple[str, ...] | None
     of = lists[split]
     if isinstance(of, list):
         return of, None
-    return [c for classes in of.values() for c in classes], tuple(s for s, classes in of.items() for _ in classes)
+    return [c for classes in of.values() for c in classes], tuple(
+        s for s, classes in of.items() for _ in classes
+    )

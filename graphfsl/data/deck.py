@@ -25,12 +25,16 @@ class Deck:
 def label_split(split: Split, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Ids whose labels may be used, and the rest: floor(fraction * n) of each class.
 
-    A class's choice depends on the split's name, its own name and the seed only, not on the other classes.
+    A class's choice depends on the split's name, its own name and the seed only, not on the other
+    classes.
     """
     every = Deck(np.flatnonzero(split.y.numpy() >= 0), split.y.numpy(), len(split.classes))
     keys = np.concatenate([keys_of(f"{split.name}/{c}", seed, np.zeros(1)) for c in split.classes])
     most = int(every.count.max())
-    order = np.argsort(uniform(keys, LABEL_SPLIT, 1, most)[:, 0] + (np.arange(most) >= every.count[:, None]), axis=1)
+    order = np.argsort(
+        uniform(keys, LABEL_SPLIT, 1, most)[:, 0] + (np.arange(most) >= every.count[:, None]),
+        axis=1,
+    )
     used = np.arange(most) < np.floor(fraction * every.count + 1e-9)[:, None]
     real = np.arange(most) < every.count[:, None]
     ids = every.order[np.minimum(every.start[:, None] + order, len(every.order) - 1)]

@@ -26,8 +26,8 @@ class Episodes:
 
     setting: a `Setting`, or its fields as a mapping or as keywords.
     transform: raw samples -> floats; None takes bytes to [0, 1].
-    device: where batches are put; None leaves them where the split lives. listed: take these episodes instead of
-        drawing; setting and seed are theirs.
+    device: where batches are put; None leaves them where the split lives. listed: take these
+        episodes instead of drawing; setting and seed are theirs.
     """
 
     def __init__(
@@ -51,8 +51,17 @@ class Episodes:
         self.sampler = Sampler(split, self.setting, seed) if listed is None else listed
 
     def __repr__(self) -> str:
-        facts = {"episodes": str(self.setting), "seed": self.seed, "transform": self.transform, "device": self.device}
-        return block(f"{'Listed e' if isinstance(self.sampler, Listed) else 'E'}pisodes of {self.split.name}", facts)
+        facts = {
+            "episodes": str(self.setting),
+            "seed": self.seed,
+            "transform": self.transform,
+            "device": self.device,
+        }
+        return block(
+            f"{'Listed e' if isinstance(self.sampler, Listed) else 'E'}pisodes of "
+            f"{self.split.name}",
+            facts,
+        )
 
     def batch(self, i: Sequence[int] | np.ndarray) -> tuple[Episode, Target]:
         """The episodes with the numbers i, as one batch of B = len(i) tasks."""
@@ -60,8 +69,11 @@ class Episodes:
         draw = self.sampler.draw(numbers)
         return self.assemble(draw, self._uniforms(numbers, draw))
 
-    def assemble(self, draw: Draw, u: Tensor | None = None, raw: Tensor | None = None) -> tuple[Episode, Target]:
-        """The batch that a draw describes (also one that was read from a file), augmented by u (B, n, DRAWS).
+    def assemble(
+        self, draw: Draw, u: Tensor | None = None, raw: Tensor | None = None
+    ) -> tuple[Episode, Target]:
+        """The batch that a draw describes (also one that was read from a file), augmented by u (B,
+        n, DRAWS).
 
         raw: its samples, where they were gathered before.
         """
@@ -87,12 +99,15 @@ class Episodes:
     def batches(self, episodes: int | range, batch: int) -> Iterator[tuple[Episode, Target]]:
         """Episodes 0 .. episodes - 1, or a range of them, `batch` at a time."""
         if not isinstance(episodes, range):
-            episodes = range(whole_number(episodes, "the number of episodes, where it is no range,", 0))
+            episodes = range(
+                whole_number(episodes, "the number of episodes, where it is no range,", 0)
+            )
         draws = self._draws(episodes, whole_number(batch, "the number of episodes in a batch", 1))
         if self.split.stored is None:
             yield from (self.assemble(draw, u) for draw, u in draws)
             return
-        with ThreadPoolExecutor(1, "graphfsl-ahead") as reader:  # the disk works while a batch is being used
+        # the disk works while a batch is being used
+        with ThreadPoolExecutor(1, "graphfsl-ahead") as reader:
             ahead = next(draws, None)
             raw = reader.submit(self.gather, ahead[0]) if ahead else None
             while ahead is not None and raw is not None:
@@ -111,7 +126,9 @@ class Episodes:
                 yield part, self._uniforms(numbers[k : k + batch], part)
 
     def _uniforms(self, numbers: np.ndarray, draw: Draw) -> Tensor | None:
-        """(B, n, DRAWS) what decides the augmentation of each image, or None where there is none."""
+        """(B, n, DRAWS) what decides the augmentation of each image, or None where there is
+        none.
+        """
         if not self.transform.augments:
             return None
         keys = keys_of(self.split.name, self.seed, numbers)

@@ -1,4 +1,6 @@
-"""What a data set is: its classes, how many samples each has, and a digest of the samples; not where it lies."""
+"""What a data set is: its classes, how many samples each has, and a digest of the samples; not
+where it lies.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +21,11 @@ Identity = Mapping[str, Any]
 
 
 def identity(split: Split) -> dict[str, Any]:
-    """{"classes": {name: [samples, digest]}, "order": digest of the labels}; equal for equal content at any place.
+    """{"classes": {name: [samples, digest]}, "order": digest of the labels}; equal for equal
+    content at any place.
 
-    Samples that stay on disk are read once: their digests are kept in the cache by path, size and modification time.
+    Samples that stay on disk are read once: their digests are kept in the cache by path, size and
+    modification time.
     """
     kept = _kept(split)
     if kept is not None:
@@ -58,7 +62,9 @@ def class_names(found: Identity) -> list[str]:
 
 
 def difference(old: Identity, new: Identity) -> str | None:
-    """What has changed in a sentence, from one identity of a split to another; None where nothing has."""
+    """What has changed in a sentence, from one identity of a split to another; None where nothing
+    has.
+    """
     if old == new:
         return None
     before, now = old["classes"], new["classes"]
@@ -69,9 +75,17 @@ def difference(old: Identity, new: Identity) -> str | None:
     counts = [c for c in before if before[c][0] != now[c][0]]
     if counts:
         had, has = before[counts[0]][0], now[counts[0]][0]
-        what = "an image was added to" if has == had + 1 else f"{abs(has - had)} images were added to"
+        what = (
+            ("an image was added to")
+            if has == had + 1
+            else f"{abs(has - had)} images were added to"
+        )
         if has < had:
-            what = "an image was taken out of" if has == had - 1 else f"{had - has} images were taken out of"
+            what = (
+                ("an image was taken out of")
+                if has == had - 1
+                else f"{had - has} images were taken out of"
+            )
         return f"{what} class {counts[0]!r}, which had {had}" + _more(counts)
     if swapped := [c for c in before if before[c][1] != now[c][1]]:
         return f"images of class {swapped[0]!r} are others" + _more(swapped)
@@ -84,7 +98,8 @@ def _more(names: list[str]) -> str:
 
 def _classes(split: Split, y: np.ndarray) -> dict[str, list[Any]]:
     """Class -> [number of samples, digest of them in their order]."""
-    hashes = [hashlib.blake2b(digest_size=8) for _ in range(len(split.classes) + 1)]  # the last of no class
+    # the last of no class
+    hashes = [hashlib.blake2b(digest_size=8) for _ in range(len(split.classes) + 1)]
     first = 0
     for x in split.blocks(AT_ONCE):
         rows = np.ascontiguousarray(x.cpu().numpy())
@@ -99,11 +114,19 @@ def _classes(split: Split, y: np.ndarray) -> dict[str, list[Any]]:
 
 
 def _kept(split: Split) -> Path | None:
-    """Where the identity of samples on disk is kept; None for those in memory, which are hashed at once."""
+    """Where the identity of samples on disk is kept; None for those in memory, which are hashed at
+    once.
+    """
     if split.stored is None:
         return None
     status = split.stored.path.stat()
-    rows = [str(split.stored.path.resolve()), status.st_size, status.st_mtime_ns, split.stored.start, list(split.shape)]
+    rows = [
+        str(split.stored.path.resolve()),
+        status.st_size,
+        status.st_mtime_ns,
+        split.stored.start,
+        list(split.shape),
+    ]
     key = _hex(json.dumps([rows, list(split.classes)]).encode() + split.y.cpu().numpy().tobytes())
     return cache_dir() / "identities" / f"{key}.json"
 

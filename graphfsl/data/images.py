@@ -20,16 +20,35 @@ import torch
 from PIL import Image, ImageCms, ImageOps
 from rich.progress import track
 
-from graphfsl.core.schema import LARGEST_SIDE
 from graphfsl.data.pixel_range import Range, pieces, to_bytes, warn_if_narrow
 from graphfsl.io.array_cache import cached
 from graphfsl.io.errors import InputError
 from graphfsl.io.files import MOST, first_bytes, read_regular
+from graphfsl.io.limits import LARGEST_SIDE
 
 SUFFIXES = {
-    ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm", ".pbm",
-    ".pnm", ".pfm", ".avif", ".jp2", ".j2k", ".jpf", ".jpx",
-}  # fmt: skip
+    ".png",
+    ".apng",
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".bmp",
+    ".gif",
+    ".webp",
+    ".tif",
+    ".tiff",
+    ".pgm",
+    ".ppm",
+    ".pbm",
+    ".pnm",
+    ".pfm",
+    ".avif",
+    ".jp2",
+    ".j2k",
+    ".jpf",
+    ".jpx",
+}
 # Pillow hands others to programs: EPS is one.
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 LISTED = 9  # names of broken files in one message, beside the first
@@ -45,17 +64,24 @@ MAGIC = re.compile(
 
 
 def to_array(
-    image: Image.Image, size: int | None, channels: int, limits: Range | None = None, where: str = "an image"
+    image: Image.Image,
+    size: int | None,
+    channels: int,
+    limits: Range | None = None,
+    where: str = "an image",
 ) -> np.ndarray:
-    """An image -> (channels, H, W) uint8, H = W = size (bilinear, the sides squeezed to a square) where it is given.
+    """An image -> (channels, H, W) uint8, H = W = size (bilinear, the sides squeezed to a square)
+    where it is given.
 
-    Upright by its EXIF tag; transparent parts lie on white. limits: which values are black and white, see `to_bytes`.
+    Upright by its EXIF tag; transparent parts lie on white. limits: which values are black and
+    white, see `to_bytes`.
     """
     if image.mode == "F" or image.mode.startswith("I"):
         image, limits = _deep(image, limits, where), None
     elif SIGNED in getattr(image, "tag_v2", {}).get(SAMPLE_FORMAT, ()):
         raise InputError(
-            f"{where} has pixels of 8 bits with a sign, which are not read; save it without, or as 16 bits"
+            f"{where} has pixels of 8 bits with a sign, which are not read; save it without, or "
+            f"as 16 bits"
         )
     image = _with_alpha(ImageOps.exif_transpose(image))
     if limits is not None:
@@ -69,14 +95,18 @@ def to_array(
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     # Palettes and 1-bit drawings are brought to full range before they are made smaller.
     image = image.convert("L" if channels == 1 else "RGB")
-    array = np.asarray(image if size is None else image.resize((size, size), Image.Resampling.BILINEAR))
+    array = np.asarray(
+        image if size is None else image.resize((size, size), Image.Resampling.BILINEAR)
+    )
     return array[None] if channels == 1 else array.transpose(2, 0, 1)
 
 
 def _deep(image: Image.Image, limits: Range | None, where: str) -> Image.Image:
-    """An image of more than 8 bits in bytes, upright; pixels of its transparent value, if it has one, get alpha 0.
+    """An image of more than 8 bits in bytes, upright; pixels of its transparent value, if it has
+    one, get alpha 0.
 
-    Without a range floats reach from 0 to 1, and whole numbers to 65535, in PGM too, or as far as a TIFF says.
+    Without a range floats reach from 0 to 1, and whole numbers to 65535, in PGM too, or as far as a
+    TIFF says.
     """
     tags = getattr(image, "tag_v2", {})  # of a TIFF
     bits = tags.get(BITS, (16,))[0]
@@ -93,21 +123,28 @@ def _deep(image: Image.Image, limits: Range | None, where: str) -> Image.Image:
 
 
 def _with_alpha(image: Image.Image) -> Image.Image:
-    """An image of 8 bits whose transparency, if any, is a band A, and whose colours `convert` understands."""
+    """An image of 8 bits whose transparency, if any, is a band A, and whose colours `convert`
+    understands.
+    """
     if image.mode == "LAB":
         profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-        image = typing.cast(Image.Image, ImageCms.profileToProfile(image, *profiles, outputMode="RGB"))
+        image = typing.cast(
+            Image.Image, ImageCms.profileToProfile(image, *profiles, outputMode="RGB")
+        )
     if image.mode in ("RGBa", "La"):  # the colours times alpha
         return image.convert(image.mode.upper())
     return image.convert("RGBA") if image.mode == "PA" or "transparency" in image.info else image
 
 
-def decode(data: bytes, size: int, channels: int, where: str, limits: Range | None = None) -> np.ndarray:
-    """One image file -> (channels, size, size) uint8; InputError names the file where it is not an image, or has
-    pixels outside `limits` (of `to_array`)."""
+def decode(
+    data: bytes, size: int, channels: int, where: str, limits: Range | None = None
+) -> np.ndarray:
+    """One image file -> (channels, size, size) uint8; InputError names the file where it is not an
+    image, or has pixels outside `limits` (of `to_array`)."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd metadata and of 90 megapixels; twice that is an error
+            # of odd metadata and of 90 megapixels; twice that is an error
+            warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=_formats()) as image:
                 image.load()
                 if image.format == "PNG" and data[24] == 16 and data[25] in (2, 4, 6):
@@ -118,7 +155,9 @@ def decode(data: bytes, size: int, channels: int, where: str, limits: Range | No
     except InputError:
         raise
     except Exception as error:  # broken bytes make Pillow raise almost anything
-        raise InputError(f"{where} is not a readable image ({type(error).__name__}); replace or remove it") from None
+        raise InputError(
+            f"{where} is not a readable image ({type(error).__name__}); replace or remove it"
+        ) from None
 
 
 @functools.cache
@@ -129,13 +168,19 @@ def _formats() -> tuple[str, ...]:
 
 
 def _deep_png(data: bytes, image: Image.Image, limits: Range | None, where: str) -> Image.Image:
-    """A PNG with colours, or gray and transparency, of 16 bits, of which Pillow keeps the upper 8."""
+    """A PNG with colours, or gray and transparency, of 16 bits, of which Pillow keeps the upper
+    8.
+    """
     from torchvision.io import ImageReadMode, decode_png  # takes a second, and few images are such
 
-    values = decode_png(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.UNCHANGED).numpy()
+    values = decode_png(
+        torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.UNCHANGED
+    ).numpy()
     alpha = values[-1] if len(values) in (2, 4) else None
     colours = to_bytes(values[: 3 if len(values) > 2 else 1].transpose(1, 2, 0), limits, where)
-    deep = Image.fromarray(np.ascontiguousarray(colours[..., 0] if colours.shape[2] == 1 else colours))
+    deep = Image.fromarray(
+        np.ascontiguousarray(colours[..., 0] if colours.shape[2] == 1 else colours)
+    )
     if alpha is not None:
         deep.putalpha(Image.fromarray(to_bytes(alpha, None, where)))
     elif (clear := image.info.get("transparency")) is not None:
@@ -145,22 +190,31 @@ def _deep_png(data: bytes, image: Image.Image, limits: Range | None, where: str)
 
 
 def _check_depth(image: Image.Image, where: str) -> None:
-    """InputError for a TIFF with colours of more than 8 bits: a range would be applied to what Pillow left of them."""
+    """InputError for a TIFF with colours of more than 8 bits: a range would be applied to what
+    Pillow left of them.
+    """
     bits = max(getattr(image, "tag_v2", {}).get(BITS, (8,)))
     if bits > 8:
         raise InputError(
-            f"{where} has colours of {bits} bits, which are read from PNG only where a range is given; save it as PNG"
+            f"{where} has colours of {bits} bits, which are read from PNG only where a range is "
+            f"given; save it as PNG"
         )
 
 
 def is_image(name: str) -> bool:
-    """Whether a relative path has an image's suffix, in either case, and nothing in it is hidden."""
+    """Whether a relative path has an image's suffix, in either case, and nothing in it is
+    hidden.
+    """
     return PurePosixPath(name).suffix.lower() in SUFFIXES and not _hidden(name)
 
 
 def holds_image(root: Path, name: str) -> bool:
-    """Whether a file below `root` has the suffix or the first bytes of an image, and nothing in its path is hidden."""
-    return is_image(name) or (not _hidden(name) and MAGIC.match(first_bytes(root / name, HEAD)) is not None)
+    """Whether a file below `root` has the suffix or the first bytes of an image, and nothing in its
+    path is hidden.
+    """
+    return is_image(name) or (
+        not _hidden(name) and MAGIC.match(first_bytes(root / name, HEAD)) is not None
+    )
 
 
 def _hidden(name: str) -> bool:
@@ -180,7 +234,10 @@ def image_paths(path: Path) -> list[Path]:
     alone = [path] if path.is_file() and holds_image(path.parent, path.name) else []
     found = [path / name for name in folder_files(path)] if path.is_dir() else alone
     if not found:
-        raise InputError(f"{path} {'holds' if path.is_dir() else 'is'} no image; known: {', '.join(sorted(SUFFIXES))}")
+        raise InputError(
+            f"{path} {'holds' if path.is_dir() else 'is'} no image; known: "
+            f"{', '.join(sorted(SUFFIXES))}"
+        )
     return found
 
 
@@ -191,21 +248,27 @@ def subfolders(root: Path) -> list[Path]:
 
 
 def written(name: str) -> str:
-    """A file's name as text: composed (NFC), since macOS and Linux write the same letter differently and the order of
-    classes must not change; bytes in no encoding become escapes."""
+    """A file's name as text: composed (NFC), since macOS and Linux write the same letter
+    differently and the order of classes must not change; bytes in no encoding become escapes."""
     return unicodedata.normalize("NFC", name).encode(errors="backslashreplace").decode()
 
 
 def read_folder_classes(root: Path) -> dict[str, list[Path]]:
-    """Class name -> its image files, at any depth; both sorted. Each folder in `root` is a class, but `unlabeled`.
+    """Class name -> its image files, at any depth; both sorted. Each folder in `root` is a class,
+    but `unlabeled`.
 
-    Names are as `written`. Raises InputError where there is no folder or no class, or a class has no image.
+    Names are as `written`. Raises InputError where there is no folder or no class, or a class has
+    no image.
     """
     if not root.is_dir():
-        raise InputError(f"{root} is not a folder; it must be one that holds a folder for each class")
+        raise InputError(
+            f"{root} is not a folder; it must be one that holds a folder for each class"
+        )
     folders = [p for p in subfolders(root) if p.name != "unlabeled"]
     if not folders:
-        raise InputError(f"{root} holds no class folders; put the images of each class into a folder of its own")
+        raise InputError(
+            f"{root} holds no class folders; put the images of each class into a folder of its own"
+        )
     classes: dict[str, list[Path]] = {}
     for folder in folders:
         classes.setdefault(written(folder.name), []).extend(image_paths(folder))
@@ -217,17 +280,21 @@ def _digest(lines: Iterable[str]) -> str:
 
 
 class Files:
-    """The image files of a folder, or of the zip beside it where it was never unpacked; paths are relative.
+    """The image files of a folder, or of the zip beside it where it was never unpacked; paths are
+    relative.
 
-    names: which files of the folder; None takes all. `mark` changes with the files, and with the folder if names are
-    given. Raises InputError for a zip that is broken or has an entry that climbs out of its folder.
+    names: which files of the folder; None takes all. `mark` changes with the files, and with the
+    folder if names are given. Raises InputError for a zip that is broken or has an entry that
+    climbs out of its folder.
     """
 
     def __init__(self, root: Path, names: list[str] | None = None) -> None:
         self.root, self.zip = root, None
         if root.is_dir():
             self.names = folder_files(root) if names is None else names
-            marks = [f"{n}:{s.st_size}:{s.st_mtime_ns}" for n in self.names for s in [(root / n).stat()]]
+            marks = [
+                f"{n}:{s.st_size}:{s.st_mtime_ns}" for n in self.names for s in [(root / n).stat()]
+            ]
             marks += [] if names is None else [str(root.resolve())]
         else:
             archive = root.with_name(root.name + ".zip")
@@ -235,26 +302,39 @@ class Files:
                 self.zip = zipfile.ZipFile(archive)
                 entries = self.zip.infolist()
             except (zipfile.BadZipFile, OSError) as error:
-                raise InputError(f"{archive} is not a readable zip ({error}); fetch it again") from None
+                raise InputError(
+                    f"{archive} is not a readable zip ({error}); fetch it again"
+                ) from None
             for e in entries:
                 path = PurePosixPath(e.filename.replace("\\", "/"))
                 if path.is_absolute() or ".." in path.parts or stat.S_ISLNK(e.external_attr >> 16):
-                    raise InputError(f"{archive}: entry {e.filename!r} climbs out of its folder; do not use this file")
-            self.names = sorted(e.filename for e in entries if not e.is_dir() and is_image(e.filename))
+                    raise InputError(
+                        f"{archive}: entry {e.filename!r} climbs out of its folder; "
+                        f"do not use this file"
+                    )
+            self.names = sorted(
+                e.filename for e in entries if not e.is_dir() and is_image(e.filename)
+            )
             marks = [f"{e.filename}:{e.CRC}" for e in sorted(entries, key=lambda e: e.filename)]
         self.mark = _digest(marks)
 
     def read(self, name: str) -> bytes:
         if self.zip and (size := self.zip.getinfo(name).file_size) > MOST:
-            raise InputError(f"{self.root}/{name} would unpack to {size:,} bytes; at most {MOST:,} are read")
+            raise InputError(
+                f"{self.root}/{name} would unpack to {size:,} bytes; at most {MOST:,} are read"
+            )
         try:
             return self.zip.read(name) if self.zip else read_regular(self.root / name)
         except (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-            raise InputError(f"{self.root}/{name} cannot be read ({error}); fetch it again") from None
+            raise InputError(
+                f"{self.root}/{name} cannot be read ({error}); fetch it again"
+            ) from None
 
 
 def all_broken(broken: list[tuple[str, str]]) -> str:
-    """One line for all files that cannot be read, as (name, message): the first message, and the names of others."""
+    """One line for all files that cannot be read, as (name, message): the first message, and the
+    names of others.
+    """
     others = [name for name, _ in broken[1:]]
     if not others:
         return broken[0][1]
@@ -263,21 +343,31 @@ def all_broken(broken: list[tuple[str, str]]) -> str:
 
 
 def read_images(
-    files: Files, names: Iterable[str], size: int, channels: int, what: str, limits: Range | None = None
+    files: Files,
+    names: Iterable[str],
+    size: int,
+    channels: int,
+    what: str,
+    limits: Range | None = None,
 ) -> np.ndarray:
-    """(N, channels, size, size) uint8 of the named files, in order: a memory map, cached by what the files are.
+    """(N, channels, size, size) uint8 of the named files, in order: a memory map, cached by what
+    the files are.
 
-    limits: which values are black and white in all of them, see `to_array`. Raises InputError that names every file
-    which cannot be read: all are tried.
+    limits: which values are black and white in all of them, see `to_array`. Raises InputError that
+    names every file which cannot be read: all are tried.
     """
     if size > LARGEST_SIDE:
-        raise InputError(f"data.size must be at most {LARGEST_SIDE:,} pixels of a side, not {size:,}")
+        raise InputError(
+            f"data.size must be at most {LARGEST_SIDE:,} pixels of a side, not {size:,}"
+        )
     names = list(names)
     broken: list[tuple[str, str]] = []
     key = _digest([files.mark, str(size), str(channels), repr(limits), *names])
 
     def fill(out: np.ndarray) -> None:
-        for i, name in enumerate(track(names, f"decoding {what}", disable=len(names) < 1000, transient=True)):
+        for i, name in enumerate(
+            track(names, f"decoding {what}", disable=len(names) < 1000, transient=True)
+        ):
             try:
                 out[i] = decode(files.read(name), size, channels, f"{files.root}/{name}", limits)
             except InputError as error:
@@ -285,6 +375,8 @@ def read_images(
         if broken:
             raise InputError(all_broken(broken))
 
-    images = cached(f"{what.replace('/', '-')}-{key}", (len(names), channels, size, size), np.uint8, fill)
+    images = cached(
+        f"{what.replace('/', '-')}-{key}", (len(names), channels, size, size), np.uint8, fill
+    )
     warn_if_narrow(pieces(images), f"{files.root}")
     return images

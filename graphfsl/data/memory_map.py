@@ -1,4 +1,6 @@
-"""Samples that stay on disk: a memory map larger than RAM is read row by row, not through its pages."""
+"""Samples that stay on disk: a memory map larger than RAM is read row by row, not through its
+pages.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +27,9 @@ def _readers() -> ThreadPoolExecutor:
 class Stored:
     """The rows of a large memory map, read from its file.
 
-    Through the map itself a random row would make the system map up to 2 MB around it, so that a process that draws
-    episodes seems to hold the whole file; and no portable call gives such pages back. A read leaves the bytes to the
-    file cache of the system.
+    Through the map itself a random row would make the system map up to 2 MB around it, so that a
+    process that draws episodes seems to hold the whole file; and no portable call gives such pages
+    back. A read leaves the bytes to the file cache of the system.
     """
 
     def __init__(self, array: np.memmap) -> None:
@@ -45,21 +47,29 @@ class Stored:
         wanted, share = ids.tolist(), max(MIN_ROWS, -(-len(ids) // READERS))
 
         def read(first: int) -> None:
-            with self.path.open("rb", buffering=0) as file:  # a handle has one position: each reader has its own
+            # a handle has one position: each reader has its own
+            with self.path.open("rb", buffering=0) as file:
                 for k in range(first, min(first + share, len(wanted))):
                     file.seek(self.start + wanted[k] * self.row)
                     if file.readinto(rows[k * self.row : (k + 1) * self.row]) != self.row:
-                        raise InputError(f"{self.path} is shorter than its header says; make it again")
+                        raise InputError(
+                            f"{self.path} is shorter than its header says; make it again"
+                        )
 
         list(_readers().map(read, range(0, len(wanted), share)))
         return torch.from_numpy(out)
 
 
 def opened(array: np.ndarray) -> tuple[Tensor, Stored | None]:
-    """An array as a tensor, and the reader of its rows where it is a memory map too large for RAM."""
+    """An array as a tensor, and the reader of its rows where it is a memory map too large for
+    RAM.
+    """
     file = getattr(array, "_mmap", None)
     if file is None or array.nbytes <= IN_RAM or not array.flags.c_contiguous:
-        return torch.from_numpy(np.array(array) if file is not None else np.ascontiguousarray(array)), None
+        return torch.from_numpy(
+            np.array(array) if file is not None else np.ascontiguousarray(array)
+        ), None
     stored = Stored(array)  # type: ignore[arg-type]
-    writable = np.memmap(stored.path, array.dtype, "c", stored.start, array.shape)  # torch warns of any other
+    # torch warns of any other
+    writable = np.memmap(stored.path, array.dtype, "c", stored.start, array.shape)
     return torch.from_numpy(writable), stored

@@ -1,4 +1,6 @@
-"""Splits in npz files: images or features, as the data set `arrays` takes them, and CIFAR-FS in that layout."""
+"""Splits in npz files: images or features, as the data set `arrays` takes them, and CIFAR-FS in
+that layout.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,12 @@ from graphfsl.io.errors import InputError
 from graphfsl.io.files import check_regular, check_unpacked
 
 
-def read_split(split: str, root: str, folder: str = "", range: Sequence[float] | None = None) -> Split:
-    """One split from its npz file; the data set `arrays` says what it holds. Raises InputError where it does not."""
+def read_split(
+    split: str, root: str, folder: str = "", range: Sequence[float] | None = None
+) -> Split:
+    """One split from its npz file; the data set `arrays` says what it holds. Raises InputError
+    where it does not.
+    """
     limits = check_range(range)
     base = Path(root).expanduser()
     base = base / folder if (base / folder).is_dir() else base
@@ -31,30 +37,52 @@ def read_split(split: str, root: str, folder: str = "", range: Sequence[float] |
             arrays = {k: file[k] for k in file.files}
     except InputError:
         raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, KeyError, TypeError) as error:
-        raise InputError(f"{path} is not a readable npz file of plain arrays ({error}); write it again") from None
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        zipfile.BadZipFile,
+        zlib.error,
+        KeyError,
+        TypeError,
+    ) as error:
+        raise InputError(
+            f"{path} is not a readable npz file of plain arrays ({error}); write it again"
+        ) from None
     kind = next((k for k in ("images", "features") if k in arrays), None)
     if kind is None or "labels" not in arrays:
-        raise InputError(f"{path} must hold 'images' or 'features', and 'labels', not {sorted(arrays) or 'nothing'}")
+        raise InputError(
+            f"{path} must hold 'images' or 'features', and 'labels', not "
+            f"{sorted(arrays) or 'nothing'}"
+        )
     x, labels = arrays[kind], arrays["labels"]
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise InputError(f"{path}: labels must be integers (n,), not {labels.dtype} {labels.shape}")
     if kind == "images":
         known = range_of(x.dtype) is not None or (limits is not None and x.dtype.kind in "iu")
-        if not known or x.ndim not in (3, 4) or x.shape[3:] not in ((), (1,), (3,)) or 0 in x.shape[1:]:
+        if (
+            not known
+            or x.ndim not in (3, 4)
+            or x.shape[3:] not in ((), (1,), (3,))
+            or 0 in x.shape[1:]
+        ):
             raise InputError(
-                f"{path}: images must be uint8, uint16 or floats in [0, 1], or other numbers with a range, "
+                f"{path}: images must be uint8, uint16 or floats in [0, 1], or other numbers "
+                f"with a range, "
                 f"(n, H, W, 3) or (n, H, W), not {x.dtype} {x.shape}"
             )
         if x.dtype != np.uint8 or limits is not None:
-            x = np.stack([to_bytes(image, limits, f"{path}: image {i}") for i, image in enumerate(x)])
+            x = np.stack(
+                [to_bytes(image, limits, f"{path}: image {i}") for i, image in enumerate(x)]
+            )
         warn_if_narrow(pieces(x), str(path))
         x = x[:, None] if x.ndim == 3 else x.transpose(0, 3, 1, 2)
     elif x.ndim != 2 or not np.issubdtype(x.dtype, np.floating) or not x.shape[1]:
         raise InputError(f"{path}: features must be floats (n, d), not {x.dtype} {x.shape}")
     else:
         x = x.astype(np.float32, copy=False)
-    # Classes are numbered 0.. in the order of their labels, so that a file may keep CIFAR-100's own numbers.
+    # Classes are numbered 0.. in the order of their labels, so that a file may keep CIFAR-100's own
+    # numbers.
     values = np.unique(labels[labels >= 0])
     y = np.where(labels >= 0, np.searchsorted(values, labels), -1)
     if len(x) != len(y):
@@ -66,7 +94,16 @@ def read_split(split: str, root: str, folder: str = "", range: Sequence[float] |
     groups = arrays.get("superclasses")
     top = int(values[-1]) if len(values) else -1
     if groups is not None and (groups.ndim != 1 or top >= len(groups)):
-        raise InputError(f"{path}: superclasses must be ({top + 1},), one for each label 0..{top}, not {groups.shape}")
+        raise InputError(
+            f"{path}: superclasses must be ({top + 1},), one for each label "
+            f"0..{top}, not {groups.shape}"
+        )
     supers = tuple(str(groups[v]) for v in values) if groups is not None else None
     name = f"{written(base.resolve().name)}/{split}"
-    return Split(torch.from_numpy(np.ascontiguousarray(x)), torch.from_numpy(y.astype(np.int64)), names, name, supers)
+    return Split(
+        torch.from_numpy(np.ascontiguousarray(x)),
+        torch.from_numpy(y.astype(np.int64)),
+        names,
+        name,
+        supers,
+    )

@@ -25,8 +25,16 @@ def check_range(limits: Any, where: str = "data.range") -> tuple[float, float] |
     if limits is None:
         return None
     numbers = isinstance(limits, (list, tuple)) and all(isinstance(v, (int, float)) for v in limits)
-    if not numbers or len(limits) != 2 or not all(map(math.isfinite, limits)) or not limits[0] < limits[1]:
-        raise InputError(f"{where} must be two numbers, the value of black below that of white, not {limits!r:.60}")
+    if (
+        not numbers
+        or len(limits) != 2
+        or not all(map(math.isfinite, limits))
+        or not limits[0] < limits[1]
+    ):
+        raise InputError(
+            f"{where} must be two numbers, the value of black below that of white, "
+            f"not {limits!r:.60}"
+        )
     return float(limits[0]), float(limits[1])
 
 
@@ -41,7 +49,9 @@ def parse_range(text: str | None) -> tuple[float, float] | None:
 
 
 def range_of(dtype: Any) -> tuple[float, float] | None:
-    """What numbers of this type mean by themselves: bytes 0..255, 16 bits 0..65535, floats 0..1; None for others."""
+    """What numbers of this type mean by themselves: bytes 0..255, 16 bits 0..65535, floats 0..1;
+    None for others.
+    """
     dtype = np.dtype(dtype)
     if dtype.kind == "f":
         return 0.0, 1.0
@@ -51,23 +61,28 @@ def range_of(dtype: Any) -> tuple[float, float] | None:
 def to_bytes(values: np.ndarray, limits: Range | None, where: str) -> np.ndarray:
     """Pixels of any type -> uint8 of the same shape: 255 (v - low) / (high - low), rounded.
 
-    limits: (low, high), the same for every image of a set; None takes those of the type. An image's own smallest and
-    largest value decide nothing. Raises InputError, which begins with `where`, for a value outside of them, NaN too.
+    limits: (low, high), the same for every image of a set; None takes those of the type. An image's
+    own smallest and largest value decide nothing. Raises InputError, which begins with `where`, for
+    a value outside of them, NaN too.
     """
     own = range_of(values.dtype)
     low, high = limits or own or (math.nan, math.nan)
     if math.isnan(low):
-        raise InputError(f"{where} holds pixels of type {values.dtype}, which have no range of their own; {HINT}")
+        raise InputError(
+            f"{where} holds pixels of type {values.dtype}, which have no range of their own; {HINT}"
+        )
     if values.dtype == np.uint8 and high > 255:
         raise InputError(
-            f"{where} has pixels of 8 bits, which cannot reach the range [{low:g}, {high:g}] of this set; "
+            f"{where} has pixels of 8 bits, which cannot reach the range [{low:g}, {high:g}] of "
+            f"this set; "
             f"save it with the depth of the others, or leave the range out"
         )
     least, most = (float(values.min()), float(values.max())) if values.size else (low, high)
     if not (low <= least and most <= high):  # also for NaN
         floats = ", and take Normalize out of a transform" if values.dtype.kind == "f" else ""
         raise InputError(
-            f"{where} has pixels from {least:.5g} to {most:.5g}, which must lie in [{low:g}, {high:g}]; if another "
+            f"{where} has pixels from {least:.5g} to {most:.5g}, which must lie in [{low:g}, "
+            f"{high:g}]; if another "
             f"range is meant, {HINT}{floats}"
         )
     if values.dtype == np.uint8 and (low, high) == (0, 255):
@@ -76,7 +91,9 @@ def to_bytes(values: np.ndarray, limits: Range | None, where: str) -> np.ndarray
 
 
 def picture(values: Any, limits: Range | None, where: str) -> Image.Image:
-    """A tensor (C, H, W) or (H, W), or an array (H, W, C) or (H, W), C = 1 or 3, as an image of 8 bits."""
+    """A tensor (C, H, W) or (H, W), or an array (H, W, C) or (H, W), C = 1 or 3, as an image of 8
+    bits.
+    """
     if isinstance(values, Tensor):
         known = values.detach().cpu()
         array = (known.float() if known.dtype == torch.bfloat16 else known).numpy()
@@ -85,10 +102,16 @@ def picture(values: Any, limits: Range | None, where: str) -> Image.Image:
         array = np.asarray(values)
     if array.ndim == 2:
         array = array[..., None]
-    if array.ndim != 3 or array.shape[2] not in (1, 3) or not array.size or not _numbers(array.dtype, limits):
+    if (
+        array.ndim != 3
+        or array.shape[2] not in (1, 3)
+        or not array.size
+        or not _numbers(array.dtype, limits)
+    ):
         right = "(C, H, W)" if isinstance(values, Tensor) else "(H, W, C)"
         raise InputError(
-            f"{where} is {array.dtype} {tuple(getattr(values, 'shape', array.shape))}; an image must be uint8, uint16 "
+            f"{where} is {array.dtype} {tuple(getattr(values, 'shape', array.shape))}; an image "
+            f"must be uint8, uint16 "
             f"or floats in [0, 1], or other numbers with a range, {right} with 1 or 3 channels"
         )
     array = to_bytes(array, limits, where)
@@ -100,7 +123,9 @@ def _numbers(dtype: np.dtype, limits: Range | None) -> bool:
 
 
 def warn_if_narrow(images: Iterable[np.ndarray], what: str) -> None:
-    """Warn where a set of images, given as bytes in any number of pieces, reaches over less than an eighth of white."""
+    """Warn where a set of images, given as bytes in any number of pieces, reaches over less than an
+    eighth of white.
+    """
     low, high = 255, 0
     for piece in images:
         if piece.size:
@@ -109,7 +134,8 @@ def warn_if_narrow(images: Iterable[np.ndarray], what: str) -> None:
             return
     if low <= high:
         warnings.warn(
-            f"{what}: the pixels fill {(high - low) / 255:.1%} of their range only; if they were made for a smaller "
+            f"{what}: the pixels fill {(high - low) / 255:.1%} of their range only; if they were "
+            f"made for a smaller "
             f"one, {HINT}",
             stacklevel=3,
         )

@@ -13,7 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from graphfsl.core.arguments import A_SPLIT, as_device, as_tensor, check_kind, class_numbers, described, whole_number
+from graphfsl.core.arguments import (
+    A_SPLIT,
+    as_device,
+    as_tensor,
+    check_kind,
+    class_numbers,
+    described,
+    whole_number,
+)
 from graphfsl.core.display import block, first_of, kind_of
 from graphfsl.data.memory_map import Stored, opened
 from graphfsl.io.errors import InputError
@@ -23,15 +31,18 @@ from graphfsl.io.errors import InputError
 class Split:
     """All samples of one split.
 
-    x: (N, C, H, W) uint8 images or (N, d) float features; a tensor, or an array or lists that become one. A memory map
-       (np.memmap) of more than 1 GiB stays on disk, so that a set may be larger than RAM.
-    y: (N,) whole numbers, which become int64: the class of each sample; -1 for a sample without a label (it feeds the
-       unlabeled pool).
+    x: (N, C, H, W) uint8 images or (N, d) float features; a tensor, or an array or lists that
+       become one. A memory map (np.memmap) of more than 1 GiB stays on disk, so that a set may be
+       larger than RAM.
+    y: (N,) whole numbers, which become int64: the class of each sample; -1 for a sample without a
+       label (it feeds the unlabeled pool).
     classes: the name of each class; the same index means the same class in every process.
     name: "<data set>/<split>", part of what an episode is a function of.
-    groups: the superclass of each class (Omniglot's alphabet, a script, a CIFAR-100 superclass), or None.
+    groups: the superclass of each class (Omniglot's alphabet, a script, a CIFAR-100 superclass), or
+        None.
 
-    Raises InputError where a sample is not finite, a label is out of range or a class has no sample.
+    Raises InputError where a sample is not finite, a label is out of range or a class has no
+    sample.
     """
 
     x: Tensor
@@ -56,11 +67,16 @@ class Split:
         if self.groups is not None:
             object.__setattr__(self, "groups", _names(self.groups, f"{self.name}: groups"))
             if len(self.groups) != len(self.classes):
-                raise InputError(f"{self.name}: {len(self.classes)} classes but {len(self.groups)} groups")
+                raise InputError(
+                    f"{self.name}: {len(self.classes)} classes but {len(self.groups)} groups"
+                )
         if not self.classes:
             raise InputError(f"{self.name} has no class; an episode needs at least 2")
         if len(self.x) != len(self.y):
-            raise InputError(f"{self.name}: {len(self.x)} samples but {len(self.y)} labels; there must be one each")
+            raise InputError(
+                f"{self.name}: {len(self.x)} samples but {len(self.y)} labels; "
+                f"there must be one each"
+            )
         if wrong := _wrong_with(self.x):
             raise InputError(
                 f"{self.name}: samples must be uint8 images (N, C, H, W) or float features (N, d), "
@@ -70,9 +86,13 @@ class Split:
             self._check_finite()
         if len(self.y) and not -1 <= int(self.y.min()) <= int(self.y.max()) < len(self.classes):
             found = f"{int(self.y.min())}..{int(self.y.max())}"
-            raise InputError(f"{self.name}: labels must lie in -1..{len(self.classes) - 1}, not in {found}")
+            raise InputError(
+                f"{self.name}: labels must lie in -1..{len(self.classes) - 1}, not in {found}"
+            )
         if (self.counts == 0).any():
-            raise InputError(f"{self.name}: class {self.classes[int(self.counts.argmin())]!r} has no sample")
+            raise InputError(
+                f"{self.name}: class {self.classes[int(self.counts.argmin())]!r} has no sample"
+            )
 
     def __repr__(self) -> str:
         labels, counts = int((self.y >= 0).sum()), self.counts
@@ -102,14 +122,17 @@ class Split:
         for x in self.blocks(65536):
             if not torch.isfinite(x).all():
                 bad = first + int((~torch.isfinite(x)).any(1).nonzero()[0])
-                raise InputError(f"{self.name}: sample {bad} holds NaN or infinity; features must be finite")
+                raise InputError(
+                    f"{self.name}: sample {bad} holds NaN or infinity; features must be finite"
+                )
             first += len(x)
 
     def gather(self, ids: Tensor) -> Tensor:
         """(…) sample ids -> (…, *S) samples, in the stored type."""
         if self.stored is not None:
             return self.stored.gather(ids.flatten().numpy()).view(*ids.shape, *self.shape)
-        return self.x.index_select(0, ids.flatten()).view(*ids.shape, *self.shape)  # twice as fast as x[ids]
+        # twice as fast as x[ids]
+        return self.x.index_select(0, ids.flatten()).view(*ids.shape, *self.shape)
 
     def blocks(self, size: int) -> Iterator[Tensor]:
         """All samples in order, `size` at a time."""
@@ -126,17 +149,24 @@ class Split:
         classes = [whole_number(c, "a class of the subset", 0) for c in classes]
         if not classes or len(set(classes)) < len(classes) or max(classes) >= len(self.classes):
             last = len(self.classes) - 1
-            raise InputError(f"the classes of a subset must be different numbers in 0..{last}, not {classes!s:.60}")
+            raise InputError(
+                f"the classes of a subset must be different numbers in 0..{last}, "
+                f"not {classes!s:.60}"
+            )
         lookup = torch.full((len(self.classes) + 1,), -2)
         lookup[torch.tensor(classes)] = torch.arange(len(classes))
         y = lookup[self.y]
         keep = (y >= 0).nonzero().squeeze(1)
         groups = None if self.groups is None else tuple(self.groups[c] for c in classes)
-        return Split(self.gather(keep), y[keep], tuple(self.classes[c] for c in classes), name, groups)
+        return Split(
+            self.gather(keep), y[keep], tuple(self.classes[c] for c in classes), name, groups
+        )
 
 
 def channel_statistics(split: Split) -> dict[str, list[float]]:
-    """Mean and standard deviation (1 where there is no spread) of each channel over at most 10,000 base images."""
+    """Mean and standard deviation (1 where there is no spread) of each channel over at most 10,000
+    base images.
+    """
     every = -(-len(split.x) // 10000)
     # In whole numbers, so that the sums are exact in any order.
     n, first, second = 0, torch.tensor(0), torch.tensor(0)
@@ -157,8 +187,12 @@ def join(a: Split, b: Split) -> Split:
     for split in (a, b):
         check_kind(split, Split, "what is joined", A_SPLIT)
     if a.shape != b.shape or a.x.dtype != b.x.dtype:
-        kinds = (f"{s.name} holds {str(s.x.dtype).removeprefix('torch.')} {s.shape}" for s in (a, b))
-        raise InputError(f"splits that are joined must hold samples of one kind, but {', and '.join(kinds)}")
+        kinds = (
+            f"{s.name} holds {str(s.x.dtype).removeprefix('torch.')} {s.shape}" for s in (a, b)
+        )
+        raise InputError(
+            f"splits that are joined must hold samples of one kind, but {', and '.join(kinds)}"
+        )
     y = torch.where(b.y >= 0, b.y + len(a.classes), b.y)
     groups = None if a.groups is None or b.groups is None else a.groups + b.groups
     name = f"{a.name}+{b.name.rpartition('/')[2]}"
@@ -168,12 +202,15 @@ def join(a: Split, b: Split) -> Split:
 def readable(path: Path, what: str) -> Path:
     """`path`, or one clear line where it does not exist."""
     if not path.exists():
-        raise InputError(f"{what} not found: {path}; set data.root or GRAPHFSL_DATA to the folder that holds it")
+        raise InputError(
+            f"{what} not found: {path}; set data.root or GRAPHFSL_DATA to the folder that holds it"
+        )
     return path
 
 
 def large_classes(split: Split, least: int) -> Split:
-    """The split without its classes of fewer than `least` labeled samples, of which a warning tells.
+    """The split without its classes of fewer than `least` labeled samples, of which a warning
+    tells.
 
     Samples without a label stay. Raises InputError where fewer than 2 classes are left.
     """
@@ -184,12 +221,16 @@ def large_classes(split: Split, least: int) -> Split:
     kept = np.flatnonzero(counts >= least)
     if len(kept) < 2:
         raise InputError(
-            f"{split.name}: {len(kept)} of {len(counts)} classes have {least} labeled samples or more, and an episode "
+            f"{split.name}: {len(kept)} of {len(counts)} classes have {least} labeled samples or "
+            f"more, and an episode "
             "needs at least 2 classes; lower data.min_samples"
         )
     told = ", ".join(f"{name!r} ({n})" for n, name in sorted(small)[:20])
     more = f", … ({len(small)} in all)" if len(small) > 20 else ""
-    warnings.warn(f"{split.name}: classes of fewer than {least} samples are left out: {told}{more}", stacklevel=2)
+    warnings.warn(
+        f"{split.name}: classes of fewer than {least} samples are left out: {told}{more}",
+        stacklevel=2,
+    )
     lookup = torch.full((len(counts) + 1,), -2)
     lookup[-1], lookup[torch.from_numpy(kept)] = -1, torch.arange(len(kept))
     y = lookup[split.y]
@@ -200,10 +241,16 @@ def large_classes(split: Split, least: int) -> Split:
 
 
 def few_classes(split: Split, n: int) -> Split:
-    """n classes of a split, named <split>[n]: a choice by their names alone, so that it is nested in that of n + 1."""
+    """n classes of a split, named <split>[n]: a choice by their names alone, so that it is nested
+    in that of n + 1.
+    """
     if not 2 <= whole_number(n, "the number of classes") <= len(split.classes):
-        raise InputError(f"{split.name} has {len(split.classes)} classes, so that it cannot be cut to {n}")
-    order = sorted(range(len(split.classes)), key=lambda c: hashlib.sha256(split.classes[c].encode()).digest())
+        raise InputError(
+            f"{split.name} has {len(split.classes)} classes, so that it cannot be cut to {n}"
+        )
+    order = sorted(
+        range(len(split.classes)), key=lambda c: hashlib.sha256(split.classes[c].encode()).digest()
+    )
     return split.subset(sorted(order[:n]), f"{split.name}[{n}]")
 
 

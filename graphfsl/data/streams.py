@@ -17,7 +17,9 @@ UINT = np.uint64
 
 
 def _mix(z: np.ndarray) -> np.ndarray:
-    """The finaliser of SplitMix64: a bijection of 64-bit words that passes the usual tests of randomness."""
+    """The finaliser of SplitMix64: a bijection of 64-bit words that passes the usual tests of
+    randomness.
+    """
     z = z + UINT(0x9E3779B97F4A7C15)
     z = (z ^ (z >> UINT(30))) * UINT(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> UINT(27))) * UINT(0x94D049BB133111EB)
@@ -32,36 +34,50 @@ def keys_of(name: str, seed: int, i: np.ndarray) -> np.ndarray:
 
 
 def episode_numbers(i: Any) -> np.ndarray:
-    """Numbers of episodes as an array; InputError where there are none, or some are no whole number of 0 or more."""
+    """Numbers of episodes as an array; InputError where there are none, or some are no whole number
+    of 0 or more.
+    """
     try:
         numbers = np.asarray(i)
     except (TypeError, ValueError, OverflowError, RuntimeError):
         numbers = np.empty(0)
     if numbers.dtype.kind not in "iu" or numbers.ndim > 1 or not numbers.size or numbers.min() < 0:
-        raise InputError(f"episodes have whole numbers of 0 or more, such as [0, 1, 2], not {i!r:.60}")
+        raise InputError(
+            f"episodes have whole numbers of 0 or more, such as [0, 1, 2], not {i!r:.60}"
+        )
     return numbers
 
 
 def uniform(keys: np.ndarray, stream: int, rows: int, columns: int) -> np.ndarray:
-    """Counter-based uniforms in (0, 1), functions of key, stream, row and column: keys (B,) -> (B, rows, columns)."""
+    """Counter-based uniforms in (0, 1), functions of key, stream, row and column: keys (B,) -> (B,
+    rows, columns).
+    """
     with np.errstate(over="ignore"):
         base = _mix(keys + UINT(stream) * UINT(0xD1342543DE82EF95))[:, None, None]
-        counter = (np.arange(rows, dtype=UINT)[:, None] << UINT(32)) + np.arange(columns, dtype=UINT)
+        counter = (np.arange(rows, dtype=UINT)[:, None] << UINT(32)) + np.arange(
+            columns, dtype=UINT
+        )
         # The largest word would round to 1.
-        return np.minimum(((_mix(base + counter) >> UINT(11)).astype(np.float64) + 0.5) * 2.0**-53, 1 - 2.0**-53)
+        return np.minimum(
+            ((_mix(base + counter) >> UINT(11)).astype(np.float64) + 0.5) * 2.0**-53, 1 - 2.0**-53
+        )
 
 
 def choose(n: np.ndarray, u: np.ndarray) -> np.ndarray:
-    """k of range(n) without replacement, by Fisher and Yates: n (B, rows), uniforms u (B, rows, k) -> (B, rows, k).
+    """k of range(n) without replacement, by Fisher and Yates: n (B, rows), uniforms u (B, rows, k)
+    -> (B, rows, k).
 
-    The first j choices do not depend on how many follow, so that more unlabeled images leave support and query
-    as they were. Choices past the n-th are not in range(n); the caller does not use them.
+    The first j choices do not depend on how many follow, so that more unlabeled images leave
+    support and query as they were. Choices past the n-th are not in range(n); the caller does not
+    use them.
     """
     b, rows, k = u.shape
     n, u, line = n.reshape(-1), u.reshape(-1, k), np.arange(b * rows)
     deck = np.tile(np.arange(max(int(n.max()), k), dtype=np.int32), (b * rows, 1))
     for s in range(k):
-        t = s + np.minimum(u[:, s] * np.maximum(n - s, 1), np.maximum(n - s - 1, 0)).astype(np.int64)
+        t = s + np.minimum(u[:, s] * np.maximum(n - s, 1), np.maximum(n - s - 1, 0)).astype(
+            np.int64
+        )
         drawn = deck[line, t]
         deck[line, t] = deck[:, s]
         deck[:, s] = drawn
@@ -69,7 +85,8 @@ def choose(n: np.ndarray, u: np.ndarray) -> np.ndarray:
 
 
 def unequal(u: np.ndarray, alpha: float, total: int, room: np.ndarray) -> np.ndarray:
-    """(B, rows) whole numbers of sum `total`, in shares from a symmetric Dirichlet(alpha), none above `room` (B, rows).
+    """(B, rows) whole numbers of sum `total`, in shares from a symmetric Dirichlet(alpha), none
+    above `room` (B, rows).
 
     u: uniforms (B, rows). What a row has no room for, the others get, the first ones first.
     """

@@ -1,4 +1,6 @@
-"""Normalisation and training augmentation, on the device of the batch, without a loop over images."""
+"""Normalisation and training augmentation, on the device of the batch, without a loop over
+images.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +16,19 @@ from graphfsl.core.display import call_of
 from graphfsl.functional.affine import affine
 from graphfsl.io.errors import InputError
 
-DRAWS = 10  # uniforms that an image's augmentation takes: turn, shear, two scales, two shifts, flip, three colours
+# uniforms that an image's augmentation takes: turn, shear, two scales, two shifts, flip, three
+# colours
+DRAWS = 10
 
 
 class Transform:
     """Bytes (…, C, H, W) -> normalised floats; features pass through.
 
     mean, std: of each channel, in units of the full range [0, 1]; None leaves [0, 1] as it is.
-    rotate (degrees), translate (share of the side), scale (share), shear (degrees): each image draws its own affine
-        map, uniform within plus and minus these. flip: mirror half of the images left to right (never characters).
+    rotate (degrees), translate (share of the side), scale (share), shear (degrees): each image
+    draws its own affine
+        map, uniform within plus and minus these. flip: mirror half of the images left to right
+        (never characters).
     color: brightness, contrast and saturation factors are uniform in 1 - color .. 1 + color.
     All of these are 0 for evaluation; `plain()` gives that version.
     """
@@ -38,15 +44,30 @@ class Transform:
         flip: bool = False,
         color: float = 0.0,
     ) -> None:
-        ranges = {"rotate": (rotate, 180), "translate": (translate, 1), "scale": (scale, 0.99), "shear": (shear, 89)}
+        ranges = {
+            "rotate": (rotate, 180),
+            "translate": (translate, 1),
+            "scale": (scale, 0.99),
+            "shear": (shear, 89),
+        }
         for name, (value, most) in {**ranges, "color": (color, 1)}.items():
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= most:
-                raise InputError(f"data.augment.{name} must be a number from 0 to {most}, not {value!r}")
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, (int, float))
+                or not 0 <= value <= most
+            ):
+                raise InputError(
+                    f"data.augment.{name} must be a number from 0 to {most}, not {value!r}"
+                )
         if not isinstance(flip, (bool, np.bool_)):
             raise InputError(f"data.augment.flip must be true or false, not {flip!r:.60}")
         mean, std = _of_channels(mean, "mean"), _of_channels(std, "std")
-        if (mean is None) != (std is None) or (mean is not None and std is not None and len(mean) != len(std)):
-            raise InputError("data.mean and data.std must be given together, one number for each channel")
+        if (mean is None) != (std is None) or (
+            mean is not None and std is not None and len(mean) != len(std)
+        ):
+            raise InputError(
+                "data.mean and data.std must be given together, one number for each channel"
+            )
         if std is not None and not all(0 < s < math.inf for s in std):
             raise InputError(f"data.std must be above 0 for every channel, not {list(std)}")
         if mean is not None and not all(map(math.isfinite, mean)):
@@ -67,8 +88,8 @@ class Transform:
         return any((self.rotate, self.translate, self.scale, self.shear, self.flip, self.color))
 
     def __call__(self, x: Tensor, u: Tensor | None = None) -> Tensor:
-        """x (…, C, H, W) bytes or (…, d) features; u (…, DRAWS) uniforms in [0, 1] decide each image's augmentation,
-        None leaves it out."""
+        """x (…, C, H, W) bytes or (…, d) features; u (…, DRAWS) uniforms in [0, 1] decide each
+        image's augmentation, None leaves it out."""
         if x.dtype != torch.uint8:
             return x
         x = x.float() / 255
@@ -83,7 +104,10 @@ class Transform:
         if self.mean is not None and self.std is not None:
             mean, std = x.new_tensor(self.mean), x.new_tensor(self.std)
             if len(mean) != x.shape[1]:
-                raise InputError(f"the normalisation is for {len(mean)} channels, but the images have {x.shape[1]}")
+                raise InputError(
+                    f"the normalisation is for {len(mean)} channels, but the images "
+                    f"have {x.shape[1]}"
+                )
             x = (x - mean[:, None, None]) / std[:, None, None]
         return x.view(*lead, *x.shape[1:])
 
@@ -95,11 +119,16 @@ class Transform:
 
 
 def _of_channels(given: Sequence[float] | None, name: str) -> Sequence[float] | None:
-    """Numbers of each channel, those of arrays and tensors as a list; InputError for anything else."""
+    """Numbers of each channel, those of arrays and tensors as a list; InputError for anything
+    else.
+    """
     if isinstance(given, (Tensor, np.ndarray)):
         given = given.tolist()
     if given is not None and not isinstance(given, (list, tuple)):
-        raise InputError(f"data.{name} must be a list of a number for each channel, such as [0.5], not {given!r:.60}")
+        raise InputError(
+            f"data.{name} must be a list of a number for each channel, such as "
+            f"[0.5], not {given!r:.60}"
+        )
     for value in given or ():
         real_number(value, f"data.{name} of each channel")
     return given

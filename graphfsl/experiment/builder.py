@@ -43,14 +43,19 @@ def check_learner(section: Mapping[str, Any]) -> None:
     build(section, (3, 84, 84), 5, device="meta")
 
 
-def build(section: Mapping[str, Any], shape: Sequence[int], way: int, device: str | None = None) -> Learner:
-    """The configured learner for samples of this shape; parts that ask in `__init__` for `dim`, the length of vectors,
-    `maps`, the (channels, h, w) of feature maps, or `way` get them.
+def build(
+    section: Mapping[str, Any], shape: Sequence[int], way: int, device: str | None = None
+) -> Learner:
+    """The configured learner for samples of this shape; parts that ask in `__init__` for `dim`, the
+    length of vectors, `maps`, the (channels, h, w) of feature maps, or `way` get them.
 
-    device: "meta" builds without memory or time, to check a configuration. Raises InputError for an unknown key.
+    device: "meta" builds without memory or time, to check a configuration. Raises InputError for an
+        unknown key.
     """
     if not isinstance(section, Mapping):
-        raise InputError(f"a learner is a mapping of parts, such as {{'head': 'protonet'}}, not {section!r:.60}")
+        raise InputError(
+            f"a learner is a mapping of parts, such as {{'head': 'protonet'}}, not {section!r:.60}"
+        )
     for key in section:
         if key not in KEYS:
             raise unknown("slot of learner", key, KEYS)
@@ -60,20 +65,34 @@ def build(section: Mapping[str, Any], shape: Sequence[int], way: int, device: st
         parts: dict[str, Any] = {}
         for slot in SLOTS:
             value = section.get(slot)
-            entries = value if isinstance(value, (list, tuple)) else [value] if value is not None else []
+            entries = (
+                value if isinstance(value, (list, tuple)) else [value] if value is not None else []
+            )
             built = []
             for entry in entries:
                 name, options = named(entry, f"learner.{slot}")
                 try:
-                    part = make(registry.get(slot, name), options, f"learner.{slot}", dim=dim, way=way, maps=maps)
+                    part = make(
+                        registry.get(slot, name),
+                        options,
+                        f"learner.{slot}",
+                        dim=dim,
+                        way=way,
+                        maps=maps,
+                    )
                 except RuntimeError as error:  # torch's, for layers of a size that there is not
                     line = str(error).splitlines()[0]
-                    raise InputError(f"learner.{slot}={name} cannot be built with {options}: {line}") from None
+                    raise InputError(
+                        f"learner.{slot}={name} cannot be built with {options}: {line}"
+                    ) from None
                 if any(p.numel() == 0 for p in part.parameters() if not is_lazy(p)) and options:
-                    raise InputError(f"learner.{slot}={name} has a layer of width 0 with the options {options}")
+                    raise InputError(
+                        f"learner.{slot}={name} has a layer of width 0 with the options {options}"
+                    )
                 if part.wants_maps and (len(shape) == 1 or isinstance(encoder, nn.Flatten)):
                     raise InputError(
-                        f"{name} reads feature maps, not vectors; set learner.encoder to one such as conv4"
+                        f"{name} reads feature maps, not vectors; set learner.encoder to one "
+                        f"such as conv4"
                     )
                 dim = getattr(part, "out_dim", dim)
                 built.append(part)
@@ -93,7 +112,9 @@ def build(section: Mapping[str, Any], shape: Sequence[int], way: int, device: st
             if section.get("batch_norm") is not None:
                 learner.set_batch_norm(section["batch_norm"])  # type: ignore[operator]
         elif not learner.reads_support:
-            raise InputError("this head does not read the support; set learner.adapt, such as learner.adapt=maml")
+            raise InputError(
+                "this head does not read the support; set learner.adapt, such as learner.adapt=maml"
+            )
     if device is None:
         learner.recipe = Recipe(copy.deepcopy(dict(section)), tuple(shape), way, layout(learner))
     return learner
@@ -102,24 +123,32 @@ def build(section: Mapping[str, Any], shape: Sequence[int], way: int, device: st
 def build_pretrainer(
     encoder: Any, objective: Any, shape: Sequence[int], classes: int, device: str | None = None
 ) -> Pretrainer:
-    """The configured encoder, which learns here even if it is frozen afterwards, with a pretraining objective.
+    """The configured encoder, which learns here even if it is frozen afterwards, with a pretraining
+    objective.
 
-    It is validated by nearest class means of normalised features. device: "meta" checks a configuration.
+    It is validated by nearest class means of normalised features. device: "meta" checks a
+    configuration.
     """
     entry = {"name": encoder} if isinstance(encoder, str) else {**(encoder or {}), "frozen": False}
     with torch.device(device or "cpu"):
         net, dim, _ = make_encoder(entry, shape)
         if net is None or not any(True for _ in net.parameters()):
-            raise InputError("pretrain needs an encoder with parameters, such as learner.encoder=conv4")
+            raise InputError(
+                "pretrain needs an encoder with parameters, such as learner.encoder=conv4"
+            )
         name, options = named(objective, "pretrain.objective")
-        part = make(registry.get("pretrain", name), options, "pretrain.objective", dim=dim, classes=classes)
+        part = make(
+            registry.get("pretrain", name), options, "pretrain.objective", dim=dim, classes=classes
+        )
         return Pretrainer(net, part, SimpleShot(dim, "l2n"))
 
 
 def make_encoder(value: Any, shape: Sequence[int]) -> tuple[nn.Module | None, int, tuple[int, ...]]:
-    """The encoder, the length of its vectors and the shape of its maps, found by a run on the meta device.
+    """The encoder, the length of its vectors and the shape of its maps, found by a run on the meta
+    device.
 
-    Beside its own options every encoder takes `frozen`: it does not learn, and its features are computed once; and
+    Beside its own options every encoder takes `frozen`: it does not learn, and its features are
+    computed once; and
     `weights`: a file, see `graphfsl.nn.weights`.
     """
     if len(shape) == 1:
@@ -137,7 +166,9 @@ def make_encoder(value: Any, shape: Sequence[int]) -> tuple[nn.Module | None, in
         raise unknown("encoder", name, [*ENCODERS, "pixels"])
     weights = None if "weights" in signature(ENCODERS[name]) else options.pop("weights", None)
     if weights is not None and not isinstance(weights, str):
-        raise InputError(f"learner.encoder.weights must be the path of a file, not {weights!r:.200}")
+        raise InputError(
+            f"learner.encoder.weights must be the path of a file, not {weights!r:.200}"
+        )
     cls: Any = ENCODERS[name]
     dim, maps = _probed(cls, name, _Options(options), tuple(shape))
     if torch.get_default_device().type == "meta":  # a check of the configuration reads no weights
@@ -158,29 +189,45 @@ class _Options(dict[str, Any]):
 
 @functools.lru_cache(maxsize=64)
 def _on_meta(cls: Any, options: _Options, channels: int, frozen: bool) -> nn.Module:
-    """An encoder without memory. A study checks hundreds of learners that share a few: each is built once."""
+    """An encoder without memory. A study checks hundreds of learners that share a few: each is
+    built once.
+    """
     encoder: nn.Module = make(cls, options, "learner.encoder", in_channels=channels)
     return encoder.requires_grad_(not frozen)
 
 
 @functools.lru_cache(maxsize=256)
-def _probed(cls: Any, name: str, options: _Options, shape: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
-    """The length of an encoder's vectors and the shape of its maps, found by a run on the meta device."""
+def _probed(
+    cls: Any, name: str, options: _Options, shape: tuple[int, ...]
+) -> tuple[int, tuple[int, ...]]:
+    """The length of an encoder's vectors and the shape of its maps, found by a run on the meta
+    device.
+    """
     with torch.device("meta"), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of empty layers; they are refused below
         try:
             probe = make(cls, options, "learner.encoder", in_channels=shape[0]).eval()
         except (RuntimeError, ZeroDivisionError) as error:  # as layers say it
             line = str(error).splitlines()[0]
-            raise InputError(f"encoder {name!r} cannot be built with the options {options}: {line}") from None
+            raise InputError(
+                f"encoder {name!r} cannot be built with the options {options}: {line}"
+            ) from None
         try:
             maps = probe(torch.empty(1, *shape))
-            out = probe.readout(maps) if hasattr(probe, "readout") and maps.ndim > 2 else maps.flatten(1)
-        except (RuntimeError, AssertionError, ValueError, IndexError):  # as layers and timm's models say it
+            out = (
+                probe.readout(maps)
+                if hasattr(probe, "readout") and maps.ndim > 2
+                else maps.flatten(1)
+            )
+        # as layers and timm's models say it
+        except (RuntimeError, AssertionError, ValueError, IndexError):
             out = torch.empty(0)
     if out.numel() == 0:
         size = f"images of {shape[1]} x {shape[2]}"
-        raise InputError(f"{size} are too small for encoder {name!r} with the options {options}, or not of its size")
+        raise InputError(
+            f"{size} are too small for encoder {name!r} with the options {options}, "
+            f"or not of its size"
+        )
     return out.shape[1], tuple(maps.shape[1:]) if maps.ndim == 4 else (out.shape[1], 1, 1)
 
 
@@ -199,36 +246,49 @@ def _frozen(learner: Learner) -> bool:
 
 
 def comes_complete(section: Mapping[str, Any], learner: Learner) -> bool:
-    """Whether a learner needs no checkpoint: its frozen encoder has weights of its own, and no other part has any."""
+    """Whether a learner needs no checkpoint: its frozen encoder has weights of its own, and no
+    other part has any.
+    """
     own = "net.encoder." if isinstance(learner, Adapt) else "encoder."
     complete = _frozen(learner) and brings_weights(section.get("encoder"))
     return complete and all(k.startswith(own) for k in learner.state_dict())
 
 
 def warn_of_drawn(section: Mapping[str, Any], learner: Learner) -> None:
-    """A warning where a learner, just built, holds weights that were drawn at random, and none that it came with."""
+    """A warning where a learner, just built, holds weights that were drawn at random, and none that
+    it came with.
+    """
     net: Any = learner.net if isinstance(learner, Adapt) else learner
     rule = [learner.rule] if isinstance(learner, Adapt) else []
-    names = [type(part).__name__ for part in (*net.parts, *rule) if isinstance(part, nn.Module) and _drawn(part)]
+    names = [
+        type(part).__name__
+        for part in (*net.parts, *rule)
+        if isinstance(part, nn.Module) and _drawn(part)
+    ]
     entry = section.get("encoder")
     if not brings_weights(entry) and _drawn(net.encoder):
         names.insert(0, f"encoder {named(entry, 'encoder')[0]!r}")
     if names:
         warnings.warn(
-            f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} untrained; give weights=FILE where it is an "
-            "encoder, or train it by gf.Trainer or `graphfsl run`, and give that Learner or the run's directory",
+            f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} untrained; give "
+            f"weights=FILE where it is an "
+            "encoder, or train it by gf.Trainer or `graphfsl run`, and give that Learner or the "
+            "run's directory",
             stacklevel=4,
         )
     if unfit := [type(part).__name__ for part in net.parts if part.wants_base]:
         warnings.warn(
-            f"{' and '.join(unfit)} learns from base classes and has seen none; learner.fit_base(features, labels) "
+            f"{' and '.join(unfit)} learns from base classes and has seen none; "
+            f"learner.fit_base(features, labels) "
             "shows it some, as `graphfsl run` does",
             stacklevel=4,
         )
 
 
 def _drawn(part: nn.Module) -> bool:
-    """Whether a part has weights that differ from one another; constants, as of a scale, are chosen, not drawn."""
+    """Whether a part has weights that differ from one another; constants, as of a scale, are
+    chosen, not drawn.
+    """
     weights = (p for p in part.parameters() if not is_lazy(p) and p.numel() > 1)
     return any(bool((p != p.flatten()[0]).any()) for p in weights)
 
@@ -237,26 +297,36 @@ def warn_of_untrained(section: Mapping[str, Any], learner: Learner) -> None:
     """A warning where the encoder is frozen as it was drawn at random."""
     if _frozen(learner) and not brings_weights(section.get("encoder")):
         warnings.warn(
-            "learner.encoder is frozen and untrained; give it weights=FILE, or a pretrain section", stacklevel=4
+            "learner.encoder is frozen and untrained; give it weights=FILE, or a pretrain section",
+            stacklevel=4,
         )
 
 
 def weighted_encoder(encoder: Any) -> dict[str, Any]:
-    """The entry of an encoder that comes with weights: a name of `nn`, or of any model of timm; or a mapping with it.
+    """The entry of an encoder that comes with weights: a name of `nn`, or of any model of timm; or
+    a mapping with it.
 
-    A model of timm has those of the hub unless `weights` names a file. Raises InputError where there are none.
+    A model of timm has those of the hub unless `weights` names a file. Raises InputError where
+    there are none.
     """
     name, options = named(encoder, "encoder")
     if name == "timm" or (name not in (*ENCODERS, "pixels") and is_timm_model(name)):
         model = {} if name == "timm" else {"model": name}
-        entry = {"name": "timm", **model, **({} if options.get("weights") else {"pretrained": True}), **options}
+        entry = {
+            "name": "timm",
+            **model,
+            **({} if options.get("weights") else {"pretrained": True}),
+            **options,
+        }
     elif name not in (*ENCODERS, "pixels"):
         raise unknown("encoder", name, [*ENCODERS, "pixels", *timm_models()])
     else:
         entry = {"name": name, **options}
     if not brings_weights(entry) and name != "pixels":
         raise InputError(
-            f"encoder {name!r} has no weights, and what an untrained one sees means nothing; give weights=FILE "
-            "(--weights), a trained run (--run), or an encoder with weights of its own, such as efficientnet_lite0"
+            f"encoder {name!r} has no weights, and what an untrained one sees means nothing; "
+            f"give weights=FILE "
+            "(--weights), a trained run (--run), or an encoder with weights of its own, such as "
+            "efficientnet_lite0"
         )
     return entry

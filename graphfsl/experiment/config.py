@@ -1,13 +1,16 @@
-"""One YAML -> checked options -> built parts. Names instead of import paths; defaults only in `__init__`.
+"""One YAML -> checked options -> built parts. Names instead of import paths; defaults only in
+`__init__`.
 
-data:          {name: omniglot, root: …, augment: {rotate: 10}, …}   options of the data set's `load`
+data:          {name: omniglot, root: …, augment: {rotate: 10}, …}   options of the data set's
+`load`
 learner:       {encoder: conv4, head: {name: protonet, distance: cosine}, refine: [...], adapt: …}
 episode:       fields of `Setting`, for validation and evaluation
 train_episode: what differs while training
 trainer:       options of `Trainer`
-pretrain:      {objective: cross_entropy, trainer: {steps: 3000, …}}   fields of `Pretraining`: before any episode
-evaluation:    {episodes: 600, split: test, settings: [{way: 5, shot: 5}, …]}, each on top of `episode`
-seed, seeds (how many runs, with seed, seed + 1, …), paper, published, deviations
+pretrain:      {objective: cross_entropy, trainer: {steps: 3000, …}}   fields of `Pretraining`:
+before any episode
+evaluation:    {episodes: 600, split: test, settings: [{way: 5, shot: 5}, …]}, each on top of
+`episode` seed, seeds (how many runs, with seed, seed + 1, …), paper, published, deviations
 """
 
 from __future__ import annotations
@@ -30,14 +33,24 @@ from graphfsl.data.sampler import Setting
 from graphfsl.data.transforms import Transform
 from graphfsl.experiment.builder import build_pretrainer, check_learner
 from graphfsl.experiment.overrides import apply, parted, text_value
-from graphfsl.io.checkpoint import LARGEST
 from graphfsl.io.errors import InputError, unknown
 from graphfsl.io.files import read_regular
+from graphfsl.io.limits import LARGEST
 from graphfsl.io.package_data import find_experiment
 from graphfsl.loops.trainer import Trainer
 from graphfsl.nn.weights import file_digest
 
-SECTIONS = ("data", "learner", "episode", "train_episode", "trainer", "pretrain", "evaluation", "seed", "seeds")
+SECTIONS = (
+    "data",
+    "learner",
+    "episode",
+    "train_episode",
+    "trainer",
+    "pretrain",
+    "evaluation",
+    "seed",
+    "seeds",
+)
 NOTES = ("paper", "published", "deviations")
 MOST_VALUES = 100_000
 LONGEST = 2**24  # bytes of a file
@@ -48,8 +61,8 @@ AUGMENT = ("rotate", "translate", "scale", "shear", "flip", "color")
 class Evaluation:
     """The options of the `evaluation` section.
 
-    unbalanced: measure a learner that assumes as many queries, or unlabeled images, of every class on Dirichlet
-        episodes, too.
+    unbalanced: measure a learner that assumes as many queries, or unlabeled images, of every class
+        on Dirichlet episodes, too.
     """
 
     episodes: int = 600
@@ -61,19 +74,24 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         if self.episodes < 1 or (self.block is not None and self.block < 1):
-            raise InputError(f"evaluation.episodes and block must be 1 or more, not {self.episodes} and {self.block}")
+            raise InputError(
+                f"evaluation.episodes and block must be 1 or more, not "
+                f"{self.episodes} and {self.block}"
+            )
         if not self.settings:
-            raise InputError("evaluation.settings is empty; list at least one setting, or leave it out")
+            raise InputError(
+                "evaluation.settings is empty; list at least one setting, or leave it out"
+            )
 
 
 @dataclass(frozen=True)
 class Pretraining:
     """The options of the `pretrain` section.
 
-    objective: a name of the slot `pretrain`, or a mapping with its options. generations: how often it is trained, each
-        time with the one before as teacher (`distillation`). trainer: options of `Trainer`; its `batch` counts images,
-        128 where it is not given, and device, precision and logger are those of the run. augment: in place of
-        data.augment.
+    objective: a name of the slot `pretrain`, or a mapping with its options. generations: how often
+        it is trained, each time with the one before as teacher (`distillation`). trainer: options
+        of `Trainer`; its `batch` counts images, 128 where it is not given, and device, precision
+        and logger are those of the run. augment: in place of data.augment.
     """
 
     objective: str | Mapping[str, Any]
@@ -87,7 +105,9 @@ class Pretraining:
 
 
 def read(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """An experiment with checked overrides; one of `data.name` leaves behind what the file's own set alone takes."""
+    """An experiment with checked overrides; one of `data.name` leaves behind what the file's own
+    set alone takes.
+    """
     config, given = load_yaml(find_experiment(path)), dict(map(parted, overrides))
     name = text_value(given.get("data.name", ""))
     if name in data.names() and isinstance(section := config.get("data"), Mapping):
@@ -102,19 +122,24 @@ def load_yaml(file: Path) -> dict[str, Any]:
         text = read_regular(file, LONGEST).decode()
         size = _written_out(yaml.compose(text, yaml.SafeLoader), {})
         if size > MOST_VALUES:
-            raise InputError(f"{file} stands for {size} values; an experiment file holds at most {MOST_VALUES}")
+            raise InputError(
+                f"{file} stands for {size} values; an experiment file holds at most {MOST_VALUES}"
+            )
         config = OmegaConf.load(io.StringIO(text))
         if not OmegaConf.is_dict(config):
             raise InputError(f"{file} must hold a mapping of sections")
         return OmegaConf.to_container(config)  # type: ignore[return-value]
     except InputError:
         raise
-    except Exception as error:  # what is wrong with a file makes PyYAML and OmegaConf raise almost anything
+    # what is wrong with a file makes PyYAML and OmegaConf raise almost anything
+    except Exception as error:
         raise InputError(f"{file} is not readable YAML: {_line(error)}") from None
 
 
 def _written_out(node: Any, sizes: dict[int, int]) -> int:
-    """How many values a YAML node stands for when each alias is written out: a file of a page can hold billions."""
+    """How many values a YAML node stands for when each alias is written out: a file of a page can
+    hold billions.
+    """
     if id(node) not in sizes:
         sizes[id(node)] = 0  # for a node that holds itself
         inside = node.value if isinstance(node, yaml.CollectionNode) else []
@@ -128,9 +153,11 @@ def _line(error: Exception) -> str:
 
 
 def merge(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """A configuration with `key=value` overrides on top, interpolations resolved and every key checked.
+    """A configuration with `key=value` overrides on top, interpolations resolved and every key
+    checked.
 
-    A value is YAML; for an option of type text it is the text as it stands, see `overrides.text_value`.
+    A value is YAML; for an option of type text it is the text as it stands, see
+    `overrides.text_value`.
     """
     for item in overrides:
         parted(item)
@@ -145,17 +172,24 @@ def merge(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str,
 
 
 def check(config: Mapping[str, Any]) -> None:
-    """InputError, one line, for the first key or name that means nothing, or value of the wrong kind."""
+    """InputError, one line, for the first key or name that means nothing, or value of the wrong
+    kind.
+    """
     for key in config:
         if key not in (*SECTIONS, *NOTES):
             raise unknown("section", key, (*SECTIONS, *NOTES))
     for key in ("data", "learner"):
         if not isinstance(config.get(key), Mapping):
-            raise InputError(f"the configuration needs a section {key!r}, such as {key}: {{{_EXAMPLE[key]}}}")
+            raise InputError(
+                f"the configuration needs a section {key!r}, such as {key}: {{{_EXAMPLE[key]}}}"
+            )
     for key, least in (("seed", 0), ("seeds", 1)):
         value = config.get(key, least)
         if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= LARGEST:
-            raise InputError(f"{key} must be a whole number of at least {least} and at most 2^53, not {value!r:.50}")
+            raise InputError(
+                f"{key} must be a whole number of at least {least} and at most "
+                f"2^53, not {value!r:.50}"
+            )
     data_options(config["data"])
     settings = evaluation(config).settings
     for s in settings:
@@ -167,15 +201,23 @@ def check(config: Mapping[str, Any]) -> None:
     if (first := pretraining(config)) is not None:
         pretrainer(config)
         transform(pretraining_data(config))
-        build_pretrainer(config["learner"].get("encoder"), first.objective, (3, 84, 84), 5, device="meta")
+        build_pretrainer(
+            config["learner"].get("encoder"), first.objective, (3, 84, 84), 5, device="meta"
+        )
     try:
         json.dumps(config, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise InputError(f"the configuration must be of text, numbers, lists and mappings: {error}") from None
+        raise InputError(
+            f"the configuration must be of text, numbers, lists and mappings: {error}"
+        ) from None
 
 
 def _check_notes(config: Mapping[str, Any]) -> None:
-    kinds = {"paper": Mapping[str, Any], "published": list[Mapping[str, Any]], "deviations": list[str]}
+    kinds = {
+        "paper": Mapping[str, Any],
+        "published": list[Mapping[str, Any]],
+        "deviations": list[str],
+    }
     given = {k: config[k] for k in NOTES if config.get(k) is not None}
     check_options({k: (kind, False) for k, kind in kinds.items()}, given, "configuration")
     known = {k: (kind, False) for k, (kind, _) in signature(Setting).items()}
@@ -203,7 +245,11 @@ def evaluation(config: Mapping[str, Any]) -> Evaluation:
 def pretraining(config: Mapping[str, Any]) -> Pretraining | None:
     """The `pretrain` section; None where there is none."""
     section = config.get("pretrain")
-    return None if section is None else typing.cast(Pretraining, make(Pretraining, section, "pretrain"))
+    return (
+        None
+        if section is None
+        else typing.cast(Pretraining, make(Pretraining, section, "pretrain"))
+    )
 
 
 SHARED = ("device", "precision", "logger")  # options of `trainer` that pretraining takes too
@@ -225,11 +271,14 @@ def pretraining_data(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**config["data"], **({"augment": own} if own is not None else {})}
 
 
-OURS = ("base", "base_classes", "min_samples", "mean", "std", "augment")  # of the data section, not of its loader
+# of the data section, not of its loader
+OURS = ("base", "base_classes", "min_samples", "mean", "std", "augment")
 
 
 def data_options(section: Mapping[str, Any]) -> dict[str, Any]:
-    """The options for `data.load`; the rest of the section is about normalisation and augmentation."""
+    """The options for `data.load`; the rest of the section is about normalisation and
+    augmentation.
+    """
     options = {k: v for k, v in section.items() if k not in ("name", *OURS)}
     if "name" not in section:
         raise InputError(f"data needs a name, one of {', '.join(data.names())}")
@@ -243,7 +292,9 @@ def data_options(section: Mapping[str, Any]) -> dict[str, Any]:
     for key, least in (("base_classes", 2), ("min_samples", 1)):
         n = section.get(key)
         if n is not None and (not isinstance(n, int) or isinstance(n, bool) or n < least):
-            raise InputError(f"data.{key} must be a whole number of at least {least}, or be null, not {n!r:.50}")
+            raise InputError(
+                f"data.{key} must be a whole number of at least {least}, or be null, not {n!r:.50}"
+            )
     return options
 
 
@@ -255,11 +306,15 @@ def rootless(section: Mapping[str, Any]) -> dict[str, Any]:
 def load_split(section: Mapping[str, Any], split: str) -> data.Split:
     """One split of the configured data set; "trainval" is train and val together.
 
-    data.min_samples leaves out the classes of fewer labeled samples, of every split, with a warning;
-    data.base_classes leaves so many classes of the split that is trained on, the same ones in every run.
+    data.min_samples leaves out the classes of fewer labeled samples, of every split, with a
+    warning; data.base_classes leaves so many classes of the split that is trained on, the same ones
+    in every run.
     """
     if section.get("name", "") is None:
-        raise InputError("this learner was saved without a data set; set data.name=…, and data.root=… where it has one")
+        raise InputError(
+            "this learner was saved without a data set; set data.name=…, and "
+            "data.root=… where it has one"
+        )
     options, few = data_options(section), section.get("base_classes")
     if split == "trainval":
         found = data.join(*(data.load(section["name"], s, **options) for s in ("train", "val")))
@@ -271,7 +326,9 @@ def load_split(section: Mapping[str, Any], split: str) -> data.Split:
 
 
 def base_split(section: Mapping[str, Any]) -> str:
-    """The split that is trained on: "train", or "trainval" for a last training that nothing is selected in."""
+    """The split that is trained on: "train", or "trainval" for a last training that nothing is
+    selected in.
+    """
     base: str = section.get("base", "train")
     if base not in ("train", "trainval"):
         raise unknown("data.base", base, ("train", "trainval"))
@@ -283,12 +340,16 @@ def transform(section: Mapping[str, Any]) -> Transform:
     augment = section.get("augment") or {}
     known = {k: v for k, v in signature(Transform).items() if k in AUGMENT}
     check_options(known, augment, "data.augment")
-    check_options(signature(Transform), {k: section[k] for k in ("mean", "std") if k in section}, "data")
+    check_options(
+        signature(Transform), {k: section[k] for k in ("mean", "std") if k in section}, "data"
+    )
     return Transform(section.get("mean"), section.get("std"), **augment)
 
 
 def weights_of(config: Mapping[str, Any]) -> str | None:
-    """A digest of the file that the encoder's weights come from; None where the configuration names none."""
+    """A digest of the file that the encoder's weights come from; None where the configuration names
+    none.
+    """
     entry = config["learner"].get("encoder")
     file = entry.get("weights") if isinstance(entry, Mapping) else None
     return None if file is None else file_digest(file)

@@ -33,7 +33,8 @@ from graphfsl.loops.protocol import check_protocol, nodes
 from graphfsl.loops.trainer import Trainer
 
 Say = Callable[[str], None]
-LISTED = ("episode", "evaluation.episodes", "evaluation.seed", "evaluation.settings")  # what a list decides
+# what a list decides
+LISTED = ("episode", "evaluation.episodes", "evaluation.seed", "evaluation.settings")
 DIAGNOSED = 200  # episodes that the reliability diagram and the confusion matrix are drawn from
 
 
@@ -44,12 +45,14 @@ def measure(
     episodes: Path | None = None,
     memo: dict[str, Split] | None = None,
 ) -> list[dict[str, Any]]:
-    """Rows of every setting in the `evaluation` section; `changes` are overrides such as episode.way=20.
+    """Rows of every setting in the `evaluation` section; `changes` are overrides such as
+    episode.way=20.
 
-    With an override of `episode`, the one setting that it makes is evaluated in place of the listed ones. With one
-    of `data.name`, the other options of that data set start from its own defaults. With one of `learner`, the
-    trained weights must fit the learner that it makes. episodes: a file of `graphfsl episodes`; then these very ones
-    are evaluated. memo: keeps this run's features of a split for the next call.
+    With an override of `episode`, the one setting that it makes is evaluated in place of the listed
+    ones. With one of `data.name`, the other options of that data set start from its own defaults.
+    With one of `learner`, the trained weights must fit the learner that it makes. episodes: a file
+    of `graphfsl episodes`; then these very ones are evaluated. memo: keeps this run's features of a
+    split for the next call.
     """
     reuse_freed_memory()
     config, settings, learner = asked(run, changes)
@@ -58,13 +61,18 @@ def measure(
     listed = read_episodes(episodes, split) if episodes else None
     if listed is not None:
         if ignored := next((c for c in changes if names(c, *LISTED)), None):
-            raise InputError(f"{ignored} changes nothing: {episodes} lists the very episodes; leave it out")
-        settings, options = [listed.setting], replace(options, episodes=len(listed), seed=listed.seed)
+            raise InputError(
+                f"{ignored} changes nothing: {episodes} lists the very episodes; leave it out"
+            )
+        settings, options = (
+            [listed.setting],
+            replace(options, episodes=len(listed), seed=listed.seed),
+        )
     check_shape(run.shape, split)
     # A published number is for its own learner, data set and test split.
-    same = config["learner"] == run.config["learner"] and conf.rootless(config["data"]) == conf.rootless(
-        run.config["data"]
-    )
+    same = config["learner"] == run.config["learner"] and conf.rootless(
+        config["data"]
+    ) == conf.rootless(run.config["data"])
     published = config.get("published") if same and options.split == "test" else None
     for s in settings:
         check_protocol(learner, s, options.unbalanced)
@@ -88,7 +96,10 @@ def measure(
     # A set of its own way and shot is asked in those of another one: that is said.
     origin = run.config["data"]["name"] if listed is None and borrows(changes) else None
     if origin and say:
-        say(f"{split.name}: way and shot are those of the run on {origin}; episode.way=… and episode.shot=… set others")
+        say(
+            f"{split.name}: way and shot are those of the run on {origin}; episode.way=… and "
+            f"episode.shot=… set others"
+        )
     for s in settings:
         numbers = (options.episodes, options.seed, run.transform, options.block)
         result = evaluate(learner, split, s, *numbers, device, listed, options.unbalanced)
@@ -105,9 +116,11 @@ def measure(
 def measure_policies(
     run: Run, changes: Sequence[str] = (), say: Say | None = None, episodes: Path | None = None
 ) -> list[dict[str, Any]]:
-    """`measure`; where the run's own BatchNorm policy lets queries share statistics, under `support` too.
+    """`measure`; where the run's own BatchNorm policy lets queries share statistics, under
+    `support` too.
 
-    So a transductive number, as papers state it, never stands without the inductive one of the same weights.
+    So a transductive number, as papers state it, never stands without the inductive one of the same
+    weights.
     """
     rows = measure(run, changes, say, episodes)
     if asked(run, changes)[2].shares_statistics and not names_policy(changes):
@@ -121,7 +134,9 @@ def names_policy(changes: Sequence[str]) -> bool:
 
 
 def asked(run: Run, changes: Sequence[str] = ()) -> tuple[dict[str, Any], list[Setting], Learner]:
-    """The run's configuration with the changes, the settings that are evaluated, and the trained learner as changed."""
+    """The run's configuration with the changes, the settings that are evaluated, and the trained
+    learner as changed.
+    """
     config, settings = _asked(run.config, run.shape, changes)
     learner = run.learner
     if config["learner"] != run.config["learner"]:
@@ -130,15 +145,18 @@ def asked(run: Run, changes: Sequence[str] = ()) -> tuple[dict[str, Any], list[S
     if run.steps and learner.batch_norm == "running" and not _has_averages(run, learner):
         first = " and a `pretrain` section" if isinstance(learner, Adapt) else ""
         raise InputError(
-            f"this run was trained under batch_norm={run.learner.batch_norm} and stored no BatchNorm averages of its "
-            "weights; set learner.batch_norm=support, apart or joint, or train anew with learner.batch_norm=running"
-            + first
+            f"this run was trained under batch_norm={run.learner.batch_norm} and stored no "
+            f"BatchNorm averages of its "
+            "weights; set learner.batch_norm=support, apart or joint, or train anew with "
+            "learner.batch_norm=running" + first
         )
     return config, settings, learner
 
 
 def check(config: dict[str, Any], changes: Sequence[str], splits: dict[str, Split]) -> None:
-    """What `measure` would refuse of a configuration that is not trained yet; `splits` keeps what was loaded."""
+    """What `measure` would refuse of a configuration that is not trained yet; `splits` keeps what
+    was loaded.
+    """
     load = remembering(splits)
     shape = load(config["data"], conf.base_split(config["data"])).shape
     changed, settings = _asked(config, shape, changes)
@@ -158,9 +176,13 @@ def _asked(
     """The configuration with the changes, and the settings that are evaluated."""
     trained, config = config, conf.merge(_other_data(config, shape, changes), changes)
     if key := _of_training(trained, config):
-        raise InputError(f"{key} is read while training only, and this run is trained; leave it out")
+        raise InputError(
+            f"{key} is read while training only, and this run is trained; leave it out"
+        )
     one = any(names(c, "episode") for c in changes)
-    return config, [conf.setting(config, s) for s in ([{}] if one else conf.evaluation(config).settings)]
+    return config, [
+        conf.setting(config, s) for s in ([{}] if one else conf.evaluation(config).settings)
+    ]
 
 
 TRAINING = (
@@ -179,7 +201,11 @@ def _of_training(trained: Mapping[str, Any], config: Mapping[str, Any]) -> str |
             continue
         if not OmegaConf.is_dict(here):
             return key
-        if other := [k for k, v in here.items() if k not in ("device", "logger") and v != (there or {}).get(k)]:
+        if other := [
+            k
+            for k, v in here.items()
+            if k not in ("device", "logger") and v != (there or {}).get(k)
+        ]:
             return f"{key}.{other[0]}"
     return None
 
@@ -192,11 +218,14 @@ def borrows(changes: Sequence[str]) -> bool:
 
 def check_shape(shape: tuple[int, ...], split: Split) -> None:
     if split.shape != shape:
-        raise InputError(f"the run takes samples of shape {shape}, but {split.name} holds {split.shape}")
+        raise InputError(
+            f"the run takes samples of shape {shape}, but {split.name} holds {split.shape}"
+        )
 
 
 def _has_averages(run: Run, learner: Learner) -> bool:
-    """Whether the averages that the learner normalises with are those of its weights: they move under `running` only.
+    """Whether the averages that the learner normalises with are those of its weights: they move
+    under `running` only.
 
     A frozen encoder has those that it came with; parts around an adapted encoder need none.
     """
@@ -205,7 +234,9 @@ def _has_averages(run: Run, learner: Learner) -> bool:
     if not net.frozen:
         parts = [net.encoder, *parts]
     moved = run.learner.batch_norm == "running"
-    return not any(lacks_averages(p) or (not moved and _follows(p) and has_batch_norm(p)) for p in parts)
+    return not any(
+        lacks_averages(p) or (not moved and _follows(p) and has_batch_norm(p)) for p in parts
+    )
 
 
 def _follows(module: nn.Module) -> bool:
@@ -213,13 +244,22 @@ def _follows(module: nn.Module) -> bool:
     return module.follows_batch_norm if isinstance(module, Part) else True
 
 
-def _other_data(config: dict[str, Any], shape: tuple[int, ...], changes: Sequence[str]) -> dict[str, Any]:
-    """The configuration, its data section made ready for another data set where the changes name one."""
-    name = next((text_value(c.partition("=")[2]) for c in changes if c.startswith("data.name=")), None)
+def _other_data(
+    config: dict[str, Any], shape: tuple[int, ...], changes: Sequence[str]
+) -> dict[str, Any]:
+    """The configuration, its data section made ready for another data set where the changes name
+    one.
+    """
+    name = next(
+        (text_value(c.partition("=")[2]) for c in changes if c.startswith("data.name=")), None
+    )
     section = config["data"]
     if name is None or name == section["name"]:
         return config
     kept = {k: section[k] for k in ("mean", "std", "augment") if k in section}
     known = signature(data.loader(name))
     sized = {"size": shape[-1], "color": shape[0] == 3} if len(shape) == 3 else {}
-    return {**config, "data": kept | {"name": name} | {k: v for k, v in sized.items() if k in known}}
+    return {
+        **config,
+        "data": kept | {"name": name} | {k: v for k, v in sized.items() if k in known},
+    }

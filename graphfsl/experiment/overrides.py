@@ -32,8 +32,12 @@ SECTIONS: dict[str, Callable[..., Any]] = {
 }
 
 
-def apply(tree: DictConfig, overrides: Sequence[str], sections: Mapping[str, Callable[..., Any]]) -> None:
-    """Set the overrides in a tree, in their order. sections: what takes the options of further sections."""
+def apply(
+    tree: DictConfig, overrides: Sequence[str], sections: Mapping[str, Callable[..., Any]]
+) -> None:
+    """Set the overrides in a tree, in their order. sections: what takes the options of further
+    sections.
+    """
     named = typing.cast(
         DictConfig, OmegaConf.create(OmegaConf.to_container(tree))
     )  # with the last names, which say what takes an option
@@ -53,19 +57,28 @@ def parted(item: str) -> tuple[str, str]:
     if not equals or not key:
         raise InputError(f"override {item!r} is not of the form key=value, such as episode.way=20")
     if "[" in key:
-        raise InputError(f"override {item!r} has brackets in its key; write it with dots, such as episode.way=20")
+        raise InputError(
+            f"override {item!r} has brackets in its key; write it with dots, such as episode.way=20"
+        )
     return key, value
 
 
 def names(item: str, *keys: str) -> bool:
-    """Whether an override sets one of these keys: itself, something inside it, or a section that holds it."""
+    """Whether an override sets one of these keys: itself, something inside it, or a section that
+    holds it.
+    """
     key, value = parted(item)
     for wanted in keys:
         if f"{key}.".startswith(f"{wanted}."):
             return True
         if wanted.startswith(f"{key}."):
             with suppress(Exception):  # text is not always YAML
-                if OmegaConf.select(OmegaConf.create(yaml_value(value)), wanted.removeprefix(f"{key}.")) is not None:
+                if (
+                    OmegaConf.select(
+                        OmegaConf.create(yaml_value(value)), wanted.removeprefix(f"{key}.")
+                    )
+                    is not None
+                ):
                     return True
     return False
 
@@ -83,7 +96,9 @@ def yaml_value(value: str) -> Any:
 
 
 def text_value(value: str) -> str | None:
-    """Every character as it is, but one pair of quotes around it; nothing, and null without quotes, are None."""
+    """Every character as it is, but one pair of quotes around it; nothing, and null without quotes,
+    are None.
+    """
     if value in ("", "null"):
         return None
     quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
@@ -99,7 +114,9 @@ def takes_text(kind: Any) -> bool:
 
 
 def option_type(tree: DictConfig, key: str, sections: Mapping[str, Callable[..., Any]]) -> Any:
-    """The type that the signature of what takes an option states; None where nothing is known of it."""
+    """The type that the signature of what takes an option states; None where nothing is known of
+    it.
+    """
     section, _, name = key.rpartition(".")
     if key in TEXT:
         return str
@@ -116,7 +133,13 @@ def _named(tree: DictConfig, section: str) -> Callable[..., Any] | None:
         entry = OmegaConf.select(tree, section)
     except Exception:  # keys that are none make OmegaConf raise almost anything
         return None
-    name = entry if isinstance(entry, str) else entry.get("name") if isinstance(entry, DictConfig) else None
+    name = (
+        entry
+        if isinstance(entry, str)
+        else entry.get("name")
+        if isinstance(entry, DictConfig)
+        else None
+    )
     if not isinstance(name, str):
         return None
     if section == "data":

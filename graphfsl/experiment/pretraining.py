@@ -1,4 +1,6 @@
-"""Pretraining of an encoder on base classes, before episodes: done once for all runs in a folder that share it."""
+"""Pretraining of an encoder on base classes, before episodes: done once for all runs in a folder
+that share it.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,13 @@ from graphfsl.experiment.builder import build_pretrainer, named
 from graphfsl.functional.statistics import class_statistics
 from graphfsl.io import distributed
 from graphfsl.io.allocator import reuse_freed_memory
-from graphfsl.io.checkpoint import load_checkpoint, load_weights, read_lines, save_checkpoint, write_json
+from graphfsl.io.checkpoint import (
+    load_checkpoint,
+    load_weights,
+    read_lines,
+    save_checkpoint,
+    write_json,
+)
 from graphfsl.io.lock import locked
 from graphfsl.loops.encode import encode_split
 from graphfsl.loops.progress_bar import Log, silent
@@ -32,29 +40,46 @@ def decides(config: Mapping[str, Any]) -> dict[str, Any]:
     """What decides the weights of a pretraining, and nothing else."""
     entry, trainer = config["learner"]["encoder"], config.get("trainer") or {}
     data = conf.rootless(conf.pretraining_data(config))
-    encoder = {"name": entry} if isinstance(entry, str) else {k: v for k, v in entry.items() if k != "frozen"}
+    encoder = (
+        {"name": entry}
+        if isinstance(entry, str)
+        else {k: v for k, v in entry.items() if k != "frozen"}
+    )
     own = {k: v for k, v in config["pretrain"].items() if k != "augment"}
     precision = {k: v for k, v in trainer.items() if k == "precision"}
-    found = {"data": data, "encoder": encoder, "pretrain": own, "seed": config.get("seed", 0), **precision}
+    found = {
+        "data": data,
+        "encoder": encoder,
+        "pretrain": own,
+        "seed": config.get("seed", 0),
+        **precision,
+    }
     weights = conf.weights_of(config)  # that it starts from
     return found if weights is None else {**found, "weights": weights}
 
 
-def folder(config: Mapping[str, Any], runs: Path, data: Mapping[str, Identity] | None = None) -> Path:
+def folder(
+    config: Mapping[str, Any], runs: Path, data: Mapping[str, Identity] | None = None
+) -> Path:
     """Where a pretraining lies among the runs: the same for all configurations that share it.
 
-    data: the identity of each split that decides, by name; None for a folder of before they were looked at.
+    data: the identity of each split that decides, by name; None for a folder of before they were
+        looked at.
     """
     name = named(config["learner"]["encoder"], "learner.encoder")[0]
     what = decides(config)
     if data is not None:
         base = conf.base_split(config["data"])
-        what["identity"] = [digest(data[split]) for split in (base, *(["val"] if base == "train" else []))]
+        what["identity"] = [
+            digest(data[split]) for split in (base, *(["val"] if base == "train" else []))
+        ]
     return runs / f"pretrain-{name}-{conf.digest(what)}"
 
 
 def place(config: Mapping[str, Any], runs: Path, data: Mapping[str, Identity]) -> Path:
-    """`folder`; or one of before that does not say on what data it was trained, where its classes are these."""
+    """`folder`; or one of before that does not say on what data it was trained, where its classes
+    are these.
+    """
     new, old = folder(config, runs, data), folder(config, runs)
     if new.is_dir() or not (old / "statistics.safetensors").is_file():
         return new
@@ -63,17 +88,26 @@ def place(config: Mapping[str, Any], runs: Path, data: Mapping[str, Identity]) -
 
 
 def identities(config: Mapping[str, Any], base: Split) -> dict[str, dict[str, Any]]:
-    """The identity of each split that decides the weights of a training: the base split, and that which selects."""
+    """The identity of each split that decides the weights of a training: the base split, and that
+    which selects.
+    """
     name = conf.base_split(config["data"])
     found = {name: identity(base)}
-    return found | {"val": identity(conf.load_split(config["data"], "val"))} if name == "train" else found
+    return (
+        found | {"val": identity(conf.load_split(config["data"], "val"))}
+        if name == "train"
+        else found
+    )
 
 
 def shown(config: Mapping[str, Any], base: Split) -> str:
     """The encoder, its objective and what it was trained on, in words."""
     encoder = named(config["learner"]["encoder"], "learner.encoder")[0]
     objective = named(config["pretrain"]["objective"], "pretrain.objective")[0]
-    return f"{encoder} by {objective} on {base.name} ({len(base.y):,} samples of {len(base.classes):,} classes)"
+    return (
+        f"{encoder} by {objective} on {base.name} ({len(base.y):,} samples of "
+        f"{len(base.classes):,} classes)"
+    )
 
 
 def check(config: Mapping[str, Any], base: Split) -> None:
@@ -81,24 +115,37 @@ def check(config: Mapping[str, Any], base: Split) -> None:
     options = conf.pretraining(config)
     if options is not None:
         encoder = config["learner"].get("encoder")
-        part = build_pretrainer(encoder, options.objective, base.shape, len(base.classes), device="meta").objective
-        Batches(base, per_class=part.per_class, labeled_fraction=part.labeled_fraction, label_seed=part.label_seed)
+        part = build_pretrainer(
+            encoder, options.objective, base.shape, len(base.classes), device="meta"
+        ).objective
+        Batches(
+            base,
+            per_class=part.per_class,
+            labeled_fraction=part.labeled_fraction,
+            label_seed=part.label_seed,
+        )
         conf.pretrainer(config).fabric()
 
 
 def visible(config: Mapping[str, Any], base: Split) -> Tensor:
-    """The labels of the base split (N,), -1 for those that either meta-training or pretraining must not see."""
+    """The labels of the base split (N,), -1 for those that either meta-training or pretraining must
+    not see.
+    """
     training = conf.setting(config, config.get("train_episode"), "train_episode")
     y = partly_labeled(base, training.labeled_fraction, training.label_seed).y
     if (options := conf.pretraining(config)) is not None:
         encoder = config["learner"].get("encoder")
-        part = build_pretrainer(encoder, options.objective, base.shape, len(base.classes), device="meta").objective
+        part = build_pretrainer(
+            encoder, options.objective, base.shape, len(base.classes), device="meta"
+        ).objective
         y = torch.minimum(y, partly_labeled(base, part.labeled_fraction, part.label_seed).y)
     return y
 
 
 def seconds(config: Mapping[str, Any], runs: Path, data: Mapping[str, Identity]) -> float:
-    """The wall time of a configuration's pretraining, of all its generations; 0 where there is none."""
+    """The wall time of a configuration's pretraining, of all its generations; 0 where there is
+    none.
+    """
     if config.get("pretrain") is None or conf.base_split(config["data"]) not in data:
         return 0.0
     path = place(config, runs, data)
@@ -107,13 +154,19 @@ def seconds(config: Mapping[str, Any], runs: Path, data: Mapping[str, Identity])
 
 
 def pretrained(
-    config: Mapping[str, Any], base: Split, runs: Path, log: Log | None = None, say: Say | None = None
+    config: Mapping[str, Any],
+    base: Split,
+    runs: Path,
+    log: Log | None = None,
+    say: Say | None = None,
 ) -> dict[str, Tensor]:
-    """The weights of the pretrained encoder; trained where this has not happened yet, or was interrupted.
+    """The weights of the pretrained encoder; trained where this has not happened yet, or was
+    interrupted.
 
     say: is told where they were found.
-    The folder holds a run directory's files (of each generation) and statistics.safetensors, what later methods need of
-    the base features: `mean` (d,), `class_means` (C, d) and `class_covariances` (C, d, d).
+    The folder holds a run directory's files (of each generation) and statistics.safetensors, what
+    later methods need of the base features: `mean` (d,), `class_means` (C, d) and
+    `class_covariances` (C, d, d).
     """
     reuse_freed_memory()
     options = conf.pretraining(config)
@@ -125,9 +178,15 @@ def pretrained(
             write_json(path / "data.json", data)
         for generation in range(1, options.generations + 1):
             own = path / f"generation-{generation}" if options.generations > 1 else path
-            if say is not None and generation == options.generations and (own / "model.safetensors").is_file():
+            if (
+                say is not None
+                and generation == options.generations
+                and (own / "model.safetensors").is_file()
+            ):
                 unknown = (
-                    "" if (path / "data.json").is_file() else "; it does not say on which images, only their classes"
+                    ""
+                    if (path / "data.json").is_file()
+                    else "; it does not say on which images, only their classes"
                 )
                 say(f"found the pretraining of {shown(config, base)}: {path}{unknown}")
             model = _generation(config, base, own, trainer, teacher, log)
@@ -137,7 +196,12 @@ def pretrained(
 
 
 def _generation(
-    config: Mapping[str, Any], base: Split, path: Path, trainer: Trainer, teacher: Pretrainer | None, log: Log | None
+    config: Mapping[str, Any],
+    base: Split,
+    path: Path,
+    trainer: Trainer,
+    teacher: Pretrainer | None,
+    log: Log | None,
 ) -> Pretrainer:
     seed = config.get("seed", 0)
     torch.manual_seed(seed)
@@ -175,4 +239,6 @@ def _keep_statistics(model: Pretrainer, base: Split, config: Mapping[str, Any], 
     features = encode_split(model.eval(), base, conf.transform(config["data"]))
     found = class_statistics(features.x, features.y.to(features.x.device), len(base.classes))
     names = ("mean", "class_means", "class_covariances")
-    save_checkpoint(file, dict(zip(names, found, strict=True)), {"classes": json.dumps(base.classes)})
+    save_checkpoint(
+        file, dict(zip(names, found, strict=True)), {"classes": json.dumps(base.classes)}
+    )

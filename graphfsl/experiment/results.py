@@ -1,4 +1,6 @@
-"""What was measured: rows with all that a reader needs to trust them, results.json, the lines of metrics.jsonl."""
+"""What was measured: rows with all that a reader needs to trust them, results.json, the lines of
+metrics.jsonl.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ def full_row(
     steps: int = 0,
     published: list[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """A results row: what was measured after `steps` of training, how, and beside which published number."""
+    """A results row: what was measured after `steps` of training, how, and beside which published
+    number.
+    """
     paper = find_published(published or [], result.setting, kind_of(result.learner, result.setting))
     row = {"method": method_name(config["learner"]), **result.row()}
     row |= {
@@ -45,7 +49,8 @@ def full_row(
         "commit": commit(),
         "steps": steps,
         "paper_steps": (config.get("paper") or {}).get("steps"),
-        "device": f"{device} ({platform.processor() or platform.machine()}, {torch.get_num_threads()} threads)",
+        "device": f"{device} ({platform.processor() or platform.machine()}, "
+        f"{torch.get_num_threads()} threads)",
         "published": paper.get("accuracy"),
         "source": paper.get("source"),
         "difference": round(row["accuracy"] - paper["accuracy"], 2) if paper else None,
@@ -58,19 +63,31 @@ def full_row(
 
 def method_name(learner: Mapping[str, Any]) -> str:
     """The parts of a `learner` section by name: "conv4 + protonet + soft_kmeans"."""
-    entries = [(k, e) for k, v in learner.items() for e in (v if isinstance(v, (list, tuple)) else [v])]
-    return " + ".join(named(e, k)[0] for k, e in entries if isinstance(e, (str, Mapping)) and k != "batch_norm")
+    entries = [
+        (k, e) for k, v in learner.items() for e in (v if isinstance(v, (list, tuple)) else [v])
+    ]
+    return " + ".join(
+        named(e, k)[0] for k, e in entries if isinstance(e, (str, Mapping)) and k != "batch_norm"
+    )
 
 
 def command_line() -> str | None:
     """The `graphfsl` command that this process runs; None in another program."""
     name = Path(sys.argv[0]).name
-    return shlex.join(["graphfsl", *sys.argv[1:]]) if name in ("graphfsl", "graphfsl.exe", "cli.py") else None
+    return (
+        shlex.join(["graphfsl", *sys.argv[1:]])
+        if name in ("graphfsl", "graphfsl.exe", "cli.py")
+        else None
+    )
 
 
 def environment() -> dict[str, str]:
     """What a number may depend on beside its configuration and commit."""
-    versions = {"graphfsl": graphfsl.__version__, "torch": str(torch.__version__), "python": platform.python_version()}
+    versions = {
+        "graphfsl": graphfsl.__version__,
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+    }
     return {**versions, "platform": platform.platform(terse=True)}
 
 
@@ -81,20 +98,26 @@ def find_published(published: list[dict[str, Any]], setting: Setting, kind: str)
     """
     keys = [f.name for f in dataclasses.fields(Setting) if f.name not in ("query", "label_seed")]
     own = [p for p in published if p.get("setting", kind) == kind]
-    return next((p for p in own if all(p.get(k, _DEFAULT[k]) == getattr(setting, k) for k in keys)), {})
+    return next(
+        (p for p in own if all(p.get(k, _DEFAULT[k]) == getattr(setting, k) for k in keys)), {}
+    )
 
 
 _DEFAULT = dataclasses.asdict(Setting())
 
 
 def commit() -> str | None:
-    """The commit of the checkout that the code runs from, with + where files differ; None where it is installed."""
+    """The commit of the checkout that the code runs from, with + where files differ; None where it
+    is installed.
+    """
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
     command = ["git", "describe", "--always", "--abbrev=10", "--dirty=+", "--exclude=*"]
     try:
-        return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+        return subprocess.run(
+            command, cwd=root, capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
 
@@ -102,8 +125,10 @@ def commit() -> str | None:
 def over_seeds(rows: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
     """The rows of several runs that differ in their seed -> one row a setting.
 
-    accuracy: the mean over seeds, whose own accuracies are `seed_accuracies` and whose standard deviation is `spread`.
-    ci95: of that mean over the episodes, which all seeds share; it says nothing of other seeds, as `spread` does.
+    accuracy: the mean over seeds, whose own accuracies are `seed_accuracies` and whose standard
+        deviation is `spread`.
+    ci95: of that mean over the episodes, which all seeds share; it says nothing of other seeds, as
+        `spread` does.
     """
     out = []
     for same in zip(*rows, strict=True):
@@ -112,14 +137,21 @@ def over_seeds(rows: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, An
         row = {**same[0], **percent(*mean_and_ci95(per_episode))}
         if row["published"] is not None:
             row["difference"] = round(row["accuracy"] - row["published"], 2)
-        row |= {"seeds": len(same), "spread": round(statistics.stdev(each), 3) if len(each) > 1 else None}
+        row |= {
+            "seeds": len(same),
+            "spread": round(statistics.stdev(each), 3) if len(each) > 1 else None,
+        }
         row |= {"seed_accuracies": each, "accuracies": [round(a, 6) for a in per_episode.tolist()]}
         out.append(row)
     return out
 
 
-def write_results(path: Path, config: Mapping[str, Any], rows: list[dict[str, Any]], seconds: float) -> None:
-    """results.json: rows, configuration, wall time (of this command, and of all training) and where it ran."""
+def write_results(
+    path: Path, config: Mapping[str, Any], rows: list[dict[str, Any]], seconds: float
+) -> None:
+    """results.json: rows, configuration, wall time (of this command, and of all training) and where
+    it ran.
+    """
     trained = [lines[-1]["seconds"] for p in seed_runs(path) or [path] if (lines := history(p))]
     data = read_json(path / "data.json") if (path / "data.json").is_file() else {}
     before = pretraining.seconds(config, path.parent, data)
@@ -136,8 +168,14 @@ def write_results(path: Path, config: Mapping[str, Any], rows: list[dict[str, An
 
 
 def seed_runs(path: Path) -> list[Path]:
-    """The run directories below that of `seeds=`, in the order of the seeds; none below that of one run."""
-    found = [p.parent for p in path.glob("seed-*/config.json") if p.parent.name.removeprefix("seed-").isdigit()]
+    """The run directories below that of `seeds=`, in the order of the seeds; none below that of one
+    run.
+    """
+    found = [
+        p.parent
+        for p in path.glob("seed-*/config.json")
+        if p.parent.name.removeprefix("seed-").isdigit()
+    ]
     return sorted(found, key=lambda p: int(p.name.removeprefix("seed-")))
 
 
@@ -147,16 +185,29 @@ def history(path: Path) -> list[dict[str, Any]]:
 
 
 def progress_of(path: Path, config: Mapping[str, Any]) -> str | None:
-    """How far a run is whose training has not ended, and whether a process works on it; None where it has ended."""
+    """How far a run is whose training has not ended, and whether a process works on it; None where
+    it has ended.
+    """
     if any((path / name).is_file() for name in ("model.safetensors", "results.json")):
         return None
-    state = "a process works on it" if held(path) else "it was interrupted, and the same `graphfsl run` goes on"
-    return f"step {steps_so_far(path):,} of {make(Trainer, config.get('trainer') or {}, 'trainer').steps:,}; {state}"
+    state = (
+        ("a process works on it")
+        if held(path)
+        else "it was interrupted, and the same `graphfsl run` goes on"
+    )
+    return (
+        f"step {steps_so_far(path):,} of "
+        f"{make(Trainer, config.get('trainer') or {}, 'trainer').steps:,}; {state}"
+    )
 
 
 def steps_so_far(path: Path) -> int:
     """The step that a training has reached by its metrics; 0 where they say nothing yet."""
     try:
-        return int(json.loads((path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])["step"])
+        return int(
+            json.loads((path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])[
+                "step"
+            ]
+        )
     except (OSError, IndexError, ValueError, KeyError):
         return 0

@@ -63,7 +63,8 @@ class Run:
     steps: int = 0
     ink: bool = False  # samples are drawings, bright on dark
     unfinished: str | None = None  # how far its training is, where that has not ended
-    classes: tuple[str, ...] = ()  # the names of the base classes, where they were saved with a learner
+    # the names of the base classes, where they were saved with a learner
+    classes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         facts = {
@@ -85,7 +86,9 @@ class Run:
 
     @property
     def has_averages(self) -> bool:
-        """Whether the stored BatchNorm averages are of the trained weights, so that images can be encoded alone."""
+        """Whether the stored BatchNorm averages are of the trained weights, so that images can be
+        encoded alone.
+        """
         if isinstance(self.learner, Pipeline) and self.learner.frozen:
             return not lacks_averages(self.learner.encoder)
         if self.trains and self.learner.batch_norm != "running":
@@ -94,14 +97,20 @@ class Run:
 
 
 def normalised(config: dict[str, Any], learner: Learner, base: Split) -> dict[str, Any]:
-    """The configuration with the normalisation of images filled in: the encoder's own, or that of the base images."""
+    """The configuration with the normalisation of images filled in: the encoder's own, or that of
+    the base images.
+    """
     if base.x.ndim != 4 or config["data"].get("mean") is not None:
         return config
-    return {**config, "data": {**config["data"], **(own_normalisation(learner) or channel_statistics(base))}}
+    return {
+        **config,
+        "data": {**config["data"], **(own_normalisation(learner) or channel_statistics(base))},
+    }
 
 
 def prepare(config: dict[str, Any], path: Path) -> tuple[Run, Split]:
-    """Load the base split, fill in the normalisation, build the learner; `path` then holds config.json.
+    """Load the base split, fill in the normalisation, build the learner; `path` then holds
+    config.json.
 
     A directory that holds another configuration is refused.
     """
@@ -132,7 +141,9 @@ def prepare(config: dict[str, Any], path: Path) -> tuple[Run, Split]:
 
 
 def check(config: Mapping[str, Any], splits: dict[str, Split]) -> None:
-    """What `prepare` would refuse, at no cost but loading; `splits` keeps the splits that were loaded."""
+    """What `prepare` would refuse, at no cost but loading; `splits` keeps the splits that were
+    loaded.
+    """
     load = remembering(splits)
     base = load(config["data"], conf.base_split(config["data"]))
     way = conf.setting(config, config.get("train_episode"), "train_episode").way
@@ -140,9 +151,14 @@ def check(config: Mapping[str, Any], splits: dict[str, Split]) -> None:
 
 
 def _check_feasible(config: Mapping[str, Any], learner: Learner, base: Split, load: Load) -> None:
-    """InputError before anything is trained or written, where a split is missing or too small for its setting."""
+    """InputError before anything is trained or written, where a split is missing or too small for
+    its setting.
+    """
     if learner.wants_base and getattr(learner, "batch_norm", "running") != "running":
-        raise InputError("a part learns from base features, which have no episode; set learner.batch_norm=running")
+        raise InputError(
+            "a part learns from base features, which have no episode; set "
+            "learner.batch_norm=running"
+        )
     if config.get("pretrain") is not None:
         check_pretraining(config, base)
     elif isinstance(learner, Adapt) and any(p.requires_grad for p in learner.parameters()):
@@ -150,7 +166,10 @@ def _check_feasible(config: Mapping[str, Any], learner: Learner, base: Split, lo
     options = conf.evaluation(config)
     training = conf.setting(config, config.get("train_episode"), "train_episode")
     if learner.asks and training.labeled_fraction < 1:
-        raise InputError("this learner asks for labels that labeled_fraction withholds; set it to 1 in train_episode")
+        raise InputError(
+            "this learner asks for labels that labeled_fraction withholds; set it "
+            "to 1 in train_episode"
+        )
     settings = [conf.setting(config, s) for s in options.settings]
     own = "evaluation" in config and "settings" in (config["evaluation"] or {})
     checks = [
@@ -160,11 +179,15 @@ def _check_feasible(config: Mapping[str, Any], learner: Learner, base: Split, lo
     if any(p.requires_grad for p in learner.parameters()):
         make(Trainer, config.get("trainer") or {}, "trainer").fabric()
         checks.append(("train_episode: " if config.get("train_episode") else "", base, training))
-    if conf.base_split(config["data"]) == "train" and (len(checks) > len(settings) or config.get("pretrain")):
+    if conf.base_split(config["data"]) == "train" and (
+        len(checks) > len(settings) or config.get("pretrain")
+    ):
         checks.append(("", load(config["data"], "val"), conf.setting(config)))
     for i, (where, split, setting) in enumerate(checks):
         if split.shape != base.shape:
-            raise InputError(f"{base.name} holds samples of shape {base.shape}, but {split.name} {split.shape}")
+            raise InputError(
+                f"{base.name} holds samples of shape {base.shape}, but {split.name} {split.shape}"
+            )
         try:
             Sampler(split, setting)
             check_protocol(learner, setting, options.unbalanced and i < len(settings))
@@ -175,7 +198,10 @@ def _check_feasible(config: Mapping[str, Any], learner: Learner, base: Split, lo
 def cost(run: Run, train: Split) -> str:
     """One line: what the run is going to take."""
     parameters = sum(p.numel() for p in run.learner.parameters())
-    parts = [f"{parameters:,} parameters", f"{len(train.x):,} samples of {len(train.classes):,} base classes"]
+    parts = [
+        f"{parameters:,} parameters",
+        f"{len(train.x):,} samples of {len(train.classes):,} base classes",
+    ]
     if run.config.get("pretrain") is not None:
         first = conf.pretrainer(run.config)
         parts.append(f"{first.steps:,} steps of {first.batch:,} samples before episodes")
@@ -188,7 +214,9 @@ def cost(run: Run, train: Split) -> str:
 
 
 def pretrain(run: Run, base: Split, log: Log | None = None, say: Say | None = None) -> None:
-    """Give the run its pretrained encoder, where its configuration has a `pretrain` section and it is not done yet."""
+    """Give the run its pretrained encoder, where its configuration has a `pretrain` section and it
+    is not done yet.
+    """
     if run.config.get("pretrain") is None or (run.path / "model.safetensors").is_file():
         return
     net = run.learner.net if isinstance(run.learner, Adapt) else run.learner
@@ -196,17 +224,25 @@ def pretrain(run: Run, base: Split, log: Log | None = None, say: Say | None = No
     run.steps = conf.pretrainer(run.config).steps * run.config["pretrain"].get("generations", 1)
 
 
-def pretrain_alone(config: dict[str, Any], runs: Path, log: Log | None = None, say: Say | None = None) -> Path:
-    """Only the pretraining of a configuration, for all runs in the folder `runs` to come; its directory."""
+def pretrain_alone(
+    config: dict[str, Any], runs: Path, log: Log | None = None, say: Say | None = None
+) -> Path:
+    """Only the pretraining of a configuration, for all runs in the folder `runs` to come; its
+    directory.
+    """
     base = conf.load_split(config["data"], conf.base_split(config["data"]))
-    config = normalised(config, build(config["learner"], base.shape, conf.setting(config).way, device="meta"), base)
+    config = normalised(
+        config, build(config["learner"], base.shape, conf.setting(config).way, device="meta"), base
+    )
     check_pretraining(config, base)
     pretrained(config, base, runs, log, say)
     return pretraining_place(config, runs, identities(config, base))
 
 
 def train(run: Run, base: Split, log: Log | None = None) -> Run:
-    """Meta-train on base classes, select on validation classes, fit what needs base features, save the model."""
+    """Meta-train on base classes, select on validation classes, fit what needs base features, save
+    the model.
+    """
     reuse_freed_memory()
     config, seed = run.config, run.config.get("seed", 0)
     done = run.path / "model.safetensors"
@@ -216,15 +252,28 @@ def train(run: Run, base: Split, log: Log | None = None) -> Run:
     if run.trains:
         device = trainer.fabric().device
         learner, transform = run.learner.to(device), run.transform
-        val = conf.load_split(config["data"], "val") if conf.base_split(config["data"]) == "train" else None
+        val = (
+            conf.load_split(config["data"], "val")
+            if conf.base_split(config["data"]) == "train"
+            else None
+        )
         seen = base
-        if isinstance(learner, Pipeline) and learner.frozen and learner.fixed and not transform.augments:
+        if (
+            isinstance(learner, Pipeline)
+            and learner.frozen
+            and learner.fixed
+            and not transform.augments
+        ):
             seen = cached_features(learner, base, transform)
             val = cached_features(learner, val, transform) if val is not None else None
             learner = learner.on_features()  # its parts are the same objects
         training = conf.setting(config, config.get("train_episode"), "train_episode")
         episodes = Episodes(seen, training, seed, transform, device)
-        check = Episodes(val, conf.setting(config), seed, transform.plain(), device) if val is not None else None
+        check = (
+            Episodes(val, conf.setting(config), seed, transform.plain(), device)
+            if val is not None
+            else None
+        )
         metrics = trainer.fit(learner, episodes, check, run.path, seed, log or silent)
         best = max((m for m in metrics if "val" in m), key=lambda m: m["val"], default=None)
         run.steps += best["step"] if best else trainer.steps
@@ -236,7 +285,9 @@ def train(run: Run, base: Split, log: Log | None = None) -> Run:
 
 
 def fit_base(learner: Learner, base: Split, transform: Transform, y: Tensor) -> None:
-    """Give base-class features to the parts that learn from them, those whose label y (N,) is not negative."""
+    """Give base-class features to the parts that learn from them, those whose label y (N,) is not
+    negative.
+    """
     net = learner.net if isinstance(learner, Adapt) else learner
     if learner.wants_base and isinstance(net, Pipeline):
         features = encode_split(net, base, transform)
@@ -245,33 +296,47 @@ def fit_base(learner: Learner, base: Split, transform: Transform, y: Tensor) -> 
 
 
 def read_facts(path: Path) -> dict[str, Any]:
-    """What config.json in a run directory says; InputError where it is damaged or newer than this graphfsl."""
+    """What config.json in a run directory says; InputError where it is damaged or newer than this
+    graphfsl.
+    """
     file = path / "config.json"
     if not file.is_file() and (seeds := seed_runs(path)):
-        raise InputError(f"{path} holds a run for each of {len(seeds)} seeds; name one: {', '.join(map(str, seeds))}")
+        raise InputError(
+            f"{path} holds a run for each of {len(seeds)} seeds; name one: "
+            f"{', '.join(map(str, seeds))}"
+        )
     facts = read_json(file)
     if not isinstance(facts, dict):
         raise InputError(f"{file} is not from a graphfsl run; choose the directory of one")
     check_format(facts.get("format", FORMAT), file)
     kinds = {"config": Mapping[str, Any], "shape": list[int], "way": int}
-    check_options({k: (kind, True) for k, kind in kinds.items()}, {k: facts[k] for k in kinds if k in facts}, str(file))
+    check_options(
+        {k: (kind, True) for k, kind in kinds.items()},
+        {k: facts[k] for k in kinds if k in facts},
+        str(file),
+    )
     conf.check(facts["config"])
     return facts
 
 
 def load(path: str | Path, learner: Learner | None = None) -> Run:
-    """A trained run, from its directory; of one whose training has not ended the best weights so far, with a warning.
+    """A trained run, from its directory; of one whose training has not ended the best weights so
+    far, with a warning.
 
-    A directory of `Learner.save` is as good as one; `learner` takes its weights where it was put together in Python.
+    A directory of `Learner.save` is as good as one; `learner` takes its weights where it was put
+    together in Python.
 
-    Raises InputError where there are no weights, they are damaged, or the directory holds a run for each seed.
+    Raises InputError where there are no weights, they are damaged, or the directory holds a run for
+    each seed.
     """
     check_kind(path, (str, Path), "a run", A_FOLDER)
     path = Path(path)
     if (path / FILE).is_file():
         return _saved(path, learner)
     if learner is not None:
-        raise InputError(f"{path} holds no learner that was saved by itself, so that learner=... means nothing")
+        raise InputError(
+            f"{path} holds no learner that was saved by itself, so that learner=... means nothing"
+        )
     facts = read_facts(path)
     config, shape, way = facts["config"], tuple(facts["shape"]), facts["way"]
     unfinished = progress_of(path, config)
@@ -283,7 +348,9 @@ def load(path: str | Path, learner: Learner | None = None) -> Run:
 
 
 def _noted(run: Run) -> Run:
-    """The run, whose learner knows by itself how its images are normalised, wherever it goes from here."""
+    """The run, whose learner knows by itself how its images are normalised, wherever it goes from
+    here.
+    """
     run.learner.training_data = Training(
         run.shape, run.transform.mean, run.transform.std, run.classes, run.ink, run.steps
     )
@@ -295,6 +362,8 @@ def _saved(path: Path, given: Learner | None) -> Run:
     learner, facts = saved_learner(path / FILE, given)
     section = {"name": None, **{k: facts[k] for k in ("mean", "std")}}
     config = {"data": section, "learner": facts["learner"] or {}}
-    run = Run(config, path, learner, conf.transform(section), tuple(facts["shape"]), facts["way"] or 0)
+    run = Run(
+        config, path, learner, conf.transform(section), tuple(facts["shape"]), facts["way"] or 0
+    )
     run.steps, run.ink, run.classes = facts["step"], facts["ink"], tuple(facts["classes"])
     return _noted(run)

@@ -1,4 +1,6 @@
-"""What `graphfsl run` does and shows: training with a progress bar, results, one run or one for each seed."""
+"""What `graphfsl run` does and shows: training with a progress bar, results, one run or one for
+each seed.
+"""
 
 from __future__ import annotations
 
@@ -22,21 +24,29 @@ from graphfsl.loops.progress_bar import training_bar
 
 
 def run(config: dict[str, Any], path: Path, console: Console) -> list[dict[str, Any]]:
-    """Train, evaluate, write results.json; with `seeds` once for each, in folders of their own, and over all."""
+    """Train, evaluate, write results.json; with `seeds` once for each, in folders of their own, and
+    over all.
+    """
     start = time.perf_counter()
     config = dict(config)
     seeds, first = config.pop("seeds", 1), config.get("seed", 0)
     _check_folder(path, seeds)
     folders = {s: path / f"seed-{s}" if seeds > 1 else path for s in range(first, first + seeds)}
-    each = [_one({**config, "seed": s} if seeds > 1 else config, p, console) for s, p in folders.items()]
-    distributed.finish()  # not before: a group that ends and begins again may find its processes apart
+    each = [
+        _one({**config, "seed": s} if seeds > 1 else config, p, console) for s, p in folders.items()
+    ]
+    # not before: a group that ends and begins again may find its processes apart
+    distributed.finish()
     if seeds == 1:
         return each[0]
     rows = over_seeds(each)
     for r in rows:
         accuracies = ", ".join(f"{a:.2f}" for a in r["seed_accuracies"])
         mean = f"{r['accuracy']:.2f} %, standard deviation {r['spread']:.2f}"
-        console.print(f"{r['way']}-way {r['shot']}-shot ({r['setting']}) over {seeds} seeds: {mean} ({accuracies})")
+        console.print(
+            f"{r['way']}-way {r['shot']}-shot ({r['setting']}) over {seeds} seeds: "
+            f"{mean} ({accuracies})"
+        )
     if not distributed.rank():
         write_results(path, {**config, "seeds": seeds}, rows, time.perf_counter() - start)
         console.print(f"results: {path / 'results.json'}")
@@ -44,16 +54,20 @@ def run(config: dict[str, Any], path: Path, console: Console) -> list[dict[str, 
 
 
 def _check_folder(path: Path, seeds: int) -> None:
-    """InputError where the results of one run would replace those of several seeds, or the other way round, or stand
-    in the folder of a study."""
+    """InputError where the results of one run would replace those of several seeds, or the other
+    way round, or stand in the folder of a study."""
     if not os.path.isdir(path):  # unlike Path.is_dir it says so of a name that is too long
         return
     if seeds == 1 and (own := seed_runs(path)):
-        raise InputError(f"{path} holds a run for each of {len(own)} seeds; choose another --out, or set seeds")
+        raise InputError(
+            f"{path} holds a run for each of {len(own)} seeds; choose another --out, or set seeds"
+        )
     if seeds > 1 and (path / "config.json").is_file():
         raise InputError(f"{path} holds one run; choose another --out for {seeds} seeds")
     if (path / "cells").is_dir():
-        raise InputError(f"{path} holds a study, which would not go on beside a run; choose another --out")
+        raise InputError(
+            f"{path} holds a study, which would not go on beside a run; choose another --out"
+        )
 
 
 def _one(config: dict[str, Any], path: Path, console: Console) -> list[dict[str, Any]]:
@@ -76,7 +90,9 @@ def _one(config: dict[str, Any], path: Path, console: Console) -> list[dict[str,
 
 
 def _forget_unbegun(path: Path) -> None:
-    """Remove what `run.prepare` wrote where no step was taken: a run that fails at once is not to refuse another."""
+    """Remove what `run.prepare` wrote where no step was taken: a run that fails at once is not to
+    refuse another.
+    """
     wrote = {"config.json", "data.json"}
     with suppress(OSError):  # the folder may be what is gone
         if {file.name for file in path.iterdir() if file.name != ".lock"} <= wrote:
@@ -87,7 +103,10 @@ def _forget_unbegun(path: Path) -> None:
 def pretrain(config: dict[str, Any], folder: Path, console: Console) -> None:
     """Only the pretraining of an experiment, into `folder`."""
     if config.get("pretrain") is None:
-        raise InputError("this experiment has no section `pretrain`; add one, such as pretrain.objective=cross_entropy")
+        raise InputError(
+            "this experiment has no section `pretrain`; add one, such as "
+            "pretrain.objective=cross_entropy"
+        )
     trainer = conf.pretrainer(config)
     with training_bar(console, "pretraining", trainer.steps, trainer.batch, "images") as log:
         path = runs.pretrain_alone(config, folder, log, console.print)
@@ -96,7 +115,9 @@ def pretrain(config: dict[str, Any], folder: Path, console: Console) -> None:
 
 
 def train(run: runs.Run, base: Split, console: Console) -> runs.Run:
-    """`run.pretrain` and `run.train` with loss, validation accuracy, samples per second and time left."""
+    """`run.pretrain` and `run.train` with loss, validation accuracy, samples per second and time
+    left.
+    """
     if run.config.get("pretrain") is not None:
         trainer = conf.pretrainer(run.config)
         with training_bar(console, "pretraining", trainer.steps, trainer.batch, "images") as log:

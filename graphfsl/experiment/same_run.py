@@ -1,4 +1,6 @@
-"""Whether a run directory holds the run that is asked for: the same configuration on the same data."""
+"""Whether a run directory holds the run that is asked for: the same configuration on the same
+data.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ Load = Callable[[Mapping[str, Any], str], Split]
 def check_same(
     path: Path, there: Mapping[str, Any], config: Mapping[str, Any], data: Mapping[str, Identity]
 ) -> dict[str, Identity]:
-    """What data.json in the directory shall say: the identities that it names, and those that it did not know.
+    """What data.json in the directory shall say: the identities that it names, and those that it
+    did not know.
 
     there: the configuration of the run in it. data: split -> identity, of the data as they are now.
     Raises InputError, which names what has changed, for other data or another configuration.
@@ -28,17 +31,27 @@ def check_same(
     before = known_data(path)
     was, now = comparable(there), comparable(config)
     if change := first_difference(_given(was), _given(now)):
-        raise InputError(f"{path} holds a run of another configuration: {change}; choose another --out, or remove it")
+        raise InputError(
+            f"{path} holds a run of another configuration: {change}; choose another "
+            f"--out, or remove it"
+        )
     for split in sorted(before.keys() & data.keys()):
         if change := difference(before[split], data[split]):
             raise InputError(
-                f"{path} holds a run of other data: in split {split!r} {change}; choose another --out, or look at the "
+                f"{path} holds a run of other data: in split {split!r} {change}; choose another "
+                f"--out, or look at the "
                 "trained run on these data with `graphfsl evaluate`"
             )
     if change := first_difference(was, now):
-        raise InputError(f"{path} holds a run of another configuration: {change}; choose another --out, or remove it")
+        raise InputError(
+            f"{path} holds a run of another configuration: {change}; choose another "
+            f"--out, or remove it"
+        )
     if not before:
-        warnings.warn(f"{path} does not say on what data it was trained; from now on it names these", stacklevel=2)
+        warnings.warn(
+            f"{path} does not say on what data it was trained; from now on it names these",
+            stacklevel=2,
+        )
     return {**before, **data}
 
 
@@ -47,8 +60,12 @@ def _given(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**config, "data": {k: v for k, v in config["data"].items() if k not in ("mean", "std")}}
 
 
-def identities_of(config: Mapping[str, Any], base: Split, trains: bool, load: Load) -> dict[str, Identity]:
-    """The identity of each split of a run: what it is trained on, what selects, what it is evaluated on."""
+def identities_of(
+    config: Mapping[str, Any], base: Split, trains: bool, load: Load
+) -> dict[str, Identity]:
+    """The identity of each split of a run: what it is trained on, what selects, what it is
+    evaluated on.
+    """
     name, evaluated = conf.base_split(config["data"]), conf.evaluation(config).split
     selects = name == "train" and (trains or config.get("pretrain") is not None)
     splits = {name, evaluated, *(["val"] if selects else [])}
@@ -56,10 +73,13 @@ def identities_of(config: Mapping[str, Any], base: Split, trains: bool, load: Lo
 
 
 def check_weights(path: Path, before: str | None, now: str | None) -> None:
-    """InputError where the file of weights that a run, or the cells of a study, began with holds others today."""
+    """InputError where the file of weights that a run, or the cells of a study, began with holds
+    others today.
+    """
     if before is not None and now is not None and before != now:
         raise InputError(
-            f"{path} began with other weights: the file of learner.encoder.weights has changed since; restore it, or "
+            f"{path} began with other weights: the file of learner.encoder.weights has changed "
+            f"since; restore it, or "
             "choose another --out"
         )
 
@@ -70,7 +90,9 @@ def remembering(splits: dict[str, Split]) -> Load:
     def load(section: Mapping[str, Any], split: str) -> Split:
         cut = section.get("base_classes") if split == conf.base_split(section) else None
         large = [section["min_samples"]] if section.get("min_samples") is not None else []
-        key = json.dumps([conf.data_options(section), section["name"], split, cut, *large], sort_keys=True)
+        key = json.dumps(
+            [conf.data_options(section), section["name"], split, cut, *large], sort_keys=True
+        )
         if key not in splits:
             splits[key] = conf.load_split(section, split)
         return splits[key]
@@ -85,7 +107,9 @@ def placeless(key: str) -> str:
 
 
 def known_data(path: Path) -> dict[str, Identity]:
-    """The identity of each split of a run, as its directory tells it; none where it is of before they were kept."""
+    """The identity of each split of a run, as its directory tells it; none where it is of before
+    they were kept.
+    """
     file = path / "data.json"
     found = read_json(file) if file.is_file() else {}
     if not isinstance(found, dict) or not all(map(is_identity, found.values())):
@@ -94,14 +118,18 @@ def known_data(path: Path) -> dict[str, Identity]:
 
 
 def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides the weights: where the data lies, on what it is computed and what is evaluated do not."""
+    """What decides the weights: where the data lies, on what it is computed and what is evaluated
+    do not.
+    """
     out = {k: v or {} for k, v in config.items() if k not in ("evaluation", *conf.NOTES)}
     trainer = {k: v for k, v in out.get("trainer", {}).items() if k not in ("device", "logger")}
     return {**out, "data": conf.rootless(config["data"]), "trainer": trainer}
 
 
 def first_difference(there: Any, here: Any, key: str = "") -> str | None:
-    """The first key of nested mappings whose values differ, and both values; None where there is none."""
+    """The first key of nested mappings whose values differ, and both values; None where there is
+    none.
+    """
     if there == here:
         return None
     if not (isinstance(there, Mapping) and isinstance(here, Mapping)):

@@ -22,27 +22,37 @@ def trained_learner(
 ) -> tuple[Learner, int]:
     """The learner of a run in evaluation mode, and the training steps of its weights.
 
-    unfinished: how far its training is, where it has not ended; then these are its best weights so far, with a warning.
-    Raises InputError where there are no weights, or they are damaged.
+    unfinished: how far its training is, where it has not ended; then these are its best weights so
+    far, with a warning. Raises InputError where there are no weights, or they are damaged.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.get("seed", 0))  # a frozen encoder without pretrained weights is what the seed makes
+        # a frozen encoder without pretrained weights is what the seed makes
+        torch.manual_seed(config.get("seed", 0))
         learner = _rebuilt(config["learner"], shape, way, path / "model.safetensors")
     file = path / "model.safetensors"
-    complete = not file.is_file() and config.get("pretrain") is None and comes_complete(config["learner"], learner)
+    complete = (
+        not file.is_file()
+        and config.get("pretrain") is None
+        and comes_complete(config["learner"], learner)
+    )
     if not file.is_file() and (path / "best.safetensors").is_file():
         file = path / "best.safetensors"
     elif unfinished is not None and not complete:
-        raise InputError(f"the training of {path} has not ended, and there are no weights yet ({unfinished})")
+        raise InputError(
+            f"the training of {path} has not ended, and there are no weights yet ({unfinished})"
+        )
     tensors, saved = (learner.state_dict(), {}) if complete else load_checkpoint(file)
     if unfinished is not None and not complete:
         warnings.warn(
-            f"the training of {path} has not ended ({unfinished}): these are its best weights so far, of step "
+            f"the training of {path} has not ended ({unfinished}): these are its best weights so "
+            f"far, of step "
             f"{saved.get('step', 0):,}",
             stacklevel=3,
         )
     if isinstance(learner, Pipeline) and learner.frozen:  # training may have seen its features only
-        tensors = {k: v for k, v in learner.state_dict().items() if k.startswith("encoder.")} | tensors
+        tensors = {
+            k: v for k, v in learner.state_dict().items() if k.startswith("encoder.")
+        } | tensors
     load_weights(learner, tensors, file)
     return learner.eval(), saved.get("step", 0)
 
@@ -50,14 +60,16 @@ def trained_learner(
 def saved_learner(file: Path, learner: Learner | None) -> tuple[Learner, dict[str, Any]]:
     """The learner that `Learner.save` wrote, in evaluation mode, and the facts beside its weights.
 
-    learner: what takes the weights, for a learner that `graphfsl.build` did not make. Raises InputError where one is
-    needed, where one is given that is not, where the weights do not fit, and where the file is damaged.
+    learner: what takes the weights, for a learner that `graphfsl.build` did not make. Raises
+    InputError where one is needed, where one is given that is not, where the weights do not fit,
+    and where the file is damaged.
     """
     tensors, facts = load_checkpoint(file)
     section, shape, way = facts["learner"], tuple(facts["shape"]), facts["way"]
     if section is None and learner is None:
         raise InputError(
-            f"the learner in {file.parent} was put together in Python; put another together in the same way, and load "
+            f"the learner in {file.parent} was put together in Python; put another together in "
+            f"the same way, and load "
             "it with graphfsl.load(directory, learner=...)"
         )
     if learner is None:
@@ -67,7 +79,9 @@ def saved_learner(file: Path, learner: Learner | None) -> tuple[Learner, dict[st
 
 
 def _rebuilt(section: Mapping[str, Any], shape: tuple[int, ...], way: int, file: Path) -> Learner:
-    """The learner; what it came with may be gone (a file of weights, the hub) where the checkpoint holds all of it."""
+    """The learner; what it came with may be gone (a file of weights, the hub) where the checkpoint
+    holds all of it.
+    """
     try:
         return build(section, shape, way)
     except InputError:

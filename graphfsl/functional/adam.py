@@ -1,4 +1,6 @@
-"""Adam as a function of a gradient that is known in closed form. Kingma, Ba 2015, https://arxiv.org/abs/1412.6980"""
+"""Adam as a function of a gradient that is known in closed form. Kingma, Ba 2015,
+https://arxiv.org/abs/1412.6980
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,8 @@ def adam(
     lr: float,
     steps: int,
 ) -> Float[Tensor, "*shape"]:
-    """x after `steps` steps of torch.optim.Adam with its defaults, without autograd. Every element is moved by itself,
-    so that tasks which share a tensor do not meet. (…) -> (…)."""
+    """x after `steps` steps of torch.optim.Adam with its defaults, without autograd. Every element
+    is moved by itself, so that tasks which share a tensor do not meet. (…) -> (…)."""
     x, first, second = x.clone(), torch.zeros_like(x), torch.zeros_like(x)
     for step in range(1, steps + 1):
         g = gradient(x)

@@ -19,21 +19,35 @@ def affine(
     shear: float | int = 0.0,
     flip: bool = False,
 ) -> Float[Tensor, "M ch h w"]:
-    """Images turned (degrees), shifted (share of the side), scaled (share), sheared (degrees) and mirrored, each by its
-    own u in [-1, 1] of these: turn, shear, two scales, two shifts, mirrored where above 0.
+    """Images turned (degrees), shifted (share of the side), scaled (share), sheared (degrees) and
+    mirrored, each by its own u in [-1, 1] of these: turn, shear, two scales, two shifts, mirrored
+    where above 0.
 
-    What comes in from outside is 0 in one channel, the paper that ink stands on, and mirrored in several.
-    (M, ch, h, w), (7, M) -> (M, ch, h, w).
+    What comes in from outside is 0 in one channel, the paper that ink stands on, and mirrored in
+    several. (M, ch, h, w), (7, M) -> (M, ch, h, w).
     """
     turn, slant = u[0] * math.radians(rotate), torch.tan(u[1] * math.radians(shear))
     sx, sy = 1 / (1 + scale * u[2]), 1 / (1 + scale * u[3])
     if flip:
         sx = sx * torch.where(u[6] > 0, 1.0, -1.0)
     cos, sin = turn.cos(), turn.sin()
-    rows = (cos * sx, (slant * cos - sin) * sy, 2 * translate * u[4], sin * sx, (slant * sin + cos) * sy)
+    rows = (
+        cos * sx,
+        (slant * cos - sin) * sy,
+        2 * translate * u[4],
+        sin * sx,
+        (slant * sin + cos) * sy,
+    )
     theta = torch.stack([*rows, 2 * translate * u[5]], -1).view(len(x), 2, 3)
     # F.affine_grid, which vmap has no rule for.
-    across, down = ((2 * torch.arange(n, dtype=x.dtype, device=x.device) + 1) / n - 1 for n in (x.shape[3], x.shape[2]))
-    places = torch.stack([*torch.meshgrid(across, down, indexing="xy"), x.new_ones(x.shape[2:])], -1)
+    across, down = (
+        (2 * torch.arange(n, dtype=x.dtype, device=x.device) + 1) / n - 1
+        for n in (x.shape[3], x.shape[2])
+    )
+    places = torch.stack(
+        [*torch.meshgrid(across, down, indexing="xy"), x.new_ones(x.shape[2:])], -1
+    )
     grid = (places.flatten(0, 1) @ theta.mT).unflatten(1, x.shape[2:])
-    return F.grid_sample(x, grid, padding_mode="zeros" if x.shape[1] == 1 else "reflection", align_corners=False)
+    return F.grid_sample(
+        x, grid, padding_mode="zeros" if x.shape[1] == 1 else "reflection", align_corners=False
+    )

@@ -1,4 +1,6 @@
-"""Affinities between the nodes of a graph: non-negative (…, n, n), the edge from j (columns) to i (rows)."""
+"""Affinities between the nodes of a graph: non-negative (…, n, n), the edge from j (columns) to i
+(rows).
+"""
 
 from __future__ import annotations
 
@@ -10,13 +12,19 @@ from graphfsl.functional.distances import cosine, squared_euclidean
 from graphfsl.functional.statistics import total_or_one
 
 
-def rbf(d: Float[Tensor, "*B n m"], scale: Float[Tensor, "*#B 1 1"] | float) -> Float[Tensor, "*B n m"]:
+def rbf(
+    d: Float[Tensor, "*B n m"], scale: Float[Tensor, "*#B 1 1"] | float
+) -> Float[Tensor, "*B n m"]:
     """exp(-d_ij / (2 scale^2)) of squared distances d. (…, n, m) -> (…, n, m)."""
     return torch.exp(-d / (2 * scale**2))
 
 
-def median_distance(d: Float[Tensor, "*B n n"], mask: Bool[Tensor, "*B n"]) -> Float[Tensor, "*B 1 1"]:
-    """The (lower) median of d_ij over pairs i != j of real nodes, at least 1e-12: (…, n, n), (…, n) -> (…, 1, 1)."""
+def median_distance(
+    d: Float[Tensor, "*B n n"], mask: Bool[Tensor, "*B n"]
+) -> Float[Tensor, "*B 1 1"]:
+    """The (lower) median of d_ij over pairs i != j of real nodes, at least 1e-12: (…, n, n), (…, n)
+    -> (…, 1, 1).
+    """
     far = d.masked_fill(~pairs(mask), float("inf")).flatten(-2).sort(-1).values
     real = mask.sum(-1, keepdim=True)
     middle = ((real * (real - 1) - 1) // 2).clamp_min(0)
@@ -30,7 +38,8 @@ def cosine_power(z: Float[Tensor, "*B n d"], power: float = 3.0) -> Float[Tensor
 
 
 def std_scaled(z: Float[Tensor, "*B n d"], mask: Bool[Tensor, "*B n"]) -> Float[Tensor, "*B n n"]:
-    """exp(-d_ij / std(d)) of squared distances, the standard deviation over pairs i != j of real nodes: EPNet's.
+    """exp(-d_ij / std(d)) of squared distances, the standard deviation over pairs i != j of real
+    nodes: EPNet's.
 
     (…, n, d), (…, n) -> (…, n, n).
     """
@@ -49,7 +58,7 @@ def pairs(mask: Bool[Tensor, "*B n"]) -> Bool[Tensor, "*B n n"]:
 
 
 def joined(labels: Float[Tensor, "*B n C"]) -> Float[Tensor, "*B n n"]:
-    """sum_c y_ic y_jc of label weights normalised to one: the probability that two labeled nodes share their class,
-    zero where one of them has no label. (…, n, C) -> (…, n, n)."""
+    """sum_c y_ic y_jc of label weights normalised to one: the probability that two labeled nodes
+    share their class, zero where one of them has no label. (…, n, C) -> (…, n, n)."""
     y = labels / total_or_one(labels)
     return y @ y.mT

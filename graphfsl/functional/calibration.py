@@ -10,7 +10,8 @@ from torch import Tensor
 def reliability(
     probabilities: Float[Tensor, "n C"], target: Int[Tensor, " n"], bins: int = 15
 ) -> Float[Tensor, "bins 3"]:
-    """For equal bins of the top probability: how many answers, their mean probability, their accuracy (0 where none).
+    """For equal bins of the top probability: how many answers, their mean probability, their
+    accuracy (0 where none).
 
     Targets below zero are left out. Guo et al. 2017, https://arxiv.org/abs/1706.04599, section 2.
     """
@@ -20,33 +21,46 @@ def reliability(
     # A bin holds its upper edge, as in the paper: (0, 1/15], (1/15, 2/15], …
     index = ((confidence * bins).ceil().long() - 1).clamp(0, bins - 1)
     empty = torch.zeros(bins, dtype=torch.float64, device=target.device)
-    count, total, hits = (empty.index_add(0, index, v) for v in (real.double(), confidence * real, right))
+    count, total, hits = (
+        empty.index_add(0, index, v) for v in (real.double(), confidence * real, right)
+    )
     return torch.stack([count, total / count.clamp_min(1), hits / count.clamp_min(1)], -1)
 
 
 def expected_calibration_error(bins: Float[Tensor, "bins 3"]) -> Float[Tensor, ""]:
-    """sum_b n_b / n |accuracy_b - confidence_b| of the bins of `reliability` (equation 3 of the paper)."""
+    """sum_b n_b / n |accuracy_b - confidence_b| of the bins of `reliability` (equation 3 of the
+    paper).
+    """
     count, confidence, accuracy = bins.unbind(-1)
     return (count * (accuracy - confidence).abs()).sum() / count.sum().clamp_min(1)
 
 
-def accuracy_coverage(confidence: Float[Tensor, " n"], right: Bool[Tensor, " n"]) -> Float[Tensor, "k 2"]:
-    """(share answered, accuracy of these) for each level of confidence, the highest first: (n,), (n,) -> (k, 2).
+def accuracy_coverage(
+    confidence: Float[Tensor, " n"], right: Bool[Tensor, " n"]
+) -> Float[Tensor, "k 2"]:
+    """(share answered, accuracy of these) for each level of confidence, the highest first: (n,),
+    (n,) -> (k, 2).
 
-    The risk-coverage curve of El-Yaniv & Wiener 2010, https://jmlr.org/papers/v11/el-yaniv10a.html, upside down.
+    The risk-coverage curve of El-Yaniv & Wiener 2010, https://jmlr.org/papers/v11/el-yaniv10a.html,
+    upside down.
     """
     order = confidence.argsort(descending=True)
     hits = right[order].double().cumsum(0)
     count = torch.arange(1, len(hits) + 1, dtype=torch.float64, device=hits.device)
     level = confidence[order]
-    ends = torch.cat([level[1:] < level[:-1], torch.ones_like(level[:1], dtype=torch.bool)])  # equals count at once
+    # equals count at once
+    ends = torch.cat([level[1:] < level[:-1], torch.ones_like(level[:1], dtype=torch.bool)])
     return torch.stack([count / max(len(hits), 1), hits / count], -1)[ends]
 
 
-def confusion(predicted: Int[Tensor, " n"], target: Int[Tensor, " n"], classes: int) -> Int[Tensor, "classes classes"]:
+def confusion(
+    predicted: Int[Tensor, " n"], target: Int[Tensor, " n"], classes: int
+) -> Int[Tensor, "classes classes"]:
     """How often class i was answered with class j; targets below zero are left out."""
     real = target >= 0
     index = target.clamp_min(0) * classes + predicted
-    return torch.zeros(classes**2, dtype=torch.int64, device=target.device).index_add(0, index, real.long()).view(
-        classes, classes
-    )  # fmt: skip
+    return (
+        torch.zeros(classes**2, dtype=torch.int64, device=target.device)
+        .index_add(0, index, real.long())
+        .view(classes, classes)
+    )

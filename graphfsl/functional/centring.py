@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 
 def centred(x: Float[Tensor, "*B n d"], mask: Bool[Tensor, "*B n"]) -> Float[Tensor, "*B n d"]:
-    """Features scaled to length 1, less their mean over the nodes of the mask, scaled to length 1 again.
+    """Features scaled to length 1, less their mean over the nodes of the mask, scaled to length 1
+    again.
 
     (…, n, d), (…, n) -> (…, n, d).
     """

@@ -1,4 +1,6 @@
-"""Two learners' accuracies over episodes: intervals of their difference, a permutation test, Holm's correction."""
+"""Two learners' accuracies over episodes: intervals of their difference, a permutation test, Holm's
+correction.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +16,18 @@ from torch import Tensor
 
 from graphfsl.io.errors import InputError
 
-ROUNDING = 1e-6  # of the accuracies themselves: results.json keeps six decimals, a GPU gives float32
+# of the accuracies themselves: results.json keeps six decimals, a GPU gives float32
+ROUNDING = 1e-6
 BLOCK = 1 << 21  # numbers that one block of the permutation test holds: 16 MiB
-TIGHT = 1 / (2 * math.erfc(1))  # 3.178, the smallest constant of Bentkus and Dzindzalieta's bound: 1 / 4 P(Z >= sqrt 2)
+# 3.178, the smallest constant of Bentkus and Dzindzalieta's bound: 1 / 4 P(Z >= sqrt 2)
+TIGHT = 1 / (2 * math.erfc(1))
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """A difference in the unit of the accuracies, averaged over `matched` sets of cells, and what backs it."""
+    """A difference in the unit of the accuracies, averaged over `matched` sets of cells, and what
+    backs it.
+    """
 
     difference: float
     half: float  # of the 95% interval
@@ -36,10 +42,12 @@ class Contrast:
 def paired_difference(
     a: Float[Tensor, "*B n"], b: Float[Tensor, "*B m"]
 ) -> tuple[Float[Tensor, "*B"], Float[Tensor, "*B"]]:
-    """Difference of means of the same episodes and the half-width of its 95% interval, both in the inputs' unit.
+    """Difference of means of the same episodes and the half-width of its 95% interval, both in the
+    inputs' unit.
 
-    With d = a - b: mean(d) and t_{0.975, n-1} s_d / sqrt(n) (Student 1908). (…, n), (…, n) -> (…), (…), float64.
-    Raises InputError where episodes do not match, are fewer than two, or hold a value that is not finite.
+    With d = a - b: mean(d) and t_{0.975, n-1} s_d / sqrt(n) (Student 1908). (…, n), (…, n) -> (…),
+    (…), float64. Raises InputError where episodes do not match, are fewer than two, or hold a value
+    that is not finite.
     """
     a, b = _same_episodes(a, b)
     d = a - b
@@ -51,7 +59,8 @@ def paired_difference(
 def unpaired_difference(
     a: Float[Tensor, "*B n"], b: Float[Tensor, "*B m"]
 ) -> tuple[Float[Tensor, "*B"], Float[Tensor, "*B"]]:
-    """As `paired_difference`, of episodes that are not the same: Welch's interval. (…, n), (…, m) -> (…), (…).
+    """As `paired_difference`, of episodes that are not the same: Welch's interval. (…, n), (…, m)
+    -> (…), (…).
 
     t_{0.975, nu} sqrt(s_a^2/n + s_b^2/m), nu as in `student` (Welch 1938).
     """
@@ -65,32 +74,39 @@ def unpaired_difference(
 def student(
     mean: Float[Tensor, "*B"], variance: Float[Tensor, "*B G"], freedom: Float[Tensor, " G"]
 ) -> tuple[Float[Tensor, "*B"], Float[Tensor, "*B"]]:
-    """Half-width of the 95% interval, and two-sided p, of a sum of G independent means with unknown variances.
+    """Half-width of the 95% interval, and two-sided p, of a sum of G independent means with unknown
+    variances.
 
-    mean (…): the sum; variance (…, G): the squared standard error of each; freedom (G,): the n - 1 of each.
-    The sum has variance v = sum_g v_g and nu = v^2 / sum_g v_g^2 / (n_g - 1) degrees of freedom (Satterthwaite 1946):
-    half = t_{0.975, nu} sqrt(v), p = P(|t_nu| >= |mean| / sqrt(v)). Where nothing varies, p is 1 for mean 0, else 0.
+    mean (…): the sum; variance (…, G): the squared standard error of each; freedom (G,): the n - 1
+    of each. The sum has variance v = sum_g v_g and nu = v^2 / sum_g v_g^2 / (n_g - 1) degrees of
+    freedom (Satterthwaite 1946): half = t_{0.975, nu} sqrt(v), p = P(|t_nu| >= |mean| / sqrt(v)).
+        Where nothing varies, p is 1 for mean 0, else 0.
     """
     total = variance.sum(-1)
     nu = (total.square() / (variance.square() / freedom).sum(-1)).nan_to_num(1.0)
     t = (mean.abs() / total.sqrt()).nan_to_num(0.0, posinf=torch.inf)
-    quantile, tail = (torch.as_tensor(x) for x in (stdtrit(nu.numpy(), 0.975), stdtr(nu.numpy(), -t.numpy())))
+    quantile, tail = (
+        torch.as_tensor(x) for x in (stdtrit(nu.numpy(), 0.975), stdtr(nu.numpy(), -t.numpy()))
+    )
     return quantile * total.sqrt(), 2 * tail
 
 
 def permutation_test(
     a: Float[Tensor, "*B n"], b: Float[Tensor, "*B m"], permutations: int = 10_000, seed: int = 0
 ) -> Float[Tensor, "*B"]:
-    """p of the paired, two-sided sign-flip test that two learners differ. (…, n), (…, n) -> (…), float64.
+    """p of the paired, two-sided sign-flip test that two learners differ. (…, n), (…, n) -> (…),
+    float64.
 
-    With d = a - b, T = sum_i d_i and T* = sum_i s_i d_i for random signs s_i (Fisher 1935; Pitman 1937):
-    p = (1 + #{|T*| >= |T|}) / (1 + permutations), which is never 0 and holds its level (Phipson & Smyth 2010).
-    Where no |T*| reaches |T| this only says that p is small, and Holm's correction over 500 tests makes 0.05 of it. But
-    whatever d is, p is at most 3.178 P(|Z| >= |T| / sqrt(sum_i d_i^2)), Z ~ N(0, 1) (Bentkus & Dzindzalieta 2015,
-    https://arxiv.org/abs/1307.3451, theorem 1.1), which is taken there if it is less; the test still holds its level.
-    Where there are no more than `permutations` sign patterns (n <= 13 for 10,000) all are visited and p is their share.
-    Equal sums that rounding parts count as equal. Rows of a batch share signs; signs depend on n and `seed` alone.
-    Raises InputError as `paired_difference` does, and for permutations < 1.
+    With d = a - b, T = sum_i d_i and T* = sum_i s_i d_i for random signs s_i (Fisher 1935; Pitman
+    1937): p = (1 + #{|T*| >= |T|}) / (1 + permutations), which is never 0 and holds its level
+    (Phipson & Smyth 2010). Where no |T*| reaches |T| this only says that p is small, and Holm's
+    correction over 500 tests makes 0.05 of it. But whatever d is, p is at most 3.178 P(|Z| >= |T| /
+    sqrt(sum_i d_i^2)), Z ~ N(0, 1) (Bentkus & Dzindzalieta 2015, https://arxiv.org/abs/1307.3451,
+    theorem 1.1), which is taken there if it is less; the test still holds its level. Where there
+    are no more than `permutations` sign patterns (n <= 13 for 10,000) all are visited and p is
+    their share. Equal sums that rounding parts count as equal. Rows of a batch share signs; signs
+    depend on n and `seed` alone. Raises InputError as `paired_difference` does, and for
+    permutations < 1.
     """
     if permutations < 1:
         raise InputError(f"a permutation test needs at least 1 permutation, not {permutations}")
@@ -103,15 +119,19 @@ def permutation_test(
         reached += ((2 * (flips @ d.T) - total).abs() >= least).sum(0)
     if _few(n, permutations):
         return (reached / 2**n).reshape(shape)
-    bound = TIGHT * torch.special.erfc(least / (2 * d.square().sum(-1)).sqrt()).clamp_min(torch.finfo(d.dtype).tiny)
+    bound = TIGHT * torch.special.erfc(least / (2 * d.square().sum(-1)).sqrt()).clamp_min(
+        torch.finfo(d.dtype).tiny
+    )
     p = (1 + reached) / (1 + permutations)
     return torch.where(reached > 0, p, p.minimum(bound)).reshape(shape)
 
 
 def holm(p: Float[Tensor, "*B m"]) -> Float[Tensor, "*B m"]:
-    """Adjusted p of m tests (…, m): rejecting where they are <= 0.05 makes any false rejection at most 5% likely.
+    """Adjusted p of m tests (…, m): rejecting where they are <= 0.05 makes any false rejection at
+    most 5% likely.
 
-    The k-th smallest becomes max_{j <= k} min(1, (m - j + 1) p_(j)) (Holm 1979); order and shape are kept.
+    The k-th smallest becomes max_{j <= k} min(1, (m - j + 1) p_(j)) (Holm 1979); order and shape
+    are kept.
     """
     ordered, order = p.double().sort(-1)
     factor = torch.arange(p.shape[-1], 0, -1, dtype=torch.float64)
@@ -127,13 +147,15 @@ def contrasts(
     permutations: int = 10_000,
     seed: int = 0,
 ) -> list[Contrast]:
-    """sum_c w_c mean(accuracies_c) of C rows of weights, each of which sums to zero. Raises as `permutation_test`.
+    """sum_c w_c mean(accuracies_c) of C rows of weights, each of which sums to zero. Raises as
+    `permutation_test`.
 
-    Cells of equal key are paired by episode: i gives x_gi = sum of w_c accuracies_ci over the cells of key g.
-    Keys are independent: the variance is sum_g s_g^2 / n, freedom as in `student`. Where the weights of each key cancel
-    this is a paired interval; where they do not, Welch's; an average over k keys has 1/k^2 of the sum of variances.
-    Signs of sum_g x_gi are flipped, all keys at once: to flip each key's alone would test that no key has an effect
-    rather than that their mean is zero, and an interaction with the axis of the keys leaves an effect in each of them.
+    Cells of equal key are paired by episode: i gives x_gi = sum of w_c accuracies_ci over the cells
+    of key g. Keys are independent: the variance is sum_g s_g^2 / n, freedom as in `student`. Where
+    the weights of each key cancel this is a paired interval; where they do not, Welch's; an average
+    over k keys has 1/k^2 of the sum of variances. Signs of sum_g x_gi are flipped, all keys at
+    once: to flip each key's alone would test that no key has an effect rather than that their mean
+        is zero, and an interaction with the axis of the keys leaves an effect in each of them.
     """
     if not len(weights):
         return []
@@ -149,17 +171,30 @@ def contrasts(
     if paired.any():
         p[paired] = permutation_test(plus[paired], minus[paired], permutations, seed)
     episodes = n * torch.stack([(w[:, g] != 0).any(-1) for g in groups], -1).sum(-1)
-    columns = (mean.tolist(), half.tolist(), t.tolist(), p.tolist(), matched, episodes.tolist(), paired.tolist())
+    columns = (
+        mean.tolist(),
+        half.tolist(),
+        t.tolist(),
+        p.tolist(),
+        matched,
+        episodes.tolist(),
+        paired.tolist(),
+    )
     return [Contrast(*row) for row in zip(*columns, strict=True)]
 
 
 def _same_episodes(
     a: Float[Tensor, "*B n"], b: Float[Tensor, "*B m"]
 ) -> tuple[Float[Tensor, "*B n"], Float[Tensor, "*B n"]]:
-    """Both as float64 on the CPU and of one shape (…, n); raises InputError where they cannot be paired."""
+    """Both as float64 on the CPU and of one shape (…, n); raises InputError where they cannot be
+    paired.
+    """
     a, b = _finite(a), _finite(b)
     if a.shape[-1] != b.shape[-1]:
-        raise InputError(f"a paired comparison needs the same episodes, not {a.shape[-1]} and {b.shape[-1]} of them")
+        raise InputError(
+            f"a paired comparison needs the same episodes, not {a.shape[-1]} and "
+            f"{b.shape[-1]} of them"
+        )
     return a, b
 
 
@@ -177,9 +212,11 @@ def _few(n: int, permutations: int) -> bool:
 
 
 def _flips(n: int, permutations: int, seed: int, rows: int) -> Iterator[Float[Tensor, "rows n"]]:
-    """Blocks (<= rows, n) of zeros and ones: every pattern where there are few, else `permutations` random ones.
+    """Blocks (<= rows, n) of zeros and ones: every pattern where there are few, else `permutations`
+    random ones.
 
-    A random row is whole words of Philox, a counter-based generator: no block size changes it, nor does another numpy.
+    A random row is whole words of Philox, a counter-based generator: no block size changes it, nor
+    does another numpy.
     """
     if _few(n, permutations):
         yield from (torch.arange(2**n)[:, None] >> torch.arange(n) & 1).double().split(rows)
@@ -187,4 +224,6 @@ def _flips(n: int, permutations: int, seed: int, rows: int) -> Iterator[Float[Te
     random, words = np.random.Philox(key=seed), -(-n // 64)
     for start in range(0, permutations, rows):
         raw = random.random_raw((min(rows, permutations - start), words))
-        yield torch.from_numpy(np.unpackbits(raw.astype("<u8").view(np.uint8), axis=1, count=n)).double()
+        yield torch.from_numpy(
+            np.unpackbits(raw.astype("<u8").view(np.uint8), axis=1, count=n)
+        ).double()

@@ -8,22 +8,30 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def squared_euclidean(a: Float[Tensor, "*lead n d"], b: Float[Tensor, "*lead m d"]) -> Float[Tensor, "*lead n m"]:
-    """||a_i - b_j||^2 = ||a_i||^2 + ||b_j||^2 - 2 a_i.b_j, clamped at zero. (…, n, d), (…, m, d) -> (…, n, m).
+def squared_euclidean(
+    a: Float[Tensor, "*lead n d"], b: Float[Tensor, "*lead m d"]
+) -> Float[Tensor, "*lead n m"]:
+    """||a_i - b_j||^2 = ||a_i||^2 + ||b_j||^2 - 2 a_i.b_j, clamped at zero. (…, n, d), (…, m, d) ->
+    (…, n, m).
 
-    Both are first moved by the first row of b, which changes no distance: what all rows of a table have in common would
-    otherwise take the digits of their differences. It is one row, not their mean, since others may be padding.
+    Both are first moved by the first row of b, which changes no distance: what all rows of a table
+    have in common would otherwise take the digits of their differences. It is one row, not their
+    mean, since others may be padding.
     """
     if b.shape[-2]:
         centre = b[..., :1, :].detach()
         a, b = a - centre, b - centre
     squares = a.square().sum(-1).unsqueeze(-1) + b.square().sum(-1).unsqueeze(-2)
     return (
-        torch.baddbmm(squares, a, b.mT, alpha=-2).clamp_min(0) if a.ndim == 3 else (squares - 2 * a @ b.mT).clamp_min(0)
+        torch.baddbmm(squares, a, b.mT, alpha=-2).clamp_min(0)
+        if a.ndim == 3
+        else (squares - 2 * a @ b.mT).clamp_min(0)
     )
 
 
-def cosine(a: Float[Tensor, "*lead n d"], b: Float[Tensor, "*lead m d"]) -> Float[Tensor, "*lead n m"]:
+def cosine(
+    a: Float[Tensor, "*lead n d"], b: Float[Tensor, "*lead m d"]
+) -> Float[Tensor, "*lead n m"]:
     """cos(a_i, b_j). (…, n, d), (…, m, d) -> (…, n, m)."""
     return a @ F.normalize(b, dim=-1).mT / length(a)
 

@@ -1,4 +1,6 @@
-"""Neighbours among distinct samples: of the frames of a video or the copies of an image, all others are neighbours."""
+"""Neighbours among distinct samples: of the frames of a video or the copies of an image, all others
+are neighbours.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +14,18 @@ from torch.nn import functional as F
 
 from graphfsl.functional.neighbors import Bar, nearest_neighbors, silent
 
-SAME, ROUNDING = 1e-4, 1e-9  # two samples are one up to this share of the mean 1 - cosine, or up to this
+# two samples are one up to this share of the mean 1 - cosine, or up to this
+SAME, ROUNDING = 1e-4, 1e-9
 ROWS = 1 << 15  # that are compared at once
 ISLAND, ROUNDS = 5, 3  # the most samples of an island over k; how often islands are joined
 
 
 @dataclass(frozen=True)
 class Distinct:
-    """Of n samples, m of them distinct: group (n,), the distinct sample that each is a copy of. index, cosine (m, k),
-    order, how, recall: as in `Neighbors`, of the distinct ones. bridges (e, 2), bridge_cosine (e,): further edges."""
+    """Of n samples, m of them distinct: group (n,), the distinct sample that each is a copy of.
+    index, cosine (m, k),
+    order, how, recall: as in `Neighbors`, of the distinct ones. bridges (e, 2), bridge_cosine (e,):
+        further edges."""
 
     group: np.ndarray
     index: np.ndarray
@@ -32,27 +37,32 @@ class Distinct:
     bridge_cosine: np.ndarray
 
 
-def distinct_neighbors(x: np.ndarray, k: int, support: np.ndarray, label: np.ndarray, bar: Bar = silent) -> Distinct:
+def distinct_neighbors(
+    x: np.ndarray, k: int, support: np.ndarray, label: np.ndarray, bar: Bar = silent
+) -> Distinct:
     """Features (n, d) -> the k nearest neighbours by cosine of each distinct sample.
 
-    Samples are one with the first whose 1 - cosine to them is at most a ten-thousandth of the mean over all pairs,
-    those of the support (m,) coming first: not so are chains of them, by which the frames of a video, or a dense cloud,
-    would lead from one class to another. What is so near to samples of the support with two labels (m,) is one with
-    neither, unless it is equal.
-    What is closer to its copies than to all else, though not the same, may still have no other neighbour: an island of
-    fewer than 5 k samples without one of the support is joined to the k nearest other islands, member by member.
+    Samples are one with the first whose 1 - cosine to them is at most a ten-thousandth of the mean
+    over all pairs, those of the support (m,) coming first: not so are chains of them, by which the
+    frames of a video, or a dense cloud, would lead from one class to another. What is so near to
+    samples of the support with two labels (m,) is one with neither, unless it is equal.
+    What is closer to its copies than to all else, though not the same, may still have no other
+    neighbour: an island of fewer than 5 k samples without one of the support is joined to the k
+        nearest other islands, member by member.
     """
     z = F.normalize(torch.from_numpy(np.ascontiguousarray(x, np.float32)), dim=1).numpy()
     mean = 1 - float(np.square(z.mean(0, dtype=np.float64)).sum())  # of 1 - cosine, over all pairs
     same = max(SAME * mean, ROUNDING)
-    # Equal ones first: in a dense cloud the nearest neighbours, in single precision, may be anything but a copy.
+    # Equal ones first: in a dense cloud the nearest neighbours, in single precision, may be
+    # anything but a copy.
     group = _components(len(x), _copies(z))
     kept = np.unique(group, return_index=True)[1]
     while True:
         near = nearest_neighbors(x[kept], k, bar)
         near_twins = np.argwhere(1 - near.cosine <= same + 1e-5)  # single precision rounds
         pairs = np.stack([near_twins[:, 0], near.index[tuple(near_twins.T)]], 1)
-        apart = np.square(z[kept[pairs[:, 0]]] - z[kept[pairs[:, 1]]]).sum(1) / 2  # 1 - cosine, but exact near 0
+        # 1 - cosine, but exact near 0
+        apart = np.square(z[kept[pairs[:, 0]]] - z[kept[pairs[:, 1]]]).sum(1) / 2
         pairs, apart = pairs[apart <= same], apart[apart <= same]
         between = _between_labels(len(kept), pairs, group[support], label)
         pairs = pairs[~between | (apart <= ROUNDING)]
@@ -66,12 +76,14 @@ def distinct_neighbors(x: np.ndarray, k: int, support: np.ndarray, label: np.nda
     z = z if len(kept) == len(x) else z[kept]
     bridges = _bridges(z, near.index, near.cosine, np.unique(group[support]))
     cosine = np.einsum("ed,ed->e", z[bridges[:, 0]], z[bridges[:, 1]]).astype(np.float32)
-    return Distinct(group, near.index, near.cosine, near.order, near.how, near.recall, bridges, cosine)
+    return Distinct(
+        group, near.index, near.cosine, near.order, near.how, near.recall, bridges, cosine
+    )
 
 
 def _copies(z: np.ndarray) -> np.ndarray:
-    """(e, 2) pairs of rows that are equal up to rounding, among those that lie side by side in a random direction:
-    nothing but another copy lies between two copies."""
+    """(e, 2) pairs of rows that are equal up to rounding, among those that lie side by side in a
+    random direction: nothing but another copy lies between two copies."""
     pairs = [np.empty((0, 2), np.int64)]
     for direction in np.random.default_rng(0).standard_normal((2, z.shape[1])).astype(np.float32):
         at = z @ direction
@@ -93,8 +105,8 @@ def _components(n: int, edges: np.ndarray) -> np.ndarray:
 def _balls(n: int, edges: np.ndarray, first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The nodes that lead a ball, and (n,) the number of the ball of each node.
 
-    One after the other, the nodes `first` before all others, a node that is in no ball leads one of its own and takes
-    those of its neighbours, by edges (e, 2), that are in none.
+    One after the other, the nodes `first` before all others, a node that is in no ball leads one of
+    its own and takes those of its neighbours, by edges (e, 2), that are in none.
     """
     both = np.concatenate([edges, edges[:, ::-1]])
     graph = csr_array((np.ones(len(both), bool), (both[:, 0], both[:, 1])), shape=(n, n))
@@ -109,8 +121,11 @@ def _balls(n: int, edges: np.ndarray, first: np.ndarray) -> tuple[np.ndarray, np
     return np.unique(leader, return_inverse=True)
 
 
-def _between_labels(n: int, pairs: np.ndarray, support: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """(e,) bool: a pair (e, 2) of n nodes has two labels, or an end without a label that is paired with two of them.
+def _between_labels(
+    n: int, pairs: np.ndarray, support: np.ndarray, label: np.ndarray
+) -> np.ndarray:
+    """(e,) bool: a pair (e, 2) of n nodes has two labels, or an end without a label that is paired
+    with two of them.
 
     support, label (m,): the nodes of labeled samples, and their labels.
     """
@@ -126,7 +141,9 @@ def _between_labels(n: int, pairs: np.ndarray, support: np.ndarray, label: np.nd
     return torn[pairs].any(1) | (labeled[pairs].all(1) & (low[pairs[:, 0]] != low[pairs[:, 1]]))
 
 
-def _bridges(z: np.ndarray, index: np.ndarray, cosine: np.ndarray, support: np.ndarray) -> np.ndarray:
+def _bridges(
+    z: np.ndarray, index: np.ndarray, cosine: np.ndarray, support: np.ndarray
+) -> np.ndarray:
     """(e, 2) the edges that join small islands without a label to others."""
     n, k = index.shape
     start, place = np.nonzero(cosine > 0)
@@ -140,10 +157,17 @@ def _bridges(z: np.ndarray, index: np.ndarray, cosine: np.ndarray, support: np.n
         lost = (size < ISLAND * k) & ~labeled
         if not lost.any() or lost.all():
             break
-        # Of an island the sample nearest to its middle stands for it; of what is larger every sample for itself.
+        # Of an island the sample nearest to its middle stands for it; of what is larger every
+        # sample for itself.
         members = np.split(np.argsort(part, kind="stable"), np.cumsum(size)[:-1])
-        middle = {i: m[np.argmax(z[m] @ z[m].mean(0))] for i, m in enumerate(members) if size[i] < ISLAND * k}
-        for_all = np.concatenate([np.flatnonzero(size[part] >= ISLAND * k), np.array([*middle.values()], np.int64)])
+        middle = {
+            i: m[np.argmax(z[m] @ z[m].mean(0))]
+            for i, m in enumerate(members)
+            if size[i] < ISLAND * k
+        }
+        for_all = np.concatenate(
+            [np.flatnonzero(size[part] >= ISLAND * k), np.array([*middle.values()], np.int64)]
+        )
         ours = np.flatnonzero(lost)
         found = _nearest_others(z, np.array([middle[i] for i in ours.tolist()]), for_all, k)
         new = []
@@ -155,12 +179,16 @@ def _bridges(z: np.ndarray, index: np.ndarray, cosine: np.ndarray, support: np.n
     return bridges
 
 
-def _nearest_others(z: np.ndarray, rows: np.ndarray, candidates: np.ndarray, k: int) -> list[np.ndarray]:
+def _nearest_others(
+    z: np.ndarray, rows: np.ndarray, candidates: np.ndarray, k: int
+) -> list[np.ndarray]:
     """For each of `rows` up to k candidates other than itself of the largest cosine above 0."""
     found = []
     for block in np.array_split(rows, -(-len(rows) // 512)):
         cosine = torch.from_numpy(z[block] @ z[candidates].T)
         cosine[torch.from_numpy(block[:, None] == candidates)] = 0
         best = cosine.topk(min(k, len(candidates)))
-        found += [candidates[i[c > 0].numpy()] for c, i in zip(best.values, best.indices, strict=True)]
+        found += [
+            candidates[i[c > 0].numpy()] for c, i in zip(best.values, best.indices, strict=True)
+        ]
     return found

@@ -1,4 +1,6 @@
-"""Edges between the nodes of a graph, e_ij going from j (columns) to i (rows), and their loss as labels of pairs."""
+"""Edges between the nodes of a graph, e_ij going from j (columns) to i (rows), and their loss as
+labels of pairs.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ def upper(e: Bool[Tensor, "*B n n"]) -> Bool[Tensor, "*B p"]:
 
 
 def mirrored(v: Float[Tensor, "*B p"], n: int) -> Float[Tensor, "*B {n} {n}"]:
-    """The symmetric matrix with these values at the pairs i < j and at (j, i), zero on its diagonal."""
+    """The symmetric matrix with these values at the pairs i < j and at (j, i), zero on its
+    diagonal.
+    """
     i, j = torch.triu_indices(n, n, 1, device=v.device)
     place = torch.full((n, n), v.shape[-1], device=v.device)
     place[i, j] = place[j, i] = torch.arange(v.shape[-1], device=v.device)
@@ -31,23 +35,31 @@ def differences(x: Float[Tensor, "*B n d"]) -> Float[Tensor, "*B p d"]:
 
 
 def reweighted(e: Float[Tensor, "*B n n"], s: Float[Tensor, "*B n n"]) -> Float[Tensor, "*B n n"]:
-    """s_ij e_ij, scaled so that every row keeps its sum: s_ij e_ij / sum_k s_ik e_ik * sum_k e_ik. Both >= 0."""
+    """s_ij e_ij, scaled so that every row keeps its sum: s_ij e_ij / sum_k s_ik e_ik * sum_k e_ik.
+    Both >= 0.
+    """
     return F.normalize(s * e, p=1, dim=-1) * e.sum(-1, keepdim=True)
 
 
 def class_means(e: Float[Tensor, "*B n n"], w: Float[Tensor, "*B n C"]) -> Float[Tensor, "*B n C"]:
-    """Mean of (e_ij + e_ji) / 2 over the nodes j of class c, by their label weights; zero where it has none."""
+    """Mean of (e_ij + e_ji) / 2 over the nodes j of class c, by their label weights; zero where it
+    has none.
+    """
     return prototypes((e + e.mT) / 2, w).mT
 
 
 def edge_loss(
-    same: Float[Tensor, "*L B Q C"], other: Float[Tensor, "*L B Q C"], y: Int[Tensor, "B Q"], there: Bool[Tensor, "B C"]
+    same: Float[Tensor, "*L B Q C"],
+    other: Float[Tensor, "*L B Q C"],
+    y: Int[Tensor, "B Q"],
+    there: Bool[Tensor, "B C"],
 ) -> Float[Tensor, "*L"]:
-    """Balanced binary cross-entropy of edges e between queries and classes: minus the mean of log e over each query's
-    own class, minus the mean of log(1 - e) over the other classes. The sum of two means: the few edges within a class
-    count as much as the many between classes.
+    """Balanced binary cross-entropy of edges e between queries and classes: minus the mean of log e
+    over each query's own class, minus the mean of log(1 - e) over the other classes. The sum of two
+    means: the few edges within a class count as much as the many between classes.
 
-    same, other (…, B, Q, C): log e and log(1 - e). y (B, Q): the column of each query, below zero = padding.
+    same, other (…, B, Q, C): log e and log(1 - e). y (B, Q): the column of each query, below zero =
+        padding.
     there (B, C): which classes the task has.
     """
     real = (y >= 0).unsqueeze(-1) & there.unsqueeze(-2)

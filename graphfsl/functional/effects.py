@@ -22,7 +22,9 @@ Table = dict[
 
 @dataclass(frozen=True)
 class Comparison:
-    """The level `first` of an axis minus the level `second`, over pairs of cells that differ in nothing else."""
+    """The level `first` of an axis minus the level `second`, over pairs of cells that differ in
+    nothing else.
+    """
 
     first: Level
     second: Level
@@ -35,19 +37,24 @@ class MainEffect:
 
     axis: str
     comparisons: tuple[Comparison, ...]
-    means: Mapping[Level, float]  # over the combinations that all comparable levels have; empty where there is none
+    # over the combinations that all comparable levels have; empty where there is none
+    means: Mapping[Level, float]
     incomparable: tuple[Level, ...]  # share no combination with any other level
 
 
 @dataclass(frozen=True)
 class Interaction:
-    """Two axes: of their 2 x 2 contrasts (a1 b1 - a1 b2) - (a2 b1 - a2 b2) that with the largest |t|."""
+    """Two axes: of their 2 x 2 contrasts (a1 b1 - a1 b2) - (a2 b1 - a2 b2) that with the largest
+    |t|.
+    """
 
     axes: tuple[str, str]
-    levels: tuple[tuple[Level, Level], tuple[Level, Level]] | None  # (a1, a2), (b1, b2); None: nothing is comparable
+    # (a1, a2), (b1, b2); None: nothing is comparable
+    levels: tuple[tuple[Level, Level], tuple[Level, Level]] | None
     contrast: Contrast | None  # `corrected` over this pair of axes' contrasts
     contrasts: int
-    share: float | None  # of the cells' sum of squares; None where no combination has all pairs of comparable levels
+    # of the cells' sum of squares; None where no combination has all pairs of comparable levels
+    share: float | None
 
 
 def main_effects(
@@ -57,11 +64,13 @@ def main_effects(
     permutations: int = 10_000,
     seed: int = 0,
 ) -> list[MainEffect]:
-    """The effect of each axis. Cells (axis -> level), their accuracies (cells, episodes), their episodes' identities.
+    """The effect of each axis. Cells (axis -> level), their accuracies (cells, episodes), their
+    episodes' identities.
 
-    Cells of equal key are paired by episode (`contrasts` says what follows). Only combinations of the other axes that
-    both levels have are compared. p is raw: `corrected` makes Holm's correction over all axes.
-    Raises InputError where cells differ in their axes or are the same twice, or values are too few or not finite.
+    Cells of equal key are paired by episode (`contrasts` says what follows). Only combinations of
+    the other axes that both levels have are compared. p is raw: `corrected` makes Holm's correction
+    over all axes. Raises InputError where cells differ in their axes or are the same twice, or
+    values are too few or not finite.
     """
     axes = _axes(cells, accuracies, keys)
     found: list[tuple[str, Level, Level]] = []
@@ -74,8 +83,13 @@ def main_effects(
                 weights.append(_weights(len(cells), [table[first]], [table[second]], rests))
                 matched.append(len(rests))
     values = contrasts(_stack(weights, len(cells)), accuracies, keys, matched, permutations, seed)
-    pairs = [(axis, Comparison(u, v, value)) for (axis, u, v), value in zip(found, values, strict=True)]
-    return [_main_effect(axis, tuple(c for a, c in pairs if a == axis), cells, accuracies) for axis in axes]
+    pairs = [
+        (axis, Comparison(u, v, value)) for (axis, u, v), value in zip(found, values, strict=True)
+    ]
+    return [
+        _main_effect(axis, tuple(c for a, c in pairs if a == axis), cells, accuracies)
+        for axis in axes
+    ]
 
 
 def corrected(effects: Sequence[MainEffect]) -> list[MainEffect]:
@@ -98,9 +112,9 @@ def interactions(
 ) -> list[Interaction]:
     """The interaction of each pair of axes; arguments and errors as `main_effects`.
 
-    share = m sum_ab (y_ab - y_a - y_b + y)^2 / sum_abr (y_abr - y)^2 over the levels a, b of some contrast and the m
-    combinations r of the other axes that have all of them (eta squared, Fisher 1925); y_ab, y_a, y_b, y are means of
-    the cells' means y_abr.
+    share = m sum_ab (y_ab - y_a - y_b + y)^2 / sum_abr (y_abr - y)^2 over the levels a, b of some
+    contrast and the m combinations r of the other axes that have all of them (eta squared, Fisher
+    1925); y_ab, y_a, y_b, y are means of the cells' means y_abr.
     """
     out = []
     for pair in combinations(_axes(cells, accuracies, keys), 2):
@@ -108,7 +122,10 @@ def interactions(
         rows, columns = ([*dict.fromkeys(ab[i] for ab in table)] for i in (0, 1))
         found, weights, matched = [], [], []
         for (a1, a2), (b1, b2) in product(combinations(rows, 2), combinations(columns, 2)):
-            plus, minus = ([table.get(ab, {}) for ab in side] for side in (((a1, b1), (a2, b2)), ((a1, b2), (a2, b1))))
+            plus, minus = (
+                [table.get(ab, {}) for ab in side]
+                for side in (((a1, b1), (a2, b2)), ((a1, b2), (a2, b1)))
+            )
             if rests := _common([*plus, *minus]):
                 found.append(((a1, a2), (b1, b2)))
                 weights.append(_weights(len(cells), plus, minus, rests))
@@ -116,26 +133,37 @@ def interactions(
         if not found:
             out.append(Interaction(pair, None, None, 0, None))
             continue
-        values = contrasts(_stack(weights, len(cells)), accuracies, keys, matched, permutations, seed)
+        values = contrasts(
+            _stack(weights, len(cells)), accuracies, keys, matched, permutations, seed
+        )
         adjusted = holm(torch.tensor([c.p for c in values], dtype=torch.float64)).tolist()
         largest = max(range(len(found)), key=lambda i: abs(values[i].t))
         contrast = replace(values[largest], corrected=adjusted[largest])
         used = [{level for levels in found for level in levels[i]} for i in (0, 1)]
-        grid = [[table.get((a, b), {}) for b in columns if b in used[1]] for a in rows if a in used[0]]
-        out.append(Interaction(pair, found[largest], contrast, len(found), _share(grid, accuracies)))
+        grid = [
+            [table.get((a, b), {}) for b in columns if b in used[1]] for a in rows if a in used[0]
+        ]
+        out.append(
+            Interaction(pair, found[largest], contrast, len(found), _share(grid, accuracies))
+        )
     return out
 
 
 def sentence(effect: MainEffect) -> str:
-    """One axis in plain English; accuracies in [0, 1] become percentage points, p is the corrected one where present.
+    """One axis in plain English; accuracies in [0, 1] become percentage points, p is the corrected
+    one where present.
 
-    A difference is asserted where the interval leaves out 0 and p < 0.05, denied where neither, else called chance.
+    A difference is asserted where the interval leaves out 0 and p < 0.05, denied where neither,
+    else called chance.
     """
     name, left_out = f"`{effect.axis}`", _names(effect.incomparable)
     if not effect.comparisons:
         if len(effect.incomparable) == 1:
             return f"{name}: {left_out} is the only level, so there is nothing to compare."
-        return f"{name}: {left_out} cannot be compared, for no two of them share a combination of the other axes."
+        return (
+            f"{name}: {left_out} cannot be compared, for no two of them share a combination "
+            f"of the other axes."
+        )
     comparison, ranked = _top(effect)
     contrast, (best, rival) = comparison.contrast, _better_first(comparison)
     size, evidence, says = _evidence(contrast)
@@ -143,14 +171,22 @@ def sentence(effect: MainEffect) -> str:
         subject = f"{best} instead of {rival} makes"
         if len(ranked) > 2:
             subject = f"of {len(ranked)} levels the best two, {best} and {rival}, make"
-        text = f"{subject} no difference that {contrast.episodes:,} episodes can show: {size} points ({evidence})"
+        text = (
+            f"{subject} no difference that {contrast.episodes:,} episodes can show: {size} "
+            f"points ({evidence})"
+        )
     else:
         text = f"{best} is {size} points better than {rival}"
         if len(ranked) > 2:
-            text = f"{best} is the best of {len(ranked)} levels, {size} points better than {rival}, the next"
+            text = (
+                f"{best} is the best of {len(ranked)} levels, {size} points better than "
+                f"{rival}, the next"
+            )
         text += f"{', which may be chance' if says == 'chance' else ''} ({evidence})"
     pairs = "1 matched pair" if contrast.matched == 1 else f"{contrast.matched} matched pairs"
-    text += f", averaged over {pairs} of cells{'' if contrast.paired else ' with different episodes'}"
+    text += (
+        f", averaged over {pairs} of cells{'' if contrast.paired else ' with different episodes'}"
+    )
     widest = max(effect.comparisons, key=lambda c: abs(c.contrast.difference))
     if widest is not comparison:
         top, bottom = _better_first(widest)
@@ -158,21 +194,34 @@ def sentence(effect: MainEffect) -> str:
         text += f"; the range is {size} points, from {bottom} up to {top} ({evidence})"
     if left_out:
         they = "it shares" if len(effect.incomparable) == 1 else "they share"
-        text += f"; {left_out} could not be compared, for {they} no combination of the other axes with another level"
+        text += (
+            f"; {left_out} could not be compared, for {they} no combination of the other "
+            f"axes with another level"
+        )
     return f"{name}: {text}."
 
 
-def _axes(cells: Sequence[Cell], accuracies: Float[Tensor, "cells n"], keys: Sequence[Hashable]) -> list[str]:
+def _axes(
+    cells: Sequence[Cell], accuracies: Float[Tensor, "cells n"], keys: Sequence[Hashable]
+) -> list[str]:
     if not len(cells) == len(accuracies) == len(keys):
-        raise InputError(f"{len(cells)} cells need as many accuracies and keys, not {len(accuracies)} and {len(keys)}")
+        raise InputError(
+            f"{len(cells)} cells need as many accuracies and keys, not "
+            f"{len(accuracies)} and {len(keys)}"
+        )
     axes = list(cells[0]) if cells else []
     seen = set()
     for cell in cells:
         if set(cell) != set(axes):
-            raise InputError(f"every cell needs the same axes: {sorted(cell)} beside {sorted(axes)}")
+            raise InputError(
+                f"every cell needs the same axes: {sorted(cell)} beside {sorted(axes)}"
+            )
         levels = tuple(cell[a] for a in axes)
         if levels in seen:
-            raise InputError(f"two cells are {dict(cell)}; what tells them apart, such as a seed, must be an axis")
+            raise InputError(
+                f"two cells are {dict(cell)}; what tells them apart, such as a "
+                f"seed, must be an axis"
+            )
         seen.add(levels)
     return axes
 
@@ -195,7 +244,9 @@ def _weights(
     minus: Sequence[Mapping[tuple[Level, ...], int]],
     rests: Sequence[tuple[Level, ...]],
 ) -> list[float]:
-    """A row of weights: the mean over `rests` of the sum of the cells of `plus`, less that of `minus`."""
+    """A row of weights: the mean over `rests` of the sum of the cells of `plus`, less that of
+    `minus`.
+    """
     row = [0.0] * size
     for sign, corners in ((1, plus), (-1, minus)):
         for corner, rest in product(corners, rests):
@@ -208,15 +259,24 @@ def _stack(rows: Sequence[Sequence[float]], size: int) -> Float[Tensor, "C cells
 
 
 def _main_effect(
-    axis: str, comparisons: tuple[Comparison, ...], cells: Sequence[Cell], accuracies: Float[Tensor, "cells n"]
+    axis: str,
+    comparisons: tuple[Comparison, ...],
+    cells: Sequence[Cell],
+    accuracies: Float[Tensor, "cells n"],
 ) -> MainEffect:
     table = {levels[0]: rests for levels, rests in _table(cells, (axis,)).items()}
     matched = {level for c in comparisons for level in (c.first, c.second)}
     comparable = [level for level in table if level in matched]
     rests = _common([table[level] for level in comparable]) if comparable else []
     overall = accuracies.double().mean(-1)
-    means = {v: float(overall[[table[v][r] for r in rests]].mean()) for v in comparable} if rests else {}
-    return MainEffect(axis, comparisons, means, tuple(level for level in table if level not in matched))
+    means = (
+        {v: float(overall[[table[v][r] for r in rests]].mean()) for v in comparable}
+        if rests
+        else {}
+    )
+    return MainEffect(
+        axis, comparisons, means, tuple(level for level in table if level not in matched)
+    )
 
 
 def _share(
@@ -225,7 +285,9 @@ def _share(
     rests = _common([corner for row in grid for corner in row])
     if not rests:
         return None
-    y = accuracies.double().mean(-1)[torch.tensor([[[corner[r] for r in rests] for corner in row] for row in grid])]
+    y = accuracies.double().mean(-1)[
+        torch.tensor([[[corner[r] for r in rests] for corner in row] for row in grid])
+    ]
     ab = y.mean(-1)
     interaction = ab - ab.mean(0) - ab.mean(1, keepdim=True) + ab.mean()
     total = (y - y.mean()).square().sum()
@@ -233,7 +295,9 @@ def _share(
 
 
 def _top(effect: MainEffect) -> tuple[Comparison, list[Level]]:
-    """The best level beside the next that it was compared with, and all by their mean gain over those compared."""
+    """The best level beside the next that it was compared with, and all by their mean gain over
+    those compared.
+    """
     gains: dict[Level, list[float]] = {}
     for c in effect.comparisons:
         gains.setdefault(c.first, []).append(c.contrast.difference)
@@ -249,7 +313,9 @@ def _better_first(c: Comparison) -> tuple[str, str]:
 
 
 def _evidence(c: Contrast) -> tuple[str, str, str]:
-    """The size of a difference in points, its interval and p, and what they say: "sure", "chance" or "none"."""
+    """The size of a difference in points, its interval and p, and what they say: "sure", "chance"
+    or "none".
+    """
     size, half = 100 * abs(c.difference), 100 * c.half
     p = c.p if c.corrected is None else c.corrected
     digits = 1 if half >= 0.1 else 2

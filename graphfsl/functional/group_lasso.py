@@ -1,4 +1,6 @@
-"""A linear model in which every node may have an error of its own, with a group lasso on the errors."""
+"""A linear model in which every node may have an error of its own, with a group lasso on the
+errors.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +10,24 @@ from torch import Tensor
 
 
 def leaving(
-    u: Float[Tensor, "B n r"], y: Float[Tensor, "B n C"], penalties: int = 20, smallest: float = 1e-3, steps: int = 10
+    u: Float[Tensor, "B n r"],
+    y: Float[Tensor, "B n C"],
+    penalties: int = 20,
+    smallest: float = 1e-3,
+    steps: int = 10,
 ) -> Float[Tensor, "B n"]:
-    """The penalty at which each node's error gamma_i leaves zero, as a place on a grid: less is more credible.
+    """The penalty at which each node's error gamma_i leaves zero, as a place on a grid: less is
+    more credible.
 
-    gamma(lambda) = argmin 1/2 ||(I - H)(Y - gamma)||^2 + lambda sum_i ||gamma_i||, the model Y = X beta + gamma without
-    its beta; H = U U^T projects onto the columns of X, U (B, n, r) orthonormal or zero. The grid is
-    geometric, `penalties` values below the least that leaves all gamma zero, down to its part `smallest`; each takes
-    `steps` steps of FISTA (Beck and Teboulle 2009) from the solution before. The step is 1: I - H is a projection.
+    gamma(lambda) = argmin 1/2 ||(I - H)(Y - gamma)||^2 + lambda sum_i ||gamma_i||, the model Y = X
+    beta + gamma without its beta; H = U U^T projects onto the columns of X, U (B, n, r) orthonormal
+    or zero. The grid is geometric, `penalties` values below the least that leaves all gamma zero,
+    down to its part `smallest`; each takes `steps` steps of FISTA (Beck and Teboulle 2009) from the
+    solution before. The step is 1: I - H is a projection.
 
-    A node that is in the model for k of the penalties gets k, and, so that there are few ties, the share of lambda
-    that its residual has at the last penalty that leaves it out. (B, n, r), (B, n, C) -> (B, n).
+    A node that is in the model for k of the penalties gets k, and, so that there are few ties, the
+    share of lambda that its residual has at the last penalty that leaves it out. (B, n, r), (B, n,
+    C) -> (B, n).
     """
     free = y - u @ (u.mT @ y)
     most = _length(free).amax(1, keepdim=True)

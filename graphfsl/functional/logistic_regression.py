@@ -1,4 +1,6 @@
-"""Multinomial logistic regression of weighted nodes, all tasks at once, differentiable in nodes and weights."""
+"""Multinomial logistic regression of weighted nodes, all tasks at once, differentiable in nodes and
+weights.
+"""
 
 from __future__ import annotations
 
@@ -14,35 +16,43 @@ from graphfsl.functional.statistics import total_or_one
 
 
 def logistic_regression(
-    z: Float[Tensor, "B n d"], w: Float[Tensor, "B n C"], c: float = 1.0, steps: int = 15, inner: int = 20
+    z: Float[Tensor, "B n d"],
+    w: Float[Tensor, "B n C"],
+    c: float = 1.0,
+    steps: int = 15,
+    inner: int = 20,
 ) -> tuple[Float[Tensor, "B C d"], Float[Tensor, "B C"]]:
-    """The W, b of least 1/2 ||W||^2 + c sum_i sum_k w_ik (-log softmax_k(W z_i + b)), which is scikit-learn's
-    LogisticRegression(C=c) with sample weights; zero for a class without weight.
+    """The W, b of least 1/2 ||W||^2 + c sum_i sum_k w_ik (-log softmax_k(W z_i + b)), which is
+    scikit-learn's LogisticRegression(C=c) with sample weights; zero for a class without weight.
 
-    `steps` damped Newton steps, each solved by `inner` steps of conjugate gradients, without autograd; two more of
-    the former with it make first and second derivatives those of the solution. Nodes without weight are not read.
+    `steps` damped Newton steps, each solved by `inner` steps of conjugate gradients, without
+    autograd; two more of the former with it make first and second derivatives those of the
+    solution. Nodes without weight are not read.
 
-    With Omega = diag(sum_k w_ik), M = diag(1, …, 1, 0) + c/2 (Z, 1)^T Omega (Z, 1) is Boehning's bound of the Hessian,
-    the same for every class. In coordinates x with (W, b) = x E^T (Z, 1) M^-1 and Q = E^T (Z, 1) M^-1 (Z, 1)^T E the
-    solution is the root of the gradient
+    With Omega = diag(sum_k w_ik), M = diag(1, …, 1, 0) + c/2 (Z, 1)^T Omega (Z, 1) is Boehning's
+    bound of the Hessian, the same for every class. In coordinates x with (W, b) = x E^T (Z, 1) M^-1
+    and Q = E^T (Z, 1) M^-1 (Z, 1)^T E the solution is the root of the gradient
 
         gamma(x) = x + (c Omega (p - f / 2) - c w) E,    f = x Q E^T,    p = softmax(f).
 
-    With n <= d the coordinates are those of the nodes, E = I; then only Z Z^T is needed. Otherwise Q = I.
+    With n <= d the coordinates are those of the nodes, E = I; then only Z Z^T is needed. Otherwise
+    Q = I.
     """
     weight, here = w.sum(-1), (w.sum(-2) > 0).unsqueeze(-1)
     z = z.masked_fill((weight == 0).unsqueeze(-1), 0)
     cost = c * weight.unsqueeze(-2)
-    unit = here / here.sum(-2, keepdim=True).clamp_min(1).to(z.dtype).sqrt()  # what all classes share, of length 1
+    # what all classes share, of length 1
+    unit = here / here.sum(-2, keepdim=True).clamp_min(1).to(z.dtype).sqrt()
     e, q, classifier = (_in_nodes if z.shape[1] <= z.shape[2] else _in_features)(z, cost)
 
     def newton(x: Tensor, inner: int) -> Tensor:
         f = _to_nodes(x @ q, e)
-        p = f.masked_fill(~here, -1e30).softmax(-2)  # finite, so that a task without any label gives no NaN
+        # finite, so that a task without any label gives no NaN
+        p = f.masked_fill(~here, -1e30).softmax(-2)
         gamma = x + _from_nodes(cost * (p - _centred(f, unit) / 2) - c * w.mT, e)
         delta = -_Solve.apply(e, q, cost, p, unit, gamma, inner)
-        # On the line to x + delta the third derivative is at most r times the second, so that the step log(1 + r) / r
-        # never overshoots, whatever the weights and the features.
+        # On the line to x + delta the third derivative is at most r times the second, so that the
+        # step log(1 + r) / r never overshoots, whatever the weights and the features.
         move = _to_nodes(delta @ q, e).detach().masked_fill(cost == 0, 0)
         r = (move.amax(-2) - move.amin(-2)).amax(-1).clamp_min(1e-6)
         return x + (r.log1p() / r)[:, None, None] * delta
@@ -56,11 +66,15 @@ def logistic_regression(
     return classifier(x.masked_fill(~here, 0))
 
 
-def _to_nodes(x: Float[Tensor, "B C m"], e: Float[Tensor, "B n m"] | None) -> Float[Tensor, "B C n"]:
+def _to_nodes(
+    x: Float[Tensor, "B C m"], e: Float[Tensor, "B n m"] | None
+) -> Float[Tensor, "B C n"]:
     return x if e is None else x @ e.mT
 
 
-def _from_nodes(f: Float[Tensor, "B C n"], e: Float[Tensor, "B n m"] | None) -> Float[Tensor, "B C m"]:
+def _from_nodes(
+    f: Float[Tensor, "B C n"], e: Float[Tensor, "B n m"] | None
+) -> Float[Tensor, "B C m"]:
     return f if e is None else f @ e
 
 
@@ -106,11 +120,15 @@ def _in_features(z: Float[Tensor, "B n d"], cost: Float[Tensor, "B 1 n"]) -> Coo
 
 
 def _curvature(
-    f: Float[Tensor, "B C n"], cost: Float[Tensor, "B 1 n"], p: Float[Tensor, "B C n"], unit: Float[Tensor, "B C 1"]
+    f: Float[Tensor, "B C n"],
+    cost: Float[Tensor, "B 1 n"],
+    p: Float[Tensor, "B C n"],
+    unit: Float[Tensor, "B C 1"],
 ) -> Float[Tensor, "B C n"]:
     """S f = c Omega (diag(p) - p p^T - (I - 1 1^T / C) / 2) f for every node.
 
-    What all classes share moves no probability: without the 1 1^T, A would be singular there and rounding would grow.
+    What all classes share moves no probability: without the 1 1^T, A would be singular there and
+    rounding would grow.
     """
     return cost * (p * (f - (p * f).sum(-2, keepdim=True)) - _centred(f, unit) / 2)
 
@@ -124,7 +142,9 @@ class _Solve(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(e: Tensor | None, q: Tensor, cost: Tensor, p: Tensor, unit: Tensor, r: Tensor, steps: int) -> Tensor:
+    def forward(
+        e: Tensor | None, q: Tensor, cost: Tensor, p: Tensor, unit: Tensor, r: Tensor, steps: int
+    ) -> Tensor:
         def dot(a: Tensor, b: Tensor) -> Tensor:
             return (a * b).sum((-2, -1), keepdim=True)
 
@@ -133,7 +153,8 @@ class _Solve(torch.autograd.Function):
         enough = size * torch.finfo(r.dtype).eps ** 2
 
         def ratio(a: Tensor, b: Tensor) -> Tensor:
-            return torch.where((size > enough) & (b > 0), a / b, 0)  # from here on steps would be made of rounding
+            # from here on steps would be made of rounding
+            return torch.where((size > enough) & (b > 0), a / b, 0)
 
         for _ in range(steps):
             a = d + _from_nodes(_curvature(_to_nodes(dq, e), cost, p, unit), e)

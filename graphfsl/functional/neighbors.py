@@ -1,4 +1,6 @@
-"""The k nearest neighbours of every sample of a pool by cosine: exact for small pools, cell by cell for large ones."""
+"""The k nearest neighbours of every sample of a pool by cosine: exact for small pools, cell by cell
+for large ones.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,12 @@ from torch.nn import functional as F
 EXACT = 20_000  # samples that are compared with all others
 CELL = 512  # the most samples of a cell
 SPLIT, SPLIT_STEPS = 16, 8  # of k-means, which divides a cell
-SAMPLED, RECALL = 500, 0.9  # samples whose true neighbours are known, and how many of them must be found
+# samples whose true neighbours are known, and how many of them must be found
+SAMPLED, RECALL = 500, 0.9
 MOST_CELLS = 64  # that one is compared with
 
-Bar = Callable[[Iterable[Any], str], Iterable[Any]]  # items, what is done with them -> the items, with progress shown
+# items, what is done with them -> the items, with progress shown
+Bar = Callable[[Iterable[Any], str], Iterable[Any]]
 
 
 def silent(items: Iterable[Any], what: str) -> Iterable[Any]:
@@ -27,8 +31,9 @@ def silent(items: Iterable[Any], what: str) -> Iterable[Any]:
 
 @dataclass(frozen=True)
 class Neighbors:
-    """index: (n, k) int64, never oneself. cosine: (n, k) float32, falling. order: (n,) int64, samples such that
-    neighbours stand close together. how: in words. recall: the share of true neighbours among them, measured."""
+    """index: (n, k) int64, never oneself. cosine: (n, k) float32, falling. order: (n,) int64,
+    samples such that neighbours stand close together. how: in words. recall: the share of true
+    neighbours among them, measured."""
 
     index: np.ndarray
     cosine: np.ndarray
@@ -38,11 +43,13 @@ class Neighbors:
 
 
 def nearest_neighbors(x: np.ndarray, k: int, bar: Bar = silent) -> Neighbors:
-    """Features (n, d), finite and of any length, -> the k nearest neighbours of each by cosine (n - 1 where k is more).
+    """Features (n, d), finite and of any length, -> the k nearest neighbours of each by cosine (n -
+    1 where k is more).
 
-    Above EXACT samples k-means divides them again and again into cells, and each is compared with the samples of the
-    cells nearest to its own: with 4, 8, 16, … cells, until 90% of the true neighbours of 500 samples are among those
-    found. This needs faiss; without it the comparison is exact, and its time grows with the square of n.
+    Above EXACT samples k-means divides them again and again into cells, and each is compared with
+    the samples of the cells nearest to its own: with 4, 8, 16, … cells, until 90% of the true
+    neighbours of 500 samples are among those found. This needs faiss; without it the comparison is
+    exact, and its time grows with the square of n.
     """
     x = F.normalize(torch.from_numpy(np.ascontiguousarray(x, np.float32)), dim=1).numpy()
     n, has_faiss = len(x), importlib.util.find_spec("faiss") is not None
@@ -51,11 +58,15 @@ def nearest_neighbors(x: np.ndarray, k: int, bar: Bar = silent) -> Neighbors:
     if n > EXACT and not has_faiss:
         advice = "pip install graphfsl[faiss] makes it nearly linear"
         warnings.warn(
-            f"faiss is not installed: comparing {n:,} samples takes time by its square; {advice}", stacklevel=3
+            f"faiss is not installed: comparing {n:,} samples takes time by its square; {advice}",
+            stacklevel=3,
         )
     if n <= EXACT or not has_faiss:
         blocks = np.array_split(everyone, -(-n // CELL))
-        found = [_without_self(rows, *_search(x[rows], x, k + 1)) for rows in bar(blocks, "finding neighbours")]
+        found = [
+            _without_self(rows, *_search(x[rows], x, k + 1))
+            for rows in bar(blocks, "finding neighbours")
+        ]
         index, cosine = (np.concatenate(parts) for parts in zip(*found, strict=True))
         return Neighbors(index, cosine, everyone, "exact", 1.0)
     cells = list(_cells(x, everyone))
@@ -63,14 +74,16 @@ def nearest_neighbors(x: np.ndarray, k: int, bar: Bar = silent) -> Neighbors:
     most = min(max(MOST_CELLS, k + 1), len(cells))
     near = torch.cat([(rows @ centers.T).topk(most).indices for rows in centers.split(CELL)])
     sample = everyone[:: n // SAMPLED]
-    worst = _without_self(sample, *_search(x[sample], x, k + 1))[1][:, -1] - 1e-6  # what is as near is as true
+    # what is as near is as true
+    worst = _without_self(sample, *_search(x[sample], x, k + 1))[1][:, -1] - 1e-6
     cell_of = np.empty(n, np.int64)
     for number, members in enumerate(cells):
         cell_of[members] = number
 
     def search(rows: np.ndarray, cell: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         nearest = [cells[j] for j in near[cell].tolist()]
-        enough = int(np.searchsorted(np.cumsum([len(c) for c in nearest]), k + 1)) + 1  # where cells are tiny
+        # where cells are tiny
+        enough = int(np.searchsorted(np.cumsum([len(c) for c in nearest]), k + 1)) + 1
         candidates = np.concatenate(nearest[: max(count, enough)])
         found, cosine = _search(x[rows], x[candidates], k + 1)
         return _without_self(rows, candidates[found], cosine)
@@ -78,7 +91,9 @@ def nearest_neighbors(x: np.ndarray, k: int, bar: Bar = silent) -> Neighbors:
     count, recall = 2, 0.0
     while recall < RECALL and count < near.shape[1]:
         count = min(2 * count, near.shape[1])
-        found = [search(sample[i : i + 1], cell_of[row], count)[1][0] for i, row in enumerate(sample)]
+        found = [
+            search(sample[i : i + 1], cell_of[row], count)[1][0] for i, row in enumerate(sample)
+        ]
         recall = float((np.stack(found) >= worst[:, None]).mean())
     index, cosine = np.empty((n, k), np.int64), np.empty((n, k), np.float32)
     for number, members in enumerate(bar(cells, "finding neighbours")):
@@ -88,7 +103,9 @@ def nearest_neighbors(x: np.ndarray, k: int, bar: Bar = silent) -> Neighbors:
 
 
 def _search(queries: np.ndarray, x: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k rows of x with the largest product for each query, and the products, by falling product."""
+    """The k rows of x with the largest product for each query, and the products, by falling
+    product.
+    """
     k = min(k, len(x))
     try:
         import faiss
@@ -100,8 +117,12 @@ def _search(queries: np.ndarray, x: np.ndarray, k: int) -> tuple[np.ndarray, np.
     return index, cosine
 
 
-def _without_self(rows: np.ndarray, index: np.ndarray, cosine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Every row's neighbours but itself; the last goes where its twins left it no place among them."""
+def _without_self(
+    rows: np.ndarray, index: np.ndarray, cosine: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Every row's neighbours but itself; the last goes where its twins left it no place among
+    them.
+    """
     own = index == rows[:, None]
     own[~own.any(1), -1] = True
     return index[~own].reshape(len(rows), -1), cosine[~own].reshape(len(rows), -1)

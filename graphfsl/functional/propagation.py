@@ -10,7 +10,9 @@ from graphfsl.functional.statistics import or_one, total_or_one
 
 
 def symmetric(a: Float[Tensor, "*B n n"], eps: float = 0.0) -> Float[Tensor, "*B n n"]:
-    """S = D^-1/2 A D^-1/2 with D = diag(sum_j a_ij + eps); zero for a node without edges. (…, n, n) -> (…, n, n)."""
+    """S = D^-1/2 A D^-1/2 with D = diag(sum_j a_ij + eps); zero for a node without edges. (…, n, n)
+    -> (…, n, n).
+    """
     degree = a.sum(-1) + eps
     scale = or_one(degree).rsqrt().where(degree > 0, 0)
     return scale.unsqueeze(-1) * a * scale.unsqueeze(-2)

@@ -1,4 +1,6 @@
-"""Class means of weighted nodes: the one function that class means, soft k-means and pseudo-labels share."""
+"""Class means of weighted nodes: the one function that class means, soft k-means and pseudo-labels
+share.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,9 @@ from graphfsl.functional.statistics import or_one
 
 
 def prototypes(z: Float[Tensor, "*B n d"], w: Float[Tensor, "*B n C"]) -> Float[Tensor, "*B C d"]:
-    """p_c = sum_i w_ic z_i / sum_i w_ic; zero where a class has no weight. (B, n, d), (B, n, C) -> (B, C, d)."""
+    """p_c = sum_i w_ic z_i / sum_i w_ic; zero where a class has no weight. (B, n, d), (B, n, C) ->
+    (B, C, d).
+    """
     total = w.sum(-2).unsqueeze(-1)
     return (w.mT @ z) / or_one(total)
 
@@ -19,6 +23,10 @@ def present(w: Float[Tensor, "*B n C"]) -> Bool[Tensor, "*B C"]:
     return w.sum(-2) > 0
 
 
-def hide_absent(scores: Float[Tensor, "*layers B n C"], w: Float[Tensor, "B m C"]) -> Float[Tensor, "*layers B n C"]:
-    """Scores (…, B, n, C) with minus infinity where w (B, m, C) gives a class no weight anywhere."""
+def hide_absent(
+    scores: Float[Tensor, "*layers B n C"], w: Float[Tensor, "B m C"]
+) -> Float[Tensor, "*layers B n C"]:
+    """Scores (…, B, n, C) with minus infinity where w (B, m, C) gives a class no weight
+    anywhere.
+    """
     return scores.masked_fill(~present(w).unsqueeze(-2), float("-inf"))

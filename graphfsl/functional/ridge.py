@@ -7,11 +7,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def ridge(z: Float[Tensor, "B n d"], w: Float[Tensor, "B n C"], penalty: Float[Tensor, ""]) -> Float[Tensor, "B C d"]:
-    """The W of least sum_i omega_i ||W z_i - y_i||^2 + penalty ||W||^2, with omega_i = sum_k w_ik, omega_i y_i = w_i.
+def ridge(
+    z: Float[Tensor, "B n d"], w: Float[Tensor, "B n C"], penalty: Float[Tensor, ""]
+) -> Float[Tensor, "B C d"]:
+    """The W of least sum_i omega_i ||W z_i - y_i||^2 + penalty ||W||^2, with omega_i = sum_k w_ik,
+    omega_i y_i = w_i.
 
-    W^T = Z^T (Omega Z Z^T + penalty I)^-1 w for n <= d (Woodbury), else (Z^T Omega Z + penalty I)^-1 Z^T w: neither
-    divides by a weight, so that a node without weight is simply not read.
+    W^T = Z^T (Omega Z Z^T + penalty I)^-1 w for n <= d (Woodbury), else (Z^T Omega Z + penalty
+    I)^-1 Z^T w: neither divides by a weight, so that a node without weight is simply not read.
     """
     weight = w.sum(-1, keepdim=True)
     z = z.masked_fill(weight == 0, 0)

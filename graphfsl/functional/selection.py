@@ -16,7 +16,9 @@ def log_odds(scores: Float[Tensor, "*B n C"]) -> Float[Tensor, "*B n"]:
     return best.values.squeeze(-1) - rest
 
 
-def quota(mask: Bool[Tensor, "*B n"], present: Bool[Tensor, "*B C"], share: float) -> Float[Tensor, "*B 1 1"]:
+def quota(
+    mask: Bool[Tensor, "*B n"], present: Bool[Tensor, "*B C"], share: float
+) -> Float[Tensor, "*B 1 1"]:
     """How many nodes of each present class make that share of the real ones, rounded up.
 
     (…, n), (…, C) -> (…, 1, 1).
@@ -26,7 +28,9 @@ def quota(mask: Bool[Tensor, "*B n"], present: Bool[Tensor, "*B C"], share: floa
 
 
 def top_per_class(
-    confidence: Float[Tensor, "*B n"], candidate: Bool[Tensor, "*B n C"], most: Float[Tensor, "*#B 1 #C"] | float
+    confidence: Float[Tensor, "*B n"],
+    candidate: Bool[Tensor, "*B n C"],
+    most: Float[Tensor, "*#B 1 #C"] | float,
 ) -> Bool[Tensor, "*B n C"]:
     """The `most` candidates of highest confidence in each class, or all where there are fewer.
 

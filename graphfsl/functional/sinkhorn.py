@@ -1,4 +1,6 @@
-"""The limit of Sinkhorn's scaling of a non-negative matrix to given marginals, by Newton's method on its dual."""
+"""The limit of Sinkhorn's scaling of a non-negative matrix to given marginals, by Newton's method
+on its dual.
+"""
 
 from __future__ import annotations
 
@@ -20,18 +22,22 @@ def potentials(
     steps: int = 12,
     start: Float[Tensor, "*B C"] | None = None,
 ) -> Float[Tensor, "*B C"]:
-    """The v for which rows_i softmax_c(log_p_ic + v_c) has the column sums `columns`: the limit of Sinkhorn's rounds.
+    """The v for which rows_i softmax_c(log_p_ic + v_c) has the column sums `columns`: the limit of
+    Sinkhorn's rounds.
 
-    It is the minimum of sum_i rows_i logsumexp_c(log_p_ic + v_c) - sum_c columns_c v_c, which is convex, by `steps`
-    damped steps of Newton's method from `start`. Without one they start from the minima at higher temperatures,
-    log_p / T with T from (range of a row's log_p) / EASY down to 1: where all rows are sure of their column, the
-    function is flat, and the steps would be blind. Twelve steps then meet the columns, whether log_p varies by ten
-    units or by ten thousand. Rows and columns must have the same sum. A column of sum zero may be -inf throughout; v
-    is zero there. (…, n, C) -> (…, C).
+    It is the minimum of sum_i rows_i logsumexp_c(log_p_ic + v_c) - sum_c columns_c v_c, which is
+    convex, by `steps` damped steps of Newton's method from `start`. Without one they start from the
+    minima at higher temperatures, log_p / T with T from (range of a row's log_p) / EASY down to 1:
+    where all rows are sure of their column, the function is flat, and the steps would be blind.
+    Twelve steps then meet the columns, whether log_p varies by ten units or by ten thousand. Rows
+    and columns must have the same sum. A column of sum zero may be -inf throughout; v is zero
+    there. (…, n, C) -> (…, C).
 
-    Where every row is sure of its column many v do: it is one that lies amid them, as the way down ended there.
+    Where every row is sure of its column many v do: it is one that lies amid them, as the way down
+    ended there.
     """
-    # Double precision, as the sums of rows that are sure differ from `columns` by less than single precision tells.
+    # Double precision, as the sums of rows that are sure differ from `columns` by less than single
+    # precision tells.
     dtype, none = log_p.dtype, columns == 0
     log_p = log_p.mT.masked_fill(none.unsqueeze(-1), -1e30).double()
     rows, columns = rows.unsqueeze(-2).double(), columns.double()
@@ -40,7 +46,9 @@ def potentials(
         hottest = (_spread(log_p, rows, none) / EASY).clamp_min(1)
         for level in range(LEVELS):
             temperature = hottest ** (1 - level / LEVELS)
-            v = temperature * _newton(log_p / temperature.unsqueeze(-1), rows, columns, AT_EACH, v / temperature)
+            v = temperature * _newton(
+                log_p / temperature.unsqueeze(-1), rows, columns, AT_EACH, v / temperature
+            )
     v = _newton(log_p, rows, columns, steps, v)
     # What all columns share changes nothing: the mean is zero.
     here = (~none).to(v.dtype)
@@ -56,8 +64,9 @@ def balance(
     steps: int = 12,
     start: Float[Tensor, "*B C"] | None = None,
 ) -> Float[Tensor, "*B C"]:
-    """The `potentials` for columns of equal sums over the classes that are not -inf throughout (share 1), for those
-    of rows_i softmax_c(log_p_ic), which are zero (share 0), or between. One row alone is left as it is.
+    """The `potentials` for columns of equal sums over the classes that are not -inf throughout
+    (share 1), for those of rows_i softmax_c(log_p_ic), which are zero (share 0), or between. One
+    row alone is left as it is.
 
     (…, n, C), (…, n) -> (…, C).
     """
@@ -86,7 +95,8 @@ def _newton(
         total = weighted.sum(-1)
         curvature = total.diag_embed() - weighted @ p.mT + eye
         delta = torch.linalg.solve_ex(curvature, (columns - total).unsqueeze(-1))[0].squeeze(-1)
-        # On the line to v + delta the third derivative is at most r times the second: log(1 + r) / r never overshoots.
+        # On the line to v + delta the third derivative is at most r times the second: log(1 + r) /
+        # r never overshoots.
         r = (delta.amax(-1, keepdim=True) - delta.amin(-1, keepdim=True)).clamp_min(1e-6)
         v = v + (r.log1p() / r) * delta
     return v
@@ -95,7 +105,9 @@ def _newton(
 def _spread(
     log_p: Float[Tensor, "*B C n"], rows: Float[Tensor, "*#B 1 n"], none: Bool[Tensor, "*#B C"]
 ) -> Float[Tensor, "*B 1"]:
-    """How far the scores of one row lie apart, at most: over the columns that are not `none`, and rows that count."""
+    """How far the scores of one row lie apart, at most: over the columns that are not `none`, and
+    rows that count.
+    """
     none = none.unsqueeze(-1)
     most = log_p.masked_fill(none, float("-inf")).amax(-2)
     least = log_p.masked_fill(none, float("inf")).amin(-2)

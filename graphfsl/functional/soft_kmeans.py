@@ -6,7 +6,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 
-def soft_assign(logits: Float[Tensor, "*B n C"], mask: Bool[Tensor, "*B n"]) -> Float[Tensor, "*B n C"]:
-    """z_jc = softmax_c(logits_jc), zero for padded nodes; absent classes carry -inf. (B, n, C), (B, n) -> (B, n, C)."""
+def soft_assign(
+    logits: Float[Tensor, "*B n C"], mask: Bool[Tensor, "*B n"]
+) -> Float[Tensor, "*B n C"]:
+    """z_jc = softmax_c(logits_jc), zero for padded nodes; absent classes carry -inf. (B, n, C), (B,
+    n) -> (B, n, C).
+    """
     # A row may be -inf throughout only where a task is empty; softmax would give NaN there.
     return logits.softmax(-1).nan_to_num(0).masked_fill(~mask.unsqueeze(-1), 0)

@@ -1,4 +1,6 @@
-"""Propagation on a sparse graph, by conjugate gradients where the closed form would need n x n numbers."""
+"""Propagation on a sparse graph, by conjugate gradients where the closed form would need n x n
+numbers.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ ROWS = 4096  # of a block whose product fits a cache
 
 
 def union(index: Int[Tensor, "n k"], weight: Float[Tensor, "n k"]) -> Float[Tensor, "n n"]:
-    """W = A + A^T as a sparse CSR tensor, where a_ij is the weight of i's edge to j: (n, k), (n, k) -> (n, n).
+    """W = A + A^T as a sparse CSR tensor, where a_ij is the weight of i's edge to j: (n, k), (n, k)
+    -> (n, n).
 
     An edge that both ends name counts from both.
     """
@@ -24,8 +27,12 @@ def union(index: Int[Tensor, "n k"], weight: Float[Tensor, "n k"]) -> Float[Tens
     return both_ways(torch.stack([start, index.flatten()]), weight.flatten(), n)
 
 
-def both_ways(edges: Int[Tensor, "2 e"], weight: Float[Tensor, " e"], n: int) -> Float[Tensor, "n n"]:
-    """W = A + A^T as a sparse CSR tensor of the edges (i, j) of weight a_ij, repeated ones summed: -> (n, n)."""
+def both_ways(
+    edges: Int[Tensor, "2 e"], weight: Float[Tensor, " e"], n: int
+) -> Float[Tensor, "n n"]:
+    """W = A + A^T as a sparse CSR tensor of the edges (i, j) of weight a_ij, repeated ones summed:
+    -> (n, n).
+    """
     ends = torch.cat([edges, edges.flip(0)], 1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # CSR is in beta
@@ -33,7 +40,9 @@ def both_ways(edges: Int[Tensor, "2 e"], weight: Float[Tensor, " e"], n: int) ->
 
 
 def symmetric_sparse(w: Float[Tensor, "n n"]) -> Float[Tensor, "n n"]:
-    """S = D^-1/2 W D^-1/2 of a sparse CSR tensor, with D = diag(sum_j w_ij); a node without edges has none in S."""
+    """S = D^-1/2 W D^-1/2 of a sparse CSR tensor, with D = diag(sum_j w_ij); a node without edges
+    has none in S.
+    """
     degree = w @ torch.ones(len(w), dtype=w.dtype, device=w.device)
     scale = or_one(degree).rsqrt()
     rows = torch.arange(len(w), device=w.device).repeat_interleave(w.crow_indices().diff())
@@ -47,14 +56,16 @@ def propagate_sparse(
 ) -> Float[Tensor, "n m"]:
     """F = (I - alpha S)^-1 Y for a sparse CSR tensor S: (n, n), (n, m) -> (n, m).
 
-    S symmetric with spectrum in [-1, 1], alpha in [0, 1): I - alpha S is then positive definite, and conjugate
-    gradients halve the error in about sqrt((1 + alpha) / (1 - alpha)) / 3 steps. Each column has steps of its own and
-    rests once its residual is `tolerance` of its right side, so that what is solved beside it changes nothing.
+    S symmetric with spectrum in [-1, 1], alpha in [0, 1): I - alpha S is then positive definite,
+    and conjugate gradients halve the error in about sqrt((1 + alpha) / (1 - alpha)) / 3 steps. Each
+    column has steps of its own and rests once its residual is `tolerance` of its right side, so
+    that what is solved beside it changes nothing.
     """
     x, r, p, q = torch.zeros_like(y), y.clone(), y.clone(), torch.empty_like(y)
     rr = _dots(r, r)
     enough = tolerance**2 * rr
-    for _ in range(10 + math.ceil(math.sqrt((1 + alpha) / (1 - alpha)) * math.log(2 / tolerance))):  # twice the bound
+    # twice the bound
+    for _ in range(10 + math.ceil(math.sqrt((1 + alpha) / (1 - alpha)) * math.log(2 / tolerance))):
         active = rr > enough
         if not active.any():
             break
@@ -69,6 +80,8 @@ def propagate_sparse(
 
 
 def _dots(a: Float[Tensor, "n m"], b: Float[Tensor, "n m"]) -> Float[Tensor, " m"]:
-    """sum_i a_im b_im in double precision, in an order that the number of columns does not change."""
+    """sum_i a_im b_im in double precision, in an order that the number of columns does not
+    change.
+    """
     blocks = zip(a.split(ROWS), b.split(ROWS), strict=True)
     return torch.stack([(x * y).sum(0, dtype=torch.float64) for x, y in blocks]).sum(0)

@@ -9,7 +9,8 @@ from torch import Tensor
 
 
 def accuracy(scores: Float[Tensor, "B Q C"], target: Int[Tensor, "B Q"]) -> Float[Tensor, " B"]:
-    """Share of right answers per episode; targets below zero are padding. (B, Q, C), (B, Q) -> (B,).
+    """Share of right answers per episode; targets below zero are padding. (B, Q, C), (B, Q) ->
+    (B,).
 
     NaN for an episode in which some query is not `answered`.
     """
@@ -22,13 +23,15 @@ def accuracy(scores: Float[Tensor, "B Q C"], target: Int[Tensor, "B Q"]) -> Floa
 def answered(scores: Float[Tensor, "*B C"]) -> Bool[Tensor, "*B"]:
     """Whether scores give an answer: the best of them is finite and none is NaN. (…, C) -> (…).
 
-    Minus infinity, as of an absent class, is a score like others, unless all are; of plus infinity there is no softmax.
+    Minus infinity, as of an absent class, is a score like others, unless all are; of plus infinity
+    there is no softmax.
     """
     return scores.amax(-1).isfinite()
 
 
 def mean_and_ci95(values: Float[Tensor, " n"]) -> tuple[float, float | None]:
-    """Mean of values (n,) and half-width t_{0.975, n-1} s / sqrt(n) of its 95% interval (Student 1908).
+    """Mean of values (n,) and half-width t_{0.975, n-1} s / sqrt(n) of its 95% interval (Student
+    1908).
 
     One value has no interval: None.
     """
@@ -41,7 +44,8 @@ def mean_and_ci95(values: Float[Tensor, " n"]) -> tuple[float, float | None]:
 def class_statistics(
     features: Float[Tensor, "n d"], labels: Int[Tensor, " n"], classes: int
 ) -> tuple[Float[Tensor, " d"], Float[Tensor, "C d"], Float[Tensor, "C d d"]]:
-    """Mean of all labeled features, mean and covariance of each class (n - 1, zero where a class has one sample).
+    """Mean of all labeled features, mean and covariance of each class (n - 1, zero where a class
+    has one sample).
 
     (n, d), labels (n,) with negative ones left out -> (d,), (C, d), (C, d, d).
     """

@@ -1,8 +1,9 @@
 """The multiclass support vector machine of Crammer and Singer, all tasks at once, differentiable.
 
-It is solved by the primal-dual interior-point method for quadratic programs (Mehrotra 1992; Nocedal and Wright,
-Numerical Optimization, algorithm 16.4). The Gram matrix is the same for every class, so that a step needs a Cholesky
-factor of n x n for each class, and one for the nodes' sums, where a general solver would factor (C n) x (C n).
+It is solved by the primal-dual interior-point method for quadratic programs (Mehrotra 1992; Nocedal
+and Wright, Numerical Optimization, algorithm 16.4). The Gram matrix is the same for every class, so
+that a step needs a Cholesky factor of n x n for each class, and one for the nodes' sums, where a
+general solver would factor (C n) x (C n).
 """
 
 from __future__ import annotations
@@ -19,18 +20,24 @@ TOLERANCE = 1e-16  # of the duality gap, beside the objective
 MOST_STEPS = 50  # 10 to 20 are usual, 40 where c ||z||^2 is 1e11
 SHORTENED = 0.995  # of the way to the boundary
 CURVED = 1e-12  # of the largest entry of K: what is added to its diagonal at least while solving
-SMOOTHED = 1e-8  # the same where it is differentiated: nodes that are there twice share their weight
+# the same where it is differentiated: nodes that are there twice share their weight
+SMOOTHED = 1e-8
 
 
-def crammer_singer(z: Float[Tensor, "B n d"], w: Float[Tensor, "B n C"], c: float = 0.1) -> Float[Tensor, "B C d"]:
-    """The W of least 1/2 ||W||^2 + c sum_i omega_i max_k (1 - y_ik + W_k z_i - sum_l y_il W_l z_i), with
-    omega_i = sum_k w_ik, omega_i y_i = w_i: scikit-learn's LinearSVC(multi_class="crammer_singer") without intercept.
+def crammer_singer(
+    z: Float[Tensor, "B n d"], w: Float[Tensor, "B n C"], c: float = 0.1
+) -> Float[Tensor, "B C d"]:
+    """The W of least 1/2 ||W||^2 + c sum_i omega_i max_k (1 - y_ik + W_k z_i - sum_l y_il W_l z_i),
+    with omega_i = sum_k w_ik, omega_i y_i = w_i: scikit-learn's
+    LinearSVC(multi_class="crammer_singer") without intercept.
 
-    W = c A^T Z with the A of least 1/2 tr(A^T K A) - sum_i y_i . a_i, K = c Z Z^T, where b_i = w_i - a_i is nonnegative
-    and sums to omega_i (the dual problem, divided by c). Its gradient is y - A K = nu + s, where nu_i is a node's
-    multiplier and s >= 0 is zero where b > 0. Solved in float64 until the duality gap is 1e-16 of the objective.
+    W = c A^T Z with the A of least 1/2 tr(A^T K A) - sum_i y_i . a_i, K = c Z Z^T, where b_i = w_i
+    - a_i is nonnegative and sums to omega_i (the dual problem, divided by c). Its gradient is y - A
+    K = nu + s, where nu_i is a node's multiplier and s >= 0 is zero where b > 0. Solved in float64
+    until the duality gap is 1e-16 of the objective.
 
-    The derivative is that of the equations y - A K = nu where b > 0; entries of b that are zero do not move.
+    The derivative is that of the equations y - A K = nu where b > 0; entries of b that are zero do
+    not move.
     """
     dtype = z.dtype
     z, w = z.double(), w.double().mT
@@ -47,7 +54,9 @@ def crammer_singer(z: Float[Tensor, "B n d"], w: Float[Tensor, "B n C"], c: floa
 
 
 class _Minimum(torch.autograd.Function):
-    """Of K (B, n, n), w and y (B, C, n), and which entries are free (B, C, n): A (B, C, n), and e for `_Newton`."""
+    """Of K (B, n, n), w and y (B, C, n), and which entries are free (B, C, n): A (B, C, n), and e
+    for `_Newton`.
+    """
 
     @staticmethod
     def forward(k: Tensor, w: Tensor, y: Tensor, free: Tensor) -> tuple[Tensor, Tensor]:
@@ -58,7 +67,9 @@ class _Minimum(torch.autograd.Function):
         ctx.mark_non_differentiable(*output)
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], *tensors: Tensor) -> tuple[Any, tuple[int, int]]:
+    def vmap(
+        info: Any, in_dims: tuple[int | None, ...], *tensors: Tensor
+    ) -> tuple[Any, tuple[int, int]]:
         stacked = [
             t.expand(info.batch_size, *t.shape) if at is None else t.movedim(at, 0)
             for t, at in zip(tensors, in_dims, strict=True)
@@ -68,9 +79,13 @@ class _Minimum(torch.autograd.Function):
 
 
 def _minimise(
-    k: Float[Tensor, "B n n"], w: Float[Tensor, "B C n"], y: Float[Tensor, "B C n"], free: Bool[Tensor, "B C n"]
+    k: Float[Tensor, "B n n"],
+    w: Float[Tensor, "B C n"],
+    y: Float[Tensor, "B C n"],
+    free: Bool[Tensor, "B C n"],
 ) -> tuple[Float[Tensor, "B C n"], Float[Tensor, "B C n"]]:
-    """Predictor and corrector steps from equal shares of every class; a task that is solved stands still.
+    """Predictor and corrector steps from equal shares of every class; a task that is solved stands
+    still.
 
     e is zero where b is, elsewhere so large that e^-2 beside K is next to nothing.
     """
@@ -79,7 +94,9 @@ def _minimise(
         return x.where(free, 0).sum((-2, -1), keepdim=True)
 
     radius, count = w.sum(-2, keepdim=True), free.sum((-2, -1), keepdim=True).clamp_min(1)
-    largest = k.diagonal(dim1=-2, dim2=-1).amax(-1).clamp_min(torch.finfo(k.dtype).tiny).view(-1, 1, 1)
+    largest = (
+        k.diagonal(dim1=-2, dim2=-1).amax(-1).clamp_min(torch.finfo(k.dtype).tiny).view(-1, 1, 1)
+    )
     b = (radius / free.sum(-2, keepdim=True).clamp_min(1)) * free
     a = w - b
     gradient = y - a @ k
@@ -93,7 +110,16 @@ def _minimise(
         open_ = gap > TOLERANCE * objective
         if k.device.type == "cpu" and not bool(open_.any()):
             break  # a GPU would wait for the answer
-        step = _Step(k, a, b, s, y - nu, radius, free, (b / s).clamp_max(1 / (CURVED * largest)).sqrt() * free)
+        step = _Step(
+            k,
+            a,
+            b,
+            s,
+            y - nu,
+            radius,
+            free,
+            (b / s).clamp_max(1 / (CURVED * largest)).sqrt() * free,
+        )
         mean = gap / count
         db, _, ds = step.towards(-b * s)
         t = torch.minimum(_longest(b, db, free), _longest(s, ds, free)).clamp_max(1)
@@ -107,10 +133,20 @@ def _minimise(
 
 
 class _Step:
-    """The linear system of one step; what the Cholesky factors do for both its right sides is done once."""
+    """The linear system of one step; what the Cholesky factors do for both its right sides is done
+    once.
+    """
 
     def __init__(
-        self, k: Tensor, a: Tensor, b: Tensor, s: Tensor, aim: Tensor, radius: Tensor, free: Tensor, e: Tensor
+        self,
+        k: Tensor,
+        a: Tensor,
+        b: Tensor,
+        s: Tensor,
+        aim: Tensor,
+        radius: Tensor,
+        free: Tensor,
+        e: Tensor,
     ) -> None:
         self.b, self.s, self.free = b.where(free, 1), s, free
         self.factors = _factors(k, e)
@@ -118,8 +154,12 @@ class _Step:
         self.error = (s - (aim - a @ k)).where(free, 0)
 
     def towards(self, product: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """db, dnu, ds that to first order change b s by `product` and leave no error in the gradient and the sums."""
-        db, dnu = _solve(*self.factors, self.error + (product / self.b).where(self.free, 0), self.missing)
+        """db, dnu, ds that to first order change b s by `product` and leave no error in the
+        gradient and the sums.
+        """
+        db, dnu = _solve(
+            *self.factors, self.error + (product / self.b).where(self.free, 0), self.missing
+        )
         return db, dnu, ((product - self.s * db) / self.b).where(self.free, 0)
 
 
@@ -133,19 +173,28 @@ def _longest(
 def _factors(
     k: Float[Tensor, "B n n"], e: Float[Tensor, "B C n"]
 ) -> tuple[Float[Tensor, "B C n n"], Float[Tensor, "B n n"]]:
-    """X (B, C, n, n) with X^T X = (K + e^-2)^-1 for each class, rows and columns of e = 0 left out; and the Cholesky
-    factor (B, n, n) of their sum."""
-    inner = e.unsqueeze(-1) * k.unsqueeze(-3) * e.unsqueeze(-2) + torch.eye(k.shape[-1], dtype=k.dtype, device=k.device)
-    x = torch.linalg.solve_triangular(torch.linalg.cholesky_ex(inner)[0], e.diag_embed(), upper=False)
+    """X (B, C, n, n) with X^T X = (K + e^-2)^-1 for each class, rows and columns of e = 0 left out;
+    and the Cholesky factor (B, n, n) of their sum."""
+    inner = e.unsqueeze(-1) * k.unsqueeze(-3) * e.unsqueeze(-2) + torch.eye(
+        k.shape[-1], dtype=k.dtype, device=k.device
+    )
+    x = torch.linalg.solve_triangular(
+        torch.linalg.cholesky_ex(inner)[0], e.diag_embed(), upper=False
+    )
     stacked = x.flatten(-3, -2)
     unused = (e == 0).all(-2).to(k.dtype).diag_embed()
     return x, torch.linalg.cholesky_ex(stacked.mT @ stacked + unused)[0]
 
 
 def _solve(
-    x: Float[Tensor, "B C n n"], root: Float[Tensor, "B n n"], r: Float[Tensor, "B C n"], t: Float[Tensor, "B 1 n"]
+    x: Float[Tensor, "B C n n"],
+    root: Float[Tensor, "B n n"],
+    r: Float[Tensor, "B C n"],
+    t: Float[Tensor, "B 1 n"],
 ) -> tuple[Float[Tensor, "B C n"], Float[Tensor, "B 1 n"]]:
-    """d (B, C, n) and nu (B, 1, n) with d_k (K + e_k^-2) = r_k + nu where e > 0, d = 0 elsewhere, sum_k d_k = t."""
+    """d (B, C, n) and nu (B, 1, n) with d_k (K + e_k^-2) = r_k + nu where e > 0, d = 0 elsewhere,
+    sum_k d_k = t.
+    """
 
     def inverse(r: Tensor) -> Tensor:
         return (x.mT @ (x @ r.unsqueeze(-1))).squeeze(-1)

@@ -1,5 +1,5 @@
-"""Freed memory stays with the process, so that the next step does not fault it in page by page again; and whether
-there is room for what was asked for."""
+"""Freed memory stays with the process, so that the next step does not fault it in page by page
+again; and whether there is room for what was asked for."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 def reuse_freed_memory() -> bool:
     """Tell glibc to keep large freed blocks; True where it obeyed, no effect on other systems.
 
-    By default it maps every activation of a training step afresh and gives it back: a Conv4 step on 360 images
-    took 0.60 s of CPU time with that and 0.30 s without, on a virtual machine.
+    By default it maps every activation of a training step afresh and gives it back: a Conv4 step on
+    360 images took 0.60 s of CPU time with that and 0.30 s without, on a virtual machine.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

@@ -1,4 +1,6 @@
-"""Checkpoints: safetensors with their facts as JSON in the header, in one file that is renamed into place."""
+"""Checkpoints: safetensors with their facts as JSON in the header, in one file that is renamed into
+place.
+"""
 
 from __future__ import annotations
 
@@ -18,22 +20,26 @@ from torch import Tensor, nn
 
 from graphfsl.io.errors import InputError
 from graphfsl.io.files import read_regular
+from graphfsl.io.limits import LARGEST
 
 TOLD = ("step", "loss", "seconds")  # what every line of metrics says
-LARGEST = 2**53  # the whole numbers up to it are exact in JSON and as floats; NaN and infinity are not below it
 FORMAT = 1  # of run directories and checkpoints; a reader refuses what is newer than itself
 
 
 def write_atomically(path: Path, data: bytes, new_folder: bool = True) -> None:
-    """Write to a temporary name beside `path` and rename: a reader sees the old file or the new one.
+    """Write to a temporary name beside `path` and rename: a reader sees the old file or the new
+    one.
 
-    new_folder: make the folder where there is none; a run whose directory was taken away must not begin another.
+    new_folder: make the folder where there is none; a run whose directory was taken away must not
+        begin another.
     """
     temporary = None
     try:
         if new_folder:
             path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, prefix=f".{path.name}-", delete=False
+        ) as file:
             temporary = file.name
             file.write(data)
             file.flush()
@@ -41,7 +47,9 @@ def write_atomically(path: Path, data: bytes, new_folder: bool = True) -> None:
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}; free space or choose another folder") from None
+        raise InputError(
+            f"cannot write {path}: {error.strerror}; free space or choose another folder"
+        ) from None
     finally:  # an interruption leaves nothing either
         if temporary:
             with suppress(OSError):
@@ -49,7 +57,9 @@ def write_atomically(path: Path, data: bytes, new_folder: bool = True) -> None:
 
 
 def append(path: Path, text: str) -> None:
-    """Add text to the end of a file and bring it to the disk; where it does not fit whole, nothing is added."""
+    """Add text to the end of a file and bring it to the disk; where it does not fit whole, nothing
+    is added.
+    """
     try:
         with path.open("ab", buffering=0) as file:
             end, data = file.seek(0, os.SEEK_END), text.encode()
@@ -61,12 +71,16 @@ def append(path: Path, text: str) -> None:
                 file.truncate(end)
                 raise
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}; free space or choose another folder") from None
+        raise InputError(
+            f"cannot write {path}: {error.strerror}; free space or choose another folder"
+        ) from None
 
 
 def write_json(path: Path, value: Any, new_folder: bool = True) -> None:
     """Plain JSON: NaN and infinity are none, and raise ValueError."""
-    write_atomically(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode(), new_folder)
+    write_atomically(
+        path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode(), new_folder
+    )
 
 
 def read_json(path: Path) -> Any:
@@ -77,42 +91,67 @@ def read_json(path: Path) -> Any:
     except InputError:
         raise
     except (ValueError, OSError, RecursionError) as error:
-        raise InputError(f"{path} is not readable JSON ({error}); restore it or write it again") from None
+        raise InputError(
+            f"{path} is not readable JSON ({error}); restore it or write it again"
+        ) from None
 
 
 def read_lines(path: Path, count: int | None = None) -> list[dict[str, Any]]:
-    """The first `count` lines of metrics.jsonl, None for all; InputError where one is missing or not of TOLD values."""
+    """The first `count` lines of metrics.jsonl, None for all; InputError where one is missing or
+    not of TOLD values.
+    """
     lines: list[Any] = []
     try:
         text = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
         lines = [json.loads(line) for line in text[:count]]
     except (ValueError, OSError, RecursionError) as error:
-        raise InputError(f"{path} is damaged ({error}); restore it, or train again in another folder") from None
+        raise InputError(
+            f"{path} is damaged ({error}); restore it, or train again in another folder"
+        ) from None
     for number, line in enumerate(lines, 1):
         if not _is_of_metrics(line):
-            raise InputError(f"{path} is damaged (line {number}); restore it, or train again in another folder")
+            raise InputError(
+                f"{path} is damaged (line {number}); restore it, or train again in another folder"
+            )
     if count is not None and len(lines) < count:
-        raise InputError(f"{path} lacks some of {count} lines of metrics; restore it, or train again in another folder")
+        raise InputError(
+            f"{path} lacks some of {count} lines of metrics; restore it, or train "
+            f"again in another folder"
+        )
     return lines
 
 
 def _is_of_metrics(line: Any) -> bool:
     """Whether a value is a mapping to numbers, or None, which has those of TOLD."""
-    if not isinstance(line, dict) or not isinstance(line.get("step"), int) or any(line.get(k) is None for k in TOLD):
+    if (
+        not isinstance(line, dict)
+        or not isinstance(line.get("step"), int)
+        or any(line.get(k) is None for k in TOLD)
+    ):
         return False
-    return all(v is None or isinstance(v, float) or (isinstance(v, int) and abs(v) <= LARGEST) for v in line.values())
+    return all(
+        v is None or isinstance(v, float) or (isinstance(v, int) and abs(v) <= LARGEST)
+        for v in line.values()
+    )
 
 
 def save_checkpoint(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-    """Tensors by name, and JSON facts, into a folder that exists; a checksum of both goes with them."""
-    plain = {k: t.detach().to("cpu", memory_format=torch.contiguous_format).contiguous() for k, t in tensors.items()}
+    """Tensors by name, and JSON facts, into a folder that exists; a checksum of both goes with
+    them.
+    """
+    plain = {
+        k: t.detach().to("cpu", memory_format=torch.contiguous_format).contiguous()
+        for k, t in tensors.items()
+    }
     told = facts | {"format": FORMAT}
     told["checksum"] = checksum(plain, told)
     write_atomically(path, save(plain, {"graphfsl": json.dumps(told)}), new_folder=False)
 
 
 def checksum(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> str:
-    """SHA-256 of the facts and of each tensor's name, type, shape and bytes; the order of either does not matter."""
+    """SHA-256 of the facts and of each tensor's name, type, shape and bytes; the order of either
+    does not matter.
+    """
     found = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         found.update(repr((name, str(tensor.dtype), tuple(tensor.shape))).encode())
@@ -121,9 +160,14 @@ def checksum(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> str:
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and facts of a file; InputError where it is missing, cut short, changed or something else."""
+    """The tensors and facts of a file; InputError where it is missing, cut short, changed or
+    something else.
+    """
     if not path.is_file():
-        raise InputError(f"checkpoint {path} not found; is {path.parent} the directory of a run that has trained?")
+        raise InputError(
+            f"checkpoint {path} not found; is {path.parent} the directory of a run "
+            f"that has trained?"
+        )
     try:
         with safe_open(path, framework="pt") as file:
             facts = json.loads((file.metadata() or {})["graphfsl"])
@@ -145,17 +189,23 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def check_format(number: Any, path: Path) -> None:
     """InputError where a file is of a format that this version does not know."""
     if not isinstance(number, int) or number > FORMAT:
-        raise InputError(f"{path} is of format {number}, this graphfsl reads up to {FORMAT}; upgrade graphfsl")
+        raise InputError(
+            f"{path} is of format {number}, this graphfsl reads up to {FORMAT}; upgrade graphfsl"
+        )
 
 
 def load_weights(learner: nn.Module, tensors: dict[str, Tensor], where: Path) -> None:
     """Strictly load weights; InputError names the first that does not fit or is not finite."""
     own = learner.state_dict()
     for name in sorted(own.keys() | tensors.keys()):
-        have, need = (f"{t[name].dtype} {tuple(t[name].shape)}" if name in t else "nothing" for t in (tensors, own))
+        have, need = (
+            f"{t[name].dtype} {tuple(t[name].shape)}" if name in t else "nothing"
+            for t in (tensors, own)
+        )
         if have != need:
             raise InputError(
-                f"{where} is of another architecture: {name!r} holds {have} there, the learner needs {need}"
+                f"{where} is of another architecture: {name!r} holds {have} there, the learner "
+                f"needs {need}"
             )
         if not tensors[name].is_meta and not tensors[name].isfinite().all():
             raise InputError(f"{where}: {name!r} holds NaN or infinity; restore it or train again")

@@ -1,4 +1,6 @@
-"""Files from the network: resumed, checked by md5, and under their name only when they are whole."""
+"""Files from the network: resumed, checked by md5, and under their name only when they are
+whole.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,14 @@ from urllib.request import Request, urlopen
 
 from filelock import FileLock
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 from graphfsl.io.errors import InputError
 
@@ -37,10 +46,12 @@ class _Refused(Exception):
 
 
 def fetch(url: str, folder: Path, md5: str) -> Path:
-    """The file behind a URL, in `folder` under its own name; one that is there already is checked and kept.
+    """The file behind a URL, in `folder` under its own name; one that is there already is checked
+    and kept.
 
-    It grows as `<name>.part`, which an interrupted call leaves for the next one to go on with. Of two processes the
-    second waits for the first. Raises InputError where the file cannot be had, with what to do by hand.
+    It grows as `<name>.part`, which an interrupted call leaves for the next one to go on with. Of
+    two processes the second waits for the first. Raises InputError where the file cannot be had,
+    with what to do by hand.
     """
     path = folder / url.rpartition("/")[2]
     part = path.with_name(f"{path.name}.part")
@@ -62,16 +73,19 @@ def fetch(url: str, folder: Path, md5: str) -> Path:
         raise InputError(f"{path.name} could not be downloaded: {error}; {by_hand}") from None
     except OSError as error:
         raise InputError(
-            f"{part} cannot be written ({error.strerror or error}); make room, or set data.root or GRAPHFSL_DATA to a "
+            f"{part} cannot be written ({error.strerror or error}); make room, or set data.root "
+            f"or GRAPHFSL_DATA to a "
             f"folder that can be written; {by_hand}"
         ) from None
     return path
 
 
 def extract(archive: Path, folder: Path) -> None:
-    """Unpack the folder of a .tar.gz archive that is named as `folder` is; it is there whole or not at all.
+    """Unpack the folder of a .tar.gz archive that is named as `folder` is; it is there whole or not
+    at all.
 
-    Raises InputError for an archive that is broken, has no such folder, or a member that climbs out of its own.
+    Raises InputError for an archive that is broken, has no such folder, or a member that climbs out
+    of its own.
     """
     temporary = folder.with_name(f".{folder.name}.part")
     try:
@@ -80,11 +94,15 @@ def extract(archive: Path, folder: Path) -> None:
                 return
             shutil.rmtree(temporary, ignore_errors=True)  # of a call that was interrupted
             try:
-                with Console(stderr=True).status(f"unpacking {archive.name}"), tarfile.open(archive, "r:gz") as tar:
+                with (
+                    Console(stderr=True).status(f"unpacking {archive.name}"),
+                    tarfile.open(archive, "r:gz") as tar,
+                ):
                     tar.extractall(temporary, filter="data")
                 if not (temporary / folder.name).is_dir():
                     raise InputError(
-                        f"{archive} holds no folder {folder.name}; remove it and run the same command again"
+                        f"{archive} holds no folder {folder.name}; remove it and run the same "
+                        f"command again"
                     )
                 os.replace(temporary / folder.name, folder)
             finally:
@@ -92,7 +110,9 @@ def extract(archive: Path, folder: Path) -> None:
     except tarfile.FilterError as error:
         raise InputError(f"{archive}: {error}; do not use this file") from None
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise InputError(f"{archive} is broken ({error}); remove it and run the same command again") from None
+        raise InputError(
+            f"{archive} is broken ({error}); remove it and run the same command again"
+        ) from None
     except OSError as error:
         raise InputError(
             f"{folder} cannot be written ({error.strerror or error}); make room or free its name"
@@ -100,26 +120,43 @@ def extract(archive: Path, folder: Path) -> None:
 
 
 def _checked(path: Path, md5: str, remedy: str) -> Path:
-    from torchvision.datasets.utils import calculate_md5  # takes seconds to import, and most runs download nothing
+    # takes seconds to import, and most runs download nothing
+    from torchvision.datasets.utils import calculate_md5
 
     found = calculate_md5(path)
     if found != md5:
-        raise InputError(f"{path} has the md5 {found}, so it is another file or a damaged one; {remedy}")
+        raise InputError(
+            f"{path} has the md5 {found}, so it is another file or a damaged one; {remedy}"
+        )
     return path
 
 
 def _transfer(url: str, part: Path, md5: str) -> None:
     """All bytes behind the URL into `part`, in as many attempts as it takes and ATTEMPTS allow."""
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as progress:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+    )
+    with Progress(
+        *columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True
+    ) as progress:
         task = progress.add_task(part.stem, total=None)
         for attempt in range(ATTEMPTS):
             time.sleep(PAUSE * attempt)
             try:
-                return _attempt(url, part, md5, lambda done, total: progress.update(task, completed=done, total=total))
+                return _attempt(
+                    url,
+                    part,
+                    md5,
+                    lambda done, total: progress.update(task, completed=done, total=total),
+                )
             except _Interrupted as error:
                 failure = error
-    raise _Refused(f"{failure}, {ATTEMPTS} times; what came is kept and the same command goes on from there")
+    raise _Refused(
+        f"{failure}, {ATTEMPTS} times; what came is kept and the same command goes on from there"
+    )
 
 
 def _attempt(url: str, part: Path, md5: str, show: Callable[[int, int | None], None]) -> None:
@@ -147,8 +184,12 @@ def _attempt(url: str, part: Path, md5: str, show: Callable[[int, int | None], N
             raise _Interrupted("the server sent another range than it was asked for")
         done, length, chunk = start if resumed else 0, response.length, _read(response)
         total = None if length is None else done + length
-        if response.headers.get_content_type() == "text/html" or chunk.lstrip().lower().startswith(HTML):
-            raise _Refused("the server sent an HTML page (a login, an error or a proxy's) in place of the file")
+        if response.headers.get_content_type() == "text/html" or chunk.lstrip().lower().startswith(
+            HTML
+        ):
+            raise _Refused(
+                "the server sent an HTML page (a login, an error or a proxy's) in place of the file"
+            )
         with part.open("ab" if resumed else "wb") as file:
             while chunk:
                 file.write(chunk)
@@ -162,7 +203,8 @@ def _attempt(url: str, part: Path, md5: str, show: Callable[[int, int | None], N
 def _read(response: HTTPResponse) -> bytes:
     """What has arrived, at least one byte; nothing at the end."""
     try:
-        return response.read1(CHUNK)  # `read` would wait for the whole chunk, and lose it in a stall
+        # `read` would wait for the whole chunk, and lose it in a stall
+        return response.read1(CHUNK)
     except (OSError, HTTPException) as error:
         raise _Interrupted(f"the transfer broke off ({error})") from None
 

@@ -1,4 +1,6 @@
-"""Files that a user names: a pipe would be waited for without end, a device such as /dev/zero never ends."""
+"""Files that a user names: a pipe would be waited for without end, a device such as /dev/zero never
+ends.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +17,20 @@ MOST = 2**30  # bytes of a file that is read as a whole
 def check_regular(path: Path) -> None:
     """InputError where something is there that is not a regular file, or a link to one."""
     if path.exists() and not path.is_file():
-        raise InputError(f"{path} is not a regular file, but a folder, a pipe or a device; give a file")
+        raise InputError(
+            f"{path} is not a regular file, but a folder, a pipe or a device; give a file"
+        )
 
 
 def check_unpacked(path: Path, archive: zipfile.ZipFile) -> None:
-    """InputError for a zip whose content is larger than this machine's memory: a few bytes may stand for terabytes."""
+    """InputError for a zip whose content is larger than this machine's memory: a few bytes may
+    stand for terabytes.
+    """
     size, memory = sum(entry.file_size for entry in archive.infolist()), memory_of_machine()
     if memory is not None and size > memory:
-        raise InputError(f"{path} would unpack to {size:,} bytes, and this machine has {memory:,}; do not use it")
+        raise InputError(
+            f"{path} would unpack to {size:,} bytes, and this machine has {memory:,}; do not use it"
+        )
 
 
 def memory_of_machine() -> int | None:
@@ -34,8 +42,12 @@ def memory_of_machine() -> int | None:
 
 
 def read_regular(path: Path, most: int = MOST) -> bytes:
-    """The bytes of a regular file of at most `most`; InputError for anything else, OSError where it will not open."""
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    """The bytes of a regular file of at most `most`; InputError for anything else, OSError where it
+    will not open.
+    """
+    descriptor = os.open(
+        path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    )
     with os.fdopen(descriptor, "rb") as file:
         facts = os.fstat(descriptor)
         if not stat.S_ISREG(facts.st_mode):
@@ -48,7 +60,9 @@ def read_regular(path: Path, most: int = MOST) -> bytes:
 def first_bytes(path: Path, count: int) -> bytes:
     """The first bytes of a regular file; none where it is something else or cannot be opened."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        descriptor = os.open(
+            path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        )
     except OSError:
         return b""
     try:

@@ -1,4 +1,6 @@
-"""Plain values and byte arrays of a pickle that is read and never run: nothing that it names is imported or called."""
+"""Plain values and byte arrays of a pickle that is read and never run: nothing that it names is
+imported or called.
+"""
 
 from __future__ import annotations
 
@@ -19,15 +21,30 @@ ARRAYS = {"numpy ndarray", "numpy dtype", "_codecs encode", *RECONSTRUCT, *FROMB
 DICTIONARY = "collections OrderedDict"
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 VALUES = {
-    "BINFLOAT", "BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINSTRING", "SHORT_BINSTRING", "BINUNICODE",
-    "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8",
-}  # fmt: skip
+    "BINFLOAT",
+    "BININT",
+    "BININT1",
+    "BININT2",
+    "LONG1",
+    "LONG4",
+    "BINSTRING",
+    "SHORT_BINSTRING",
+    "BINUNICODE",
+    "SHORT_BINUNICODE",
+    "BINUNICODE8",
+    "BINBYTES",
+    "SHORT_BINBYTES",
+    "BINBYTES8",
+    "BYTEARRAY8",
+}
 _MARK = object()
 
 
 @dataclass
 class Call:
-    """What a pickle asks to be called: only its name, its arguments and the state that would be set afterwards."""
+    """What a pickle asks to be called: only its name, its arguments and the state that would be set
+    afterwards.
+    """
 
     name: str
     arguments: tuple[Any, ...] | None = None
@@ -37,11 +54,13 @@ class Call:
 def read(path: Path, known: Set[str] | None, file: BinaryIO | None = None) -> Any:
     """The value in a pickle of protocol 2 to 5, with a `Call` for what is not plain.
 
-    To unpickle is to run whatever a file says. `pickletools.genops` only takes it apart, and from its steps this stack
-    rebuilds dictionaries, lists, tuples, numbers and strings; Python 2's strings come as latin-1, which keeps each
-    byte. file: `path` as it is open, where more follows; it then stands behind the pickle.
+    To unpickle is to run whatever a file says. `pickletools.genops` only takes it apart, and from
+    its steps this stack rebuilds dictionaries, lists, tuples, numbers and strings; Python 2's
+    strings come as latin-1, which keeps each byte. file: `path` as it is open, where more follows;
+    it then stands behind the pickle.
 
-    known: what may be named ("module name"); None lets a file name anything, which makes no difference to what happens.
+    known: what may be named ("module name"); None lets a file name anything, which makes no
+        difference to what happens.
 
     Raises InputError for a file that is broken or names anything that is not in `known`.
     """
@@ -55,7 +74,9 @@ def read(path: Path, known: Set[str] | None, file: BinaryIO | None = None) -> An
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); fetch it again") from None
     except Exception as error:  # broken bytes make pickletools and the stack raise almost anything
-        raise InputError(f"{path} is not a whole pickle ({type(error).__name__}); fetch it again") from None
+        raise InputError(
+            f"{path} is not a whole pickle ({type(error).__name__}); fetch it again"
+        ) from None
 
 
 def _rebuild(file: BinaryIO, path: Path, known: Set[str] | None) -> Any:
@@ -74,12 +95,16 @@ def _rebuild(file: BinaryIO, path: Path, known: Set[str] | None) -> Any:
             holder.extend(items)
         elif isinstance(holder, dict):
             holder.update(items)
-        elif not isinstance(holder, Call):  # which stands for what is never made: its items are left out
+        # which stands for what is never made: its items are left out
+        elif not isinstance(holder, Call):
             raise TypeError
 
     def named(name: str) -> Call:
         if known is not None and name not in known:
-            raise InputError(f"{path} asks to run {name.replace(' ', '.')}, which no such file does; do not use it")
+            raise InputError(
+                f"{path} asks to run {name.replace(' ', '.')}, which no such file "
+                f"does; do not use it"
+            )
         return Call(name)
 
     for step, argument, _ in pickletools.genops(file):
@@ -133,19 +158,24 @@ def _rebuild(file: BinaryIO, path: Path, known: Set[str] | None) -> Any:
                 stack[-1] = Call("persistent", stack[-1])
             case "BUILD":
                 state = stack.pop()
-                if isinstance(stack[-1], Call):  # what a dictionary carries beside its items is left out
+                # what a dictionary carries beside its items is left out
+                if isinstance(stack[-1], Call):
                     stack[-1].state = state
             case other if other in CONSTANTS:
                 stack.append(CONSTANTS[other])
             case other if other in VALUES:
                 stack.append(argument)
             case other:
-                raise InputError(f"{path} has the pickle step {other}, which it should not have; fetch it again")
+                raise InputError(
+                    f"{path} has the pickle step {other}, which it should not have; fetch it again"
+                )
     raise EOFError
 
 
 def bytes_of(value: Any) -> np.ndarray | None:
-    """The uint8 array (C order, any shape) that a `Call` describes; None where it describes something else."""
+    """The uint8 array (C order, any shape) that a `Call` describes; None where it describes
+    something else.
+    """
     match value:
         case Call(name, _, (_, shape, dtype, False, raw)) if name in RECONSTRUCT:
             pass
@@ -160,6 +190,7 @@ def bytes_of(value: Any) -> np.ndarray | None:
         case Call("numpy dtype", ("u1" | "|u1", *_)) if isinstance(raw, bytes | bytearray):
             try:
                 return np.frombuffer(raw, np.uint8).reshape(shape)
-            except (TypeError, ValueError):  # a shape that is none, or that needs another number of bytes
+            # a shape that is none, or that needs another number of bytes
+            except (TypeError, ValueError):
                 return None
     return None

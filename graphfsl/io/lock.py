@@ -14,9 +14,11 @@ from graphfsl.io.errors import InputError
 
 @contextmanager
 def locked(path: Path, wait: bool = False) -> Iterator[None]:
-    """Within this block the run directory is this process's alone; while another one has it, InputError, or `wait`.
+    """Within this block the run directory is this process's alone; while another one has it,
+    InputError, or `wait`.
 
-    What a killed process left half-written is removed, and so are folders that were made here and are still empty.
+    What a killed process left half-written is removed, and so are folders that were made here and
+    are still empty.
     """
     if distributed.rank():
         yield
@@ -31,9 +33,13 @@ def locked(path: Path, wait: bool = False) -> Iterator[None]:
             for stale in path.glob(".*.*-*"):
                 stale.unlink(missing_ok=True)
         except Timeout:
-            raise InputError(f"another process works in {path}; wait for it, or choose another --out") from None
+            raise InputError(
+                f"another process works in {path}; wait for it, or choose another --out"
+            ) from None
         except OSError as error:
-            raise InputError(f"cannot write {path}: {error.strerror}; choose another --out") from None
+            raise InputError(
+                f"cannot write {path}: {error.strerror}; choose another --out"
+            ) from None
         yield
     finally:
         if lock.is_locked:

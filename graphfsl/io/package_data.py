@@ -1,4 +1,6 @@
-"""Where the experiment files and class lists are: at the repository's root, or inside an installed wheel."""
+"""Where the experiment files and class lists are: at the repository's root, or inside an installed
+wheel.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def _folder(installed: str, checkout: str) -> Path:
-    """The wheel's folder inside the package if there is one, else the checkout's beside the package."""
+    """The wheel's folder inside the package if there is one, else the checkout's beside the
+    package.
+    """
     inside = _PACKAGE / installed
     return inside if inside.is_dir() else _PACKAGE.parent / checkout
 
@@ -24,7 +28,9 @@ def experiments_dir() -> Path:
 
 def experiment_files() -> list[Path]:
     """The experiment files, sorted, without studies and results."""
-    folders = [f for f in sorted(experiments_dir().iterdir()) if f.name not in ("ablations", "results")]
+    folders = [
+        f for f in sorted(experiments_dir().iterdir()) if f.name not in ("ablations", "results")
+    ]
     return [p for folder in folders for p in sorted(folder.glob("*.yaml"))]
 
 
@@ -34,7 +40,8 @@ def experiment_name(file: Path) -> str:
 
 
 def find_experiments(name: str) -> list[Path]:
-    """The experiment files of a name: with or without its folder, or that of a paper (snell2017), which may have many.
+    """The experiment files of a name: with or without its folder, or that of a paper (snell2017),
+    which may have many.
 
     Raises InputError where there is none.
     """
@@ -61,7 +68,9 @@ def find_experiment(path: str | Path) -> Path:
         return found[0]
     shipped = experiments_dir() / str(path).removeprefix("experiments/")
     if not shipped.is_file():
-        known = [p.relative_to(experiments_dir()).as_posix() for p in experiments_dir().rglob("*.yaml")]
+        known = [
+            p.relative_to(experiments_dir()).as_posix() for p in experiments_dir().rglob("*.yaml")
+        ]
         raise unknown("experiment file", str(path), known)
     return shipped
 

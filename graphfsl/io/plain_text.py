@@ -8,18 +8,24 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-FORMULA = re.compile(r"'*[=+\-@\t\r\n]")  # how a cell begins that a spreadsheet runs, or one that was guarded
+# how a cell begins that a spreadsheet runs, or one that was guarded
+FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")  # also what turns the direction
+# also what turns the direction
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 def one_line(text: str) -> str:
-    """Text without line ends, tabs and other letters that steer a terminal: they become escapes, such as \\n."""
+    """Text without line ends, tabs and other letters that steer a terminal: they become escapes,
+    such as \\n.
+    """
     return CONTROL.sub(lambda m: m[0].encode("unicode_escape").decode(), text)
 
 
 def guarded(cell: Any) -> Any:
-    """Text that begins as a formula (=, +, -, @, tab) gets a ' in front, as spreadsheets know it; numbers do not."""
+    """Text that begins as a formula (=, +, -, @, tab) gets a ' in front, as spreadsheets know it;
+    numbers do not.
+    """
     if not isinstance(cell, str) or NUMBER.fullmatch(cell) or not FORMULA.match(cell):
         return cell
     return f"'{cell}"

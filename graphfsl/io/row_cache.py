@@ -1,4 +1,6 @@
-"""Rows that are expensive to make: written block by block, kept on disk, and resumed where they were stopped."""
+"""Rows that are expensive to make: written block by block, kept on disk, and resumed where they
+were stopped.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +21,16 @@ from torch import Tensor
 from graphfsl.io.array_cache import cache_dir
 
 
-def stored_rows(key: str, n: int, size: int, encoded: Callable[[int, int], Tensor], name: str) -> np.ndarray:
-    """(n, d) rows of encoded(first, last + 1), made in blocks of `size`: <cache>/features/<key>.npy, or in RAM.
+def stored_rows(
+    key: str, n: int, size: int, encoded: Callable[[int, int], Tensor], name: str
+) -> np.ndarray:
+    """(n, d) rows of encoded(first, last + 1), made in blocks of `size`:
+    <cache>/features/<key>.npy, or in RAM.
 
-    Blocks are appended to <key>.part, each brought to the disk before the next, and the complete file is renamed. What
-    was stopped in between goes on behind its last block but one: the last may be half written, those before it are
-    not. A second process waits, and finds the file. A cache that cannot be written is done without.
+    Blocks are appended to <key>.part, each brought to the disk before the next, and the complete
+    file is renamed. What was stopped in between goes on behind its last block but one: the last may
+    be half written, those before it are not. A second process waits, and finds the file. A cache
+    that cannot be written is done without.
     """
     folder = cache_dir() / "features"
     path, part = folder / f"{key}.npy", folder / f"{key}.part"
@@ -37,13 +43,19 @@ def stored_rows(key: str, n: int, size: int, encoded: Callable[[int, int], Tenso
                 os.replace(part, path)
                 found = np.load(path, mmap_mode="c", allow_pickle=False)
             return found
-    except (OSError, NotImplementedError) as error:  # the latter where the file system knows no locks
-        warnings.warn(f"features are not kept in {folder} ({error}): they will be computed again", stacklevel=3)
+    # the latter where the file system knows no locks
+    except (OSError, NotImplementedError) as error:
+        warnings.warn(
+            f"features are not kept in {folder} ({error}): they will be computed again",
+            stacklevel=3,
+        )
         return torch.cat([encoded(*ids).cpu() for ids in _blocks(0, n, size, name)]).numpy()
 
 
 def keep_rows(key: str, first: int, rows: np.ndarray) -> None:
-    """Put rows (k, d) into the file of `stored_rows`, from row `first` on; a cache that cannot be written is left."""
+    """Put rows (k, d) into the file of `stored_rows`, from row `first` on; a cache that cannot be
+    written is left.
+    """
     path = cache_dir() / "features" / f"{key}.npy"
     with suppress(OSError, ValueError), FileLock(path.with_suffix(".lock")):
         kept = np.load(path, mmap_mode="r+", allow_pickle=False)
@@ -67,7 +79,8 @@ def _fill(part: Path, n: int, size: int, encoded: Callable[[int, int], Tensor], 
 
 
 def _rows_done(file: BinaryIO, size: int) -> int:
-    """How many rows of an array that was being written are surely whole; the file is cut off, and stands, behind them.
+    """How many rows of an array that was being written are surely whole; the file is cut off, and
+    stands, behind them.
 
     0 where it holds nothing of the kind.
     """

@@ -1,1 +1,3 @@
-"""Training, evaluating and encoding: everything that goes through episodes or images block by block."""
+"""Training, evaluating and encoding: everything that goes through episodes or images block by
+block.
+"""

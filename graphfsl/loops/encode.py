@@ -16,22 +16,32 @@ from graphfsl.data.transforms import Transform
 from graphfsl.io.errors import InputError
 
 IMAGES_AT_ONCE = 1024  # of 28 x 28 pixels
-AVERAGES = "train under learner.batch_norm=running, or pretrain the encoder, so that it stores averages"
+AVERAGES = (
+    "train under learner.batch_norm=running, or pretrain the encoder, so that it stores averages"
+)
 
 
 def encode_split(learner: Pipeline, split: Split, transform: Transform) -> Split:
-    """The split's images as features (N, d) of the learner's encoder and on its device: each is encoded once."""
+    """The split's images as features (N, d) of the learner's encoder and on its device: each is
+    encoded once.
+    """
     check_alone(learner.encoder)
     device = encoding_device(learner, None)
     blocks = split.blocks(block_size(learner.encoder, split.shape, device))
-    return replace(split, x=torch.cat([encode(learner, x, transform, device) for x in blocks]), stored=None)
+    return replace(
+        split, x=torch.cat([encode(learner, x, transform, device) for x in blocks]), stored=None
+    )
 
 
 @torch.no_grad()
-def encode(learner: Pipeline, x: Tensor, transform: Transform, device: torch.device | str) -> Tensor:
-    """Images (m, C, H, W) -> features (m, d) float32 of the learner's encoder in evaluation mode, on `device`.
+def encode(
+    learner: Pipeline, x: Tensor, transform: Transform, device: torch.device | str
+) -> Tensor:
+    """Images (m, C, H, W) -> features (m, d) float32 of the learner's encoder in evaluation mode,
+    on `device`.
 
-    They are flattened maps where a part of the learner wants maps. Raises InputError for features that are not finite.
+    They are flattened maps where a part of the learner wants maps. Raises InputError for features
+    that are not finite.
     """
     encoder = learner.encoder
     was_training = encoder.training
@@ -47,21 +57,27 @@ def encode(learner: Pipeline, x: Tensor, transform: Transform, device: torch.dev
 
 
 def check_alone(encoder: nn.Module) -> None:
-    """InputError where images cannot be encoded without their episode: an encoder was trained without averages.
+    """InputError where images cannot be encoded without their episode: an encoder was trained
+    without averages.
 
     An untrained one passes, whose averages are as good as its weights.
     """
     if trained_without_averages(encoder):
         raise InputError(
-            f"the encoder's BatchNorm stored no averages, so that no image can be encoded alone; {AVERAGES}"
+            f"the encoder's BatchNorm stored no averages, so that no image can be encoded alone; "
+            f"{AVERAGES}"
         )
 
 
 def block_size(encoder: nn.Module, shape: tuple[int, ...], device: torch.device | str) -> int:
-    """Images at once; as many as fit 1024 of 28 x 28 pixels on a CPU, eight times as many on a GPU."""
+    """Images at once; as many as fit 1024 of 28 x 28 pixels on a CPU, eight times as many on a
+    GPU.
+    """
     size = getattr(encoder, "size", None)  # of an encoder that resizes
     pixels = max(math.prod(shape[1:]), (size or 0) ** 2)
-    return max(1, (1 if torch.device(device).type == "cpu" else 8) * IMAGES_AT_ONCE * 28 * 28 // pixels)
+    return max(
+        1, (1 if torch.device(device).type == "cpu" else 8) * IMAGES_AT_ONCE * 28 * 28 // pixels
+    )
 
 
 def encoding_device(learner: Pipeline, device: torch.device | str | None) -> torch.device:

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 PLAIN = (bool, int, float, str, tuple, type(None))
 BARE = vars(nn.Module()).keys()
 HOOKS = ("_forward_hooks", "_forward_pre_hooks")
-RELEASED = ("torch", "torchvision", "timm", "graphfsl")  # code that does not change under a user's hands
+# code that does not change under a user's hands
+RELEASED = ("torch", "torchvision", "timm", "graphfsl")
 
 
 def encoder_digest(encoder: nn.Module, *also: Any) -> hashlib.blake2b:
@@ -41,7 +42,9 @@ def encoder_digest(encoder: nn.Module, *also: Any) -> hashlib.blake2b:
 
 
 def _rest(m: nn.Module) -> Iterator[bytes]:
-    """What a layer holds beside plain values: lists, mappings, functions, objects, hooks, and a user's own code."""
+    """What a layer holds beside plain values: lists, mappings, functions, objects, hooks, and a
+    user's own code.
+    """
     for name, value in vars(m).items():
         if name not in BARE and not isinstance(value, PLAIN):
             yield name.encode()
@@ -51,11 +54,14 @@ def _rest(m: nn.Module) -> Iterator[bytes]:
     if type(m).__module__.partition(".")[0] not in RELEASED:
         for cls in type(m).__mro__:
             if cls.__module__.partition(".")[0] not in (*RELEASED, "builtins"):
-                yield from _told({k: v for k, v in vars(cls).items() if isinstance(v, types.FunctionType)}, set())
+                yield from _told(
+                    {k: v for k, v in vars(cls).items() if isinstance(v, types.FunctionType)}, set()
+                )
 
 
 def _told(value: Any, seen: set[int]) -> Iterator[bytes]:
-    """The bytes of a value, the same in every process, where it is nested, a function or an object too.
+    """The bytes of a value, the same in every process, where it is nested, a function or an object
+    too.
 
     seen: the objects that are being told or were, each of which is told once.
     """
@@ -65,7 +71,11 @@ def _told(value: Any, seen: set[int]) -> Iterator[bytes]:
         seen.add(id(value))
     yield type(value).__qualname__.encode()
     if isinstance(value, Tensor):
-        value = value.detach().cpu().float().numpy() if value.dtype == torch.bfloat16 else value.detach().cpu().numpy()
+        value = (
+            value.detach().cpu().float().numpy()
+            if value.dtype == torch.bfloat16
+            else value.detach().cpu().numpy()
+        )
     if isinstance(value, np.ndarray):
         yield repr((str(value.dtype), value.shape)).encode() + np.ascontiguousarray(value).tobytes()
     elif isinstance(value, Mapping):

@@ -12,7 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from graphfsl.core.arguments import A_LEARNER, A_SPLIT, A_TRANSFORM, as_device, check_kind, whole_number
+from graphfsl.core.arguments import (
+    A_LEARNER,
+    A_SPLIT,
+    A_TRANSFORM,
+    as_device,
+    check_kind,
+    whole_number,
+)
 from graphfsl.core.display import block, call_of
 from graphfsl.core.episode import Episode
 from graphfsl.core.invalid_scores import first_unsound
@@ -39,7 +46,9 @@ CONFUSED = 70  # classes of a confusion matrix that can still be read
 
 
 def block_size(learner: Learner, episodes: Episodes) -> int:
-    """Episodes at once: on a CPU a working set that fits the cache, on a GPU one that fits its memory."""
+    """Episodes at once: on a CPU a working set that fits the cache, on a GPU one that fits its
+    memory.
+    """
     s, cpu = episodes.setting, episodes.device.type == "cpu"
     copies = s.way * s.query if learner.per_query else 1
     if episodes.split.x.ndim == 2:
@@ -51,12 +60,17 @@ def block_size(learner: Learner, episodes: Episodes) -> int:
 
 @torch.no_grad()
 def accuracies(
-    learner: Learner, episodes: Episodes, count: int | range, block: int | None = None, unbalanced: bool = False
+    learner: Learner,
+    episodes: Episodes,
+    count: int | range,
+    block: int | None = None,
+    unbalanced: bool = False,
 ) -> Tensor:
-    """Accuracy of each of the episodes 0 .. count - 1, or of a range; the learner answers in evaluation mode.
+    """Accuracy of each of the episodes 0 .. count - 1, or of a range; the learner answers in
+    evaluation mode.
 
-    Raises InputError where a trait forbids the setting, and for scores without an answer (`accuracy`): it names the
-    first such episode, and the part that made them.
+    Raises InputError where a trait forbids the setting, and for scores without an answer
+    (`accuracy`): it names the first such episode, and the part that made them.
     """
     check_protocol(learner, episodes.setting, unbalanced)
     check_features(learner, episodes.split.x)
@@ -75,7 +89,8 @@ def accuracies(
             if bool(found.isnan().any()):
                 first = numbers[i * size + int(found.isnan().nonzero()[0])]
                 raise InputError(
-                    f"episode {first}: the {first_unsound(learner, asked)} made values that are not finite"
+                    f"episode {first}: the {first_unsound(learner, asked)} made values that are "
+                    f"not finite"
                 )
     finally:
         learner.train(was_training)
@@ -83,20 +98,29 @@ def accuracies(
 
 
 def warn_of_idle(learner: Learner, episode: Episode) -> None:
-    """One line where the learner's refiners change no score of these episodes, though their row will list them."""
+    """One line where the learner's refiners change no score of these episodes, though their row
+    will list them.
+    """
     if not isinstance(learner, Pipeline) or learner.asks:
         return
     refine = [part for part in learner.refine if isinstance(part, Part)]
-    if not any(part.transductive or (part.uses_unlabeled and episode.n_unlabeled) for part in refine):
+    if not any(
+        part.transductive or (part.uses_unlabeled and episode.n_unlabeled) for part in refine
+    ):
         return
     features = learner.encode(episode)
     parts = (list(learner.augment), list(learner.graph), learner.head)
-    plain = Pipeline(None, *parts, per_query=learner.per_query, batch_norm=learner.batch_norm).eval()
-    refined, head = (last_layer(p.score_features(features))[:, episode.query] for p in (learner, plain))
+    plain = Pipeline(
+        None, *parts, per_query=learner.per_query, batch_norm=learner.batch_norm
+    ).eval()
+    refined, head = (
+        last_layer(p.score_features(features))[:, episode.query] for p in (learner, plain)
+    )
     if torch.equal(refined, head):
         names = ", ".join(type(part).__name__ for part in refine)
         warnings.warn(
-            f"{names} changed no score of the first {len(episode.x)} episodes, which have the head's answers alone: "
+            f"{names} changed no score of the first {len(episode.x)} episodes, which have the "
+            f"head's answers alone: "
             "other options, or another head, would fit these features",
             stacklevel=2,
         )
@@ -106,8 +130,9 @@ def warn_of_idle(learner: Learner, episode: Episode) -> None:
 def diagnose(learner: Learner, episodes: Episodes, count: int) -> dict[str, Any]:
     """What a report draws beside the accuracy, from the first `count` episodes.
 
-    reliability: [answers, mean probability, accuracy] for 15 equal bins of the top probability. confusion: the data
-    set's classes, and how often each was answered with each, where it has at most CONFUSED of them.
+    reliability: [answers, mean probability, accuracy] for 15 equal bins of the top probability.
+    confusion: the data set's classes, and how often each was answered with each, where it has at
+        most CONFUSED of them.
     """
     was_training = learner.training
     learner.eval()
@@ -118,32 +143,47 @@ def diagnose(learner: Learner, episodes: Episodes, count: int) -> dict[str, Any]
         named = target.classes.gather(1, torch.cat([p.argmax(-1), target.query.clamp_min(0)], 1))
         told, truth = named.chunk(2, 1)
         real = target.query >= 0
-        outcomes.append([x.flatten() for x in (p.amax(-1), real & (told == truth), told, truth.where(real, -100))])
+        outcomes.append(
+            [
+                x.flatten()
+                for x in (p.amax(-1), real & (told == truth), told, truth.where(real, -100))
+            ]
+        )
     learner.train(was_training)
     top, right, told, truth = (torch.cat(x) for x in zip(*outcomes, strict=True))
     if not bool(top[truth >= 0].isfinite().all()):
-        raise InputError("some queries have no finite scores; `evaluate` names the part that made them")
+        raise InputError(
+            "some queries have no finite scores; `evaluate` names the part that made them"
+        )
     # Two columns, right and wrong, have the same top probability and the same hits.
     pair = torch.stack([top, torch.zeros_like(top)], -1)
     bins = reliability(pair, (~right).long().where(truth >= 0, -100))
-    out: dict[str, Any] = {"reliability": [[int(n), round(c, 4), round(a, 4)] for n, c, a in bins.tolist()]}
+    out: dict[str, Any] = {
+        "reliability": [[int(n), round(c, 4), round(a, 4)] for n, c, a in bins.tolist()]
+    }
     if len(classes) <= CONFUSED:
         counts = confusion(told, truth, len(classes))
         out["confusion"] = {"classes": list(classes), "counts": counts.tolist()}
     return out
 
 
-def encode_once(learner: Learner, split: Split, transform: Transform | None, images: int) -> tuple[Learner, Split]:
-    """The same learner and split on features, where that gives the same answers and `images` to come make it worth it.
+def encode_once(
+    learner: Learner, split: Split, transform: Transform | None, images: int
+) -> tuple[Learner, Split]:
+    """The same learner and split on features, where that gives the same answers and `images` to
+    come make it worth it.
 
-    It does where an image's features do not depend on its episode. Those of a frozen encoder are kept on disk.
+    It does where an image's features do not depend on its episode. Those of a frozen encoder are
+    kept on disk.
     """
     if not (isinstance(learner, Pipeline) and learner.fixed) or split.x.ndim == 2:
         return learner, split
     check_alone(learner.encoder)
     if learner.frozen:
         return learner.on_features(), cached_features(learner, split, transform or Transform())
-    if images <= len(split.x) or (learner.wants_maps and len(split.x) * math.prod(learner.maps or ()) > MAPS_AT_ONCE):
+    if images <= len(split.x) or (
+        learner.wants_maps and len(split.x) * math.prod(learner.maps or ()) > MAPS_AT_ONCE
+    ):
         return learner, split
     return learner.on_features(), encode_split(learner, split, transform or Transform())
 
@@ -198,8 +238,11 @@ class Result:
         facts = {
             "data": self.split,
             "episodes": f"{len(self.accuracies):,}: {self.setting}",
-            "answers": f"{kind_of(self.learner, self.setting)}, {self.learner.batch_norm} BatchNorm statistics",
-            "learner": " + ".join(call_of(p) for p in getattr(self.learner, "parts", [self.learner])),
+            "answers": f"{kind_of(self.learner, self.setting)}, {self.learner.batch_norm} "
+            f"BatchNorm statistics",
+            "learner": " + ".join(
+                call_of(p) for p in getattr(self.learner, "parts", [self.learner])
+            ),
             "seed": f"{self.seed}, {self.seconds:.1f} s",
         }
         return block(f"Result: {with_interval(self.row())} %", facts)
@@ -212,13 +255,18 @@ class Result:
 
 def percent(mean: float, half: float | None) -> dict[str, float | None]:
     """A mean and its half-width as a row holds them."""
-    return {"accuracy": round(100 * mean, 3), "ci95": None if half is None else round(100 * half, 3)}
+    return {
+        "accuracy": round(100 * mean, 3),
+        "ci95": None if half is None else round(100 * half, 3),
+    }
 
 
 def with_interval(row: Mapping[str, Any]) -> str:
     """The accuracy of a row and its 95% interval, where it has one: "61.20 ± 0.45"."""
     half = row.get("ci95")
-    return f"{row['accuracy']:.2f}" + (f" ± {half:.2f}" if half is not None and math.isfinite(half) else "")
+    return f"{row['accuracy']:.2f}" + (
+        f" ± {half:.2f}" if half is not None and math.isfinite(half) else ""
+    )
 
 
 def evaluate(
@@ -234,26 +282,37 @@ def evaluate(
     unbalanced: bool = False,
     **options: Any,
 ) -> Result:
-    """Accuracy on episodes 0 .. `episodes` - 1 of a split; `setting`, or its fields as a mapping or as keywords; or on
-    `listed` ones.
+    """Accuracy on episodes 0 .. `episodes` - 1 of a split; `setting`, or its fields as a mapping or
+    as keywords; or on `listed` ones.
 
-    transform: the normalisation of images. None takes what the learner was trained with by `Trainer` or, without that,
-        what its encoder says.
-    unbalanced: measure a learner that assumes as many queries, or unlabeled images, of every class on Dirichlet
-        episodes, too.
-    Raises InputError where a trait of the learner forbids the setting, or the split is too small for it.
+    transform: the normalisation of images. None takes what the learner was trained with by
+        `Trainer` or, without that, what its encoder says.
+    unbalanced: measure a learner that assumes as many queries, or unlabeled images, of every class
+        on Dirichlet episodes, too.
+    Raises InputError where a trait of the learner forbids the setting, or the split is too small
+    for it.
     """
     check_kind(learner, Learner, "the learner", A_LEARNER)
     check_kind(split, Split, "the split", A_SPLIT)
     check_kind(transform, (Transform, type(None)), "the transform", A_TRANSFORM)
     check_kind(
-        listed, (Listed, type(None)), "listed", "episodes as graphfsl.data.episode_files.read_episodes reads them"
+        listed,
+        (Listed, type(None)),
+        "listed",
+        "episodes as graphfsl.data.episode_files.read_episodes reads them",
     )
-    transform = transform.plain() if transform is not None else Transform(*known_normalisation(learner))
+    transform = (
+        transform.plain() if transform is not None else Transform(*known_normalisation(learner))
+    )
     episodes = whole_number(episodes, "evaluation.episodes", 1)
     block = None if block is None else whole_number(block, "block", 1)
     if listed is not None:
-        setting, seed, episodes, options = listed.setting, listed.seed, min(episodes, len(listed)), {}
+        setting, seed, episodes, options = (
+            listed.setting,
+            listed.seed,
+            min(episodes, len(listed)),
+            {},
+        )
     setting = Setting.of(setting, options)
     check_protocol(learner, setting, unbalanced)
     parameter = next(learner.parameters(), None)

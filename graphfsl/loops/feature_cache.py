@@ -1,4 +1,6 @@
-"""Features of a frozen encoder: computed once, block by block, kept on disk, and resumed where they were stopped."""
+"""Features of a frozen encoder: computed once, block by block, kept on disk, and resumed where they
+were stopped.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +23,12 @@ HASHED_AT_ONCE = 4096  # images
 def cached_features(
     learner: Pipeline, split: Split, transform: Transform, device: torch.device | str | None = None
 ) -> Split:
-    """The split with the features (N, d) of the learner's encoder for its images, a memory map in the cache.
+    """The split with the features (N, d) of the learner's encoder for its images, a memory map in
+    the cache.
 
-    They are found again by what they are made from: the encoder, its weights, the normalisation, the images and their
-    labels, and the kind of device, since a GPU rounds in another way. See `stored_rows` for how they are kept.
+    They are found again by what they are made from: the encoder, its weights, the normalisation,
+    the images and their labels, and the kind of device, since a GPU rounds in another way. See
+    `stored_rows` for how they are kept.
     device: where they are computed; None takes the encoder's.
     """
     check_alone(learner.encoder)
@@ -37,12 +41,19 @@ def cached_features(
     key.update(repr((split.shape, len(split.y))).encode() + split.y.cpu().numpy().tobytes())
 
     def encoded(first: int, last: int) -> Tensor:
-        return encode(learner, split.gather(torch.arange(first, last, device=split.x.device)), transform, device)
+        return encode(
+            learner,
+            split.gather(torch.arange(first, last, device=split.x.device)),
+            transform,
+            device,
+        )
 
     features: Any = stored_rows(key.hexdigest(), len(split.y), size, encoded, split.name)
     return replace(split, x=features, stored=None)  # a Split makes a tensor of it
 
 
 def decides_features(transform: Transform, device: torch.device, block: int) -> tuple[Any, ...]:
-    """What decides features beside the encoder: the normalisation, and what changes their last digits."""
+    """What decides features beside the encoder: the normalisation, and what changes their last
+    digits.
+    """
     return transform.mean, transform.std, device.type, block

@@ -15,9 +15,11 @@ MODULES = {"tensorboard": ["tensorboard"], "wandb": ["wandb"], "mlflow": ["mlflo
 
 
 def make_logger(name: str, run: Path, step: int) -> Logger:
-    """The logger of a run directory that has reached `step`; InputError where its package is not installed.
+    """The logger of a run directory that has reached `step`; InputError where its package is not
+    installed.
 
-    TensorBoard's files and MLflow's store lie in the directory; W&B writes there and follows its own WANDB_MODE.
+    TensorBoard's files and MLflow's store lie in the directory; W&B writes there and follows its
+    own WANDB_MODE.
     """
     if name not in LOGGERS:
         raise unknown("logger", name, LOGGERS)
@@ -27,12 +29,17 @@ def make_logger(name: str, run: Path, step: int) -> Logger:
         if name == "tensorboard":
             from lightning.fabric.loggers import TensorBoardLogger
 
-            # A resumed run repeats the steps after its checkpoint: what was logged of them is purged.
+            # A resumed run repeats the steps after its checkpoint: what was logged of them is
+            # purged.
             return TensorBoardLogger(run, name="tensorboard", version="", purge_step=step)
         from lightning.pytorch import loggers
 
         if name == "wandb":
             return loggers.WandbLogger(name=run.name, save_dir=run, id=run.name, resume="allow")
-        return loggers.MLFlowLogger("graphfsl", run.name, f"sqlite:///{(run / 'mlflow.db').resolve().as_posix()}")
+        return loggers.MLFlowLogger(
+            "graphfsl", run.name, f"sqlite:///{(run / 'mlflow.db').resolve().as_posix()}"
+        )
     except ImportError as error:
-        raise InputError(f"trainer.logger={name} needs a package: pip install {name} ({error})") from None
+        raise InputError(
+            f"trainer.logger={name} needs a package: pip install {name} ({error})"
+        ) from None

@@ -7,7 +7,14 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from graphfsl.io import distributed
 
@@ -21,12 +28,16 @@ def silent(line: dict[str, Any]) -> None:
 
 @contextmanager
 def training_bar(console: Console, name: str, steps: int, batch: int, unit: str) -> Iterator[Log]:
-    """A progress bar of `steps` steps of `batch` samples, and what each line of metrics does to it."""
+    """A progress bar of `steps` steps of `batch` samples, and what each line of metrics does to
+    it.
+    """
     columns = (
         TextColumn(name),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]} val {task.fields[val]} {task.fields[rate]} " + unit + "/s"),
+        TextColumn(
+            "loss {task.fields[loss]} val {task.fields[val]} {task.fields[rate]} " + unit + "/s"
+        ),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
@@ -35,10 +46,15 @@ def training_bar(console: Console, name: str, steps: int, batch: int, unit: str)
         first: list[dict[str, Any]] = []
 
         def log(line: dict[str, Any]) -> None:
-            shown: dict[str, Any] = {"loss": f"{line['loss']:.3f}", "rate": f"{line['episodes_per_s']:.1f}"}
+            shown: dict[str, Any] = {
+                "loss": f"{line['loss']:.3f}",
+                "rate": f"{line['episodes_per_s']:.1f}",
+            }
             if "val" in line:
                 shown["val"] = f"{100 * line['val']:.2f}%"
-                console.print(f"step {line['step']}: loss {shown['loss']}, validation {shown['val']}")
+                console.print(
+                    f"step {line['step']}: loss {shown['loss']}, validation {shown['val']}"
+                )
             progress.update(task, completed=line["step"], visible=True, **shown)
             if not first and line["step"] >= ESTIMATE_AFTER:
                 first.append(line)

@@ -42,18 +42,22 @@ SCHEDULES = ("constant", "halve", "cosine")
 class Trainer:
     """Options of a training run; `fit` runs it.
 
-    steps: optimiser steps, of `batch` episodes each. schedule: "constant", "halve" (every `halve_every` steps) or
-        "cosine" (to zero). clip: largest gradient norm. warmup: steps of linear warm-up.
-    val_every, val_episodes: the weights with the best accuracy on validation classes are kept; with `patience`,
-        training stops after that many validations without a better one.
-    checkpoint_every: steps that an interruption can cost at most. log_every: steps between two lines of metrics.
+    steps: optimiser steps, of `batch` episodes each. schedule: "constant", "halve" (every
+        `halve_every` steps) or "cosine" (to zero). clip: largest gradient norm. warmup: steps of
+        linear warm-up.
+    val_every, val_episodes: the weights with the best accuracy on validation classes are kept; with
+        `patience`, training stops after that many validations without a better one.
+    checkpoint_every: steps that an interruption can cost at most. log_every: steps between two
+        lines of metrics.
     device: "auto", "cpu", "cuda", "mps". precision: "32-true" or "bf16-mixed"
         (encoder in bfloat16, the rest in float32), as Fabric names them.
-    accumulate: parts that a step's `batch` is taken in, one after the other, to save memory; the gradient is the same.
-    compile: run the encoder through torch.compile. logger: "tensorboard", "wandb" or "mlflow", beside metrics.jsonl.
+    accumulate: parts that a step's `batch` is taken in, one after the other, to save memory; the
+        gradient is the same.
+    compile: run the encoder through torch.compile. logger: "tensorboard", "wandb" or "mlflow",
+        beside metrics.jsonl.
 
-    Under torchrun the processes share every step: `batch` is that of all of them together, episode i belongs to the
-    process i mod their number, and only the first one writes.
+    Under torchrun the processes share every step: `batch` is that of all of them together, episode
+    i belongs to the process i mod their number, and only the first one writes.
     """
 
     def __init__(
@@ -79,7 +83,9 @@ class Trainer:
         compile: bool = False,
         logger: str | None = None,
     ) -> None:
-        check_options(signature(Trainer), {k: v for k, v in locals().items() if k != "self"}, "trainer")
+        check_options(
+            signature(Trainer), {k: v for k, v in locals().items() if k != "self"}, "trainer"
+        )
         for name in (*_POSITIVE, "accumulate"):
             if not locals()[name] > 0:
                 raise InputError(f"trainer.{name} must be above 0, not {locals()[name]!r}")
@@ -95,14 +101,22 @@ class Trainer:
             raise unknown("logger", logger, LOGGERS)
         if batch % (accumulate * distributed.world()):
             parts = f"{distributed.world()} processes x {accumulate} parts"
-            raise InputError(f"trainer.batch={batch} is not shared equally by {parts}; make it a multiple of both")
+            raise InputError(
+                f"trainer.batch={batch} is not shared equally by {parts}; make it a "
+                f"multiple of both"
+            )
         if optimizer not in OPTIMIZERS:
             raise unknown("optimizer", optimizer, OPTIMIZERS)
         if schedule not in SCHEDULES:
             raise unknown("schedule", schedule, SCHEDULES)
         self.steps, self.batch, self.lr = steps, batch, lr
         self.optimizer, self.weight_decay, self.momentum = optimizer, weight_decay, momentum
-        self.schedule, self.halve_every, self.warmup, self.clip = schedule, halve_every, warmup, clip
+        self.schedule, self.halve_every, self.warmup, self.clip = (
+            schedule,
+            halve_every,
+            warmup,
+            clip,
+        )
         self.val_every, self.val_episodes, self.patience = val_every, val_episodes, patience
         self.checkpoint_every, self.log_every = checkpoint_every, log_every
         self.device, self.precision = device, precision
@@ -112,7 +126,9 @@ class Trainer:
         return call_of(self, always=("steps", "batch", "lr", "optimizer", "device"))
 
     def fabric(self) -> Fabric:
-        """The device and precision that the options name; InputError where this machine has no such device."""
+        """The device and precision that the options name; InputError where this machine has no such
+        device.
+        """
         options: dict[str, Any] = {"devices": 1}
         if distributed.world() > 1:
             # A learner may leave parameters out of a step, which DDP has to be told.
@@ -123,7 +139,9 @@ class Trainer:
             return Fabric(accelerator=self.device, precision=self.precision, **options)  # type: ignore[arg-type]
         except Exception as error:  # Fabric raises several types for one mistake
             line = str(error).strip().splitlines()[0]
-            raise InputError(f"trainer.device={self.device} trainer.precision={self.precision}: {line}") from None
+            raise InputError(
+                f"trainer.device={self.device} trainer.precision={self.precision}: {line}"
+            ) from None
 
     def rate(self, step: int) -> float:
         """The learning rate of step 0, 1, …"""
@@ -138,7 +156,9 @@ class Trainer:
         options: dict[str, Any] = {"lr": self.lr, "weight_decay": self.weight_decay}
         if self.optimizer == "sgd":
             options |= {"momentum": self.momentum, "nesterov": self.momentum > 0}
-        return OPTIMIZERS[self.optimizer]([p for p in learner.parameters() if p.requires_grad], **options)
+        return OPTIMIZERS[self.optimizer](
+            [p for p in learner.parameters() if p.requires_grad], **options
+        )
 
     def fit(
         self,
@@ -149,10 +169,12 @@ class Trainer:
         seed: int = 0,
         log: Log | None = None,
     ) -> list[dict[str, Any]]:
-        """Train `learner` in place and return its metrics; at the end it holds the best weights on `val`.
+        """Train `learner` in place and return its metrics; at the end it holds the best weights on
+        `val`.
 
-        run: a directory for metrics.jsonl, last.safetensors and best.safetensors; training goes on from what it
-        holds. log: called with each line of metrics; None shows a progress bar where stderr is a terminal.
+        run: a directory for metrics.jsonl, last.safetensors and best.safetensors; training goes on
+        from what it holds. log: called with each line of metrics; None shows a progress bar where
+        stderr is a terminal.
         """
         check_kind(learner, Learner, "the learner", A_LEARNER)
         check_kind(train, (Episodes, Batches), "what is trained on", EPISODES)
@@ -160,7 +182,9 @@ class Trainer:
         check_kind(run, (str, Path, type(None)), "run", A_FOLDER)
         folder, seed = None if run is None else Path(run), whole_number(seed, "the seed")
         if log is not None and not callable(log):
-            raise InputError(f"log must be a function of a line of metrics, such as print, not {log!r:.60}")
+            raise InputError(
+                f"log must be a function of a line of metrics, such as print, not {log!r:.60}"
+            )
         if log is not None:
             return self._fit(learner, train, val, folder, seed, log)
         unit = "episodes" if isinstance(train, Episodes) else "images"
@@ -185,7 +209,11 @@ class Trainer:
         optimizer = self.make_optimizer(learner)
         state = State(learner, optimizer, run)
         state.resume()
-        logger = make_logger(self.logger, run, state.step) if self.logger and run is not None and not rank else None
+        logger = (
+            make_logger(self.logger, run, state.step)
+            if self.logger and run is not None and not rank
+            else None
+        )
         if self.compile:
             compile_encoders(learner)
         model, wrapped = fabric.setup(learner, optimizer)
@@ -196,11 +224,14 @@ class Trainer:
         learner.training_data = training_data(train, self.steps)
         clock, since = time.perf_counter(), state.step
         # This process's share: `accumulate` parts of every step that is left.
-        numbers = range(state.step * self.batch + rank, self.steps * self.batch, distributed.world())
+        numbers = range(
+            state.step * self.batch + rank, self.steps * self.batch, distributed.world()
+        )
         parts = train.batches(numbers, self.batch // (self.accumulate * distributed.world()))
         while state.step < self.steps and not state.stopped:
             step = state.step
-            # Every random number of a step follows from (seed, step), so that a resumed run repeats it.
+            # Every random number of a step follows from (seed, step), so that a resumed run repeats
+            # it.
             stream = f"step/{rank}" if rank else "step"
             torch.manual_seed(int(keys_of(stream, seed, np.array([step]))[0] >> np.uint64(1)))
             for group in wrapped.param_groups:
@@ -219,29 +250,40 @@ class Trainer:
                     "loss": float(torch.stack(state.losses).mean()),
                     "lr": self.rate(step - 1),
                 }
-                took = max(time.perf_counter() - clock, 1e-9)  # a virtual machine's clock may stand still
+                # a virtual machine's clock may stand still
+                took = max(time.perf_counter() - clock, 1e-9)
                 line["episodes_per_s"] = (step - since) * self.batch / took
                 if not math.isfinite(line["loss"]):
-                    raise InputError(f"the loss is {line['loss']} at step {step}; lower trainer.lr or set trainer.clip")
+                    raise InputError(
+                        f"the loss is {line['loss']} at step {step}; lower "
+                        f"trainer.lr or set trainer.clip"
+                    )
                 if _diverged(learner):
                     raise InputError(
-                        f"the weights have diverged at step {step}: no gradient reaches them, and the loss stays at "
+                        f"the weights have diverged at step {step}: no gradient reaches them, "
+                        f"and the loss stays at "
                         f"{line['loss']:.4g}; lower trainer.lr or set trainer.clip"
                     )
                 state.losses.clear()
                 if validate:
                     assert val is not None
                     with fabric.autocast():
-                        line["val"], line["val_ci95"] = mean_and_ci95(self._validate(fabric, learner, val))
+                        line["val"], line["val_ci95"] = mean_and_ci95(
+                            self._validate(fabric, learner, val)
+                        )
                     state.validated(line["val"], self.patience)
                 now = time.perf_counter()
                 state.seconds, clock, since = state.seconds + max(now - clock, 0.0), now, step
                 line["seconds"] = round(state.seconds, 2)
                 state.record(line)
                 if logger is not None:
-                    logger.log_metrics({k: v for k, v in line.items() if k != "step" and v is not None}, step)
+                    logger.log_metrics(
+                        {k: v for k, v in line.items() if k != "step" and v is not None}, step
+                    )
                 log(line)
-            if run is not None and (step % self.checkpoint_every == 0 or step == self.steps or state.stopped):
+            if run is not None and (
+                step % self.checkpoint_every == 0 or step == self.steps or state.stopped
+            ):
                 state.save()
         fabric.barrier()  # the best weights are read by all as soon as the first has written them
         state.restore_best()
@@ -249,13 +291,20 @@ class Trainer:
             logger.finalize("success")
         return state.metrics
 
-    def _backward(self, fabric: Fabric, model: Any, parts: Iterator[tuple[Episode, Target]]) -> Tensor:
-        """Gradients of this process's share of a step, its next parts; the loss of all shares, detached."""
+    def _backward(
+        self, fabric: Fabric, model: Any, parts: Iterator[tuple[Episode, Target]]
+    ) -> Tensor:
+        """Gradients of this process's share of a step, its next parts; the loss of all shares,
+        detached.
+        """
         losses = []
         for k in range(self.accumulate):
             with fabric.no_backward_sync(model, enabled=k < self.accumulate - 1):
                 episode, target = next(parts)
-                loss = model.loss(target.told(episode) if model.asks else episode, target) / self.accumulate
+                loss = (
+                    model.loss(target.told(episode) if model.asks else episode, target)
+                    / self.accumulate
+                )
                 fabric.backward(loss)
             losses.append(loss.detach())
         total: Tensor = torch.stack(losses).sum()
@@ -271,13 +320,26 @@ class Trainer:
         return distributed.gather(own).T.flatten()[: self.val_episodes].cpu()
 
 
-_POSITIVE = ("steps", "batch", "lr", "halve_every", "val_every", "val_episodes", "checkpoint_every", "log_every")
+_POSITIVE = (
+    "steps",
+    "batch",
+    "lr",
+    "halve_every",
+    "val_every",
+    "val_episodes",
+    "checkpoint_every",
+    "log_every",
+)
 HUGE = 1e8  # of a weight; those of learners that learn are below 1e3
 
 
 def _diverged(learner: Learner) -> bool:
-    """Whether every gradient is exactly zero because of huge weights, which may make all features equal."""
-    learned = [(p.detach(), p.grad) for p in learner.parameters() if p.grad is not None and p.numel()]
+    """Whether every gradient is exactly zero because of huge weights, which may make all features
+    equal.
+    """
+    learned = [
+        (p.detach(), p.grad) for p in learner.parameters() if p.grad is not None and p.numel()
+    ]
     if not learned:
         return False
     moved = torch.stack([g.count_nonzero() for _, g in learned]).any()
@@ -293,9 +355,14 @@ def training_data(train: Episodes | Batches, steps: int) -> Training:
 
 
 def compile_encoders(learner: Learner) -> None:
-    """torch.compile for the encoder of every pipeline in the learner; InputError where it is adapted."""
+    """torch.compile for the encoder of every pipeline in the learner; InputError where it is
+    adapted.
+    """
     if isinstance(learner, Adapt):
-        raise InputError("trainer.compile does not reach through an inner loop; leave it out for learners with adapt")
+        raise InputError(
+            "trainer.compile does not reach through an inner loop; leave it out for "
+            "learners with adapt"
+        )
     for module in learner.modules():
         if isinstance(module, Pipeline):
             module.encoder.compile()

@@ -1,4 +1,6 @@
-"""What a training run remembers: weights, optimiser, the best so far, metrics; enough to go on to the bit."""
+"""What a training run remembers: weights, optimiser, the best so far, metrics; enough to go on to
+the bit.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +25,23 @@ from graphfsl.io.checkpoint import (
 from graphfsl.io.errors import InputError
 
 # Of a checkpoint, beside its tensors.
-FACTS: dict[str, Callable[[Any], Any]] = {"step": int, "seconds": float, "best": float, "waited": int, "stopped": bool}
+FACTS: dict[str, Callable[[Any], Any]] = {
+    "step": int,
+    "seconds": float,
+    "best": float,
+    "waited": int,
+    "stopped": bool,
+}
 
 
 class State:
-    """What a training run must remember to go on to the very weights that an uninterrupted one gives."""
+    """What a training run must remember to go on to the very weights that an uninterrupted one
+    gives.
+    """
 
-    def __init__(self, learner: Learner, optimizer: torch.optim.Optimizer, run: Path | None) -> None:
+    def __init__(
+        self, learner: Learner, optimizer: torch.optim.Optimizer, run: Path | None
+    ) -> None:
         self.learner, self.optimizer, self.run = learner, optimizer, run
         self.step, self.seconds, self.best, self.waited, self.stopped = 0, 0.0, -1.0, 0, False
         self.metrics: list[dict[str, Any]] = []
@@ -43,7 +55,9 @@ class State:
             if distributed.rank():
                 return
             if self.run is not None:
-                save_checkpoint(self.run / "best.safetensors", weights, {"step": self.step, "val": accuracy})
+                save_checkpoint(
+                    self.run / "best.safetensors", weights, {"step": self.step, "val": accuracy}
+                )
             else:
                 self.best_weights = {k: v.clone() for k, v in weights.items()}
         else:
@@ -61,20 +75,30 @@ class State:
             return
         tensors = {f"model/{k}": v for k, v in self.learner.state_dict().items()}
         for index, slots in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer/{index}/{k}": torch.as_tensor(v) for k, v in slots.items() if v is not None}
+            tensors |= {
+                f"optimizer/{index}/{k}": torch.as_tensor(v)
+                for k, v in slots.items()
+                if v is not None
+            }
         if self.losses:
             tensors["losses"] = torch.stack(self.losses)
         facts = {k: getattr(self, k) for k in FACTS}
-        save_checkpoint(self.run / "last.safetensors", tensors, facts | {"lines": len(self.metrics)})
+        save_checkpoint(
+            self.run / "last.safetensors", tensors, facts | {"lines": len(self.metrics)}
+        )
 
     def resume(self) -> None:
-        """Continue from the run directory, if it holds a checkpoint; metrics past it are cut off."""
+        """Continue from the run directory, if it holds a checkpoint; metrics past it are cut
+        off.
+        """
         if self.run is None:
             return
         try:
             self.run.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(f"cannot write {self.run}: {error.strerror}; choose another folder") from None
+            raise InputError(
+                f"cannot write {self.run}: {error.strerror}; choose another folder"
+            ) from None
         log = self.run / "metrics.jsonl"
         if not (self.run / "last.safetensors").is_file():
             if not distributed.rank():
@@ -88,25 +112,36 @@ class State:
                 setattr(self, name, kind(facts[name]))
             state = self._optimizer_state(tensors)
         except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{file} is damaged ({error!r}); remove it to train from the start") from None
+            raise InputError(
+                f"{file} is damaged ({error!r}); remove it to train from the start"
+            ) from None
         if "losses" in tensors:
             self.losses = list(tensors["losses"].to(next(self.learner.parameters()).device))
-        weights = {k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")}
+        weights = {
+            k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")
+        }
         load_weights(self.learner, weights, file)
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
         self.metrics = read_lines(log, lines)
         if not distributed.rank():
-            write_atomically(log, "".join(f"{json.dumps(line)}\n" for line in self.metrics).encode())
+            write_atomically(
+                log, "".join(f"{json.dumps(line)}\n" for line in self.metrics).encode()
+            )
 
     def _optimizer_state(self, tensors: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:
-        """Parameter number -> name -> tensor; ValueError where these are not of this learner's parameters."""
+        """Parameter number -> name -> tensor; ValueError where these are not of this learner's
+        parameters.
+        """
         shapes = [p.shape for group in self.optimizer.param_groups for p in group["params"]]
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             if name.startswith("optimizer/"):
                 _, index, slot = name.split("/")
-                if int(index) not in range(len(shapes)) or value.shape not in ((), shapes[int(index)]):
+                if int(index) not in range(len(shapes)) or value.shape not in (
+                    (),
+                    shapes[int(index)],
+                ):
                     raise ValueError(f"{name!r} fits no parameter")
                 state.setdefault(int(index), {})[slot] = value
         if len({frozenset(slots) for slots in state.values()}) > 1:

@@ -21,23 +21,36 @@ NORMALIZE = ("symmetric", "row")
 
 
 class NodeScale(nn.Sequential):
-    """sigma_i = g(x_i), a positive scale for each node: (…, d) -> (…, 1). Liu et al. 2019 (TPN), on vectors."""
+    """sigma_i = g(x_i), a positive scale for each node: (…, d) -> (…, 1). Liu et al. 2019 (TPN), on
+    vectors.
+    """
 
     def __init__(self, dim: int) -> None:
-        super().__init__(nn.Linear(dim, 32), nn.ReLU(), nn.Linear(32, 8), nn.ReLU(), nn.Linear(8, 1), nn.Softplus())
+        super().__init__(
+            nn.Linear(dim, 32),
+            nn.ReLU(),
+            nn.Linear(32, 8),
+            nn.ReLU(),
+            nn.Linear(8, 1),
+            nn.Softplus(),
+        )
 
 
 class Adjacency(nn.Module):
-    """Episode of features (B, n, d) -> weights (B, n, n) >= 0 of the edges from j (columns) to i (rows).
+    """Episode of features (B, n, d) -> weights (B, n, n) >= 0 of the edges from j (columns) to i
+    (rows).
 
     The diagonal is zero, and so are the rows and columns of padding.
 
-    kind: "rbf", exp(-d_ij^2 / (2 scale^2)); "cosine", max(0, cos)^power; "complete", 1 between all pairs; "learned",
-        softmax_j of a network of |x_i - x_j| (Garcia & Bruna 2018).
-    scale: of "rbf": a number, "median" (scale^2 = half the median of d^2 over the episode's pairs), or "learned",
-        exp(-mean_c((x_i / sigma_i - x_j / sigma_j)^2) / 2) with a network for sigma (Liu et al. 2019).
-    power: of "cosine". k: None for all edges, else the k heaviest of each node, of either end (`mutual`: of both).
-    labels: an edge between two labeled nodes is the probability that they share their class (1 or 0).
+    kind: "rbf", exp(-d_ij^2 / (2 scale^2)); "cosine", max(0, cos)^power; "complete", 1 between all
+        pairs; "learned", softmax_j of a network of |x_i - x_j| (Garcia & Bruna 2018).
+    scale: of "rbf": a number, "median" (scale^2 = half the median of d^2 over the episode's pairs),
+        or "learned", exp(-mean_c((x_i / sigma_i - x_j / sigma_j)^2) / 2) with a network for sigma
+        (Liu et al. 2019).
+    power: of "cosine". k: None for all edges, else the k heaviest of each node, of either end
+        (`mutual`: of both).
+    labels: an edge between two labeled nodes is the probability that they share their class (1 or
+        0).
     normalize: None, "symmetric" (D^-1/2 A D^-1/2) or "row" (D^-1 A).
     hidden: width of the network of "learned".
     """
@@ -60,9 +73,13 @@ class Adjacency(nn.Module):
         if normalize is not None and normalize not in NORMALIZE:
             raise unknown("normalize of adjacency", normalize, NORMALIZE)
         if isinstance(scale, str) and scale not in ("median", "learned"):
-            raise InputError(f"adjacency.scale must be a number, 'median' or 'learned', not {scale!r}")
+            raise InputError(
+                f"adjacency.scale must be a number, 'median' or 'learned', not {scale!r}"
+            )
         if (k is not None and k < 1) or (not isinstance(scale, str) and scale <= 0):
-            raise InputError(f"adjacency: k must be 1 or more and scale above 0, not {k} and {scale}")
+            raise InputError(
+                f"adjacency: k must be 1 or more and scale above 0, not {k} and {scale}"
+            )
         self.kind, self.scale, self.power = kind, scale, power
         self.k, self.mutual, self.labels, self.normalize = k, mutual, labels, normalize
         self.sigma = NodeScale(dim) if kind == "rbf" and scale == "learned" else None

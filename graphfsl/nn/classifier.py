@@ -10,7 +10,8 @@ from graphfsl.io.errors import unknown
 
 
 class CosineClassifier(nn.Module):
-    """s g_c cos(z, w_c): features (n, d) -> (n, classes); each length g_c is learned (weight normalisation).
+    """s g_c cos(z, w_c): features (n, d) -> (n, classes); each length g_c is learned (weight
+    normalisation).
 
     scale: s, 2 for hundreds of classes, 10 for Omniglot's thousands. Chen et al. 2019,
     https://arxiv.org/abs/1904.04232, section 3.2.
@@ -23,7 +24,11 @@ class CosineClassifier(nn.Module):
         self.lengths = nn.Parameter(torch.ones(classes))
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.scale * self.lengths * F.linear(F.normalize(z, dim=-1), F.normalize(self.directions, dim=-1))
+        return (
+            self.scale
+            * self.lengths
+            * F.linear(F.normalize(z, dim=-1), F.normalize(self.directions, dim=-1))
+        )
 
 
 def classifier(name: str, dim: int, classes: int, scale: float) -> nn.Module:

@@ -17,9 +17,9 @@ from graphfsl.io.errors import InputError
 class Conv4(nn.Module):
     """4 x [3x3 convolution with padding, BatchNorm, ReLU, 2x2 max-pool], in channels_last.
 
-    in_channels: of the images. width: filters of every block, or of each of the four (R2-D2 has 96, 192, 384, 512).
-    (M, in_channels, h, w) -> maps (M, width, h//16, w//16); `readout` flattens them: 64-d for 28x28 images,
-    256-d for 32x32, 1600-d for 84x84.
+    in_channels: of the images. width: filters of every block, or of each of the four (R2-D2 has 96,
+    192, 384, 512). (M, in_channels, h, w) -> maps (M, width, h//16, w//16); `readout` flattens
+    them: 64-d for 28x28 images, 256-d for 32x32, 1600-d for 84x84.
     """
 
     def __init__(self, in_channels: int = 1, width: int | Sequence[int] = 64) -> None:
@@ -29,9 +29,12 @@ class Conv4(nn.Module):
             raise InputError(f"width is one number or four, not {widths}")
         in_channels = whole_number(in_channels, "in_channels, of the images,", 1)
         widths = [whole_number(w, "width", 1) for w in widths]
-        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in itertools.pairwise([in_channels, *widths]))
+        self.convs = nn.ModuleList(
+            nn.Conv2d(a, b, 3, padding=1) for a, b in itertools.pairwise([in_channels, *widths])
+        )
         self.norms = nn.ModuleList(BatchNorm(w) for w in widths)
-        # channels_last weights make every map channels_last; to ask it of the input fails under vmap.
+        # channels_last weights make every map channels_last; to ask it of the input fails under
+        # vmap.
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -45,17 +48,21 @@ class Conv4(nn.Module):
 
 
 class Conv4R2D2(Conv4):
-    """R2-D2's network: 4 x [3x3 convolution with padding, BatchNorm, leaky ReLU, 2x2 max-pool, dropout], read twice.
+    """R2-D2's network: 4 x [3x3 convolution with padding, BatchNorm, leaky ReLU, 2x2 max-pool,
+    dropout], read twice.
 
-    in_channels: of the images. width: filters of each block. dropout: of the third and fourth block in training; the
-        paper takes 0.4 for CIFAR-FS and 0.1 for mini-ImageNet.
-    (M, in_channels, h, w) -> vectors (M, d): what the third and the fourth block return, flattened and side by side,
-    8192-d for 32x32 images. A head that wants maps gets these vectors.
+    in_channels: of the images. width: filters of each block. dropout: of the third and fourth block
+        in training; the paper takes 0.4 for CIFAR-FS and 0.1 for mini-ImageNet.
+    (M, in_channels, h, w) -> vectors (M, d): what the third and the fourth block return, flattened
+    and side by side, 8192-d for 32x32 images. A head that wants maps gets these vectors.
     Source: Bertinetto 2019, section 5, https://arxiv.org/abs/1805.08136; slope 0.1.
     """
 
     def __init__(
-        self, in_channels: int = 1, width: int | Sequence[int] = (96, 192, 384, 512), dropout: float = 0.4
+        self,
+        in_channels: int = 1,
+        width: int | Sequence[int] = (96, 192, 384, 512),
+        dropout: float = 0.4,
     ) -> None:
         if not 0 <= dropout < 1:
             raise InputError(f"conv4_r2d2.dropout must be in [0, 1), not {dropout}")
@@ -65,7 +72,8 @@ class Conv4R2D2(Conv4):
     def forward(self, x: Tensor) -> Tensor:
         read = []
         for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
-            x = F.leaky_relu(F.max_pool2d(norm(conv(x)), 2), 0.1)  # the order of these two makes no difference
+            # the order of these two makes no difference
+            x = F.leaky_relu(F.max_pool2d(norm(conv(x)), 2), 0.1)
             if i >= 2:
                 x = F.dropout(x, self.dropout, self.training)
                 read.append(x.flatten(1))
@@ -77,19 +85,23 @@ class Conv4R2D2(Conv4):
 
 
 class Conv4Stride2(nn.Module):
-    """MAML's network for Omniglot: 4 x [3x3 convolution with stride 2, BatchNorm, ReLU], without pooling.
+    """MAML's network for Omniglot: 4 x [3x3 convolution with stride 2, BatchNorm, ReLU], without
+    pooling.
 
     in_channels: of the images. width: filters of every block.
-    (M, in_channels, h, w) -> maps (M, width, ⌈h/16⌉, ⌈w/16⌉); `readout` is their spatial mean, (M, width) at any size.
+    (M, in_channels, h, w) -> maps (M, width, ⌈h/16⌉, ⌈w/16⌉); `readout` is their spatial mean, (M,
+    width) at any size.
 
-    The padding is TensorFlow's SAME, which for an even side is 0 before and 1 behind. Not as in the authors' code:
-    BatchNorm has a scale, as everywhere in PyTorch; theirs has a shift only.
+    The padding is TensorFlow's SAME, which for an even side is 0 before and 1 behind. Not as in the
+    authors' code: BatchNorm has a scale, as everywhere in PyTorch; theirs has a shift only.
     """
 
     def __init__(self, in_channels: int = 1, width: int = 64) -> None:
         super().__init__()
         widths = [in_channels, width, width, width, width]
-        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2) for a, b in itertools.pairwise(widths))
+        self.convs = nn.ModuleList(
+            nn.Conv2d(a, b, 3, stride=2) for a, b in itertools.pairwise(widths)
+        )
         self.norms = nn.ModuleList(BatchNorm(width) for _ in range(4))
         self.to(memory_format=torch.channels_last)
 
@@ -105,11 +117,12 @@ class Conv4Stride2(nn.Module):
 
 
 class Conv4Maps(nn.Module):
-    """RelationNet's encoder: the first two blocks without padding and with pooling, the others with padding only.
+    """RelationNet's encoder: the first two blocks without padding and with pooling, the others with
+    padding only.
 
     in_channels: of the images. width: filters of every block.
-    (M, in_channels, h, w) -> maps (M, width, h', w'): 5x5 for 28x28 images, 6x6 for 32x32, 19x19 for 84x84; `readout`
-    is their spatial mean, (M, width).
+    (M, in_channels, h, w) -> maps (M, width, h', w'): 5x5 for 28x28 images, 6x6 for 32x32, 19x19
+    for 84x84; `readout` is their spatial mean, (M, width).
     """
 
     def __init__(self, in_channels: int = 1, width: int = 64) -> None:

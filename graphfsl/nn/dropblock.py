@@ -1,4 +1,6 @@
-"""DropBlock (Ghiasi 2018, arXiv:1810.12890): dropout of square blocks, since neighbours on a map hold the same."""
+"""DropBlock (Ghiasi 2018, arXiv:1810.12890): dropout of square blocks, since neighbours on a map
+hold the same.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +12,15 @@ from graphfsl.core.batchnorm import is_adapting
 
 
 class DropBlock(nn.Module):
-    """Maps (M, C, h, w) -> the same with blocks set to 0 in training, and the rest scaled up to make up for it.
+    """Maps (M, C, h, w) -> the same with blocks set to 0 in training, and the rest scaled up to
+    make up for it.
 
-    Every channel draws its own blocks, gamma = rate / block_size² · h·w / ((h-block_size+1)(w-block_size+1)), in which
-    h·w makes up for blocks that would not fit. The rate grows linearly over the first `ramp` training calls, counted in
-    a buffer, so that a resumed training goes on where it was; within an inner loop (`Adapt`) the count stands still.
-    block_size: of a side; a smaller map is dropped as a whole. (torchvision's drop_block2d refuses even sizes.)
+    Every channel draws its own blocks, gamma = rate / block_size² · h·w /
+    ((h-block_size+1)(w-block_size+1)), in which h·w makes up for blocks that would not fit. The
+    rate grows linearly over the first `ramp` training calls, counted in a buffer, so that a resumed
+    training goes on where it was; within an inner loop (`Adapt`) the count stands still.
+    block_size: of a side; a smaller map is dropped as a whole. (torchvision's drop_block2d refuses
+        even sizes.)
     """
 
     calls: Tensor
@@ -40,5 +45,7 @@ class DropBlock(nn.Module):
 
 
 def kept(corners: Tensor, side: int) -> Tensor:
-    """Upper left corners of blocks (M, C, h-side+1, w-side+1) -> 1 for what no block covers, (M, C, h, w)."""
+    """Upper left corners of blocks (M, C, h-side+1, w-side+1) -> 1 for what no block covers, (M, C,
+    h, w).
+    """
     return 1 - F.max_pool2d(F.pad(corners.float(), [side - 1] * 4), side, 1)

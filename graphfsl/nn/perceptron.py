@@ -11,14 +11,18 @@ from graphfsl.core.batchnorm import BatchNorm
 
 
 class Perceptron(nn.Module):
-    """Linear layers without bias of these sizes, each with BatchNorm and a leaky ReLU; `out` adds a linear layer.
+    """Linear layers without bias of these sizes, each with BatchNorm and a leaky ReLU; `out` adds a
+    linear layer.
 
-    forward: (B, m, sizes[0]) and a mask (B, m) of the real rows, None = all -> (B, m, sizes[-1]), or (B, m, out).
+    forward: (B, m, sizes[0]) and a mask (B, m) of the real rows, None = all -> (B, m, sizes[-1]),
+        or (B, m, out).
     """
 
     def __init__(self, *sizes: int, out: int | None = None) -> None:
         super().__init__()
-        self.linears = nn.ModuleList(nn.Linear(a, b, bias=False) for a, b in itertools.pairwise(sizes))
+        self.linears = nn.ModuleList(
+            nn.Linear(a, b, bias=False) for a, b in itertools.pairwise(sizes)
+        )
         self.norms = nn.ModuleList(BatchNorm(size) for size in sizes[1:])
         self.last = nn.Linear(sizes[-1], out) if out is not None else nn.Identity()
 

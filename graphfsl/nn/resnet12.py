@@ -14,12 +14,16 @@ from graphfsl.nn.dropblock import DropBlock
 
 
 class Block(nn.Module):
-    """3 x [3x3 convolution, BatchNorm], leaky ReLU (0.1) between, 1x1 shortcut with BatchNorm, 2x2 max-pool, drop."""
+    """3 x [3x3 convolution, BatchNorm], leaky ReLU (0.1) between, 1x1 shortcut with BatchNorm, 2x2
+    max-pool, drop.
+    """
 
     def __init__(self, c: int, width: int, drop: nn.Module) -> None:
         super().__init__()
         widths = [c, width, width, width]
-        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1, bias=False) for a, b in itertools.pairwise(widths))
+        self.convs = nn.ModuleList(
+            nn.Conv2d(a, b, 3, padding=1, bias=False) for a, b in itertools.pairwise(widths)
+        )
         self.norms = nn.ModuleList(BatchNorm(width) for _ in range(3))
         self.shortcut = nn.Sequential(nn.Conv2d(c, width, 1, bias=False), BatchNorm(width))
         self.drop = drop
@@ -34,10 +38,13 @@ class Block(nn.Module):
 class ResNet12(nn.Module):
     """Four residual blocks of three convolutions; 12,424,320 parameters for colour images.
 
-    in_channels: of the images. widths: of the four blocks; papers call others "ResNet-12" too (64-128-256-512).
-    drop_rate: of dropout behind the first two blocks and DropBlock behind the last two, whose rate grows over the first
-        40,000 steps; 0 for none. block_size: DropBlock's; the authors take 5 on ImageNet, 2 on CIFAR-FS and FC100.
-    (M, in_channels, h, w) -> maps (M, 640, h//16, w//16); `readout` is their spatial mean, 640-d at any size.
+    in_channels: of the images. widths: of the four blocks; papers call others "ResNet-12" too
+        (64-128-256-512).
+    drop_rate: of dropout behind the first two blocks and DropBlock behind the last two, whose rate
+        grows over the first 40,000 steps; 0 for none. block_size: DropBlock's; the authors take 5
+        on ImageNet, 2 on CIFAR-FS and FC100.
+    (M, in_channels, h, w) -> maps (M, 640, h//16, w//16); `readout` is their spatial mean, 640-d at
+    any size.
     """
 
     def __init__(
@@ -48,9 +55,14 @@ class ResNet12(nn.Module):
         block_size: int = 5,
     ) -> None:
         super().__init__()
-        drops = [nn.Dropout(drop_rate) if k < 2 else DropBlock(drop_rate, block_size) for k in range(len(widths))]
+        drops = [
+            nn.Dropout(drop_rate) if k < 2 else DropBlock(drop_rate, block_size)
+            for k in range(len(widths))
+        ]
         pairs = itertools.pairwise([in_channels, *widths])
-        self.blocks = nn.Sequential(*(Block(a, b, drop) for (a, b), drop in zip(pairs, drops, strict=True)))
+        self.blocks = nn.Sequential(
+            *(Block(a, b, drop) for (a, b), drop in zip(pairs, drops, strict=True))
+        )
         for m in self.modules():
             if isinstance(m, nn.Conv2d):
                 nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="leaky_relu")

@@ -22,14 +22,16 @@ class Timm(nn.Module):
 
     in_channels: of the images; gray ones are spread over the three channels of a pretrained model.
     model: its name, such as resnet18 or vit_small_patch16_224.
-    pretrained: with weights from the Hugging Face hub, only ever as safetensors. weights: the same from a local file,
-        see `graphfsl.nn.weights`. Then `mean` and `std` are what the model was trained with, for each of in_channels.
-    size: pixels of a side to which images are resized in the encoder; None keeps them, but for models that take one
-        size only, which get theirs.
-    (M, in_channels, h, w) -> maps (M, c, h', w'); vectors (M, d) from models of tokens. `readout` is the model's own
-    pooling. Its BatchNorms follow the policy.
+    pretrained: with weights from the Hugging Face hub, only ever as safetensors. weights: the same
+        from a local file, see `graphfsl.nn.weights`. Then `mean` and `std` are what the model was
+        trained with, for each of in_channels.
+    size: pixels of a side to which images are resized in the encoder; None keeps them, but for
+        models that take one size only, which get theirs.
+    (M, in_channels, h, w) -> maps (M, c, h', w'); vectors (M, d) from models of tokens. `readout`
+    is the model's own pooling. Its BatchNorms follow the policy.
 
-    Raises InputError for a model or weights that do not exist or do not fit, and where timm is not installed.
+    Raises InputError for a model or weights that do not exist or do not fit, and where timm is not
+    installed.
     """
 
     mean: tuple[float, ...] | None = None
@@ -60,12 +62,16 @@ class Timm(nn.Module):
             options["img_size"] = size
         trained = pretrained or weights is not None
         if trained and in_channels not in (1, 3):
-            raise InputError(f"pretrained encoders read images of 1 or 3 channels, not of {in_channels}")
+            raise InputError(
+                f"pretrained encoders read images of 1 or 3 channels, not of {in_channels}"
+            )
         self.size, self.channels = size, 3 if trained else in_channels
         try:
             self.net = timm.create_model(model, num_classes=0, in_chans=self.channels, **options)
         except (RuntimeError, TypeError) as error:
-            raise InputError(f"timm model {model!r} cannot be built ({' '.join(str(error).split())})") from None
+            raise InputError(
+                f"timm model {model!r} cannot be built ({' '.join(str(error).split())})"
+            ) from None
         if trained and reads_weights():
             self._fit(weights or _from_hub(model, config))
         if trained:
@@ -78,9 +84,13 @@ class Timm(nn.Module):
         convert = getattr(sys.modules[type(self.net).__module__], "checkpoint_filter_fn", None)
         classifier = self.net.pretrained_cfg.get("classifier") or ()
         names = {classifier} if isinstance(classifier, str) else set(classifier)
-        load_encoder_weights(self.net, path, (lambda table: convert(table, self.net)) if convert else None, names)
+        load_encoder_weights(
+            self.net, path, (lambda table: convert(table, self.net)) if convert else None, names
+        )
 
-    def _normalise_as(self, mean: tuple[float, ...], std: tuple[float, ...], in_channels: int) -> None:
+    def _normalise_as(
+        self, mean: tuple[float, ...], std: tuple[float, ...], in_channels: int
+    ) -> None:
         gray = in_channels == 1
         self.mean, self.std = ((sum(v) / 3,) if gray else tuple(v) for v in (mean, std))
 
@@ -123,22 +133,31 @@ def timm_models() -> list[str]:
 
 
 def native_size(model: str) -> int | None:
-    """Pixels of a side of the images that a model of timm was trained on; None where timm does not know it."""
+    """Pixels of a side of the images that a model of timm was trained on; None where timm does not
+    know it.
+    """
     timm = _timm()
-    config = timm.get_pretrained_cfg(model, allow_unregistered=True) if timm.is_model(model) else None
+    config = (
+        timm.get_pretrained_cfg(model, allow_unregistered=True) if timm.is_model(model) else None
+    )
     return int(config.input_size[-1]) if config is not None else None
 
 
 def _from_hub(model: str, config: Any) -> str:
-    """The file of a model's weights: as either hub left it on this machine, or from the Hugging Face hub."""
+    """The file of a model's weights: as either hub left it on this machine, or from the Hugging
+    Face hub.
+    """
     from huggingface_hub import hf_hub_download, try_to_load_from_cache  # timm brings it
 
     kept = Path(torch.hub.get_dir(), "checkpoints", Path(config.url or "").name)
     if kept.is_file():
         return str(kept)
-    if config.hf_hub_id and isinstance(found := try_to_load_from_cache(config.hf_hub_id, "model.safetensors"), str):
+    if config.hf_hub_id and isinstance(
+        found := try_to_load_from_cache(config.hf_hub_id, "model.safetensors"), str
+    ):
         return found
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # or each of its attempts is told in two lines
+    # or each of its attempts is told in two lines
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     if not config.hf_hub_id:
         raise InputError(f"timm has no pretrained weights for {model!r}; give weights=FILE")
     try:

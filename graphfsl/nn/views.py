@@ -12,19 +12,25 @@ DRAWS = 64  # views before they repeat
 
 
 class Views(nn.Module):
-    """`count` views of every image for each of `steps`. They are drawn once, at the start, so that answers repeat, and
-    an image takes the draw of its place in an order by content, so that the order of nodes does not matter.
+    """`count` views of every image for each of `steps`. They are drawn once, at the start, so that
+    answers repeat, and an image takes the draw of its place in an order by content, so that the
+    order of nodes does not matter.
 
-    rotate (degrees), translate (share of the side), scale (share): uniform within plus and minus these. flip: half of
+    rotate (degrees), translate (share of the side), scale (share): uniform within plus and minus
+    these. flip: half of
         the views are mirrored (never for characters).
-    forward: images (B, m, C, h, w), places (B, m) -> images (B, m, C, h, w); features (B, m, d) pass.
+    forward: images (B, m, C, h, w), places (B, m) -> images (B, m, C, h, w); features (B, m, d)
+        pass.
     """
 
-    def __init__(self, steps: int, count: int, rotate: float, translate: float, scale: float, flip: bool) -> None:
+    def __init__(
+        self, steps: int, count: int, rotate: float, translate: float, scale: float, flip: bool
+    ) -> None:
         super().__init__()
         if steps < 0 or not 0 <= rotate < 90 or not 0 <= translate <= 1 or not 0 <= scale < 1:
             raise InputError(
-                "steps must be 0 or more, rotate in [0, 90), translate in [0, 1] and scale in [0, 1), "
+                "steps must be 0 or more, rotate in [0, 90), translate in [0, 1] and scale in "
+                "[0, 1), "
                 f"not {steps}, {rotate}, {translate} and {scale}"
             )
         self.rotate, self.translate, self.scale, self.flip = rotate, translate, scale, flip
@@ -34,13 +40,19 @@ class Views(nn.Module):
         self.register_buffer("phase", 1 + torch.rand(steps))
 
     def places(self, x: Tensor, mask: Tensor, step: int) -> Tensor:
-        """(B, m): 0, 1, … in the order of a projection of x (B, m, *S), as good as random; padding comes last."""
+        """(B, m): 0, 1, … in the order of a projection of x (B, m, *S), as good as random; padding
+        comes last.
+        """
         x = x.flatten(2)
-        wave = (self.phase[step] * torch.arange(1, x.shape[-1] + 1, device=x.device)).sin().to(x.dtype)
+        wave = (
+            (self.phase[step] * torch.arange(1, x.shape[-1] + 1, device=x.device)).sin().to(x.dtype)
+        )
         order = (x @ wave).masked_fill(~mask, float("inf")).argsort(stable=True)
         return order.argsort()
 
-    def forward(self, x: Tensor, places: Tensor, step: int, view: int, share: float = 1.0) -> Tensor:
+    def forward(
+        self, x: Tensor, places: Tensor, step: int, view: int, share: float = 1.0
+    ) -> Tensor:
         """Each moved by this share of its map."""
         if x.ndim < 5 or not x.shape[1]:
             return x

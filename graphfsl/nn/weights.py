@@ -1,4 +1,6 @@
-"""Weights of an encoder from a file: safetensors, or what `torch.save` wrote, which is taken apart and never run."""
+"""Weights of an encoder from a file: safetensors, or what `torch.save` wrote, which is taken apart
+and never run.
+"""
 
 from __future__ import annotations
 
@@ -34,10 +36,24 @@ DTYPES = {
     "torch ByteStorage": torch.uint8,
     "torch BoolStorage": torch.bool,
 }
-KNOWN = {"collections OrderedDict", "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter", *DTYPES}
-# Which of several sets of weights that fit is meant: by where it stands in the file, and by what stands before names.
+KNOWN = {
+    "collections OrderedDict",
+    "torch._utils _rebuild_tensor_v2",
+    "torch._utils _rebuild_parameter",
+    *DTYPES,
+}
+# Which of several sets of weights that fit is meant: by where it stands in the file, and by what
+# stands before names.
 TABLES = ("", "state_dict", "model_state_dict", "model", "net", "network", "params", "weights")
-PREFIXES = ("", "module.", "encoder.", "module.encoder.", "backbone.", "module.backbone.", "net.encoder.")
+PREFIXES = (
+    "",
+    "module.",
+    "encoder.",
+    "module.encoder.",
+    "backbone.",
+    "module.backbone.",
+    "net.encoder.",
+)
 DEEPEST = 4  # dictionaries within dictionaries
 Table = dict[str, Tensor]
 
@@ -47,7 +63,9 @@ _reads: ContextVar[bool] = ContextVar("reads", default=True)
 
 @contextmanager
 def without_reading() -> Iterator[None]:
-    """Within this block encoders are built as if with their weights, which a checkpoint is going to bring."""
+    """Within this block encoders are built as if with their weights, which a checkpoint is going to
+    bring.
+    """
     token = _reads.set(False)
     try:
         yield
@@ -56,26 +74,34 @@ def without_reading() -> Iterator[None]:
 
 
 def reads_weights() -> bool:
-    """Whether an encoder that is built now reads its weights: not on the meta device, nor in `without_reading`."""
+    """Whether an encoder that is built now reads its weights: not on the meta device, nor in
+    `without_reading`.
+    """
     return _reads.get() and torch.get_default_device().type != "meta"
 
 
 def load_encoder_weights(
-    encoder: nn.Module, path: str, convert: Callable[[Table], Table] | None = None, classifier: Set[str] = frozenset()
+    encoder: nn.Module,
+    path: str,
+    convert: Callable[[Table], Table] | None = None,
+    classifier: Set[str] = frozenset(),
 ) -> None:
     """Load every weight of an encoder from a file, by name.
 
-    path: a safetensors file, or one of `torch.save`: of a state dict, or of a checkpoint that holds one, such as
-        {"state_dict": …, "epoch": …}. What stands before all names, such as `module.` or `encoder.`, does not matter,
-        nor do layers behind the encoder (a classifier, a projection).
-    convert: tried first, from names of other codes to the encoder's. classifier: layers that may be left over though
-        the encoder has some that begin like them.
+    path: a safetensors file, or one of `torch.save`: of a state dict, or of a checkpoint that holds
+        one, such as {"state_dict": …, "epoch": …}. What stands before all names, such as `module.`
+        or `encoder.`, does not matter, nor do layers behind the encoder (a classifier, a
+        projection).
+    convert: tried first, from names of other codes to the encoder's. classifier: layers that may be
+        left over though the encoder has some that begin like them.
 
-    Raises InputError where the file is none, lacks a weight or holds it in another shape, holds layers that the encoder
-    does not have, NaN or infinity, or two sets of weights that fit.
+    Raises InputError where the file is none, lacks a weight or holds it in another shape, holds
+    layers that the encoder does not have, NaN or infinity, or two sets of weights that fit.
     """
     tables, own = read_weights(Path(path)), encoder.state_dict()
-    found = _converted(own, tables, path, convert, classifier) or _matching(own, tables, path, classifier)
+    found = _converted(own, tables, path, convert, classifier) or _matching(
+        own, tables, path, classifier
+    )
     for name, tensor in found.items():
         if not tensor.isfinite().all():
             raise InputError(f"{path}: {name!r} holds NaN or infinity; restore the file")
@@ -83,9 +109,11 @@ def load_encoder_weights(
 
 
 def read_weights(path: Path) -> dict[str, Table]:
-    """The tensors of a file: where a dictionary of them stands ("" is the file itself) -> name -> tensor.
+    """The tensors of a file: where a dictionary of them stands ("" is the file itself) -> name ->
+    tensor.
 
-    Of a file of `torch.save` only tensors are read; whatever else is in it is neither imported nor called.
+    Of a file of `torch.save` only tensors are read; whatever else is in it is neither imported nor
+    called.
     """
     data = _bytes_of(path)
     if path.suffix == ".safetensors" or data[8:9] == b"{":
@@ -95,15 +123,21 @@ def read_weights(path: Path) -> dict[str, Table]:
             raise InputError(f"{path} is not a readable safetensors file ({error})") from None
     zipped = zipfile.is_zipfile(io.BytesIO(data))
     if not zipped and data[:1] != b"\x80":
-        raise InputError(f"{path} is no safetensors file and none of torch.save, or cut short; save a state dict")
+        raise InputError(
+            f"{path} is no safetensors file and none of torch.save, or cut short; save a state dict"
+        )
     try:
         value = _zipped(path, data) if zipped else _legacy(path, data, None)
     except InputError:
         raise
     except Exception as error:  # what is broken makes each step of it raise almost anything
-        raise InputError(f"{path} is a damaged file of torch.save ({type(error).__name__}); save it again") from None
+        raise InputError(
+            f"{path} is a damaged file of torch.save ({type(error).__name__}); save it again"
+        ) from None
     if isinstance(value, Call):
-        raise InputError(f"{path} holds a whole {value.name.split()[-1]}, not its weights; save its state_dict()")
+        raise InputError(
+            f"{path} holds a whole {value.name.split()[-1]}, not its weights; save its state_dict()"
+        )
     tables = dict(_tables(value, "", 0))
     if not tables:
         raise InputError(f"{path} holds no weights by name; save a state dict, model.state_dict()")
@@ -121,11 +155,15 @@ def _bytes_of(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise InputError(f"weights {path} cannot be read ({error.strerror}); give a file of weights") from None
+        raise InputError(
+            f"weights {path} cannot be read ({error.strerror}); give a file of weights"
+        ) from None
 
 
 def read_legacy(path: Path) -> Table:
-    """The tensors of a state dict in PyTorch's format before 1.6, name -> tensor, in order; all else is refused."""
+    """The tensors of a state dict in PyTorch's format before 1.6, name -> tensor, in order; all
+    else is refused.
+    """
     return dict(_legacy(path, _bytes_of(path), KNOWN))
 
 
@@ -142,23 +180,33 @@ def _zipped(path: Path, data: bytes) -> Any:
     """PyTorch's format since 1.6: a zip of one pickle and a file for each storage."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         check_unpacked(path, archive)
-        pickled = next((n for n in archive.namelist() if n.endswith("/data.pkl") or n == "data.pkl"), None)
+        pickled = next(
+            (n for n in archive.namelist() if n.endswith("/data.pkl") or n == "data.pkl"), None
+        )
         if pickled is None:
             raise InputError(f"{path} is a zip, but none of torch.save; save a state dict")
         folder = pickled.removesuffix("data.pkl")
-        if f"{folder}byteorder" in archive.namelist() and archive.read(f"{folder}byteorder") != b"little":
-            raise InputError(f"{path} was written with the bytes of each number turned round; save it as safetensors")
+        if (
+            f"{folder}byteorder" in archive.namelist()
+            and archive.read(f"{folder}byteorder") != b"little"
+        ):
+            raise InputError(
+                f"{path} was written with the bytes of each number turned round; "
+                f"save it as safetensors"
+            )
         value = inert_pickle.read(path, None, io.BytesIO(archive.read(pickled)))
 
         def storage(dtype: torch.dtype, key: str) -> Tensor:
-            return torch.frombuffer(bytearray(archive.read(f"{folder}data/{key}") or bytes(8)), dtype=dtype)
+            return torch.frombuffer(
+                bytearray(archive.read(f"{folder}data/{key}") or bytes(8)), dtype=dtype
+            )
 
         return _with_tensors(value, storage)
 
 
 def _legacy(path: Path, data: bytes, known: Set[str] | None) -> Any:
-    """The format before: five pickles (two marks, the machine, the value without its numbers, the keys of the storages)
-    and the storages, each behind its length."""
+    """The format before: five pickles (two marks, the machine, the value without its numbers, the
+    keys of the storages) and the storages, each behind its length."""
     file = io.BytesIO(data)
     for _ in range(3):
         inert_pickle.read(path, set(), file)
@@ -205,7 +253,10 @@ def _converted(
     if convert is None:
         return None
     try:
-        bare = {at: {k.removeprefix("module."): v for k, v in table.items()} for at, table in tables.items()}
+        bare = {
+            at: {k.removeprefix("module."): v for k, v in table.items()}
+            for at, table in tables.items()
+        }
         return _matching(own, {at: convert(table) for at, table in bare.items()}, path, classifier)
     except Exception:  # the names of another code make a conversion raise almost anything
         return None
@@ -228,9 +279,16 @@ def _matching(own: Table, tables: Mapping[str, Table], path: str, classifier: Se
         raise InputError(f"{path} is of another model: it {problem}")
     told = [k for k in fitting if k[0] in TABLES and k[1] in PREFIXES]
     if len(fitting) > 1 and not told:
-        names = ", ".join(sorted(".".join(filter(None, (at, prefix.rstrip(".")))) for at, prefix in fitting))
-        raise InputError(f"{path} holds more than one set of weights that fit: {names}; save the one that is meant")
-    best = min(told, key=lambda k: (TABLES.index(k[0]), PREFIXES.index(k[1])), default=next(iter(fitting)))
+        names = ", ".join(
+            sorted(".".join(filter(None, (at, prefix.rstrip(".")))) for at, prefix in fitting)
+        )
+        raise InputError(
+            f"{path} holds more than one set of weights that fit: {names}; save the "
+            f"one that is meant"
+        )
+    best = min(
+        told, key=lambda k: (TABLES.index(k[0]), PREFIXES.index(k[1])), default=next(iter(fitting))
+    )
     return fitting[best]
 
 
@@ -244,7 +302,9 @@ def _prefixes(table: Table, needed: list[str]) -> Counter[str]:
     return Counter(prefix for name in needed for prefix in before.get(name, ()))
 
 
-def _problem(own: Table, needed: list[str], table: Table, prefix: str, classifier: Set[str]) -> str | None:
+def _problem(
+    own: Table, needed: list[str], table: Table, prefix: str, classifier: Set[str]
+) -> str | None:
     """Why the tensors behind a prefix are not the encoder's; None where they are."""
     for name in needed:
         if prefix + name not in table:

@@ -1,4 +1,6 @@
-"""WRN-28-10, a wide residual network (Zagoruyko & Komodakis 2016, arXiv:1605.07146); Dhillon and S2M2 build on it."""
+"""WRN-28-10, a wide residual network (Zagoruyko & Komodakis 2016, arXiv:1605.07146); Dhillon and
+S2M2 build on it.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from graphfsl.io.errors import InputError
 
 
 class Block(nn.Module):
-    """x + two [BatchNorm, ReLU, 3x3 convolution]; where the width changes, a 1x1 convolution of ReLU(BatchNorm(x))."""
+    """x + two [BatchNorm, ReLU, 3x3 convolution]; where the width changes, a 1x1 convolution of
+    ReLU(BatchNorm(x)).
+    """
 
     def __init__(self, c: int, width: int, stride: int, dropout: float) -> None:
         super().__init__()
@@ -28,20 +32,28 @@ class Block(nn.Module):
 
 
 class WRN28x10(nn.Module):
-    """A 3x3 convolution, three groups of four residual blocks, BatchNorm, ReLU; 36,472,784 parameters in colour.
+    """A 3x3 convolution, three groups of four residual blocks, BatchNorm, ReLU; 36,472,784
+    parameters in colour.
 
-    in_channels: of the images. depth: 6n + 4 layers for n blocks in a group. width: times 16, 32 and 64 filters.
+    in_channels: of the images. depth: 6n + 4 layers for n blocks in a group. width: times 16, 32
+        and 64 filters.
     dropout: between the convolutions of a block; the paper's variant with dropout takes 0.3.
-    (M, in_channels, h, w) -> maps (M, 640, ⌈h/4⌉, ⌈w/4⌉); `readout` is their spatial mean, 640-d at any size.
+    (M, in_channels, h, w) -> maps (M, 640, ⌈h/4⌉, ⌈w/4⌉); `readout` is their spatial mean, 640-d at
+    any size.
 
-    The strides of the groups are the original's 1, 2, 2, at any size of image: 21 x 21 maps for 84 x 84 images. Some
-    few-shot codes take a strided first convolution there, which is faster and another network.
+    The strides of the groups are the original's 1, 2, 2, at any size of image: 21 x 21 maps for 84
+    x 84 images. Some few-shot codes take a strided first convolution there, which is faster and
+    another network.
     """
 
-    def __init__(self, in_channels: int = 3, depth: int = 28, width: int = 10, dropout: float = 0.0) -> None:
+    def __init__(
+        self, in_channels: int = 3, depth: int = 28, width: int = 10, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         if depth < 10 or (depth - 4) % 6:
-            raise InputError(f"the depth of a wide ResNet must be 6n + 4, such as 16 or 28, not {depth}")
+            raise InputError(
+                f"the depth of a wide ResNet must be 6n + 4, such as 16 or 28, not {depth}"
+            )
         c, blocks = 16, []
         self.stem = nn.Conv2d(in_channels, c, 3, padding=1, bias=False)
         for group in range(3):

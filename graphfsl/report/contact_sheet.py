@@ -1,4 +1,6 @@
-"""Contact sheets: what a class was given, what was found with most and least confidence, on one picture."""
+"""Contact sheets: what a class was given, what was found with most and least confidence, on one
+picture.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +15,16 @@ from graphfsl.data.pixel_range import Range
 from graphfsl.io.errors import InputError
 from graphfsl.io.files import read_regular
 
-SIDE, GAP, TEXT, ACROSS = 96, 8, 14, 12  # pixels of a tile, between tiles and of a line; tiles in a row
+# pixels of a tile, between tiles and of a line; tiles in a row
+SIDE, GAP, TEXT, ACROSS = 96, 8, 14, 12
 INK, SOFT, WRONG = "#1d1f23", "#5d636d", "#b3261e"
 
 
 @dataclass(frozen=True)
 class Tile:
-    """An image, the words below it, and whether they are known to be wrong. limits: see `images.to_array`."""
+    """An image, the words below it, and whether they are known to be wrong. limits: see
+    `images.to_array`.
+    """
 
     path: Path
     words: str
@@ -28,7 +33,9 @@ class Tile:
 
 
 def contact_sheet(title: str, sections: Mapping[str, Sequence[Tile]]) -> Image.Image:
-    """Tiles in rows of twelve below the heading of their section; a section without tiles is left out."""
+    """Tiles in rows of twelve below the heading of their section; a section without tiles is left
+    out.
+    """
     shown = {heading: tiles for heading, tiles in sections.items() if tiles}
     line, row = TEXT + GAP, SIDE + TEXT + 2 * GAP
     height = GAP + 2 * line + sum(line + -(-len(tiles) // ACROSS) * row for tiles in shown.values())
@@ -44,14 +51,18 @@ def contact_sheet(title: str, sections: Mapping[str, Sequence[Tile]]) -> Image.I
             sheet.paste(_thumbnail(tile.path, tile.limits), (x, top))
             pen.text((x, top + SIDE + 2), tile.words, WRONG if tile.wrong else SOFT, small)
             if tile.wrong:
-                pen.rectangle((x - 2, top - 2, x + SIDE + 1, top + SIDE + 1), outline=WRONG, width=2)
+                pen.rectangle(
+                    (x - 2, top - 2, x + SIDE + 1, top + SIDE + 1), outline=WRONG, width=2
+                )
         y += -(-len(tiles) // ACROSS) * row
     return sheet
 
 
 def _thumbnail(path: Path, limits: Range | None) -> Image.Image:
     try:
-        return Image.fromarray(decode(read_regular(path), SIDE, 3, str(path), limits).transpose(1, 2, 0))
+        return Image.fromarray(
+            decode(read_regular(path), SIDE, 3, str(path), limits).transpose(1, 2, 0)
+        )
     except (InputError, OSError):  # it was there when it was encoded
         return Image.new("RGB", (SIDE, SIDE), "#dfe1e5")
 

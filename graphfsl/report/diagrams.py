@@ -20,27 +20,51 @@ def _label(r: Row) -> str:
     pool += f", {r['distractors']} distractor classes" if r.get("distractors") else ""
     levels = ", ".join(f"{a} {level(r, a)}" for a in r.get("cell") or ())
     name = levels or " · ".join(str(r[k]) for k in ("method", "run") if r.get(k))
-    return f"{r.get('data')}, {r.get('way')}-way {r.get('shot')}-shot{pool} ({r.get('setting')}): {name}"
+    return (
+        f"{r.get('data')}, {r.get('way')}-way {r.get('shot')}-shot{pool} "
+        f"({r.get('setting')}): {name}"
+    )
 
 
 def heat_maps(rows: Sequence[Row]) -> list[Figure]:
-    """Mean accuracy for the levels of two axes, over the cells of one kind of setting; the strongest axes first."""
+    """Mean accuracy for the levels of two axes, over the cells of one kind of setting; the
+    strongest axes first.
+    """
     maps = []
     for kind in dict.fromkeys(str(r.get("setting")) for r in rows):
-        own = [r for r in rows if str(r.get("setting")) == kind and r.get("cell") and finite(r.get("accuracy"))]
-        varied = [a for a in axes_of(own) if a not in REPLICATES and len({level(r, a) for r in own}) > 1]
+        own = [
+            r
+            for r in rows
+            if str(r.get("setting")) == kind and r.get("cell") and finite(r.get("accuracy"))
+        ]
+        varied = [
+            a for a in axes_of(own) if a not in REPLICATES and len({level(r, a) for r in own}) > 1
+        ]
         maps += [(kind, own, pair) for pair in combinations(by_strength(own, varied), 2)]
     out = []
     for kind, own, (down, across) in maps[:HEAT_MAPS]:
-        others = [a for a in axes_of(own) if a not in (down, across) and len({level(r, a) for r in own}) > 1]
+        others = [
+            a
+            for a in axes_of(own)
+            if a not in (down, across) and len({level(r, a) for r in own}) > 1
+        ]
         over = f", averaged over {', '.join(others)}" if others else ""
         y, x = (list(dict.fromkeys(level(r, a) for r in own)) for a in (down, across))
         values = [
-            [mean([r for r in own if (level(r, down), level(r, across)) == (v, w)])["accuracy"] for w in x] for v in y
+            [
+                mean([r for r in own if (level(r, down), level(r, across)) == (v, w)])["accuracy"]
+                for w in x
+            ]
+            for v in y
         ]
         size = (4.2, max(1.8, 1.1 + 0.36 * len(y)))
         plot = partial(_plot_heat, values=values, x=x, y=y)
-        out.append((f"{kind}: `{down}` against `{across}`{over}".replace("`", ""), draw(plot, across, down, size)))
+        out.append(
+            (
+                (f"{kind}: `{down}` against `{across}`{over}").replace("`", ""),
+                draw(plot, across, down, size),
+            )
+        )
     if len(maps) > HEAT_MAPS:
         out[-1] = (f"{out[-1][0]} ({len(maps) - HEAT_MAPS} further pairs are left out)", out[-1][1])
     return out
@@ -58,7 +82,13 @@ def _plot_heat(axes: Any, values: list[list[float]], x: list[str], y: list[str])
         for j, v in enumerate(line):
             if math.isfinite(v):
                 axes.text(
-                    j, i, f"{v:.1f}", ha="center", va="center", color="white" if v <= middle else "black", fontsize=9
+                    j,
+                    i,
+                    f"{v:.1f}",
+                    ha="center",
+                    va="center",
+                    color="white" if v <= middle else "black",
+                    fontsize=9,
                 )
     axes.figure.colorbar(image, ax=axes, shrink=0.9).outline.set_visible(False)
 
@@ -67,8 +97,13 @@ def confusion(r: Row) -> Figure:
     """Rows are the true classes, each row sums to 1; the pairs that are confused most are named."""
     names, counts = r["confusion"]["classes"], r["confusion"]["counts"]
     rates = [[c / max(sum(line), 1) for c in line] for line in counts]
-    pairs = [(v, i, j) for i, line in enumerate(rates) for j, v in enumerate(line) if i != j and v > 0]
-    worst = [f"{names[i]} taken for {names[j]} ({100 * v:.0f} %)" for v, i, j in sorted(pairs, key=lambda p: -p[0])[:3]]
+    pairs = [
+        (v, i, j) for i, line in enumerate(rates) for j, v in enumerate(line) if i != j and v > 0
+    ]
+    worst = [
+        f"{names[i]} taken for {names[j]} ({100 * v:.0f} %)"
+        for v, i, j in sorted(pairs, key=lambda p: -p[0])[:3]
+    ]
 
     def plot(axes: Any) -> None:
         axes.grid(False)
@@ -93,10 +128,20 @@ def reliability(r: Row) -> Figure:
     def plot(axes: Any) -> None:
         axes.plot([0, 1], [0, 1], color="#999999", linewidth=1, linestyle="--")
         width = 1 / len(r["reliability"])
-        axes.bar([c for _, c, _ in bins], [a for _, _, a in bins], width=0.8 * width, color=COLORS[0], alpha=0.35)
+        axes.bar(
+            [c for _, c, _ in bins],
+            [a for _, _, a in bins],
+            width=0.8 * width,
+            color=COLORS[0],
+            alpha=0.35,
+        )
         size = [10 + 90 * n / max(b[0] for b in bins) for n, _, _ in bins]
-        axes.scatter([c for _, c, _ in bins], [a for _, _, a in bins], s=size, color=COLORS[0], zorder=3)
+        axes.scatter(
+            [c for _, c, _ in bins], [a for _, _, a in bins], s=size, color=COLORS[0], zorder=3
+        )
         axes.set(xlim=(0, 1.02), ylim=(0, 1.02))
 
-    caption = f"{_label(r)}. Expected calibration error {100 * error:.1f} points over {total:,} answers"
+    caption = (
+        f"{_label(r)}. Expected calibration error {100 * error:.1f} points over {total:,} answers"
+    )
     return caption, draw(plot, "probability of the answer", "accuracy")

@@ -8,20 +8,29 @@ from typing import Any
 
 import networkx as nx
 
-STYLE: dict[str, tuple[Any, int]] = {"support": ("s", 170), "query": ("o", 110), "unlabeled": ("^", 60)}
+STYLE: dict[str, tuple[Any, int]] = {
+    "support": ("s", 170),
+    "query": ("o", 110),
+    "unlabeled": ("^", 60),
+}
 QUIET = 0.02  # of the loudest contribution: less has no ring
-FOR, AGAINST = ("#00695c", "-"), ("#c2185b", (0, (2, 1.2)))  # colour and dash of what speaks for and against an answer
+# colour and dash of what speaks for and against an answer
+FOR, AGAINST = ("#00695c", "-"), ("#c2185b", (0, (2, 1.2)))
 
 
-def draw(graph: nx.DiGraph, title: str = "", strongest: int = 3, classes: Sequence[str] = ()) -> str:
-    """An SVG of a graph from `to_networkx`: role by shape, class by colour, edge weight by width, each with its number.
+def draw(
+    graph: nx.DiGraph, title: str = "", strongest: int = 3, classes: Sequence[str] = ()
+) -> str:
+    """An SVG of a graph from `to_networkx`: role by shape, class by colour, edge weight by width,
+    each with its number.
 
-    Squares are support, circles queries, small triangles unlabeled. The fill is the known or predicted class, the
-    rim the true one; a cross marks a wrong prediction. Each node shows its `strongest` incoming edges. classes: the
-    names of the class columns, for the legend, which shows what there is to see and nothing else.
-    With contributions (`explain.add_contributions`) the explained query has a double ring, each node a ring as wide as
-    its contribution, and the edges that contribute most are drawn, dashed where they speak against the answer; what
-    was no part of the explanation is pale.
+    Squares are support, circles queries, small triangles unlabeled. The fill is the known or
+    predicted class, the rim the true one; a cross marks a wrong prediction. Each node shows its
+    `strongest` incoming edges. classes: the names of the class columns, for the legend, which shows
+    what there is to see and nothing else. With contributions (`explain.add_contributions`) the
+    explained query has a double ring, each node a ring as wide as its contribution, and the edges
+    that contribute most are drawn, dashed where they speak against the answer; what was no part of
+    the explanation is pale.
     """
     import io
 
@@ -31,7 +40,9 @@ def draw(graph: nx.DiGraph, title: str = "", strongest: int = 3, classes: Sequen
     figure = Figure(figsize=(7, 5.2), layout="constrained")
     axes = figure.add_subplot()
     position, explained = _layout(graph), graph.graph.get("explained")
-    told = [v for v, node in graph.nodes(data=True) if explained in (None, v) or "contribution" in node]
+    told = [
+        v for v, node in graph.nodes(data=True) if explained in (None, v) or "contribution" in node
+    ]
     for u, v, look in _edges(graph.subgraph(told), strongest):
         (x0, y0), (x1, y1) = position[u], position[v]
         axes.plot([x0, x1], [y0, y1], zorder=1, **look)
@@ -42,9 +53,18 @@ def draw(graph: nx.DiGraph, title: str = "", strongest: int = 3, classes: Sequen
     if explained is not None:
         x, y = position[explained]
         for size in (260, 420):
-            axes.scatter(x, y, s=size, facecolors="none", edgecolors="black", linewidths=1.2, zorder=3)
+            axes.scatter(
+                x, y, s=size, facecolors="none", edgecolors="black", linewidths=1.2, zorder=3
+            )
     handles = _legend(graph, classes)
-    axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=4, frameon=False, fontsize=9)
+    axes.legend(
+        handles=handles,
+        loc="upper center",
+        bbox_to_anchor=(0.5, 0),
+        ncols=4,
+        frameon=False,
+        fontsize=9,
+    )
     axes.margins(0.1 if explained is not None else 0.05)  # room for the rings
     axes.set_title(title)
     axes.axis("off")
@@ -71,51 +91,100 @@ def _is_wrong(node: dict[str, Any]) -> bool:
 
 
 def _draw_node(
-    axes: Any, place: Any, node: dict[str, Any], number: int, color: Callable[[int | None], Any], alpha: float
+    axes: Any,
+    place: Any,
+    node: dict[str, Any],
+    number: int,
+    color: Callable[[int | None], Any],
+    alpha: float,
 ) -> None:
     marker, size = STYLE[node["role"]]
     rim = color(node["truth"]) if node["truth"] is not None else "#444444"
     fill = color(_shown_class(node))
-    axes.scatter(*place, s=size, marker=marker, color=fill, edgecolors=rim, linewidths=2, alpha=alpha, zorder=2)
+    axes.scatter(
+        *place,
+        s=size,
+        marker=marker,
+        color=fill,
+        edgecolors=rim,
+        linewidths=2,
+        alpha=alpha,
+        zorder=2,
+    )
     if _is_wrong(node):
         axes.scatter(*place, s=40, marker="x", color="black", linewidths=1.5, alpha=alpha, zorder=3)
-    box = {"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.6 * alpha}
-    text: dict[str, Any] = {"fontsize": 6.5, "color": "#333333", "alpha": alpha, "zorder": 4, "bbox": box}
+    box = {
+        "boxstyle": "round,pad=0.1",
+        "facecolor": "white",
+        "edgecolor": "none",
+        "alpha": 0.6 * alpha,
+    }
+    text: dict[str, Any] = {
+        "fontsize": 6.5,
+        "color": "#333333",
+        "alpha": alpha,
+        "zorder": 4,
+        "bbox": box,
+    }
     axes.annotate(str(number), place, xytext=(6, 5), textcoords="offset points", **text)
 
 
 def _draw_contribution(axes: Any, place: Any, node: dict[str, Any], loudest: float) -> None:
-    """A ring as wide as what the node contributes; none for what is hardly seen, and often noise."""
+    """A ring as wide as what the node contributes; none for what is hardly seen, and often
+    noise.
+    """
     contribution = node.get("contribution")
     if not contribution or abs(contribution) <= QUIET * loudest:
         return
     hue, dash = FOR if contribution > 0 else AGAINST
     size = 2.2 * STYLE[node["role"]][1] + 1300 * abs(contribution) / loudest
     axes.scatter(*place, s=size, facecolors=hue, alpha=0.12, linewidths=0, zorder=0)
-    axes.scatter(*place, s=size, facecolors="none", edgecolors=hue, linestyles=[dash], linewidths=1.6, zorder=1)
+    axes.scatter(
+        *place,
+        s=size,
+        facecolors="none",
+        edgecolors=hue,
+        linestyles=[dash],
+        linewidths=1.6,
+        zorder=1,
+    )
 
 
 def _legend(graph: nx.DiGraph, classes: Sequence[str]) -> list[Any]:
-    """What there is in the picture: roles, classes, wrong answers, and what speaks for and against the answer."""
+    """What there is in the picture: roles, classes, wrong answers, and what speaks for and against
+    the answer.
+    """
     from matplotlib.lines import Line2D
 
     nodes = [node for _, node in graph.nodes(data=True)]
     color = _color(graph)
-    columns = sorted({c for node in nodes for c in (_shown_class(node), node["truth"]) if c is not None})
+    columns = sorted(
+        {c for node in nodes for c in (_shown_class(node), node["truth"]) if c is not None}
+    )
     keys = [
         Line2D([], [], marker=marker, ls="", color="#888888", label=role)
         for role, (marker, _) in STYLE.items()
         if any(node["role"] == role for node in nodes)
     ]
-    keys += [Line2D([], [], marker="s", ls="", color=color(c), label=classes[c]) for c in columns if c < len(classes)]
+    keys += [
+        Line2D([], [], marker="s", ls="", color=color(c), label=classes[c])
+        for c in columns
+        if c < len(classes)
+    ]
     if any(map(_is_wrong, nodes)):
         keys.append(Line2D([], [], marker="x", ls="", color="black", label="wrong prediction"))
     if graph.graph.get("explained") is None:
         return keys
     ring: dict[str, Any] = {"marker": "o", "mfc": "none", "ms": 10}
     keys.append(Line2D([], [], ls="", color="black", label="the explained query", **ring))
-    spoken = [c for c in (*nx.get_node_attributes(graph, "contribution").values(),
-                          *nx.get_edge_attributes(graph, "contribution").values()) if c]  # fmt: skip
+    spoken = [
+        c
+        for c in (
+            *nx.get_node_attributes(graph, "contribution").values(),
+            *nx.get_edge_attributes(graph, "contribution").values(),
+        )
+        if c
+    ]
     for name, (hue, dash), there in (
         ("for its answer", FOR, any(c > 0 for c in spoken)),
         ("against", AGAINST, any(c < 0 for c in spoken)),
@@ -125,7 +194,9 @@ def _legend(graph: nx.DiGraph, classes: Sequence[str]) -> list[Any]:
 
 
 def _edges(graph: nx.DiGraph, strongest: int) -> list[tuple[Any, Any, dict[str, Any]]]:
-    """Which edges are drawn, and how: the strongest into each node, or those that contribute most both ways."""
+    """Which edges are drawn, and how: the strongest into each node, or those that contribute most
+    both ways.
+    """
     shown = nx.Graph()
     spoken = nx.get_edge_attributes(graph, "contribution")
     if spoken:
@@ -137,7 +208,9 @@ def _edges(graph: nx.DiGraph, strongest: int) -> list[tuple[Any, Any, dict[str, 
         for v in graph.nodes:
             best = sorted(graph.in_edges(v, data="weight"), key=lambda e: (-e[2], e[0]))[:strongest]
             shown.add_weighted_edges_from((u, v, weight) for u, v, weight in best)
-        looks = [(u, v, weight, "#888888", "-", 0.45) for u, v, weight in shown.edges(data="weight")]
+        looks = [
+            (u, v, weight, "#888888", "-", 0.45) for u, v, weight in shown.edges(data="weight")
+        ]
     widest = max((look[2] for look in looks), default=0.0) or 1.0
     return [
         (u, v, {"color": hue, "ls": dash, "lw": 0.3 + 2 * size / widest, "alpha": alpha})
@@ -154,5 +227,10 @@ def _layout(graph: nx.DiGraph) -> dict[Any, Any]:
 
 
 def _ways(graph: nx.DiGraph) -> int:
-    labels = [c for _, node in graph.nodes(data=True) for c in (node["label"], node["prediction"]) if c is not None]
+    labels = [
+        c
+        for _, node in graph.nodes(data=True)
+        for c in (node["label"], node["prediction"])
+        if c is not None
+    ]
     return max(labels, default=0) + 1

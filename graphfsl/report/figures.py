@@ -15,11 +15,24 @@ from graphfsl.report.tables import Row, axes_of, finite, group, level
 Figure = tuple[str, str]  # caption, SVG
 
 # Told apart by most colour-blind readers; the last ones, which few reports need, less well.
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#5b5bd6", "#56b4e9", "#8c564b", "#7f7f7f", "#a6b800")
+COLORS = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#b8860b",
+    "#5b5bd6",
+    "#56b4e9",
+    "#8c564b",
+    "#7f7f7f",
+    "#a6b800",
+)
 
 
 class Colors(dict[str, str]):
-    """The colour of a method, the same in all figures of a report, in the order in which they are asked for."""
+    """The colour of a method, the same in all figures of a report, in the order in which they are
+    asked for.
+    """
 
     def __missing__(self, method: str) -> str:
         return self.setdefault(method, COLORS[len(self) % len(COLORS)])
@@ -30,11 +43,17 @@ LINES, PANELS = 6, 4  # the most of a panel, and of a heading
 
 
 def averaged(rows: Sequence[Row]) -> list[Row]:
-    """A study's rows, named by their levels and averaged over its replicates; other rows as they are."""
+    """A study's rows, named by their levels and averaged over its replicates; other rows as they
+    are.
+    """
     out: dict[Any, list[Row]] = {}
     for i, r in enumerate(rows):
         pool = ("unlabeled", "distractors", "shot")
-        told = [f"{a} {level(r, a)}" for a in r.get("cell") or () if a not in REPLICATES and not a.endswith(pool)]
+        told = [
+            f"{a} {level(r, a)}"
+            for a in r.get("cell") or ()
+            if a not in REPLICATES and not a.endswith(pool)
+        ]
         named = {**r, "method": ", ".join(told) or r.get("method")}
         key = (named["method"], r["setting"], *group(r)) if r.get("cell") else i
         out.setdefault(key, []).append(named)
@@ -47,8 +66,11 @@ def mean(rows: Sequence[Row]) -> dict[str, float]:
     return {k: sum(v) / len(v) if v else math.nan for k, v in values.items()}
 
 
-def draw(plot: Callable[[Any], None], x: str, y: str, size: tuple[float, float] = (4.2, 2.7)) -> str:
-    """A small panel as SVG, the same bytes on every call; phones stack panels, wide screens place them in rows.
+def draw(
+    plot: Callable[[Any], None], x: str, y: str, size: tuple[float, float] = (4.2, 2.7)
+) -> str:
+    """A small panel as SVG, the same bytes on every call; phones stack panels, wide screens place
+    them in rows.
 
     size: in inches; a legend makes it higher.
     """
@@ -69,12 +91,16 @@ def draw(plot: Callable[[Any], None], x: str, y: str, size: tuple[float, float] 
             figure.set_figheight(size[1] + 0.1 + 0.17 * "\n".join([*labels, ""]).count("\n"))
             figure.legend(handles, labels, loc="outside lower left", fontsize=8, frameon=False)
         file = io.StringIO()
-        figure.savefig(file, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+        figure.savefig(
+            file, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        )
     return file.getvalue()
 
 
 def _half(line: Row) -> float:
-    """Half-width of the validation's interval in points; NaN, which is not plotted, where it has none."""
+    """Half-width of the validation's interval in points; NaN, which is not plotted, where it has
+    none.
+    """
     half = line.get("val_ci95")
     return 100 * half if finite(half) else math.nan  # type: ignore[operator]
 
@@ -88,17 +114,23 @@ def curves(label: str, lines: Sequence[Row]) -> list[Figure]:
         axes.plot(*zip(*loss, strict=True), color=COLORS[0], linewidth=1.2)
         low, high = min(v for _, v in loss), max(v for _, v in loss)
         if 0 < 4 * low < high:
-            ticks = [t for e in range(-9, 9) for d in (1, 2, 3, 5) if low <= (t := d * 10.0**e) <= high]
+            ticks = [
+                t for e in range(-9, 9) for d in (1, 2, 3, 5) if low <= (t := d * 10.0**e) <= high
+            ]
             axes.set(yscale="log", yticks=ticks, yticklabels=[f"{t:g}" for t in ticks])
             axes.minorticks_off()
 
     def plot_val(axes: Any) -> None:
         line(axes, val, color=COLORS[2], marker="o", markersize=3)
         step, best, _ = max(val, key=lambda v: v[1])
-        axes.plot(step, best, "o", color=COLORS[2], markersize=7, label=f"best: step {step:,}, {best:.2f}")
+        axes.plot(
+            step, best, "o", color=COLORS[2], markersize=7, label=f"best: step {step:,}, {best:.2f}"
+        )
 
     out = [(f"{label}: loss", draw(plot_loss, "step", "training loss"))] if loss else []
-    return out + ([(f"{label}: validation", draw(plot_val, "step", "validation accuracy (%)"))] if val else [])
+    return out + (
+        [(f"{label}: validation", draw(plot_val, "step", "validation accuracy (%)"))] if val else []
+    )
 
 
 def line(axes: Any, points: Sequence[tuple[float, float, float]], **look: Any) -> None:
@@ -110,13 +142,17 @@ def line(axes: Any, points: Sequence[tuple[float, float, float]], **look: Any) -
 
 
 def pool_figures(rows: Sequence[Row], colors: Colors) -> list[Figure]:
-    """Accuracy by unlabeled samples, a panel for each kind of episode that has several numbers of them."""
+    """Accuracy by unlabeled samples, a panel for each kind of episode that has several numbers of
+    them.
+    """
     several = len({r.get("run") for r in rows}) > 1
     panels: dict[tuple[Any, ...], dict[str, list[Row]]] = {}
     for r in (r for r in rows if finite(r.get("accuracy"))):
         name = f"{r.get('method')} · {r.get('run')}" if several else str(r.get("method"))
         name += " (transductive)" if "transductive" in str(r.get("setting")) else ""
-        key = tuple(r.get(k) for k in ("data", "way", "shot", "query", "dirichlet", "pool_dirichlet"))
+        key = tuple(
+            r.get(k) for k in ("data", "way", "shot", "query", "dirichlet", "pool_dirichlet")
+        )
         panels.setdefault(key, {}).setdefault(name, []).append(r)
     out = []
     for (data, way, shot, query, alpha, pool_alpha), methods in panels.items():
@@ -124,7 +160,11 @@ def pool_figures(rows: Sequence[Row], colors: Colors) -> list[Figure]:
             uneven = f", Dirichlet {alpha}" if alpha else ""
             uneven += f", pool of Dirichlet {pool_alpha}" if pool_alpha else ""
             far = _off_the_scale(methods)
-            off = f"; off the scale: {', '.join(f'{n} {v:.1f}' for n, v in far.items())}" if far else ""
+            off = (
+                (f"; off the scale: {', '.join(f'{n} {v:.1f}' for n, v in far.items())}")
+                if far
+                else ""
+            )
             caption = f"{data}, {way}-way {shot}-shot, {query} queries per class{uneven}{off}"
             near = {name: members for name, members in methods.items() if name not in far}
             plot = partial(_plot_pool, methods=near, colors=colors)
@@ -137,20 +177,30 @@ def _uses_pool(members: Sequence[Row]) -> bool:
 
 
 def _off_the_scale(methods: Mapping[str, list[Row]]) -> dict[str, float]:
-    """The accuracies of methods without a pool that, drawn, would press the lines of interest flat."""
+    """The accuracies of methods without a pool that, drawn, would press the lines of interest
+    flat.
+    """
     semi = [r["accuracy"] for members in methods.values() if _uses_pool(members) for r in members]
     shown = semi or [r["accuracy"] for members in methods.values() for r in members]
     span = max(max(shown) - min(shown), 2.0)
-    first = {n: min(m, key=lambda r: r["unlabeled"])["accuracy"] for n, m in methods.items() if not _uses_pool(m)}
+    first = {
+        n: min(m, key=lambda r: r["unlabeled"])["accuracy"]
+        for n, m in methods.items()
+        if not _uses_pool(m)
+    }
     return {n: v for n, v in first.items() if not min(shown) - span < v < max(shown) + span}
 
 
 def _plot_pool(axes: Any, methods: Mapping[str, list[Row]], colors: Colors) -> None:
-    """A line for each number of distractors; one dashed line for a method that leaves unlabeled samples alone."""
+    """A line for each number of distractors; one dashed line for a method that leaves unlabeled
+    samples alone.
+    """
     sizes = sorted({r["unlabeled"] for members in methods.values() for r in members})
     for name, members in methods.items():
         if not _uses_pool(members):
-            points = sorted({(r["unlabeled"], r["accuracy"], r.get("ci95") or 0.0) for r in members})
+            points = sorted(
+                {(r["unlabeled"], r["accuracy"], r.get("ci95") or 0.0) for r in members}
+            )
             points = [(x, *points[0][1:]) for x in sizes] if len(points) == 1 else points
             line(axes, points, color=colors[name], label=name, linestyle="--", linewidth=1.1)
             continue
@@ -160,7 +210,15 @@ def _plot_pool(axes: Any, methods: Mapping[str, list[Row]], colors: Colors) -> N
             points = sorted({(r["unlabeled"], r["accuracy"], r.get("ci95") or 0.0) for r in own})
             label = name + (f", {d} distractor classes" if d else "")
             style, marker = ("-", "-.", ":")[min(i, 2)], "os^"[min(i, 2)]
-            line(axes, points, color=colors[name], label=label, linestyle=style, marker=marker, markersize=4)
+            line(
+                axes,
+                points,
+                color=colors[name],
+                label=label,
+                linestyle=style,
+                marker=marker,
+                markersize=4,
+            )
     axes.set_xticks(sizes)
 
 
@@ -173,11 +231,16 @@ PANEL = {
     "dirichlet": "Dirichlet {}",
     "pool_dirichlet": "pool of Dirichlet {}",
 }
-EQUAL = {"dirichlet": "as many queries of every class", "pool_dirichlet": "as many unlabeled of every class"}
+EQUAL = {
+    "dirichlet": "as many queries of every class",
+    "pool_dirichlet": "as many unlabeled of every class",
+}
 
 
 def curve_figures(rows: Sequence[Row], x: str, words: str, colors: Colors) -> list[Figure]:
-    """Accuracy by one number of the setting, a panel for each kind of setting and all else that an episode is."""
+    """Accuracy by one number of the setting, a panel for each kind of setting and all else that an
+    episode is.
+    """
     pool = ("unlabeled", "distractors", "pool_dirichlet")
     keys = [k for k in ("setting", "data", "way", "query", "shot", "dirichlet", *pool) if k != x]
     panels: dict[tuple[Any, ...], list[Row]] = {}
@@ -203,8 +266,12 @@ def curve_figures(rows: Sequence[Row], x: str, words: str, colors: Colors) -> li
 
 
 def _lines(rows: Sequence[Row], x: str) -> tuple[dict[str, list[Row]], str]:
-    """Rows by line, and what was averaged over: every variant, or the levels of the strongest axis if they are many."""
-    repeated = [a for a in axes_of(rows) if a in REPLICATES and len({level(r, a) for r in rows}) > 1]
+    """Rows by line, and what was averaged over: every variant, or the levels of the strongest axis
+    if they are many.
+    """
+    repeated = [
+        a for a in axes_of(rows) if a in REPLICATES and len({level(r, a) for r in rows}) > 1
+    ]
     axes = [a for a in axes_of(rows) if a not in REPLICATES and a.rpartition(".")[2] != x]
     several = len({r.get("run") for r in rows}) > 1
 
@@ -247,6 +314,9 @@ def _plot_lines(axes: Any, lines: Mapping[str, Sequence[Row]], x: str, colors: C
         at: dict[float, list[Row]] = {}
         for r in members:
             at.setdefault(r[x], []).append(r)
-        points = [(v, m["accuracy"], m["ci95"]) for v, m in ((v, mean(same)) for v, same in sorted(at.items()))]
+        points = [
+            (v, m["accuracy"], m["ci95"])
+            for v, m in ((v, mean(same)) for v, same in sorted(at.items()))
+        ]
         line(axes, points, color=colors[name], marker="os^Dv*"[i % 6], markersize=4, label=name)
     axes.set_xticks(sorted({r[x] for members in lines.values() for r in members}))

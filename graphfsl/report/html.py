@@ -36,7 +36,7 @@ figure{margin:0;background:#fff;color:#333;padding:.75rem}figcaption{font-size:.
 .method{min-width:6.5rem}}
 img{display:block;width:100%}td img{width:2.25rem;image-rendering:pixelated}
 summary{cursor:pointer;margin-top:2.5rem}pre{white-space:pre-wrap;padding:.6rem .8rem}
-"""
+"""  # noqa: E501
 
 
 def to_html(
@@ -56,7 +56,10 @@ def to_html(
     parts = listed(findings, "findings")
     parts += pictures(lead) if lead else []
     if failures:
-        parts += ["<h2>Failed</h2>", *listed([f"`{name}`: {line}" for name, line in failures], "failed")]
+        parts += [
+            "<h2>Failed</h2>",
+            *listed([f"`{name}`: {line}" for name, line in failures], "failed"),
+        ]
     bold = f" {BOLD}" if any(r.get("best") for r in rows) else ""
     parts.append(f"<p>{INTERVAL}{bold}</p>")
     for t in tables(rows):
@@ -67,17 +70,23 @@ def to_html(
         parts += [f"<h2>{heading}</h2>", *pictures(drawn)]
     parts += ["<h2>How it was made</h2>", *listed(notes)] if notes else []
     parts += [*_commands(rows), "<details><summary>All facts of every row</summary>"]
-    parts += [f"<pre>{escape(json.dumps(r, ensure_ascii=False, default=str), quote=False)}</pre>" for r in rows]
+    parts += [
+        f"<pre>{escape(json.dumps(r, ensure_ascii=False, default=str), quote=False)}</pre>"
+        for r in rows
+    ]
     return page(title, [*parts, "</details>"])
 
 
 def page(title: str, parts: Sequence[str]) -> str:
     """A whole page of these parts of HTML below its title."""
-    # The policy makes a browser hold the page to what it promises: nothing is loaded, nothing is run.
+    # The policy makes a browser hold the page to what it promises: nothing is loaded, nothing is
+    # run.
     policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
     head = [
-        f'<!doctype html>\n<html lang="en"><meta http-equiv="Content-Security-Policy" content="{policy}">',
-        '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">',
+        f'<!doctype html>\n<html lang="en"><meta http-equiv="Content-Security-Policy" '
+        f'content="{policy}">',
+        '<meta charset="utf-8"><meta name="viewport" content="width=device-width, '
+        'initial-scale=1">',
         f"<title>{escape(title)}</title>\n<style>{CSS}</style>\n<body><main>\n<h1>{escape(title)}</h1>",
     ]
     return "\n".join([*head, *parts]) + "</main></body></html>\n"
@@ -86,10 +95,16 @@ def page(title: str, parts: Sequence[str]) -> str:
 def pictures(drawn: Sequence[tuple[str, str | bytes]]) -> list[str]:
     """Captions and drawings (SVG) or photographs (the bytes of a JPEG)."""
     parts = ['<div class="figures">']
-    for caption, picture in drawn:  # as an image a drawing keeps its ids, styles and scripts to itself
-        url = data_url("svg+xml", picture.encode()) if isinstance(picture, str) else data_url("jpeg", picture)
+    # as an image a drawing keeps its ids, styles and scripts to itself
+    for caption, picture in drawn:
+        url = (
+            data_url("svg+xml", picture.encode())
+            if isinstance(picture, str)
+            else data_url("jpeg", picture)
+        )
         parts.append(
-            f'<figure><figcaption>{escape(caption)}</figcaption><img src="{url}" alt="{escape(caption)}"></figure>'
+            f'<figure><figcaption>{escape(caption)}</figcaption><img src="{url}" '
+            f'alt="{escape(caption)}"></figure>'
         )
     return [*parts, "</div>"]
 
@@ -102,14 +117,24 @@ def grid(heads: Sequence[str], rows: Sequence[Sequence[str]], text: int) -> list
     """A table of cells of HTML, the first `text` columns of which are words."""
     look = ["text" if i < text else "" for i in range(len(heads))]
     lines = [("th", heads), *(("td", r) for r in rows)]
-    cells = ("".join(f'<{tag} class="{c}">{v}</{tag}>' for c, v in zip(look, line, strict=True)) for tag, line in lines)
-    return ['<div class="scroll" tabindex="0"><table>', *(f"<tr>{line}</tr>" for line in cells), "</table></div>"]
+    cells = (
+        "".join(f'<{tag} class="{c}">{v}</{tag}>' for c, v in zip(look, line, strict=True))
+        for tag, line in lines
+    )
+    return [
+        '<div class="scroll" tabindex="0"><table>',
+        *(f"<tr>{line}</tr>" for line in cells),
+        "</table></div>",
+    ]
 
 
 PAIRED = (
-    "First level less second, in points, averaged over the cells that differ in nothing else. Cells of one data set "
-    "are paired by episode, and p is from a sign-flip permutation test; between data sets both are Welch's. Corrected: "
-    "Holm's, over all rows of a kind. Intervals are over episodes: they say nothing of other trainings than these."
+    "First level less second, in points, averaged over the cells that differ in nothing else. "
+    "Cells of one data set "
+    "are paired by episode, and p is from a sign-flip permutation test; between data sets both "
+    "are Welch's. Corrected: "
+    "Holm's, over all rows of a kind. Intervals are over episodes: they say nothing of other "
+    "trainings than these."
 )
 
 
@@ -126,21 +151,40 @@ def _table(t: Table) -> Iterator[str]:
     for r, row, best in [({}, t.headers, False), *zip(t.rows, t.cells, t.best, strict=True)]:
         tag = "td" if r else "th"
         marks = {"new": group(r) != before, "baseline": bool(r.get("baseline")), "best": best}
-        line = (f'<{tag} class="{c}">{escape(v)}</{tag}>' for c, v in zip(classes, row, strict=True))
+        line = (
+            f'<{tag} class="{c}">{escape(v)}</{tag}>' for c, v in zip(classes, row, strict=True)
+        )
         yield f'<tr class="{" ".join(m for m, on in marks.items() if on)}">{"".join(line)}</tr>'
         before = group(r)
     yield "</table></div>"
 
 
 def _effects(effects: Sequence[Row]) -> list[str]:
-    heads = ("setting", "axis", "levels", "difference", "95% interval", "p", "corrected p", "pairs", "by episode")
+    heads = (
+        "setting",
+        "axis",
+        "levels",
+        "difference",
+        "95% interval",
+        "p",
+        "corrected p",
+        "pairs",
+        "by episode",
+    )
     rows = []
     for e in effects:
         a, b = ("none" if e[k] is None else str(e[k]) for k in ("a", "b"))
         cells = [
-            e["setting"], e["axis"], f"{a} − {b}", f"{e['difference']:+.2f}", f"{e['low']:+.2f} to {e['high']:+.2f}",
-            _p(e["p"]), _p(e.get("corrected")), str(e.get("matched", "")), "paired" if e.get("paired") else "Welch",
-        ]  # fmt: skip
+            e["setting"],
+            e["axis"],
+            f"{a} − {b}",
+            f"{e['difference']:+.2f}",
+            f"{e['low']:+.2f} to {e['high']:+.2f}",
+            _p(e["p"]),
+            _p(e.get("corrected")),
+            str(e.get("matched", "")),
+            "paired" if e.get("paired") else "Welch",
+        ]
         cells[3:5] = (c.replace("-", "−") for c in cells[3:5])
         rows.append([escape(c) for c in cells])
     return grid(heads, rows, 3)
@@ -157,7 +201,10 @@ def _commands(rows: Sequence[Row]) -> Iterator[str]:
         return
     yield "<details><summary>Command and environment of every number</summary>"
     for r in told:
-        facts = [*(f"{k} {v}" for k, v in (r.get("environment") or {}).items()), f"commit {r.get('commit')}"]
+        facts = [
+            *(f"{k} {v}" for k, v in (r.get("environment") or {}).items()),
+            f"commit {r.get('commit')}",
+        ]
         where = ", ".join([f"{r['accuracy']:.2f} on {r.get('data')}", str(r.get("device")), *facts])
         yield f"<pre>{escape(str(r['command']), quote=False)}\n# {escape(where, quote=False)}</pre>"
     yield "</details>"

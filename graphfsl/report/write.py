@@ -29,13 +29,18 @@ def write_report(
     effects: Sequence[Row] = (),
     failures: Sequence[tuple[str, str]] = (),
 ) -> list[Path]:
-    """report.html, report.md, report.csv and report.tex in `out`, from rows as `results.full_row` makes them.
+    """report.html, report.md, report.csv and report.tex in `out`, from rows as `results.full_row`
+    makes them.
 
-    histories: the lines of metrics.jsonl by label. pictures: (caption, SVG), above the tables. notes, findings: lines
-    of text, with `code`. effects: a study's comparisons, as `findings.findings` lists them. failures: (cell, what went
-    wrong).
+    histories: the lines of metrics.jsonl by label. pictures: (caption, SVG), above the tables.
+    notes, findings: lines of text, with `code`. effects: a study's comparisons, as
+    `findings.findings` lists them. failures: (cell, what went wrong).
     """
-    rows = [{"unlabeled": 0, "distractors": 0} | {k: _told(v) for k, v in r.items() if k != "accuracies"} for r in rows]
+    rows = [
+        {"unlabeled": 0, "distractors": 0}
+        | {k: _told(v) for k, v in r.items() if k != "accuracies"}
+        for r in rows
+    ]
     rows.sort(key=group)
     figures = figures_of(rows, histories or {})
     bare = [{k: v for k, v in r.items() if k not in DRAWN} for r in rows]
@@ -51,29 +56,42 @@ def write_report(
 
 
 def _told(value: Any) -> Any:
-    """A value of a row; None for a number that is none, as earlier versions wrote for the interval of one episode."""
+    """A value of a row; None for a number that is none, as earlier versions wrote for the interval
+    of one episode.
+    """
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def figures_of(rows: Sequence[Row], histories: Mapping[str, Sequence[Row]]) -> dict[str, list[Figure]]:
-    """All pictures of some rows (with what `diagnose` found of them) and trainings, by heading. Each picture is of one
-    kind of setting, but that against unlabeled samples, whose lines name theirs."""
+def figures_of(
+    rows: Sequence[Row], histories: Mapping[str, Sequence[Row]]
+) -> dict[str, list[Figure]]:
+    """All pictures of some rows (with what `diagnose` found of them) and trainings, by heading.
+    Each picture is of one kind of setting, but that against unlabeled samples, whose lines name
+    theirs."""
     best = [r for r in rows if r.get("best")] or [r for r in rows if not r.get("baseline")]
-    shown = list({(r.get("setting"), *group(r)): r for r in reversed(best) if r.get("reliability")}.values())[::-1]
+    shown = list(
+        {(r.get("setting"), *group(r)): r for r in reversed(best) if r.get("reliability")}.values()
+    )[::-1]
     colors = Colors()
     return {
         "Accuracy against unlabeled samples": pool_figures(averaged(rows), colors),
         "Accuracy against shots": curve_figures(rows, "shot", "labeled samples per class", colors),
-        "Accuracy against distractors": curve_figures(rows, "distractors", "distractor classes", colors),
+        "Accuracy against distractors": curve_figures(
+            rows, "distractors", "distractor classes", colors
+        ),
         "One axis against another": heat_maps(rows),
-        "Which classes are taken for which": [confusion(r) for r in shown[:DIAGNOSED] if r.get("confusion")],
+        "Which classes are taken for which": [
+            confusion(r) for r in shown[:DIAGNOSED] if r.get("confusion")
+        ],
         "How far the probabilities can be trusted": [reliability(r) for r in shown[:DIAGNOSED]],
         "Training": [f for label, lines in histories.items() for f in curves(label, lines)],
     }
 
 
 def report_runs(paths: Sequence[Path], out: Path) -> list[Path]:
-    """The report of finished run directories; those of `seeds=` stand with one row for all seeds, as they were run."""
+    """The report of finished run directories; those of `seeds=` stand with one row for all seeds,
+    as they were run.
+    """
     names = [Path(p).resolve().name for p in paths]
     rows: list[Row] = []
     histories: dict[str, list[Row]] = {}
@@ -86,11 +104,16 @@ def report_runs(paths: Sequence[Path], out: Path) -> list[Path]:
             rows += [{"run": label, **r} for r in _checked(facts["rows"])]
             for folder in seeds or [path]:
                 log = folder / "metrics.jsonl"
-                if log.is_file() or any(r.get("steps") for r in facts["rows"]):  # nothing to train leaves no metrics
-                    histories[f"{label}/{folder.name}" if seeds else label] = [*read_lines(_existing(log))]
+                # nothing to train leaves no metrics
+                if log.is_file() or any(r.get("steps") for r in facts["rows"]):
+                    histories[f"{label}/{folder.name}" if seeds else label] = [
+                        *read_lines(_existing(log))
+                    ]
             deviations = list((facts.get("config") or {}).get("deviations") or [])
         except (KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{path / 'results.json'} is damaged ({error!r}); run it again") from None
+            raise InputError(
+                f"{path / 'results.json'} is damaged ({error!r}); run it again"
+            ) from None
         where = (f"{k} {facts[k]}" for k in ("graphfsl", "torch", "python", "when") if facts.get(k))
         notes.append(f"`{label}`: {', '.join(where)}")
         if deviations:
@@ -100,7 +123,14 @@ def report_runs(paths: Sequence[Path], out: Path) -> list[Path]:
 
 
 # What every row of a report must have; a file that lacks it was cut, or is of another program.
-NEEDED: dict[str, Any] = {"data": str, "way": int, "shot": int, "setting": str, "method": str, "accuracy": (int, float)}
+NEEDED: dict[str, Any] = {
+    "data": str,
+    "way": int,
+    "shot": int,
+    "setting": str,
+    "method": str,
+    "accuracy": (int, float),
+}
 
 
 def _checked(rows: Sequence[Row]) -> Sequence[Row]:
@@ -110,7 +140,9 @@ def _checked(rows: Sequence[Row]) -> Sequence[Row]:
                 raise TypeError(f"{key} is {row[key]!r}")
         if row.get("reliability") is not None and not _is_of_numbers(row["reliability"], 3):
             raise TypeError("reliability is no list of bins")
-        if (table := row.get("confusion")) is not None and not _is_of_numbers(table["counts"], len(table["classes"])):
+        if (table := row.get("confusion")) is not None and not _is_of_numbers(
+            table["counts"], len(table["classes"])
+        ):
             raise TypeError("confusion is no table of counts")
     return rows
 
@@ -118,7 +150,9 @@ def _checked(rows: Sequence[Row]) -> Sequence[Row]:
 def _is_of_numbers(lines: Any, width: int) -> bool:
     """Whether a value is a list of lists of so many numbers."""
     return isinstance(lines, list) and all(
-        isinstance(line, list) and len(line) == width and all(isinstance(v, (int, float)) for v in line)
+        isinstance(line, list)
+        and len(line) == width
+        and all(isinstance(v, (int, float)) for v in line)
         for line in lines
     )
 

@@ -1,4 +1,6 @@
-"""What `graphfsl ablate` does and shows: a live table while cells are made, then findings and a report."""
+"""What `graphfsl ablate` does and shows: a live table while cells are made, then findings and a
+report.
+"""
 
 from __future__ import annotations
 
@@ -38,17 +40,26 @@ from graphfsl.study.grid import Study, shown
 SHOWN = 20  # lines of the live table
 
 
-def ablate(study: Study, out: Path, console: Console, processes: int = 1, ray: str | None = None) -> list[Path]:
-    """Check every cell, make those that are missing, write cells.csv, study.json and the report into `out`."""
+def ablate(
+    study: Study, out: Path, console: Console, processes: int = 1, ray: str | None = None
+) -> list[Path]:
+    """Check every cell, make those that are missing, write cells.csv, study.json and the report
+    into `out`.
+    """
     start = time.perf_counter()
     check_folder(study, out)
     trainings = {c.training: c.config for c in study.cells}
-    weights = {name: digest for name, config in trainings.items() if (digest := weights_of(config)) is not None}
+    weights = {
+        name: digest
+        for name, config in trainings.items()
+        if (digest := weights_of(config)) is not None
+    }
     check_data(out, check_cells(study, console), weights)
     todo = units(study, out)
     missing = sum(len(u.cells) for u in todo)
     console.print(
-        f"{study.name}: {len(study.cells)} cells, {len({c.training for c in study.cells})} trainings; "
+        f"{study.name}: {len(study.cells)} cells, {len({c.training for c in study.cells})} "
+        f"trainings; "
         f"{len(study.cells) - missing} cells are done already"
     )
     failed = _make(study, out, console, todo, processes, ray)
@@ -58,7 +69,9 @@ def ablate(study: Study, out: Path, console: Console, processes: int = 1, ray: s
         {
             **r,
             "cell": c.levels,
-            "command": shlex.join(["graphfsl", "evaluate", str(out / "runs" / c.training), *c.changes]),
+            "command": shlex.join(
+                ["graphfsl", "evaluate", str(out / "runs" / c.training), *c.changes]
+            ),
         }
         for c, r in zip(study.cells, rows, strict=True)
         if r is not None
@@ -66,11 +79,23 @@ def ablate(study: Study, out: Path, console: Console, processes: int = 1, ray: s
     found = findings(study, finished)
     for text in found.sentences:
         console.print(f"• {text}", markup=False)
-    failures = [(shown(c.levels), failed[f]["error"]) for c in study.cells if (f := cell_file(c, out)) in failed]
+    failures = [
+        (shown(c.levels), failed[f]["error"])
+        for c in study.cells
+        if (f := cell_file(c, out)) in failed
+    ]
     for name, line in failures:
         console.print(f"failed: {name}: {line}", markup=False, style="red")
-    facts = {"study": study.name, "question": study.question, "findings": found.sentences, "effects": found.effects}
-    write_json(out / "study.json", {**facts, "failures": failures, "seconds": round(time.perf_counter() - start, 1)})
+    facts = {
+        "study": study.name,
+        "question": study.question,
+        "findings": found.sentences,
+        "effects": found.effects,
+    }
+    write_json(
+        out / "study.json",
+        {**facts, "failures": failures, "seconds": round(time.perf_counter() - start, 1)},
+    )
     histories = {shown(c.levels): history(out / "runs" / c.training) for c in study.cells}
     distinct = {c.training: shown(c.levels) for c in reversed(study.cells)}
     files = write_report(
@@ -83,11 +108,15 @@ def ablate(study: Study, out: Path, console: Console, processes: int = 1, ray: s
         effects=found.effects,
         failures=failures,
     )
-    console.print(f"{time.perf_counter() - start:.0f} s; table: {out / 'cells.csv'}; report: {files[0]}")
+    console.print(
+        f"{time.perf_counter() - start:.0f} s; table: {out / 'cells.csv'}; report: {files[0]}"
+    )
     return files
 
 
-def _make(study: Study, out: Path, console: Console, todo: list[Unit], processes: int, ray: str | None) -> Done:
+def _make(
+    study: Study, out: Path, console: Console, todo: list[Unit], processes: int, ray: str | None
+) -> Done:
     """Work through the units with a live table; the cells that failed."""
     done: Done = {}
     total = sum(len(u.cells) for u in todo)
@@ -95,17 +124,27 @@ def _make(study: Study, out: Path, console: Console, todo: list[Unit], processes
     def show() -> None:
         live.update(_live_table(study, out, todo, done))
 
-    results = on_ray(todo, ray) if ray else in_processes(todo, processes) if processes > 1 else _serial(todo, show)
+    results = (
+        on_ray(todo, ray)
+        if ray
+        else in_processes(todo, processes)
+        if processes > 1
+        else _serial(todo, show)
+    )
     with Live(console=console, refresh_per_second=4, transient=True) as live, closing(results):
         for result in results:
             done |= result
             for file, row in result.items():
                 if not row.get("error"):
-                    if not file.is_file():  # a machine of a cluster that shares no disk with this one
+                    # a machine of a cluster that shares no disk with this one
+                    if not file.is_file():
                         write_json(file, row)
                     if not console.is_terminal:
                         cell = next(c for c in study.cells if cell_file(c, out) == file)
-                        console.print(f"{len(done)}/{total} {shown(cell.levels)}: {row['accuracy']:.2f}", markup=False)
+                        console.print(
+                            f"{len(done)}/{total} {shown(cell.levels)}: {row['accuracy']:.2f}",
+                            markup=False,
+                        )
             show()
     return {file: row for file, row in done.items() if "error" in row}
 
@@ -132,8 +171,15 @@ def _live_table(study: Study, out: Path, todo: list[Unit], done: Done) -> Table:
         else:
             state, text = "waiting", ""
         states.append((state, [*map(str, cell.levels.values()), text]))
-    count = {s: sum(state == s for state, _ in states) for s in ("done", "running", "waiting", "failed")}
-    grid = Table(*study.axes, "accuracy", title=", ".join(f"{n} {s}" for s, n in count.items() if n), box=None)
+    count = {
+        s: sum(state == s for state, _ in states) for s in ("done", "running", "waiting", "failed")
+    }
+    grid = Table(
+        *study.axes,
+        "accuracy",
+        title=", ".join(f"{n} {s}" for s, n in count.items() if n),
+        box=None,
+    )
     begun = [line for state, line in states if state != "waiting"]
     for line in begun[-SHOWN:]:
         grid.add_row(*line)

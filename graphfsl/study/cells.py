@@ -1,4 +1,5 @@
-"""`graphfsl ablate`: every cell of a study on the same episodes; what is shared is computed once; it resumes.
+"""`graphfsl ablate`: every cell of a study on the same episodes; what is shared is computed once;
+it resumes.
 
 OUT/runs/<digest>    one training, shared by the cells that differ in the evaluation only
 OUT/cells/<digest>.json  the row of a finished cell; it is not measured again
@@ -49,13 +50,25 @@ class Unit:
 
     config: dict[str, Any]
     path: Path  # of the run
-    cells: tuple[tuple[Path, tuple[str, ...]], ...]  # where each row goes, and the changes of its evaluation
+    # where each row goes, and the changes of its evaluation
+    cells: tuple[tuple[Path, tuple[str, ...]], ...]
     threads: int
 
 
 Done = dict[Path, dict[str, Any]]  # a cell's file -> its row, or {"error": line}
 Told = Callable[[], None]
-NEEDED = {"accuracies", "accuracy", "batch_norm", "ci95", "data", "episodes", "seed", "setting", "steps"}  # of a row
+# of a row
+NEEDED = {
+    "accuracies",
+    "accuracy",
+    "batch_norm",
+    "ci95",
+    "data",
+    "episodes",
+    "seed",
+    "setting",
+    "steps",
+}
 
 
 def units(study: Study, out: Path) -> list[Unit]:
@@ -65,7 +78,12 @@ def units(study: Study, out: Path) -> list[Unit]:
         if row_of(cell, out) is None:
             shared.setdefault(cell.training, []).append(cell)
     return [
-        Unit(c[0].config, out / "runs" / name, tuple((cell_file(x, out), x.changes) for x in c), study.threads)
+        Unit(
+            c[0].config,
+            out / "runs" / name,
+            tuple((cell_file(x, out), x.changes) for x in c),
+            study.threads,
+        )
         for name, c in shared.items()
     ]
 
@@ -75,7 +93,9 @@ def cell_file(cell: Cell, out: Path) -> Path:
 
 
 def row_of(cell: Cell, out: Path) -> dict[str, Any] | None:
-    """The row of a finished cell; None where there is none, or a damaged one, which is measured again."""
+    """The row of a finished cell; None where there is none, or a damaged one, which is measured
+    again.
+    """
     try:
         row = read_json(cell_file(cell, out))
     except InputError:
@@ -85,27 +105,34 @@ def row_of(cell: Cell, out: Path) -> dict[str, Any] | None:
 
 
 def check_folder(study: Study, out: Path) -> None:
-    """InputError where OUT holds a run, or finished cells that are none of this study's: its table would be lost."""
+    """InputError where OUT holds a run, or finished cells that are none of this study's: its table
+    would be lost.
+    """
     if (out / "config.json").is_file():
         raise InputError(f"{out} holds a run; choose another --out for a study")
     own = {c.name for c in study.cells}
     others = sum(file.stem not in own for file in out.glob("cells/*.json"))
     if others:
         raise InputError(
-            f"{out} holds {others} finished cells that are not of this study with these overrides; choose another "
+            f"{out} holds {others} finished cells that are not of this study with these "
+            f"overrides; choose another "
             "--out, or remove it"
         )
 
 
 def check_cells(study: Study, console: Console | None = None) -> dict[str, Identity]:
-    """Build every cell and look whether its data suffices, before the first one trains; InputError names the cell.
+    """Build every cell and look whether its data suffices, before the first one trains; InputError
+    names the cell.
 
-    Returns the identity of every split that was looked at, by the options that name it. console: shows how far it is.
+    Returns the identity of every split that was looked at, by the options that name it. console:
+    shows how far it is.
     """
     splits: dict[str, Split] = {}
     feasible: set[str] = set()
     shows = console is not None and len(study.cells) > 4
-    for cell in track(study.cells, "checking cells", console=console, transient=True, disable=not shows):
+    for cell in track(
+        study.cells, "checking cells", console=console, transient=True, disable=not shows
+    ):
         try:
             if cell.training not in feasible:
                 runs.check(cell.config, splits)
@@ -117,7 +144,9 @@ def check_cells(study: Study, console: Console | None = None) -> dict[str, Ident
 
 
 def check_data(out: Path, data: Mapping[str, Identity], weights: Mapping[str, str]) -> None:
-    """Keep in `out` on what data, and weights of encoders (training -> digest), a study is; InputError for others."""
+    """Keep in `out` on what data, and weights of encoders (training -> digest), a study is;
+    InputError for others.
+    """
     file = out / "data.json"
     before = read_json(file) if file.is_file() else {}
     known = before.pop("weights", {})
@@ -126,12 +155,16 @@ def check_data(out: Path, data: Mapping[str, Identity], weights: Mapping[str, st
     for key in before.keys() & data.keys():
         if change := difference(before[key], data[key]):
             name, split = json.loads(key)[1:3]
-            raise InputError(f"{out} holds cells of other data: in {name}/{split} {change}; choose another --out")
+            raise InputError(
+                f"{out} holds cells of other data: in {name}/{split} {change}; choose another --out"
+            )
     write_json(file, before | dict(data) | ({"weights": known | dict(weights)} if weights else {}))
 
 
 def work(unit: Unit, log: Log | None = None, told: Told | None = None) -> Done:
-    """Train, unless that is done, and measure the cells. An error is a result, so that the other cells go on."""
+    """Train, unless that is done, and measure the cells. An error is a result, so that the other
+    cells go on.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(unit.threads)
     done: Done = {}
@@ -169,7 +202,9 @@ def _place(error: Exception) -> str:
 
 
 def _end_with_parent() -> None:
-    """A process of the pool ends when the study is killed: it would go on, and hold its run against the next one."""
+    """A process of the pool ends when the study is killed: it would go on, and hold its run against
+    the next one.
+    """
     parent = parent_process()
     assert parent is not None
 
@@ -181,7 +216,9 @@ def _end_with_parent() -> None:
 
 
 def _in_pool(unit: Unit) -> Done:
-    """`work` in a process of a pool, where SIGTERM is as Ctrl-C elsewhere: nothing half-written stays."""
+    """`work` in a process of a pool, where SIGTERM is as Ctrl-C elsewhere: nothing half-written
+    stays.
+    """
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return work(unit)
@@ -200,7 +237,8 @@ def _pool(processes: int, todo: Sequence[Unit]) -> Iterator[dict[Future[Done], U
     pool = ProcessPoolExecutor(processes, get_context("spawn"), _end_with_parent)
     before = signal.getsignal(signal.SIGINT)
     try:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C is for this process, which ends the others
+        # inherited: Ctrl-C is for this process, which ends the others
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         waiting = {pool.submit(_in_pool, u): u for u in todo}
         signal.signal(signal.SIGINT, before)
         yield waiting
@@ -214,7 +252,9 @@ def _pool(processes: int, todo: Sequence[Unit]) -> Iterator[dict[Future[Done], U
 
 
 def in_processes(todo: Sequence[Unit], processes: int) -> Generator[Done, None, None]:
-    """Finished units as they come; {} each second, for the display. A process that dies fails its unit only."""
+    """Finished units as they come; {} each second, for the display. A process that dies fails its
+    unit only.
+    """
     left = list(todo)
     while left:
         try:
@@ -229,7 +269,8 @@ def in_processes(todo: Sequence[Unit], processes: int) -> Generator[Done, None, 
                         yield result
                     yield {}
         except BrokenProcessPool:
-            # Which of those that ran was it? The first ones; they are tried alone, so that one is blamed rightly.
+            # Which of those that ran was it? The first ones; they are tried alone, so that one is
+            # blamed rightly.
             suspects, left = left[:processes], left[processes:]
             for unit in suspects:
                 yield _alone(unit)
@@ -240,7 +281,9 @@ def _alone(unit: Unit) -> Done:
         with _pool(1, [unit]) as (future,):
             return future.result()
     except BrokenProcessPool:
-        return {file: {"error": "the process was killed; is memory short?"} for file, _ in unit.cells}
+        return {
+            file: {"error": "the process was killed; is memory short?"} for file, _ in unit.cells
+        }
 
 
 def _reach(address: str) -> None:
@@ -249,11 +292,15 @@ def _reach(address: str) -> None:
         try:
             socket.create_connection((where[1], int(where[2])), 10).close()
         except (OSError, OverflowError) as error:
-            raise InputError(f"--ray {address}: nobody answers there ({error}); is the cluster up?") from None
+            raise InputError(
+                f"--ray {address}: nobody answers there ({error}); is the cluster up?"
+            ) from None
 
 
 def _from_elsewhere(unit: Unit, folder: str, environment: Mapping[str, str]) -> Done:
-    """`work` where a cluster was started in another folder, with other settings: relative paths mean the same."""
+    """`work` where a cluster was started in another folder, with other settings: relative paths
+    mean the same.
+    """
     os.makedirs(folder, exist_ok=True)
     os.chdir(folder)
     os.environ.update(environment)
@@ -261,8 +308,8 @@ def _from_elsewhere(unit: Unit, folder: str, environment: Mapping[str, str]) -> 
 
 
 def on_ray(todo: Sequence[Unit], address: str) -> Generator[Done, None, None]:
-    """The same on a Ray cluster, whose machines see OUT under the same path. address: as `ray.init` takes it, "local"
-    starts a cluster on this machine."""
+    """The same on a Ray cluster, whose machines see OUT under the same path. address: as `ray.init`
+    takes it, "local" starts a cluster on this machine."""
     try:
         import ray
     except ImportError:

@@ -1,4 +1,6 @@
-"""What a study shows: sentences and effects from its cells' accuracies, paired where the episodes are the same."""
+"""What a study shows: sentences and effects from its cells' accuracies, paired where the episodes
+are the same.
+"""
 
 from __future__ import annotations
 
@@ -9,26 +11,50 @@ from typing import Any
 import torch
 
 from graphfsl.functional.comparison import holm, paired_difference
-from graphfsl.functional.effects import Comparison, Interaction, MainEffect, corrected, interactions, main_effects
+from graphfsl.functional.effects import (
+    Comparison,
+    Interaction,
+    MainEffect,
+    corrected,
+    interactions,
+    main_effects,
+)
 from graphfsl.functional.effects import sentence as axis_sentence
 from graphfsl.io.plain_text import csv_table
 from graphfsl.study.grid import Study
 
 Row = Mapping[str, Any]
-REPLICATES = ("seed",)  # axes whose levels are repetitions: pairs are matched within them, they are not compared
-# Rows that agree in these are paired: in every setting episode i of a split and seed is drawn from the same numbers, so
-# that it has the same classes, and the same images as far as the setting lets it. To take 1 and 5 shots for independent
-# would make the interval of their difference too wide, and that of a mean over both too narrow.
+# axes whose levels are repetitions: pairs are matched within them, they are not compared
+REPLICATES = ("seed",)
+# Rows that agree in these are paired: in every setting episode i of a split and seed is drawn from
+# the same numbers, so that it has the same classes, and the same images as far as the setting lets
+# it. To take 1 and 5 shots for independent would make the interval of their difference too wide,
+# and that of a mean over both too narrow.
 PAIRED = ("data", "seed")
-# What an episode is a function of: rows that agree in these answered the same queries from the same samples.
-EPISODES = ("data", "way", "shot", "query", "unlabeled", "distractors", "dirichlet", "pool_dirichlet",
-            "labeled_fraction", "label_seed", "max_shot", "groups", "seed", "episodes")  # fmt: skip
+# What an episode is a function of: rows that agree in these answered the same queries from the same
+# samples.
+EPISODES = (
+    "data",
+    "way",
+    "shot",
+    "query",
+    "unlabeled",
+    "distractors",
+    "dirichlet",
+    "pool_dirichlet",
+    "labeled_fraction",
+    "label_seed",
+    "max_shot",
+    "groups",
+    "seed",
+    "episodes",
+)
 
 
 @dataclass(frozen=True)
 class Findings:
-    """sentences: plain English. effects: one dict for each pair of levels. best: which rows no other one of their kind
-    and setting is surely above."""
+    """sentences: plain English. effects: one dict for each pair of levels. best: which rows no
+    other one of their kind and setting is surely above."""
 
     sentences: list[str]
     effects: list[dict[str, Any]]
@@ -38,9 +64,10 @@ class Findings:
 def findings(study: Study, rows: Sequence[Row]) -> Findings:
     """Of the finished rows, each with its `cell`.
 
-    Inductive, transductive and semi-supervised rows are compared among themselves. Where the levels of an axis differ
-    in kind, their paired difference is said to be the gain of another setting, and nothing is ranked by it. p is
-    corrected (Holm) over all pairs of levels of a kind, and over all pairs of axes.
+    Inductive, transductive and semi-supervised rows are compared among themselves. Where the levels
+    of an axis differ in kind, their paired difference is said to be the gain of another setting,
+    and nothing is ranked by it. p is corrected (Holm) over all pairs of levels of a kind, and over
+    all pairs of axes.
     """
     kinds = list(dict.fromkeys(r["setting"] for r in rows))
     sentences, effects = [], []
@@ -56,9 +83,15 @@ def findings(study: Study, rows: Sequence[Row]) -> Findings:
                 continue
             sentences.append(lead + axis_sentence(effect))
             effects += [_effect(kind, effect, c, own) for c in effect.comparisons]
-        pairs = [i for i in interactions(cells, *_accuracies(own)) if i.contrast and not {*i.axes} & {*REPLICATES}]
+        pairs = [
+            i
+            for i in interactions(cells, *_accuracies(own))
+            if i.contrast and not {*i.axes} & {*REPLICATES}
+        ]
         p = holm(torch.tensor([i.contrast.corrected for i in pairs], dtype=torch.float64))  # type: ignore[union-attr]
-        sentences += [lead + _interaction(i) for i, q in zip(pairs, p.tolist(), strict=True) if q < 0.05]
+        sentences += [
+            lead + _interaction(i) for i, q in zip(pairs, p.tolist(), strict=True) if q < 0.05
+        ]
     if len(kinds) > 1:
         gains = list(_gains(rows))
         sentences += [text for text, _ in gains]
@@ -67,7 +100,9 @@ def findings(study: Study, rows: Sequence[Row]) -> Findings:
 
 
 def _accuracies(rows: Sequence[Row]) -> tuple[torch.Tensor, list[tuple[Any, ...]]]:
-    """(rows, n) accuracies on the n first episodes, which all rows have, and what makes rows paired."""
+    """(rows, n) accuracies on the n first episodes, which all rows have, and what makes rows
+    paired.
+    """
     n = min(len(r["accuracies"]) for r in rows)
     values = torch.tensor([r["accuracies"][:n] for r in rows], dtype=torch.float64)
     return values, [tuple(r.get(k) for k in PAIRED) for r in rows]
@@ -99,7 +134,8 @@ def _interaction(found: Interaction) -> str:
         a1, a2 = a2, a1
     low, high = (100 * (abs(c.difference) + s * c.half) for s in (-1, 1))
     return (
-        f"`{found.axes[0]}` and `{found.axes[1]}` depend on each other: {_name(a1)} instead of {_name(a2)} is worth "
+        f"`{found.axes[0]}` and `{found.axes[1]}` depend on each other: {_name(a1)} instead of "
+        f"{_name(a2)} is worth "
         f"{100 * abs(c.difference):.1f} points more with {_name(b1)} than with {_name(b2)} "
         f"(95% interval {low:.1f} to {high:.1f})."
     )
@@ -128,9 +164,11 @@ def _gains(rows: Sequence[Row]) -> Iterable[tuple[str, dict[str, Any]]]:
             low, high = sorted((e["low"], e["high"]))
             p = "< 0.001" if e["p"] < 0.001 else f"= {e['p']:.3f}"
             text = (
-                f"`{axis}`: {_name(other)} ({two}) beside {_name(plain)} ({one}): {e['difference']:+.1f} points "
+                f"`{axis}`: {_name(other)} ({two}) beside {_name(plain)} ({one}): "
+                f"{e['difference']:+.1f} points "
                 f"(95% interval {low:+.1f} to {high:+.1f}, p {p}) over {len(matched)} matched "
-                f"pair{'s' * (len(matched) > 1)}. They use different information: a gain, not a ranking."
+                f"pair{'s' * (len(matched) > 1)}. They use different information: a gain, not a "
+                f"ranking."
             )
             yield text, e
 
@@ -140,7 +178,9 @@ def _name(level: Any) -> str:
 
 
 def best(rows: Sequence[Row]) -> list[bool]:
-    """Of each kind and each set of episodes: the best row, and those whose paired interval with it holds 0."""
+    """Of each kind and each set of episodes: the best row, and those whose paired interval with it
+    holds 0.
+    """
     equal = [False] * len(rows)
     groups: dict[tuple[Any, ...], list[int]] = {}
     for i, r in enumerate(rows):
@@ -149,13 +189,17 @@ def best(rows: Sequence[Row]) -> list[bool]:
         top = max(members, key=lambda i: rows[i]["accuracy"])
         first = torch.tensor(rows[top]["accuracies"], dtype=torch.float64)
         for i in members:
-            gain, half = paired_difference(first, torch.tensor(rows[i]["accuracies"], dtype=torch.float64))
+            gain, half = paired_difference(
+                first, torch.tensor(rows[i]["accuracies"], dtype=torch.float64)
+            )
             equal[i] = bool(gain <= half)
     return equal
 
 
 def table(study: Study, rows: Sequence[Row | None]) -> str:
-    """cells.csv: a line for each cell, in the order of the grid, without anything that depends on when it was made."""
+    """cells.csv: a line for each cell, in the order of the grid, without anything that depends on
+    when it was made.
+    """
     heads = ("setting", "accuracy", "ci95", "episodes", "data", "batch_norm", "steps")
     lines = []
     for cell, r in zip(study.cells, rows, strict=True):

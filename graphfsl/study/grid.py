@@ -1,13 +1,17 @@
-"""A study file -> its cells: every combination of the levels of its axes, each a configuration of its own.
+"""A study file -> its cells: every combination of the levels of its axes, each a configuration of
+its own.
 
 question:    one line, the title of the report
 experiment:  the experiment file that every cell starts from
 set:         {trainer.steps: 300, …}: what the study changes in it
-grid:        {axis: [levels]}; an axis is any key of a configuration: learner.head, data.name, trainer.lr, seed, …
-             With `test.` before it, it changes the evaluation only, and cells that differ in nothing else share one
+grid:        {axis: [levels]}; an axis is any key of a configuration: learner.head, data.name,
+trainer.lr, seed, …
+             With `test.` before it, it changes the evaluation only, and cells that differ in
+             nothing else share one
              training: test.episode.shot, test.learner.refine, test.data.name.
 skip:        [{axis: level or [levels], …}, …]: combinations that are left out
-threads:     CPU threads of a cell (1); the same for one process or many, so that results do not depend on it
+threads:     CPU threads of a cell (1); the same for one process or many, so that results do not
+depend on it
 """
 
 from __future__ import annotations
@@ -30,7 +34,8 @@ from graphfsl.io.package_data import experiments_dir
 
 KEYS = ("question", "experiment", "set", "grid", "skip", "threads")
 TEST = "test."
-PLACES = ("data.root", "data.download", "trainer.device", "trainer.logger")  # they make no other training
+# they make no other training
+PLACES = ("data.root", "data.download", "trainer.device", "trainer.logger")
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,13 @@ class Cell:
 
     @property
     def name(self) -> str:
-        return conf.digest({"training": self.training, "changes": self.changes, "test": self.config.get("evaluation")})
+        return conf.digest(
+            {
+                "training": self.training,
+                "changes": self.changes,
+                "test": self.config.get("evaluation"),
+            }
+        )
 
 
 @dataclass(frozen=True)
@@ -63,9 +74,11 @@ class Study:
 
 
 def read_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
-    """A file (a path, or one below experiments/ablations/); overrides are of the experiment, or of `grid`, `threads`.
+    """A file (a path, or one below experiments/ablations/); overrides are of the experiment, or of
+    `grid`, `threads`.
 
-    Every cell's configuration is checked as `config.check` does. Raises InputError, which names the cell.
+    Every cell's configuration is checked as `config.check` does. Raises InputError, which names the
+    cell.
     """
     file = _file(Path(path))
     tree = conf.load_yaml(file)
@@ -75,17 +88,32 @@ def read_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
         if key not in KEYS:
             raise unknown("key of a study", key, KEYS)
     grid, threads = tree.get("grid"), tree.get("threads", 1)
-    if not isinstance(grid, Mapping) or not grid or not all(isinstance(v, list) and v for v in grid.values()):
-        raise InputError(f"{file}: grid must map each axis to a list of levels, such as grid: {{seed: [0, 1]}}")
+    if (
+        not isinstance(grid, Mapping)
+        or not grid
+        or not all(isinstance(v, list) and v for v in grid.values())
+    ):
+        raise InputError(
+            f"{file}: grid must map each axis to a list of levels, such as grid: {{seed: [0, 1]}}"
+        )
     if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
         raise InputError(f"{file}: threads must be a whole number of at least 1, not {threads!r}")
-    if not isinstance(tree.get("experiment"), str) or not isinstance(tree.get("set") or {}, Mapping):
-        raise InputError(f"{file}: experiment must name an experiment file, and set map keys to values")
+    if not isinstance(tree.get("experiment"), str) or not isinstance(
+        tree.get("set") or {}, Mapping
+    ):
+        raise InputError(
+            f"{file}: experiment must name an experiment file, and set map keys to values"
+        )
     if any(names(o, "evaluation.settings") for o in (*settings, *overrides) if o not in own):
         raise InputError(
-            "each cell is evaluated in one setting; make others an axis, such as grid.test.episode.shot=[1, 5]"
+            "each cell is evaluated in one setting; make others an axis, such as "
+            "grid.test.episode.shot=[1, 5]"
         )
-    changes = [*map(override, (tree.get("set") or {}).items()), *settings, *(o for o in overrides if o not in own)]
+    changes = [
+        *map(override, (tree.get("set") or {}).items()),
+        *settings,
+        *(o for o in overrides if o not in own),
+    ]
     for change in changes:
         _check_free(change, grid)
     _check_axes(grid)
@@ -103,14 +131,17 @@ def read_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
         raise InputError(f"{file}: the skip rules leave no cell of the grid")
     for told in ([c.name for c in cells], [shown(c.levels) for c in cells]):
         if twice := next((c for c, t in zip(cells, told, strict=True) if told.count(t) > 1), None):
-            raise InputError(f"{file}: two cells are the same: {shown(twice.levels)}; an axis lists a level twice")
+            raise InputError(
+                f"{file}: two cells are the same: {shown(twice.levels)}; an axis "
+                f"lists a level twice"
+            )
     axes = {a: list(dict.fromkeys(label(v) for v in values)) for a, values in grid.items()}
     return Study(file.stem, str(tree.get("question") or file.stem), axes, cells, threads)
 
 
 def _override_study(tree: dict[str, Any], own: Sequence[str]) -> list[str]:
-    """Change a study's tree by the overrides of its own keys; those below `set` are given back as the experiment's,
-    with whose types they are read."""
+    """Change a study's tree by the overrides of its own keys; those below `set` are given back as
+    the experiment's, with whose types they are read."""
     settings = []
     for item in own:
         key, value = parted(item)
@@ -128,29 +159,41 @@ def _check_free(change: str, grid: Mapping[str, Any]) -> None:
     key = parted(change)[0]
     for axis in grid:
         if names(change, axis):
-            raise InputError(f"{key} is set by the axis {axis} in every cell; change its levels: grid.{axis}=[…]")
+            raise InputError(
+                f"{key} is set by the axis {axis} in every cell; change its levels: grid.{axis}=[…]"
+            )
     if key == "seeds":
         raise InputError("a study runs each cell once; make seeds an axis: grid.seed=[0, 1, 2]")
 
 
 def _check_axes(grid: Mapping[str, list[Any]]) -> None:
-    """InputError where one axis replaces what another one sets, or cells would differ in the place of their data."""
+    """InputError where one axis replaces what another one sets, or cells would differ in the place
+    of their data.
+    """
     axes = list(grid)
     for inner, outer in itertools.permutations(axes, 2):
         if not inner.startswith(f"{outer}."):
             continue
         first = axes.index(inner) < axes.index(outer)  # changes are made in the order of the axes
         if first or any(names(override((outer, level)), inner) for level in grid[outer]):
-            raise InputError(f"of the axes {inner} and {outer} one replaces what the other sets; make them one axis")
+            raise InputError(
+                f"of the axes {inner} and {outer} one replaces what the other sets; "
+                f"make them one axis"
+            )
     if moved := [a for a in axes if a in PLACES]:
-        raise InputError(f"the axis {moved[0]} makes no other training; for other data make {TEST}data.root an axis")
+        raise InputError(
+            f"the axis {moved[0]} makes no other training; for other data make "
+            f"{TEST}data.root an axis"
+        )
 
 
 def _plain(value: str, item: str) -> Any:
     try:
         return OmegaConf.to_container(OmegaConf.create({"v": yaml_value(value)}))["v"]  # type: ignore[index,call-overload]
     except Exception as error:  # what is no YAML makes OmegaConf raise almost anything
-        raise InputError(f"override {item!r:.200} is not YAML ({' '.join(str(error).split())[:200]})") from None
+        raise InputError(
+            f"override {item!r:.200} is not YAML ({' '.join(str(error).split())[:200]})"
+        ) from None
 
 
 def _file(path: Path) -> Path:
@@ -163,23 +206,33 @@ def _file(path: Path) -> Path:
     return folder / name
 
 
-def _cell(base: Mapping[str, Any], combination: Mapping[str, Any], known: dict[tuple[str, ...], Any]) -> Cell:
+def _cell(
+    base: Mapping[str, Any], combination: Mapping[str, Any], known: dict[tuple[str, ...], Any]
+) -> Cell:
     """known: the configuration of each training that was merged and checked before."""
     trained = tuple(override(item) for item in combination.items() if not item[0].startswith(TEST))
-    changes = tuple(override((a.removeprefix(TEST), v)) for a, v in combination.items() if a.startswith(TEST))
+    changes = tuple(
+        override((a.removeprefix(TEST), v)) for a, v in combination.items() if a.startswith(TEST)
+    )
     levels = {axis: label(value) for axis, value in combination.items()}
     try:
         if trained not in known:
             known[trained] = conf.merge(base, trained)
         config = known[trained]
-        if (episodes := conf.evaluation(conf.merge(config, changes) if changes else config).episodes) < 2:
-            raise InputError(f"a comparison needs evaluation.episodes of at least 2, not {episodes}")
+        if (
+            episodes := conf.evaluation(conf.merge(config, changes) if changes else config).episodes
+        ) < 2:
+            raise InputError(
+                f"a comparison needs evaluation.episodes of at least 2, not {episodes}"
+            )
     except InputError as error:
         raise InputError(f"cell {shown(levels)}: {error}") from None
     return Cell(levels, config, changes)
 
 
-def _skip_rules(rules: Any, grid: Mapping[str, list[Any]], file: Path) -> list[dict[str, list[Any]]]:
+def _skip_rules(
+    rules: Any, grid: Mapping[str, list[Any]], file: Path
+) -> list[dict[str, list[Any]]]:
     if not isinstance(rules, list) or not all(isinstance(r, Mapping) and r for r in rules):
         raise InputError(f"{file}: skip must be a list of {{axis: level}}, not {rules!r}")
     out = []
@@ -187,8 +240,12 @@ def _skip_rules(rules: Any, grid: Mapping[str, list[Any]], file: Path) -> list[d
         for axis, value in rule.items():
             if axis not in grid:
                 raise unknown("axis in skip", axis, grid)
-            if missing := [v for v in (value if isinstance(value, list) else [value]) if v not in grid[axis]]:
-                raise InputError(f"{file}: skip names the level {missing[0]!r}, which axis {axis} does not have")
+            if missing := [
+                v for v in (value if isinstance(value, list) else [value]) if v not in grid[axis]
+            ]:
+                raise InputError(
+                    f"{file}: skip names the level {missing[0]!r}, which axis {axis} does not have"
+                )
         out.append({a: v if isinstance(v, list) else [v] for a, v in rule.items()})
     return out
 
@@ -208,15 +265,23 @@ _YAML_WORDS = {"null", "true", "false", "yes", "no", "on", "off", "nan", "inf"}
 
 
 def label(level: Any) -> str | int | float | None:
-    """A level as tables show it: {name: protonet, distance: cosine} -> "protonet (distance cosine)"."""
+    """A level as tables show it: {name: protonet, distance: cosine} -> "protonet (distance
+    cosine)".
+    """
     if isinstance(level, bool):
         return str(level).lower()
     if level is None or isinstance(level, (str, int, float)):
         return level
     if isinstance(level, list):
         return " + ".join(str(label(v)) for v in level) or "none"
-    options = ", ".join(f"{k} {'none' if v is None else label(v)}" for k, v in level.items() if k != "name")
-    return f"{level['name']} ({options})" if "name" in level and options else str(level.get("name", options))
+    options = ", ".join(
+        f"{k} {'none' if v is None else label(v)}" for k, v in level.items() if k != "name"
+    )
+    return (
+        (f"{level['name']} ({options})")
+        if "name" in level and options
+        else str(level.get("name", options))
+    )
 
 
 def shown(levels: Mapping[str, Any]) -> str:

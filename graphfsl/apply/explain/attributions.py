@@ -1,4 +1,6 @@
-"""Which support and pool nodes, and which edges, made a prediction; and whether that explanation is faithful."""
+"""Which support and pool nodes, and which edges, made a prediction; and whether that explanation is
+faithful.
+"""
 
 from __future__ import annotations
 
@@ -30,9 +32,10 @@ MOST_ORDERS = 1_000_000  # that Shapley values are averaged over: their error fa
 class Question:
     """One query in the graph of g nodes that answers it.
 
-    graph: one task; of this query alone where the learner answers each alone; of features where those of an image do
-    not depend on its episode. origin: (g,) the episode's node behind each node. query: the query's node. nodes: (m,)
-    those that may speak for or against: all real ones but the query. score: R variants of the graph -> (R, g, C).
+    graph: one task; of this query alone where the learner answers each alone; of features where
+    those of an image do not depend on its episode. origin: (g,) the episode's node behind each
+    node. query: the query's node. nodes: (m,) those that may speak for or against: all real ones
+    but the query. score: R variants of the graph -> (R, g, C).
     answer: the predicted class.
     """
 
@@ -55,17 +58,26 @@ class Question:
 
     @torch.no_grad()
     def probability(self, keep: Tensor) -> Tensor:
-        """p of the answer when only these nodes are there: (…, g) -> (…). Removed nodes are padding."""
+        """p of the answer when only these nodes are there: (…, g) -> (…). Removed nodes are
+        padding.
+        """
         graph, out = self.graph, []
-        for kept in keep.reshape(-1, keep.shape[-1]).split(max(1, self.learner.block_nodes // keep.shape[-1])):
+        for kept in keep.reshape(-1, keep.shape[-1]).split(
+            max(1, self.learner.block_nodes // keep.shape[-1])
+        ):
             x = graph.x.where(kept.view(*kept.shape, *(1,) * (graph.x.ndim - 2)), 0)
             w, mask = graph.w.where(kept.unsqueeze(-1), 0), graph.mask & kept
-            out.append(self.log_odds(graph.replace(x=x, w=w, mask=mask, relabeled=graph.relabeled)).sigmoid())
+            out.append(
+                self.log_odds(
+                    graph.replace(x=x, w=w, mask=mask, relabeled=graph.relabeled)
+                ).sigmoid()
+            )
         return torch.cat(out).view(keep.shape[:-1])
 
 
 def ask(learner: Learner, episode: Episode, query: int = 0, task: int = 0) -> Question:
-    """The question behind the answer to a query of an episode, of images where the learner encodes them.
+    """The question behind the answer to a query of an episode, of images where the learner encodes
+    them.
 
     Raises InputError where there is no such query or task.
     """
@@ -74,7 +86,8 @@ def ask(learner: Learner, episode: Episode, query: int = 0, task: int = 0) -> Qu
     query, task = whole_number(query, "the query"), whole_number(task, "the task")
     if not (0 <= query < episode.n_query and 0 <= task < len(episode.x)):
         raise InputError(
-            f"there is no query {query} in task {task}: choose a query from 0 to {episode.n_query - 1} "
+            f"there is no query {query} in task {task}: choose a query from 0 to "
+            f"{episode.n_query - 1} "
             f"and a task from 0 to {len(episode.x) - 1}"
         )
     graph, at = _take(episode, task), episode.n_support + query
@@ -97,7 +110,9 @@ def ask(learner: Learner, episode: Episode, query: int = 0, task: int = 0) -> Qu
     with torch.no_grad():
         scores = check_answered(learner, episode, score(graph)[:, at, None])
     predicted = int(scores.argmax())
-    return Question(learner, graph, origin, at, nodes[graph.mask[0] & (nodes != at)], score, predicted)
+    return Question(
+        learner, graph, origin, at, nodes[graph.mask[0] & (nodes != at)], score, predicted
+    )
 
 
 def _take(episode: Episode, i: int) -> Episode:
@@ -120,12 +135,14 @@ def _steady(learner: Learner, device: torch.device) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What made the answer to a question; positive speaks for it, negative against it. Nodes are those of its graph.
+    """What made the answer to a question; positive speaks for it, negative against it. Nodes are
+    those of its graph.
 
     nodes: (g,) Shapley values of the answer's probability p; they sum to p less a guess, 1 / way.
-    leave_one_out: (g,) how much p falls without the node. gradient: (g,) gradient x input on the log-odds, None where
-    no gradient reaches the labels. edges: (g, g) gradient x mask on the log-odds, of the edge from j (columns) to i
-    (rows), None where the learner has no message passing of torch_geometric. A gradient that is not finite is None.
+    leave_one_out: (g,) how much p falls without the node. gradient: (g,) gradient x input on the
+    log-odds, None where no gradient reaches the labels. edges: (g, g) gradient x mask on the
+    log-odds, of the edge from j (columns) to i (rows), None where the learner has no message
+    passing of torch_geometric. A gradient that is not finite is None.
     """
 
     question: Question
@@ -148,16 +165,27 @@ class Explanation:
         return nodes[self.nodes[nodes].argsort(descending=True, stable=True)]
 
 
-def explain(learner: Learner, episode: Episode, query: int = 0, task: int = 0, orders: int = 16) -> Explanation:
-    """Which nodes and edges made the answer to one query. orders: how many the Shapley values are averaged over."""
+def explain(
+    learner: Learner, episode: Episode, query: int = 0, task: int = 0, orders: int = 16
+) -> Explanation:
+    """Which nodes and edges made the answer to one query. orders: how many the Shapley values are
+    averaged over.
+    """
     if whole_number(orders, "orders", 1) > MOST_ORDERS:
-        raise InputError(f"Shapley values over {orders:,} orders take too long; {MOST_ORDERS:,} at most will do")
+        raise InputError(
+            f"Shapley values over {orders:,} orders take too long; {MOST_ORDERS:,} at most will do"
+        )
     asked = ask(learner, episode, query, task)
     p = float(asked.probability(asked.graph.mask)[0])
     nodes, alone = shapley(asked, orders), leave_one_out(asked)
     if not bool(nodes.isfinite().all() & alone.isfinite().all()):
-        raise InputError("without some of its nodes the learner has no answer to this query; choose another query")
-    return Explanation(asked, p, nodes, alone, _finite(gradient(asked)), _finite(edge_gradient(asked)))
+        raise InputError(
+            "without some of its nodes the learner has no answer to this query; "
+            "choose another query"
+        )
+    return Explanation(
+        asked, p, nodes, alone, _finite(gradient(asked)), _finite(edge_gradient(asked))
+    )
 
 
 def _finite(slopes: Tensor | None) -> Tensor | None:
@@ -167,33 +195,43 @@ def _finite(slopes: Tensor | None) -> Tensor | None:
 def shapley(question: Question, orders: int = 16, seed: int = 0) -> Tensor:
     """What each node adds to p, averaged over random orders in which the nodes leave: (g,).
 
-    By sampling (Castro, Gomez, Tejada 2009, https://doi.org/10.1016/j.cor.2008.04.004). Unlike a gradient, and unlike
-    leaving out one node, this sees that a class is gone with the last of its nodes.
+    By sampling (Castro, Gomez, Tejada 2009, https://doi.org/10.1016/j.cor.2008.04.004). Unlike a
+    gradient, and unlike leaving out one node, this sees that a class is gone with the last of its
+    nodes.
     """
     order = random_orders(question, orders, seed)
     p = deletion_curve(question, order)
-    return p.new_zeros(len(order), len(question.origin)).scatter(1, order, p[:, :-1] - p[:, 1:]).mean(0)
+    return (
+        p.new_zeros(len(order), len(question.origin))
+        .scatter(1, order, p[:, :-1] - p[:, 1:])
+        .mean(0)
+    )
 
 
 def leave_one_out(question: Question) -> Tensor:
     """p less p without the node: (g,)."""
     everything = torch.ones_like(question.graph.mask)
-    alone = torch.arange(len(question.origin), device=everything.device)[:, None] == question.nodes  # (g, m)
+    # (g, m)
+    alone = torch.arange(len(question.origin), device=everything.device)[:, None] == question.nodes
     p = question.probability(torch.cat([everything, ~alone.T]))
     return p.new_zeros(len(question.origin)).scatter(0, question.nodes, p[0] - p[1:])
 
 
 def gradient(question: Question) -> Tensor | None:
-    """Gradient x input on the log-odds s of the answer: (g,); None where no gradient reaches the label weights.
+    """Gradient x input on the log-odds s of the answer: (g,); None where no gradient reaches the
+    label weights.
 
-    A labeled node has sum_c w_ic ds/dw_ic, any other one (x_i - mean of x) ds/dx_i: what its features changed, beside
-    an average node. Where s depends on the shares of a class only, as with class means, its nodes sum to zero: this
-    says which of them made the class what it is, not what the class did.
+    A labeled node has sum_c w_ic ds/dw_ic, any other one (x_i - mean of x) ds/dx_i: what its
+    features changed, beside an average node. Where s depends on the shares of a class only, as with
+    class means, its nodes sum to zero: this says which of them made the class what it is, not what
+    the class did.
     """
     graph = question.graph
     x, w = graph.x.detach().requires_grad_(), graph.w.detach().requires_grad_()
     odds = question.log_odds(graph.replace(x=x, w=w, relabeled=graph.relabeled))
-    of_x, of_w = torch.autograd.grad(odds, (x, w), allow_unused=True) if odds.requires_grad else (None, None)
+    of_x, of_w = (
+        torch.autograd.grad(odds, (x, w), allow_unused=True) if odds.requires_grad else (None, None)
+    )
     if of_w is None:
         return None
     labeled = graph.w[0].sum(-1) > 0
@@ -205,7 +243,8 @@ def gradient(question: Question) -> Tensor | None:
 
 
 def edge_gradient(question: Question) -> Tensor | None:
-    """Gradient x mask on the log-odds of the answer for masks of ones over the messages of every layer, summed over
+    """Gradient x mask on the log-odds of the answer for masks of ones over the messages of every
+    layer, summed over
     layers: (g, g); None where the learner has no MessagePassing of torch_geometric."""
     learner, graph = question.learner, question.graph
     edges: dict[MessagePassing, Tensor] = {}
@@ -216,19 +255,26 @@ def edge_gradient(question: Question) -> Tensor | None:
         augmented = graph
         for part in learner.augment:
             augmented = part(augmented)
-    hooks = [m.register_propagate_forward_pre_hook(lambda m, inputs: edges.update({m: inputs[0]})) for m in layers]
+    hooks = [
+        m.register_propagate_forward_pre_hook(lambda m, inputs: edges.update({m: inputs[0]}))
+        for m in layers
+    ]
     with torch.no_grad():
         question.log_odds(graph)
     for hook in hooks:
         hook.remove()
-    masks = [torch.ones(e.shape[1], dtype=graph.x.dtype, device=e.device).requires_grad_() for e in edges.values()]
+    masks = [
+        torch.ones(e.shape[1], dtype=graph.x.dtype, device=e.device).requires_grad_()
+        for e in edges.values()
+    ]
     try:
         for (layer, e), mask in zip(edges.items(), masks, strict=True):
             set_masks(layer, mask, e, apply_sigmoid=False)
         found = torch.autograd.grad(question.log_odds(graph), masks, allow_unused=True)
     finally:
         clear_masks(learner)
-    # A layer may see more nodes: those that an augmentation put behind the support, and spare ones at the end.
+    # A layer may see more nodes: those that an augmentation put behind the support, and spare ones
+    # at the end.
     first, added = graph.n_support, augmented.n_support - graph.n_support
     most = max(len(question.origin) + added, *(int(e.max()) + 1 for e in edges.values()))
     total = graph.x.new_zeros(most, most)
@@ -242,7 +288,9 @@ def edge_gradient(question: Question) -> Tensor | None:
 
 def random_orders(question: Question, count: int, seed: int = 0) -> Tensor:
     """(count, m) orders of the nodes: random ones, and the same backwards."""
-    draw = torch.rand(-(-count // 2), len(question.nodes), generator=torch.Generator().manual_seed(seed))
+    draw = torch.rand(
+        -(-count // 2), len(question.nodes), generator=torch.Generator().manual_seed(seed)
+    )
     order = question.nodes[draw.argsort(-1).to(question.nodes.device)]
     return torch.cat([order, order.flip(-1)])[:count]
 
@@ -251,7 +299,9 @@ def deletion_curve(question: Question, order: Tensor) -> Tensor:
     """p after the first 0, 1, …, m nodes of an order are gone: (…, m) -> (…, m + 1)."""
     m = order.shape[-1]
     step = torch.arange(m + 1, device=order.device)
-    leaves = order.new_full((*order.shape[:-1], len(question.origin)), m).scatter(-1, order, step[:m].expand_as(order))
+    leaves = order.new_full((*order.shape[:-1], len(question.origin)), m).scatter(
+        -1, order, step[:m].expand_as(order)
+    )
     return question.probability(leaves.unsqueeze(-2) >= step.unsqueeze(-1))
 
 
@@ -262,8 +312,8 @@ def insertion_curve(question: Question, order: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Faithfulness:
-    """The curves (m + 1,) of an order, and the deletion curves (R, m + 1) of random ones, which backwards are insertion
-    curves of random orders."""
+    """The curves (m + 1,) of an order, and the deletion curves (R, m + 1) of random ones, which
+    backwards are insertion curves of random orders."""
 
     deletion: Tensor
     insertion: Tensor
@@ -271,24 +321,32 @@ class Faithfulness:
 
     def __repr__(self) -> str:
         below, above = self.areas
-        return f"Faithfulness(deletion={below:+.3f}, insertion={above:+.3f}, beside {len(self.random)} random orders)"
+        return (
+            f"Faithfulness(deletion={below:+.3f}, insertion={above:+.3f}, beside "
+            f"{len(self.random)} random orders)"
+        )
 
     @property
     def areas(self) -> tuple[float, float]:
-        """How far the deletion curve lies below the mean random one, and the insertion curve above it."""
+        """How far the deletion curve lies below the mean random one, and the insertion curve above
+        it.
+        """
         mean = self.random.mean(0)
         return float((mean - self.deletion).mean()), float((self.insertion - mean.flip(-1)).mean())
 
 
-def faithfulness(question: Question, order: Tensor, orders: int = 16, seed: int = 1) -> Faithfulness:
+def faithfulness(
+    question: Question, order: Tensor, orders: int = 16, seed: int = 1
+) -> Faithfulness:
     """Whether the nodes matter in this order (m,), beside random orders."""
     random = deletion_curve(question, random_orders(question, orders, seed))
     return Faithfulness(deletion_curve(question, order), insertion_curve(question, order), random)
 
 
 def add_contributions(graph: nx.DiGraph, explanation: Explanation) -> None:
-    """Give the episode's graph (of `to_networkx`) a `contribution` for nodes and edges, and `graph.graph["explained"]`,
-    the query. A node outside the query's own graph has none: another query, where each is answered alone."""
+    """Give the episode's graph (of `to_networkx`) a `contribution` for nodes and edges, and
+    `graph.graph["explained"]`, the query. A node outside the query's own graph has none: another
+    query, where each is answered alone."""
     question, values = explanation.question, explanation.nodes.tolist()
     place = dict(enumerate(question.origin.tolist()))
     graph.graph["explained"] = place[question.query]

@@ -1,4 +1,6 @@
-"""`graphfsl explain`: one answer of a trained run, explained in numbers, as a picture and as a page."""
+"""`graphfsl explain`: one answer of a trained run, explained in numbers, as a picture and as a
+page.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from graphfsl.apply.explain.attributions import Explanation, Faithfulness, add_contributions, explain, faithfulness
+from graphfsl.apply.explain.attributions import (
+    Explanation,
+    Faithfulness,
+    add_contributions,
+    explain,
+    faithfulness,
+)
 from graphfsl.core.episode import Target
 from graphfsl.core.graph import ROLES, similarity, to_networkx
 from graphfsl.core.schema import make
@@ -30,14 +38,20 @@ from graphfsl.report.figures import COLORS, line
 from graphfsl.report.figures import draw as draw_panel
 from graphfsl.report.html import data_url, grid, listed, page, pictures
 
-ORDERS = 16  # random orders that the contributions are averaged over, and others that the curves stand beside
+# random orders that the contributions are averaged over, and others that the curves stand beside
+ORDERS = 16
 SHOWN = 12  # nodes of either table
 
 
 def write_explanation(
-    run: str | Path, changes: Sequence[str] = (), episode: int = 0, query: int = 0, out: str | Path | None = None
+    run: str | Path,
+    changes: Sequence[str] = (),
+    episode: int = 0,
+    query: int = 0,
+    out: str | Path | None = None,
 ) -> list[Path]:
-    """explanation.json, .svg and .html of one query of an evaluation episode, in `out` or in the run's directory.
+    """explanation.json, .svg and .html of one query of an evaluation episode, in `out` or in the
+    run's directory.
 
     changes: overrides, such as episode.unlabeled=10 or learner.refine=soft_kmeans.
     """
@@ -52,7 +66,9 @@ def write_explanation(
     check_shape(trained.shape, split)
     check_protocol(learner, settings[0], options.unbalanced)
     if learner.asks:
-        raise InputError("an answer that took asking for a label is not explained; set gnn.ask to null")
+        raise InputError(
+            "an answer that took asking for a label is not explained; set gnn.ask to null"
+        )
     device = make(Trainer, config.get("trainer") or {}, "trainer").fabric().device
     loader = Episodes(split, settings[0], options.seed, trained.transform.plain(), device)
     batch, target = loader.batch([episode])
@@ -62,7 +78,10 @@ def write_explanation(
     facts: dict[str, Any] = {**asks, "data": split.name}
     facts |= tell(found, target, names) | judge(faithful)
     svg = picture(found, target, f"{facts['answer']}, p = {found.probability:.2f}", names)
-    name = f"{trained.path.resolve().name}: why query {query} of episode {episode} was answered {facts['answer']}"
+    name = (
+        f"{trained.path.resolve().name}: why query {query} of episode {episode} was answered "
+        f"{facts['answer']}"
+    )
     files = [folder / f"explanation.{ending}" for ending in ("json", "svg", "html")]
     write_json(files[0], facts)
     write_atomically(files[1], svg.encode())
@@ -76,11 +95,15 @@ def _check_folder(folder: Path, asks: Mapping[str, Any]) -> None:
         return
     before = read_json(folder / "explanation.json")
     if not isinstance(before, dict) or any(before.get(k) != v for k, v in asks.items()):
-        raise InputError(f"{folder} holds the explanation of another answer; choose another --out, or remove it")
+        raise InputError(
+            f"{folder} holds the explanation of another answer; choose another --out, or remove it"
+        )
 
 
 def tell(found: Explanation, target: Target, names: Sequence[str]) -> dict[str, Any]:
-    """An explanation in numbers and names: nodes from the loudest for the answer to the loudest against it."""
+    """An explanation in numbers and names: nodes from the loudest for the answer to the loudest
+    against it.
+    """
     q, ids, origin = found.question, target.ids[0].tolist(), found.question.origin.tolist()
     given, told = (q.graph.w[0].sum(-1) > 0).tolist(), q.graph.w[0].argmax(-1).tolist()
     best, truth = _answers(found).argmax(-1)[0].tolist(), _truth(found, target).tolist()
@@ -100,7 +123,10 @@ def tell(found: Explanation, target: Target, names: Sequence[str]) -> dict[str, 
     edges = None
     if found.edges is not None:
         heard = found.edges.nonzero().tolist()
-        edges = [{"from": origin[j], "to": origin[i], "contribution": float(found.edges[i, j])} for i, j in heard]
+        edges = [
+            {"from": origin[j], "to": origin[i], "contribution": float(found.edges[i, j])}
+            for i, j in heard
+        ]
     true = truth[q.query]
     return {
         "node": origin[q.query],
@@ -140,7 +166,9 @@ def _answers(found: Explanation) -> Tensor:
 
 
 def _truth(found: Explanation, target: Target) -> Tensor:
-    """(g,) the true class columns of the graph's nodes, negative where they are not known; for the reader only."""
+    """(g,) the true class columns of the graph's nodes, negative where they are not known; for the
+    reader only.
+    """
     support = found.question.graph.w[0, found.question.graph.support].argmax(-1)
     return torch.cat([support, target.query[0], target.unlabeled[0]])[found.question.origin]
 
@@ -159,23 +187,45 @@ def thumbnails(split: Split, target: Target) -> list[str]:
 
 def to_page(title: str, facts: dict[str, Any], svg: str, images: Sequence[str]) -> str:
     nodes = facts["nodes"]
-    guess, areas = facts["probability"] - sum(n["contribution"] for n in nodes), facts["faithfulness"]
-    query = [images[facts["node"]] if images else "", *(escape(str(facts[k])) for k in ("answer", "true"))]
+    guess, areas = (
+        facts["probability"] - sum(n["contribution"] for n in nodes),
+        facts["faithfulness"],
+    )
+    query = [
+        images[facts["node"]] if images else "",
+        *(escape(str(facts[k])) for k in ("answer", "true")),
+    ]
     notes = [
-        f"A contribution is what a node adds to that probability, averaged over {ORDERS} random orders in which all "
-        f"nodes leave (Shapley values): together they lead from a guess, {guess:.2f}, to the answer.",
-        f"Removing nodes in this order keeps the probability {areas['deletion']:+.2f} below that of random orders, "
-        f"inserting them {areas['insertion']:+.2f} above it, on average over all steps. Above 0 is faithful.",
-        "Gradient × input is the first-order change of the answer's log-odds with a node's label weight (of an "
-        "unlabeled node: with its features, beside an average node). Where classes are means it sums to zero in each.",
-        f"Made by `graphfsl explain {' '.join([facts['run'], *facts['overrides']])} --episode {facts['episode']} "
+        f"A contribution is what a node adds to that probability, averaged over {ORDERS} random "
+        f"orders in which all "
+        f"nodes leave (Shapley values): together they lead from a guess, {guess:.2f}, to the "
+        f"answer.",
+        f"Removing nodes in this order keeps the probability {areas['deletion']:+.2f} below that "
+        f"of random orders, "
+        f"inserting them {areas['insertion']:+.2f} above it, on average over all steps. Above 0 "
+        f"is faithful.",
+        "Gradient × input is the first-order change of the answer's log-odds with a node's label "
+        "weight (of an "
+        "unlabeled node: with its features, beside an average node). Where classes are means it "
+        "sums to zero in each.",
+        f"Made by `graphfsl explain {' '.join([facts['run'], *facts['overrides']])} --episode "
+        f"{facts['episode']} "
         f"--query {facts['query']}`. All numbers are in explanation.json.",
     ]
-    seen = "Rings are as wide as contributions" + (", lines as contributions of edges" if facts["edges"] else "")
+    seen = ("Rings are as wide as contributions") + (
+        ", lines as contributions of edges" if facts["edges"] else ""
+    )
     drawn = [(f"{seen}; dashed is against the answer", svg), *panels(facts)]
     heads = ["", "answer", "true class", "probability of the answer"]
-    parts = [*grid(heads, [[*query, f"{facts['probability']:.3f}"]], 3), *listed(notes), *pictures(drawn)]
-    sides = ([n for n in nodes if n["contribution"] > 0], [n for n in reversed(nodes) if n["contribution"] < 0])
+    parts = [
+        *grid(heads, [[*query, f"{facts['probability']:.3f}"]], 3),
+        *listed(notes),
+        *pictures(drawn),
+    ]
+    sides = (
+        [n for n in nodes if n["contribution"] > 0],
+        [n for n in reversed(nodes) if n["contribution"] < 0],
+    )
     for heading, side in zip(("For the answer", "Against it"), sides, strict=True):
         more = f", the first {SHOWN} of {len(side)} nodes" if len(side) > SHOWN else ""
         parts += [f"<h2>{heading}{more}</h2>", *_nodes(side[:SHOWN], facts["probability"], images)]
@@ -206,13 +256,27 @@ def panels(facts: dict[str, Any]) -> list[tuple[str, str]]:
     for name, random in (("deletion", removed), ("insertion", removed.flip(-1))):
         mean, spread = random.mean(0).tolist(), random.std(0, correction=0).tolist()
 
-        def plot(axes: Any, name: str = name, mean: list[float] = mean, spread: list[float] = spread) -> None:
+        def plot(
+            axes: Any, name: str = name, mean: list[float] = mean, spread: list[float] = spread
+        ) -> None:
             band = [(i, m, s) for i, (m, s) in enumerate(zip(mean, spread, strict=True))]
             line(axes, band, color="#888888", label="random orders, with their standard deviation")
-            line(axes, [(i, p, 0) for i, p in enumerate(facts[name])], color=COLORS[0], label="this explanation")
+            line(
+                axes,
+                [(i, p, 0) for i, p in enumerate(facts[name])],
+                color=COLORS[0],
+                label="this explanation",
+            )
             axes.set_ylim(-0.02, 1.02)
 
         done = "removed" if name == "deletion" else "inserted"
-        caption = f"{name.capitalize()}: {facts['faithfulness'][name]:+.3f} better than random orders"
-        out.append((caption, draw_panel(plot, f"nodes {done}, the loudest for the answer first", "probability")))
+        caption = (
+            f"{name.capitalize()}: {facts['faithfulness'][name]:+.3f} better than random orders"
+        )
+        out.append(
+            (
+                caption,
+                draw_panel(plot, f"nodes {done}, the loudest for the answer first", "probability"),
+            )
+        )
     return out

@@ -1,4 +1,6 @@
-"""`label`: from a folder of images, or features, and a table of a few labels to files that label them all."""
+"""`label`: from a folder of images, or features, and a table of a few labels to files that label
+them all.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,14 @@ from rich.progress import track
 
 from graphfsl.apply.label.label_pool import SPOKE, Labels, label_pool
 from graphfsl.apply.label.label_table import read_labels, samples_meant
-from graphfsl.apply.label.pool_files import FORMATS, SHEET, Pool, check_format, read_pool, write_table
+from graphfsl.apply.label.pool_files import (
+    FORMATS,
+    SHEET,
+    Pool,
+    check_format,
+    read_pool,
+    write_table,
+)
 from graphfsl.apply.label.pool_page import pool_page
 from graphfsl.data.pixel_range import Range
 from graphfsl.functional.held_out import FOREIGN
@@ -45,20 +54,31 @@ def label(
 ) -> tuple[list[Path], str]:
     """Label a pool and write `out`; returns the files, and in a line what was found.
 
-    source: a folder of images, encoded as `graphfsl features` does, or a file of features. support, truth: tables of
-    labels, see `read_labels`. range: the values of black and white of images. options: those of `label_pool`.
-    Files: labels.csv or .parquet, unreadable.csv, report.html and, of images, sheets/<number>-<class>.png. Labels and
-    sheets that an earlier call left are removed.
-    labels.csv has sample; label, empty for none of the classes; confidence, the probability that `best` is right (where
-    the pool does not show what is foreign: for a sample of one of the classes), empty where held-out labels do not bear
-    it out; score, the same number whether they do or not; best; none, how weakly labels reach the sample, a rank and
-    no probability; reached, 0 where no label does; given; support_1, share_1, … as in `Labels`.
+    source: a folder of images, encoded as `graphfsl features` does, or a file of features. support,
+    truth: tables of labels, see `read_labels`. range: the values of black and white of images.
+        options: those of `label_pool`.
+    Files: labels.csv or .parquet, unreadable.csv, report.html and, of images,
+    sheets/<number>-<class>.png. Labels and sheets that an earlier call left are removed.
+    labels.csv has sample; label, empty for none of the classes; confidence, the probability that
+    `best` is right (where the pool does not show what is foreign: for a sample of one of the
+    classes), empty where held-out labels do not bear it out; score, the same number whether they do
+    or not; best; none, how weakly labels reach the sample, a rank and no probability; reached, 0
+    where no label does; given; support_1, share_1, … as in `Labels`.
 
     Raises InputError for anything that cannot be used, before anything is written.
     """
     check_format(file_format)
-    source, support, out, truth = Path(source), Path(support), Path(out), None if truth is None else Path(truth)
-    table, missing, page = out / f"labels.{file_format}", out / "unreadable.csv", out / "report.html"
+    source, support, out, truth = (
+        Path(source),
+        Path(support),
+        Path(out),
+        None if truth is None else Path(truth),
+    )
+    table, missing, page = (
+        out / f"labels.{file_format}",
+        out / "unreadable.csv",
+        out / "report.html",
+    )
     _check_places([out, out / "sheets"], [table, missing, page])
     tables = [read_labels(path) for path in (support, truth) if path is not None]
     pool = read_pool(source, encoder, run, size, range, out)
@@ -71,17 +91,23 @@ def label(
     classes = sorted({c for c in given.values() if c})
     chosen = {name: c for name, c in given.items() if name in place}
     if lost := set(classes) - set(chosen.values()):
-        raise InputError(f"{support}: no sample of class {min(lost)!r} can be read; label one that can")
+        raise InputError(
+            f"{support}: no sample of class {min(lost)!r} can be read; label one that can"
+        )
     number = {c: i for i, c in enumerate(classes)}
     rows = np.array([place[name] for name in chosen], np.int64)
-    found = label_pool(pool.x, rows, np.array([number.get(c, -1) for c in chosen.values()]), bar=_bar, **options)
+    found = label_pool(
+        pool.x, rows, np.array([number.get(c, -1) for c in chosen.values()]), bar=_bar, **options
+    )
     answers = np.full(len(pool.names), -2)
     for name, c in known.items():
         if name in place:
             answers[place[name]] = number.get(c, -1)
 
     write_table(table, _columns(pool, found, classes, list(chosen)))
-    write_table(missing, {k: [u[i] for u in pool.unreadable] for i, k in enumerate(("sample", "why"))})
+    write_table(
+        missing, {k: [u[i] for u in pool.unreadable] for i, k in enumerate(("sample", "why"))}
+    )
     links: dict[int, str] = {}
     shown: list[tuple[str, bytes]] = []
     kinds = [*np.arange(len(classes)).tolist(), NONE, *([] if found.reached.all() else [LOST])]
@@ -98,18 +124,26 @@ def label(
     truths = answers if known else None
     text = pool_page(title, notes, found, classes, truths, links, shown, pool.unreadable)
     write_atomically(page, text.encode())
-    _remove_old(out, [table, *(out / link for link in links.values()), support, *([truth] if truth else [])])
+    _remove_old(
+        out, [table, *(out / link for link in links.values()), support, *([truth] if truth else [])]
+    )
     return [table, missing, page, *(out / link for link in links.values())], line
 
 
 def _check_places(folders: Iterable[Path], files: Iterable[Path]) -> None:
-    """InputError where a file stands in place of a folder that is to be written, or a folder in place of a file."""
+    """InputError where a file stands in place of a folder that is to be written, or a folder in
+    place of a file.
+    """
     for path in folders:
         if path.exists() and not path.is_dir():
-            raise InputError(f"{path} is a file where a folder is to be; choose another folder with -o")
+            raise InputError(
+                f"{path} is a file where a folder is to be; choose another folder with -o"
+            )
     for path in files:
         if path.is_dir():
-            raise InputError(f"{path} is a folder where a file is to be; choose another folder with -o")
+            raise InputError(
+                f"{path} is a folder where a file is to be; choose another folder with -o"
+            )
 
 
 def _check_equals(path: Path, pool: Pool, given: Mapping[int, str]) -> None:
@@ -123,7 +157,8 @@ def _check_equals(path: Path, pool: Pool, given: Mapping[int, str]) -> None:
         other = first.setdefault(hashlib.sha256(content).digest(), i)
         if given[other] != label:
             raise InputError(
-                f"{path}: {pool.names[other]!r} is {given[other]!r} and {pool.names[i]!r} is {label!r}, but the two "
+                f"{path}: {pool.names[other]!r} is {given[other]!r} and {pool.names[i]!r} is "
+                f"{label!r}, but the two "
                 "are equal; keep one label"
             )
 
@@ -138,12 +173,16 @@ def _remove_old(out: Path, kept: Iterable[Path]) -> None:
             path.unlink(missing_ok=True)
 
 
-def _columns(pool: Pool, found: Labels, classes: Sequence[str], support: Sequence[str]) -> dict[str, list[Any]]:
+def _columns(
+    pool: Pool, found: Labels, classes: Sequence[str], support: Sequence[str]
+) -> dict[str, list[Any]]:
     names, support = [*classes, ""], [*support, ""]  # -1 is the last
     columns: dict[str, list[Any]] = {
         "sample": pool.names,
         "label": [names[c] for c in found.label],
-        "confidence": found.score.tolist() if found.facts["borne out"] else [None] * len(found.score),
+        "confidence": found.score.tolist()
+        if found.facts["borne out"]
+        else [None] * len(found.score),
         "score": found.score.tolist(),
         "best": [names[c] for c in found.best],
         "none": found.none.tolist(),
@@ -157,7 +196,9 @@ def _columns(pool: Pool, found: Labels, classes: Sequence[str], support: Sequenc
 
 
 def _sheet(pool: Pool, found: Labels, c: int, name: str, truth: np.ndarray) -> Image.Image:
-    """What was given of class c (NONE, LOST: of none), and what was found, the surest and the least sure."""
+    """What was given of class c (NONE, LOST: of none), and what was found, the surest and the least
+    sure.
+    """
     given = np.flatnonzero(found.given & (found.label == c))
     own = found.of(c)
     asked = ~found.given & found.reached
@@ -178,7 +219,9 @@ def _sheet(pool: Pool, found: Labels, c: int, name: str, truth: np.ndarray) -> I
         shown[f"labeled all the same, the weakest reached of {len(own):,}"] = tiles(own[:SURE])
         return contact_sheet(f"{name}: 0 found", shown)
     first, last = (
-        ("the highest scores", "the lowest scores") if c >= 0 else ("the weakest reached", "the strongest reached")
+        ("the highest scores", "the lowest scores")
+        if c >= 0
+        else ("the weakest reached", "the strongest reached")
     )
     shown[f"found, {first} of {len(own):,}"] = tiles(own[:SURE])
     shown[f"found, {last}"] = tiles(own[SURE:][-UNSURE:])
@@ -209,7 +252,9 @@ def _summary(pool: Pool, found: Labels, truth: np.ndarray) -> list[str]:
     return words
 
 
-def _asides(given: Mapping[str, str], truth: Mapping[str, str], place: Mapping[str, int]) -> list[str]:
+def _asides(
+    given: Mapping[str, str], truth: Mapping[str, str], place: Mapping[str, int]
+) -> list[str]:
     """What of the tables does not count, or not as it looks."""
     words = []
     if lost := len(given.keys() - place.keys()):
@@ -220,7 +265,10 @@ def _asides(given: Mapping[str, str], truth: Mapping[str, str], place: Mapping[s
         words.append(f"{unlike:,} given labels are not the truth's")
     if others:
         named = ", ".join(map(repr, others[:NAMED])) + (", …" if len(others) > NAMED else "")
-        words.append(f"{len(others):,} classes of the truth have no given label and count as none of these ({named})")
+        words.append(
+            f"{len(others):,} classes of the truth have no given label and count as "
+            f"none of these ({named})"
+        )
     return words
 
 
@@ -231,13 +279,18 @@ def _method(found: Labels) -> list[str]:
     graph += f"; {100 * f['recall']:.1f} % of the true ones)" if f["recall"] < 1 else ")"
     if f["distinct"] < len(found.label):
         graph += f" among {f['distinct']:,} distinct samples"
-    return [f"Propagation with alpha {f['alpha']} on {graph}, prior `{f['prior']}`.", _of_score(f), _of_none(f)]
+    return [
+        f"Propagation with alpha {f['alpha']} on {graph}, prior `{f['prior']}`.",
+        _of_score(f),
+        _of_none(f),
+    ]
 
 
 def _of_score(f: Mapping[str, Any]) -> str:
     if not f["held out"]:
         return (
-            "No class has labels of two distinct samples, one to hold out: scores are not calibrated, and none is "
+            "No class has labels of two distinct samples, one to hold out: scores are not "
+            "calibrated, and none is "
             "called a confidence. Label two of each class."
         )
     again = round(f["held out"] * f["right"])
@@ -246,8 +299,13 @@ def _of_score(f: Mapping[str, Any]) -> str:
     line += f", and no other label reaches {lost:,}" if lost else ""
     line += f"; temperature {f['temperature']:.2f}. "
     if not f["borne out"]:
-        return line + f"They do not bear out the scores, of which none is called a confidence: {_wanting(f)}."
-    line += "They bear out the scores, which are called confidence: the probability that `best` is right"
+        return line + (
+            f"They do not bear out the scores, of which none is called a confidence: {_wanting(f)}."
+        )
+    line += (
+        "They bear out the scores, which are called confidence: the probability that `best` "
+        "is right"
+    )
     line += ", for a sample of one of the classes, as held-out ones are" if _of_members(f) else ""
     return line + ". It holds where those labeled are like any other samples of their classes."
 
@@ -260,29 +318,35 @@ def _wanting(f: Mapping[str, Any]) -> str:
 
 
 def _of_members(f: Mapping[str, Any]) -> bool:
-    """Whether a confidence is that of samples of the classes only: the pool does not rank so far below held-out labels
-    that it shows what else there is."""
+    """Whether a confidence is that of samples of the classes only: the pool does not rank so far
+    below held-out labels that it shows what else there is."""
     return bool(f["shortfall"] <= FOREIGN)
 
 
 def _of_none(f: Mapping[str, Any]) -> str:
     line = (
-        "`none` ranks samples by how weakly the labels reach them (propagated mass over the root of degree); it is no "
+        "`none` ranks samples by how weakly the labels reach them (propagated mass over the root "
+        "of degree); it is no "
     )
     line += "probability. "
     if f["tells"] and f["none"] >= 1:
         return line + "As its bound is 1, no sample is called none of these."
     if not _of_members(f):
         line += (
-            "Class by class the pool is reached more weakly than held-out labels: much of it is of no class, or those "
+            "Class by class the pool is reached more weakly than held-out labels: much of it is "
+            "of no class, or those "
             "labeled are more alike than others of their class (frames of one video). "
         )
     if f["tells"]:
         return line + f"Above {f['none']:g} a sample is called none of these."
     if f["none"] < 1:
-        return line + f"The labels cannot tell which samples are of no class; above {f['none']:g} they are called so."
+        return line + (
+            f"The labels cannot tell which samples are of no class; above "
+            f"{f['none']:g} they are called so."
+        )
     return (
-        line + "The labels cannot tell which samples are of no class, so none is called so: look through the highest."
+        line + "The labels cannot tell which samples are of no class, so none is called so: look "
+        "through the highest."
     )
 
 

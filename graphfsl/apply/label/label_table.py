@@ -1,4 +1,6 @@
-"""Tables of labels, as people and their programs write them, and the samples of a pool that they mean."""
+"""Tables of labels, as people and their programs write them, and the samples of a pool that they
+mean.
+"""
 
 from __future__ import annotations
 
@@ -19,27 +21,33 @@ from graphfsl.io.plain_text import unguarded
 COLUMNS = ("sample", "label")
 SEPARATORS = (",", ";", "\t")
 BEFORE_HEADER = re.compile(r"\s*|sep=.\s*", re.IGNORECASE)  # a blank line, or Excel's hint
-NO_CLASS = ("nan", "<na>", "none of these", "no label reaches")  # what programs and our pages write where none is
+# what programs and our pages write where none is
+NO_CLASS = ("nan", "<na>", "none of these", "no label reaches")
 
 
 def read_labels(path: Path) -> dict[str, str]:
-    """Sample -> label from a table with the columns `sample` and `label`; an empty label is none of the classes.
+    """Sample -> label from a table with the columns `sample` and `label`; an empty label is none of
+    the classes.
 
-    Columns are separated by commas, semicolons or tabs, the text is UTF-8 or UTF-16, and the header is in any case,
-    below blank lines or Excel's `sep=;` too. The names of samples stay as they are written, blanks included:
-    `samples_meant` finds what they mean; a ' in front of what would be a formula, as `write_table` sets it, is taken
-    off.
+    Columns are separated by commas, semicolons or tabs, the text is UTF-8 or UTF-16, and the header
+    is in any case, below blank lines or Excel's `sep=;` too. The names of samples stay as they are
+    written, blanks included: `samples_meant` finds what they mean; a ' in front of what would be a
+    formula, as `write_table` sets it, is taken off.
 
-    Raises InputError for anything else, for a line with fewer or more fields than the header, for two labels of one
-    name, and for a label that programs write where there is none.
+    Raises InputError for anything else, for a line with fewer or more fields than the header, for
+    two labels of one name, and for a label that programs write where there is none.
     """
     lines = iter(_lines(path))
     header = [field.strip().lower() for field in next(lines, (0, []))[1]]
     for column in COLUMNS:
         if header.count(column) != 1:
             has = ", ".join(map(repr, header)) or "none"
-            wrong = f"has column {column!r} twice" if column in header else f"lacks column {column!r}"
-            raise InputError(f"{path} {wrong}; it must have 'sample' and 'label' once each, and has {has}")
+            wrong = (
+                (f"has column {column!r} twice") if column in header else f"lacks column {column!r}"
+            )
+            raise InputError(
+                f"{path} {wrong}; it must have 'sample' and 'label' once each, and has {has}"
+            )
     found: dict[str, str] = {}
     for number, fields in lines:
         if not any(field.strip() for field in fields):
@@ -47,19 +55,23 @@ def read_labels(path: Path) -> dict[str, str]:
         where = f"{path}, line {number}"
         if len(fields) < len(header):
             raise InputError(
-                f"{where}: {len(fields)} fields below {len(header)} columns; a sample of none of the classes has an "
+                f"{where}: {len(fields)} fields below {len(header)} columns; a sample of none of "
+                f"the classes has an "
                 "empty label behind a separator"
             )
         if any(field.strip() for field in fields[len(header) :]):
             raise InputError(
-                f"{where}: {len(fields)} fields below {len(header)} columns; a name that holds the separator must "
+                f"{where}: {len(fields)} fields below {len(header)} columns; a name that holds "
+                f"the separator must "
                 "stand in quotes"
             )
         name, label = (_cell(fields[header.index(column)], where) for column in COLUMNS)
         label = written(label.strip())
         _check_class(label, where)
         if found.setdefault(name, label) != label:
-            raise InputError(f"{where}: {name!r} is {found[name]!r} above, {label!r} here; keep one")
+            raise InputError(
+                f"{where}: {name!r} is {found[name]!r} above, {label!r} here; keep one"
+            )
     if not found:
         raise InputError(f"{path} labels no sample; give each class a line or more")
     return found
@@ -68,11 +80,12 @@ def read_labels(path: Path) -> dict[str, str]:
 def samples_meant(
     path: Path, table: Mapping[str, str], names: Iterable[str], source: Path, told: str
 ) -> dict[str, str]:
-    """The table with the names of the pool's samples: as they are, or without blanks around them, with Windows'
-    separators, `./` or the absolute path of `source` before them, and composed (NFC) or not.
+    """The table with the names of the pool's samples: as they are, or without blanks around them,
+    with Windows' separators, `./` or the absolute path of `source` before them, and composed (NFC)
+    or not.
 
-    path: of the table. told: what samples are called. Raises InputError for a name that is no sample's or several's,
-    and for two labels of one sample.
+    path: of the table. told: what samples are called. Raises InputError for a name that is no
+    sample's or several's, and for two labels of one sample.
     """
     alike: dict[str, list[str]] = {}
     for name in (names := set(names)):
@@ -85,23 +98,31 @@ def samples_meant(
             raise InputError(f"{path}: sample {name!r} is not in {source}; samples are {told}")
         if len(meant) > 1:
             both = " or ".join(map(repr, sorted(meant)))
-            raise InputError(f"{path}: sample {name!r} may be {both}; write it as the file is called")
+            raise InputError(
+                f"{path}: sample {name!r} may be {both}; write it as the file is called"
+            )
         if found.setdefault(meant[0], label) != label:
-            raise InputError(f"{path}: {name!r} is {meant[0]!r}, which is {found[meant[0]]!r} and {label!r}; keep one")
+            raise InputError(
+                f"{path}: {name!r} is {meant[0]!r}, which is {found[meant[0]]!r} "
+                f"and {label!r}; keep one"
+            )
     return found
 
 
 def _cell(field: str, where: str) -> str:
     text = field.lstrip()
     if text != field and text.startswith('"'):
-        raise InputError(f"{where}: a blank before a quote makes the quote part of the text; take the blank away")
+        raise InputError(
+            f"{where}: a blank before a quote makes the quote part of the text; take the blank away"
+        )
     return unguarded(field)
 
 
 def _check_class(label: str, where: str) -> None:
     if label.lower() in NO_CLASS:
         raise InputError(
-            f"{where}: {label!r} is no class; a sample of none of the classes has an empty label, one that is not "
+            f"{where}: {label!r} is no class; a sample of none of the classes has an empty "
+            f"label, one that is not "
             "labeled no line"
         )
 
@@ -121,7 +142,8 @@ def _lines(path: Path) -> list[tuple[int, list[str]]]:
     except csv.Error as error:
         number = skipped + reader.line_num
         raise InputError(
-            f"{path}, line {number} is not readable ({error}); it must be a CSV table with every quote closed"
+            f"{path}, line {number} is not readable ({error}); it must be a CSV table with every "
+            f"quote closed"
         ) from None
 
 
@@ -135,7 +157,8 @@ def _text(path: Path) -> str:
         return data.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
-            f"{path} is not a readable UTF-8 file ({error}), nor UTF-16; it must be a table of labels"
+            f"{path} is not a readable UTF-8 file ({error}), nor UTF-16; it must be a table of "
+            f"labels"
         ) from None
 
 

@@ -1,4 +1,6 @@
-"""What `pool.label_pool` is given: features, a support and options, checked before anything is computed."""
+"""What `pool.label_pool` is given: features, a support and options, checked before anything is
+computed.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ def features_of(x: Any) -> np.ndarray:
         raise InputError(f"a pool is features (n, d), not {described(x)}{hint}")
     bad = np.flatnonzero(~np.isfinite(x).all(1))
     if len(bad):
-        raise InputError(f"sample {bad[0]} of the pool holds NaN or infinity; features must be finite")
+        raise InputError(
+            f"sample {bad[0]} of the pool holds NaN or infinity; features must be finite"
+        )
     return x if x.dtype.kind == "f" else x.astype(np.float32)
 
 
@@ -38,7 +42,9 @@ def check_pool(
     none: float | None,
     chunk: int,
 ) -> None:
-    """InputError where the options or the support of `pool.label_pool` cannot be used with features x (n, d)."""
+    """InputError where the options or the support of `pool.label_pool` cannot be used with features
+    x (n, d).
+    """
     if prior not in PRIORS:
         raise unknown("prior", prior, PRIORS)
     for name, value, low, high in (
@@ -51,24 +57,38 @@ def check_pool(
             raise InputError(f"{name} must lie between {low} and {high}, not be {value}")
     whole_number(chunk, "chunk", 1)
     if len(support) != len(label):
-        raise InputError(f"the support has {len(support)} samples, but {len(label)} labels; there must be one each")
+        raise InputError(
+            f"the support has {len(support)} samples, but {len(label)} labels; "
+            f"there must be one each"
+        )
     if not len(x):
         raise InputError("the pool holds no sample")
     outside = support[(support < 0) | (support >= len(x))]
     if len(outside):
-        raise InputError(f"sample {outside[0]} of the support is none of the pool's, 0..{len(x) - 1}")
+        raise InputError(
+            f"sample {outside[0]} of the support is none of the pool's, 0..{len(x) - 1}"
+        )
     found, times = np.unique(support, return_counts=True)
     if len(found) < len(support):
         raise InputError(f"sample {found[times.argmax()]} stands in the support twice; keep one")
     need, have = 4 * len(x) * len(support), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if need > have:
         sizes = f"need {need / 1e9:.1f} GB, and this machine has {have / 1e9:.1f}"
-        raise InputError(f"{len(support):,} labels in a pool of {len(x):,} {sizes}; a handful of labels will do")
+        raise InputError(
+            f"{len(support):,} labels in a pool of {len(x):,} {sizes}; a handful of labels will do"
+        )
     classes = np.unique(label[label >= 0])
     if not np.array_equal(classes, np.arange(len(classes))) or label.min(initial=0) < -1:
-        wrong = f"{label.min()} is none" if label.min(initial=0) < -1 else f"there are {classes.tolist()!s:.60}"
-        raise InputError(f"classes of the support are numbered 0 .. C - 1, and -1 is none of them, but {wrong}")
+        wrong = (
+            (f"{label.min()} is none")
+            if label.min(initial=0) < -1
+            else f"there are {classes.tolist()!s:.60}"
+        )
+        raise InputError(
+            f"classes of the support are numbered 0 .. C - 1, and -1 is none of them, but {wrong}"
+        )
     if len(classes) + (label < 0).any() < 2 or not len(classes):
         raise InputError(
-            f"the support has {len(classes)} class; at least 2 are needed, or 1 and a sample of none of them"
+            f"the support has {len(classes)} class; at least 2 are needed, or 1 and a sample of "
+            f"none of them"
         )

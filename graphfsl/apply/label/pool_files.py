@@ -32,8 +32,8 @@ SHEET = re.compile(r"\d{3,}-.*\.png")  # the name of a contact sheet's file, in 
 
 @dataclass(frozen=True)
 class Pool:
-    """Samples by name, and their features (n, d). images: the file of each, where they have any. unreadable:
-    (name, why) of what is left out."""
+    """Samples by name, and their features (n, d). images: the file of each, where they have any.
+    unreadable: (name, why) of what is left out."""
 
     names: list[str]
     x: np.ndarray
@@ -59,7 +59,11 @@ def read_pool(
 
     range: see `folder_range`. out: where `label` writes; the contact sheets there are no samples.
     """
-    return _read_folder(source, encoder, run, size, range, out) if source.is_dir() else _read_features(source)
+    return (
+        _read_folder(source, encoder, run, size, range, out)
+        if source.is_dir()
+        else _read_features(source)
+    )
 
 
 def _read_folder(
@@ -73,19 +77,33 @@ def _read_folder(
     lost: list[tuple[str, str]] = []
 
     def closed(error: OSError) -> None:
-        lost.append((Path(os.path.relpath(error.filename, root)).as_posix(), f"cannot be opened ({error.strerror})"))
+        lost.append(
+            (
+                Path(os.path.relpath(error.filename, root)).as_posix(),
+                f"cannot be opened ({error.strerror})",
+            )
+        )
 
     sheets = os.path.realpath(out / "sheets") if out else None
     inside = []
     for top, _, names in os.walk(root, onerror=closed):
         ours = os.path.realpath(top) == sheets
-        inside += [os.path.relpath(Path(top) / f, root) for f in names if not (ours and SHEET.fullmatch(f))]
+        inside += [
+            os.path.relpath(Path(top) / f, root) for f in names if not (ours and SHEET.fullmatch(f))
+        ]
     files = []
     for name in sorted(Path(p).as_posix() for p in inside):
         if (root / name).is_file():
             files += [name] * holds_image(root, name)
         elif is_image(name):
-            lost.append((name, "is no file, but a pipe or a device" if (root / name).exists() else "a link to nothing"))
+            lost.append(
+                (
+                    name,
+                    "is no file, but a pipe or a device"
+                    if (root / name).exists()
+                    else "a link to nothing",
+                )
+            )
     if not files:
         raise InputError(f"{root} holds no image; known: {', '.join(sorted(SUFFIXES))}")
     net, transform, size, channels = folder_encoder(encoder, run, size)
@@ -94,7 +112,9 @@ def _read_folder(
     whole = np.isfinite(x).all(1)
     lost += [(files[i], _why(root / files[i], limits)) for i in np.flatnonzero(~whole)]
     if not whole.any():
-        raise InputError(f"{root}: none of its {len(files)} images can be read ({lost[-1][0]} {lost[-1][1]})")
+        raise InputError(
+            f"{root}: none of its {len(files)} images can be read ({lost[-1][0]} {lost[-1][1]})"
+        )
     files = [files[i] for i in np.flatnonzero(whole)]
     x = x if whole.all() else x[whole]
     called = _names([*files, *(f for f, _ in lost)])
@@ -125,7 +145,9 @@ def _why(path: Path, limits: Range | None) -> str:
 def _read_features(path: Path) -> Pool:
     if not path.is_file() or path.suffix not in (".npz", ".safetensors"):
         known = "a folder of images, or a .npz or .safetensors file with `features`"
-        raise InputError(f"{path} {'is neither' if path.exists() else 'does not exist'}; a pool is {known}")
+        raise InputError(
+            f"{path} {'is neither' if path.exists() else 'does not exist'}; a pool is {known}"
+        )
     try:
         if path.suffix == ".npz":
             with zipfile.ZipFile(path) as archive:
@@ -146,17 +168,27 @@ def _read_features(path: Path) -> Pool:
         TypeError,
         SafetensorError,
     ) as error:
-        raise InputError(f"{path} is not a readable file of plain arrays ({error}); write it again") from None
+        raise InputError(
+            f"{path} is not a readable file of plain arrays ({error}); write it again"
+        ) from None
     x = arrays.get("features")
     if x is None or x.ndim != 2 or not np.issubdtype(x.dtype, np.floating) or not x.size:
         held = ", ".join(f"{k} {v.dtype} {v.shape}" for k, v in arrays.items()) or "nothing"
         raise InputError(f"{path} must hold 'features', floats (n, d), not {held}")
-    names = _names([*map(str, arrays["paths"])]) if "paths" in arrays else [str(i) for i in range(len(x))]
+    names = (
+        _names([*map(str, arrays["paths"])])
+        if "paths" in arrays
+        else [str(i) for i in range(len(x))]
+    )
     if len(names) != len(x) or len(set(names)) != len(x):
-        raise InputError(f"{path}: there must be one of `paths` for each of {len(x)} rows, each another")
+        raise InputError(
+            f"{path}: there must be one of `paths` for each of {len(x)} rows, each another"
+        )
     whole = np.isfinite(x).all(1)
     lost = [(names[i], "holds NaN or infinity") for i in np.flatnonzero(~whole)]
-    return Pool([names[i] for i in np.flatnonzero(whole)], x[whole].astype(np.float32), unreadable=lost)
+    return Pool(
+        [names[i] for i in np.flatnonzero(whole)], x[whole].astype(np.float32), unreadable=lost
+    )
 
 
 def check_format(name: str) -> None:
@@ -187,5 +219,7 @@ def _pyarrow() -> tuple[Any, Any]:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise InputError("Parquet needs pyarrow: pip install graphfsl[parquet], or write CSV") from None
+        raise InputError(
+            "Parquet needs pyarrow: pip install graphfsl[parquet], or write CSV"
+        ) from None
     return pyarrow, pyarrow.parquet

@@ -11,7 +11,11 @@ import numpy as np
 import torch
 
 from graphfsl.apply.label.label_pool import Labels
-from graphfsl.functional.calibration import accuracy_coverage, expected_calibration_error, reliability
+from graphfsl.functional.calibration import (
+    accuracy_coverage,
+    expected_calibration_error,
+    reliability,
+)
 from graphfsl.report.figures import COLORS, Figure, draw
 from graphfsl.report.html import listed, page, pictures
 
@@ -30,8 +34,9 @@ def pool_page(
     sheets: Sequence[tuple[str, bytes]] = (),
     unreadable: Sequence[tuple[str, str]] = (),
 ) -> str:
-    """The page. truth: (n,) classes, -1 for none of them, -2 where it is not known. links: from a class (-1: none,
-    -2: not reached) to its sheet's file. sheets: (caption, JPEG). unreadable: (file, why).
+    """The page. truth: (n,) classes, -1 for none of them, -2 where it is not known. links: from a
+    class (-1: none, -2: not reached) to its sheet's file. sheets: (caption, JPEG). unreadable:
+    (file, why).
     """
     parts = listed(notes)
     drawn = [_scores(found), _nones(found)]
@@ -46,13 +51,19 @@ def pool_page(
         parts += ["<h2>Contact sheets</h2>", *pictures(sheets)]
     if unreadable:
         lines = [f"`{name}`: {why}" for name, why in unreadable[:LISTED]]
-        more = [f"and {len(unreadable) - LISTED:,} more, in unreadable.csv"] if len(unreadable) > LISTED else []
+        more = (
+            [f"and {len(unreadable) - LISTED:,} more, in unreadable.csv"]
+            if len(unreadable) > LISTED
+            else []
+        )
         parts += [f"<h2>Not read: {len(unreadable):,}</h2>", *listed([*lines, *more], "failed")]
     return page(title, parts)
 
 
 def accuracies(found: Labels, truth: np.ndarray, asked: np.ndarray) -> dict[str, float]:
-    """How the labels of the samples `asked` compare with the truth: shares, NaN where there is nothing to count."""
+    """How the labels of the samples `asked` compare with the truth: shares, NaN where there is
+    nothing to count.
+    """
 
     def share(of: np.ndarray, among: np.ndarray) -> float:
         return float((of & among).sum() / among.sum()) if among.any() else math.nan
@@ -72,7 +83,9 @@ def accuracies(found: Labels, truth: np.ndarray, asked: np.ndarray) -> dict[str,
 
 
 def _auroc(none: np.ndarray, truth: np.ndarray, asked: np.ndarray) -> float:
-    """How often `none` is higher for a sample of none of the classes than for another; a tie is half."""
+    """How often `none` is higher for a sample of none of the classes than for another; a tie is
+    half.
+    """
     foreign, member = np.sort(none[asked & (truth == -1)]), none[asked & (truth >= 0)]
     if not len(foreign) or not len(member):
         return math.nan
@@ -85,8 +98,12 @@ def _findings(found: Labels, truth: np.ndarray, asked: np.ndarray) -> list[str]:
         return ["The truth holds none of the samples that were to be labeled."]
     a = {k: f"{100 * v:.1f}" for k, v in accuracies(found, truth, asked).items()}
     curve = _curve(found, truth, asked)
-    at = [min(int(np.searchsorted(curve[:, 0], c)), len(curve) - 1) for c in COVERAGES if len(curve)]
-    told = ", ".join(f"{100 * y:.1f} % for the surest {100 * x:.0f} %" for x, y in curve[list(dict.fromkeys(at))])
+    at = [
+        min(int(np.searchsorted(curve[:, 0], c)), len(curve) - 1) for c in COVERAGES if len(curve)
+    ]
+    told = ", ".join(
+        f"{100 * y:.1f} % for the surest {100 * x:.0f} %" for x, y in curve[list(dict.fromkeys(at))]
+    )
     rightly = f", {a['accuracy of answers']} % of these rightly" if len(curve) else ""
     lines = [
         f"{a['answered']} % of {asked.sum():,} samples are labeled{rightly}.",
@@ -99,7 +116,8 @@ def _findings(found: Labels, truth: np.ndarray, asked: np.ndarray) -> list[str]:
         lines.append(f"Of the samples of none of the classes {a['found to be none']} % are found.")
     if foreign and member:
         lines.append(
-            f"Of the others {a['taken for none']} % are taken for such. `none` is higher for one of the former than "
+            f"Of the others {a['taken for none']} % are taken for such. `none` is higher for one "
+            f"of the former than "
             f"for one of the latter in {a['ranked none above members']} % of pairs."
         )
     return [line for line in lines if line]
@@ -115,17 +133,25 @@ def _curve(found: Labels, truth: np.ndarray, asked: np.ndarray) -> np.ndarray:
 
 def _coverage(found: Labels, truth: np.ndarray, asked: np.ndarray) -> Figure:
     curve = _curve(found, truth, asked)
-    curve = curve[np.unique(np.linspace(0, len(curve) - 1, POINTS).astype(int))] if len(curve) else curve
+    curve = (
+        curve[np.unique(np.linspace(0, len(curve) - 1, POINTS).astype(int))]
+        if len(curve)
+        else curve
+    )
 
     def plot(axes: Any) -> None:
         axes.plot(100 * curve[:, 0], 100 * curve[:, 1], color=COLORS[0])
         axes.set(xlim=(0, 101))
 
-    return "Accuracy against coverage", draw(plot, "samples that are labeled, the surest first (%)", "accuracy (%)")
+    return ("Accuracy against coverage"), draw(
+        plot, "samples that are labeled, the surest first (%)", "accuracy (%)"
+    )
 
 
 def _bins(found: Labels, truth: np.ndarray, asked: np.ndarray) -> torch.Tensor:
-    """Reliability of `score` as the probability that `best` is right, also where it is not answered."""
+    """Reliability of `score` as the probability that `best` is right, also where it is not
+    answered.
+    """
     wrong = torch.from_numpy(((found.best != truth) | (truth < 0))[asked].astype(np.int64))
     return reliability(torch.from_numpy(found.score[asked, None]), wrong)  # class 0 of one: right
 
@@ -139,7 +165,10 @@ def _reliability(found: Labels, truth: np.ndarray, asked: np.ndarray) -> Figure:
         axes.scatter([c for _, c, _ in bins], [a for _, _, a in bins], s=size, color=COLORS[0])
         axes.set(xlim=(0, 1.02), ylim=(0, 1.02))
 
-    caption = f"{_called(found).capitalize()} against accuracy: on the line they agree; larger dots hold more samples"
+    caption = (
+        f"{_called(found).capitalize()} against accuracy: on the line they agree; larger "
+        f"dots hold more samples"
+    )
     return caption, draw(plot, f"{_called(found)} of the likeliest class", "accuracy")
 
 
@@ -150,19 +179,32 @@ def _called(found: Labels) -> str:
 
 def _scores(found: Labels) -> Figure:
     labeled = ~found.given & (found.label >= 0)
-    groups = {"labeled": labeled, "none of these": ~labeled & found.reached, "no label reaches": ~found.reached}
+    groups = {
+        "labeled": labeled,
+        "none of these": ~labeled & found.reached,
+        "no label reaches": ~found.reached,
+    }
 
     def plot(axes: Any) -> None:
         values = [found.score[rows & ~found.given] for rows in groups.values()]
         names = [f"{name}: {len(v):,}" for name, v in zip(groups, values, strict=True)]
-        axes.hist(values, bins=20, range=(0, 1), stacked=True, color=[COLORS[0], "#c4c8cf", "#8a8f98"], label=names)
+        axes.hist(
+            values,
+            bins=20,
+            range=(0, 1),
+            stacked=True,
+            color=[COLORS[0], "#c4c8cf", "#8a8f98"],
+            label=names,
+        )
 
     caption = f"How many samples have which {_called(found)}"
     return caption, draw(plot, f"{_called(found)} of the likeliest class", "samples")
 
 
 def _nones(found: Labels) -> Figure:
-    """`none` from the strongest reached to the weakest, and where samples are called none of these."""
+    """`none` from the strongest reached to the weakest, and where samples are called none of
+    these.
+    """
     none = np.sort(found.none[~found.given & found.reached])
     none = none[np.unique(np.linspace(0, len(none) - 1, POINTS).astype(int))] if len(none) else none
 
@@ -180,7 +222,9 @@ def _nones(found: Labels) -> Figure:
     return caption, draw(plot, "samples, the strongest reached first (%)", "none")
 
 
-def _table(found: Labels, classes: Sequence[str], truth: np.ndarray | None, links: Mapping[int, str]) -> list[str]:
+def _table(
+    found: Labels, classes: Sequence[str], truth: np.ndarray | None, links: Mapping[int, str]
+) -> list[str]:
     heads = [
         "class",
         "given",
@@ -192,7 +236,9 @@ def _table(found: Labels, classes: Sequence[str], truth: np.ndarray | None, link
     parts += [f'<th class="{"text" if i == 0 else ""}">{h}</th>' for i, h in enumerate(heads)]
     known = ~found.given & ((truth if truth is not None else found.label) > -2)
     for c in [*range(len(classes)), -1, *([] if found.reached.all() else [-2])]:
-        name = escape(classes[c] if c >= 0 else ("none of these" if c == -1 else "no label reaches"))
+        name = escape(
+            classes[c] if c >= 0 else ("none of these" if c == -1 else "no label reaches")
+        )
         mine = np.zeros(len(found.label), bool)
         mine[found.of(c)] = True
         cells = [f"{(found.given & (found.label == c)).sum():,}", f"{mine.sum():,}"]
@@ -204,5 +250,8 @@ def _table(found: Labels, classes: Sequence[str], truth: np.ndarray | None, link
             for whole in ((mine & known).sum(), (known & (truth == c)).sum()):
                 cells.append(f"{100 * hit / whole:.1f} %" if whole else "")
         name = f'<a href="{escape(links[c])}">{name}</a>' if c in links else name
-        parts.append(f'</tr><tr class="new"><td class="text">{name}</td>' + "".join(f"<td>{v}</td>" for v in cells))
+        parts.append(
+            f'</tr><tr class="new"><td '
+            f'class="text">{name}</td>' + "".join(f"<td>{v}</td>" for v in cells)
+        )
     return [*parts, "</tr></table></div>"]

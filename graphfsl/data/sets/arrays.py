@@ -9,13 +9,15 @@ from graphfsl.data.split import Split
 
 
 def load(split: str, root: str, folder: str = "", range: Sequence[float] | None = None) -> Split:
-    """`<root>/<folder>/<split>.npz`, or `<root>/<split>.npz` where root is that folder itself, with the arrays
+    """`<root>/<folder>/<split>.npz`, or `<root>/<split>.npz` where root is that folder itself, with
+    the arrays
 
     images: (n, H, W, 3) or (n, H, W) uint8, uint16 or floats in [0, 1], or features: (n, d) floats;
     labels: (n,) integers, -1 = unlabeled;
     class_names: (classes,), optional; superclasses: (classes,), optional.
 
     root: the folder of the files, or the one above it. folder: what it is called there.
-    range: the values of black and of white, where they are not those of the images' type: [0, 4095] for 12 bits.
+    range: the values of black and of white, where they are not those of the images' type: [0, 4095]
+        for 12 bits.
     """
     return read_split(split, root, folder, range)

@@ -1,5 +1,6 @@
-"""CUB-200-2011: 11,788 photographs of 200 species of birds, 100/50/50 for train, val and test. Wah et al. 2011,
-https://data.caltech.edu/records/65de6-vp158; classes as in Chen et al. 2019, https://arxiv.org/abs/1904.04232"""
+"""CUB-200-2011: 11,788 photographs of 200 species of birds, 100/50/50 for train, val and test. Wah
+et al. 2011, https://data.caltech.edu/records/65de6-vp158; classes as in Chen et al. 2019,
+https://arxiv.org/abs/1904.04232"""
 
 from __future__ import annotations
 
@@ -13,7 +14,10 @@ from graphfsl.io.downloads import extract, fetch
 URL = "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz"
 MD5 = "97eceeb196236b17998738112f37df78"
 FOLDERS = ("CUB_200_2011", "cub", "CUB", "cub/CUB_200_2011")
-BY_HAND = f"data.download=true fetches them, or by hand: unpack {URL} (md5 {MD5}) as {{root}}/CUB_200_2011"
+BY_HAND = (
+    f"data.download=true fetches them, or by hand: unpack {URL} (md5 {MD5}) as "
+    f"{{root}}/CUB_200_2011"
+)
 
 
 def load(split: str, root: str, download: bool = False, size: int = 84) -> Split:
@@ -21,7 +25,8 @@ def load(split: str, root: str, download: bool = False, size: int = 84) -> Split
 
     root: holds `CUB_200_2011` with images/<class>/…, or is that folder.
     size: pixels of a side, to which every image is squeezed.
-    download: fetch the archive (1.1 GB) into `root` and unpack it there, unless the images are there already.
+    download: fetch the archive (1.1 GB) into `root` and unpack it there, unless the images are
+        there already.
     """
     if download:
         _fetch(root, (split,))
@@ -31,7 +36,10 @@ def load(split: str, root: str, download: bool = False, size: int = 84) -> Split
 def _fetch(root: str, splits: tuple[str, ...]) -> None:
     base = Path(root).expanduser()
     wanted = {s: classes_of("cub", s)[0] for s in splits}
-    if any(len(class_folders.find(base, FOLDERS, s, classes)[1]) < len(classes) for s, classes in wanted.items()):
+    if any(
+        len(class_folders.find(base, FOLDERS, s, classes)[1]) < len(classes)
+        for s, classes in wanted.items()
+    ):
         extract(fetch(URL, base, MD5), base / FOLDERS[0])
 
 

@@ -1,4 +1,5 @@
-"""`glyphs`: letters of six scripts, rendered from the fonts inside matplotlib; nothing is downloaded.
+"""`glyphs`: letters of six scripts, rendered from the fonts inside matplotlib; nothing is
+downloaded.
 
 | split | scripts                 | classes | samples |
 |-------|-------------------------|---------|---------|
@@ -6,16 +7,19 @@
 | val   | Armenian, Lao           |      50 |    2400 |
 | test  | Georgian                |      62 |    2976 |
 
-A class is one letter; its 48 samples are 28 x 28 uint8, ink 255 on 0, and go through the 8 to 22 faces that have
-it. Each sample has its own rotation, shear, scale, aspect, place and weight of stroke, so that no two samples are
-the same face under the same jitter. Letters that look alike (Latin A, Greek Alpha, Cyrillic A; mostly c and C) are
-one class, that of the first script in `SCRIPTS`: a shape stands on one side of the split only. The letters are listed
-in glyphs.json, which benchmarks/make_glyphs.py writes; that file says what looking alike means.
+A class is one letter; its 48 samples are 28 x 28 uint8, ink 255 on 0, and go through the 8 to 22
+faces that have it. Each sample has its own rotation, shear, scale, aspect, place and weight of
+stroke, so that no two samples are the same face under the same jitter. Letters that look alike
+(Latin A, Greek Alpha, Cyrillic A; mostly c and C) are one class, that of the first script in
+`SCRIPTS`: a shape stands on one side of the split only. The letters are listed in glyphs.json,
+which benchmarks/make_glyphs.py writes; that file says what looking alike means.
 
-The faces are DejaVu (Bitstream Vera licence), STIX (SIL OFL 1.1) and Computer Modern in the BaKoMa encoding (BaKoMa
-licence), all redistributed by matplotlib and read from its folder. To look at the letters:
+The faces are DejaVu (Bitstream Vera licence), STIX (SIL OFL 1.1) and Computer Modern in the BaKoMa
+encoding (BaKoMa licence), all redistributed by matplotlib and read from its folder. To look at the
+letters:
 
-    Image.fromarray(load("test").x[:960].reshape(20, 48, 28, 28).permute(0, 2, 1, 3).reshape(560, -1).numpy()).show()
+    Image.fromarray(load("test").x[:960].reshape(20, 48, 28, 28).permute(0, 2, 1, 3).reshape(560,
+    -1).numpy()).show()
 """
 
 from __future__ import annotations
@@ -40,14 +44,22 @@ from graphfsl.io.errors import InputError, unknown
 DRAWINGS = True  # bright ink on black, whatever a user's files are
 VERSION = 1  # of the pixels; part of the cache's key
 MATPLOTLIB = "3.11"  # whose fonts glyphs.json was made from
-SCRIPTS = {"train": ("latin", "greek", "cyrillic"), "val": ("armenian", "lao"), "test": ("georgian",)}
+SCRIPTS = {
+    "train": ("latin", "greek", "cyrillic"),
+    "val": ("armenian", "lao"),
+    "test": ("georgian",),
+}
 SAMPLES = 48  # per class: as many of each face where a letter has 8, 12 or 16
 MIN_FACES = 8
 SIZE, FINE = 28, 84  # pixels a side, of a sample and of the canvas that it is warped on
 INK = 54  # the longer side of an upright letter on that canvas
 
 FACES = (
-    *(f"DejaVu{family}{s}" for family in ("Sans", "SansMono") for s in ("", "-Bold", "-Oblique", "-BoldOblique")),
+    *(
+        f"DejaVu{family}{s}"
+        for family in ("Sans", "SansMono")
+        for s in ("", "-Bold", "-Oblique", "-BoldOblique")
+    ),
     *(f"DejaVuSerif{style}" for style in ("", "-Bold", "-Italic", "-BoldItalic")),
     *(f"STIXGeneral{style}" for style in ("", "Bol", "Italic", "BolIta")),
     *(f"cm{style}10" for style in ("r", "b", "ss", "tt", "ti", "mi")),
@@ -58,17 +70,27 @@ FACES = (
 def letters() -> dict[str, str]:
     """Class name -> letter, for each class of each split, sorted."""
     scripts = json.loads(Path(__file__).with_suffix(".json").read_text("utf-8"))
-    named = {f"{s}/{unicodedata.name(c).removeprefix(f'{s.upper()} ')}": c for s in scripts for c in scripts[s]}
+    named = {
+        f"{s}/{unicodedata.name(c).removeprefix(f'{s.upper()} ')}": c
+        for s in scripts
+        for c in scripts[s]
+    }
     return dict(sorted(named.items()))
 
 
 @functools.cache
 def font(face: str) -> tuple[ImageFont.FreeTypeFont, frozenset[str]]:
-    """A face and the characters it has. TeX's faces (cm*) are trusted with ASCII letters only: their other places
-    hold other signs than Unicode's."""
+    """A face and the characters it has. TeX's faces (cm*) are trusted with ASCII letters only:
+    their other places hold other signs than Unicode's."""
     path = Path(matplotlib.get_data_path(), "fonts", "ttf", f"{face}.ttf")
-    has = (c for c in map(chr, FT2Font(str(path)).get_charmap()) if c.isascii() or not face.startswith("cm"))
-    return ImageFont.truetype(str(path), 2 * INK, layout_engine=ImageFont.Layout.BASIC), frozenset(has)
+    has = (
+        c
+        for c in map(chr, FT2Font(str(path)).get_charmap())
+        if c.isascii() or not face.startswith("cm")
+    )
+    return ImageFont.truetype(str(path), 2 * INK, layout_engine=ImageFont.Layout.BASIC), frozenset(
+        has
+    )
 
 
 def centred(image: Image.Image, resample: Image.Resampling) -> Image.Image:
@@ -81,7 +103,9 @@ def centred(image: Image.Image, resample: Image.Resampling) -> Image.Image:
 
 
 def upright(letter: str, face: str) -> Image.Image | None:
-    """The letter centred on the canvas, its longer side INK long; None where the face lacks it or has a blank."""
+    """The letter centred on the canvas, its longer side INK long; None where the face lacks it or
+    has a blank.
+    """
     typeface, has = font(face)
     mask = typeface.getmask(letter) if letter in has else None
     if mask is None or mask.getbbox() is None:
@@ -96,17 +120,25 @@ def faces(letter: str) -> list[Image.Image]:
 
 
 def jitter(name: str, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """(count, 6) affine maps from the canvas of a sample to that of the upright letter, and (count,) stroke levels.
+    """(count, 6) affine maps from the canvas of a sample to that of the upright letter, and
+    (count,) stroke levels.
 
-    Sample i's are a function of the class name and i alone: row i of a counter-based stream under the name's hash.
-    Raw bits are taken, since numpy fixes those of Philox for good but not the methods of Generator.
+    Sample i's are a function of the class name and i alone: row i of a counter-based stream under
+    the name's hash. Raw bits are taken, since numpy fixes those of Philox for good but not the
+    methods of Generator.
     """
     key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:16], "little")
-    u = np.random.Philox(key=key).random_raw((count, 8)).astype(np.float64) / 2.0**63 - 1  # in [-1, 1]
+    # in [-1, 1]
+    u = np.random.Philox(key=key).random_raw((count, 8)).astype(np.float64) / 2.0**63 - 1
     turn, shear = np.radians(16) * u[:, 0], 0.25 * u[:, 1]
     size, aspect = np.exp(0.16 * u[:, 2]), np.exp(0.16 * u[:, 3])
     cos, sin = np.cos(turn) / size, np.sin(turn) / size
-    a, b, d, e = cos * aspect, (sin + shear * cos) * aspect, -sin / aspect, (cos - shear * sin) / aspect
+    a, b, d, e = (
+        cos * aspect,
+        (sin + shear * cos) * aspect,
+        -sin / aspect,
+        (cos - shear * sin) / aspect,
+    )
     mid, (x, y) = (FINE - 1) / 2, (FINE - 1) / 2 + 6 * u[:, 4:6].T
     maps = np.stack([a, b, mid - a * x - b * y, d, e, mid - d * x - e * y], 1)
     return maps, 70 + 35 * u[:, 6]
@@ -117,7 +149,8 @@ def draw(name: str) -> np.ndarray:
     shapes = [shape.filter(ImageFilter.GaussianBlur(1.8)) for shape in faces(letters()[name])]
     if len(shapes) < MIN_FACES:
         raise InputError(
-            f"glyphs: {name!r} is in {len(shapes)} faces of matplotlib {matplotlib.__version__}, not {MIN_FACES}; "
+            f"glyphs: {name!r} is in {len(shapes)} faces of matplotlib {matplotlib.__version__}, "
+            f"not {MIN_FACES}; "
             f"install matplotlib {MATPLOTLIB}"
         )
     out = np.empty((SAMPLES, 1, SIZE, SIZE), np.uint8)
@@ -125,7 +158,8 @@ def draw(name: str) -> np.ndarray:
         warped = shapes[i % len(shapes)].transform(
             (FINE, FINE), Image.Transform.AFFINE, tuple(affine), Image.Resampling.BILINEAR
         )
-        # A soft threshold on the blurred letter: a low level thickens the stroke, a high one thins it.
+        # A soft threshold on the blurred letter: a low level thickens the stroke, a high one thins
+        # it.
         curve = np.clip(4 * (np.arange(256) - level) + 128, 0, 255).astype(int).tolist()
         out[i, 0] = np.asarray(warped.point(curve).reduce(FINE // SIZE))
     return out

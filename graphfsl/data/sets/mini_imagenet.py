@@ -1,5 +1,5 @@
-"""mini-ImageNet: 100 ImageNet classes, 600 photographs each, 64/16/20 for train, val and test. Ravi & Larochelle 2017,
-https://openreview.net/forum?id=rJY0-Kcll"""
+"""mini-ImageNet: 100 ImageNet classes, 600 photographs each, 64/16/20 for train, val and test. Ravi
+& Larochelle 2017, https://openreview.net/forum?id=rJY0-Kcll"""
 
 from __future__ import annotations
 
@@ -9,19 +9,24 @@ from graphfsl.io.errors import InputError
 
 FOLDERS = ("mini_imagenet", "mini-imagenet", "miniImageNet", "miniimagenet", "MiniImagenet")
 BY_HAND = (
-    "ImageNet's licence allows no download from here, so by hand: get mini-ImageNet under the terms of "
-    "https://image-net.org and put it at {root}/mini_imagenet/<split>/<wnid>/*.jpg, {root}/mini_imagenet/<wnid>/*.jpg "
+    "ImageNet's licence allows no download from here, so by hand: get mini-ImageNet under the "
+    "terms of "
+    "https://image-net.org and put it at {root}/mini_imagenet/<split>/<wnid>/*.jpg, "
+    "{root}/mini_imagenet/<wnid>/*.jpg "
     "or {root}/mini_imagenet/images/<wnid>*.jpg"
 )
 
 
 def load(split: str, root: str, download: bool = False, size: int = 84) -> Split:
-    """One split of mini-ImageNet, 3 x size x size; Vinyals et al. 2016 had other classes, so their numbers differ.
+    """One split of mini-ImageNet, 3 x size x size; Vinyals et al. 2016 had other classes, so their
+    numbers differ.
 
-    root: holds `mini_imagenet` (or a usual spelling of it) or is that folder: <split>/<wnid>/…, <wnid>/…,
-        images/<wnid>/… or flat images/<wnid>….jpg, found by the class list whatever else is there.
+    root: holds `mini_imagenet` (or a usual spelling of it) or is that folder: <split>/<wnid>/…,
+        <wnid>/…, images/<wnid>/… or flat images/<wnid>….jpg, found by the class list whatever else
+        is there.
     size: pixels of a side, to which every image is squeezed.
-    download: taken as every set takes it; where images are missing, the error says what to do by hand.
+    download: taken as every set takes it; where images are missing, the error says what to do by
+        hand.
     """
     return class_folders.load("mini_imagenet", split, root, size, FOLDERS, BY_HAND, at_most=600)
 

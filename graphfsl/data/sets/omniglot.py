@@ -27,16 +27,19 @@ def load(
     size: int = 28,
     download: bool = False,
 ) -> Split:
-    """One split of Omniglot; a drawing is 1 x size x size with ink 255; the superclass of a class is its alphabet.
+    """One split of Omniglot; a drawing is 1 x size x size with ink 255; the superclass of a class
+    is its alphabet.
 
-    root: the folder (or the one above `omniglot-py`) with torchvision's layout: `images_background` and
-        `images_evaluation` as folders or as zips. It may be read-only.
-    protocol: "vinyals", 1028 / 172 / 423 characters (train, val, test); or "background", which trains on 25 of the 30
-        background alphabets (792 characters), validates on the other five (172) and tests on the 659 characters of
-        the evaluation set.
-    rotations: turns by 90, 180 and 270 degrees as classes of their own, in every split; by default with "vinyals" only.
+    root: the folder (or the one above `omniglot-py`) with torchvision's layout: `images_background`
+        and `images_evaluation` as folders or as zips. It may be read-only.
+    protocol: "vinyals", 1028 / 172 / 423 characters (train, val, test); or "background", which
+        trains on 25 of the 30 background alphabets (792 characters), validates on the other five
+        (172) and tests on the 659 characters of the evaluation set.
+    rotations: turns by 90, 180 and 270 degrees as classes of their own, in every split; by default
+        with "vinyals" only.
     size: pixels of a side.
-    download: fetch the zips (15 MB) that are missing into `root`/omniglot-py; what is there is used unchecked.
+    download: fetch the zips (15 MB) that are missing into `root`/omniglot-py; what is there is used
+        unchecked.
     """
     if split not in ("train", "val", "test"):
         raise unknown("split", split, ("train", "val", "test"))
@@ -47,13 +50,15 @@ def load(
         _fetch(root)
     base = _base(readable(Path(root).expanduser(), "Omniglot"))
     lists = class_list("omniglot_vinyals")
-    # The five validation alphabets of the Vinyals lists are background alphabets, so both protocols share them.
+    # The five validation alphabets of the Vinyals lists are background alphabets, so both protocols
+    # share them.
     held_out = set(lists["val"])
     by_class: dict[str, tuple[Files, list[str]]] = {}
     for folder in FOLDERS:
         if not _is_there(base, folder):
             raise InputError(
-                f"Omniglot not found: no {base / folder}/ or {folder}.zip; set data.root to their folder, or "
+                f"Omniglot not found: no {base / folder}/ or {folder}.zip; set data.root to "
+                f"their folder, or "
                 "data.download=true"
             )
         files = Files(base / folder)
@@ -65,17 +70,26 @@ def load(
         wanted = list(lists[split])
     else:
         inside = {c for c, (files, _) in by_class.items() if files.root.name == FOLDERS[0]}
-        wanted = sorted({"train": inside - held_out, "val": held_out, "test": set(by_class) - inside}[split])
+        wanted = sorted(
+            {"train": inside - held_out, "val": held_out, "test": set(by_class) - inside}[split]
+        )
     missing = [c for c in wanted if c not in by_class]
     if missing:
-        raise InputError(f"{base}: {len(missing)} characters are missing, {missing[0]!r} first; fetch Omniglot again")
+        raise InputError(
+            f"{base}: {len(missing)} characters are missing, {missing[0]!r} first; "
+            f"fetch Omniglot again"
+        )
     x, y = [], []
     for folder in FOLDERS:
         held = [(k, c) for k, c in enumerate(wanted) if by_class[c][0].root.name == folder]
         own = [(k, n) for k, c in held for n in sorted(by_class[c][1])]
         if own:
             files = by_class[wanted[own[0][0]]][0]
-            x.append(read_images(files, [n for _, n in own], size, 1, f"omniglot/{protocol}-{split}-{folder}"))
+            x.append(
+                read_images(
+                    files, [n for _, n in own], size, 1, f"omniglot/{protocol}-{split}-{folder}"
+                )
+            )
             y.append(np.array([k for k, _ in own]))
     drawings, labels = 255 - np.concatenate(x), np.concatenate(y)  # paper is 255 in the files
     order = np.argsort(labels, kind="stable")
@@ -87,11 +101,15 @@ def load(
         names = tuple(f"{n}/rot{90 * k:03d}" for k in range(4) for n in names)
     alphabets = tuple(n.split("/")[0] for n in names)
     kind = f"omniglot-{protocol}{'-rotations' if rotations else ''}"
-    return Split(torch.from_numpy(drawings), torch.from_numpy(labels), names, f"{kind}/{split}", alphabets)
+    return Split(
+        torch.from_numpy(drawings), torch.from_numpy(labels), names, f"{kind}/{split}", alphabets
+    )
 
 
 def download(root: str) -> None:
-    """Fetch the zips that are missing into `root`/omniglot-py, or into `root` if it is that folder."""
+    """Fetch the zips that are missing into `root`/omniglot-py, or into `root` if it is that
+    folder.
+    """
     _fetch(root)
 
 
@@ -104,11 +122,16 @@ def _is_there(base: Path, folder: str) -> bool:
 
 
 def _fetch(root: str) -> None:
-    from torchvision.datasets import Omniglot  # takes seconds to import, and most runs download nothing
+    # takes seconds to import, and most runs download nothing
+    from torchvision.datasets import Omniglot
 
     path = Path(root).expanduser()
     base = _base(path)
-    if base == path and path.name != Omniglot.folder and not any(_is_there(path, folder) for folder in FOLDERS):
+    if (
+        base == path
+        and path.name != Omniglot.folder
+        and not any(_is_there(path, folder) for folder in FOLDERS)
+    ):
         base = path / Omniglot.folder
     for folder in FOLDERS:
         if not _is_there(base, folder):

@@ -1,5 +1,5 @@
-"""tiered-ImageNet: 608 ImageNet classes of 34 categories, 351/97/160 for train, val and test, and no category in two.
-Ren et al. 2018, https://arxiv.org/abs/1803.00676"""
+"""tiered-ImageNet: 608 ImageNet classes of 34 categories, 351/97/160 for train, val and test, and
+no category in two. Ren et al. 2018, https://arxiv.org/abs/1803.00676"""
 
 from __future__ import annotations
 
@@ -12,19 +12,24 @@ FOLDERS = (
     "ILSVRC2012", "ILSVRC/Data/CLS-LOC", "imagenet", "ImageNet",
 )  # fmt: skip
 BY_HAND = (
-    "ImageNet's licence allows no download from here, so by hand: get tiered-ImageNet, or ILSVRC-2012 itself, under "
-    "the terms of https://image-net.org and put it at {root}/tiered_imagenet/<split>/<wnid>/*.jpg or "
+    "ImageNet's licence allows no download from here, so by hand: get tiered-ImageNet, or "
+    "ILSVRC-2012 itself, under "
+    "the terms of https://image-net.org and put it at "
+    "{root}/tiered_imagenet/<split>/<wnid>/*.jpg or "
     "{root}/ILSVRC2012/train/<wnid>/*.JPEG"
 )
 
 
 def load(split: str, root: str, download: bool = False, size: int = 84) -> Split:
-    """One split of tiered-ImageNet, 3 x size x size; the superclass of a class is its category, a WordNet id.
+    """One split of tiered-ImageNet, 3 x size x size; the superclass of a class is its category, a
+    WordNet id.
 
-    root: holds `tiered_imagenet` (or a usual spelling of it), or `ILSVRC2012` or `ImageNet` with ILSVRC's own `train`,
-        or is such a folder: <split>/<wnid>/…, <wnid>/… or images/<wnid>/…, found by the class list.
+    root: holds `tiered_imagenet` (or a usual spelling of it), or `ILSVRC2012` or `ImageNet` with
+        ILSVRC's own `train`, or is such a folder: <split>/<wnid>/…, <wnid>/… or images/<wnid>/…,
+        found by the class list.
     size: pixels of a side, to which every image is squeezed.
-    download: taken as every set takes it; where images are missing, the error says what to do by hand.
+    download: taken as every set takes it; where images are missing, the error says what to do by
+        hand.
     """
     return class_folders.load("tiered_imagenet", split, root, size, FOLDERS, BY_HAND)
 

@@ -1,5 +1,5 @@
-"""Fine-tuning of the whole network on an episode, also transductive. Dhillon, Chaudhari, Ravichandran, Soatto 2020,
-https://arxiv.org/abs/1909.02729"""
+"""Fine-tuning of the whole network on an episode, also transductive. Dhillon, Chaudhari,
+Ravichandran, Soatto 2020, https://arxiv.org/abs/1909.02729"""
 
 from __future__ import annotations
 
@@ -19,16 +19,19 @@ __all__ = ["FineTuning"]
 
 
 class FineTuning(Adapt):
-    """Adam descends  mean_S -log p(y | x) + entropy * mean_Q H(p(. | x))  (equation 8)  over the network's weights.
+    """Adam descends  mean_S -log p(y | x) + entropy * mean_Q H(p(. | x))  (equation 8)  over the
+    network's weights.
 
-    net: any learner; the head `imprinting` starts at the class means, as the paper's support-based initialisation does.
-    steps, lr: of Adam. params: what adapts, by name pattern. entropy: 1 is the paper's transductive fine-tuning; 0 its
-    inductive one, without the queries. task_chunk: see `Adapt`.
+    net: any learner; the head `imprinting` starts at the class means, as the paper's support-based
+        initialisation does.
+    steps, lr: of Adam. params: what adapts, by name pattern. entropy: 1 is the paper's transductive
+    fine-tuning; 0 its inductive one, without the queries. task_chunk: see `Adapt`.
 
     score: images (B, n, *S) -> (B, n, C).
     Source: sections 3.1 and 3.2; 25 steps of lr 5e-5.
-    Deviations: the head starts from features under a cosine of fixed scale, the paper's from the logits of the base
-    classes; support and queries share a batch; how the weights moved is a constant for the gradient of a training.
+    Deviations: the head starts from features under a cosine of fixed scale, the paper's from the
+    logits of the base classes; support and queries share a batch; how the weights moved is a
+    constant for the gradient of a training.
     """
 
     family = "transductive"
@@ -45,7 +48,9 @@ class FineTuning(Adapt):
     ) -> None:
         super().__init__(net, Adam(lr), steps, self.tuning, params, True, task_chunk)
         if not lr > 0 or entropy < 0:
-            raise InputError(f"fine_tuning.lr must be above 0 and entropy 0 or more, not {lr} and {entropy}")
+            raise InputError(
+                f"fine_tuning.lr must be above 0 and entropy 0 or more, not {lr} and {entropy}"
+            )
         self.entropy = entropy
 
     @property

@@ -1,5 +1,5 @@
-"""FlexMatch on the images of an episode. Zhang et al. 2021, https://arxiv.org/abs/2110.08263; with a fixed threshold it
-is FixMatch, Sohn et al. 2020, https://arxiv.org/abs/2001.07685"""
+"""FlexMatch on the images of an episode. Zhang et al. 2021, https://arxiv.org/abs/2110.08263; with
+a fixed threshold it is FixMatch, Sohn et al. 2020, https://arxiv.org/abs/2001.07685"""
 
 from __future__ import annotations
 
@@ -21,22 +21,26 @@ __all__ = ["FlexMatch"]
 
 
 class FlexMatch(Adapt):
-    """Adam descends  mean_S H(y, p(x)) + weight * mean_U 1[max q > tau_c] H(c, p(strong(u))),  q = p(weak(u)) a
-    constant and c its class, whose threshold rises as more of the pool is surely of it:
+    """Adam descends  mean_S H(y, p(x)) + weight * mean_U 1[max q > tau_c] H(c, p(strong(u))),  q =
+    p(weak(u)) a constant and c its class, whose threshold rises as more of the pool is surely of
+    it:
 
-        sigma_c = sum_U 1[max q > tau] 1[argmax q = c],  beta_c = sigma_c / max(max_c' sigma_c', U - sum_c' sigma_c')
-        tau_c = tau * beta_c / (2 - beta_c).
+        sigma_c = sum_U 1[max q > tau] 1[argmax q = c],  beta_c = sigma_c / max(max_c' sigma_c', U -
+        sum_c' sigma_c') tau_c = tau * beta_c / (2 - beta_c).
 
-    net: any learner; the head `imprinting` starts at the class means. steps, lr: of Adam. params: what adapts, by name
-    pattern; the head and the last block are enough. threshold: tau. flexible: false takes tau for all classes, which is
-    FixMatch. weight: as above.
-    rotate, translate, scale, flip: of the strong views, see `graphfsl.nn.views`; images of one channel must have paper
+    net: any learner; the head `imprinting` starts at the class means. steps, lr: of Adam. params:
+    what adapts, by name pattern; the head and the last block are enough. threshold: tau. flexible:
+    false takes tau for all classes, which is FixMatch. weight: as above.
+    rotate, translate, scale, flip: of the strong views, see `graphfsl.nn.views`; images of one
+        channel must have paper
     0. weak: the share of these by which a weak view moves. task_chunk: see `Adapt`.
 
     score: images (B, n, *S) -> (B, n, C).
-    Source: equations 5 to 10, with the convex mapping and the warm-up of the threshold; FixMatch's equations 3 and 4.
-    Deviations: each step takes the whole episode, its labeled images as they are; views are affine, and
-    drawn at the start, so that answers repeat. How the weights moved is a constant for the gradient of a training.
+    Source: equations 5 to 10, with the convex mapping and the warm-up of the threshold; FixMatch's
+        equations 3 and 4.
+    Deviations: each step takes the whole episode, its labeled images as they are; views are affine,
+    and drawn at the start, so that answers repeat. How the weights moved is a constant for the
+    gradient of a training.
     """
 
     family = "semi-supervised"
@@ -62,7 +66,8 @@ class FlexMatch(Adapt):
         super().__init__(net, Adam(lr), steps, self.consistency, params, True, task_chunk)
         if not lr > 0 or weight < 0 or not 0 <= threshold < 1 or not 0 <= weak <= 1:
             raise InputError(
-                "flexmatch: lr must be above 0, weight 0 or more, threshold in [0, 1) and weak in [0, 1], "
+                "flexmatch: lr must be above 0, weight 0 or more, threshold in [0, 1) and weak "
+                "in [0, 1], "
                 f"not {lr}, {weight}, {threshold} and {weak}"
             )
         self.uses_unlabeled = True
@@ -70,7 +75,11 @@ class FlexMatch(Adapt):
         self.views = Views(steps, 2, rotate, translate, scale, flip)
 
     def consistency(self, score: Score, episode: Episode, step: int) -> Tensor:
-        x, mask, k = episode.x[:, episode.unlabeled], episode.mask[:, episode.unlabeled], episode.n_support
+        x, mask, k = (
+            episode.x[:, episode.unlabeled],
+            episode.mask[:, episode.unlabeled],
+            episode.n_support,
+        )
         places = self.views.places(x, mask, step)
         weak, strong = self.views(x, places, step, 0, self.weak), self.views(x, places, step, 1)
         q = beside_support(score, episode, weak, mask)[:, k:].detach().softmax(-1)
@@ -80,7 +89,9 @@ class FlexMatch(Adapt):
         return labeled_cross_entropy(scores, episode) + self.weight * loss_u
 
     def sure(self, q: Tensor, mask: Tensor) -> Tensor:
-        """(B, U, C): the most probable class of q (B, U, C), where it reaches the threshold; nothing elsewhere."""
+        """(B, U, C): the most probable class of q (B, U, C), where it reaches the threshold;
+        nothing elsewhere.
+        """
         column = torch.arange(q.shape[-1], device=q.device)
         best = (q.argmax(-1, keepdim=True) == column) & mask.unsqueeze(-1)
         top = q.amax(-1, keepdim=True)

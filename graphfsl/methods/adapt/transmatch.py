@@ -1,5 +1,6 @@
 """TransMatch: imprinted weights, then MixMatch on the episode. Yu, Chen, Cheng, Luo 2020,
-https://arxiv.org/abs/1912.09033; MixMatch is Berthelot et al. 2019, https://arxiv.org/abs/1905.02249"""
+https://arxiv.org/abs/1912.09033; MixMatch is Berthelot et al. 2019,
+https://arxiv.org/abs/1905.02249"""
 
 from __future__ import annotations
 
@@ -22,24 +23,29 @@ __all__ = ["TransMatch"]
 
 
 class TransMatch(Adapt):
-    """From imprinted class weights on (the head `imprinting`), Adam descends MixMatch's loss on support and pool:
+    """From imprinted class weights on (the head `imprinting`), Adam descends MixMatch's loss on
+    support and pool:
 
-        q_b = Sharpen(mean_k p(u_b,k), T),  Sharpen(p, T)_c = p_c^(1/T) / sum_j p_j^(1/T)      views u_b,1 .. u_b,K
-        x'  = l x + (1 - l) x~,  y' = l y + (1 - l) y~,  l = max(l0, 1 - l0),  l0 ~ Beta(alpha, alpha)
-        mean_S' H(y', p(x')) + lambda_u * mean_U' |y' - p(x')|^2 / C,
+        q_b = Sharpen(mean_k p(u_b,k), T),  Sharpen(p, T)_c = p_c^(1/T) / sum_j p_j^(1/T)      views
+        u_b,1 .. u_b,K x'  = l x + (1 - l) x~,  y' = l y + (1 - l) y~,  l = max(l0, 1 - l0),  l0 ~
+        Beta(alpha, alpha) mean_S' H(y', p(x')) + lambda_u * mean_U' |y' - p(x')|^2 / C,
 
     x~ being another image of the support's views and the pool's.
 
-    net: any learner. steps, lr: of Adam. lambda_u: the last step's weight, reached linearly. params: what adapts, by
-    name pattern; "*" is the paper's whole network. views: K. temperature: T. alpha: of Beta.
-    rotate, translate, scale, flip: of the views, see `graphfsl.nn.views`; images of one channel must have paper 0.
+    net: any learner. steps, lr: of Adam. lambda_u: the last step's weight, reached linearly.
+    params: what adapts, by name pattern; "*" is the paper's whole network. views: K. temperature:
+        T. alpha: of Beta.
+    rotate, translate, scale, flip: of the views, see `graphfsl.nn.views`; images of one channel
+        must have paper 0.
     task_chunk: see `Adapt`.
 
     score: images (B, n, *S) -> (B, n, C).
-    Source: algorithm 1 of the first, equations 2 to 14 and algorithm 1 of the second; T 0.5, alpha 0.75, lambda_u 5.
-    Deviations: each step takes the whole episode; views and l are drawn at the start, so that answers repeat, and x~ is
-    the next in an order of the images by content; no moving average of the weights, no weight decay, far fewer steps.
-    How the weights moved is a constant for the gradient of a training.
+    Source: algorithm 1 of the first, equations 2 to 14 and algorithm 1 of the second; T 0.5, alpha
+        0.75, lambda_u 5.
+    Deviations: each step takes the whole episode; views and l are drawn at the start, so that
+    answers repeat, and x~ is the next in an order of the images by content; no moving average of
+    the weights, no weight decay, far fewer steps. How the weights moved is a constant for the
+    gradient of a training.
     """
 
     family = "semi-supervised"
@@ -65,7 +71,8 @@ class TransMatch(Adapt):
         super().__init__(net, Adam(lr), steps, self.mixmatch, params, True, task_chunk)
         if views < 1 or not min(lr, temperature, alpha) > 0 or lambda_u < 0:
             raise InputError(
-                "transmatch: views must be 1 or more, lr, temperature and alpha above 0, lambda_u 0 or more, "
+                "transmatch: views must be 1 or more, lr, temperature and alpha above 0, "
+                "lambda_u 0 or more, "
                 f"not {views}, {lr}, {temperature}, {alpha} and {lambda_u}"
             )
         self.uses_unlabeled = True
@@ -96,7 +103,9 @@ class TransMatch(Adapt):
         return loss_x + self.lambda_u * (step + 1) / self.steps * loss_u
 
     def mix(self, x: Tensor, y: Tensor, mask: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """Images (B, m, *S) and labels (B, m, C), each mixed with those of the next place; the last, of the first."""
+        """Images (B, m, *S) and labels (B, m, C), each mixed with those of the next place; the
+        last, of the first.
+        """
         places = self.views.places(x, mask, step)
         after = (places + 1) % mask.sum(-1, keepdim=True).clamp_min(1)
         other = places.argsort().gather(1, after)

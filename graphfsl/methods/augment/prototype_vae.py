@@ -17,18 +17,20 @@ __all__ = ["PrototypeVAE"]
 
 class PrototypeVAE(Augment):
     """q(z | x, p) = N(mu, sigma^2), x^ = p + g(z, p), p the prototype of x's class;
-    L = ||x - x^||^2 / (2 s^2) + KL(q(z | x, p) || N(0, I)),  s^2 a tenth of the variance within classes.
-    An episode's support gets `samples` nodes p_c + g(z, p_c), z ~ N(0, I), of every class.
+    L = ||x - x^||^2 / (2 s^2) + KL(q(z | x, p) || N(0, I)),  s^2 a tenth of the variance within
+    classes. An episode's support gets `samples` nodes p_c + g(z, p_c), z ~ N(0, I), of every class.
 
-    dim: d. samples: nodes that every class gets, 0 adds nothing. latent, hidden: sizes of z and of the hidden layers.
+    dim: d. samples: nodes that every class gets, 0 adds nothing. latent, hidden: sizes of z and of
+        the hidden layers.
     weight: label weight of a generated node beside 1 of a real one.
-    base_steps: 0 trains it with the learner (`aux_loss`, on the support); otherwise `fit_base` trains it for so many
-    steps on base features and class means, and until then it adds nothing. With one shot an episode shows no
-    spread within a class: then prefer base_steps.
+    base_steps: 0 trains it with the learner (`aux_loss`, on the support); otherwise `fit_base`
+    trains it for so many steps on base features and class means, and until then it adds nothing.
+    With one shot an episode shows no spread within a class: then prefer base_steps.
 
-    forward: features (B, n, d), weights (B, n, C) -> an episode with samples*C more support nodes. In evaluation the
-    noise is fixed, so that answers repeat.
-    Source: equation 4 of Sohn et al.; section 3.2 of Xian et al., without the GAN and with a prototype as condition.
+    forward: features (B, n, d), weights (B, n, C) -> an episode with samples*C more support nodes.
+    In evaluation the noise is fixed, so that answers repeat.
+    Source: equation 4 of Sohn et al.; section 3.2 of Xian et al., without the GAN and with a
+        prototype as condition.
     Deviations: the decoder adds to p; there is no adversarial loss.
     """
 
@@ -45,12 +47,24 @@ class PrototypeVAE(Augment):
     ) -> None:
         super().__init__()
         if samples < 0 or base_steps < 0:
-            raise InputError(f"prototype_vae.samples and base_steps must be 0 or more, not {samples} and {base_steps}")
+            raise InputError(
+                f"prototype_vae.samples and base_steps must be 0 or more, not "
+                f"{samples} and {base_steps}"
+            )
         if weight < 0:
             raise InputError(f"prototype_vae.weight must be 0 or more, not {weight}")
-        self.samples, self.latent, self.weight, self.base_steps = samples, latent, weight, base_steps
-        self.infer = nn.Sequential(nn.Linear(2 * dim, hidden), nn.LeakyReLU(0.2), nn.Linear(hidden, 2 * latent))
-        self.generate = nn.Sequential(nn.Linear(latent + dim, hidden), nn.LeakyReLU(0.2), nn.Linear(hidden, dim))
+        self.samples, self.latent, self.weight, self.base_steps = (
+            samples,
+            latent,
+            weight,
+            base_steps,
+        )
+        self.infer = nn.Sequential(
+            nn.Linear(2 * dim, hidden), nn.LeakyReLU(0.2), nn.Linear(hidden, 2 * latent)
+        )
+        self.generate = nn.Sequential(
+            nn.Linear(latent + dim, hidden), nn.LeakyReLU(0.2), nn.Linear(hidden, dim)
+        )
         self.wants_base = base_steps > 0
         self.noise: Tensor
         self.ready: Tensor
@@ -58,10 +72,13 @@ class PrototypeVAE(Augment):
         self.register_buffer("ready", torch.tensor(float(base_steps == 0)))
 
     def elbo(self, x: Tensor, p: Tensor, real: Tensor) -> Tensor:
-        """The negative ELBO of features x given prototypes p, both (…, d), mean over the nodes where real (…)."""
+        """The negative ELBO of features x given prototypes p, both (…, d), mean over the nodes
+        where real (…).
+        """
         total = real.sum().clamp_min(1)
         spread = ((x - p).square().mean(-1) * real).sum() / total
-        # Noise as wide as the spread itself would leave nothing for z to explain; with one shot there is no spread.
+        # Noise as wide as the spread itself would leave nothing for z to explain; with one shot
+        # there is no spread.
         variance = 0.1 * spread + 1e-3 * (x.square().mean(-1) * real).sum() / total
         mu, log_var = self.infer(torch.cat([x, p], -1)).chunk(2, -1)
         log_var = log_var.clamp(-20, 20)  # an inner loop that runs away would make it overflow
@@ -82,9 +99,14 @@ class PrototypeVAE(Augment):
         if not self.base_steps:
             return
         count = torch.bincount(labels).clamp_min(1).to(features.dtype)
-        means = features.new_zeros(len(count), features.shape[1]).index_add_(0, labels, features) / count[:, None]
+        means = (
+            features.new_zeros(len(count), features.shape[1]).index_add_(0, labels, features)
+            / count[:, None]
+        )
         with torch.enable_grad():
-            optimizer = torch.optim.Adam([*self.infer.parameters(), *self.generate.parameters()], 1e-3)
+            optimizer = torch.optim.Adam(
+                [*self.infer.parameters(), *self.generate.parameters()], 1e-3
+            )
             for _ in range(self.base_steps):
                 i = torch.randint(len(features), (256,), device=features.device)
                 loss = self.elbo(features[i], means[labels[i]], features.new_ones(256))

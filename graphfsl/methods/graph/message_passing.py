@@ -1,4 +1,6 @@
-"""Any convolution of PyTorch Geometric as an episode layer. Fey & Lenssen 2019, https://arxiv.org/abs/1903.02428"""
+"""Any convolution of PyTorch Geometric as an episode layer. Fey & Lenssen 2019,
+https://arxiv.org/abs/1903.02428
+"""
 
 from __future__ import annotations
 
@@ -25,15 +27,19 @@ DENSE = ("GCNConv", "SAGEConv", "GATConv", "GINConv", "GraphConv")
 
 
 class MessagePassing(Graph):
-    """x^(l+1) = x^(l) + conv(x^(l), A), with a ReLU between layers; A joins the nodes of one episode.
+    """x^(l+1) = x^(l) + conv(x^(l), A), with a ReLU between layers; A joins the nodes of one
+    episode.
 
-    dim: d, the length of the features. conv: a convolution of torch_geometric.nn, such as GCNConv, GATConv, SAGEConv,
-    GINConv, TransformerConv, ChebConv or APPNP. layers: how many. hidden: width of each, dim where it is not given.
-    residual: add a layer's input where the widths agree. adjacency: a kind, or {kind: rbf, scale: learned, k: 10, …},
-    see `graphfsl.nn.adjacency.Adjacency`. dense: PyG's dense layers, faster on small graphs, the same numbers.
+    dim: d, the length of the features. conv: a convolution of torch_geometric.nn, such as GCNConv,
+    GATConv, SAGEConv, GINConv, TransformerConv, ChebConv or APPNP. layers: how many. hidden: width
+    of each, dim where it is not given.
+    residual: add a layer's input where the widths agree. adjacency: a kind, or {kind: rbf, scale:
+    learned, k: 10, …}, see `graphfsl.nn.adjacency.Adjacency`. dense: PyG's dense layers, faster on
+        small graphs, the same numbers.
     options: more for the convolution, such as {heads: 4}.
 
-    A convolution that takes `edge_weight` reads the weights of A; any other one reads which edges there are.
+    A convolution that takes `edge_weight` reads the weights of A; any other one reads which edges
+    there are.
 
     forward: features (B, n, d) -> features (B, n, hidden).
     Source: the library's layers; the adjacency is ours.
@@ -56,25 +62,35 @@ class MessagePassing(Graph):
     ) -> None:
         super().__init__()
         # ClusterGCNConv miscounts loops that are there already.
-        names = [n for n in dir(pyg) if (n.endswith("Conv") and n != "ClusterGCNConv") or n == "APPNP"]
+        names = [
+            n for n in dir(pyg) if (n.endswith("Conv") and n != "ClusterGCNConv") or n == "APPNP"
+        ]
         if conv not in names:
             raise unknown("convolution of torch_geometric", conv, names)
         if dense and conv not in DENSE:
-            raise InputError(f"torch_geometric has no dense {conv}; dense is for {', '.join(DENSE)}")
+            raise InputError(
+                f"torch_geometric has no dense {conv}; dense is for {', '.join(DENSE)}"
+            )
         if layers < 0:
             raise InputError(f"message_passing.layers must be 0 or more, not {layers}")
         cls = getattr(pyg, f"Dense{conv}" if dense else conv)
         self.out_dim = hidden or dim
         widths = [dim] + [self.out_dim] * layers
         self.adjacency = make_adjacency(adjacency, dim, "adjacency")
-        self.convs = nn.ModuleList(_make(cls, a, b, options or {}) for a, b in itertools.pairwise(widths))
+        self.convs = nn.ModuleList(
+            _make(cls, a, b, options or {}) for a, b in itertools.pairwise(widths)
+        )
         self.residual, self.dense = residual, dense
         asked = inspect.signature(getattr(pyg, conv).forward).parameters
         self.weighted = "edge_weight" in asked
-        # A convolution without weights of its own for a node itself counts the node among its neighbours.
+        # A convolution without weights of its own for a node itself counts the node among its
+        # neighbours.
         self.loops = "add_self_loops" in inspect.signature(getattr(pyg, conv).__init__).parameters
         if self.adjacency.learns and not self.weighted:
-            raise InputError(f"{conv} reads no edge weights, so that a learned adjacency cannot learn; use GCNConv")
+            raise InputError(
+                f"{conv} reads no edge weights, so that a learned adjacency cannot "
+                f"learn; use GCNConv"
+            )
 
     def forward(self, episode: Episode) -> Episode:
         a = self.adjacency(episode)
@@ -93,15 +109,18 @@ class MessagePassing(Graph):
     def _sparse(self, episode: Episode, a: Tensor) -> Tensor:
         b, n = episode.x.shape[:2]
         edges, weight = complete_edges(b, n, a.device, loops=True), a.flatten()
-        # Edges of weight zero would still count for a convolution that reads no weights. They become loops of one node
-        # more, that nobody reads: to drop them would need their number, which only the device knows. It has a loop
+        # Edges of weight zero would still count for a convolution that reads no weights. They
+        # become loops of one node more, that nobody reads: to drop them would need their number,
+        # which only the device knows. It has a loop
         # anyway: without an edge its normalisation has no gradient.
         nobody = b * n
         edges = F.pad(torch.where(weight > 0, edges, nobody), (0, 1), value=nobody)
         weight = F.pad(weight.where(weight > 0, 1), (0, 1), value=1.0)
         x = torch.cat([episode.x.flatten(0, 1), episode.x.new_zeros(1, episode.x.shape[-1])])
         for i, conv in enumerate(self.convs):
-            x = self._step(i, x, conv(x, edges, edge_weight=weight) if self.weighted else conv(x, edges))
+            x = self._step(
+                i, x, conv(x, edges, edge_weight=weight) if self.weighted else conv(x, edges)
+            )
         return x[:nobody].unflatten(0, (b, n))
 
     def _step(self, i: int, x: Tensor, y: Tensor) -> Tensor:
@@ -112,18 +131,33 @@ class MessagePassing(Graph):
 def _make(cls: type[nn.Module], inputs: int, outputs: int, options: Mapping[str, Any]) -> nn.Module:
     """A layer of these widths, with what every convolution of this kind needs beside."""
     parameters = signature(cls)
-    given: dict[str, Any] = {"in_channels": inputs, "out_channels": outputs, "add_self_loops": False, "concat": False}
+    given: dict[str, Any] = {
+        "in_channels": inputs,
+        "out_channels": outputs,
+        "add_self_loops": False,
+        "concat": False,
+    }
     given |= {"K": 3, "alpha": 0.1}
     if "nn" in parameters:
-        given["nn"] = nn.Sequential(nn.Linear(inputs, outputs), nn.ReLU(), nn.Linear(outputs, outputs))
+        given["nn"] = nn.Sequential(
+            nn.Linear(inputs, outputs), nn.ReLU(), nn.Linear(outputs, outputs)
+        )
     name = cls.__name__
     reads = inspect.signature(cls.forward).parameters.values()
-    missing = [p.name for p in reads if p.default is p.empty and p.name not in ("self", "x", "edge_index", "adj")]
+    missing = [
+        p.name
+        for p in reads
+        if p.default is p.empty and p.name not in ("self", "x", "edge_index", "adj")
+    ]
     if missing:
         raise InputError(f"{name} also reads {', '.join(missing)}, which an episode does not have")
     check_options(parameters, options, f"options of {name}", given)
     layer = cls(**{k: v for k, v in given.items() if k in parameters} | dict(options))
-    return layer if {"in_channels", "nn"} & set(parameters) else Projected(nn.Linear(inputs, outputs), layer)
+    return (
+        layer
+        if {"in_channels", "nn"} & set(parameters)
+        else Projected(nn.Linear(inputs, outputs), layer)
+    )
 
 
 class Projected(nn.Module):

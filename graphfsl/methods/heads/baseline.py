@@ -21,33 +21,46 @@ Weights = tuple[Tensor, ...]
 
 
 class Baseline(Head):
-    """p(y | x) = softmax(W f(x) + b), with W, b trained on each support by gradient descent with momentum:
-    v <- 0.9 v + (1 - 0.9) (gradient + decay * theta),  theta <- theta - lr * v.
+    """p(y | x) = softmax(W f(x) + b), with W, b trained on each support by gradient descent with
+    momentum: v <- 0.9 v + (1 - 0.9) (gradient + decay * theta),  theta <- theta - lr * v.
 
-    epochs, batch: as many steps as `epochs` passes through the support in batches of `batch`. lr: its step size.
+    epochs, batch: as many steps as `epochs` passes through the support in batches of `batch`. lr:
+        its step size.
     momentum: which is also the dampening. decay: the weight decay, of the bias too.
 
     score: features (B, n, d), label weights (B, n, C) -> logits (B, n, C).
-    Source: section 3.2 and the authors' code: SGD, lr 0.01, momentum and dampening 0.9, weight decay 0.001, batches
-    of 4, 100 epochs.
-    Deviations: every step takes the gradient of the whole support in place of a random batch of 4, so that the answer
-    depends on no order; W and b start at zero, not at random. Gradients keep W in the span of the support, W = A^T Z,
-    so that A alone is trained.
+    Source: section 3.2 and the authors' code: SGD, lr 0.01, momentum and dampening 0.9, weight
+    decay 0.001, batches of 4, 100 epochs.
+    Deviations: every step takes the gradient of the whole support in place of a random batch of 4,
+    so that the answer depends on no order; W and b start at zero, not at random. Gradients keep W
+    in the span of the support, W = A^T Z, so that A alone is trained.
     """
 
     family = "transfer"
     block_nodes = 20480
 
     def __init__(
-        self, epochs: int = 100, batch: int = 4, lr: float = 0.01, momentum: float = 0.9, decay: float = 0.001
+        self,
+        epochs: int = 100,
+        batch: int = 4,
+        lr: float = 0.01,
+        momentum: float = 0.9,
+        decay: float = 0.001,
     ) -> None:
         super().__init__()
         if epochs < 0 or batch < 1 or not lr > 0 or not 0 <= momentum < 1 or decay < 0:
             raise InputError(
-                f"epochs and decay must be 0 or more, batch 1 or more, lr above 0 and momentum in [0, 1), "
+                f"epochs and decay must be 0 or more, batch 1 or more, lr above 0 and momentum "
+                f"in [0, 1), "
                 f"not {epochs}, {decay}, {batch}, {lr}, {momentum}"
             )
-        self.epochs, self.batch, self.lr, self.momentum, self.decay = epochs, batch, lr, momentum, decay
+        self.epochs, self.batch, self.lr, self.momentum, self.decay = (
+            epochs,
+            batch,
+            lr,
+            momentum,
+            decay,
+        )
 
     def score(self, episode: Episode) -> Tensor:
         z = F.pad(episode.x, (0, 1), value=1.0)  # the bias, which has weight decay as well
@@ -69,23 +82,29 @@ class Baseline(Head):
         rates = (self.lr * (most[:, None] < steps).to(w.dtype))[..., None, None].unbind()
         velocity: Weights = ()
         for rate in rates:
-            slopes = [g.add(t, alpha=self.decay) for g, t in zip(gradient(theta), theta, strict=True)]
+            slopes = [
+                g.add(t, alpha=self.decay) for g, t in zip(gradient(theta), theta, strict=True)
+            ]
             # As in torch.optim.SGD, the first gradient is not dampened.
-            velocity = tuple(v.lerp(g, 1 - self.momentum) for v, g in zip(velocity or slopes, slopes, strict=True))
+            velocity = tuple(
+                v.lerp(g, 1 - self.momentum)
+                for v, g in zip(velocity or slopes, slopes, strict=True)
+            )
             theta = tuple(t - rate * v for t, v in zip(theta, velocity, strict=True))
         return theta
 
 
 class BaselinePlusPlus(Baseline):
-    """p(y = k | x) = softmax_k(scale * g_k cos(w_k, f(x))), directions w_k and lengths g_k trained as in `Baseline`.
+    """p(y = k | x) = softmax_k(scale * g_k cos(w_k, f(x))), directions w_k and lengths g_k trained
+    as in `Baseline`.
 
     epochs, batch, lr, momentum, decay: of the training. scale: of the cosine.
 
     score: features (B, n, d), label weights (B, n, C) -> logits (B, n, C).
-    Source: section 3.2 and the authors' code, where the weights are normalised with a length for each class that is
-    learned; scale 2, theirs for up to 200 classes.
-    Deviations: those of `Baseline`; directions start at the mean of the class's normalised features, lengths at the
-    mean length 3^-1/2 of the authors' random start.
+    Source: section 3.2 and the authors' code, where the weights are normalised with a length for
+    each class that is learned; scale 2, theirs for up to 200 classes.
+    Deviations: those of `Baseline`; directions start at the mean of the class's normalised
+    features, lengths at the mean length 3^-1/2 of the authors' random start.
     """
 
     def __init__(
@@ -123,13 +142,17 @@ class BaselinePlusPlus(Baseline):
 
 
 def _support(z: Tensor, episode: Episode) -> tuple[Tensor, Tensor]:
-    """The nodes that have labels (B, n, d), zero where they have none, and their label weights (B, n, C)."""
+    """The nodes that have labels (B, n, d), zero where they have none, and their label weights (B,
+    n, C).
+    """
     w = episode.w[:, episode.labeled]
     return z[:, episode.labeled].masked_fill((w.sum(-1, keepdim=True) == 0), 0), w
 
 
 def _error(w: Tensor) -> Callable[[Tensor], Tensor]:
-    """Logits f (B, C, n) -> omega (p - y) / sum omega, the derivative of their weighted mean cross-entropy."""
+    """Logits f (B, C, n) -> omega (p - y) / sum omega, the derivative of their weighted mean
+    cross-entropy.
+    """
     weight = w.sum(-1).unsqueeze(-2)
     total = total_or_one(weight)
     share, target, absent = weight / total, w.mT / total, (w.sum(1) == 0).unsqueeze(-1)

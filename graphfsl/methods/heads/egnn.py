@@ -9,7 +9,14 @@ from torch.nn import functional as F
 from graphfsl.core.episode import Episode, Target
 from graphfsl.core.learner import Head
 from graphfsl.functional.affinity import joined, pairs
-from graphfsl.functional.edges import class_means, differences, edge_loss, mirrored, reweighted, upper
+from graphfsl.functional.edges import (
+    class_means,
+    differences,
+    edge_loss,
+    mirrored,
+    reweighted,
+    upper,
+)
 from graphfsl.functional.prototypes import hide_absent, present
 from graphfsl.io.errors import InputError
 from graphfsl.nn.perceptron import Perceptron
@@ -18,25 +25,29 @@ __all__ = ["EGNN"]
 
 
 class EGNN(Head):
-    """Edges e_ij = (alike, different): (1, 0) between labeled nodes of one class, (0, 1) of two, else (.5, .5).
-    Each layer updates nodes, then edges, e without self-loops:
+    """Edges e_ij = (alike, different): (1, 0) between labeled nodes of one class, (0, 1) of two,
+    else (.5, .5). Each layer updates nodes, then edges, e without self-loops:
         v_i <- f_v([v_i; sum_j e~_ij1 v_j; sum_j e~_ij2 v_j]),  e~_ijd = e_ijd / sum_k e_ikd;
-        s_ij = sigmoid(f_e(|v_i - v_j|));  e_ijd <- s_ijd e_ijd / sum_k s_ikd e_ikd * sum_k e_ikd,  s_ij2 = 1 - s_ij1;
+        s_ij = sigmoid(f_e(|v_i - v_j|));  e_ijd <- s_ijd e_ijd / sum_k s_ikd e_ikd * sum_k e_ikd,
+        s_ij2 = 1 - s_ij1;
     the self-loop becomes (1, 0), and (e_ij1, e_ij2) is normalised to sum 1.
     p(y_i = c) is proportional to sum_j e_ij1 y_jc of the last layer, over labeled nodes j.
-    L = sum_l lambda_l (mean of -log e_ij1 over j of i's class + mean of -log e_ij2 over the others), lambda 1 in the
-    last layer, else 0.5: i a query, j labeled, both directions.
+    L = sum_l lambda_l (mean of -log e_ij1 over j of i's class + mean of -log e_ij2 over the
+    others), lambda 1 in the last layer, else 0.5: i a query, j labeled, both directions.
 
-    dim: d, the length of the features. hidden: of the networks, 2 layers in f_v, 4 in f_e. layers: L, each with
-    parameters of its own. Edges carry the labels, so that any way and any shot will do.
+    dim: d, the length of the features. hidden: of the networks, 2 layers in f_v, 4 in f_e. layers:
+    L, each with parameters of its own. Edges carry the labels, so that any way and any shot will
+    do.
 
-    score: features (B, n, d), label weights (B, n, C) -> (2 L + 1, B, n, C): by class the mean of log e_ij1 and of
-    log e_ij2 of each layer, which are all that the loss needs, then log sum_j e_ij1 y_jc. One graph per query
-    (`per_query`); a graph with several, in any number per class, makes it transductive. Unlabeled nodes have edges of
-    (.5, .5) and no vote.
-    Source: section 3, and the authors' code for widths, self-loops, the 1e-6 of edges and the two means of the loss.
-    Deviations: no dropout; BatchNorm over pairs i < j, without self-loops; edges between queries and from a query to
-    itself have no loss. In the authors' code unlabeled support nodes vote with their hidden labels: not here.
+    score: features (B, n, d), label weights (B, n, C) -> (2 L + 1, B, n, C): by class the mean of
+    log e_ij1 and of log e_ij2 of each layer, which are all that the loss needs, then log sum_j
+    e_ij1 y_jc. One graph per query (`per_query`); a graph with several, in any number per class,
+    makes it transductive. Unlabeled nodes have edges of (.5, .5) and no vote.
+    Source: section 3, and the authors' code for widths, self-loops, the 1e-6 of edges and the two
+        means of the loss.
+    Deviations: no dropout; BatchNorm over pairs i < j, without self-loops; edges between queries
+    and from a query to itself have no loss. In the authors' code unlabeled support nodes vote with
+    their hidden labels: not here.
     """
 
     family = "graph"
@@ -50,10 +61,14 @@ class EGNN(Head):
             raise InputError(f"egnn takes at least one layer, not {layers}")
         sizes = [dim] + [hidden] * (layers - 1)
         self.f_v = nn.ModuleList(Perceptron(3 * size, 2 * hidden, hidden) for size in sizes)
-        self.f_e = nn.ModuleList(Perceptron(hidden, 2 * hidden, 2 * hidden, hidden, hidden, out=1) for _ in sizes)
+        self.f_e = nn.ModuleList(
+            Perceptron(hidden, 2 * hidden, 2 * hidden, hidden, hidden, out=1) for _ in sizes
+        )
 
     def edges(self, episode: Episode) -> list[Tensor]:
-        """The edges of each layer: (B, 2, n, n), alike and different, from j (columns) to i (rows)."""
+        """The edges of each layer: (B, 2, n, n), alike and different, from j (columns) to i
+        (rows).
+        """
         v, w, n = episode.x, episode.w, episode.x.shape[1]
         real = pairs(episode.mask)
         node_mask, pair_mask = (episode.mask, upper(real)) if episode.padded else (None, None)

@@ -1,4 +1,6 @@
-"""FEAT, few-shot embedding adaptation with a set transformer. Ye, Hu, Zhan, Sha 2020, https://arxiv.org/abs/1812.03664"""
+"""FEAT, few-shot embedding adaptation with a set transformer. Ye, Hu, Zhan, Sha 2020,
+https://arxiv.org/abs/1812.03664
+"""
 
 from __future__ import annotations
 
@@ -15,19 +17,21 @@ __all__ = ["FEAT"]
 
 
 class FEAT(Head):
-    """T(z)_i = LayerNorm(z_i + W_FC V alpha_i),  alpha_i = softmax(K^T Q_i / sqrt(d)),  Q, K, V linear in the set z
-    (equations 5 to 8). The set is that of the class means, psi = T(p):  s_c(x) = -||f(x) - psi_c||^2 / temperature.
-    L = CE(queries) + balance * CE(support and queries beside c_1 ... c_C)  (equation 9): c_c is the mean of T applied
-    to the support and queries of class c alone, and a node x scores -||f(x) - c_c||^2 / temperature2.
+    """T(z)_i = LayerNorm(z_i + W_FC V alpha_i),  alpha_i = softmax(K^T Q_i / sqrt(d)),  Q, K, V
+    linear in the set z (equations 5 to 8). The set is that of the class means, psi = T(p):  s_c(x)
+    = -||f(x) - psi_c||^2 / temperature. L = CE(queries) + balance * CE(support and queries beside
+    c_1 ... c_C)  (equation 9): c_c is the mean of T applied to the support and queries of class c
+    alone, and a node x scores -||f(x) - c_c||^2 / temperature2.
 
-    dim: d, the length of the features. temperature, temperature2: of the answer and of the second loss.
-    balance: weight of the second loss. dropout: of W_FC's output, in training. attention_dropout: of alpha, in
-        training.
+    dim: d, the length of the features. temperature, temperature2: of the answer and of the second
+        loss.
+    balance: weight of the second loss. dropout: of W_FC's output, in training. attention_dropout:
+        of alpha, in training.
 
     score: features (B, n, d), label weights (B, n, C) -> (B, n, C).
-    Source: equations 5 to 9 and the authors' code: one head of attention, its initialisation, and the constants of its
-    5-shot training of a ResNet-12 (with Conv4 they take balance 1 and temperature2 16 for one shot, temperature 32 and
-    temperature2 64 for five).
+    Source: equations 5 to 9 and the authors' code: one head of attention, its initialisation, and
+    the constants of its 5-shot training of a ResNet-12 (with Conv4 they take balance 1 and
+    temperature2 16 for one shot, temperature 32 and temperature2 64 for five).
     Deviations: none are known.
     """
 
@@ -41,23 +45,36 @@ class FEAT(Head):
         attention_dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        if min(temperature, temperature2) <= 0 or balance < 0 or not (0 <= dropout < 1 and 0 <= attention_dropout < 1):
+        if (
+            min(temperature, temperature2) <= 0
+            or balance < 0
+            or not (0 <= dropout < 1 and 0 <= attention_dropout < 1)
+        ):
             raise InputError(
                 "feat: temperature and temperature2 must be above 0, balance 0 or more, "
                 "dropout and attention_dropout in [0, 1)"
             )
         self.temperature, self.temperature2, self.balance = temperature, temperature2, balance
         self.q, self.k, self.v = (nn.Linear(dim, dim, bias=False) for _ in range(3))
-        self.fc, self.norm, self.dropout = nn.Linear(dim, dim), nn.LayerNorm(dim), nn.Dropout(dropout)
+        self.fc, self.norm, self.dropout = (
+            nn.Linear(dim, dim),
+            nn.LayerNorm(dim),
+            nn.Dropout(dropout),
+        )
         self.attention_dropout = nn.Dropout(attention_dropout)
         for linear in (self.q, self.k, self.v):
-            nn.init.normal_(linear.weight, std=dim**-0.5)  # sqrt(2 / (d_model + d_k)), both of which are d
+            # sqrt(2 / (d_model + d_k)), both of which are d
+            nn.init.normal_(linear.weight, std=dim**-0.5)
         nn.init.xavier_normal_(self.fc.weight)
 
     def adapt(self, z: Tensor, reads: Tensor) -> Tensor:
-        """T(z): the set z (B, m, d), which members each one reads (B, m, m) or (B, 1, m) -> (B, m, d)."""
+        """T(z): the set z (B, m, d), which members each one reads (B, m, m) or (B, 1, m) -> (B, m,
+        d).
+        """
         # Written out: the fused attention has no second derivative, which MAML asks for.
-        affinity = (self.q(z) @ self.k(z).mT / z.shape[-1] ** 0.5).masked_fill(~reads, float("-inf"))
+        affinity = (self.q(z) @ self.k(z).mT / z.shape[-1] ** 0.5).masked_fill(
+            ~reads, float("-inf")
+        )
         alpha = self.attention_dropout(affinity.softmax(-1))
         out: Tensor = self.norm(z + self.dropout(self.fc(alpha @ self.v(z))))
         return out

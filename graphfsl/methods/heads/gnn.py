@@ -1,4 +1,6 @@
-"""Few-shot learning with graph neural networks. Garcia & Bruna 2018, https://arxiv.org/abs/1711.04043"""
+"""Few-shot learning with graph neural networks. Garcia & Bruna 2018,
+https://arxiv.org/abs/1711.04043
+"""
 
 from __future__ import annotations
 
@@ -24,21 +26,26 @@ __all__ = ["GNN"]
 class GNN(Head):
     """Nodes x_i^0 = [f(x_i); h(l_i)], h one-hot where the label is visible and zero elsewhere;
     A_ij = softmax_j psi(|x_i - x_j|), without self-loops (equations 2, 3);
-    x^(k+1) = [x^k; leaky(BN(W [x^k; A x^k]))] (equation 1), twice; a third layer without x^k answers at the query.
+    x^(k+1) = [x^k; leaky(BN(W [x^k; A x^k]))] (equation 1), twice; a third layer without x^k
+    answers at the query.
 
-    dim: d, the length of the features. way: N. hidden: nf, of the edge networks; a layer adds nf/2 channels.
+    dim: d, the length of the features. way: N. hidden: nf, of the edge networks; a layer adds nf/2
+        channels.
     layers: graph layers, the last of which gives the scores.
-    ask: None; or the label of one unlabeled node per query is asked for after the first layer, and added to its h:
-        "attention" asks for that of argmax_i w^T (x_i - x_query)^2, a Gumbel-softmax in training (the paper's active
-        learning, section 4.3), "random" for the first of the pool, whose order is random.
+    ask: None; or the label of one unlabeled node per query is asked for after the first layer, and
+        added to its h: "attention" asks for that of argmax_i w^T (x_i - x_query)^2, a
+        Gumbel-softmax in training (the paper's active learning, section 4.3), "random" for the
+        first of the pool, whose order is random.
 
-    score: features (B, n, d), label weights (B, n, N) -> (B, n, N). Trained and evaluated with one graph per query
-    (`per_query`); a graph with several queries makes it transductive. Unlabeled nodes are nodes without a label.
-    Source: equations 1-3 and the authors' code (slope 0.01, zeros for hidden labels). Of their two networks the widths
-    of the edge networks, nf*(2, 2, 1, 1), are those for mini-ImageNet, BatchNorm on the scores is that for Omniglot.
-    Deviations: no dropout in the last edge network; the encoder is the pipeline's, with BatchNorm over all nodes of
-    a call instead of one support position at a time. The authors ask by w^T -(x_i - x_query)^2: w is learned, and
-    takes either sign.
+    score: features (B, n, d), label weights (B, n, N) -> (B, n, N). Trained and evaluated with one
+    graph per query (`per_query`); a graph with several queries makes it transductive. Unlabeled
+    nodes are nodes without a label.
+    Source: equations 1-3 and the authors' code (slope 0.01, zeros for hidden labels). Of their two
+    networks the widths of the edge networks, nf*(2, 2, 1, 1), are those for mini-ImageNet,
+    BatchNorm on the scores is that for Omniglot.
+    Deviations: no dropout in the last edge network; the encoder is the pipeline's, with BatchNorm
+    over all nodes of a call instead of one support position at a time. The authors ask by w^T -(x_i
+    - x_query)^2: w is learned, and takes either sign.
     """
 
     family = "graph"
@@ -46,10 +53,15 @@ class GNN(Head):
     transductive = True
     uses_unlabeled = True
 
-    def __init__(self, dim: int, way: int, hidden: int = 96, layers: int = 3, ask: str | None = None) -> None:
+    def __init__(
+        self, dim: int, way: int, hidden: int = 96, layers: int = 3, ask: str | None = None
+    ) -> None:
         super().__init__()
         if ask not in (None, "attention", "random") or layers < (2 if ask else 1):
-            raise InputError(f"gnn.ask must be attention or random, with 2 layers or more, or null, not {ask!r:.50}")
+            raise InputError(
+                f"gnn.ask must be attention or random, with 2 layers or more, or "
+                f"null, not {ask!r:.50}"
+            )
         self.way, self.asks = way, ask is not None
         sizes = [dim + way + i * (hidden // 2) for i in range(layers)]
         self.adjacency = nn.ModuleList(EdgeWeight(size, hidden) for size in sizes)
@@ -69,36 +81,49 @@ class GNN(Head):
         return hide_absent(x.unflatten(0, episode.x.shape[:2]), episode.w)
 
     def informed(self, x: Tensor, episode: Episode) -> Tensor:
-        """The nodes (B, n, d + N + nf/2) after one label was asked for, and added where h stands."""
+        """The nodes (B, n, d + N + nf/2) after one label was asked for, and added where h
+        stands.
+        """
         if episode.oracle is None or episode.n_query != 1:
-            raise InputError("gnn.ask needs unlabeled nodes with known labels, and one graph per query")
+            raise InputError(
+                "gnn.ask needs unlabeled nodes with known labels, and one graph per query"
+            )
         pool, mask, nodes = episode.unlabeled, episode.mask[:, episode.unlabeled], x.detach()
         wanted = mask.to(x.dtype)
         if self.attention is not None:
             wanted = self.attention((nodes[:, pool] - nodes[:, episode.query]).square()).squeeze(-1)
             wanted = wanted.masked_fill(~mask, torch.finfo(x.dtype).min)
         explores = self.training and self.attention is not None
-        asked = F.gumbel_softmax(wanted, hard=True) if explores else F.one_hot(wanted.argmax(-1), mask.shape[1])
+        asked = (
+            F.gumbel_softmax(wanted, hard=True)
+            if explores
+            else F.one_hot(wanted.argmax(-1), mask.shape[1])
+        )
         told = (asked * mask).unsqueeze(-1) * episode.oracle.to(x.dtype)
         d = episode.x.shape[-1]
         return x + F.pad(told, (d, x.shape[-1] - d - episode.way, pool.start, 0))
 
 
 class EdgeWeight(nn.Module):
-    """A_ij = softmax over j of psi(|x_i - x_j|): B graphs of n nodes x (B*n, d), their complete edges (2, E)
-    from j to i, as `graph.complete_edges` orders them -> (E, 1). Where BatchNorm has its averages, psi sees each pair
-    once, for both of its edges."""
+    """A_ij = softmax over j of psi(|x_i - x_j|): B graphs of n nodes x (B*n, d), their complete
+    edges (2, E) from j to i, as `graph.complete_edges` orders them -> (E, 1). Where BatchNorm has
+    its averages, psi sees each pair once, for both of its edges."""
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
         sizes = [dim, 2 * hidden, 2 * hidden, hidden, hidden]
-        self.linears = nn.ModuleList(nn.Linear(a, b, bias=False) for a, b in itertools.pairwise(sizes))
+        self.linears = nn.ModuleList(
+            nn.Linear(a, b, bias=False) for a, b in itertools.pairwise(sizes)
+        )
         self.norms = nn.ModuleList(BatchNorm(size) for size in sizes[1:])
         self.last = nn.Linear(hidden, 1)
 
     def forward(self, x: Tensor, n: int, edges: Tensor, mask: Tensor | None) -> Tensor:
-        whole = self.training or is_adapting()  # the statistics are over all pairs, a node with itself too
-        low, high = all_pairs(n, x.device) if whole else torch.triu_indices(n, n, 1, device=x.device)
+        # the statistics are over all pairs, a node with itself too
+        whole = self.training or is_adapting()
+        low, high = (
+            all_pairs(n, x.device) if whole else torch.triu_indices(n, n, 1, device=x.device)
+        )
         nodes = x.unflatten(0, (-1, n))
         psi = (nodes[:, low] - nodes[:, high]).abs().flatten(0, 1)
         real = mask.unflatten(0, (-1, n)) if mask is not None else None
@@ -107,7 +132,9 @@ class EdgeWeight(nn.Module):
             psi = F.leaky_relu(norm(linear(psi), both))
         pairs = self.last(psi).view(len(nodes), -1)
         first, second = edges[:, : n * (n - 1)].sort(0).values
-        place = first * n + second if whole else first * (2 * n - first - 1) // 2 + second - first - 1
+        place = (
+            first * n + second if whole else first * (2 * n - first - 1) // 2 + second - first - 1
+        )
         weight = pairs[:, place].reshape(-1, 1)
         if mask is not None:
             weight = weight.masked_fill(~mask[edges[0], None], torch.finfo(weight.dtype).min)

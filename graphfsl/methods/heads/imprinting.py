@@ -16,13 +16,15 @@ __all__ = ["Imprinting"]
 
 
 class Imprinting(Head):
-    """w_c = mean of f(x_i) / |f(x_i)| over the support of class c;  p(c | x) = softmax_c(scale * cos(w_c, f(x)))
-    (equations 3 and 4). Inside `adapt` the weights w_c of an episode start there and are tuned.
+    """w_c = mean of f(x_i) / |f(x_i)| over the support of class c;  p(c | x) = softmax_c(scale *
+    cos(w_c, f(x))) (equations 3 and 4). Inside `adapt` the weights w_c of an episode start there
+    and are tuned.
 
     scale: s of the cosine.
     score: features (B, n, d), label weights (B, n, C) -> logits (B, n, C).
     Source: sections 3.2 and 3.3.
-    Deviations: only the classes of the episode are told apart, not the base classes too; s is not learned.
+    Deviations: only the classes of the episode are told apart, not the base classes too; s is not
+        learned.
     """
 
     family = "transfer"
@@ -39,7 +41,9 @@ class Imprinting(Head):
     def imprint(self, episode: Episode) -> dict[str, Tensor]:
         """The weights (B, C, d) of an episode of features."""
         labeled = episode.labeled
-        return {"weight": prototypes(F.normalize(episode.x[:, labeled], dim=-1), episode.w[:, labeled])}
+        return {
+            "weight": prototypes(F.normalize(episode.x[:, labeled], dim=-1), episode.w[:, labeled])
+        }
 
     def score(self, episode: Episode) -> Tensor:
         weight = self.weight if self.weight is not None else self.imprint(episode)["weight"]

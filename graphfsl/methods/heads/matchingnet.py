@@ -1,4 +1,6 @@
-"""Matching Networks. Vinyals, Blundell, Lillicrap, Kavukcuoglu, Wierstra 2016, https://arxiv.org/abs/1606.04080"""
+"""Matching Networks. Vinyals, Blundell, Lillicrap, Kavukcuoglu, Wierstra 2016,
+https://arxiv.org/abs/1606.04080
+"""
 
 from __future__ import annotations
 
@@ -16,25 +18,32 @@ __all__ = ["MatchingNet"]
 
 
 class MatchingNet(Head):
-    """P(y | x, S) = sum_i a(x, x_i) y_i,  a = softmax_i(scale * cos(f(x, S), g(x_i, S)))  (section 2.1.1, equation 1).
+    """P(y | x, S) = sum_i a(x, x_i) y_i,  a = softmax_i(scale * cos(f(x, S), g(x_i, S)))  (section
+    2.1.1, equation 1).
 
-    scale: the initial temperature, which is learned (its logarithm is the parameter); plain cosine does not train.
-    fce: full context embeddings (section 2.1.2 and appendix A). g(x_i, S) = h_i + h'_i + x_i, with a bidirectional
-        LSTM over the support in its order, shuffled while training; f(x, S) = h_K of `fce_steps` steps of
-        h^_k, c_k = LSTM(x, [h_{k-1}, r_{k-1}], c_{k-1}),  h_k = h^_k + x,  r_k = sum_i softmax_i(h_k . g(x_i)) g(x_i),
-        from h_0 = x and r_0 = 0.
+    scale: the initial temperature, which is learned (its logarithm is the parameter); plain cosine
+        does not train.
+    fce: full context embeddings (section 2.1.2 and appendix A). g(x_i, S) = h_i + h'_i + x_i, with
+        a bidirectional LSTM over the support in its order, shuffled while training; f(x, S) = h_K
+        of `fce_steps` steps of h^_k, c_k = LSTM(x, [h_{k-1}, r_{k-1}], c_{k-1}),  h_k = h^_k + x,
+        r_k = sum_i softmax_i(h_k . g(x_i)) g(x_i), from h_0 = x and r_0 = 0.
     fce_steps: K. dim: d, the length of the features.
 
     score: features (B, n, d), label weights (B, n, C) -> log-probabilities (B, n, C).
     Source: equation 1; published Omniglot 98.1 / 98.9 / 93.8 / 98.5.
-    Deviations: the paper's cosine has no temperature; a node of weight w counts as w nodes, so that soft labels are
-    labels too.
+    Deviations: the paper's cosine has no temperature; a node of weight w counts as w nodes, so that
+    soft labels are labels too.
     """
 
-    def __init__(self, dim: int, scale: float = 10.0, fce: bool = False, fce_steps: int = 5) -> None:
+    def __init__(
+        self, dim: int, scale: float = 10.0, fce: bool = False, fce_steps: int = 5
+    ) -> None:
         super().__init__()
         if not scale > 0 or fce_steps < 1:
-            raise InputError(f"matchingnet.scale must be above 0, fce_steps 1 or more, not {scale} and {fce_steps}")
+            raise InputError(
+                f"matchingnet.scale must be above 0, fce_steps 1 or more, not "
+                f"{scale} and {fce_steps}"
+            )
         self.log_scale = nn.Parameter(torch.tensor(float(scale)).log())
         self.order_sensitive = fce
         self.context = FullContext(dim, fce_steps) if fce else None
@@ -45,15 +54,16 @@ class MatchingNet(Head):
         f, g = episode.x, episode.x[:, episode.labeled]
         if self.context is not None:
             f, g = self.context(f, g, weight > 0)
-        attention = self.log_scale.exp() * cosine(f, g) + weight.log().unsqueeze(-2)  # no weight: minus infinity
+        # no weight: minus infinity
+        attention = self.log_scale.exp() * cosine(f, g) + weight.log().unsqueeze(-2)
         y = w / or_one(weight).unsqueeze(-1)
         p = attention.softmax(-1) @ y
         return hide_absent(p.clamp_min(torch.finfo(p.dtype).tiny).log(), episode.w)
 
 
 class FullContext(nn.Module):
-    """f and g of `MatchingNet` with fce: nodes (B, n, d); the support (B, m, d), which of it is labeled (B, m) ->
-    f (B, n, d), g (B, m, d)."""
+    """f and g of `MatchingNet` with fce: nodes (B, n, d); the support (B, m, d), which of it is
+    labeled (B, m) -> f (B, n, d), g (B, m, d)."""
 
     def __init__(self, dim: int, steps: int) -> None:
         super().__init__()
@@ -63,7 +73,8 @@ class FullContext(nn.Module):
 
     def forward(self, x: Tensor, support: Tensor, labeled: Tensor) -> tuple[Tensor, Tensor]:
         g = self.support(support, labeled)
-        # The cell's input is [x; r]. x stays the same and r mixes few g: their gates are taken once, before the steps.
+        # The cell's input is [x; r]. x stays the same and r mixes few g: their gates are taken
+        # once, before the steps.
         of_x, of_r = self.query.weight_ih.split(x.shape[-1], 1)
         always = x @ of_x.mT + self.query.bias_ih + self.query.bias_hh
         read = g @ of_r.mT
@@ -79,8 +90,13 @@ class FullContext(nn.Module):
     def support(self, x: Tensor, labeled: Tensor) -> Tensor:
         """g of the labeled nodes; the others keep x and are read by no one."""
         b, n = labeled.shape
-        place = torch.rand(b, n, device=x.device) if self.training else torch.arange(n, device=x.device).expand(b, n)
-        # Labeled nodes first, then the same backwards: the rest stands behind them and cannot reach them.
+        place = (
+            torch.rand(b, n, device=x.device)
+            if self.training
+            else torch.arange(n, device=x.device).expand(b, n)
+        )
+        # Labeled nodes first, then the same backwards: the rest stands behind them and cannot reach
+        # them.
         order = place.masked_fill(~labeled, n).argsort(-1)
         count, i = labeled.sum(-1, keepdim=True), torch.arange(n, device=x.device)
         reverse = order.gather(1, torch.where(i < count, count - 1 - i, i))

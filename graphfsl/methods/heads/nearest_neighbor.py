@@ -1,4 +1,6 @@
-"""Nearest labeled neighbour: the baseline without training. Cover, Hart 1967, https://doi.org/10.1109/TIT.1967.1053964"""
+"""Nearest labeled neighbour: the baseline without training. Cover, Hart 1967,
+https://doi.org/10.1109/TIT.1967.1053964
+"""
 
 from __future__ import annotations
 
@@ -13,12 +15,14 @@ __all__ = ["NearestNeighbor"]
 
 
 class NearestNeighbor(Head):
-    """s_k(x) = max over labeled nodes i of class k of -||f(x) - f(x_i)||^2; the answer is the class of the nearest.
+    """s_k(x) = max over labeled nodes i of class k of -||f(x) - f(x_i)||^2; the answer is the class
+    of the nearest.
 
-    With one labeled node per class it equals ProtoNet. A node with soft labels counts for a class as far as its
-    weight there is its largest.
+    With one labeled node per class it equals ProtoNet. A node with soft labels counts for a class
+    as far as its weight there is its largest.
 
-    score: features (B, n, d), label weights (B, n, C) -> (B, n, C); the query scores train like ProtoNet's.
+    score: features (B, n, d), label weights (B, n, C) -> (B, n, C); the query scores train like
+        ProtoNet's.
     Source: the rule of section II of the paper.
     """
 
@@ -28,6 +32,7 @@ class NearestNeighbor(Head):
         labels = (w > 0) & (w == w.amax(-1, keepdim=True))  # (B, m, C)
         # One class at a time keeps the memory at (B, n, m).
         nearest = [
-            similarity.masked_fill(~labels[..., k].unsqueeze(-2), float("-inf")).amax(-1) for k in range(episode.way)
+            similarity.masked_fill(~labels[..., k].unsqueeze(-2), float("-inf")).amax(-1)
+            for k in range(episode.way)
         ]
         return torch.stack(nearest, -1)

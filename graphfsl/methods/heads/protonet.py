@@ -15,10 +15,11 @@ __all__ = ["ProtoNet"]
 
 
 class ProtoNet(Head):
-    """c_k = mean of the support features of class k;  p(y = k | x) = softmax_k(-d(f(x), c_k))  (equations 1, 2).
+    """c_k = mean of the support features of class k;  p(y = k | x) = softmax_k(-d(f(x), c_k))
+    (equations 1, 2).
 
-    distance: "sqeuclidean", the paper's, neither rooted nor divided by the dimension; or "cosine", scaled by a
-        learned temperature (its logarithm is the parameter, so that it stays positive).
+    distance: "sqeuclidean", the paper's, neither rooted nor divided by the dimension; or "cosine",
+        scaled by a learned temperature (its logarithm is the parameter, so that it stays positive).
     scale: the initial temperature of the cosine; plain cosine (scale 1) does not train.
 
     score: features (B, n, d), label weights (B, n, C) -> (B, n, C).

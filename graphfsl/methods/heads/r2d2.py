@@ -1,4 +1,6 @@
-"""R2-D2: a differentiable closed-form solver. Bertinetto, Henriques, Torr, Vedaldi 2019, https://arxiv.org/abs/1805.08136"""
+"""R2-D2: a differentiable closed-form solver. Bertinetto, Henriques, Torr, Vedaldi 2019,
+https://arxiv.org/abs/1805.08136
+"""
 
 from __future__ import annotations
 
@@ -18,14 +20,17 @@ __all__ = ["R2D2"]
 
 
 class R2D2(Head):
-    """W = Z^T (Z Z^T + lambda I)^-1 Y on the support, Z with a column of ones (equation 6);  Y^ = alpha X W  (eq. 7).
+    """W = Z^T (Z Z^T + lambda I)^-1 Y on the support, Z with a column of ones (equation 6);  Y^ =
+    alpha X W  (eq. 7).
 
-    lamda, alpha: where lambda and alpha start; their logarithms are learned, so that they stay positive.
+    lamda, alpha: where lambda and alpha start; their logarithms are learned, so that they stay
+        positive.
 
     score: features (B, n, d), label weights (B, n, C) -> (B, n, C).
     Source: equations 6 and 7; lambda 50 and alpha 10 as in the authors' training on CIFAR-FS.
-    Deviations: no beta in Y^ = alpha X W + beta: it moves all classes alike and gets no gradient from cross-entropy.
-    The authors' code also multiplies lambda by the number of support nodes, and keeps it fixed.
+    Deviations: no beta in Y^ = alpha X W + beta: it moves all classes alike and gets no gradient
+    from cross-entropy. The authors' code also multiplies lambda by the number of support nodes, and
+    keeps it fixed.
     """
 
     family = "metric"

@@ -1,4 +1,6 @@
-"""Relation Networks. Sung, Yang, Zhang, Xiang, Torr, Hospedales 2018, https://arxiv.org/abs/1711.06025"""
+"""Relation Networks. Sung, Yang, Zhang, Xiang, Torr, Hospedales 2018,
+https://arxiv.org/abs/1711.06025
+"""
 
 from __future__ import annotations
 
@@ -19,36 +21,53 @@ __all__ = ["RelationNet"]
 
 
 class RelationNet(Head):
-    """r_ic = g_phi([sum_k f(x_ck); f(x_i)]), g two blocks of convolution, BatchNorm, ReLU, pooling, then two linear
-    layers and a sigmoid (equation 1);  L = sum (r_ic - 1[y_i = c])^2  (equation 2). The sum over shots is of maps.
+    """r_ic = g_phi([sum_k f(x_ck); f(x_i)]), g two blocks of convolution, BatchNorm, ReLU, pooling,
+    then two linear layers and a sigmoid (equation 1);  L = sum (r_ic - 1[y_i = c])^2  (equation 2).
+    The sum over shots is of maps.
 
     loss: "mse", the paper's, or "ce", cross-entropy of the relations before the sigmoid.
-    shots: "sum", the paper's, which ties a network to the shots that it was trained with; or "mean", for any number.
-    maps: (channels, h, w) of the encoder's feature maps. width: filters. hidden: of the linear layers.
+    shots: "sum", the paper's, which ties a network to the shots that it was trained with; or
+        "mean", for any number.
+    maps: (channels, h, w) of the encoder's feature maps. width: filters. hidden: of the linear
+        layers.
 
-    score: feature maps (B, n, ch, h, w), label weights (B, n, C) -> relations before the sigmoid (B, n, C).
-    BatchNorm: the authors never leave training mode, so that their statistics are those of the support, of the query
-    batch and of the pairs, each for itself: that is the policy `apart` (transductive); `running` answers every query
-    alone. The relation module follows the pipeline's policy.
-    Source: equations 1 and 2, and the authors' code for the layers; published Omniglot 99.6 / 99.8 / 97.6 / 99.1.
-    Deviations: the mean of the squares instead of their sum; convolutions are padded and a map of one pixel is not
-    pooled, so that maps of any size will do; the encoder starts as the pipeline's does, not as theirs; a batch of tasks
-    of different way counts absent classes in training statistics.
+    score: feature maps (B, n, ch, h, w), label weights (B, n, C) -> relations before the sigmoid
+        (B, n, C).
+    BatchNorm: the authors never leave training mode, so that their statistics are those of the
+    support, of the query batch and of the pairs, each for itself: that is the policy `apart`
+    (transductive); `running` answers every query alone. The relation module follows the pipeline's
+    policy.
+    Source: equations 1 and 2, and the authors' code for the layers; published Omniglot 99.6 / 99.8
+        / 97.6 / 99.1.
+    Deviations: the mean of the squares instead of their sum; convolutions are padded and a map of
+    one pixel is not pooled, so that maps of any size will do; the encoder starts as the pipeline's
+    does, not as theirs; a batch of tasks of different way counts absent classes in training
+    statistics.
     """
 
     wants_maps = True
     follows_batch_norm = True
 
     def __init__(
-        self, maps: tuple[int, ...], loss: str = "mse", shots: str = "sum", width: int = 64, hidden: int = 8
+        self,
+        maps: tuple[int, ...],
+        loss: str = "mse",
+        shots: str = "sum",
+        width: int = 64,
+        hidden: int = 8,
     ) -> None:
         super().__init__()
-        for option, value, known in (("loss", loss, ("mse", "ce")), ("shots", shots, ("sum", "mean"))):
+        for option, value, known in (
+            ("loss", loss, ("mse", "ce")),
+            ("shots", shots, ("sum", "mean")),
+        ):
             if value not in known:
                 raise unknown(option, value, known)
         self.mse, self.mean = loss == "mse", shots == "mean"
         if len(maps) != 3:
-            raise InputError(f"relationnet reads feature maps (C, h, w), not samples of shape {tuple(maps)}")
+            raise InputError(
+                f"relationnet reads feature maps (C, h, w), not samples of shape {tuple(maps)}"
+            )
         channels, *size = maps
         self.support_conv = nn.Conv2d(channels, width, 3, padding=1)
         self.query_conv = nn.Conv2d(channels, width, 3, padding=1, bias=False)
@@ -56,11 +75,15 @@ class RelationNet(Head):
         self.norms = nn.ModuleList(BatchNorm(width) for _ in range(2))
         h, w = (max(1, s // 2) for s in size)
         h, w = max(1, h // 2), max(1, w // 2)
-        self.linear = nn.Sequential(nn.Linear(width * h * w, hidden), nn.ReLU(), nn.Linear(hidden, 1))
+        self.linear = nn.Sequential(
+            nn.Linear(width * h * w, hidden), nn.ReLU(), nn.Linear(hidden, 1)
+        )
         self.initialise()
 
     def initialise(self) -> None:
-        """The authors' start: convolutions N(0, 2 / (9 filters)) without bias, linear layers N(0, 0.01^2) with ones."""
+        """The authors' start: convolutions N(0, 2 / (9 filters)) without bias, linear layers N(0,
+        0.01^2) with ones.
+        """
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.normal_(module.weight, 0, math.sqrt(2 / (9 * module.out_channels)))
@@ -76,22 +99,29 @@ class RelationNet(Head):
         if self.mean:
             w = w / w.sum(1, keepdim=True).where(present(w).unsqueeze(1), 1)
         support = torch.einsum("bnc,bn...->bc...", w, episode.x)
-        # A convolution of [s; q] is the sum of one of s and one of q: each map is convolved once, not once per pair.
+        # A convolution of [s; q] is the sum of one of s and one of q: each map is convolved once,
+        # not once per pair.
         s = self.support_conv(support.flatten(0, 1)).unflatten(0, (b, -1))
         q = self.query_conv(episode.x.flatten(0, 1)).unflatten(0, (b, n))
         with self.policy(episode):
-            r = self.block(self.norms[0], (s[:, None] + q[:, :, None]).flatten(0, 1), episode)  # (B*n, C, ch, h, w)
+            # (B*n, C, ch, h, w)
+            r = self.block(self.norms[0], (s[:, None] + q[:, :, None]).flatten(0, 1), episode)
             r = self.second_conv(r.flatten(0, 1)).unflatten(0, r.shape[:2])
             r = self.block(self.norms[1], r, episode)
         return hide_absent(self.linear(r.flatten(2)).view(b, n, -1), episode.w)
 
     def policy(self, episode: Episode) -> AbstractContextManager[None]:
-        return nullcontext() if self.batch_norm == "running" else statistics(self.batch_norm, episode)
+        return (
+            nullcontext() if self.batch_norm == "running" else statistics(self.batch_norm, episode)
+        )
 
     def block(self, norm: nn.Module, pairs: Tensor, episode: Episode) -> Tensor:
-        """BatchNorm, ReLU, pooling of pairs (B*n, C, ch, h, w); the classes of a node are places of its row."""
+        """BatchNorm, ReLU, pooling of pairs (B*n, C, ch, h, w); the classes of a node are places of
+        its row.
+        """
         mask = None
-        if self.training:  # stored averages are those of queries beside classes, as they will be met
+        # stored averages are those of queries beside classes, as they will be met
+        if self.training:
             mask = torch.zeros_like(episode.mask)
             mask[:, episode.query] = episode.mask[:, episode.query]
             mask = mask.flatten()

@@ -1,5 +1,6 @@
-"""Relay: labels handed on over the typed edges of an episode. Ours, 2026, after Ren et al. 2018 (soft k-means),
-https://arxiv.org/abs/1803.00676, and Velickovic et al. 2018 (attention), https://arxiv.org/abs/1710.10903"""
+"""Relay: labels handed on over the typed edges of an episode. Ours, 2026, after Ren et al. 2018
+(soft k-means), https://arxiv.org/abs/1803.00676, and Velickovic et al. 2018 (attention),
+https://arxiv.org/abs/1710.10903"""
 
 from __future__ import annotations
 
@@ -22,24 +23,27 @@ LABELED, QUERY, POOL = 0, 1, 2
 class Relay(Head):
     """The episode as a graph of three kinds of nodes, t = labeled, query, pool; in each layer
 
-    a_ij = softmax_j(-gamma_{t_i t_j} ||h_i - h_j||^2 + beta_{t_i t_j})     attention over typed edges
-    s_ic = -tau ||h_i - p_c||^2 + eta log(sum_j a_ij y_jc + 0.01)           prototypes and label messages
-    y_i  = w_i where the label is known, else g_i softmax_c(s_ic)           g: how far a pool node is believed
-    h_i <- h_i + U (sum_j a_ij h_j - h_i),   p_c = sum_i y_ic h_i / sum_i y_ic
+    a_ij = softmax_j(-gamma_{t_i t_j} ||h_i - h_j||^2 + beta_{t_i t_j})     attention over typed
+    edges s_ic = -tau ||h_i - p_c||^2 + eta log(sum_j a_ij y_jc + 0.01)           prototypes and
+    label messages y_i  = w_i where the label is known, else g_i softmax_c(s_ic)           g: how
+    far a pool node is believed h_i <- h_i + U (sum_j a_ij h_j - h_i),   p_c = sum_i y_ic h_i /
+    sum_i y_ic
 
-    and the scores are s of the last layer. g_i is a small network of max_c softmax(s_i), of the margin to the second
-    class, of sum_jc a_ij y_jc and of the distance to the nearest prototype over its mean in the pool. Classes are only
-    summed over or compared, so one trained network serves any way, any shot and any pool.
+    and the scores are s of the last layer. g_i is a small network of max_c softmax(s_i), of the
+    margin to the second class, of sum_jc a_ij y_jc and of the distance to the nearest prototype
+    over its mean in the pool. Classes are only summed over or compared, so one trained network
+    serves any way, any shot and any pool.
 
-    dim: d. layers: how many, each with its own parameters. label_dropout: the share of labeled nodes whose label is
-    hidden in training, never the last one of its class; they are answered like queries and count in the loss.
+    dim: d. layers: how many, each with its own parameters. label_dropout: the share of labeled
+    nodes whose label is hidden in training, never the last one of its class; they are answered like
+    queries and count in the loss.
     typed: False joins all kinds of nodes alike. gated: False believes the pool as it is (g = 1).
     queries: True lets queries send messages too, which makes it transductive.
 
     score: features (B, n, d), label weights (B, n, C) -> (B, n, C).
-    Source: our own, after Ren et al. 2018 (soft assignments move prototypes; a mask against distractors), Liu et al.
-    2019 (label propagation trained through) and Velickovic et al. 2018 (attention). Without a pool, with U = 0 and
-    eta = 0 it is a prototypical network.
+    Source: our own, after Ren et al. 2018 (soft assignments move prototypes; a mask against
+    distractors), Liu et al. 2019 (label propagation trained through) and Velickovic et al. 2018
+    (attention). Without a pool, with U = 0 and eta = 0 it is a prototypical network.
     """
 
     family = "graph"
@@ -56,12 +60,18 @@ class Relay(Head):
     ) -> None:
         super().__init__()
         if layers < 0 or not 0 <= label_dropout < 1:
-            raise InputError(f"relay: layers must be 0 or more, label_dropout in [0, 1), not {layers}, {label_dropout}")
+            raise InputError(
+                f"relay: layers must be 0 or more, label_dropout in [0, 1), not "
+                f"{layers}, {label_dropout}"
+            )
         self.label_dropout, self.gated, self.transductive = label_dropout, gated, queries
         kinds = 3 if typed else 1
         self.log_gamma = nn.Parameter(torch.zeros(layers, kinds, kinds))
         self.beta = nn.Parameter(torch.zeros(layers, kinds, kinds))
-        self.log_tau, self.eta = nn.Parameter(torch.zeros(layers + 1)), nn.Parameter(torch.full((layers,), 0.1))
+        self.log_tau, self.eta = (
+            nn.Parameter(torch.zeros(layers + 1)),
+            nn.Parameter(torch.full((layers,), 0.1)),
+        )
         moves = [nn.Linear(dim, dim, bias=False) for _ in range(layers)]
         for move in moves:
             nn.init.normal_(move.weight, std=0.01)  # near a prototypical network at first
@@ -81,7 +91,10 @@ class Relay(Head):
             a = self.attention(layer, h, kind, edges)
             s = s + self.eta[layer] * (a @ y + 0.01).log()
             z = hide_absent(s, episode.w).softmax(-1)
-            y = w.where(known, z * self.belief(z, a @ y, h, p, sends & ~known.squeeze(-1)) * sends.unsqueeze(-1))
+            y = w.where(
+                known,
+                z * self.belief(z, a @ y, h, p, sends & ~known.squeeze(-1)) * sends.unsqueeze(-1),
+            )
             h = h + move(a @ h - h)
             p = prototypes(h, y)
             s = -self.log_tau[layer + 1].exp() * squared_euclidean(h, p)
@@ -109,19 +122,28 @@ class Relay(Head):
         near = near.min(-1).values
         mean = (near * pool).sum(-1, keepdim=True) / pool.sum(-1, keepdim=True).clamp_min(1)
         relative = near / mean.clamp_min(1e-6)
-        facts = torch.stack([best[..., 0], best[..., 0] - best[..., 1], messages.sum(-1), relative.clamp_max(10)], -1)
+        facts = torch.stack(
+            [best[..., 0], best[..., 0] - best[..., 1], messages.sum(-1), relative.clamp_max(10)],
+            -1,
+        )
         gate: Tensor = self.gate(facts).sigmoid()
         return gate
 
     def drop_labels(self, w: Tensor) -> Tensor:
-        """Hide the labels of a random share of nodes, never those of the last labeled node of a class."""
+        """Hide the labels of a random share of nodes, never those of the last labeled node of a
+        class.
+        """
         draw = torch.rand_like(w[..., :1])
-        lowest = draw.masked_fill(w.sum(-1, keepdim=True) == 0, 2).where(w > 0, 2).amin(-2, keepdim=True)
+        lowest = (
+            draw.masked_fill(w.sum(-1, keepdim=True) == 0, 2).where(w > 0, 2).amin(-2, keepdim=True)
+        )
         keeps = ((draw <= lowest) & (w > 0)).any(-1, keepdim=True)
         return w * (keeps | (draw > self.label_dropout))
 
     def criterion(self, scores: Tensor, target: Target, episode: Episode) -> Tensor:
-        """Cross-entropy of the queries, and of the support, where those with a hidden label are to be found again."""
+        """Cross-entropy of the queries, and of the support, where those with a hidden label are to
+        be found again.
+        """
         log_p = scores[:, episode.support].log_softmax(-1)
         w = episode.w[:, episode.support]
         support = -(w * log_p.where(w > 0, 0)).sum() / w.sum().clamp_min(1e-12)

@@ -1,4 +1,6 @@
-"""RFS: a good embedding is all you need. Tian, Wang, Krishnan, Tenenbaum, Isola 2020, https://arxiv.org/abs/2003.11539"""
+"""RFS: a good embedding is all you need. Tian, Wang, Krishnan, Tenenbaum, Isola 2020,
+https://arxiv.org/abs/2003.11539
+"""
 
 from __future__ import annotations
 
@@ -15,14 +17,18 @@ __all__ = ["RFS"]
 
 
 class RFS(Head):
-    """theta = {W, b} = argmin sum_i L_ce(W f(x_i) + b, y_i) + R(W, b) on the support of each episode  (equation 3),
-    with the features f(x) scaled to length 1 and R(W, b) = ||W||^2 / (2 C);  scores W f(x) + b.
+    """theta = {W, b} = argmin sum_i L_ce(W f(x_i) + b, y_i) + R(W, b) on the support of each
+    episode  (equation 3), with the features f(x) scaled to length 1 and R(W, b) = ||W||^2 / (2 C);
+    scores W f(x) + b.
 
-    C: how little the classifier is regularised, as in scikit-learn. normalize: whether features get length 1.
+    C: how little the classifier is regularised, as in scikit-learn. normalize: whether features get
+        length 1.
 
     score: features (B, n, d), label weights (B, n, C) -> logits (B, n, C).
-    Source: section 3 and the authors' evaluation, scikit-learn's LogisticRegression(C=1) on normalised features.
-    Deviations: none in the solution; the authors also put five augmented copies of each image into the support.
+    Source: section 3 and the authors' evaluation, scikit-learn's LogisticRegression(C=1) on
+        normalised features.
+    Deviations: none in the solution; the authors also put five augmented copies of each image into
+        the support.
     """
 
     family = "transfer"
@@ -38,12 +44,15 @@ class RFS(Head):
     def score(self, episode: Episode) -> Tensor:
         z = F.normalize(episode.x, dim=-1) if self.normalize else episode.x
         labeled = episode.labeled
-        weight, bias = logistic_regression(z[:, labeled], episode.w[:, labeled], self.C, *self.effort(episode))
+        weight, bias = logistic_regression(
+            z[:, labeled], episode.w[:, labeled], self.C, *self.effort(episode)
+        )
         return hide_absent(z @ weight.mT + bias.unsqueeze(-2), episode.w)
 
     def effort(self, episode: Episode) -> tuple[int, int]:
-        """Steps of Newton's method, and in each of conjugate gradients, to the solution: few where logits are small,
-        which 160 labeled features of length 1 bound (they are then within 3e-4 of it)."""
+        """Steps of Newton's method, and in each of conjugate gradients, to the solution: few where
+        logits are small, which 160 labeled features of length 1 bound (they are then within 3e-4 of
+        it)."""
         if not self.normalize or self.C > 100:
             return 30, 40
         nodes = episode.w[:, episode.labeled].shape[1]

@@ -16,10 +16,12 @@ __all__ = ["SimpleShot"]
 
 
 class SimpleShot(Head):
-    """Nearest class mean: s_c(x) = -||x^ - mean_c||^2 (equation 2) with x^ = x ("un"), x / ||x|| ("l2n"), or
-    (x - m) / ||x - m|| ("cl2n"), m the mean feature of the base classes (equations 3, 4).
+    """Nearest class mean: s_c(x) = -||x^ - mean_c||^2 (equation 2) with x^ = x ("un"), x / ||x||
+    ("l2n"), or (x - m) / ||x - m|| ("cl2n"), m the mean feature of the base classes (equations 3,
+    4).
 
-    transform: "un", "l2n" or "cl2n", which learns m in `fit_base`. dim: d, the length of the features.
+    transform: "un", "l2n" or "cl2n", which learns m in `fit_base`. dim: d, the length of the
+        features.
 
     score: features (B, n, d), label weights (B, n, C) -> (B, n, C).
     Source: equations 2 to 4. Deviations: none are known.
@@ -47,4 +49,6 @@ class SimpleShot(Head):
             return hide_absent(-squared_euclidean(x, prototypes(support, w)), episode.w)
         means = prototypes(F.normalize(support, dim=-1), w)
         # -||x^ - mean||^2 for x^ of length 1, without writing down x^.
-        return hide_absent(2 * x @ means.mT / length(x) - means.square().sum(-1).unsqueeze(1) - 1, episode.w)
+        return hide_absent(
+            2 * x @ means.mT / length(x) - means.square().sum(-1).unsqueeze(1) - 1, episode.w
+        )

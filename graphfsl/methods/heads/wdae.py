@@ -21,19 +21,23 @@ __all__ = ["WDAE"]
 class WDAE(Head):
     """The nodes of the graph are classes. w_c, the class mean of normalised features, is denoised:
     a_cj = softmax_j(temperature * cos(w_c, w_j)) over the k nearest j != c;
-    m_c = sum_j a_cj LeakyReLU(BN(M (w_c + w_j)));  h_c = [w_c; LeakyReLU(BN(U [w_c; m_c])), normalised] / sqrt(2);
-    a second layer of both on h gives r_c and o_c;  w*_c = w_c + sigmoid(o_c) r_c / ||r_c||.
-    p(y = c | x) = softmax_c(scale cos(x, w*_c)). While it trains, w_c gets Gaussian noise before, and
-    L = CE + reconstruction * mean_c ||w*_c - w^_c||^2, both normalised, w^_c the class mean of support and queries.
+    m_c = sum_j a_cj LeakyReLU(BN(M (w_c + w_j)));  h_c = [w_c; LeakyReLU(BN(U [w_c; m_c])),
+    normalised] / sqrt(2); a second layer of both on h gives r_c and o_c;  w*_c = w_c + sigmoid(o_c)
+    r_c / ||r_c||. p(y = c | x) = softmax_c(scale cos(x, w*_c)). While it trains, w_c gets Gaussian
+    noise before, and L = CE + reconstruction * mean_c ||w*_c - w^_c||^2, both normalised, w^_c the
+    class mean of support and queries.
 
-    dim: d, the length of the features; M and U have 3 d outputs. k: neighbours of a class. temperature: of the
-    neighbours' weights. noise: its standard deviation. dropout: after each BN. reconstruction: weight of the second
-    loss. scale: of the cosine to begin with; it is learned (its logarithm is the parameter).
+    dim: d, the length of the features; M and U have 3 d outputs. k: neighbours of a class.
+    temperature: of the neighbours' weights. noise: its standard deviation. dropout: after each BN.
+    reconstruction: weight of the second loss. scale: of the cosine to begin with; it is learned
+        (its logarithm is the parameter).
 
-    score: features (B, n, d), label weights (B, n, C) -> (B, n, C). It treats all classes alike, of any number.
+    score: features (B, n, d), label weights (B, n, C) -> (B, n, C). It treats all classes alike, of
+        any number.
     Source: section 3 and the authors' code, whose ImageNet settings are the defaults.
-    Deviations: the graph holds the episode's classes alone, the paper's also the base classes, and queries of base
-    classes; there w^_c is the base classifier's weight, which no episode shows. The reconstruction draws its own noise.
+    Deviations: the graph holds the episode's classes alone, the paper's also the base classes, and
+    queries of base classes; there w^_c is the base classifier's weight, which no episode shows. The
+    reconstruction draws its own noise.
     """
 
     family = "graph"
@@ -49,12 +53,23 @@ class WDAE(Head):
         scale: float = 10.0,
     ) -> None:
         super().__init__()
-        if k < 1 or min(temperature, scale) <= 0 or min(noise, reconstruction) < 0 or not 0 <= dropout < 1:
+        if (
+            k < 1
+            or min(temperature, scale) <= 0
+            or min(noise, reconstruction) < 0
+            or not 0 <= dropout < 1
+        ):
             raise InputError(
-                "wdae: k must be 1 or more, temperature and scale above 0, noise and reconstruction 0 or more, "
+                "wdae: k must be 1 or more, temperature and scale above 0, noise and "
+                "reconstruction 0 or more, "
                 "dropout in [0, 1)"
             )
-        self.k, self.temperature, self.noise, self.reconstruction = k, temperature, noise, reconstruction
+        self.k, self.temperature, self.noise, self.reconstruction = (
+            k,
+            temperature,
+            noise,
+            reconstruction,
+        )
         self.log_scale = nn.Parameter(torch.tensor(float(scale)).log())
         self.messages = nn.ModuleList(Messages(d, 3 * dim, dropout) for d in (dim, 4 * dim))
         self.update, self.norm, self.dropout = (
@@ -65,7 +80,9 @@ class WDAE(Head):
         self.last = nn.Linear(7 * dim, 2 * dim)
 
     def neighbors(self, w: Tensor, there: Tensor) -> Tensor:
-        """a (B, C, C) of normalised weights w (B, C, d), which of them there are (B, C); zero beyond the k nearest."""
+        """a (B, C, C) of normalised weights w (B, C, d), which of them there are (B, C); zero
+        beyond the k nearest.
+        """
         others = pairs(there)
         s = self.temperature * w @ w.mT
         s = s.masked_fill(~others, torch.finfo(s.dtype).min)
@@ -89,7 +106,9 @@ class WDAE(Head):
         return self.denoise(F.normalize(prototypes(F.normalize(x, dim=-1), w), dim=-1), present(w))
 
     def score(self, episode: Episode) -> Tensor:
-        return hide_absent(self.log_scale.exp() * cosine(episode.x, self.classifier(episode)), episode.w)
+        return hide_absent(
+            self.log_scale.exp() * cosine(episode.x, self.classifier(episode)), episode.w
+        )
 
     def criterion(self, scores: Tensor, target: Target, episode: Episode) -> Tensor:
         loss = super().criterion(scores, target, episode)
@@ -97,16 +116,23 @@ class WDAE(Head):
             return loss
         known, there = target.known(episode), present(episode.w)
         goal = prototypes(F.normalize(episode.x[:, : known.shape[1]].detach(), dim=-1), known)
-        error = 1 - F.cosine_similarity(self.classifier(episode), goal, dim=-1)  # half the squared distance
+        # half the squared distance
+        error = 1 - F.cosine_similarity(self.classifier(episode), goal, dim=-1)
         return loss + 2 * self.reconstruction * (error * there).sum() / there.sum()
 
 
 class Messages(nn.Module):
-    """sum_j a_ij LeakyReLU(BN(M (x_i + x_j))): nodes (B, n, d), weights a (B, n, n) -> (B, n, out)."""
+    """sum_j a_ij LeakyReLU(BN(M (x_i + x_j))): nodes (B, n, d), weights a (B, n, n) -> (B, n,
+    out).
+    """
 
     def __init__(self, dim: int, out: int, dropout: float) -> None:
         super().__init__()
-        self.linear, self.norm, self.dropout = nn.Linear(dim, out, False), BatchNorm(out), nn.Dropout(dropout)
+        self.linear, self.norm, self.dropout = (
+            nn.Linear(dim, out, False),
+            BatchNorm(out),
+            nn.Dropout(dropout),
+        )
 
     def forward(self, x: Tensor, a: Tensor) -> Tensor:
         y = self.linear(x)

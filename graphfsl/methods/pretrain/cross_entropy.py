@@ -1,5 +1,5 @@
-"""Supervised pretraining on base classes. Chen, Liu, Kira, Wang, Huang 2019, "A Closer Look at Few-shot
-Classification", https://arxiv.org/abs/1904.04232"""
+"""Supervised pretraining on base classes. Chen, Liu, Kira, Wang, Huang 2019, "A Closer Look at
+Few-shot Classification", https://arxiv.org/abs/1904.04232"""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ __all__ = ["CrossEntropy"]
 
 
 class CrossEntropy(Objective):
-    """L = -log softmax_c(W f(x))_y over all base classes (section 3.2): Baseline's, and with a cosine Baseline++'s.
+    """L = -log softmax_c(W f(x))_y over all base classes (section 3.2): Baseline's, and with a
+    cosine Baseline++'s.
 
-    classifier: "linear", or "cosine", s g_c cos(f(x), w_c). scale: its s. dim: d, the length of the features.
+    classifier: "linear", or "cosine", s g_c cos(f(x), w_c). scale: its s. dim: d, the length of the
+        features.
     classes: the number of base classes.
 
     forward: images (B, n, *S), labels (B, n) -> scalar.
@@ -24,9 +26,13 @@ class CrossEntropy(Objective):
 
     family = "transfer"
 
-    def __init__(self, dim: int, classes: int, classifier: str = "linear", scale: float = 10.0) -> None:
+    def __init__(
+        self, dim: int, classes: int, classifier: str = "linear", scale: float = 10.0
+    ) -> None:
         super().__init__()
         self.classifier = make_classifier(classifier, dim, classes, scale)
 
     def forward(self, encode: Encode, x: Tensor, y: Tensor) -> Tensor:
-        return F.cross_entropy(self.classifier(encode(x.flatten(0, 1))), y.flatten(), ignore_index=-100)
+        return F.cross_entropy(
+            self.classifier(encode(x.flatten(0, 1))), y.flatten(), ignore_index=-100
+        )

@@ -1,4 +1,5 @@
-"""Born-again self-distillation. Tian, Wang, Krishnan, Tenenbaum, Isola 2020, "Rethinking Few-Shot Image
+"""Born-again self-distillation. Tian, Wang, Krishnan, Tenenbaum, Isola 2020, "Rethinking Few-Shot
+Image
 Classification: a Good Embedding Is All You Need?", https://arxiv.org/abs/2003.11539"""
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ __all__ = ["Distillation"]
 
 
 class Distillation(Objective):
-    """L = alpha CE(student, y) + beta T^2 KL(softmax(teacher / T) || softmax(student / T)),  the teacher being the
-    generation before (equation 5); the first generation has none and takes cross-entropy alone.
+    """L = alpha CE(student, y) + beta T^2 KL(softmax(teacher / T) || softmax(student / T)),  the
+    teacher being the generation before (equation 5); the first generation has none and takes
+    cross-entropy alone.
 
-    alpha, beta, temperature: of the equation. classifier, scale: as in `cross_entropy`. dim: d. classes: the number of
-    base classes. `pretrain.generations: 2` trains a teacher and one student.
+    alpha, beta, temperature: of the equation. classifier, scale: as in `cross_entropy`. dim: d.
+    classes: the number of base classes. `pretrain.generations: 2` trains a teacher and one student.
 
     forward: images (B, n, *S), labels (B, n) -> scalar.
     Source: equation 5 and figure 3; alpha = beta = 0.5 and T = 4 are the authors'.
@@ -39,7 +41,9 @@ class Distillation(Objective):
     ) -> None:
         super().__init__()
         if min(alpha, beta) < 0 or temperature <= 0:
-            raise InputError("distillation.alpha and beta must be 0 or more, and temperature above 0")
+            raise InputError(
+                "distillation.alpha and beta must be 0 or more, and temperature above 0"
+            )
         self.alpha, self.beta, self.temperature = alpha, beta, temperature
         self.classifier = make_classifier(classifier, dim, classes, scale)
 

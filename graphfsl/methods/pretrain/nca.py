@@ -1,5 +1,5 @@
-"""Neighbourhood components instead of episodes. Laenen, Bertinetto 2021, "On Episodes, Prototypical Networks, and
-Few-Shot Learning", https://arxiv.org/abs/2012.09831"""
+"""Neighbourhood components instead of episodes. Laenen, Bertinetto 2021, "On Episodes, Prototypical
+Networks, and Few-Shot Learning", https://arxiv.org/abs/2012.09831"""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ __all__ = ["NCA"]
 
 
 class NCA(Objective):
-    """L = -1/n sum_i log( sum_{j != i, y_j = y_i} exp(-||z_i - z_j||^2 / t) / sum_{k != i} exp(-||z_i - z_k||^2 / t) ),
-    all pairs of the batch in place of a split into support and query (equation 4).
+    """L = -1/n sum_i log( sum_{j != i, y_j = y_i} exp(-||z_i - z_j||^2 / t) / sum_{k != i}
+    exp(-||z_i - z_k||^2 / t) ), all pairs of the batch in place of a split into support and query
+    (equation 4).
 
-    temperature: t. per_class: images of a class in a batch, at least 2. An image without another one of its class is
-    left out of the mean.
+    temperature: t. per_class: images of a class in a batch, at least 2. An image without another
+    one of its class is left out of the mean.
 
     forward: images (B, n, *S), labels (B, n) -> scalar.
     Source: equation 4 (Goldberger et al. 2005). Deviations: none are known.
@@ -29,13 +30,18 @@ class NCA(Objective):
     def __init__(self, temperature: float = 1.0, per_class: int = 8) -> None:
         super().__init__()
         if temperature <= 0 or per_class < 2:
-            raise InputError(f"nca: temperature must be above 0, per_class 2 or more, not {temperature}, {per_class}")
+            raise InputError(
+                f"nca: temperature must be above 0, per_class 2 or more, not "
+                f"{temperature}, {per_class}"
+            )
         self.temperature, self.per_class = temperature, per_class
 
     def forward(self, encode: Encode, x: Tensor, y: Tensor) -> Tensor:
         z, y = encode(x.flatten(0, 1)), y.flatten()
         itself = torch.eye(len(y), dtype=torch.bool, device=y.device)
-        close = (-squared_euclidean(z, z) / self.temperature).masked_fill(itself | (y < 0), float("-inf"))
+        close = (-squared_euclidean(z, z) / self.temperature).masked_fill(
+            itself | (y < 0), float("-inf")
+        )
         same = (y[:, None] == y) & ~itself & (y >= 0)
         paired = same.any(-1)
         # A row without a pair would be -inf throughout, whose logarithm has no gradient.

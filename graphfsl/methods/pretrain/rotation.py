@@ -1,5 +1,5 @@
-"""Rotation prediction beside classification. Gidaris, Bursuc, Komodakis, Pérez, Cord 2019, "Boosting Few-Shot Visual
-Learning with Self-Supervision", https://arxiv.org/abs/1906.05186"""
+"""Rotation prediction beside classification. Gidaris, Bursuc, Komodakis, Pérez, Cord 2019,
+"Boosting Few-Shot Visual Learning with Self-Supervision", https://arxiv.org/abs/1906.05186"""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ __all__ = ["Rotation"]
 
 
 class Rotation(Objective):
-    """L = CE(classifier(f(x)), y) + weight * (1/4) sum_r CE(h(f(x^r)), r),  x^r = x turned by r * 90 degrees.
+    """L = CE(classifier(f(x)), y) + weight * (1/4) sum_r CE(h(f(x^r)), r),  x^r = x turned by r *
+    90 degrees.
 
-    weight: of the rotation loss. supervised: false leaves the labels out, for rotation prediction alone (Gidaris et
-    al. 2018). classifier, scale: as in `cross_entropy`. dim: d. classes: the number of base classes.
-    Not for characters whose rotations are classes of their own.
+    weight: of the rotation loss. supervised: false leaves the labels out, for rotation prediction
+    alone (Gidaris et al. 2018). classifier, scale: as in `cross_entropy`. dim: d. classes: the
+    number of base classes. Not for characters whose rotations are classes of their own.
 
     forward: square images (B, n, ch, h, h), labels (B, n) -> scalar.
     Source: section 3.2, equation 4.
@@ -47,5 +48,7 @@ class Rotation(Objective):
         turns = torch.arange(4, device=x.device).repeat_interleave(len(x))
         loss = self.weight * F.cross_entropy(self.turn(z), turns)
         if self.classifier is not None:
-            loss = loss + F.cross_entropy(self.classifier(z[: len(x)]), y.flatten(), ignore_index=-100)
+            loss = loss + F.cross_entropy(
+                self.classifier(z[: len(x)]), y.flatten(), ignore_index=-100
+            )
         return loss

@@ -1,4 +1,6 @@
-"""Contrastive pretraining without labels. Chen, Kornblith, Norouzi, Hinton 2020 (SimCLR), https://arxiv.org/abs/2002.05709"""
+"""Contrastive pretraining without labels. Chen, Kornblith, Norouzi, Hinton 2020 (SimCLR),
+https://arxiv.org/abs/2002.05709
+"""
 
 from __future__ import annotations
 
@@ -11,25 +13,31 @@ __all__ = ["SimCLR"]
 
 
 class SimCLR(Objective):
-    """l_ij = -log( exp(sim(z_i, z_j) / t) / sum_{k != i} exp(sim(z_i, z_k) / t) ),  z = g(f(x)), sim the cosine, i
-    and j two augmentations of one image (equation 1). The loss is lightly's NTXentLoss.
+    """l_ij = -log( exp(sim(z_i, z_j) / t) / sum_{k != i} exp(sim(z_i, z_k) / t) ),  z = g(f(x)),
+    sim the cosine, i and j two augmentations of one image (equation 1). The loss is lightly's
+    NTXentLoss.
 
-    temperature: t. dim: d, the length of f(x). hidden, out: sizes of the projection g, an MLP of two layers.
-    The augmentation is the run's: `pretrain.augment`, of which SimCLR needs much.
+    temperature: t. dim: d, the length of f(x). hidden, out: sizes of the projection g, an MLP of
+    two layers. The augmentation is the run's: `pretrain.augment`, of which SimCLR needs much.
 
-    forward: images (B, n, *S), the first two of B being views of the same images, labels (B, n) -> scalar.
+    forward: images (B, n, *S), the first two of B being views of the same images, labels (B, n) ->
+        scalar.
     Source: equation 1 and algorithm 1.
     """
 
     family = "self-supervised"
     views = 2
 
-    def __init__(self, dim: int, temperature: float = 0.5, hidden: int = 128, out: int = 64) -> None:
+    def __init__(
+        self, dim: int, temperature: float = 0.5, hidden: int = 128, out: int = 64
+    ) -> None:
         super().__init__()
         try:
             from lightly.loss import NTXentLoss
         except ImportError:
-            raise InputError("simclr needs the package lightly: pip install graphfsl[lightly]") from None
+            raise InputError(
+                "simclr needs the package lightly: pip install graphfsl[lightly]"
+            ) from None
         self.project = nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Linear(hidden, out))
         self.contrast = NTXentLoss(temperature)
 

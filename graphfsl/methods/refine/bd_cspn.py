@@ -17,27 +17,34 @@ __all__ = ["BDCSPN"]
 
 
 class BDCSPN(Refine):
-    """On features of length one, with the basic prototypes P_c, the means of the support of each class:
+    """On features of length one, with the basic prototypes P_c, the means of the support of each
+    class:
 
-        xi = mean(S) - mean(Q),  X'_q = X_q + xi                         against the cross-class bias;
-        P'_c = sum_i w_ic X'_i,  w_ic = exp(eps cos(X'_i, P_c)) / sum_j exp(eps cos(X'_j, P_c))
-                                                                         against the intra-class bias,
+        xi = mean(S) - mean(Q),  X'_q = X_q + xi                         against the cross-class
+        bias; P'_c = sum_i w_ic X'_i,  w_ic = exp(eps cos(X'_i, P_c)) / sum_j exp(eps cos(X'_j,
+        P_c))
+                                                                         against the intra-class
+                                                                         bias,
 
-    the sums over the support of c and the Z queries that are most surely of c;  s_c(q) = scale * cos(X'_q, P'_c).
+    the sums over the support of c and the Z queries that are most surely of c;  s_c(q) = scale *
+    cos(X'_q, P'_c).
 
-    eps: how much more a node that is near to P_c counts. most: Z, of the queries whose nearest prototype is P_c; null
-        takes them all. over: "nodes", as above, or "classes": w_ic is the softmax over classes, a node's probability of
-        c, and P'_c the mean with these weights, as in the code of LaplacianShot's authors (eps 10, Z null).
-    scale: of the cosine, which changes no answer; 2 makes of the scores minus the squared distances of vectors of
-        length one, which is what `laplacian_shot` takes.
+    eps: how much more a node that is near to P_c counts. most: Z, of the queries whose nearest
+        prototype is P_c; null takes them all. over: "nodes", as above, or "classes": w_ic is the
+        softmax over classes, a node's probability of c, and P'_c the mean with these weights, as in
+        the code of LaplacianShot's authors (eps 10, Z null).
+    scale: of the cosine, which changes no answer; 2 makes of the scores minus the squared distances
+        of vectors of length one, which is what `laplacian_shot` takes.
 
-    forward: features (B, n, d), label weights (B, n, C) -> scores (B, n, C), whatever the head's are.
-    Source: section 3, Z 8. xi takes the queries for a mixture of the support's classes in its shares
-    (`needs_balance`; experiments/ablations/cifarfs_transductive.yaml measures the cost). A class may have no query.
-    Deviations: eps is 1, chosen on training classes of CIFAR-FS; at the paper's 10 the one node of a class with one
-    shot, which is its own prototype, outweighs all queries. A query alone is not shifted: it would land on the mean of
-    the support. easyfsl's BDCSPN has others: lengths as they come, all queries of a class, which are shifted for P',
-    not for the answer.
+    forward: features (B, n, d), label weights (B, n, C) -> scores (B, n, C), whatever the head's
+        are.
+    Source: section 3, Z 8. xi takes the queries for a mixture of the support's classes in its
+    shares (`needs_balance`; experiments/ablations/cifarfs_transductive.yaml measures the cost). A
+    class may have no query.
+    Deviations: eps is 1, chosen on training classes of CIFAR-FS; at the paper's 10 the one node of
+    a class with one shot, which is its own prototype, outweighs all queries. A query alone is not
+    shifted: it would land on the mean of the support. easyfsl's BDCSPN has others: lengths as they
+    come, all queries of a class, which are shifted for P', not for the answer.
     """
 
     family = "transductive"
@@ -46,7 +53,9 @@ class BDCSPN(Refine):
     reads_scores = False
     block_nodes = 2560
 
-    def __init__(self, eps: float = 1.0, scale: float = 10.0, most: int | None = 8, over: str = "nodes") -> None:
+    def __init__(
+        self, eps: float = 1.0, scale: float = 10.0, most: int | None = 8, over: str = "nodes"
+    ) -> None:
         super().__init__()
         if not eps >= 0 or not scale > 0 or (most is not None and most < 0):
             raise InputError(
@@ -77,13 +86,19 @@ class BDCSPN(Refine):
         cos = (dots[:, :-1] + moved * by_xi[:, :-1]) / size
         cos = cos.masked_fill(~present(episode.w[:, :k]).unsqueeze(-1), -1e30)[..., :m]
         member = torch.cat([w, self.pseudo_labels(cos[..., k:].mT, query.mT).mT], -1)
-        weight = member * ((self.eps * cos).softmax(1) if self.over == "classes" else (self.eps * (cos - 1)).exp())
-        p = F.normalize((r[..., :m] * weight) @ x[:, :m] + weight[..., k:].sum(-1, keepdim=True) * xi, dim=-1)
+        weight = member * (
+            (self.eps * cos).softmax(1) if self.over == "classes" else (self.eps * (cos - 1)).exp()
+        )
+        p = F.normalize(
+            (r[..., :m] * weight) @ x[:, :m] + weight[..., k:].sum(-1, keepdim=True) * xi, dim=-1
+        )
         cos = (r * (p @ x.mT) + moved * (p @ xi.mT)) / size
         return hide_absent(self.scale * cos.mT, episode.w)
 
     def pseudo_labels(self, cos: Tensor, real: Tensor) -> Tensor:
-        """Which class a query joins: cosines (B, Q, C), which queries are real (B, Q, 1) -> label weights (B, Q, C)."""
+        """Which class a query joins: cosines (B, Q, C), which queries are real (B, Q, 1) -> label
+        weights (B, Q, C).
+        """
         nearest = (cos == cos.amax(-1, keepdim=True)) & (real > 0)
         if self.most is not None:
             nearest = top_per_class(log_odds(cos), nearest, float(self.most))

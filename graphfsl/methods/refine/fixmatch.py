@@ -1,5 +1,5 @@
-"""FixMatch on features. Sohn et al. 2020, https://arxiv.org/abs/2001.07685; its self-adaptive thresholds are those of
-FreeMatch, Wang et al. 2023, https://arxiv.org/abs/2205.07246"""
+"""FixMatch on features. Sohn et al. 2020, https://arxiv.org/abs/2001.07685; its self-adaptive
+thresholds are those of FreeMatch, Wang et al. 2023, https://arxiv.org/abs/2205.07246"""
 
 from __future__ import annotations
 
@@ -19,24 +19,27 @@ __all__ = ["FixMatch"]
 
 
 class FixMatch(Refine):
-    """min  sum_S H(y_i, p(x_i)) + weight * sum_U 1[max q_j >= tau] H(argmax q_j, p(A(x_j))),  q_j = p(x_j)
-    (equations 3, 4): a node whose class is sure as it is must get this class in a strongly augmented view A(x_j).
-    Step by step, the head gives q and is called again with the augmented nodes as labeled ones, which minimises the
-    loss for any head that fits a classifier.
+    """min  sum_S H(y_i, p(x_i)) + weight * sum_U 1[max q_j >= tau] H(argmax q_j, p(A(x_j))),  q_j =
+    p(x_j) (equations 3, 4): a node whose class is sure as it is must get this class in a strongly
+    augmented view A(x_j). Step by step, the head gives q and is called again with the augmented
+    nodes as labeled ones, which minimises the loss for any head that fits a classifier.
 
-    dim: d. steps: as above, each with a view of its own. drop: A sets this share of the dimensions to zero and scales
-    the others up; a view drops the same ones of every node, so that the order of nodes does not matter, and those
-    drawn at the start in evaluation, so that answers repeat. On features every share above 0 cost accuracy, most of
-    all with distances of features of any length, where one view misplaces the class means. weight: of an augmented
-    node beside 1 of the support, on average; all classes weigh the same, or a head with intercepts gives them all to
+    dim: d. steps: as above, each with a view of its own. drop: A sets this share of the dimensions
+    to zero and scales the others up; a view drops the same ones of every node, so that the order of
+    nodes does not matter, and those drawn at the start in evaluation, so that answers repeat. On
+    features every share above 0 cost accuracy, most of all with distances of features of any
+    length, where one view misplaces the class means. weight: of an augmented node beside 1 of the
+    support, on average; all classes weigh the same, or a head with intercepts gives them all to
     one.
-    threshold: tau; None takes for class c  tau_c = (mean_j q_jc / max_c' mean_j q_jc') mean_j max q_j  (FreeMatch's
-    self-adaptive threshold, without its moving average), which suits heads of any temperature.
+    threshold: tau; None takes for class c  tau_c = (mean_j q_jc / max_c' mean_j q_jc') mean_j max
+    q_j  (FreeMatch's self-adaptive threshold, without its moving average), which suits heads of any
+    temperature.
 
     forward: features (B, n, d), scores (B, n, C) -> scores (B, n, C).
-    Source: as above. Deviations: views of features and not of images, by default without change (`drop` 0, chosen on
-    training classes of CIFAR-FS); the weak view is the node as it is; the head's minimum in place of gradient steps;
-    the pool's classes weigh the same, in place of FreeMatch's fairness term.
+    Source: as above. Deviations: views of features and not of images, by default without change
+    (`drop` 0, chosen on training classes of CIFAR-FS); the weak view is the node as it is; the
+    head's minimum in place of gradient steps; the pool's classes weigh the same, in place of
+    FreeMatch's fairness term.
     """
 
     family = "semi-supervised"
@@ -45,22 +48,37 @@ class FixMatch(Refine):
     relabels = True
 
     def __init__(
-        self, dim: int, steps: int = 5, drop: float = 0.0, weight: float = 1.0, threshold: float | None = None
+        self,
+        dim: int,
+        steps: int = 5,
+        drop: float = 0.0,
+        weight: float = 1.0,
+        threshold: float | None = None,
     ) -> None:
         super().__init__()
-        if steps < 1 or not 0 <= drop < 1 or not weight > 0 or not (threshold is None or 0 <= threshold < 1):
+        if (
+            steps < 1
+            or not 0 <= drop < 1
+            or not weight > 0
+            or not (threshold is None or 0 <= threshold < 1)
+        ):
             raise InputError(
-                "fixmatch.steps must be 1 or more, drop in [0, 1), weight above 0 and threshold in [0, 1) or null, "
+                "fixmatch.steps must be 1 or more, drop in [0, 1), weight above 0 and threshold "
+                "in [0, 1) or null, "
                 f"not {steps}, {drop}, {weight} and {threshold}"
             )
         self.steps, self.drop, self.weight, self.threshold = steps, drop, weight, threshold
         self.keep: Tensor
         # Not weights: a trained run of any head takes this refiner.
-        fixed = self.views(torch.rand(steps, dim, generator=torch.Generator("cpu").manual_seed(0), device="cpu"))
+        fixed = self.views(
+            torch.rand(steps, dim, generator=torch.Generator("cpu").manual_seed(0), device="cpu")
+        )
         self.register_buffer("keep", fixed.to(torch.get_default_device()), persistent=False)
 
     def views(self, u: Tensor) -> Tensor:
-        """What each view multiplies the features by, from uniforms (steps, d); each keeps as many dimensions."""
+        """What each view multiplies the features by, from uniforms (steps, d); each keeps as many
+        dimensions.
+        """
         kept = max(1, round((1 - self.drop) * u.shape[-1]))
         return (u.argsort(-1) < kept) * (u.shape[-1] / kept)
 
@@ -88,5 +106,10 @@ class FixMatch(Refine):
             return self.threshold
         count = mask.sum(1).clamp_min(1)[:, None, None]
         often = q.sum(1, keepdim=True) / count
-        tau = often / often.amax(-1, keepdim=True).clamp_min(1e-12) * q.amax(-1, keepdim=True).sum(1, True) / count
+        tau = (
+            often
+            / often.amax(-1, keepdim=True).clamp_min(1e-12)
+            * q.amax(-1, keepdim=True).sum(1, True)
+            / count
+        )
         return tau.expand_as(q).gather(-1, q.argmax(-1, keepdim=True))

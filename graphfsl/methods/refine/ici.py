@@ -1,4 +1,6 @@
-"""ICI: instance credibility inference. Wang, Xu, Liu, Zhang, Fu 2020, https://arxiv.org/abs/2003.11853"""
+"""ICI: instance credibility inference. Wang, Xu, Liu, Zhang, Fu 2020,
+https://arxiv.org/abs/2003.11853
+"""
 
 from __future__ import annotations
 
@@ -18,20 +20,23 @@ __all__ = ["ICI"]
 
 
 class ICI(Refine):
-    """Stage by stage: the head's most probable classes are the labels y of the pool; Y = X beta + gamma + epsilon on
-    support and pool, one-hot Y, X the features reduced to a few dimensions; with H = X (X^T X)^-1 X^T,
-    min_gamma 1/2 ||(I - H)(Y - gamma)||^2 + lambda sum_i ||gamma_i||.
-    A node whose gamma_i is zero down to a smaller lambda is more credible; of each class the most credible ones join
-    the support, with the labels of the head as it then is, and the head is called again.
+    """Stage by stage: the head's most probable classes are the labels y of the pool; Y = X beta +
+    gamma + epsilon on support and pool, one-hot Y, X the features reduced to a few dimensions; with
+    H = X (X^T X)^-1 X^T, min_gamma 1/2 ||(I - H)(Y - gamma)||^2 + lambda sum_i ||gamma_i||.
+    A node whose gamma_i is zero down to a smaller lambda is more credible; of each class the most
+    credible ones join the support, with the labels of the head as it then is, and the head is
+    called again.
 
-    components: of the principal component analysis that gives X. stages: how many; each adds 1/stages of every class,
-    6 are 5 of 30 nodes. share: of the pool that may be added in all, an equal part of it for each class.
+    components: of the principal component analysis that gives X. stages: how many; each adds
+    1/stages of every class, 6 are 5 of 30 nodes. share: of the pool that may be added in all, an
+    equal part of it for each class.
 
-    forward: features (B, n, d), scores (B, n, C) -> scores (B, n, C). Queries are not in X: inductive.
+    forward: features (B, n, d), scores (B, n, C) -> scores (B, n, C). Queries are not in X:
+        inductive.
     Source: section 3 and the authors' code: features of length 1, five nodes of a class at a time.
-    Deviations: ten components, which do better than the paper's five where distractors are in the pool; 20 values of
-    lambda in place of 100, solved by FISTA; any head in place of logistic regression; all stages are run, where the
-    paper reports the best number of them.
+    Deviations: ten components, which do better than the paper's five where distractors are in the
+    pool; 20 values of lambda in place of 100, solved by FISTA; any head in place of logistic
+    regression; all stages are run, where the paper reports the best number of them.
     """
 
     family = "semi-supervised"
@@ -56,9 +61,13 @@ class ICI(Refine):
         mask, support = episode.mask[:, pool], episode.w[:, episode.support]
         added = torch.zeros_like(mask)
         for t in range(1, self.stages + 1):
-            label = F.one_hot(scores[:, pool].detach().argmax(-1), episode.way).bool() & mask.unsqueeze(-1)
+            label = F.one_hot(
+                scores[:, pool].detach().argmax(-1), episode.way
+            ).bool() & mask.unsqueeze(-1)
             with torch.no_grad():
-                doubt = leaving(u, torch.cat([support, label.to(u.dtype)], 1))[:, episode.n_support :]
+                doubt = leaving(u, torch.cat([support, label.to(u.dtype)], 1))[
+                    :, episode.n_support :
+                ]
             old = label & added.unsqueeze(-1)
             most = quota(mask, way, self.share * t / self.stages) - old.sum(1, keepdim=True)
             new = top_per_class(-doubt, label & ~old, most)
@@ -68,11 +77,14 @@ class ICI(Refine):
 
     @torch.no_grad()
     def basis(self, episode: Episode) -> Tensor:
-        """An orthonormal basis (B, n, r) of the columns of X, so that H = U U^T; zero columns where n has no more."""
+        """An orthonormal basis (B, n, r) of the columns of X, so that H = U U^T; zero columns where
+        n has no more.
+        """
         real = episode.mask.unsqueeze(-1)
         v = F.normalize(episode.x, dim=-1).where(real, 0)
         v = (v - v.sum(1, keepdim=True) / real.sum(1, keepdim=True).clamp_min(1)).where(real, 0)
-        # The eigenvectors of the Gram matrix are the principal components of the nodes, of length 1.
+        # The eigenvectors of the Gram matrix are the principal components of the nodes, of length
+        # 1.
         values, vectors = torch.linalg.eigh(v @ v.mT)
         values, vectors = values[:, -self.components :], vectors[..., -self.components :]
         there = values > 1e-5 * values[:, -1:].clamp_min(1e-12)

@@ -1,4 +1,6 @@
-"""iLPC: iterative label propagation and cleaning. Lazarou, Stathaki, Avrithis 2021, https://arxiv.org/abs/2012.07962"""
+"""iLPC: iterative label propagation and cleaning. Lazarou, Stathaki, Avrithis 2021,
+https://arxiv.org/abs/2012.07962
+"""
 
 from __future__ import annotations
 
@@ -25,22 +27,28 @@ __all__ = ["ILPC"]
 class ILPC(Refine):
     """Stage by stage, pseudo-labeled nodes of the pool join the support S, until all are labeled:
     A_ij = max(0, cos(v_i, v_j))^3 for i among the k nearest of j;  W = D^-1/2 (A + A^T) D^-1/2;
-    Z = (I - alpha W)^-1 Y;  P = rows of Z+ that sum to one, to the power tau, then scaled by Sinkhorn so that rows sum
-    to one and columns to the nodes that each class has left;
-    of the nodes that argmax P gives to a class, those of least mean loss while a classifier is trained on S and all
-    pseudo-labels move into S.  Then the head is called again on all labels.
+    Z = (I - alpha W)^-1 Y;  P = rows of Z+ that sum to one, to the power tau, then scaled by
+    Sinkhorn so that rows sum to one and columns to the nodes that each class has left;
+    of the nodes that argmax P gives to a class, those of least mean loss while a classifier is
+    trained on S and all pseudo-labels move into S.  Then the head is called again on all labels.
 
-    k, alpha, tau: as above. stages: how many; each moves 1/stages of every class, 10 are 3 of the paper's 30 nodes.
-    balance: whether the pool holds as many nodes of every class; False leaves out the columns of Sinkhorn, and
-        with share 1 it no longer `needs_balanced_pool`.
-    share: of the pool that takes part, an equal part for each class by P of the first stage; below 1 for distractors.
-    epochs, lr: the training of the classifier, from the class means, with momentum 0.9 and weight decay.
+    k, alpha, tau: as above. stages: how many; each moves 1/stages of every class, 10 are 3 of the
+        paper's 30 nodes.
+    balance: whether the pool holds as many nodes of every class; False leaves out the columns of
+        Sinkhorn, and with share 1 it no longer `needs_balanced_pool`.
+    share: of the pool that takes part, an equal part for each class by P of the first stage; below
+        1 for distractors.
+    epochs, lr: the training of the classifier, from the class means, with momentum 0.9 and weight
+        decay.
 
-    forward: features (B, n, d), scores (B, n, C) -> scores (B, n, C). Queries are not in the graph: inductive.
-    Source: section 3 and the authors' code, semi-supervised variant: k 15, alpha 0.8, tau 3, three nodes a stage, and
-    what is left at the end; with distractors, the 30 best of each class (here `share`, once).
-    Deviations: the limits of conjugate gradients and of Sinkhorn's rounds; any head in place of logistic regression,
-    and on its own features; the classifier has no bias; 30 epochs of 30 times the rate, not 1000.
+    forward: features (B, n, d), scores (B, n, C) -> scores (B, n, C). Queries are not in the graph:
+        inductive.
+    Source: section 3 and the authors' code, semi-supervised variant: k 15, alpha 0.8, tau 3, three
+    nodes a stage, and what is left at the end; with distractors, the 30 best of each class (here
+    `share`, once).
+    Deviations: the limits of conjugate gradients and of Sinkhorn's rounds; any head in place of
+    logistic regression, and on its own features; the classifier has no bias; 30 epochs of 30 times
+    the rate, not 1000.
     """
 
     family = "semi-supervised"
@@ -61,9 +69,18 @@ class ILPC(Refine):
         lr: float = 3.0,
     ) -> None:
         super().__init__()
-        if k < 1 or stages < 1 or epochs < 1 or not 0 <= alpha < 1 or not 0 < share <= 1 or not tau > 0 or not lr > 0:
+        if (
+            k < 1
+            or stages < 1
+            or epochs < 1
+            or not 0 <= alpha < 1
+            or not 0 < share <= 1
+            or not tau > 0
+            or not lr > 0
+        ):
             raise InputError(
-                "ilpc.k, stages and epochs must be 1 or more, alpha in [0, 1), share in (0, 1], tau and lr above 0, "
+                "ilpc.k, stages and epochs must be 1 or more, alpha in [0, 1), share in (0, 1], "
+                "tau and lr above 0, "
                 f"not {k}, {stages}, {epochs}, {alpha}, {share}, {tau} and {lr}"
             )
         self.k, self.alpha, self.tau, self.stages = k, alpha, tau, stages
@@ -78,7 +95,9 @@ class ILPC(Refine):
         return last_layer(head.score(episode.label_pool(labels[:, episode.n_support :])))
 
     def labels(self, episode: Episode) -> Tensor:
-        """Label weights (B, n, C) of support and pool, of an episode without queries: one-hot in the pool."""
+        """Label weights (B, n, C) of support and pool, of an episode without queries: one-hot in
+        the pool.
+        """
         y, way = episode.w, present(episode.w)
         free = episode.mask & (torch.arange(y.shape[1], device=y.device) >= episode.n_support)
         v = centred(episode.x, episode.mask)
@@ -98,7 +117,9 @@ class ILPC(Refine):
         return y
 
     def balanced(self, z: Tensor, free: Tensor, way: Tensor, left: Tensor) -> Tensor:
-        """P (B, n, C) of the nodes that are free (B, n); left (B, 1, C): how many each class has still to get."""
+        """P (B, n, C) of the nodes that are free (B, n); left (B, 1, C): how many each class has
+        still to get.
+        """
         log_p = self.tau * stochastic(z.clamp_min(0)).clamp_min(1e-12).log()
         if not self.balance:
             return log_p.masked_fill(~way.unsqueeze(1), float("-inf")).softmax(-1)
@@ -106,10 +127,14 @@ class ILPC(Refine):
         total = columns.sum(-1, keepdim=True)
         columns = columns * rows.sum(-1, keepdim=True) / or_one(total)
         log_p = log_p.masked_fill((columns == 0).unsqueeze(1), -1e30)
-        return rows.unsqueeze(-1) * (log_p + potentials(log_p, rows, columns).unsqueeze(1)).softmax(-1)
+        return rows.unsqueeze(-1) * (log_p + potentials(log_p, rows, columns).unsqueeze(1)).softmax(
+            -1
+        )
 
     def loss(self, v: Tensor, y: Tensor, guess: Tensor) -> Tensor:
-        """The cross-entropy (B, n) of each label, mean over the epochs of a linear classifier W = A V's training."""
+        """The cross-entropy (B, n) of each label, mean over the epochs of a linear classifier W = A
+        V's training.
+        """
         target = y + guess
         weight = target.sum(-1)
         share = (weight / weight.sum(-1, keepdim=True).clamp_min(1)).unsqueeze(-1)

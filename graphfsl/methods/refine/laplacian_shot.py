@@ -16,21 +16,25 @@ __all__ = ["LaplacianShot"]
 
 
 class LaplacianShot(Refine):
-    """min_Y sum_qc Y_qc (a_qc - lambda/2 sum_p w_qp Y_pc + log Y_qc)  over assignments Y_q of the queries, a_qc what
-    class c costs and w_qp = 1 where p is among the nearest of q; by bound updates from softmax_c(-a_qc) on,
+    """min_Y sum_qc Y_qc (a_qc - lambda/2 sum_p w_qp Y_pc + log Y_qc)  over assignments Y_q of the
+    queries, a_qc what class c costs and w_qp = 1 where p is among the nearest of q; by bound
+    updates from softmax_c(-a_qc) on,
 
         Y_qc <- softmax_c(-a_qc + lambda sum_p w_qp Y_pc).
 
-    The costs are minus the head's scores, so that it refines any head: with `simple_shot` or ProtoNet they are the
-    paper's squared distances from the class means, with `refine: [{name: bd_cspn, scale: 2}, laplacian_shot]` those
-    from rectified ones, as in its best results.
-    lam: lambda, which the authors choose on validation classes among 0.1 ... 1.5. k: how many queries are near by
-        cosine, q itself, which is left out, being one of them. steps: bound updates.
+    The costs are minus the head's scores, so that it refines any head: with `simple_shot` or
+    ProtoNet they are the paper's squared distances from the class means, with `refine: [{name:
+    bd_cspn, scale: 2}, laplacian_shot]` those from rectified ones, as in its best results.
+    lam: lambda, which the authors choose on validation classes among 0.1 ... 1.5. k: how many
+        queries are near by cosine, q itself, which is left out, being one of them. steps: bound
+        updates.
 
-    forward: features (B, n, d), scores (B, n, C) -> scores (B, n, C), a query's being log Y_q up to a constant.
+    forward: features (B, n, d), scores (B, n, C) -> scores (B, n, C), a query's being log Y_q up to
+        a constant.
     Source: sections 2.1 to 2.3 and the authors' code: k 3, at most 20 updates.
-    Deviations: always all updates, where the authors stop when nothing moves. Neighbours are those of the features as
-    they come, where the authors subtract the mean of the base classes. Y is a constant for the gradient.
+    Deviations: always all updates, where the authors stop when nothing moves. Neighbours are those
+    of the features as they come, where the authors subtract the mean of the base classes. Y is a
+    constant for the gradient.
     """
 
     family = "transductive"
@@ -42,7 +46,9 @@ class LaplacianShot(Refine):
     def __init__(self, lam: float = 0.7, k: int = 3, steps: int = 20) -> None:
         super().__init__()
         if lam < 0 or k < 2 or steps < 1:
-            raise InputError(f"laplacian_shot.lam, k, steps must be at least 0, 2, 1, not {lam}, {k}, {steps}")
+            raise InputError(
+                f"laplacian_shot.lam, k, steps must be at least 0, 2, 1, not {lam}, {k}, {steps}"
+            )
         self.lam, self.k, self.steps = lam, k, steps
 
     def forward(self, episode: Episode, scores: Tensor, head: Head) -> Tensor:
@@ -68,8 +74,8 @@ class LaplacianShot(Refine):
         return y
 
     def neighbours(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Who is near to queries x (B, q, d) of which those of the mask (B, q) are real, (B, k - 1, q), and whether
-        there is such a one, as a number."""
+        """Who is near to queries x (B, q, d) of which those of the mask (B, q) are real, (B, k - 1,
+        q), and whether there is such a one, as a number."""
         dots = x @ x.mT
         # In a row, x_q . x_p / ||x_p|| has the order of the cosines.
         length = dots.diagonal(dim1=-2, dim2=-1).clamp_min(1e-24).sqrt().unsqueeze(-2)
@@ -79,5 +85,7 @@ class LaplacianShot(Refine):
         for _ in range(min(self.k, x.shape[1]) - 1):  # a sort takes many times as long
             found.append(left.max(-1, keepdim=True))
             left.scatter_(-1, found[-1].indices, float("-inf"))
-        near, cosine = (torch.cat(t, -1).mT for t in zip(*((f.indices, f.values) for f in found), strict=True))
+        near, cosine = (
+            torch.cat(t, -1).mT for t in zip(*((f.indices, f.values) for f in found), strict=True)
+        )
         return near.contiguous(), (cosine > float("-inf")).to(x.dtype)

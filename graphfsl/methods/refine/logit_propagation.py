@@ -1,6 +1,7 @@
-"""Propagation of a head's scores over the graph of support and pool. Zhou et al. 2004 (local and global consistency),
-https://proceedings.neurips.cc/paper/2003/hash/87682805257e619d49b8e0dfdc14affa-Abstract.html; Poisson learning: Calder
-et al. 2020, https://arxiv.org/abs/2006.11184"""
+"""Propagation of a head's scores over the graph of support and pool. Zhou et al. 2004 (local and
+global consistency),
+https://proceedings.neurips.cc/paper/2003/hash/87682805257e619d49b8e0dfdc14affa-Abstract.html;
+Poisson learning: Calder et al. 2020, https://arxiv.org/abs/2006.11184"""
 
 from __future__ import annotations
 
@@ -26,28 +27,34 @@ WEAK = 0.3
 
 
 class LogitPropagation(Refine):
-    """Y = label weights on the support, t * softmax(scores) on the pool;  S = D^-1/2 A D^-1/2, A_ij =
-    max(0, cos(v_i, v_j))^3 between k nearest neighbours, v the features around their mean.
+    """Y = label weights on the support, t * softmax(scores) on the pool;  S = D^-1/2 A D^-1/2, A_ij
+    = max(0, cos(v_i, v_j))^3 between k nearest neighbours, v the features around their mean.
     "closed":  F = (I - alpha S)^-1 Y, and its logarithm as scores (Zhou et al., section 2).
-    "poisson": L F = Y - r y-, L = D - A, r the row sums of Y and y- its mean (Calder et al.), as scores. Here all other
-        edges of a node weigh together as much as WEAK edges of mean weight, so that no node is without one.
+    "poisson": L F = Y - r y-, L = D - A, r the row sums of Y and y- its mean (Calder et al.), as
+    scores. Here all other
+        edges of a node weigh together as much as WEAK edges of mean weight, so that no node is
+        without one.
 
-    A query is a leaf: it reads its k nearest nodes and its own Y, and no other node reads it, so that each is answered
-    alone. An empty pool leaves the scores as they are.
-    method: "closed" or "poisson". k, alpha: as above. trust: what the head's probabilities weigh in the pool together,
-    relative to the labels together, which gives t; 0 propagates the labels alone.
+    A query is a leaf: it reads its k nearest nodes and its own Y, and no other node reads it, so
+    that each is answered alone. An empty pool leaves the scores as they are.
+    method: "closed" or "poisson". k, alpha: as above. trust: what the head's probabilities weigh in
+    the pool together, relative to the labels together, which gives t; 0 propagates the labels
+    alone.
 
     forward: features (B, n, d), scores (B, n, C) -> scores (B, n, C).
     Source: as above; the affinity is that of iLPC.
-    Deviations: the head's probabilities as sources beside the labels; the weak edges of the second form, as few nodes
-    make a graph that falls apart, where the sources of a component do not sum to zero and F has no bounds; L F = b is
-    solved as D^1/2 (I - 0.999 S) D^1/2, which is regular; no correction for the class prior, which is uniform here.
+    Deviations: the head's probabilities as sources beside the labels; the weak edges of the second
+    form, as few nodes make a graph that falls apart, where the sources of a component do not sum to
+    zero and F has no bounds; L F = b is solved as D^1/2 (I - 0.999 S) D^1/2, which is regular; no
+    correction for the class prior, which is uniform here.
     """
 
     family = "semi-supervised"
     uses_unlabeled = True
 
-    def __init__(self, method: str = "closed", k: int = 10, alpha: float = 0.8, trust: float = 1.0) -> None:
+    def __init__(
+        self, method: str = "closed", k: int = 10, alpha: float = 0.8, trust: float = 1.0
+    ) -> None:
         super().__init__()
         if method not in ("closed", "poisson"):
             raise unknown("method", method, ("closed", "poisson"))
@@ -71,7 +78,9 @@ class LogitPropagation(Refine):
         y = (self.trust * mass)[:, None, None] * soft_assign(scores, episode.mask)
         y = torch.cat([episode.w[:, s], y[:, s.stop :]], 1)
         mask = others(episode.mask)
-        real = torch.cat([episode.mask[:, s], torch.zeros_like(episode.mask[:, q]), episode.mask[:, u]], 1)
+        real = torch.cat(
+            [episode.mask[:, s], torch.zeros_like(episode.mask[:, q]), episode.mask[:, u]], 1
+        )
         v = centred(episode.x, real)
         a = nearest(cosine_power(others(v)) * pairs(mask), self.k)
         near = (cosine(v[:, q], others(v)).clamp_min(0) ** 3).masked_fill(~mask.unsqueeze(1), 0)
@@ -79,12 +88,14 @@ class LogitPropagation(Refine):
         near = torch.zeros_like(near).scatter(-1, best.indices, best.values)
         if self.method == "poisson":
             a, near = connected(a, near, mask)
-        f, answer = (self.poisson if self.method == "poisson" else self.closed)(a, near, others(y), y[:, q])
+        f, answer = (self.poisson if self.method == "poisson" else self.closed)(
+            a, near, others(y), y[:, q]
+        )
         return hide_absent(torch.cat([f[:, s], answer, f[:, s.stop :]], 1), episode.w)
 
     def closed(self, a: Tensor, near: Tensor, y: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores of the graph's nodes (B, m, C) and of the queries (B, Q, C): affinities (B, m, m) and (B, Q, m),
-        sources (B, m, C) and (B, Q, C)."""
+        """Scores of the graph's nodes (B, m, C) and of the queries (B, Q, C): affinities (B, m, m)
+        and (B, Q, m), sources (B, m, C) and (B, Q, C)."""
         f = propagate(symmetric(a), y, self.alpha)
         degree, reach = a.sum(-1, keepdim=True), near.sum(-1, keepdim=True)
         answer = own + self.alpha * (near / or_one(reach).sqrt()) @ (f / or_one(degree).sqrt())
@@ -99,7 +110,9 @@ class LogitPropagation(Refine):
 
 
 def connected(a: Tensor, near: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Affinities of the graph (B, m, m) and of the queries to it (B, Q, m) with weak edges between all real nodes."""
+    """Affinities of the graph (B, m, m) and of the queries to it (B, Q, m) with weak edges between
+    all real nodes.
+    """
     mean = a.sum((1, 2), keepdim=True) / (a > 0).sum((1, 2), keepdim=True).clamp_min(1)
     weak = WEAK * mean / mask.sum(-1).clamp_min(1)[:, None, None]
     return a + weak * pairs(mask), near + weak * mask.unsqueeze(1)

@@ -1,4 +1,6 @@
-"""LST: learning to self-train. Li, Sun, Liu, Zhou, Zheng, Chua, Schiele 2019, https://arxiv.org/abs/1906.00562"""
+"""LST: learning to self-train. Li, Sun, Liu, Zhou, Zheng, Chua, Schiele 2019,
+https://arxiv.org/abs/1906.00562
+"""
 
 from __future__ import annotations
 
@@ -17,19 +19,23 @@ __all__ = ["LST"]
 
 
 class LST(Refine):
-    """Stage by stage: the head's most probable class labels the pool; of each class the most confident nodes are kept
-    (hard selection); each weighs  w_jc = softmax_c f(|x_j - p_c|),  p_c the class mean of the support and f the soft
-    weighting network, which is learned with the rest; the head is called again on support and pool
-    (re-training). After the last stage it is called with the support weighing `anchor` times as much (fine-tuning).
+    """Stage by stage: the head's most probable class labels the pool; of each class the most
+    confident nodes are kept (hard selection); each weighs  w_jc = softmax_c f(|x_j - p_c|),  p_c
+    the class mean of the support and f the soft weighting network, which is learned with the rest;
+    the head is called again on support and pool (re-training). After the last stage it is called
+    with the support weighing `anchor` times as much (fine-tuning).
 
-    dim: d, the length of the features. hidden: the width of f, a perceptron of two layers on features of length d^1/2.
-    stages: as above. share: of the pool that is kept, an equal part for each class; 1 keeps all. anchor: as above.
+    dim: d, the length of the features. hidden: the width of f, a perceptron of two layers on
+        features of length d^1/2.
+    stages: as above. share: of the pool that is kept, an equal part for each class; 1 keeps all.
+        anchor: as above.
 
     forward: features (B, n, d), scores (B, n, C) -> scores (B, n, C).
-    Source: section 4 and the authors' code: the 20 most confident of 30 candidates a class, three stages or more.
-    Deviations: any head that is called again in place of a classifier that takes gradient steps, so that the weights
-    multiply labels and not predictions, and the last steps on the support become its larger weight; f sees the
-    difference and not the pair; one set of candidates for all stages.
+    Source: section 4 and the authors' code: the 20 most confident of 30 candidates a class, three
+        stages or more.
+    Deviations: any head that is called again in place of a classifier that takes gradient steps, so
+    that the weights multiply labels and not predictions, and the last steps on the support become
+    its larger weight; f sees the difference and not the pair; one set of candidates for all stages.
     """
 
     family = "semi-supervised"
@@ -38,14 +44,19 @@ class LST(Refine):
     relabels = True
     needs_balanced_pool = True
 
-    def __init__(self, dim: int, hidden: int = 64, stages: int = 3, share: float = 0.7, anchor: float = 2.0) -> None:
+    def __init__(
+        self, dim: int, hidden: int = 64, stages: int = 3, share: float = 0.7, anchor: float = 2.0
+    ) -> None:
         super().__init__()
         if stages < 1 or not 0 < share <= 1 or not anchor > 0:
             raise InputError(
-                f"lst.stages must be 1 or more, share in (0, 1] and anchor above 0, not {stages}, {share} and {anchor}"
+                f"lst.stages must be 1 or more, share in (0, 1] and anchor above 0, not "
+                f"{stages}, {share} and {anchor}"
             )
         self.stages, self.share, self.anchor = stages, share, anchor
-        self.weigh = nn.Sequential(nn.Linear(dim, hidden), nn.LeakyReLU(), nn.Linear(hidden, 1, bias=False))
+        self.weigh = nn.Sequential(
+            nn.Linear(dim, hidden), nn.LeakyReLU(), nn.Linear(hidden, 1, bias=False)
+        )
 
     def forward(self, episode: Episode, scores: Tensor, head: Head) -> Tensor:
         if episode.n_unlabeled == 0:

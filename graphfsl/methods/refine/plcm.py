@@ -1,5 +1,6 @@
 """PLCM: pseudo-loss confidence metric. Huang, Geng, Jiang, Deng, Xu 2021,
-https://openaccess.thecvf.com/content/ICCV2021/html/Huang_Pseudo-Loss_Confidence_Metric_for_Semi-Supervised_Few-Shot_Learning_ICCV_2021_paper.html"""
+https://openaccess.thecvf.com/content/ICCV2021/html/Huang_Pseudo-Loss_Confidence_Metric_for_Semi-Supervised_Few-Shot_Learning_ICCV_2021_paper.html
+"""
 
 from __future__ import annotations
 
@@ -23,22 +24,25 @@ EPISODES = 64  # of base classes, which the mixtures are fitted on
 
 class PLCM(Refine):
     """Step by step: logistic regression on support and chosen pool gives each node its pseudo-loss
-    l_j = -max_c log p(c | x_j) / log N;  a mixture of normal densities over l, whose components are clean and noisy,
-    gives its confidence  P(clean | l_j) = pi_1 N(l_j; m_1, v_1) / sum_k pi_k N(l_j; m_k, v_k);  the next regression
-    sees the most confident nodes of each class, more of them each step. Then the head is called on these labels.
+    l_j = -max_c log p(c | x_j) / log N;  a mixture of normal densities over l, whose components are
+    clean and noisy, gives its confidence  P(clean | l_j) = pi_1 N(l_j; m_1, v_1) / sum_k pi_k
+    N(l_j; m_k, v_k);  the next regression sees the most confident nodes of each class, more of them
+    each step. Then the head is called on these labels.
 
-    `fit_base` runs the same steps on episodes of base classes, where it is known which pseudo-labels are right, and
-    keeps the mixture of every step; nodes chosen in the step before have one of their own, as they have been fitted.
-    Until then a smaller loss is more confident.
-    way, shot, unlabeled: of these episodes, the latter two for each class, and fewer unlabeled where classes are small.
-    steps: as above. share: of the pool that is labeled in the last step, an equal part for each class. C: of the
-    regression, as in scikit-learn.
+    `fit_base` runs the same steps on episodes of base classes, where it is known which
+    pseudo-labels are right, and keeps the mixture of every step; nodes chosen in the step before
+    have one of their own, as they have been fitted. Until then a smaller loss is more confident.
+    way, shot, unlabeled: of these episodes, the latter two for each class, and fewer unlabeled
+        where classes are small.
+    steps: as above. share: of the pool that is labeled in the last step, an equal part for each
+    class. C: of the regression, as in scikit-learn.
 
     forward: features (B, n, d), scores (B, n, C) -> scores (B, n, C).
-    Source: section 3 and iLPC's implementation of it: logistic regression of C 10 with balanced classes on features of
-    length 1, four components.
-    Deviations: the components are fitted where their members are known, without EM on the new task; five steps in
-    place of ten; losses are divided by log N in place of the range of base losses; the head may be any.
+    Source: section 3 and iLPC's implementation of it: logistic regression of C 10 with balanced
+    classes on features of length 1, four components.
+    Deviations: the components are fitted where their members are known, without EM on the new task;
+    five steps in place of ten; losses are divided by log N in place of the range of base losses;
+    the head may be any.
     """
 
     family = "semi-supervised"
@@ -49,7 +53,13 @@ class PLCM(Refine):
     wants_base = True
 
     def __init__(
-        self, way: int, steps: int = 5, share: float = 1.0, C: float = 10.0, shot: int = 1, unlabeled: int = 30
+        self,
+        way: int,
+        steps: int = 5,
+        share: float = 1.0,
+        C: float = 10.0,
+        shot: int = 1,
+        unlabeled: int = 30,
     ) -> None:
         super().__init__()
         if min(steps, shot, unlabeled) < 1 or not 0 < share <= 1 or not C > 0:
@@ -71,16 +81,26 @@ class PLCM(Refine):
         device, count = labels.device, torch.bincount(labels)
         unlabeled = min(unlabeled, int(count[count > 0].min()) - shot)
         if unlabeled < 1:
-            raise InputError(f"plcm.shot={shot} leaves a base class without another labeled image to calibrate on")
+            raise InputError(
+                f"plcm.shot={shot} leaves a base class without another labeled "
+                f"image to calibrate on"
+            )
         order = torch.randperm(len(labels), device=device)
         order = order[labels[order].argsort(stable=True)]
-        c = torch.rand(EPISODES, len(count), device=device).masked_fill(count == 0, -1).topk(min(way, len(count)))[1]
+        c = (
+            torch.rand(EPISODES, len(count), device=device)
+            .masked_fill(count == 0, -1)
+            .topk(min(way, len(count)))[1]
+        )
         start = torch.randint(len(labels), (*c.shape, 1), device=device)
         place = (start + torch.arange(shot + unlabeled, device=device)) % count[c].unsqueeze(-1)
-        ids = order[(count.cumsum(0) - count)[c].unsqueeze(-1) + place]  # (episodes, way, shot + unlabeled)
+        # (episodes, way, shot + unlabeled)
+        ids = order[(count.cumsum(0) - count)[c].unsqueeze(-1) + place]
         ids = torch.cat([ids[..., :shot].flatten(1), ids[..., shot:].flatten(1)], 1)
         y = torch.eye(c.shape[1], dtype=features.dtype, device=device)
-        w = torch.cat([y.repeat_interleave(shot, 0), torch.zeros_like(y).repeat_interleave(unlabeled, 0)])
+        w = torch.cat(
+            [y.repeat_interleave(shot, 0), torch.zeros_like(y).repeat_interleave(unlabeled, 0)]
+        )
         truth = torch.arange(c.shape[1], device=device).repeat_interleave(unlabeled)
         self.labels(Episode(features[ids], w.expand(EPISODES, -1, -1), shot * c.shape[1], 0), truth)
 
@@ -91,13 +111,23 @@ class PLCM(Refine):
 
     @torch.no_grad()
     def labels(self, episode: Episode, truth: Tensor | None = None) -> Tensor:
-        """One-hot labels (B, U, C) of the chosen pool of an episode without queries; truth (U,) calibrates."""
+        """One-hot labels (B, U, C) of the chosen pool of an episode without queries; truth (U,)
+        calibrates.
+        """
         pool, way = episode.unlabeled, present(episode.w)
-        mask, z, chosen = episode.mask[:, pool], F.normalize(episode.x, dim=-1), torch.zeros_like(episode.w[:, pool])
+        mask, z, chosen = (
+            episode.mask[:, pool],
+            F.normalize(episode.x, dim=-1),
+            torch.zeros_like(episode.w[:, pool]),
+        )
         for t in range(self.steps):
             w = episode.label_pool(chosen).w
             total = w.sum(1, keepdim=True)  # of each class: all shall weigh the same
-            w = w / or_one(total) * (total.sum(-1) / way.sum(-1, keepdim=True).clamp_min(1)).unsqueeze(-1)
+            w = (
+                w
+                / or_one(total)
+                * (total.sum(-1) / way.sum(-1, keepdim=True).clamp_min(1)).unsqueeze(-1)
+            )
             weight, bias = logistic_regression(z, w, self.C, 6, 8)
             logits = z[:, pool] @ weight.mT + bias.unsqueeze(1)
             best = logits.masked_fill(~way.unsqueeze(1), float("-inf")).log_softmax(-1).max(-1)
@@ -111,13 +141,16 @@ class PLCM(Refine):
         return chosen
 
     def calibrate(self, t: int, loss: Tensor, old: Tensor, clean: Tensor) -> None:
-        """Fit the components of step t to losses (B, U) of nodes that were chosen before or not, and right or not."""
+        """Fit the components of step t to losses (B, U) of nodes that were chosen before or not,
+        and right or not.
+        """
         cells = F.one_hot(2 * old.long() + clean.long(), 4).to(loss.dtype).flatten(0, 1)
         n = cells.sum(0)
         mean = loss.flatten() @ cells / n.clamp_min(1)
         variance = ((loss.flatten()[:, None] - mean).square() * cells).sum(0) / n.clamp_min(1)
         prior = (n.view(2, 2) + 1) / (n.view(2, 2).sum(-1, keepdim=True) + 2)
-        # Both components of a pair, or neither: a narrow one beside a default one would rank low losses last.
+        # Both components of a pair, or neither: a narrow one beside a default one would rank low
+        # losses last.
         enough = (n > 10).view(2, 2).all(-1, keepdim=True)
         self.prior[t] = prior.where(enough, self.prior[t])
         self.mean[t] = mean.view(2, 2).where(enough, self.mean[t])

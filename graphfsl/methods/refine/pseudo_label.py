@@ -19,18 +19,24 @@ __all__ = ["PseudoLabel"]
 
 
 class PseudoLabel(Refine):
-    """y'_j = 1 for the class c of largest p(c | x_j), else 0, for the most confident nodes of the pool;
-    they become label weights, the head is called again, and so on with its new p.
+    """y'_j = 1 for the class c of largest p(c | x_j), else 0, for the most confident nodes of the
+    pool; they become label weights, the head is called again, and so on with its new p.
 
-    Each class may take an equal part of the pool, the nodes of largest p among those that fall to it.
-    steps: how often the pool is labeled. share: of the pool that is labeled at most in the last step.
-    curriculum: in step t of T the share is t/T of that, and every step chooses anew; without one it is whole at once.
-    threshold: a node needs this p. soft: p itself as label weights, in place of 1 for the best class.
+    Each class may take an equal part of the pool, the nodes of largest p among those that fall to
+    it.
+    steps: how often the pool is labeled. share: of the pool that is labeled at most in the last
+        step.
+    curriculum: in step t of T the share is t/T of that, and every step chooses anew; without one it
+        is whole at once.
+    threshold: a node needs this p. soft: p itself as label weights, in place of 1 for the best
+        class.
 
     forward: features (B, n, d), scores (B, n, C) -> scores (B, n, C).
-    Source: Lee, section 2; Cascante-Bonilla et al., section 3: the best 20%, 40%, … 100%, each time from scratch.
-    Deviations: a head that is called again in place of a network that is trained on; the labels weigh as much as
-    those of the support; the share is of each class, not of all nodes, so that no class takes the pool.
+    Source: Lee, section 2; Cascante-Bonilla et al., section 3: the best 20%, 40%, … 100%, each time
+        from scratch.
+    Deviations: a head that is called again in place of a network that is trained on; the labels
+    weigh as much as those of the support; the share is of each class, not of all nodes, so that no
+    class takes the pool.
     """
 
     family = "semi-supervised"
@@ -41,7 +47,12 @@ class PseudoLabel(Refine):
     wants_maps = None
 
     def __init__(
-        self, steps: int = 5, share: float = 1.0, curriculum: bool = True, threshold: float = 0.0, soft: bool = False
+        self,
+        steps: int = 5,
+        share: float = 1.0,
+        curriculum: bool = True,
+        threshold: float = 0.0,
+        soft: bool = False,
     ) -> None:
         super().__init__()
         if steps < 1 or not 0 < share <= 1 or not 0 <= threshold < 1:
@@ -61,7 +72,11 @@ class PseudoLabel(Refine):
         for t in range(1, self.steps + 1):
             logits = scores[:, pool].detach()
             p = soft_assign(logits, mask)
-            sure = F.one_hot(logits.argmax(-1), p.shape[-1]).bool() & mask.unsqueeze(-1) & (p >= self.threshold)
+            sure = (
+                F.one_hot(logits.argmax(-1), p.shape[-1]).bool()
+                & mask.unsqueeze(-1)
+                & (p >= self.threshold)
+            )
             most = quota(mask, way, self.share * (t / self.steps if self.curriculum else 1))
             picked = top_per_class(log_odds(logits), sure, most)
             weight = p * picked.any(-1, keepdim=True) if self.soft else picked

@@ -1,4 +1,6 @@
-"""PT-MAP: power transform and maximum a posteriori. Hu, Gripon, Pateux 2021, https://arxiv.org/abs/2006.03806"""
+"""PT-MAP: power transform and maximum a posteriori. Hu, Gripon, Pateux 2021,
+https://arxiv.org/abs/2006.03806
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,8 @@ __all__ = ["PTMAP"]
 
 
 class PTMAP(Refine):
-    """x = (f + 1e-6)^power / ||(f + 1e-6)^power||, then less its mean and of length one again, the support and the
-    queries each by themselves. From the class means mu_c on, `steps` times,
+    """x = (f + 1e-6)^power / ||(f + 1e-6)^power||, then less its mean and of length one again, the
+    support and the queries each by themselves. From the class means mu_c on, `steps` times,
 
         P = Sinkhorn(exp(-lam ||x_q - mu_c||^2)) with rows of sum 1 and columns of sum Q / C,
         mu_c <- mu_c + alpha (sum_i P_ic x_i / sum_i P_ic - mu_c),
@@ -26,16 +28,18 @@ class PTMAP(Refine):
     with P = y on the support; a last P gives the answer.
 
     power: beta, of the transform. steps: epochs. lam: lambda. alpha: how far a center moves.
-    share: 1 for columns of equal sums, the paper's; below 1 they lie between those and the sums of the softmax of
-        -lam ||x_q - mu_c||^2, which is soft k-means at 0, and it no longer `needs_balance`.
+    share: 1 for columns of equal sums, the paper's; below 1 they lie between those and the sums of
+        the softmax of -lam ||x_q - mu_c||^2, which is soft k-means at 0, and it no longer
+        `needs_balance`.
 
-    forward: features (B, n, d) that are not negative, label weights (B, n, C) -> scores (B, n, C), whatever the head's
-    are; the softmax of a query's scores is its row of P.
+    forward: features (B, n, d) that are not negative, label weights (B, n, C) -> scores (B, n, C),
+    whatever the head's are; the softmax of a query's scores is its row of P.
     Source: algorithm 1 and the authors' code: power 0.5, 20 epochs, lambda 10, alpha 0.2.
-    Deviations: none in the solution. The centers stay in the span of the nodes, mu = A x, so that A alone is iterated,
-    where the authors reduce the dimension by QR; the limit of Sinkhorn's rounds comes from Newton's method, which goes
-    on from epoch to epoch. A and v are constants for the gradient. One query alone is neither centered nor balanced.
-    A negative feature, as an augmentation may make it, counts as zero; cached features with such ones are refused.
+    Deviations: none in the solution. The centers stay in the span of the nodes, mu = A x, so that A
+    alone is iterated, where the authors reduce the dimension by QR; the limit of Sinkhorn's rounds
+    comes from Newton's method, which goes on from epoch to epoch. A and v are constants for the
+    gradient. One query alone is neither centered nor balanced. A negative feature, as an
+    augmentation may make it, counts as zero; cached features with such ones are refused.
     """
 
     family = "transductive"
@@ -46,12 +50,18 @@ class PTMAP(Refine):
     block_nodes = 10240
 
     def __init__(
-        self, power: float = 0.5, steps: int = 20, lam: float = 10.0, alpha: float = 0.2, share: float = 1.0
+        self,
+        power: float = 0.5,
+        steps: int = 20,
+        lam: float = 10.0,
+        alpha: float = 0.2,
+        share: float = 1.0,
     ) -> None:
         super().__init__()
         if not power > 0 or not lam > 0 or steps < 0 or not 0 < alpha <= 1 or not 0 <= share <= 1:
             raise InputError(
-                "pt_map.power and lam must be above 0, steps 0 or more, alpha in (0, 1] and share in [0, 1], not "
+                "pt_map.power and lam must be above 0, steps 0 or more, alpha in (0, 1] and "
+                "share in [0, 1], not "
                 f"{power}, {lam}, {steps}, {alpha}, {share}"
             )
         self.power, self.steps, self.lam, self.alpha, self.share = power, steps, lam, alpha, share
@@ -59,7 +69,11 @@ class PTMAP(Refine):
 
     def forward(self, episode: Episode, scores: Tensor, head: Head) -> Tensor:
         k, m = episode.n_support, episode.n_support + episode.n_query
-        x, y, query = self.transform(episode), episode.w[:, :k].mT, episode.mask[:, k:m].to(episode.x.dtype)
+        x, y, query = (
+            self.transform(episode),
+            episode.w[:, :k].mT,
+            episode.mask[:, k:m].to(episode.x.dtype),
+        )
         with torch.no_grad():
             a, v = self.centers(x[:, :m], y, query)
         scores = v.unsqueeze(-2) - self.lam * squared_euclidean(x, a @ x[:, :m])
@@ -81,15 +95,20 @@ class PTMAP(Refine):
         return F.normalize(x, dim=-1)
 
     def centers(self, x: Tensor, y: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
-        """Support and queries x (B, m, d), labels y (B, C, k) of the first k, which queries are real (B, q) -> A
-        (B, C, m), Sinkhorn's v (B, C)."""
+        """Support and queries x (B, m, d), labels y (B, C, k) of the first k, which queries are
+        real (B, q) -> A (B, C, m), Sinkhorn's v (B, C)."""
         k, gram = y.shape[-1], x @ x.mT
         absent = y.sum(-1, keepdim=True) == 0
         a = F.pad(y / y.sum(-1, keepdim=True).masked_fill(absent, 1), (0, query.shape[-1]))
         v = torch.zeros_like(y[..., 0])
         for epoch in range(self.steps + 1):
             f = a @ gram
-            log_p = self.lam * (2 * f - (a * f).sum(-1, keepdim=True)).masked_fill(absent, float("-inf"))[..., k:]
+            log_p = (
+                self.lam
+                * (2 * f - (a * f).sum(-1, keepdim=True)).masked_fill(absent, float("-inf"))[
+                    ..., k:
+                ]
+            )
             warm = 0 < epoch < self.steps
             v = balance(log_p.mT, query, self.share, 5 if warm else 12, v if warm else None)
             if epoch < self.steps:

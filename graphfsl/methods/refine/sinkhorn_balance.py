@@ -1,4 +1,6 @@
-"""Balanced assignment of the queries by optimal transport. Cuturi 2013, https://arxiv.org/abs/1306.0895"""
+"""Balanced assignment of the queries by optimal transport. Cuturi 2013,
+https://arxiv.org/abs/1306.0895
+"""
 
 from __future__ import annotations
 
@@ -13,18 +15,22 @@ __all__ = ["SinkhornBalance"]
 
 
 class SinkhornBalance(Refine):
-    """P = diag(u) exp(s / temperature) diag(v), with rows of sum one and columns of prescribed sums (lemma 2), for the
-    scores s_qc of any head; its answer for a query is log P_qc up to a constant, s_qc / temperature + log v_c.
+    """P = diag(u) exp(s / temperature) diag(v), with rows of sum one and columns of prescribed sums
+    (lemma 2), for the scores s_qc of any head; its answer for a query is log P_qc up to a constant,
+    s_qc / temperature + log v_c.
 
-    share: 1 for as many queries of every class; 0 for the sums of softmax(s / temperature), which change nothing;
-        between, the sums of the columns lie between. Below 1 it no longer `needs_balance`.
-    temperature: of the scores; a small one makes the assignment hard. steps: of Newton's method for v, after those at
-        higher temperatures; 12 meet the columns where scores differ by thousands, as squared distances may.
+    share: 1 for as many queries of every class; 0 for the sums of softmax(s / temperature), which
+        change nothing; between, the sums of the columns lie between. Below 1 it no longer
+        `needs_balance`.
+    temperature: of the scores; a small one makes the assignment hard. steps: of Newton's method for
+        v, after those at higher temperatures; 12 meet the columns where scores differ by thousands,
+        as squared distances may.
 
     forward: features (B, n, d), scores (B, n, C) -> scores (B, n, C).
-    Source: section 4; the use on the queries of an episode is that of PT-MAP (Hu, Gripon, Pateux 2021).
-    Deviations: the limit of Sinkhorn's rounds comes from Newton's method on the same dual. v is a constant for the
-    gradient. One query alone is left as it is.
+    Source: section 4; the use on the queries of an episode is that of PT-MAP (Hu, Gripon, Pateux
+        2021).
+    Deviations: the limit of Sinkhorn's rounds comes from Newton's method on the same dual. v is a
+    constant for the gradient. One query alone is left as it is.
     """
 
     family = "transductive"
@@ -37,7 +43,8 @@ class SinkhornBalance(Refine):
         super().__init__()
         if not 0 <= share <= 1 or not temperature > 0 or steps < 1:
             raise InputError(
-                f"sinkhorn_balance.share must lie in [0, 1], temperature above 0 and steps be at least 1, not "
+                f"sinkhorn_balance.share must lie in [0, 1], temperature above 0 and steps be at "
+                f"least 1, not "
                 f"{share}, {temperature}, {steps}"
             )
         self.share, self.temperature, self.steps = share, temperature, steps

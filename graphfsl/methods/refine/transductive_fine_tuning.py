@@ -17,18 +17,19 @@ __all__ = ["TransductiveFineTuning"]
 
 
 class TransductiveFineTuning(Refine):
-    """p_i = softmax(W z_i + b) of features z_i of length one. From w_c, the direction of the mean of the support of c,
-    and b = 0 on, Adam descends
+    """p_i = softmax(W z_i + b) of features z_i of length one. From w_c, the direction of the mean
+    of the support of c, and b = 0 on, Adam descends
 
         mean_S -log p_i,y_i + mean_Q H(p_i).
 
     steps, lr: of Adam.
 
-    forward: features (B, n, d), label weights (B, n, C) -> scores (B, n, C), whatever the head's are.
+    forward: features (B, n, d), label weights (B, n, C) -> scores (B, n, C), whatever the head's
+        are.
     Source: sections 3.1 and 3.2; 25 steps of lr 5e-5.
-    Deviations: the encoder stays as it is, so that cached features do; the paper tunes the whole network, and these
-    few small steps of the classifier alone hardly change an answer. The gradient is written out, and how W and b moved
-    is a constant for the gradient of a training.
+    Deviations: the encoder stays as it is, so that cached features do; the paper tunes the whole
+    network, and these few small steps of the classifier alone hardly change an answer. The gradient
+    is written out, and how W and b moved is a constant for the gradient of a training.
     """
 
     family = "transductive"
@@ -39,7 +40,10 @@ class TransductiveFineTuning(Refine):
     def __init__(self, steps: int = 25, lr: float = 5e-5) -> None:
         super().__init__()
         if steps < 0 or not lr > 0:
-            raise InputError(f"transductive_fine_tuning.steps must be 0 or more and lr above 0, not {steps} and {lr}")
+            raise InputError(
+                f"transductive_fine_tuning.steps must be 0 or more and lr above 0, "
+                f"not {steps} and {lr}"
+            )
         self.steps, self.lr = steps, lr
 
     def forward(self, episode: Episode, scores: Tensor, head: Head) -> Tensor:
@@ -48,17 +52,21 @@ class TransductiveFineTuning(Refine):
         y, query = episode.w[:, :k].mT, episode.mask[:, k:m]
         start = F.pad(F.normalize(y @ z[:, :k, :-1], dim=-1), (0, 1))
         fixed = z[:, :m].detach()
-        moved = adam(lambda theta: self.gradient(theta, fixed, y, query), start.detach(), self.lr, self.steps)
+        moved = adam(
+            lambda theta: self.gradient(theta, fixed, y, query), start.detach(), self.lr, self.steps
+        )
         return hide_absent(z @ (start + (moved - start.detach())).mT, episode.w)
 
     def gradient(self, theta: Tensor, z: Tensor, y: Tensor, query: Tensor) -> Tensor:
-        """Of the loss by (W, b) (B, C, d + 1): nodes z (B, m, d + 1), labels y (B, C, k) of the first k, which queries
-        are real (B, q)."""
+        """Of the loss by (W, b) (B, C, d + 1): nodes z (B, m, d + 1), labels y (B, C, k) of the
+        first k, which queries are real (B, q)."""
         k, real = y.shape[-1], query.unsqueeze(1).to(y.dtype)
         f = (theta @ z.mT).masked_fill(y.sum(-1, keepdim=True) == 0, -1e30)
         log_p = f.log_softmax(-2)
         p, log_p = log_p.exp(), log_p[..., k:]
         h = -(p[..., k:] * log_p).sum(-2, keepdim=True)
-        by_s = (y.sum(-2, keepdim=True) * p[..., :k] - y) / y.sum((1, 2), keepdim=True).clamp_min(1e-12)
+        by_s = (y.sum(-2, keepdim=True) * p[..., :k] - y) / y.sum((1, 2), keepdim=True).clamp_min(
+            1e-12
+        )
         by_q = -p[..., k:] * (log_p + h) * real / real.sum(-1, keepdim=True).clamp_min(1)
         return torch.cat([by_s, by_q], -1) @ z
