@@ -25,22 +25,22 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time `__getattr__` im
 __version__ = "0.1.0"
 
 _HOME = {
-    "Adapt": "adapt",
+    "Adapt": "core.adapt",
     "Conv4": "nn",
-    "Episode": "episode",
+    "Episode": "core.episode",
     "Episodes": "data",
-    "FewShotClassifier": "estimator",
-    "Learner": "learner",
-    "Pipeline": "learner",
+    "FewShotClassifier": "apply.estimator",
+    "Learner": "core.learner",
+    "Pipeline": "core.pipeline",
     "Setting": "data",
     "Split": "data",
-    "Target": "episode",
-    "Trainer": "train",
+    "Target": "core.episode",
+    "Trainer": "loops.trainer",
     "Transform": "data",
-    "build": "builder",
-    "evaluate": "evaluation",
-    "get": "registry",
-    "load": "predict",
+    "build": "experiment.builder",
+    "evaluate": "loops.evaluation",
+    "get": "core.registry",
+    "load": "apply.predict",
     "load_data": "data",
 }
 __all__ = [
