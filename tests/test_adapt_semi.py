@@ -22,7 +22,7 @@ from graphfsl.core.rules import Adam, GradientDescent
 from graphfsl.data import Split, Transform
 from graphfsl.data.batches import Batches, partly_labeled
 from graphfsl.data.deck import label_split
-from graphfsl.data.sampler import Sampler, Setting
+from graphfsl.data.tasks.classes import Sampler, Setting
 from graphfsl.functional.affine import affine
 from graphfsl.functional.cross_entropy import cross_entropy
 from graphfsl.io.errors import InputError

@@ -19,7 +19,7 @@ from graphfsl.core.learner import Head
 from graphfsl.core.pipeline import Pipeline
 from graphfsl.core.rules import GradientDescent
 from graphfsl.io.errors import InputError
-from graphfsl.loops.protocol import kind_of
+from graphfsl.core.protocol import kind_of
 from graphfsl.methods.adapt.maml import MAML
 from graphfsl.methods.heads.linear import Linear
 from graphfsl.methods.heads.protonet import ProtoNet

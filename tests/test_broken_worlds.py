@@ -21,11 +21,14 @@ from typing import Any
 import pytest
 from filelock import FileLock
 from test_cli import call, folder, world  # noqa: F401
-from test_mishaps import (
+from test_mishaps import (  # noqa: F401
+    EVALUATE,
     RUN,
     Call,
+    finished,
     pictures,
     posix,
+    ran,
     refused,
     same_weights,
     snapshot,

@@ -27,7 +27,7 @@ from graphfsl.experiment.results import find_published
 from graphfsl.experiment.run import Run
 from graphfsl.io.errors import InputError
 from graphfsl.loops.evaluation import accuracies, diagnose, encode_once, evaluate
-from graphfsl.loops.protocol import kind_of
+from graphfsl.core.protocol import kind_of
 from graphfsl.loops.trainer import Trainer
 from graphfsl.methods.heads.gnn import GNN
 from graphfsl.methods.heads.protonet import ProtoNet

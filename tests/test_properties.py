@@ -21,7 +21,7 @@ from torch import Tensor
 
 from graphfsl.data import Sampler, Setting, Split
 from graphfsl.data.deck import label_split
-from graphfsl.data.sampler import Draw
+from graphfsl.data.tasks.classes import Draw
 from graphfsl.data.streams import choose, keys_of
 from graphfsl.functional.distances import cosine, squared_euclidean
 from graphfsl.functional.prototypes import hide_absent, present, prototypes

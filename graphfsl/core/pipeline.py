@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from graphfsl.core.batchnorm import (
 )
 from graphfsl.core.combinations import check_company, check_parts, checked_head, parts_of
 from graphfsl.core.encoder import call_encoder, checked_encoder, fitting, full_precision
-from graphfsl.core.episode import Episode, Target, check_episode
+from graphfsl.core.episode import BaseTarget, Episode, check_episode
 from graphfsl.core.learner import JOINED, Encode, Head, Learner, Part
 from graphfsl.functional.layers import last_layer
 from graphfsl.io.errors import InputError, unknown
@@ -62,7 +63,7 @@ class Pipeline(Learner):
         self.per_query = any(p.per_query for p in parts) if per_query is None else per_query
         check_company(parts, self.per_query)
         self.set_batch_norm(batch_norm)
-        self.reads_support = self.head.reads_support
+        self.reads_support, self.answers = self.head.reads_support, self.head.answers
         for trait in JOINED:
             setattr(self, trait, any(getattr(p, trait) for p in parts))
         self.way = next((p.way for p in parts if p.way is not None), None)
@@ -183,13 +184,13 @@ class Pipeline(Learner):
     def score(self, episode: Episode) -> Tensor:
         return self.score_features(self.encode(episode))
 
-    def criterion(self, scores: Tensor, target: Target, episode: Episode) -> Tensor:
+    def criterion(self, scores: Tensor, target: Any, episode: Episode) -> Tensor:
         return self.head.criterion(scores, target, episode)
 
     def aux_loss(self, episode: Episode) -> Tensor | float:
         return sum((p.aux_loss(episode) for p in self.parts), 0.0)
 
-    def loss(self, episode: Episode, target: Target) -> Tensor:
+    def loss(self, episode: Episode, target: BaseTarget) -> Tensor:
         features = self.encode(episode)
         return self.price(self.score_features(features), target, features)
 

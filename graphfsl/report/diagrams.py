@@ -9,13 +9,13 @@ from itertools import combinations
 from typing import Any
 
 from graphfsl.report.figures import COLORS, REPLICATES, Figure, by_strength, draw, mean
-from graphfsl.report.tables import Row, axes_of, finite, level
+from graphfsl.report.tables import Line, axes_of, finite, level, value_of
 
 HEAT_MAPS = 6  # the most of a report
 NAMED = 30  # classes whose names can be read along a confusion matrix
 
 
-def _label(r: Row) -> str:
+def _label(r: Line) -> str:
     pool = f", {r['unlabeled']} unlabeled" if r.get("unlabeled") else ""
     pool += f", {r['distractors']} distractor classes" if r.get("distractors") else ""
     levels = ", ".join(f"{a} {level(r, a)}" for a in r.get("cell") or ())
@@ -26,7 +26,12 @@ def _label(r: Row) -> str:
     )
 
 
-def heat_maps(rows: Sequence[Row]) -> list[Figure]:
+def _mean(rows: Sequence[Line]) -> float:
+    """Of the first metric; NaN where there are no rows."""
+    return next(iter(mean(rows).values()))
+
+
+def heat_maps(rows: Sequence[Line]) -> list[Figure]:
     """Mean accuracy for the levels of two axes, over the cells of one kind of setting; the
     strongest axes first.
     """
@@ -35,7 +40,7 @@ def heat_maps(rows: Sequence[Row]) -> list[Figure]:
         own = [
             r
             for r in rows
-            if str(r.get("setting")) == kind and r.get("cell") and finite(r.get("accuracy"))
+            if str(r.get("setting")) == kind and r.get("cell") and finite(value_of(r))
         ]
         varied = [
             a for a in axes_of(own) if a not in REPLICATES and len({level(r, a) for r in own}) > 1
@@ -51,10 +56,7 @@ def heat_maps(rows: Sequence[Row]) -> list[Figure]:
         over = f", averaged over {', '.join(others)}" if others else ""
         y, x = (list(dict.fromkeys(level(r, a) for r in own)) for a in (down, across))
         values = [
-            [
-                mean([r for r in own if (level(r, down), level(r, across)) == (v, w)])["accuracy"]
-                for w in x
-            ]
+            [_mean([r for r in own if (level(r, down), level(r, across)) == (v, w)]) for w in x]
             for v in y
         ]
         size = (4.2, max(1.8, 1.1 + 0.36 * len(y)))
@@ -93,7 +95,7 @@ def _plot_heat(axes: Any, values: list[list[float]], x: list[str], y: list[str])
     axes.figure.colorbar(image, ax=axes, shrink=0.9).outline.set_visible(False)
 
 
-def confusion(r: Row) -> Figure:
+def confusion(r: Line) -> Figure:
     """Rows are the true classes, each row sums to 1; the pairs that are confused most are named."""
     names, counts = r["confusion"]["classes"], r["confusion"]["counts"]
     rates = [[c / max(sum(line), 1) for c in line] for line in counts]
@@ -119,7 +121,7 @@ def confusion(r: Row) -> Figure:
     return caption, draw(plot, "answered", "true", (4.2, 4.2))
 
 
-def reliability(r: Row) -> Figure:
+def reliability(r: Line) -> Figure:
     """Accuracy by probability: on the diagonal they agree."""
     bins = [b for b in r["reliability"] if b[0]]
     total = sum(n for n, _, _ in bins)

@@ -5,24 +5,26 @@ committed results.
 from __future__ import annotations
 
 import csv
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from graphfsl.experiment import config as conf
+from graphfsl.core.task import Task
+from graphfsl.data.tasks import as_task
 from graphfsl.experiment import runner
-from graphfsl.experiment.builder import named
+from graphfsl.experiment.experiment import Experiment, Notes
 from graphfsl.experiment.results import history, seed_runs
 from graphfsl.io.checkpoint import read_json
 from graphfsl.io.errors import InputError, unknown
 from graphfsl.io.package_data import experiments_dir, find_experiments
-from graphfsl.loops.evaluation import with_interval
+from graphfsl.loops.row import Row
 from graphfsl.report.tables import SETTINGS
 
-Row = Mapping[str, Any]
 PLACE = ("data.root", "data.download", "trainer.device", "trainer.logger")  # say where, not what
 
 
@@ -31,57 +33,72 @@ def reproduce(paper: str, overrides: Sequence[str], out: Path | None, console: C
     ours.
     """
     files = [Path(paper)] if paper.endswith(".yaml") else find_experiments(paper)
-    configs = [conf.read(file, overrides) for file in files]
+    experiments = [Experiment.read(file, overrides) for file in files]
     changed = [f"override {o}" for o in overrides if o.partition("=")[0] not in PLACE]
-    for file, config in zip(files, configs, strict=True):
-        path = (out or Path("runs")) / f"{file.stem}-{conf.digest(config)}"
-        rows = runner.run(config, path, console)
+    for file, experiment in zip(files, experiments, strict=True):
+        path = (out or Path("runs")) / f"{file.stem}-{experiment.digest()}"
+        rows = runner.run(experiment, path, console)
         if rows:  # under torchrun only the first process has them
             histories = [history(p) for p in seed_runs(path) or [path]]
-            _show(file.stem, config, rows, histories, changed, console)
+            _show(file.stem, experiment.notes, rows, histories, changed, console)
 
 
 def _show(
     name: str,
-    config: Mapping[str, Any],
+    notes: Notes,
     rows: Sequence[Row],
-    histories: Sequence[Sequence[Row]],
+    histories: Sequence[Sequence[Mapping[str, Any]]],
     changed: Sequence[str],
     console: Console,
 ) -> None:
     """The table of an experiment. histories: the metrics of each seed. changed: deviations beside
     the listed ones.
     """
-    paper = config.get("paper") or {}
     grid = Table(
         "setting",
         "published",
         "ours",
         "difference",
         "source",
-        title=f"{name}: {paper.get('title', '')}",
+        title=f"{name}: {notes.paper.get('title', '')}",
     )
-    for r in rows:
-        published = r.get("published")
+    for row in rows:
         grid.add_row(
-            f"{column(r)}, {r['data']}, {r['setting']}",
-            "none" if published is None else f"{published:.2f}",
-            with_interval(r),
-            "" if r.get("difference") is None else f"{r['difference']:+.2f}",
-            r.get("source") or "",
+            f"{column(row)}, {row.data}, {row.setting}",
+            "none" if row.published is None else f"{row.published:.2f}",
+            row.value.number,
+            "" if row.difference is None else f"{row.difference:+.2f}",
+            row.source or "",
         )
     console.print(grid)
-    n, last = len(histories), [lines[-1] for lines in histories if lines]
+    last = [lines[-1] for lines in histories if lines]
     minutes = sum(line["seconds"] for line in last) / 60
-    steps = f"{max((line['step'] for line in last), default=0):,}" + (
-        f" for each of {n} seeds" if n > 1 else ""
-    )
-    theirs = f"{paper['steps']:,}" if isinstance(paper.get("steps"), int) else "not stated"
+    steps = f"{max((line['step'] for line in last), default=0):,}"
+    steps += f" for each of {len(histories)} seeds" if len(histories) > 1 else ""
+    known = notes.paper.get("steps")
+    theirs = f"{known:,}" if isinstance(known, int) else "not stated"
     console.print(
-        f"steps: {steps} (paper: {theirs}); training: {minutes:.1f} minutes on {rows[0]['device']}"
+        f"steps: {steps} (paper: {theirs}); training: {minutes:.1f} minutes on {rows[0].device}"
     )
-    for deviation in [*(config.get("deviations") or []), *changed] or ["none are known"]:
+    for deviation in [*notes.deviations, *changed] or ["none are known"]:
         console.print(f"deviation: {deviation}", markup=False)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The rows of one evaluation of a committed run.
+
+    Args:
+        pretrained: by which objective its encoder was, if it was. file: where the rows are.
+        changes: what the evaluation changed, in words.
+    """
+
+    rows: Sequence[Row]
+    published: Sequence[Mapping[str, Any]]
+    task: Task
+    pretrained: str | None
+    file: str
+    changes: str
 
 
 def table(name: str, folder: Path | None = None) -> str:
@@ -98,23 +115,20 @@ def table(name: str, folder: Path | None = None) -> str:
         raise InputError(
             f"{folder} holds no results; they are in the repository, not in an installed package"
         )
-    own = {
-        p: f for p, f in runs.items() if f["rows"] and str(f["rows"][0]["data"]).startswith(name)
-    }
+    data = {path: str(facts["rows"][0]["data"]) for path, facts in runs.items() if facts["rows"]}
+    own = [path for path in data if data[path].startswith(name)]
     if not own:
-        sets = {str(f["rows"][0]["data"]).split("/")[0] for f in runs.values() if f["rows"]}
+        sets = {d.split("/")[0] for d in data.values()}
         raise unknown("table", name, sets | {p.stem for p in folder.glob("*.csv")})
+    measured = [m for path in own for m in _measured(path, runs[path], name)]
     parts = []
-    measured = [m for path, facts in own.items() for m in _measured(path, facts, name)]
-    kinds = {r["setting"] for m in measured for r in m["rows"]}
+    kinds = {row.setting for m in measured for row in m.rows}
     for kind in sorted(kinds, key=list(SETTINGS).index):
-        columns = sorted(
-            {(*size(r), column(r)) for m in measured for r in m["rows"] if r["setting"] == kind}
-        )
-        heads = [c[-1] for c in columns]
+        shown = [row for m in measured for row in m.rows if row.setting == kind]
+        heads = [head for *_, head in sorted({(*group(row), column(row)) for row in shown})]
         lines = [["", *heads]]
         for m in measured:
-            rows = {column(r): r for r in m["rows"] if r["setting"] == kind}
+            rows = {column(row): row for row in m.rows if row.setting == kind}
             # A paper's numbers stand there once, however many of its rows were measured.
             lines += [line for line in _lines(m, rows, heads) if line not in lines]
         parts.append(_markdown(kind, lines))
@@ -127,7 +141,7 @@ def _study(file: Path) -> str:
         cells = list(csv.DictReader(lines))
     names = list(cells[0])
     first, *rest = (n for n in names[: names.index("setting")] if not n.endswith("seed"))
-    found: dict[str, dict[str, dict[str, list[Row]]]] = {}
+    found: dict[str, dict[str, dict[str, list[Mapping[str, str]]]]] = {}
     for cell in cells:
         across = (
             ", ".join(f"{n.rpartition('.')[2]} {cell[n] or 'none'}" for n in rest) or "accuracy"
@@ -152,7 +166,7 @@ def _markdown(kind: str, lines: Sequence[Sequence[str]]) -> str:
     )
 
 
-def _mean(cells: Sequence[Row]) -> str:
+def _mean(cells: Sequence[Mapping[str, str]]) -> str:
     """The mean over seeds, which share their test episodes: the mean of their intervals is wide
     enough.
     """
@@ -160,87 +174,68 @@ def _mean(cells: Sequence[Row]) -> str:
     return f"{accuracy:.2f} ± {half:.2f}"
 
 
-def _measured(path: Path, facts: Mapping[str, Any], name: str) -> Iterator[dict[str, Any]]:
-    """A run's own evaluation, and those that `graphfsl evaluate` left in its folder: rows, config,
-    file, changes.
-    """
-    own = {"config": facts["config"], "file": f"{path.name}/results.json", "changes": ""}
-    yield from _by_policy(facts["rows"], own)
+def _measured(path: Path, facts: Mapping[str, Any], name: str) -> Iterator[Measured]:
+    """A run's own evaluation, and those that `graphfsl evaluate` left in its folder."""
+    experiment = Experiment.of_saved(facts["config"])
+    yield from _by_policy(facts["rows"], experiment, f"{path.name}/results.json", "")
     for file in sorted((path / "evaluations").glob("*.json")):
         found = read_json(file)
-        where = {"config": facts["config"], "file": f"{path.name}/evaluations/{file.name}"}
         rows = [r for r in found["rows"] if str(r["data"]).startswith(name)]
-        yield from _by_policy(rows, {"changes": f", {' '.join(found['overrides'])}", **where})
+        where, changes = f"{path.name}/evaluations/{file.name}", " ".join(found["overrides"])
+        yield from _by_policy(rows, experiment, where, f", {changes}")
 
 
-def _by_policy(rows: Sequence[Row], facts: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _by_policy(
+    found: Sequence[Mapping[str, Any]], experiment: Experiment, file: str, changes: str
+) -> Iterator[Measured]:
     """A run's rows under its own BatchNorm policy, and those under another, which the published
     numbers are not of.
     """
-    for policy in dict.fromkeys(r.get("batch_norm") for r in rows):
-        same = [r for r in rows if r.get("batch_norm") == policy]
-        if policy == rows[0].get("batch_norm"):
-            yield {**facts, "rows": same}
-        else:
-            named = [p for p in facts["config"].get("published") or [] if "setting" in p]
-            config = {**facts["config"], "published": named}
-            yield {
-                **facts,
-                "rows": same,
-                "config": config,
-                "changes": f"{facts['changes']}, {policy} BatchNorm",
-            }
+    rows = [Row.from_dict(row) for row in found]
+    first = experiment.pretraining
+    pretrained = None if first is None else first.objective.name
+    published = experiment.notes.published
+    for policy in dict.fromkeys(row.batch_norm for row in rows):
+        same = [row for row in rows if row.batch_norm == policy]
+        numbers, told = published, changes
+        if policy != rows[0].batch_norm:
+            numbers = [p for p in published if "setting" in p]
+            told = f"{changes}, {policy} BatchNorm"
+        yield Measured(same, numbers, experiment.task, pretrained, file, told)
 
 
-def _lines(
-    facts: Mapping[str, Any], rows: Mapping[str, Row], heads: Sequence[str]
-) -> Iterator[list[str]]:
+def _lines(m: Measured, rows: Mapping[str, Row], heads: Sequence[str]) -> Iterator[list[str]]:
     """Numbers of a run, and below them the published ones."""
     if not rows:
         return
     first = next(iter(rows.values()))
-    split = str(first["data"]).partition("/")[2]
+    split = first.data.partition("/")[2]
     where = "" if split == "test" else f", *{split}* classes"
-    pretrain = facts["config"].get("pretrain")
-    start = f" from {named(pretrain['objective'], 'pretrain.objective')[0]}" if pretrain else ""
-    label = (
-        f"{first['method']}{start}{facts['changes']}{where} "
-        f"([run](experiments/results/{facts['file']}))"
-    )
-    yield [label, *(with_interval(rows[h]) if h in rows else "" for h in heads)]
-    listed = {
-        column({**_EPISODE, **facts["config"].get("episode", {}), **p}): p
-        for p in facts["config"].get("published") or []
-        if p.get("setting", first["setting"]) == first["setting"]
-    }
-    numbers = {h: p for h, p in listed.items() if h in rows}
-    if numbers:
+    start = f" from {m.pretrained}" if m.pretrained else ""
+    label = f"{first.method}{start}{m.changes}{where} ([run](experiments/results/{m.file}))"
+    yield [label, *(rows[h].value.number if h in rows else "" for h in heads)]
+    numbers = {}
+    for entry in m.published:
+        if entry.get("setting", first.setting) == first.setting:
+            fields = {k: v for k, v in entry.items() if k in first.asked}
+            numbers[_title(dataclasses.replace(m.task, **fields))] = entry
+    stated = {h: entry for h, entry in numbers.items() if h in rows}
+    if stated:
         on = "" if split == "test" else " on the test classes"
-        yield [
-            f"published{on}: {next(iter(numbers.values())).get('source', '')}",
-            *(str(numbers[h]["accuracy"]) if h in numbers else "" for h in heads),
-        ]
+        source = next(iter(stated.values())).get("source", "")
+        values = (str(stated[h][rows[h].metric]) if h in stated else "" for h in heads)
+        yield [f"published{on}: {source}", *values]
 
 
-_EPISODE = {"way": 5, "shot": 1, "unlabeled": 0, "distractors": 0}
-
-
-def size(r: Row) -> tuple[int, int, int, int]:
-    return (
-        int(r["way"]),
-        int(r["shot"]),
-        int(r.get("unlabeled") or 0),
-        int(r.get("distractors") or 0),
-    )
-
-
-def column(r: Row) -> str:
+def column(row: Row) -> str:
     """5-way 1-shot, 5 unlabeled, 5 distractors"""
-    way, shot, unlabeled, distractors = size(r)
-    text = f"{way}-way {shot}-shot"
-    text += f", {unlabeled} unlabeled" if unlabeled else ""
-    text += f", {distractors} distractors" if distractors else ""
-    text += f", Dirichlet {r['dirichlet']:g}" if r.get("dirichlet") else ""
-    return text + (
-        f", pool of Dirichlet {r['pool_dirichlet']:g}" if r.get("pool_dirichlet") else ""
-    )
+    return _title(as_task({"task": row.task, **row.asked}))
+
+
+def _title(task: Task) -> str:
+    return ", ".join([task.title, *task.details])
+
+
+def group(row: Row) -> tuple[Any, ...]:
+    """What columns are sorted by."""
+    return tuple(as_task({"task": row.task, **row.asked}).size)
