@@ -25,7 +25,7 @@ import pytest
 import scipy.stats
 from test_cli import EXPERIMENT, call, world  # noqa: F401 (fixtures)
 
-from graphfsl.experiment import builder
+from graphfsl.experiment import encoders
 from graphfsl.io.errors import InputError
 from graphfsl.nn import ENCODERS, Conv4
 from graphfsl.report.reproduce import table
@@ -159,10 +159,10 @@ def run_of(row: dict[str, Any]) -> str:
 
 
 def _digests(run: Path) -> list[str]:
-    from graphfsl.experiment.config import digest, merge
+    from graphfsl.experiment.experiment import Experiment
 
     config = json.loads((run / "config.json").read_text())["config"]
-    return [digest(merge(config, [f"episode.shot={s}"])) for s in (1, 3)]
+    return [Experiment.of(config, [f"episode.shot={s}"]).digest() for s in (1, 3)]
 
 
 def test_interrupted_studies_end_with_the_same_table(study: Path, call: Call) -> None:
@@ -505,8 +505,8 @@ def test_reproduce_prints_published_beside_ours(world: Path, call: Call) -> None
 def test_a_study_builds_each_encoder_once_for_its_check(
     study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    builder._on_meta.cache_clear()
-    builder._probed.cache_clear()
+    encoders._on_meta.cache_clear()
+    encoders._probed.cache_clear()
     built: list[bool] = []
 
     class Counted(Conv4):

@@ -215,14 +215,14 @@ def test_a_run_whose_directory_goes(
     from graphfsl.loops import trainer as train
 
     spoil, left = SABOTAGE[case]
-    real = train.accuracies
+    real = train.measured
 
     def spoiled(*args: Any) -> Any:
         spoil()
         return real(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "accuracies", spoiled)
+        patch.setattr(train, "measured", spoiled)
         code, _, err = call(*RUN)
     assert code == 2 and err.startswith("graphfsl: cannot write r/best") and err.count("\n") == 1, (
         err

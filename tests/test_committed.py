@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from graphfsl import data
-from graphfsl.experiment import config
 from graphfsl.experiment import run as runs
 from graphfsl.experiment.measure import measure
 from graphfsl.io.checkpoint import read_json
@@ -44,16 +43,17 @@ def cheap_or_slow(path: Path) -> object:
 @pytest.mark.parametrize("path", map(cheap_or_slow, RUNS), ids=[p.name for p in RUNS])
 def test_its_first_episodes_are_as_stored(path: Path) -> None:
     run, stored = loaded(path), read_json(path / "results.json")["rows"]
-    options, section = config.evaluation(run.config), run.config["data"]
-    if data.takes_root(section["name"]):
+    source, options = run.experiment.data, run.experiment.evaluation
+    if data.takes_root(str(source.name)):
         if not os.environ.get("GRAPHFSL_DATA"):
             pytest.skip("needs the real data: set GRAPHFSL_DATA to the folder that holds them")
         try:
-            config.load_split(section, options.split)
+            source.split(options.split)
         except InputError as error:
             pytest.skip(f"GRAPHFSL_DATA lacks what it was measured on: {error}")
     changes = [f"evaluation.episodes={ENOUGH}", "trainer.device=cpu"]
-    for row, was in zip(measure(run, changes), stored, strict=True):
+    for found, was in zip(measure(run, changes), stored, strict=True):
+        row = found.to_dict()
         assert (row["way"], row["shot"]) == (was["way"], was["shot"])
         # One query on an edge may fall to the other side on another machine.
         one = 1.01 / (row["way"] * row["query"])

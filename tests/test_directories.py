@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from test_cli import call, trained, world  # noqa: F401 (fixtures)
 
 from graphfsl.experiment import runner as progress
-from graphfsl.experiment.config import read
+from graphfsl.experiment.experiment import Experiment
 from graphfsl.experiment.run import load
 from graphfsl.io.checkpoint import FORMAT, load_checkpoint, save_checkpoint, write_json
 from graphfsl.io.errors import InputError
@@ -250,7 +250,7 @@ def test_axes_of_which_one_would_be_lost(world: Path, call: Call) -> None:
     Path("study.yaml").write_text(
         "experiment: my.yaml\nset: {episode: {way: 3}}\ngrid: {episode.shot: [1, 2]}\n"
     )
-    assert [c.config["episode"] for c in read_study("study.yaml").cells] == [
+    assert [c.experiment.to_dict()["episode"] for c in read_study("study.yaml").cells] == [
         {"way": 3, "shot": s} for s in (1, 2)
     ]
 
@@ -389,11 +389,11 @@ def test_one_episode_is_null_wherever_it_is_written(
         ]
         is None
     )
-    settings = read(
+    settings = Experiment.read(
         trained.parent / "my.yaml",
         ["trainer.steps=2", "trainer.val_every=2", "trainer.val_episodes=1"],
     )
-    progress.run({**settings, "evaluation": {"episodes": 1}}, tmp_path / "r", Console(quiet=True))
+    progress.run(settings.changed("evaluation={episodes: 1}"), tmp_path / "r", Console(quiet=True))
     lines = (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()
     assert json.loads(lines[-1], parse_constant=pytest.fail)["val_ci95"] is None
     assert call("report", tmp_path / "r", "--out", tmp_path / "rep")[0] == 0

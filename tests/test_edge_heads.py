@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from graphfsl.core.episode import Episode, Target, stack
 from graphfsl.core.learner import Head
 from graphfsl.core.pipeline import Pipeline
+from graphfsl.core.protocol import check_protocol
 from graphfsl.data.tasks.classes import Setting
 from graphfsl.functional.edges import (
     class_means,
@@ -21,7 +22,6 @@ from graphfsl.functional.edges import (
     upper,
 )
 from graphfsl.io.errors import InputError
-from graphfsl.core.protocol import check_protocol
 from graphfsl.methods.heads.dpgn import DPGN
 from graphfsl.methods.heads.egnn import EGNN
 from graphfsl.methods.refine.soft_kmeans import SoftKmeans

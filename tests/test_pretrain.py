@@ -21,8 +21,8 @@ from graphfsl.core import registry
 from graphfsl.core.pretrainer import Pretrainer
 from graphfsl.data import Split, Transform, load
 from graphfsl.data.batches import Batches, partly_labeled
-from graphfsl.experiment import config
 from graphfsl.experiment import run as runs
+from graphfsl.experiment.experiment import Experiment
 from graphfsl.experiment.pretraining import folder
 from graphfsl.functional.statistics import class_statistics
 from graphfsl.io.checkpoint import load_checkpoint
@@ -207,8 +207,8 @@ def test_the_trainer_pretrains() -> None:
 # Runs
 
 
-def settings(*overrides: str) -> dict[str, Any]:
-    return config.merge(
+def settings(*overrides: str) -> Experiment:
+    return Experiment.of(
         {
             "data": {"name": "glyphs", "mean": [0.0], "std": [1.0]},
             "pretrain": {
@@ -256,7 +256,7 @@ def cli(*arguments: str) -> tuple[int, str]:
 
 
 def write(path: Path, *overrides: str) -> str:
-    path.write_text(json.dumps(settings(*overrides)))
+    path.write_text(json.dumps(settings(*overrides).to_dict()))
     return str(path)
 
 

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from graphfsl.experiment import config, run
+from graphfsl.experiment import run
+from graphfsl.experiment.data_source import Splits
+from graphfsl.experiment.experiment import Experiment
 from graphfsl.report.reproduce import table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,7 +43,7 @@ def test_the_experiment_on_a_users_own_photographs_is_one(tmp_path: Path) -> Non
             )
     (tmp_path / "mine.yaml").write_text(text)
     place = [f"data.root={tmp_path / 'photos'}", "data.size=16", "data.fractions=[0.66,0.17,0.17]"]
-    run.check(config.read(tmp_path / "mine.yaml", place), {})
+    run.check(Experiment.read(tmp_path / "mine.yaml", place), Splits())
 
 
 @pytest.mark.parametrize(("name", "shown"), TABLES, ids=[n for n, _ in TABLES])

@@ -23,6 +23,7 @@ from graphfsl.io.files import read_regular
 from graphfsl.io.limits import LARGEST
 
 TOLD = ("step", "loss", "seconds")  # what every line of metrics says
+WORDS = ("metric", "unit")  # what validation measures, where it is not an accuracy
 FORMAT = 1  # of run directories and checkpoints; a reader refuses what is newer than itself
 
 
@@ -122,7 +123,7 @@ def read_lines(path: Path, count: int | None = None) -> list[dict[str, Any]]:
 
 
 def _is_of_metrics(line: Any) -> bool:
-    """Whether a value is a mapping to numbers, or None, which has those of TOLD."""
+    """Whether a value is a mapping to numbers, or None, which has those of TOLD; WORDS are text."""
     if (
         not isinstance(line, dict)
         or not isinstance(line.get("step"), int)
@@ -130,8 +131,10 @@ def _is_of_metrics(line: Any) -> bool:
     ):
         return False
     return all(
-        v is None or isinstance(v, float) or (isinstance(v, int) and abs(v) <= LARGEST)
-        for v in line.values()
+        v is None
+        or isinstance(v, str if k in WORDS else float)
+        or (isinstance(v, int) and abs(v) <= LARGEST)
+        for k, v in line.items()
     )
 
 

@@ -164,7 +164,7 @@ def pool_figures(rows: Sequence[Line], colors: Colors) -> list[Figure]:
     """
     several = len({r.get("run") for r in rows}) > 1
     panels: dict[tuple[Any, ...], dict[str, list[Line]]] = {}
-    for r in (r for r in rows if finite(value_of(r))):
+    for r in (r for r in rows if "unlabeled" in r and finite(value_of(r))):
         name = f"{r.get('method')} · {r.get('run')}" if several else str(r.get("method"))
         name += " (transductive)" if "transductive" in str(r.get("setting")) else ""
         key = tuple(

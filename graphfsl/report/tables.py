@@ -34,7 +34,7 @@ SETTINGS = {
 }
 BOLD = "Bold: the best of its kind on its episodes, and what the same episodes cannot tell from it."
 # Of a line, for pictures only.
-PLOTTED = ("accuracies", "values", "reliability", "confusion", "metrics")
+PLOTTED = ("accuracies", "values", "reliability", "confusion")
 # The columns of a table after those of the task, in this order; then whatever else there is.
 AFTER = (
     "published",
@@ -254,7 +254,7 @@ def to_csv(lines: Sequence[Line]) -> str:
     own = dict.fromkeys(name for task in tasks for name in task.columns_shown())
     metrics = dict.fromkeys([ACCURACY, *map(metric_of, lines)])
     fields = ["method", "data", *own, *metrics, "ci95", *AFTER, *DETAILS]
-    others = sorted({key for line in lines for key in line} - {*fields, *PLOTTED, "task"})
+    others = sorted({key for line in lines for key in line} - {*fields, *PLOTTED, "task", "metric", "metrics"})
     further = sorted(
         {name for line in lines for name in line.get("metrics") or {}} - {*fields, *others}
     )
