@@ -94,9 +94,7 @@ def around(slot: str, name: str, **options: Any) -> Learner:
         return learner(head="imprinting" if tunes else "linear", adapt=name, **options)
     if slot == "pretrain":
         torch.manual_seed(options.pop("seed", 0))
-        out = Pretrainer(
-            TinyEncoder(), part(slot, name), part("head", "simple_shot", transform="l2n")
-        )
+        out = Pretrainer(TinyEncoder(), part(slot, name))
         out.set_batch_norm(options.pop("batch_norm", "running"))
         return unlike_fresh(out)
     return learner(**{slot: name}, **options)

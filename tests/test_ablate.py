@@ -274,7 +274,9 @@ def test_a_cluster_that_was_started_elsewhere_writes_here(study: Path) -> None:
         done = pool.submit(
             ablate._from_elsewhere, unit, str(study), {"GRAPHFSL_CACHE": "cache"}
         ).result()
-    assert not [r for r in done.values() if "error" in r] and all(f.is_file() for f in done)
+    assert not [r for r in done.values() if isinstance(r, ablate.Failure)] and all(
+        f.is_file() for f in done
+    )
     assert (unit.path / "model.safetensors").is_file()
 
 
@@ -339,17 +341,19 @@ grid:
     # Of each kind, on each set of episodes, at least one row is the best.
     s = read_study("study.yaml")
     rows = [
-        {**r, "cell": c.levels}
+        r.replace(cell=c.levels)
         for c, r in zip(s.cells, ablate.rows_of(s, Path("a")), strict=True)
         if r
     ]
     best = findings(s, rows).best
     for kind in kinds:
-        for unlabeled in {r["unlabeled"] for r in rows if r["setting"] == kind}:
+        for unlabeled in {r.asked["unlabeled"] for r in rows if r.setting == kind}:
             own = [
-                i for i, r in enumerate(rows) if (r["setting"], r["unlabeled"]) == (kind, unlabeled)
+                i
+                for i, r in enumerate(rows)
+                if r.setting == kind and r.asked["unlabeled"] == unlabeled
             ]
-            top = max(own, key=lambda i: rows[i]["accuracy"])
+            top = max(own, key=lambda i: rows[i].score)
             assert best[top]
 
 

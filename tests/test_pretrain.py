@@ -198,7 +198,7 @@ def test_class_statistics_are_those_of_numpy() -> None:
 
 def test_the_trainer_pretrains() -> None:
     torch.manual_seed(0)
-    model = Pretrainer(TinyEncoder(), CrossEntropy(DIM, CLASSES), SimpleShot(DIM, "l2n"))
+    model = Pretrainer(TinyEncoder(), CrossEntropy(DIM, CLASSES))
     trainer = Trainer(steps=80, batch=20, lr=0.02, log_every=20)
     metrics = trainer.fit(model, Batches(split()))
     assert metrics[-1]["loss"] < 0.7 * metrics[0]["loss"]

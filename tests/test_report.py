@@ -305,12 +305,12 @@ def test_same_bytes_whatever_the_reader_prefers(tmp_path: Path) -> None:
 def test_csv_round_trip(tmp_path: Path) -> None:
     rows = [
         row('a "quoted", method', traits=["transductive"]),
-        row(ö="é\nnew line", paper_steps=20000),
+        row(source="é\nnew line", paper_steps=20000),
     ]
     write_report(tmp_path, "t", rows)
     with (tmp_path / "report.csv").open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
-        assert reader.fieldnames == [*FIELDS, "ö"]
+        assert reader.fieldnames == [*FIELDS, "command", "environment"]
         back = list(reader)
     for made, r in zip(back, rows, strict=True):
         assert "accuracies" not in made

@@ -248,7 +248,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     module = types.ModuleType("kernel_mean")
     module.KernelMean = KernelMean  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "kernel_mean", module)
-    monkeypatch.setitem(registry.find(registry.PACKAGE), ("head", "kernel_mean"), ("kernel_mean", "KernelMean"))
+    monkeypatch.setitem(
+        registry.find(registry.PACKAGE), ("head", "kernel_mean"), ("kernel_mean", "KernelMean")
+    )
     rng = np.random.default_rng(0)
     for part in ("train", "val", "test"):
         images = np.kron(rng.integers(0, 2, (40, 3, 3)), np.ones((2, 2), int)) * 200

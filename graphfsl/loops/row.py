@@ -162,7 +162,9 @@ class Row:
         metrics = {k: MetricValue(**v) for k, v in (row.get("metrics") or {}).items()}
         first = metrics.get(name, MetricValue(0.0))
         # what people may have changed in a file stands at the top
-        first = dataclasses.replace(first, value=row[name], ci95=row.get("ci95"))
+        half = row.get("ci95")
+        known_half = half if half is not None and math.isfinite(half) else None
+        first = dataclasses.replace(first, value=row[name], ci95=known_half)
         own = PER_UNIT.get(name, "values")
         known = {key: row[key] for key in (*_ALWAYS, *_SOMETIMES) if key in row}
         return cls(

@@ -254,7 +254,9 @@ def to_csv(lines: Sequence[Line]) -> str:
     own = dict.fromkeys(name for task in tasks for name in task.columns_shown())
     metrics = dict.fromkeys([ACCURACY, *map(metric_of, lines)])
     fields = ["method", "data", *own, *metrics, "ci95", *AFTER, *DETAILS]
-    others = sorted({key for line in lines for key in line} - {*fields, *PLOTTED, "task", "metric", "metrics"})
+    others = sorted(
+        {key for line in lines for key in line} - {*fields, *PLOTTED, "task", "metric", "metrics"}
+    )
     further = sorted(
         {name for line in lines for name in line.get("metrics") or {}} - {*fields, *others}
     )
