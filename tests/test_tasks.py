@@ -283,7 +283,7 @@ both = pytest.mark.parametrize("name", METRIC)
 
 @both
 def test_it_trains_and_goes_on_to_the_same_weights(place: Path, call: Call, name: str) -> None:
-    code, out, err = call("run", f"{name}.yaml", "--out", "whole")
+    code, _, err = call("run", f"{name}.yaml", "--out", "whole")
     assert code == 0, err
     assert METRIC[name][0] in json.loads(Path("whole/results.json").read_text())["rows"][0]
     code, _, err = call("run", f"{name}.yaml", "trainer.steps=12", "--out", "part")
@@ -320,7 +320,7 @@ def test_it_is_evaluated_with_other_options_and_reported(
     text = Path("report/report.md").read_text()
     unit = " in percent" if name == "maps" else ""
     assert f"{metric[0].upper()}{metric[1:]}{unit}; ±" in text and f"| {metric} |" in text
-    lines = list(csv.DictReader(Path("report/report.csv").open()))
+    lines = list(csv.DictReader(Path("report/report.csv").read_text().splitlines()))
     assert float(lines[0][metric]) == pytest.approx(
         json.loads(Path("r/results.json").read_text())["rows"][0][metric]
     )
@@ -335,9 +335,9 @@ def test_it_is_ablated(place: Path, call: Call, name: str) -> None:
         "grid": {f"test.episode.{option}": [1, 6]},
     }
     Path("study.yaml").write_text(json.dumps(study))
-    code, out, err = call("ablate", "study.yaml", "--out", "a")
+    code, _, err = call("ablate", "study.yaml", "--out", "a")
     assert code == 0, err
-    cells = list(csv.DictReader(Path("a/cells.csv").open()))
+    cells = list(csv.DictReader(Path("a/cells.csv").read_text().splitlines()))
     few, many = (float(cell[metric]) for cell in cells)
     assert (many < few) if name == "curves" else (many > few - 5)
     best = [json.loads(p.read_text())[metric] for p in Path("a/cells").glob("*.json")]
