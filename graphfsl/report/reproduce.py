@@ -23,6 +23,7 @@ from graphfsl.loops.evaluation import with_interval
 from graphfsl.report.tables import SETTINGS
 
 Row = Mapping[str, Any]
+HEADLINES = "headlines"  # the table of the README
 PLACE = ("data.root", "data.download", "trainer.device", "trainer.logger")  # say where, not what
 
 
@@ -86,13 +87,16 @@ def _show(
 
 def table(name: str, folder: Path | None = None) -> str:
     """The committed results on a data set as Markdown, each kind of setting in a table of its own;
-    or those of a study.
+    or those of a study, or the headlines.
 
-    folder: what holds the run directories and STUDY.csv; experiments/results where it is not given.
+    folder: what holds the run directories, STUDY.csv and headlines.json; experiments/results where
+        it is not given.
     """
     folder = folder or experiments_dir() / "results"
     if (file := folder / f"{name}.csv").is_file():
         return _study(file)
+    if name == HEADLINES and (file := folder / f"{HEADLINES}.json").is_file():
+        return _headlines(file)
     runs = {p.parent: read_json(p) for p in sorted(folder.glob("*/results.json"))}
     if not runs:
         raise InputError(
@@ -103,7 +107,7 @@ def table(name: str, folder: Path | None = None) -> str:
     }
     if not own:
         sets = {str(f["rows"][0]["data"]).split("/")[0] for f in runs.values() if f["rows"]}
-        raise unknown("table", name, sets | {p.stem for p in folder.glob("*.csv")})
+        raise unknown("table", name, sets | {p.stem for p in folder.glob("*.csv")} | {HEADLINES})
     parts = []
     measured = [m for path, facts in own.items() for m in _measured(path, facts, name)]
     kinds = {r["setting"] for m in measured for r in m["rows"]}
@@ -119,6 +123,28 @@ def table(name: str, folder: Path | None = None) -> str:
             lines += [line for line in _lines(m, rows, heads) if line not in lines]
         parts.append(_markdown(kind, lines))
     return "\n\n".join(parts) + "\n"
+
+
+def _headlines(file: Path) -> str:
+    """The rows that headlines.json names by run, data and episode: published beside ours."""
+    kinds: dict[str, list[list[str]]] = {}
+    for wanted in read_json(file):
+        path = file.parent / wanted["run"]
+        facts = read_json(path / "results.json")
+        (own,) = (m for m in _measured(path, facts, "") if m["file"].endswith("/results.json"))
+        row = next(r for r in own["rows"] if size(r) == size(_EPISODE | wanted["episode"]))
+        episode = column(row)
+        ours, *theirs = _lines(own, {episode: row}, [episode])
+        published = (
+            f"{theirs[0][1]} ({theirs[0][0].removeprefix('published').strip(': ')})"
+            if theirs
+            else ""
+        )
+        line = [ours[0], wanted["data"], episode, ours[1], published]
+        kinds.setdefault(row["setting"], []).append(line)
+    head = ["", "data", "episode", "ours", "published"]
+    order = sorted(kinds, key=list(SETTINGS).index)
+    return "\n\n".join(_markdown(kind, [head, *kinds[kind]]) for kind in order) + "\n"
 
 
 def _study(file: Path) -> str:
