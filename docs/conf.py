@@ -30,7 +30,7 @@ extensions = [
     "sphinx_copybutton",
 ]
 exclude_patterns = ["_build", "_ext", "_inventories"]
-templates_path: list[str] = []
+smartquotes = False  # "--out" stays as it is
 
 myst_enable_extensions = ["colon_fence", "deflist", "linkify"]
 myst_linkify_fuzzy_links = False  # only what starts with https:// is an address

@@ -311,7 +311,7 @@ def command_page() -> str:
     from graphfsl.cli.main import app
 
     parts = [
-        "# Commands",
+        "# Every command",
         "What `graphfsl COMMAND --help` says, on one page. [Commands at a glance](../commands.md) "
         "shows each in use.",
     ]
@@ -370,9 +370,7 @@ def api_pages() -> Iterator[tuple[str, str]]:
         "api/graphfsl.md",
         api_page("graphfsl", graphfsl.__all__, "The names of `import graphfsl`."),
     )
-    contract = ("Learner", "Head", "Graph", "Refine", "Augment", "Objective", "Part")
-    text = "What the author of a method writes: one class that fills a slot."
-    yield "api/core.md", api_page("graphfsl.core.learner", contract, text)
+    yield "api/core.md", core_page()
     names = [name for name in data.__all__ if name not in graphfsl.__all__]
     yield "api/data.md", api_page("graphfsl.data", names, "Data sets, splits and their samples.")
     modules = [name for _, name, _ in pkgutil.iter_modules(functional.__path__)]
@@ -380,6 +378,13 @@ def api_pages() -> Iterator[tuple[str, str]]:
     for name in public:
         yield f"api/functional/{name}.md", module_page(f"graphfsl.functional.{name}")
     yield "api/functional.md", functional_page(public)
+
+
+def core_page() -> str:
+    """What the author of a method extends."""
+    slots = ("Part", "Learner", "Head", "Graph", "Refine", "Augment", "Objective")
+    text = "The classes that a new method extends: one class fills one slot."
+    return api_page("graphfsl.core.learner", slots, text)
 
 
 def api_page(module: str, names: Sequence[str], text: str) -> str:
