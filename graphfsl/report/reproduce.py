@@ -140,9 +140,9 @@ def _headlines(file: Path) -> str:
             if theirs
             else ""
         )
-        line = [ours[0], wanted["data"], episode, ours[1], published]
+        line = [ours[0], f"{wanted['data']}, {episode}", ours[1], published]
         kinds.setdefault(row["setting"], []).append(line)
-    head = ["", "data", "episode", "ours", "published"]
+    head = ["", "episode", "ours", "published"]
     order = sorted(kinds, key=list(SETTINGS).index)
     return "\n\n".join(_markdown(kind, [head, *kinds[kind]]) for kind in order) + "\n"
 
