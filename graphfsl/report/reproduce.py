@@ -14,12 +14,12 @@ from rich.table import Table
 
 from graphfsl.experiment import config as conf
 from graphfsl.experiment import runner
-from graphfsl.experiment.builder import named
 from graphfsl.experiment.results import history, seed_runs
 from graphfsl.io.checkpoint import read_json
 from graphfsl.io.errors import InputError, unknown
 from graphfsl.io.package_data import experiments_dir, find_experiments
 from graphfsl.loops.evaluation import with_interval
+from graphfsl.report.results_csv import EPISODE, column, is_record, read_records, size
 from graphfsl.report.tables import SETTINGS
 
 Row = Mapping[str, Any]
@@ -89,62 +89,66 @@ def table(name: str, folder: Path | None = None) -> str:
     """The committed results on a data set as Markdown, each kind of setting in a table of its own;
     or those of a study, or the headlines.
 
-    folder: what holds the run directories, STUDY.csv and headlines.json; experiments/results where
-        it is not given.
+    folder: what holds the records of data sets, STUDY.csv and headlines.json; experiments/results
+        where it is not given.
     """
     folder = folder or experiments_dir() / "results"
-    if (file := folder / f"{name}.csv").is_file():
+    file = folder / f"{name}.csv"
+    if file.is_file() and not is_record(file):
         return _study(file)
-    if name == HEADLINES and (file := folder / f"{HEADLINES}.json").is_file():
-        return _headlines(file)
-    runs = {p.parent: read_json(p) for p in sorted(folder.glob("*/results.json"))}
-    if not runs:
+    rows = read_records(folder)
+    if not rows:
         raise InputError(
             f"{folder} holds no results; they are in the repository, not in an installed package"
         )
-    own = {
-        p: f for p, f in runs.items() if f["rows"] and str(f["rows"][0]["data"]).startswith(name)
-    }
+    if name == HEADLINES:
+        return _headlines(rows, folder / f"{HEADLINES}.json")
+    own = [row for row in rows if row["data"].startswith(name)]
     if not own:
-        sets = {str(f["rows"][0]["data"]).split("/")[0] for f in runs.values() if f["rows"]}
+        sets = {row["data"].partition("/")[0] for row in rows}
         raise unknown("table", name, sets | {p.stem for p in folder.glob("*.csv")} | {HEADLINES})
     parts = []
-    measured = [m for path, facts in own.items() for m in _measured(path, facts, name)]
-    kinds = {r["setting"] for m in measured for r in m["rows"]}
-    for kind in sorted(kinds, key=list(SETTINGS).index):
-        columns = sorted(
-            {(*size(r), column(r)) for m in measured for r in m["rows"] if r["setting"] == kind}
-        )
-        heads = [c[-1] for c in columns]
+    for kind in sorted({row["setting"] for row in own}, key=list(SETTINGS).index):
+        same = [row for row in own if row["setting"] == kind]
+        heads = [head for *_, head in sorted({(*size(row), column(row)) for row in same})]
         lines = [["", *heads]]
-        for m in measured:
-            rows = {column(r): r for r in m["rows"] if r["setting"] == kind}
+        for measured in _measurements(same):
             # A paper's numbers stand there once, however many of its rows were measured.
-            lines += [line for line in _lines(m, rows, heads) if line not in lines]
+            lines += [line for line in _lines(measured, heads) if line not in lines]
         parts.append(_markdown(kind, lines))
     return "\n\n".join(parts) + "\n"
 
 
-def _headlines(file: Path) -> str:
+def _headlines(rows: Sequence[Row], file: Path) -> str:
     """The rows that headlines.json names by run, data and episode: published beside ours."""
     kinds: dict[str, list[list[str]]] = {}
     for wanted in read_json(file):
-        path = file.parent / wanted["run"]
-        facts = read_json(path / "results.json")
-        (own,) = (m for m in _measured(path, facts, "") if m["file"].endswith("/results.json"))
-        row = next(r for r in own["rows"] if size(r) == size(_EPISODE | wanted["episode"]))
-        episode = column(row)
-        ours, *theirs = _lines(own, {episode: row}, [episode])
-        published = (
-            f"{theirs[0][1]} ({theirs[0][0].removeprefix('published').strip(': ')})"
-            if theirs
-            else ""
-        )
-        line = [ours[0], f"{wanted['data']}, {episode}", ours[1], published]
+        own = [row for row in rows if row["file"] == f"{wanted['run']}/results.json"]
+        row = next(row for row in own if size(row) == size(EPISODE | wanted["episode"]))
+        label, ours, published = _beside_published(row)
+        line = [label, f"{wanted['data']}, {column(row)}", ours, published]
         kinds.setdefault(row["setting"], []).append(line)
     head = ["", "episode", "ours", "published"]
     order = sorted(kinds, key=list(SETTINGS).index)
     return "\n\n".join(_markdown(kind, [head, *kinds[kind]]) for kind in order) + "\n"
+
+
+def _beside_published(row: Row) -> tuple[str, str, str]:
+    """A row's method, its number, and the published one with its source, or ""."""
+    episode = column(row)
+    (label, ours), *theirs = _lines({episode: row}, [episode])
+    if not theirs:
+        return label, ours, ""
+    source, number = theirs[0]
+    return label, ours, f"{number} ({source.removeprefix('published').strip(': ')})"
+
+
+def _measurements(rows: Sequence[Row]) -> Iterator[dict[str, Row]]:
+    """Rows that differ in their column only, by that column: they make one line of a table."""
+    found: dict[tuple[str, ...], dict[str, Row]] = {}
+    for row in rows:
+        found.setdefault((row["file"], row["variant"]), {})[column(row)] = row
+    yield from found.values()
 
 
 def _study(file: Path) -> str:
@@ -186,87 +190,19 @@ def _mean(cells: Sequence[Row]) -> str:
     return f"{accuracy:.2f} ± {half:.2f}"
 
 
-def _measured(path: Path, facts: Mapping[str, Any], name: str) -> Iterator[dict[str, Any]]:
-    """A run's own evaluation, and those that `graphfsl evaluate` left in its folder: rows, config,
-    file, changes.
-    """
-    own = {"config": facts["config"], "file": f"{path.name}/results.json", "changes": ""}
-    yield from _by_policy(facts["rows"], own)
-    for file in sorted((path / "evaluations").glob("*.json")):
-        found = read_json(file)
-        where = {"config": facts["config"], "file": f"{path.name}/evaluations/{file.name}"}
-        rows = [r for r in found["rows"] if str(r["data"]).startswith(name)]
-        yield from _by_policy(rows, {"changes": f", {' '.join(found['overrides'])}", **where})
-
-
-def _by_policy(rows: Sequence[Row], facts: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """A run's rows under its own BatchNorm policy, and those under another, which the published
-    numbers are not of.
-    """
-    for policy in dict.fromkeys(r.get("batch_norm") for r in rows):
-        same = [r for r in rows if r.get("batch_norm") == policy]
-        if policy == rows[0].get("batch_norm"):
-            yield {**facts, "rows": same}
-        else:
-            named = [p for p in facts["config"].get("published") or [] if "setting" in p]
-            config = {**facts["config"], "published": named}
-            yield {
-                **facts,
-                "rows": same,
-                "config": config,
-                "changes": f"{facts['changes']}, {policy} BatchNorm",
-            }
-
-
-def _lines(
-    facts: Mapping[str, Any], rows: Mapping[str, Row], heads: Sequence[str]
-) -> Iterator[list[str]]:
-    """Numbers of a run, and below them the published ones."""
-    if not rows:
-        return
+def _lines(rows: Mapping[str, Row], heads: Sequence[str]) -> Iterator[list[str]]:
+    """Numbers of a run by column, and below them the published ones."""
     first = next(iter(rows.values()))
-    split = str(first["data"]).partition("/")[2]
+    split = first["data"].partition("/")[2]
     where = "" if split == "test" else f", *{split}* classes"
-    pretrain = facts["config"].get("pretrain")
-    start = f" from {named(pretrain['objective'], 'pretrain.objective')[0]}" if pretrain else ""
-    label = (
-        f"{first['method']}{start}{facts['changes']}{where} "
-        f"([run](experiments/results/{facts['file']}))"
-    )
+    start = f" from {first['pretraining']}" if first["pretraining"] else ""
+    variant = f", {first['variant']}" if first["variant"] else ""
+    run = f"[run](experiments/results/{first['file']})"
+    label = f"{first['method']}{start}{variant}{where} ({run})"
     yield [label, *(with_interval(rows[h]) if h in rows else "" for h in heads)]
-    listed = {
-        column({**_EPISODE, **facts["config"].get("episode", {}), **p}): p
-        for p in facts["config"].get("published") or []
-        if p.get("setting", first["setting"]) == first["setting"]
-    }
-    numbers = {h: p for h, p in listed.items() if h in rows}
-    if numbers:
+    published = {h: row for h, row in rows.items() if row["published"]}
+    if published:
         on = "" if split == "test" else " on the test classes"
-        yield [
-            f"published{on}: {next(iter(numbers.values())).get('source', '')}",
-            *(str(numbers[h]["accuracy"]) if h in numbers else "" for h in heads),
-        ]
-
-
-_EPISODE = {"way": 5, "shot": 1, "unlabeled": 0, "distractors": 0}
-
-
-def size(r: Row) -> tuple[int, int, int, int]:
-    return (
-        int(r["way"]),
-        int(r["shot"]),
-        int(r.get("unlabeled") or 0),
-        int(r.get("distractors") or 0),
-    )
-
-
-def column(r: Row) -> str:
-    """5-way 1-shot, 5 unlabeled, 5 distractors"""
-    way, shot, unlabeled, distractors = size(r)
-    text = f"{way}-way {shot}-shot"
-    text += f", {unlabeled} unlabeled" if unlabeled else ""
-    text += f", {distractors} distractors" if distractors else ""
-    text += f", Dirichlet {r['dirichlet']:g}" if r.get("dirichlet") else ""
-    return text + (
-        f", pool of Dirichlet {r['pool_dirichlet']:g}" if r.get("pool_dirichlet") else ""
-    )
+        source = next(iter(published.values()))["source"] or ""
+        numbers = (published[h]["published"] if h in published else "" for h in heads)
+        yield [f"published{on}: {source}", *numbers]
