@@ -89,7 +89,14 @@ def _for_the_site(app: Any, docname: str, source: list[str]) -> None:
     source[0] = pages.for_the_site(source[0], HERE / docname)
 
 
+def _without_source_maps(app: Any, error: Exception | None) -> None:
+    """The theme's source maps, a quarter of the site, serve its authors only."""
+    for path in Path(app.outdir).rglob("*.map"):
+        path.unlink()
+
+
 def setup(app: Any) -> None:
     pages.write_all(HERE / "generated")
     app.connect("autodoc-process-docstring", _as_rst, priority=400)
     app.connect("source-read", _for_the_site)
+    app.connect("build-finished", _without_source_maps)
