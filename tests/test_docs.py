@@ -9,6 +9,7 @@ import importlib.util
 import re
 import shlex
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +18,7 @@ import pytest
 import yaml
 from typer.main import get_command
 
+import graphfsl
 from graphfsl.cli.main import app
 from graphfsl.core import registry
 from graphfsl.experiment import config
@@ -178,6 +180,28 @@ def test_the_links_of_a_page_lead_to_files(page: Path) -> None:
         assert (ROOT / path).exists() or path.startswith("docs/_build"), path
 
 
+def test_names_of_other_libraries_are_in_the_inventories() -> None:
+    """Sphinx shows a name that it does not find without a link, and says nothing."""
+    known = set(graphfsl.__all__)
+    for file in (DOCS / "_inventories").glob("*.inv"):
+        head, _, packed = file.read_bytes().partition(b"using zlib.\n")
+        assert head.startswith(b"# Sphinx inventory version 2\n")
+        known |= {line.split()[0] for line in zlib.decompress(packed).decode().splitlines()}
+    for page in PAGES:
+        for target in re.findall(r"\{py:\w+\}`(?:[^`<]*<)?([\w.]+)>?`", page.read_text("utf-8")):
+            assert target.removeprefix("graphfsl.") in known, f"{page.name}: {target}"
+
+
+def test_the_build_opens_no_connection_and_warnings_are_errors() -> None:
+    settings = (DOCS / "conf.py").read_text("utf-8")
+    mapping = settings.partition("intersphinx_mapping = {")[2].partition("\n}")[0]
+    files = re.findall(r'"(_inventories/\w+\.inv)"', mapping)
+    assert len(files) == mapping.count("https://") == 3
+    assert all((DOCS / file).is_file() for file in files)
+    assert "sphinx -W " in (ROOT / "Makefile").read_text("utf-8")
+    assert "make --no-print-directory docs || failed=1" in (ROOT / ".ci/run").read_text("utf-8")
+
+
 def test_every_method_and_data_set_has_its_line() -> None:
     methods, data_sets = (DOCS / "methods.md").read_text(), (DOCS / "howto/data.md").read_text()
     for _, name in registry.find():
@@ -239,8 +263,6 @@ def test_every_method_has_a_page_with_its_options(generated: dict[str, str]) -> 
 def test_generated_pages_hold_all_commands_and_all_of_the_api(generated: dict[str, str]) -> None:
     for name in COMMANDS:
         assert f"## graphfsl {name}\n" in generated["commands.md"]
-    import graphfsl
-
     for name in graphfsl.__all__:
         assert re.search(rf"^\.\. auto\w+:: {name}$", generated["api/graphfsl.md"], re.MULTILINE)
 
