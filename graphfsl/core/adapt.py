@@ -155,7 +155,8 @@ class Adapt(Learner):
 
             def inner(params: dict[str, Tensor], step: int = step) -> Tensor:
                 def score(e: Episode) -> Tensor:
-                    return call(self._call, params, ("score", e))
+                    scores: Tensor = call(self._call, params, ("score", e))
+                    return scores
 
                 return self.objective(score, episode, step)
 
@@ -191,7 +192,9 @@ class Adapt(Learner):
                 relabeled=e.relabeled,
             )
             extra = (Target(*(t[None] for t in target)),) if target else ()
-            return torch.func.functional_call(self._call, self.adapt(one), (method, one, *extra))
+            arguments = (method, one, *extra)
+            out: Tensor = torch.func.functional_call(self._call, self.adapt(one), arguments)
+            return out
 
         columns = (e.x, e.w.to(e.x.dtype) if e.x.is_floating_point() else e.w, e.mask, *targets)
         chunk = self.task_chunk or (1 if e.x.device.type == "cpu" else len(e.x))

@@ -8,7 +8,7 @@ import numbers
 import operator
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +23,8 @@ EPISODES = "gf.Episodes, such as gf.Episodes(split, way=5, shot=1)"
 AN_EPISODE = "an Episode, such as gf.Episodes(split, way=5).batch([0])[0]"
 A_TARGET = "a Target, such as gf.Episodes(split, way=5).batch([0])[1]"
 A_FOLDER = "the path of a directory"
+
+T = TypeVar("T")
 
 
 def described(value: Any) -> str:
@@ -47,10 +49,11 @@ def short(value: Any) -> str:
     return f"{' '.join(repr(value).split()):.60}"
 
 
-def check_kind(value: Any, kind: type | tuple[type, ...], what: str, right: str) -> None:
-    """InputError where a value is of another kind; right: what would be, in words."""
+def check_kind(value: Any, kind: type[T] | tuple[type[T], ...], what: str, right: str) -> T:
+    """The value; InputError where it is of another kind; right: what would be, in words."""
     if not isinstance(value, kind):
         raise InputError(f"{what} must be {right}, not {described(value)}")
+    return value
 
 
 def whole_number(value: Any, what: str, least: int | None = None) -> int:

@@ -294,14 +294,12 @@ class Target:
 
 def check_episode(given: Any) -> Episode:
     """What a learner is called with; InputError where it is no episode."""
-    check_kind(given, Episode, "what a learner scores", AN_EPISODE)
-    return given
+    return check_kind(given, Episode, "what a learner scores", AN_EPISODE)
 
 
 def check_target(given: Any) -> Target:
     """What a learner's loss is of; InputError where it is no target."""
-    check_kind(given, Target, "what is true of an episode", A_TARGET)
-    return given
+    return check_kind(given, Target, "what is true of an episode", A_TARGET)
 
 
 def stack(episodes: Sequence[Episode]) -> Episode:

@@ -47,7 +47,8 @@ def loader(name: str) -> Callable[..., Split]:
     """The `load` function of a data set; an unknown name raises InputError with the nearest one."""
     if name not in names():
         raise unknown("data set", name, names())
-    return importlib.import_module(f"graphfsl.data.sets.{name}").load
+    load_set: Callable[..., Split] = importlib.import_module(f"graphfsl.data.sets.{name}").load
+    return load_set
 
 
 def load(

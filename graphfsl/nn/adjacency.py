@@ -123,4 +123,6 @@ class Adjacency(nn.Module):
 
 def make_adjacency(entry: str | Mapping[str, Any], dim: int, where: str) -> Adjacency:
     """ "cosine", or {kind: rbf, scale: learned, k: 10}: options checked, a mistake named."""
-    return make(Adjacency, {"kind": entry} if isinstance(entry, str) else entry, where, dim=dim)
+    options = {"kind": entry} if isinstance(entry, str) else entry
+    adjacency: Adjacency = make(Adjacency, options, where, dim=dim)
+    return adjacency

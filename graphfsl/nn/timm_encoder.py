@@ -106,7 +106,8 @@ class Timm(nn.Module):
 
     def readout(self, maps: Tensor) -> Tensor:
         """(M, c, h, w) -> (M, d)."""
-        return self.net.forward_head(maps, pre_logits=True)
+        vectors: Tensor = self.net.forward_head(maps, pre_logits=True)
+        return vectors
 
 
 def _timm() -> Any:
@@ -127,7 +128,7 @@ def is_timm_model(name: str) -> bool:
 def timm_models() -> list[str]:
     """The models that there are; none where timm is not installed."""
     try:
-        return _timm().list_models()
+        return list(_timm().list_models())
     except InputError:
         return []
 

@@ -28,7 +28,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.norm1(x))
         shortcut = x if self.shortcut is None else self.shortcut(y)
-        return shortcut + self.conv2(self.dropout(F.relu(self.norm2(self.conv1(y)))))
+        residual: Tensor = self.conv2(self.dropout(F.relu(self.norm2(self.conv1(y)))))
+        return shortcut + residual
 
 
 class WRN28x10(nn.Module):
