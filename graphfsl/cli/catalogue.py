@@ -15,7 +15,6 @@ from typing import Any
 from graphfsl import data
 from graphfsl.core import registry
 from graphfsl.core.schema import signature, words
-from graphfsl.io.errors import unknown
 from graphfsl.io.package_data import experiment_files, experiment_name
 from graphfsl.nn import ENCODERS
 
@@ -98,9 +97,10 @@ def _equation(entry: Entry) -> str:
 
 def method(name: str) -> list[Entry]:
     """The methods of a name, one for each slot that it fills; InputError where there is none."""
-    found = [(slot, n) for slot, n in registry.find() if n == name]
+    found = [(slot, n) for slot, n in registry.methods() if n == name]
     if not found:
-        raise unknown("method or slot", name, {*registry.SLOTS, *(n for _, n in registry.find())})
+        known = {*registry.SLOTS, *(n for _, n in registry.methods())}
+        raise registry.missing("method or slot", name, known)
     entries = []
     for slot, _ in found:
         facts = registry.describe(slot, name)
@@ -113,7 +113,7 @@ def method(name: str) -> list[Entry]:
 def encoder(name: str) -> Entry:
     """An encoder by its name; InputError where there is none."""
     if name not in ENCODERS:
-        raise unknown("encoder", name, ENCODERS)
+        raise registry.missing("encoder", name, ENCODERS)
     cls = ENCODERS[name]
     return Entry(
         name, "encoder", encoder_source(name), inspect.cleandoc(cls.__doc__ or ""), [], options(cls)

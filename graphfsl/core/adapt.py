@@ -15,10 +15,11 @@ from graphfsl.core.arguments import A_LEARNER, check_kind, described, whole_numb
 from graphfsl.core.batchnorm import BatchNorm, adapting, follow_policy, lacks_averages
 from graphfsl.core.encoder import full_precision, keep_precision
 from graphfsl.core.episode import Episode, Target
-from graphfsl.core.learner import JOINED, Learner
+from graphfsl.core.learner import Learner
 from graphfsl.core.objectives import Objective, support_cross_entropy
 from graphfsl.core.pipeline import Pipeline
 from graphfsl.core.rules import Rule
+from graphfsl.core.traits import JOINED
 from graphfsl.io.errors import InputError
 
 
