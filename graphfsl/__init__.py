@@ -84,6 +84,8 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
+    if name == "testing":  # `graphfsl.testing.check_method`, for those who write methods
+        return importlib.import_module("graphfsl.testing")
     if name not in _HOME:
         raise AttributeError(f"module 'graphfsl' has no attribute {name!r}")
     home = importlib.import_module(f"graphfsl.{_HOME[name]}")

@@ -15,6 +15,7 @@ from typing import Any
 from graphfsl import data
 from graphfsl.core import registry
 from graphfsl.core.schema import signature, words
+from graphfsl.io.errors import unknown
 from graphfsl.io.package_data import experiment_files, experiment_name
 from graphfsl.nn import ENCODERS
 
@@ -100,7 +101,7 @@ def method(name: str) -> list[Entry]:
     found = [(slot, n) for slot, n in registry.methods() if n == name]
     if not found:
         known = {*registry.SLOTS, *(n for _, n in registry.methods())}
-        raise registry.missing("method or slot", name, known)
+        raise unknown("method or slot", name, known)
     entries = []
     for slot, _ in found:
         facts = registry.describe(slot, name)

@@ -143,11 +143,11 @@ def missing(slot: str, name: str, known: Iterable[str]) -> InputError:
     """The error for a part that has no such name; it says how the package that has it is given."""
     package, dotted, _ = str(name).partition(".")
     if dotted:
-        why = f"a configuration imports nothing: take the {slot}'s name alone, and give its package"
+        why = f"a configuration imports nothing: name the {slot} alone, and give its package"
     else:
-        package, why = "PACKAGE", f"if the {slot} is in a package of yours, give that"
-    how = f"by --plugin {package}, in Python plugins=[{package!r}]"
-    return InputError(f"{unknown(slot, name, known)}; {why} {how}")
+        package, why = "PACKAGE", "one of a package of yours is found once you give it"
+    hint = f"({why} by --plugin {package}, in Python plugins=[{package!r}])"
+    return InputError(f"{unknown(slot, name, known)} {hint}")
 
 
 def describe(slot: str, name: str, package: str | None = None) -> dict[str, Any]:
