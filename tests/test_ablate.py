@@ -154,7 +154,7 @@ def run_of(row: dict[str, Any]) -> str:
     return next(
         f"{p.name}/config.json"
         for p in Path("a/runs").iterdir()
-        if row["config"] in {c for c in _digests(p)}
+        if row["config"] in set(_digests(p))
     )
 
 

@@ -44,14 +44,20 @@ def check_learner(section: Mapping[str, Any]) -> None:
 
 
 def build(
-    section: Mapping[str, Any], shape: Sequence[int], way: int, device: str | None = None
+    section: Mapping[str, Any],
+    shape: Sequence[int],
+    way: int,
+    device: str | None = None,
+    plugins: str | Sequence[str] = (),
 ) -> Learner:
     """The configured learner for samples of this shape; parts that ask in `__init__` for `dim`, the
     length of vectors, `maps`, the (channels, h, w) of feature maps, or `way` get them.
 
-    device: "meta" builds without memory or time, to check a configuration. Raises InputError for an
-        unknown key.
+    device: "meta" builds without memory or time, to check a configuration. plugins: packages whose
+        parts and encoders have names too, from now on (`graphfsl.core.plugins`). Raises InputError
+        for an unknown key.
     """
+    registry.use_plugins(plugins)
     if not isinstance(section, Mapping):
         raise InputError(
             f"a learner is a mapping of parts, such as {{'head': 'protonet'}}, not {section!r:.60}"
@@ -163,7 +169,7 @@ def make_encoder(value: Any, shape: Sequence[int]) -> tuple[nn.Module | None, in
         dim = int(torch.Size(shape).numel())
         return nn.Flatten(), dim, (dim, 1, 1)
     if name not in ENCODERS:
-        raise unknown("encoder", name, [*ENCODERS, "pixels"])
+        raise registry.missing("encoder", name, [*ENCODERS, "pixels"])
     weights = None if "weights" in signature(ENCODERS[name]) else options.pop("weights", None)
     if weights is not None and not isinstance(weights, str):
         raise InputError(
@@ -319,7 +325,7 @@ def weighted_encoder(encoder: Any) -> dict[str, Any]:
             **options,
         }
     elif name not in (*ENCODERS, "pixels"):
-        raise unknown("encoder", name, [*ENCODERS, "pixels", *timm_models()])
+        raise registry.missing("encoder", name, [*ENCODERS, "pixels", *timm_models()])
     else:
         entry = {"name": name, **options}
     if not brings_weights(entry) and name != "pixels":

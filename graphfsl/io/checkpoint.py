@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import InputError, require
 from graphfsl.io.files import read_regular
 from graphfsl.io.limits import LARGEST
 
@@ -114,11 +114,11 @@ def read_lines(path: Path, count: int | None = None) -> list[dict[str, Any]]:
             raise InputError(
                 f"{path} is damaged (line {number}); restore it, or train again in another folder"
             )
-    if count is not None and len(lines) < count:
-        raise InputError(
-            f"{path} lacks some of {count} lines of metrics; restore it, or train "
-            f"again in another folder"
-        )
+    require(
+        count is None or len(lines) >= count,
+        f"{path} lacks some of {count} lines of metrics; restore it, or train "
+        f"again in another folder",
+    )
     return lines
 
 
@@ -178,11 +178,10 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and facts of a file; InputError where it is missing, cut short, changed or
     something else.
     """
-    if not path.is_file():
-        raise InputError(
-            f"checkpoint {path} not found; is {path.parent} the directory of a run "
-            f"that has trained?"
-        )
+    require(
+        path.is_file(),
+        f"checkpoint {path} not found; is {path.parent} the directory of a run that has trained?",
+    )
     try:
         with safe_open(path, framework="pt") as file:
             facts = json.loads((file.metadata() or {})["graphfsl"])
@@ -221,11 +220,11 @@ def load_weights(learner: nn.Module, tensors: dict[str, Tensor], where: Path) ->
             f"{t[name].dtype} {tuple(t[name].shape)}" if name in t else "nothing"
             for t in (tensors, own)
         )
-        if have != need:
-            raise InputError(
-                f"{where} is of another architecture: {name!r} holds {have} there, the learner "
-                f"needs {need}"
-            )
+        require(
+            have == need,
+            f"{where} is of another architecture: {name!r} holds {have} there, the learner "
+            f"needs {need}",
+        )
         if not tensors[name].is_meta and not tensors[name].isfinite().all():
             raise InputError(f"{where}: {name!r} holds NaN or infinity; restore it or train again")
     learner.load_state_dict(tensors)

@@ -26,6 +26,7 @@ from graphfsl.core.invalid_scores import first_unsound
 from graphfsl.core.learner import Learner, Part
 from graphfsl.core.pipeline import Pipeline
 from graphfsl.core.saving import known_normalisation
+from graphfsl.core.traits import REPORTED
 from graphfsl.data.episode_files import Listed
 from graphfsl.data.episodes import Episodes
 from graphfsl.data.sampler import Setting
@@ -210,8 +211,6 @@ class Result:
 
     def row(self) -> dict[str, Any]:
         s, learner = self.setting, self.learner
-        traits = ("transductive", "uses_unlabeled", "asks", "needs_balance", "needs_balanced_pool",
-                  "needs_nonnegative")  # fmt: skip
         return {
             "data": self.split,
             "way": s.way,
@@ -226,7 +225,7 @@ class Result:
             "groups": s.groups,
             "pool_dirichlet": s.pool_dirichlet,
             "setting": kind_of(learner, s),
-            "traits": [t for t in traits if getattr(learner, t)],
+            "traits": [t for t in REPORTED if getattr(learner, t)],
             "batch_norm": learner.batch_norm,
             **percent(*mean_and_ci95(self.accuracies)),
             "episodes": len(self.accuracies),
