@@ -19,6 +19,7 @@ import yaml
 from typer.main import get_command
 
 import graphfsl
+import graphfsl.testing
 from graphfsl.cli.main import app
 from graphfsl.core import registry
 from graphfsl.experiment import config
@@ -263,8 +264,9 @@ def test_every_method_has_a_page_with_its_options(generated: dict[str, str]) -> 
 def test_generated_pages_hold_all_commands_and_all_of_the_api(generated: dict[str, str]) -> None:
     for name in COMMANDS:
         assert f"## graphfsl {name}\n" in generated["commands.md"]
-    for name in graphfsl.__all__:
-        assert re.search(rf"^\.\. auto\w+:: {name}$", generated["api/graphfsl.md"], re.MULTILINE)
+    shown = generated["api/graphfsl.md"] + generated["api/core.md"] + generated["api/testing.md"]
+    for name in [*graphfsl.__all__, *graphfsl.core.__all__, *graphfsl.testing.__all__]:
+        assert re.search(rf"^\.\. auto\w+:: {name}$", shown, re.MULTILINE), name
 
 
 def test_the_drawing_of_the_imports_shows_no_import_upwards(generated: dict[str, str]) -> None:

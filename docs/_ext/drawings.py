@@ -22,8 +22,8 @@ def rooms(root: Path) -> list[str]:
     project = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))
     contracts = project["tool"]["importlinter"]["contracts"]
     (layers,) = (c["layers"] for c in contracts if c["name"] == "Rooms")
-    names = [name.strip() for layer in layers for name in layer.split("|")]
-    return [name.removeprefix("graphfsl.") for name in names]
+    names = [name.strip().removeprefix("graphfsl.") for line in layers for name in line.split("|")]
+    return [name for name in names if (root / "graphfsl" / name).is_dir()]
 
 
 def imported(root: Path, room: str) -> set[str]:

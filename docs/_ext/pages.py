@@ -19,7 +19,7 @@ import drawings
 import yaml
 
 import graphfsl
-from graphfsl import data, functional
+from graphfsl import core, data, functional, testing
 from graphfsl.cli import catalogue
 from graphfsl.core import registry
 from graphfsl.io.package_data import experiment_files, experiment_name, experiments_dir
@@ -37,14 +37,18 @@ SLOTS = {
     "adapt": "adapts a network's weights to each episode",
     "pretrain": "teaches the encoder from base images, before any episode",
 }
+TESTING = "The generic checks of methods, for authors elsewhere."
 TRAITS = {
     "transductive": "an answer depends on the other queries of the episode",
     "per_query": "each query is answered in a copy of the episode of its own",
     "uses_unlabeled": "the unlabeled samples of an episode change its answers",
     "needs_balance": "assumes as many queries of every class",
     "needs_balanced_pool": "assumes as many unlabeled samples of every class",
+    "asks": "asks for the labels of chosen unlabeled samples",
     "needs_nonnegative": "features must not be negative",
+    "order_sensitive": "the order of the support matters",
     "wants_maps": "reads feature maps, not vectors",
+    "wants_base": "learns from the features of the base classes, once",
 }
 
 
@@ -164,8 +168,7 @@ def experiments_of(
         return ""
     parts = ["## Experiments"]
     own = [name for name in used if name.partition("/")[0] == entries[0].name]
-    for name in own:
-        parts.append(one_experiment(name, used[name]))
+    parts += [one_experiment(name, used[name]) for name in own]
     if others := [f"`{name}`" for name in used if name not in own]:
         parts.append(f"It is also a part of {', '.join(others)}.")
     return "\n\n".join(parts)
@@ -219,11 +222,9 @@ def cells(line: str) -> list[str]:
 
 def results_of(name: str) -> str:
     """The committed results of a method, from the tables of all data sets."""
-    parts = []
-    for data_set in DATA_SETS:
-        for found in tables_of(data_set):
-            if kept := rows_with(found, name):
-                parts.append(results_table(data_set, found, kept))
+    tables = [(data_set, found) for data_set in DATA_SETS for found in tables_of(data_set)]
+    rows = [rows_with(found, name) for _, found in tables]
+    parts = [results_table(*where, kept) for where, kept in zip(tables, rows, strict=True) if kept]
     studies = [study for study in committed_studies() if mentions(study, name)]
     if studies:
         links = ", ".join(f"[{title_of(s)}](../studies/{s.stem}.md)" for s in studies)
@@ -373,6 +374,7 @@ def api_pages() -> Iterator[tuple[str, str]]:
     yield "api/core.md", core_page()
     names = [name for name in data.__all__ if name not in graphfsl.__all__]
     yield "api/data.md", api_page("graphfsl.data", names, "Data sets, splits and their samples.")
+    yield "api/testing.md", api_page("graphfsl.testing", testing.__all__, TESTING)
     modules = [name for _, name, _ in pkgutil.iter_modules(functional.__path__)]
     public = [name for name in modules if not name.startswith("_")]
     for name in public:
@@ -382,9 +384,9 @@ def api_pages() -> Iterator[tuple[str, str]]:
 
 def core_page() -> str:
     """What the author of a method extends."""
-    slots = ("Part", "Learner", "Head", "Graph", "Refine", "Augment", "Objective")
-    text = "The classes that a new method extends: one class fills one slot."
-    return api_page("graphfsl.core.learner", slots, text)
+    text = "The contract that methods are written against: one class fills one slot."
+    names = [name for name in core.__all__ if name not in graphfsl.__all__]
+    return api_page("graphfsl.core", names, text)
 
 
 def api_page(module: str, names: Sequence[str], text: str) -> str:
