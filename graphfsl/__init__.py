@@ -12,12 +12,13 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time `__getattr__` im
     from graphfsl.apply.predict import load
     from graphfsl.core.adapt import Adapt
     from graphfsl.core.episode import Episode, Target
-    from graphfsl.core.learner import Learner
+    from graphfsl.core.learner import Augment, Graph, Head, Learner, Objective, Part, Refine
     from graphfsl.core.pipeline import Pipeline
     from graphfsl.core.registry import get
     from graphfsl.data import Episodes, Setting, Split, Transform
     from graphfsl.data import load as load_data
     from graphfsl.experiment.builder import build
+    from graphfsl.io.errors import InputError
     from graphfsl.loops.evaluation import evaluate
     from graphfsl.loops.trainer import Trainer
     from graphfsl.nn import Conv4
@@ -26,12 +27,19 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Adapt": "core.adapt",
+    "Augment": "core.learner",
     "Conv4": "nn",
     "Episode": "core.episode",
     "Episodes": "data",
     "FewShotClassifier": "apply.estimator",
+    "Graph": "core.learner",
+    "Head": "core.learner",
+    "InputError": "io.errors",
     "Learner": "core.learner",
+    "Objective": "core.learner",
+    "Part": "core.learner",
     "Pipeline": "core.pipeline",
+    "Refine": "core.learner",
     "Setting": "data",
     "Split": "data",
     "Target": "core.episode",
@@ -45,12 +53,19 @@ _HOME = {
 }
 __all__ = [
     "Adapt",
+    "Augment",
     "Conv4",
     "Episode",
     "Episodes",
     "FewShotClassifier",
+    "Graph",
+    "Head",
+    "InputError",
     "Learner",
+    "Objective",
+    "Part",
     "Pipeline",
+    "Refine",
     "Setting",
     "Split",
     "Target",
@@ -69,6 +84,8 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
+    if name == "testing":  # `graphfsl.testing.check_method`, for those who write methods
+        return importlib.import_module("graphfsl.testing")
     if name not in _HOME:
         raise AttributeError(f"module 'graphfsl' has no attribute {name!r}")
     home = importlib.import_module(f"graphfsl.{_HOME[name]}")

@@ -154,7 +154,7 @@ def run_of(row: dict[str, Any]) -> str:
     return next(
         f"{p.name}/config.json"
         for p in Path("a/runs").iterdir()
-        if row["config"] in {c for c in _digests(p)}
+        if row["config"] in set(_digests(p))
     )
 
 
@@ -441,9 +441,10 @@ def test_a_committed_study_is_a_table_of_its_settings(tmp_path: Path) -> None:
 def test_the_walk_from_a_question_to_a_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call
 ) -> None:
-    """Every command of experiments/README.md, with fewer steps and episodes."""
-    text = (ROOT / "experiments/README.md").read_text(encoding="utf-8")
-    commands = [x for block in _blocks(text, "") for x in block.strip().splitlines()]
+    """Every command of the tutorial, with fewer steps and episodes."""
+    text = (ROOT / "docs/tutorial.md").read_text(encoding="utf-8")
+    lines = [x for block in _blocks(text, "console") for x in block.strip().splitlines()]
+    commands = [line.removeprefix("$ ") for line in lines]
     assert len(commands) == 5 and all(c.startswith("graphfsl ") for c in commands)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "experiments").symlink_to(ROOT / "experiments")

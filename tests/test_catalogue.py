@@ -12,12 +12,14 @@ import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import typer.main
 from test_cli import call, world  # noqa: F401 (fixtures)
 
 import graphfsl
+import graphfsl.core
 from graphfsl import data
 from graphfsl.cli import catalogue
 from graphfsl.cli import main as cli
@@ -185,15 +187,31 @@ def test_every_argument_has_help() -> None:
             )
 
 
-def test_tools_see_the_names_that_the_package_gives() -> None:
+@pytest.mark.parametrize("package", [graphfsl, graphfsl.core], ids=lambda p: p.__name__)
+def test_tools_see_the_names_that_the_package_gives(package: ModuleType) -> None:
     """What `__getattr__` imports is what a type checker reads; py.typed says that it may."""
-    tree = ast.parse((ROOT / "graphfsl/__init__.py").read_text())
+    tree = ast.parse(Path(str(package.__file__)).read_text())
     (block,) = [node for node in tree.body if isinstance(node, ast.If)]
     seen = {
         alias.asname or alias.name: (node.module, alias.name)
         for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names
     }  # fmt: skip
-    assert seen.keys() == set(graphfsl.__all__) <= set(dir(graphfsl))
+    assert seen.keys() == set(package.__all__) <= set(dir(package))
     for name, (module, attribute) in seen.items():
-        assert getattr(graphfsl, name) is getattr(sys.modules[module], attribute)
+        assert getattr(package, name) is getattr(sys.modules[module], attribute)
+    with pytest.raises(AttributeError, match="has no attribute 'Heads'"):
+        _ = package.Heads
     assert (ROOT / "graphfsl/py.typed").is_file()
+
+
+def test_a_module_of_the_contract_imports_no_other_that_it_does_not_need() -> None:
+    code = (
+        "import sys, graphfsl.core, graphfsl.core.registry\n"
+        "assert 'torch' not in sys.modules\n"
+        "from graphfsl.core import Episode, Head\n"
+        "print([m for m in ('adapt', 'pipeline') if f'graphfsl.core.{m}' in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from filelock import FileLock
+from PIL import Image
 from rich.console import Console
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -23,7 +24,7 @@ from test_cli import call, trained, world  # noqa: F401 (fixtures)
 from graphfsl.experiment import runner as progress
 from graphfsl.experiment.experiment import Experiment
 from graphfsl.experiment.run import load
-from graphfsl.io.checkpoint import FORMAT, load_checkpoint, save_checkpoint, write_json
+from graphfsl.io.checkpoint import FORMAT, load_checkpoint, save_checkpoint, save_halved, write_json
 from graphfsl.io.errors import InputError
 from graphfsl.io.lock import held
 from graphfsl.study.grid import read_study
@@ -363,6 +364,89 @@ def test_checksums_hold_for_any_tensors_and_are_not_asked_of_old_files(tmp_path:
         {"a": torch.ones(2)}, tmp_path / "old", {"graphfsl": json.dumps({"step": 1, "format": 1})}
     )
     assert load_checkpoint(tmp_path / "old")[1] == {"step": 1}
+
+
+def test_weights_stored_as_float16_are_loaded_as_float32(tmp_path: Path) -> None:
+    tensors = {
+        "weight": torch.randn(5, 4).mT,
+        "tiny": torch.tensor([1e-12, 1.0]),
+        "count": torch.tensor(70_001),
+        "double": torch.randn(3, dtype=torch.float64),
+        "yes": torch.tensor([True, False]),
+    }
+    save_checkpoint(tmp_path / "whole", tensors, {"step": 3})
+    save_halved(tmp_path / "half", tensors, {"step": 3})
+    found, facts = load_checkpoint(tmp_path / "half")
+    assert facts == {"step": 3}
+    assert {k: t.dtype for k, t in found.items()} == {k: t.dtype for k, t in tensors.items()}
+    for name in ("weight", "tiny"):
+        assert torch.equal(found[name], tensors[name].half().float())
+    for name in ("count", "double", "yes"):
+        assert torch.equal(found[name], tensors[name])
+    with safe_open(tmp_path / "half", framework="pt") as file:
+        assert file.get_tensor("weight").dtype == torch.float16
+    # float16 weights of somebody's own stay what they are
+    save_checkpoint(tmp_path / "own", {"a": torch.ones(2).half()}, {})
+    assert load_checkpoint(tmp_path / "own")[0]["a"].dtype == torch.float16
+
+
+def test_weights_too_large_for_float16_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"'a' holds values that are too large for float16"):
+        save_halved(tmp_path / "x", {"a": torch.tensor([1e5])}, {})
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.fixture
+def halved(trained: Path, tmp_path: Path) -> Path:
+    """The trained run with its weights stored as float16."""
+    run = tmp_path / "halved"
+    run.mkdir()
+    (run / "config.json").write_bytes((trained / "config.json").read_bytes())
+    tensors, facts = load_checkpoint(trained / "model.safetensors")
+    save_halved(run / "model.safetensors", tensors, facts)
+    return run
+
+
+def test_a_run_with_halved_weights_loads(trained: Path, halved: Path) -> None:
+    whole, half = load(trained), load(halved)
+    assert half.steps == whole.steps
+    before, after = whole.learner.state_dict(), half.learner.state_dict()
+    for name, tensor in before.items():
+        expected = tensor.half().float() if tensor.dtype == torch.float32 else tensor
+        assert after[name].dtype == tensor.dtype and torch.equal(after[name], expected), name
+
+
+def test_every_command_takes_a_run_with_halved_weights(
+    halved: Path, call: Call, tmp_path: Path
+) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / "images" / folder).mkdir(parents=True)
+        for number in range(2):
+            pixels = np.full((16, 16, 3), 40 * number + 100 * (folder == "b"), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images" / folder / f"{number}.png")
+    few = tmp_path / "few.csv"
+    few.write_text("sample,label\na/0.png,a\nb/0.png,b\n")
+    images = tmp_path / "images"
+    for words in (
+        ("evaluate", halved, "evaluation.episodes=3"),
+        ("episodes", halved, "--out", tmp_path / "episodes.json"),
+        ("predict", halved, "--support", images, "--query", images),
+        ("features", images, "--run", halved, "-o", tmp_path / "features"),
+        (
+            "label",
+            images,
+            "--support",
+            few,
+            "--run",
+            halved,
+            "--neighbors",
+            2,
+            "-o",
+            tmp_path / "l",
+        ),
+    ):
+        code, _, err = call(*words)
+        assert code == 0, (words[0], err)
 
 
 def test_nothing_writes_a_number_that_json_has_not(tmp_path: Path) -> None:

@@ -241,7 +241,7 @@ def test_a_node_without_label_weight_has_no_vote_wherever_it_stands() -> None:
     hidden = episode.w.clone()
     hidden[:, 2 : episode.n_support : 3] = 0  # the last of three shots of each class
     n, k = episode.x.shape[1], episode.n_support
-    moved = [i for i in range(2, k, 3)]
+    moved = list(range(2, k, 3))
     kept = [i for i in range(k) if i not in moved]
     order = torch.tensor([*kept, *range(k, n), *moved])
     within = episode.replace(w=hidden)

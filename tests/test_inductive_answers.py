@@ -29,6 +29,7 @@ from graphfsl.methods.heads.linear import Linear
 from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.methods.refine.sinkhorn_balance import SinkhornBalance
 from graphfsl.report.reproduce import table
+from graphfsl.report.results_csv import write_records
 
 Call = Callable[..., tuple[int, str, str]]
 CHANGES = {
@@ -197,6 +198,7 @@ def test_results_show_both_policies(runs: Path, tmp_path: Path, call: Call) -> N
     folder.mkdir(parents=True)
     facts = {"rows": [own, inductive], "config": trained.experiment.to_dict()}
     (folder / "results.json").write_text(json.dumps(facts))
+    write_records(tmp_path / "results")
     text = table(own["data"].split("/")[0], tmp_path / "results")
     inductive_rows, transductive_rows = text.split("Transductive:")
     assert (

@@ -104,7 +104,7 @@ def test_full_context_embeddings_equal_a_loop(train: bool) -> None:
     torch.manual_seed(1)
     place = torch.rand(w.shape[:2]) if train else torch.arange(w.shape[1]).expand(2, -1)
     both = nn.LSTM(DIM, DIM, bidirectional=True, batch_first=True).double()
-    own = {k: v for k, v in context.forwards.named_parameters()}
+    own = dict(context.forwards.named_parameters())
     own |= {f"{k}_reverse": v for k, v in context.backwards.named_parameters()}
     both.load_state_dict(own)
     for b in range(2):

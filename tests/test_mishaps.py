@@ -77,7 +77,7 @@ def refused(
         before, after = (
             {k: v for k, v in s.items() if not k.startswith(may_leave)} for s in (before, after)
         )
-        assert not [p for p in (root / may_leave).glob(".*")], "a temporary or a lock"
+        assert not list((root / may_leave).glob(".*")), "a temporary or a lock"
     assert after == before, "something was left, lost or changed"
     return err
 

@@ -73,7 +73,7 @@ def refused(line: str) -> Any:
 
 @pytest.mark.parametrize("name", ENCODERS)
 def test_every_encoder_takes_a_file(tmp_path: Path, name: str) -> None:
-    options = {k: v for k, v in SMALL[name].items()}
+    options = dict(SMALL[name])
     if name == "efficientnet_lite0":
         source = trained(Timm(3, model="tf_efficientnet_lite0"))
     else:

@@ -21,6 +21,7 @@ from graphfsl.core.episode import Episode
 from graphfsl.core.invalid_scores import check_answered
 from graphfsl.core.learner import Learner
 from graphfsl.core.pipeline import Pipeline
+from graphfsl.core.registry import use_plugins
 from graphfsl.data.images import all_broken, decode, to_array
 from graphfsl.data.pixel_range import Range, check_range, picture, warn_if_narrow
 from graphfsl.data.transforms import Transform
@@ -225,6 +226,7 @@ def load(
     overrides: Sequence[str] = (),
     range: Range | None = None,
     learner: Learner | None = None,
+    plugins: str | Sequence[str] = (),
 ) -> Predictor:
     """The trained run in a directory, or the learner that `Learner.save` wrote there, ready to
     answer.
@@ -232,11 +234,14 @@ def load(
     overrides: changes of the learner that its weights fit, such as learner.refine=soft_kmeans.
     range: of the images' values, see `Predictor`. learner: what takes the saved weights, where they
     are of one that was put together in Python; `graphfsl.build` makes all others anew.
+    plugins: packages whose parts and encoders have names too, from now on; what the run's own
+    configuration says is never imported.
 
     Answers are inductive as far as BatchNorm decides it: where the run's policy lets queries share
     statistics, those of the support are taken, with a warning, unless an override of
     learner.batch_norm says otherwise.
     """
+    use_plugins(plugins)
     predictor = open_run(run, overrides, range, learner)
     if predictor.replaced:
         warnings.warn(predictor.notes[0], stacklevel=2)

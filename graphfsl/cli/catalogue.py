@@ -98,9 +98,10 @@ def _equation(entry: Entry) -> str:
 
 def method(name: str) -> list[Entry]:
     """The methods of a name, one for each slot that it fills; InputError where there is none."""
-    found = [(slot, n) for slot, n in registry.find() if n == name]
+    found = [(slot, n) for slot, n in registry.methods() if n == name]
     if not found:
-        raise unknown("method or slot", name, {*registry.SLOTS, *(n for _, n in registry.find())})
+        known = {*registry.SLOTS, *(n for _, n in registry.methods())}
+        raise unknown("method or slot", name, known)
     entries = []
     for slot, _ in found:
         facts = registry.describe(slot, name)
@@ -113,7 +114,7 @@ def method(name: str) -> list[Entry]:
 def encoder(name: str) -> Entry:
     """An encoder by its name; InputError where there is none."""
     if name not in ENCODERS:
-        raise unknown("encoder", name, ENCODERS)
+        raise registry.missing("encoder", name, ENCODERS)
     cls = ENCODERS[name]
     return Entry(
         name, "encoder", encoder_source(name), inspect.cleandoc(cls.__doc__ or ""), [], options(cls)

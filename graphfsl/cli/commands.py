@@ -16,6 +16,7 @@ from graphfsl.cli.terminal import (
     Json,
     Out,
     Overrides,
+    Plugins,
     RunFolder,
     app,
     experiment_names,
@@ -49,7 +50,9 @@ def _studies() -> list[str]:
 
 
 @app.command()
-def run(experiment: Experiment, overrides: Overrides = None, out: Out = None) -> None:
+def run(
+    experiment: Experiment, overrides: Overrides = None, out: Out = None, plugin: Plugins = None
+) -> None:
     """Train an experiment file, keep the best by validation classes, evaluate it. The same command
     resumes.
 
@@ -65,7 +68,9 @@ def run(experiment: Experiment, overrides: Overrides = None, out: Out = None) ->
 
 
 @app.command()
-def pretrain(experiment: Experiment, overrides: Overrides = None, out: Out = None) -> None:
+def pretrain(
+    experiment: Experiment, overrides: Overrides = None, out: Out = None, plugin: Plugins = None
+) -> None:
     """Train only the encoder of an experiment's `pretrain` section; `run` in the same folder goes
     on from it.
 
@@ -88,6 +93,7 @@ def evaluate(
     ] = None,
     out: Out = None,
     as_json: Json = False,
+    plugin: Plugins = None,
 ) -> None:
     """Evaluate a run's checkpoint in any setting (episode.way=20) and on any data set (data.name=…,
     --on A,B,C).
@@ -141,6 +147,7 @@ def episodes(
     out: Annotated[Path, typer.Option("--out", "-o", help="the JSON file to write")] = Path(
         "episodes.json"
     ),
+    plugin: Plugins = None,
 ) -> None:
     """Write evaluation episodes as lists of sample ids, for other libraries and `evaluate
     --episodes`.
@@ -175,6 +182,7 @@ def ablate(
     ray: Annotated[
         str | None, typer.Option(help="the address of a Ray cluster, or `local`")
     ] = None,
+    plugin: Plugins = None,
 ) -> None:
     """Train and compare every cell of a study; the same command goes on where it was
     interrupted.
@@ -201,6 +209,7 @@ def reproduce(
     table: Annotated[
         str, typer.Option(help="print the committed results on a data set as Markdown instead")
     ] = "",
+    plugin: Plugins = None,
 ) -> None:
     """Train and evaluate what a paper's table says; published beside ours, with steps, time and
     every deviation.
@@ -230,6 +239,7 @@ def predict(
         bool, typer.Option("--all", help="print the probability of every class")
     ] = False,
     as_json: Json = False,
+    plugin: Plugins = None,
 ) -> None:
     """Classify images by a handful of labeled ones, each by itself where the method allows it.
 
@@ -280,6 +290,7 @@ def explain(
     ] = 0,
     query: Annotated[int, typer.Option(min=0, max=LARGEST, help="which of its queries")] = 0,
     out: Out = None,
+    plugin: Plugins = None,
 ) -> None:
     """Which support and unlabeled samples and which edges made one answer, and whether that is
     faithful.
@@ -294,6 +305,7 @@ def explain(
 def report(
     runs: Annotated[list[Path], typer.Argument(help="directories of finished runs")],
     out: Out = None,
+    plugin: Plugins = None,
 ) -> None:
     """One HTML, Markdown and CSV report of finished runs."""
     from graphfsl.report.write import report_runs
@@ -314,6 +326,7 @@ def features(
     run: Annotated[Path | None, typer.Option(help="the encoder of this run instead")] = None,
     size: Size = None,
     limits: Limits = None,
+    plugin: Plugins = None,
 ) -> None:
     """Write an encoder's features of a folder of images as npz files, which data.name=arrays
     reads.
@@ -362,6 +375,7 @@ def label(
         str, typer.Option("--format", help="of the labels: csv or parquet")
     ] = "csv",
     limits: Limits = None,
+    plugin: Plugins = None,
 ) -> None:
     """Label a whole pool from a handful of labels, with confidence and the samples that spoke for
     each label.
@@ -393,7 +407,7 @@ def label(
 
 
 @app.command()
-def demo(overrides: Overrides = None, out: Out = None) -> None:
+def demo(overrides: Overrides = None, out: Out = None, plugin: Plugins = None) -> None:
     """Meta-train a ProtoNet on embedded data and show what unlabeled images are worth."""
     from graphfsl.cli.demo import demo as show
 

@@ -10,13 +10,13 @@ from typing import Annotated, Any
 
 import typer
 
-from graphfsl.cli.terminal import Json, app, new_console, print_table
+from graphfsl.cli.terminal import Json, Plugins, app, new_console, print_table
 
 
 def _methods() -> list[str]:
     from graphfsl.core import registry
 
-    return sorted({name for _, name in registry.find()})
+    return sorted({name for _, name in registry.methods()})
 
 
 @app.command()
@@ -25,6 +25,7 @@ def methods(
         str, typer.Argument(help="a method, to see its options; or a slot", autocompletion=_methods)
     ] = "",
     as_json: Json = False,
+    plugin: Plugins = None,
 ) -> None:
     """The methods that there are, by slot; of one, its equation and its options with types,
     defaults and meaning.
@@ -36,7 +37,7 @@ def methods(
         _pages(catalogue.method(name), as_json)
         return
     rows = [
-        registry.describe(slot, method) for slot, method in registry.find() if name in ("", slot)
+        registry.describe(slot, method) for slot, method in registry.methods() if name in ("", slot)
     ]
     for row in rows:
         row["paper"] = row["source"].partition(", http")[0]
@@ -47,6 +48,7 @@ def methods(
 def encoders(
     name: Annotated[str, typer.Argument(help="show this one with its options")] = "",
     as_json: Json = False,
+    plugin: Plugins = None,
 ) -> None:
     """The encoders that there are; of one, its options with types, defaults and meaning."""
     from graphfsl.cli import catalogue

@@ -50,6 +50,26 @@ RunFolder = Annotated[Path, typer.Argument(help="the directory of a trained run"
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="key=value, such as episode.way=20 trainer.device=cuda")
 ]
+
+
+def _use_plugins(packages: list[str] | None) -> list[str] | None:
+    """What `--plugin` names is found from now on: a command has nothing more to do with it."""
+    if packages:
+        from graphfsl.core.registry import use_plugins
+
+        use_plugins(packages)
+    return packages
+
+
+Plugins = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--plugin",
+        callback=_use_plugins,
+        is_eager=True,
+        help="a package with methods or encoders of yours; may be given several times",
+    ),
+]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="where to write")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 

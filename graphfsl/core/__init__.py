@@ -1,3 +1,74 @@
-"""The contract: episodes, learners and their slots, adaptation, BatchNorm policies, the
-registry.
+"""The contract that methods are written against: episodes, parts and their slots, adaptation.
+
+`from graphfsl.core import Episode, Head` is what a method's author writes. Names are imported when
+first used, so that importing one module of this room imports no other that it does not need.
 """
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # for editors and type checkers; at run time `__getattr__` imports what is used
+    from graphfsl.core.adapt import Adapt
+    from graphfsl.core.batchnorm import BatchNorm
+    from graphfsl.core.episode import Episode, Target, stack
+    from graphfsl.core.learner import Augment, Graph, Head, Learner, Objective, Part, Refine
+    from graphfsl.core.objectives import support_cross_entropy
+    from graphfsl.core.pipeline import Pipeline
+    from graphfsl.core.pretrainer import Pretrainer
+    from graphfsl.core.rules import Adam, GradientDescent, Rule
+    from graphfsl.io.errors import InputError
+
+_HOME = {
+    "Adam": "core.rules",
+    "Adapt": "core.adapt",
+    "Augment": "core.learner",
+    "BatchNorm": "core.batchnorm",
+    "Episode": "core.episode",
+    "GradientDescent": "core.rules",
+    "Graph": "core.learner",
+    "Head": "core.learner",
+    "InputError": "io.errors",
+    "Learner": "core.learner",
+    "Objective": "core.learner",
+    "Part": "core.learner",
+    "Pipeline": "core.pipeline",
+    "Pretrainer": "core.pretrainer",
+    "Refine": "core.learner",
+    "Rule": "core.rules",
+    "Target": "core.episode",
+    "stack": "core.episode",
+    "support_cross_entropy": "core.objectives",
+}
+__all__ = [
+    "Adam",
+    "Adapt",
+    "Augment",
+    "BatchNorm",
+    "Episode",
+    "GradientDescent",
+    "Graph",
+    "Head",
+    "InputError",
+    "Learner",
+    "Objective",
+    "Part",
+    "Pipeline",
+    "Pretrainer",
+    "Refine",
+    "Rule",
+    "Target",
+    "stack",
+    "support_cross_entropy",
+]
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'graphfsl.core' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"graphfsl.{_HOME[name]}"), name)

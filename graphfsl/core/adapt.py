@@ -15,10 +15,11 @@ from graphfsl.core.arguments import A_LEARNER, check_kind, described, whole_numb
 from graphfsl.core.batchnorm import BatchNorm, adapting, follow_policy, lacks_averages
 from graphfsl.core.encoder import full_precision, keep_precision
 from graphfsl.core.episode import BaseTarget, Episode
-from graphfsl.core.learner import JOINED, Learner
+from graphfsl.core.learner import Learner
 from graphfsl.core.objectives import Objective, support_cross_entropy
 from graphfsl.core.rules import Rule
-from graphfsl.io.errors import InputError
+from graphfsl.core.traits import JOINED
+from graphfsl.io.errors import InputError, require
 
 
 def _chosen(name: str, patterns: Iterable[str]) -> bool:
@@ -83,31 +84,34 @@ class Adapt(Learner):
     ) -> None:
         super().__init__()
         check_kind(net, Learner, "what adapts", A_LEARNER)
-        if not (callable(getattr(rule, "init", None)) and callable(getattr(rule, "update", None))):
-            raise InputError(
-                f"the rule must have `init` and `update`, as GradientDescent(0.1), "
-                f"not {described(rule)}"
-            )
-        if net.asks:
-            raise InputError(
-                "a learner that asks for labels cannot be adapted to an episode; choose a head "
-                "that asks for none"
-            )
-        if whole_number(steps, "the number of inner steps") < 0:
-            raise InputError(f"the number of inner steps must be 0 or more, not {steps}")
-        if task_chunk is not None and whole_number(task_chunk, "task_chunk") < 1:
-            raise InputError(f"task_chunk must be 1 or more, or null, not {task_chunk}")
+        require(
+            callable(getattr(rule, "init", None)) and callable(getattr(rule, "update", None)),
+            f"the rule must have `init` and `update`, as GradientDescent(0.1), "
+            f"not {described(rule)}",
+        )
+        require(
+            not net.asks,
+            "a learner that asks for labels cannot be adapted; choose a head that asks for none",
+        )
+        require(
+            whole_number(steps, "the number of inner steps") >= 0,
+            f"the number of inner steps must be 0 or more, not {steps}",
+        )
+        require(
+            task_chunk is None or whole_number(task_chunk, "task_chunk") >= 1,
+            f"task_chunk must be 1 or more, or null, not {task_chunk}",
+        )
         if not isinstance(params, Iterable):
             raise InputError(
                 f"params must be names of parameters, or patterns as 'head.*', not "
                 f"{described(params)}"
             )
         patterns = [params] if isinstance(params, str) else list(params)
-        if any(is_lazy(p) for p in net.parameters()):
-            raise InputError(
-                "a lazy layer of the net has no parameters yet to adapt; call the "
-                "net on an episode first"
-            )
+        require(
+            not any(is_lazy(p) for p in net.parameters()),
+            "a lazy layer of the net has no parameters yet to adapt; call the "
+            "net on an episode first",
+        )
         if any(isinstance(m, _InstanceNorm) and m.track_running_stats for m in net.modules()):
             raise InputError(
                 "an InstanceNorm keeps averages, which no adaptation writes; set "
@@ -120,11 +124,11 @@ class Adapt(Learner):
         names = [n for n, p in net.named_parameters() if p.requires_grad or self.adapts_frozen]
         names += [f"head.{n}" for n in getattr(getattr(net, "head", None), "imprinted", ())]
         self.adapted = [f"net.{n}" for n in names if _chosen(n, patterns)]
-        if not self.adapted:
-            raise InputError(
-                f"no parameter matches {', '.join(patterns)!r}; the net has "
-                f"{', '.join(names) or 'none'}"
-            )
+        require(
+            self.adapted,
+            f"no parameter matches {', '.join(patterns)!r}; the net has "
+            f"{', '.join(names) or 'none'}",
+        )
         for trait in (*JOINED, "answers", "per_query", "way", "shots", "max_queries_per_class"):
             setattr(self, trait, getattr(net, trait))
 
@@ -166,7 +170,8 @@ class Adapt(Learner):
 
             def inner(params: dict[str, Tensor], step: int = step) -> Tensor:
                 def score(e: Episode) -> Tensor:
-                    return call(self._call, params, ("score", e))
+                    scores: Tensor = call(self._call, params, ("score", e))
+                    return scores
 
                 return self.objective(score, episode, step)
 
@@ -191,7 +196,9 @@ class Adapt(Learner):
         def call(nodes: dict[str, Tensor], truth: dict[str, Tensor]) -> Tensor:
             one = episode.with_tensors(_one_task(nodes))
             args = () if target is None else (target.with_tensors(_one_task(truth)),)
-            return torch.func.functional_call(self._call, self.adapt(one), (method, one, *args))
+            arguments = (method, one, *args)
+            out: Tensor = torch.func.functional_call(self._call, self.adapt(one), arguments)
+            return out
 
         if episode.x.is_floating_point():
             episode = episode.with_tensors({"w": episode.w.to(episode.x.dtype)})

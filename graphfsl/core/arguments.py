@@ -8,13 +8,13 @@ import numbers
 import operator
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import InputError, require
 
 A_LEARNER = 'a Learner, such as gf.build({"head": "protonet"}, (64,), 5) or gf.load(RUN).learner'
 A_SPLIT = 'a Split, such as gf.load_data("glyphs", "test") or gf.Split(x, y, classes, "mine/test")'
@@ -23,6 +23,8 @@ EPISODES = "gf.Episodes, such as gf.Episodes(split, way=5, shot=1)"
 AN_EPISODE = "an Episode, such as gf.Episodes(split, way=5).batch([0])[0]"
 A_TARGET = "a Target, such as gf.Episodes(split, way=5).batch([0])[1]"
 A_FOLDER = "the path of a directory"
+
+T = TypeVar("T")
 
 
 def described(value: Any) -> str:
@@ -47,10 +49,11 @@ def short(value: Any) -> str:
     return f"{' '.join(repr(value).split()):.60}"
 
 
-def check_kind(value: Any, kind: type | tuple[type, ...], what: str, right: str) -> None:
-    """InputError where a value is of another kind; right: what would be, in words."""
+def check_kind(value: Any, kind: type[T] | tuple[type[T], ...], what: str, right: str) -> T:
+    """The value; InputError where it is of another kind; right: what would be, in words."""
     if not isinstance(value, kind):
         raise InputError(f"{what} must be {right}, not {described(value)}")
+    return value
 
 
 def whole_number(value: Any, what: str, least: int | None = None) -> int:
@@ -144,10 +147,10 @@ def class_numbers(value: Any, what: str) -> Tensor:
         found.is_floating_point() or found.is_complex() or found.dtype == torch.bool
     ):
         raise InputError(f"{what} must be whole numbers, not {described(value)}")
-    if found.ndim != 1:
-        raise InputError(
-            f"{what} must be a single row of numbers (N,), not of shape {tuple(found.shape)}"
-        )
+    require(
+        found.ndim == 1,
+        f"{what} must be a single row of numbers (N,), not of shape {tuple(found.shape)}",
+    )
     return found.to("cpu", torch.int64)
 
 
@@ -173,8 +176,10 @@ def as_device(value: Any) -> torch.device:
         raise InputError(
             f"the device must be cpu, cuda, cuda:1 or mps, not {described(value)}"
         ) from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"PyTorch finds no GPU for the device {value!s:.60}; choose cpu")
+    require(
+        device.type != "cuda" or torch.cuda.is_available(),
+        f"PyTorch finds no GPU for the device {value!s:.60}; choose cpu",
+    )
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(
             f"there is no device {value!s:.60}: this machine has {torch.cuda.device_count()} GPUs"

@@ -199,7 +199,8 @@ class BatchNormAct(BatchNorm):
     act: nn.Module
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        return self.act(self.drop(super().forward(x, mask)))
+        y: Tensor = self.act(self.drop(super().forward(x, mask)))
+        return y
 
 
 def has_batch_norm(module: nn.Module) -> bool:

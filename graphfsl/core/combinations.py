@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from graphfsl.core.arguments import described
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import InputError, require
 
 
 class Combines:
@@ -46,14 +46,12 @@ def parts_of(slot: str, given: Any) -> nn.ModuleList:
 
 def checked_head(head: Any) -> Any:
     """The head; InputError where there is none, or it gives no scores."""
-    if head is None:
-        raise InputError("a pipeline needs a head; see `graphfsl methods`")
+    require(head is not None, "a pipeline needs a head; see `graphfsl methods`")
     _check_part(head, "head")
-    if not hasattr(head, "score"):
-        raise InputError(
-            f"{_name(head)} is no head, as it has no `score`; give it to its own "
-            f"slot, such as refine"
-        )
+    require(
+        hasattr(head, "score"),
+        f"{_name(head)} is no head, as it has no `score`; give it to its own slot, such as refine",
+    )
     return head
 
 

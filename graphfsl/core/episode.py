@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from graphfsl.core.arguments import A_TARGET, AN_EPISODE, as_tensor, check_kind, whole_number
 from graphfsl.core.display import block, kind_of
 from graphfsl.functional.layers import last_layer
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import InputError, require
 
 
 @dataclass(frozen=True)
@@ -350,14 +350,12 @@ class Target(BaseTarget):
 
 def check_episode(given: Any) -> Episode:
     """What a learner is called with; InputError where it is no episode."""
-    check_kind(given, Episode, "what a learner scores", AN_EPISODE)
-    return given
+    return check_kind(given, Episode, "what a learner scores", AN_EPISODE)
 
 
 def check_target(given: Any) -> BaseTarget:
     """What a learner's loss is of; InputError where it is no target."""
-    check_kind(given, BaseTarget, "what is true of an episode", A_TARGET)
-    return given
+    return check_kind(given, BaseTarget, "what is true of an episode", A_TARGET)
 
 
 def stack(episodes: Sequence[Episode]) -> Episode:
@@ -384,8 +382,10 @@ def stack(episodes: Sequence[Episode]) -> Episode:
         )
 
     known, most = [e.oracle for e in episodes if e.oracle is not None], sizes[2]
-    if len(known) not in (0, len(episodes)):
-        raise InputError("episodes with an oracle and without one cannot share a batch")
+    require(
+        len(known) in (0, len(episodes)),
+        "episodes with an oracle and without one cannot share a batch",
+    )
     oracle = [F.pad(y, (0, way - y.shape[2], 0, most - y.shape[1])) for y in known]
     return Episode(
         torch.cat([pad(e, e.x) for e in episodes]),

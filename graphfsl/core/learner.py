@@ -62,18 +62,6 @@ class Part(Shown, Combines, nn.Module):
         """
 
 
-# What holds for a learner as soon as it holds for one of its parts.
-JOINED = (
-    "uses_unlabeled",
-    "needs_balance",
-    "needs_balanced_pool",
-    "needs_nonnegative",
-    "order_sensitive",
-    "wants_base",
-    "asks",
-)
-
-
 class Learner(Saves, Part):
     """Scores the nodes of an episode; the subclass writes `score`, and `criterion` if its paper has
     its own loss.

@@ -18,7 +18,8 @@ from graphfsl.core.batchnorm import (
 from graphfsl.core.combinations import check_company, check_parts, checked_head, parts_of
 from graphfsl.core.encoder import call_encoder, checked_encoder, fitting, full_precision
 from graphfsl.core.episode import BaseTarget, Episode, check_episode
-from graphfsl.core.learner import JOINED, Encode, Head, Learner, Part
+from graphfsl.core.learner import Encode, Head, Learner, Part
+from graphfsl.core.traits import JOINED
 from graphfsl.functional.layers import last_layer
 from graphfsl.io.errors import InputError, unknown
 

@@ -43,9 +43,11 @@ class Pretrainer(Pipeline):
         """Images (m, *S) -> scores of the base classes (m, C), where the objective learns a
         classifier.
         """
-        return self.objective.classifier(self.vectors(x))  # type: ignore[operator]
+        scores: Tensor = self.objective.classifier(self.vectors(x))  # type: ignore[operator]
+        return scores
 
     def loss(self, episode: Episode, target: Any) -> Tensor:
         x, vectors = episode.x[:, episode.query], keep_precision(self.vectors, episode.x.device)
         with full_precision(x.device):
-            return self.objective(vectors, x, target.query)
+            loss: Tensor = self.objective(vectors, x, target.query)
+        return loss

@@ -1,23 +1,27 @@
 """(slot, name) -> class, read from each file's `__all__` without importing it, so that starting is
-fast.
+fast; of graphfsl's own methods and of plugins.
 """
 
 from __future__ import annotations
 
 import ast
 import importlib
-import importlib.util
 import inspect
 import re
 import sys
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from graphfsl.core.plugins import give, location, used
+from graphfsl.core.traits import TRAITS
 from graphfsl.io.errors import InputError, unknown
 
 SLOTS = ("head", "graph", "refine", "augment", "adapt", "pretrain")
-FOLDERS = {"head": "heads"}  # of a package; the other slots have their own name
+ENCODER = "encoder"  # what a plugin may bring beside methods
+# of a package; the other slots have their own name
+FOLDERS = {"head": "heads", ENCODER: "encoders"}
 PACKAGE = "graphfsl.methods"
 
 
@@ -45,60 +49,108 @@ def exported(path: Path) -> list[str]:
     return []
 
 
+Table = dict[tuple[str, str], tuple[str, str]]  # (slot, name) -> (module, class)
+
+
 @cache
-def find(package: str = PACKAGE) -> dict[tuple[str, str], tuple[str, str]]:
-    """All methods of a package: (slot, name) -> (module, class). Its sub-folders are the slots, see
-    FOLDERS.
+def find(package: str = PACKAGE) -> Table:
+    """All parts of a package: (slot, name) -> (module, class). Its sub-folders are the slots, see
+    FOLDERS; nothing is imported.
 
     A file of one class gives it its own name, as people say it; one of several variants names each
-    by its class. Raises InputError where two files claim one name.
+    by its class. Raises InputError where two files claim one name, or there is no such package.
     """
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise InputError(f"no package {package!r} to look for methods in")
-    table: dict[tuple[str, str], tuple[str, str]] = {}
-    for slot in SLOTS:
+    root = location(package)
+    tables = []
+    for slot in (*SLOTS, ENCODER):
         folder = FOLDERS.get(slot, slot)
-        for path in sorted(Path(spec.submodule_search_locations[0], folder).glob("*.py")):
+        for path in sorted((root / folder).glob("*.py")):
             module, classes = f"{package}.{folder}.{path.stem}", exported(path)
-            for cls in classes:
-                key = (slot, path.stem if len(classes) == 1 else snake(cls))
-                if key in table:
-                    raise InputError(
-                        f"{slot} {key[1]!r} is defined twice: in {table[key][0]} and in {module}"
-                    )
-                table[key] = (module, cls)
-    return table
+            tables += [
+                {(slot, path.stem if len(classes) == 1 else snake(cls)): (module, cls)}
+                for cls in classes
+            ]
+    return _joined(tables)
 
 
-def names(slot: str, package: str = PACKAGE) -> list[str]:
+def _joined(tables: Iterable[Table]) -> Table:
+    """All tables in one; InputError where two claim one name."""
+    joined: Table = {}
+    for table in tables:
+        for key, (module, cls) in table.items():
+            if key in joined:
+                raise InputError(
+                    f"{key[0]} {key[1]!r} is defined twice: in {joined[key][0]} and in {module}"
+                )
+            joined[key] = (module, cls)
+    return joined
+
+
+def known(package: str | None = None) -> Table:
+    """The parts of a package; None: graphfsl's own methods and all parts of plugins."""
+    if package is not None:
+        return find(package)
+    return _joined([find(), *map(find, used())])
+
+
+def methods() -> list[tuple[str, str]]:
+    """(slot, name) of every method that there is, of plugins too."""
+    return [key for key in known() if key[0] != ENCODER]
+
+
+def use_plugins(packages: str | Iterable[str]) -> None:
+    """Find parts and encoders by name in these packages too, from now on; nothing is imported.
+
+    Raises InputError for a package that is none, that holds no part, or that claims a name which
+    another has.
+    """
+    wanted = [packages] if isinstance(packages, str) else list(packages)
+    for package in wanted:
+        if not isinstance(package, str):
+            raise InputError(f"a plugin is the name of a package, not {package!r:.60}")
+        if not find(package):
+            folders = ", ".join(FOLDERS.get(slot, slot) for slot in (*SLOTS, ENCODER))
+            raise InputError(
+                f"the plugin {package!r} holds no part: its folders must be some of {folders}, "
+                f"with files that name their classes in __all__"
+            )
+    if wanted:
+        _joined([find(), *map(find, dict.fromkeys([*used(), *wanted]))])
+        give(wanted)
+
+
+def names(slot: str, package: str | None = None) -> list[str]:
     """The names that fill a slot."""
-    if slot not in SLOTS:
+    if slot not in (*SLOTS, ENCODER):
         raise unknown("slot", slot, SLOTS)
-    return [name for s, name in find(package) if s == slot]
+    return [name for s, name in known(package) if s == slot]
 
 
-def get(slot: str, name: str, package: str = PACKAGE) -> Any:
-    """The class behind a name; an unknown name raises InputError with the nearest one."""
-    known = names(slot, package)
-    if name not in known:
-        raise unknown(slot, name, known)
-    module, cls = find(package)[slot, name]
+def get(slot: str, name: str, package: str | None = None) -> Any:
+    """The class behind a name; an unknown name raises InputError with the nearest one.
+
+    package: where to look; None looks among graphfsl's own first, and then in plugins.
+    """
+    own = find(package or PACKAGE)
+    table = own if package or (slot, name) in own else known()
+    if (slot, name) not in table:
+        raise missing(slot, name, names(slot, package))
+    module, cls = table[slot, name]
     return getattr(importlib.import_module(module), cls)
 
 
-TRAITS = (
-    "transductive",
-    "per_query",
-    "uses_unlabeled",
-    "needs_balance",
-    "needs_balanced_pool",
-    "needs_nonnegative",
-    "wants_maps",
-)
+def missing(slot: str, name: str, known: Iterable[str]) -> InputError:
+    """The error for a part that has no such name; it says how the package that has it is given."""
+    package, dotted, _ = str(name).partition(".")
+    if dotted:
+        why = f"a configuration imports nothing: name the {slot} alone, and give its package"
+    else:
+        package, why = "PACKAGE", "one of a package of yours is found once you give it"
+    hint = f"({why} by --plugin {package}, in Python plugins=[{package!r}])"
+    return InputError(f"{unknown(slot, name, known)} {hint}")
 
 
-def describe(slot: str, name: str, package: str = PACKAGE) -> dict[str, Any]:
+def describe(slot: str, name: str, package: str | None = None) -> dict[str, Any]:
     """What `graphfsl methods` shows: slot, name, family, class, traits, source (its file's first
     line), options.
     """

@@ -9,7 +9,7 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from graphfsl.io.errors import InputError, unknown
+from graphfsl.io.errors import InputError, require, unknown
 from graphfsl.io.limits import LARGEST
 
 
@@ -41,8 +41,7 @@ def check_options(
     where: str,
     given: Mapping[str, Any] | None = None,
 ) -> None:
-    if not isinstance(options, Mapping):
-        raise InputError(f"{where} must be a mapping of options, not {options!r}")
+    require(isinstance(options, Mapping), f"{where} must be a mapping of options, not {options!r}")
     for key, value in options.items():
         if key not in parameters:
             raise unknown(f"option of {where}", key, parameters)

@@ -84,7 +84,8 @@ class Metric:
         """
         groups = measured.double().unflatten(0, (-1, episodes))
         if self.ratio is None:
-            return groups.mean(1)
+            mean: Tensor = groups.mean(1)
+            return mean
         sums = groups.sum(1)
         n = len(sums)
         whole = self.ratio(sums.sum(0))

@@ -47,7 +47,8 @@ def loader(name: str) -> Callable[..., Split]:
     """The `load` function of a data set; an unknown name raises InputError with the nearest one."""
     if name not in names():
         raise unknown("data set", name, names())
-    return importlib.import_module(f"graphfsl.data.sets.{name}").load
+    load_set: Callable[..., Split] = importlib.import_module(f"graphfsl.data.sets.{name}").load
+    return load_set
 
 
 def load(
@@ -99,12 +100,9 @@ def download(name: str, root: str | os.PathLike[str] | None = None) -> str:
 
 
 def about(name: str) -> str:
-    """The first line of a data set's documentation."""
-    return (
-        (importlib.import_module(f"graphfsl.data.sets.{name}").__doc__ or "")
-        .strip()
-        .partition("\n\n")[0]
-    )
+    """The first paragraph of a data set's documentation, on one line."""
+    text = importlib.import_module(f"graphfsl.data.sets.{name}").__doc__ or ""
+    return " ".join(text.strip().partition("\n\n")[0].split())
 
 
 def is_ink(name: str) -> bool:

@@ -98,7 +98,8 @@ class Batches:
         drawn = self.deck.draw(
             classes[:, None], uniform(self._keys(group), IMAGES, 1, self.per_class)
         )
-        return drawn[np.arange(len(numbers)), 0, j]
+        ids: np.ndarray = drawn[np.arange(len(numbers)), 0, j]
+        return ids
 
     def batch(self, i: Sequence[int] | np.ndarray) -> tuple[Episode, Target]:
         """The images with these numbers, as queries: x (views, n, *S), no label columns,

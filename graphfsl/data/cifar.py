@@ -16,7 +16,7 @@ from graphfsl.data.npz_files import read_split
 from graphfsl.data.split import Split
 from graphfsl.io import inert_pickle
 from graphfsl.io.downloads import extract, fetch
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import InputError, require
 from graphfsl.io.files import check_regular
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz"
@@ -43,16 +43,15 @@ def load(
     where = next((path for path in archives if path.is_file()), None)
     if where:
         given = read_split(split, str(where.parent))
-        if given.shape != SHAPE:
-            raise InputError(
-                f"{where} must hold uint8 images (n, 32, 32, 3), not samples of shape {given.shape}"
-            )
+        require(
+            given.shape == SHAPE,
+            f"{where} must hold uint8 images (n, 32, 32, 3), not samples of shape {given.shape}",
+        )
         if all(c.isdecimal() for c in given.classes):
-            if len(given.classes) != len(classes):
-                raise InputError(
-                    f"{where} must hold the {len(classes)} classes of {name}, not "
-                    f"{len(given.classes)}"
-                )
+            require(
+                len(given.classes) == len(classes),
+                f"{where} must hold the {len(classes)} classes of {name}, not {len(given.classes)}",
+            )
             return Split(given.x, given.y, given.classes, f"{name}/{split}")
         x, y, names = np.asarray(given.x), np.asarray(given.y), list(given.classes)
     else:
@@ -140,10 +139,10 @@ def _binary(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Pixels (n, 3072) and fine labels (n,) of records: superclass, class, pixels."""
     check_regular(path)
     flat = np.fromfile(path, np.uint8)
-    if len(flat) % (2 + PIXELS):
-        raise InputError(
-            f"{path} is not a whole number of records of {2 + PIXELS} bytes; fetch CIFAR-100 again"
-        )
+    require(
+        len(flat) % (2 + PIXELS) == 0,
+        f"{path} is not a whole number of records of {2 + PIXELS} bytes; fetch CIFAR-100 again",
+    )
     records = flat.reshape(-1, 2 + PIXELS)
     return records[:, 2:], records[:, 1]
 

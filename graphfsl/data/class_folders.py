@@ -14,7 +14,7 @@ import torch
 from graphfsl.data.class_lists import classes_of
 from graphfsl.data.images import Files, holds_image, read_images
 from graphfsl.data.split import Split
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import InputError, require
 
 WNID = 9  # characters of a WordNet id, with which a flat image file's name begins
 
@@ -36,13 +36,11 @@ def load(
     at_most: images of a class, where more would mean another data set.
     Raises InputError where classes are missing, or a class has no image or too many.
     """
-    if size < 1:
-        raise InputError(f"data.size must be a whole number of at least 1, not {size!r}")
+    require(size >= 1, f"data.size must be a whole number of at least 1, not {size!r}")
     classes, groups = classes_of(name, split)
     base = Path(root).expanduser()
     container, held = find(base, folders, split, classes)
-    if not held:
-        raise InputError(f"{name}/{split}: no images in {base}; {by_hand.format(root=base)}")
+    require(held, f"{name}/{split}: no images in {base}; {by_hand.format(root=base)}")
     if missing := [c for c in classes if c not in held]:
         raise InputError(
             f"{name}/{split}: {len(missing)} of {len(classes)} classes are missing in "
@@ -51,10 +49,9 @@ def load(
         )
     images = _images(container, classes)
     for c, own in images.items():
-        if not own:
-            raise InputError(
-                f"{name}/{split}: class {c!r} has no image in {container}; fetch the set again"
-            )
+        require(
+            own, f"{name}/{split}: class {c!r} has no image in {container}; fetch the set again"
+        )
         if at_most and len(own) > at_most:
             raise InputError(
                 f"{name}/{split}: class {c!r} has {len(own)} images in {container}, but {name} "

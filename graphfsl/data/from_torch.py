@@ -17,7 +17,7 @@ from graphfsl.core.arguments import as_tensor, check_kind, described, whole_numb
 from graphfsl.data.images import to_array
 from graphfsl.data.pixel_range import Range, check_range, picture, pieces, warn_if_narrow
 from graphfsl.data.split import Split
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import InputError, require
 from graphfsl.io.limits import LARGEST_SIDE
 
 GRAY = {"1", "L", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
@@ -43,15 +43,16 @@ def from_dataset(
     """
     check_kind(name, str, "the name of a split", 'text such as "mine/test"')
     size = None if size is None else whole_number(size, "size", 1)
-    if size is not None and size > LARGEST_SIDE:
-        raise InputError(f"size must be at most {LARGEST_SIDE} pixels of a side, not {size}")
+    require(
+        size is None or size <= LARGEST_SIDE,
+        f"size must be at most {LARGEST_SIDE} pixels of a side, not {size}",
+    )
     limits = check_range(range, "range")
-    if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
-        raise InputError(
-            f"{name}: {type(dataset).__name__} must be a map-style data set, with len() and [i]"
-        )
-    if len(dataset) == 0:
-        raise InputError(f"{name}: the data set is empty; it must have at least one sample")
+    require(
+        hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__"),
+        f"{name}: {type(dataset).__name__} must be a map-style data set, with len() and [i]",
+    )
+    require(len(dataset) > 0, f"{name}: the data set is empty; it must have at least one sample")
     x: np.ndarray | None = None
     labels: list[int | str] = []
     for i in track(

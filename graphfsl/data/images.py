@@ -22,7 +22,7 @@ from rich.progress import track
 
 from graphfsl.data.pixel_range import Range, pieces, to_bytes, warn_if_narrow
 from graphfsl.io.array_cache import cached
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import InputError, require
 from graphfsl.io.files import MOST, first_bytes, read_regular
 from graphfsl.io.limits import LARGEST_SIDE
 
@@ -194,11 +194,11 @@ def _check_depth(image: Image.Image, where: str) -> None:
     Pillow left of them.
     """
     bits = max(getattr(image, "tag_v2", {}).get(BITS, (8,)))
-    if bits > 8:
-        raise InputError(
-            f"{where} has colours of {bits} bits, which are read from PNG only where a range is "
-            f"given; save it as PNG"
-        )
+    require(
+        bits <= 8,
+        f"{where} has colours of {bits} bits, which are read from PNG only where a range is "
+        f"given; save it as PNG",
+    )
 
 
 def is_image(name: str) -> bool:
@@ -229,15 +229,14 @@ def folder_files(root: Path) -> list[str]:
 
 def image_paths(path: Path) -> list[Path]:
     """The images of a folder, at any depth and sorted, or the one image that `path` is."""
-    if not path.exists():
-        raise InputError(f"{path} does not exist; it must be an image or a folder of images")
+    require(path.exists(), f"{path} does not exist; it must be an image or a folder of images")
     alone = [path] if path.is_file() and holds_image(path.parent, path.name) else []
     found = [path / name for name in folder_files(path)] if path.is_dir() else alone
-    if not found:
-        raise InputError(
-            f"{path} {'holds' if path.is_dir() else 'is'} no image; known: "
-            f"{', '.join(sorted(SUFFIXES))}"
-        )
+    require(
+        found,
+        f"{path} {'holds' if path.is_dir() else 'is'} no image; known: "
+        f"{', '.join(sorted(SUFFIXES))}",
+    )
     return found
 
 
@@ -260,15 +259,14 @@ def read_folder_classes(root: Path) -> dict[str, list[Path]]:
     Names are as `written`. Raises InputError where there is no folder or no class, or a class has
     no image.
     """
-    if not root.is_dir():
-        raise InputError(
-            f"{root} is not a folder; it must be one that holds a folder for each class"
-        )
+    require(
+        root.is_dir(), f"{root} is not a folder; it must be one that holds a folder for each class"
+    )
     folders = [p for p in subfolders(root) if p.name != "unlabeled"]
-    if not folders:
-        raise InputError(
-            f"{root} holds no class folders; put the images of each class into a folder of its own"
-        )
+    require(
+        folders,
+        f"{root} holds no class folders; put the images of each class into a folder of its own",
+    )
     classes: dict[str, list[Path]] = {}
     for folder in folders:
         classes.setdefault(written(folder.name), []).extend(image_paths(folder))
@@ -356,10 +354,10 @@ def read_images(
     limits: which values are black and white in all of them, see `to_array`. Raises InputError that
     names every file which cannot be read: all are tried.
     """
-    if size > LARGEST_SIDE:
-        raise InputError(
-            f"data.size must be at most {LARGEST_SIDE:,} pixels of a side, not {size:,}"
-        )
+    require(
+        size <= LARGEST_SIDE,
+        f"data.size must be at most {LARGEST_SIDE:,} pixels of a side, not {size:,}",
+    )
     names = list(names)
     broken: list[tuple[str, str]] = []
     key = _digest([files.mark, str(size), str(channels), repr(limits), *names])

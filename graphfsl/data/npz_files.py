@@ -15,7 +15,7 @@ import torch
 from graphfsl.data.images import written
 from graphfsl.data.pixel_range import check_range, pieces, range_of, to_bytes, warn_if_narrow
 from graphfsl.data.split import Split, readable
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import InputError, require
 from graphfsl.io.files import check_regular, check_unpacked
 
 
@@ -56,8 +56,10 @@ def read_split(
             f"{sorted(arrays) or 'nothing'}"
         )
     x, labels = arrays[kind], arrays["labels"]
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-        raise InputError(f"{path}: labels must be integers (n,), not {labels.dtype} {labels.shape}")
+    require(
+        labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer),
+        f"{path}: labels must be integers (n,), not {labels.dtype} {labels.shape}",
+    )
     if kind == "images":
         known = range_of(x.dtype) is not None or (limits is not None and x.dtype.kind in "iu")
         if (

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import InputError, require
 
 Range = Sequence[float]
 HINT = "give it as data.range=[LOW,HIGH] or --range LOW,HIGH"
@@ -67,16 +67,16 @@ def to_bytes(values: np.ndarray, limits: Range | None, where: str) -> np.ndarray
     """
     own = range_of(values.dtype)
     low, high = limits or own or (math.nan, math.nan)
-    if math.isnan(low):
-        raise InputError(
-            f"{where} holds pixels of type {values.dtype}, which have no range of their own; {HINT}"
-        )
-    if values.dtype == np.uint8 and high > 255:
-        raise InputError(
-            f"{where} has pixels of 8 bits, which cannot reach the range [{low:g}, {high:g}] of "
-            f"this set; "
-            f"save it with the depth of the others, or leave the range out"
-        )
+    require(
+        not math.isnan(low),
+        f"{where} holds pixels of type {values.dtype}, which have no range of their own; {HINT}",
+    )
+    require(
+        values.dtype != np.uint8 or high <= 255,
+        f"{where} has pixels of 8 bits, which cannot reach the range [{low:g}, {high:g}] of "
+        f"this set; "
+        f"save it with the depth of the others, or leave the range out",
+    )
     least, most = (float(values.min()), float(values.max())) if values.size else (low, high)
     if not (low <= least and most <= high):  # also for NaN
         floats = ", and take Normalize out of a transform" if values.dtype.kind == "f" else ""

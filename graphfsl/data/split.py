@@ -24,7 +24,7 @@ from graphfsl.core.arguments import (
 )
 from graphfsl.core.display import block, first_of, kind_of
 from graphfsl.data.memory_map import Stored, opened
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import InputError, require
 
 
 @dataclass(frozen=True)
@@ -66,17 +66,15 @@ class Split:
         object.__setattr__(self, "classes", _names(self.classes, f"{self.name}: classes"))
         if self.groups is not None:
             object.__setattr__(self, "groups", _names(self.groups, f"{self.name}: groups"))
-            if len(self.groups) != len(self.classes):
-                raise InputError(
-                    f"{self.name}: {len(self.classes)} classes but {len(self.groups)} groups"
-                )
-        if not self.classes:
-            raise InputError(f"{self.name} has no class; an episode needs at least 2")
-        if len(self.x) != len(self.y):
-            raise InputError(
-                f"{self.name}: {len(self.x)} samples but {len(self.y)} labels; "
-                f"there must be one each"
+            require(
+                len(self.groups) == len(self.classes),
+                f"{self.name}: {len(self.classes)} classes but {len(self.groups)} groups",
             )
+        require(self.classes, f"{self.name} has no class; an episode needs at least 2")
+        require(
+            len(self.x) == len(self.y),
+            f"{self.name}: {len(self.x)} samples but {len(self.y)} labels; there must be one each",
+        )
         if wrong := _wrong_with(self.x):
             raise InputError(
                 f"{self.name}: samples must be uint8 images (N, C, H, W) or float features (N, d), "
@@ -201,10 +199,10 @@ def join(a: Split, b: Split) -> Split:
 
 def readable(path: Path, what: str) -> Path:
     """`path`, or one clear line where it does not exist."""
-    if not path.exists():
-        raise InputError(
-            f"{what} not found: {path}; set data.root or GRAPHFSL_DATA to the folder that holds it"
-        )
+    require(
+        path.exists(),
+        f"{what} not found: {path}; set data.root or GRAPHFSL_DATA to the folder that holds it",
+    )
     return path
 
 
@@ -219,12 +217,12 @@ def large_classes(split: Split, least: int) -> Split:
     if not small:
         return split
     kept = np.flatnonzero(counts >= least)
-    if len(kept) < 2:
-        raise InputError(
-            f"{split.name}: {len(kept)} of {len(counts)} classes have {least} labeled samples or "
-            f"more, and an episode "
-            "needs at least 2 classes; lower data.min_samples"
-        )
+    require(
+        len(kept) >= 2,
+        f"{split.name}: {len(kept)} of {len(counts)} classes have {least} labeled samples or "
+        f"more, and an episode "
+        "needs at least 2 classes; lower data.min_samples",
+    )
     told = ", ".join(f"{name!r} ({n})" for n, name in sorted(small)[:20])
     more = f", … ({len(small)} in all)" if len(small) > 20 else ""
     warnings.warn(
@@ -244,10 +242,10 @@ def few_classes(split: Split, n: int) -> Split:
     """n classes of a split, named <split>[n]: a choice by their names alone, so that it is nested
     in that of n + 1.
     """
-    if not 2 <= whole_number(n, "the number of classes") <= len(split.classes):
-        raise InputError(
-            f"{split.name} has {len(split.classes)} classes, so that it cannot be cut to {n}"
-        )
+    require(
+        2 <= whole_number(n, "the number of classes") <= len(split.classes),
+        f"{split.name} has {len(split.classes)} classes, so that it cannot be cut to {n}",
+    )
     order = sorted(
         range(len(split.classes)), key=lambda c: hashlib.sha256(split.classes[c].encode()).digest()
     )

@@ -23,7 +23,8 @@ def _mix(z: np.ndarray) -> np.ndarray:
     z = z + UINT(0x9E3779B97F4A7C15)
     z = (z ^ (z >> UINT(30))) * UINT(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> UINT(27))) * UINT(0x94D049BB133111EB)
-    return z ^ (z >> UINT(31))
+    mixed: np.ndarray = z ^ (z >> UINT(31))
+    return mixed
 
 
 def keys_of(name: str, seed: int, i: np.ndarray) -> np.ndarray:
@@ -100,4 +101,5 @@ def unequal(u: np.ndarray, alpha: float, total: int, room: np.ndarray) -> np.nda
     excess = np.maximum(counts - room, 0).sum(1, keepdims=True)
     counts = np.minimum(counts, room)
     left = room - counts
-    return counts + np.clip(excess - (np.cumsum(left, 1) - left), 0, left)
+    filled: np.ndarray = counts + np.clip(excess - (np.cumsum(left, 1) - left), 0, left)
+    return filled

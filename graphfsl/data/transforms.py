@@ -14,7 +14,7 @@ from torch import Tensor
 from graphfsl.core.arguments import real_number
 from graphfsl.core.display import call_of
 from graphfsl.functional.affine import affine
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import InputError, require
 
 # uniforms that an image's augmentation takes: turn, shear, two scales, two shifts, flip, three
 # colours
@@ -59,8 +59,10 @@ class Transform:
                 raise InputError(
                     f"data.augment.{name} must be a number from 0 to {most}, not {value!r}"
                 )
-        if not isinstance(flip, (bool, np.bool_)):
-            raise InputError(f"data.augment.flip must be true or false, not {flip!r:.60}")
+        require(
+            isinstance(flip, (bool, np.bool_)),
+            f"data.augment.flip must be true or false, not {flip!r:.60}",
+        )
         mean, std = _of_channels(mean, "mean"), _of_channels(std, "std")
         if (mean is None) != (std is None) or (
             mean is not None and std is not None and len(mean) != len(std)
@@ -103,11 +105,10 @@ class Transform:
                 x = self._colors(x, u[7:])
         if self.mean is not None and self.std is not None:
             mean, std = x.new_tensor(self.mean), x.new_tensor(self.std)
-            if len(mean) != x.shape[1]:
-                raise InputError(
-                    f"the normalisation is for {len(mean)} channels, but the images "
-                    f"have {x.shape[1]}"
-                )
+            require(
+                len(mean) == x.shape[1],
+                f"the normalisation is for {len(mean)} channels, but the images have {x.shape[1]}",
+            )
             x = (x - mean[:, None, None]) / std[:, None, None]
         return x.view(*lead, *x.shape[1:])
 

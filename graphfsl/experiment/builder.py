@@ -23,12 +23,23 @@ from graphfsl.io.errors import InputError
 
 
 def build(
-    section: Mapping[str, Any], shape: Sequence[int], way: int, device: str | None = None
+    section: Mapping[str, Any],
+    shape: Sequence[int],
+    way: int,
+    device: str | None = None,
+    plugins: str | Sequence[str] = (),
 ) -> Learner:
     """The learner that a mapping of parts names, such as {"encoder": "conv4", "head": "protonet"}.
 
-    `build_learner` says what else it takes. Raises InputError for an unknown key.
+    Args:
+        device: as `build_learner` takes it.
+        plugins: packages whose parts and encoders have names too, from now on
+            (`graphfsl.core.plugins`).
+
+    Raises:
+        InputError: for an unknown key.
     """
+    registry.use_plugins(plugins)
     return build_learner(LearnerSpec.of(section), shape, way, device)
 
 

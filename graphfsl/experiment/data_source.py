@@ -56,7 +56,7 @@ class DataSource:
         known = {k: kind for k, kind in loader.items() if k != "split"}
         if "root" in known:  # it may come from the environment
             known["root"] = (known["root"][0], False)
-        check_options(known | {k: (Any, False) for k in OWN}, options, "data")
+        check_options(known | dict.fromkeys(OWN, (Any, False)), options, "data")
         transform = _transform(section)
         base = section.get("base", "train")
         if base not in BASES:

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from graphfsl.core import registry
 from graphfsl.core.schema import make, signature
 from graphfsl.experiment.learner_spec import PartSpec
-from graphfsl.io.errors import InputError, unknown
+from graphfsl.io.errors import InputError
 from graphfsl.nn import ENCODERS
 from graphfsl.nn.timm_encoder import is_timm_model, timm_models
 from graphfsl.nn.weights import load_encoder_weights, reads_weights
@@ -42,7 +43,7 @@ def make_encoder(
         dim = int(torch.Size(shape).numel())
         return nn.Flatten(), dim, (dim, 1, 1)
     if name not in ENCODERS:
-        raise unknown("encoder", name, [*ENCODERS, PIXELS])
+        raise registry.missing("encoder", name, [*ENCODERS, PIXELS])
     weights = None if "weights" in signature(ENCODERS[name]) else options.pop("weights", None)
     if weights is not None and not isinstance(weights, str):
         raise InputError(
@@ -133,7 +134,7 @@ def weighted_encoder(encoder: str | Mapping[str, Any]) -> PartSpec:
         hub = {} if spec.options.get("weights") else {"pretrained": True}
         spec = PartSpec("timm", {**model, **hub, **spec.options})
     elif spec.name not in known:
-        raise unknown("encoder", spec.name, [*known, *timm_models()])
+        raise registry.missing("encoder", spec.name, [*known, *timm_models()])
     if not brings_weights(spec) and spec.name != PIXELS:
         raise InputError(
             f"encoder {spec.name!r} has no weights, and what an untrained one sees means nothing; "

@@ -88,13 +88,12 @@ class LearnerSpec:
     @property
     def method_name(self) -> str:
         """The parts by name, in the order in which they were written: "conv4 + protonet"."""
-        names = []
+        names: list[str] = []
         for key, value in self.given.items():
             if key == "batch_norm":
                 continue
-            for entry in _entries(value):
-                if isinstance(entry, (str, Mapping)):
-                    names.append(PartSpec.of(entry, key).name)
+            named = [e for e in _entries(value) if isinstance(e, (str, Mapping))]
+            names += [PartSpec.of(entry, key).name for entry in named]
         return " + ".join(names)
 
 

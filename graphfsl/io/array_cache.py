@@ -12,6 +12,9 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
+# What the system says of a folder that cannot be written; the latter where it knows no locks.
+UNWRITABLE = (OSError, NotImplementedError)
+
 
 def cache_dir() -> Path:
     """GRAPHFSL_CACHE, or ~/.cache/graphfsl."""
@@ -23,47 +26,74 @@ def cached(
 ) -> np.ndarray:
     """The array under `key`, filled at most once; `key` names everything that it depends on.
 
-    `fill` writes straight into a memory map, so that an array may be larger than RAM. The file has
-    a temporary name until it is complete and is then renamed: a reader never sees half of it; a
-    second process waits for the first. A cache that cannot be read is built anew; one that cannot
-    be written is done without, in RAM.
+    `fill` writes straight into a memory map, so that an array may be larger than RAM. A cache that
+    cannot be written is done without, in RAM.
     """
     path = cache_dir() / f"{key}.npy"
-    temporary = path.with_suffix(".tmp")
-    found = _read(path, shape, dtype)
-    if found is not None:
-        return found
+
+    def fits(found: np.ndarray) -> bool:
+        return found.shape == shape and found.dtype == dtype
+
+    def write(temporary: Path) -> None:
+        try:
+            _reserve(temporary, int(np.prod(shape)) * np.dtype(dtype).itemsize)
+            array = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)
+            fill(array)
+            array.flush()
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_suffix(".lock")):
-            found = _read(path, shape, dtype)
-            if found is not None:
-                return found
-            try:
-                _reserve(temporary, int(np.prod(shape)) * np.dtype(dtype).itemsize)
-                array = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)
-                fill(array)
-                array.flush()
-                del array  # Windows renames no file that is mapped
-                os.replace(temporary, path)
-            finally:
-                temporary.unlink(missing_ok=True)
-        return np.load(path, mmap_mode="c", allow_pickle=False)
-    except OSError as error:
+        return made_once(path, path.with_suffix(".tmp"), fits, write)
+    except UNWRITABLE as error:
+        reason = getattr(error, "strerror", None) or error
         warnings.warn(
-            f"{path} could not be written ({error.strerror}): it will be built again", stacklevel=2
+            f"{path} could not be written ({reason}): it will be built again", stacklevel=2
         )
         in_ram: np.ndarray = np.empty(shape, dtype)
         fill(in_ram)
         return in_ram
 
 
-def _read(path: Path, shape: tuple[int, ...], dtype: type) -> np.ndarray | None:
+def made_once(
+    path: Path,
+    temporary: Path,
+    fits: Callable[[np.ndarray], bool],
+    write: Callable[[Path], None],
+) -> np.ndarray:
+    """The array in the file `path`, memory-mapped; `write` makes the file where there is none.
+
+    The file has the name `temporary` until it is complete and is then renamed: a reader never sees
+    half of it; a second process waits for the first. One that cannot be read, or that does not
+    fit, is made anew.
+
+    Raises OSError or NotImplementedError where the folder cannot be written or locked.
+    """
+    found = _read(path, fits)
+    if found is not None:
+        return found
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        found = _read(path, fits)
+        if found is not None:
+            return found
+        write(temporary)
+        try:
+            os.replace(temporary, path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+    made: np.ndarray = np.load(path, mmap_mode="c", allow_pickle=False)
+    return made
+
+
+def _read(path: Path, fits: Callable[[np.ndarray], bool]) -> np.ndarray | None:
     try:
-        found = np.load(path, mmap_mode="c", allow_pickle=False)
+        found: np.ndarray = np.load(path, mmap_mode="c", allow_pickle=False)
     except Exception:  # bytes that are not an array's make NumPy raise almost anything
         return None
-    return found if found.shape == shape and found.dtype == dtype else None
+    return found if fits(found) else None
 
 
 def _reserve(path: Path, size: int) -> None:

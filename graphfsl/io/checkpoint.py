@@ -18,12 +18,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import InputError, require
 from graphfsl.io.files import read_regular
 from graphfsl.io.limits import LARGEST
 
 TOLD = ("step", "loss", "seconds")  # what every line of metrics says
 WORDS = ("metric", "unit")  # what validation measures, where it is not an accuracy
+HALVED = "halved"  # the fact that says that float32 tensors are stored as float16
 FORMAT = 1  # of run directories and checkpoints; a reader refuses what is newer than itself
 
 
@@ -114,11 +115,11 @@ def read_lines(path: Path, count: int | None = None) -> list[dict[str, Any]]:
             raise InputError(
                 f"{path} is damaged (line {number}); restore it, or train again in another folder"
             )
-    if count is not None and len(lines) < count:
-        raise InputError(
-            f"{path} lacks some of {count} lines of metrics; restore it, or train "
-            f"again in another folder"
-        )
+    require(
+        count is None or len(lines) >= count,
+        f"{path} lacks some of {count} lines of metrics; restore it, or train "
+        f"again in another folder",
+    )
     return lines
 
 
@@ -151,6 +152,20 @@ def save_checkpoint(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any
     write_atomically(path, save(plain, {"graphfsl": json.dumps(told)}), new_folder=False)
 
 
+def save_halved(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    """`save_checkpoint` in half the size: float32 tensors are stored as float16, and
+    `load_checkpoint` gives them back as float32. All others are stored as they are.
+
+    Raises InputError where a value is too large for float16.
+    """
+    stored = {}
+    for name, tensor in tensors.items():
+        stored[name] = tensor.half() if tensor.dtype == torch.float32 else tensor
+        if tensor.isfinite().all() and not stored[name].isfinite().all():
+            raise InputError(f"{path}: {name!r} holds values that are too large for float16")
+    save_checkpoint(path, stored, facts | {HALVED: True})
+
+
 def checksum(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> str:
     """SHA-256 of the facts and of each tensor's name, type, shape and bytes; the order of either
     does not matter.
@@ -166,11 +181,10 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and facts of a file; InputError where it is missing, cut short, changed or
     something else.
     """
-    if not path.is_file():
-        raise InputError(
-            f"checkpoint {path} not found; is {path.parent} the directory of a run "
-            f"that has trained?"
-        )
+    require(
+        path.is_file(),
+        f"checkpoint {path} not found; is {path.parent} the directory of a run that has trained?",
+    )
     try:
         with safe_open(path, framework="pt") as file:
             facts = json.loads((file.metadata() or {})["graphfsl"])
@@ -180,6 +194,10 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             if written is not None and written != checksum(tensors, facts):
                 raise ValueError("its checksum is not that of its content")
             facts.pop("format", None)
+            if facts.pop(HALVED, False):
+                tensors = {
+                    k: t.float() if t.dtype == torch.float16 else t for k, t in tensors.items()
+                }
             return tensors, facts
     except InputError:
         raise
@@ -205,11 +223,11 @@ def load_weights(learner: nn.Module, tensors: dict[str, Tensor], where: Path) ->
             f"{t[name].dtype} {tuple(t[name].shape)}" if name in t else "nothing"
             for t in (tensors, own)
         )
-        if have != need:
-            raise InputError(
-                f"{where} is of another architecture: {name!r} holds {have} there, the learner "
-                f"needs {need}"
-            )
+        require(
+            have == need,
+            f"{where} is of another architecture: {name!r} holds {have} there, the learner "
+            f"needs {need}",
+        )
         if not tensors[name].is_meta and not tensors[name].isfinite().all():
             raise InputError(f"{where}: {name!r} holds NaN or infinity; restore it or train again")
     learner.load_state_dict(tensors)

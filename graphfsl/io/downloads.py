@@ -213,4 +213,4 @@ def _complete(part: Path, md5: str) -> bool:
     """Whether a range beyond the end was asked for because nothing is missing."""
     from torchvision.datasets.utils import check_integrity
 
-    return check_integrity(part, md5)
+    return bool(check_integrity(part, md5))

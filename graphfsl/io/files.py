@@ -9,7 +9,7 @@ import stat
 import zipfile
 from pathlib import Path
 
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import InputError, require
 
 MOST = 2**30  # bytes of a file that is read as a whole
 
@@ -27,10 +27,10 @@ def check_unpacked(path: Path, archive: zipfile.ZipFile) -> None:
     stand for terabytes.
     """
     size, memory = sum(entry.file_size for entry in archive.infolist()), memory_of_machine()
-    if memory is not None and size > memory:
-        raise InputError(
-            f"{path} would unpack to {size:,} bytes, and this machine has {memory:,}; do not use it"
-        )
+    require(
+        memory is None or size <= memory,
+        f"{path} would unpack to {size:,} bytes, and this machine has {memory:,}; do not use it",
+    )
 
 
 def memory_of_machine() -> int | None:
@@ -50,10 +50,13 @@ def read_regular(path: Path, most: int = MOST) -> bytes:
     )
     with os.fdopen(descriptor, "rb") as file:
         facts = os.fstat(descriptor)
-        if not stat.S_ISREG(facts.st_mode):
-            raise InputError(f"{path} is not a regular file, but a pipe or a device; give a file")
-        if facts.st_size > most:
-            raise InputError(f"{path} has {facts.st_size:,} bytes; at most {most:,} are read")
+        require(
+            stat.S_ISREG(facts.st_mode),
+            f"{path} is not a regular file, but a pipe or a device; give a file",
+        )
+        require(
+            facts.st_size <= most, f"{path} has {facts.st_size:,} bytes; at most {most:,} are read"
+        )
         return file.read()
 
 

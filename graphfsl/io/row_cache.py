@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.progress import track
 from torch import Tensor
 
-from graphfsl.io.array_cache import cache_dir
+from graphfsl.io.array_cache import UNWRITABLE, cache_dir, made_once
 
 
 def stored_rows(
@@ -33,18 +33,16 @@ def stored_rows(
     that cannot be written is done without.
     """
     folder = cache_dir() / "features"
-    path, part = folder / f"{key}.npy", folder / f"{key}.part"
+
+    def fits(found: np.ndarray) -> bool:
+        return len(found) == n
+
+    def write(part: Path) -> None:
+        _fill(part, n, size, encoded, name)
+
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / f"{key}.lock"):
-            found = _read(path, n)
-            if found is None:
-                _fill(part, n, size, encoded, name)
-                os.replace(part, path)
-                found = np.load(path, mmap_mode="c", allow_pickle=False)
-            return found
-    # the latter where the file system knows no locks
-    except (OSError, NotImplementedError) as error:
+        return made_once(folder / f"{key}.npy", folder / f"{key}.part", fits, write)
+    except UNWRITABLE as error:
         warnings.warn(
             f"features are not kept in {folder} ({error}): they will be computed again",
             stacklevel=3,
@@ -94,14 +92,6 @@ def _rows_done(file: BinaryIO, size: int) -> int:
     file.seek(start + rows * row)
     file.truncate()
     return rows
-
-
-def _read(path: Path, n: int) -> np.ndarray | None:
-    try:
-        found = np.load(path, mmap_mode="c", allow_pickle=False)
-    except Exception:  # bytes that are not an array's make NumPy raise almost anything
-        return None
-    return found if len(found) == n else None
 
 
 def _blocks(first: int, n: int, size: int, name: str) -> Iterable[tuple[int, int]]:

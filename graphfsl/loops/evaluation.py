@@ -29,6 +29,7 @@ from graphfsl.core.pipeline import Pipeline
 from graphfsl.core.protocol import check_features, check_protocol, kind_of
 from graphfsl.core.saving import known_normalisation
 from graphfsl.core.task import Answer, Metric, Task
+from graphfsl.core.traits import REPORTED
 from graphfsl.data.episode_files import Listed
 from graphfsl.data.episodes import Episodes
 from graphfsl.data.split import Split
@@ -43,15 +44,6 @@ from graphfsl.loops.row import MetricValue, Row
 
 IMAGES_AT_ONCE = 1024  # of 28 x 28 pixels
 MAPS_AT_ONCE = 1 << 30  # numbers of feature maps that are kept: 4 GiB
-# of a learner, as a results row names them
-TOLD_TRAITS = (
-    "transductive",
-    "uses_unlabeled",
-    "asks",
-    "needs_balance",
-    "needs_balanced_pool",
-    "needs_nonnegative",
-)
 
 
 def block_size(learner: Learner, episodes: Episodes) -> int:
@@ -246,7 +238,7 @@ class Result:
             data=self.split,
             asked=task.row,
             setting=kind_of(learner, task),
-            traits=[trait for trait in TOLD_TRAITS if getattr(learner, trait)],
+            traits=[trait for trait in REPORTED if getattr(learner, trait)],
             batch_norm=learner.batch_norm,
             metrics=found,
             values=self.values.tolist(),

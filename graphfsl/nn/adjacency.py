@@ -14,7 +14,7 @@ from graphfsl.functional.affinity import cosine_power, joined, median_distance, 
 from graphfsl.functional.distances import squared_euclidean
 from graphfsl.functional.knn import nearest
 from graphfsl.functional.propagation import stochastic, symmetric
-from graphfsl.io.errors import InputError, unknown
+from graphfsl.io.errors import InputError, require, unknown
 
 KINDS = ("rbf", "cosine", "complete", "learned")
 NORMALIZE = ("symmetric", "row")
@@ -72,10 +72,10 @@ class Adjacency(nn.Module):
             raise unknown("kind of adjacency", kind, KINDS)
         if normalize is not None and normalize not in NORMALIZE:
             raise unknown("normalize of adjacency", normalize, NORMALIZE)
-        if isinstance(scale, str) and scale not in ("median", "learned"):
-            raise InputError(
-                f"adjacency.scale must be a number, 'median' or 'learned', not {scale!r}"
-            )
+        require(
+            not isinstance(scale, str) or scale in ("median", "learned"),
+            f"adjacency.scale must be a number, 'median' or 'learned', not {scale!r}",
+        )
         if (k is not None and k < 1) or (not isinstance(scale, str) and scale <= 0):
             raise InputError(
                 f"adjacency: k must be 1 or more and scale above 0, not {k} and {scale}"
@@ -123,4 +123,6 @@ class Adjacency(nn.Module):
 
 def make_adjacency(entry: str | Mapping[str, Any], dim: int, where: str) -> Adjacency:
     """ "cosine", or {kind: rbf, scale: learned, k: 10}: options checked, a mistake named."""
-    return make(Adjacency, {"kind": entry} if isinstance(entry, str) else entry, where, dim=dim)
+    options = {"kind": entry} if isinstance(entry, str) else entry
+    adjacency: Adjacency = make(Adjacency, options, where, dim=dim)
+    return adjacency

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from graphfsl.core.arguments import whole_number
 from graphfsl.core.batchnorm import BatchNorm
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 
 
 class Conv4(nn.Module):
@@ -25,8 +25,7 @@ class Conv4(nn.Module):
     def __init__(self, in_channels: int = 1, width: int | Sequence[int] = 64) -> None:
         super().__init__()
         widths = [width] * 4 if isinstance(width, int) else list(width)
-        if len(widths) != 4:
-            raise InputError(f"width is one number or four, not {widths}")
+        require(len(widths) == 4, f"width is one number or four, not {widths}")
         in_channels = whole_number(in_channels, "in_channels, of the images,", 1)
         widths = [whole_number(w, "width", 1) for w in widths]
         self.convs = nn.ModuleList(
@@ -64,8 +63,7 @@ class Conv4R2D2(Conv4):
         width: int | Sequence[int] = (96, 192, 384, 512),
         dropout: float = 0.4,
     ) -> None:
-        if not 0 <= dropout < 1:
-            raise InputError(f"conv4_r2d2.dropout must be in [0, 1), not {dropout}")
+        require(0 <= dropout < 1, f"conv4_r2d2.dropout must be in [0, 1), not {dropout}")
         super().__init__(in_channels, width)
         self.dropout = dropout
 

@@ -31,4 +31,5 @@ class Perceptron(nn.Module):
         y = x.flatten(0, 1)
         for linear, norm in zip(self.linears, self.norms, strict=True):
             y = F.leaky_relu(norm(linear(y), rows))
-        return self.last(y).unflatten(0, x.shape[:2])
+        out: Tensor = self.last(y).unflatten(0, x.shape[:2])
+        return out

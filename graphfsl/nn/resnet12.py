@@ -32,7 +32,9 @@ class Block(nn.Module):
         y = x
         for k, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             y = norm(conv(y if k == 0 else F.leaky_relu(y, 0.1)))
-        return self.drop(F.max_pool2d(F.leaky_relu(y + self.shortcut(x), 0.1), 2))
+        maps: Tensor = F.max_pool2d(F.leaky_relu(y + self.shortcut(x), 0.1), 2)
+        dropped: Tensor = self.drop(maps)
+        return dropped
 
 
 class ResNet12(nn.Module):
@@ -69,7 +71,8 @@ class ResNet12(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.blocks(x)
+        maps: Tensor = self.blocks(x)
+        return maps
 
     def readout(self, maps: Tensor) -> Tensor:
         """(M, C, h, w) -> (M, C)."""

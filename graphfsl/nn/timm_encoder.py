@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from graphfsl.core.batchnorm import follow_policy
-from graphfsl.io.errors import InputError, unknown
+from graphfsl.io.errors import InputError, require, unknown
 from graphfsl.nn.weights import load_encoder_weights, reads_weights
 
 
@@ -54,17 +54,18 @@ class Timm(nn.Module):
             config = timm.get_pretrained_cfg(model)
         except RuntimeError:  # no such weights: the name goes on behind a dot
             raise unknown("timm model", model, timm.list_pretrained()) from None
-        if size is not None and size < 1:
-            raise InputError(f"the size of images must be at least 1 pixel, not {size}")
+        require(
+            size is None or size >= 1, f"the size of images must be at least 1 pixel, not {size}"
+        )
         options: dict[str, Any] = {}
         if config.fixed_input_size:
             size = size or config.input_size[-1]
             options["img_size"] = size
         trained = pretrained or weights is not None
-        if trained and in_channels not in (1, 3):
-            raise InputError(
-                f"pretrained encoders read images of 1 or 3 channels, not of {in_channels}"
-            )
+        require(
+            not trained or in_channels in (1, 3),
+            f"pretrained encoders read images of 1 or 3 channels, not of {in_channels}",
+        )
         self.size, self.channels = size, 3 if trained else in_channels
         try:
             self.net = timm.create_model(model, num_classes=0, in_chans=self.channels, **options)
@@ -106,7 +107,8 @@ class Timm(nn.Module):
 
     def readout(self, maps: Tensor) -> Tensor:
         """(M, c, h, w) -> (M, d)."""
-        return self.net.forward_head(maps, pre_logits=True)
+        vectors: Tensor = self.net.forward_head(maps, pre_logits=True)
+        return vectors
 
 
 def _timm() -> Any:
@@ -127,7 +129,7 @@ def is_timm_model(name: str) -> bool:
 def timm_models() -> list[str]:
     """The models that there are; none where timm is not installed."""
     try:
-        return _timm().list_models()
+        return list(_timm().list_models())
     except InputError:
         return []
 
@@ -158,8 +160,7 @@ def _from_hub(model: str, config: Any) -> str:
         return found
     # or each of its attempts is told in two lines
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    if not config.hf_hub_id:
-        raise InputError(f"timm has no pretrained weights for {model!r}; give weights=FILE")
+    require(config.hf_hub_id, f"timm has no pretrained weights for {model!r}; give weights=FILE")
     try:
         return hf_hub_download(config.hf_hub_id, "model.safetensors")
     except Exception as error:  # of the hub, of the network, of the disk

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from graphfsl.functional.affine import affine
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 
 DRAWS = 64  # views before they repeat
 
@@ -27,12 +27,12 @@ class Views(nn.Module):
         self, steps: int, count: int, rotate: float, translate: float, scale: float, flip: bool
     ) -> None:
         super().__init__()
-        if steps < 0 or not 0 <= rotate < 90 or not 0 <= translate <= 1 or not 0 <= scale < 1:
-            raise InputError(
-                "steps must be 0 or more, rotate in [0, 90), translate in [0, 1] and scale in "
-                "[0, 1), "
-                f"not {steps}, {rotate}, {translate} and {scale}"
-            )
+        require(
+            steps >= 0 and 0 <= rotate < 90 and 0 <= translate <= 1 and 0 <= scale < 1,
+            "steps must be 0 or more, rotate in [0, 90), translate in [0, 1] and scale in "
+            "[0, 1), "
+            f"not {steps}, {rotate}, {translate} and {scale}",
+        )
         self.rotate, self.translate, self.scale, self.flip = rotate, translate, scale, flip
         self.draws: Tensor
         self.register_buffer("draws", 2 * torch.rand(steps, count, DRAWS, 7) - 1)

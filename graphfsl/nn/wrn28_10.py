@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from graphfsl.core.batchnorm import BatchNorm
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 
 
 class Block(nn.Module):
@@ -28,7 +28,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.norm1(x))
         shortcut = x if self.shortcut is None else self.shortcut(y)
-        return shortcut + self.conv2(self.dropout(F.relu(self.norm2(self.conv1(y)))))
+        residual: Tensor = self.conv2(self.dropout(F.relu(self.norm2(self.conv1(y)))))
+        return shortcut + residual
 
 
 class WRN28x10(nn.Module):
@@ -50,10 +51,10 @@ class WRN28x10(nn.Module):
         self, in_channels: int = 3, depth: int = 28, width: int = 10, dropout: float = 0.0
     ) -> None:
         super().__init__()
-        if depth < 10 or (depth - 4) % 6:
-            raise InputError(
-                f"the depth of a wide ResNet must be 6n + 4, such as 16 or 28, not {depth}"
-            )
+        require(
+            depth >= 10 and (depth - 4) % 6 == 0,
+            f"the depth of a wide ResNet must be 6n + 4, such as 16 or 28, not {depth}",
+        )
         c, blocks = 16, []
         self.stem = nn.Conv2d(in_channels, c, 3, padding=1, bias=False)
         for group in range(3):

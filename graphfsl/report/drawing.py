@@ -220,7 +220,7 @@ def _edges(graph: nx.DiGraph, strongest: int) -> list[tuple[Any, Any, dict[str, 
 
 def _layout(graph: nx.DiGraph) -> dict[Any, Any]:
     """Places whose distances follow the similarity, with room between the nodes of one class."""
-    far = {u: {v: 3.0 for v in graph} for u in graph}
+    far = {u: dict.fromkeys(graph, 3.0) for u in graph}
     for u, v, weight in graph.edges(data="weight"):
         far[u][v] = far[v][u] = 0.6 + math.sqrt(min(max(-math.log(max(weight, 1e-9)), 0.0), 6.0))
     return nx.kamada_kawai_layout(graph.to_undirected(), dist=far)

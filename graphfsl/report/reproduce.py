@@ -5,17 +5,13 @@ committed results.
 from __future__ import annotations
 
 import csv
-import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from graphfsl.core.task import Task
-from graphfsl.data.tasks import as_task
 from graphfsl.experiment import runner
 from graphfsl.experiment.experiment import Experiment, Notes
 from graphfsl.experiment.results import history, seed_runs
@@ -23,8 +19,10 @@ from graphfsl.io.checkpoint import read_json
 from graphfsl.io.errors import InputError, unknown
 from graphfsl.io.package_data import experiments_dir, find_experiments
 from graphfsl.loops.row import Row
-from graphfsl.report.tables import SETTINGS
+from graphfsl.report.results_csv import EPISODE, column, is_record, read_records, size
+from graphfsl.report.tables import SETTINGS, Line, number_of
 
+HEADLINES = "headlines"  # the table of the README
 PLACE = ("data.root", "data.download", "trainer.device", "trainer.logger")  # say where, not what
 
 
@@ -64,7 +62,7 @@ def _show(
     )
     for row in rows:
         grid.add_row(
-            f"{column(row)}, {row.data}, {row.setting}",
+            f"{column(row.to_dict())}, {row.data}, {row.setting}",
             "none" if row.published is None else f"{row.published:.2f}",
             row.value.number,
             "" if row.difference is None else f"{row.difference:+.2f}",
@@ -84,55 +82,71 @@ def _show(
         console.print(f"deviation: {deviation}", markup=False)
 
 
-@dataclass(frozen=True)
-class Measured:
-    """The rows of one evaluation of a committed run.
-
-    Args:
-        pretrained: by which objective its encoder was, if it was. file: where the rows are.
-        changes: what the evaluation changed, in words.
-    """
-
-    rows: Sequence[Row]
-    published: Sequence[Mapping[str, Any]]
-    task: Task
-    pretrained: str | None
-    file: str
-    changes: str
-
-
 def table(name: str, folder: Path | None = None) -> str:
     """The committed results on a data set as Markdown, each kind of setting in a table of its own;
-    or those of a study.
+    or those of a study, or the headlines.
 
-    folder: what holds the run directories and STUDY.csv; experiments/results where it is not given.
+    folder: what holds the records of data sets, STUDY.csv and headlines.json; experiments/results
+        where it is not given.
     """
     folder = folder or experiments_dir() / "results"
-    if (file := folder / f"{name}.csv").is_file():
+    file = folder / f"{name}.csv"
+    if file.is_file() and not is_record(file):
         return _study(file)
-    runs = {p.parent: read_json(p) for p in sorted(folder.glob("*/results.json"))}
-    if not runs:
+    rows = read_records(folder)
+    if not rows:
         raise InputError(
             f"{folder} holds no results; they are in the repository, not in an installed package"
         )
-    data = {path: str(facts["rows"][0]["data"]) for path, facts in runs.items() if facts["rows"]}
-    own = [path for path in data if data[path].startswith(name)]
+    if name == HEADLINES:
+        return _headlines(rows, folder / f"{HEADLINES}.json")
+    own = [row for row in rows if row["data"].startswith(name)]
     if not own:
-        sets = {d.split("/")[0] for d in data.values()}
-        raise unknown("table", name, sets | {p.stem for p in folder.glob("*.csv")})
-    measured = [m for path in own for m in _measured(path, runs[path], name)]
+        sets = {row["data"].partition("/")[0] for row in rows}
+        raise unknown("table", name, sets | {p.stem for p in folder.glob("*.csv")} | {HEADLINES})
     parts = []
-    kinds = {row.setting for m in measured for row in m.rows}
-    for kind in sorted(kinds, key=list(SETTINGS).index):
-        shown = [row for m in measured for row in m.rows if row.setting == kind]
-        heads = [head for *_, head in sorted({(*group(row), column(row)) for row in shown})]
+    for kind in sorted({row["setting"] for row in own}, key=list(SETTINGS).index):
+        same = [row for row in own if row["setting"] == kind]
+        columns = sorted({(size(row), column(row)) for row in same})
+        heads = [head for _, head in columns]
         lines = [["", *heads]]
-        for m in measured:
-            rows = {column(row): row for row in m.rows if row.setting == kind}
+        for measured in _measurements(same):
             # A paper's numbers stand there once, however many of its rows were measured.
-            lines += [line for line in _lines(m, rows, heads) if line not in lines]
+            lines += [line for line in _lines(measured, heads) if line not in lines]
         parts.append(_markdown(kind, lines))
     return "\n\n".join(parts) + "\n"
+
+
+def _headlines(rows: Sequence[Line], file: Path) -> str:
+    """The rows that headlines.json names by run, data and episode: published beside ours."""
+    kinds: dict[str, list[list[str]]] = {}
+    for wanted in read_json(file):
+        own = [row for row in rows if row["file"] == f"{wanted['run']}/results.json"]
+        row = next(row for row in own if size(row) == size(EPISODE | wanted["episode"]))
+        label, ours, published = _beside_published(row)
+        line = [label, f"{wanted['data']}, {column(row)}", ours, published]
+        kinds.setdefault(row["setting"], []).append(line)
+    head = ["", "episode", "ours", "published"]
+    order = sorted(kinds, key=list(SETTINGS).index)
+    return "\n\n".join(_markdown(kind, [head, *kinds[kind]]) for kind in order) + "\n"
+
+
+def _beside_published(row: Line) -> tuple[str, str, str]:
+    """A row's method, its number, and the published one with its source, or ""."""
+    episode = column(row)
+    (label, ours), *theirs = _lines({episode: row}, [episode])
+    if not theirs:
+        return label, ours, ""
+    source, number = theirs[0]
+    return label, ours, f"{number} ({source.removeprefix('published').strip(': ')})"
+
+
+def _measurements(rows: Sequence[Line]) -> Iterator[dict[str, Line]]:
+    """Rows that differ in their column only, by that column: they make one line of a table."""
+    found: dict[tuple[str, ...], dict[str, Line]] = {}
+    for row in rows:
+        found.setdefault((row["file"], row["variant"]), {})[column(row)] = row
+    yield from found.values()
 
 
 def _study(file: Path) -> str:
@@ -141,7 +155,7 @@ def _study(file: Path) -> str:
         cells = list(csv.DictReader(lines))
     names = list(cells[0])
     first, *rest = (n for n in names[: names.index("setting")] if not n.endswith("seed"))
-    found: dict[str, dict[str, dict[str, list[Mapping[str, str]]]]] = {}
+    found: dict[str, dict[str, dict[str, list[Line]]]] = {}
     for cell in cells:
         across = (
             ", ".join(f"{n.rpartition('.')[2]} {cell[n] or 'none'}" for n in rest) or "accuracy"
@@ -166,7 +180,7 @@ def _markdown(kind: str, lines: Sequence[Sequence[str]]) -> str:
     )
 
 
-def _mean(cells: Sequence[Mapping[str, str]]) -> str:
+def _mean(cells: Sequence[Line]) -> str:
     """The mean over seeds, which share their test episodes: the mean of their intervals is wide
     enough.
     """
@@ -174,68 +188,19 @@ def _mean(cells: Sequence[Mapping[str, str]]) -> str:
     return f"{accuracy:.2f} ± {half:.2f}"
 
 
-def _measured(path: Path, facts: Mapping[str, Any], name: str) -> Iterator[Measured]:
-    """A run's own evaluation, and those that `graphfsl evaluate` left in its folder."""
-    experiment = Experiment.of_saved(facts["config"])
-    yield from _by_policy(facts["rows"], experiment, f"{path.name}/results.json", "")
-    for file in sorted((path / "evaluations").glob("*.json")):
-        found = read_json(file)
-        rows = [r for r in found["rows"] if str(r["data"]).startswith(name)]
-        where, changes = f"{path.name}/evaluations/{file.name}", " ".join(found["overrides"])
-        yield from _by_policy(rows, experiment, where, f", {changes}")
-
-
-def _by_policy(
-    found: Sequence[Mapping[str, Any]], experiment: Experiment, file: str, changes: str
-) -> Iterator[Measured]:
-    """A run's rows under its own BatchNorm policy, and those under another, which the published
-    numbers are not of.
-    """
-    rows = [Row.from_dict(row) for row in found]
-    first = experiment.pretraining
-    pretrained = None if first is None else first.objective.name
-    published = experiment.notes.published
-    for policy in dict.fromkeys(row.batch_norm for row in rows):
-        same = [row for row in rows if row.batch_norm == policy]
-        numbers, told = published, changes
-        if policy != rows[0].batch_norm:
-            numbers = [p for p in published if "setting" in p]
-            told = f"{changes}, {policy} BatchNorm"
-        yield Measured(same, numbers, experiment.task, pretrained, file, told)
-
-
-def _lines(m: Measured, rows: Mapping[str, Row], heads: Sequence[str]) -> Iterator[list[str]]:
-    """Numbers of a run, and below them the published ones."""
-    if not rows:
-        return
+def _lines(rows: Mapping[str, Line], heads: Sequence[str]) -> Iterator[list[str]]:
+    """Numbers of a run by column, and below them the published ones."""
     first = next(iter(rows.values()))
-    split = first.data.partition("/")[2]
+    split = first["data"].partition("/")[2]
     where = "" if split == "test" else f", *{split}* classes"
-    start = f" from {m.pretrained}" if m.pretrained else ""
-    label = f"{first.method}{start}{m.changes}{where} ([run](experiments/results/{m.file}))"
-    yield [label, *(rows[h].value.number if h in rows else "" for h in heads)]
-    numbers = {}
-    for entry in m.published:
-        if entry.get("setting", first.setting) == first.setting:
-            fields = {k: v for k, v in entry.items() if k in first.asked}
-            numbers[_title(dataclasses.replace(m.task, **fields))] = entry
-    stated = {h: entry for h, entry in numbers.items() if h in rows}
-    if stated:
+    start = f" from {first['pretraining']}" if first["pretraining"] else ""
+    variant = f", {first['variant']}" if first["variant"] else ""
+    run = f"[run](experiments/results/{first['file']})"
+    label = f"{first['method']}{start}{variant}{where} ({run})"
+    yield [label, *(number_of(rows[h]) if h in rows else "" for h in heads)]
+    published = {h: row for h, row in rows.items() if row["published"]}
+    if published:
         on = "" if split == "test" else " on the test classes"
-        source = next(iter(stated.values())).get("source", "")
-        values = (str(stated[h][rows[h].metric]) if h in stated else "" for h in heads)
-        yield [f"published{on}: {source}", *values]
-
-
-def column(row: Row) -> str:
-    """5-way 1-shot, 5 unlabeled, 5 distractors"""
-    return _title(as_task({"task": row.task, **row.asked}))
-
-
-def _title(task: Task) -> str:
-    return ", ".join([task.title, *task.details])
-
-
-def group(row: Row) -> tuple[Any, ...]:
-    """What columns are sorted by."""
-    return tuple(as_task({"task": row.task, **row.asked}).size)
+        source = next(iter(published.values()))["source"] or ""
+        numbers = (published[h]["published"] if h in published else "" for h in heads)
+        yield [f"published{on}: {source}", *numbers]

@@ -138,14 +138,14 @@ def _cell(line: Line, key: str) -> str:
     if value is None:
         return ""
     if key == metric_of(line):
-        return _measured(line)
+        return number_of(line)
     text = format(value, FORMS.get(key, "")) if finite(value) else str(value)
     if key == "method" and line.get("baseline"):
         return f"{text} (baseline)"
     return text.replace("-", "−") if key == "difference" else text
 
 
-def _measured(line: Line) -> str:
+def number_of(line: Line) -> str:
     """The first metric with its interval, and its spread over seeds: "61.20 ± 0.45"."""
     name, half = metric_of(line), line.get("ci95")
     interval = half if finite(half) else None
@@ -213,11 +213,9 @@ def _shared(
     for task in dict.fromkeys(map(task_of, lines)):
         words |= task.shared
     order = ["run", "data", *(k for k in words if k not in SAME), "episodes", "batch_norm"]
-    said, left = [], dict(columns)
-    for key in order:
-        if len(set(columns.get(key, ()))) == 1:
-            said.append(left.pop(key)[0] + words[key])
-    return said, left
+    equal = [key for key in order if len(set(columns.get(key, ()))) == 1]
+    left = {key: column for key, column in columns.items() if key not in equal}
+    return [columns[key][0] + words[key] for key in equal], left
 
 
 def _text_fields(lines: Sequence[Line]) -> set[str]:

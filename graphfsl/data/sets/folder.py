@@ -18,7 +18,7 @@ from graphfsl.data.images import (
 )
 from graphfsl.data.pixel_range import check_range
 from graphfsl.data.split import Split
-from graphfsl.io.errors import InputError, unknown
+from graphfsl.io.errors import InputError, require, unknown
 
 SPLITS = ("train", "val", "test")
 
@@ -56,8 +56,7 @@ def load(
     limits = check_range(range)
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
-    if size < 1:
-        raise InputError(f"data.size must be a whole number of at least 1, not {size!r}")
+    require(size >= 1, f"data.size must be a whole number of at least 1, not {size!r}")
     base = Path(root).expanduser()
     folders = {p.name: p for p in subfolders(base)} if base.is_dir() else {}
     by_split = {s: folders[s] for s in SPLITS if s in folders}
@@ -70,11 +69,10 @@ def load(
     else:
         own, every = base, read_folder_classes(base)
         classes = {name: every[name] for name in _share(list(every), fractions, split, base)}
-    if len(classes) < 2:
-        raise InputError(
-            f"{own} holds only the class {next(iter(classes))!r}; an episode needs "
-            f"at least 2 classes"
-        )
+    require(
+        len(classes) >= 2,
+        f"{own} holds only the class {next(iter(classes))!r}; an episode needs at least 2 classes",
+    )
     pool = next(
         (image_paths(p / "unlabeled") for p in (own, base) if (p / "unlabeled").is_dir()), []
     )
@@ -92,11 +90,10 @@ def load(
 
 def _split_folder(base: Path, folders: dict[str, Path], split: str) -> Path:
     """The folder of a split, once it is known that no other split has a class of it."""
-    if split not in folders:
-        raise InputError(
-            f"{base} has {', '.join(f'{s}/' for s in folders)} but no {split}/ with "
-            f"folders of classes"
-        )
+    require(
+        split in folders,
+        f"{base} has {', '.join(f'{s}/' for s in folders)} but no {split}/ with folders of classes",
+    )
     own = {p.name for p in subfolders(folders[split])} - {"unlabeled"}
     for other in set(folders) - {split}:
         if both := own & {p.name for p in subfolders(folders[other])}:
@@ -111,16 +108,14 @@ def _share(names: list[str], fractions: Sequence[float], split: str, base: Path)
     """Which of the sorted class names are a split's; the first split that is not 0 takes what
     rounding leaves.
     """
-    if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
-        raise InputError(
-            f"data.fractions must be 3 shares (train, val, test) that sum to 1, not "
-            f"{list(fractions)}"
-        )
-    if not fractions[SPLITS.index(split)]:
-        raise InputError(
-            f"data.fractions gives no class to {split}; its share of "
-            f"{list(fractions)} must be above 0"
-        )
+    require(
+        len(fractions) == 3 and min(fractions) >= 0 and abs(sum(fractions) - 1) <= 1e-6,
+        f"data.fractions must be 3 shares (train, val, test) that sum to 1, not {list(fractions)}",
+    )
+    require(
+        fractions[SPLITS.index(split)] > 0,
+        f"data.fractions gives no class to {split}; its share of {list(fractions)} must be above 0",
+    )
     counts = [max(2, round(f * len(names))) if f else 0 for f in fractions]
     first = next(k for k, f in enumerate(fractions) if f)
     counts[first] += len(names) - sum(counts)

@@ -39,7 +39,7 @@ from PIL import Image, ImageFilter, ImageFont
 
 from graphfsl.data.split import Split
 from graphfsl.io.array_cache import cached
-from graphfsl.io.errors import InputError, unknown
+from graphfsl.io.errors import require, unknown
 
 DRAWINGS = True  # bright ink on black, whatever a user's files are
 VERSION = 1  # of the pixels; part of the cache's key
@@ -147,12 +147,12 @@ def jitter(name: str, count: int) -> tuple[np.ndarray, np.ndarray]:
 def draw(name: str) -> np.ndarray:
     """(SAMPLES, 1, SIZE, SIZE) uint8, the samples of one class."""
     shapes = [shape.filter(ImageFilter.GaussianBlur(1.8)) for shape in faces(letters()[name])]
-    if len(shapes) < MIN_FACES:
-        raise InputError(
-            f"glyphs: {name!r} is in {len(shapes)} faces of matplotlib {matplotlib.__version__}, "
-            f"not {MIN_FACES}; "
-            f"install matplotlib {MATPLOTLIB}"
-        )
+    require(
+        len(shapes) >= MIN_FACES,
+        f"glyphs: {name!r} is in {len(shapes)} faces of matplotlib {matplotlib.__version__}, "
+        f"not {MIN_FACES}; "
+        f"install matplotlib {MATPLOTLIB}",
+    )
     out = np.empty((SAMPLES, 1, SIZE, SIZE), np.uint8)
     for i, (affine, level) in enumerate(zip(*jitter(name, SAMPLES), strict=True)):
         warped = shapes[i % len(shapes)].transform(

@@ -426,9 +426,11 @@ class Sampler:
             table[g, : len(m)] = m
         if s.groups == "across":
             each = choose(np.full((len(keys), 1), len(sizes)), uniform(keys, GROUPS, 1, k))[:, 0]
-            return table[each, (u[:, 0] * sizes[each]).astype(np.int64)]
+            spread: np.ndarray = table[each, (u[:, 0] * sizes[each]).astype(np.int64)]
+            return spread
         one = (uniform(keys, GROUPS, 1, 1)[:, 0, 0] * len(sizes)).astype(np.int64)
-        return table[one[:, None], choose(sizes[one][:, None], u)[:, 0]]
+        within: np.ndarray = table[one[:, None], choose(sizes[one][:, None], u)[:, 0]]
+        return within
 
     def _counts(
         self, keys: np.ndarray, stream: int, alpha: float | None, each: int, room: np.ndarray

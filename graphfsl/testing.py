@@ -1,0 +1,668 @@
+"""What every method must keep, as checks that an author runs on a class of their own.
+
+    from graphfsl.testing import check_method
+    check_method(MyHead)
+
+or, one test for each check, with pytest:
+
+    @pytest.mark.parametrize("check", graphfsl.testing.checks(MyHead), ids=str)
+    def test_my_head(check):
+        check()
+
+Each check is also a function of this module, such as `padding_changes_nothing`; the tests of
+graphfsl call them on every method that it has. pytest is not needed.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from graphfsl.core import registry
+from graphfsl.core.adapt import Adapt
+from graphfsl.core.batchnorm import POLICIES, BatchNorm
+from graphfsl.core.episode import Episode, Target, stack
+from graphfsl.core.learner import Augment, Graph, Head, Learner, Objective, Part, Refine
+from graphfsl.core.pipeline import Pipeline
+from graphfsl.core.pretrainer import Pretrainer
+from graphfsl.core.schema import make, signature
+from graphfsl.functional.layers import last_layer
+from graphfsl.io.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from graphfsl.io.errors import InputError, unknown
+
+__all__ = ["Method", "TinyEncoder", "check_method", "checks", "episodes"]
+
+WAY, SHOT, DIM = 3, 2, 6  # of the episodes and features that methods are checked on
+BASES = {
+    "head": Head,
+    "graph": Graph,
+    "refine": Refine,
+    "augment": Augment,
+    "adapt": Adapt,
+    "pretrain": Objective,
+}
+NONE = r"(?!)"  # a pattern that nothing matches
+
+
+# What methods are checked in and on
+
+
+class TinyEncoder(nn.Module):
+    """1 x 8 x 8 images -> maps (M, 6, 2, 2); its readout is the mean over space. BatchNorm
+    inside.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, DIM, 3, stride=2, padding=1)
+        self.norm = BatchNorm(DIM)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (M, 1, 8, 8) -> maps (M, 6, 2, 2)."""
+        y = torch.nn.functional.softplus(self.norm(self.conv(x)))
+        return nn.functional.max_pool2d(y, 2)
+
+    def readout(self, maps: Tensor) -> Tensor:
+        """Maps (M, 6, h, w) -> vectors (M, 6)."""
+        return maps.mean((-1, -2))
+
+
+class _InFull(TinyEncoder):
+    """An encoder that takes no part in mixed precision: what autocast changes is changed behind
+    it.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(x)
+
+
+def episodes(
+    batch: int = 2,
+    way: int = WAY,
+    shot: int = SHOT,
+    query: int = 2,
+    unlabeled: int = 2,
+    seed: int = 0,
+    noise: float = 0.6,
+) -> tuple[Episode, Target]:
+    """Tasks of 8 x 8 images around a random pattern for each class; queries are shuffled.
+
+    Args:
+        batch: tasks.
+        way: classes of a task.
+        shot: labeled images of a class; query, unlabeled: the others.
+        query: queries of a class.
+        unlabeled: unlabeled images of a class.
+        seed: of the patterns and of the noise.
+        noise: standard deviation around a pattern, whose own is 1.
+    """
+    g = torch.Generator().manual_seed(seed)
+    pattern = torch.randn(batch, way, 1, 8, 8, generator=g)
+    labels = [
+        torch.arange(way).repeat_interleave(k).expand(batch, -1) for k in (shot, query, unlabeled)
+    ]
+    labels[1] = labels[1][:, torch.randperm(way * query, generator=g)]
+    y = torch.cat(labels, 1)
+    x = pattern[torch.arange(batch)[:, None], y]
+    x = x + noise * torch.randn(x.shape, generator=g)
+    w = torch.nn.functional.one_hot(y, way).float()
+    w[:, way * shot :] = 0
+    ids = torch.arange(y.numel()).view(y.shape)
+    target = Target(labels[1], labels[2], ids, torch.arange(way).expand(batch, -1))
+    return Episode(x, w, way * shot, way * query, relabeled=False), target
+
+
+def part(slot: str, method: str | type[Part], **options: Any) -> Any:
+    """A method, by its name or its class, made for the features of `TinyEncoder`."""
+    name = method if isinstance(method, str) else method.__name__
+    given = {"dim": DIM, "way": WAY, "shot": SHOT, "maps": (DIM, 2, 2), "classes": WAY}
+    return make(_class_of(slot, method), options, name, **given)
+
+
+def _class_of(slot: str, method: str | type[Part]) -> Any:
+    return registry.get(slot, method) if isinstance(method, str) else method
+
+
+Given = str | type[Part] | None  # of a slot: a method's name, or its class
+
+
+def learner(
+    augment: Given = None,
+    graph: Given = None,
+    head: str | type[Part] = "protonet",
+    refine: Given = None,
+    adapt: Given = None,
+    batch_norm: str | None = None,
+    seed: int = 0,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Learner:
+    """A learner with these parts; a head that does not read the support is adapted by MAML.
+
+    options: slot -> options of its method.
+    """
+    own = options or {}
+    torch.manual_seed(seed)
+    given = {"augment": augment, "graph": graph, "refine": refine}
+    slots = {s: part(s, m, **own.get(s, {})) for s, m in given.items() if m}
+    pipeline = Pipeline(TinyEncoder(), head=part("head", head, **own.get("head", {})), **slots)
+    if adapt is None and not pipeline.reads_support:
+        adapt = "maml"
+    out: Any = pipeline
+    if adapt is not None:
+        cls = _class_of("adapt", adapt)
+        # Methods that tune a trained network take many steps.
+        few = {"steps": 3} if cls.adapts_frozen else {}
+        out = make(cls, {**few, **own.get("adapt", {})}, cls.__name__, net=pipeline)
+    if batch_norm is not None:
+        out.set_batch_norm(batch_norm)
+    return unlike_fresh(out)
+
+
+def unlike_fresh(out: Learner) -> Learner:
+    """Statistics that are not those of a fresh layer, so that reading the wrong ones shows."""
+    for module in out.modules():
+        if isinstance(module, BatchNorm):
+            for average, least, most in (("running_mean", -0.2, 0.2), ("running_var", 0.5, 1.5)):
+                nn.init.uniform_(getattr(module, average), least, most)
+    return out
+
+
+def around(
+    slot: str,
+    method: str | type[Part],
+    batch_norm: str | None = None,
+    seed: int = 0,
+    options: Mapping[str, Any] | None = None,
+) -> Learner:
+    """The simplest learner with this method, a name or a class, in its slot."""
+    own = options or {}
+    if slot == "pretrain":
+        torch.manual_seed(seed)
+        out = Pretrainer(TinyEncoder(), part(slot, method, **own))
+        out.set_batch_norm(batch_norm or "running")
+        return unlike_fresh(out)
+    parts: dict[str, Any] = {slot: method}
+    if slot == "adapt":
+        cls = _class_of(slot, method)
+        # from the class weights that the support gives
+        parts["head"] = "imprinting" if cls.adapts_frozen else "linear"
+    return learner(**parts, batch_norm=batch_norm, seed=seed, options={slot: own})
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method that is checked.
+
+    slot: which it fills. cls: its class. options: it is made with. idle: a pattern of the names of
+        parameters that change nothing by construction, as a bias in front of a softmax.
+    """
+
+    slot: str
+    cls: type[Part]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    idle: str = NONE
+
+    def learner(self, batch_norm: str | None = None, seed: int = 0) -> Learner:
+        """The simplest learner with it."""
+        return around(self.slot, self.cls, batch_norm, seed, self.options)
+
+    def exact(self, batch_norm: str | None = None) -> tuple[Learner, Episode]:
+        """A learner and an episode in float64: where an untrained network hardly answers to a
+        change, it still shows.
+        """
+        episode, _ = episodes()
+        return self.learner(batch_norm).eval().double(), episode.to(dtype=torch.float64)
+
+
+# The checks
+
+
+def scores_have_the_shape_and_are_finite(method: Method) -> None:
+    """(B, n, C) scores, (B, Q, C) answers, a scalar loss, and all of them numbers."""
+    episode, target = episodes()
+    model = method.learner()
+    scores = _scores(model.eval(), episode)
+    _expect_shape(scores, (2, episode.x.shape[1], WAY), "score")
+    _expect_shape(model(episode), (2, episode.n_query, WAY), "forward")
+    _expect(torch.isfinite(scores).all(), "a score is not a finite number")
+    loss = model.train().loss(episode, target)
+    _expect_shape(loss, (), "loss")
+    _expect(torch.isfinite(loss), f"the loss is {loss.detach()}")
+
+
+def batched_equals_one_by_one(method: Method, policy: str) -> None:
+    """A task is scored the same in a batch and by itself."""
+    episode, _ = episodes(batch=3)
+    model = method.learner(policy).eval()
+    together = _scores(model, episode)
+    for i in range(3):
+        _close(together[i : i + 1], _scores(model, _one(episode, i)))
+
+
+def padding_changes_nothing(method: Method, policy: str) -> None:
+    """A task is scored the same beside a larger one, whatever stands in its padding."""
+    model = method.learner(policy).eval()
+    small, _ = episodes(batch=1, shot=model.shots or 1, query=1, unlabeled=1)
+    large, _ = episodes(batch=1, shot=model.shots or 3, query=2, unlabeled=2, seed=1)
+    both = stack([small, large])
+    real = both.mask[0]
+    x = both.x.clone()
+    x[0, ~real] = 100.0
+    found = _scores(model, both.replace(x=x, mask=both.mask))
+    _close(found[0, real], _scores(model, small)[0])
+    _close(found[1:], _scores(model, large))
+
+
+def tasks_of_different_way_share_a_batch(method: Method) -> None:
+    """A class that a task does not have scores minus infinity and changes nothing else."""
+    model = method.learner().eval()
+    two, three = episodes(batch=1, way=2)[0], episodes(batch=1, way=3, seed=1)[0]
+    if model.way is not None:
+        wider, _ = episodes(batch=1, way=model.way + 1)
+        _expect_refusal(lambda: _scores(model, wider), f"tied to {model.way}-way")
+    both = stack([two, three])
+    found = _scores(model, both)
+    _close(found[0, both.mask[0], :2], _scores(model, two)[0])
+    _close(found[1, both.mask[1]], _scores(model, three)[0])
+    absent, present = found[0, :, 2], found[0, both.mask[0], :2]
+    _expect(torch.isneginf(absent).all(), "an absent class must score minus infinity")
+    _expect(torch.isfinite(present).all(), "a class that is there has no finite score")
+
+
+def another_number_of_shots_is_answered_or_refused(method: Method) -> None:
+    """Where a method is tied to a number of shots, it says so (`shots`)."""
+    model = method.learner().eval()
+    episode, _ = episodes(shot=1)
+    if model.shots is not None:
+        message = f"tied to {model.shots}-shot episodes, but this one has {WAY} support"
+        _expect_refusal(lambda: _scores(model, episode), message)
+        return
+    _expect(torch.isfinite(_scores(model, episode)).all(), "a score is not a finite number")
+
+
+def float64_agrees(method: Method) -> None:
+    """Scores in double precision are those in single precision, and are doubles."""
+    episode, _ = episodes()
+    model = method.learner().eval()
+    single = _scores(model, episode)
+    double = _scores(copy.deepcopy(model).double(), episode.to(dtype=torch.float64))
+    _expect(double.dtype == torch.float64, f"the scores of float64 features are {double.dtype}")
+    _close(single, double.float(), 2e-3)
+
+
+def order_of_the_support_matters_only_where_declared(method: Method) -> None:
+    """The trait `order_sensitive` is true of the method."""
+    model, episode = method.exact()
+    k, n = episode.n_support, episode.x.shape[1]
+    order = torch.cat([torch.randperm(k), torch.arange(k, n)])
+    unchanged = _same(model(episode), model(_reorder(episode, order)))
+    _expect_trait(model, "order_sensitive", not unchanged)
+
+
+def order_of_queries_and_pool_does_not_matter(method: Method) -> None:
+    """Reordered queries and unlabeled nodes have their scores reordered."""
+    episode, _ = episodes()
+    model = method.learner().eval()
+    k, q, n = episode.n_support, episode.n_query, episode.x.shape[1]
+    order = torch.cat([torch.arange(k), k + torch.randperm(q), k + q + torch.randperm(n - k - q)])
+    _close(_scores(model, episode)[:, order], _scores(model, _reorder(episode, order)))
+
+
+def a_query_is_answered_the_same_alone_unless_declared(method: Method, policy: str) -> None:
+    """The trait `transductive` is true of the method: an inductive one sees no other queries."""
+    model, episode = method.exact(policy)
+    company = model(episode)
+    k, q = episode.n_support, episode.n_query
+    alone = []
+    for i in range(q):
+        keep = torch.tensor([*range(k), k + i, *range(k + q, episode.x.shape[1])])
+        alone.append(model(_reorder(episode, keep).replace(n_query=1)))
+    unchanged = _same(company, torch.cat(alone, 1))
+    _expect_trait(model, "transductive", not unchanged)
+
+
+def the_pool_matters_only_where_declared(method: Method, policy: str) -> None:
+    """The trait `uses_unlabeled` is true of the method."""
+    episode, _ = episodes()
+    model = method.learner(policy).eval()
+    x = episode.x.clone()
+    x[:, episode.unlabeled] = torch.randn_like(x[:, episode.unlabeled]) * 2
+    other = model(episode.replace(x=x))
+    unchanged = torch.allclose(model(episode), other, atol=1e-5, rtol=1e-5)
+    _expect_trait(model, "uses_unlabeled", not unchanged)
+
+
+def balance_of_the_pool_matters_only_where_declared(method: Method) -> None:
+    """The trait `needs_balanced_pool` is true of a refiner: what a far class has in the pool says
+    nothing of another, unless all are taken for as large.
+    """
+    with torch.no_grad():
+        equal = _scores_beside_far_classes(method, 8)[:, 0]
+        unequal = _scores_beside_far_classes(method, 1)[:, 0]
+    changed = bool((equal - unequal).abs().max() > 0.5)
+    refiner: Part = part(method.slot, method.cls, **method.options)
+    _expect_trait(refiner, "needs_balanced_pool", changed)
+
+
+def an_empty_pool_is_fine(method: Method) -> None:
+    """An episode without unlabeled nodes is answered."""
+    episode, _ = episodes(unlabeled=0)
+    answers = method.learner().eval()(episode)
+    _expect(torch.isfinite(answers).all(), "without a pool an answer is not a finite number")
+
+
+def gradients_reach_every_parameter(method: Method, policy: str) -> None:
+    """Each parameter learns from the loss, and evaluation leaves every buffer as it is."""
+    model = method.learner(policy).train()
+    model.loss(*episodes(shot=model.shots or 3)).backward()
+    silent = [
+        name
+        for name, p in model.named_parameters()
+        if (p.grad is None or not p.grad.abs().sum() > 0) and not re.fullmatch(method.idle, name)
+    ]
+    _expect(not silent, f"no gradient reaches {', '.join(silent)}")
+    model.eval()
+    before = {name: b.clone() for name, b in model.named_buffers()}
+    model(episodes()[0])
+    moved = [name for name, b in model.named_buffers() if not torch.equal(b, before[name])]
+    _expect(not moved, f"answering changes the buffers {', '.join(moved)}")
+
+
+def learns_above_chance(method: Method) -> None:
+    """After 80 steps of training it answers better than a guess."""
+    model = method.learner("support")
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for step in range(80):
+        loss = model.train().loss(*episodes(batch=4, seed=step))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    episode, target = episodes(batch=100, query=3, seed=10_000)
+    with torch.no_grad():
+        right = (model.eval()(episode).argmax(-1) == target.query).float().mean()
+    _expect(right > 1 / WAY + 0.15, f"{right:.3f} after training, chance is {1 / WAY:.3f}")
+
+
+def weights_make_a_round_trip_through_a_file(method: Method) -> None:
+    """All that it has learned is saved: another one with these weights gives the same scores."""
+    model, other = method.learner(seed=0).eval(), method.learner(seed=1).eval()
+    episode, _ = episodes()
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "weights.safetensors")
+        save_checkpoint(file, model.state_dict(), {"step": 1})
+        tensors, facts = load_checkpoint(file)
+        load_weights(other, tensors, file)
+    _expect(facts == {"step": 1}, f"the facts beside the weights came back as {facts}")
+    same = torch.equal(_scores(model, episode), _scores(other, episode))
+    _expect(same, "with the weights of another it scores otherwise: something is not saved")
+
+
+def runs_on_fake_cuda_or_meta(method: Method) -> None:
+    """No tensor is made on another device, and no value is read by the host.
+
+    No GPU is needed: fake tensors find both, and what differentiates inside runs on `meta`.
+    """
+    real, target = episodes()
+    if hasattr(method.learner(), "adapt"):
+        with torch.device("meta"):
+            model = method.learner().train()
+        meta = Episode(real.x.to("meta"), real.w.to("meta"), real.n_support, real.n_query)
+        loss = model.loss(meta, target.to("meta"))
+        _expect(loss.device.type == "meta", f"the loss lies on {loss.device}")
+        return
+    with FakeTensorMode(), torch.device("cuda"):
+        model = method.learner().eval()
+        x, w = torch.empty(real.x.shape), torch.empty(real.w.shape)
+        mask = torch.ones(x.shape[:2], dtype=torch.bool)
+        for episode in (
+            Episode(x, w, real.n_support, real.n_query),
+            Episode(x, w, real.n_support, real.n_query, mask),
+        ):
+            device = model(episode).device
+            _expect(device.type == "cuda", f"the answers lie on {device}")
+
+
+def follows_the_dtype_of_autocast(method: Method) -> None:
+    """It trains under mixed precision."""
+    model = method.learner().train()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model.loss(*episodes())
+    _expect(torch.isfinite(loss), f"under autocast the loss is {loss.detach()}")
+    loss.backward()
+
+
+def mixed_precision_is_for_the_encoder_alone(method: Method) -> None:
+    """Given the same features, the loss and its gradients under autocast are those without it, to
+    the bit.
+    """
+    found = []
+    for mixed in (False, True):
+        model = method.learner().train()
+        for module in model.modules():
+            if isinstance(module, TinyEncoder):
+                module.__class__ = _InFull
+        torch.manual_seed(1)
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            loss = model.loss(*episodes())
+        loss.backward()
+        found.append([loss, *(p.grad for p in model.parameters() if p.grad is not None)])
+    plain, half = found
+    _expect(len(plain) == len(half), "under autocast other parameters have a gradient")
+    same = all(torch.equal(a, b) for a, b in zip(plain, half, strict=True))
+    _expect(same, "autocast reaches behind the encoder")
+
+
+def documentation_names_source_and_shapes(method: Method) -> None:
+    """The file names paper, year and link; the class its source, the shapes and every option."""
+    about = sys.modules[method.cls.__module__].__doc__ or ""
+    dated = re.search(r"\b(19|20)\d\d\b", about) and "https://" in about
+    _expect(dated, "the first line of the file must name the method, its year and a link")
+    doc = method.cls.__doc__ or ""
+    _expect("Source:" in doc, "the class's documentation must have a line `Source:`")
+    _expect(
+        re.search(r"\(B, .*->", doc), "the class's documentation must say shapes, (B, …) -> (B, …)"
+    )
+    for option in signature(method.cls):
+        told = option == "net" or re.search(rf"\b{option}\b", doc)
+        _expect(told, f"option {option} is not documented")
+
+
+# Running them
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check of one method; calling it raises AssertionError where the method fails it."""
+
+    name: str
+    method: Method
+    run: Callable[[Method], None]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def __call__(self) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            try:
+                self.run(self.method)
+            except Exception as error:
+                told = str(error) or type(error).__name__
+                raise AssertionError(f"{self.method.cls.__name__}: {self}: {told}") from error
+
+
+EVERY = (
+    scores_have_the_shape_and_are_finite,
+    tasks_of_different_way_share_a_batch,
+    another_number_of_shots_is_answered_or_refused,
+    float64_agrees,
+    order_of_the_support_matters_only_where_declared,
+    order_of_queries_and_pool_does_not_matter,
+    an_empty_pool_is_fine,
+    learns_above_chance,
+    weights_make_a_round_trip_through_a_file,
+    runs_on_fake_cuda_or_meta,
+    follows_the_dtype_of_autocast,
+    mixed_precision_is_for_the_encoder_alone,
+    documentation_names_source_and_shapes,
+)
+# Checked under each of these policies of BatchNorm.
+BY_POLICY: dict[Callable[[Method, str], None], Collection[str]] = {
+    batched_equals_one_by_one: POLICIES,
+    padding_changes_nothing: POLICIES,
+    a_query_is_answered_the_same_alone_unless_declared: POLICIES,
+    the_pool_matters_only_where_declared: ("running", "support", "apart"),
+    gradients_reach_every_parameter: POLICIES,
+}
+
+
+def checks(
+    cls: type[Part],
+    slot: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    idle: str = NONE,
+) -> list[Check]:
+    """The checks of a method, each a function without arguments, with a name for a test's id.
+
+    Args:
+        cls: a subclass of Head, Graph, Refine, Augment, Adapt or Objective.
+        slot: which it fills; None asks its base class.
+        options: what it is made with, beside `dim`, `way`, `shot`, `maps`, `classes` and `net`,
+            which it gets where it asks for them.
+        idle: a pattern of the names of parameters that change nothing by construction, as
+            r"head\\.last\\.bias" in front of a softmax.
+
+    Raises:
+        InputError: for a class that fills no slot.
+    """
+    method = Method(slot or _slot_of(cls), cls, options or {}, idle)
+    found = [Check(run.__name__, method, run) for run in EVERY]
+    for by_policy, policies in BY_POLICY.items():
+        found += [
+            Check(f"{by_policy.__name__}[{policy}]", method, _under(by_policy, policy))
+            for policy in policies
+        ]
+    if method.slot == "refine" and cls.uses_unlabeled:
+        balance = balance_of_the_pool_matters_only_where_declared
+        found.append(Check(balance.__name__, method, balance))
+    return found
+
+
+def check_method(
+    cls: type[Part],
+    slot: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    idle: str = NONE,
+    skip: Collection[str] = (),
+) -> None:
+    """Check that a method keeps the contract: shapes, padding, batching, permutations, leaks,
+    precision, gradients, traits and documentation.
+
+    Args:
+        cls: a subclass of Head, Graph, Refine, Augment, Adapt or Objective.
+        slot: which it fills; None asks its base class.
+        options: what it is made with, see `checks`.
+        idle: a pattern of the names of parameters that change nothing by construction.
+        skip: names of checks to leave out, as `checks(cls)` lists them.
+
+    Raises:
+        AssertionError: at the first check that it fails, with what was found.
+        InputError: for a class that fills no slot, and for a name in `skip` that no check has.
+    """
+    found = checks(cls, slot, options, idle)
+    names = [check.name for check in found]
+    for name in skip:
+        if name not in names:
+            raise unknown("check", name, names)
+    for check in found:
+        if check.name not in skip:
+            check()
+
+
+def _under(run: Callable[[Method, str], None], policy: str) -> Callable[[Method], None]:
+    return lambda method: run(method, policy)
+
+
+def _slot_of(cls: type[Part]) -> str:
+    for slot, base in BASES.items():
+        if isinstance(cls, type) and issubclass(cls, base):
+            return slot
+    bases = ", ".join(base.__name__ for base in BASES.values())
+    raise InputError(f"a method is a class below one of {bases}, not {cls!r:.60}")
+
+
+# How they look
+
+
+def _scores(model: Learner, episode: Episode) -> Tensor:
+    with torch.no_grad():
+        return last_layer(model.score(episode))
+
+
+def _scores_beside_far_classes(method: Method, others: int) -> Tensor:
+    """Scores (9, 3) of a refiner around class means, with 8 unlabeled nodes in class 0 and `others`
+    in each other class.
+    """
+    torch.manual_seed(0)
+    g = torch.Generator().manual_seed(0)
+    x = (4 * torch.eye(DIM)[:3, None] + 0.5 * torch.randn(3, 12, DIM, generator=g)).abs()
+    pool = [x[0, 4:], x[1, 4 : 4 + others], x[2, 4 : 4 + others]]
+    nodes = torch.cat([x[:, 0], x[:, 1:4].flatten(0, 1), *pool])[None]
+    w = torch.eye(3, len(nodes[0]))[None].mT
+    refine = part(method.slot, method.cls, **method.options)
+    model = Pipeline(head=part("head", "protonet"), refine=refine).eval()
+    answers: Tensor = model(Episode(nodes, w, 3, 9))
+    return answers[0]
+
+
+def _one(episode: Episode, i: int) -> Episode:
+    at = slice(i, i + 1)
+    return episode.replace(x=episode.x[at], w=episode.w[at], mask=episode.mask[at])
+
+
+def _reorder(episode: Episode, order: Tensor) -> Episode:
+    return episode.replace(
+        x=episode.x[:, order], w=episode.w[:, order], mask=episode.mask[:, order]
+    )
+
+
+def _close(a: Tensor, b: Tensor, tolerance: float = 2e-4) -> None:
+    torch.testing.assert_close(a, b, atol=tolerance, rtol=tolerance)
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return torch.allclose(a, b, atol=2e-7, rtol=2e-7)
+
+
+def _expect(condition: Any, message: str) -> None:
+    if not condition:
+        raise AssertionError(message)
+
+
+def _expect_shape(found: Tensor, right: tuple[int, ...], what: str) -> None:
+    _expect(found.shape == right, f"{what} gives {tuple(found.shape)} where {right} is right")
+
+
+def _expect_trait(part: Part, trait: str, found: bool) -> None:
+    declared = getattr(part, trait)
+    _expect(declared is found, f"{trait} is declared as {declared}, and {found} is what shows")
+
+
+def _expect_refusal(call: Callable[[], Any], message: str) -> None:
+    try:
+        call()
+    except InputError as error:
+        _expect(message in str(error), f"the refusal {str(error)!r} does not say {message!r}")
+        return
+    raise AssertionError(f"it must be refused with an InputError that says {message!r}")
