@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from graphfsl.core.episode import Episode
 from graphfsl.core.learner import Head, Refine
 from graphfsl.functional.distances import length
-from graphfsl.functional.prototypes import hide_absent, present
+from graphfsl.functional.prototypes import hide_absent, present, prototypes
 from graphfsl.functional.selection import log_odds, top_per_class
 from graphfsl.io.errors import InputError, unknown
 
@@ -67,39 +67,41 @@ class BDCSPN(Refine):
         self.eps, self.scale, self.most, self.over = eps, scale, most, over
 
     def forward(self, episode: Episode, scores: Tensor, head: Head) -> Tensor:
-        # X' is never written down: X' . v = r x . v + moved xi . v with r = 1 / ||x||.
-        x, k, m = episode.x, episode.n_support, episode.n_support + episode.n_query
-        w, real = episode.w[:, :k].mT, episode.mask.unsqueeze(1).to(x.dtype)
-        support, query = real[..., :k], real[..., k:m]
-        n_support, n_query = (t.sum(-1, keepdim=True).clamp_min(1) for t in (support, query))
-        r = 1 / length(x).mT
-        z = r[..., :k].mT * x[:, :k]
-        xi = support @ z / n_support - (query * r[..., k:m]) @ x[:, k:m] / n_query
-        xi = xi * (n_query > 1)
-        node = torch.arange(x.shape[1], device=x.device)
-        moved = ((node >= k) & (node < m)).to(x.dtype)
+        labels = episode.w[:, episode.support]
+        fitted = slice(0, episode.query.stop)  # support and queries make the prototypes
+        z = F.normalize(episode.x, dim=-1)
+        shifted = self.without_cross_class_bias(z, episode)
+        size = length(shifted)
+        basic = F.normalize(prototypes(z[:, episode.support], labels), dim=-1)
 
-        p = F.normalize(w @ z, dim=-1)  # cosines do not ask for its length, nor for that of P'
-        v = torch.cat([p, xi], 1)
-        dots, by_xi = r * (v @ x.mT), v @ xi.mT
-        size = (1 + moved * (2 * dots[:, -1:] + by_xi[:, -1:])).clamp_min(1e-12).sqrt()
-        cos = (dots[:, :-1] + moved * by_xi[:, :-1]) / size
-        cos = cos.masked_fill(~present(episode.w[:, :k]).unsqueeze(-1), -1e30)[..., :m]
-        member = torch.cat([w, self.pseudo_labels(cos[..., k:].mT, query.mT).mT], -1)
-        weight = member * (
-            (self.eps * cos).softmax(1) if self.over == "classes" else (self.eps * (cos - 1)).exp()
-        )
-        p = F.normalize(
-            (r[..., :m] * weight) @ x[:, :m] + weight[..., k:].sum(-1, keepdim=True) * xi, dim=-1
-        )
-        cos = (r * (p @ x.mT) + moved * (p @ xi.mT)) / size
-        return hide_absent(self.scale * cos.mT, episode.w)
+        cos = (shifted @ basic.mT / size)[:, fitted]
+        cos = cos.masked_fill(~present(labels).unsqueeze(1), -1e30)  # 0 * -inf is no number
+        guess = self.pseudo_labels(cos[:, episode.query], episode.mask[:, episode.query])
+        weight = torch.cat([labels, guess], 1) * self.relevance(cos)
+        rectified = F.normalize(prototypes(shifted[:, fitted], weight), dim=-1)
+
+        return hide_absent(self.scale * (shifted @ rectified.mT / size), episode.w)
+
+    def without_cross_class_bias(self, z: Tensor, episode: Episode) -> Tensor:
+        """X' (B, n, d): queries moved by xi = mean(S) - mean(Q), unless there is but one."""
+        real = episode.mask.unsqueeze(-1).to(z.dtype)
+        support, query = episode.support, episode.query
+        xi = prototypes(z[:, support], real[:, support]) - prototypes(z[:, query], real[:, query])
+        moves = torch.zeros_like(real)
+        moves[:, query] = (real[:, query].sum(1, keepdim=True) > 1).to(z.dtype)
+        return torch.baddbmm(z, moves, xi)
+
+    def relevance(self, cos: Tensor) -> Tensor:
+        """How much nodes of these cosines (B, m, C) count; a class's common factor is free."""
+        if self.over == "classes":
+            return (self.eps * cos).softmax(-1)
+        return (self.eps * (cos - 1)).exp()
 
     def pseudo_labels(self, cos: Tensor, real: Tensor) -> Tensor:
-        """Which class a query joins: cosines (B, Q, C), which queries are real (B, Q, 1) -> label
+        """Which class a query joins: cosines (B, Q, C), which queries are real (B, Q) -> label
         weights (B, Q, C).
         """
-        nearest = (cos == cos.amax(-1, keepdim=True)) & (real > 0)
+        nearest = (cos == cos.amax(-1, keepdim=True)) & real.unsqueeze(-1)
         if self.most is not None:
             nearest = top_per_class(log_odds(cos), nearest, float(self.most))
         return nearest.to(cos.dtype)
