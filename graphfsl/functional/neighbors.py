@@ -92,7 +92,8 @@ def nearest_neighbors(x: np.ndarray, k: int, bar: Bar = silent) -> Neighbors:
     while recall < RECALL and count < near.shape[1]:
         count = min(2 * count, near.shape[1])
         found = [
-            search(sample[i : i + 1], cell_of[row], count)[1][0] for i, row in enumerate(sample)
+            search(sample[i : i + 1], cell, count)[1][0]
+            for i, cell in enumerate(cell_of[sample].tolist())
         ]
         recall = float((np.stack(found) >= worst[:, None]).mean())
     index, cosine = np.empty((n, k), np.int64), np.empty((n, k), np.float32)

@@ -70,15 +70,22 @@ class GNN(Head):
         self.attention = nn.Linear(sizes[1], 1, bias=False) if ask == "attention" else None
 
     def score(self, episode: Episode) -> Tensor:
-        graph, n = to_pyg(episode), episode.x.shape[1]
+        size = episode.x.shape[:2]
+        graph = to_pyg(episode)
         mask = graph.mask if episode.padded else None
+
+        def convolved(layer: int, x: Tensor) -> Tensor:
+            weight = self.adjacency[layer](x, size[1], graph.edge_index, mask)
+            return self.convs[layer](x, graph.edge_index, weight, mask)
+
+        last = len(self.convs) - 1
         x = torch.cat([graph.x, graph.y.to(graph.x.dtype)], -1)
-        for i, (adjacency, conv) in enumerate(zip(self.adjacency, self.convs, strict=True)):
-            y = conv(x, graph.edge_index, adjacency(x, n, graph.edge_index, mask), mask)
-            x = torch.cat([x, F.leaky_relu(y)], -1) if i < len(self.convs) - 1 else y
-            if i == 0 and self.asks and episode.n_unlabeled:
-                x = self.informed(x.unflatten(0, episode.x.shape[:2]), episode).flatten(0, 1)
-        return hide_absent(x.unflatten(0, episode.x.shape[:2]), episode.w)
+        for layer in range(last):
+            x = torch.cat([x, F.leaky_relu(convolved(layer, x))], -1)
+            if layer == 0 and self.asks and episode.n_unlabeled:
+                x = self.informed(x.unflatten(0, size), episode).flatten(0, 1)
+        scores = convolved(last, x).unflatten(0, size)
+        return hide_absent(scores, episode.w)
 
     def informed(self, x: Tensor, episode: Episode) -> Tensor:
         """The nodes (B, n, d + N + nf/2) after one label was asked for, and added where h
@@ -88,20 +95,26 @@ class GNN(Head):
             raise InputError(
                 "gnn.ask needs unlabeled nodes with known labels, and one graph per query"
             )
-        pool, mask, nodes = episode.unlabeled, episode.mask[:, episode.unlabeled], x.detach()
-        wanted = mask.to(x.dtype)
-        if self.attention is not None:
-            wanted = self.attention((nodes[:, pool] - nodes[:, episode.query]).square()).squeeze(-1)
-            wanted = wanted.masked_fill(~mask, torch.finfo(x.dtype).min)
-        explores = self.training and self.attention is not None
-        asked = (
-            F.gumbel_softmax(wanted, hard=True)
-            if explores
-            else F.one_hot(wanted.argmax(-1), mask.shape[1])
-        )
-        told = (asked * mask).unsqueeze(-1) * episode.oracle.to(x.dtype)
+        asked = self.asked(x.detach(), episode)
+        answer = asked.unsqueeze(-1) * episode.oracle.to(x.dtype)
         d = episode.x.shape[-1]
-        return x + F.pad(told, (d, x.shape[-1] - d - episode.way, pool.start, 0))
+        behind = x.shape[-1] - d - episode.way
+        return x + F.pad(answer, (d, behind, episode.unlabeled.start, 0))
+
+    def asked(self, x: Tensor, episode: Episode) -> Tensor:
+        """One-hot (B, U): the unlabeled node whose label is asked for; zero where all are padding.
+
+        The attention's choice in training is a sample that lets its gradient through.
+        """
+        mask = episode.mask[:, episode.unlabeled]
+        if self.attention is None:
+            first = mask.to(x.dtype).argmax(-1)
+            return F.one_hot(first, mask.shape[1]) * mask
+        apart = (x[:, episode.unlabeled] - x[:, episode.query]).square()
+        wanted = self.attention(apart).squeeze(-1).masked_fill(~mask, torch.finfo(x.dtype).min)
+        if self.training:
+            return F.gumbel_softmax(wanted, hard=True) * mask
+        return F.one_hot(wanted.argmax(-1), mask.shape[1]) * mask
 
 
 class EdgeWeight(nn.Module):
