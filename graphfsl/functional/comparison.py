@@ -66,8 +66,9 @@ def unpaired_difference(
     """
     a, b = _finite(a), _finite(b)
     mean = a.mean(-1) - b.mean(-1)
-    variance = torch.stack([x.var(-1) / x.shape[-1] for x in (a, b)], -1)
-    half, _ = student(mean, variance, torch.tensor([a.shape[-1] - 1.0, b.shape[-1] - 1.0]))
+    n, m = a.shape[-1], b.shape[-1]
+    variance = torch.stack([a.var(-1) / n, b.var(-1) / m], -1)
+    half, _ = student(mean, variance, torch.tensor([n - 1.0, m - 1.0]))
     return mean, half
 
 
@@ -85,9 +86,8 @@ def student(
     total = variance.sum(-1)
     nu = (total.square() / (variance.square() / freedom).sum(-1)).nan_to_num(1.0)
     t = (mean.abs() / total.sqrt()).nan_to_num(0.0, posinf=torch.inf)
-    quantile, tail = (
-        torch.as_tensor(x) for x in (stdtrit(nu.numpy(), 0.975), stdtr(nu.numpy(), -t.numpy()))
-    )
+    quantile = torch.as_tensor(stdtrit(nu.numpy(), 0.975))
+    tail = torch.as_tensor(stdtr(nu.numpy(), -t.numpy()))
     return quantile * total.sqrt(), 2 * tail
 
 
@@ -111,19 +111,30 @@ def permutation_test(
     if permutations < 1:
         raise InputError(f"a permutation test needs at least 1 permutation, not {permutations}")
     a, b = _same_episodes(a, b)
-    d, shape = (a - b).reshape(-1, a.shape[-1]), a.shape[:-1]
-    n, total = d.shape[-1], d.sum(-1)
-    least = total.abs() - ROUNDING * (a.abs() + b.abs()).sum(-1).reshape(-1)
+    n = a.shape[-1]
+    d = (a - b).reshape(-1, n)
+    total = d.sum(-1)
+    rounding = ROUNDING * (a.abs() + b.abs()).sum(-1).reshape(-1)
+    least = total.abs() - rounding
+
     reached = torch.zeros_like(total)
-    for flips in _flips(n, permutations, seed, max(1, BLOCK // max(n, len(d)))):
-        reached += ((2 * (flips @ d.T) - total).abs() >= least).sum(0)
+    rows = max(1, BLOCK // max(n, len(d)))
+    for kept in _kept_signs(n, permutations, seed, rows):
+        flipped = 2 * (kept @ d.T) - total  # T*, as sum_i s_i d_i = 2 sum of those kept - sum_i d_i
+        reached += (flipped.abs() >= least).sum(0)
+
     if _few(n, permutations):
-        return (reached / 2**n).reshape(shape)
-    bound = TIGHT * torch.special.erfc(least / (2 * d.square().sum(-1)).sqrt()).clamp_min(
-        torch.finfo(d.dtype).tiny
-    )
-    p = (1 + reached) / (1 + permutations)
-    return torch.where(reached > 0, p, p.minimum(bound)).reshape(shape)
+        p = reached / 2**n
+    else:
+        sampled = (1 + reached) / (1 + permutations)
+        p = torch.where(reached > 0, sampled, sampled.minimum(_normal_bound(least, d)))
+    return p.reshape(a.shape[:-1])
+
+
+def _normal_bound(least: Float[Tensor, " B"], d: Float[Tensor, "B n"]) -> Float[Tensor, " B"]:
+    """3.178 P(|Z| >= least / sqrt(sum_i d_i^2)) of a standard normal Z, never 0."""
+    tail = torch.special.erfc(least / (2 * d.square().sum(-1)).sqrt())
+    return TIGHT * tail.clamp_min(torch.finfo(d.dtype).tiny)
 
 
 def holm(p: Float[Tensor, "*B m"]) -> Float[Tensor, "*B m"]:
@@ -159,28 +170,41 @@ def contrasts(
     """
     if not len(weights):
         return []
-    w, cells, n = weights.double(), _finite(accuracies), accuracies.shape[-1]
-    groups = [torch.tensor([k == key for k in keys]) for key in dict.fromkeys(keys)]
-    plus, minus = w.clamp_min(0) @ cells, -w.clamp_max(0) @ cells
-    mean = (plus - minus).mean(-1)
-    mean = mean.where(mean.abs() > ROUNDING * (plus.abs() + minus.abs()).mean(-1), 0)
-    variance = torch.stack([(w[:, g] @ cells[g]).var(-1) / n for g in groups], -1)
-    half, p = student(mean, variance, torch.full((len(groups),), n - 1.0))
-    t = (mean / variance.sum(-1).sqrt()).nan_to_num(0.0, torch.inf, -torch.inf)
-    paired = torch.stack([w[:, g].sum(-1).abs() < 1e-9 for g in groups], -1).all(-1)
+    w = weights.double()
+    values = _finite(accuracies)
+    n = values.shape[-1]
+
+    variances, cancel, touched = [], [], []
+    for key in dict.fromkeys(keys):
+        own = torch.tensor([other == key for other in keys])
+        variances.append((w[:, own] @ values[own]).var(-1) / n)
+        cancel.append(w[:, own].sum(-1).abs() < 1e-9)
+        touched.append((w[:, own] != 0).any(-1))
+    variance = torch.stack(variances, -1)
+    paired = torch.stack(cancel).all(0)
+    episodes = n * torch.stack(touched).sum(0)
+
+    plus, minus = w.clamp_min(0) @ values, -w.clamp_max(0) @ values
+    rounding = ROUNDING * (plus.abs() + minus.abs()).mean(-1)
+    difference = (plus - minus).mean(-1)
+    difference = difference.where(difference.abs() > rounding, 0)
+    half, p = student(difference, variance, torch.full((len(variances),), n - 1.0))
+    t = (difference / variance.sum(-1).sqrt()).nan_to_num(0.0, torch.inf, -torch.inf)
     if paired.any():
         p[paired] = permutation_test(plus[paired], minus[paired], permutations, seed)
-    episodes = n * torch.stack([(w[:, g] != 0).any(-1) for g in groups], -1).sum(-1)
-    columns = (
-        mean.tolist(),
-        half.tolist(),
-        t.tolist(),
-        p.tolist(),
-        matched,
-        episodes.tolist(),
-        paired.tolist(),
-    )
-    return [Contrast(*row) for row in zip(*columns, strict=True)]
+
+    return [
+        Contrast(
+            difference=float(difference[i]),
+            half=float(half[i]),
+            t=float(t[i]),
+            p=float(p[i]),
+            matched=matched[i],
+            episodes=int(episodes[i]),
+            paired=bool(paired[i]),
+        )
+        for i in range(len(w))
+    ]
 
 
 def _same_episodes(
@@ -211,19 +235,22 @@ def _few(n: int, permutations: int) -> bool:
     return 2**n <= permutations
 
 
-def _flips(n: int, permutations: int, seed: int, rows: int) -> Iterator[Float[Tensor, "rows n"]]:
-    """Blocks (<= rows, n) of zeros and ones: every pattern where there are few, else `permutations`
-    random ones.
+def _kept_signs(
+    n: int, permutations: int, seed: int, rows: int
+) -> Iterator[Float[Tensor, "rows n"]]:
+    """Blocks (<= rows, n) of ones, where a difference keeps its sign, and zeros: every pattern
+    where there are few, else `permutations` random ones.
 
     A random row is whole words of Philox, a counter-based generator: no block size changes it, nor
     does another numpy.
     """
     if _few(n, permutations):
-        yield from (torch.arange(2**n)[:, None] >> torch.arange(n) & 1).double().split(rows)
+        patterns = torch.arange(2**n)[:, None] >> torch.arange(n) & 1
+        yield from patterns.double().split(rows)
         return
-    random, words = np.random.Philox(key=seed), -(-n // 64)
+    random = np.random.Philox(key=seed)
+    words = -(-n // 64)
     for start in range(0, permutations, rows):
         raw = random.random_raw((min(rows, permutations - start), words))
-        yield torch.from_numpy(
-            np.unpackbits(raw.astype("<u8").view(np.uint8), axis=1, count=n)
-        ).double()
+        octets = raw.astype("<u8").view(np.uint8)
+        yield torch.from_numpy(np.unpackbits(octets, axis=1, count=n)).double()

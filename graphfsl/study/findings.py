@@ -19,9 +19,9 @@ from graphfsl.functional.effects import (
     interactions,
     main_effects,
 )
-from graphfsl.functional.effects import sentence as axis_sentence
 from graphfsl.io.plain_text import csv_table
 from graphfsl.study.grid import Study
+from graphfsl.study.sentences import sentence as axis_sentence
 
 Row = Mapping[str, Any]
 # axes whose levels are repetitions: pairs are matched within them, they are not compared
