@@ -31,14 +31,22 @@ def silent(items: Iterable[Any], what: str) -> Iterable[Any]:
 
 @dataclass(frozen=True)
 class Neighbors:
-    """index: (n, k) int64, never oneself. cosine: (n, k) float32, falling. order: (n,) int64,
-    samples such that neighbours stand close together. how: in words. recall: the share of true
-    neighbours among them, measured."""
+    """The k nearest neighbours of n samples, and how they were found.
+
+    Attributes:
+        index: (n, k) int64, never oneself.
+        cosine: (n, k) float32, falling.
+        order: (n,) int64, samples such that neighbours stand close together.
+        cells: into how many the samples were divided; 1 where all were compared with all.
+        searched: with how many of them a sample was compared.
+        recall: the share of true neighbours among those found, measured; 1 where all were compared.
+    """
 
     index: np.ndarray
     cosine: np.ndarray
     order: np.ndarray
-    how: str
+    cells: int
+    searched: int
     recall: float
 
 
@@ -68,7 +76,7 @@ def nearest_neighbors(x: np.ndarray, k: int, bar: Bar = silent) -> Neighbors:
             for rows in bar(blocks, "finding neighbours")
         ]
         index, cosine = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        return Neighbors(index, cosine, everyone, "exact", 1.0)
+        return Neighbors(index, cosine, everyone, 1, 1, 1.0)
     cells = list(_cells(x, everyone))
     centers = F.normalize(torch.from_numpy(np.stack([x[c].mean(0) for c in cells])), dim=1)
     most = min(max(MOST_CELLS, k + 1), len(cells))
@@ -99,8 +107,7 @@ def nearest_neighbors(x: np.ndarray, k: int, bar: Bar = silent) -> Neighbors:
     index, cosine = np.empty((n, k), np.int64), np.empty((n, k), np.float32)
     for number, members in enumerate(bar(cells, "finding neighbours")):
         index[members], cosine[members] = search(members, number, count)
-    how = f"approximate: {len(cells):,} cells, {count} of them searched"
-    return Neighbors(index, cosine, np.concatenate(cells), how, recall)
+    return Neighbors(index, cosine, np.concatenate(cells), len(cells), count, recall)
 
 
 def _search(queries: np.ndarray, x: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

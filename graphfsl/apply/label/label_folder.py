@@ -8,6 +8,7 @@ import hashlib
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -68,66 +69,138 @@ def label(
     Raises InputError for anything that cannot be used, before anything is written.
     """
     check_format(file_format)
-    source, support, out, truth = (
-        Path(source),
-        Path(support),
-        Path(out),
-        None if truth is None else Path(truth),
-    )
+    source, support, out = Path(source), Path(support), Path(out)
+    truth = None if truth is None else Path(truth)
     table, missing, page = (
         out / f"labels.{file_format}",
         out / "unreadable.csv",
         out / "report.html",
     )
     _check_places([out, out / "sheets"], [table, missing, page])
-    tables = [read_labels(path) for path in (support, truth) if path is not None]
+
+    task = _read_task(source, support, truth, encoder, run, size, range, out)
+    pool, classes = task.pool, task.classes
+    found = label_pool(pool.x, *task.support(), bar=_bar, **options)
+    answers = task.answers()
+    line = ", ".join([*_summary(pool, found, answers), *_asides(task)])
+
+    write_table(table, _columns(pool, found, classes, task.chosen))
+    write_table(missing, _unreadable(pool))
+    links, shown = _write_sheets(out, pool, found, classes, answers)
+    title = f"A pool of {len(pool.names):,} samples, {len(task.chosen):,} of them given"
+    notes = [f"`{source}`, labels of `{support}`: {line}", *_method(found)]
+    truths = answers if task.known else None
+    text = pool_page(title, notes, found, classes, truths, links, shown, pool.unreadable)
+    write_atomically(page, text.encode())
+
+    sheets = [out / link for link in links.values()]
+    _remove_old(out, [table, *sheets, support, *([truth] if truth else [])])
+    return [table, missing, page, *sheets], line
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is asked: a pool, the labels that are given, and those that are known to be true.
+
+    given, known: sample -> class, "" for none of them; also of samples that cannot be read. place:
+    sample -> its number in the pool. number: of each class that is given.
+    """
+
+    pool: Pool
+    given: Mapping[str, str]
+    known: Mapping[str, str]
+    place: Mapping[str, int]
+    number: Mapping[str, int]
+
+    @property
+    def classes(self) -> list[str]:
+        """The names of the classes, in the order of their numbers."""
+        return list(self.number)
+
+    @property
+    def chosen(self) -> list[str]:
+        """The given samples that can be read."""
+        return [name for name in self.given if name in self.place]
+
+    def support(self) -> tuple[np.ndarray, np.ndarray]:
+        """Their numbers in the pool and their classes, -1 for none."""
+        rows = [self.place[name] for name in self.chosen]
+        labels = [self.number.get(self.given[name], -1) for name in self.chosen]
+        return np.array(rows, np.int64), np.array(labels)
+
+    def answers(self) -> np.ndarray:
+        """The true class of every sample of the pool, -1 for none of them, -2 where not known."""
+        answers = np.full(len(self.pool.names), -2)
+        for name, label in self.known.items():
+            if name in self.place:
+                answers[self.place[name]] = self.number.get(label, -1)
+        return answers
+
+
+def _read_task(
+    source: Path,
+    support: Path,
+    truth: Path | None,
+    encoder: str | Mapping[str, Any],
+    run: Path | None,
+    size: int | None,
+    range: Range | None,
+    out: Path,
+) -> _Task:
+    """The tables are read first, since a pool of images may take long to encode."""
+    rows = read_labels(support)
+    true_rows = None if truth is None else read_labels(truth)
     pool = read_pool(source, encoder, run, size, range, out)
     place = {name: i for i, name in enumerate(pool.names)}
     names = {*place, *(name for name, _ in pool.unreadable)}
-    told = "paths relative to it" if pool.images else "its `paths`, or else the numbers of its rows"
-    given = samples_meant(support, tables[0], names, source, told)
-    known = samples_meant(truth, tables[1], names, source, told) if truth is not None else {}
-    _check_equals(support, pool, {place[name]: c for name, c in given.items() if name in place})
-    classes = sorted({c for c in given.values() if c})
-    chosen = {name: c for name, c in given.items() if name in place}
-    if lost := set(classes) - set(chosen.values()):
+    valid = (
+        "paths relative to it" if pool.images else "its `paths`, or else the numbers of its rows"
+    )
+    given = samples_meant(support, rows, names, source, valid)
+    known: Mapping[str, str] = {}
+    if truth is not None and true_rows is not None:
+        known = samples_meant(truth, true_rows, names, source, valid)
+
+    readable = {name: label for name, label in given.items() if name in place}
+    _check_equals(support, pool, {place[name]: label for name, label in readable.items()})
+    classes = sorted({label for label in given.values() if label})
+    if lost := set(classes) - set(readable.values()):
         raise InputError(
             f"{support}: no sample of class {min(lost)!r} can be read; label one that can"
         )
-    number = {c: i for i, c in enumerate(classes)}
-    rows = np.array([place[name] for name in chosen], np.int64)
-    found = label_pool(
-        pool.x, rows, np.array([number.get(c, -1) for c in chosen.values()]), bar=_bar, **options
-    )
-    answers = np.full(len(pool.names), -2)
-    for name, c in known.items():
-        if name in place:
-            answers[place[name]] = number.get(c, -1)
+    return _Task(pool, given, known, place, {c: i for i, c in enumerate(classes)})
 
-    write_table(table, _columns(pool, found, classes, list(chosen)))
-    write_table(
-        missing, {k: [u[i] for u in pool.unreadable] for i, k in enumerate(("sample", "why"))}
-    )
+
+def _unreadable(pool: Pool) -> dict[str, list[str]]:
+    return {
+        "sample": [name for name, _ in pool.unreadable],
+        "why": [why for _, why in pool.unreadable],
+    }
+
+
+def _write_sheets(
+    out: Path, pool: Pool, found: Labels, classes: Sequence[str], truth: np.ndarray
+) -> tuple[dict[int, str], list[tuple[str, bytes]]]:
+    """A contact sheet for each class, and for NONE and LOST; of features there are none.
+
+    Returns the file of each, relative to `out`; and (name, JPEG) of the first ones.
+    """
     links: dict[int, str] = {}
     shown: list[tuple[str, bytes]] = []
-    kinds = [*np.arange(len(classes)).tolist(), NONE, *([] if found.reached.all() else [LOST])]
-    for c in _bar(kinds if pool.images else [], "drawing contact sheets"):
+    if not pool.images:
+        return links, shown
+    kinds = [*np.arange(len(classes)).tolist(), NONE]
+    if not found.reached.all():
+        kinds.append(LOST)
+    for c in _bar(kinds, "drawing contact sheets"):
         name = classes[c] if c >= 0 else OTHERS[c]
-        links[c] = f"sheets/{c + 1 if c >= NONE else 0:03d}-{UNFIT.sub('_', name)[:40]}.png"
-        sheet = _sheet(pool, found, c, name, answers)
+        number = c + 1 if c >= NONE else 0
+        links[c] = f"sheets/{number:03d}-{UNFIT.sub('_', name)[:40]}.png"
+        sheet = _sheet(pool, found, c, name, truth)
         write_atomically(out / links[c], _encoded(sheet, "PNG"))
         if len(shown) < EMBEDDED:
             shown.append((name, _encoded(sheet, "JPEG")))
-    title = f"A pool of {len(pool.names):,} samples, {len(chosen):,} of them given"
-    line = ", ".join([*_summary(pool, found, answers), *_asides(given, known, place)])
-    notes = [f"`{source}`, labels of `{support}`: {line}", *_method(found)]
-    truths = answers if known else None
-    text = pool_page(title, notes, found, classes, truths, links, shown, pool.unreadable)
-    write_atomically(page, text.encode())
-    _remove_old(
-        out, [table, *(out / link for link in links.values()), support, *([truth] if truth else [])]
-    )
-    return [table, missing, page, *(out / link for link in links.values())], line
+    return links, shown
 
 
 def _check_places(folders: Iterable[Path], files: Iterable[Path]) -> None:
@@ -252,16 +325,17 @@ def _summary(pool: Pool, found: Labels, truth: np.ndarray) -> list[str]:
     return words
 
 
-def _asides(
-    given: Mapping[str, str], truth: Mapping[str, str], place: Mapping[str, int]
-) -> list[str]:
+def _asides(task: _Task) -> list[str]:
     """What of the tables does not count, or not as it looks."""
     words = []
-    if lost := len(given.keys() - place.keys()):
+    if lost := len(task.given) - len(task.chosen):
         words.append(f"{lost:,} given labels are of samples that cannot be read")
-    others = sorted({c for c in truth.values() if c} - set(given.values()))
-    both = [(c, truth[name]) for name, c in given.items() if name in truth]
-    if unlike := sum(told != ("" if true in others else true) for told, true in both):
+    others = sorted({c for c in task.known.values() if c} - set(task.given.values()))
+    unlike = 0
+    for name in task.given.keys() & task.known.keys():
+        true = "" if task.known[name] in others else task.known[name]
+        unlike += task.given[name] != true
+    if unlike:
         words.append(f"{unlike:,} given labels are not the truth's")
     if others:
         named = ", ".join(map(repr, others[:NAMED])) + (", …" if len(others) > NAMED else "")

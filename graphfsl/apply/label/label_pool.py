@@ -28,7 +28,7 @@ from graphfsl.functional.held_out import (
     temperature,
 )  # fmt: skip
 from graphfsl.functional.membership import membership, shortfall
-from graphfsl.functional.neighbors import Bar, silent
+from graphfsl.functional.neighbors import Bar, Neighbors, silent
 from graphfsl.functional.sparse_propagation import both_ways, propagate_sparse, symmetric_sparse
 from graphfsl.functional.statistics import or_one
 
@@ -146,8 +146,9 @@ def label_pool(
     check_pool(x, support, label, neighbors, alpha, prior, none, chunk)
     bar = bar or silent
 
-    near = distinct_neighbors(x, neighbors, support, label, bar)
-    graph = _graph(near)
+    distinct = distinct_neighbors(x, neighbors, support, label, bar)
+    near = distinct.near
+    graph = _graph(distinct)
     given = _given(graph, support, label)
     mass = _pool_mass(graph, given, alpha)
     influence = _influence(graph, given, alpha, chunk, bar)
@@ -194,7 +195,7 @@ def label_pool(
         "k": near.index.shape[1],
         "alpha": alpha,
         "prior": prior,
-        "neighbours": near.how,
+        "neighbours": _how_found(near),
         "recall": near.recall,
         "temperature": t,
         "distinct": len(graph.s),
@@ -269,9 +270,16 @@ class _Answers:
         return _Answers(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(_Answers)))
 
 
-def _graph(near: Distinct) -> _Graph:
+def _how_found(near: Neighbors) -> str:
+    if near.cells == 1:
+        return "exact"
+    return f"approximate: {near.cells:,} cells, {near.searched} of them searched"
+
+
+def _graph(distinct: Distinct) -> _Graph:
     """Its nodes stand in an order that keeps neighbours close, which more than halves the time to
     multiply by S."""
+    near = distinct.near
     order = torch.from_numpy(near.order)
     place = torch.empty_like(order)
     place[order] = torch.arange(len(order))
@@ -280,14 +288,14 @@ def _graph(near: Distinct) -> _Graph:
     start = torch.arange(len(order)).repeat_interleave(neighbor.shape[1])
     edges = torch.stack([start, place[neighbor].flatten()])
     weight = torch.from_numpy(near.cosine)[order].clamp_min(0) ** POWER
-    bridges = place[torch.from_numpy(near.bridges.T)]
-    bridge_weight = torch.from_numpy(near.bridge_cosine).clamp_min(0) ** POWER
+    bridges = place[torch.from_numpy(distinct.bridges.T)]
+    bridge_weight = torch.from_numpy(distinct.bridge_cosine).clamp_min(0) ** POWER
 
     every_edge = torch.cat([edges, bridges], 1)
     every_weight = torch.cat([weight.flatten(), bridge_weight])
     w = both_ways(every_edge, every_weight, len(order))
     degree = (w @ torch.ones(len(order), 1))[:, 0]
-    return _Graph(symmetric_sparse(w), degree, place[torch.from_numpy(near.group)])
+    return _Graph(symmetric_sparse(w), degree, place[torch.from_numpy(distinct.group)])
 
 
 def _given(graph: _Graph, support: np.ndarray, label: np.ndarray) -> _Given:

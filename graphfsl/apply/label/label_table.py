@@ -78,13 +78,13 @@ def read_labels(path: Path) -> dict[str, str]:
 
 
 def samples_meant(
-    path: Path, table: Mapping[str, str], names: Iterable[str], source: Path, told: str
+    path: Path, table: Mapping[str, str], names: Iterable[str], source: Path, called: str
 ) -> dict[str, str]:
     """The table with the names of the pool's samples: as they are, or without blanks around them,
     with Windows' separators, `./` or the absolute path of `source` before them, and composed (NFC)
     or not.
 
-    path: of the table. told: what samples are called. Raises InputError for a name that is no
+    path: of the table. called: what samples are. Raises InputError for a name that is no
     sample's or several's, and for two labels of one sample.
     """
     alike: dict[str, list[str]] = {}
@@ -95,7 +95,7 @@ def samples_meant(
     for name, label in table.items():
         meant = [name] if name in names else alike.get(_relative(_plain(name), roots), [])
         if not meant:
-            raise InputError(f"{path}: sample {name!r} is not in {source}; samples are {told}")
+            raise InputError(f"{path}: sample {name!r} is not in {source}; samples are {called}")
         if len(meant) > 1:
             both = " or ".join(map(repr, sorted(meant)))
             raise InputError(

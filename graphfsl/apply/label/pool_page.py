@@ -18,6 +18,7 @@ from graphfsl.functional.calibration import (
 )
 from graphfsl.report.figures import COLORS, Figure, draw
 from graphfsl.report.html import listed, page, pictures
+from graphfsl.report.reliability import reliability_diagram
 
 COVERAGES = (0.1, 0.25, 0.5, 0.75, 1.0)
 POINTS = 500  # of a curve
@@ -96,31 +97,42 @@ def _auroc(none: np.ndarray, truth: np.ndarray, asked: np.ndarray) -> float:
 def _findings(found: Labels, truth: np.ndarray, asked: np.ndarray) -> list[str]:
     if not asked.any():
         return ["The truth holds none of the samples that were to be labeled."]
-    a = {k: f"{100 * v:.1f}" for k, v in accuracies(found, truth, asked).items()}
+    shares = accuracies(found, truth, asked)
+    percent = {name: f"{100 * share:.1f}" for name, share in shares.items()}
     curve = _curve(found, truth, asked)
-    at = [
-        min(int(np.searchsorted(curve[:, 0], c)), len(curve) - 1) for c in COVERAGES if len(curve)
-    ]
-    told = ", ".join(
-        f"{100 * y:.1f} % for the surest {100 * x:.0f} %" for x, y in curve[list(dict.fromkeys(at))]
-    )
-    rightly = f", {a['accuracy of answers']} % of these rightly" if len(curve) else ""
-    lines = [
-        f"{a['answered']} % of {asked.sum():,} samples are labeled{rightly}.",
-        f"Accuracy {told} of all samples." if len(curve) else "",
-        f"Expected calibration error of the {_called(found)}: {a['calibration error']} points.",
-        f"No label reaches {a['not reached']} %." if (~found.reached)[asked].any() else "",
-    ]
+    lines = [_answered(percent, int(asked.sum()), any_answer=len(curve) > 0)]
+    if len(curve):
+        lines.append(f"Accuracy {_at_coverages(curve)} of all samples.")
+    error = percent["calibration error"]
+    lines.append(f"Expected calibration error of the {_called(found)}: {error} points.")
+    if (~found.reached)[asked].any():
+        lines.append(f"No label reaches {percent['not reached']} %.")
     foreign, member = (truth[asked] == -1).any(), (truth[asked] >= 0).any()
     if foreign:
-        lines.append(f"Of the samples of none of the classes {a['found to be none']} % are found.")
+        share = percent["found to be none"]
+        lines.append(f"Of the samples of none of the classes {share} % are found.")
     if foreign and member:
         lines.append(
-            f"Of the others {a['taken for none']} % are taken for such. `none` is higher for one "
-            f"of the former than "
-            f"for one of the latter in {a['ranked none above members']} % of pairs."
+            f"Of the others {percent['taken for none']} % are taken for such. `none` is higher for "
+            f"one of the former than for one of the latter in "
+            f"{percent['ranked none above members']} % of pairs."
         )
-    return [line for line in lines if line]
+    return lines
+
+
+def _answered(percent: Mapping[str, str], count: int, any_answer: bool) -> str:
+    rightly = f", {percent['accuracy of answers']} % of these rightly" if any_answer else ""
+    return f"{percent['answered']} % of {count:,} samples are labeled{rightly}."
+
+
+def _at_coverages(curve: np.ndarray) -> str:
+    """The points of the curve (k, 2) that are nearest above each of COVERAGES."""
+    rows = np.minimum(np.searchsorted(curve[:, 0], COVERAGES), len(curve) - 1)
+    points = [
+        f"{100 * accuracy:.1f} % for the surest {100 * share:.0f} %"
+        for share, accuracy in curve[np.unique(rows)]
+    ]
+    return ", ".join(points)
 
 
 def _curve(found: Labels, truth: np.ndarray, asked: np.ndarray) -> np.ndarray:
@@ -132,20 +144,21 @@ def _curve(found: Labels, truth: np.ndarray, asked: np.ndarray) -> np.ndarray:
 
 
 def _coverage(found: Labels, truth: np.ndarray, asked: np.ndarray) -> Figure:
-    curve = _curve(found, truth, asked)
-    curve = (
-        curve[np.unique(np.linspace(0, len(curve) - 1, POINTS).astype(int))]
-        if len(curve)
-        else curve
-    )
+    curve = _thinned(_curve(found, truth, asked))
 
     def plot(axes: Any) -> None:
         axes.plot(100 * curve[:, 0], 100 * curve[:, 1], color=COLORS[0])
         axes.set(xlim=(0, 101))
 
-    return ("Accuracy against coverage"), draw(
-        plot, "samples that are labeled, the surest first (%)", "accuracy (%)"
-    )
+    x = "samples that are labeled, the surest first (%)"
+    return "Accuracy against coverage", draw(plot, x, "accuracy (%)")
+
+
+def _thinned(curve: np.ndarray) -> np.ndarray:
+    """At most POINTS of its points, evenly spread."""
+    if not len(curve):
+        return curve
+    return curve[np.unique(np.linspace(0, len(curve) - 1, POINTS).astype(int))]
 
 
 def _bins(found: Labels, truth: np.ndarray, asked: np.ndarray) -> torch.Tensor:
@@ -157,19 +170,12 @@ def _bins(found: Labels, truth: np.ndarray, asked: np.ndarray) -> torch.Tensor:
 
 
 def _reliability(found: Labels, truth: np.ndarray, asked: np.ndarray) -> Figure:
-    bins = [b for b in _bins(found, truth, asked).tolist() if b[0]]
-
-    def plot(axes: Any) -> None:
-        axes.plot([0, 1], [0, 1], color="#999999", linewidth=1, linestyle="--")
-        size = [10 + 90 * n / max(b[0] for b in bins) for n, _, _ in bins]
-        axes.scatter([c for _, c, _ in bins], [a for _, _, a in bins], s=size, color=COLORS[0])
-        axes.set(xlim=(0, 1.02), ylim=(0, 1.02))
-
     caption = (
         f"{_called(found).capitalize()} against accuracy: on the line they agree; larger "
         f"dots hold more samples"
     )
-    return caption, draw(plot, f"{_called(found)} of the likeliest class", "accuracy")
+    bins = _bins(found, truth, asked).tolist()
+    return reliability_diagram(bins, caption, f"{_called(found)} of the likeliest class")
 
 
 def _called(found: Labels) -> str:
@@ -205,8 +211,7 @@ def _nones(found: Labels) -> Figure:
     """`none` from the strongest reached to the weakest, and where samples are called none of
     these.
     """
-    none = np.sort(found.none[~found.given & found.reached])
-    none = none[np.unique(np.linspace(0, len(none) - 1, POINTS).astype(int))] if len(none) else none
+    none = _thinned(np.sort(found.none[~found.given & found.reached]))
 
     def plot(axes: Any) -> None:
         axes.plot(np.linspace(0, 100, len(none)), none, color=COLORS[0])
