@@ -4,9 +4,13 @@ errors.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from graphfsl.functional.fista import fista
 
 
 def leaving(
@@ -31,18 +35,27 @@ def leaving(
     """
     free = y - u @ (u.mT @ y)
     most = _length(free).amax(1, keepdim=True)
-    gamma, last = torch.zeros_like(y), (_length(free) / most).squeeze(-1)
-    count = torch.zeros_like(last)
-    for k in range(penalties):
-        penalty = most * smallest ** ((k + 1) / penalties)
-        z, t = gamma, 1.0
-        for _ in range(steps):
-            new = shrink(free + u @ (u.mT @ z), penalty)
-            s = (1 + (1 + 4 * t * t) ** 0.5) / 2
-            gamma, z, t = new, new + (t - 1) / s * (new - gamma), s
+    gamma = torch.zeros_like(y)
+    last = (_length(free) / most).squeeze(-1)  # reach at the last penalty that leaves a node out
+    count = torch.zeros_like(last)  # penalties for which a node is in the model
+    for k in range(1, penalties + 1):
+        penalty = most * smallest ** (k / penalties)
+        gamma = fista(_proximal_step(free, u, penalty), gamma, steps)
         reach = (_length(free + u @ (u.mT @ gamma)) / penalty).squeeze(-1)
-        count, last = count + (reach > 1), reach.where(reach <= 1, last)
+        count = count + (reach > 1)
+        last = reach.where(reach <= 1, last)
     return count + last
+
+
+def _proximal_step(
+    free: Float[Tensor, "B n C"], u: Float[Tensor, "B n r"], penalty: Float[Tensor, "B 1 1"]
+) -> Callable[[Float[Tensor, "B n C"]], Float[Tensor, "B n C"]]:
+    """gamma -> shrink(gamma - gradient): the gradient is (I - H) (gamma - Y)."""
+
+    def step(gamma: Tensor) -> Tensor:
+        return shrink(free + u @ (u.mT @ gamma), penalty)
+
+    return step
 
 
 def shrink(z: Float[Tensor, "B n C"], penalty: Float[Tensor, "B 1 1"]) -> Float[Tensor, "B n C"]:

@@ -12,6 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from graphfsl.functional.conjugate_gradients import conjugate_gradients
+from graphfsl.functional.newton import damping
 from graphfsl.functional.statistics import total_or_one
 
 
@@ -51,11 +53,9 @@ def logistic_regression(
         p = f.masked_fill(~here, -1e30).softmax(-2)
         gamma = x + _from_nodes(cost * (p - _centred(f, unit) / 2) - c * w.mT, e)
         delta = -_Solve.apply(e, q, cost, p, unit, gamma, inner)
-        # On the line to x + delta the third derivative is at most r times the second, so that the
-        # step log(1 + r) / r never overshoots, whatever the weights and the features.
         move = _to_nodes(delta @ q, e).detach().masked_fill(cost == 0, 0)
-        r = (move.amax(-2) - move.amin(-2)).amax(-1).clamp_min(1e-6)
-        return x + (r.log1p() / r)[:, None, None] * delta
+        spread = (move.amax(-2) - move.amin(-2)).amax(-1)
+        return x + damping(spread)[:, None, None] * delta
 
     x = z.new_zeros(*here.shape[:2], q.shape[-1])
     with torch.no_grad():
@@ -145,26 +145,16 @@ class _Solve(torch.autograd.Function):
     def forward(
         e: Tensor | None, q: Tensor, cost: Tensor, p: Tensor, unit: Tensor, r: Tensor, steps: int
     ) -> Tensor:
+        def apply(d: Tensor, dq: Tensor) -> Tensor:
+            return d + _from_nodes(_curvature(_to_nodes(dq, e), cost, p, unit), e)
+
         def dot(a: Tensor, b: Tensor) -> Tensor:
             return (a * b).sum((-2, -1), keepdim=True)
 
-        x, d, rq = torch.zeros_like(r), r, r @ q
-        dq, size = rq, dot(r, rq)
-        enough = size * torch.finfo(r.dtype).eps ** 2
+        def lift(x: Tensor) -> Tensor:
+            return x @ q
 
-        def ratio(a: Tensor, b: Tensor) -> Tensor:
-            # from here on steps would be made of rounding
-            return torch.where((size > enough) & (b > 0), a / b, 0)
-
-        for _ in range(steps):
-            a = d + _from_nodes(_curvature(_to_nodes(dq, e), cost, p, unit), e)
-            t = ratio(size, dot(dq, a))
-            x, r = x + t * d, r - t * a
-            rq = r @ q
-            last, size = size, dot(r, rq)
-            t = ratio(size, last)
-            d, dq = r + t * d, rq + t * dq
-        return x
+        return conjugate_gradients(apply, r, steps, torch.finfo(r.dtype).eps, dot, lift)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -9,6 +9,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from graphfsl.functional.newton import damping
+
 RIDGE = 1e-9  # of the row sums, on the curvature: it is regular where the function is flat
 LEVELS, AT_EACH = 10, 6  # temperatures on the way down to 1, and steps of Newton's method at each
 EASY = 10.0  # how far scores may lie apart for Newton's method to start at zero
@@ -95,10 +97,7 @@ def _newton(
         total = weighted.sum(-1)
         curvature = total.diag_embed() - weighted @ p.mT + eye
         delta = torch.linalg.solve_ex(curvature, (columns - total).unsqueeze(-1))[0].squeeze(-1)
-        # On the line to v + delta the third derivative is at most r times the second: log(1 + r) /
-        # r never overshoots.
-        r = (delta.amax(-1, keepdim=True) - delta.amin(-1, keepdim=True)).clamp_min(1e-6)
-        v = v + (r.log1p() / r) * delta
+        v = v + damping(delta.amax(-1, keepdim=True) - delta.amin(-1, keepdim=True)) * delta
     return v
 
 

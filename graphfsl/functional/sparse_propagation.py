@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from graphfsl.functional.conjugate_gradients import conjugate_gradients
 from graphfsl.functional.statistics import or_one
 
 ROWS = 4096  # of a block whose product fits a cache
@@ -61,22 +62,12 @@ def propagate_sparse(
     column has steps of its own and rests once its residual is `tolerance` of its right side, so
     that what is solved beside it changes nothing.
     """
-    x, r, p, q = torch.zeros_like(y), y.clone(), y.clone(), torch.empty_like(y)
-    rr = _dots(r, r)
-    enough = tolerance**2 * rr
-    # twice the bound
-    for _ in range(10 + math.ceil(math.sqrt((1 + alpha) / (1 - alpha)) * math.log(2 / tolerance))):
-        active = rr > enough
-        if not active.any():
-            break
-        torch.addmm(p, s, p, alpha=-alpha, out=q)
-        step = (rr / _dots(p, q)).where(active, 0).to(y.dtype)
-        x.addcmul_(p, step)
-        r.addcmul_(q, step, value=-1)
-        now = _dots(r, r)
-        p.mul_((now / rr).where(active, 0).to(y.dtype)).add_(r)
-        rr = now
-    return x
+    bound = math.sqrt((1 + alpha) / (1 - alpha)) * math.log(2 / tolerance) / 2
+
+    def apply(p: Tensor, _: Tensor) -> Tensor:
+        return torch.addmm(p, s, p, alpha=-alpha)
+
+    return conjugate_gradients(apply, y, 10 + math.ceil(2 * bound), tolerance, _dots, may_stop=True)
 
 
 def _dots(a: Float[Tensor, "n m"], b: Float[Tensor, "n m"]) -> Float[Tensor, " m"]:

@@ -136,7 +136,7 @@ def label_pool(
             below held-out rows; elsewhere no sample. 1: no sample.
     What no label reaches is labeled -1 and has `best` -1 too.
     chunk: support samples propagated at once; it changes memory and time, not the answer. Memory is
-        4 n (m + 5 chunk) bytes beside features and graph.
+        4 n (m + 7 chunk) bytes beside features and graph.
 
     Raises InputError for options or a support that cannot be used.
     """
