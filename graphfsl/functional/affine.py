@@ -19,12 +19,23 @@ def affine(
     shear: float | int = 0.0,
     flip: bool = False,
 ) -> Float[Tensor, "M ch h w"]:
-    """Images turned (degrees), shifted (share of the side), scaled (share), sheared (degrees) and
-    mirrored, each by its own u in [-1, 1] of these: turn, shear, two scales, two shifts, mirrored
-    where above 0.
+    """Turn, shift, scale, shear and mirror images, each by its own amount.
 
     What comes in from outside is 0 in one channel, the paper that ink stands on, and mirrored in
-    several. (M, ch, h, w), (7, M) -> (M, ch, h, w).
+    several.
+
+    Args:
+        x: (M, ch, h, w) images.
+        u: (7, M) in [-1, 1], shares of what follows: the turn, the shear, two scales, two shifts,
+            and mirrored where above 0.
+        rotate: degrees at the most, either way.
+        translate: share of the side at the most.
+        scale: share at the most; 0.1 is from 1 / 1.1 to 1 / 0.9 of the size.
+        shear: degrees at the most.
+        flip: whether images are mirrored at all.
+
+    Returns:
+        (M, ch, h, w).
     """
     turn, slant = u[0] * math.radians(rotate), torch.tan(u[1] * math.radians(shear))
     sx, sy = 1 / (1 + scale * u[2]), 1 / (1 + scale * u[3])

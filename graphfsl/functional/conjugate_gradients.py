@@ -17,7 +17,14 @@ Product = Callable[[Tensor, Tensor], Tensor]
 
 
 def identity(r: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """r itself: what `lift` is where a system is symmetric in the plain inner product."""
+    """What `lift` is where a system is symmetric in the plain inner product: r itself.
+
+    Args:
+        r: (…).
+
+    Returns:
+        (…) the same tensor.
+    """
     return r
 
 

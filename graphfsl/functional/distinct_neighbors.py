@@ -40,15 +40,22 @@ class Distinct:
 def distinct_neighbors(
     x: np.ndarray, k: int, support: np.ndarray, label: np.ndarray, bar: Bar = silent
 ) -> Distinct:
-    """Features (n, d) -> the k nearest neighbours by cosine of each distinct sample.
+    """The k nearest neighbours of each distinct sample by cosine.
 
     Samples are one with the first whose 1 - cosine to them is at most a ten-thousandth of the mean
-    over all pairs, those of the support (m,) coming first: not so are chains of them, by which the
+    over all pairs, those of the support coming first: not so are chains of them, by which the
     frames of a video, or a dense cloud, would lead from one class to another. What is so near to
-    samples of the support with two labels (m,) is one with neither, unless it is equal.
-    What is closer to its copies than to all else, though not the same, may still have no other
-    neighbour: an island of fewer than 5 k samples without one of the support is joined to the k
-        nearest other islands, member by member.
+    samples of the support with two labels is one with neither, unless it is equal. What is closer
+    to its copies than to all else, though not the same, may still have no other neighbour: an
+    island of fewer than 5 k samples without one of the support is joined to the k nearest other
+    islands, member by member.
+
+    Args:
+        x: (n, d) features.
+        k: neighbours of each.
+        support: (m,) the samples that have labels.
+        label: (m,) their labels.
+        bar: shows progress.
     """
     z = F.normalize(torch.from_numpy(np.ascontiguousarray(x, np.float32)), dim=1).numpy()
     mean = 1 - float(np.square(z.mean(0, dtype=np.float64)).sum())  # of 1 - cosine, over all pairs

@@ -22,8 +22,12 @@ Table = dict[tuple[Level, ...], Corner]  # some axes' levels -> the cells that h
 
 @dataclass(frozen=True)
 class Comparison:
-    """The level `first` of an axis minus the level `second`, over pairs of cells that differ in
-    nothing else.
+    """Two levels of an axis, compared over pairs of cells that differ in nothing else.
+
+    Attributes:
+        first: a level.
+        second: another level.
+        contrast: the first less the second.
     """
 
     first: Level
@@ -33,27 +37,41 @@ class Comparison:
 
 @dataclass(frozen=True)
 class MainEffect:
-    """One axis: every pair of its levels that some combination of the other axes has."""
+    """What one axis does: every pair of its levels that some combination of the other axes has.
+
+    Attributes:
+        axis: its name.
+        comparisons: of each pair of levels.
+        means: accuracy of each level over the combinations that all comparable levels have; empty
+            where there is none.
+        incomparable: levels that share no combination with any other level.
+    """
 
     axis: str
     comparisons: tuple[Comparison, ...]
-    # over the combinations that all comparable levels have; empty where there is none
     means: Mapping[Level, float]
-    incomparable: tuple[Level, ...]  # share no combination with any other level
+    incomparable: tuple[Level, ...]
 
 
 @dataclass(frozen=True)
 class Interaction:
-    """Two axes: of their 2 x 2 contrasts (a1 b1 - a1 b2) - (a2 b1 - a2 b2) that with the largest
-    |t|.
+    """Whether two axes depend on each other: the strongest of their 2 x 2 contrasts.
+
+    A contrast is (a1 b1 - a1 b2) - (a2 b1 - a2 b2); the strongest has the largest |t|.
+
+    Attributes:
+        axes: their names.
+        levels: (a1, a2), (b1, b2); None where nothing is comparable.
+        contrast: `corrected` over this pair of axes' contrasts.
+        contrasts: how many there are.
+        share: of the cells' sum of squares; None where no combination has all pairs of comparable
+            levels.
     """
 
     axes: tuple[str, str]
-    # (a1, a2), (b1, b2); None: nothing is comparable
     levels: tuple[tuple[Level, Level], tuple[Level, Level]] | None
-    contrast: Contrast | None  # `corrected` over this pair of axes' contrasts
+    contrast: Contrast | None
     contrasts: int
-    # of the cells' sum of squares; None where no combination has all pairs of comparable levels
     share: float | None
 
 
@@ -97,7 +115,11 @@ def main_effects(
 
 
 def corrected(effects: Sequence[MainEffect]) -> list[MainEffect]:
-    """The same effects with Holm's correction over every comparison of every axis."""
+    """The same effects with Holm's correction over every comparison of every axis.
+
+    Args:
+        effects: of `main_effects`.
+    """
     raw = [c.contrast.p for effect in effects for c in effect.comparisons]
     adjusted = iter(holm(torch.tensor(raw, dtype=torch.float64)).tolist())
 
@@ -116,11 +138,25 @@ def interactions(
     permutations: int = 10_000,
     seed: int = 0,
 ) -> list[Interaction]:
-    """The interaction of each pair of axes; arguments and errors as `main_effects`.
+    """The interaction of each pair of axes.
 
-    share = m sum_ab (y_ab - y_a - y_b + y)^2 / sum_abr (y_abr - y)^2 over the levels a, b of some
-    contrast and the m combinations r of the other axes that have all of them (eta squared, Fisher
-    1925); y_ab, y_a, y_b, y are means of the cells' means y_abr.
+        share = m sum_ab (y_ab - y_a - y_b + y)^2 / sum_abr (y_abr - y)^2
+
+    over the levels a, b of some contrast and the m combinations r of the other axes that have all
+    of them (eta squared); y_ab, y_a, y_b, y are means of the cells' means y_abr.
+
+    Args:
+        cells: see `main_effects`.
+        accuracies: see `main_effects`.
+        keys: see `main_effects`.
+        permutations: see `main_effects`.
+        seed: see `main_effects`.
+
+    Raises:
+        InputError: as `main_effects`.
+
+    Source:
+        Fisher 1925, Statistical Methods for Research Workers.
     """
     found = []
     for axes in combinations(_axes(cells, accuracies, keys), 2):

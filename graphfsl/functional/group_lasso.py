@@ -20,18 +20,29 @@ def leaving(
     smallest: float = 1e-3,
     steps: int = 10,
 ) -> Float[Tensor, "B n"]:
-    """The penalty at which each node's error gamma_i leaves zero, as a place on a grid: less is
-    more credible.
+    """How small a penalty must be before a node's error enters a linear model of labels.
 
-    gamma(lambda) = argmin 1/2 ||(I - H)(Y - gamma)||^2 + lambda sum_i ||gamma_i||, the model Y = X
-    beta + gamma without its beta; H = U U^T projects onto the columns of X, U (B, n, r) orthonormal
-    or zero. The grid is geometric, `penalties` values below the least that leaves all gamma zero,
-    down to its part `smallest`; each takes `steps` steps of FISTA (Beck and Teboulle 2009) from the
-    solution before. The step is 1: I - H is a projection.
+        gamma(lambda) = argmin 1/2 ||(I - H)(Y - gamma)||^2 + lambda sum_i ||gamma_i||
 
-    A node that is in the model for k of the penalties gets k, and, so that there are few ties, the
-    share of lambda that its residual has at the last penalty that leaves it out. (B, n, r), (B, n,
-    C) -> (B, n).
+    This is Y = X beta + gamma without its beta; H = U U^T projects onto the columns of X. The grid
+    of lambda is geometric, `penalties` values below the least that leaves all gamma zero, down to
+    its part `smallest`; each goes on from the solution before. The step of FISTA is 1: I - H is a
+    projection.
+
+    Args:
+        u: (B, n, r) orthonormal columns, or zero ones.
+        y: (B, n, C) labels.
+        penalties: values of lambda.
+        smallest: the last of them, as a share of the first that leaves all zero.
+        steps: of `fista` at each.
+
+    Returns:
+        (B, n); less is more credible: a node that is in the model for k of the penalties gets k,
+        and, so that there are few ties, the share of lambda that its residual has at the last
+        penalty that leaves it out.
+
+    Source:
+        Wang et al. 2020 (ICI), https://arxiv.org/abs/2003.11853, section 3.
     """
     free = y - u @ (u.mT @ y)
     most = _length(free).amax(1, keepdim=True)
@@ -59,7 +70,17 @@ def _proximal_step(
 
 
 def shrink(z: Float[Tensor, "B n C"], penalty: Float[Tensor, "B 1 1"]) -> Float[Tensor, "B n C"]:
-    """z_i (1 - penalty / ||z_i||)+, the proximal map of penalty * sum_i ||z_i||."""
+    """Shorten every row by the penalty: z_i (1 - penalty / ||z_i||)+.
+
+    It is the proximal map of penalty * sum_i ||z_i||.
+
+    Args:
+        z: (B, n, C).
+        penalty: (B, 1, 1).
+
+    Returns:
+        (B, n, C), zero for rows that are shorter than the penalty.
+    """
     return z * (1 - penalty / _length(z)).clamp_min(0)
 
 

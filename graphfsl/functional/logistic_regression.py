@@ -24,21 +24,34 @@ def logistic_regression(
     steps: int = 15,
     inner: int = 20,
 ) -> tuple[Float[Tensor, "B C d"], Float[Tensor, "B C"]]:
-    """The W, b of least 1/2 ||W||^2 + c sum_i sum_k w_ik (-log softmax_k(W z_i + b)), which is
-    scikit-learn's LogisticRegression(C=c) with sample weights; zero for a class without weight.
+    """Multinomial logistic regression of weighted nodes, differentiable in nodes and weights.
 
-    `steps` damped Newton steps, each solved by `inner` steps of conjugate gradients, without
-    autograd; two more of the former with it make first and second derivatives those of the
-    solution. Nodes without weight are not read.
+    It is the W, b of least
+
+        1/2 ||W||^2 + c sum_i sum_k w_ik (-log softmax_k(W z_i + b))
+
+    which is scikit-learn's LogisticRegression(C=c) with sample weights. Damped Newton steps are
+    each solved by conjugate gradients, without autograd; two more of the former with it make first
+    and second derivatives those of the solution.
 
     With Omega = diag(sum_k w_ik), M = diag(1, …, 1, 0) + c/2 (Z, 1)^T Omega (Z, 1) is Boehning's
     bound of the Hessian, the same for every class. In coordinates x with (W, b) = x E^T (Z, 1) M^-1
     and Q = E^T (Z, 1) M^-1 (Z, 1)^T E the solution is the root of the gradient
 
-        gamma(x) = x + (c Omega (p - f / 2) - c w) E,    f = x Q E^T,    p = softmax(f).
+        gamma(x) = x + (c Omega (p - f / 2) - c w) E,    f = x Q E^T,    p = softmax(f)
 
     With n <= d the coordinates are those of the nodes, E = I; then only Z Z^T is needed. Otherwise
     Q = I.
+
+    Args:
+        z: (B, n, d) features.
+        w: (B, n, C) label weights; nodes without weight are not read.
+        c: how little the classifier is regularised.
+        steps: of Newton's method.
+        inner: steps of conjugate gradients in each.
+
+    Returns:
+        W (B, C, d) and b (B, C), zero for a class without weight.
     """
     weight, here = w.sum(-1), (w.sum(-2) > 0).unsqueeze(-1)
     z = z.masked_fill((weight == 0).unsqueeze(-1), 0)

@@ -18,14 +18,25 @@ def shortfall(
     known: Float[Tensor, " h"],
     known_of: Int[Tensor, " h"],
 ) -> tuple[float, float]:
-    """How much more often than not a known score is higher than a score, and the standard error of
-    that: their ratio is the z of Wilcoxon's rank sum, ties averaged.
+    """How much more often than not a known score is higher than a score.
 
-    of, known_of: their classes, -1 for none. The known scores of a class weigh as much as the
-    class's share of the scores, so that neither its share nor how many are known of it counts as a
-    shortfall; one known score of each class counts for nothing, since the others determine it. (0,
-    inf) where a class of the scores has no other. (n,), (n,), (h,), (h,) -> share of pairs beyond
-    one half, error. Mann & Whitney 1947, https://doi.org/10.1214/aoms/1177730491.
+    The known scores of a class weigh as much as the class's share of the scores, so that neither
+    its share nor how many are known of it counts as a shortfall; one known score of each class
+    counts for nothing, since the others determine it. The ratio of what is returned is the z of
+    Wilcoxon's rank sum, ties averaged.
+
+    Args:
+        score: (n,) of which it is asked whether they are lower.
+        of: (n,) their classes, -1 for none.
+        known: (h,) scores of known source.
+        known_of: (h,) their classes.
+
+    Returns:
+        The share of pairs beyond one half, and its standard error; (0, inf) where a class of the
+        scores has no second known score.
+
+    Source:
+        Mann, Whitney 1947, https://doi.org/10.1214/aoms/1177730491.
     """
     n, h = len(score), len(known)
     if not n or not (of >= 0).any():

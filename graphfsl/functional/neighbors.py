@@ -26,6 +26,15 @@ Bar = Callable[[Iterable[Any], str], Iterable[Any]]
 
 
 def silent(items: Iterable[Any], what: str) -> Iterable[Any]:
+    """Show no progress.
+
+    Args:
+        items: what is worked through.
+        what: what is done with them.
+
+    Returns:
+        The items as they are.
+    """
     return items
 
 
@@ -51,13 +60,17 @@ class Neighbors:
 
 
 def nearest_neighbors(x: np.ndarray, k: int, bar: Bar = silent) -> Neighbors:
-    """Features (n, d), finite and of any length, -> the k nearest neighbours of each by cosine (n -
-    1 where k is more).
+    """The k nearest neighbours of every sample by cosine.
 
     Above EXACT samples k-means divides them again and again into cells, and each is compared with
     the samples of the cells nearest to its own: with 4, 8, 16, … cells, until 90% of the true
     neighbours of 500 samples are among those found. This needs faiss; without it the comparison is
     exact, and its time grows with the square of n.
+
+    Args:
+        x: (n, d) features, finite and of any length.
+        k: neighbours of each; n - 1 where k is more.
+        bar: shows progress.
     """
     x = F.normalize(torch.from_numpy(np.ascontiguousarray(x, np.float32)), dim=1).numpy()
     n, has_faiss = len(x), importlib.util.find_spec("faiss") is not None

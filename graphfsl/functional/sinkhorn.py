@@ -24,19 +24,28 @@ def potentials(
     steps: int = 12,
     start: Float[Tensor, "*B C"] | None = None,
 ) -> Float[Tensor, "*B C"]:
-    """The v for which rows_i softmax_c(log_p_ic + v_c) has the column sums `columns`: the limit of
-    Sinkhorn's rounds.
+    """What must be added to log-probabilities so that the columns have given sums.
 
-    It is the minimum of sum_i rows_i logsumexp_c(log_p_ic + v_c) - sum_c columns_c v_c, which is
-    convex, by `steps` damped steps of Newton's method from `start`. Without one they start from the
-    minima at higher temperatures, log_p / T with T from (range of a row's log_p) / EASY down to 1:
-    where all rows are sure of their column, the function is flat, and the steps would be blind.
-    Twelve steps then meet the columns, whether log_p varies by ten units or by ten thousand. Rows
-    and columns must have the same sum. A column of sum zero may be -inf throughout; v is zero
-    there. (…, n, C) -> (…, C).
+    It is the v for which rows_i softmax_c(log_p_ic + v_c) has the column sums `columns`: the limit
+    of Sinkhorn's rounds, and the minimum of the convex
 
-    Where every row is sure of its column many v do: it is one that lies amid them, as the way down
-    ended there.
+        sum_i rows_i logsumexp_c(log_p_ic + v_c) - sum_c columns_c v_c
+
+    by damped steps of Newton's method in double precision. Without a start they begin at the minima
+    at higher temperatures, log_p / T with T from (range of a row's log_p) / EASY down to 1: where
+    all rows are sure of their column, the function is flat, and the steps would be blind. Many v do
+    there: it is one that lies amid them, as the way down ended there.
+
+    Args:
+        log_p: (…, n, C); a column of sum zero may be minus infinity throughout.
+        rows: (…, n) sums of the rows.
+        columns: (…, C) sums of the columns; together as much as the rows.
+        steps: of Newton's method; twelve meet the columns, whether log_p varies by ten units or by
+            ten thousand.
+        start: (…, C) where they begin.
+
+    Returns:
+        (…, C) of mean zero; zero for a column of sum zero.
     """
     # Double precision, as the sums of rows that are sure differ from `columns` by less than single
     # precision tells.
@@ -66,11 +75,18 @@ def balance(
     steps: int = 12,
     start: Float[Tensor, "*B C"] | None = None,
 ) -> Float[Tensor, "*B C"]:
-    """The `potentials` for columns of equal sums over the classes that are not -inf throughout
-    (share 1), for those of rows_i softmax_c(log_p_ic), which are zero (share 0), or between. One
-    row alone is left as it is.
+    """The `potentials` that make the classes equally frequent, or partly so.
 
-    (…, n, C), (…, n) -> (…, C).
+    Args:
+        log_p: (…, n, C); a class that is minus infinity throughout is absent.
+        rows: (…, n) weights of the rows.
+        share: 1 for columns of equal sums over the classes that are there, 0 for those of rows_i
+            softmax_c(log_p_ic), whose potentials are zero, or between.
+        steps: see `potentials`.
+        start: see `potentials`.
+
+    Returns:
+        (…, C); zero where there is one row alone.
     """
     here = (log_p > float("-inf")).any(-2).to(log_p.dtype)
     count = rows.sum(-1, keepdim=True)

@@ -27,17 +27,31 @@ SMOOTHED = 1e-8
 def crammer_singer(
     z: Float[Tensor, "B n d"], w: Float[Tensor, "B n C"], c: float = 0.1
 ) -> Float[Tensor, "B C d"]:
-    """The W of least 1/2 ||W||^2 + c sum_i omega_i max_k (1 - y_ik + W_k z_i - sum_l y_il W_l z_i),
-    with omega_i = sum_k w_ik, omega_i y_i = w_i: scikit-learn's
-    LinearSVC(multi_class="crammer_singer") without intercept.
+    """The multiclass support vector machine of Crammer and Singer, differentiable.
 
-    W = c A^T Z with the A of least 1/2 tr(A^T K A) - sum_i y_i . a_i, K = c Z Z^T, where b_i = w_i
-    - a_i is nonnegative and sums to omega_i (the dual problem, divided by c). Its gradient is y - A
-    K = nu + s, where nu_i is a node's multiplier and s >= 0 is zero where b > 0. Solved in float64
-    until the duality gap is 1e-16 of the objective.
+    It is the W of least
 
-    The derivative is that of the equations y - A K = nu where b > 0; entries of b that are zero do
-    not move.
+        1/2 ||W||^2 + c sum_i omega_i max_k (1 - y_ik + W_k z_i - sum_l y_il W_l z_i)
+
+    with omega_i = sum_k w_ik and omega_i y_i = w_i: scikit-learn's
+    LinearSVC(multi_class="crammer_singer") without intercept. W = c A^T Z with the A of least 1/2
+    tr(A^T K A) - sum_i y_i . a_i, K = c Z Z^T, where b_i = w_i - a_i is nonnegative and sums to
+    omega_i (the dual problem, divided by c). Its gradient is y - A K = nu + s, where nu_i is a
+    node's multiplier and s >= 0 is zero where b > 0. It is solved in float64 until the duality gap
+    is 1e-16 of the objective. The derivative is that of the equations y - A K = nu where b > 0;
+    entries of b that are zero do not move.
+
+    Args:
+        z: (B, n, d) features.
+        w: (B, n, C) label weights.
+        c: the price of a violated margin.
+
+    Returns:
+        W (B, C, d).
+
+    Source:
+        Crammer, Singer 2001, https://jmlr.org/papers/v2/crammer01a.html; the solver is Mehrotra's
+        (Nocedal, Wright, Numerical Optimization, algorithm 16.4).
     """
     dtype = z.dtype
     z, w = z.double(), w.double().mT

@@ -21,26 +21,41 @@ __all__ = ["FlexMatch"]
 
 
 class FlexMatch(Adapt):
-    """Adam descends  mean_S H(y, p(x)) + weight * mean_U 1[max q > tau_c] H(c, p(strong(u))),  q =
-    p(weak(u)) a constant and c its class, whose threshold rises as more of the pool is surely of
-    it:
+    """Tune a network on each episode's images so that strongly moved views keep their labels.
 
-        sigma_c = sum_U 1[max q > tau] 1[argmax q = c],  beta_c = sigma_c / max(max_c' sigma_c', U -
-        sum_c' sigma_c') tau_c = tau * beta_c / (2 - beta_c).
+    Adam descends, with q = p(weak(u)) a constant and c its class,
 
-    net: any learner; the head `imprinting` starts at the class means. steps, lr: of Adam. params:
-    what adapts, by name pattern; the head and the last block are enough. threshold: tau. flexible:
-    false takes tau for all classes, which is FixMatch. weight: as above.
-    rotate, translate, scale, flip: of the strong views, see `graphfsl.nn.views`; images of one
-        channel must have paper
-    0. weak: the share of these by which a weak view moves. task_chunk: see `Adapt`.
+        mean_S H(y, p(x)) + weight * mean_U 1[max q > tau_c] H(c, p(strong(u)))
 
-    score: images (B, n, *S) -> (B, n, C).
-    Source: equations 5 to 10, with the convex mapping and the warm-up of the threshold; FixMatch's
+    where the threshold of a class rises as more of the pool is surely of it:
+
+        sigma_c = sum_U 1[max q > tau] 1[argmax q = c]
+        beta_c = sigma_c / max(max_c' sigma_c', U - sum_c' sigma_c')
+        tau_c = tau * beta_c / (2 - beta_c)
+
+    Args:
+        net: any learner; the head `imprinting` starts at the class means.
+        steps, lr: of Adam.
+        params: what adapts, by name pattern; the head and the last block are enough.
+        threshold: tau.
+        flexible: false takes tau for all classes, which is FixMatch.
+        weight: as above.
+        rotate, translate, scale, flip: of the strong views, see `graphfsl.nn.views`; images of one
+            channel must have paper 0.
+        weak: the share of these by which a weak view moves.
+        task_chunk: see `Adapt`.
+
+    Shapes:
+        score: images (B, n, *S) -> (B, n, C).
+
+    Source:
+        equations 5 to 10, with the convex mapping and the warm-up of the threshold; FixMatch's
         equations 3 and 4.
-    Deviations: each step takes the whole episode, its labeled images as they are; views are affine,
-    and drawn at the start, so that answers repeat. How the weights moved is a constant for the
-    gradient of a training.
+
+    Deviations:
+        each step takes the whole episode, its labeled images as they are; views are affine, and
+        drawn at the start, so that answers repeat. How the weights moved is a constant for the
+        gradient of a training.
     """
 
     family = "semi-supervised"

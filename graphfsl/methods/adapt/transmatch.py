@@ -23,29 +23,43 @@ __all__ = ["TransMatch"]
 
 
 class TransMatch(Adapt):
-    """From imprinted class weights on (the head `imprinting`), Adam descends MixMatch's loss on
-    support and pool:
+    """Start at imprinted class weights, then descend MixMatch's loss on support and pool.
 
-        q_b = Sharpen(mean_k p(u_b,k), T),  Sharpen(p, T)_c = p_c^(1/T) / sum_j p_j^(1/T)      views
-        u_b,1 .. u_b,K x'  = l x + (1 - l) x~,  y' = l y + (1 - l) y~,  l = max(l0, 1 - l0),  l0 ~
-        Beta(alpha, alpha) mean_S' H(y', p(x')) + lambda_u * mean_U' |y' - p(x')|^2 / C,
+    With K views u_b,1 .. u_b,K of every unlabeled image, and x~ another image of the support's
+    views and the pool's, Adam descends the sum of the last two lines:
 
-    x~ being another image of the support's views and the pool's.
+        q_b = Sharpen(mean_k p(u_b,k), T),  Sharpen(p, T)_c = p_c^(1/T) / sum_j p_j^(1/T)
+        x' = l x + (1 - l) x~,  y' = l y + (1 - l) y~
+        l = max(l0, 1 - l0),  l0 ~ Beta(alpha, alpha)
+        L_X = mean_S' H(y', p(x'))
+        lambda_u L_U = lambda_u * mean_U' |y' - p(x')|^2 / C
 
-    net: any learner. steps, lr: of Adam. lambda_u: the last step's weight, reached linearly.
-    params: what adapts, by name pattern; "*" is the paper's whole network. views: K. temperature:
-        T. alpha: of Beta.
-    rotate, translate, scale, flip: of the views, see `graphfsl.nn.views`; images of one channel
-        must have paper 0.
-    task_chunk: see `Adapt`.
+    The imprinted weights are those of the head `imprinting`.
 
-    score: images (B, n, *S) -> (B, n, C).
-    Source: algorithm 1 of the first, equations 2 to 14 and algorithm 1 of the second; T 0.5, alpha
+    Args:
+        net: any learner.
+        steps, lr: of Adam.
+        lambda_u: the last step's weight, reached linearly.
+        params: what adapts, by name pattern; "*" is the paper's whole network.
+        views: K.
+        temperature: T.
+        alpha: of Beta.
+        rotate, translate, scale, flip: of the views, see `graphfsl.nn.views`; images of one channel
+            must have paper 0.
+        task_chunk: see `Adapt`.
+
+    Shapes:
+        score: images (B, n, *S) -> (B, n, C).
+
+    Source:
+        algorithm 1 of the first, equations 2 to 14 and algorithm 1 of the second; T 0.5, alpha
         0.75, lambda_u 5.
-    Deviations: each step takes the whole episode; views and l are drawn at the start, so that
-    answers repeat, and x~ is the next in an order of the images by content; no moving average of
-    the weights, no weight decay, far fewer steps. How the weights moved is a constant for the
-    gradient of a training.
+
+    Deviations:
+        each step takes the whole episode; views and l are drawn at the start, so that answers
+        repeat, and x~ is the next in an order of the images by content; no moving average of the
+        weights, no weight decay, far fewer steps. How the weights moved is a constant for the
+        gradient of a training.
     """
 
     family = "semi-supervised"

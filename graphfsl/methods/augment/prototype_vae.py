@@ -16,22 +16,35 @@ __all__ = ["PrototypeVAE"]
 
 
 class PrototypeVAE(Augment):
-    """q(z | x, p) = N(mu, sigma^2), x^ = p + g(z, p), p the prototype of x's class;
-    L = ||x - x^||^2 / (2 s^2) + KL(q(z | x, p) || N(0, I)),  s^2 a tenth of the variance within
-    classes. An episode's support gets `samples` nodes p_c + g(z, p_c), z ~ N(0, I), of every class.
+    """Add generated support nodes around each class mean, from a conditional autoencoder.
 
-    dim: d. samples: nodes that every class gets, 0 adds nothing. latent, hidden: sizes of z and of
-        the hidden layers.
-    weight: label weight of a generated node beside 1 of a real one.
-    base_steps: 0 trains it with the learner (`aux_loss`, on the support); otherwise `fit_base`
-    trains it for so many steps on base features and class means, and until then it adds nothing.
-    With one shot an episode shows no spread within a class: then prefer base_steps.
+    With p the prototype of x's class and s^2 a tenth of the variance within classes,
 
-    forward: features (B, n, d), weights (B, n, C) -> an episode with samples*C more support nodes.
-    In evaluation the noise is fixed, so that answers repeat.
-    Source: equation 4 of Sohn et al.; section 3.2 of Xian et al., without the GAN and with a
-        prototype as condition.
-    Deviations: the decoder adds to p; there is no adversarial loss.
+        q(z | x, p) = N(mu, sigma^2),  x^ = p + g(z, p)
+        L = ||x - x^||^2 / (2 s^2) + KL(q(z | x, p) || N(0, I))
+
+    An episode's support gets `samples` nodes p_c + g(z, p_c), z ~ N(0, I), of every class.
+
+    Args:
+        dim: d.
+        samples: nodes that every class gets, 0 adds nothing.
+        latent, hidden: sizes of z and of the hidden layers.
+        weight: label weight of a generated node beside 1 of a real one.
+        base_steps: 0 trains it with the learner (`aux_loss`, on the support); otherwise `fit_base`
+            trains it for so many steps on base features and class means, and until then it adds
+            nothing. With one shot an episode shows no spread within a class: then prefer
+            base_steps.
+
+    Shapes:
+        forward: features (B, n, d), weights (B, n, C) -> an episode with samples*C more support
+            nodes. In evaluation the noise is fixed, so that answers repeat.
+
+    Source:
+        equation 4 of Sohn et al.; section 3.2 of Xian et al., without the GAN and with a prototype
+        as condition.
+
+    Deviations:
+        the decoder adds to p; there is no adversarial loss.
     """
 
     family = "generative"

@@ -21,19 +21,29 @@ Weights = tuple[Tensor, ...]
 
 
 class Baseline(Head):
-    """p(y | x) = softmax(W f(x) + b), with W, b trained on each support by gradient descent with
-    momentum: v <- 0.9 v + (1 - 0.9) (gradient + decay * theta),  theta <- theta - lr * v.
+    """Train a linear classifier on each support by gradient descent with momentum.
 
-    epochs, batch: as many steps as `epochs` passes through the support in batches of `batch`. lr:
-        its step size.
-    momentum: which is also the dampening. decay: the weight decay, of the bias too.
+        p(y | x) = softmax(W f(x) + b)
+        v <- 0.9 v + (1 - 0.9) (gradient + decay * theta),  theta <- theta - lr * v
 
-    score: features (B, n, d), label weights (B, n, C) -> logits (B, n, C).
-    Source: section 3.2 and the authors' code: SGD, lr 0.01, momentum and dampening 0.9, weight
-    decay 0.001, batches of 4, 100 epochs.
-    Deviations: every step takes the gradient of the whole support in place of a random batch of 4,
-    so that the answer depends on no order; W and b start at zero, not at random. Gradients keep W
-    in the span of the support, W = A^T Z, so that A alone is trained.
+    Args:
+        momentum: v <- 0.9 v + (1 - 0.9) (gradient + decay * theta), theta <- theta - lr * v.
+        epochs, batch: as many steps as `epochs` passes through the support in batches of `batch`.
+        lr: its step size.
+        momentum: which is also the dampening.
+        decay: the weight decay, of the bias too.
+
+    Shapes:
+        score: features (B, n, d), label weights (B, n, C) -> logits (B, n, C).
+
+    Source:
+        section 3.2 and the authors' code: SGD, lr 0.01, momentum and dampening 0.9, weight decay
+        0.001, batches of 4, 100 epochs.
+
+    Deviations:
+        every step takes the gradient of the whole support in place of a random batch of 4, so that
+        the answer depends on no order; W and b start at zero, not at random. Gradients keep W in
+        the span of the support, W = A^T Z, so that A alone is trained.
     """
 
     family = "transfer"
@@ -95,16 +105,26 @@ class Baseline(Head):
 
 
 class BaselinePlusPlus(Baseline):
-    """p(y = k | x) = softmax_k(scale * g_k cos(w_k, f(x))), directions w_k and lengths g_k trained
-    as in `Baseline`.
+    """Train a classifier of cosines on each support, as `Baseline` trains a linear one.
 
-    epochs, batch, lr, momentum, decay: of the training. scale: of the cosine.
+        p(y = k | x) = softmax_k(scale * g_k cos(w_k, f(x)))
 
-    score: features (B, n, d), label weights (B, n, C) -> logits (B, n, C).
-    Source: section 3.2 and the authors' code, where the weights are normalised with a length for
-    each class that is learned; scale 2, theirs for up to 200 classes.
-    Deviations: those of `Baseline`; directions start at the mean of the class's normalised
-    features, lengths at the mean length 3^-1/2 of the authors' random start.
+    with directions w_k and lengths g_k.
+
+    Args:
+        epochs, batch, lr, momentum, decay: of the training.
+        scale: of the cosine.
+
+    Shapes:
+        score: features (B, n, d), label weights (B, n, C) -> logits (B, n, C).
+
+    Source:
+        section 3.2 and the authors' code, where the weights are normalised with a length for each
+        class that is learned; scale 2, theirs for up to 200 classes.
+
+    Deviations:
+        those of `Baseline`; directions start at the mean of the class's normalised features,
+        lengths at the mean length 3^-1/2 of the authors' random start.
     """
 
     def __init__(

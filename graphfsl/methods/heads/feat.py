@@ -17,22 +17,40 @@ __all__ = ["FEAT"]
 
 
 class FEAT(Head):
-    """T(z)_i = LayerNorm(z_i + W_FC V alpha_i),  alpha_i = softmax(K^T Q_i / sqrt(d)),  Q, K, V
-    linear in the set z (equations 5 to 8). The set is that of the class means, psi = T(p):  s_c(x)
-    = -||f(x) - psi_c||^2 / temperature. L = CE(queries) + balance * CE(support and queries beside
-    c_1 ... c_C)  (equation 9): c_c is the mean of T applied to the support and queries of class c
-    alone, and a node x scores -||f(x) - c_c||^2 / temperature2.
+    """Adapt the class means of an episode to each other by self-attention.
 
-    dim: d, the length of the features. temperature, temperature2: of the answer and of the second
-        loss.
-    balance: weight of the second loss. dropout: of W_FC's output, in training. attention_dropout:
-        of alpha, in training.
+    For a set z, with Q, K, V linear in it (equations 5 to 8),
 
-    score: features (B, n, d), label weights (B, n, C) -> (B, n, C).
-    Source: equations 5 to 9 and the authors' code: one head of attention, its initialisation, and
-    the constants of its 5-shot training of a ResNet-12 (with Conv4 they take balance 1 and
-    temperature2 16 for one shot, temperature 32 and temperature2 64 for five).
-    Deviations: none are known.
+        T(z)_i = LayerNorm(z_i + W_FC V alpha_i),  alpha_i = softmax(K^T Q_i / sqrt(d))
+
+    The set is that of the class means, psi = T(p), and the scores are
+
+        s_c(x) = -||f(x) - psi_c||^2 / temperature
+
+    The loss (equation 9) has a second part:
+
+        L = CE(queries) + balance * CE(support and queries beside c_1 ... c_C)
+
+    where c_c is the mean of T applied to the support and queries of class c alone, and a node x
+    scores -||f(x) - c_c||^2 / temperature2.
+
+    Args:
+        dim: d, the length of the features.
+        temperature, temperature2: of the answer and of the second loss.
+        balance: weight of the second loss.
+        dropout: of W_FC's output, in training.
+        attention_dropout: of alpha, in training.
+
+    Shapes:
+        score: features (B, n, d), label weights (B, n, C) -> (B, n, C).
+
+    Source:
+        equations 5 to 9 and the authors' code: one head of attention, its initialisation, and the
+        constants of its 5-shot training of a ResNet-12 (with Conv4 they take balance 1 and
+        temperature2 16 for one shot, temperature 32 and temperature2 64 for five).
+
+    Deviations:
+        none are known.
     """
 
     def __init__(

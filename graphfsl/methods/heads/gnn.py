@@ -24,28 +24,40 @@ __all__ = ["GNN"]
 
 
 class GNN(Head):
-    """Nodes x_i^0 = [f(x_i); h(l_i)], h one-hot where the label is visible and zero elsewhere;
-    A_ij = softmax_j psi(|x_i - x_j|), without self-loops (equations 2, 3);
-    x^(k+1) = [x^k; leaky(BN(W [x^k; A x^k]))] (equation 1), twice; a third layer without x^k
-    answers at the query.
+    """Classify the query in the complete graph of an episode, whose nodes know their labels.
 
-    dim: d, the length of the features. way: N. hidden: nf, of the edge networks; a layer adds nf/2
-        channels.
-    layers: graph layers, the last of which gives the scores.
-    ask: None; or the label of one unlabeled node per query is asked for after the first layer, and
-        added to its h: "attention" asks for that of argmax_i w^T (x_i - x_query)^2, a
-        Gumbel-softmax in training (the paper's active learning, section 4.3), "random" for the
-        first of the pool, whose order is random.
+    With h(l_i) one-hot where the label is visible and zero elsewhere (equations 1 to 3),
 
-    score: features (B, n, d), label weights (B, n, N) -> (B, n, N). Trained and evaluated with one
-    graph per query (`per_query`); a graph with several queries makes it transductive. Unlabeled
-    nodes are nodes without a label.
-    Source: equations 1-3 and the authors' code (slope 0.01, zeros for hidden labels). Of their two
-    networks the widths of the edge networks, nf*(2, 2, 1, 1), are those for mini-ImageNet,
-    BatchNorm on the scores is that for Omniglot.
-    Deviations: no dropout in the last edge network; the encoder is the pipeline's, with BatchNorm
-    over all nodes of a call instead of one support position at a time. The authors ask by w^T -(x_i
-    - x_query)^2: w is learned, and takes either sign.
+        x_i^0 = [f(x_i); h(l_i)]
+        A_ij = softmax_j psi(|x_i - x_j|), without self-loops
+        x^(k+1) = [x^k; leaky(BN(W [x^k; A x^k]))], twice
+
+    and a third layer without x^k answers at the query.
+
+    Args:
+        dim: d, the length of the features.
+        way: N.
+        hidden: nf, of the edge networks; a layer adds nf/2 channels.
+        layers: graph layers, the last of which gives the scores.
+        ask: None; or the label of one unlabeled node per query is asked for after the first layer,
+            and added to its h: "attention" asks for that of argmax_i w^T (x_i - x_query)^2, a
+            Gumbel-softmax in training (the paper's active learning, section 4.3), "random" for the
+            first of the pool, whose order is random.
+
+    Shapes:
+        score: features (B, n, d), label weights (B, n, N) -> (B, n, N). Trained and evaluated with
+            one graph per query (`per_query`); a graph with several queries makes it transductive.
+            Unlabeled nodes are nodes without a label.
+
+    Source:
+        equations 1-3 and the authors' code (slope 0.01, zeros for hidden labels). Of their two
+        networks the widths of the edge networks, nf*(2, 2, 1, 1), are those for mini-ImageNet,
+        BatchNorm on the scores is that for Omniglot.
+
+    Deviations:
+        no dropout in the last edge network; the encoder is the pipeline's, with BatchNorm over all
+        nodes of a call instead of one support position at a time. The authors ask by w^T -(x_i -
+        x_query)^2: w is learned, and takes either sign.
     """
 
     family = "graph"
@@ -118,9 +130,18 @@ class GNN(Head):
 
 
 class EdgeWeight(nn.Module):
-    """A_ij = softmax over j of psi(|x_i - x_j|): B graphs of n nodes x (B*n, d), their complete
-    edges (2, E) from j to i, as `graph.complete_edges` orders them -> (E, 1). Where BatchNorm has
-    its averages, psi sees each pair once, for both of its edges."""
+    """The learned weights of all edges of complete graphs: A_ij = softmax_j psi(|x_i - x_j|).
+
+    Where BatchNorm has its averages, psi sees each pair once, for both of its edges.
+
+    Args:
+        dim: d, the length of the nodes.
+        hidden: nf, of the network psi.
+
+    Shapes:
+        forward: B graphs of n nodes x (B*n, d), their complete edges (2, E) from j to i, as
+            `graph.complete_edges` orders them -> (E, 1).
+    """
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
@@ -161,7 +182,15 @@ def all_pairs(n: int, device: torch.device) -> Tensor:
 
 
 class GraphConv(MessagePassing):
-    """BN(W [x_i; sum_j A_ij x_j]): x (R, d), edges (2, E), A (E, 1) -> (R, out)."""
+    """One graph convolution with given edge weights: BN(W [x_i; sum_j A_ij x_j]).
+
+    Args:
+        dim: the length of the nodes.
+        out: the length of the answer.
+
+    Shapes:
+        forward: x (R, d), edges (2, E), A (E, 1) -> (R, out).
+    """
 
     def __init__(self, dim: int, out: int) -> None:
         super().__init__(aggr="add")

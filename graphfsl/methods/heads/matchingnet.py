@@ -18,21 +18,39 @@ __all__ = ["MatchingNet"]
 
 
 class MatchingNet(Head):
-    """P(y | x, S) = sum_i a(x, x_i) y_i,  a = softmax_i(scale * cos(f(x, S), g(x_i, S)))  (section
-    2.1.1, equation 1).
+    """Classify a query by its attention over the support.
 
-    scale: the initial temperature, which is learned (its logarithm is the parameter); plain cosine
-        does not train.
-    fce: full context embeddings (section 2.1.2 and appendix A). g(x_i, S) = h_i + h'_i + x_i, with
-        a bidirectional LSTM over the support in its order, shuffled while training; f(x, S) = h_K
-        of `fce_steps` steps of h^_k, c_k = LSTM(x, [h_{k-1}, r_{k-1}], c_{k-1}),  h_k = h^_k + x,
-        r_k = sum_i softmax_i(h_k . g(x_i)) g(x_i), from h_0 = x and r_0 = 0.
-    fce_steps: K. dim: d, the length of the features.
+        P(y | x, S) = sum_i a(x, x_i) y_i,  a = softmax_i(scale * cos(f(x, S), g(x_i, S)))
 
-    score: features (B, n, d), label weights (B, n, C) -> log-probabilities (B, n, C).
-    Source: equation 1; published Omniglot 98.1 / 98.9 / 93.8 / 98.5.
-    Deviations: the paper's cosine has no temperature; a node of weight w counts as w nodes, so that
-    soft labels are labels too.
+    (section 2.1.1, equation 1). With full context embeddings g_i = h_i + h'_i + x_i comes from a
+    bidirectional LSTM over the support in its order, shuffled while training, and f(x, S) = h_K
+    from K steps of
+
+        h^_k, c_k = LSTM(x, [h_{k-1}, r_{k-1}], c_{k-1})
+        h_k = h^_k + x
+        r_k = sum_i softmax_i(h_k . g_i) g_i
+
+    from h_0 = x and r_0 = 0 (section 2.1.2 and appendix A).
+
+    Args:
+        scale: the initial temperature, which is learned (its logarithm is the parameter); plain
+            cosine does not train.
+        fce: full context embeddings (section 2.1.2 and appendix A). g(x_i, S) = h_i + h'_i + x_i,
+            with a bidirectional LSTM over the support in its order, shuffled while training; f(x,
+            S) = h_K of `fce_steps` steps of h^_k, c_k = LSTM(x, [h_{k-1}, r_{k-1}], c_{k-1}), h_k =
+            h^_k + x, r_k = sum_i softmax_i(h_k . g(x_i)) g(x_i), from h_0 = x and r_0 = 0.
+        fce_steps: K.
+        dim: d, the length of the features.
+
+    Shapes:
+        score: features (B, n, d), label weights (B, n, C) -> log-probabilities (B, n, C).
+
+    Source:
+        equation 1; published Omniglot 98.1 / 98.9 / 93.8 / 98.5.
+
+    Deviations:
+        the paper's cosine has no temperature; a node of weight w counts as w nodes, so that soft
+        labels are labels too.
     """
 
     def __init__(
@@ -62,8 +80,16 @@ class MatchingNet(Head):
 
 
 class FullContext(nn.Module):
-    """f and g of `MatchingNet` with fce: nodes (B, n, d); the support (B, m, d), which of it is
-    labeled (B, m) -> f (B, n, d), g (B, m, d)."""
+    """The embeddings f and g of `MatchingNet` that see the whole support.
+
+    Args:
+        dim: d, the length of the features.
+        steps: K, of the attention that reads the support.
+
+    Shapes:
+        forward: nodes (B, n, d), the support (B, m, d), which of it is labeled (B, m) -> f (B, n,
+            d), g (B, m, d).
+    """
 
     def __init__(self, dim: int, steps: int) -> None:
         super().__init__()

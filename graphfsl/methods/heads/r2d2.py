@@ -20,17 +20,25 @@ __all__ = ["R2D2"]
 
 
 class R2D2(Head):
-    """W = Z^T (Z Z^T + lambda I)^-1 Y on the support, Z with a column of ones (equation 6);  Y^ =
-    alpha X W  (eq. 7).
+    """Solve ridge regression of the labels on each support in closed form.
 
-    lamda, alpha: where lambda and alpha start; their logarithms are learned, so that they stay
-        positive.
+        W = Z^T (Z Z^T + lambda I)^-1 Y on the support, Z with a column of ones      (equation 6)
+        Y^ = alpha X W      (equation 7)
 
-    score: features (B, n, d), label weights (B, n, C) -> (B, n, C).
-    Source: equations 6 and 7; lambda 50 and alpha 10 as in the authors' training on CIFAR-FS.
-    Deviations: no beta in Y^ = alpha X W + beta: it moves all classes alike and gets no gradient
-    from cross-entropy. The authors' code also multiplies lambda by the number of support nodes, and
-    keeps it fixed.
+    Args:
+        lamda, alpha: where lambda and alpha start; their logarithms are learned, so that they stay
+            positive.
+
+    Shapes:
+        score: features (B, n, d), label weights (B, n, C) -> (B, n, C).
+
+    Source:
+        equations 6 and 7; lambda 50 and alpha 10 as in the authors' training on CIFAR-FS.
+
+    Deviations:
+        no beta in Y^ = alpha X W + beta: it moves all classes alike and gets no gradient from
+        cross-entropy. The authors' code also multiplies lambda by the number of support nodes, and
+        keeps it fixed.
     """
 
     family = "metric"

@@ -21,29 +21,37 @@ LABELED, QUERY, POOL = 0, 1, 2
 
 
 class Relay(Head):
-    """The episode as a graph of three kinds of nodes, t = labeled, query, pool; in each layer
+    """Hand labels on over an episode's graph of labeled nodes, queries and pool.
 
-    a_ij = softmax_j(-gamma_{t_i t_j} ||h_i - h_j||^2 + beta_{t_i t_j})     attention over typed
-    edges s_ic = -tau ||h_i - p_c||^2 + eta log(sum_j a_ij y_jc + 0.01)           prototypes and
-    label messages y_i  = w_i where the label is known, else g_i softmax_c(s_ic)           g: how
-    far a pool node is believed h_i <- h_i + U (sum_j a_ij h_j - h_i),   p_c = sum_i y_ic h_i /
-    sum_i y_ic
+    With t = labeled, query or pool the kind of a node, each layer does
+
+        a_ij = softmax_j(-gamma_{t_i t_j} ||h_i - h_j||^2 + beta_{t_i t_j})   attention, typed edges
+        s_ic = -tau ||h_i - p_c||^2 + eta log(sum_j a_ij y_jc + 0.01)         prototypes, messages
+        y_i  = w_i where the label is known, else g_i softmax_c(s_ic)         g: belief in it
+        h_i <- h_i + U (sum_j a_ij h_j - h_i)
+        p_c  = sum_i y_ic h_i / sum_i y_ic
 
     and the scores are s of the last layer. g_i is a small network of max_c softmax(s_i), of the
     margin to the second class, of sum_jc a_ij y_jc and of the distance to the nearest prototype
     over its mean in the pool. Classes are only summed over or compared, so one trained network
     serves any way, any shot and any pool.
 
-    dim: d. layers: how many, each with its own parameters. label_dropout: the share of labeled
-    nodes whose label is hidden in training, never the last one of its class; they are answered like
-    queries and count in the loss.
-    typed: False joins all kinds of nodes alike. gated: False believes the pool as it is (g = 1).
-    queries: True lets queries send messages too, which makes it transductive.
+    Args:
+        dim: d.
+        layers: how many, each with its own parameters.
+        label_dropout: the share of labeled nodes whose label is hidden in training, never the last
+            one of its class; they are answered like queries and count in the loss.
+        typed: False joins all kinds of nodes alike.
+        gated: False believes the pool as it is (g = 1).
+        queries: True lets queries send messages too, which makes it transductive.
 
-    score: features (B, n, d), label weights (B, n, C) -> (B, n, C).
-    Source: our own, after Ren et al. 2018 (soft assignments move prototypes; a mask against
-    distractors), Liu et al. 2019 (label propagation trained through) and Velickovic et al. 2018
-    (attention). Without a pool, with U = 0 and eta = 0 it is a prototypical network.
+    Shapes:
+        score: features (B, n, d), label weights (B, n, C) -> (B, n, C).
+
+    Source:
+        our own, after Ren et al. 2018 (soft assignments move prototypes; a mask against
+        distractors), Liu et al. 2019 (label propagation trained through) and Velickovic et al. 2018
+        (attention). Without a pool, with U = 0 and eta = 0 it is a prototypical network.
     """
 
     family = "graph"

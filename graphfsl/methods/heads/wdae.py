@@ -19,25 +19,46 @@ __all__ = ["WDAE"]
 
 
 class WDAE(Head):
-    """The nodes of the graph are classes. w_c, the class mean of normalised features, is denoised:
-    a_cj = softmax_j(temperature * cos(w_c, w_j)) over the k nearest j != c;
-    m_c = sum_j a_cj LeakyReLU(BN(M (w_c + w_j)));  h_c = [w_c; LeakyReLU(BN(U [w_c; m_c])),
-    normalised] / sqrt(2); a second layer of both on h gives r_c and o_c;  w*_c = w_c + sigmoid(o_c)
-    r_c / ||r_c||. p(y = c | x) = softmax_c(scale cos(x, w*_c)). While it trains, w_c gets Gaussian
-    noise before, and L = CE + reconstruction * mean_c ||w*_c - w^_c||^2, both normalised, w^_c the
-    class mean of support and queries.
+    """Denoise the class means of an episode by a graph network over its classes.
 
-    dim: d, the length of the features; M and U have 3 d outputs. k: neighbours of a class.
-    temperature: of the neighbours' weights. noise: its standard deviation. dropout: after each BN.
-    reconstruction: weight of the second loss. scale: of the cosine to begin with; it is learned
-        (its logarithm is the parameter).
+    The nodes of the graph are classes; w_c is the class mean of normalised features. Over the k
+    nearest j != c,
 
-    score: features (B, n, d), label weights (B, n, C) -> (B, n, C). It treats all classes alike, of
-        any number.
-    Source: section 3 and the authors' code, whose ImageNet settings are the defaults.
-    Deviations: the graph holds the episode's classes alone, the paper's also the base classes, and
-    queries of base classes; there w^_c is the base classifier's weight, which no episode shows. The
-    reconstruction draws its own noise.
+        a_cj = softmax_j(temperature * cos(w_c, w_j))
+        m_c = sum_j a_cj LeakyReLU(BN(M (w_c + w_j)))
+        h_c = [w_c; LeakyReLU(BN(U [w_c; m_c])), normalised] / sqrt(2)
+
+    A second layer of both on h gives r_c and o_c, and
+
+        w*_c = w_c + sigmoid(o_c) r_c / ||r_c||
+        p(y = c | x) = softmax_c(scale cos(x, w*_c))
+
+    While it trains, w_c gets Gaussian noise before, and
+
+        L = CE + reconstruction * mean_c ||w*_c - w^_c||^2
+
+    both normalised, w^_c the class mean of support and queries.
+
+    Args:
+        dim: d, the length of the features; M and U have 3 d outputs.
+        k: neighbours of a class.
+        temperature: of the neighbours' weights.
+        noise: its standard deviation.
+        dropout: after each BN.
+        reconstruction: weight of the second loss.
+        scale: of the cosine to begin with; it is learned (its logarithm is the parameter).
+
+    Shapes:
+        score: features (B, n, d), label weights (B, n, C) -> (B, n, C). It treats all classes
+            alike, of any number.
+
+    Source:
+        section 3 and the authors' code, whose ImageNet settings are the defaults.
+
+    Deviations:
+        the graph holds the episode's classes alone, the paper's also the base classes, and queries
+        of base classes; there w^_c is the base classifier's weight, which no episode shows. The
+        reconstruction draws its own noise.
     """
 
     family = "graph"
@@ -122,8 +143,15 @@ class WDAE(Head):
 
 
 class Messages(nn.Module):
-    """sum_j a_ij LeakyReLU(BN(M (x_i + x_j))): nodes (B, n, d), weights a (B, n, n) -> (B, n,
-    out).
+    """What the classes of a graph tell each other: sum_j a_ij LeakyReLU(BN(M (x_i + x_j))).
+
+    Args:
+        dim: the length of the nodes.
+        out: the length of a message.
+        dropout: after BatchNorm.
+
+    Shapes:
+        forward: nodes (B, n, d), weights a (B, n, n) -> (B, n, out).
     """
 
     def __init__(self, dim: int, out: int, dropout: float) -> None:

@@ -16,15 +16,25 @@ __all__ = ["Distillation"]
 
 
 class Distillation(Objective):
-    """L = alpha CE(student, y) + beta T^2 KL(softmax(teacher / T) || softmax(student / T)),  the
-    teacher being the generation before (equation 5); the first generation has none and takes
-    cross-entropy alone.
+    """Pretrain generation by generation, each taught by the one before.
 
-    alpha, beta, temperature: of the equation. classifier, scale: as in `cross_entropy`. dim: d.
-    classes: the number of base classes. `pretrain.generations: 2` trains a teacher and one student.
+        L = alpha CE(student, y) + beta T^2 KL(softmax(teacher / T) || softmax(student / T))
 
-    forward: images (B, n, *S), labels (B, n) -> scalar.
-    Source: equation 5 and figure 3; alpha = beta = 0.5 and T = 4 are the authors'.
+    (equation 5). The first generation has no teacher and takes cross-entropy alone;
+    `pretrain.generations: 2` trains a teacher and one student.
+
+    Args:
+        alpha, beta, temperature: of the equation.
+        classifier, scale: as in `cross_entropy`.
+        dim: d.
+        classes: the number of base classes. `pretrain.generations: 2` trains a teacher and one
+            student.
+
+    Shapes:
+        forward: images (B, n, *S), labels (B, n) -> scalar.
+
+    Source:
+        equation 5 and figure 3; alpha = beta = 0.5 and T = 4 are the authors'.
     """
 
     family = "transfer"

@@ -14,15 +14,27 @@ __all__ = ["NCA"]
 
 
 class NCA(Objective):
-    """L = -1/n sum_i log( sum_{j != i, y_j = y_i} exp(-||z_i - z_j||^2 / t) / sum_{k != i}
-    exp(-||z_i - z_k||^2 / t) ), all pairs of the batch in place of a split into support and query
-    (equation 4).
+    """Pretrain so that images are nearer to others of their class than to all else.
 
-    temperature: t. per_class: images of a class in a batch, at least 2. An image without another
-    one of its class is left out of the mean.
+        L = -1/n sum_i log(near_i / all_i)
+        near_i = sum_{j != i, y_j = y_i} exp(-||z_i - z_j||^2 / t)
+        all_i = sum_{k != i} exp(-||z_i - z_k||^2 / t)
 
-    forward: images (B, n, *S), labels (B, n) -> scalar.
-    Source: equation 4 (Goldberger et al. 2005). Deviations: none are known.
+    over all pairs of the batch in place of a split into support and query (equation 4).
+
+    Args:
+        temperature: t.
+        per_class: images of a class in a batch, at least 2. An image without another one of its
+            class is left out of the mean.
+
+    Shapes:
+        forward: images (B, n, *S), labels (B, n) -> scalar.
+
+    Source:
+        equation 4 (Goldberger et al. 2005).
+
+    Deviations:
+        none are known.
     """
 
     family = "metric"

@@ -17,34 +17,41 @@ __all__ = ["BDCSPN"]
 
 
 class BDCSPN(Refine):
-    """On features of length one, with the basic prototypes P_c, the means of the support of each
-    class:
+    """Move queries towards the support, and class means towards the surest queries.
 
-        xi = mean(S) - mean(Q),  X'_q = X_q + xi                         against the cross-class
-        bias; P'_c = sum_i w_ic X'_i,  w_ic = exp(eps cos(X'_i, P_c)) / sum_j exp(eps cos(X'_j,
-        P_c))
-                                                                         against the intra-class
-                                                                         bias,
+    On features of length one, with the basic prototypes P_c, the means of the support of each
+    class,
 
-    the sums over the support of c and the Z queries that are most surely of c;  s_c(q) = scale *
-    cos(X'_q, P'_c).
+        xi = mean(S) - mean(Q),  X'_q = X_q + xi                  against the cross-class bias
+        w_ic = exp(eps cos(X'_i, P_c)) / sum_j exp(eps cos(X'_j, P_c))
+        P'_c = sum_i w_ic X'_i                                    against the intra-class bias
+        s_c(q) = scale * cos(X'_q, P'_c)
 
-    eps: how much more a node that is near to P_c counts. most: Z, of the queries whose nearest
-        prototype is P_c; null takes them all. over: "nodes", as above, or "classes": w_ic is the
-        softmax over classes, a node's probability of c, and P'_c the mean with these weights, as in
-        the code of LaplacianShot's authors (eps 10, Z null).
-    scale: of the cosine, which changes no answer; 2 makes of the scores minus the squared distances
-        of vectors of length one, which is what `laplacian_shot` takes.
+    the sums being over the support of c and the Z queries that are most surely of c.
 
-    forward: features (B, n, d), label weights (B, n, C) -> scores (B, n, C), whatever the head's
-        are.
-    Source: section 3, Z 8. xi takes the queries for a mixture of the support's classes in its
-    shares (`needs_balance`; experiments/ablations/cifarfs_transductive.yaml measures the cost). A
-    class may have no query.
-    Deviations: eps is 1, chosen on training classes of CIFAR-FS; at the paper's 10 the one node of
-    a class with one shot, which is its own prototype, outweighs all queries. A query alone is not
-    shifted: it would land on the mean of the support. easyfsl's BDCSPN has others: lengths as they
-    come, all queries of a class, which are shifted for P', not for the answer.
+    Args:
+        eps: how much more a node that is near to P_c counts.
+        most: Z, of the queries whose nearest prototype is P_c; null takes them all.
+        over: "nodes", as above, or "classes": w_ic is the softmax over classes, a node's
+            probability of c, and P'_c the mean with these weights, as in the code of
+            LaplacianShot's authors (eps 10, Z null).
+        scale: of the cosine, which changes no answer; 2 makes of the scores minus the squared
+            distances of vectors of length one, which is what `laplacian_shot` takes.
+
+    Shapes:
+        forward: features (B, n, d), label weights (B, n, C) -> scores (B, n, C), whatever the
+            head's are.
+
+    Source:
+        section 3, Z 8. xi takes the queries for a mixture of the support's classes in its shares
+        (`needs_balance`; experiments/ablations/cifarfs_transductive.yaml measures the cost). A
+        class may have no query.
+
+    Deviations:
+        eps is 1, chosen on training classes of CIFAR-FS; at the paper's 10 the one node of a class
+        with one shot, which is its own prototype, outweighs all queries. A query alone is not
+        shifted: it would land on the mean of the support. easyfsl's BDCSPN has others: lengths as
+        they come, all queries of a class, which are shifted for P', not for the answer.
     """
 
     family = "transductive"

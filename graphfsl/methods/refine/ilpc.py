@@ -25,30 +25,41 @@ __all__ = ["ILPC"]
 
 
 class ILPC(Refine):
-    """Stage by stage, pseudo-labeled nodes of the pool join the support S, until all are labeled:
-    A_ij = max(0, cos(v_i, v_j))^3 for i among the k nearest of j;  W = D^-1/2 (A + A^T) D^-1/2;
-    Z = (I - alpha W)^-1 Y;  P = rows of Z+ that sum to one, to the power tau, then scaled by
-    Sinkhorn so that rows sum to one and columns to the nodes that each class has left;
-    of the nodes that argmax P gives to a class, those of least mean loss while a classifier is
-    trained on S and all pseudo-labels move into S.  Then the head is called again on all labels.
+    """Propagate labels to the pool, balance the classes, and believe the most credible nodes.
 
-    k, alpha, tau: as above. stages: how many; each moves 1/stages of every class, 10 are 3 of the
-        paper's 30 nodes.
-    balance: whether the pool holds as many nodes of every class; False leaves out the columns of
-        Sinkhorn, and with share 1 it no longer `needs_balanced_pool`.
-    share: of the pool that takes part, an equal part for each class by P of the first stage; below
-        1 for distractors.
-    epochs, lr: the training of the classifier, from the class means, with momentum 0.9 and weight
-        decay.
+    Stage by stage, until all are labeled, with i among the k nearest of j,
 
-    forward: features (B, n, d), scores (B, n, C) -> scores (B, n, C). Queries are not in the graph:
-        inductive.
-    Source: section 3 and the authors' code, semi-supervised variant: k 15, alpha 0.8, tau 3, three
-    nodes a stage, and what is left at the end; with distractors, the 30 best of each class (here
-    `share`, once).
-    Deviations: the limits of conjugate gradients and of Sinkhorn's rounds; any head in place of
-    logistic regression, and on its own features; the classifier has no bias; 30 epochs of 30 times
-    the rate, not 1000.
+        A_ij = max(0, cos(v_i, v_j))^3,  W = D^-1/2 (A + A^T) D^-1/2
+        Z = (I - alpha W)^-1 Y
+
+    P is made of the rows of Z+ that sum to one, to the power tau, then scaled by Sinkhorn so that
+    rows sum to one and columns to the nodes that each class has left. Of the nodes that argmax P
+    gives to a class, those of least mean loss while a classifier is trained on the support and all
+    pseudo-labels move into the support. Then the head is called again on all labels.
+
+    Args:
+        k, alpha, tau: as above.
+        stages: how many; each moves 1/stages of every class, 10 are 3 of the paper's 30 nodes.
+        balance: whether the pool holds as many nodes of every class; False leaves out the columns
+            of Sinkhorn, and with share 1 it no longer `needs_balanced_pool`.
+        share: of the pool that takes part, an equal part for each class by P of the first stage;
+            below 1 for distractors.
+        epochs, lr: the training of the classifier, from the class means, with momentum 0.9 and
+            weight decay.
+
+    Shapes:
+        forward: features (B, n, d), scores (B, n, C) -> scores (B, n, C). Queries are not in the
+            graph: inductive.
+
+    Source:
+        section 3 and the authors' code, semi-supervised variant: k 15, alpha 0.8, tau 3, three
+        nodes a stage, and what is left at the end; with distractors, the 30 best of each class
+        (here `share`, once).
+
+    Deviations:
+        the limits of conjugate gradients and of Sinkhorn's rounds; any head in place of logistic
+        regression, and on its own features; the classifier has no bias; 30 epochs of 30 times the
+        rate, not 1000.
     """
 
     family = "semi-supervised"

@@ -16,25 +16,37 @@ __all__ = ["LaplacianShot"]
 
 
 class LaplacianShot(Refine):
-    """min_Y sum_qc Y_qc (a_qc - lambda/2 sum_p w_qp Y_pc + log Y_qc)  over assignments Y_q of the
-    queries, a_qc what class c costs and w_qp = 1 where p is among the nearest of q; by bound
-    updates from softmax_c(-a_qc) on,
+    """Pull near queries towards the same class.
 
-        Y_qc <- softmax_c(-a_qc + lambda sum_p w_qp Y_pc).
+    Over assignments Y_q of the queries, a_qc what class c costs and w_qp = 1 where p is among the
+    nearest of q,
+
+        min_Y sum_qc Y_qc (a_qc - lambda/2 sum_p w_qp Y_pc + log Y_qc)
+
+    by bound updates from softmax_c(-a_qc) on,
+
+        Y_qc <- softmax_c(-a_qc + lambda sum_p w_qp Y_pc)
 
     The costs are minus the head's scores, so that it refines any head: with `simple_shot` or
     ProtoNet they are the paper's squared distances from the class means, with `refine: [{name:
     bd_cspn, scale: 2}, laplacian_shot]` those from rectified ones, as in its best results.
-    lam: lambda, which the authors choose on validation classes among 0.1 ... 1.5. k: how many
-        queries are near by cosine, q itself, which is left out, being one of them. steps: bound
-        updates.
 
-    forward: features (B, n, d), scores (B, n, C) -> scores (B, n, C), a query's being log Y_q up to
-        a constant.
-    Source: sections 2.1 to 2.3 and the authors' code: k 3, at most 20 updates.
-    Deviations: always all updates, where the authors stop when nothing moves. Neighbours are those
-    of the features as they come, where the authors subtract the mean of the base classes. Y is a
-    constant for the gradient.
+    Args:
+        lam: lambda, which the authors choose on validation classes among 0.1 ... 1.5.
+        k: how many queries are near by cosine, q itself, which is left out, being one of them.
+        steps: bound updates.
+
+    Shapes:
+        forward: features (B, n, d), scores (B, n, C) -> scores (B, n, C), a query's being log Y_q
+            up to a constant.
+
+    Source:
+        sections 2.1 to 2.3 and the authors' code: k 3, at most 20 updates.
+
+    Deviations:
+        always all updates, where the authors stop when nothing moves. Neighbours are those of the
+        features as they come, where the authors subtract the mean of the base classes. Y is a
+        constant for the gradient.
     """
 
     family = "transductive"

@@ -27,26 +27,37 @@ WEAK = 0.3
 
 
 class LogitPropagation(Refine):
-    """Y = label weights on the support, t * softmax(scores) on the pool;  S = D^-1/2 A D^-1/2, A_ij
-    = max(0, cos(v_i, v_j))^3 between k nearest neighbours, v the features around their mean.
-    "closed":  F = (I - alpha S)^-1 Y, and its logarithm as scores (Zhou et al., section 2).
-    "poisson": L F = Y - r y-, L = D - A, r the row sums of Y and y- its mean (Calder et al.), as
-    scores. Here all other
-        edges of a node weigh together as much as WEAK edges of mean weight, so that no node is
-        without one.
+    """Propagate a head's labels and scores over the graph of support and pool.
 
-    A query is a leaf: it reads its k nearest nodes and its own Y, and no other node reads it, so
-    that each is answered alone. An empty pool leaves the scores as they are.
-    method: "closed" or "poisson". k, alpha: as above. trust: what the head's probabilities weigh in
-    the pool together, relative to the labels together, which gives t; 0 propagates the labels
-    alone.
+    Y is the label weights on the support, t * softmax(scores) on the pool; the graph has A_ij =
+    max(0, cos(v_i, v_j))^3 between k nearest neighbours, v the features around their mean. Either
+    "closed" (Zhou et al., section 2), whose logarithm is the scores, or "poisson" (Calder et al.):
 
-    forward: features (B, n, d), scores (B, n, C) -> scores (B, n, C).
-    Source: as above; the affinity is that of iLPC.
-    Deviations: the head's probabilities as sources beside the labels; the weak edges of the second
-    form, as few nodes make a graph that falls apart, where the sources of a component do not sum to
-    zero and F has no bounds; L F = b is solved as D^1/2 (I - 0.999 S) D^1/2, which is regular; no
-    correction for the class prior, which is uniform here.
+        closed:   F = (I - alpha S)^-1 Y,  S = D^-1/2 A D^-1/2
+        poisson:  L F = Y - r y-,  L = D - A,  r the row sums of Y and y- its mean
+
+    In the second all other edges of a node weigh together as much as WEAK edges of mean weight, so
+    that no node is without one. A query is a leaf: it reads its k nearest nodes and its own Y, and
+    no other node reads it, so that each is answered alone. An empty pool leaves the scores as they
+    are.
+
+    Args:
+        method: "closed" or "poisson".
+        k, alpha: as above.
+        trust: what the head's probabilities weigh in the pool together, relative to the labels
+            together, which gives t; 0 propagates the labels alone.
+
+    Shapes:
+        forward: features (B, n, d), scores (B, n, C) -> scores (B, n, C).
+
+    Source:
+        as above; the affinity is that of iLPC.
+
+    Deviations:
+        the head's probabilities as sources beside the labels; the weak edges of the second form, as
+        few nodes make a graph that falls apart, where the sources of a component do not sum to zero
+        and F has no bounds; L F = b is solved as D^1/2 (I - 0.999 S) D^1/2, which is regular; no
+        correction for the class prior, which is uniform here.
     """
 
     family = "semi-supervised"

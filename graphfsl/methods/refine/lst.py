@@ -19,23 +19,36 @@ __all__ = ["LST"]
 
 
 class LST(Refine):
-    """Stage by stage: the head's most probable class labels the pool; of each class the most
-    confident nodes are kept (hard selection); each weighs  w_jc = softmax_c f(|x_j - p_c|),  p_c
-    the class mean of the support and f the soft weighting network, which is learned with the rest;
-    the head is called again on support and pool (re-training). After the last stage it is called
-    with the support weighing `anchor` times as much (fine-tuning).
+    """Label the pool, weigh what was labeled by a learned network, and train again.
 
-    dim: d, the length of the features. hidden: the width of f, a perceptron of two layers on
-        features of length d^1/2.
-    stages: as above. share: of the pool that is kept, an equal part for each class; 1 keeps all.
+    Stage by stage the head's most probable class labels the pool; of each class the most confident
+    nodes are kept (hard selection); each weighs
+
+        w_jc = softmax_c f(|x_j - p_c|)
+
+    with p_c the class mean of the support and f the soft weighting network, which is learned with
+    the rest. The head is called again on support and pool (re-training). After the last stage it is
+    called with the support weighing `anchor` times as much (fine-tuning).
+
+    Args:
+        dim: d, the length of the features.
+        hidden: the width of f, a perceptron of two layers on features of length d^1/2.
+        stages: as above.
+        share: of the pool that is kept, an equal part for each class; 1 keeps all.
         anchor: as above.
 
-    forward: features (B, n, d), scores (B, n, C) -> scores (B, n, C).
-    Source: section 4 and the authors' code: the 20 most confident of 30 candidates a class, three
+    Shapes:
+        forward: features (B, n, d), scores (B, n, C) -> scores (B, n, C).
+
+    Source:
+        section 4 and the authors' code: the 20 most confident of 30 candidates a class, three
         stages or more.
-    Deviations: any head that is called again in place of a classifier that takes gradient steps, so
-    that the weights multiply labels and not predictions, and the last steps on the support become
-    its larger weight; f sees the difference and not the pair; one set of candidates for all stages.
+
+    Deviations:
+        any head that is called again in place of a classifier that takes gradient steps, so that
+        the weights multiply labels and not predictions, and the last steps on the support become
+        its larger weight; f sees the difference and not the pair; one set of candidates for all
+        stages.
     """
 
     family = "semi-supervised"

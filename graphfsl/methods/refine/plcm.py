@@ -27,26 +27,39 @@ NEWTON, CONJUGATE = 6, 8  # steps of the regression's solver, outer and inner
 
 
 class PLCM(Refine):
-    """Step by step: logistic regression on support and chosen pool gives each node its pseudo-loss
-    l_j = -max_c log p(c | x_j) / log N;  a mixture of normal densities over l, whose components are
-    clean and noisy, gives its confidence  P(clean | l_j) = pi_1 N(l_j; m_1, v_1) / sum_k pi_k
-    N(l_j; m_k, v_k);  the next regression sees the most confident nodes of each class, more of them
-    each step. Then the head is called on these labels.
+    """Take first those pseudo-labels whose loss is small as it is for right ones on base classes.
+
+    Step by step, logistic regression on support and chosen pool gives each node its pseudo-loss,
+    and a mixture of normal densities over it, whose components are clean and noisy, its confidence:
+
+        l_j = -max_c log p(c | x_j) / log N
+        P(clean | l_j) = pi_1 N(l_j; m_1, v_1) / sum_k pi_k N(l_j; m_k, v_k)
+
+    The next regression sees the most confident nodes of each class, more of them each step. Then
+    the head is called on these labels.
 
     `fit_base` runs the same steps on episodes of base classes, where it is known which
     pseudo-labels are right, and keeps the mixture of every step; nodes chosen in the step before
     have one of their own, as they have been fitted. Until then a smaller loss is more confident.
-    way, shot, unlabeled: of these episodes, the latter two for each class, and fewer unlabeled
-        where classes are small.
-    steps: as above. share: of the pool that is labeled in the last step, an equal part for each
-    class. C: of the regression, as in scikit-learn.
 
-    forward: features (B, n, d), scores (B, n, C) -> scores (B, n, C).
-    Source: section 3 and iLPC's implementation of it: logistic regression of C 10 with balanced
-    classes on features of length 1, four components.
-    Deviations: the components are fitted where their members are known, without EM on the new task;
-    five steps in place of ten; losses are divided by log N in place of the range of base losses;
-    the head may be any.
+    Args:
+        way, shot, unlabeled: of these episodes, the latter two for each class, and fewer unlabeled
+            where classes are small.
+        steps: as above.
+        share: of the pool that is labeled in the last step, an equal part for each class.
+        C: of the regression, as in scikit-learn.
+
+    Shapes:
+        forward: features (B, n, d), scores (B, n, C) -> scores (B, n, C).
+
+    Source:
+        section 3 and iLPC's implementation of it: logistic regression of C 10 with balanced classes
+        on features of length 1, four components.
+
+    Deviations:
+        the components are fitted where their members are known, without EM on the new task; five
+        steps in place of ten; losses are divided by log N in place of the range of base losses; the
+        head may be any.
     """
 
     family = "semi-supervised"

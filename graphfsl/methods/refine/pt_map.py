@@ -19,27 +19,40 @@ __all__ = ["PTMAP"]
 
 
 class PTMAP(Refine):
-    """x = (f + 1e-6)^power / ||(f + 1e-6)^power||, then less its mean and of length one again, the
-    support and the queries each by themselves. From the class means mu_c on, `steps` times,
+    """Make features more Gaussian, then move class centres by balanced optimal transport.
 
-        P = Sinkhorn(exp(-lam ||x_q - mu_c||^2)) with rows of sum 1 and columns of sum Q / C,
-        mu_c <- mu_c + alpha (sum_i P_ic x_i / sum_i P_ic - mu_c),
+        x = (f + 1e-6)^power / ||(f + 1e-6)^power||
+
+    less its mean and of length one again, the support and the queries each by themselves. From the
+    class means mu_c on, `steps` times,
+
+        P = Sinkhorn(exp(-lam ||x_q - mu_c||^2)) with rows of sum 1 and columns of sum Q / C
+        mu_c <- mu_c + alpha (sum_i P_ic x_i / sum_i P_ic - mu_c)
 
     with P = y on the support; a last P gives the answer.
 
-    power: beta, of the transform. steps: epochs. lam: lambda. alpha: how far a center moves.
-    share: 1 for columns of equal sums, the paper's; below 1 they lie between those and the sums of
-        the softmax of -lam ||x_q - mu_c||^2, which is soft k-means at 0, and it no longer
-        `needs_balance`.
+    Args:
+        power: beta, of the transform.
+        steps: epochs.
+        lam: lambda.
+        alpha: how far a center moves.
+        share: 1 for columns of equal sums, the paper's; below 1 they lie between those and the sums
+            of the softmax of -lam ||x_q - mu_c||^2, which is soft k-means at 0, and it no longer
+            `needs_balance`.
 
-    forward: features (B, n, d) that are not negative, label weights (B, n, C) -> scores (B, n, C),
-    whatever the head's are; the softmax of a query's scores is its row of P.
-    Source: algorithm 1 and the authors' code: power 0.5, 20 epochs, lambda 10, alpha 0.2.
-    Deviations: none in the solution. The centers stay in the span of the nodes, mu = A x, so that A
-    alone is iterated, where the authors reduce the dimension by QR; the limit of Sinkhorn's rounds
-    comes from Newton's method, which goes on from epoch to epoch. A and v are constants for the
-    gradient. One query alone is neither centered nor balanced. A negative feature, as an
-    augmentation may make it, counts as zero; cached features with such ones are refused.
+    Shapes:
+        forward: features (B, n, d) that are not negative, label weights (B, n, C) -> scores (B, n,
+            C), whatever the head's are; the softmax of a query's scores is its row of P.
+
+    Source:
+        algorithm 1 and the authors' code: power 0.5, 20 epochs, lambda 10, alpha 0.2.
+
+    Deviations:
+        none in the solution. The centers stay in the span of the nodes, mu = A x, so that A alone
+        is iterated, where the authors reduce the dimension by QR; the limit of Sinkhorn's rounds
+        comes from Newton's method, which goes on from epoch to epoch. A and v are constants for the
+        gradient. One query alone is neither centered nor balanced. A negative feature, as an
+        augmentation may make it, counts as zero; cached features with such ones are refused.
     """
 
     family = "transductive"

@@ -20,34 +20,44 @@ __all__ = ["TIM", "AlphaTIM"]
 
 
 class TIM(Refine):
-    """p_ic = softmax_c(-tau/2 ||z_i - w_c||^2) of features z_i of length one, with the classifiers
-    w_c of least
+    """Make the answers for the queries sure and, taken together, evenly spread over the classes.
 
-        lambda CE(S) - marginal H(mean_Q p_i) + conditional mean_Q H(p_i),
+    p_ic = softmax_c(-tau/2 ||z_i - w_c||^2) of features z_i of length one, with the classifiers w_c
+    of least
+
+        lambda CE(S) - marginal H(mean_Q p_i) + conditional mean_Q H(p_i)
 
     by the alternating direction method (TIM-ADM) from the class means on. A step chooses targets q
     for the queries,
 
-        q_ic ~ p_ic^(1 + conditional) / (sum_j p_jc^(1 + conditional))^beta,   beta = marginal / (1
-        + marginal),
+        q_ic ~ p_ic^(1 + conditional) / (sum_j p_jc^(1 + conditional))^beta
+        beta = marginal / (1 + marginal)
 
     and with them, q = y and a_i = lambda / (1 + conditional) on the support, a_i = |S| / |Q| on the
     queries,
 
-        w_c <- sum_i a_i (q_ic z_i + p_ic (w_c - z_i)) / sum_i a_i q_ic,   or `rate` of the way
-        there.
+        w_c <- sum_i a_i (q_ic z_i + p_ic (w_c - z_i)) / sum_i a_i q_ic,  or `rate` of the way there
 
-    steps: of the method. rate: 1 is the authors'; it overshoots at first, and does not settle where
-        features are alike.
-    temperature: tau. cross_entropy: lambda. marginal, conditional: the weights of the entropies.
+    Args:
+        steps: of the method.
+        rate: 1 is the authors'; it overshoots at first, and does not settle where features are
+            alike.
+        temperature: tau.
+        cross_entropy: lambda.
+        marginal, conditional: the weights of the entropies.
 
-    forward: features (B, n, d), label weights (B, n, C) -> scores (B, n, C), whatever the head's
-        are.
-    Source: section 2 and the authors' code: 150 steps, tau 15, weights 0.1, 1, 0.1. The marginal
-    entropy assumes as many queries of every class (`needs_balance`, unless `marginal` is 0): on
-    others TIM may lose to the class means.
-    Deviations: the rate. As w = A z stays in the span of the nodes, A alone is iterated, a constant
-        for the gradient.
+    Shapes:
+        forward: features (B, n, d), label weights (B, n, C) -> scores (B, n, C), whatever the
+            head's are.
+
+    Source:
+        section 2 and the authors' code: 150 steps, tau 15, weights 0.1, 1, 0.1. The marginal
+        entropy assumes as many queries of every class (`needs_balance`, unless `marginal` is 0): on
+        others TIM may lose to the class means.
+
+    Deviations:
+        the rate. As w = A z stays in the span of the nodes, A alone is iterated, a constant for the
+        gradient.
     """
 
     family = "transductive"
@@ -129,20 +139,30 @@ class TIM(Refine):
 
 
 class AlphaTIM(TIM):
-    """TIM with the entropies of Tsallis, H_alpha(p) = (1 - sum_c p_c^alpha) / (alpha - 1), in place
-    of Shannon's, which are their limit at alpha = 1: unequal shares of the classes cost less. By
-    gradient descent with Adam (TIM-GD).
+    """TIM with entropies that ask less for equal shares of the classes, by gradient descent.
 
-    alpha: of both entropies of the queries; the authors take 2 at one shot and 7 from five shots
-        on. 1 is TIM-GD.
-    steps, lr: of Adam. temperature, cross_entropy, marginal, conditional: as in `TIM`.
+    Tsallis' entropies take the place of Shannon's, which are their limit at alpha = 1: unequal
+    shares of the classes cost less. Adam descends the loss (TIM-GD).
 
-    forward: features (B, n, d), label weights (B, n, C) -> scores (B, n, C), whatever the head's
-        are.
-    Source: section 4 of Veilleux et al. and the authors' code: 1000 steps of lr 1e-4, tau 15,
-    weights 1, 1, 1, and Shannon's cross-entropy on the support.
-    Deviations: none in the solution. The gradient is written out; how w moved is a constant for
-        that of a training.
+        H_alpha(p) = (1 - sum_c p_c^alpha) / (alpha - 1)
+
+    Args:
+        alpha: of both entropies of the queries; the authors take 2 at one shot and 7 from five
+            shots on. 1 is TIM-GD.
+        steps, lr: of Adam.
+        temperature, cross_entropy, marginal, conditional: as in `TIM`.
+
+    Shapes:
+        forward: features (B, n, d), label weights (B, n, C) -> scores (B, n, C), whatever the
+            head's are.
+
+    Source:
+        section 4 of Veilleux et al. and the authors' code: 1000 steps of lr 1e-4, tau 15, weights
+        1, 1, 1, and Shannon's cross-entropy on the support.
+
+    Deviations:
+        none in the solution. The gradient is written out; how w moved is a constant for that of a
+        training.
     """
 
     needs_balance = False

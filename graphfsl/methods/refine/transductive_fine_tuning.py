@@ -17,19 +17,27 @@ __all__ = ["TransductiveFineTuning"]
 
 
 class TransductiveFineTuning(Refine):
-    """p_i = softmax(W z_i + b) of features z_i of length one. From w_c, the direction of the mean
-    of the support of c, and b = 0 on, Adam descends
+    """Train a linear classifier on the support and on the entropy of the queries.
 
-        mean_S -log p_i,y_i + mean_Q H(p_i).
+    p_i = softmax(W z_i + b) of features z_i of length one. From w_c, the direction of the mean of
+    the support of c, and b = 0 on, Adam descends
 
-    steps, lr: of Adam.
+        mean_S -log p_i,y_i + mean_Q H(p_i)
 
-    forward: features (B, n, d), label weights (B, n, C) -> scores (B, n, C), whatever the head's
-        are.
-    Source: sections 3.1 and 3.2; 25 steps of lr 5e-5.
-    Deviations: the encoder stays as it is, so that cached features do; the paper tunes the whole
-    network, and these few small steps of the classifier alone hardly change an answer. The gradient
-    is written out, and how W and b moved is a constant for the gradient of a training.
+    Args:
+        steps, lr: of Adam.
+
+    Shapes:
+        forward: features (B, n, d), label weights (B, n, C) -> scores (B, n, C), whatever the
+            head's are.
+
+    Source:
+        sections 3.1 and 3.2; 25 steps of lr 5e-5.
+
+    Deviations:
+        the encoder stays as it is, so that cached features do; the paper tunes the whole network,
+        and these few small steps of the classifier alone hardly change an answer. The gradient is
+        written out, and how W and b moved is a constant for the gradient of a training.
     """
 
     family = "transductive"
