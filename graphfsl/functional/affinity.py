@@ -39,11 +39,11 @@ def median_distance(
     Returns:
         (…, 1, 1), at least 1e-12; with fewer than two real nodes any number.
     """
-    far = d.masked_fill(~pairs(mask), float("inf")).flatten(-2).sort(-1).values
+    ordered = d.masked_fill(~pairs(mask), float("inf")).flatten(-2).sort(-1).values
     real = mask.sum(-1, keepdim=True)
-    middle = ((real * (real - 1) - 1) // 2).clamp_min(0)
-    # With fewer than two real nodes there is no pair; any scale will do.
-    return far.gather(-1, middle).clamp(1e-12, torch.finfo(d.dtype).max).unsqueeze(-1)
+    middle = (real * (real - 1) - 1) // 2  # below zero where there is no pair
+    median = ordered.gather(-1, middle.clamp_min(0))
+    return median.clamp(1e-12, torch.finfo(d.dtype).max).unsqueeze(-1)
 
 
 def cosine_power(z: Float[Tensor, "*B n d"], power: float = 3.0) -> Float[Tensor, "*B n n"]:
@@ -72,10 +72,12 @@ def std_scaled(z: Float[Tensor, "*B n d"], mask: Bool[Tensor, "*B n"]) -> Float[
     Source:
         Rodriguez et al. 2020 (EPNet), https://arxiv.org/abs/2003.04151.
     """
-    d, real = squared_euclidean(z, z), pairs(mask)
+    d = squared_euclidean(z, z)
+    real = pairs(mask)
     count = real.sum((-1, -2), keepdim=True).clamp_min(2)
     mean = (d * real).sum((-1, -2), keepdim=True) / count
-    variance = ((d - mean).square() * real).sum((-1, -2), keepdim=True) / (count - 1)
+    squares = ((d - mean).square() * real).sum((-1, -2), keepdim=True)
+    variance = squares / (count - 1)
     # Of equal distances the deviation is zero, and its square root has no gradient there.
     return torch.exp(-d / variance.clamp_min(1e-12).sqrt())
 

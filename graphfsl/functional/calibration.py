@@ -25,14 +25,17 @@ def reliability(
     """
     real = target >= 0
     confidence, answer = probabilities.double().max(-1)
-    right = ((answer == target) & real).double()
+    right = (answer == target) & real
     # A bin holds its upper edge, as in the paper: (0, 1/15], (1/15, 2/15], …
     index = ((confidence * bins).ceil().long() - 1).clamp(0, bins - 1)
-    empty = torch.zeros(bins, dtype=torch.float64, device=target.device)
-    count, total, hits = (
-        empty.index_add(0, index, v) for v in (real.double(), confidence * real, right)
-    )
-    return torch.stack([count, total / count.clamp_min(1), hits / count.clamp_min(1)], -1)
+
+    def summed(value: Float[Tensor, " n"]) -> Float[Tensor, " bins"]:
+        return value.new_zeros(bins).index_add(0, index, value)
+
+    count = summed(real.double())
+    total, hits = summed(confidence * real), summed(right.double())
+    some = count.clamp_min(1)
+    return torch.stack([count, total / some, hits / some], -1)
 
 
 def expected_calibration_error(bins: Float[Tensor, "bins 3"]) -> Float[Tensor, ""]:

@@ -30,11 +30,9 @@ def squared_euclidean(
         centre = b[..., :1, :].detach()
         a, b = a - centre, b - centre
     squares = a.square().sum(-1).unsqueeze(-1) + b.square().sum(-1).unsqueeze(-2)
-    return (
-        torch.baddbmm(squares, a, b.mT, alpha=-2).clamp_min(0)
-        if a.ndim == 3
-        else (squares - 2 * a @ b.mT).clamp_min(0)
-    )
+    if a.ndim == 3:  # in one pass
+        return torch.baddbmm(squares, a, b.mT, alpha=-2).clamp_min(0)
+    return (squares - 2 * a @ b.mT).clamp_min(0)
 
 
 def cosine(

@@ -36,9 +36,12 @@ def mirrored(v: Float[Tensor, "*B p"], n: int) -> Float[Tensor, "*B {n} {n}"]:
         (…, n, n), zero on the diagonal.
     """
     i, j = torch.triu_indices(n, n, 1, device=v.device)
-    place = torch.full((n, n), v.shape[-1], device=v.device)
-    place[i, j] = place[j, i] = torch.arange(v.shape[-1], device=v.device)
-    return F.pad(v, (0, 1)).index_select(-1, place.flatten()).unflatten(-1, (n, n))
+    zero = v.shape[-1]  # where a zero is appended
+    place = torch.full((n, n), zero, device=v.device)
+    place[i, j] = torch.arange(zero, device=v.device)
+    place = torch.minimum(place, place.mT)
+    padded = F.pad(v, (0, 1))
+    return padded.index_select(-1, place.flatten()).unflatten(-1, (n, n))
 
 
 def differences(x: Float[Tensor, "*B n d"]) -> Float[Tensor, "*B p d"]:

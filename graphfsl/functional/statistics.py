@@ -71,13 +71,15 @@ def class_statistics(
         (d,), (C, d) and (C, d, d); covariances are over n - 1, and zero where a class has one
         sample.
     """
-    features, labels = features[labels >= 0], labels[labels >= 0]
-    order = labels.argsort(stable=True)
-    counts = torch.bincount(labels, minlength=classes).tolist()
-    groups = features[order].split(counts)
-    means = torch.stack([g.mean(0) if len(g) else g.new_zeros(g.shape[1]) for g in groups])
-    spread = [g - m for g, m in zip(groups, means, strict=True)]
-    return features.mean(0), means, torch.stack([s.mT @ s / max(len(s) - 1, 1) for s in spread])
+    known, known_labels = features[labels >= 0], labels[labels >= 0]
+    means, covariances = [], []
+    for c in range(classes):
+        own = known[known_labels == c]
+        mean = own.mean(0) if len(own) else own.new_zeros(own.shape[1])
+        spread = own - mean
+        means.append(mean)
+        covariances.append(spread.mT @ spread / max(len(own) - 1, 1))
+    return known.mean(0), torch.stack(means), torch.stack(covariances)
 
 
 def total_or_one(weight: Float[Tensor, "*B n"]) -> Float[Tensor, "*B 1"]:

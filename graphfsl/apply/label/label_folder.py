@@ -26,7 +26,7 @@ from graphfsl.apply.label.pool_files import (
     read_pool,
     write_table,
 )
-from graphfsl.apply.label.pool_page import pool_page
+from graphfsl.apply.label.pool_page import OTHERS, pool_page
 from graphfsl.data.pixel_range import Range
 from graphfsl.functional.held_out import FOREIGN
 from graphfsl.io.checkpoint import write_atomically
@@ -36,7 +36,6 @@ from graphfsl.report.contact_sheet import Tile, contact_sheet
 SURE, UNSURE, GIVEN = 24, 24, 12  # images of a sheet
 EMBEDDED = 8  # sheets that the report itself holds
 NONE, LOST = -1, -2  # beside classes: called none of these, reached by no label
-OTHERS = {NONE: "none of these", LOST: "no label reaches"}
 NAMED = 3  # classes that a line names
 UNFIT = re.compile(r"[^\w.-]+")  # letters that do not go into a file's name
 
@@ -249,14 +248,14 @@ def _remove_old(out: Path, kept: Iterable[Path]) -> None:
 def _columns(
     pool: Pool, found: Labels, classes: Sequence[str], support: Sequence[str]
 ) -> dict[str, list[Any]]:
+    """Of labels.csv."""
     names, support = [*classes, ""], [*support, ""]  # -1 is the last
+    scores = found.score.tolist()
     columns: dict[str, list[Any]] = {
         "sample": pool.names,
         "label": [names[c] for c in found.label],
-        "confidence": found.score.tolist()
-        if found.facts["borne out"]
-        else [None] * len(found.score),
-        "score": found.score.tolist(),
+        "confidence": scores if found.facts["borne out"] else [None] * len(scores),
+        "score": scores,
         "best": [names[c] for c in found.best],
         "none": found.none.tolist(),
         "reached": found.reached.astype(int).tolist(),

@@ -23,6 +23,7 @@ from graphfsl.report.reliability import reliability_diagram
 COVERAGES = (0.1, 0.25, 0.5, 0.75, 1.0)
 POINTS = 500  # of a curve
 LISTED = 50  # unreadable files
+OTHERS = {-1: "none of these", -2: "no label reaches"}  # beside classes
 
 
 def pool_page(
@@ -40,24 +41,22 @@ def pool_page(
     (file, why).
     """
     parts = listed(notes)
-    drawn = [_scores(found), _nones(found)]
+    figures = [_scores(found), _nones(found)]
     if truth is not None:
         asked = ~found.given & (truth > -2)
         parts += ["<h2>Against the truth</h2>", *listed(_findings(found, truth, asked), "findings")]
-    if truth is not None and asked.any():
-        drawn = [_coverage(found, truth, asked), _reliability(found, truth, asked), *drawn]
-    parts += ["<h2>How sure the labels are</h2>", *pictures(drawn), "<h2>Classes</h2>"]
-    parts += _table(found, classes, truth, links or {})
+        if asked.any():
+            against = [_coverage(found, truth, asked), _reliability(found, truth, asked)]
+            figures = [*against, *figures]
+    parts += ["<h2>How sure the labels are</h2>", *pictures(figures)]
+    parts += ["<h2>Classes</h2>", *_table(found, classes, truth, links or {})]
     if sheets:
         parts += ["<h2>Contact sheets</h2>", *pictures(sheets)]
     if unreadable:
         lines = [f"`{name}`: {why}" for name, why in unreadable[:LISTED]]
-        more = (
-            [f"and {len(unreadable) - LISTED:,} more, in unreadable.csv"]
-            if len(unreadable) > LISTED
-            else []
-        )
-        parts += [f"<h2>Not read: {len(unreadable):,}</h2>", *listed([*lines, *more], "failed")]
+        if len(unreadable) > LISTED:
+            lines.append(f"and {len(unreadable) - LISTED:,} more, in unreadable.csv")
+        parts += [f"<h2>Not read: {len(unreadable):,}</h2>", *listed(lines, "failed")]
     return page(title, parts)
 
 
@@ -230,33 +229,38 @@ def _nones(found: Labels) -> Figure:
 def _table(
     found: Labels, classes: Sequence[str], truth: np.ndarray | None, links: Mapping[int, str]
 ) -> list[str]:
-    heads = [
-        "class",
-        "given",
-        "found",
-        f"median {_called(found)}",
-        *(["precision", "recall"] if truth is not None else []),
-    ]
+    """A line for each class, for none of them and for what no label reaches."""
+    heads = ["class", "given", "found", f"median {_called(found)}"]
+    if truth is not None:
+        heads += ["precision", "recall"]
     parts = ['<div class="scroll" tabindex="0"><table><tr>']
     parts += [f'<th class="{"text" if i == 0 else ""}">{h}</th>' for i, h in enumerate(heads)]
-    known = ~found.given & ((truth if truth is not None else found.label) > -2)
-    for c in [*range(len(classes)), -1, *([] if found.reached.all() else [-2])]:
-        name = escape(
-            classes[c] if c >= 0 else ("none of these" if c == -1 else "no label reaches")
-        )
-        mine = np.zeros(len(found.label), bool)
-        mine[found.of(c)] = True
-        cells = [f"{(found.given & (found.label == c)).sum():,}", f"{mine.sum():,}"]
-        cells.append(f"{np.median(found.score[mine]):.2f}" if mine.any() and c >= 0 else "")
-        if truth is not None and c == -2:
-            cells += ["", ""]
-        elif truth is not None:
-            hit = (mine & known & (truth == c)).sum()
-            for whole in ((mine & known).sum(), (known & (truth == c)).sum()):
-                cells.append(f"{100 * hit / whole:.1f} %" if whole else "")
-        name = f'<a href="{escape(links[c])}">{name}</a>' if c in links else name
-        parts.append(
-            f'</tr><tr class="new"><td '
-            f'class="text">{name}</td>' + "".join(f"<td>{v}</td>" for v in cells)
-        )
+    lost = [] if found.reached.all() else [-2]
+    for c in [*range(len(classes)), -1, *lost]:
+        name = escape(classes[c] if c >= 0 else OTHERS[c])
+        if c in links:
+            name = f'<a href="{escape(links[c])}">{name}</a>'
+        cells = "".join(f"<td>{cell}</td>" for cell in _cells(found, c, truth))
+        parts.append(f'</tr><tr class="new"><td class="text">{name}</td>{cells}')
     return [*parts, "</tr></table></div>"]
+
+
+def _cells(found: Labels, c: int, truth: np.ndarray | None) -> list[str]:
+    """How many of class c were given and found, how sure they are, and how many rightly."""
+    mine = np.zeros(len(found.label), bool)
+    mine[found.of(c)] = True
+    given = found.given & (found.label == c)
+    median = f"{np.median(found.score[mine]):.2f}" if mine.any() and c >= 0 else ""
+    cells = [f"{given.sum():,}", f"{mine.sum():,}", median]
+    if truth is None:
+        return cells
+    if c == -2:
+        return [*cells, "", ""]
+    known = ~found.given & (truth > -2)
+    right = known & (truth == c)
+    precision = _percent(mine & right, mine & known)
+    return [*cells, precision, _percent(mine & right, right)]
+
+
+def _percent(part: np.ndarray, whole: np.ndarray) -> str:
+    return f"{100 * part.sum() / whole.sum():.1f} %" if whole.any() else ""

@@ -90,17 +90,16 @@ class FlexMatch(Adapt):
         self.views = Views(steps, 2, rotate, translate, scale, flip)
 
     def consistency(self, score: Score, episode: Episode, step: int) -> Tensor:
-        x, mask, k = (
-            episode.x[:, episode.unlabeled],
-            episode.mask[:, episode.unlabeled],
-            episode.n_support,
-        )
-        places = self.views.places(x, mask, step)
-        weak, strong = self.views(x, places, step, 0, self.weak), self.views(x, places, step, 1)
+        """The loss of a step: of the support as it is, and of the pool's strong views."""
+        k, pool = episode.n_support, episode.unlabeled
+        images, mask = episode.x[:, pool], episode.mask[:, pool]
+        places = self.views.places(images, mask, step)
+        weak = self.views(images, places, step, 0, self.weak)
+        strong = self.views(images, places, step, 1)
         q = beside_support(score, episode, weak, mask)[:, k:].detach().softmax(-1)
-        label = self.sure(q, mask)
+        label = self.sure(q, mask).to(q.dtype)
         scores = beside_support(score, episode, strong, mask)
-        loss_u = cross_entropy(scores[:, k:], label.to(q.dtype)).sum() / mask.sum().clamp_min(1)
+        loss_u = cross_entropy(scores[:, k:], label).sum() / mask.sum().clamp_min(1)
         return labeled_cross_entropy(scores, episode) + self.weight * loss_u
 
     def sure(self, q: Tensor, mask: Tensor) -> Tensor:

@@ -157,13 +157,15 @@ class DPGN(Head):
     def criterion(self, scores: Tensor, target: Target, episode: Episode) -> Tensor:
         if scores.ndim == 3:  # a refinement keeps only the answer
             return super().criterion(scores, target, episode)
+        # Each generation scores three times; the answer stands behind them all.
         alike, different, near = scores[:-1, :, episode.query].unflatten(0, (-1, 3)).unbind(1)
-        losses = edge_loss(alike, different, target.query, present(episode.w))
-        logits, y = (
-            hide_absent(near, episode.w).movedim(-1, 1),
-            target.query.expand(len(near), -1, -1),
-        )
-        entropy = F.cross_entropy(logits, y, ignore_index=-100, reduction="none").sum((-1, -2))
-        losses = losses + 0.1 * entropy / (target.query >= 0).sum().clamp_min(1)
+        balanced = edge_loss(alike, different, target.query, present(episode.w))
+
+        logits = hide_absent(near, episode.w).movedim(-1, 1)
+        columns = target.query.expand(len(near), -1, -1)
+        entropy = F.cross_entropy(logits, columns, ignore_index=-100, reduction="none")
+        entropy = entropy.sum((-1, -2)) / (target.query >= 0).sum().clamp_min(1)
+
+        losses = balanced + 0.1 * entropy
         first = losses[:-1][:2]
         return (losses[-1] + first.sum() / 2) / (1 + len(first))

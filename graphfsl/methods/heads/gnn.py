@@ -153,23 +153,25 @@ class EdgeWeight(nn.Module):
         self.last = nn.Linear(hidden, 1)
 
     def forward(self, x: Tensor, n: int, edges: Tensor, mask: Tensor | None) -> Tensor:
-        # the statistics are over all pairs, a node with itself too
+        # The statistics are over all pairs, a node with itself too.
         whole = self.training or is_adapting()
-        low, high = (
-            all_pairs(n, x.device) if whole else torch.triu_indices(n, n, 1, device=x.device)
-        )
+        upper = torch.triu_indices(n, n, 1, device=x.device)
+        low, high = all_pairs(n, x.device) if whole else upper
         nodes = x.unflatten(0, (-1, n))
+        real = None
+        if mask is not None:
+            of_nodes = mask.unflatten(0, (-1, n))
+            real = (of_nodes[:, low] & of_nodes[:, high]).flatten()
+
         psi = (nodes[:, low] - nodes[:, high]).abs().flatten(0, 1)
-        real = mask.unflatten(0, (-1, n)) if mask is not None else None
-        both = (real[:, low] & real[:, high]).flatten() if real is not None else None
         for linear, norm in zip(self.linears, self.norms, strict=True):
-            psi = F.leaky_relu(norm(linear(psi), both))
-        pairs = self.last(psi).view(len(nodes), -1)
-        first, second = edges[:, : n * (n - 1)].sort(0).values
-        place = (
-            first * n + second if whole else first * (2 * n - first - 1) // 2 + second - first - 1
-        )
-        weight = pairs[:, place].reshape(-1, 1)
+            psi = F.leaky_relu(norm(linear(psi), real))
+        of_pairs = self.last(psi).view(len(nodes), -1)
+
+        first, second = edges[:, : n * (n - 1)].sort(0).values  # of one graph, first < second
+        in_matrix = first * n + second
+        in_upper = first * (2 * n - first - 1) // 2 + second - first - 1
+        weight = of_pairs[:, in_matrix if whole else in_upper].reshape(-1, 1)
         if mask is not None:
             weight = weight.masked_fill(~mask[edges[0], None], torch.finfo(weight.dtype).min)
         return softmax(weight, edges[1], num_nodes=len(x))

@@ -88,21 +88,21 @@ class Relay(Head):
 
     def score(self, episode: Episode) -> Tensor:
         w = self.drop_labels(episode.w) if self.training and self.label_dropout else episode.w
-        h, mask = episode.x, episode.mask
         known = w.sum(-1, keepdim=True) > 0
         kind = self.kinds(episode, known.squeeze(-1))
-        sends = mask if self.transductive else mask & (kind != QUERY)
-        edges = pairs(mask) & sends.unsqueeze(-2)
-        y, p = w, prototypes(h, w)
+        sends = episode.mask if self.transductive else episode.mask & (kind != QUERY)
+        guessed = sends & ~known.squeeze(-1)
+        edges = pairs(episode.mask) & sends.unsqueeze(-2)
+
+        h, y, p = episode.x, w, prototypes(episode.x, w)
         s = -self.log_tau[0].exp() * squared_euclidean(h, p)
         for layer, move in enumerate(self.moves):
             a = self.attention(layer, h, kind, edges)
-            s = s + self.eta[layer] * (a @ y + 0.01).log()
+            messages = a @ y
+            s = s + self.eta[layer] * (messages + 0.01).log()
             z = hide_absent(s, episode.w).softmax(-1)
-            y = w.where(
-                known,
-                z * self.belief(z, a @ y, h, p, sends & ~known.squeeze(-1)) * sends.unsqueeze(-1),
-            )
+            guess = z * self.belief(z, messages, h, p, guessed) * sends.unsqueeze(-1)
+            y = w.where(known, guess)
             h = h + move(a @ h - h)
             p = prototypes(h, y)
             s = -self.log_tau[layer + 1].exp() * squared_euclidean(h, p)
@@ -115,9 +115,12 @@ class Relay(Head):
         return kind.masked_fill(known, LABELED)
 
     def attention(self, layer: int, h: Tensor, kind: Tensor, edges: Tensor) -> Tensor:
+        """a (B, n, n) over the edges (B, n, n) of nodes h (B, n, d) of these kinds (B, n)."""
         gamma, beta = self.log_gamma[layer].exp(), self.beta[layer]
-        t = F.one_hot(kind, 3).to(h.dtype) if gamma.shape[0] == 3 else h.new_ones(*kind.shape, 1)
-        logits = (t @ beta @ t.mT) - (t @ gamma @ t.mT) * squared_euclidean(h, h)
+        typed = gamma.shape[0] == 3
+        t = F.one_hot(kind, 3).to(h.dtype) if typed else h.new_ones(*kind.shape, 1)
+        attraction, offset = t @ gamma @ t.mT, t @ beta @ t.mT
+        logits = offset - attraction * squared_euclidean(h, h)
         # A node with nobody to hear from hears nothing.
         return logits.masked_fill(~edges, torch.finfo(logits.dtype).min).softmax(-1) * edges
 
@@ -125,15 +128,12 @@ class Relay(Head):
         """g (B, n, 1) in (0, 1)."""
         if self.gate is None:
             return torch.ones_like(z[..., :1])
-        best = z.topk(2, -1).values
-        near = squared_euclidean(h, p).masked_fill(z == 0, float("inf"))
-        near = near.min(-1).values
+        best, second = z.topk(2, -1).values.unbind(-1)
+        distance = squared_euclidean(h, p).masked_fill(z == 0, float("inf"))
+        near = distance.min(-1).values
         mean = (near * pool).sum(-1, keepdim=True) / pool.sum(-1, keepdim=True).clamp_min(1)
-        relative = near / mean.clamp_min(1e-6)
-        facts = torch.stack(
-            [best[..., 0], best[..., 0] - best[..., 1], messages.sum(-1), relative.clamp_max(10)],
-            -1,
-        )
+        relative = (near / mean.clamp_min(1e-6)).clamp_max(10)
+        facts = torch.stack([best, best - second, messages.sum(-1), relative], -1)
         gate: Tensor = self.gate(facts).sigmoid()
         return gate
 
@@ -141,12 +141,12 @@ class Relay(Head):
         """Hide the labels of a random share of nodes, never those of the last labeled node of a
         class.
         """
-        draw = torch.rand_like(w[..., :1])
-        lowest = (
-            draw.masked_fill(w.sum(-1, keepdim=True) == 0, 2).where(w > 0, 2).amin(-2, keepdim=True)
-        )
-        keeps = ((draw <= lowest) & (w > 0)).any(-1, keepdim=True)
-        return w * (keeps | (draw > self.label_dropout))
+        labeled = w.sum(-1, keepdim=True) > 0
+        chance = torch.rand_like(w[..., :1])
+        of_class = chance.masked_fill(~labeled, 2).where(w > 0, 2)
+        lowest = of_class.amin(-2, keepdim=True)
+        last = ((chance <= lowest) & (w > 0)).any(-1, keepdim=True)
+        return w * (last | (chance > self.label_dropout))
 
     def criterion(self, scores: Tensor, target: Target, episode: Episode) -> Tensor:
         """Cross-entropy of the queries, and of the support, where those with a hidden label are to

@@ -85,19 +85,13 @@ class WDAE(Head):
                 "reconstruction 0 or more, "
                 "dropout in [0, 1)"
             )
-        self.k, self.temperature, self.noise, self.reconstruction = (
-            k,
-            temperature,
-            noise,
-            reconstruction,
-        )
+        self.k, self.temperature = k, temperature
+        self.noise, self.reconstruction = noise, reconstruction
         self.log_scale = nn.Parameter(torch.tensor(float(scale)).log())
         self.messages = nn.ModuleList(Messages(d, 3 * dim, dropout) for d in (dim, 4 * dim))
-        self.update, self.norm, self.dropout = (
-            nn.Linear(4 * dim, 3 * dim, False),
-            BatchNorm(3 * dim),
-            nn.Dropout(dropout),
-        )
+        self.update = nn.Linear(4 * dim, 3 * dim, False)
+        self.norm = BatchNorm(3 * dim)
+        self.dropout = nn.Dropout(dropout)
         self.last = nn.Linear(7 * dim, 2 * dim)
 
     def neighbors(self, w: Tensor, there: Tensor) -> Tensor:
@@ -115,8 +109,9 @@ class WDAE(Head):
         a = self.neighbors(w.detach(), there)
         if self.training and self.noise:
             w = F.normalize(w + self.noise * torch.randn_like(w), dim=-1)
-        u = self.update(torch.cat([w, self.messages[0](w, a)], -1)).flatten(0, 1)
-        u = F.leaky_relu(self.dropout(self.norm(u, there.flatten()))).view(*w.shape[:2], -1)
+        u = self.update(torch.cat([w, self.messages[0](w, a)], -1))
+        u = self.norm(u.flatten(0, 1), there.flatten())
+        u = F.leaky_relu(self.dropout(u)).view(*w.shape[:2], -1)
         h = torch.cat([w, F.normalize(u, dim=-1)], -1) / 2**0.5
         r, gate = self.last(torch.cat([h, self.messages[1](h, a)], -1)).chunk(2, -1)
         return w + gate.sigmoid() * F.normalize(r, dim=-1)
@@ -156,14 +151,13 @@ class Messages(nn.Module):
 
     def __init__(self, dim: int, out: int, dropout: float) -> None:
         super().__init__()
-        self.linear, self.norm, self.dropout = (
-            nn.Linear(dim, out, False),
-            BatchNorm(out),
-            nn.Dropout(dropout),
-        )
+        self.linear = nn.Linear(dim, out, False)
+        self.norm = BatchNorm(out)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, a: Tensor) -> Tensor:
         y = self.linear(x)
-        y = y.unsqueeze(2) + y.unsqueeze(1)
-        q = F.leaky_relu(self.dropout(self.norm(y.flatten(0, 2), (a > 0).flatten()))).view_as(y)
-        return (a.unsqueeze(-1) * q).sum(2)
+        of_pairs = y.unsqueeze(2) + y.unsqueeze(1)
+        normed = self.norm(of_pairs.flatten(0, 2), (a > 0).flatten())
+        messages = F.leaky_relu(self.dropout(normed)).view_as(of_pairs)
+        return (a.unsqueeze(-1) * messages).sum(2)

@@ -110,22 +110,33 @@ class ILPC(Refine):
         the pool.
         """
         y, way = episode.w, present(episode.w)
-        free = episode.mask & (torch.arange(y.shape[1], device=y.device) >= episode.n_support)
+        node = torch.arange(y.shape[1], device=y.device)
+        pool = free = episode.mask & (node >= episode.n_support)
+        taken = y.new_zeros(len(y), 1, y.shape[-1])  # nodes that a class has got
         v = centred(episode.x, episode.mask)
-        a = cosine_power(v) * pairs(episode.mask)
-        # Each a_ij that is kept for i alone counts once, for both twice: A + A^T.
-        w = symmetric(nearest(a, self.k) + nearest(a, self.k, mutual=True))
-        pool, taken = free, y.new_zeros(len(y), 1, y.shape[-1])
-        for t in range(1, self.stages + 1):
-            p = self.balanced(propagate(w, y, self.alpha), free, way, quota(pool, way, 1.0) - taken)
+        graph = self.graph(v, episode.mask)
+        for stage in range(1, self.stages + 1):
+            left = quota(pool, way, 1.0) - taken
+            p = self.balanced(propagate(graph, y, self.alpha), free, way, left)
             best = F.one_hot(p.argmax(-1), p.shape[-1]).bool() & free.unsqueeze(-1)
-            if t == 1 and self.share < 1:
+            if stage == 1 and self.share < 1:
                 best = top_per_class(p.amax(-1), best, quota(pool, way, self.share))
                 pool = free = best.any(-1)
-            most = quota(pool, way, t / self.stages) - taken if t < self.stages else float("inf")
-            picked = top_per_class(-self.loss(v, y, best.to(y.dtype)), best, most).to(y.dtype)
-            y, free, taken = y + picked, free & ~picked.any(-1), taken + picked.sum(1, keepdim=True)
+            most: Tensor | float = float("inf")
+            if stage < self.stages:
+                most = quota(pool, way, stage / self.stages) - taken
+            loss = self.loss(v, y, best.to(y.dtype))
+            picked = top_per_class(-loss, best, most).to(y.dtype)
+            y = y + picked
+            free = free & ~picked.any(-1)
+            taken = taken + picked.sum(1, keepdim=True)
         return y
+
+    def graph(self, v: Tensor, mask: Tensor) -> Tensor:
+        """W (B, n, n) of centred nodes v (B, n, d), of which those of the mask (B, n) are real."""
+        a = cosine_power(v) * pairs(mask)
+        # Each a_ij that is kept for i alone counts once, for both twice: A + A^T.
+        return symmetric(nearest(a, self.k) + nearest(a, self.k, mutual=True))
 
     def balanced(self, z: Tensor, free: Tensor, way: Tensor, left: Tensor) -> Tensor:
         """P (B, n, C) of the nodes that are free (B, n); left (B, 1, C): how many each class has
@@ -134,13 +145,12 @@ class ILPC(Refine):
         log_p = self.tau * stochastic(z.clamp_min(0)).clamp_min(1e-12).log()
         if not self.balance:
             return log_p.masked_fill(~way.unsqueeze(1), float("-inf")).softmax(-1)
-        rows, columns = free.to(z.dtype), (left.clamp_min(0) * way.unsqueeze(1)).squeeze(1)
-        total = columns.sum(-1, keepdim=True)
-        columns = columns * rows.sum(-1, keepdim=True) / or_one(total)
+        rows = free.to(z.dtype)
+        wanted = (left.clamp_min(0) * way.unsqueeze(1)).squeeze(1)
+        columns = wanted * rows.sum(-1, keepdim=True) / or_one(wanted.sum(-1, keepdim=True))
         log_p = log_p.masked_fill((columns == 0).unsqueeze(1), -1e30)
-        return rows.unsqueeze(-1) * (log_p + potentials(log_p, rows, columns).unsqueeze(1)).softmax(
-            -1
-        )
+        balanced = log_p + potentials(log_p, rows, columns).unsqueeze(1)
+        return rows.unsqueeze(-1) * balanced.softmax(-1)
 
     def loss(self, v: Tensor, y: Tensor, guess: Tensor) -> Tensor:
         """The cross-entropy (B, n) of each label, mean over the epochs of a linear classifier W = A

@@ -80,44 +80,59 @@ class LogitPropagation(Refine):
     def forward(self, episode: Episode, scores: Tensor, head: Head) -> Tensor:
         if episode.n_unlabeled == 0:
             return scores
-        s, q, u = episode.support, episode.query, episode.unlabeled
-
-        def others(t: Tensor) -> Tensor:
-            return torch.cat([t[:, s], t[:, u]], 1)
-
-        mass = episode.w[:, s].sum((1, 2)) / episode.mask[:, u].sum(1).clamp_min(1)
-        y = (self.trust * mass)[:, None, None] * soft_assign(scores, episode.mask)
-        y = torch.cat([episode.w[:, s], y[:, s.stop :]], 1)
-        mask = others(episode.mask)
-        real = torch.cat(
-            [episode.mask[:, s], torch.zeros_like(episode.mask[:, q]), episode.mask[:, u]], 1
-        )
-        v = centred(episode.x, real)
-        a = nearest(cosine_power(others(v)) * pairs(mask), self.k)
-        near = (cosine(v[:, q], others(v)).clamp_min(0) ** 3).masked_fill(~mask.unsqueeze(1), 0)
-        best = near.topk(min(self.k, near.shape[-1]), -1)
-        near = torch.zeros_like(near).scatter(-1, best.indices, best.values)
+        query = episode.query
+        graph = episode.parts(query=False)  # support and pool
+        sources = self.sources(episode, scores)
+        on_graph = torch.cat([sources[:, : query.start], sources[:, query.stop :]], 1)
+        a, near = self.affinities(episode, graph.mask)
         if self.method == "poisson":
-            a, near = connected(a, near, mask)
-        f, answer = (self.poisson if self.method == "poisson" else self.closed)(
-            a, near, others(y), y[:, q]
-        )
-        return hide_absent(torch.cat([f[:, s], answer, f[:, s.stop :]], 1), episode.w)
+            f, answer = self.poisson(*connected(a, near, graph.mask), on_graph, sources[:, query])
+        else:
+            f, answer = self.closed(a, near, on_graph, sources[:, query])
+        k = query.start
+        return hide_absent(torch.cat([f[:, :k], answer, f[:, k:]], 1), episode.w)
+
+    def sources(self, episode: Episode, scores: Tensor) -> Tensor:
+        """Y (B, n, C): label weights of the support, and elsewhere the head's probabilities, which
+        weigh `trust` times as much as the labels, together."""
+        labels = episode.w[:, episode.support]
+        pool = episode.mask[:, episode.unlabeled].sum(1).clamp_min(1)
+        each = (self.trust * (labels.sum((1, 2)) / pool))[:, None, None]
+        guess = each * soft_assign(scores, episode.mask)
+        return torch.cat([labels, guess[:, episode.n_support :]], 1)
+
+    def affinities(self, episode: Episode, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Of the graph's nodes (B, m, m), of which those of the mask (B, m) are real, and of the
+        queries to them (B, Q, m): those of the k nearest."""
+        queries = torch.zeros_like(episode.mask)
+        queries[:, episode.query] = True
+        v = centred(episode.x, episode.mask & ~queries)
+        of_query = v[:, episode.query]
+        of_graph = torch.cat([v[:, episode.support], v[:, episode.unlabeled]], 1)
+        a = nearest(cosine_power(of_graph) * pairs(mask), self.k)
+        near = cosine(of_query, of_graph).clamp_min(0) ** 3
+        near = near.masked_fill(~mask.unsqueeze(1), 0)
+        best = near.topk(min(self.k, near.shape[-1]), -1)
+        return a, torch.zeros_like(near).scatter(-1, best.indices, best.values)
 
     def closed(self, a: Tensor, near: Tensor, y: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
         """Scores of the graph's nodes (B, m, C) and of the queries (B, Q, C): affinities (B, m, m)
         and (B, Q, m), sources (B, m, C) and (B, Q, C)."""
         f = propagate(symmetric(a), y, self.alpha)
-        degree, reach = a.sum(-1, keepdim=True), near.sum(-1, keepdim=True)
-        answer = own + self.alpha * (near / or_one(reach).sqrt()) @ (f / or_one(degree).sqrt())
+        degree = or_one(a.sum(-1, keepdim=True))
+        reach = or_one(near.sum(-1, keepdim=True))
+        answer = own + self.alpha * (near / reach.sqrt()) @ (f / degree.sqrt())
         return f.clamp_min(1e-12).log(), answer.clamp_min(1e-12).log()
 
     def poisson(self, a: Tensor, near: Tensor, y: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+        """The same of the second form; arguments as those of `closed`."""
         mean = y.sum(1, keepdim=True) / or_one(y.sum((1, 2), keepdim=True))
-        b, own = (t - t.sum(-1, keepdim=True) * mean for t in (y, own))
-        root, reach = or_one(a.sum(-1, keepdim=True)).sqrt(), or_one(near.sum(-1, keepdim=True))
-        f = propagate(symmetric(a), b / root, ALMOST_ONE) / root
-        return f, (own + near @ f) / reach
+        source = y - y.sum(-1, keepdim=True) * mean
+        own_source = own - own.sum(-1, keepdim=True) * mean
+        root = or_one(a.sum(-1, keepdim=True)).sqrt()
+        f = propagate(symmetric(a), source / root, ALMOST_ONE) / root
+        reach = or_one(near.sum(-1, keepdim=True))
+        return f, (own_source + near @ f) / reach
 
 
 def connected(a: Tensor, near: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -92,5 +92,6 @@ class LST(Refine):
         """w_jc of the pool (B, U, C), for the classes that are present (B, C)."""
         z = episode.x.shape[-1] ** 0.5 * F.normalize(episode.x, dim=-1)
         p = prototypes(z[:, episode.support], episode.w[:, episode.support])
-        f = self.weigh((z[:, episode.unlabeled].unsqueeze(2) - p.unsqueeze(1)).abs()).squeeze(-1)
+        apart = (z[:, episode.unlabeled].unsqueeze(2) - p.unsqueeze(1)).abs()
+        f = self.weigh(apart).squeeze(-1)
         return f.masked_fill(~way.unsqueeze(1), float("-inf")).softmax(-1)

@@ -17,6 +17,8 @@ from graphfsl.io.errors import InputError
 
 __all__ = ["PTMAP"]
 
+COLD, WARM = 12, 5  # steps of Newton's method for v, from scratch and from the last epoch's v
+
 
 class PTMAP(Refine):
     """Make features more Gaussian, then move class centres by balanced optimal transport.
@@ -81,50 +83,46 @@ class PTMAP(Refine):
         self.needs_balance = share == 1
 
     def forward(self, episode: Episode, scores: Tensor, head: Head) -> Tensor:
-        k, m = episode.n_support, episode.n_support + episode.n_query
-        x, y, query = (
-            self.transform(episode),
-            episode.w[:, :k].mT,
-            episode.mask[:, k:m].to(episode.x.dtype),
-        )
+        x = self.transform(episode)
+        nodes = x[:, : episode.query.stop]
+        labels = episode.w[:, episode.support].mT
+        query = episode.mask[:, episode.query].to(x.dtype)
         with torch.no_grad():
-            a, v = self.centers(x[:, :m], y, query)
-        scores = v.unsqueeze(-2) - self.lam * squared_euclidean(x, a @ x[:, :m])
+            a, v = self.centers(nodes, labels, query)
+        scores = v.unsqueeze(-2) - self.lam * squared_euclidean(x, a @ nodes)
         return hide_absent(scores, episode.w)
 
     def transform(self, episode: Episode) -> Tensor:
         """Features (B, n, d) -> x (B, n, d); the pool is centered as the queries are."""
-        k, real = episode.n_support, episode.mask.unsqueeze(-1).to(episode.x.dtype)
-        q = episode.query
+        k, query = episode.n_support, episode.query
+        real = episode.mask.unsqueeze(-1).to(episode.x.dtype)
         x = F.normalize((episode.x.clamp_min(0) + 1e-6) ** self.power, dim=-1)
-        several = real[:, q].sum(1, keepdim=True) > 1
-        x = torch.cat(
-            [
-                x[:, :k] - prototypes(x[:, :k], real[:, :k]),
-                x[:, k:] - several * prototypes(x[:, q], real[:, q]),
-            ],
-            1,
-        )
-        return F.normalize(x, dim=-1)
+        several = real[:, query].sum(1, keepdim=True) > 1
+        support = x[:, :k] - prototypes(x[:, :k], real[:, :k])
+        others = x[:, k:] - several * prototypes(x[:, query], real[:, query])
+        return F.normalize(torch.cat([support, others], 1), dim=-1)
 
     def centers(self, x: Tensor, y: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
         """Support and queries x (B, m, d), labels y (B, C, k) of the first k, which queries are
         real (B, q) -> A (B, C, m), Sinkhorn's v (B, C)."""
-        k, gram = y.shape[-1], x @ x.mT
-        absent = y.sum(-1, keepdim=True) == 0
-        a = F.pad(y / y.sum(-1, keepdim=True).masked_fill(absent, 1), (0, query.shape[-1]))
+        gram = x @ x.mT
+        size = y.sum(-1, keepdim=True)
+        absent = size == 0
+        a = F.pad(y / size.masked_fill(absent, 1), (0, query.shape[-1]))
         v = torch.zeros_like(y[..., 0])
-        for epoch in range(self.steps + 1):
-            f = a @ gram
-            log_p = (
-                self.lam
-                * (2 * f - (a * f).sum(-1, keepdim=True)).masked_fill(absent, float("-inf"))[
-                    ..., k:
-                ]
-            )
-            warm = 0 < epoch < self.steps
-            v = balance(log_p.mT, query, self.share, 5 if warm else 12, v if warm else None)
-            if epoch < self.steps:
-                p = torch.cat([y, query.unsqueeze(1) * (log_p + v.unsqueeze(-1)).softmax(-2)], -1)
-                a = a.lerp(p / p.sum(-1, keepdim=True).masked_fill(absent, 1), self.alpha)
-        return a, v
+        for epoch in range(self.steps):
+            log_p = self.log_affinity(a, gram, absent)[..., y.shape[-1] :]
+            steps, start = (WARM, v) if epoch else (COLD, None)
+            v = balance(log_p.mT, query, self.share, steps, start)
+            p = query.unsqueeze(1) * (log_p + v.unsqueeze(-1)).softmax(-2)
+            weight = torch.cat([y, p], -1)
+            mean = weight / weight.sum(-1, keepdim=True).masked_fill(absent, 1)
+            a = a.lerp(mean, self.alpha)
+        log_p = self.log_affinity(a, gram, absent)[..., y.shape[-1] :]
+        return a, balance(log_p.mT, query, self.share, COLD)
+
+    def log_affinity(self, a: Tensor, gram: Tensor, absent: Tensor) -> Tensor:
+        """-lam ||x_i - mu_c||^2 (B, C, m) for centers mu = A x; ||x_i||^2 is left out."""
+        dots = a @ gram
+        distance = (2 * dots - (a * dots).sum(-1, keepdim=True)).masked_fill(absent, float("-inf"))
+        return self.lam * distance

@@ -55,26 +55,33 @@ class TransductiveFineTuning(Refine):
         self.steps, self.lr = steps, lr
 
     def forward(self, episode: Episode, scores: Tensor, head: Head) -> Tensor:
-        k, m = episode.n_support, episode.n_support + episode.n_query
-        z = F.pad(F.normalize(episode.x, dim=-1), (0, 1), value=1.0)  # the bias
-        y, query = episode.w[:, :k].mT, episode.mask[:, k:m]
-        start = F.pad(F.normalize(y @ z[:, :k, :-1], dim=-1), (0, 1))
-        fixed = z[:, :m].detach()
-        moved = adam(
-            lambda theta: self.gradient(theta, fixed, y, query), start.detach(), self.lr, self.steps
-        )
-        return hide_absent(z @ (start + (moved - start.detach())).mT, episode.w)
+        features = F.normalize(episode.x, dim=-1)
+        z = F.pad(features, (0, 1), value=1.0)  # the bias
+        labels = episode.w[:, episode.support].mT
+        query = episode.mask[:, episode.query]
+        nodes = z[:, : episode.query.stop].detach()
+        start = F.pad(F.normalize(labels @ features[:, episode.support], dim=-1), (0, 1))
+
+        def gradient(theta: Tensor) -> Tensor:
+            return self.gradient(theta, nodes, labels, query)
+
+        moved = adam(gradient, start.detach(), self.lr, self.steps)
+        theta = start + (moved - start.detach())  # the value of `moved`, the gradient of `start`
+        return hide_absent(z @ theta.mT, episode.w)
 
     def gradient(self, theta: Tensor, z: Tensor, y: Tensor, query: Tensor) -> Tensor:
         """Of the loss by (W, b) (B, C, d + 1): nodes z (B, m, d + 1), labels y (B, C, k) of the
         first k, which queries are real (B, q)."""
-        k, real = y.shape[-1], query.unsqueeze(1).to(y.dtype)
-        f = (theta @ z.mT).masked_fill(y.sum(-1, keepdim=True) == 0, -1e30)
-        log_p = f.log_softmax(-2)
-        p, log_p = log_p.exp(), log_p[..., k:]
-        h = -(p[..., k:] * log_p).sum(-2, keepdim=True)
-        by_s = (y.sum(-2, keepdim=True) * p[..., :k] - y) / y.sum((1, 2), keepdim=True).clamp_min(
-            1e-12
-        )
-        by_q = -p[..., k:] * (log_p + h) * real / real.sum(-1, keepdim=True).clamp_min(1)
-        return torch.cat([by_s, by_q], -1) @ z
+        k = y.shape[-1]
+        absent = y.sum(-1, keepdim=True) == 0
+        log_p = (theta @ z.mT).masked_fill(absent, -1e30).log_softmax(-2)
+        p = log_p.exp()
+
+        by_support = y.sum(-2, keepdim=True) * p[..., :k] - y
+        by_support = by_support / y.sum((1, 2), keepdim=True).clamp_min(1e-12)
+
+        real = query.unsqueeze(1).to(y.dtype)
+        entropy = -(p[..., k:] * log_p[..., k:]).sum(-2, keepdim=True)
+        by_query = -p[..., k:] * (log_p[..., k:] + entropy) * real
+        by_query = by_query / real.sum(-1, keepdim=True).clamp_min(1)
+        return torch.cat([by_support, by_query], -1) @ z
