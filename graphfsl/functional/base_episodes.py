@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 
 
 def base_episodes(
@@ -40,11 +40,12 @@ def base_episodes(
     device = labels.device
     size = torch.bincount(labels)
     each = shot + unlabeled
-    if way > int((size > 0).sum()) or each > int(size[size > 0].min()):
-        raise InputError(
-            f"episodes of {way} classes with {each} samples each cannot be drawn from "
-            f"{int((size > 0).sum())} classes of {int(size.max())} samples or fewer"
-        )
+    classes, smallest = int((size > 0).sum()), int(size[size > 0].min())
+    require(
+        way <= classes and each <= smallest,
+        f"episodes of {way} classes with {each} samples each cannot be drawn from {classes} "
+        f"classes, the smallest of which has {smallest} samples",
+    )
 
     # Class c is by_class[first[c] : first[c] + size[c]], in random order.
     shuffled = torch.randperm(len(labels), generator=generator, device=device)
@@ -52,12 +53,12 @@ def base_episodes(
     first = size.cumsum(0) - size
 
     chance = torch.rand(count, len(size), generator=generator, device=device)
-    classes = chance.masked_fill(size == 0, -1).topk(way).indices
+    chosen = chance.masked_fill(size == 0, -1).topk(way).indices
 
     # From a random place on, and round to the beginning of the class.
     start = torch.randint(len(labels), (count, way, 1), generator=generator, device=device)
-    place = (start + torch.arange(each, device=device)) % size[classes].unsqueeze(-1)
-    ids = by_class[first[classes].unsqueeze(-1) + place]
+    place = (start + torch.arange(each, device=device)) % size[chosen].unsqueeze(-1)
+    ids = by_class[first[chosen].unsqueeze(-1) + place]
     support, pool = ids[..., :shot].flatten(1), ids[..., shot:].flatten(1)
 
     column = torch.arange(way, device=device)

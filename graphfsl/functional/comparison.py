@@ -14,7 +14,7 @@ from jaxtyping import Float
 from scipy.special import stdtr, stdtrit
 from torch import Tensor
 
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 
 # of the accuracies themselves: results.json keeps six decimals, a GPU gives float32
 ROUNDING = 1e-6
@@ -165,8 +165,9 @@ def permutation_test(
         https://doi.org/10.2202/1544-6115.1585, for the 1 that is added; Bentkus, Dzindzalieta 2015,
         https://arxiv.org/abs/1307.3451, theorem 1.1, for the bound.
     """
-    if permutations < 1:
-        raise InputError(f"a permutation test needs at least 1 permutation, not {permutations}")
+    require(
+        permutations >= 1, f"a permutation test needs at least 1 permutation, not {permutations}"
+    )
     a, b = _same_episodes(a, b)
     n = a.shape[-1]
     d = (a - b).reshape(-1, n)
@@ -288,20 +289,18 @@ def _same_episodes(
     paired.
     """
     a, b = _finite(a), _finite(b)
-    if a.shape[-1] != b.shape[-1]:
-        raise InputError(
-            f"a paired comparison needs the same episodes, not {a.shape[-1]} and "
-            f"{b.shape[-1]} of them"
-        )
+    n, m = a.shape[-1], b.shape[-1]
+    require(n == m, f"a paired comparison needs the same episodes, not {n} and {m} of them")
     return a, b
 
 
 def _finite(values: Float[Tensor, "*B n"]) -> Float[Tensor, "*B n"]:
     values = values.detach().cpu().double()
-    if values.shape[-1] < 2:
-        raise InputError("an interval needs the accuracies of at least 2 episodes")
-    if not values.isfinite().all():
-        raise InputError("accuracies hold a value that is not finite; evaluate that cell again")
+    require(values.shape[-1] >= 2, "an interval needs the accuracies of at least 2 episodes")
+    require(
+        values.isfinite().all(),
+        "accuracies hold a value that is not finite; evaluate that cell again",
+    )
     return values
 
 

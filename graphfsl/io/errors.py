@@ -14,6 +14,12 @@ class InputError(ValueError):
     """Bad input: the message is one line that says what was wrong and what would be right."""
 
 
+def require(condition: object, message: str) -> None:
+    """InputError with this message where the condition does not hold."""
+    if not condition:
+        raise InputError(message)
+
+
 def unknown(what: str, name: object, known: Iterable[str]) -> InputError:
     """The error for a name that is not in `known`, with the nearest one as a suggestion."""
     known = sorted(known)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,17 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from graphfsl.apply.folder_encoder import folder_encoder, folder_range
 from graphfsl.apply.folder_features import encode_files
 from graphfsl.core.display import block, first_of, kind_of
 from graphfsl.data.images import SUFFIXES, decode, holds_image, is_image, written
 from graphfsl.data.pixel_range import Range
+from graphfsl.io.arrays import read_arrays
 from graphfsl.io.checkpoint import write_atomically
 from graphfsl.io.errors import InputError, unknown
-from graphfsl.io.files import check_unpacked, read_regular
+from graphfsl.io.files import read_regular
 from graphfsl.io.plain_text import csv_table
 
 FORMATS = ("csv", "parquet")
@@ -59,11 +56,9 @@ def read_pool(
 
     range: see `folder_range`. out: where `label` writes; the contact sheets there are no samples.
     """
-    return (
-        _read_folder(source, encoder, run, size, range, out)
-        if source.is_dir()
-        else _read_features(source)
-    )
+    if source.is_dir():
+        return _read_folder(source, encoder, run, size, range, out)
+    return _read_features(source)
 
 
 def _read_folder(
@@ -96,13 +91,9 @@ def _read_folder(
         if (root / name).is_file():
             files += [name] * holds_image(root, name)
         elif is_image(name):
+            there = (root / name).exists()
             lost.append(
-                (
-                    name,
-                    "is no file, but a pipe or a device"
-                    if (root / name).exists()
-                    else "a link to nothing",
-                )
+                (name, "is no file, but a pipe or a device" if there else "a link to nothing")
             )
     if not files:
         raise InputError(f"{root} holds no image; known: {', '.join(sorted(SUFFIXES))}")
@@ -148,29 +139,7 @@ def _read_features(path: Path) -> Pool:
         raise InputError(
             f"{path} {'is neither' if path.exists() else 'does not exist'}; a pool is {known}"
         )
-    try:
-        if path.suffix == ".npz":
-            with zipfile.ZipFile(path) as archive:
-                check_unpacked(path, archive)
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {k: file[k] for k in file.files}
-        else:
-            arrays = load_file(path)
-    except InputError:
-        raise
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        zipfile.BadZipFile,
-        zlib.error,
-        KeyError,
-        TypeError,
-        SafetensorError,
-    ) as error:
-        raise InputError(
-            f"{path} is not a readable file of plain arrays ({error}); write it again"
-        ) from None
+    arrays = read_arrays(path)
     x = arrays.get("features")
     if x is None or x.ndim != 2 or not np.issubdtype(x.dtype, np.floating) or not x.size:
         held = ", ".join(f"{k} {v.dtype} {v.shape}" for k, v in arrays.items()) or "nothing"

@@ -13,7 +13,7 @@ from graphfsl.core.learner import Learner
 from graphfsl.core.objectives import Score, beside_support, labeled_cross_entropy
 from graphfsl.core.rules import Adam
 from graphfsl.functional.cross_entropy import cross_entropy
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 
 __all__ = ["FineTuning"]
 
@@ -59,10 +59,10 @@ class FineTuning(Adapt):
         task_chunk: int | None = None,
     ) -> None:
         super().__init__(net, Adam(lr), steps, self.tuning, params, True, task_chunk)
-        if not lr > 0 or entropy < 0:
-            raise InputError(
-                f"fine_tuning.lr must be above 0 and entropy 0 or more, not {lr} and {entropy}"
-            )
+        require(
+            lr > 0 and entropy >= 0,
+            f"fine_tuning.lr must be above 0 and entropy 0 or more, not {lr} and {entropy}",
+        )
         self.entropy = entropy
 
     @property

@@ -14,7 +14,7 @@ from graphfsl.core.learner import Learner
 from graphfsl.core.objectives import Score, beside_support, labeled_cross_entropy
 from graphfsl.core.rules import Adam
 from graphfsl.functional.cross_entropy import cross_entropy
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 from graphfsl.nn.views import Views
 
 __all__ = ["FlexMatch"]
@@ -79,12 +79,12 @@ class FlexMatch(Adapt):
         task_chunk: int | None = None,
     ) -> None:
         super().__init__(net, Adam(lr), steps, self.consistency, params, True, task_chunk)
-        if not lr > 0 or weight < 0 or not 0 <= threshold < 1 or not 0 <= weak <= 1:
-            raise InputError(
-                "flexmatch: lr must be above 0, weight 0 or more, threshold in [0, 1) and weak "
-                "in [0, 1], "
-                f"not {lr}, {weight}, {threshold} and {weak}"
-            )
+        require(
+            lr > 0 and weight >= 0 and 0 <= threshold < 1 and 0 <= weak <= 1,
+            "flexmatch: lr must be above 0, weight 0 or more, threshold in [0, 1) and weak "
+            "in [0, 1], "
+            f"not {lr}, {weight}, {threshold} and {weak}",
+        )
         self.uses_unlabeled = True
         self.threshold, self.flexible, self.weight, self.weak = threshold, flexible, weight, weak
         self.views = Views(steps, 2, rotate, translate, scale, flip)

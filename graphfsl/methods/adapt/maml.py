@@ -12,7 +12,7 @@ from graphfsl.core.learner import Learner
 from graphfsl.core.objectives import Score, support_cross_entropy
 from graphfsl.core.rules import GradientDescent
 from graphfsl.functional.prototypes import present
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 
 __all__ = ["MAML"]
 
@@ -60,8 +60,7 @@ class MAML(Adapt):
         params: str | list[str] = "*",
         task_chunk: int | None = None,
     ) -> None:
-        if not lr > 0:
-            raise InputError(f"maml.lr must be above 0, not {lr}")
+        require(lr > 0, f"maml.lr must be above 0, not {lr}")
         super().__init__(
             net, GradientDescent(lr), steps, sum_over_shot, params, first_order, task_chunk
         )

@@ -16,7 +16,7 @@ from graphfsl.core.objectives import Score, beside_support
 from graphfsl.core.rules import Adam
 from graphfsl.functional.cross_entropy import cross_entropy
 from graphfsl.functional.prototypes import present
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 from graphfsl.nn.views import DRAWS, Views
 
 __all__ = ["TransMatch"]
@@ -83,12 +83,12 @@ class TransMatch(Adapt):
         task_chunk: int | None = None,
     ) -> None:
         super().__init__(net, Adam(lr), steps, self.mixmatch, params, True, task_chunk)
-        if views < 1 or not min(lr, temperature, alpha) > 0 or lambda_u < 0:
-            raise InputError(
-                "transmatch: views must be 1 or more, lr, temperature and alpha above 0, "
-                "lambda_u 0 or more, "
-                f"not {views}, {lr}, {temperature}, {alpha} and {lambda_u}"
-            )
+        require(
+            views >= 1 and min(lr, temperature, alpha) > 0 and lambda_u >= 0,
+            "transmatch: views must be 1 or more, lr, temperature and alpha above 0, "
+            "lambda_u 0 or more, "
+            f"not {views}, {lr}, {temperature}, {alpha} and {lambda_u}",
+        )
         self.uses_unlabeled = True
         self.temperature, self.lambda_u, self.k = temperature, lambda_u, views
         self.views = Views(steps, 1 + views, rotate, translate, scale, flip)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from graphfsl.core.episode import Episode
 from graphfsl.core.learner import Augment
 from graphfsl.functional.prototypes import present, prototypes
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 
 __all__ = ["PrototypeVAE"]
 
@@ -59,13 +59,12 @@ class PrototypeVAE(Augment):
         base_steps: int = 0,
     ) -> None:
         super().__init__()
-        if samples < 0 or base_steps < 0:
-            raise InputError(
-                f"prototype_vae.samples and base_steps must be 0 or more, not "
-                f"{samples} and {base_steps}"
-            )
-        if weight < 0:
-            raise InputError(f"prototype_vae.weight must be 0 or more, not {weight}")
+        require(
+            samples >= 0 and base_steps >= 0,
+            f"prototype_vae.samples and base_steps must be 0 or more, not "
+            f"{samples} and {base_steps}",
+        )
+        require(weight >= 0, f"prototype_vae.weight must be 0 or more, not {weight}")
         self.samples, self.latent = samples, latent
         self.weight, self.base_steps = weight, base_steps
         self.infer = nn.Sequential(

@@ -8,7 +8,7 @@ from graphfsl.core.episode import Episode
 from graphfsl.core.learner import Graph
 from graphfsl.functional.affinity import pairs, std_scaled
 from graphfsl.functional.propagation import propagate, symmetric
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 
 __all__ = ["EmbeddingPropagation"]
 
@@ -47,8 +47,7 @@ class EmbeddingPropagation(Graph):
 
     def __init__(self, alpha: float = 0.5) -> None:
         super().__init__()
-        if not 0 <= alpha < 1:
-            raise InputError(f"embedding_propagation.alpha must lie in [0, 1), not {alpha}")
+        require(0 <= alpha < 1, f"embedding_propagation.alpha must lie in [0, 1), not {alpha}")
         self.alpha = alpha
 
     def forward(self, episode: Episode) -> Episode:

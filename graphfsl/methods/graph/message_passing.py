@@ -18,7 +18,7 @@ from graphfsl.core.episode import Episode
 from graphfsl.core.graph import complete_edges
 from graphfsl.core.learner import Graph
 from graphfsl.core.schema import check_options, signature
-from graphfsl.io.errors import InputError, unknown
+from graphfsl.io.errors import InputError, require, unknown
 from graphfsl.nn.adjacency import make_adjacency
 
 __all__ = ["MessagePassing"]
@@ -79,8 +79,7 @@ class MessagePassing(Graph):
             raise InputError(
                 f"torch_geometric has no dense {conv}; dense is for {', '.join(DENSE)}"
             )
-        if layers < 0:
-            raise InputError(f"message_passing.layers must be 0 or more, not {layers}")
+        require(layers >= 0, f"message_passing.layers must be 0 or more, not {layers}")
         cls = getattr(pyg, f"Dense{conv}" if dense else conv)
         self.out_dim = hidden or dim
         widths = [dim] + [self.out_dim] * layers

@@ -13,7 +13,7 @@ from graphfsl.core.episode import Episode
 from graphfsl.core.learner import Head
 from graphfsl.functional.prototypes import hide_absent
 from graphfsl.functional.statistics import or_one, total_or_one
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 
 __all__ = ["Baseline", "BaselinePlusPlus"]
 
@@ -58,12 +58,12 @@ class Baseline(Head):
         decay: float = 0.001,
     ) -> None:
         super().__init__()
-        if epochs < 0 or batch < 1 or not lr > 0 or not 0 <= momentum < 1 or decay < 0:
-            raise InputError(
-                f"epochs and decay must be 0 or more, batch 1 or more, lr above 0 and momentum "
-                f"in [0, 1), "
-                f"not {epochs}, {decay}, {batch}, {lr}, {momentum}"
-            )
+        require(
+            epochs >= 0 and batch >= 1 and lr > 0 and 0 <= momentum < 1 and decay >= 0,
+            f"epochs and decay must be 0 or more, batch 1 or more, lr above 0 and momentum "
+            f"in [0, 1), "
+            f"not {epochs}, {decay}, {batch}, {lr}, {momentum}",
+        )
         self.epochs, self.batch, self.lr, self.momentum, self.decay = (
             epochs,
             batch,
@@ -137,8 +137,7 @@ class BaselinePlusPlus(Baseline):
         scale: float = 2.0,
     ) -> None:
         super().__init__(epochs, batch, lr, momentum, decay)
-        if not scale > 0:
-            raise InputError(f"baseline_plus_plus.scale must be above 0, not {scale}")
+        require(scale > 0, f"baseline_plus_plus.scale must be above 0, not {scale}")
         self.scale = scale
 
     def score(self, episode: Episode) -> Tensor:

@@ -20,7 +20,7 @@ from graphfsl.functional.edges import (
     upper,
 )
 from graphfsl.functional.prototypes import hide_absent, present
-from graphfsl.io.errors import InputError, unknown
+from graphfsl.io.errors import require, unknown
 from graphfsl.nn.perceptron import Perceptron
 
 __all__ = ["DPGN"]
@@ -94,13 +94,12 @@ class DPGN(Head):
         super().__init__()
         if metric not in ("l1", "l2"):
             raise unknown("metric", metric, ("l1", "l2"))
-        if generations < 2:
-            raise InputError(
-                f"dpgn takes at least two generations, not {generations}: the last ends with the "
-                f"point graph"
-            )
-        if shot < 1:
-            raise InputError(f"dpgn.shot must be 1 or more, not {shot}")
+        require(
+            generations >= 2,
+            f"dpgn takes at least two generations, not {generations}: the last ends with the "
+            f"point graph",
+        )
+        require(shot >= 1, f"dpgn.shot must be 1 or more, not {shot}")
         self.way, self.shots = way, shot
         self.metric = torch.abs if metric == "l1" else torch.square
         self.support_nodes = k = way * shot

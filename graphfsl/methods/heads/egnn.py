@@ -18,7 +18,7 @@ from graphfsl.functional.edges import (
     upper,
 )
 from graphfsl.functional.prototypes import hide_absent, present
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 from graphfsl.nn.perceptron import Perceptron
 
 __all__ = ["EGNN"]
@@ -71,8 +71,7 @@ class EGNN(Head):
 
     def __init__(self, dim: int, hidden: int = 96, layers: int = 3) -> None:
         super().__init__()
-        if layers < 1:
-            raise InputError(f"egnn takes at least one layer, not {layers}")
+        require(layers >= 1, f"egnn takes at least one layer, not {layers}")
         sizes = [dim] + [hidden] * (layers - 1)
         self.f_v = nn.ModuleList(Perceptron(3 * size, 2 * hidden, hidden) for size in sizes)
         self.f_e = nn.ModuleList(

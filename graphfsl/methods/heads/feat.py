@@ -11,7 +11,7 @@ from graphfsl.core.episode import Episode, Target
 from graphfsl.core.learner import Head
 from graphfsl.functional.distances import squared_euclidean
 from graphfsl.functional.prototypes import hide_absent, present, prototypes
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 
 __all__ = ["FEAT"]
 
@@ -63,15 +63,14 @@ class FEAT(Head):
         attention_dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        if (
-            min(temperature, temperature2) <= 0
-            or balance < 0
-            or not (0 <= dropout < 1 and 0 <= attention_dropout < 1)
-        ):
-            raise InputError(
-                "feat: temperature and temperature2 must be above 0, balance 0 or more, "
-                "dropout and attention_dropout in [0, 1)"
-            )
+        require(
+            min(temperature, temperature2) > 0
+            and balance >= 0
+            and 0 <= dropout < 1
+            and 0 <= attention_dropout < 1,
+            "feat: temperature and temperature2 must be above 0, balance 0 or more, "
+            "dropout and attention_dropout in [0, 1)",
+        )
         self.temperature, self.temperature2, self.balance = temperature, temperature2, balance
         self.q, self.k, self.v = (nn.Linear(dim, dim, bias=False) for _ in range(3))
         self.fc, self.norm, self.dropout = (

@@ -18,7 +18,7 @@ from graphfsl.core.episode import Episode
 from graphfsl.core.graph import to_pyg
 from graphfsl.core.learner import Head
 from graphfsl.functional.prototypes import hide_absent
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import InputError, require
 
 __all__ = ["GNN"]
 
@@ -69,11 +69,10 @@ class GNN(Head):
         self, dim: int, way: int, hidden: int = 96, layers: int = 3, ask: str | None = None
     ) -> None:
         super().__init__()
-        if ask not in (None, "attention", "random") or layers < (2 if ask else 1):
-            raise InputError(
-                f"gnn.ask must be attention or random, with 2 layers or more, or "
-                f"null, not {ask!r:.50}"
-            )
+        require(
+            ask in (None, "attention", "random") and layers >= (2 if ask else 1),
+            f"gnn.ask must be attention or random, with 2 layers or more, or null, not {ask!r:.50}",
+        )
         self.way, self.asks = way, ask is not None
         sizes = [dim + way + i * (hidden // 2) for i in range(layers)]
         self.adjacency = nn.ModuleList(EdgeWeight(size, hidden) for size in sizes)

@@ -10,7 +10,7 @@ from graphfsl.core.episode import Episode
 from graphfsl.core.learner import Head
 from graphfsl.functional.distances import cosine
 from graphfsl.functional.prototypes import hide_absent, prototypes
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 
 __all__ = ["Imprinting"]
 
@@ -41,8 +41,7 @@ class Imprinting(Head):
 
     def __init__(self, scale: float = 10.0) -> None:
         super().__init__()
-        if not scale > 0:
-            raise InputError(f"imprinting.scale must be above 0, not {scale}")
+        require(scale > 0, f"imprinting.scale must be above 0, not {scale}")
         self.scale = scale
         self.weight: Tensor | None
         self.register_buffer("weight", None)

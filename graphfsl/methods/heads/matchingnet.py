@@ -12,7 +12,7 @@ from graphfsl.core.learner import Head
 from graphfsl.functional.distances import cosine
 from graphfsl.functional.prototypes import hide_absent
 from graphfsl.functional.statistics import or_one
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 
 __all__ = ["MatchingNet"]
 
@@ -57,11 +57,10 @@ class MatchingNet(Head):
         self, dim: int, scale: float = 10.0, fce: bool = False, fce_steps: int = 5
     ) -> None:
         super().__init__()
-        if not scale > 0 or fce_steps < 1:
-            raise InputError(
-                f"matchingnet.scale must be above 0, fce_steps 1 or more, not "
-                f"{scale} and {fce_steps}"
-            )
+        require(
+            scale > 0 and fce_steps >= 1,
+            f"matchingnet.scale must be above 0, fce_steps 1 or more, not {scale} and {fce_steps}",
+        )
         self.log_scale = nn.Parameter(torch.tensor(float(scale)).log())
         self.order_sensitive = fce
         self.context = FullContext(dim, fce_steps) if fce else None

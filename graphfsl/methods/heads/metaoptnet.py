@@ -10,7 +10,7 @@ from graphfsl.core.episode import Episode
 from graphfsl.core.learner import Head
 from graphfsl.functional.prototypes import hide_absent
 from graphfsl.functional.svm import crammer_singer
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 
 __all__ = ["MetaOptNet"]
 
@@ -45,8 +45,7 @@ class MetaOptNet(Head):
 
     def __init__(self, C: float = 0.1, scale: float = 1.0) -> None:
         super().__init__()
-        if not C > 0 or not scale > 0:
-            raise InputError(f"metaoptnet.C and scale must be above 0, not {C} and {scale}")
+        require(C > 0 and scale > 0, f"metaoptnet.C and scale must be above 0, not {C} and {scale}")
         self.C = C
         self.log_scale = nn.Parameter(torch.tensor(float(scale)).log())
 

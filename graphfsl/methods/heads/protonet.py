@@ -9,7 +9,7 @@ from graphfsl.core.episode import Episode
 from graphfsl.core.learner import Head
 from graphfsl.functional.distances import cosine, squared_euclidean
 from graphfsl.functional.prototypes import hide_absent, prototypes
-from graphfsl.io.errors import InputError, unknown
+from graphfsl.io.errors import require, unknown
 
 __all__ = ["ProtoNet"]
 
@@ -40,8 +40,7 @@ class ProtoNet(Head):
         super().__init__()
         if distance not in ("sqeuclidean", "cosine"):
             raise unknown("distance", distance, ("sqeuclidean", "cosine"))
-        if not scale > 0:
-            raise InputError(f"the scale of cosines must be above 0, not {scale}")
+        require(scale > 0, f"the scale of cosines must be above 0, not {scale}")
         self.distance = distance
         if distance == "cosine":
             self.log_scale = nn.Parameter(torch.tensor(float(scale)).log())

@@ -14,7 +14,7 @@ from graphfsl.core.episode import Episode
 from graphfsl.core.learner import Head
 from graphfsl.functional.prototypes import hide_absent
 from graphfsl.functional.ridge import ridge
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 
 __all__ = ["R2D2"]
 
@@ -45,8 +45,10 @@ class R2D2(Head):
 
     def __init__(self, lamda: float = 50.0, alpha: float = 10.0) -> None:
         super().__init__()
-        if not lamda > 0 or not alpha > 0:
-            raise InputError(f"r2d2.lamda and alpha must be above 0, not {lamda} and {alpha}")
+        require(
+            lamda > 0 and alpha > 0,
+            f"r2d2.lamda and alpha must be above 0, not {lamda} and {alpha}",
+        )
         self.log_lamda = nn.Parameter(torch.tensor(math.log(lamda)))
         self.log_alpha = nn.Parameter(torch.tensor(math.log(alpha)))
 

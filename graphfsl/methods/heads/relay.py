@@ -13,7 +13,7 @@ from graphfsl.core.learner import Head
 from graphfsl.functional.affinity import pairs
 from graphfsl.functional.distances import squared_euclidean
 from graphfsl.functional.prototypes import hide_absent, prototypes
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 
 __all__ = ["Relay"]
 
@@ -67,11 +67,11 @@ class Relay(Head):
         queries: bool = False,
     ) -> None:
         super().__init__()
-        if layers < 0 or not 0 <= label_dropout < 1:
-            raise InputError(
-                f"relay: layers must be 0 or more, label_dropout in [0, 1), not "
-                f"{layers}, {label_dropout}"
-            )
+        require(
+            layers >= 0 and 0 <= label_dropout < 1,
+            f"relay: layers must be 0 or more, label_dropout in [0, 1), not "
+            f"{layers}, {label_dropout}",
+        )
         self.label_dropout, self.gated, self.transductive = label_dropout, gated, queries
         kinds = 3 if typed else 1
         self.log_gamma = nn.Parameter(torch.zeros(layers, kinds, kinds))

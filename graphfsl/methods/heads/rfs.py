@@ -11,7 +11,7 @@ from graphfsl.core.episode import Episode
 from graphfsl.core.learner import Head
 from graphfsl.functional.logistic_regression import logistic_regression
 from graphfsl.functional.prototypes import hide_absent
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 
 __all__ = ["RFS"]
 
@@ -47,8 +47,7 @@ class RFS(Head):
 
     def __init__(self, C: float = 1.0, normalize: bool = True) -> None:
         super().__init__()
-        if not C > 0:
-            raise InputError(f"rfs.C must be above 0, not {C}")
+        require(C > 0, f"rfs.C must be above 0, not {C}")
         self.C, self.normalize = C, normalize
 
     def score(self, episode: Episode) -> Tensor:

@@ -13,7 +13,7 @@ from graphfsl.core.learner import Head
 from graphfsl.functional.affinity import pairs
 from graphfsl.functional.distances import cosine
 from graphfsl.functional.prototypes import hide_absent, present, prototypes
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 
 __all__ = ["WDAE"]
 
@@ -74,17 +74,15 @@ class WDAE(Head):
         scale: float = 10.0,
     ) -> None:
         super().__init__()
-        if (
-            k < 1
-            or min(temperature, scale) <= 0
-            or min(noise, reconstruction) < 0
-            or not 0 <= dropout < 1
-        ):
-            raise InputError(
-                "wdae: k must be 1 or more, temperature and scale above 0, noise and "
-                "reconstruction 0 or more, "
-                "dropout in [0, 1)"
-            )
+        require(
+            k >= 1
+            and min(temperature, scale) > 0
+            and min(noise, reconstruction) >= 0
+            and 0 <= dropout < 1,
+            "wdae: k must be 1 or more, temperature and scale above 0, noise and "
+            "reconstruction 0 or more, "
+            "dropout in [0, 1)",
+        )
         self.k, self.temperature = k, temperature
         self.noise, self.reconstruction = noise, reconstruction
         self.log_scale = nn.Parameter(torch.tensor(float(scale)).log())

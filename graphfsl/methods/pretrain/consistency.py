@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from graphfsl.core.learner import Encode, Objective
 from graphfsl.functional.affine import affine
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 from graphfsl.nn.classifier import classifier as make_classifier
 
 __all__ = ["Consistency"]
@@ -64,17 +64,17 @@ class Consistency(Objective):
         scale_logits: float = 10.0,
     ) -> None:
         super().__init__()
-        if not 0 < labeled_fraction <= 1 or not 0 <= threshold < 1 or weight < 0:
-            raise InputError(
-                "consistency: labeled_fraction must lie in (0, 1], threshold in [0, 1) and "
-                "weight be 0 or more, "
-                f"not {labeled_fraction}, {threshold} and {weight}"
-            )
-        if not 0 <= rotate < 90 or not 0 <= translate <= 1 or not 0 <= scale < 1:
-            raise InputError(
-                "consistency: rotate must lie in [0, 90), translate in [0, 1] and scale in [0, 1), "
-                f"not {rotate}, {translate} and {scale}"
-            )
+        require(
+            0 < labeled_fraction <= 1 and 0 <= threshold < 1 and weight >= 0,
+            "consistency: labeled_fraction must lie in (0, 1], threshold in [0, 1) and "
+            "weight be 0 or more, "
+            f"not {labeled_fraction}, {threshold} and {weight}",
+        )
+        require(
+            0 <= rotate < 90 and 0 <= translate <= 1 and 0 <= scale < 1,
+            "consistency: rotate must lie in [0, 90), translate in [0, 1] and scale in [0, 1), "
+            f"not {rotate}, {translate} and {scale}",
+        )
         self.labeled_fraction, self.label_seed = labeled_fraction, label_seed
         self.threshold, self.weight = threshold, weight
         self.rotate, self.translate, self.scale, self.flip = rotate, translate, scale, flip

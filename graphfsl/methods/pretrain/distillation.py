@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from graphfsl.core.learner import Encode, Objective
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 from graphfsl.nn.classifier import classifier as make_classifier
 
 __all__ = ["Distillation"]
@@ -50,10 +50,10 @@ class Distillation(Objective):
         scale: float = 10.0,
     ) -> None:
         super().__init__()
-        if min(alpha, beta) < 0 or temperature <= 0:
-            raise InputError(
-                "distillation.alpha and beta must be 0 or more, and temperature above 0"
-            )
+        require(
+            min(alpha, beta) >= 0 and temperature > 0,
+            "distillation.alpha and beta must be 0 or more, and temperature above 0",
+        )
         self.alpha, self.beta, self.temperature = alpha, beta, temperature
         self.classifier = make_classifier(classifier, dim, classes, scale)
 

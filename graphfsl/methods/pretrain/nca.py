@@ -8,7 +8,7 @@ from torch import Tensor
 
 from graphfsl.core.learner import Encode, Objective
 from graphfsl.functional.distances import squared_euclidean
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 
 __all__ = ["NCA"]
 
@@ -41,11 +41,11 @@ class NCA(Objective):
 
     def __init__(self, temperature: float = 1.0, per_class: int = 8) -> None:
         super().__init__()
-        if temperature <= 0 or per_class < 2:
-            raise InputError(
-                f"nca: temperature must be above 0, per_class 2 or more, not "
-                f"{temperature}, {per_class}"
-            )
+        require(
+            temperature > 0 and per_class >= 2,
+            f"nca: temperature must be above 0, per_class 2 or more, not "
+            f"{temperature}, {per_class}",
+        )
         self.temperature, self.per_class = temperature, per_class
 
     def forward(self, encode: Encode, x: Tensor, y: Tensor) -> Tensor:

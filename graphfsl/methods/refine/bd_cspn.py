@@ -11,7 +11,7 @@ from graphfsl.core.learner import Head, Refine
 from graphfsl.functional.distances import length
 from graphfsl.functional.prototypes import hide_absent, present, prototypes
 from graphfsl.functional.selection import log_odds, top_per_class
-from graphfsl.io.errors import InputError, unknown
+from graphfsl.io.errors import require, unknown
 
 __all__ = ["BDCSPN"]
 
@@ -64,11 +64,11 @@ class BDCSPN(Refine):
         self, eps: float = 1.0, scale: float = 10.0, most: int | None = 8, over: str = "nodes"
     ) -> None:
         super().__init__()
-        if not eps >= 0 or not scale > 0 or (most is not None and most < 0):
-            raise InputError(
-                "bd_cspn.eps must be 0 or more, scale above 0 and most 0 or more, or null, "
-                f"not {eps}, {scale} and {most}"
-            )
+        require(
+            eps >= 0 and scale > 0 and (most is None or most >= 0),
+            "bd_cspn.eps must be 0 or more, scale above 0 and most 0 or more, or null, "
+            f"not {eps}, {scale} and {most}",
+        )
         if over not in ("nodes", "classes"):
             raise unknown("bd_cspn.over", over, ("nodes", "classes"))
         self.eps, self.scale, self.most, self.over = eps, scale, most, over

@@ -13,7 +13,7 @@ from graphfsl.functional.layers import last_layer
 from graphfsl.functional.prototypes import present
 from graphfsl.functional.soft_kmeans import soft_assign
 from graphfsl.functional.statistics import or_one
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 
 __all__ = ["FixMatch"]
 
@@ -67,17 +67,15 @@ class FixMatch(Refine):
         threshold: float | None = None,
     ) -> None:
         super().__init__()
-        if (
-            steps < 1
-            or not 0 <= drop < 1
-            or not weight > 0
-            or not (threshold is None or 0 <= threshold < 1)
-        ):
-            raise InputError(
-                "fixmatch.steps must be 1 or more, drop in [0, 1), weight above 0 and threshold "
-                "in [0, 1) or null, "
-                f"not {steps}, {drop}, {weight} and {threshold}"
-            )
+        require(
+            steps >= 1
+            and 0 <= drop < 1
+            and weight > 0
+            and (threshold is None or 0 <= threshold < 1),
+            "fixmatch.steps must be 1 or more, drop in [0, 1), weight above 0 and threshold "
+            "in [0, 1) or null, "
+            f"not {steps}, {drop}, {weight} and {threshold}",
+        )
         self.steps, self.drop, self.weight, self.threshold = steps, drop, weight, threshold
         self.keep: Tensor
         # Not weights: a trained run of any head takes this refiner.

@@ -14,7 +14,7 @@ from graphfsl.functional.group_lasso import leaving
 from graphfsl.functional.layers import last_layer
 from graphfsl.functional.prototypes import present
 from graphfsl.functional.selection import quota, top_per_class
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 
 __all__ = ["ICI"]
 
@@ -58,11 +58,11 @@ class ICI(Refine):
 
     def __init__(self, components: int = 10, stages: int = 6, share: float = 1.0) -> None:
         super().__init__()
-        if components < 1 or stages < 1 or not 0 < share <= 1:
-            raise InputError(
-                "ici.components and stages must be 1 or more and share in (0, 1], "
-                f"not {components}, {stages} and {share}"
-            )
+        require(
+            components >= 1 and stages >= 1 and 0 < share <= 1,
+            "ici.components and stages must be 1 or more and share in (0, 1], "
+            f"not {components}, {stages} and {share}",
+        )
         self.components, self.stages, self.share = components, stages, share
 
     def forward(self, episode: Episode, scores: Tensor, head: Head) -> Tensor:

@@ -19,7 +19,7 @@ from graphfsl.functional.prototypes import present
 from graphfsl.functional.selection import quota, top_per_class
 from graphfsl.functional.sinkhorn import potentials
 from graphfsl.functional.statistics import or_one
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 
 __all__ = ["ILPC"]
 
@@ -80,20 +80,18 @@ class ILPC(Refine):
         lr: float = 3.0,
     ) -> None:
         super().__init__()
-        if (
-            k < 1
-            or stages < 1
-            or epochs < 1
-            or not 0 <= alpha < 1
-            or not 0 < share <= 1
-            or not tau > 0
-            or not lr > 0
-        ):
-            raise InputError(
-                "ilpc.k, stages and epochs must be 1 or more, alpha in [0, 1), share in (0, 1], "
-                "tau and lr above 0, "
-                f"not {k}, {stages}, {epochs}, {alpha}, {share}, {tau} and {lr}"
-            )
+        require(
+            k >= 1
+            and stages >= 1
+            and epochs >= 1
+            and 0 <= alpha < 1
+            and 0 < share <= 1
+            and tau > 0
+            and lr > 0,
+            "ilpc.k, stages and epochs must be 1 or more, alpha in [0, 1), share in (0, 1], "
+            "tau and lr above 0, "
+            f"not {k}, {stages}, {epochs}, {alpha}, {share}, {tau} and {lr}",
+        )
         self.k, self.alpha, self.tau, self.stages = k, alpha, tau, stages
         self.balance, self.share, self.epochs, self.lr = balance, share, epochs, lr
         self.needs_balanced_pool = balance or share < 1

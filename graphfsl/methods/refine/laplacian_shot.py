@@ -10,7 +10,7 @@ from torch import Tensor
 
 from graphfsl.core.episode import Episode
 from graphfsl.core.learner import Head, Refine
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 
 __all__ = ["LaplacianShot"]
 
@@ -57,10 +57,10 @@ class LaplacianShot(Refine):
 
     def __init__(self, lam: float = 0.7, k: int = 3, steps: int = 20) -> None:
         super().__init__()
-        if lam < 0 or k < 2 or steps < 1:
-            raise InputError(
-                f"laplacian_shot.lam, k, steps must be at least 0, 2, 1, not {lam}, {k}, {steps}"
-            )
+        require(
+            lam >= 0 and k >= 2 and steps >= 1,
+            f"laplacian_shot.lam, k, steps must be at least 0, 2, 1, not {lam}, {k}, {steps}",
+        )
         self.lam, self.k, self.steps = lam, k, steps
 
     def forward(self, episode: Episode, scores: Tensor, head: Head) -> Tensor:

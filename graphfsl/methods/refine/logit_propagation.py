@@ -18,7 +18,7 @@ from graphfsl.functional.propagation import propagate, symmetric
 from graphfsl.functional.prototypes import hide_absent
 from graphfsl.functional.soft_kmeans import soft_assign
 from graphfsl.functional.statistics import or_one
-from graphfsl.io.errors import InputError, unknown
+from graphfsl.io.errors import require, unknown
 
 __all__ = ["LogitPropagation"]
 
@@ -69,11 +69,11 @@ class LogitPropagation(Refine):
         super().__init__()
         if method not in ("closed", "poisson"):
             raise unknown("method", method, ("closed", "poisson"))
-        if k < 1 or not 0 <= alpha < 1 or trust < 0:
-            raise InputError(
-                "logit_propagation.k must be 1 or more, alpha in [0, 1) and trust 0 or more, "
-                f"not {k}, {alpha} and {trust}"
-            )
+        require(
+            k >= 1 and 0 <= alpha < 1 and trust >= 0,
+            "logit_propagation.k must be 1 or more, alpha in [0, 1) and trust 0 or more, "
+            f"not {k}, {alpha} and {trust}",
+        )
         self.method, self.k, self.alpha, self.trust = method, k, alpha, trust
         self.reads = "all" if trust else "none"
 

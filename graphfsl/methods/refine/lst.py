@@ -13,7 +13,7 @@ from graphfsl.core.learner import Head, Refine
 from graphfsl.functional.layers import last_layer
 from graphfsl.functional.prototypes import present, prototypes
 from graphfsl.functional.selection import log_odds, quota, top_per_class
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 
 __all__ = ["LST"]
 
@@ -61,11 +61,11 @@ class LST(Refine):
         self, dim: int, hidden: int = 64, stages: int = 3, share: float = 0.7, anchor: float = 2.0
     ) -> None:
         super().__init__()
-        if stages < 1 or not 0 < share <= 1 or not anchor > 0:
-            raise InputError(
-                f"lst.stages must be 1 or more, share in (0, 1] and anchor above 0, not "
-                f"{stages}, {share} and {anchor}"
-            )
+        require(
+            stages >= 1 and 0 < share <= 1 and anchor > 0,
+            f"lst.stages must be 1 or more, share in (0, 1] and anchor above 0, not "
+            f"{stages}, {share} and {anchor}",
+        )
         self.stages, self.share, self.anchor = stages, share, anchor
         self.weigh = nn.Sequential(
             nn.Linear(dim, hidden), nn.LeakyReLU(), nn.Linear(hidden, 1, bias=False)

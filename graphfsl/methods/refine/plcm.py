@@ -16,7 +16,7 @@ from graphfsl.functional.logistic_regression import logistic_regression
 from graphfsl.functional.prototypes import present
 from graphfsl.functional.selection import quota, top_per_class
 from graphfsl.functional.statistics import or_one
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 
 __all__ = ["PLCM"]
 
@@ -79,11 +79,11 @@ class PLCM(Refine):
         unlabeled: int = 30,
     ) -> None:
         super().__init__()
-        if min(steps, shot, unlabeled) < 1 or not 0 < share <= 1 or not C > 0:
-            raise InputError(
-                "plcm.steps, shot and unlabeled must be 1 or more, share in (0, 1] and C above 0, "
-                f"not {steps}, {shot}, {unlabeled}, {share} and {C}"
-            )
+        require(
+            min(steps, shot, unlabeled) >= 1 and 0 < share <= 1 and C > 0,
+            "plcm.steps, shot and unlabeled must be 1 or more, share in (0, 1] and C above 0, "
+            f"not {steps}, {shot}, {unlabeled}, {share} and {C}",
+        )
         self.steps, self.share, self.C = steps, share, C
         self.base_task = (way, shot, unlabeled)
         # Of each step, for nodes that were not or were chosen, the noisy and the clean component.
@@ -99,11 +99,10 @@ class PLCM(Refine):
         size = torch.bincount(labels)
         classes, smallest = int((size > 0).sum()), int(size[size > 0].min())
         unlabeled = min(unlabeled, smallest - shot)
-        if unlabeled < 1:
-            raise InputError(
-                f"plcm.shot={shot} leaves a base class without another labeled "
-                f"image to calibrate on"
-            )
+        require(
+            unlabeled >= 1,
+            f"plcm.shot={shot} leaves a base class without another labeled image to calibrate on",
+        )
         ids, truth = base_episodes(labels, min(way, classes), shot, unlabeled, EPISODES)
 
         n_support = min(way, classes) * shot

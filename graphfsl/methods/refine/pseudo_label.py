@@ -13,7 +13,7 @@ from graphfsl.functional.layers import last_layer
 from graphfsl.functional.prototypes import present
 from graphfsl.functional.selection import log_odds, quota, top_per_class
 from graphfsl.functional.soft_kmeans import soft_assign
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 
 __all__ = ["PseudoLabel"]
 
@@ -63,11 +63,11 @@ class PseudoLabel(Refine):
         soft: bool = False,
     ) -> None:
         super().__init__()
-        if steps < 1 or not 0 < share <= 1 or not 0 <= threshold < 1:
-            raise InputError(
-                "pseudo_label.steps must be 1 or more, share in (0, 1] and threshold in [0, 1), "
-                f"not {steps}, {share} and {threshold}"
-            )
+        require(
+            steps >= 1 and 0 < share <= 1 and 0 <= threshold < 1,
+            "pseudo_label.steps must be 1 or more, share in (0, 1] and threshold in [0, 1), "
+            f"not {steps}, {share} and {threshold}",
+        )
         self.steps, self.share, self.curriculum = steps, share, curriculum
         self.threshold, self.soft = threshold, soft
         self.trusts_probabilities = soft

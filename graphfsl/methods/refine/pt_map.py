@@ -13,7 +13,7 @@ from graphfsl.core.learner import Head, Refine
 from graphfsl.functional.distances import squared_euclidean
 from graphfsl.functional.prototypes import hide_absent, prototypes
 from graphfsl.functional.sinkhorn import balance
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 
 __all__ = ["PTMAP"]
 
@@ -73,12 +73,12 @@ class PTMAP(Refine):
         share: float = 1.0,
     ) -> None:
         super().__init__()
-        if not power > 0 or not lam > 0 or steps < 0 or not 0 < alpha <= 1 or not 0 <= share <= 1:
-            raise InputError(
-                "pt_map.power and lam must be above 0, steps 0 or more, alpha in (0, 1] and "
-                "share in [0, 1], not "
-                f"{power}, {lam}, {steps}, {alpha}, {share}"
-            )
+        require(
+            power > 0 and lam > 0 and steps >= 0 and 0 < alpha <= 1 and 0 <= share <= 1,
+            "pt_map.power and lam must be above 0, steps 0 or more, alpha in (0, 1] and "
+            "share in [0, 1], not "
+            f"{power}, {lam}, {steps}, {alpha}, {share}",
+        )
         self.power, self.steps, self.lam, self.alpha, self.share = power, steps, lam, alpha, share
         self.needs_balance = share == 1
 

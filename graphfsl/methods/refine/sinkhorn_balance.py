@@ -9,7 +9,7 @@ from torch import Tensor
 from graphfsl.core.episode import Episode
 from graphfsl.core.learner import Head, Refine
 from graphfsl.functional.sinkhorn import balance
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 
 __all__ = ["SinkhornBalance"]
 
@@ -49,12 +49,12 @@ class SinkhornBalance(Refine):
 
     def __init__(self, share: float = 1.0, temperature: float = 1.0, steps: int = 12) -> None:
         super().__init__()
-        if not 0 <= share <= 1 or not temperature > 0 or steps < 1:
-            raise InputError(
-                f"sinkhorn_balance.share must lie in [0, 1], temperature above 0 and steps be at "
-                f"least 1, not "
-                f"{share}, {temperature}, {steps}"
-            )
+        require(
+            0 <= share <= 1 and temperature > 0 and steps >= 1,
+            f"sinkhorn_balance.share must lie in [0, 1], temperature above 0 and steps be at "
+            f"least 1, not "
+            f"{share}, {temperature}, {steps}",
+        )
         self.share, self.temperature, self.steps = share, temperature, steps
         self.needs_balance = share == 1
 

@@ -13,7 +13,7 @@ from graphfsl.functional.layers import last_layer
 from graphfsl.functional.prototypes import present
 from graphfsl.functional.soft_kmeans import soft_assign
 from graphfsl.functional.statistics import or_one
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 
 __all__ = ["MaskedSoftKmeans", "SoftKmeans", "SoftKmeansCluster"]
 
@@ -48,8 +48,7 @@ class SoftKmeans(Refine):
 
     def __init__(self, steps: int = 1) -> None:
         super().__init__()
-        if steps < 1:
-            raise InputError(f"soft k-means takes at least one step, not {steps}")
+        require(steps >= 1, f"soft k-means takes at least one step, not {steps}")
         self.steps = steps
 
     def assign(self, episode: Episode, scores: Tensor) -> Tensor:
@@ -94,8 +93,7 @@ class SoftKmeansCluster(SoftKmeans):
 
     def __init__(self, steps: int = 1, radius: float = 100.0) -> None:
         super().__init__(steps)
-        if not radius > 0:
-            raise InputError(f"soft_kmeans_cluster.radius must be above 0, not {radius}")
+        require(radius > 0, f"soft_kmeans_cluster.radius must be above 0, not {radius}")
         self.log_radius = nn.Parameter(torch.tensor(float(radius)).log())
 
     def assign(self, episode: Episode, scores: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from graphfsl.functional.adam import adam
 from graphfsl.functional.distances import squared_euclidean
 from graphfsl.functional.prototypes import hide_absent, prototypes
 from graphfsl.functional.statistics import total_or_one
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 
 __all__ = ["TIM", "AlphaTIM"]
 
@@ -77,12 +77,11 @@ class TIM(Refine):
     ) -> None:
         super().__init__()
         zero, above = (steps, marginal, conditional), (rate, temperature, cross_entropy)
-        if min(zero) < 0 or min(above) <= 0:
-            names = (
-                "steps, marginal, conditional must be 0 or more, rate, temperature, "
-                "cross_entropy above 0"
-            )
-            raise InputError(f"{names}, not {zero}, {above}")
+        require(
+            min(zero) >= 0 and min(above) > 0,
+            "steps, marginal, conditional must be 0 or more, rate, temperature, cross_entropy "
+            f"above 0, not {zero}, {above}",
+        )
         self.steps, self.rate, self.temperature = steps, rate, temperature
         self.cross_entropy, self.marginal, self.conditional = cross_entropy, marginal, conditional
         self.needs_balance = marginal > 0
@@ -178,8 +177,9 @@ class AlphaTIM(TIM):
         conditional: float = 1.0,
     ) -> None:
         super().__init__(steps, 1.0, temperature, cross_entropy, marginal, conditional)
-        if not alpha > 0 or not lr > 0:
-            raise InputError(f"alpha_tim.alpha and lr must be above 0, not {alpha} and {lr}")
+        require(
+            alpha > 0 and lr > 0, f"alpha_tim.alpha and lr must be above 0, not {alpha} and {lr}"
+        )
         self.alpha, self.lr = alpha, lr
         self.needs_balance = marginal > 0 and alpha == 1
 

@@ -11,7 +11,7 @@ from graphfsl.core.episode import Episode
 from graphfsl.core.learner import Head, Refine
 from graphfsl.functional.adam import adam
 from graphfsl.functional.prototypes import hide_absent
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 
 __all__ = ["TransductiveFineTuning"]
 
@@ -47,11 +47,11 @@ class TransductiveFineTuning(Refine):
 
     def __init__(self, steps: int = 25, lr: float = 5e-5) -> None:
         super().__init__()
-        if steps < 0 or not lr > 0:
-            raise InputError(
-                f"transductive_fine_tuning.steps must be 0 or more and lr above 0, "
-                f"not {steps} and {lr}"
-            )
+        require(
+            steps >= 0 and lr > 0,
+            f"transductive_fine_tuning.steps must be 0 or more and lr above 0, "
+            f"not {steps} and {lr}",
+        )
         self.steps, self.lr = steps, lr
 
     def forward(self, episode: Episode, scores: Tensor, head: Head) -> Tensor:
