@@ -182,8 +182,8 @@ class _Solve(torch.autograd.Function):
         r = _from_nodes(_curvature(_to_nodes(g, e), cost, p, unit), e)
         u = g - _Solve.apply(e, q, cost, p, unit, r, ctx.steps) @ q
         xq, f, ue = x @ q, _to_nodes(x @ q, e), _to_nodes(u, e)
-        s_f, s_u = (_curvature(t, cost, p, unit) for t in (f, ue))
-        p_f, p_u = ((p * t).sum(-2, keepdim=True) for t in (f, ue))
+        s_f, s_u = _curvature(f, cost, p, unit), _curvature(ue, cost, p, unit)
+        p_f, p_u = (p * f).sum(-2, keepdim=True), (p * ue).sum(-2, keepdim=True)
         by_e = None if e is None else -s_f.mT @ u - s_u.mT @ xq
         by_q = -x.mT @ _from_nodes(s_u, e)
         by_cost = p_u * p_f - (p * ue * f - ue * _centred(f, unit) / 2).sum(-2, keepdim=True)

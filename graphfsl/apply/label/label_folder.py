@@ -52,29 +52,47 @@ def label(
     range: Range | None = None,
     **options: Any,
 ) -> tuple[list[Path], str]:
-    """Label a pool and write `out`; returns the files, and in a line what was found.
+    """Label a pool of images or features from a table of a few labels, and write what was found.
 
-    source: a folder of images, encoded as `graphfsl features` does, or a file of features. support,
-    truth: tables of labels, see `read_labels`. range: the values of black and white of images.
+    The files are labels.csv or .parquet, unreadable.csv, report.html and, of images,
+    sheets/<number>-<class>.png. Labels and sheets that an earlier call left are removed. labels.csv
+    has
+
+        sample      its path below the folder, or its name
+        label       the class, empty for none of the classes
+        confidence  the probability that `best` is right (where the pool does not show what is
+                    foreign: for a sample of one of the classes); empty where held-out labels do
+                    not bear it out
+        score       the same number whether they do or not
+        best        the likeliest class
+        none        how weakly labels reach the sample: a rank and no probability
+        reached     0 where no label does
+        given       1 where the label was given
+        support_1, share_1, …  which labels spoke for `best`, as in `Labels`
+
+    Args:
+        source: a folder of images, encoded as `graphfsl features` does, or a file of features.
+        support: a table of the labels that are given, see `read_labels`.
+        out: the folder that is written.
+        truth: a table of labels that are known, to compare with; None where there is none.
+        encoder: of images; a name, or a name with options.
+        run: a run directory whose encoder is taken instead.
+        size: the side of the images in pixels; None takes the encoder's own.
+        file_format: "csv" or "parquet".
+        range: the values of black and white of images.
         options: those of `label_pool`.
-    Files: labels.csv or .parquet, unreadable.csv, report.html and, of images,
-    sheets/<number>-<class>.png. Labels and sheets that an earlier call left are removed.
-    labels.csv has sample; label, empty for none of the classes; confidence, the probability that
-    `best` is right (where the pool does not show what is foreign: for a sample of one of the
-    classes), empty where held-out labels do not bear it out; score, the same number whether they do
-    or not; best; none, how weakly labels reach the sample, a rank and no probability; reached, 0
-    where no label does; given; support_1, share_1, … as in `Labels`.
 
-    Raises InputError for anything that cannot be used, before anything is written.
+    Returns:
+        The files that were written, and in a line what was found.
+
+    Raises:
+        InputError: for anything that cannot be used, before anything is written.
     """
     check_format(file_format)
     source, support, out = Path(source), Path(support), Path(out)
     truth = None if truth is None else Path(truth)
-    table, missing, page = (
-        out / f"labels.{file_format}",
-        out / "unreadable.csv",
-        out / "report.html",
-    )
+    table, missing = out / f"labels.{file_format}", out / "unreadable.csv"
+    page = out / "report.html"
     _check_places([out, out / "sheets"], [table, missing, page])
 
     task = _read_task(source, support, truth, encoder, run, size, range, out)
@@ -191,7 +209,7 @@ def _write_sheets(
     kinds = [*np.arange(len(classes)).tolist(), NONE]
     if not found.reached.all():
         kinds.append(LOST)
-    for c in _bar(kinds, "drawing contact sheets"):
+    for c in _bar(kinds, "making contact sheets"):
         name = classes[c] if c >= 0 else OTHERS[c]
         number = c + 1 if c >= NONE else 0
         links[c] = f"sheets/{number:03d}-{UNFIT.sub('_', name)[:40]}.png"
@@ -273,28 +291,26 @@ def _sheet(pool: Pool, found: Labels, c: int, name: str, truth: np.ndarray) -> I
     """
     given = np.flatnonzero(found.given & (found.label == c))
     own = found.of(c)
-    asked = ~found.given & found.reached
-    doubted = c == NONE and not len(own)  # then nothing is called none: what is nearest to it
-    own = np.flatnonzero(asked) if doubted else own
+    nothing_called_none = c == NONE and not len(own)
+    if nothing_called_none:  # what is nearest to it
+        own = np.flatnonzero(~found.given & found.reached)
     sure = found.score if c >= 0 else found.none
     own = own[np.argsort(-sure[own], kind="stable")]
 
     def tiles(ids: np.ndarray, words: bool = True) -> list[Tile]:
-        wrong = (truth[ids] > -2) & (truth[ids] != max(c, NONE)) & (not doubted)
+        wrong = (truth[ids] > -2) & (truth[ids] != max(c, NONE)) & (not nothing_called_none)
         return [
             Tile(pool.images[i], f"{sure[i]:.3f}" if words else "", bool(w), pool.range)
             for i, w in zip(ids, wrong, strict=True)
         ]
 
-    shown = {f"given ({len(given):,})": tiles(given[:GIVEN], False)}
-    if doubted:
+    shown = {f"given ({len(given):,})": tiles(given[:GIVEN], words=False)}
+    if nothing_called_none:
         shown[f"labeled all the same, the weakest reached of {len(own):,}"] = tiles(own[:SURE])
         return contact_sheet(f"{name}: 0 found", shown)
-    first, last = (
-        ("the highest scores", "the lowest scores")
-        if c >= 0
-        else ("the weakest reached", "the strongest reached")
-    )
+    first, last = "the weakest reached", "the strongest reached"
+    if c >= 0:
+        first, last = "the highest scores", "the lowest scores"
     shown[f"found, {first} of {len(own):,}"] = tiles(own[:SURE])
     shown[f"found, {last}"] = tiles(own[SURE:][-UNSURE:])
     framed = "; framed: wrong by the truth" if (truth > -2).any() else ""

@@ -43,14 +43,17 @@ NUMBERS = 2**25  # of the samples that are answered at once
 class Labels:
     """What is known of each of n samples, as arrays.
 
-    label: (n,) the class, -1 for none of these and for what no label reaches. best: (n,) the
-    likeliest class, -1 where no label reaches. score: (n,) how far `best` leads, as a probability
-    of being right; confidence: (n,) the same number where held-out labels bear it out, else NaN.
-    none: (n,) from 0 to 1, how weakly the labels reach a sample: it ranks, and is no probability.
-    given: (n,) bool, the support, of which all is certain. support, share: (n, 3) the positions in
-        the support of the samples of `best` that spoke loudest (-1: no more), and their shares of
-        its score.
-    facts: how it was done, in words and numbers.
+    Attributes:
+        label: (n,) the class, -1 for none of these and for what no label reaches.
+        best: (n,) the likeliest class, -1 where no label reaches.
+        score: (n,) how far `best` leads, as a probability of being right.
+        none: (n,) from 0 to 1, how weakly the labels reach a sample: it ranks, and is no
+            probability.
+        given: (n,) bool, the support, of which all is certain.
+        support: (n, 3) the positions in the support of the samples of `best` that spoke loudest, -1
+            where there are no more.
+        share: (n, 3) their shares of its score.
+        facts: how it was done, in words and numbers.
     """
 
     label: np.ndarray
@@ -63,25 +66,26 @@ class Labels:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        mine, classes = ~self.given & (self.label >= 0), self.label.max(initial=-1) + 1
-        borne = self.facts.get("borne out")
+        mine = ~self.given & (self.label >= 0)
+        classes = self.label.max(initial=-1) + 1
+        each = [f"{(mine & (self.label == c)).sum():,}" for c in range(classes)]
         facts = {
             "classes": classes,
             "given": f"{self.given.sum():,}",
             "labeled": f"{mine.sum():,}",
-            "of each": ", ".join(f"{(mine & (self.label == c)).sum():,}" for c in range(classes)),
+            "of each": ", ".join(each),
             "none": f"{len(self.of(-1)):,}, and {len(self.of(-2)):,} that no label reaches",
-            "score": f"median {np.median(self.score[mine]):.3f}" if mine.any() else "",
-            "confidence": ""
-            if not mine.any()
-            else "as score"
-            if borne
-            else "none: held-out labels do not bear it out",
         }
+        if mine.any():
+            facts["score"] = f"median {np.median(self.score[mine]):.3f}"
+            borne_out = self.facts.get("borne out")
+            unsure = "none: held-out labels do not bear it out"
+            facts["confidence"] = "as score" if borne_out else unsure
         return block(f"Labels of {len(self.label):,} samples", facts)
 
     @property
     def confidence(self) -> np.ndarray:
+        """(n,) the score where held-out labels bear it out, else NaN."""
         return self.score if self.facts["borne out"] else np.full_like(self.score, np.nan)
 
     @property
@@ -108,37 +112,54 @@ def label_pool(
     chunk: int = 64,
     bar: Bar | None = None,
 ) -> Labels:
-    """Label a pool x (n, d) of features by the samples `support` (m,) of classes `label` (m,): 0 ..
-    C - 1, or -1 for a sample of none of them. Lists, tensors and data frames do as well as arrays.
+    """Label a pool of features by a few of its samples, by propagation over its nearest neighbours.
 
-    G = (I - alpha S)^-1 on the graph of nearest `neighbors` among distinct samples
-    (`distinct_neighbors`), edges weighted by cos^3, S = D^-1/2 W D^-1/2. Column s of G is what
-    support sample s says, so a class's score F_ic = v_c sum_s G_is falls exactly into what each
-    said.
+    Labels go over the graph of nearest neighbours among distinct samples (`distinct_neighbors`),
+    whose edges weigh cos^3:
 
-    prior: v_c. `none`: 1 / K_c, the mean over the class's K_c samples. `uniform`: 1 / mass_c, class
-        mass normalisation, for a pool with as many samples of every class; the mass is that of the
-        pool without the support. `labels`: K_c / mass_c, for classes as frequent in the pool as in
-        the support.
-    The row of a support sample without its own column is exactly what the others say of it. These
-    held-out rows, of classes with two labels or more, tell three things.
-    score: among the classes a sample has probabilities F_ic^(1/T) / sum_c' F_ic'^(1/T), and T is
-        the most likely for the held-out rows that a label reaches (near 0.7 where they are few).
-        Where the pool's masses rank below those of held-out rows, they are multiplied by
-        `membership`. It is called `confidence` where there are enough held-out rows, of every
-        class, their probabilities and the share that is right agree, and the pool surely ranks
-        hardly lower than they do, or so far below that the labels tell what is foreign.
-    none: r / (r + M_i), where M_i = max_c F_ic / sqrt(degree_i) is the propagated mass and r is the
-        mass that one held-out row in ten falls short of (without held-out rows the pool's median).
-        Support labeled -1 competes, each sample as a class of its own: its mass adds to r, which is
-        0 unless the labels tell. A sample whose `none` is above the option `none` is labeled -1.
-        None: above 0.5 where the labels tell, since some are labeled -1 or the pool surely ranks
-            below held-out rows; elsewhere no sample. 1: no sample.
-    What no label reaches is labeled -1 and has `best` -1 too.
-    chunk: support samples propagated at once; it changes memory and time, not the answer. Memory is
-        4 n (m + 7 chunk) bytes beside features and graph.
+        G = (I - alpha S)^-1,  S = D^-1/2 W D^-1/2
+        F_ic = v_c sum_s G_is over the support samples s of class c
 
-    Raises InputError for options or a support that cannot be used.
+    Column s of G is what support sample s gives, so that a class's score falls exactly into what
+    each gave. The row of a support sample without its own column is exactly what the others say of
+    it. These held-out rows, of classes with two labels or more, tell three things: how sure, how
+    far, and whether anything is of no class.
+
+    How sure. Among the classes a sample has probabilities F_ic^(1/T) / sum_c' F_ic'^(1/T), and T is
+    the most likely for the held-out rows that a label reaches (near 0.7 where they are few). Where
+    the pool's masses rank below those of held-out rows, they are multiplied by `membership`. The
+    score is called a confidence where there are enough held-out rows, of every class, their
+    probabilities and the share that is right agree, and the pool surely ranks hardly lower than
+    they do, or so far below that the labels show what is foreign.
+
+    How far. With the propagated mass M_i = max_c F_ic / sqrt(degree_i), `none` is r / (r + M_i),
+    where r is the mass that one held-out row in ten falls short of (without held-out rows the
+    pool's median). Support labeled -1 competes, each sample as a class of its own: its mass adds to
+    r, which is 0 unless the labels show what is foreign. What no label reaches is labeled -1 and
+    has `best` -1 too.
+
+    Args:
+        x: (n, d) features. Lists, tensors and data frames do as well as arrays, here and below.
+        support: (m,) which samples are labeled.
+        label: (m,) their classes, 0 .. C - 1, or -1 for a sample of none of them.
+        neighbors: of each sample in the graph.
+        alpha: how far labels go, from 0 to 0.999.
+        prior: v_c. "none": 1 / K_c, the mean over the class's K_c samples. "uniform": 1 / mass_c,
+            class mass normalisation, for a pool with as many samples of every class; the mass is
+            that of the pool without the support. "labels": K_c / mass_c, for classes as frequent in
+            the pool as in the support.
+        none: a sample whose `none` is above it is labeled -1. None: 0.5 where the labels show it,
+            since some are labeled -1 or the pool surely ranks below held-out rows; elsewhere no
+            sample. 1: no sample.
+        chunk: support samples propagated at once; it changes memory and time, not the answer.
+            Memory is 4 n (m + 7 chunk) bytes beside features and graph.
+        bar: shows progress.
+
+    Returns:
+        What was found of each sample.
+
+    Raises:
+        InputError: for options or a support that cannot be used.
     """
     x = features_of(x)
     support = class_numbers(support, SUPPORT).numpy()

@@ -29,8 +29,15 @@ SHEET = re.compile(r"\d{3,}-.*\.png")  # the name of a contact sheet's file, in 
 
 @dataclass(frozen=True)
 class Pool:
-    """Samples by name, and their features (n, d). images: the file of each, where they have any.
-    unreadable: (name, why) of what is left out."""
+    """Samples by name, and their features.
+
+    Attributes:
+        names: of the n samples.
+        x: (n, d) features.
+        images: the file of each, where they have any.
+        unreadable: names of what is left out, and why.
+        range: of the images' values.
+    """
 
     names: list[str]
     x: np.ndarray
@@ -54,7 +61,16 @@ def read_pool(
 ) -> Pool:
     """The pool of a folder of images at any depth, or of a file of features.
 
-    range: see `folder_range`. out: where `label` writes; the contact sheets there are no samples.
+    Args:
+        source: the folder or the file.
+        encoder: of images; a name, or a name with options.
+        run: a run directory whose encoder is taken instead.
+        size: the side of the images in pixels; None takes the encoder's own.
+        range: the values of black and white, see `folder_range`.
+        out: where `label` writes; the contact sheets there are no samples.
+
+    Raises:
+        InputError: where nothing can be read.
     """
     if source.is_dir():
         return _read_folder(source, encoder, run, size, range, out)
@@ -169,9 +185,13 @@ def check_format(name: str) -> None:
 
 
 def write_table(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
-    """Columns of equal length as CSV or, where the path ends so, as Parquet.
+    """Write columns of equal length as CSV or, where the path ends so, as Parquet.
 
     In CSV floats have four places, and no cell is a formula.
+
+    Args:
+        path: of the file.
+        columns: name -> values.
     """
     if path.suffix == ".parquet":
         arrow, parquet = _pyarrow()
@@ -179,8 +199,12 @@ def write_table(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
         parquet.write_table(arrow.table(dict(columns)), sink)
         write_atomically(path, sink.getvalue().to_pybytes())
         return
-    shown = ([f"{v:.4f}" if isinstance(v, float) else v for v in c] for c in columns.values())
-    write_atomically(path, csv_table(list(columns), zip(*shown, strict=True)).encode())
+    rows = [[_shown(value) for value in row] for row in zip(*columns.values(), strict=True)]
+    write_atomically(path, csv_table(list(columns), rows).encode())
+
+
+def _shown(value: Any) -> Any:
+    return f"{value:.4f}" if isinstance(value, float) else value
 
 
 def _pyarrow() -> tuple[Any, Any]:

@@ -36,9 +36,20 @@ def pool_page(
     sheets: Sequence[tuple[str, bytes]] = (),
     unreadable: Sequence[tuple[str, str]] = (),
 ) -> str:
-    """The page. truth: (n,) classes, -1 for none of them, -2 where it is not known. links: from a
-    class (-1: none, -2: not reached) to its sheet's file. sheets: (caption, JPEG). unreadable:
-    (file, why).
+    """What became of a pool, as one self-contained web page.
+
+    Args:
+        title: of the page.
+        notes: sentences that stand first.
+        found: the labels.
+        classes: their names.
+        truth: (n,) the right classes, -1 for none of them, -2 where it is not known.
+        links: from a class (-1: none, -2: not reached) to its sheet's file.
+        sheets: captions, and the bytes of JPEGs.
+        unreadable: files, and why each could not be read.
+
+    Returns:
+        The page's HTML.
     """
     parts = listed(notes)
     figures = [_scores(found), _nones(found)]
@@ -61,8 +72,15 @@ def pool_page(
 
 
 def accuracies(found: Labels, truth: np.ndarray, asked: np.ndarray) -> dict[str, float]:
-    """How the labels of the samples `asked` compare with the truth: shares, NaN where there is
-    nothing to count.
+    """How the labels compare with the truth.
+
+    Args:
+        found: the labels.
+        truth: (n,) the right classes, -1 for none of them, -2 where it is not known.
+        asked: (n,) bool, the samples that count.
+
+    Returns:
+        Shares by name, NaN where there is nothing to count.
     """
 
     def share(of: np.ndarray, among: np.ndarray) -> float:

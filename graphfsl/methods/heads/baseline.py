@@ -64,13 +64,8 @@ class Baseline(Head):
             f"in [0, 1), "
             f"not {epochs}, {decay}, {batch}, {lr}, {momentum}",
         )
-        self.epochs, self.batch, self.lr, self.momentum, self.decay = (
-            epochs,
-            batch,
-            lr,
-            momentum,
-            decay,
-        )
+        self.epochs, self.batch = epochs, batch
+        self.lr, self.momentum, self.decay = lr, momentum, decay
 
     def score(self, episode: Episode) -> Tensor:
         z = F.pad(episode.x, (0, 1), value=1.0)  # the bias, which has weight decay as well
@@ -92,14 +87,12 @@ class Baseline(Head):
         rates = (self.lr * (most[:, None] < steps).to(w.dtype))[..., None, None].unbind()
         velocity: Weights = ()
         for rate in rates:
-            slopes = [
-                g.add(t, alpha=self.decay) for g, t in zip(gradient(theta), theta, strict=True)
-            ]
+            pairs = zip(gradient(theta), theta, strict=True)
+            slopes = tuple(g.add(t, alpha=self.decay) for g, t in pairs)
             # As in torch.optim.SGD, the first gradient is not dampened.
-            velocity = tuple(
-                v.lerp(g, 1 - self.momentum)
-                for v, g in zip(velocity or slopes, slopes, strict=True)
-            )
+            before = velocity or slopes
+            moves = zip(before, slopes, strict=True)
+            velocity = tuple(v.lerp(g, 1 - self.momentum) for v, g in moves)
             theta = tuple(t - rate * v for t, v in zip(theta, velocity, strict=True))
         return theta
 

@@ -72,12 +72,12 @@ class FEAT(Head):
             "dropout and attention_dropout in [0, 1)",
         )
         self.temperature, self.temperature2, self.balance = temperature, temperature2, balance
-        self.q, self.k, self.v = (nn.Linear(dim, dim, bias=False) for _ in range(3))
-        self.fc, self.norm, self.dropout = (
-            nn.Linear(dim, dim),
-            nn.LayerNorm(dim),
-            nn.Dropout(dropout),
-        )
+        self.q = nn.Linear(dim, dim, bias=False)
+        self.k = nn.Linear(dim, dim, bias=False)
+        self.v = nn.Linear(dim, dim, bias=False)
+        self.fc = nn.Linear(dim, dim)
+        self.norm = nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(dropout)
         self.attention_dropout = nn.Dropout(attention_dropout)
         for linear in (self.q, self.k, self.v):
             # sqrt(2 / (d_model + d_k)), both of which are d

@@ -93,7 +93,8 @@ class FullContext(nn.Module):
     def __init__(self, dim: int, steps: int) -> None:
         super().__init__()
         self.steps = steps
-        self.forwards, self.backwards = (nn.LSTM(dim, dim, batch_first=True) for _ in range(2))
+        self.forwards = nn.LSTM(dim, dim, batch_first=True)
+        self.backwards = nn.LSTM(dim, dim, batch_first=True)
         self.query = nn.LSTMCell(2 * dim, dim)
 
     def forward(self, x: Tensor, support: Tensor, labeled: Tensor) -> tuple[Tensor, Tensor]:

@@ -76,10 +76,8 @@ class Relay(Head):
         kinds = 3 if typed else 1
         self.log_gamma = nn.Parameter(torch.zeros(layers, kinds, kinds))
         self.beta = nn.Parameter(torch.zeros(layers, kinds, kinds))
-        self.log_tau, self.eta = (
-            nn.Parameter(torch.zeros(layers + 1)),
-            nn.Parameter(torch.full((layers,), 0.1)),
-        )
+        self.log_tau = nn.Parameter(torch.zeros(layers + 1))
+        self.eta = nn.Parameter(torch.full((layers,), 0.1))
         moves = [nn.Linear(dim, dim, bias=False) for _ in range(layers)]
         for move in moves:
             nn.init.normal_(move.weight, std=0.01)  # near a prototypical network at first

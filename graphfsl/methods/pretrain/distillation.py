@@ -66,6 +66,7 @@ class Distillation(Objective):
         with torch.no_grad():
             teacher = self.teacher(x)
         t = self.temperature
-        log_p, log_q = ((s / t).log_softmax(-1) for s in (teacher, student))
+        log_p = (teacher / t).log_softmax(-1)
+        log_q = (student / t).log_softmax(-1)
         kl = F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
         return self.alpha * loss + self.beta * t**2 * kl

@@ -72,11 +72,13 @@ class LaplacianShot(Refine):
         def pull(y: Tensor) -> Tensor:
             """W Y, transposed: assignments (B, C, q) -> (B, C, q)."""
             rows = near.flatten(1).unsqueeze(1).expand(-1, y.shape[1], -1)
-            return (y.gather(-1, rows).unflatten(-1, near.shape[1:]) * real.unsqueeze(1)).sum(-2)
+            of_near = y.gather(-1, rows).unflatten(-1, near.shape[1:])  # (B, C, k - 1, q)
+            return (of_near * real.unsqueeze(1)).sum(-2)
 
-        a = -scores[:, q].detach().masked_fill(scores[:, q] == float("-inf"), -1e30).mT
+        own = scores[:, q]
+        a = -own.detach().masked_fill(own == float("-inf"), -1e30).mT
         pulled = self.lam * pull(self.updates(a, pull))
-        return torch.cat([scores[:, : q.start], scores[:, q] + pulled.mT, scores[:, q.stop :]], 1)
+        return torch.cat([scores[:, : q.start], own + pulled.mT, scores[:, q.stop :]], 1)
 
     def updates(self, a: Tensor, pull: Callable[[Tensor], Tensor]) -> Tensor:
         """Costs a (B, C, q) -> Y (B, C, q) before the last update."""
@@ -93,11 +95,11 @@ class LaplacianShot(Refine):
         length = dots.diagonal(dim1=-2, dim2=-1).clamp_min(1e-24).sqrt().unsqueeze(-2)
         left = (dots / length).masked_fill_(~mask.unsqueeze(-2), float("-inf"))
         left.diagonal(dim1=-2, dim2=-1).fill_(float("-inf"))
-        found = []
+        near, cosine = [], []
         for _ in range(min(self.k, x.shape[1]) - 1):  # a sort takes many times as long
-            found.append(left.max(-1, keepdim=True))
-            left.scatter_(-1, found[-1].indices, float("-inf"))
-        near, cosine = (
-            torch.cat(t, -1).mT for t in zip(*((f.indices, f.values) for f in found), strict=True)
-        )
-        return near.contiguous(), (cosine > float("-inf")).to(x.dtype)
+            best = left.max(-1, keepdim=True)
+            near.append(best.indices)
+            cosine.append(best.values)
+            left.scatter_(-1, best.indices, float("-inf"))
+        there = torch.cat(cosine, -1).mT > float("-inf")
+        return torch.cat(near, -1).mT.contiguous(), there.to(x.dtype)
