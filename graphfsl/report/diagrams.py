@@ -8,7 +8,8 @@ from functools import partial
 from itertools import combinations
 from typing import Any
 
-from graphfsl.report.figures import COLORS, REPLICATES, Figure, by_strength, draw, mean
+from graphfsl.report.figures import REPLICATES, Figure, by_strength, draw, mean
+from graphfsl.report.reliability import reliability_diagram
 from graphfsl.report.tables import Line, axes_of, finite, level, value_of
 
 HEAT_MAPS = 6  # the most of a report
@@ -123,27 +124,10 @@ def confusion(r: Line) -> Figure:
 
 def reliability(r: Line) -> Figure:
     """Accuracy by probability: on the diagonal they agree."""
-    bins = [b for b in r["reliability"] if b[0]]
+    bins = r["reliability"]
     total = sum(n for n, _, _ in bins)
     error = sum(n * abs(a - c) for n, c, a in bins) / max(total, 1)
-
-    def plot(axes: Any) -> None:
-        axes.plot([0, 1], [0, 1], color="#999999", linewidth=1, linestyle="--")
-        width = 1 / len(r["reliability"])
-        axes.bar(
-            [c for _, c, _ in bins],
-            [a for _, _, a in bins],
-            width=0.8 * width,
-            color=COLORS[0],
-            alpha=0.35,
-        )
-        size = [10 + 90 * n / max(b[0] for b in bins) for n, _, _ in bins]
-        axes.scatter(
-            [c for _, c, _ in bins], [a for _, _, a in bins], s=size, color=COLORS[0], zorder=3
-        )
-        axes.set(xlim=(0, 1.02), ylim=(0, 1.02))
-
     caption = (
         f"{_label(r)}. Expected calibration error {100 * error:.1f} points over {total:,} answers"
     )
-    return caption, draw(plot, "probability of the answer", "accuracy")
+    return reliability_diagram(bins, caption, "probability of the answer")

@@ -21,10 +21,10 @@ from graphfsl.functional.effects import (
     interactions,
     main_effects,
 )
-from graphfsl.functional.effects import sentence as axis_sentence
 from graphfsl.io.plain_text import csv_table
 from graphfsl.loops.row import ACCURACY, Row, as_row, scale_of
 from graphfsl.study.grid import Study
+from graphfsl.study.sentences import sentence as axis_sentence
 
 # axes whose levels are repetitions: pairs are matched within them, they are not compared
 REPLICATES = ("seed",)
