@@ -12,6 +12,7 @@ with these columns more:
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,9 @@ from graphfsl.report.tables import to_csv
 Row = Mapping[str, Any]
 
 ONLY_HERE = "file"  # a column that no table of a study has
-WHOLE = ("way", "shot", "unlabeled", "distractors")
-REAL = ("accuracy", "ci95", "dirichlet", "pool_dirichlet")
+# columns of words, of which some look like numbers (a digest, a commit)
+WORDS = {"method", "data", "groups", "source", "batch_norm", "run", "setting", "config", "commit"}
+WORDS |= {"device", "command", "file", "variant", "pretraining", "unfinished", "setting_from"}
 EPISODE = {"way": 5, "shot": 1, "unlabeled": 0, "distractors": 0}  # what most episodes are
 
 
@@ -72,7 +74,7 @@ def write_records(folder: Path) -> list[Path]:
 
 
 def read_records(folder: Path) -> list[dict[str, Any]]:
-    """The rows of every record in a folder, with numbers where a table computes with them."""
+    """The rows of every record in a folder."""
     rows = []
     for file in sorted(folder.glob("*.csv")):
         if is_record(file):
@@ -145,8 +147,8 @@ def _published(config: Mapping[str, Any], row: Row, own_policy: bool) -> Mapping
 
 
 def _row_of_cells(cells: Mapping[str, str]) -> dict[str, Any]:
-    """A line of a record; a cell without text is None."""
-    row: dict[str, Any] = {key: unguarded(cell) or None for key, cell in cells.items()}
-    row |= {key: int(row[key]) for key in WHOLE if row.get(key)}
-    row |= {key: float(row[key]) for key in REAL if row.get(key)}
+    """A line of a record with its values as results.json holds them; an empty cell is None."""
+    row: dict[str, Any] = {}
+    for key, cell in cells.items():
+        row[key] = (unguarded(cell) if key in WORDS else json.loads(cell)) if cell else None
     return row
