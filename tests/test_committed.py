@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from safetensors import safe_open
 
 from graphfsl import data
 from graphfsl.experiment import run as runs
@@ -33,6 +34,19 @@ def test_it_loads(path: Path) -> None:
     facts = read_json(path / "results.json")
     assert facts["rows"] and not run.learner.training
     assert run.steps == facts["rows"][0]["steps"]
+
+
+@pytest.mark.parametrize("path", RUNS, ids=lambda p: p.name)
+def test_its_weights_are_stored_as_its_note_says(path: Path) -> None:
+    """results.json notes it where tools/halve_weights.py measured the run with float16 weights."""
+    if not (path / "model.safetensors").is_file():
+        pytest.skip("its weights are those of a package")
+    note = read_json(path / "results.json").get("weights", {"stored": "float32"})
+    with safe_open(path / "model.safetensors", framework="pt") as file:
+        kinds = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+    assert not kinds & ({"F32"} if note["stored"] == "float16" else {"F16"})
+    if note["stored"] == "float16":
+        assert 0 <= note["moved"] <= 0.05
 
 
 def cheap_or_slow(path: Path) -> object:

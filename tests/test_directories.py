@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from test_cli import call, trained, world  # noqa: F401 (fixtures)
 
 from graphfsl.experiment import runner as progress
+from graphfsl.experiment.builder import build
 from graphfsl.experiment.experiment import Experiment
 from graphfsl.experiment.run import load
 from graphfsl.io.checkpoint import FORMAT, load_checkpoint, save_checkpoint, save_halved, write_json
@@ -414,6 +415,17 @@ def test_a_run_with_halved_weights_loads(trained: Path, halved: Path) -> None:
     for name, tensor in before.items():
         expected = tensor.half().float() if tensor.dtype == torch.float32 else tensor
         assert after[name].dtype == tensor.dtype and torch.equal(after[name], expected), name
+
+
+def test_an_encoder_takes_its_weights_from_a_halved_run(halved: Path) -> None:
+    section = json.loads((halved / "config.json").read_text())["config"]["learner"]
+    encoder = section["encoder"]
+    options = {"name": encoder} if isinstance(encoder, str) else encoder
+    section["encoder"] = {**options, "weights": str(halved / "model.safetensors")}
+    learner = build(section, (3, 16, 16), 5)
+    trained = load(halved).learner.encoder.state_dict()
+    for name, tensor in learner.encoder.state_dict().items():
+        assert torch.equal(tensor, trained[name]) and tensor.dtype == trained[name].dtype, name
 
 
 def test_every_command_takes_a_run_with_halved_weights(

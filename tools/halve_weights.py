@@ -68,10 +68,17 @@ def seconds(run: Path) -> float:
 
 
 def with_halved_weights(run: Path, folder: Path) -> runs.Run:
-    """The run as it is read when its weights are stored as float16; it is written to `folder`."""
+    """The run as it is read when its weights are stored as float16; it is written to `folder`.
+
+    Its section `evaluation` is that of results.json: a run may have been measured otherwise later.
+    """
     tensors, facts = load_checkpoint(run / MODEL)
-    (folder / "config.json").write_bytes((run / "config.json").read_bytes())
     save_halved(folder / MODEL, tensors, facts)
+    trained = read_json(run / "config.json")
+    measured = read_json(run / "results.json")["config"]
+    if "evaluation" in measured:
+        trained["config"]["evaluation"] = measured["evaluation"]
+    write_json(folder / "config.json", trained)
     return runs.load(folder)
 
 

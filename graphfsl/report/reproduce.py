@@ -202,5 +202,5 @@ def _lines(rows: Mapping[str, Line], heads: Sequence[str]) -> Iterator[list[str]
     if published:
         on = "" if split == "test" else " on the test classes"
         source = next(iter(published.values()))["source"] or ""
-        numbers = (published[h]["published"] if h in published else "" for h in heads)
+        numbers = (str(published[h]["published"]) if h in published else "" for h in heads)
         yield [f"published{on}: {source}", *numbers]

@@ -27,7 +27,9 @@ from graphfsl.io.plain_text import unguarded
 from graphfsl.report.tables import Line, to_csv
 
 ONLY_HERE = "file"  # a column that no table of a study has
-REAL = ("accuracy", "ci95")
+# columns of words, of which some look like numbers (a digest, a commit)
+WORDS = {"method", "data", "groups", "source", "batch_norm", "run", "setting", "config", "commit"}
+WORDS |= {"device", "command", "file", "variant", "pretraining", "unfinished", "setting_from"}
 EPISODE = {"way": 5, "shot": 1, "unlabeled": 0, "distractors": 0}  # what most episodes are
 
 
@@ -80,7 +82,7 @@ def write_records(folder: Path) -> list[Path]:
 
 
 def read_records(folder: Path) -> list[dict[str, Any]]:
-    """The rows of every record in a folder, with numbers where a table computes with them."""
+    """The rows of every record in a folder."""
     rows = []
     for file in sorted(folder.glob("*.csv")):
         if is_record(file):
@@ -154,7 +156,8 @@ def _published(experiment: Experiment, row: Line, own_policy: bool) -> Mapping[s
 
 
 def _row_of_cells(cells: Mapping[str, str]) -> dict[str, Any]:
-    """A line of a record; a cell without text is None."""
-    row: dict[str, Any] = {key: unguarded(cell) or None for key, cell in cells.items()}
-    row |= {key: float(row[key]) for key in REAL if row.get(key)}
+    """A line of a record with its values as results.json holds them; an empty cell is None."""
+    row: dict[str, Any] = {}
+    for key, cell in cells.items():
+        row[key] = (unguarded(cell) if key in WORDS else json.loads(cell)) if cell else None
     return row
