@@ -11,8 +11,12 @@ from graphfsl.core.pipeline import Pipeline
 
 
 class Pretrainer(Pipeline):
-    """An encoder that learns from an objective on base images; it is validated on episodes, which
-    `head` answers.
+    """An encoder that learns from an objective on base images.
+
+    Args:
+        encoder: what learns.
+        objective: what it descends.
+        head: answers the episodes on which the encoder is validated.
     """
 
     def __init__(self, encoder: nn.Module, objective: Objective, head: Head) -> None:
@@ -24,13 +28,12 @@ class Pretrainer(Pipeline):
         return self.readout(call_encoder(self.encoder, x))
 
     def classify(self, x: Tensor) -> Tensor:
-        """Images (m, *S) -> scores of the base classes (m, C), where the objective learns a
-        classifier.
-        """
+        """Scores (m, C) of the base classes for images (m, *S), if the objective classifies."""
         scores: Tensor = self.objective.classifier(self.vectors(x))  # type: ignore[operator]
         return scores
 
     def loss(self, episode: Episode, target: Target) -> Tensor:
+        """The objective on the episode's queries: a scalar."""
         x, vectors = episode.x[:, episode.query], keep_precision(self.vectors, episode.x.device)
         with full_precision(x.device):
             loss: Tensor = self.objective(vectors, x, target.query)

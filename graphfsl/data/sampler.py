@@ -334,7 +334,8 @@ class Sampler:
         counts: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Ids and hidden labels (B, U) of the unlabeled nodes, shuffled: `counts` (B, way) of each
-        class, of which `used` (B, way) are spent, and `unlabeled` of each distractor."""
+        class, of which `used` (B, way) are spent, and `unlabeled` of each distractor.
+        """
         s, b = self.setting, len(keys)
         if not s.unlabeled:
             return np.empty((b, 0), np.int64), np.empty((b, 0), np.int64)

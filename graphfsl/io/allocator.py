@@ -1,5 +1,7 @@
-"""Freed memory stays with the process, so that the next step does not fault it in page by page
-again; and whether there is room for what was asked for."""
+"""The memory of the process: what is freed stays with it, and room is asked for beforehand.
+
+So the next step does not fault its pages in again, one by one.
+"""
 
 from __future__ import annotations
 

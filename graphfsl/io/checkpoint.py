@@ -1,6 +1,4 @@
-"""Checkpoints: safetensors with their facts as JSON in the header, in one file that is renamed into
-place.
-"""
+"""Checkpoints: safetensors with their facts as JSON in the header, renamed into place."""
 
 from __future__ import annotations
 
@@ -27,8 +25,9 @@ FORMAT = 1  # of run directories and checkpoints; a reader refuses what is newer
 
 
 def write_atomically(path: Path, data: bytes, new_folder: bool = True) -> None:
-    """Write to a temporary name beside `path` and rename: a reader sees the old file or the new
-    one.
+    """Write to a temporary name beside `path` and rename.
+
+    A reader sees the old file or the new one.
 
     new_folder: make the folder where there is none; a run whose directory was taken away must not
         begin another.
@@ -57,8 +56,9 @@ def write_atomically(path: Path, data: bytes, new_folder: bool = True) -> None:
 
 
 def append(path: Path, text: str) -> None:
-    """Add text to the end of a file and bring it to the disk; where it does not fit whole, nothing
-    is added.
+    """Add text to the end of a file and bring it to the disk.
+
+    Where it does not fit whole, nothing is added.
     """
     try:
         with path.open("ab", buffering=0) as file:
@@ -84,6 +84,7 @@ def write_json(path: Path, value: Any, new_folder: bool = True) -> None:
 
 
 def read_json(path: Path) -> Any:
+    """What a JSON file holds; InputError where it is missing or damaged."""
     try:
         return json.loads(read_regular(path))
     except FileNotFoundError:
@@ -97,8 +98,9 @@ def read_json(path: Path) -> Any:
 
 
 def read_lines(path: Path, count: int | None = None) -> list[dict[str, Any]]:
-    """The first `count` lines of metrics.jsonl, None for all; InputError where one is missing or
-    not of TOLD values.
+    """The first `count` lines of metrics.jsonl, None for all.
+
+    Raises InputError where one is missing or not of TOLD values.
     """
     lines: list[Any] = []
     try:
@@ -136,8 +138,9 @@ def _is_of_metrics(line: Any) -> bool:
 
 
 def save_checkpoint(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-    """Tensors by name, and JSON facts, into a folder that exists; a checksum of both goes with
-    them.
+    """Tensors by name, and JSON facts, into a folder that exists.
+
+    A checksum of both goes with them.
     """
     plain = {
         k: t.detach().to("cpu", memory_format=torch.contiguous_format).contiguous()
@@ -149,8 +152,9 @@ def save_checkpoint(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any
 
 
 def checksum(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> str:
-    """SHA-256 of the facts and of each tensor's name, type, shape and bytes; the order of either
-    does not matter.
+    """SHA-256 of the facts and of each tensor's name, type, shape and bytes.
+
+    The order of either does not matter.
     """
     found = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
@@ -160,8 +164,9 @@ def checksum(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> str:
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and facts of a file; InputError where it is missing, cut short, changed or
-    something else.
+    """The tensors and facts of a file.
+
+    Raises InputError where it is missing, cut short, changed or something else.
     """
     require(
         path.is_file(),
