@@ -1,5 +1,6 @@
-"""graphfsl: graph and semi-supervised few-shot learning. Names are imported when first used:
-starting is fast.
+"""graphfsl: graph and semi-supervised few-shot learning.
+
+Names are imported when first used: starting is fast.
 """
 
 from __future__ import annotations

@@ -58,8 +58,9 @@ NONE = r"(?!)"  # a pattern that nothing matches
 
 
 class TinyEncoder(nn.Module):
-    """1 x 8 x 8 images -> maps (M, 6, 2, 2); its readout is the mean over space. BatchNorm
-    inside.
+    """1 x 8 x 8 images -> maps (M, 6, 2, 2); its readout is the mean over space.
+
+    BatchNorm inside.
     """
 
     def __init__(self) -> None:
@@ -78,8 +79,9 @@ class TinyEncoder(nn.Module):
 
 
 class _InFull(TinyEncoder):
-    """An encoder that takes no part in mixed precision: what autocast changes is changed behind
-    it.
+    """An encoder that takes no part in mixed precision.
+
+    What autocast changes is changed behind it.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -218,8 +220,9 @@ class Method:
         return around(self.slot, self.cls, batch_norm, seed, self.options)
 
     def exact(self, batch_norm: str | None = None) -> tuple[Learner, Episode]:
-        """A learner and an episode in float64: where an untrained network hardly answers to a
-        change, it still shows.
+        """A learner and an episode in float64.
+
+        Where an untrained network hardly answers to a change, it still shows.
         """
         episode, _ = episodes()
         return self.learner(batch_norm).eval().double(), episode.to(dtype=torch.float64)
@@ -344,8 +347,9 @@ def the_pool_matters_only_where_declared(method: Method, policy: str) -> None:
 
 
 def balance_of_the_pool_matters_only_where_declared(method: Method) -> None:
-    """The trait `needs_balanced_pool` is true of a refiner: what a far class has in the pool says
-    nothing of another, unless all are taken for as large.
+    """The trait `needs_balanced_pool` is true of a refiner.
+
+    What a far class has in the pool says nothing of another, unless all are taken for as large.
     """
     with torch.no_grad():
         equal = _scores_beside_far_classes(method, 8)[:, 0]
@@ -443,9 +447,7 @@ def follows_the_dtype_of_autocast(method: Method) -> None:
 
 
 def mixed_precision_is_for_the_encoder_alone(method: Method) -> None:
-    """Given the same features, the loss and its gradients under autocast are those without it, to
-    the bit.
-    """
+    """Given the same features, autocast changes neither the loss nor a gradient, to the bit."""
     found = []
     for mixed in (False, True):
         model = method.learner().train()
@@ -541,7 +543,7 @@ def checks(
         options: what it is made with, beside `dim`, `way`, `shot`, `maps`, `classes` and `net`,
             which it gets where it asks for them.
         idle: a pattern of the names of parameters that change nothing by construction, as
-            r"head\\.last\\.bias" in front of a softmax.
+            "head.last.bias" in front of a softmax.
 
     Raises:
         InputError: for a class that fills no slot.
@@ -566,8 +568,9 @@ def check_method(
     idle: str = NONE,
     skip: Collection[str] = (),
 ) -> None:
-    """Check that a method keeps the contract: shapes, padding, batching, permutations, leaks,
-    precision, gradients, traits and documentation.
+    """Check that a method keeps the contract.
+
+    Shapes, padding, batching, permutations, leaks, precision, gradients, traits and documentation.
 
     Args:
         cls: a subclass of Head, Graph, Refine, Augment, Adapt or Objective.
@@ -611,8 +614,9 @@ def _scores(model: Learner, episode: Episode) -> Tensor:
 
 
 def _scores_beside_far_classes(method: Method, others: int) -> Tensor:
-    """Scores (9, 3) of a refiner around class means, with 8 unlabeled nodes in class 0 and `others`
-    in each other class.
+    """Scores (9, 3) of a refiner around class means.
+
+    There are 8 unlabeled nodes in class 0 and `others` in each other class.
     """
     torch.manual_seed(0)
     g = torch.Generator().manual_seed(0)

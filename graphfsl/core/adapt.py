@@ -16,7 +16,7 @@ from graphfsl.core.batchnorm import BatchNorm, adapting, follow_policy, lacks_av
 from graphfsl.core.encoder import full_precision, keep_precision
 from graphfsl.core.episode import BaseTarget, Episode
 from graphfsl.core.learner import Learner
-from graphfsl.core.objectives import Objective, support_cross_entropy
+from graphfsl.core.objectives import InnerObjective, support_cross_entropy
 from graphfsl.core.rules import Rule
 from graphfsl.core.traits import JOINED
 from graphfsl.io.errors import InputError, require
@@ -52,19 +52,27 @@ def _one_task(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 class Adapt(Learner):
     """Scores an episode with parameters that were adapted to it by `steps` inner steps.
 
-    net: any learner. rule: an (init, update) pair; a module if it learns. params: which of the
-    net's parameters adapt, by name pattern (one or several); those that match one behind a ! do
-    not, as in ["*", "!encoder.norms.*"].
-    first_order: treat inner gradients as constants.
-    objective(score, episode, step) -> scalar: what an inner step descends.
-    task_chunk: how many tasks run at once under vmap; 1 loops over tasks, which is faster on a CPU
-    and needs the least memory; None takes 1 on a CPU and all tasks on a GPU.
+    The net's parameters and buffers are never mutated, so that no averages of BatchNorm are
+    learned: under the policy `running` the encoder is normalised with those that it came with, and
+    training one that has none is refused.
 
     A head may have `imprint`, episode of support features -> {name: tensor}, and name them in
     `imprinted`: buffers that start each task at what its support says, and adapt like parameters
-    where `params` matches. The net's parameters and buffers are never mutated, so that no averages
-    of BatchNorm are learned: under the policy `running` the encoder is normalised with those that
-    it came with, and training one that has none is refused.
+    where `params` matches.
+
+    Args:
+        net: any learner.
+        rule: an (init, update) pair, see `graphfsl.core.rules.Rule`; a module if it learns.
+        steps: of the inner loop.
+        objective: (score, episode, step) -> scalar, what an inner step descends.
+        params: which of the net's parameters adapt, by name pattern (one or several); those that
+            match one behind a ! do not, as in ["*", "!encoder.norms.*"].
+        first_order: treat inner gradients as constants.
+        task_chunk: how many tasks run at once under vmap; 1 loops over tasks, which is faster on a
+            CPU and needs the least memory; None takes 1 on a CPU and all tasks on a GPU.
+
+    Raises:
+        InputError: for a net that cannot be adapted, and where `params` matches no parameter.
     """
 
     adapts = True
@@ -77,7 +85,7 @@ class Adapt(Learner):
         net: Learner,
         rule: Rule,
         steps: int,
-        objective: Objective = support_cross_entropy,
+        objective: InnerObjective = support_cross_entropy,
         params: str | Iterable[str] = "*",
         first_order: bool = False,
         task_chunk: int | None = None,
@@ -134,25 +142,31 @@ class Adapt(Learner):
 
     @property
     def net(self) -> Learner:
+        """The learner that adapts, with its own parameters."""
         return self._call.net
 
     @property
     def batch_norm(self) -> str:  # type: ignore[override]
+        """The BatchNorm policy of the net."""
         return self.net.batch_norm
 
     @property
     def innermost(self) -> Learner:
+        """The learner inside all inner loops."""
         return self.net.innermost
 
     def set_batch_norm(self, policy: str) -> None:
+        """Choose the BatchNorm policy of the net; an unknown one raises InputError."""
         self.net.set_batch_norm(policy)
 
     @property
     def shares_statistics(self) -> bool:  # type: ignore[override]
+        """Whether queries share BatchNorm statistics in the net."""
         return self.net.shares_statistics
 
     @property
     def transductive(self) -> bool:  # type: ignore[override]
+        """Whether a query's score depends on the other queries."""
         # BatchNorm outside the encoder takes the statistics of the adapted call, in which all
         # queries stand.
         names = [n for n, m in self.net.named_modules() if isinstance(m, BatchNorm)]
@@ -212,13 +226,12 @@ class Adapt(Learner):
             return torch.stack([call(_task(nodes, i), _task(truth, i)) for i in range(tasks)])
 
     def score(self, episode: Episode) -> Tensor:
+        """Scores (B, n, C) of each task with the parameters adapted to it, or (L, B, n, C)."""
         scores = self._each("score", episode)  # (B, 1, n, C) or (B, L, 1, n, C)
         return scores.squeeze(1) if scores.ndim == 4 else scores.squeeze(2).transpose(0, 1)
 
     def check_averages(self) -> None:
-        """InputError where `running` would leave an encoder that is to be trained without
-        normalisation.
-        """
+        """InputError where `running` would leave an encoder in training without normalisation."""
         encoder = getattr(self.net, "encoder", None)
         if self.batch_norm == "running" and encoder is not None and lacks_averages(encoder):
             raise InputError(
@@ -228,10 +241,12 @@ class Adapt(Learner):
             )
 
     def loss(self, episode: Episode, target: BaseTarget) -> Tensor:
+        """The mean over tasks of the loss of their adapted learners: a scalar."""
         if self.training and self.batch_norm == "running" and not self._checked:
             self.check_averages()
             self._checked = True  # looking at averages waits for a GPU: once is enough
         return self._each("loss", episode, target).mean()
 
     def fit_base(self, features: Tensor, labels: Tensor) -> None:
+        """Let the net learn from base-class features (N, d) and labels (N,)."""
         self.net.fit_base(features, labels)

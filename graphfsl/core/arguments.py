@@ -1,6 +1,4 @@
-"""What Python's callers give: taken where its meaning is clear, refused in one line where it is
-not.
-"""
+"""What Python's callers give: taken where its meaning is clear, else refused in one line."""
 
 from __future__ import annotations
 
@@ -28,8 +26,9 @@ T = TypeVar("T")
 
 
 def described(value: Any) -> str:
-    """A value in a few words: itself where it is text or a number, else its type and its shape or
-    length.
+    """A value in a few words.
+
+    Itself where it is text or a number, else its type and its shape or length.
     """
     if value is None or isinstance(value, (str, bool, numbers.Number)):
         return f"{value!r:.60}"
@@ -98,8 +97,9 @@ def as_tensor(value: Any, what: str) -> Tensor:
 
 
 def as_samples(X: Any) -> Any:
-    """What an estimator is given, as NumPy takes it: a tensor without graph or GPU, images in a
-    list as one array.
+    """What an estimator is given, as NumPy takes it.
+
+    A tensor without graph or GPU, images in a list as one array.
 
     Raises InputError for paths, and for images of several sizes.
     """
@@ -130,8 +130,9 @@ def image_bytes(images: np.ndarray) -> Tensor:
 
 
 def class_numbers(value: Any, what: str) -> Tensor:
-    """(N,) int64 from whole numbers of any type; InputError for text, fractions, or more than one
-    axis.
+    """(N,) int64 from whole numbers of any type.
+
+    Raises InputError for text, fractions, or more than one axis.
     """
     if (
         not isinstance(value, Tensor)
@@ -167,8 +168,9 @@ def sample_shape(value: Any) -> tuple[int, ...]:
 
 
 def as_device(value: Any) -> torch.device:
-    """A device by its name; InputError for a name that is none, or a GPU that this machine has
-    not.
+    """A device by its name.
+
+    Raises InputError for a name that is none, or a GPU that this machine has not.
     """
     try:
         device = torch.device(value)

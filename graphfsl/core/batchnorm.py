@@ -41,8 +41,9 @@ HALF = (torch.float16, torch.bfloat16)
 
 @dataclass(frozen=True)
 class Nodes:
-    """The rows of a call are the nodes of `batch` episodes; `segments` pairs the nodes measured
-    with those scaled.
+    """Which rows of a call belong together.
+
+    They are the nodes of `batch` episodes; `segments` pairs the nodes measured with those scaled.
     """
 
     batch: int
@@ -56,9 +57,7 @@ _adapting: ContextVar[bool] = ContextVar("adapting", default=False)
 
 @contextmanager
 def statistics(policy: str, episode: Episode) -> Iterator[None]:
-    """Within this block, BatchNorm layers see the flattened nodes (B*n, …) of `episode` under
-    `policy`.
-    """
+    """Within this block, BatchNorm layers see the nodes (B*n, …) of `episode` under `policy`."""
     mask = episode.mask if episode.padded else None
     everything = slice(0, episode.x.shape[1])
     if policy == "running":
@@ -79,8 +78,9 @@ def statistics(policy: str, episode: Episode) -> Iterator[None]:
 
 @contextmanager
 def adapting() -> Iterator[None]:
-    """Within this block a call holds one episode whose parameters are being adapted: no buffer may
-    be written.
+    """Within this block a call holds one episode whose parameters are being adapted.
+
+    No buffer may be written.
     """
     token = _adapting.set(True)
     try:
@@ -95,8 +95,7 @@ def is_adapting() -> bool:
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """Batch normalisation of rows (R, C, *S), (R, C) too, that follows the policy of the
-    surrounding block.
+    """Batch normalisation of rows (R, C, *S), (R, C) too, by the policy of the surrounding block.
 
     Inside an adaptation, layers outside the encoder use the statistics of their own call (one
     episode), and the stored averages are only read, never written.
@@ -107,8 +106,10 @@ class BatchNorm(nn.BatchNorm2d):
         pass
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """`mask` (R,) marks the real rows where the caller knows padding that the surrounding block
-        does not.
+        """Rows (R, C, *S) -> rows of that shape.
+
+        mask: (R,) marks the real rows where the caller knows padding that the surrounding block
+            does not.
         """
         nodes = _nodes.get()
         if nodes is not None and nodes.segments:
@@ -199,6 +200,7 @@ class BatchNormAct(BatchNorm):
     act: nn.Module
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Maps (M, C, h, w) -> maps of that shape; mask (M,): the real rows."""
         y: Tensor = self.act(self.drop(super().forward(x, mask)))
         return y
 
@@ -255,15 +257,15 @@ def _with_policy(kind: type[nn.Module]) -> type[BatchNorm]:
 
 
 def _frozen(m: nn.Module) -> bool:
-    """Whether its scale is a buffer, as in torchvision's FrozenBatchNorm2d: it does the same to
-    every image.
+    """Whether its scale is a buffer, as in torchvision's FrozenBatchNorm2d.
+
+    It does the same to every image.
     """
     return any(name == "weight" for name, _ in m.named_buffers(recurse=False))
 
 
 def lacks_averages(module: nn.Module) -> bool:
-    """True where a normalisation layer of the module keeps averages and has measured none: they are
-    zeros and ones.
+    """Whether a normalisation layer keeps averages and has measured none: they are zeros and ones.
 
     So it is where weights were trained under `apart`, `joint` or `support`, or not at all. Averages
     that came with weights count whether or not their number was stored. A module on the meta device
@@ -273,8 +275,7 @@ def lacks_averages(module: nn.Module) -> bool:
 
 
 def trained_without_averages(module: nn.Module) -> bool:
-    """True where such a layer has learned a scale or a shift: its weights are of another policy,
-    not untrained.
+    """Whether such a layer has learned a scale or a shift: its weights are of another policy.
 
     What a layer starts with is the same for each of its channels.
     """
@@ -294,8 +295,9 @@ def _unmeasured(norm: _NormBase) -> bool:
 
 
 def _moments(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance over nodes and places: x (B, m, C, *S), mask (B, m) -> (B, 1, C, 1,
-    …) each.
+    """Mean and biased variance over nodes and places.
+
+    x (B, m, C, *S), mask (B, m) -> (B, 1, C, 1, …) each.
     """
     dims = (1, *range(3, x.ndim))
     if mask is None:

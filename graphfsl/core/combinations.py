@@ -1,5 +1,6 @@
-"""Which parts may share a pipeline. One that would change nothing, though a results row lists it,
-is refused.
+"""Which parts may share a pipeline.
+
+One that would change nothing, though a results row lists it, is refused.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from graphfsl.io.errors import InputError, require
 
 
 class Combines:
-    """What a part declares of itself, so that a pipeline in which it would change nothing is
-    refused.
+    """What a part declares of itself about others.
+
+    A pipeline in which it would change nothing is refused.
     """
 
     # whose scores, of the part before it, a refiner depends on: all, those of the pool, or none
@@ -31,8 +33,9 @@ class Combines:
 
 
 def parts_of(slot: str, given: Any) -> nn.ModuleList:
-    """What fills a slot, one part or several, as modules; InputError for a name, a class, or a part
-    of another slot.
+    """What fills a slot, one part or several, as modules.
+
+    Raises InputError for a name, a class, or a part of another slot.
     """
     parts: list[Any] = [given] if isinstance(given, (nn.Module, str, type)) else list(given or [])
     for part in parts:
@@ -70,9 +73,7 @@ def _check_part(part: Any, slot: str) -> None:
 def check_parts(
     augment: Sequence[Any], graph: Sequence[Any], head: Any, refine: Sequence[Any]
 ) -> None:
-    """InputError where the parts of a pipeline read different features, or where one discards what
-    another does.
-    """
+    """InputError where parts read different features, or one discards what another does."""
     _check_features([*augment, *graph, head, *refine])
     for earlier, later in itertools.pairwise(refine):
         silent = later.reads == "none" or not later.reads_scores
@@ -97,9 +98,7 @@ def check_parts(
 
 
 def check_company(parts: Sequence[Any], per_query: bool) -> None:
-    """InputError where every query is answered alone and a part does nothing but compare
-    queries.
-    """
+    """InputError where queries are answered alone and a part does nothing but compare them."""
     if per_query and (idle := [part for part in parts if part.compares_queries]):
         asking = ", ".join(_name(part) for part in parts if part.per_query)
         why = f"{asking} answers every query alone" if asking else "per_query=true"

@@ -1,6 +1,4 @@
-"""What a value is, on a screen of 24 lines of 80 columns: the `repr` of data, learners and
-results.
-"""
+"""What a value is, on a screen of 24 lines of 80 columns: the `repr` of data and learners."""
 
 from __future__ import annotations
 
@@ -47,8 +45,9 @@ def first_of(names: Sequence[object], most: int = 5) -> str:
 
 
 def kind_of(x: Any, shape: Sequence[int] | None = None) -> str:
-    """The type and shape (its own where none is given) of a tensor or an array, and where a tensor
-    lies.
+    """The type and shape of a tensor or an array, and where a tensor lies.
+
+    shape: to be named in place of its own.
     """
     where = f" on {x.device}" if isinstance(x, Tensor) else ""
     return (
@@ -57,8 +56,10 @@ def kind_of(x: Any, shape: Sequence[int] | None = None) -> str:
 
 
 def call_of(value: Any, always: Sequence[str] = (), never: Sequence[str] = ()) -> str:
-    """The call that makes a value: its class, and the options that are not as they are by default,
-    or `always` told.
+    """The call that makes a value: its class and options.
+
+    Left out are options that are as they are by default, unless they are `always` told, and those
+    `never` told.
     """
     options = []
     for name, parameter in inspect.signature(type(value).__init__).parameters.items():

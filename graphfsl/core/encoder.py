@@ -1,5 +1,6 @@
-"""An encoder is any module; what goes in and what comes out is checked here, in one line where it
-does not fit.
+"""An encoder is any module.
+
+What goes in and what comes out is checked here, in one line where it does not fit.
 """
 
 from __future__ import annotations
@@ -102,9 +103,7 @@ def call_encoder(encoder: nn.Module, x: Tensor, maps: bool | None = False) -> Te
 
 @contextmanager
 def fitting(x: Tensor) -> Iterator[None]:
-    """Within it, layers that were made for features of another shape than those of x (B, n, …) end
-    in an InputError.
-    """
+    """Within it, layers that were made for other features than x (B, n, …) end in an InputError."""
     try:
         yield
     except RuntimeError as error:
@@ -117,8 +116,9 @@ def fitting(x: Tensor) -> Iterator[None]:
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[Any]:
-    """Inside, autocast is off: what follows the encoder is computed in the precision that its
-    inputs have.
+    """Inside, autocast is off.
+
+    What follows the encoder is computed in the precision that its inputs have.
     """
     if not torch.amp.is_autocast_available(device.type):
         return nullcontext()
@@ -128,8 +128,9 @@ def full_precision(device: torch.device) -> AbstractContextManager[Any]:
 def keep_precision(
     function: Callable[Arguments, Result], device: torch.device
 ) -> Callable[Arguments, Result]:
-    """The function as it would run now: under this moment's autocast, also where it is called in
-    full precision.
+    """The function as it would run now.
+
+    It keeps this moment's autocast, also where it is called in full precision.
     """
     if not torch.amp.is_autocast_available(device.type) or not torch.is_autocast_enabled(
         device.type

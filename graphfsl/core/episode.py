@@ -1,6 +1,4 @@
-"""`Episode`: B few-shot tasks at once, the only thing that travels from the sampler to the
-scores.
-"""
+"""`Episode`: B few-shot tasks at once, all that travels from the sampler to the scores."""
 
 from __future__ import annotations
 
@@ -23,22 +21,27 @@ from graphfsl.io.errors import InputError, require
 class Episode:
     """B tasks of n nodes each, ordered support, query, unlabeled.
 
-    x: (B, n, *S) images, feature maps or features.
-    w: (B, n, C) label weights: one-hot, soft, or zero where the label may not be seen. A class
-       without weight anywhere in its task is absent from it.
-    n_support, n_query: how many nodes are support and query; the rest is unlabeled.
-    mask: (B, n) bool, false = padding. None means that no node is padding; `padded` then lets a
-       layer skip the masked path without asking the device.
-    relabeled: whether nodes beyond the support may carry weight; where they do not, a head that
-       fits a classifier reads only the support (`labeled`), without asking the device.
-       `replace(w=…)` sets it.
-    oracle: (B, U, C) what the unlabeled nodes are, zero where that is not known, for a learner that
-       asks (`Learner.asks`); None for all others.
-    values: (B, n, D) real values of the nodes whose weight w (B, n, 1) is 1, zero for all others,
-       where a task asks for values; None where it asks for classes.
-
     Arrays and lists become tensors, and label weights have the type of features that are floats.
     Query targets are not part of it: a loader yields (episode, target), and a learner cannot cheat.
+
+    Args:
+        x: (B, n, *S) images, feature maps or features.
+        w: (B, n, C) label weights: one-hot, soft, or zero where the label may not be seen. A class
+            without weight anywhere in its task is absent from it.
+        n_support: how many nodes are support, the first ones.
+        n_query: how many are queries, behind them; the rest is unlabeled.
+        mask: (B, n) bool, false = padding. None means that no node is padding; `padded` then lets a
+            layer skip the masked path without asking the device.
+        relabeled: whether nodes beyond the support may carry weight; where they do not, a head that
+            fits a classifier reads only the support (`labeled`), without asking the device.
+            `replace(w=…)` sets it.
+        oracle: (B, U, C) what the unlabeled nodes are, zero where that is not known, for a learner
+            that asks (`Learner.asks`); None for all others.
+        values: (B, n, D) real values of the nodes whose weight w (B, n, 1) is 1, zero for all
+            others, where a task asks for values; None where it asks for classes.
+
+    Raises:
+        InputError: where the shapes do not fit each other.
     """
 
     x: Tensor
@@ -126,6 +129,7 @@ class Episode:
 
     @property
     def n_unlabeled(self) -> int:
+        """U, the number of unlabeled nodes."""
         return self.x.shape[1] - self.n_support - self.n_query
 
     @property
@@ -135,14 +139,17 @@ class Episode:
 
     @property
     def support(self) -> slice:
+        """The slice of the support nodes."""
         return slice(0, self.n_support)
 
     @property
     def query(self) -> slice:
+        """The slice of the query nodes."""
         return slice(self.n_support, self.n_support + self.n_query)
 
     @property
     def unlabeled(self) -> slice:
+        """The slice of the unlabeled nodes."""
         return slice(self.n_support + self.n_query, None)
 
     @property
@@ -181,8 +188,9 @@ class Episode:
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> Episode:
-        """A copy on another device; `dtype` applies to label weights and to samples that are
-        floats.
+        """A copy on another device.
+
+        dtype: of label weights, and of samples that are floats.
         """
         x = self.x.to(device, dtype) if self.x.is_floating_point() else self.x.to(device)
         w, mask = self.w.to(device, dtype), self.mask.to(device)
@@ -231,8 +239,9 @@ class Episode:
         return Episode(x, w, k, self.n_query, mask, relabeled=self.relabeled, oracle=self.oracle)
 
     def more_classes(self, columns: int, nodes: int = 0) -> Episode:
-        """The same tasks with so many more classes, all of them absent, and as many nodes of
-        padding in the support.
+        """The same tasks with `columns` more classes, all of them absent.
+
+        nodes: of padding that the support gets.
         """
         oracle = None if self.oracle is None else F.pad(self.oracle, (0, columns))
         wider = self.replace(w=F.pad(self.w, (0, columns)), relabeled=self.relabeled, oracle=oracle)
@@ -242,8 +251,9 @@ class Episode:
         return wider.add_support(x, w, self.mask.new_zeros(len(x), nodes))
 
     def one_query_each(self) -> Episode:
-        """Every query in a copy of its own: B tasks of Q queries -> B*Q tasks of one, a task's
-        queries adjacent.
+        """Every query in a copy of its own: B tasks of Q queries -> B*Q tasks of one.
+
+        A task's queries are adjacent.
         """
         b, q = self.x.shape[0], self.n_query
 
@@ -281,6 +291,7 @@ class BaseTarget:
 
         Args:
             scores: (B, n, …) of all nodes, or (L, B, n, …), of which the last layer is the answer.
+            episode: that was scored.
         """
         raise NotImplementedError
 
@@ -309,11 +320,13 @@ class BaseTarget:
 class Target(BaseTarget):
     """What is true of an episode of classes: for losses, metrics, oracles and disjointness checks.
 
-    query: (B, Q) the class column of each query, -100 for padding.
-    unlabeled: (B, U) the class column of each unlabeled node, -1 for a distractor or where it is
-        not known.
-    ids: (B, n) the sample that each node shows, -1 for padding.
-    classes: (B, C) the data set's class behind each column, -1 where the task has no such column.
+    Args:
+        query: (B, Q) the class column of each query, -100 for padding.
+        unlabeled: (B, U) the class column of each unlabeled node, -1 for a distractor or where it
+            is not known.
+        ids: (B, n) the sample that each node shows, -1 for padding.
+        classes: (B, C) the data set's class behind each column, -1 where the task has no such
+            column.
     """
 
     query: Tensor
@@ -334,8 +347,9 @@ class Target(BaseTarget):
         return F.cross_entropy(queries.flatten(0, 1), self.query.flatten(), ignore_index=-100)
 
     def known(self, episode: Episode) -> Tensor:
-        """(B, k + q, C) label weights of support and queries together, for a criterion that reads
-        both.
+        """Label weights (B, k + q, C) of support and queries together.
+
+        They are for a criterion that reads both.
         """
         y = F.one_hot(self.query.clamp_min(0), episode.way).to(episode.w) * (
             self.query >= 0
@@ -359,8 +373,9 @@ def check_target(given: Any) -> BaseTarget:
 
 
 def stack(episodes: Sequence[Episode]) -> Episode:
-    """One batch of episodes of different way or size: parts are padded to the largest, missing
-    classes absent.
+    """One batch of episodes of different way or size.
+
+    Parts are padded to the largest, and missing classes are absent.
     """
     sizes = [
         max(e.n_support for e in episodes),

@@ -17,11 +17,10 @@ ROLES = ("support", "query", "unlabeled")
 
 
 def complete_edges(batch: int, n: int, device: torch.device, loops: bool = False) -> Tensor:
-    """Edges of `batch` complete graphs of n nodes: (2, batch*n*(n-1)), or n*n with `loops`, source
-    above target.
+    """Edges of `batch` complete graphs of n nodes: (2, batch*n*(n-1)), source above target.
 
-    The edges of a graph are adjacent, sorted by target: with loops, in the order of a flattened
-    (batch, n, n).
+    The edges of a graph are adjacent, sorted by target: with `loops`, (2, batch*n*n) in the order
+    of a flattened (batch, n, n).
     """
     each = n if loops else n - 1
     i = torch.arange(n, device=device).repeat_interleave(each)
@@ -32,14 +31,14 @@ def complete_edges(batch: int, n: int, device: torch.device, loops: bool = False
 
 
 def to_pyg(episode: Episode, adjacency: Tensor | None = None, k: int | None = None) -> Any:
-    """The B graphs of an episode of features as one `torch_geometric.data.Batch` of B*n nodes,
-    without a host sync.
+    """The B graphs of an episode of features as one `torch_geometric.data.Batch` of B*n nodes.
+
+    It waits for no device. Fields: x (B*n, d), y = label weights (B*n, C), role (B*n,), mask
+    (B*n,), edge_index (2, E), edge_weight (E,), ptr, batch; padded nodes are kept: read `mask`.
 
     adjacency: (B, n, n) edge weights from j (columns) to i (rows), for `edge_weight`. All pairs are
     edges, those of weight zero too; with `k` only the k heaviest into each node, so that the number
     of edges is known in advance.
-    Fields: x (B*n, d), y = label weights (B*n, C), role (B*n,), mask (B*n,), edge_index (2, E),
-    edge_weight (E,), ptr, batch; padded nodes are kept: read `mask`.
     """
     from torch_geometric.data import Batch
 

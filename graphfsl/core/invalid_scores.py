@@ -20,8 +20,7 @@ from graphfsl.io.errors import InputError
 
 @torch.no_grad()
 def first_unsound(learner: Learner, episode: Episode) -> str:
-    """The slot and the class of the part whose answer is the first without a finite value, as "head
-    ProtoNet".
+    """The slot and class of the first part whose answer has no finite value, as "head ProtoNet".
 
     For an episode whose scores were found to be so. "adapt" where they are finite before the inner
     loop.
@@ -39,8 +38,9 @@ def first_unsound(learner: Learner, episode: Episode) -> str:
 
 
 def check_answered(learner: Learner, episode: Episode, scores: Tensor) -> Tensor:
-    """Scores (B, Q, C) of the queries of an episode, as they are; InputError where one of them
-    holds no answer.
+    """Scores (B, Q, C) of the queries of an episode, as they are.
+
+    Raises InputError where one of them holds no answer.
     """
     if not bool(answered(scores).all()):
         raise InputError(
@@ -52,8 +52,9 @@ def check_answered(learner: Learner, episode: Episode, scores: Tensor) -> Tensor
 
 @contextmanager
 def _watched(net: Pipeline, episode: Episode) -> Iterator[list[str]]:
-    """Within this block the parts whose answers are not sound are listed, in the order in which
-    they answered.
+    """Within this block the parts whose answers are not sound are listed.
+
+    They stand in the order in which they answered.
     """
     found: list[str] = []
     real = episode.mask.flatten()

@@ -20,8 +20,9 @@ from graphfsl.functional.layers import last_layer
 
 
 class Part(Shown, Combines, nn.Module):
-    """Anything that fills a slot. Traits are declared here and each is tested by the generic
-    suite.
+    """Anything that fills a slot.
+
+    Traits are declared here, and each is tested by the generic suite (`graphfsl.testing`).
     """
 
     family: str = "metric"  # of methods, as `graphfsl methods` lists them
@@ -57,14 +58,13 @@ class Part(Shown, Combines, nn.Module):
         return 0.0
 
     def fit_base(self, features: Tensor, labels: Tensor) -> None:
-        """Learn from base-class features (N, d) and labels (N,), once; results are kept in
-        buffers.
-        """
+        """Learn from base-class features (N, d) and labels (N,), once; buffers keep the result."""
 
 
 class Learner(Saves, Part):
-    """Scores the nodes of an episode; the subclass writes `score`, and `criterion` if its paper has
-    its own loss.
+    """Scores the nodes of an episode.
+
+    The subclass writes `score`, and `criterion` if its paper has its own loss.
     """
 
     adapts: bool = False  # an inner loop changes its weights for each episode
@@ -75,17 +75,16 @@ class Learner(Saves, Part):
         return self
 
     def check_averages(self) -> None:
-        """InputError where training would leave an encoder without normalisation; an inner loop
-        looks.
-        """
+        """InputError where training would leave an encoder without normalisation."""
 
     def set_batch_norm(self, policy: str) -> None:
         """Choose the BatchNorm policy."""
         self.batch_norm = policy
 
     def score(self, episode: Episode) -> Tensor:
-        """(B, n, C) scores of all nodes, or (L, B, n, C), one per layer, the last being the
-        answer.
+        """Scores (B, n, C) of all nodes of an episode.
+
+        Or (L, B, n, C), one for each of L layers, the last being the answer.
         """
         raise NotImplementedError
 
@@ -103,8 +102,9 @@ class Learner(Saves, Part):
         return self.price(self.score(episode), target, episode)
 
     def price(self, scores: Tensor, target: BaseTarget, episode: Episode) -> Tensor:
-        """What these scores cost, `criterion` and `aux_loss`: a scalar. Mixed precision is for
-        encoders alone.
+        """What these scores cost, `criterion` and `aux_loss`: a scalar.
+
+        Mixed precision is for encoders alone.
         """
         with full_precision(episode.x.device):
             return self.criterion(scores, check_target(target), episode) + self.aux_loss(episode)
@@ -118,6 +118,7 @@ class Augment(Part):
     """`Episode -> Episode`: appends weighted nodes to the support slice, or reweights it."""
 
     def forward(self, episode: Episode) -> Episode:
+        """The episode of features with more, or otherwise weighted, support nodes."""
         raise NotImplementedError
 
 
@@ -125,15 +126,18 @@ class Graph(Part):
     """`Episode -> Episode`: message passing that rewrites features."""
 
     def forward(self, episode: Episode) -> Episode:
+        """The episode with rewritten features, (B, n, d) -> (B, n, d')."""
         raise NotImplementedError
 
 
 class Refine(Part):
-    """May rewrite the label weights and call the head again, or propagate and balance the
-    scores.
+    """Makes better scores of those that a head gave.
+
+    It may rewrite the label weights and call the head again, or propagate and balance the scores.
     """
 
     def forward(self, episode: Episode, scores: Tensor, head: Head) -> Tensor:
+        """Better scores (B, n, C) than those that are given; head: may be asked again."""
         raise NotImplementedError
 
 
@@ -152,7 +156,11 @@ class Objective(Part):
     teacher: Encode | None = None
 
     def forward(self, encode: Encode, x: Tensor, y: Tensor) -> Tensor:
-        """encode: images (m, *S) -> vectors (m, d). Images x (B, n, *S), labels y (B, n), -100 =
-        none -> scalar.
+        """The loss of a batch: a scalar.
+
+        Args:
+            encode: images (m, *S) -> vectors (m, d).
+            x: (B, n, *S) images.
+            y: (B, n) labels, -100 = none.
         """
         raise NotImplementedError

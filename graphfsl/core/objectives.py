@@ -12,12 +12,13 @@ from graphfsl.functional.cross_entropy import cross_entropy
 from graphfsl.functional.layers import last_layer
 
 Score = Callable[[Episode], Tensor]
-Objective = Callable[[Score, Episode, int], Tensor]
+InnerObjective = Callable[[Score, Episode, int], Tensor]
 
 
 def support_cross_entropy(score: Score, episode: Episode, step: int) -> Tensor:
-    """Mean cross-entropy of the support nodes against their label weights; only the support is
-    encoded.
+    """Mean cross-entropy of the support nodes against their label weights.
+
+    Only the support is encoded.
     """
     support = episode.parts(query=False, unlabeled=False)
     return labeled_cross_entropy(last_layer(score(support)), support)
@@ -30,8 +31,9 @@ def labeled_cross_entropy(scores: Tensor, support: Episode) -> Tensor:
 
 
 def beside_support(score: Score, episode: Episode, x: Tensor, mask: Tensor) -> Tensor:
-    """Scores (B, k + m, C) of the support and of nodes x (B, m, *S), mask (B, m), in place of
-    queries and pool.
+    """Scores (B, k + m, C) of the support and of nodes x (B, m, *S), mask (B, m).
+
+    The nodes take the place of queries and pool.
     """
     s = episode.parts(query=False, unlabeled=False)
     w = s.w.new_zeros(*x.shape[:2], s.way)

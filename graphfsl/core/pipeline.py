@@ -27,17 +27,23 @@ Slot = nn.Module | Sequence[nn.Module] | None
 
 
 class Pipeline(Learner):
-    """encoder -> augment -> graph -> head -> refine; a slot takes one part, a list, or None.
+    """Chains parts: encoder -> augment -> graph -> head -> refine.
 
-    encoder: images (M, *S) -> feature maps (M, C, h, w) or vectors (M, d), with an optional
-        `readout` from maps to vectors; None where the episodes hold features. BatchNorm layers of
-        any module are made to follow the policy.
-    per_query: score every query in a copy of its own after encoding: any part is inductive so; None
-        asks the parts.
-    batch_norm: the policy of the encoder's statistics, see `graphfsl.core.batchnorm`.
+    Args:
+        encoder: images (M, *S) -> feature maps (M, C, h, w) or vectors (M, d), with an optional
+            `readout` from maps to vectors; None where the episodes hold features. BatchNorm layers
+            of any module are made to follow the policy.
+        augment: one part, a list, or None; so are `graph` and `refine`.
+        graph: parts that rewrite features.
+        head: the part that scores.
+        refine: parts that better its scores.
+        per_query: score every query in a copy of its own after encoding: any part is inductive so;
+            None asks the parts.
+        batch_norm: the policy of the encoder's statistics, see `graphfsl.core.batchnorm`.
 
-    Raises InputError where parts cannot work together (`graphfsl.core.combinations`), or the
-    encoder is none.
+    Raises:
+        InputError: where parts cannot work together (`graphfsl.core.combinations`), or the encoder
+            is none.
     """
 
     # (C, h, w) of the encoder's maps, where its builder knows it
@@ -75,6 +81,7 @@ class Pipeline(Learner):
 
     @property
     def parts(self) -> list[Part]:
+        """All parts behind the encoder, in the order in which they work."""
         return [*self.augment, *self.graph, self.head, *self.refine]
 
     def set_batch_norm(self, policy: str) -> None:
@@ -88,31 +95,30 @@ class Pipeline(Learner):
 
     @property
     def shares_statistics(self) -> bool:  # type: ignore[override]
+        """Whether the BatchNorm policy lets queries share statistics."""
         followers = (self.encoder, *(p for p in self.parts if p.follows_batch_norm))
         return self.batch_norm in TRANSDUCTIVE_POLICIES and any(map(has_batch_norm, followers))
 
     @property
     def transductive(self) -> bool:  # type: ignore[override]
+        """Whether a query's score depends on the other queries."""
         return self.shares_statistics or (
             not self.per_query and any(p.transductive for p in self.parts)
         )
 
     @property
     def fixed(self) -> bool:
-        """True where the features of an image do not depend on its episode, so that it may be
-        encoded once.
-        """
+        """Whether an image may be encoded once, as its features do not depend on its episode."""
         return self.batch_norm == "running" and (not self.wants_maps or self.maps is not None)
 
     @property
     def frozen(self) -> bool:
-        """True where the encoder has parameters and none of them learns: its statistics do not move
-        either.
-        """
+        """Whether the encoder has parameters and none learns: its statistics do not move either."""
         learns = [p.requires_grad for p in self.encoder.parameters()]
         return bool(learns) and not any(learns)
 
     def train(self, mode: bool = True) -> Pipeline:
+        """Train, or with mode=False evaluate; a frozen encoder always evaluates."""
         follow_policy(super().train(mode))  # once more, for layers that were put in since
         if self.frozen:
             self.encoder.eval()
@@ -131,9 +137,7 @@ class Pipeline(Learner):
         return z if z.ndim == 2 else readout(z)
 
     def score_features(self, episode: Episode) -> Tensor:
-        """Scores of an episode that is encoded already; (B, n, C), or (L, B, n, C) from a head of L
-        layers.
-        """
+        """Scores (B, n, C) of encoded episodes, or (L, B, n, C) from a head of L layers."""
         if self.shots is not None and (k := episode.n_support) != self.shots * episode.way:
             raise InputError(
                 f"this learner is tied to {self.shots}-shot episodes, but this one "
@@ -158,8 +162,9 @@ class Pipeline(Learner):
         return scores
 
     def _fewer_classes(self, episode: Episode, most: int) -> Tensor:
-        """Scores of an episode of fewer classes than the `most` that a part is tied to: the others
-        are absent ones.
+        """Scores of an episode of fewer classes than the `most` that a part is tied to.
+
+        The others are absent ones.
         """
         k, way = episode.n_support, episode.way
         if way > most:
@@ -183,26 +188,32 @@ class Pipeline(Learner):
         return torch.cat([shared[..., :k, :], scores[..., k, :], shared[..., k + 1 :, :]], -2)
 
     def score(self, episode: Episode) -> Tensor:
+        """Scores (B, n, C) of an episode of images, or (L, B, n, C) from a head of L layers."""
         return self.score_features(self.encode(episode))
 
     def criterion(self, scores: Tensor, target: Any, episode: Episode) -> Tensor:
+        """The head's criterion: a scalar."""
         return self.head.criterion(scores, target, episode)
 
     def aux_loss(self, episode: Episode) -> Tensor | float:
+        """The sum of the parts' losses that need no target."""
         return sum((p.aux_loss(episode) for p in self.parts), 0.0)
 
     def loss(self, episode: Episode, target: BaseTarget) -> Tensor:
+        """What training minimises on an episode of images: a scalar."""
         features = self.encode(episode)
         return self.price(self.score_features(features), target, features)
 
     def on_features(self) -> Pipeline:
-        """The same parts for episodes that hold this encoder's features, or its flattened maps;
-        nothing is copied.
+        """The same parts for episodes that hold this encoder's features, or its flattened maps.
+
+        Nothing is copied.
         """
         parts = (list(self.augment), list(self.graph), self.head, list(self.refine))
         encoder = nn.Unflatten(1, self.maps or ()) if self.wants_maps else None
         return Pipeline(encoder, *parts, self.per_query).train(self.training)
 
     def fit_base(self, features: Tensor, labels: Tensor) -> None:
+        """Let every part learn from base-class features (N, d) and labels (N,)."""
         for part in self.parts:
             part.fit_base(features, labels)

@@ -19,6 +19,7 @@ class NearestMeans(Head):
     """Scores by the class means of features of length one: s_c = -||x / ||x|| - mean_c||^2."""
 
     def score(self, episode: Episode) -> Tensor:
+        """Features (B, n, d), label weights (B, n, C) -> (B, n, C)."""
         x, support = episode.x, episode.x[:, episode.labeled]
         means = prototypes(F.normalize(support, dim=-1), episode.w[:, episode.labeled])
         # -||x^ - mean||^2 for x^ of length 1, without writing down x^.
@@ -27,8 +28,13 @@ class NearestMeans(Head):
 
 
 class Pretrainer(Pipeline):
-    """An encoder that learns from an objective on base images; it is validated on episodes by
-    nearest class means.
+    """An encoder that learns from an objective on base images.
+
+    It is validated on episodes by nearest class means.
+
+    Args:
+        encoder: what learns.
+        objective: what it descends.
     """
 
     def __init__(self, encoder: nn.Module, objective: Objective) -> None:
@@ -40,13 +46,12 @@ class Pretrainer(Pipeline):
         return self.readout(call_encoder(self.encoder, x))
 
     def classify(self, x: Tensor) -> Tensor:
-        """Images (m, *S) -> scores of the base classes (m, C), where the objective learns a
-        classifier.
-        """
+        """Scores (m, C) of the base classes for images (m, *S), if the objective classifies."""
         scores: Tensor = self.objective.classifier(self.vectors(x))  # type: ignore[operator]
         return scores
 
     def loss(self, episode: Episode, target: Any) -> Tensor:
+        """The objective on the episode's queries: a scalar."""
         x, vectors = episode.x[:, episode.query], keep_precision(self.vectors, episode.x.device)
         with full_precision(x.device):
             loss: Tensor = self.objective(vectors, x, target.query)

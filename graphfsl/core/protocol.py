@@ -53,9 +53,7 @@ def check_protocol(learner: Learner, task: Task, unbalanced: bool = False) -> No
 
 
 def check_features(learner: Learner, x: Tensor) -> None:
-    """InputError where features (n, d) are negative and the learner takes no such ones; images
-    pass.
-    """
+    """InputError where features (n, d) are negative and the learner takes none; images pass."""
     if learner.needs_nonnegative and x.ndim == 2 and len(x) and (least := float(x.min())) < 0:
         raise InputError(
             f"this learner takes features as behind a ReLU, none below 0, but the "
@@ -64,8 +62,9 @@ def check_features(learner: Learner, x: Tensor) -> None:
 
 
 def kind_of(learner: Learner, task: Task) -> str:
-    """The table that a result belongs to: inductive, transductive, semi-supervised or active, or
-    two of them.
+    """The table that a result belongs to.
+
+    Inductive, transductive, semi-supervised or active, or two of them.
     """
     semi = learner.uses_unlabeled and task.demands.pool
     pool = "active" if learner.asks else "semi-supervised"

@@ -1,5 +1,6 @@
-"""(slot, name) -> class, read from each file's `__all__` without importing it, so that starting is
-fast; of graphfsl's own methods and of plugins.
+"""(slot, name) -> class, of graphfsl's own methods and of plugins.
+
+The names are read from each file's `__all__` without importing it, so that starting is fast.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ PACKAGE = "graphfsl.methods"
 
 
 def snake(name: str) -> str:
-    """Class name -> the name in a config: ProtoNet -> protonet, NearestNeighbor ->
-    nearest_neighbor, GNN -> gnn.
+    """Class name -> the name in a config: ProtoNet -> protonet, GNN -> gnn.
+
+    NearestNeighbor is nearest_neighbor.
 
     An acronym or a `…Net` stays one word, as people say it.
     """
@@ -54,8 +56,11 @@ Table = dict[tuple[str, str], tuple[str, str]]  # (slot, name) -> (module, class
 
 @cache
 def find(package: str = PACKAGE) -> Table:
-    """All parts of a package: (slot, name) -> (module, class). Its sub-folders are the slots, see
-    FOLDERS; nothing is imported.
+    """All parts of a package: (slot, name) -> (module, class).
+
+    Its sub-folders are the slots, see FOLDERS; nothing is imported.
+
+    Its sub-folders are the slots, see FOLDERS; nothing is imported.
 
     A file of one class gives it its own name, as people say it; one of several variants names each
     by its class. Raises InputError where two files claim one name, or there is no such package.
@@ -151,8 +156,9 @@ def missing(slot: str, name: str, known: Iterable[str]) -> InputError:
 
 
 def describe(slot: str, name: str, package: str | None = None) -> dict[str, Any]:
-    """What `graphfsl methods` shows: slot, name, family, class, traits, source (its file's first
-    line), options.
+    """What `graphfsl methods` shows of a method.
+
+    Slot, name, family, class, traits, source (its file's first line) and options.
     """
     cls = get(slot, name, package)
     about = " ".join((sys.modules[cls.__module__].__doc__ or "").split())

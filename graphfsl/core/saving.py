@@ -1,5 +1,6 @@
-"""`Learner.save`: a learner of one's own program in a folder, with all that answering on raw
-samples takes.
+"""`Learner.save`: a learner of one's own program in a folder.
+
+It holds all that answering on raw samples takes.
 """
 
 from __future__ import annotations
@@ -64,8 +65,9 @@ class Saves:
         classes: Sequence[str] | None = None,
         shape: Sequence[int] | None = None,
     ) -> None:
-        """Write the learner to `directory`; `graphfsl.load` reads it there, and every command that
-        takes a run.
+        """Write the learner to `directory`.
+
+        `graphfsl.load` reads it there, and every command that takes a run.
 
         transform: the normalisation of images; None takes that of training or, without one, the
             encoder's own.
@@ -117,8 +119,9 @@ class Saves:
 
 
 def known_normalisation(learner: Any) -> tuple[Sequence[float] | None, Sequence[float] | None]:
-    """The mean and std of images where a user names none: those of the learner's training, or of
-    its encoder's.
+    """The mean and std of images where a user names none.
+
+    Those of the learner's training, or of its encoder's.
     """
     if (seen := learner.training_data) is not None:
         return seen.mean, seen.std
@@ -127,8 +130,9 @@ def known_normalisation(learner: Any) -> tuple[Sequence[float] | None, Sequence[
 
 
 def layout(learner: nn.Module) -> dict[str, str]:
-    """What building decides: the class of every module, its plain options, and the type and shape
-    of every tensor.
+    """What building decides of a learner: name -> value.
+
+    The class of every module, its plain options, and the type and shape of every tensor.
 
     Left out is what may change without another learner coming of it: whether it trains, and its
     BatchNorm policy.

@@ -14,8 +14,9 @@ from graphfsl.io.limits import LARGEST
 
 
 def make(cls: Callable[..., Any], options: Mapping[str, Any], where: str, **given: Any) -> Any:
-    """cls(**options, **given), after each option was checked against the signature; InputError
-    names the key.
+    """cls(**options, **given), after each option was checked against the signature.
+
+    Raises InputError, which names the key.
     """
     parameters = signature(cls)
     check_options(parameters, options, where, given)
@@ -25,7 +26,7 @@ def make(cls: Callable[..., Any], options: Mapping[str, Any], where: str, **give
 
 
 def signature(cls: Callable[..., Any]) -> dict[str, tuple[Any, bool]]:
-    """name -> (type, required) of what can be configured."""
+    """Name -> (type, required) of what can be configured."""
     function = cls.__init__ if isinstance(cls, type) else cls  # type: ignore[misc]
     hints = typing.get_type_hints(function)
     parameters = list(inspect.signature(function).parameters.values())[
@@ -41,6 +42,7 @@ def check_options(
     where: str,
     given: Mapping[str, Any] | None = None,
 ) -> None:
+    """InputError for an option that is unknown, of a wrong type, or lacking."""
     require(isinstance(options, Mapping), f"{where} must be a mapping of options, not {options!r}")
     for key, value in options.items():
         if key not in parameters:

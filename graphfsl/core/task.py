@@ -1,5 +1,7 @@
-"""`Task`: what an episode asks. Loops, studies, reports and tables know of a task only what stands
-here, so that a new kind of task is a new file in `graphfsl/data/tasks/`.
+"""`Task`: what an episode asks.
+
+Loops, studies, reports and tables know of a task only what stands here, so that a new kind of task
+is a new file in `graphfsl/data/tasks/`.
 """
 
 from __future__ import annotations
@@ -102,8 +104,9 @@ class Metric:
 
 @dataclass(frozen=True)
 class Draw:
-    """Which samples make B episodes. A task's own draw adds fields; of its arrays the first axis is
-    that of the episodes.
+    """Which samples make B episodes.
+
+    A task's own draw adds fields; of its arrays the first axis is that of the episodes.
 
     Args:
         ids: (B, n) the sample that each node shows, -1 for padding.
@@ -133,7 +136,8 @@ class Draw:
 class Draws(Protocol):
     """What draws the episodes of a split: a pure function of their numbers."""
 
-    def draw(self, i: np.ndarray | list[int]) -> Any: ...
+    def draw(self, i: np.ndarray | list[int]) -> Any:
+        """The episodes with the numbers i, as a `Draw`."""
 
 
 @dataclass(frozen=True)
@@ -195,6 +199,7 @@ class Task:
             split: what it was drawn from.
             raw: (B, n, *S) the split's stored samples with the draw's ids.
             normalise: from stored samples to what the learner sees, on `device`.
+            device: of the batch.
         """
         raise NotImplementedError
 

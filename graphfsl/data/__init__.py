@@ -88,8 +88,9 @@ def _root(name: str, root: str | os.PathLike[str] | None) -> str:
 
 
 def download(name: str, root: str | os.PathLike[str] | None = None) -> str:
-    """Fetch the files of a data set into `root`, or GRAPHFSL_DATA, and say where; InputError where
-    it cannot be.
+    """Fetch the files of a data set into `root`, or GRAPHFSL_DATA, and say where.
+
+    Raises InputError where it cannot be.
     """
     loader(name)
     fetch = getattr(importlib.import_module(f"graphfsl.data.sets.{name}"), "download", None)
@@ -106,7 +107,8 @@ def about(name: str) -> str:
 
 
 def is_ink(name: str) -> bool:
-    """True where the samples of a data set are drawings, ink bright on dark, whatever their files
-    are.
+    """Whether the samples of a data set are drawings, ink bright on dark.
+
+    Whatever their files are.
     """
     return bool(getattr(importlib.import_module(f"graphfsl.data.sets.{name}"), "DRAWINGS", False))

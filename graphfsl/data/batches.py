@@ -1,6 +1,4 @@
-"""`Batches`: numbered images of base classes, in batches: what pretraining takes where
-meta-training takes episodes.
-"""
+"""`Batches`: numbered images of base classes, which pretraining takes in place of episodes."""
 
 from __future__ import annotations
 
@@ -22,8 +20,9 @@ from graphfsl.io.errors import InputError
 
 
 def partly_labeled(split: Split, fraction: float, seed: int) -> Split:
-    """The split with -1 for the labels that `Setting.labeled_fraction` and `label_seed`
-    withhold.
+    """The split with -1 for the labels that are withheld.
+
+    `Setting.labeled_fraction` and `label_seed` say which.
     """
     if fraction == 1:
         return split
@@ -37,14 +36,20 @@ def partly_labeled(split: Split, fraction: float, seed: int) -> Split:
 
 
 class Batches:
-    """The endless, numbered labeled images of one split: number i is a pure function of (split,
-    seed, i).
+    """The endless, numbered labeled images of one split.
 
-    per_class: 1 goes through all images in a new order each epoch; m > 1 goes through all classes
-        and gives m different images of each, so that a batch holds pairs of one class.
-    views: how often each image is shown, each time with an augmentation of its own.
-    transform, device: as in `Episodes`. labeled_fraction, label_seed: as in `Setting`; the images
-        without a label are shown too, as -100.
+    Number i is a pure function of (split, seed, i).
+
+    Args:
+        split: of base classes.
+        per_class: 1 goes through all images in a new order each epoch; m > 1 goes through all
+            classes and gives m different images of each, so that a batch holds pairs of one class.
+        views: how often each image is shown, each time with an augmentation of its own.
+        seed: of the order.
+        transform: as in `Episodes`.
+        device: as in `Episodes`.
+        labeled_fraction: as in `Setting`; the images without a label are shown too, as -100.
+        label_seed: as in `Setting`.
     """
 
     def __init__(
@@ -94,8 +99,9 @@ class Batches:
         return np.asarray(images[np.arange(len(numbers)), 0, member])
 
     def batch(self, i: Sequence[int] | np.ndarray) -> tuple[Episode, Target]:
-        """The images with these numbers, as queries: x (views, n, *S), no label columns,
-        Target.query (views, n).
+        """The images with these numbers, as queries.
+
+        x (views, n, *S), no label columns, Target.query (views, n).
         """
         numbers = np.asarray(i)
         ids = torch.from_numpy(self.ids(numbers)).expand(self.views, -1)
@@ -126,8 +132,9 @@ class Batches:
         return keys_of(self._name(), self.seed, numbers)
 
     def _in_epochs(self, numbers: np.ndarray, size: int) -> np.ndarray:
-        """Which of `size` things each of these ascending numbers is: every epoch has an order of
-        its own.
+        """Which of `size` things each of these ascending numbers is.
+
+        Every epoch has an order of its own.
         """
         epochs, at = np.divmod(numbers, size)
         parts = []

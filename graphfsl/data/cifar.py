@@ -1,6 +1,4 @@
-"""CIFAR-100's classes for few-shot splits, from npz files or from CIFAR-100's own files in either
-form.
-"""
+"""CIFAR-100's classes for few-shot splits, from npz files or from CIFAR-100's own files."""
 
 from __future__ import annotations
 
@@ -28,8 +26,9 @@ SHAPE, PIXELS = (3, 32, 32), 3 * 32 * 32
 def load(
     name: str, split: str, root: str, folders: Sequence[str], fetch_missing: bool = False
 ) -> Split:
-    """One split, 3 x 32 x 32, its classes in the order of data/<name>.json, with CIFAR-100's
-    superclasses.
+    """One split, 3 x 32 x 32, with CIFAR-100's superclasses.
+
+    Its classes stand in the order of data/<name>.json.
 
     It comes from `<root>/<one of folders>/<split>.npz` or `<root>/<split>.npz`, else from
     CIFAR-100's training and test images, which `fetch_missing` downloads. The samples of a class
@@ -85,8 +84,9 @@ def load(
 
 
 def download(root: str) -> None:
-    """Fetch CIFAR-100 (169 MB) into `root` and unpack it there, unless one of its two forms is
-    there already.
+    """Fetch CIFAR-100 (169 MB) into `root` and unpack it there.
+
+    Nothing is done where one of its two forms is there already.
     """
     base = Path(root).expanduser()
     if _find(base) is None:
@@ -108,8 +108,9 @@ def _superclasses() -> dict[str, str]:
 
 
 def _read(folder: Path, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """The images (N, 3, 32, 32) uint8 and fine labels (N,) int64 of some classes, and the names of
-    all labels.
+    """The images (N, 3, 32, 32) uint8 and fine labels (N,) int64 of some classes.
+
+    And the names of all labels.
     """
     binary = (folder / "train.bin").is_file()
     try:

@@ -1,5 +1,6 @@
-"""Photographs in one folder for each class, wherever a user has them, by the published class
-lists.
+"""Photographs in one folder for each class, by the published class lists.
+
+They may lie wherever a user has them.
 """
 
 from __future__ import annotations
@@ -28,13 +29,21 @@ def load(
     by_hand: str,
     at_most: int | None = None,
 ) -> Split:
-    """One split, 3 x size x size, its classes in the order of data/<name>.json and the images of a
-    class by name.
+    """One split, 3 x size x size.
 
-    folders: what the set's folder in `root` may be called. by_hand: how to come by the images, with
-        {root} for `root`.
-    at_most: images of a class, where more would mean another data set.
-    Raises InputError where classes are missing, or a class has no image or too many.
+    Its classes stand in the order of data/<name>.json and the images of a class by name.
+
+    Args:
+        name: of the data set.
+        split: "train", "val" or "test".
+        root: the folder that holds the data set.
+        folders: what the set's folder in `root` may be called.
+        by_hand: how to come by the images, with {root} for `root`.
+        size: pixels of a side.
+        at_most: images of a class, where more would mean another data set.
+
+    Raises:
+        InputError: where classes are missing, or a class has no image or too many.
     """
     require(size >= 1, f"data.size must be a whole number of at least 1, not {size!r}")
     classes, groups = classes_of(name, split)
@@ -73,8 +82,7 @@ def load(
 def find(
     root: Path, folders: Sequence[str], split: str, classes: Sequence[str]
 ) -> tuple[Path, set[str]]:
-    """The folder that holds most of the classes, as folders or flat files, and which classes it
-    holds.
+    """The folder that holds most of the classes, and which it holds, as folders or flat files.
 
     `train` comes first, and wins only if it holds every class: in ILSVRC's own layout it holds
     those of all splits, while `val` holds other, fewer images of the same classes.
@@ -97,8 +105,9 @@ def find(
 
 
 def _images(container: Path, classes: Sequence[str]) -> dict[str, list[str]]:
-    """Class -> its image files, at any depth of its folder or flat in the container: sorted paths
-    in the container.
+    """Class -> its image files: sorted paths in the container.
+
+    They lie at any depth of its folder, or flat in the container.
     """
     images: dict[str, list[str]] = {c: [] for c in classes}
     if (container / classes[0]).is_dir():

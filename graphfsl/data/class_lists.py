@@ -7,8 +7,7 @@ from graphfsl.io.package_data import class_list
 
 
 def classes_of(name: str, split: str) -> tuple[list[str], tuple[str, ...] | None]:
-    """The classes of a split in the order of the list, and the superclass of each where the list
-    has them.
+    """The classes of a split in the order of the list, and their superclasses where it has them.
 
     A split of data/<name>.json is a list of classes, or superclass -> classes. Raises InputError
     for another split.

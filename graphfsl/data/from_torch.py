@@ -26,20 +26,23 @@ GRAY = {"1", "L", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
 def from_dataset(
     dataset: Any, name: str, size: int | None = None, range: Sequence[float] | None = None
 ) -> Split:
-    """All samples of a data set that has `len(dataset)` and `dataset[i] -> (sample, label, …)`,
-    decoded once.
+    """All samples of a map-style data set, decoded once, as a split.
 
-    Samples: PIL images; tensors (C, H, W) or (H, W) and arrays (H, W, C) or (H, W), uint8, uint16
-    or floats in [0, 1]; or floats (d,), which are features. C is 1 or 3; where both occur, gray
-    images become (3, H, W).
-    Labels: whole numbers (below 0 = unlabeled) or strings. Classes are numbered in sorted order and
-    named by `dataset.classes` (also of the data set that a `Subset` views) where it has a name for
-    each.
-    name: "<data set>/<split>", part of what an episode is a function of. size: pixels of a side, to
-    which every image is squeezed; needed where sizes differ. range: the values of black and white,
-    where they are not those of the samples' type; (0, 4095) for 12 bits.
+    `dataset[i]` is (sample, label, …). Samples: PIL images; tensors (C, H, W) or (H, W) and arrays
+    (H, W, C) or (H, W), uint8, uint16 or floats in [0, 1]; or floats (d,), which are features. C is
+    1 or 3; where both occur, gray images become (3, H, W). Labels: whole numbers (below 0 =
+    unlabeled) or strings. Classes are numbered in sorted order and named by `dataset.classes` (also
+    of the data set that a `Subset` views) where it has a name for each.
 
-    Raises InputError, with the number of the sample, for anything else.
+    Args:
+        dataset: has len() and [i].
+        name: "<data set>/<split>", part of what an episode is a function of.
+        size: pixels of a side, to which every image is squeezed; needed where sizes differ.
+        range: the values of black and white, where they are not those of the samples' type; (0,
+            4095) for 12 bits.
+
+    Raises:
+        InputError: with the number of the sample, for anything else.
     """
     check_kind(name, str, "the name of a split", 'text such as "mine/test"')
     size = None if size is None else whole_number(size, "size", 1)

@@ -1,5 +1,6 @@
-"""What a data set is: its classes, how many samples each has, and a digest of the samples; not
-where it lies.
+"""What a data set is: its classes, how many samples each has, and a digest of the samples.
+
+Where it lies does not matter.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ Identity = Mapping[str, Any]
 
 
 def identity(split: Split) -> dict[str, Any]:
-    """{"classes": {name: [samples, digest]}, "order": digest of the labels}; equal for equal
-    content at any place.
+    """{"classes": {name: [samples, digest]}, "order": digest of the labels}.
+
+    Equal for equal content at any place.
 
     Samples that stay on disk are read once: their digests are kept in the cache by path, size and
     modification time.
@@ -62,8 +64,9 @@ def class_names(found: Identity) -> list[str]:
 
 
 def difference(old: Identity, new: Identity) -> str | None:
-    """What has changed in a sentence, from one identity of a split to another; None where nothing
-    has.
+    """What has changed in a sentence, from one identity of a split to another.
+
+    None where nothing has.
     """
     if old == new:
         return None
@@ -114,8 +117,9 @@ def _classes(split: Split, y: np.ndarray) -> dict[str, list[Any]]:
 
 
 def _kept(split: Split) -> Path | None:
-    """Where the identity of samples on disk is kept; None for those in memory, which are hashed at
-    once.
+    """Where the identity of samples on disk is kept.
+
+    None for those in memory, which are hashed at once.
     """
     if split.stored is None:
         return None

@@ -70,8 +70,9 @@ def to_array(
     limits: Range | None = None,
     where: str = "an image",
 ) -> np.ndarray:
-    """An image -> (channels, H, W) uint8, H = W = size (bilinear, the sides squeezed to a square)
-    where it is given.
+    """An image -> (channels, H, W) uint8, H = W = size where it is given.
+
+    It is resized bilinearly, the sides squeezed to a square.
 
     Upright by its EXIF tag; transparent parts lie on white. limits: which values are black and
     white, see `to_bytes`.
@@ -102,8 +103,9 @@ def to_array(
 
 
 def _deep(image: Image.Image, limits: Range | None, where: str) -> Image.Image:
-    """An image of more than 8 bits in bytes, upright; pixels of its transparent value, if it has
-    one, get alpha 0.
+    """An image of more than 8 bits in bytes, upright.
+
+    Pixels of its transparent value, if it has one, get alpha 0.
 
     Without a range floats reach from 0 to 1, and whole numbers to 65535, in PGM too, or as far as a
     TIFF says.
@@ -123,8 +125,9 @@ def _deep(image: Image.Image, limits: Range | None, where: str) -> Image.Image:
 
 
 def _with_alpha(image: Image.Image) -> Image.Image:
-    """An image of 8 bits whose transparency, if any, is a band A, and whose colours `convert`
-    understands.
+    """An image of 8 bits whose transparency, if any, is a band A.
+
+    Its colours are such as `convert` understands.
     """
     if image.mode == "LAB":
         profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
@@ -139,8 +142,11 @@ def _with_alpha(image: Image.Image) -> Image.Image:
 def decode(
     data: bytes, size: int, channels: int, where: str, limits: Range | None = None
 ) -> np.ndarray:
-    """One image file -> (channels, size, size) uint8; InputError names the file where it is not an
-    image, or has pixels outside `limits` (of `to_array`)."""
+    """One image file -> (channels, size, size) uint8.
+
+    Raises InputError, which names the file, where it is not an image, or has pixels outside
+    `limits` (of `to_array`).
+    """
     try:
         with warnings.catch_warnings():
             # of odd metadata and of 90 megapixels; twice that is an error
@@ -168,8 +174,9 @@ def _formats() -> tuple[str, ...]:
 
 
 def _deep_png(data: bytes, image: Image.Image, limits: Range | None, where: str) -> Image.Image:
-    """A PNG with colours, or gray and transparency, of 16 bits, of which Pillow keeps the upper
-    8.
+    """A PNG of 16 bits with colours, or gray and transparency.
+
+    Pillow keeps the upper 8 of them.
     """
     from torchvision.io import ImageReadMode, decode_png  # takes a second, and few images are such
 
@@ -190,8 +197,9 @@ def _deep_png(data: bytes, image: Image.Image, limits: Range | None, where: str)
 
 
 def _check_depth(image: Image.Image, where: str) -> None:
-    """InputError for a TIFF with colours of more than 8 bits: a range would be applied to what
-    Pillow left of them.
+    """InputError for a TIFF with colours of more than 8 bits.
+
+    A range would be applied to what Pillow left of them.
     """
     bits = max(getattr(image, "tag_v2", {}).get(BITS, (8,)))
     require(
@@ -202,15 +210,17 @@ def _check_depth(image: Image.Image, where: str) -> None:
 
 
 def is_image(name: str) -> bool:
-    """Whether a relative path has an image's suffix, in either case, and nothing in it is
-    hidden.
+    """Whether a relative path has an image's suffix and nothing in it is hidden.
+
+    The suffix may be in either case.
     """
     return PurePosixPath(name).suffix.lower() in SUFFIXES and not _hidden(name)
 
 
 def holds_image(root: Path, name: str) -> bool:
-    """Whether a file below `root` has the suffix or the first bytes of an image, and nothing in its
-    path is hidden.
+    """Whether a file below `root` is an image by its suffix or its first bytes.
+
+    Nothing in its path may be hidden.
     """
     return is_image(name) or (
         not _hidden(name) and MAGIC.match(first_bytes(root / name, HEAD)) is not None
@@ -247,14 +257,17 @@ def subfolders(root: Path) -> list[Path]:
 
 
 def written(name: str) -> str:
-    """A file's name as text: composed (NFC), since macOS and Linux write the same letter
-    differently and the order of classes must not change; bytes in no encoding become escapes."""
+    """A file's name as text: composed (NFC); bytes in no encoding become escapes.
+
+    macOS and Linux write the same letter differently, and the order of classes must not change.
+    """
     return unicodedata.normalize("NFC", name).encode(errors="backslashreplace").decode()
 
 
 def read_folder_classes(root: Path) -> dict[str, list[Path]]:
-    """Class name -> its image files, at any depth; both sorted. Each folder in `root` is a class,
-    but `unlabeled`.
+    """Class name -> its image files, at any depth; both sorted.
+
+    Each folder in `root` is a class, but `unlabeled`.
 
     Names are as `written`. Raises InputError where there is no folder or no class, or a class has
     no image.
@@ -278,8 +291,9 @@ def _digest(lines: Iterable[str]) -> str:
 
 
 class Files:
-    """The image files of a folder, or of the zip beside it where it was never unpacked; paths are
-    relative.
+    """The image files of a folder, or of the zip beside it where it was never unpacked.
+
+    Paths are relative.
 
     names: which files of the folder; None takes all. `mark` changes with the files, and with the
     folder if names are given. Raises InputError for a zip that is broken or has an entry that
@@ -317,6 +331,7 @@ class Files:
         self.mark = _digest(marks)
 
     def read(self, name: str) -> bytes:
+        """The bytes of a file; OSError where it cannot be read."""
         if self.zip and (size := self.zip.getinfo(name).file_size) > MOST:
             raise InputError(
                 f"{self.root}/{name} would unpack to {size:,} bytes; at most {MOST:,} are read"
@@ -330,8 +345,9 @@ class Files:
 
 
 def all_broken(broken: list[tuple[str, str]]) -> str:
-    """One line for all files that cannot be read, as (name, message): the first message, and the
-    names of others.
+    """One line for all files that cannot be read, as (name, message).
+
+    The first message, and the names of others.
     """
     others = [name for name, _ in broken[1:]]
     if not others:
@@ -348,8 +364,9 @@ def read_images(
     what: str,
     limits: Range | None = None,
 ) -> np.ndarray:
-    """(N, channels, size, size) uint8 of the named files, in order: a memory map, cached by what
-    the files are.
+    """Images (N, channels, size, size) uint8 of the named files, in order.
+
+    They are a memory map, cached by what the files are.
 
     limits: which values are black and white in all of them, see `to_array`. Raises InputError that
     names every file which cannot be read: all are tried.

@@ -1,5 +1,6 @@
-"""Samples that stay on disk: a memory map larger than RAM is read row by row, not through its
-pages.
+"""Samples that stay on disk.
+
+A memory map larger than RAM is read row by row, not through its pages.
 """
 
 from __future__ import annotations
@@ -61,8 +62,9 @@ class Stored:
 
 
 def opened(array: np.ndarray) -> tuple[Tensor, Stored | None]:
-    """An array as a tensor, and the reader of its rows where it is a memory map too large for
-    RAM.
+    """An array as a tensor, and the reader of its rows.
+
+    There is one where the array is a memory map too large for RAM.
     """
     file = getattr(array, "_mmap", None)
     if file is None or array.nbytes <= IN_RAM or not array.flags.c_contiguous:

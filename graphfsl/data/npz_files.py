@@ -1,6 +1,4 @@
-"""Splits in npz files: images or features, as the data set `arrays` takes them, and CIFAR-FS in
-that layout.
-"""
+"""Splits in npz files: images or features, as the data set `arrays` takes them, and CIFAR-FS."""
 
 from __future__ import annotations
 
@@ -21,8 +19,9 @@ from graphfsl.io.files import check_regular
 def read_split(
     split: str, root: str, folder: str = "", range: Sequence[float] | None = None
 ) -> Split:
-    """One split from its npz file; the data set `arrays` says what it holds. Raises InputError
-    where it does not.
+    """One split from its npz file; the data set `arrays` says what it holds.
+
+    Raises InputError where it does not.
     """
     limits = check_range(range)
     base = Path(root).expanduser()

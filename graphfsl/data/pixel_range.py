@@ -49,7 +49,8 @@ def parse_range(text: str | None) -> tuple[float, float] | None:
 
 
 def range_of(dtype: Any) -> tuple[float, float] | None:
-    """What numbers of this type mean by themselves: bytes 0..255, 16 bits 0..65535, floats 0..1;
+    """What numbers of this type mean by themselves: bytes 0..255, 16 bits 0..65535, floats 0..1.
+
     None for others.
     """
     dtype = np.dtype(dtype)
@@ -91,8 +92,9 @@ def to_bytes(values: np.ndarray, limits: Range | None, where: str) -> np.ndarray
 
 
 def picture(values: Any, limits: Range | None, where: str) -> Image.Image:
-    """A tensor (C, H, W) or (H, W), or an array (H, W, C) or (H, W), C = 1 or 3, as an image of 8
-    bits.
+    """Pixels as an image of 8 bits.
+
+    A tensor (C, H, W) or (H, W), or an array (H, W, C) or (H, W), C = 1 or 3.
     """
     if isinstance(values, Tensor):
         known = values.detach().cpu()
@@ -123,8 +125,9 @@ def _numbers(dtype: np.dtype, limits: Range | None) -> bool:
 
 
 def warn_if_narrow(images: Iterable[np.ndarray], what: str) -> None:
-    """Warn where a set of images, given as bytes in any number of pieces, reaches over less than an
-    eighth of white.
+    """Warn where a set of images reaches over less than an eighth of white.
+
+    They are given as bytes in any number of pieces.
     """
     low, high = 255, 0
     for piece in images:

@@ -162,8 +162,9 @@ class Split:
 
 
 def channel_statistics(split: Split) -> dict[str, list[float]]:
-    """Mean and standard deviation (1 where there is no spread) of each channel over at most 10,000
-    base images.
+    """Mean and standard deviation of each channel over at most 10,000 base images.
+
+    The deviation is 1 where there is no spread.
     """
     every = -(-len(split.x) // 10000)
     # In whole numbers, so that the sums are exact in any order.
@@ -207,8 +208,9 @@ def readable(path: Path, what: str) -> Path:
 
 
 def large_classes(split: Split, least: int) -> Split:
-    """The split without its classes of fewer than `least` labeled samples, of which a warning
-    tells.
+    """The split without its classes of fewer than `least` labeled samples.
+
+    A warning tells which.
 
     Samples without a label stay. Raises InputError where fewer than 2 classes are left.
     """
@@ -239,8 +241,9 @@ def large_classes(split: Split, least: int) -> Split:
 
 
 def few_classes(split: Split, n: int) -> Split:
-    """n classes of a split, named <split>[n]: a choice by their names alone, so that it is nested
-    in that of n + 1.
+    """Cut a split to n of its classes; it is then named <split>[n].
+
+    They are chosen by their names alone, so that the choice is nested in that of n + 1.
     """
     require(
         2 <= whole_number(n, "the number of classes") <= len(split.classes),

@@ -17,8 +17,9 @@ UINT = np.uint64
 
 
 def _mix(z: np.ndarray) -> np.ndarray:
-    """The finaliser of SplitMix64: a bijection of 64-bit words that passes the usual tests of
-    randomness.
+    """The finaliser of SplitMix64: a bijection of 64-bit words.
+
+    It passes the usual tests of randomness.
     """
     z = z + UINT(0x9E3779B97F4A7C15)
     z = (z ^ (z >> UINT(30))) * UINT(0xBF58476D1CE4E5B9)
@@ -35,8 +36,9 @@ def keys_of(name: str, seed: int, i: np.ndarray) -> np.ndarray:
 
 
 def episode_numbers(i: Any) -> np.ndarray:
-    """Numbers of episodes as an array; InputError where there are none, or some are no whole number
-    of 0 or more.
+    """Numbers of episodes as an array.
+
+    Raises InputError where there are none, or some are no whole number of 0 or more.
     """
     try:
         numbers = np.asarray(i)
@@ -50,8 +52,9 @@ def episode_numbers(i: Any) -> np.ndarray:
 
 
 def uniform(keys: np.ndarray, stream: int, rows: int, columns: int) -> np.ndarray:
-    """Counter-based uniforms in (0, 1), functions of key, stream, row and column: keys (B,) -> (B,
-    rows, columns).
+    """Counter-based uniforms in (0, 1): keys (B,) -> (B, rows, columns).
+
+    They are functions of key, stream, row and column.
     """
     with np.errstate(over="ignore"):
         base = _mix(keys + UINT(stream) * UINT(0xD1342543DE82EF95))[:, None, None]
@@ -65,8 +68,9 @@ def uniform(keys: np.ndarray, stream: int, rows: int, columns: int) -> np.ndarra
 
 
 def choose(n: np.ndarray, u: np.ndarray) -> np.ndarray:
-    """k of range(n) without replacement, by Fisher and Yates: n (B, rows), uniforms u (B, rows, k)
-    -> (B, rows, k).
+    """Choose k of range(n) without replacement, by Fisher and Yates.
+
+    n (B, rows), uniforms u (B, rows, k) -> (B, rows, k).
 
     The first j choices do not depend on how many follow, so that more unlabeled images leave
     support and query as they were. Choices past the n-th are not in range(n); the caller does not
@@ -86,8 +90,9 @@ def choose(n: np.ndarray, u: np.ndarray) -> np.ndarray:
 
 
 def unequal(u: np.ndarray, alpha: float, total: int, room: np.ndarray) -> np.ndarray:
-    """(B, rows) whole numbers of sum `total`, in shares from a symmetric Dirichlet(alpha), none
-    above `room` (B, rows).
+    """Whole numbers (B, rows) of sum `total`, in shares from a symmetric Dirichlet(alpha).
+
+    None is above `room` (B, rows).
 
     u: uniforms (B, rows). What a row has no room for, the others get, the first ones first.
     """

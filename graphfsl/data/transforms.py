@@ -1,6 +1,4 @@
-"""Normalisation and training augmentation, on the device of the batch, without a loop over
-images.
-"""
+"""Normalisation and training augmentation, on the device of the batch."""
 
 from __future__ import annotations
 
@@ -87,11 +85,14 @@ class Transform:
 
     @property
     def augments(self) -> bool:
+        """Whether images are augmented at all."""
         return any((self.rotate, self.translate, self.scale, self.shear, self.flip, self.color))
 
     def __call__(self, x: Tensor, u: Tensor | None = None) -> Tensor:
-        """x (…, C, H, W) bytes or (…, d) features; u (…, DRAWS) uniforms in [0, 1] decide each
-        image's augmentation, None leaves it out."""
+        """Normalise and augment x: (…, C, H, W) bytes; (…, d) features stay as they are.
+
+        u: (…, DRAWS) uniforms in [0, 1] decide each image's augmentation, None leaves it out.
+        """
         if x.dtype != torch.uint8:
             return x
         x = x.float() / 255
@@ -120,8 +121,9 @@ class Transform:
 
 
 def _of_channels(given: Sequence[float] | None, name: str) -> Sequence[float] | None:
-    """Numbers of each channel, those of arrays and tensors as a list; InputError for anything
-    else.
+    """Numbers of each channel, those of arrays and tensors as a list.
+
+    Raises InputError for anything else.
     """
     if isinstance(given, (Tensor, np.ndarray)):
         given = given.tolist()

@@ -1,5 +1,7 @@
-"""Freed memory stays with the process, so that the next step does not fault it in page by page
-again; and whether there is room for what was asked for."""
+"""The memory of the process: what is freed stays with it, and room is asked for beforehand.
+
+So the next step does not fault its pages in again, one by one.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +30,9 @@ def reuse_freed_memory() -> bool:
 
 
 def check_room(numbers: range, device: torch.device) -> None:
-    """InputError where the values of so many episodes would not fit into memory: that is told now,
-    not after days.
+    """InputError where the values of so many episodes would not fit into memory.
+
+    That is told now, not after days.
     """
     try:
         torch.empty(len(numbers), device=device)

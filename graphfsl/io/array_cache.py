@@ -1,6 +1,4 @@
-"""Arrays that are expensive to make are made once, in GRAPHFSL_CACHE, and memory-mapped from
-there.
-"""
+"""Arrays that are expensive to make: made once, in GRAPHFSL_CACHE, and memory-mapped from there."""
 
 from __future__ import annotations
 
@@ -97,8 +95,9 @@ def _read(path: Path, fits: Callable[[np.ndarray], bool]) -> np.ndarray | None:
 
 
 def _reserve(path: Path, size: int) -> None:
-    """Claim the disk space now: a memory map that meets a full disk later is killed by the system,
-    not told.
+    """Claim the disk space now.
+
+    A memory map that meets a full disk later is killed by the system, not told.
     """
     with path.open("wb") as file:
         if hasattr(os, "posix_fallocate") and size:

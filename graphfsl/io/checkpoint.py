@@ -1,6 +1,4 @@
-"""Checkpoints: safetensors with their facts as JSON in the header, in one file that is renamed into
-place.
-"""
+"""Checkpoints: safetensors with their facts as JSON in the header, renamed into place."""
 
 from __future__ import annotations
 
@@ -29,8 +27,9 @@ FORMAT = 1  # of run directories and checkpoints; a reader refuses what is newer
 
 
 def write_atomically(path: Path, data: bytes, new_folder: bool = True) -> None:
-    """Write to a temporary name beside `path` and rename: a reader sees the old file or the new
-    one.
+    """Write to a temporary name beside `path` and rename.
+
+    A reader sees the old file or the new one.
 
     new_folder: make the folder where there is none; a run whose directory was taken away must not
         begin another.
@@ -59,8 +58,9 @@ def write_atomically(path: Path, data: bytes, new_folder: bool = True) -> None:
 
 
 def append(path: Path, text: str) -> None:
-    """Add text to the end of a file and bring it to the disk; where it does not fit whole, nothing
-    is added.
+    """Add text to the end of a file and bring it to the disk.
+
+    Where it does not fit whole, nothing is added.
     """
     try:
         with path.open("ab", buffering=0) as file:
@@ -86,6 +86,7 @@ def write_json(path: Path, value: Any, new_folder: bool = True) -> None:
 
 
 def read_json(path: Path) -> Any:
+    """What a JSON file holds; InputError where it is missing or damaged."""
     try:
         return json.loads(read_regular(path))
     except FileNotFoundError:
@@ -99,8 +100,9 @@ def read_json(path: Path) -> Any:
 
 
 def read_lines(path: Path, count: int | None = None) -> list[dict[str, Any]]:
-    """The first `count` lines of metrics.jsonl, None for all; InputError where one is missing or
-    not of TOLD values.
+    """The first `count` lines of metrics.jsonl, None for all.
+
+    Raises InputError where one is missing or not of TOLD values.
     """
     lines: list[Any] = []
     try:
@@ -140,8 +142,9 @@ def _is_of_metrics(line: Any) -> bool:
 
 
 def save_checkpoint(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-    """Tensors by name, and JSON facts, into a folder that exists; a checksum of both goes with
-    them.
+    """Tensors by name, and JSON facts, into a folder that exists.
+
+    A checksum of both goes with them.
     """
     plain = {
         k: t.detach().to("cpu", memory_format=torch.contiguous_format).contiguous()
@@ -153,8 +156,10 @@ def save_checkpoint(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any
 
 
 def save_halved(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-    """`save_checkpoint` in half the size: float32 tensors are stored as float16, and
-    `load_checkpoint` gives them back as float32. All others are stored as they are.
+    """`save_checkpoint` in half the size.
+
+    Float32 tensors are stored as float16, and `load_checkpoint` gives them back as float32. All
+    others are stored as they are.
 
     Raises InputError where a value is too large for float16.
     """
@@ -167,8 +172,9 @@ def save_halved(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -
 
 
 def checksum(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> str:
-    """SHA-256 of the facts and of each tensor's name, type, shape and bytes; the order of either
-    does not matter.
+    """SHA-256 of the facts and of each tensor's name, type, shape and bytes.
+
+    The order of either does not matter.
     """
     found = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
@@ -178,8 +184,9 @@ def checksum(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> str:
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and facts of a file; InputError where it is missing, cut short, changed or
-    something else.
+    """The tensors and facts of a file.
+
+    Raises InputError where it is missing, cut short, changed or something else.
     """
     require(
         path.is_file(),

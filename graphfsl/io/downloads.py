@@ -1,6 +1,4 @@
-"""Files from the network: resumed, checked by md5, and under their name only when they are
-whole.
-"""
+"""Files from the network: resumed, checked by md5, and named only when they are whole."""
 
 from __future__ import annotations
 
@@ -46,8 +44,9 @@ class _Refused(Exception):
 
 
 def fetch(url: str, folder: Path, md5: str) -> Path:
-    """The file behind a URL, in `folder` under its own name; one that is there already is checked
-    and kept.
+    """The file behind a URL, in `folder` under its own name.
+
+    One that is there already is checked and kept.
 
     It grows as `<name>.part`, which an interrupted call leaves for the next one to go on with. Of
     two processes the second waits for the first. Raises InputError where the file cannot be had,
@@ -81,8 +80,9 @@ def fetch(url: str, folder: Path, md5: str) -> Path:
 
 
 def extract(archive: Path, folder: Path) -> None:
-    """Unpack the folder of a .tar.gz archive that is named as `folder` is; it is there whole or not
-    at all.
+    """Unpack the folder of a .tar.gz archive that is named as `folder` is.
+
+    It is there whole or not at all.
 
     Raises InputError for an archive that is broken, has no such folder, or a member that climbs out
     of its own.

@@ -1,5 +1,6 @@
-"""The one exception that a user's mistake raises; the command line prints it as one line and exits
-with 2.
+"""The one exception that a user's mistake raises.
+
+The command line prints it as one line and exits with 2.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""Files that a user names: a pipe would be waited for without end, a device such as /dev/zero never
-ends.
+"""Files that a user names.
+
+A pipe would be waited for without end, a device such as /dev/zero never ends.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ def check_regular(path: Path) -> None:
 
 
 def check_unpacked(path: Path, archive: zipfile.ZipFile) -> None:
-    """InputError for a zip whose content is larger than this machine's memory: a few bytes may
-    stand for terabytes.
+    """InputError for a zip whose content is larger than this machine's memory.
+
+    A few bytes may stand for terabytes.
     """
     size, memory = sum(entry.file_size for entry in archive.infolist()), memory_of_machine()
     require(
@@ -42,8 +44,9 @@ def memory_of_machine() -> int | None:
 
 
 def read_regular(path: Path, most: int = MOST) -> bytes:
-    """The bytes of a regular file of at most `most`; InputError for anything else, OSError where it
-    will not open.
+    """The bytes of a regular file of at most `most`.
+
+    Raises InputError for anything else, OSError where it will not open.
     """
     descriptor = os.open(
         path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)

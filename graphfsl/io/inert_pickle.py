@@ -1,5 +1,6 @@
-"""Plain values and byte arrays of a pickle that is read and never run: nothing that it names is
-imported or called.
+"""Plain values and byte arrays of a pickle that is read and never run.
+
+Nothing that it names is imported or called.
 """
 
 from __future__ import annotations
@@ -42,8 +43,9 @@ _MARK = object()
 
 @dataclass
 class Call:
-    """What a pickle asks to be called: only its name, its arguments and the state that would be set
-    afterwards.
+    """What a pickle asks to be called.
+
+    Only its name, its arguments and the state that would be set afterwards.
     """
 
     name: str
@@ -173,8 +175,9 @@ def _rebuild(file: BinaryIO, path: Path, known: Set[str] | None) -> Any:
 
 
 def bytes_of(value: Any) -> np.ndarray | None:
-    """The uint8 array (C order, any shape) that a `Call` describes; None where it describes
-    something else.
+    """The uint8 array (C order, any shape) that a `Call` describes.
+
+    None where it describes something else.
     """
     match value:
         case Call(name, _, (_, shape, dtype, False, raw)) if name in RECONSTRUCT:

@@ -14,8 +14,9 @@ from graphfsl.io.errors import InputError
 
 @contextmanager
 def locked(path: Path, wait: bool = False) -> Iterator[None]:
-    """Within this block the run directory is this process's alone; while another one has it,
-    InputError, or `wait`.
+    """Within this block the run directory is this process's alone.
+
+    Raises InputError while another one has it, unless it is to `wait`.
 
     What a killed process left half-written is removed, and so are folders that were made here and
     are still empty.

@@ -1,5 +1,6 @@
-"""Where the experiment files and class lists are: at the repository's root, or inside an installed
-wheel.
+"""Where the experiment files and class lists are.
+
+At the repository's root, or inside an installed wheel.
 """
 
 from __future__ import annotations
@@ -14,9 +15,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def _folder(installed: str, checkout: str) -> Path:
-    """The wheel's folder inside the package if there is one, else the checkout's beside the
-    package.
-    """
+    """The wheel's folder inside the package if there is one, else the checkout's beside it."""
     inside = _PACKAGE / installed
     return inside if inside.is_dir() else _PACKAGE.parent / checkout
 
@@ -40,8 +39,9 @@ def experiment_name(file: Path) -> str:
 
 
 def find_experiments(name: str) -> list[Path]:
-    """The experiment files of a name: with or without its folder, or that of a paper (snell2017),
-    which may have many.
+    """The experiment files of a name.
+
+    With or without its folder, or that of a paper (snell2017), which may have many.
 
     Raises InputError where there is none.
     """

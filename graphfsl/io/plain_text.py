@@ -16,15 +16,17 @@ CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]
 
 
 def one_line(text: str) -> str:
-    """Text without line ends, tabs and other letters that steer a terminal: they become escapes,
-    such as \\n.
+    """Text as one line, without letters that steer a terminal.
+
+    Line ends, tabs and the like become escapes.
     """
     return CONTROL.sub(lambda m: m[0].encode("unicode_escape").decode(), text)
 
 
 def guarded(cell: Any) -> Any:
-    """Text that begins as a formula (=, +, -, @, tab) gets a ' in front, as spreadsheets know it;
-    numbers do not.
+    """Text that begins as a formula (=, +, -, @, tab) gets a ' in front, as spreadsheets know it.
+
+    Numbers do not.
     """
     if not isinstance(cell, str) or NUMBER.fullmatch(cell) or not FORMULA.match(cell):
         return cell

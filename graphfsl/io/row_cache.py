@@ -1,6 +1,4 @@
-"""Rows that are expensive to make: written block by block, kept on disk, and resumed where they
-were stopped.
-"""
+"""Rows that are expensive to make: written block by block, kept on disk, and resumed."""
 
 from __future__ import annotations
 
@@ -24,8 +22,9 @@ from graphfsl.io.array_cache import UNWRITABLE, cache_dir, made_once
 def stored_rows(
     key: str, n: int, size: int, encoded: Callable[[int, int], Tensor], name: str
 ) -> np.ndarray:
-    """(n, d) rows of encoded(first, last + 1), made in blocks of `size`:
-    <cache>/features/<key>.npy, or in RAM.
+    """The (n, d) rows of encoded(first, last + 1), made in blocks of `size`.
+
+    They are in <cache>/features/<key>.npy, or in RAM.
 
     Blocks are appended to <key>.part, each brought to the disk before the next, and the complete
     file is renamed. What was stopped in between goes on behind its last block but one: the last may
@@ -51,8 +50,9 @@ def stored_rows(
 
 
 def keep_rows(key: str, first: int, rows: np.ndarray) -> None:
-    """Put rows (k, d) into the file of `stored_rows`, from row `first` on; a cache that cannot be
-    written is left.
+    """Put rows (k, d) into the file of `stored_rows`, from row `first` on.
+
+    A cache that cannot be written is left.
     """
     path = cache_dir() / "features" / f"{key}.npy"
     with suppress(OSError, ValueError), FileLock(path.with_suffix(".lock")):
@@ -77,8 +77,9 @@ def _fill(part: Path, n: int, size: int, encoded: Callable[[int, int], Tensor], 
 
 
 def _rows_done(file: BinaryIO, size: int) -> int:
-    """How many rows of an array that was being written are surely whole; the file is cut off, and
-    stands, behind them.
+    """How many rows of an array that was being written are surely whole.
+
+    The file is cut off, and stands, behind them.
 
     0 where it holds nothing of the kind.
     """

@@ -21,8 +21,10 @@ NORMALIZE = ("symmetric", "row")
 
 
 class NodeScale(nn.Sequential):
-    """sigma_i = g(x_i), a positive scale for each node: (…, d) -> (…, 1). Liu et al. 2019 (TPN), on
-    vectors.
+    """A positive scale for each node: sigma_i = g(x_i), (…, d) -> (…, 1).
+
+    Source:
+        Liu et al. 2019 (TPN), on vectors.
     """
 
     def __init__(self, dim: int) -> None:
@@ -37,22 +39,30 @@ class NodeScale(nn.Sequential):
 
 
 class Adjacency(nn.Module):
-    """Episode of features (B, n, d) -> weights (B, n, n) >= 0 of the edges from j (columns) to i
-    (rows).
+    """Weights >= 0 of the edges between all nodes of an episode, from j (columns) to i (rows).
 
     The diagonal is zero, and so are the rows and columns of padding.
 
-    kind: "rbf", exp(-d_ij^2 / (2 scale^2)); "cosine", max(0, cos)^power; "complete", 1 between all
-        pairs; "learned", softmax_j of a network of |x_i - x_j| (Garcia & Bruna 2018).
-    scale: of "rbf": a number, "median" (scale^2 = half the median of d^2 over the episode's pairs),
-        or "learned", exp(-mean_c((x_i / sigma_i - x_j / sigma_j)^2) / 2) with a network for sigma
-        (Liu et al. 2019).
-    power: of "cosine". k: None for all edges, else the k heaviest of each node, of either end
-        (`mutual`: of both).
-    labels: an edge between two labeled nodes is the probability that they share their class (1 or
-        0).
-    normalize: None, "symmetric" (D^-1/2 A D^-1/2) or "row" (D^-1 A).
-    hidden: width of the network of "learned".
+    Args:
+        dim: d, the length of the features.
+        kind: "rbf", exp(-d_ij^2 / (2 scale^2)); "cosine", max(0, cos)^power; "complete", 1 between
+            all pairs; "learned", softmax_j of a network of |x_i - x_j| (Garcia & Bruna 2018).
+        scale: of "rbf": a number, "median" (scale^2 = half the median of d^2 over the episode's
+            pairs), or "learned", exp(-mean_c((x_i / sigma_i - x_j / sigma_j)^2) / 2) with a network
+            for sigma (Liu et al. 2019).
+        power: of "cosine".
+        k: None for all edges, else the k heaviest of each node, of either end.
+        mutual: keep an edge only where it is among the k heaviest of both ends.
+        labels: an edge between two labeled nodes is the probability that they share their class (1
+            or 0).
+        normalize: None, "symmetric" (D^-1/2 A D^-1/2) or "row" (D^-1 A).
+        hidden: width of the network of "learned".
+
+    Shapes:
+        forward: an episode of features (B, n, d) -> (B, n, n).
+
+    Raises:
+        InputError: for an unknown kind, and for options outside of their range.
     """
 
     def __init__(
@@ -88,9 +98,11 @@ class Adjacency(nn.Module):
 
     @property
     def learns(self) -> bool:
+        """Whether it has parameters."""
         return self.sigma is not None or self.psi is not None
 
     def forward(self, episode: Episode) -> Tensor:
+        """Features (B, n, d) of an episode -> edge weights (B, n, n), zero at padding."""
         real = pairs(episode.mask)
         a = self.similarity(episode.x, episode.mask, real).masked_fill(~real, 0)
         if self.labels:
@@ -104,6 +116,7 @@ class Adjacency(nn.Module):
         return symmetric(a) if self.normalize == "symmetric" else stochastic(a)
 
     def similarity(self, x: Tensor, mask: Tensor, real: Tensor) -> Tensor:
+        """Features (B, n, d), mask (B, n), pairs of real nodes (B, n, n) -> weights (B, n, n)."""
         if self.kind == "complete":
             return real.to(x.dtype)
         if self.kind == "cosine":
@@ -122,7 +135,7 @@ class Adjacency(nn.Module):
 
 
 def make_adjacency(entry: str | Mapping[str, Any], dim: int, where: str) -> Adjacency:
-    """ "cosine", or {kind: rbf, scale: learned, k: 10}: options checked, a mistake named."""
+    """The adjacency of "cosine", or of {kind: rbf, scale: learned, k: 10}, with options checked."""
     options = {"kind": entry} if isinstance(entry, str) else entry
     adjacency: Adjacency = make(Adjacency, options, where, dim=dim)
     return adjacency

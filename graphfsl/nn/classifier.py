@@ -10,11 +10,18 @@ from graphfsl.io.errors import unknown
 
 
 class CosineClassifier(nn.Module):
-    """s g_c cos(z, w_c): features (n, d) -> (n, classes); each length g_c is learned (weight
-    normalisation).
+    """Class scores s g_c cos(z, w_c); each length g_c is learned (weight normalisation).
 
-    scale: s, 2 for hundreds of classes, 10 for Omniglot's thousands. Chen et al. 2019,
-    https://arxiv.org/abs/1904.04232, section 3.2.
+    Args:
+        dim: d, the length of the features.
+        classes: C.
+        scale: s, 2 for hundreds of classes, 10 for Omniglot's thousands.
+
+    Shapes:
+        forward: features (n, d) -> (n, C).
+
+    Source:
+        Chen et al. 2019, https://arxiv.org/abs/1904.04232, section 3.2.
     """
 
     def __init__(self, dim: int, classes: int, scale: float = 10.0) -> None:
@@ -24,6 +31,7 @@ class CosineClassifier(nn.Module):
         self.lengths = nn.Parameter(torch.ones(classes))
 
     def forward(self, z: Tensor) -> Tensor:
+        """Vectors (m, d) -> class scores (m, C)."""
         return (
             self.scale
             * self.lengths
@@ -32,7 +40,7 @@ class CosineClassifier(nn.Module):
 
 
 def classifier(name: str, dim: int, classes: int, scale: float) -> nn.Module:
-    """ "linear" or "cosine"; another name raises InputError."""
+    """The classifier "linear" or "cosine"; another name raises InputError."""
     if name not in ("linear", "cosine"):
         raise unknown("classifier", name, ("linear", "cosine"))
     return nn.Linear(dim, classes) if name == "linear" else CosineClassifier(dim, classes, scale)

@@ -15,11 +15,20 @@ from graphfsl.io.errors import require
 
 
 class Conv4(nn.Module):
-    """4 x [3x3 convolution with padding, BatchNorm, ReLU, 2x2 max-pool], in channels_last.
+    """Four blocks of [3x3 convolution with padding, BatchNorm, ReLU, 2x2 max-pool].
 
-    in_channels: of the images. width: filters of every block, or of each of the four (R2-D2 has 96,
-    192, 384, 512). (M, in_channels, h, w) -> maps (M, width, h//16, w//16); `readout` flattens
-    them: 64-d for 28x28 images, 256-d for 32x32, 1600-d for 84x84.
+    The weights are kept in channels_last.
+
+    Args:
+        in_channels: of the images.
+        width: filters of every block, or of each of the four (R2-D2 has 96, 192, 384, 512).
+
+    Shapes:
+        forward: (M, in_channels, h, w) -> maps (M, width, h//16, w//16).
+        readout: flattened maps, 64-d for 28x28 images, 256-d for 32x32, 1600-d for 84x84.
+
+    Raises:
+        InputError: where width is neither one number nor four.
     """
 
     def __init__(self, in_channels: int = 1, width: int | Sequence[int] = 64) -> None:
@@ -37,6 +46,7 @@ class Conv4(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Images (M, in_channels, h, w) -> maps (M, width, h//16, w//16)."""
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = F.max_pool2d(F.relu(norm(conv(x))), 2)
         return x
@@ -47,14 +57,24 @@ class Conv4(nn.Module):
 
 
 class Conv4R2D2(Conv4):
-    """R2-D2's network: 4 x [3x3 convolution with padding, BatchNorm, leaky ReLU, 2x2 max-pool,
-    dropout], read twice.
+    """R2-D2's network: four blocks as in Conv4 with leaky ReLU and dropout, read twice.
 
-    in_channels: of the images. width: filters of each block. dropout: of the third and fourth block
-        in training; the paper takes 0.4 for CIFAR-FS and 0.1 for mini-ImageNet.
-    (M, in_channels, h, w) -> vectors (M, d): what the third and the fourth block return, flattened
-    and side by side, 8192-d for 32x32 images. A head that wants maps gets these vectors.
-    Source: Bertinetto 2019, section 5, https://arxiv.org/abs/1805.08136; slope 0.1.
+    Args:
+        in_channels: of the images.
+        width: filters of each block.
+        dropout: of the third and fourth block in training; the paper takes 0.4 for CIFAR-FS and 0.1
+            for mini-ImageNet.
+
+    Shapes:
+        forward: (M, in_channels, h, w) -> vectors (M, d): what the third and the fourth block
+            return, flattened and side by side, 8192-d for 32x32 images. A head that wants maps gets
+            these vectors.
+
+    Raises:
+        InputError: for a dropout outside of [0, 1).
+
+    Source:
+        Bertinetto 2019, section 5, https://arxiv.org/abs/1805.08136; slope 0.1.
     """
 
     def __init__(
@@ -68,6 +88,7 @@ class Conv4R2D2(Conv4):
         self.dropout = dropout
 
     def forward(self, x: Tensor) -> Tensor:
+        """Images (M, in_channels, h, w) -> vectors (M, d) of the last two blocks."""
         read = []
         for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             # the order of these two makes no difference
@@ -83,15 +104,21 @@ class Conv4R2D2(Conv4):
 
 
 class Conv4Stride2(nn.Module):
-    """MAML's network for Omniglot: 4 x [3x3 convolution with stride 2, BatchNorm, ReLU], without
-    pooling.
+    """MAML's network for Omniglot: four convolutions of stride 2, without pooling.
 
-    in_channels: of the images. width: filters of every block.
-    (M, in_channels, h, w) -> maps (M, width, ⌈h/16⌉, ⌈w/16⌉); `readout` is their spatial mean, (M,
-    width) at any size.
+    Each is 3x3 and followed by BatchNorm and ReLU. The padding is TensorFlow's SAME, which for an
+    even side is 0 before and 1 behind.
 
-    The padding is TensorFlow's SAME, which for an even side is 0 before and 1 behind. Not as in the
-    authors' code: BatchNorm has a scale, as everywhere in PyTorch; theirs has a shift only.
+    Args:
+        in_channels: of the images.
+        width: filters of every block.
+
+    Shapes:
+        forward: (M, in_channels, h, w) -> maps (M, width, ⌈h/16⌉, ⌈w/16⌉).
+        readout: their spatial mean, (M, width) at any size.
+
+    Deviations:
+        BatchNorm has a scale, as everywhere in PyTorch; in the authors' code it has a shift only.
     """
 
     def __init__(self, in_channels: int = 1, width: int = 64) -> None:
@@ -104,6 +131,7 @@ class Conv4Stride2(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Images (M, in_channels, h, w) -> maps (M, width, ⌈h/16⌉, ⌈w/16⌉)."""
         for conv, norm in zip(self.convs, self.norms, strict=True):
             h, w = x.shape[-2:]
             x = F.relu(norm(conv(F.pad(x, (w % 2, 1, h % 2, 1)))))
@@ -115,12 +143,16 @@ class Conv4Stride2(nn.Module):
 
 
 class Conv4Maps(nn.Module):
-    """RelationNet's encoder: the first two blocks without padding and with pooling, the others with
-    padding only.
+    """RelationNet's encoder: two blocks with pooling and no padding, then two of the opposite.
 
-    in_channels: of the images. width: filters of every block.
-    (M, in_channels, h, w) -> maps (M, width, h', w'): 5x5 for 28x28 images, 6x6 for 32x32, 19x19
-    for 84x84; `readout` is their spatial mean, (M, width).
+    Args:
+        in_channels: of the images.
+        width: filters of every block.
+
+    Shapes:
+        forward: (M, in_channels, h, w) -> maps (M, width, h', w'): 5x5 for 28x28 images, 6x6 for
+            32x32, 19x19 for 84x84.
+        readout: their spatial mean, (M, width).
     """
 
     def __init__(self, in_channels: int = 1, width: int = 64) -> None:
@@ -132,6 +164,7 @@ class Conv4Maps(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Images (M, in_channels, h, w) -> maps (M, width, h', w')."""
         for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             x = F.relu(norm(conv(x)))
             x = F.max_pool2d(x, 2) if i < 2 else x

@@ -1,5 +1,6 @@
-"""DropBlock (Ghiasi 2018, arXiv:1810.12890): dropout of square blocks, since neighbours on a map
-hold the same.
+"""DropBlock (Ghiasi 2018, arXiv:1810.12890): dropout of square blocks of a map.
+
+Neighbours on a map hold the same, so that dropping single places hides nothing.
 """
 
 from __future__ import annotations
@@ -12,15 +13,24 @@ from graphfsl.core.batchnorm import is_adapting
 
 
 class DropBlock(nn.Module):
-    """Maps (M, C, h, w) -> the same with blocks set to 0 in training, and the rest scaled up to
-    make up for it.
+    """Dropout of square blocks of a map, with the rest scaled up to make up for it.
 
-    Every channel draws its own blocks, gamma = rate / block_size² · h·w /
-    ((h-block_size+1)(w-block_size+1)), in which h·w makes up for blocks that would not fit. The
-    rate grows linearly over the first `ramp` training calls, counted in a buffer, so that a resumed
-    training goes on where it was; within an inner loop (`Adapt`) the count stands still.
-    block_size: of a side; a smaller map is dropped as a whole. (torchvision's drop_block2d refuses
-        even sizes.)
+    Every channel draws its own blocks,
+
+        gamma = rate / block_size² · h·w / ((h-block_size+1)(w-block_size+1))
+
+    in which h·w makes up for blocks that would not fit. The rate grows linearly over the first
+    `ramp` training calls, counted in a buffer, so that a resumed training goes on where it was;
+    within an inner loop (`Adapt`) the count stands still.
+
+    Args:
+        rate: the share that is dropped in the end.
+        block_size: of a side; a smaller map is dropped as a whole. (torchvision's drop_block2d
+            refuses even sizes.)
+        ramp: training calls until the rate is whole.
+
+    Shapes:
+        forward: maps (M, C, h, w) -> maps of that shape.
     """
 
     calls: Tensor
@@ -31,6 +41,7 @@ class DropBlock(nn.Module):
         self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Maps (M, C, h, w) -> the same with blocks dropped in training."""
         if not self.training or self.rate == 0:
             return x
         if not is_adapting():
@@ -45,7 +56,8 @@ class DropBlock(nn.Module):
 
 
 def kept(corners: Tensor, side: int) -> Tensor:
-    """Upper left corners of blocks (M, C, h-side+1, w-side+1) -> 1 for what no block covers, (M, C,
-    h, w).
+    """1 for what no block covers, else 0: (M, C, h, w).
+
+    corners: the upper left ones of blocks, (M, C, h-side+1, w-side+1).
     """
     return 1 - F.max_pool2d(F.pad(corners.float(), [side - 1] * 4), side, 1)

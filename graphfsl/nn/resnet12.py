@@ -14,8 +14,10 @@ from graphfsl.nn.dropblock import DropBlock
 
 
 class Block(nn.Module):
-    """3 x [3x3 convolution, BatchNorm], leaky ReLU (0.1) between, 1x1 shortcut with BatchNorm, 2x2
-    max-pool, drop.
+    """Three of [3x3 convolution, BatchNorm] with a shortcut, 2x2 max-pool and dropout.
+
+    Between the convolutions stands a leaky ReLU of slope 0.1; the shortcut is a 1x1 convolution
+    with BatchNorm.
     """
 
     def __init__(self, c: int, width: int, drop: nn.Module) -> None:
@@ -29,6 +31,7 @@ class Block(nn.Module):
         self.drop = drop
 
     def forward(self, x: Tensor) -> Tensor:
+        """Maps (M, c, h, w) -> maps (M, width, h//2, w//2)."""
         y = x
         for k, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             y = norm(conv(y if k == 0 else F.leaky_relu(y, 0.1)))
@@ -40,13 +43,16 @@ class Block(nn.Module):
 class ResNet12(nn.Module):
     """Four residual blocks of three convolutions; 12,424,320 parameters for colour images.
 
-    in_channels: of the images. widths: of the four blocks; papers call others "ResNet-12" too
-        (64-128-256-512).
-    drop_rate: of dropout behind the first two blocks and DropBlock behind the last two, whose rate
-        grows over the first 40,000 steps; 0 for none. block_size: DropBlock's; the authors take 5
-        on ImageNet, 2 on CIFAR-FS and FC100.
-    (M, in_channels, h, w) -> maps (M, 640, h//16, w//16); `readout` is their spatial mean, 640-d at
-    any size.
+    Args:
+        in_channels: of the images.
+        widths: of the four blocks; papers call others "ResNet-12" too (64-128-256-512).
+        drop_rate: of dropout behind the first two blocks and DropBlock behind the last two, whose
+            rate grows over the first 40,000 steps; 0 for none.
+        block_size: DropBlock's; the authors take 5 on ImageNet, 2 on CIFAR-FS and FC100.
+
+    Shapes:
+        forward: (M, in_channels, h, w) -> maps (M, 640, h//16, w//16).
+        readout: their spatial mean, 640-d at any size.
     """
 
     def __init__(
@@ -71,6 +77,7 @@ class ResNet12(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Images (M, in_channels, h, w) -> maps (M, widths[-1], h//16, w//16)."""
         maps: Tensor = self.blocks(x)
         return maps
 

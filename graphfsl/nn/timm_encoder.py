@@ -20,18 +20,26 @@ from graphfsl.nn.weights import load_encoder_weights, reads_weights
 class Timm(nn.Module):
     """A timm model without its classifier.
 
-    in_channels: of the images; gray ones are spread over the three channels of a pretrained model.
-    model: its name, such as resnet18 or vit_small_patch16_224.
-    pretrained: with weights from the Hugging Face hub, only ever as safetensors. weights: the same
-        from a local file, see `graphfsl.nn.weights`. Then `mean` and `std` are what the model was
-        trained with, for each of in_channels.
-    size: pixels of a side to which images are resized in the encoder; None keeps them, but for
-        models that take one size only, which get theirs.
-    (M, in_channels, h, w) -> maps (M, c, h', w'); vectors (M, d) from models of tokens. `readout`
-    is the model's own pooling. Its BatchNorms follow the policy.
+    Its BatchNorms follow the policy of the pipeline.
 
-    Raises InputError for a model or weights that do not exist or do not fit, and where timm is not
-    installed.
+    Args:
+        in_channels: of the images; gray ones are spread over the three channels of a pretrained
+            model.
+        model: its name, such as resnet18 or vit_small_patch16_224.
+        pretrained: with weights from the Hugging Face hub, only ever as safetensors. Then `mean`
+            and `std` are what the model was trained with, for each of in_channels.
+        weights: the same from a local file, see `graphfsl.nn.weights`.
+        size: pixels of a side to which images are resized in the encoder; None keeps them, but for
+            models that take one size only, which get theirs.
+
+    Shapes:
+        forward: (M, in_channels, h, w) -> maps (M, c, h', w'); vectors (M, d) from models of
+            tokens.
+        readout: the model's own pooling, (M, c, h', w') -> (M, d).
+
+    Raises:
+        InputError: for a model or weights that do not exist or do not fit, and where timm is not
+            installed.
     """
 
     mean: tuple[float, ...] | None = None
@@ -96,6 +104,7 @@ class Timm(nn.Module):
         self.mean, self.std = ((sum(v) / 3,) if gray else tuple(v) for v in (mean, std))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Images (M, in_channels, h, w) -> maps (M, c, h', w'), or vectors (M, d)."""
         if x.shape[1] != self.channels:
             x = x.expand(-1, self.channels, -1, -1)
         if self.size and x.shape[-2:] != (self.size, self.size):
@@ -135,8 +144,9 @@ def timm_models() -> list[str]:
 
 
 def native_size(model: str) -> int | None:
-    """Pixels of a side of the images that a model of timm was trained on; None where timm does not
-    know it.
+    """Pixels of a side of the images that a model of timm was trained on.
+
+    None where timm does not know it.
     """
     timm = _timm()
     config = (
@@ -146,8 +156,9 @@ def native_size(model: str) -> int | None:
 
 
 def _from_hub(model: str, config: Any) -> str:
-    """The file of a model's weights: as either hub left it on this machine, or from the Hugging
-    Face hub.
+    """The file of a model's weights.
+
+    As either hub left it on this machine, or from the Hugging Face hub.
     """
     from huggingface_hub import hf_hub_download, try_to_load_from_cache  # timm brings it
 

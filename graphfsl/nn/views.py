@@ -12,15 +12,22 @@ DRAWS = 64  # views before they repeat
 
 
 class Views(nn.Module):
-    """`count` views of every image for each of `steps`. They are drawn once, at the start, so that
-    answers repeat, and an image takes the draw of its place in an order by content, so that the
-    order of nodes does not matter.
+    """`count` views of every image for each of `steps`.
 
-    rotate (degrees), translate (share of the side), scale (share): uniform within plus and minus
-    these. flip: half of
-        the views are mirrored (never for characters).
-    forward: images (B, m, C, h, w), places (B, m) -> images (B, m, C, h, w); features (B, m, d)
-        pass.
+    They are drawn once, at the start, so that answers repeat, and an image takes the draw of its
+    place in an order by content, so that the order of nodes does not matter.
+
+    Args:
+        steps: how often views are made.
+        count: views of an image in each.
+        rotate: degrees, uniform within plus and minus this.
+        translate: share of the side, uniform within plus and minus this.
+        scale: share, uniform within plus and minus this.
+        flip: whether half of the views are mirrored (never for characters).
+
+    Shapes:
+        forward: images (B, m, C, h, w), places (B, m) -> images (B, m, C, h, w); features (B, m, d)
+            pass.
     """
 
     def __init__(
@@ -40,8 +47,9 @@ class Views(nn.Module):
         self.register_buffer("phase", 1 + torch.rand(steps))
 
     def places(self, x: Tensor, mask: Tensor, step: int) -> Tensor:
-        """(B, m): 0, 1, … in the order of a projection of x (B, m, *S), as good as random; padding
-        comes last.
+        """(B, m): 0, 1, … in the order of a projection of x (B, m, *S), as good as random.
+
+        Padding comes last.
         """
         x = x.flatten(2)
         wave = (

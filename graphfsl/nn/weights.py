@@ -1,5 +1,6 @@
-"""Weights of an encoder from a file: safetensors, or what `torch.save` wrote, which is taken apart
-and never run.
+"""Weights of an encoder from a file: safetensors, or what `torch.save` wrote.
+
+The latter is taken apart and never run.
 """
 
 from __future__ import annotations
@@ -63,8 +64,9 @@ _reads: ContextVar[bool] = ContextVar("reads", default=True)
 
 @contextmanager
 def without_reading() -> Iterator[None]:
-    """Within this block encoders are built as if with their weights, which a checkpoint is going to
-    bring.
+    """Within this block encoders are built as if with their weights.
+
+    A checkpoint is going to bring them.
     """
     token = _reads.set(False)
     try:
@@ -74,8 +76,9 @@ def without_reading() -> Iterator[None]:
 
 
 def reads_weights() -> bool:
-    """Whether an encoder that is built now reads its weights: not on the meta device, nor in
-    `without_reading`.
+    """Whether an encoder that is built now reads its weights.
+
+    Not on the meta device, nor in `without_reading`.
     """
     return _reads.get() and torch.get_default_device().type != "meta"
 
@@ -109,8 +112,9 @@ def load_encoder_weights(
 
 
 def read_weights(path: Path) -> dict[str, Table]:
-    """The tensors of a file: where a dictionary of them stands ("" is the file itself) -> name ->
-    tensor.
+    """The tensors of a file: place -> name -> tensor.
+
+    A place is where a dictionary of them stands; "" is the file itself.
 
     Of a file of `torch.save` only tensors are read; whatever else is in it is neither imported nor
     called.
@@ -161,8 +165,9 @@ def _bytes_of(path: Path) -> bytes:
 
 
 def read_legacy(path: Path) -> Table:
-    """The tensors of a state dict in PyTorch's format before 1.6, name -> tensor, in order; all
-    else is refused.
+    """The tensors of a state dict in PyTorch's format before 1.6, name -> tensor, in order.
+
+    All else is refused.
     """
     return dict(_legacy(path, _bytes_of(path), KNOWN))
 
@@ -205,8 +210,11 @@ def _zipped(path: Path, data: bytes) -> Any:
 
 
 def _legacy(path: Path, data: bytes, known: Set[str] | None) -> Any:
-    """The format before: five pickles (two marks, the machine, the value without its numbers, the
-    keys of the storages) and the storages, each behind its length."""
+    """The value of a file in the format before 1.6.
+
+    Five pickles (two marks, the machine, the value without its numbers, the keys of the storages)
+    and the storages, each behind its length.
+    """
     file = io.BytesIO(data)
     for _ in range(3):
         inert_pickle.read(path, set(), file)

@@ -1,5 +1,6 @@
-"""WRN-28-10, a wide residual network (Zagoruyko & Komodakis 2016, arXiv:1605.07146); Dhillon and
-S2M2 build on it.
+"""WRN-28-10, a wide residual network (Zagoruyko & Komodakis 2016, arXiv:1605.07146).
+
+Dhillon and S2M2 build on it.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from graphfsl.io.errors import require
 
 
 class Block(nn.Module):
-    """x + two [BatchNorm, ReLU, 3x3 convolution]; where the width changes, a 1x1 convolution of
-    ReLU(BatchNorm(x)).
+    """x + two of [BatchNorm, ReLU, 3x3 convolution].
+
+    Where the width changes, a 1x1 convolution of ReLU(BatchNorm(x)) takes the place of x.
     """
 
     def __init__(self, c: int, width: int, stride: int, dropout: float) -> None:
@@ -26,6 +28,7 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Maps (M, c, h, w) -> maps (M, width, h/stride, w/stride)."""
         y = F.relu(self.norm1(x))
         shortcut = x if self.shortcut is None else self.shortcut(y)
         residual: Tensor = self.conv2(self.dropout(F.relu(self.norm2(self.conv1(y)))))
@@ -33,18 +36,24 @@ class Block(nn.Module):
 
 
 class WRN28x10(nn.Module):
-    """A 3x3 convolution, three groups of four residual blocks, BatchNorm, ReLU; 36,472,784
-    parameters in colour.
+    """A wide residual network of 28 layers; 36,472,784 parameters for colour images.
 
-    in_channels: of the images. depth: 6n + 4 layers for n blocks in a group. width: times 16, 32
-        and 64 filters.
-    dropout: between the convolutions of a block; the paper's variant with dropout takes 0.3.
-    (M, in_channels, h, w) -> maps (M, 640, ⌈h/4⌉, ⌈w/4⌉); `readout` is their spatial mean, 640-d at
-    any size.
+    It has a 3x3 convolution, three groups of four residual blocks, BatchNorm and ReLU. The strides
+    of the groups are the original's 1, 2, 2, at any size of image: 21 x 21 maps for 84 x 84 images.
+    Some few-shot codes take a strided first convolution there, which is faster and another network.
 
-    The strides of the groups are the original's 1, 2, 2, at any size of image: 21 x 21 maps for 84
-    x 84 images. Some few-shot codes take a strided first convolution there, which is faster and
-    another network.
+    Args:
+        in_channels: of the images.
+        depth: 6n + 4 layers for n blocks in a group.
+        width: times 16, 32 and 64 filters.
+        dropout: between the convolutions of a block; the paper's variant with dropout takes 0.3.
+
+    Shapes:
+        forward: (M, in_channels, h, w) -> maps (M, 640, ⌈h/4⌉, ⌈w/4⌉).
+        readout: their spatial mean, 640-d at any size.
+
+    Raises:
+        InputError: for a depth that is not 6n + 4.
     """
 
     def __init__(
@@ -68,6 +77,7 @@ class WRN28x10(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Images (M, in_channels, h, w) -> maps (M, 64 width, ⌈h/4⌉, ⌈w/4⌉)."""
         return F.relu(self.norm(self.blocks(self.stem(x))))
 
     def readout(self, maps: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """CIFAR-FS: the 100 classes of CIFAR-100, 600 photographs of 32 x 32 each, 64/16/20 for train, val
-and test. Bertinetto et al. 2019, https://arxiv.org/abs/1805.08136"""
+and test. Bertinetto et al. 2019, https://arxiv.org/abs/1805.08136
+"""
 
 from __future__ import annotations
 

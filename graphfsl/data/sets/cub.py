@@ -1,6 +1,7 @@
 """CUB-200-2011: 11,788 photographs of 200 species of birds, 100/50/50 for train, val and test. Wah
 et al. 2011, https://data.caltech.edu/records/65de6-vp158; classes as in Chen et al. 2019,
-https://arxiv.org/abs/1904.04232"""
+https://arxiv.org/abs/1904.04232
+"""
 
 from __future__ import annotations
 

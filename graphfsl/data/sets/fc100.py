@@ -1,5 +1,6 @@
 """FC100: the 100 classes of CIFAR-100, 60/20/20 for train, val and test, and no superclass in two
-of them. Oreshkin et al. 2018, https://arxiv.org/abs/1805.10123"""
+of them. Oreshkin et al. 2018, https://arxiv.org/abs/1805.10123
+"""
 
 from __future__ import annotations
 

@@ -31,8 +31,9 @@ def load(
     fractions: Sequence[float] = (0.6, 0.2, 0.2),
     range: Sequence[float] | None = None,
 ) -> Split:
-    """One split of a folder of images, (3 or 1) x size x size; it may be read-only. Two layouts are
-    known:
+    """One split of a folder of images, (3 or 1) x size x size; it may be read-only.
+
+    Two layouts are known:
 
     root: the folder, in one of these layouts.
     root/<split>/<class>/…: folders named train, val and test, those that are needed. No class may
@@ -105,8 +106,9 @@ def _split_folder(base: Path, folders: dict[str, Path], split: str) -> Path:
 
 
 def _share(names: list[str], fractions: Sequence[float], split: str, base: Path) -> list[str]:
-    """Which of the sorted class names are a split's; the first split that is not 0 takes what
-    rounding leaves.
+    """Which of the sorted class names are a split's.
+
+    The first split that is not 0 takes what rounding leaves.
     """
     require(
         len(fractions) == 3 and min(fractions) >= 0 and abs(sum(fractions) - 1) <= 1e-6,

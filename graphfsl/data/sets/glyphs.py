@@ -80,8 +80,11 @@ def letters() -> dict[str, str]:
 
 @functools.cache
 def font(face: str) -> tuple[ImageFont.FreeTypeFont, frozenset[str]]:
-    """A face and the characters it has. TeX's faces (cm*) are trusted with ASCII letters only:
-    their other places hold other signs than Unicode's."""
+    """A face and the characters it has.
+
+    TeX's faces (cm*) are trusted with ASCII letters only: their other places hold other signs than
+    Unicode's.
+    """
     path = Path(matplotlib.get_data_path(), "fonts", "ttf", f"{face}.ttf")
     has = (
         c
@@ -103,8 +106,9 @@ def centred(image: Image.Image, resample: Image.Resampling) -> Image.Image:
 
 
 def upright(letter: str, face: str) -> Image.Image | None:
-    """The letter centred on the canvas, its longer side INK long; None where the face lacks it or
-    has a blank.
+    """The letter centred on the canvas, its longer side INK long.
+
+    None where the face lacks it or has a blank.
     """
     typeface, has = font(face)
     mask = typeface.getmask(letter) if letter in has else None
@@ -120,8 +124,9 @@ def faces(letter: str) -> list[Image.Image]:
 
 
 def jitter(name: str, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """(count, 6) affine maps from the canvas of a sample to that of the upright letter, and
-    (count,) stroke levels.
+    """Affine maps (count, 6) and stroke levels (count,) of samples.
+
+    A map leads from the canvas of a sample to that of the upright letter.
 
     Sample i's are a function of the class name and i alone: row i of a counter-based stream under
     the name's hash. Raw bits are taken, since numpy fixes those of Philox for good but not the

@@ -1,5 +1,6 @@
 """mini-ImageNet: 100 ImageNet classes, 600 photographs each, 64/16/20 for train, val and test. Ravi
-& Larochelle 2017, https://openreview.net/forum?id=rJY0-Kcll"""
+& Larochelle 2017, https://openreview.net/forum?id=rJY0-Kcll
+"""
 
 from __future__ import annotations
 
@@ -18,8 +19,9 @@ BY_HAND = (
 
 
 def load(split: str, root: str, download: bool = False, size: int = 84) -> Split:
-    """One split of mini-ImageNet, 3 x size x size; Vinyals et al. 2016 had other classes, so their
-    numbers differ.
+    """One split of mini-ImageNet, 3 x size x size.
+
+    Vinyals et al. 2016 had other classes, so their numbers differ.
 
     root: holds `mini_imagenet` (or a usual spelling of it) or is that folder: <split>/<wnid>/…,
         <wnid>/…, images/<wnid>/… or flat images/<wnid>….jpg, found by the class list whatever else

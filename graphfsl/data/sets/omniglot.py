@@ -1,5 +1,6 @@
 """Omniglot: 1,623 handwritten characters of 50 alphabets, 20 drawings each. Lake et al. 2015,
-https://doi.org/10.1126/science.aab3050"""
+https://doi.org/10.1126/science.aab3050
+"""
 
 from __future__ import annotations
 
@@ -27,8 +28,9 @@ def load(
     size: int = 28,
     download: bool = False,
 ) -> Split:
-    """One split of Omniglot; a drawing is 1 x size x size with ink 255; the superclass of a class
-    is its alphabet.
+    """One split of Omniglot.
+
+    A drawing is 1 x size x size with ink 255; the superclass of a class is its alphabet.
 
     root: the folder (or the one above `omniglot-py`) with torchvision's layout: `images_background`
         and `images_evaluation` as folders or as zips. It may be read-only.
@@ -107,8 +109,9 @@ def load(
 
 
 def download(root: str) -> None:
-    """Fetch the zips that are missing into `root`/omniglot-py, or into `root` if it is that
-    folder.
+    """Fetch the zips that are missing into `root`/omniglot-py.
+
+    Or into `root` if it is that folder.
     """
     _fetch(root)
 

@@ -1,5 +1,6 @@
 """tiered-ImageNet: 608 ImageNet classes of 34 categories, 351/97/160 for train, val and test, and
-no category in two. Ren et al. 2018, https://arxiv.org/abs/1803.00676"""
+no category in two. Ren et al. 2018, https://arxiv.org/abs/1803.00676
+"""
 
 from __future__ import annotations
 
@@ -21,8 +22,9 @@ BY_HAND = (
 
 
 def load(split: str, root: str, download: bool = False, size: int = 84) -> Split:
-    """One split of tiered-ImageNet, 3 x size x size; the superclass of a class is its category, a
-    WordNet id.
+    """One split of tiered-ImageNet, 3 x size x size.
+
+    The superclass of a class is its category, a WordNet id.
 
     root: holds `tiered_imagenet` (or a usual spelling of it), or `ILSVRC2012` or `ImageNet` with
         ILSVRC's own `train`, or is such a folder: <split>/<wnid>/…, <wnid>/… or images/<wnid>/…,

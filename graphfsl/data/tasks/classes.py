@@ -1,5 +1,7 @@
-"""N-way K-shot: which of a few classes does each query show? Episodes are a pure function of (data
-set, split, setting, seed, i), independent of batch, worker and device.
+"""N-way K-shot: which of a few classes does each query show?
+
+Episodes are a pure function of (data set, split, setting, seed, i), independent of batch, worker
+and device.
 """
 
 from __future__ import annotations
@@ -48,8 +50,14 @@ CONFUSED = 70  # classes of a confusion matrix that can still be read
 
 @dataclass(frozen=True)
 class Draw(task.Draw):
-    """Which samples make B episodes: ids (B, n), -1 = padding; label (B, n) the class column, -1 =
-    a distractor or unknown, -100 = padding; classes (B, way), the data set's class of each column.
+    """Which samples make B episodes of classes.
+
+    Args:
+        ids: (B, n) the sample of each node, -1 = padding.
+        label: (B, n) its class column, -1 = a distractor or unknown, -100 = padding.
+        classes: (B, way) the data set's class of each column.
+        n_support: how many nodes are support, the first ones.
+        n_query: how many are queries, behind them.
     """
 
     listed_as: ClassVar = {"label": "labels"}
@@ -157,6 +165,7 @@ class Setting(Task):
 
     @property
     def most_shots(self) -> int:
+        """Support images of the class that has most."""
         return self.max_shot or self.shot
 
     def __str__(self) -> str:
@@ -312,10 +321,9 @@ METRICS = {
 
 
 class Sampler:
-    """Draws the episodes of a split: `draw(i)` is a pure function of (split.name, its labels,
-    setting, seed, i).
+    """Draws the episodes of a split.
 
-    Raises InputError where the split has too few classes or images for the setting.
+    `draw(i)` is a pure function of (split.name, its labels, setting, seed, i). Raises InputError where the split has too few classes or images for the setting.
     """
 
     def __init__(self, split: Split, setting: Setting | Mapping[str, Any], seed: int = 0) -> None:
@@ -477,8 +485,9 @@ class Sampler:
     def _images(
         self, keys: np.ndarray, classes: np.ndarray, queries: np.ndarray, pooled: np.ndarray
     ) -> np.ndarray:
-        """(B, classes, k) ids of each class in the order in which they are dealt out: to the
-        support, to the queries, and to the pool where that takes of the same images.
+        """(B, classes, k) ids of each class in the order in which they are dealt out.
+
+        First to the support, then to the queries, and to the pool where that takes of them.
         """
         s = self.setting
         most = s.most_shots + int(queries.max())
@@ -514,8 +523,10 @@ class Sampler:
         used: np.ndarray,
         counts: np.ndarray,
     ) -> Nodes:
-        """Ids and hidden labels (B, U) of the unlabeled nodes, shuffled: `counts` (B, way) of each
-        class, of whose images `used` (B, way) are spent, and `unlabeled` of each distractor.
+        """The unlabeled nodes, shuffled, with their hidden labels.
+
+        `counts` (B, way) of each class, of whose images `used` (B, way) are spent, and `unlabeled`
+        of each distractor.
         """
         s, b = self.setting, len(keys)
         if not s.unlabeled:
@@ -544,8 +555,10 @@ Nodes = tuple[np.ndarray, np.ndarray]  # ids and labels (B, n) of some of an epi
 def _shared_out(
     keys: np.ndarray, stream: int, alpha: float | None, each: int, room: np.ndarray
 ) -> np.ndarray:
-    """(B, way) images of each class, way * each in all; room (B, way) is how many each class can
-    give. alpha: of the Dirichlet that shares are drawn from; None for equal ones.
+    """(B, way) images of each class, way * each in all.
+
+    alpha: of the Dirichlet that shares are drawn from; None for equal ones. room: (B, way) how many
+    each class can give.
     """
     if alpha is None:
         return np.full(room.shape, each)
@@ -554,8 +567,9 @@ def _shared_out(
 
 
 def _places(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Places (B, n) in class order, of which counts (B, classes) are for each: the class of each,
-    and its number.
+    """The class, and the number within it, of n places in class order: (B, n) each.
+
+    counts: (B, classes) how many places are of each class.
     """
     end = np.cumsum(counts, 1)
     place = np.arange(int(end[0, -1]))
