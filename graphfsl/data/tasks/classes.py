@@ -323,7 +323,10 @@ METRICS = {
 class Sampler:
     """Draws the episodes of a split.
 
-    `draw(i)` is a pure function of (split.name, its labels, setting, seed, i). Raises InputError where the split has too few classes or images for the setting.
+    `draw(i)` is a pure function of (split.name, its labels, setting, seed, i).
+
+    Raises:
+        InputError: where the split has too few classes or images for the setting.
     """
 
     def __init__(self, split: Split, setting: Setting | Mapping[str, Any], seed: int = 0) -> None:
