@@ -96,18 +96,18 @@ def method_section(entry: catalogue.Entry) -> str:
     """What one class is: its paper, how it is chosen, what it computes, its traits and options."""
     module, cls = registry.find()[entry.kind, entry.name]
     blocks = docstrings.parse(entry.text)
-    formula = 2 if blocks[0].text.endswith((":", "layer")) else 1  # a sentence and its formula
-    first = docstrings.to_markdown(blocks[:formula])
-    rest = docstrings.to_markdown(
-        blocks[formula:], without=[*(o.name for o in entry.options), *catalogue.FILLED_IN]
-    )
+    kinds = [block.kind for block in blocks]
+    told = next((i for i, kind in enumerate(kinds) if kind in ("item", "section")), len(kinds))
+    computes = docstrings.to_markdown(blocks[:told])
+    without = [*(o.name for o in entry.options), *catalogue.FILLED_IN]
+    rest = docstrings.to_markdown(blocks[told:], without)
     where = catalogue.USE[entry.kind]
     parts = [
         f"{docstrings.plain(entry.about)}",
         f"Slot: **{entry.kind}** ({SLOTS[entry.kind]}). "
         f"Class: `{cls}` in `{module.replace('.', '/')}.py`. Choose it with",
         f"```yaml\n{as_yaml(where, entry.name)}\n```",
-        f":::{{container}} equation-box\n{first}\n:::",
+        f":::{{container}} equation-box\n{computes}\n:::",
         trait_list(entry.traits),
         option_table(entry.options),
         rest,
