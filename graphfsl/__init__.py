@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time `__getattr__` im
     from graphfsl.loops.trainer import Trainer
     from graphfsl.nn import Conv4
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = {
     "Adapt": "core.adapt",
