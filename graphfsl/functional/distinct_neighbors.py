@@ -63,27 +63,38 @@ def distinct_neighbors(
     # Equal ones first: in a dense cloud the nearest neighbours, in single precision, may be
     # anything but a copy.
     group = _components(len(x), _copies(z))
-    kept = np.unique(group, return_index=True)[1]
-    while True:
-        near = nearest_neighbors(x[kept], k, bar)
-        near_twins = np.argwhere(1 - near.cosine <= same + 1e-5)  # single precision rounds
-        pairs = np.stack([near_twins[:, 0], near.index[tuple(near_twins.T)]], 1)
-        # 1 - cosine, but exact near 0
-        apart = np.square(z[kept[pairs[:, 0]]] - z[kept[pairs[:, 1]]]).sum(1) / 2
-        pairs, apart = pairs[apart <= same], apart[apart <= same]
-        between = _between_labels(len(kept), pairs, group[support], label)
-        pairs = pairs[~between | (apart <= ROUNDING)]
-        if not len(pairs) or len(kept) <= 2:
+    kept = np.unique(group, return_index=True)[1]  # a sample of each group
+    near = nearest_neighbors(x[kept], k, bar)
+    while len(kept) > 1:
+        twins = _twins(z, kept, near, same, group[support], label)
+        if not len(twins) or len(kept) == 2:
             break
-        leaders, ball = _balls(len(kept), pairs, group[support])
+        leaders, ball = _balls(len(kept), twins, group[support])
         group, kept = ball[group], kept[leaders]
-        if len(kept) == 1:
-            near = nearest_neighbors(x[kept], k, bar)
-            break
+        near = nearest_neighbors(x[kept], k, bar)
     z = z if len(kept) == len(x) else z[kept]
     bridges = _bridges(z, near.index, near.cosine, np.unique(group[support]))
     cosine = np.einsum("ed,ed->e", z[bridges[:, 0]], z[bridges[:, 1]]).astype(np.float32)
     return Distinct(group, near, bridges, cosine)
+
+
+def _twins(
+    z: np.ndarray,
+    kept: np.ndarray,
+    near: Neighbors,
+    same: float,
+    support: np.ndarray,
+    label: np.ndarray,
+) -> np.ndarray:
+    """(e, 2) neighbours among the rows `kept` of z whose 1 - cosine is at most `same`; none that
+    lie between two labels, unless they are equal."""
+    maybe = np.argwhere(1 - near.cosine <= same + 1e-5)  # single precision rounds
+    pairs = np.stack([maybe[:, 0], near.index[tuple(maybe.T)]], 1)
+    first, second = z[kept[pairs[:, 0]]], z[kept[pairs[:, 1]]]
+    apart = np.square(first - second).sum(1) / 2  # 1 - cosine, but exact near 0
+    pairs, apart = pairs[apart <= same], apart[apart <= same]
+    between = _between_labels(len(kept), pairs, support, label)
+    return pairs[~between | (apart <= ROUNDING)]
 
 
 def _copies(z: np.ndarray) -> np.ndarray:
