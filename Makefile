@@ -18,7 +18,7 @@ SETUP = for p in python3 python3.14 python3.13 python3.12 python3.11 python $(PY
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL: # one pip at a time, even under -j
-.PHONY: demo test lint bench clean help
+.PHONY: demo test lint docs tables bench clean help
 
 demo: $(VENV)/.core ## train and compare on embedded data, on any laptop
 	$(VENV)/bin/graphfsl demo $(ARGS)
@@ -32,11 +32,17 @@ lint: $(VENV)/.dev ## ruff, mypy and the import contracts
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports
 
+docs: $(VENV)/.docs ## build docs/_build/html/index.html; a warning is an error
+	$(PY) -m sphinx -W --keep-going -q -b html -d docs/_build/doctrees docs docs/_build/html $(ARGS)
+
+tables: $(VENV)/.core ## fill the tables of README.md and docs/ from the committed results
+	$(PY) tools/fill_tables.py
+
 bench: $(VENV)/.test ## time graphfsl beside its peers
 	$(PY) -m benchmarks $(if $(DEVICE),--device $(DEVICE)) $(ARGS)
 
 clean: ## remove build output and caches (.venv, runs/ and data/ stay)
-	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf build dist docs/_build docs/generated *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -not -path "./$(VENV)/*" -prune -exec rm -rf {} +
 
 help: ## this list
@@ -55,4 +61,8 @@ $(VENV)/.test: $(VENV)/.core
 
 $(VENV)/.dev: $(VENV)/.core
 	$(PIP) install -e ".[dev]"
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.core
+	$(PIP) install -e ".[docs]"
 	@touch $@

@@ -1,8 +1,8 @@
 """What goes into the wheel; everything else about the package is in pyproject.toml.
 
 Experiment files and class lists live at the root of the repository, where people look for them, and
-travel inside the package, where an installed graphfsl finds them (graphfsl/resources.py knows both
-places).
+travel inside the package, where an installed graphfsl finds them (graphfsl/io/package_data.py knows
+both places).
 """
 
 from setuptools import find_namespace_packages, setup

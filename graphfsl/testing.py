@@ -191,9 +191,7 @@ def around(
     own = options or {}
     if slot == "pretrain":
         torch.manual_seed(seed)
-        out = Pretrainer(
-            TinyEncoder(), part(slot, method, **own), part("head", "simple_shot", transform="l2n")
-        )
+        out = Pretrainer(TinyEncoder(), part(slot, method, **own))
         out.set_batch_norm(batch_norm or "running")
         return unlike_fresh(out)
     parts: dict[str, Any] = {slot: method}

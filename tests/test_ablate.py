@@ -25,7 +25,7 @@ import pytest
 import scipy.stats
 from test_cli import EXPERIMENT, call, world  # noqa: F401 (fixtures)
 
-from graphfsl.experiment import builder
+from graphfsl.experiment import encoders
 from graphfsl.io.errors import InputError
 from graphfsl.nn import ENCODERS, Conv4
 from graphfsl.report.reproduce import table
@@ -159,10 +159,10 @@ def run_of(row: dict[str, Any]) -> str:
 
 
 def _digests(run: Path) -> list[str]:
-    from graphfsl.experiment.config import digest, merge
+    from graphfsl.experiment.experiment import Experiment
 
     config = json.loads((run / "config.json").read_text())["config"]
-    return [digest(merge(config, [f"episode.shot={s}"])) for s in (1, 3)]
+    return [Experiment.of(config, [f"episode.shot={s}"]).digest() for s in (1, 3)]
 
 
 def test_interrupted_studies_end_with_the_same_table(study: Path, call: Call) -> None:
@@ -274,7 +274,9 @@ def test_a_cluster_that_was_started_elsewhere_writes_here(study: Path) -> None:
         done = pool.submit(
             ablate._from_elsewhere, unit, str(study), {"GRAPHFSL_CACHE": "cache"}
         ).result()
-    assert not [r for r in done.values() if "error" in r] and all(f.is_file() for f in done)
+    assert not [r for r in done.values() if isinstance(r, ablate.Failure)] and all(
+        f.is_file() for f in done
+    )
     assert (unit.path / "model.safetensors").is_file()
 
 
@@ -339,17 +341,19 @@ grid:
     # Of each kind, on each set of episodes, at least one row is the best.
     s = read_study("study.yaml")
     rows = [
-        {**r, "cell": c.levels}
+        r.replace(cell=c.levels)
         for c, r in zip(s.cells, ablate.rows_of(s, Path("a")), strict=True)
         if r
     ]
     best = findings(s, rows).best
     for kind in kinds:
-        for unlabeled in {r["unlabeled"] for r in rows if r["setting"] == kind}:
+        for unlabeled in {r.asked["unlabeled"] for r in rows if r.setting == kind}:
             own = [
-                i for i, r in enumerate(rows) if (r["setting"], r["unlabeled"]) == (kind, unlabeled)
+                i
+                for i, r in enumerate(rows)
+                if r.setting == kind and r.asked["unlabeled"] == unlabeled
             ]
-            top = max(own, key=lambda i: rows[i]["accuracy"])
+            top = max(own, key=lambda i: rows[i].score)
             assert best[top]
 
 
@@ -437,9 +441,10 @@ def test_a_committed_study_is_a_table_of_its_settings(tmp_path: Path) -> None:
 def test_the_walk_from_a_question_to_a_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call
 ) -> None:
-    """Every command of experiments/README.md, with fewer steps and episodes."""
-    text = (ROOT / "experiments/README.md").read_text(encoding="utf-8")
-    commands = [x for block in _blocks(text, "") for x in block.strip().splitlines()]
+    """Every command of the tutorial, with fewer steps and episodes."""
+    text = (ROOT / "docs/tutorial.md").read_text(encoding="utf-8")
+    lines = [x for block in _blocks(text, "console") for x in block.strip().splitlines()]
+    commands = [line.removeprefix("$ ") for line in lines]
     assert len(commands) == 5 and all(c.startswith("graphfsl ") for c in commands)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "experiments").symlink_to(ROOT / "experiments")
@@ -505,8 +510,8 @@ def test_reproduce_prints_published_beside_ours(world: Path, call: Call) -> None
 def test_a_study_builds_each_encoder_once_for_its_check(
     study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    builder._on_meta.cache_clear()
-    builder._probed.cache_clear()
+    encoders._on_meta.cache_clear()
+    encoders._probed.cache_clear()
     built: list[bool] = []
 
     class Counted(Conv4):

@@ -22,13 +22,19 @@ from graphfsl.core.rules import Adam, GradientDescent
 from graphfsl.data import Split, Transform
 from graphfsl.data.batches import Batches, partly_labeled
 from graphfsl.data.deck import label_split
-from graphfsl.data.sampler import Sampler, Setting
+from graphfsl.data.tasks.classes import Sampler, Setting
 from graphfsl.functional.affine import affine
 from graphfsl.functional.cross_entropy import cross_entropy
 from graphfsl.io.errors import InputError
 from graphfsl.methods.adapt.fine_tuning import FineTuning
 from graphfsl.methods.adapt.flexmatch import FlexMatch
-from graphfsl.methods.adapt.transmatch import TransMatch
+from graphfsl.methods.adapt.transmatch import (
+    TransMatch,
+    guessed_loss,
+    labeled_loss,
+    mix,
+    sharpen,
+)
 from graphfsl.methods.heads.imprinting import Imprinting
 from graphfsl.methods.pretrain.consistency import Consistency
 from graphfsl.nn.views import Views
@@ -230,6 +236,38 @@ def test_transmatch_is_mixmatch_on_imprinted_weights(unlabeled: int) -> None:
     for step in (0, 2):
         torch.testing.assert_close(objective(model, e, step), mixmatch(model, e, step))
     assert (model.share >= 0.5).all() and (model.share < 1).all()
+
+
+def test_sharpened_probabilities_are_powers_that_sum_to_one() -> None:
+    p = torch.tensor([[0.5, 0.3, 0.2], [1.0, 0.0, 0.0]])
+    torch.testing.assert_close(sharpen(p, 0.5)[0], p[0] ** 2 / 0.38)
+    torch.testing.assert_close(sharpen(p, 1.0), p)
+    assert torch.equal(sharpen(p, 0.5)[1], p[1])
+
+
+def test_a_mixed_image_is_between_its_own_and_its_partners() -> None:
+    x = torch.randn(2, 3, 4, 5, 5, generator=torch.Generator().manual_seed(0))
+    partner = torch.tensor([[1, 2, 0], [2, 0, 1]])
+    share = torch.tensor([[1.0, 0.75, 0.5], [0.9, 0.8, 0.7]])
+    mixed = mix(x, partner, share)
+    for b in range(2):
+        for i in range(3):
+            own, other = x[b, i], x[b, partner[b, i]]
+            expected = share[b, i] * own + (1 - share[b, i]) * other
+            torch.testing.assert_close(mixed[b, i], expected)
+
+
+def test_the_two_losses_of_mixmatch_are_means_over_real_nodes() -> None:
+    g = torch.Generator().manual_seed(0)
+    scores, target = torch.randn(1, 4, 3, generator=g), torch.rand(1, 4, 3, generator=g).softmax(-1)
+    mask, classes = torch.tensor([[True, True, True, False]]), torch.tensor([[True, True, False]])
+    log_p = scores[0, :3].log_softmax(-1)
+    torch.testing.assert_close(
+        labeled_loss(scores, target, mask), -(target[0, :3] * log_p).sum(-1).mean()
+    )
+    brier = (log_p.exp() - target[0, :3]).square().sum(-1).mean()
+    torch.testing.assert_close(guessed_loss(scores, target, mask, classes), brier / 2)
+    assert guessed_loss(scores, target, mask & False, classes) == 0
 
 
 def test_guessed_labels_are_constants_for_the_inner_gradient() -> None:

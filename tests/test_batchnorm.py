@@ -17,9 +17,9 @@ from graphfsl.core.batchnorm import BatchNorm, follow_policy, statistics
 from graphfsl.core.episode import Episode
 from graphfsl.core.learner import Head
 from graphfsl.core.pipeline import Pipeline
+from graphfsl.core.protocol import kind_of
 from graphfsl.core.rules import GradientDescent
 from graphfsl.io.errors import InputError
-from graphfsl.loops.protocol import kind_of
 from graphfsl.methods.adapt.maml import MAML
 from graphfsl.methods.heads.linear import Linear
 from graphfsl.methods.heads.protonet import ProtoNet

@@ -21,11 +21,14 @@ from typing import Any
 import pytest
 from filelock import FileLock
 from test_cli import call, folder, world  # noqa: F401
-from test_mishaps import (
+from test_mishaps import (  # noqa: F401
+    EVALUATE,
     RUN,
     Call,
+    finished,
     pictures,
     posix,
+    ran,
     refused,
     same_weights,
     snapshot,
@@ -212,14 +215,14 @@ def test_a_run_whose_directory_goes(
     from graphfsl.loops import trainer as train
 
     spoil, left = SABOTAGE[case]
-    real = train.accuracies
+    real = train.measured
 
     def spoiled(*args: Any) -> Any:
         spoil()
         return real(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "accuracies", spoiled)
+        patch.setattr(train, "measured", spoiled)
         code, _, err = call(*RUN)
     assert code == 2 and err.startswith("graphfsl: cannot write r/best") and err.count("\n") == 1, (
         err

@@ -61,6 +61,33 @@ def test_meanings_of_a_docstring() -> None:
     )
 
 
+def test_meanings_of_a_docstring_with_sections() -> None:
+    doc = """Add two numbers.
+
+        b: is no option here, but a line of an equation
+
+    Args:
+        a, b: the summands, of which
+            the second is folded.
+
+        scale: a factor.
+
+    Returns:
+        scale: is none either.
+    """
+    found = catalogue.meanings(doc, ("a", "b", "scale"))
+    assert found["a"] == found["b"] == "the summands, of which the second is folded"
+    assert found["scale"] == "a factor"
+
+
+def test_a_page_shows_the_equation_and_no_section() -> None:
+    text = "Add.\n\n    a + b\n\nwith numbers.\n\nArgs:\n    a: one.\n\nSource:\n    old."
+    entry = catalogue.Entry("sum", "head", "", text, [], [])
+    shown = catalogue.page(entry)
+    assert "Add.\n\n    a + b\n\nwith numbers." in shown
+    assert "Args:" not in shown and "old." not in shown
+
+
 def test_a_page_shows_types_defaults_and_a_line_to_copy(call: Call) -> None:
     code, out, err = call("methods", "protonet")
     assert code == 0, err

@@ -615,7 +615,7 @@ def test_interruption_is_exit_code_130(
 ) -> None:
     from graphfsl.loops import trainer as train
 
-    real, seen = train.accuracies, []
+    real, seen = train.measured, []
 
     def interrupted(*args: object) -> object:
         seen.append(1)
@@ -623,10 +623,10 @@ def test_interruption_is_exit_code_130(
             raise KeyboardInterrupt
         return real(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(train, "accuracies", interrupted)
+    monkeypatch.setattr(train, "measured", interrupted)
     code, _, err = call("run", "my.yaml", "--out", "r")
     assert code == 130 and "the same command goes on" in err
-    monkeypatch.setattr(train, "accuracies", real)
+    monkeypatch.setattr(train, "measured", real)
     assert call("run", "my.yaml", "--out", "r")[0] == 0
     assert [json.loads(x)["step"] for x in Path("r/metrics.jsonl").read_text().splitlines()] == [
         5,

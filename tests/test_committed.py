@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
+from safetensors import safe_open
 
 from graphfsl import data
-from graphfsl.experiment import config
 from graphfsl.experiment import run as runs
 from graphfsl.experiment.measure import measure
 from graphfsl.io.checkpoint import read_json
@@ -36,6 +36,19 @@ def test_it_loads(path: Path) -> None:
     assert run.steps == facts["rows"][0]["steps"]
 
 
+@pytest.mark.parametrize("path", RUNS, ids=lambda p: p.name)
+def test_its_weights_are_stored_as_its_note_says(path: Path) -> None:
+    """results.json notes it where tools/halve_weights.py measured the run with float16 weights."""
+    if not (path / "model.safetensors").is_file():
+        pytest.skip("its weights are those of a package")
+    note = read_json(path / "results.json").get("weights", {"stored": "float32"})
+    with safe_open(path / "model.safetensors", framework="pt") as file:
+        kinds = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+    assert not kinds & ({"F32"} if note["stored"] == "float16" else {"F16"})
+    if note["stored"] == "float16":
+        assert 0 <= note["moved"] <= 0.05
+
+
 def cheap_or_slow(path: Path) -> object:
     """The embedded letters are always there; other data may be, and take a while."""
     return path if "glyphs" in path.name else pytest.param(path, marks=pytest.mark.slow)
@@ -44,16 +57,17 @@ def cheap_or_slow(path: Path) -> object:
 @pytest.mark.parametrize("path", map(cheap_or_slow, RUNS), ids=[p.name for p in RUNS])
 def test_its_first_episodes_are_as_stored(path: Path) -> None:
     run, stored = loaded(path), read_json(path / "results.json")["rows"]
-    options, section = config.evaluation(run.config), run.config["data"]
-    if data.takes_root(section["name"]):
+    source, options = run.experiment.data, run.experiment.evaluation
+    if data.takes_root(str(source.name)):
         if not os.environ.get("GRAPHFSL_DATA"):
             pytest.skip("needs the real data: set GRAPHFSL_DATA to the folder that holds them")
         try:
-            config.load_split(section, options.split)
+            source.split(options.split)
         except InputError as error:
             pytest.skip(f"GRAPHFSL_DATA lacks what it was measured on: {error}")
     changes = [f"evaluation.episodes={ENOUGH}", "trainer.device=cpu"]
-    for row, was in zip(measure(run, changes), stored, strict=True):
+    for found, was in zip(measure(run, changes), stored, strict=True):
+        row = found.to_dict()
         assert (row["way"], row["shot"]) == (was["way"], was["shot"])
         # One query on an edge may fall to the other side on another machine.
         one = 1.01 / (row["way"] * row["query"])

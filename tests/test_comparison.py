@@ -29,9 +29,9 @@ from graphfsl.functional.effects import (
     corrected,
     interactions,
     main_effects,
-    sentence,
 )
 from graphfsl.io.errors import InputError
+from graphfsl.study.sentences import sentence
 
 QUERIES = 75
 
@@ -200,8 +200,8 @@ def test_a_block_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
             sizes.append(tuple(block.shape))
             yield block
 
-    flips = comparison._flips
-    monkeypatch.setattr(comparison, "_flips", seen)
+    flips = comparison._kept_signs
+    monkeypatch.setattr(comparison, "_kept_signs", seen)
     permutation_test(*pair(10_000), 1000)
     assert sum(rows for rows, _ in sizes) == 1000 and all(
         rows * n <= comparison.BLOCK for rows, n in sizes

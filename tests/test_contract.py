@@ -19,8 +19,8 @@ from graphfsl.core import registry
 from graphfsl.core.batchnorm import POLICIES, BatchNorm
 from graphfsl.core.episode import stack
 from graphfsl.core.pipeline import Pipeline
-from graphfsl.experiment import config
-from graphfsl.experiment.builder import build, named
+from graphfsl.experiment.builder import build, build_learner
+from graphfsl.experiment.experiment import Experiment
 from graphfsl.io.errors import InputError
 from graphfsl.io.package_data import experiments_dir
 from graphfsl.testing import Method
@@ -187,7 +187,8 @@ def experiments() -> list[tuple[Path, dict[str, Any]]]:
     """Every experiment file, read once for all methods: that takes seconds."""
     paths = [p for p in sorted(experiments_dir().rglob("*.yaml")) if p.parent.name != "ablations"]
     return [
-        (p, config.read(p, ["data.root=."] if "glyphs" not in p.read_text() else [])) for p in paths
+        (p, Experiment.read(p, ["data.root=."] if "glyphs" not in p.read_text() else []))
+        for p in paths
     ]
 
 
@@ -195,16 +196,18 @@ def experiments() -> list[tuple[Path, dict[str, Any]]]:
 def test_has_an_experiment_that_builds(slot: str, name: str) -> None:
     key = {"head": "head"}.get(slot, slot)
     found = []
-    for path, cfg in experiments():
-        entries = (
-            (cfg.get("pretrain") or {}).get("objective")
-            if slot == "pretrain"
-            else cfg["learner"].get(key)
-        )
-        for entry in entries if isinstance(entries, list) else [entries]:
-            if entry is not None and named(entry, key)[0] == name:
+    for path, experiment in experiments():
+        first, spec = experiment.pretraining, experiment.learner
+        if slot == "pretrain":
+            entries = [] if first is None else [first.objective]
+        else:
+            own = getattr(spec, key)
+            entries = own if isinstance(own, tuple) else [] if own is None else [own]
+        for entry in entries:
+            if entry.name == name:
                 found.append(path)
-                built = build(cfg["learner"], (3, 32, 32), config.setting(cfg).way, device="meta")
+                way = experiment.task.demands.way
+                built = build_learner(spec, (3, 32, 32), way, device="meta")
                 assert (
                     next(iter(built.parameters()), torch.empty(0, device="meta")).device.type
                     == "meta"

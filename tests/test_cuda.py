@@ -22,7 +22,6 @@ every_method = pytest.mark.parametrize(
 )
 WAITS = {
     ("refine", "ici"),  # an eigenvalue decomposition tells the host whether it converged
-    ("pretrain", "simclr"),  # lightly's loss takes the pairs out by a mask
 }
 
 

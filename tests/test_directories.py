@@ -15,15 +15,17 @@ import numpy as np
 import pytest
 import torch
 from filelock import FileLock
+from PIL import Image
 from rich.console import Console
 from safetensors import safe_open
 from safetensors.torch import save_file
 from test_cli import call, trained, world  # noqa: F401 (fixtures)
 
 from graphfsl.experiment import runner as progress
-from graphfsl.experiment.config import read
+from graphfsl.experiment.builder import build
+from graphfsl.experiment.experiment import Experiment
 from graphfsl.experiment.run import load
-from graphfsl.io.checkpoint import FORMAT, load_checkpoint, save_checkpoint, write_json
+from graphfsl.io.checkpoint import FORMAT, load_checkpoint, save_checkpoint, save_halved, write_json
 from graphfsl.io.errors import InputError
 from graphfsl.io.lock import held
 from graphfsl.study.grid import read_study
@@ -250,7 +252,7 @@ def test_axes_of_which_one_would_be_lost(world: Path, call: Call) -> None:
     Path("study.yaml").write_text(
         "experiment: my.yaml\nset: {episode: {way: 3}}\ngrid: {episode.shot: [1, 2]}\n"
     )
-    assert [c.config["episode"] for c in read_study("study.yaml").cells] == [
+    assert [c.experiment.to_dict()["episode"] for c in read_study("study.yaml").cells] == [
         {"way": 3, "shot": s} for s in (1, 2)
     ]
 
@@ -365,6 +367,100 @@ def test_checksums_hold_for_any_tensors_and_are_not_asked_of_old_files(tmp_path:
     assert load_checkpoint(tmp_path / "old")[1] == {"step": 1}
 
 
+def test_weights_stored_as_float16_are_loaded_as_float32(tmp_path: Path) -> None:
+    tensors = {
+        "weight": torch.randn(5, 4).mT,
+        "tiny": torch.tensor([1e-12, 1.0]),
+        "count": torch.tensor(70_001),
+        "double": torch.randn(3, dtype=torch.float64),
+        "yes": torch.tensor([True, False]),
+    }
+    save_checkpoint(tmp_path / "whole", tensors, {"step": 3})
+    save_halved(tmp_path / "half", tensors, {"step": 3})
+    found, facts = load_checkpoint(tmp_path / "half")
+    assert facts == {"step": 3}
+    assert {k: t.dtype for k, t in found.items()} == {k: t.dtype for k, t in tensors.items()}
+    for name in ("weight", "tiny"):
+        assert torch.equal(found[name], tensors[name].half().float())
+    for name in ("count", "double", "yes"):
+        assert torch.equal(found[name], tensors[name])
+    with safe_open(tmp_path / "half", framework="pt") as file:
+        assert file.get_tensor("weight").dtype == torch.float16
+    # float16 weights of somebody's own stay what they are
+    save_checkpoint(tmp_path / "own", {"a": torch.ones(2).half()}, {})
+    assert load_checkpoint(tmp_path / "own")[0]["a"].dtype == torch.float16
+
+
+def test_weights_too_large_for_float16_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"'a' holds values that are too large for float16"):
+        save_halved(tmp_path / "x", {"a": torch.tensor([1e5])}, {})
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.fixture
+def halved(trained: Path, tmp_path: Path) -> Path:
+    """The trained run with its weights stored as float16."""
+    run = tmp_path / "halved"
+    run.mkdir()
+    (run / "config.json").write_bytes((trained / "config.json").read_bytes())
+    tensors, facts = load_checkpoint(trained / "model.safetensors")
+    save_halved(run / "model.safetensors", tensors, facts)
+    return run
+
+
+def test_a_run_with_halved_weights_loads(trained: Path, halved: Path) -> None:
+    whole, half = load(trained), load(halved)
+    assert half.steps == whole.steps
+    before, after = whole.learner.state_dict(), half.learner.state_dict()
+    for name, tensor in before.items():
+        expected = tensor.half().float() if tensor.dtype == torch.float32 else tensor
+        assert after[name].dtype == tensor.dtype and torch.equal(after[name], expected), name
+
+
+def test_an_encoder_takes_its_weights_from_a_halved_run(halved: Path) -> None:
+    section = json.loads((halved / "config.json").read_text())["config"]["learner"]
+    encoder = section["encoder"]
+    options = {"name": encoder} if isinstance(encoder, str) else encoder
+    section["encoder"] = {**options, "weights": str(halved / "model.safetensors")}
+    learner = build(section, (3, 16, 16), 5)
+    trained = load(halved).learner.encoder.state_dict()
+    for name, tensor in learner.encoder.state_dict().items():
+        assert torch.equal(tensor, trained[name]) and tensor.dtype == trained[name].dtype, name
+
+
+def test_every_command_takes_a_run_with_halved_weights(
+    halved: Path, call: Call, tmp_path: Path
+) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / "images" / folder).mkdir(parents=True)
+        for number in range(2):
+            pixels = np.full((16, 16, 3), 40 * number + 100 * (folder == "b"), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images" / folder / f"{number}.png")
+    few = tmp_path / "few.csv"
+    few.write_text("sample,label\na/0.png,a\nb/0.png,b\n")
+    images = tmp_path / "images"
+    for words in (
+        ("evaluate", halved, "evaluation.episodes=3"),
+        ("episodes", halved, "--out", tmp_path / "episodes.json"),
+        ("predict", halved, "--support", images, "--query", images),
+        ("features", images, "--run", halved, "-o", tmp_path / "features"),
+        (
+            "label",
+            images,
+            "--support",
+            few,
+            "--run",
+            halved,
+            "--neighbors",
+            2,
+            "-o",
+            tmp_path / "l",
+        ),
+    ):
+        code, _, err = call(*words)
+        assert code == 0, (words[0], err)
+
+
 def test_nothing_writes_a_number_that_json_has_not(tmp_path: Path) -> None:
     with pytest.raises(ValueError):
         write_json(tmp_path / "x.json", {"a": float("nan")})
@@ -389,11 +485,11 @@ def test_one_episode_is_null_wherever_it_is_written(
         ]
         is None
     )
-    settings = read(
+    settings = Experiment.read(
         trained.parent / "my.yaml",
         ["trainer.steps=2", "trainer.val_every=2", "trainer.val_episodes=1"],
     )
-    progress.run({**settings, "evaluation": {"episodes": 1}}, tmp_path / "r", Console(quiet=True))
+    progress.run(settings.changed("evaluation={episodes: 1}"), tmp_path / "r", Console(quiet=True))
     lines = (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()
     assert json.loads(lines[-1], parse_constant=pytest.fail)["val_ci95"] is None
     assert call("report", tmp_path / "r", "--out", tmp_path / "rep")[0] == 0

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from graphfsl.core.episode import Episode, Target, stack
 from graphfsl.core.learner import Head
 from graphfsl.core.pipeline import Pipeline
-from graphfsl.data.sampler import Setting
+from graphfsl.core.protocol import check_protocol
+from graphfsl.data.tasks.classes import Setting
 from graphfsl.functional.edges import (
     class_means,
     differences,
@@ -21,7 +22,6 @@ from graphfsl.functional.edges import (
     upper,
 )
 from graphfsl.io.errors import InputError
-from graphfsl.loops.protocol import check_protocol
 from graphfsl.methods.heads.dpgn import DPGN
 from graphfsl.methods.heads.egnn import EGNN
 from graphfsl.methods.refine.soft_kmeans import SoftKmeans

@@ -29,8 +29,9 @@ from graphfsl.apply.predict import Predictor, load
 from graphfsl.core.episode import Episode
 from graphfsl.core.learner import Learner
 from graphfsl.core.pipeline import Pipeline
-from graphfsl.experiment import config, run
+from graphfsl.experiment import run
 from graphfsl.experiment.builder import build
+from graphfsl.experiment.experiment import Experiment
 from graphfsl.io.errors import InputError
 from graphfsl.methods.heads.linear import Linear
 from graphfsl.methods.heads.protonet import ProtoNet
@@ -337,7 +338,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "trainer.val_every=4",
         "trainer.val_episodes=4",
     ]
-    run.train(*run.prepare(config.read(root / "my.yaml", changes), root / "run"))
+    run.train(*run.prepare(Experiment.read(root / "my.yaml", changes), root / "run"))
     return root / "run"
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,13 +22,15 @@ from graphfsl.core.adapt import Adapt
 from graphfsl.core.episode import Episode
 from graphfsl.core.learner import Graph, Head, Learner, Refine
 from graphfsl.core.pipeline import Pipeline
+from graphfsl.core.protocol import kind_of
 from graphfsl.core.rules import GradientDescent
 from graphfsl.data import Episodes, Setting, Transform
-from graphfsl.experiment.results import find_published
+from graphfsl.experiment.experiment import Experiment
+from graphfsl.experiment.results import beside_published
 from graphfsl.experiment.run import Run
 from graphfsl.io.errors import InputError
-from graphfsl.loops.evaluation import accuracies, diagnose, encode_once, evaluate
-from graphfsl.loops.protocol import kind_of
+from graphfsl.loops.evaluation import diagnose, encode_once, evaluate, measured
+from graphfsl.loops.row import MetricValue, Row
 from graphfsl.loops.trainer import Trainer
 from graphfsl.methods.heads.gnn import GNN
 from graphfsl.methods.heads.protonet import ProtoNet
@@ -46,7 +49,8 @@ def test_accuracy_equals_a_loop_and_does_not_depend_on_blocks() -> None:
             right = model.eval()(episode)[0].argmax(-1) == target.query[0]
         expected.append(float(right.float().mean()))
     for block in (1, 7, 64):
-        assert accuracies(model, loader, 20, block).tolist() == pytest.approx(expected)
+        found = measured(model, loader, 20, block=block)["accuracy"]
+        assert found.tolist() == pytest.approx(expected)
     result = evaluate(model, split, SETTING, episodes=20)
     values = torch.tensor(expected, dtype=torch.float64)
     assert result.mean == pytest.approx(float(values.mean()))
@@ -57,7 +61,7 @@ def test_accuracy_equals_a_loop_and_does_not_depend_on_blocks() -> None:
 def test_features_are_encoded_once_with_the_same_answer() -> None:
     model, split = pipeline().eval(), patterns("test", 2)
     many = evaluate(model, split, SETTING, episodes=100)
-    direct = accuracies(model, Episodes(split, SETTING), 100)
+    direct = measured(model, Episodes(split, SETTING), 100)["accuracy"]
     assert torch.equal(many.accuracies, direct)
     found, features = encode_once(model, split, None, 10**6)
     assert found is not model and features.x.shape == (len(split.x), 6)
@@ -80,14 +84,19 @@ def test_augmentation_is_a_function_of_the_episode() -> None:
     assert not torch.equal(alone.x, Episodes(patterns("train", 0), SETTING).batch([9])[0].x)
 
 
+def published_of(entries: list[dict[str, Any]], setting: Setting, kind: str) -> float | None:
+    """The published number beside a row of this setting and kind."""
+    values = {"accuracy": MetricValue(90.0)}
+    row = Row(data="a/test", asked=setting.row, setting=kind, metrics=values)
+    return beside_published(row, setting, entries).published
+
+
 def test_a_published_number_is_for_its_own_setting() -> None:
     published = [{"way": 5, "shot": 1, "accuracy": 98.8}]
-    assert (
-        find_published(published, Setting(way=5, shot=1, query=3), "inductive")["accuracy"] == 98.8
-    )
+    assert published_of(published, Setting(way=5, shot=1, query=3), "inductive") == 98.8
     pool = [{"way": 5, "shot": 1, "unlabeled": 5, "setting": "semi-supervised", "accuracy": 97.45}]
-    for kind, found in (("semi-supervised", pool[0]), ("inductive", {})):
-        assert find_published(pool, Setting(way=5, shot=1, unlabeled=5), kind) == found
+    for kind, found in (("semi-supervised", 97.45), ("inductive", None)):
+        assert published_of(pool, Setting(way=5, shot=1, unlabeled=5), kind) == found
     for other in (
         {"shot": 5},
         {"unlabeled": 5},
@@ -96,9 +105,8 @@ def test_a_published_number_is_for_its_own_setting() -> None:
         {"groups": "within"},
         {"pool_dirichlet": 2.0},
     ):
-        assert (
-            find_published(published, Setting(**{"way": 5, "shot": 1} | other), "inductive") == {}
-        )
+        changed = Setting(**{"way": 5, "shot": 1} | other)
+        assert published_of(published, changed, "inductive") is None
 
 
 def test_kinds_are_told_apart() -> None:
@@ -132,7 +140,11 @@ def test_traits_forbid_protocols() -> None:
     model = Pipeline(head=Balanced())
     with pytest.raises(InputError, match=r"episode\.dirichlet=null"):
         evaluate(model, split, way=4, query=3, dirichlet=2.0)
-    row = evaluate(model, split, way=4, query=3, dirichlet=2.0, episodes=2, unbalanced=True).row()
+    row = (
+        evaluate(model, split, way=4, query=3, dirichlet=2.0, episodes=2, unbalanced=True)
+        .row()
+        .to_dict()
+    )
     assert "needs_balance" in row["traits"] and row["dirichlet"] == 2.0
     model, pool = (
         Pipeline(head=BalancedPool()),
@@ -140,7 +152,7 @@ def test_traits_forbid_protocols() -> None:
     )
     with pytest.raises(InputError, match=r"episode\.pool_dirichlet=null"):
         evaluate(model, split, **pool)
-    row = evaluate(model, split, **pool, episodes=2, unbalanced=True).row()
+    row = evaluate(model, split, **pool, episodes=2, unbalanced=True).row().to_dict()
     assert "needs_balanced_pool" in row["traits"] and row["pool_dirichlet"] == 2.0
     assert evaluate(model, split, **{**pool, "unlabeled": 0}, episodes=2).mean >= 0, (
         "no pool, nothing to assume"
@@ -259,7 +271,8 @@ def test_nan_is_no_answer_anywhere_else() -> None:
     ):
         FewShotClassifier(model).fit(x, y).predict_proba(x)
     images = Pipeline(nn.Flatten(), head=ProtoNet(), refine=Broken())
-    predictor = Predictor(Run({"data": {}}, Path("run"), images, Transform(), (1, 8, 8), 2))
+    experiment = Experiment.of_saved({"data": {"name": None}, "learner": {}})
+    predictor = Predictor(Run(experiment, Path("run"), images, (1, 8, 8), 2))
     shown = [np.full((8, 8), v, np.uint8) for v in (0, 200, 90)]
     with pytest.raises(InputError, match="there is no answer: the refine Broken"):
         predictor.predict({"a": shown[:1], "b": shown[1:2]}, shown[2:])
@@ -290,5 +303,5 @@ def test_an_encoder_of_nan_is_named_where_images_are_encoded_once() -> None:
 
 def test_one_episode_has_no_interval() -> None:
     result = evaluate(pipeline(), patterns("test", 2), SETTING, episodes=1)
-    assert result.ci95 is None and result.row()["ci95"] is None and "±" not in str(result)
-    assert json.loads(json.dumps(result.row(), allow_nan=False))["episodes"] == 1
+    assert result.ci95 is None and result.row().value.ci95 is None and "±" not in str(result)
+    assert json.loads(json.dumps(result.row().to_dict(), allow_nan=False))["episodes"] == 1

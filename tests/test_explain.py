@@ -39,8 +39,8 @@ from graphfsl.core.graph import similarity, to_networkx
 from graphfsl.core.learner import Head, Learner
 from graphfsl.core.pipeline import Pipeline
 from graphfsl.data import Episodes, Setting, Split
-from graphfsl.experiment import config
 from graphfsl.experiment import runner as progress
+from graphfsl.experiment.experiment import Experiment
 from graphfsl.io.errors import InputError
 from graphfsl.methods.graph.message_passing import MessagePassing as Convolutions
 from graphfsl.methods.heads.gnn import GNN
@@ -496,7 +496,7 @@ def test_the_command_writes_numbers_a_picture_and_a_page(
 ) -> None:
     for seed, split in enumerate(("train", "val", "test")):
         write_split(tmp_path / f"{split}.npz", seed, classes=4, each=6)
-    settings = config.merge({**EXPERIMENT, "data": {"name": "arrays", "root": str(tmp_path)}})
+    settings = Experiment.of({**EXPERIMENT, "data": {"name": "arrays", "root": str(tmp_path)}})
     progress.run(settings, tmp_path / "run", Console(quiet=True))
 
     def call(*words: object) -> tuple[int, str, str]:

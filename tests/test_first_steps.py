@@ -15,7 +15,9 @@ from torch import nn
 
 import graphfsl as gf
 from graphfsl.core.saving import known_normalisation
-from graphfsl.experiment import config, run
+from graphfsl.experiment import run
+from graphfsl.experiment.data_source import Splits
+from graphfsl.experiment.experiment import Experiment
 from graphfsl.io.errors import InputError
 from graphfsl.methods.heads.protonet import ProtoNet
 
@@ -46,14 +48,16 @@ def gray_levels(name: str) -> gf.Split:
 
 
 def test_another_data_set_leaves_behind_what_only_the_first_takes() -> None:
-    read = config.read("snell2017_cifarfs_5w1s", ["data.name=folder", "data.root=photos"])
+    read = Experiment.read(
+        "snell2017_cifarfs_5w1s", ["data.name=folder", "data.root=photos"]
+    ).to_dict()
     assert "folder" not in read["data"], "an option of `arrays`"
     assert read["data"]["root"] == "photos" and read["data"]["augment"] == {
         "translate": 0.1,
         "flip": True,
     }
     with pytest.raises(InputError, match="'siez'; did you mean 'size'"):
-        config.read(
+        Experiment.read(
             "snell2017_cifarfs_5w1s", ["data.name=folder", "data.root=photos", "data.siez=32"]
         )
 
@@ -90,9 +94,9 @@ def test_a_loaded_learner_knows_its_normalisation(tmp_path: Path) -> None:
     ],
 )
 def test_a_split_that_is_too_small_names_the_section_that_asks(override: str, section: str) -> None:
-    settings = config.read("snell2017_glyphs_5w1s", ["data.base_classes=5", override])
+    settings = Experiment.read("snell2017_glyphs_5w1s", ["data.base_classes=5", override])
     with pytest.raises(InputError, match=f"^{section}.*needs 99+"):
-        run.check(settings, {})
+        run.check(settings, Splits())
 
 
 def test_the_score_is_that_of_labeled_samples() -> None:

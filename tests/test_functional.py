@@ -20,11 +20,13 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from graphfsl import functional
+from graphfsl.functional.base_episodes import base_episodes
 from graphfsl.functional.distances import cosine, length, squared_euclidean
 from graphfsl.functional.layers import last_layer
 from graphfsl.functional.prototypes import hide_absent, present, prototypes
 from graphfsl.functional.soft_kmeans import soft_assign
 from graphfsl.functional.statistics import accuracy, answered, mean_and_ci95, or_one, total_or_one
+from graphfsl.io.errors import InputError
 
 B, N, M, D, C = 3, 7, 4, 5, 4
 FLOATS = pytest.mark.parametrize(
@@ -396,3 +398,36 @@ def test_the_answer_of_a_head_of_several_layers_is_its_last() -> None:
     layers = normal(3, B, N, C)
     assert torch.equal(last_layer(layers), layers[2])
     assert torch.equal(last_layer(layers[0]), layers[0])
+
+
+# ------------------------------------------------------------------------ episodes of base classes
+
+
+def test_base_episodes_are_the_samples_of_their_columns() -> None:
+    """Every node shows a sample of its column's class, none twice; the support comes first."""
+    g = torch.Generator().manual_seed(0)
+    labels = torch.tensor([5, 1, 3] * 6)[torch.randperm(18, generator=g)]  # 0, 2 and 4 are missing
+    ids, truth = base_episodes(labels, way=2, shot=2, unlabeled=3, count=50, generator=g)
+    assert ids.shape == (50, 10)
+    assert truth.tolist() == [0, 0, 1, 1, 0, 0, 0, 1, 1, 1]
+    for row in ids:
+        assert len(set(row.tolist())) == 10
+        first, second = labels[row[truth == 0]], labels[row[truth == 1]]
+        assert len(first.unique()) == len(second.unique()) == 1 and first[0] != second[0]
+    assert len(ids.unique()) == 18 and len(labels[ids[:, 0]].unique()) == 3
+
+
+def test_base_episodes_follow_their_generator() -> None:
+    labels = torch.arange(6).repeat(9)
+
+    def episodes(seed: int) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        return base_episodes(labels, 3, 1, 4, 5, generator)[0]
+
+    assert torch.equal(episodes(1), episodes(1)) and not torch.equal(episodes(1), episodes(2))
+
+
+@pytest.mark.parametrize(("way", "unlabeled"), [(4, 1), (2, 5)])
+def test_base_episodes_need_classes_and_samples(way: int, unlabeled: int) -> None:
+    with pytest.raises(InputError, match="cannot be drawn"):
+        base_episodes(torch.arange(3).repeat(5), way, 1, unlabeled, 1)

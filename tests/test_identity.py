@@ -172,13 +172,14 @@ def test_a_shared_pretraining_is_of_its_data(world: Path, call: Call) -> None:
 
 
 def test_a_pretraining_of_before_is_found_and_said(world: Path, call: Call) -> None:
-    from graphfsl.experiment import config
+    from graphfsl.experiment.experiment import Experiment, digest
     from graphfsl.experiment.pretraining import folder
 
     assert call(*RUN, *PRETRAIN, "-o", "runs/a")[0] == 0
     (new,) = Path("runs").glob("pretrain-*")
-    old = folder(json.loads(Path("runs/a/config.json").read_text())["config"], Path("runs"))
-    assert old != new and config.digest({}) != old.name
+    facts = json.loads(Path("runs/a/config.json").read_text())
+    old = folder(Experiment.of(facts["config"]), Path("runs"))
+    assert old != new and digest({}) != old.name
     (new / "data.json").unlink()
     new.rename(old)
     code, out, err = call(*RUN, *PRETRAIN, "-o", "runs/b")

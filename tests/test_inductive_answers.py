@@ -20,7 +20,8 @@ from test_cli import EXPERIMENT, call, write_split  # noqa: F401 (`call` is a fi
 from graphfsl.apply.estimator import FewShotClassifier
 from graphfsl.apply.predict import load
 from graphfsl.core.pipeline import Pipeline
-from graphfsl.experiment import config, run
+from graphfsl.experiment import run
+from graphfsl.experiment.experiment import Experiment
 from graphfsl.experiment.measure import measure_policies
 from graphfsl.io.errors import InputError
 from graphfsl.methods.adapt.maml import MAML
@@ -28,6 +29,7 @@ from graphfsl.methods.heads.linear import Linear
 from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.methods.refine.sinkhorn_balance import SinkhornBalance
 from graphfsl.report.reproduce import table
+from graphfsl.report.results_csv import write_records
 
 Call = Callable[..., tuple[int, str, str]]
 CHANGES = {
@@ -49,7 +51,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "my.yaml").write_text(EXPERIMENT.replace("DATA", str(root)))
     short = ["trainer.steps=2", "trainer.batch=2", "trainer.val_every=2", "trainer.val_episodes=2"]
     for name, changes in CHANGES.items():
-        run.train(*run.prepare(config.read(root / "my.yaml", [*changes, *short]), root / name))
+        run.train(*run.prepare(Experiment.read(root / "my.yaml", [*changes, *short]), root / name))
     with np.load(root / "test.npz") as file:
         images, labels = file["images"], file["labels"]
     for c in range(3):
@@ -102,7 +104,7 @@ def test_overrides_of_the_learner_are_taken(runs: Path) -> None:
     refined = load(runs / "running", ["learner.refine=sinkhorn_balance"])
     assert (
         refined.learner.transductive
-        and refined.run.config["learner"]["refine"] == "sinkhorn_balance"
+        and refined.run.experiment.learner.refine[0].name == "sinkhorn_balance"
     )
     for wrong, message in (
         ("learner.batch_norm=apartt", "did you mean 'apart'"),
@@ -176,27 +178,27 @@ def test_predict_says_how_it_answers(runs: Path, call: Call) -> None:
 
 def test_results_show_both_policies(runs: Path, tmp_path: Path, call: Call) -> None:
     trained, few = run.load(runs / "apart"), ["evaluation.episodes=4"]
-    own, inductive = measure_policies(trained, few)
+    own, inductive = (row.to_dict() for row in measure_policies(trained, few))
     assert (own["batch_norm"], own["setting"], own["published"]) == ("apart", "transductive", 90.0)
     assert (inductive["batch_norm"], inductive["setting"], inductive["published"]) == (
         "support",
         "inductive",
         None,
     )
-    (asked,) = measure_policies(trained, [*few, "learner.batch_norm=support"])
+    (row,) = measure_policies(trained, [*few, "learner.batch_norm=support"])
+    asked = row.to_dict()
     assert (
         asked["accuracies"] == inductive["accuracies"]
         and asked["config"] == inductive["config"] != own["config"]
     )
-    assert [r["batch_norm"] for r in measure_policies(run.load(runs / "running"), few)] == [
-        "running"
-    ]
+    assert [r.batch_norm for r in measure_policies(run.load(runs / "running"), few)] == ["running"]
     code, out, err = call("evaluate", runs / "apart", *few, "--out", tmp_path / "e.json")
     assert code == 0 and "apart BatchNorm" in out and "support BatchNorm" in out, err
     folder = tmp_path / "results" / "r"
     folder.mkdir(parents=True)
-    facts = {"rows": [own, inductive], "config": trained.config}
+    facts = {"rows": [own, inductive], "config": trained.experiment.to_dict()}
     (folder / "results.json").write_text(json.dumps(facts))
+    write_records(tmp_path / "results")
     text = table(own["data"].split("/")[0], tmp_path / "results")
     inductive_rows, transductive_rows = text.split("Transductive:")
     assert (

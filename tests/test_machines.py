@@ -30,6 +30,7 @@ from graphfsl.data import Episodes
 from graphfsl.experiment.results import over_seeds
 from graphfsl.io.checkpoint import load_checkpoint
 from graphfsl.io.errors import InputError
+from graphfsl.loops.row import Row
 from graphfsl.loops.trainer import Trainer
 from graphfsl.methods.adapt.maml import MAML
 from graphfsl.methods.heads.linear import Linear
@@ -267,7 +268,10 @@ def test_seeds_run_and_report_mean_and_spread(tmp_path: Path) -> None:
     assert row["ci95"] == pytest.approx(
         100 * stats.t.ppf(0.975, len(values) - 1) * stats.sem(values), abs=2e-3
     )
-    assert over_seeds(rows)[0]["accuracies"] == row["accuracies"]
+    assert (
+        over_seeds([[Row.from_dict(r) for r in same] for same in rows])[0].to_dict()["accuracies"]
+        == row["accuracies"]
+    )
 
 
 POSIX = {

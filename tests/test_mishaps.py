@@ -33,8 +33,9 @@ from test_cli import EXPERIMENT, call, folder, world, write_split  # noqa: F401
 from graphfsl.cli import main as cli
 from graphfsl.core.schema import signature
 from graphfsl.data import Setting, Transform
-from graphfsl.experiment import config
-from graphfsl.experiment.config import AUGMENT, Evaluation
+from graphfsl.experiment.data_source import AUGMENT
+from graphfsl.experiment.experiment import Experiment
+from graphfsl.experiment.sections import EvaluationOptions
 from graphfsl.io import checkpoint
 from graphfsl.io.checkpoint import load_checkpoint
 from graphfsl.io.errors import InputError
@@ -141,7 +142,7 @@ TAKERS = (
     (Setting, "episode"),
     (Setting, "train_episode"),
     (Trainer, "trainer"),
-    (Evaluation, "evaluation"),
+    (EvaluationOptions, "evaluation"),
 )
 
 
@@ -171,10 +172,10 @@ OPTIONS = wrong_values()
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_refuses_what_it_cannot_take(option: str, world: Path, call: Call) -> None:
-    plain = config.read("my.yaml")
+    plain = Experiment.read("my.yaml")
     for value in OPTIONS[option] if option not in LATER else ():
         with pytest.raises(InputError) as error:
-            config.merge(plain, [f"{option}={value}"])
+            plain.changed(f"{option}={value}")
         assert "\n" not in str(error.value)
         assert option.rpartition(".")[2] in str(error.value) or "[{" in value, (
             f"{value}: {error.value}"
@@ -496,7 +497,7 @@ def mutated(draw: st.DrawFn) -> bytes:
 def test_fuzzed_experiment_files(text: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.getbasetemp() / "fuzzed.yaml"
     path.write_bytes(text)
-    works_or_is_refused(lambda: config.read(path))
+    works_or_is_refused(lambda: Experiment.read(path))
 
 
 @settings(max_examples=200)
@@ -508,7 +509,7 @@ def test_fuzzed_experiment_files(text: bytes, tmp_path_factory: pytest.TempPathF
 )
 def test_fuzzed_overrides(pairs: list[tuple[str, str]]) -> None:
     plain = {"data": {"name": "glyphs"}, "learner": {"encoder": "conv4", "head": "protonet"}}
-    works_or_is_refused(lambda: config.merge(plain, [f"{k}={v}" for k, v in pairs]))
+    works_or_is_refused(lambda: Experiment.of(plain, [f"{k}={v}" for k, v in pairs]))
 
 
 def works_or_is_refused(read: Callable[[], object]) -> None:

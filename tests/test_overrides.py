@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import graphfsl as gf
-from graphfsl.experiment import config
+from graphfsl.experiment.experiment import Experiment
 from graphfsl.experiment.measure import borrows
 from graphfsl.experiment.overrides import takes_text, text_value
 from graphfsl.io.errors import InputError
@@ -22,7 +22,7 @@ PLAIN: dict[str, Any] = {
 
 
 def root(*overrides: str) -> Any:
-    return config.merge(PLAIN, overrides)["data"]["root"]
+    return Experiment.of(PLAIN, overrides).to_dict()["data"]["root"]
 
 
 @pytest.mark.parametrize(
@@ -58,16 +58,18 @@ def test_text_stays_as_it_stands(value: str, text: str) -> None:
         (f"data.root={value}", "data.name=folder"),
         ("data.name=folder", f"data.root={value}"),
     ):
-        assert config.merge(changed, overrides)["data"]["root"] == text, "in either order"
+        assert Experiment.of(changed, overrides).to_dict()["data"]["root"] == text, (
+            "in either order"
+        )
 
 
 def test_null_is_none_where_the_type_allows_it() -> None:
     assert text_value("null") is None and text_value("") is None and text_value('"null"') == "null"
     with pytest.raises(InputError, match="root must be str"):
         root("data.root=null")
-    merged = config.merge(
+    merged = Experiment.of(
         PLAIN, ["trainer.logger=null", "episode.groups=any", "evaluation.split= val"]
-    )
+    ).to_dict()
     assert merged["trainer"]["logger"] is None and merged["evaluation"]["split"] == " val"
 
 
@@ -78,7 +80,9 @@ def test_what_takes_text() -> None:
         assert not takes_text(other)
     encoder = "learner.encoder={name: timm, model: resnet10t}"
     with pytest.raises(InputError, match=r"no #1\.safetensors"):
-        config.merge(PLAIN, [encoder, "learner.encoder.weights=/x/no #1.safetensors"]) and gf.build(
+        Experiment.of(
+            PLAIN, [encoder, "learner.encoder.weights=/x/no #1.safetensors"]
+        ) and gf.build(
             {
                 "encoder": {
                     "name": "timm",
@@ -90,9 +94,9 @@ def test_what_takes_text() -> None:
             (3, 32, 32),
             5,
         )
-    merged = config.merge(
+    merged = Experiment.of(
         PLAIN, ["learner.head.distance=cosine", "trainer.steps=5 # as YAML", "episode.way='6'"][:2]
-    )
+    ).to_dict()
     assert (
         merged["learner"]["head"] == {"name": "protonet", "distance": "cosine"}
         and merged["trainer"]["steps"] == 5
@@ -115,16 +119,19 @@ def test_a_study_reads_its_texts_again(tmp_path: Path) -> None:
     levels = ["/a #1", "/é 'x'", "C:\\new", "plain", "with blank "]
     study = read_study(file, [f"experiment={base}", "question=Why? # really"])
     assert [
-        c.config["data"]["folder"] for c in study.cells
+        c.experiment.data.options["folder"] for c in study.cells
     ] == levels and study.question == "Why? # really"
     for level in levels:
-        assert config.merge(PLAIN, [override(("data.root", level))])["data"]["root"] == level
+        assert (
+            Experiment.of(PLAIN, [override(("data.root", level))]).to_dict()["data"]["root"]
+            == level
+        )
     study = read_study(
         file, [f"experiment={base}", "grid={seed: [0, 1]}", "set.data.root=/mine #2"]
     )
-    assert {c.config["data"]["root"] for c in study.cells} == {"/mine #2"}
+    assert {c.experiment.data.options["root"] for c in study.cells} == {"/mine #2"}
     study = read_study(file, [f"experiment={base}", "grid={seed: [0, 1]}"])
-    assert {c.config["data"]["root"] for c in study.cells} == {"/set #1"}
+    assert {c.experiment.data.options["root"] for c in study.cells} == {"/set #1"}
     with pytest.raises(InputError, match="grid"):
         read_study(file, [f"experiment={base}", "grid=["])
 

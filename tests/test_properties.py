@@ -21,8 +21,8 @@ from torch import Tensor
 
 from graphfsl.data import Sampler, Setting, Split
 from graphfsl.data.deck import label_split
-from graphfsl.data.sampler import Draw
 from graphfsl.data.streams import choose, keys_of
+from graphfsl.data.tasks.classes import Draw
 from graphfsl.functional.distances import cosine, squared_euclidean
 from graphfsl.functional.prototypes import hide_absent, present, prototypes
 from graphfsl.functional.soft_kmeans import soft_assign

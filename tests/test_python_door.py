@@ -29,6 +29,7 @@ from graphfsl.core import registry
 from graphfsl.core.rules import GradientDescent
 from graphfsl.data import few_classes, from_dataset, join
 from graphfsl.data.images import Files, read_images
+from graphfsl.experiment.experiment import Experiment
 from graphfsl.experiment.run import Run
 from graphfsl.io.errors import InputError
 from graphfsl.methods.heads.protonet import ProtoNet
@@ -109,7 +110,7 @@ def test_a_setting_as_a_mapping_or_as_keywords() -> None:
         gf.Episodes(split(), {"way": 3, "query": 2}),
         gf.Episodes(split(), gf.Setting(way=3, query=2)),
     ):
-        assert found.setting == episodes().setting
+        assert found.task == episodes().task
     result = gf.evaluate(learner(), split(), {"way": 3, "query": 2}, episodes=5)
     assert torch.equal(
         result.accuracies, gf.evaluate(learner(), split(), way=3, query=2, episodes=5).accuracies
@@ -448,10 +449,9 @@ def test_an_estimator_says_what_would_do(x: Any, words: tuple[str, ...]) -> None
 
 def predictor() -> Predictor:
     section = {"encoder": {"name": "conv4", "width": 4}, "head": "protonet"}
-    config = {"data": {"name": "glyphs"}, "learner": section}
-    return Predictor(
-        Run(config, Path("run"), gf.build(section, (1, 28, 28), 2), gf.Transform(), (1, 28, 28), 2)
-    )
+    experiment = Experiment.of({"data": {"name": "glyphs"}, "learner": section})
+    learner = gf.build(section, (1, 28, 28), 2)
+    return Predictor(Run(experiment, Path("run"), learner, (1, 28, 28), 2))
 
 
 IMAGE = np.arange(28 * 28, dtype=np.uint8).reshape(28, 28)

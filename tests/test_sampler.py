@@ -22,8 +22,8 @@ from scipy import stats
 
 from graphfsl.data import Episodes, Sampler, Setting, Split
 from graphfsl.data.deck import label_split
-from graphfsl.data.sampler import Draw
 from graphfsl.data.streams import choose, keys_of, uniform
+from graphfsl.data.tasks.classes import Draw
 from graphfsl.io.errors import InputError
 
 PARTS = ("ids", "label", "classes")

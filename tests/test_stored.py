@@ -131,7 +131,7 @@ def test_listed_episodes_are_the_drawn_ones(tmp_path: Path, setting: Setting) ->
     own = split(np.random.default_rng(0).integers(0, 256, (120, 3, 8, 8), dtype=np.uint8))
     write_episodes(tmp_path / "e.json", own, setting, 5, 20)
     listed = read_episodes(tmp_path / "e.json", own)
-    assert (len(listed), listed.setting, listed.seed) == (20, setting, 5)
+    assert (len(listed), listed.task, listed.seed) == (20, setting, 5)
     drawn, read = Episodes(own, setting, 5), Episodes(own, listed=listed)
     for i in ([0], [19, 3]):
         (a, s), (b, t) = drawn.batch(i), read.batch(i)

@@ -29,7 +29,9 @@ from graphfsl.core.pipeline import Pipeline
 from graphfsl.data import images
 from graphfsl.data.images import decode
 from graphfsl.data.sets import arrays
-from graphfsl.experiment.builder import brings_weights, build
+from graphfsl.experiment.builder import build
+from graphfsl.experiment.encoders import brings_weights
+from graphfsl.experiment.learner_spec import PartSpec
 from graphfsl.io import files as regular
 from graphfsl.io.errors import InputError
 from graphfsl.loops.encode import encode_split
@@ -81,7 +83,7 @@ def test_every_encoder_takes_a_file(tmp_path: Path, name: str) -> None:
     section = {"encoder": {"name": name, **options, "weights": file}, "head": "protonet"}
     learner = build(section, (3, 32, 32), 5)
     assert same(learner.encoder.state_dict(), source.state_dict())
-    assert brings_weights(section["encoder"])
+    assert brings_weights(PartSpec.of(section["encoder"], "encoder"))
     build(
         section | {"encoder": {**section["encoder"], "weights": "nowhere"}},
         (3, 32, 32),

@@ -25,6 +25,7 @@ from scipy.special import stdtrit
 
 from graphfsl.functional.statistics import mean_and_ci95
 from graphfsl.loops.evaluation import percent
+from graphfsl.report.results_csv import is_record
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "experiments" / "results"
@@ -124,7 +125,7 @@ def main() -> None:
         for pattern in ("*/results.json", "*/evaluations/*.json")
         for f in sorted(RESULTS.glob(pattern))
     ]
-    studies = sorted(RESULTS.glob("*.csv"))
+    studies = sorted(file for file in RESULTS.glob("*.csv") if not is_record(file))
     changed = (
         sum(map(rewrite_rows, rows)),
         sum(rewrite_study(file, sys.argv[1]) for file in studies),

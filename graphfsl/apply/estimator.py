@@ -28,24 +28,24 @@ from graphfsl.apply.unlabeled_targets import (
     with_stand_in,
 )
 from graphfsl.core import registry
-from graphfsl.core.adapt import Adapt
 from graphfsl.core.arguments import as_samples, image_bytes
 from graphfsl.core.episode import Episode
 from graphfsl.core.invalid_scores import check_answered
 from graphfsl.core.learner import Learner
 from graphfsl.core.pipeline import Pipeline
+from graphfsl.core.protocol import check_features
 from graphfsl.core.saving import known_normalisation
 from graphfsl.data import Transform
-from graphfsl.experiment.builder import build, check_learner, warn_of_drawn
+from graphfsl.experiment.builder import build_learner, warn_of_drawn
+from graphfsl.experiment.learner_spec import LearnerSpec
 from graphfsl.io.errors import InputError, unknown
 from graphfsl.loops.encode import block_size, check_alone, encode
-from graphfsl.loops.protocol import check_features
 
 # What an inductive learner answers at once; its answers do not depend on it.
 QUERIES_AT_ONCE = 1024
 NODES_AT_ONCE = 1280  # where every query has a copy of the episode
 FLOATS = (np.float64, np.float32)
-Source = Mapping[str, Any] | Learner | Predictor
+Source = LearnerSpec | Learner | Predictor
 
 
 class FewShotClassifier(ClassifierMixin, BaseEstimator):
@@ -206,8 +206,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         if isinstance(learner, Learner):
             return copy.deepcopy(learner)
         if isinstance(learner, Mapping):
-            check_learner(learner)
-            return learner
+            spec = LearnerSpec.of(learner)
+            build_learner(spec, (3, 84, 84), 5, device="meta")  # refuses what is not a learner
+            return spec
         if not isinstance(learner, (str, Path)):
             raise InputError(
                 "learner must be the name of a head, a mapping such as {'head': 'protonet'}, a "
@@ -215,7 +216,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
                 f"the directory of a run, not {learner!r}"
             )
         if learner in registry.names("head"):
-            return {"head": learner}
+            return LearnerSpec.of({"head": learner})
         if Path(learner).is_dir():
             predictor = open_run(learner, policy)
             self._say(predictor.replaced)
@@ -224,8 +225,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
     def _hidden(self, y: np.ndarray, source: Source) -> np.ndarray:
         """(n,) true where y says that the sample is unlabeled."""
-        if isinstance(source, Mapping):
-            uses = build(source, self._shape, 2, device="meta").uses_unlabeled
+        if isinstance(source, LearnerSpec):
+            uses = build_learner(source, self._shape, 2, device="meta").uses_unlabeled
         else:
             uses = (source.learner if isinstance(source, Predictor) else source).uses_unlabeled
         if not uses and missing(y).any():
@@ -242,9 +243,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     def _learner(self, source: Source) -> Learner:
         """The learner for the samples and classes of `fit`."""
         way = len(self.classes_)
-        if isinstance(source, Mapping):
+        if isinstance(source, LearnerSpec):
             with seeded(self._seed, torch.device("cpu")):
-                built = self._with_policy(build(source, self._shape, way))
+                built = self._with_policy(build_learner(source, self._shape, way))
             warn_of_drawn(source, built)
             return built
         learner = source.learner if isinstance(source, Predictor) else self._with_policy(source)
@@ -258,7 +259,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         """The learner with the BatchNorm policy that is asked for; where none is, with one that is
         inductive.
         """
-        if self.batch_norm is not None and isinstance(learner, (Pipeline, Adapt)):
+        if self.batch_norm is not None:
             learner.set_batch_norm(self.batch_norm)
         else:
             self._say(answer_inductively(learner))

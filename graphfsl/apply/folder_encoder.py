@@ -12,16 +12,17 @@ from typing import Any
 import yaml
 
 from graphfsl.apply.folder_features import write_features
-from graphfsl.core.adapt import Adapt
 from graphfsl.core.batchnorm import lacks_averages
 from graphfsl.core.encoder import own_normalisation
 from graphfsl.core.learner import Learner
 from graphfsl.core.pipeline import Pipeline
+from graphfsl.core.pretrainer import NearestMeans
 from graphfsl.core.saving import FILE
 from graphfsl.data import Transform
 from graphfsl.data.pixel_range import Range, check_range
 from graphfsl.experiment import run as runs
-from graphfsl.experiment.builder import build, weighted_encoder
+from graphfsl.experiment.encoders import make_encoder, weighted_encoder
+from graphfsl.experiment.learner_spec import PartSpec
 from graphfsl.io.errors import InputError
 from graphfsl.loops.encode import AVERAGES
 from graphfsl.nn.timm_encoder import native_size
@@ -54,7 +55,7 @@ def folder_range(run: Path | None, range: Range | None) -> Range | None:
     A learner that was saved by itself names none.
     """
     if range is None and run is not None and not (run / FILE).is_file():
-        range = runs.read_facts(run)["config"]["data"].get("range")
+        range = runs.read_facts(run).experiment.data.range
     return check_range(range, "range")
 
 
@@ -106,7 +107,7 @@ def _of_run(path: Path, size: int | None) -> tuple[Learner, Transform, int, int]
         raise InputError(
             f"{path} was trained on {kind}; features of a folder need a run on photographs"
         )
-    net = trained.learner.net if isinstance(trained.learner, Adapt) else trained.learner
+    net = trained.learner.innermost
     if not trained.has_averages:
         why = (
             ("its encoder is untrained")
@@ -120,20 +121,19 @@ def _of_run(path: Path, size: int | None) -> tuple[Learner, Transform, int, int]
 def _of_name(
     encoder: str | Mapping[str, Any], size: int | None
 ) -> tuple[Learner, Transform, int | None, int]:
-    entry = weighted_encoder(encoder)
-    native = native_size(str(entry.get("model"))) if entry["name"] == "timm" else None
+    spec = weighted_encoder(encoder)
+    native = native_size(str(spec.options.get("model"))) if spec.name == "timm" else None
     side = size or native or 84
-    net = build(
-        {"encoder": {**entry, "frozen": True}, "head": "protonet"}, (3, side, side), 5
-    ).eval()
-    where = entry.get("weights") or f"encoder {entry['name']!r}"
+    module = make_encoder(PartSpec(spec.name, {**spec.options, "frozen": True}), (3, side, side))[0]
+    net = Pipeline(module, head=NearestMeans()).eval()
+    where = spec.options.get("weights") or f"encoder {spec.name!r}"
     if lacks_averages(net):
         raise InputError(
             f"{where}: its BatchNorm stored no averages, so that no image can be encoded alone; "
             f"{AVERAGES}"
         )
     own = own_normalisation(net)
-    if own is None and "weights" in entry:
+    if own is None and "weights" in spec.options:
         warnings.warn(
             f"images go into the encoder of {where} as numbers in [0, 1]; a run brings its own",
             stacklevel=4,

@@ -26,7 +26,7 @@ from graphfsl.data.images import all_broken, decode, to_array
 from graphfsl.data.pixel_range import Range, check_range, picture, warn_if_narrow
 from graphfsl.data.transforms import Transform
 from graphfsl.experiment import run as runs
-from graphfsl.experiment.measure import asked, names_policy
+from graphfsl.experiment.measure import asked_of, names_policy
 from graphfsl.experiment.overrides import names
 from graphfsl.io.errors import InputError
 from graphfsl.io.files import read_regular
@@ -67,9 +67,8 @@ class Predictor:
         self, run: runs.Run, replaced: str | None = None, range: Range | None = None
     ) -> None:
         self.run, self.learner, self.replaced = run, run.learner.eval(), replaced
-        self.range = check_range(
-            run.config["data"].get("range") if range is None else range, "range"
-        )
+        own = run.experiment.data.range if range is None else range
+        self.range = check_range(own, "range")
 
     def __repr__(self) -> str:
         lines = repr(self.run).splitlines()
@@ -275,8 +274,10 @@ def changed(run: runs.Run, overrides: Sequence[str]) -> runs.Run:
             f"a run answers with another learner, such as learner.batch_norm=apart, but not with "
             f"{other!r}"
         )
-    config, _, learner = asked(run, overrides) if overrides else (run.config, None, run.learner)
-    return dataclasses.replace(run, config=config, learner=learner)
+    if not overrides:
+        return run
+    asked = asked_of(run, overrides)
+    return dataclasses.replace(run, experiment=asked.experiment, learner=asked.learner)
 
 
 def answer_inductively(learner: Learner) -> str | None:
@@ -286,7 +287,7 @@ def answer_inductively(learner: Learner) -> str | None:
     if not learner.shares_statistics:
         return None
     own = learner.batch_norm
-    learner.set_batch_norm("support")  # type: ignore[operator]
+    learner.set_batch_norm("support")
     return own
 
 

@@ -91,9 +91,16 @@ def page(entry: Entry, width: int = 80) -> str:
     return "\n".join(parts)
 
 
+# What a section of a docstring begins with, at the margin.
+SECTION = re.compile(r"(?m)^(Args|Attributes|Deviations|Example|Raises|Returns|Shapes|Source):$")
+
+
 def _equation(entry: Entry) -> str:
     """What the documentation says before it comes to the options."""
-    return entry.text.partition("\n\n")[0]
+    first = SECTION.search(entry.text)
+    if first is None:
+        return entry.text.partition("\n\n")[0]
+    return entry.text[: first.start()].rstrip()
 
 
 def method(name: str) -> list[Entry]:
@@ -181,9 +188,11 @@ def _shown(default: Any) -> str:
 
 def meanings(doc: str | None, names: Iterable[str]) -> dict[str, str]:
     """Option -> what a docstring says of it: "scale: …", or "epochs, batch: …", at the start of a
-    line or sentence.
+    line or sentence, and only below "Args:" where there is such a section.
     """
     text = inspect.cleandoc(doc or "")
+    if below := re.search(r"(?ms)^Args:\n(.*?)(?=^\S|\Z)", text):
+        text = inspect.cleandoc("\n" + below[1])
     any_name = "|".join(sorted(map(re.escape, names), key=len, reverse=True)) or "(?!)"
     start = re.compile(rf"(?:^|(?<=[.;] )|(?<=\n))[ ]*((?:{any_name})(?:, (?:{any_name}))*): ")
     found = list(start.finditer(text))

@@ -59,14 +59,12 @@ def run(
     seeds=5 trains five times and reports mean and spread. Under torchrun the processes share every
     step.
     """
-    from graphfsl.experiment import config, runner
+    from graphfsl.experiment import runner
+    from graphfsl.experiment.experiment import Experiment
 
-    settings = config.read(experiment, overrides or [])
-    runner.run(
-        settings,
-        out or Path("runs") / f"{Path(experiment).stem}-{config.digest(settings)}",
-        new_console(),
-    )
+    asked = Experiment.read(experiment, overrides or [])
+    folder = out or Path("runs") / f"{Path(experiment).stem}-{asked.digest()}"
+    runner.run(asked, folder, new_console())
 
 
 @app.command()
@@ -78,9 +76,11 @@ def pretrain(
 
     It lies in OUT (runs/) under a name that all experiments with the same pretraining share.
     """
-    from graphfsl.experiment import config, runner
+    from graphfsl.experiment import runner
+    from graphfsl.experiment.experiment import Experiment
 
-    runner.pretrain(config.read(experiment, overrides or []), out or Path("runs"), new_console())
+    asked = Experiment.read(experiment, overrides or [])
+    runner.pretrain(asked, out or Path("runs"), new_console())
 
 
 @app.command()
@@ -100,12 +100,11 @@ def evaluate(
     """
     from graphfsl.data import takes_root
     from graphfsl.experiment import run as runs
-    from graphfsl.experiment.config import digest
+    from graphfsl.experiment.experiment import digest
     from graphfsl.experiment.measure import measure_policies
     from graphfsl.experiment.overrides import names
     from graphfsl.io.checkpoint import write_json
     from graphfsl.io.errors import InputError
-    from graphfsl.loops.evaluation import with_interval
 
     console, changes = new_console(), overrides or []
     if on and (named := next((c for c in changes if names(c, "data.name")), None)):
@@ -117,29 +116,27 @@ def evaluate(
         own = [c for c in changes if not (name and c.startswith("data.root=")) or takes_root(name)]
         own = [f"data.name={name}", *own] if name else own
         rows += measure_policies(trained, own, None if as_json or on else console.print, episodes)
-    if rows and on and "setting_from" in rows[0] and not as_json:
+    if rows and on and rows[0].setting_from and not as_json:
         console.print(
-            f"way and shot are the run's, of {rows[0]['setting_from']}; episode.way=… sets others"
+            f"way and shot are the run's, of {rows[0].setting_from}; episode.way=… sets others"
         )
-    asked = (
+    question = (
         {"changes": changes}
         | ({"on": on} if on else {})
         | ({"episodes": str(episodes)} if episodes else {})
     )
-    path = out or run / "evaluations" / f"{digest(asked)}.json"
-    write_json(path, {"overrides": changes, "rows": rows})
+    path = out or run / "evaluations" / f"{digest(question)}.json"
+    facts = [row.to_dict() for row in rows]
+    write_json(path, {"overrides": changes, "rows": facts})
     if as_json:
-        print(
-            json.dumps([{k: v for k, v in r.items() if k != "accuracies"} for r in rows], indent=2)
-        )
+        shown = [{k: v for k, v in f.items() if k not in ("accuracies", "values")} for f in facts]
+        print(json.dumps(shown, indent=2))
         return
     if on:
-        shown = [r | {"accuracy %": with_interval(r)} for r in rows]
-        print_table(
-            shown,
-            ("data", "way", "shot", "unlabeled", "accuracy %", "setting", "batch_norm"),
-            False,
-        )
+        result = f"{rows[0].metric} {rows[0].value.unit}".rstrip()
+        asked = [name for name in ("way", "shot", "unlabeled") if name in rows[0].asked]
+        lines = [f | {result: r.value.number} for f, r in zip(facts, rows, strict=True)]
+        print_table(lines, ("data", *asked, result, "setting", "batch_norm"), False)
     console.print(f"results: {path}")
 
 
@@ -156,19 +153,17 @@ def episodes(
     --episodes`.
     """
     from graphfsl.data.episode_files import write_episodes
-    from graphfsl.experiment import config
+    from graphfsl.experiment.experiment import Experiment
     from graphfsl.experiment.run import read_facts
 
     folder = Path(experiment)
-    facts = read_facts(folder) if folder.is_dir() else None
-    settings = (
-        config.merge(facts["config"], overrides or [])
-        if facts
-        else config.read(experiment, overrides or [])
-    )
-    options = config.evaluation(settings)
-    split = config.load_split(settings["data"], options.split)
-    write_episodes(out, split, config.setting(settings), options.seed, options.episodes)
+    if folder.is_dir():
+        asked = read_facts(folder).experiment.changed(*(overrides or []))
+    else:
+        asked = Experiment.read(experiment, overrides or [])
+    options = asked.evaluation
+    split = asked.data.split(options.split)
+    write_episodes(out, split, asked.task, options.seed, options.episodes)
     new_console().print(f"{options.episodes} episodes of {split.name}: {out}")
 
 
@@ -192,7 +187,7 @@ def ablate(
     """Train and compare every cell of a study; the same command goes on where it was
     interrupted.
     """
-    from graphfsl.experiment.config import digest
+    from graphfsl.experiment.experiment import digest
     from graphfsl.study.ablate import ablate as run_study
     from graphfsl.study.grid import read_study
 

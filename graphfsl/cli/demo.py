@@ -20,17 +20,19 @@ from graphfsl.core import registry
 from graphfsl.core.graph import similarity, to_networkx
 from graphfsl.core.learner import Learner
 from graphfsl.core.pipeline import Pipeline
-from graphfsl.data import Episodes, Setting, Split
-from graphfsl.experiment import config as conf
+from graphfsl.core.task import Task
+from graphfsl.data import Episodes, Split
 from graphfsl.experiment import run as runs
 from graphfsl.experiment import runner
-from graphfsl.experiment.builder import build
+from graphfsl.experiment.builder import build, build_learner
+from graphfsl.experiment.experiment import Experiment
 from graphfsl.experiment.results import full_row, history, write_results
 from graphfsl.functional.comparison import paired_difference
 from graphfsl.io.checkpoint import read_json, write_json
 from graphfsl.io.lock import locked
 from graphfsl.loops.encode import encode_split
-from graphfsl.loops.evaluation import evaluate, with_interval
+from graphfsl.loops.evaluation import evaluate
+from graphfsl.loops.row import Row
 from graphfsl.report.drawing import draw
 from graphfsl.report.figures import Figure
 from graphfsl.report.write import write_report
@@ -55,11 +57,11 @@ class Cell:
     name: str
     learner: Learner
     split: Split
-    setting: Setting
+    setting: Task
 
     @property
     def key(self) -> str:
-        s = self.setting
+        s: Any = self.setting
         return f"{self.name}, {s.shot}-shot, {s.unlabeled} unlabeled, {s.distractors} distractors"
 
 
@@ -68,11 +70,11 @@ def demo(out: Path, console: Console, overrides: Sequence[str] = ()) -> None:
     into `out`.
     """
     start = time.perf_counter()
-    config = conf.read("demo.yaml", overrides)
-    path = out / f"protonet-{conf.digest(config)}"
+    experiment = Experiment.read("demo.yaml", overrides)
+    path = out / f"protonet-{experiment.digest()}"
     with locked(path):
-        run, base = runs.prepare(config, path)
-        test = conf.load_split(config["data"], conf.evaluation(config).split)
+        run, base = runs.prepare(experiment, path)
+        test = experiment.data.split(experiment.evaluation.split)
         scripts = ", ".join(sorted(set(test.groups or ())))
         console.print(
             f"{path}: {runs.cost(run, base)}; tested on {len(test.classes)} letters of {scripts}"
@@ -83,7 +85,7 @@ def demo(out: Path, console: Console, overrides: Sequence[str] = ()) -> None:
     show(rows, console)
     for sentence in found:
         console.print(f"• {sentence}", markup=False)
-    write_results(run.path, run.config, rows, time.perf_counter() - start)
+    write_results(run.path, run.experiment, rows, time.perf_counter() - start)
     notes = [
         "Meta-trained on letters of some scripts, tested on letters of a script that it never saw.",
         f"Made by `graphfsl demo` in {time.perf_counter() - start:.0f} s on "
@@ -103,79 +105,78 @@ def cells(run: runs.Run, test: Split) -> list[Cell]:
     trained = run.learner
     assert isinstance(trained, Pipeline)
     torch.manual_seed(0)
-    untrained = build(run.config["learner"], run.shape, run.way)
+    untrained = build_learner(run.experiment.learner, run.shape, run.way)
     pixels = build({"encoder": "pixels", "head": "protonet"}, run.shape, run.way)
     features = encode_split(trained, test, run.transform)
     plain = trained.on_features()
     found = []
     for shot in SHOTS:
-        setting = conf.setting(run.config, {"shot": shot})
+        setting = run.experiment.variant({"shot": shot})
         found += [Cell(PIXELS, pixels, test, setting), Cell(UNTRAINED, untrained, test, setting)]
         found += [Cell(PROTONET, plain, features, setting)]
     for distractors in DISTRACTORS:
         pool = {"shot": SHOTS[0], "unlabeled": UNLABELED, "distractors": distractors}
-        setting = conf.setting(run.config, pool)
+        setting = run.experiment.variant(pool)
         for name, part in REFINERS.items():
             refined = Pipeline(head=trained.head, refine=registry.get("refine", part)())
             found.append(Cell(f"{PROTONET} + {name}", refined, features, setting))
     return found
 
 
-def measure(run: runs.Run, cells: Sequence[Cell], console: Console) -> list[dict[str, Any]]:
+def measure(run: runs.Run, cells: Sequence[Cell], console: Console) -> list[Row]:
     """A row of each cell; those that an interrupted demo has measured are read from measured.json
     in the run.
     """
     file = run.path / "measured.json"
     done: dict[str, Any] = read_json(file) if file.is_file() else {}
-    episodes = conf.evaluation(run.config).episodes
+    episodes = run.experiment.evaluation.episodes
     for cell in track(cells, "measuring", console=console, transient=True):
         if cell.key in done:
             continue
         result = evaluate(cell.learner, cell.split, cell.setting, episodes, transform=run.transform)
-        row = full_row(run.config, result, str(cell.split.x.device), run.steps) | {
-            "method": cell.name
-        }
-        done[cell.key] = row | (
-            {"baseline": True, "steps": 0} if cell.name in (PIXELS, UNTRAINED) else {}
-        )
+        row = full_row(run.experiment, result, str(cell.split.x.device), run.steps)
+        row = row.replace(method=cell.name)
+        if cell.name in (PIXELS, UNTRAINED):
+            row = row.replace(baseline=True, steps=0)
+        done[cell.key] = row.to_dict()
         write_json(file, done)
-        console.print(f"{cell.key}: {row['accuracy']:.2f} %", markup=False)
-    rows = [done[cell.key] for cell in cells]
-    return [row | {"best": top} for row, top in zip(rows, best(rows), strict=True)]
+        console.print(f"{cell.key}: {row.value.value:.2f} %", markup=False)
+    rows = [Row.from_dict(done[cell.key]) for cell in cells]
+    return [row.replace(best=top) for row, top in zip(rows, best(rows), strict=True)]
 
 
-def tell(rows: Sequence[dict[str, Any]]) -> list[str]:
+def tell(rows: Sequence[Row]) -> list[str]:
     """What the table shows, in two or three sentences: all numbers are differences on the same
     episodes.
     """
-    one = [r for r in rows if r["shot"] == SHOTS[0]]
-    plain = next(r for r in one if r["method"] == PROTONET)
-    others = {r["method"]: f"{r['accuracy']:.1f}" for r in one if r.get("baseline")}
+    one = [r for r in rows if r.asked["shot"] == SHOTS[0]]
+    plain = next(r for r in one if r.method == PROTONET)
+    others = {r.method: f"{r.value.value:.1f}" for r in one if r.baseline}
     told = [
-        f"From one labeled letter of each of {plain['way']} classes, ProtoNet names "
-        f"{plain['accuracy']:.1f} % of the "
+        f"From one labeled letter of each of {plain.asked['way']} classes, ProtoNet names "
+        f"{plain.value.value:.1f} % of the "
         f"others rightly; raw pixels name {others[PIXELS]} %, the encoder before training "
         f"{others[UNTRAINED]} %."
     ]
     for distractors in DISTRACTORS:
-        pool = [r for r in one if r["unlabeled"] and r["distractors"] == distractors]
-        top = max(pool, key=lambda r: r["accuracy"])
-        d, half = paired_difference(_accuracies(top), _accuracies(plain))
+        pool = [r for r in one if r.asked["unlabeled"] and r.asked["distractors"] == distractors]
+        top = max(pool, key=lambda r: r.score)
+        d, half = paired_difference(_values(top), _values(plain))
         company = f", in a pool with letters of {distractors} other classes," if distractors else ""
         told.append(
             f"{UNLABELED} unlabeled letters of each class{company} are worth "
             f"{100 * float(d):+.1f} points more "
             f"(95% interval {100 * float(d - half):+.1f} to {100 * float(d + half):+.1f}) to "
-            f"{top['method']}."
+            f"{top.method}."
         )
     return told
 
 
-def _accuracies(row: dict[str, Any]) -> torch.Tensor:
-    return torch.tensor(row["accuracies"], dtype=torch.float64)
+def _values(row: Row) -> torch.Tensor:
+    return torch.tensor(row.values, dtype=torch.float64)
 
 
-def show(rows: list[dict[str, Any]], console: Console) -> None:
+def show(rows: Sequence[Row], console: Console) -> None:
     """The table on the terminal."""
     columns = ("method", "shot", "unlabeled", "distractors", "accuracy %", "setting")
     table = Table(
@@ -186,12 +187,12 @@ def show(rows: list[dict[str, Any]], console: Console) -> None:
     )
     for r in rows:
         cells = (
-            r["method"],
-            r["shot"],
-            r["unlabeled"],
-            r["distractors"],
-            with_interval(r),
-            r["setting"],
+            r.method,
+            r.asked["shot"],
+            r.asked["unlabeled"],
+            r.asked["distractors"],
+            r.value.number,
+            r.setting,
         )
         table.add_row(*map(str, cells))
     console.print(table)
@@ -206,7 +207,7 @@ def episode_pictures(run: runs.Run, test: Split) -> list[Figure]:
     refined = Pipeline(
         trained.encoder, head=trained.head, refine=registry.get("refine", "soft_kmeans")()
     ).eval()
-    setting = conf.setting(run.config, {"query": 3, "unlabeled": 5})
+    setting = run.experiment.variant({"query": 3, "unlabeled": 5})
     device = next(trained.parameters()).device
     episode, target = Episodes(test, setting, transform=run.transform.plain(), device=device).batch(
         [0]

@@ -14,10 +14,9 @@ from torch.nn.parameter import is_lazy
 from graphfsl.core.arguments import A_LEARNER, check_kind, described, whole_number
 from graphfsl.core.batchnorm import BatchNorm, adapting, follow_policy, lacks_averages
 from graphfsl.core.encoder import full_precision, keep_precision
-from graphfsl.core.episode import Episode, Target
+from graphfsl.core.episode import BaseTarget, Episode
 from graphfsl.core.learner import Learner
 from graphfsl.core.objectives import InnerObjective, support_cross_entropy
-from graphfsl.core.pipeline import Pipeline
 from graphfsl.core.rules import Rule
 from graphfsl.core.traits import JOINED
 from graphfsl.io.errors import InputError, require
@@ -38,6 +37,16 @@ class _Call(nn.Module):
 
     def forward(self, method: str, *args: Any) -> Any:
         return getattr(self.net, method)(*args)
+
+
+def _task(tensors: dict[str, Tensor], i: int) -> dict[str, Tensor]:
+    """The i-th task's own, without the axis of the tasks."""
+    return {name: t[i] for name, t in tensors.items()}
+
+
+def _one_task(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A batch of one task."""
+    return {name: t[None] for name, t in tensors.items()}
 
 
 class Adapt(Learner):
@@ -66,6 +75,7 @@ class Adapt(Learner):
         InputError: for a net that cannot be adapted, and where `params` matches no parameter.
     """
 
+    adapts = True
     _checked = False
     # whether an encoder that is not trained further adapts to an episode all the same
     adapts_frozen = False
@@ -89,7 +99,7 @@ class Adapt(Learner):
         )
         require(
             not net.asks,
-            "a learner that asks for labels cannot be adapted to an episode; set gnn.ask to null",
+            "a learner that asks for labels cannot be adapted; choose a head that asks for none",
         )
         require(
             whole_number(steps, "the number of inner steps") >= 0,
@@ -127,7 +137,7 @@ class Adapt(Learner):
             f"no parameter matches {', '.join(patterns)!r}; the net has "
             f"{', '.join(names) or 'none'}",
         )
-        for trait in (*JOINED, "per_query", "way", "shots", "max_queries_per_class"):
+        for trait in (*JOINED, "answers", "per_query", "way", "shots", "max_queries_per_class"):
             setattr(self, trait, getattr(net, trait))
 
     @property
@@ -140,12 +150,14 @@ class Adapt(Learner):
         """The BatchNorm policy of the net."""
         return self.net.batch_norm
 
+    @property
+    def innermost(self) -> Learner:
+        """The learner inside all inner loops."""
+        return self.net.innermost
+
     def set_batch_norm(self, policy: str) -> None:
         """Choose the BatchNorm policy of the net; an unknown one raises InputError."""
-        if isinstance(self.net, (Pipeline, Adapt)):
-            self.net.set_batch_norm(policy)
-        else:
-            self.net.batch_norm = policy
+        self.net.set_batch_norm(policy)
 
     @property
     def shares_statistics(self) -> bool:  # type: ignore[override]
@@ -192,31 +204,26 @@ class Adapt(Learner):
                 support = part(support)
             return {f"net.head.{n}": p for n, p in net.head.imprint(support).items()}
 
-    def _each(self, method: str, episode: Episode, *targets: Tensor) -> Tensor:
-        """Stack what a method of the adapted net says of every task, looped or vmapped."""
-        e = episode
+    def _each(self, method: str, episode: Episode, target: BaseTarget | None = None) -> Tensor:
+        """A method of the net, adapted to each task, called on that task; the stacked answers."""
 
-        def task(x: Tensor, w: Tensor, mask: Tensor, *target: Tensor) -> Tensor:
-            one = Episode(
-                x[None],
-                w[None],
-                e.n_support,
-                e.n_query,
-                mask[None],
-                padded=e.padded,
-                relabeled=e.relabeled,
-            )
-            extra = (Target(*(t[None] for t in target)),) if target else ()
-            arguments = (method, one, *extra)
+        def call(nodes: dict[str, Tensor], truth: dict[str, Tensor]) -> Tensor:
+            one = episode.with_tensors(_one_task(nodes))
+            args = () if target is None else (target.with_tensors(_one_task(truth)),)
+            arguments = (method, one, *args)
             out: Tensor = torch.func.functional_call(self._call, self.adapt(one), arguments)
             return out
 
-        columns = (e.x, e.w.to(e.x.dtype) if e.x.is_floating_point() else e.w, e.mask, *targets)
-        chunk = self.task_chunk or (1 if e.x.device.type == "cpu" else len(e.x))
+        if episode.x.is_floating_point():
+            episode = episode.with_tensors({"w": episode.w.to(episode.x.dtype)})
+        nodes, truth = episode.tensors, {} if target is None else target.tensors
+        tasks = len(episode.x)
+        at_once = self.task_chunk or (1 if episode.x.device.type == "cpu" else tasks)
         with adapting():
-            if chunk == 1:
-                return torch.stack([task(*(c[i] for c in columns)) for i in range(len(e.x))])
-            return torch.func.vmap(task, chunk_size=chunk, randomness="different")(*columns)
+            if at_once > 1:
+                every = torch.func.vmap(call, chunk_size=at_once, randomness="different")
+                return every(nodes, truth)
+            return torch.stack([call(_task(nodes, i), _task(truth, i)) for i in range(tasks)])
 
     def score(self, episode: Episode) -> Tensor:
         """Scores (B, n, C) of each task with the parameters adapted to it, or (L, B, n, C)."""
@@ -233,13 +240,12 @@ class Adapt(Learner):
                 "normalise; set learner.batch_norm=apart, joint or support, or pretrain it"
             )
 
-    def loss(self, episode: Episode, target: Target) -> Tensor:
+    def loss(self, episode: Episode, target: BaseTarget) -> Tensor:
         """The mean over tasks of the loss of their adapted learners: a scalar."""
         if self.training and self.batch_norm == "running" and not self._checked:
             self.check_averages()
             self._checked = True  # looking at averages waits for a GPU: once is enough
-        columns = (target.query, target.unlabeled, target.ids, target.classes)
-        return self._each("loss", episode, *columns).mean()
+        return self._each("loss", episode, target).mean()
 
     def fit_base(self, features: Tensor, labels: Tensor) -> None:
         """Let the net learn from base-class features (N, d) and labels (N,)."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from graphfsl.core.arguments import A_TARGET, AN_EPISODE, as_tensor, check_kind, whole_number
 from graphfsl.core.display import block, kind_of
+from graphfsl.functional.layers import last_layer
 from graphfsl.io.errors import InputError, require
 
 
@@ -36,6 +37,8 @@ class Episode:
             `replace(w=…)` sets it.
         oracle: (B, U, C) what the unlabeled nodes are, zero where that is not known, for a learner
             that asks (`Learner.asks`); None for all others.
+        values: (B, n, D) real values of the nodes whose weight w (B, n, 1) is 1, zero for all
+            others, where a task asks for values; None where it asks for classes.
 
     Raises:
         InputError: where the shapes do not fit each other.
@@ -49,6 +52,7 @@ class Episode:
     padded: bool = dataclasses.field(default=True, kw_only=True)
     relabeled: bool = dataclasses.field(default=True, kw_only=True)
     oracle: Tensor | None = dataclasses.field(default=None, kw_only=True)
+    values: Tensor | None = dataclasses.field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         for name in ("x", "w", "mask"):
@@ -90,6 +94,7 @@ class Episode:
             "x": kind_of(self.x),
             "w": kind_of(self.w) + (", on nodes beyond the support too" if self.relabeled else ""),
             "oracle": "" if self.oracle is None else kind_of(self.oracle),
+            "values": "" if self.values is None else kind_of(self.values),
         }
         return block(f"Episode of {b:,} task{'s' if b != 1 else ''}", facts)
 
@@ -116,7 +121,11 @@ class Episode:
                     f"x has {x[1]} nodes, but {name} has "
                     f"{', '.join(map(str, shape[1:2])) or 'none'}{more}"
                 )
-        return None if mask == x[:2] else "mask has another shape than (B, n)"
+        if mask != x[:2]:
+            return "mask has another shape than (B, n)"
+        if self.values is not None and (self.values.ndim != 3 or self.values.shape[:2] != x[:2]):
+            return f"values must be (B, n, D), not {tuple(self.values.shape)}"
+        return None
 
     @property
     def n_unlabeled(self) -> int:
@@ -148,6 +157,16 @@ class Episode:
         """The nodes that may carry label weight: the support, until others are labeled too."""
         return slice(None) if self.relabeled else self.support
 
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """Its tensors by name; the first axis of each is that of the tasks."""
+        every = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {name: value for name, value in every.items() if isinstance(value, Tensor)}
+
+    def with_tensors(self, tensors: Mapping[str, Any]) -> Episode:
+        """The same kind of episode of other tensors, those that `tensors` names."""
+        return dataclasses.replace(self, **tensors)
+
     def replace(self, **changes: Any) -> Episode:
         """A copy with these fields changed."""
         if "mask" in changes:
@@ -175,10 +194,10 @@ class Episode:
         """
         x = self.x.to(device, dtype) if self.x.is_floating_point() else self.x.to(device)
         w, mask = self.w.to(device, dtype), self.mask.to(device)
-        oracle = None if self.oracle is None else self.oracle.to(device, dtype)
-        return self.replace(
-            x=x, w=w, mask=mask, padded=self.padded, relabeled=self.relabeled, oracle=oracle
+        oracle, values = (
+            None if t is None else t.to(device, dtype) for t in (self.oracle, self.values)
         )
+        return dataclasses.replace(self, x=x, w=w, mask=mask, oracle=oracle, values=values)
 
     def parts(self, support: bool = True, query: bool = True, unlabeled: bool = True) -> Episode:
         """Only these parts of every task."""
@@ -204,10 +223,13 @@ class Episode:
             padded=self.padded,
             relabeled=self.relabeled,
             oracle=self.oracle if unlabeled else None,
+            values=None if self.values is None else cut(self.values),
         )
 
     def add_support(self, x: Tensor, w: Tensor, mask: Tensor) -> Episode:
         """Append m weighted nodes to the support slice: x (B, m, *S), w (B, m, C), mask (B, m)."""
+        if self.values is not None:
+            raise InputError("an episode of values takes no further support nodes of classes")
         k = self.n_support
 
         def join(old: Tensor, new: Tensor) -> Tensor:
@@ -243,6 +265,7 @@ class Episode:
 
         x, w, mask = spread(self.x), spread(self.w), spread(self.mask)
         oracle = None if self.oracle is None else self.oracle.repeat_interleave(q, 0)
+        values = None if self.values is None else spread(self.values)
         return Episode(
             x,
             w,
@@ -252,12 +275,50 @@ class Episode:
             padded=self.padded,
             relabeled=self.relabeled,
             oracle=oracle,
+            values=values,
         )
 
 
 @dataclass(frozen=True)
-class Target:
-    """What is true of an episode, kept apart from it: for losses, metrics, oracles and checks.
+class BaseTarget:
+    """What is true of an episode, kept apart from it; each task has its own.
+
+    Its fields are tensors whose first axis is that of the tasks.
+    """
+
+    def loss(self, scores: Tensor, episode: Episode) -> Tensor:
+        """What wrong answers cost, where a learner has no loss of its own: a scalar.
+
+        Args:
+            scores: (B, n, …) of all nodes, or (L, B, n, …), of which the last layer is the answer.
+            episode: what was scored.
+        """
+        raise NotImplementedError
+
+    def told(self, episode: Episode) -> Episode:
+        """The episode with an oracle, for a learner that asks it for labels of unlabeled nodes."""
+        raise InputError("this task has no labels that a learner could ask for")
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """Its tensors by name."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+
+    def with_tensors(self, tensors: Mapping[str, Tensor]) -> Self:
+        """The same kind of target of other tensors."""
+        return dataclasses.replace(self, **tensors)
+
+    def to(self, device: torch.device | str) -> Self:
+        """A copy on another device."""
+        return self.with_tensors({name: t.to(device) for name, t in self.tensors.items()})
+
+    def __repr__(self) -> str:
+        return block(type(self).__name__, {name: kind_of(t) for name, t in self.tensors.items()})
+
+
+@dataclass(frozen=True, repr=False)
+class Target(BaseTarget):
+    """What is true of an episode of classes: for losses, metrics, oracles and disjointness checks.
 
     Args:
         query: (B, Q) the class column of each query, -100 for padding.
@@ -280,10 +341,10 @@ class Target:
                     self, field.name, as_tensor(value, f"{field.name} of a target").long()
                 )
 
-    def __repr__(self) -> str:
-        return block(
-            "Target", {f.name: kind_of(getattr(self, f.name)) for f in dataclasses.fields(self)}
-        )
+    def loss(self, scores: Tensor, episode: Episode) -> Tensor:
+        """Mean cross-entropy of the queries."""
+        queries = last_layer(scores)[:, episode.query]
+        return F.cross_entropy(queries.flatten(0, 1), self.query.flatten(), ignore_index=-100)
 
     def known(self, episode: Episode) -> Tensor:
         """Label weights (B, k + q, C) of support and queries together.
@@ -300,19 +361,15 @@ class Target:
         y = F.one_hot(self.unlabeled.clamp_min(0), episode.way).to(episode.w)
         return episode.replace(oracle=y * (self.unlabeled >= 0).unsqueeze(-1).to(y.device))
 
-    def to(self, device: torch.device | str) -> Target:
-        """A copy on another device."""
-        return Target(*(getattr(self, f.name).to(device) for f in dataclasses.fields(self)))
-
 
 def check_episode(given: Any) -> Episode:
     """What a learner is called with; InputError where it is no episode."""
     return check_kind(given, Episode, "what a learner scores", AN_EPISODE)
 
 
-def check_target(given: Any) -> Target:
+def check_target(given: Any) -> BaseTarget:
     """What a learner's loss is of; InputError where it is no target."""
-    return check_kind(given, Target, "what is true of an episode", A_TARGET)
+    return check_kind(given, BaseTarget, "what is true of an episode", A_TARGET)
 
 
 def stack(episodes: Sequence[Episode]) -> Episode:

@@ -7,14 +7,14 @@ inner loop around any learner. All of them have `score`, so they nest.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from graphfsl.core.combinations import Combines
 from graphfsl.core.display import Shown
 from graphfsl.core.encoder import full_precision
-from graphfsl.core.episode import Episode, Target, check_episode, check_target
+from graphfsl.core.episode import BaseTarget, Episode, check_episode, check_target
 from graphfsl.core.saving import Saves
 from graphfsl.functional.layers import last_layer
 
@@ -51,6 +51,7 @@ class Part(Shown, Combines, nn.Module):
     # its own BatchNorm follows the pipeline's policy, which it finds in `batch_norm`
     follows_batch_norm: bool = False
     batch_norm: str = "running"
+    answers: str = "classes"  # what a query is answered with: scores of classes, or "values"
 
     def aux_loss(self, episode: Episode) -> Tensor | float:
         """A loss on the episode of features that needs no target."""
@@ -66,6 +67,23 @@ class Learner(Saves, Part):
     The subclass writes `score`, and `criterion` if its paper has its own loss.
     """
 
+    adapts: bool = False  # an inner loop changes its weights for each episode
+
+    @property
+    def innermost(self) -> Learner:
+        """The learner inside all inner loops; itself where there is none."""
+        return self
+
+    def check_averages(self) -> None:
+        """InputError where training would leave an encoder without normalisation.
+
+        An inner loop looks.
+        """
+
+    def set_batch_norm(self, policy: str) -> None:
+        """Choose the BatchNorm policy."""
+        self.batch_norm = policy
+
     def score(self, episode: Episode) -> Tensor:
         """Scores (B, n, C) of all nodes of an episode.
 
@@ -77,16 +95,16 @@ class Learner(Saves, Part):
         """(B, Q, C) scores of the queries."""
         return last_layer(self.score(check_episode(episode)))[:, episode.query]
 
-    def criterion(self, scores: Tensor, target: Target, episode: Episode) -> Tensor:
-        """Mean cross-entropy of the queries, unless the paper says otherwise."""
-        queries = last_layer(scores)[:, episode.query]
-        return F.cross_entropy(queries.flatten(0, 1), target.query.flatten(), ignore_index=-100)
+    def criterion(self, scores: Tensor, target: Any, episode: Episode) -> Tensor:
+        """The task's own loss, of classes cross-entropy, unless the paper says otherwise."""
+        loss: Tensor = target.loss(scores, episode)
+        return loss
 
-    def loss(self, episode: Episode, target: Target) -> Tensor:
+    def loss(self, episode: Episode, target: BaseTarget) -> Tensor:
         """What training minimises: a scalar."""
         return self.price(self.score(episode), target, episode)
 
-    def price(self, scores: Tensor, target: Target, episode: Episode) -> Tensor:
+    def price(self, scores: Tensor, target: BaseTarget, episode: Episode) -> Tensor:
         """What these scores cost, `criterion` and `aux_loss`: a scalar.
 
         Mixed precision is for encoders alone.

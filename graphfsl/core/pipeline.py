@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from graphfsl.core.batchnorm import (
 )
 from graphfsl.core.combinations import check_company, check_parts, checked_head, parts_of
 from graphfsl.core.encoder import call_encoder, checked_encoder, fitting, full_precision
-from graphfsl.core.episode import Episode, Target, check_episode
+from graphfsl.core.episode import BaseTarget, Episode, check_episode
 from graphfsl.core.learner import Encode, Head, Learner, Part
 from graphfsl.core.traits import JOINED
 from graphfsl.functional.layers import last_layer
@@ -69,7 +70,7 @@ class Pipeline(Learner):
         self.per_query = any(p.per_query for p in parts) if per_query is None else per_query
         check_company(parts, self.per_query)
         self.set_batch_norm(batch_norm)
-        self.reads_support = self.head.reads_support
+        self.reads_support, self.answers = self.head.reads_support, self.head.answers
         for trait in JOINED:
             setattr(self, trait, any(getattr(p, trait) for p in parts))
         self.way = next((p.way for p in parts if p.way is not None), None)
@@ -190,7 +191,7 @@ class Pipeline(Learner):
         """Scores (B, n, C) of an episode of images, or (L, B, n, C) from a head of L layers."""
         return self.score_features(self.encode(episode))
 
-    def criterion(self, scores: Tensor, target: Target, episode: Episode) -> Tensor:
+    def criterion(self, scores: Tensor, target: Any, episode: Episode) -> Tensor:
         """The head's criterion: a scalar."""
         return self.head.criterion(scores, target, episode)
 
@@ -198,7 +199,7 @@ class Pipeline(Learner):
         """The sum of the parts' losses that need no target."""
         return sum((p.aux_loss(episode) for p in self.parts), 0.0)
 
-    def loss(self, episode: Episode, target: Target) -> Tensor:
+    def loss(self, episode: Episode, target: BaseTarget) -> Tensor:
         """What training minimises on an episode of images: a scalar."""
         features = self.encode(episode)
         return self.price(self.score_features(features), target, features)

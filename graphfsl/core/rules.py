@@ -7,6 +7,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from graphfsl.functional.adam import adam_step
+
 
 class Rule(Protocol):
     """How an inner step moves parameters: `init` makes its state, `update` takes one step.
@@ -68,10 +70,9 @@ class Adam(nn.Module):
         step: int,
     ) -> tuple[dict[str, Tensor], tuple[dict[str, Tensor], dict[str, Tensor]]]:
         """The parameters after a step, and the moments."""
-        first = {n: m.lerp(grads[n], 1 - 0.9) for n, m in state[0].items()}
-        second = {n: 0.999 * v + (1 - 0.999) * grads[n].square() for n, v in state[1].items()}
-        rate, root = self.lr / (1 - 0.9 ** (step + 1)), (1 - 0.999 ** (step + 1)) ** 0.5
-        moved = {
-            n: p - rate * first[n] / (second[n].sqrt() / root + 1e-8) for n, p in params.items()
-        }
+        moved, first, second = {}, {}, {}
+        for n, p in params.items():
+            moved[n], first[n], second[n] = adam_step(
+                p, grads[n], state[0][n], state[1][n], step + 1, self.lr
+            )
         return moved, (first, second)

@@ -12,8 +12,8 @@ from typing import Any
 from graphfsl.core.schema import check_options, signature
 from graphfsl.data.episodes import Episodes
 from graphfsl.data.from_torch import from_dataset
-from graphfsl.data.sampler import Sampler, Setting
 from graphfsl.data.split import Split, channel_statistics, few_classes, join, large_classes
+from graphfsl.data.tasks.classes import Sampler, Setting
 from graphfsl.data.transforms import Transform
 from graphfsl.io.errors import InputError, unknown
 

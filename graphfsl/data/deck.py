@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from graphfsl.data.split import Split
@@ -28,14 +30,13 @@ def label_split(split: Split, fraction: float, seed: int) -> tuple[np.ndarray, n
     A class's choice depends on the split's name, its own name and the seed only, not on the other
     classes.
     """
-    every = Deck(np.flatnonzero(split.y.numpy() >= 0), split.y.numpy(), len(split.classes))
-    keys = np.concatenate([keys_of(f"{split.name}/{c}", seed, np.zeros(1)) for c in split.classes])
-    most = int(every.count.max())
-    order = np.argsort(
-        uniform(keys, LABEL_SPLIT, 1, most)[:, 0] + (np.arange(most) >= every.count[:, None]),
-        axis=1,
-    )
-    used = np.arange(most) < np.floor(fraction * every.count + 1e-9)[:, None]
-    real = np.arange(most) < every.count[:, None]
-    ids = every.order[np.minimum(every.start[:, None] + order, len(every.order) - 1)]
-    return np.sort(ids[used]), np.sort(ids[real & ~used])
+    labels = split.y.numpy()
+    labeled, rest = [], []
+    for column, name in enumerate(split.classes):
+        ids = np.flatnonzero(labels == column)
+        key = keys_of(f"{split.name}/{name}", seed, np.zeros(1))
+        shuffled = ids[np.argsort(uniform(key, LABEL_SPLIT, 1, len(ids))[0, 0])]
+        count = math.floor(fraction * len(ids) + 1e-9)
+        labeled.append(shuffled[:count])
+        rest.append(shuffled[count:])
+    return np.sort(np.concatenate(labeled)), np.sort(np.concatenate(rest))

@@ -7,14 +7,16 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from graphfsl.core.display import block
-from graphfsl.data.sampler import Draw, Sampler, Setting
+from graphfsl.core.task import Draw, Task
 from graphfsl.data.split import Split
+from graphfsl.data.tasks import DEFAULT, as_task, name_of
 from graphfsl.io.checkpoint import FORMAT, check_format, read_json, write_atomically
 from graphfsl.io.errors import InputError
 
@@ -23,13 +25,13 @@ from graphfsl.io.errors import InputError
 class Listed:
     """Episodes that were drawn before; `draw` has the meaning of `Sampler.draw`."""
 
-    setting: Setting
+    task: Task
     seed: int
     every: Draw
 
     def __repr__(self) -> str:
         return block(
-            f"Listed: {len(self):,} episodes", {"episodes": str(self.setting), "seed": self.seed}
+            f"Listed: {len(self):,} episodes", {"episodes": str(self.task), "seed": self.seed}
         )
 
     def __len__(self) -> int:
@@ -48,31 +50,33 @@ def digest(split: Split) -> str:
     return hashlib.sha256(names + b"\0" + split.y.numpy().astype("<i8").tobytes()).hexdigest()[:16]
 
 
-def write_episodes(path: Path, split: Split, setting: Setting, seed: int, episodes: int) -> None:
+def write_episodes(path: Path, split: Split, task: Task, seed: int, episodes: int) -> None:
     """Episodes 0 .. episodes - 1 of a split as JSON.
 
     data, samples, digest: the split, how many samples it has, and a check of their labels. setting,
-        seed.
-    classes: the names of the split's classes. n_support, n_query: the first nodes of an episode are
-    support, the next queries, the rest unlabeled. episodes: a list of {ids, labels, classes}: ids
-    of the nodes in the split (-1 = no node), the column of `classes` that each belongs to (-1 = a
-    distractor or unknown, -100 = no node), and the split's class of each column.
+        seed. classes: the names of the split's classes. episodes: a list of {ids, …}, the arrays of
+        the task's draw.
+    Of the task `classes` n_support, n_query: the first nodes of an episode are support, the next
+        queries, the rest unlabeled; and each episode is {ids, labels, classes}: ids of the nodes in
+        the split (-1 = no node), the column of `classes` that each belongs to (-1 = a distractor or
+        unknown, -100 = no node), and the split's class of each column.
     """
-    draw = Sampler(split, setting, seed).draw(np.arange(episodes))
-    rows = zip(draw.ids.tolist(), draw.label.tolist(), draw.classes.tolist(), strict=True)
+    draw = task.draws(split, seed).draw(np.arange(episodes))
+    names = [draw.listed_as.get(name, name) for name in draw.arrays]
+    rows = zip(*(array.tolist() for array in draw.arrays.values()), strict=True)
+    kind = name_of(task)
     facts = {
         "format": FORMAT,
         "data": split.name,
         "samples": len(split.x),
         "digest": digest(split),
-        "setting": dataclasses.asdict(setting),
+        "setting": ({} if kind == DEFAULT else {"task": kind}) | dataclasses.asdict(task),
         "seed": seed,
-        "n_support": draw.n_support,
-        "n_query": draw.n_query,
+        **draw.numbers,
         "classes": list(split.classes),
     }
     head = ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in facts.items())
-    lines = ",\n".join(json.dumps({"ids": i, "labels": y, "classes": c}) for i, y, c in rows)
+    lines = ",\n".join(json.dumps(dict(zip(names, row, strict=True))) for row in rows)
     write_atomically(path, f'{{{head},\n"episodes": [\n{lines}\n]}}\n'.encode())
 
 
@@ -88,39 +92,25 @@ def read_episodes(path: Path, split: Split) -> Listed:
                 f"{path} lists episodes of {facts['data']}, whose samples are not "
                 f"those of {split.name}"
             )
-        setting, seed = Setting(**facts["setting"]), facts["seed"]
-        ids, label, classes = (
-            np.array([e[k] for e in facts["episodes"]]) for k in ("ids", "labels", "classes")
-        )
-        draw = Draw(ids, label, classes, facts["n_support"], facts["n_query"])
-        _check(draw, split, setting)
+        task, seed = as_task(facts["setting"]), facts["seed"]
+        draw = _read_draw(facts, task.draw_type)
+        task.check_draw(draw, split)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(
             f"{path} is not a list of episodes ({error!r}); write it with `graphfsl episodes`"
         ) from None
-    return Listed(setting, seed, draw)
+    return Listed(task, seed, draw)
 
 
-def _check(draw: Draw, split: Split, setting: Setting) -> None:
-    """ValueError where a list contradicts itself or the labels of the split."""
-    ids, label, columns = draw.ids, draw.label, draw.classes
-    k, q = draw.n_support, draw.n_query
-    shapes: tuple[Any, ...] = (
-        ids.ndim,
-        ids.shape == label.shape,
-        columns.shape,
-        k + q <= ids.shape[-1],
-    )
-    if shapes != (2, True, (len(ids), setting.way), True) or min(k, q) < 1:
-        raise ValueError("lists of unequal length")
-    if ids.min() < -1 or ids.max() >= len(split.x) or ((ids < 0) != (label == -100)).any():
-        raise ValueError("an id that no sample has")
-    known = label[:, : k + q]
-    if known[ids[:, : k + q] >= 0].min(initial=0) < 0 or label.max() >= setting.way:
-        raise ValueError("a support or query node without a class")
-    truth = np.where(label >= 0, np.take_along_axis(columns, label.clip(0), 1), -1)
-    real = label >= 0
-    if (split.y.numpy()[ids.clip(0)] != truth)[real].any():
-        raise ValueError("a label that the split does not have")
+def _read_draw(facts: Mapping[str, Any], kind: type[Draw]) -> Draw:
+    """What the file lists, as the task's draw."""
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(kind):
+        name = kind.listed_as.get(field.name, field.name)
+        if name in facts["episodes"][0]:
+            values[field.name] = np.array([episode[name] for episode in facts["episodes"]])
+        else:
+            values[field.name] = facts[name]
+    return kind(**values)

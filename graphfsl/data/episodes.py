@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,20 +12,21 @@ from torch import Tensor
 
 from graphfsl.core.arguments import A_SPLIT, A_TRANSFORM, as_device, check_kind, whole_number
 from graphfsl.core.display import block
-from graphfsl.core.episode import Episode, Target
+from graphfsl.core.episode import Episode
+from graphfsl.core.task import Draw, Task
 from graphfsl.data.episode_files import Listed
-from graphfsl.data.sampler import Draw, Sampler, Setting
 from graphfsl.data.split import Split
 from graphfsl.data.streams import AUGMENT, episode_numbers, keys_of, uniform
+from graphfsl.data.tasks import as_task
 from graphfsl.data.transforms import DRAWS, Transform
 
 DRAW_AHEAD = 256  # episodes drawn at once: the cost of a draw is mostly per call
 
 
 class Episodes:
-    """The endless, numbered episodes of one split in one setting.
+    """The endless, numbered episodes of one task on one split.
 
-    setting: a `Setting`, or its fields as a mapping or as keywords.
+    setting: a task, such as a `Setting`, or its fields as a mapping or as keywords.
     transform: raw samples -> floats; None takes bytes to [0, 1].
     device: where batches are put; None leaves them where the split lives. listed: take these
         episodes instead of drawing; setting and seed are theirs.
@@ -33,7 +35,7 @@ class Episodes:
     def __init__(
         self,
         split: Split,
-        setting: Setting | Mapping[str, object] | None = None,
+        setting: Task | Mapping[str, object] | None = None,
         seed: int = 0,
         transform: Transform | None = None,
         device: torch.device | str | None = None,
@@ -44,15 +46,15 @@ class Episodes:
         check_kind(transform, (Transform, type(None)), "the transform", A_TRANSFORM)
         self.split = split
         if listed is not None:
-            setting, seed, options = listed.setting, listed.seed, {}
-        self.setting = Setting.of(setting, options)
+            setting, seed, options = listed.task, listed.seed, {}
+        self.task = as_task(setting, options)
         self.seed, self.transform = whole_number(seed, "the seed"), transform or Transform()
         self.device = as_device(device) if device is not None else split.x.device
-        self.sampler = Sampler(split, self.setting, seed) if listed is None else listed
+        self.sampler = self.task.draws(split, self.seed) if listed is None else listed
 
     def __repr__(self) -> str:
         facts = {
-            "episodes": str(self.setting),
+            "episodes": str(self.task),
             "seed": self.seed,
             "transform": self.transform,
             "device": self.device,
@@ -63,7 +65,7 @@ class Episodes:
             facts,
         )
 
-    def batch(self, i: Sequence[int] | np.ndarray) -> tuple[Episode, Target]:
+    def batch(self, i: Sequence[int] | np.ndarray) -> tuple[Episode, Any]:
         """The episodes with the numbers i, as one batch of B = len(i) tasks."""
         numbers = episode_numbers(i)
         draw = self.sampler.draw(numbers)
@@ -71,32 +73,25 @@ class Episodes:
 
     def assemble(
         self, draw: Draw, u: Tensor | None = None, raw: Tensor | None = None
-    ) -> tuple[Episode, Target]:
+    ) -> tuple[Episode, Any]:
         """The batch that a draw describes (also one that was read from a file), augmented by u (B,
         n, DRAWS).
 
         raw: its samples, where they were gathered before.
         """
-        padded = self.setting.max_shot is not None
-        ids, label = torch.from_numpy(draw.ids), torch.from_numpy(draw.label)
-        x = (self.gather(draw) if raw is None else raw).to(self.device, non_blocking=True)
-        x = self.transform(x, None if u is None else u.to(self.device, torch.float32))
-        mask = (ids >= 0).to(self.device) if padded else None
-        if mask is not None:
-            x = x * mask.view(*mask.shape, *(1,) * (x.ndim - 2))
-        k, q = draw.n_support, draw.n_query
-        columns = torch.arange(self.setting.way)
-        w = torch.zeros(*ids.shape, self.setting.way)
-        w[:, :k] = (label[:, :k, None] == columns).float()
-        target = Target(label[:, k : k + q], label[:, k + q :], ids, torch.from_numpy(draw.classes))
-        episode = Episode(x, w.to(self.device, x.dtype), k, q, mask, padded=padded, relabeled=False)  # type: ignore[arg-type]
-        return episode, target.to(self.device)
+        samples = self.gather(draw) if raw is None else raw
+
+        def normalise(images: Tensor) -> Tensor:
+            x = images.to(self.device, non_blocking=True)
+            return self.transform(x, None if u is None else u.to(self.device, torch.float32))
+
+        return self.task.assemble(draw, self.split, samples, normalise, self.device)
 
     def gather(self, draw: Draw) -> Tensor:
         """(B, n, *S) the stored samples of a draw; any sample stands for padding."""
         return self.split.gather(torch.from_numpy(draw.ids).clamp_min(0).to(self.split.x.device))
 
-    def batches(self, episodes: int | range, batch: int) -> Iterator[tuple[Episode, Target]]:
+    def batches(self, episodes: int | range, batch: int) -> Iterator[tuple[Episode, Any]]:
         """Episodes 0 .. episodes - 1, or a range of them, `batch` at a time."""
         if not isinstance(episodes, range):
             episodes = range(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,8 +11,9 @@ import torch
 from graphfsl.data.images import written
 from graphfsl.data.pixel_range import check_range, pieces, range_of, to_bytes, warn_if_narrow
 from graphfsl.data.split import Split, readable
+from graphfsl.io.arrays import read_arrays
 from graphfsl.io.errors import InputError, require
-from graphfsl.io.files import check_regular, check_unpacked
+from graphfsl.io.files import check_regular
 
 
 def read_split(
@@ -29,25 +28,7 @@ def read_split(
     base = base / folder if (base / folder).is_dir() else base
     path = readable(base / f"{split}.npz", f"split {split!r} of the arrays")
     check_regular(path)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            check_unpacked(path, archive)
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {k: file[k] for k in file.files}
-    except InputError:
-        raise
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        zipfile.BadZipFile,
-        zlib.error,
-        KeyError,
-        TypeError,
-    ) as error:
-        raise InputError(
-            f"{path} is not a readable npz file of plain arrays ({error}); write it again"
-        ) from None
+    arrays = read_arrays(path)
     kind = next((k for k in ("images", "features") if k in arrays), None)
     if kind is None or "labels" not in arrays:
         raise InputError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,30 +12,39 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from graphfsl import data
-from graphfsl.core.adapt import Adapt
 from graphfsl.core.batchnorm import has_batch_norm, lacks_averages
 from graphfsl.core.learner import Learner, Part
 from graphfsl.core.pipeline import Pipeline
-from graphfsl.core.schema import make, signature
-from graphfsl.data import Episodes, Sampler, Setting, Split
+from graphfsl.core.protocol import check_protocol
+from graphfsl.core.schema import signature
+from graphfsl.core.task import Task
+from graphfsl.data import Episodes, Split
 from graphfsl.data.episode_files import read_episodes
-from graphfsl.experiment import config as conf
-from graphfsl.experiment.builder import build
+from graphfsl.experiment.builder import build_learner
+from graphfsl.experiment.data_source import DataSource, Splits
+from graphfsl.experiment.experiment import Experiment
 from graphfsl.experiment.overrides import names, text_value
-from graphfsl.experiment.results import full_row
+from graphfsl.experiment.results import beside_published, full_row
 from graphfsl.experiment.run import Run
-from graphfsl.experiment.same_run import remembering
 from graphfsl.io.allocator import reuse_freed_memory
 from graphfsl.io.checkpoint import load_weights
 from graphfsl.io.errors import InputError
 from graphfsl.loops.evaluation import diagnose, encode_once, evaluate
-from graphfsl.loops.protocol import check_protocol, nodes
-from graphfsl.loops.trainer import Trainer
+from graphfsl.loops.row import Row
 
 Say = Callable[[str], None]
 # what a list decides
 LISTED = ("episode", "evaluation.episodes", "evaluation.seed", "evaluation.settings")
 DIAGNOSED = 200  # episodes that the reliability diagram and the confusion matrix are drawn from
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A run's experiment with changes, the tasks that are evaluated, and the learner as changed."""
+
+    experiment: Experiment
+    tasks: tuple[Task, ...]
+    learner: Learner
 
 
 def measure(
@@ -44,78 +53,88 @@ def measure(
     say: Say | None = None,
     episodes: Path | None = None,
     memo: dict[str, Split] | None = None,
-) -> list[dict[str, Any]]:
-    """Rows of every setting in the `evaluation` section; `changes` are overrides such as
+) -> list[Row]:
+    """Rows of every task in the `evaluation` section; `changes` are overrides such as
     episode.way=20.
 
-    With an override of `episode`, the one setting that it makes is evaluated in place of the listed
+    With an override of `episode`, the one task that it makes is evaluated in place of the listed
     ones. With one of `data.name`, the other options of that data set start from its own defaults.
     With one of `learner`, the trained weights must fit the learner that it makes. episodes: a file
     of `graphfsl episodes`; then these very ones are evaluated. memo: keeps this run's features of a
     split for the next call.
     """
     reuse_freed_memory()
-    config, settings, learner = asked(run, changes)
-    options = conf.evaluation(config)
-    split = conf.load_split(config["data"], options.split)
+    asked = asked_of(run, changes)
+    experiment, tasks, learner = asked.experiment, asked.tasks, asked.learner
+    options = experiment.evaluation
+    split = experiment.data.split(options.split)
     listed = read_episodes(episodes, split) if episodes else None
     if listed is not None:
         if ignored := next((c for c in changes if names(c, *LISTED)), None):
             raise InputError(
                 f"{ignored} changes nothing: {episodes} lists the very episodes; leave it out"
             )
-        settings, options = (
-            [listed.setting],
-            replace(options, episodes=len(listed), seed=listed.seed),
-        )
-    check_shape(run.shape, split)
-    # A published number is for its own learner, data set and test split.
-    same = config["learner"] == run.config["learner"] and conf.rootless(
-        config["data"]
-    ) == conf.rootless(run.config["data"])
-    published = config.get("published") if same and options.split == "test" else None
-    for s in settings:
-        check_protocol(learner, s, options.unbalanced)
-    device = make(Trainer, config.get("trainer") or {}, "trainer").fabric().device
-    images = options.episodes * sum(nodes(s) for s in settings)
-    key = json.dumps(
-        [
-            config["data"],
-            options.split,
-            config["learner"].get("encoder"),
-            getattr(learner, "wants_maps", False),
-        ],
-        sort_keys=True,
-    )
-    if memo is not None and isinstance(learner, Pipeline) and learner.fixed and split.x.ndim == 4:
-        if key not in memo:
-            memo[key] = encode_once(learner.to(device), split, run.transform, len(split.x) + 1)[1]
-        learner, split = learner.on_features(), memo[key]
-    learner, split = encode_once(learner.to(device), split, run.transform, images)
-    rows = []
+        tasks = (listed.task,)
+        options = replace(options, episodes=len(listed), seed=listed.seed)
+    for task in tasks:
+        check_shape(run.shape, task, split)
+        check_protocol(learner, task, options.unbalanced)
+    device = experiment.trainer.fabric().device
+    learner, split = _encoded(run, experiment, learner.to(device), split, tasks, memo)
+    published = _published(run.experiment, experiment)
     # A set of its own way and shot is asked in those of another one: that is said.
-    origin = run.config["data"]["name"] if listed is None and borrows(changes) else None
+    origin = run.experiment.data.name if listed is None and borrows(changes) else None
     if origin and say:
         say(
             f"{split.name}: way and shot are those of the run on {origin}; episode.way=… and "
             f"episode.shot=… set others"
         )
-    for s in settings:
+    rows = []
+    for task in tasks:
         numbers = (options.episodes, options.seed, run.transform, options.block)
-        result = evaluate(learner, split, s, *numbers, device, listed, options.unbalanced)
-        drawn = Episodes(split, s, options.seed, run.transform.plain(), device, listed)
+        result = evaluate(learner, split, task, *numbers, device, listed, options.unbalanced)
+        drawn = Episodes(split, task, options.seed, run.transform.plain(), device, listed)
         seen = diagnose(learner, drawn, min(options.episodes, DIAGNOSED))
-        row = full_row(config, result, str(device), run.steps, published) | seen
-        told = {"unfinished": run.unfinished, "setting_from": origin}
-        rows.append(row | {k: v for k, v in told.items() if v})
+        row = full_row(experiment, result, str(device), run.steps)
+        row = beside_published(row, task, published)
+        rows.append(row.replace(diagnosis=seen, unfinished=run.unfinished, setting_from=origin))
         if say:
             say(str(result))
     return rows
 
 
+def _encoded(
+    run: Run,
+    experiment: Experiment,
+    learner: Learner,
+    split: Split,
+    tasks: Sequence[Task],
+    memo: dict[str, Split] | None,
+) -> tuple[Learner, Split]:
+    """The learner and the split on features, where each image needs to be encoded only once."""
+    if not all(task.nodes_are_samples for task in tasks):
+        return learner, split
+    if memo is not None and isinstance(learner, Pipeline) and learner.fixed and split.x.ndim == 4:
+        source = experiment.data
+        encoder = experiment.learner.given.get("encoder")
+        what = [source.to_dict(), experiment.evaluation.split, encoder, learner.wants_maps]
+        key = json.dumps(what, sort_keys=True)
+        if key not in memo:
+            memo[key] = encode_once(learner, split, run.transform, len(split.x) + 1)[1]
+        return learner.on_features(), memo[key]
+    images = experiment.evaluation.episodes * sum(task.demands.nodes for task in tasks)
+    return encode_once(learner, split, run.transform, images)
+
+
+def _published(trained: Experiment, asked: Experiment) -> Sequence[Mapping[str, Any]]:
+    """What the paper states: a published number is for its own learner, data set and test split."""
+    same = asked.learner == trained.learner and asked.data.placeless == trained.data.placeless
+    return asked.notes.published if same and asked.evaluation.split == "test" else ()
+
+
 def measure_policies(
     run: Run, changes: Sequence[str] = (), say: Say | None = None, episodes: Path | None = None
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """`measure`; where the run's own BatchNorm policy lets queries share statistics, under
     `support` too.
 
@@ -123,7 +142,7 @@ def measure_policies(
     weights.
     """
     rows = measure(run, changes, say, episodes)
-    if asked(run, changes)[2].shares_statistics and not names_policy(changes):
+    if asked_of(run, changes).learner.shares_statistics and not names_policy(changes):
         rows += measure(run, [*changes, "learner.batch_norm=support"], say, episodes)
     return rows
 
@@ -133,56 +152,59 @@ def names_policy(changes: Sequence[str]) -> bool:
     return any(names(c, "learner.batch_norm") for c in changes)
 
 
-def asked(run: Run, changes: Sequence[str] = ()) -> tuple[dict[str, Any], list[Setting], Learner]:
-    """The run's configuration with the changes, the settings that are evaluated, and the trained
-    learner as changed.
-    """
-    config, settings = _asked(run.config, run.shape, changes)
+def asked_of(run: Run, changes: Sequence[str] = ()) -> Asked:
+    """What a run is asked with some changes."""
+    experiment, tasks = _changed(run.experiment, run.shape, changes)
     learner = run.learner
-    if config["learner"] != run.config["learner"]:
-        learner = build(config["learner"], run.shape, run.way)
+    if experiment.learner != run.experiment.learner:
+        learner = build_learner(experiment.learner, run.shape, run.way)
         load_weights(learner, run.learner.state_dict(), run.path)
     if run.steps and learner.batch_norm == "running" and not _has_averages(run, learner):
-        first = " and a `pretrain` section" if isinstance(learner, Adapt) else ""
+        first = " and a `pretrain` section" if learner.adapts else ""
         raise InputError(
             f"this run was trained under batch_norm={run.learner.batch_norm} and stored no "
             f"BatchNorm averages of its "
             "weights; set learner.batch_norm=support, apart or joint, or train anew with "
             "learner.batch_norm=running" + first
         )
-    return config, settings, learner
+    return Asked(experiment, tasks, learner)
 
 
-def check(config: dict[str, Any], changes: Sequence[str], splits: dict[str, Split]) -> None:
-    """What `measure` would refuse of a configuration that is not trained yet; `splits` keeps what
-    was loaded.
+def check(experiment: Experiment, changes: Sequence[str], splits: Splits) -> None:
+    """What `measure` would refuse of an experiment that is not trained yet; `splits` keeps what was
+    loaded.
     """
-    load = remembering(splits)
-    shape = load(config["data"], conf.base_split(config["data"])).shape
-    changed, settings = _asked(config, shape, changes)
-    split = load(changed["data"], conf.evaluation(changed).split)
-    check_shape(shape, split)
-    way = conf.setting(config, config.get("train_episode"), "train_episode").way
-    trained, learner = (build(c["learner"], shape, way, device="meta") for c in (config, changed))
+    base = splits.get(experiment.data, experiment.data.base)
+    training = experiment.train_task
+    shape, way = training.sample_shape(base), training.demands.way
+    changed, tasks = _changed(experiment, shape, changes)
+    split = splits.get(changed.data, changed.evaluation.split)
+    trained = build_learner(experiment.learner, shape, way, device="meta")
+    learner = build_learner(changed.learner, shape, way, device="meta")
     load_weights(learner, trained.state_dict(), Path("the trained learner"))
-    for s in settings:
-        Sampler(split, s)
-        check_protocol(learner, s, conf.evaluation(changed).unbalanced)
+    for task in tasks:
+        check_shape(shape, task, split)
+        task.check(split)
+        check_protocol(learner, task, changed.evaluation.unbalanced)
 
 
-def _asked(
-    config: dict[str, Any], shape: tuple[int, ...], changes: Sequence[str]
-) -> tuple[dict[str, Any], list[Setting]]:
-    """The configuration with the changes, and the settings that are evaluated."""
-    trained, config = config, conf.merge(_other_data(config, shape, changes), changes)
-    if key := _of_training(trained, config):
+def _changed(
+    trained: Experiment, shape: tuple[int, ...], changes: Sequence[str]
+) -> tuple[Experiment, tuple[Task, ...]]:
+    """The experiment with the changes, and the tasks that are evaluated."""
+    if not changes:
+        return trained, trained.evaluation.tasks
+    section = _other_data(trained.data, shape, changes)
+    if section is None:
+        experiment = trained.changed(*changes)
+    else:
+        experiment = trained.with_data(section, changes)
+    if key := _of_training(trained.to_dict(), experiment.to_dict()):
         raise InputError(
             f"{key} is read while training only, and this run is trained; leave it out"
         )
     one = any(names(c, "episode") for c in changes)
-    return config, [
-        conf.setting(config, s) for s in ([{}] if one else conf.evaluation(config).settings)
-    ]
+    return experiment, (experiment.task,) if one else experiment.evaluation.tasks
 
 
 TRAINING = (
@@ -216,8 +238,9 @@ def borrows(changes: Sequence[str]) -> bool:
     return not own and any(names(c, "data.name", "data.root") for c in changes)
 
 
-def check_shape(shape: tuple[int, ...], split: Split) -> None:
-    if split.shape != shape:
+def check_shape(shape: tuple[int, ...], task: Task, split: Split) -> None:
+    """InputError where a split's samples are of another shape than the learner takes."""
+    if task.sample_shape(split) != shape:
         raise InputError(
             f"the run takes samples of shape {shape}, but {split.name} holds {split.shape}"
         )
@@ -229,8 +252,8 @@ def _has_averages(run: Run, learner: Learner) -> bool:
 
     A frozen encoder has those that it came with; parts around an adapted encoder need none.
     """
-    net: Any = learner.net if isinstance(learner, Adapt) else learner
-    parts = [] if isinstance(learner, Adapt) else net.parts
+    net: Any = learner.innermost
+    parts = [] if learner.adapts else net.parts
     if not net.frozen:
         parts = [net.encoder, *parts]
     moved = run.learner.batch_norm == "running"
@@ -245,21 +268,14 @@ def _follows(module: nn.Module) -> bool:
 
 
 def _other_data(
-    config: dict[str, Any], shape: tuple[int, ...], changes: Sequence[str]
-) -> dict[str, Any]:
-    """The configuration, its data section made ready for another data set where the changes name
-    one.
-    """
-    name = next(
-        (text_value(c.partition("=")[2]) for c in changes if c.startswith("data.name=")), None
-    )
-    section = config["data"]
-    if name is None or name == section["name"]:
-        return config
-    kept = {k: section[k] for k in ("mean", "std", "augment") if k in section}
+    source: DataSource, shape: tuple[int, ...], changes: Sequence[str]
+) -> dict[str, Any] | None:
+    """The data section made ready for another data set where the changes name one; else None."""
+    named = (text_value(c.partition("=")[2]) for c in changes if c.startswith("data.name="))
+    name = next(named, None)
+    if name is None or name == source.name:
+        return None
+    kept = {k: source.given[k] for k in ("mean", "std", "augment") if k in source.given}
     known = signature(data.loader(name))
     sized = {"size": shape[-1], "color": shape[0] == 3} if len(shape) == 3 else {}
-    return {
-        **config,
-        "data": kept | {"name": name} | {k: v for k, v in sized.items() if k in known},
-    }
+    return kept | {"name": name} | {k: v for k, v in sized.items() if k in known}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,29 +15,26 @@ from graphfsl import data
 from graphfsl.core import registry
 from graphfsl.core.pipeline import Pipeline
 from graphfsl.core.schema import signature
-from graphfsl.data.sampler import Setting
-from graphfsl.experiment.builder import SLOTS
+from graphfsl.data import tasks
+from graphfsl.experiment.learner_spec import SLOTS
+from graphfsl.experiment.sections import EvaluationOptions, PretrainingOptions
 from graphfsl.io.errors import InputError
 from graphfsl.loops.trainer import Trainer
 from graphfsl.nn import ENCODERS
 
-TEXT = {"data.name", "data.base", "learner.encoder.name", "pretrain.objective.name"}
+TEXT = {"data.name", "data.base", "episode.task", "learner.encoder.name", "pretrain.objective.name"}
 TEXT |= {f"learner.{slot}.name" for slot in (*SLOTS, "adapt")}
 SECTIONS: dict[str, Callable[..., Any]] = {
-    "episode": Setting,
-    "train_episode": Setting,
     "trainer": Trainer,
     "pretrain.trainer": Trainer,
     "learner": Pipeline,
+    "evaluation": EvaluationOptions,
+    "pretrain": PretrainingOptions,
 }
 
 
-def apply(
-    tree: DictConfig, overrides: Sequence[str], sections: Mapping[str, Callable[..., Any]]
-) -> None:
-    """Set the overrides in a tree, in their order. sections: what takes the options of further
-    sections.
-    """
+def apply(tree: DictConfig, overrides: Sequence[str]) -> None:
+    """Set the overrides in a tree, in their order."""
     named = typing.cast(
         DictConfig, OmegaConf.create(OmegaConf.to_container(tree))
     )  # with the last names, which say what takes an option
@@ -47,7 +44,7 @@ def apply(
             _set(named, key, yaml_value(value))
     for item in overrides:
         key, value = parted(item)
-        kind = option_type(named, key, {**SECTIONS, **sections})
+        kind = option_type(named, key)
         _set(tree, key, text_value(value) if takes_text(kind) else yaml_value(value))
 
 
@@ -113,7 +110,7 @@ def takes_text(kind: Any) -> bool:
     return kind in (str, Path)
 
 
-def option_type(tree: DictConfig, key: str, sections: Mapping[str, Callable[..., Any]]) -> Any:
+def option_type(tree: DictConfig, key: str) -> Any:
     """The type that the signature of what takes an option states; None where nothing is known of
     it.
     """
@@ -121,7 +118,7 @@ def option_type(tree: DictConfig, key: str, sections: Mapping[str, Callable[...,
     if key in TEXT:
         return str
     with suppress(InputError):  # a name that means nothing is told by the check that follows
-        taker = sections.get(section) or _named(tree, section)
+        taker = SECTIONS.get(section) or _named(tree, section)
         return signature(taker)[name][0] if taker is not None and name in signature(taker) else None
     return None
 
@@ -131,6 +128,8 @@ def _named(tree: DictConfig, section: str) -> Callable[..., Any] | None:
     folder, _, slot = section.rpartition(".")
     try:
         entry = OmegaConf.select(tree, section)
+        if section in ("episode", "train_episode"):
+            return tasks.get(OmegaConf.select(tree, "episode.task") or tasks.DEFAULT)
     except Exception:  # keys that are none make OmegaConf raise almost anything
         return None
     name = (

@@ -12,12 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from graphfsl.core.learner import Objective
 from graphfsl.core.pretrainer import Pretrainer
 from graphfsl.data import Episodes, Split
 from graphfsl.data.batches import Batches, partly_labeled
-from graphfsl.data.identity import Identity, class_names, digest, identity
-from graphfsl.experiment import config as conf
-from graphfsl.experiment.builder import build_pretrainer, named
+from graphfsl.data.identity import Identity, class_names, identity
+from graphfsl.data.identity import digest as identity_digest
+from graphfsl.experiment.builder import build_pretrainer
+from graphfsl.experiment.experiment import Experiment, digest
 from graphfsl.functional.statistics import class_statistics
 from graphfsl.io import distributed
 from graphfsl.io.allocator import reuse_freed_memory
@@ -31,130 +33,121 @@ from graphfsl.io.checkpoint import (
 from graphfsl.io.lock import locked
 from graphfsl.loops.encode import encode_split
 from graphfsl.loops.progress_bar import Log, silent
-from graphfsl.loops.trainer import Trainer
 
 Say = Callable[[str], None]
 
 
-def decides(config: Mapping[str, Any]) -> dict[str, Any]:
+def decides(experiment: Experiment) -> dict[str, Any]:
     """What decides the weights of a pretraining, and nothing else."""
-    entry, trainer = config["learner"]["encoder"], config.get("trainer") or {}
-    data = conf.rootless(conf.pretraining_data(config))
-    encoder = (
-        {"name": entry}
-        if isinstance(entry, str)
-        else {k: v for k, v in entry.items() if k != "frozen"}
-    )
-    own = {k: v for k, v in config["pretrain"].items() if k != "augment"}
-    precision = {k: v for k, v in trainer.items() if k == "precision"}
+    given, options = experiment.to_dict(), experiment.pretraining
+    assert options is not None
+    entry, trainer = given["learner"]["encoder"], given.get("trainer") or {}
+    if isinstance(entry, str):
+        encoder = {"name": entry}
+    else:
+        encoder = {k: v for k, v in entry.items() if k != "frozen"}
     found = {
-        "data": data,
+        "data": options.data.placeless,
         "encoder": encoder,
-        "pretrain": own,
-        "seed": config.get("seed", 0),
-        **precision,
+        "pretrain": {k: v for k, v in given["pretrain"].items() if k != "augment"},
+        "seed": experiment.seed,
+        **{k: v for k, v in trainer.items() if k == "precision"},
     }
-    weights = conf.weights_of(config)  # that it starts from
+    weights = experiment.weights_digest  # that it starts from
     return found if weights is None else {**found, "weights": weights}
 
 
-def folder(
-    config: Mapping[str, Any], runs: Path, data: Mapping[str, Identity] | None = None
-) -> Path:
+def folder(experiment: Experiment, runs: Path, data: Mapping[str, Identity] | None = None) -> Path:
     """Where a pretraining lies among the runs: the same for all configurations that share it.
 
     data: the identity of each split that decides, by name; None for a folder of before they were
         looked at.
     """
-    name = named(config["learner"]["encoder"], "learner.encoder")[0]
-    what = decides(config)
+    what = decides(experiment)
     if data is not None:
-        base = conf.base_split(config["data"])
-        what["identity"] = [
-            digest(data[split]) for split in (base, *(["val"] if base == "train" else []))
-        ]
-    return runs / f"pretrain-{name}-{conf.digest(what)}"
+        source = experiment.data
+        splits = (source.base, *(["val"] if source.selects else []))
+        what["identity"] = [identity_digest(data[split]) for split in splits]
+    assert experiment.learner.encoder is not None
+    return runs / f"pretrain-{experiment.learner.encoder.name}-{digest(what)}"
 
 
-def place(config: Mapping[str, Any], runs: Path, data: Mapping[str, Identity]) -> Path:
+def place(experiment: Experiment, runs: Path, data: Mapping[str, Identity]) -> Path:
     """`folder`; or one of before that does not say on what data it was trained, where its classes
     are these.
     """
-    new, old = folder(config, runs, data), folder(config, runs)
+    new, old = folder(experiment, runs, data), folder(experiment, runs)
     if new.is_dir() or not (old / "statistics.safetensors").is_file():
         return new
     classes = json.loads(load_checkpoint(old / "statistics.safetensors")[1].get("classes", "null"))
-    return old if classes == class_names(data[conf.base_split(config["data"])]) else new
+    return old if classes == class_names(data[experiment.data.base]) else new
 
 
-def identities(config: Mapping[str, Any], base: Split) -> dict[str, dict[str, Any]]:
+def identities(experiment: Experiment, base: Split) -> dict[str, dict[str, Any]]:
     """The identity of each split that decides the weights of a training: the base split, and that
     which selects.
     """
-    name = conf.base_split(config["data"])
-    found = {name: identity(base)}
-    return (
-        found | {"val": identity(conf.load_split(config["data"], "val"))}
-        if name == "train"
-        else found
-    )
+    source = experiment.data
+    found = {source.base: identity(base)}
+    return found | {"val": identity(source.split("val"))} if source.selects else found
 
 
-def shown(config: Mapping[str, Any], base: Split) -> str:
+def shown(experiment: Experiment, base: Split) -> str:
     """The encoder, its objective and what it was trained on, in words."""
-    encoder = named(config["learner"]["encoder"], "learner.encoder")[0]
-    objective = named(config["pretrain"]["objective"], "pretrain.objective")[0]
+    assert experiment.learner.encoder is not None and experiment.pretraining is not None
     return (
-        f"{encoder} by {objective} on {base.name} ({len(base.y):,} samples of "
-        f"{len(base.classes):,} classes)"
+        f"{experiment.learner.encoder.name} by {experiment.pretraining.objective.name} on "
+        f"{base.name} ({len(base.y):,} samples of {len(base.classes):,} classes)"
     )
 
 
-def check(config: Mapping[str, Any], base: Split) -> None:
+def check(experiment: Experiment, base: Split) -> None:
     """InputError where the base split does not suffice, before anything is trained or written."""
-    options = conf.pretraining(config)
-    if options is not None:
-        encoder = config["learner"].get("encoder")
-        part = build_pretrainer(
-            encoder, options.objective, base.shape, len(base.classes), device="meta"
-        ).objective
+    if experiment.pretraining is not None:
+        part = _objective(experiment, base)
         Batches(
             base,
             per_class=part.per_class,
             labeled_fraction=part.labeled_fraction,
             label_seed=part.label_seed,
         )
-        conf.pretrainer(config).fabric()
+        experiment.pretraining.trainer.fabric()
 
 
-def visible(config: Mapping[str, Any], base: Split) -> Tensor:
+def _objective(experiment: Experiment, base: Split) -> Objective:
+    """The objective, without memory or time."""
+    assert experiment.pretraining is not None
+    encoder, objective = experiment.learner.encoder, experiment.pretraining.objective
+    return build_pretrainer(
+        encoder, objective, base.shape, len(base.classes), device="meta"
+    ).objective
+
+
+def visible(experiment: Experiment, base: Split) -> Tensor:
     """The labels of the base split (N,), -1 for those that either meta-training or pretraining must
     not see.
     """
-    training = conf.setting(config, config.get("train_episode"), "train_episode")
-    y = partly_labeled(base, training.labeled_fraction, training.label_seed).y
-    if (options := conf.pretraining(config)) is not None:
-        encoder = config["learner"].get("encoder")
-        part = build_pretrainer(
-            encoder, options.objective, base.shape, len(base.classes), device="meta"
-        ).objective
+    asked = experiment.train_task.demands
+    y = partly_labeled(base, asked.labeled_fraction, asked.label_seed).y
+    if experiment.pretraining is not None:
+        part = _objective(experiment, base)
         y = torch.minimum(y, partly_labeled(base, part.labeled_fraction, part.label_seed).y)
     return y
 
 
-def seconds(config: Mapping[str, Any], runs: Path, data: Mapping[str, Identity]) -> float:
-    """The wall time of a configuration's pretraining, of all its generations; 0 where there is
+def seconds(experiment: Experiment, runs: Path, data: Mapping[str, Identity]) -> float:
+    """The wall time of an experiment's pretraining, of all its generations; 0 where there is
     none.
     """
-    if config.get("pretrain") is None or conf.base_split(config["data"]) not in data:
+    if experiment.pretraining is None or experiment.data.base not in data:
         return 0.0
-    path = place(config, runs, data)
+    path = place(experiment, runs, data)
     files = sorted(path.glob("generation-*/metrics.jsonl")) or [path / "metrics.jsonl"]
     return round(sum(lines[-1]["seconds"] for file in files if (lines := read_lines(file))), 2)
 
 
 def pretrained(
-    config: Mapping[str, Any],
+    experiment: Experiment,
     base: Split,
     runs: Path,
     log: Log | None = None,
@@ -169,12 +162,12 @@ def pretrained(
     `class_covariances` (C, d, d).
     """
     reuse_freed_memory()
-    options = conf.pretraining(config)
+    options = experiment.pretraining
     assert options is not None
-    data = identities(config, base)
-    path, trainer, teacher = place(config, runs, data), conf.pretrainer(config), None
+    data = identities(experiment, base)
+    path, teacher = place(experiment, runs, data), None
     with locked(path, wait=True):
-        if not distributed.rank() and path == folder(config, runs, data):
+        if not distributed.rank() and path == folder(experiment, runs, data):
             write_json(path / "data.json", data)
         for generation in range(1, options.generations + 1):
             own = path / f"generation-{generation}" if options.generations > 1 else path
@@ -188,24 +181,26 @@ def pretrained(
                     if (path / "data.json").is_file()
                     else "; it does not say on which images, only their classes"
                 )
-                say(f"found the pretraining of {shown(config, base)}: {path}{unknown}")
-            model = _generation(config, base, own, trainer, teacher, log)
+                say(f"found the pretraining of {shown(experiment, base)}: {path}{unknown}")
+            model = _generation(experiment, base, own, teacher, log)
             teacher = model.eval()
-        _keep_statistics(model, base, config, path)
+        _keep_statistics(model, base, experiment, path)
     return {k: v.cpu() for k, v in model.encoder.state_dict().items()}
 
 
 def _generation(
-    config: Mapping[str, Any],
+    experiment: Experiment,
     base: Split,
     path: Path,
-    trainer: Trainer,
     teacher: Pretrainer | None,
     log: Log | None,
 ) -> Pretrainer:
-    seed = config.get("seed", 0)
+    """One generation of the encoder and its objective, trained unless that is done."""
+    options, seed, source = experiment.pretraining, experiment.seed, experiment.data
+    assert options is not None
+    trainer = options.trainer
     torch.manual_seed(seed)
-    encoder, objective = config["learner"]["encoder"], config["pretrain"]["objective"]
+    encoder, objective = experiment.learner.encoder, options.objective
     model = build_pretrainer(encoder, objective, base.shape, len(base.classes))
     device, done = trainer.fabric().device, path / "model.safetensors"
     model.to(device)
@@ -214,29 +209,29 @@ def _generation(
     if done.is_file():
         load_weights(model, load_checkpoint(done)[0], done)
         return model
-    transform = conf.transform(conf.pretraining_data(config))
+    transform = options.data.transform
     part = model.objective
     labels = (part.labeled_fraction, part.label_seed)
     batches = Batches(base, seed, transform, device, part.per_class, part.views, *labels)
     check = None
-    if conf.base_split(config["data"]) == "train":
-        val = conf.load_split(config["data"], "val")
-        check = Episodes(val, conf.setting(config), seed, transform.plain(), device)
+    if source.selects:
+        check = Episodes(source.split("val"), experiment.task, seed, transform.plain(), device)
     if not distributed.rank():
-        write_json(path / "config.json", decides(config))
+        write_json(path / "config.json", decides(experiment))
     trainer.fit(model, batches, check, path, seed, log or silent)
     if not distributed.rank():
         save_checkpoint(done, model.state_dict(), {"step": trainer.steps})
     return model
 
 
-def _keep_statistics(model: Pretrainer, base: Split, config: Mapping[str, Any], path: Path) -> None:
+def _keep_statistics(model: Pretrainer, base: Split, experiment: Experiment, path: Path) -> None:
+    """What later methods need of the base features."""
     file = path / "statistics.safetensors"
     if file.is_file() or distributed.rank():
         return
     part = model.objective
     base = partly_labeled(base, part.labeled_fraction, part.label_seed)
-    features = encode_split(model.eval(), base, conf.transform(config["data"]))
+    features = encode_split(model.eval(), base, experiment.data.transform)
     found = class_statistics(features.x, features.y.to(features.x.device), len(base.classes))
     names = ("mean", "class_means", "class_covariances")
     save_checkpoint(

@@ -19,56 +19,45 @@ from typing import Any
 import torch
 
 import graphfsl
-from graphfsl.core.schema import make
-from graphfsl.data import Setting
-from graphfsl.experiment import config as conf
+from graphfsl.core.task import Task
 from graphfsl.experiment import pretraining
-from graphfsl.experiment.builder import named
+from graphfsl.experiment.experiment import Experiment
 from graphfsl.functional.statistics import mean_and_ci95
 from graphfsl.io.checkpoint import read_json, read_lines, write_json
 from graphfsl.io.lock import held
-from graphfsl.loops.evaluation import Result, percent
-from graphfsl.loops.protocol import kind_of
-from graphfsl.loops.trainer import Trainer
+from graphfsl.loops.evaluation import Result
+from graphfsl.loops.row import MetricValue, Row, scale_of
 
 
-def full_row(
-    config: Mapping[str, Any],
-    result: Result,
-    device: str,
-    steps: int = 0,
-    published: list[dict[str, Any]] | None = None,
-) -> dict[str, Any]:
-    """A results row: what was measured after `steps` of training, how, and beside which published
-    number.
-    """
-    paper = find_published(published or [], result.setting, kind_of(result.learner, result.setting))
-    row = {"method": method_name(config["learner"]), **result.row()}
-    row |= {
-        "config": conf.digest(config),
-        "commit": commit(),
-        "steps": steps,
-        "paper_steps": (config.get("paper") or {}).get("steps"),
-        "device": f"{device} ({platform.processor() or platform.machine()}, "
+def full_row(experiment: Experiment, result: Result, device: str, steps: int = 0) -> Row:
+    """A results row: what was measured after `steps` of training, and how."""
+    return result.row().replace(
+        method=experiment.learner.method_name,
+        config=experiment.digest(),
+        commit=commit(),
+        steps=steps,
+        paper_steps=experiment.notes.paper.get("steps"),
+        device=f"{device} ({platform.processor() or platform.machine()}, "
         f"{torch.get_num_threads()} threads)",
-        "published": paper.get("accuracy"),
-        "source": paper.get("source"),
-        "difference": round(row["accuracy"] - paper["accuracy"], 2) if paper else None,
-        "command": command_line(),
-        "environment": environment(),
-        "accuracies": [round(a, 6) for a in result.accuracies.tolist()],
-    }
-    return row
-
-
-def method_name(learner: Mapping[str, Any]) -> str:
-    """The parts of a `learner` section by name: "conv4 + protonet + soft_kmeans"."""
-    entries = [
-        (k, e) for k, v in learner.items() for e in (v if isinstance(v, (list, tuple)) else [v])
-    ]
-    return " + ".join(
-        named(e, k)[0] for k, e in entries if isinstance(e, (str, Mapping)) and k != "batch_norm"
+        command=command_line(),
+        environment=environment(),
     )
+
+
+def beside_published(row: Row, task: Task, published: Sequence[Mapping[str, Any]]) -> Row:
+    """The row with the published number of this very task, if there is one; the number of queries
+    may differ.
+
+    A published number may be for one kind of learner only, as `kind_of` tells it.
+    """
+    own = [p for p in published if p.get("setting", row.setting) == row.setting]
+    measured = [p for p in own if p.get("metric", "accuracy") == row.metric]
+    paper = next((p for p in measured if task.is_published_as(p)), None)
+    if paper is None:
+        return row
+    number = paper[row.metric]
+    difference = round(row.value.value - number, 2)
+    return row.replace(published=number, source=paper.get("source"), difference=difference)
 
 
 def command_line() -> str | None:
@@ -76,7 +65,7 @@ def command_line() -> str | None:
     name = Path(sys.argv[0]).name
     return (
         shlex.join(["graphfsl", *sys.argv[1:]])
-        if name in ("graphfsl", "graphfsl.exe", "cli.py")
+        if name in ("graphfsl", "graphfsl.exe", "main.py")
         else None
     )
 
@@ -89,21 +78,6 @@ def environment() -> dict[str, str]:
         "python": platform.python_version(),
     }
     return {**versions, "platform": platform.platform(terse=True)}
-
-
-def find_published(published: list[dict[str, Any]], setting: Setting, kind: str) -> dict[str, Any]:
-    """The published number of this very setting, or {}; the number of queries may differ.
-
-    kind: of the learner, as `kind_of` tells it; a number may be for one of them only.
-    """
-    keys = [f.name for f in dataclasses.fields(Setting) if f.name not in ("query", "label_seed")]
-    own = [p for p in published if p.get("setting", kind) == kind]
-    return next(
-        (p for p in own if all(p.get(k, _DEFAULT[k]) == getattr(setting, k) for k in keys)), {}
-    )
-
-
-_DEFAULT = dataclasses.asdict(Setting())
 
 
 def commit() -> str | None:
@@ -122,42 +96,55 @@ def commit() -> str | None:
         return None
 
 
-def over_seeds(rows: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    """The rows of several runs that differ in their seed -> one row a setting.
+def over_seeds(rows: Sequence[Sequence[Row]]) -> list[Row]:
+    """The rows of several runs that differ in their seed -> one row a task.
 
-    accuracy: the mean over seeds, whose own accuracies are `seed_accuracies` and whose standard
-        deviation is `spread`.
-    ci95: of that mean over the episodes, which all seeds share; it says nothing of other seeds, as
-        `spread` does.
+    Its value is the mean over seeds, whose own values are `seed_values` and whose standard
+    deviation is `spread`; its interval is of that mean over the episodes, which all seeds share, so
+    that it says nothing of other seeds, as `spread` does.
     """
     out = []
     for same in zip(*rows, strict=True):
-        each = [r["accuracy"] for r in same]
-        per_episode = torch.tensor([r["accuracies"] for r in same], dtype=torch.float64).mean(0)
-        row = {**same[0], **percent(*mean_and_ci95(per_episode))}
-        if row["published"] is not None:
-            row["difference"] = round(row["accuracy"] - row["published"], 2)
-        row |= {
-            "seeds": len(same),
-            "spread": round(statistics.stdev(each), 3) if len(each) > 1 else None,
-        }
-        row |= {"seed_accuracies": each, "accuracies": [round(a, 6) for a in per_episode.tolist()]}
+        first = same[0]
+        metrics = {name: _mean([r.metrics[name] for r in same]) for name in first.metrics}
+        values = torch.tensor([r.values for r in same], dtype=torch.float64).mean(0)
+        scale, half = scale_of(first.value.unit), mean_and_ci95(values)[1]
+        interval = None if half is None else round(scale * half, 3)
+        own = dataclasses.replace(metrics[first.metric], ci95=interval)
+        each = [r.value.value for r in same]
+        row = first.replace(
+            metrics=metrics | {first.metric: own},
+            values=values.tolist(),
+            seeds=len(same),
+            spread=round(statistics.stdev(each), 3) if len(each) > 1 else None,
+            seed_values=each,
+        )
+        if row.published is not None:
+            row = row.replace(difference=round(row.value.value - row.published, 2))
         out.append(row)
     return out
 
 
-def write_results(
-    path: Path, config: Mapping[str, Any], rows: list[dict[str, Any]], seconds: float
-) -> None:
+def _mean(values: Sequence[MetricValue]) -> MetricValue:
+    """The mean over seeds; the mean of their intervals, which are of the same episodes, is wide
+    enough.
+    """
+    halves = [v.ci95 for v in values if v.ci95 is not None]
+    half = round(statistics.fmean(halves), 3) if len(halves) == len(values) else None
+    value = round(statistics.fmean(v.value for v in values), 3)
+    return dataclasses.replace(values[0], value=value, ci95=half)
+
+
+def write_results(path: Path, experiment: Experiment, rows: Sequence[Row], seconds: float) -> None:
     """results.json: rows, configuration, wall time (of this command, and of all training) and where
     it ran.
     """
     trained = [lines[-1]["seconds"] for p in seed_runs(path) or [path] if (lines := history(p))]
     data = read_json(path / "data.json") if (path / "data.json").is_file() else {}
-    before = pretraining.seconds(config, path.parent, data)
+    before = pretraining.seconds(experiment, path.parent, data)
     value = {
-        "rows": rows,
-        "config": config,
+        "rows": [row.to_dict() for row in rows],
+        "config": experiment.to_dict(),
         "seconds": round(seconds, 1),
         "training_seconds": round(sum(trained), 2),
         **({"pretraining_seconds": before} if before else {}),
@@ -184,9 +171,9 @@ def history(path: Path) -> list[dict[str, Any]]:
     return read_lines(path / "metrics.jsonl")
 
 
-def progress_of(path: Path, config: Mapping[str, Any]) -> str | None:
-    """How far a run is whose training has not ended, and whether a process works on it; None where
-    it has ended.
+def progress_of(path: Path, steps: int) -> str | None:
+    """How far a run of so many steps is whose training has not ended, and whether a process works
+    on it; None where it has ended.
     """
     if any((path / name).is_file() for name in ("model.safetensors", "results.json")):
         return None
@@ -195,10 +182,7 @@ def progress_of(path: Path, config: Mapping[str, Any]) -> str | None:
         if held(path)
         else "it was interrupted, and the same `graphfsl run` goes on"
     )
-    return (
-        f"step {steps_so_far(path):,} of "
-        f"{make(Trainer, config.get('trainer') or {}, 'trainer').steps:,}; {state}"
-    )
+    return f"step {steps_so_far(path):,} of {steps:,}; {state}"
 
 
 def steps_so_far(path: Path) -> int:

@@ -1,9 +1,9 @@
-"""A run directory from a configuration: train, keep the best, evaluate, write results.json."""
+"""A run directory from an experiment: train, keep the best, evaluate, write results.json."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,24 +14,26 @@ from torch import Tensor
 
 import graphfsl
 from graphfsl import data
-from graphfsl.core.adapt import Adapt
 from graphfsl.core.arguments import A_FOLDER, check_kind
 from graphfsl.core.batchnorm import BatchNorm, lacks_averages
 from graphfsl.core.display import block
 from graphfsl.core.encoder import own_normalisation
 from graphfsl.core.learner import Learner
 from graphfsl.core.pipeline import Pipeline
+from graphfsl.core.protocol import check_protocol
 from graphfsl.core.saving import FILE, Training
-from graphfsl.core.schema import check_options, make
-from graphfsl.data import Episodes, Sampler, Split, Transform, channel_statistics
+from graphfsl.core.schema import check_options
+from graphfsl.core.task import Metric, Task
+from graphfsl.data import Episodes, Split, Transform, channel_statistics
 from graphfsl.data.streams import keys_of
-from graphfsl.experiment import config as conf
-from graphfsl.experiment.builder import build, warn_of_untrained
+from graphfsl.experiment.builder import build_learner, warn_of_untrained
+from graphfsl.experiment.data_source import Splits
+from graphfsl.experiment.experiment import Experiment
 from graphfsl.experiment.pretraining import Say, identities, pretrained, visible
 from graphfsl.experiment.pretraining import check as check_pretraining
 from graphfsl.experiment.pretraining import place as pretraining_place
 from graphfsl.experiment.results import progress_of, seed_runs
-from graphfsl.experiment.same_run import Load, check_same, check_weights, identities_of, remembering
+from graphfsl.experiment.same_run import check_same, check_weights, identities_of
 from graphfsl.experiment.trained import saved_learner, trained_learner
 from graphfsl.io import distributed
 from graphfsl.io.allocator import reuse_freed_memory
@@ -46,29 +48,33 @@ from graphfsl.io.errors import InputError
 from graphfsl.loops.encode import encode_split
 from graphfsl.loops.feature_cache import cached_features
 from graphfsl.loops.progress_bar import Log, silent
-from graphfsl.loops.protocol import check_protocol, nodes
 from graphfsl.loops.trainer import Trainer
 
 
 @dataclass
 class Run:
-    """A configuration, its directory, and what was built from them."""
+    """An experiment, its directory, and what was built from them.
 
-    config: dict[str, Any]
+    Args:
+        shape: of a sample. way: classes of a training episode.
+        ink: samples are drawings, bright on dark.
+        unfinished: how far its training is, where that has not ended.
+        classes: the names of the base classes, where they were saved with a learner.
+    """
+
+    experiment: Experiment
     path: Path
     learner: Learner
-    transform: Transform
     shape: tuple[int, ...]
     way: int
     steps: int = 0
-    ink: bool = False  # samples are drawings, bright on dark
-    unfinished: str | None = None  # how far its training is, where that has not ended
-    # the names of the base classes, where they were saved with a learner
+    ink: bool = False
+    unfinished: str | None = None
     classes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         facts = {
-            "data": self.config["data"]["name"],
+            "data": self.experiment.data.name,
             "samples": self.shape,
             "trained": f"{self.steps:,} steps of {self.way}-way episodes" if self.steps else "",
             "so far": self.unfinished,
@@ -76,8 +82,13 @@ class Run:
         return f"{block(f'Run {self.path}', facts)}\n{self.learner!r}"
 
     @property
+    def transform(self) -> Transform:
+        """Normalisation and training augmentation."""
+        return self.experiment.data.transform
+
+    @property
     def trainer(self) -> Trainer:
-        return make(Trainer, self.config.get("trainer") or {}, "trainer")
+        return self.experiment.trainer
 
     @property
     def trains(self) -> bool:
@@ -96,103 +107,110 @@ class Run:
         return not lacks_averages(self.learner)
 
 
-def normalised(config: dict[str, Any], learner: Learner, base: Split) -> dict[str, Any]:
-    """The configuration with the normalisation of images filled in: the encoder's own, or that of
-    the base images.
+def normalised(experiment: Experiment, learner: Learner, base: Split) -> Experiment:
+    """The experiment with the normalisation of images filled in: the encoder's own, or that of the
+    base images.
     """
-    if base.x.ndim != 4 or config["data"].get("mean") is not None:
-        return config
-    return {
-        **config,
-        "data": {**config["data"], **(own_normalisation(learner) or channel_statistics(base))},
-    }
+    if base.x.ndim != 4 or experiment.data.is_normalised:
+        return experiment
+    return experiment.changed_data(own_normalisation(learner) or channel_statistics(base))
 
 
-def prepare(config: dict[str, Any], path: Path) -> tuple[Run, Split]:
+def prepare(experiment: Experiment, path: Path) -> tuple[Run, Split]:
     """Load the base split, fill in the normalisation, build the learner; `path` then holds
     config.json.
 
     A directory that holds another configuration is refused.
     """
-    load = remembering({})
-    base = load(config["data"], conf.base_split(config["data"]))
-    training = conf.setting(config, config.get("train_episode"), "train_episode")
-    torch.manual_seed(config.get("seed", 0))
-    learner = build(config["learner"], base.shape, training.way)
-    config = normalised(config, learner, base)
-    run = Run(config, path, learner, conf.transform(config["data"]), base.shape, training.way)
+    splits = Splits()
+    base = splits.get(experiment.data, experiment.data.base)
+    training = experiment.train_task
+    shape, way = training.sample_shape(base), training.demands.way
+    torch.manual_seed(experiment.seed)
+    learner = build_learner(experiment.learner, shape, way)
+    experiment = normalised(experiment, learner, base)
+    run = Run(experiment, path, learner, shape, way)
     run.transform(base.x[:1])  # refuses a normalisation for another number of channels
-    run.ink = data.is_ink(config["data"]["name"])
-    _check_feasible(config, learner, base, load)
-    if config.get("pretrain") is None:
-        warn_of_untrained(config["learner"], learner)
+    assert experiment.data.name is not None
+    run.ink = data.is_ink(experiment.data.name)
+    _check_feasible(experiment, learner, base, splits)
+    if experiment.pretraining is None:
+        warn_of_untrained(experiment.learner, learner)
     saved = path / "config.json"
-    known, weights = identities_of(config, base, run.trains, load), conf.weights_of(config)
+    known = identities_of(experiment, base, run.trains, splits)
+    weights = experiment.weights_digest
     if saved.is_file():
         before = read_facts(path)
-        known = check_same(path, before["config"], config, known)
-        check_weights(path, before.get("weights"), weights)
-    facts = {"format": FORMAT, "shape": list(base.shape), "way": training.way, "ink": run.ink}
+        known = check_same(path, before.experiment, experiment, known)
+        check_weights(path, before.weights, weights)
+    facts = {"format": FORMAT, "shape": list(shape), "way": way, "ink": run.ink}
     facts |= {} if weights is None else {"weights": weights}
     if not distributed.rank():
+        config = experiment.to_dict()
         write_json(saved, {"version": graphfsl.__version__, **facts, "config": config})
         write_json(path / "data.json", known)
     return run, base
 
 
-def check(config: Mapping[str, Any], splits: dict[str, Split]) -> None:
+def check(experiment: Experiment, splits: Splits) -> None:
     """What `prepare` would refuse, at no cost but loading; `splits` keeps the splits that were
     loaded.
     """
-    load = remembering(splits)
-    base = load(config["data"], conf.base_split(config["data"]))
-    way = conf.setting(config, config.get("train_episode"), "train_episode").way
-    _check_feasible(config, build(config["learner"], base.shape, way, device="meta"), base, load)
+    base = splits.get(experiment.data, experiment.data.base)
+    training = experiment.train_task
+    shape, way = training.sample_shape(base), training.demands.way
+    learner = build_learner(experiment.learner, shape, way, device="meta")
+    _check_feasible(experiment, learner, base, splits)
 
 
-def _check_feasible(config: Mapping[str, Any], learner: Learner, base: Split, load: Load) -> None:
+def _check_feasible(experiment: Experiment, learner: Learner, base: Split, splits: Splits) -> None:
     """InputError before anything is trained or written, where a split is missing or too small for
-    its setting.
+    its task.
     """
     if learner.wants_base and getattr(learner, "batch_norm", "running") != "running":
         raise InputError(
             "a part learns from base features, which have no episode; set "
             "learner.batch_norm=running"
         )
-    if config.get("pretrain") is not None:
-        check_pretraining(config, base)
-    elif isinstance(learner, Adapt) and any(p.requires_grad for p in learner.parameters()):
+    trains = any(p.requires_grad for p in learner.parameters())
+    if experiment.pretraining is not None:
+        check_pretraining(experiment, base)
+    elif trains:
         learner.check_averages()
-    options = conf.evaluation(config)
-    training = conf.setting(config, config.get("train_episode"), "train_episode")
-    if learner.asks and training.labeled_fraction < 1:
+    if learner.asks and experiment.train_task.demands.labeled_fraction < 1:
         raise InputError(
             "this learner asks for labels that labeled_fraction withholds; set it "
             "to 1 in train_episode"
         )
-    settings = [conf.setting(config, s) for s in options.settings]
-    own = "evaluation" in config and "settings" in (config["evaluation"] or {})
-    checks = [
-        (f"evaluation.settings[{i}]: " if own else "", load(config["data"], options.split), s)
-        for i, s in enumerate(settings)
-    ]
-    if any(p.requires_grad for p in learner.parameters()):
-        make(Trainer, config.get("trainer") or {}, "trainer").fabric()
-        checks.append(("train_episode: " if config.get("train_episode") else "", base, training))
-    if conf.base_split(config["data"]) == "train" and (
-        len(checks) > len(settings) or config.get("pretrain")
-    ):
-        checks.append(("", load(config["data"], "val"), conf.setting(config)))
-    for i, (where, split, setting) in enumerate(checks):
-        if split.shape != base.shape:
-            raise InputError(
-                f"{base.name} holds samples of shape {base.shape}, but {split.name} {split.shape}"
-            )
-        try:
-            Sampler(split, setting)
-            check_protocol(learner, setting, options.unbalanced and i < len(settings))
-        except InputError as error:  # which speaks of `episode`, that other sections override
-            raise InputError(f"{where}{error}") from None
+    options, source = experiment.evaluation, experiment.data
+    evaluated = splits.get(source, options.split)
+    for i, task in enumerate(options.tasks):
+        where = f"evaluation.settings[{i}]: " if options.listed else ""
+        _check_task(where, learner, base, evaluated, task, options.unbalanced)
+    if trains:
+        experiment.trainer.fabric()
+        where = "train_episode: " if experiment.to_dict().get("train_episode") else ""
+        _check_task(where, learner, base, base, experiment.train_task)
+    if source.selects and (trains or experiment.pretraining is not None):
+        _check_task("", learner, base, splits.get(source, "val"), experiment.task)
+
+
+def _check_task(
+    where: str, learner: Learner, base: Split, split: Split, task: Task, unbalanced: bool = False
+) -> None:
+    """InputError where a split does not suffice for a task, or the learner cannot be asked it.
+
+    where: the section that names it, for what is wrong speaks of `episode`.
+    """
+    if split.shape != base.shape:
+        raise InputError(
+            f"{base.name} holds samples of shape {base.shape}, but {split.name} {split.shape}"
+        )
+    try:
+        task.check(split)
+        check_protocol(learner, task, unbalanced)
+    except InputError as error:
+        raise InputError(f"{where}{error}") from None
 
 
 def cost(run: Run, train: Split) -> str:
@@ -202,41 +220,42 @@ def cost(run: Run, train: Split) -> str:
         f"{parameters:,} parameters",
         f"{len(train.x):,} samples of {len(train.classes):,} base classes",
     ]
-    if run.config.get("pretrain") is not None:
-        first = conf.pretrainer(run.config)
+    if run.experiment.pretraining is not None:
+        first = run.experiment.pretraining.trainer
         parts.append(f"{first.steps:,} steps of {first.batch:,} samples before episodes")
     if run.trains:
-        s = conf.setting(run.config, run.config.get("train_episode"), "train_episode")
-        parts.append(f"{run.trainer.steps:,} steps of {run.trainer.batch * nodes(s):,} samples")
+        samples = run.trainer.batch * run.experiment.train_task.demands.nodes
+        parts.append(f"{run.trainer.steps:,} steps of {samples:,} samples")
     if len(parts) == 2:
         parts.append("nothing to train")
     return "; ".join(parts)
 
 
 def pretrain(run: Run, base: Split, log: Log | None = None, say: Say | None = None) -> None:
-    """Give the run its pretrained encoder, where its configuration has a `pretrain` section and it
-    is not done yet.
+    """Give the run its pretrained encoder, where its experiment has a `pretrain` section and it is
+    not done yet.
     """
-    if run.config.get("pretrain") is None or (run.path / "model.safetensors").is_file():
+    options = run.experiment.pretraining
+    if options is None or (run.path / "model.safetensors").is_file():
         return
-    net = run.learner.net if isinstance(run.learner, Adapt) else run.learner
-    net.encoder.load_state_dict(pretrained(run.config, base, run.path.parent, log, say))  # type: ignore[union-attr]
-    run.steps = conf.pretrainer(run.config).steps * run.config["pretrain"].get("generations", 1)
+    net: Any = run.learner.innermost
+    net.encoder.load_state_dict(pretrained(run.experiment, base, run.path.parent, log, say))
+    run.steps = options.trainer.steps * options.generations
 
 
 def pretrain_alone(
-    config: dict[str, Any], runs: Path, log: Log | None = None, say: Say | None = None
+    experiment: Experiment, runs: Path, log: Log | None = None, say: Say | None = None
 ) -> Path:
-    """Only the pretraining of a configuration, for all runs in the folder `runs` to come; its
+    """Only the pretraining of an experiment, for all runs in the folder `runs` to come; its
     directory.
     """
-    base = conf.load_split(config["data"], conf.base_split(config["data"]))
-    config = normalised(
-        config, build(config["learner"], base.shape, conf.setting(config).way, device="meta"), base
-    )
-    check_pretraining(config, base)
-    pretrained(config, base, runs, log, say)
-    return pretraining_place(config, runs, identities(config, base))
+    base = experiment.data.base_split()
+    way = experiment.task.demands.way
+    learner = build_learner(experiment.learner, base.shape, way, device="meta")
+    experiment = normalised(experiment, learner, base)
+    check_pretraining(experiment, base)
+    pretrained(experiment, base, runs, log, say)
+    return pretraining_place(experiment, runs, identities(experiment, base))
 
 
 def train(run: Run, base: Split, log: Log | None = None) -> Run:
@@ -244,59 +263,80 @@ def train(run: Run, base: Split, log: Log | None = None) -> Run:
     the model.
     """
     reuse_freed_memory()
-    config, seed = run.config, run.config.get("seed", 0)
-    done = run.path / "model.safetensors"
+    done, seed = run.path / "model.safetensors", run.experiment.seed
     if done.is_file():
-        return dataclasses.replace(load(run.path), config=config)
-    trainer = run.trainer
+        return dataclasses.replace(load(run.path), experiment=run.experiment)
     if run.trains:
-        device = trainer.fabric().device
-        learner, transform = run.learner.to(device), run.transform
-        val = (
-            conf.load_split(config["data"], "val")
-            if conf.base_split(config["data"]) == "train"
-            else None
-        )
-        seen = base
-        if (
-            isinstance(learner, Pipeline)
-            and learner.frozen
-            and learner.fixed
-            and not transform.augments
-        ):
-            seen = cached_features(learner, base, transform)
-            val = cached_features(learner, val, transform) if val is not None else None
-            learner = learner.on_features()  # its parts are the same objects
-        training = conf.setting(config, config.get("train_episode"), "train_episode")
-        episodes = Episodes(seen, training, seed, transform, device)
-        check = (
-            Episodes(val, conf.setting(config), seed, transform.plain(), device)
-            if val is not None
-            else None
-        )
-        metrics = trainer.fit(learner, episodes, check, run.path, seed, log or silent)
-        best = max((m for m in metrics if "val" in m), key=lambda m: m["val"], default=None)
-        run.steps += best["step"] if best else trainer.steps
+        run.steps += _meta_train(run, base, log)
     torch.manual_seed(int(keys_of("fit_base", seed, np.zeros(1))[0] >> np.uint64(1)))
-    fit_base(run.learner, base, run.transform, visible(config, base))
+    fit_base(run.learner, base, run.transform, visible(run.experiment, base))
     if not distributed.rank():
         save_checkpoint(done, run.learner.state_dict(), {"step": run.steps})
     return run
+
+
+def _meta_train(run: Run, base: Split, log: Log | None) -> int:
+    """Train the run's learner on episodes; the step of the weights that it holds then."""
+    experiment, transform, seed = run.experiment, run.transform, run.experiment.seed
+    device = run.trainer.fabric().device
+    learner = run.learner.to(device)
+    val = experiment.data.split("val") if experiment.data.selects else None
+    if _sees_features(learner, experiment, transform):
+        assert isinstance(learner, Pipeline)
+        base = cached_features(learner, base, transform)
+        val = cached_features(learner, val, transform) if val is not None else None
+        learner = learner.on_features()  # its parts are the same objects
+    episodes = Episodes(base, experiment.train_task, seed, transform, device)
+    check = None
+    if val is not None:
+        check = Episodes(val, experiment.task, seed, transform.plain(), device)
+    lines = run.trainer.fit(learner, episodes, check, run.path, seed, log or silent)
+    best = best_line(lines, experiment.task.metric[1])
+    return run.trainer.steps if best is None else int(best["step"])
+
+
+def _sees_features(learner: Learner, experiment: Experiment, transform: Transform) -> bool:
+    """Whether training may see the features of a frozen encoder in place of images."""
+    frozen = isinstance(learner, Pipeline) and learner.frozen and learner.fixed
+    pieces = not (experiment.task.nodes_are_samples and experiment.train_task.nodes_are_samples)
+    return frozen and not transform.augments and not pieces
+
+
+def best_line(lines: Sequence[Mapping[str, Any]], metric: Metric) -> Mapping[str, Any] | None:
+    """The line of metrics with the best validation, the first of equals; None where there is
+    none.
+    """
+    sign = 1 if metric.more_is_better else -1
+    validated = [line for line in lines if "val" in line]
+    return max(validated, key=lambda line: sign * line["val"], default=None)
 
 
 def fit_base(learner: Learner, base: Split, transform: Transform, y: Tensor) -> None:
     """Give base-class features to the parts that learn from them, those whose label y (N,) is not
     negative.
     """
-    net = learner.net if isinstance(learner, Adapt) else learner
+    net = learner.innermost
     if learner.wants_base and isinstance(net, Pipeline):
         features = encode_split(net, base, transform)
         labeled = y >= 0
         net.fit_base(features.x[labeled.to(features.x.device)], y[labeled].to(features.x.device))
 
 
-def read_facts(path: Path) -> dict[str, Any]:
-    """What config.json in a run directory says; InputError where it is damaged or newer than this
+@dataclass(frozen=True)
+class Facts:
+    """What config.json in a run directory says; weights: a digest of the file that the encoder
+    began with.
+    """
+
+    experiment: Experiment
+    shape: tuple[int, ...]
+    way: int
+    ink: bool
+    weights: str | None
+
+
+def read_facts(path: Path) -> Facts:
+    """What a run directory says of itself; InputError where it is damaged or newer than this
     graphfsl.
     """
     file = path / "config.json"
@@ -315,8 +355,9 @@ def read_facts(path: Path) -> dict[str, Any]:
         {k: facts[k] for k in kinds if k in facts},
         str(file),
     )
-    conf.check(facts["config"])
-    return facts
+    experiment = Experiment.of(facts["config"])
+    shape, ink = tuple(facts["shape"]), bool(facts.get("ink"))
+    return Facts(experiment, shape, facts["way"], ink, facts.get("weights"))
 
 
 def load(path: str | Path, learner: Learner | None = None) -> Run:
@@ -338,13 +379,14 @@ def load(path: str | Path, learner: Learner | None = None) -> Run:
             f"{path} holds no learner that was saved by itself, so that learner=... means nothing"
         )
     facts = read_facts(path)
-    config, shape, way = facts["config"], tuple(facts["shape"]), facts["way"]
-    unfinished = progress_of(path, config)
-    if "weights" in facts and not (path / "model.safetensors").is_file():  # which holds them
-        check_weights(path, facts["weights"], conf.weights_of(config))
-    learner, steps = trained_learner(path, config, shape, way, unfinished)
-    transform, ink = conf.transform(config["data"]), bool(facts.get("ink"))
-    return _noted(Run(config, path, learner, transform, shape, way, steps, ink, unfinished))
+    experiment = facts.experiment
+    unfinished = progress_of(path, experiment.trainer.steps)
+    # where there is no checkpoint, which would hold them
+    if facts.weights is not None and not (path / "model.safetensors").is_file():
+        check_weights(path, facts.weights, experiment.weights_digest)
+    built, steps = trained_learner(path, experiment, facts.shape, facts.way, unfinished)
+    run = Run(experiment, path, built, facts.shape, facts.way, steps, facts.ink, unfinished)
+    return _noted(run)
 
 
 def _noted(run: Run) -> Run:
@@ -361,9 +403,7 @@ def _saved(path: Path, given: Learner | None) -> Run:
     """A learner of `Learner.save` as a run without a data set of its own."""
     learner, facts = saved_learner(path / FILE, given)
     section = {"name": None, **{k: facts[k] for k in ("mean", "std")}}
-    config = {"data": section, "learner": facts["learner"] or {}}
-    run = Run(
-        config, path, learner, conf.transform(section), tuple(facts["shape"]), facts["way"] or 0
-    )
+    experiment = Experiment.of_saved({"data": section, "learner": facts["learner"] or {}})
+    run = Run(experiment, path, learner, tuple(facts["shape"]), facts["way"] or 0)
     run.steps, run.ink, run.classes = facts["step"], facts["ink"], tuple(facts["classes"])
     return _noted(run)

@@ -6,49 +6,50 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
+from graphfsl.core.task import Metric
 from graphfsl.data import Split
-from graphfsl.experiment import config as conf
 from graphfsl.experiment import run as runs
+from graphfsl.experiment.experiment import Experiment
 from graphfsl.experiment.measure import measure_policies
 from graphfsl.experiment.results import over_seeds, seed_runs, write_results
 from graphfsl.io import distributed
 from graphfsl.io.errors import InputError
 from graphfsl.io.lock import locked
-from graphfsl.loops.progress_bar import training_bar
+from graphfsl.loops.progress_bar import Log, training_bar
+from graphfsl.loops.row import Row, title_of
+from graphfsl.loops.trainer import Trainer
 
 
-def run(config: dict[str, Any], path: Path, console: Console) -> list[dict[str, Any]]:
+def run(experiment: Experiment, path: Path, console: Console) -> list[Row]:
     """Train, evaluate, write results.json; with `seeds` once for each, in folders of their own, and
     over all.
     """
     start = time.perf_counter()
-    config = dict(config)
-    seeds, first = config.pop("seeds", 1), config.get("seed", 0)
+    seeds, first = experiment.seeds, experiment.seed
     _check_folder(path, seeds)
-    folders = {s: path / f"seed-{s}" if seeds > 1 else path for s in range(first, first + seeds)}
+    if seeds == 1:
+        rows = _one(experiment.without_seeds(), path, console)
+        distributed.finish()
+        return rows
     each = [
-        _one({**config, "seed": s} if seeds > 1 else config, p, console) for s, p in folders.items()
+        _one(experiment.with_seed(seed), path / f"seed-{seed}", console)
+        for seed in range(first, first + seeds)
     ]
     # not before: a group that ends and begins again may find its processes apart
     distributed.finish()
-    if seeds == 1:
-        return each[0]
     rows = over_seeds(each)
-    for r in rows:
-        accuracies = ", ".join(f"{a:.2f}" for a in r["seed_accuracies"])
-        mean = f"{r['accuracy']:.2f} %, standard deviation {r['spread']:.2f}"
-        console.print(
-            f"{r['way']}-way {r['shot']}-shot ({r['setting']}) over {seeds} seeds: "
-            f"{mean} ({accuracies})"
-        )
+    for row in rows:
+        values = ", ".join(f"{v:.2f}" for v in row.seed_values or ())
+        spread = f"standard deviation {row.spread:.2f}"
+        mean = f"{row.value.value:.2f} {row.value.unit}, {spread}"
+        console.print(f"{title_of(row)} ({row.setting}) over {seeds} seeds: {mean} ({values})")
     if not distributed.rank():
-        write_results(path, {**config, "seeds": seeds}, rows, time.perf_counter() - start)
+        write_results(path, experiment.with_seeds(seeds), rows, time.perf_counter() - start)
         console.print(f"results: {path / 'results.json'}")
     return rows
 
@@ -70,10 +71,10 @@ def _check_folder(path: Path, seeds: int) -> None:
         )
 
 
-def _one(config: dict[str, Any], path: Path, console: Console) -> list[dict[str, Any]]:
+def _one(experiment: Experiment, path: Path, console: Console) -> list[Row]:
     start = time.perf_counter()
     with locked(path):
-        built, base = runs.prepare(config, path)
+        built, base = runs.prepare(experiment, path)
         console.print(f"{path}: {runs.cost(built, base)}")
         try:
             built = train(built, base, console)
@@ -84,7 +85,7 @@ def _one(config: dict[str, Any], path: Path, console: Console) -> list[dict[str,
         if distributed.rank():
             return []
         rows = measure_policies(built, say=console.print)
-        write_results(path, built.config, rows, time.perf_counter() - start)
+        write_results(path, built.experiment, rows, time.perf_counter() - start)
         console.print(f"results: {path / 'results.json'}")
     return rows
 
@@ -100,30 +101,34 @@ def _forget_unbegun(path: Path) -> None:
                 (path / name).unlink(missing_ok=True)
 
 
-def pretrain(config: dict[str, Any], folder: Path, console: Console) -> None:
+def pretrain(experiment: Experiment, folder: Path, console: Console) -> None:
     """Only the pretraining of an experiment, into `folder`."""
-    if config.get("pretrain") is None:
+    if experiment.pretraining is None:
         raise InputError(
             "this experiment has no section `pretrain`; add one, such as "
             "pretrain.objective=cross_entropy"
         )
-    trainer = conf.pretrainer(config)
-    with training_bar(console, "pretraining", trainer.steps, trainer.batch, "images") as log:
-        path = runs.pretrain_alone(config, folder, log, console.print)
+    trainer = experiment.pretraining.trainer
+    with _pretraining_bar(console, trainer, experiment.task.metric[1]) as log:
+        path = runs.pretrain_alone(experiment, folder, log, console.print)
     distributed.finish()
     console.print(f"pretrained encoder: {path}")
 
 
 def train(run: runs.Run, base: Split, console: Console) -> runs.Run:
-    """`run.pretrain` and `run.train` with loss, validation accuracy, samples per second and time
-    left.
-    """
-    if run.config.get("pretrain") is not None:
-        trainer = conf.pretrainer(run.config)
-        with training_bar(console, "pretraining", trainer.steps, trainer.batch, "images") as log:
+    """`run.pretrain` and `run.train` with loss, validation, samples per second and time left."""
+    metric = run.experiment.task.metric[1]
+    if run.experiment.pretraining is not None:
+        with _pretraining_bar(console, run.experiment.pretraining.trainer, metric) as log:
             runs.pretrain(run, base, log, console.print)
     if not run.trains:
         return runs.train(run, base)
-    trainer = run.trainer
-    with training_bar(console, "training", trainer.steps, trainer.batch, "episodes") as log:
+    steps, batch = run.trainer.steps, run.trainer.batch
+    with training_bar(console, "training", steps, batch, "episodes", metric) as log:
         return runs.train(run, base, log)
+
+
+def _pretraining_bar(
+    console: Console, trainer: Trainer, metric: Metric
+) -> AbstractContextManager[Log]:
+    return training_bar(console, "pretraining", trainer.steps, trainer.batch, "images", metric)

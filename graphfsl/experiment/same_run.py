@@ -6,30 +6,30 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from graphfsl.data import Split
 from graphfsl.data.identity import Identity, difference, identity, is_identity
-from graphfsl.experiment import config as conf
+from graphfsl.experiment.data_source import Splits
+from graphfsl.experiment.experiment import NOTES, Experiment
 from graphfsl.io.checkpoint import read_json
 from graphfsl.io.errors import InputError
 
-Load = Callable[[Mapping[str, Any], str], Split]
-
 
 def check_same(
-    path: Path, there: Mapping[str, Any], config: Mapping[str, Any], data: Mapping[str, Identity]
+    path: Path, there: Experiment, here: Experiment, data: Mapping[str, Identity]
 ) -> dict[str, Identity]:
     """What data.json in the directory shall say: the identities that it names, and those that it
     did not know.
 
-    there: the configuration of the run in it. data: split -> identity, of the data as they are now.
-    Raises InputError, which names what has changed, for other data or another configuration.
+    there: the experiment of the run in it; here: what is asked for. data: split -> identity, of the
+    data as they are now. Raises InputError, which names what has changed, for other data or another
+    configuration.
     """
     before = known_data(path)
-    was, now = comparable(there), comparable(config)
+    was, now = comparable(there), comparable(here)
     if change := first_difference(_given(was), _given(now)):
         raise InputError(
             f"{path} holds a run of another configuration: {change}; choose another "
@@ -61,15 +61,18 @@ def _given(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def identities_of(
-    config: Mapping[str, Any], base: Split, trains: bool, load: Load
+    experiment: Experiment, base: Split, trains: bool, splits: Splits
 ) -> dict[str, Identity]:
     """The identity of each split of a run: what it is trained on, what selects, what it is
     evaluated on.
     """
-    name, evaluated = conf.base_split(config["data"]), conf.evaluation(config).split
-    selects = name == "train" and (trains or config.get("pretrain") is not None)
-    splits = {name, evaluated, *(["val"] if selects else [])}
-    return {s: identity(base if s == name else load(config["data"], s)) for s in sorted(splits)}
+    source = experiment.data
+    selects = source.selects and (trains or experiment.pretraining is not None)
+    names = {source.base, experiment.evaluation.split, *(["val"] if selects else [])}
+    return {
+        name: identity(base if name == source.base else splits.get(source, name))
+        for name in sorted(names)
+    }
 
 
 def check_weights(path: Path, before: str | None, now: str | None) -> None:
@@ -84,28 +87,6 @@ def check_weights(path: Path, before: str | None, now: str | None) -> None:
         )
 
 
-def remembering(splits: dict[str, Split]) -> Load:
-    """`config.load_split` that loads no split twice."""
-
-    def load(section: Mapping[str, Any], split: str) -> Split:
-        cut = section.get("base_classes") if split == conf.base_split(section) else None
-        large = [section["min_samples"]] if section.get("min_samples") is not None else []
-        key = json.dumps(
-            [conf.data_options(section), section["name"], split, cut, *large], sort_keys=True
-        )
-        if key not in splits:
-            splits[key] = conf.load_split(section, split)
-        return splits[key]
-
-    return load
-
-
-def placeless(key: str) -> str:
-    """A key of `remembering` without what says where the files lie."""
-    options, *rest = json.loads(key)
-    return json.dumps([conf.rootless(options), *rest], sort_keys=True)
-
-
 def known_data(path: Path) -> dict[str, Identity]:
     """The identity of each split of a run, as its directory tells it; none where it is of before
     they were kept.
@@ -117,13 +98,14 @@ def known_data(path: Path) -> dict[str, Identity]:
     return found
 
 
-def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
+def comparable(experiment: Experiment) -> dict[str, Any]:
     """What decides the weights: where the data lies, on what it is computed and what is evaluated
     do not.
     """
-    out = {k: v or {} for k, v in config.items() if k not in ("evaluation", *conf.NOTES)}
+    given = experiment.to_dict()
+    out = {k: v or {} for k, v in given.items() if k not in ("evaluation", *NOTES)}
     trainer = {k: v for k, v in out.get("trainer", {}).items() if k not in ("device", "logger")}
-    return {**out, "data": conf.rootless(config["data"]), "trainer": trainer}
+    return {**out, "data": experiment.data.placeless, "trainer": trainer}
 
 
 def first_difference(there: Any, here: Any, key: str = "") -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +10,17 @@ import torch
 
 from graphfsl.core.learner import Learner
 from graphfsl.core.pipeline import Pipeline
-from graphfsl.experiment.builder import brings_weights, build, comes_complete
+from graphfsl.experiment.builder import build_learner, comes_complete
+from graphfsl.experiment.encoders import brings_weights
+from graphfsl.experiment.experiment import Experiment
+from graphfsl.experiment.learner_spec import LearnerSpec
 from graphfsl.io.checkpoint import load_checkpoint, load_weights
 from graphfsl.io.errors import InputError
 from graphfsl.nn.weights import without_reading
 
 
 def trained_learner(
-    path: Path, config: Mapping[str, Any], shape: tuple[int, ...], way: int, unfinished: str | None
+    path: Path, experiment: Experiment, shape: tuple[int, ...], way: int, unfinished: str | None
 ) -> tuple[Learner, int]:
     """The learner of a run in evaluation mode, and the training steps of its weights.
 
@@ -27,13 +29,13 @@ def trained_learner(
     """
     with torch.random.fork_rng(devices=[]):
         # a frozen encoder without pretrained weights is what the seed makes
-        torch.manual_seed(config.get("seed", 0))
-        learner = _rebuilt(config["learner"], shape, way, path / "model.safetensors")
+        torch.manual_seed(experiment.seed)
+        learner = _rebuilt(experiment.learner, shape, way, path / "model.safetensors")
     file = path / "model.safetensors"
     complete = (
         not file.is_file()
-        and config.get("pretrain") is None
-        and comes_complete(config["learner"], learner)
+        and experiment.pretraining is None
+        and comes_complete(experiment.learner, learner)
     )
     if not file.is_file() and (path / "best.safetensors").is_file():
         file = path / "best.safetensors"
@@ -73,22 +75,22 @@ def saved_learner(file: Path, learner: Learner | None) -> tuple[Learner, dict[st
             "it with graphfsl.load(directory, learner=...)"
         )
     if learner is None:
-        learner = _rebuilt(section, shape, way, file)
+        learner = _rebuilt(LearnerSpec.of(section), shape, way, file)
     load_weights(learner, tensors, file)
     return learner.eval(), facts
 
 
-def _rebuilt(section: Mapping[str, Any], shape: tuple[int, ...], way: int, file: Path) -> Learner:
+def _rebuilt(spec: LearnerSpec, shape: tuple[int, ...], way: int, file: Path) -> Learner:
     """The learner; what it came with may be gone (a file of weights, the hub) where the checkpoint
     holds all of it.
     """
     try:
-        return build(section, shape, way)
+        return build_learner(spec, shape, way)
     except InputError:
-        if not file.is_file() or not brings_weights(section.get("encoder")):
+        if not file.is_file() or not brings_weights(spec.encoder):
             raise
         with without_reading():
-            learner = build(section, shape, way)
+            learner = build_learner(spec, shape, way)
         if not learner.state_dict().keys() <= load_checkpoint(file)[0].keys():
             raise
         return learner

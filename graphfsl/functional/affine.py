@@ -19,35 +19,47 @@ def affine(
     shear: float | int = 0.0,
     flip: bool = False,
 ) -> Float[Tensor, "M ch h w"]:
-    """Images turned (degrees), shifted (share of the side), scaled (share), sheared (degrees) and
-    mirrored, each by its own u in [-1, 1] of these: turn, shear, two scales, two shifts, mirrored
-    where above 0.
+    """Turn, shift, scale, shear and mirror images, each by its own amount.
 
     What comes in from outside is 0 in one channel, the paper that ink stands on, and mirrored in
-    several. (M, ch, h, w), (7, M) -> (M, ch, h, w).
+    several.
+
+    Args:
+        x: (M, ch, h, w) images.
+        u: (7, M) in [-1, 1], shares of what follows: the turn, the shear, two scales, two shifts,
+            and mirrored where above 0.
+        rotate: degrees at the most, either way.
+        translate: share of the side at the most.
+        scale: share at the most; 0.1 is from 1 / 1.1 to 1 / 0.9 of the size.
+        shear: degrees at the most.
+        flip: whether images are mirrored at all.
+
+    Returns:
+        (M, ch, h, w).
     """
-    turn, slant = u[0] * math.radians(rotate), torch.tan(u[1] * math.radians(shear))
-    sx, sy = 1 / (1 + scale * u[2]), 1 / (1 + scale * u[3])
+    turn = u[0] * math.radians(rotate)
+    slant = torch.tan(u[1] * math.radians(shear))
+    width, height = 1 / (1 + scale * u[2]), 1 / (1 + scale * u[3])
     if flip:
-        sx = sx * torch.where(u[6] > 0, 1.0, -1.0)
+        width = width * torch.where(u[6] > 0, 1.0, -1.0)
+    right, down = 2 * translate * u[4], 2 * translate * u[5]
     cos, sin = turn.cos(), turn.sin()
-    rows = (
-        cos * sx,
-        (slant * cos - sin) * sy,
-        2 * translate * u[4],
-        sin * sx,
-        (slant * sin + cos) * sy,
-    )
-    theta = torch.stack([*rows, 2 * translate * u[5]], -1).view(len(x), 2, 3)
-    # F.affine_grid, which vmap has no rule for.
-    across, down = (
-        (2 * torch.arange(n, dtype=x.dtype, device=x.device) + 1) / n - 1
-        for n in (x.shape[3], x.shape[2])
-    )
-    places = torch.stack(
-        [*torch.meshgrid(across, down, indexing="xy"), x.new_ones(x.shape[2:])], -1
-    )
-    grid = (places.flatten(0, 1) @ theta.mT).unflatten(1, x.shape[2:])
-    return F.grid_sample(
-        x, grid, padding_mode="zeros" if x.shape[1] == 1 else "reflection", align_corners=False
-    )
+    first = torch.stack([cos * width, (slant * cos - sin) * height, right], -1)
+    second = torch.stack([sin * width, (slant * sin + cos) * height, down], -1)
+    theta = torch.stack([first, second], 1)  # (M, 2, 3), from a place in the answer to one in x
+
+    places = (_places(x.shape[2:], x) @ theta.mT).unflatten(1, x.shape[2:])
+    outside = "zeros" if x.shape[1] == 1 else "reflection"
+    return F.grid_sample(x, places, padding_mode=outside, align_corners=False)
+
+
+def _places(size: torch.Size, like: Float[Tensor, "M ch h w"]) -> Float[Tensor, "hw 3"]:
+    """(x, y, 1) of the middles of an image's pixels, its sides being from -1 to 1.
+
+    It is what F.affine_grid begins with, which vmap has no rule for.
+    """
+    height, width = size
+    y = (2 * torch.arange(height, dtype=like.dtype, device=like.device) + 1) / height - 1
+    x = (2 * torch.arange(width, dtype=like.dtype, device=like.device) + 1) / width - 1
+    across, down = torch.meshgrid(x, y, indexing="xy")
+    return torch.stack([across, down, torch.ones_like(across)], -1).flatten(0, 1)

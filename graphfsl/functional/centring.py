@@ -8,10 +8,14 @@ from torch.nn import functional as F
 
 
 def centred(x: Float[Tensor, "*B n d"], mask: Bool[Tensor, "*B n"]) -> Float[Tensor, "*B n d"]:
-    """Features scaled to length 1, less their mean over the nodes of the mask, scaled to length 1
-    again.
+    """Scale features to length 1, take their mean away, and scale them to length 1 again.
 
-    (…, n, d), (…, n) -> (…, n, d).
+    Args:
+        x: (…, n, d) features.
+        mask: (…, n) the nodes whose mean is taken.
+
+    Returns:
+        (…, n, d), of all nodes.
     """
     v, real = F.normalize(x, dim=-1), mask.unsqueeze(-1)
     mean = v.where(real, 0).sum(-2, keepdim=True) / real.sum(-2, keepdim=True).clamp_min(1)

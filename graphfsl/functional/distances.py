@@ -11,31 +11,52 @@ from torch.nn import functional as F
 def squared_euclidean(
     a: Float[Tensor, "*lead n d"], b: Float[Tensor, "*lead m d"]
 ) -> Float[Tensor, "*lead n m"]:
-    """||a_i - b_j||^2 = ||a_i||^2 + ||b_j||^2 - 2 a_i.b_j, clamped at zero. (…, n, d), (…, m, d) ->
-    (…, n, m).
+    """Squared distances of all rows of a from all rows of b.
+
+        ||a_i - b_j||^2 = ||a_i||^2 + ||b_j||^2 - 2 a_i . b_j, at least zero
 
     Both are first moved by the first row of b, which changes no distance: what all rows of a table
     have in common would otherwise take the digits of their differences. It is one row, not their
     mean, since others may be padding.
+
+    Args:
+        a: (…, n, d).
+        b: (…, m, d).
+
+    Returns:
+        (…, n, m).
     """
     if b.shape[-2]:
         centre = b[..., :1, :].detach()
         a, b = a - centre, b - centre
     squares = a.square().sum(-1).unsqueeze(-1) + b.square().sum(-1).unsqueeze(-2)
-    return (
-        torch.baddbmm(squares, a, b.mT, alpha=-2).clamp_min(0)
-        if a.ndim == 3
-        else (squares - 2 * a @ b.mT).clamp_min(0)
-    )
+    if a.ndim == 3:  # in one pass
+        return torch.baddbmm(squares, a, b.mT, alpha=-2).clamp_min(0)
+    return (squares - 2 * a @ b.mT).clamp_min(0)
 
 
 def cosine(
     a: Float[Tensor, "*lead n d"], b: Float[Tensor, "*lead m d"]
 ) -> Float[Tensor, "*lead n m"]:
-    """cos(a_i, b_j). (…, n, d), (…, m, d) -> (…, n, m)."""
+    """Cosines of the angles between all rows of a and all rows of b.
+
+    Args:
+        a: (…, n, d).
+        b: (…, m, d).
+
+    Returns:
+        (…, n, m) in [-1, 1]; 0 for a row of zeros.
+    """
     return a @ F.normalize(b, dim=-1).mT / length(a)
 
 
 def length(a: Float[Tensor, "*lead n d"]) -> Float[Tensor, "*lead n 1"]:
-    """||a_i||, at least 1e-12 so that it may divide. (…, n, d) -> (…, n, 1)."""
+    """Euclidean lengths, which may divide.
+
+    Args:
+        a: (…, n, d).
+
+    Returns:
+        (…, n, 1), at least 1e-12.
+    """
     return torch.linalg.vector_norm(a, dim=-1, keepdim=True).clamp_min(1e-12)

@@ -12,7 +12,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 from torch.nn import functional as F
 
-from graphfsl.functional.neighbors import Bar, nearest_neighbors, silent
+from graphfsl.functional.neighbors import Bar, Neighbors, nearest_neighbors, silent
 
 # two samples are one up to this share of the mean 1 - cosine, or up to this
 SAME, ROUNDING = 1e-4, 1e-9
@@ -22,17 +22,17 @@ ISLAND, ROUNDS = 5, 3  # the most samples of an island over k; how often islands
 
 @dataclass(frozen=True)
 class Distinct:
-    """Of n samples, m of them distinct: group (n,), the distinct sample that each is a copy of.
-    index, cosine (m, k),
-    order, how, recall: as in `Neighbors`, of the distinct ones. bridges (e, 2), bridge_cosine (e,):
-        further edges."""
+    """Of n samples, m of them distinct, the neighbours among the distinct ones.
+
+    Attributes:
+        group: (n,) the distinct sample that each is a copy of.
+        near: the k nearest neighbours of the m distinct samples.
+        bridges: (e, 2) further edges, which join small islands to the rest.
+        bridge_cosine: (e,) of the ends of each.
+    """
 
     group: np.ndarray
-    index: np.ndarray
-    cosine: np.ndarray
-    order: np.ndarray
-    how: str
-    recall: float
+    near: Neighbors
     bridges: np.ndarray
     bridge_cosine: np.ndarray
 
@@ -40,15 +40,22 @@ class Distinct:
 def distinct_neighbors(
     x: np.ndarray, k: int, support: np.ndarray, label: np.ndarray, bar: Bar = silent
 ) -> Distinct:
-    """Features (n, d) -> the k nearest neighbours by cosine of each distinct sample.
+    """The k nearest neighbours of each distinct sample by cosine.
 
     Samples are one with the first whose 1 - cosine to them is at most a ten-thousandth of the mean
-    over all pairs, those of the support (m,) coming first: not so are chains of them, by which the
+    over all pairs, those of the support coming first: not so are chains of them, by which the
     frames of a video, or a dense cloud, would lead from one class to another. What is so near to
-    samples of the support with two labels (m,) is one with neither, unless it is equal.
-    What is closer to its copies than to all else, though not the same, may still have no other
-    neighbour: an island of fewer than 5 k samples without one of the support is joined to the k
-        nearest other islands, member by member.
+    samples of the support with two labels is one with neither, unless it is equal. What is closer
+    to its copies than to all else, though not the same, may still have no other neighbour: an
+    island of fewer than 5 k samples without one of the support is joined to the k nearest other
+    islands, member by member.
+
+    Args:
+        x: (n, d) features.
+        k: neighbours of each.
+        support: (m,) the samples that have labels.
+        label: (m,) their labels.
+        bar: shows progress.
     """
     z = F.normalize(torch.from_numpy(np.ascontiguousarray(x, np.float32)), dim=1).numpy()
     mean = 1 - float(np.square(z.mean(0, dtype=np.float64)).sum())  # of 1 - cosine, over all pairs
@@ -76,9 +83,7 @@ def distinct_neighbors(
     z = z if len(kept) == len(x) else z[kept]
     bridges = _bridges(z, near.index, near.cosine, np.unique(group[support]))
     cosine = np.einsum("ed,ed->e", z[bridges[:, 0]], z[bridges[:, 1]]).astype(np.float32)
-    return Distinct(
-        group, near.index, near.cosine, near.order, near.how, near.recall, bridges, cosine
-    )
+    return Distinct(group, near, bridges, cosine)
 
 
 def _copies(z: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, product
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -15,15 +16,18 @@ from graphfsl.io.errors import InputError
 
 Level = Hashable
 Cell = Mapping[str, Level]
-Table = dict[
-    tuple[Level, ...], dict[tuple[Level, ...], int]
-]  # some axes' levels -> the other axes' -> the cell's index
+Corner = dict[tuple[Level, ...], int]  # the other axes' levels -> the cell's index
+Table = dict[tuple[Level, ...], Corner]  # some axes' levels -> the cells that have them
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The level `first` of an axis minus the level `second`, over pairs of cells that differ in
-    nothing else.
+    """Two levels of an axis, compared over pairs of cells that differ in nothing else.
+
+    Attributes:
+        first: a level.
+        second: another level.
+        contrast: the first less the second.
     """
 
     first: Level
@@ -33,27 +37,41 @@ class Comparison:
 
 @dataclass(frozen=True)
 class MainEffect:
-    """One axis: every pair of its levels that some combination of the other axes has."""
+    """What one axis does: every pair of its levels that some combination of the other axes has.
+
+    Attributes:
+        axis: its name.
+        comparisons: of each pair of levels.
+        means: accuracy of each level over the combinations that all comparable levels have; empty
+            where there is none.
+        incomparable: levels that share no combination with any other level.
+    """
 
     axis: str
     comparisons: tuple[Comparison, ...]
-    # over the combinations that all comparable levels have; empty where there is none
     means: Mapping[Level, float]
-    incomparable: tuple[Level, ...]  # share no combination with any other level
+    incomparable: tuple[Level, ...]
 
 
 @dataclass(frozen=True)
 class Interaction:
-    """Two axes: of their 2 x 2 contrasts (a1 b1 - a1 b2) - (a2 b1 - a2 b2) that with the largest
-    |t|.
+    """Whether two axes depend on each other: the strongest of their 2 x 2 contrasts.
+
+    A contrast is (a1 b1 - a1 b2) - (a2 b1 - a2 b2); the strongest has the largest |t|.
+
+    Attributes:
+        axes: their names.
+        levels: (a1, a2), (b1, b2); None where nothing is comparable.
+        contrast: `corrected` over this pair of axes' contrasts.
+        contrasts: how many there are.
+        share: of the cells' sum of squares; None where no combination has all pairs of comparable
+            levels.
     """
 
     axes: tuple[str, str]
-    # (a1, a2), (b1, b2); None: nothing is comparable
     levels: tuple[tuple[Level, Level], tuple[Level, Level]] | None
-    contrast: Contrast | None  # `corrected` over this pair of axes' contrasts
+    contrast: Contrast | None
     contrasts: int
-    # of the cells' sum of squares; None where no combination has all pairs of comparable levels
     share: float | None
 
 
@@ -64,43 +82,53 @@ def main_effects(
     permutations: int = 10_000,
     seed: int = 0,
 ) -> list[MainEffect]:
-    """The effect of each axis. Cells (axis -> level), their accuracies (cells, episodes), their
-    episodes' identities.
+    """The effect of each axis: every pair of its levels, compared where nothing else differs.
 
     Cells of equal key are paired by episode (`contrasts` says what follows). Only combinations of
     the other axes that both levels have are compared. p is raw: `corrected` makes Holm's correction
-    over all axes. Raises InputError where cells differ in their axes or are the same twice, or
-    values are too few or not finite.
+    over all axes.
+
+    Args:
+        cells: axis -> level, of each cell.
+        accuracies: (cells, n) over episodes.
+        keys: what a cell's episodes are a function of.
+        permutations: of the test behind p, see `permutation_test`.
+        seed: of its signs.
+
+    Raises:
+        InputError: where cells differ in their axes or are the same twice, or values are too few or
+            not finite.
     """
     axes = _axes(cells, accuracies, keys)
-    found: list[tuple[str, Level, Level]] = []
-    weights, matched = [], []
-    for axis in axes:
-        table = _table(cells, (axis,))
-        for first, second in combinations(table, 2):
-            if rests := _common([table[first], table[second]]):
-                found.append((axis, first[0], second[0]))
-                weights.append(_weights(len(cells), [table[first]], [table[second]], rests))
-                matched.append(len(rests))
-    values = contrasts(_stack(weights, len(cells)), accuracies, keys, matched, permutations, seed)
-    pairs = [
-        (axis, Comparison(u, v, value)) for (axis, u, v), value in zip(found, values, strict=True)
-    ]
-    return [
-        _main_effect(axis, tuple(c for a, c in pairs if a == axis), cells, accuracies)
-        for axis in axes
-    ]
+    asked = {axis: _pairs_of_levels(cells, axis) for axis in axes}
+    every = [question for questions in asked.values() for question in questions]
+    answers = iter(_answers(every, accuracies, keys, permutations, seed))
+
+    effects = []
+    for axis, questions in asked.items():
+        comparisons = []
+        for question in questions:
+            first, second = question.levels
+            comparisons.append(Comparison(first, second, next(answers)))
+        effects.append(_main_effect(axis, tuple(comparisons), cells, accuracies))
+    return effects
 
 
 def corrected(effects: Sequence[MainEffect]) -> list[MainEffect]:
-    """The same with Holm's correction over every comparison of every axis."""
-    raw = [c.contrast.p for e in effects for c in e.comparisons]
+    """The same effects with Holm's correction over every comparison of every axis.
+
+    Args:
+        effects: of `main_effects`.
+    """
+    raw = [c.contrast.p for effect in effects for c in effect.comparisons]
     adjusted = iter(holm(torch.tensor(raw, dtype=torch.float64)).tolist())
 
     def with_p(c: Comparison) -> Comparison:
         return replace(c, contrast=replace(c.contrast, corrected=next(adjusted)))
 
-    return [replace(e, comparisons=tuple(with_p(c) for c in e.comparisons)) for e in effects]
+    return [
+        replace(effect, comparisons=tuple(map(with_p, effect.comparisons))) for effect in effects
+    ]
 
 
 def interactions(
@@ -110,95 +138,46 @@ def interactions(
     permutations: int = 10_000,
     seed: int = 0,
 ) -> list[Interaction]:
-    """The interaction of each pair of axes; arguments and errors as `main_effects`.
+    """The interaction of each pair of axes.
 
-    share = m sum_ab (y_ab - y_a - y_b + y)^2 / sum_abr (y_abr - y)^2 over the levels a, b of some
-    contrast and the m combinations r of the other axes that have all of them (eta squared, Fisher
-    1925); y_ab, y_a, y_b, y are means of the cells' means y_abr.
+        share = m sum_ab (y_ab - y_a - y_b + y)^2 / sum_abr (y_abr - y)^2
+
+    over the levels a, b of some contrast and the m combinations r of the other axes that have all
+    of them (eta squared); y_ab, y_a, y_b, y are means of the cells' means y_abr.
+
+    Args:
+        cells: see `main_effects`.
+        accuracies: see `main_effects`.
+        keys: see `main_effects`.
+        permutations: see `main_effects`.
+        seed: see `main_effects`.
+
+    Raises:
+        InputError: as `main_effects`.
+
+    Source:
+        Fisher 1925, Statistical Methods for Research Workers.
     """
-    out = []
-    for pair in combinations(_axes(cells, accuracies, keys), 2):
-        table = _table(cells, pair)
-        rows, columns = ([*dict.fromkeys(ab[i] for ab in table)] for i in (0, 1))
-        found, weights, matched = [], [], []
-        for (a1, a2), (b1, b2) in product(combinations(rows, 2), combinations(columns, 2)):
-            plus, minus = (
-                [table.get(ab, {}) for ab in side]
-                for side in (((a1, b1), (a2, b2)), ((a1, b2), (a2, b1)))
-            )
-            if rests := _common([*plus, *minus]):
-                found.append(((a1, a2), (b1, b2)))
-                weights.append(_weights(len(cells), plus, minus, rests))
-                matched.append(len(rests))
-        if not found:
-            out.append(Interaction(pair, None, None, 0, None))
+    found = []
+    for axes in combinations(_axes(cells, accuracies, keys), 2):
+        table = _table(cells, axes)
+        questions = _two_by_two(table, len(cells))
+        if not questions:
+            found.append(Interaction(axes, None, None, 0, None))
             continue
-        values = contrasts(
-            _stack(weights, len(cells)), accuracies, keys, matched, permutations, seed
-        )
-        adjusted = holm(torch.tensor([c.p for c in values], dtype=torch.float64)).tolist()
-        largest = max(range(len(found)), key=lambda i: abs(values[i].t))
-        contrast = replace(values[largest], corrected=adjusted[largest])
-        used = [{level for levels in found for level in levels[i]} for i in (0, 1)]
-        grid = [
-            [table.get((a, b), {}) for b in columns if b in used[1]] for a in rows if a in used[0]
-        ]
-        out.append(
-            Interaction(pair, found[largest], contrast, len(found), _share(grid, accuracies))
-        )
-    return out
-
-
-def sentence(effect: MainEffect) -> str:
-    """One axis in plain English; accuracies in [0, 1] become percentage points, p is the corrected
-    one where present.
-
-    A difference is asserted where the interval leaves out 0 and p < 0.05, denied where neither,
-    else called chance.
-    """
-    name, left_out = f"`{effect.axis}`", _names(effect.incomparable)
-    if not effect.comparisons:
-        if len(effect.incomparable) == 1:
-            return f"{name}: {left_out} is the only level, so there is nothing to compare."
-        return (
-            f"{name}: {left_out} cannot be compared, for no two of them share a combination "
-            f"of the other axes."
-        )
-    comparison, ranked = _top(effect)
-    contrast, (best, rival) = comparison.contrast, _better_first(comparison)
-    size, evidence, says = _evidence(contrast)
-    if says == "none":
-        subject = f"{best} instead of {rival} makes"
-        if len(ranked) > 2:
-            subject = f"of {len(ranked)} levels the best two, {best} and {rival}, make"
-        text = (
-            f"{subject} no difference that {contrast.episodes:,} episodes can show: {size} "
-            f"points ({evidence})"
-        )
-    else:
-        text = f"{best} is {size} points better than {rival}"
-        if len(ranked) > 2:
-            text = (
-                f"{best} is the best of {len(ranked)} levels, {size} points better than "
-                f"{rival}, the next"
+        answers = _answers(questions, accuracies, keys, permutations, seed)
+        adjusted = holm(torch.tensor([c.p for c in answers], dtype=torch.float64)).tolist()
+        largest = max(range(len(answers)), key=lambda i: abs(answers[i].t))
+        found.append(
+            Interaction(
+                axes,
+                levels=questions[largest].levels,
+                contrast=replace(answers[largest], corrected=adjusted[largest]),
+                contrasts=len(answers),
+                share=_share(_comparable_grid(table, questions), accuracies),
             )
-        text += f"{', which may be chance' if says == 'chance' else ''} ({evidence})"
-    pairs = "1 matched pair" if contrast.matched == 1 else f"{contrast.matched} matched pairs"
-    text += (
-        f", averaged over {pairs} of cells{'' if contrast.paired else ' with different episodes'}"
-    )
-    widest = max(effect.comparisons, key=lambda c: abs(c.contrast.difference))
-    if widest is not comparison:
-        top, bottom = _better_first(widest)
-        size, evidence, _ = _evidence(widest.contrast)
-        text += f"; the range is {size} points, from {bottom} up to {top} ({evidence})"
-    if left_out:
-        they = "it shares" if len(effect.incomparable) == 1 else "they share"
-        text += (
-            f"; {left_out} could not be compared, for {they} no combination of the other "
-            f"axes with another level"
         )
-    return f"{name}: {text}."
+    return found
 
 
 def _axes(
@@ -227,35 +206,86 @@ def _axes(
 
 
 def _table(cells: Sequence[Cell], axes: tuple[str, ...]) -> Table:
-    out: Table = {}
+    """The cells by their levels of these axes, and then by those of all others."""
+    table: Table = {}
     for i, cell in enumerate(cells):
-        rest = tuple(cell[a] for a in cells[0] if a not in axes)
-        out.setdefault(tuple(cell[a] for a in axes), {})[rest] = i
-    return out
+        levels = tuple(cell[axis] for axis in axes)
+        rest = tuple(cell[axis] for axis in cells[0] if axis not in axes)
+        table.setdefault(levels, {})[rest] = i
+    return table
 
 
-def _common(corners: Sequence[Mapping[tuple[Level, ...], int]]) -> list[tuple[Level, ...]]:
+@dataclass(frozen=True)
+class _Question:
+    """A contrast that is asked for.
+
+    levels: of which it is. weights: of each cell; they sum to zero. matched: over how many
+    combinations of the other axes.
+    """
+
+    levels: Any
+    weights: list[float]
+    matched: int
+
+
+def _question(
+    levels: Any, plus: Sequence[Corner], minus: Sequence[Corner], size: int
+) -> _Question | None:
+    """The mean, over the combinations of the other axes that all corners have, of the sum of the
+    cells of `plus` less that of `minus`; None where there is no such combination. size: of all
+    cells.
+    """
+    rests = _common([*plus, *minus])
+    if not rests:
+        return None
+    weights = [0.0] * size
+    for rest in rests:
+        for corner in plus:
+            weights[corner[rest]] = 1 / len(rests)
+        for corner in minus:
+            weights[corner[rest]] = -1 / len(rests)
+    return _Question(levels, weights, len(rests))
+
+
+def _common(corners: Sequence[Corner]) -> list[tuple[Level, ...]]:
+    """The combinations of the other axes that all corners have."""
     return [rest for rest in corners[0] if all(rest in corner for corner in corners)]
 
 
-def _weights(
-    size: int,
-    plus: Sequence[Mapping[tuple[Level, ...], int]],
-    minus: Sequence[Mapping[tuple[Level, ...], int]],
-    rests: Sequence[tuple[Level, ...]],
-) -> list[float]:
-    """A row of weights: the mean over `rests` of the sum of the cells of `plus`, less that of
-    `minus`.
-    """
-    row = [0.0] * size
-    for sign, corners in ((1, plus), (-1, minus)):
-        for corner, rest in product(corners, rests):
-            row[corner[rest]] = sign / len(rests)
-    return row
+def _pairs_of_levels(cells: Sequence[Cell], axis: str) -> list[_Question]:
+    """Each two levels of an axis that can be compared."""
+    table = _table(cells, (axis,))
+    questions = [
+        _question((first[0], second[0]), [table[first]], [table[second]], len(cells))
+        for first, second in combinations(table, 2)
+    ]
+    return [question for question in questions if question is not None]
 
 
-def _stack(rows: Sequence[Sequence[float]], size: int) -> Float[Tensor, "C cells"]:
-    return torch.tensor(rows, dtype=torch.float64).reshape(-1, size)
+def _two_by_two(table: Table, size: int) -> list[_Question]:
+    """Each two levels of one axis and two of another whose four corners can be compared."""
+    rows = list(dict.fromkeys(a for a, _ in table))
+    columns = list(dict.fromkeys(b for _, b in table))
+    nowhere: Corner = {}
+    questions = []
+    for (a1, a2), (b1, b2) in product(combinations(rows, 2), combinations(columns, 2)):
+        plus = [table.get((a1, b1), nowhere), table.get((a2, b2), nowhere)]
+        minus = [table.get((a1, b2), nowhere), table.get((a2, b1), nowhere)]
+        questions.append(_question(((a1, a2), (b1, b2)), plus, minus, size))
+    return [question for question in questions if question is not None]
+
+
+def _answers(
+    questions: Sequence[_Question],
+    accuracies: Float[Tensor, "cells n"],
+    keys: Sequence[Hashable],
+    permutations: int,
+    seed: int,
+) -> list[Contrast]:
+    rows = [question.weights for question in questions]
+    weights = torch.tensor(rows, dtype=torch.float64).reshape(-1, len(keys))
+    matched = [question.matched for question in questions]
+    return contrasts(weights, accuracies, keys, matched, permutations, seed)
 
 
 def _main_effect(
@@ -264,76 +294,44 @@ def _main_effect(
     cells: Sequence[Cell],
     accuracies: Float[Tensor, "cells n"],
 ) -> MainEffect:
-    table = {levels[0]: rests for levels, rests in _table(cells, (axis,)).items()}
+    table = {levels[0]: corner for levels, corner in _table(cells, (axis,)).items()}
     matched = {level for c in comparisons for level in (c.first, c.second)}
     comparable = [level for level in table if level in matched]
-    rests = _common([table[level] for level in comparable]) if comparable else []
+    incomparable = tuple(level for level in table if level not in matched)
+
     overall = accuracies.double().mean(-1)
-    means = (
-        {v: float(overall[[table[v][r] for r in rests]].mean()) for v in comparable}
-        if rests
-        else {}
-    )
-    return MainEffect(
-        axis, comparisons, means, tuple(level for level in table if level not in matched)
-    )
+    means = {}
+    rests = _common([table[level] for level in comparable]) if comparable else []
+    if rests:
+        for level in comparable:
+            means[level] = float(overall[[table[level][rest] for rest in rests]].mean())
+    return MainEffect(axis, comparisons, means, incomparable)
 
 
-def _share(
-    grid: Sequence[Sequence[Mapping[tuple[Level, ...], int]]], accuracies: Float[Tensor, "cells n"]
-) -> float | None:
+def _comparable_grid(table: Table, questions: Sequence[_Question]) -> list[list[Corner]]:
+    """The corners of all levels of two axes that stand in some contrast."""
+    first = {level for question in questions for level in question.levels[0]}
+    second = {level for question in questions for level in question.levels[1]}
+    rows = [a for a in dict.fromkeys(a for a, _ in table) if a in first]
+    columns = [b for b in dict.fromkeys(b for _, b in table) if b in second]
+    return [[table.get((a, b), {}) for b in columns] for a in rows]
+
+
+def _share(grid: Sequence[Sequence[Corner]], accuracies: Float[Tensor, "cells n"]) -> float | None:
+    """Eta squared of the interaction; None where no combination has all corners."""
     rests = _common([corner for row in grid for corner in row])
     if not rests:
         return None
-    y = accuracies.double().mean(-1)[
-        torch.tensor([[[corner[r] for r in rests] for corner in row] for row in grid])
-    ]
+    overall = accuracies.double().mean(-1)
+    y = torch.stack([_means(row, rests, overall) for row in grid])
     ab = y.mean(-1)
     interaction = ab - ab.mean(0) - ab.mean(1, keepdim=True) + ab.mean()
     total = (y - y.mean()).square().sum()
     return float(len(rests) * interaction.square().sum() / total) if total > 0 else 0.0
 
 
-def _top(effect: MainEffect) -> tuple[Comparison, list[Level]]:
-    """The best level beside the next that it was compared with, and all by their mean gain over
-    those compared.
-    """
-    gains: dict[Level, list[float]] = {}
-    for c in effect.comparisons:
-        gains.setdefault(c.first, []).append(c.contrast.difference)
-        gains.setdefault(c.second, []).append(-c.contrast.difference)
-    ranked = sorted(gains, key=lambda level: -sum(gains[level]) / len(gains[level]))
-    best = [c for c in effect.comparisons if ranked[0] in (c.first, c.second)]
-    return min(best, key=lambda c: max(ranked.index(c.first), ranked.index(c.second))), ranked
-
-
-def _better_first(c: Comparison) -> tuple[str, str]:
-    first, second = (c.first, c.second) if c.contrast.difference >= 0 else (c.second, c.first)
-    return _name(first), _name(second)
-
-
-def _evidence(c: Contrast) -> tuple[str, str, str]:
-    """The size of a difference in points, its interval and p, and what they say: "sure", "chance"
-    or "none".
-    """
-    size, half = 100 * abs(c.difference), 100 * c.half
-    p = c.p if c.corrected is None else c.corrected
-    digits = 1 if half >= 0.1 else 2
-
-    def points(value: float) -> str:
-        return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
-
-    shown = "< 0.001" if p < 0.001 else f"= {p:.3f}" if p < 0.1 else f"= {p:.2f}"
-    label = "p" if c.corrected is None else "corrected p"
-    apart = (size > half) + (p < 0.05)
-    interval = f"95% interval {points(size - half)} to {points(size + half)}"
-    return points(size), f"{interval}, {label} {shown}", ("none", "chance", "sure")[apart]
-
-
-def _name(level: Level) -> str:
-    return str(level).lower() if level is None or isinstance(level, bool) else str(level)
-
-
-def _names(levels: Sequence[Level]) -> str:
-    *most, last = [_name(level) for level in levels] or [""]
-    return f"{', '.join(most)} and {last}" if most else last
+def _means(
+    row: Sequence[Corner], rests: Sequence[tuple[Level, ...]], overall: Float[Tensor, " cells"]
+) -> Float[Tensor, "b r"]:
+    """y_abr of one level a: (levels b, combinations r)."""
+    return torch.stack([overall[[corner[rest] for rest in rests]] for corner in row])

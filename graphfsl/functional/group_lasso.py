@@ -4,9 +4,13 @@ errors.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from graphfsl.functional.fista import fista
 
 
 def leaving(
@@ -16,37 +20,67 @@ def leaving(
     smallest: float = 1e-3,
     steps: int = 10,
 ) -> Float[Tensor, "B n"]:
-    """The penalty at which each node's error gamma_i leaves zero, as a place on a grid: less is
-    more credible.
+    """How small a penalty must be before a node's error enters a linear model of labels.
 
-    gamma(lambda) = argmin 1/2 ||(I - H)(Y - gamma)||^2 + lambda sum_i ||gamma_i||, the model Y = X
-    beta + gamma without its beta; H = U U^T projects onto the columns of X, U (B, n, r) orthonormal
-    or zero. The grid is geometric, `penalties` values below the least that leaves all gamma zero,
-    down to its part `smallest`; each takes `steps` steps of FISTA (Beck and Teboulle 2009) from the
-    solution before. The step is 1: I - H is a projection.
+        gamma(lambda) = argmin 1/2 ||(I - H)(Y - gamma)||^2 + lambda sum_i ||gamma_i||
 
-    A node that is in the model for k of the penalties gets k, and, so that there are few ties, the
-    share of lambda that its residual has at the last penalty that leaves it out. (B, n, r), (B, n,
-    C) -> (B, n).
+    This is Y = X beta + gamma without its beta; H = U U^T projects onto the columns of X. The grid
+    of lambda is geometric, `penalties` values below the least that leaves all gamma zero, down to
+    its part `smallest`; each goes on from the solution before. The step of FISTA is 1: I - H is a
+    projection.
+
+    Args:
+        u: (B, n, r) orthonormal columns, or zero ones.
+        y: (B, n, C) labels.
+        penalties: values of lambda.
+        smallest: the last of them, as a share of the first that leaves all zero.
+        steps: of `fista` at each.
+
+    Returns:
+        (B, n); less is more credible: a node that is in the model for k of the penalties gets k,
+        and, so that there are few ties, the share of lambda that its residual has at the last
+        penalty that leaves it out.
+
+    Source:
+        Wang et al. 2020 (ICI), https://arxiv.org/abs/2003.11853, section 3.
     """
     free = y - u @ (u.mT @ y)
     most = _length(free).amax(1, keepdim=True)
-    gamma, last = torch.zeros_like(y), (_length(free) / most).squeeze(-1)
-    count = torch.zeros_like(last)
-    for k in range(penalties):
-        penalty = most * smallest ** ((k + 1) / penalties)
-        z, t = gamma, 1.0
-        for _ in range(steps):
-            new = shrink(free + u @ (u.mT @ z), penalty)
-            s = (1 + (1 + 4 * t * t) ** 0.5) / 2
-            gamma, z, t = new, new + (t - 1) / s * (new - gamma), s
+    gamma = torch.zeros_like(y)
+    last = (_length(free) / most).squeeze(-1)  # reach at the last penalty that leaves a node out
+    count = torch.zeros_like(last)  # penalties for which a node is in the model
+    for k in range(1, penalties + 1):
+        penalty = most * smallest ** (k / penalties)
+        gamma = fista(_proximal_step(free, u, penalty), gamma, steps)
         reach = (_length(free + u @ (u.mT @ gamma)) / penalty).squeeze(-1)
-        count, last = count + (reach > 1), reach.where(reach <= 1, last)
+        count = count + (reach > 1)
+        last = reach.where(reach <= 1, last)
     return count + last
 
 
+def _proximal_step(
+    free: Float[Tensor, "B n C"], u: Float[Tensor, "B n r"], penalty: Float[Tensor, "B 1 1"]
+) -> Callable[[Float[Tensor, "B n C"]], Float[Tensor, "B n C"]]:
+    """gamma -> shrink(gamma - gradient): the gradient is (I - H) (gamma - Y)."""
+
+    def step(gamma: Tensor) -> Tensor:
+        return shrink(free + u @ (u.mT @ gamma), penalty)
+
+    return step
+
+
 def shrink(z: Float[Tensor, "B n C"], penalty: Float[Tensor, "B 1 1"]) -> Float[Tensor, "B n C"]:
-    """z_i (1 - penalty / ||z_i||)+, the proximal map of penalty * sum_i ||z_i||."""
+    """Shorten every row by the penalty: z_i (1 - penalty / ||z_i||)+.
+
+    It is the proximal map of penalty * sum_i ||z_i||.
+
+    Args:
+        z: (B, n, C).
+        penalty: (B, 1, 1).
+
+    Returns:
+        (B, n, C), zero for rows that are shorter than the penalty.
+    """
     return z * (1 - penalty / _length(z)).clamp_min(0)
 
 

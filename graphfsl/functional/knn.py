@@ -8,9 +8,18 @@ from torch import Tensor
 
 
 def nearest(a: Float[Tensor, "*B n n"], k: int, mutual: bool = False) -> Float[Tensor, "*B n n"]:
-    """The affinity a with a_ij kept where j is among the k largest of row i or i among those of row
-    j (`mutual`: and), zero elsewhere. A row's own diagonal counts as any other entry; k above n
-    keeps all. (…, n, n) -> (…, n, n).
+    """Keep the affinities of nearest neighbours and set all others to zero.
+
+    a_ij is kept where j is among the k largest of row i or i among those of row j. A row's own
+    diagonal counts as any other entry.
+
+    Args:
+        a: (…, n, n) affinities.
+        k: neighbours of a row; above n all are kept.
+        mutual: keep an entry only where both are among each other's.
+
+    Returns:
+        (…, n, n).
     """
     keep = torch.zeros_like(a, dtype=torch.bool).scatter(
         -1, a.topk(min(k, a.shape[-1]), -1).indices, True

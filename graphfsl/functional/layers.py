@@ -5,5 +5,12 @@ from torch import Tensor
 
 
 def last_layer(scores: Float[Tensor, "*layers B n C"]) -> Float[Tensor, "B n C"]:
-    """(L, B, n, C) -> (B, n, C); scores of one layer, (B, n, C), are themselves the answer."""
+    """The answer of a head that scores at every layer: the last of them.
+
+    Args:
+        scores: (L, B, n, C), or (B, n, C) of one layer, which are themselves the answer.
+
+    Returns:
+        (B, n, C).
+    """
     return scores[-1] if scores.ndim == 4 else scores

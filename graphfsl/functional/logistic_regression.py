@@ -12,6 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from graphfsl.functional.conjugate_gradients import conjugate_gradients
+from graphfsl.functional.newton import damping
 from graphfsl.functional.statistics import total_or_one
 
 
@@ -22,21 +24,34 @@ def logistic_regression(
     steps: int = 15,
     inner: int = 20,
 ) -> tuple[Float[Tensor, "B C d"], Float[Tensor, "B C"]]:
-    """The W, b of least 1/2 ||W||^2 + c sum_i sum_k w_ik (-log softmax_k(W z_i + b)), which is
-    scikit-learn's LogisticRegression(C=c) with sample weights; zero for a class without weight.
+    """Multinomial logistic regression of weighted nodes, differentiable in nodes and weights.
 
-    `steps` damped Newton steps, each solved by `inner` steps of conjugate gradients, without
-    autograd; two more of the former with it make first and second derivatives those of the
-    solution. Nodes without weight are not read.
+    It is the W, b of least
+
+        1/2 ||W||^2 + c sum_i sum_k w_ik (-log softmax_k(W z_i + b))
+
+    which is scikit-learn's LogisticRegression(C=c) with sample weights. Damped Newton steps are
+    each solved by conjugate gradients, without autograd; two more of the former with it make first
+    and second derivatives those of the solution.
 
     With Omega = diag(sum_k w_ik), M = diag(1, …, 1, 0) + c/2 (Z, 1)^T Omega (Z, 1) is Boehning's
     bound of the Hessian, the same for every class. In coordinates x with (W, b) = x E^T (Z, 1) M^-1
     and Q = E^T (Z, 1) M^-1 (Z, 1)^T E the solution is the root of the gradient
 
-        gamma(x) = x + (c Omega (p - f / 2) - c w) E,    f = x Q E^T,    p = softmax(f).
+        gamma(x) = x + (c Omega (p - f / 2) - c w) E,    f = x Q E^T,    p = softmax(f)
 
     With n <= d the coordinates are those of the nodes, E = I; then only Z Z^T is needed. Otherwise
     Q = I.
+
+    Args:
+        z: (B, n, d) features.
+        w: (B, n, C) label weights; nodes without weight are not read.
+        c: how little the classifier is regularised.
+        steps: of Newton's method.
+        inner: steps of conjugate gradients in each.
+
+    Returns:
+        W (B, C, d) and b (B, C), zero for a class without weight.
     """
     weight, here = w.sum(-1), (w.sum(-2) > 0).unsqueeze(-1)
     z = z.masked_fill((weight == 0).unsqueeze(-1), 0)
@@ -51,11 +66,9 @@ def logistic_regression(
         p = f.masked_fill(~here, -1e30).softmax(-2)
         gamma = x + _from_nodes(cost * (p - _centred(f, unit) / 2) - c * w.mT, e)
         delta = -_Solve.apply(e, q, cost, p, unit, gamma, inner)
-        # On the line to x + delta the third derivative is at most r times the second, so that the
-        # step log(1 + r) / r never overshoots, whatever the weights and the features.
         move = _to_nodes(delta @ q, e).detach().masked_fill(cost == 0, 0)
-        r = (move.amax(-2) - move.amin(-2)).amax(-1).clamp_min(1e-6)
-        return x + (r.log1p() / r)[:, None, None] * delta
+        spread = (move.amax(-2) - move.amin(-2)).amax(-1)
+        return x + damping(spread)[:, None, None] * delta
 
     x = z.new_zeros(*here.shape[:2], q.shape[-1])
     with torch.no_grad():
@@ -145,26 +158,16 @@ class _Solve(torch.autograd.Function):
     def forward(
         e: Tensor | None, q: Tensor, cost: Tensor, p: Tensor, unit: Tensor, r: Tensor, steps: int
     ) -> Tensor:
+        def apply(d: Tensor, dq: Tensor) -> Tensor:
+            return d + _from_nodes(_curvature(_to_nodes(dq, e), cost, p, unit), e)
+
         def dot(a: Tensor, b: Tensor) -> Tensor:
             return (a * b).sum((-2, -1), keepdim=True)
 
-        x, d, rq = torch.zeros_like(r), r, r @ q
-        dq, size = rq, dot(r, rq)
-        enough = size * torch.finfo(r.dtype).eps ** 2
+        def lift(x: Tensor) -> Tensor:
+            return x @ q
 
-        def ratio(a: Tensor, b: Tensor) -> Tensor:
-            # from here on steps would be made of rounding
-            return torch.where((size > enough) & (b > 0), a / b, 0)
-
-        for _ in range(steps):
-            a = d + _from_nodes(_curvature(_to_nodes(dq, e), cost, p, unit), e)
-            t = ratio(size, dot(dq, a))
-            x, r = x + t * d, r - t * a
-            rq = r @ q
-            last, size = size, dot(r, rq)
-            t = ratio(size, last)
-            d, dq = r + t * d, rq + t * dq
-        return x
+        return conjugate_gradients(apply, r, steps, torch.finfo(r.dtype).eps, dot, lift)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -179,8 +182,8 @@ class _Solve(torch.autograd.Function):
         r = _from_nodes(_curvature(_to_nodes(g, e), cost, p, unit), e)
         u = g - _Solve.apply(e, q, cost, p, unit, r, ctx.steps) @ q
         xq, f, ue = x @ q, _to_nodes(x @ q, e), _to_nodes(u, e)
-        s_f, s_u = (_curvature(t, cost, p, unit) for t in (f, ue))
-        p_f, p_u = ((p * t).sum(-2, keepdim=True) for t in (f, ue))
+        s_f, s_u = _curvature(f, cost, p, unit), _curvature(ue, cost, p, unit)
+        p_f, p_u = (p * f).sum(-2, keepdim=True), (p * ue).sum(-2, keepdim=True)
         by_e = None if e is None else -s_f.mT @ u - s_u.mT @ xq
         by_q = -x.mT @ _from_nodes(s_u, e)
         by_cost = p_u * p_f - (p * ue * f - ue * _centred(f, unit) / 2).sum(-2, keepdim=True)

@@ -8,8 +8,8 @@ import math
 
 import torch
 from jaxtyping import Float, Int
+from scipy.optimize import isotonic_regression
 from torch import Tensor
-from torch.nn import functional as F
 
 
 def shortfall(
@@ -18,14 +18,25 @@ def shortfall(
     known: Float[Tensor, " h"],
     known_of: Int[Tensor, " h"],
 ) -> tuple[float, float]:
-    """How much more often than not a known score is higher than a score, and the standard error of
-    that: their ratio is the z of Wilcoxon's rank sum, ties averaged.
+    """How much more often than not a known score is higher than a score.
 
-    of, known_of: their classes, -1 for none. The known scores of a class weigh as much as the
-    class's share of the scores, so that neither its share nor how many are known of it counts as a
-    shortfall; one known score of each class counts for nothing, since the others determine it. (0,
-    inf) where a class of the scores has no other. (n,), (n,), (h,), (h,) -> share of pairs beyond
-    one half, error. Mann & Whitney 1947, https://doi.org/10.1214/aoms/1177730491.
+    The known scores of a class weigh as much as the class's share of the scores, so that neither
+    its share nor how many are known of it counts as a shortfall; one known score of each class
+    counts for nothing, since the others determine it. The ratio of what is returned is the z of
+    Wilcoxon's rank sum, ties averaged.
+
+    Args:
+        score: (n,) of which it is asked whether they are lower.
+        of: (n,) their classes, -1 for none.
+        known: (h,) scores of known source.
+        known_of: (h,) their classes.
+
+    Returns:
+        The share of pairs beyond one half, and its standard error; (0, inf) where a class of the
+        scores has no second known score.
+
+    Source:
+        Mann, Whitney 1947, https://doi.org/10.1214/aoms/1177730491.
     """
     n, h = len(score), len(known)
     if not n or not (of >= 0).any():
@@ -45,36 +56,60 @@ def shortfall(
     return excess, math.sqrt(variance * (n + h + 1) / n)
 
 
-def belonging(
+def membership(
     score: Float[Tensor, " n"], known: Float[Tensor, " h"], bins: int = 20
 ) -> Float[Tensor, " n"]:
-    """The probability of each score to come from the source of the known ones; what else there is
-    scores lower.
+    """The probability of each score to come from the source of the known ones.
 
-    Bins between quantiles of `known` hold a share f0 of them each, and f of all scores. Above the
-    median of `known` nothing is foreign, so that pi = f / f0 there is the share of scores from the
-    source; pi f0 / f of a bin, at most 1, is the answer, bins being joined where it would fall. f0
-    counts as a standard error more than it is: what so few known scores leave in doubt belongs. No
-    more bins than the square root of h; all are 1 where nothing is known. (n,), (h,) -> (n,).
+    Other sources are assumed to have lower scores. Scores are counted in bins between quantiles of
+    `known`: each holds a share f0 of the known and f of all scores. Above the median of `known`
+    nothing is foreign, so that pi = f / f0 there is the share of scores that come from the source.
+    The answer in a bin is pi f0 / f, at most 1, made non-decreasing from the lowest bin to the
+    highest. f0 counts as a standard error more than it is: what so few known scores leave in doubt
+    is taken for a member.
+
+    Args:
+        score: (n,) of which the source is asked; the higher, the more like the known ones.
+        known: (h,) scores from the source.
+        bins: at the most; never more than the square root of h.
+
+    Returns:
+        (n,) probabilities in [0, 1]; all 1 where nothing is known.
     """
-    if not len(known) or not len(score):
+    n, h = len(score), len(known)
+    if not n or not h:
         return torch.ones_like(score)
-    bins = min(bins, max(2, math.isqrt(len(known))))
-    # in ranks 1 .. h + 1
-    edges = (torch.arange(bins + 1, device=score.device) * (len(known) + 1) / bins).round()
-    rank = 1 + torch.searchsorted(known.sort().values, score, right=True)
-    of = (torch.bucketize(rank, edges) - 1).clamp(0, bins - 1)
-    f0, f = edges.diff() / (len(known) + 1), torch.bincount(of, minlength=bins) / len(score)
-    pi = (f[bins // 2 :].sum() / f0[bins // 2 :].sum()).clamp_max(1)
-    # Isotonic regression: of bin i the largest over a <= i of the smallest over b >= i of the ratio
-    # in bins a .. b.
-    doubt = (f0 * (1 - f0) / len(known)).sqrt()
-    own, all_ = (
-        F.pad(v.cumsum(0), (1, 0)) for v in (pi * (f0 + doubt), f.clamp_min(1 / len(score)))
-    )
-    ratio = (own - own[:-1, None])[:, 1:] / (all_ - all_[:-1, None])[:, 1:]
-    lower = torch.ones(bins, bins, dtype=torch.bool, device=score.device).tril(-1)
-    smallest = ratio.masked_fill(lower, float("inf")).flip(1).cummin(1).values.flip(1)
-    p = smallest.masked_fill(lower, float("-inf")).amax(0).clamp_max(1)
-    p[bins // 2 :] = 1
-    return p.to(score.dtype)[of]
+    bins = min(bins, max(2, math.isqrt(h)))
+    edges = (torch.arange(bins + 1, device=score.device) * (h + 1) / bins).round()
+    rank = 1 + torch.searchsorted(known.sort().values, score, right=True)  # in 1 .. h + 1
+    bin_of = (torch.bucketize(rank, edges) - 1).clamp(0, bins - 1)
+
+    f0 = edges.diff() / (h + 1)
+    f = torch.bincount(bin_of, minlength=bins) / n
+    upper = slice(bins // 2, None)  # the bins above the median of `known`
+    pi = (f[upper].sum() / f0[upper].sum()).clamp_max(1)
+    doubt = (f0 * (1 - f0) / h).sqrt()
+    own = pi * (f0 + doubt)
+    every = f.clamp_min(1 / n)
+
+    p = non_decreasing(own / every, every).clamp_max(1)
+    p[upper] = 1
+    return p.to(score.dtype)[bin_of]
+
+
+def non_decreasing(value: Float[Tensor, " n"], weight: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """The non-decreasing sequence that is nearest to values by weighted squares.
+
+    Args:
+        value: (n,) in order.
+        weight: (n,) above zero.
+
+    Returns:
+        (n,), float64: where values fall, all of them become their weighted mean.
+
+    Source:
+        Isotonic regression by pooling adjacent violators, Ayer et al. 1955,
+        https://doi.org/10.1214/aoms/1177728423; `scipy.optimize.isotonic_regression`.
+    """
+    fitted = isotonic_regression(value.double().cpu().numpy(), weights=weight.cpu().numpy())
+    return torch.from_numpy(fitted.x).to(value.device)

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Int
+from torch import Tensor
 from torch.nn import functional as F
 
 EXACT = 20_000  # samples that are compared with all others
@@ -26,35 +28,55 @@ Bar = Callable[[Iterable[Any], str], Iterable[Any]]
 
 
 def silent(items: Iterable[Any], what: str) -> Iterable[Any]:
+    """Show no progress.
+
+    Args:
+        items: what is worked through.
+        what: what is done with them.
+
+    Returns:
+        The items as they are.
+    """
     return items
 
 
 @dataclass(frozen=True)
 class Neighbors:
-    """index: (n, k) int64, never oneself. cosine: (n, k) float32, falling. order: (n,) int64,
-    samples such that neighbours stand close together. how: in words. recall: the share of true
-    neighbours among them, measured."""
+    """The k nearest neighbours of n samples, and how they were found.
+
+    Attributes:
+        index: (n, k) int64, never oneself.
+        cosine: (n, k) float32, falling.
+        order: (n,) int64, samples such that neighbours stand close together.
+        cells: into how many the samples were divided; 1 where all were compared with all.
+        searched: with how many of them a sample was compared.
+        recall: the share of true neighbours among those found, measured; 1 where all were compared.
+    """
 
     index: np.ndarray
     cosine: np.ndarray
     order: np.ndarray
-    how: str
+    cells: int
+    searched: int
     recall: float
 
 
 def nearest_neighbors(x: np.ndarray, k: int, bar: Bar = silent) -> Neighbors:
-    """Features (n, d), finite and of any length, -> the k nearest neighbours of each by cosine (n -
-    1 where k is more).
+    """The k nearest neighbours of every sample by cosine.
 
     Above EXACT samples k-means divides them again and again into cells, and each is compared with
     the samples of the cells nearest to its own: with 4, 8, 16, … cells, until 90% of the true
     neighbours of 500 samples are among those found. This needs faiss; without it the comparison is
     exact, and its time grows with the square of n.
+
+    Args:
+        x: (n, d) features, finite and of any length.
+        k: neighbours of each; n - 1 where k is more.
+        bar: shows progress.
     """
     x = F.normalize(torch.from_numpy(np.ascontiguousarray(x, np.float32)), dim=1).numpy()
     n, has_faiss = len(x), importlib.util.find_spec("faiss") is not None
     k = min(k, n - 1)
-    everyone = np.arange(n)
     if n > EXACT and not has_faiss:
         advice = "pip install graphfsl[faiss] makes it nearly linear"
         warnings.warn(
@@ -62,25 +84,31 @@ def nearest_neighbors(x: np.ndarray, k: int, bar: Bar = silent) -> Neighbors:
             stacklevel=3,
         )
     if n <= EXACT or not has_faiss:
-        blocks = np.array_split(everyone, -(-n // CELL))
-        found = [
-            _without_self(rows, *_search(x[rows], x, k + 1))
-            for rows in bar(blocks, "finding neighbours")
-        ]
-        index, cosine = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        return Neighbors(index, cosine, everyone, "exact", 1.0)
+        return _exact(x, k, bar)
+    return _cell_by_cell(x, k, bar)
+
+
+def _exact(x: np.ndarray, k: int, bar: Bar) -> Neighbors:
+    everyone = np.arange(len(x))
+    index, cosine = [], []
+    for rows in bar(np.array_split(everyone, -(-len(x) // CELL)), "finding neighbours"):
+        found = _without_self(rows, *_search(x[rows], x, k + 1))
+        index.append(found[0])
+        cosine.append(found[1])
+    return Neighbors(np.concatenate(index), np.concatenate(cosine), everyone, 1, 1, 1.0)
+
+
+def _cell_by_cell(x: np.ndarray, k: int, bar: Bar) -> Neighbors:
+    n = len(x)
+    everyone = np.arange(n)
     cells = list(_cells(x, everyone))
-    centers = F.normalize(torch.from_numpy(np.stack([x[c].mean(0) for c in cells])), dim=1)
-    most = min(max(MOST_CELLS, k + 1), len(cells))
-    near = torch.cat([(rows @ centers.T).topk(most).indices for rows in centers.split(CELL)])
-    sample = everyone[:: n // SAMPLED]
-    # what is as near is as true
-    worst = _without_self(sample, *_search(x[sample], x, k + 1))[1][:, -1] - 1e-6
+    near = _near_cells(x, cells, k)
     cell_of = np.empty(n, np.int64)
     for number, members in enumerate(cells):
         cell_of[members] = number
 
     def search(rows: np.ndarray, cell: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Of some rows of a cell, among the samples of so many cells near to it."""
         nearest = [cells[j] for j in near[cell].tolist()]
         # where cells are tiny
         enough = int(np.searchsorted(np.cumsum([len(c) for c in nearest]), k + 1)) + 1
@@ -88,18 +116,31 @@ def nearest_neighbors(x: np.ndarray, k: int, bar: Bar = silent) -> Neighbors:
         found, cosine = _search(x[rows], x[candidates], k + 1)
         return _without_self(rows, candidates[found], cosine)
 
+    sample = everyone[:: n // SAMPLED]
+    # The cosine of the last true neighbour: what is as near is as true.
+    worst = _without_self(sample, *_search(x[sample], x, k + 1))[1][:, -1] - 1e-6
     count, recall = 2, 0.0
     while recall < RECALL and count < near.shape[1]:
         count = min(2 * count, near.shape[1])
         found = [
-            search(sample[i : i + 1], cell_of[row], count)[1][0] for i, row in enumerate(sample)
+            search(sample[i : i + 1], cell, count)[1][0]
+            for i, cell in enumerate(cell_of[sample].tolist())
         ]
         recall = float((np.stack(found) >= worst[:, None]).mean())
+
     index, cosine = np.empty((n, k), np.int64), np.empty((n, k), np.float32)
     for number, members in enumerate(bar(cells, "finding neighbours")):
         index[members], cosine[members] = search(members, number, count)
-    how = f"approximate: {len(cells):,} cells, {count} of them searched"
-    return Neighbors(index, cosine, np.concatenate(cells), how, recall)
+    return Neighbors(index, cosine, np.concatenate(cells), len(cells), count, recall)
+
+
+def _near_cells(x: np.ndarray, cells: list[np.ndarray], k: int) -> Int[Tensor, "cells most"]:
+    """For each cell those nearest to its middle, itself among them, the nearest first."""
+    middles = torch.from_numpy(np.stack([x[members].mean(0) for members in cells]))
+    centers = F.normalize(middles, dim=1)
+    most = min(max(MOST_CELLS, k + 1), len(cells))
+    blocks = [(rows @ centers.T).topk(most).indices for rows in centers.split(CELL)]
+    return torch.cat(blocks)
 
 
 def _search(queries: np.ndarray, x: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -10,8 +10,14 @@ from graphfsl.functional.statistics import or_one, total_or_one
 
 
 def symmetric(a: Float[Tensor, "*B n n"], eps: float = 0.0) -> Float[Tensor, "*B n n"]:
-    """S = D^-1/2 A D^-1/2 with D = diag(sum_j a_ij + eps); zero for a node without edges. (…, n, n)
-    -> (…, n, n).
+    """Normalise affinities by the degrees of both ends: S = D^-1/2 A D^-1/2.
+
+    Args:
+        a: (…, n, n) affinities, not negative.
+        eps: added to every degree, D = diag(sum_j a_ij + eps).
+
+    Returns:
+        (…, n, n), zero for a node without edges.
     """
     degree = a.sum(-1) + eps
     scale = or_one(degree).rsqrt().where(degree > 0, 0)
@@ -19,16 +25,33 @@ def symmetric(a: Float[Tensor, "*B n n"], eps: float = 0.0) -> Float[Tensor, "*B
 
 
 def stochastic(a: Float[Tensor, "*B n m"]) -> Float[Tensor, "*B n m"]:
-    """D^-1 A: rows sum to one, or to zero for a node without edges. (…, n, m) -> (…, n, m)."""
+    """Scale rows to sum one: D^-1 A.
+
+    Args:
+        a: (…, n, m), not negative.
+
+    Returns:
+        (…, n, m); the row of a node without edges stays zero.
+    """
     return a / total_or_one(a)
 
 
 def propagate(
     s: Float[Tensor, "*B n n"], y: Float[Tensor, "*B n C"], alpha: Float[Tensor, ""] | float
 ) -> Float[Tensor, "*B n C"]:
-    """F = (I - alpha S)^-1 Y, the limit of F <- alpha S F + Y, differentiable.
+    """The limit of F <- alpha S F + Y, which is F = (I - alpha S)^-1 Y, differentiable.
 
-    S of spectral norm <= 1, alpha in [0, 1). (…, n, n), (…, n, C) -> (…, n, C).
+    Args:
+        s: (…, n, n) of spectral norm at most 1.
+        y: (…, n, C) label weights.
+        alpha: how far labels go, in [0, 1).
+
+    Returns:
+        (…, n, C).
+
+    Source:
+        Zhou et al. 2004,
+        https://proceedings.neurips.cc/paper/2003/hash/87682805257e619d49b8e0dfdc14affa-Abstract.html
     """
     eye = torch.eye(s.shape[-1], dtype=s.dtype, device=s.device)
     return torch.linalg.solve_ex(eye - alpha * s, y)[0]

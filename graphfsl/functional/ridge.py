@@ -10,11 +10,23 @@ from torch import Tensor
 def ridge(
     z: Float[Tensor, "B n d"], w: Float[Tensor, "B n C"], penalty: Float[Tensor, ""]
 ) -> Float[Tensor, "B C d"]:
-    """The W of least sum_i omega_i ||W z_i - y_i||^2 + penalty ||W||^2, with omega_i = sum_k w_ik,
-    omega_i y_i = w_i.
+    """Ridge regression of label weights on node features, in closed form.
 
-    W^T = Z^T (Omega Z Z^T + penalty I)^-1 w for n <= d (Woodbury), else (Z^T Omega Z + penalty
-    I)^-1 Z^T w: neither divides by a weight, so that a node without weight is simply not read.
+    The least sum_i omega_i ||W z_i - y_i||^2 + penalty ||W||^2, with omega_i = sum_k w_ik and
+    omega_i y_i = w_i, is at
+
+        W^T = Z^T (Omega Z Z^T + penalty I)^-1 w      for n <= d (Woodbury)
+        W^T = (Z^T Omega Z + penalty I)^-1 Z^T w      else
+
+    Neither divides by a weight, so that a node without weight is simply not read.
+
+    Args:
+        z: (B, n, d) features.
+        w: (B, n, C) label weights.
+        penalty: a number above zero.
+
+    Returns:
+        W (B, C, d).
     """
     weight = w.sum(-1, keepdim=True)
     z = z.masked_fill(weight == 0, 0)

@@ -7,9 +7,15 @@ from torch import Tensor
 
 
 def log_odds(scores: Float[Tensor, "*B n C"]) -> Float[Tensor, "*B n"]:
-    """log(p / (1 - p)) of the most probable class, p = softmax(scores): (…, n, C) -> (…, n).
+    """log(p / (1 - p)) of the most probable class, p = softmax(scores).
 
     It orders nodes as p does, and still does so where p rounds to one.
+
+    Args:
+        scores: (…, n, C).
+
+    Returns:
+        (…, n).
     """
     best = scores.max(-1, keepdim=True)
     rest = scores.scatter(-1, best.indices, float("-inf")).logsumexp(-1)
@@ -19,9 +25,15 @@ def log_odds(scores: Float[Tensor, "*B n C"]) -> Float[Tensor, "*B n"]:
 def quota(
     mask: Bool[Tensor, "*B n"], present: Bool[Tensor, "*B C"], share: float
 ) -> Float[Tensor, "*B 1 1"]:
-    """How many nodes of each present class make that share of the real ones, rounded up.
+    """How many nodes of each class make a share of the real nodes, rounded up.
 
-    (…, n), (…, C) -> (…, 1, 1).
+    Args:
+        mask: (…, n) which nodes are real.
+        present: (…, C) which classes there are.
+        share: of the nodes, an equal part for each class.
+
+    Returns:
+        (…, 1, 1) whole numbers.
     """
     each = share * mask.sum(-1) / present.sum(-1).clamp_min(1)
     return (each - 1e-4).ceil()[..., None, None]  # a share of 0.1 of 30 is 3, whatever the rounding
@@ -32,9 +44,15 @@ def top_per_class(
     candidate: Bool[Tensor, "*B n C"],
     most: Float[Tensor, "*#B 1 #C"] | float,
 ) -> Bool[Tensor, "*B n C"]:
-    """The `most` candidates of highest confidence in each class, or all where there are fewer.
+    """The candidates of highest confidence in each class, or all where there are fewer.
 
-    candidate: which nodes may be picked for which class. (…, n), (…, n, C) -> (…, n, C).
+    Args:
+        confidence: (…, n).
+        candidate: (…, n, C) which nodes may be picked for which class.
+        most: how many of a class, a number or (…, 1, C).
+
+    Returns:
+        (…, n, C) bool.
     """
     key = confidence.unsqueeze(-1).where(candidate, float("-inf"))
     rank = key.argsort(dim=-2, descending=True, stable=True).argsort(-2)

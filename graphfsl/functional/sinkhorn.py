@@ -9,6 +9,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from graphfsl.functional.newton import damping
+
 RIDGE = 1e-9  # of the row sums, on the curvature: it is regular where the function is flat
 LEVELS, AT_EACH = 10, 6  # temperatures on the way down to 1, and steps of Newton's method at each
 EASY = 10.0  # how far scores may lie apart for Newton's method to start at zero
@@ -22,19 +24,28 @@ def potentials(
     steps: int = 12,
     start: Float[Tensor, "*B C"] | None = None,
 ) -> Float[Tensor, "*B C"]:
-    """The v for which rows_i softmax_c(log_p_ic + v_c) has the column sums `columns`: the limit of
-    Sinkhorn's rounds.
+    """What must be added to log-probabilities so that the columns have given sums.
 
-    It is the minimum of sum_i rows_i logsumexp_c(log_p_ic + v_c) - sum_c columns_c v_c, which is
-    convex, by `steps` damped steps of Newton's method from `start`. Without one they start from the
-    minima at higher temperatures, log_p / T with T from (range of a row's log_p) / EASY down to 1:
-    where all rows are sure of their column, the function is flat, and the steps would be blind.
-    Twelve steps then meet the columns, whether log_p varies by ten units or by ten thousand. Rows
-    and columns must have the same sum. A column of sum zero may be -inf throughout; v is zero
-    there. (…, n, C) -> (…, C).
+    It is the v for which rows_i softmax_c(log_p_ic + v_c) has the column sums `columns`: the limit
+    of Sinkhorn's rounds, and the minimum of the convex
 
-    Where every row is sure of its column many v do: it is one that lies amid them, as the way down
-    ended there.
+        sum_i rows_i logsumexp_c(log_p_ic + v_c) - sum_c columns_c v_c
+
+    by damped steps of Newton's method in double precision. Without a start they begin at the minima
+    at higher temperatures, log_p / T with T from (range of a row's log_p) / EASY down to 1: where
+    all rows are sure of their column, the function is flat, and the steps would be blind. Many v do
+    there: it is one that lies amid them, as the way down ended there.
+
+    Args:
+        log_p: (…, n, C); a column of sum zero may be minus infinity throughout.
+        rows: (…, n) sums of the rows.
+        columns: (…, C) sums of the columns; together as much as the rows.
+        steps: of Newton's method; twelve meet the columns, whether log_p varies by ten units or by
+            ten thousand.
+        start: (…, C) where they begin.
+
+    Returns:
+        (…, C) of mean zero; zero for a column of sum zero.
     """
     # Double precision, as the sums of rows that are sure differ from `columns` by less than single
     # precision tells.
@@ -64,11 +75,18 @@ def balance(
     steps: int = 12,
     start: Float[Tensor, "*B C"] | None = None,
 ) -> Float[Tensor, "*B C"]:
-    """The `potentials` for columns of equal sums over the classes that are not -inf throughout
-    (share 1), for those of rows_i softmax_c(log_p_ic), which are zero (share 0), or between. One
-    row alone is left as it is.
+    """The `potentials` that make the classes equally frequent, or partly so.
 
-    (…, n, C), (…, n) -> (…, C).
+    Args:
+        log_p: (…, n, C); a class that is minus infinity throughout is absent.
+        rows: (…, n) weights of the rows.
+        share: 1 for columns of equal sums over the classes that are there, 0 for those of rows_i
+            softmax_c(log_p_ic), whose potentials are zero, or between.
+        steps: see `potentials`.
+        start: see `potentials`.
+
+    Returns:
+        (…, C); zero where there is one row alone.
     """
     here = (log_p > float("-inf")).any(-2).to(log_p.dtype)
     count = rows.sum(-1, keepdim=True)
@@ -95,10 +113,7 @@ def _newton(
         total = weighted.sum(-1)
         curvature = total.diag_embed() - weighted @ p.mT + eye
         delta = torch.linalg.solve_ex(curvature, (columns - total).unsqueeze(-1))[0].squeeze(-1)
-        # On the line to v + delta the third derivative is at most r times the second: log(1 + r) /
-        # r never overshoots.
-        r = (delta.amax(-1, keepdim=True) - delta.amin(-1, keepdim=True)).clamp_min(1e-6)
-        v = v + (r.log1p() / r) * delta
+        v = v + damping(delta.amax(-1, keepdim=True) - delta.amin(-1, keepdim=True)) * delta
     return v
 
 

@@ -11,16 +11,21 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from graphfsl.functional.conjugate_gradients import conjugate_gradients
 from graphfsl.functional.statistics import or_one
 
 ROWS = 4096  # of a block whose product fits a cache
 
 
 def union(index: Int[Tensor, "n k"], weight: Float[Tensor, "n k"]) -> Float[Tensor, "n n"]:
-    """W = A + A^T as a sparse CSR tensor, where a_ij is the weight of i's edge to j: (n, k), (n, k)
-    -> (n, n).
+    """The sparse matrix of the edges that either end names: W = A + A^T.
 
-    An edge that both ends name counts from both.
+    Args:
+        index: (n, k) the other end of each edge of node i.
+        weight: (n, k) a_ij; an edge that both ends name counts from both.
+
+    Returns:
+        (n, n) sparse CSR.
     """
     n, k = index.shape
     start = torch.arange(n, device=index.device).repeat_interleave(k)
@@ -30,8 +35,15 @@ def union(index: Int[Tensor, "n k"], weight: Float[Tensor, "n k"]) -> Float[Tens
 def both_ways(
     edges: Int[Tensor, "2 e"], weight: Float[Tensor, " e"], n: int
 ) -> Float[Tensor, "n n"]:
-    """W = A + A^T as a sparse CSR tensor of the edges (i, j) of weight a_ij, repeated ones summed:
-    -> (n, n).
+    """The sparse matrix of a list of edges in both directions: W = A + A^T.
+
+    Args:
+        edges: (2, e) the ends i and j.
+        weight: (e,) a_ij; repeated edges are summed.
+        n: how many nodes.
+
+    Returns:
+        (n, n) sparse CSR.
     """
     ends = torch.cat([edges, edges.flip(0)], 1)
     with warnings.catch_warnings():
@@ -40,8 +52,13 @@ def both_ways(
 
 
 def symmetric_sparse(w: Float[Tensor, "n n"]) -> Float[Tensor, "n n"]:
-    """S = D^-1/2 W D^-1/2 of a sparse CSR tensor, with D = diag(sum_j w_ij); a node without edges
-    has none in S.
+    """Normalise sparse affinities by the degrees of both ends: S = D^-1/2 W D^-1/2.
+
+    Args:
+        w: (n, n) sparse CSR, not negative.
+
+    Returns:
+        (n, n) sparse CSR; a node without edges has none in S.
     """
     degree = w @ torch.ones(len(w), dtype=w.dtype, device=w.device)
     scale = or_one(degree).rsqrt()
@@ -54,29 +71,27 @@ def symmetric_sparse(w: Float[Tensor, "n n"]) -> Float[Tensor, "n n"]:
 def propagate_sparse(
     s: Float[Tensor, "n n"], y: Float[Tensor, "n m"], alpha: float, tolerance: float = 1e-8
 ) -> Float[Tensor, "n m"]:
-    """F = (I - alpha S)^-1 Y for a sparse CSR tensor S: (n, n), (n, m) -> (n, m).
+    """`propagate` on a sparse graph: F = (I - alpha S)^-1 Y by conjugate gradients.
 
-    S symmetric with spectrum in [-1, 1], alpha in [0, 1): I - alpha S is then positive definite,
-    and conjugate gradients halve the error in about sqrt((1 + alpha) / (1 - alpha)) / 3 steps. Each
-    column has steps of its own and rests once its residual is `tolerance` of its right side, so
-    that what is solved beside it changes nothing.
+    I - alpha S is positive definite, and the error halves in about sqrt((1 + alpha) / (1 - alpha))
+    / 3 steps. Each column has steps of its own and rests once it is solved, so that what is solved
+    beside it changes nothing.
+
+    Args:
+        s: (n, n) sparse CSR, symmetric, with spectrum in [-1, 1].
+        y: (n, m) label weights, or other right sides.
+        alpha: how far labels go, in [0, 1).
+        tolerance: the residual of a column that is solved, as a share of its right side.
+
+    Returns:
+        (n, m), without a derivative.
     """
-    x, r, p, q = torch.zeros_like(y), y.clone(), y.clone(), torch.empty_like(y)
-    rr = _dots(r, r)
-    enough = tolerance**2 * rr
-    # twice the bound
-    for _ in range(10 + math.ceil(math.sqrt((1 + alpha) / (1 - alpha)) * math.log(2 / tolerance))):
-        active = rr > enough
-        if not active.any():
-            break
-        torch.addmm(p, s, p, alpha=-alpha, out=q)
-        step = (rr / _dots(p, q)).where(active, 0).to(y.dtype)
-        x.addcmul_(p, step)
-        r.addcmul_(q, step, value=-1)
-        now = _dots(r, r)
-        p.mul_((now / rr).where(active, 0).to(y.dtype)).add_(r)
-        rr = now
-    return x
+    bound = math.sqrt((1 + alpha) / (1 - alpha)) * math.log(2 / tolerance) / 2
+
+    def apply(p: Tensor, _: Tensor) -> Tensor:
+        return torch.addmm(p, s, p, alpha=-alpha)
+
+    return conjugate_gradients(apply, y, 10 + math.ceil(2 * bound), tolerance, _dots, may_stop=True)
 
 
 def _dots(a: Float[Tensor, "n m"], b: Float[Tensor, "n m"]) -> Float[Tensor, " m"]:

@@ -9,10 +9,14 @@ from torch import Tensor
 
 
 def accuracy(scores: Float[Tensor, "B Q C"], target: Int[Tensor, "B Q"]) -> Float[Tensor, " B"]:
-    """Share of right answers per episode; targets below zero are padding. (B, Q, C), (B, Q) ->
-    (B,).
+    """The share of right answers of each episode.
 
-    NaN for an episode in which some query is not `answered`.
+    Args:
+        scores: (B, Q, C) of the queries.
+        target: (B, Q) their classes; those below zero are padding.
+
+    Returns:
+        (B,) in [0, 1]; NaN for an episode in which some query is not `answered`.
     """
     real = target >= 0
     right = (scores.argmax(-1) == target) & real
@@ -21,19 +25,31 @@ def accuracy(scores: Float[Tensor, "B Q C"], target: Int[Tensor, "B Q"]) -> Floa
 
 
 def answered(scores: Float[Tensor, "*B C"]) -> Bool[Tensor, "*B"]:
-    """Whether scores give an answer: the best of them is finite and none is NaN. (…, C) -> (…).
+    """Whether scores give an answer: the best of them is finite and none is NaN.
 
     Minus infinity, as of an absent class, is a score like others, unless all are; of plus infinity
     there is no softmax.
+
+    Args:
+        scores: (…, C).
+
+    Returns:
+        (…) bool.
     """
     return scores.amax(-1).isfinite()
 
 
 def mean_and_ci95(values: Float[Tensor, " n"]) -> tuple[float, float | None]:
-    """Mean of values (n,) and half-width t_{0.975, n-1} s / sqrt(n) of its 95% interval (Student
-    1908).
+    """The mean of values and the half-width of its 95% interval.
 
-    One value has no interval: None.
+    Args:
+        values: (n,).
+
+    Returns:
+        The mean, and t_{0.975, n-1} s / sqrt(n); None of one value, which has no interval.
+
+    Source:
+        Student 1908, https://doi.org/10.1093/biomet/6.1.1.
     """
     values = values.double()
     n = len(values)
@@ -44,25 +60,47 @@ def mean_and_ci95(values: Float[Tensor, " n"]) -> tuple[float, float | None]:
 def class_statistics(
     features: Float[Tensor, "n d"], labels: Int[Tensor, " n"], classes: int
 ) -> tuple[Float[Tensor, " d"], Float[Tensor, "C d"], Float[Tensor, "C d d"]]:
-    """Mean of all labeled features, mean and covariance of each class (n - 1, zero where a class
-    has one sample).
+    """The mean of all labeled features, and mean and covariance of each class.
 
-    (n, d), labels (n,) with negative ones left out -> (d,), (C, d), (C, d, d).
+    Args:
+        features: (n, d).
+        labels: (n,) the class of each; those below zero are left out.
+        classes: C.
+
+    Returns:
+        (d,), (C, d) and (C, d, d); covariances are over n - 1, and zero where a class has one
+        sample.
     """
-    features, labels = features[labels >= 0], labels[labels >= 0]
-    order = labels.argsort(stable=True)
-    counts = torch.bincount(labels, minlength=classes).tolist()
-    groups = features[order].split(counts)
-    means = torch.stack([g.mean(0) if len(g) else g.new_zeros(g.shape[1]) for g in groups])
-    spread = [g - m for g, m in zip(groups, means, strict=True)]
-    return features.mean(0), means, torch.stack([s.mT @ s / max(len(s) - 1, 1) for s in spread])
+    known, known_labels = features[labels >= 0], labels[labels >= 0]
+    means, covariances = [], []
+    for c in range(classes):
+        own = known[known_labels == c]
+        mean = own.mean(0) if len(own) else own.new_zeros(own.shape[1])
+        spread = own - mean
+        means.append(mean)
+        covariances.append(spread.mT @ spread / max(len(own) - 1, 1))
+    return known.mean(0), torch.stack(means), torch.stack(covariances)
 
 
 def total_or_one(weight: Float[Tensor, "*B n"]) -> Float[Tensor, "*B 1"]:
-    """The sum of weights as a divisor: one where it is zero. (…, n) -> (…, 1)."""
+    """The sum of weights as a divisor: one where it is zero.
+
+    Args:
+        weight: (…, n), not negative.
+
+    Returns:
+        (…, 1).
+    """
     return or_one(weight.sum(-1, keepdim=True))
 
 
 def or_one(total: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """A sum of weights as a divisor: one where it is not above zero. (…) -> (…)."""
+    """A sum of weights as a divisor: one where it is not above zero.
+
+    Args:
+        total: (…).
+
+    Returns:
+        (…), above zero.
+    """
     return total.where(total > 0, 1)

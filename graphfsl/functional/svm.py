@@ -27,17 +27,31 @@ SMOOTHED = 1e-8
 def crammer_singer(
     z: Float[Tensor, "B n d"], w: Float[Tensor, "B n C"], c: float = 0.1
 ) -> Float[Tensor, "B C d"]:
-    """The W of least 1/2 ||W||^2 + c sum_i omega_i max_k (1 - y_ik + W_k z_i - sum_l y_il W_l z_i),
-    with omega_i = sum_k w_ik, omega_i y_i = w_i: scikit-learn's
-    LinearSVC(multi_class="crammer_singer") without intercept.
+    """The multiclass support vector machine of Crammer and Singer, differentiable.
 
-    W = c A^T Z with the A of least 1/2 tr(A^T K A) - sum_i y_i . a_i, K = c Z Z^T, where b_i = w_i
-    - a_i is nonnegative and sums to omega_i (the dual problem, divided by c). Its gradient is y - A
-    K = nu + s, where nu_i is a node's multiplier and s >= 0 is zero where b > 0. Solved in float64
-    until the duality gap is 1e-16 of the objective.
+    It is the W of least
 
-    The derivative is that of the equations y - A K = nu where b > 0; entries of b that are zero do
-    not move.
+        1/2 ||W||^2 + c sum_i omega_i max_k (1 - y_ik + W_k z_i - sum_l y_il W_l z_i)
+
+    with omega_i = sum_k w_ik and omega_i y_i = w_i: scikit-learn's
+    LinearSVC(multi_class="crammer_singer") without intercept. W = c A^T Z with the A of least 1/2
+    tr(A^T K A) - sum_i y_i . a_i, K = c Z Z^T, where b_i = w_i - a_i is nonnegative and sums to
+    omega_i (the dual problem, divided by c). Its gradient is y - A K = nu + s, where nu_i is a
+    node's multiplier and s >= 0 is zero where b > 0. It is solved in float64 until the duality gap
+    is 1e-16 of the objective. The derivative is that of the equations y - A K = nu where b > 0;
+    entries of b that are zero do not move.
+
+    Args:
+        z: (B, n, d) features.
+        w: (B, n, C) label weights.
+        c: the price of a violated margin.
+
+    Returns:
+        W (B, C, d).
+
+    Source:
+        Crammer, Singer 2001, https://jmlr.org/papers/v2/crammer01a.html; the solver is Mehrotra's
+        (Nocedal, Wright, Numerical Optimization, algorithm 16.4).
     """
     dtype = z.dtype
     z, w = z.double(), w.double().mT
@@ -93,10 +107,10 @@ def _minimise(
     def total(x: Tensor) -> Tensor:
         return x.where(free, 0).sum((-2, -1), keepdim=True)
 
-    radius, count = w.sum(-2, keepdim=True), free.sum((-2, -1), keepdim=True).clamp_min(1)
-    largest = (
-        k.diagonal(dim1=-2, dim2=-1).amax(-1).clamp_min(torch.finfo(k.dtype).tiny).view(-1, 1, 1)
-    )
+    radius = w.sum(-2, keepdim=True)
+    count = free.sum((-2, -1), keepdim=True).clamp_min(1)
+    diagonal = k.diagonal(dim1=-2, dim2=-1).amax(-1)
+    largest = diagonal.clamp_min(torch.finfo(k.dtype).tiny).view(-1, 1, 1)
     b = (radius / free.sum(-2, keepdim=True).clamp_min(1)) * free
     a = w - b
     gradient = y - a @ k
@@ -110,16 +124,8 @@ def _minimise(
         open_ = gap > TOLERANCE * objective
         if k.device.type == "cpu" and not bool(open_.any()):
             break  # a GPU would wait for the answer
-        step = _Step(
-            k,
-            a,
-            b,
-            s,
-            y - nu,
-            radius,
-            free,
-            (b / s).clamp_max(1 / (CURVED * largest)).sqrt() * free,
-        )
+        e = (b / s).clamp_max(1 / (CURVED * largest)).sqrt() * free
+        step = _Step(k, a, b, s, y - nu, radius, free, e)
         mean = gap / count
         db, _, ds = step.towards(-b * s)
         t = torch.minimum(_longest(b, db, free), _longest(s, ds, free)).clamp_max(1)
@@ -127,8 +133,11 @@ def _minimise(
         db, dnu, ds = step.towards(mean * (ahead / mean) ** 3 - b * s - db * ds)
         t = (SHORTENED * torch.minimum(_longest(b, db, free), _longest(s, ds, free))).clamp_max(1)
         moves = open_ & db.isfinite().all(-1, keepdim=True).all(-2, keepdim=True)
-        db, dnu, ds = (t * d.where(moves, 0) for d in (db, dnu, ds))
-        a, b, nu, s = a - db, b + db, nu + dnu, s + ds
+        t = t.where(moves, 0)
+        a = a - t * db.where(moves, 0)
+        b = b + t * db.where(moves, 0)
+        nu = nu + t * dnu.where(moves, 0)
+        s = s + t * ds.where(moves, 0)
     return a, (b * largest > s) * free / (SMOOTHED * largest).sqrt()
 
 
@@ -157,10 +166,10 @@ class _Step:
         """db, dnu, ds that to first order change b s by `product` and leave no error in the
         gradient and the sums.
         """
-        db, dnu = _solve(
-            *self.factors, self.error + (product / self.b).where(self.free, 0), self.missing
-        )
-        return db, dnu, ((product - self.s * db) / self.b).where(self.free, 0)
+        wanted = self.error + (product / self.b).where(self.free, 0)
+        db, dnu = _solve(*self.factors, wanted, self.missing)
+        ds = ((product - self.s * db) / self.b).where(self.free, 0)
+        return db, dnu, ds
 
 
 def _longest(
@@ -175,12 +184,10 @@ def _factors(
 ) -> tuple[Float[Tensor, "B C n n"], Float[Tensor, "B n n"]]:
     """X (B, C, n, n) with X^T X = (K + e^-2)^-1 for each class, rows and columns of e = 0 left out;
     and the Cholesky factor (B, n, n) of their sum."""
-    inner = e.unsqueeze(-1) * k.unsqueeze(-3) * e.unsqueeze(-2) + torch.eye(
-        k.shape[-1], dtype=k.dtype, device=k.device
-    )
-    x = torch.linalg.solve_triangular(
-        torch.linalg.cholesky_ex(inner)[0], e.diag_embed(), upper=False
-    )
+    eye = torch.eye(k.shape[-1], dtype=k.dtype, device=k.device)
+    inner = e.unsqueeze(-1) * k.unsqueeze(-3) * e.unsqueeze(-2) + eye
+    root = torch.linalg.cholesky_ex(inner)[0]
+    x = torch.linalg.solve_triangular(root, e.diag_embed(), upper=False)
     stacked = x.flatten(-3, -2)
     unused = (e == 0).all(-2).to(k.dtype).diag_embed()
     return x, torch.linalg.cholesky_ex(stacked.mT @ stacked + unused)[0]

@@ -10,7 +10,6 @@ import functools
 import platform
 
 import torch
-from torch import Tensor
 
 from graphfsl.io.errors import InputError
 
@@ -30,10 +29,13 @@ def reuse_freed_memory() -> bool:
     return bool(libc.mallopt(M_MMAP_MAX, 0) and libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
 
 
-def room_for(numbers: range, device: torch.device) -> Tensor:
-    """(len(numbers),) of memory; more than fits is told now, not after days."""
+def check_room(numbers: range, device: torch.device) -> None:
+    """InputError where the values of so many episodes would not fit into memory.
+
+    That is told now, not after days.
+    """
     try:
-        return torch.empty(len(numbers), device=device)
+        torch.empty(len(numbers), device=device)
     except (RuntimeError, OverflowError):
         count = (numbers.stop - numbers.start) // numbers.step
         need = f"{count:,} episodes take {4 * count:,} bytes of memory"

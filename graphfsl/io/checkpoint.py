@@ -21,6 +21,8 @@ from graphfsl.io.files import read_regular
 from graphfsl.io.limits import LARGEST
 
 TOLD = ("step", "loss", "seconds")  # what every line of metrics says
+WORDS = ("metric", "unit")  # what validation measures, where it is not an accuracy
+HALVED = "halved"  # the fact that says that float32 tensors are stored as float16
 FORMAT = 1  # of run directories and checkpoints; a reader refuses what is newer than itself
 
 
@@ -124,7 +126,7 @@ def read_lines(path: Path, count: int | None = None) -> list[dict[str, Any]]:
 
 
 def _is_of_metrics(line: Any) -> bool:
-    """Whether a value is a mapping to numbers, or None, which has those of TOLD."""
+    """Whether a value is a mapping to numbers, or None, which has those of TOLD; WORDS are text."""
     if (
         not isinstance(line, dict)
         or not isinstance(line.get("step"), int)
@@ -132,8 +134,10 @@ def _is_of_metrics(line: Any) -> bool:
     ):
         return False
     return all(
-        v is None or isinstance(v, float) or (isinstance(v, int) and abs(v) <= LARGEST)
-        for v in line.values()
+        v is None
+        or isinstance(v, str if k in WORDS else float)
+        or (isinstance(v, int) and abs(v) <= LARGEST)
+        for k, v in line.items()
     )
 
 
@@ -149,6 +153,21 @@ def save_checkpoint(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any
     told = facts | {"format": FORMAT}
     told["checksum"] = checksum(plain, told)
     write_atomically(path, save(plain, {"graphfsl": json.dumps(told)}), new_folder=False)
+
+
+def save_halved(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    """`save_checkpoint` in half the size: float32 tensors are stored as float16.
+
+    `load_checkpoint` gives them back as float32. All others are stored as they are.
+
+    Raises InputError where a value is too large for float16.
+    """
+    stored = {}
+    for name, tensor in tensors.items():
+        stored[name] = tensor.half() if tensor.dtype == torch.float32 else tensor
+        if tensor.isfinite().all() and not stored[name].isfinite().all():
+            raise InputError(f"{path}: {name!r} holds values that are too large for float16")
+    save_checkpoint(path, stored, facts | {HALVED: True})
 
 
 def checksum(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> str:
@@ -181,6 +200,10 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             if written is not None and written != checksum(tensors, facts):
                 raise ValueError("its checksum is not that of its content")
             facts.pop("format", None)
+            if facts.pop(HALVED, False):
+                tensors = {
+                    k: t.float() if t.dtype == torch.float16 else t for k, t in tensors.items()
+                }
             return tensors, facts
     except InputError:
         raise

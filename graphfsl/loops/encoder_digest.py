@@ -19,6 +19,10 @@ HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 RELEASED = ("torch", "torchvision", "timm", "graphfsl")
 
 
+# where a class of ours stood when the first features were kept
+FORMERLY = {"graphfsl.core.batchnorm": "graphfsl.batchnorm"}
+
+
 def encoder_digest(encoder: nn.Module, *also: Any) -> hashlib.blake2b:
     """The digest of all that decides what an encoder makes of an image, to which more can be added.
 
@@ -28,7 +32,8 @@ def encoder_digest(encoder: nn.Module, *also: Any) -> hashlib.blake2b:
     key.update(repr(also).encode())
     for name, m in encoder.named_modules():
         options = {k: v for k, v in vars(m).items() if isinstance(v, PLAIN) and k != "training"}
-        key.update(repr((name, type(m).__module__, type(m).__qualname__, options)).encode())
+        home = FORMERLY.get(type(m).__module__, type(m).__module__)
+        key.update(repr((name, home, type(m).__qualname__, options)).encode())
         for part in _rest(m):
             key.update(part)
     stored = encoder.state_dict()

@@ -1,11 +1,12 @@
-"""Accuracy over episodes, with its interval and all that a reader needs to trust it."""
+"""The metrics of a task over episodes, with intervals and all that a reader needs to trust them."""
 
 from __future__ import annotations
 
 import math
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,77 +26,109 @@ from graphfsl.core.episode import Episode
 from graphfsl.core.invalid_scores import first_unsound
 from graphfsl.core.learner import Learner, Part
 from graphfsl.core.pipeline import Pipeline
+from graphfsl.core.protocol import check_features, check_protocol, kind_of
 from graphfsl.core.saving import known_normalisation
+from graphfsl.core.task import Answer, Metric, Task
 from graphfsl.core.traits import REPORTED
 from graphfsl.data.episode_files import Listed
 from graphfsl.data.episodes import Episodes
-from graphfsl.data.sampler import Setting
 from graphfsl.data.split import Split
+from graphfsl.data.tasks import as_task, name_of
 from graphfsl.data.transforms import Transform
-from graphfsl.functional.calibration import confusion, reliability
 from graphfsl.functional.layers import last_layer
-from graphfsl.functional.statistics import accuracy, mean_and_ci95
-from graphfsl.io.allocator import room_for
+from graphfsl.io.allocator import check_room
 from graphfsl.io.errors import InputError
 from graphfsl.loops.encode import check_alone, encode_split
 from graphfsl.loops.feature_cache import cached_features
-from graphfsl.loops.protocol import check_features, check_protocol, kind_of, nodes
+from graphfsl.loops.row import MetricValue, Row
 
 IMAGES_AT_ONCE = 1024  # of 28 x 28 pixels
 MAPS_AT_ONCE = 1 << 30  # numbers of feature maps that are kept: 4 GiB
-CONFUSED = 70  # classes of a confusion matrix that can still be read
 
 
 def block_size(learner: Learner, episodes: Episodes) -> int:
     """Episodes at once: on a CPU a working set that fits the cache, on a GPU one that fits its
     memory.
     """
-    s, cpu = episodes.setting, episodes.device.type == "cpu"
-    copies = s.way * s.query if learner.per_query else 1
-    if episodes.split.x.ndim == 2:
-        return max(1, (learner.block_nodes if cpu else 65536) // (nodes(s) * copies))
+    asked, cpu = episodes.task.demands, episodes.device.type == "cpu"
+    copies = asked.queries if learner.per_query else 1
+    if episodes.split.x.ndim == 2 or not episodes.task.nodes_are_samples:
+        return max(1, (learner.block_nodes if cpu else 65536) // (asked.nodes * copies))
     pixels = episodes.split.x[0, 0].numel()
     images = (1 if cpu else 8) * IMAGES_AT_ONCE * 28 * 28 // pixels
-    return max(1, images // max(nodes(s), s.way * s.most_shots * copies))
+    return max(1, images // max(asked.nodes, asked.support * copies))
 
 
-@torch.no_grad()
-def accuracies(
-    learner: Learner,
-    episodes: Episodes,
-    count: int | range,
-    block: int | None = None,
-    unbalanced: bool = False,
-) -> Tensor:
-    """Accuracy of each of the episodes 0 .. count - 1, or of a range; the learner answers in
-    evaluation mode.
+def answers(learner: Learner, episodes: Episodes, numbers: range, block: int) -> Iterator[Answer]:
+    """The scores of the queries, `block` episodes at a time, with what they are of.
 
-    Raises InputError where a trait forbids the setting, and for scores without an answer
-    (`accuracy`): it names the first such episode, and the part that made them.
+    A learner that asks for labels gets the episode with its oracle.
     """
-    check_protocol(learner, episodes.setting, unbalanced)
-    check_features(learner, episodes.split.x)
+    for i, (episode, target) in enumerate(episodes.batches(numbers, block)):
+        if i == 0:
+            warn_of_idle(learner, episode)
+        asked = target.told(episode) if learner.asks else episode
+        yield learner(asked), target, asked
+
+
+@contextmanager
+def evaluating(learner: Learner) -> Iterator[None]:
+    """Within this block the learner is in evaluation mode, and no gradients are kept."""
     was_training = learner.training
     learner.eval()
     try:
-        size = block or block_size(learner, episodes)
-        numbers = count if isinstance(count, range) else range(count)
-        out = room_for(numbers, episodes.device)
-        for i, (episode, target) in enumerate(episodes.batches(numbers, size)):
-            if i == 0:
-                warn_of_idle(learner, episode)
-            asked = target.told(episode) if learner.asks else episode
-            found = accuracy(learner(asked), target.query)
-            out[i * size : (i + 1) * size] = found
-            if bool(found.isnan().any()):
-                first = numbers[i * size + int(found.isnan().nonzero()[0])]
-                raise InputError(
-                    f"episode {first}: the {first_unsound(learner, asked)} made values that are "
-                    f"not finite"
-                )
+        with torch.no_grad():
+            yield
     finally:
         learner.train(was_training)
-    return out.cpu()
+
+
+def measured(
+    learner: Learner,
+    episodes: Episodes,
+    count: int | range,
+    metrics: Mapping[str, Metric] | None = None,
+    block: int | None = None,
+    unbalanced: bool = False,
+) -> dict[str, Tensor]:
+    """What `metrics` say of each of the episodes 0 .. count - 1, or of a range.
+
+    Args:
+        metrics: None takes all of the task's.
+        block: episodes at once; None takes `block_size`.
+        unbalanced: whether a learner that assumes balance is measured without it, too.
+
+    Returns:
+        Name -> values (n,), or sums (n, k) of a metric that is a ratio, on the CPU.
+
+    Raises:
+        InputError: where a trait forbids the task, and for scores without an answer: it names the
+            first such episode, and the part that made them.
+    """
+    check_protocol(learner, episodes.task, unbalanced)
+    if episodes.task.nodes_are_samples:
+        check_features(learner, episodes.split.x)
+    metrics = episodes.task.metrics if metrics is None else metrics
+    numbers = count if isinstance(count, range) else range(count)
+    size = block or block_size(learner, episodes)
+    check_room(numbers, episodes.device)
+    found: dict[str, list[Tensor]] = {name: [] for name in metrics}
+    done = 0
+    with evaluating(learner):
+        for scores, target, episode in answers(learner, episodes, numbers, size):
+            values = {name: m.measure(scores, target, episode) for name, m in metrics.items()}
+            first = next(iter(values.values()))
+            unanswered = first.isnan() if first.ndim == 1 else first.isnan().any(1)
+            if bool(unanswered.any()):
+                number = numbers[done + int(unanswered.nonzero()[0])]
+                raise InputError(
+                    f"episode {number}: the {first_unsound(learner, episode)} made values that "
+                    f"are not finite"
+                )
+            for name, value in values.items():
+                found[name].append(value)
+            done += len(first)
+    return {name: torch.cat(parts).cpu() for name, parts in found.items()}
 
 
 def warn_of_idle(learner: Learner, episode: Episode) -> None:
@@ -127,45 +160,11 @@ def warn_of_idle(learner: Learner, episode: Episode) -> None:
         )
 
 
-@torch.no_grad()
 def diagnose(learner: Learner, episodes: Episodes, count: int) -> dict[str, Any]:
-    """What a report draws beside the accuracy, from the first `count` episodes.
-
-    reliability: [answers, mean probability, accuracy] for 15 equal bins of the top probability.
-    confusion: the data set's classes, and how often each was answered with each, where it has at
-        most CONFUSED of them.
-    """
-    was_training = learner.training
-    learner.eval()
-    classes = episodes.split.classes
-    outcomes: list[list[Tensor]] = []
-    for episode, target in episodes.batches(count, block_size(learner, episodes)):
-        p = learner(target.told(episode) if learner.asks else episode).float().softmax(-1)
-        named = target.classes.gather(1, torch.cat([p.argmax(-1), target.query.clamp_min(0)], 1))
-        told, truth = named.chunk(2, 1)
-        real = target.query >= 0
-        outcomes.append(
-            [
-                x.flatten()
-                for x in (p.amax(-1), real & (told == truth), told, truth.where(real, -100))
-            ]
-        )
-    learner.train(was_training)
-    top, right, told, truth = (torch.cat(x) for x in zip(*outcomes, strict=True))
-    if not bool(top[truth >= 0].isfinite().all()):
-        raise InputError(
-            "some queries have no finite scores; `evaluate` names the part that made them"
-        )
-    # Two columns, right and wrong, have the same top probability and the same hits.
-    pair = torch.stack([top, torch.zeros_like(top)], -1)
-    bins = reliability(pair, (~right).long().where(truth >= 0, -100))
-    out: dict[str, Any] = {
-        "reliability": [[int(n), round(c, 4), round(a, 4)] for n, c, a in bins.tolist()]
-    }
-    if len(classes) <= CONFUSED:
-        counts = confusion(told, truth, len(classes))
-        out["confusion"] = {"classes": list(classes), "counts": counts.tolist()}
-    return out
+    """What a report shows beside the metrics, from the first `count` episodes (`Task.diagnose`)."""
+    with evaluating(learner):
+        found = answers(learner, episodes, range(count), block_size(learner, episodes))
+        return episodes.task.diagnose(found, episodes.split)
 
 
 def encode_once(
@@ -191,87 +190,85 @@ def encode_once(
 
 @dataclass(frozen=True)
 class Result:
-    """The accuracies (episodes,) of a learner in a setting; `row` is what a table shows."""
+    """What was measured of a learner in a task.
+
+    Args:
+        measured: metric -> values (episodes,), or sums (episodes, k) of one that is a ratio.
+    """
 
     learner: Learner
-    setting: Setting
+    task: Task
     split: str
     seed: int
-    accuracies: Tensor
+    measured: Mapping[str, Tensor]
     seconds: float
 
     @property
+    def values(self) -> Tensor:
+        """(units,) of the first metric, one for each statistical unit."""
+        name, metric = self.task.metric
+        return metric.per_unit(self.measured[name], self.task.unit)
+
+    @property
+    def accuracies(self) -> Tensor:
+        """(episodes,) of a task of classes."""
+        return self.measured["accuracy"]
+
+    @property
     def mean(self) -> float:
-        return mean_and_ci95(self.accuracies)[0]
+        """Of the first metric."""
+        name, metric = self.task.metric
+        return metric.value(self.measured[name])
 
     @property
     def ci95(self) -> float | None:
-        """Half-width of the 95% interval; None for one episode."""
-        return mean_and_ci95(self.accuracies)[1]
+        """Half-width of its 95% interval; None for one unit."""
+        name, metric = self.task.metric
+        return metric.with_interval(self.measured[name], self.task.unit)[1]
 
-    def row(self) -> dict[str, Any]:
-        s, learner = self.setting, self.learner
-        return {
-            "data": self.split,
-            "way": s.way,
-            "shot": s.shot,
-            "query": s.query,
-            "unlabeled": s.unlabeled,
-            "distractors": s.distractors,
-            "dirichlet": s.dirichlet,
-            "labeled_fraction": s.labeled_fraction,
-            "label_seed": s.label_seed,
-            "max_shot": s.max_shot,
-            "groups": s.groups,
-            "pool_dirichlet": s.pool_dirichlet,
-            "setting": kind_of(learner, s),
-            "traits": [t for t in REPORTED if getattr(learner, t)],
-            "batch_norm": learner.batch_norm,
-            **percent(*mean_and_ci95(self.accuracies)),
-            "episodes": len(self.accuracies),
-            "seed": self.seed,
-            "seconds": round(self.seconds, 2),
+    def row(self) -> Row:
+        """What a table shows."""
+        learner, task = self.learner, self.task
+        found = {
+            name: MetricValue.of(metric, self.measured[name], task.unit)
+            for name, metric in task.metrics.items()
         }
+        return Row(
+            task=name_of(task),
+            data=self.split,
+            asked=task.row,
+            setting=kind_of(learner, task),
+            traits=[trait for trait in REPORTED if getattr(learner, trait)],
+            batch_norm=learner.batch_norm,
+            metrics=found,
+            values=self.values.tolist(),
+            episodes=len(next(iter(self.measured.values()))),
+            seed=self.seed,
+            seconds=round(self.seconds, 2),
+        )
 
     def __repr__(self) -> str:
+        parts = getattr(self.learner, "parts", [self.learner])
+        row = self.row()
         facts = {
             "data": self.split,
-            "episodes": f"{len(self.accuracies):,}: {self.setting}",
-            "answers": f"{kind_of(self.learner, self.setting)}, {self.learner.batch_norm} "
-            f"BatchNorm statistics",
-            "learner": " + ".join(
-                call_of(p) for p in getattr(self.learner, "parts", [self.learner])
-            ),
+            "episodes": f"{row.episodes:,}: {self.task}",
+            "answers": f"{row.setting}, {row.batch_norm} BatchNorm statistics",
+            "learner": " + ".join(map(call_of, parts)),
             "seed": f"{self.seed}, {self.seconds:.1f} s",
         }
-        return block(f"Result: {with_interval(self.row())} %", facts)
+        return block(f"Result: {row.value}", facts)
 
     def __str__(self) -> str:
-        s, policy = self.setting, self.learner.batch_norm
-        kind = f"{kind_of(self.learner, s)}, {policy} BatchNorm statistics"
-        return f"{s.way}-way {s.shot}-shot: {with_interval(self.row())} % ({kind})"
-
-
-def percent(mean: float, half: float | None) -> dict[str, float | None]:
-    """A mean and its half-width as a row holds them."""
-    return {
-        "accuracy": round(100 * mean, 3),
-        "ci95": None if half is None else round(100 * half, 3),
-    }
-
-
-def with_interval(row: Mapping[str, Any]) -> str:
-    """The accuracy of a row and its 95% interval, where it has one: "61.20 ± 0.45"."""
-    half = row.get("ci95")
-    return f"{row['accuracy']:.2f}" + (
-        f" ± {half:.2f}" if half is not None and math.isfinite(half) else ""
-    )
+        row = self.row()
+        kind = f"{row.setting}, {row.batch_norm} BatchNorm statistics"
+        return f"{self.task.title}: {row.value} ({kind})"
 
 
 def evaluate(
     learner: Learner,
     split: Split,
-    setting: Setting | Mapping[str, Any] | None = None,
+    setting: Task | Mapping[str, Any] | None = None,
     episodes: int = 600,
     seed: int = 0,
     transform: Transform | None = None,
@@ -281,8 +278,8 @@ def evaluate(
     unbalanced: bool = False,
     **options: Any,
 ) -> Result:
-    """Accuracy on episodes 0 .. `episodes` - 1 of a split; `setting`, or its fields as a mapping or
-    as keywords; or on `listed` ones.
+    """The metrics on episodes 0 .. `episodes` - 1 of a split; `setting` is a task, or its fields as
+    a mapping or as keywords; or on `listed` ones.
 
     transform: the normalisation of images. None takes what the learner was trained with by
         `Trainer` or, without that, what its encoder says.
@@ -306,19 +303,24 @@ def evaluate(
     episodes = whole_number(episodes, "evaluation.episodes", 1)
     block = None if block is None else whole_number(block, "block", 1)
     if listed is not None:
-        setting, seed, episodes, options = (
-            listed.setting,
-            listed.seed,
-            min(episodes, len(listed)),
-            {},
+        setting, seed, options = listed.task, listed.seed, {}
+        episodes = min(episodes, len(listed))
+    task = as_task(setting, options)
+    if episodes % task.unit:
+        raise InputError(
+            f"{task.unit} episodes form one unit; evaluation.episodes must be a multiple of it, "
+            f"not "
+            f"{episodes}"
         )
-    setting = Setting.of(setting, options)
-    check_protocol(learner, setting, unbalanced)
+    check_protocol(learner, task, unbalanced)
     parameter = next(learner.parameters(), None)
     device = as_device(device or (parameter.device if parameter is not None else split.x.device))
     learner.to(device)
     start = time.perf_counter()
-    answering, split = encode_once(learner, split, transform, nodes(setting) * episodes)
-    loader = Episodes(split, setting, seed, transform, device, listed)
-    values = accuracies(answering, loader, episodes, block, unbalanced)
-    return Result(learner, setting, split.name, seed, values, time.perf_counter() - start)
+    answering = learner
+    if task.nodes_are_samples:
+        images = task.demands.nodes * episodes
+        answering, split = encode_once(learner, split, transform, images)
+    loader = Episodes(split, task, seed, transform, device, listed)
+    found = measured(answering, loader, episodes, None, block, unbalanced)
+    return Result(learner, task, split.name, seed, found, time.perf_counter() - start)

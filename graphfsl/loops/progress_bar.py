@@ -16,6 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from graphfsl.core.task import Metric
 from graphfsl.io import distributed
 
 Log = Callable[[dict[str, Any]], None]  # what each line of metrics is given to
@@ -27,10 +28,14 @@ def silent(line: dict[str, Any]) -> None:
 
 
 @contextmanager
-def training_bar(console: Console, name: str, steps: int, batch: int, unit: str) -> Iterator[Log]:
+def training_bar(
+    console: Console, name: str, steps: int, batch: int, unit: str, metric: Metric | None = None
+) -> Iterator[Log]:
     """A progress bar of `steps` steps of `batch` samples, and what each line of metrics does to
-    it.
+    it; `metric` is what validation measures, a share where it is not given.
     """
+    kind = "%" if metric is None else metric.unit
+    scale = 100 if kind == "%" else 1
     columns = (
         TextColumn(name),
         BarColumn(),
@@ -51,7 +56,7 @@ def training_bar(console: Console, name: str, steps: int, batch: int, unit: str)
                 "rate": f"{line['episodes_per_s']:.1f}",
             }
             if "val" in line:
-                shown["val"] = f"{100 * line['val']:.2f}%"
+                shown["val"] = f"{scale * line['val']:.2f}{kind}"
                 console.print(
                     f"step {line['step']}: loss {shown['loss']}, validation {shown['val']}"
                 )
@@ -65,11 +70,13 @@ def training_bar(console: Console, name: str, steps: int, batch: int, unit: str)
 
 
 @contextmanager
-def terminal_bar(name: str, steps: int, batch: int, unit: str) -> Iterator[Log]:
+def terminal_bar(
+    name: str, steps: int, batch: int, unit: str, metric: Metric | None = None
+) -> Iterator[Log]:
     """A bar on the terminal that stderr is, of the first process; elsewhere nothing is shown."""
     console = Console(stderr=True, highlight=False)
     if console.is_terminal and not distributed.rank():
-        with training_bar(console, name, steps, batch, unit) as log:
+        with training_bar(console, name, steps, batch, unit, metric) as log:
             yield log
     else:
         yield silent

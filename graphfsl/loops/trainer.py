@@ -26,12 +26,12 @@ from graphfsl.core.schema import check_options, signature
 from graphfsl.data.batches import Batches
 from graphfsl.data.episodes import Episodes
 from graphfsl.data.streams import keys_of
-from graphfsl.functional.statistics import mean_and_ci95
 from graphfsl.io import distributed
 from graphfsl.io.errors import InputError, unknown
-from graphfsl.loops.evaluation import accuracies
+from graphfsl.loops.evaluation import measured
 from graphfsl.loops.loggers import LOGGERS, make_logger
 from graphfsl.loops.progress_bar import Log, terminal_bar
+from graphfsl.loops.row import ACCURACY
 from graphfsl.loops.training_state import State
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
@@ -188,7 +188,8 @@ class Trainer:
         if log is not None:
             return self._fit(learner, train, val, folder, seed, log)
         unit = "episodes" if isinstance(train, Episodes) else "images"
-        with terminal_bar("training", self.steps, self.batch, unit) as bar:
+        metric = None if val is None else val.task.metric[1]
+        with terminal_bar("training", self.steps, self.batch, unit, metric) as bar:
             return self._fit(learner, train, val, folder, seed, bar)
 
     def _fit(
@@ -268,18 +269,18 @@ class Trainer:
                 if validate:
                     assert val is not None
                     with fabric.autocast():
-                        line["val"], line["val_ci95"] = mean_and_ci95(
-                            self._validate(fabric, learner, val)
-                        )
-                    state.validated(line["val"], self.patience)
+                        line |= self._validate(fabric, learner, val)
+                    better = val.task.metric[1].more_is_better
+                    score = line["val"] if better else -line["val"]
+                    state.validated(line["val"], score, self.patience)
                 now = time.perf_counter()
                 state.seconds, clock, since = state.seconds + max(now - clock, 0.0), now, step
                 line["seconds"] = round(state.seconds, 2)
                 state.record(line)
                 if logger is not None:
-                    logger.log_metrics(
-                        {k: v for k, v in line.items() if k != "step" and v is not None}, step
-                    )
+                    logged = {k: v for k, v in line.items() if isinstance(v, (int, float))}
+                    logged.pop("step")
+                    logger.log_metrics(logged, step)
                 log(line)
             if run is not None and (
                 step % self.checkpoint_every == 0 or step == self.steps or state.stopped
@@ -310,14 +311,23 @@ class Trainer:
         total: Tensor = torch.stack(losses).sum()
         return fabric.all_reduce(total) if distributed.world() > 1 else total  # type: ignore[return-value]
 
-    def _validate(self, fabric: Fabric, learner: Learner, val: Episodes) -> Tensor:
-        """(val_episodes,) accuracies, of which each process measures its share."""
+    def _validate(self, fabric: Fabric, learner: Learner, val: Episodes) -> dict[str, Any]:
+        """The first metric on `val_episodes` episodes, of which each process measures its share."""
         distributed.share_buffers(learner)
+        name, metric = val.task.metric
         world = distributed.world()
         numbers = range(distributed.rank(), self.val_episodes, world)
-        own = torch.zeros(-(-self.val_episodes // world), device=fabric.device)
-        own[: len(numbers)] = accuracies(learner, val, numbers).to(own)
-        return distributed.gather(own).T.flatten()[: self.val_episodes].cpu()
+        share = measured(learner, val, numbers, {name: metric})[name].to(fabric.device)
+        # every process gathers as many rows, those beyond the last episode are dropped
+        own = share.new_zeros(-(-self.val_episodes // world), *share.shape[1:])
+        own[: len(share)] = share
+        every = distributed.gather(own).transpose(0, 1).flatten(0, 1)[: self.val_episodes].cpu()
+        value, half, _ = metric.with_interval(every, val.task.unit)
+        named: dict[str, Any] = {}
+        if name != ACCURACY:
+            facts = {"unit": metric.unit, "more_is_better": metric.more_is_better}
+            named = {"metric": name, **facts}
+        return {"val": value, "val_ci95": half, **named}
 
 
 _POSITIVE = (

@@ -28,7 +28,7 @@ from graphfsl.io.errors import InputError
 FACTS: dict[str, Callable[[Any], Any]] = {
     "step": int,
     "seconds": float,
-    "best": float,
+    "best": lambda value: None if value is None else float(value),
     "waited": int,
     "stopped": bool,
 }
@@ -43,20 +43,22 @@ class State:
         self, learner: Learner, optimizer: torch.optim.Optimizer, run: Path | None
     ) -> None:
         self.learner, self.optimizer, self.run = learner, optimizer, run
-        self.step, self.seconds, self.best, self.waited, self.stopped = 0, 0.0, -1.0, 0, False
+        self.step, self.seconds, self.waited, self.stopped = 0, 0.0, 0, False
+        self.best: float | None = None  # of the validations so far; more is better
         self.metrics: list[dict[str, Any]] = []
         self.losses: list[Tensor] = []  # of the steps since the last line of metrics
         self.best_weights: dict[str, Tensor] | None = None
 
-    def validated(self, accuracy: float, patience: int | None) -> None:
-        if accuracy > self.best:
-            self.best, self.waited = accuracy, 0
+    def validated(self, value: float, score: float, patience: int | None) -> None:
+        """Keep the weights where they are the best so far, by `score`, of which more is better."""
+        if self.best is None or score > self.best:
+            self.best, self.waited = score, 0
             weights = self.learner.state_dict()
             if distributed.rank():
                 return
             if self.run is not None:
                 save_checkpoint(
-                    self.run / "best.safetensors", weights, {"step": self.step, "val": accuracy}
+                    self.run / "best.safetensors", weights, {"step": self.step, "val": value}
                 )
             else:
                 self.best_weights = {k: v.clone() for k, v in weights.items()}

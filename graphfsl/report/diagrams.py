@@ -8,14 +8,15 @@ from functools import partial
 from itertools import combinations
 from typing import Any
 
-from graphfsl.report.figures import COLORS, REPLICATES, Figure, by_strength, draw, mean
-from graphfsl.report.tables import Row, axes_of, finite, level
+from graphfsl.report.figures import REPLICATES, Figure, by_strength, draw, mean
+from graphfsl.report.reliability import reliability_diagram
+from graphfsl.report.tables import Line, axes_of, finite, level, value_of
 
 HEAT_MAPS = 6  # the most of a report
 NAMED = 30  # classes whose names can be read along a confusion matrix
 
 
-def _label(r: Row) -> str:
+def _label(r: Line) -> str:
     pool = f", {r['unlabeled']} unlabeled" if r.get("unlabeled") else ""
     pool += f", {r['distractors']} distractor classes" if r.get("distractors") else ""
     levels = ", ".join(f"{a} {level(r, a)}" for a in r.get("cell") or ())
@@ -26,7 +27,12 @@ def _label(r: Row) -> str:
     )
 
 
-def heat_maps(rows: Sequence[Row]) -> list[Figure]:
+def _mean(rows: Sequence[Line]) -> float:
+    """Of the first metric; NaN where there are no rows."""
+    return next(iter(mean(rows).values()))
+
+
+def heat_maps(rows: Sequence[Line]) -> list[Figure]:
     """Mean accuracy for the levels of two axes, over the cells of one kind of setting; the
     strongest axes first.
     """
@@ -35,7 +41,7 @@ def heat_maps(rows: Sequence[Row]) -> list[Figure]:
         own = [
             r
             for r in rows
-            if str(r.get("setting")) == kind and r.get("cell") and finite(r.get("accuracy"))
+            if str(r.get("setting")) == kind and r.get("cell") and finite(value_of(r))
         ]
         varied = [
             a for a in axes_of(own) if a not in REPLICATES and len({level(r, a) for r in own}) > 1
@@ -51,10 +57,7 @@ def heat_maps(rows: Sequence[Row]) -> list[Figure]:
         over = f", averaged over {', '.join(others)}" if others else ""
         y, x = (list(dict.fromkeys(level(r, a) for r in own)) for a in (down, across))
         values = [
-            [
-                mean([r for r in own if (level(r, down), level(r, across)) == (v, w)])["accuracy"]
-                for w in x
-            ]
+            [_mean([r for r in own if (level(r, down), level(r, across)) == (v, w)]) for w in x]
             for v in y
         ]
         size = (4.2, max(1.8, 1.1 + 0.36 * len(y)))
@@ -93,7 +96,7 @@ def _plot_heat(axes: Any, values: list[list[float]], x: list[str], y: list[str])
     axes.figure.colorbar(image, ax=axes, shrink=0.9).outline.set_visible(False)
 
 
-def confusion(r: Row) -> Figure:
+def confusion(r: Line) -> Figure:
     """Rows are the true classes, each row sums to 1; the pairs that are confused most are named."""
     names, counts = r["confusion"]["classes"], r["confusion"]["counts"]
     rates = [[c / max(sum(line), 1) for c in line] for line in counts]
@@ -119,29 +122,12 @@ def confusion(r: Row) -> Figure:
     return caption, draw(plot, "answered", "true", (4.2, 4.2))
 
 
-def reliability(r: Row) -> Figure:
+def reliability(r: Line) -> Figure:
     """Accuracy by probability: on the diagonal they agree."""
-    bins = [b for b in r["reliability"] if b[0]]
+    bins = r["reliability"]
     total = sum(n for n, _, _ in bins)
     error = sum(n * abs(a - c) for n, c, a in bins) / max(total, 1)
-
-    def plot(axes: Any) -> None:
-        axes.plot([0, 1], [0, 1], color="#999999", linewidth=1, linestyle="--")
-        width = 1 / len(r["reliability"])
-        axes.bar(
-            [c for _, c, _ in bins],
-            [a for _, _, a in bins],
-            width=0.8 * width,
-            color=COLORS[0],
-            alpha=0.35,
-        )
-        size = [10 + 90 * n / max(b[0] for b in bins) for n, _, _ in bins]
-        axes.scatter(
-            [c for _, c, _ in bins], [a for _, _, a in bins], s=size, color=COLORS[0], zorder=3
-        )
-        axes.set(xlim=(0, 1.02), ylim=(0, 1.02))
-
     caption = (
         f"{_label(r)}. Expected calibration error {100 * error:.1f} points over {total:,} answers"
     )
-    return caption, draw(plot, "probability of the answer", "accuracy")
+    return reliability_diagram(bins, caption, "probability of the answer")

@@ -10,7 +10,18 @@ from functools import partial
 from textwrap import fill
 from typing import Any
 
-from graphfsl.report.tables import Row, axes_of, finite, group, level
+from graphfsl.loops.row import ACCURACY, scale_of
+from graphfsl.report.tables import (
+    Line,
+    axes_of,
+    axis_of,
+    finite,
+    group,
+    level,
+    metric_of,
+    task_of,
+    value_of,
+)
 
 Figure = tuple[str, str]  # caption, SVG
 
@@ -42,11 +53,11 @@ REPLICATES = ("seed",)  # axes of a study over whose levels is averaged
 LINES, PANELS = 6, 4  # the most of a panel, and of a heading
 
 
-def averaged(rows: Sequence[Row]) -> list[Row]:
+def averaged(rows: Sequence[Line]) -> list[Line]:
     """A study's rows, named by their levels and averaged over its replicates; other rows as they
     are.
     """
-    out: dict[Any, list[Row]] = {}
+    out: dict[Any, list[Line]] = {}
     for i, r in enumerate(rows):
         pool = ("unlabeled", "distractors", "shot")
         told = [
@@ -60,9 +71,10 @@ def averaged(rows: Sequence[Row]) -> list[Row]:
     return [{**same[0], **mean(same)} for same in out.values()]
 
 
-def mean(rows: Sequence[Row]) -> dict[str, float]:
-    """Mean accuracy, and mean half-width: at least that of the mean."""
-    values = {k: [r[k] for r in rows if finite(r.get(k))] for k in ("accuracy", "ci95")}
+def mean(rows: Sequence[Line]) -> dict[str, float]:
+    """Mean of the first metric, and mean half-width: at least that of the mean."""
+    keys = (metric_of(rows[0]) if rows else "accuracy", "ci95")
+    values = {k: [r[k] for r in rows if finite(r.get(k))] for k in keys}
     return {k: sum(v) / len(v) if v else math.nan for k, v in values.items()}
 
 
@@ -97,18 +109,25 @@ def draw(
     return file.getvalue()
 
 
-def _half(line: Row) -> float:
+def _half(line: Line, scale: float) -> float:
     """Half-width of the validation's interval in points; NaN, which is not plotted, where it has
     none.
     """
     half = line.get("val_ci95")
-    return 100 * half if finite(half) else math.nan  # type: ignore[operator]
+    return scale * half if finite(half) else math.nan  # type: ignore[operator]
 
 
-def curves(label: str, lines: Sequence[Row]) -> list[Figure]:
+def curves(label: str, lines: Sequence[Line]) -> list[Figure]:
     """Training loss, and validation accuracy with its interval, by step."""
     loss = [(m["step"], m["loss"]) for m in lines if finite(m.get("loss"))]
-    val = [(m["step"], 100 * m["val"], _half(m)) for m in lines if finite(m.get("val"))]
+    validated = [m for m in lines if finite(m.get("val"))]
+    metric = validated[0].get("metric", ACCURACY) if validated else ACCURACY
+    unit = validated[0].get("unit", "%") if validated else "%"
+    scale = scale_of(unit)
+    less = metric != ACCURACY and bool(validated) and not validated[0].get("more_is_better", True)
+    val = [(m["step"], scale * m["val"], _half(m, scale)) for m in validated]
+
+    words = f"validation {metric}" + (f" ({unit})" if unit else "")
 
     def plot_loss(axes: Any) -> None:
         axes.plot(*zip(*loss, strict=True), color=COLORS[0], linewidth=1.2)
@@ -122,15 +141,13 @@ def curves(label: str, lines: Sequence[Row]) -> list[Figure]:
 
     def plot_val(axes: Any) -> None:
         line(axes, val, color=COLORS[2], marker="o", markersize=3)
-        step, best, _ = max(val, key=lambda v: v[1])
+        step, best, _ = (min if less else max)(val, key=lambda v: v[1])
         axes.plot(
             step, best, "o", color=COLORS[2], markersize=7, label=f"best: step {step:,}, {best:.2f}"
         )
 
     out = [(f"{label}: loss", draw(plot_loss, "step", "training loss"))] if loss else []
-    return out + (
-        [(f"{label}: validation", draw(plot_val, "step", "validation accuracy (%)"))] if val else []
-    )
+    return out + ([(f"{label}: validation", draw(plot_val, "step", words))] if val else [])
 
 
 def line(axes: Any, points: Sequence[tuple[float, float, float]], **look: Any) -> None:
@@ -141,13 +158,13 @@ def line(axes: Any, points: Sequence[tuple[float, float, float]], **look: Any) -
     axes.plot(x, y, **look)
 
 
-def pool_figures(rows: Sequence[Row], colors: Colors) -> list[Figure]:
+def pool_figures(rows: Sequence[Line], colors: Colors) -> list[Figure]:
     """Accuracy by unlabeled samples, a panel for each kind of episode that has several numbers of
     them.
     """
     several = len({r.get("run") for r in rows}) > 1
-    panels: dict[tuple[Any, ...], dict[str, list[Row]]] = {}
-    for r in (r for r in rows if finite(r.get("accuracy"))):
+    panels: dict[tuple[Any, ...], dict[str, list[Line]]] = {}
+    for r in (r for r in rows if "unlabeled" in r and finite(value_of(r))):
         name = f"{r.get('method')} · {r.get('run')}" if several else str(r.get("method"))
         name += " (transductive)" if "transductive" in str(r.get("setting")) else ""
         key = tuple(
@@ -168,46 +185,48 @@ def pool_figures(rows: Sequence[Row], colors: Colors) -> list[Figure]:
             caption = f"{data}, {way}-way {shot}-shot, {query} queries per class{uneven}{off}"
             near = {name: members for name, members in methods.items() if name not in far}
             plot = partial(_plot_pool, methods=near, colors=colors)
-            out.append((caption, draw(plot, "unlabeled samples per class", "accuracy (%)")))
+            out.append((caption, draw(plot, "unlabeled samples per class", axis_of(_any(methods)))))
     return out
 
 
-def _uses_pool(members: Sequence[Row]) -> bool:
+def _any(methods: Mapping[str, list[Line]]) -> Line:
+    return next(line for members in methods.values() for line in members)
+
+
+def _uses_pool(members: Sequence[Line]) -> bool:
     return any(re.search("uses|semi", f"{r.get('traits')}{r.get('setting')}") for r in members)
 
 
-def _off_the_scale(methods: Mapping[str, list[Row]]) -> dict[str, float]:
+def _off_the_scale(methods: Mapping[str, list[Line]]) -> dict[str, float]:
     """The accuracies of methods without a pool that, drawn, would press the lines of interest
     flat.
     """
-    semi = [r["accuracy"] for members in methods.values() if _uses_pool(members) for r in members]
-    shown = semi or [r["accuracy"] for members in methods.values() for r in members]
+    semi = [value_of(r) for members in methods.values() if _uses_pool(members) for r in members]
+    shown = semi or [value_of(r) for members in methods.values() for r in members]
     span = max(max(shown) - min(shown), 2.0)
     first = {
-        n: min(m, key=lambda r: r["unlabeled"])["accuracy"]
+        n: value_of(min(m, key=lambda r: r["unlabeled"]))
         for n, m in methods.items()
         if not _uses_pool(m)
     }
     return {n: v for n, v in first.items() if not min(shown) - span < v < max(shown) + span}
 
 
-def _plot_pool(axes: Any, methods: Mapping[str, list[Row]], colors: Colors) -> None:
+def _plot_pool(axes: Any, methods: Mapping[str, list[Line]], colors: Colors) -> None:
     """A line for each number of distractors; one dashed line for a method that leaves unlabeled
     samples alone.
     """
     sizes = sorted({r["unlabeled"] for members in methods.values() for r in members})
     for name, members in methods.items():
         if not _uses_pool(members):
-            points = sorted(
-                {(r["unlabeled"], r["accuracy"], r.get("ci95") or 0.0) for r in members}
-            )
+            points = sorted({(r["unlabeled"], value_of(r), r.get("ci95") or 0.0) for r in members})
             points = [(x, *points[0][1:]) for x in sizes] if len(points) == 1 else points
             line(axes, points, color=colors[name], label=name, linestyle="--", linewidth=1.1)
             continue
         for i, d in enumerate(sorted({r["distractors"] for r in members if r["unlabeled"]} or {0})):
             # Without unlabeled samples nothing distracts: that point starts every line.
             own = [r for r in members if not r["unlabeled"] or r["distractors"] == d]
-            points = sorted({(r["unlabeled"], r["accuracy"], r.get("ci95") or 0.0) for r in own})
+            points = sorted({(r["unlabeled"], value_of(r), r.get("ci95") or 0.0) for r in own})
             label = name + (f", {d} distractor classes" if d else "")
             style, marker = ("-", "-.", ":")[min(i, 2)], "os^"[min(i, 2)]
             line(
@@ -237,15 +256,15 @@ EQUAL = {
 }
 
 
-def curve_figures(rows: Sequence[Row], x: str, words: str, colors: Colors) -> list[Figure]:
+def curve_figures(rows: Sequence[Line], x: str, words: str, colors: Colors) -> list[Figure]:
     """Accuracy by one number of the setting, a panel for each kind of setting and all else that an
     episode is.
     """
-    pool = ("unlabeled", "distractors", "pool_dirichlet")
-    keys = [k for k in ("setting", "data", "way", "query", "shot", "dirichlet", *pool) if k != x]
-    panels: dict[tuple[Any, ...], list[Row]] = {}
+    fields = dict.fromkeys(name for r in rows for name in task_of(r).columns_shown())
+    keys = ["setting", "data", *(name for name in fields if name != x)]
+    panels: dict[tuple[Any, ...], list[Line]] = {}
     for r in rows:
-        if finite(r.get("accuracy")) and (x != "distractors" or r.get("unlabeled")):
+        if x in r and finite(value_of(r)) and (x != "distractors" or r.get("unlabeled")):
             panels.setdefault(tuple(r.get(k) for k in keys), []).append(r)
     panels = {k: members for k, members in panels.items() if len({r.get(x) for r in members}) > 1}
     differ = [k for i, k in enumerate(keys) if len({values[i] for values in panels}) > 1]
@@ -253,19 +272,20 @@ def curve_figures(rows: Sequence[Row], x: str, words: str, colors: Colors) -> li
     for values, members in panels.items():
         lines, over = _lines(members, x)
         facts = dict(zip(keys, values, strict=True))
-        text = f"{facts['data']}, {facts['way']}-way ({facts['setting']})"
+        way = f", {facts['way']}-way" if facts.get("way") else ""
+        text = f"{facts['data']}{way} ({facts['setting']})"
         for key, told in PANEL.items():
-            if key in differ or (key == "unlabeled" and facts.get(key)):
+            if key in facts and (key in differ or (key == "unlabeled" and facts.get(key))):
                 text += ", " + (told.format(facts[key]) if facts[key] is not None else EQUAL[key])
         plot = partial(_plot_lines, lines=lines, x=x, colors=colors)
-        out.append((text + over, draw(plot, words, "accuracy (%)")))
+        out.append((text + over, draw(plot, words, axis_of(members[0]))))
     if len(out) > PANELS:
         caption, svg = out[PANELS - 1]
         out[PANELS - 1] = (f"{caption} ({len(out) - PANELS} further panels are left out)", svg)
     return out[:PANELS]
 
 
-def _lines(rows: Sequence[Row], x: str) -> tuple[dict[str, list[Row]], str]:
+def _lines(rows: Sequence[Line], x: str) -> tuple[dict[str, list[Line]], str]:
     """Rows by line, and what was averaged over: every variant, or the levels of the strongest axis
     if they are many.
     """
@@ -275,11 +295,11 @@ def _lines(rows: Sequence[Row], x: str) -> tuple[dict[str, list[Row]], str]:
     axes = [a for a in axes_of(rows) if a not in REPLICATES and a.rpartition(".")[2] != x]
     several = len({r.get("run") for r in rows}) > 1
 
-    def name(r: Row, told: Sequence[str]) -> str:
+    def name(r: Line, told: Sequence[str]) -> str:
         levels = ", ".join(f"{a} {level(r, a)}" for a in told)
         return levels or str(r.get("method")) + (f" · {r['run']}" if several else "")
 
-    lines: dict[str, list[Row]] = {}
+    lines: dict[str, list[Line]] = {}
     for r in rows:
         lines.setdefault(name(r, axes), []).append(r)
     if len(lines) <= LINES:
@@ -296,26 +316,26 @@ def _over(axes: Sequence[str]) -> str:
     return f", averaged over {' and '.join(axes)}" if axes else ""
 
 
-def by_strength(rows: Sequence[Row], axes: Sequence[str]) -> list[str]:
+def by_strength(rows: Sequence[Line], axes: Sequence[str]) -> list[str]:
     """Axes by the spread of their levels' mean accuracies, the widest first."""
 
     def spread(axis: str) -> float:
         levels: dict[str, list[float]] = {}
         for r in rows:
-            levels.setdefault(level(r, axis), []).append(r["accuracy"])
+            levels.setdefault(level(r, axis), []).append(value_of(r))
         means = [sum(v) / len(v) for v in levels.values()]
         return max(means) - min(means)
 
     return sorted(axes, key=lambda a: (-spread(a), a))
 
 
-def _plot_lines(axes: Any, lines: Mapping[str, Sequence[Row]], x: str, colors: Colors) -> None:
+def _plot_lines(axes: Any, lines: Mapping[str, Sequence[Line]], x: str, colors: Colors) -> None:
     for i, (name, members) in enumerate(lines.items()):
-        at: dict[float, list[Row]] = {}
+        at: dict[float, list[Line]] = {}
         for r in members:
             at.setdefault(r[x], []).append(r)
         points = [
-            (v, m["accuracy"], m["ci95"])
+            (v, next(iter(m.values())), m["ci95"])
             for v, m in ((v, mean(same)) for v, same in sorted(at.items()))
         ]
         line(axes, points, color=colors[name], marker="os^Dv*"[i % 6], markersize=4, label=name)

@@ -10,7 +10,7 @@ from html import escape
 from typing import Any
 
 from graphfsl.report.figures import Figure
-from graphfsl.report.tables import BOLD, INTERVAL, Row, Table, group, tables
+from graphfsl.report.tables import BOLD, Line, Table, group, interval_note, tables, value_of
 
 CSS = """
 :root{color-scheme:light dark;--page:#fbfbfa;--ink:#1d1f23;--soft:#5d636d;--line:#dfe1e5;--card:#fff;--head:#f2f3f5}
@@ -41,12 +41,12 @@ summary{cursor:pointer;margin-top:2.5rem}pre{white-space:pre-wrap;padding:.6rem 
 
 def to_html(
     title: str,
-    rows: Sequence[Row],
+    rows: Sequence[Line],
     figures: Mapping[str, Sequence[Figure]],
     lead: Sequence[Figure] = (),
     notes: Sequence[str] = (),
     findings: Sequence[str] = (),
-    effects: Sequence[Row] = (),
+    effects: Sequence[Line] = (),
     failures: Sequence[tuple[str, str]] = (),
 ) -> str:
     """What was found, a picture and the rows come first; how it was made, and all the rest, below.
@@ -61,7 +61,7 @@ def to_html(
             *listed([f"`{name}`: {line}" for name, line in failures], "failed"),
         ]
     bold = f" {BOLD}" if any(r.get("best") for r in rows) else ""
-    parts.append(f"<p>{INTERVAL}{bold}</p>")
+    parts.append(f"<p>{interval_note(rows)}{bold}</p>")
     for t in tables(rows):
         parts += [f"<h2>{escape(t.kind)}</h2>\n<p>{escape(t.meaning)}</p>", *_table(t)]
     if effects:
@@ -145,7 +145,9 @@ def listed(lines: Sequence[str], kind: str = "") -> list[str]:
 
 def _table(t: Table) -> Iterator[str]:
     yield '<div class="scroll" tabindex="0"><table>'
-    words = [h.replace(" ", "-").replace(".", "-") for h in t.headers]
+    words = [
+        "accuracy" if h == t.metric else h.replace(" ", "-").replace(".", "-") for h in t.headers
+    ]
     classes = [f"{w} text" if text else w for w, text in zip(words, t.text, strict=True)]
     before: Any = None
     for r, row, best in [({}, t.headers, False), *zip(t.rows, t.cells, t.best, strict=True)]:
@@ -159,7 +161,7 @@ def _table(t: Table) -> Iterator[str]:
     yield "</table></div>"
 
 
-def _effects(effects: Sequence[Row]) -> list[str]:
+def _effects(effects: Sequence[Line]) -> list[str]:
     heads = (
         "setting",
         "axis",
@@ -194,7 +196,7 @@ def _p(value: float | None) -> str:
     return "" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _commands(rows: Sequence[Row]) -> Iterator[str]:
+def _commands(rows: Sequence[Line]) -> Iterator[str]:
     """What makes each number again, and where it was made."""
     told = [r for r in rows if r.get("command")]
     if not told:
@@ -205,6 +207,6 @@ def _commands(rows: Sequence[Row]) -> Iterator[str]:
             *(f"{k} {v}" for k, v in (r.get("environment") or {}).items()),
             f"commit {r.get('commit')}",
         ]
-        where = ", ".join([f"{r['accuracy']:.2f} on {r.get('data')}", str(r.get("device")), *facts])
+        where = ", ".join([f"{value_of(r):.2f} on {r.get('data')}", str(r.get("device")), *facts])
         yield f"<pre>{escape(str(r['command']), quote=False)}\n# {escape(where, quote=False)}</pre>"
     yield "</details>"

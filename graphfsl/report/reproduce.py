@@ -12,17 +12,17 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from graphfsl.experiment import config as conf
 from graphfsl.experiment import runner
-from graphfsl.experiment.builder import named
+from graphfsl.experiment.experiment import Experiment, Notes
 from graphfsl.experiment.results import history, seed_runs
 from graphfsl.io.checkpoint import read_json
 from graphfsl.io.errors import InputError, unknown
 from graphfsl.io.package_data import experiments_dir, find_experiments
-from graphfsl.loops.evaluation import with_interval
-from graphfsl.report.tables import SETTINGS
+from graphfsl.loops.row import Row
+from graphfsl.report.results_csv import EPISODE, column, is_record, read_records, size
+from graphfsl.report.tables import SETTINGS, Line, number_of
 
-Row = Mapping[str, Any]
+HEADLINES = "headlines"  # the table of the README
 PLACE = ("data.root", "data.download", "trainer.device", "trainer.logger")  # say where, not what
 
 
@@ -31,94 +31,122 @@ def reproduce(paper: str, overrides: Sequence[str], out: Path | None, console: C
     ours.
     """
     files = [Path(paper)] if paper.endswith(".yaml") else find_experiments(paper)
-    configs = [conf.read(file, overrides) for file in files]
+    experiments = [Experiment.read(file, overrides) for file in files]
     changed = [f"override {o}" for o in overrides if o.partition("=")[0] not in PLACE]
-    for file, config in zip(files, configs, strict=True):
-        path = (out or Path("runs")) / f"{file.stem}-{conf.digest(config)}"
-        rows = runner.run(config, path, console)
+    for file, experiment in zip(files, experiments, strict=True):
+        path = (out or Path("runs")) / f"{file.stem}-{experiment.digest()}"
+        rows = runner.run(experiment, path, console)
         if rows:  # under torchrun only the first process has them
             histories = [history(p) for p in seed_runs(path) or [path]]
-            _show(file.stem, config, rows, histories, changed, console)
+            _show(file.stem, experiment.notes, rows, histories, changed, console)
 
 
 def _show(
     name: str,
-    config: Mapping[str, Any],
+    notes: Notes,
     rows: Sequence[Row],
-    histories: Sequence[Sequence[Row]],
+    histories: Sequence[Sequence[Mapping[str, Any]]],
     changed: Sequence[str],
     console: Console,
 ) -> None:
     """The table of an experiment. histories: the metrics of each seed. changed: deviations beside
     the listed ones.
     """
-    paper = config.get("paper") or {}
     grid = Table(
         "setting",
         "published",
         "ours",
         "difference",
         "source",
-        title=f"{name}: {paper.get('title', '')}",
+        title=f"{name}: {notes.paper.get('title', '')}",
     )
-    for r in rows:
-        published = r.get("published")
+    for row in rows:
         grid.add_row(
-            f"{column(r)}, {r['data']}, {r['setting']}",
-            "none" if published is None else f"{published:.2f}",
-            with_interval(r),
-            "" if r.get("difference") is None else f"{r['difference']:+.2f}",
-            r.get("source") or "",
+            f"{column(row.to_dict())}, {row.data}, {row.setting}",
+            "none" if row.published is None else f"{row.published:.2f}",
+            row.value.number,
+            "" if row.difference is None else f"{row.difference:+.2f}",
+            row.source or "",
         )
     console.print(grid)
-    n, last = len(histories), [lines[-1] for lines in histories if lines]
+    last = [lines[-1] for lines in histories if lines]
     minutes = sum(line["seconds"] for line in last) / 60
-    steps = f"{max((line['step'] for line in last), default=0):,}" + (
-        f" for each of {n} seeds" if n > 1 else ""
-    )
-    theirs = f"{paper['steps']:,}" if isinstance(paper.get("steps"), int) else "not stated"
+    steps = f"{max((line['step'] for line in last), default=0):,}"
+    steps += f" for each of {len(histories)} seeds" if len(histories) > 1 else ""
+    known = notes.paper.get("steps")
+    theirs = f"{known:,}" if isinstance(known, int) else "not stated"
     console.print(
-        f"steps: {steps} (paper: {theirs}); training: {minutes:.1f} minutes on {rows[0]['device']}"
+        f"steps: {steps} (paper: {theirs}); training: {minutes:.1f} minutes on {rows[0].device}"
     )
-    for deviation in [*(config.get("deviations") or []), *changed] or ["none are known"]:
+    for deviation in [*notes.deviations, *changed] or ["none are known"]:
         console.print(f"deviation: {deviation}", markup=False)
 
 
 def table(name: str, folder: Path | None = None) -> str:
     """The committed results on a data set as Markdown, each kind of setting in a table of its own;
-    or those of a study.
+    or those of a study, or the headlines.
 
-    folder: what holds the run directories and STUDY.csv; experiments/results where it is not given.
+    folder: what holds the records of data sets, STUDY.csv and headlines.json; experiments/results
+        where it is not given.
     """
     folder = folder or experiments_dir() / "results"
-    if (file := folder / f"{name}.csv").is_file():
+    file = folder / f"{name}.csv"
+    if file.is_file() and not is_record(file):
         return _study(file)
-    runs = {p.parent: read_json(p) for p in sorted(folder.glob("*/results.json"))}
-    if not runs:
+    rows = read_records(folder)
+    if not rows:
         raise InputError(
             f"{folder} holds no results; they are in the repository, not in an installed package"
         )
-    own = {
-        p: f for p, f in runs.items() if f["rows"] and str(f["rows"][0]["data"]).startswith(name)
-    }
+    if name == HEADLINES:
+        return _headlines(rows, folder / f"{HEADLINES}.json")
+    own = [row for row in rows if row["data"].startswith(name)]
     if not own:
-        sets = {str(f["rows"][0]["data"]).split("/")[0] for f in runs.values() if f["rows"]}
-        raise unknown("table", name, sets | {p.stem for p in folder.glob("*.csv")})
+        sets = {row["data"].partition("/")[0] for row in rows}
+        raise unknown("table", name, sets | {p.stem for p in folder.glob("*.csv")} | {HEADLINES})
     parts = []
-    measured = [m for path, facts in own.items() for m in _measured(path, facts, name)]
-    kinds = {r["setting"] for m in measured for r in m["rows"]}
-    for kind in sorted(kinds, key=list(SETTINGS).index):
-        columns = sorted(
-            {(*size(r), column(r)) for m in measured for r in m["rows"] if r["setting"] == kind}
-        )
-        heads = [c[-1] for c in columns]
+    for kind in sorted({row["setting"] for row in own}, key=list(SETTINGS).index):
+        same = [row for row in own if row["setting"] == kind]
+        columns = sorted({(size(row), column(row)) for row in same})
+        heads = [head for _, head in columns]
         lines = [["", *heads]]
-        for m in measured:
-            rows = {column(r): r for r in m["rows"] if r["setting"] == kind}
+        for measured in _measurements(same):
             # A paper's numbers stand there once, however many of its rows were measured.
-            lines += [line for line in _lines(m, rows, heads) if line not in lines]
+            lines += [line for line in _lines(measured, heads) if line not in lines]
         parts.append(_markdown(kind, lines))
     return "\n\n".join(parts) + "\n"
+
+
+def _headlines(rows: Sequence[Line], file: Path) -> str:
+    """The rows that headlines.json names by run, data and episode: published beside ours."""
+    kinds: dict[str, list[list[str]]] = {}
+    for wanted in read_json(file):
+        own = [row for row in rows if row["file"] == f"{wanted['run']}/results.json"]
+        row = next(row for row in own if size(row) == size(EPISODE | wanted["episode"]))
+        label, ours, published = _beside_published(row)
+        line = [label, f"{wanted['data']}, {column(row)}", ours, published]
+        kinds.setdefault(row["setting"], []).append(line)
+    head = ["", "episode", "ours", "published"]
+    order = sorted(kinds, key=list(SETTINGS).index)
+    return "\n\n".join(_markdown(kind, [head, *kinds[kind]]) for kind in order) + "\n"
+
+
+def _beside_published(row: Line) -> tuple[str, str, str]:
+    """A row's method, its number, and the published one with its source, or ""."""
+    episode = column(row)
+    (label, ours), *theirs = _lines({episode: row}, [episode])
+    if not theirs:
+        return label, ours, ""
+    source, number = theirs[0]
+    return label, ours, f"{number} ({source.removeprefix('published').strip(': ')})"
+
+
+def _measurements(rows: Sequence[Line]) -> Iterator[dict[str, Line]]:
+    """Rows that differ in their column only, by that column: they make one line of a table."""
+    found: dict[tuple[str, ...], dict[str, Line]] = {}
+    for row in rows:
+        found.setdefault((row["file"], row["variant"]), {})[column(row)] = row
+    yield from found.values()
 
 
 def _study(file: Path) -> str:
@@ -127,7 +155,7 @@ def _study(file: Path) -> str:
         cells = list(csv.DictReader(lines))
     names = list(cells[0])
     first, *rest = (n for n in names[: names.index("setting")] if not n.endswith("seed"))
-    found: dict[str, dict[str, dict[str, list[Row]]]] = {}
+    found: dict[str, dict[str, dict[str, list[Line]]]] = {}
     for cell in cells:
         across = (
             ", ".join(f"{n.rpartition('.')[2]} {cell[n] or 'none'}" for n in rest) or "accuracy"
@@ -152,7 +180,7 @@ def _markdown(kind: str, lines: Sequence[Sequence[str]]) -> str:
     )
 
 
-def _mean(cells: Sequence[Row]) -> str:
+def _mean(cells: Sequence[Line]) -> str:
     """The mean over seeds, which share their test episodes: the mean of their intervals is wide
     enough.
     """
@@ -160,87 +188,19 @@ def _mean(cells: Sequence[Row]) -> str:
     return f"{accuracy:.2f} ± {half:.2f}"
 
 
-def _measured(path: Path, facts: Mapping[str, Any], name: str) -> Iterator[dict[str, Any]]:
-    """A run's own evaluation, and those that `graphfsl evaluate` left in its folder: rows, config,
-    file, changes.
-    """
-    own = {"config": facts["config"], "file": f"{path.name}/results.json", "changes": ""}
-    yield from _by_policy(facts["rows"], own)
-    for file in sorted((path / "evaluations").glob("*.json")):
-        found = read_json(file)
-        where = {"config": facts["config"], "file": f"{path.name}/evaluations/{file.name}"}
-        rows = [r for r in found["rows"] if str(r["data"]).startswith(name)]
-        yield from _by_policy(rows, {"changes": f", {' '.join(found['overrides'])}", **where})
-
-
-def _by_policy(rows: Sequence[Row], facts: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """A run's rows under its own BatchNorm policy, and those under another, which the published
-    numbers are not of.
-    """
-    for policy in dict.fromkeys(r.get("batch_norm") for r in rows):
-        same = [r for r in rows if r.get("batch_norm") == policy]
-        if policy == rows[0].get("batch_norm"):
-            yield {**facts, "rows": same}
-        else:
-            named = [p for p in facts["config"].get("published") or [] if "setting" in p]
-            config = {**facts["config"], "published": named}
-            yield {
-                **facts,
-                "rows": same,
-                "config": config,
-                "changes": f"{facts['changes']}, {policy} BatchNorm",
-            }
-
-
-def _lines(
-    facts: Mapping[str, Any], rows: Mapping[str, Row], heads: Sequence[str]
-) -> Iterator[list[str]]:
-    """Numbers of a run, and below them the published ones."""
-    if not rows:
-        return
+def _lines(rows: Mapping[str, Line], heads: Sequence[str]) -> Iterator[list[str]]:
+    """Numbers of a run by column, and below them the published ones."""
     first = next(iter(rows.values()))
-    split = str(first["data"]).partition("/")[2]
+    split = first["data"].partition("/")[2]
     where = "" if split == "test" else f", *{split}* classes"
-    pretrain = facts["config"].get("pretrain")
-    start = f" from {named(pretrain['objective'], 'pretrain.objective')[0]}" if pretrain else ""
-    label = (
-        f"{first['method']}{start}{facts['changes']}{where} "
-        f"([run](experiments/results/{facts['file']}))"
-    )
-    yield [label, *(with_interval(rows[h]) if h in rows else "" for h in heads)]
-    listed = {
-        column({**_EPISODE, **facts["config"].get("episode", {}), **p}): p
-        for p in facts["config"].get("published") or []
-        if p.get("setting", first["setting"]) == first["setting"]
-    }
-    numbers = {h: p for h, p in listed.items() if h in rows}
-    if numbers:
+    start = f" from {first['pretraining']}" if first["pretraining"] else ""
+    variant = f", {first['variant']}" if first["variant"] else ""
+    run = f"[run](experiments/results/{first['file']})"
+    label = f"{first['method']}{start}{variant}{where} ({run})"
+    yield [label, *(number_of(rows[h]) if h in rows else "" for h in heads)]
+    published = {h: row for h, row in rows.items() if row["published"]}
+    if published:
         on = "" if split == "test" else " on the test classes"
-        yield [
-            f"published{on}: {next(iter(numbers.values())).get('source', '')}",
-            *(str(numbers[h]["accuracy"]) if h in numbers else "" for h in heads),
-        ]
-
-
-_EPISODE = {"way": 5, "shot": 1, "unlabeled": 0, "distractors": 0}
-
-
-def size(r: Row) -> tuple[int, int, int, int]:
-    return (
-        int(r["way"]),
-        int(r["shot"]),
-        int(r.get("unlabeled") or 0),
-        int(r.get("distractors") or 0),
-    )
-
-
-def column(r: Row) -> str:
-    """5-way 1-shot, 5 unlabeled, 5 distractors"""
-    way, shot, unlabeled, distractors = size(r)
-    text = f"{way}-way {shot}-shot"
-    text += f", {unlabeled} unlabeled" if unlabeled else ""
-    text += f", {distractors} distractors" if distractors else ""
-    text += f", Dirichlet {r['dirichlet']:g}" if r.get("dirichlet") else ""
-    return text + (
-        f", pool of Dirichlet {r['pool_dirichlet']:g}" if r.get("pool_dirichlet") else ""
-    )
+        source = next(iter(published.values()))["source"] or ""
+        numbers = (str(published[h]["published"]) if h in published else "" for h in heads)
+        yield [f"published{on}: {source}", *numbers]

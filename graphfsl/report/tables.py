@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
@@ -10,9 +11,12 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from graphfsl.core.task import Task
+from graphfsl.data.tasks import DEFAULT, get
 from graphfsl.io.plain_text import csv_table
+from graphfsl.loops.row import ACCURACY, MetricValue
 
-Row = Mapping[str, Any]
+Line = Mapping[str, Any]  # a row as a file holds it
 
 SETTINGS = {
     "inductive": "Each query is answered alone, from the labeled samples; unlabeled ones, where "
@@ -28,123 +32,202 @@ SETTINGS = {
     "active + transductive": "Labels of chosen unlabeled samples are asked for, and queries are "
     "answered together.",
 }
-INTERVAL = "Accuracy in percent; ± is the 95% interval of the mean over episodes."
 BOLD = "Bold: the best of its kind on its episodes, and what the same episodes cannot tell from it."
-# The columns of report.csv, always all of them and in this order; what else a row holds follows,
-# sorted.
-FIELDS = """method data way shot max_shot unlabeled distractors query labeled_fraction label_seed
-dirichlet pool_dirichlet groups accuracy ci95 published difference source episodes
-batch_norm steps paper_steps run setting baseline traits seed config commit device
-seconds""".split()  # noqa: SIM905
-DRAWN = ("accuracies", "reliability", "confusion")  # of a row, for pictures only
-# of the tables; the rest is in `details`
-COLUMNS = [f for f in FIELDS[: FIELDS.index("run") + 1] if f != "ci95"]
-TEXT = ("method", "data", "groups", "source", "batch norm", "run")
-FORMS = {"accuracy": ".2f", "difference": "+.2f", "episodes": ",", "steps": ",", "paper_steps": ","}
-# What most episodes are.
-SILENT = {
-    "unlabeled": "0",
-    "distractors": "0",
-    "labeled_fraction": "1.0",
-    "label_seed": "0",
-    "groups": "any",
-}
+# Of a line, for pictures only.
+PLOTTED = ("accuracies", "values", "reliability", "confusion")
+# The columns of a table after those of the task, in this order; then whatever else there is.
+AFTER = (
+    "published",
+    "difference",
+    "source",
+    "episodes",
+    "batch_norm",
+    "steps",
+    "paper_steps",
+    "run",
+)
+DETAILS = ("setting", "baseline", "traits", "seed", "config", "commit", "device", "seconds")
+WORDS = ("method", "data", "source", "batch norm", "run")  # columns of words
+FORMS = {"difference": "+.2f", "episodes": ",", "steps": ",", "paper_steps": ","}
 # What every row of a table shares is said once, above it.
 SAME = {
     "run": "",
     "data": "",
-    "query": " queries per class",
     "episodes": " episodes",
     "batch_norm": " BatchNorm",
 }
 
 
+def task_of(line: Line) -> type[Task]:
+    """The kind of task that a line is of."""
+    return get(line.get("task", DEFAULT))
+
+
+def metric_of(line: Line) -> str:
+    """The name of a line's first metric."""
+    name: str = line.get("metric", ACCURACY)
+    return name
+
+
+def unit_of(line: Line) -> str:
+    """Its unit; accuracies of before there were others are in percent."""
+    unit: str = (line.get("metrics") or {}).get(metric_of(line), {}).get("unit", "%")
+    return unit
+
+
+def value_of(line: Line) -> Any:
+    """Its first metric, as people are shown it."""
+    return line.get(metric_of(line))
+
+
+def axis_of(line: Line) -> str:
+    """What an axis of a figure says of it: "accuracy (%)"."""
+    unit = unit_of(line)
+    return metric_of(line) + (f" ({unit})" if unit else "")
+
+
+def interval_note(lines: Sequence[Line]) -> str:
+    """What the numbers of some lines are: "Accuracy in percent; ± is …"."""
+    told = dict.fromkeys((metric_of(line), unit_of(line)) for line in lines)
+    names = [name + (" in percent" if unit == "%" else f" in {unit}" if unit else "")
+             for name, unit in told]  # fmt: skip
+    what = " and ".join(names) or "accuracy in percent"
+    return f"{what[0].upper()}{what[1:]}; ± is the 95% interval of the mean over episodes."
+
+
 @dataclass(frozen=True)
 class Table:
-    """The rows of one kind of setting, as text. best: which rows are bold; text: which columns are
-    words.
+    """The rows of one kind of setting and one metric, as text. best: which rows are bold; text:
+    which columns are words.
     """
 
     kind: str
+    metric: str
     meaning: str
-    rows: list[Row]
+    rows: list[Line]
     headers: list[str]
     cells: list[tuple[str, ...]]
     best: list[bool]
     text: list[bool]
 
 
-def group(r: Row) -> tuple[Any, ...]:
-    """Rows are compared within a group; sorting by it keeps their order inside."""
-    return (
-        str(r.get("data")),
-        *(r.get(k) or 0 for k in ("way", "shot", "unlabeled", "distractors")),
-    )
+def group(line: Line) -> tuple[Any, ...]:
+    """Lines are compared within a group; sorting by it keeps their order inside."""
+    task = task_of(line)
+    fields = {name: line[name] for name in task.columns_shown() if line.get(name) is not None}
+    return str(line.get("data")), *task(**fields).size
 
 
 def finite(value: Any) -> bool:
     return isinstance(value, (int, float)) and math.isfinite(value)
 
 
-def axes_of(rows: Sequence[Row]) -> list[str]:
+def axes_of(rows: Sequence[Line]) -> list[str]:
     """The axes of a study, in the order of its grid."""
     return list(dict.fromkeys(a for r in rows for a in r.get("cell") or ()))
 
 
-def level(r: Row, axis: str) -> str:
+def level(r: Line, axis: str) -> str:
     value = (r.get("cell") or {}).get(axis, "")
     return "none" if value is None else str(value)
 
 
-def _cell(r: Row, key: str) -> str:
-    value = r.get(key)
-    text = (
-        "" if value is None else format(value, FORMS.get(key, "")) if finite(value) else str(value)
-    )
-    text += " (baseline)" if key == "method" and r.get("baseline") else ""
-    if key == "accuracy":
-        text += f" ± {r['ci95']:.2f}" if finite(r.get("ci95")) else ""
-        text += f" ({r['seeds']} seeds, s.d. {r['spread']:.2f})" if finite(r.get("spread")) else ""
+def _cell(line: Line, key: str) -> str:
+    """A value as text."""
+    value = line.get(key)
+    if value is None:
+        return ""
+    if key == metric_of(line):
+        return number_of(line)
+    text = format(value, FORMS.get(key, "")) if finite(value) else str(value)
+    if key == "method" and line.get("baseline"):
+        return f"{text} (baseline)"
     return text.replace("-", "−") if key == "difference" else text
 
 
-def tables(rows: Sequence[Row]) -> Iterator[Table]:
-    """One for each setting; columns that say nothing are left out, axes of a study come first."""
-    for kind in dict.fromkeys([*SETTINGS, *sorted({str(r.get("setting")) for r in rows})]):
-        if members := [r for r in rows if str(r.get("setting")) == kind]:
-            axes = {a: [level(r, a) for r in members] for a in axes_of(members)}
-            columns = {key: [_cell(r, key) for r in members] for key in COLUMNS}
-            columns = {
-                k: v
-                for k, v in columns.items()
-                if k == "method" or set(v) - {"", SILENT.get(k, "")}
-            }
-            if axes:  # they tell the rows apart: what they say is not said again
-                said = {a.rpartition(".")[2] for a in axes} | {"method", "steps", "run"}
-                columns = {
-                    k: v
-                    for k, v in columns.items()
-                    if k not in said or (k == "method" and len(set(v)) > 1)
-                }
-            shared = [
-                columns.pop(k)[0] + t for k, t in SAME.items() if len(set(columns.get(k, ()))) == 1
+def number_of(line: Line) -> str:
+    """The first metric with its interval, and its spread over seeds: "61.20 ± 0.45"."""
+    name, half = metric_of(line), line.get("ci95")
+    interval = half if finite(half) else None
+    text = MetricValue(line[name], interval, unit_of(line)).number
+    if finite(line.get("spread")):
+        text += f" ({line['seeds']} seeds, s.d. {line['spread']:.2f})"
+    return text
+
+
+def tables(lines: Sequence[Line]) -> Iterator[Table]:
+    """One for each setting and metric; columns that say nothing are left out, axes of a study come
+    first.
+    """
+    kinds = [*SETTINGS, *sorted({str(line.get("setting")) for line in lines})]
+    metrics = dict.fromkeys(map(metric_of, lines))
+    for kind in dict.fromkeys(kinds):
+        for metric in metrics:
+            members = [
+                line
+                for line in lines
+                if str(line.get("setting")) == kind and metric_of(line) == metric
             ]
-            meaning = SETTINGS.get(kind, "") + (
-                f" All rows: {', '.join(shared)}." if shared else ""
-            )
-            headers = [*axes, *(key.replace("_", " ") for key in columns)]
-            cells = list(zip(*axes.values(), *columns.values(), strict=True))
-            if "semi" not in kind and "active" not in kind:
-                members, cells = _folded(members, headers, cells)
-            text = [h in axes or h in TEXT for h in headers]
-            yield Table(
-                kind, meaning, members, headers, cells, [bool(r.get("best")) for r in members], text
-            )
+            if members:
+                yield _table(kind, metric, members)
+
+
+def _table(kind: str, metric: str, members: Sequence[Line]) -> Table:
+    axes = {axis: [level(line, axis) for line in members] for axis in axes_of(members)}
+    columns = _columns(metric, members)
+    if axes:  # they tell the rows apart: what they say is not said again
+        said = {axis.rpartition(".")[2] for axis in axes} | {"steps", "run"}
+        if len(set(columns["method"])) == 1:
+            said.add("method")
+        columns = {key: column for key, column in columns.items() if key not in said}
+    shared, columns = _shared(columns, members)
+    meaning = SETTINGS.get(kind, "") + (f" All rows: {', '.join(shared)}." if shared else "")
+    headers = [*axes, *(key.replace("_", " ") for key in columns)]
+    cells = list(zip(*axes.values(), *columns.values(), strict=True))
+    if "semi" not in kind and "active" not in kind:
+        members, cells = _folded(members, headers, cells)
+    words = {*axes, *WORDS, *_text_fields(members)}
+    text = [header in words for header in headers]
+    best = [bool(line.get("best")) for line in members]
+    return Table(kind, metric, meaning, list(members), headers, cells, best, text)
+
+
+def _columns(metric: str, lines: Sequence[Line]) -> dict[str, list[str]]:
+    """Key -> text of each line, without the columns that say nothing."""
+    columns: dict[str, list[str]] = {}
+    tasks = dict.fromkeys(map(task_of, lines))
+    fields = dict.fromkeys(name for task in tasks for name in task.columns_shown())
+    silent = {name: str(default) for task in tasks for name, default in task.silent().items()}
+    for key in ("method", "data", *fields, metric, *AFTER):
+        column = [_cell(line, key) for line in lines]
+        if key == "method" or set(column) - {"", silent.get(key, "")}:
+            columns[key] = column
+    return columns
+
+
+def _shared(
+    columns: dict[str, list[str]], lines: Sequence[Line]
+) -> tuple[list[str], dict[str, list[str]]]:
+    """What all rows share, in words, and the columns that are left."""
+    words = dict(SAME)
+    for task in dict.fromkeys(map(task_of, lines)):
+        words |= task.shared
+    order = ["run", "data", *(k for k in words if k not in SAME), "episodes", "batch_norm"]
+    equal = [key for key in order if len(set(columns.get(key, ()))) == 1]
+    left = {key: column for key, column in columns.items() if key not in equal}
+    return [columns[key][0] + words[key] for key in equal], left
+
+
+def _text_fields(lines: Sequence[Line]) -> set[str]:
+    """The task's fields that are words."""
+    tasks = dict.fromkeys(map(task_of, lines))
+    fields = [f for task in tasks for f in dataclasses.fields(task)]
+    return {f.name.replace("_", " ") for f in fields if isinstance(f.default, str)}
 
 
 def _folded(
-    rows: Sequence[Row], headers: Sequence[str], cells: Sequence[tuple[str, ...]]
-) -> tuple[list[Row], list[tuple[str, ...]]]:
+    rows: Sequence[Line], headers: Sequence[str], cells: Sequence[tuple[str, ...]]
+) -> tuple[list[Line], list[tuple[str, ...]]]:
     """Rows that are equal but for a pool which their method leaves alone, as one: "0, 5, 10"
     unlabeled.
     """
@@ -163,13 +246,24 @@ def _folded(
     return [rows[members[0]] for members in same.values()], lines
 
 
-def to_csv(rows: Sequence[Row]) -> str:
-    fields = [*FIELDS, *sorted({k for r in rows for k in r} - set(FIELDS) - set(DRAWN))]
-    cells = (
-        [json.dumps(v) if isinstance(v, (list, dict)) else v for v in map(r.get, fields)]
-        for r in rows
+def to_csv(lines: Sequence[Line]) -> str:
+    """All that rows hold, but what is for pictures only."""
+    tasks = dict.fromkeys([get(DEFAULT), *map(task_of, lines)])
+    own = dict.fromkeys(name for task in tasks for name in task.columns_shown())
+    metrics = dict.fromkeys([ACCURACY, *map(metric_of, lines)])
+    fields = ["method", "data", *own, *metrics, "ci95", *AFTER, *DETAILS]
+    others = sorted(
+        {key for line in lines for key in line} - {*fields, *PLOTTED, "task", "metric", "metrics"}
     )
-    return csv_table(fields, cells)
+    further = sorted(
+        {name for line in lines for name in line.get("metrics") or {}} - {*fields, *others}
+    )
+    rows = []
+    for line in lines:
+        values = [line.get(key) for key in (*fields, *others)]
+        values += [((line.get("metrics") or {}).get(k) or {}).get("value") for k in further]
+        rows.append([json.dumps(v) if isinstance(v, (list, dict)) else v for v in values])
+    return csv_table([*fields, *others, *further], rows)
 
 
 def plain(text: str) -> str:
@@ -179,14 +273,14 @@ def plain(text: str) -> str:
 
 
 def to_markdown(
-    title: str, rows: Sequence[Row], notes: Sequence[str], findings: Sequence[str] = ()
+    title: str, rows: Sequence[Line], notes: Sequence[str], findings: Sequence[str] = ()
 ) -> str:
     parts = [f"# {plain(title)}", "\n".join(f"- {plain(n)}" for n in notes)]
     parts += ["## Findings", "\n".join(f"- {plain(f)}" for f in findings)] if findings else []
-    parts += [INTERVAL + (f" {BOLD}" if any(r.get("best") for r in rows) else "")]
+    parts += [interval_note(rows) + (f" {BOLD}" if any(r.get("best") for r in rows) else "")]
     for t in tables(rows):
         lines = [t.headers, ["---" if text else "--:" for text in t.text]]
-        at = t.headers.index("accuracy")
+        at = t.headers.index(t.metric)
         for cells, best in zip(t.cells, t.best, strict=True):
             line = [plain(c) for c in cells]
             line[at] = f"**{line[at]}**" if best else line[at]
@@ -213,11 +307,11 @@ def tex(text: str) -> str:
     return re.sub(r"[\\~^±−&%$#_{}]", lambda m: _TEX.get(m[0], f"\\{m[0]}"), " ".join(text.split()))
 
 
-def to_latex(title: str, rows: Sequence[Row]) -> str:
+def to_latex(title: str, rows: Sequence[Line]) -> str:
     """A table environment (booktabs) for each setting."""
     parts = ["% needs \\usepackage{booktabs}"]
     for t in tables(rows):
-        at = t.headers.index("accuracy")
+        at = t.headers.index(t.metric)
         lines = []
         for cells, best in zip(t.cells, t.best, strict=True):
             line = [tex(c) for c in cells]
@@ -226,7 +320,8 @@ def to_latex(title: str, rows: Sequence[Row]) -> str:
         parts += [
             r"\begin{table}",
             r"\centering",
-            f"\\caption{{{tex(title)}: {tex(t.kind)}. {tex(t.meaning)} {tex(INTERVAL)}}}",
+            f"\\caption{{{tex(title)}: {tex(t.kind)}. {tex(t.meaning)} "
+            f"{tex(interval_note(rows))}}}",
             f"\\begin{{tabular}}{{{''.join('l' if text else 'r' for text in t.text)}}}",
             r"\toprule",
             " & ".join(tex(h) for h in t.headers) + r" \\",

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from graphfsl.data.tasks import get
 from graphfsl.experiment.results import seed_runs
 from graphfsl.io.checkpoint import read_json, read_lines, write_atomically
 from graphfsl.io.errors import InputError
+from graphfsl.loops.row import Row, as_row
 from graphfsl.report.diagrams import confusion, heat_maps, reliability
 from graphfsl.report.figures import Colors, Figure, averaged, curve_figures, curves, pool_figures
 from graphfsl.report.html import to_html
-from graphfsl.report.tables import DRAWN, Row, group, to_csv, to_latex, to_markdown
+from graphfsl.report.tables import (
+    PLOTTED,
+    Line,
+    group,
+    metric_of,
+    task_of,
+    to_csv,
+    to_latex,
+    to_markdown,
+)
 
 DIAGNOSED = 4  # rows with diagrams of their own
 
@@ -21,12 +33,12 @@ DIAGNOSED = 4  # rows with diagrams of their own
 def write_report(
     out: Path,
     title: str,
-    rows: Sequence[Row],
-    histories: Mapping[str, Sequence[Row]] | None = None,
+    rows: Sequence[Row | Line],
+    histories: Mapping[str, Sequence[Line]] | None = None,
     pictures: Sequence[Figure] = (),
     notes: Sequence[str] = (),
     findings: Sequence[str] = (),
-    effects: Sequence[Row] = (),
+    effects: Sequence[Line] = (),
     failures: Sequence[tuple[str, str]] = (),
 ) -> list[Path]:
     """report.html, report.md, report.csv and report.tex in `out`, from rows as `results.full_row`
@@ -36,23 +48,26 @@ def write_report(
     notes, findings: lines of text, with `code`. effects: a study's comparisons, as
     `findings.findings` lists them. failures: (cell, what went wrong).
     """
-    rows = [
-        {"unlabeled": 0, "distractors": 0}
-        | {k: _told(v) for k, v in r.items() if k != "accuracies"}
-        for r in rows
-    ]
-    rows.sort(key=group)
-    figures = figures_of(rows, histories or {})
-    bare = [{k: v for k, v in r.items() if k not in DRAWN} for r in rows]
+    lines = [_line(as_row(row)) for row in rows]
+    lines.sort(key=group)
+    figures = figures_of(lines, histories or {})
+    bare = [{k: v for k, v in line.items() if k not in PLOTTED} for line in lines]
     texts = {
         "html": to_html(title, bare, figures, pictures, notes, findings, effects, failures),
         "md": to_markdown(title, bare, notes, findings),
-        "csv": to_csv(bare),
+        "csv": to_csv(lines),
         "tex": to_latex(title, bare),
     }
     for ending, text in texts.items():
         write_atomically(Path(out) / f"report.{ending}", text.encode())
     return [Path(out) / f"report.{ending}" for ending in texts]
+
+
+def _line(row: Row) -> dict[str, Any]:
+    """A row as tables take it, with the task's fields that it does not name."""
+    fields = {f.name: f.default for f in dataclasses.fields(get(row.task))}
+    named = {name: value for name, value in fields.items() if name in ("unlabeled", "distractors")}
+    return named | {key: _told(value) for key, value in row.to_dict().items()}
 
 
 def _told(value: Any) -> Any:
@@ -63,7 +78,7 @@ def _told(value: Any) -> Any:
 
 
 def figures_of(
-    rows: Sequence[Row], histories: Mapping[str, Sequence[Row]]
+    rows: Sequence[Line], histories: Mapping[str, Sequence[Line]]
 ) -> dict[str, list[Figure]]:
     """All pictures of some rows (with what `diagnose` found of them) and trainings, by heading.
     Each picture is of one kind of setting, but that against unlabeled samples, whose lines name
@@ -75,10 +90,7 @@ def figures_of(
     colors = Colors()
     return {
         "Accuracy against unlabeled samples": pool_figures(averaged(rows), colors),
-        "Accuracy against shots": curve_figures(rows, "shot", "labeled samples per class", colors),
-        "Accuracy against distractors": curve_figures(
-            rows, "distractors", "distractor classes", colors
-        ),
+        **_curves(rows, colors),
         "One axis against another": heat_maps(rows),
         "Which classes are taken for which": [
             confusion(r) for r in shown[:DIAGNOSED] if r.get("confusion")
@@ -88,20 +100,34 @@ def figures_of(
     }
 
 
+def _curves(rows: Sequence[Line], colors: Colors) -> dict[str, list[Figure]]:
+    """The first metric against each number of the task that it names, by heading."""
+    found: dict[str, list[Figure]] = {}
+    for task in dict.fromkeys(map(task_of, rows)):
+        own = [row for row in rows if task_of(row) is task]
+        name = next(iter(task().metrics))
+        for field, words in task.curves.items():
+            heading = f"{name[0].upper()}{name[1:]} against {words[0]}"
+            found[heading] = curve_figures(own, field, words[1], colors)
+    return found
+
+
 def report_runs(paths: Sequence[Path], out: Path) -> list[Path]:
     """The report of finished run directories; those of `seeds=` stand with one row for all seeds,
     as they were run.
     """
     names = [Path(p).resolve().name for p in paths]
     rows: list[Row] = []
-    histories: dict[str, list[Row]] = {}
+    histories: dict[str, list[Line]] = {}
     notes: list[str] = []
     for path, name in zip(map(Path, paths), names, strict=True):
         label = name if names.count(name) == 1 else str(path)
         seeds = seed_runs(path)
         facts = read_json(_existing(path / "results.json", seeds))
         try:
-            rows += [{"run": label, **r} for r in _checked(facts["rows"])]
+            rows += [
+                Row.from_dict(r).replace(run=r.get("run") or label) for r in _checked(facts["rows"])
+            ]
             for folder in seeds or [path]:
                 log = folder / "metrics.jsonl"
                 # nothing to train leaves no metrics
@@ -123,19 +149,15 @@ def report_runs(paths: Sequence[Path], out: Path) -> list[Path]:
 
 
 # What every row of a report must have; a file that lacks it was cut, or is of another program.
-NEEDED: dict[str, Any] = {
-    "data": str,
-    "way": int,
-    "shot": int,
-    "setting": str,
-    "method": str,
-    "accuracy": (int, float),
-}
+NEEDED: dict[str, Any] = {"data": str, "setting": str, "method": str}
 
 
-def _checked(rows: Sequence[Row]) -> Sequence[Row]:
+def _checked(rows: Sequence[Line]) -> Sequence[Line]:
+    """The rows; KeyError or TypeError where one is none."""
     for row in rows:
-        for key, kind in NEEDED.items():
+        fields = {f.name: type(f.default) for f in dataclasses.fields(task_of(row))}
+        shown = {name: fields[name] for name in task_of(row).always_shown if name != "query"}
+        for key, kind in {**NEEDED, **shown, metric_of(row): (int, float)}.items():
             if not isinstance(row[key], kind):
                 raise TypeError(f"{key} is {row[key]!r}")
         if row.get("reliability") is not None and not _is_of_numbers(row["reliability"], 3):

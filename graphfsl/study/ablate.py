@@ -15,13 +15,13 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from graphfsl.experiment.config import weights_of
 from graphfsl.experiment.results import history
 from graphfsl.io.checkpoint import write_atomically, write_json
-from graphfsl.loops.evaluation import with_interval
+from graphfsl.loops.row import Row
 from graphfsl.report.write import write_report
 from graphfsl.study.cells import (
     Done,
+    Failure,
     Unit,
     cell_file,
     check_cells,
@@ -48,11 +48,11 @@ def ablate(
     """
     start = time.perf_counter()
     check_folder(study, out)
-    trainings = {c.training: c.config for c in study.cells}
+    trainings = {c.training: c.experiment for c in study.cells}
     weights = {
         name: digest
-        for name, config in trainings.items()
-        if (digest := weights_of(config)) is not None
+        for name, experiment in trainings.items()
+        if (digest := experiment.weights_digest) is not None
     }
     check_data(out, check_cells(study, console), weights)
     todo = units(study, out)
@@ -65,22 +65,17 @@ def ablate(
     failed = _make(study, out, console, todo, processes, ray)
     rows = rows_of(study, out)
     write_atomically(out / "cells.csv", table(study, rows).encode())
-    finished = [
-        {
-            **r,
-            "cell": c.levels,
-            "command": shlex.join(
-                ["graphfsl", "evaluate", str(out / "runs" / c.training), *c.changes]
-            ),
-        }
-        for c, r in zip(study.cells, rows, strict=True)
-        if r is not None
-    ]
+    finished = []
+    for cell, row in zip(study.cells, rows, strict=True):
+        if row is not None:
+            run = str(out / "runs" / cell.training)
+            command = shlex.join(["graphfsl", "evaluate", run, *cell.changes])
+            finished.append(row.replace(cell=cell.levels, command=command))
     found = findings(study, finished)
     for text in found.sentences:
         console.print(f"• {text}", markup=False)
     failures = [
-        (shown(c.levels), failed[f]["error"])
+        (shown(c.levels), failed[f].error)
         for c in study.cells
         if (f := cell_file(c, out)) in failed
     ]
@@ -101,7 +96,7 @@ def ablate(
     files = write_report(
         out,
         study.question,
-        [r | {"best": b} for r, b in zip(finished, found.best, strict=True)],
+        [r.replace(best=b) for r, b in zip(finished, found.best, strict=True)],
         {name: lines for name, lines in histories.items() if lines and name in distinct.values()},
         notes=[f"Study `{study.name}`: {len(finished)} of {len(study.cells)} cells."],
         findings=found.sentences,
@@ -116,7 +111,7 @@ def ablate(
 
 def _make(
     study: Study, out: Path, console: Console, todo: list[Unit], processes: int, ray: str | None
-) -> Done:
+) -> dict[Path, Failure]:
     """Work through the units with a live table; the cells that failed."""
     done: Done = {}
     total = sum(len(u.cells) for u in todo)
@@ -135,18 +130,18 @@ def _make(
         for result in results:
             done |= result
             for file, row in result.items():
-                if not row.get("error"):
+                if isinstance(row, Row):
                     # a machine of a cluster that shares no disk with this one
                     if not file.is_file():
-                        write_json(file, row)
+                        write_json(file, row.to_dict())
                     if not console.is_terminal:
                         cell = next(c for c in study.cells if cell_file(c, out) == file)
                         console.print(
-                            f"{len(done)}/{total} {shown(cell.levels)}: {row['accuracy']:.2f}",
+                            f"{len(done)}/{total} {shown(cell.levels)}: {row.value.value:.2f}",
                             markup=False,
                         )
             show()
-    return {file: row for file, row in done.items() if "error" in row}
+    return {file: row for file, row in done.items() if isinstance(row, Failure)}
 
 
 def _serial(todo: list[Unit], show: Any) -> Generator[Done, None, None]:
@@ -160,13 +155,13 @@ def _live_table(study: Study, out: Path, todo: list[Unit], done: Done) -> Table:
     states: list[tuple[str, list[str]]] = []
     for cell in study.cells:
         file = cell_file(cell, out)
-        if "error" in done.get(file, {}):
-            state, text = "failed", done[file]["error"][:60]
-        elif file in done or file.is_file():
-            row = done.get(file)
-            state, text = "done", f"{with_interval(row)} %" if row else "done"
+        row = done.get(file)
+        if isinstance(row, Failure):
+            state, text = "failed", row.error[:60]
+        elif row is not None or file.is_file():
+            state, text = "done", str(row.value) if row is not None else "done"
         elif unit_of[file].path.is_dir():
-            steps = (unit_of[file].config.get("trainer") or {}).get("steps", 1000)
+            steps = unit_of[file].experiment.trainer.steps
             state, text = "running", f"step {steps_of(unit_of[file]):,} of {steps:,}"
         else:
             state, text = "waiting", ""
@@ -176,7 +171,7 @@ def _live_table(study: Study, out: Path, todo: list[Unit], done: Done) -> Table:
     }
     grid = Table(
         *study.axes,
-        "accuracy",
+        "result",
         title=", ".join(f"{n} {s}" for s, n in count.items() if n),
         box=None,
     )

@@ -30,16 +30,18 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from graphfsl.data import Split
 from graphfsl.data.identity import Identity, difference, identity
 from graphfsl.experiment import run as runs
+from graphfsl.experiment.data_source import Splits, placeless_key
+from graphfsl.experiment.experiment import Experiment
 from graphfsl.experiment.measure import check, measure
 from graphfsl.experiment.results import steps_so_far
-from graphfsl.experiment.same_run import check_weights, placeless
+from graphfsl.experiment.same_run import check_weights
 from graphfsl.io.checkpoint import read_json, write_json
 from graphfsl.io.errors import InputError
 from graphfsl.io.lock import locked
 from graphfsl.loops.progress_bar import Log
+from graphfsl.loops.row import Row
 from graphfsl.report.tables import finite
 from graphfsl.study.grid import Cell, Study, shown
 
@@ -48,27 +50,24 @@ from graphfsl.study.grid import Cell, Study, shown
 class Unit:
     """One training and the cells that share it; what a process is given."""
 
-    config: dict[str, Any]
+    experiment: Experiment
     path: Path  # of the run
     # where each row goes, and the changes of its evaluation
     cells: tuple[tuple[Path, tuple[str, ...]], ...]
     threads: int
 
 
-Done = dict[Path, dict[str, Any]]  # a cell's file -> its row, or {"error": line}
+@dataclass(frozen=True)
+class Failure:
+    """Why a cell has no row, in one line."""
+
+    error: str
+
+
+Done = dict[Path, Row | Failure]  # by the cell's file
 Told = Callable[[], None]
-# of a row
-NEEDED = {
-    "accuracies",
-    "accuracy",
-    "batch_norm",
-    "ci95",
-    "data",
-    "episodes",
-    "seed",
-    "setting",
-    "steps",
-}
+# of the row of a cell
+NEEDED = {"batch_norm", "ci95", "data", "episodes", "seed", "setting", "steps"}
 
 
 def units(study: Study, out: Path) -> list[Unit]:
@@ -79,7 +78,7 @@ def units(study: Study, out: Path) -> list[Unit]:
             shared.setdefault(cell.training, []).append(cell)
     return [
         Unit(
-            c[0].config,
+            c[0].experiment,
             out / "runs" / name,
             tuple((cell_file(x, out), x.changes) for x in c),
             study.threads,
@@ -92,16 +91,18 @@ def cell_file(cell: Cell, out: Path) -> Path:
     return out / "cells" / f"{cell.name}.json"
 
 
-def row_of(cell: Cell, out: Path) -> dict[str, Any] | None:
+def row_of(cell: Cell, out: Path) -> Row | None:
     """The row of a finished cell; None where there is none, or a damaged one, which is measured
     again.
     """
     try:
-        row = read_json(cell_file(cell, out))
-    except InputError:
+        found = read_json(cell_file(cell, out))
+        if not isinstance(found, dict) or not found.keys() >= NEEDED:
+            return None
+        row = Row.from_dict(found)
+    except (InputError, KeyError, TypeError):
         return None
-    whole = isinstance(row, dict) and row.keys() >= NEEDED and isinstance(row["accuracies"], list)
-    return row if whole and all(map(finite, row["accuracies"])) else None
+    return row if row.values and all(map(finite, row.values)) else None
 
 
 def check_folder(study: Study, out: Path) -> None:
@@ -127,7 +128,7 @@ def check_cells(study: Study, console: Console | None = None) -> dict[str, Ident
     Returns the identity of every split that was looked at, by the options that name it. console:
     shows how far it is.
     """
-    splits: dict[str, Split] = {}
+    splits = Splits()
     feasible: set[str] = set()
     shows = console is not None and len(study.cells) > 4
     for cell in track(
@@ -135,12 +136,12 @@ def check_cells(study: Study, console: Console | None = None) -> dict[str, Ident
     ):
         try:
             if cell.training not in feasible:
-                runs.check(cell.config, splits)
+                runs.check(cell.experiment, splits)
                 feasible.add(cell.training)
-            check(cell.config, cell.changes, splits)
+            check(cell.experiment, cell.changes, splits)
         except InputError as error:
             raise InputError(f"cell {shown(cell.levels)}: {error}") from None
-    return {placeless(key): identity(split) for key, split in splits.items()}
+    return {placeless_key(key): identity(split) for key, split in splits.loaded.items()}
 
 
 def check_data(out: Path, data: Mapping[str, Identity], weights: Mapping[str, str]) -> None:
@@ -170,14 +171,14 @@ def work(unit: Unit, log: Log | None = None, told: Told | None = None) -> Done:
     done: Done = {}
     try:
         with locked(unit.path):
-            run, base = runs.prepare(unit.config, unit.path)
+            run, base = runs.prepare(unit.experiment, unit.path)
             runs.pretrain(run, base, log)
             run = runs.train(run, base, log)
             memo: dict[str, Any] = {}
             for file, changes in unit.cells:
                 try:
                     (row,) = measure(run, changes, memo=memo)
-                    write_json(file, row)
+                    write_json(file, row.to_dict())
                     done[file] = row
                 except Exception as error:
                     done[file] = _failed(error)
@@ -190,10 +191,10 @@ def work(unit: Unit, log: Log | None = None, told: Told | None = None) -> Done:
     return done
 
 
-def _failed(error: Exception) -> dict[str, str]:
+def _failed(error: Exception) -> Failure:
     line = " ".join(str(error).split()) or type(error).__name__
     where = "" if isinstance(error, InputError) else f" ({_place(error)})"
-    return {"error": f"{line}{where}"}
+    return Failure(f"{line}{where}")
 
 
 def _place(error: Exception) -> str:
@@ -281,9 +282,8 @@ def _alone(unit: Unit) -> Done:
         with _pool(1, [unit]) as (future,):
             return future.result()
     except BrokenProcessPool:
-        return {
-            file: {"error": "the process was killed; is memory short?"} for file, _ in unit.cells
-        }
+        killed = Failure("the process was killed; is memory short?")
+        return {file: killed for file, _ in unit.cells}
 
 
 def _reach(address: str) -> None:
@@ -337,7 +337,7 @@ def on_ray(todo: Sequence[Unit], address: str) -> Generator[Done, None, None]:
         ray.shutdown()
 
 
-def rows_of(study: Study, out: Path) -> list[dict[str, Any] | None]:
+def rows_of(study: Study, out: Path) -> list[Row | None]:
     """The row of each cell of the study, None where it is not finished."""
     return [row_of(c, out) for c in study.cells]
 

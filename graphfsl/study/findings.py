@@ -4,6 +4,8 @@ are the same.
 
 from __future__ import annotations
 
+import itertools
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,36 +21,17 @@ from graphfsl.functional.effects import (
     interactions,
     main_effects,
 )
-from graphfsl.functional.effects import sentence as axis_sentence
 from graphfsl.io.plain_text import csv_table
+from graphfsl.loops.row import ACCURACY, Row, as_row, scale_of
 from graphfsl.study.grid import Study
+from graphfsl.study.sentences import sentence as axis_sentence
 
-Row = Mapping[str, Any]
 # axes whose levels are repetitions: pairs are matched within them, they are not compared
 REPLICATES = ("seed",)
-# Rows that agree in these are paired: in every setting episode i of a split and seed is drawn from
-# the same numbers, so that it has the same classes, and the same images as far as the setting lets
-# it. To take 1 and 5 shots for independent would make the interval of their difference too wide,
-# and that of a mean over both too narrow.
-PAIRED = ("data", "seed")
-# What an episode is a function of: rows that agree in these answered the same queries from the same
-# samples.
-EPISODES = (
-    "data",
-    "way",
-    "shot",
-    "query",
-    "unlabeled",
-    "distractors",
-    "dirichlet",
-    "pool_dirichlet",
-    "labeled_fraction",
-    "label_seed",
-    "max_shot",
-    "groups",
-    "seed",
-    "episodes",
-)
+# Rows of one split and seed are paired: in every setting episode i is drawn from the same numbers,
+# so that it has the same classes, and the same images as far as the setting lets it. To take 1 and
+# 5 shots for independent would make the interval of their difference too wide, and that of a mean
+# over both too narrow.
 
 
 @dataclass(frozen=True)
@@ -61,7 +44,7 @@ class Findings:
     best: list[bool]
 
 
-def findings(study: Study, rows: Sequence[Row]) -> Findings:
+def findings(study: Study, rows: Sequence[Row | Mapping[str, Any]]) -> Findings:
     """Of the finished rows, each with its `cell`.
 
     Inductive, transductive and semi-supervised rows are compared among themselves. Where the levels
@@ -69,15 +52,16 @@ def findings(study: Study, rows: Sequence[Row]) -> Findings:
     and nothing is ranked by it. p is corrected (Holm) over all pairs of levels of a kind, and over
     all pairs of axes.
     """
-    kinds = list(dict.fromkeys(r["setting"] for r in rows))
+    made = [as_row(row) for row in rows]
+    kinds = list(dict.fromkeys(row.setting for row in made))
     sentences, effects = [], []
     for kind in kinds:
-        own = [r for r in rows if r["setting"] == kind]
+        own = [row for row in made if row.setting == kind]
         if len(own) < 2:
             continue
-        cells = [dict(r["cell"]) for r in own]
+        cells = [dict(row.cell or {}) for row in own]
         lead = f"{kind.capitalize()}: " if len(kinds) > 1 else ""
-        told = [e for e in main_effects(cells, *_accuracies(own)) if e.axis not in REPLICATES]
+        told = [e for e in main_effects(cells, *_values(own)) if e.axis not in REPLICATES]
         for effect in corrected(told):
             if len(study.axes[effect.axis]) == 1 or not (effect.comparisons or len(kinds) == 1):
                 continue
@@ -85,7 +69,7 @@ def findings(study: Study, rows: Sequence[Row]) -> Findings:
             effects += [_effect(kind, effect, c, own) for c in effect.comparisons]
         pairs = [
             i
-            for i in interactions(cells, *_accuracies(own))
+            for i in interactions(cells, *_values(own))
             if i.contrast and not {*i.axes} & {*REPLICATES}
         ]
         p = holm(torch.tensor([i.contrast.corrected for i in pairs], dtype=torch.float64))  # type: ignore[union-attr]
@@ -93,19 +77,20 @@ def findings(study: Study, rows: Sequence[Row]) -> Findings:
             lead + _interaction(i) for i, q in zip(pairs, p.tolist(), strict=True) if q < 0.05
         ]
     if len(kinds) > 1:
-        gains = list(_gains(rows))
+        gains = list(_gains(made))
         sentences += [text for text, _ in gains]
         effects += [effect for _, effect in gains]
-    return Findings(sentences, effects, best(rows))
+    return Findings(sentences, effects, best(made))
 
 
-def _accuracies(rows: Sequence[Row]) -> tuple[torch.Tensor, list[tuple[Any, ...]]]:
-    """(rows, n) accuracies on the n first episodes, which all rows have, and what makes rows
-    paired.
+def _values(rows: Sequence[Row]) -> tuple[torch.Tensor, list[tuple[Any, ...]]]:
+    """(rows, n) values on the n first episodes, which all rows have, in hundreds of what people are
+    shown, and what makes rows paired.
     """
-    n = min(len(r["accuracies"]) for r in rows)
-    values = torch.tensor([r["accuracies"][:n] for r in rows], dtype=torch.float64)
-    return values, [tuple(r.get(k) for k in PAIRED) for r in rows]
+    n = min(len(row.values) for row in rows)
+    values = torch.tensor([row.values[:n] for row in rows], dtype=torch.float64)
+    scale = scale_of(rows[0].value.unit) / 100
+    return scale * values, [(row.data, row.seed) for row in rows]
 
 
 def _effect(kind: str, effect: MainEffect, c: Comparison, rows: Sequence[Row]) -> dict[str, Any]:
@@ -143,22 +128,12 @@ def _interaction(found: Interaction) -> str:
 
 def _gains(rows: Sequence[Row]) -> Iterable[tuple[str, dict[str, Any]]]:
     """Pairs of levels whose cells are of different kinds, each kind by itself one sentence."""
-    axes = list(rows[0]["cell"]) if rows else []
+    axes = list(rows[0].cell or ()) if rows else []
     for axis in (a for a in axes if a not in REPLICATES):
-        by_rest: dict[tuple[Any, ...], list[Row]] = {}
-        for r in rows:
-            by_rest.setdefault(tuple(v for a, v in r["cell"].items() if a != axis), []).append(r)
-        pairs: dict[tuple[Any, ...], list[tuple[Row, Row]]] = {}
-        for same in by_rest.values():
-            for i, a in enumerate(same):
-                for b in same[i + 1 :]:
-                    if a["setting"] != b["setting"]:
-                        key = (a["cell"][axis], a["setting"], b["cell"][axis], b["setting"])
-                        pairs.setdefault(key, []).append((b, a))
-        for (plain, one, other, two), matched in pairs.items():
-            both = [r for pair in matched for r in pair]
-            cells = [{axis: r["cell"][axis], "pair": i // 2} for i, r in enumerate(both)]
-            (effect, _) = main_effects(cells, *_accuracies(both))
+        for (plain, one, other, two), matched in _pairs(rows, axis).items():
+            both = [row for pair in matched for row in pair]
+            cells = [{axis: _level(row, axis), "pair": i // 2} for i, row in enumerate(both)]
+            (effect, _) = main_effects(cells, *_values(both))
             (c,) = effect.comparisons
             e = _effect(f"{two} against {one}", effect, c, both)
             low, high = sorted((e["low"], e["high"]))
@@ -173,26 +148,50 @@ def _gains(rows: Sequence[Row]) -> Iterable[tuple[str, dict[str, Any]]]:
             yield text, e
 
 
+def _level(row: Row, axis: str) -> Any:
+    return (row.cell or {})[axis]
+
+
+def _pairs(
+    rows: Sequence[Row], axis: str
+) -> dict[tuple[Any, str, Any, str], list[tuple[Row, Row]]]:
+    """Rows that differ in one axis and in kind: (level, kind, other level, other kind) -> pairs."""
+    by_rest: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        rest = tuple(v for a, v in (row.cell or {}).items() if a != axis)
+        by_rest.setdefault(rest, []).append(row)
+    pairs: dict[tuple[Any, str, Any, str], list[tuple[Row, Row]]] = {}
+    for same in by_rest.values():
+        for a, b in itertools.combinations(same, 2):
+            if a.setting != b.setting:
+                key = (_level(a, axis), a.setting, _level(b, axis), b.setting)
+                pairs.setdefault(key, []).append((b, a))
+    return pairs
+
+
 def _name(level: Any) -> str:
     return "none" if level is None else str(level)
 
 
-def best(rows: Sequence[Row]) -> list[bool]:
+def best(rows: Sequence[Row | Mapping[str, Any]]) -> list[bool]:
     """Of each kind and each set of episodes: the best row, and those whose paired interval with it
     holds 0.
     """
-    equal = [False] * len(rows)
-    groups: dict[tuple[Any, ...], list[int]] = {}
-    for i, r in enumerate(rows):
-        groups.setdefault((r["setting"], *(r.get(k) or 0 for k in EPISODES)), []).append(i)
+    made = [as_row(row) for row in rows]
+    equal = [False] * len(made)
+    groups: dict[Any, list[int]] = {}
+    for i, row in enumerate(made):
+        asked = json.dumps(dict(row.asked), sort_keys=True)
+        what = (row.setting, row.task, row.data, asked, row.seed, row.episodes)
+        groups.setdefault(what, []).append(i)
     for members in groups.values():
-        top = max(members, key=lambda i: rows[i]["accuracy"])
-        first = torch.tensor(rows[top]["accuracies"], dtype=torch.float64)
+        top = max(members, key=lambda i: made[i].score)
+        first = torch.tensor(made[top].values, dtype=torch.float64)
+        sign = 1 if made[top].value.more_is_better else -1
         for i in members:
-            gain, half = paired_difference(
-                first, torch.tensor(rows[i]["accuracies"], dtype=torch.float64)
-            )
-            equal[i] = bool(gain <= half)
+            own = torch.tensor(made[i].values, dtype=torch.float64)
+            gain, half = paired_difference(first, own)
+            equal[i] = bool(sign * gain <= half)
     return equal
 
 
@@ -200,9 +199,11 @@ def table(study: Study, rows: Sequence[Row | None]) -> str:
     """cells.csv: a line for each cell, in the order of the grid, without anything that depends on
     when it was made.
     """
-    heads = ("setting", "accuracy", "ci95", "episodes", "data", "batch_norm", "steps")
+    metric = next((row.metric for row in rows if row is not None), ACCURACY)
+    heads = ("setting", metric, "ci95", "episodes", "data", "batch_norm", "steps")
     lines = []
-    for cell, r in zip(study.cells, rows, strict=True):
+    for cell, row in zip(study.cells, rows, strict=True):
         levels = ["" if v is None else v for v in cell.levels.values()]
-        lines.append([*levels, *(r[k] if r else "" for k in heads)])
+        facts = {} if row is None else row.to_dict()
+        lines.append([*levels, *(facts.get(key, "") for key in heads)])
     return csv_table([*study.axes, *heads], lines)

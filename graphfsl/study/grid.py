@@ -26,9 +26,10 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from graphfsl.experiment import config as conf
+from graphfsl.experiment.experiment import Experiment, digest
 from graphfsl.experiment.overrides import names, parted, text_value, yaml_value
 from graphfsl.experiment.same_run import comparable
+from graphfsl.experiment.yaml_files import load_yaml
 from graphfsl.io.errors import InputError, unknown
 from graphfsl.io.package_data import experiments_dir
 
@@ -43,23 +44,19 @@ class Cell:
     """One combination of levels: what is trained, and what the evaluation changes in it."""
 
     levels: dict[str, str | int | float | None]  # axis -> level, structured ones by name
-    config: dict[str, Any]
+    experiment: Experiment
     changes: tuple[str, ...]
 
     @property
     def training(self) -> str:
         """The same for cells that share a training."""
-        return conf.digest(comparable(self.config))
+        return digest(comparable(self.experiment))
 
     @property
     def name(self) -> str:
-        return conf.digest(
-            {
-                "training": self.training,
-                "changes": self.changes,
-                "test": self.config.get("evaluation"),
-            }
-        )
+        """What its file is called: it changes with anything that decides its row."""
+        test = self.experiment.to_dict().get("evaluation")
+        return digest({"training": self.training, "changes": self.changes, "test": test})
 
 
 @dataclass(frozen=True)
@@ -81,7 +78,7 @@ def read_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
     cell.
     """
     file = _file(Path(path))
-    tree = conf.load_yaml(file)
+    tree = load_yaml(file)
     own = tuple(o for o in overrides if o.partition("=")[0].partition(".")[0] in KEYS)
     settings = _override_study(tree, own)
     for key in tree:
@@ -117,11 +114,11 @@ def read_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
     for change in changes:
         _check_free(change, grid)
     _check_axes(grid)
-    base = conf.read(tree["experiment"], [*changes, "evaluation.settings=[{}]"])
-    base.pop("seeds", None)
+    base = Experiment.read(tree["experiment"], [*changes, "evaluation.settings=[{}]"])
+    base = base.without_seeds()
     skip = _skip_rules(tree.get("skip") or [], grid, file)
     cells: list[Cell] = []
-    known: dict[tuple[str, ...], Any] = {}
+    known: dict[tuple[str, ...], Experiment] = {}
     for levels in itertools.product(*grid.values()):
         combination = dict(zip(grid, levels, strict=True))
         if any(all(combination[a] in values for a, values in rule.items()) for rule in skip):
@@ -207,9 +204,9 @@ def _file(path: Path) -> Path:
 
 
 def _cell(
-    base: Mapping[str, Any], combination: Mapping[str, Any], known: dict[tuple[str, ...], Any]
+    base: Experiment, combination: Mapping[str, Any], known: dict[tuple[str, ...], Experiment]
 ) -> Cell:
-    """known: the configuration of each training that was merged and checked before."""
+    """known: the experiment of each training that was read before."""
     trained = tuple(override(item) for item in combination.items() if not item[0].startswith(TEST))
     changes = tuple(
         override((a.removeprefix(TEST), v)) for a, v in combination.items() if a.startswith(TEST)
@@ -217,17 +214,17 @@ def _cell(
     levels = {axis: label(value) for axis, value in combination.items()}
     try:
         if trained not in known:
-            known[trained] = conf.merge(base, trained)
-        config = known[trained]
-        if (
-            episodes := conf.evaluation(conf.merge(config, changes) if changes else config).episodes
-        ) < 2:
+            known[trained] = base.changed(*trained)
+        experiment = known[trained]
+        evaluated = experiment.changed(*changes) if changes else experiment
+        episodes = evaluated.evaluation.episodes
+        if episodes < 2:
             raise InputError(
                 f"a comparison needs evaluation.episodes of at least 2, not {episodes}"
             )
     except InputError as error:
         raise InputError(f"cell {shown(levels)}: {error}") from None
-    return Cell(levels, config, changes)
+    return Cell(levels, experiment, changes)
 
 
 def _skip_rules(

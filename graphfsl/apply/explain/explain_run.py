@@ -24,15 +24,13 @@ from graphfsl.apply.explain.attributions import (
 )
 from graphfsl.core.episode import Target
 from graphfsl.core.graph import ROLES, similarity, to_networkx
-from graphfsl.core.schema import make
+from graphfsl.core.protocol import check_protocol
 from graphfsl.data import Episodes, Split
-from graphfsl.experiment import config as conf
 from graphfsl.experiment import run as runs
-from graphfsl.experiment.measure import asked, check_shape
+from graphfsl.experiment.experiment import digest
+from graphfsl.experiment.measure import asked_of, check_shape
 from graphfsl.io.checkpoint import read_json, write_atomically, write_json
 from graphfsl.io.errors import InputError
-from graphfsl.loops.protocol import check_protocol
-from graphfsl.loops.trainer import Trainer
 from graphfsl.report.drawing import draw
 from graphfsl.report.figures import COLORS, line
 from graphfsl.report.figures import draw as draw_panel
@@ -57,20 +55,22 @@ def write_explanation(
     """
     trained = runs.load(run)
     asks = {"run": str(run), "overrides": list(changes), "episode": episode, "query": query}
-    marked = f"-{conf.digest({'changes': list(changes)})}" if changes else ""
+    marked = f"-{digest({'changes': list(changes)})}" if changes else ""
     folder = Path(out or Path(run) / "explanations" / f"episode-{episode}-query-{query}{marked}")
     _check_folder(folder, asks)
-    config, settings, learner = asked(trained, changes)
-    options = conf.evaluation(config)
-    split = conf.load_split(config["data"], options.split)
-    check_shape(trained.shape, split)
-    check_protocol(learner, settings[0], options.unbalanced)
+    asked = asked_of(trained, changes)
+    experiment, task, learner = asked.experiment, asked.tasks[0], asked.learner
+    options = experiment.evaluation
+    split = experiment.data.split(options.split)
+    check_shape(trained.shape, task, split)
+    check_protocol(learner, task, options.unbalanced)
     if learner.asks:
         raise InputError(
-            "an answer that took asking for a label is not explained; set gnn.ask to null"
+            "an answer that took asking for a label is not explained; choose a head that asks "
+            "for none"
         )
-    device = make(Trainer, config.get("trainer") or {}, "trainer").fabric().device
-    loader = Episodes(split, settings[0], options.seed, trained.transform.plain(), device)
+    device = experiment.trainer.fabric().device
+    loader = Episodes(split, task, options.seed, trained.transform.plain(), device)
     batch, target = loader.batch([episode])
     found = explain(learner.to(device), batch, query, orders=ORDERS)
     faithful = faithfulness(found.question, found.order, ORDERS)

@@ -8,6 +8,7 @@ import hashlib
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from graphfsl.apply.label.pool_files import (
     read_pool,
     write_table,
 )
-from graphfsl.apply.label.pool_page import pool_page
+from graphfsl.apply.label.pool_page import OTHERS, pool_page
 from graphfsl.data.pixel_range import Range
 from graphfsl.functional.held_out import FOREIGN
 from graphfsl.io.checkpoint import write_atomically
@@ -35,7 +36,6 @@ from graphfsl.report.contact_sheet import Tile, contact_sheet
 SURE, UNSURE, GIVEN = 24, 24, 12  # images of a sheet
 EMBEDDED = 8  # sheets that the report itself holds
 NONE, LOST = -1, -2  # beside classes: called none of these, reached by no label
-OTHERS = {NONE: "none of these", LOST: "no label reaches"}
 NAMED = 3  # classes that a line names
 UNFIT = re.compile(r"[^\w.-]+")  # letters that do not go into a file's name
 
@@ -52,82 +52,172 @@ def label(
     range: Range | None = None,
     **options: Any,
 ) -> tuple[list[Path], str]:
-    """Label a pool and write `out`; returns the files, and in a line what was found.
+    """Label a pool of images or features from a table of a few labels, and write what was found.
 
-    source: a folder of images, encoded as `graphfsl features` does, or a file of features. support,
-    truth: tables of labels, see `read_labels`. range: the values of black and white of images.
+    The files are labels.csv or .parquet, unreadable.csv, report.html and, of images,
+    sheets/<number>-<class>.png. Labels and sheets that an earlier call left are removed. labels.csv
+    has
+
+        sample      its path below the folder, or its name
+        label       the class, empty for none of the classes
+        confidence  the probability that `best` is right (where the pool does not show what is
+                    foreign: for a sample of one of the classes); empty where held-out labels do
+                    not bear it out
+        score       the same number whether they do or not
+        best        the likeliest class
+        none        how weakly labels reach the sample: a rank and no probability
+        reached     0 where no label does
+        given       1 where the label was given
+        support_1, share_1, …  which labels spoke for `best`, as in `Labels`
+
+    Args:
+        source: a folder of images, encoded as `graphfsl features` does, or a file of features.
+        support: a table of the labels that are given, see `read_labels`.
+        out: the folder that is written.
+        truth: a table of labels that are known, to compare with; None where there is none.
+        encoder: of images; a name, or a name with options.
+        run: a run directory whose encoder is taken instead.
+        size: the side of the images in pixels; None takes the encoder's own.
+        file_format: "csv" or "parquet".
+        range: the values of black and white of images.
         options: those of `label_pool`.
-    Files: labels.csv or .parquet, unreadable.csv, report.html and, of images,
-    sheets/<number>-<class>.png. Labels and sheets that an earlier call left are removed.
-    labels.csv has sample; label, empty for none of the classes; confidence, the probability that
-    `best` is right (where the pool does not show what is foreign: for a sample of one of the
-    classes), empty where held-out labels do not bear it out; score, the same number whether they do
-    or not; best; none, how weakly labels reach the sample, a rank and no probability; reached, 0
-    where no label does; given; support_1, share_1, … as in `Labels`.
 
-    Raises InputError for anything that cannot be used, before anything is written.
+    Returns:
+        The files that were written, and in a line what was found.
+
+    Raises:
+        InputError: for anything that cannot be used, before anything is written.
     """
     check_format(file_format)
-    source, support, out, truth = (
-        Path(source),
-        Path(support),
-        Path(out),
-        None if truth is None else Path(truth),
-    )
-    table, missing, page = (
-        out / f"labels.{file_format}",
-        out / "unreadable.csv",
-        out / "report.html",
-    )
+    source, support, out = Path(source), Path(support), Path(out)
+    truth = None if truth is None else Path(truth)
+    table, missing = out / f"labels.{file_format}", out / "unreadable.csv"
+    page = out / "report.html"
     _check_places([out, out / "sheets"], [table, missing, page])
-    tables = [read_labels(path) for path in (support, truth) if path is not None]
+
+    task = _read_task(source, support, truth, encoder, run, size, range, out)
+    pool, classes = task.pool, task.classes
+    found = label_pool(pool.x, *task.support(), bar=_bar, **options)
+    answers = task.answers()
+    line = ", ".join([*_summary(pool, found, answers), *_asides(task)])
+
+    write_table(table, _columns(pool, found, classes, task.chosen))
+    write_table(missing, _unreadable(pool))
+    links, shown = _write_sheets(out, pool, found, classes, answers)
+    title = f"A pool of {len(pool.names):,} samples, {len(task.chosen):,} of them given"
+    notes = [f"`{source}`, labels of `{support}`: {line}", *_method(found)]
+    truths = answers if task.known else None
+    text = pool_page(title, notes, found, classes, truths, links, shown, pool.unreadable)
+    write_atomically(page, text.encode())
+
+    sheets = [out / link for link in links.values()]
+    _remove_old(out, [table, *sheets, support, *([truth] if truth else [])])
+    return [table, missing, page, *sheets], line
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is asked: a pool, the labels that are given, and those that are known to be true.
+
+    given, known: sample -> class, "" for none of them; also of samples that cannot be read. place:
+    sample -> its number in the pool. number: of each class that is given.
+    """
+
+    pool: Pool
+    given: Mapping[str, str]
+    known: Mapping[str, str]
+    place: Mapping[str, int]
+    number: Mapping[str, int]
+
+    @property
+    def classes(self) -> list[str]:
+        """The names of the classes, in the order of their numbers."""
+        return list(self.number)
+
+    @property
+    def chosen(self) -> list[str]:
+        """The given samples that can be read."""
+        return [name for name in self.given if name in self.place]
+
+    def support(self) -> tuple[np.ndarray, np.ndarray]:
+        """Their numbers in the pool and their classes, -1 for none."""
+        rows = [self.place[name] for name in self.chosen]
+        labels = [self.number.get(self.given[name], -1) for name in self.chosen]
+        return np.array(rows, np.int64), np.array(labels)
+
+    def answers(self) -> np.ndarray:
+        """The true class of every sample of the pool, -1 for none of them, -2 where not known."""
+        answers = np.full(len(self.pool.names), -2)
+        for name, label in self.known.items():
+            if name in self.place:
+                answers[self.place[name]] = self.number.get(label, -1)
+        return answers
+
+
+def _read_task(
+    source: Path,
+    support: Path,
+    truth: Path | None,
+    encoder: str | Mapping[str, Any],
+    run: Path | None,
+    size: int | None,
+    range: Range | None,
+    out: Path,
+) -> _Task:
+    """The tables are read first, since a pool of images may take long to encode."""
+    rows = read_labels(support)
+    true_rows = None if truth is None else read_labels(truth)
     pool = read_pool(source, encoder, run, size, range, out)
     place = {name: i for i, name in enumerate(pool.names)}
     names = {*place, *(name for name, _ in pool.unreadable)}
-    told = "paths relative to it" if pool.images else "its `paths`, or else the numbers of its rows"
-    given = samples_meant(support, tables[0], names, source, told)
-    known = samples_meant(truth, tables[1], names, source, told) if truth is not None else {}
-    _check_equals(support, pool, {place[name]: c for name, c in given.items() if name in place})
-    classes = sorted({c for c in given.values() if c})
-    chosen = {name: c for name, c in given.items() if name in place}
-    if lost := set(classes) - set(chosen.values()):
+    valid = (
+        "paths relative to it" if pool.images else "its `paths`, or else the numbers of its rows"
+    )
+    given = samples_meant(support, rows, names, source, valid)
+    known: Mapping[str, str] = {}
+    if truth is not None and true_rows is not None:
+        known = samples_meant(truth, true_rows, names, source, valid)
+
+    readable = {name: label for name, label in given.items() if name in place}
+    _check_equals(support, pool, {place[name]: label for name, label in readable.items()})
+    classes = sorted({label for label in given.values() if label})
+    if lost := set(classes) - set(readable.values()):
         raise InputError(
             f"{support}: no sample of class {min(lost)!r} can be read; label one that can"
         )
-    number = {c: i for i, c in enumerate(classes)}
-    rows = np.array([place[name] for name in chosen], np.int64)
-    found = label_pool(
-        pool.x, rows, np.array([number.get(c, -1) for c in chosen.values()]), bar=_bar, **options
-    )
-    answers = np.full(len(pool.names), -2)
-    for name, c in known.items():
-        if name in place:
-            answers[place[name]] = number.get(c, -1)
+    return _Task(pool, given, known, place, {c: i for i, c in enumerate(classes)})
 
-    write_table(table, _columns(pool, found, classes, list(chosen)))
-    write_table(
-        missing, {k: [u[i] for u in pool.unreadable] for i, k in enumerate(("sample", "why"))}
-    )
+
+def _unreadable(pool: Pool) -> dict[str, list[str]]:
+    return {
+        "sample": [name for name, _ in pool.unreadable],
+        "why": [why for _, why in pool.unreadable],
+    }
+
+
+def _write_sheets(
+    out: Path, pool: Pool, found: Labels, classes: Sequence[str], truth: np.ndarray
+) -> tuple[dict[int, str], list[tuple[str, bytes]]]:
+    """A contact sheet for each class, and for NONE and LOST; of features there are none.
+
+    Returns the file of each, relative to `out`; and (name, JPEG) of the first ones.
+    """
     links: dict[int, str] = {}
     shown: list[tuple[str, bytes]] = []
-    kinds = [*np.arange(len(classes)).tolist(), NONE, *([] if found.reached.all() else [LOST])]
-    for c in _bar(kinds if pool.images else [], "drawing contact sheets"):
+    if not pool.images:
+        return links, shown
+    kinds = [*np.arange(len(classes)).tolist(), NONE]
+    if not found.reached.all():
+        kinds.append(LOST)
+    for c in _bar(kinds, "making contact sheets"):
         name = classes[c] if c >= 0 else OTHERS[c]
-        links[c] = f"sheets/{c + 1 if c >= NONE else 0:03d}-{UNFIT.sub('_', name)[:40]}.png"
-        sheet = _sheet(pool, found, c, name, answers)
+        number = c + 1 if c >= NONE else 0
+        links[c] = f"sheets/{number:03d}-{UNFIT.sub('_', name)[:40]}.png"
+        sheet = _sheet(pool, found, c, name, truth)
         write_atomically(out / links[c], _encoded(sheet, "PNG"))
         if len(shown) < EMBEDDED:
             shown.append((name, _encoded(sheet, "JPEG")))
-    title = f"A pool of {len(pool.names):,} samples, {len(chosen):,} of them given"
-    line = ", ".join([*_summary(pool, found, answers), *_asides(given, known, place)])
-    notes = [f"`{source}`, labels of `{support}`: {line}", *_method(found)]
-    truths = answers if known else None
-    text = pool_page(title, notes, found, classes, truths, links, shown, pool.unreadable)
-    write_atomically(page, text.encode())
-    _remove_old(
-        out, [table, *(out / link for link in links.values()), support, *([truth] if truth else [])]
-    )
-    return [table, missing, page, *(out / link for link in links.values())], line
+    return links, shown
 
 
 def _check_places(folders: Iterable[Path], files: Iterable[Path]) -> None:
@@ -176,14 +266,14 @@ def _remove_old(out: Path, kept: Iterable[Path]) -> None:
 def _columns(
     pool: Pool, found: Labels, classes: Sequence[str], support: Sequence[str]
 ) -> dict[str, list[Any]]:
+    """Of labels.csv."""
     names, support = [*classes, ""], [*support, ""]  # -1 is the last
+    scores = found.score.tolist()
     columns: dict[str, list[Any]] = {
         "sample": pool.names,
         "label": [names[c] for c in found.label],
-        "confidence": found.score.tolist()
-        if found.facts["borne out"]
-        else [None] * len(found.score),
-        "score": found.score.tolist(),
+        "confidence": scores if found.facts["borne out"] else [None] * len(scores),
+        "score": scores,
         "best": [names[c] for c in found.best],
         "none": found.none.tolist(),
         "reached": found.reached.astype(int).tolist(),
@@ -201,28 +291,26 @@ def _sheet(pool: Pool, found: Labels, c: int, name: str, truth: np.ndarray) -> I
     """
     given = np.flatnonzero(found.given & (found.label == c))
     own = found.of(c)
-    asked = ~found.given & found.reached
-    doubted = c == NONE and not len(own)  # then nothing is called none: what is nearest to it
-    own = np.flatnonzero(asked) if doubted else own
+    nothing_called_none = c == NONE and not len(own)
+    if nothing_called_none:  # what is nearest to it
+        own = np.flatnonzero(~found.given & found.reached)
     sure = found.score if c >= 0 else found.none
     own = own[np.argsort(-sure[own], kind="stable")]
 
     def tiles(ids: np.ndarray, words: bool = True) -> list[Tile]:
-        wrong = (truth[ids] > -2) & (truth[ids] != max(c, NONE)) & (not doubted)
+        wrong = (truth[ids] > -2) & (truth[ids] != max(c, NONE)) & (not nothing_called_none)
         return [
             Tile(pool.images[i], f"{sure[i]:.3f}" if words else "", bool(w), pool.range)
             for i, w in zip(ids, wrong, strict=True)
         ]
 
-    shown = {f"given ({len(given):,})": tiles(given[:GIVEN], False)}
-    if doubted:
+    shown = {f"given ({len(given):,})": tiles(given[:GIVEN], words=False)}
+    if nothing_called_none:
         shown[f"labeled all the same, the weakest reached of {len(own):,}"] = tiles(own[:SURE])
         return contact_sheet(f"{name}: 0 found", shown)
-    first, last = (
-        ("the highest scores", "the lowest scores")
-        if c >= 0
-        else ("the weakest reached", "the strongest reached")
-    )
+    first, last = "the weakest reached", "the strongest reached"
+    if c >= 0:
+        first, last = "the highest scores", "the lowest scores"
     shown[f"found, {first} of {len(own):,}"] = tiles(own[:SURE])
     shown[f"found, {last}"] = tiles(own[SURE:][-UNSURE:])
     framed = "; framed: wrong by the truth" if (truth > -2).any() else ""
@@ -252,16 +340,17 @@ def _summary(pool: Pool, found: Labels, truth: np.ndarray) -> list[str]:
     return words
 
 
-def _asides(
-    given: Mapping[str, str], truth: Mapping[str, str], place: Mapping[str, int]
-) -> list[str]:
+def _asides(task: _Task) -> list[str]:
     """What of the tables does not count, or not as it looks."""
     words = []
-    if lost := len(given.keys() - place.keys()):
+    if lost := len(task.given) - len(task.chosen):
         words.append(f"{lost:,} given labels are of samples that cannot be read")
-    others = sorted({c for c in truth.values() if c} - set(given.values()))
-    both = [(c, truth[name]) for name, c in given.items() if name in truth]
-    if unlike := sum(told != ("" if true in others else true) for told, true in both):
+    others = sorted({c for c in task.known.values() if c} - set(task.given.values()))
+    unlike = 0
+    for name in task.given.keys() & task.known.keys():
+        true = "" if task.known[name] in others else task.known[name]
+        unlike += task.given[name] != true
+    if unlike:
         words.append(f"{unlike:,} given labels are not the truth's")
     if others:
         named = ", ".join(map(repr, others[:NAMED])) + (", …" if len(others) > NAMED else "")

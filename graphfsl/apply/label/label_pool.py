@@ -4,7 +4,8 @@ spoke for each.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -26,8 +27,8 @@ from graphfsl.functional.held_out import (
     scores_of,
     temperature,
 )  # fmt: skip
-from graphfsl.functional.membership import belonging, shortfall
-from graphfsl.functional.neighbors import Bar, silent
+from graphfsl.functional.membership import membership, shortfall
+from graphfsl.functional.neighbors import Bar, Neighbors, silent
 from graphfsl.functional.sparse_propagation import both_ways, propagate_sparse, symmetric_sparse
 from graphfsl.functional.statistics import or_one
 
@@ -42,14 +43,17 @@ NUMBERS = 2**25  # of the samples that are answered at once
 class Labels:
     """What is known of each of n samples, as arrays.
 
-    label: (n,) the class, -1 for none of these and for what no label reaches. best: (n,) the
-    likeliest class, -1 where no label reaches. score: (n,) how far `best` leads, as a probability
-    of being right; confidence: (n,) the same number where held-out labels bear it out, else NaN.
-    none: (n,) from 0 to 1, how weakly the labels reach a sample: it ranks, and is no probability.
-    given: (n,) bool, the support, of which all is certain. support, share: (n, 3) the positions in
-        the support of the samples of `best` that spoke loudest (-1: no more), and their shares of
-        its score.
-    facts: how it was done, in words and numbers.
+    Attributes:
+        label: (n,) the class, -1 for none of these and for what no label reaches.
+        best: (n,) the likeliest class, -1 where no label reaches.
+        score: (n,) how far `best` leads, as a probability of being right.
+        none: (n,) from 0 to 1, how weakly the labels reach a sample: it ranks, and is no
+            probability.
+        given: (n,) bool, the support, of which all is certain.
+        support: (n, 3) the positions in the support of the samples of `best` that spoke loudest, -1
+            where there are no more.
+        share: (n, 3) their shares of its score.
+        facts: how it was done, in words and numbers.
     """
 
     label: np.ndarray
@@ -62,25 +66,26 @@ class Labels:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        mine, classes = ~self.given & (self.label >= 0), self.label.max(initial=-1) + 1
-        borne = self.facts.get("borne out")
+        mine = ~self.given & (self.label >= 0)
+        classes = self.label.max(initial=-1) + 1
+        each = [f"{(mine & (self.label == c)).sum():,}" for c in range(classes)]
         facts = {
             "classes": classes,
             "given": f"{self.given.sum():,}",
             "labeled": f"{mine.sum():,}",
-            "of each": ", ".join(f"{(mine & (self.label == c)).sum():,}" for c in range(classes)),
+            "of each": ", ".join(each),
             "none": f"{len(self.of(-1)):,}, and {len(self.of(-2)):,} that no label reaches",
-            "score": f"median {np.median(self.score[mine]):.3f}" if mine.any() else "",
-            "confidence": ""
-            if not mine.any()
-            else "as score"
-            if borne
-            else "none: held-out labels do not bear it out",
         }
+        if mine.any():
+            facts["score"] = f"median {np.median(self.score[mine]):.3f}"
+            borne_out = self.facts.get("borne out")
+            unsure = "none: held-out labels do not bear it out"
+            facts["confidence"] = "as score" if borne_out else unsure
         return block(f"Labels of {len(self.label):,} samples", facts)
 
     @property
     def confidence(self) -> np.ndarray:
+        """(n,) the score where held-out labels bear it out, else NaN."""
         return self.score if self.facts["borne out"] else np.full_like(self.score, np.nan)
 
     @property
@@ -107,193 +112,309 @@ def label_pool(
     chunk: int = 64,
     bar: Bar | None = None,
 ) -> Labels:
-    """Label a pool x (n, d) of features by the samples `support` (m,) of classes `label` (m,): 0 ..
-    C - 1, or -1 for a sample of none of them. Lists, tensors and data frames do as well as arrays.
+    """Label a pool of features by a few of its samples, by propagation over its nearest neighbours.
 
-    G = (I - alpha S)^-1 on the graph of nearest `neighbors` among distinct samples
-    (`distinct_neighbors`), edges weighted by cos^3, S = D^-1/2 W D^-1/2. Column s of G is what
-    support sample s says, so a class's score F_ic = v_c sum_s G_is falls exactly into what each
-    said.
+    Labels go over the graph of nearest neighbours among distinct samples (`distinct_neighbors`),
+    whose edges weigh cos^3:
 
-    prior: v_c. `none`: 1 / K_c, the mean over the class's K_c samples. `uniform`: 1 / mass_c, class
-        mass normalisation, for a pool with as many samples of every class; the mass is that of the
-        pool without the support. `labels`: K_c / mass_c, for classes as frequent in the pool as in
-        the support.
-    The row of a support sample without its own column is exactly what the others say of it. These
-    held-out rows, of classes with two labels or more, tell three things.
-    score: among the classes a sample has probabilities F_ic^(1/T) / sum_c' F_ic'^(1/T), and T is
-        the most likely for the held-out rows that a label reaches (near 0.7 where they are few).
-        Where the pool's masses rank below those of held-out rows, they are multiplied by
-        `belonging`. It is called `confidence` where there are enough held-out rows, of every class,
-        their probabilities and the share that is right agree, and the pool surely ranks hardly
-        lower than they do, or so far below that the labels tell what is foreign.
-    none: r / (r + M_i), where M_i = max_c F_ic / sqrt(degree_i) is the propagated mass and r is the
-        mass that one held-out row in ten falls short of (without held-out rows the pool's median).
-        Support labeled -1 competes, each sample as a class of its own: its mass adds to r, which is
-        0 unless the labels tell. A sample whose `none` is above the option `none` is labeled -1.
-        None: above 0.5 where the labels tell, since some are labeled -1 or the pool surely ranks
-            below held-out rows; elsewhere no sample. 1: no sample.
-    What no label reaches is labeled -1 and has `best` -1 too.
-    chunk: support samples propagated at once; it changes memory and time, not the answer. Memory is
-        4 n (m + 5 chunk) bytes beside features and graph.
+        G = (I - alpha S)^-1,  S = D^-1/2 W D^-1/2
+        F_ic = v_c sum_s G_is over the support samples s of class c
 
-    Raises InputError for options or a support that cannot be used.
+    Column s of G is what support sample s gives, so that a class's score falls exactly into what
+    each gave. The row of a support sample without its own column is exactly what the others say of
+    it. These held-out rows, of classes with two labels or more, tell three things: how sure, how
+    far, and whether anything is of no class.
+
+    How sure. Among the classes a sample has probabilities F_ic^(1/T) / sum_c' F_ic'^(1/T), and T is
+    the most likely for the held-out rows that a label reaches (near 0.7 where they are few). Where
+    the pool's masses rank below those of held-out rows, they are multiplied by `membership`. The
+    score is called a confidence where there are enough held-out rows, of every class, their
+    probabilities and the share that is right agree, and the pool surely ranks hardly lower than
+    they do, or so far below that the labels show what is foreign.
+
+    How far. With the propagated mass M_i = max_c F_ic / sqrt(degree_i), `none` is r / (r + M_i),
+    where r is the mass that one held-out row in ten falls short of (without held-out rows the
+    pool's median). Support labeled -1 competes, each sample as a class of its own: its mass adds to
+    r, which is 0 unless the labels show what is foreign. What no label reaches is labeled -1 and
+    has `best` -1 too.
+
+    Args:
+        x: (n, d) features. Lists, tensors and data frames do as well as arrays, here and below.
+        support: (m,) which samples are labeled.
+        label: (m,) their classes, 0 .. C - 1, or -1 for a sample of none of them.
+        neighbors: of each sample in the graph.
+        alpha: how far labels go, from 0 to 0.999.
+        prior: v_c. "none": 1 / K_c, the mean over the class's K_c samples. "uniform": 1 / mass_c,
+            class mass normalisation, for a pool with as many samples of every class; the mass is
+            that of the pool without the support. "labels": K_c / mass_c, for classes as frequent in
+            the pool as in the support.
+        none: a sample whose `none` is above it is labeled -1. None: 0.5 where the labels show it,
+            since some are labeled -1 or the pool surely ranks below held-out rows; elsewhere no
+            sample. 1: no sample.
+        chunk: support samples propagated at once; it changes memory and time, not the answer.
+            Memory is 4 n (m + 7 chunk) bytes beside features and graph.
+        bar: shows progress.
+
+    Returns:
+        What was found of each sample.
+
+    Raises:
+        InputError: for options or a support that cannot be used.
     """
-    x, support, label = (
-        features_of(x),
-        *(class_numbers(v, w).numpy() for v, w in ((support, SUPPORT), (label, "label"))),
-    )
-    count = int(label.max(initial=-1)) + 1
+    x = features_of(x)
+    support = class_numbers(support, SUPPORT).numpy()
+    label = class_numbers(label, "label").numpy()
     check_pool(x, support, label, neighbors, alpha, prior, none, chunk)
     bar = bar or silent
-    near = distinct_neighbors(x, neighbors, support, label, bar)
-    s, degree, place = _graph(near)
-    place = place[torch.from_numpy(near.group)]  # the node of each sample
-    at, known = (torch.from_numpy(a.astype(np.int64)) for a in (support, label))
-    rows = place[at]
 
-    # The groups that compete: each class, and each sample of none.
-    group = known.masked_scatter(known < 0, count + torch.arange(len(known)))
-    member = F.one_hot(group).float()  # (m, groups)
-    mass = _pool_mass(s, rows, alpha)
-    blocks = _columns(s, rows, alpha, chunk, bar)
+    distinct = distinct_neighbors(x, neighbors, support, label, bar)
+    near = distinct.near
+    graph = _graph(distinct)
+    given = _given(graph, support, label)
+    mass = _pool_mass(graph, given, alpha)
+    influence = _influence(graph, given, alpha, chunk, bar)
 
-    def said(nodes: Tensor | slice) -> Tensor:
-        return torch.cat([b[nodes] for b in blocks], 1)
-
-    v = class_weights(prior, member.sum(0), member.T @ mass)
-    held = held_out(said(rows), rows, group, member, mass, prior, count)
+    held = held_out(
+        _rows(influence, given.node),
+        given.node,
+        given.group,
+        given.member,
+        mass,
+        prior,
+        given.classes,
+    )
     t = temperature(held.scores[held.reached], held.group[held.reached])
-    size = max(1, NUMBERS // len(rows))
-    parts = [_answer(said(slice(i, i + size)), v, member, count, t) for i in range(0, len(s), size)]
-    top, against, best, score, spoke, share = (
-        torch.cat(p)[place] for p in zip(*parts, strict=True)
-    )
-    given = torch.zeros(len(x), dtype=torch.bool)
-    given[at] = True
+    weights = class_weights(prior, given.member.sum(0), given.member.T @ mass)
+    found = _answers(influence, weights, given, t).of(graph.node)
 
-    root = or_one(degree).sqrt()
-    held_mass = held.scores[:, :count].amax(1).where(held.reached, 0) / root[rows[held.ids]]
-    mass_of, against = top / root[place], against / root[place]
-    lower, error = shortfall(mass_of[~given], best[~given], held_mass, held.group)
+    # How strongly labels reach a sample: the propagated mass over the root of the node's degree.
+    root = or_one(graph.degree).sqrt()
+    strength, rival = found.mass / root[graph.node], found.rival / root[graph.node]
+    held_mass = held.scores[:, : given.classes].amax(1).where(held.reached, 0)
+    held_strength = held_mass / root[given.node[held.ids]]
+
+    asked = torch.ones(len(x), dtype=torch.bool)
+    asked[given.sample] = False
+    lower, error = shortfall(strength[asked], found.best[asked], held_strength, held.group)
     z = lower / error
-    tells = bool((known < 0).any()) or z > FOREIGN
+    shows_foreign, has_none = z > FOREIGN, bool((given.label < 0).any())
     if z > MAYBE_FOREIGN:
-        score[~given] *= belonging(mass_of[~given], held_mass)
-    score[best < 0] = 0
-    few = against + (
-        _low(mass_of[~given], held_mass) if z > FOREIGN or not (known < 0).any() else 0
-    )
-    nothing = (few / or_one(few + mass_of)).where(best >= 0, 1)
-    bound = (0.5 if tells else 1) if none is None else none
-    found = best.where((nothing <= bound) & (best >= 0), -1)
-    copy, source = _copies(place, rows, known, given)
-    for ids, own in ((at, known), (copy, known[source])):  # the label is certain
-        found[ids], best[ids], spoke[ids] = own, own, -1
-        score[ids], nothing[ids], share[ids] = (own >= 0).float(), (own < 0).float(), 0.0
-    spoke[copy, 0], share[copy, 0] = source, 1.0
+        found.score[asked] *= membership(strength[asked], held_strength)
+    found.score[found.best < 0] = 0
+
+    against = rival
+    if shows_foreign or not has_none:
+        against = rival + _low(strength[asked], held_strength)
+    nothing = (against / or_one(against + strength)).where(found.best >= 0, 1)
+    bound = none
+    if bound is None:
+        bound = 0.5 if shows_foreign or has_none else 1
+    answer = found.best.where((nothing <= bound) & (found.best >= 0), -1)
+    _fill_in_given(answer, nothing, found, graph, given, asked)
+
     facts = {
         "k": near.index.shape[1],
         "alpha": alpha,
         "prior": prior,
-        "neighbours": near.how,
+        "neighbours": _how_found(near),
         "recall": near.recall,
         "temperature": t,
-        "distinct": len(s),
+        "distinct": len(graph.s),
         "held out": len(held.ids),
         "reached": int(held.reached.sum()),
         "right": held.right,
         "held out of every class": held.of_every_class,
         "shortfall": z,
-        "tells": tells,
+        "tells": shows_foreign or has_none,
         "none": bound,
         "borne out": borne_out(held, t, lower, error),
     }
     return Labels(
-        label=found.numpy(), best=best.numpy(), score=score.numpy(), none=nothing.numpy(),
-        given=given.numpy(), support=spoke.numpy(), share=share.numpy(), facts=facts,
+        label=answer.numpy(), best=found.best.numpy(), score=found.score.numpy(),
+        none=nothing.numpy(), given=(~asked).numpy(), support=found.support.numpy(),
+        share=found.share.numpy(), facts=facts,
     )  # fmt: skip
 
 
-def _graph(near: Distinct) -> tuple[Tensor, Tensor, Tensor]:
-    """S, its nodes in an order that keeps neighbours close, which more than halves the time to
-    multiply by it; the degrees of its nodes; and the place of each sample in that order."""
+@dataclass(frozen=True)
+class _Graph:
+    """N distinct samples and their edges.
+
+    s: (N, N) sparse, W normalised by degree. degree: (N,). node: (n,) the node of each sample.
+    """
+
+    s: Tensor
+    degree: Tensor
+    node: Tensor
+
+
+@dataclass(frozen=True)
+class _Given:
+    """The m samples of the support.
+
+    sample: (m,) which they are. label: (m,) their classes, -1 for none. node: (m,) in the graph.
+    group: (m,) what competes: the classes, and then each sample of none. member: (m, groups) the
+    same, one-hot. classes: how many.
+    """
+
+    sample: Tensor
+    label: Tensor
+    node: Tensor
+    group: Tensor
+    member: Tensor
+    classes: int
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """What the support says of N nodes or n samples.
+
+    mass: of the best class, and rival: of the nearest sample of none. best: the class, -1 where no
+    label reaches. score: its probability among the classes. support, share (…, SPOKE): as in
+    `Labels`.
+    """
+
+    mass: Tensor
+    rival: Tensor
+    best: Tensor
+    score: Tensor
+    support: Tensor
+    share: Tensor
+
+    def of(self, node: Tensor) -> _Answers:
+        """The answers of these nodes."""
+        return _Answers(*(getattr(self, f.name)[node] for f in fields(self)))
+
+    @staticmethod
+    def joined(parts: Sequence[_Answers]) -> _Answers:
+        """The answers of all parts, one after the other."""
+        return _Answers(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(_Answers)))
+
+
+def _how_found(near: Neighbors) -> str:
+    if near.cells == 1:
+        return "exact"
+    return f"approximate: {near.cells:,} cells, {near.searched} of them searched"
+
+
+def _graph(distinct: Distinct) -> _Graph:
+    """Its nodes stand in an order that keeps neighbours close, which more than halves the time to
+    multiply by S."""
+    near = distinct.near
     order = torch.from_numpy(near.order)
     place = torch.empty_like(order)
     place[order] = torch.arange(len(order))
-    weight = torch.from_numpy(near.cosine).clamp_min(0) ** POWER
-    k = near.index.shape[1]
-    start = torch.arange(len(order)).repeat_interleave(k)
-    edges = torch.stack([start, place[torch.from_numpy(near.index)[order]].flatten()])
-    bridges = place[torch.from_numpy(near.bridges.T)]
-    across = torch.from_numpy(near.bridge_cosine).clamp_min(0) ** POWER
-    w = both_ways(
-        torch.cat([edges, bridges], 1), torch.cat([weight[order].flatten(), across]), len(order)
-    )
-    return symmetric_sparse(w), (w @ torch.ones(len(order), 1))[:, 0], place
+
+    neighbor = torch.from_numpy(near.index)[order]
+    start = torch.arange(len(order)).repeat_interleave(neighbor.shape[1])
+    edges = torch.stack([start, place[neighbor].flatten()])
+    weight = torch.from_numpy(near.cosine)[order].clamp_min(0) ** POWER
+    bridges = place[torch.from_numpy(distinct.bridges.T)]
+    bridge_weight = torch.from_numpy(distinct.bridge_cosine).clamp_min(0) ** POWER
+
+    every_edge = torch.cat([edges, bridges], 1)
+    every_weight = torch.cat([weight.flatten(), bridge_weight])
+    w = both_ways(every_edge, every_weight, len(order))
+    degree = (w @ torch.ones(len(order), 1))[:, 0]
+    return _Graph(symmetric_sparse(w), degree, place[torch.from_numpy(distinct.group)])
 
 
-def _pool_mass(s: Tensor, rows: Tensor, alpha: float) -> Tensor:
-    """(m,) sum_i G_is over the nodes i without a label, for the labeled nodes `rows` (m,): G is
-    symmetric.
+def _given(graph: _Graph, support: np.ndarray, label: np.ndarray) -> _Given:
+    sample = torch.from_numpy(support.astype(np.int64))
+    labels = torch.from_numpy(label.astype(np.int64))
+    classes = int(label.max(initial=-1)) + 1
+    group = labels.masked_scatter(labels < 0, classes + torch.arange(len(labels)))
+    member = F.one_hot(group).float()
+    return _Given(sample, labels, graph.node[sample], group, member, classes)
+
+
+def _pool_mass(graph: _Graph, given: _Given, alpha: float) -> Tensor:
+    """(m,) sum_i G_is over the nodes i without a label, for each support sample s: G is symmetric,
+    so that one column holds them all.
     """
-    pool = torch.ones(len(s), 1)
-    pool[rows] = 0
-    return propagate_sparse(s, pool, alpha)[rows, 0]
+    pool = torch.ones(len(graph.s), 1)
+    pool[given.node] = 0
+    return propagate_sparse(graph.s, pool, alpha)[given.node, 0]
 
 
-def _columns(s: Tensor, rows: Tensor, alpha: float, chunk: int, bar: Bar) -> list[Tensor]:
-    """The columns of G of the nodes `rows` (m,), in blocks of `chunk`."""
+def _influence(graph: _Graph, given: _Given, alpha: float, chunk: int, bar: Bar) -> list[Tensor]:
+    """The columns (N, m) of G that belong to the support, in blocks of `chunk`: what each support
+    sample gives to every node."""
     blocks = []
-    for columns in bar(torch.arange(len(rows)).split(chunk), "propagating"):
-        y = torch.zeros(len(s), len(columns))
-        y[rows[columns], torch.arange(len(columns))] = 1
-        blocks.append(propagate_sparse(s, y, alpha).clamp_min_(0))
+    for columns in bar(torch.arange(len(given.node)).split(chunk), "propagating"):
+        source = torch.zeros(len(graph.s), len(columns))
+        source[given.node[columns], torch.arange(len(columns))] = 1
+        blocks.append(propagate_sparse(graph.s, source, alpha).clamp_min_(0))
     return blocks
 
 
-def _low(mass: Tensor, held_mass: Tensor) -> Tensor:
+def _rows(blocks: list[Tensor], nodes: Tensor | slice) -> Tensor:
+    """Some rows of what stands in blocks of columns."""
+    return torch.cat([block[nodes] for block in blocks], 1)
+
+
+def _answers(influence: list[Tensor], weights: Tensor, given: _Given, t: float) -> _Answers:
+    """Of all nodes, some at a time."""
+    size = max(1, NUMBERS // len(given.node))
+    parts = []
+    for start in range(0, len(influence[0]), size):
+        rows = _rows(influence, slice(start, start + size))
+        parts.append(_answers_of(rows, weights, given, t))
+    return _Answers.joined(parts)
+
+
+def _answers_of(influence: Tensor, weights: Tensor, given: _Given, t: float) -> _Answers:
+    """Of some nodes, from what the support gives to them (r, m)."""
+    raw = influence @ given.member
+    score = scores_of(raw, weights)
+    mass, best = score[:, : given.classes].max(1)
+    of_none = score[:, given.classes :]
+    rival = of_none.amax(1) if of_none.shape[1] else torch.zeros_like(mass)
+    p = (score.log() / t).softmax(1).gather(1, best[:, None])[:, 0]
+
+    of_best = influence * given.member.T[best]
+    loudest = of_best.topk(min(SPOKE, len(given.node)), 1)
+    missing = SPOKE - loudest.values.shape[1]
+    share = loudest.values / raw.gather(1, best[:, None]).clamp_min(REACHED)
+    share, support = F.pad(share, (0, missing)), F.pad(loudest.indices, (0, missing))
+
+    reached = raw[:, : given.classes].amax(1) > REACHED
+    heard = (share > 0) & reached[:, None]
+    return _Answers(
+        mass, rival, best.where(reached, -1), p, support.where(heard, -1), share.where(heard, 0)
+    )
+
+
+def _low(strength: Tensor, held_strength: Tensor) -> Tensor:
     """r: the mass that one held-out row in ten falls short of; without held-out rows the median of
     the pool.
     """
-    if len(held_mass):
-        return held_mass.quantile(LOW)
-    return mass.quantile(0.5) if len(mass) else torch.tensor(0.0)
+    if len(held_strength):
+        return held_strength.quantile(LOW)
+    return strength.quantile(0.5) if len(strength) else torch.tensor(0.0)
 
 
-def _copies(place: Tensor, rows: Tensor, known: Tensor, given: Tensor) -> tuple[Tensor, Tensor]:
-    """The samples that are not `given`, but on the node of support samples which all have one
-    label: (n,) bool; and the position in the support of one of these, for each such sample."""
-    low = torch.full_like(place, len(known)).scatter_reduce(0, rows, known, "amin")
-    high = torch.full_like(place, -2).scatter_reduce(0, rows, known, "amax")
-    copy = (low == high)[place] & ~given
-    source = torch.zeros_like(place).scatter(0, rows, torch.arange(len(rows)))
-    return copy, source[place[copy]]
+def _fill_in_given(
+    answer: Tensor, nothing: Tensor, found: _Answers, graph: _Graph, given: _Given, asked: Tensor
+) -> None:
+    """Write the labels of the support, and of the copies of its samples, which are certain."""
+    copy, source = _copies(graph, given, asked)
+    for samples, label in ((given.sample, given.label), (copy, given.label[source])):
+        answer[samples] = found.best[samples] = label
+        found.score[samples] = (label >= 0).float()
+        nothing[samples] = (label < 0).float()
+        found.support[samples], found.share[samples] = -1, 0.0
+    found.support[copy, 0], found.share[copy, 0] = source, 1.0
 
 
-def _answer(said: Tensor, v: Tensor, member: Tensor, count: int, t: float) -> tuple[Tensor, ...]:
-    """Of some samples, from what the support says of them (r, m): their best score, that of the
-    sample of none which is nearest, the best class, its probability, and the support and shares
-    behind it."""
-    raw = said @ member
-    score = scores_of(raw, v)
-    top, best = score[:, :count].max(1)
-    against = score[:, count:].amax(1) if score.shape[1] > count else torch.zeros_like(top)
-    p = (score.log() / t).softmax(1)
-    share, spoke = (said * member.T[best]).topk(min(SPOKE, len(member)), 1)
-    share = share / raw.gather(1, best[:, None]).clamp_min(REACHED)
-    share, spoke = (
-        F.pad(share, (0, SPOKE - share.shape[1])),
-        F.pad(spoke, (0, SPOKE - spoke.shape[1])),
-    )
-    reached = raw[:, :count].amax(1) > REACHED
-    heard = (share > 0) & reached[:, None]
-    probability = p.gather(1, best[:, None])[:, 0]
-    return (
-        top,
-        against,
-        best.where(reached, -1),
-        probability,
-        spoke.where(heard, -1),
-        share.where(heard, 0),
-    )
+def _copies(graph: _Graph, given: _Given, asked: Tensor) -> tuple[Tensor, Tensor]:
+    """The samples that are asked for, but on the node of support samples which all have one label:
+    (n,) bool; and the position in the support of one of these, for each such sample."""
+    lowest = torch.full_like(graph.node, len(given.label))
+    lowest = lowest.scatter_reduce(0, given.node, given.label, "amin")
+    highest = torch.full_like(graph.node, -2)
+    highest = highest.scatter_reduce(0, given.node, given.label, "amax")
+    copy = (lowest == highest)[graph.node] & asked
+    position = torch.arange(len(given.node))
+    source = torch.zeros_like(graph.node).scatter(0, given.node, position)
+    return copy, source[graph.node[copy]]

@@ -26,16 +26,22 @@ NO_CLASS = ("nan", "<na>", "none of these", "no label reaches")
 
 
 def read_labels(path: Path) -> dict[str, str]:
-    """Sample -> label from a table with the columns `sample` and `label`; an empty label is none of
-    the classes.
+    """Read a table with the columns `sample` and `label`.
 
     Columns are separated by commas, semicolons or tabs, the text is UTF-8 or UTF-16, and the header
-    is in any case, below blank lines or Excel's `sep=;` too. The names of samples stay as they are
-    written, blanks included: `samples_meant` finds what they mean; a ' in front of what would be a
+    is in any case, below blank lines or Excel's `sep=;` too. A ' in front of what would be a
     formula, as `write_table` sets it, is taken off.
 
-    Raises InputError for anything else, for a line with fewer or more fields than the header, for
-    two labels of one name, and for a label that programs write where there is none.
+    Args:
+        path: of the table.
+
+    Returns:
+        Sample -> label, empty for none of the classes. The names of samples stay as they are
+        written, blanks included: `samples_meant` finds what they mean.
+
+    Raises:
+        InputError: for anything else, for a line with fewer or more fields than the header, for two
+            labels of one name, and for a label that programs write where there is none.
     """
     lines = iter(_lines(path))
     header = [field.strip().lower() for field in next(lines, (0, []))[1]]
@@ -78,14 +84,22 @@ def read_labels(path: Path) -> dict[str, str]:
 
 
 def samples_meant(
-    path: Path, table: Mapping[str, str], names: Iterable[str], source: Path, told: str
+    path: Path, table: Mapping[str, str], names: Iterable[str], source: Path, called: str
 ) -> dict[str, str]:
-    """The table with the names of the pool's samples: as they are, or without blanks around them,
-    with Windows' separators, `./` or the absolute path of `source` before them, and composed (NFC)
-    or not.
+    """The table with the names of the pool's samples in place of its own.
 
-    path: of the table. told: what samples are called. Raises InputError for a name that is no
-    sample's or several's, and for two labels of one sample.
+    A name may stand as it is, or with blanks around it, with Windows' separators, `./` or the
+    absolute path of `source` before it, and composed (NFC) or not.
+
+    Args:
+        path: of the table.
+        table: sample -> label.
+        names: of the pool's samples.
+        source: the pool's folder.
+        called: how samples are named, for the error.
+
+    Raises:
+        InputError: for a name that is no sample's or several's, and for two labels of one sample.
     """
     alike: dict[str, list[str]] = {}
     for name in (names := set(names)):
@@ -95,7 +109,7 @@ def samples_meant(
     for name, label in table.items():
         meant = [name] if name in names else alike.get(_relative(_plain(name), roots), [])
         if not meant:
-            raise InputError(f"{path}: sample {name!r} is not in {source}; samples are {told}")
+            raise InputError(f"{path}: sample {name!r} is not in {source}; samples are {called}")
         if len(meant) > 1:
             both = " or ".join(map(repr, sorted(meant)))
             raise InputError(

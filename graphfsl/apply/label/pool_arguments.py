@@ -17,7 +17,14 @@ PRIORS = ("none", "uniform", "labels")
 
 
 def features_of(x: Any) -> np.ndarray:
-    """Features as an array of floats (n, d); InputError where they are none."""
+    """Features as an array of floats (n, d).
+
+    Args:
+        x: an array, a tensor, lists or a data frame.
+
+    Raises:
+        InputError: where they are no features, or not finite.
+    """
     if not isinstance(x, np.ndarray):
         x = as_tensor(x, "a pool, features (n, d),").detach().cpu()
         x = (x.float() if x.dtype == torch.bfloat16 else x).numpy()
@@ -42,8 +49,20 @@ def check_pool(
     none: float | None,
     chunk: int,
 ) -> None:
-    """InputError where the options or the support of `pool.label_pool` cannot be used with features
-    x (n, d).
+    """Refuse options or a support that `label_pool` cannot be used with.
+
+    Args:
+        x: (n, d) features.
+        support: see `label_pool`.
+        label: see `label_pool`.
+        k: its `neighbors`.
+        alpha: see `label_pool`.
+        prior: see `label_pool`.
+        none: see `label_pool`.
+        chunk: see `label_pool`.
+
+    Raises:
+        InputError: for the first thing that is wrong.
     """
     if prior not in PRIORS:
         raise unknown("prior", prior, PRIORS)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,17 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from graphfsl.apply.folder_encoder import folder_encoder, folder_range
 from graphfsl.apply.folder_features import encode_files
 from graphfsl.core.display import block, first_of, kind_of
 from graphfsl.data.images import SUFFIXES, decode, holds_image, is_image, written
 from graphfsl.data.pixel_range import Range
+from graphfsl.io.arrays import read_arrays
 from graphfsl.io.checkpoint import write_atomically
 from graphfsl.io.errors import InputError, unknown
-from graphfsl.io.files import check_unpacked, read_regular
+from graphfsl.io.files import read_regular
 from graphfsl.io.plain_text import csv_table
 
 FORMATS = ("csv", "parquet")
@@ -32,8 +29,15 @@ SHEET = re.compile(r"\d{3,}-.*\.png")  # the name of a contact sheet's file, in 
 
 @dataclass(frozen=True)
 class Pool:
-    """Samples by name, and their features (n, d). images: the file of each, where they have any.
-    unreadable: (name, why) of what is left out."""
+    """Samples by name, and their features.
+
+    Attributes:
+        names: of the n samples.
+        x: (n, d) features.
+        images: the file of each, where they have any.
+        unreadable: names of what is left out, and why.
+        range: of the images' values.
+    """
 
     names: list[str]
     x: np.ndarray
@@ -57,13 +61,20 @@ def read_pool(
 ) -> Pool:
     """The pool of a folder of images at any depth, or of a file of features.
 
-    range: see `folder_range`. out: where `label` writes; the contact sheets there are no samples.
+    Args:
+        source: the folder or the file.
+        encoder: of images; a name, or a name with options.
+        run: a run directory whose encoder is taken instead.
+        size: the side of the images in pixels; None takes the encoder's own.
+        range: the values of black and white, see `folder_range`.
+        out: where `label` writes; the contact sheets there are no samples.
+
+    Raises:
+        InputError: where nothing can be read.
     """
-    return (
-        _read_folder(source, encoder, run, size, range, out)
-        if source.is_dir()
-        else _read_features(source)
-    )
+    if source.is_dir():
+        return _read_folder(source, encoder, run, size, range, out)
+    return _read_features(source)
 
 
 def _read_folder(
@@ -96,13 +107,9 @@ def _read_folder(
         if (root / name).is_file():
             files += [name] * holds_image(root, name)
         elif is_image(name):
+            there = (root / name).exists()
             lost.append(
-                (
-                    name,
-                    "is no file, but a pipe or a device"
-                    if (root / name).exists()
-                    else "a link to nothing",
-                )
+                (name, "is no file, but a pipe or a device" if there else "a link to nothing")
             )
     if not files:
         raise InputError(f"{root} holds no image; known: {', '.join(sorted(SUFFIXES))}")
@@ -148,29 +155,7 @@ def _read_features(path: Path) -> Pool:
         raise InputError(
             f"{path} {'is neither' if path.exists() else 'does not exist'}; a pool is {known}"
         )
-    try:
-        if path.suffix == ".npz":
-            with zipfile.ZipFile(path) as archive:
-                check_unpacked(path, archive)
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {k: file[k] for k in file.files}
-        else:
-            arrays = load_file(path)
-    except InputError:
-        raise
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        zipfile.BadZipFile,
-        zlib.error,
-        KeyError,
-        TypeError,
-        SafetensorError,
-    ) as error:
-        raise InputError(
-            f"{path} is not a readable file of plain arrays ({error}); write it again"
-        ) from None
+    arrays = read_arrays(path)
     x = arrays.get("features")
     if x is None or x.ndim != 2 or not np.issubdtype(x.dtype, np.floating) or not x.size:
         held = ", ".join(f"{k} {v.dtype} {v.shape}" for k, v in arrays.items()) or "nothing"
@@ -200,9 +185,13 @@ def check_format(name: str) -> None:
 
 
 def write_table(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
-    """Columns of equal length as CSV or, where the path ends so, as Parquet.
+    """Write columns of equal length as CSV or, where the path ends so, as Parquet.
 
     In CSV floats have four places, and no cell is a formula.
+
+    Args:
+        path: of the file.
+        columns: name -> values.
     """
     if path.suffix == ".parquet":
         arrow, parquet = _pyarrow()
@@ -210,8 +199,12 @@ def write_table(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
         parquet.write_table(arrow.table(dict(columns)), sink)
         write_atomically(path, sink.getvalue().to_pybytes())
         return
-    shown = ([f"{v:.4f}" if isinstance(v, float) else v for v in c] for c in columns.values())
-    write_atomically(path, csv_table(list(columns), zip(*shown, strict=True)).encode())
+    rows = [[_shown(value) for value in row] for row in zip(*columns.values(), strict=True)]
+    write_atomically(path, csv_table(list(columns), rows).encode())
+
+
+def _shown(value: Any) -> Any:
+    return f"{value:.4f}" if isinstance(value, float) else value
 
 
 def _pyarrow() -> tuple[Any, Any]:

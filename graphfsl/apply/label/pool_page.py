@@ -18,10 +18,12 @@ from graphfsl.functional.calibration import (
 )
 from graphfsl.report.figures import COLORS, Figure, draw
 from graphfsl.report.html import listed, page, pictures
+from graphfsl.report.reliability import reliability_diagram
 
 COVERAGES = (0.1, 0.25, 0.5, 0.75, 1.0)
 POINTS = 500  # of a curve
 LISTED = 50  # unreadable files
+OTHERS = {-1: "none of these", -2: "no label reaches"}  # beside classes
 
 
 def pool_page(
@@ -34,35 +36,51 @@ def pool_page(
     sheets: Sequence[tuple[str, bytes]] = (),
     unreadable: Sequence[tuple[str, str]] = (),
 ) -> str:
-    """The page. truth: (n,) classes, -1 for none of them, -2 where it is not known. links: from a
-    class (-1: none, -2: not reached) to its sheet's file. sheets: (caption, JPEG). unreadable:
-    (file, why).
+    """What became of a pool, as one self-contained web page.
+
+    Args:
+        title: of the page.
+        notes: sentences that stand first.
+        found: the labels.
+        classes: their names.
+        truth: (n,) the right classes, -1 for none of them, -2 where it is not known.
+        links: from a class (-1: none, -2: not reached) to its sheet's file.
+        sheets: captions, and the bytes of JPEGs.
+        unreadable: files, and why each could not be read.
+
+    Returns:
+        The page's HTML.
     """
     parts = listed(notes)
-    drawn = [_scores(found), _nones(found)]
+    figures = [_scores(found), _nones(found)]
     if truth is not None:
         asked = ~found.given & (truth > -2)
         parts += ["<h2>Against the truth</h2>", *listed(_findings(found, truth, asked), "findings")]
-    if truth is not None and asked.any():
-        drawn = [_coverage(found, truth, asked), _reliability(found, truth, asked), *drawn]
-    parts += ["<h2>How sure the labels are</h2>", *pictures(drawn), "<h2>Classes</h2>"]
-    parts += _table(found, classes, truth, links or {})
+        if asked.any():
+            against = [_coverage(found, truth, asked), _reliability(found, truth, asked)]
+            figures = [*against, *figures]
+    parts += ["<h2>How sure the labels are</h2>", *pictures(figures)]
+    parts += ["<h2>Classes</h2>", *_table(found, classes, truth, links or {})]
     if sheets:
         parts += ["<h2>Contact sheets</h2>", *pictures(sheets)]
     if unreadable:
         lines = [f"`{name}`: {why}" for name, why in unreadable[:LISTED]]
-        more = (
-            [f"and {len(unreadable) - LISTED:,} more, in unreadable.csv"]
-            if len(unreadable) > LISTED
-            else []
-        )
-        parts += [f"<h2>Not read: {len(unreadable):,}</h2>", *listed([*lines, *more], "failed")]
+        if len(unreadable) > LISTED:
+            lines.append(f"and {len(unreadable) - LISTED:,} more, in unreadable.csv")
+        parts += [f"<h2>Not read: {len(unreadable):,}</h2>", *listed(lines, "failed")]
     return page(title, parts)
 
 
 def accuracies(found: Labels, truth: np.ndarray, asked: np.ndarray) -> dict[str, float]:
-    """How the labels of the samples `asked` compare with the truth: shares, NaN where there is
-    nothing to count.
+    """How the labels compare with the truth.
+
+    Args:
+        found: the labels.
+        truth: (n,) the right classes, -1 for none of them, -2 where it is not known.
+        asked: (n,) bool, the samples that count.
+
+    Returns:
+        Shares by name, NaN where there is nothing to count.
     """
 
     def share(of: np.ndarray, among: np.ndarray) -> float:
@@ -96,31 +114,42 @@ def _auroc(none: np.ndarray, truth: np.ndarray, asked: np.ndarray) -> float:
 def _findings(found: Labels, truth: np.ndarray, asked: np.ndarray) -> list[str]:
     if not asked.any():
         return ["The truth holds none of the samples that were to be labeled."]
-    a = {k: f"{100 * v:.1f}" for k, v in accuracies(found, truth, asked).items()}
+    shares = accuracies(found, truth, asked)
+    percent = {name: f"{100 * share:.1f}" for name, share in shares.items()}
     curve = _curve(found, truth, asked)
-    at = [
-        min(int(np.searchsorted(curve[:, 0], c)), len(curve) - 1) for c in COVERAGES if len(curve)
-    ]
-    told = ", ".join(
-        f"{100 * y:.1f} % for the surest {100 * x:.0f} %" for x, y in curve[list(dict.fromkeys(at))]
-    )
-    rightly = f", {a['accuracy of answers']} % of these rightly" if len(curve) else ""
-    lines = [
-        f"{a['answered']} % of {asked.sum():,} samples are labeled{rightly}.",
-        f"Accuracy {told} of all samples." if len(curve) else "",
-        f"Expected calibration error of the {_called(found)}: {a['calibration error']} points.",
-        f"No label reaches {a['not reached']} %." if (~found.reached)[asked].any() else "",
-    ]
+    lines = [_answered(percent, int(asked.sum()), any_answer=len(curve) > 0)]
+    if len(curve):
+        lines.append(f"Accuracy {_at_coverages(curve)} of all samples.")
+    error = percent["calibration error"]
+    lines.append(f"Expected calibration error of the {_called(found)}: {error} points.")
+    if (~found.reached)[asked].any():
+        lines.append(f"No label reaches {percent['not reached']} %.")
     foreign, member = (truth[asked] == -1).any(), (truth[asked] >= 0).any()
     if foreign:
-        lines.append(f"Of the samples of none of the classes {a['found to be none']} % are found.")
+        share = percent["found to be none"]
+        lines.append(f"Of the samples of none of the classes {share} % are found.")
     if foreign and member:
         lines.append(
-            f"Of the others {a['taken for none']} % are taken for such. `none` is higher for one "
-            f"of the former than "
-            f"for one of the latter in {a['ranked none above members']} % of pairs."
+            f"Of the others {percent['taken for none']} % are taken for such. `none` is higher for "
+            f"one of the former than for one of the latter in "
+            f"{percent['ranked none above members']} % of pairs."
         )
-    return [line for line in lines if line]
+    return lines
+
+
+def _answered(percent: Mapping[str, str], count: int, any_answer: bool) -> str:
+    rightly = f", {percent['accuracy of answers']} % of these rightly" if any_answer else ""
+    return f"{percent['answered']} % of {count:,} samples are labeled{rightly}."
+
+
+def _at_coverages(curve: np.ndarray) -> str:
+    """The points of the curve (k, 2) that are nearest above each of COVERAGES."""
+    rows = np.minimum(np.searchsorted(curve[:, 0], COVERAGES), len(curve) - 1)
+    points = [
+        f"{100 * accuracy:.1f} % for the surest {100 * share:.0f} %"
+        for share, accuracy in curve[np.unique(rows)]
+    ]
+    return ", ".join(points)
 
 
 def _curve(found: Labels, truth: np.ndarray, asked: np.ndarray) -> np.ndarray:
@@ -132,20 +161,21 @@ def _curve(found: Labels, truth: np.ndarray, asked: np.ndarray) -> np.ndarray:
 
 
 def _coverage(found: Labels, truth: np.ndarray, asked: np.ndarray) -> Figure:
-    curve = _curve(found, truth, asked)
-    curve = (
-        curve[np.unique(np.linspace(0, len(curve) - 1, POINTS).astype(int))]
-        if len(curve)
-        else curve
-    )
+    curve = _thinned(_curve(found, truth, asked))
 
     def plot(axes: Any) -> None:
         axes.plot(100 * curve[:, 0], 100 * curve[:, 1], color=COLORS[0])
         axes.set(xlim=(0, 101))
 
-    return ("Accuracy against coverage"), draw(
-        plot, "samples that are labeled, the surest first (%)", "accuracy (%)"
-    )
+    x = "samples that are labeled, the surest first (%)"
+    return "Accuracy against coverage", draw(plot, x, "accuracy (%)")
+
+
+def _thinned(curve: np.ndarray) -> np.ndarray:
+    """At most POINTS of its points, evenly spread."""
+    if not len(curve):
+        return curve
+    return curve[np.unique(np.linspace(0, len(curve) - 1, POINTS).astype(int))]
 
 
 def _bins(found: Labels, truth: np.ndarray, asked: np.ndarray) -> torch.Tensor:
@@ -157,19 +187,12 @@ def _bins(found: Labels, truth: np.ndarray, asked: np.ndarray) -> torch.Tensor:
 
 
 def _reliability(found: Labels, truth: np.ndarray, asked: np.ndarray) -> Figure:
-    bins = [b for b in _bins(found, truth, asked).tolist() if b[0]]
-
-    def plot(axes: Any) -> None:
-        axes.plot([0, 1], [0, 1], color="#999999", linewidth=1, linestyle="--")
-        size = [10 + 90 * n / max(b[0] for b in bins) for n, _, _ in bins]
-        axes.scatter([c for _, c, _ in bins], [a for _, _, a in bins], s=size, color=COLORS[0])
-        axes.set(xlim=(0, 1.02), ylim=(0, 1.02))
-
     caption = (
         f"{_called(found).capitalize()} against accuracy: on the line they agree; larger "
         f"dots hold more samples"
     )
-    return caption, draw(plot, f"{_called(found)} of the likeliest class", "accuracy")
+    bins = _bins(found, truth, asked).tolist()
+    return reliability_diagram(bins, caption, f"{_called(found)} of the likeliest class")
 
 
 def _called(found: Labels) -> str:
@@ -205,8 +228,7 @@ def _nones(found: Labels) -> Figure:
     """`none` from the strongest reached to the weakest, and where samples are called none of
     these.
     """
-    none = np.sort(found.none[~found.given & found.reached])
-    none = none[np.unique(np.linspace(0, len(none) - 1, POINTS).astype(int))] if len(none) else none
+    none = _thinned(np.sort(found.none[~found.given & found.reached]))
 
     def plot(axes: Any) -> None:
         axes.plot(np.linspace(0, 100, len(none)), none, color=COLORS[0])
@@ -225,33 +247,38 @@ def _nones(found: Labels) -> Figure:
 def _table(
     found: Labels, classes: Sequence[str], truth: np.ndarray | None, links: Mapping[int, str]
 ) -> list[str]:
-    heads = [
-        "class",
-        "given",
-        "found",
-        f"median {_called(found)}",
-        *(["precision", "recall"] if truth is not None else []),
-    ]
+    """A line for each class, for none of them and for what no label reaches."""
+    heads = ["class", "given", "found", f"median {_called(found)}"]
+    if truth is not None:
+        heads += ["precision", "recall"]
     parts = ['<div class="scroll" tabindex="0"><table><tr>']
     parts += [f'<th class="{"text" if i == 0 else ""}">{h}</th>' for i, h in enumerate(heads)]
-    known = ~found.given & ((truth if truth is not None else found.label) > -2)
-    for c in [*range(len(classes)), -1, *([] if found.reached.all() else [-2])]:
-        name = escape(
-            classes[c] if c >= 0 else ("none of these" if c == -1 else "no label reaches")
-        )
-        mine = np.zeros(len(found.label), bool)
-        mine[found.of(c)] = True
-        cells = [f"{(found.given & (found.label == c)).sum():,}", f"{mine.sum():,}"]
-        cells.append(f"{np.median(found.score[mine]):.2f}" if mine.any() and c >= 0 else "")
-        if truth is not None and c == -2:
-            cells += ["", ""]
-        elif truth is not None:
-            hit = (mine & known & (truth == c)).sum()
-            for whole in ((mine & known).sum(), (known & (truth == c)).sum()):
-                cells.append(f"{100 * hit / whole:.1f} %" if whole else "")
-        name = f'<a href="{escape(links[c])}">{name}</a>' if c in links else name
-        parts.append(
-            f'</tr><tr class="new"><td '
-            f'class="text">{name}</td>' + "".join(f"<td>{v}</td>" for v in cells)
-        )
+    lost = [] if found.reached.all() else [-2]
+    for c in [*range(len(classes)), -1, *lost]:
+        name = escape(classes[c] if c >= 0 else OTHERS[c])
+        if c in links:
+            name = f'<a href="{escape(links[c])}">{name}</a>'
+        cells = "".join(f"<td>{cell}</td>" for cell in _cells(found, c, truth))
+        parts.append(f'</tr><tr class="new"><td class="text">{name}</td>{cells}')
     return [*parts, "</tr></table></div>"]
+
+
+def _cells(found: Labels, c: int, truth: np.ndarray | None) -> list[str]:
+    """How many of class c were given and found, how sure they are, and how many rightly."""
+    mine = np.zeros(len(found.label), bool)
+    mine[found.of(c)] = True
+    given = found.given & (found.label == c)
+    median = f"{np.median(found.score[mine]):.2f}" if mine.any() and c >= 0 else ""
+    cells = [f"{given.sum():,}", f"{mine.sum():,}", median]
+    if truth is None:
+        return cells
+    if c == -2:
+        return [*cells, "", ""]
+    known = ~found.given & (truth > -2)
+    right = known & (truth == c)
+    precision = _percent(mine & right, mine & known)
+    return [*cells, precision, _percent(mine & right, right)]
+
+
+def _percent(part: np.ndarray, whole: np.ndarray) -> str:
+    return f"{100 * part.sum() / whole.sum():.1f} %" if whole.any() else ""

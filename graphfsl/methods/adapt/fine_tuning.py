@@ -13,25 +13,37 @@ from graphfsl.core.learner import Learner
 from graphfsl.core.objectives import Score, beside_support, labeled_cross_entropy
 from graphfsl.core.rules import Adam
 from graphfsl.functional.cross_entropy import cross_entropy
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 
 __all__ = ["FineTuning"]
 
 
 class FineTuning(Adapt):
-    """Adam descends  mean_S -log p(y | x) + entropy * mean_Q H(p(. | x))  (equation 8)  over the
-    network's weights.
+    """Tune the whole network on each episode's support, and on its queries by their entropy.
 
-    net: any learner; the head `imprinting` starts at the class means, as the paper's support-based
-        initialisation does.
-    steps, lr: of Adam. params: what adapts, by name pattern. entropy: 1 is the paper's transductive
-    fine-tuning; 0 its inductive one, without the queries. task_chunk: see `Adapt`.
+        min  mean_S -log p(y | x) + entropy * mean_Q H(p(. | x))      (equation 8)
 
-    score: images (B, n, *S) -> (B, n, C).
-    Source: sections 3.1 and 3.2; 25 steps of lr 5e-5.
-    Deviations: the head starts from features under a cosine of fixed scale, the paper's from the
-    logits of the base classes; support and queries share a batch; how the weights moved is a
-    constant for the gradient of a training.
+    over the network's weights, by Adam.
+
+    Args:
+        net: any learner; the head `imprinting` starts at the class means, as the paper's
+            support-based initialisation does.
+        steps, lr: of Adam.
+        params: what adapts, by name pattern.
+        entropy: 1 is the paper's transductive fine-tuning; 0 its inductive one, without the
+            queries.
+        task_chunk: see `Adapt`.
+
+    Shapes:
+        score: images (B, n, *S) -> (B, n, C).
+
+    Source:
+        sections 3.1 and 3.2; 25 steps of lr 5e-5.
+
+    Deviations:
+        the head starts from features under a cosine of fixed scale, the paper's from the logits of
+        the base classes; support and queries share a batch; how the weights moved is a constant for
+        the gradient of a training.
     """
 
     family = "transductive"
@@ -47,10 +59,10 @@ class FineTuning(Adapt):
         task_chunk: int | None = None,
     ) -> None:
         super().__init__(net, Adam(lr), steps, self.tuning, params, True, task_chunk)
-        if not lr > 0 or entropy < 0:
-            raise InputError(
-                f"fine_tuning.lr must be above 0 and entropy 0 or more, not {lr} and {entropy}"
-            )
+        require(
+            lr > 0 and entropy >= 0,
+            f"fine_tuning.lr must be above 0 and entropy 0 or more, not {lr} and {entropy}",
+        )
         self.entropy = entropy
 
     @property

@@ -14,33 +14,48 @@ from graphfsl.core.learner import Learner
 from graphfsl.core.objectives import Score, beside_support, labeled_cross_entropy
 from graphfsl.core.rules import Adam
 from graphfsl.functional.cross_entropy import cross_entropy
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 from graphfsl.nn.views import Views
 
 __all__ = ["FlexMatch"]
 
 
 class FlexMatch(Adapt):
-    """Adam descends  mean_S H(y, p(x)) + weight * mean_U 1[max q > tau_c] H(c, p(strong(u))),  q =
-    p(weak(u)) a constant and c its class, whose threshold rises as more of the pool is surely of
-    it:
+    """Tune a network on each episode's images so that strongly moved views keep their labels.
 
-        sigma_c = sum_U 1[max q > tau] 1[argmax q = c],  beta_c = sigma_c / max(max_c' sigma_c', U -
-        sum_c' sigma_c') tau_c = tau * beta_c / (2 - beta_c).
+    Adam descends, with q = p(weak(u)) a constant and c its class,
 
-    net: any learner; the head `imprinting` starts at the class means. steps, lr: of Adam. params:
-    what adapts, by name pattern; the head and the last block are enough. threshold: tau. flexible:
-    false takes tau for all classes, which is FixMatch. weight: as above.
-    rotate, translate, scale, flip: of the strong views, see `graphfsl.nn.views`; images of one
-        channel must have paper
-    0. weak: the share of these by which a weak view moves. task_chunk: see `Adapt`.
+        mean_S H(y, p(x)) + weight * mean_U 1[max q > tau_c] H(c, p(strong(u)))
 
-    score: images (B, n, *S) -> (B, n, C).
-    Source: equations 5 to 10, with the convex mapping and the warm-up of the threshold; FixMatch's
+    where the threshold of a class rises as more of the pool is surely of it:
+
+        sigma_c = sum_U 1[max q > tau] 1[argmax q = c]
+        beta_c = sigma_c / max(max_c' sigma_c', U - sum_c' sigma_c')
+        tau_c = tau * beta_c / (2 - beta_c)
+
+    Args:
+        net: any learner; the head `imprinting` starts at the class means.
+        steps, lr: of Adam.
+        params: what adapts, by name pattern; the head and the last block are enough.
+        threshold: tau.
+        flexible: false takes tau for all classes, which is FixMatch.
+        weight: as above.
+        rotate, translate, scale, flip: of the strong views, see `graphfsl.nn.views`; images of one
+            channel must have paper 0.
+        weak: the share of these by which a weak view moves.
+        task_chunk: see `Adapt`.
+
+    Shapes:
+        score: images (B, n, *S) -> (B, n, C).
+
+    Source:
+        equations 5 to 10, with the convex mapping and the warm-up of the threshold; FixMatch's
         equations 3 and 4.
-    Deviations: each step takes the whole episode, its labeled images as they are; views are affine,
-    and drawn at the start, so that answers repeat. How the weights moved is a constant for the
-    gradient of a training.
+
+    Deviations:
+        each step takes the whole episode, its labeled images as they are; views are affine, and
+        drawn at the start, so that answers repeat. How the weights moved is a constant for the
+        gradient of a training.
     """
 
     family = "semi-supervised"
@@ -64,28 +79,27 @@ class FlexMatch(Adapt):
         task_chunk: int | None = None,
     ) -> None:
         super().__init__(net, Adam(lr), steps, self.consistency, params, True, task_chunk)
-        if not lr > 0 or weight < 0 or not 0 <= threshold < 1 or not 0 <= weak <= 1:
-            raise InputError(
-                "flexmatch: lr must be above 0, weight 0 or more, threshold in [0, 1) and weak "
-                "in [0, 1], "
-                f"not {lr}, {weight}, {threshold} and {weak}"
-            )
+        require(
+            lr > 0 and weight >= 0 and 0 <= threshold < 1 and 0 <= weak <= 1,
+            "flexmatch: lr must be above 0, weight 0 or more, threshold in [0, 1) and weak "
+            "in [0, 1], "
+            f"not {lr}, {weight}, {threshold} and {weak}",
+        )
         self.uses_unlabeled = True
         self.threshold, self.flexible, self.weight, self.weak = threshold, flexible, weight, weak
         self.views = Views(steps, 2, rotate, translate, scale, flip)
 
     def consistency(self, score: Score, episode: Episode, step: int) -> Tensor:
-        x, mask, k = (
-            episode.x[:, episode.unlabeled],
-            episode.mask[:, episode.unlabeled],
-            episode.n_support,
-        )
-        places = self.views.places(x, mask, step)
-        weak, strong = self.views(x, places, step, 0, self.weak), self.views(x, places, step, 1)
+        """The loss of a step: of the support as it is, and of the pool's strong views."""
+        k, pool = episode.n_support, episode.unlabeled
+        images, mask = episode.x[:, pool], episode.mask[:, pool]
+        places = self.views.places(images, mask, step)
+        weak = self.views(images, places, step, 0, self.weak)
+        strong = self.views(images, places, step, 1)
         q = beside_support(score, episode, weak, mask)[:, k:].detach().softmax(-1)
-        label = self.sure(q, mask)
+        label = self.sure(q, mask).to(q.dtype)
         scores = beside_support(score, episode, strong, mask)
-        loss_u = cross_entropy(scores[:, k:], label.to(q.dtype)).sum() / mask.sum().clamp_min(1)
+        loss_u = cross_entropy(scores[:, k:], label).sum() / mask.sum().clamp_min(1)
         return labeled_cross_entropy(scores, episode) + self.weight * loss_u
 
     def sure(self, q: Tensor, mask: Tensor) -> Tensor:

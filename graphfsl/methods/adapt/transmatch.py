@@ -16,36 +16,50 @@ from graphfsl.core.objectives import Score, beside_support
 from graphfsl.core.rules import Adam
 from graphfsl.functional.cross_entropy import cross_entropy
 from graphfsl.functional.prototypes import present
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 from graphfsl.nn.views import DRAWS, Views
 
 __all__ = ["TransMatch"]
 
 
 class TransMatch(Adapt):
-    """From imprinted class weights on (the head `imprinting`), Adam descends MixMatch's loss on
-    support and pool:
+    """Start at imprinted class weights, then descend MixMatch's loss on support and pool.
 
-        q_b = Sharpen(mean_k p(u_b,k), T),  Sharpen(p, T)_c = p_c^(1/T) / sum_j p_j^(1/T)      views
-        u_b,1 .. u_b,K x'  = l x + (1 - l) x~,  y' = l y + (1 - l) y~,  l = max(l0, 1 - l0),  l0 ~
-        Beta(alpha, alpha) mean_S' H(y', p(x')) + lambda_u * mean_U' |y' - p(x')|^2 / C,
+    With K views u_b,1 .. u_b,K of every unlabeled image, and x~ another image of the support's
+    views and the pool's, Adam descends the sum of the last two lines:
 
-    x~ being another image of the support's views and the pool's.
+        q_b = Sharpen(mean_k p(u_b,k), T),  Sharpen(p, T)_c = p_c^(1/T) / sum_j p_j^(1/T)
+        x' = l x + (1 - l) x~,  y' = l y + (1 - l) y~
+        l = max(l0, 1 - l0),  l0 ~ Beta(alpha, alpha)
+        L_X = mean_S' H(y', p(x'))
+        lambda_u L_U = lambda_u * mean_U' |y' - p(x')|^2 / C
 
-    net: any learner. steps, lr: of Adam. lambda_u: the last step's weight, reached linearly.
-    params: what adapts, by name pattern; "*" is the paper's whole network. views: K. temperature:
-        T. alpha: of Beta.
-    rotate, translate, scale, flip: of the views, see `graphfsl.nn.views`; images of one channel
-        must have paper 0.
-    task_chunk: see `Adapt`.
+    The imprinted weights are those of the head `imprinting`.
 
-    score: images (B, n, *S) -> (B, n, C).
-    Source: algorithm 1 of the first, equations 2 to 14 and algorithm 1 of the second; T 0.5, alpha
+    Args:
+        net: any learner.
+        steps, lr: of Adam.
+        lambda_u: the last step's weight, reached linearly.
+        params: what adapts, by name pattern; "*" is the paper's whole network.
+        views: K.
+        temperature: T.
+        alpha: of Beta.
+        rotate, translate, scale, flip: of the views, see `graphfsl.nn.views`; images of one channel
+            must have paper 0.
+        task_chunk: see `Adapt`.
+
+    Shapes:
+        score: images (B, n, *S) -> (B, n, C).
+
+    Source:
+        algorithm 1 of the first, equations 2 to 14 and algorithm 1 of the second; T 0.5, alpha
         0.75, lambda_u 5.
-    Deviations: each step takes the whole episode; views and l are drawn at the start, so that
-    answers repeat, and x~ is the next in an order of the images by content; no moving average of
-    the weights, no weight decay, far fewer steps. How the weights moved is a constant for the
-    gradient of a training.
+
+    Deviations:
+        each step takes the whole episode; views and l are drawn at the start, so that answers
+        repeat, and x~ is the next in an order of the images by content; no moving average of the
+        weights, no weight decay, far fewer steps. How the weights moved is a constant for the
+        gradient of a training.
     """
 
     family = "semi-supervised"
@@ -69,12 +83,12 @@ class TransMatch(Adapt):
         task_chunk: int | None = None,
     ) -> None:
         super().__init__(net, Adam(lr), steps, self.mixmatch, params, True, task_chunk)
-        if views < 1 or not min(lr, temperature, alpha) > 0 or lambda_u < 0:
-            raise InputError(
-                "transmatch: views must be 1 or more, lr, temperature and alpha above 0, "
-                "lambda_u 0 or more, "
-                f"not {views}, {lr}, {temperature}, {alpha} and {lambda_u}"
-            )
+        require(
+            views >= 1 and min(lr, temperature, alpha) > 0 and lambda_u >= 0,
+            "transmatch: views must be 1 or more, lr, temperature and alpha above 0, "
+            "lambda_u 0 or more, "
+            f"not {views}, {lr}, {temperature}, {alpha} and {lambda_u}",
+        )
         self.uses_unlabeled = True
         self.temperature, self.lambda_u, self.k = temperature, lambda_u, views
         self.views = Views(steps, 1 + views, rotate, translate, scale, flip)
@@ -84,34 +98,78 @@ class TransMatch(Adapt):
         self.register_buffer("share", torch.maximum(share, 1 - share))
 
     def mixmatch(self, score: Score, episode: Episode, step: int) -> Tensor:
-        s, k = episode.parts(query=False, unlabeled=False), episode.n_support
-        u, mask = episode.x[:, episode.unlabeled], episode.mask[:, episode.unlabeled]
-        places = self.views.places(u, mask, step)
-        pool = torch.cat([self.views(u, places, step, 1 + v) for v in range(self.k)], 1)
-        mask = mask.repeat(1, self.k)
-        guess = beside_support(score, episode, pool, mask)[:, k:].detach().softmax(-1)
-        q = torch.stack(guess.chunk(self.k, 1)).mean(0) ** (1 / self.temperature)
-        q = (q / q.sum(-1, keepdim=True)).repeat(1, self.k, 1)
-        x = torch.cat([self.views(s.x, self.views.places(s.x, s.mask, step), step, 0), pool], 1)
-        y, mask = torch.cat([s.w, q], 1), torch.cat([s.mask, mask], 1)
-        x, y = self.mix(x, y, mask, step)
-        scores = beside_support(score, episode, x, mask)[:, k:]
-        labeled, rest = mask[:, :k].to(y.dtype), mask[:, k:].to(y.dtype)
-        loss_x = (labeled * cross_entropy(scores[:, :k], y[:, :k])).sum() / labeled.sum()
-        brier = (scores[:, k:].softmax(-1) - y[:, k:]).square().sum(-1)
-        loss_u = (rest * brier).sum() / (rest.sum().clamp_min(1) * present(s.w).sum())
-        return loss_x + self.lambda_u * (step + 1) / self.steps * loss_u
+        """L_X + lambda_u(step) L_U of support and pool, after label guessing and MixUp."""
+        support = episode.parts(query=False, unlabeled=False)
+        pool, real = self.pool_views(episode, step)
+        guess = self.guess_labels(score, episode, pool, real)
 
-    def mix(self, x: Tensor, y: Tensor, mask: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        images = torch.cat([self.support_view(support, step), pool], 1)
+        labels = torch.cat([support.w, guess], 1)
+        mask = torch.cat([support.mask, real], 1)
+        mixed, target = self.mix_up(images, labels, mask, step)
+        scores = beside_support(score, episode, mixed, mask)[:, support.n_support :]
+
+        of_support, of_pool = slice(0, support.n_support), slice(support.n_support, None)
+        loss_x = labeled_loss(scores[:, of_support], target[:, of_support], support.mask)
+        loss_u = guessed_loss(scores[:, of_pool], target[:, of_pool], real, present(support.w))
+        ramp = self.lambda_u * (step + 1) / self.steps
+        return loss_x + ramp * loss_u
+
+    def support_view(self, support: Episode, step: int) -> Tensor:
+        """One view of every labeled image: (B, k, *S)."""
+        places = self.views.places(support.x, support.mask, step)
+        return self.views(support.x, places, step, 0)
+
+    def pool_views(self, episode: Episode, step: int) -> tuple[Tensor, Tensor]:
+        """K views of every unlabeled image, one after the other: (B, K U, *S); which are real."""
+        images = episode.x[:, episode.unlabeled]
+        real = episode.mask[:, episode.unlabeled]
+        places = self.views.places(images, real, step)
+        views = [self.views(images, places, step, 1 + view) for view in range(self.k)]
+        return torch.cat(views, 1), real.repeat(1, self.k)
+
+    def guess_labels(self, score: Score, episode: Episode, pool: Tensor, real: Tensor) -> Tensor:
+        """q_b for every view (B, K U, C): the views' mean probability, sharpened; a constant."""
+        scores = beside_support(score, episode, pool, real)[:, episode.n_support :]
+        p = scores.detach().softmax(-1)
+        mean = torch.stack(p.chunk(self.k, 1)).mean(0)
+        return sharpen(mean, self.temperature).repeat(1, self.k, 1)
+
+    def mix_up(self, x: Tensor, y: Tensor, mask: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """Images (B, m, *S) and labels (B, m, C), each mixed with those of the next place; the
         last, of the first.
         """
         places = self.views.places(x, mask, step)
-        after = (places + 1) % mask.sum(-1, keepdim=True).clamp_min(1)
-        other = places.argsort().gather(1, after)
+        next_place = (places + 1) % mask.sum(-1, keepdim=True).clamp_min(1)
+        partner = places.argsort().gather(1, next_place)
         share = self.share[step][places % DRAWS].to(y.dtype)
-        x, y = (t + (1 - broad(share, t)) * (t.gather(1, broad(other, t)) - t) for t in (x, y))
-        return x, y
+        return mix(x, partner, share), mix(y, partner, share)
+
+
+def sharpen(p: Tensor, temperature: float) -> Tensor:
+    """p_c^(1/T) / sum_j p_j^(1/T) over the last axis."""
+    power = p ** (1 / temperature)
+    return power / power.sum(-1, keepdim=True)
+
+
+def mix(t: Tensor, partner: Tensor, share: Tensor) -> Tensor:
+    """l t_i + (1 - l) t_j of nodes t (B, m, *S) and their partners j (B, m), with l (B, m)."""
+    other = t.gather(1, broad(partner, t))
+    return t + (1 - broad(share, t)) * (other - t)
+
+
+def labeled_loss(scores: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """L_X: mean cross-entropy of the support (B, k, C) against mixed labels; mask (B, k)."""
+    real = mask.to(target.dtype)
+    return (real * cross_entropy(scores, target)).sum() / real.sum()
+
+
+def guessed_loss(scores: Tensor, target: Tensor, mask: Tensor, classes: Tensor) -> Tensor:
+    """L_U: mean squared error of the pool's probabilities (B, m, C), divided by the number of
+    classes (B, C) that are present; mask (B, m)."""
+    real = mask.to(target.dtype)
+    brier = (scores.softmax(-1) - target).square().sum(-1)
+    return (real * brier).sum() / (real.sum().clamp_min(1) * classes.sum())
 
 
 def broad(t: Tensor, like: Tensor) -> Tensor:

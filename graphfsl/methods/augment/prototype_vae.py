@@ -10,28 +10,41 @@ from torch import Tensor, nn
 from graphfsl.core.episode import Episode
 from graphfsl.core.learner import Augment
 from graphfsl.functional.prototypes import present, prototypes
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 
 __all__ = ["PrototypeVAE"]
 
 
 class PrototypeVAE(Augment):
-    """q(z | x, p) = N(mu, sigma^2), x^ = p + g(z, p), p the prototype of x's class;
-    L = ||x - x^||^2 / (2 s^2) + KL(q(z | x, p) || N(0, I)),  s^2 a tenth of the variance within
-    classes. An episode's support gets `samples` nodes p_c + g(z, p_c), z ~ N(0, I), of every class.
+    """Add generated support nodes around each class mean, from a conditional autoencoder.
 
-    dim: d. samples: nodes that every class gets, 0 adds nothing. latent, hidden: sizes of z and of
-        the hidden layers.
-    weight: label weight of a generated node beside 1 of a real one.
-    base_steps: 0 trains it with the learner (`aux_loss`, on the support); otherwise `fit_base`
-    trains it for so many steps on base features and class means, and until then it adds nothing.
-    With one shot an episode shows no spread within a class: then prefer base_steps.
+    With p the prototype of x's class and s^2 a tenth of the variance within classes,
 
-    forward: features (B, n, d), weights (B, n, C) -> an episode with samples*C more support nodes.
-    In evaluation the noise is fixed, so that answers repeat.
-    Source: equation 4 of Sohn et al.; section 3.2 of Xian et al., without the GAN and with a
-        prototype as condition.
-    Deviations: the decoder adds to p; there is no adversarial loss.
+        q(z | x, p) = N(mu, sigma^2),  x^ = p + g(z, p)
+        L = ||x - x^||^2 / (2 s^2) + KL(q(z | x, p) || N(0, I))
+
+    An episode's support gets `samples` nodes p_c + g(z, p_c), z ~ N(0, I), of every class.
+
+    Args:
+        dim: d.
+        samples: nodes that every class gets, 0 adds nothing.
+        latent, hidden: sizes of z and of the hidden layers.
+        weight: label weight of a generated node beside 1 of a real one.
+        base_steps: 0 trains it with the learner (`aux_loss`, on the support); otherwise `fit_base`
+            trains it for so many steps on base features and class means, and until then it adds
+            nothing. With one shot an episode shows no spread within a class: then prefer
+            base_steps.
+
+    Shapes:
+        forward: features (B, n, d), weights (B, n, C) -> an episode with samples*C more support
+            nodes. In evaluation the noise is fixed, so that answers repeat.
+
+    Source:
+        equation 4 of Sohn et al.; section 3.2 of Xian et al., without the GAN and with a prototype
+        as condition.
+
+    Deviations:
+        the decoder adds to p; there is no adversarial loss.
     """
 
     family = "generative"
@@ -46,19 +59,14 @@ class PrototypeVAE(Augment):
         base_steps: int = 0,
     ) -> None:
         super().__init__()
-        if samples < 0 or base_steps < 0:
-            raise InputError(
-                f"prototype_vae.samples and base_steps must be 0 or more, not "
-                f"{samples} and {base_steps}"
-            )
-        if weight < 0:
-            raise InputError(f"prototype_vae.weight must be 0 or more, not {weight}")
-        self.samples, self.latent, self.weight, self.base_steps = (
-            samples,
-            latent,
-            weight,
-            base_steps,
+        require(
+            samples >= 0 and base_steps >= 0,
+            f"prototype_vae.samples and base_steps must be 0 or more, not "
+            f"{samples} and {base_steps}",
         )
+        require(weight >= 0, f"prototype_vae.weight must be 0 or more, not {weight}")
+        self.samples, self.latent = samples, latent
+        self.weight, self.base_steps = weight, base_steps
         self.infer = nn.Sequential(
             nn.Linear(2 * dim, hidden), nn.LeakyReLU(0.2), nn.Linear(hidden, 2 * latent)
         )
@@ -76,16 +84,22 @@ class PrototypeVAE(Augment):
         where real (…).
         """
         total = real.sum().clamp_min(1)
-        spread = ((x - p).square().mean(-1) * real).sum() / total
+
+        def mean(value: Tensor) -> Tensor:
+            return (value * real).sum() / total
+
         # Noise as wide as the spread itself would leave nothing for z to explain; with one shot
         # there is no spread.
-        variance = 0.1 * spread + 1e-3 * (x.square().mean(-1) * real).sum() / total
+        spread = mean((x - p).square().mean(-1))
+        variance = 0.1 * spread + 1e-3 * mean(x.square().mean(-1))
+
         mu, log_var = self.infer(torch.cat([x, p], -1)).chunk(2, -1)
         log_var = log_var.clamp(-20, 20)  # an inner loop that runs away would make it overflow
         z = mu + torch.randn_like(mu) * (0.5 * log_var).exp()
-        error = (x - p - self.generate(torch.cat([z, p], -1))).square().sum(-1) / (2 * variance)
+        generated = p + self.generate(torch.cat([z, p], -1))
+        error = (x - generated).square().sum(-1) / (2 * variance)
         kl = 0.5 * (mu.square() + log_var.exp() - 1 - log_var).sum(-1)
-        return ((error + kl) * real).sum() / total
+        return mean(error + kl)
 
     def aux_loss(self, episode: Episode) -> Tensor | float:
         if self.base_steps:
@@ -99,10 +113,8 @@ class PrototypeVAE(Augment):
         if not self.base_steps:
             return
         count = torch.bincount(labels).clamp_min(1).to(features.dtype)
-        means = (
-            features.new_zeros(len(count), features.shape[1]).index_add_(0, labels, features)
-            / count[:, None]
-        )
+        sums = features.new_zeros(len(count), features.shape[1]).index_add_(0, labels, features)
+        means = sums / count[:, None]
         with torch.enable_grad():
             optimizer = torch.optim.Adam(
                 [*self.infer.parameters(), *self.generate.parameters()], 1e-3
@@ -124,8 +136,10 @@ class PrototypeVAE(Augment):
         if self.training:
             z = torch.randn_like(z)
         x = p + self.generate(torch.cat([z, p], -1))
+
         there = present(episode.w).unsqueeze(-1)  # (B, C, 1)
-        w = torch.eye(c, device=x.device, dtype=x.dtype).unsqueeze(1) * (self.weight * self.ready)
-        w = (w * there.unsqueeze(-1)).expand(b, c, self.samples, c)
+        one_hot = torch.eye(c, device=x.device, dtype=x.dtype).unsqueeze(1)  # (C, 1, C)
+        weight = one_hot * (self.weight * self.ready) * there.unsqueeze(-1)  # (B, C, 1, C)
+        w = weight.expand(b, c, self.samples, c)
         mask = (there & (self.ready > 0)).expand(b, c, self.samples)
         return episode.add_support(x.flatten(1, 2), w.flatten(1, 2), mask.flatten(1, 2))

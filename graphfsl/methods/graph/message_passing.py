@@ -18,7 +18,7 @@ from graphfsl.core.episode import Episode
 from graphfsl.core.graph import complete_edges
 from graphfsl.core.learner import Graph
 from graphfsl.core.schema import check_options, signature
-from graphfsl.io.errors import InputError, unknown
+from graphfsl.io.errors import InputError, require, unknown
 from graphfsl.nn.adjacency import make_adjacency
 
 __all__ = ["MessagePassing"]
@@ -27,22 +27,30 @@ DENSE = ("GCNConv", "SAGEConv", "GATConv", "GINConv", "GraphConv")
 
 
 class MessagePassing(Graph):
-    """x^(l+1) = x^(l) + conv(x^(l), A), with a ReLU between layers; A joins the nodes of one
-    episode.
+    """Rewrite the features of an episode by convolutions of torch_geometric on its graph.
 
-    dim: d, the length of the features. conv: a convolution of torch_geometric.nn, such as GCNConv,
-    GATConv, SAGEConv, GINConv, TransformerConv, ChebConv or APPNP. layers: how many. hidden: width
-    of each, dim where it is not given.
-    residual: add a layer's input where the widths agree. adjacency: a kind, or {kind: rbf, scale:
-    learned, k: 10, …}, see `graphfsl.nn.adjacency.Adjacency`. dense: PyG's dense layers, faster on
-        small graphs, the same numbers.
-    options: more for the convolution, such as {heads: 4}.
+        x^(l+1) = x^(l) + conv(x^(l), A)
 
-    A convolution that takes `edge_weight` reads the weights of A; any other one reads which edges
-    there are.
+    with a ReLU between layers; A joins the nodes of one episode. A convolution that takes
+    `edge_weight` reads the weights of A; any other one reads which edges there are.
 
-    forward: features (B, n, d) -> features (B, n, hidden).
-    Source: the library's layers; the adjacency is ours.
+    Args:
+        dim: d, the length of the features.
+        conv: a convolution of torch_geometric.nn, such as GCNConv, GATConv, SAGEConv, GINConv,
+            TransformerConv, ChebConv or APPNP.
+        layers: how many.
+        hidden: width of each, dim where it is not given.
+        residual: add a layer's input where the widths agree.
+        adjacency: a kind, or {kind: rbf, scale: learned, k: 10, …}, see
+            `graphfsl.nn.adjacency.Adjacency`.
+        dense: PyG's dense layers, faster on small graphs, the same numbers.
+        options: more for the convolution, such as {heads: 4}.
+
+    Shapes:
+        forward: features (B, n, d) -> features (B, n, hidden).
+
+    Source:
+        the library's layers; the adjacency is ours.
     """
 
     family = "graph"
@@ -71,8 +79,7 @@ class MessagePassing(Graph):
             raise InputError(
                 f"torch_geometric has no dense {conv}; dense is for {', '.join(DENSE)}"
             )
-        if layers < 0:
-            raise InputError(f"message_passing.layers must be 0 or more, not {layers}")
+        require(layers >= 0, f"message_passing.layers must be 0 or more, not {layers}")
         cls = getattr(pyg, f"Dense{conv}" if dense else conv)
         self.out_dim = hidden or dim
         widths = [dim] + [self.out_dim] * layers

@@ -13,7 +13,7 @@ from graphfsl.core.episode import Episode
 from graphfsl.core.learner import Head
 from graphfsl.functional.prototypes import hide_absent
 from graphfsl.functional.statistics import or_one, total_or_one
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 
 __all__ = ["Baseline", "BaselinePlusPlus"]
 
@@ -21,19 +21,29 @@ Weights = tuple[Tensor, ...]
 
 
 class Baseline(Head):
-    """p(y | x) = softmax(W f(x) + b), with W, b trained on each support by gradient descent with
-    momentum: v <- 0.9 v + (1 - 0.9) (gradient + decay * theta),  theta <- theta - lr * v.
+    """Train a linear classifier on each support by gradient descent with momentum.
 
-    epochs, batch: as many steps as `epochs` passes through the support in batches of `batch`. lr:
-        its step size.
-    momentum: which is also the dampening. decay: the weight decay, of the bias too.
+        p(y | x) = softmax(W f(x) + b)
+        v <- 0.9 v + (1 - 0.9) (gradient + decay * theta),  theta <- theta - lr * v
 
-    score: features (B, n, d), label weights (B, n, C) -> logits (B, n, C).
-    Source: section 3.2 and the authors' code: SGD, lr 0.01, momentum and dampening 0.9, weight
-    decay 0.001, batches of 4, 100 epochs.
-    Deviations: every step takes the gradient of the whole support in place of a random batch of 4,
-    so that the answer depends on no order; W and b start at zero, not at random. Gradients keep W
-    in the span of the support, W = A^T Z, so that A alone is trained.
+    Args:
+        momentum: v <- 0.9 v + (1 - 0.9) (gradient + decay * theta), theta <- theta - lr * v.
+        epochs, batch: as many steps as `epochs` passes through the support in batches of `batch`.
+        lr: its step size.
+        momentum: which is also the dampening.
+        decay: the weight decay, of the bias too.
+
+    Shapes:
+        score: features (B, n, d), label weights (B, n, C) -> logits (B, n, C).
+
+    Source:
+        section 3.2 and the authors' code: SGD, lr 0.01, momentum and dampening 0.9, weight decay
+        0.001, batches of 4, 100 epochs.
+
+    Deviations:
+        every step takes the gradient of the whole support in place of a random batch of 4, so that
+        the answer depends on no order; W and b start at zero, not at random. Gradients keep W in
+        the span of the support, W = A^T Z, so that A alone is trained.
     """
 
     family = "transfer"
@@ -48,19 +58,14 @@ class Baseline(Head):
         decay: float = 0.001,
     ) -> None:
         super().__init__()
-        if epochs < 0 or batch < 1 or not lr > 0 or not 0 <= momentum < 1 or decay < 0:
-            raise InputError(
-                f"epochs and decay must be 0 or more, batch 1 or more, lr above 0 and momentum "
-                f"in [0, 1), "
-                f"not {epochs}, {decay}, {batch}, {lr}, {momentum}"
-            )
-        self.epochs, self.batch, self.lr, self.momentum, self.decay = (
-            epochs,
-            batch,
-            lr,
-            momentum,
-            decay,
+        require(
+            epochs >= 0 and batch >= 1 and lr > 0 and 0 <= momentum < 1 and decay >= 0,
+            f"epochs and decay must be 0 or more, batch 1 or more, lr above 0 and momentum "
+            f"in [0, 1), "
+            f"not {epochs}, {decay}, {batch}, {lr}, {momentum}",
         )
+        self.epochs, self.batch = epochs, batch
+        self.lr, self.momentum, self.decay = lr, momentum, decay
 
     def score(self, episode: Episode) -> Tensor:
         z = F.pad(episode.x, (0, 1), value=1.0)  # the bias, which has weight decay as well
@@ -82,29 +87,37 @@ class Baseline(Head):
         rates = (self.lr * (most[:, None] < steps).to(w.dtype))[..., None, None].unbind()
         velocity: Weights = ()
         for rate in rates:
-            slopes = [
-                g.add(t, alpha=self.decay) for g, t in zip(gradient(theta), theta, strict=True)
-            ]
+            pairs = zip(gradient(theta), theta, strict=True)
+            slopes = tuple(g.add(t, alpha=self.decay) for g, t in pairs)
             # As in torch.optim.SGD, the first gradient is not dampened.
-            velocity = tuple(
-                v.lerp(g, 1 - self.momentum)
-                for v, g in zip(velocity or slopes, slopes, strict=True)
-            )
+            before = velocity or slopes
+            moves = zip(before, slopes, strict=True)
+            velocity = tuple(v.lerp(g, 1 - self.momentum) for v, g in moves)
             theta = tuple(t - rate * v for t, v in zip(theta, velocity, strict=True))
         return theta
 
 
 class BaselinePlusPlus(Baseline):
-    """p(y = k | x) = softmax_k(scale * g_k cos(w_k, f(x))), directions w_k and lengths g_k trained
-    as in `Baseline`.
+    """Train a classifier of cosines on each support, as `Baseline` trains a linear one.
 
-    epochs, batch, lr, momentum, decay: of the training. scale: of the cosine.
+        p(y = k | x) = softmax_k(scale * g_k cos(w_k, f(x)))
 
-    score: features (B, n, d), label weights (B, n, C) -> logits (B, n, C).
-    Source: section 3.2 and the authors' code, where the weights are normalised with a length for
-    each class that is learned; scale 2, theirs for up to 200 classes.
-    Deviations: those of `Baseline`; directions start at the mean of the class's normalised
-    features, lengths at the mean length 3^-1/2 of the authors' random start.
+    with directions w_k and lengths g_k.
+
+    Args:
+        epochs, batch, lr, momentum, decay: of the training.
+        scale: of the cosine.
+
+    Shapes:
+        score: features (B, n, d), label weights (B, n, C) -> logits (B, n, C).
+
+    Source:
+        section 3.2 and the authors' code, where the weights are normalised with a length for each
+        class that is learned; scale 2, theirs for up to 200 classes.
+
+    Deviations:
+        those of `Baseline`; directions start at the mean of the class's normalised features,
+        lengths at the mean length 3^-1/2 of the authors' random start.
     """
 
     def __init__(
@@ -117,8 +130,7 @@ class BaselinePlusPlus(Baseline):
         scale: float = 2.0,
     ) -> None:
         super().__init__(epochs, batch, lr, momentum, decay)
-        if not scale > 0:
-            raise InputError(f"baseline_plus_plus.scale must be above 0, not {scale}")
+        require(scale > 0, f"baseline_plus_plus.scale must be above 0, not {scale}")
         self.scale = scale
 
     def score(self, episode: Episode) -> Tensor:

@@ -20,40 +20,60 @@ from graphfsl.functional.edges import (
     upper,
 )
 from graphfsl.functional.prototypes import hide_absent, present
-from graphfsl.io.errors import InputError, unknown
+from graphfsl.io.errors import require, unknown
 from graphfsl.nn.perceptron import Perceptron
 
 __all__ = ["DPGN"]
 
 
 class DPGN(Head):
-    """A point graph (v^p_i = f(x_i), e^p) and a distribution graph (v^d_i in R^NK, e^d) teach each
-    other. To begin with e_ij = 1[y_i = y_j] between labeled nodes, 1/NK between a labeled node and
-    another, else 0; v^d_i = the NK edges from i to the support. With U(e, v)_ij = s_ij e_ij / sum_k
-    s_ik e_ik * sum_k e_ik, s_ij = sigmoid(f(|v_i - v_j|)), without self-loops, then self-loops of 1
-    and rows of sum 1, e^p <- U(e^p, v^p) and in each generation
-        e^p <- U(e^p, v^p);  v^d_i <- leaky(W [e^p_i,support; v^d_i]);  e^d <- U(e^d, v^d);
-        v^p_i <- f_v([v^p_i; sum_j e^d_ij v^p_j / sum_j e^d_ij]).
+    """Let a graph of nodes and a graph of their similarities to the support teach each other.
+
+    The point graph is (v^p_i = f(x_i), e^p), the distribution graph (v^d_i in R^NK, e^d). To begin
+    with e_ij = 1[y_i = y_j] between labeled nodes, 1/NK between a labeled node and another, else 0;
+    v^d_i is the NK edges from i to the support. An update of edges, U, is without self-loops, which
+    then become 1, and rows sum to 1:
+
+        s_ij = sigmoid(f(|v_i - v_j|))
+        U(e, v)_ij = s_ij e_ij / sum_k s_ik e_ik * sum_k e_ik
+
+    After a first e^p <- U(e^p, v^p), each generation does
+
+        e^p <- U(e^p, v^p)
+        v^d_i <- leaky(W [e^p_i,support; v^d_i])
+        e^d <- U(e^d, v^d)
+        v^p_i <- f_v([v^p_i; sum_j e^d_ij v^p_j / sum_j e^d_ij])
+
     p(y_i = c) is proportional to sum_j e^p_ij y_jc of the last generation, over labeled nodes j.
-    Loss of a generation: balanced binary cross-entropy of e^p as in EGNN + 0.1 cross-entropy of
-    -sum_j |v^p_i - v^p_j| y_jc; the first two generations count half, the last one fully, and their
-    mean is taken.
+    The loss of a generation is the balanced binary cross-entropy of e^p as in EGNN, and 0.1 times
+    the cross-entropy of -sum_j |v^p_i - v^p_j| y_jc; the first two generations count half, the last
+    one fully, and their mean is taken.
 
-    dim: d, the length of the features. way, shot: N and K, to which v^d and so the network is tied;
-    the NK nodes may include padding. generations: of the two graphs. hidden: of the networks.
-    metric: of f and the cross-entropy, "l1" or "l2" (squares in place of absolute values); the
-        authors' for ConvNet and for ResNet-12.
+    Args:
+        dim: d, the length of the features.
+        way, shot: N and K, to which v^d and so the network is tied; the NK nodes may include
+            padding.
+        generations: of the two graphs.
+        hidden: of the networks.
+        metric: of f and the cross-entropy, "l1" or "l2" (squares in place of absolute values); the
+            authors' for ConvNet and for ResNet-12.
 
-    score: features (B, n, d), label weights (B, n, N) -> (3 generations + 1, B, n, N): by class the
-    mean of log e^p_ij and of log(1 - e^p_ij), and -sum_j |v^p_i - v^p_j| y_jc, of each generation;
-    then log sum_j e^p_ij y_jc. One graph per query (`per_query`); a graph with several makes it
-    transductive. Unlabeled nodes are connected as queries are. W sees the support in a fixed order,
-    so that the order matters; the columns of w may be permuted with the scores.
-    Source: section 3 (3.2.1, 3.2.2) and the authors' code with `loss_indicator` [1, 1, 0], their
-    5-way 1-shot ConvNet: no loss on e^d, so that the last generation ends with e^p.
-    Deviations: any number of queries per class, the authors' code works with one; the first e^p is
-    computed from f(x), theirs from the layer before; no dropout; BatchNorm over pairs i < j; edges
-    between queries have no loss. The published checkpoints were chosen on the test classes.
+    Shapes:
+        score: features (B, n, d), label weights (B, n, N) -> (3 generations + 1, B, n, N): by class
+            the mean of log e^p_ij and of log(1 - e^p_ij), and -sum_j |v^p_i - v^p_j| y_jc, of each
+            generation; then log sum_j e^p_ij y_jc. One graph per query (`per_query`); a graph with
+            several makes it transductive. Unlabeled nodes are connected as queries are. W sees the
+            support in a fixed order, so that the order matters; the columns of w may be permuted
+            with the scores.
+
+    Source:
+        section 3 (3.2.1, 3.2.2) and the authors' code with `loss_indicator` [1, 1, 0], their 5-way
+        1-shot ConvNet: no loss on e^d, so that the last generation ends with e^p.
+
+    Deviations:
+        any number of queries per class, the authors' code works with one; the first e^p is computed
+        from f(x), theirs from the layer before; no dropout; BatchNorm over pairs i < j; edges
+        between queries have no loss. The published checkpoints were chosen on the test classes.
     """
 
     family = "graph"
@@ -74,13 +94,12 @@ class DPGN(Head):
         super().__init__()
         if metric not in ("l1", "l2"):
             raise unknown("metric", metric, ("l1", "l2"))
-        if generations < 2:
-            raise InputError(
-                f"dpgn takes at least two generations, not {generations}: the last ends with the "
-                f"point graph"
-            )
-        if shot < 1:
-            raise InputError(f"dpgn.shot must be 1 or more, not {shot}")
+        require(
+            generations >= 2,
+            f"dpgn takes at least two generations, not {generations}: the last ends with the "
+            f"point graph",
+        )
+        require(shot >= 1, f"dpgn.shot must be 1 or more, not {shot}")
         self.way, self.shots = way, shot
         self.metric = torch.abs if metric == "l1" else torch.square
         self.support_nodes = k = way * shot
@@ -137,13 +156,15 @@ class DPGN(Head):
     def criterion(self, scores: Tensor, target: Target, episode: Episode) -> Tensor:
         if scores.ndim == 3:  # a refinement keeps only the answer
             return super().criterion(scores, target, episode)
+        # Each generation scores three times; the answer stands behind them all.
         alike, different, near = scores[:-1, :, episode.query].unflatten(0, (-1, 3)).unbind(1)
-        losses = edge_loss(alike, different, target.query, present(episode.w))
-        logits, y = (
-            hide_absent(near, episode.w).movedim(-1, 1),
-            target.query.expand(len(near), -1, -1),
-        )
-        entropy = F.cross_entropy(logits, y, ignore_index=-100, reduction="none").sum((-1, -2))
-        losses = losses + 0.1 * entropy / (target.query >= 0).sum().clamp_min(1)
+        balanced = edge_loss(alike, different, target.query, present(episode.w))
+
+        logits = hide_absent(near, episode.w).movedim(-1, 1)
+        columns = target.query.expand(len(near), -1, -1)
+        entropy = F.cross_entropy(logits, columns, ignore_index=-100, reduction="none")
+        entropy = entropy.sum((-1, -2)) / (target.query >= 0).sum().clamp_min(1)
+
+        losses = balanced + 0.1 * entropy
         first = losses[:-1][:2]
         return (losses[-1] + first.sum() / 2) / (1 + len(first))

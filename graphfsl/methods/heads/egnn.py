@@ -18,36 +18,50 @@ from graphfsl.functional.edges import (
     upper,
 )
 from graphfsl.functional.prototypes import hide_absent, present
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 from graphfsl.nn.perceptron import Perceptron
 
 __all__ = ["EGNN"]
 
 
 class EGNN(Head):
-    """Edges e_ij = (alike, different): (1, 0) between labeled nodes of one class, (0, 1) of two,
-    else (.5, .5). Each layer updates nodes, then edges, e without self-loops:
-        v_i <- f_v([v_i; sum_j e~_ij1 v_j; sum_j e~_ij2 v_j]),  e~_ijd = e_ijd / sum_k e_ikd;
-        s_ij = sigmoid(f_e(|v_i - v_j|));  e_ijd <- s_ijd e_ijd / sum_k s_ikd e_ikd * sum_k e_ikd,
-        s_ij2 = 1 - s_ij1;
-    the self-loop becomes (1, 0), and (e_ij1, e_ij2) is normalised to sum 1.
-    p(y_i = c) is proportional to sum_j e_ij1 y_jc of the last layer, over labeled nodes j.
-    L = sum_l lambda_l (mean of -log e_ij1 over j of i's class + mean of -log e_ij2 over the
-    others), lambda 1 in the last layer, else 0.5: i a query, j labeled, both directions.
+    """Label the edges of an episode: which nodes share a class, layer by layer.
 
-    dim: d, the length of the features. hidden: of the networks, 2 layers in f_v, 4 in f_e. layers:
-    L, each with parameters of its own. Edges carry the labels, so that any way and any shot will
-    do.
+    Edges e_ij = (alike, different) are (1, 0) between labeled nodes of one class, (0, 1) of two,
+    else (.5, .5). Each layer updates nodes, then edges, without self-loops:
 
-    score: features (B, n, d), label weights (B, n, C) -> (2 L + 1, B, n, C): by class the mean of
-    log e_ij1 and of log e_ij2 of each layer, which are all that the loss needs, then log sum_j
-    e_ij1 y_jc. One graph per query (`per_query`); a graph with several, in any number per class,
-    makes it transductive. Unlabeled nodes have edges of (.5, .5) and no vote.
-    Source: section 3, and the authors' code for widths, self-loops, the 1e-6 of edges and the two
-        means of the loss.
-    Deviations: no dropout; BatchNorm over pairs i < j, without self-loops; edges between queries
-    and from a query to itself have no loss. In the authors' code unlabeled support nodes vote with
-    their hidden labels: not here.
+        v_i <- f_v([v_i; sum_j e~_ij1 v_j; sum_j e~_ij2 v_j]),  e~_ijd = e_ijd / sum_k e_ikd
+        s_ij1 = sigmoid(f_e(|v_i - v_j|)),  s_ij2 = 1 - s_ij1
+        e_ijd <- s_ijd e_ijd / sum_k s_ikd e_ikd * sum_k e_ikd
+
+    The self-loop becomes (1, 0), and (e_ij1, e_ij2) is normalised to sum 1. p(y_i = c) is
+    proportional to sum_j e_ij1 y_jc of the last layer, over labeled nodes j. The loss is
+
+        L = sum_l lambda_l (mean -log e_ij1 over j of i's class + mean -log e_ij2 over the others)
+
+    with lambda 1 in the last layer, else 0.5; i a query, j labeled, in both directions. Edges carry
+    the labels, so that any way and any shot will do.
+
+    Args:
+        dim: d, the length of the features.
+        hidden: of the networks, 2 layers in f_v, 4 in f_e.
+        layers: L, each with parameters of its own. Edges carry the labels, so that any way and any
+            shot will do.
+
+    Shapes:
+        score: features (B, n, d), label weights (B, n, C) -> (2 L + 1, B, n, C): by class the mean
+            of log e_ij1 and of log e_ij2 of each layer, which are all that the loss needs, then log
+            sum_j e_ij1 y_jc. One graph per query (`per_query`); a graph with several, in any number
+            per class, makes it transductive. Unlabeled nodes have edges of (.5, .5) and no vote.
+
+    Source:
+        section 3, and the authors' code for widths, self-loops, the 1e-6 of edges and the two means
+        of the loss.
+
+    Deviations:
+        no dropout; BatchNorm over pairs i < j, without self-loops; edges between queries and from a
+        query to itself have no loss. In the authors' code unlabeled support nodes vote with their
+        hidden labels: not here.
     """
 
     family = "graph"
@@ -57,8 +71,7 @@ class EGNN(Head):
 
     def __init__(self, dim: int, hidden: int = 96, layers: int = 3) -> None:
         super().__init__()
-        if layers < 1:
-            raise InputError(f"egnn takes at least one layer, not {layers}")
+        require(layers >= 1, f"egnn takes at least one layer, not {layers}")
         sizes = [dim] + [hidden] * (layers - 1)
         self.f_v = nn.ModuleList(Perceptron(3 * size, 2 * hidden, hidden) for size in sizes)
         self.f_e = nn.ModuleList(

@@ -11,28 +11,46 @@ from graphfsl.core.episode import Episode, Target
 from graphfsl.core.learner import Head
 from graphfsl.functional.distances import squared_euclidean
 from graphfsl.functional.prototypes import hide_absent, present, prototypes
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 
 __all__ = ["FEAT"]
 
 
 class FEAT(Head):
-    """T(z)_i = LayerNorm(z_i + W_FC V alpha_i),  alpha_i = softmax(K^T Q_i / sqrt(d)),  Q, K, V
-    linear in the set z (equations 5 to 8). The set is that of the class means, psi = T(p):  s_c(x)
-    = -||f(x) - psi_c||^2 / temperature. L = CE(queries) + balance * CE(support and queries beside
-    c_1 ... c_C)  (equation 9): c_c is the mean of T applied to the support and queries of class c
-    alone, and a node x scores -||f(x) - c_c||^2 / temperature2.
+    """Adapt the class means of an episode to each other by self-attention.
 
-    dim: d, the length of the features. temperature, temperature2: of the answer and of the second
-        loss.
-    balance: weight of the second loss. dropout: of W_FC's output, in training. attention_dropout:
-        of alpha, in training.
+    For a set z, with Q, K, V linear in it (equations 5 to 8),
 
-    score: features (B, n, d), label weights (B, n, C) -> (B, n, C).
-    Source: equations 5 to 9 and the authors' code: one head of attention, its initialisation, and
-    the constants of its 5-shot training of a ResNet-12 (with Conv4 they take balance 1 and
-    temperature2 16 for one shot, temperature 32 and temperature2 64 for five).
-    Deviations: none are known.
+        T(z)_i = LayerNorm(z_i + W_FC V alpha_i),  alpha_i = softmax(K^T Q_i / sqrt(d))
+
+    The set is that of the class means, psi = T(p), and the scores are
+
+        s_c(x) = -||f(x) - psi_c||^2 / temperature
+
+    The loss (equation 9) has a second part:
+
+        L = CE(queries) + balance * CE(support and queries beside c_1 ... c_C)
+
+    where c_c is the mean of T applied to the support and queries of class c alone, and a node x
+    scores -||f(x) - c_c||^2 / temperature2.
+
+    Args:
+        dim: d, the length of the features.
+        temperature, temperature2: of the answer and of the second loss.
+        balance: weight of the second loss.
+        dropout: of W_FC's output, in training.
+        attention_dropout: of alpha, in training.
+
+    Shapes:
+        score: features (B, n, d), label weights (B, n, C) -> (B, n, C).
+
+    Source:
+        equations 5 to 9 and the authors' code: one head of attention, its initialisation, and the
+        constants of its 5-shot training of a ResNet-12 (with Conv4 they take balance 1 and
+        temperature2 16 for one shot, temperature 32 and temperature2 64 for five).
+
+    Deviations:
+        none are known.
     """
 
     def __init__(
@@ -45,22 +63,21 @@ class FEAT(Head):
         attention_dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        if (
-            min(temperature, temperature2) <= 0
-            or balance < 0
-            or not (0 <= dropout < 1 and 0 <= attention_dropout < 1)
-        ):
-            raise InputError(
-                "feat: temperature and temperature2 must be above 0, balance 0 or more, "
-                "dropout and attention_dropout in [0, 1)"
-            )
-        self.temperature, self.temperature2, self.balance = temperature, temperature2, balance
-        self.q, self.k, self.v = (nn.Linear(dim, dim, bias=False) for _ in range(3))
-        self.fc, self.norm, self.dropout = (
-            nn.Linear(dim, dim),
-            nn.LayerNorm(dim),
-            nn.Dropout(dropout),
+        require(
+            min(temperature, temperature2) > 0
+            and balance >= 0
+            and 0 <= dropout < 1
+            and 0 <= attention_dropout < 1,
+            "feat: temperature and temperature2 must be above 0, balance 0 or more, "
+            "dropout and attention_dropout in [0, 1)",
         )
+        self.temperature, self.temperature2, self.balance = temperature, temperature2, balance
+        self.q = nn.Linear(dim, dim, bias=False)
+        self.k = nn.Linear(dim, dim, bias=False)
+        self.v = nn.Linear(dim, dim, bias=False)
+        self.fc = nn.Linear(dim, dim)
+        self.norm = nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(dropout)
         self.attention_dropout = nn.Dropout(attention_dropout)
         for linear in (self.q, self.k, self.v):
             # sqrt(2 / (d_model + d_k)), both of which are d

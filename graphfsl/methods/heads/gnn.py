@@ -18,34 +18,46 @@ from graphfsl.core.episode import Episode
 from graphfsl.core.graph import to_pyg
 from graphfsl.core.learner import Head
 from graphfsl.functional.prototypes import hide_absent
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import InputError, require
 
 __all__ = ["GNN"]
 
 
 class GNN(Head):
-    """Nodes x_i^0 = [f(x_i); h(l_i)], h one-hot where the label is visible and zero elsewhere;
-    A_ij = softmax_j psi(|x_i - x_j|), without self-loops (equations 2, 3);
-    x^(k+1) = [x^k; leaky(BN(W [x^k; A x^k]))] (equation 1), twice; a third layer without x^k
-    answers at the query.
+    """Classify the query in the complete graph of an episode, whose nodes know their labels.
 
-    dim: d, the length of the features. way: N. hidden: nf, of the edge networks; a layer adds nf/2
-        channels.
-    layers: graph layers, the last of which gives the scores.
-    ask: None; or the label of one unlabeled node per query is asked for after the first layer, and
-        added to its h: "attention" asks for that of argmax_i w^T (x_i - x_query)^2, a
-        Gumbel-softmax in training (the paper's active learning, section 4.3), "random" for the
-        first of the pool, whose order is random.
+    With h(l_i) one-hot where the label is visible and zero elsewhere (equations 1 to 3),
 
-    score: features (B, n, d), label weights (B, n, N) -> (B, n, N). Trained and evaluated with one
-    graph per query (`per_query`); a graph with several queries makes it transductive. Unlabeled
-    nodes are nodes without a label.
-    Source: equations 1-3 and the authors' code (slope 0.01, zeros for hidden labels). Of their two
-    networks the widths of the edge networks, nf*(2, 2, 1, 1), are those for mini-ImageNet,
-    BatchNorm on the scores is that for Omniglot.
-    Deviations: no dropout in the last edge network; the encoder is the pipeline's, with BatchNorm
-    over all nodes of a call instead of one support position at a time. The authors ask by w^T -(x_i
-    - x_query)^2: w is learned, and takes either sign.
+        x_i^0 = [f(x_i); h(l_i)]
+        A_ij = softmax_j psi(|x_i - x_j|), without self-loops
+        x^(k+1) = [x^k; leaky(BN(W [x^k; A x^k]))], twice
+
+    and a third layer without x^k answers at the query.
+
+    Args:
+        dim: d, the length of the features.
+        way: N.
+        hidden: nf, of the edge networks; a layer adds nf/2 channels.
+        layers: graph layers, the last of which gives the scores.
+        ask: None; or the label of one unlabeled node per query is asked for after the first layer,
+            and added to its h: "attention" asks for that of argmax_i w^T (x_i - x_query)^2, a
+            Gumbel-softmax in training (the paper's active learning, section 4.3), "random" for the
+            first of the pool, whose order is random.
+
+    Shapes:
+        score: features (B, n, d), label weights (B, n, N) -> (B, n, N). Trained and evaluated with
+            one graph per query (`per_query`); a graph with several queries makes it transductive.
+            Unlabeled nodes are nodes without a label.
+
+    Source:
+        equations 1-3 and the authors' code (slope 0.01, zeros for hidden labels). Of their two
+        networks the widths of the edge networks, nf*(2, 2, 1, 1), are those for mini-ImageNet,
+        BatchNorm on the scores is that for Omniglot.
+
+    Deviations:
+        no dropout in the last edge network; the encoder is the pipeline's, with BatchNorm over all
+        nodes of a call instead of one support position at a time. The authors ask by w^T -(x_i -
+        x_query)^2: w is learned, and takes either sign.
     """
 
     family = "graph"
@@ -57,11 +69,10 @@ class GNN(Head):
         self, dim: int, way: int, hidden: int = 96, layers: int = 3, ask: str | None = None
     ) -> None:
         super().__init__()
-        if ask not in (None, "attention", "random") or layers < (2 if ask else 1):
-            raise InputError(
-                f"gnn.ask must be attention or random, with 2 layers or more, or "
-                f"null, not {ask!r:.50}"
-            )
+        require(
+            ask in (None, "attention", "random") and layers >= (2 if ask else 1),
+            f"gnn.ask must be attention or random, with 2 layers or more, or null, not {ask!r:.50}",
+        )
         self.way, self.asks = way, ask is not None
         sizes = [dim + way + i * (hidden // 2) for i in range(layers)]
         self.adjacency = nn.ModuleList(EdgeWeight(size, hidden) for size in sizes)
@@ -70,15 +81,22 @@ class GNN(Head):
         self.attention = nn.Linear(sizes[1], 1, bias=False) if ask == "attention" else None
 
     def score(self, episode: Episode) -> Tensor:
-        graph, n = to_pyg(episode), episode.x.shape[1]
+        size = episode.x.shape[:2]
+        graph = to_pyg(episode)
         mask = graph.mask if episode.padded else None
+
+        def convolved(layer: int, x: Tensor) -> Tensor:
+            weight = self.adjacency[layer](x, size[1], graph.edge_index, mask)
+            return self.convs[layer](x, graph.edge_index, weight, mask)
+
+        last = len(self.convs) - 1
         x = torch.cat([graph.x, graph.y.to(graph.x.dtype)], -1)
-        for i, (adjacency, conv) in enumerate(zip(self.adjacency, self.convs, strict=True)):
-            y = conv(x, graph.edge_index, adjacency(x, n, graph.edge_index, mask), mask)
-            x = torch.cat([x, F.leaky_relu(y)], -1) if i < len(self.convs) - 1 else y
-            if i == 0 and self.asks and episode.n_unlabeled:
-                x = self.informed(x.unflatten(0, episode.x.shape[:2]), episode).flatten(0, 1)
-        return hide_absent(x.unflatten(0, episode.x.shape[:2]), episode.w)
+        for layer in range(last):
+            x = torch.cat([x, F.leaky_relu(convolved(layer, x))], -1)
+            if layer == 0 and self.asks and episode.n_unlabeled:
+                x = self.informed(x.unflatten(0, size), episode).flatten(0, 1)
+        scores = convolved(last, x).unflatten(0, size)
+        return hide_absent(scores, episode.w)
 
     def informed(self, x: Tensor, episode: Episode) -> Tensor:
         """The nodes (B, n, d + N + nf/2) after one label was asked for, and added where h
@@ -88,26 +106,41 @@ class GNN(Head):
             raise InputError(
                 "gnn.ask needs unlabeled nodes with known labels, and one graph per query"
             )
-        pool, mask, nodes = episode.unlabeled, episode.mask[:, episode.unlabeled], x.detach()
-        wanted = mask.to(x.dtype)
-        if self.attention is not None:
-            wanted = self.attention((nodes[:, pool] - nodes[:, episode.query]).square()).squeeze(-1)
-            wanted = wanted.masked_fill(~mask, torch.finfo(x.dtype).min)
-        explores = self.training and self.attention is not None
-        asked = (
-            F.gumbel_softmax(wanted, hard=True)
-            if explores
-            else F.one_hot(wanted.argmax(-1), mask.shape[1])
-        )
-        told = (asked * mask).unsqueeze(-1) * episode.oracle.to(x.dtype)
+        asked = self.asked(x.detach(), episode)
+        answer = asked.unsqueeze(-1) * episode.oracle.to(x.dtype)
         d = episode.x.shape[-1]
-        return x + F.pad(told, (d, x.shape[-1] - d - episode.way, pool.start, 0))
+        behind = x.shape[-1] - d - episode.way
+        return x + F.pad(answer, (d, behind, episode.unlabeled.start, 0))
+
+    def asked(self, x: Tensor, episode: Episode) -> Tensor:
+        """One-hot (B, U): the unlabeled node whose label is asked for; zero where all are padding.
+
+        The attention's choice in training is a sample that lets its gradient through.
+        """
+        mask = episode.mask[:, episode.unlabeled]
+        if self.attention is None:
+            first = mask.to(x.dtype).argmax(-1)
+            return F.one_hot(first, mask.shape[1]) * mask
+        apart = (x[:, episode.unlabeled] - x[:, episode.query]).square()
+        wanted = self.attention(apart).squeeze(-1).masked_fill(~mask, torch.finfo(x.dtype).min)
+        if self.training:
+            return F.gumbel_softmax(wanted, hard=True) * mask
+        return F.one_hot(wanted.argmax(-1), mask.shape[1]) * mask
 
 
 class EdgeWeight(nn.Module):
-    """A_ij = softmax over j of psi(|x_i - x_j|): B graphs of n nodes x (B*n, d), their complete
-    edges (2, E) from j to i, as `graph.complete_edges` orders them -> (E, 1). Where BatchNorm has
-    its averages, psi sees each pair once, for both of its edges."""
+    """The learned weights of all edges of complete graphs: A_ij = softmax_j psi(|x_i - x_j|).
+
+    Where BatchNorm has its averages, psi sees each pair once, for both of its edges.
+
+    Args:
+        dim: d, the length of the nodes.
+        hidden: nf, of the network psi.
+
+    Shapes:
+        forward: B graphs of n nodes x (B*n, d), their complete edges (2, E) from j to i, as
+            `graph.complete_edges` orders them -> (E, 1).
+    """
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
@@ -119,23 +152,25 @@ class EdgeWeight(nn.Module):
         self.last = nn.Linear(hidden, 1)
 
     def forward(self, x: Tensor, n: int, edges: Tensor, mask: Tensor | None) -> Tensor:
-        # the statistics are over all pairs, a node with itself too
+        # The statistics are over all pairs, a node with itself too.
         whole = self.training or is_adapting()
-        low, high = (
-            all_pairs(n, x.device) if whole else torch.triu_indices(n, n, 1, device=x.device)
-        )
+        upper = torch.triu_indices(n, n, 1, device=x.device)
+        low, high = all_pairs(n, x.device) if whole else upper
         nodes = x.unflatten(0, (-1, n))
+        real = None
+        if mask is not None:
+            of_nodes = mask.unflatten(0, (-1, n))
+            real = (of_nodes[:, low] & of_nodes[:, high]).flatten()
+
         psi = (nodes[:, low] - nodes[:, high]).abs().flatten(0, 1)
-        real = mask.unflatten(0, (-1, n)) if mask is not None else None
-        both = (real[:, low] & real[:, high]).flatten() if real is not None else None
         for linear, norm in zip(self.linears, self.norms, strict=True):
-            psi = F.leaky_relu(norm(linear(psi), both))
-        pairs = self.last(psi).view(len(nodes), -1)
-        first, second = edges[:, : n * (n - 1)].sort(0).values
-        place = (
-            first * n + second if whole else first * (2 * n - first - 1) // 2 + second - first - 1
-        )
-        weight = pairs[:, place].reshape(-1, 1)
+            psi = F.leaky_relu(norm(linear(psi), real))
+        of_pairs = self.last(psi).view(len(nodes), -1)
+
+        first, second = edges[:, : n * (n - 1)].sort(0).values  # of one graph, first < second
+        in_matrix = first * n + second
+        in_upper = first * (2 * n - first - 1) // 2 + second - first - 1
+        weight = of_pairs[:, in_matrix if whole else in_upper].reshape(-1, 1)
         if mask is not None:
             weight = weight.masked_fill(~mask[edges[0], None], torch.finfo(weight.dtype).min)
         return softmax(weight, edges[1], num_nodes=len(x))
@@ -148,7 +183,15 @@ def all_pairs(n: int, device: torch.device) -> Tensor:
 
 
 class GraphConv(MessagePassing):
-    """BN(W [x_i; sum_j A_ij x_j]): x (R, d), edges (2, E), A (E, 1) -> (R, out)."""
+    """One graph convolution with given edge weights: BN(W [x_i; sum_j A_ij x_j]).
+
+    Args:
+        dim: the length of the nodes.
+        out: the length of the answer.
+
+    Shapes:
+        forward: x (R, d), edges (2, E), A (E, 1) -> (R, out).
+    """
 
     def __init__(self, dim: int, out: int) -> None:
         super().__init__(aggr="add")

@@ -10,21 +10,30 @@ from graphfsl.core.episode import Episode
 from graphfsl.core.learner import Head
 from graphfsl.functional.distances import cosine
 from graphfsl.functional.prototypes import hide_absent, prototypes
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 
 __all__ = ["Imprinting"]
 
 
 class Imprinting(Head):
-    """w_c = mean of f(x_i) / |f(x_i)| over the support of class c;  p(c | x) = softmax_c(scale *
-    cos(w_c, f(x))) (equations 3 and 4). Inside `adapt` the weights w_c of an episode start there
-    and are tuned.
+    """Take the class means of normalised features as the weights of a cosine classifier.
 
-    scale: s of the cosine.
-    score: features (B, n, d), label weights (B, n, C) -> logits (B, n, C).
-    Source: sections 3.2 and 3.3.
-    Deviations: only the classes of the episode are told apart, not the base classes too; s is not
-        learned.
+        w_c = mean of f(x_i) / |f(x_i)| over the support of class c
+        p(c | x) = softmax_c(scale * cos(w_c, f(x)))      (equations 3 and 4)
+
+    Inside `adapt` the weights w_c of an episode start there and are tuned.
+
+    Args:
+        scale: s of the cosine.
+
+    Shapes:
+        score: features (B, n, d), label weights (B, n, C) -> logits (B, n, C).
+
+    Source:
+        sections 3.2 and 3.3.
+
+    Deviations:
+        only the classes of the episode are told apart, not the base classes too; s is not learned.
     """
 
     family = "transfer"
@@ -32,8 +41,7 @@ class Imprinting(Head):
 
     def __init__(self, scale: float = 10.0) -> None:
         super().__init__()
-        if not scale > 0:
-            raise InputError(f"imprinting.scale must be above 0, not {scale}")
+        require(scale > 0, f"imprinting.scale must be above 0, not {scale}")
         self.scale = scale
         self.weight: Tensor | None
         self.register_buffer("weight", None)

@@ -19,26 +19,36 @@ __all__ = ["LabelPropagation"]
 
 
 class LabelPropagation(Head):
-    """W_ij = exp(-||x_i - x_j||^2 / (2 sigma^2)) where j is among the k nearest of i or i among
-    those of j, else 0; S = D^-1/2 W D^-1/2;  F = (I - alpha S)^-1 Y, the limit of F <- alpha S F +
-    Y. Y are the label weights, zero for queries and pool: all nodes of an episode are in one graph.
+    """Let labels flow over the graph of an episode's nearest neighbours until they rest.
 
-    scale: sigma in median distances of two nodes, so that it fits features of any length (at 1
-        nearly all nodes are alike, and with alpha near 1 the class of the best connected support
-        takes all); or "std", EPNet's affinity: exp(-d_ij / std(d)) of squared distances, without
-        self-loops, 1e-4 added to the degrees.
-    k: neighbours of a node, itself among them; null for all nodes. alpha: how far labels go, in [0,
-        1).
-    log: the scores are log(F_ic / sum_j P_ij + 1e-6), P the inverse above, as EPNet has them;
-        otherwise F.
+        W_ij = exp(-||x_i - x_j||^2 / (2 sigma^2)) where one is among the other's k nearest, else 0
+        S = D^-1/2 W D^-1/2
+        F = (I - alpha S)^-1 Y, the limit of F <- alpha S F + Y
 
-    score: features (B, n, d), label weights (B, n, C) -> (B, n, C).
-    Source: the paper's closed form with k and alpha of TPN (Liu et al. 2019,
-    https://arxiv.org/abs/1805.10002), whose row "Label Propagation" it is: mini-ImageNet 52.31 /
-    68.18. `scale: std, k: null, alpha: 0.2, log: true` is EPNet's (Rodriguez et al. 2020,
-    https://arxiv.org/abs/2003.04151).
-    Deviations: self-loops stay, as in TPN's code, and the constant factor 1 - alpha is left out;
-    the scale is relative (0.25 was chosen on validation classes of CIFAR-FS).
+    Y are the label weights, zero for queries and pool: all nodes of an episode are in one graph.
+
+    Args:
+        scale: sigma in median distances of two nodes, so that it fits features of any length (at 1
+            nearly all nodes are alike, and with alpha near 1 the class of the best connected
+            support takes all); or "std", EPNet's affinity: exp(-d_ij / std(d)) of squared
+            distances, without self-loops, 1e-4 added to the degrees.
+        k: neighbours of a node, itself among them; null for all nodes.
+        alpha: how far labels go, in [0, 1).
+        log: the scores are log(F_ic / sum_j P_ij + 1e-6), P the inverse above, as EPNet has them;
+            otherwise F.
+
+    Shapes:
+        score: features (B, n, d), label weights (B, n, C) -> (B, n, C).
+
+    Source:
+        the paper's closed form with k and alpha of TPN (Liu et al. 2019,
+        https://arxiv.org/abs/1805.10002), whose row "Label Propagation" it is: mini-ImageNet 52.31
+        / 68.18. `scale: std, k: null, alpha: 0.2, log: true` is EPNet's (Rodriguez et al. 2020,
+        https://arxiv.org/abs/2003.04151).
+
+    Deviations:
+        self-loops stay, as in TPN's code, and the constant factor 1 - alpha is left out; the scale
+        is relative (0.25 was chosen on validation classes of CIFAR-FS).
     """
 
     family = "graph"

@@ -13,12 +13,20 @@ __all__ = ["Linear"]
 
 
 class Linear(Head):
-    """s(x) = W f(x) + b with W (way, d): the last layer of MAML's network, tied to one way.
+    """Score with one linear layer: the last layer of MAML's network, tied to one way.
 
-    dim: d, the length of the features. way: N.
-    score: features (B, n, d) -> (B, n, way), minus infinity for a class that the episode does not
-    have. It does not read the support: use it inside `adapt`.
-    Source: section 5.2 of the paper.
+        s(x) = W f(x) + b with W (way, d)
+
+    Args:
+        dim: d, the length of the features.
+        way: N.
+
+    Shapes:
+        score: features (B, n, d) -> (B, n, way), minus infinity for a class that the episode does
+            not have. It does not read the support: use it inside `adapt`.
+
+    Source:
+        section 5.2 of the paper.
     """
 
     family = "optimisation"

@@ -12,38 +12,55 @@ from graphfsl.core.learner import Head
 from graphfsl.functional.distances import cosine
 from graphfsl.functional.prototypes import hide_absent
 from graphfsl.functional.statistics import or_one
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 
 __all__ = ["MatchingNet"]
 
 
 class MatchingNet(Head):
-    """P(y | x, S) = sum_i a(x, x_i) y_i,  a = softmax_i(scale * cos(f(x, S), g(x_i, S)))  (section
-    2.1.1, equation 1).
+    """Classify a query by its attention over the support.
 
-    scale: the initial temperature, which is learned (its logarithm is the parameter); plain cosine
-        does not train.
-    fce: full context embeddings (section 2.1.2 and appendix A). g(x_i, S) = h_i + h'_i + x_i, with
-        a bidirectional LSTM over the support in its order, shuffled while training; f(x, S) = h_K
-        of `fce_steps` steps of h^_k, c_k = LSTM(x, [h_{k-1}, r_{k-1}], c_{k-1}),  h_k = h^_k + x,
-        r_k = sum_i softmax_i(h_k . g(x_i)) g(x_i), from h_0 = x and r_0 = 0.
-    fce_steps: K. dim: d, the length of the features.
+        P(y | x, S) = sum_i a(x, x_i) y_i,  a = softmax_i(scale * cos(f(x, S), g(x_i, S)))
 
-    score: features (B, n, d), label weights (B, n, C) -> log-probabilities (B, n, C).
-    Source: equation 1; published Omniglot 98.1 / 98.9 / 93.8 / 98.5.
-    Deviations: the paper's cosine has no temperature; a node of weight w counts as w nodes, so that
-    soft labels are labels too.
+    (section 2.1.1, equation 1). With full context embeddings g_i = h_i + h'_i + x_i comes from a
+    bidirectional LSTM over the support in its order, shuffled while training, and f(x, S) = h_K
+    from K steps of
+
+        h^_k, c_k = LSTM(x, [h_{k-1}, r_{k-1}], c_{k-1})
+        h_k = h^_k + x
+        r_k = sum_i softmax_i(h_k . g_i) g_i
+
+    from h_0 = x and r_0 = 0 (section 2.1.2 and appendix A).
+
+    Args:
+        scale: the initial temperature, which is learned (its logarithm is the parameter); plain
+            cosine does not train.
+        fce: full context embeddings (section 2.1.2 and appendix A). g(x_i, S) = h_i + h'_i + x_i,
+            with a bidirectional LSTM over the support in its order, shuffled while training; f(x,
+            S) = h_K of `fce_steps` steps of h^_k, c_k = LSTM(x, [h_{k-1}, r_{k-1}], c_{k-1}), h_k =
+            h^_k + x, r_k = sum_i softmax_i(h_k . g(x_i)) g(x_i), from h_0 = x and r_0 = 0.
+        fce_steps: K.
+        dim: d, the length of the features.
+
+    Shapes:
+        score: features (B, n, d), label weights (B, n, C) -> log-probabilities (B, n, C).
+
+    Source:
+        equation 1; published Omniglot 98.1 / 98.9 / 93.8 / 98.5.
+
+    Deviations:
+        the paper's cosine has no temperature; a node of weight w counts as w nodes, so that soft
+        labels are labels too.
     """
 
     def __init__(
         self, dim: int, scale: float = 10.0, fce: bool = False, fce_steps: int = 5
     ) -> None:
         super().__init__()
-        if not scale > 0 or fce_steps < 1:
-            raise InputError(
-                f"matchingnet.scale must be above 0, fce_steps 1 or more, not "
-                f"{scale} and {fce_steps}"
-            )
+        require(
+            scale > 0 and fce_steps >= 1,
+            f"matchingnet.scale must be above 0, fce_steps 1 or more, not {scale} and {fce_steps}",
+        )
         self.log_scale = nn.Parameter(torch.tensor(float(scale)).log())
         self.order_sensitive = fce
         self.context = FullContext(dim, fce_steps) if fce else None
@@ -62,13 +79,22 @@ class MatchingNet(Head):
 
 
 class FullContext(nn.Module):
-    """f and g of `MatchingNet` with fce: nodes (B, n, d); the support (B, m, d), which of it is
-    labeled (B, m) -> f (B, n, d), g (B, m, d)."""
+    """The embeddings f and g of `MatchingNet` that see the whole support.
+
+    Args:
+        dim: d, the length of the features.
+        steps: K, of the attention that reads the support.
+
+    Shapes:
+        forward: nodes (B, n, d), the support (B, m, d), which of it is labeled (B, m) -> f (B, n,
+            d), g (B, m, d).
+    """
 
     def __init__(self, dim: int, steps: int) -> None:
         super().__init__()
         self.steps = steps
-        self.forwards, self.backwards = (nn.LSTM(dim, dim, batch_first=True) for _ in range(2))
+        self.forwards = nn.LSTM(dim, dim, batch_first=True)
+        self.backwards = nn.LSTM(dim, dim, batch_first=True)
         self.query = nn.LSTMCell(2 * dim, dim)
 
     def forward(self, x: Tensor, support: Tensor, labeled: Tensor) -> tuple[Tensor, Tensor]:

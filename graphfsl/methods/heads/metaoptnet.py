@@ -10,25 +10,34 @@ from graphfsl.core.episode import Episode
 from graphfsl.core.learner import Head
 from graphfsl.functional.prototypes import hide_absent
 from graphfsl.functional.svm import crammer_singer
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 
 __all__ = ["MetaOptNet"]
 
 
 class MetaOptNet(Head):
-    """min_{w_k}, xi 1/2 sum_k ||w_k||^2 + C sum_n xi_n  subject to  w_{y_n} . f(x_n) - w_k . f(x_n)
-    >= 1 - delta_{y_n, k} - xi_n  on the support (equation 10);  scores gamma w_k . f(x)  (equation
-    12).
+    """Fit a linear support vector machine on each support, differentiably.
 
-    C: the price of a violated margin. scale: where gamma starts; its logarithm is learned.
+        min_{w_k}, xi  1/2 sum_k ||w_k||^2 + C sum_n xi_n  subject to
+        w_{y_n} . f(x_n) - w_k . f(x_n) >= 1 - delta_{y_n, k} - xi_n      (equation 10)
+        scores: gamma w_k . f(x)      (equation 12)
 
-    score: features (B, n, d), label weights (B, n, C) -> (B, n, C).
-    Source: equations 10 to 12; C 0.1 and gamma 1 as in the authors' code, which solves the dual by
+    Args:
+        C: the price of a violated margin.
+        scale: where gamma starts; its logarithm is learned.
+
+    Shapes:
+        score: features (B, n, d), label weights (B, n, C) -> (B, n, C).
+
+    Source:
+        equations 10 to 12; C 0.1 and gamma 1 as in the authors' code, which solves the dual by
         OptNet.
-    Deviations: the problem is that of equation 10, solved until its duality gap is 1e-16 of it, in
-    training as in evaluation; the authors' code adds the identity to the Gram matrix, for the sake
-    of its solver, which gives every node a dimension of its own. A node of weight w counts as w
-    nodes; where its label is soft, the margin to class k is 1 - y_k.
+
+    Deviations:
+        the problem is that of equation 10, solved until its duality gap is 1e-16 of it, in training
+        as in evaluation; the authors' code adds the identity to the Gram matrix, for the sake of
+        its solver, which gives every node a dimension of its own. A node of weight w counts as w
+        nodes; where its label is soft, the margin to class k is 1 - y_k.
     """
 
     family = "metric"
@@ -36,8 +45,7 @@ class MetaOptNet(Head):
 
     def __init__(self, C: float = 0.1, scale: float = 1.0) -> None:
         super().__init__()
-        if not C > 0 or not scale > 0:
-            raise InputError(f"metaoptnet.C and scale must be above 0, not {C} and {scale}")
+        require(C > 0 and scale > 0, f"metaoptnet.C and scale must be above 0, not {C} and {scale}")
         self.C = C
         self.log_scale = nn.Parameter(torch.tensor(float(scale)).log())
 

@@ -15,15 +15,19 @@ __all__ = ["NearestNeighbor"]
 
 
 class NearestNeighbor(Head):
-    """s_k(x) = max over labeled nodes i of class k of -||f(x) - f(x_i)||^2; the answer is the class
-    of the nearest.
+    """Answer with the class of the nearest labeled node.
+
+        s_k(x) = max over labeled nodes i of class k of -||f(x) - f(x_i)||^2
 
     With one labeled node per class it equals ProtoNet. A node with soft labels counts for a class
     as far as its weight there is its largest.
 
-    score: features (B, n, d), label weights (B, n, C) -> (B, n, C); the query scores train like
-        ProtoNet's.
-    Source: the rule of section II of the paper.
+    Shapes:
+        score: features (B, n, d), label weights (B, n, C) -> (B, n, C); the query scores train like
+            ProtoNet's.
+
+    Source:
+        the rule of section II of the paper.
     """
 
     def score(self, episode: Episode) -> Tensor:

@@ -9,30 +9,38 @@ from graphfsl.core.episode import Episode
 from graphfsl.core.learner import Head
 from graphfsl.functional.distances import cosine, squared_euclidean
 from graphfsl.functional.prototypes import hide_absent, prototypes
-from graphfsl.io.errors import InputError, unknown
+from graphfsl.io.errors import require, unknown
 
 __all__ = ["ProtoNet"]
 
 
 class ProtoNet(Head):
-    """c_k = mean of the support features of class k;  p(y = k | x) = softmax_k(-d(f(x), c_k))
-    (equations 1, 2).
+    """Answer with the class whose mean support feature is nearest.
 
-    distance: "sqeuclidean", the paper's, neither rooted nor divided by the dimension; or "cosine",
-        scaled by a learned temperature (its logarithm is the parameter, so that it stays positive).
-    scale: the initial temperature of the cosine; plain cosine (scale 1) does not train.
+        c_k = mean of the support features of class k
+        p(y = k | x) = softmax_k(-d(f(x), c_k))      (equations 1, 2)
 
-    score: features (B, n, d), label weights (B, n, C) -> (B, n, C).
-    Source: equations 1 and 2 of the paper; published Omniglot 98.8 / 99.7 / 96.0 / 98.9.
-    Deviations: the paper's cosine has no learned temperature.
+    Args:
+        distance: "sqeuclidean", the paper's, neither rooted nor divided by the dimension; or
+            "cosine", scaled by a learned temperature (its logarithm is the parameter, so that it
+            stays positive).
+        scale: the initial temperature of the cosine; plain cosine (scale 1) does not train.
+
+    Shapes:
+        score: features (B, n, d), label weights (B, n, C) -> (B, n, C).
+
+    Source:
+        equations 1 and 2 of the paper; published Omniglot 98.8 / 99.7 / 96.0 / 98.9.
+
+    Deviations:
+        the paper's cosine has no learned temperature.
     """
 
     def __init__(self, distance: str = "sqeuclidean", scale: float = 10.0) -> None:
         super().__init__()
         if distance not in ("sqeuclidean", "cosine"):
             raise unknown("distance", distance, ("sqeuclidean", "cosine"))
-        if not scale > 0:
-            raise InputError(f"the scale of cosines must be above 0, not {scale}")
+        require(scale > 0, f"the scale of cosines must be above 0, not {scale}")
         self.distance = distance
         if distance == "cosine":
             self.log_scale = nn.Parameter(torch.tensor(float(scale)).log())

@@ -21,28 +21,38 @@ __all__ = ["RelationNet"]
 
 
 class RelationNet(Head):
-    """r_ic = g_phi([sum_k f(x_ck); f(x_i)]), g two blocks of convolution, BatchNorm, ReLU, pooling,
-    then two linear layers and a sigmoid (equation 1);  L = sum (r_ic - 1[y_i = c])^2  (equation 2).
-    The sum over shots is of maps.
+    """Learn how alike a query and a class are, from their feature maps side by side.
 
-    loss: "mse", the paper's, or "ce", cross-entropy of the relations before the sigmoid.
-    shots: "sum", the paper's, which ties a network to the shots that it was trained with; or
-        "mean", for any number.
-    maps: (channels, h, w) of the encoder's feature maps. width: filters. hidden: of the linear
-        layers.
+        r_ic = g_phi([sum_k f(x_ck); f(x_i)])      (equation 1)
+        L = sum (r_ic - 1[y_i = c])^2      (equation 2)
 
-    score: feature maps (B, n, ch, h, w), label weights (B, n, C) -> relations before the sigmoid
-        (B, n, C).
-    BatchNorm: the authors never leave training mode, so that their statistics are those of the
-    support, of the query batch and of the pairs, each for itself: that is the policy `apart`
-    (transductive); `running` answers every query alone. The relation module follows the pipeline's
-    policy.
-    Source: equations 1 and 2, and the authors' code for the layers; published Omniglot 99.6 / 99.8
-        / 97.6 / 99.1.
-    Deviations: the mean of the squares instead of their sum; convolutions are padded and a map of
-    one pixel is not pooled, so that maps of any size will do; the encoder starts as the pipeline's
-    does, not as theirs; a batch of tasks of different way counts absent classes in training
-    statistics.
+    g is two blocks of convolution, BatchNorm, ReLU and pooling, then two linear layers and a
+    sigmoid. The sum over shots is of maps.
+
+    Args:
+        loss: "mse", the paper's, or "ce", cross-entropy of the relations before the sigmoid.
+        shots: "sum", the paper's, which ties a network to the shots that it was trained with; or
+            "mean", for any number.
+        maps: (channels, h, w) of the encoder's feature maps.
+        width: filters.
+        hidden: of the linear layers.
+
+    Shapes:
+        score: feature maps (B, n, ch, h, w), label weights (B, n, C) -> relations before the
+            sigmoid (B, n, C). BatchNorm: the authors never leave training mode, so that their
+            statistics are those of the support, of the query batch and of the pairs, each for
+            itself: that is the policy `apart` (transductive); `running` answers every query alone.
+            The relation module follows the pipeline's policy.
+
+    Source:
+        equations 1 and 2, and the authors' code for the layers; published Omniglot 99.6 / 99.8 /
+        97.6 / 99.1.
+
+    Deviations:
+        the mean of the squares instead of their sum; convolutions are padded and a map of one pixel
+        is not pooled, so that maps of any size will do; the encoder starts as the pipeline's does,
+        not as theirs; a batch of tasks of different way counts absent classes in training
+        statistics.
     """
 
     wants_maps = True

@@ -13,7 +13,7 @@ from graphfsl.core.learner import Head
 from graphfsl.functional.affinity import pairs
 from graphfsl.functional.distances import squared_euclidean
 from graphfsl.functional.prototypes import hide_absent, prototypes
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 
 __all__ = ["Relay"]
 
@@ -21,29 +21,37 @@ LABELED, QUERY, POOL = 0, 1, 2
 
 
 class Relay(Head):
-    """The episode as a graph of three kinds of nodes, t = labeled, query, pool; in each layer
+    """Hand labels on over an episode's graph of labeled nodes, queries and pool.
 
-    a_ij = softmax_j(-gamma_{t_i t_j} ||h_i - h_j||^2 + beta_{t_i t_j})     attention over typed
-    edges s_ic = -tau ||h_i - p_c||^2 + eta log(sum_j a_ij y_jc + 0.01)           prototypes and
-    label messages y_i  = w_i where the label is known, else g_i softmax_c(s_ic)           g: how
-    far a pool node is believed h_i <- h_i + U (sum_j a_ij h_j - h_i),   p_c = sum_i y_ic h_i /
-    sum_i y_ic
+    With t = labeled, query or pool the kind of a node, each layer does
+
+        a_ij = softmax_j(-gamma_{t_i t_j} ||h_i - h_j||^2 + beta_{t_i t_j})   attention, typed edges
+        s_ic = -tau ||h_i - p_c||^2 + eta log(sum_j a_ij y_jc + 0.01)         prototypes, messages
+        y_i  = w_i where the label is known, else g_i softmax_c(s_ic)         g: belief in it
+        h_i <- h_i + U (sum_j a_ij h_j - h_i)
+        p_c  = sum_i y_ic h_i / sum_i y_ic
 
     and the scores are s of the last layer. g_i is a small network of max_c softmax(s_i), of the
     margin to the second class, of sum_jc a_ij y_jc and of the distance to the nearest prototype
     over its mean in the pool. Classes are only summed over or compared, so one trained network
     serves any way, any shot and any pool.
 
-    dim: d. layers: how many, each with its own parameters. label_dropout: the share of labeled
-    nodes whose label is hidden in training, never the last one of its class; they are answered like
-    queries and count in the loss.
-    typed: False joins all kinds of nodes alike. gated: False believes the pool as it is (g = 1).
-    queries: True lets queries send messages too, which makes it transductive.
+    Args:
+        dim: d.
+        layers: how many, each with its own parameters.
+        label_dropout: the share of labeled nodes whose label is hidden in training, never the last
+            one of its class; they are answered like queries and count in the loss.
+        typed: False joins all kinds of nodes alike.
+        gated: False believes the pool as it is (g = 1).
+        queries: True lets queries send messages too, which makes it transductive.
 
-    score: features (B, n, d), label weights (B, n, C) -> (B, n, C).
-    Source: our own, after Ren et al. 2018 (soft assignments move prototypes; a mask against
-    distractors), Liu et al. 2019 (label propagation trained through) and Velickovic et al. 2018
-    (attention). Without a pool, with U = 0 and eta = 0 it is a prototypical network.
+    Shapes:
+        score: features (B, n, d), label weights (B, n, C) -> (B, n, C).
+
+    Source:
+        our own, after Ren et al. 2018 (soft assignments move prototypes; a mask against
+        distractors), Liu et al. 2019 (label propagation trained through) and Velickovic et al. 2018
+        (attention). Without a pool, with U = 0 and eta = 0 it is a prototypical network.
     """
 
     family = "graph"
@@ -59,19 +67,17 @@ class Relay(Head):
         queries: bool = False,
     ) -> None:
         super().__init__()
-        if layers < 0 or not 0 <= label_dropout < 1:
-            raise InputError(
-                f"relay: layers must be 0 or more, label_dropout in [0, 1), not "
-                f"{layers}, {label_dropout}"
-            )
+        require(
+            layers >= 0 and 0 <= label_dropout < 1,
+            f"relay: layers must be 0 or more, label_dropout in [0, 1), not "
+            f"{layers}, {label_dropout}",
+        )
         self.label_dropout, self.gated, self.transductive = label_dropout, gated, queries
         kinds = 3 if typed else 1
         self.log_gamma = nn.Parameter(torch.zeros(layers, kinds, kinds))
         self.beta = nn.Parameter(torch.zeros(layers, kinds, kinds))
-        self.log_tau, self.eta = (
-            nn.Parameter(torch.zeros(layers + 1)),
-            nn.Parameter(torch.full((layers,), 0.1)),
-        )
+        self.log_tau = nn.Parameter(torch.zeros(layers + 1))
+        self.eta = nn.Parameter(torch.full((layers,), 0.1))
         moves = [nn.Linear(dim, dim, bias=False) for _ in range(layers)]
         for move in moves:
             nn.init.normal_(move.weight, std=0.01)  # near a prototypical network at first
@@ -80,21 +86,21 @@ class Relay(Head):
 
     def score(self, episode: Episode) -> Tensor:
         w = self.drop_labels(episode.w) if self.training and self.label_dropout else episode.w
-        h, mask = episode.x, episode.mask
         known = w.sum(-1, keepdim=True) > 0
         kind = self.kinds(episode, known.squeeze(-1))
-        sends = mask if self.transductive else mask & (kind != QUERY)
-        edges = pairs(mask) & sends.unsqueeze(-2)
-        y, p = w, prototypes(h, w)
+        sends = episode.mask if self.transductive else episode.mask & (kind != QUERY)
+        guessed = sends & ~known.squeeze(-1)
+        edges = pairs(episode.mask) & sends.unsqueeze(-2)
+
+        h, y, p = episode.x, w, prototypes(episode.x, w)
         s = -self.log_tau[0].exp() * squared_euclidean(h, p)
         for layer, move in enumerate(self.moves):
             a = self.attention(layer, h, kind, edges)
-            s = s + self.eta[layer] * (a @ y + 0.01).log()
+            messages = a @ y
+            s = s + self.eta[layer] * (messages + 0.01).log()
             z = hide_absent(s, episode.w).softmax(-1)
-            y = w.where(
-                known,
-                z * self.belief(z, a @ y, h, p, sends & ~known.squeeze(-1)) * sends.unsqueeze(-1),
-            )
+            guess = z * self.belief(z, messages, h, p, guessed) * sends.unsqueeze(-1)
+            y = w.where(known, guess)
             h = h + move(a @ h - h)
             p = prototypes(h, y)
             s = -self.log_tau[layer + 1].exp() * squared_euclidean(h, p)
@@ -107,9 +113,12 @@ class Relay(Head):
         return kind.masked_fill(known, LABELED)
 
     def attention(self, layer: int, h: Tensor, kind: Tensor, edges: Tensor) -> Tensor:
+        """a (B, n, n) over the edges (B, n, n) of nodes h (B, n, d) of these kinds (B, n)."""
         gamma, beta = self.log_gamma[layer].exp(), self.beta[layer]
-        t = F.one_hot(kind, 3).to(h.dtype) if gamma.shape[0] == 3 else h.new_ones(*kind.shape, 1)
-        logits = (t @ beta @ t.mT) - (t @ gamma @ t.mT) * squared_euclidean(h, h)
+        typed = gamma.shape[0] == 3
+        t = F.one_hot(kind, 3).to(h.dtype) if typed else h.new_ones(*kind.shape, 1)
+        attraction, offset = t @ gamma @ t.mT, t @ beta @ t.mT
+        logits = offset - attraction * squared_euclidean(h, h)
         # A node with nobody to hear from hears nothing.
         return logits.masked_fill(~edges, torch.finfo(logits.dtype).min).softmax(-1) * edges
 
@@ -117,15 +126,12 @@ class Relay(Head):
         """g (B, n, 1) in (0, 1)."""
         if self.gate is None:
             return torch.ones_like(z[..., :1])
-        best = z.topk(2, -1).values
-        near = squared_euclidean(h, p).masked_fill(z == 0, float("inf"))
-        near = near.min(-1).values
+        best, second = z.topk(2, -1).values.unbind(-1)
+        distance = squared_euclidean(h, p).masked_fill(z == 0, float("inf"))
+        near = distance.min(-1).values
         mean = (near * pool).sum(-1, keepdim=True) / pool.sum(-1, keepdim=True).clamp_min(1)
-        relative = near / mean.clamp_min(1e-6)
-        facts = torch.stack(
-            [best[..., 0], best[..., 0] - best[..., 1], messages.sum(-1), relative.clamp_max(10)],
-            -1,
-        )
+        relative = (near / mean.clamp_min(1e-6)).clamp_max(10)
+        facts = torch.stack([best, best - second, messages.sum(-1), relative], -1)
         gate: Tensor = self.gate(facts).sigmoid()
         return gate
 
@@ -133,12 +139,12 @@ class Relay(Head):
         """Hide the labels of a random share of nodes, never those of the last labeled node of a
         class.
         """
-        draw = torch.rand_like(w[..., :1])
-        lowest = (
-            draw.masked_fill(w.sum(-1, keepdim=True) == 0, 2).where(w > 0, 2).amin(-2, keepdim=True)
-        )
-        keeps = ((draw <= lowest) & (w > 0)).any(-1, keepdim=True)
-        return w * (keeps | (draw > self.label_dropout))
+        labeled = w.sum(-1, keepdim=True) > 0
+        chance = torch.rand_like(w[..., :1])
+        of_class = chance.masked_fill(~labeled, 2).where(w > 0, 2)
+        lowest = of_class.amin(-2, keepdim=True)
+        last = ((chance <= lowest) & (w > 0)).any(-1, keepdim=True)
+        return w * (last | (chance > self.label_dropout))
 
     def criterion(self, scores: Tensor, target: Target, episode: Episode) -> Tensor:
         """Cross-entropy of the queries, and of the support, where those with a hidden label are to

@@ -11,24 +11,34 @@ from graphfsl.core.episode import Episode
 from graphfsl.core.learner import Head
 from graphfsl.functional.logistic_regression import logistic_regression
 from graphfsl.functional.prototypes import hide_absent
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 
 __all__ = ["RFS"]
 
 
 class RFS(Head):
-    """theta = {W, b} = argmin sum_i L_ce(W f(x_i) + b, y_i) + R(W, b) on the support of each
-    episode  (equation 3), with the features f(x) scaled to length 1 and R(W, b) = ||W||^2 / (2 C);
-    scores W f(x) + b.
+    """Fit multinomial logistic regression on the normalised features of each support.
 
-    C: how little the classifier is regularised, as in scikit-learn. normalize: whether features get
-        length 1.
+        theta = {W, b} = argmin sum_i L_ce(W f(x_i) + b, y_i) + R(W, b)      (equation 3)
+        R(W, b) = ||W||^2 / (2 C)
+        scores: W f(x) + b
 
-    score: features (B, n, d), label weights (B, n, C) -> logits (B, n, C).
-    Source: section 3 and the authors' evaluation, scikit-learn's LogisticRegression(C=1) on
-        normalised features.
-    Deviations: none in the solution; the authors also put five augmented copies of each image into
-        the support.
+    with the features f(x) scaled to length 1.
+
+    Args:
+        C: how little the classifier is regularised, as in scikit-learn.
+        normalize: whether features get length 1.
+
+    Shapes:
+        score: features (B, n, d), label weights (B, n, C) -> logits (B, n, C).
+
+    Source:
+        section 3 and the authors' evaluation, scikit-learn's LogisticRegression(C=1) on normalised
+        features.
+
+    Deviations:
+        none in the solution; the authors also put five augmented copies of each image into the
+        support.
     """
 
     family = "transfer"
@@ -37,8 +47,7 @@ class RFS(Head):
 
     def __init__(self, C: float = 1.0, normalize: bool = True) -> None:
         super().__init__()
-        if not C > 0:
-            raise InputError(f"rfs.C must be above 0, not {C}")
+        require(C > 0, f"rfs.C must be above 0, not {C}")
         self.C, self.normalize = C, normalize
 
     def score(self, episode: Episode) -> Tensor:

@@ -16,15 +16,25 @@ __all__ = ["SimpleShot"]
 
 
 class SimpleShot(Head):
-    """Nearest class mean: s_c(x) = -||x^ - mean_c||^2 (equation 2) with x^ = x ("un"), x / ||x||
-    ("l2n"), or (x - m) / ||x - m|| ("cl2n"), m the mean feature of the base classes (equations 3,
-    4).
+    """Answer with the nearest class mean after centring and normalising the features.
 
-    transform: "un", "l2n" or "cl2n", which learns m in `fit_base`. dim: d, the length of the
-        features.
+        s_c(x) = -||x^ - mean_c||^2      (equation 2)
+        x^ = x ("un"), x / ||x|| ("l2n"), or (x - m) / ||x - m|| ("cl2n")      (equations 3, 4)
 
-    score: features (B, n, d), label weights (B, n, C) -> (B, n, C).
-    Source: equations 2 to 4. Deviations: none are known.
+    with m the mean feature of the base classes.
+
+    Args:
+        transform: "un", "l2n" or "cl2n", which learns m in `fit_base`.
+        dim: d, the length of the features.
+
+    Shapes:
+        score: features (B, n, d), label weights (B, n, C) -> (B, n, C).
+
+    Source:
+        equations 2 to 4.
+
+    Deviations:
+        none are known.
     """
 
     family = "transfer"

@@ -16,24 +16,33 @@ __all__ = ["TPN"]
 
 
 class TPN(LabelPropagation):
-    """W_ij = exp(-d(z_i / sigma_i, z_j / sigma_j) / 2),  sigma_i = g_phi(z_i), d the mean of the
-    squared differences; k nearest neighbours, S and F = (I - alpha S)^-1 Y as in
-    `label_propagation`; L = -mean_i log softmax(F_i)_{y_i} over support and queries. Encoder and
-    g_phi learn through the inverse.
+    """Propagate labels over a graph whose scale each node learns, trained through the solution.
 
-    dim: d, the length of the features. k: neighbours of a node, itself among them; null for all
-        nodes.
-    alpha: how far labels go, in [0, 1).
+        W_ij = exp(-d(z_i / sigma_i, z_j / sigma_j) / 2),  sigma_i = g_phi(z_i)
+        L = -mean_i log softmax(F_i)_{y_i} over support and queries
 
-    score: features (B, n, d), label weights (B, n, C) -> (B, n, C). F is of the order of 1 / (1 -
-    alpha), which makes its softmax sharp. Queries are answered together, and how many they are
-    matters; `per_query: true` in the pipeline with a pool of unlabeled nodes is the paper's
-    semi-supervised variant.
-    Source: section 3.2 and the authors' code (mean over d, self-loops, Y = 0 for queries, alpha =
-        0.99, k = 20).
-    Deviations: g_phi is an MLP d -> 32 (BatchNorm, ReLU) -> 8 (ReLU) -> 1 on vectors; the authors'
-    two convolutions fit maps of 64 x 5 x 5 alone. Its softplus is sigma, so that it stays above
-    zero and starts small; theirs starts around zero and may have any sign.
+    with d the mean of the squared differences; k nearest neighbours, S and F = (I - alpha S)^-1 Y
+    as in `label_propagation`. Encoder and g_phi learn through the inverse.
+
+    Args:
+        dim: d, the length of the features.
+        k: neighbours of a node, itself among them; null for all nodes.
+        alpha: how far labels go, in [0, 1).
+
+    Shapes:
+        score: features (B, n, d), label weights (B, n, C) -> (B, n, C). F is of the order of 1 / (1
+            - alpha), which makes its softmax sharp. Queries are answered together, and how many
+            they are matters; `per_query: true` in the pipeline with a pool of unlabeled nodes is
+            the paper's semi-supervised variant.
+
+    Source:
+        section 3.2 and the authors' code (mean over d, self-loops, Y = 0 for queries, alpha = 0.99,
+        k = 20).
+
+    Deviations:
+        g_phi is an MLP d -> 32 (BatchNorm, ReLU) -> 8 (ReLU) -> 1 on vectors; the authors' two
+        convolutions fit maps of 64 x 5 x 5 alone. Its softplus is sigma, so that it stays above
+        zero and starts small; theirs starts around zero and may have any sign.
     """
 
     def __init__(self, dim: int, k: int | None = 20, alpha: float = 0.99) -> None:

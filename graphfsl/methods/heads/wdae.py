@@ -13,31 +13,52 @@ from graphfsl.core.learner import Head
 from graphfsl.functional.affinity import pairs
 from graphfsl.functional.distances import cosine
 from graphfsl.functional.prototypes import hide_absent, present, prototypes
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 
 __all__ = ["WDAE"]
 
 
 class WDAE(Head):
-    """The nodes of the graph are classes. w_c, the class mean of normalised features, is denoised:
-    a_cj = softmax_j(temperature * cos(w_c, w_j)) over the k nearest j != c;
-    m_c = sum_j a_cj LeakyReLU(BN(M (w_c + w_j)));  h_c = [w_c; LeakyReLU(BN(U [w_c; m_c])),
-    normalised] / sqrt(2); a second layer of both on h gives r_c and o_c;  w*_c = w_c + sigmoid(o_c)
-    r_c / ||r_c||. p(y = c | x) = softmax_c(scale cos(x, w*_c)). While it trains, w_c gets Gaussian
-    noise before, and L = CE + reconstruction * mean_c ||w*_c - w^_c||^2, both normalised, w^_c the
-    class mean of support and queries.
+    """Denoise the class means of an episode by a graph network over its classes.
 
-    dim: d, the length of the features; M and U have 3 d outputs. k: neighbours of a class.
-    temperature: of the neighbours' weights. noise: its standard deviation. dropout: after each BN.
-    reconstruction: weight of the second loss. scale: of the cosine to begin with; it is learned
-        (its logarithm is the parameter).
+    The nodes of the graph are classes; w_c is the class mean of normalised features. Over the k
+    nearest j != c,
 
-    score: features (B, n, d), label weights (B, n, C) -> (B, n, C). It treats all classes alike, of
-        any number.
-    Source: section 3 and the authors' code, whose ImageNet settings are the defaults.
-    Deviations: the graph holds the episode's classes alone, the paper's also the base classes, and
-    queries of base classes; there w^_c is the base classifier's weight, which no episode shows. The
-    reconstruction draws its own noise.
+        a_cj = softmax_j(temperature * cos(w_c, w_j))
+        m_c = sum_j a_cj LeakyReLU(BN(M (w_c + w_j)))
+        h_c = [w_c; LeakyReLU(BN(U [w_c; m_c])), normalised] / sqrt(2)
+
+    A second layer of both on h gives r_c and o_c, and
+
+        w*_c = w_c + sigmoid(o_c) r_c / ||r_c||
+        p(y = c | x) = softmax_c(scale cos(x, w*_c))
+
+    While it trains, w_c gets Gaussian noise before, and
+
+        L = CE + reconstruction * mean_c ||w*_c - w^_c||^2
+
+    both normalised, w^_c the class mean of support and queries.
+
+    Args:
+        dim: d, the length of the features; M and U have 3 d outputs.
+        k: neighbours of a class.
+        temperature: of the neighbours' weights.
+        noise: its standard deviation.
+        dropout: after each BN.
+        reconstruction: weight of the second loss.
+        scale: of the cosine to begin with; it is learned (its logarithm is the parameter).
+
+    Shapes:
+        score: features (B, n, d), label weights (B, n, C) -> (B, n, C). It treats all classes
+            alike, of any number.
+
+    Source:
+        section 3 and the authors' code, whose ImageNet settings are the defaults.
+
+    Deviations:
+        the graph holds the episode's classes alone, the paper's also the base classes, and queries
+        of base classes; there w^_c is the base classifier's weight, which no episode shows. The
+        reconstruction draws its own noise.
     """
 
     family = "graph"
@@ -53,30 +74,22 @@ class WDAE(Head):
         scale: float = 10.0,
     ) -> None:
         super().__init__()
-        if (
-            k < 1
-            or min(temperature, scale) <= 0
-            or min(noise, reconstruction) < 0
-            or not 0 <= dropout < 1
-        ):
-            raise InputError(
-                "wdae: k must be 1 or more, temperature and scale above 0, noise and "
-                "reconstruction 0 or more, "
-                "dropout in [0, 1)"
-            )
-        self.k, self.temperature, self.noise, self.reconstruction = (
-            k,
-            temperature,
-            noise,
-            reconstruction,
+        require(
+            k >= 1
+            and min(temperature, scale) > 0
+            and min(noise, reconstruction) >= 0
+            and 0 <= dropout < 1,
+            "wdae: k must be 1 or more, temperature and scale above 0, noise and "
+            "reconstruction 0 or more, "
+            "dropout in [0, 1)",
         )
+        self.k, self.temperature = k, temperature
+        self.noise, self.reconstruction = noise, reconstruction
         self.log_scale = nn.Parameter(torch.tensor(float(scale)).log())
         self.messages = nn.ModuleList(Messages(d, 3 * dim, dropout) for d in (dim, 4 * dim))
-        self.update, self.norm, self.dropout = (
-            nn.Linear(4 * dim, 3 * dim, False),
-            BatchNorm(3 * dim),
-            nn.Dropout(dropout),
-        )
+        self.update = nn.Linear(4 * dim, 3 * dim, False)
+        self.norm = BatchNorm(3 * dim)
+        self.dropout = nn.Dropout(dropout)
         self.last = nn.Linear(7 * dim, 2 * dim)
 
     def neighbors(self, w: Tensor, there: Tensor) -> Tensor:
@@ -94,8 +107,9 @@ class WDAE(Head):
         a = self.neighbors(w.detach(), there)
         if self.training and self.noise:
             w = F.normalize(w + self.noise * torch.randn_like(w), dim=-1)
-        u = self.update(torch.cat([w, self.messages[0](w, a)], -1)).flatten(0, 1)
-        u = F.leaky_relu(self.dropout(self.norm(u, there.flatten()))).view(*w.shape[:2], -1)
+        u = self.update(torch.cat([w, self.messages[0](w, a)], -1))
+        u = self.norm(u.flatten(0, 1), there.flatten())
+        u = F.leaky_relu(self.dropout(u)).view(*w.shape[:2], -1)
         h = torch.cat([w, F.normalize(u, dim=-1)], -1) / 2**0.5
         r, gate = self.last(torch.cat([h, self.messages[1](h, a)], -1)).chunk(2, -1)
         return w + gate.sigmoid() * F.normalize(r, dim=-1)
@@ -122,20 +136,26 @@ class WDAE(Head):
 
 
 class Messages(nn.Module):
-    """sum_j a_ij LeakyReLU(BN(M (x_i + x_j))): nodes (B, n, d), weights a (B, n, n) -> (B, n,
-    out).
+    """What the classes of a graph tell each other: sum_j a_ij LeakyReLU(BN(M (x_i + x_j))).
+
+    Args:
+        dim: the length of the nodes.
+        out: the length of a message.
+        dropout: after BatchNorm.
+
+    Shapes:
+        forward: nodes (B, n, d), weights a (B, n, n) -> (B, n, out).
     """
 
     def __init__(self, dim: int, out: int, dropout: float) -> None:
         super().__init__()
-        self.linear, self.norm, self.dropout = (
-            nn.Linear(dim, out, False),
-            BatchNorm(out),
-            nn.Dropout(dropout),
-        )
+        self.linear = nn.Linear(dim, out, False)
+        self.norm = BatchNorm(out)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, a: Tensor) -> Tensor:
         y = self.linear(x)
-        y = y.unsqueeze(2) + y.unsqueeze(1)
-        q = F.leaky_relu(self.dropout(self.norm(y.flatten(0, 2), (a > 0).flatten()))).view_as(y)
-        return (a.unsqueeze(-1) * q).sum(2)
+        of_pairs = y.unsqueeze(2) + y.unsqueeze(1)
+        normed = self.norm(of_pairs.flatten(0, 2), (a > 0).flatten())
+        messages = F.leaky_relu(self.dropout(normed)).view_as(of_pairs)
+        return (a.unsqueeze(-1) * messages).sum(2)

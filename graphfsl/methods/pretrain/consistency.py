@@ -9,30 +9,41 @@ from torch.nn import functional as F
 
 from graphfsl.core.learner import Encode, Objective
 from graphfsl.functional.affine import affine
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 from graphfsl.nn.classifier import classifier as make_classifier
 
 __all__ = ["Consistency"]
 
 
 class Consistency(Objective):
-    """L = mean_X H(y, p(x)) + weight * mean_U 1[max q >= tau] H(argmax q, p(A(u))),  q = p(u) a
-    constant  (equations 3, 4): over a batch's labeled images X and unlabeled images U, A being a
-    strong augmentation on top of the run's own.
+    """Pretrain on labeled and unlabeled base images whose strong views keep their guesses.
 
-    labeled_fraction, label_seed: which images of each class have a label, the same as in
-    `train_episode`; those of all others never reach the loss. threshold: tau. weight: of the
-    unlabeled images.
-    rotate, translate, scale, flip: of A, in degrees and shares of the side; never mirror
-    characters. Images of one channel must have paper 0, `data.mean: [0.0]`.
-    classifier, scale_logits: as `classifier` and `scale` in `cross_entropy`. dim: d. classes: the
-    number of base classes.
+    Over a batch's labeled images X and unlabeled images U, A being a strong augmentation on top of
+    the run's own and q = p(u) a constant (equations 3, 4),
 
-    forward: images (B, n, *S), labels (B, n) with -100 = unlabeled -> scalar.
-    Source: section 2 and algorithm 1; tau 0.95, weight 1. The partly labeled classes are those of
-        Ren et al. 2018.
-    Deviations: labeled and unlabeled images come as they are mixed in the data, 9 to 1 at a
-    fraction of 0.1, where the paper takes 7 to 1; A is affine; no moving average of the weights.
+        L = mean_X H(y, p(x)) + weight * mean_U 1[max q >= tau] H(argmax q, p(A(u)))
+
+    Args:
+        labeled_fraction, label_seed: which images of each class have a label, the same as in
+            `train_episode`; those of all others never reach the loss.
+        threshold: tau.
+        weight: of the unlabeled images.
+        rotate, translate, scale, flip: of A, in degrees and shares of the side; never mirror
+            characters. Images of one channel must have paper 0, `data.mean: [0.0]`.
+        classifier, scale_logits: as `classifier` and `scale` in `cross_entropy`.
+        dim: d.
+        classes: the number of base classes.
+
+    Shapes:
+        forward: images (B, n, *S), labels (B, n) with -100 = unlabeled -> scalar.
+
+    Source:
+        section 2 and algorithm 1; tau 0.95, weight 1. The partly labeled classes are those of Ren
+        et al. 2018.
+
+    Deviations:
+        labeled and unlabeled images come as they are mixed in the data, 9 to 1 at a fraction of
+        0.1, where the paper takes 7 to 1; A is affine; no moving average of the weights.
     """
 
     family = "semi-supervised"
@@ -53,17 +64,17 @@ class Consistency(Objective):
         scale_logits: float = 10.0,
     ) -> None:
         super().__init__()
-        if not 0 < labeled_fraction <= 1 or not 0 <= threshold < 1 or weight < 0:
-            raise InputError(
-                "consistency: labeled_fraction must lie in (0, 1], threshold in [0, 1) and "
-                "weight be 0 or more, "
-                f"not {labeled_fraction}, {threshold} and {weight}"
-            )
-        if not 0 <= rotate < 90 or not 0 <= translate <= 1 or not 0 <= scale < 1:
-            raise InputError(
-                "consistency: rotate must lie in [0, 90), translate in [0, 1] and scale in [0, 1), "
-                f"not {rotate}, {translate} and {scale}"
-            )
+        require(
+            0 < labeled_fraction <= 1 and 0 <= threshold < 1 and weight >= 0,
+            "consistency: labeled_fraction must lie in (0, 1], threshold in [0, 1) and "
+            "weight be 0 or more, "
+            f"not {labeled_fraction}, {threshold} and {weight}",
+        )
+        require(
+            0 <= rotate < 90 and 0 <= translate <= 1 and 0 <= scale < 1,
+            "consistency: rotate must lie in [0, 90), translate in [0, 1] and scale in [0, 1), "
+            f"not {rotate}, {translate} and {scale}",
+        )
         self.labeled_fraction, self.label_seed = labeled_fraction, label_seed
         self.threshold, self.weight = threshold, weight
         self.rotate, self.translate, self.scale, self.flip = rotate, translate, scale, flip

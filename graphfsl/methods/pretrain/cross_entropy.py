@@ -13,15 +13,23 @@ __all__ = ["CrossEntropy"]
 
 
 class CrossEntropy(Objective):
-    """L = -log softmax_c(W f(x))_y over all base classes (section 3.2): Baseline's, and with a
-    cosine Baseline++'s.
+    """Pretrain the encoder as a classifier of all base classes.
 
-    classifier: "linear", or "cosine", s g_c cos(f(x), w_c). scale: its s. dim: d, the length of the
-        features.
-    classes: the number of base classes.
+        L = -log softmax_c(W f(x))_y over all base classes      (section 3.2)
 
-    forward: images (B, n, *S), labels (B, n) -> scalar.
-    Source: section 3.2.
+    This is Baseline's, and with a cosine Baseline++'s.
+
+    Args:
+        classifier: "linear", or "cosine", s g_c cos(f(x), w_c).
+        scale: its s.
+        dim: d, the length of the features.
+        classes: the number of base classes.
+
+    Shapes:
+        forward: images (B, n, *S), labels (B, n) -> scalar.
+
+    Source:
+        section 3.2.
     """
 
     family = "transfer"

@@ -9,22 +9,32 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from graphfsl.core.learner import Encode, Objective
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 from graphfsl.nn.classifier import classifier as make_classifier
 
 __all__ = ["Distillation"]
 
 
 class Distillation(Objective):
-    """L = alpha CE(student, y) + beta T^2 KL(softmax(teacher / T) || softmax(student / T)),  the
-    teacher being the generation before (equation 5); the first generation has none and takes
-    cross-entropy alone.
+    """Pretrain generation by generation, each taught by the one before.
 
-    alpha, beta, temperature: of the equation. classifier, scale: as in `cross_entropy`. dim: d.
-    classes: the number of base classes. `pretrain.generations: 2` trains a teacher and one student.
+        L = alpha CE(student, y) + beta T^2 KL(softmax(teacher / T) || softmax(student / T))
 
-    forward: images (B, n, *S), labels (B, n) -> scalar.
-    Source: equation 5 and figure 3; alpha = beta = 0.5 and T = 4 are the authors'.
+    (equation 5). The first generation has no teacher and takes cross-entropy alone;
+    `pretrain.generations: 2` trains a teacher and one student.
+
+    Args:
+        alpha, beta, temperature: of the equation.
+        classifier, scale: as in `cross_entropy`.
+        dim: d.
+        classes: the number of base classes. `pretrain.generations: 2` trains a teacher and one
+            student.
+
+    Shapes:
+        forward: images (B, n, *S), labels (B, n) -> scalar.
+
+    Source:
+        equation 5 and figure 3; alpha = beta = 0.5 and T = 4 are the authors'.
     """
 
     family = "transfer"
@@ -40,10 +50,10 @@ class Distillation(Objective):
         scale: float = 10.0,
     ) -> None:
         super().__init__()
-        if min(alpha, beta) < 0 or temperature <= 0:
-            raise InputError(
-                "distillation.alpha and beta must be 0 or more, and temperature above 0"
-            )
+        require(
+            min(alpha, beta) >= 0 and temperature > 0,
+            "distillation.alpha and beta must be 0 or more, and temperature above 0",
+        )
         self.alpha, self.beta, self.temperature = alpha, beta, temperature
         self.classifier = make_classifier(classifier, dim, classes, scale)
 
@@ -56,6 +66,7 @@ class Distillation(Objective):
         with torch.no_grad():
             teacher = self.teacher(x)
         t = self.temperature
-        log_p, log_q = ((s / t).log_softmax(-1) for s in (teacher, student))
+        log_p = (teacher / t).log_softmax(-1)
+        log_q = (student / t).log_softmax(-1)
         kl = F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
         return self.alpha * loss + self.beta * t**2 * kl

@@ -8,32 +8,44 @@ from torch import Tensor
 
 from graphfsl.core.learner import Encode, Objective
 from graphfsl.functional.distances import squared_euclidean
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 
 __all__ = ["NCA"]
 
 
 class NCA(Objective):
-    """L = -1/n sum_i log( sum_{j != i, y_j = y_i} exp(-||z_i - z_j||^2 / t) / sum_{k != i}
-    exp(-||z_i - z_k||^2 / t) ), all pairs of the batch in place of a split into support and query
-    (equation 4).
+    """Pretrain so that images are nearer to others of their class than to all else.
 
-    temperature: t. per_class: images of a class in a batch, at least 2. An image without another
-    one of its class is left out of the mean.
+        L = -1/n sum_i log(near_i / all_i)
+        near_i = sum_{j != i, y_j = y_i} exp(-||z_i - z_j||^2 / t)
+        all_i = sum_{k != i} exp(-||z_i - z_k||^2 / t)
 
-    forward: images (B, n, *S), labels (B, n) -> scalar.
-    Source: equation 4 (Goldberger et al. 2005). Deviations: none are known.
+    over all pairs of the batch in place of a split into support and query (equation 4).
+
+    Args:
+        temperature: t.
+        per_class: images of a class in a batch, at least 2. An image without another one of its
+            class is left out of the mean.
+
+    Shapes:
+        forward: images (B, n, *S), labels (B, n) -> scalar.
+
+    Source:
+        equation 4 (Goldberger et al. 2005).
+
+    Deviations:
+        none are known.
     """
 
     family = "metric"
 
     def __init__(self, temperature: float = 1.0, per_class: int = 8) -> None:
         super().__init__()
-        if temperature <= 0 or per_class < 2:
-            raise InputError(
-                f"nca: temperature must be above 0, per_class 2 or more, not "
-                f"{temperature}, {per_class}"
-            )
+        require(
+            temperature > 0 and per_class >= 2,
+            f"nca: temperature must be above 0, per_class 2 or more, not "
+            f"{temperature}, {per_class}",
+        )
         self.temperature, self.per_class = temperature, per_class
 
     def forward(self, encode: Encode, x: Tensor, y: Tensor) -> Tensor:

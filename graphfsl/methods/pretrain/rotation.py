@@ -14,16 +14,30 @@ __all__ = ["Rotation"]
 
 
 class Rotation(Objective):
-    """L = CE(classifier(f(x)), y) + weight * (1/4) sum_r CE(h(f(x^r)), r),  x^r = x turned by r *
-    90 degrees.
+    """Pretrain a classifier of base classes that also tells how far an image was turned.
 
-    weight: of the rotation loss. supervised: false leaves the labels out, for rotation prediction
-    alone (Gidaris et al. 2018). classifier, scale: as in `cross_entropy`. dim: d. classes: the
-    number of base classes. Not for characters whose rotations are classes of their own.
+        L = CE(classifier(f(x)), y) + weight * (1/4) sum_r CE(h(f(x^r)), r)
 
-    forward: square images (B, n, ch, h, h), labels (B, n) -> scalar.
-    Source: section 3.2, equation 4.
-    Deviations: h is one linear layer on the vector; the paper's is a residual block on the maps.
+    with x^r = x turned by r * 90 degrees. Not for characters whose rotations are classes of their
+    own.
+
+    Args:
+        weight: of the rotation loss.
+        supervised: false leaves the labels out, for rotation prediction alone (Gidaris et al.
+            2018).
+        classifier, scale: as in `cross_entropy`.
+        dim: d.
+        classes: the number of base classes. Not for characters whose rotations are classes of their
+            own.
+
+    Shapes:
+        forward: square images (B, n, ch, h, h), labels (B, n) -> scalar.
+
+    Source:
+        section 3.2, equation 4.
+
+    Deviations:
+        h is one linear layer on the vector; the paper's is a residual block on the maps.
     """
 
     family = "self-supervised"

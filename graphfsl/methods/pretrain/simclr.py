@@ -7,6 +7,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from graphfsl.core.learner import Encode, Objective
+from graphfsl.functional.contrastive import nt_xent
 from graphfsl.io.errors import InputError
 
 __all__ = ["SimCLR"]
@@ -14,8 +15,7 @@ __all__ = ["SimCLR"]
 
 class SimCLR(Objective):
     """l_ij = -log( exp(sim(z_i, z_j) / t) / sum_{k != i} exp(sim(z_i, z_k) / t) ),  z = g(f(x)),
-    sim the cosine, i and j two augmentations of one image (equation 1). The loss is lightly's
-    NTXentLoss.
+    sim the cosine, i and j two augmentations of one image (equation 1).
 
     temperature: t. dim: d, the length of f(x). hidden, out: sizes of the projection g, an MLP of
     two layers. The augmentation is the run's: `pretrain.augment`, of which SimCLR needs much.
@@ -32,16 +32,11 @@ class SimCLR(Objective):
         self, dim: int, temperature: float = 0.5, hidden: int = 128, out: int = 64
     ) -> None:
         super().__init__()
-        try:
-            from lightly.loss import NTXentLoss
-        except ImportError:
-            raise InputError(
-                "simclr needs the package lightly: pip install graphfsl[lightly]"
-            ) from None
+        if temperature <= 0:
+            raise InputError(f"simclr.temperature must be above 0, not {temperature}")
+        self.temperature = temperature
         self.project = nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Linear(hidden, out))
-        self.contrast = NTXentLoss(temperature)
 
     def forward(self, encode: Encode, x: Tensor, y: Tensor) -> Tensor:
         one, two = self.project(encode(x[:2].flatten(0, 1))).chunk(2)
-        loss: Tensor = self.contrast(one, two)
-        return loss
+        return nt_xent(one, two, self.temperature)

@@ -13,33 +13,44 @@ from graphfsl.functional.layers import last_layer
 from graphfsl.functional.prototypes import present
 from graphfsl.functional.soft_kmeans import soft_assign
 from graphfsl.functional.statistics import or_one
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 
 __all__ = ["FixMatch"]
 
 
 class FixMatch(Refine):
-    """min  sum_S H(y_i, p(x_i)) + weight * sum_U 1[max q_j >= tau] H(argmax q_j, p(A(x_j))),  q_j =
-    p(x_j) (equations 3, 4): a node whose class is sure as it is must get this class in a strongly
-    augmented view A(x_j). Step by step, the head gives q and is called again with the augmented
-    nodes as labeled ones, which minimises the loss for any head that fits a classifier.
+    """Ask that a surely labeled pool node keeps its class when its features are disturbed.
 
-    dim: d. steps: as above, each with a view of its own. drop: A sets this share of the dimensions
-    to zero and scales the others up; a view drops the same ones of every node, so that the order of
-    nodes does not matter, and those drawn at the start in evaluation, so that answers repeat. On
-    features every share above 0 cost accuracy, most of all with distances of features of any
-    length, where one view misplaces the class means. weight: of an augmented node beside 1 of the
-    support, on average; all classes weigh the same, or a head with intercepts gives them all to
-    one.
-    threshold: tau; None takes for class c  tau_c = (mean_j q_jc / max_c' mean_j q_jc') mean_j max
-    q_j  (FreeMatch's self-adaptive threshold, without its moving average), which suits heads of any
-    temperature.
+        min  sum_S H(y_i, p(x_i)) + weight * sum_U 1[max q_j >= tau] H(argmax q_j, p(A(x_j)))
 
-    forward: features (B, n, d), scores (B, n, C) -> scores (B, n, C).
-    Source: as above. Deviations: views of features and not of images, by default without change
-    (`drop` 0, chosen on training classes of CIFAR-FS); the weak view is the node as it is; the
-    head's minimum in place of gradient steps; the pool's classes weigh the same, in place of
-    FreeMatch's fairness term.
+    with q_j = p(x_j) (equations 3, 4): a node whose class is sure as it is must get this class in a
+    strongly augmented view A(x_j). Step by step, the head gives q and is called again with the
+    augmented nodes as labeled ones, which minimises the loss for any head that fits a classifier.
+
+    Args:
+        dim: d.
+        steps: as above, each with a view of its own.
+        drop: A sets this share of the dimensions to zero and scales the others up; a view drops the
+            same ones of every node, so that the order of nodes does not matter, and those drawn at
+            the start in evaluation, so that answers repeat. On features every share above 0 cost
+            accuracy, most of all with distances of features of any length, where one view misplaces
+            the class means.
+        weight: of an augmented node beside 1 of the support, on average; all classes weigh the
+            same, or a head with intercepts gives them all to one.
+        threshold: tau; None takes for class c tau_c = (mean_j q_jc / max_c' mean_j q_jc') mean_j
+            max q_j (FreeMatch's self-adaptive threshold, without its moving average), which suits
+            heads of any temperature.
+
+    Shapes:
+        forward: features (B, n, d), scores (B, n, C) -> scores (B, n, C).
+
+    Source:
+        as above.
+
+    Deviations:
+        views of features and not of images, by default without change (`drop` 0, chosen on training
+        classes of CIFAR-FS); the weak view is the node as it is; the head's minimum in place of
+        gradient steps; the pool's classes weigh the same, in place of FreeMatch's fairness term.
     """
 
     family = "semi-supervised"
@@ -56,17 +67,15 @@ class FixMatch(Refine):
         threshold: float | None = None,
     ) -> None:
         super().__init__()
-        if (
-            steps < 1
-            or not 0 <= drop < 1
-            or not weight > 0
-            or not (threshold is None or 0 <= threshold < 1)
-        ):
-            raise InputError(
-                "fixmatch.steps must be 1 or more, drop in [0, 1), weight above 0 and threshold "
-                "in [0, 1) or null, "
-                f"not {steps}, {drop}, {weight} and {threshold}"
-            )
+        require(
+            steps >= 1
+            and 0 <= drop < 1
+            and weight > 0
+            and (threshold is None or 0 <= threshold < 1),
+            "fixmatch.steps must be 1 or more, drop in [0, 1), weight above 0 and threshold "
+            "in [0, 1) or null, "
+            f"not {steps}, {drop}, {weight} and {threshold}",
+        )
         self.steps, self.drop, self.weight, self.threshold = steps, drop, weight, threshold
         self.keep: Tensor
         # Not weights: a trained run of any head takes this refiner.

@@ -14,29 +14,40 @@ from graphfsl.functional.group_lasso import leaving
 from graphfsl.functional.layers import last_layer
 from graphfsl.functional.prototypes import present
 from graphfsl.functional.selection import quota, top_per_class
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 
 __all__ = ["ICI"]
 
 
 class ICI(Refine):
-    """Stage by stage: the head's most probable classes are the labels y of the pool; Y = X beta +
-    gamma + epsilon on support and pool, one-hot Y, X the features reduced to a few dimensions; with
-    H = X (X^T X)^-1 X^T, min_gamma 1/2 ||(I - H)(Y - gamma)||^2 + lambda sum_i ||gamma_i||.
+    """Label first those pool nodes that a linear model of all labels finds most credible.
+
+    Stage by stage the head's most probable classes are the labels y of the pool. On support and
+    pool, with one-hot Y, X the features reduced to a few dimensions and H = X (X^T X)^-1 X^T,
+
+        Y = X beta + gamma + epsilon
+        min_gamma 1/2 ||(I - H)(Y - gamma)||^2 + lambda sum_i ||gamma_i||
+
     A node whose gamma_i is zero down to a smaller lambda is more credible; of each class the most
     credible ones join the support, with the labels of the head as it then is, and the head is
     called again.
 
-    components: of the principal component analysis that gives X. stages: how many; each adds
-    1/stages of every class, 6 are 5 of 30 nodes. share: of the pool that may be added in all, an
-    equal part of it for each class.
+    Args:
+        components: of the principal component analysis that gives X.
+        stages: how many; each adds 1/stages of every class, 6 are 5 of 30 nodes.
+        share: of the pool that may be added in all, an equal part of it for each class.
 
-    forward: features (B, n, d), scores (B, n, C) -> scores (B, n, C). Queries are not in X:
-        inductive.
-    Source: section 3 and the authors' code: features of length 1, five nodes of a class at a time.
-    Deviations: ten components, which do better than the paper's five where distractors are in the
-    pool; 20 values of lambda in place of 100, solved by FISTA; any head in place of logistic
-    regression; all stages are run, where the paper reports the best number of them.
+    Shapes:
+        forward: features (B, n, d), scores (B, n, C) -> scores (B, n, C). Queries are not in X:
+            inductive.
+
+    Source:
+        section 3 and the authors' code: features of length 1, five nodes of a class at a time.
+
+    Deviations:
+        ten components, which do better than the paper's five where distractors are in the pool; 20
+        values of lambda in place of 100, solved by FISTA; any head in place of logistic regression;
+        all stages are run, where the paper reports the best number of them.
     """
 
     family = "semi-supervised"
@@ -47,11 +58,11 @@ class ICI(Refine):
 
     def __init__(self, components: int = 10, stages: int = 6, share: float = 1.0) -> None:
         super().__init__()
-        if components < 1 or stages < 1 or not 0 < share <= 1:
-            raise InputError(
-                "ici.components and stages must be 1 or more and share in (0, 1], "
-                f"not {components}, {stages} and {share}"
-            )
+        require(
+            components >= 1 and stages >= 1 and 0 < share <= 1,
+            "ici.components and stages must be 1 or more and share in (0, 1], "
+            f"not {components}, {stages} and {share}",
+        )
         self.components, self.stages, self.share = components, stages, share
 
     def forward(self, episode: Episode, scores: Tensor, head: Head) -> Tensor:

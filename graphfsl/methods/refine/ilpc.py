@@ -19,36 +19,47 @@ from graphfsl.functional.prototypes import present
 from graphfsl.functional.selection import quota, top_per_class
 from graphfsl.functional.sinkhorn import potentials
 from graphfsl.functional.statistics import or_one
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 
 __all__ = ["ILPC"]
 
 
 class ILPC(Refine):
-    """Stage by stage, pseudo-labeled nodes of the pool join the support S, until all are labeled:
-    A_ij = max(0, cos(v_i, v_j))^3 for i among the k nearest of j;  W = D^-1/2 (A + A^T) D^-1/2;
-    Z = (I - alpha W)^-1 Y;  P = rows of Z+ that sum to one, to the power tau, then scaled by
-    Sinkhorn so that rows sum to one and columns to the nodes that each class has left;
-    of the nodes that argmax P gives to a class, those of least mean loss while a classifier is
-    trained on S and all pseudo-labels move into S.  Then the head is called again on all labels.
+    """Propagate labels to the pool, balance the classes, and believe the most credible nodes.
 
-    k, alpha, tau: as above. stages: how many; each moves 1/stages of every class, 10 are 3 of the
-        paper's 30 nodes.
-    balance: whether the pool holds as many nodes of every class; False leaves out the columns of
-        Sinkhorn, and with share 1 it no longer `needs_balanced_pool`.
-    share: of the pool that takes part, an equal part for each class by P of the first stage; below
-        1 for distractors.
-    epochs, lr: the training of the classifier, from the class means, with momentum 0.9 and weight
-        decay.
+    Stage by stage, until all are labeled, with i among the k nearest of j,
 
-    forward: features (B, n, d), scores (B, n, C) -> scores (B, n, C). Queries are not in the graph:
-        inductive.
-    Source: section 3 and the authors' code, semi-supervised variant: k 15, alpha 0.8, tau 3, three
-    nodes a stage, and what is left at the end; with distractors, the 30 best of each class (here
-    `share`, once).
-    Deviations: the limits of conjugate gradients and of Sinkhorn's rounds; any head in place of
-    logistic regression, and on its own features; the classifier has no bias; 30 epochs of 30 times
-    the rate, not 1000.
+        A_ij = max(0, cos(v_i, v_j))^3,  W = D^-1/2 (A + A^T) D^-1/2
+        Z = (I - alpha W)^-1 Y
+
+    P is made of the rows of Z+ that sum to one, to the power tau, then scaled by Sinkhorn so that
+    rows sum to one and columns to the nodes that each class has left. Of the nodes that argmax P
+    gives to a class, those of least mean loss while a classifier is trained on the support and all
+    pseudo-labels move into the support. Then the head is called again on all labels.
+
+    Args:
+        k, alpha, tau: as above.
+        stages: how many; each moves 1/stages of every class, 10 are 3 of the paper's 30 nodes.
+        balance: whether the pool holds as many nodes of every class; False leaves out the columns
+            of Sinkhorn, and with share 1 it no longer `needs_balanced_pool`.
+        share: of the pool that takes part, an equal part for each class by P of the first stage;
+            below 1 for distractors.
+        epochs, lr: the training of the classifier, from the class means, with momentum 0.9 and
+            weight decay.
+
+    Shapes:
+        forward: features (B, n, d), scores (B, n, C) -> scores (B, n, C). Queries are not in the
+            graph: inductive.
+
+    Source:
+        section 3 and the authors' code, semi-supervised variant: k 15, alpha 0.8, tau 3, three
+        nodes a stage, and what is left at the end; with distractors, the 30 best of each class
+        (here `share`, once).
+
+    Deviations:
+        the limits of conjugate gradients and of Sinkhorn's rounds; any head in place of logistic
+        regression, and on its own features; the classifier has no bias; 30 epochs of 30 times the
+        rate, not 1000.
     """
 
     family = "semi-supervised"
@@ -69,20 +80,18 @@ class ILPC(Refine):
         lr: float = 3.0,
     ) -> None:
         super().__init__()
-        if (
-            k < 1
-            or stages < 1
-            or epochs < 1
-            or not 0 <= alpha < 1
-            or not 0 < share <= 1
-            or not tau > 0
-            or not lr > 0
-        ):
-            raise InputError(
-                "ilpc.k, stages and epochs must be 1 or more, alpha in [0, 1), share in (0, 1], "
-                "tau and lr above 0, "
-                f"not {k}, {stages}, {epochs}, {alpha}, {share}, {tau} and {lr}"
-            )
+        require(
+            k >= 1
+            and stages >= 1
+            and epochs >= 1
+            and 0 <= alpha < 1
+            and 0 < share <= 1
+            and tau > 0
+            and lr > 0,
+            "ilpc.k, stages and epochs must be 1 or more, alpha in [0, 1), share in (0, 1], "
+            "tau and lr above 0, "
+            f"not {k}, {stages}, {epochs}, {alpha}, {share}, {tau} and {lr}",
+        )
         self.k, self.alpha, self.tau, self.stages = k, alpha, tau, stages
         self.balance, self.share, self.epochs, self.lr = balance, share, epochs, lr
         self.needs_balanced_pool = balance or share < 1
@@ -99,22 +108,33 @@ class ILPC(Refine):
         the pool.
         """
         y, way = episode.w, present(episode.w)
-        free = episode.mask & (torch.arange(y.shape[1], device=y.device) >= episode.n_support)
+        node = torch.arange(y.shape[1], device=y.device)
+        pool = free = episode.mask & (node >= episode.n_support)
+        taken = y.new_zeros(len(y), 1, y.shape[-1])  # nodes that a class has got
         v = centred(episode.x, episode.mask)
-        a = cosine_power(v) * pairs(episode.mask)
-        # Each a_ij that is kept for i alone counts once, for both twice: A + A^T.
-        w = symmetric(nearest(a, self.k) + nearest(a, self.k, mutual=True))
-        pool, taken = free, y.new_zeros(len(y), 1, y.shape[-1])
-        for t in range(1, self.stages + 1):
-            p = self.balanced(propagate(w, y, self.alpha), free, way, quota(pool, way, 1.0) - taken)
+        graph = self.graph(v, episode.mask)
+        for stage in range(1, self.stages + 1):
+            left = quota(pool, way, 1.0) - taken
+            p = self.balanced(propagate(graph, y, self.alpha), free, way, left)
             best = F.one_hot(p.argmax(-1), p.shape[-1]).bool() & free.unsqueeze(-1)
-            if t == 1 and self.share < 1:
+            if stage == 1 and self.share < 1:
                 best = top_per_class(p.amax(-1), best, quota(pool, way, self.share))
                 pool = free = best.any(-1)
-            most = quota(pool, way, t / self.stages) - taken if t < self.stages else float("inf")
-            picked = top_per_class(-self.loss(v, y, best.to(y.dtype)), best, most).to(y.dtype)
-            y, free, taken = y + picked, free & ~picked.any(-1), taken + picked.sum(1, keepdim=True)
+            most: Tensor | float = float("inf")
+            if stage < self.stages:
+                most = quota(pool, way, stage / self.stages) - taken
+            loss = self.loss(v, y, best.to(y.dtype))
+            picked = top_per_class(-loss, best, most).to(y.dtype)
+            y = y + picked
+            free = free & ~picked.any(-1)
+            taken = taken + picked.sum(1, keepdim=True)
         return y
+
+    def graph(self, v: Tensor, mask: Tensor) -> Tensor:
+        """W (B, n, n) of centred nodes v (B, n, d), of which those of the mask (B, n) are real."""
+        a = cosine_power(v) * pairs(mask)
+        # Each a_ij that is kept for i alone counts once, for both twice: A + A^T.
+        return symmetric(nearest(a, self.k) + nearest(a, self.k, mutual=True))
 
     def balanced(self, z: Tensor, free: Tensor, way: Tensor, left: Tensor) -> Tensor:
         """P (B, n, C) of the nodes that are free (B, n); left (B, 1, C): how many each class has
@@ -123,13 +143,12 @@ class ILPC(Refine):
         log_p = self.tau * stochastic(z.clamp_min(0)).clamp_min(1e-12).log()
         if not self.balance:
             return log_p.masked_fill(~way.unsqueeze(1), float("-inf")).softmax(-1)
-        rows, columns = free.to(z.dtype), (left.clamp_min(0) * way.unsqueeze(1)).squeeze(1)
-        total = columns.sum(-1, keepdim=True)
-        columns = columns * rows.sum(-1, keepdim=True) / or_one(total)
+        rows = free.to(z.dtype)
+        wanted = (left.clamp_min(0) * way.unsqueeze(1)).squeeze(1)
+        columns = wanted * rows.sum(-1, keepdim=True) / or_one(wanted.sum(-1, keepdim=True))
         log_p = log_p.masked_fill((columns == 0).unsqueeze(1), -1e30)
-        return rows.unsqueeze(-1) * (log_p + potentials(log_p, rows, columns).unsqueeze(1)).softmax(
-            -1
-        )
+        balanced = log_p + potentials(log_p, rows, columns).unsqueeze(1)
+        return rows.unsqueeze(-1) * balanced.softmax(-1)
 
     def loss(self, v: Tensor, y: Tensor, guess: Tensor) -> Tensor:
         """The cross-entropy (B, n) of each label, mean over the epochs of a linear classifier W = A

@@ -10,31 +10,43 @@ from torch import Tensor
 
 from graphfsl.core.episode import Episode
 from graphfsl.core.learner import Head, Refine
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 
 __all__ = ["LaplacianShot"]
 
 
 class LaplacianShot(Refine):
-    """min_Y sum_qc Y_qc (a_qc - lambda/2 sum_p w_qp Y_pc + log Y_qc)  over assignments Y_q of the
-    queries, a_qc what class c costs and w_qp = 1 where p is among the nearest of q; by bound
-    updates from softmax_c(-a_qc) on,
+    """Pull near queries towards the same class.
 
-        Y_qc <- softmax_c(-a_qc + lambda sum_p w_qp Y_pc).
+    Over assignments Y_q of the queries, a_qc what class c costs and w_qp = 1 where p is among the
+    nearest of q,
+
+        min_Y sum_qc Y_qc (a_qc - lambda/2 sum_p w_qp Y_pc + log Y_qc)
+
+    by bound updates from softmax_c(-a_qc) on,
+
+        Y_qc <- softmax_c(-a_qc + lambda sum_p w_qp Y_pc)
 
     The costs are minus the head's scores, so that it refines any head: with `simple_shot` or
     ProtoNet they are the paper's squared distances from the class means, with `refine: [{name:
     bd_cspn, scale: 2}, laplacian_shot]` those from rectified ones, as in its best results.
-    lam: lambda, which the authors choose on validation classes among 0.1 ... 1.5. k: how many
-        queries are near by cosine, q itself, which is left out, being one of them. steps: bound
-        updates.
 
-    forward: features (B, n, d), scores (B, n, C) -> scores (B, n, C), a query's being log Y_q up to
-        a constant.
-    Source: sections 2.1 to 2.3 and the authors' code: k 3, at most 20 updates.
-    Deviations: always all updates, where the authors stop when nothing moves. Neighbours are those
-    of the features as they come, where the authors subtract the mean of the base classes. Y is a
-    constant for the gradient.
+    Args:
+        lam: lambda, which the authors choose on validation classes among 0.1 ... 1.5.
+        k: how many queries are near by cosine, q itself, which is left out, being one of them.
+        steps: bound updates.
+
+    Shapes:
+        forward: features (B, n, d), scores (B, n, C) -> scores (B, n, C), a query's being log Y_q
+            up to a constant.
+
+    Source:
+        sections 2.1 to 2.3 and the authors' code: k 3, at most 20 updates.
+
+    Deviations:
+        always all updates, where the authors stop when nothing moves. Neighbours are those of the
+        features as they come, where the authors subtract the mean of the base classes. Y is a
+        constant for the gradient.
     """
 
     family = "transductive"
@@ -45,10 +57,10 @@ class LaplacianShot(Refine):
 
     def __init__(self, lam: float = 0.7, k: int = 3, steps: int = 20) -> None:
         super().__init__()
-        if lam < 0 or k < 2 or steps < 1:
-            raise InputError(
-                f"laplacian_shot.lam, k, steps must be at least 0, 2, 1, not {lam}, {k}, {steps}"
-            )
+        require(
+            lam >= 0 and k >= 2 and steps >= 1,
+            f"laplacian_shot.lam, k, steps must be at least 0, 2, 1, not {lam}, {k}, {steps}",
+        )
         self.lam, self.k, self.steps = lam, k, steps
 
     def forward(self, episode: Episode, scores: Tensor, head: Head) -> Tensor:
@@ -60,11 +72,13 @@ class LaplacianShot(Refine):
         def pull(y: Tensor) -> Tensor:
             """W Y, transposed: assignments (B, C, q) -> (B, C, q)."""
             rows = near.flatten(1).unsqueeze(1).expand(-1, y.shape[1], -1)
-            return (y.gather(-1, rows).unflatten(-1, near.shape[1:]) * real.unsqueeze(1)).sum(-2)
+            of_near = y.gather(-1, rows).unflatten(-1, near.shape[1:])  # (B, C, k - 1, q)
+            return (of_near * real.unsqueeze(1)).sum(-2)
 
-        a = -scores[:, q].detach().masked_fill(scores[:, q] == float("-inf"), -1e30).mT
+        own = scores[:, q]
+        a = -own.detach().masked_fill(own == float("-inf"), -1e30).mT
         pulled = self.lam * pull(self.updates(a, pull))
-        return torch.cat([scores[:, : q.start], scores[:, q] + pulled.mT, scores[:, q.stop :]], 1)
+        return torch.cat([scores[:, : q.start], own + pulled.mT, scores[:, q.stop :]], 1)
 
     def updates(self, a: Tensor, pull: Callable[[Tensor], Tensor]) -> Tensor:
         """Costs a (B, C, q) -> Y (B, C, q) before the last update."""
@@ -81,11 +95,11 @@ class LaplacianShot(Refine):
         length = dots.diagonal(dim1=-2, dim2=-1).clamp_min(1e-24).sqrt().unsqueeze(-2)
         left = (dots / length).masked_fill_(~mask.unsqueeze(-2), float("-inf"))
         left.diagonal(dim1=-2, dim2=-1).fill_(float("-inf"))
-        found = []
+        near, cosine = [], []
         for _ in range(min(self.k, x.shape[1]) - 1):  # a sort takes many times as long
-            found.append(left.max(-1, keepdim=True))
-            left.scatter_(-1, found[-1].indices, float("-inf"))
-        near, cosine = (
-            torch.cat(t, -1).mT for t in zip(*((f.indices, f.values) for f in found), strict=True)
-        )
-        return near.contiguous(), (cosine > float("-inf")).to(x.dtype)
+            best = left.max(-1, keepdim=True)
+            near.append(best.indices)
+            cosine.append(best.values)
+            left.scatter_(-1, best.indices, float("-inf"))
+        there = torch.cat(cosine, -1).mT > float("-inf")
+        return torch.cat(near, -1).mT.contiguous(), there.to(x.dtype)

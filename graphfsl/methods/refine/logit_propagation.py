@@ -18,7 +18,7 @@ from graphfsl.functional.propagation import propagate, symmetric
 from graphfsl.functional.prototypes import hide_absent
 from graphfsl.functional.soft_kmeans import soft_assign
 from graphfsl.functional.statistics import or_one
-from graphfsl.io.errors import InputError, unknown
+from graphfsl.io.errors import require, unknown
 
 __all__ = ["LogitPropagation"]
 
@@ -27,26 +27,37 @@ WEAK = 0.3
 
 
 class LogitPropagation(Refine):
-    """Y = label weights on the support, t * softmax(scores) on the pool;  S = D^-1/2 A D^-1/2, A_ij
-    = max(0, cos(v_i, v_j))^3 between k nearest neighbours, v the features around their mean.
-    "closed":  F = (I - alpha S)^-1 Y, and its logarithm as scores (Zhou et al., section 2).
-    "poisson": L F = Y - r y-, L = D - A, r the row sums of Y and y- its mean (Calder et al.), as
-    scores. Here all other
-        edges of a node weigh together as much as WEAK edges of mean weight, so that no node is
-        without one.
+    """Propagate a head's labels and scores over the graph of support and pool.
 
-    A query is a leaf: it reads its k nearest nodes and its own Y, and no other node reads it, so
-    that each is answered alone. An empty pool leaves the scores as they are.
-    method: "closed" or "poisson". k, alpha: as above. trust: what the head's probabilities weigh in
-    the pool together, relative to the labels together, which gives t; 0 propagates the labels
-    alone.
+    Y is the label weights on the support, t * softmax(scores) on the pool; the graph has A_ij =
+    max(0, cos(v_i, v_j))^3 between k nearest neighbours, v the features around their mean. Either
+    "closed" (Zhou et al., section 2), whose logarithm is the scores, or "poisson" (Calder et al.):
 
-    forward: features (B, n, d), scores (B, n, C) -> scores (B, n, C).
-    Source: as above; the affinity is that of iLPC.
-    Deviations: the head's probabilities as sources beside the labels; the weak edges of the second
-    form, as few nodes make a graph that falls apart, where the sources of a component do not sum to
-    zero and F has no bounds; L F = b is solved as D^1/2 (I - 0.999 S) D^1/2, which is regular; no
-    correction for the class prior, which is uniform here.
+        closed:   F = (I - alpha S)^-1 Y,  S = D^-1/2 A D^-1/2
+        poisson:  L F = Y - r y-,  L = D - A,  r the row sums of Y and y- its mean
+
+    In the second all other edges of a node weigh together as much as WEAK edges of mean weight, so
+    that no node is without one. A query is a leaf: it reads its k nearest nodes and its own Y, and
+    no other node reads it, so that each is answered alone. An empty pool leaves the scores as they
+    are.
+
+    Args:
+        method: "closed" or "poisson".
+        k, alpha: as above.
+        trust: what the head's probabilities weigh in the pool together, relative to the labels
+            together, which gives t; 0 propagates the labels alone.
+
+    Shapes:
+        forward: features (B, n, d), scores (B, n, C) -> scores (B, n, C).
+
+    Source:
+        as above; the affinity is that of iLPC.
+
+    Deviations:
+        the head's probabilities as sources beside the labels; the weak edges of the second form, as
+        few nodes make a graph that falls apart, where the sources of a component do not sum to zero
+        and F has no bounds; L F = b is solved as D^1/2 (I - 0.999 S) D^1/2, which is regular; no
+        correction for the class prior, which is uniform here.
     """
 
     family = "semi-supervised"
@@ -58,55 +69,70 @@ class LogitPropagation(Refine):
         super().__init__()
         if method not in ("closed", "poisson"):
             raise unknown("method", method, ("closed", "poisson"))
-        if k < 1 or not 0 <= alpha < 1 or trust < 0:
-            raise InputError(
-                "logit_propagation.k must be 1 or more, alpha in [0, 1) and trust 0 or more, "
-                f"not {k}, {alpha} and {trust}"
-            )
+        require(
+            k >= 1 and 0 <= alpha < 1 and trust >= 0,
+            "logit_propagation.k must be 1 or more, alpha in [0, 1) and trust 0 or more, "
+            f"not {k}, {alpha} and {trust}",
+        )
         self.method, self.k, self.alpha, self.trust = method, k, alpha, trust
         self.reads = "all" if trust else "none"
 
     def forward(self, episode: Episode, scores: Tensor, head: Head) -> Tensor:
         if episode.n_unlabeled == 0:
             return scores
-        s, q, u = episode.support, episode.query, episode.unlabeled
-
-        def others(t: Tensor) -> Tensor:
-            return torch.cat([t[:, s], t[:, u]], 1)
-
-        mass = episode.w[:, s].sum((1, 2)) / episode.mask[:, u].sum(1).clamp_min(1)
-        y = (self.trust * mass)[:, None, None] * soft_assign(scores, episode.mask)
-        y = torch.cat([episode.w[:, s], y[:, s.stop :]], 1)
-        mask = others(episode.mask)
-        real = torch.cat(
-            [episode.mask[:, s], torch.zeros_like(episode.mask[:, q]), episode.mask[:, u]], 1
-        )
-        v = centred(episode.x, real)
-        a = nearest(cosine_power(others(v)) * pairs(mask), self.k)
-        near = (cosine(v[:, q], others(v)).clamp_min(0) ** 3).masked_fill(~mask.unsqueeze(1), 0)
-        best = near.topk(min(self.k, near.shape[-1]), -1)
-        near = torch.zeros_like(near).scatter(-1, best.indices, best.values)
+        query = episode.query
+        graph = episode.parts(query=False)  # support and pool
+        sources = self.sources(episode, scores)
+        on_graph = torch.cat([sources[:, : query.start], sources[:, query.stop :]], 1)
+        a, near = self.affinities(episode, graph.mask)
         if self.method == "poisson":
-            a, near = connected(a, near, mask)
-        f, answer = (self.poisson if self.method == "poisson" else self.closed)(
-            a, near, others(y), y[:, q]
-        )
-        return hide_absent(torch.cat([f[:, s], answer, f[:, s.stop :]], 1), episode.w)
+            f, answer = self.poisson(*connected(a, near, graph.mask), on_graph, sources[:, query])
+        else:
+            f, answer = self.closed(a, near, on_graph, sources[:, query])
+        k = query.start
+        return hide_absent(torch.cat([f[:, :k], answer, f[:, k:]], 1), episode.w)
+
+    def sources(self, episode: Episode, scores: Tensor) -> Tensor:
+        """Y (B, n, C): label weights of the support, and elsewhere the head's probabilities, which
+        weigh `trust` times as much as the labels, together."""
+        labels = episode.w[:, episode.support]
+        pool = episode.mask[:, episode.unlabeled].sum(1).clamp_min(1)
+        each = (self.trust * (labels.sum((1, 2)) / pool))[:, None, None]
+        guess = each * soft_assign(scores, episode.mask)
+        return torch.cat([labels, guess[:, episode.n_support :]], 1)
+
+    def affinities(self, episode: Episode, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Of the graph's nodes (B, m, m), of which those of the mask (B, m) are real, and of the
+        queries to them (B, Q, m): those of the k nearest."""
+        queries = torch.zeros_like(episode.mask)
+        queries[:, episode.query] = True
+        v = centred(episode.x, episode.mask & ~queries)
+        of_query = v[:, episode.query]
+        of_graph = torch.cat([v[:, episode.support], v[:, episode.unlabeled]], 1)
+        a = nearest(cosine_power(of_graph) * pairs(mask), self.k)
+        near = cosine(of_query, of_graph).clamp_min(0) ** 3
+        near = near.masked_fill(~mask.unsqueeze(1), 0)
+        best = near.topk(min(self.k, near.shape[-1]), -1)
+        return a, torch.zeros_like(near).scatter(-1, best.indices, best.values)
 
     def closed(self, a: Tensor, near: Tensor, y: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
         """Scores of the graph's nodes (B, m, C) and of the queries (B, Q, C): affinities (B, m, m)
         and (B, Q, m), sources (B, m, C) and (B, Q, C)."""
         f = propagate(symmetric(a), y, self.alpha)
-        degree, reach = a.sum(-1, keepdim=True), near.sum(-1, keepdim=True)
-        answer = own + self.alpha * (near / or_one(reach).sqrt()) @ (f / or_one(degree).sqrt())
+        degree = or_one(a.sum(-1, keepdim=True))
+        reach = or_one(near.sum(-1, keepdim=True))
+        answer = own + self.alpha * (near / reach.sqrt()) @ (f / degree.sqrt())
         return f.clamp_min(1e-12).log(), answer.clamp_min(1e-12).log()
 
     def poisson(self, a: Tensor, near: Tensor, y: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+        """The same of the second form; arguments as those of `closed`."""
         mean = y.sum(1, keepdim=True) / or_one(y.sum((1, 2), keepdim=True))
-        b, own = (t - t.sum(-1, keepdim=True) * mean for t in (y, own))
-        root, reach = or_one(a.sum(-1, keepdim=True)).sqrt(), or_one(near.sum(-1, keepdim=True))
-        f = propagate(symmetric(a), b / root, ALMOST_ONE) / root
-        return f, (own + near @ f) / reach
+        source = y - y.sum(-1, keepdim=True) * mean
+        own_source = own - own.sum(-1, keepdim=True) * mean
+        root = or_one(a.sum(-1, keepdim=True)).sqrt()
+        f = propagate(symmetric(a), source / root, ALMOST_ONE) / root
+        reach = or_one(near.sum(-1, keepdim=True))
+        return f, (own_source + near @ f) / reach
 
 
 def connected(a: Tensor, near: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,30 +13,38 @@ from graphfsl.functional.layers import last_layer
 from graphfsl.functional.prototypes import present
 from graphfsl.functional.selection import log_odds, quota, top_per_class
 from graphfsl.functional.soft_kmeans import soft_assign
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 
 __all__ = ["PseudoLabel"]
 
 
 class PseudoLabel(Refine):
-    """y'_j = 1 for the class c of largest p(c | x_j), else 0, for the most confident nodes of the
-    pool; they become label weights, the head is called again, and so on with its new p.
+    """Label the most confident nodes of the pool by the head's own answers, again and again.
 
-    Each class may take an equal part of the pool, the nodes of largest p among those that fall to
-    it.
-    steps: how often the pool is labeled. share: of the pool that is labeled at most in the last
-        step.
-    curriculum: in step t of T the share is t/T of that, and every step chooses anew; without one it
-        is whole at once.
-    threshold: a node needs this p. soft: p itself as label weights, in place of 1 for the best
-        class.
+        y'_j = 1 for the class c of largest p(c | x_j), else 0
 
-    forward: features (B, n, d), scores (B, n, C) -> scores (B, n, C).
-    Source: Lee, section 2; Cascante-Bonilla et al., section 3: the best 20%, 40%, … 100%, each time
+    They become label weights, the head is called again, and so on with its new p. Each class may
+    take an equal part of the pool, the nodes of largest p among those that fall to it.
+
+    Args:
+        steps: how often the pool is labeled.
+        share: of the pool that is labeled at most in the last step.
+        curriculum: in step t of T the share is t/T of that, and every step chooses anew; without
+            one it is whole at once.
+        threshold: a node needs this p.
+        soft: p itself as label weights, in place of 1 for the best class.
+
+    Shapes:
+        forward: features (B, n, d), scores (B, n, C) -> scores (B, n, C).
+
+    Source:
+        Lee, section 2; Cascante-Bonilla et al., section 3: the best 20%, 40%, … 100%, each time
         from scratch.
-    Deviations: a head that is called again in place of a network that is trained on; the labels
-    weigh as much as those of the support; the share is of each class, not of all nodes, so that no
-    class takes the pool.
+
+    Deviations:
+        a head that is called again in place of a network that is trained on; the labels weigh as
+        much as those of the support; the share is of each class, not of all nodes, so that no class
+        takes the pool.
     """
 
     family = "semi-supervised"
@@ -55,11 +63,11 @@ class PseudoLabel(Refine):
         soft: bool = False,
     ) -> None:
         super().__init__()
-        if steps < 1 or not 0 < share <= 1 or not 0 <= threshold < 1:
-            raise InputError(
-                "pseudo_label.steps must be 1 or more, share in (0, 1] and threshold in [0, 1), "
-                f"not {steps}, {share} and {threshold}"
-            )
+        require(
+            steps >= 1 and 0 < share <= 1 and 0 <= threshold < 1,
+            "pseudo_label.steps must be 1 or more, share in (0, 1] and threshold in [0, 1), "
+            f"not {steps}, {share} and {threshold}",
+        )
         self.steps, self.share, self.curriculum = steps, share, curriculum
         self.threshold, self.soft = threshold, soft
         self.trusts_probabilities = soft

@@ -13,33 +13,48 @@ from graphfsl.core.learner import Head, Refine
 from graphfsl.functional.distances import squared_euclidean
 from graphfsl.functional.prototypes import hide_absent, prototypes
 from graphfsl.functional.sinkhorn import balance
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 
 __all__ = ["PTMAP"]
 
+COLD, WARM = 12, 5  # steps of Newton's method for v, from scratch and from the last epoch's v
+
 
 class PTMAP(Refine):
-    """x = (f + 1e-6)^power / ||(f + 1e-6)^power||, then less its mean and of length one again, the
-    support and the queries each by themselves. From the class means mu_c on, `steps` times,
+    """Make features more Gaussian, then move class centres by balanced optimal transport.
 
-        P = Sinkhorn(exp(-lam ||x_q - mu_c||^2)) with rows of sum 1 and columns of sum Q / C,
-        mu_c <- mu_c + alpha (sum_i P_ic x_i / sum_i P_ic - mu_c),
+        x = (f + 1e-6)^power / ||(f + 1e-6)^power||
+
+    less its mean and of length one again, the support and the queries each by themselves. From the
+    class means mu_c on, `steps` times,
+
+        P = Sinkhorn(exp(-lam ||x_q - mu_c||^2)) with rows of sum 1 and columns of sum Q / C
+        mu_c <- mu_c + alpha (sum_i P_ic x_i / sum_i P_ic - mu_c)
 
     with P = y on the support; a last P gives the answer.
 
-    power: beta, of the transform. steps: epochs. lam: lambda. alpha: how far a center moves.
-    share: 1 for columns of equal sums, the paper's; below 1 they lie between those and the sums of
-        the softmax of -lam ||x_q - mu_c||^2, which is soft k-means at 0, and it no longer
-        `needs_balance`.
+    Args:
+        power: beta, of the transform.
+        steps: epochs.
+        lam: lambda.
+        alpha: how far a center moves.
+        share: 1 for columns of equal sums, the paper's; below 1 they lie between those and the sums
+            of the softmax of -lam ||x_q - mu_c||^2, which is soft k-means at 0, and it no longer
+            `needs_balance`.
 
-    forward: features (B, n, d) that are not negative, label weights (B, n, C) -> scores (B, n, C),
-    whatever the head's are; the softmax of a query's scores is its row of P.
-    Source: algorithm 1 and the authors' code: power 0.5, 20 epochs, lambda 10, alpha 0.2.
-    Deviations: none in the solution. The centers stay in the span of the nodes, mu = A x, so that A
-    alone is iterated, where the authors reduce the dimension by QR; the limit of Sinkhorn's rounds
-    comes from Newton's method, which goes on from epoch to epoch. A and v are constants for the
-    gradient. One query alone is neither centered nor balanced. A negative feature, as an
-    augmentation may make it, counts as zero; cached features with such ones are refused.
+    Shapes:
+        forward: features (B, n, d) that are not negative, label weights (B, n, C) -> scores (B, n,
+            C), whatever the head's are; the softmax of a query's scores is its row of P.
+
+    Source:
+        algorithm 1 and the authors' code: power 0.5, 20 epochs, lambda 10, alpha 0.2.
+
+    Deviations:
+        none in the solution. The centers stay in the span of the nodes, mu = A x, so that A alone
+        is iterated, where the authors reduce the dimension by QR; the limit of Sinkhorn's rounds
+        comes from Newton's method, which goes on from epoch to epoch. A and v are constants for the
+        gradient. One query alone is neither centered nor balanced. A negative feature, as an
+        augmentation may make it, counts as zero; cached features with such ones are refused.
     """
 
     family = "transductive"
@@ -58,60 +73,56 @@ class PTMAP(Refine):
         share: float = 1.0,
     ) -> None:
         super().__init__()
-        if not power > 0 or not lam > 0 or steps < 0 or not 0 < alpha <= 1 or not 0 <= share <= 1:
-            raise InputError(
-                "pt_map.power and lam must be above 0, steps 0 or more, alpha in (0, 1] and "
-                "share in [0, 1], not "
-                f"{power}, {lam}, {steps}, {alpha}, {share}"
-            )
+        require(
+            power > 0 and lam > 0 and steps >= 0 and 0 < alpha <= 1 and 0 <= share <= 1,
+            "pt_map.power and lam must be above 0, steps 0 or more, alpha in (0, 1] and "
+            "share in [0, 1], not "
+            f"{power}, {lam}, {steps}, {alpha}, {share}",
+        )
         self.power, self.steps, self.lam, self.alpha, self.share = power, steps, lam, alpha, share
         self.needs_balance = share == 1
 
     def forward(self, episode: Episode, scores: Tensor, head: Head) -> Tensor:
-        k, m = episode.n_support, episode.n_support + episode.n_query
-        x, y, query = (
-            self.transform(episode),
-            episode.w[:, :k].mT,
-            episode.mask[:, k:m].to(episode.x.dtype),
-        )
+        x = self.transform(episode)
+        nodes = x[:, : episode.query.stop]
+        labels = episode.w[:, episode.support].mT
+        query = episode.mask[:, episode.query].to(x.dtype)
         with torch.no_grad():
-            a, v = self.centers(x[:, :m], y, query)
-        scores = v.unsqueeze(-2) - self.lam * squared_euclidean(x, a @ x[:, :m])
+            a, v = self.centers(nodes, labels, query)
+        scores = v.unsqueeze(-2) - self.lam * squared_euclidean(x, a @ nodes)
         return hide_absent(scores, episode.w)
 
     def transform(self, episode: Episode) -> Tensor:
         """Features (B, n, d) -> x (B, n, d); the pool is centered as the queries are."""
-        k, real = episode.n_support, episode.mask.unsqueeze(-1).to(episode.x.dtype)
-        q = episode.query
+        k, query = episode.n_support, episode.query
+        real = episode.mask.unsqueeze(-1).to(episode.x.dtype)
         x = F.normalize((episode.x.clamp_min(0) + 1e-6) ** self.power, dim=-1)
-        several = real[:, q].sum(1, keepdim=True) > 1
-        x = torch.cat(
-            [
-                x[:, :k] - prototypes(x[:, :k], real[:, :k]),
-                x[:, k:] - several * prototypes(x[:, q], real[:, q]),
-            ],
-            1,
-        )
-        return F.normalize(x, dim=-1)
+        several = real[:, query].sum(1, keepdim=True) > 1
+        support = x[:, :k] - prototypes(x[:, :k], real[:, :k])
+        others = x[:, k:] - several * prototypes(x[:, query], real[:, query])
+        return F.normalize(torch.cat([support, others], 1), dim=-1)
 
     def centers(self, x: Tensor, y: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
         """Support and queries x (B, m, d), labels y (B, C, k) of the first k, which queries are
         real (B, q) -> A (B, C, m), Sinkhorn's v (B, C)."""
-        k, gram = y.shape[-1], x @ x.mT
-        absent = y.sum(-1, keepdim=True) == 0
-        a = F.pad(y / y.sum(-1, keepdim=True).masked_fill(absent, 1), (0, query.shape[-1]))
+        gram = x @ x.mT
+        size = y.sum(-1, keepdim=True)
+        absent = size == 0
+        a = F.pad(y / size.masked_fill(absent, 1), (0, query.shape[-1]))
         v = torch.zeros_like(y[..., 0])
-        for epoch in range(self.steps + 1):
-            f = a @ gram
-            log_p = (
-                self.lam
-                * (2 * f - (a * f).sum(-1, keepdim=True)).masked_fill(absent, float("-inf"))[
-                    ..., k:
-                ]
-            )
-            warm = 0 < epoch < self.steps
-            v = balance(log_p.mT, query, self.share, 5 if warm else 12, v if warm else None)
-            if epoch < self.steps:
-                p = torch.cat([y, query.unsqueeze(1) * (log_p + v.unsqueeze(-1)).softmax(-2)], -1)
-                a = a.lerp(p / p.sum(-1, keepdim=True).masked_fill(absent, 1), self.alpha)
-        return a, v
+        for epoch in range(self.steps):
+            log_p = self.log_affinity(a, gram, absent)[..., y.shape[-1] :]
+            steps, start = (WARM, v) if epoch else (COLD, None)
+            v = balance(log_p.mT, query, self.share, steps, start)
+            p = query.unsqueeze(1) * (log_p + v.unsqueeze(-1)).softmax(-2)
+            weight = torch.cat([y, p], -1)
+            mean = weight / weight.sum(-1, keepdim=True).masked_fill(absent, 1)
+            a = a.lerp(mean, self.alpha)
+        log_p = self.log_affinity(a, gram, absent)[..., y.shape[-1] :]
+        return a, balance(log_p.mT, query, self.share, COLD)
+
+    def log_affinity(self, a: Tensor, gram: Tensor, absent: Tensor) -> Tensor:
+        """-lam ||x_i - mu_c||^2 (B, C, m) for centers mu = A x; ||x_i||^2 is left out."""
+        dots = a @ gram
+        distance = (2 * dots - (a * dots).sum(-1, keepdim=True)).masked_fill(absent, float("-inf"))
+        return self.lam * distance

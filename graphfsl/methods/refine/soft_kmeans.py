@@ -13,23 +13,29 @@ from graphfsl.functional.layers import last_layer
 from graphfsl.functional.prototypes import present
 from graphfsl.functional.soft_kmeans import soft_assign
 from graphfsl.functional.statistics import or_one
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 
 __all__ = ["MaskedSoftKmeans", "SoftKmeans", "SoftKmeansCluster"]
 
 
 class SoftKmeans(Refine):
-    """z_jc = softmax_c(-||h_j - p_c||^2) for each unlabeled j;  p~_c = (sum_i h_i y_ic + sum_j h_j
-    z_jc) / (sum_i y_ic + sum_j z_jc)  (equation 4), with the head's scores in place of -||h_j -
-    p_c||^2.
+    """Move class means by the pool, each node counting for each class as it probably belongs.
 
-    The pool's assignments become label weights and the head is called again, so it refines any head
-    that reads label weights; with ProtoNet it is the paper's method. An empty pool leaves the
-    scores as they are.
-    steps: of soft k-means; the paper found that more than one does not help.
+        z_jc = softmax_c(-||h_j - p_c||^2) for each unlabeled j
+        p~_c = (sum_i h_i y_ic + sum_j h_j z_jc) / (sum_i y_ic + sum_j z_jc)      (equation 4)
 
-    forward: features (B, n, d), scores (B, n, C) -> scores (B, n, C).
-    Source: section 3.1.1, equation 4. The assignments are constants for the gradient, as in the
+    with the head's scores in place of -||h_j - p_c||^2. The pool's assignments become label weights
+    and the head is called again, so it refines any head that reads label weights; with ProtoNet it
+    is the paper's method. An empty pool leaves the scores as they are.
+
+    Args:
+        steps: of soft k-means; the paper found that more than one does not help.
+
+    Shapes:
+        forward: features (B, n, d), scores (B, n, C) -> scores (B, n, C).
+
+    Source:
+        section 3.1.1, equation 4. The assignments are constants for the gradient, as in the
         authors' code.
     """
 
@@ -42,8 +48,7 @@ class SoftKmeans(Refine):
 
     def __init__(self, steps: int = 1) -> None:
         super().__init__()
-        if steps < 1:
-            raise InputError(f"soft k-means takes at least one step, not {steps}")
+        require(steps >= 1, f"soft k-means takes at least one step, not {steps}")
         self.steps = steps
 
     def assign(self, episode: Episode, scores: Tensor) -> Tensor:
@@ -61,25 +66,34 @@ class SoftKmeans(Refine):
 
 
 class SoftKmeansCluster(SoftKmeans):
-    """One cluster more, at p_(N+1) = 0, for the unlabeled nodes that belong to no class:
-    z_jc = softmax_c(-||h_j - p_c||^2 / r_c^2 - A(r_c)),  A(r) = log(2 pi) / 2 + log r,  r_1 = … =
-    r_N = 1,  r_(N+1) learned. What it is assigned is no class's label weight. As r grows its share
-    vanishes, but as 1/r only.
+    """Soft k-means with one cluster more, for the unlabeled nodes that belong to no class.
 
-    radius: r_(N+1) at first; its logarithm is the parameter. steps: as in `SoftKmeans`.
+    At p_(N+1) = 0, with r_1 = … = r_N = 1 and r_(N+1) learned,
 
-    forward: features (B, n, d), scores (B, n, C) -> scores (B, n, C).
-    Source: section 3.1.2; radius 100 from the authors' code. Scores as -||h_j - p_c||^2, h_j all of
-        a node's features.
-    Deviations: the authors' code divides by 2 r^2; it leaves cluster N+1, moved to the mean of what
-    it was assigned, in the softmax of the queries too. Here a query has N scores, and the cluster
-    stays at 0 in every step.
+        z_jc = softmax_c(-||h_j - p_c||^2 / r_c^2 - A(r_c)),  A(r) = log(2 pi) / 2 + log r
+
+    What it is assigned is no class's label weight. As r grows its share vanishes, but as 1/r only.
+
+    Args:
+        radius: r_(N+1) at first; its logarithm is the parameter.
+        steps: as in `SoftKmeans`.
+
+    Shapes:
+        forward: features (B, n, d), scores (B, n, C) -> scores (B, n, C).
+
+    Source:
+        section 3.1.2; radius 100 from the authors' code. Scores as -||h_j - p_c||^2, h_j all of a
+        node's features.
+
+    Deviations:
+        the authors' code divides by 2 r^2; it leaves cluster N+1, moved to the mean of what it was
+        assigned, in the softmax of the queries too. Here a query has N scores, and the cluster
+        stays at 0 in every step.
     """
 
     def __init__(self, steps: int = 1, radius: float = 100.0) -> None:
         super().__init__(steps)
-        if not radius > 0:
-            raise InputError(f"soft_kmeans_cluster.radius must be above 0, not {radius}")
+        require(radius > 0, f"soft_kmeans_cluster.radius must be above 0, not {radius}")
         self.log_radius = nn.Parameter(torch.tensor(float(radius)).log())
 
     def assign(self, episode: Episode, scores: Tensor) -> Tensor:
@@ -90,20 +104,31 @@ class SoftKmeansCluster(SoftKmeans):
 
 
 class MaskedSoftKmeans(SoftKmeans):
-    """d~_jc = d_jc / mean_j d_jc;  [log beta_c, log gamma_c] = MLP(min, max, variance, skewness,
-    excess kurtosis of d~_c over j);  m_jc = sigmoid(-gamma_c (d~_jc - beta_c));  z_jc m_jc are the
-    label weights, z as in `SoftKmeans`.
+    """Soft k-means that leaves out pool nodes which are far from all class means.
 
-    d_jc is minus the head's score; where a task has scores above zero, the best one counts as
-    distance 0.
-    hidden: width of the MLP, 5 -> hidden, tanh -> 2. steps: as in `SoftKmeans`.
+        d~_jc = d_jc / mean_j d_jc
+        [log beta_c, log gamma_c] = MLP(moments_c)
+        m_jc = sigmoid(-gamma_c (d~_jc - beta_c))
 
-    forward: features (B, n, d), scores (B, n, C) -> scores (B, n, C).
-    Source: section 3.1.3. From the authors' code: beta and gamma as exponentials, 20 hidden units,
-    initial weights of deviation 0.01, so that beta and gamma start at 1; the statistics are
-    constants for the gradient, d and z are not.
-    Deviations: the authors' code applies the mask twice, and moves beta between steps by a third
-    output; with one step, as in the paper, that output does nothing.
+    z_jc m_jc are the label weights, z as in `SoftKmeans`; moments_c are minimum, maximum, variance,
+    skewness and excess kurtosis of d~_jc over j. d_jc is minus the head's score; where a task has
+    scores above zero, the best one counts as distance 0.
+
+    Args:
+        hidden: width of the MLP, 5 -> hidden, tanh -> 2.
+        steps: as in `SoftKmeans`.
+
+    Shapes:
+        forward: features (B, n, d), scores (B, n, C) -> scores (B, n, C).
+
+    Source:
+        section 3.1.3. From the authors' code: beta and gamma as exponentials, 20 hidden units,
+        initial weights of deviation 0.01, so that beta and gamma start at 1; the statistics are
+        constants for the gradient, d and z are not.
+
+    Deviations:
+        the authors' code applies the mask twice, and moves beta between steps by a third output;
+        with one step, as in the paper, that output does nothing.
     """
 
     trusts_probabilities = False

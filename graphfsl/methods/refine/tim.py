@@ -14,40 +14,50 @@ from graphfsl.functional.adam import adam
 from graphfsl.functional.distances import squared_euclidean
 from graphfsl.functional.prototypes import hide_absent, prototypes
 from graphfsl.functional.statistics import total_or_one
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 
 __all__ = ["TIM", "AlphaTIM"]
 
 
 class TIM(Refine):
-    """p_ic = softmax_c(-tau/2 ||z_i - w_c||^2) of features z_i of length one, with the classifiers
-    w_c of least
+    """Make the answers for the queries sure and, taken together, evenly spread over the classes.
 
-        lambda CE(S) - marginal H(mean_Q p_i) + conditional mean_Q H(p_i),
+    p_ic = softmax_c(-tau/2 ||z_i - w_c||^2) of features z_i of length one, with the classifiers w_c
+    of least
+
+        lambda CE(S) - marginal H(mean_Q p_i) + conditional mean_Q H(p_i)
 
     by the alternating direction method (TIM-ADM) from the class means on. A step chooses targets q
     for the queries,
 
-        q_ic ~ p_ic^(1 + conditional) / (sum_j p_jc^(1 + conditional))^beta,   beta = marginal / (1
-        + marginal),
+        q_ic ~ p_ic^(1 + conditional) / (sum_j p_jc^(1 + conditional))^beta
+        beta = marginal / (1 + marginal)
 
     and with them, q = y and a_i = lambda / (1 + conditional) on the support, a_i = |S| / |Q| on the
     queries,
 
-        w_c <- sum_i a_i (q_ic z_i + p_ic (w_c - z_i)) / sum_i a_i q_ic,   or `rate` of the way
-        there.
+        w_c <- sum_i a_i (q_ic z_i + p_ic (w_c - z_i)) / sum_i a_i q_ic,  or `rate` of the way there
 
-    steps: of the method. rate: 1 is the authors'; it overshoots at first, and does not settle where
-        features are alike.
-    temperature: tau. cross_entropy: lambda. marginal, conditional: the weights of the entropies.
+    Args:
+        steps: of the method.
+        rate: 1 is the authors'; it overshoots at first, and does not settle where features are
+            alike.
+        temperature: tau.
+        cross_entropy: lambda.
+        marginal, conditional: the weights of the entropies.
 
-    forward: features (B, n, d), label weights (B, n, C) -> scores (B, n, C), whatever the head's
-        are.
-    Source: section 2 and the authors' code: 150 steps, tau 15, weights 0.1, 1, 0.1. The marginal
-    entropy assumes as many queries of every class (`needs_balance`, unless `marginal` is 0): on
-    others TIM may lose to the class means.
-    Deviations: the rate. As w = A z stays in the span of the nodes, A alone is iterated, a constant
-        for the gradient.
+    Shapes:
+        forward: features (B, n, d), label weights (B, n, C) -> scores (B, n, C), whatever the
+            head's are.
+
+    Source:
+        section 2 and the authors' code: 150 steps, tau 15, weights 0.1, 1, 0.1. The marginal
+        entropy assumes as many queries of every class (`needs_balance`, unless `marginal` is 0): on
+        others TIM may lose to the class means.
+
+    Deviations:
+        the rate. As w = A z stays in the span of the nodes, A alone is iterated, a constant for the
+        gradient.
     """
 
     family = "transductive"
@@ -67,25 +77,20 @@ class TIM(Refine):
     ) -> None:
         super().__init__()
         zero, above = (steps, marginal, conditional), (rate, temperature, cross_entropy)
-        if min(zero) < 0 or min(above) <= 0:
-            names = (
-                "steps, marginal, conditional must be 0 or more, rate, temperature, "
-                "cross_entropy above 0"
-            )
-            raise InputError(f"{names}, not {zero}, {above}")
+        require(
+            min(zero) >= 0 and min(above) > 0,
+            "steps, marginal, conditional must be 0 or more, rate, temperature, cross_entropy "
+            f"above 0, not {zero}, {above}",
+        )
         self.steps, self.rate, self.temperature = steps, rate, temperature
         self.cross_entropy, self.marginal, self.conditional = cross_entropy, marginal, conditional
         self.needs_balance = marginal > 0
 
     def forward(self, episode: Episode, scores: Tensor, head: Head) -> Tensor:
-        k, m, z = (
-            episode.n_support,
-            episode.n_support + episode.n_query,
-            F.normalize(episode.x, dim=-1),
-        )
-        w = self.classifiers(
-            z[:, :m], episode.w[:, :k].mT, episode.mask[:, k:m].unsqueeze(1).to(z.dtype)
-        )
+        z = F.normalize(episode.x, dim=-1)
+        labels = episode.w[:, episode.support].mT
+        real = episode.mask[:, episode.query].unsqueeze(1).to(z.dtype)
+        w = self.classifiers(z[:, : episode.query.stop], labels, real)
         return hide_absent(-self.temperature / 2 * squared_euclidean(z, w), episode.w)
 
     def classifiers(self, z: Tensor, y: Tensor, real: Tensor) -> Tensor:
@@ -98,42 +103,65 @@ class TIM(Refine):
 
     def coefficients(self, kernel: Tensor, y: Tensor, real: Tensor) -> Tensor:
         """z z^T (B, m, m) -> A (B, C, m)."""
-        k, total = y.shape[-1], y.sum(-1, keepdim=True)
-        absent = total == 0
-        a = F.pad(y / total.masked_fill(absent, 1), (0, real.shape[-1]))
-        y = self.cross_entropy / (1 + self.conditional) * y
-        weight = torch.cat(
-            [y.sum(1, keepdim=True), total.sum(1, keepdim=True) / total_or_one(real) * real], -1
-        )
-        beta, padding = self.marginal / (1 + self.marginal), -1e30 * (1 - real)
+        k = y.shape[-1]
+        size = y.sum(-1, keepdim=True)
+        absent = size == 0
+        labels = self.cross_entropy / (1 + self.conditional) * y
+        query_weight = size.sum(1, keepdim=True) / total_or_one(real) * real
+        weight = torch.cat([labels.sum(1, keepdim=True), query_weight], -1)
+
+        a = F.pad(y / size.masked_fill(absent, 1), (0, real.shape[-1]))  # the class means
         for _ in range(self.steps):
-            f = a @ kernel
-            f = self.temperature * (f - (a * f).sum(-1, keepdim=True) / 2)
-            log_p = f.masked_fill(absent, -1e30).log_softmax(1)
-            power = (1 + self.conditional) * log_p[..., k:]
-            q = (power - beta * (power + padding).logsumexp(-1, keepdim=True)).softmax(1)
-            now, target = weight * log_p.exp(), torch.cat([y, weight[..., k:] * q], -1)
-            total = target.sum(-1, keepdim=True)
-            step = target - now + (now.sum(-1, keepdim=True) - total) * a
+            log_p = self.log_probabilities(a, kernel, absent)
+            targets = self.query_targets(log_p[..., k:], real)
+            wanted = torch.cat([labels, query_weight * targets], -1)
+            now = weight * log_p.exp()
+            total = wanted.sum(-1, keepdim=True)
+            # sum_i a_i (q_ic z_i + p_ic (w_c - z_i)) - sum_i a_i q_ic w_c in terms of the nodes
+            step = wanted - now + (now.sum(-1, keepdim=True) - total) * a
             a = a + self.rate * step / total.masked_fill(absent, 1)
         return a
 
+    def log_probabilities(self, a: Tensor, kernel: Tensor, absent: Tensor) -> Tensor:
+        """log p (B, C, m) of all nodes for the classifiers w = A z; ||z_i||^2 is left out."""
+        dots = a @ kernel
+        square = (a * dots).sum(-1, keepdim=True)  # ||w_c||^2
+        return (self.temperature * (dots - square / 2)).masked_fill(absent, -1e30).log_softmax(1)
+
+    def query_targets(self, log_p: Tensor, real: Tensor) -> Tensor:
+        """q (B, C, q) of the queries' log p (B, C, q); padding has no part in their sum."""
+        beta = self.marginal / (1 + self.marginal)
+        padding = -1e30 * (1 - real)
+        log_power = (1 + self.conditional) * log_p
+        log_size = (log_power + padding).logsumexp(-1, keepdim=True)
+        return (log_power - beta * log_size).softmax(1)
+
 
 class AlphaTIM(TIM):
-    """TIM with the entropies of Tsallis, H_alpha(p) = (1 - sum_c p_c^alpha) / (alpha - 1), in place
-    of Shannon's, which are their limit at alpha = 1: unequal shares of the classes cost less. By
-    gradient descent with Adam (TIM-GD).
+    """TIM with entropies that ask less for equal shares of the classes, by gradient descent.
 
-    alpha: of both entropies of the queries; the authors take 2 at one shot and 7 from five shots
-        on. 1 is TIM-GD.
-    steps, lr: of Adam. temperature, cross_entropy, marginal, conditional: as in `TIM`.
+    Tsallis' entropies take the place of Shannon's, which are their limit at alpha = 1: unequal
+    shares of the classes cost less. Adam descends the loss (TIM-GD).
 
-    forward: features (B, n, d), label weights (B, n, C) -> scores (B, n, C), whatever the head's
-        are.
-    Source: section 4 of Veilleux et al. and the authors' code: 1000 steps of lr 1e-4, tau 15,
-    weights 1, 1, 1, and Shannon's cross-entropy on the support.
-    Deviations: none in the solution. The gradient is written out; how w moved is a constant for
-        that of a training.
+        H_alpha(p) = (1 - sum_c p_c^alpha) / (alpha - 1)
+
+    Args:
+        alpha: of both entropies of the queries; the authors take 2 at one shot and 7 from five
+            shots on. 1 is TIM-GD.
+        steps, lr: of Adam.
+        temperature, cross_entropy, marginal, conditional: as in `TIM`.
+
+    Shapes:
+        forward: features (B, n, d), label weights (B, n, C) -> scores (B, n, C), whatever the
+            head's are.
+
+    Source:
+        section 4 of Veilleux et al. and the authors' code: 1000 steps of lr 1e-4, tau 15, weights
+        1, 1, 1, and Shannon's cross-entropy on the support.
+
+    Deviations:
+        none in the solution. The gradient is written out; how w moved is a constant for that of a
+        training.
     """
 
     needs_balance = False
@@ -149,37 +177,54 @@ class AlphaTIM(TIM):
         conditional: float = 1.0,
     ) -> None:
         super().__init__(steps, 1.0, temperature, cross_entropy, marginal, conditional)
-        if not alpha > 0 or not lr > 0:
-            raise InputError(f"alpha_tim.alpha and lr must be above 0, not {alpha} and {lr}")
+        require(
+            alpha > 0 and lr > 0, f"alpha_tim.alpha and lr must be above 0, not {alpha} and {lr}"
+        )
         self.alpha, self.lr = alpha, lr
         self.needs_balance = marginal > 0 and alpha == 1
 
     def classifiers(self, z: Tensor, y: Tensor, real: Tensor) -> Tensor:
-        start, fixed = prototypes(z[:, : y.shape[-1]], y.mT), z.detach()
-        moved = adam(
-            lambda w: self.gradient(w, fixed, y, real), start.detach(), self.lr, self.steps
-        )
-        return start + (moved - start.detach())
+        start = prototypes(z[:, : y.shape[-1]], y.mT)
+        nodes = z.detach()
+
+        def gradient(w: Tensor) -> Tensor:
+            return self.gradient(w, nodes, y, real)
+
+        moved = adam(gradient, start.detach(), self.lr, self.steps)
+        return start + (moved - start.detach())  # the value of `moved`, the gradient of `start`
 
     def gradient(self, w: Tensor, z: Tensor, y: Tensor, real: Tensor) -> Tensor:
-        """Of the loss by w (B, C, d)."""
-        f = self.temperature * torch.baddbmm(w.square().sum(-1, keepdim=True), w, z.mT, beta=-0.5)
-        p = f.masked_fill(y.sum(-1, keepdim=True) == 0, -1e30).softmax(1)
-        p_s, p_q = p[..., : y.shape[-1]], p[..., y.shape[-1] :]
-        by_s = (
-            self.cross_entropy
-            * (y.sum(1, keepdim=True) * p_s - y)
-            / total_or_one(y.sum(1, keepdim=True))
-        )
-        share = real / total_or_one(real)
-        by_p = self.marginal * self.slope(
-            (share * p_q).sum(-1, keepdim=True)
-        ) - self.conditional * self.slope(p_q)
-        by_q = share * p_q * (by_p - (p_q * by_p).sum(1, keepdim=True))
-        by_f = torch.cat([by_s, by_q], -1)
+        """Of the loss by w (B, C, d).
+
+        With f_ic = tau (w_c z_i - ||w_c||^2 / 2) and p_i = softmax(f_i) it is, for each class,
+        tau (sum_i dL/df_ic z_i - sum_i dL/df_ic w_c).
+        """
+        k = y.shape[-1]
+        absent = y.sum(-1, keepdim=True) == 0
+        square = w.square().sum(-1, keepdim=True)
+        f = self.temperature * torch.baddbmm(square, w, z.mT, beta=-0.5)
+        p = f.masked_fill(absent, -1e30).softmax(1)
+        by_support = self.cross_entropy * self.slope_of_cross_entropy(p[..., :k], y)
+        by_query = self.slope_of_entropies(p[..., k:], real)
+        by_f = torch.cat([by_support, by_query], -1)
         return self.temperature * (by_f @ z - by_f.sum(-1, keepdim=True) * w)
+
+    def slope_of_cross_entropy(self, p: Tensor, y: Tensor) -> Tensor:
+        """d CE(S) / df (B, C, k): probabilities and labels (B, C, k)."""
+        weight = y.sum(1, keepdim=True)
+        return (weight * p - y) / total_or_one(weight)
+
+    def slope_of_entropies(self, p: Tensor, real: Tensor) -> Tensor:
+        """d (conditional mean_Q H(p_i) - marginal H(mean_Q p_i)) / df (B, C, q): probabilities
+        (B, C, q), which queries are real (B, 1, q)."""
+        share = real / total_or_one(real)
+        mean = (share * p).sum(-1, keepdim=True)
+        by_p = self.marginal * self.slope(mean) - self.conditional * self.slope(p)
+        return share * p * (by_p - (p * by_p).sum(1, keepdim=True))  # through the softmax
 
     def slope(self, p: Tensor) -> Tensor:
         """-dH_alpha / dp, less a constant."""
         p = p.clamp_min(1e-30)
-        return p.log() if self.alpha == 1 else self.alpha / (self.alpha - 1) * p ** (self.alpha - 1)
+        if self.alpha == 1:
+            return p.log()
+        return self.alpha / (self.alpha - 1) * p ** (self.alpha - 1)

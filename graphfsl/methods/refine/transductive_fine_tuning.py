@@ -11,25 +11,33 @@ from graphfsl.core.episode import Episode
 from graphfsl.core.learner import Head, Refine
 from graphfsl.functional.adam import adam
 from graphfsl.functional.prototypes import hide_absent
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 
 __all__ = ["TransductiveFineTuning"]
 
 
 class TransductiveFineTuning(Refine):
-    """p_i = softmax(W z_i + b) of features z_i of length one. From w_c, the direction of the mean
-    of the support of c, and b = 0 on, Adam descends
+    """Train a linear classifier on the support and on the entropy of the queries.
 
-        mean_S -log p_i,y_i + mean_Q H(p_i).
+    p_i = softmax(W z_i + b) of features z_i of length one. From w_c, the direction of the mean of
+    the support of c, and b = 0 on, Adam descends
 
-    steps, lr: of Adam.
+        mean_S -log p_i,y_i + mean_Q H(p_i)
 
-    forward: features (B, n, d), label weights (B, n, C) -> scores (B, n, C), whatever the head's
-        are.
-    Source: sections 3.1 and 3.2; 25 steps of lr 5e-5.
-    Deviations: the encoder stays as it is, so that cached features do; the paper tunes the whole
-    network, and these few small steps of the classifier alone hardly change an answer. The gradient
-    is written out, and how W and b moved is a constant for the gradient of a training.
+    Args:
+        steps, lr: of Adam.
+
+    Shapes:
+        forward: features (B, n, d), label weights (B, n, C) -> scores (B, n, C), whatever the
+            head's are.
+
+    Source:
+        sections 3.1 and 3.2; 25 steps of lr 5e-5.
+
+    Deviations:
+        the encoder stays as it is, so that cached features do; the paper tunes the whole network,
+        and these few small steps of the classifier alone hardly change an answer. The gradient is
+        written out, and how W and b moved is a constant for the gradient of a training.
     """
 
     family = "transductive"
@@ -39,34 +47,41 @@ class TransductiveFineTuning(Refine):
 
     def __init__(self, steps: int = 25, lr: float = 5e-5) -> None:
         super().__init__()
-        if steps < 0 or not lr > 0:
-            raise InputError(
-                f"transductive_fine_tuning.steps must be 0 or more and lr above 0, "
-                f"not {steps} and {lr}"
-            )
+        require(
+            steps >= 0 and lr > 0,
+            f"transductive_fine_tuning.steps must be 0 or more and lr above 0, "
+            f"not {steps} and {lr}",
+        )
         self.steps, self.lr = steps, lr
 
     def forward(self, episode: Episode, scores: Tensor, head: Head) -> Tensor:
-        k, m = episode.n_support, episode.n_support + episode.n_query
-        z = F.pad(F.normalize(episode.x, dim=-1), (0, 1), value=1.0)  # the bias
-        y, query = episode.w[:, :k].mT, episode.mask[:, k:m]
-        start = F.pad(F.normalize(y @ z[:, :k, :-1], dim=-1), (0, 1))
-        fixed = z[:, :m].detach()
-        moved = adam(
-            lambda theta: self.gradient(theta, fixed, y, query), start.detach(), self.lr, self.steps
-        )
-        return hide_absent(z @ (start + (moved - start.detach())).mT, episode.w)
+        features = F.normalize(episode.x, dim=-1)
+        z = F.pad(features, (0, 1), value=1.0)  # the bias
+        labels = episode.w[:, episode.support].mT
+        query = episode.mask[:, episode.query]
+        nodes = z[:, : episode.query.stop].detach()
+        start = F.pad(F.normalize(labels @ features[:, episode.support], dim=-1), (0, 1))
+
+        def gradient(theta: Tensor) -> Tensor:
+            return self.gradient(theta, nodes, labels, query)
+
+        moved = adam(gradient, start.detach(), self.lr, self.steps)
+        theta = start + (moved - start.detach())  # the value of `moved`, the gradient of `start`
+        return hide_absent(z @ theta.mT, episode.w)
 
     def gradient(self, theta: Tensor, z: Tensor, y: Tensor, query: Tensor) -> Tensor:
         """Of the loss by (W, b) (B, C, d + 1): nodes z (B, m, d + 1), labels y (B, C, k) of the
         first k, which queries are real (B, q)."""
-        k, real = y.shape[-1], query.unsqueeze(1).to(y.dtype)
-        f = (theta @ z.mT).masked_fill(y.sum(-1, keepdim=True) == 0, -1e30)
-        log_p = f.log_softmax(-2)
-        p, log_p = log_p.exp(), log_p[..., k:]
-        h = -(p[..., k:] * log_p).sum(-2, keepdim=True)
-        by_s = (y.sum(-2, keepdim=True) * p[..., :k] - y) / y.sum((1, 2), keepdim=True).clamp_min(
-            1e-12
-        )
-        by_q = -p[..., k:] * (log_p + h) * real / real.sum(-1, keepdim=True).clamp_min(1)
-        return torch.cat([by_s, by_q], -1) @ z
+        k = y.shape[-1]
+        absent = y.sum(-1, keepdim=True) == 0
+        log_p = (theta @ z.mT).masked_fill(absent, -1e30).log_softmax(-2)
+        p = log_p.exp()
+
+        by_support = y.sum(-2, keepdim=True) * p[..., :k] - y
+        by_support = by_support / y.sum((1, 2), keepdim=True).clamp_min(1e-12)
+
+        real = query.unsqueeze(1).to(y.dtype)
+        entropy = -(p[..., k:] * log_p[..., k:]).sum(-2, keepdim=True)
+        by_query = -p[..., k:] * (log_p[..., k:] + entropy) * real
+        by_query = by_query / real.sum(-1, keepdim=True).clamp_min(1)
+        return torch.cat([by_support, by_query], -1) @ z

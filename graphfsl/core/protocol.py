@@ -1,56 +1,61 @@
-"""Whether a learner may be asked in a setting, and what kind of result that gives."""
+"""Whether a learner may be asked a task, and what kind of result that gives."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
 from graphfsl.core.learner import Learner
-from graphfsl.data.sampler import Setting
+from graphfsl.core.task import Task
 from graphfsl.io.errors import InputError
 
 
-def check_protocol(learner: Learner, setting: Setting, unbalanced: bool = False) -> None:
-    """InputError where a trait of the learner forbids the setting; unbalanced: but not balance."""
-    if learner.way is not None and setting.way > learner.way:
+def check_protocol(learner: Learner, task: Task, unbalanced: bool = False) -> None:
+    """InputError where a trait of the learner forbids the task; unbalanced: but not its balance."""
+    asked = task.demands
+    if learner.answers != asked.answers:
+        raise InputError(
+            f"this learner answers with {learner.answers}, but the task asks for {asked.answers}; "
+            "choose another learner.head"
+        )
+    if learner.way is not None and asked.way > learner.way:
         raise InputError(
             f"this learner is tied to {learner.way}-way episodes at most; set "
             f"episode.way={learner.way}"
         )
-    if learner.shots is not None and setting.most_shots != learner.shots:
+    if learner.shots is not None and asked.shots != learner.shots:
         raise InputError(
             f"this learner is tied to {learner.shots}-shot episodes; set "
             f"episode.shot={learner.shots}"
         )
-    if learner.needs_balance and setting.dirichlet is not None and not unbalanced:
+    balanced = asked.queries_per_class is not None
+    if learner.needs_balance and not balanced and not unbalanced:
         raise InputError(
             "this learner assumes as many queries of every class; set episode.dirichlet=null, or "
             "evaluation.unbalanced=true to see what the assumption costs"
         )
-    if (
-        learner.needs_balanced_pool
-        and setting.unlabeled
-        and setting.pool_dirichlet is not None
-        and not unbalanced
-    ):
+    if learner.needs_balanced_pool and asked.pool and not asked.balanced_pool and not unbalanced:
         raise InputError(
             "this learner assumes as many unlabeled images of every class; set "
             "episode.pool_dirichlet=null, or "
             "evaluation.unbalanced=true to see what the assumption costs"
         )
     most = learner.max_queries_per_class
-    if most is not None and setting.dirichlet is not None:
+    if most is None:
+        return
+    if asked.queries_per_class is None:
         raise InputError(
             f"this learner takes at most {most} queries per class; set episode.dirichlet=null"
         )
-    if most is not None and setting.query > most:
+    if asked.queries_per_class > most:
         raise InputError(
             f"this learner takes at most {most} queries per class; set episode.query={most}"
         )
 
 
 def check_features(learner: Learner, x: Tensor) -> None:
-    """InputError where features (n, d) are negative and the learner takes no such ones; images
-    pass.
+    """InputError where features (n, d) are negative and the learner takes no such ones.
+
+    Images pass.
     """
     if learner.needs_nonnegative and x.ndim == 2 and len(x) and (least := float(x.min())) < 0:
         raise InputError(
@@ -59,17 +64,12 @@ def check_features(learner: Learner, x: Tensor) -> None:
         )
 
 
-def kind_of(learner: Learner, setting: Setting) -> str:
-    """The table that a result belongs to: inductive, transductive, semi-supervised or active, or
-    two of them.
+def kind_of(learner: Learner, task: Task) -> str:
+    """The table that a result belongs to.
+
+    Inductive, transductive, semi-supervised or active, or two of them.
     """
-    semi = learner.uses_unlabeled and setting.unlabeled > 0
+    semi = learner.uses_unlabeled and task.demands.pool
     pool = "active" if learner.asks else "semi-supervised"
     kinds = [k for k, yes in ((pool, semi), ("transductive", learner.transductive)) if yes]
     return " + ".join(kinds) or "inductive"
-
-
-def nodes(setting: Setting) -> int:
-    """How many nodes an episode has."""
-    s = setting
-    return s.way * (s.most_shots + s.query + s.unlabeled) + s.distractors * s.unlabeled

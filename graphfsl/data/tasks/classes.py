@@ -1,18 +1,22 @@
-"""Episodes as a pure function of (data set, split, setting, seed, i): independent of batch, worker
-and device.
+"""N-way K-shot: which of a few classes does each query show? Episodes are a pure function of (data
+set, split, setting, seed, i), independent of batch, worker and device.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from graphfsl.core.arguments import A_SPLIT, check_kind, described, real_number, whole_number
+from graphfsl.core import task
+from graphfsl.core.arguments import A_SPLIT, check_kind, real_number, whole_number
 from graphfsl.core.display import block
-from graphfsl.core.schema import make
+from graphfsl.core.episode import Episode, Target
+from graphfsl.core.task import Answer, Demands, Metric, Normalise, Task
 from graphfsl.data.deck import Deck, label_split
 from graphfsl.data.split import Split
 from graphfsl.data.streams import (
@@ -31,12 +35,42 @@ from graphfsl.data.streams import (
     unequal,
     uniform,
 )
+from graphfsl.data.tasks import as_task
+from graphfsl.functional.calibration import confusion, reliability
+from graphfsl.functional.episode_metrics import calibration_error, calibration_sums, macro_f1
+from graphfsl.functional.statistics import accuracy
 from graphfsl.io.errors import InputError
+
+__all__ = ["Setting"]
+
+CONFUSED = 70  # classes of a confusion matrix that can still be read
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What an episode looks like.
+class Draw(task.Draw):
+    """Which samples make B episodes: ids (B, n), -1 = padding; label (B, n) the class column, -1 =
+    a distractor or unknown, -100 = padding; classes (B, way), the data set's class of each column.
+    """
+
+    listed_as: ClassVar = {"label": "labels"}
+
+    label: np.ndarray
+    classes: np.ndarray
+    n_support: int
+    n_query: int
+
+    def __repr__(self) -> str:
+        b, n = self.ids.shape
+        facts = {
+            "nodes": f"{n}: {self.n_support} support, {self.n_query} queries",
+            "ids": f"{self.ids[:1].tolist()}",
+        }
+        return block(f"Draw of {b:,} episodes", facts)
+
+
+@dataclass(frozen=True)
+class Setting(Task):
+    """What an N-way K-shot episode looks like.
 
     way, shot, query: classes, support images per class, query images per class.
     unlabeled: unlabeled images per class. distractors: further classes, each with `unlabeled`
@@ -53,6 +87,29 @@ class Setting:
         shot..max_shot.
     groups: "any" classes, all "within" one superclass, or each from another ("across").
     """
+
+    unpublished: ClassVar = ("query", "label_seed")
+    columns: ClassVar = (
+        "way",
+        "shot",
+        "max_shot",
+        "unlabeled",
+        "distractors",
+        "query",
+        "labeled_fraction",
+        "label_seed",
+        "dirichlet",
+        "pool_dirichlet",
+        "groups",
+    )
+    always_shown: ClassVar = ("way", "shot", "query")
+    shared: ClassVar = {"query": " queries per class"}
+    diagnoses: ClassVar = ("reliability", "confusion")
+    draw_type: ClassVar = Draw
+    curves: ClassVar = {
+        "shot": ("shots", "labeled samples per class"),
+        "distractors": ("distractors", "distractor classes"),
+    }
 
     way: int = 5
     shot: int = 1
@@ -115,51 +172,143 @@ class Setting:
             [f"{self.way}-way {self.shot}-shot", f"{self.query} queries{pool} of a class", *other]
         )
 
-    @classmethod
-    def of(cls, given: Setting | Mapping[str, Any] | None, options: Mapping[str, Any]) -> Setting:
-        """What a caller gave: a setting, or its fields as a mapping or as keywords; InputError for
-        more than one.
-        """
-        if given is not None and options:
-            raise InputError(
-                f"give a setting or its fields, not both: {', '.join(options)} beside a setting"
-            )
-        if given is None or isinstance(given, Mapping):
-            setting: Setting = make(cls, options if given is None else given, "episode")
-            return setting
-        if not isinstance(given, cls):
-            raise InputError(
-                f"the setting must be a gf.Setting, such as gf.Setting(way=5), not "
-                f"{described(given)}"
-            )
-        return given
+    @property
+    def title(self) -> str:
+        """Its name for people: "5-way 1-shot"."""
+        return f"{self.way}-way {self.shot}-shot"
 
-
-@dataclass(frozen=True)
-class Draw:
-    """Which samples make B episodes: ids (B, n), -1 = padding; label (B, n) the class column, -1 =
-    a distractor or unknown, -100 = padding; classes (B, way), the data set's class of each column.
-    """
-
-    ids: np.ndarray
-    label: np.ndarray
-    classes: np.ndarray
-    n_support: int
-    n_query: int
-
-    def __repr__(self) -> str:
-        b, n = self.ids.shape
-        facts = {
-            "nodes": f"{n}: {self.n_support} support, {self.n_query} queries",
-            "ids": f"{self.ids[:1].tolist()}",
+    @property
+    def details(self) -> list[str]:
+        """Its pool and its imbalance, where it has them: "5 unlabeled", "Dirichlet 2"."""
+        found = {
+            f"{self.unlabeled} unlabeled": self.unlabeled,
+            f"{self.distractors} distractors": self.distractors,
+            f"Dirichlet {self.dirichlet or 0:g}": self.dirichlet,
+            f"pool of Dirichlet {self.pool_dirichlet or 0:g}": self.pool_dirichlet,
         }
-        return block(f"Draw of {b:,} episodes", facts)
+        return [text for text, value in found.items() if value]
 
-    def rows(self, rows: slice | np.ndarray) -> Draw:
-        """Some of these episodes."""
-        return Draw(
-            self.ids[rows], self.label[rows], self.classes[rows], self.n_support, self.n_query
+    @property
+    def size(self) -> tuple[int, ...]:
+        """Way, shot, and the size of the pool."""
+        return self.way, self.shot, self.unlabeled, self.distractors
+
+    @property
+    def demands(self) -> Demands:
+        """What it asks of a learner and of the machine."""
+        support, queries = self.way * self.most_shots, self.way * self.query
+        pool = (self.way + self.distractors) * self.unlabeled
+        return Demands(
+            way=self.way,
+            nodes=support + queries + pool,
+            support=support,
+            queries=queries,
+            shots=self.most_shots,
+            queries_per_class=self.query if self.dirichlet is None else None,
+            pool=self.unlabeled > 0,
+            balanced_pool=self.pool_dirichlet is None,
+            labeled_fraction=self.labeled_fraction,
+            label_seed=self.label_seed,
         )
+
+    @property
+    def metrics(self) -> Mapping[str, Metric]:
+        """Accuracy, the calibration error of the probabilities, and the F1 score."""
+        return METRICS
+
+    def draws(self, split: Split, seed: int) -> Sampler:
+        """The sampler of a split. Raises InputError where the split is too small."""
+        return Sampler(split, self, seed)
+
+    def assemble(
+        self, draw: Draw, split: Split, raw: Tensor, normalise: Normalise, device: torch.device
+    ) -> tuple[Episode, Target]:
+        """One node a sample; support labels are weights, all others are hidden in the target."""
+        x = normalise(raw)
+        ids, label = torch.from_numpy(draw.ids), torch.from_numpy(draw.label)
+        padded = self.max_shot is not None
+        mask = (ids >= 0).to(device) if padded else None
+        if mask is not None:
+            x = x * mask.view(*mask.shape, *(1,) * (x.ndim - 2))
+        k, q = draw.n_support, draw.n_query
+        columns = torch.arange(self.way)
+        w = torch.zeros(*ids.shape, self.way)
+        w[:, :k] = (label[:, :k, None] == columns).float()
+        classes = torch.from_numpy(draw.classes)
+        target = Target(label[:, k : k + q], label[:, k + q :], ids, classes)
+        episode = Episode(x, w.to(device, x.dtype), k, q, mask, padded=padded, relabeled=False)  # type: ignore[arg-type]
+        return episode, target.to(device)
+
+    def check_draw(self, draw: Draw, split: Split) -> None:
+        """ValueError where a list contradicts itself or the labels of the split."""
+        ids, label, columns = draw.ids, draw.label, draw.classes
+        k, q = draw.n_support, draw.n_query
+        if ids.ndim != 2 or ids.shape != label.shape or columns.shape != (len(ids), self.way):
+            raise ValueError("lists of unequal length")
+        if min(k, q) < 1 or k + q > ids.shape[1]:
+            raise ValueError("lists of unequal length")
+        if ids.min() < -1 or ids.max() >= len(split.x) or ((ids < 0) != (label == -100)).any():
+            raise ValueError("an id that no sample has")
+        known = label[:, : k + q]
+        if known[ids[:, : k + q] >= 0].min(initial=0) < 0 or label.max() >= self.way:
+            raise ValueError("a support or query node without a class")
+        real = label >= 0
+        truth = np.where(real, np.take_along_axis(columns, label.clip(0), 1), -1)
+        if (split.y.numpy()[ids.clip(0)] != truth)[real].any():
+            raise ValueError("a label that the split does not have")
+
+    def diagnose(self, answers: Iterable[Answer], split: Split) -> dict[str, Any]:
+        """How far the probabilities can be trusted, and which classes are taken for which.
+
+        Returns:
+            reliability: [answers, mean probability, accuracy] for 15 equal bins of the top
+                probability; confusion: the split's classes, and how often each was answered with
+                each, where it has at most CONFUSED of them.
+        """
+        classes = split.classes
+        outcomes: list[list[Tensor]] = []
+        for scores, target, _ in answers:
+            assert isinstance(target, Target)
+            p = scores.float().softmax(-1)
+            columns = torch.cat([p.argmax(-1), target.query.clamp_min(0)], 1)
+            named, truth = target.classes.gather(1, columns).chunk(2, 1)
+            real = target.query >= 0
+            right, truth = real & (named == truth), truth.where(real, -100)
+            outcomes.append([x.flatten() for x in (p.amax(-1), right, named, truth)])
+        top, right, named, truth = (torch.cat(x) for x in zip(*outcomes, strict=True))
+        if not bool(top[truth >= 0].isfinite().all()):
+            raise InputError(
+                "some queries have no finite scores; `evaluate` names the part that made them"
+            )
+        # Two columns, right and wrong, have the same top probability and the same hits.
+        pair = torch.stack([top, torch.zeros_like(top)], -1)
+        bins = reliability(pair, (~right).long().where(truth >= 0, -100))
+        found: dict[str, Any] = {
+            "reliability": [[int(n), round(c, 4), round(a, 4)] for n, c, a in bins.tolist()]
+        }
+        if len(classes) <= CONFUSED:
+            counts = confusion(named, truth, len(classes))
+            found["confusion"] = {"classes": list(classes), "counts": counts.tolist()}
+        return found
+
+
+def _accuracy(scores: Tensor, target: Target, episode: Episode) -> Tensor:
+    return accuracy(scores, target.query)
+
+
+def _calibration(scores: Tensor, target: Target, episode: Episode) -> Tensor:
+    return calibration_sums(scores.float().softmax(-1), target.query)
+
+
+def _macro_f1(scores: Tensor, target: Target, episode: Episode) -> Tensor:
+    return macro_f1(scores, target.query)
+
+
+METRICS = {
+    "accuracy": Metric(_accuracy),
+    "calibration error": Metric(_calibration, more_is_better=False, ratio=calibration_error),
+    "macro-F1": Metric(_macro_f1),
+}
 
 
 class Sampler:
@@ -171,12 +320,12 @@ class Sampler:
 
     def __init__(self, split: Split, setting: Setting | Mapping[str, Any], seed: int = 0) -> None:
         check_kind(split, Split, "the split", A_SPLIT)
-        self.split, self.setting, self.seed = (
-            split,
-            Setting.of(setting, {}),
-            whole_number(seed, "the seed"),
-        )
-        setting = self.setting
+        asked = as_task(setting)
+        if not isinstance(asked, Setting):
+            raise InputError(f"a sampler draws episodes of classes, not of {asked!r:.100}")
+        setting = asked
+        self.split, self.setting = split, setting
+        self.seed = whole_number(seed, "the seed")
         y, c = split.y.numpy(), len(split.classes)
         everything = np.flatnonzero(y >= 0)
         self.free = np.flatnonzero(y < 0)  # images that came without labels
@@ -277,9 +426,11 @@ class Sampler:
             table[g, : len(m)] = m
         if s.groups == "across":
             each = choose(np.full((len(keys), 1), len(sizes)), uniform(keys, GROUPS, 1, k))[:, 0]
-            return table[each, (u[:, 0] * sizes[each]).astype(np.int64)]
+            spread: np.ndarray = table[each, (u[:, 0] * sizes[each]).astype(np.int64)]
+            return spread
         one = (uniform(keys, GROUPS, 1, 1)[:, 0, 0] * len(sizes)).astype(np.int64)
-        return table[one[:, None], choose(sizes[one][:, None], u)[:, 0]]
+        within: np.ndarray = table[one[:, None], choose(sizes[one][:, None], u)[:, 0]]
+        return within
 
     def _counts(
         self, keys: np.ndarray, stream: int, alpha: float | None, each: int, room: np.ndarray
@@ -334,8 +485,7 @@ class Sampler:
         counts: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Ids and hidden labels (B, U) of the unlabeled nodes, shuffled: `counts` (B, way) of each
-        class, of which `used` (B, way) are spent, and `unlabeled` of each distractor.
-        """
+        class, of which `used` (B, way) are spent, and `unlabeled` of each distractor."""
         s, b = self.setting, len(keys)
         if not s.unlabeled:
             return np.empty((b, 0), np.int64), np.empty((b, 0), np.int64)

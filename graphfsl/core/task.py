@@ -1,0 +1,247 @@
+"""`Task`: what an episode asks.
+
+Loops, studies, reports and tables know of a task only what stands here, so that a new kind of task
+is a new file in `graphfsl/data/tasks/`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from graphfsl.core.episode import BaseTarget, Episode
+from graphfsl.functional.statistics import mean_and_ci95
+
+if TYPE_CHECKING:
+    from graphfsl.data.split import Split
+
+Normalise = Callable[[Tensor], Tensor]  # stored samples (B, n, *S) -> what the learner sees
+Answer = tuple[Tensor, BaseTarget, Episode]  # scores of the queries, and what they are of
+
+
+@dataclass(frozen=True)
+class Demands:
+    """What a task asks of a learner and of the machine.
+
+    Args:
+        way: classes of an episode, the columns of its label weights.
+        nodes: nodes of the largest episode.
+        support: support nodes of the largest episode.
+        queries: query nodes of the largest episode.
+        shots: support nodes of every class, padding included.
+        queries_per_class: queries of every class; None where it is not known before they are drawn.
+        pool: whether there are unlabeled nodes.
+        balanced_pool: whether the pool holds as many nodes of every class.
+        labeled_fraction: the share of the samples that may show their labels.
+        answers: what a query is answered with, "classes" or "values".
+    """
+
+    way: int
+    nodes: int
+    support: int
+    queries: int
+    shots: int | None = None
+    queries_per_class: int | None = None
+    pool: bool = False
+    balanced_pool: bool = True
+    labeled_fraction: float = 1.0
+    label_seed: int = 0
+    answers: str = "classes"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number that says how well the queries of an episode were answered.
+
+    Args:
+        measure: (scores (B, Q, …), target, episode) -> a value of each task (B,), NaN where it was
+            not answered; or sums (B, k), of which `ratio` makes a value.
+        unit: "%" for a share, which people are shown times hundred; else the unit itself.
+        more_is_better: False where less is.
+        ratio: sums (…, k) -> values (…), such as intersection over union; None for a mean.
+    """
+
+    measure: Callable[[Tensor, Any, Episode], Tensor]
+    unit: str = "%"
+    more_is_better: bool = True
+    ratio: Callable[[Tensor], Tensor] | None = None
+
+    def value(self, measured: Tensor) -> float:
+        """The value over all episodes: their mean (n,), or the ratio of their sums (n, k)."""
+        if self.ratio is None:
+            return float(measured.double().mean())
+        return float(self.ratio(measured.double().sum(0)))
+
+    def per_unit(self, measured: Tensor, episodes: int = 1) -> Tensor:
+        """One value (n / episodes,) of each statistical unit of so many consecutive episodes.
+
+        For a ratio of sums that is the jackknife pseudo-value n theta - (n - 1) theta_(-i) (Tukey
+        1958), so that the means, intervals and paired tests of other metrics hold for it too.
+        """
+        groups = measured.double().unflatten(0, (-1, episodes))
+        if self.ratio is None:
+            mean: Tensor = groups.mean(1)
+            return mean
+        sums = groups.sum(1)
+        n = len(sums)
+        whole = self.ratio(sums.sum(0))
+        without = self.ratio(sums.sum(0) - sums) if n > 1 else whole.expand(1)
+        return n * whole - (n - 1) * without
+
+    def with_interval(
+        self, measured: Tensor, episodes: int = 1
+    ) -> tuple[float, float | None, Tensor]:
+        """`value`, the half-width of its 95% interval (None for one unit), and `per_unit`."""
+        units = self.per_unit(measured, episodes)
+        return self.value(measured), mean_and_ci95(units)[1], units
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Which samples make B episodes.
+
+    A task's own draw adds fields; of its arrays the first axis is that of the episodes.
+
+    Args:
+        ids: (B, n) the sample that each node shows, -1 for padding.
+    """
+
+    listed_as: ClassVar[Mapping[str, str]] = {}  # arrays that files call by another name
+
+    ids: np.ndarray
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Its arrays by name."""
+        every = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: value for name, value in every.items() if isinstance(value, np.ndarray)}
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        """What holds for all of its episodes."""
+        every = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: value for name, value in every.items() if not isinstance(value, np.ndarray)}
+
+    def rows(self, rows: slice | np.ndarray) -> Self:
+        """Some of these episodes."""
+        return dataclasses.replace(self, **{name: a[rows] for name, a in self.arrays.items()})
+
+
+class Draws(Protocol):
+    """What draws the episodes of a split: a pure function of their numbers."""
+
+    def draw(self, i: np.ndarray | list[int]) -> Any:
+        """The draw of the episodes with these numbers."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What an episode asks; the fields of a subclass are the options of the section `episode`.
+
+    A subclass is registered by its file in `graphfsl/data/tasks/`, whose `__all__` names it. It has
+    `demands`, `title`, `metrics`, `draws` and `assemble`.
+    """
+
+    unit: ClassVar[int] = 1  # consecutive episodes that form one statistical unit
+    nodes_are_samples: ClassVar[bool] = True  # False: a node is a piece of a sample, or none
+    unpublished: ClassVar[tuple[str, ...]] = ()  # fields that a published number does not state
+    columns: ClassVar[tuple[str, ...]] = ()  # fields in the order of tables; all where it is empty
+    always_shown: ClassVar[tuple[str, ...]] = ()  # fields whose defaults are columns of tables too
+    # field -> what follows its value where all rows share it
+    shared: ClassVar[Mapping[str, str]] = {}
+    # field -> its name in a heading, and on an axis, of a figure that plots the metric against it
+    curves: ClassVar[Mapping[str, tuple[str, str]]] = {}
+    diagnoses: ClassVar[tuple[str, ...]] = ()  # what `diagnose` finds
+    draw_type: ClassVar[type[Draw]] = Draw  # what its `draws` draw
+
+    @property
+    def demands(self) -> Demands:
+        """What it asks of a learner and of the machine."""
+        raise NotImplementedError
+
+    @property
+    def title(self) -> str:
+        """Its name for people, such as "5-way 1-shot"."""
+        raise NotImplementedError
+
+    @property
+    def details(self) -> Sequence[str]:
+        """What else tells it from others of its title, such as "30 unlabeled"."""
+        return ()
+
+    @property
+    def size(self) -> Sequence[float]:
+        """What tables are sorted by."""
+        return ()
+
+    @property
+    def metrics(self) -> Mapping[str, Metric]:
+        """Name -> metric; the first one selects checkpoints and orders tables."""
+        raise NotImplementedError
+
+    def draws(self, split: Split, seed: int) -> Draws:
+        """What draws its episodes from a split. Raises InputError where the split is too small."""
+        raise NotImplementedError
+
+    def assemble(
+        self, draw: Any, split: Split, raw: Tensor, normalise: Normalise, device: torch.device
+    ) -> tuple[Episode, BaseTarget]:
+        """The batch of episodes that a draw describes.
+
+        Args:
+            draw: what `draws` made.
+            split: what it was drawn from.
+            raw: (B, n, *S) the split's stored samples with the draw's ids.
+            normalise: from stored samples to what the learner sees, on `device`.
+            device: where the batch is to lie.
+        """
+        raise NotImplementedError
+
+    def check_draw(self, draw: Any, split: Split) -> None:
+        """ValueError where episodes that a file lists contradict themselves or the split."""
+        if draw.ids.ndim != 2 or draw.ids.min() < -1 or draw.ids.max() >= len(split.x):
+            raise ValueError("an id that no sample has")
+
+    def sample_shape(self, split: Split) -> tuple[int, ...]:
+        """The shape of a node, for which a learner is built."""
+        return split.shape
+
+    def check(self, split: Split) -> None:
+        """InputError where the split is too small."""
+        self.draws(split, 0)
+
+    @classmethod
+    def columns_shown(cls) -> tuple[str, ...]:
+        """The names of its fields, in the order of tables."""
+        return cls.columns or tuple(f.name for f in dataclasses.fields(cls))
+
+    @classmethod
+    def silent(cls) -> dict[str, Any]:
+        """Field -> the default that a table leaves out."""
+        shown = (f for f in dataclasses.fields(cls) if f.name not in cls.always_shown)
+        return {f.name: f.default for f in shown}
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """Its own fields of a results row."""
+        return dataclasses.asdict(self)
+
+    @property
+    def metric(self) -> tuple[str, Metric]:
+        """The first metric and its name."""
+        return next(iter(self.metrics.items()))
+
+    def is_published_as(self, entry: Mapping[str, Any]) -> bool:
+        """Whether a published number, with the options that it names, is of this very task."""
+        stated = (f for f in dataclasses.fields(self) if f.name not in self.unpublished)
+        return all(entry.get(f.name, f.default) == getattr(self, f.name) for f in stated)
+
+    def diagnose(self, answers: Iterable[Answer], split: Split) -> dict[str, Any]:
+        """What a report shows of some answers beside the metrics, as plain values of a row."""
+        return {}

@@ -1,0 +1,63 @@
+"""What episodes ask: one kind of task, one file, whose `__all__` names its class.
+
+A new file here is a new `episode.task`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from graphfsl.core.arguments import described
+from graphfsl.core.schema import make
+from graphfsl.core.task import Task
+from graphfsl.io.errors import InputError, unknown
+
+DEFAULT = "classes"
+
+
+def names() -> list[str]:
+    """The kinds of tasks that there are."""
+    files = [file for folder in __path__ for file in Path(folder).glob("*.py")]
+    return sorted(file.stem for file in files if file.stem != "__init__")
+
+
+def get(name: str) -> type[Task]:
+    """The class of a kind of task; an unknown name raises InputError with the nearest one."""
+    if name not in names():
+        raise unknown("task", name, names())
+    module = importlib.import_module(f"graphfsl.data.tasks.{name}")
+    found: type[Task] = getattr(module, module.__all__[0])
+    return found
+
+
+def name_of(task: Task) -> str:
+    """The name that a task is registered by: that of its file."""
+    return type(task).__module__.rpartition(".")[2]
+
+
+def as_task(given: Any, options: Mapping[str, Any] | None = None, where: str = "episode") -> Task:
+    """What a caller gave: a task, or its fields as a mapping or as keywords, `task` among them.
+
+    Raises InputError for both at once, and for anything else.
+    """
+    if isinstance(given, Task):
+        if options:
+            raise InputError(
+                f"give a setting or its fields, not both: {', '.join(options)} beside a setting"
+            )
+        return given
+    if given is not None and not isinstance(given, Mapping):
+        raise InputError(
+            f"the setting must be a gf.Setting, such as gf.Setting(way=5), not {described(given)}"
+        )
+    if given is not None and options:
+        raise InputError(
+            f"give a setting or its fields, not both: {', '.join(options)} beside a setting"
+        )
+    fields = dict(given if given is not None else options or {})
+    kind = get(fields.pop("task", DEFAULT))
+    task: Task = make(kind, fields, where)
+    return task

@@ -1,0 +1,160 @@
+"""What a configuration says of data, typed: which set, from where, which part of it, and how images
+are normalised and augmented.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from graphfsl import data
+from graphfsl.core.schema import check_options, signature
+from graphfsl.data import Split, Transform
+from graphfsl.io.errors import InputError, unknown
+
+# of the section, not of the set's loader
+OWN = ("base", "base_classes", "min_samples", "mean", "std", "augment")
+PLACES = ("root", "download")  # say where the files come from, not what they hold
+AUGMENT = ("rotate", "translate", "scale", "shear", "flip", "color")
+BASES = ("train", "trainval")
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """The section `data`.
+
+    Args:
+        name: of the data set; None for a learner that was saved without one.
+        options: of its loader.
+        base: the split that is trained on: "train", or "trainval" for a last training that nothing
+            is selected in.
+        base_classes: so many classes of that split, the same ones in every run; None for all.
+        min_samples: classes of fewer labeled samples are left out of every split; None for none.
+        transform: normalisation and training augmentation.
+        given: the section as it was written, which files and digests keep.
+    """
+
+    name: str | None
+    options: Mapping[str, Any]
+    base: str
+    base_classes: int | None
+    min_samples: int | None
+    transform: Transform
+    given: Mapping[str, Any] = field(compare=False, repr=False)
+
+    @classmethod
+    def of(cls, section: Mapping[str, Any]) -> DataSource:
+        """A `data` section, read and checked."""
+        options = {k: v for k, v in section.items() if k not in ("name", *OWN)}
+        if "name" not in section:
+            raise InputError(f"data needs a name, one of {', '.join(data.names())}")
+        name = section["name"]
+        # A learner that was saved by itself has no data set, and answers without one.
+        loader = {} if name is None else signature(data.loader(name))
+        known = {k: kind for k, kind in loader.items() if k != "split"}
+        if "root" in known:  # it may come from the environment
+            known["root"] = (known["root"][0], False)
+        check_options(known | dict.fromkeys(OWN, (Any, False)), options, "data")
+        transform = _transform(section)
+        base = section.get("base", "train")
+        if base not in BASES:
+            raise unknown("data.base", base, BASES)
+        for key, least in (("base_classes", 2), ("min_samples", 1)):
+            n = section.get(key)
+            if n is not None and (not isinstance(n, int) or isinstance(n, bool) or n < least):
+                raise InputError(
+                    f"data.{key} must be a whole number of at least {least}, or be null, not "
+                    f"{n!r:.50}"
+                )
+        few, least_samples = section.get("base_classes"), section.get("min_samples")
+        return cls(name, options, base, few, least_samples, transform, dict(section))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The section as it was written."""
+        return dict(self.given)
+
+    @property
+    def placeless(self) -> dict[str, Any]:
+        """The section without what says where the files come from."""
+        return {k: v for k, v in self.given.items() if k not in PLACES}
+
+    @property
+    def is_normalised(self) -> bool:
+        """Whether it names the normalisation of images."""
+        return self.transform.mean is not None
+
+    @property
+    def selects(self) -> bool:
+        """Whether weights are selected on validation classes."""
+        return self.base == "train"
+
+    @property
+    def range(self) -> Sequence[float] | None:
+        """The values of black and white, where they are not those of the images' type."""
+        return self.given.get("range")
+
+    def changed(self, changes: Mapping[str, Any]) -> DataSource:
+        """The same section with some keys in place of its own."""
+        return DataSource.of({**self.given, **changes})
+
+    def split(self, name: str) -> Split:
+        """One split; "trainval" is train and val together."""
+        if self.name is None:
+            raise InputError(
+                "this learner was saved without a data set; set data.name=…, and data.root=… "
+                "where it has one"
+            )
+        if name == "trainval":
+            parts = [data.load(self.name, part, **self.options) for part in ("train", "val")]
+            found = data.join(*parts)
+        else:
+            found = data.load(self.name, name, **self.options)
+        if self.min_samples is not None:
+            found = data.large_classes(found, self.min_samples)
+        if self.base_classes is not None and name == self.base:
+            found = data.few_classes(found, self.base_classes)
+        return found
+
+    def base_split(self) -> Split:
+        """The split that is trained on."""
+        return self.split(self.base)
+
+    def split_key(self, name: str) -> str:
+        """What a split is a function of, as text."""
+        few = self.base_classes if name == self.base else None
+        least = [] if self.min_samples is None else [self.min_samples]
+        return json.dumps([self.options, self.name, name, few, *least], sort_keys=True)
+
+
+class Splits:
+    """Splits of data sources, each loaded once."""
+
+    def __init__(self) -> None:
+        self.loaded: MutableMapping[str, Split] = {}
+
+    def get(self, source: DataSource, name: str) -> Split:
+        """One split of a source."""
+        key = source.split_key(name)
+        if key not in self.loaded:
+            self.loaded[key] = source.split(name)
+        return self.loaded[key]
+
+
+def placeless_key(key: str) -> str:
+    """A `split_key` without what says where the files lie."""
+    options, *rest = json.loads(key)
+    return json.dumps(
+        [{k: v for k, v in options.items() if k not in PLACES}, *rest], sort_keys=True
+    )
+
+
+def _transform(section: Mapping[str, Any]) -> Transform:
+    """Normalisation and training augmentation as the section names them."""
+    augment = section.get("augment") or {}
+    known = {k: v for k, v in signature(Transform).items() if k in AUGMENT}
+    check_options(known, augment, "data.augment")
+    given = {k: section[k] for k in ("mean", "std") if k in section}
+    check_options(signature(Transform), given, "data")
+    return Transform(section.get("mean"), section.get("std"), **augment)

@@ -1,0 +1,145 @@
+"""From an encoder's name and options to the module, the length of its vectors, its maps."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from graphfsl.core import registry
+from graphfsl.core.schema import make, signature
+from graphfsl.experiment.learner_spec import PartSpec
+from graphfsl.io.errors import InputError
+from graphfsl.nn import ENCODERS
+from graphfsl.nn.timm_encoder import is_timm_model, timm_models
+from graphfsl.nn.weights import load_encoder_weights, reads_weights
+
+PIXELS = "pixels"  # the samples as they are, flattened
+
+
+def make_encoder(
+    spec: PartSpec | None, shape: Sequence[int]
+) -> tuple[nn.Module | None, int, tuple[int, ...]]:
+    """The encoder, the length of its vectors and the shape of its maps, found by a run on the meta
+    device.
+
+    Beside its own options every encoder takes `frozen`: it does not learn, and its features are
+    computed once; and `weights`: a file, see `graphfsl.nn.weights`.
+    """
+    if len(shape) == 1:
+        if spec is not None:
+            raise InputError("the samples are features already; set learner.encoder=null")
+        return None, shape[0], (shape[0], 1, 1)
+    spec = spec or PartSpec(PIXELS)
+    name, options = spec.name, dict(spec.options)
+    frozen = options.pop("frozen", False)
+    if not isinstance(frozen, bool):
+        raise InputError(f"learner.encoder.frozen must be true or false, not {frozen!r}")
+    if name == PIXELS:
+        dim = int(torch.Size(shape).numel())
+        return nn.Flatten(), dim, (dim, 1, 1)
+    if name not in ENCODERS:
+        raise registry.missing("encoder", name, [*ENCODERS, PIXELS])
+    weights = None if "weights" in signature(ENCODERS[name]) else options.pop("weights", None)
+    if weights is not None and not isinstance(weights, str):
+        raise InputError(
+            f"learner.encoder.weights must be the path of a file, not {weights!r:.200}"
+        )
+    cls: Any = ENCODERS[name]
+    dim, maps = _probed(cls, name, _Options(options), tuple(shape))
+    if torch.get_default_device().type == "meta":  # a check of the configuration reads no weights
+        return _on_meta(cls, _Options(options), shape[0], frozen), dim, maps
+    encoder = make(cls, options, "learner.encoder", in_channels=shape[0])
+    if weights is not None and reads_weights():
+        load_encoder_weights(encoder, weights)
+    encoder.requires_grad_(not frozen)
+    return encoder, dim, maps
+
+
+class _Options(dict[str, Any]):
+    """Options as the key of a cache."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(repr(sorted(self.items())))
+
+
+@functools.lru_cache(maxsize=64)
+def _on_meta(cls: Any, options: _Options, channels: int, frozen: bool) -> nn.Module:
+    """An encoder without memory. A study checks hundreds of learners that share a few: each is
+    built once.
+    """
+    encoder: nn.Module = make(cls, options, "learner.encoder", in_channels=channels)
+    return encoder.requires_grad_(not frozen)
+
+
+@functools.lru_cache(maxsize=256)
+def _probed(
+    cls: Any, name: str, options: _Options, shape: tuple[int, ...]
+) -> tuple[int, tuple[int, ...]]:
+    """The length of an encoder's vectors and the shape of its maps, found by a run on the meta
+    device.
+    """
+    with torch.device("meta"), torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of empty layers; they are refused below
+        try:
+            probe = make(cls, options, "learner.encoder", in_channels=shape[0]).eval()
+        except (RuntimeError, ZeroDivisionError) as error:  # as layers say it
+            line = str(error).splitlines()[0]
+            raise InputError(
+                f"encoder {name!r} cannot be built with the options {options}: {line}"
+            ) from None
+        try:
+            maps = probe(torch.empty(1, *shape))
+            out = (
+                probe.readout(maps)
+                if hasattr(probe, "readout") and maps.ndim > 2
+                else maps.flatten(1)
+            )
+        # as layers and timm's models say it
+        except (RuntimeError, AssertionError, ValueError, IndexError):
+            out = torch.empty(0)
+    if out.numel() == 0:
+        size = f"images of {shape[1]} x {shape[2]}"
+        raise InputError(
+            f"{size} are too small for encoder {name!r} with the options {options}, or not of its "
+            f"size"
+        )
+    return out.shape[1], tuple(maps.shape[1:]) if maps.ndim == 4 else (out.shape[1], 1, 1)
+
+
+def brings_weights(spec: PartSpec | None) -> bool:
+    """Whether an encoder comes with trained weights."""
+    if spec is None:
+        return False
+    ships = getattr(ENCODERS.get(spec.name), "ships_weights", False)
+    options = spec.options
+    return ships or options.get("pretrained") is True or options.get("weights") is not None
+
+
+def weighted_encoder(encoder: str | Mapping[str, Any]) -> PartSpec:
+    """An encoder that comes with weights: a name of `nn`, or of any model of timm; or a mapping
+    with it.
+
+    A model of timm has those of the hub unless `weights` names a file. Raises InputError where
+    there are none.
+    """
+    spec = PartSpec.of(encoder, "encoder")
+    known = (*ENCODERS, PIXELS)
+    if spec.name == "timm" or (spec.name not in known and is_timm_model(spec.name)):
+        model = {} if spec.name == "timm" else {"model": spec.name}
+        hub = {} if spec.options.get("weights") else {"pretrained": True}
+        spec = PartSpec("timm", {**model, **hub, **spec.options})
+    elif spec.name not in known:
+        raise registry.missing("encoder", spec.name, [*known, *timm_models()])
+    if not brings_weights(spec) and spec.name != PIXELS:
+        raise InputError(
+            f"encoder {spec.name!r} has no weights, and what an untrained one sees means nothing; "
+            f"give weights=FILE "
+            "(--weights), a trained run (--run), or an encoder with weights of its own, such as "
+            "efficientnet_lite0"
+        )
+    return spec

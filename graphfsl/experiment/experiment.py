@@ -1,0 +1,310 @@
+"""`Experiment`: one YAML with its overrides, parsed and checked once. Names instead of import
+paths; defaults only in `__init__`.
+
+data:          {name: omniglot, root: …, augment: {rotate: 10}, …}   options of the set's `load`
+learner:       {encoder: conv4, head: {name: protonet, distance: cosine}, refine: [...], adapt: …}
+episode:       fields of a task, for validation and evaluation; `task` names its kind
+train_episode: what differs while training
+trainer:       options of `Trainer`
+pretrain:      {objective: cross_entropy, trainer: {steps: 3000, …}}   before any episode
+evaluation:    {episodes: 600, split: test, settings: [{way: 5, shot: 5}, …]}, on top of `episode`
+seed, seeds (how many runs, with seed, seed + 1, …), paper, published, deviations
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from graphfsl import data
+from graphfsl.core.schema import check_options, make, signature
+from graphfsl.core.task import Task
+from graphfsl.data import tasks
+from graphfsl.experiment.builder import build_learner, build_pretrainer
+from graphfsl.experiment.data_source import OWN, DataSource
+from graphfsl.experiment.learner_spec import LearnerSpec, PartSpec
+from graphfsl.experiment.overrides import parted, text_value
+from graphfsl.experiment.sections import EvaluationOptions, PretrainingOptions
+from graphfsl.experiment.yaml_files import load_yaml, merged
+from graphfsl.io.errors import InputError, unknown
+from graphfsl.io.limits import LARGEST
+from graphfsl.io.package_data import find_experiment
+from graphfsl.loops.trainer import Trainer
+from graphfsl.nn.weights import file_digest
+
+SECTIONS = (
+    "data",
+    "learner",
+    "episode",
+    "train_episode",
+    "trainer",
+    "pretrain",
+    "evaluation",
+    "seed",
+    "seeds",
+)
+NOTES = ("paper", "published", "deviations")
+SHARED = ("device", "precision", "logger")  # options of `trainer` that pretraining takes too
+EXAMPLES = {"data": "name: glyphs", "learner": "encoder: conv4, head: protonet"}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a trained learner is measured on.
+
+    Args:
+        tasks: those that the section lists, or the one of `episode`. listed: whether it lists them.
+    """
+
+    episodes: int
+    split: str
+    tasks: tuple[Task, ...]
+    listed: bool
+    seed: int
+    block: int | None
+    unbalanced: bool
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """How the encoder is trained before any episode.
+
+    Args:
+        data: as pretraining sees it, with an augmentation of its own where it names one.
+    """
+
+    objective: PartSpec
+    generations: int
+    trainer: Trainer
+    data: DataSource
+
+
+@dataclass(frozen=True)
+class Notes:
+    """What an experiment quotes of its paper, and where it differs."""
+
+    paper: Mapping[str, Any]
+    published: Sequence[Mapping[str, Any]]
+    deviations: Sequence[str]
+
+
+@dataclass(frozen=True, eq=False)
+class Experiment:
+    """An experiment, checked when it is made; `read` and `of` make one.
+
+    Args:
+        task, train_task: of validation and evaluation, and of training.
+    """
+
+    data: DataSource
+    learner: LearnerSpec
+    task: Task
+    train_task: Task
+    trainer: Trainer
+    pretraining: Pretraining | None
+    evaluation: Evaluation
+    notes: Notes
+    seed: int
+    seeds: int
+    _given: Mapping[str, Any] = field(repr=False)
+
+    @classmethod
+    def read(cls, path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
+        """The experiment of a file with overrides; one of `data.name` leaves behind what the file's
+        own set alone takes.
+        """
+        config = load_yaml(find_experiment(path))
+        name = text_value(dict(map(parted, overrides)).get("data.name", ""))
+        section = config.get("data")
+        if name in data.names() and isinstance(section, Mapping):
+            known = {*signature(data.loader(name)), "name", *OWN}
+            config["data"] = {k: v for k, v in section.items() if k in known}
+        return cls.of(config, overrides)
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any], overrides: Sequence[str] = ()) -> Experiment:
+        """The experiment of a mapping with overrides on top.
+
+        Raises:
+            InputError: one line, for the first key or name that means nothing, or value of the
+                wrong kind.
+        """
+        return cls._parsed(merged(given, overrides))
+
+    @classmethod
+    def of_saved(cls, given: Mapping[str, Any]) -> Experiment:
+        """What is known of a learner that was saved by itself: it may have no data set, and no
+        recipe.
+        """
+        return cls._parsed(given, builds=False)
+
+    @classmethod
+    def _parsed(cls, given: Mapping[str, Any], builds: bool = True) -> Experiment:
+        for key in given:
+            if key not in (*SECTIONS, *NOTES):
+                raise unknown("section", key, (*SECTIONS, *NOTES))
+        for key in ("data", "learner"):
+            if not isinstance(given.get(key), Mapping):
+                raise InputError(
+                    f"the configuration needs a section {key!r}, such as {key}: {{{EXAMPLES[key]}}}"
+                )
+        seed, seeds = (_whole(given, key, least) for key, least in (("seed", 0), ("seeds", 1)))
+        source = DataSource.of(given["data"])
+        evaluation = _evaluation(given)
+        training = _task(given, given.get("train_episode"), "train_episode")
+        trainer: Trainer = make(Trainer, given.get("trainer") or {}, "trainer")
+        notes = _notes(given)
+        spec = LearnerSpec.of(given["learner"])
+        if builds:
+            build_learner(spec, (3, 84, 84), 5, device="meta")
+        pretraining = _pretraining(given, source)
+        if pretraining is not None:
+            objective = pretraining.objective
+            build_pretrainer(spec.encoder, objective, (3, 84, 84), 5, device="meta")
+        try:
+            json.dumps(given, sort_keys=True, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"the configuration must be of text, numbers, lists and mappings: {error}"
+            ) from None
+        task = _task(given)
+        return cls(
+            data=source,
+            learner=spec,
+            task=task,
+            train_task=training,
+            trainer=trainer,
+            pretraining=pretraining,
+            evaluation=evaluation,
+            notes=notes,
+            seed=seed,
+            seeds=seeds,
+            _given=copy.deepcopy(dict(given)),
+        )
+
+    def changed(self, *overrides: str) -> Experiment:
+        """The experiment with further overrides, read anew: `episode.way` reaches training and
+        evaluation.
+        """
+        return Experiment.of(self._given, overrides)
+
+    def changed_data(self, changes: Mapping[str, Any]) -> Experiment:
+        """The experiment with some keys of `data` in place of its own."""
+        return Experiment._parsed({**self._given, "data": {**self._given["data"], **changes}})
+
+    def with_data(self, section: Mapping[str, Any], overrides: Sequence[str] = ()) -> Experiment:
+        """The experiment on other data, with overrides on top."""
+        return Experiment.of({**self._given, "data": dict(section)}, overrides)
+
+    def with_seed(self, seed: int) -> Experiment:
+        """One of the runs of an experiment of several seeds."""
+        return Experiment._parsed({**self.without_seeds()._given, "seed": seed})
+
+    def without_seeds(self) -> Experiment:
+        """The experiment of its first seed alone."""
+        return Experiment._parsed({k: v for k, v in self._given.items() if k != "seeds"})
+
+    def with_seeds(self, seeds: int) -> Experiment:
+        """The experiment of so many seeds."""
+        return Experiment._parsed({**self._given, "seeds": seeds})
+
+    def variant(self, changes: Mapping[str, Any]) -> Task:
+        """The task of `episode` with some fields changed."""
+        return _task(self._given, changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As files hold it."""
+        return copy.deepcopy(dict(self._given))
+
+    def digest(self) -> str:
+        """Eight characters that change with any option, but not with where data are fetched."""
+        section = {k: v for k, v in self._given["data"].items() if k != "download"}
+        return digest({**self._given, "data": section})
+
+    @property
+    def weights_digest(self) -> str | None:
+        """Of the file that the encoder's weights come from; None where it names none."""
+        file = self.learner.weights_file
+        return None if file is None else file_digest(file)
+
+
+def digest(value: Mapping[str, Any]) -> str:
+    """Eight characters that change with any value of a mapping."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _whole(given: Mapping[str, Any], key: str, least: int) -> int:
+    value = given.get(key, least)
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= LARGEST:
+        raise InputError(
+            f"{key} must be a whole number of at least {least} and at most 2^53, not {value!r:.50}"
+        )
+    return value
+
+
+def _task(given: Mapping[str, Any], changes: Any = None, where: str = "episode") -> Task:
+    """The `episode` section with changes on top; a section's own keys are named by its name."""
+    own = given.get("episode")
+    kind = tasks.DEFAULT
+    for options in (own, changes):
+        if isinstance(options, Mapping):
+            kind = options.get("task", kind)
+    fields: dict[str, Any] = {}
+    known = {"task": (str, False), **signature(tasks.get(kind))}
+    for options in (own, changes):
+        check_options(known, options or {}, where)
+        fields |= options or {}
+    return tasks.as_task({**fields, "task": kind})
+
+
+def _evaluation(given: Mapping[str, Any]) -> Evaluation:
+    section = given.get("evaluation") or {}
+    options: EvaluationOptions = make(EvaluationOptions, section, "evaluation")
+    return Evaluation(
+        episodes=options.episodes,
+        split=options.split,
+        tasks=tuple(_task(given, changes) for changes in options.settings),
+        listed="settings" in section,
+        seed=options.seed,
+        block=options.block,
+        unbalanced=options.unbalanced,
+    )
+
+
+def _pretraining(given: Mapping[str, Any], source: DataSource) -> Pretraining | None:
+    """The `pretrain` section; None where there is none."""
+    if given.get("pretrain") is None:
+        return None
+    options: PretrainingOptions = make(PretrainingOptions, given["pretrain"], "pretrain")
+    section = options.trainer or {}
+    for key in SHARED:
+        if key in section:
+            raise InputError(f"pretrain.trainer.{key} is that of the whole run; set trainer.{key}")
+    shared = {k: v for k, v in (given.get("trainer") or {}).items() if k in SHARED}
+    trainer: Trainer = make(Trainer, {"batch": 128, **section, **shared}, "pretrain.trainer")
+    if options.augment is not None:
+        source = source.changed({"augment": options.augment})
+    objective = PartSpec.of(options.objective, "pretrain.objective")
+    return Pretraining(objective, options.generations, trainer, source)
+
+
+def _notes(given: Mapping[str, Any]) -> Notes:
+    kinds = {
+        "paper": Mapping[str, Any],
+        "published": list[Mapping[str, Any]],
+        "deviations": list[str],
+    }
+    own = {k: given[k] for k in NOTES if given.get(k) is not None}
+    check_options({k: (kind, False) for k, kind in kinds.items()}, own, "configuration")
+    kind = (given.get("episode") or {}).get("task", tasks.DEFAULT)
+    fields = {k: (kind, False) for k, (kind, _) in signature(tasks.get(kind)).items()}
+    told = {"metric": (str, False), "source": (str, False), "setting": (str, False)}
+    for entry in own.get("published") or []:
+        measured = entry.get("metric", "accuracy")
+        check_options(fields | told | {measured: (float, True)}, entry, "published")
+    return Notes(own.get("paper") or {}, own.get("published") or [], own.get("deviations") or [])

@@ -1,0 +1,112 @@
+"""What a configuration says of a learner, typed: names and options of its parts."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from graphfsl.io.errors import InputError, unknown
+
+SLOTS = ("augment", "graph", "head", "refine")
+KEYS = ("encoder", *SLOTS, "adapt", "per_query", "batch_norm")  # of a `learner` section
+
+
+@dataclass(frozen=True)
+class PartSpec:
+    """A part by name: "protonet", or {name: protonet, distance: cosine}."""
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, entry: Any, where: str) -> PartSpec:
+        """What an entry of a configuration names; `where` is its key, for messages."""
+        if isinstance(entry, str):
+            return cls(entry)
+        if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str):
+            raise InputError(f"{where} must be a name or a mapping with a name, not {entry!r}")
+        return cls(entry["name"], {k: v for k, v in entry.items() if k != "name"})
+
+
+@dataclass(frozen=True)
+class LearnerSpec:
+    """The parts of a learner by slot; `graphfsl.experiment.builder` builds it.
+
+    Args:
+        given: the section as it was written, which files and digests keep.
+    """
+
+    encoder: PartSpec | None
+    augment: tuple[PartSpec, ...]
+    graph: tuple[PartSpec, ...]
+    head: PartSpec | None
+    refine: tuple[PartSpec, ...]
+    adapt: PartSpec | None
+    per_query: bool | None
+    batch_norm: str | None
+    given: Mapping[str, Any] = field(compare=False, repr=False)
+
+    lists: ClassVar[tuple[str, ...]] = ("augment", "graph", "refine")
+
+    @classmethod
+    def of(cls, section: Any) -> LearnerSpec:
+        """A `learner` section, read; InputError for an unknown key or an entry without a name."""
+        if not isinstance(section, Mapping):
+            raise InputError(
+                f"a learner is a mapping of parts, such as {{'head': 'protonet'}}, not "
+                f"{section!r:.60}"
+            )
+        for key in section:
+            if key not in KEYS:
+                raise unknown("slot of learner", key, KEYS)
+        parts = {slot: _parts(section.get(slot), slot) for slot in SLOTS}
+        if len(parts["head"]) > 1:
+            raise InputError("learner.head takes one part, not a list")
+        return cls(
+            encoder=_part(section.get("encoder"), "encoder"),
+            augment=parts["augment"],
+            graph=parts["graph"],
+            head=parts["head"][0] if parts["head"] else None,
+            refine=parts["refine"],
+            adapt=_part(section.get("adapt"), "adapt"),
+            per_query=section.get("per_query"),
+            batch_norm=section.get("batch_norm"),
+            given=copy.deepcopy(dict(section)),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The section as it was written."""
+        return copy.deepcopy(dict(self.given))
+
+    @property
+    def weights_file(self) -> str | None:
+        """The file that the encoder's weights come from, where it names one."""
+        return None if self.encoder is None else self.encoder.options.get("weights")
+
+    @property
+    def method_name(self) -> str:
+        """The parts by name, in the order in which they were written: "conv4 + protonet"."""
+        names: list[str] = []
+        for key, value in self.given.items():
+            if key == "batch_norm":
+                continue
+            named = [e for e in _entries(value) if isinstance(e, (str, Mapping))]
+            names += [PartSpec.of(entry, key).name for entry in named]
+        return " + ".join(names)
+
+
+def _entries(value: Any) -> Sequence[Any]:
+    """The entries of a slot: one, a list of them, or none."""
+    if value is None:
+        return []
+    return value if isinstance(value, (list, tuple)) else [value]
+
+
+def _parts(value: Any, slot: str) -> tuple[PartSpec, ...]:
+    return tuple(PartSpec.of(entry, f"learner.{slot}") for entry in _entries(value))
+
+
+def _part(value: Any, slot: str) -> PartSpec | None:
+    return None if value is None else PartSpec.of(value, f"learner.{slot}")

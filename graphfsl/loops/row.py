@@ -1,0 +1,221 @@
+"""`Row`: a result with all that a reader needs to trust it; a line of a table, an entry of
+results.json.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from torch import Tensor
+
+from graphfsl.core.task import Metric
+from graphfsl.data.tasks import DEFAULT, get
+
+ACCURACY = "accuracy"
+PER_UNIT = {ACCURACY: "accuracies"}  # metric -> what files call its value for each unit
+
+
+@dataclass(frozen=True)
+class MetricValue:
+    """A metric as people are shown it: a share in percent.
+
+    Args:
+        value, ci95: the value, and the half-width of its 95% interval; None for one unit.
+    """
+
+    value: float
+    ci95: float | None = None
+    unit: str = "%"
+    more_is_better: bool = True
+
+    @classmethod
+    def of(cls, metric: Metric, measured: Tensor, episodes: int = 1) -> Self:
+        """What was measured; `episodes` of them form one statistical unit."""
+        value, half, _ = metric.with_interval(measured, episodes)
+        return cls.shown(value, half, metric.unit, metric.more_is_better)
+
+    @classmethod
+    def shown(cls, value: float, half: float | None, unit: str, more_is_better: bool) -> Self:
+        """A value and a half-width in the metric's own numbers, as people are shown them."""
+        scale, digits = scale_of(unit), 3 if unit == "%" else 6
+        interval = None if half is None else round(scale * half, digits)
+        return cls(round(scale * value, digits), interval, unit, more_is_better)
+
+    def __str__(self) -> str:
+        """ "61.20 ± 0.45 %"."""
+        return f"{self.number} {self.unit}".rstrip()
+
+    @property
+    def number(self) -> str:
+        """Without the unit: "61.20 ± 0.45"."""
+        form = ".2f" if self.unit == "%" else ".4g"
+        known = self.ci95 is not None and math.isfinite(self.ci95)
+        return f"{self.value:{form}}" + (f" ± {self.ci95:{form}}" if known else "")
+
+
+def scale_of(unit: str) -> int:
+    """What a metric's own numbers are multiplied by for people: a share becomes percent."""
+    return 100 if unit == "%" else 1
+
+
+@dataclass(frozen=True)
+class Row:
+    """A result of a learner in a task.
+
+    Args:
+        task: the kind of task; asked: its fields.
+        data: the split, such as "omniglot/test". setting: inductive, transductive, semi-supervised
+            or active, or two of them. traits, batch_norm: of the learner.
+        metrics: the task's, the first one first. values: of that one, in its own numbers, for each
+            statistical unit.
+        config, commit, command, environment, device: what made it.
+        steps, paper_steps: of training, and of the paper's.
+        published, source, difference: what a paper states, where, and how far this is from it.
+        diagnosis: what a report shows beside the metrics (`Task.diagnose`).
+        unfinished: how far the training is, where it has not ended. setting_from: whose task it is,
+            where it was asked on other data.
+        seeds, spread, seed_values: of a row over several seeds, their number, the standard
+            deviation of their values, and these.
+        run, cell, best, baseline: where it stands in a report or a study.
+    """
+
+    data: str
+    asked: Mapping[str, Any]
+    setting: str
+    metrics: Mapping[str, MetricValue]
+    values: Sequence[float] = ()
+    task: str = DEFAULT
+    method: str = ""
+    traits: Sequence[str] = ()
+    batch_norm: str | None = None
+    episodes: int | None = None
+    seed: int | None = None
+    seconds: float | None = None
+    config: str | None = None
+    commit: str | None = None
+    steps: int | None = None
+    paper_steps: int | None = None
+    device: str | None = None
+    published: float | None = None
+    source: str | None = None
+    difference: float | None = None
+    command: str | None = None
+    environment: Mapping[str, str] | None = None
+    diagnosis: Mapping[str, Any] = field(default_factory=dict)
+    unfinished: str | None = None
+    setting_from: str | None = None
+    seeds: int | None = None
+    spread: float | None = None
+    seed_values: Sequence[float] | None = None
+    run: str | None = None
+    cell: Mapping[str, Any] | None = None
+    best: bool | None = None
+    baseline: bool | None = None
+
+    @property
+    def metric(self) -> str:
+        """The name of the first metric."""
+        return next(iter(self.metrics))
+
+    @property
+    def value(self) -> MetricValue:
+        """The first metric."""
+        return self.metrics[self.metric]
+
+    @property
+    def score(self) -> float:
+        """The first metric so that more is better."""
+        return self.value.value if self.value.more_is_better else -self.value.value
+
+    def replace(self, **changes: Any) -> Row:
+        """A copy with these fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As files hold it: the task's fields and the first metric stand among the others."""
+        name, value = self.metric, self.value
+        out: dict[str, Any] = {"method": self.method, "task": self.task, "data": self.data}
+        out |= self.asked
+        out |= {"setting": self.setting, "traits": list(self.traits), "batch_norm": self.batch_norm}
+        out |= {} if name == ACCURACY else {"metric": name}
+        out |= {name: value.value, "ci95": value.ci95}
+        out["metrics"] = {k: dataclasses.asdict(v) for k, v in self.metrics.items()}
+        for key in _ALWAYS:
+            out[key] = getattr(self, key)
+        out |= self.diagnosis
+        out |= {key: own for key in _SOMETIMES if (own := getattr(self, key)) is not None}
+        if self.seed_values is not None:
+            out[f"seed_{PER_UNIT.get(name, 'values')}"] = list(self.seed_values)
+        out[PER_UNIT.get(name, "values")] = [round(v, 6) for v in self.values]
+        return out
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> Row:
+        """A row of a file. Raises KeyError for one that lacks what every row has."""
+        task = row.get("task", DEFAULT)
+        fields = {f.name for f in dataclasses.fields(get(task))}
+        name = row.get("metric", ACCURACY)
+        metrics = {k: MetricValue(**v) for k, v in (row.get("metrics") or {}).items()}
+        first = metrics.get(name, MetricValue(0.0))
+        # what people may have changed in a file stands at the top
+        half = row.get("ci95")
+        known_half = half if half is not None and math.isfinite(half) else None
+        first = dataclasses.replace(first, value=row[name], ci95=known_half)
+        own = PER_UNIT.get(name, "values")
+        known = {key: row[key] for key in (*_ALWAYS, *_SOMETIMES) if key in row}
+        return cls(
+            data=row["data"],
+            asked={k: v for k, v in row.items() if k in fields and k not in _FIELDS},
+            setting=row["setting"],
+            metrics={name: first} | {k: v for k, v in metrics.items() if k != name},
+            values=row.get(own) or (),
+            task=task,
+            method=row.get("method", ""),
+            traits=row.get("traits") or (),
+            batch_norm=row.get("batch_norm"),
+            diagnosis={k: row[k] for k in get(task).diagnoses if k in row},
+            seed_values=row.get(f"seed_{own}"),
+            **known,
+        )
+
+
+def title_of(row: Row) -> str:
+    """What a row was asked, for people: "5-way 1-shot"."""
+    return get(row.task)(**row.asked).title
+
+
+def as_row(row: Row | Mapping[str, Any]) -> Row:
+    """A row, or the mapping that a file holds of one."""
+    return row if isinstance(row, Row) else Row.from_dict(row)
+
+
+_ALWAYS = (
+    "episodes",
+    "seed",
+    "seconds",
+    "config",
+    "commit",
+    "steps",
+    "paper_steps",
+    "device",
+    "published",
+    "source",
+    "difference",
+    "command",
+    "environment",
+)
+_SOMETIMES = (
+    "unfinished",
+    "setting_from",
+    "seeds",
+    "spread",
+    "run",
+    "cell",
+    "best",
+    "baseline",
+)
+_FIELDS = {f.name for f in dataclasses.fields(Row)}

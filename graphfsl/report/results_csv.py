@@ -1,0 +1,163 @@
+"""The record of committed results: one CSV for each data set, written from the runs' results.json.
+
+The tables of the documentation are printed from these files. They are those of `tables.to_csv`,
+with these columns more:
+
+- `file`: the file below experiments/results that holds the row, and the accuracy of each episode.
+- `variant`: how the row was measured otherwise than its run says: overrides, BatchNorm policy.
+- `pretraining`: the objective that the encoder was pretrained with.
+- `published`, `source`: the paper's number in this setting, also where ours is of other classes.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from graphfsl import data
+from graphfsl.core.task import Task
+from graphfsl.data.tasks import DEFAULT, get
+from graphfsl.experiment.experiment import Experiment
+from graphfsl.io.checkpoint import read_json, write_atomically
+from graphfsl.io.plain_text import unguarded
+from graphfsl.report.tables import Line, to_csv
+
+ONLY_HERE = "file"  # a column that no table of a study has
+# columns of words, of which some look like numbers (a digest, a commit)
+WORDS = {"method", "data", "groups", "source", "batch_norm", "run", "setting", "config", "commit"}
+WORDS |= {"device", "command", "file", "variant", "pretraining", "unfinished", "setting_from"}
+EPISODE = {"way": 5, "shot": 1, "unlabeled": 0, "distractors": 0}  # what most episodes are
+
+
+def task_of_line(line: Line) -> Task:
+    """What a row was asked, from its fields as numbers or as the text of a CSV."""
+    kind = get(line.get("task") or DEFAULT)
+    given = {f.name: line.get(f.name) for f in dataclasses.fields(kind)}
+    known = {name: _plain(value) for name, value in given.items() if value not in (None, "")}
+    return kind(**known)
+
+
+def _plain(value: Any) -> Any:
+    """A number of a CSV as one."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
+
+
+def size(line: Line) -> tuple[float, ...]:
+    """What columns are sorted by: way, shot, unlabeled samples and distractors of its episodes."""
+    return tuple(task_of_line(line).size)
+
+
+def column(line: Line) -> str:
+    """5-way 1-shot, 5 unlabeled, 5 distractors"""
+    task = task_of_line(line)
+    return ", ".join([task.title, *task.details])
+
+
+def records(folder: Path) -> dict[str, str]:
+    """The name of each data set that runs in a folder were measured on, and its record as CSV."""
+    found: dict[str, list[Line]] = {}
+    for file in sorted(folder.glob("*/results.json")):
+        for row in _rows_of_run(file.parent):
+            found.setdefault(data_set(str(row["data"])), []).append(row)
+    return {name: to_csv(rows) for name, rows in sorted(found.items())}
+
+
+def write_records(folder: Path) -> list[Path]:
+    """Write the record of each data set beside the runs; the files that were written."""
+    written = []
+    for name, text in records(folder).items():
+        file = folder / f"{name}.csv"
+        write_atomically(file, text.encode())
+        written.append(file)
+    return written
+
+
+def read_records(folder: Path) -> list[dict[str, Any]]:
+    """The rows of every record in a folder."""
+    rows = []
+    for file in sorted(folder.glob("*.csv")):
+        if is_record(file):
+            with file.open(newline="", encoding="utf-8") as lines:
+                rows += [_row_of_cells(cells) for cells in csv.DictReader(lines)]
+    return rows
+
+
+def is_record(file: Path) -> bool:
+    """Whether a CSV is the record of a data set, not the table of a study."""
+    with file.open(newline="", encoding="utf-8") as lines:
+        return ONLY_HERE in next(csv.reader(lines), [])
+
+
+def data_set(split: str) -> str:
+    """The data set that a split is of: omniglot of "omniglot-vinyals-rotations/test"; a set of the
+    user's own goes by its own name.
+    """
+    own = split.partition("/")[0].replace("-", "_")
+    known = [name for name in data.names() if own.startswith(name)]
+    return max(known, key=len, default=own)
+
+
+def _rows_of_run(path: Path) -> Iterator[Line]:
+    """A run's own evaluation, and those that `graphfsl evaluate` left in its folder."""
+    results = read_json(path / "results.json")
+    experiment = Experiment.of_saved(results["config"])
+    yield from _rows_of_file(path, "results.json", results["rows"], experiment, [])
+    for file in sorted((path / "evaluations").glob("*.json")):
+        found = read_json(file)
+        name = f"evaluations/{file.name}"
+        yield from _rows_of_file(path, name, found["rows"], experiment, found["overrides"])
+
+
+def _rows_of_file(
+    path: Path, name: str, rows: Sequence[Line], experiment: Experiment, overrides: Sequence[str]
+) -> Iterator[Line]:
+    """The rows of a file with what its name, its run's configuration and its overrides say."""
+    first = experiment.pretraining
+    objective = None if first is None else first.objective.name
+    for row in rows:
+        variant = [" ".join(overrides)] if overrides else []
+        policy = row.get("batch_norm")
+        own_policy = policy == rows[0].get("batch_norm")
+        if not own_policy:
+            variant.append(f"{policy} BatchNorm")
+        published = _published(experiment, row, own_policy)
+        yield {
+            **row,
+            "run": path.name,
+            "file": f"{path.name}/{name}",
+            "variant": ", ".join(variant),
+            "pretraining": objective,
+            "published": published.get("accuracy"),
+            "source": published.get("source"),
+        }
+
+
+def _published(experiment: Experiment, row: Line, own_policy: bool) -> Mapping[str, Any]:
+    """The paper's number in the setting of a row, or {}; of several that fit, the last one.
+
+    own_policy: the row is of the run's own BatchNorm policy; under another one only a number counts
+        that says what kind of setting it is of.
+    """
+    for number in reversed(experiment.notes.published):
+        kind = number.get("setting", row["setting"] if own_policy else None)
+        asked = {**EPISODE, **experiment.to_dict().get("episode", {}), **number}
+        if kind == row["setting"] and column(asked) == column(row):
+            return number
+    return {}
+
+
+def _row_of_cells(cells: Mapping[str, str]) -> dict[str, Any]:
+    """A line of a record with its values as results.json holds them; an empty cell is None."""
+    row: dict[str, Any] = {}
+    for key, cell in cells.items():
+        row[key] = (unguarded(cell) if key in WORDS else json.loads(cell)) if cell else None
+    return row

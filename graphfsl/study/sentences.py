@@ -1,0 +1,125 @@
+"""What the effect of an axis is, in plain English."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graphfsl.functional.comparison import Contrast
+from graphfsl.functional.effects import Comparison, Level, MainEffect
+
+
+def sentence(effect: MainEffect) -> str:
+    """One axis in plain English; accuracies in [0, 1] become percentage points, p is the corrected
+    one where present.
+
+    A difference is asserted where the interval leaves out 0 and p < 0.05, denied where neither,
+    else called chance.
+    """
+    name = f"`{effect.axis}`"
+    if not effect.comparisons:
+        return f"{name}: {_nothing_to_compare(effect)}."
+    top, ranked = _top(effect)
+    clauses = [_finding(top, ranked) + _basis(top.contrast)]
+    widest = max(effect.comparisons, key=lambda c: abs(c.contrast.difference))
+    if widest is not top:
+        clauses.append(_range(widest))
+    if effect.incomparable:
+        clauses.append(_left_out(effect))
+    return f"{name}: {'; '.join(clauses)}."
+
+
+def _nothing_to_compare(effect: MainEffect) -> str:
+    levels = _names(effect.incomparable)
+    if len(effect.incomparable) == 1:
+        return f"{levels} is the only level, so there is nothing to compare"
+    return f"{levels} cannot be compared, for no two of them share a combination of the other axes"
+
+
+def _finding(top: Comparison, ranked: Sequence[Level]) -> str:
+    """What of the best level and the next is asserted, denied or called chance."""
+    best, rival = _better_first(top)
+    size, evidence, verdict = _evidence(top.contrast)
+    several = len(ranked) > 2
+    if verdict == "none":
+        subject = f"{best} instead of {rival} makes"
+        if several:
+            subject = f"of {len(ranked)} levels the best two, {best} and {rival}, make"
+        return (
+            f"{subject} no difference that {top.contrast.episodes:,} episodes can show: "
+            f"{size} points ({evidence})"
+        )
+    text = f"{best} is {size} points better than {rival}"
+    if several:
+        text = (
+            f"{best} is the best of {len(ranked)} levels, {size} points better than {rival}, "
+            f"the next"
+        )
+    if verdict == "chance":
+        text += ", which may be chance"
+    return f"{text} ({evidence})"
+
+
+def _basis(contrast: Contrast) -> str:
+    """Over what a difference is averaged."""
+    pairs = "1 matched pair" if contrast.matched == 1 else f"{contrast.matched} matched pairs"
+    unlike = "" if contrast.paired else " with different episodes"
+    return f", averaged over {pairs} of cells{unlike}"
+
+
+def _range(widest: Comparison) -> str:
+    top, bottom = _better_first(widest)
+    size, evidence, _ = _evidence(widest.contrast)
+    return f"the range is {size} points, from {bottom} up to {top} ({evidence})"
+
+
+def _left_out(effect: MainEffect) -> str:
+    they = "it shares" if len(effect.incomparable) == 1 else "they share"
+    return (
+        f"{_names(effect.incomparable)} could not be compared, for {they} no combination of the "
+        f"other axes with another level"
+    )
+
+
+def _top(effect: MainEffect) -> tuple[Comparison, list[Level]]:
+    """The best level beside the next that it was compared with, and all by their mean gain over
+    those compared.
+    """
+    gains: dict[Level, list[float]] = {}
+    for c in effect.comparisons:
+        gains.setdefault(c.first, []).append(c.contrast.difference)
+        gains.setdefault(c.second, []).append(-c.contrast.difference)
+    ranked = sorted(gains, key=lambda level: -sum(gains[level]) / len(gains[level]))
+    best = [c for c in effect.comparisons if ranked[0] in (c.first, c.second)]
+    return min(best, key=lambda c: max(ranked.index(c.first), ranked.index(c.second))), ranked
+
+
+def _better_first(c: Comparison) -> tuple[str, str]:
+    first, second = (c.first, c.second) if c.contrast.difference >= 0 else (c.second, c.first)
+    return _name(first), _name(second)
+
+
+def _evidence(c: Contrast) -> tuple[str, str, str]:
+    """The size of a difference in points, its interval and p, and what they say: "sure", "chance"
+    or "none".
+    """
+    size, half = 100 * abs(c.difference), 100 * c.half
+    p = c.p if c.corrected is None else c.corrected
+    digits = 1 if half >= 0.1 else 2
+
+    def points(value: float) -> str:
+        return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
+
+    shown = "< 0.001" if p < 0.001 else f"= {p:.3f}" if p < 0.1 else f"= {p:.2f}"
+    label = "p" if c.corrected is None else "corrected p"
+    apart = (size > half) + (p < 0.05)
+    interval = f"95% interval {points(size - half)} to {points(size + half)}"
+    return points(size), f"{interval}, {label} {shown}", ("none", "chance", "sure")[apart]
+
+
+def _name(level: Level) -> str:
+    return str(level).lower() if level is None or isinstance(level, bool) else str(level)
+
+
+def _names(levels: Sequence[Level]) -> str:
+    *most, last = [_name(level) for level in levels] or [""]
+    return f"{', '.join(most)} and {last}" if most else last
