@@ -1,5 +1,6 @@
-"""Sphinx builds these pages with `make docs`. What can be read from the package is written to
-`generated/` first.
+"""Sphinx builds these pages with `make docs`.
+
+What can be read from the package is written to `generated/` first.
 """
 
 from __future__ import annotations
@@ -96,6 +97,7 @@ def _without_source_maps(app: Any, error: Exception | None) -> None:
 
 
 def setup(app: Any) -> None:
+    """Write the generated pages, and let docstrings through `_as_rst`."""
     pages.write_all(HERE / "generated")
     app.connect("autodoc-process-docstring", _as_rst, priority=400)
     app.connect("source-read", _for_the_site)

@@ -212,17 +212,17 @@ SABOTAGE: dict[str, tuple[Callable[[], object], bool]] = {
 def test_a_run_whose_directory_goes(
     case: str, world: Path, finished: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from graphfsl.loops import trainer as train
+    from graphfsl.loops import training_loop as loop
 
     spoil, left = SABOTAGE[case]
-    real = train.measured
+    real = loop.measured
 
     def spoiled(*args: Any) -> Any:
         spoil()
         return real(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "measured", spoiled)
+        patch.setattr(loop, "measured", spoiled)
         code, _, err = call(*RUN)
     assert code == 2 and err.startswith("graphfsl: cannot write r/best") and err.count("\n") == 1, (
         err

@@ -613,9 +613,9 @@ def test_bad_input_is_one_line_and_leaves_nothing(
 def test_interruption_is_exit_code_130(
     world: Path, call: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from graphfsl.loops import trainer as train
+    from graphfsl.loops import training_loop as loop
 
-    real, seen = train.measured, []
+    real, seen = loop.measured, []
 
     def interrupted(*args: object) -> object:
         seen.append(1)
@@ -623,10 +623,10 @@ def test_interruption_is_exit_code_130(
             raise KeyboardInterrupt
         return real(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(train, "measured", interrupted)
+    monkeypatch.setattr(loop, "measured", interrupted)
     code, _, err = call("run", "my.yaml", "--out", "r")
     assert code == 130 and "the same command goes on" in err
-    monkeypatch.setattr(train, "measured", real)
+    monkeypatch.setattr(loop, "measured", real)
     assert call("run", "my.yaml", "--out", "r")[0] == 0
     assert [json.loads(x)["step"] for x in Path("r/metrics.jsonl").read_text().splitlines()] == [
         5,

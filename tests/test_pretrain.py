@@ -367,8 +367,8 @@ def test_generations_teach_each_other(tmp_path: Path) -> None:
 def test_an_interrupted_pretraining_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     found = []
     for name, stop in (("whole", None), ("stopped", 4)):
-        chosen = settings("pretrain.trainer.steps=8", "pretrain.trainer.checkpoint_every=2")
-        chosen["pretrain"]["trainer"] |= {"log_every": 1}
+        every = ("pretrain.trainer.checkpoint_every=2", "pretrain.trainer.log_every=1")
+        chosen = settings("pretrain.trainer.steps=8", *every)
 
         def log(line: dict[str, Any], stop: int | None = stop) -> None:
             if line["step"] == stop:

@@ -1,5 +1,7 @@
-"""Docstrings are plain text: equations, `names` in backticks, a "name: meaning" a line, or Google's
-sections. This makes blocks of them, and reStructuredText or Markdown of the blocks.
+"""Blocks of docstrings, and reStructuredText or Markdown of the blocks.
+
+Docstrings are plain text: equations, `names` in backticks, a "name: meaning" a line, or Google's
+sections.
 """
 
 from __future__ import annotations
@@ -30,8 +32,10 @@ ITEM = re.compile(r"(\*{0,2}[A-Za-z_][\w.]*(?:, \*{0,2}[A-Za-z_][\w.]*)*)(?: \([
 
 @dataclass
 class Block:
-    """kind: "text"; "item", a named meaning; "code", lines as they are; or "section", whose
-    blocks are inside.
+    """A piece of a docstring.
+
+    kind: "text"; "item", a named meaning; "code", lines as they are; or "section", whose blocks are
+    inside.
     """
 
     kind: str

@@ -1,5 +1,7 @@
-"""The drawing of the rooms: their order from pyproject.toml, what they are from their docstrings,
-and who imports whom from their files.
+"""The drawing of the rooms.
+
+Their order is from pyproject.toml, what they are from their docstrings, and who imports whom from
+their files.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""Pages that are made from the package, its experiment files and its committed results: nothing in
-them is written twice. `write_all` writes them; it needs no Sphinx.
+"""Pages that are made from the package, its experiment files and its committed results.
+
+Nothing in them is written twice. `write_all` writes them; it needs no Sphinx.
 """
 
 from __future__ import annotations
@@ -191,7 +192,7 @@ def one_experiment(name: str, experiment: dict[str, Any]) -> str:
 
 
 def published(number: dict[str, Any]) -> str:
-    """5-way 1-shot, unlabeled 30: 78.57 (Lazarou 2021)"""
+    """5-way 1-shot, unlabeled 30: 78.57 (Lazarou 2021)."""
     known = ("way", "shot", "accuracy", "source")
     other = "".join(f", {k} {v}" for k, v in number.items() if k not in known)
     size = f"{number.get('way', 5)}-way {number.get('shot', 1)}-shot{other}"
@@ -216,7 +217,7 @@ def tables_of(data_set: str) -> list[Lines]:
 
 
 def cells(line: str) -> list[str]:
-    """| a | b |  | -> a, b and an empty one"""
+    """| a | b |  | -> a, b and an empty one."""
     return [cell.strip() for cell in line.strip().removeprefix("|").removesuffix("|").split("|")]
 
 
@@ -345,6 +346,7 @@ def committed_studies() -> list[Path]:
 
 
 def title_of(study: Path) -> str:
+    """The heading of a study's report."""
     return study.read_text("utf-8").partition("\n")[0].removeprefix("# ")
 
 

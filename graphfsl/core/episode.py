@@ -291,7 +291,7 @@ class BaseTarget:
 
         Args:
             scores: (B, n, …) of all nodes, or (L, B, n, …), of which the last layer is the answer.
-            episode: what was scored.
+            episode: that was scored.
         """
         raise NotImplementedError
 

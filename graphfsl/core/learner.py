@@ -75,10 +75,7 @@ class Learner(Saves, Part):
         return self
 
     def check_averages(self) -> None:
-        """InputError where training would leave an encoder without normalisation.
-
-        An inner loop looks.
-        """
+        """InputError where training would leave an encoder without normalisation."""
 
     def set_batch_norm(self, policy: str) -> None:
         """Choose the BatchNorm policy."""

@@ -19,7 +19,7 @@ class NearestMeans(Head):
     """Scores by the class means of features of length one: s_c = -||x / ||x|| - mean_c||^2."""
 
     def score(self, episode: Episode) -> Tensor:
-        """Features (B, n, d) -> scores (B, n, C)."""
+        """Features (B, n, d), label weights (B, n, C) -> (B, n, C)."""
         x, support = episode.x, episode.x[:, episode.labeled]
         means = prototypes(F.normalize(support, dim=-1), episode.w[:, episode.labeled])
         # -||x^ - mean||^2 for x^ of length 1, without writing down x^.

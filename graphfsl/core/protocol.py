@@ -53,10 +53,7 @@ def check_protocol(learner: Learner, task: Task, unbalanced: bool = False) -> No
 
 
 def check_features(learner: Learner, x: Tensor) -> None:
-    """InputError where features (n, d) are negative and the learner takes no such ones.
-
-    Images pass.
-    """
+    """InputError where features (n, d) are negative and the learner takes none; images pass."""
     if learner.needs_nonnegative and x.ndim == 2 and len(x) and (least := float(x.min())) < 0:
         raise InputError(
             f"this learner takes features as behind a ReLU, none below 0, but the "

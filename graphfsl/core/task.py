@@ -137,7 +137,7 @@ class Draws(Protocol):
     """What draws the episodes of a split: a pure function of their numbers."""
 
     def draw(self, i: np.ndarray | list[int]) -> Any:
-        """The draw of the episodes with these numbers."""
+        """The episodes with the numbers i, as a `Draw`."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,7 @@ class Task:
             split: what it was drawn from.
             raw: (B, n, *S) the split's stored samples with the draw's ids.
             normalise: from stored samples to what the learner sees, on `device`.
-            device: where the batch is to lie.
+            device: of the batch.
         """
         raise NotImplementedError
 

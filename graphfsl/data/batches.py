@@ -8,6 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from graphfsl.core.display import block
 from graphfsl.core.episode import Episode, Target
@@ -89,22 +90,13 @@ class Batches:
     def ids(self, numbers: np.ndarray) -> np.ndarray:
         """Which sample each number is."""
         if self.per_class == 1:
-            return np.concatenate(
-                [
-                    self.labeled[_order(self._name(), self.seed, len(self.labeled), e)[at]]
-                    for e, at in self._epochs(numbers, len(self.labeled))
-                ]
-            )
-        group, j = np.divmod(numbers, self.per_class)
-        c = len(self.split.classes)
-        classes = np.concatenate(
-            [_order(self._name(), self.seed, c, e)[at] for e, at in self._epochs(group, c)]
-        )
-        drawn = self.deck.draw(
-            classes[:, None], uniform(self._keys(group), IMAGES, 1, self.per_class)
-        )
-        ids: np.ndarray = drawn[np.arange(len(numbers)), 0, j]
-        return ids
+            at = self._in_epochs(numbers, len(self.labeled))
+            return np.asarray(self.labeled[at])
+        groups, member = np.divmod(numbers, self.per_class)
+        classes = self._in_epochs(groups, len(self.split.classes))
+        u = uniform(self._keys(groups), IMAGES, 1, self.per_class)
+        images = self.deck.draw(classes[:, None], u)  # (n, 1, per_class) of each group's class
+        return np.asarray(images[np.arange(len(numbers)), 0, member])
 
     def batch(self, i: Sequence[int] | np.ndarray) -> tuple[Episode, Target]:
         """The images with these numbers, as queries.
@@ -113,16 +105,19 @@ class Batches:
         """
         numbers = np.asarray(i)
         ids = torch.from_numpy(self.ids(numbers)).expand(self.views, -1)
-        x = self.split.gather(ids.to(self.split.x.device)).to(self.device, non_blocking=True)
-        u = None
-        if self.transform.augments:
-            draws = torch.from_numpy(uniform(self._keys(numbers), AUGMENT, self.views, DRAWS))
-            u = draws.transpose(0, 1).to(self.device, torch.float32)
-        x = self.transform(x, u)
-        none = torch.empty(*ids.shape, 0, dtype=x.dtype, device=self.device)
+        x = self._samples(ids, numbers)
+        no_columns = torch.empty(*ids.shape, 0, dtype=x.dtype, device=self.device)
         y = self.y[ids]
-        target = Target(y, y[:, :0], ids, y[:, :0]).to(self.device)
-        return Episode(x, none, 0, ids.shape[1]), target
+        target = Target(query=y, unlabeled=y[:, :0], ids=ids, classes=y[:, :0])
+        return Episode(x, no_columns, 0, ids.shape[1]), target.to(self.device)
+
+    def _samples(self, ids: Tensor, numbers: np.ndarray) -> Tensor:
+        """(views, n, *S) the samples, normalised, and each view augmented by itself."""
+        raw = self.split.gather(ids.to(self.split.x.device)).to(self.device, non_blocking=True)
+        if not self.transform.augments:
+            return self.transform(raw, None)
+        u = torch.from_numpy(uniform(self._keys(numbers), AUGMENT, self.views, DRAWS))
+        return self.transform(raw, u.transpose(0, 1).to(self.device, torch.float32))
 
     def batches(self, numbers: range, batch: int) -> Iterator[tuple[Episode, Target]]:
         """The images of a range, `batch` at a time."""
@@ -136,16 +131,20 @@ class Batches:
     def _keys(self, numbers: np.ndarray) -> np.ndarray:
         return keys_of(self._name(), self.seed, numbers)
 
-    @staticmethod
-    def _epochs(numbers: np.ndarray, size: int) -> list[tuple[int, np.ndarray]]:
-        """Ascending numbers by epoch: (epoch, places within it)."""
+    def _in_epochs(self, numbers: np.ndarray, size: int) -> np.ndarray:
+        """Which of `size` things each of these ascending numbers is.
+
+        Every epoch has an order of its own.
+        """
         epochs, at = np.divmod(numbers, size)
-        return [(int(e), at[epochs == e]) for e in np.unique(epochs)]
+        parts = []
+        for epoch in np.unique(epochs):
+            order = _order(self._name(), self.seed, size, int(epoch))
+            parts.append(order[at[epochs == epoch]])
+        return np.concatenate(parts)
 
 
 @lru_cache(maxsize=2)  # a batch may lie across two epochs
 def _order(name: str, seed: int, size: int, epoch: int) -> np.ndarray:
-    return np.argsort(
-        uniform(keys_of(f"{name}/order", seed, np.array([epoch])), CLASSES, 1, size)[0, 0],
-        kind="stable",
-    )
+    keys = keys_of(f"{name}/order", seed, np.array([epoch]))
+    return np.argsort(uniform(keys, CLASSES, 1, size)[0, 0], kind="stable")

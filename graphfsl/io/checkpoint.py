@@ -156,9 +156,10 @@ def save_checkpoint(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any
 
 
 def save_halved(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-    """`save_checkpoint` in half the size: float32 tensors are stored as float16.
+    """`save_checkpoint` in half the size.
 
-    `load_checkpoint` gives them back as float32. All others are stored as they are.
+    Float32 tensors are stored as float16, and `load_checkpoint` gives them back as float32. All
+    others are stored as they are.
 
     Raises InputError where a value is too large for float16.
     """

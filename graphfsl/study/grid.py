@@ -30,7 +30,7 @@ from graphfsl.experiment.experiment import Experiment, digest
 from graphfsl.experiment.overrides import names, parted, text_value, yaml_value
 from graphfsl.experiment.same_run import comparable
 from graphfsl.experiment.yaml_files import load_yaml
-from graphfsl.io.errors import InputError, unknown
+from graphfsl.io.errors import InputError, require, unknown
 from graphfsl.io.package_data import experiments_dir
 
 KEYS = ("question", "experiment", "set", "grid", "skip", "threads")
@@ -74,66 +74,82 @@ def read_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
     """A file (a path, or one below experiments/ablations/); overrides are of the experiment, or of
     `grid`, `threads`.
 
-    Every cell's configuration is checked as `config.check` does. Raises InputError, which names the
-    cell.
+    Every cell's experiment is checked as it is read. Raises InputError, which names the cell.
     """
     file = _file(Path(path))
     tree = load_yaml(file)
     own = tuple(o for o in overrides if o.partition("=")[0].partition(".")[0] in KEYS)
+    further = tuple(o for o in overrides if o not in own)
     settings = _override_study(tree, own)
-    for key in tree:
-        if key not in KEYS:
-            raise unknown("key of a study", key, KEYS)
-    grid, threads = tree.get("grid"), tree.get("threads", 1)
-    if (
-        not isinstance(grid, Mapping)
-        or not grid
-        or not all(isinstance(v, list) and v for v in grid.values())
-    ):
-        raise InputError(
-            f"{file}: grid must map each axis to a list of levels, such as grid: {{seed: [0, 1]}}"
-        )
-    if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
-        raise InputError(f"{file}: threads must be a whole number of at least 1, not {threads!r}")
-    if not isinstance(tree.get("experiment"), str) or not isinstance(
-        tree.get("set") or {}, Mapping
-    ):
-        raise InputError(
-            f"{file}: experiment must name an experiment file, and set map keys to values"
-        )
-    if any(names(o, "evaluation.settings") for o in (*settings, *overrides) if o not in own):
+    _check_tree(tree, file)
+    if any(names(o, "evaluation.settings") for o in (*settings, *further)):
         raise InputError(
             "each cell is evaluated in one setting; make others an axis, such as "
             "grid.test.episode.shot=[1, 5]"
         )
-    changes = [
-        *map(override, (tree.get("set") or {}).items()),
-        *settings,
-        *(o for o in overrides if o not in own),
-    ]
+    grid = tree["grid"]
+    changes = [*map(override, (tree.get("set") or {}).items()), *settings, *further]
     for change in changes:
         _check_free(change, grid)
     _check_axes(grid)
     base = Experiment.read(tree["experiment"], [*changes, "evaluation.settings=[{}]"])
-    base = base.without_seeds()
     skip = _skip_rules(tree.get("skip") or [], grid, file)
+    cells = _cells(base.without_seeds(), grid, skip)
+    _check_distinct(cells, file)
+    axes = {a: list(dict.fromkeys(label(v) for v in values)) for a, values in grid.items()}
+    question = str(tree.get("question") or file.stem)
+    return Study(file.stem, question, axes, cells, tree.get("threads", 1))
+
+
+def _check_tree(tree: Mapping[str, Any], file: Path) -> None:
+    """InputError for the first key of a study file that means nothing, or value of the wrong
+    kind.
+    """
+    for key in tree:
+        if key not in KEYS:
+            raise unknown("key of a study", key, KEYS)
+    grid, threads = tree.get("grid"), tree.get("threads", 1)
+    lists = isinstance(grid, Mapping) and all(isinstance(v, list) and v for v in grid.values())
+    require(
+        bool(grid) and lists,
+        f"{file}: grid must map each axis to a list of levels, such as grid: {{seed: [0, 1]}}",
+    )
+    counts = isinstance(threads, int) and not isinstance(threads, bool) and threads >= 1
+    require(counts, f"{file}: threads must be a whole number of at least 1, not {threads!r}")
+    named = isinstance(tree.get("experiment"), str)
+    require(
+        named and isinstance(tree.get("set") or {}, Mapping),
+        f"{file}: experiment must name an experiment file, and set map keys to values",
+    )
+
+
+def _cells(
+    base: Experiment, grid: Mapping[str, list[Any]], skip: Sequence[Mapping[str, list[Any]]]
+) -> list[Cell]:
+    """Every combination of levels that no rule leaves out."""
     cells: list[Cell] = []
     known: dict[tuple[str, ...], Experiment] = {}
     for levels in itertools.product(*grid.values()):
         combination = dict(zip(grid, levels, strict=True))
-        if any(all(combination[a] in values for a, values in rule.items()) for rule in skip):
-            continue
-        cells.append(_cell(base, combination, known))
-    if not cells:
-        raise InputError(f"{file}: the skip rules leave no cell of the grid")
+        if not any(_is_skipped(combination, rule) for rule in skip):
+            cells.append(_cell(base, combination, known))
+    return cells
+
+
+def _is_skipped(combination: Mapping[str, Any], rule: Mapping[str, list[Any]]) -> bool:
+    return all(combination[axis] in values for axis, values in rule.items())
+
+
+def _check_distinct(cells: Sequence[Cell], file: Path) -> None:
+    """InputError where there are no cells, or two of them are the same."""
+    require(bool(cells), f"{file}: the skip rules leave no cell of the grid")
     for told in ([c.name for c in cells], [shown(c.levels) for c in cells]):
-        if twice := next((c for c, t in zip(cells, told, strict=True) if told.count(t) > 1), None):
+        twice = next((c for c, t in zip(cells, told, strict=True) if told.count(t) > 1), None)
+        if twice is not None:
             raise InputError(
                 f"{file}: two cells are the same: {shown(twice.levels)}; an axis "
                 f"lists a level twice"
             )
-    axes = {a: list(dict.fromkeys(label(v) for v in values)) for a, values in grid.items()}
-    return Study(file.stem, str(tree.get("question") or file.stem), axes, cells, threads)
 
 
 def _override_study(tree: dict[str, Any], own: Sequence[str]) -> list[str]:

@@ -61,18 +61,22 @@ class Question:
         """p of the answer when only these nodes are there: (…, g) -> (…). Removed nodes are
         padding.
         """
-        graph, out = self.graph, []
-        for kept in keep.reshape(-1, keep.shape[-1]).split(
-            max(1, self.learner.block_nodes // keep.shape[-1])
-        ):
-            x = graph.x.where(kept.view(*kept.shape, *(1,) * (graph.x.ndim - 2)), 0)
-            w, mask = graph.w.where(kept.unsqueeze(-1), 0), graph.mask & kept
-            out.append(
-                self.log_odds(
-                    graph.replace(x=x, w=w, mask=mask, relabeled=graph.relabeled)
-                ).sigmoid()
-            )
-        return torch.cat(out).view(keep.shape[:-1])
+        nodes = keep.shape[-1]
+        at_once = max(1, self.learner.block_nodes // nodes)
+        blocks = keep.reshape(-1, nodes).split(at_once)
+        found = [self.log_odds(self._only(kept)).sigmoid() for kept in blocks]
+        return torch.cat(found).view(keep.shape[:-1])
+
+    def _only(self, kept: Tensor) -> Episode:
+        """The graph in copies, each with its own nodes (m, g), of which the others are padding."""
+        graph = self.graph
+        there = kept.view(*kept.shape, *(1,) * (graph.x.ndim - 2))
+        return graph.replace(
+            x=graph.x.where(there, 0),
+            w=graph.w.where(kept.unsqueeze(-1), 0),
+            mask=graph.mask & kept,
+            relabeled=graph.relabeled,
+        )
 
 
 def ask(learner: Learner, episode: Episode, query: int = 0, task: int = 0) -> Question:

@@ -1,5 +1,7 @@
-"""N-way K-shot: which of a few classes does each query show? Episodes are a pure function of (data
-set, split, setting, seed, i), independent of batch, worker and device.
+"""N-way K-shot: which of a few classes does each query show?
+
+Episodes are a pure function of (data set, split, setting, seed, i), independent of batch, worker
+and device.
 """
 
 from __future__ import annotations
@@ -48,8 +50,14 @@ CONFUSED = 70  # classes of a confusion matrix that can still be read
 
 @dataclass(frozen=True)
 class Draw(task.Draw):
-    """Which samples make B episodes: ids (B, n), -1 = padding; label (B, n) the class column, -1 =
-    a distractor or unknown, -100 = padding; classes (B, way), the data set's class of each column.
+    """Which samples make B episodes of classes.
+
+    Args:
+        ids: (B, n) the sample of each node, -1 = padding.
+        label: (B, n) its class column, -1 = a distractor or unknown, -100 = padding.
+        classes: (B, way) the data set's class of each column.
+        n_support: how many nodes are support, the first ones.
+        n_query: how many are queries, behind them.
     """
 
     listed_as: ClassVar = {"label": "labels"}
@@ -157,6 +165,7 @@ class Setting(Task):
 
     @property
     def most_shots(self) -> int:
+        """Support images of the class that has most."""
         return self.max_shot or self.shot
 
     def __str__(self) -> str:
@@ -312,10 +321,12 @@ METRICS = {
 
 
 class Sampler:
-    """Draws the episodes of a split: `draw(i)` is a pure function of (split.name, its labels,
-    setting, seed, i).
+    """Draws the episodes of a split.
 
-    Raises InputError where the split has too few classes or images for the setting.
+    `draw(i)` is a pure function of (split.name, its labels, setting, seed, i).
+
+    Raises:
+        InputError: where the split has too few classes or images for the setting.
     """
 
     def __init__(self, split: Split, setting: Setting | Mapping[str, Any], seed: int = 0) -> None:
@@ -432,64 +443,97 @@ class Sampler:
         within: np.ndarray = table[one[:, None], choose(sizes[one][:, None], u)[:, 0]]
         return within
 
-    def _counts(
-        self, keys: np.ndarray, stream: int, alpha: float | None, each: int, room: np.ndarray
-    ) -> np.ndarray:
-        """(B, way) images of each class, way * each in all; room (B, way) is how many each class
-        can give.
-        """
-        if alpha is None:
-            return np.full(room.shape, each)
-        way = room.shape[1]
-        return unequal(uniform(keys, stream, 1, way)[:, 0], alpha, way * each, room)
-
     def draw(self, i: np.ndarray | list[int]) -> Draw:
         """The episodes with the numbers i (B,)."""
         s = self.setting
         keys = keys_of(self.split.name, self.seed, episode_numbers(i))
-        b = len(keys)
         classes = self._classes(keys)
-        own, batch = classes[:, : s.way], np.arange(b)[:, None]
-        shots = s.shot + (
-            uniform(keys, SHOTS, 1, s.way)[:, 0] * (s.most_shots - s.shot + 1)
-        ).astype(np.int64)
-        shared = 0 if self.pool is not None or len(self.free) else s.unlabeled
-        room = self.deck.count[own]
-        queries = self._counts(keys, IMBALANCE, s.dirichlet, s.query, room - s.most_shots - shared)
-        room = self.pool.count[own] if self.pool is not None else room - shots - queries
-        pooled = self._counts(keys, POOL_IMBALANCE, s.pool_dirichlet, s.unlabeled, room)
-        most = s.most_shots + int(queries.max()) + (int(pooled.max()) if shared else 0)
-        drawn_from = classes if shared else own
-        drawn = self.deck.draw(drawn_from, uniform(keys, IMAGES, drawn_from.shape[1], most))
+        own = classes[:, : s.way]
 
-        column = np.repeat(np.arange(s.way), s.most_shots)
-        j = np.tile(np.arange(s.most_shots), s.way)
-        real = j < shots[:, column]
-        support = np.where(real, drawn[:, column, j], -1), np.where(real, column, -100)
+        shots = self._shots(keys)
+        queries, pooled = self._queries_and_pool(keys, own, shots)
+        images = self._images(keys, classes, queries, pooled)
 
-        column, j = _places(queries)
-        j = j + np.take_along_axis(shots, column, 1)
-        shuffle = np.argsort(uniform(keys, QUERY_ORDER, 1, s.way * s.query)[:, 0], axis=1)
-        query = drawn[batch, column, j][batch, shuffle], column[batch, shuffle]
-
-        pool = self._unlabeled(keys, classes, drawn, shots + queries, pooled)
-        ids, label = (np.concatenate(p, 1) for p in zip(support, query, pool, strict=True))
+        support = self._support(images, shots)
+        query = self._query(keys, images, shots, queries)
+        pool = self._pool(keys, classes, images, shots + queries, pooled)
+        ids = np.concatenate([support[0], query[0], pool[0]], 1)
+        label = np.concatenate([support[1], query[1], pool[1]], 1)
         return Draw(ids, label, own, s.way * s.most_shots, s.way * s.query)
 
-    def _unlabeled(
+    @property
+    def _pool_from_deck(self) -> bool:
+        """Whether unlabeled images are of those that might be support or query as well."""
+        return self.pool is None and not len(self.free)
+
+    def _shots(self, keys: np.ndarray) -> np.ndarray:
+        """(B, way) support images of each class."""
+        s = self.setting
+        choices = s.most_shots - s.shot + 1
+        return s.shot + (uniform(keys, SHOTS, 1, s.way)[:, 0] * choices).astype(np.int64)
+
+    def _queries_and_pool(
+        self, keys: np.ndarray, own: np.ndarray, shots: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(B, way) queries, and unlabeled images, of each class; `own` are the split's classes."""
+        s = self.setting
+        have = self.deck.count[own]
+        kept = s.unlabeled if self._pool_from_deck else 0
+        room = have - s.most_shots - kept
+        queries = _shared_out(keys, IMBALANCE, s.dirichlet, s.query, room)
+        room = self.pool.count[own] if self.pool is not None else have - shots - queries
+        pooled = _shared_out(keys, POOL_IMBALANCE, s.pool_dirichlet, s.unlabeled, room)
+        return queries, pooled
+
+    def _images(
+        self, keys: np.ndarray, classes: np.ndarray, queries: np.ndarray, pooled: np.ndarray
+    ) -> np.ndarray:
+        """(B, classes, k) ids of each class in the order in which they are dealt out.
+
+        First to the support, then to the queries, and to the pool where that takes of them.
+        """
+        s = self.setting
+        most = s.most_shots + int(queries.max())
+        if not self._pool_from_deck:
+            own = classes[:, : s.way]
+            return self.deck.draw(own, uniform(keys, IMAGES, s.way, most))
+        pool = int(pooled.max()) if s.unlabeled else 0
+        return self.deck.draw(classes, uniform(keys, IMAGES, classes.shape[1], most + pool))
+
+    def _support(self, images: np.ndarray, shots: np.ndarray) -> Nodes:
+        """The first images of each class; beyond its own shots padding."""
+        s = self.setting
+        column = np.repeat(np.arange(s.way), s.most_shots)
+        number = np.tile(np.arange(s.most_shots), s.way)
+        real = number < shots[:, column]
+        return np.where(real, images[:, column, number], -1), np.where(real, column, -100)
+
+    def _query(
+        self, keys: np.ndarray, images: np.ndarray, shots: np.ndarray, queries: np.ndarray
+    ) -> Nodes:
+        """The images of each class that follow its support, shuffled."""
+        column, number = _places(queries)
+        number = number + np.take_along_axis(shots, column, 1)
+        batch = np.arange(len(keys))[:, None]
+        shuffle = np.argsort(uniform(keys, QUERY_ORDER, 1, column.shape[1])[:, 0], axis=1)
+        return images[batch, column, number][batch, shuffle], column[batch, shuffle]
+
+    def _pool(
         self,
         keys: np.ndarray,
         classes: np.ndarray,
-        drawn: np.ndarray,
+        images: np.ndarray,
         used: np.ndarray,
         counts: np.ndarray,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Ids and hidden labels (B, U) of the unlabeled nodes, shuffled: `counts` (B, way) of each
-        class, of which `used` (B, way) are spent, and `unlabeled` of each distractor."""
+    ) -> Nodes:
+        """The unlabeled nodes, shuffled, with their hidden labels.
+
+        `counts` (B, way) of each class, of whose images `used` (B, way) are spent, and `unlabeled`
+        of each distractor.
+        """
         s, b = self.setting, len(keys)
         if not s.unlabeled:
             return np.empty((b, 0), np.int64), np.empty((b, 0), np.int64)
-        batch = np.arange(b)[:, None]
         if len(self.free):
             n = np.full((b, 1), len(self.free))
             ids = self.free[choose(n, uniform(keys, POOL, 1, s.way * s.unlabeled))[:, 0]]
@@ -497,20 +541,38 @@ class Sampler:
         counts = np.pad(counts, ((0, 0), (0, s.distractors)), constant_values=s.unlabeled)
         used = np.pad(used, ((0, 0), (0, s.distractors)))
         if self.pool is not None:
-            drawn = self.pool.draw(
-                classes, uniform(keys, POOL, classes.shape[1], int(counts.max()))
-            )
+            most = int(counts.max())
+            images = self.pool.draw(classes, uniform(keys, POOL, classes.shape[1], most))
             used = np.zeros_like(used)
-        column, j = _places(counts)
-        j = j + np.take_along_axis(used, column, 1)
+        column, number = _places(counts)
+        number = number + np.take_along_axis(used, column, 1)
         label = np.where(column < s.way, column, -1)
+        batch = np.arange(b)[:, None]
         shuffle = np.argsort(uniform(keys, POOL_ORDER, 1, column.shape[1])[:, 0], axis=1)
-        return drawn[batch, column, j][batch, shuffle], label[batch, shuffle]
+        return images[batch, column, number][batch, shuffle], label[batch, shuffle]
+
+
+Nodes = tuple[np.ndarray, np.ndarray]  # ids and labels (B, n) of some of an episode's nodes
+
+
+def _shared_out(
+    keys: np.ndarray, stream: int, alpha: float | None, each: int, room: np.ndarray
+) -> np.ndarray:
+    """(B, way) images of each class, way * each in all.
+
+    alpha: of the Dirichlet that shares are drawn from; None for equal ones. room: (B, way) how many
+    each class can give.
+    """
+    if alpha is None:
+        return np.full(room.shape, each)
+    way = room.shape[1]
+    return unequal(uniform(keys, stream, 1, way)[:, 0], alpha, way * each, room)
 
 
 def _places(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Places (B, n) in class order, of which counts (B, classes) are for each: the class of each,
-    and its number.
+    """The class, and the number within it, of n places in class order: (B, n) each.
+
+    counts: (B, classes) how many places are of each class.
     """
     end = np.cumsum(counts, 1)
     place = np.arange(int(end[0, -1]))
