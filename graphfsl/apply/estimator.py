@@ -172,7 +172,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     def predict(self, X: Any) -> np.ndarray:
         """(n,) the class of the highest score."""
         best = self._scores(X).argmax(-1)
-        return self.classes_[best.numpy()]
+        labels: np.ndarray = self.classes_[best.numpy()]
+        return labels
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """(n, C) softmax of the scores, columns as in `classes_`."""

@@ -218,7 +218,8 @@ def _several(images: Any, what: str) -> Sequence[Any]:
         raise InputError(
             f"{what} must be a list of images, such as [image], not {described(images)}{hint}"
         )
-    return images
+    several: Sequence[Any] = images
+    return several
 
 
 def load(

@@ -17,7 +17,8 @@ PANDAS = ("NAType", "NaTType")
 def missing(y: np.ndarray) -> np.ndarray:
     """(n,) true where y (n,) holds None, NaN or pandas' NA."""
     if y.dtype.kind != "O":
-        return y != y
+        unequal: np.ndarray = y != y
+        return unequal
     return np.array([_is_missing(value) for value in y.tolist()], bool)
 
 
@@ -29,7 +30,8 @@ def unlabeled(y: np.ndarray) -> np.ndarray:
     words and numbers, and for a blank one.
     """
     if y.dtype.kind in "biufc":
-        return missing(y) | (y == -1)
+        none: np.ndarray = missing(y) | (y == -1)
+        return none
     return np.array([_is_missing(value) or _is_marker(value) for value in y.tolist()], bool)
 
 
@@ -76,7 +78,7 @@ def _is_missing(value: Any) -> bool:
 
 def _is_marker(value: Any) -> bool:
     if not isinstance(value, str):
-        return isinstance(value, numbers.Number) and bool(value == -1)
+        return isinstance(value, numbers.Number) and bool(value == -1)  # type: ignore[comparison-overlap]
     if value.strip().lower() in ("-1", "-1.0", "nan", "none", "<na>"):
         raise InputError(
             f"y holds the text {value!r}, which numpy makes of a list of words and numbers; mark "

@@ -21,7 +21,8 @@ class Deck:
     def draw(self, classes: np.ndarray, u: np.ndarray) -> np.ndarray:
         """classes (B, rows), uniforms (B, rows, k) -> ids (B, rows, k)."""
         at = self.start[classes][..., None] + choose(self.count[classes], u)
-        return self.order[np.minimum(at, len(self.order) - 1)]
+        ids: np.ndarray = self.order[np.minimum(at, len(self.order) - 1)]
+        return ids
 
 
 def label_split(split: Split, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

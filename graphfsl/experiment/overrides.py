@@ -146,5 +146,6 @@ def _named(tree: DictConfig, section: str) -> Callable[..., Any] | None:
     if section == "learner.encoder":
         return ENCODERS.get(name)
     if folder == "learner" and slot in (*SLOTS, "adapt"):
-        return registry.get(slot, name)
+        part: Callable[..., Any] = registry.get(slot, name)
+        return part
     return registry.get("pretrain", name) if section == "pretrain.objective" else None

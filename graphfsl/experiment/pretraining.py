@@ -143,7 +143,8 @@ def seconds(experiment: Experiment, runs: Path, data: Mapping[str, Identity]) ->
         return 0.0
     path = place(experiment, runs, data)
     files = sorted(path.glob("generation-*/metrics.jsonl")) or [path / "metrics.jsonl"]
-    return round(sum(lines[-1]["seconds"] for file in files if (lines := read_lines(file))), 2)
+    total: float = sum(lines[-1]["seconds"] for file in files if (lines := read_lines(file)))
+    return round(total, 2)
 
 
 def pretrained(

@@ -186,13 +186,15 @@ def permutation_test(
     else:
         sampled = (1 + reached) / (1 + permutations)
         p = torch.where(reached > 0, sampled, sampled.minimum(_normal_bound(least, d)))
-    return p.reshape(a.shape[:-1])
+    values: Tensor = p.reshape(a.shape[:-1])
+    return values
 
 
 def _normal_bound(least: Float[Tensor, " B"], d: Float[Tensor, "B n"]) -> Float[Tensor, " B"]:
     """3.178 P(|Z| >= least / sqrt(sum_i d_i^2)) of a standard normal Z, never 0."""
     tail = torch.special.erfc(least / (2 * d.square().sum(-1)).sqrt())
-    return TIGHT * tail.clamp_min(torch.finfo(d.dtype).tiny)
+    bound: Tensor = TIGHT * tail.clamp_min(torch.finfo(d.dtype).tiny)
+    return bound
 
 
 def holm(p: Float[Tensor, "*B m"]) -> Float[Tensor, "*B m"]:
@@ -305,7 +307,7 @@ def _finite(values: Float[Tensor, "*B n"]) -> Float[Tensor, "*B n"]:
 
 
 def _few(n: int, permutations: int) -> bool:
-    return 2**n <= permutations
+    return bool(2**n <= permutations)
 
 
 def _kept_signs(

@@ -59,4 +59,5 @@ def length(a: Float[Tensor, "*lead n d"]) -> Float[Tensor, "*lead n 1"]:
     Returns:
         (…, n, 1), at least 1e-12.
     """
-    return torch.linalg.vector_norm(a, dim=-1, keepdim=True).clamp_min(1e-12)
+    norm: Tensor = torch.linalg.vector_norm(a, dim=-1, keepdim=True).clamp_min(1e-12)
+    return norm

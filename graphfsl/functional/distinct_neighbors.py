@@ -115,7 +115,8 @@ def _copies(z: np.ndarray) -> np.ndarray:
 def _components(n: int, edges: np.ndarray) -> np.ndarray:
     """(n,) the number of the part that each of n nodes belongs to; edges: (e, 2)."""
     graph = csr_array((np.ones(len(edges), bool), (edges[:, 0], edges[:, 1])), shape=(n, n))
-    return connected_components(graph, directed=False)[1]
+    component: np.ndarray = connected_components(graph, directed=False)[1]
+    return component
 
 
 def _balls(n: int, edges: np.ndarray, first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -154,7 +155,10 @@ def _between_labels(
         np.minimum.at(around_low, here, low[there])
         np.maximum.at(around_high, here, high[there])
     torn = ~labeled & (around_low < around_high)
-    return torn[pairs].any(1) | (labeled[pairs].all(1) & (low[pairs[:, 0]] != low[pairs[:, 1]]))
+    parted: np.ndarray = torn[pairs].any(1) | (
+        labeled[pairs].all(1) & (low[pairs[:, 0]] != low[pairs[:, 1]])
+    )
+    return parted
 
 
 def _bridges(

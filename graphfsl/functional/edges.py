@@ -41,7 +41,8 @@ def mirrored(v: Float[Tensor, "*B p"], n: int) -> Float[Tensor, "*B {n} {n}"]:
     place[i, j] = torch.arange(zero, device=v.device)
     place = torch.minimum(place, place.mT)
     padded = F.pad(v, (0, 1))
-    return padded.index_select(-1, place.flatten()).unflatten(-1, (n, n))
+    dense: Tensor = padded.index_select(-1, place.flatten()).unflatten(-1, (n, n))
+    return dense
 
 
 def differences(x: Float[Tensor, "*B n d"]) -> Float[Tensor, "*B p d"]:

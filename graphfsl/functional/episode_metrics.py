@@ -49,4 +49,5 @@ def calibration_error(sums: Float[Tensor, "*B k"]) -> Float[Tensor, "*B"]:
     Source: Guo et al. 2017, https://arxiv.org/abs/1706.04599, equation 3.
     """
     count, confidence, hits = sums.unflatten(-1, (3, BINS)).unbind(-2)
-    return (hits - confidence).abs().sum(-1) / count.sum(-1).clamp_min(1)
+    error: Tensor = (hits - confidence).abs().sum(-1) / count.sum(-1).clamp_min(1)
+    return error

@@ -68,7 +68,8 @@ def logistic_regression(
         delta = -_Solve.apply(e, q, cost, p, unit, gamma, inner)
         move = _to_nodes(delta @ q, e).detach().masked_fill(cost == 0, 0)
         spread = (move.amax(-2) - move.amin(-2)).amax(-1)
-        return x + damping(spread)[:, None, None] * delta
+        moved: Tensor = x + damping(spread)[:, None, None] * delta
+        return moved
 
     x = z.new_zeros(*here.shape[:2], q.shape[-1])
     with torch.no_grad():

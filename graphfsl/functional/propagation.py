@@ -54,4 +54,5 @@ def propagate(
         https://proceedings.neurips.cc/paper/2003/hash/87682805257e619d49b8e0dfdc14affa-Abstract.html
     """
     eye = torch.eye(s.shape[-1], dtype=s.dtype, device=s.device)
-    return torch.linalg.solve_ex(eye - alpha * s, y)[0]
+    spread: Tensor = torch.linalg.solve_ex(eye - alpha * s, y)[0]
+    return spread

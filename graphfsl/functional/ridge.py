@@ -33,5 +33,7 @@ def ridge(
     n, d = z.shape[-2:]
     eye = torch.eye(min(n, d), dtype=z.dtype, device=z.device)
     if n <= d:
-        return torch.linalg.solve_ex(weight * (z @ z.mT) + penalty * eye, w)[0].mT @ z
-    return torch.linalg.solve_ex(z.mT @ (weight * z) + penalty * eye, z.mT @ w)[0].mT
+        dual: Tensor = torch.linalg.solve_ex(weight * (z @ z.mT) + penalty * eye, w)[0].mT @ z
+        return dual
+    primal: Tensor = torch.linalg.solve_ex(z.mT @ (weight * z) + penalty * eye, z.mT @ w)[0].mT
+    return primal

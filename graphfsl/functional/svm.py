@@ -64,7 +64,8 @@ def crammer_singer(
         gradient = y - (w - (w.detach() - a)) @ k
         change, _ = _Newton.apply(k, e, gradient.detach() - gradient, weight - weight.detach())
         a = a + (w - w.detach()) - change
-    return (c * a @ z).to(dtype)
+    weights: Tensor = (c * a @ z).to(dtype)
+    return weights
 
 
 class _Minimum(torch.autograd.Function):

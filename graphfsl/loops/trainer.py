@@ -128,9 +128,9 @@ class Trainer:
         options: dict[str, Any] = {"lr": self.lr, "weight_decay": self.weight_decay}
         if self.optimizer == "sgd":
             options |= {"momentum": self.momentum, "nesterov": self.momentum > 0}
-        return OPTIMIZERS[self.optimizer](
-            [p for p in learner.parameters() if p.requires_grad], **options
-        )
+        learning = [p for p in learner.parameters() if p.requires_grad]
+        optimizer: torch.optim.Optimizer = OPTIMIZERS[self.optimizer](learning, **options)
+        return optimizer
 
     def fit(
         self,

@@ -83,7 +83,8 @@ def _color(graph: nx.DiGraph) -> Callable[[int | None], Any]:
 
 
 def _shown_class(node: dict[str, Any]) -> int | None:
-    return node["label"] if node["label"] is not None else node["prediction"]
+    column: int | None = node["label"] if node["label"] is not None else node["prediction"]
+    return column
 
 
 def _is_wrong(node: dict[str, Any]) -> bool:
@@ -223,7 +224,8 @@ def _layout(graph: nx.DiGraph) -> dict[Any, Any]:
     far = {u: dict.fromkeys(graph, 3.0) for u in graph}
     for u, v, weight in graph.edges(data="weight"):
         far[u][v] = far[v][u] = 0.6 + math.sqrt(min(max(-math.log(max(weight, 1e-9)), 0.0), 6.0))
-    return nx.kamada_kawai_layout(graph.to_undirected(), dist=far)
+    places: dict[Any, Any] = nx.kamada_kawai_layout(graph.to_undirected(), dist=far)
+    return places
 
 
 def _ways(graph: nx.DiGraph) -> int:

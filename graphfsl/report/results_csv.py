@@ -147,6 +147,7 @@ def _published(experiment: Experiment, row: Line, own_policy: bool) -> Mapping[s
     own_policy: the row is of the run's own BatchNorm policy; under another one only a number counts
         that says what kind of setting it is of.
     """
+    number: Mapping[str, Any]
     for number in reversed(experiment.notes.published):
         kind = number.get("setting", row["setting"] if own_policy else None)
         asked = {**EPISODE, **experiment.to_dict().get("episode", {}), **number}

@@ -36,7 +36,8 @@ def features_of(x: Any) -> np.ndarray:
         raise InputError(
             f"sample {bad[0]} of the pool holds NaN or infinity; features must be finite"
         )
-    return x if x.dtype.kind == "f" else x.astype(np.float32)
+    floats: np.ndarray = x if x.dtype.kind == "f" else x.astype(np.float32)
+    return floats
 
 
 def check_pool(

@@ -157,7 +157,8 @@ def _curve(found: Labels, truth: np.ndarray, asked: np.ndarray) -> np.ndarray:
     rows = asked & (found.label >= 0)
     right = torch.from_numpy(found.label[rows] == truth[rows])
     curve = accuracy_coverage(torch.from_numpy(found.score[rows]), right).numpy()
-    return curve * (rows.sum() / max(asked.sum(), 1), 1)
+    scaled: np.ndarray = curve * (rows.sum() / max(asked.sum(), 1), 1)
+    return scaled
 
 
 def _coverage(found: Labels, truth: np.ndarray, asked: np.ndarray) -> Figure:
@@ -175,7 +176,8 @@ def _thinned(curve: np.ndarray) -> np.ndarray:
     """At most POINTS of its points, evenly spread."""
     if not len(curve):
         return curve
-    return curve[np.unique(np.linspace(0, len(curve) - 1, POINTS).astype(int))]
+    points: np.ndarray = curve[np.unique(np.linspace(0, len(curve) - 1, POINTS).astype(int))]
+    return points
 
 
 def _bins(found: Labels, truth: np.ndarray, asked: np.ndarray) -> torch.Tensor:

@@ -118,7 +118,8 @@ class TransMatch(Adapt):
     def support_view(self, support: Episode, step: int) -> Tensor:
         """One view of every labeled image: (B, k, *S)."""
         places = self.views.places(support.x, support.mask, step)
-        return self.views(support.x, places, step, 0)
+        views: Tensor = self.views(support.x, places, step, 0)
+        return views
 
     def pool_views(self, episode: Episode, step: int) -> tuple[Tensor, Tensor]:
         """K views of every unlabeled image, one after the other: (B, K U, *S); which are real."""

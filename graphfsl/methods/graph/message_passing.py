@@ -128,7 +128,8 @@ class MessagePassing(Graph):
             x = self._step(
                 i, x, conv(x, edges, edge_weight=weight) if self.weighted else conv(x, edges)
             )
-        return x[:nobody].unflatten(0, (b, n))
+        nodes: Tensor = x[:nobody].unflatten(0, (b, n))
+        return nodes
 
     def _step(self, i: int, x: Tensor, y: Tensor) -> Tensor:
         y = F.relu(y) if i < len(self.convs) - 1 else y

@@ -87,7 +87,8 @@ class GNN(Head):
 
         def convolved(layer: int, x: Tensor) -> Tensor:
             weight = self.adjacency[layer](x, size[1], graph.edge_index, mask)
-            return self.convs[layer](x, graph.edge_index, weight, mask)
+            rows: Tensor = self.convs[layer](x, graph.edge_index, weight, mask)
+            return rows
 
         last = len(self.convs) - 1
         x = torch.cat([graph.x, graph.y.to(graph.x.dtype)], -1)
@@ -173,7 +174,8 @@ class EdgeWeight(nn.Module):
         weight = of_pairs[:, in_matrix if whole else in_upper].reshape(-1, 1)
         if mask is not None:
             weight = weight.masked_fill(~mask[edges[0], None], torch.finfo(weight.dtype).min)
-        return softmax(weight, edges[1], num_nodes=len(x))
+        share: Tensor = softmax(weight, edges[1], num_nodes=len(x))
+        return share
 
 
 def all_pairs(n: int, device: torch.device) -> Tensor:

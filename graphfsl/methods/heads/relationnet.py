@@ -138,7 +138,8 @@ class RelationNet(Head):
         pairs = F.relu(norm(pairs.transpose(1, 2), mask)).transpose(1, 2)
         if min(pairs.shape[-2:]) < 2:
             return pairs
-        return F.max_pool2d(pairs.flatten(0, 1), 2).unflatten(0, pairs.shape[:2])
+        pooled: Tensor = F.max_pool2d(pairs.flatten(0, 1), 2).unflatten(0, pairs.shape[:2])
+        return pooled
 
     def criterion(self, scores: Tensor, target: Target, episode: Episode) -> Tensor:
         if not self.mse:

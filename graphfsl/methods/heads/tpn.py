@@ -58,7 +58,8 @@ class TPN(LabelPropagation):
         mask = episode.mask.flatten() if episode.padded else None
         h = self.norm(self.first(episode.x.flatten(0, 1)), mask)
         # The floor keeps z / sigma finite.
-        return F.softplus(self.rest(h)).unflatten(0, episode.x.shape[:2]) + 1e-3
+        scale: Tensor = F.softplus(self.rest(h)).unflatten(0, episode.x.shape[:2]) + 1e-3
+        return scale
 
     def affinity(self, episode: Episode) -> Tensor:
         z = episode.x / self.sigma(episode)

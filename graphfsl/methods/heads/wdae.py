@@ -112,7 +112,8 @@ class WDAE(Head):
         u = F.leaky_relu(self.dropout(u)).view(*w.shape[:2], -1)
         h = torch.cat([w, F.normalize(u, dim=-1)], -1) / 2**0.5
         r, gate = self.last(torch.cat([h, self.messages[1](h, a)], -1)).chunk(2, -1)
-        return w + gate.sigmoid() * F.normalize(r, dim=-1)
+        mended: Tensor = w + gate.sigmoid() * F.normalize(r, dim=-1)
+        return mended
 
     def classifier(self, episode: Episode) -> Tensor:
         """w* (B, C, d)."""

@@ -99,4 +99,5 @@ class ICI(Refine):
         values, vectors = torch.linalg.eigh(v @ v.mT)
         values, vectors = values[:, -self.components :], vectors[..., -self.components :]
         there = values > 1e-5 * values[:, -1:].clamp_min(1e-12)
-        return vectors * there.unsqueeze(1)
+        embedded: Tensor = vectors * there.unsqueeze(1)
+        return embedded

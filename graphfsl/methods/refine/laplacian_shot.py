@@ -73,7 +73,8 @@ class LaplacianShot(Refine):
             """W Y, transposed: assignments (B, C, q) -> (B, C, q)."""
             rows = near.flatten(1).unsqueeze(1).expand(-1, y.shape[1], -1)
             of_near = y.gather(-1, rows).unflatten(-1, near.shape[1:])  # (B, C, k - 1, q)
-            return (of_near * real.unsqueeze(1)).sum(-2)
+            summed: Tensor = (of_near * real.unsqueeze(1)).sum(-2)
+            return summed
 
         own = scores[:, q]
         a = -own.detach().masked_fill(own == float("-inf"), -1e30).mT

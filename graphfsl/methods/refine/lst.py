@@ -94,4 +94,5 @@ class LST(Refine):
         p = prototypes(z[:, episode.support], episode.w[:, episode.support])
         apart = (z[:, episode.unlabeled].unsqueeze(2) - p.unsqueeze(1)).abs()
         f = self.weigh(apart).squeeze(-1)
-        return f.masked_fill(~way.unsqueeze(1), float("-inf")).softmax(-1)
+        probabilities: Tensor = f.masked_fill(~way.unsqueeze(1), float("-inf")).softmax(-1)
+        return probabilities
