@@ -31,7 +31,7 @@ def row(**changes: Any) -> dict[str, Any]:
 def write_run(folder: Path, name: str, rows: list[dict[str, Any]], **config: Any) -> Path:
     path = folder / name
     path.mkdir(parents=True)
-    config |= {"data": {"name": "cifar_fs"}, "learner": {"head": "protonet"}}
+    config |= {"data": {"name": "cifar_fs"}, "learner": {"encoder": "conv4", "head": "protonet"}}
     (path / "results.json").write_text(json.dumps({"rows": rows, "config": config}))
     return path
 
