@@ -31,6 +31,7 @@ def row(**changes: Any) -> dict[str, Any]:
 def write_run(folder: Path, name: str, rows: list[dict[str, Any]], **config: Any) -> Path:
     path = folder / name
     path.mkdir(parents=True)
+    config |= {"data": {"name": "cifar_fs"}, "learner": {"encoder": "conv4", "head": "protonet"}}
     (path / "results.json").write_text(json.dumps({"rows": rows, "config": config}))
     return path
 
@@ -54,6 +55,17 @@ def test_every_row_of_every_run_is_in_a_record() -> None:
         (r["file"], r["way"], r["shot"], r["accuracy"], r["ci95"]) for r in read_records(RESULTS)
     ]
     assert sorted(kept) == sorted(stored)
+
+
+def test_a_line_of_a_record_holds_what_results_json_holds() -> None:
+    changed = {"published", "source"}  # of another split, too
+    for line in read_records(RESULTS):
+        rows = json.loads((RESULTS / line["file"]).read_text())["rows"]
+        stored = [
+            {k: v for k, v in r.items() if k in line and k not in changed and v is not None}
+            for r in rows
+        ]
+        assert any(own == {k: line[k] for k in own} for own in stored), line["file"]
 
 
 @pytest.mark.parametrize(
