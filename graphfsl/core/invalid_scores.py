@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from graphfsl.core.adapt import Adapt
 from graphfsl.core.episode import Episode
 from graphfsl.core.learner import Learner
 from graphfsl.core.pipeline import Pipeline
@@ -25,7 +24,7 @@ def first_unsound(learner: Learner, episode: Episode) -> str:
     For an episode whose scores were found to be so. "adapt" where they are finite before the inner
     loop.
     """
-    net = learner.net if isinstance(learner, Adapt) else learner
+    net = learner.innermost
     if not bool(_nodes(episode)):
         given = isinstance(net, Pipeline) and isinstance(net.encoder, nn.Identity)
         return "encoder, or the features that were given," if given else "samples themselves"
@@ -33,7 +32,7 @@ def first_unsound(learner: Learner, episode: Episode) -> str:
         return type(net).__name__
     with _watched(net, episode) as found:
         net(episode)
-    outermost = "adapt" if isinstance(learner, Adapt) else type(learner).__name__
+    outermost = "adapt" if learner.adapts else type(learner).__name__
     return found[0] if found else outermost
 
 

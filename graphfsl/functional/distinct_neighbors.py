@@ -94,7 +94,7 @@ def _twins(
     apart = np.square(first - second).sum(1) / 2  # 1 - cosine, but exact near 0
     pairs, apart = pairs[apart <= same], apart[apart <= same]
     between = _between_labels(len(kept), pairs, support, label)
-    return pairs[~between | (apart <= ROUNDING)]
+    return np.asarray(pairs[~between | (apart <= ROUNDING)])
 
 
 def _copies(z: np.ndarray) -> np.ndarray:

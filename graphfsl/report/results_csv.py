@@ -34,21 +34,10 @@ EPISODE = {"way": 5, "shot": 1, "unlabeled": 0, "distractors": 0}  # what most e
 
 
 def task_of_line(line: Line) -> Task:
-    """What a row was asked, from its fields as numbers or as the text of a CSV."""
+    """What a row was asked."""
     kind = get(line.get("task") or DEFAULT)
     given = {f.name: line.get(f.name) for f in dataclasses.fields(kind)}
-    known = {name: _plain(value) for name, value in given.items() if value not in (None, "")}
-    return kind(**known)
-
-
-def _plain(value: Any) -> Any:
-    """A number of a CSV as one."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except ValueError:
-        return value
+    return kind(**{name: value for name, value in given.items() if value is not None})
 
 
 def size(line: Line) -> tuple[float, ...]:
