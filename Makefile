@@ -18,13 +18,17 @@ SETUP = for p in python3 python3.14 python3.13 python3.12 python3.11 python $(PY
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL: # one pip at a time, even under -j
-.PHONY: demo test lint docs tables bench clean help
+.PHONY: demo test coverage lint docs tables bench clean help
 
 demo: $(VENV)/.core ## train and compare on embedded data, on any laptop
 	$(VENV)/bin/graphfsl demo $(ARGS)
 
-test: $(VENV)/.test ## run the tests (long trainings on real data: make test ARGS="-m slow")
-	$(PY) -m pytest $(ARGS)
+test: $(VENV)/.test ## run the tests on all cores (one: ARGS="-n 0"; long trainings: ARGS="-m slow")
+	@echo "tests run on all cores; ARGS=\"-n 0\" runs them in one process"
+	$(PY) -m pytest -n auto --dist worksteal $(ARGS)
+
+coverage: $(VENV)/.test ## run the tests and print which lines they reach
+	$(PY) -m pytest -n auto --dist worksteal -q --cov=graphfsl --cov-report=term:skip-covered $(ARGS)
 
 lint: $(VENV)/.dev ## ruff, mypy and the import contracts
 	$(PY) -m ruff check .

@@ -251,7 +251,9 @@ def to_csv(lines: Sequence[Line]) -> str:
     tasks = dict.fromkeys([get(DEFAULT), *map(task_of, lines)])
     own = dict.fromkeys(name for task in tasks for name in task.columns_shown())
     metrics = dict.fromkeys([ACCURACY, *map(metric_of, lines)])
-    fields = ["method", "data", *own, *metrics, "ci95", *AFTER, *DETAILS]
+    # the kind of task is told where there is another one than usual
+    kind = ["task"] if any(task is not get(DEFAULT) for task in tasks) else []
+    fields = ["method", "data", *kind, *own, *metrics, "ci95", *AFTER, *DETAILS]
     others = sorted(
         {key for line in lines for key in line} - {*fields, *PLOTTED, "task", "metric", "metrics"}
     )
