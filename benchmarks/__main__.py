@@ -24,7 +24,7 @@ from graphfsl.core.pipeline import Pipeline
 from graphfsl.data import Episodes, Setting, Split, Transform
 from graphfsl.experiment.results import commit
 from graphfsl.io.allocator import reuse_freed_memory
-from graphfsl.loops.evaluation import accuracies
+from graphfsl.loops.evaluation import measured
 from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.nn import Conv4
 
@@ -163,7 +163,9 @@ def evaluation(device: str, sync: Callable[[], None]) -> list[tuple[str, str, st
     found: dict[str, float] = {}
 
     def run_ours(i: int) -> None:
-        found["ours"] = float(accuracies(ours, loader, count)[:200].mean())
+        name, metric = loader.task.metric
+        values = measured(ours, loader, count, {name: metric})[name]
+        found["ours"] = float(values[:200].mean())
 
     def run_theirs(i: int) -> None:
         right = []
@@ -250,9 +252,9 @@ def write(file: Path, facts: Mapping[str, str], rows: Iterable[tuple[str, str, s
     print(", ".join(f"{k} {v}" for k, v in facts.items()))
     print(f"\n{'measured':>15}  {'wanted':<12}  what")
     lines = []
-    for what, measured, wanted in rows:
-        print(f"{measured:>15}  {wanted:<12}  {what}", flush=True)
-        lines.append({"what": what, "measured": measured, "wanted": wanted, **facts})
+    for what, found, wanted in rows:
+        print(f"{found:>15}  {wanted:<12}  {what}", flush=True)
+        lines.append({"what": what, "measured": found, "wanted": wanted, **facts})
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w", newline="", encoding="utf-8") as out:
         writer = csv.DictWriter(out, ["what", "measured", "wanted", *facts], lineterminator="\n")

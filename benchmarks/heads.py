@@ -18,7 +18,7 @@ from graphfsl.core.learner import Head, Refine
 from graphfsl.core.pipeline import Pipeline
 from graphfsl.data import Episodes, Setting
 from graphfsl.functional.statistics import accuracy
-from graphfsl.loops.evaluation import accuracies, block_size
+from graphfsl.loops.evaluation import block_size, measured
 from graphfsl.methods.heads.baseline import Baseline, BaselinePlusPlus
 from graphfsl.methods.heads.feat import FEAT
 from graphfsl.methods.heads.matchingnet import MatchingNet
@@ -182,7 +182,7 @@ def run(name: str, race: Race, device: str, sync: Callable[[], None]) -> list[tu
 
     @torch.no_grad()
     def sampled(i: int) -> None:
-        accuracies(learner, loader, race.count)
+        measured(learner, loader, race.count, dict([loader.task.metric]))
 
     @torch.no_grad()
     def theirs(i: int) -> None:

@@ -186,15 +186,19 @@ def around(
     batch_norm: str | None = None,
     seed: int = 0,
     options: Mapping[str, Any] | None = None,
+    **beside: str | type[Part],
 ) -> Learner:
-    """The simplest learner with this method, a name or a class, in its slot."""
+    """The simplest learner with this method, a name or a class, in its slot.
+
+    beside: parts of other slots, such as graph="message_passing".
+    """
     own = options or {}
     if slot == "pretrain":
         torch.manual_seed(seed)
         out = Pretrainer(TinyEncoder(), part(slot, method, **own))
         out.set_batch_norm(batch_norm or "running")
         return unlike_fresh(out)
-    parts: dict[str, Any] = {slot: method}
+    parts: dict[str, Any] = {slot: method, **beside}
     if slot == "adapt":
         cls = _class_of(slot, method)
         # from the class weights that the support gives

@@ -39,7 +39,7 @@ def asking(ask: str | None = "attention") -> Pipeline:
 
 def told(net: Pipeline, episode: Episode, y: Tensor) -> Tensor:
     """Answers (B, Q, C) where the pool's labels are y (B, U)."""
-    target = Target(*[torch.zeros(0)] * 1, y, *[torch.zeros(0)] * 2)
+    target = Target(*[torch.zeros(0)] * 1, y, *[torch.zeros(0)] * 2)  # type: ignore[call-arg]
     return net(target.told(episode))
 
 

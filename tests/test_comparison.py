@@ -216,7 +216,7 @@ def test_rounding_parts_no_ties(n: int) -> None:
     a, b = ((x * QUERIES).round() for x in pair(200, n))
     expected = permutation_test(a, b, 2000)
     decimals = [(x.double() / QUERIES).mul(1e6).round() / 1e6 for x in (a, b)]
-    assert torch.equal(permutation_test(*decimals, 2000), expected)
+    assert torch.equal(permutation_test(*decimals, 2000), expected)  # type: ignore[call-arg]
     assert torch.equal(permutation_test(a / QUERIES, b / QUERIES, 2000), expected)
 
 

@@ -260,7 +260,7 @@ def test_the_block_of_resnet12_is_its_equation() -> None:
 
     y = leaky(conv(x, block.convs[0], block.norms[0], 1))
     y = leaky(conv(y, block.convs[1], block.norms[1], 1))
-    y = leaky(conv(y, block.convs[2], block.norms[2], 1) + conv(x, *block.shortcut, 0))
+    y = leaky(conv(y, block.convs[2], block.norms[2], 1) + conv(x, *block.shortcut, 0))  # type: ignore[call-arg]
     assert torch.allclose(block(x), y.unflatten(3, (3, 2)).unflatten(2, (3, 2)).amax((3, 5)))
 
 

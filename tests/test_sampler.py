@@ -252,7 +252,8 @@ def test_any_setting_that_is_accepted_gives_right_episodes(data: st.DataObject) 
     i = np.arange(8)
     check(split, setting, sampler.draw(i))
     assert equal(
-        sampler.draw(i[3:4]), Draw(*(getattr(sampler.draw(i), p)[3:4] for p in PARTS), 0, 0)
+        sampler.draw(i[3:4]),
+        Draw(*(getattr(sampler.draw(i), p)[3:4] for p in PARTS), 0, 0),  # type: ignore[call-arg]
     )
 
 

@@ -70,14 +70,19 @@ def check_alone(encoder: nn.Module) -> None:
 
 
 def block_size(encoder: nn.Module, shape: tuple[int, ...], device: torch.device | str) -> int:
-    """Images at once; as many as fit 1024 of 28 x 28 pixels on a CPU, eight times as many on a
-    GPU.
-    """
+    """Images of this shape that an encoder takes at once, in its own size where it resizes."""
     size = getattr(encoder, "size", None)  # of an encoder that resizes
     pixels = max(math.prod(shape[1:]), (size or 0) ** 2)
-    return max(
-        1, (1 if torch.device(device).type == "cpu" else 8) * IMAGES_AT_ONCE * 28 * 28 // pixels
-    )
+    return max(1, images_at_once(pixels, device))
+
+
+def images_at_once(pixels: int, device: torch.device | str) -> int:
+    """As many images as fit 1024 of 28 x 28 pixels on a CPU, eight times as many on a GPU.
+
+    It may be 0 for images that are larger than all that.
+    """
+    times = 1 if torch.device(device).type == "cpu" else 8
+    return times * IMAGES_AT_ONCE * 28 * 28 // pixels
 
 
 def encoding_device(learner: Pipeline, device: torch.device | str | None) -> torch.device:

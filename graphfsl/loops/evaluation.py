@@ -38,11 +38,10 @@ from graphfsl.data.transforms import Transform
 from graphfsl.functional.layers import last_layer
 from graphfsl.io.allocator import check_room
 from graphfsl.io.errors import InputError
-from graphfsl.loops.encode import check_alone, encode_split
+from graphfsl.loops.encode import check_alone, encode_split, images_at_once
 from graphfsl.loops.feature_cache import cached_features
 from graphfsl.loops.row import MetricValue, Row
 
-IMAGES_AT_ONCE = 1024  # of 28 x 28 pixels
 MAPS_AT_ONCE = 1 << 30  # numbers of feature maps that are kept: 4 GiB
 
 
@@ -55,7 +54,7 @@ def block_size(learner: Learner, episodes: Episodes) -> int:
     if episodes.split.x.ndim == 2 or not episodes.task.nodes_are_samples:
         return max(1, (learner.block_nodes if cpu else 65536) // (asked.nodes * copies))
     pixels = episodes.split.x[0, 0].numel()
-    images = (1 if cpu else 8) * IMAGES_AT_ONCE * 28 * 28 // pixels
+    images = images_at_once(pixels, episodes.device)
     return max(1, images // max(asked.nodes, asked.support * copies))
 
 
