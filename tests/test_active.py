@@ -18,6 +18,7 @@ from graphfsl.apply.explain.explain_run import write_explanation
 from graphfsl.core.episode import Episode, Target, stack
 from graphfsl.core.pipeline import Pipeline
 from graphfsl.data import Episodes, Split
+from graphfsl.experiment.experiment import Experiment
 from graphfsl.experiment.runner import run
 from graphfsl.io.errors import InputError
 from graphfsl.loops.trainer import Trainer
@@ -110,11 +111,11 @@ def test_who_asks_is_told_apart_and_refused_where_there_is_nothing_to_ask(tmp_pa
         "trainer": {"steps": 1, "val_episodes": 2},
         "evaluation": {"episodes": 2},
     }
-    (row,) = run(config, tmp_path / "asks", Console(quiet=True))
-    assert row["setting"] == "active" and "asks" in row["traits"]
+    (row,) = run(Experiment.of(config), tmp_path / "asks", Console(quiet=True))
+    assert row.setting == "active" and "asks" in row.traits
     with pytest.raises(InputError, match="labeled_fraction withholds"):
         run(
-            config | {"train_episode": {"labeled_fraction": 0.5}},
+            Experiment.of(config | {"train_episode": {"labeled_fraction": 0.5}}),
             tmp_path / "withheld",
             Console(quiet=True),
         )

@@ -40,12 +40,15 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     facts["config"]["evaluation"] = {"episodes": 8, "settings": settings}
     write_json(run / "config.json", facts)
     save_checkpoint(run / "model.safetensors", *load_checkpoint(COMMITTED / "model.safetensors"))
-    rows = measure(runs.load(run))
+    rows = [row.to_dict() for row in measure(runs.load(run))]
     write_json(run / "results.json", {"rows": rows, "config": facts["config"]})
     facts["config"]["evaluation"] = {"split": "val"}  # the run was planned otherwise
     write_json(run / "config.json", facts)
     overrides = ["episode.way=4", "evaluation.split=test", "evaluation.episodes=8"]
-    found = {"overrides": overrides, "rows": measure(runs.load(run), overrides)}
+    found = {
+        "overrides": overrides,
+        "rows": [row.to_dict() for row in measure(runs.load(run), overrides)],
+    }
     write_json(run / "evaluations" / "a.json", found)
     return run
 

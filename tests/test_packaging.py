@@ -321,7 +321,7 @@ def test_makefile_targets() -> None:
     env = {name: value for name, value in os.environ.items() if not name.startswith(outer)}
     for target, last in {
         "demo": ".venv/bin/graphfsl demo",
-        "test": ".venv/bin/python -m pytest",
+        "test": ".venv/bin/python -m pytest -n auto --dist worksteal",
     }.items():
         command = ["make", "-n", "--no-print-directory", target, "TORCH_ARGS=--index-url somewhere"]
         dry = subprocess.run(

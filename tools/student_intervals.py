@@ -18,18 +18,25 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from scipy.special import stdtrit
 
 from graphfsl.functional.statistics import mean_and_ci95
-from graphfsl.loops.evaluation import percent
+from graphfsl.loops.row import MetricValue
 from graphfsl.report.results_csv import is_record
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "experiments" / "results"
 FIELD = re.compile(r'("ci95": )([^,\n]+)')
+
+
+def _ci95(accuracies: Sequence[float]) -> float | None:
+    """The half-width in percent, as rows hold it."""
+    mean, half = mean_and_ci95(torch.tensor(accuracies, dtype=torch.float64))
+    return MetricValue.shown(mean, half, "%", more_is_better=True).ci95
 
 
 def rewrite_rows(file: Path) -> bool:
@@ -38,12 +45,7 @@ def rewrite_rows(file: Path) -> bool:
     """
     text = file.read_text(encoding="utf-8")
     rows = json.loads(text)["rows"]
-    halves = iter(
-        [
-            percent(*mean_and_ci95(torch.tensor(r["accuracies"], dtype=torch.float64)))["ci95"]
-            for r in rows
-        ]
-    )
+    halves = iter([_ci95(r["accuracies"]) for r in rows])
     if len(FIELD.findall(text)) != len(rows):
         raise SystemExit(f"{file}: there is not one interval for each of its {len(rows)} rows")
     return replace(file, text, FIELD.sub(lambda found: found[1] + json.dumps(next(halves)), text))
