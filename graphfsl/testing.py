@@ -149,21 +149,25 @@ def learner(
     seed: int = 0,
     options: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Learner:
-    """A learner with these parts; a head that does not read the support is adapted by MAML.
+    """A learner with these parts, and statistics of BatchNorm that are not those of a fresh layer.
+
+    A head that does not read the support is adapted by MAML.
 
     options: slot -> options of its method.
     """
     own = options or {}
     torch.manual_seed(seed)
     given = {"augment": augment, "graph": graph, "refine": refine}
-    slots = {s: part(s, m, **own.get(s, {})) for s, m in given.items() if m}
+    slots = {
+        slot: part(slot, method, **own.get(slot, {})) for slot, method in given.items() if method
+    }
     pipeline = Pipeline(TinyEncoder(), head=part("head", head, **own.get("head", {})), **slots)
     if adapt is None and not pipeline.reads_support:
         adapt = "maml"
     out: Any = pipeline
     if adapt is not None:
         cls = _class_of("adapt", adapt)
-        # Methods that tune a trained network take many steps.
+        # those that adapt even a frozen encoder take many steps by default
         few = {"steps": 3} if cls.adapts_frozen else {}
         out = make(cls, {**few, **own.get("adapt", {})}, cls.__name__, net=pipeline)
     if batch_norm is not None:

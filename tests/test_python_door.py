@@ -619,3 +619,8 @@ def test_values_are_shown_on_one_screen() -> None:
         assert len(lines) <= 24, name
         assert all(word in repr(value) for word in words), repr(value)
         assert "tensor(" not in repr(value) and "object at 0x" not in repr(value), name
+
+
+def test_ragged_labels_are_one_line() -> None:
+    with refused("labels must be", "equally long lists"):
+        gf.Split(np.zeros((2, 3)), [[0], [1, 2]], ("a", "b"), "mine/test")

@@ -266,8 +266,10 @@ def open_run(
 
 
 def changed(run: runs.Run, overrides: Sequence[str]) -> runs.Run:
-    """The run with its weights in a changed learner; InputError where they do not fit, or anything
-    else is changed.
+    """The run with its weights in a changed learner.
+
+    Raises InputError where an override is not of `learner`, the weights do not fit, or the learner
+    needs BatchNorm averages that the run has not stored.
     """
     other = next((o for o in overrides if not names(o, "learner")), None)
     if other is not None:
@@ -277,7 +279,7 @@ def changed(run: runs.Run, overrides: Sequence[str]) -> runs.Run:
         )
     if not overrides:
         return run
-    asked = asked_of(run, overrides)
+    asked = asked_of(run, overrides)  # which loads the weights
     return dataclasses.replace(run, experiment=asked.experiment, learner=asked.learner)
 
 

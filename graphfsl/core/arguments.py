@@ -129,16 +129,20 @@ def image_bytes(images: np.ndarray) -> Tensor:
     return torch.tensor(images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2))
 
 
-def class_numbers(value: Any, what: str) -> Tensor:
-    """(N,) int64 from whole numbers of any type.
+def _holds_words(value: Any) -> bool:
+    """Whether an array is of text or of objects; one that is none is told of elsewhere."""
+    try:
+        return np.asarray(value).dtype.kind in "OSU"
+    except ValueError:  # lists of unequal length
+        return False
 
-    Raises InputError for text, fractions, or more than one axis.
+
+def class_numbers(value: Any, what: str) -> Tensor:
+    """(N,) int64 on the CPU, from whole numbers of any integer type.
+
+    Raises InputError for text, fractions, truth values, objects, or more than one axis.
     """
-    if (
-        not isinstance(value, Tensor)
-        and value is not None
-        and np.asarray(value).dtype.kind in "OSU"
-    ):
+    if not isinstance(value, Tensor) and value is not None and _holds_words(value):
         raise InputError(
             f"{what} must be whole numbers, not {described(value)}; np.unique(…, "
             f"return_inverse=True) numbers names"

@@ -33,12 +33,15 @@ def complete_edges(batch: int, n: int, device: torch.device, loops: bool = False
 def to_pyg(episode: Episode, adjacency: Tensor | None = None, k: int | None = None) -> Any:
     """The B graphs of an episode of features as one `torch_geometric.data.Batch` of B*n nodes.
 
-    It waits for no device. Fields: x (B*n, d), y = label weights (B*n, C), role (B*n,), mask
+    It does not wait for the GPU. Fields: x (B*n, d), y = label weights (B*n, C), role (B*n,), mask
     (B*n,), edge_index (2, E), edge_weight (E,), ptr, batch; padded nodes are kept: read `mask`.
 
-    adjacency: (B, n, n) edge weights from j (columns) to i (rows), for `edge_weight`. All pairs are
-    edges, those of weight zero too; with `k` only the k heaviest into each node, so that the number
-    of edges is known in advance.
+    Args:
+        episode: of features.
+        adjacency: (B, n, n) edge weights from j (columns) to i (rows), for `edge_weight`.
+        k: only the k heaviest edges into each node, of itself too where its weight is among them,
+            so that the number of edges is known in advance. Without it, or without an adjacency,
+            all pairs of different nodes are edges, those of weight zero too.
     """
     from torch_geometric.data import Batch
 
@@ -50,7 +53,8 @@ def to_pyg(episode: Episode, adjacency: Tensor | None = None, k: int | None = No
     if adjacency is not None and k is not None:
         heaviest = adjacency.topk(min(k, n), -1)
         target = torch.arange(b * n, device=device)[:, None]
-        source = heaviest.indices.flatten(0, 1) + target // n * n
+        first_of_graph = target // n * n
+        source = heaviest.indices.flatten(0, 1) + first_of_graph
         edges = torch.stack([source, target.expand_as(source)]).flatten(1)
         weight = heaviest.values.flatten()
     elif adjacency is not None:

@@ -154,13 +154,16 @@ def pretrained(
     log: Log | None = None,
     say: Say | None = None,
 ) -> dict[str, Tensor]:
-    """The weights of the pretrained encoder; trained where this has not happened yet, or was
-    interrupted.
+    """The weights of the pretrained encoder, on the CPU.
 
-    say: is told where they were found.
-    The folder holds a run directory's files (of each generation) and statistics.safetensors, what
-    later methods need of the base features: `mean` (d,), `class_means` (C, d) and
+    It is trained where this has not happened yet, or was interrupted. The folder holds a run
+    directory's files, of several generations each in a folder of its own, and
+    statistics.safetensors of the base features: `mean` (d,), `class_means` (C, d) and
     `class_covariances` (C, d, d).
+
+    Args:
+        log: called with each line of metrics.
+        say: called with a line that says where they lie, if they were trained before.
     """
     reuse_freed_memory()
     options = experiment.pretraining
@@ -168,28 +171,29 @@ def pretrained(
     data = identities(experiment, base)
     path, teacher = place(experiment, runs, data), None
     with locked(path, wait=True):
+        # an old folder of before data were looked at stays as it is
         if not distributed.rank() and path == folder(experiment, runs, data):
             write_json(path / "data.json", data)
         for generation in range(1, options.generations + 1):
             own = path / f"generation-{generation}" if options.generations > 1 else path
-            if (
-                say is not None
-                and generation == options.generations
-                and (own / "model.safetensors").is_file()
-            ):
-                unknown = (
-                    ""
-                    if (path / "data.json").is_file()
-                    else "; it does not say on which images, only their classes"
-                )
-                say(f"found the pretraining of {shown(experiment, base)}: {path}{unknown}")
-            model = _generation(experiment, base, own, teacher, log)
+            last = generation == options.generations
+            if say is not None and last and (own / "model.safetensors").is_file():
+                say(_found(experiment, base, path))
+            model = _train_or_load(experiment, base, own, teacher, log)
             teacher = model.eval()
         _keep_statistics(model, base, experiment, path)
     return {k: v.cpu() for k, v in model.encoder.state_dict().items()}
 
 
-def _generation(
+def _found(experiment: Experiment, base: Split, path: Path) -> str:
+    """What is said of a pretraining that was done before."""
+    said = f"found the pretraining of {shown(experiment, base)}: {path}"
+    if (path / "data.json").is_file():
+        return said
+    return f"{said}; it does not say on which images, only their classes"
+
+
+def _train_or_load(
     experiment: Experiment,
     base: Split,
     path: Path,

@@ -18,8 +18,8 @@ def locked(path: Path, wait: bool = False) -> Iterator[None]:
 
     Raises InputError while another one has it, unless it is to `wait`.
 
-    What a killed process left half-written is removed, and so are folders that were made here and
-    are still empty.
+    What a killed process left half-written in it is removed, and so are folders that were made here
+    and are still empty. Of several processes of one training the first holds it for all.
     """
     if distributed.rank():
         yield
@@ -31,7 +31,7 @@ def locked(path: Path, wait: bool = False) -> Iterator[None]:
             made = [folder for folder in (path, *path.parents) if not folder.exists()]
             path.mkdir(parents=True, exist_ok=True)
             lock.acquire()
-            for stale in path.glob(".*.*-*"):
+            for stale in path.glob(".*.*-*"):  # temporary names of `write_atomically`
                 stale.unlink(missing_ok=True)
         except Timeout:
             raise InputError(
@@ -44,7 +44,7 @@ def locked(path: Path, wait: bool = False) -> Iterator[None]:
         yield
     finally:
         if lock.is_locked:
-            with suppress(OSError):  # while it is held, or it might be another process's already
+            with suppress(OSError):  # before the release: afterwards it may be another process's
                 (path / ".lock").unlink(missing_ok=True)
             lock.release()
         with suppress(OSError):

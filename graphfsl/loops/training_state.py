@@ -90,8 +90,10 @@ class State:
         )
 
     def resume(self) -> None:
-        """Continue from the run directory, if it holds a checkpoint; metrics past it are cut
-        off.
+        """Continue from the checkpoint in the run directory.
+
+        Metrics of after the checkpoint are dropped; without a checkpoint all of them are. Raises
+        InputError for a folder that cannot be written, and for a damaged checkpoint.
         """
         if self.run is None:
             return
@@ -102,11 +104,11 @@ class State:
                 f"cannot write {self.run}: {error.strerror}; choose another folder"
             ) from None
         log = self.run / "metrics.jsonl"
-        if not (self.run / "last.safetensors").is_file():
+        file = self.run / "last.safetensors"
+        if not file.is_file():
             if not distributed.rank():
                 log.unlink(missing_ok=True)
             return
-        file = self.run / "last.safetensors"
         tensors, facts = load_checkpoint(file)
         try:
             lines = int(facts["lines"])
@@ -123,7 +125,7 @@ class State:
             k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")
         }
         load_weights(self.learner, weights, file)
-        groups = self.optimizer.state_dict()["param_groups"]
+        groups = self.optimizer.state_dict()["param_groups"]  # options; a checkpoint has none
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
         self.metrics = read_lines(log, lines)
         if not distributed.rank():

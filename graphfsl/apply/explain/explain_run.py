@@ -22,8 +22,8 @@ from graphfsl.apply.explain.attributions import (
     explain,
     faithfulness,
 )
-from graphfsl.core.episode import Target
-from graphfsl.core.graph import ROLES, similarity, to_networkx
+from graphfsl.core.episode import Episode, Target
+from graphfsl.core.graph import QUERY, ROLES, SUPPORT, UNLABELED, similarity, to_networkx
 from graphfsl.core.protocol import check_protocol
 from graphfsl.data import Episodes, Split
 from graphfsl.experiment import run as runs
@@ -101,42 +101,62 @@ def _check_folder(folder: Path, asks: Mapping[str, Any]) -> None:
 
 
 def tell(found: Explanation, target: Target, names: Sequence[str]) -> dict[str, Any]:
-    """An explanation in numbers and names: nodes from the loudest for the answer to the loudest
-    against it.
+    """An explanation in numbers and names.
+
+    All nodes but the query stand in the order of their contributions (Shapley values), what speaks
+    for the answer first; of the edges those that contribute.
     """
-    q, ids, origin = found.question, target.ids[0].tolist(), found.question.origin.tolist()
-    given, told = (q.graph.w[0].sum(-1) > 0).tolist(), q.graph.w[0].argmax(-1).tolist()
-    best, truth = _answers(found).argmax(-1)[0].tolist(), _truth(found, target).tolist()
-    nodes = [
+    question = found.question
+    node = question.origin.tolist()[question.query]  # its number in the episode
+    true = _truth(found, target).tolist()[question.query]
+    return {
+        "node": node,
+        "sample": target.ids[0].tolist()[node],
+        "answer": names[question.answer],
+        "true": names[true] if true >= 0 else None,
+        "probability": found.probability,
+        "nodes": _told_nodes(found, target, names),
+        "edges": None if found.edges is None else _told_edges(found),
+    }
+
+
+def _told_nodes(found: Explanation, target: Target, names: Sequence[str]) -> list[dict[str, Any]]:
+    """The nodes of an explanation, in the order of their contributions."""
+    graph, number = found.question.graph, found.question.origin.tolist()
+    samples = target.ids[0].tolist()
+    labeled = (graph.w[0].sum(-1) > 0).tolist()
+    label = graph.w[0].argmax(-1).tolist()
+    predicted = _answers(found).argmax(-1)[0].tolist()
+    return [
         {
-            "node": origin[v],
-            "sample": ids[origin[v]],
-            "role": ROLES[(v >= q.graph.n_support) + (v >= q.graph.unlabeled.start)],
-            "class": names[told[v]] if given[v] else None,
-            "predicted": None if given[v] else names[best[v]],
+            "node": number[v],
+            "sample": samples[number[v]],
+            "role": _role(graph, v),
+            "class": names[label[v]] if labeled[v] else None,
+            "predicted": None if labeled[v] else names[predicted[v]],
             "contribution": float(found.nodes[v]),
             "leave_one_out": float(found.leave_one_out[v]),
             "gradient": None if found.gradient is None else float(found.gradient[v]),
         }
         for v in found.order.tolist()
     ]
-    edges = None
-    if found.edges is not None:
-        heard = found.edges.nonzero().tolist()
-        edges = [
-            {"from": origin[j], "to": origin[i], "contribution": float(found.edges[i, j])}
-            for i, j in heard
-        ]
-    true = truth[q.query]
-    return {
-        "node": origin[q.query],
-        "sample": ids[origin[q.query]],
-        "answer": names[q.answer],
-        "true": names[true] if true >= 0 else None,
-        "probability": found.probability,
-        "nodes": nodes,
-        "edges": edges,
-    }
+
+
+def _role(graph: Episode, v: int) -> str:
+    """Whether a node is support, query or unlabeled, in which order they lie."""
+    if v < graph.n_support:
+        return ROLES[SUPPORT]
+    return ROLES[QUERY if v < graph.unlabeled.start else UNLABELED]
+
+
+def _told_edges(found: Explanation) -> list[dict[str, Any]]:
+    """The edges that contribute."""
+    assert found.edges is not None
+    number = found.question.origin.tolist()
+    return [
+        {"from": number[j], "to": number[i], "contribution": float(found.edges[i, j])}
+        for i, j in found.edges.nonzero().tolist()
+    ]
 
 
 def judge(faithful: Faithfulness) -> dict[str, Any]:

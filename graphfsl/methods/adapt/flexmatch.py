@@ -103,16 +103,17 @@ class FlexMatch(Adapt):
         return labeled_cross_entropy(scores, episode) + self.weight * loss_u
 
     def sure(self, q: Tensor, mask: Tensor) -> Tensor:
-        """(B, U, C): the most probable class of q (B, U, C), where it reaches the threshold;
-        nothing elsewhere.
+        """(B, U, C) bool: the most probable class of q (B, U, C) where it is above tau_c.
+
+        Nothing elsewhere, and nothing for padding.
         """
         column = torch.arange(q.shape[-1], device=q.device)
         best = (q.argmax(-1, keepdim=True) == column) & mask.unsqueeze(-1)
         top = q.amax(-1, keepdim=True)
-        tau = torch.full_like(q[:, :1], self.threshold)
+        tau = torch.full_like(q[:, :1], self.threshold)  # (B, 1, C)
         if self.flexible:
             sigma = (best & (top > self.threshold)).sum(1, keepdim=True)
-            rest = mask.sum(-1)[:, None, None] - sigma.sum(-1, keepdim=True)
-            beta = sigma / torch.maximum(sigma.amax(-1, keepdim=True), rest).clamp_min(1)
+            unsure = mask.sum(-1)[:, None, None] - sigma.sum(-1, keepdim=True)
+            beta = sigma / torch.maximum(sigma.amax(-1, keepdim=True), unsure).clamp_min(1)
             tau = tau * beta / (2 - beta)
         return best & (top > tau)

@@ -70,8 +70,14 @@ class TransductiveFineTuning(Refine):
         return hide_absent(z @ theta.mT, episode.w)
 
     def gradient(self, theta: Tensor, z: Tensor, y: Tensor, query: Tensor) -> Tensor:
-        """Of the loss by (W, b) (B, C, d + 1): nodes z (B, m, d + 1), labels y (B, C, k) of the
-        first k, which queries are real (B, q)."""
+        """The gradient of the loss with respect to theta = [W, b]: (B, C, d + 1).
+
+        Args:
+            theta: (B, C, d + 1) the classifier.
+            z: (B, k + q, d + 1) features of support and queries, with a 1 for the bias.
+            y: (B, C, k) label weights of the support.
+            query: (B, q) bool, which queries are real.
+        """
         k = y.shape[-1]
         absent = y.sum(-1, keepdim=True) == 0
         log_p = (theta @ z.mT).masked_fill(absent, -1e30).log_softmax(-2)
@@ -82,6 +88,7 @@ class TransductiveFineTuning(Refine):
 
         real = query.unsqueeze(1).to(y.dtype)
         entropy = -(p[..., k:] * log_p[..., k:]).sum(-2, keepdim=True)
+        # the derivative of the entropy H by logit c is -p_c (log p_c + H)
         by_query = -p[..., k:] * (log_p[..., k:] + entropy) * real
         by_query = by_query / real.sum(-1, keepdim=True).clamp_min(1)
         return torch.cat([by_support, by_query], -1) @ z
