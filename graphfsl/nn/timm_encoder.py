@@ -173,7 +173,8 @@ def _from_hub(model: str, config: Any) -> str:
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     require(config.hf_hub_id, f"timm has no pretrained weights for {model!r}; give weights=FILE")
     try:
-        return hf_hub_download(config.hf_hub_id, "model.safetensors")
+        fetched: str = hf_hub_download(config.hf_hub_id, "model.safetensors")
     except Exception as error:  # of the hub, of the network, of the disk
         reason = f"{type(error).__name__}; give weights=FILE where there is no hub"
         raise InputError(f"the weights {config.hf_hub_id} cannot be fetched: {reason}") from None
+    return fetched
