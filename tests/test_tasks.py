@@ -8,6 +8,7 @@ import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,15 +16,18 @@ import torch
 from test_cli import call  # noqa: F401
 from torch import Tensor, nn
 
+import graphfsl as gf
 from graphfsl import data
 from graphfsl.core import registry
-from graphfsl.core.episode import Episode
+from graphfsl.core.episode import Episode, stack
 from graphfsl.core.learner import Head
 from graphfsl.core.task import Metric
 from graphfsl.data import tasks
 from graphfsl.data.tasks import as_task
 from graphfsl.functional.statistics import mean_and_ci95
 from graphfsl.io.errors import InputError
+from graphfsl.loops.row import MetricValue, Row
+from graphfsl.loops.training_state import State
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -254,7 +258,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     rng = np.random.default_rng(0)
     for part in ("train", "val", "test"):
         images = np.kron(rng.integers(0, 2, (40, 3, 3)), np.ones((2, 2), int)) * 200
-        noisy = np.clip(images + rng.normal(20, 25, images.shape), 0, 255).astype(np.uint8)
+        noisy = np.clip(images + rng.normal(20, 60, images.shape), 0, 255).astype(np.uint8)
         (tmp_path / "maps").mkdir(exist_ok=True)
         np.savez(tmp_path / "maps" / f"{part}.npz", images=noisy, labels=np.arange(40) % 4)
         phase, x = rng.uniform(0, 6, 8).repeat(30), rng.uniform(-2, 2, 240)
@@ -286,9 +290,19 @@ def test_it_trains_and_goes_on_to_the_same_weights(place: Path, call: Call, name
     code, _, err = call("run", f"{name}.yaml", "--out", "whole")
     assert code == 0, err
     assert METRIC[name][0] in json.loads(Path("whole/results.json").read_text())["rows"][0]
-    code, _, err = call("run", f"{name}.yaml", "trainer.steps=12", "--out", "part")
-    for file in ("model.safetensors", "results.json"):
-        Path("part", file).unlink()
+    steps: list[int] = []
+    append = State.record
+
+    def stopped(state: State, line: dict[str, Any]) -> None:
+        append(state, line)
+        steps.append(line["step"])
+        if len(steps) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(State, "record", stopped)
+        assert call("run", f"{name}.yaml", "--out", "part")[0] == 130
+    assert steps == [4, 8] and not Path("part/model.safetensors").exists()
     assert call("run", f"{name}.yaml", "--out", "part")[0] == 0
     one, two = (Path(p, "model.safetensors").read_bytes() for p in ("whole", "part"))
     assert one == two
@@ -342,7 +356,17 @@ def test_it_is_ablated(place: Path, call: Call, name: str) -> None:
     assert (many < few) if name == "curves" else (many > few - 5)
     best = [json.loads(p.read_text())[metric] for p in Path("a/cells").glob("*.json")]
     assert sorted(best) == sorted([few, many])
-    assert f"test.episode.{option}" in Path("a/report.md").read_text()
+    text = Path("a/report.md").read_text()
+    assert f"test.episode.{option}" in text
+    if name == "curves":  # of an error less is better
+        findings = text.partition("## Findings")[2].partition("##")[0]
+        assert "6 is " in findings and " better than 1" in findings
+        assert "points better" not in findings
+        (effect,) = json.loads(Path("a/study.json").read_text())["effects"]
+        assert {effect["a"], effect["b"]} == {1, 6}
+        assert effect["difference"] == pytest.approx(
+            (few - many) * (1 if effect["a"] == 1 else -1), abs=1e-4
+        )
 
 
 @both
@@ -392,3 +416,78 @@ def test_the_mean_of_a_unit_is_that_of_its_episodes() -> None:
 def test_classes_are_the_kind_where_none_is_named() -> None:
     assert as_task({"way": 7}) == data.Setting(way=7) == as_task({"task": "classes", "way": 7})
     assert tasks.name_of(data.Setting()) == "classes" and "classes" in tasks.names()
+
+
+@both
+def test_several_seeds_are_averaged_as_they_are(place: Path, call: Call, name: str) -> None:
+    code, out, err = call("run", f"{name}.yaml", "seeds=2", "trainer.steps=4", "--out", "r")
+    assert code == 0, err
+    (row,) = json.loads(Path("r/results.json").read_text())["rows"]
+    metric = METRIC[name][0]
+    each = [
+        json.loads(Path(f"r/seed-{seed}/results.json").read_text())["rows"][0][metric]
+        for seed in (0, 1)
+    ]
+    assert row[metric] == pytest.approx(np.mean(each), rel=1e-4)
+    assert row["seed_values"] == each and "over 2 seeds" in out
+
+
+def test_a_learner_of_values_is_refused_where_classes_are_asked_for(
+    place: Path, call: Call
+) -> None:
+    assert call("run", "curves.yaml", "--out", "r")[0] == 0
+    for words in (
+        ("explain", "r"),
+        ("run", "curves.yaml", "learner.adapt=maml", "--out", "m"),
+    ):
+        code, _, err = call(*words)
+        assert code == 2 and err.count("\n") == 1, err
+    with pytest.raises(InputError, match="answers with values"):
+        gf.load("r")
+    with pytest.raises(InputError, match="answers with values"):
+        gf.FewShotClassifier(KernelMean()).fit(np.ones((4, 1)), [0, 0, 1, 1])
+
+
+def test_what_needs_whole_samples_is_refused_of_pieces(place: Path, call: Call) -> None:
+    code, _, err = call("run", "maps.yaml", "learner.head=simple_shot", "--out", "r")
+    assert code == 2 and "no whole samples" in err and err.count("\n") == 1
+    code, _, err = call("run", "maps.yaml", "learner.head=tpn", "--out", "r")
+    assert code == 2 and "choose another learner.head" in err and err.count("\n") == 1
+
+
+def test_a_saved_learner_of_pieces_is_loaded(place: Path) -> None:
+    split = gf.load_data("arrays", "train", root="maps")
+    episodes = gf.Episodes(split, {"task": "maps"})
+    learner = gf.build({"head": {"name": "protonet", "distance": "cosine"}}, (2,), 2)
+    gf.Trainer(steps=1).fit(learner, episodes)
+    learner.save("saved")
+    assert gf.load("saved").run.shape == (2,)
+
+
+def test_episodes_of_values_share_a_batch(place: Path) -> None:
+    split = gf.load_data("arrays", "train", root="curves")
+    few, many = (gf.Episodes(split, {"task": "curves", "points": n}).batch([0])[0] for n in (2, 4))
+    both_of = stack([few, many])
+    assert both_of.values is not None and both_of.values.shape == (2, 8, 1)
+    assert torch.equal(both_of.values[1], many.values[0])
+
+
+def test_rows_of_other_metrics_keep_their_numbers() -> None:
+    tiny = MetricValue.shown(1.23456789e-7, 2e-8, "", more_is_better=False)
+    row = Row("a/test", {}, "inductive", {"squared error": tiny}, [1.2e-7, 1.3e-7])
+    back = Row.from_dict(row.to_dict())
+    assert (
+        back.value == tiny
+        and str(tiny) == "1.235e-07 ± 2e-08"
+        and list(back.values)
+        == [
+            1.2e-7,
+            1.3e-7,
+        ]
+    )
+
+
+def test_results_rows_have_no_two_things_of_one_name() -> None:
+    row = Row("a/test", {}, "inductive", {"accuracy": MetricValue(90.0)}, [0.9])
+    own = set(row.to_dict()) - {"accuracy"} | {"metric", "values", "unit"}
+    assert own <= tasks.RESERVED

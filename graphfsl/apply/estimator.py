@@ -33,7 +33,7 @@ from graphfsl.core.episode import Episode
 from graphfsl.core.invalid_scores import check_answered
 from graphfsl.core.learner import Learner
 from graphfsl.core.pipeline import Pipeline
-from graphfsl.core.protocol import check_features
+from graphfsl.core.protocol import check_classes, check_features
 from graphfsl.core.saving import known_normalisation
 from graphfsl.data import Transform
 from graphfsl.experiment.builder import build_learner, warn_of_drawn
@@ -205,10 +205,11 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
                 Predictor(changed(learner.run, policy), range=learner.range) if policy else learner
             )
         if isinstance(learner, Learner):
+            check_classes(learner)
             return copy.deepcopy(learner)
         if isinstance(learner, Mapping):
             spec = LearnerSpec.of(learner)
-            build_learner(spec, (3, 84, 84), 5, device="meta")  # refuses what is not a learner
+            check_classes(build_learner(spec, (3, 84, 84), 5, device="meta"))
             return spec
         if not isinstance(learner, (str, Path)):
             raise InputError(

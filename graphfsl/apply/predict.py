@@ -21,6 +21,7 @@ from graphfsl.core.episode import Episode
 from graphfsl.core.invalid_scores import check_answered
 from graphfsl.core.learner import Learner
 from graphfsl.core.pipeline import Pipeline
+from graphfsl.core.protocol import check_classes
 from graphfsl.core.registry import use_plugins
 from graphfsl.data.images import all_broken, decode, to_array
 from graphfsl.data.pixel_range import Range, check_range, picture, warn_if_narrow
@@ -66,6 +67,7 @@ class Predictor:
     def __init__(
         self, run: runs.Run, replaced: str | None = None, range: Range | None = None
     ) -> None:
+        check_classes(run.learner)
         self.run, self.learner, self.replaced = run, run.learner.eval(), replaced
         own = run.experiment.data.range if range is None else range
         self.range = check_range(own, "range")

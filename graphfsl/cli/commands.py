@@ -116,7 +116,7 @@ def evaluate(
         own = [c for c in changes if not (name and c.startswith("data.root=")) or takes_root(name)]
         own = [f"data.name={name}", *own] if name else own
         rows += measure_policies(trained, own, None if as_json or on else console.print, episodes)
-    if rows and on and rows[0].setting_from and not as_json:
+    if rows and on and rows[0].setting_from and "way" in rows[0].asked and not as_json:
         console.print(
             f"way and shot are the run's, of {rows[0].setting_from}; episode.way=… sets others"
         )

@@ -109,6 +109,11 @@ class Adapt(Learner):
             task_chunk is None or whole_number(task_chunk, "task_chunk") >= 1,
             f"task_chunk must be 1 or more, or null, not {task_chunk}",
         )
+        require(
+            net.answers == "classes",
+            "inner loops descend losses of classes, but this learner answers with values; leave "
+            "learner.adapt out",
+        )
         if not isinstance(params, Iterable):
             raise InputError(
                 f"params must be names of parameters, or patterns as 'head.*', not "

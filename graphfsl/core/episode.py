@@ -299,6 +299,13 @@ class BaseTarget:
         """The episode with an oracle, for a learner that asks it for labels of unlabeled nodes."""
         raise InputError("this task has no labels that a learner could ask for")
 
+    def known(self, episode: Episode) -> Tensor:
+        """Label weights of support and queries together, for a criterion that reads both."""
+        raise InputError(
+            "the loss of this head reads the class of every query, which this task has not; "
+            "choose another learner.head"
+        )
+
     @property
     def tensors(self) -> dict[str, Tensor]:
         """Its tensors by name."""
@@ -402,6 +409,11 @@ def stack(episodes: Sequence[Episode]) -> Episode:
         "episodes with an oracle and without one cannot share a batch",
     )
     oracle = [F.pad(y, (0, way - y.shape[2], 0, most - y.shape[1])) for y in known]
+    values = [pad(e, e.values) for e in episodes if e.values is not None]
+    require(
+        len(values) in (0, len(episodes)),
+        "episodes of values and of classes cannot share a batch",
+    )
     return Episode(
         torch.cat([pad(e, e.x) for e in episodes]),
         torch.cat([pad(e, e.w, way - e.way) for e in episodes]),
@@ -410,4 +422,5 @@ def stack(episodes: Sequence[Episode]) -> Episode:
         torch.cat([pad(e, e.mask) for e in episodes]),
         relabeled=any(e.relabeled for e in episodes),
         oracle=torch.cat(oracle) if oracle else None,
+        values=torch.cat(values) if values else None,
     )

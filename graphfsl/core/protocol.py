@@ -6,7 +6,7 @@ from torch import Tensor
 
 from graphfsl.core.learner import Learner
 from graphfsl.core.task import Task
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import InputError, require
 
 
 def check_protocol(learner: Learner, task: Task, unbalanced: bool = False) -> None:
@@ -21,6 +21,11 @@ def check_protocol(learner: Learner, task: Task, unbalanced: bool = False) -> No
         raise InputError(
             f"this learner is tied to {learner.way}-way episodes at most; set "
             f"episode.way={learner.way}"
+        )
+    if learner.shots is not None and asked.shots is None:
+        raise InputError(
+            f"this learner is tied to {learner.shots} shots of every class, which the task does "
+            "not promise; choose another learner.head"
         )
     if learner.shots is not None and asked.shots != learner.shots:
         raise InputError(
@@ -50,6 +55,14 @@ def check_protocol(learner: Learner, task: Task, unbalanced: bool = False) -> No
         raise InputError(
             f"this learner takes at most {most} queries per class; set episode.query={most}"
         )
+
+
+def check_classes(learner: Learner) -> None:
+    """InputError where a learner does not answer with classes."""
+    require(
+        learner.answers == "classes",
+        f"this learner answers with {learner.answers}, and classes are asked for here",
+    )
 
 
 def check_features(learner: Learner, x: Tensor) -> None:

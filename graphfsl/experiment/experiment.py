@@ -207,6 +207,8 @@ class Experiment:
 
     def without_seeds(self) -> Experiment:
         """The experiment of its first seed alone."""
+        if "seeds" not in self._given:
+            return self
         return Experiment._parsed({k: v for k, v in self._given.items() if k != "seeds"})
 
     def with_seeds(self, seeds: int) -> Experiment:

@@ -84,7 +84,7 @@ def measure(
     published = _published(run.experiment, experiment)
     # A set of its own way and shot is asked in those of another one: that is said.
     origin = run.experiment.data.name if listed is None and borrows(changes) else None
-    if origin and say:
+    if origin and say and all("way" in task.row for task in tasks):
         say(
             f"{split.name}: way and shot are those of the run on {origin}; episode.way=… and "
             f"episode.shot=… set others"

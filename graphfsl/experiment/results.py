@@ -26,7 +26,7 @@ from graphfsl.functional.statistics import mean_and_ci95
 from graphfsl.io.checkpoint import read_json, read_lines, write_json
 from graphfsl.io.lock import held
 from graphfsl.loops.evaluation import Result
-from graphfsl.loops.row import MetricValue, Row, scale_of
+from graphfsl.loops.row import MetricValue, Row, shown_of, task_of
 
 
 def full_row(experiment: Experiment, result: Result, device: str, steps: int = 0) -> Row:
@@ -56,7 +56,7 @@ def beside_published(row: Row, task: Task, published: Sequence[Mapping[str, Any]
     if paper is None:
         return row
     number = paper[row.metric]
-    difference = round(row.value.value - number, 2)
+    difference = _difference(row, number)
     return row.replace(published=number, source=paper.get("source"), difference=difference)
 
 
@@ -106,21 +106,23 @@ def over_seeds(rows: Sequence[Sequence[Row]]) -> list[Row]:
     out = []
     for same in zip(*rows, strict=True):
         first = same[0]
+        unit, each = first.value.unit, [r.value.value for r in same]
         metrics = {name: _mean([r.metrics[name] for r in same]) for name in first.metrics}
         values = torch.tensor([r.values for r in same], dtype=torch.float64).mean(0)
-        scale, half = scale_of(first.value.unit), mean_and_ci95(values)[1]
-        interval = None if half is None else round(scale * half, 3)
-        own = dataclasses.replace(metrics[first.metric], ci95=interval)
-        each = [r.value.value for r in same]
+        mean, half = mean_and_ci95(values)
+        own = metrics[first.metric]
+        if task_of(first).metrics[first.metric].ratio is None:  # a ratio is no mean of its units
+            own = dataclasses.replace(own, value=shown_of(mean, unit))
+        own = dataclasses.replace(own, ci95=None if half is None else shown_of(half, unit))
         row = first.replace(
             metrics=metrics | {first.metric: own},
             values=values.tolist(),
             seeds=len(same),
-            spread=round(statistics.stdev(each), 3) if len(each) > 1 else None,
+            spread=_rounded(statistics.stdev(each), unit) if len(each) > 1 else None,
             seed_values=each,
         )
         if row.published is not None:
-            row = row.replace(difference=round(row.value.value - row.published, 2))
+            row = row.replace(difference=_difference(row, row.published))
         out.append(row)
     return out
 
@@ -129,10 +131,21 @@ def _mean(values: Sequence[MetricValue]) -> MetricValue:
     """The mean over seeds; the mean of their intervals, which are of the same episodes, is wide
     enough.
     """
-    halves = [v.ci95 for v in values if v.ci95 is not None]
-    half = round(statistics.fmean(halves), 3) if len(halves) == len(values) else None
-    value = round(statistics.fmean(v.value for v in values), 3)
+    unit, halves = values[0].unit, [v.ci95 for v in values if v.ci95 is not None]
+    half = _rounded(statistics.fmean(halves), unit) if len(halves) == len(values) else None
+    value = _rounded(statistics.fmean(v.value for v in values), unit)
     return dataclasses.replace(values[0], value=value, ci95=half)
+
+
+def _rounded(value: float, unit: str) -> float:
+    """A number that people are shown."""
+    return round(value, 3) if unit == "%" else float(f"{value:.6g}")
+
+
+def _difference(row: Row, published: float) -> float:
+    """How far a row is from a published number."""
+    difference = row.value.value - published
+    return round(difference, 2) if row.value.unit == "%" else float(f"{difference:.6g}")
 
 
 def write_results(path: Path, experiment: Experiment, rows: Sequence[Row], seconds: float) -> None:

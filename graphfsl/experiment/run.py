@@ -172,6 +172,12 @@ def _check_feasible(experiment: Experiment, learner: Learner, base: Split, split
             "a part learns from base features, which have no episode; set "
             "learner.batch_norm=running"
         )
+    pieces = not experiment.train_task.nodes_are_samples
+    if pieces and (learner.wants_base or experiment.pretraining is not None):
+        raise InputError(
+            f"nodes of the task {experiment.train_task.title} are no whole samples, of which "
+            "pretraining, and parts that learn from base features, learn"
+        )
     trains = any(p.requires_grad for p in learner.parameters())
     if experiment.pretraining is not None:
         check_pretraining(experiment, base)

@@ -21,7 +21,7 @@ from graphfsl.io import distributed
 from graphfsl.io.errors import InputError
 from graphfsl.io.lock import locked
 from graphfsl.loops.progress_bar import Log, training_bar
-from graphfsl.loops.row import Row, title_of
+from graphfsl.loops.row import Row, text_of, title_of
 from graphfsl.loops.trainer import Trainer
 
 
@@ -44,9 +44,10 @@ def run(experiment: Experiment, path: Path, console: Console) -> list[Row]:
     distributed.finish()
     rows = over_seeds(each)
     for row in rows:
-        values = ", ".join(f"{v:.2f}" for v in row.seed_values or ())
-        spread = f"standard deviation {row.spread:.2f}"
-        mean = f"{row.value.value:.2f} {row.value.unit}, {spread}"
+        unit = row.value.unit
+        values = ", ".join(text_of(v, unit) for v in row.seed_values or ())
+        spread = f"standard deviation {text_of(row.spread or 0.0, unit)}"
+        mean = f"{text_of(row.value.value, unit)} {unit}".rstrip() + f", {spread}"
         console.print(f"{title_of(row)} ({row.setting}) over {seeds} seeds: {mean} ({values})")
     if not distributed.rank():
         write_results(path, experiment.with_seeds(seeds), rows, time.perf_counter() - start)

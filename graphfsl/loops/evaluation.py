@@ -117,7 +117,7 @@ def measured(
         for scores, target, episode in answers(learner, episodes, numbers, size):
             values = {name: m.measure(scores, target, episode) for name, m in metrics.items()}
             first = next(iter(values.values()))
-            unanswered = first.isnan() if first.ndim == 1 else first.isnan().any(1)
+            unanswered = ~(first.isfinite() if first.ndim == 1 else first.isfinite().all(1))
             if bool(unanswered.any()):
                 number = numbers[done + int(unanswered.nonzero()[0])]
                 raise InputError(
@@ -228,10 +228,12 @@ class Result:
     def row(self) -> Row:
         """What a table shows."""
         learner, task = self.learner, self.task
-        found = {
+        values = {
             name: MetricValue.of(metric, self.measured[name], task.unit)
             for name, metric in task.metrics.items()
         }
+        # the first is finite; another one may be of no use for some episodes
+        found = {name: value for name, value in values.items() if math.isfinite(value.value)}
         return Row(
             task=name_of(task),
             data=self.split,

@@ -56,7 +56,8 @@ def training_bar(
                 "rate": f"{line['episodes_per_s']:.1f}",
             }
             if "val" in line:
-                shown["val"] = f"{scale * line['val']:.2f}{kind}"
+                number = scale * line["val"]
+                shown["val"] = f"{number:.2f}%" if kind == "%" else f"{number:.4g}{kind}"
                 console.print(
                     f"step {line['step']}: loss {shown['loss']}, validation {shown['val']}"
                 )

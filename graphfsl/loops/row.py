@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from torch import Tensor
 
-from graphfsl.core.task import Metric
+from graphfsl.core.task import Metric, Task
 from graphfsl.data.tasks import DEFAULT, get
 
 ACCURACY = "accuracy"
@@ -41,9 +41,8 @@ class MetricValue:
     @classmethod
     def shown(cls, value: float, half: float | None, unit: str, more_is_better: bool) -> Self:
         """A value and a half-width in the metric's own numbers, as people are shown them."""
-        scale, digits = scale_of(unit), 3 if unit == "%" else 6
-        interval = None if half is None else round(scale * half, digits)
-        return cls(round(scale * value, digits), interval, unit, more_is_better)
+        interval = None if half is None else shown_of(half, unit)
+        return cls(shown_of(value, unit), interval, unit, more_is_better)
 
     def __str__(self) -> str:
         """ "61.20 ± 0.45 %"."""
@@ -52,9 +51,20 @@ class MetricValue:
     @property
     def number(self) -> str:
         """Without the unit: "61.20 ± 0.45"."""
-        form = ".2f" if self.unit == "%" else ".4g"
-        known = self.ci95 is not None and math.isfinite(self.ci95)
-        return f"{self.value:{form}}" + (f" ± {self.ci95:{form}}" if known else "")
+        text = text_of(self.value, self.unit)
+        if self.ci95 is None or not math.isfinite(self.ci95):
+            return text
+        return f"{text} ± {text_of(self.ci95, self.unit)}"
+
+
+def shown_of(value: float, unit: str) -> float:
+    """A number of a metric as people are shown it, rounded: percent, or six digits of others."""
+    return round(100 * value, 3) if unit == "%" else float(f"{value:.6g}")
+
+
+def text_of(value: float, unit: str) -> str:
+    """A number as people are shown it, in text: "61.20", or "0.01234" of another unit than %."""
+    return f"{value:.2f}" if unit == "%" else f"{value:.4g}"
 
 
 def scale_of(unit: str) -> int:
@@ -150,7 +160,8 @@ class Row:
         out |= {key: own for key in _SOMETIMES if (own := getattr(self, key)) is not None}
         if self.seed_values is not None:
             out[f"seed_{PER_UNIT.get(name, 'values')}"] = list(self.seed_values)
-        out[PER_UNIT.get(name, "values")] = [round(v, 6) for v in self.values]
+        share = value.unit == "%"
+        out[PER_UNIT.get(name, "values")] = [round(v, 6) if share else v for v in self.values]
         return out
 
     @classmethod
@@ -183,9 +194,14 @@ class Row:
         )
 
 
+def task_of(row: Row) -> Task:
+    """What a row was asked; a field that it does not name is as by default."""
+    return get(row.task)(**row.asked)
+
+
 def title_of(row: Row) -> str:
     """What a row was asked, for people: "5-way 1-shot"."""
-    return get(row.task)(**row.asked).title
+    return task_of(row).title
 
 
 def as_row(row: Row | Mapping[str, Any]) -> Row:

@@ -207,6 +207,7 @@ class TrainingLoop:
         own[: len(share)] = share
         every = distributed.gather(own).transpose(0, 1).flatten(0, 1)[:count].cpu()
         value, half, _ = metric.with_interval(every, self.val.task.unit)
+        require(math.isfinite(value), f"the {name} of the validation is {value}, no number")
         score = value if metric.more_is_better else -value
         self.state.validated(value, score, self.options.patience)
         line: dict[str, Any] = {"val": value, "val_ci95": half}
@@ -241,9 +242,12 @@ def _diverged(learner: Learner) -> bool:
 
 def training_data(train: Episodes | Batches, steps: int) -> Training:
     """What the learner is trained on, which it needs to answer on raw samples."""
+    shape = train.split.shape
+    if isinstance(train, Episodes):
+        shape = train.task.sample_shape(train.split)
     split, transform, name = train.split, train.transform, train.split.name.partition("/")[0]
     ink = name in data.names() and data.is_ink(name)
-    return Training(split.shape, transform.mean, transform.std, split.classes, ink, steps)
+    return Training(shape, transform.mean, transform.std, split.classes, ink, steps)
 
 
 def compile_encoders(learner: nn.Module) -> None:

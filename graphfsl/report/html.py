@@ -9,8 +9,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from graphfsl.loops.row import text_of
 from graphfsl.report.figures import Figure
-from graphfsl.report.tables import BOLD, Line, Table, group, interval_note, tables, value_of
+from graphfsl.report.tables import (
+    BOLD,
+    Line,
+    Table,
+    group,
+    interval_note,
+    tables,
+    unit_of,
+    value_of,
+)
 
 CSS = """
 :root{color-scheme:light dark;--page:#fbfbfa;--ink:#1d1f23;--soft:#5d636d;--line:#dfe1e5;--card:#fff;--head:#f2f3f5}
@@ -129,7 +139,8 @@ def grid(heads: Sequence[str], rows: Sequence[Sequence[str]], text: int) -> list
 
 
 PAIRED = (
-    "First level less second, in points, averaged over the cells that differ in nothing else. "
+    "First level less second, of shares in points, averaged over the cells that differ in "
+    "nothing else. "
     "Cells of one data set "
     "are paired by episode, and p is from a sign-flip permutation test; between data sets both "
     "are Welch's. Corrected: "
@@ -207,6 +218,8 @@ def _commands(rows: Sequence[Line]) -> Iterator[str]:
             *(f"{k} {v}" for k, v in (r.get("environment") or {}).items()),
             f"commit {r.get('commit')}",
         ]
-        where = ", ".join([f"{value_of(r):.2f} on {r.get('data')}", str(r.get("device")), *facts])
+        where = ", ".join(
+            [f"{text_of(value_of(r), unit_of(r))} on {r.get('data')}", str(r.get("device")), *facts]
+        )
         yield f"<pre>{escape(str(r['command']), quote=False)}\n# {escape(where, quote=False)}</pre>"
     yield "</details>"

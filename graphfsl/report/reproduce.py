@@ -18,7 +18,7 @@ from graphfsl.experiment.results import history, seed_runs
 from graphfsl.io.checkpoint import read_json
 from graphfsl.io.errors import InputError, unknown
 from graphfsl.io.package_data import experiments_dir, find_experiments
-from graphfsl.loops.row import Row
+from graphfsl.loops.row import ACCURACY, Row, text_of
 from graphfsl.report.results_csv import EPISODE, column, is_record, read_records, size
 from graphfsl.report.tables import SETTINGS, Line, number_of
 
@@ -63,7 +63,7 @@ def _show(
     for row in rows:
         grid.add_row(
             f"{column(row.to_dict())}, {row.data}, {row.setting}",
-            "none" if row.published is None else f"{row.published:.2f}",
+            "none" if row.published is None else text_of(row.published, row.value.unit),
             row.value.number,
             "" if row.difference is None else f"{row.difference:+.2f}",
             row.source or "",
@@ -154,19 +154,18 @@ def _study(file: Path) -> str:
     with file.open(newline="") as lines:
         cells = list(csv.DictReader(lines))
     names = list(cells[0])
+    metric = names[names.index("setting") + 1]
     first, *rest = (n for n in names[: names.index("setting")] if not n.endswith("seed"))
     found: dict[str, dict[str, dict[str, list[Line]]]] = {}
     for cell in cells:
-        across = (
-            ", ".join(f"{n.rpartition('.')[2]} {cell[n] or 'none'}" for n in rest) or "accuracy"
-        )
+        across = ", ".join(f"{n.rpartition('.')[2]} {cell[n] or 'none'}" for n in rest) or metric
         rows = found.setdefault(cell["setting"], {}).setdefault(cell[first] or "none", {})
         rows.setdefault(across, []).append(cell)
     parts = []
     for kind in sorted(found, key=list(SETTINGS).index):
         heads = list(dict.fromkeys(h for row in found[kind].values() for h in row))
         body = [
-            [row, *(_mean(of[h]) if h in of else "" for h in heads)]
+            [row, *(_mean(of[h], metric) if h in of else "" for h in heads)]
             for row, of in found[kind].items()
         ]
         parts.append(_markdown(kind, [[first.rpartition(".")[2], *heads], *body]))
@@ -180,12 +179,12 @@ def _markdown(kind: str, lines: Sequence[Sequence[str]]) -> str:
     )
 
 
-def _mean(cells: Sequence[Line]) -> str:
+def _mean(cells: Sequence[Line], metric: str) -> str:
     """The mean over seeds, which share their test episodes: the mean of their intervals is wide
     enough.
     """
-    accuracy, half = (sum(float(c[k]) for c in cells) / len(cells) for k in ("accuracy", "ci95"))
-    return f"{accuracy:.2f} ± {half:.2f}"
+    value, half = (sum(float(c[k]) for c in cells) / len(cells) for k in (metric, "ci95"))
+    return f"{value:.2f} ± {half:.2f}" if metric == ACCURACY else f"{value:.4g} ± {half:.4g}"
 
 
 def _lines(rows: Mapping[str, Line], heads: Sequence[str]) -> Iterator[list[str]]:

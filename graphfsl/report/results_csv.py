@@ -24,11 +24,12 @@ from graphfsl.data.tasks import DEFAULT, get
 from graphfsl.experiment.experiment import Experiment
 from graphfsl.io.checkpoint import read_json, write_atomically
 from graphfsl.io.plain_text import unguarded
-from graphfsl.report.tables import Line, to_csv
+from graphfsl.report.tables import Line, metric_of, to_csv
 
 ONLY_HERE = "file"  # a column that no table of a study has
 # columns of words, of which some look like numbers (a digest, a commit)
 WORDS = {"method", "data", "groups", "source", "batch_norm", "run", "setting", "config", "commit"}
+WORDS |= {"task", "metric", "unit"}
 WORDS |= {"device", "command", "file", "variant", "pretraining", "unfinished", "setting_from"}
 EPISODE = {"way": 5, "shot": 1, "unlabeled": 0, "distractors": 0}  # what most episodes are
 
@@ -47,7 +48,10 @@ def size(line: Line) -> tuple[float, ...]:
 
 def column(line: Line) -> str:
     """5-way 1-shot, 5 unlabeled, 5 distractors"""
-    task = task_of_line(line)
+    return _title(task_of_line(line))
+
+
+def _title(task: Task) -> str:
     return ", ".join([task.title, *task.details])
 
 
@@ -125,7 +129,7 @@ def _rows_of_file(
             "file": f"{path.name}/{name}",
             "variant": ", ".join(variant),
             "pretraining": objective,
-            "published": published.get("accuracy"),
+            "published": published.get(metric_of(row)),
             "source": published.get("source"),
         }
 
@@ -139,8 +143,9 @@ def _published(experiment: Experiment, row: Line, own_policy: bool) -> Mapping[s
     number: Mapping[str, Any]
     for number in reversed(experiment.notes.published):
         kind = number.get("setting", row["setting"] if own_policy else None)
-        asked = {**EPISODE, **experiment.to_dict().get("episode", {}), **number}
-        if kind == row["setting"] and column(asked) == column(row):
+        fields = {name: value for name, value in number.items() if name in experiment.task.row}
+        asked = dataclasses.replace(experiment.task, **fields)
+        if kind == row["setting"] and _title(asked) == column(row):
             return number
     return {}
 

@@ -91,7 +91,7 @@ def interval_note(lines: Sequence[Line]) -> str:
     told = dict.fromkeys((metric_of(line), unit_of(line)) for line in lines)
     names = [name + (" in percent" if unit == "%" else f" in {unit}" if unit else "")
              for name, unit in told]  # fmt: skip
-    what = " and ".join(names) or "accuracy in percent"
+    what = "; ".join(names) or "accuracy in percent"
     return f"{what[0].upper()}{what[1:]}; ± is the 95% interval of the mean over episodes."
 
 
@@ -115,7 +115,9 @@ def group(line: Line) -> tuple[Any, ...]:
     """Lines are compared within a group; sorting by it keeps their order inside."""
     task = task_of(line)
     fields = {name: line[name] for name in task.columns_shown() if line.get(name) is not None}
-    return str(line.get("data")), *task(**fields).size
+    asked = task(**fields)
+    every = (str(getattr(asked, name)) for name in task.columns_shown())
+    return str(line.get("data")), *(asked.size or every)
 
 
 def finite(value: Any) -> bool:
@@ -252,7 +254,8 @@ def to_csv(lines: Sequence[Line]) -> str:
     own = dict.fromkeys(name for task in tasks for name in task.columns_shown())
     metrics = dict.fromkeys([ACCURACY, *map(metric_of, lines)])
     # the kind of task is told where there is another one than usual
-    kind = ["task"] if any(task is not get(DEFAULT) for task in tasks) else []
+    other = any(task is not get(DEFAULT) for task in tasks)
+    kind = ["task", "metric", "unit"] if other else []
     fields = ["method", "data", *kind, *own, *metrics, "ci95", *AFTER, *DETAILS]
     others = sorted(
         {key for line in lines for key in line} - {*fields, *PLOTTED, "task", "metric", "metrics"}
@@ -262,7 +265,8 @@ def to_csv(lines: Sequence[Line]) -> str:
     )
     rows = []
     for line in lines:
-        values = [line.get(key) for key in (*fields, *others)]
+        told = {**line, "unit": unit_of(line)} if other else line
+        values = [told.get(key) for key in (*fields, *others)]
         values += [((line.get("metrics") or {}).get(k) or {}).get("value") for k in further]
         rows.append([json.dumps(v) if isinstance(v, (list, dict)) else v for v in values])
     return csv_table([*fields, *others, *further], rows)

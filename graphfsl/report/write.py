@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from graphfsl.data.tasks import get
+from graphfsl.core.task import Task
+from graphfsl.data.tasks import DEFAULT, get
 from graphfsl.experiment.results import seed_runs
 from graphfsl.io.checkpoint import read_json, read_lines, write_atomically
 from graphfsl.io.errors import InputError
@@ -88,16 +89,24 @@ def figures_of(
         {(r.get("setting"), *group(r)): r for r in reversed(best) if r.get("reliability")}.values()
     )[::-1]
     colors = Colors()
+    metrics = dict.fromkeys(map(metric_of, rows))
+    of_classes = [row for row in rows if task_of(row) is get(DEFAULT)]
     return {
-        "Accuracy against unlabeled samples": pool_figures(averaged(rows), colors),
+        "Accuracy against unlabeled samples": pool_figures(averaged(of_classes), colors),
         **_curves(rows, colors),
-        "One axis against another": heat_maps(rows),
+        "One axis against another": [
+            figure for metric in metrics for figure in heat_maps(_of_metric(rows, metric))
+        ],
         "Which classes are taken for which": [
             confusion(r) for r in shown[:DIAGNOSED] if r.get("confusion")
         ],
         "How far the probabilities can be trusted": [reliability(r) for r in shown[:DIAGNOSED]],
         "Training": [f for label, lines in histories.items() for f in curves(label, lines)],
     }
+
+
+def _of_metric(rows: Sequence[Line], metric: str) -> list[Line]:
+    return [row for row in rows if metric_of(row) == metric]
 
 
 def _curves(rows: Sequence[Line], colors: Colors) -> dict[str, list[Figure]]:
@@ -155,11 +164,12 @@ NEEDED: dict[str, Any] = {"data": str, "setting": str, "method": str}
 def _checked(rows: Sequence[Line]) -> Sequence[Line]:
     """The rows; KeyError or TypeError where one is none."""
     for row in rows:
-        fields = {f.name: type(f.default) for f in dataclasses.fields(task_of(row))}
-        shown = {name: fields[name] for name in task_of(row).always_shown if name != "query"}
-        for key, kind in {**NEEDED, **shown, metric_of(row): (int, float)}.items():
+        for key, kind in {**NEEDED, metric_of(row): (int, float)}.items():
             if not isinstance(row[key], kind):
                 raise TypeError(f"{key} is {row[key]!r}")
+        for name in task_of(row).always_shown:
+            if name != "query":
+                _check_field(task_of(row), name, row[name])
         if row.get("reliability") is not None and not _is_of_numbers(row["reliability"], 3):
             raise TypeError("reliability is no list of bins")
         if (table := row.get("confusion")) is not None and not _is_of_numbers(
@@ -167,6 +177,13 @@ def _checked(rows: Sequence[Line]) -> Sequence[Line]:
         ):
             raise TypeError("confusion is no table of counts")
     return rows
+
+
+def _check_field(task: type[Task], name: str, value: Any) -> None:
+    """TypeError where a field of a task is of another kind than it can be."""
+    kind = type(next(f.default for f in dataclasses.fields(task) if f.name == name))
+    if kind is not type(None) and not isinstance(value, (int, float) if kind is float else kind):
+        raise TypeError(f"{name} is {value!r}")
 
 
 def _is_of_numbers(lines: Any, width: int) -> bool:

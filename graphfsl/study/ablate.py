@@ -17,7 +17,7 @@ from rich.table import Table
 
 from graphfsl.experiment.results import history
 from graphfsl.io.checkpoint import write_atomically, write_json
-from graphfsl.loops.row import Row
+from graphfsl.loops.row import Row, text_of
 from graphfsl.report.write import write_report
 from graphfsl.study.cells import (
     Done,
@@ -136,8 +136,9 @@ def _make(
                         write_json(file, row.to_dict())
                     if not console.is_terminal:
                         cell = next(c for c in study.cells if cell_file(c, out) == file)
+                        number = text_of(row.value.value, row.value.unit)
                         console.print(
-                            f"{len(done)}/{total} {shown(cell.levels)}: {row.value.value:.2f}",
+                            f"{len(done)}/{total} {shown(cell.levels)}: {number}",
                             markup=False,
                         )
             show()

@@ -5,7 +5,6 @@ are the same.
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,8 +21,9 @@ from graphfsl.functional.effects import (
     main_effects,
 )
 from graphfsl.io.plain_text import csv_table
-from graphfsl.loops.row import ACCURACY, Row, as_row, scale_of
+from graphfsl.loops.row import ACCURACY, Row, as_row, scale_of, task_of
 from graphfsl.study.grid import Study
+from graphfsl.study.sentences import amount, word_of
 from graphfsl.study.sentences import sentence as axis_sentence
 
 # axes whose levels are repetitions: pairs are matched within them, they are not compared
@@ -55,27 +55,19 @@ def findings(study: Study, rows: Sequence[Row | Mapping[str, Any]]) -> Findings:
     made = [as_row(row) for row in rows]
     kinds = list(dict.fromkeys(row.setting for row in made))
     sentences, effects = [], []
-    for kind in kinds:
-        own = [row for row in made if row.setting == kind]
+    for kind, metric in dict.fromkeys((row.setting, row.metric) for row in made):
+        own = [row for row in made if (row.setting, row.metric) == (kind, metric)]
         if len(own) < 2:
             continue
-        cells = [dict(row.cell or {}) for row in own]
+        unit, cells = own[0].value.unit, [dict(row.cell or {}) for row in own]
         lead = f"{kind.capitalize()}: " if len(kinds) > 1 else ""
-        told = [e for e in main_effects(cells, *_values(own)) if e.axis not in REPLICATES]
+        told = [e for e in main_effects(cells, *_scores(own)) if e.axis not in REPLICATES]
         for effect in corrected(told):
             if len(study.axes[effect.axis]) == 1 or not (effect.comparisons or len(kinds) == 1):
                 continue
-            sentences.append(lead + axis_sentence(effect))
+            sentences.append(lead + axis_sentence(effect, unit))
             effects += [_effect(kind, effect, c, own) for c in effect.comparisons]
-        pairs = [
-            i
-            for i in interactions(cells, *_values(own))
-            if i.contrast and not {*i.axes} & {*REPLICATES}
-        ]
-        p = holm(torch.tensor([i.contrast.corrected for i in pairs], dtype=torch.float64))  # type: ignore[union-attr]
-        sentences += [
-            lead + _interaction(i) for i, q in zip(pairs, p.tolist(), strict=True) if q < 0.05
-        ]
+        sentences += [lead + _interaction(found, unit) for found in _sure_interactions(cells, own)]
     if len(kinds) > 1:
         gains = list(_gains(made))
         sentences += [text for text, _ in gains]
@@ -83,46 +75,67 @@ def findings(study: Study, rows: Sequence[Row | Mapping[str, Any]]) -> Findings:
     return Findings(sentences, effects, best(made))
 
 
-def _values(rows: Sequence[Row]) -> tuple[torch.Tensor, list[tuple[Any, ...]]]:
-    """(rows, n) values on the n first episodes, which all rows have, in hundreds of what people are
-    shown, and what makes rows paired.
+def _sure_interactions(
+    cells: Sequence[Mapping[str, Any]], rows: Sequence[Row]
+) -> Iterable[Interaction]:
+    """Pairs of axes that depend on each other, by the corrected p."""
+    found = [
+        pair
+        for pair in interactions(cells, *_scores(rows))
+        if pair.contrast and not {*pair.axes} & {*REPLICATES}
+    ]
+    p = holm(torch.tensor([f.contrast.corrected for f in found], dtype=torch.float64))  # type: ignore[union-attr]
+    return [pair for pair, corrected_p in zip(found, p.tolist(), strict=True) if corrected_p < 0.05]
+
+
+def _scores(rows: Sequence[Row]) -> tuple[torch.Tensor, list[tuple[Any, ...]]]:
+    """(rows, n) the first metric on the n first units, which all rows have, so that more is better;
+    and what makes rows paired.
     """
     n = min(len(row.values) for row in rows)
     values = torch.tensor([row.values[:n] for row in rows], dtype=torch.float64)
-    scale = scale_of(rows[0].value.unit) / 100
-    return scale * values, [(row.data, row.seed) for row in rows]
+    return _sign(rows) * values, [(row.data, row.seed) for row in rows]
+
+
+def _sign(rows: Sequence[Row]) -> int:
+    return 1 if rows[0].value.more_is_better else -1
 
 
 def _effect(kind: str, effect: MainEffect, c: Comparison, rows: Sequence[Row]) -> dict[str, Any]:
-    d, half = 100 * c.contrast.difference, 100 * c.contrast.half
+    """What the first level has more of the metric than the second."""
+    scale = scale_of(rows[0].value.unit)
+    d, half = _sign(rows) * scale * c.contrast.difference, scale * c.contrast.half
+    digits = 3 if rows[0].value.unit == "%" else 6
     return {
         "setting": kind,
         "axis": effect.axis,
         "a": c.first,
         "b": c.second,
-        "difference": round(d, 3),
-        "low": round(d - half, 3),
-        "high": round(d + half, 3),
+        "difference": round(d, digits),
+        "low": round(d - half, digits),
+        "high": round(d + half, digits),
         "p": c.contrast.p,
         "corrected": c.contrast.corrected,
         "matched": c.contrast.matched,
         "paired": c.contrast.paired,
-        "half": round(half, 3),
+        "half": round(half, digits),
     }
 
 
-def _interaction(found: Interaction) -> str:
+def _interaction(found: Interaction, unit: str) -> str:
     """A sentence on two axes that depend on each other."""
     assert found.contrast is not None and found.levels is not None
     c, ((a1, a2), (b1, b2)) = found.contrast, found.levels
     if c.difference < 0:
         a1, a2 = a2, a1
-    low, high = (100 * (abs(c.difference) + s * c.half) for s in (-1, 1))
+    scale = scale_of(unit)
+    size, half = scale * abs(c.difference), scale * c.half
+    low, high = amount(size - half, half, unit), amount(size + half, half, unit)
     return (
         f"`{found.axes[0]}` and `{found.axes[1]}` depend on each other: {_name(a1)} instead of "
         f"{_name(a2)} is worth "
-        f"{100 * abs(c.difference):.1f} points more with {_name(b1)} than with {_name(b2)} "
-        f"(95% interval {low:.1f} to {high:.1f})."
+        f"{amount(size, half, unit)}{word_of(unit)} more with {_name(b1)} than with {_name(b2)} "
+        f"(95% interval {low} to {high})."
     )
 
 
@@ -133,19 +146,25 @@ def _gains(rows: Sequence[Row]) -> Iterable[tuple[str, dict[str, Any]]]:
         for (plain, one, other, two), matched in _pairs(rows, axis).items():
             both = [row for pair in matched for row in pair]
             cells = [{axis: _level(row, axis), "pair": i // 2} for i, row in enumerate(both)]
-            (effect, _) = main_effects(cells, *_values(both))
+            (effect, _) = main_effects(cells, *_scores(both))
             (c,) = effect.comparisons
             e = _effect(f"{two} against {one}", effect, c, both)
+            unit = both[0].value.unit
             low, high = sorted((e["low"], e["high"]))
             p = "< 0.001" if e["p"] < 0.001 else f"= {e['p']:.3f}"
             text = (
                 f"`{axis}`: {_name(other)} ({two}) beside {_name(plain)} ({one}): "
-                f"{e['difference']:+.1f} points "
-                f"(95% interval {low:+.1f} to {high:+.1f}, p {p}) over {len(matched)} matched "
+                f"{_signed(e['difference'], unit)}{word_of(unit)} "
+                f"(95% interval {_signed(low, unit)} to {_signed(high, unit)}, p {p}) over "
+                f"{len(matched)} matched "
                 f"pair{'s' * (len(matched) > 1)}. They use different information: a gain, not a "
                 f"ranking."
             )
             yield text, e
+
+
+def _signed(value: float, unit: str) -> str:
+    return f"{value:+.1f}" if unit == "%" else f"{value:+.3g}"
 
 
 def _level(row: Row, axis: str) -> Any:
@@ -163,7 +182,7 @@ def _pairs(
     pairs: dict[tuple[Any, str, Any, str], list[tuple[Row, Row]]] = {}
     for same in by_rest.values():
         for a, b in itertools.combinations(same, 2):
-            if a.setting != b.setting:
+            if a.setting != b.setting and a.metric == b.metric:
                 key = (_level(a, axis), a.setting, _level(b, axis), b.setting)
                 pairs.setdefault(key, []).append((b, a))
     return pairs
@@ -181,8 +200,7 @@ def best(rows: Sequence[Row | Mapping[str, Any]]) -> list[bool]:
     equal = [False] * len(made)
     groups: dict[Any, list[int]] = {}
     for i, row in enumerate(made):
-        asked = json.dumps(dict(row.asked), sort_keys=True)
-        what = (row.setting, row.task, row.data, asked, row.seed, row.episodes)
+        what = (row.setting, row.data, row.task, task_of(row), row.seed, row.episodes)
         groups.setdefault(what, []).append(i)
     for members in groups.values():
         top = max(members, key=lambda i: made[i].score)

@@ -6,23 +6,24 @@ from collections.abc import Sequence
 
 from graphfsl.functional.comparison import Contrast
 from graphfsl.functional.effects import Comparison, Level, MainEffect
+from graphfsl.loops.row import scale_of
 
 
-def sentence(effect: MainEffect) -> str:
-    """One axis in plain English; accuracies in [0, 1] become percentage points, p is the corrected
-    one where present.
+def sentence(effect: MainEffect, unit: str = "%") -> str:
+    """One axis in plain English; p is the corrected one where present.
 
-    A difference is asserted where the interval leaves out 0 and p < 0.05, denied where neither,
+    The values are such that more is better; shares, of the unit "%", become percentage points. A
+    difference is asserted where the interval leaves out 0 and p < 0.05, denied where neither,
     else called chance.
     """
     name = f"`{effect.axis}`"
     if not effect.comparisons:
         return f"{name}: {_nothing_to_compare(effect)}."
     top, ranked = _top(effect)
-    clauses = [_finding(top, ranked) + _basis(top.contrast)]
+    clauses = [_finding(top, ranked, unit) + _basis(top.contrast)]
     widest = max(effect.comparisons, key=lambda c: abs(c.contrast.difference))
     if widest is not top:
-        clauses.append(_range(widest))
+        clauses.append(_range(widest, unit))
     if effect.incomparable:
         clauses.append(_left_out(effect))
     return f"{name}: {'; '.join(clauses)}."
@@ -35,10 +36,10 @@ def _nothing_to_compare(effect: MainEffect) -> str:
     return f"{levels} cannot be compared, for no two of them share a combination of the other axes"
 
 
-def _finding(top: Comparison, ranked: Sequence[Level]) -> str:
+def _finding(top: Comparison, ranked: Sequence[Level], unit: str) -> str:
     """What of the best level and the next is asserted, denied or called chance."""
     best, rival = _better_first(top)
-    size, evidence, verdict = _evidence(top.contrast)
+    size, evidence, verdict = _evidence(top.contrast, unit)
     several = len(ranked) > 2
     if verdict == "none":
         subject = f"{best} instead of {rival} makes"
@@ -46,14 +47,11 @@ def _finding(top: Comparison, ranked: Sequence[Level]) -> str:
             subject = f"of {len(ranked)} levels the best two, {best} and {rival}, make"
         return (
             f"{subject} no difference that {top.contrast.episodes:,} episodes can show: "
-            f"{size} points ({evidence})"
+            f"{size} ({evidence})"
         )
-    text = f"{best} is {size} points better than {rival}"
+    text = f"{best} is {size} better than {rival}"
     if several:
-        text = (
-            f"{best} is the best of {len(ranked)} levels, {size} points better than {rival}, "
-            f"the next"
-        )
+        text = f"{best} is the best of {len(ranked)} levels, {size} better than {rival}, the next"
     if verdict == "chance":
         text += ", which may be chance"
     return f"{text} ({evidence})"
@@ -66,10 +64,10 @@ def _basis(contrast: Contrast) -> str:
     return f", averaged over {pairs} of cells{unlike}"
 
 
-def _range(widest: Comparison) -> str:
+def _range(widest: Comparison, unit: str) -> str:
     top, bottom = _better_first(widest)
-    size, evidence, _ = _evidence(widest.contrast)
-    return f"the range is {size} points, from {bottom} up to {top} ({evidence})"
+    size, evidence, _ = _evidence(widest.contrast, unit)
+    return f"the range is {size}, from {bottom} up to {top} ({evidence})"
 
 
 def _left_out(effect: MainEffect) -> str:
@@ -98,22 +96,36 @@ def _better_first(c: Comparison) -> tuple[str, str]:
     return _name(first), _name(second)
 
 
-def _evidence(c: Contrast) -> tuple[str, str, str]:
-    """The size of a difference in points, its interval and p, and what they say: "sure", "chance"
-    or "none".
-    """
-    size, half = 100 * abs(c.difference), 100 * c.half
-    p = c.p if c.corrected is None else c.corrected
+def amount(value: float, half: float, unit: str) -> str:
+    """A number as precise as its half-width asks for: "3.2" points, or "0.0123" of another unit."""
+    if unit != "%":
+        return f"{value:.3g}".replace("-", "−")
     digits = 1 if half >= 0.1 else 2
+    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
 
-    def points(value: float) -> str:
-        return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
 
+def word_of(unit: str) -> str:
+    """What follows a difference: " points" of shares, the unit of others, or nothing."""
+    return " points" if unit == "%" else f" {unit}".rstrip()
+
+
+def _evidence(c: Contrast, unit: str) -> tuple[str, str, str]:
+    """The size of a difference, its interval and p, and what they say.
+
+    That is "sure", "chance" or "none".
+    """
+    scale = scale_of(unit)
+    size, half = scale * abs(c.difference), scale * c.half
+    p = c.p if c.corrected is None else c.corrected
     shown = "< 0.001" if p < 0.001 else f"= {p:.3f}" if p < 0.1 else f"= {p:.2f}"
     label = "p" if c.corrected is None else "corrected p"
-    apart = (size > half) + (p < 0.05)
-    interval = f"95% interval {points(size - half)} to {points(size + half)}"
-    return points(size), f"{interval}, {label} {shown}", ("none", "chance", "sure")[apart]
+    low, high = amount(size - half, half, unit), amount(size + half, half, unit)
+    verdict = ("none", "chance", "sure")[(size > half) + (p < 0.05)]
+    return (
+        amount(size, half, unit) + word_of(unit),
+        (f"95% interval {low} to {high}, {label} {shown}"),
+        verdict,
+    )
 
 
 def _name(level: Level) -> str:

@@ -25,12 +25,12 @@ from graphfsl.apply.explain.attributions import (
 from graphfsl.core.episode import Episode, Target
 from graphfsl.core.graph import QUERY, ROLES, SUPPORT, UNLABELED, similarity, to_networkx
 from graphfsl.core.protocol import check_protocol
-from graphfsl.data import Episodes, Split
+from graphfsl.data import Episodes, Setting, Split
 from graphfsl.experiment import run as runs
 from graphfsl.experiment.experiment import digest
 from graphfsl.experiment.measure import asked_of, check_shape
 from graphfsl.io.checkpoint import read_json, write_atomically, write_json
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import InputError, require
 from graphfsl.report.drawing import draw
 from graphfsl.report.figures import COLORS, line
 from graphfsl.report.figures import draw as draw_panel
@@ -62,6 +62,10 @@ def write_explanation(
     experiment, task, learner = asked.experiment, asked.tasks[0], asked.learner
     options = experiment.evaluation
     split = experiment.data.split(options.split)
+    require(
+        isinstance(task, Setting),
+        f"an explanation is of a query's class, and {task.title} has none",
+    )
     check_shape(trained.shape, task, split)
     check_protocol(learner, task, options.unbalanced)
     if learner.asks:

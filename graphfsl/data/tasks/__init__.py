@@ -5,6 +5,7 @@ A new file here is a new `episode.task`.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,9 +14,16 @@ from typing import Any
 from graphfsl.core.arguments import described
 from graphfsl.core.schema import make
 from graphfsl.core.task import Task
-from graphfsl.io.errors import InputError, unknown
+from graphfsl.io.errors import InputError, require, unknown
 
 DEFAULT = "classes"
+# what a results row says of other things than the task
+RESERVED = {
+    *("task", "method", "data", "setting", "traits", "batch_norm", "metric", "metrics", "ci95"),
+    *("values", "accuracies", "episodes", "seed", "seeds", "seconds", "config", "commit", "steps"),
+    *("paper_steps", "device", "published", "source", "difference", "command", "environment"),
+    *("unfinished", "setting_from", "spread", "run", "cell", "best", "baseline", "unit"),
+}
 
 
 def names() -> list[str]:
@@ -30,6 +38,12 @@ def get(name: str) -> type[Task]:
         raise unknown("task", name, names())
     module = importlib.import_module(f"graphfsl.data.tasks.{name}")
     found: type[Task] = getattr(module, module.__all__[0])
+    taken = RESERVED & {field.name for field in dataclasses.fields(found)}
+    require(
+        not taken,
+        f"task {name!r} has a field {min(taken, default='')!r}, which results rows have for "
+        "something else; give it another name",
+    )
     return found
 
 
