@@ -268,7 +268,7 @@ def open_run(
 
 
 def changed(run: runs.Run, overrides: Sequence[str]) -> runs.Run:
-    """The run with its weights in a changed learner.
+    """The run with the learner that some overrides make, which takes the trained weights.
 
     Raises InputError where an override is not of `learner`, the weights do not fit, or the learner
     needs BatchNorm averages that the run has not stored.

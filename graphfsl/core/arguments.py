@@ -130,7 +130,7 @@ def image_bytes(images: np.ndarray) -> Tensor:
 
 
 def _holds_words(value: Any) -> bool:
-    """Whether an array is of text or of objects; one that is none is told of elsewhere."""
+    """Whether an array is of text or of objects; what is no array at all is refused later."""
     try:
         return np.asarray(value).dtype.kind in "OSU"
     except ValueError:  # lists of unequal length

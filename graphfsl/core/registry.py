@@ -60,8 +60,6 @@ def find(package: str = PACKAGE) -> Table:
 
     Its sub-folders are the slots, see FOLDERS; nothing is imported.
 
-    Its sub-folders are the slots, see FOLDERS; nothing is imported.
-
     A file of one class gives it its own name, as people say it; one of several variants names each
     by its class. Raises InputError where two files claim one name, or there is no such package.
     """

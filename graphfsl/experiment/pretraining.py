@@ -163,7 +163,7 @@ def pretrained(
 
     Args:
         log: called with each line of metrics.
-        say: called with a line that says where they lie, if they were trained before.
+        say: called with a line that names the folder, if the encoder was trained before.
     """
     reuse_freed_memory()
     options = experiment.pretraining
@@ -171,7 +171,7 @@ def pretrained(
     data = identities(experiment, base)
     path, teacher = place(experiment, runs, data), None
     with locked(path, wait=True):
-        # an old folder of before data were looked at stays as it is
+        # a folder of an earlier version, which did not note its data, stays as it is
         if not distributed.rank() and path == folder(experiment, runs, data):
             write_json(path / "data.json", data)
         for generation in range(1, options.generations + 1):

@@ -92,8 +92,8 @@ class State:
     def resume(self) -> None:
         """Continue from the checkpoint in the run directory.
 
-        Metrics of after the checkpoint are dropped; without a checkpoint all of them are. Raises
-        InputError for a folder that cannot be written, and for a damaged checkpoint.
+        Lines of metrics that were written after it are dropped; without a checkpoint all are.
+        Raises InputError for a folder that cannot be written, and for a damaged checkpoint.
         """
         if self.run is None:
             return
