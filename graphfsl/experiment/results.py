@@ -26,7 +26,7 @@ from graphfsl.functional.statistics import mean_and_ci95
 from graphfsl.io.checkpoint import read_json, read_lines, write_json
 from graphfsl.io.lock import held
 from graphfsl.loops.evaluation import Result
-from graphfsl.loops.row import MetricValue, Row, shown_of, task_of
+from graphfsl.loops.row import MetricValue, Row, rounded, shown_of, task_of
 
 
 def full_row(experiment: Experiment, result: Result, device: str, steps: int = 0) -> Row:
@@ -118,7 +118,7 @@ def over_seeds(rows: Sequence[Sequence[Row]]) -> list[Row]:
             metrics=metrics | {first.metric: own},
             values=values.tolist(),
             seeds=len(same),
-            spread=_rounded(statistics.stdev(each), unit) if len(each) > 1 else None,
+            spread=rounded(statistics.stdev(each), unit) if len(each) > 1 else None,
             seed_values=each,
         )
         if row.published is not None:
@@ -132,14 +132,9 @@ def _mean(values: Sequence[MetricValue]) -> MetricValue:
     enough.
     """
     unit, halves = values[0].unit, [v.ci95 for v in values if v.ci95 is not None]
-    half = _rounded(statistics.fmean(halves), unit) if len(halves) == len(values) else None
-    value = _rounded(statistics.fmean(v.value for v in values), unit)
+    half = rounded(statistics.fmean(halves), unit) if len(halves) == len(values) else None
+    value = rounded(statistics.fmean(v.value for v in values), unit)
     return dataclasses.replace(values[0], value=value, ci95=half)
-
-
-def _rounded(value: float, unit: str) -> float:
-    """A number that people are shown."""
-    return round(value, 3) if unit == "%" else float(f"{value:.6g}")
 
 
 def _difference(row: Row, published: float) -> float:

@@ -37,7 +37,7 @@ from graphfsl.data.tasks import as_task, name_of
 from graphfsl.data.transforms import Transform
 from graphfsl.functional.layers import last_layer
 from graphfsl.io.allocator import check_room
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import InputError, require
 from graphfsl.loops.encode import check_alone, encode_split, images_at_once
 from graphfsl.loops.feature_cache import cached_features
 from graphfsl.loops.row import MetricValue, Row
@@ -63,9 +63,7 @@ def answers(learner: Learner, episodes: Episodes, numbers: range, block: int) ->
 
     A learner that asks for labels gets the episode with its oracle.
     """
-    for i, (episode, target) in enumerate(episodes.batches(numbers, block)):
-        if i == 0:
-            warn_of_idle(learner, episode)
+    for episode, target in episodes.batches(numbers, block):
         asked = target.told(episode) if learner.asks else episode
         yield learner(asked), target, asked
 
@@ -115,6 +113,8 @@ def measured(
     done = 0
     with evaluating(learner):
         for scores, target, episode in answers(learner, episodes, numbers, size):
+            if not done:
+                warn_of_idle(learner, episode)
             values = {name: m.measure(scores, target, episode) for name, m in metrics.items()}
             first = next(iter(values.values()))
             unanswered = ~(first.isfinite() if first.ndim == 1 else first.isfinite().all(1))
@@ -324,4 +324,7 @@ def evaluate(
         answering, split = encode_once(learner, split, transform, images)
     loader = Episodes(split, task, seed, transform, device, listed)
     found = measured(answering, loader, episodes, None, block, unbalanced)
+    name, metric = task.metric
+    value = metric.value(found[name])
+    require(math.isfinite(value), f"the {name} of all episodes together is {value}, no number")
     return Result(learner, task, split.name, seed, found, time.perf_counter() - start)

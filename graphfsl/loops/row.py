@@ -58,8 +58,13 @@ class MetricValue:
 
 
 def shown_of(value: float, unit: str) -> float:
-    """A number of a metric as people are shown it, rounded: percent, or six digits of others."""
-    return round(100 * value, 3) if unit == "%" else float(f"{value:.6g}")
+    """A number of a metric as people are shown it, rounded."""
+    return rounded(scale_of(unit) * value, unit)
+
+
+def rounded(value: float, unit: str) -> float:
+    """What people are shown, to three decimals of a percentage, or six digits of other units."""
+    return round(value, 3) if unit == "%" else float(f"{value:.6g}")
 
 
 def text_of(value: float, unit: str) -> str:

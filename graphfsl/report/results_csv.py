@@ -152,7 +152,12 @@ def _published(experiment: Experiment, row: Line, own_policy: bool) -> Mapping[s
 
 def _row_of_cells(cells: Mapping[str, str]) -> dict[str, Any]:
     """A line of a record with its values as results.json holds them; an empty cell is None."""
+    fields = dataclasses.fields(get(cells.get("task") or DEFAULT))
+    words = WORDS | {field.name for field in fields if isinstance(field.default, str)}
     row: dict[str, Any] = {}
     for key, cell in cells.items():
-        row[key] = (unguarded(cell) if key in WORDS else json.loads(cell)) if cell else None
+        if not cell:
+            row[key] = None
+        else:
+            row[key] = unguarded(cell) if key in words else json.loads(cell)
     return row

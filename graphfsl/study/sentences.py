@@ -87,8 +87,12 @@ def _top(effect: MainEffect) -> tuple[Comparison, list[Level]]:
         gains.setdefault(c.first, []).append(c.contrast.difference)
         gains.setdefault(c.second, []).append(-c.contrast.difference)
     ranked = sorted(gains, key=lambda level: -sum(gains[level]) / len(gains[level]))
-    best = [c for c in effect.comparisons if ranked[0] in (c.first, c.second)]
-    return min(best, key=lambda c: max(ranked.index(c.first), ranked.index(c.second))), ranked
+
+    def lower_rank(c: Comparison) -> int:
+        return max(ranked.index(c.first), ranked.index(c.second))
+
+    of_the_best = [c for c in effect.comparisons if ranked[0] in (c.first, c.second)]
+    return min(of_the_best, key=lower_rank), ranked
 
 
 def _better_first(c: Comparison) -> tuple[str, str]:
