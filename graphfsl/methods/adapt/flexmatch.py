@@ -1,5 +1,8 @@
-"""FlexMatch on the images of an episode. Zhang et al. 2021, https://arxiv.org/abs/2110.08263; with
-a fixed threshold it is FixMatch, Sohn et al. 2020, https://arxiv.org/abs/2001.07685"""
+"""FlexMatch, self-training with a threshold for each class, on the images of an episode.
+
+Zhang et al. 2021, https://arxiv.org/abs/2110.08263; with a fixed threshold it is FixMatch, Sohn et
+al. 2020, https://arxiv.org/abs/2001.07685
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""Model-Agnostic Meta-Learning, and its first-order form. Finn, Abbeel, Levine 2017,
-https://arxiv.org/abs/1703.03400
+"""Model-Agnostic Meta-Learning (MAML), and its first-order form.
+
+Finn, Abbeel, Levine 2017, https://arxiv.org/abs/1703.03400
 """
 
 from __future__ import annotations

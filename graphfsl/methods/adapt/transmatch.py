@@ -1,6 +1,8 @@
-"""TransMatch: imprinted weights, then MixMatch on the episode. Yu, Chen, Cheng, Luo 2020,
-https://arxiv.org/abs/1912.09033; MixMatch is Berthelot et al. 2019,
-https://arxiv.org/abs/1905.02249"""
+"""TransMatch: imprinted weights, then MixMatch on the episode.
+
+Yu, Chen, Cheng, Luo 2020, https://arxiv.org/abs/1912.09033; MixMatch is Berthelot et al. 2019,
+https://arxiv.org/abs/1905.02249
+"""
 
 from __future__ import annotations
 
@@ -137,8 +139,16 @@ class TransMatch(Adapt):
         return sharpen(mean, self.temperature).repeat(1, self.k, 1)
 
     def mix_up(self, x: Tensor, y: Tensor, mask: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """Images (B, m, *S) and labels (B, m, C), each mixed with those of the next place; the
-        last, of the first.
+        """Mix each image and its label with those of the next place; the last with the first.
+
+        Args:
+            x: (B, m, *S) images.
+            y: (B, m, C) labels.
+            mask: (B, m) which images are real.
+            step: the number of the inner step, which chooses the order and the shares.
+
+        Returns:
+            The mixed images (B, m, *S) and labels (B, m, C).
         """
         places = self.views.places(x, mask, step)
         next_place = (places + 1) % mask.sum(-1, keepdim=True).clamp_min(1)
@@ -166,8 +176,17 @@ def labeled_loss(scores: Tensor, target: Tensor, mask: Tensor) -> Tensor:
 
 
 def guessed_loss(scores: Tensor, target: Tensor, mask: Tensor, classes: Tensor) -> Tensor:
-    """L_U: mean squared error of the pool's probabilities (B, m, C), divided by the number of
-    classes (B, C) that are present; mask (B, m)."""
+    """L_U: the mean squared error of the pool's probabilities, divided by the number of classes.
+
+    Args:
+        scores: (B, m, C) of the pool.
+        target: (B, m, C) the guessed probabilities.
+        mask: (B, m) which images are real.
+        classes: (B, C) which classes are present.
+
+    Returns:
+        A scalar.
+    """
     real = mask.to(target.dtype)
     brier = (scores.softmax(-1) - target).square().sum(-1)
     return (real * brier).sum() / (real.sum().clamp_min(1) * classes.sum())

@@ -1,5 +1,6 @@
-"""Few-shot learning with graph neural networks. Garcia & Bruna 2018,
-https://arxiv.org/abs/1711.04043
+"""Few-shot learning with graph neural networks.
+
+Garcia & Bruna 2018, https://arxiv.org/abs/1711.04043
 """
 
 from __future__ import annotations
@@ -81,6 +82,7 @@ class GNN(Head):
         self.attention = nn.Linear(sizes[1], 1, bias=False) if ask == "attention" else None
 
     def score(self, episode: Episode) -> Tensor:
+        """Scores (B, n, C): what the last layer says of each node."""
         size = episode.x.shape[:2]
         graph = to_pyg(episode)
         mask = graph.mask if episode.padded else None
@@ -100,8 +102,17 @@ class GNN(Head):
         return hide_absent(scores, episode.w)
 
     def informed(self, x: Tensor, episode: Episode) -> Tensor:
-        """The nodes (B, n, d + N + nf/2) after one label was asked for, and added where h
-        stands.
+        """The nodes after one label was asked for, and added where h stands.
+
+        Args:
+            x: (B, n, d + N + nf/2) the nodes behind the first layer.
+            episode: with `oracle`, the labels of the unlabeled nodes.
+
+        Returns:
+            (B, n, d + N + nf/2)
+
+        Raises:
+            InputError: where the labels are not known, or there is not one graph per query.
         """
         if episode.oracle is None or episode.n_query != 1:
             raise InputError(

@@ -1,5 +1,7 @@
-"""Label propagation: local and global consistency. Zhou, Bousquet, Lal, Weston, Schoelkopf 2004,
-https://papers.nips.cc/paper/2506"""
+"""Label propagation: local and global consistency.
+
+Zhou, Bousquet, Lal, Weston, Schoelkopf 2004, https://papers.nips.cc/paper/2506
+"""
 
 from __future__ import annotations
 
@@ -78,6 +80,7 @@ class LabelPropagation(Head):
         return rbf(d, self.scale * median_distance(d, episode.mask).sqrt())
 
     def score(self, episode: Episode) -> Tensor:
+        """The label weights (B, n, C) that reach each node, or with `log` their logarithms."""
         w = self.affinity(episode) * (episode.mask.unsqueeze(-1) & episode.mask.unsqueeze(-2))
         if self.k is not None:
             w = nearest(w, self.k)

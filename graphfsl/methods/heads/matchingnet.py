@@ -1,5 +1,6 @@
-"""Matching Networks. Vinyals, Blundell, Lillicrap, Kavukcuoglu, Wierstra 2016,
-https://arxiv.org/abs/1606.04080
+"""Matching Networks: attention over the labeled nodes.
+
+Vinyals, Blundell, Lillicrap, Kavukcuoglu, Wierstra 2016, https://arxiv.org/abs/1606.04080
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ class MatchingNet(Head):
         self.context = FullContext(dim, fce_steps) if fce else None
 
     def score(self, episode: Episode) -> Tensor:
+        """Log-probabilities (B, n, C): the labels of the support, weighed by attention."""
         w = episode.w[:, episode.labeled]
         weight = w.sum(-1)  # (B, m)
         f, g = episode.x, episode.x[:, episode.labeled]

@@ -1,4 +1,7 @@
-"""Prototypical Networks. Snell, Swersky, Zemel 2017, https://arxiv.org/abs/1703.05175"""
+"""Prototypical Networks: the nearest class mean.
+
+Snell, Swersky, Zemel 2017, https://arxiv.org/abs/1703.05175
+"""
 
 from __future__ import annotations
 
@@ -52,5 +55,6 @@ class ProtoNet(Head):
         return -squared_euclidean(z, p)
 
     def score(self, episode: Episode) -> Tensor:
+        """Scores (B, n, C): how near each node is to each class mean."""
         c = prototypes(episode.x[:, episode.labeled], episode.w[:, episode.labeled])
         return hide_absent(self.logits(episode.x, c), episode.w)

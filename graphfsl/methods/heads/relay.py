@@ -1,6 +1,8 @@
-"""Relay: labels handed on over the typed edges of an episode. Ours, 2026, after Ren et al. 2018
-(soft k-means), https://arxiv.org/abs/1803.00676, and Velickovic et al. 2018 (attention),
-https://arxiv.org/abs/1710.10903"""
+"""Relay: labels handed on over the typed edges of an episode.
+
+Ours, 2026, after Ren et al. 2018 (soft k-means), https://arxiv.org/abs/1803.00676, and Velickovic
+et al. 2018 (attention), https://arxiv.org/abs/1710.10903
+"""
 
 from __future__ import annotations
 
@@ -85,6 +87,7 @@ class Relay(Head):
         self.gate = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1)) if gated else None
 
     def score(self, episode: Episode) -> Tensor:
+        """Minus the scaled squared distance to the last class means: (B, n, C)."""
         w = self.drop_labels(episode.w) if self.training and self.label_dropout else episode.w
         known = w.sum(-1, keepdim=True) > 0
         kind = self.kinds(episode, known.squeeze(-1))
@@ -136,8 +139,9 @@ class Relay(Head):
         return gate
 
     def drop_labels(self, w: Tensor) -> Tensor:
-        """Hide the labels of a random share of nodes, never those of the last labeled node of a
-        class.
+        """Hide the labels of a random share of nodes, but leave each class a labeled node.
+
+        (B, n, C) -> (B, n, C)
         """
         labeled = w.sum(-1, keepdim=True) > 0
         chance = torch.rand_like(w[..., :1])
@@ -147,8 +151,9 @@ class Relay(Head):
         return w * (last | (chance > self.label_dropout))
 
     def criterion(self, scores: Tensor, target: Target, episode: Episode) -> Tensor:
-        """Cross-entropy of the queries, and of the support, where those with a hidden label are to
-        be found again.
+        """Cross-entropy of the queries, and `label_dropout` times that of the support: a scalar.
+
+        In the support, nodes with a hidden label are to be found again.
         """
         log_p = scores[:, episode.support].log_softmax(-1)
         w = episode.w[:, episode.support]

@@ -1,5 +1,7 @@
-"""Denoising of classification weights by a graph network (wDAE-GNN). Gidaris, Komodakis 2019,
-https://arxiv.org/abs/1905.01102"""
+"""Denoising of classification weights by a graph network (wDAE-GNN).
+
+Gidaris, Komodakis 2019, https://arxiv.org/abs/1905.01102
+"""
 
 from __future__ import annotations
 
@@ -93,8 +95,14 @@ class WDAE(Head):
         self.last = nn.Linear(7 * dim, 2 * dim)
 
     def neighbors(self, w: Tensor, there: Tensor) -> Tensor:
-        """a (B, C, C) of normalised weights w (B, C, d), which of them there are (B, C); zero
-        beyond the k nearest.
+        """How much attention each class weight pays to the k that are nearest to it.
+
+        Args:
+            w: (B, C, d) normalised weights.
+            there: (B, C) which classes there are.
+
+        Returns:
+            a (B, C, C), zero beyond the k nearest.
         """
         others = pairs(there)
         s = self.temperature * w @ w.mT
@@ -121,11 +129,13 @@ class WDAE(Head):
         return self.denoise(F.normalize(prototypes(F.normalize(x, dim=-1), w), dim=-1), present(w))
 
     def score(self, episode: Episode) -> Tensor:
+        """Scaled cosines (B, n, C) to the denoised class weights."""
         return hide_absent(
             self.log_scale.exp() * cosine(episode.x, self.classifier(episode)), episode.w
         )
 
     def criterion(self, scores: Tensor, target: Target, episode: Episode) -> Tensor:
+        """Cross-entropy, and `reconstruction` times the error of the class weights: a scalar."""
         loss = super().criterion(scores, target, episode)
         if not self.reconstruction:
             return loss

@@ -1,5 +1,7 @@
-"""Pretraining on partly labeled base classes by consistency: FixMatch. Sohn et al. 2020,
-https://arxiv.org/abs/2001.07685"""
+"""Pretraining on partly labeled base classes by consistency: FixMatch.
+
+Sohn et al. 2020, https://arxiv.org/abs/2001.07685
+"""
 
 from __future__ import annotations
 
@@ -81,6 +83,13 @@ class Consistency(Objective):
         self.classifier = make_classifier(classifier, dim, classes, scale_logits)
 
     def forward(self, encode: Encode, x: Tensor, y: Tensor) -> Tensor:
+        """The loss of a batch: of labeled images, and of sure ones without a label; a scalar.
+
+        Args:
+            encode: images (m, *S) -> vectors (m, d).
+            x: (B, n, *S) images.
+            y: (B, n) labels, below 0 = none.
+        """
         x, y = x.flatten(0, 1), y.flatten()
         scores, strong = self.classifier(encode(torch.cat([x, self.strong(x)]))).chunk(2)
         free = y < 0

@@ -1,5 +1,8 @@
-"""Rotation prediction beside classification. Gidaris, Bursuc, Komodakis, Pérez, Cord 2019,
-"Boosting Few-Shot Visual Learning with Self-Supervision", https://arxiv.org/abs/1906.05186"""
+"""Rotation prediction beside classification.
+
+Gidaris, Bursuc, Komodakis, Pérez, Cord 2019, "Boosting Few-Shot Visual Learning with
+Self-Supervision", https://arxiv.org/abs/1906.05186
+"""
 
 from __future__ import annotations
 
@@ -57,6 +60,13 @@ class Rotation(Objective):
         self.turn = nn.Linear(dim, 4)
 
     def forward(self, encode: Encode, x: Tensor, y: Tensor) -> Tensor:
+        """The loss of a batch by its rotations, and its labels where these count: a scalar.
+
+        Args:
+            encode: images (m, *S) -> vectors (m, d).
+            x: (B, n, *S) images.
+            y: (B, n) labels, -100 = none.
+        """
         x = x.flatten(0, 1)
         z = encode(torch.cat([x.rot90(r, (-2, -1)) for r in range(4)]))
         turns = torch.arange(4, device=x.device).repeat_interleave(len(x))

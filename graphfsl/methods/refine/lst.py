@@ -1,5 +1,6 @@
-"""LST: learning to self-train. Li, Sun, Liu, Zhou, Zheng, Chua, Schiele 2019,
-https://arxiv.org/abs/1906.00562
+"""LST: learning to self-train.
+
+Li, Sun, Liu, Zhou, Zheng, Chua, Schiele 2019, https://arxiv.org/abs/1906.00562
 """
 
 from __future__ import annotations
@@ -72,6 +73,7 @@ class LST(Refine):
         )
 
     def forward(self, episode: Episode, scores: Tensor, head: Head) -> Tensor:
+        """The head's scores (B, n, C) after several stages of self-training on the pool."""
         if episode.n_unlabeled == 0:
             return scores
         pool, way = episode.unlabeled, present(episode.w)

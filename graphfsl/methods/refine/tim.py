@@ -1,6 +1,8 @@
-"""TIM: transductive information maximization, Boudiaf et al. 2020,
-https://arxiv.org/abs/2008.11297, and alpha-TIM, Veilleux et al. 2021,
-https://arxiv.org/abs/2204.11181"""
+"""TIM: transductive information maximization; and alpha-TIM.
+
+Boudiaf et al. 2020, https://arxiv.org/abs/2008.11297, and alpha-TIM, Veilleux et al. 2021,
+https://arxiv.org/abs/2204.11181
+"""
 
 from __future__ import annotations
 
@@ -87,6 +89,7 @@ class TIM(Refine):
         self.needs_balance = marginal > 0
 
     def forward(self, episode: Episode, scores: Tensor, head: Head) -> Tensor:
+        """Scores (B, n, C) by the distance to the found classifiers; the head's are not read."""
         z = F.normalize(episode.x, dim=-1)
         labels = episode.w[:, episode.support].mT
         real = episode.mask[:, episode.query].unsqueeze(1).to(z.dtype)
@@ -94,8 +97,15 @@ class TIM(Refine):
         return hide_absent(-self.temperature / 2 * squared_euclidean(z, w), episode.w)
 
     def classifiers(self, z: Tensor, y: Tensor, real: Tensor) -> Tensor:
-        """Nodes z (B, m, d), labels y (B, C, k) of the first k, which others are real (B, 1, q) ->
-        w (B, C, d).
+        """The classifiers w that the method finds.
+
+        Args:
+            z: (B, m, d) nodes, support and queries.
+            y: (B, C, k) labels of the first k.
+            real: (B, 1, q) 1 where one of the others is real, else 0.
+
+        Returns:
+            w (B, C, d)
         """
         with torch.no_grad():
             a = self.coefficients(z @ z.mT, y, real)
@@ -184,6 +194,7 @@ class AlphaTIM(TIM):
         self.needs_balance = marginal > 0 and alpha == 1
 
     def classifiers(self, z: Tensor, y: Tensor, real: Tensor) -> Tensor:
+        """The classifiers w (B, C, d) that gradient descent finds, from the class means on."""
         start = prototypes(z[:, : y.shape[-1]], y.mT)
         nodes = z.detach()
 
@@ -215,8 +226,17 @@ class AlphaTIM(TIM):
         return (weight * p - y) / total_or_one(weight)
 
     def slope_of_entropies(self, p: Tensor, real: Tensor) -> Tensor:
-        """d (conditional mean_Q H(p_i) - marginal H(mean_Q p_i)) / df (B, C, q): probabilities
-        (B, C, q), which queries are real (B, 1, q)."""
+        """The derivative of the entropies by the logits of the queries.
+
+        It is d (conditional mean_Q H(p_i) - marginal H(mean_Q p_i)) / df.
+
+        Args:
+            p: (B, C, q) probabilities.
+            real: (B, 1, q) 1 where a query is real, else 0.
+
+        Returns:
+            (B, C, q)
+        """
         share = real / total_or_one(real)
         mean = (share * p).sum(-1, keepdim=True)
         by_p = self.marginal * self.slope(mean) - self.conditional * self.slope(p)
