@@ -46,9 +46,7 @@ MAPS_AT_ONCE = 1 << 30  # numbers of feature maps that are kept: 4 GiB
 
 
 def block_size(learner: Learner, episodes: Episodes) -> int:
-    """Episodes at once: on a CPU a working set that fits the cache, on a GPU one that fits its
-    memory.
-    """
+    """Episodes at once: on a CPU as many as fit its cache, on a GPU as many as fit its memory."""
     asked, cpu = episodes.task.demands, episodes.device.type == "cpu"
     copies = asked.queries if learner.per_query else 1
     if episodes.split.x.ndim == 2 or not episodes.task.nodes_are_samples:
@@ -91,6 +89,9 @@ def measured(
     """What `metrics` say of each of the episodes 0 .. count - 1, or of a range.
 
     Args:
+        learner: what answers.
+        episodes: of a split and a task.
+        count: how many, or their numbers.
         metrics: None takes all of the task's.
         block: episodes at once; None takes `block_size`.
         unbalanced: whether a learner that assumes balance is measured without it, too.
@@ -131,8 +132,9 @@ def measured(
 
 
 def warn_of_idle(learner: Learner, episode: Episode) -> None:
-    """One line where the learner's refiners change no score of these episodes, though their row
-    will list them.
+    """Warn, in one line, where the learner's refiners change no score of these episodes.
+
+    Their row will list them all the same.
     """
     if not isinstance(learner, Pipeline) or learner.asks:
         return
@@ -169,11 +171,16 @@ def diagnose(learner: Learner, episodes: Episodes, count: int) -> dict[str, Any]
 def encode_once(
     learner: Learner, split: Split, transform: Transform | None, images: int
 ) -> tuple[Learner, Split]:
-    """The same learner and split on features, where that gives the same answers and `images` to
-    come make it worth it.
+    """The same learner and split on features, where that gives the same answers and saves work.
 
     It does where an image's features do not depend on its episode. Those of a frozen encoder are
-    kept on disk.
+    kept on disk; others are computed where there are more images to come than the split has.
+
+    Args:
+        learner: any; one that cannot work so is given back as it is.
+        split: of images or features.
+        transform: the normalisation of images.
+        images: how many are to come.
     """
     if not (isinstance(learner, Pipeline) and learner.fixed) or split.x.ndim == 2:
         return learner, split
@@ -279,15 +286,26 @@ def evaluate(
     unbalanced: bool = False,
     **options: Any,
 ) -> Result:
-    """The metrics on episodes 0 .. `episodes` - 1 of a split; `setting` is a task, or its fields as
-    a mapping or as keywords; or on `listed` ones.
+    """The metrics of a learner on episodes 0 .. `episodes` - 1 of a split, or on `listed` ones.
 
-    transform: the normalisation of images. None takes what the learner was trained with by
-        `Trainer` or, without that, what its encoder says.
-    unbalanced: measure a learner that assumes as many queries, or unlabeled images, of every class
-        on Dirichlet episodes, too.
-    Raises InputError where a trait of the learner forbids the setting, or the split is too small
-    for it.
+    Args:
+        learner: what answers.
+        split: of which the episodes are drawn.
+        setting: a task, or its fields as a mapping; or these are given as keywords.
+        episodes: how many.
+        seed: of the episodes.
+        transform: the normalisation of images. None takes what the learner was trained with by
+            `Trainer` or, without that, what its encoder says.
+        block: episodes at once; None takes `block_size`.
+        device: where it is computed; None takes the learner's.
+        listed: episodes of a file, in place of drawn ones.
+        unbalanced: measure a learner that assumes as many queries, or unlabeled images, of every
+            class on Dirichlet episodes, too.
+        options: fields of the task, where `setting` is not given.
+
+    Raises:
+        InputError: where a trait of the learner forbids the setting, or the split is too small for
+            it.
     """
     check_kind(learner, Learner, "the learner", A_LEARNER)
     check_kind(split, Split, "the split", A_SPLIT)

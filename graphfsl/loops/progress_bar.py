@@ -31,8 +31,15 @@ def silent(line: dict[str, Any]) -> None:
 def training_bar(
     console: Console, name: str, steps: int, batch: int, unit: str, metric: Metric | None = None
 ) -> Iterator[Log]:
-    """A progress bar of `steps` steps of `batch` samples, and what each line of metrics does to
-    it; `metric` is what validation measures, a share where it is not given.
+    """A progress bar of a training, and the function that shows each line of metrics in it.
+
+    Args:
+        console: where it is shown.
+        name: what is trained.
+        steps: how many there are.
+        batch: samples of a step.
+        unit: what a sample is called.
+        metric: what validation measures, a share where it is not given.
     """
     kind = "%" if metric is None else metric.unit
     scale = 100 if kind == "%" else 1

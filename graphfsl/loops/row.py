@@ -1,5 +1,6 @@
-"""`Row`: a result with all that a reader needs to trust it; a line of a table, an entry of
-results.json.
+"""`Row`: a result with all that a reader needs to trust it.
+
+It is a line of a table, and an entry of results.json.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class MetricValue:
         return cls(shown_of(value, unit), interval, unit, more_is_better)
 
     def __str__(self) -> str:
-        """ "61.20 ± 0.45 %"."""
+        """Such as "61.20 ± 0.45 %"."""
         return f"{self.number} {self.unit}".rstrip()
 
     @property

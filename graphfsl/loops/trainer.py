@@ -98,8 +98,10 @@ class Trainer:
         return call_of(self, always=("steps", "batch", "lr", "optimizer", "device"))
 
     def fabric(self) -> Fabric:
-        """The device and precision that the options name; InputError where this machine has no such
-        device.
+        """Lightning Fabric, with the device and precision that the options name.
+
+        Raises:
+            InputError: where this machine has no such device.
         """
         options: dict[str, Any] = {"devices": 1}
         if distributed.world() > 1:
@@ -116,7 +118,7 @@ class Trainer:
             ) from None
 
     def rate(self, step: int) -> float:
-        """The learning rate of step 0, 1, …"""
+        """The learning rate of a step, the first of which is 0."""
         warm = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
         if self.schedule == "halve":
             return warm * self.lr * 0.5 ** (step // self.halve_every)
@@ -125,6 +127,7 @@ class Trainer:
         return warm * self.lr
 
     def make_optimizer(self, learner: nn.Module) -> torch.optim.Optimizer:
+        """The optimiser that the options name, for the parameters that learn."""
         options: dict[str, Any] = {"lr": self.lr, "weight_decay": self.weight_decay}
         if self.optimizer == "sgd":
             options |= {"momentum": self.momentum, "nesterov": self.momentum > 0}
@@ -141,12 +144,23 @@ class Trainer:
         seed: int = 0,
         log: Log | None = None,
     ) -> list[dict[str, Any]]:
-        """Train `learner` in place and return its metrics; at the end it holds the best weights on
-        `val`.
+        """Train `learner` in place; at the end it holds the best weights on `val`.
 
-        run: a directory for metrics.jsonl, last.safetensors and best.safetensors; training goes on
-        from what it holds. log: called with each line of metrics; None shows a progress bar where
-        stderr is a terminal.
+        Args:
+            learner: what is trained.
+            train: the episodes, or batches of images, that it learns from.
+            val: the episodes that choose the best weights; None keeps the last ones.
+            run: a directory for metrics.jsonl, last.safetensors and best.safetensors; training goes
+                on from what it holds.
+            seed: of the random numbers of the steps.
+            log: called with each line of metrics; None shows a progress bar where stderr is a
+                terminal.
+
+        Returns:
+            The lines of metrics.
+
+        Raises:
+            InputError: for an argument of the wrong kind, and for a folder that cannot be written.
         """
         check_kind(learner, Learner, "the learner", A_LEARNER)
         check_kind(train, (Episodes, Batches), "what is trained on", EPISODES)

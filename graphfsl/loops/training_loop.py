@@ -101,9 +101,7 @@ class TrainingLoop:
         return self.train.batches(numbers, batch // (self.options.accumulate * world))
 
     def _seed_step(self) -> None:
-        """Every random number of a step follows from (seed, step), so that a resumed run repeats
-        it.
-        """
+        """Seed a step by (seed, step), so that a resumed run repeats it."""
         rank = distributed.rank()
         stream = f"step/{rank}" if rank else "step"
         key = keys_of(stream, self.seed, np.array([self.state.step]))[0]
@@ -122,8 +120,10 @@ class TrainingLoop:
         self.optimizer.step()
 
     def _backward(self) -> Tensor:
-        """Gradients of this process's share of a step, its next parts; the loss of all shares,
-        detached.
+        """Gradients of this process's share of a step, its next parts.
+
+        Returns:
+            The loss of all shares, detached.
         """
         losses = []
         for k in range(self.options.accumulate):
@@ -191,8 +191,9 @@ class TrainingLoop:
         )
 
     def _validate(self) -> dict[str, Any]:
-        """The first metric on `val_episodes` episodes, of which each process measures its share;
-        the weights are kept where it is the best so far.
+        """The first metric on `val_episodes` episodes, of which each process measures its share.
+
+        The weights are kept where it is the best so far.
         """
         assert self.val is not None
         distributed.share_buffers(self.learner)
@@ -227,8 +228,9 @@ class TrainingLoop:
 
 
 def _diverged(learner: Learner) -> bool:
-    """Whether every gradient is exactly zero because of huge weights, which may make all features
-    equal.
+    """Whether weights are so huge that every gradient is exactly zero.
+
+    They may make all features equal.
     """
     learned = [
         (p.detach(), p.grad) for p in learner.parameters() if p.grad is not None and p.numel()
@@ -251,8 +253,10 @@ def training_data(train: Episodes | Batches, steps: int) -> Training:
 
 
 def compile_encoders(learner: nn.Module) -> None:
-    """torch.compile for the encoder of every pipeline in the learner; InputError where it is
-    adapted.
+    """Let torch.compile take the encoder of every pipeline in the learner.
+
+    Raises:
+        InputError: where an encoder is adapted.
     """
     if getattr(learner, "adapts", False):
         raise InputError(
