@@ -292,12 +292,13 @@ def evaluate(
         learner: what answers.
         split: of which the episodes are drawn.
         setting: a task, or its fields as a mapping; or these are given as keywords.
-        episodes: how many.
+        episodes: how many; of `listed` ones, at most those that there are.
         seed: of the episodes.
         transform: the normalisation of images. None takes what the learner was trained with by
             `Trainer` or, without that, what its encoder says.
         block: episodes at once; None takes `block_size`.
-        device: where it is computed; None takes the learner's.
+        device: where it is computed; None takes the learner's, or the split's where it has no
+            weights.
         listed: episodes of a file, in place of drawn ones.
         unbalanced: measure a learner that assumes as many queries, or unlabeled images, of every
             class on Dirichlet episodes, too.

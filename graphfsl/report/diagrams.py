@@ -33,8 +33,9 @@ def _mean(rows: Sequence[Line]) -> float:
 
 
 def heat_maps(rows: Sequence[Line]) -> list[Figure]:
-    """Mean accuracy for the levels of two axes, over the cells of one kind of setting; the
-    strongest axes first.
+    """Mean accuracy for the levels of two axes, over the cells of one kind of setting.
+
+    The strongest axes come first.
     """
     maps = []
     for kind in dict.fromkeys(str(r.get("setting")) for r in rows):

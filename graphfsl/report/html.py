@@ -120,6 +120,7 @@ def pictures(drawn: Sequence[tuple[str, str | bytes]]) -> list[str]:
 
 
 def data_url(kind: str, image: bytes) -> str:
+    """An image as an address that holds it, for a page that loads nothing."""
     return f"data:image/{kind};base64,{base64.b64encode(image).decode()}"
 
 
@@ -150,6 +151,7 @@ PAIRED = (
 
 
 def listed(lines: Sequence[str], kind: str = "") -> list[str]:
+    """Lines of text as an HTML list of a class `kind`; nothing where there are none."""
     code = (re.sub("`([^`]+)`", r"<code>\1</code>", f"<li>{escape(line)}</li>") for line in lines)
     return [f'<ul class="{kind}">', *code, "</ul>"] if lines else []
 

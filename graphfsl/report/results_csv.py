@@ -1,12 +1,6 @@
-"""The record of committed results: one CSV for each data set, written from the runs' results.json.
+"""The record of committed results: one CSV for each data set.
 
-The tables of the documentation are printed from these files. They are those of `tables.to_csv`,
-with these columns more:
-
-- `file`: the file below experiments/results that holds the row, and the accuracy of each episode.
-- `variant`: how the row was measured otherwise than its run says: overrides, BatchNorm policy.
-- `pretraining`: the objective that the encoder was pretrained with.
-- `published`, `source`: the paper's number in this setting, also where ours is of other classes.
+It is written from the runs' results.json.
 """
 
 from __future__ import annotations
@@ -47,7 +41,7 @@ def size(line: Line) -> tuple[float, ...]:
 
 
 def column(line: Line) -> str:
-    """5-way 1-shot, 5 unlabeled, 5 distractors"""
+    """What heads a row's column, such as "5-way 1-shot, 5 unlabeled, 5 distractors"."""
     return _title(task_of_line(line))
 
 
@@ -91,8 +85,10 @@ def is_record(file: Path) -> bool:
 
 
 def data_set(split: str) -> str:
-    """The data set that a split is of: omniglot of "omniglot-vinyals-rotations/test"; a set of the
-    user's own goes by its own name.
+    """The data set that a split is of.
+
+    It is omniglot of "omniglot-vinyals-rotations/test"; a set of the user's own goes by its own
+    name.
     """
     own = split.partition("/")[0].replace("-", "_")
     known = [name for name in data.names() if own.startswith(name)]

@@ -97,8 +97,17 @@ def interval_note(lines: Sequence[Line]) -> str:
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of one kind of setting and one metric, as text. best: which rows are bold; text:
-    which columns are words.
+    """The rows of one kind of setting and one metric, as text.
+
+    Attributes:
+        kind: of the setting.
+        metric: the name of its column.
+        meaning: what the kind of setting means.
+        rows: as they were measured.
+        headers: of the columns.
+        cells: the text of each row.
+        best: which rows are bold.
+        text: which columns are words.
     """
 
     kind: str
@@ -121,6 +130,7 @@ def group(line: Line) -> tuple[Any, ...]:
 
 
 def finite(value: Any) -> bool:
+    """Whether a value is a number, neither infinite nor NaN."""
     return isinstance(value, (int, float)) and math.isfinite(value)
 
 
@@ -130,6 +140,7 @@ def axes_of(rows: Sequence[Line]) -> list[str]:
 
 
 def level(r: Line, axis: str) -> str:
+    """The level of a study's axis in a row, as text."""
     value = (r.get("cell") or {}).get(axis, "")
     return "none" if value is None else str(value)
 
@@ -158,8 +169,9 @@ def number_of(line: Line) -> str:
 
 
 def tables(lines: Sequence[Line]) -> Iterator[Table]:
-    """One for each setting and metric; columns that say nothing are left out, axes of a study come
-    first.
+    """The tables of rows, one for each setting and metric.
+
+    Columns that say nothing are left out; axes of a study come first.
     """
     kinds = [*SETTINGS, *sorted({str(line.get("setting")) for line in lines})]
     metrics = dict.fromkeys(map(metric_of, lines))
@@ -230,8 +242,9 @@ def _text_fields(lines: Sequence[Line]) -> set[str]:
 def _folded(
     rows: Sequence[Line], headers: Sequence[str], cells: Sequence[tuple[str, ...]]
 ) -> tuple[list[Line], list[tuple[str, ...]]]:
-    """Rows that are equal but for a pool which their method leaves alone, as one: "0, 5, 10"
-    unlabeled.
+    """Rows that are equal but for a pool which their method leaves alone, as one.
+
+    It says "0, 5, 10" unlabeled.
     """
     pool = [
         i
@@ -281,6 +294,7 @@ def plain(text: str) -> str:
 def to_markdown(
     title: str, rows: Sequence[Line], notes: Sequence[str], findings: Sequence[str] = ()
 ) -> str:
+    """A report as Markdown: notes, findings, and a table for each kind of setting."""
     parts = [f"# {plain(title)}", "\n".join(f"- {plain(n)}" for n in notes)]
     parts += ["## Findings", "\n".join(f"- {plain(f)}" for f in findings)] if findings else []
     parts += [interval_note(rows) + (f" {BOLD}" if any(r.get("best") for r in rows) else "")]
