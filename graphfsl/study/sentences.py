@@ -79,8 +79,9 @@ def _left_out(effect: MainEffect) -> str:
 
 
 def _top(effect: MainEffect) -> tuple[Comparison, list[Level]]:
-    """The best level beside the next that it was compared with, and all by their mean gain over
-    those compared.
+    """The best level beside the next that it was compared with, and all of them in order.
+
+    The order is by their mean gain over those that they were compared with.
     """
     gains: dict[Level, list[float]] = {}
     for c in effect.comparisons:
