@@ -1,5 +1,6 @@
-"""What a configuration says of data, typed: which set, from where, which part of it, and how images
-are normalised and augmented.
+"""What a configuration says of data, typed.
+
+It is which set, from where, which part of it, and how images are normalised and augmented.
 """
 
 from __future__ import annotations

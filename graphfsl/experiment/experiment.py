@@ -1,5 +1,6 @@
-"""`Experiment`: one YAML with its overrides, parsed and checked once. Names instead of import
-paths; defaults only in `__init__`.
+"""`Experiment`: one YAML with its overrides, parsed and checked once.
+
+Names stand in place of import paths; defaults stand only in `__init__`.
 
 data:          {name: omniglot, root: …, augment: {rotate: 10}, …}   options of the set's `load`
 learner:       {encoder: conv4, head: {name: protonet, distance: cosine}, refine: [...], adapt: …}
@@ -115,8 +116,9 @@ class Experiment:
 
     @classmethod
     def read(cls, path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
-        """The experiment of a file with overrides; one of `data.name` leaves behind what the file's
-        own set alone takes.
+        """The experiment of a file with overrides.
+
+        One of `data.name` leaves behind what the file's own set alone takes.
         """
         config = load_yaml(find_experiment(path))
         name = text_value(dict(map(parted, overrides)).get("data.name", ""))
@@ -138,8 +140,9 @@ class Experiment:
 
     @classmethod
     def of_saved(cls, given: Mapping[str, Any]) -> Experiment:
-        """What is known of a learner that was saved by itself: it may have no data set, and no
-        recipe.
+        """What is known of a learner that was saved by itself.
+
+        It may have no data set, and no recipe.
         """
         return cls._parsed(given, builds=False)
 
@@ -188,8 +191,9 @@ class Experiment:
         )
 
     def changed(self, *overrides: str) -> Experiment:
-        """The experiment with further overrides, read anew: `episode.way` reaches training and
-        evaluation.
+        """The experiment with further overrides, read anew.
+
+        `episode.way` reaches training and evaluation.
         """
         return Experiment.of(self._given, overrides)
 

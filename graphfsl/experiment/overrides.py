@@ -61,8 +61,9 @@ def parted(item: str) -> tuple[str, str]:
 
 
 def names(item: str, *keys: str) -> bool:
-    """Whether an override sets one of these keys: itself, something inside it, or a section that
-    holds it.
+    """Whether an override sets one of these keys.
+
+    It may set the key itself, something inside it, or a section that holds it.
     """
     key, value = parted(item)
     for wanted in keys:
@@ -93,8 +94,9 @@ def yaml_value(value: str) -> Any:
 
 
 def text_value(value: str) -> str | None:
-    """Every character as it is, but one pair of quotes around it; nothing, and null without quotes,
-    are None.
+    """An override's value as text: every character as it is, but one pair of quotes around it.
+
+    Nothing, and null without quotes, are None.
     """
     if value in ("", "null"):
         return None
@@ -111,9 +113,7 @@ def takes_text(kind: Any) -> bool:
 
 
 def option_type(tree: DictConfig, key: str) -> Any:
-    """The type that the signature of what takes an option states; None where nothing is known of
-    it.
-    """
+    """The type of an option, as the signature of what takes it states; None where it is unknown."""
     section, _, name = key.rpartition(".")
     if key in TEXT:
         return str

@@ -1,5 +1,6 @@
-"""Pretraining of an encoder on base classes, before episodes: done once for all runs in a folder
-that share it.
+"""Pretraining of an encoder on base classes, before episodes.
+
+It is done once for all runs in a folder that share it.
 """
 
 from __future__ import annotations
@@ -73,8 +74,9 @@ def folder(experiment: Experiment, runs: Path, data: Mapping[str, Identity] | No
 
 
 def place(experiment: Experiment, runs: Path, data: Mapping[str, Identity]) -> Path:
-    """`folder`; or one of before that does not say on what data it was trained, where its classes
-    are these.
+    """The folder of a pretraining: `folder`, or one of an earlier version.
+
+    That does not say on what data it was trained; it is taken where its classes are these.
     """
     new, old = folder(experiment, runs, data), folder(experiment, runs)
     if new.is_dir() or not (old / "statistics.safetensors").is_file():
@@ -84,8 +86,9 @@ def place(experiment: Experiment, runs: Path, data: Mapping[str, Identity]) -> P
 
 
 def identities(experiment: Experiment, base: Split) -> dict[str, dict[str, Any]]:
-    """The identity of each split that decides the weights of a training: the base split, and that
-    which selects.
+    """The identity of each split that decides the weights of a training.
+
+    It is the base split, and that which selects.
     """
     source = experiment.data
     found = {source.base: identity(base)}
@@ -124,8 +127,9 @@ def _objective(experiment: Experiment, base: Split) -> Objective:
 
 
 def visible(experiment: Experiment, base: Split) -> Tensor:
-    """The labels of the base split (N,), -1 for those that either meta-training or pretraining must
-    not see.
+    """The labels of the base split (N,), -1 for those that training must not see.
+
+    Both meta-training and pretraining may hide some.
     """
     asked = experiment.train_task.demands
     y = partly_labeled(base, asked.labeled_fraction, asked.label_seed).y
@@ -136,9 +140,7 @@ def visible(experiment: Experiment, base: Split) -> Tensor:
 
 
 def seconds(experiment: Experiment, runs: Path, data: Mapping[str, Identity]) -> float:
-    """The wall time of an experiment's pretraining, of all its generations; 0 where there is
-    none.
-    """
+    """The wall time of an experiment's pretraining, of all its generations; 0 without one."""
     if experiment.pretraining is None or experiment.data.base not in data:
         return 0.0
     path = place(experiment, runs, data)
@@ -162,6 +164,9 @@ def pretrained(
     `class_covariances` (C, d, d).
 
     Args:
+        experiment: with a section `pretrain`.
+        base: the split of base classes.
+        runs: the folder that the pretraining's own lies in.
         log: called with each line of metrics.
         say: called with a line that names the folder, if the encoder was trained before.
     """

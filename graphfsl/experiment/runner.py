@@ -1,5 +1,6 @@
-"""What `graphfsl run` does and shows: training with a progress bar, results, one run or one for
-each seed.
+"""What `graphfsl run` does and shows: training with a progress bar, and results.
+
+There is one run, or one for each seed.
 """
 
 from __future__ import annotations
@@ -26,8 +27,12 @@ from graphfsl.loops.trainer import Trainer
 
 
 def run(experiment: Experiment, path: Path, console: Console) -> list[Row]:
-    """Train, evaluate, write results.json; with `seeds` once for each, in folders of their own, and
-    over all.
+    """Train, evaluate and write results.json.
+
+    With `seeds` that is done once for each, in folders of their own, and over all.
+
+    Returns:
+        The rows; none in the further processes of torchrun.
     """
     start = time.perf_counter()
     seeds, first = experiment.seeds, experiment.seed
@@ -56,8 +61,12 @@ def run(experiment: Experiment, path: Path, console: Console) -> list[Row]:
 
 
 def _check_folder(path: Path, seeds: int) -> None:
-    """InputError where the results of one run would replace those of several seeds, or the other
-    way round, or stand in the folder of a study."""
+    """Refuse a folder in which results would be lost or mixed up.
+
+    Raises:
+        InputError: where the results of one run would replace those of several seeds, or the other
+            way round, or stand in the folder of a study.
+    """
     if not os.path.isdir(path):  # unlike Path.is_dir it says so of a name that is too long
         return
     if seeds == 1 and (own := seed_runs(path)):
@@ -92,8 +101,9 @@ def _one(experiment: Experiment, path: Path, console: Console) -> list[Row]:
 
 
 def _forget_unbegun(path: Path) -> None:
-    """Remove what `run.prepare` wrote where no step was taken: a run that fails at once is not to
-    refuse another.
+    """Remove what `run.prepare` wrote where no step was taken.
+
+    A run that fails at once is not to refuse another.
     """
     wrote = {"config.json", "data.json"}
     with suppress(OSError):  # the folder may be what is gone

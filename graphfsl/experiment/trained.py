@@ -81,8 +81,9 @@ def saved_learner(file: Path, learner: Learner | None) -> tuple[Learner, dict[st
 
 
 def _rebuilt(spec: LearnerSpec, shape: tuple[int, ...], way: int, file: Path) -> Learner:
-    """The learner; what it came with may be gone (a file of weights, the hub) where the checkpoint
-    holds all of it.
+    """The learner, even where what it came with is gone.
+
+    A file of weights, or the hub, may be, where the checkpoint holds all of it.
     """
     try:
         return build_learner(spec, shape, way)
