@@ -15,8 +15,9 @@ from graphfsl.io.errors import InputError
 
 
 class Parameter:
-    """A parameter that is no attribute: scikit-learn takes whatever has a `transform` for a
-    transformer.
+    """A parameter that is no attribute.
+
+    Scikit-learn takes whatever has a `transform` for a transformer.
     """
 
     def __get__(self, estimator: Any, owner: type) -> Any:
