@@ -1,5 +1,6 @@
-"""The command line: how a command starts and ends; what there is to call stands in `commands` and
-`listings`.
+"""The command line: how a command starts and ends.
+
+What there is to call stands in `commands` and `listings`.
 """
 
 from __future__ import annotations
