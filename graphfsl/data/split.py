@@ -31,18 +31,19 @@ from graphfsl.io.errors import InputError, require
 class Split:
     """All samples of one split.
 
-    x: (N, C, H, W) uint8 images or (N, d) float features; a tensor, or an array or lists that
-       become one. A memory map (np.memmap) of more than 1 GiB stays on disk, so that a set may be
-       larger than RAM.
-    y: (N,) whole numbers, which become int64: the class of each sample; -1 for a sample without a
-       label (it feeds the unlabeled pool).
-    classes: the name of each class; the same index means the same class in every process.
-    name: "<data set>/<split>", part of what an episode is a function of.
-    groups: the superclass of each class (Omniglot's alphabet, a script, a CIFAR-100 superclass), or
-        None.
+    Args:
+        x: (N, C, H, W) uint8 images or (N, d) float features; a tensor, or an array or lists that
+            become one. A memory map (np.memmap) of more than 1 GiB stays on disk, so that a set may
+            be larger than RAM.
+        y: (N,) whole numbers, which become int64: the class of each sample; -1 for a sample without
+            a label (it feeds the unlabeled pool).
+        classes: the name of each class; the same index means the same class in every process.
+        name: "<data set>/<split>", part of what an episode is a function of.
+        groups: the superclass of each class (Omniglot's alphabet, a script, a CIFAR-100
+            superclass), or None.
 
-    Raises InputError where a sample is not finite, a label is out of range or a class has no
-    sample.
+    Raises:
+        InputError: where a sample is not finite, a label is out of range or a class has no sample.
     """
 
     x: Tensor
@@ -210,9 +211,10 @@ def readable(path: Path, what: str) -> Path:
 def large_classes(split: Split, least: int) -> Split:
     """The split without its classes of fewer than `least` labeled samples.
 
-    A warning tells which.
+    A warning tells which. Samples without a label stay.
 
-    Samples without a label stay. Raises InputError where fewer than 2 classes are left.
+    Raises:
+        InputError: where fewer than 2 classes are left.
     """
     counts = split.counts
     small = [(int(n), name) for n, name in zip(counts, split.classes, strict=True) if n < least]

@@ -1,5 +1,4 @@
-"""`glyphs`: letters of six scripts, rendered from the fonts inside matplotlib; nothing is
-downloaded.
+"""`glyphs`: letters of six scripts, rendered from matplotlib's fonts; nothing is downloaded.
 
 | split | scripts                 | classes | samples |
 |-------|-------------------------|---------|---------|

@@ -1,5 +1,6 @@
-"""mini-ImageNet: 100 ImageNet classes, 600 photographs each, 64/16/20 for train, val and test. Ravi
-& Larochelle 2017, https://openreview.net/forum?id=rJY0-Kcll
+"""mini-ImageNet: 100 classes (Ravi, Larochelle 2017, https://openreview.net/forum?id=rJY0-Kcll).
+
+It is 600 photographs of each of 100 ImageNet classes: 64/16/20 for train, val and test.
 """
 
 from __future__ import annotations
@@ -21,14 +22,17 @@ BY_HAND = (
 def load(split: str, root: str, download: bool = False, size: int = 84) -> Split:
     """One split of mini-ImageNet, 3 x size x size.
 
-    Vinyals et al. 2016 had other classes, so their numbers differ.
+    There are 600 photographs of each class, 64/16/20 classes for train, val and test. Vinyals et
+    al. 2016 had other classes, so their numbers differ.
 
-    root: holds `mini_imagenet` (or a usual spelling of it) or is that folder: <split>/<wnid>/…,
-        <wnid>/…, images/<wnid>/… or flat images/<wnid>….jpg, found by the class list whatever else
-        is there.
-    size: pixels of a side, to which every image is squeezed.
-    download: taken as every set takes it; where images are missing, the error says what to do by
-        hand.
+    Args:
+        split: "train", "val" or "test".
+        root: holds `mini_imagenet` (or a usual spelling of it) or is that folder: <split>/<wnid>/…,
+            <wnid>/…, images/<wnid>/… or flat images/<wnid>….jpg, found by the class list whatever
+            else is there.
+        download: taken as every set takes it; where images are missing, the error says what to do
+            by hand.
+        size: pixels of a side, to which every image is squeezed.
     """
     return class_folders.load("mini_imagenet", split, root, size, FOLDERS, BY_HAND, at_most=600)
 

@@ -80,20 +80,24 @@ class Draw(task.Draw):
 class Setting(Task):
     """What an N-way K-shot episode looks like.
 
-    way, shot, query: classes, support images per class, query images per class.
-    unlabeled: unlabeled images per class. distractors: further classes, each with `unlabeled`
-        images in the pool.
-    labeled_fraction: the share of each class's images that may be support or query; unlabeled
-        images then come from the rest. Fixed per class by `label_seed` (Ren et al. 2018). 1 = all
-        images may be anything.
-    dirichlet: None for `query` queries of every class; alpha > 0 for way * query queries whose
-        class shares are drawn from a symmetric Dirichlet (2 is the usual unbalanced setting).
-    pool_dirichlet: the same of the pool: None for `unlabeled` images of every class; alpha > 0 for
-        way * unlabeled images in unequal shares. Each distractor class keeps its `unlabeled`
-        images.
-    max_shot: None for `shot` of every class; else each class draws its own number from
-        shot..max_shot.
-    groups: "any" classes, all "within" one superclass, or each from another ("across").
+    Args:
+        way: classes.
+        shot: support images per class.
+        query: query images per class.
+        unlabeled: unlabeled images per class.
+        distractors: further classes, each with `unlabeled` images in the pool.
+        labeled_fraction: the share of each class's images that may be support or query; unlabeled
+            images then come from the rest. Fixed per class by `label_seed` (Ren et al. 2018). 1 =
+            all images may be anything.
+        label_seed: which share of the images that is.
+        dirichlet: None for `query` queries of every class; alpha > 0 for way * query queries whose
+            class shares are drawn from a symmetric Dirichlet (2 is the usual unbalanced setting).
+        max_shot: None for `shot` of every class; else each class draws its own number from
+            shot..max_shot.
+        groups: "any" classes, all "within" one superclass, or each from another ("across").
+        pool_dirichlet: the same of the pool: None for `unlabeled` images of every class; alpha > 0
+            for way * unlabeled images in unequal shares. Each distractor class keeps its
+            `unlabeled` images.
     """
 
     unpublished: ClassVar = ("query", "label_seed")
@@ -226,7 +230,11 @@ class Setting(Task):
         return METRICS
 
     def draws(self, split: Split, seed: int) -> Sampler:
-        """The sampler of a split. Raises InputError where the split is too small."""
+        """The sampler of a split.
+
+        Raises:
+            InputError: where the split is too small.
+        """
         return Sampler(split, self, seed)
 
     def assemble(
