@@ -145,8 +145,14 @@ def build_pretrainer(
 ) -> Pretrainer:
     """The encoder, which learns here even if it is frozen afterwards, with a pretraining objective.
 
-    It is validated by nearest class means of normalised features. device: "meta" checks a
-    configuration.
+    It is validated by nearest class means of normalised features.
+
+    Args:
+        encoder: its name and options.
+        objective: the name and options of the objective.
+        shape: of a sample, (channels, h, w).
+        classes: how many base classes there are.
+        device: "meta" checks a configuration.
     """
     learning = PartSpec("pixels") if encoder is None else encoder
     learning = PartSpec(learning.name, {**learning.options, "frozen": False})

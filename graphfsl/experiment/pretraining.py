@@ -61,8 +61,11 @@ def decides(experiment: Experiment) -> dict[str, Any]:
 def folder(experiment: Experiment, runs: Path, data: Mapping[str, Identity] | None = None) -> Path:
     """Where a pretraining lies among the runs: the same for all configurations that share it.
 
-    data: the identity of each split that decides, by name; None for a folder of before they were
-        looked at.
+    Args:
+        experiment: with a section `pretrain`.
+        runs: the folder of the runs.
+        data: the identity of each split that decides, by name; None for a folder of before they
+            were looked at.
     """
     what = decides(experiment)
     if data is not None:

@@ -26,7 +26,9 @@ FORMERLY = {"graphfsl.core.batchnorm": "graphfsl.batchnorm"}
 def encoder_digest(encoder: nn.Module, *also: Any) -> hashlib.blake2b:
     """The digest of all that decides what an encoder makes of an image, to which more can be added.
 
-    also: plain values beside it, such as the normalisation.
+    Args:
+        encoder: any module.
+        also: plain values beside it, such as the normalisation.
     """
     key = hashlib.blake2b(digest_size=16)
     key.update(repr(also).encode())

@@ -172,7 +172,11 @@ class Row:
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> Row:
-        """A row of a file. Raises KeyError for one that lacks what every row has."""
+        """A row of a file.
+
+        Raises:
+            KeyError: for one that lacks what every row has.
+        """
         task = row.get("task", DEFAULT)
         fields = {f.name for f in dataclasses.fields(get(task))}
         name = row.get("metric", ACCURACY)

@@ -32,22 +32,35 @@ SCHEDULES = ("constant", "halve", "cosine")
 class Trainer:
     """Options of a training run; `fit` runs it.
 
-    steps: optimiser steps, of `batch` episodes each. schedule: "constant", "halve" (every
-        `halve_every` steps) or "cosine" (to zero). clip: largest gradient norm. warmup: steps of
-        linear warm-up.
-    val_every, val_episodes: the weights with the best accuracy on validation classes are kept; with
-        `patience`, training stops after that many validations without a better one.
-    checkpoint_every: steps that an interruption can cost at most. log_every: steps between two
-        lines of metrics.
-    device: "auto", "cpu", "cuda", "mps". precision: "32-true" or "bf16-mixed"
-        (encoder in bfloat16, the rest in float32), as Fabric names them.
-    accumulate: parts that a step's `batch` is taken in, one after the other, to save memory; the
-        gradient is the same.
-    compile: run the encoder through torch.compile. logger: "tensorboard", "wandb" or "mlflow",
-        beside metrics.jsonl.
-
     Under torchrun the processes share every step: `batch` is that of all of them together, episode
     i belongs to the process i mod their number, and only the first one writes.
+
+    Args:
+        steps: optimiser steps, of `batch` episodes each.
+        batch: episodes of a step; images, where it trains on batches of images.
+        lr: the learning rate.
+        optimizer: "adam", "adamw" or "sgd".
+        weight_decay: of the optimiser.
+        momentum: of "sgd".
+        schedule: "constant", "halve" (every `halve_every` steps) or "cosine" (to zero).
+        halve_every: steps, for "halve".
+        warmup: steps of linear warm-up.
+        clip: largest gradient norm.
+        val_every, val_episodes: steps between two validations, and episodes of each; the weights
+            with the best one on validation classes are kept.
+        patience: training stops after so many validations without a better one.
+        checkpoint_every: steps that an interruption can cost at most.
+        log_every: steps between two lines of metrics.
+        device: "auto", "cpu", "cuda", "mps".
+        precision: "32-true" or "bf16-mixed" (encoder in bfloat16, the rest in float32), as Fabric
+            names them.
+        accumulate: parts that a step's `batch` is taken in, one after the other, to save memory;
+            the gradient is the same.
+        compile: run the encoder through torch.compile.
+        logger: "tensorboard", "wandb" or "mlflow", beside metrics.jsonl.
+
+    Raises:
+        InputError: for an option that means nothing, and a device that this machine has not.
     """
 
     def __init__(

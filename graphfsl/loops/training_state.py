@@ -100,7 +100,9 @@ class State:
         """Continue from the checkpoint in the run directory.
 
         Lines of metrics that were written after it are dropped; without a checkpoint all are.
-        Raises InputError for a folder that cannot be written, and for a damaged checkpoint.
+
+        Raises:
+            InputError: for a folder that cannot be written, and for a damaged checkpoint.
         """
         if self.run is None:
             return
