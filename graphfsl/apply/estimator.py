@@ -178,17 +178,17 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         return self
 
     def predict(self, X: Any) -> np.ndarray:
-        """(n,) the class of the highest score."""
+        """The class of the highest score of each sample: (n,)."""
         best = self._scores(X).argmax(-1)
         labels: np.ndarray = self.classes_[best.numpy()]
         return labels
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """(n, C) softmax of the scores, columns as in `classes_`."""
+        """The probabilities (n, C), a softmax of the scores; columns as in `classes_`."""
         return self._scores(X).softmax(-1).numpy()
 
     def decision_function(self, X: Any) -> np.ndarray:
-        """(n, C) the scores; for two classes (n,), how much higher the second's is."""
+        """The scores (n, C); for two classes (n,), how much higher the second's is."""
         scores = self._scores(X).numpy()
         return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
 

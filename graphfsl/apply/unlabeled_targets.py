@@ -15,7 +15,7 @@ PANDAS = ("NAType", "NaTType")
 
 
 def missing(y: np.ndarray) -> np.ndarray:
-    """(n,) true where y (n,) holds None, NaN or pandas' NA."""
+    """Which of y (n,) hold None, NaN or pandas' NA: (n,) bool."""
     if y.dtype.kind != "O":
         unequal: np.ndarray = y != y
         return unequal
@@ -23,7 +23,7 @@ def missing(y: np.ndarray) -> np.ndarray:
 
 
 def unlabeled(y: np.ndarray) -> np.ndarray:
-    """(n,) true where y (n,) marks a sample without a label.
+    """Which of y (n,) mark a sample without a label: (n,) bool.
 
     The marks are None, NaN, pandas' NA, "" and the number -1 of any type.
 
@@ -38,7 +38,7 @@ def unlabeled(y: np.ndarray) -> np.ndarray:
 
 
 def none_unlabeled(y: np.ndarray) -> np.ndarray:
-    """(n,) false everywhere, for a learner without a pool.
+    """Mark no sample as unlabeled, for a learner without a pool: (n,) false everywhere.
 
     There is a warning where -1 looks like a mark and not like a class: beside two or more classes
     with numbers from 0 on.
@@ -65,7 +65,7 @@ def with_stand_in(y: np.ndarray, hidden: np.ndarray) -> np.ndarray:
 
 
 def labels_of(y: np.ndarray) -> np.ndarray:
-    """Labels as numbers where all are numbers: beside a None numpy keeps them as objects."""
+    """Labels as an array of numbers where all are numbers; beside a None they are objects."""
     if y.dtype.kind == "O" and all(isinstance(value, numbers.Number) for value in y.tolist()):
         return np.asarray(y.tolist())
     return y

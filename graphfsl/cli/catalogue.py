@@ -120,7 +120,11 @@ def _equation(entry: Entry) -> str:
 
 
 def method(name: str) -> list[Entry]:
-    """The methods of a name, one for each slot that it fills; InputError where there is none."""
+    """The methods of a name, one for each slot that it fills.
+
+    Raises:
+        InputError: where there is none.
+    """
     found = [(slot, n) for slot, n in registry.methods() if n == name]
     if not found:
         known = {*registry.SLOTS, *(n for _, n in registry.methods())}
@@ -135,7 +139,11 @@ def method(name: str) -> list[Entry]:
 
 
 def encoder(name: str) -> Entry:
-    """An encoder by its name; InputError where there is none."""
+    """An encoder by its name.
+
+    Raises:
+        InputError: where there is none.
+    """
     if name not in ENCODERS:
         raise registry.missing("encoder", name, ENCODERS)
     cls = ENCODERS[name]
@@ -150,7 +158,11 @@ def encoder_source(name: str) -> str:
 
 
 def data_set(name: str) -> Entry:
-    """A data set by its name; InputError where there is none."""
+    """A data set by its name.
+
+    Raises:
+        InputError: where there is none.
+    """
     loader = data.loader(name)
     return Entry(
         name,

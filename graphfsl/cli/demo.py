@@ -184,7 +184,7 @@ def _values(row: Row) -> torch.Tensor:
 
 
 def show(rows: Sequence[Row], console: Console) -> None:
-    """The table on the terminal."""
+    """Print the table on the terminal."""
     columns = ("method", "shot", "unlabeled", "distractors", "accuracy %", "setting")
     table = Table(
         *columns,

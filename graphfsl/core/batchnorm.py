@@ -217,7 +217,8 @@ def follow_policy(module: nn.Module) -> None:
     another module that refers to it still does. Lazy layers and subclasses are converted too, where
     a `forward` of their own calls that of the layer above it.
 
-    Raises InputError for a layer that keeps statistics of batches in another way.
+    Raises:
+        InputError: for a layer that keeps statistics of batches in another way.
     """
     timm = sys.modules.get("timm.layers.norm_act")
     for name, m in module.named_modules():

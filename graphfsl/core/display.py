@@ -75,7 +75,7 @@ def call_of(value: Any, always: Sequence[str] = (), never: Sequence[str] = ()) -
 
 
 class Shown:
-    """A part of a learner: in one line, or of a learner in one for each of its parts.
+    """How a part is shown: in one line, or a learner with a line for each of its parts.
 
     `torch.nn.Module.__repr__(part)` shows every layer.
     """

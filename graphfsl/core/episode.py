@@ -200,7 +200,7 @@ class Episode:
         return dataclasses.replace(self, x=x, w=w, mask=mask, oracle=oracle, values=values)
 
     def parts(self, support: bool = True, query: bool = True, unlabeled: bool = True) -> Episode:
-        """Only these parts of every task."""
+        """The episode of only these parts of every task."""
         wanted = [
             s
             for s, keep in zip(
@@ -370,17 +370,25 @@ class Target(BaseTarget):
 
 
 def check_episode(given: Any) -> Episode:
-    """What a learner is called with; InputError where it is no episode."""
+    """Refuse what is no episode, or give it back.
+
+    Raises:
+        InputError: names what a learner is called with.
+    """
     return check_kind(given, Episode, "what a learner scores", AN_EPISODE)
 
 
 def check_target(given: Any) -> BaseTarget:
-    """What a learner's loss is of; InputError where it is no target."""
+    """Refuse what is no target, or give it back.
+
+    Raises:
+        InputError: names what a learner's loss is of.
+    """
     return check_kind(given, BaseTarget, "what is true of an episode", A_TARGET)
 
 
 def stack(episodes: Sequence[Episode]) -> Episode:
-    """One batch of episodes of different way or size.
+    """Put episodes of different way or size into one batch.
 
     Parts are padded to the largest, and missing classes are absent.
     """

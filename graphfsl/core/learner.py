@@ -75,7 +75,11 @@ class Learner(Saves, Part):
         return self
 
     def check_averages(self) -> None:
-        """InputError where training would leave an encoder without normalisation."""
+        """Refuse to train where that would leave an encoder without normalisation.
+
+        Raises:
+            InputError: says which policies would do.
+        """
 
     def set_batch_norm(self, policy: str) -> None:
         """Choose the BatchNorm policy."""

@@ -77,8 +77,9 @@ class Saves:
         A learner that was put together in Python, not by `graphfsl.build`, is loaded into one of
         the same making: `graphfsl.load(directory, learner=...)`.
 
-        Raises InputError for a learner that was changed since it was built, where the shape of a
-        sample is not known, and where the folder holds a run or cannot be written.
+        Raises:
+            InputError: for a learner that was changed since it was built, where the shape of a
+                sample is not known, and where the folder holds a run or cannot be written.
         """
         assert isinstance(self, nn.Module)
         path, seen, recipe = Path(directory), self.training_data, self.recipe
@@ -119,7 +120,7 @@ class Saves:
 
 
 def known_normalisation(learner: Any) -> tuple[Sequence[float] | None, Sequence[float] | None]:
-    """The mean and std of images where a user names none.
+    """The mean and std of images that a learner was trained with, where a user names none.
 
     Those of the learner's training, or of its encoder's.
     """

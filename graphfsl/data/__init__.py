@@ -90,7 +90,8 @@ def _root(name: str, root: str | os.PathLike[str] | None) -> str:
 def download(name: str, root: str | os.PathLike[str] | None = None) -> str:
     """Fetch the files of a data set into `root`, or GRAPHFSL_DATA, and say where.
 
-    Raises InputError where it cannot be.
+    Raises:
+        InputError: where it cannot be.
     """
     loader(name)
     fetch = getattr(importlib.import_module(f"graphfsl.data.sets.{name}"), "download", None)

@@ -26,15 +26,17 @@ SHAPE, PIXELS = (3, 32, 32), 3 * 32 * 32
 def load(
     name: str, split: str, root: str, folders: Sequence[str], fetch_missing: bool = False
 ) -> Split:
-    """One split, 3 x 32 x 32, with CIFAR-100's superclasses.
+    """One split of CIFAR-100's classes, 3 x 32 x 32, with its superclasses.
 
     Its classes stand in the order of data/<name>.json.
 
     It comes from `<root>/<one of folders>/<split>.npz` or `<root>/<split>.npz`, else from
     CIFAR-100's training and test images, which `fetch_missing` downloads. The samples of a class
     are sorted by their bytes, so that sample i is the same whichever it was. An npz without class
-    names keeps its labels as names, in their order, and has no groups. Raises InputError where
-    neither is there, or what is there is not what it should be.
+    names keeps its labels as names, in their order, and has no groups.
+
+    Raises:
+        InputError: where neither is there, or what is there is not what it should be.
     """
     classes, _ = classes_of(name, split)
     base = Path(root).expanduser()

@@ -29,7 +29,7 @@ def load(
     by_hand: str,
     at_most: int | None = None,
 ) -> Split:
-    """One split, 3 x size x size.
+    """One split of photographs, 3 x size x size.
 
     Its classes stand in the order of data/<name>.json and the images of a class by name.
 

@@ -97,7 +97,7 @@ class Episodes:
         return self.task.assemble(draw, self.split, samples, normalise, self.device)
 
     def gather(self, draw: Draw) -> Tensor:
-        """(B, n, *S) the stored samples of a draw; any sample stands for padding."""
+        """The stored samples (B, n, *S) of a draw; any sample stands for padding."""
         return self.split.gather(torch.from_numpy(draw.ids).clamp_min(0).to(self.split.x.device))
 
     def batches(self, episodes: int | range, batch: int) -> Iterator[tuple[Episode, Any]]:

@@ -70,7 +70,7 @@ def to_array(
     limits: Range | None = None,
     where: str = "an image",
 ) -> np.ndarray:
-    """An image -> (channels, H, W) uint8, H = W = size where it is given.
+    """An image as an array (channels, H, W) uint8, with H = W = size where it is given.
 
     It is resized bilinearly, the sides squeezed to a square.
 
@@ -142,10 +142,11 @@ def _with_alpha(image: Image.Image) -> Image.Image:
 def decode(
     data: bytes, size: int, channels: int, where: str, limits: Range | None = None
 ) -> np.ndarray:
-    """One image file -> (channels, size, size) uint8.
+    """Decode one image file: (channels, size, size) uint8.
 
-    Raises InputError, which names the file, where it is not an image, or has pixels outside
-    `limits` (of `to_array`).
+    Raises:
+        InputError: names the file, where it is not an image, or has pixels outside `limits` (of
+            `to_array`).
     """
     try:
         with warnings.catch_warnings():
@@ -265,12 +266,14 @@ def written(name: str) -> str:
 
 
 def read_folder_classes(root: Path) -> dict[str, list[Path]]:
-    """Class name -> its image files, at any depth; both sorted.
+    """The classes of a folder: name -> image files at any depth, both sorted.
 
     Each folder in `root` is a class, but `unlabeled`.
 
-    Names are as `written`. Raises InputError where there is no folder or no class, or a class has
-    no image.
+    Names are as `written`.
+
+    Raises:
+        InputError: where there is no folder or no class, or a class has no image.
     """
     require(
         root.is_dir(), f"{root} is not a folder; it must be one that holds a folder for each class"
@@ -296,8 +299,10 @@ class Files:
     Paths are relative.
 
     names: which files of the folder; None takes all. `mark` changes with the files, and with the
-    folder if names are given. Raises InputError for a zip that is broken or has an entry that
-    climbs out of its folder.
+    folder if names are given.
+
+    Raises:
+        InputError: for a zip that is broken or has an entry that climbs out of its folder.
     """
 
     def __init__(self, root: Path, names: list[str] | None = None) -> None:
@@ -345,7 +350,7 @@ class Files:
 
 
 def all_broken(broken: list[tuple[str, str]]) -> str:
-    """One line for all files that cannot be read, as (name, message).
+    """One line of text for all files that cannot be read.
 
     The first message, and the names of others.
     """
@@ -368,8 +373,10 @@ def read_images(
 
     They are a memory map, cached by what the files are.
 
-    limits: which values are black and white in all of them, see `to_array`. Raises InputError that
-    names every file which cannot be read: all are tried.
+    limits: which values are black and white in all of them, see `to_array`.
+
+    Raises:
+        InputError: that names every file which cannot be read: all are tried.
     """
     require(
         size <= LARGEST_SIDE,

@@ -21,7 +21,8 @@ def read_split(
 ) -> Split:
     """One split from its npz file; the data set `arrays` says what it holds.
 
-    Raises InputError where it does not.
+    Raises:
+        InputError: where it does not.
     """
     limits = check_range(range)
     base = Path(root).expanduser()

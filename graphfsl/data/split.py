@@ -107,7 +107,7 @@ class Split:
 
     @property
     def counts(self) -> np.ndarray:
-        """(number of classes,) labeled samples per class."""
+        """The number of labeled samples of each class."""
         y = self.y.numpy()
         return np.bincount(y[y >= 0], minlength=len(self.classes))
 
@@ -127,7 +127,7 @@ class Split:
             first += len(x)
 
     def gather(self, ids: Tensor) -> Tensor:
-        """(…) sample ids -> (…, *S) samples, in the stored type."""
+        """The samples of these ids, in the stored type: (…) -> (…, *S)."""
         if self.stored is not None:
             return self.stored.gather(ids.flatten().numpy()).view(*ids.shape, *self.shape)
         # twice as fast as x[ids]
@@ -144,7 +144,7 @@ class Split:
         return self if x is self.x else dataclasses.replace(self, x=x, stored=None)
 
     def subset(self, classes: Sequence[int], name: str) -> Split:
-        """Only these classes, by number, renumbered in the order given."""
+        """The split of only these classes, by number, renumbered in the order given."""
         classes = [whole_number(c, "a class of the subset", 0) for c in classes]
         if not classes or len(set(classes)) < len(classes) or max(classes) >= len(self.classes):
             last = len(self.classes) - 1
@@ -200,7 +200,11 @@ def join(a: Split, b: Split) -> Split:
 
 
 def readable(path: Path, what: str) -> Path:
-    """`path`, or one clear line where it does not exist."""
+    """Refuse a path that does not exist, or give it back.
+
+    Raises:
+        InputError: names it.
+    """
     require(
         path.exists(),
         f"{what} not found: {path}; set data.root or GRAPHFSL_DATA to the folder that holds it",

@@ -127,7 +127,8 @@ class Transform:
 def _of_channels(given: Sequence[float] | None, name: str) -> Sequence[float] | None:
     """Numbers of each channel, those of arrays and tensors as a list.
 
-    Raises InputError for anything else.
+    Raises:
+        InputError: for anything else.
     """
     if isinstance(given, (Tensor, np.ndarray)):
         given = given.tolist()

@@ -226,7 +226,7 @@ def _drawn(part: nn.Module) -> bool:
 
 
 def warn_of_untrained(spec: LearnerSpec, learner: Learner) -> None:
-    """A warning where the encoder is frozen as it was drawn at random."""
+    """Warn where the encoder is frozen as it was drawn at random."""
     if is_frozen(learner) and not brings_weights(spec.encoder):
         warnings.warn(
             "learner.encoder is frozen and untrained; give it weights=FILE, or a pretrain section",

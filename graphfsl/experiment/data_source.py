@@ -24,7 +24,7 @@ BASES = ("train", "trainval")
 
 @dataclass(frozen=True)
 class DataSource:
-    """The section `data`.
+    """The section `data` of an experiment, typed.
 
     Args:
         name: of the data set; None for a learner that was saved without one.
@@ -101,7 +101,7 @@ class DataSource:
         return DataSource.of({**self.given, **changes})
 
     def split(self, name: str) -> Split:
-        """One split; "trainval" is train and val together."""
+        """One split of the data; "trainval" is train and val together."""
         if self.name is None:
             raise InputError(
                 "this learner was saved without a data set; set data.name=…, and data.root=… "
@@ -123,7 +123,7 @@ class DataSource:
         return self.split(self.base)
 
     def split_key(self, name: str) -> str:
-        """What a split is a function of, as text."""
+        """All that a split is a function of, as text."""
         few = self.base_classes if name == self.base else None
         least = [] if self.min_samples is None else [self.min_samples]
         return json.dumps([self.options, self.name, name, few, *least], sort_keys=True)

@@ -224,7 +224,7 @@ class Experiment:
         return _task(self._given, changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """As files hold it."""
+        """The mapping that files hold of it."""
         return copy.deepcopy(dict(self._given))
 
     def digest(self) -> str:
@@ -234,7 +234,7 @@ class Experiment:
 
     @property
     def weights_digest(self) -> str | None:
-        """Of the file that the encoder's weights come from; None where it names none."""
+        """A digest of the file that the encoder's weights come from; None where it names none."""
         file = self.learner.weights_file
         return None if file is None else file_digest(file)
 

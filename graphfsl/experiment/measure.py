@@ -252,7 +252,11 @@ def borrows(changes: Sequence[str]) -> bool:
 
 
 def check_shape(shape: tuple[int, ...], task: Task, split: Split) -> None:
-    """InputError where a split's samples are of another shape than the learner takes."""
+    """Refuse a split whose samples are of another shape than the learner takes.
+
+    Raises:
+        InputError: names both shapes.
+    """
     if task.sample_shape(split) != shape:
         raise InputError(
             f"the run takes samples of shape {shape}, but {split.name} holds {split.shape}"

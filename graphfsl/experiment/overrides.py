@@ -34,7 +34,7 @@ SECTIONS: dict[str, Callable[..., Any]] = {
 
 
 def apply(tree: DictConfig, overrides: Sequence[str]) -> None:
-    """Set the overrides in a tree, in their order."""
+    """Set overrides in a tree of options, in their order."""
     named = typing.cast(
         DictConfig, OmegaConf.create(OmegaConf.to_container(tree))
     )  # with the last names, which say what takes an option
@@ -49,7 +49,11 @@ def apply(tree: DictConfig, overrides: Sequence[str]) -> None:
 
 
 def parted(item: str) -> tuple[str, str]:
-    """An override's key and value; InputError where it has none."""
+    """The key and the value of an override.
+
+    Raises:
+        InputError: where it has none.
+    """
     key, equals, value = item.partition("=")
     if not equals or not key:
         raise InputError(f"override {item!r} is not of the form key=value, such as episode.way=20")
@@ -89,7 +93,7 @@ def _set(tree: DictConfig, key: str, value: Any) -> None:
 
 
 def yaml_value(value: str) -> Any:
-    """Read as YAML."""
+    """An override's value as YAML reads it."""
     return OmegaConf.from_dotlist([f"v={value}"]).v
 
 

@@ -99,7 +99,7 @@ def identities(experiment: Experiment, base: Split) -> dict[str, dict[str, Any]]
 
 
 def shown(experiment: Experiment, base: Split) -> str:
-    """The encoder, its objective and what it was trained on, in words."""
+    """What an encoder was pretrained by and on, in words."""
     assert experiment.learner.encoder is not None and experiment.pretraining is not None
     return (
         f"{experiment.learner.encoder.name} by {experiment.pretraining.objective.name} on "
@@ -108,7 +108,11 @@ def shown(experiment: Experiment, base: Split) -> str:
 
 
 def check(experiment: Experiment, base: Split) -> None:
-    """InputError where the base split does not suffice, before anything is trained or written."""
+    """Refuse a pretraining that the base split does not suffice for, before anything is written.
+
+    Raises:
+        InputError: says what it lacks.
+    """
     if experiment.pretraining is not None:
         part = _objective(experiment, base)
         Batches(

@@ -31,7 +31,7 @@ from graphfsl.loops.row import MetricValue, Row, rounded, shown_of, task_of
 
 
 def full_row(experiment: Experiment, result: Result, device: str, steps: int = 0) -> Row:
-    """A results row: what was measured after `steps` of training, and how."""
+    """A results row: what was measured of a learner after `steps` of training, and how."""
     return result.row().replace(
         method=experiment.learner.method_name,
         config=experiment.digest(),
@@ -72,7 +72,7 @@ def command_line() -> str | None:
 
 
 def environment() -> dict[str, str]:
-    """What a number may depend on beside its configuration and commit."""
+    """The machine and the versions that a number may depend on."""
     versions = {
         "graphfsl": graphfsl.__version__,
         "torch": str(torch.__version__),
@@ -99,7 +99,7 @@ def commit() -> str | None:
 
 
 def over_seeds(rows: Sequence[Sequence[Row]]) -> list[Row]:
-    """The rows of several runs that differ in their seed -> one row a task.
+    """One row a task of the rows of several runs that differ in their seed.
 
     Its value is the mean over seeds, whose own values are `seed_values` and whose standard
     deviation is `spread`; its interval is of that mean over the episodes, which all seeds share, so

@@ -229,7 +229,7 @@ def _check_task(
 
 
 def cost(run: Run, train: Split) -> str:
-    """One line: what the run is going to take."""
+    """What a run is going to take, in one line."""
     parameters = sum(p.numel() for p in run.learner.parameters())
     parts = [
         f"{parameters:,} parameters",

@@ -113,7 +113,7 @@ def _forget_unbegun(path: Path) -> None:
 
 
 def pretrain(experiment: Experiment, folder: Path, console: Console) -> None:
-    """Only the pretraining of an experiment, into `folder`."""
+    """Do only the pretraining of an experiment, into `folder`."""
     if experiment.pretraining is None:
         raise InputError(
             "this experiment has no section `pretrain`; add one, such as "
@@ -127,7 +127,7 @@ def pretrain(experiment: Experiment, folder: Path, console: Console) -> None:
 
 
 def train(run: runs.Run, base: Split, console: Console) -> runs.Run:
-    """`run.pretrain` and `run.train` with loss, validation, samples per second and time left."""
+    """Train a run, with loss, validation, samples per second and time left on the terminal."""
     metric = run.experiment.task.metric[1]
     if run.experiment.pretraining is not None:
         with _pretraining_bar(console, run.experiment.pretraining.trainer, metric) as log:

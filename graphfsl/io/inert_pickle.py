@@ -64,7 +64,8 @@ def read(path: Path, known: Set[str] | None, file: BinaryIO | None = None) -> An
     known: what may be named ("module name"); None lets a file name anything, which makes no
         difference to what happens.
 
-    Raises InputError for a file that is broken or names anything that is not in `known`.
+    Raises:
+        InputError: for a file that is broken or names anything that is not in `known`.
     """
     try:
         if file is not None:

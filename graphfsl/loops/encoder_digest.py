@@ -24,7 +24,7 @@ FORMERLY = {"graphfsl.core.batchnorm": "graphfsl.batchnorm"}
 
 
 def encoder_digest(encoder: nn.Module, *also: Any) -> hashlib.blake2b:
-    """The digest of all that decides what an encoder makes of an image, to which more can be added.
+    """A digest of all that decides what an encoder makes of an image; more can be added to it.
 
     Args:
         encoder: any module.

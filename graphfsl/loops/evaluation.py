@@ -211,29 +211,29 @@ class Result:
 
     @property
     def values(self) -> Tensor:
-        """(units,) of the first metric, one for each statistical unit."""
+        """The first metric of each statistical unit: (units,)."""
         name, metric = self.task.metric
         return metric.per_unit(self.measured[name], self.task.unit)
 
     @property
     def accuracies(self) -> Tensor:
-        """(episodes,) of a task of classes."""
+        """The accuracy of each episode of a task of classes: (episodes,)."""
         return self.measured["accuracy"]
 
     @property
     def mean(self) -> float:
-        """Of the first metric."""
+        """The mean of the first metric."""
         name, metric = self.task.metric
         return metric.value(self.measured[name])
 
     @property
     def ci95(self) -> float | None:
-        """Half-width of its 95% interval; None for one unit."""
+        """The half-width of the mean's 95% interval; None for one unit."""
         name, metric = self.task.metric
         return metric.with_interval(self.measured[name], self.task.unit)[1]
 
     def row(self) -> Row:
-        """What a table shows."""
+        """The row that a table shows."""
         learner, task = self.learner, self.task
         values = {
             name: MetricValue.of(metric, self.measured[name], task.unit)

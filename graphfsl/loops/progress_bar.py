@@ -24,7 +24,7 @@ ESTIMATE_AFTER = 40  # steps until the estimate of the whole time is worth print
 
 
 def silent(line: dict[str, Any]) -> None:
-    """Shows nothing."""
+    """Show nothing of a line of metrics."""
 
 
 @contextmanager

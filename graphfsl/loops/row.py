@@ -22,7 +22,7 @@ PER_UNIT = {ACCURACY: "accuracies"}  # metric -> what files call its value for e
 
 @dataclass(frozen=True)
 class MetricValue:
-    """A metric as people are shown it: a share in percent.
+    """A metric's value as people are shown it: a share in percent.
 
     Args:
         value, ci95: the value, and the half-width of its 95% interval; None for one unit.
@@ -35,7 +35,7 @@ class MetricValue:
 
     @classmethod
     def of(cls, metric: Metric, measured: Tensor, episodes: int = 1) -> Self:
-        """What was measured; `episodes` of them form one statistical unit."""
+        """The value of what was measured; `episodes` of them form one statistical unit."""
         value, half, _ = metric.with_interval(measured, episodes)
         return cls.shown(value, half, metric.unit, metric.more_is_better)
 
@@ -51,7 +51,7 @@ class MetricValue:
 
     @property
     def number(self) -> str:
-        """Without the unit: "61.20 ± 0.45"."""
+        """The value in text without its unit: "61.20 ± 0.45"."""
         text = text_of(self.value, self.unit)
         if self.ci95 is None or not math.isfinite(self.ci95):
             return text
@@ -59,12 +59,12 @@ class MetricValue:
 
 
 def shown_of(value: float, unit: str) -> float:
-    """A number of a metric as people are shown it, rounded."""
+    """A number of a metric as people are shown it, scaled and rounded."""
     return rounded(scale_of(unit) * value, unit)
 
 
 def rounded(value: float, unit: str) -> float:
-    """What people are shown, to three decimals of a percentage, or six digits of other units."""
+    """A number rounded for people: to three decimals of a percentage, or six digits of others."""
     return round(value, 3) if unit == "%" else float(f"{value:.6g}")
 
 
@@ -74,7 +74,7 @@ def text_of(value: float, unit: str) -> str:
 
 
 def scale_of(unit: str) -> int:
-    """What a metric's own numbers are multiplied by for people: a share becomes percent."""
+    """The factor of a metric's own numbers for people: a share becomes percent."""
     return 100 if unit == "%" else 1
 
 
@@ -144,7 +144,7 @@ class Row:
 
     @property
     def score(self) -> float:
-        """The first metric so that more is better."""
+        """The first metric, with its sign changed where less is better."""
         return self.value.value if self.value.more_is_better else -self.value.value
 
     def replace(self, **changes: Any) -> Row:
@@ -152,7 +152,10 @@ class Row:
         return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """As files hold it: the task's fields and the first metric stand among the others."""
+        """The mapping that files hold of it.
+
+        The task's fields and the first metric stand among the others.
+        """
         name, value = self.metric, self.value
         out: dict[str, Any] = {"method": self.method, "task": self.task, "data": self.data}
         out |= self.asked
@@ -205,17 +208,17 @@ class Row:
 
 
 def task_of(row: Row) -> Task:
-    """What a row was asked; a field that it does not name is as by default."""
+    """The task that a row was asked; a field that it does not name is as by default."""
     return get(row.task)(**row.asked)
 
 
 def title_of(row: Row) -> str:
-    """What a row was asked, for people: "5-way 1-shot"."""
+    """The title of the task that a row was asked: "5-way 1-shot"."""
     return task_of(row).title
 
 
 def as_row(row: Row | Mapping[str, Any]) -> Row:
-    """A row, or the mapping that a file holds of one."""
+    """A row, also where it is given as the mapping that a file holds."""
     return row if isinstance(row, Row) else Row.from_dict(row)
 
 

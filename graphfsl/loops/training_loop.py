@@ -72,7 +72,11 @@ class TrainingLoop:
         self.clock, self.since = time.perf_counter(), self.state.step  # of the last line of metrics
 
     def run(self) -> list[dict[str, Any]]:
-        """All steps that are left; the metrics. The learner ends with the best weights."""
+        """Take all steps that are left; the learner ends with the best weights.
+
+        Returns:
+            The lines of metrics.
+        """
         state, options = self.state, self.options
         while state.step < options.steps and not state.stopped:
             self._seed_step()
@@ -243,7 +247,7 @@ def _diverged(learner: Learner) -> bool:
 
 
 def training_data(train: Episodes | Batches, steps: int) -> Training:
-    """What the learner is trained on, which it needs to answer on raw samples."""
+    """What a learner is trained on, as far as it needs to know that to answer on raw samples."""
     shape = train.split.shape
     if isinstance(train, Episodes):
         shape = train.task.sample_shape(train.split)

@@ -56,7 +56,7 @@ class DropBlock(nn.Module):
 
 
 def kept(corners: Tensor, side: int) -> Tensor:
-    """1 for what no block covers, else 0: (M, C, h, w).
+    """Where no block covers a map: 1 there, else 0, (M, C, h, w).
 
     corners: the upper left ones of blocks, (M, C, h-side+1, w-side+1).
     """

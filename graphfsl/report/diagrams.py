@@ -98,7 +98,10 @@ def _plot_heat(axes: Any, values: list[list[float]], x: list[str], y: list[str])
 
 
 def confusion(r: Line) -> Figure:
-    """Rows are the true classes, each row sums to 1; the pairs that are confused most are named."""
+    """A confusion matrix: rows are the true classes, and each row sums to 1.
+
+    The pairs that are confused most are named.
+    """
     names, counts = r["confusion"]["classes"], r["confusion"]["counts"]
     rates = [[c / max(sum(line), 1) for c in line] for line in counts]
     pairs = [

@@ -74,7 +74,10 @@ def averaged(rows: Sequence[Line]) -> list[Line]:
 
 
 def mean(rows: Sequence[Line]) -> dict[str, float]:
-    """Mean of the first metric, and mean half-width: at least that of the mean."""
+    """The means of the first metric and of its half-width over rows.
+
+    The mean half-width is at least that of the mean.
+    """
     keys = (metric_of(rows[0]) if rows else "accuracy", "ci95")
     values = {k: [r[k] for r in rows if finite(r.get(k))] for k in keys}
     return {k: sum(v) / len(v) if v else math.nan for k, v in values.items()}
@@ -126,7 +129,7 @@ def _half(line: Line, scale: float) -> float:
 
 
 def curves(label: str, lines: Sequence[Line]) -> list[Figure]:
-    """Training loss, and validation accuracy with its interval, by step."""
+    """Plot training loss, and validation accuracy with its interval, by step."""
     loss = [(m["step"], m["loss"]) for m in lines if finite(m.get("loss"))]
     validated = [m for m in lines if finite(m.get("val"))]
     metric = validated[0].get("metric", ACCURACY) if validated else ACCURACY
@@ -159,7 +162,7 @@ def curves(label: str, lines: Sequence[Line]) -> list[Figure]:
 
 
 def line(axes: Any, points: Sequence[tuple[float, float, float]], **look: Any) -> None:
-    """A line through (x, y, half-width) with its band."""
+    """Plot a line through points (x, y, half-width), with its band."""
     x, y, _ = zip(*points, strict=True)
     low, high = ([v + sign * h for _, v, h in points] for sign in (-1, 1))
     axes.fill_between(x, low, high, color=look["color"], alpha=0.15, linewidth=0)
@@ -327,7 +330,7 @@ def _over(axes: Sequence[str]) -> str:
 
 
 def by_strength(rows: Sequence[Line], axes: Sequence[str]) -> list[str]:
-    """Axes by the spread of their levels' mean accuracies, the widest first."""
+    """Order axes by the spread of their levels' mean accuracies, the widest first."""
 
     def spread(axis: str) -> float:
         levels: dict[str, list[float]] = {}

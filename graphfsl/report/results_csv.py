@@ -29,14 +29,14 @@ EPISODE = {"way": 5, "shot": 1, "unlabeled": 0, "distractors": 0}  # what most e
 
 
 def task_of_line(line: Line) -> Task:
-    """What a row was asked."""
+    """The task that a row was asked."""
     kind = get(line.get("task") or DEFAULT)
     given = {f.name: line.get(f.name) for f in dataclasses.fields(kind)}
     return kind(**{name: value for name, value in given.items() if value is not None})
 
 
 def size(line: Line) -> tuple[float, ...]:
-    """What columns are sorted by: way, shot, unlabeled samples and distractors of its episodes."""
+    """The numbers that columns are sorted by: way, shot, unlabeled samples and distractors."""
     return tuple(task_of_line(line).size)
 
 
@@ -50,7 +50,7 @@ def _title(task: Task) -> str:
 
 
 def records(folder: Path) -> dict[str, str]:
-    """The name of each data set that runs in a folder were measured on, and its record as CSV."""
+    """The record of each data set that runs in a folder were measured on, as CSV, by its name."""
     found: dict[str, list[Line]] = {}
     for file in sorted(folder.glob("*/results.json")):
         for row in _rows_of_run(file.parent):
@@ -59,7 +59,7 @@ def records(folder: Path) -> dict[str, str]:
 
 
 def write_records(folder: Path) -> list[Path]:
-    """Write the record of each data set beside the runs; the files that were written."""
+    """Write the record of each data set beside the runs, and return the files."""
     written = []
     for name, text in records(folder).items():
         file = folder / f"{name}.csv"

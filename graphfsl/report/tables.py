@@ -70,18 +70,18 @@ def metric_of(line: Line) -> str:
 
 
 def unit_of(line: Line) -> str:
-    """Its unit; accuracies of before there were others are in percent."""
+    """The unit of a line's first metric; accuracies of before there were others are in percent."""
     unit: str = (line.get("metrics") or {}).get(metric_of(line), {}).get("unit", "%")
     return unit
 
 
 def value_of(line: Line) -> Any:
-    """Its first metric, as people are shown it."""
+    """The value of a line's first metric, as people are shown it."""
     return line.get(metric_of(line))
 
 
 def axis_of(line: Line) -> str:
-    """What an axis of a figure says of it: "accuracy (%)"."""
+    """The words for a line's first metric along an axis: "accuracy (%)"."""
     unit = unit_of(line)
     return metric_of(line) + (f" ({unit})" if unit else "")
 
@@ -121,7 +121,7 @@ class Table:
 
 
 def group(line: Line) -> tuple[Any, ...]:
-    """Lines are compared within a group; sorting by it keeps their order inside."""
+    """The key of lines that are compared; sorting by it keeps their order inside."""
     task = task_of(line)
     fields = {name: line[name] for name in task.columns_shown() if line.get(name) is not None}
     asked = task(**fields)
@@ -159,7 +159,7 @@ def _cell(line: Line, key: str) -> str:
 
 
 def number_of(line: Line) -> str:
-    """The first metric with its interval, and its spread over seeds: "61.20 ± 0.45"."""
+    """A line's first metric with its interval, and its spread over seeds: "61.20 ± 0.45"."""
     name, half = metric_of(line), line.get("ci95")
     interval = half if finite(half) else None
     text = MetricValue(line[name], interval, unit_of(line)).number
@@ -262,7 +262,7 @@ def _folded(
 
 
 def to_csv(lines: Sequence[Line]) -> str:
-    """All that rows hold, but what is for pictures only."""
+    """A report as CSV: all that rows hold, but what is for pictures only."""
     tasks = dict.fromkeys([get(DEFAULT), *map(task_of, lines)])
     own = dict.fromkeys(name for task in tasks for name in task.columns_shown())
     metrics = dict.fromkeys([ACCURACY, *map(metric_of, lines)])
@@ -286,7 +286,7 @@ def to_csv(lines: Sequence[Line]) -> str:
 
 
 def plain(text: str) -> str:
-    """User text on one line of Markdown: no HTML, no links, no table bars; `code` stays."""
+    """User text on one line of Markdown, without HTML, links or table bars; `code` stays."""
     text = re.sub(r"(`[^`]*`)|[<>&]", lambda m: m[1] or escape(m[0]), " ".join(text.split()))
     return re.sub(r"([|\[\]])", r"\\\1", text)
 
@@ -323,12 +323,12 @@ _TEX = {
 
 
 def tex(text: str) -> str:
-    """User text in LaTeX."""
+    """User text as LaTeX shows it."""
     return re.sub(r"[\\~^±−&%$#_{}]", lambda m: _TEX.get(m[0], f"\\{m[0]}"), " ".join(text.split()))
 
 
 def to_latex(title: str, rows: Sequence[Line]) -> str:
-    """A table environment (booktabs) for each setting."""
+    """A report as LaTeX: a table environment (booktabs) for each setting."""
     parts = ["% needs \\usepackage{booktabs}"]
     for t in tables(rows):
         at = t.headers.index(t.metric)

@@ -375,5 +375,5 @@ def rows_of(study: Study, out: Path) -> list[Row | None]:
 
 
 def steps_of(unit: Unit) -> int:
-    """How far a unit's training is."""
+    """The step that a unit's training has reached."""
     return steps_so_far(unit.path)

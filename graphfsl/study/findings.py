@@ -51,7 +51,7 @@ class Findings:
 
 
 def findings(study: Study, rows: Sequence[Row | Mapping[str, Any]]) -> Findings:
-    """Of the finished rows, each with its `cell`.
+    """Find what the finished rows of a study show; each has its `cell`.
 
     Inductive, transductive and semi-supervised rows are compared among themselves. Where the levels
     of an axis differ in kind, their paired difference is said to be the gain of another setting,
@@ -223,7 +223,7 @@ def best(rows: Sequence[Row | Mapping[str, Any]]) -> list[bool]:
 
 
 def table(study: Study, rows: Sequence[Row | None]) -> str:
-    """cells.csv: a line for each cell, in the order of the grid.
+    """The table cells.csv: a line for each cell, in the order of the grid.
 
     Nothing in it depends on when it was made.
     """

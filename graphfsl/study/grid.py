@@ -50,12 +50,12 @@ class Cell:
 
     @property
     def training(self) -> str:
-        """The same for cells that share a training."""
+        """The name of the cell's training, the same for cells that share it."""
         return digest(comparable(self.experiment))
 
     @property
     def name(self) -> str:
-        """What its file is called: it changes with anything that decides its row."""
+        """The name of the cell's file, which changes with anything that decides its row."""
         test = self.experiment.to_dict().get("evaluation")
         return digest({"training": self.training, "changes": self.changes, "test": test})
 
@@ -279,7 +279,7 @@ def _skip_rules(
 
 
 def override(item: tuple[str, Any]) -> str:
-    """(key, value) -> key=value, as on the command line."""
+    """A key and a value as text, key=value, as on the command line."""
     key, value = item
     if not isinstance(value, str):
         return f"{key}={json.dumps(value)}"

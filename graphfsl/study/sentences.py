@@ -10,7 +10,7 @@ from graphfsl.loops.row import scale_of
 
 
 def sentence(effect: MainEffect, unit: str = "%") -> str:
-    """One axis in plain English; p is the corrected one where present.
+    """What one axis shows in plain English; p is the corrected one where present.
 
     The values are such that more is better; shares, of the unit "%", become percentage points. A
     difference is asserted where the interval leaves out 0 and p < 0.05, denied where neither,
@@ -110,7 +110,7 @@ def amount(value: float, half: float, unit: str) -> str:
 
 
 def word_of(unit: str) -> str:
-    """What follows a difference: " points" of shares, the unit of others, or nothing."""
+    """The word that follows a difference: " points" of shares, the unit of others, or nothing."""
     return " points" if unit == "%" else f" {unit}".rstrip()
 
 

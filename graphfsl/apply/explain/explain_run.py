@@ -176,7 +176,7 @@ def _told_edges(found: Explanation) -> list[dict[str, Any]]:
 
 
 def judge(faithful: Faithfulness) -> dict[str, Any]:
-    """The curves and their areas as numbers."""
+    """How faithful an explanation is, as numbers: its curves, their areas, and random orders."""
     below, above = faithful.areas
     return {
         "faithfulness": {"deletion": below, "insertion": above},
@@ -187,7 +187,7 @@ def judge(faithful: Faithfulness) -> dict[str, Any]:
 
 
 def picture(found: Explanation, target: Target, title: str = "", names: Sequence[str] = ()) -> str:
-    """The query's graph with the explanation on it, as SVG; names: of the class columns."""
+    """The query's graph with the explanation on it, as SVG; `names` are of the class columns."""
     graph, truth = found.question.graph, _truth(found, target)
     shown = to_networkx(graph, similarity(graph.x.flatten(2)), 0, _answers(found), truth[None])
     shown = nx.relabel_nodes(shown, dict(enumerate(found.question.origin.tolist())))
@@ -288,7 +288,7 @@ def _nodes(nodes: Sequence[dict[str, Any]], p: float, images: Sequence[str]) -> 
 
 
 def panels(facts: dict[str, Any]) -> list[tuple[str, str]]:
-    """The deletion and the insertion curve beside those of random orders."""
+    """Plot the deletion and the insertion curve beside those of random orders."""
     out = []
     removed = torch.tensor(facts["random_deletion"])
     for name, random in (("deletion", removed), ("insertion", removed.flip(-1))):

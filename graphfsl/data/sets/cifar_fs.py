@@ -1,6 +1,6 @@
-"""CIFAR-FS: CIFAR-100 for few shots (Bertinetto et al. 2019, https://arxiv.org/abs/1805.08136).
+"""CIFAR-FS, 64/16/20 classes of CIFAR-100: train, val and test (https://arxiv.org/abs/1805.08136).
 
-It is 600 photographs of 32 x 32 of each of 100 classes: 64/16/20 for train, val and test.
+It is 600 photographs of 32 x 32 of each class; Bertinetto et al. 2019 chose which are for what.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from graphfsl.data.split import Split
 def load(split: str, root: str, download: bool = False) -> Split:
     """One split of CIFAR-FS, 3 x 32 x 32; the superclass of a class is CIFAR-100's.
 
-    There are 600 photographs of each class, 64/16/20 for train, val and test.
+    There are 600 photographs of each class, as Bertinetto et al. 2019 divided them.
 
     Args:
         split: "train", "val" or "test".

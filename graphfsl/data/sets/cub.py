@@ -1,7 +1,7 @@
-"""CUB-200-2011: 200 bird species (Wah et al. 2011, https://data.caltech.edu/records/65de6-vp158).
+"""CUB: 100/50/50 birds for train, val and test (https://data.caltech.edu/records/65de6-vp158).
 
-It is 11,788 photographs: 100/50/50 species for train, val and test, as in Chen et al. 2019,
-https://arxiv.org/abs/1904.04232.
+CUB-200-2011 is 11,788 photographs of 200 species (Wah et al. 2011), which Chen et al. 2019,
+https://arxiv.org/abs/1904.04232, divided so.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ BY_HAND = (
 def load(split: str, root: str, download: bool = False, size: int = 84) -> Split:
     """One split of CUB, 3 x size x size: whole photographs, not cut to the bird.
 
-    There are 11,788 of them, 100/50/50 species for train, val and test as in Chen et al. 2019,
-    https://arxiv.org/abs/1904.04232.
+    CUB-200-2011 is 11,788 photographs of 200 species (Wah et al. 2011), which Chen et al. 2019,
+    https://arxiv.org/abs/1904.04232, divided so.
 
     Args:
         split: "train", "val" or "test".

@@ -1,6 +1,6 @@
-"""FC100: CIFAR-100 split by superclass (Oreshkin et al. 2018, https://arxiv.org/abs/1805.10123).
+"""FC100: 60/20/20 classes of CIFAR-100 for train, val and test (https://arxiv.org/abs/1805.10123).
 
-It has 60/20/20 classes for train, val and test, and no superclass in two of them.
+Oreshkin et al. 2018 put no superclass into two of them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from graphfsl.data.split import Split
 def load(split: str, root: str, download: bool = False) -> Split:
     """One split of FC100, 3 x 32 x 32; the superclass of a class is CIFAR-100's.
 
-    There are 60/20/20 classes for train, val and test, and no superclass in two of them.
+    Oreshkin et al. 2018 put no superclass into two splits.
 
     Args:
         split: "train", "val" or "test".

@@ -1,6 +1,6 @@
-"""mini-ImageNet: 100 classes (Ravi, Larochelle 2017, https://openreview.net/forum?id=rJY0-Kcll).
+"""mini-ImageNet: 64/16/20 for train, val and test (https://openreview.net/forum?id=rJY0-Kcll).
 
-It is 600 photographs of each of 100 ImageNet classes: 64/16/20 for train, val and test.
+It is 600 photographs of each of 100 ImageNet classes, as Ravi & Larochelle 2017 chose them.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ BY_HAND = (
 def load(split: str, root: str, download: bool = False, size: int = 84) -> Split:
     """One split of mini-ImageNet, 3 x size x size.
 
-    There are 600 photographs of each class, 64/16/20 classes for train, val and test. Vinyals et
-    al. 2016 had other classes, so their numbers differ.
+    It has 600 photographs of each of 100 ImageNet classes, as Ravi & Larochelle 2017 chose them.
+    Vinyals et al. 2016 had other classes, so their numbers differ.
 
     Args:
         split: "train", "val" or "test".
@@ -38,5 +38,9 @@ def load(split: str, root: str, download: bool = False, size: int = 84) -> Split
 
 
 def download(root: str) -> None:
-    """Nothing can be fetched: raises InputError with what to do by hand."""
+    """Refuse to fetch what has to be fetched by hand.
+
+    Raises:
+        InputError: always, with what to do.
+    """
     raise InputError(BY_HAND.format(root=root))

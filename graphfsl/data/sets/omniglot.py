@@ -1,6 +1,6 @@
-"""Omniglot: handwritten characters (Lake et al. 2015, https://doi.org/10.1126/science.aab3050).
+"""Omniglot: characters of 50 alphabets (Lake et al. 2015, https://doi.org/10.1126/science.aab3050).
 
-It is 20 drawings of each of 1,623 characters of 50 alphabets.
+It is 20 drawings by hand of each of 1,623 characters.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""tiered-ImageNet: 608 ImageNet classes (Ren et al. 2018, https://arxiv.org/abs/1803.00676).
+"""tiered-ImageNet: 351/97/160 classes for train, val and test (https://arxiv.org/abs/1803.00676).
 
-They are of 34 categories, 351/97/160 classes for train, val and test, and no category in two.
+They are 608 ImageNet classes of 34 categories; Ren et al. 2018 put no category into two splits.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ BY_HAND = (
 def load(split: str, root: str, download: bool = False, size: int = 84) -> Split:
     """One split of tiered-ImageNet, 3 x size x size.
 
-    The superclass of a class is its category, a WordNet id; no category of the 34 is in two splits,
-    which have 351/97/160 classes.
+    The superclass of a class is its category, a WordNet id; Ren et al. 2018 put none of the 34 into
+    two splits.
 
     Args:
         split: "train", "val" or "test".
@@ -41,5 +41,9 @@ def load(split: str, root: str, download: bool = False, size: int = 84) -> Split
 
 
 def download(root: str) -> None:
-    """Nothing can be fetched: raises InputError with what to do by hand."""
+    """Refuse to fetch what has to be fetched by hand.
+
+    Raises:
+        InputError: always, with what to do.
+    """
     raise InputError(BY_HAND.format(root=root))

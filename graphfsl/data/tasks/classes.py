@@ -169,7 +169,7 @@ class Setting(Task):
 
     @property
     def most_shots(self) -> int:
-        """Support images of the class that has most."""
+        """The support images of the class that has most."""
         return self.max_shot or self.shot
 
     def __str__(self) -> str:
@@ -203,7 +203,7 @@ class Setting(Task):
 
     @property
     def size(self) -> tuple[int, ...]:
-        """Way, shot, and the size of the pool."""
+        """What tables are sorted by: way, shot, and the size of the pool."""
         return self.way, self.shot, self.unlabeled, self.distractors
 
     @property
@@ -240,7 +240,10 @@ class Setting(Task):
     def assemble(
         self, draw: Draw, split: Split, raw: Tensor, normalise: Normalise, device: torch.device
     ) -> tuple[Episode, Target]:
-        """One node a sample; support labels are weights, all others are hidden in the target."""
+        """The batch that a draw describes: one node a sample, and labels of the support as weights.
+
+        All other labels are hidden in the target.
+        """
         x = normalise(raw)
         ids, label = torch.from_numpy(draw.ids), torch.from_numpy(draw.label)
         padded = self.max_shot is not None
@@ -257,7 +260,11 @@ class Setting(Task):
         return episode, target.to(device)
 
     def check_draw(self, draw: Draw, split: Split) -> None:
-        """ValueError where a list contradicts itself or the labels of the split."""
+        """Refuse a list that contradicts itself or the labels of the split.
+
+        Raises:
+            ValueError: says how.
+        """
         ids, label, columns = draw.ids, draw.label, draw.classes
         k, q = draw.n_support, draw.n_query
         if ids.ndim != 2 or ids.shape != label.shape or columns.shape != (len(ids), self.way):

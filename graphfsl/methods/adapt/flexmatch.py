@@ -106,7 +106,7 @@ class FlexMatch(Adapt):
         return labeled_cross_entropy(scores, episode) + self.weight * loss_u
 
     def sure(self, q: Tensor, mask: Tensor) -> Tensor:
-        """(B, U, C) bool: the most probable class of q (B, U, C) where it is above tau_c.
+        """Where the most probable class of q (B, U, C) is above its threshold: (B, U, C) bool.
 
         Nothing elsewhere, and nothing for padding.
         """

@@ -70,6 +70,6 @@ class MAML(Adapt):
 
 
 def sum_over_shot(score: Score, episode: Episode, step: int) -> Tensor:
-    """sum_i CE_i / K over the N*K support nodes: N times the mean, as in the authors' code."""
+    """The support's loss as in the authors' code: sum_i CE_i / K over N*K nodes."""
     ways = present(episode.w[:, episode.support]).sum().to(episode.w.dtype)
     return ways * support_cross_entropy(score, episode, step)

@@ -132,7 +132,7 @@ class TransMatch(Adapt):
         return torch.cat(views, 1), real.repeat(1, self.k)
 
     def guess_labels(self, score: Score, episode: Episode, pool: Tensor, real: Tensor) -> Tensor:
-        """q_b for every view (B, K U, C): the views' mean probability, sharpened; a constant."""
+        """Guess q_b for every view (B, K U, C): the views' mean probability, sharpened."""
         scores = beside_support(score, episode, pool, real)[:, episode.n_support :]
         p = scores.detach().softmax(-1)
         mean = torch.stack(p.chunk(self.k, 1)).mean(0)
@@ -158,13 +158,13 @@ class TransMatch(Adapt):
 
 
 def sharpen(p: Tensor, temperature: float) -> Tensor:
-    """p_c^(1/T) / sum_j p_j^(1/T) over the last axis."""
+    """Sharpen probabilities: p_c^(1/T) / sum_j p_j^(1/T) over the last axis."""
     power = p ** (1 / temperature)
     return power / power.sum(-1, keepdim=True)
 
 
 def mix(t: Tensor, partner: Tensor, share: Tensor) -> Tensor:
-    """l t_i + (1 - l) t_j of nodes t (B, m, *S) and their partners j (B, m), with l (B, m)."""
+    """Mix nodes t (B, m, *S) with their partners j (B, m): l t_i + (1 - l) t_j, with l (B, m)."""
     other = t.gather(1, broad(partner, t))
     return t + (1 - broad(share, t)) * (other - t)
 
@@ -193,5 +193,5 @@ def guessed_loss(scores: Tensor, target: Tensor, mask: Tensor, classes: Tensor) 
 
 
 def broad(t: Tensor, like: Tensor) -> Tensor:
-    """t (B, m) for every element of like (B, m, *S)."""
+    """Repeat t (B, m) for every element of `like` (B, m, *S)."""
     return t.view(*t.shape, *(1,) * (like.ndim - 2)).expand_as(like)

@@ -82,7 +82,7 @@ class Baseline(Head):
         return hide_absent(z @ (a @ support).mT, episode.w)
 
     def descend(self, gradient: Callable[[Weights], Weights], theta: Weights, w: Tensor) -> Weights:
-        """theta after the steps of an episode's support, whose label weights are w (B, n, C)."""
+        """Train theta on an episode's support, whose label weights are w (B, n, C)."""
         nodes = (w.sum(-1) > 0).sum(-1)
         steps = self.epochs * ((nodes + self.batch - 1) // self.batch)
         most = torch.arange(self.epochs * -(-w.shape[1] // self.batch), device=w.device)

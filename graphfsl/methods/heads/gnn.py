@@ -125,7 +125,7 @@ class GNN(Head):
         return x + F.pad(answer, (d, behind, episode.unlabeled.start, 0))
 
     def asked(self, x: Tensor, episode: Episode) -> Tensor:
-        """One-hot (B, U): the unlabeled node whose label is asked for; zero where all are padding.
+        """The unlabeled node whose label is asked for, one-hot (B, U); zero where all are padding.
 
         The attention's choice in training is a sample that lets its gradient through.
         """
@@ -190,7 +190,7 @@ class EdgeWeight(nn.Module):
 
 
 def all_pairs(n: int, device: torch.device) -> Tensor:
-    """(2, n * n) the nodes of every entry of an n x n matrix, row by row."""
+    """The two nodes of every entry of an n x n matrix, row by row: (2, n * n)."""
     nodes = torch.arange(n, device=device)
     return torch.stack([nodes.repeat_interleave(n), nodes.repeat(n)])
 
@@ -212,8 +212,10 @@ class GraphConv(MessagePassing):
         self.norm = BatchNorm(out)
 
     def forward(self, x: Tensor, edges: Tensor, weight: Tensor, mask: Tensor | None) -> Any:
+        """Nodes after the convolution: (R, d) -> (R, out)."""
         neighbors = self.propagate(edges, x=x, weight=weight, size=(len(x), len(x)))
         return self.norm(self.linear(torch.cat([x, neighbors], -1)), mask)
 
     def message(self, x_j: Tensor, weight: Tensor) -> Tensor:
+        """What a neighbour sends: itself, times the weight of the edge."""
         return weight * x_j

@@ -73,7 +73,7 @@ class LabelPropagation(Head):
         self.scale, self.k, self.alpha, self.log = scale, k, alpha, log
 
     def affinity(self, episode: Episode) -> Tensor:
-        """(B, n, n) of all nodes; padding is taken out afterwards."""
+        """Affinities (B, n, n) of all nodes; padding is taken out afterwards."""
         if isinstance(self.scale, str):
             return std_scaled(episode.x, episode.mask) * pairs(episode.mask)
         d = squared_euclidean(episode.x, episode.x)

@@ -116,7 +116,7 @@ class FullContext(nn.Module):
         return h, g
 
     def support(self, x: Tensor, labeled: Tensor) -> Tensor:
-        """g of the labeled nodes; the others keep x and are read by no one."""
+        """The embeddings g of the labeled nodes; the others keep x and are read by no one."""
         b, n = labeled.shape
         place = (
             torch.rand(b, n, device=x.device)

@@ -49,7 +49,7 @@ class ProtoNet(Head):
             self.log_scale = nn.Parameter(torch.tensor(float(scale)).log())
 
     def logits(self, z: Tensor, p: Tensor) -> Tensor:
-        """-d(z, p): nodes (B, n, d), prototypes (B, C, d) -> (B, n, C)."""
+        """How near nodes are to prototypes: (B, n, d), (B, C, d) -> (B, n, C)."""
         if self.distance == "cosine":
             return self.log_scale.exp() * cosine(z, p)
         return -squared_euclidean(z, p)

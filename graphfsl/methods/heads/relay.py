@@ -110,13 +110,13 @@ class Relay(Head):
         return hide_absent(s, episode.w)
 
     def kinds(self, episode: Episode, known: Tensor) -> Tensor:
-        """(B, n): labeled, query or pool; a support node whose label is hidden is of the pool."""
+        """The kind of each node (B, n): labeled, query or pool; a hidden label is of the pool."""
         kind = torch.full_like(episode.mask, POOL, dtype=torch.long)
         kind[:, episode.query] = QUERY
         return kind.masked_fill(known, LABELED)
 
     def attention(self, layer: int, h: Tensor, kind: Tensor, edges: Tensor) -> Tensor:
-        """a (B, n, n) over the edges (B, n, n) of nodes h (B, n, d) of these kinds (B, n)."""
+        """Attention a (B, n, n) over edges (B, n, n) of nodes h (B, n, d) of some kinds (B, n)."""
         gamma, beta = self.log_gamma[layer].exp(), self.beta[layer]
         typed = gamma.shape[0] == 3
         t = F.one_hot(kind, 3).to(h.dtype) if typed else h.new_ones(*kind.shape, 1)
@@ -126,7 +126,7 @@ class Relay(Head):
         return logits.masked_fill(~edges, torch.finfo(logits.dtype).min).softmax(-1) * edges
 
     def belief(self, z: Tensor, messages: Tensor, h: Tensor, p: Tensor, pool: Tensor) -> Tensor:
-        """g (B, n, 1) in (0, 1)."""
+        """How far each node's guess is believed: g (B, n, 1) in (0, 1)."""
         if self.gate is None:
             return torch.ones_like(z[..., :1])
         best, second = z.topk(2, -1).values.unbind(-1)

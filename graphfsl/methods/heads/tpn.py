@@ -56,7 +56,7 @@ class TPN(LabelPropagation):
         nn.init.constant_(last.bias, -2.25)
 
     def sigma(self, episode: Episode) -> Tensor:
-        """(B, n, 1), positive."""
+        """The positive width that the network gives each node: (B, n, 1)."""
         mask = episode.mask.flatten() if episode.padded else None
         h = self.norm(self.first(episode.x.flatten(0, 1)), mask)
         # The floor keeps z / sigma finite.

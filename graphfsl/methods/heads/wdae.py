@@ -111,7 +111,7 @@ class WDAE(Head):
         return s.masked_fill(s < least, torch.finfo(s.dtype).min).softmax(-1) * others
 
     def denoise(self, w: Tensor, there: Tensor) -> Tensor:
-        """w* of normalised weights w (B, C, d), which of them there are (B, C)."""
+        """Denoise normalised class weights w (B, C, d); the mask (B, C) says which there are."""
         a = self.neighbors(w.detach(), there)
         if self.training and self.noise:
             w = F.normalize(w + self.noise * torch.randn_like(w), dim=-1)
@@ -124,7 +124,7 @@ class WDAE(Head):
         return mended
 
     def classifier(self, episode: Episode) -> Tensor:
-        """w* (B, C, d)."""
+        """The denoised class weights w* (B, C, d) of an episode."""
         x, w = episode.x[:, episode.labeled], episode.w[:, episode.labeled]
         return self.denoise(F.normalize(prototypes(F.normalize(x, dim=-1), w), dim=-1), present(w))
 

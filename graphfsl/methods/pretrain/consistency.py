@@ -100,6 +100,6 @@ class Consistency(Objective):
         return loss / (~free).sum().clamp_min(1) + self.weight * loss_u / free.sum().clamp_min(1)
 
     def strong(self, x: Tensor) -> Tensor:
-        """A(x), each image (M, C, h, w) by its own draw."""
+        """Strong views A(x) of images (M, C, h, w), each by its own draw."""
         u = 2 * torch.rand(7, len(x), device=x.device, dtype=x.dtype) - 1
         return affine(x, u, self.rotate, self.translate, self.scale, 0.0, self.flip)

@@ -94,7 +94,7 @@ class BDCSPN(Refine):
         return hide_absent(self.scale * (shifted @ rectified.mT / size), episode.w)
 
     def without_cross_class_bias(self, z: Tensor, episode: Episode) -> Tensor:
-        """X' (B, n, d): queries moved by xi = mean(S) - mean(Q), unless there is but one."""
+        """Move queries by xi = mean(S) - mean(Q), unless there is but one: X' (B, n, d)."""
         real = episode.mask.unsqueeze(-1).to(z.dtype)
         support, query = episode.support, episode.query
         xi = prototypes(z[:, support], real[:, support]) - prototypes(z[:, query], real[:, query])

@@ -119,7 +119,7 @@ class FixMatch(Refine):
         return scores
 
     def least(self, q: Tensor, mask: Tensor) -> Tensor | float:
-        """tau of each node: q (B, U, C) -> (B, U, 1), by its most probable class."""
+        """The threshold tau of each node, by its most probable class: q (B, U, C) -> (B, U, 1)."""
         if self.threshold is not None:
             return self.threshold
         count = mask.sum(1).clamp_min(1)[:, None, None]

@@ -135,7 +135,7 @@ class ILPC(Refine):
         return y
 
     def graph(self, v: Tensor, mask: Tensor) -> Tensor:
-        """W (B, n, n) of centred nodes v (B, n, d), of which those of the mask (B, n) are real."""
+        """The graph W (B, n, n) of centred nodes v (B, n, d), which are real where the mask is."""
         a = cosine_power(v) * pairs(mask)
         # Each a_ij that is kept for i alone counts once, for both twice: A + A^T.
         return symmetric(nearest(a, self.k) + nearest(a, self.k, mutual=True))

@@ -85,7 +85,7 @@ class LaplacianShot(Refine):
         return torch.cat([scores[:, : q.start], own + pulled.mT, scores[:, q.stop :]], 1)
 
     def updates(self, a: Tensor, pull: Callable[[Tensor], Tensor]) -> Tensor:
-        """Costs a (B, C, q) -> Y (B, C, q) before the last update."""
+        """Assignments Y (B, C, q) before the last update, from costs a (B, C, q)."""
         y = (-a).softmax(1)
         for _ in range(self.steps - 1):
             y = (self.lam * pull(y) - a).softmax(1)

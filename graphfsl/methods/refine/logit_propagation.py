@@ -149,7 +149,7 @@ class LogitPropagation(Refine):
         return f.clamp_min(1e-12).log(), answer.clamp_min(1e-12).log()
 
     def poisson(self, a: Tensor, near: Tensor, y: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
-        """The same of the second form; arguments as those of `closed`."""
+        """The scores by Poisson learning; arguments and results are those of `closed`."""
         mean = y.sum(1, keepdim=True) / or_one(y.sum((1, 2), keepdim=True))
         source = y - y.sum(-1, keepdim=True) * mean
         own_source = own - own.sum(-1, keepdim=True) * mean

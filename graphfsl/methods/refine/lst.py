@@ -91,7 +91,7 @@ class LST(Refine):
         return scores
 
     def weights(self, episode: Episode, way: Tensor) -> Tensor:
-        """w_jc of the pool (B, U, C), for the classes that are present (B, C)."""
+        """The learned weights w_jc of the pool (B, U, C), for the classes present (B, C)."""
         z = episode.x.shape[-1] ** 0.5 * F.normalize(episode.x, dim=-1)
         p = prototypes(z[:, episode.support], episode.w[:, episode.support])
         apart = (z[:, episode.unlabeled].unsqueeze(2) - p.unsqueeze(1)).abs()

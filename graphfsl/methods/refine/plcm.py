@@ -192,7 +192,7 @@ class PLCM(Refine):
                 self.variance[step, chosen, component] = variance.clamp_min(LEAST_VARIANCE)
 
     def log_odds(self, step: int, loss: Tensor, before: Tensor) -> Tensor:
-        """log P(clean | l) - log P(noisy | l) in a step, for losses (B, U)."""
+        """How probably labels of losses (B, U) are right: log P(clean | l) - log P(noisy | l)."""
         distance = (loss[..., None, None] - self.mean[step]).square()
         log_p = self.prior[step].log() - 0.5 * self.variance[step].log()
         log_p = log_p - distance / (2 * self.variance[step])

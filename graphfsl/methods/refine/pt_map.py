@@ -95,7 +95,7 @@ class PTMAP(Refine):
         return hide_absent(scores, episode.w)
 
     def transform(self, episode: Episode) -> Tensor:
-        """Features (B, n, d) -> x (B, n, d); the pool is centered as the queries are."""
+        """Power-transformed features x (B, n, d); the pool is centered as the queries are."""
         k, query = episode.n_support, episode.query
         real = episode.mask.unsqueeze(-1).to(episode.x.dtype)
         x = F.normalize((episode.x.clamp_min(0) + 1e-6) ** self.power, dim=-1)
@@ -132,7 +132,7 @@ class PTMAP(Refine):
         return a, balance(log_p.mT, query, self.share, COLD)
 
     def log_affinity(self, a: Tensor, gram: Tensor, absent: Tensor) -> Tensor:
-        """-lam ||x_i - mu_c||^2 (B, C, m) for centers mu = A x; ||x_i||^2 is left out."""
+        """How near nodes are to mu = A x: -lam ||x_i - mu_c||^2 (B, C, m), less ||x_i||^2."""
         dots = a @ gram
         distance = (2 * dots - (a * dots).sum(-1, keepdim=True)).masked_fill(absent, float("-inf"))
         return self.lam * distance

@@ -168,7 +168,7 @@ class MaskedSoftKmeans(SoftKmeans):
 
 
 def average(x: Tensor, here: Tensor) -> Tensor:
-    """Over the nodes (B, U, C) that are here (B, U, C), zero where none is -> (B, 1, C)."""
+    """The mean of x (B, U, C) over the nodes that are `here` (B, U, C): (B, 1, C)."""
     return (x * here).sum(1, keepdim=True) / here.sum(1, keepdim=True).clamp_min(1)
 
 

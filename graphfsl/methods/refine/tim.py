@@ -112,7 +112,7 @@ class TIM(Refine):
         return a @ z
 
     def coefficients(self, kernel: Tensor, y: Tensor, real: Tensor) -> Tensor:
-        """z z^T (B, m, m) -> A (B, C, m)."""
+        """The classifiers as mixtures of nodes: Gram matrix z z^T (B, m, m) -> A (B, C, m)."""
         k = y.shape[-1]
         size = y.sum(-1, keepdim=True)
         absent = size == 0
@@ -133,13 +133,13 @@ class TIM(Refine):
         return a
 
     def log_probabilities(self, a: Tensor, kernel: Tensor, absent: Tensor) -> Tensor:
-        """log p (B, C, m) of all nodes for the classifiers w = A z; ||z_i||^2 is left out."""
+        """The log-probabilities (B, C, m) of nodes for w = A z; ||z_i||^2 is left out."""
         dots = a @ kernel
         square = (a * dots).sum(-1, keepdim=True)  # ||w_c||^2
         return (self.temperature * (dots - square / 2)).masked_fill(absent, -1e30).log_softmax(1)
 
     def query_targets(self, log_p: Tensor, real: Tensor) -> Tensor:
-        """q (B, C, q) of the queries' log p (B, C, q); padding has no part in their sum."""
+        """Targets q (B, C, q) from the queries' log p (B, C, q); padding does not count."""
         beta = self.marginal / (1 + self.marginal)
         padding = -1e30 * (1 - real)
         log_power = (1 + self.conditional) * log_p
@@ -205,7 +205,7 @@ class AlphaTIM(TIM):
         return start + (moved - start.detach())  # the value of `moved`, the gradient of `start`
 
     def gradient(self, w: Tensor, z: Tensor, y: Tensor, real: Tensor) -> Tensor:
-        """Of the loss by w (B, C, d).
+        """The gradient of the loss by w: (B, C, d).
 
         With f_ic = tau (w_c z_i - ||w_c||^2 / 2) and p_i = softmax(f_i) it is, for each class,
         tau (sum_i dL/df_ic z_i - sum_i dL/df_ic w_c).
@@ -221,7 +221,7 @@ class AlphaTIM(TIM):
         return self.temperature * (by_f @ z - by_f.sum(-1, keepdim=True) * w)
 
     def slope_of_cross_entropy(self, p: Tensor, y: Tensor) -> Tensor:
-        """d CE(S) / df (B, C, k): probabilities and labels (B, C, k)."""
+        """The derivative of CE(S) by the support's logits: probabilities and labels (B, C, k)."""
         weight = y.sum(1, keepdim=True)
         return (weight * p - y) / total_or_one(weight)
 
@@ -243,7 +243,7 @@ class AlphaTIM(TIM):
         return share * p * (by_p - (p * by_p).sum(1, keepdim=True))  # through the softmax
 
     def slope(self, p: Tensor) -> Tensor:
-        """-dH_alpha / dp, less a constant."""
+        """The derivative of minus the alpha-entropy by p, less a constant."""
         p = p.clamp_min(1e-30)
         if self.alpha == 1:
             return p.log()
