@@ -28,8 +28,8 @@ class SimCLR(Objective):
         hidden, out: sizes of the projection g, an MLP of two layers.
 
     Shapes:
-        forward: images (B, n, *S), the first two of B being views of the same images, labels (B, n)
-            -> scalar.
+        forward: images (B, n, *S), labels (B, n) -> scalar; the first two of B are views of the
+            same images.
 
     Source:
         equation 1 and algorithm 1.
