@@ -108,8 +108,13 @@ class BatchNorm(nn.BatchNorm2d):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Rows (R, C, *S) -> rows of that shape.
 
-        mask: (R,) marks the real rows where the caller knows padding that the surrounding block
-            does not.
+        Args:
+            x: (R, C, *S)
+            mask: (R,) marks the real rows where the caller knows padding that the surrounding block
+                does not.
+
+        Raises:
+            InputError: where the layer keeps no averages and would have to answer by them.
         """
         nodes = _nodes.get()
         if nodes is not None and nodes.segments:

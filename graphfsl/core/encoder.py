@@ -54,9 +54,14 @@ def _instead(encoder: Any) -> str:
 
 
 def call_encoder(encoder: nn.Module, x: Tensor, maps: bool | None = False) -> Tensor:
-    """Images (M, *S) -> maps (M, C, h, w) or vectors (M, d); maps: only the former will do.
+    """Images (M, *S) -> maps (M, C, h, w) or vectors (M, d).
 
     Mixed precision ends here: a distance loses most of its digits in half precision.
+
+    Args:
+        encoder: any module.
+        x: (M, *S)
+        maps: whether only maps will do.
 
     Raises:
         InputError: where the encoder fails on such images, or returns anything but one tensor with

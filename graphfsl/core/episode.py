@@ -190,7 +190,9 @@ class Episode:
     ) -> Episode:
         """A copy on another device.
 
-        dtype: of label weights, and of samples that are floats.
+        Args:
+            device: None leaves it where it is.
+            dtype: of label weights, and of samples that are floats.
         """
         x = self.x.to(device, dtype) if self.x.is_floating_point() else self.x.to(device)
         w, mask = self.w.to(device, dtype), self.mask.to(device)
@@ -239,9 +241,11 @@ class Episode:
         return Episode(x, w, k, self.n_query, mask, relabeled=self.relabeled, oracle=self.oracle)
 
     def more_classes(self, columns: int, nodes: int = 0) -> Episode:
-        """The same tasks with `columns` more classes, all of them absent.
+        """The same tasks with more classes, all of them absent.
 
-        nodes: of padding that the support gets.
+        Args:
+            columns: how many more.
+            nodes: of padding that the support gets.
         """
         oracle = None if self.oracle is None else F.pad(self.oracle, (0, columns))
         wider = self.replace(w=F.pad(self.w, (0, columns)), relabeled=self.relabeled, oracle=oracle)

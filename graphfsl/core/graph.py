@@ -91,12 +91,17 @@ def to_networkx(
     scores: Tensor | None = None,
     target: Tensor | None = None,
 ) -> nx.DiGraph:
-    """Task i for inspection: real nodes with their edges of weight above zero.
+    """Task i as a graph of networkx: real nodes with their edges of weight above zero.
 
-    adjacency: (B, n, n) weight of the edge from j (columns) to i (rows). scores: (B, n, C), target:
-    (B, n) the true class columns, negative = unknown. Node attributes: role, label (its class
-    column where the label is visible, else None), prediction, confidence, truth; edge attribute:
-    weight.
+    A node has role, label (its class column where the label is visible, else None), prediction,
+    confidence and truth; an edge has weight.
+
+    Args:
+        episode: of B tasks of n nodes.
+        adjacency: (B, n, n) weight of the edge from j (columns) to i (rows).
+        i: which task.
+        scores: (B, n, C), for the predictions.
+        target: (B, n) the true class columns, negative = unknown.
     """
     a = adjacency[i].detach().cpu()
     w, mask = episode.w[i].detach().cpu(), episode.mask[i].cpu()

@@ -134,9 +134,15 @@ def names(slot: str, package: str | None = None) -> list[str]:
 
 
 def get(slot: str, name: str, package: str | None = None) -> Any:
-    """The class behind a name; an unknown name raises InputError with the nearest one.
+    """The class behind a name.
 
-    package: where to look; None looks among graphfsl's own first, and then in plugins.
+    Args:
+        slot: that it fills.
+        name: as configurations write it.
+        package: where to look; None looks among graphfsl's own first, and then in plugins.
+
+    Raises:
+        InputError: for an unknown name, with the nearest one.
     """
     own = find(package or PACKAGE)
     table = own if package or (slot, name) in own else known()
@@ -160,7 +166,8 @@ def missing(slot: str, name: str, known: Iterable[str]) -> InputError:
 def describe(slot: str, name: str, package: str | None = None) -> dict[str, Any]:
     """What `graphfsl methods` shows of a method.
 
-    Slot, name, family, class, traits, source (its file's first line) and options.
+    It is slot, name, family, class, traits, source (what stands at the top of its file) and
+    options.
     """
     cls = get(slot, name, package)
     about = " ".join((sys.modules[cls.__module__].__doc__ or "").split())

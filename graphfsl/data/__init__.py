@@ -54,10 +54,18 @@ def loader(name: str) -> Callable[..., Split]:
 def load(
     name: str, split: str, root: str | os.PathLike[str] | None = None, **options: Any
 ) -> Split:
-    """One split ("train", "val", "test") of a data set.
+    """One split of a data set.
 
-    root: where its files are; GRAPHFSL_DATA where it is not given. Data sets that need no files
-        take no root.
+    Args:
+        name: of the data set.
+        split: "train", "val" or "test".
+        root: where its files are; GRAPHFSL_DATA where it is not given. Data sets that need no files
+            take no root.
+        options: of the set's own `load`.
+
+    Raises:
+        InputError: for an unknown set or option, and for files that are missing or not what they
+            should be.
     """
     if name not in names() and Path(name).is_dir():
         raise InputError(

@@ -72,10 +72,18 @@ def to_array(
 ) -> np.ndarray:
     """An image as an array (channels, H, W) uint8, with H = W = size where it is given.
 
-    It is resized bilinearly, the sides squeezed to a square.
+    It stands upright by its EXIF tag, transparent parts lie on white, and it is resized bilinearly,
+    the sides squeezed to a square.
 
-    Upright by its EXIF tag; transparent parts lie on white. limits: which values are black and
-    white, see `to_bytes`.
+    Args:
+        image: of any mode.
+        size: pixels of a side; None leaves them.
+        channels: 3, or 1 for gray.
+        limits: which values are black and white, see `to_bytes`.
+        where: what the image is called in an error.
+
+    Raises:
+        InputError: for pixels that are not read, or outside `limits`.
     """
     if image.mode == "F" or image.mode.startswith("I"):
         image, limits = _deep(image, limits, where), None
@@ -144,9 +152,15 @@ def decode(
 ) -> np.ndarray:
     """Decode one image file: (channels, size, size) uint8.
 
+    Args:
+        data: the bytes of the file.
+        size: pixels of a side.
+        channels: 3, or 1 for gray.
+        where: what the file is called in an error.
+        limits: which values are black and white, see `to_bytes`.
+
     Raises:
-        InputError: names the file, where it is not an image, or has pixels outside `limits` (of
-            `to_array`).
+        InputError: where it is no image, or has pixels outside `limits`; it names the file.
     """
     try:
         with warnings.catch_warnings():
@@ -268,9 +282,7 @@ def written(name: str) -> str:
 def read_folder_classes(root: Path) -> dict[str, list[Path]]:
     """The classes of a folder: name -> image files at any depth, both sorted.
 
-    Each folder in `root` is a class, but `unlabeled`.
-
-    Names are as `written`.
+    Each folder in `root` is a class, but `unlabeled`. Names are as `written`.
 
     Raises:
         InputError: where there is no folder or no class, or a class has no image.
@@ -296,10 +308,11 @@ def _digest(lines: Iterable[str]) -> str:
 class Files:
     """The image files of a folder, or of the zip beside it where it was never unpacked.
 
-    Paths are relative.
+    Paths are relative. `mark` changes with the files, and with the folder if names are given.
 
-    names: which files of the folder; None takes all. `mark` changes with the files, and with the
-    folder if names are given.
+    Args:
+        root: the folder.
+        names: which files of the folder; None takes all.
 
     Raises:
         InputError: for a zip that is broken or has an entry that climbs out of its folder.
@@ -373,10 +386,16 @@ def read_images(
 
     They are a memory map, cached by what the files are.
 
-    limits: which values are black and white in all of them, see `to_array`.
+    Args:
+        files: a folder or a zip.
+        names: of the images in it.
+        size: pixels of a side.
+        channels: 3, or 1 for gray.
+        what: what the progress bar calls them.
+        limits: which values are black and white in all of them, see `to_bytes`.
 
     Raises:
-        InputError: that names every file which cannot be read: all are tried.
+        InputError: names every file that cannot be read: all are tried.
     """
     require(
         size <= LARGEST_SIDE,

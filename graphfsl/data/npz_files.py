@@ -22,7 +22,7 @@ def read_split(
     """One split from its npz file; the data set `arrays` says what it holds.
 
     Raises:
-        InputError: where it does not.
+        InputError: where it holds something else.
     """
     limits = check_range(range)
     base = Path(root).expanduser()

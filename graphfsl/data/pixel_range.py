@@ -69,11 +69,15 @@ def range_of(dtype: Any) -> tuple[float, float] | None:
 def to_bytes(values: np.ndarray, limits: Range | None, where: str) -> np.ndarray:
     """Pixels of any type as uint8 of the same shape: 255 (v - low) / (high - low), rounded.
 
-    limits: (low, high), the same for every image of a set; None takes those of the type. An image's
-    own smallest and largest value decide nothing.
+    An image's own smallest and largest value decide nothing.
+
+    Args:
+        values: the pixels.
+        limits: (low, high), the same for every image of a set; None takes those of the type.
+        where: what the image is called in an error.
 
     Raises:
-        InputError: begins with `where`, for a value outside of them, NaN too.
+        InputError: for a value outside of the limits, NaN too.
     """
     own = range_of(values.dtype)
     low, high = limits or own or (math.nan, math.nan)

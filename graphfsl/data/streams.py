@@ -93,9 +93,13 @@ def choose(n: np.ndarray, u: np.ndarray) -> np.ndarray:
 def unequal(u: np.ndarray, alpha: float, total: int, room: np.ndarray) -> np.ndarray:
     """Divide `total` into whole numbers (B, rows), in shares from a symmetric Dirichlet(alpha).
 
-    None is above `room` (B, rows).
+    What a row has no room for, the others get, the first ones first.
 
-    u: uniforms (B, rows). What a row has no room for, the others get, the first ones first.
+    Args:
+        u: (B, rows) uniforms that decide.
+        alpha: of the Dirichlet distribution.
+        total: the sum of the rows.
+        room: (B, rows) what none is above.
     """
     share = gammaincinv(alpha, u)
     # A tiny alpha may underflow for all rows: then all but the largest share are nothing beside it.

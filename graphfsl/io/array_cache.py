@@ -65,11 +65,12 @@ def made_once(
     """The array in a file, memory-mapped; `write` makes the file where there is none.
 
     The file has the name `temporary` until it is complete and is then renamed: a reader never sees
-    half of it; a second process waits for the first. One that cannot be read, or that does not
-    fit, is made anew.
+    half of it; a second process waits for the first. One that cannot be read, or that does not fit,
+    is made anew.
 
     Raises:
-        OSError: or NotImplementedError where the folder cannot be written or locked.
+        OSError: where the folder cannot be written.
+        NotImplementedError: where it cannot be locked.
     """
     found = _read(path, fits)
     if found is not None:

@@ -29,10 +29,16 @@ FORMAT = 1  # of run directories and checkpoints; a reader refuses what is newer
 def write_atomically(path: Path, data: bytes, new_folder: bool = True) -> None:
     """Write a file so that a reader sees the old one or the new one, never half of it.
 
-    A reader sees the old file or the new one.
+    It has a temporary name beside `path` until it is complete.
 
-    new_folder: make the folder where there is none; a run whose directory was taken away must not
-        begin another.
+    Args:
+        path: of the file.
+        data: its bytes.
+        new_folder: make the folder where there is none; a run whose directory was taken away must
+            not begin another.
+
+    Raises:
+        InputError: where it cannot be written.
     """
     temporary = None
     try:
@@ -108,10 +114,10 @@ def read_json(path: Path) -> Any:
 
 
 def read_lines(path: Path, count: int | None = None) -> list[dict[str, Any]]:
-    """The first `count` lines of metrics.jsonl, None for all.
+    """The first `count` lines of a run's metrics.jsonl, or without it all of them.
 
     Raises:
-        InputError: where one is missing or not of TOLD values.
+        InputError: where one is missing, or holds values of the wrong kind.
     """
     lines: list[Any] = []
     try:

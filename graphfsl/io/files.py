@@ -51,10 +51,11 @@ def memory_of_machine() -> int | None:
 
 
 def read_regular(path: Path, most: int = MOST) -> bytes:
-    """The bytes of a regular file of at most `most`.
+    """The bytes of a regular file, of at most `most` bytes.
 
     Raises:
-        InputError: for anything else, OSError where it will not open.
+        InputError: for anything else, and for a larger file.
+        OSError: where it will not open.
     """
     descriptor = os.open(
         path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)

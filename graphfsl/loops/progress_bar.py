@@ -1,4 +1,4 @@
-"""The progress bar of a training: loss, validation accuracy, samples per second and time left."""
+"""The progress bar of a training: loss, validation, samples per second and time left."""
 
 from __future__ import annotations
 

@@ -91,12 +91,15 @@ def load_encoder_weights(
 ) -> None:
     """Load every weight of an encoder from a file, by name.
 
-    path: a safetensors file, or one of `torch.save`: of a state dict, or of a checkpoint that holds
-        one, such as {"state_dict": …, "epoch": …}. What stands before all names, such as `module.`
-        or `encoder.`, does not matter, nor do layers behind the encoder (a classifier, a
-        projection).
-    convert: tried first, from names of other codes to the encoder's. classifier: layers that may be
-        left over though the encoder has some that begin like them.
+    What stands before all names, such as `module.` or `encoder.`, does not matter, nor do layers
+    behind the encoder (a classifier, a projection).
+
+    Args:
+        encoder: what takes them.
+        path: a safetensors file, or one of `torch.save`: of a state dict, or of a checkpoint that
+            holds one, such as {"state_dict": …, "epoch": …}.
+        convert: tried first, from names of other codes to the encoder's.
+        classifier: layers that may be left over though the encoder has some that begin like them.
 
     Raises:
         InputError: where the file is none, lacks a weight or holds it in another shape, holds

@@ -129,7 +129,7 @@ def _half(line: Line, scale: float) -> float:
 
 
 def curves(label: str, lines: Sequence[Line]) -> list[Figure]:
-    """Plot training loss, and validation accuracy with its interval, by step."""
+    """Plot training loss, and the validation's metric with its interval, by step."""
     loss = [(m["step"], m["loss"]) for m in lines if finite(m.get("loss"))]
     validated = [m for m in lines if finite(m.get("val"))]
     metric = validated[0].get("metric", ACCURACY) if validated else ACCURACY
@@ -268,7 +268,7 @@ EQUAL = {
 
 
 def curve_figures(rows: Sequence[Line], x: str, words: str, colors: Colors) -> list[Figure]:
-    """Accuracy by one number of the setting.
+    """The first metric by one number of the setting.
 
     There is a panel for each kind of setting and all else that an episode is.
     """
@@ -330,7 +330,7 @@ def _over(axes: Sequence[str]) -> str:
 
 
 def by_strength(rows: Sequence[Line], axes: Sequence[str]) -> list[str]:
-    """Order axes by the spread of their levels' mean accuracies, the widest first."""
+    """Order axes by the spread of the mean values of their levels, the widest first."""
 
     def spread(axis: str) -> float:
         levels: dict[str, list[float]] = {}

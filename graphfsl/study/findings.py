@@ -1,4 +1,4 @@
-"""What a study shows: sentences and effects from its cells' accuracies.
+"""What a study shows: sentences and effects from what its cells measured.
 
 They are paired where the episodes are the same.
 """
