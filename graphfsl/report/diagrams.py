@@ -33,7 +33,7 @@ def _mean(rows: Sequence[Line]) -> float:
 
 
 def heat_maps(rows: Sequence[Line]) -> list[Figure]:
-    """The mean of the first metric for the levels of two axes, over the cells of one kind of setting.
+    """The mean of the first metric for the levels of two axes, over one kind of setting.
 
     The strongest axes come first.
     """
