@@ -72,7 +72,7 @@ def sum_over_shot(score: Score, episode: Episode, step: int) -> Tensor:
 
 
 def labeled_cross_entropy(scores: Tensor, support: Episode) -> Tensor:
-    """The same of scores (B, k + …, C) whose first k are of the support."""
+    """Mean cross-entropy of scores (B, k + …, C), of whose nodes the first k are the support."""
     w = support.w[:, support.support]
     return cross_entropy(scores[:, support.support], w).sum() / w.sum()
 

@@ -28,7 +28,7 @@ def draw(
     is as wide as its weight.
 
     With contributions (`explain.add_contributions`) the explained query has a double ring, each
-    node a ring as wide as its contribution, and the edges that contribute most are drawn, dashed
+    node a ring as wide as its contribution, and the edges that contribute most are plotted, dashed
     where they speak against the answer; what was no part of the explanation is pale.
 
     Args:
@@ -200,7 +200,7 @@ def _legend(graph: nx.DiGraph, classes: Sequence[str]) -> list[Any]:
 
 
 def _edges(graph: nx.DiGraph, strongest: int) -> list[tuple[Any, Any, dict[str, Any]]]:
-    """Which edges are drawn, and how.
+    """Which edges are plotted, and how.
 
     They are the strongest into each node, or those that contribute most both ways.
     """

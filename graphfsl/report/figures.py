@@ -91,7 +91,7 @@ def draw(
     Phones stack panels, wide screens place them in rows.
 
     Args:
-        plot: draws into the axes that it is given.
+        plot: plots into the axes that it is given.
         x: what stands along the horizontal axis.
         y: what stands along the vertical axis.
         size: in inches; a legend makes it higher.

@@ -222,7 +222,7 @@ def _place(error: Exception) -> str:
 
 
 def _end_with_parent() -> None:
-    """End a process of the pool when the study is killed.
+    """End a worker process when the study is killed.
 
     It would go on, and hold its run against the next one.
     """
@@ -237,7 +237,7 @@ def _end_with_parent() -> None:
 
 
 def _in_pool(unit: Unit) -> Done:
-    """`work` in a process of a pool, where SIGTERM is as Ctrl-C elsewhere.
+    """`work` in a worker process, where SIGTERM is as Ctrl-C elsewhere.
 
     Nothing half-written stays.
     """
@@ -245,7 +245,7 @@ def _in_pool(unit: Unit) -> Done:
     try:
         return work(unit)
     except KeyboardInterrupt:
-        os._exit(1)  # or the pool would hand this process another unit
+        os._exit(1)  # or the executor would hand this process another unit
     finally:
         signal.signal(signal.SIGTERM, before)
 

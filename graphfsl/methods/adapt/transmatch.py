@@ -124,7 +124,7 @@ class TransMatch(Adapt):
         return views
 
     def pool_views(self, episode: Episode, step: int) -> tuple[Tensor, Tensor]:
-        """K views of every unlabeled image, one after the other: (B, K U, *S); which are real."""
+        """The K views of every unlabeled image in turn: (B, K U, *S); and which are real."""
         images = episode.x[:, episode.unlabeled]
         real = episode.mask[:, episode.unlabeled]
         places = self.views.places(images, real, step)
