@@ -278,7 +278,14 @@ def open_run(
     range: Range | None = None,
     learner: Learner | None = None,
 ) -> Predictor:
-    """`load` without its warning, which stands in `Predictor.notes`."""
+    """`load` without its warning, which stands in `Predictor.notes`.
+
+    Args:
+        run: as in `load`.
+        overrides: as in `load`.
+        range: as in `load`.
+        learner: as in `load`.
+    """
     if learner is not None and overrides:
         raise InputError(
             f"the learner that is given is taken as it is; {overrides[0]} cannot change it"

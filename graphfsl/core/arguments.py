@@ -51,6 +51,12 @@ def short(value: Any) -> str:
 def check_kind(value: Any, kind: type[T] | tuple[type[T], ...], what: str, right: str) -> T:
     """Refuse a value of another kind, or give it back.
 
+    Args:
+        value: what a caller gave.
+        kind: a class, or several.
+        what: the value is, in words.
+        right: what would be right, in words.
+
     Raises:
         InputError: with `right`, what would be, in words.
     """

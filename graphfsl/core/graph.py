@@ -21,6 +21,12 @@ def complete_edges(batch: int, n: int, device: torch.device, loops: bool = False
 
     The edges of a graph are adjacent, sorted by target: with `loops`, (2, batch*n*n) in the order
     of a flattened (batch, n, n).
+
+    Args:
+        batch: how many graphs.
+        n: nodes of each.
+        device: where the edges are made.
+        loops: whether a node has an edge to itself.
     """
     each = n if loops else n - 1
     i = torch.arange(n, device=device).repeat_interleave(each)

@@ -45,6 +45,12 @@ def check_options(
 ) -> None:
     """Refuse an option that is unknown, of a wrong type, or lacking.
 
+    Args:
+        parameters: name -> (type, required), as `signature` has them.
+        options: what was given.
+        where: the section, for the message.
+        given: names that are filled in elsewhere.
+
     Raises:
         InputError: names it.
     """

@@ -39,6 +39,7 @@ class Demands:
         pool: whether there are unlabeled nodes.
         balanced_pool: whether the pool holds as many nodes of every class.
         labeled_fraction: the share of the samples that may show their labels.
+        label_seed: which share that is.
         answers: what a query is answered with, "classes" or "values".
     """
 

@@ -21,6 +21,12 @@ def read_split(
 ) -> Split:
     """One split from its npz file; the data set `arrays` says what it holds.
 
+    Args:
+        split: its name, and that of the file.
+        root: the folder of the files, or the one above it.
+        folder: what it is called there.
+        range: the values of black and of white, where they are not those of the images' type.
+
     Raises:
         InputError: where it holds something else.
     """

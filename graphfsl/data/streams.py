@@ -56,6 +56,12 @@ def uniform(keys: np.ndarray, stream: int, rows: int, columns: int) -> np.ndarra
     """Uniform random numbers in (0, 1) by counting: keys (B,) -> (B, rows, columns).
 
     They are functions of key, stream, row and column.
+
+    Args:
+        keys: (B,) one for each episode.
+        stream: what the numbers are for.
+        rows: how many.
+        columns: how many.
     """
     with np.errstate(over="ignore"):
         base = _mix(keys + UINT(stream) * UINT(0xD1342543DE82EF95))[:, None, None]

@@ -59,7 +59,13 @@ class Evaluation:
     """What a trained learner is measured on.
 
     Args:
-        tasks: those that the section lists, or the one of `episode`. listed: whether it lists them.
+        episodes: how many in each task.
+        split: of which they are drawn.
+        tasks: those that the section lists, or the one of `episode`.
+        listed: whether it lists them.
+        seed: of the episodes.
+        block: episodes at once; None takes as many as fit.
+        unbalanced: whether a learner that assumes balance is measured without it, too.
     """
 
     episodes: int
@@ -76,6 +82,9 @@ class Pretraining:
     """How the encoder is trained before any episode.
 
     Args:
+        objective: what is minimised.
+        generations: how often it is trained, each time with the one before as teacher.
+        trainer: the options of a training.
         data: as pretraining sees it, with an augmentation of its own where it names one.
     """
 
@@ -99,7 +108,16 @@ class Experiment:
     """An experiment, checked when it is made; `read` and `of` make one.
 
     Args:
-        task, train_task: of validation and evaluation, and of training.
+        data: where the samples come from.
+        learner: the names and options of its parts.
+        task: of validation and evaluation.
+        train_task: of training.
+        trainer: the options of the training.
+        pretraining: of the encoder; None where there is none.
+        evaluation: what the trained learner is measured on.
+        notes: what is quoted of the paper.
+        seed: of the first run.
+        seeds: how many runs there are, with seed, seed + 1, ….
     """
 
     data: DataSource

@@ -146,6 +146,12 @@ def measure_policies(
 
     It is then measured under `support` too, so that a transductive number, as papers state it,
     never stands without the inductive one of the same weights.
+
+    Args:
+        run: the trained run.
+        changes: overrides such as episode.way=20.
+        say: called with lines that tell how it goes.
+        episodes: a file of `graphfsl episodes`.
     """
     rows = measure(run, changes, say, episodes)
     if asked_of(run, changes).learner.shares_statistics and not names_policy(changes):

@@ -31,7 +31,14 @@ from graphfsl.loops.row import MetricValue, Row, rounded, shown_of, task_of
 
 
 def full_row(experiment: Experiment, result: Result, device: str, steps: int = 0) -> Row:
-    """A results row: what was measured of a learner after `steps` of training, and how."""
+    """A results row: what was measured of a learner after `steps` of training, and how.
+
+    Args:
+        experiment: as it was run.
+        result: what was measured.
+        device: on which.
+        steps: of training.
+    """
     return result.row().replace(
         method=experiment.learner.method_name,
         config=experiment.digest(),
@@ -150,6 +157,12 @@ def write_results(path: Path, experiment: Experiment, rows: Sequence[Row], secon
     """Write results.json: rows, configuration, wall times and where it ran.
 
     `seconds` is the time of this command; that of all training is read from its metrics.
+
+    Args:
+        path: the run's directory.
+        experiment: as it was run.
+        rows: what was measured.
+        seconds: the time of this command.
     """
     trained = [lines[-1]["seconds"] for p in seed_runs(path) or [path] if (lines := history(p))]
     data = read_json(path / "data.json") if (path / "data.json").is_file() else {}

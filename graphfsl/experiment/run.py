@@ -56,8 +56,13 @@ class Run:
     """An experiment, its directory, and what was built from them.
 
     Args:
-        shape: of a sample. way: classes of a training episode.
-        ink: samples are drawings, bright on dark.
+        experiment: as it is run.
+        path: the directory.
+        learner: built by the experiment.
+        shape: of a sample.
+        way: classes of a training episode.
+        steps: of the training that is done.
+        ink: whether samples are drawings, bright on dark.
         unfinished: how far its training is, where that has not ended.
         classes: the names of the base classes, where they were saved with a learner.
     """
@@ -250,6 +255,12 @@ def pretrain(run: Run, base: Split, log: Log | None = None, say: Say | None = No
     """Give the run its pretrained encoder, where its experiment has a `pretrain` section.
 
     Nothing is done where the run is trained already.
+
+    Args:
+        run: whose encoder it is.
+        base: the split of base classes.
+        log: called with each line of metrics.
+        say: called with a line that names the folder, if the encoder was trained before.
     """
     options = run.experiment.pretraining
     if options is None or (run.path / "model.safetensors").is_file():
@@ -263,6 +274,12 @@ def pretrain_alone(
     experiment: Experiment, runs: Path, log: Log | None = None, say: Say | None = None
 ) -> Path:
     """Do only the pretraining of an experiment, for all runs in the folder `runs` to come.
+
+    Args:
+        experiment: with a section `pretrain`.
+        runs: the folder of the runs to come.
+        log: called with each line of metrics.
+        say: called with a line that names the folder, if the encoder was trained before.
 
     Returns:
         Its directory.
@@ -333,6 +350,12 @@ def fit_base(learner: Learner, base: Split, transform: Transform, y: Tensor) -> 
     """Give base-class features to the parts that learn from them.
 
     They get those whose label y (N,) is not negative.
+
+    Args:
+        learner: whose parts learn.
+        base: the split of base classes.
+        transform: the normalisation of images.
+        y: (N,) the labels that may be seen.
     """
     net = learner.innermost
     if learner.wants_base and isinstance(net, Pipeline):

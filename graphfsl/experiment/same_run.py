@@ -75,6 +75,12 @@ def identities_of(
     """The identity of each split of a run.
 
     It is trained on one, one selects, and on one it is evaluated.
+
+    Args:
+        experiment: as it is run.
+        base: the split that is trained on.
+        trains: whether there is anything to train.
+        splits: keeps what was loaded.
     """
     source = experiment.data
     selects = source.selects and (trains or experiment.pretraining is not None)

@@ -28,6 +28,12 @@ def cached(
     cannot be written is done without, in RAM.
 
     `key` names everything that the array depends on.
+
+    Args:
+        key: names everything that the array depends on.
+        shape: of the array.
+        dtype: of the array.
+        fill: writes the values into the array that it is given.
     """
     path = cache_dir() / f"{key}.npy"
 
@@ -67,6 +73,12 @@ def made_once(
     The file has the name `temporary` until it is complete and is then renamed: a reader never sees
     half of it; a second process waits for the first. One that cannot be read, or that does not fit,
     is made anew.
+
+    Args:
+        path: of the file.
+        temporary: its name until it is complete.
+        fits: whether an array that was found is the right one.
+        write: makes the file under the name that it is given.
 
     Raises:
         OSError: where the folder cannot be written.

@@ -60,6 +60,12 @@ def answers(learner: Learner, episodes: Episodes, numbers: range, block: int) ->
     """The scores of the queries, `block` episodes at a time, with what they are of.
 
     A learner that asks for labels gets the episode with its oracle.
+
+    Args:
+        learner: in evaluation mode.
+        episodes: of a split and a task.
+        numbers: of the episodes.
+        block: episodes at once.
     """
     for episode, target in episodes.batches(numbers, block):
         asked = target.told(episode) if learner.asks else episode
@@ -199,7 +205,12 @@ class Result:
     """What was measured of a learner in a task.
 
     Args:
+        learner: what was measured.
+        task: what it was asked.
+        split: the name of the split.
+        seed: of the episodes.
         measured: metric -> values (episodes,), or sums (episodes, k) of one that is a ratio.
+        seconds: how long it took.
     """
 
     learner: Learner

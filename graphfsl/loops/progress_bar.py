@@ -81,7 +81,15 @@ def training_bar(
 def terminal_bar(
     name: str, steps: int, batch: int, unit: str, metric: Metric | None = None
 ) -> Iterator[Log]:
-    """A bar on the terminal that stderr is, of the first process; elsewhere nothing is shown."""
+    """A bar on the terminal that stderr is, of the first process; elsewhere nothing is shown.
+
+    Args:
+        name: what is trained.
+        steps: how many there are.
+        batch: samples of a step.
+        unit: what a sample is called.
+        metric: what validation measures, a share where it is not given.
+    """
     console = Console(stderr=True, highlight=False)
     if console.is_terminal and not distributed.rank():
         with training_bar(console, name, steps, batch, unit, metric) as log:

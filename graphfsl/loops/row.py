@@ -25,7 +25,10 @@ class MetricValue:
     """A metric's value as people are shown it: a share in percent.
 
     Args:
-        value, ci95: the value, and the half-width of its 95% interval; None for one unit.
+        value: the value.
+        ci95: the half-width of its 95% interval; None for one unit.
+        unit: "%" or the metric's own.
+        more_is_better: false where less is.
     """
 
     value: float

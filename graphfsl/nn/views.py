@@ -63,7 +63,15 @@ class Views(nn.Module):
     def forward(
         self, x: Tensor, places: Tensor, step: int, view: int, share: float = 1.0
     ) -> Tensor:
-        """One view of each image; `share` is how far of its map each is moved."""
+        """One view of each image: (B, m, C, h, w) -> (B, m, C, h, w); features (B, m, d) pass.
+
+        Args:
+            x: the images.
+            places: (B, m) of each image, which decide its draw.
+            step: the number of the step.
+            view: which of the step's views.
+            share: how far of its map each is moved.
+        """
         if x.ndim < 5 or not x.shape[1]:
             return x
         u = share * self.draws[step, view].to(x.dtype)[places.flatten() % DRAWS].T

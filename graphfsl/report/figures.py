@@ -271,6 +271,12 @@ def curve_figures(rows: Sequence[Line], x: str, words: str, colors: Colors) -> l
     """The first metric by one number of the setting.
 
     There is a panel for each kind of setting and all else that an episode is.
+
+    Args:
+        rows: as tables hold them.
+        x: the name of the number.
+        words: for it, along the axis.
+        colors: of the methods.
     """
     fields = dict.fromkeys(name for r in rows for name in task_of(r).columns_shown())
     keys = ["setting", "data", *(name for name in fields if name != x)]

@@ -61,7 +61,15 @@ def to_html(
 ) -> str:
     """A report as one web page: findings, a picture and the rows first, all the rest below.
 
-    lead: pictures that stand above the tables; figures: those below, by heading.
+    Args:
+        title: of the page.
+        rows: as tables hold them.
+        figures: those below the tables, by heading: (caption, SVG).
+        lead: figures that stand above the tables.
+        notes: lines of text, with `code`.
+        findings: lines of text, with `code`.
+        effects: a study's comparisons.
+        failures: (cell, what went wrong).
     """
     parts = listed(findings, "findings")
     parts += pictures(lead) if lead else []

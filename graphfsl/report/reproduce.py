@@ -31,6 +31,12 @@ def reproduce(paper: str, overrides: Sequence[str], out: Path | None, console: C
     """Run the experiments of a paper, and print published beside our numbers.
 
     A finished one is measured only.
+
+    Args:
+        paper: such as snell2017, or an experiment file.
+        overrides: for every experiment of it.
+        out: the folder of the runs; None takes runs/.
+        console: where the tables are shown.
     """
     files = [Path(paper)] if paper.endswith(".yaml") else find_experiments(paper)
     experiments = [Experiment.read(file, overrides) for file in files]

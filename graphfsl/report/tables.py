@@ -294,7 +294,14 @@ def plain(text: str) -> str:
 def to_markdown(
     title: str, rows: Sequence[Line], notes: Sequence[str], findings: Sequence[str] = ()
 ) -> str:
-    """A report as Markdown: notes, findings, and a table for each kind of setting."""
+    """A report as Markdown: notes, findings, and a table for each kind of setting.
+
+    Args:
+        title: of the report.
+        rows: as they were measured.
+        notes: lines of text.
+        findings: lines of text.
+    """
     parts = [f"# {plain(title)}", "\n".join(f"- {plain(n)}" for n in notes)]
     parts += ["## Findings", "\n".join(f"- {plain(f)}" for f in findings)] if findings else []
     parts += [interval_note(rows) + (f" {BOLD}" if any(r.get("best") for r in rows) else "")]

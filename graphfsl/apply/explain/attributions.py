@@ -89,6 +89,12 @@ def ask(learner: Learner, episode: Episode, query: int = 0, task: int = 0) -> Qu
 
     The episode is of images where the learner encodes them.
 
+    Args:
+        learner: what answers.
+        episode: of B tasks.
+        query: which of its queries.
+        task: which of its tasks.
+
     Raises:
         InputError: where there is no such query or task.
     """
@@ -372,7 +378,14 @@ class Faithfulness:
 def faithfulness(
     question: Question, order: Tensor, orders: int = 16, seed: int = 1
 ) -> Faithfulness:
-    """Whether the nodes matter in this order (m,), beside random orders."""
+    """Whether the nodes matter in this order (m,), beside random orders.
+
+    Args:
+        question: what was asked.
+        order: (m,) the nodes, that which matters most first.
+        orders: how many random ones it is compared with.
+        seed: of these.
+    """
     random = deletion_curve(question, random_orders(question, orders, seed))
     return Faithfulness(deletion_curve(question, order), insertion_curve(question, order), random)
 

@@ -187,7 +187,14 @@ def judge(faithful: Faithfulness) -> dict[str, Any]:
 
 
 def picture(found: Explanation, target: Target, title: str = "", names: Sequence[str] = ()) -> str:
-    """The query's graph with the explanation on it, as SVG; `names` are of the class columns."""
+    """The query's graph with the explanation on it, as SVG; `names` are of the class columns.
+
+    Args:
+        found: the explanation.
+        target: what is true of the episode.
+        title: stands above the picture.
+        names: of the class columns.
+    """
     graph, truth = found.question.graph, _truth(found, target)
     shown = to_networkx(graph, similarity(graph.x.flatten(2)), 0, _answers(found), truth[None])
     shown = nx.relabel_nodes(shown, dict(enumerate(found.question.origin.tolist())))
@@ -223,7 +230,14 @@ def thumbnails(split: Split, target: Target) -> list[str]:
 
 
 def to_page(title: str, facts: dict[str, Any], svg: str, images: Sequence[str]) -> str:
-    """An explanation as one self-contained web page."""
+    """An explanation as one self-contained web page.
+
+    Args:
+        title: of the page.
+        facts: as `tell` and `judge` make them.
+        svg: the picture.
+        images: the samples in HTML, as `thumbnails` makes them.
+    """
     nodes = facts["nodes"]
     guess, areas = (
         facts["probability"] - sum(n["contribution"] for n in nodes),

@@ -132,7 +132,14 @@ class TransMatch(Adapt):
         return torch.cat(views, 1), real.repeat(1, self.k)
 
     def guess_labels(self, score: Score, episode: Episode, pool: Tensor, real: Tensor) -> Tensor:
-        """Guess q_b for every view (B, K U, C): the views' mean probability, sharpened."""
+        """Guess q_b for every view (B, K U, C): the views' mean probability, sharpened.
+
+        Args:
+            score: scores an episode with the weights of this step.
+            episode: of one task.
+            pool: (B, K U, *S) the views.
+            real: (B, K U) which are of real images.
+        """
         scores = beside_support(score, episode, pool, real)[:, episode.n_support :]
         p = scores.detach().softmax(-1)
         mean = torch.stack(p.chunk(self.k, 1)).mean(0)

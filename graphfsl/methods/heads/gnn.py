@@ -212,7 +212,14 @@ class GraphConv(MessagePassing):
         self.norm = BatchNorm(out)
 
     def forward(self, x: Tensor, edges: Tensor, weight: Tensor, mask: Tensor | None) -> Any:
-        """Nodes after the convolution: (R, d) -> (R, out)."""
+        """Nodes after the convolution: (R, d) -> (R, out).
+
+        Args:
+            x: (R, d) nodes.
+            edges: (2, E) the ends of each edge.
+            weight: (E, 1) of each edge.
+            mask: (R,) which nodes are real; None for all.
+        """
         neighbors = self.propagate(edges, x=x, weight=weight, size=(len(x), len(x)))
         return self.norm(self.linear(torch.cat([x, neighbors], -1)), mask)
 

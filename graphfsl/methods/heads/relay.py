@@ -116,7 +116,14 @@ class Relay(Head):
         return kind.masked_fill(known, LABELED)
 
     def attention(self, layer: int, h: Tensor, kind: Tensor, edges: Tensor) -> Tensor:
-        """Attention a (B, n, n) over edges (B, n, n) of nodes h (B, n, d) of some kinds (B, n)."""
+        """Attention a (B, n, n) over edges (B, n, n) of nodes h (B, n, d) of some kinds (B, n).
+
+        Args:
+            layer: its number.
+            h: (B, n, d) the nodes.
+            kind: (B, n) of each node.
+            edges: (B, n, n) which there are.
+        """
         gamma, beta = self.log_gamma[layer].exp(), self.beta[layer]
         typed = gamma.shape[0] == 3
         t = F.one_hot(kind, 3).to(h.dtype) if typed else h.new_ones(*kind.shape, 1)
@@ -126,7 +133,15 @@ class Relay(Head):
         return logits.masked_fill(~edges, torch.finfo(logits.dtype).min).softmax(-1) * edges
 
     def belief(self, z: Tensor, messages: Tensor, h: Tensor, p: Tensor, pool: Tensor) -> Tensor:
-        """How far each node's guess is believed: g (B, n, 1) in (0, 1)."""
+        """How far each node's guess is believed: g (B, n, 1) in (0, 1).
+
+        Args:
+            z: (B, n, C) the probabilities of each node.
+            messages: (B, n, C) what its neighbours send.
+            h: (B, n, d) the nodes.
+            p: (B, C, d) the class means.
+            pool: (B, n) whose labels are guessed.
+        """
         if self.gate is None:
             return torch.ones_like(z[..., :1])
         best, second = z.topk(2, -1).values.unbind(-1)

@@ -209,6 +209,12 @@ class AlphaTIM(TIM):
 
         With f_ic = tau (w_c z_i - ||w_c||^2 / 2) and p_i = softmax(f_i) it is, for each class,
         tau (sum_i dL/df_ic z_i - sum_i dL/df_ic w_c).
+
+        Args:
+            w: (B, C, d) the classifiers.
+            z: (B, m, d) nodes, support and queries.
+            y: (B, C, k) labels of the first k.
+            real: (B, 1, q) 1 where one of the others is real, else 0.
         """
         k = y.shape[-1]
         absent = y.sum(-1, keepdim=True) == 0
