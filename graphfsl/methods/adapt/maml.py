@@ -83,7 +83,8 @@ class FOMAML(MAML):
         min_theta sum_i L_i(theta'_i),  d theta'_i / d theta taken as 1
 
     Args:
-        net, steps, lr, params, task_chunk, steps_test: see `MAML`.
+        net: see `MAML`.
+        steps, lr, params, task_chunk, steps_test: see `MAML`.
 
     Shapes:
         score: images or features (B, n, *S) -> (B, n, C).

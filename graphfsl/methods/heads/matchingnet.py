@@ -34,6 +34,7 @@ class MatchingNet(Head):
     from h_0 = x and r_0 = 0 (section 2.1.2 and appendix A).
 
     Args:
+        dim: d, the length of the features.
         scale: the initial temperature, which is learned (its logarithm is the parameter); plain
             cosine does not train.
         fce: full context embeddings (section 2.1.2 and appendix A). g(x_i, S) = h_i + h'_i + x_i,
@@ -41,7 +42,6 @@ class MatchingNet(Head):
             S) = h_K of `fce_steps` steps of h^_k, c_k = LSTM(x, [h_{k-1}, r_{k-1}], c_{k-1}), h_k =
             h^_k + x, r_k = sum_i softmax_i(h_k . g(x_i)) g(x_i), from h_0 = x and r_0 = 0.
         fce_steps: K.
-        dim: d, the length of the features.
 
     Shapes:
         score: features (B, n, d), label weights (B, n, C) -> log-probabilities (B, n, C).

@@ -31,10 +31,10 @@ class RelationNet(Head):
     sigmoid. The sum over shots is of maps.
 
     Args:
+        maps: (channels, h, w) of the encoder's feature maps.
         loss: "mse", the paper's, or "ce", cross-entropy of the relations before the sigmoid.
         shots: "sum", the paper's, which ties a network to the shots that it was trained with; or
             "mean", for any number.
-        maps: (channels, h, w) of the encoder's feature maps.
         width: filters.
         hidden: of the linear layers.
 

@@ -27,8 +27,8 @@ class SimpleShot(Head):
     with m the mean feature of the base classes.
 
     Args:
-        transform: "un", "l2n" or "cl2n", which learns m in `fit_base`.
         dim: d, the length of the features.
+        transform: "un", "l2n" or "cl2n", which learns m in `fit_base`.
 
     Shapes:
         score: features (B, n, d), label weights (B, n, C) -> (B, n, C).

@@ -26,6 +26,8 @@ class Consistency(Objective):
         L = mean_X H(y, p(x)) + weight * mean_U 1[max q >= tau] H(argmax q, p(A(u)))
 
     Args:
+        dim: d, the length of the features.
+        classes: the number of base classes.
         labeled_fraction, label_seed: which images of each class have a label, the same as in
             `train_episode`; those of all others never reach the loss.
         threshold: tau.
@@ -33,8 +35,6 @@ class Consistency(Objective):
         rotate, translate, scale, flip: of A, in degrees and shares of the side; never mirror
             characters. Images of one channel must have paper 0, `data.mean: [0.0]`.
         classifier, scale_logits: as `classifier` and `scale` in `cross_entropy`.
-        dim: d.
-        classes: the number of base classes.
 
     Shapes:
         forward: images (B, n, *S), labels (B, n) with -100 = unlabeled -> scalar.

@@ -23,10 +23,10 @@ class CrossEntropy(Objective):
     This is Baseline's, and with a cosine Baseline++'s.
 
     Args:
-        classifier: "linear", or "cosine", s g_c cos(f(x), w_c).
-        scale: its s.
         dim: d, the length of the features.
         classes: the number of base classes.
+        classifier: "linear", or "cosine", s g_c cos(f(x), w_c).
+        scale: its s.
 
     Shapes:
         forward: images (B, n, *S), labels (B, n) -> scalar.

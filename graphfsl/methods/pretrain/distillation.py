@@ -25,12 +25,13 @@ class Distillation(Objective):
     (equation 5). The first generation has no teacher and takes cross-entropy alone;
     `pretrain.generations: 2` trains a teacher and one student.
 
+    `pretrain.generations: 2` trains a teacher and one student.
+
     Args:
+        dim: d, the length of the features.
+        classes: the number of base classes.
         alpha, beta, temperature: of the equation.
         classifier, scale: as in `cross_entropy`.
-        dim: d.
-        classes: the number of base classes. `pretrain.generations: 2` trains a teacher and one
-            student.
 
     Shapes:
         forward: images (B, n, *S), labels (B, n) -> scalar.

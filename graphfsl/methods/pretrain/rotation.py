@@ -24,14 +24,15 @@ class Rotation(Objective):
     with x^r = x turned by r * 90 degrees. Not for characters whose rotations are classes of their
     own.
 
+    It is not for characters whose rotations are classes of their own.
+
     Args:
+        dim: d, the length of the features.
+        classes: the number of base classes.
         weight: of the rotation loss.
         supervised: false leaves the labels out, for rotation prediction alone (Gidaris et al.
             2018).
         classifier, scale: as in `cross_entropy`.
-        dim: d.
-        classes: the number of base classes. Not for characters whose rotations are classes of their
-            own.
 
     Shapes:
         forward: square images (B, n, ch, h, h), labels (B, n) -> scalar.
