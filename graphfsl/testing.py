@@ -258,7 +258,7 @@ class Method:
 
 
 def scores_have_the_shape_and_are_finite(method: Method) -> None:
-    """(B, n, C) scores, (B, Q, C) answers, a scalar loss, and all of them numbers."""
+    """Scores are (B, n, C), answers (B, Q, C), the loss a scalar, and all of them are numbers."""
     episode, target = episodes()
     model = method.learner()
     scores = _scores(model.eval(), episode)

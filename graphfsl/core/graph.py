@@ -85,7 +85,7 @@ def from_pyg(batch: Any, episode: Episode) -> Episode:
 
 
 def similarity(x: Tensor) -> Tensor:
-    """exp(-d_ij^2 / median of d^2) without self-loops: (B, n, d) -> (B, n, n)."""
+    """How alike nodes are, without self-loops: exp(-d_ij^2 / median of d^2), (B, n, n)."""
     d, mask = squared_euclidean(x, x), x.new_ones(x.shape[:2], dtype=torch.bool)
     return torch.exp(-d / median_distance(d, mask)).masked_fill(~pairs(mask), 0)
 

@@ -95,7 +95,7 @@ class Learner(Saves, Part):
         raise NotImplementedError
 
     def forward(self, episode: Episode) -> Tensor:
-        """(B, Q, C) scores of the queries."""
+        """The scores (B, Q, C) of the queries."""
         return last_layer(self.score(check_episode(episode)))[:, episode.query]
 
     def criterion(self, scores: Tensor, target: Any, episode: Episode) -> Tensor:

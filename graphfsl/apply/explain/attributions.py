@@ -52,7 +52,7 @@ class Question:
     answer: int
 
     def log_odds(self, graph: Episode) -> Tensor:
-        """(R,) log p / (1 - p) of the answer, which tells apart what rounds to p = 1."""
+        """The log-odds (R,) of the answer, log p / (1 - p); they tell apart what rounds to 1."""
         scores = self.score(graph)[:, self.query].double()
         answer = torch.arange(scores.shape[-1], device=scores.device) == self.answer
         odds = scores[:, self.answer] - scores.masked_fill(answer, float("-inf")).logsumexp(-1)
@@ -181,7 +181,7 @@ class Explanation:
 
     @property
     def order(self) -> Tensor:
-        """(m,) the nodes, that which speaks loudest for the answer first."""
+        """The nodes (m,), that which speaks loudest for the answer first."""
         nodes = self.question.nodes
         return nodes[self.nodes[nodes].argsort(descending=True, stable=True)]
 

@@ -86,12 +86,12 @@ class Labels:
 
     @property
     def confidence(self) -> np.ndarray:
-        """(n,) the score where held-out labels bear it out, else NaN."""
+        """The score (n,) where held-out labels bear it out, else NaN."""
         return self.score if self.facts["borne out"] else np.full_like(self.score, np.nan)
 
     @property
     def reached(self) -> np.ndarray:
-        """(n,) bool: a label reaches the sample, or is its own or that of its copy."""
+        """Which samples (n,) a label reaches, or which have one of their own or of their copy."""
         return self.given | (self.best >= 0) | (self.share[:, 0] > 0)
 
     def of(self, c: int) -> np.ndarray:

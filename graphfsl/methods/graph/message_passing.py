@@ -178,5 +178,6 @@ class Projected(nn.Module):
         self.linear, self.conv = linear, conv
 
     def forward(self, x: Tensor, edges: Tensor, **weight: Tensor) -> Tensor:
+        """Nodes after the linear map and the convolution."""
         out: Tensor = self.conv(self.linear(x), edges, **weight)
         return out

@@ -164,6 +164,7 @@ class EdgeWeight(nn.Module):
         self.last = nn.Linear(hidden, 1)
 
     def forward(self, x: Tensor, n: int, edges: Tensor, mask: Tensor | None) -> Tensor:
+        """The weights of all edges, by the features of their ends."""
         # The statistics are over all pairs, a node with itself too.
         whole = self.training or is_adapting()
         upper = torch.triu_indices(n, n, 1, device=x.device)

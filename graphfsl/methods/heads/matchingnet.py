@@ -100,6 +100,7 @@ class FullContext(nn.Module):
         self.query = nn.LSTMCell(2 * dim, dim)
 
     def forward(self, x: Tensor, support: Tensor, labeled: Tensor) -> tuple[Tensor, Tensor]:
+        """The embeddings f of all nodes and g of the labeled ones."""
         g = self.support(support, labeled)
         # The cell's input is [x; r]. x stays the same and r mixes few g: their gates are taken
         # once, before the steps.

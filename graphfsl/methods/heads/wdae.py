@@ -165,6 +165,7 @@ class Messages(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, a: Tensor) -> Tensor:
+        """What reaches each class."""
         y = self.linear(x)
         of_pairs = y.unsqueeze(2) + y.unsqueeze(1)
         normed = self.norm(of_pairs.flatten(0, 2), (a > 0).flatten())
