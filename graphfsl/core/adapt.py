@@ -186,6 +186,13 @@ class Adapt(Learner):
         return self.net.innermost
 
     @property
+    def remarks(self) -> list[str]:
+        """What a results row says of it beside its traits."""
+        if self.steps_test == self.steps:
+            return self.net.remarks
+        return [*self.net.remarks, f"{self.steps_test} inner steps, {self.steps} in training"]
+
+    @property
     def steps_now(self) -> int:
         """The inner steps of this mode, training or not."""
         return self.steps if self.training else self.steps_test

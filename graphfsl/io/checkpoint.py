@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
@@ -84,15 +85,27 @@ def append(path: Path, text: str) -> None:
         ) from None
 
 
-def write_json(path: Path, value: Any, new_folder: bool = True) -> None:
-    """Write a value as plain JSON.
+# a list of numbers as `json.dumps` indents it, one on each line; no string holds a line break
+NUMBERS = re.compile(r"\[\n *-?\d[-+.\deE]*(?:,\n *-?\d[-+.\deE]*)*\n *\]")
+
+
+def json_text(value: Any) -> str:
+    """Indented JSON with each list of numbers on one line: a thousand accuracies fill a page else.
 
     Raises:
         ValueError: for NaN and infinity, which JSON does not have.
     """
-    write_atomically(
-        path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode(), new_folder
-    )
+    text = json.dumps(value, indent=2, allow_nan=False)
+    return NUMBERS.sub(lambda numbers: re.sub(r"\s+", " ", numbers[0]), text) + "\n"
+
+
+def write_json(path: Path, value: Any, new_folder: bool = True) -> None:
+    """Write a value as JSON, as `json_text` puts it.
+
+    Raises:
+        ValueError: for NaN and infinity, which JSON does not have.
+    """
+    write_atomically(path, json_text(value).encode(), new_folder)
 
 
 def read_json(path: Path) -> Any:
