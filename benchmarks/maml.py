@@ -99,9 +99,7 @@ class Tasks:
             for _ in range(self.steps):
                 scores = torch.func.functional_call(net, fast, (self.support[i],))
                 loss = inner_loss(scores, self.y_support[i])
-                grads = torch.autograd.grad(
-                    loss, list(fast.values()), create_graph=not first_order
-                )
+                grads = torch.autograd.grad(loss, list(fast.values()), create_graph=not first_order)
                 fast = {n: p - LR * g for (n, p), g in zip(fast.items(), grads, strict=True)}
             scores = torch.func.functional_call(net, fast, (self.queries[i],))
             (F.cross_entropy(scores, self.y_query[i]) / len(self.x)).backward()

@@ -18,6 +18,7 @@ from __future__ import annotations
 import copy
 import re
 import sys
+import inspect
 import tempfile
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -175,12 +176,20 @@ def learner(
     out: Any = pipeline
     if adapt is not None:
         cls = _class_of("adapt", adapt)
-        # those that adapt even a frozen encoder take many steps by default
-        few = {"steps": 3} if cls.adapts_frozen else {}
-        out = make(cls, {**few, **own.get("adapt", {})}, cls.__name__, net=pipeline)
+        out = make(cls, {**_few_steps(cls), **own.get("adapt", {})}, cls.__name__, net=pipeline)
     if batch_norm is not None:
         out.set_batch_norm(batch_norm)
     return unlike_fresh(out)
+
+
+def _few_steps(cls: type[Any]) -> dict[str, int]:
+    """Three inner steps where a method takes more by default, which would take long."""
+    found = {}
+    for name, option in inspect.signature(cls).parameters.items():
+        many = isinstance(option.default, int) and option.default > 3
+        if name in ("steps", "steps_test") and many:
+            found[name] = 3
+    return found
 
 
 def unlike_fresh(out: Learner) -> Learner:

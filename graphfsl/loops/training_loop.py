@@ -88,7 +88,7 @@ class TrainingLoop:
                 state.save()
         self.fabric.barrier()  # the first process writes the best weights before all read them
         state.restore_best()
-        self.learner.progress = 1.0
+        vars(self.learner).pop("progress", None)  # 1 again, as outside of any training
         if self.logger is not None:
             self.logger.finalize("success")
         return state.metrics
