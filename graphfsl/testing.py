@@ -16,9 +16,9 @@ graphfsl call them on every method that it has. pytest is not needed.
 from __future__ import annotations
 
 import copy
+import inspect
 import re
 import sys
-import inspect
 import tempfile
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
