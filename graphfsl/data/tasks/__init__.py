@@ -1,6 +1,7 @@
 """What episodes ask: one kind of task, one file, whose `__all__` names its class.
 
-A new file here is a new `episode.task`.
+A new file here is a new `episode.task`, but for those whose names begin with an underscore: these
+hold what one of the others uses.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ RESERVED = {
 def names() -> list[str]:
     """The kinds of tasks that there are."""
     files = [file for folder in __path__ for file in Path(folder).glob("*.py")]
-    return sorted(file.stem for file in files if file.stem != "__init__")
+    return sorted(file.stem for file in files if not file.stem.startswith("_"))
 
 
 def get(name: str) -> type[Task]:
