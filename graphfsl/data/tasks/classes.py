@@ -12,7 +12,7 @@ from torch import Tensor
 
 from graphfsl.core.arguments import real_number, whole_number
 from graphfsl.core.episode import Episode, Target
-from graphfsl.core.task import Answer, Demands, Metric, Normalise, Task
+from graphfsl.core.task import Answer, Caption, Demands, Metric, Normalise, PoolCurve, Task
 from graphfsl.data.split import Split
 from graphfsl.data.tasks._class_metrics import METRICS
 from graphfsl.data.tasks._class_sampler import Draw, Sampler
@@ -65,6 +65,22 @@ class Setting(Task):
     curves: ClassVar = {
         "shot": ("shots", "labeled samples per class"),
         "distractors": ("distractors", "distractor classes"),
+    }
+    needs: ClassVar = {"distractors": "unlabeled"}
+    pool_curve: ClassVar = PoolCurve(
+        size="unlabeled",
+        distractors="distractors",
+        heading="unlabeled samples",
+        axis="unlabeled samples per class",
+    )
+    captions: ClassVar = {
+        "way": Caption("{}-way", always=True),
+        "shot": Caption("{}-shot"),
+        "query": Caption("{} queries per class"),
+        "unlabeled": Caption("{} unlabeled per class", always=True),
+        "distractors": Caption("{} distractor classes"),
+        "dirichlet": Caption("Dirichlet {}", "as many queries of every class"),
+        "pool_dirichlet": Caption("pool of Dirichlet {}", "as many unlabeled of every class"),
     }
 
     way: int = 5
