@@ -21,7 +21,7 @@ from graphfsl.core.episode import BaseTarget, Episode, check_episode
 from graphfsl.core.learner import Encode, Head, Learner, Part
 from graphfsl.core.traits import JOINED
 from graphfsl.functional.layers import last_layer
-from graphfsl.io.errors import InputError, unknown
+from graphfsl.io.errors import InputError, require, unknown
 
 Slot = nn.Module | Sequence[nn.Module] | None
 
@@ -167,10 +167,10 @@ class Pipeline(Learner):
         The others are absent ones.
         """
         k, way = episode.n_support, episode.way
-        if way > most:
-            raise InputError(
-                f"this learner is tied to {most}-way episodes at most, but the episode is {way}-way"
-            )
+        require(
+            way <= most,
+            f"this learner is tied to {most}-way episodes at most, but the episode is {way}-way",
+        )
         # the support nodes that absent classes would have, as padding
         added = (most - way) * (self.shots or 0)
         scores = self.score_features(episode.more_classes(most - way, added))[..., :way]

@@ -68,11 +68,10 @@ def write_explanation(
     )
     check_shape(trained.shape, task, split)
     check_protocol(learner, task, options.unbalanced)
-    if learner.asks:
-        raise InputError(
-            "an answer that took asking for a label is not explained; choose a head that asks "
-            "for none"
-        )
+    require(
+        not learner.asks,
+        "an answer that took asking for a label is not explained; choose a head that asks for none",
+    )
     device = experiment.trainer.fabric().device
     loader = Episodes(split, task, options.seed, trained.transform.plain(), device)
     batch, target = loader.batch([episode])

@@ -58,20 +58,16 @@ def as_task(given: Any, options: Mapping[str, Any] | None = None, where: str = "
 
     Raises InputError for both at once, and for anything else.
     """
+    require(
+        given is None or isinstance(given, (Task, Mapping)),
+        f"the setting must be a gf.Setting, such as gf.Setting(way=5), not {described(given)}",
+    )
+    require(
+        given is None or not options,
+        f"give a setting or its fields, not both: {', '.join(options or ())} beside a setting",
+    )
     if isinstance(given, Task):
-        if options:
-            raise InputError(
-                f"give a setting or its fields, not both: {', '.join(options)} beside a setting"
-            )
         return given
-    if given is not None and not isinstance(given, Mapping):
-        raise InputError(
-            f"the setting must be a gf.Setting, such as gf.Setting(way=5), not {described(given)}"
-        )
-    if given is not None and options:
-        raise InputError(
-            f"give a setting or its fields, not both: {', '.join(options)} beside a setting"
-        )
     fields = dict(given if given is not None else options or {})
     kind = get(fields.pop("task", DEFAULT))
     task: Task = make(kind, fields, where)

@@ -17,7 +17,7 @@ from graphfsl.data.split import Split
 from graphfsl.data.tasks._class_metrics import METRICS
 from graphfsl.data.tasks._class_sampler import Draw, Sampler
 from graphfsl.functional.calibration import confusion, reliability
-from graphfsl.io.errors import InputError, require
+from graphfsl.io.errors import require
 
 __all__ = ["Setting"]
 
@@ -253,10 +253,10 @@ class Setting(Task):
             right, truth = real & (named == truth), truth.where(real, -100)
             outcomes.append([x.flatten() for x in (p.amax(-1), right, named, truth)])
         top, right, named, truth = (torch.cat(x) for x in zip(*outcomes, strict=True))
-        if not bool(top[truth >= 0].isfinite().all()):
-            raise InputError(
-                "some queries have no finite scores; `evaluate` names the part that made them"
-            )
+        require(
+            bool(top[truth >= 0].isfinite().all()),
+            "some queries have no finite scores; `evaluate` names the part that made them",
+        )
         # Two columns, right and wrong, have the same top probability and the same hits.
         pair = torch.stack([top, torch.zeros_like(top)], -1)
         bins = reliability(pair, (~right).long().where(truth >= 0, -100))
