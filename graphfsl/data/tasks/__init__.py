@@ -15,7 +15,7 @@ from typing import Any
 from graphfsl.core.arguments import described
 from graphfsl.core.schema import make
 from graphfsl.core.task import Task
-from graphfsl.io.errors import InputError, require, unknown
+from graphfsl.io.errors import require, unknown
 
 DEFAULT = "classes"
 # what a results row says of other things than the task
