@@ -11,7 +11,7 @@ from textwrap import fill
 from typing import Any
 
 from graphfsl.core.task import PoolCurve, Task
-from graphfsl.loops.row import ACCURACY, scale_of
+from graphfsl.loops.row import ACCURACY, scale_of, text_of
 from graphfsl.report.tables import (
     Line,
     axes_of,
@@ -150,7 +150,12 @@ def curves(label: str, lines: Sequence[Line]) -> list[Figure]:
         line(axes, val, color=COLORS[2], marker="o", markersize=3)
         step, best, _ = (min if less else max)(val, key=lambda v: v[1])
         axes.plot(
-            step, best, "o", color=COLORS[2], markersize=7, label=f"best: step {step:,}, {best:.2f}"
+            step,
+            best,
+            "o",
+            color=COLORS[2],
+            markersize=7,
+            label=f"best: step {step:,}, {text_of(best, unit)}",
         )
 
     out = [(f"{label}: loss", draw(plot_loss, "step", "training loss"))] if loss else []
