@@ -155,8 +155,8 @@ def _gains(rows: Sequence[Row]) -> Iterable[tuple[str, dict[str, Any]]]:
                 f"`{axis}`: {_name(other)} ({two}) beside {_name(plain)} ({one}): "
                 f"{_signed(e['difference'], unit)}{word_of(unit)} "
                 f"(95% interval {_signed(low, unit)} to {_signed(high, unit)}, {p_is(e['p'])}) "
-                f"over {len(matched)} matched pair{'s' * (len(matched) > 1)}. They use different information: a gain, not a "
-                f"ranking."
+                f"over {len(matched)} matched pair{'s' * (len(matched) > 1)}. "
+                "They use different information: a gain, not a ranking."
             )
             yield text, e
 
