@@ -119,7 +119,7 @@ class WDAE(Head):
         return F.normalize(w + self.noise * torch.randn_like(w), dim=-1)
 
     def hidden(self, w: Tensor, a: Tensor, there: Tensor) -> Tensor:
-        """h (B, C, 4 d): each weight (B, C, d) beside what its neighbours a (B, C, C) make of it."""
+        """h (B, C, 4 d): each weight (B, C, d) beside what its neighbours (B, C, C) make of it."""
         messages = self.messages[0](w, a)
         update = self.update(torch.cat([w, messages], -1))
         normed = self.norm(update.flatten(0, 1), there.flatten()).view_as(update)
