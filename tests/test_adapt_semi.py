@@ -37,7 +37,7 @@ from graphfsl.methods.adapt.transmatch import (
 )
 from graphfsl.methods.heads.imprinting import Imprinting
 from graphfsl.methods.pretrain.consistency import Consistency
-from graphfsl.nn.views import Views
+from graphfsl.nn.views import Moves, Views
 
 WAY, SHOT, POOL = 3, 2, 6
 METHODS = (TransMatch, FlexMatch, FineTuning)
@@ -84,9 +84,10 @@ def order(views: Views, x: Tensor, step: int) -> list[int]:
 def moved(x: Tensor, views: Views, step: int, view: int, share: float = 1.0) -> Tensor:
     """Images (m, 1, 8, 8), one at a time, moved by the draw of their place."""
     out = x.clone()
+    far = (views.moves.rotate, views.moves.translate, views.moves.scale)
     for place, i in enumerate(order(views, x, step)):
         u = share * views.draws[step, view, place].double()
-        out[i] = affine(x[i : i + 1], u[:, None], views.rotate, views.translate, views.scale)[0]
+        out[i] = affine(x[i : i + 1], u[:, None], *far)[0]
     return out
 
 
@@ -129,8 +130,8 @@ def test_adam_is_torchs() -> None:
 
 def test_views_never_mirror_unless_asked() -> None:
     x, places = torch.rand(2, 3, 1, 8, 8), torch.arange(3).expand(2, 3)
-    torch.testing.assert_close(Views(2, 2, 0, 0, 0, flip=False)(x, places, 1, 1), x)
-    flips = Views(40, 1, 0, 0, 0, flip=True)
+    torch.testing.assert_close(Views(2, 2, Moves(0, 0, 0, flip=False))(x, places, 1, 1), x)
+    flips = Views(40, 1, Moves(0, 0, 0, flip=True))
     found = torch.cat([flips(x, places, s, 0) for s in range(40)]).flatten(0, 1)
     plain = x.repeat(40, 1, 1, 1, 1).flatten(0, 1)
     mirrored = ((found - plain.flip(-1)).abs().amax((1, 2, 3)) < 1e-5).float().mean()
@@ -139,11 +140,11 @@ def test_views_never_mirror_unless_asked() -> None:
     features = torch.randn(2, 3, 6)
     assert flips(features, places, 0, 0) is features
     with pytest.raises(InputError, match=r"rotate in \[0, 90\)"):
-        Views(1, 1, 90, 0, 0, False)
+        Moves(90, 0, 0)
 
 
 def test_places_go_with_the_images_and_padding_comes_last() -> None:
-    views, x = Views(1, 1, 5, 0, 0, False), torch.randn(1, 7, 1, 8, 8)
+    views, x = Views(1, 1, Moves(5, 0, 0)), torch.randn(1, 7, 1, 8, 8)
     everything = views.places(x, torch.ones(1, 7, dtype=torch.bool), 0)
     assert everything[0].argsort().tolist() == order(views, x[0], 0)
     shuffle = torch.randperm(7)
@@ -508,12 +509,13 @@ def test_consistency_equals_a_loop() -> None:
     torch.manual_seed(5)
     u = 2 * torch.rand(7, 12) - 1
     labeled, free, used = [], [], 0
+    far = (part.moves.rotate, part.moves.translate, part.moves.scale)
     for i in range(12):
         p = part.classifier(encode(x[:, i]))[0].softmax(-1)
         if y[0, i] >= 0:
             labeled.append(-p[y[0, i]].log())
             continue
-        strong = affine(x[:, i], u[:, i : i + 1], part.rotate, part.translate, part.scale)
+        strong = affine(x[:, i], u[:, i : i + 1], *far)
         sure = p.max() >= 0.4
         free.append(-part.classifier(encode(strong))[0].log_softmax(-1)[p.argmax()] * sure)
         used += int(sure)

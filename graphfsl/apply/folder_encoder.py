@@ -24,7 +24,7 @@ from graphfsl.data.pixel_range import Range, check_range
 from graphfsl.experiment import run as runs
 from graphfsl.experiment.encoders import make_encoder, weighted_encoder
 from graphfsl.experiment.learner_spec import PartSpec
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import InputError, require
 from graphfsl.loops.encode import AVERAGES
 from graphfsl.nn.timm_encoder import native_size
 
@@ -103,10 +103,10 @@ def encoder_option(encoder: str, weights: Path | None, run: Path | None) -> dict
     Raises:
         InputError: for weights beside a run, and for what looks like a mapping and is none.
     """
-    if weights is not None and run is not None:
-        raise InputError(
-            "--weights is for --encoder, and a run has its own; give one of --weights and --run"
-        )
+    require(
+        weights is None or run is None,
+        "--weights is for --encoder, and a run has its own; give one of --weights and --run",
+    )
     entry: Any = {"name": encoder}
     if encoder.startswith("{"):
         try:
@@ -145,11 +145,11 @@ def _of_name(
     module = make_encoder(PartSpec(spec.name, {**spec.options, "frozen": True}), (3, side, side))[0]
     net = Pipeline(module, head=NearestMeans()).eval()
     where = spec.options.get("weights") or f"encoder {spec.name!r}"
-    if lacks_averages(net):
-        raise InputError(
-            f"{where}: its BatchNorm stored no averages, so that no image can be encoded alone; "
-            f"{AVERAGES}"
-        )
+    require(
+        not lacks_averages(net),
+        f"{where}: its BatchNorm stored no averages, so that no image can be encoded alone; "
+        f"{AVERAGES}",
+    )
     own = own_normalisation(net)
     if own is None and "weights" in spec.options:
         warnings.warn(

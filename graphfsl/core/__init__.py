@@ -6,8 +6,9 @@ first used, so that importing one module of this room imports no other that it d
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from graphfsl.io.lazy_names import lazy_names
 
 if TYPE_CHECKING:  # for editors and type checkers; at run time `__getattr__` imports what is used
     from graphfsl.core.adapt import Adapt
@@ -63,12 +64,4 @@ __all__ = [
     "support_cross_entropy",
 ]
 
-
-def __dir__() -> list[str]:
-    return [*globals(), *_HOME]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'graphfsl.core' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"graphfsl.{_HOME[name]}"), name)
+__getattr__, __dir__ = lazy_names(__name__, _HOME)

@@ -230,8 +230,9 @@ class Episode:
 
     def add_support(self, x: Tensor, w: Tensor, mask: Tensor) -> Episode:
         """Append m weighted nodes to the support slice: x (B, m, *S), w (B, m, C), mask (B, m)."""
-        if self.values is not None:
-            raise InputError("an episode of values takes no further support nodes of classes")
+        require(
+            self.values is None, "an episode of values takes no further support nodes of classes"
+        )
         k = self.n_support
 
         def join(old: Tensor, new: Tensor) -> Tensor:

@@ -76,6 +76,19 @@ def text_of(value: float, unit: str) -> str:
     return f"{value:.2f}" if unit == "%" else f"{value:.4g}"
 
 
+def p_text(p: float) -> str:
+    """A p-value as people are shown it: "< 0.001", "0.012", "0.34"."""
+    if p < 0.001:
+        return "< 0.001"
+    return f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
+def p_is(p: float, name: str = "p") -> str:
+    """A p-value in a sentence: "p < 0.001", "p = 0.012"."""
+    text = p_text(p)
+    return f"{name} {text}" if text.startswith("<") else f"{name} = {text}"
+
+
 def scale_of(unit: str) -> int:
     """The factor of a metric's own numbers for people: a share becomes percent."""
     return 100 if unit == "%" else 1

@@ -120,12 +120,17 @@ class Table:
     text: list[bool]
 
 
-def group(line: Line) -> tuple[Any, ...]:
-    """The key of lines that are compared; sorting by it keeps their order inside."""
+def asked_of(line: Line) -> Task:
+    """What a line was asked; a field that it does not name is as by default."""
     task = task_of(line)
     fields = {name: line[name] for name in task.columns_shown() if line.get(name) is not None}
-    asked = task(**fields)
-    every = (str(getattr(asked, name)) for name in task.columns_shown())
+    return task(**fields)
+
+
+def group(line: Line) -> tuple[Any, ...]:
+    """The key of lines that are compared; sorting by it keeps their order inside."""
+    asked = asked_of(line)
+    every = (str(getattr(asked, name)) for name in asked.columns_shown())
     return str(line.get("data")), *(asked.size or every)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from graphfsl.core.task import Task
-from graphfsl.data.tasks import DEFAULT, get
+from graphfsl.data.tasks import get
 from graphfsl.experiment.results import seed_runs
 from graphfsl.io.checkpoint import read_json, read_lines, write_atomically
 from graphfsl.io.errors import InputError
@@ -102,9 +102,7 @@ def figures_of(
     )[::-1]
     colors = Colors()
     metrics = dict.fromkeys(map(metric_of, rows))
-    of_classes = [row for row in rows if task_of(row) is get(DEFAULT)]
     return {
-        "Accuracy against unlabeled samples": pool_figures(averaged(of_classes), colors),
         **_curves(rows, colors),
         "One axis against another": [
             figure for metric in metrics for figure in heat_maps(_of_metric(rows, metric))
@@ -122,14 +120,17 @@ def _of_metric(rows: Sequence[Line], metric: str) -> list[Line]:
 
 
 def _curves(rows: Sequence[Line], colors: Colors) -> dict[str, list[Figure]]:
-    """The first metric against each number of the task that it names, by heading."""
+    """The first metric against the pool and each number of the task that it names, by heading."""
     found: dict[str, list[Figure]] = {}
     for task in dict.fromkeys(map(task_of, rows)):
         own = [row for row in rows if task_of(row) is task]
         name = next(iter(task().metrics))
-        for field, words in task.curves.items():
-            heading = f"{name[0].upper()}{name[1:]} against {words[0]}"
-            found[heading] = curve_figures(own, field, words[1], colors)
+        metric = name[0].upper() + name[1:]
+        if task.pool_curve:
+            heading = f"{metric} against {task.pool_curve.heading}"
+            found[heading] = pool_figures(averaged(own), task.pool_curve, colors)
+        for field, (words, axis) in task.curves.items():
+            found[f"{metric} against {words}"] = curve_figures(own, field, axis, colors)
     return found
 
 

@@ -31,7 +31,7 @@ from graphfsl.apply.label.pool_page import OTHERS, pool_page
 from graphfsl.data.pixel_range import Range
 from graphfsl.functional.held_out import FOREIGN
 from graphfsl.io.checkpoint import write_atomically
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import InputError, require
 from graphfsl.report.contact_sheet import Tile, contact_sheet
 
 SURE, UNSURE, GIVEN = 24, 24, 12  # images of a sheet
@@ -228,15 +228,15 @@ def _check_places(folders: Iterable[Path], files: Iterable[Path]) -> None:
         InputError: where a file stands in place of a folder, or a folder in place of a file.
     """
     for path in folders:
-        if path.exists() and not path.is_dir():
-            raise InputError(
-                f"{path} is a file where a folder is to be; choose another folder with -o"
-            )
+        require(
+            not path.exists() or path.is_dir(),
+            f"{path} is a file where a folder is to be; choose another folder with -o",
+        )
     for path in files:
-        if path.is_dir():
-            raise InputError(
-                f"{path} is a folder where a file is to be; choose another folder with -o"
-            )
+        require(
+            not path.is_dir(),
+            f"{path} is a folder where a file is to be; choose another folder with -o",
+        )
 
 
 def _check_equals(path: Path, pool: Pool, given: Mapping[int, str]) -> None:
