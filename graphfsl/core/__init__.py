@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # for editors and type checkers; at run time `__getattr__` imports what is used
     from graphfsl.core.adapt import Adapt
     from graphfsl.core.batchnorm import BatchNorm
-    from graphfsl.core.episode import Episode, Target, stack
+    from graphfsl.core.episode import Episode, Target, ValueTarget, stack
     from graphfsl.core.learner import Augment, Graph, Head, Learner, Objective, Part, Refine
     from graphfsl.core.objectives import support_cross_entropy
     from graphfsl.core.pipeline import Pipeline
@@ -38,6 +38,7 @@ _HOME = {
     "Refine": "core.learner",
     "Rule": "core.rules",
     "Target": "core.episode",
+    "ValueTarget": "core.episode",
     "stack": "core.episode",
     "support_cross_entropy": "core.objectives",
 }
@@ -59,6 +60,7 @@ __all__ = [
     "Refine",
     "Rule",
     "Target",
+    "ValueTarget",
     "stack",
     "support_cross_entropy",
 ]
