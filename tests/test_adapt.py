@@ -13,10 +13,11 @@ from torch.nn import functional as F
 from graphfsl.core.adapt import Adapt
 from graphfsl.core.episode import Episode, Target
 from graphfsl.core.learner import Head
+from graphfsl.core.objectives import sum_over_shot
 from graphfsl.core.pipeline import Pipeline
 from graphfsl.core.rules import GradientDescent
 from graphfsl.io.errors import InputError
-from graphfsl.methods.adapt.maml import MAML, sum_over_shot
+from graphfsl.methods.adapt.maml import MAML
 from graphfsl.methods.heads.linear import Linear
 from graphfsl.methods.heads.simple_shot import SimpleShot
 
