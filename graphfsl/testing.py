@@ -204,7 +204,10 @@ def learner(
         cls = _class_of("adapt", adapt)
         # those that adapt even a frozen encoder take many steps by default
         few = {"steps": 3} if cls.adapts_frozen else {}
-        out = make(cls, {**few, **own.get("adapt", {})}, cls.__name__, net=pipeline)
+        # rates are chosen for cross-entropy; squared errors are steeper
+        gentle = {"lr": 0.05} if pipeline.answers == "values" and "lr" in signature(cls) else {}
+        options_of = {**few, **gentle, **own.get("adapt", {})}
+        out = make(cls, options_of, cls.__name__, net=pipeline)
     if batch_norm is not None:
         out.set_batch_norm(batch_norm)
     return unlike_fresh(out)

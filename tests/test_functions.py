@@ -24,6 +24,7 @@ from graphfsl.functional.ridge import kernel_ridge
 from graphfsl.io.errors import InputError
 from graphfsl.loops.training_state import State
 from graphfsl.methods.heads.kernel_ridge import KernelRidge
+from graphfsl.methods.heads.regressor import Regressor
 from graphfsl.nn import MLP
 from graphfsl.report.function_figure import function_figure
 
@@ -233,6 +234,41 @@ def test_graphs_rewrite_points_before_it() -> None:
     for slot, part in (("refine", "soft_kmeans"), ("augment", "prototype_vae")):
         with pytest.raises(InputError, match="works on classes, but KernelRidge answers"):
             gf.build({"head": "kernel_ridge", slot: part}, (1,), 1)
+
+
+def test_maml_adapts_the_regressor_to_a_function() -> None:
+    """One inner step with a gradient written out by hand."""
+    section = {
+        "encoder": {"name": "mlp", "widths": [5]},
+        "head": "regressor",
+        "adapt": {"name": "maml", "lr": 0.1, "params": "head.*"},
+    }
+    learner = gf.build(section, (1,), 1).double().eval()
+    episode, _ = waves(shot=4, query=3).batch([0])
+    episode = episode.to(dtype=torch.float64)
+    net = learner.innermost
+    z = net.encoder(episode.x[0]).detach()
+    w, b = (p.detach() for p in (net.head.linear.weight, net.head.linear.bias))
+    error = z[:4] @ w.T + b - episode.values[0, :4]
+    w = w - 0.1 * 2 / 4 * error.T @ z[:4]
+    b = b - 0.1 * 2 / 4 * error.sum(0)
+    torch.testing.assert_close(learner(episode)[0], z[4:] @ w.T + b)
+
+
+def test_the_regressor_has_as_many_outputs_as_it_is_told() -> None:
+    split, section = images(shape=(3, 6, 5)), {"encoder": "mlp", "adapt": "maml"}
+    episodes = pixels(split, shot=6, query=5)
+    learner = gf.build(section | {"head": {"name": "regressor", "outputs": 3}}, (2,), 1)
+    assert torch.isfinite(learner.loss(*episodes.batch([0, 1])))
+    with pytest.raises(InputError, match="3 are asked for"):
+        gf.build(section | {"head": "regressor"}, (2,), 1).loss(*episodes.batch([0, 1]))
+    with pytest.raises(InputError, match=r"set learner\.adapt"):
+        gf.build({"head": "regressor"}, (2,), 1)
+    for wrong in ({"outputs": 0}, {"std": 0.0}):
+        with pytest.raises(InputError, match="regressor"):
+            Regressor(4, **wrong)
+    small = Regressor(50, std=0.01)
+    assert small.linear.weight.abs().max().item() <= 0.02 and not small.linear.bias.any()
 
 
 def test_it_is_not_asked_for_classes() -> None:
