@@ -10,8 +10,7 @@ import numpy as np
 class Family(Protocol):
     """Functions of points in a box, each told from the others by a few parameters.
 
-    dimensions: d, of a point. low, high: the ends of the box along every axis.
-    parameters: p, how many numbers tell one function from another.
+    The box reaches from `low` to `high` along each of its `dimensions`.
     """
 
     @property

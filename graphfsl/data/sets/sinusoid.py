@@ -1,4 +1,5 @@
 """`sinusoid`: sine waves of random amplitude and phase, drawn by formula; nothing is stored.
+
 Finn, Abbeel, Levine 2017, https://arxiv.org/abs/1703.03400, section 5.1
 
     y = A sin(x - phi),  A in U[0.1, 5],  phi in U[0, pi],  x in U[-5, 5]

@@ -47,10 +47,13 @@ class Draw(task.Draw):
 class Functions(Task):
     """What an episode of regression looks like.
 
-    shot, query: points whose value is known, and points that are asked for.
-    query_points: "random" points, of an image none that is known; or "grid" for `query` points that
-        are spread evenly over the domain, the same ones in every episode, known or not. A grid of d
-        dimensions has as many points along each axis, so that `query` must be a d-th power.
+    Args:
+        shot: points whose value is known.
+        query: points that are asked for.
+        query_points: "random" points, of an image none that is known; or "grid" for `query` points
+            that are spread evenly over the domain, the same ones in every episode, known or not. A
+            grid of d dimensions has as many points along each axis, so that `query` must be a d-th
+            power.
     """
 
     nodes_are_samples: ClassVar = False

@@ -1,5 +1,6 @@
-"""Kernel ridge regression, the mean of a Gaussian process. Rasmussen, Williams 2006,
-https://gaussianprocess.org/gpml/
+"""Kernel ridge regression, the mean of a Gaussian process.
+
+Rasmussen, Williams 2006, https://gaussianprocess.org/gpml/
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ class KernelRidge(Head):
     X are the features of the support, Y its values, K = k(X, X). Far from all of X it answers 0.
 
     Args:
-        length, lamda: where the length scale and lambda start; their logarithms are learned, so
-            that they stay positive.
+        length: where the length scale starts; its logarithm is learned, so that it stays positive.
+        lamda: where lambda starts, which is learned in the same way.
 
     Shapes:
         score: features (B, n, d), values (B, n, D) -> (B, n, D).
@@ -52,6 +53,7 @@ class KernelRidge(Head):
         self.log_lamda = nn.Parameter(torch.tensor(math.log(lamda)))
 
     def score(self, episode: Episode) -> Tensor:
+        """Values (B, n, D) of all nodes of an episode of features."""
         if episode.values is None:
             raise InputError("this learner answers with values, but the episode is of classes")
         labeled = episode.labeled

@@ -1,5 +1,6 @@
-"""A linear read-out of real values that only adaptation can teach. Finn et al. 2017,
-https://arxiv.org/abs/1703.03400
+"""A linear read-out of real values that only adaptation can teach.
+
+Finn et al. 2017, https://arxiv.org/abs/1703.03400
 """
 
 from __future__ import annotations
@@ -46,5 +47,6 @@ class Regressor(Head):
             start_small(self.linear, std)
 
     def score(self, episode: Episode) -> Tensor:
+        """Values (B, n, outputs) of all nodes of an episode of features."""
         values: Tensor = self.linear(episode.x)
         return values
