@@ -13,6 +13,7 @@ from graphfsl.testing import (
     DIM,
     SHOT,
     WAY,
+    Method,
     TinyEncoder,
     around,
     episodes,
@@ -27,8 +28,10 @@ __all__ = [
     "SHOT",
     "WAY",
     "TinyEncoder",
+    "answers_values",
     "around",
     "episodes",
+    "episodes_of",
     "learner",
     "pairwise",
     "part",
@@ -36,6 +39,16 @@ __all__ = [
     "unlike_fresh",
 ]
 METHODS = sorted(registry.find())  # graphfsl's own
+
+
+def answers_values(slot: str, name: str) -> bool:
+    """Whether a method answers with real values, so that episodes of classes are not for it."""
+    return Method(slot, registry.get(slot, name)).of_values
+
+
+def episodes_of(slot: str, name: str, **options: Any) -> tuple[Any, Any]:
+    """Episodes of the kind that a method answers, and their target."""
+    return Method(slot, registry.get(slot, name)).episodes(**options)
 
 
 def pairwise(axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:

@@ -87,6 +87,8 @@ def test_a_refiner_that_changes_nothing_of_what_a_head_answers_is_refused(name: 
     """One refiner of each kind: probabilities and hard labels for the pool, and two that compare
     queries.
     """
+    if registry.get("head", name).answers == "values":
+        pytest.skip("it answers with values, which no refiner takes")
     torch.manual_seed(0)
     head = part("head", name).double()
     if head.wants_maps:

@@ -50,6 +50,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "wrn28_10": {"depth": 10, "width": 1},
     "timm": {"model": "resnet10t"},
     "efficientnet_lite0": {},
+    "mlp": {"widths": [4, 4]},
 }
 
 
@@ -77,7 +78,8 @@ def test_every_encoder_takes_a_file(tmp_path: Path, name: str) -> None:
     if name == "efficientnet_lite0":
         source = trained(Timm(3, model="tf_efficientnet_lite0"))
     else:
-        source = trained(ENCODERS[name](3, **options))
+        size = {"pixels": 32 * 32} if name == "mlp" else {}
+        source = trained(ENCODERS[name](3, **options, **size))
     file = str(tmp_path / "w.safetensors")
     save_file({f"module.{k}": v.contiguous() for k, v in source.state_dict().items()}, file)
     section = {"encoder": {"name": name, **options, "weights": file}, "head": "protonet"}

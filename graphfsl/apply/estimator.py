@@ -225,6 +225,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
                 f"the directory of a run, not {learner!r}"
             )
         if learner in registry.names("head"):
+            check_classes(registry.get("head", str(learner)))
             return LearnerSpec.of({"head": learner})
         if Path(learner).is_dir():
             predictor = open_run(learner, policy)

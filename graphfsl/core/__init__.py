@@ -13,7 +13,7 @@ from graphfsl.io.lazy_names import lazy_names
 if TYPE_CHECKING:  # for editors and type checkers; at run time `__getattr__` imports what is used
     from graphfsl.core.adapt import Adapt
     from graphfsl.core.batchnorm import BatchNorm
-    from graphfsl.core.episode import Episode, Target, stack
+    from graphfsl.core.episode import Episode, Target, ValueTarget, stack
     from graphfsl.core.learner import Augment, Graph, Head, Learner, Objective, Part, Refine
     from graphfsl.core.objectives import support_cross_entropy
     from graphfsl.core.pipeline import Pipeline
@@ -39,6 +39,7 @@ _HOME = {
     "Refine": "core.learner",
     "Rule": "core.rules",
     "Target": "core.episode",
+    "ValueTarget": "core.episode",
     "stack": "core.episode",
     "support_cross_entropy": "core.objectives",
 }
@@ -60,6 +61,7 @@ __all__ = [
     "Refine",
     "Rule",
     "Target",
+    "ValueTarget",
     "stack",
     "support_cross_entropy",
 ]

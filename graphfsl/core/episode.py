@@ -374,6 +374,45 @@ class Target(BaseTarget):
         return episode.replace(oracle=y * (self.unlabeled >= 0).unsqueeze(-1).to(y.device))
 
 
+@dataclass(frozen=True, repr=False)
+class ValueTarget(BaseTarget):
+    """What is true of an episode of real values, the metric's truth and the loss's.
+
+    Args:
+        query: (B, Q, D) the values of the queries.
+    """
+
+    query: Tensor
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.query, Tensor):
+            object.__setattr__(self, "query", as_tensor(self.query, "query of a target").float())
+
+    def loss(self, scores: Tensor, episode: Episode) -> Tensor:
+        """Mean squared error of the queries."""
+        return self.squared_errors(last_layer(scores)[:, episode.query], episode).mean()
+
+    def squared_errors(self, answers: Tensor, episode: Episode) -> Tensor:
+        """The mean squared error (B,) of each task's real queries.
+
+        Raises InputError for answers of another shape than the truth.
+
+        Args:
+            answers: (B, Q, D) what a learner says of the queries.
+            episode: that they are of.
+        """
+        if answers.shape != self.query.shape:
+            raise InputError(
+                f"the learner answers with {answers.shape[-1]} numbers a node, but "
+                f"{self.query.shape[-1]} are asked for; choose another learner.head, or its "
+                "outputs"
+            )
+        each = (answers - self.query).square().mean(-1)
+        real = episode.mask[:, episode.query]
+        total = each.masked_fill(~real, 0).sum(1)
+        return total / real.sum(1)
+
+
 def check_episode(given: Any) -> Episode:
     """Refuse what is no episode, or give it back.
 

@@ -236,16 +236,19 @@ def _check_task(
 def cost(run: Run, train: Split) -> str:
     """What a run is going to take, in one line."""
     parameters = sum(p.numel() for p in run.learner.parameters())
+    held = f"{len(train.x):,} samples of {len(train.classes):,} base classes"
     parts = [
         f"{parameters:,} parameters",
-        f"{len(train.x):,} samples of {len(train.classes):,} base classes",
+        held if train.functions is None else f"functions of {train.name}",
     ]
     if run.experiment.pretraining is not None:
         first = run.experiment.pretraining.trainer
         parts.append(f"{first.steps:,} steps of {first.batch:,} samples before episodes")
     if run.trains:
-        samples = run.trainer.batch * run.experiment.train_task.demands.nodes
-        parts.append(f"{run.trainer.steps:,} steps of {samples:,} samples")
+        task = run.experiment.train_task
+        nodes = run.trainer.batch * task.demands.nodes
+        what = "samples" if task.nodes_are_samples else "nodes"
+        parts.append(f"{run.trainer.steps:,} steps of {nodes:,} {what}")
     if len(parts) == 2:
         parts.append("nothing to train")
     return "; ".join(parts)
