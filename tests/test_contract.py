@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from cases import DIM, METHODS, TinyEncoder, around, episodes, learner, pairwise, part
 from torch import Tensor
 
 from graphfsl import testing
@@ -24,6 +23,7 @@ from graphfsl.experiment.experiment import Experiment
 from graphfsl.io.errors import InputError
 from graphfsl.io.package_data import experiments_dir
 from graphfsl.testing import Method
+from tests.support.cases import DIM, METHODS, TinyEncoder, around, episodes, learner, pairwise, part
 
 every_method = pytest.mark.parametrize(
     ("slot", "name"), METHODS, ids=[f"{s}-{n}" for s, n in METHODS]

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from cases import METHODS, around, episodes
 from torch import Tensor
 
 from graphfsl.core.learner import Learner
+from tests.support.cases import METHODS, around, episodes
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="this machine has no CUDA device"
