@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ from graphfsl.experiment.builder import build, build_learner
 from graphfsl.experiment.experiment import Experiment
 from graphfsl.io.errors import InputError
 from graphfsl.io.package_data import experiments_dir
-from graphfsl.testing import Method
-from tests.support.cases import DIM, METHODS, TinyEncoder, around, episodes, learner, pairwise, part
+from graphfsl.testing import DIM, Method, TinyEncoder, around, episodes, learner, part
+from tests.support.methods import METHODS
 
 every_method = pytest.mark.parametrize(
     ("slot", "name"), METHODS, ids=[f"{s}-{n}" for s, n in METHODS]
@@ -31,11 +32,6 @@ every_method = pytest.mark.parametrize(
 every_policy = pytest.mark.parametrize("policy", POLICIES)
 # GNN's bias in front of a softmax changes nothing: its gradient is what rounding leaves, or zero.
 IDLE = {"gnn": r"head\.adjacency\.\d\.last\.bias"}
-
-
-@pytest.fixture(autouse=True)
-def _one_seed() -> None:
-    torch.manual_seed(0)
 
 
 def method(slot: str, name: str, **options: Any) -> Method:
@@ -213,6 +209,30 @@ def test_has_an_experiment_that_builds(slot: str, name: str) -> None:
                     == "meta"
                 )
     assert found, f"no experiments/**/*.yaml uses {key}: {name}"
+
+
+def pairwise(axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """A set of combinations in which every pair of values of two axes occurs, greedily small."""
+    names = list(axes)
+    missing = {
+        ((a, x), (b, y))
+        for a, b in itertools.combinations(names, 2)
+        for x in axes[a]
+        for y in axes[b]
+    }
+    everything = [
+        dict(zip(names, values, strict=True)) for values in itertools.product(*axes.values())
+    ]
+
+    def covers(row: dict[str, Any]) -> set[Any]:
+        return {((a, row[a]), (b, row[b])) for a, b in itertools.combinations(names, 2)} & missing
+
+    chosen = []
+    while missing:
+        best = max(everything, key=lambda row: len(covers(row)))
+        missing -= covers(best)
+        chosen.append(best)
+    return chosen
 
 
 def combinations() -> dict[str, list[str | None]]:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from graphfsl.core.learner import Learner
-from tests.support.cases import METHODS, around, episodes
+from graphfsl.testing import around, episodes
+from tests.support.methods import METHODS
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="this machine has no CUDA device"

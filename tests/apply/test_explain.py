@@ -49,8 +49,9 @@ from graphfsl.methods.heads.nearest_neighbor import NearestNeighbor
 from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.methods.refine.soft_kmeans import SoftKmeans
 from graphfsl.report.drawing import draw
+from graphfsl.testing import around, episodes
 from tests.cli.test_cli import write_split
-from tests.support.cases import METHODS, around, episodes
+from tests.support.methods import METHODS
 
 FEATURES = 64
 

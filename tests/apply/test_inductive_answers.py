@@ -28,8 +28,8 @@ from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.methods.refine.sinkhorn_balance import SinkhornBalance
 from graphfsl.report.reproduce import table
 from graphfsl.report.results_csv import write_records
+from graphfsl.testing import TinyEncoder, unlike_fresh
 from tests.cli.test_cli import EXPERIMENT, call, write_split  # noqa: F401 (`call` is a fixture)
-from tests.support.cases import TinyEncoder, unlike_fresh
 
 Call = Callable[..., tuple[int, str, str]]
 CHANGES = {

@@ -23,7 +23,7 @@ from graphfsl.methods.adapt.maml import MAML
 from graphfsl.methods.heads.linear import Linear
 from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.methods.heads.relationnet import RelationNet
-from tests.support.cases import WAY, episodes
+from graphfsl.testing import WAY, episodes
 
 POLICIES = ("running", "support", "joint", "apart")
 

@@ -24,7 +24,7 @@ from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.methods.heads.rfs import RFS
 from graphfsl.methods.refine.pseudo_label import PseudoLabel
 from graphfsl.methods.refine.soft_kmeans import MaskedSoftKmeans, SoftKmeans, SoftKmeansCluster
-from tests.support.cases import DIM, WAY, part
+from graphfsl.testing import DIM, WAY, part
 
 REFINERS = registry.names("refine")
 QUICK = {

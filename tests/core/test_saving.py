@@ -21,7 +21,8 @@ from graphfsl.core.learner import Learner
 from graphfsl.core.pipeline import Pipeline
 from graphfsl.io.errors import InputError
 from graphfsl.methods.heads.protonet import ProtoNet
-from tests.support.cases import DIM, METHODS, TinyEncoder
+from graphfsl.testing import DIM, TinyEncoder
+from tests.support.methods import METHODS
 
 SHAPE = (1, 16, 16)
 TRANSFORM = gf.Transform([0.4], [0.2])

@@ -33,8 +33,8 @@ from graphfsl.loops.trainer import Trainer
 from graphfsl.methods.heads.gnn import GNN
 from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.methods.refine.soft_kmeans import SoftKmeans
+from graphfsl.testing import learner
 from tests.loops.test_train import patterns, pipeline
-from tests.support.cases import learner
 
 SETTING = Setting(way=4, shot=1, query=3, unlabeled=2)
 

@@ -32,9 +32,9 @@ from graphfsl.loops.trainer import Trainer
 from graphfsl.methods.adapt.maml import MAML
 from graphfsl.methods.heads.linear import Linear
 from graphfsl.methods.heads.protonet import ProtoNet
+from graphfsl.testing import TinyEncoder
 from tests.cli.test_cli import EXPERIMENT, write_split
 from tests.loops.test_train import SETTING, fit, patterns
-from tests.support.cases import TinyEncoder
 
 ROOT = Path(__file__).parents[2]
 

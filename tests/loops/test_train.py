@@ -25,7 +25,7 @@ from graphfsl.io.checkpoint import load_checkpoint, save_checkpoint
 from graphfsl.io.errors import InputError
 from graphfsl.loops.trainer import Trainer
 from graphfsl.methods.heads.protonet import ProtoNet
-from tests.support.cases import TinyEncoder
+from graphfsl.testing import TinyEncoder
 
 SETTING = Setting(way=4, shot=1, query=3)
 

@@ -1,23 +1,18 @@
-"""Adjacencies and message passing against loops and against PyG's own layers on plain edge
-lists.
-"""
+"""Message passing against PyG's own layers on plain edge lists."""
 
 from __future__ import annotations
-
-import math
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from graphfsl.core.episode import Episode, stack
-from graphfsl.core.graph import complete_edges, from_pyg, similarity, to_pyg
+from graphfsl.core.episode import Episode
 from graphfsl.core.pipeline import Pipeline
 from graphfsl.io.errors import InputError
 from graphfsl.methods.graph.message_passing import DENSE, MessagePassing
 from graphfsl.methods.heads.protonet import ProtoNet
-from graphfsl.nn.adjacency import Adjacency, make_adjacency
-from tests.support.cases import DIM, WAY, episodes
+from graphfsl.testing import DIM, episodes
+from tests.support.episodes import features, padded_features
 
 CONVS = [
     *(
@@ -33,99 +28,6 @@ CONVS = [
     ),
     *("TAGConv", "SGConv", "ARMAConv", "LEConv", "ResGatedGraphConv", "MFConv", "GeneralConv"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def _one_seed() -> None:
-    torch.manual_seed(0)
-
-
-def features(**options: int) -> Episode:
-    """An episode of features (B, n, DIM) in float64."""
-    episode, _ = episodes(**options)
-    return episode.replace(x=episode.x.flatten(2)[..., :DIM].double(), w=episode.w.double())
-
-
-def padded() -> Episode:
-    return stack([features(batch=1, shot=1, query=1, unlabeled=1), features(batch=1, seed=1)])
-
-
-def rows(a: Tensor) -> list[list[list[float]]]:
-    return a.tolist()
-
-
-@pytest.mark.parametrize("scale", ["median", 1.5, "learned"])
-def test_rbf_equals_a_loop(scale: float | str) -> None:
-    episode, adjacency = padded(), Adjacency(DIM, "rbf", scale).double()
-    found = adjacency(episode)
-    for b in range(2):
-        real = episode.mask[b].nonzero().squeeze(1).tolist()
-        x = episode.x[b]
-        distance = {
-            (i, j): float((x[i] - x[j]).square().sum()) for i in real for j in real if i != j
-        }
-        middle = sorted(distance.values())[(len(distance) - 1) // 2]
-        for i in range(len(x)):
-            for j in range(len(x)):
-                if (i, j) not in distance:
-                    expected = 0.0
-                elif scale == "median":
-                    expected = math.exp(-distance[i, j] / middle)
-                elif scale == "learned":
-                    assert adjacency.sigma is not None
-                    difference = x[i] / adjacency.sigma(x[i]) - x[j] / adjacency.sigma(x[j])
-                    expected = math.exp(-0.5 * float(difference.detach().square().mean()))
-                else:
-                    expected = math.exp(-distance[i, j] / (2 * 1.5**2))
-                assert found[b, i, j].item() == pytest.approx(expected, abs=1e-9)
-
-
-def test_cosine_and_learned_weights() -> None:
-    episode = padded()
-    cosine, learned = (
-        Adjacency(DIM, "cosine", power=2.0).double(),
-        Adjacency(DIM, "learned").double(),
-    )
-    x = episode.x[1]
-    expected = max(0.0, float(torch.cosine_similarity(x[0], x[3], 0))) ** 2
-    assert cosine(episode)[1, 0, 3].item() == pytest.approx(expected)
-    a = learned(episode)
-    assert learned.psi is not None
-    psi = [
-        learned.psi((x[2] - x[j]).abs()) if j != 2 else torch.tensor([-1e9]) for j in range(len(x))
-    ]
-    torch.testing.assert_close(a[1, 2], torch.cat([p.double() for p in psi]).softmax(0))
-    torch.testing.assert_close(a.sum(-1), episode.mask.double()), "rows of real nodes sum to one"
-
-
-@pytest.mark.parametrize(
-    "options", [{}, {"k": 2}, {"k": 2, "mutual": True}, {"normalize": "symmetric"}], ids=str
-)
-@pytest.mark.parametrize("kind", ["rbf", "cosine", "complete", "learned"])
-def test_neither_padding_nor_a_node_itself_is_a_neighbour(kind: str, options: dict) -> None:
-    episode = padded()
-    a = Adjacency(DIM, kind, labels=kind == "rbf", **options).double()(episode)
-    assert (a >= 0).all() and not a.diagonal(dim1=-2, dim2=-1).any()
-    assert not a[~episode.mask].any() and not a.mT[~episode.mask].any()
-    if options.get("k"):
-        assert torch.equal(a > 0, a.mT > 0), "of either end, or of both: symmetric"
-        assert not options.get("mutual") or ((a > 0).sum(-1) <= 2).all()
-    alone = Adjacency(DIM, kind, **options).double()
-    small = features(batch=1, shot=1, query=1, unlabeled=1)
-    real = episode.mask[0]
-    if not options.get("k"):  # with ties of weight zero any of them may be among the k
-        torch.testing.assert_close(alone(episode)[0][real][:, real], alone(small)[0])
-
-
-def test_labels_join_classes_and_part_others() -> None:
-    episode = features()
-    a = Adjacency(DIM, "rbf", labels=True).double()(episode)
-    plain = Adjacency(DIM, "rbf").double()(episode)
-    y = episode.w[0, episode.support].argmax(-1)
-    for i in range(episode.n_support):
-        for j in range(episode.n_support):
-            assert a[0, i, j] == (1.0 if i != j and y[i] == y[j] else 0.0)
-    assert torch.equal(a[:, episode.query], plain[:, episode.query]), "a query's label is not known"
 
 
 @pytest.mark.parametrize("name", CONVS)
@@ -166,7 +68,7 @@ def test_dense_equals_sparse(name: str, residual: bool) -> None:
     for key, weight in dense.state_dict().items():
         layer, rest = key.split(".", 2)[:2], key.split(".", 2)[2]
         weight.copy_(theirs[".".join([*layer, sage.get(rest, rest)])].view_as(weight))
-    episode = padded()
+    episode = padded_features()
     found, expected = dense(episode).x, sparse(episode).x
     torch.testing.assert_close(found[episode.mask], expected[episode.mask])
 
@@ -250,59 +152,3 @@ def test_a_learned_adjacency_learns_through_the_convolution() -> None:
 def test_mistakes_are_named(options: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         MessagePassing(DIM, **options)
-
-
-def test_to_pyg_holds_the_adjacency_and_comes_back() -> None:
-    episode = features()
-    a = make_adjacency({"kind": "rbf", "k": 3, "mutual": True}, DIM, "adjacency")(episode)
-    batch = to_pyg(episode, a)
-    n = episode.x.shape[1]
-    for (source, target), weight in zip(
-        batch.edge_index.T.tolist(), batch.edge_weight.tolist(), strict=True
-    ):
-        assert source // n == target // n and weight == a[target // n, target % n, source % n]
-    assert torch.equal(from_pyg(batch, episode).x, episode.x)
-    assert (
-        batch.y.shape == (2 * n, WAY)
-        and batch.ptr.tolist() == [0, n, 2 * n]
-        and batch.num_graphs == 2
-    )
-    heaviest = to_pyg(episode, a, k=3)
-    assert heaviest.edge_index.shape == (2, 2 * n * 3)
-    assert heaviest.edge_weight.sum().item() == pytest.approx(a.sum().item()), (
-        "mutual neighbours are at most k"
-    )
-    again = torch.zeros_like(a)
-    source, target = heaviest.edge_index
-    again[target // n, target % n, source % n] = heaviest.edge_weight
-    assert torch.equal(again, a)
-
-
-def test_complete_edges_with_loops_are_all_pairs_in_order() -> None:
-    edges = complete_edges(2, 3, torch.device("cpu"), loops=True)
-    expected = [(3 * b + j, 3 * b + i) for b in range(2) for i in range(3) for j in range(3)]
-    assert list(map(tuple, edges.T.tolist())) == expected
-
-
-def test_similarity_is_one_half_in_the_logarithm_of_the_median() -> None:
-    x = features().x
-    assert similarity(x).flatten(1).median(1).values.max() < math.exp(-0.9)
-    torch.testing.assert_close(
-        similarity(x), Adjacency(DIM, "rbf").double()(Episode(x, torch.ones(2, 18, 3), 6, 6))
-    )
-
-
-def test_similarity_equals_a_loop() -> None:
-    x = features(batch=1).x
-    n = x.shape[1]
-    d = {
-        (i, j): float((x[0, i] - x[0, j]).square().sum())
-        for i in range(n)
-        for j in range(n)
-        if i != j
-    }
-    middle = sorted(d.values())[(len(d) - 1) // 2]
-    expected = torch.tensor(
-        [[math.exp(-d[i, j] / middle) if i != j else 0.0 for j in range(n)] for i in range(n)]
-    )
-    torch.testing.assert_close(similarity(x)[0], expected.double(), atol=1e-6, rtol=1e-6)

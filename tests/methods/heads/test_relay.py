@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -11,18 +10,8 @@ from graphfsl.core.episode import Episode, Target
 from graphfsl.core.pipeline import Pipeline
 from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.methods.heads.relay import Relay
-from tests.support.cases import DIM, WAY, episodes
-
-
-@pytest.fixture(autouse=True)
-def _one_seed() -> None:
-    torch.manual_seed(0)
-
-
-def features(**options: int) -> Episode:
-    """An episode of features (B, n, DIM) in float64."""
-    episode, _ = episodes(**options)
-    return episode.replace(x=episode.x.flatten(2)[..., :DIM].double(), w=episode.w.double())
+from graphfsl.testing import DIM, WAY, episodes
+from tests.support.episodes import features
 
 
 def clusters(
