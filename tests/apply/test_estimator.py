@@ -34,7 +34,7 @@ from graphfsl.io.errors import InputError
 from graphfsl.methods.heads.linear import Linear
 from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.testing import learner as cases_learner
-from tests.cli.test_cli import EXPERIMENT, write_split
+from tests.support.command import EXPERIMENT, write_split
 
 REFINED = {"head": "protonet", "refine": "soft_kmeans"}
 MAML = {"head": "linear", "adapt": {"name": "maml", "steps": 5}}

@@ -50,7 +50,7 @@ from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.methods.refine.soft_kmeans import SoftKmeans
 from graphfsl.report.drawing import draw
 from graphfsl.testing import around, episodes
-from tests.cli.test_cli import write_split
+from tests.support.command import write_split
 from tests.support.methods import METHODS
 
 FEATURES = 64

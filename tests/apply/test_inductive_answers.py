@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +28,8 @@ from graphfsl.methods.refine.sinkhorn_balance import SinkhornBalance
 from graphfsl.report.reproduce import table
 from graphfsl.report.results_csv import write_records
 from graphfsl.testing import TinyEncoder, unlike_fresh
-from tests.cli.test_cli import EXPERIMENT, call, write_split  # noqa: F401 (`call` is a fixture)
+from tests.support.command import EXPERIMENT, Call, write_split
 
-Call = Callable[..., tuple[int, str, str]]
 CHANGES = {
     "apart": ["learner.head=linear", "learner.adapt.name=maml", "learner.adapt.steps=1"],
     "joint": ["learner.batch_norm=joint"],

@@ -21,15 +21,13 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from tests.cli.test_cli import call, folder, world  # noqa: F401
-from tests.cli.test_mishaps import (  # noqa: F401
-    EVALUATE,
+from tests.support import ROOT
+from tests.support.command import (
     RUN,
     Call,
-    finished,
+    folder,
     pictures,
     posix,
-    ran,
     refused,
     same_weights,
     snapshot,
@@ -316,7 +314,7 @@ class Runs:
         self.server = subprocess.Popen(
             [sys.executable, "-W", "ignore", "-c", SERVER],
             text=True,
-            cwd=Path(__file__).parents[2],
+            cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "OMP_NUM_THREADS": "1"},

@@ -10,7 +10,6 @@ import os
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -25,10 +24,9 @@ from graphfsl.cli import main as cli
 from graphfsl.core import registry
 from graphfsl.io.package_data import experiment_files, experiment_name, find_experiment
 from graphfsl.nn import ENCODERS
-from tests.cli.test_cli import call, world  # noqa: F401 (fixtures)
+from tests.support import ROOT
+from tests.support.command import Call
 
-Call = Callable[..., tuple[int, str, str]]
-ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
     *(catalogue.method(name)[0] for _, name in registry.find()),
     *map(catalogue.encoder, ENCODERS),

@@ -19,70 +19,11 @@ from PIL import Image
 from graphfsl.cli import demo
 from graphfsl.cli import main as cli
 from graphfsl.io.checkpoint import load_checkpoint, save_checkpoint
-
-EXPERIMENT = """
-data: {name: arrays, root: DATA}
-learner:
-  encoder: {name: conv4, width: 8}
-  head: protonet
-episode: {way: 3, shot: 1, query: 3}
-trainer: {steps: 20, lr: 0.01, val_every: 10, val_episodes: 20, checkpoint_every: 5, log_every: 5, device: cpu}
-evaluation: {episodes: 40}
-published:
-  - {way: 3, shot: 1, accuracy: 90.0, source: "a paper"}
-"""  # noqa: E501
+from tests.support import ROOT
+from tests.support.command import Call, folder, write_split
 
 
-def write_split(path: Path, seed: int, classes: int = 6, each: int = 12) -> None:
-    rng = np.random.default_rng(seed)
-    pattern = rng.uniform(0, 255, (classes, 16, 16, 1)).repeat(3, 3)
-    y = np.arange(classes).repeat(each)
-    x = pattern[y] + rng.normal(0, 20, (len(y), 16, 16, 3))
-    np.savez(path, images=x.clip(0, 255).astype(np.uint8), labels=y)
-
-
-@pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with data, an experiment file and nothing else; it is the working directory."""
-    (tmp_path / "data").mkdir()
-    for seed, split in enumerate(("train", "val", "test")):
-        write_split(tmp_path / "data" / f"{split}.npz", seed)
-    (tmp_path / "my.yaml").write_text(EXPERIMENT.replace("DATA", str(tmp_path / "data")))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("GRAPHFSL_CACHE", str(tmp_path / "cache"))
-    return tmp_path
-
-
-@pytest.fixture
-def call(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str, str]]:
-    def run(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["graphfsl", *map(str, args)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out, err = capsys.readouterr()
-        return int(stop.value.code or 0), out, err
-
-    return run
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run, shared by the tests that only read it."""
-    root = tmp_path_factory.mktemp("trained")
-    (root / "data").mkdir()
-    for seed, split in enumerate(("train", "val", "test")):
-        write_split(root / "data" / f"{split}.npz", seed)
-    (root / "my.yaml").write_text(EXPERIMENT.replace("DATA", str(root / "data")))
-    subprocess.run(
-        [sys.executable, "-m", "graphfsl.cli.main", "run", root / "my.yaml", "--out", root / "run"],
-        check=True, capture_output=True, cwd=Path(__file__).parents[2],
-    )  # fmt: skip
-    return root / "run"
-
-
-def test_run_evaluate_report(world: Path, call: Callable[..., tuple[int, str, str]]) -> None:
+def test_run_evaluate_report(world: Path, call: Call) -> None:
     code, out, err = call("run", "my.yaml", "--out", "r")
     assert code == 0, err
     assert "parameters" in out and "± " in out
@@ -136,7 +77,7 @@ def test_run_evaluate_report(world: Path, call: Callable[..., tuple[int, str, st
 
 
 def test_the_same_command_changes_nothing_and_another_configuration_is_refused(
-    world: Path, call: Callable[..., tuple[int, str, str]]
+    world: Path, call: Call
 ) -> None:
     assert call("run", "my.yaml", "--out", "r")[0] == 0
     before = load_checkpoint(Path("r/model.safetensors"))[0]
@@ -148,9 +89,7 @@ def test_the_same_command_changes_nothing_and_another_configuration_is_refused(
     assert code == 2 and "another configuration" in err
 
 
-def test_a_finished_run_evaluates_what_is_asked_now(
-    world: Path, call: Callable[..., tuple[int, str, str]]
-) -> None:
+def test_a_finished_run_evaluates_what_is_asked_now(world: Path, call: Call) -> None:
     assert call("run", "my.yaml", "--out", "r")[0] == 0
     (world / "data").rename(world / "moved")
     code, _, err = call("run", "my.yaml", "evaluation.episodes=7", "data.root=moved", "--out", "r")
@@ -158,9 +97,7 @@ def test_a_finished_run_evaluates_what_is_asked_now(
     assert json.loads(Path("r/results.json").read_text())["rows"][0]["episodes"] == 7
 
 
-def test_training_on_train_and_val_selects_nothing(
-    world: Path, call: Callable[..., tuple[int, str, str]]
-) -> None:
+def test_training_on_train_and_val_selects_nothing(world: Path, call: Call) -> None:
     code, out, err = call("run", "my.yaml", "data.base=trainval", "--out", "r")
     assert code == 0, err
     assert "144 samples of 12 base classes" in out
@@ -171,9 +108,7 @@ def test_training_on_train_and_val_selects_nothing(
     assert code == 2 and "did you mean 'trainval'" in err
 
 
-def test_few_base_classes_are_trained_on(
-    world: Path, call: Callable[..., tuple[int, str, str]]
-) -> None:
+def test_few_base_classes_are_trained_on(world: Path, call: Call) -> None:
     code, out, err = call("run", "my.yaml", "data.base_classes=6", "--out", "r")
     assert code == 0, err
     assert " of 6 base classes" in out
@@ -182,9 +117,7 @@ def test_few_base_classes_are_trained_on(
         assert code == 2 and said in err and not Path("q").exists()
 
 
-def test_classes_that_are_too_small_are_left_out_on_request(
-    world: Path, call: Callable[..., tuple[int, str, str]]
-) -> None:
+def test_classes_that_are_too_small_are_left_out_on_request(world: Path, call: Call) -> None:
     file = world / "data" / "train.npz"
     with np.load(file) as stored:
         images, labels = stored["images"], stored["labels"]
@@ -205,7 +138,7 @@ def test_classes_that_are_too_small_are_left_out_on_request(
 
 
 def test_a_run_that_fails_before_its_first_step_leaves_nothing(
-    world: Path, call: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+    world: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fit(*args: object) -> None:
         raise MemoryError
@@ -217,9 +150,7 @@ def test_a_run_that_fails_before_its_first_step_leaves_nothing(
     assert call("run", "my.yaml", "learner.head=simple_shot", "--out", "r")[0] == 0
 
 
-def test_maml_and_a_part_that_learns_from_base_features(
-    world: Path, call: Callable[..., tuple[int, str, str]]
-) -> None:
+def test_maml_and_a_part_that_learns_from_base_features(world: Path, call: Call) -> None:
     maml = ("learner.head=linear", "learner.adapt.name=maml", "trainer.steps=3", "trainer.batch=2")
     code, _, err = call("run", "my.yaml", *maml, "--out", "m")
     assert code == 0, err
@@ -242,9 +173,7 @@ def test_maml_and_a_part_that_learns_from_base_features(
     assert code == 2 and "learner.batch_norm=running" in err
 
 
-def test_cross_domain_evaluation(
-    trained: Path, tmp_path: Path, call: Callable[..., tuple[int, str, str]]
-) -> None:
+def test_cross_domain_evaluation(trained: Path, tmp_path: Path, call: Call) -> None:
     (tmp_path / "other").mkdir()
     write_split(tmp_path / "other" / "test.npz", 9)
     code, _out, err = call(
@@ -257,7 +186,7 @@ def test_cross_domain_evaluation(
 def test_predict(
     trained: Path,
     tmp_path: Path,
-    call: Callable[..., tuple[int, str, str]],
+    call: Call,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with np.load(trained.parent / "data" / "test.npz") as file:
@@ -305,9 +234,7 @@ def test_predict(
     )
 
 
-def test_evaluation_may_swap_data_set_and_parts(
-    trained: Path, tmp_path: Path, call: Callable[..., tuple[int, str, str]]
-) -> None:
+def test_evaluation_may_swap_data_set_and_parts(trained: Path, tmp_path: Path, call: Call) -> None:
     folder(tmp_path, classes=4)
     where = f"data.root={tmp_path / 'images'}"
     out = ("--out", tmp_path / "e.json", "--json")
@@ -348,7 +275,7 @@ def test_load_answers_on_raw_images(trained: Path) -> None:
 
 
 def test_demo_makes_its_table_and_report(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Callable[..., tuple[int, str, str]]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call
 ) -> None:
     monkeypatch.chdir(tmp_path)
     short = (
@@ -393,7 +320,7 @@ def test_demo_makes_its_table_and_report(
 
 
 def test_an_interrupted_demo_measures_only_what_is_missing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Callable[..., tuple[int, str, str]]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call
 ) -> None:
     monkeypatch.chdir(tmp_path)
     short = (
@@ -424,7 +351,7 @@ def test_an_interrupted_demo_measures_only_what_is_missing(
     assert [r["accuracies"] for r in rows] == [r["accuracies"] for r in whole]
 
 
-def test_lists(call: Callable[..., tuple[int, str, str]]) -> None:
+def test_lists(call: Call) -> None:
     methods = json.loads(call("methods", "--json")[1])
     assert {"head", "adapt", "refine", "augment"} <= {m["slot"] for m in methods}
     assert all(m["source"] for m in methods)
@@ -441,9 +368,7 @@ def test_help_needs_no_torch() -> None:
     code += (
         "assert not {'torch', 'lightning', 'matplotlib', 'numpy'} & set(sys.modules), 'slow import'"
     )
-    subprocess.run(
-        [sys.executable, "-c", code], check=True, capture_output=True, cwd=Path(__file__).parents[2]
-    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=ROOT)
 
 
 # Bad input
@@ -479,20 +404,6 @@ def truncate(world: Path) -> None:
 
 def pickled(world: Path) -> None:
     np.savez(world / "data" / "train.npz", images=np.array([object()]), labels=np.array([0]))
-
-
-def folder(world: Path, classes: int = 3, corrupt: bool = False) -> None:
-    rng = np.random.default_rng(0)
-    for split in ("train", "val", "test"):
-        for c in range(classes):
-            where = world / "images" / split / f"{split}{c}"
-            where.mkdir(parents=True)
-            for i in range(6):
-                Image.fromarray(rng.integers(0, 255, (20, 20, 3), np.uint8)).save(
-                    where / f"{i}.png"
-                )
-    if corrupt:
-        (world / "images" / "train" / "train1" / "3.png").write_bytes(b"not an image")
 
 
 def zip_slip(world: Path) -> None:
@@ -589,7 +500,7 @@ BAD: dict[str, tuple[Callable[[Path], list[str]], str]] = {
 def test_bad_input_is_one_line_and_leaves_nothing(
     name: str,
     world: Path,
-    call: Callable[..., tuple[int, str, str]],
+    call: Call,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     make, message = BAD[name]
@@ -611,7 +522,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
 
 
 def test_interruption_is_exit_code_130(
-    world: Path, call: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+    world: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from graphfsl.loops import training_loop as loop
 

@@ -1,13 +1,12 @@
 """Bad input through the real command: one clear line, exit code 2, nothing half-written, nothing
 lost.
 
-test_cli.BAD holds 42 cases of the same kind, test_broken_worlds.py what happens to disks and
-processes, test_no_pickle.py the booby traps; the last test there counts them all.
+test_cli.py holds cases of the same kind, test_broken_worlds.py what happens to disks and
+processes, io/test_no_pickle.py the booby traps.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import random
@@ -15,7 +14,6 @@ import shutil
 import struct
 import sys
 import typing
-import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +27,6 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save_file
 
-from graphfsl.cli import main as cli
 from graphfsl.core.schema import signature
 from graphfsl.data import Setting, Transform
 from graphfsl.experiment.data_source import AUGMENT
@@ -39,79 +36,21 @@ from graphfsl.io import checkpoint
 from graphfsl.io.checkpoint import load_checkpoint
 from graphfsl.io.errors import InputError
 from graphfsl.loops.trainer import Trainer
-from tests.cli.test_cli import EXPERIMENT, call, folder, world, write_split  # noqa: F401
-
-Call = Callable[..., tuple[int, str, str]]
-RUN = ("run", "my.yaml", "--out", "r")
-posix = pytest.mark.skipif(os.name != "posix", reason="needs signals, limits or names of POSIX")
-
-
-def snapshot(root: Path) -> dict[str, bytes | None]:
-    """Everything below a folder but the cache: the bytes of files, None for folders and what is
-    neither.
-    """
-    found = [p for p in root.rglob("*") if "cache" not in p.relative_to(root).parts]
-    return {str(p.relative_to(root)): p.read_bytes() if p.is_file() else None for p in found}
-
-
-def refused(
-    root: Path, call: Call, *args: object, says: str = "", may_leave: str | None = None
-) -> str:
-    """The command ends with exit code 2 and one line that holds `says`, and changes no file.
-
-    may_leave: a folder that an earlier part of the command may have written whole files into.
-    """
-    before = snapshot(root)
-    with warnings.catch_warnings(record=True) as heard:
-        warnings.simplefilter("default", UserWarning)
-        code, _, err = call(*args)
-    assert code == 2, f"exit code {code}: {err}"
-    assert err.startswith("graphfsl: ") and err.endswith("\n") and err.count("\n") == 1, err
-    assert says in err, err
-    assert len(err) < 2000, "one line that fits no terminal"
-    assert not [str(w.message) for w in heard if issubclass(w.category, UserWarning)], (
-        "more than one line"
-    )
-    after = snapshot(root)
-    if may_leave is not None:
-        before, after = (
-            {k: v for k, v in s.items() if not k.startswith(may_leave)} for s in (before, after)
-        )
-        assert not list((root / may_leave).glob(".*")), "a temporary or a lock"
-    assert after == before, "something was left, lost or changed"
-    return err
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with data, my.yaml and the finished run r, which tests copy."""
-    root = tmp_path_factory.mktemp("finished")
-    (root / "data").mkdir()
-    for seed, split in enumerate(("train", "val", "test")):
-        write_split(root / "data" / f"{split}.npz", seed)
-    (root / "my.yaml").write_text(EXPERIMENT.replace("DATA", str(root / "data")))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        patch.setenv("GRAPHFSL_CACHE", str(root / "cache"))
-        cli.app(list(RUN), standalone_mode=False)
-    return root
-
-
-@pytest.fixture
-def ran(world: Path, finished: Path) -> Path:
-    """`world` with a finished run r."""
-    shutil.copytree(finished / "r", world / "r")
-    facts = (world / "r" / "config.json").read_text()
-    (world / "r" / "config.json").write_text(facts.replace(str(finished), str(world)))
-    return world
-
-
-def same_weights(a: Path, b: Path, names: tuple[str, ...] = ("model", "best", "last")) -> bool:
-    pairs = ((load_checkpoint(d / f"{n}.safetensors")[0] for d in (a, b)) for n in names)
-    return all(
-        x.keys() == y.keys() and all(torch.equal(v, y[k]) for k, v in x.items()) for x, y in pairs
-    )
-
+from tests.support.command import (
+    EVALUATE,
+    EXPERIMENT,
+    NOISE,
+    PHOTO,
+    PNG,
+    RUN,
+    Call,
+    encoded,
+    folder,
+    pictures,
+    posix,
+    refused,
+    write_split,
+)
 
 # Options
 # --------------------------------------------------------------------------------------------------
@@ -543,12 +482,6 @@ def test_fuzzed_experiment_files_through_the_command(world: Path, call: Call) ->
 # --------------------------------------------------------------------------------------------------
 
 
-def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
 def png(width: int, height: int) -> bytes:
     """A PNG that says that it is large and holds next to nothing."""
 
@@ -564,9 +497,7 @@ def png(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + parts
 
 
-NOISE = np.random.default_rng(0).integers(0, 255, (20, 20, 3), np.uint8)
-PHOTO = Image.fromarray(NOISE)
-PNG, JPEG = encoded(PHOTO, "PNG"), encoded(PHOTO, "JPEG")
+JPEG = encoded(PHOTO, "JPEG")
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100)
 IMAGES: dict[str, bytes] = {
     "empty.png": b"",
@@ -590,14 +521,6 @@ IMAGES: dict[str, bytes] = {
     "layers.tif": b"8BPS" + bytes(40),
     "two\nlines.png": b"",
 }
-
-
-def pictures(root: Path, *classes: str) -> None:
-    """A folder of classes of three images."""
-    for name in classes:
-        (root / name).mkdir(parents=True)
-        for i in range(3):
-            (root / name / f"{i}.png").write_bytes(PNG)
 
 
 def each_reader(ran: Path) -> list[tuple[str, ...]]:
@@ -842,7 +765,6 @@ def test_one_name_in_two_spellings_is_one_class(ran: Path, call: Call) -> None:
 # Files that were cut, damaged or come from the future
 # ----------------------------------------------------------------
 
-EVALUATE = ("evaluate", "r", "--out", "e.json")
 CUT: dict[str, tuple[str, ...]] = {
     "model.safetensors": EVALUATE,
     "best.safetensors": EVALUATE,

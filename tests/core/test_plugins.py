@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,10 +17,9 @@ import graphfsl as gf
 from graphfsl.core import plugins, registry
 from graphfsl.io.errors import InputError
 from graphfsl.nn import ENCODERS
-from tests.cli.test_cli import call  # noqa: F401 (a fixture)
+from tests.support import ROOT
+from tests.support.command import Call
 
-Call = Callable[..., tuple[int, str, str]]
-ROOT = Path(__file__).resolve().parents[2]
 HEAD = '''"""Negative distances to class means. Author 2024, https://example.org"""
 
 from pathlib import Path

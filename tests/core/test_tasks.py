@@ -6,7 +6,6 @@ import csv
 import json
 import sys
 import types
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +26,7 @@ from graphfsl.functional.statistics import mean_and_ci95
 from graphfsl.io.errors import InputError
 from graphfsl.loops.row import MetricValue, Row
 from graphfsl.loops.training_state import State
-from tests.cli.test_cli import call  # noqa: F401
-
-Call = Callable[..., tuple[int, str, str]]
+from tests.support.command import Call
 
 # Which pixels of an image are ink? Every pixel is a node of two numbers.
 MAPS = '''

@@ -11,7 +11,6 @@ import os
 import struct
 import warnings
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +25,8 @@ from graphfsl.data.images import FORMATS, decode, folder_files
 from graphfsl.data.pixel_range import parse_range, to_bytes, warn_if_narrow
 from graphfsl.data.sets import arrays, folder
 from graphfsl.io.errors import InputError
-from tests.cli.test_cli import EXPERIMENT, call, world  # noqa: F401
+from tests.support.command import EXPERIMENT, Call
 
-Call = Callable[..., tuple[int, str, str]]
 RAMP = (np.arange(256, dtype=np.uint8).reshape(16, 16) // 4) * 4  # of 8 bits
 MANY = 2**16 - 1
 

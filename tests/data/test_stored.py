@@ -8,7 +8,6 @@ import json
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +25,8 @@ from graphfsl.io.lock import locked
 from graphfsl.loops.encode import encode_split
 from graphfsl.loops.evaluation import evaluate
 from graphfsl.methods.heads.protonet import ProtoNet
-from tests.cli.test_cli import call, world  # noqa: F401 (fixtures)
-
-Call = Callable[..., tuple[int, str, str]]
+from tests.support import ROOT
+from tests.support.command import Call
 
 
 @pytest.fixture
@@ -109,9 +107,7 @@ print((held() - before) / 2**20)
 )
 def test_drawing_from_a_file_does_not_fill_the_memory(tmp_path: Path) -> None:
     code = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(BIG), str(tmp_path / "big.npy")]
-    grown = subprocess.run(
-        code, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]
-    )
+    grown = subprocess.run(code, capture_output=True, text=True, check=True, cwd=ROOT)
     assert float(grown.stdout) < 400, "24,000 images are 500 MB, and through the map far more"
 
 

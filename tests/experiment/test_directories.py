@@ -8,7 +8,6 @@ import json
 import re
 import shutil
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -28,9 +27,7 @@ from graphfsl.io.checkpoint import FORMAT, load_checkpoint, save_checkpoint, sav
 from graphfsl.io.errors import InputError
 from graphfsl.io.lock import held
 from graphfsl.study.grid import read_study
-from tests.cli.test_cli import call, trained, world  # noqa: F401 (fixtures)
-
-Call = Callable[..., tuple[int, str, str]]
+from tests.support.command import Call
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ disk.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +19,8 @@ from graphfsl.io.checkpoint import load_checkpoint
 from graphfsl.loops import encode as encoding
 from graphfsl.loops import feature_cache as features
 from graphfsl.loops.evaluation import measured
-from tests.cli.test_cli import call, world  # noqa: F401 (fixtures)
+from tests.support.command import Call
 
-Call = Callable[..., tuple[int, str, str]]
 FROZEN = ["learner.encoder.frozen=true", "learner.head={name: protonet, distance: cosine}"]
 
 

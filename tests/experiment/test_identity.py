@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,8 @@ from graphfsl.data.identity import difference, digest
 from graphfsl.data.identity import identity as identity_of
 from graphfsl.experiment.same_run import known_data
 from graphfsl.io.errors import InputError
-from tests.cli.test_cli import call, world  # noqa: F401 (fixtures)
+from tests.support.command import Call
 
-Call = Callable[..., tuple[int, str, str]]
 RUN = (
     "run",
     "my.yaml",

@@ -27,6 +27,7 @@ from graphfsl.functional.prototypes import hide_absent, present, prototypes
 from graphfsl.functional.soft_kmeans import soft_assign
 from graphfsl.functional.statistics import accuracy, answered, mean_and_ci95, or_one, total_or_one
 from graphfsl.io.errors import InputError
+from tests.support import ROOT
 
 B, N, M, D, C = 3, 7, 4, 5, 4
 FLOATS = pytest.mark.parametrize(
@@ -299,7 +300,7 @@ def every_function() -> dict[str, Callable[..., object]]:
 def test_every_function_is_tested() -> None:
     tested = {
         alias.name
-        for path in Path(__file__).parents[1].rglob("test_*.py")
+        for path in (ROOT / "tests").rglob("test_*.py")
         if path.name != "test_properties.py"  # a property is not a value
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.ImportFrom) and str(node.module).startswith(functional.__name__)
@@ -356,8 +357,7 @@ def test_without_the_hook_nothing_is_checked() -> None:
         "accuracy))"
     )
     code = "\n".join(["import sys, torch", *imports, checks, plain, *WRONG])
-    root = Path(__file__).parents[2]
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 

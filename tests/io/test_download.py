@@ -23,7 +23,8 @@ from graphfsl.data import cifar, load
 from graphfsl.data.sets import cifar_fs, cub, omniglot
 from graphfsl.io import downloads as network
 from graphfsl.io.downloads import extract, fetch
-from tests.data.sets.test_sets import CASES, refused, write_binary, write_images
+from tests.support.refusal import refused
+from tests.support.set_files import CASES, write_binary, write_images
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 HALF = len(CONTENT) // 2

@@ -18,8 +18,7 @@ from PIL import EpsImagePlugin
 
 import graphfsl
 from graphfsl.nn import efficientnet_lite0
-from tests.cli.test_cli import call, world  # noqa: F401
-from tests.cli.test_mishaps import EVALUATE, RUN, Call, finished, pictures, ran, refused  # noqa: F401
+from tests.support.command import EVALUATE, RUN, Call, pictures, refused
 
 FILES = sorted(Path(graphfsl.__file__).parent.rglob("*.py"))
 # `pickletools` takes a pickle apart without running it; graphfsl/inert_pickle.py says why.

@@ -7,7 +7,6 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +16,8 @@ from graphfsl.apply.label.label_table import read_labels
 from graphfsl.apply.label.pool_files import write_table
 from graphfsl.io.plain_text import csv_table, guarded, one_line, unguarded
 from graphfsl.report.tables import to_csv
-from tests.cli.test_cli import call, world  # noqa: F401
+from tests.support.command import Call
 
-Call = Callable[..., tuple[int, str, str]]
 NAMES = [
     "=1+1",
     "+x",

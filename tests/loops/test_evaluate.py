@@ -34,7 +34,7 @@ from graphfsl.methods.heads.gnn import GNN
 from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.methods.refine.soft_kmeans import SoftKmeans
 from graphfsl.testing import learner
-from tests.loops.test_train import patterns, pipeline
+from tests.support.training import patterns, pipeline
 
 SETTING = Setting(way=4, shot=1, query=3, unlabeled=2)
 

@@ -33,14 +33,14 @@ from graphfsl.loops.encode import encode_split
 from graphfsl.loops.encoder_digest import encoder_digest
 from graphfsl.loops.feature_cache import cached_features
 from graphfsl.nn import Conv4
+from tests.support import ROOT
 
 TRANSFORM = Transform([0.5], [0.25])
 IMAGES, BLOCK = 26, 4  # 7 blocks, the last one of 2
 
 # What another process does: count the blocks that it encodes, and die in the one given.
-CHILD = f"""
+CHILD = """
 import os, signal, sys
-sys.path.insert(0, {os.fspath(Path(__file__).parents[2])!r})
 import tests.loops.test_features as t
 from graphfsl.loops import encode as encoding, feature_cache as features
 encoding.IMAGES_AT_ONCE, die, encode, count = t.BLOCK, int(sys.argv[1]), features.encode, 0
@@ -91,7 +91,10 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def child(die: int = 0) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", CHILD, str(die)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-W", "ignore", "-c", CHILD, str(die)],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
     )
 
 

@@ -33,10 +33,9 @@ from graphfsl.methods.adapt.maml import MAML
 from graphfsl.methods.heads.linear import Linear
 from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.testing import TinyEncoder
-from tests.cli.test_cli import EXPERIMENT, write_split
-from tests.loops.test_train import SETTING, fit, patterns
-
-ROOT = Path(__file__).parents[2]
+from tests.support import ROOT
+from tests.support.command import EXPERIMENT, write_split
+from tests.support.training import SETTING, fit, patterns
 
 
 def learner(kind: str) -> Learner:
@@ -83,12 +82,11 @@ def train(run: Path, steps: int = 200) -> None:
 CHILD = """
 import sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[1])
 import torch
 torch.set_num_threads(1)
 from graphfsl.io import distributed
 from tests.loops.test_machines import step, train
-train(Path(sys.argv[3])) if sys.argv[2] == "train" else step(sys.argv[2], Path(sys.argv[3]))
+train(Path(sys.argv[2])) if sys.argv[1] == "train" else step(sys.argv[1], Path(sys.argv[2]))
 distributed.finish()  # a process that leaves an open group now and then dies of its threads
 """
 
@@ -101,7 +99,6 @@ def torchrun(folder: Path, *args: object, processes: int = 2) -> subprocess.Pope
         "--nproc-per-node",
         str(processes),
         str(folder / "child.py"),
-        str(ROOT),
         *map(str, args),
     ]
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}

@@ -20,41 +20,13 @@ from torch import Tensor
 
 from graphfsl.core.episode import Episode, Target
 from graphfsl.core.pipeline import Pipeline
-from graphfsl.data import Episodes, Setting, Split, Transform
+from graphfsl.data import Episodes, Transform
 from graphfsl.io.checkpoint import load_checkpoint, save_checkpoint
 from graphfsl.io.errors import InputError
 from graphfsl.loops.trainer import Trainer
 from graphfsl.methods.heads.protonet import ProtoNet
-from graphfsl.testing import TinyEncoder
-
-SETTING = Setting(way=4, shot=1, query=3)
-
-
-def patterns(name: str, seed: int, classes: int = 12) -> Split:
-    g = torch.Generator().manual_seed(seed)
-    pattern = torch.rand(classes, 1, 8, 8, generator=g)
-    y = torch.arange(classes).repeat_interleave(10)
-    x = (pattern[y] + 0.35 * torch.randn(len(y), 1, 8, 8, generator=g)).clamp(0, 1)
-    return Split(
-        (255 * x).to(torch.uint8), y, tuple(f"c{i}" for i in range(classes)), f"patterns/{name}"
-    )
-
-
-def pipeline(seed: int = 0) -> Pipeline:
-    torch.manual_seed(seed)
-    return Pipeline(TinyEncoder(), head=ProtoNet())
-
-
-def fit(
-    run: Path | None = None, learner: Pipeline | None = None, **options: object
-) -> tuple[Pipeline, list[dict]]:
-    learner = learner or pipeline()
-    trainer = Trainer(
-        **{"steps": 60, "lr": 1e-2, "val_every": 20, "val_episodes": 40, "log_every": 10} | options
-    )  # type: ignore[arg-type]
-    train = Episodes(patterns("train", 0), SETTING, transform=Transform(rotate=5))
-    metrics = trainer.fit(learner, train, Episodes(patterns("val", 1), SETTING), run)
-    return learner, metrics
+from tests.support import ROOT
+from tests.support.training import SETTING, fit, patterns, pipeline
 
 
 def test_it_learns(tmp_path: Path) -> None:
@@ -129,10 +101,9 @@ def test_stopping_and_going_on_gives_the_same_weights(tmp_path: Path, optimizer:
 
 CHILD = """
 import sys, torch
-sys.path.insert(0, {tests!r})
 torch.set_num_threads(1)
 from pathlib import Path
-from tests.loops.test_train import fit
+from tests.support.training import fit
 fit(Path(sys.argv[1]), steps=400, checkpoint_every=7, val_every=50, log_every=5)
 """
 
@@ -141,12 +112,9 @@ def test_sigkill_at_random_moments_costs_nothing_but_time(tmp_path: Path) -> Non
     """The weights after kills and resumes equal the uninterrupted run's, bit for bit; so does
     metrics.jsonl.
     """
-    script = CHILD.format(tests=str(Path(__file__).parents[2]))
 
     def start(run: Path) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", script, str(run)], cwd=Path(__file__).parents[2]
-        )
+        return subprocess.Popen([sys.executable, "-W", "ignore", "-c", CHILD, str(run)], cwd=ROOT)
 
     assert start(tmp_path / "whole").wait(timeout=300) == 0
     rng, killed = random.Random(0), 0

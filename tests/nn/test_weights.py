@@ -38,7 +38,6 @@ from graphfsl.loops.feature_cache import cached_features
 from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.nn import ENCODERS, Conv4, ResNet12, Timm
 from graphfsl.nn.weights import load_encoder_weights, read_weights
-from tests.cli.test_cli import call, world  # noqa: F401 (fixtures)
 
 timm = pytest.importorskip("timm", reason="the extra `timm` is not installed")
 SMALL: dict[str, dict[str, Any]] = {

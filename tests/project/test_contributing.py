@@ -15,8 +15,7 @@ import pytest
 
 from graphfsl.core import registry
 from graphfsl.io.errors import InputError
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support import ROOT
 
 
 def test_a_method_is_one_file_and_one_experiment(tmp_path: Path) -> None:

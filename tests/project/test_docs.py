@@ -26,8 +26,8 @@ from graphfsl.experiment.experiment import Experiment
 from graphfsl.io.errors import InputError
 from graphfsl.io.package_data import experiments_dir, find_experiments
 from graphfsl.report.reproduce import table
+from tests.support import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 PAGES = [
     ROOT / "README.md",

@@ -15,8 +15,8 @@ from graphfsl.experiment import run as runs
 from graphfsl.experiment.measure import measure
 from graphfsl.io.checkpoint import load_checkpoint, read_json, save_checkpoint, write_json
 from graphfsl.io.package_data import experiments_dir
+from tests.support import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 COMMITTED = experiments_dir() / "results" / "snell2017_glyphs_5w1s"
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support import ROOT
+
 STUDY = "learner.head,episode.shot,setting,accuracy,ci95,episodes,data\n"
 PAGE = (
     "| head | shot | accuracy |\n| --- | --: | --: |\n| none | 1 | **61.00 ± {}** |\n| a | 5 "

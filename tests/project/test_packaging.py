@@ -23,8 +23,8 @@ import yaml
 from benchmarks import __main__ as bench
 from graphfsl.io import package_data as resources
 from graphfsl.io.errors import InputError
+from tests.support import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CONDA_NAMES = {"pytorch": "torch", "pytorch_geometric": "torch-geometric"}
 # Modules that are named otherwise than what is installed

@@ -12,8 +12,8 @@ from PIL import Image
 from graphfsl.experiment import run
 from graphfsl.experiment.data_source import Splits
 from graphfsl.experiment.experiment import Experiment
+from tests.support import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 

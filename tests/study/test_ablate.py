@@ -14,7 +14,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -31,10 +30,9 @@ from graphfsl.report.reproduce import table
 from graphfsl.study import cells as ablate
 from graphfsl.study.findings import findings
 from graphfsl.study.grid import Study, read_study
-from tests.cli.test_cli import EXPERIMENT, call, world  # noqa: F401 (fixtures)
+from tests.support import ROOT
+from tests.support.command import EXPERIMENT, Call
 
-Call = Callable[..., tuple[int, str, str]]
-ROOT = Path(__file__).resolve().parents[2]
 STUDY = """
 question: Does the distance matter?
 experiment: my.yaml

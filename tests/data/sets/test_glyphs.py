@@ -18,8 +18,7 @@ import torch
 from graphfsl.data.sets import glyphs
 from graphfsl.data.split import Split
 from graphfsl.io.errors import InputError
-
-ROOT = Path(__file__).parents[3]
+from tests.support import ROOT
 
 
 @pytest.fixture(scope="module")

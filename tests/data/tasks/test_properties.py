@@ -27,7 +27,7 @@ from graphfsl.functional.prototypes import hide_absent, present, prototypes
 from graphfsl.functional.soft_kmeans import soft_assign
 from graphfsl.functional.statistics import accuracy, mean_and_ci95
 from graphfsl.io.errors import InputError
-from tests.data.tasks.test_sampler import PARTS, check, labels, make, parts
+from tests.support.sampling import PARTS, check, labels, make, parts
 
 many = settings(max_examples=100)
 
