@@ -1,4 +1,4 @@
-"""Reliability, calibration error and confusion against loops and torchmetrics."""
+"""Reliability, calibration error, confusion and coverage against loops and torchmetrics."""
 
 from __future__ import annotations
 
@@ -12,13 +12,31 @@ from torchmetrics.functional.classification import (
     multiclass_confusion_matrix,
 )
 
-from graphfsl.functional.calibration import confusion, expected_calibration_error, reliability
-from graphfsl.functional.episode_metrics import (
-    BINS,
-    calibration_error,
-    calibration_sums,
-    macro_f1,
+from graphfsl.functional.calibration import (
+    accuracy_coverage,
+    confusion,
+    expected_calibration_error,
+    reliability,
 )
+from graphfsl.functional.episode_metrics import BINS, calibration_error, calibration_sums, macro_f1
+
+
+def test_accuracy_by_coverage_equals_a_loop() -> None:
+    confidence = torch.tensor([0.9, 0.5, 0.7, 0.9, 0.5, 0.2])
+    right = torch.tensor([True, False, True, False, True, False])
+    expected = []
+    for level in (0.9, 0.7, 0.5, 0.2):
+        kept = [bool(r) for c, r in zip(confidence, right, strict=True) if c >= level - 1e-6]
+        expected.append((len(kept) / 6, sum(kept) / len(kept)))
+    torch.testing.assert_close(
+        accuracy_coverage(confidence, right), torch.tensor(expected, dtype=torch.float64)
+    )
+    shuffled = torch.tensor([3, 4, 0, 5, 1, 2])
+    assert torch.equal(
+        accuracy_coverage(confidence[shuffled], right[shuffled]),
+        accuracy_coverage(confidence, right),
+    )
+    assert accuracy_coverage(confidence[:0], right[:0]).shape == (0, 2)
 
 
 def answers(n: int = 500, classes: int = 5, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

@@ -33,13 +33,10 @@ from tests.support.set_files import (
     write_images,
 )
 
+pytestmark = pytest.mark.usefixtures("home")  # an empty cache
+
 REAL = os.environ.get("GRAPHFSL_DATA")
 SETS = ("cifar_fs", "fc100", "mini_imagenet", "tiered_imagenet", "cub")
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GRAPHFSL_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
 # ---- the class lists ----

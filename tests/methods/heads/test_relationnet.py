@@ -12,9 +12,17 @@ from torch.nn import functional as F
 from graphfsl.core.batchnorm import BatchNorm
 from graphfsl.core.episode import Episode
 from graphfsl.core.pipeline import Pipeline
+from graphfsl.experiment.builder import build
 from graphfsl.io.errors import InputError
 from graphfsl.methods.heads.relationnet import RelationNet
 from graphfsl.testing import DIM, WAY, TinyEncoder, episodes
+
+
+def test_relationnet_refuses_vectors_of_pixels_and_of_users() -> None:
+    with pytest.raises(InputError, match="reads feature maps, not vectors"):
+        build({"encoder": "pixels", "head": "relationnet"}, (1, 8, 8), 3)
+    with pytest.raises(InputError, match="reads feature maps"):
+        RelationNet((8,))
 
 
 def test_relationnet_begins_as_the_authors_does() -> None:

@@ -1,0 +1,28 @@
+"""Nearest neighbours against a loop."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from graphfsl.functional.knn import nearest
+
+B, N, D, C = 3, 7, 5, 4
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("mutual", [False, True])
+def test_nearest_neighbours_equal_a_loop(mutual: bool) -> None:
+    a = normal(B, N, N).abs()
+    found = nearest(a, 2, mutual)
+    for b in range(B):
+        best = [set(sorted(range(N), key=lambda j: -a[b, i, j])[:2]) for i in range(N)]
+        for i in range(N):
+            for j in range(N):
+                either = [j in best[i], i in best[j]]
+                assert found[b, i, j] == (a[b, i, j] if (all if mutual else any)(either) else 0)
+    assert torch.equal(nearest(a, 50, mutual), a)
