@@ -23,6 +23,7 @@ install_import_hook("graphfsl.functional", "beartype.beartype")
 pytest.register_assert_rewrite("tests.support")  # a failed assertion there says its values too
 
 from graphfsl.cli import main as cli  # noqa: E402
+from graphfsl.cli.terminal import app  # noqa: E402
 from tests.support import ROOT  # noqa: E402
 from tests.support.command import RUN, Call, write_world  # noqa: E402
 
@@ -75,8 +76,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run, shared by the tests that only read it."""
     root = tmp_path_factory.mktemp("trained")
     write_world(root)
-    command = [sys.executable, "-m", "graphfsl.cli.main", "run", root / "my.yaml"]
-    subprocess.run([*command, "--out", root / "run"], check=True, capture_output=True, cwd=ROOT)
+    command = [sys.executable, "-m", "graphfsl.cli.main", "run", str(root / "my.yaml")]
+    subprocess.run(
+        [*command, "--out", str(root / "run")], check=True, capture_output=True, cwd=ROOT
+    )
     return root / "run"
 
 
@@ -88,7 +91,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         patch.setenv("GRAPHFSL_CACHE", str(root / "cache"))
-        cli.app(list(RUN), standalone_mode=False)
+        app(list(RUN), standalone_mode=False)
     return root
 
 

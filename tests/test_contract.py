@@ -179,7 +179,7 @@ def test_documentation_names_source_and_shapes(slot: str, name: str) -> None:
 
 
 @functools.cache
-def experiments() -> list[tuple[Path, dict[str, Any]]]:
+def experiments() -> list[tuple[Path, Experiment]]:
     """Every experiment file, read once for all methods: that takes seconds."""
     paths = [p for p in sorted(experiments_dir().rglob("*.yaml")) if p.parent.name != "ablations"]
     return [
@@ -195,7 +195,7 @@ def test_has_an_experiment_that_builds(slot: str, name: str) -> None:
     for path, experiment in experiments():
         first, spec = experiment.pretraining, experiment.learner
         if slot == "pretrain":
-            entries = [] if first is None else [first.objective]
+            entries: Sequence[Any] = [] if first is None else [first.objective]
         else:
             own = getattr(spec, key)
             entries = own if isinstance(own, tuple) else [] if own is None else [own]

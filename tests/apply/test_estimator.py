@@ -398,7 +398,7 @@ def test_an_encoder_that_names_its_normalisation_gets_it() -> None:
     assert isinstance(learner, Pipeline)
     x = np.random.default_rng(0).integers(0, 256, (20, 8, 8)).astype(np.uint8)
     y = np.arange(6) % 3
-    learner.encoder.mean, learner.encoder.std = (0.4,), (0.2,)
+    learner.encoder.mean, learner.encoder.std = (0.4,), (0.2,)  # type: ignore[assignment]
     normalised = ((torch.from_numpy(x) / 255 - 0.4) / 0.2)[:, None]
     expected = by_hand(learner, normalised[:6], y, normalised[6:])
     assert np.allclose(

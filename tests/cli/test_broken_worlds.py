@@ -214,7 +214,7 @@ def test_a_run_whose_directory_goes(
     from graphfsl.loops import training_loop as loop
 
     spoil, left = SABOTAGE[case]
-    real = loop.measured
+    real = loop.measured  # type: ignore[attr-defined]
 
     def spoiled(*args: Any) -> Any:
         spoil()

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from graphfsl.cli import demo
-from graphfsl.cli import main as cli
+from graphfsl.cli.terminal import app
 from graphfsl.io.checkpoint import load_checkpoint, save_checkpoint
 from tests.support import ROOT
 from tests.support.command import Call, folder, write_split
@@ -329,7 +329,8 @@ def test_an_interrupted_demo_measures_only_what_is_missing(
         "trainer.val_episodes=2",
         "evaluation.episodes=2",
     )
-    measured, real = [], demo.evaluate
+    real = demo.evaluate  # type: ignore[attr-defined]
+    measured: list[Any] = []
 
     def evaluate(*args: Any, **options: Any) -> Any:
         if len(measured) == 3:
@@ -339,9 +340,12 @@ def test_an_interrupted_demo_measures_only_what_is_missing(
 
     monkeypatch.setattr(demo, "evaluate", evaluate)
     assert call("demo", *short, "--out", "d")[0] == 130
-    monkeypatch.setattr(
-        demo, "evaluate", lambda *args, **options: measured.append(args) or real(*args, **options)
-    )
+
+    def counted(*args: Any, **options: Any) -> Any:
+        measured.append(args)
+        return real(*args, **options)
+
+    monkeypatch.setattr(demo, "evaluate", counted)
     code, out, err = call("demo", *short, "--out", "d")
     assert code == 0, err
     assert len(measured) == 14 and "step 2" not in out
@@ -414,14 +418,14 @@ def zip_slip(world: Path) -> None:
 
 
 def other_architecture(world: Path) -> None:
-    cli.app(["run", "my.yaml", "--out", "r"], standalone_mode=False)
+    app(["run", "my.yaml", "--out", "r"], standalone_mode=False)
     tensors, facts = load_checkpoint(Path("r/model.safetensors"))
     tensors["encoder.convs.0.weight"] = tensors["encoder.convs.0.weight"][:4]
     save_checkpoint(Path("r/model.safetensors"), tensors, facts)
 
 
 def cut_checkpoint(world: Path) -> None:
-    cli.app(["run", "my.yaml", "--out", "r"], standalone_mode=False)
+    app(["run", "my.yaml", "--out", "r"], standalone_mode=False)
     data = Path("r/model.safetensors").read_bytes()
     Path("r/model.safetensors").write_bytes(data[: len(data) // 3])
 
@@ -526,7 +530,8 @@ def test_interruption_is_exit_code_130(
 ) -> None:
     from graphfsl.loops import training_loop as loop
 
-    real, seen = loop.measured, []
+    real = loop.measured  # type: ignore[attr-defined]
+    seen: list[Any] = []
 
     def interrupted(*args: object) -> object:
         seen.append(1)

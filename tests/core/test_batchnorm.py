@@ -191,7 +191,7 @@ def test_maml_around_it(name: str, policy: str) -> None:
             if isinstance(m, nn.Dropout):
                 m.eval()
         losses.append(learner.double().loss(episode.to(dtype=torch.float64), target))
-    assert torch.allclose(*losses, atol=1e-9) and losses[0].requires_grad
+    assert torch.allclose(losses[0], losses[1], atol=1e-9) and losses[0].requires_grad
     losses[0].backward()
     assert all(torch.equal(v, before[k].to(v.dtype)) for k, v in net.state_dict().items()), (
         "a buffer was written"
@@ -248,7 +248,7 @@ def test_a_layer_without_averages_never_answers_by_company_and_is_called_inducti
     assert net.train().loss(padded, target).isfinite()
     net.set_batch_norm("support")
     alone = [net.eval()(episode.one_query_each())[:: episode.n_query, 0], net(episode)[:, 0]]
-    assert torch.allclose(*alone, atol=1e-5) and not net.transductive
+    assert torch.allclose(alone[0], alone[1], atol=1e-5) and not net.transductive
     MAML(Pipeline(own(nn.BatchNorm2d(4, track_running_stats=False)), head=Linear(6, WAY))).loss(
         episode, target
     )
@@ -269,7 +269,7 @@ def frozen_by_batch() -> nn.Module:
 
 def patched() -> nn.Module:
     layer = nn.BatchNorm2d(4)
-    layer.forward = lambda x: x  # type: ignore[method-assign]
+    layer.forward = lambda x: x  # type: ignore[method-assign, assignment]
     return layer
 
 
@@ -324,7 +324,7 @@ def test_ordinary_batchnorm_in_a_head() -> None:
     model.train().loss(episode, target).backward()
     assert model.transductive and int(net.head.norm.num_batches_tracked) == 1
     head = NormedHead()
-    model = Adapt(head, GradientDescent(0.1), 1)  # a learner without an encoder
+    model = Adapt(head, GradientDescent(0.1), 1)  # type: ignore[assignment] # a learner without an encoder
     assert model.loss(
         episode.replace(x=episode.x.flatten(2)[..., :6], relabeled=False), target
     ).isfinite()

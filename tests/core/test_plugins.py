@@ -196,7 +196,7 @@ def test_an_installed_plugin_is_found_by_its_entry_point(
 def test_a_plugin_that_is_none_or_takes_a_name_is_refused(package: Path) -> None:
     for name in ("no_such_package", "json.decoder", "other_author/heads", "", "../site", 3):
         with pytest.raises(InputError, match=r"no package|name of a package"):
-            registry.use_plugins([name])
+            registry.use_plugins([name])  # type: ignore[list-item]
     with pytest.raises(InputError, match="'json' holds no part"):
         registry.use_plugins(["json"])
     assert plugins.given() == []

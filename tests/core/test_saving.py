@@ -16,7 +16,7 @@ from sklearn.base import clone
 from torch import nn
 
 import graphfsl as gf
-from graphfsl.cli import main as cli
+from graphfsl.cli.terminal import app
 from graphfsl.core.learner import Learner
 from graphfsl.core.pipeline import Pipeline
 from graphfsl.io.errors import InputError
@@ -215,8 +215,8 @@ def test_a_saved_learner_is_as_good_as_a_run(tmp_path: Path) -> None:
     )
     made.save(tmp_path)
     with pytest.raises(InputError, match=r"saved without a data set; set data\.name"):
-        cli.app(["evaluate", str(tmp_path)], standalone_mode=False)
-    cli.app(
+        app(["evaluate", str(tmp_path)], standalone_mode=False)
+    app(
         ["evaluate", str(tmp_path), "data.name=glyphs", "evaluation.episodes=4"],
         standalone_mode=False,
     )
@@ -276,9 +276,9 @@ def test_a_saved_learner_encodes_folders(tmp_path: Path) -> None:
     run = ["--run", str(tmp_path / "kept")]
     few_labels = ["--support", str(tmp_path / "few.csv")]
     photos = str(tmp_path / "photos")
-    cli.app(["features", photos, *run, "--out", str(tmp_path / "features")], standalone_mode=False)
+    app(["features", photos, *run, "--out", str(tmp_path / "features")], standalone_mode=False)
     assert np.load(tmp_path / "features" / "test.npz")["features"].shape == (24, 8)
-    cli.app(
+    app(
         ["label", photos, *run, *few_labels, "--out", str(tmp_path / "labels")],
         standalone_mode=False,
     )

@@ -28,7 +28,7 @@ FROZEN = ["learner.encoder.frozen=true", "learner.head={name: protonet, distance
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many images each call of the encoder took."""
     counts: list[int] = []
-    encode = features.encode
+    encode = features.encode  # type: ignore[attr-defined]
 
     def counting(learner: Pipeline, x: torch.Tensor, *args: object) -> torch.Tensor:
         counts.append(len(x))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from typer.testing import CliRunner
 
-from graphfsl.cli.main import app
+from graphfsl.cli.terminal import app
 from graphfsl.data import load
 from graphfsl.data.batches import partly_labeled
 from graphfsl.experiment import run as runs

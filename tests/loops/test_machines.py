@@ -173,7 +173,7 @@ def test_the_command_under_torchrun_gives_the_answers_of_one_process(tmp_path: P
             tmp_path / name,
         ]
         done = subprocess.run(
-            [*command, *arguments], env=env, capture_output=True, text=True, cwd=ROOT
+            [*command, *map(str, arguments)], env=env, capture_output=True, text=True, cwd=ROOT
         )
         assert done.returncode == 0, done.stderr
     assert done.stdout.count("results:") == 1, "only the first process talks"

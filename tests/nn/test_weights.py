@@ -79,18 +79,19 @@ def test_every_encoder_takes_a_file(tmp_path: Path, name: str) -> None:
         source = trained(ENCODERS[name](3, **options))
     file = str(tmp_path / "w.safetensors")
     save_file({f"module.{k}": v.contiguous() for k, v in source.state_dict().items()}, file)
-    section = {"encoder": {"name": name, **options, "weights": file}, "head": "protonet"}
+    encoder: dict[str, Any] = {"name": name, **options, "weights": file}
+    section = {"encoder": encoder, "head": "protonet"}
     learner = build(section, (3, 32, 32), 5)
     assert same(learner.encoder.state_dict(), source.state_dict())
-    assert brings_weights(PartSpec.of(section["encoder"], "encoder"))
+    assert brings_weights(PartSpec.of(encoder, "encoder"))
     build(
-        section | {"encoder": {**section["encoder"], "weights": "nowhere"}},
+        section | {"encoder": encoder | {"weights": "nowhere"}},
         (3, 32, 32),
         5,
         device="meta",
     )
     with refused(r"nowhere cannot be read"):
-        build(section | {"encoder": {**section["encoder"], "weights": "nowhere"}}, (3, 32, 32), 5)
+        build(section | {"encoder": encoder | {"weights": "nowhere"}}, (3, 32, 32), 5)
 
 
 class Settings(argparse.Namespace):

@@ -20,8 +20,9 @@ from typer.main import get_command
 
 import graphfsl
 import graphfsl.testing
-from graphfsl.cli.main import app
+from graphfsl.cli.terminal import app
 from graphfsl.core import registry
+from graphfsl.core.traits import TRAITS
 from graphfsl.experiment.experiment import Experiment
 from graphfsl.io.errors import InputError
 from graphfsl.io.package_data import experiments_dir, find_experiments
@@ -210,7 +211,7 @@ def test_every_method_and_data_set_has_its_line() -> None:
     for path in (ROOT / "graphfsl/data/sets").glob("[a-z]*.py"):
         assert f"`{path.stem}`" in data_sets, path.stem
     concepts = (DOCS / "concepts.md").read_text()
-    for trait in registry.TRAITS:
+    for trait in TRAITS:
         assert f"| `{trait}` |" in concepts, trait
 
 

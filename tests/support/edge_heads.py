@@ -15,7 +15,8 @@ from graphfsl.testing import DIM, WAY, unlike_fresh
 def head(cls: type[Head], **options: object) -> Head:
     """Of weights so large that every part shows in the answer."""
     torch.manual_seed(0)
-    net = unlike_fresh(cls(DIM, hidden=8, **options)).double().eval()
+    net = cls(DIM, hidden=8, **options)
+    unlike_fresh(net).double().eval()
     for module in net.modules():
         if isinstance(module, nn.Linear):
             module.weight.data *= 3

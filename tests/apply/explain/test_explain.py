@@ -257,7 +257,9 @@ def judged(name: str) -> tuple[Tensor, Tensor, float]:
     """Areas (episodes, 2) of explanations and of shuffled ones, and the accuracy of the explained
     answers.
     """
-    own, shuffled, right = [], [], []
+    own: list[Any] = []
+    shuffled: list[Any] = []
+    right: list[Any] = []
     for seed in range(5):
         target = episodes(1, shot=5, query=1, unlabeled=1, seed=seed)[1]
         found = explain(

@@ -69,7 +69,8 @@ def test_a_stopped_encoding_goes_on_and_labels_are_read_back(
     truth = draw_signs(world / "in")
     Path("in/zz broken.png").write_bytes(b"junk")
     write_csv("few.csv", {**two_each(truth), "zz broken.png": "dash"})
-    encode, sizes, most = features.encode, [], 4
+    encode, most = features.encode, 4  # type: ignore[attr-defined]
+    sizes: list[int] = []
 
     def counting(*args: object) -> torch.Tensor:
         if len(sizes) == most:

@@ -485,7 +485,7 @@ def test_choose_is_fisher_and_yates() -> None:
     assert got.shape == u.shape
     for b, r in np.ndindex(5, 4):
         deck = list(range(n[b, r]))
-        for s in range(min(9, n[b, r])):
+        for s in range(min(9, n[b, r])):  # type: ignore[call-overload]
             t = s + int(u[b, r, s] * (n[b, r] - s))
             deck[s], deck[t] = deck[t], deck[s]
         k = min(9, n[b, r])

@@ -72,7 +72,11 @@ def test_meta_gradient_equals_a_hand_written_loop(task_chunk: int, first_order: 
     torch.testing.assert_close(loss, expected_loss, atol=1e-10, rtol=1e-10)
     for (name, p), g in zip(net.named_parameters(), expected, strict=True):
         torch.testing.assert_close(
-            p.grad, g, atol=1e-10, rtol=1e-8, msg=lambda m, name=name: f"{name}: {m}"
+            p.grad,
+            g,
+            atol=1e-10,
+            rtol=1e-8,
+            msg=lambda m, name=name: f"{name}: {m}",  # type: ignore[misc]
         )
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items()), (
         "the net was mutated"

@@ -26,8 +26,8 @@ def mixmatch(model: TransMatch, e: Episode, step: int) -> Tensor:
     n, pool, weight = model.net, e.x[0, e.unlabeled], start(model.net, e)  # type: ignore[arg-type]
     support, labels = e.x[0, e.support], e.w[0, e.support]
     views = [moved(pool, model.views, step, 1 + v) for v in range(2)]
-    q = sum(logits(n, v, weight).softmax(-1) for v in views) / 2  # type: ignore[arg-type]
-    q = q**2 / (q**2).sum(-1, keepdim=True)  # type: ignore[operator]
+    q = torch.stack([logits(n, v, weight).softmax(-1) for v in views]).mean(0)  # type: ignore[arg-type]
+    q = q**2 / (q**2).sum(-1, keepdim=True)
     x = [*moved(support, model.views, step, 0), *views[0], *views[1]]
     y = [*labels, *q.detach(), *q.detach()]
     ordered, terms = order(model.views, torch.stack(x), step), {}

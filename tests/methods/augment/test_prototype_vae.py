@@ -71,7 +71,7 @@ def test_vae_draws_z_with_the_deviation_that_it_infers() -> None:
     nn.init.zeros_(vae.infer[-1].weight)
     mu, log_var = torch.tensor([0.5, -0.3]).double(), torch.tensor([1.5, -2.0]).double()
     vae.infer[-1].bias.data = torch.cat([mu, log_var])
-    vae.generate = nn.Linear(2 + DIM, DIM, bias=False).double()
+    vae.generate = nn.Linear(2 + DIM, DIM, bias=False).double()  # type: ignore[assignment]
     vae.generate.weight.data = F.pad(torch.eye(DIM, 2), (0, DIM)).double()
     x = episode.x[:, episode.support]
     p = (episode.w @ prototypes(episode.x, episode.w))[:, episode.support]

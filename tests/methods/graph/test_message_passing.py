@@ -93,7 +93,7 @@ def test_a_message_goes_from_a_column_to_a_row(name: str, dense: bool) -> None:
     row's edges.
     """
     episode, part = features(), MessagePassing(DIM, name, residual=False, dense=dense).double()
-    part.adjacency = Directed()
+    part.adjacency = Directed()  # type: ignore[assignment]
     conv, a = part.convs[0], part.adjacency(episode)
     if name == "GraphConv":
         expected = conv.lin_rel(a @ episode.x) + conv.lin_root(episode.x)

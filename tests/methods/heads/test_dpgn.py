@@ -106,7 +106,7 @@ def test_the_first_edges_of_a_dpgn_query_sum_to_one_whatever_shots_there_are() -
 
 def test_dpgn_loss_is_that_of_single_edges_and_of_distances() -> None:
     (episode, target), net = features_and_target(shot=2), dpgn(generations=4)
-    total = 0.0
+    total: float | Tensor = 0.0
     for g, (e, distance) in enumerate(net.generations(episode)):
         truth = target.query.unsqueeze(-1) == episode.w[:, episode.support].argmax(-1).unsqueeze(-2)
         both = torch.stack(

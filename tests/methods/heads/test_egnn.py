@@ -31,7 +31,7 @@ def egnn_loop(net: EGNN, episode: Episode, b: int) -> list[Tensor]:
             [sum(e[i, j, d] / mass[i][d] * v[j] for j in others[i]) for d in range(2)]
             for i in range(n)
         ]
-        v = [perceptron(f_v, torch.cat([v[i], *sums[i]])) for i in range(n)]
+        v = [perceptron(f_v, torch.cat([v[i], *sums[i]])) for i in range(n)]  # type: ignore[list-item]
         new = torch.zeros(n, n, 2).double()
         for i in range(n):
             s = {j: torch.sigmoid(perceptron(f_e, (v[i] - v[j]).abs())) for j in others[i]}
@@ -79,7 +79,7 @@ def test_egnn_loss_is_that_of_single_edges(shot: int) -> None:
     labeled node.
     """
     (episode, target), net = features_and_target(shot=shot), head(EGNN)
-    total = 0.0
+    total: float | Tensor = 0.0
     for weight, e in zip((0.5, 0.5, 1.0), net.edges(episode), strict=True):
         # (B, Q, NK)
         truth = target.query.unsqueeze(-1) == episode.w[:, episode.support].argmax(-1).unsqueeze(-2)

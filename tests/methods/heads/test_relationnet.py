@@ -59,7 +59,10 @@ def test_relationnet_equals_convolution_of_concatenated_maps() -> None:
             for c in range(WAY):
                 s = sum(episode.x[b, j] for j in range(episode.n_support) if episode.w[b, j, c] > 0)
                 r = F.conv2d(
-                    torch.cat([s, episode.x[b, i]])[None], weight, head.support_conv.bias, padding=1
+                    torch.cat([s, episode.x[b, i]])[None],  # type: ignore[list-item]
+                    weight,
+                    head.support_conv.bias,
+                    padding=1,
                 )
                 r = F.max_pool2d(F.relu(head.norms[0](r)), 2)
                 r = F.max_pool2d(F.relu(head.norms[1](head.second_conv(r))), 2)
@@ -104,7 +107,7 @@ def test_relationnet_loss_is_the_mean_square_of_the_sigmoids() -> None:
 def test_relationnet_stores_statistics_of_queries_beside_classes() -> None:
     episode, head = maps(shot=2), RelationNet(MAPS).train()
     norm = head.norms[0]
-    norm.momentum = 1.0
+    norm.momentum = 1.0  # type: ignore[assignment]
     head.score(episode)
     s = torch.einsum("bnc,bnijk->bcijk", episode.w, episode.x)
     q = episode.x[:, episode.query]

@@ -100,7 +100,12 @@ def test_wdae_finds_neighbours_before_the_noise(monkeypatch: pytest.MonkeyPatch)
     (episode, _), seen = features_and_target(), []
     head = WDAE(DIM, noise=0.5).double().train()
     neighbors = head.neighbors
-    monkeypatch.setattr(head, "neighbors", lambda w, there: seen.append(w) or neighbors(w, there))
+
+    def noted(w: Tensor, there: Tensor) -> Tensor:
+        seen.append(w)
+        return neighbors(w, there)
+
+    monkeypatch.setattr(head, "neighbors", noted)
     noisy, again = head.score(episode), head.score(episode)
     assert not torch.allclose(noisy, again, atol=1e-3)
     for w in seen:

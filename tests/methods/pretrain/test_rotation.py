@@ -15,6 +15,7 @@ def test_rotation_is_the_mean_over_four_turns() -> None:
     objective = Rotation(DIM, 3, weight=0.5)
     turned = torch.stack([F.cross_entropy(objective.turn(encode(x[0].rot90(r, (-2, -1)))),
                                           torch.full((8,), r)) for r in range(4)])  # fmt: skip
+    assert objective.classifier is not None
     expected = F.cross_entropy(objective.classifier(encode(x[0])), y[0]) + 0.5 * turned.mean()
     torch.testing.assert_close(objective(encode, x, y), expected)
     assert Rotation(DIM, 3, supervised=False).classifier is None

@@ -18,7 +18,7 @@ def test_simclr_equals_a_loop() -> None:
     objective = SimCLR(DIM, temperature=0.3)
     x = torch.randn(2, 5, 1, 4, 4)
     z = F.normalize(objective.project(encode(x.flatten(0, 1))), dim=-1)
-    total = 0.0
+    total = torch.zeros(())
     for i in range(10):
         e = [torch.exp(z[i] @ z[k] / 0.3) for k in range(10)]
         total = total - torch.log(e[(i + 5) % 10] / sum(e[k] for k in range(10) if k != i))

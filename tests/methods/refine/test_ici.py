@@ -59,7 +59,7 @@ def test_ici_equals_a_loop() -> None:
                 room = math.ceil(t / stages * u / WAY) - sum(int(label[j]) == c for j in added)
                 own = [j for j in range(u) if label[j] == c and j not in added]
                 added |= set(
-                    sorted(own, key=lambda j, s=doubt[0]: float(s[one.n_support + j]))[
+                    sorted(own, key=lambda j, s=doubt[0]: float(s[one.n_support + j]))[  # type: ignore[misc]
                         : max(room, 0)
                     ]
                 )

@@ -124,7 +124,7 @@ def test_ilpc_graph_is_that_of_its_authors() -> None:
         cos = v[b] @ v[b].T
         a = torch.zeros(n, n).double()
         for i in range(n):
-            near = sorted((j for j in range(n) if j != i), key=lambda j, i=i: -float(cos[i, j]))[:3]
+            near = sorted((j for j in range(n) if j != i), key=lambda j, i=i: -float(cos[i, j]))[:3]  # type: ignore[misc]
             for j in near:
                 a[i, j] = max(float(cos[i, j]), 0.0) ** 3
         a = a + a.T

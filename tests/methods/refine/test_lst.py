@@ -35,7 +35,8 @@ def test_lst_equals_a_loop() -> None:
             p, w = scores[0, pool:].detach().softmax(-1), one.w.clone()
             for c in range(WAY):
                 own = sorted(
-                    (j for j in range(u) if p[j].argmax() == c), key=lambda j, c=c: -float(p[j, c])
+                    (j for j in range(u) if p[j].argmax() == c),
+                    key=lambda j, c=c: -float(p[j, c]),  # type: ignore[misc]
                 )
                 for j in own[: math.ceil(0.5 * u / WAY)]:
                     f = torch.stack([refine.weigh((z[pool + j] - m).abs())[0] for m in means])

@@ -44,7 +44,8 @@ def test_pseudo_label_equals_a_loop() -> None:
             w = one.w.clone()
             for c in range(WAY):
                 own = sorted(
-                    (j for j in range(u) if p[j].argmax() == c), key=lambda j, c=c: -float(p[j, c])
+                    (j for j in range(u) if p[j].argmax() == c),
+                    key=lambda j, c=c: -float(p[j, c]),  # type: ignore[misc]
                 )
                 for j in own[:room]:
                     w[0, pool + j, c] = 1
@@ -88,7 +89,7 @@ def test_soft_pseudo_labels_are_of_the_chosen_nodes_alone() -> None:
         for c in range(WAY):
             own = sorted(
                 (j for j in range(12) if p[b, j].argmax() == c),
-                key=lambda j, b=b, c=c: -float(p[b, j, c]),
+                key=lambda j, b=b, c=c: -float(p[b, j, c]),  # type: ignore[misc]
             )
             for j in own[:2]:  # half of an equal part of the pool
                 w[b, j] = p[b, j]

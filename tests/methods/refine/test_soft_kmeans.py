@@ -98,8 +98,8 @@ def with_distractors(
     """
     g = torch.Generator().manual_seed(seed)
     means = torch.randn(batch, CLASSES + distractors, LENGTH, generator=g).double()
-    y = [torch.arange(CLASSES).repeat_interleave(k) for k in (shot, QUERY)]
-    y = torch.cat([*y, torch.arange(CLASSES + distractors).repeat_interleave(pool)])
+    own = [torch.arange(CLASSES).repeat_interleave(k) for k in (shot, QUERY)]
+    y = torch.cat([*own, torch.arange(CLASSES + distractors).repeat_interleave(pool)])
     x = means[:, y] + noise * torch.randn(batch, len(y), LENGTH, generator=g)
     w = torch.zeros(batch, len(y), CLASSES).double()
     support = torch.arange(CLASSES * shot)
