@@ -8,7 +8,7 @@ from torch import Tensor
 
 from graphfsl.functional.knn import nearest
 
-B, N, D, C = 3, 7, 5, 4
+B, N = 3, 7
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:

@@ -24,6 +24,7 @@ def head(cls: type[Head], **options: object) -> Head:
 
 
 def dpgn(**options: object) -> Head:
+    """A DPGN for these episodes."""
     return head(DPGN, way=WAY, **{"shot": 2, **options})
 
 
@@ -37,10 +38,12 @@ def perceptron(net: Perceptron, x: Tensor) -> Tensor:
 
 
 def reorder(episode: Episode, order: Tensor) -> Episode:
+    """The same nodes in another order."""
     return episode.replace(
         x=episode.x[:, order], w=episode.w[:, order], mask=episode.mask[:, order]
     )
 
 
 def close(a: Tensor, b: Tensor) -> None:
+    """Equal but for rounding in double precision."""
     torch.testing.assert_close(a, b, atol=1e-9, rtol=1e-9)

@@ -15,6 +15,7 @@ QUERIES = 75
 
 
 def generator(seed: int = 0) -> torch.Generator:
+    """A stream of random numbers."""
     return torch.Generator().manual_seed(seed)
 
 
@@ -29,6 +30,7 @@ def answers(chance: Tensor, random: torch.Generator) -> Tensor:
 
 
 def pair(*shape: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Accuracies of two methods that are equally good, on the same episodes."""
     random = generator(seed)
     chance = difficulty(*shape, random=random)
     return answers(chance, random), answers(chance, random)

@@ -18,10 +18,12 @@ WAY, SHOT, POOL = 3, 2, 6
 
 
 def net() -> Pipeline:
+    """A tiny encoder below imprinted class weights."""
     return unlike_fresh(Pipeline(TinyEncoder(), head=Imprinting())).double().eval()  # type: ignore[return-value]
 
 
 def episode(unlabeled: int = POOL // WAY, batch: int = 1) -> Episode:
+    """Images in double precision."""
     return episodes(batch=batch, shot=SHOT, unlabeled=unlabeled)[0].to(dtype=torch.float64)
 
 

@@ -43,6 +43,7 @@ SHAPES = pytest.mark.parametrize(("n", "dim"), [(5, 7), (7, 2)], ids=["n<=d", "n
 def check_gradient(
     function: Callable[..., Any], z: Tensor, w: Tensor, second: bool = False
 ) -> None:
+    """First (and second) derivatives are those of finite differences."""
     seen = w > 0  # a label that is not there stays so
     z, w = z.requires_grad_(), w.requires_grad_()
     assert torch.autograd.gradcheck(lambda z, w: function(z, w * seen), (z, w), fast_mode=True)
@@ -53,6 +54,7 @@ def check_gradient(
 
 
 def linear_episode(way: int = 3, shot: int = 2, dim: int = 8) -> Episode:
+    """Two tasks of `support`, the other nodes as queries."""
     z, w, query = support(2, way, shot, dim)
     return Episode(
         torch.cat([z, query], 1), F.pad(w, (0, 0, 0, query.shape[1])), z.shape[1], query.shape[1]

@@ -10,6 +10,7 @@ from PIL import Image
 
 
 def modified(root: Path) -> dict[str, int]:
+    """When each file below a folder was written."""
     return {str(p): p.stat().st_mtime_ns for p in [root, *root.rglob("*")]}
 
 

@@ -30,6 +30,7 @@ def clusters(unlabeled: int, distractors: int = 0) -> tuple[Episode, Tensor]:
 
 
 def accuracy(refine: Refine | None, episode: Episode, target: Tensor) -> float:
+    """The share of queries that are right after a refinement."""
     if isinstance(refine, (FixMatch, LST)):
         torch.manual_seed(0)
         refine = type(refine)(episode.x.shape[-1])
@@ -40,6 +41,7 @@ def accuracy(refine: Refine | None, episode: Episode, target: Tensor) -> float:
 
 
 def refined(refine: Refine, episode: Episode, head: Head | None = None) -> Tensor:
+    """The scores of a head after a refinement."""
     head = head or ProtoNet()
     return refine.to(episode.x.dtype)(episode, head.score(episode), head)
 

@@ -65,14 +65,17 @@ def draw_signs(root: Path, each: int = 12) -> dict[str, str]:
 
 
 def write_csv(path: str, labels: dict[str, str]) -> None:
+    """A table of labels."""
     with Path(path).open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("sample", "label"), *labels.items()])
 
 
 def read_csv(path: str) -> list[dict[str, str]]:
+    """The rows of a table."""
     with Path(path).open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
 def two_each(truth: dict[str, str]) -> dict[str, str]:
+    """Labels of the first two drawings of each sign."""
     return {name: c for sign in SIGNS for name, c in [p for p in truth.items() if p[1] == sign][:2]}

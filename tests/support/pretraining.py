@@ -11,6 +11,7 @@ CLASSES = 6
 
 
 def split(name: str = "train", seed: int = 0, each: int = 10) -> Split:
+    """Images (N, 1, 8, 8) around a random pattern for each of six classes."""
     g = torch.Generator().manual_seed(seed)
     pattern = torch.rand(CLASSES, 1, 8, 8, generator=g)
     y = torch.arange(CLASSES).repeat_interleave(each)
@@ -21,8 +22,10 @@ def split(name: str = "train", seed: int = 0, each: int = 10) -> Split:
 
 
 def encode(x: torch.Tensor) -> torch.Tensor:
+    """The first pixels, as an encoder that needs no training."""
     return x.flatten(1)[:, :DIM]
 
 
 def batch(n: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
+    """One view of n images, and their classes in turn."""
     return torch.randn(1, n, 1, 4, 4), torch.arange(n).remainder(3)[None]

@@ -48,6 +48,7 @@ def tpn(**options: float) -> TPN:
 
 
 def distance(a: Tensor, b: Tensor) -> float:
+    """The squared Euclidean distance."""
     return float((a - b).square().sum())
 
 
@@ -67,6 +68,7 @@ def inverse(w: Tensor, alpha: float, eps: float = 0.0) -> Tensor:
 
 
 def std_affinity(x: Tensor) -> Tensor:
+    """exp(-d / std), the deviation over pairs of different nodes; none with oneself."""
     n = len(x)
     d = [[distance(x[i], x[j]) for j in range(n)] for i in range(n)]
     std = torch.tensor([d[i][j] for i in range(n) for j in range(n) if i != j], dtype=x.dtype).std()

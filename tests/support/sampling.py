@@ -32,11 +32,13 @@ def make(
 
 
 def parts(d: Draw) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The ids of support, queries and pool."""
     k, q = d.n_support, d.n_support + d.n_query
     return d.ids[:, :k], d.ids[:, k:q], d.ids[:, q:]
 
 
 def labels(d: Draw) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The labels of support, queries and pool."""
     k, q = d.n_support, d.n_support + d.n_query
     return d.label[:, :k], d.label[:, k:q], d.label[:, q:]
 

@@ -29,6 +29,7 @@ def fake_cifar() -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def write_binary(root: Path, fine: list[str] = NAMES) -> Path:
+    """CIFAR-100's binary files with few images."""
     folder = root / "cifar-100-binary"
     folder.mkdir(parents=True)
     for file, (pixels, y) in fake_cifar().items():
@@ -60,12 +61,14 @@ CASES = {  # layouts, each as the path of an image of a class of a split
 
 
 def shade(split: str, number: int, k: int) -> tuple[int, int, int]:
+    """A colour that no other image of the set has."""
     return (number % 256, 50 * SPLITS.index(split) + k, number // 256)
 
 
 def write_images(
     root: Path, name: str, layout: str, splits: tuple[str, ...] = SPLITS, count: int = 2
 ) -> None:
+    """Photographs of two pixels' side for every class, at the places of a layout."""
     for split in splits:
         for number, c in enumerate(classes_of(name, split)[0]):
             for k in reversed(range(count)):

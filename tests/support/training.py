@@ -1,4 +1,4 @@
-"""A small training."""
+"""A training of seconds."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ SETTING = Setting(way=4, shot=1, query=3)
 
 
 def patterns(name: str, seed: int, classes: int = 12) -> Split:
+    """Images (N, 1, 8, 8) around a random pattern for each class."""
     g = torch.Generator().manual_seed(seed)
     pattern = torch.rand(classes, 1, 8, 8, generator=g)
     y = torch.arange(classes).repeat_interleave(10)
@@ -26,6 +27,7 @@ def patterns(name: str, seed: int, classes: int = 12) -> Split:
 
 
 def pipeline(seed: int = 0) -> Pipeline:
+    """A prototypical network on a tiny encoder."""
     torch.manual_seed(seed)
     return Pipeline(TinyEncoder(), head=ProtoNet())
 
@@ -33,6 +35,7 @@ def pipeline(seed: int = 0) -> Pipeline:
 def fit(
     run: Path | None = None, learner: Pipeline | None = None, **options: object
 ) -> tuple[Pipeline, list[dict]]:
+    """A short training, and the lines of its metrics."""
     learner = learner or pipeline()
     trainer = Trainer(
         **{"steps": 60, "lr": 1e-2, "val_every": 20, "val_episodes": 40, "log_every": 10} | options

@@ -35,16 +35,19 @@ def task(
 
 
 def batch(*tasks: tuple[Episode, Any]) -> Episode:
+    """Tasks of any size in one episode."""
     return stack([episode for episode, _ in tasks])
 
 
 def refined(refiner: Any, episode: Episode) -> Tensor:
+    """Scores (B, n, C) of a prototypical network that is refined."""
     with torch.no_grad():
         out: Tensor = Pipeline(head=HEAD, refine=refiner).score(episode)
     return out
 
 
 def unit(x: Tensor) -> Tensor:
+    """Rows of length one."""
     return x / x.norm(dim=-1, keepdim=True)
 
 
@@ -55,6 +58,7 @@ def parts(episode: Episode) -> tuple[Tensor, Tensor, list[int]]:
 
 
 def means(s: Tensor, y: list[int]) -> Tensor:
+    """The mean of each class."""
     return torch.stack(
         [torch.stack([s[i] for i in range(len(y)) if y[i] == c]).mean(0) for c in range(max(y) + 1)]
     )
