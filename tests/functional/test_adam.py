@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from graphfsl.functional.adam import adam, adam_step
+from tests.support.tensors import normal
 
 
 def test_adam_is_that_of_torch() -> None:
@@ -19,10 +19,6 @@ def test_adam_is_that_of_torch() -> None:
     torch.testing.assert_close(
         adam(lambda x: 4 * (x - target) ** 3, torch.zeros(3, 4), 0.1, 50), x.detach()
     )
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def test_adam_steps_are_torchs() -> None:

@@ -17,12 +17,7 @@ from graphfsl.functional.affinity import (
     std_scaled,
 )
 from graphfsl.functional.distances import squared_euclidean
-
-B, N, D, C = 3, 7, 5, 4
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+from tests.support.tensors import B, C, D, N, normal
 
 
 def padded() -> Tensor:

@@ -6,12 +6,9 @@ import torch
 from torch import Tensor
 
 from graphfsl.functional.conjugate_gradients import conjugate_gradients, identity
+from tests.support.tensors import normal
 
 N = 6
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def positive(batch: int, seed: int = 0) -> Tensor:

@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
 
 from graphfsl.functional.knn import nearest
-
-B, N = 3, 7
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+from tests.support.tensors import B, N, normal
 
 
 @pytest.mark.parametrize("mutual", [False, True])

@@ -9,10 +9,7 @@ import torch
 from torch import Tensor
 
 from graphfsl.functional.newton import damping
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+from tests.support.tensors import normal
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 30.0])

@@ -9,12 +9,7 @@ import torch
 from torch import Tensor
 
 from graphfsl.functional.propagation import propagate, stochastic, symmetric
-
-B, N, D, C = 3, 7, 5, 4
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+from tests.support.tensors import B, C, N, normal
 
 
 def affinity(seed: int = 0) -> Tensor:

@@ -1,10 +1,7 @@
-"""The published data sets: which classes in which order, whatever layout their files have."""
+"""CIFAR-FS and FC100 from binary files, pickles and npz files; no pickle runs anything."""
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import itertools
 import os
 import pickle
 import struct
@@ -14,80 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from graphfsl import data
 from graphfsl.data import Split, load
 from graphfsl.data.class_lists import classes_of
-from graphfsl.io import inert_pickle
-from graphfsl.io.errors import InputError
 from graphfsl.io.package_data import class_list
 from tests.support.refusal import refused
-from tests.support.set_files import (
-    CASES,
-    NAMES,
-    SPLITS,
-    fake_cifar,
-    shade,
-    write_binary,
-    write_images,
-)
+from tests.support.set_files import NAMES, SPLITS, fake_cifar, write_binary
 
 pytestmark = pytest.mark.usefixtures("home")  # an empty cache
-
 REAL = os.environ.get("GRAPHFSL_DATA")
-SETS = ("cifar_fs", "fc100", "mini_imagenet", "tiered_imagenet", "cub")
-
-
-# ---- the class lists ----
-
-
-@pytest.mark.parametrize(
-    ("name", "classes", "groups"),
-    [
-        ("cifar_fs", (64, 16, 20), None),
-        ("fc100", (60, 20, 20), (12, 4, 4)),
-        ("mini_imagenet", (64, 16, 20), None),
-        ("tiered_imagenet", (351, 97, 160), (20, 6, 8)),
-        ("cub", (100, 50, 50), None),
-    ],
-)
-def test_lists_have_the_published_sizes(
-    name: str, classes: tuple[int, ...], groups: tuple[int, ...] | None
-) -> None:
-    parts = [classes_of(name, split) for split in SPLITS]
-    assert tuple(len(own) for own, _ in parts) == classes
-    assert len({c for own, _ in parts for c in own}) == sum(classes), "splits share a class"
-    if groups is None:
-        assert all(supers is None for _, supers in parts)
-        return
-    assert tuple(len(set(supers or ())) for _, supers in parts) == groups
-    assert len({g for _, supers in parts for g in supers or ()}) == sum(groups), (
-        "splits share a superclass"
-    )
-    with refused("unknown split 'valid'", "did you mean 'val'"):
-        classes_of(name, "valid")
-
-
-def test_cifar100_superclasses_agree_with_the_two_lists() -> None:
-    supers = {g: classes for split in class_list("fc100").values() for g, classes in split.items()}
-    assert len(supers) == 20 and all(len(classes) == 5 for classes in supers.values())
-    of = {c: g for g, classes in supers.items() for c in classes}
-    lists = class_list("cifar_fs")
-    assert set(of) == {c for split in SPLITS for c in lists[split]} and len(of) == 100
-    # CIFAR-FS's own list, made by others, runs through its classes superclass by superclass.
-    for split in SPLITS:
-        runs = [group for group, _ in itertools.groupby(lists[split], of.__getitem__)]
-        assert len(runs) == len(set(runs))
-
-
-def test_every_set_says_what_it_is_and_where_it_comes_from() -> None:
-    for name in SETS:
-        assert name in data.names()
-        assert "https://" in data.about(name) and "train, val and test" in data.about(name)
-
-
-# ---- CIFAR-FS and FC100 ----
 
 
 def write_python(root: Path, protocol: int | str) -> Path:
@@ -239,9 +171,6 @@ def test_cifar_refuses(tmp_path: Path) -> None:
         load("cifar_fs", "test", tmp_path)
 
 
-# ---- pickles that are read, never run ----
-
-
 class Trap:
     """Unpickling it makes a folder."""
 
@@ -293,102 +222,6 @@ def test_python_files_that_are_not_cifar(tmp_path: Path, entries: Any, protocol:
     (folder / "meta").write_bytes(pickle.dumps(entries, protocol=protocol))
     with refused("meta", "fetch CIFAR-100 again"):
         load("cifar_fs", "test", tmp_path)
-
-
-@pytest.mark.parametrize("protocol", [2, 5])
-def test_broken_pickles_end_with_one_line(tmp_path: Path, protocol: int) -> None:
-    whole = pickle.dumps(
-        {"data": np.arange(12, dtype=np.uint8).reshape(2, 6), "fine_labels": [1, 2]}, protocol
-    )
-    path = tmp_path / "train"
-    for end in range(len(whole)):
-        path.write_bytes(whole[:end])
-        with refused(str(path)):
-            inert_pickle.read(path, inert_pickle.ARRAYS)
-    rng = np.random.default_rng(0)
-    for k in range(len(whole)):  # whatever a byte becomes, the value is another one or is refused
-        path.write_bytes(whole[:k] + rng.bytes(1) + whole[k + 1 :])
-        with contextlib.suppress(InputError):
-            value = inert_pickle.read(path, inert_pickle.ARRAYS)
-            inert_pickle.bytes_of(value.get("data") if isinstance(value, dict) else value)
-
-
-# ---- photographs ----
-
-
-@pytest.mark.parametrize(
-    ("name", "layout"), [(name, layout) for name, layouts in CASES.items() for layout in layouts]
-)
-def test_photographs_are_found_in_every_layout(tmp_path: Path, name: str, layout: str) -> None:
-    splits = ("val", "train") if name == "tiered_imagenet" else SPLITS
-    write_images(tmp_path, name, layout, splits)
-    (tmp_path / "notes.txt").touch()
-    for split in splits:
-        classes, groups = classes_of(name, split)
-        got = load(name, split, tmp_path, size=2)
-        assert (got.classes, got.groups, got.name) == (tuple(classes), groups, f"{name}/{split}")
-        assert (
-            got.shape == (3, 2, 2)
-            and got.y.tolist() == np.repeat(np.arange(len(classes)), 2).tolist()
-        )
-        expected = [shade(split, number, k) for number in range(len(classes)) for k in range(2)]
-        assert got.x[:, :, 0, 0].tolist() == [list(pixel) for pixel in expected]
-    assert load(name, "val", tmp_path).shape == (3, 84, 84)
-
-
-def test_validation_images_of_ilsvrc_are_not_taken_for_a_split(tmp_path: Path) -> None:
-    write_images(tmp_path, "tiered_imagenet", "ILSVRC2012/train/{c}/{k}.JPEG", ("val",))
-    for path in tmp_path.glob("ILSVRC2012/train/*"):  # ILSVRC's val has the same 1000 classes
-        (tmp_path / "ILSVRC2012/val" / path.name).mkdir(parents=True)
-        Image.new("RGB", (2, 2), "white").save(tmp_path / "ILSVRC2012/val" / path.name / "0.JPEG")
-    got = load("tiered_imagenet", "val", tmp_path, size=2)
-    assert got.counts.tolist() == [2] * 97 and (got.x < 255).all()
-
-
-@pytest.mark.parametrize(("name", "words"), [
-    ("mini_imagenet", ("image-net.org", "mini_imagenet/<split>/<wnid>", "mini_imagenet/images")),
-    ("tiered_imagenet", ("image-net.org", "tiered_imagenet/<split>/<wnid>", "ILSVRC2012/train")),
-    ("cub", ("data.download=true", "CUB_200_2011.tgz", "97eceeb1")),
-])  # fmt: skip
-def test_missing_photographs(tmp_path: Path, name: str, words: tuple[str, ...]) -> None:
-    root = tmp_path / "data"
-    with refused(f"{name}/test: no images in {root}", str(root), "by hand", *words):
-        load(name, "test", root)
-    if "imagenet" in name:  # ImageNet's licence
-        with refused("by hand", *words):
-            load(name, "test", root, download=True)
-        with refused("by hand", str(root), *words):
-            importlib.import_module(f"graphfsl.data.sets.{name}").download(str(root))
-        assert not root.exists()
-    classes = classes_of(name, "test")[0]
-    write_images(root, name, "{c}/{k}.png", ("test",), 1)
-    for c in classes[1:4]:
-        (root / c / "0.png").unlink()
-        (root / c).rmdir()
-    with refused(
-        f"{name}/test: 3 of {len(classes)} classes are missing in {root}", repr(classes[1])
-    ):
-        load(name, "test", root)
-    for c in classes[1:4]:
-        (root / c).mkdir()
-    with refused(f"class {classes[1]!r} has no image"):
-        load(name, "test", root)
-    with refused("data.size", "0"):
-        load(name, "test", root, size=0)
-
-
-def test_mini_imagenet_is_not_made_of_all_of_imagenet(tmp_path: Path) -> None:
-    write_images(tmp_path, "mini_imagenet", "train/{c}/{k}.png", ("val",), 1)
-    folder = tmp_path / "train" / classes_of("mini_imagenet", "val")[0][0]
-    for k in range(1, 601):
-        (folder / f"{k}.png").write_bytes((folder / "0.png").read_bytes())
-    with refused("601 images", "600 of each class"):
-        load("mini_imagenet", "val", tmp_path)
-    (folder / "600.png").unlink()
-    assert load("mini_imagenet", "val", tmp_path, size=2).counts.tolist() == [600] + [1] * 15
-
-
-# ---- real files ----
 
 
 @pytest.mark.skipif(
