@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import collections
 import fnmatch
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,13 +15,18 @@ from torch.nn.parameter import is_lazy
 
 from graphfsl.core.arguments import A_LEARNER, check_kind, described, whole_number
 from graphfsl.core.batchnorm import BatchNorm, adapting, follow_policy, lacks_averages
-from graphfsl.core.encoder import full_precision, keep_precision
+from graphfsl.core.encoder import full_precision
 from graphfsl.core.episode import BaseTarget, Episode
+from graphfsl.core.inner_gradient import inner_gradient, transforming
 from graphfsl.core.learner import Learner
-from graphfsl.core.objectives import InnerObjective, support_cross_entropy
-from graphfsl.core.rules import Rule
+from graphfsl.core.meta_gradient import Gradient, chunks, cut_off, repeatable, with_gradient
+from graphfsl.core.objectives import InnerObjective, support_loss
+from graphfsl.core.pipeline import Pipeline
+from graphfsl.core.rules import Params, Rule
 from graphfsl.core.traits import JOINED
 from graphfsl.io.errors import InputError, require
+
+Path = list[Params]  # the weights of a task before and after every step
 
 
 def _chosen(name: str, patterns: Iterable[str]) -> bool:
@@ -28,29 +35,30 @@ def _chosen(name: str, patterns: Iterable[str]) -> bool:
     return wanted and not any(p.startswith("!") and fnmatch.fnmatch(name, p[1:]) for p in patterns)
 
 
-class _Call(nn.Module):
-    """Lets `functional_call` reach any method of the learner, not only `forward`."""
+class Call(nn.Module):
+    """Lets `torch.func.functional_call` reach any method of the learner, not only `forward`."""
 
     def __init__(self, net: Learner) -> None:
         super().__init__()
         self.net = net
 
     def forward(self, method: str, *args: Any) -> Any:
+        """What the method of the learner returns for these arguments."""
         return getattr(self.net, method)(*args)
 
 
-def _task(tensors: dict[str, Tensor], i: int) -> dict[str, Tensor]:
+def _task(tensors: Params, i: int) -> Params:
     """The i-th task's own, without the axis of the tasks."""
     return {name: t[i] for name, t in tensors.items()}
 
 
-def _one_task(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _one_task(tensors: Params) -> Params:
     """A batch of one task."""
     return {name: t[None] for name, t in tensors.items()}
 
 
 class Adapt(Learner):
-    """Scores an episode with parameters that were adapted to it by `steps` inner steps.
+    """Scores an episode with parameters that were adapted to it by inner steps.
 
     The net's parameters and buffers are never mutated, so that no averages of BatchNorm are
     learned: under the policy `running` the encoder is normalised with those that it came with, and
@@ -60,59 +68,59 @@ class Adapt(Learner):
     `imprinted`: buffers that start each task at what its support says, and adapt like parameters
     where `params` matches.
 
+    A subclass may say what a task costs, given the weights along its inner loop, in `task_loss`,
+    and give some of the net's parameters other values for a step, in `given`.
+
     Args:
         net: any learner.
-        rule: an (init, update) pair, see `graphfsl.core.rules.Rule`; a module if it learns.
+        rule: how a step moves parameters, see `graphfsl.core.rules.Rule`.
         steps: of the inner loop.
         objective: (score, episode, step) -> scalar, what an inner step descends.
         params: which of the net's parameters adapt, by name pattern (one or several); those that
             match one behind a ! do not, as in ["*", "!encoder.norms.*"].
-        first_order: treat inner gradients as constants.
+        first_order: treat inner losses and gradients as constants.
         task_chunk: how many tasks run at once under vmap; 1 loops over tasks, which is faster on a
             CPU and needs the least memory; None takes 1 on a CPU and all tasks on a GPU.
+        steps_test: steps outside of training; None takes `steps`.
 
     Raises:
-        InputError: for a net that cannot be adapted, and where `params` matches no parameter.
+        InputError: for a net that cannot be adapted, where `params` matches no parameter, and for
+            more steps than the rule can take.
     """
 
     adapts = True
     _checked = False
     # whether an encoder that is not trained further adapts to an episode all the same
     adapts_frozen = False
+    # the BatchNorm policy of a net that has none of its own, which the paper's numbers are of
+    policy: str | None = None
 
     def __init__(
         self,
         net: Learner,
         rule: Rule,
         steps: int,
-        objective: InnerObjective = support_cross_entropy,
+        objective: InnerObjective = support_loss,
         params: str | Iterable[str] = "*",
         first_order: bool = False,
         task_chunk: int | None = None,
+        steps_test: int | None = None,
     ) -> None:
         super().__init__()
         check_kind(net, Learner, "what adapts", A_LEARNER)
         require(
-            callable(getattr(rule, "init", None)) and callable(getattr(rule, "update", None)),
-            f"the rule must have `init` and `update`, as GradientDescent(0.1), "
-            f"not {described(rule)}",
+            isinstance(rule, Rule),
+            f"the rule must be a Rule, as GradientDescent(0.1), not {described(rule)}",
         )
         require(
             not net.asks,
             "a learner that asks for labels cannot be adapted; choose a head that asks for none",
         )
-        require(
-            whole_number(steps, "the number of inner steps") >= 0,
-            f"the number of inner steps must be 0 or more, not {steps}",
-        )
+        for name, count in (("steps", steps), ("steps_test", steps_test)):
+            _check_steps(name, count, rule)
         require(
             task_chunk is None or whole_number(task_chunk, "task_chunk") >= 1,
             f"task_chunk must be 1 or more, or null, not {task_chunk}",
-        )
-        require(
-            net.answers == "classes",
-            "inner loops descend losses of classes, but this learner answers with values; leave "
-            "learner.adapt out",
         )
         if not isinstance(params, Iterable):
             raise InputError(
@@ -131,8 +139,9 @@ class Adapt(Learner):
                 "track_running_stats=False"
             )
         follow_policy(net)
-        self._call = _Call(net)
+        self._call = Call(net)
         self.rule, self.steps, self.objective = rule, steps, objective
+        self.steps_test = steps if steps_test is None else steps_test
         self.first_order, self.task_chunk = first_order, task_chunk
         names = [n for n, p in net.named_parameters() if p.requires_grad or self.adapts_frozen]
         names += [f"head.{n}" for n in getattr(getattr(net, "head", None), "imprinted", ())]
@@ -144,6 +153,11 @@ class Adapt(Learner):
         )
         for trait in (*JOINED, "answers", "per_query", "way", "shots", "max_queries_per_class"):
             setattr(self, trait, getattr(net, trait))
+        if self.policy is not None and self.batch_norm == "running":
+            self.set_batch_norm(self.policy)
+        known = dict(self._call.named_parameters())
+        scalar = next(iter(known.values()), torch.zeros(())).new_zeros(())  # of what is imprinted
+        rule.bind({name: known.get(name, scalar).detach() for name in self.adapted})
 
     @property
     def net(self) -> Learner:
@@ -159,6 +173,16 @@ class Adapt(Learner):
     def innermost(self) -> Learner:
         """The learner inside all inner loops."""
         return self.net.innermost
+
+    @property
+    def steps_now(self) -> int:
+        """The inner steps of this mode, training or not."""
+        return self.steps if self.training else self.steps_test
+
+    @property
+    def drops_second_order(self) -> bool:
+        """Whether inner losses and gradients are constants now."""
+        return self.first_order
 
     def set_batch_norm(self, policy: str) -> None:
         """Choose the BatchNorm policy of the net; an unknown one raises InputError."""
@@ -177,62 +201,133 @@ class Adapt(Learner):
         names = [n for n, m in self.net.named_modules() if isinstance(m, BatchNorm)]
         return self.net.transductive or any(not n.startswith("encoder.") for n in names)
 
-    def adapt(self, episode: Episode) -> dict[str, Tensor]:
-        """The adapted parameters of one task: episode with B = 1 -> name -> tensor."""
-        known = dict(self._call.named_parameters())
-        params: dict[str, Tensor] = {n: known[n] for n in self.adapted if n in known}
-        if len(params) < len(self.adapted):
-            params |= {n: p for n, p in self._imprint(episode).items() if n in self.adapted}
-        state = self.rule.init(params)
-        call = keep_precision(torch.func.functional_call, episode.x.device)
-        for step in range(self.steps):
+    @property
+    def encodes_once(self) -> bool:
+        """Whether an image's features stay as they are along the inner loop.
 
-            def inner(params: dict[str, Tensor], step: int = step) -> Tensor:
+        Then each image is encoded once, and only what follows the encoder is adapted.
+        """
+        return (
+            isinstance(self.net, Pipeline)
+            and getattr(self.objective, "of_support", False)
+            and self.batch_norm != "joint"  # the support alone has other statistics
+            and not any(name.startswith("net.encoder.") for name in self.adapted)
+        )
+
+    def given(self, step: int) -> Params:
+        """Parameters of the net that have other values at this step; adapted ones are not asked."""
+        return {}
+
+    def task_loss(self, path: Path, episode: Episode, target: BaseTarget, call: Call) -> Tensor:
+        """What a task costs: a scalar.
+
+        Args:
+            path: the weights before and after every step, path[-1] those that answer.
+            episode: of one task.
+            target: of its queries.
+            call: what `loss_at` takes.
+        """
+        return self.loss_at(path[-1], len(path) - 1, episode, target, call)
+
+    def loss_at(
+        self, params: Params, step: int, episode: Episode, target: BaseTarget, call: Call
+    ) -> Tensor:
+        """The net's loss of the queries with the weights after so many steps: a scalar."""
+        weights = {**self.given(step), **params}
+        loss: Tensor = torch.func.functional_call(call, weights, ("loss", episode, target))
+        return loss
+
+    def adapt(self, episode: Episode) -> Params:
+        """The adapted parameters of one task: episode with B = 1 -> name -> tensor."""
+        (last,) = collections.deque(self._walk(episode, self._call), maxlen=1)
+        return last
+
+    def path(self, episode: Episode) -> Path:
+        """The parameters of one task before and after every step: episode with B = 1."""
+        return list(self._walk(episode, self._call))
+
+    def _walk(self, episode: Episode, call: Call) -> Iterator[Params]:
+        """The parameters theta_0, theta_1, … of one task.
+
+        In full precision: rounded to bfloat16, second derivatives are mostly noise.
+        """
+        params = self._start(episode, call)
+        state = self.rule.init(params)
+        yield params
+        for step in range(self.steps_now):
+
+            def inner(params: Params, step: int = step) -> Tensor:
+                weights = {**self.given(step), **params}
+
                 def score(e: Episode) -> Tensor:
-                    scores: Tensor = call(self._call, params, ("score", e))
+                    scores: Tensor = torch.func.functional_call(call, weights, ("score", e))
                     return scores
 
                 return self.objective(score, episode, step)
 
             with full_precision(episode.x.device):
-                grads = torch.func.grad(inner)(params)
-                if self.first_order:
-                    grads = {n: g.detach() for n, g in grads.items()}
-                params, state = self.rule.update(params, grads, state, step)
+                second_order = torch.is_grad_enabled() and not self.drops_second_order
+                loss, grads = inner_gradient(inner, params, second_order)
+                params, state = self.rule.update(params, grads, loss, state, step)
+            yield params
+
+    def _start(self, episode: Episode, call: Call) -> Params:
+        """theta_0: the net's own parameters, and what the support imprints."""
+        known = dict(self._call.named_parameters())
+        params: Params = {name: known[name] for name in self.adapted if name in known}
+        if len(params) < len(self.adapted):
+            imprinted = self._imprint(episode, call)
+            params |= {name: p for name, p in imprinted.items() if name in self.adapted}
         return params
 
-    def _imprint(self, episode: Episode) -> dict[str, Tensor]:
-        net: Any = self.net
+    def _imprint(self, episode: Episode, call: Call) -> Params:
+        net: Any = call.net
         support = net.encode(episode.parts(query=False, unlabeled=False))
         with full_precision(episode.x.device):
             for part in (*net.augment, *net.graph):
                 support = part(support)
             return {f"net.head.{n}": p for n, p in net.head.imprint(support).items()}
 
+    def _at_once(self, episode: Episode) -> int:
+        """How many tasks run at once."""
+        tasks = len(episode.x)
+        return min(tasks, self.task_chunk or (1 if episode.x.device.type == "cpu" else tasks))
+
+    def _encoded(self, episode: Episode) -> tuple[Episode, Call]:
+        """What the inner loop adapts on: features where the encoder stays as it is."""
+        if not self.encodes_once:
+            return episode, self._call
+        net: Any = self.net
+        return net.encode(episode), Call(net.on_features())
+
     def _each(self, method: str, episode: Episode, target: BaseTarget | None = None) -> Tensor:
         """A method of the net, adapted to each task, called on that task; the stacked answers."""
-
-        def call(nodes: dict[str, Tensor], truth: dict[str, Tensor]) -> Tensor:
-            one = episode.with_tensors(_one_task(nodes))
-            args = () if target is None else (target.with_tensors(_one_task(truth)),)
-            arguments = (method, one, *args)
-            out: Tensor = torch.func.functional_call(self._call, self.adapt(one), arguments)
-            return out
-
-        if episode.x.is_floating_point():
-            episode = episode.with_tensors({"w": episode.w.to(episode.x.dtype)})
-        nodes, truth = episode.tensors, {} if target is None else target.tensors
-        tasks = len(episode.x)
-        at_once = self.task_chunk or (1 if episode.x.device.type == "cpu" else tasks)
         with adapting():
+            episode, call = self._encoded(episode)
+
+            def one(nodes: Params, truth: Params) -> Tensor:
+                task = episode.with_tensors(_one_task(nodes))
+                if target is None:
+                    (params,) = collections.deque(self._walk(task, call), maxlen=1)
+                    weights = {**self.given(self.steps_now), **params}
+                    out: Tensor = torch.func.functional_call(call, weights, (method, task))
+                    return out
+                path = list(self._walk(task, call))
+                return self.task_loss(path, task, target.with_tensors(_one_task(truth)), call)
+
+            nodes, truth = episode.tensors, {} if target is None else target.tensors
+            at_once = self._at_once(episode)
             if at_once > 1:
-                every = torch.func.vmap(call, chunk_size=at_once, randomness="different")
+                every = torch.func.vmap(one, chunk_size=at_once, randomness="different")
                 return every(nodes, truth)
-            return torch.stack([call(_task(nodes, i), _task(truth, i)) for i in range(tasks)])
+            tasks = range(len(episode.x))
+            return torch.stack([one(_task(nodes, i), _task(truth, i)) for i in tasks])
 
     def score(self, episode: Episode) -> Tensor:
         """Scores (B, n, C) of each task with the parameters adapted to it, or (L, B, n, C)."""
-        scores = self._each("score", episode)  # (B, 1, n, C) or (B, L, 1, n, C)
+        # (B, 1, n, C) or (B, L, 1, n, C)
+        with self._unmutated():
+            scores = self._each("score", _as_floats(episode))
         return scores.squeeze(1) if scores.ndim == 4 else scores.squeeze(2).transpose(0, 1)
 
     def check_averages(self) -> None:
@@ -246,12 +341,125 @@ class Adapt(Learner):
             )
 
     def loss(self, episode: Episode, target: BaseTarget) -> Tensor:
-        """The mean over tasks of the loss of their adapted learners: a scalar."""
+        """The mean over tasks of what each costs with its adapted weights: a scalar.
+
+        Its gradient is taken here already, a chunk of tasks after the other, and each chunk's
+        graph is dropped (`graphfsl.core.meta_gradient`). Where it is differentiated twice, inside
+        a function transform, or for something else than parameters, the graph is kept.
+        """
         if self.training and self.batch_norm == "running" and not self._checked:
             self.check_averages()
             self._checked = True  # looking at averages waits for a GPU: once is enough
-        return self._each("loss", episode, target).mean()
+        episode = _as_floats(episode)
+
+        def plain() -> Tensor:
+            return self._each("loss", episode, target).mean()
+
+        again = repeatable(plain, episode.x.device)
+        learned = [p for p in self.parameters() if p.requires_grad]
+        data = [*episode.tensors.values(), *target.tensors.values()]
+        with self._unmutated():
+            if (
+                not torch.is_grad_enabled()
+                or transforming()
+                or not learned
+                or not all(p.is_leaf for p in learned)
+                or any(t.requires_grad for t in data)
+            ):
+                return plain()
+            value, grads = self._meta_gradient(episode, target, learned)
+        return with_gradient(value, grads, learned, again)
+
+    def _meta_gradient(
+        self, episode: Episode, target: BaseTarget, learned: Sequence[Tensor]
+    ) -> tuple[Tensor, list[Tensor | None]]:
+        """The mean loss of the tasks, and its gradient for what is learned."""
+        gradient, values = Gradient(learned), []
+        tasks = len(episode.x)
+        for chunk in chunks(tasks, self._at_once(episode)):
+            nodes = {name: t[chunk] for name, t in episode.tensors.items()}
+            truth = {name: t[chunk] for name, t in target.tensors.items()}
+            part = episode.with_tensors(nodes), target.with_tensors(truth)
+            values.append(self._add_chunk(*part, gradient, 1 / tasks))
+        return torch.stack(values).sum(), gradient.total
+
+    def _add_chunk(
+        self, episode: Episode, target: BaseTarget, gradient: Gradient, share: float
+    ) -> Tensor:
+        """Add the meta-gradient of a chunk of tasks; their share of the loss, detached."""
+        with adapting():
+            encoded, call = self._encoded(episode)
+            features = encoded.x
+            if features.requires_grad:
+                encoded = encoded.with_tensors({"x": cut_off(features)})
+
+            def walk(nodes: Params) -> Path:
+                return list(self._walk(encoded.with_tensors(_one_task(nodes)), call))
+
+            def price(path: Path, nodes: Params, truth: Params) -> Tensor:
+                task = encoded.with_tensors(_one_task(nodes))
+                return self.task_loss(path, task, target.with_tensors(_one_task(truth)), call)
+
+            nodes, truth = encoded.tensors, target.tensors
+            if len(episode.x) == 1:
+                nodes, truth = _task(nodes, 0), _task(truth, 0)
+            else:
+                walk = torch.func.vmap(walk, randomness="different")
+                price = torch.func.vmap(price, randomness="different")
+            path = walk(nodes)
+            cut_path = [{n: cut_off(p) for n, p in params.items()} for params in path]
+            loss = share * price(cut_path, nodes, truth).sum()
+
+            leaves = [p for params in cut_path for p in params.values()]
+            weights = [p for params in path for p in params.values()]
+            inputs = [encoded.x] if features.requires_grad else []
+            inside = Gradient([*inputs, *gradient.wanted])
+            inside.push_back(weights, inside.add([loss], cut=leaves))
+            if inputs:
+                gradient.push_back([features], inside.total[:1])
+            gradient.merge(inside.total[len(inputs) :])
+            return loss.detach()
+
+    @contextmanager
+    def _unmutated(self) -> Iterator[None]:
+        """InputError where a buffer of the net was written meanwhile."""
+        before = {name: (b, b._version) for name, b in self.net.named_buffers() if _counts(b)}
+        yield
+        for name, (buffer, version) in before.items():
+            require(
+                buffer._version == version,
+                f"the net writes its buffer {name!r} while it adapts, which would carry from one "
+                "task to the next; leave it out of `forward`, or put the module in evaluation mode",
+            )
 
     def fit_base(self, features: Tensor, labels: Tensor) -> None:
         """Let the net learn from base-class features (N, d) and labels (N,)."""
         self.net.fit_base(features, labels)
+
+
+def _counts(buffer: Tensor) -> bool:
+    """Whether PyTorch counts how often it was written."""
+    return not (buffer.is_inference() or buffer.is_meta)
+
+
+def _as_floats(episode: Episode) -> Episode:
+    """Label weights in the precision of the samples, where those are floats."""
+    if not episode.x.is_floating_point():
+        return episode
+    return episode.with_tensors({"w": episode.w.to(episode.x.dtype)})
+
+
+def _check_steps(name: str, count: int | None, rule: Rule) -> None:
+    """InputError for a number of steps that is none, or that the rule cannot take."""
+    if count is None:
+        return
+    require(
+        whole_number(count, f"the number of inner {name}") >= 0,
+        f"the number of inner {name} must be 0 or more, not {count}",
+    )
+    most = rule.most_steps
+    require(
+        most is None or count <= most,
+        f"{type(rule).__name__} learned rates for {most} inner steps, not for {name}={count}; set "
+        f"{name}={most}, or beyond=last, which goes on with the last rates",
+    )

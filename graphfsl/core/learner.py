@@ -68,6 +68,8 @@ class Learner(Saves, Part):
     """
 
     adapts: bool = False  # an inner loop changes its weights for each episode
+    # the share of a training's steps that are done, for what changes along it; 1 outside of one
+    progress: float = 1.0
 
     @property
     def innermost(self) -> Learner:

@@ -10,11 +10,33 @@ from torch import Tensor
 from graphfsl.core.episode import Episode
 from graphfsl.functional.cross_entropy import cross_entropy
 from graphfsl.functional.layers import last_layer
+from graphfsl.functional.prototypes import present
 
 Score = Callable[[Episode], Tensor]
 InnerObjective = Callable[[Score, Episode, int], Tensor]
 
 
+def of_support(objective: InnerObjective) -> InnerObjective:
+    """Mark an objective that scores the support as it is, and nothing else.
+
+    Where no parameter of the encoder adapts, the inner loop then encodes each image only once.
+    """
+    objective.of_support = True  # type: ignore[attr-defined]
+    return objective
+
+
+@of_support
+def support_loss(score: Score, episode: Episode, step: int) -> Tensor:
+    """Mean loss of the support: cross-entropy of classes, squared error of real values.
+
+    Only the support is encoded.
+    """
+    if episode.values is not None:
+        return support_squared_error(score, episode, step)
+    return support_cross_entropy(score, episode, step)
+
+
+@of_support
 def support_cross_entropy(score: Score, episode: Episode, step: int) -> Tensor:
     """Mean cross-entropy of the support nodes against their label weights.
 
@@ -22,6 +44,31 @@ def support_cross_entropy(score: Score, episode: Episode, step: int) -> Tensor:
     """
     support = episode.parts(query=False, unlabeled=False)
     return labeled_cross_entropy(last_layer(score(support)), support)
+
+
+@of_support
+def support_squared_error(score: Score, episode: Episode, step: int) -> Tensor:
+    """Mean squared error of the support's real values, over nodes and dimensions."""
+    support = episode.parts(query=False, unlabeled=False)
+    assert support.values is not None
+    error = (last_layer(score(support)) - support.values).square()  # (B, k, D)
+    real = support.w[:, :, 0] * support.mask  # (B, k): 1 = its values may be seen
+    return (error.mean(-1) * real).sum() / real.sum()
+
+
+@of_support
+def sum_over_shot(score: Score, episode: Episode, step: int) -> Tensor:
+    """sum_i CE_i / K over the N*K support nodes: N times the mean, as in MAML's code.
+
+    Of real values it is the mean squared error.
+
+    Source:
+        Finn, Abbeel, Levine 2017, the authors' code (0.4 at 5-way equals 2.0 on the mean).
+    """
+    if episode.values is not None:
+        return support_squared_error(score, episode, step)
+    ways = present(episode.w[:, episode.support]).sum().to(episode.w.dtype)
+    return ways * support_cross_entropy(score, episode, step)
 
 
 def labeled_cross_entropy(scores: Tensor, support: Episode) -> Tensor:

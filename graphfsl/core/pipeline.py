@@ -13,6 +13,7 @@ from graphfsl.core.batchnorm import (
     TRANSDUCTIVE_POLICIES,
     follow_policy,
     has_batch_norm,
+    is_adapting,
     statistics,
 )
 from graphfsl.core.combinations import check_company, check_parts, checked_head, parts_of
@@ -131,6 +132,19 @@ class Pipeline(Learner):
             z = (z if self.wants_maps else self.readout(z)).unflatten(0, episode.x.shape[:2])
         return episode.replace(x=z, w=episode.w.to(z.dtype), relabeled=episode.relabeled)
 
+    def _encode_answered(self, episode: Episode) -> Episode:
+        """`encode`, with zeros for support and pool where no score of a query depends on them."""
+        others = episode.n_support + episode.n_unlabeled
+        if self.head.reads_support or len(self.parts) > 1 or not others or self.wants_maps:
+            return self.encode(episode)
+        if self.batch_norm not in ("apart", "running") or not is_adapting():
+            return self.encode(episode)
+        z = self.encode(episode.parts(support=False, unlabeled=False)).x
+        before = z.new_zeros(len(z), episode.n_support, *z.shape[2:])
+        behind = z.new_zeros(len(z), episode.n_unlabeled, *z.shape[2:])
+        x = torch.cat([before, z, behind], 1)
+        return episode.replace(x=x, w=episode.w.to(z.dtype), relabeled=episode.relabeled)
+
     def readout(self, z: Tensor) -> Tensor:
         """What the encoder returned, (M, C, h, w) or (M, d) -> vectors (M, d)."""
         readout: Encode = getattr(self.encoder, "readout", nn.Flatten())
@@ -201,7 +215,7 @@ class Pipeline(Learner):
 
     def loss(self, episode: Episode, target: BaseTarget) -> Tensor:
         """What training minimises on an episode of images: a scalar."""
-        features = self.encode(episode)
+        features = self._encode_answered(episode)
         return self.price(self.score_features(features), target, features)
 
     def on_features(self) -> Pipeline:

@@ -2,77 +2,150 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from graphfsl.functional.adam import adam_step
+from graphfsl.io.errors import require
+
+Params = dict[str, Tensor]  # parameters, or gradients, by name
 
 
-class Rule(Protocol):
-    """How an inner step moves parameters: `init` makes its state, `update` takes one step.
+class Rule(nn.Module):
+    """How an inner step moves parameters; a subclass writes `update`.
 
-    Nothing is mutated.
+    A rule that learns makes parameters of its own in `bind`. Nothing is mutated: `update` returns
+    new tensors.
+
+        class SignDescent(Rule):
+            def __init__(self, lr: float) -> None:
+                super().__init__()
+                self.lr = lr
+
+            def update(self, params, grads, loss, state, step):
+                return {n: p - self.lr * grads[n].sign() for n, p in params.items()}, state
     """
 
-    def init(self, params: dict[str, Tensor]) -> Any:
+    # how many steps it can take, None = any number: one that learned a rate for each step has no
+    # more
+    most_steps: int | None = None
+
+    def bind(self, params: Params) -> None:
+        """Learn which parameters adapt, once, when the inner loop is made.
+
+        Args:
+            params: name -> a tensor of its shape and device; what an episode imprints has no shape
+                yet, and a scalar stands for it.
+        """
+
+    def init(self, params: Params) -> Any:
         """The state before the first step."""
+        return None
 
     def update(
-        self, params: dict[str, Tensor], grads: dict[str, Tensor], state: Any, step: int
-    ) -> tuple[dict[str, Tensor], Any]:
-        """The parameters and the state after a step; step counts from 0."""
+        self, params: Params, grads: Params, loss: Tensor, state: Any, step: int
+    ) -> tuple[Params, Any]:
+        """The parameters and the state after a step.
+
+        Args:
+            params: before the step.
+            grads: of the inner loss, for each of them.
+            loss: the inner loss, a scalar.
+            state: what the step before returned, or `init`.
+            step: counts from 0.
+        """
+        raise NotImplementedError
 
 
-class GradientDescent(nn.Module):
+def by_name(params: Iterable[tuple[str, Tensor]]) -> nn.ParameterDict:
+    """Parameters of a rule, one for each name; read them with `own`."""
+    return nn.ParameterDict({_key(name): nn.Parameter(value) for name, value in params})
+
+
+def own(parameters: nn.ParameterDict, name: str) -> Tensor:
+    """The parameter of a rule for the net's parameter of this name."""
+    value: Tensor = parameters[_key(name)]
+    return value
+
+
+def _key(name: str) -> str:
+    return name.replace(".", "/")  # PyTorch allows no dot in a parameter's name
+
+
+class LearnedRates(Rule):
+    """A rule whose rates are learned for so many steps, past which they tend to diverge.
+
+    Args:
+        steps: that it is trained with.
+        beyond: "last" goes on past them with the rates of the last step; None refuses to.
+    """
+
+    def __init__(self, steps: int, beyond: str | None = None) -> None:
+        super().__init__()
+        require(beyond in (None, "last"), f"beyond must be last, or left out, not {beyond!r}")
+        self.steps = steps
+        self.most_steps = None if beyond else steps
+
+    def row(self, step: int) -> int:
+        """Which of the learned steps this one is."""
+        return min(step, max(self.steps - 1, 0))
+
+
+class GradientDescent(Rule):
     """theta <- theta - lr * gradient, the rule of MAML."""
 
     def __init__(self, lr: float) -> None:
         super().__init__()
+        require(lr > 0, f"the rate of the inner loop must be above 0, not {lr}")
         self.lr = lr
 
-    def init(self, params: dict[str, Tensor]) -> None:
-        """None: there is no state."""
-        return
-
     def update(
-        self, params: dict[str, Tensor], grads: dict[str, Tensor], state: None, step: int
-    ) -> tuple[dict[str, Tensor], None]:
+        self, params: Params, grads: Params, loss: Tensor, state: None, step: int
+    ) -> tuple[Params, None]:
         """The parameters after a step, and None."""
         return {n: p - self.lr * grads[n] for n, p in params.items()}, None
 
 
-class Adam(nn.Module):
+class Adam(Rule):
     """The steps of torch.optim.Adam with its defaults.
 
     For inner loops whose gradients are constants: its root has no derivative where a gradient is
     zero.
 
+    Args:
+        lr: of a step.
+        beta1: how much of the mean gradient a step keeps; Reptile takes 0.
+
     Source:
         Kingma, Ba 2015, https://arxiv.org/abs/1412.6980
     """
 
-    def __init__(self, lr: float) -> None:
+    def __init__(self, lr: float, beta1: float = 0.9) -> None:
         super().__init__()
-        self.lr = lr
+        require(lr > 0, f"the rate of the inner loop must be above 0, not {lr}")
+        require(0 <= beta1 < 1, f"beta1 must be in [0, 1), not {beta1}")
+        self.lr, self.beta1 = lr, beta1
 
-    def init(self, params: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def init(self, params: Params) -> tuple[Params, Params]:
         """The first and second moments, zero."""
         zero = {n: torch.zeros_like(p) for n, p in params.items()}
         return zero, zero
 
     def update(
         self,
-        params: dict[str, Tensor],
-        grads: dict[str, Tensor],
-        state: tuple[dict[str, Tensor], dict[str, Tensor]],
+        params: Params,
+        grads: Params,
+        loss: Tensor,
+        state: tuple[Params, Params],
         step: int,
-    ) -> tuple[dict[str, Tensor], tuple[dict[str, Tensor], dict[str, Tensor]]]:
+    ) -> tuple[Params, tuple[Params, Params]]:
         """The parameters after a step, and the moments."""
         moved, first, second = {}, {}, {}
         for n, p in params.items():
             moved[n], first[n], second[n] = adam_step(
-                p, grads[n], state[0][n], state[1][n], step + 1, self.lr
+                p, grads[n], state[0][n], state[1][n], step + 1, self.lr, self.beta1
             )
         return moved, (first, second)

@@ -18,6 +18,7 @@ def adam_step(
     second: Float[Tensor, "*shape"],
     step: int,
     lr: float,
+    decay: float = DECAY,
 ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
     """One step of torch.optim.Adam with its defaults; nothing is changed in place.
 
@@ -29,6 +30,7 @@ def adam_step(
         first, second: (…) the running means of gradients and of their squares, zero at first.
         step: the number of the step, from 1 on.
         lr: the rate.
+        decay: beta_1, how much of the mean gradient is kept.
 
     Returns:
         x, first and second after the step. The root has no derivative where a gradient is zero.
@@ -36,10 +38,10 @@ def adam_step(
     Source:
         Kingma, Ba 2015, https://arxiv.org/abs/1412.6980, algorithm 1.
     """
-    first = first.lerp(gradient, 1 - DECAY)
+    first = first.lerp(gradient, 1 - decay)
     second = torch.addcmul(SQUARE_DECAY * second, gradient, gradient, value=1 - SQUARE_DECAY)
     root = second.sqrt() / (1 - SQUARE_DECAY**step) ** 0.5 + LEAST
-    moved = torch.addcdiv(x, first, root, value=-lr / (1 - DECAY**step))
+    moved = torch.addcdiv(x, first, root, value=-lr / (1 - decay**step))
     return moved, first, second
 
 

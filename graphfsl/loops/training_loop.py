@@ -84,6 +84,7 @@ class TrainingLoop:
                 state.save()
         self.fabric.barrier()  # the first process writes the best weights before all read them
         state.restore_best()
+        self.learner.progress = 1.0
         if self.logger is not None:
             self.logger.finalize("success")
         return state.metrics
@@ -113,6 +114,7 @@ class TrainingLoop:
         for group in self.optimizer.param_groups:
             group["lr"] = self.options.rate(self.state.step)
         self.learner.train()
+        self.learner.progress = self.state.step / self.options.steps
         self.optimizer.zero_grad()
         self.state.losses.append(self._backward())
         if self.options.clip is not None:

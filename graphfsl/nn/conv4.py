@@ -14,6 +14,15 @@ from graphfsl.core.batchnorm import BatchNorm
 from graphfsl.io.errors import require
 
 
+def channels_last(x: Tensor) -> Tensor:
+    """Images (M, C, h, w) of one channel marked as channels_last; others as they are.
+
+    One channel looks alike in both layouts, and PyTorch then takes the slow one for all maps that
+    follow. Of several channels the weights decide.
+    """
+    return x.reshape(*x.shape[:-3], *x.shape[-2:], 1).movedim(-1, -3) if x.shape[-3] == 1 else x
+
+
 class Conv4(nn.Module):
     """Four blocks of [3x3 convolution with padding, BatchNorm, ReLU, 2x2 max-pool].
 
@@ -47,8 +56,10 @@ class Conv4(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (M, in_channels, h, w) -> maps (M, width, h//16, w//16)."""
+        x = channels_last(x)
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            x = F.max_pool2d(F.relu(norm(conv(x))), 2)
+            # the order of the last two makes no difference, and the smaller map is quicker
+            x = F.relu(F.max_pool2d(norm(conv(x)), 2))
         return x
 
     def readout(self, maps: Tensor) -> Tensor:
@@ -89,7 +100,7 @@ class Conv4R2D2(Conv4):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (M, in_channels, h, w) -> vectors (M, d) of the last two blocks."""
-        read = []
+        x, read = channels_last(x), []
         for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             # the order of these two makes no difference
             x = F.leaky_relu(F.max_pool2d(norm(conv(x)), 2), 0.1)
@@ -132,6 +143,7 @@ class Conv4Stride2(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (M, in_channels, h, w) -> maps (M, width, ⌈h/16⌉, ⌈w/16⌉)."""
+        x = channels_last(x)
         for conv, norm in zip(self.convs, self.norms, strict=True):
             h, w = x.shape[-2:]
             x = F.relu(norm(conv(F.pad(x, (w % 2, 1, h % 2, 1)))))
@@ -165,6 +177,7 @@ class Conv4Maps(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (M, in_channels, h, w) -> maps (M, width, h', w')."""
+        x = channels_last(x)
         for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             x = F.relu(norm(conv(x)))
             x = F.max_pool2d(x, 2) if i < 2 else x

@@ -15,5 +15,6 @@ def test_adam_is_torchs() -> None:
     for step in range(4):
         expected.grad = expected.detach() ** 3 + step
         optimizer.step()
-        params, state = rule.update(params, {"p": params["p"] ** 3 + step}, state, step)
+        grads = {"p": params["p"] ** 3 + step}
+        params, state = rule.update(params, grads, torch.zeros(()), state, step)
     torch.testing.assert_close(params["p"], expected.detach())

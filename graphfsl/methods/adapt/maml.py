@@ -4,17 +4,13 @@ https://arxiv.org/abs/1703.03400
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from graphfsl.core.adapt import Adapt
-from graphfsl.core.episode import Episode
 from graphfsl.core.learner import Learner
-from graphfsl.core.objectives import Score, support_cross_entropy
+from graphfsl.core.objectives import sum_over_shot
 from graphfsl.core.rules import GradientDescent
-from graphfsl.functional.prototypes import present
 from graphfsl.io.errors import require
 
-__all__ = ["MAML"]
+__all__ = ["FOMAML", "MAML"]
 
 
 class MAML(Adapt):
@@ -26,13 +22,14 @@ class MAML(Adapt):
     Args:
         net: any learner that scores a support set; MAML's own is an encoder with the linear head.
         lr: alpha, for the paper's loss sum_i CE_i / K over the N*K support images, that is N times
-            the mean.
+            the mean; of real values the loss is the mean squared error.
         steps: how often it steps.
         first_order: FOMAML, which drops the second derivatives.
         params: what adapts, by name pattern ("head.*" is ANIL) or several of them; ["*",
             "!encoder.norms.*"] leaves the BatchNorm of our encoders to the outer loop, as the
             authors do.
         task_chunk: see `Adapt`.
+        steps_test: steps outside of training, where they differ.
 
     Shapes:
         score: images or features (B, n, *S) -> (B, n, C).
@@ -50,6 +47,7 @@ class MAML(Adapt):
     """
 
     family = "optimisation"
+    policy = "apart"
 
     def __init__(
         self,
@@ -59,16 +57,46 @@ class MAML(Adapt):
         first_order: bool = False,
         params: str | list[str] = "*",
         task_chunk: int | None = None,
+        steps_test: int | None = None,
     ) -> None:
-        require(lr > 0, f"maml.lr must be above 0, not {lr}")
+        require(lr > 0, f"the inner rate lr must be above 0, not {lr}")
         super().__init__(
-            net, GradientDescent(lr), steps, sum_over_shot, params, first_order, task_chunk
+            net,
+            GradientDescent(lr),
+            steps,
+            sum_over_shot,
+            params,
+            first_order,
+            task_chunk,
+            steps_test,
         )
-        if self.batch_norm == "running":
-            self.set_batch_norm("apart")
 
 
-def sum_over_shot(score: Score, episode: Episode, step: int) -> Tensor:
-    """sum_i CE_i / K over the N*K support nodes: N times the mean, as in the authors' code."""
-    ways = present(episode.w[:, episode.support]).sum().to(episode.w.dtype)
-    return ways * support_cross_entropy(score, episode, step)
+class FOMAML(MAML):
+    """MAML's first-order form: the outer gradient at the adapted weights, as if they were constant.
+
+        min_theta sum_i L_i(theta'_i),  d theta'_i / d theta taken as 1
+
+    Args:
+        net, steps, lr, params, task_chunk, steps_test: see `MAML`.
+
+    Shapes:
+        score: images or features (B, n, *S) -> (B, n, C).
+
+    Source:
+        section 5.2 of the paper.
+
+    Deviations:
+        see `MAML`.
+    """
+
+    def __init__(
+        self,
+        net: Learner,
+        steps: int = 1,
+        lr: float = 0.4,
+        params: str | list[str] = "*",
+        task_chunk: int | None = None,
+        steps_test: int | None = None,
+    ) -> None:
+        super().__init__(net, steps, lr, True, params, task_chunk, steps_test)

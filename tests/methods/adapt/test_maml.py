@@ -11,9 +11,10 @@ from torch.nn import functional as F
 
 from graphfsl.core.adapt import Adapt
 from graphfsl.core.episode import Episode, Target
+from graphfsl.core.objectives import sum_over_shot
 from graphfsl.core.pipeline import Pipeline
 from graphfsl.core.rules import GradientDescent
-from graphfsl.methods.adapt.maml import MAML, sum_over_shot
+from graphfsl.methods.adapt.maml import MAML
 from graphfsl.methods.heads.linear import Linear
 from graphfsl.testing import DIM, TinyEncoder, episodes, learner
 

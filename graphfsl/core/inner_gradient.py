@@ -1,0 +1,52 @@
+"""The gradient of an inner loss, and whether PyTorch's function transforms are at work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from graphfsl.core.rules import Params
+
+
+def transforming() -> bool:
+    """Whether this call stands inside `torch.func.grad`, `vmap` or another transform.
+
+    Their tensors carry no autograd graph that `torch.autograd.grad` would see.
+    """
+    return bool(torch._C._are_functorch_transforms_active())
+
+
+def inner_gradient(
+    loss_of: Callable[[Params], Tensor], params: Params, second_order: bool
+) -> tuple[Tensor, Params]:
+    """An inner loss, and its gradient for each of the parameters.
+
+    Args:
+        loss_of: parameters -> a scalar.
+        params: name -> tensor, where the loss is taken.
+        second_order: whether loss and gradient can be differentiated; constants otherwise.
+
+    Returns:
+        the loss, and name -> gradient, zeros where the loss does not depend on a parameter.
+    """
+    if transforming():
+        grads, loss = torch.func.grad_and_value(loss_of)(params)
+        if not second_order:
+            grads = {name: g.detach() for name, g in grads.items()}
+        return (loss if second_order else loss.detach()), grads
+    with torch.enable_grad():
+        at = {n: p if p.requires_grad else p.detach().requires_grad_() for n, p in params.items()}
+        loss = loss_of(at)
+    if not loss.requires_grad:  # it depends on none of them
+        return loss, {n: torch.zeros_like(p) for n, p in params.items()}
+    found = torch.autograd.grad(
+        loss,
+        list(at.values()),
+        create_graph=second_order,
+        allow_unused=True,
+        materialize_grads=True,
+    )
+    grads = dict(zip(at, found, strict=True))
+    return (loss if second_order else loss.detach()), grads
