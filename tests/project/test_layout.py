@@ -20,6 +20,18 @@ def test_folders_are_those_of_the_package() -> None:
     assert not strange, "a test stands in the folder of what it tests"
 
 
+def test_facts_of_a_method_stand_in_a_file_of_its_name() -> None:
+    """Or in test_what_…_share.py, where several methods of a slot have them."""
+    methods = ROOT / "graphfsl/methods"
+    strange = [
+        str(path.relative_to(ROOT))
+        for path in (TESTS / "methods").glob("*/test_*.py")
+        if not (methods / path.parent.name / path.name.removeprefix("test_")).exists()
+        and not (path.stem.startswith("test_what_") and path.stem.endswith("_share"))
+    ]
+    assert not strange
+
+
 def test_no_test_file_imports_another() -> None:
     found = []
     for path in TESTS.rglob("*.py"):
