@@ -72,6 +72,11 @@ class Learner(Saves, Part):
     progress: float = 1.0
 
     @property
+    def remarks(self) -> list[str]:
+        """What a results row says of it beside its traits."""
+        return []
+
+    @property
     def innermost(self) -> Learner:
         """The learner inside all inner loops; itself where there is none."""
         return self

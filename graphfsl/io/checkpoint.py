@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
@@ -78,11 +79,22 @@ def append(path: Path, text: str) -> None:
         ) from None
 
 
+# a list of numbers as `json.dumps` indents it, one on each line; no string holds a line break
+NUMBERS = re.compile(r"\[\n *-?\d[-+.\deE]*(?:,\n *-?\d[-+.\deE]*)*\n *\]")
+
+
+def json_text(value: Any) -> str:
+    """Indented JSON with each list of numbers on one line: a thousand accuracies fill a page else.
+
+    NaN and infinity are none, and raise ValueError.
+    """
+    text = json.dumps(value, indent=2, allow_nan=False)
+    return NUMBERS.sub(lambda numbers: re.sub(r"\s+", " ", numbers[0]), text) + "\n"
+
+
 def write_json(path: Path, value: Any, new_folder: bool = True) -> None:
-    """Plain JSON: NaN and infinity are none, and raise ValueError."""
-    write_atomically(
-        path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode(), new_folder
-    )
+    """The value as `json_text`."""
+    write_atomically(path, json_text(value).encode(), new_folder)
 
 
 def read_json(path: Path) -> Any:

@@ -239,7 +239,7 @@ class Result:
             data=self.split,
             asked=task.row,
             setting=kind_of(learner, task),
-            traits=[trait for trait in REPORTED if getattr(learner, trait)],
+            traits=[*(trait for trait in REPORTED if getattr(learner, trait)), *learner.remarks],
             batch_norm=learner.batch_norm,
             metrics=found,
             values=self.values.tolist(),

@@ -7,6 +7,7 @@ from __future__ import annotations
 from graphfsl.core.adapt import Adapt
 from graphfsl.core.learner import Learner
 from graphfsl.core.objectives import sum_over_shot
+from graphfsl.core.registry import snake
 from graphfsl.core.rules import GradientDescent
 from graphfsl.io.errors import require
 
@@ -30,6 +31,7 @@ class MAML(Adapt):
             authors do.
         task_chunk: see `Adapt`.
         steps_test: steps outside of training, where they differ.
+        recompute: see `Adapt`.
 
     Shapes:
         score: images or features (B, n, *S) -> (B, n, C).
@@ -58,8 +60,9 @@ class MAML(Adapt):
         params: str | list[str] = "*",
         task_chunk: int | None = None,
         steps_test: int | None = None,
+        recompute: bool = False,
     ) -> None:
-        require(lr > 0, f"the inner rate lr must be above 0, not {lr}")
+        require(lr > 0, f"{snake(type(self).__name__)}.lr must be above 0, not {lr}")
         super().__init__(
             net,
             GradientDescent(lr),
@@ -69,6 +72,7 @@ class MAML(Adapt):
             first_order,
             task_chunk,
             steps_test,
+            recompute,
         )
 
 
