@@ -5,6 +5,7 @@ itself.
 from __future__ import annotations
 
 import functools
+import heapq
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -212,26 +213,28 @@ def test_has_an_experiment_that_builds(slot: str, name: str) -> None:
 
 
 def pairwise(axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    """A set of combinations in which every pair of values of two axes occurs, greedily small."""
-    names = list(axes)
-    missing = {
-        ((a, x), (b, y))
-        for a, b in itertools.combinations(names, 2)
-        for x in axes[a]
-        for y in axes[b]
-    }
-    everything = [
-        dict(zip(names, values, strict=True)) for values in itertools.product(*axes.values())
+    """A set of combinations in which every pair of values of two axes occurs, greedily small.
+
+    The next row is the first one that covers most of the missing pairs. What a row covers only
+    falls, so that a row whose old count is the largest and still holds needs no comparison.
+    """
+    rows = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+    pairs = [
+        frozenset(((a, row[a]), (b, row[b])) for a, b in itertools.combinations(axes, 2))
+        for row in rows
     ]
-
-    def covers(row: dict[str, Any]) -> set[Any]:
-        return {((a, row[a]), (b, row[b])) for a, b in itertools.combinations(names, 2)} & missing
-
+    missing = set().union(*pairs)
+    queue = [(-len(own), number) for number, own in enumerate(pairs)]
+    heapq.heapify(queue)
     chosen = []
     while missing:
-        best = max(everything, key=lambda row: len(covers(row)))
-        missing -= covers(best)
-        chosen.append(best)
+        count, number = heapq.heappop(queue)
+        covered = pairs[number] & missing
+        if len(covered) < -count:
+            heapq.heappush(queue, (-len(covered), number))
+        else:
+            chosen.append(rows[number])
+            missing -= covered
     return chosen
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from cases import TinyEncoder, episodes
 from torch import nn
 
 from graphfsl.core.adapt import Adapt
@@ -12,6 +11,7 @@ from graphfsl.core.pipeline import Pipeline
 from graphfsl.core.rules import Adam, GradientDescent, Rule
 from graphfsl.methods.adapt.meta_sgd import ElementwiseRates
 from graphfsl.methods.heads.linear import Linear
+from graphfsl.testing import TinyEncoder, episodes
 
 WAY = 3
 

@@ -24,7 +24,14 @@ def test_says_the_same(value: object) -> None:
 
 
 def test_a_list_of_numbers_is_one_line() -> None:
-    text = json_text({"accuracies": [0.5, -1, 1e-7], "names": ["a", "b"], "text": "[\n1,\n2]", "spaces": "[  1,  2 ]"})
+    text = json_text(
+        {
+            "accuracies": [0.5, -1, 1e-7],
+            "names": ["a", "b"],
+            "text": "[\n1,\n2]",
+            "spaces": "[  1,  2 ]",
+        }
+    )
     assert '"accuracies": [ 0.5, -1, 1e-07 ]' in text
     assert '"spaces": "[  1,  2 ]"' in text
     assert json.loads(text)["text"] == "[\n1,\n2]"
