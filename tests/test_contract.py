@@ -5,14 +5,15 @@ itself.
 from __future__ import annotations
 
 import functools
+import heapq
 import itertools
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from cases import DIM, METHODS, TinyEncoder, around, episodes, learner, pairwise, part
 from torch import Tensor
 
 from graphfsl import testing
@@ -24,7 +25,17 @@ from graphfsl.experiment.builder import build, build_learner
 from graphfsl.experiment.experiment import Experiment
 from graphfsl.io.errors import InputError
 from graphfsl.io.package_data import experiments_dir
-from graphfsl.testing import Method, value_episodes
+from graphfsl.testing import (
+    DIM,
+    Method,
+    TinyEncoder,
+    around,
+    episodes,
+    learner,
+    part,
+    value_episodes,
+)
+from tests.support.methods import METHODS
 
 every_method = pytest.mark.parametrize(
     ("slot", "name"), METHODS, ids=[f"{s}-{n}" for s, n in METHODS]
@@ -32,11 +43,6 @@ every_method = pytest.mark.parametrize(
 every_policy = pytest.mark.parametrize("policy", POLICIES)
 # GNN's bias in front of a softmax changes nothing: its gradient is what rounding leaves, or zero.
 IDLE = {"gnn": r"head\.adjacency\.\d\.last\.bias"}
-
-
-@pytest.fixture(autouse=True)
-def _one_seed() -> None:
-    torch.manual_seed(0)
 
 
 def method(slot: str, name: str, **options: Any) -> Method:
@@ -192,7 +198,7 @@ DRAWN = re.compile("name: (glyphs|sinusoid)")  # data sets without a folder
 
 
 @functools.cache
-def experiments() -> list[tuple[Path, dict[str, Any]]]:
+def experiments() -> list[tuple[Path, Experiment]]:
     """Every experiment file, read once for all methods: that takes seconds."""
     paths = [p for p in sorted(experiments_dir().rglob("*.yaml")) if p.parent.name != "ablations"]
     return [
@@ -208,7 +214,7 @@ def test_has_an_experiment_that_builds(slot: str, name: str) -> None:
     for path, experiment in experiments():
         first, spec = experiment.pretraining, experiment.learner
         if slot == "pretrain":
-            entries = [] if first is None else [first.objective]
+            entries: Sequence[Any] = [] if first is None else [first.objective]
         else:
             own = getattr(spec, key)
             entries = own if isinstance(own, tuple) else [] if own is None else [own]
@@ -222,6 +228,32 @@ def test_has_an_experiment_that_builds(slot: str, name: str) -> None:
                     == "meta"
                 )
     assert found, f"no experiments/**/*.yaml uses {key}: {name}"
+
+
+def pairwise(axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """A set of combinations in which every pair of values of two axes occurs, greedily small.
+
+    The next row is the first one that covers most of the missing pairs. What a row covers only
+    falls, so that a row whose old count is the largest and still holds needs no comparison.
+    """
+    rows = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+    pairs = [
+        frozenset(((a, row[a]), (b, row[b])) for a, b in itertools.combinations(axes, 2))
+        for row in rows
+    ]
+    missing = set().union(*pairs)
+    queue = [(-len(own), number) for number, own in enumerate(pairs)]
+    heapq.heapify(queue)
+    chosen = []
+    while missing:
+        count, number = heapq.heappop(queue)
+        covered = pairs[number] & missing
+        if len(covered) < -count:
+            heapq.heappush(queue, (-len(covered), number))
+        else:
+            chosen.append(rows[number])
+            missing -= covered
+    return chosen
 
 
 def combinations() -> dict[str, list[str | None]]:

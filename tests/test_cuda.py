@@ -9,11 +9,12 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from cases import METHODS, around, episodes_of
 from torch import Tensor
 
 from graphfsl.core.episode import Episode
 from graphfsl.core.learner import Learner
+from graphfsl.testing import around
+from tests.support.methods import METHODS, episodes_of
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="this machine has no CUDA device"

@@ -548,7 +548,8 @@ def test_training_shows_its_progress_on_a_terminal(monkeypatch: pytest.MonkeyPat
 def test_training_is_silent_where_its_lines_go_elsewhere(
     terminal: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shown, lines = io.StringIO(), []
+    shown = io.StringIO()
+    lines: list[Any] = []
     monkeypatch.setattr(shown, "isatty", lambda: terminal)
     monkeypatch.setattr(sys, "stderr", shown)
     gf.Trainer(steps=2, device="cpu").fit(
