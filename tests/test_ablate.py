@@ -28,7 +28,7 @@ from test_cli import EXPERIMENT, call, world  # noqa: F401 (fixtures)
 from graphfsl.experiment import encoders
 from graphfsl.io.errors import InputError
 from graphfsl.nn import ENCODERS, Conv4
-from graphfsl.report.reproduce import table
+from graphfsl.report.committed_tables import table
 from graphfsl.study import cells as ablate
 from graphfsl.study.findings import findings
 from graphfsl.study.grid import Study, read_study

@@ -25,7 +25,7 @@ from graphfsl.core import registry
 from graphfsl.experiment.experiment import Experiment
 from graphfsl.io.errors import InputError
 from graphfsl.io.package_data import experiments_dir, find_experiments
-from graphfsl.report.reproduce import table
+from graphfsl.report.committed_tables import table
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
