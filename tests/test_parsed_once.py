@@ -15,12 +15,14 @@ import pytest
 import torch
 from rich.console import Console
 
+from graphfsl.apply.folder_encoder import encoder_option
 from graphfsl.core.learner import Learner
 from graphfsl.experiment import run as runs
 from graphfsl.experiment import runner
+from graphfsl.experiment.builder import build
 from graphfsl.experiment.data_source import DataSource
 from graphfsl.experiment.experiment import Experiment
-from graphfsl.experiment.learner_spec import LearnerSpec
+from graphfsl.experiment.learner_spec import LearnerSpec, PartSpec
 from graphfsl.experiment.results import read_results
 from graphfsl.io.errors import InputError
 from graphfsl.loops.row import Row
@@ -234,3 +236,24 @@ def test_a_row_keeps_what_a_user_noted_in_it(tmp_path: Path) -> None:
 def test_what_a_user_noted_replaces_nothing_that_was_measured() -> None:
     row = dataclasses.replace(Row.from_dict(FILED), others={"accuracy": 99.0, "lab": "Bern"})
     assert row.to_dict()["accuracy"] == 61.25 and row.to_dict()["lab"] == "Bern"
+
+
+def test_the_method_of_a_row_is_read_with_its_learner(monkeypatch: pytest.MonkeyPatch) -> None:
+    section = {"head": "protonet", "refine": ["soft_kmeans", {"name": "pt_map"}]}
+    spec = LearnerSpec.of({"encoder": None, **section, "per_query": True, "batch_norm": "joint"})
+    monkeypatch.setattr(PartSpec, "of", None)  # no entry is read again
+    assert spec.method_name == "protonet + soft_kmeans + pt_map"
+
+
+def test_a_recipe_holds_the_typed_learner() -> None:
+    learner: Any = build({"encoder": "conv4", "head": "protonet"}, (1, 28, 28), 3)
+    assert learner.recipe.spec == LearnerSpec.of({"encoder": "conv4", "head": "protonet"})
+    expected = {"encoder": "conv4", "head": "protonet", "batch_norm": "apart"}
+    assert learner.recipe.spec.section_under("apart") == expected
+
+
+def test_the_encoder_of_a_command_line_is_typed() -> None:
+    chosen = encoder_option("{name: conv4, width: 8}", Path("w.pth"), None)
+    assert chosen == PartSpec("conv4", {"width": 8, "weights": "w.pth"})
+    assert encoder_option("conv4", None, None) == PartSpec("conv4")
+    assert PartSpec.of(chosen, "encoder") is chosen

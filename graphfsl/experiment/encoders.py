@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -120,14 +120,12 @@ def brings_weights(spec: PartSpec | None) -> bool:
     return ships or options.get("pretrained") is True or options.get("weights") is not None
 
 
-def weighted_encoder(encoder: str | Mapping[str, Any]) -> PartSpec:
-    """An encoder that comes with weights: a name of `nn`, or of any model of timm; or a mapping
-    with it.
+def weighted_encoder(spec: PartSpec) -> PartSpec:
+    """An encoder that comes with weights: a name of `nn`, or of any model of timm, with options.
 
     A model of timm has those of the hub unless `weights` names a file. Raises InputError where
     there are none.
     """
-    spec = PartSpec.of(encoder, "encoder")
     known = (*ENCODERS, PIXELS)
     if spec.name == "timm" or (spec.name not in known and is_timm_model(spec.name)):
         model = {} if spec.name == "timm" else {"model": spec.name}
