@@ -32,7 +32,7 @@ from graphfsl.nn.timm_encoder import native_size
 def write_folder_features(
     folder: Path,
     out: Path,
-    encoder: str | Mapping[str, Any] = "efficientnet_lite0",
+    encoder: str | Mapping[str, Any] | PartSpec = "efficientnet_lite0",
     run: Path | None = None,
     size: int | None = None,
     range: Range | None = None,
@@ -54,7 +54,8 @@ def write_folder_features(
     Returns:
         The files.
     """
-    net, transform, size, channels = folder_encoder(encoder, run, size)
+    spec = PartSpec.of(encoder, "encoder")
+    net, transform, size, channels = folder_encoder(spec, run, size)
     return write_features(
         net, transform, folder, out, size, channels, range=folder_range(run, range)
     )
@@ -71,13 +72,13 @@ def folder_range(run: Path | None, range: Range | None) -> Range | None:
 
 
 def folder_encoder(
-    encoder: str | Mapping[str, Any], run: Path | None, size: int | None
+    encoder: str | Mapping[str, Any] | PartSpec, run: Path | None, size: int | None
 ) -> tuple[Pipeline, Transform, int | None, int]:
     """What encodes a folder's images.
 
     Args:
-        encoder: a name, or a mapping with a name and options, of an encoder in `nn` or of a model
-            of timm; it has weights of its own, or `weights` names a file.
+        encoder: a name, or a name with options, of an encoder in `nn` or of a model of timm; it
+            has weights of its own, or `weights` names a file.
         run: the directory of a trained run, whose encoder is taken instead.
         size: pixels of a side; None takes their own.
 
@@ -87,9 +88,8 @@ def folder_encoder(
     Raises:
         InputError: where there are no weights, or no averages for its BatchNorm.
     """
-    net, transform, size, channels = (
-        _of_run(run, size) if run is not None else _of_name(encoder, size)
-    )
+    spec = PartSpec.of(encoder, "encoder")
+    net, transform, size, channels = _of_run(run, size) if run is not None else _of_spec(spec, size)
     if not isinstance(net, Pipeline) or not list(net.encoder.parameters()):
         raise InputError(
             "this learner has no encoder; features are made by a run or an encoder with weights"
@@ -97,7 +97,7 @@ def folder_encoder(
     return net, transform, size, channels
 
 
-def encoder_option(encoder: str, weights: Path | None, run: Path | None) -> dict[str, Any]:
+def encoder_option(encoder: str, weights: Path | None, run: Path | None) -> PartSpec:
     """The encoder of a command line: its name, or a YAML mapping, and a file of weights.
 
     Raises:
@@ -115,7 +115,7 @@ def encoder_option(encoder: str, weights: Path | None, run: Path | None) -> dict
             raise InputError(
                 f"--encoder {encoder!r} is no mapping, such as '{{name: conv4, width: 32}}'"
             ) from None
-    return entry if weights is None else {**entry, "weights": str(weights)}
+    return PartSpec.of(entry if weights is None else {**entry, "weights": str(weights)}, "encoder")
 
 
 def _of_run(path: Path, size: int | None) -> tuple[Learner, Transform, int, int]:
@@ -136,9 +136,7 @@ def _of_run(path: Path, size: int | None) -> tuple[Learner, Transform, int, int]
     return net, trained.transform, size or trained.shape[-1], trained.shape[0]
 
 
-def _of_name(
-    encoder: str | Mapping[str, Any], size: int | None
-) -> tuple[Learner, Transform, int | None, int]:
+def _of_spec(encoder: PartSpec, size: int | None) -> tuple[Learner, Transform, int | None, int]:
     spec = weighted_encoder(encoder)
     native = native_size(str(spec.options.get("model"))) if spec.name == "timm" else None
     side = size or native or 84

@@ -139,18 +139,17 @@ def brings_weights(spec: PartSpec | None) -> bool:
     return ships or options.get("pretrained") is True or options.get("weights") is not None
 
 
-def weighted_encoder(encoder: str | Mapping[str, Any]) -> PartSpec:
+def weighted_encoder(spec: PartSpec) -> PartSpec:
     """An encoder that comes with weights: of `nn`, or any model of timm.
 
     A model of timm has the weights of the hub unless `weights` names a file.
 
     Args:
-        encoder: a name, or a mapping with `name` and options.
+        spec: its name and options.
 
     Raises:
         InputError: where there are no weights.
     """
-    spec = PartSpec.of(encoder, "encoder")
     known = (*ENCODERS, PIXELS)
     if spec.name == "timm" or (spec.name not in known and is_timm_model(spec.name)):
         model = {} if spec.name == "timm" else {"model": spec.name}

@@ -10,8 +10,8 @@ from typing import Any
 
 from graphfsl.core.task import Task
 from graphfsl.data.tasks import get
-from graphfsl.experiment.results import seed_runs
-from graphfsl.io.checkpoint import read_json, read_lines, write_atomically
+from graphfsl.experiment.results import read_results, seed_runs
+from graphfsl.io.checkpoint import read_lines, write_atomically
 from graphfsl.io.errors import InputError
 from graphfsl.loops.row import Row, as_row
 from graphfsl.report.diagrams import confusion, heat_maps, reliability
@@ -152,27 +152,24 @@ def report_runs(paths: Sequence[Path], out: Path) -> list[Path]:
     for path, name in zip(map(Path, paths), names, strict=True):
         label = name if names.count(name) == 1 else str(path)
         seeds = seed_runs(path)
-        facts = read_json(_existing(path / "results.json", seeds))
+        results = read_results(_existing(path / "results.json", seeds))
         try:
-            rows += [
-                Row.from_dict(r).replace(run=r.get("run") or label) for r in _checked(facts["rows"])
-            ]
+            checked = _checked(results.rows)
+            rows += [Row.from_dict(r).replace(run=r.get("run") or label) for r in checked]
             for folder in seeds or [path]:
                 log = folder / "metrics.jsonl"
                 # nothing to train leaves no metrics
-                if log.is_file() or any(r.get("steps") for r in facts["rows"]):
+                if log.is_file() or any(r.get("steps") for r in checked):
                     histories[f"{label}/{folder.name}" if seeds else label] = [
                         *read_lines(_existing(log))
                     ]
-            deviations = list((facts.get("config") or {}).get("deviations") or [])
         except (KeyError, TypeError, AttributeError) as error:
             raise InputError(
                 f"{path / 'results.json'} is damaged ({error!r}); run it again"
             ) from None
-        where = (f"{k} {facts[k]}" for k in ("graphfsl", "torch", "python", "when") if facts.get(k))
-        notes.append(f"`{label}`: {', '.join(where)}")
-        if deviations:
-            notes.append(f"`{label}` differs from its paper: {'; '.join(map(str, deviations))}")
+        notes.append(f"`{label}`: {', '.join(results.made_with)}")
+        if results.deviations:
+            notes.append(f"`{label}` differs from its paper: {'; '.join(results.deviations)}")
     title = ", ".join(names) if len(names) < 4 else f"{len(names)} runs"
     return write_report(out, f"graphfsl: {title}", rows, histories, notes=notes)
 

@@ -25,7 +25,7 @@ from graphfsl.methods.adapt.maml import MAML
 from graphfsl.methods.heads.linear import Linear
 from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.methods.refine.sinkhorn_balance import SinkhornBalance
-from graphfsl.report.reproduce import table
+from graphfsl.report.committed_tables import table
 from graphfsl.report.results_csv import write_records
 from graphfsl.testing import TinyEncoder, unlike_fresh
 from tests.support.command import EXPERIMENT, Call, write_split

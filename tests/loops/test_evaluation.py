@@ -23,7 +23,7 @@ from graphfsl.core.pipeline import Pipeline
 from graphfsl.core.protocol import kind_of
 from graphfsl.core.rules import GradientDescent
 from graphfsl.data import Episodes, Setting, Transform
-from graphfsl.experiment.experiment import Experiment
+from graphfsl.experiment.experiment import Experiment, Published
 from graphfsl.experiment.results import beside_published
 from graphfsl.experiment.run import Run
 from graphfsl.io.errors import InputError
@@ -88,7 +88,7 @@ def published_of(entries: list[dict[str, Any]], setting: Setting, kind: str) -> 
     """The published number beside a row of this setting and kind."""
     values = {"accuracy": MetricValue(90.0)}
     row = Row(data="a/test", asked=setting.row, setting=kind, metrics=values)
-    return beside_published(row, setting, entries).published
+    return beside_published(row, setting, list(map(Published.of, entries))).published
 
 
 def test_a_published_number_is_for_its_own_setting() -> None:

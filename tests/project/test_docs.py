@@ -26,7 +26,7 @@ from graphfsl.core.traits import TRAITS
 from graphfsl.experiment.experiment import Experiment
 from graphfsl.io.errors import InputError
 from graphfsl.io.package_data import experiments_dir, find_experiments
-from graphfsl.report.reproduce import table
+from graphfsl.report.committed_tables import table
 from tests.support import ROOT
 
 DOCS = ROOT / "docs"

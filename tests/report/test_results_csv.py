@@ -10,7 +10,7 @@ import pytest
 
 from graphfsl.io.errors import InputError
 from graphfsl.io.package_data import experiments_dir
-from graphfsl.report.reproduce import table
+from graphfsl.report.committed_tables import table
 from graphfsl.report.results_csv import (
     data_set,
     is_record,

@@ -26,7 +26,7 @@ import scipy.stats
 from graphfsl.experiment import encoders
 from graphfsl.io.errors import InputError
 from graphfsl.nn import ENCODERS, Conv4
-from graphfsl.report.reproduce import table
+from graphfsl.report.committed_tables import table
 from graphfsl.study import cells as ablate
 from graphfsl.study.findings import findings
 from graphfsl.study.grid import Study, read_study

@@ -29,6 +29,7 @@ from graphfsl.apply.label.pool_files import (
 )
 from graphfsl.apply.label.pool_page import OTHERS, pool_page
 from graphfsl.data.pixel_range import Range
+from graphfsl.experiment.learner_spec import PartSpec
 from graphfsl.functional.held_out import FOREIGN
 from graphfsl.io.checkpoint import write_atomically
 from graphfsl.io.errors import InputError, require
@@ -46,7 +47,7 @@ def label(
     support: Path,
     out: Path,
     truth: Path | None = None,
-    encoder: str | Mapping[str, Any] = "efficientnet_lite0",
+    encoder: str | Mapping[str, Any] | PartSpec = "efficientnet_lite0",
     run: Path | None = None,
     size: int | None = None,
     file_format: str = "csv",
@@ -89,6 +90,7 @@ def label(
     Raises:
         InputError: for anything that cannot be used, before anything is written.
     """
+    spec = PartSpec.of(encoder, "encoder")
     check_format(file_format)
     source, support, out = Path(source), Path(support), Path(out)
     truth = None if truth is None else Path(truth)
@@ -96,7 +98,7 @@ def label(
     page = out / "report.html"
     _check_places([out, out / "sheets"], [table, missing, page])
 
-    task = _read_task(source, support, truth, encoder, run, size, range, out)
+    task = _read_task(source, support, truth, spec, run, size, range, out)
     pool, classes = task.pool, task.classes
     found = label_pool(pool.x, *task.support(), bar=_bar, **options)
     answers = task.answers()
@@ -159,7 +161,7 @@ def _read_task(
     source: Path,
     support: Path,
     truth: Path | None,
-    encoder: str | Mapping[str, Any],
+    encoder: PartSpec,
     run: Path | None,
     size: int | None,
     range: Range | None,

@@ -17,6 +17,7 @@ from graphfsl.apply.folder_features import encode_files
 from graphfsl.core.display import block, first_of, kind_of
 from graphfsl.data.images import SUFFIXES, decode, holds_image, is_image, written
 from graphfsl.data.pixel_range import Range
+from graphfsl.experiment.learner_spec import PartSpec
 from graphfsl.io.arrays import read_arrays
 from graphfsl.io.checkpoint import write_atomically
 from graphfsl.io.errors import InputError, require, unknown
@@ -53,7 +54,7 @@ class Pool:
 
 def read_pool(
     source: Path,
-    encoder: str | Mapping[str, Any],
+    encoder: str | Mapping[str, Any] | PartSpec,
     run: Path | None,
     size: int | None,
     range: Range | None = None,
@@ -72,14 +73,15 @@ def read_pool(
     Raises:
         InputError: where nothing can be read.
     """
+    spec = PartSpec.of(encoder, "encoder")
     if source.is_dir():
-        return _read_folder(source, encoder, run, size, range, out)
+        return _read_folder(source, spec, run, size, range, out)
     return _read_features(source)
 
 
 def _read_folder(
     root: Path,
-    encoder: str | Mapping[str, Any],
+    encoder: PartSpec,
     run: Path | None,
     size: int | None,
     range: Range | None,
