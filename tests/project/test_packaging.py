@@ -129,7 +129,7 @@ def test_declared_is_what_the_package_imports() -> None:
 
 def test_the_tests_declare_what_they_import() -> None:
     extras = PROJECT["optional-dependencies"]
-    declared = _declared([*PROJECT["dependencies"], *extras["test"]])
+    declared = _declared([*PROJECT["dependencies"], *extras["test"], *extras["bench"]])
     assert _imported("tests", "benchmarks") <= declared
 
 

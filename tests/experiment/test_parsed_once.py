@@ -19,7 +19,7 @@ from graphfsl.apply.folder_encoder import encoder_option
 from graphfsl.core.learner import Learner
 from graphfsl.experiment import run as runs
 from graphfsl.experiment import runner
-from graphfsl.experiment.builder import build
+from graphfsl.experiment.builder import build, build_learner
 from graphfsl.experiment.data_source import DataSource
 from graphfsl.experiment.experiment import Experiment
 from graphfsl.experiment.learner_spec import LearnerSpec, PartSpec
@@ -169,7 +169,7 @@ def test_a_saved_learner_is_parsed_and_checked_once(
     parsed: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     experiment = Experiment.of(PLAIN)
-    learner: Learner = runs.build_learner(experiment.learner, (1, 28, 28), 3)
+    learner: Learner = build_learner(experiment.learner, (1, 28, 28), 3)
     learner.save(tmp_path / "own")
     parsed.clear()
     loaded = runs.load(tmp_path / "own")
@@ -192,7 +192,8 @@ def test_what_a_report_needs_of_a_run_is_typed(tmp_path: Path) -> None:
     file.write_text(json.dumps(facts))
     found = read_results(file)
     assert (found.deviations, found.made_with) == (["fewer steps"], ["torch 2", "when now"])
-    for damaged in ({**facts, "config": True}, {"config": {}}, []):
+    broken: list[Any] = [{**facts, "config": True}, {"config": {}}, []]
+    for damaged in broken:
         file.write_text(json.dumps(damaged))
         with pytest.raises(InputError, match=r"^[^\n]*results.json is damaged[^\n]*run it again$"):
             read_results(file)
