@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from graphfsl.core.encoder import keep_precision
+from graphfsl.core.encoder import full_precision, keep_precision
 from graphfsl.core.rules import Params
 
 Plain = Callable[[], Tensor]  # the same loss, with a graph through everything
@@ -43,12 +43,14 @@ class Gradient:
         kept = [i for i, output in enumerate(outputs) if output.requires_grad]
         if not inputs or not kept:
             return [None] * len(cut)
-        found = torch.autograd.grad(
-            [outputs[i] for i in kept],
-            inputs,
-            None if weights is None else [weights[i] for i in kept],
-            allow_unused=True,
-        )
+        # Backward ops follow the autocast of where they run, not of their forward ones.
+        with full_precision(outputs[0].device):
+            found = torch.autograd.grad(
+                [outputs[i] for i in kept],
+                inputs,
+                None if weights is None else [weights[i] for i in kept],
+                allow_unused=True,
+            )
         self.merge(found[len(cut) :])
         return list(found[: len(cut)])
 
