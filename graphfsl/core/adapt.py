@@ -255,6 +255,16 @@ class Adapt(Learner):
         loss: Tensor = torch.func.functional_call(call, weights, ("loss", episode, target))
         return loss
 
+    def inner_loss(self, params: Params, step: int, episode: Episode, call: Call) -> Tensor:
+        """What a step descends, with these weights: a scalar."""
+        weights = {**self.given(step), **params}
+
+        def score(e: Episode) -> Tensor:
+            scores: Tensor = torch.func.functional_call(call, weights, ("score", e))
+            return scores
+
+        return self.objective(score, episode, step)
+
     def adapt(self, episode: Episode) -> Params:
         """The adapted parameters of one task: episode with B = 1 -> name -> tensor."""
         (last,) = collections.deque(self._walk(episode, self._call), maxlen=1)
@@ -282,13 +292,7 @@ class Adapt(Learner):
         """
 
         def inner(params: Params) -> Tensor:
-            weights = {**self.given(step), **params}
-
-            def score(e: Episode) -> Tensor:
-                scores: Tensor = torch.func.functional_call(call, weights, ("score", e))
-                return scores
-
-            return self.objective(score, episode, step)
+            return self.inner_loss(params, step, episode, call)
 
         with full_precision(episode.x.device):
             second_order = torch.is_grad_enabled() and not self.drops_second_order
