@@ -149,11 +149,19 @@ def learner(
     seed: int = 0,
     options: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Learner:
-    """A learner with these parts, and statistics of BatchNorm that are not those of a fresh layer.
+    """A learner with these parts, whose BatchNorm statistics are not those of a fresh layer.
 
     A head that does not read the support is adapted by MAML.
 
-    options: slot -> options of its method.
+    Args:
+        augment: a method of this slot, or several, by name or class.
+        graph: a method of this slot, or several.
+        head: a method of this slot.
+        refine: a method of this slot, or several.
+        adapt: a method of this slot.
+        batch_norm: the policy.
+        seed: of the weights.
+        options: slot -> options of its method.
     """
     own = options or {}
     torch.manual_seed(seed)
@@ -194,7 +202,13 @@ def around(
 ) -> Learner:
     """The simplest learner with this method, a name or a class, in its slot.
 
-    beside: parts of other slots, such as graph="message_passing".
+    Args:
+        slot: that the method fills.
+        method: its name or class.
+        batch_norm: the policy.
+        seed: of the weights.
+        options: of the method.
+        beside: parts of other slots, such as graph="message_passing".
     """
     own = options or {}
     if slot == "pretrain":
@@ -214,8 +228,12 @@ def around(
 class Method:
     """A method that is checked.
 
-    slot: which it fills. cls: its class. options: it is made with. idle: a pattern of the names of
-        parameters that change nothing by construction, as a bias in front of a softmax.
+    Args:
+        slot: that it fills.
+        cls: its class.
+        options: that it is made with.
+        idle: a pattern of the names of parameters that change nothing by construction, as a bias in
+            front of a softmax.
     """
 
     slot: str
@@ -240,7 +258,7 @@ class Method:
 
 
 def scores_have_the_shape_and_are_finite(method: Method) -> None:
-    """(B, n, C) scores, (B, Q, C) answers, a scalar loss, and all of them numbers."""
+    """Scores are (B, n, C), answers (B, Q, C), the loss a scalar, and all of them are numbers."""
     episode, target = episodes()
     model = method.learner()
     scores = _scores(model.eval(), episode)

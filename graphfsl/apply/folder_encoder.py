@@ -1,5 +1,6 @@
-"""What encodes a folder of images on the command line: an encoder with weights, or that of a
-trained run.
+"""What encodes a folder of images on the command line.
+
+It is an encoder with weights, or that of a trained run.
 """
 
 from __future__ import annotations
@@ -36,12 +37,22 @@ def write_folder_features(
     size: int | None = None,
     range: Range | None = None,
 ) -> list[Path]:
-    """Features of a folder of images as npz files in `out`: of an encoder with weights, or of a
-    trained run's.
+    """Write the features of a folder of images as npz files.
 
     Encoders are as in `folder_encoder`; layouts, arrays and errors are those of
-    `features.write_features`. range: of the images' values; None takes the run's own, or that of
-    their type.
+    `features.write_features`.
+
+    Args:
+        folder: of images.
+        out: where the files are written.
+        encoder: a name, or a mapping with options.
+        run: the directory of a trained run, whose encoder is taken instead.
+        size: pixels of a side; None takes the encoder's own.
+        range: the values of black and white; None takes the run's own, or those of the images'
+            type.
+
+    Returns:
+        The files.
     """
     net, transform, size, channels = folder_encoder(encoder, run, size)
     return write_features(
@@ -62,14 +73,19 @@ def folder_range(run: Path | None, range: Range | None) -> Range | None:
 def folder_encoder(
     encoder: str | Mapping[str, Any], run: Path | None, size: int | None
 ) -> tuple[Pipeline, Transform, int | None, int]:
-    """What encodes a folder's images: a learner, its normalisation, the pixels of a side, the
-    number of channels.
+    """What encodes a folder's images.
 
-    encoder: a name, or a mapping with a name and options, of an encoder in `nn` or of a model of
-        timm; it has weights of its own, or `weights` names a file. run: the directory of a trained
-        one instead. size: None takes their own.
+    Args:
+        encoder: a name, or a mapping with a name and options, of an encoder in `nn` or of a model
+            of timm; it has weights of its own, or `weights` names a file.
+        run: the directory of a trained run, whose encoder is taken instead.
+        size: pixels of a side; None takes their own.
 
-    Raises InputError where there are no weights, or no averages for its BatchNorm.
+    Returns:
+        A learner, its normalisation, the pixels of a side, and the number of channels.
+
+    Raises:
+        InputError: where there are no weights, or no averages for its BatchNorm.
     """
     net, transform, size, channels = (
         _of_run(run, size) if run is not None else _of_name(encoder, size)
@@ -82,8 +98,10 @@ def folder_encoder(
 
 
 def encoder_option(encoder: str, weights: Path | None, run: Path | None) -> dict[str, Any]:
-    """The encoder of a command line: its name, or a YAML mapping with options, and a file of
-    weights.
+    """The encoder of a command line: its name, or a YAML mapping, and a file of weights.
+
+    Raises:
+        InputError: for weights beside a run, and for what looks like a mapping and is none.
     """
     if weights is not None and run is not None:
         raise InputError(

@@ -116,8 +116,13 @@ class BatchNorm(nn.BatchNorm2d):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Rows (R, C, *S) -> rows of that shape.
 
-        mask: (R,) marks the real rows where the caller knows padding that the surrounding block
-            does not.
+        Args:
+            x: (R, C, *S)
+            mask: (R,) marks the real rows where the caller knows padding that the surrounding block
+                does not.
+
+        Raises:
+            InputError: where the layer keeps no averages and would have to answer by them.
         """
         nodes = _nodes.get()
         if nodes is not None and nodes.segments:
@@ -245,7 +250,8 @@ def follow_policy(module: nn.Module) -> None:
     another module that refers to it still does. Lazy layers and subclasses are converted too, where
     a `forward` of their own calls that of the layer above it.
 
-    Raises InputError for a layer that keeps statistics of batches in another way.
+    Raises:
+        InputError: for a layer that keeps statistics of batches in another way.
     """
     timm = sys.modules.get("timm.layers.norm_act")
     for name, m in module.named_modules():

@@ -190,7 +190,9 @@ class Episode:
     ) -> Episode:
         """A copy on another device.
 
-        dtype: of label weights, and of samples that are floats.
+        Args:
+            device: None leaves it where it is.
+            dtype: of label weights, and of samples that are floats.
         """
         x = self.x.to(device, dtype) if self.x.is_floating_point() else self.x.to(device)
         w, mask = self.w.to(device, dtype), self.mask.to(device)
@@ -200,7 +202,7 @@ class Episode:
         return dataclasses.replace(self, x=x, w=w, mask=mask, oracle=oracle, values=values)
 
     def parts(self, support: bool = True, query: bool = True, unlabeled: bool = True) -> Episode:
-        """Only these parts of every task."""
+        """The episode of only these parts of every task."""
         wanted = [
             s
             for s, keep in zip(
@@ -239,9 +241,11 @@ class Episode:
         return Episode(x, w, k, self.n_query, mask, relabeled=self.relabeled, oracle=self.oracle)
 
     def more_classes(self, columns: int, nodes: int = 0) -> Episode:
-        """The same tasks with `columns` more classes, all of them absent.
+        """The same tasks with more classes, all of them absent.
 
-        nodes: of padding that the support gets.
+        Args:
+            columns: how many more.
+            nodes: of padding that the support gets.
         """
         oracle = None if self.oracle is None else F.pad(self.oracle, (0, columns))
         wider = self.replace(w=F.pad(self.w, (0, columns)), relabeled=self.relabeled, oracle=oracle)
@@ -370,17 +374,25 @@ class Target(BaseTarget):
 
 
 def check_episode(given: Any) -> Episode:
-    """What a learner is called with; InputError where it is no episode."""
+    """Refuse what is no episode, or give it back.
+
+    Raises:
+        InputError: names what a learner is called with.
+    """
     return check_kind(given, Episode, "what a learner scores", AN_EPISODE)
 
 
 def check_target(given: Any) -> BaseTarget:
-    """What a learner's loss is of; InputError where it is no target."""
+    """Refuse what is no target, or give it back.
+
+    Raises:
+        InputError: names what a learner's loss is of.
+    """
     return check_kind(given, BaseTarget, "what is true of an episode", A_TARGET)
 
 
 def stack(episodes: Sequence[Episode]) -> Episode:
-    """One batch of episodes of different way or size.
+    """Put episodes of different way or size into one batch.
 
     Parts are padded to the largest, and missing classes are absent.
     """

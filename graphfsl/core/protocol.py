@@ -10,7 +10,11 @@ from graphfsl.io.errors import InputError, require
 
 
 def check_protocol(learner: Learner, task: Task, unbalanced: bool = False) -> None:
-    """InputError where a trait of the learner forbids the task; unbalanced: but not its balance."""
+    """Refuse a task that a trait of the learner forbids.
+
+    Raises:
+        InputError: names the trait; with `unbalanced`, its balance is no reason.
+    """
     asked = task.demands
     if learner.answers != asked.answers:
         raise InputError(
@@ -58,7 +62,11 @@ def check_protocol(learner: Learner, task: Task, unbalanced: bool = False) -> No
 
 
 def check_classes(learner: Learner) -> None:
-    """InputError where a learner does not answer with classes."""
+    """Refuse a learner that does not answer with classes.
+
+    Raises:
+        InputError: for such a learner.
+    """
     require(
         learner.answers == "classes",
         f"this learner answers with {learner.answers}, and classes are asked for here",
@@ -66,7 +74,11 @@ def check_classes(learner: Learner) -> None:
 
 
 def check_features(learner: Learner, x: Tensor) -> None:
-    """InputError where features (n, d) are negative and the learner takes none; images pass."""
+    """Refuse negative features (n, d) where the learner takes none; images pass.
+
+    Raises:
+        InputError: for such features.
+    """
     if learner.needs_nonnegative and x.ndim == 2 and len(x) and (least := float(x.min())) < 0:
         raise InputError(
             f"this learner takes features as behind a ReLU, none below 0, but the "

@@ -39,9 +39,12 @@ class Recipe:
 class Training:
     """What a learner was trained on, as `Trainer.fit` notes it.
 
-    shape: of a sample. mean, std: what images were normalised with. classes: the names of the base
-        classes.
-    ink: the samples are drawings, bright on dark. steps: of the optimiser.
+    Args:
+        shape: of a sample.
+        mean, std: what images were normalised with.
+        classes: the names of the base classes.
+        ink: whether the samples are drawings, bright on dark.
+        steps: of the optimiser.
     """
 
     shape: tuple[int, ...]
@@ -67,18 +70,20 @@ class Saves:
     ) -> None:
         """Write the learner to `directory`.
 
-        `graphfsl.load` reads it there, and every command that takes a run.
+        `graphfsl.load` reads it there, and every command that takes a run. A learner that was put
+        together in Python, not by `graphfsl.build`, is loaded into one of the same making:
+        `graphfsl.load(directory, learner=...)`.
 
-        transform: the normalisation of images; None takes that of training or, without one, the
-            encoder's own.
-        classes: the names of the base classes, shape: (C, H, W) or (d,) of a sample; None takes
-            those of training.
+        Args:
+            directory: a folder, which is made.
+            transform: the normalisation of images; None takes that of training or, without one, the
+                encoder's own.
+            classes: the names of the base classes; None takes those of training.
+            shape: (C, H, W) or (d,) of a sample; None takes that of training.
 
-        A learner that was put together in Python, not by `graphfsl.build`, is loaded into one of
-        the same making: `graphfsl.load(directory, learner=...)`.
-
-        Raises InputError for a learner that was changed since it was built, where the shape of a
-        sample is not known, and where the folder holds a run or cannot be written.
+        Raises:
+            InputError: for a learner that was changed since it was built, where the shape of a
+                sample is not known, and where the folder holds a run or cannot be written.
         """
         assert isinstance(self, nn.Module)
         path, seen, recipe = Path(directory), self.training_data, self.recipe
@@ -119,7 +124,7 @@ class Saves:
 
 
 def known_normalisation(learner: Any) -> tuple[Sequence[float] | None, Sequence[float] | None]:
-    """The mean and std of images where a user names none.
+    """The mean and std of images that a learner was trained with, where a user names none.
 
     Those of the learner's training, or of its encoder's.
     """

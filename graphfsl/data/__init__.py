@@ -54,10 +54,18 @@ def loader(name: str) -> Callable[..., Split]:
 def load(
     name: str, split: str, root: str | os.PathLike[str] | None = None, **options: Any
 ) -> Split:
-    """One split ("train", "val", "test") of a data set.
+    """One split of a data set.
 
-    root: where its files are; GRAPHFSL_DATA where it is not given. Data sets that need no files
-        take no root.
+    Args:
+        name: of the data set.
+        split: "train", "val" or "test".
+        root: where its files are; GRAPHFSL_DATA where it is not given. Data sets that need no files
+            take no root.
+        options: of the set's own `load`.
+
+    Raises:
+        InputError: for an unknown set or option, and for files that are missing or not what they
+            should be.
     """
     if name not in names() and Path(name).is_dir():
         raise InputError(
@@ -90,7 +98,8 @@ def _root(name: str, root: str | os.PathLike[str] | None) -> str:
 def download(name: str, root: str | os.PathLike[str] | None = None) -> str:
     """Fetch the files of a data set into `root`, or GRAPHFSL_DATA, and say where.
 
-    Raises InputError where it cannot be.
+    Raises:
+        InputError: where it cannot be.
     """
     loader(name)
     fetch = getattr(importlib.import_module(f"graphfsl.data.sets.{name}"), "download", None)

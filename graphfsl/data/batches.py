@@ -88,7 +88,7 @@ class Batches:
         return block(f"Batches of {self.split.name}", {**facts, "seed": self.seed})
 
     def ids(self, numbers: np.ndarray) -> np.ndarray:
-        """Which sample each number is."""
+        """The sample that each number shows."""
         if self.per_class == 1:
             at = self._in_epochs(numbers, len(self.labeled))
             return np.asarray(self.labeled[at])

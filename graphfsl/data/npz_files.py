@@ -21,7 +21,14 @@ def read_split(
 ) -> Split:
     """One split from its npz file; the data set `arrays` says what it holds.
 
-    Raises InputError where it does not.
+    Args:
+        split: its name, and that of the file.
+        root: the folder of the files, or the one above it.
+        folder: what it is called there.
+        range: the values of black and of white, where they are not those of the images' type.
+
+    Raises:
+        InputError: where it holds something else.
     """
     limits = check_range(range)
     base = Path(root).expanduser()

@@ -1,5 +1,6 @@
-"""What a configuration says of data, typed: which set, from where, which part of it, and how images
-are normalised and augmented.
+"""What a configuration says of data, typed.
+
+It is which set, from where, which part of it, and how images are normalised and augmented.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ BASES = ("train", "trainval")
 
 @dataclass(frozen=True)
 class DataSource:
-    """The section `data`.
+    """The section `data` of an experiment, typed.
 
     Args:
         name: of the data set; None for a learner that was saved without one.
@@ -100,7 +101,7 @@ class DataSource:
         return DataSource.of({**self.given, **changes})
 
     def split(self, name: str) -> Split:
-        """One split; "trainval" is train and val together."""
+        """One split of the data; "trainval" is train and val together."""
         if self.name is None:
             raise InputError(
                 "this learner was saved without a data set; set data.name=…, and data.root=… "
@@ -122,7 +123,7 @@ class DataSource:
         return self.split(self.base)
 
     def split_key(self, name: str) -> str:
-        """What a split is a function of, as text."""
+        """All that a split is a function of, as text."""
         few = self.base_classes if name == self.base else None
         least = [] if self.min_samples is None else [self.min_samples]
         return json.dumps([self.options, self.name, name, few, *least], sort_keys=True)

@@ -24,11 +24,18 @@ PIXELS = "pixels"  # the samples as they are, flattened
 def make_encoder(
     spec: PartSpec | None, shape: Sequence[int]
 ) -> tuple[nn.Module | None, int, tuple[int, ...]]:
-    """The encoder, the length of its vectors and the shape of its maps, found by a run on the meta
-    device.
+    """The encoder, the length of its vectors and the shape of its maps.
 
-    Beside its own options every encoder takes `frozen`: it does not learn, and its features are
-    computed once; and `weights`: a file, see `graphfsl.nn.weights`.
+    They are found by a run on the meta device. Beside its own options every encoder takes `frozen`:
+    it does not learn, and its features are computed once; and `weights`: a file, see
+    `graphfsl.nn.weights`.
+
+    Args:
+        spec: its name and options; None takes the pixels as they are.
+        shape: of a sample, (channels, h, w), or (d,) of features, which have no encoder.
+
+    Raises:
+        InputError: for an unknown name, options that mean nothing, and samples that do not fit.
     """
     if len(shape) == 1:
         if spec is not None:
@@ -69,8 +76,9 @@ class _Options(dict[str, Any]):
 
 @functools.lru_cache(maxsize=64)
 def _on_meta(cls: Any, options: _Options, channels: int, frozen: bool) -> nn.Module:
-    """An encoder without memory. A study checks hundreds of learners that share a few: each is
-    built once.
+    """An encoder without memory.
+
+    A study checks hundreds of learners that share a few: each is built once.
     """
     encoder: nn.Module = make(cls, options, "learner.encoder", in_channels=channels)
     return encoder.requires_grad_(not frozen)
@@ -80,9 +88,7 @@ def _on_meta(cls: Any, options: _Options, channels: int, frozen: bool) -> nn.Mod
 def _probed(
     cls: Any, name: str, options: _Options, shape: tuple[int, ...]
 ) -> tuple[int, tuple[int, ...]]:
-    """The length of an encoder's vectors and the shape of its maps, found by a run on the meta
-    device.
-    """
+    """The length of an encoder's vectors and the shape of its maps, by a run on the meta device."""
     with torch.device("meta"), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of empty layers; they are refused below
         try:
@@ -121,11 +127,15 @@ def brings_weights(spec: PartSpec | None) -> bool:
 
 
 def weighted_encoder(encoder: str | Mapping[str, Any]) -> PartSpec:
-    """An encoder that comes with weights: a name of `nn`, or of any model of timm; or a mapping
-    with it.
+    """An encoder that comes with weights: of `nn`, or any model of timm.
 
-    A model of timm has those of the hub unless `weights` names a file. Raises InputError where
-    there are none.
+    A model of timm has the weights of the hub unless `weights` names a file.
+
+    Args:
+        encoder: a name, or a mapping with `name` and options.
+
+    Raises:
+        InputError: where there are no weights.
     """
     spec = PartSpec.of(encoder, "encoder")
     known = (*ENCODERS, PIXELS)

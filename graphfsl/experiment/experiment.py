@@ -1,5 +1,6 @@
-"""`Experiment`: one YAML with its overrides, parsed and checked once. Names instead of import
-paths; defaults only in `__init__`.
+"""`Experiment`: one YAML with its overrides, parsed and checked once.
+
+Names stand in place of import paths; defaults stand only in `__init__`.
 
 data:          {name: omniglot, root: …, augment: {rotate: 10}, …}   options of the set's `load`
 learner:       {encoder: conv4, head: {name: protonet, distance: cosine}, refine: [...], adapt: …}
@@ -58,7 +59,13 @@ class Evaluation:
     """What a trained learner is measured on.
 
     Args:
-        tasks: those that the section lists, or the one of `episode`. listed: whether it lists them.
+        episodes: how many in each task.
+        split: of which they are drawn.
+        tasks: those that the section lists, or the one of `episode`.
+        listed: whether it lists them.
+        seed: of the episodes.
+        block: episodes at once; None takes as many as fit.
+        unbalanced: whether a learner that assumes balance is measured without it, too.
     """
 
     episodes: int
@@ -75,6 +82,9 @@ class Pretraining:
     """How the encoder is trained before any episode.
 
     Args:
+        objective: what is minimised.
+        generations: how often it is trained, each time with the one before as teacher.
+        trainer: the options of a training.
         data: as pretraining sees it, with an augmentation of its own where it names one.
     """
 
@@ -98,7 +108,16 @@ class Experiment:
     """An experiment, checked when it is made; `read` and `of` make one.
 
     Args:
-        task, train_task: of validation and evaluation, and of training.
+        data: where the samples come from.
+        learner: the names and options of its parts.
+        task: of validation and evaluation.
+        train_task: of training.
+        trainer: the options of the training.
+        pretraining: of the encoder; None where there is none.
+        evaluation: what the trained learner is measured on.
+        notes: what is quoted of the paper.
+        seed: of the first run.
+        seeds: how many runs there are, with seed, seed + 1, ….
     """
 
     data: DataSource
@@ -115,8 +134,9 @@ class Experiment:
 
     @classmethod
     def read(cls, path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
-        """The experiment of a file with overrides; one of `data.name` leaves behind what the file's
-        own set alone takes.
+        """The experiment of a file with overrides.
+
+        One of `data.name` leaves behind what the file's own set alone takes.
         """
         config = load_yaml(find_experiment(path))
         name = text_value(dict(map(parted, overrides)).get("data.name", ""))
@@ -138,8 +158,9 @@ class Experiment:
 
     @classmethod
     def of_saved(cls, given: Mapping[str, Any]) -> Experiment:
-        """What is known of a learner that was saved by itself: it may have no data set, and no
-        recipe.
+        """What is known of a learner that was saved by itself.
+
+        It may have no data set, and no recipe.
         """
         return cls._parsed(given, builds=False)
 
@@ -188,8 +209,9 @@ class Experiment:
         )
 
     def changed(self, *overrides: str) -> Experiment:
-        """The experiment with further overrides, read anew: `episode.way` reaches training and
-        evaluation.
+        """The experiment with further overrides, read anew.
+
+        `episode.way` reaches training and evaluation.
         """
         return Experiment.of(self._given, overrides)
 
@@ -220,7 +242,7 @@ class Experiment:
         return _task(self._given, changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """As files hold it."""
+        """The mapping that files hold of it."""
         return copy.deepcopy(dict(self._given))
 
     def digest(self) -> str:
@@ -230,7 +252,7 @@ class Experiment:
 
     @property
     def weights_digest(self) -> str | None:
-        """Of the file that the encoder's weights come from; None where it names none."""
+        """A digest of the file that the encoder's weights come from; None where it names none."""
         file = self.learner.weights_file
         return None if file is None else file_digest(file)
 

@@ -35,6 +35,14 @@ class LearnerSpec:
     """The parts of a learner by slot; `graphfsl.experiment.builder` builds it.
 
     Args:
+        encoder: None where samples are features, or pixels as they are.
+        augment: parts of this slot, in order.
+        graph: parts of this slot, in order.
+        head: what scores an episode.
+        refine: parts of this slot, in order.
+        adapt: an inner loop around them.
+        per_query: whether every query is answered alone; None leaves it to the parts.
+        batch_norm: the policy; None takes the usual one.
         given: the section as it was written, which files and digests keep.
     """
 

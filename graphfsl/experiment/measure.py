@@ -54,14 +54,21 @@ def measure(
     episodes: Path | None = None,
     memo: dict[str, Split] | None = None,
 ) -> list[Row]:
-    """Rows of every task in the `evaluation` section; `changes` are overrides such as
-    episode.way=20.
+    """Evaluate a run in every task of its `evaluation` section: a row for each.
 
     With an override of `episode`, the one task that it makes is evaluated in place of the listed
     ones. With one of `data.name`, the other options of that data set start from its own defaults.
-    With one of `learner`, the trained weights must fit the learner that it makes. episodes: a file
-    of `graphfsl episodes`; then these very ones are evaluated. memo: keeps this run's features of a
-    split for the next call.
+    With one of `learner`, the trained weights must fit the learner that it makes.
+
+    Args:
+        run: the trained run.
+        changes: overrides such as episode.way=20.
+        say: called with lines that tell how it goes.
+        episodes: a file of `graphfsl episodes`; then these very ones are evaluated.
+        memo: keeps this run's features of a split for the next call.
+
+    Raises:
+        InputError: for overrides that change nothing, or that the run or the data do not fit.
     """
     reuse_freed_memory()
     asked = asked_of(run, changes)
@@ -135,11 +142,16 @@ def _published(trained: Experiment, asked: Experiment) -> Sequence[Mapping[str, 
 def measure_policies(
     run: Run, changes: Sequence[str] = (), say: Say | None = None, episodes: Path | None = None
 ) -> list[Row]:
-    """`measure`; where the run's own BatchNorm policy lets queries share statistics, under
-    `support` too.
+    """`measure`, and once more where queries share statistics in the run's own BatchNorm policy.
 
-    So a transductive number, as papers state it, never stands without the inductive one of the same
-    weights.
+    It is then measured under `support` too, so that a transductive number, as papers state it,
+    never stands without the inductive one of the same weights.
+
+    Args:
+        run: the trained run.
+        changes: overrides such as episode.way=20.
+        say: called with lines that tell how it goes.
+        episodes: a file of `graphfsl episodes`.
     """
     rows = measure(run, changes, say, episodes)
     if asked_of(run, changes).learner.shares_statistics and not names_policy(changes):
@@ -171,8 +183,15 @@ def asked_of(run: Run, changes: Sequence[str] = ()) -> Asked:
 
 
 def check(experiment: Experiment, changes: Sequence[str], splits: Splits) -> None:
-    """What `measure` would refuse of an experiment that is not trained yet; `splits` keeps what was
-    loaded.
+    """Refuse what `measure` would refuse, of an experiment that is not trained yet.
+
+    Args:
+        experiment: what is asked for.
+        changes: overrides for the evaluation.
+        splits: keeps what was loaded.
+
+    Raises:
+        InputError: says what does not fit.
     """
     base = splits.get(experiment.data, experiment.data.base)
     training = experiment.train_task
@@ -239,7 +258,11 @@ def borrows(changes: Sequence[str]) -> bool:
 
 
 def check_shape(shape: tuple[int, ...], task: Task, split: Split) -> None:
-    """InputError where a split's samples are of another shape than the learner takes."""
+    """Refuse a split whose samples are of another shape than the learner takes.
+
+    Raises:
+        InputError: names both shapes.
+    """
     if task.sample_shape(split) != shape:
         raise InputError(
             f"the run takes samples of shape {shape}, but {split.name} holds {split.shape}"
@@ -247,10 +270,10 @@ def check_shape(shape: tuple[int, ...], task: Task, split: Split) -> None:
 
 
 def _has_averages(run: Run, learner: Learner) -> bool:
-    """Whether the averages that the learner normalises with are those of its weights: they move
-    under `running` only.
+    """Whether the averages that the learner normalises with are those of its weights.
 
-    A frozen encoder has those that it came with; parts around an adapted encoder need none.
+    They move under `running` only. A frozen encoder has those that it came with; parts around an
+    adapted encoder need none.
     """
     net: Any = learner.innermost
     parts = [] if learner.adapts else net.parts

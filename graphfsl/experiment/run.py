@@ -56,8 +56,13 @@ class Run:
     """An experiment, its directory, and what was built from them.
 
     Args:
-        shape: of a sample. way: classes of a training episode.
-        ink: samples are drawings, bright on dark.
+        experiment: as it is run.
+        path: the directory.
+        learner: built by the experiment.
+        shape: of a sample.
+        way: classes of a training episode.
+        steps: of the training that is done.
+        ink: whether samples are drawings, bright on dark.
         unfinished: how far its training is, where that has not ended.
         classes: the names of the base classes, where they were saved with a learner.
     """
@@ -88,6 +93,7 @@ class Run:
 
     @property
     def trainer(self) -> Trainer:
+        """The options of its training."""
         return self.experiment.trainer
 
     @property
@@ -97,9 +103,7 @@ class Run:
 
     @property
     def has_averages(self) -> bool:
-        """Whether the stored BatchNorm averages are of the trained weights, so that images can be
-        encoded alone.
-        """
+        """Whether images can be encoded alone: BatchNorm's averages are of the trained weights."""
         if isinstance(self.learner, Pipeline) and self.learner.frozen:
             return not lacks_averages(self.learner.encoder)
         if self.trains and self.learner.batch_norm != "running":
@@ -108,8 +112,9 @@ class Run:
 
 
 def normalised(experiment: Experiment, learner: Learner, base: Split) -> Experiment:
-    """The experiment with the normalisation of images filled in: the encoder's own, or that of the
-    base images.
+    """The experiment with the normalisation of images filled in.
+
+    It is the encoder's own, or that of the base images.
     """
     if base.x.ndim != 4 or experiment.data.is_normalised:
         return experiment
@@ -117,10 +122,13 @@ def normalised(experiment: Experiment, learner: Learner, base: Split) -> Experim
 
 
 def prepare(experiment: Experiment, path: Path) -> tuple[Run, Split]:
-    """Load the base split, fill in the normalisation, build the learner; `path` then holds
-    config.json.
+    """Load the base split, fill in the normalisation, build the learner.
 
-    A directory that holds another configuration is refused.
+    `path` then holds config.json and data.json.
+
+    Raises:
+        InputError: for a directory that holds another configuration, and for a task that the data
+            do not suffice for.
     """
     splits = Splits()
     base = splits.get(experiment.data, experiment.data.base)
@@ -153,8 +161,12 @@ def prepare(experiment: Experiment, path: Path) -> tuple[Run, Split]:
 
 
 def check(experiment: Experiment, splits: Splits) -> None:
-    """What `prepare` would refuse, at no cost but loading; `splits` keeps the splits that were
-    loaded.
+    """Refuse what `prepare` would refuse, at no cost but loading.
+
+    `splits` keeps the splits that were loaded.
+
+    Raises:
+        InputError: says what does not fit.
     """
     base = splits.get(experiment.data, experiment.data.base)
     training = experiment.train_task
@@ -164,8 +176,10 @@ def check(experiment: Experiment, splits: Splits) -> None:
 
 
 def _check_feasible(experiment: Experiment, learner: Learner, base: Split, splits: Splits) -> None:
-    """InputError before anything is trained or written, where a split is missing or too small for
-    its task.
+    """Refuse, before anything is trained or written, data that do not suffice for a task.
+
+    Raises:
+        InputError: where a split is missing or too small.
     """
     if learner.wants_base and getattr(learner, "batch_norm", "running") != "running":
         raise InputError(
@@ -220,7 +234,7 @@ def _check_task(
 
 
 def cost(run: Run, train: Split) -> str:
-    """One line: what the run is going to take."""
+    """What a run is going to take, in one line."""
     parameters = sum(p.numel() for p in run.learner.parameters())
     parts = [
         f"{parameters:,} parameters",
@@ -238,8 +252,15 @@ def cost(run: Run, train: Split) -> str:
 
 
 def pretrain(run: Run, base: Split, log: Log | None = None, say: Say | None = None) -> None:
-    """Give the run its pretrained encoder, where its experiment has a `pretrain` section and it is
-    not done yet.
+    """Give the run its pretrained encoder, where its experiment has a `pretrain` section.
+
+    Nothing is done where the run is trained already.
+
+    Args:
+        run: whose encoder it is.
+        base: the split of base classes.
+        log: called with each line of metrics.
+        say: called with a line that names the folder, if the encoder was trained before.
     """
     options = run.experiment.pretraining
     if options is None or (run.path / "model.safetensors").is_file():
@@ -252,8 +273,16 @@ def pretrain(run: Run, base: Split, log: Log | None = None, say: Say | None = No
 def pretrain_alone(
     experiment: Experiment, runs: Path, log: Log | None = None, say: Say | None = None
 ) -> Path:
-    """Only the pretraining of an experiment, for all runs in the folder `runs` to come; its
-    directory.
+    """Do only the pretraining of an experiment, for all runs in the folder `runs` to come.
+
+    Args:
+        experiment: with a section `pretrain`.
+        runs: the folder of the runs to come.
+        log: called with each line of metrics.
+        say: called with a line that names the folder, if the encoder was trained before.
+
+    Returns:
+        Its directory.
     """
     base = experiment.data.base_split()
     way = experiment.task.demands.way
@@ -265,8 +294,10 @@ def pretrain_alone(
 
 
 def train(run: Run, base: Split, log: Log | None = None) -> Run:
-    """Meta-train on base classes, select on validation classes, fit what needs base features, save
-    the model.
+    """Train a run, and save its model.
+
+    It is meta-trained on base classes and selected on validation classes; then what needs base
+    features is fitted. A run that is trained already is loaded.
     """
     reuse_freed_memory()
     done, seed = run.path / "model.safetensors", run.experiment.seed
@@ -309,17 +340,22 @@ def _sees_features(learner: Learner, experiment: Experiment, transform: Transfor
 
 
 def best_line(lines: Sequence[Mapping[str, Any]], metric: Metric) -> Mapping[str, Any] | None:
-    """The line of metrics with the best validation, the first of equals; None where there is
-    none.
-    """
+    """The line of metrics with the best validation, the first of equals; None without one."""
     sign = 1 if metric.more_is_better else -1
     validated = [line for line in lines if "val" in line]
     return max(validated, key=lambda line: sign * line["val"], default=None)
 
 
 def fit_base(learner: Learner, base: Split, transform: Transform, y: Tensor) -> None:
-    """Give base-class features to the parts that learn from them, those whose label y (N,) is not
-    negative.
+    """Give base-class features to the parts that learn from them.
+
+    They get those whose label y (N,) is not negative.
+
+    Args:
+        learner: whose parts learn.
+        base: the split of base classes.
+        transform: the normalisation of images.
+        y: (N,) the labels that may be seen.
     """
     net = learner.innermost
     if learner.wants_base and isinstance(net, Pipeline):
@@ -330,8 +366,14 @@ def fit_base(learner: Learner, base: Split, transform: Transform, y: Tensor) -> 
 
 @dataclass(frozen=True)
 class Facts:
-    """What config.json in a run directory says; weights: a digest of the file that the encoder
-    began with.
+    """What config.json in a run directory says.
+
+    Attributes:
+        experiment: as it was run.
+        shape: of a sample.
+        way: the number of classes that the learner was built for.
+        ink: whether samples are drawings, ink bright on dark.
+        weights: a digest of the file that the encoder began with.
     """
 
     experiment: Experiment
@@ -342,8 +384,10 @@ class Facts:
 
 
 def read_facts(path: Path) -> Facts:
-    """What a run directory says of itself; InputError where it is damaged or newer than this
-    graphfsl.
+    """What a run directory says of itself.
+
+    Raises:
+        InputError: where it is damaged, newer than this graphfsl, or holds a run for each seed.
     """
     file = path / "config.json"
     if not file.is_file() and (seeds := seed_runs(path)):
@@ -367,14 +411,18 @@ def read_facts(path: Path) -> Facts:
 
 
 def load(path: str | Path, learner: Learner | None = None) -> Run:
-    """A trained run, from its directory; of one whose training has not ended the best weights so
-    far, with a warning.
+    """A trained run, from its directory.
 
-    A directory of `Learner.save` is as good as one; `learner` takes its weights where it was put
-    together in Python.
+    Of one whose training has not ended it has the best weights so far, with a warning. A directory
+    of `Learner.save` is as good as one.
 
-    Raises InputError where there are no weights, they are damaged, or the directory holds a run for
-    each seed.
+    Args:
+        path: the directory.
+        learner: takes the weights of a learner that was put together in Python.
+
+    Raises:
+        InputError: where there are no weights, they are damaged, or the directory holds a run for
+            each seed.
     """
     check_kind(path, (str, Path), "a run", A_FOLDER)
     path = Path(path)
@@ -396,8 +444,9 @@ def load(path: str | Path, learner: Learner | None = None) -> Run:
 
 
 def _noted(run: Run) -> Run:
-    """The run, whose learner knows by itself how its images are normalised, wherever it goes from
-    here.
+    """The run, whose learner knows by itself how its images are normalised.
+
+    So it knows wherever it goes from here.
     """
     run.learner.training_data = Training(
         run.shape, run.transform.mean, run.transform.std, run.classes, run.ink, run.steps

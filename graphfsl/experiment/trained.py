@@ -24,8 +24,16 @@ def trained_learner(
 ) -> tuple[Learner, int]:
     """The learner of a run in evaluation mode, and the training steps of its weights.
 
-    unfinished: how far its training is, where it has not ended; then these are its best weights so
-    far, with a warning. Raises InputError where there are no weights, or they are damaged.
+    Args:
+        path: the directory.
+        experiment: as it was run.
+        shape: of a sample.
+        way: the number of classes that it was built for.
+        unfinished: how far its training is, where it has not ended; then these are its best weights
+            so far, with a warning.
+
+    Raises:
+        InputError: where there are no weights, or they are damaged.
     """
     with torch.random.fork_rng(devices=[]):
         # a frozen encoder without pretrained weights is what the seed makes
@@ -62,9 +70,13 @@ def trained_learner(
 def saved_learner(file: Path, learner: Learner | None) -> tuple[Learner, dict[str, Any]]:
     """The learner that `Learner.save` wrote, in evaluation mode, and the facts beside its weights.
 
-    learner: what takes the weights, for a learner that `graphfsl.build` did not make. Raises
-    InputError where one is needed, where one is given that is not, where the weights do not fit,
-    and where the file is damaged.
+    Args:
+        file: that it wrote.
+        learner: what takes the weights, for a learner that `graphfsl.build` did not make.
+
+    Raises:
+        InputError: where a learner is needed, where one is given that is not, where the weights do
+            not fit, and where the file is damaged.
     """
     tensors, facts = load_checkpoint(file)
     section, shape, way = facts["learner"], tuple(facts["shape"]), facts["way"]
@@ -81,8 +93,9 @@ def saved_learner(file: Path, learner: Learner | None) -> tuple[Learner, dict[st
 
 
 def _rebuilt(spec: LearnerSpec, shape: tuple[int, ...], way: int, file: Path) -> Learner:
-    """The learner; what it came with may be gone (a file of weights, the hub) where the checkpoint
-    holds all of it.
+    """The learner, even where what it came with is gone.
+
+    A file of weights, or the hub, may be, where the checkpoint holds all of it.
     """
     try:
         return build_learner(spec, shape, way)

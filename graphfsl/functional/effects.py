@@ -231,9 +231,16 @@ class _Question:
 def _question(
     levels: Any, plus: Sequence[Corner], minus: Sequence[Corner], size: int
 ) -> _Question | None:
-    """The mean, over the combinations of the other axes that all corners have, of the sum of the
-    cells of `plus` less that of `minus`; None where there is no such combination. size: of all
-    cells.
+    """The weights of all cells in a difference of corners; None where no combination has them all.
+
+    It is the mean, over the combinations of the other axes that all corners have, of the sum of the
+    cells of `plus` less that of `minus`.
+
+    Args:
+        levels: what the question is called by.
+        plus: the corners that are added.
+        minus: the corners that are subtracted.
+        size: the number of all cells.
     """
     rests = _common([*plus, *minus])
     if not rests:

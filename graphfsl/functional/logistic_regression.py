@@ -1,5 +1,6 @@
-"""Multinomial logistic regression of weighted nodes, all tasks at once, differentiable in nodes and
-weights.
+"""Multinomial logistic regression of weighted nodes, all tasks at once.
+
+It is differentiable in nodes and weights.
 """
 
 from __future__ import annotations

@@ -28,12 +28,18 @@ FORMAT = 1  # of run directories and checkpoints; a reader refuses what is newer
 
 
 def write_atomically(path: Path, data: bytes, new_folder: bool = True) -> None:
-    """Write to a temporary name beside `path` and rename.
+    """Write a file so that a reader sees the old one or the new one, never half of it.
 
-    A reader sees the old file or the new one.
+    It has a temporary name beside `path` until it is complete.
 
-    new_folder: make the folder where there is none; a run whose directory was taken away must not
-        begin another.
+    Args:
+        path: of the file.
+        data: its bytes.
+        new_folder: make the folder where there is none; a run whose directory was taken away must
+            not begin another.
+
+    Raises:
+        InputError: where it cannot be written.
     """
     temporary = None
     try:
@@ -86,19 +92,28 @@ NUMBERS = re.compile(r"\[\n *-?\d[-+.\deE]*(?:,\n *-?\d[-+.\deE]*)*\n *\]")
 def json_text(value: Any) -> str:
     """Indented JSON with each list of numbers on one line: a thousand accuracies fill a page else.
 
-    NaN and infinity are none, and raise ValueError.
+    Raises:
+        ValueError: for NaN and infinity, which JSON does not have.
     """
     text = json.dumps(value, indent=2, allow_nan=False)
     return NUMBERS.sub(lambda numbers: re.sub(r"\s+", " ", numbers[0]), text) + "\n"
 
 
 def write_json(path: Path, value: Any, new_folder: bool = True) -> None:
-    """The value as `json_text`."""
+    """Write a value as JSON, as `json_text` puts it.
+
+    Raises:
+        ValueError: for NaN and infinity, which JSON does not have.
+    """
     write_atomically(path, json_text(value).encode(), new_folder)
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds; InputError where it is missing or damaged."""
+    """What a JSON file holds.
+
+    Raises:
+        InputError: where it is missing or damaged.
+    """
     try:
         return json.loads(read_regular(path))
     except FileNotFoundError:
@@ -112,9 +127,10 @@ def read_json(path: Path) -> Any:
 
 
 def read_lines(path: Path, count: int | None = None) -> list[dict[str, Any]]:
-    """The first `count` lines of metrics.jsonl, None for all.
+    """The first `count` lines of a run's metrics.jsonl, or without it all of them.
 
-    Raises InputError where one is missing or not of TOLD values.
+    Raises:
+        InputError: where one is missing, or holds values of the wrong kind.
     """
     lines: list[Any] = []
     try:
@@ -154,7 +170,7 @@ def _is_of_metrics(line: Any) -> bool:
 
 
 def save_checkpoint(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-    """Tensors by name, and JSON facts, into a folder that exists.
+    """Write tensors by name, and JSON facts, into a folder that exists.
 
     A checksum of both goes with them.
     """
@@ -168,12 +184,13 @@ def save_checkpoint(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any
 
 
 def save_halved(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-    """`save_checkpoint` in half the size.
+    """Write a checkpoint as `save_checkpoint` does, in half the size.
 
     Float32 tensors are stored as float16, and `load_checkpoint` gives them back as float32. All
     others are stored as they are.
 
-    Raises InputError where a value is too large for float16.
+    Raises:
+        InputError: where a value is too large for float16.
     """
     stored = {}
     for name, tensor in tensors.items():
@@ -184,7 +201,7 @@ def save_halved(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -
 
 
 def checksum(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> str:
-    """SHA-256 of the facts and of each tensor's name, type, shape and bytes.
+    """A digest (SHA-256) of the facts and of each tensor's name, type, shape and bytes.
 
     The order of either does not matter.
     """
@@ -198,7 +215,8 @@ def checksum(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> str:
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and facts of a file.
 
-    Raises InputError where it is missing, cut short, changed or something else.
+    Raises:
+        InputError: where it is missing, cut short, changed or something else.
     """
     require(
         path.is_file(),
@@ -227,7 +245,11 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def check_format(number: Any, path: Path) -> None:
-    """InputError where a file is of a format that this version does not know."""
+    """Refuse a file of a format that this version does not know.
+
+    Raises:
+        InputError: names the file.
+    """
     if not isinstance(number, int) or number > FORMAT:
         raise InputError(
             f"{path} is of format {number}, this graphfsl reads up to {FORMAT}; upgrade graphfsl"
@@ -235,7 +257,11 @@ def check_format(number: Any, path: Path) -> None:
 
 
 def load_weights(learner: nn.Module, tensors: dict[str, Tensor], where: Path) -> None:
-    """Strictly load weights; InputError names the first that does not fit or is not finite."""
+    """Load weights into a module; all must be there and fit.
+
+    Raises:
+        InputError: names the first that does not fit or is not finite.
+    """
     own = learner.state_dict()
     for name in sorted(own.keys() | tensors.keys()):
         have, need = (

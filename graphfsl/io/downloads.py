@@ -44,13 +44,15 @@ class _Refused(Exception):
 
 
 def fetch(url: str, folder: Path, md5: str) -> Path:
-    """The file behind a URL, in `folder` under its own name.
+    """Download the file behind a URL into `folder`, under its own name.
 
     One that is there already is checked and kept.
 
     It grows as `<name>.part`, which an interrupted call leaves for the next one to go on with. Of
-    two processes the second waits for the first. Raises InputError where the file cannot be had,
-    with what to do by hand.
+    two processes the second waits for the first.
+
+    Raises:
+        InputError: where the file cannot be had, with what to do by hand.
     """
     path = folder / url.rpartition("/")[2]
     part = path.with_name(f"{path.name}.part")
@@ -84,8 +86,9 @@ def extract(archive: Path, folder: Path) -> None:
 
     It is there whole or not at all.
 
-    Raises InputError for an archive that is broken, has no such folder, or a member that climbs out
-    of its own.
+    Raises:
+        InputError: for an archive that is broken, has no such folder, or a member that climbs out
+            of its own.
     """
     temporary = folder.with_name(f".{folder.name}.part")
     try:

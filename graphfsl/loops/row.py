@@ -1,5 +1,6 @@
-"""`Row`: a result with all that a reader needs to trust it; a line of a table, an entry of
-results.json.
+"""`Row`: a result with all that a reader needs to trust it.
+
+It is a line of a table, and an entry of results.json.
 """
 
 from __future__ import annotations
@@ -21,10 +22,13 @@ PER_UNIT = {ACCURACY: "accuracies"}  # metric -> what files call its value for e
 
 @dataclass(frozen=True)
 class MetricValue:
-    """A metric as people are shown it: a share in percent.
+    """A metric's value as people are shown it: a share in percent.
 
     Args:
-        value, ci95: the value, and the half-width of its 95% interval; None for one unit.
+        value: the value.
+        ci95: the half-width of its 95% interval; None for one unit.
+        unit: "%" or the metric's own.
+        more_is_better: false where less is.
     """
 
     value: float
@@ -34,7 +38,7 @@ class MetricValue:
 
     @classmethod
     def of(cls, metric: Metric, measured: Tensor, episodes: int = 1) -> Self:
-        """What was measured; `episodes` of them form one statistical unit."""
+        """The value of what was measured; `episodes` of them form one statistical unit."""
         value, half, _ = metric.with_interval(measured, episodes)
         return cls.shown(value, half, metric.unit, metric.more_is_better)
 
@@ -45,12 +49,12 @@ class MetricValue:
         return cls(shown_of(value, unit), interval, unit, more_is_better)
 
     def __str__(self) -> str:
-        """ "61.20 ± 0.45 %"."""
+        """Such as "61.20 ± 0.45 %"."""
         return f"{self.number} {self.unit}".rstrip()
 
     @property
     def number(self) -> str:
-        """Without the unit: "61.20 ± 0.45"."""
+        """The value in text without its unit: "61.20 ± 0.45"."""
         text = text_of(self.value, self.unit)
         if self.ci95 is None or not math.isfinite(self.ci95):
             return text
@@ -58,12 +62,12 @@ class MetricValue:
 
 
 def shown_of(value: float, unit: str) -> float:
-    """A number of a metric as people are shown it, rounded."""
+    """A number of a metric as people are shown it, scaled and rounded."""
     return rounded(scale_of(unit) * value, unit)
 
 
 def rounded(value: float, unit: str) -> float:
-    """What people are shown, to three decimals of a percentage, or six digits of other units."""
+    """A number rounded for people: to three decimals of a percentage, or six digits of others."""
     return round(value, 3) if unit == "%" else float(f"{value:.6g}")
 
 
@@ -73,7 +77,7 @@ def text_of(value: float, unit: str) -> str:
 
 
 def scale_of(unit: str) -> int:
-    """What a metric's own numbers are multiplied by for people: a share becomes percent."""
+    """The factor of a metric's own numbers for people: a share becomes percent."""
     return 100 if unit == "%" else 1
 
 
@@ -143,7 +147,7 @@ class Row:
 
     @property
     def score(self) -> float:
-        """The first metric so that more is better."""
+        """The first metric, with its sign changed where less is better."""
         return self.value.value if self.value.more_is_better else -self.value.value
 
     def replace(self, **changes: Any) -> Row:
@@ -151,7 +155,10 @@ class Row:
         return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """As files hold it: the task's fields and the first metric stand among the others."""
+        """The mapping that files hold of it.
+
+        The task's fields and the first metric stand among the others.
+        """
         name, value = self.metric, self.value
         out: dict[str, Any] = {"method": self.method, "task": self.task, "data": self.data}
         out |= self.asked
@@ -171,7 +178,11 @@ class Row:
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> Row:
-        """A row of a file. Raises KeyError for one that lacks what every row has."""
+        """A row of a file.
+
+        Raises:
+            KeyError: for one that lacks what every row has.
+        """
         task = row.get("task", DEFAULT)
         fields = {f.name for f in dataclasses.fields(get(task))}
         name = row.get("metric", ACCURACY)
@@ -200,17 +211,17 @@ class Row:
 
 
 def task_of(row: Row) -> Task:
-    """What a row was asked; a field that it does not name is as by default."""
+    """The task that a row was asked; a field that it does not name is as by default."""
     return get(row.task)(**row.asked)
 
 
 def title_of(row: Row) -> str:
-    """What a row was asked, for people: "5-way 1-shot"."""
+    """The title of the task that a row was asked: "5-way 1-shot"."""
     return task_of(row).title
 
 
 def as_row(row: Row | Mapping[str, Any]) -> Row:
-    """A row, or the mapping that a file holds of one."""
+    """A row, also where it is given as the mapping that a file holds."""
     return row if isinstance(row, Row) else Row.from_dict(row)
 
 

@@ -72,7 +72,11 @@ class TrainingLoop:
         self.clock, self.since = time.perf_counter(), self.state.step  # of the last line of metrics
 
     def run(self) -> list[dict[str, Any]]:
-        """All steps that are left; the metrics. The learner ends with the best weights."""
+        """Take all steps that are left; the learner ends with the best weights.
+
+        Returns:
+            The lines of metrics.
+        """
         state, options = self.state, self.options
         while state.step < options.steps and not state.stopped:
             self._seed_step()
@@ -102,9 +106,7 @@ class TrainingLoop:
         return self.train.batches(numbers, batch // (self.options.accumulate * world))
 
     def _seed_step(self) -> None:
-        """Every random number of a step follows from (seed, step), so that a resumed run repeats
-        it.
-        """
+        """Seed a step by (seed, step), so that a resumed run repeats it."""
         rank = distributed.rank()
         stream = f"step/{rank}" if rank else "step"
         key = keys_of(stream, self.seed, np.array([self.state.step]))[0]
@@ -124,8 +126,10 @@ class TrainingLoop:
         self.optimizer.step()
 
     def _backward(self) -> Tensor:
-        """Gradients of this process's share of a step, its next parts; the loss of all shares,
-        detached.
+        """Gradients of this process's share of a step, its next parts.
+
+        Returns:
+            The loss of all shares, detached.
         """
         losses = []
         for k in range(self.options.accumulate):
@@ -193,8 +197,9 @@ class TrainingLoop:
         )
 
     def _validate(self) -> dict[str, Any]:
-        """The first metric on `val_episodes` episodes, of which each process measures its share;
-        the weights are kept where it is the best so far.
+        """The first metric on `val_episodes` episodes, of which each process measures its share.
+
+        The weights are kept where it is the best so far.
         """
         assert self.val is not None
         distributed.share_buffers(self.learner)
@@ -229,8 +234,9 @@ class TrainingLoop:
 
 
 def _diverged(learner: Learner) -> bool:
-    """Whether every gradient is exactly zero because of huge weights, which may make all features
-    equal.
+    """Whether weights are so huge that every gradient is exactly zero.
+
+    They may make all features equal.
     """
     learned = [
         (p.detach(), p.grad) for p in learner.parameters() if p.grad is not None and p.numel()
@@ -243,7 +249,7 @@ def _diverged(learner: Learner) -> bool:
 
 
 def training_data(train: Episodes | Batches, steps: int) -> Training:
-    """What the learner is trained on, which it needs to answer on raw samples."""
+    """What a learner is trained on, as far as it needs to know that to answer on raw samples."""
     shape = train.split.shape
     if isinstance(train, Episodes):
         shape = train.task.sample_shape(train.split)
@@ -253,8 +259,10 @@ def training_data(train: Episodes | Batches, steps: int) -> Training:
 
 
 def compile_encoders(learner: nn.Module) -> None:
-    """torch.compile for the encoder of every pipeline in the learner; InputError where it is
-    adapted.
+    """Let torch.compile take the encoder of every pipeline in the learner.
+
+    Raises:
+        InputError: where an encoder is adapted.
     """
     if getattr(learner, "adapts", False):
         raise InputError(

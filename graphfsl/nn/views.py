@@ -47,9 +47,11 @@ class Views(nn.Module):
         self.register_buffer("phase", 1 + torch.rand(steps))
 
     def places(self, x: Tensor, mask: Tensor, step: int) -> Tensor:
-        """(B, m): 0, 1, … in the order of a projection of x (B, m, *S), as good as random.
+        """The place of each node in an order of the images by content: (B, m), 0, 1, ….
 
         Padding comes last.
+
+        The order is that of a projection of x (B, m, *S), as good as random.
         """
         x = x.flatten(2)
         wave = (
@@ -61,7 +63,15 @@ class Views(nn.Module):
     def forward(
         self, x: Tensor, places: Tensor, step: int, view: int, share: float = 1.0
     ) -> Tensor:
-        """Each moved by this share of its map."""
+        """One view of each image: (B, m, C, h, w) -> (B, m, C, h, w); features (B, m, d) pass.
+
+        Args:
+            x: the images.
+            places: (B, m) of each image, which decide its draw.
+            step: the number of the step.
+            view: which of the step's views.
+            share: how far of its map each is moved.
+        """
         if x.ndim < 5 or not x.shape[1]:
             return x
         u = share * self.draws[step, view].to(x.dtype)[places.flatten() % DRAWS].T

@@ -91,15 +91,19 @@ def load_encoder_weights(
 ) -> None:
     """Load every weight of an encoder from a file, by name.
 
-    path: a safetensors file, or one of `torch.save`: of a state dict, or of a checkpoint that holds
-        one, such as {"state_dict": …, "epoch": …}. What stands before all names, such as `module.`
-        or `encoder.`, does not matter, nor do layers behind the encoder (a classifier, a
-        projection).
-    convert: tried first, from names of other codes to the encoder's. classifier: layers that may be
-        left over though the encoder has some that begin like them.
+    What stands before all names, such as `module.` or `encoder.`, does not matter, nor do layers
+    behind the encoder (a classifier, a projection).
 
-    Raises InputError where the file is none, lacks a weight or holds it in another shape, holds
-    layers that the encoder does not have, NaN or infinity, or two sets of weights that fit.
+    Args:
+        encoder: what takes them.
+        path: a safetensors file, or one of `torch.save`: of a state dict, or of a checkpoint that
+            holds one, such as {"state_dict": …, "epoch": …}.
+        convert: tried first, from names of other codes to the encoder's.
+        classifier: layers that may be left over though the encoder has some that begin like them.
+
+    Raises:
+        InputError: where the file is none, lacks a weight or holds it in another shape, holds
+            layers that the encoder does not have, NaN or infinity, or two sets of weights that fit.
     """
     tables, own = read_weights(Path(path)), encoder.state_dict()
     found = _converted(own, tables, path, convert, classifier) or _matching(
@@ -112,7 +116,7 @@ def load_encoder_weights(
 
 
 def read_weights(path: Path) -> dict[str, Table]:
-    """The tensors of a file: place -> name -> tensor.
+    """The tensors of a file, by the place that they stand in: place -> name -> tensor.
 
     A place is where a dictionary of them stands; "" is the file itself.
 

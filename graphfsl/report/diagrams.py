@@ -33,8 +33,9 @@ def _mean(rows: Sequence[Line]) -> float:
 
 
 def heat_maps(rows: Sequence[Line]) -> list[Figure]:
-    """Mean accuracy for the levels of two axes, over the cells of one kind of setting; the
-    strongest axes first.
+    """The mean of the first metric for the levels of two axes, over one kind of setting.
+
+    The strongest axes come first.
     """
     maps = []
     for kind in dict.fromkeys(str(r.get("setting")) for r in rows):
@@ -97,7 +98,10 @@ def _plot_heat(axes: Any, values: list[list[float]], x: list[str], y: list[str])
 
 
 def confusion(r: Line) -> Figure:
-    """Rows are the true classes, each row sums to 1; the pairs that are confused most are named."""
+    """A confusion matrix: rows are the true classes, and each row sums to 1.
+
+    The pairs that are confused most are named.
+    """
     names, counts = r["confusion"]["classes"], r["confusion"]["counts"]
     rates = [[c / max(sum(line), 1) for c in line] for line in counts]
     pairs = [

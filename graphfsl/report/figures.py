@@ -41,8 +41,9 @@ COLORS = (
 
 
 class Colors(dict[str, str]):
-    """The colour of a method, the same in all figures of a report, in the order in which they are
-    asked for.
+    """The colour of each method, the same in all figures of a report.
+
+    They are given in the order in which they are asked for.
     """
 
     def __missing__(self, method: str) -> str:
@@ -54,8 +55,9 @@ LINES, PANELS = 6, 4  # the most of a panel, and of a heading
 
 
 def averaged(rows: Sequence[Line]) -> list[Line]:
-    """A study's rows, named by their levels and averaged over its replicates; other rows as they
-    are.
+    """A study's rows, named by their levels and averaged over its replicates.
+
+    Other rows stay as they are.
     """
     out: dict[Any, list[Line]] = {}
     for i, r in enumerate(rows):
@@ -72,7 +74,10 @@ def averaged(rows: Sequence[Line]) -> list[Line]:
 
 
 def mean(rows: Sequence[Line]) -> dict[str, float]:
-    """Mean of the first metric, and mean half-width: at least that of the mean."""
+    """The means of the first metric and of its half-width over rows.
+
+    The mean half-width is at least that of the mean.
+    """
     keys = (metric_of(rows[0]) if rows else "accuracy", "ci95")
     values = {k: [r[k] for r in rows if finite(r.get(k))] for k in keys}
     return {k: sum(v) / len(v) if v else math.nan for k, v in values.items()}
@@ -81,10 +86,15 @@ def mean(rows: Sequence[Line]) -> dict[str, float]:
 def draw(
     plot: Callable[[Any], None], x: str, y: str, size: tuple[float, float] = (4.2, 2.7)
 ) -> str:
-    """A small panel as SVG, the same bytes on every call; phones stack panels, wide screens place
-    them in rows.
+    """A small panel as SVG, the same bytes on every call.
 
-    size: in inches; a legend makes it higher.
+    Phones stack panels, wide screens place them in rows.
+
+    Args:
+        plot: plots into the axes that it is given.
+        x: what stands along the horizontal axis.
+        y: what stands along the vertical axis.
+        size: in inches; a legend makes it higher.
     """
     import matplotlib  # here, since it takes longer to import than most commands run
     from matplotlib.figure import Figure as Canvas
@@ -110,15 +120,16 @@ def draw(
 
 
 def _half(line: Line, scale: float) -> float:
-    """Half-width of the validation's interval in points; NaN, which is not plotted, where it has
-    none.
+    """The half-width of the validation's interval in points.
+
+    It is NaN, which is not plotted, where there is none.
     """
     half = line.get("val_ci95")
     return scale * half if finite(half) else math.nan  # type: ignore[operator]
 
 
 def curves(label: str, lines: Sequence[Line]) -> list[Figure]:
-    """Training loss, and validation accuracy with its interval, by step."""
+    """Plot training loss, and the validation's metric with its interval, by step."""
     loss = [(m["step"], m["loss"]) for m in lines if finite(m.get("loss"))]
     validated = [m for m in lines if finite(m.get("val"))]
     metric = validated[0].get("metric", ACCURACY) if validated else ACCURACY
@@ -151,7 +162,7 @@ def curves(label: str, lines: Sequence[Line]) -> list[Figure]:
 
 
 def line(axes: Any, points: Sequence[tuple[float, float, float]], **look: Any) -> None:
-    """A line through (x, y, half-width) with its band."""
+    """Plot a line through points (x, y, half-width), with its band."""
     x, y, _ = zip(*points, strict=True)
     low, high = ([v + sign * h for _, v, h in points] for sign in (-1, 1))
     axes.fill_between(x, low, high, color=look["color"], alpha=0.15, linewidth=0)
@@ -159,8 +170,9 @@ def line(axes: Any, points: Sequence[tuple[float, float, float]], **look: Any) -
 
 
 def pool_figures(rows: Sequence[Line], colors: Colors) -> list[Figure]:
-    """Accuracy by unlabeled samples, a panel for each kind of episode that has several numbers of
-    them.
+    """Accuracy by unlabeled samples, a panel for each kind of episode.
+
+    Kinds with a single number of them have none.
     """
     several = len({r.get("run") for r in rows}) > 1
     panels: dict[tuple[Any, ...], dict[str, list[Line]]] = {}
@@ -198,9 +210,7 @@ def _uses_pool(members: Sequence[Line]) -> bool:
 
 
 def _off_the_scale(methods: Mapping[str, list[Line]]) -> dict[str, float]:
-    """The accuracies of methods without a pool that, drawn, would press the lines of interest
-    flat.
-    """
+    """The accuracies of methods without a pool that would press the lines of interest flat."""
     semi = [value_of(r) for members in methods.values() if _uses_pool(members) for r in members]
     shown = semi or [value_of(r) for members in methods.values() for r in members]
     span = max(max(shown) - min(shown), 2.0)
@@ -213,8 +223,9 @@ def _off_the_scale(methods: Mapping[str, list[Line]]) -> dict[str, float]:
 
 
 def _plot_pool(axes: Any, methods: Mapping[str, list[Line]], colors: Colors) -> None:
-    """A line for each number of distractors; one dashed line for a method that leaves unlabeled
-    samples alone.
+    """A line for each number of distractors.
+
+    A method that leaves unlabeled samples alone has one dashed line.
     """
     sizes = sorted({r["unlabeled"] for members in methods.values() for r in members})
     for name, members in methods.items():
@@ -257,8 +268,15 @@ EQUAL = {
 
 
 def curve_figures(rows: Sequence[Line], x: str, words: str, colors: Colors) -> list[Figure]:
-    """Accuracy by one number of the setting, a panel for each kind of setting and all else that an
-    episode is.
+    """The first metric by one number of the setting.
+
+    There is a panel for each kind of setting and all else that an episode is.
+
+    Args:
+        rows: as tables hold them.
+        x: the name of the number.
+        words: for it, along the axis.
+        colors: of the methods.
     """
     fields = dict.fromkeys(name for r in rows for name in task_of(r).columns_shown())
     keys = ["setting", "data", *(name for name in fields if name != x)]
@@ -286,8 +304,9 @@ def curve_figures(rows: Sequence[Line], x: str, words: str, colors: Colors) -> l
 
 
 def _lines(rows: Sequence[Line], x: str) -> tuple[dict[str, list[Line]], str]:
-    """Rows by line, and what was averaged over: every variant, or the levels of the strongest axis
-    if they are many.
+    """Rows by line, and what was averaged over.
+
+    A line is a variant or, if these are many, a level of the strongest axis.
     """
     repeated = [
         a for a in axes_of(rows) if a in REPLICATES and len({level(r, a) for r in rows}) > 1
@@ -317,7 +336,7 @@ def _over(axes: Sequence[str]) -> str:
 
 
 def by_strength(rows: Sequence[Line], axes: Sequence[str]) -> list[str]:
-    """Axes by the spread of their levels' mean accuracies, the widest first."""
+    """Order axes by the spread of the mean values of their levels, the widest first."""
 
     def spread(axis: str) -> float:
         levels: dict[str, list[float]] = {}

@@ -59,9 +59,17 @@ def to_html(
     effects: Sequence[Line] = (),
     failures: Sequence[tuple[str, str]] = (),
 ) -> str:
-    """What was found, a picture and the rows come first; how it was made, and all the rest, below.
+    """A report as one web page: findings, a picture and the rows first, all the rest below.
 
-    lead: pictures that stand above the tables; figures: those below, by heading.
+    Args:
+        title: of the page.
+        rows: as tables hold them.
+        figures: those below the tables, by heading: (caption, SVG).
+        lead: figures that stand above the tables.
+        notes: lines of text, with `code`.
+        findings: lines of text, with `code`.
+        effects: a study's comparisons.
+        failures: (cell, what went wrong).
     """
     parts = listed(findings, "findings")
     parts += pictures(lead) if lead else []
@@ -88,7 +96,7 @@ def to_html(
 
 
 def page(title: str, parts: Sequence[str]) -> str:
-    """A whole page of these parts of HTML below its title."""
+    """A whole web page of some parts of HTML below its title."""
     # The policy makes a browser hold the page to what it promises: nothing is loaded, nothing is
     # run.
     policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -103,7 +111,7 @@ def page(title: str, parts: Sequence[str]) -> str:
 
 
 def pictures(drawn: Sequence[tuple[str, str | bytes]]) -> list[str]:
-    """Captions and drawings (SVG) or photographs (the bytes of a JPEG)."""
+    """Figures as HTML: captions with drawings (SVG) or photographs (the bytes of a JPEG)."""
     parts = ['<div class="figures">']
     # as an image a drawing keeps its ids, styles and scripts to itself
     for caption, picture in drawn:
@@ -120,11 +128,12 @@ def pictures(drawn: Sequence[tuple[str, str | bytes]]) -> list[str]:
 
 
 def data_url(kind: str, image: bytes) -> str:
+    """An image as an address that holds it, for a page that loads nothing."""
     return f"data:image/{kind};base64,{base64.b64encode(image).decode()}"
 
 
 def grid(heads: Sequence[str], rows: Sequence[Sequence[str]], text: int) -> list[str]:
-    """A table of cells of HTML, the first `text` columns of which are words."""
+    """A table as HTML; its first `text` columns are words, and its cells are HTML."""
     look = ["text" if i < text else "" for i in range(len(heads))]
     lines = [("th", heads), *(("td", r) for r in rows)]
     cells = (
@@ -150,6 +159,7 @@ PAIRED = (
 
 
 def listed(lines: Sequence[str], kind: str = "") -> list[str]:
+    """Lines of text as an HTML list of a class `kind`; nothing where there are none."""
     code = (re.sub("`([^`]+)`", r"<code>\1</code>", f"<li>{escape(line)}</li>") for line in lines)
     return [f'<ul class="{kind}">', *code, "</ul>"] if lines else []
 

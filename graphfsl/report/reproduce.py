@@ -1,5 +1,6 @@
-"""A paper's row trained and evaluated again, published beside ours; and the README's tables from
-committed results.
+"""A paper's row trained and evaluated again, published beside ours.
+
+The README's tables are made here too, from committed results.
 """
 
 from __future__ import annotations
@@ -27,8 +28,15 @@ PLACE = ("data.root", "data.download", "trainer.device", "trainer.logger")  # sa
 
 
 def reproduce(paper: str, overrides: Sequence[str], out: Path | None, console: Console) -> None:
-    """Run the experiments of a paper (a finished one is measured only) and print published against
-    ours.
+    """Run the experiments of a paper, and print published beside our numbers.
+
+    A finished one is measured only.
+
+    Args:
+        paper: such as snell2017, or an experiment file.
+        overrides: for every experiment of it.
+        out: the folder of the runs; None takes runs/.
+        console: where the tables are shown.
     """
     files = [Path(paper)] if paper.endswith(".yaml") else find_experiments(paper)
     experiments = [Experiment.read(file, overrides) for file in files]
@@ -49,8 +57,15 @@ def _show(
     changed: Sequence[str],
     console: Console,
 ) -> None:
-    """The table of an experiment. histories: the metrics of each seed. changed: deviations beside
-    the listed ones.
+    """The table of an experiment.
+
+    Args:
+        name: of its file.
+        notes: what it says of its paper and of deviations.
+        rows: what was measured.
+        histories: the metrics of each seed.
+        changed: deviations beside the listed ones.
+        console: where it is shown.
     """
     grid = Table(
         "setting",
@@ -83,11 +98,17 @@ def _show(
 
 
 def table(name: str, folder: Path | None = None) -> str:
-    """The committed results on a data set as Markdown, each kind of setting in a table of its own;
-    or those of a study, or the headlines.
+    """Committed results as Markdown: of a data set, of a study, or the headlines.
 
-    folder: what holds the records of data sets, STUDY.csv and headlines.json; experiments/results
-        where it is not given.
+    Each kind of setting of a data set is a table of its own.
+
+    Args:
+        name: of the data set or study, or `headlines`.
+        folder: what holds the records of data sets, STUDY.csv and headlines.json;
+            experiments/results where it is not given.
+
+    Raises:
+        InputError: for an unknown name, and where there are no results.
     """
     folder = folder or experiments_dir() / "results"
     file = folder / f"{name}.csv"
@@ -180,8 +201,9 @@ def _markdown(kind: str, lines: Sequence[Sequence[str]]) -> str:
 
 
 def _mean(cells: Sequence[Line], metric: str) -> str:
-    """The mean over seeds, which share their test episodes: the mean of their intervals is wide
-    enough.
+    """The mean over seeds, with the mean of their intervals.
+
+    They share their test episodes, so that this is wide enough.
     """
     value, half = (sum(float(c[k]) for c in cells) / len(cells) for k in (metric, "ci95"))
     return f"{value:.2f} ± {half:.2f}" if metric == ACCURACY else f"{value:.4g} ± {half:.4g}"

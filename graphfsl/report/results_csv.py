@@ -1,12 +1,6 @@
-"""The record of committed results: one CSV for each data set, written from the runs' results.json.
+"""The record of committed results: one CSV for each data set.
 
-The tables of the documentation are printed from these files. They are those of `tables.to_csv`,
-with these columns more:
-
-- `file`: the file below experiments/results that holds the row, and the accuracy of each episode.
-- `variant`: how the row was measured otherwise than its run says: overrides, BatchNorm policy.
-- `pretraining`: the objective that the encoder was pretrained with.
-- `published`, `source`: the paper's number in this setting, also where ours is of other classes.
+It is written from the runs' results.json.
 """
 
 from __future__ import annotations
@@ -35,19 +29,19 @@ EPISODE = {"way": 5, "shot": 1, "unlabeled": 0, "distractors": 0}  # what most e
 
 
 def task_of_line(line: Line) -> Task:
-    """What a row was asked."""
+    """The task that a row was asked."""
     kind = get(line.get("task") or DEFAULT)
     given = {f.name: line.get(f.name) for f in dataclasses.fields(kind)}
     return kind(**{name: value for name, value in given.items() if value is not None})
 
 
 def size(line: Line) -> tuple[float, ...]:
-    """What columns are sorted by: way, shot, unlabeled samples and distractors of its episodes."""
+    """The numbers that columns are sorted by: way, shot, unlabeled samples and distractors."""
     return tuple(task_of_line(line).size)
 
 
 def column(line: Line) -> str:
-    """5-way 1-shot, 5 unlabeled, 5 distractors"""
+    """What heads a row's column, such as "5-way 1-shot, 5 unlabeled, 5 distractors"."""
     return _title(task_of_line(line))
 
 
@@ -56,7 +50,7 @@ def _title(task: Task) -> str:
 
 
 def records(folder: Path) -> dict[str, str]:
-    """The name of each data set that runs in a folder were measured on, and its record as CSV."""
+    """The record of each data set that runs in a folder were measured on, as CSV, by its name."""
     found: dict[str, list[Line]] = {}
     for file in sorted(folder.glob("*/results.json")):
         for row in _rows_of_run(file.parent):
@@ -65,7 +59,7 @@ def records(folder: Path) -> dict[str, str]:
 
 
 def write_records(folder: Path) -> list[Path]:
-    """Write the record of each data set beside the runs; the files that were written."""
+    """Write the record of each data set beside the runs, and return the files."""
     written = []
     for name, text in records(folder).items():
         file = folder / f"{name}.csv"
@@ -91,8 +85,10 @@ def is_record(file: Path) -> bool:
 
 
 def data_set(split: str) -> str:
-    """The data set that a split is of: omniglot of "omniglot-vinyals-rotations/test"; a set of the
-    user's own goes by its own name.
+    """The data set that a split is of.
+
+    It is omniglot of "omniglot-vinyals-rotations/test"; a set of the user's own goes by its own
+    name.
     """
     own = split.partition("/")[0].replace("-", "_")
     known = [name for name in data.names() if own.startswith(name)]

@@ -42,12 +42,21 @@ def write_report(
     effects: Sequence[Line] = (),
     failures: Sequence[tuple[str, str]] = (),
 ) -> list[Path]:
-    """report.html, report.md, report.csv and report.tex in `out`, from rows as `results.full_row`
-    makes them.
+    """Write report.html, report.md, report.csv and report.tex into `out`.
 
-    histories: the lines of metrics.jsonl by label. pictures: (caption, SVG), above the tables.
-    notes, findings: lines of text, with `code`. effects: a study's comparisons, as
-    `findings.findings` lists them. failures: (cell, what went wrong).
+    Args:
+        out: the folder.
+        title: of the report.
+        rows: as `results.full_row` makes them.
+        histories: the lines of metrics.jsonl by label.
+        pictures: (caption, SVG), above the tables.
+        notes: lines of text, with `code`.
+        findings: lines of text, with `code`.
+        effects: a study's comparisons, as `findings.findings` lists them.
+        failures: (cell, what went wrong).
+
+    Returns:
+        The files.
     """
     lines = [_line(as_row(row)) for row in rows]
     lines.sort(key=group)
@@ -72,8 +81,9 @@ def _line(row: Row) -> dict[str, Any]:
 
 
 def _told(value: Any) -> Any:
-    """A value of a row; None for a number that is none, as earlier versions wrote for the interval
-    of one episode.
+    """A value of a row; None for a number that is none.
+
+    Earlier versions wrote one for the interval of one episode.
     """
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
@@ -81,9 +91,11 @@ def _told(value: Any) -> Any:
 def figures_of(
     rows: Sequence[Line], histories: Mapping[str, Sequence[Line]]
 ) -> dict[str, list[Figure]]:
-    """All pictures of some rows (with what `diagnose` found of them) and trainings, by heading.
+    """All pictures of some rows, with what `diagnose` found of them, and of trainings, by heading.
+
     Each picture is of one kind of setting, but that against unlabeled samples, whose lines name
-    theirs."""
+    theirs.
+    """
     best = [r for r in rows if r.get("best")] or [r for r in rows if not r.get("baseline")]
     shown = list(
         {(r.get("setting"), *group(r)): r for r in reversed(best) if r.get("reliability")}.values()
@@ -122,8 +134,15 @@ def _curves(rows: Sequence[Line], colors: Colors) -> dict[str, list[Figure]]:
 
 
 def report_runs(paths: Sequence[Path], out: Path) -> list[Path]:
-    """The report of finished run directories; those of `seeds=` stand with one row for all seeds,
-    as they were run.
+    """Write the report of finished run directories.
+
+    Those of `seeds=` stand with one row for all seeds, as they were run.
+
+    Returns:
+        The files.
+
+    Raises:
+        InputError: for a directory that holds no results, or damaged ones.
     """
     names = [Path(p).resolve().name for p in paths]
     rows: list[Row] = []

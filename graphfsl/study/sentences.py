@@ -10,7 +10,7 @@ from graphfsl.loops.row import scale_of
 
 
 def sentence(effect: MainEffect, unit: str = "%") -> str:
-    """One axis in plain English; p is the corrected one where present.
+    """What one axis shows in plain English; p is the corrected one where present.
 
     The values are such that more is better; shares, of the unit "%", become percentage points. A
     difference is asserted where the interval leaves out 0 and p < 0.05, denied where neither,
@@ -79,8 +79,9 @@ def _left_out(effect: MainEffect) -> str:
 
 
 def _top(effect: MainEffect) -> tuple[Comparison, list[Level]]:
-    """The best level beside the next that it was compared with, and all by their mean gain over
-    those compared.
+    """The best level beside the next that it was compared with, and all of them in order.
+
+    The order is by their mean gain over those that they were compared with.
     """
     gains: dict[Level, list[float]] = {}
     for c in effect.comparisons:
@@ -109,7 +110,7 @@ def amount(value: float, half: float, unit: str) -> str:
 
 
 def word_of(unit: str) -> str:
-    """What follows a difference: " points" of shares, the unit of others, or nothing."""
+    """The word that follows a difference: " points" of shares, the unit of others, or nothing."""
     return " points" if unit == "%" else f" {unit}".rstrip()
 
 

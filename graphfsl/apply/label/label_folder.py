@@ -1,5 +1,6 @@
-"""`label`: from a folder of images, or features, and a table of a few labels to files that label
-them all.
+"""`label`: from a folder of images, or features, to files that label them all.
+
+A table of a few labels says what the classes are.
 """
 
 from __future__ import annotations
@@ -221,8 +222,10 @@ def _write_sheets(
 
 
 def _check_places(folders: Iterable[Path], files: Iterable[Path]) -> None:
-    """InputError where a file stands in place of a folder that is to be written, or a folder in
-    place of a file.
+    """Refuse places where something else stands than is to be written.
+
+    Raises:
+        InputError: where a file stands in place of a folder, or a folder in place of a file.
     """
     for path in folders:
         if path.exists() and not path.is_dir():
@@ -286,8 +289,9 @@ def _columns(
 
 
 def _sheet(pool: Pool, found: Labels, c: int, name: str, truth: np.ndarray) -> Image.Image:
-    """What was given of class c (NONE, LOST: of none), and what was found, the surest and the least
-    sure.
+    """What was given of class c, and what was found, the surest and the least sure.
+
+    c is NONE or LOST for what is of none.
     """
     given = np.flatnonzero(found.given & (found.label == c))
     own = found.of(c)
@@ -407,8 +411,11 @@ def _wanting(f: Mapping[str, Any]) -> str:
 
 
 def _of_members(f: Mapping[str, Any]) -> bool:
-    """Whether a confidence is that of samples of the classes only: the pool does not rank so far
-    below held-out labels that it shows what else there is."""
+    """Whether a confidence is that of samples of the classes only.
+
+    It is where the pool does not rank so far below held-out labels that it shows what else there
+    is.
+    """
     return bool(f["shortfall"] <= FOREIGN)
 
 

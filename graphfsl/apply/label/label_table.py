@@ -1,5 +1,6 @@
-"""Tables of labels, as people and their programs write them, and the samples of a pool that they
-mean.
+"""Tables of labels, as people and their programs write them.
+
+The samples of a pool that they mean are found here.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""What `pool.label_pool` is given: features, a support and options, checked before anything is
-computed.
+"""What `pool.label_pool` is given, checked before anything is computed.
+
+It is features, a support and options.
 """
 
 from __future__ import annotations

@@ -177,7 +177,11 @@ def _read_features(path: Path) -> Pool:
 
 
 def check_format(name: str) -> None:
-    """InputError where tables cannot be written in this format."""
+    """Refuse a format that tables cannot be written in.
+
+    Raises:
+        InputError: names those that there are.
+    """
     if name not in FORMATS:
         raise unknown("format", name, FORMATS)
     if name == "parquet":

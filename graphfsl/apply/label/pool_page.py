@@ -101,8 +101,9 @@ def accuracies(found: Labels, truth: np.ndarray, asked: np.ndarray) -> dict[str,
 
 
 def _auroc(none: np.ndarray, truth: np.ndarray, asked: np.ndarray) -> float:
-    """How often `none` is higher for a sample of none of the classes than for another; a tie is
-    half.
+    """How often `none` is higher for a sample of none of the classes than for another.
+
+    A tie is half.
     """
     foreign, member = np.sort(none[asked & (truth == -1)]), none[asked & (truth >= 0)]
     if not len(foreign) or not len(member):
@@ -181,8 +182,9 @@ def _thinned(curve: np.ndarray) -> np.ndarray:
 
 
 def _bins(found: Labels, truth: np.ndarray, asked: np.ndarray) -> torch.Tensor:
-    """Reliability of `score` as the probability that `best` is right, also where it is not
-    answered.
+    """Reliability of `score` as the probability that `best` is right.
+
+    It counts where `best` is not answered, too.
     """
     wrong = torch.from_numpy(((found.best != truth) | (truth < 0))[asked].astype(np.int64))
     return reliability(torch.from_numpy(found.score[asked, None]), wrong)  # class 0 of one: right
@@ -227,9 +229,7 @@ def _scores(found: Labels) -> Figure:
 
 
 def _nones(found: Labels) -> Figure:
-    """`none` from the strongest reached to the weakest, and where samples are called none of
-    these.
-    """
+    """`none` from the strongest reached to the weakest, and where samples are called none."""
     none = _thinned(np.sort(found.none[~found.given & found.reached]))
 
     def plot(axes: Any) -> None:

@@ -53,9 +53,10 @@ def name_of(task: Task) -> str:
 
 
 def as_task(given: Any, options: Mapping[str, Any] | None = None, where: str = "episode") -> Task:
-    """What a caller gave: a task, or its fields as a mapping or as keywords, `task` among them.
+    """The task that a caller gave, as one or by its fields.
 
-    Raises InputError for both at once, and for anything else.
+    Raises:
+        InputError: for both at once, and for anything else.
     """
     if isinstance(given, Task):
         if options:

@@ -80,20 +80,24 @@ class Draw(task.Draw):
 class Setting(Task):
     """What an N-way K-shot episode looks like.
 
-    way, shot, query: classes, support images per class, query images per class.
-    unlabeled: unlabeled images per class. distractors: further classes, each with `unlabeled`
-        images in the pool.
-    labeled_fraction: the share of each class's images that may be support or query; unlabeled
-        images then come from the rest. Fixed per class by `label_seed` (Ren et al. 2018). 1 = all
-        images may be anything.
-    dirichlet: None for `query` queries of every class; alpha > 0 for way * query queries whose
-        class shares are drawn from a symmetric Dirichlet (2 is the usual unbalanced setting).
-    pool_dirichlet: the same of the pool: None for `unlabeled` images of every class; alpha > 0 for
-        way * unlabeled images in unequal shares. Each distractor class keeps its `unlabeled`
-        images.
-    max_shot: None for `shot` of every class; else each class draws its own number from
-        shot..max_shot.
-    groups: "any" classes, all "within" one superclass, or each from another ("across").
+    Args:
+        way: classes.
+        shot: support images per class.
+        query: query images per class.
+        unlabeled: unlabeled images per class.
+        distractors: further classes, each with `unlabeled` images in the pool.
+        labeled_fraction: the share of each class's images that may be support or query; unlabeled
+            images then come from the rest. Fixed per class by `label_seed` (Ren et al. 2018). 1 =
+            all images may be anything.
+        label_seed: which share of the images that is.
+        dirichlet: None for `query` queries of every class; alpha > 0 for way * query queries whose
+            class shares are drawn from a symmetric Dirichlet (2 is the usual unbalanced setting).
+        max_shot: None for `shot` of every class; else each class draws its own number from
+            shot..max_shot.
+        groups: "any" classes, all "within" one superclass, or each from another ("across").
+        pool_dirichlet: the same of the pool: None for `unlabeled` images of every class; alpha > 0
+            for way * unlabeled images in unequal shares. Each distractor class keeps its
+            `unlabeled` images.
     """
 
     unpublished: ClassVar = ("query", "label_seed")
@@ -165,7 +169,7 @@ class Setting(Task):
 
     @property
     def most_shots(self) -> int:
-        """Support images of the class that has most."""
+        """The support images of the class that has most."""
         return self.max_shot or self.shot
 
     def __str__(self) -> str:
@@ -199,7 +203,7 @@ class Setting(Task):
 
     @property
     def size(self) -> tuple[int, ...]:
-        """Way, shot, and the size of the pool."""
+        """What tables are sorted by: way, shot, and the size of the pool."""
         return self.way, self.shot, self.unlabeled, self.distractors
 
     @property
@@ -226,13 +230,20 @@ class Setting(Task):
         return METRICS
 
     def draws(self, split: Split, seed: int) -> Sampler:
-        """The sampler of a split. Raises InputError where the split is too small."""
+        """The sampler of a split.
+
+        Raises:
+            InputError: where the split is too small.
+        """
         return Sampler(split, self, seed)
 
     def assemble(
         self, draw: Draw, split: Split, raw: Tensor, normalise: Normalise, device: torch.device
     ) -> tuple[Episode, Target]:
-        """One node a sample; support labels are weights, all others are hidden in the target."""
+        """The batch that a draw describes: one node a sample, and labels of the support as weights.
+
+        All other labels are hidden in the target.
+        """
         x = normalise(raw)
         ids, label = torch.from_numpy(draw.ids), torch.from_numpy(draw.label)
         padded = self.max_shot is not None
@@ -249,7 +260,11 @@ class Setting(Task):
         return episode, target.to(device)
 
     def check_draw(self, draw: Draw, split: Split) -> None:
-        """ValueError where a list contradicts itself or the labels of the split."""
+        """Refuse a list that contradicts itself or the labels of the split.
+
+        Raises:
+            ValueError: says how.
+        """
         ids, label, columns = draw.ids, draw.label, draw.classes
         k, q = draw.n_support, draw.n_query
         if ids.ndim != 2 or ids.shape != label.shape or columns.shape != (len(ids), self.way):

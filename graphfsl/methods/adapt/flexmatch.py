@@ -1,5 +1,8 @@
-"""FlexMatch on the images of an episode. Zhang et al. 2021, https://arxiv.org/abs/2110.08263; with
-a fixed threshold it is FixMatch, Sohn et al. 2020, https://arxiv.org/abs/2001.07685"""
+"""FlexMatch, self-training with a threshold for each class, on the images of an episode.
+
+Zhang et al. 2021, https://arxiv.org/abs/2110.08263; with a fixed threshold it is FixMatch, Sohn et
+al. 2020, https://arxiv.org/abs/2001.07685
+"""
 
 from __future__ import annotations
 
@@ -103,7 +106,7 @@ class FlexMatch(Adapt):
         return labeled_cross_entropy(scores, episode) + self.weight * loss_u
 
     def sure(self, q: Tensor, mask: Tensor) -> Tensor:
-        """(B, U, C) bool: the most probable class of q (B, U, C) where it is above tau_c.
+        """Where the most probable class of q (B, U, C) is above its threshold: (B, U, C) bool.
 
         Nothing elsewhere, and nothing for padding.
         """

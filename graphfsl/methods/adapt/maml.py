@@ -1,5 +1,6 @@
-"""Model-Agnostic Meta-Learning, and its first-order form. Finn, Abbeel, Levine 2017,
-https://arxiv.org/abs/1703.03400
+"""Model-Agnostic Meta-Learning (MAML), and its first-order form.
+
+Finn, Abbeel, Levine 2017, https://arxiv.org/abs/1703.03400
 """
 
 from __future__ import annotations
@@ -82,7 +83,8 @@ class FOMAML(MAML):
         min_theta sum_i L_i(theta'_i),  d theta'_i / d theta taken as 1
 
     Args:
-        net, steps, lr, params, task_chunk, steps_test: see `MAML`.
+        net: see `MAML`.
+        steps, lr, params, task_chunk, steps_test: see `MAML`.
 
     Shapes:
         score: images or features (B, n, *S) -> (B, n, C).

@@ -1,5 +1,6 @@
-"""Any convolution of PyTorch Geometric as an episode layer. Fey & Lenssen 2019,
-https://arxiv.org/abs/1903.02428
+"""Any convolution of PyTorch Geometric as an episode layer.
+
+Fey & Lenssen 2019, https://arxiv.org/abs/1903.02428
 """
 
 from __future__ import annotations
@@ -100,6 +101,7 @@ class MessagePassing(Graph):
             )
 
     def forward(self, episode: Episode) -> Episode:
+        """The episode with convolved features, (B, n, d) -> (B, n, d')."""
         a = self.adjacency(episode)
         if self.loops:
             a = a + torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
@@ -176,5 +178,6 @@ class Projected(nn.Module):
         self.linear, self.conv = linear, conv
 
     def forward(self, x: Tensor, edges: Tensor, **weight: Tensor) -> Tensor:
+        """Nodes after the linear map and the convolution."""
         out: Tensor = self.conv(self.linear(x), edges, **weight)
         return out

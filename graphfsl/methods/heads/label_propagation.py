@@ -1,5 +1,7 @@
-"""Label propagation: local and global consistency. Zhou, Bousquet, Lal, Weston, Schoelkopf 2004,
-https://papers.nips.cc/paper/2506"""
+"""Label propagation: local and global consistency.
+
+Zhou, Bousquet, Lal, Weston, Schoelkopf 2004, https://papers.nips.cc/paper/2506
+"""
 
 from __future__ import annotations
 
@@ -71,13 +73,14 @@ class LabelPropagation(Head):
         self.scale, self.k, self.alpha, self.log = scale, k, alpha, log
 
     def affinity(self, episode: Episode) -> Tensor:
-        """(B, n, n) of all nodes; padding is taken out afterwards."""
+        """Affinities (B, n, n) of all nodes; padding is taken out afterwards."""
         if isinstance(self.scale, str):
             return std_scaled(episode.x, episode.mask) * pairs(episode.mask)
         d = squared_euclidean(episode.x, episode.x)
         return rbf(d, self.scale * median_distance(d, episode.mask).sqrt())
 
     def score(self, episode: Episode) -> Tensor:
+        """The label weights (B, n, C) that reach each node, or with `log` their logarithms."""
         w = self.affinity(episode) * (episode.mask.unsqueeze(-1) & episode.mask.unsqueeze(-2))
         if self.k is not None:
             w = nearest(w, self.k)

@@ -1,5 +1,7 @@
-"""Denoising of classification weights by a graph network (wDAE-GNN). Gidaris, Komodakis 2019,
-https://arxiv.org/abs/1905.01102"""
+"""Denoising of classification weights by a graph network (wDAE-GNN).
+
+Gidaris, Komodakis 2019, https://arxiv.org/abs/1905.01102
+"""
 
 from __future__ import annotations
 
@@ -93,8 +95,14 @@ class WDAE(Head):
         self.last = nn.Linear(7 * dim, 2 * dim)
 
     def neighbors(self, w: Tensor, there: Tensor) -> Tensor:
-        """a (B, C, C) of normalised weights w (B, C, d), which of them there are (B, C); zero
-        beyond the k nearest.
+        """How much attention each class weight pays to the k that are nearest to it.
+
+        Args:
+            w: (B, C, d) normalised weights.
+            there: (B, C) which classes there are.
+
+        Returns:
+            a (B, C, C), zero beyond the k nearest.
         """
         others = pairs(there)
         s = self.temperature * w @ w.mT
@@ -103,7 +111,7 @@ class WDAE(Head):
         return s.masked_fill(s < least, torch.finfo(s.dtype).min).softmax(-1) * others
 
     def denoise(self, w: Tensor, there: Tensor) -> Tensor:
-        """w* of normalised weights w (B, C, d), which of them there are (B, C)."""
+        """Denoise normalised class weights w (B, C, d); the mask (B, C) says which there are."""
         a = self.neighbors(w.detach(), there)
         if self.training and self.noise:
             w = F.normalize(w + self.noise * torch.randn_like(w), dim=-1)
@@ -116,16 +124,18 @@ class WDAE(Head):
         return mended
 
     def classifier(self, episode: Episode) -> Tensor:
-        """w* (B, C, d)."""
+        """The denoised class weights w* (B, C, d) of an episode."""
         x, w = episode.x[:, episode.labeled], episode.w[:, episode.labeled]
         return self.denoise(F.normalize(prototypes(F.normalize(x, dim=-1), w), dim=-1), present(w))
 
     def score(self, episode: Episode) -> Tensor:
+        """Scaled cosines (B, n, C) to the denoised class weights."""
         return hide_absent(
             self.log_scale.exp() * cosine(episode.x, self.classifier(episode)), episode.w
         )
 
     def criterion(self, scores: Tensor, target: Target, episode: Episode) -> Tensor:
+        """Cross-entropy, and `reconstruction` times the error of the class weights: a scalar."""
         loss = super().criterion(scores, target, episode)
         if not self.reconstruction:
             return loss
@@ -155,6 +165,7 @@ class Messages(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, a: Tensor) -> Tensor:
+        """What reaches each class."""
         y = self.linear(x)
         of_pairs = y.unsqueeze(2) + y.unsqueeze(1)
         normed = self.norm(of_pairs.flatten(0, 2), (a > 0).flatten())

@@ -1,5 +1,7 @@
-"""Pretraining on partly labeled base classes by consistency: FixMatch. Sohn et al. 2020,
-https://arxiv.org/abs/2001.07685"""
+"""Pretraining on partly labeled base classes by consistency: FixMatch.
+
+Sohn et al. 2020, https://arxiv.org/abs/2001.07685
+"""
 
 from __future__ import annotations
 
@@ -24,6 +26,8 @@ class Consistency(Objective):
         L = mean_X H(y, p(x)) + weight * mean_U 1[max q >= tau] H(argmax q, p(A(u)))
 
     Args:
+        dim: d, the length of the features.
+        classes: the number of base classes.
         labeled_fraction, label_seed: which images of each class have a label, the same as in
             `train_episode`; those of all others never reach the loss.
         threshold: tau.
@@ -31,8 +35,6 @@ class Consistency(Objective):
         rotate, translate, scale, flip: of A, in degrees and shares of the side; never mirror
             characters. Images of one channel must have paper 0, `data.mean: [0.0]`.
         classifier, scale_logits: as `classifier` and `scale` in `cross_entropy`.
-        dim: d.
-        classes: the number of base classes.
 
     Shapes:
         forward: images (B, n, *S), labels (B, n) with -100 = unlabeled -> scalar.
@@ -81,6 +83,13 @@ class Consistency(Objective):
         self.classifier = make_classifier(classifier, dim, classes, scale_logits)
 
     def forward(self, encode: Encode, x: Tensor, y: Tensor) -> Tensor:
+        """The loss of a batch: of labeled images, and of sure ones without a label; a scalar.
+
+        Args:
+            encode: images (m, *S) -> vectors (m, d).
+            x: (B, n, *S) images.
+            y: (B, n) labels, below 0 = none.
+        """
         x, y = x.flatten(0, 1), y.flatten()
         scores, strong = self.classifier(encode(torch.cat([x, self.strong(x)]))).chunk(2)
         free = y < 0
@@ -91,6 +100,6 @@ class Consistency(Objective):
         return loss / (~free).sum().clamp_min(1) + self.weight * loss_u / free.sum().clamp_min(1)
 
     def strong(self, x: Tensor) -> Tensor:
-        """A(x), each image (M, C, h, w) by its own draw."""
+        """Strong views A(x) of images (M, C, h, w), each by its own draw."""
         u = 2 * torch.rand(7, len(x), device=x.device, dtype=x.dtype) - 1
         return affine(x, u, self.rotate, self.translate, self.scale, 0.0, self.flip)

@@ -1,5 +1,6 @@
-"""PT-MAP: power transform and maximum a posteriori. Hu, Gripon, Pateux 2021,
-https://arxiv.org/abs/2006.03806
+"""PT-MAP: power transform and maximum a posteriori.
+
+Hu, Gripon, Pateux 2021, https://arxiv.org/abs/2006.03806
 """
 
 from __future__ import annotations
@@ -83,6 +84,7 @@ class PTMAP(Refine):
         self.needs_balance = share == 1
 
     def forward(self, episode: Episode, scores: Tensor, head: Head) -> Tensor:
+        """Scores (B, n, C) by the distance to the class centres; the head's are not read."""
         x = self.transform(episode)
         nodes = x[:, : episode.query.stop]
         labels = episode.w[:, episode.support].mT
@@ -93,7 +95,7 @@ class PTMAP(Refine):
         return hide_absent(scores, episode.w)
 
     def transform(self, episode: Episode) -> Tensor:
-        """Features (B, n, d) -> x (B, n, d); the pool is centered as the queries are."""
+        """Power-transformed features x (B, n, d); the pool is centered as the queries are."""
         k, query = episode.n_support, episode.query
         real = episode.mask.unsqueeze(-1).to(episode.x.dtype)
         x = F.normalize((episode.x.clamp_min(0) + 1e-6) ** self.power, dim=-1)
@@ -103,8 +105,16 @@ class PTMAP(Refine):
         return F.normalize(torch.cat([support, others], 1), dim=-1)
 
     def centers(self, x: Tensor, y: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
-        """Support and queries x (B, m, d), labels y (B, C, k) of the first k, which queries are
-        real (B, q) -> A (B, C, m), Sinkhorn's v (B, C)."""
+        """The class centres as mixtures of nodes, and what balances the classes.
+
+        Args:
+            x: (B, m, d) support and queries.
+            y: (B, C, k) labels of the first k.
+            query: (B, q) 1 where a query is real, else 0.
+
+        Returns:
+            A (B, C, m), so that A x are the centres, and Sinkhorn's v (B, C).
+        """
         gram = x @ x.mT
         size = y.sum(-1, keepdim=True)
         absent = size == 0
@@ -122,7 +132,7 @@ class PTMAP(Refine):
         return a, balance(log_p.mT, query, self.share, COLD)
 
     def log_affinity(self, a: Tensor, gram: Tensor, absent: Tensor) -> Tensor:
-        """-lam ||x_i - mu_c||^2 (B, C, m) for centers mu = A x; ||x_i||^2 is left out."""
+        """How near nodes are to mu = A x: -lam ||x_i - mu_c||^2 (B, C, m), less ||x_i||^2."""
         dots = a @ gram
         distance = (2 * dots - (a * dots).sum(-1, keepdim=True)).masked_fill(absent, float("-inf"))
         return self.lam * distance
