@@ -1,5 +1,6 @@
-"""The gradient and the curvature of an inner loss, and whether PyTorch's function transforms are at
-work.
+"""The gradient and the curvature of an inner loss.
+
+And whether PyTorch's function transforms are at work.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def inner_curvature(
     """
     at = {name: p.detach() for name, p in params.items()}
     if transforming():
-        found, pull_back = torch.func.vjp(torch.func.grad(loss_of), at)
+        found, pull_back = torch.func.vjp(torch.func.grad(loss_of), at)  # type: ignore[misc]
 
         def pulled(v: Params) -> Params:
             return {name: p.detach() for name, p in pull_back(v)[0].items()}

@@ -73,9 +73,7 @@ def sum_over_shot(score: Score, episode: Episode, step: int) -> Tensor:
     return ways * support_cross_entropy(score, episode, step)
 
 
-def mini_batch_loss(
-    score: Score, episode: Episode, step: int, size: int, net: Learner
-) -> Tensor:
+def mini_batch_loss(score: Score, episode: Episode, step: int, size: int, net: Learner) -> Tensor:
     """Mean loss of the `size` support nodes whose turn it is at a step.
 
     All nodes have their turn before one has it again, in an order that changes each time. The
@@ -133,7 +131,8 @@ def shuffled(support: Episode, number: Tensor) -> Tensor:
     phase = 1 + (GOLDEN * (number + 1)) % 1
     wave = (phase * torch.arange(1, samples.shape[-1] + 1, device=samples.device)).sin()
     keys = (samples * wave.to(samples.dtype).unsqueeze(1)).sum(-1)
-    return keys.masked_fill(~support.mask, float("inf")).argsort(1, stable=True)
+    last: Tensor = keys.masked_fill(~support.mask, float("inf"))
+    return last.argsort(dim=1, stable=True)
 
 
 def labeled_cross_entropy(scores: Tensor, support: Episode) -> Tensor:

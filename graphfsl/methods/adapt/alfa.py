@@ -1,5 +1,7 @@
-"""ALFA: rates and weight decay of the inner loop, made for each task and step. Baik, Choi, Choi,
-Kim, Lee 2020, https://arxiv.org/abs/2011.00209"""
+"""ALFA: rates and weight decay of the inner loop, made for each task and step.
+
+Baik, Choi, Choi, Kim, Lee 2020, https://arxiv.org/abs/2011.00209
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""iMAML: the meta-gradient of a regularised inner loop from its end alone. Rajeswaran, Finn, Kakade,
-Levine 2019, https://arxiv.org/abs/1909.04630"""
+"""iMAML: the meta-gradient of a regularised inner loop from its end alone.
+
+Rajeswaran, Finn, Kakade, Levine 2019, https://arxiv.org/abs/1909.04630
+"""
 
 from __future__ import annotations
 

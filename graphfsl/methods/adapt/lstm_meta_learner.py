@@ -1,5 +1,7 @@
-"""Meta-Learner LSTM: an LSTM whose cell state is the learner's weights takes the inner steps.
-Ravi, Larochelle 2017, https://openreview.net/forum?id=rJY0-Kcll"""
+"""Meta-learner LSTM: an LSTM whose cell state is the learner's weights takes the inner steps.
+
+Ravi, Larochelle 2017, https://openreview.net/forum?id=rJY0-Kcll
+"""
 
 from __future__ import annotations
 
@@ -113,8 +115,8 @@ class LSTMMetaLearner(Adapt):
         0.25.
 
     Deviations:
-        BatchNorm: the authors' averages are of the support and serve the queries, which is nearer to
-        `support` than to `apart`. Scale and shift of BatchNorm adapt with the other weights.
+        BatchNorm: the authors' averages are of the support and serve the queries, which is nearer
+        to `support` than to `apart`. Scale and shift adapt with the other weights.
     """
 
     family = "optimisation"

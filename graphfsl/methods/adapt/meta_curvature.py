@@ -1,5 +1,7 @@
-"""Meta-Curvature: what the inner gradient is multiplied with is learned. Park, Oliva 2019,
-https://arxiv.org/abs/1902.03356"""
+"""Meta-Curvature: what the inner gradient is multiplied with is learned.
+
+Park, Oliva 2019, https://arxiv.org/abs/1902.03356
+"""
 
 from __future__ import annotations
 
