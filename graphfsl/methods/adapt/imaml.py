@@ -113,14 +113,14 @@ class IMAML(Adapt):
 
     def task_loss(self, path: Path, episode: Episode, target: BaseTarget, call: Call) -> Tensor:
         """L_Q(phi), with the implicit gradient."""
-        steps = len(path) - 1
+        last = max(len(path) - 2, 0)
         phi = {name: p.detach() for name, p in path[-1].items()}
 
         def outer(params: Params) -> Tensor:
-            return self.loss_at(params, steps, episode, target, call)
+            return self.loss_at(params, last, episode, target, call)
 
         def inner(params: Params) -> Tensor:
-            return self.inner_loss(params, steps, episode, call)
+            return self.inner_loss(params, last, episode, call)
 
         if not torch.is_grad_enabled():
             return outer(phi)
