@@ -209,7 +209,7 @@ def test_refusals() -> None:
     net = network()
     with pytest.raises(InputError, match=r"imaml\.lr and imaml\.lam must be above 0, not 0 and 2"):
         IMAML(net, lr=0)
-    with pytest.raises(InputError, match="must be above 0, not 0.1 and 0"):
+    with pytest.raises(InputError, match=r"must be above 0, not 0\.1 and 0"):
         IMAML(net, lam=0)
     with pytest.raises(InputError, match=r"is 2, and from 2 on the pull .* lower lr below 0\.02"):
         IMAML(net, lr=0.02, lam=100)
