@@ -38,7 +38,7 @@ from graphfsl.core.saving import known_normalisation
 from graphfsl.data import Transform
 from graphfsl.experiment.builder import build_learner, warn_of_drawn
 from graphfsl.experiment.learner_spec import LearnerSpec
-from graphfsl.io.errors import InputError, unknown
+from graphfsl.io.errors import InputError, require, unknown
 from graphfsl.loops.encode import block_size, check_alone, encode
 
 # What an inductive learner answers at once; its answers do not depend on it.
@@ -152,11 +152,10 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         labels = labels_of(y[~hidden])
         check_classification_targets(labels)
         self.classes_, column = np.unique(labels, return_inverse=True)
-        if hidden.any() and len(self.classes_) == 1:
-            raise InputError(
-                "y holds one class beside -1, which means unlabeled for this "
-                "learner; rename class -1"
-            )
+        require(
+            not hidden.any() or len(self.classes_) != 1,
+            "y holds one class beside -1, which means unlabeled for this learner; rename class -1",
+        )
         self.learner_ = (
             self._learner(source).eval().to(x.dtype if x.is_floating_point() else torch.float32)
         )
@@ -199,8 +198,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         """
         predicted, y = self.predict(X), column_or_1d(y)
         shown = ~unlabeled(y) if self.learner_.uses_unlabeled else np.ones(len(y), bool)
-        if not shown.any():
-            raise InputError("y holds no label to compare answers with; label at least one sample")
+        require(shown.any(), "y holds no label to compare answers with; label at least one sample")
         weight = None if sample_weight is None else np.asarray(sample_weight)[shown]
         return float(accuracy_score(labels_of(y[shown]), predicted[shown], sample_weight=weight))
 
@@ -227,6 +225,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
                 f"the directory of a run, not {learner!r}"
             )
         if learner in registry.names("head"):
+            check_classes(registry.get("head", str(learner)))
             return LearnerSpec.of({"head": learner})
         if Path(learner).is_dir():
             predictor = open_run(learner, policy)
@@ -240,15 +239,15 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             uses = build_learner(source, self._shape, 2, device="meta").uses_unlabeled
         else:
             uses = (source.learner if isinstance(source, Predictor) else source).uses_unlabeled
-        if not uses and missing(y).any():
-            raise InputError(
-                "y holds None or NaN, but this learner uses no unlabeled samples; leave them out"
-            )
+        require(
+            uses or not missing(y).any(),
+            "y holds None or NaN, but this learner uses no unlabeled samples; leave them out",
+        )
         hidden = unlabeled(y) if uses else none_unlabeled(y)
-        if hidden.all():
-            raise InputError(
-                "y holds no class: -1 means unlabeled for this learner; label at least one sample"
-            )
+        require(
+            not hidden.all(),
+            "y holds no class: -1 means unlabeled for this learner; label at least one sample",
+        )
         return hidden
 
     def _learner(self, source: Source) -> Learner:
@@ -260,10 +259,10 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             warn_of_drawn(source, built)
             return built
         learner = source.learner if isinstance(source, Predictor) else self._with_policy(source)
-        if learner.way is not None and way > learner.way:
-            raise InputError(
-                f"this learner is tied to {learner.way} classes at most, but y holds {way}"
-            )
+        require(
+            learner.way is None or way <= learner.way,
+            f"this learner is tied to {learner.way} classes at most, but y holds {way}",
+        )
         return learner
 
     def _with_policy(self, learner: Learner) -> Learner:
@@ -278,10 +277,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         """What images are normalised with."""
         given: Transform | None = vars(self)["transform"]
         if self._predictor is not None:
-            if given is not None:
-                raise InputError(
-                    "a run brings its own normalisation of images; leave transform out"
-                )
+            require(
+                given is None, "a run brings its own normalisation of images; leave transform out"
+            )
             return self._predictor.run.transform.plain()
         return (
             given.plain() if given is not None else Transform(*known_normalisation(self.learner_))
@@ -297,10 +295,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         Images are (n, C, H, W), None where X must be features.
         """
         if self._predictor and len(self._predictor.run.shape) == 3:
-            if issparse(X):
-                raise InputError("this run takes images, and X is a sparse matrix")
-            if not len(X):
-                raise InputError("X holds no image")
+            require(not issparse(X), "this run takes images, and X is a sparse matrix")
+            require(len(X), "X holds no image")
             return X, torch.stack([self._predictor.image(image) for image in X])
         X = as_samples(X)
         features = issparse(X) or getattr(X, "ndim", 2) not in (3, 4)

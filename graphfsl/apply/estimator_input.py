@@ -11,7 +11,7 @@ import torch
 from scipy.sparse import issparse
 from torch import Tensor
 
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 
 
 class Parameter:
@@ -39,10 +39,11 @@ def weights_of(sample_weight: Any, n: int) -> np.ndarray:
         InputError: for another number of weights, negative ones, and where no sample counts.
     """
     weight = np.ones(n) if sample_weight is None else np.asarray(sample_weight, np.float64)
-    if weight.shape != (n,) or not np.isfinite(weight).all() or (weight < 0).any():
-        raise InputError(f"sample_weight must be {n} numbers of 0 or more, one for each sample")
-    if not weight.any():
-        raise InputError("every sample_weight is zero; at least one sample must count")
+    require(
+        weight.shape == (n,) and np.isfinite(weight).all() and not (weight < 0).any(),
+        f"sample_weight must be {n} numbers of 0 or more, one for each sample",
+    )
+    require(weight.any(), "every sample_weight is zero; at least one sample must count")
     return weight
 
 

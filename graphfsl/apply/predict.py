@@ -29,7 +29,7 @@ from graphfsl.data.transforms import Transform
 from graphfsl.experiment import run as runs
 from graphfsl.experiment.measure import asked_of, names_policy
 from graphfsl.experiment.overrides import names
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import InputError, require
 from graphfsl.io.files import read_regular
 from graphfsl.loops.encode import block_size, encode
 
@@ -126,15 +126,13 @@ class Predictor:
             for name, images in support.items()
         }
         query, unlabeled = _several(query, "the query"), _several(unlabeled, "unlabeled")
-        if len(support) < 2:
-            raise InputError(f"the support has {len(support)} class; at least 2 are needed")
+        require(len(support) >= 2, f"the support has {len(support)} class; at least 2 are needed")
         empty = [name for name, images in support.items() if not len(images)]
         if empty:
             raise InputError(
                 f"class {empty[0]!r} of the support has no image; each class needs at least one"
             )
-        if not len(query):
-            raise InputError("there is no query image")
+        require(len(query), "there is no query image")
         names = list(support)
         images = [i for name in names for i in support[name]]
         x = self._images([*images, *query, *unlabeled])
@@ -303,11 +301,11 @@ def changed(run: runs.Run, overrides: Sequence[str]) -> runs.Run:
             needs BatchNorm averages that the run has not stored.
     """
     other = next((o for o in overrides if not names(o, "learner")), None)
-    if other is not None:
-        raise InputError(
-            f"a run answers with another learner, such as learner.batch_norm=apart, but not with "
-            f"{other!r}"
-        )
+    require(
+        other is None,
+        f"a run answers with another learner, such as learner.batch_norm=apart, but not with "
+        f"{other!r}",
+    )
     if not overrides:
         return run
     asked = asked_of(run, overrides)  # which loads the weights

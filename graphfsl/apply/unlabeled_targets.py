@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 
 # the types of its marks of a missing value, which need no import of pandas
 PANDAS = ("NAType", "NaTType")
@@ -82,15 +82,15 @@ def _is_missing(value: Any) -> bool:
 def _is_marker(value: Any) -> bool:
     if not isinstance(value, str):
         return isinstance(value, numbers.Number) and bool(value == -1)  # type: ignore[comparison-overlap]
-    if value.strip().lower() in ("-1", "-1.0", "nan", "none", "<na>"):
-        raise InputError(
-            f"y holds the text {value!r}, which numpy makes of a list of words and numbers; mark "
-            f"unlabeled samples by "
-            '"" or None, or give y as an array of dtype object; rename it if it is a class'
-        )
-    if value and not value.strip():
-        raise InputError(
-            f'y holds the blank text {value!r}; mark unlabeled samples by "" or '
-            f"None, or rename the class"
-        )
+    require(
+        value.strip().lower() not in ("-1", "-1.0", "nan", "none", "<na>"),
+        f"y holds the text {value!r}, which numpy makes of a list of words and numbers; mark "
+        f"unlabeled samples by "
+        '"" or None, or give y as an array of dtype object; rename it if it is a class',
+    )
+    require(
+        not value or value.strip(),
+        f'y holds the blank text {value!r}; mark unlabeled samples by "" or '
+        f"None, or rename the class",
+    )
     return value == ""

@@ -219,12 +219,13 @@ def reproduce(
     Published numbers stand beside ours, with steps, time and every deviation.
     """
     from graphfsl.io.errors import InputError
-    from graphfsl.report import reproduce as reproductions
+    from graphfsl.report import committed_tables
+    from graphfsl.report.reproduce import reproduce as reproduce_paper
 
     if table:
-        print(reproductions.table(table), end="")
+        print(committed_tables.table(table), end="")
     elif paper:
-        reproductions.reproduce(paper, overrides or [], out, new_console())
+        reproduce_paper(paper, overrides or [], out, new_console())
     else:
         raise InputError(
             "reproduce needs a paper, such as snell2017, or --table, such as --table omniglot"

@@ -33,7 +33,7 @@ from graphfsl.io.checkpoint import read_json, write_json
 from graphfsl.io.lock import locked
 from graphfsl.loops.encode import encode_split
 from graphfsl.loops.evaluation import evaluate
-from graphfsl.loops.row import Row
+from graphfsl.loops.row import Row, text_of
 from graphfsl.report.drawing import draw
 from graphfsl.report.figures import Figure
 from graphfsl.report.write import write_report
@@ -146,7 +146,8 @@ def measure(run: runs.Run, cells: Sequence[Cell], console: Console) -> list[Row]
             row = row.replace(baseline=True, steps=0)
         done[cell.key] = row.to_dict()
         write_json(file, done)
-        console.print(f"{cell.key}: {row.value.value:.2f} %", markup=False)
+        value, unit = row.value.value, row.value.unit
+        console.print(f"{cell.key}: {text_of(value, unit)} {unit}", markup=False)
     rows = [Row.from_dict(done[cell.key]) for cell in cells]
     return [row.replace(best=top) for row, top in zip(rows, best(rows), strict=True)]
 

@@ -34,7 +34,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 
 from graphfsl.core.episode import Episode
 from graphfsl.core.inner_gradient import transforming
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import InputError, require
 
 POLICIES = ("running", "joint", "apart", "support")
 TRANSDUCTIVE_POLICIES = ("joint", "apart")
@@ -135,12 +135,12 @@ class BatchNorm(nn.BatchNorm2d):
             return self._affine(
                 _normalise(x[None], x[None], mask[None] if mask is not None else None, self.eps)[0]
             )
-        if self.running_mean is None and (_adapting.get() or not self.training):
-            raise InputError(
-                "a BatchNorm keeps no averages (track_running_stats=False), so that an answer "
-                "would depend on its "
-                "company; set batch_norm=support, joint or apart, or let it keep averages"
-            )
+        require(
+            self.running_mean is not None or (not _adapting.get() and self.training),
+            "a BatchNorm keeps no averages (track_running_stats=False), so that an answer "
+            "would depend on its "
+            "company; set batch_norm=support, joint or apart, or let it keep averages",
+        )
         if _adapting.get() or (mask is not None and not self.training):
             return self._affine(self._scale(x, self.running_mean, self.running_var))
         if mask is None:

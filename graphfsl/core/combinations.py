@@ -84,6 +84,11 @@ def check_parts(
         InputError: where parts read different features, or one discards what another does.
     """
     _check_features([*augment, *graph, head, *refine])
+    if idle := [part for part in (*augment, *refine) if part.answers != head.answers]:
+        raise InputError(
+            f"{_name(idle[0])} works on {idle[0].answers}, but {_name(head)} answers with "
+            f"{head.answers}: leave it out, or take another head"
+        )
     for earlier, later in itertools.pairwise(refine):
         silent = later.reads == "none" or not later.reads_scores
         if silent or (later.reads == "pool" and earlier.changes == "queries"):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from graphfsl.core.arguments import described
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import InputError, require
 
 HALF = (torch.float16, torch.bfloat16)
 OTHER_SIZES = re.compile(
@@ -82,28 +82,28 @@ def call_encoder(encoder: nn.Module, x: Tensor, maps: bool | None = False) -> Te
             f"or vectors (M, d); "
             "give a module that returns the one that is meant"
         )
-    if z.ndim < 2 or len(z) != len(x):
-        raise InputError(
-            f"the encoder returned a tensor of shape {tuple(z.shape)} for {len(x)} samples, not "
-            f"feature maps "
-            f"({len(x)}, C, h, w) or vectors ({len(x)}, d)"
-        )
-    if z.is_complex():
-        raise InputError(
-            "the encoder returned complex numbers; give a module that returns real ones"
-        )
+    require(
+        z.ndim >= 2 and len(z) == len(x),
+        f"the encoder returned a tensor of shape {tuple(z.shape)} for {len(x)} samples, not "
+        f"feature maps "
+        f"({len(x)}, C, h, w) or vectors ({len(x)}, d)",
+    )
+    require(
+        not z.is_complex(),
+        "the encoder returned complex numbers; give a module that returns real ones",
+    )
     if isinstance(encoder, nn.Identity) and not z.is_floating_point():
         raise InputError(
             f"features are floats, but these are {str(z.dtype).removeprefix('torch.')}; "
             f"gf.Transform() makes them of "
             "images in bytes, x.float() of other numbers"
         )
-    if maps and z.ndim != 4:
-        raise InputError(
-            f"a part reads feature maps (M, C, h, w), but the encoder returned a tensor of shape "
-            f"{tuple(z.shape)}; "
-            "choose an encoder with maps, or another part"
-        )
+    require(
+        not maps or z.ndim == 4,
+        f"a part reads feature maps (M, C, h, w), but the encoder returned a tensor of shape "
+        f"{tuple(z.shape)}; "
+        "choose an encoder with maps, or another part",
+    )
     # whole numbers would cut label weights
     return z if z.is_floating_point() and z.dtype not in HALF else z.float()
 

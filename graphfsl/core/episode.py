@@ -230,8 +230,9 @@ class Episode:
 
     def add_support(self, x: Tensor, w: Tensor, mask: Tensor) -> Episode:
         """Append m weighted nodes to the support slice: x (B, m, *S), w (B, m, C), mask (B, m)."""
-        if self.values is not None:
-            raise InputError("an episode of values takes no further support nodes of classes")
+        require(
+            self.values is None, "an episode of values takes no further support nodes of classes"
+        )
         k = self.n_support
 
         def join(old: Tensor, new: Tensor) -> Tensor:
@@ -371,6 +372,45 @@ class Target(BaseTarget):
         """The episode with an oracle, for a learner that asks it for labels of unlabeled nodes."""
         y = F.one_hot(self.unlabeled.clamp_min(0), episode.way).to(episode.w)
         return episode.replace(oracle=y * (self.unlabeled >= 0).unsqueeze(-1).to(y.device))
+
+
+@dataclass(frozen=True, repr=False)
+class ValueTarget(BaseTarget):
+    """What is true of an episode of real values, the metric's truth and the loss's.
+
+    Args:
+        query: (B, Q, D) the values of the queries.
+    """
+
+    query: Tensor
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.query, Tensor):
+            object.__setattr__(self, "query", as_tensor(self.query, "query of a target").float())
+
+    def loss(self, scores: Tensor, episode: Episode) -> Tensor:
+        """Mean squared error of the queries."""
+        return self.squared_errors(last_layer(scores)[:, episode.query], episode).mean()
+
+    def squared_errors(self, answers: Tensor, episode: Episode) -> Tensor:
+        """The mean squared error (B,) of each task's real queries.
+
+        Raises InputError for answers of another shape than the truth.
+
+        Args:
+            answers: (B, Q, D) what a learner says of the queries.
+            episode: that they are of.
+        """
+        if answers.shape != self.query.shape:
+            raise InputError(
+                f"the learner answers with {answers.shape[-1]} numbers a node, but "
+                f"{self.query.shape[-1]} are asked for; choose another learner.head, or its "
+                "outputs"
+            )
+        each = (answers - self.query).square().mean(-1)
+        real = episode.mask[:, episode.query]
+        total = each.masked_fill(~real, 0).sum(1)
+        return total / real.sum(1)
 
 
 def check_episode(given: Any) -> Episode:

@@ -43,7 +43,7 @@ class Gradient:
         kept = [i for i, output in enumerate(outputs) if output.requires_grad]
         if not inputs or not kept:
             return [None] * len(cut)
-        # Backward ops follow the autocast of where they run, not of their forward ones.
+        # the loss is taken under autocast, where there is one, but a gradient never is
         with full_precision(outputs[0].device):
             found = torch.autograd.grad(
                 [outputs[i] for i in kept],

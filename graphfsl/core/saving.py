@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import nn
 
@@ -25,11 +25,18 @@ FILE = "learner.safetensors"
 PLAIN = (bool, int, float, str, tuple, list, type(None))
 
 
+class Spec(Protocol):
+    """What names the parts of a learner, as `graphfsl.build` read it."""
+
+    def section_under(self, batch_norm: str) -> dict[str, Any]:
+        """What builds the learner under a BatchNorm policy, as files hold it."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How `graphfsl.build` made a learner: what it was given, and `layout` of the result."""
 
-    section: Mapping[str, Any]
+    spec: Spec
     shape: tuple[int, ...]
     way: int
     made: Mapping[str, Any]
@@ -103,7 +110,8 @@ class Saves:
         mean, std = (
             (transform.mean, transform.std) if transform is not None else known_normalisation(self)
         )
-        section = None if recipe is None else {**recipe.section, "batch_norm": self.batch_norm}
+        policy: Any = self.batch_norm
+        section = None if recipe is None else recipe.spec.section_under(policy)
         facts = {
             "learner": section,
             "way": recipe.way if recipe else None,

@@ -104,6 +104,42 @@ class Metric:
 
 
 @dataclass(frozen=True)
+class Caption:
+    """How the caption of a picture says a field of a task.
+
+    Args:
+        text: what it says, with {} for the value: "{}-shot".
+        absent: what it says where the value is None.
+        always: True: also where all pictures agree in it.
+    """
+
+    text: str
+    absent: str = ""
+    always: bool = False
+
+    def of(self, value: Any) -> str:
+        """What is said of a value."""
+        return self.absent if value is None else self.text.format(value)
+
+
+@dataclass(frozen=True)
+class PoolCurve:
+    """The figure that plots the first metric against the size of the pool of unlabeled samples.
+
+    Args:
+        size: the field that is plotted against.
+        distractors: the field that tells its lines apart, how many further classes the pool has.
+        heading: what stands behind "Accuracy against".
+        axis: what stands below the figure.
+    """
+
+    size: str
+    distractors: str
+    heading: str
+    axis: str
+
+
+@dataclass(frozen=True)
 class Draw:
     """Which samples make B episodes.
 
@@ -158,6 +194,10 @@ class Task:
     shared: ClassVar[Mapping[str, str]] = {}
     # field -> its name in a heading, and on an axis, of a figure that plots the metric against it
     curves: ClassVar[Mapping[str, tuple[str, str]]] = {}
+    # a field of those -> the field without which it changes nothing
+    needs: ClassVar[Mapping[str, str]] = {}
+    pool_curve: ClassVar[PoolCurve | None] = None  # the figure against unlabeled samples
+    captions: ClassVar[Mapping[str, Caption]] = {}  # field -> how a caption says it
     diagnoses: ClassVar[tuple[str, ...]] = ()  # what `diagnose` finds
     draw_type: ClassVar[type[Draw]] = Draw  # what its `draws` draw
 

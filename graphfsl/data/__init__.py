@@ -13,7 +13,8 @@ from graphfsl.core.schema import check_options, signature
 from graphfsl.data.episodes import Episodes
 from graphfsl.data.from_torch import from_dataset
 from graphfsl.data.split import Split, channel_statistics, few_classes, join, large_classes
-from graphfsl.data.tasks.classes import Sampler, Setting
+from graphfsl.data.tasks._class_sampler import Sampler
+from graphfsl.data.tasks.classes import Setting
 from graphfsl.data.transforms import Transform
 from graphfsl.io.errors import InputError, unknown
 

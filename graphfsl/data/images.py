@@ -337,11 +337,13 @@ class Files:
                 ) from None
             for e in entries:
                 path = PurePosixPath(e.filename.replace("\\", "/"))
-                if path.is_absolute() or ".." in path.parts or stat.S_ISLNK(e.external_attr >> 16):
-                    raise InputError(
-                        f"{archive}: entry {e.filename!r} climbs out of its folder; "
-                        f"do not use this file"
-                    )
+                require(
+                    not path.is_absolute()
+                    and ".." not in path.parts
+                    and not stat.S_ISLNK(e.external_attr >> 16),
+                    f"{archive}: entry {e.filename!r} climbs out of its folder; "
+                    f"do not use this file",
+                )
             self.names = sorted(
                 e.filename for e in entries if not e.is_dir() and is_image(e.filename)
             )

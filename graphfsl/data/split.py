@@ -23,6 +23,7 @@ from graphfsl.core.arguments import (
     whole_number,
 )
 from graphfsl.core.display import block, first_of, kind_of
+from graphfsl.data.families import Family
 from graphfsl.data.memory_map import Stored, opened
 from graphfsl.io.errors import InputError, require
 
@@ -41,6 +42,8 @@ class Split:
         name: "<data set>/<split>", part of what an episode is a function of.
         groups: the superclass of each class (Omniglot's alphabet, a script, a CIFAR-100
             superclass), or None.
+        functions: of a set without samples, the family that tasks draw their functions from; x
+            then holds one point of their domain.
 
     Raises:
         InputError: where a sample is not finite, a label is out of range or a class has no sample.
@@ -52,6 +55,7 @@ class Split:
     name: str
     groups: tuple[str, ...] | None = None
     stored: Stored | None = field(default=None, repr=False, compare=False)
+    functions: Family | None = None
 
     def __post_init__(self) -> None:
         check_kind(self.name, str, "the name of a split", 'text such as "mine/test"')
@@ -94,6 +98,8 @@ class Split:
             )
 
     def __repr__(self) -> str:
+        if self.functions is not None:
+            return block(f"Split {self.name}", {"functions": self.functions})
         labels, counts = int((self.y >= 0).sum()), self.counts
         facts = {
             "samples": f"{len(self.x):,} of {kind_of(self.x, self.shape)}"
@@ -196,6 +202,8 @@ def join(a: Split, b: Split) -> Split:
     y = torch.where(b.y >= 0, b.y + len(a.classes), b.y)
     groups = None if a.groups is None or b.groups is None else a.groups + b.groups
     name = f"{a.name}+{b.name.rpartition('/')[2]}"
+    if a.functions is not None:
+        return dataclasses.replace(a, name=name)
     return Split(torch.cat([a.x, b.x]), torch.cat([a.y, y]), a.classes + b.classes, name, groups)
 
 

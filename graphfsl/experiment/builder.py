@@ -94,7 +94,7 @@ def build_learner(
         pipeline.maps = maps
         learner = _adapted(pipeline, spec)
     if device is None:
-        learner.recipe = Recipe(spec.to_dict(), tuple(shape), way, layout(learner))
+        learner.recipe = Recipe(spec, tuple(shape), way, layout(learner))
     return learner
 
 

@@ -5,6 +5,7 @@ It is which set, from where, which part of it, and how images are normalised and
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
@@ -96,9 +97,17 @@ class DataSource:
         """The values of black and white, where they are not those of the images' type."""
         return self.given.get("range")
 
-    def changed(self, changes: Mapping[str, Any]) -> DataSource:
-        """The same section with some keys in place of its own."""
-        return DataSource.of({**self.given, **changes})
+    def normalised(self, mean: Sequence[float], std: Sequence[float]) -> DataSource:
+        """The same source with this normalisation of images, one number for each channel."""
+        augment = {name: getattr(self.transform, name) for name in AUGMENT}
+        transform = Transform(mean, std, **augment)
+        given = {**self.given, "mean": mean, "std": std}
+        return dataclasses.replace(self, transform=transform, given=given)
+
+    def augmented(self, augment: Mapping[str, Any]) -> DataSource:
+        """The same source with another training augmentation. Raises InputError for a wrong one."""
+        given = {**self.given, "augment": augment}
+        return dataclasses.replace(self, transform=_transform(given), given=given)
 
     def split(self, name: str) -> Split:
         """One split of the data; "trainval" is train and val together."""

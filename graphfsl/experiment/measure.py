@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
 from torch import nn
 
 from graphfsl import data
@@ -22,7 +20,7 @@ from graphfsl.data import Episodes, Split
 from graphfsl.data.episode_files import read_episodes
 from graphfsl.experiment.builder import build_learner
 from graphfsl.experiment.data_source import DataSource, Splits
-from graphfsl.experiment.experiment import Experiment
+from graphfsl.experiment.experiment import Experiment, Published
 from graphfsl.experiment.overrides import names, text_value
 from graphfsl.experiment.results import beside_published, full_row
 from graphfsl.experiment.run import Run
@@ -70,8 +68,19 @@ def measure(
     Raises:
         InputError: for overrides that change nothing, or that the run or the data do not fit.
     """
+    return _measured(run, asked_of(run, changes), changes, say, episodes, memo)
+
+
+def _measured(
+    run: Run,
+    asked: Asked,
+    changes: Sequence[str],
+    say: Say | None,
+    episodes: Path | None,
+    memo: dict[str, Split] | None = None,
+) -> list[Row]:
+    """The rows of what is asked; the arguments are those of `measure`."""
     reuse_freed_memory()
-    asked = asked_of(run, changes)
     experiment, tasks, learner = asked.experiment, asked.tasks, asked.learner
     options = experiment.evaluation
     split = experiment.data.split(options.split)
@@ -122,10 +131,8 @@ def _encoded(
     if not all(task.nodes_are_samples for task in tasks):
         return learner, split
     if memo is not None and isinstance(learner, Pipeline) and learner.fixed and split.x.ndim == 4:
-        source = experiment.data
-        encoder = experiment.learner.given.get("encoder")
-        what = [source.to_dict(), experiment.evaluation.split, encoder, learner.wants_maps]
-        key = json.dumps(what, sort_keys=True)
+        samples = experiment.data.split_key(experiment.evaluation.split)
+        key = repr((samples, experiment.learner.encoder, learner.wants_maps))
         if key not in memo:
             memo[key] = encode_once(learner, split, run.transform, len(split.x) + 1)[1]
         return learner.on_features(), memo[key]
@@ -133,7 +140,7 @@ def _encoded(
     return encode_once(learner, split, run.transform, images)
 
 
-def _published(trained: Experiment, asked: Experiment) -> Sequence[Mapping[str, Any]]:
+def _published(trained: Experiment, asked: Experiment) -> Sequence[Published]:
     """What the paper states: a published number is for its own learner, data set and test split."""
     same = asked.learner == trained.learner and asked.data.placeless == trained.data.placeless
     return asked.notes.published if same and asked.evaluation.split == "test" else ()
@@ -153,8 +160,10 @@ def measure_policies(
         say: called with lines that tell how it goes.
         episodes: a file of `graphfsl episodes`.
     """
-    rows = measure(run, changes, say, episodes)
-    if asked_of(run, changes).learner.shares_statistics and not names_policy(changes):
+    asked = asked_of(run, changes)
+    shares = asked.learner.shares_statistics
+    rows = _measured(run, asked, changes, say, episodes)
+    if shares and not names_policy(changes):
         rows += measure(run, [*changes, "learner.batch_norm=support"], say, episodes)
     return rows
 
@@ -218,37 +227,12 @@ def _changed(
         experiment = trained.changed(*changes)
     else:
         experiment = trained.with_data(section, changes)
-    if key := _of_training(trained.to_dict(), experiment.to_dict()):
+    if key := experiment.training_change(trained):
         raise InputError(
             f"{key} is read while training only, and this run is trained; leave it out"
         )
     one = any(names(c, "episode") for c in changes)
     return experiment, (experiment.task,) if one else experiment.evaluation.tasks
-
-
-TRAINING = (
-    *("seed", "seeds", "pretrain", "train_episode", "trainer"),
-    *("data.mean", "data.std", "data.augment", "data.base", "data.base_classes"),
-    *("learner.encoder.weights", "learner.encoder.pretrained"),
-)  # what an evaluation does not read, but for the device
-
-
-def _of_training(trained: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
-    """The first key whose value, given anew, would say nothing to a run that is trained."""
-    was, now = (OmegaConf.create(dict(c)) for c in (trained, config))
-    for key in TRAINING:
-        there, here = (OmegaConf.select(c, key) for c in (was, now))
-        if here is None or here == there:
-            continue
-        if not OmegaConf.is_dict(here):
-            return key
-        if other := [
-            k
-            for k, v in here.items()
-            if k not in ("device", "logger") and v != (there or {}).get(k)
-        ]:
-            return f"{key}.{other[0]}"
-    return None
 
 
 def borrows(changes: Sequence[str]) -> bool:

@@ -38,26 +38,6 @@ from graphfsl.loops.progress_bar import Log, silent
 Say = Callable[[str], None]
 
 
-def decides(experiment: Experiment) -> dict[str, Any]:
-    """What decides the weights of a pretraining, and nothing else."""
-    given, options = experiment.to_dict(), experiment.pretraining
-    assert options is not None
-    entry, trainer = given["learner"]["encoder"], given.get("trainer") or {}
-    if isinstance(entry, str):
-        encoder = {"name": entry}
-    else:
-        encoder = {k: v for k, v in entry.items() if k != "frozen"}
-    found = {
-        "data": options.data.placeless,
-        "encoder": encoder,
-        "pretrain": {k: v for k, v in given["pretrain"].items() if k != "augment"},
-        "seed": experiment.seed,
-        **{k: v for k, v in trainer.items() if k == "precision"},
-    }
-    weights = experiment.weights_digest  # that it starts from
-    return found if weights is None else {**found, "weights": weights}
-
-
 def folder(experiment: Experiment, runs: Path, data: Mapping[str, Identity] | None = None) -> Path:
     """Where a pretraining lies among the runs: the same for all configurations that share it.
 
@@ -67,7 +47,7 @@ def folder(experiment: Experiment, runs: Path, data: Mapping[str, Identity] | No
         data: the identity of each split that decides, by name; None for a folder of before they
             were looked at.
     """
-    what = decides(experiment)
+    what = experiment.pretraining_facts()
     if data is not None:
         source = experiment.data
         splits = (source.base, *(["val"] if source.selects else []))
@@ -234,7 +214,7 @@ def _train_or_load(
     if source.selects:
         check = Episodes(source.split("val"), experiment.task, seed, transform.plain(), device)
     if not distributed.rank():
-        write_json(path / "config.json", decides(experiment))
+        write_json(path / "config.json", experiment.pretraining_facts())
     trainer.fit(model, batches, check, path, seed, log or silent)
     if not distributed.rank():
         save_checkpoint(done, model.state_dict(), {"step": trainer.steps})

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,15 @@ import torch
 import graphfsl
 from graphfsl.core.task import Task
 from graphfsl.experiment import pretraining
-from graphfsl.experiment.experiment import Experiment
+from graphfsl.experiment.experiment import Experiment, Published
 from graphfsl.functional.statistics import mean_and_ci95
 from graphfsl.io.checkpoint import read_json, read_lines, write_json
+from graphfsl.io.errors import InputError
 from graphfsl.io.lock import held
 from graphfsl.loops.evaluation import Result
 from graphfsl.loops.row import MetricValue, Row, rounded, shown_of, task_of
+
+VERSIONS = ("graphfsl", "torch", "python")
 
 
 def full_row(experiment: Experiment, result: Result, device: str, steps: int = 0) -> Row:
@@ -44,7 +48,7 @@ def full_row(experiment: Experiment, result: Result, device: str, steps: int = 0
         config=experiment.digest(),
         commit=commit(),
         steps=steps,
-        paper_steps=experiment.notes.paper.get("steps"),
+        paper_steps=experiment.notes.steps,
         device=f"{device} ({platform.processor() or platform.machine()}, "
         f"{torch.get_num_threads()} threads)",
         command=command_line(),
@@ -52,20 +56,19 @@ def full_row(experiment: Experiment, result: Result, device: str, steps: int = 0
     )
 
 
-def beside_published(row: Row, task: Task, published: Sequence[Mapping[str, Any]]) -> Row:
+def beside_published(row: Row, task: Task, published: Sequence[Published]) -> Row:
     """The row with the published number of this very task, if there is one.
 
     The number of queries may differ. A published number may be for one kind of learner only, as
     `kind_of` tells it.
     """
-    own = [p for p in published if p.get("setting", row.setting) == row.setting]
-    measured = [p for p in own if p.get("metric", "accuracy") == row.metric]
-    paper = next((p for p in measured if task.is_published_as(p)), None)
+    own = [p for p in published if p.setting in (None, row.setting)]
+    measured = [p for p in own if p.metric == row.metric]
+    paper = next((p for p in measured if task.is_published_as(p.asked)), None)
     if paper is None:
         return row
-    number = paper[row.metric]
-    difference = _difference(row, number)
-    return row.replace(published=number, source=paper.get("source"), difference=difference)
+    difference = _difference(row, paper.value)
+    return row.replace(published=paper.value, source=paper.source, difference=difference)
 
 
 def command_line() -> str | None:
@@ -177,6 +180,39 @@ def write_results(path: Path, experiment: Experiment, rows: Sequence[Row], secon
         **environment(),
     }
     write_json(path / "results.json", value, new_folder=False)
+
+
+@dataclass(frozen=True)
+class Results:
+    """What results.json of a run says, but for its configuration.
+
+    Args:
+        rows: as the file holds them.
+        deviations: from the paper.
+        made_with: the versions and the time that it names.
+    """
+
+    rows: Sequence[Mapping[str, Any]]
+    deviations: Sequence[str]
+    made_with: Sequence[str]
+
+
+def read_results(file: Path) -> Results:
+    """The results of a run. Raises InputError where the file is damaged."""
+    facts = read_json(file)
+    try:
+        config = facts.get("config") or {}
+        deviations = [str(deviation) for deviation in config.get("deviations") or []]
+        rows = facts["rows"]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{file} is damaged ({error!r}); run it again") from None
+    made_with = [f"{k} {facts[k]}" for k in (*VERSIONS, "when") if facts.get(k)]
+    return Results(rows, deviations, made_with)
+
+
+def read_experiment(file: Path) -> Experiment:
+    """The experiment that results.json of a run is of."""
+    return Experiment.of_saved(read_json(file)["config"])
 
 
 def seed_runs(path: Path) -> list[Path]:

@@ -118,7 +118,7 @@ def normalised(experiment: Experiment, learner: Learner, base: Split) -> Experim
     """
     if base.x.ndim != 4 or experiment.data.is_normalised:
         return experiment
-    return experiment.changed_data(own_normalisation(learner) or channel_statistics(base))
+    return experiment.normalised(**(own_normalisation(learner) or channel_statistics(base)))
 
 
 def prepare(experiment: Experiment, path: Path) -> tuple[Run, Split]:
@@ -209,7 +209,7 @@ def _check_feasible(experiment: Experiment, learner: Learner, base: Split, split
         _check_task(where, learner, base, evaluated, task, options.unbalanced)
     if trains:
         experiment.trainer.fabric()
-        where = "train_episode: " if experiment.to_dict().get("train_episode") else ""
+        where = "train_episode: " if experiment.train_task != experiment.task else ""
         _check_task(where, learner, base, base, experiment.train_task)
     if source.selects and (trains or experiment.pretraining is not None):
         _check_task("", learner, base, splits.get(source, "val"), experiment.task)
@@ -236,16 +236,19 @@ def _check_task(
 def cost(run: Run, train: Split) -> str:
     """What a run is going to take, in one line."""
     parameters = sum(p.numel() for p in run.learner.parameters())
+    held = f"{len(train.x):,} samples of {len(train.classes):,} base classes"
     parts = [
         f"{parameters:,} parameters",
-        f"{len(train.x):,} samples of {len(train.classes):,} base classes",
+        held if train.functions is None else f"functions of {train.name}",
     ]
     if run.experiment.pretraining is not None:
         first = run.experiment.pretraining.trainer
         parts.append(f"{first.steps:,} steps of {first.batch:,} samples before episodes")
     if run.trains:
-        samples = run.trainer.batch * run.experiment.train_task.demands.nodes
-        parts.append(f"{run.trainer.steps:,} steps of {samples:,} samples")
+        task = run.experiment.train_task
+        nodes = run.trainer.batch * task.demands.nodes
+        what = "samples" if task.nodes_are_samples else "nodes"
+        parts.append(f"{run.trainer.steps:,} steps of {nodes:,} {what}")
     if len(parts) == 2:
         parts.append("nothing to train")
     return "; ".join(parts)
@@ -302,7 +305,8 @@ def train(run: Run, base: Split, log: Log | None = None) -> Run:
     reuse_freed_memory()
     done, seed = run.path / "model.safetensors", run.experiment.seed
     if done.is_file():
-        return dataclasses.replace(load(run.path), experiment=run.experiment)
+        learner, steps = trained_learner(run.path, run.experiment, run.shape, run.way, None)
+        return _noted(dataclasses.replace(run, learner=learner, steps=steps))
     if run.trains:
         run.steps += _meta_train(run, base, log)
     torch.manual_seed(int(keys_of("fit_base", seed, np.zeros(1))[0] >> np.uint64(1)))
@@ -456,9 +460,7 @@ def _noted(run: Run) -> Run:
 
 def _saved(path: Path, given: Learner | None) -> Run:
     """A learner of `Learner.save` as a run without a data set of its own."""
-    learner, facts = saved_learner(path / FILE, given)
-    section = {"name": None, **{k: facts[k] for k in ("mean", "std")}}
-    experiment = Experiment.of_saved({"data": section, "learner": facts["learner"] or {}})
+    learner, experiment, facts = saved_learner(path / FILE, given)
     run = Run(experiment, path, learner, tuple(facts["shape"]), facts["way"] or 0)
     run.steps, run.ink, run.classes = facts["step"], facts["ink"], tuple(facts["classes"])
     return _noted(run)

@@ -55,7 +55,7 @@ def run(experiment: Experiment, path: Path, console: Console) -> list[Row]:
         mean = f"{text_of(row.value.value, unit)} {unit}".rstrip() + f", {spread}"
         console.print(f"{title_of(row)} ({row.setting}) over {seeds} seeds: {mean} ({values})")
     if not distributed.rank():
-        write_results(path, experiment.with_seeds(seeds), rows, time.perf_counter() - start)
+        write_results(path, experiment, rows, time.perf_counter() - start)
         console.print(f"results: {path / 'results.json'}")
     return rows
 

@@ -14,7 +14,7 @@ from typing import Any
 from graphfsl.data import Split
 from graphfsl.data.identity import Identity, difference, identity, is_identity
 from graphfsl.experiment.data_source import Splits
-from graphfsl.experiment.experiment import NOTES, Experiment
+from graphfsl.experiment.experiment import Experiment
 from graphfsl.io.checkpoint import read_json
 from graphfsl.io.errors import InputError
 
@@ -38,8 +38,8 @@ def check_same(
         InputError: for other data or another configuration; it names what has changed.
     """
     before = known_data(path)
-    was, now = comparable(there), comparable(here)
-    if change := first_difference(_given(was), _given(now)):
+    was, now = there.training_facts(normalised=False), here.training_facts(normalised=False)
+    if change := first_difference(was, now):
         raise InputError(
             f"{path} holds a run of another configuration: {change}; choose another "
             f"--out, or remove it"
@@ -51,7 +51,7 @@ def check_same(
                 f"--out, or look at the "
                 "trained run on these data with `graphfsl evaluate`"
             )
-    if change := first_difference(was, now):
+    if change := first_difference(there.training_facts(), here.training_facts()):
         raise InputError(
             f"{path} holds a run of another configuration: {change}; choose another "
             f"--out, or remove it"
@@ -62,11 +62,6 @@ def check_same(
             stacklevel=2,
         )
     return {**before, **data}
-
-
-def _given(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Without the normalisation, which may be that of the data."""
-    return {**config, "data": {k: v for k, v in config["data"].items() if k not in ("mean", "std")}}
 
 
 def identities_of(
@@ -118,17 +113,6 @@ def known_data(path: Path) -> dict[str, Identity]:
     if not isinstance(found, dict) or not all(map(is_identity, found.values())):
         raise InputError(f"{file} is damaged; remove it, and the next run writes it again")
     return found
-
-
-def comparable(experiment: Experiment) -> dict[str, Any]:
-    """What decides the weights of an experiment.
-
-    Where the data lies, on what it is computed and what is evaluated do not.
-    """
-    given = experiment.to_dict()
-    out = {k: v or {} for k, v in given.items() if k not in ("evaluation", *NOTES)}
-    trainer = {k: v for k, v in out.get("trainer", {}).items() if k not in ("device", "logger")}
-    return {**out, "data": experiment.data.placeless, "trainer": trainer}
 
 
 def first_difference(there: Any, here: Any, key: str = "") -> str | None:

@@ -67,8 +67,13 @@ def trained_learner(
     return learner.eval(), saved.get("step", 0)
 
 
-def saved_learner(file: Path, learner: Learner | None) -> tuple[Learner, dict[str, Any]]:
-    """The learner that `Learner.save` wrote, in evaluation mode, and the facts beside its weights.
+def saved_learner(
+    file: Path, learner: Learner | None
+) -> tuple[Learner, Experiment, dict[str, Any]]:
+    """Read a learner that `Learner.save` wrote.
+
+    It comes in evaluation mode, with what is known of its experiment and the facts beside its
+    weights.
 
     Args:
         file: that it wrote.
@@ -86,10 +91,12 @@ def saved_learner(file: Path, learner: Learner | None) -> tuple[Learner, dict[st
             f"the same way, and load "
             "it with graphfsl.load(directory, learner=...)"
         )
+    data = {"name": None, "mean": facts["mean"], "std": facts["std"]}
+    experiment = Experiment.of_saved({"data": data, "learner": section or {}}, shape, way)
     if learner is None:
-        learner = _rebuilt(LearnerSpec.of(section), shape, way, file)
+        learner = _rebuilt(experiment.learner, shape, way, file)
     load_weights(learner, tensors, file)
-    return learner.eval(), facts
+    return learner.eval(), experiment, facts
 
 
 def _rebuilt(spec: LearnerSpec, shape: tuple[int, ...], way: int, file: Path) -> Learner:

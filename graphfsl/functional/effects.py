@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from graphfsl.functional.comparison import Contrast, contrasts, holm
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 
 Level = Hashable
 Cell = Mapping[str, Level]
@@ -183,24 +183,23 @@ def interactions(
 def _axes(
     cells: Sequence[Cell], accuracies: Float[Tensor, "cells n"], keys: Sequence[Hashable]
 ) -> list[str]:
-    if not len(cells) == len(accuracies) == len(keys):
-        raise InputError(
-            f"{len(cells)} cells need as many accuracies and keys, not "
-            f"{len(accuracies)} and {len(keys)}"
-        )
+    require(
+        len(cells) == len(accuracies) == len(keys),
+        f"{len(cells)} cells need as many accuracies and keys, not "
+        f"{len(accuracies)} and {len(keys)}",
+    )
     axes = list(cells[0]) if cells else []
     seen = set()
     for cell in cells:
-        if set(cell) != set(axes):
-            raise InputError(
-                f"every cell needs the same axes: {sorted(cell)} beside {sorted(axes)}"
-            )
+        require(
+            set(cell) == set(axes),
+            f"every cell needs the same axes: {sorted(cell)} beside {sorted(axes)}",
+        )
         levels = tuple(cell[a] for a in axes)
-        if levels in seen:
-            raise InputError(
-                f"two cells are {dict(cell)}; what tells them apart, such as a "
-                f"seed, must be an axis"
-            )
+        require(
+            levels not in seen,
+            f"two cells are {dict(cell)}; what tells them apart, such as a seed, must be an axis",
+        )
         seen.add(levels)
     return axes
 

@@ -141,10 +141,10 @@ def read_lines(path: Path, count: int | None = None) -> list[dict[str, Any]]:
             f"{path} is damaged ({error}); restore it, or train again in another folder"
         ) from None
     for number, line in enumerate(lines, 1):
-        if not _is_of_metrics(line):
-            raise InputError(
-                f"{path} is damaged (line {number}); restore it, or train again in another folder"
-            )
+        require(
+            _is_of_metrics(line),
+            f"{path} is damaged (line {number}); restore it, or train again in another folder",
+        )
     require(
         count is None or len(lines) >= count,
         f"{path} lacks some of {count} lines of metrics; restore it, or train "
@@ -195,8 +195,10 @@ def save_halved(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -
     stored = {}
     for name, tensor in tensors.items():
         stored[name] = tensor.half() if tensor.dtype == torch.float32 else tensor
-        if tensor.isfinite().all() and not stored[name].isfinite().all():
-            raise InputError(f"{path}: {name!r} holds values that are too large for float16")
+        require(
+            not tensor.isfinite().all() or stored[name].isfinite().all(),
+            f"{path}: {name!r} holds values that are too large for float16",
+        )
     save_checkpoint(path, stored, facts | {HALVED: True})
 
 
@@ -273,6 +275,8 @@ def load_weights(learner: nn.Module, tensors: dict[str, Tensor], where: Path) ->
             f"{where} is of another architecture: {name!r} holds {have} there, the learner "
             f"needs {need}",
         )
-        if not tensors[name].is_meta and not tensors[name].isfinite().all():
-            raise InputError(f"{where}: {name!r} holds NaN or infinity; restore it or train again")
+        require(
+            tensors[name].is_meta or tensors[name].isfinite().all(),
+            f"{where}: {name!r} holds NaN or infinity; restore it or train again",
+        )
     learner.load_state_dict(tensors)

@@ -25,7 +25,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import InputError, require
 
 TIMEOUT = 30.0  # seconds without a byte until a transfer counts as stalled
 ATTEMPTS = 5
@@ -102,11 +102,11 @@ def extract(archive: Path, folder: Path) -> None:
                     tarfile.open(archive, "r:gz") as tar,
                 ):
                     tar.extractall(temporary, filter="data")
-                if not (temporary / folder.name).is_dir():
-                    raise InputError(
-                        f"{archive} holds no folder {folder.name}; remove it and run the same "
-                        f"command again"
-                    )
+                require(
+                    (temporary / folder.name).is_dir(),
+                    f"{archive} holds no folder {folder.name}; remove it and run the same "
+                    f"command again",
+                )
                 os.replace(temporary / folder.name, folder)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
@@ -127,10 +127,10 @@ def _checked(path: Path, md5: str, remedy: str) -> Path:
     from torchvision.datasets.utils import calculate_md5
 
     found = calculate_md5(path)
-    if found != md5:
-        raise InputError(
-            f"{path} has the md5 {found}, so it is another file or a damaged one; {remedy}"
-        )
+    require(
+        found == md5,
+        f"{path} has the md5 {found}, so it is another file or a damaged one; {remedy}",
+    )
     return path
 
 

@@ -10,7 +10,7 @@ import stat
 import zipfile
 from pathlib import Path
 
-from graphfsl.io.errors import InputError, require
+from graphfsl.io.errors import require
 
 MOST = 2**30  # bytes of a file that is read as a whole
 
@@ -21,10 +21,10 @@ def check_regular(path: Path) -> None:
     Raises:
         InputError: names it.
     """
-    if path.exists() and not path.is_file():
-        raise InputError(
-            f"{path} is not a regular file, but a folder, a pipe or a device; give a file"
-        )
+    require(
+        not path.exists() or path.is_file(),
+        f"{path} is not a regular file, but a folder, a pipe or a device; give a file",
+    )
 
 
 def check_unpacked(path: Path, archive: zipfile.ZipFile) -> None:

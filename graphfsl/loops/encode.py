@@ -13,7 +13,7 @@ from graphfsl.core.encoder import call_encoder
 from graphfsl.core.pipeline import Pipeline
 from graphfsl.data.split import Split
 from graphfsl.data.transforms import Transform
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 
 IMAGES_AT_ONCE = 1024  # of 28 x 28 pixels
 AVERAGES = (
@@ -57,8 +57,10 @@ def encode(
         z = (z.flatten(1) if learner.wants_maps else learner.readout(z)).float()
     finally:
         encoder.train(was_training)
-    if not bool(z.isfinite().all()):
-        raise InputError(f"the encoder {type(encoder).__name__} made features that are not finite")
+    require(
+        bool(z.isfinite().all()),
+        f"the encoder {type(encoder).__name__} made features that are not finite",
+    )
     return z
 
 
@@ -71,11 +73,11 @@ def check_alone(encoder: nn.Module) -> None:
     Raises:
         InputError: for such an encoder.
     """
-    if trained_without_averages(encoder):
-        raise InputError(
-            f"the encoder's BatchNorm stored no averages, so that no image can be encoded alone; "
-            f"{AVERAGES}"
-        )
+    require(
+        not trained_without_averages(encoder),
+        f"the encoder's BatchNorm stored no averages, so that no image can be encoded alone; "
+        f"{AVERAGES}",
+    )
 
 
 def block_size(encoder: nn.Module, shape: tuple[int, ...], device: torch.device | str) -> int:

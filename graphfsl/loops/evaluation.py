@@ -337,12 +337,12 @@ def evaluate(
         setting, seed, options = listed.task, listed.seed, {}
         episodes = min(episodes, len(listed))
     task = as_task(setting, options)
-    if episodes % task.unit:
-        raise InputError(
-            f"{task.unit} episodes form one unit; evaluation.episodes must be a multiple of it, "
-            f"not "
-            f"{episodes}"
-        )
+    require(
+        episodes % task.unit == 0,
+        f"{task.unit} episodes form one unit; evaluation.episodes must be a multiple of it, "
+        f"not "
+        f"{episodes}",
+    )
     check_protocol(learner, task, unbalanced)
     parameter = next(learner.parameters(), None)
     device = as_device(device or (parameter.device if parameter is not None else split.x.device))

@@ -18,6 +18,7 @@ from rich.progress import (
 
 from graphfsl.core.task import Metric
 from graphfsl.io import distributed
+from graphfsl.loops.row import scale_of, text_of
 
 Log = Callable[[dict[str, Any]], None]  # what each line of metrics is given to
 ESTIMATE_AFTER = 40  # steps until the estimate of the whole time is worth printing
@@ -42,7 +43,6 @@ def training_bar(
         metric: what validation measures, a share where it is not given.
     """
     kind = "%" if metric is None else metric.unit
-    scale = 100 if kind == "%" else 1
     columns = (
         TextColumn(name),
         BarColumn(),
@@ -63,8 +63,7 @@ def training_bar(
                 "rate": f"{line['episodes_per_s']:.1f}",
             }
             if "val" in line:
-                number = scale * line["val"]
-                shown["val"] = f"{number:.2f}%" if kind == "%" else f"{number:.4g}{kind}"
+                shown["val"] = text_of(scale_of(kind) * line["val"], kind) + kind
                 console.print(
                     f"step {line['step']}: loss {shown['loss']}, validation {shown['val']}"
                 )

@@ -76,6 +76,19 @@ def text_of(value: float, unit: str) -> str:
     return f"{value:.2f}" if unit == "%" else f"{value:.4g}"
 
 
+def p_text(p: float) -> str:
+    """A p-value as people are shown it: "< 0.001", "0.012", "0.34"."""
+    if p < 0.001:
+        return "< 0.001"
+    return f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
+def p_is(p: float, name: str = "p") -> str:
+    """A p-value in a sentence: "p < 0.001", "p = 0.012"."""
+    text = p_text(p)
+    return f"{name} {text}" if text.startswith("<") else f"{name} = {text}"
+
+
 def scale_of(unit: str) -> int:
     """The factor of a metric's own numbers for people: a share becomes percent."""
     return 100 if unit == "%" else 1
@@ -100,6 +113,7 @@ class Row:
         seeds, spread, seed_values: of a row over several seeds, their number, the standard
             deviation of their values, and these.
         run, cell, best, baseline: where it stands in a report or a study.
+        others: what a file says of it beside all this, such as a note of the user's.
     """
 
     data: str
@@ -134,6 +148,7 @@ class Row:
     cell: Mapping[str, Any] | None = None
     best: bool | None = None
     baseline: bool | None = None
+    others: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def metric(self) -> str:
@@ -174,7 +189,7 @@ class Row:
             out[f"seed_{PER_UNIT.get(name, 'values')}"] = list(self.seed_values)
         share = value.unit == "%"
         out[PER_UNIT.get(name, "values")] = [round(v, 6) if share else v for v in self.values]
-        return out
+        return out | {key: value for key, value in self.others.items() if key not in out}
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> Row:
@@ -194,9 +209,11 @@ class Row:
         first = dataclasses.replace(first, value=row[name], ci95=known_half)
         own = PER_UNIT.get(name, "values")
         known = {key: row[key] for key in (*_ALWAYS, *_SOMETIMES) if key in row}
+        diagnoses = get(task).diagnoses
+        told = {*_NAMED, *known, *fields, *diagnoses, name, own, f"seed_{own}"}
         return cls(
             data=row["data"],
-            asked={k: v for k, v in row.items() if k in fields and k not in _FIELDS},
+            asked={k: v for k, v in row.items() if k in fields},
             setting=row["setting"],
             metrics={name: first} | {k: v for k, v in metrics.items() if k != name},
             values=row.get(own) or (),
@@ -204,8 +221,9 @@ class Row:
             method=row.get("method", ""),
             traits=row.get("traits") or (),
             batch_norm=row.get("batch_norm"),
-            diagnosis={k: row[k] for k in get(task).diagnoses if k in row},
+            diagnosis={k: row[k] for k in diagnoses if k in row},
             seed_values=row.get(f"seed_{own}"),
+            others={k: v for k, v in row.items() if k not in told},
             **known,
         )
 
@@ -250,4 +268,5 @@ _SOMETIMES = (
     "best",
     "baseline",
 )
-_FIELDS = {f.name for f in dataclasses.fields(Row)}
+# further keys of a file that `to_dict` writes
+_NAMED = ("method", "task", "data", "setting", "traits", "batch_norm", "metric", "metrics", "ci95")

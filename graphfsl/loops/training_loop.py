@@ -20,7 +20,7 @@ from graphfsl.data.batches import Batches
 from graphfsl.data.episodes import Episodes
 from graphfsl.data.streams import keys_of
 from graphfsl.io import distributed
-from graphfsl.io.errors import InputError, require
+from graphfsl.io.errors import require
 from graphfsl.loops.evaluation import measured
 from graphfsl.loops.loggers import make_logger
 from graphfsl.loops.progress_bar import Log
@@ -88,7 +88,7 @@ class TrainingLoop:
                 state.save()
         self.fabric.barrier()  # the first process writes the best weights before all read them
         state.restore_best()
-        self.learner.progress = 1.0
+        vars(self.learner).pop("progress", None)  # 1 again, as outside of any training
         if self.logger is not None:
             self.logger.finalize("success")
         return state.metrics
@@ -264,11 +264,11 @@ def compile_encoders(learner: nn.Module) -> None:
     Raises:
         InputError: where an encoder is adapted.
     """
-    if getattr(learner, "adapts", False):
-        raise InputError(
-            "trainer.compile does not reach through an inner loop; leave it out for "
-            "learners with adapt"
-        )
+    require(
+        not getattr(learner, "adapts", False),
+        "trainer.compile does not reach through an inner loop; leave it out for "
+        "learners with adapt",
+    )
     for module in learner.modules():
         if isinstance(module, Pipeline):
             module.encoder.compile()

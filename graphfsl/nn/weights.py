@@ -21,7 +21,7 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from graphfsl.io import inert_pickle
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import InputError, require
 from graphfsl.io.files import check_regular, check_unpacked
 from graphfsl.io.inert_pickle import Call
 
@@ -110,8 +110,9 @@ def load_encoder_weights(
         own, tables, path, classifier
     )
     for name, tensor in found.items():
-        if not tensor.isfinite().all():
-            raise InputError(f"{path}: {name!r} holds NaN or infinity; restore the file")
+        require(
+            tensor.isfinite().all(), f"{path}: {name!r} holds NaN or infinity; restore the file"
+        )
     encoder.load_state_dict(own | found)
 
 
@@ -130,10 +131,10 @@ def read_weights(path: Path) -> dict[str, Table]:
         except (SafetensorError, ValueError, KeyError) as error:
             raise InputError(f"{path} is not a readable safetensors file ({error})") from None
     zipped = zipfile.is_zipfile(io.BytesIO(data))
-    if not zipped and data[:1] != b"\x80":
-        raise InputError(
-            f"{path} is no safetensors file and none of torch.save, or cut short; save a state dict"
-        )
+    require(
+        zipped or data[:1] == b"\x80",
+        f"{path} is no safetensors file and none of torch.save, or cut short; save a state dict",
+    )
     try:
         value = _zipped(path, data) if zipped else _legacy(path, data, None)
     except InputError:
@@ -147,8 +148,7 @@ def read_weights(path: Path) -> dict[str, Table]:
             f"{path} holds a whole {value.name.split()[-1]}, not its weights; save its state_dict()"
         )
     tables = dict(_tables(value, "", 0))
-    if not tables:
-        raise InputError(f"{path} holds no weights by name; save a state dict, model.state_dict()")
+    require(tables, f"{path} holds no weights by name; save a state dict, model.state_dict()")
     return tables
 
 

@@ -15,7 +15,8 @@ from typing import Any
 from graphfsl import data
 from graphfsl.core.task import Task
 from graphfsl.data.tasks import DEFAULT, get
-from graphfsl.experiment.experiment import Experiment
+from graphfsl.experiment.experiment import Experiment, Published
+from graphfsl.experiment.results import read_experiment, read_results
 from graphfsl.io.checkpoint import read_json, write_atomically
 from graphfsl.io.plain_text import unguarded
 from graphfsl.report.tables import Line, metric_of, to_csv
@@ -97,9 +98,9 @@ def data_set(split: str) -> str:
 
 def _rows_of_run(path: Path) -> Iterator[Line]:
     """A run's own evaluation, and those that `graphfsl evaluate` left in its folder."""
-    results = read_json(path / "results.json")
-    experiment = Experiment.of_saved(results["config"])
-    yield from _rows_of_file(path, "results.json", results["rows"], experiment, [])
+    file = path / "results.json"
+    experiment = read_experiment(file)
+    yield from _rows_of_file(path, "results.json", read_results(file).rows, experiment, [])
     for file in sorted((path / "evaluations").glob("*.json")):
         found = read_json(file)
         name = f"evaluations/{file.name}"
@@ -119,31 +120,30 @@ def _rows_of_file(
         if not own_policy:
             variant.append(f"{policy} BatchNorm")
         published = _published(experiment, row, own_policy)
+        other = published is not None and published.metric != metric_of(row)
         yield {
             **row,
             "run": path.name,
             "file": f"{path.name}/{name}",
             "variant": ", ".join(variant),
             "pretraining": objective,
-            "published": published.get(metric_of(row)),
-            "source": published.get("source"),
+            "published": None if other or published is None else published.value,
+            "source": None if published is None else published.source,
         }
 
 
-def _published(experiment: Experiment, row: Line, own_policy: bool) -> Mapping[str, Any]:
-    """The paper's number in the setting of a row, or {}; of several that fit, the last one.
+def _published(experiment: Experiment, row: Line, own_policy: bool) -> Published | None:
+    """The paper's number in the setting of a row; of several that fit, the last one.
 
     own_policy: the row is of the run's own BatchNorm policy; under another one only a number counts
         that says what kind of setting it is of.
     """
-    number: Mapping[str, Any]
     for number in reversed(experiment.notes.published):
-        kind = number.get("setting", row["setting"] if own_policy else None)
-        fields = {name: value for name, value in number.items() if name in experiment.task.row}
-        asked = dataclasses.replace(experiment.task, **fields)
+        kind = number.setting or (row["setting"] if own_policy else None)
+        asked = dataclasses.replace(experiment.task, **number.asked)
         if kind == row["setting"] and _title(asked) == column(row):
             return number
-    return {}
+    return None
 
 
 def _row_of_cells(cells: Mapping[str, str]) -> dict[str, Any]:

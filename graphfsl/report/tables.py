@@ -120,12 +120,17 @@ class Table:
     text: list[bool]
 
 
-def group(line: Line) -> tuple[Any, ...]:
-    """The key of lines that are compared; sorting by it keeps their order inside."""
+def asked_of(line: Line) -> Task:
+    """What a line was asked; a field that it does not name is as by default."""
     task = task_of(line)
     fields = {name: line[name] for name in task.columns_shown() if line.get(name) is not None}
-    asked = task(**fields)
-    every = (str(getattr(asked, name)) for name in task.columns_shown())
+    return task(**fields)
+
+
+def group(line: Line) -> tuple[Any, ...]:
+    """The key of lines that are compared; sorting by it keeps their order inside."""
+    asked = asked_of(line)
+    every = (str(getattr(asked, name)) for name in asked.columns_shown())
     return str(line.get("data")), *(asked.size or every)
 
 
@@ -187,23 +192,52 @@ def tables(lines: Sequence[Line]) -> Iterator[Table]:
 
 
 def _table(kind: str, metric: str, members: Sequence[Line]) -> Table:
+    """The table of the rows of one kind of setting and one metric."""
     axes = {axis: [level(line, axis) for line in members] for axis in axes_of(members)}
-    columns = _columns(metric, members)
-    if axes:  # they tell the rows apart: what they say is not said again
-        said = {axis.rpartition(".")[2] for axis in axes} | {"steps", "run"}
-        if len(set(columns["method"])) == 1:
-            said.add("method")
-        columns = {key: column for key, column in columns.items() if key not in said}
-    shared, columns = _shared(columns, members)
-    meaning = SETTINGS.get(kind, "") + (f" All rows: {', '.join(shared)}." if shared else "")
+    spoken = _without_axes(_columns(metric, members), axes)
+    shared, columns = _shared(spoken, members)
+
     headers = [*axes, *(key.replace("_", " ") for key in columns)]
     cells = list(zip(*axes.values(), *columns.values(), strict=True))
-    if "semi" not in kind and "active" not in kind:
-        members, cells = _folded(members, headers, cells)
-    words = {*axes, *WORDS, *_text_fields(members)}
-    text = [header in words for header in headers]
-    best = [bool(line.get("best")) for line in members]
-    return Table(kind, metric, meaning, list(members), headers, cells, best, text)
+    rows = list(members)
+    if not _uses_pool(kind):
+        rows, cells = _folded(members, headers, cells)
+
+    words = {*axes, *WORDS, *_text_fields(rows)}
+    return Table(
+        kind=kind,
+        metric=metric,
+        meaning=_meaning(kind, shared),
+        rows=rows,
+        headers=headers,
+        cells=cells,
+        best=[bool(row.get("best")) for row in rows],
+        text=[header in words for header in headers],
+    )
+
+
+def _without_axes(
+    columns: Mapping[str, list[str]], axes: Mapping[str, list[str]]
+) -> dict[str, list[str]]:
+    """The columns that a study's axes, which tell its rows apart, do not say already."""
+    if not axes:
+        return dict(columns)
+    said = {axis.rpartition(".")[2] for axis in axes} | {"steps", "run"}
+    if len(set(columns["method"])) == 1:
+        said.add("method")
+    return {key: column for key, column in columns.items() if key not in said}
+
+
+def _meaning(kind: str, shared: Sequence[str]) -> str:
+    """What a kind of setting means, and what all rows share."""
+    if not shared:
+        return SETTINGS.get(kind, "")
+    return f"{SETTINGS.get(kind, '')} All rows: {', '.join(shared)}."
+
+
+def _uses_pool(kind: str) -> bool:
+    """Whether learners of this kind of setting read unlabeled samples."""
+    return "semi" in kind or "active" in kind
 
 
 def _columns(metric: str, lines: Sequence[Line]) -> dict[str, list[str]]:

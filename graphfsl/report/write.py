@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from graphfsl.core.task import Task
-from graphfsl.data.tasks import DEFAULT, get
-from graphfsl.experiment.results import seed_runs
-from graphfsl.io.checkpoint import read_json, read_lines, write_atomically
+from graphfsl.data.tasks import get
+from graphfsl.experiment.results import read_results, seed_runs
+from graphfsl.io.checkpoint import read_lines, write_atomically
 from graphfsl.io.errors import InputError
 from graphfsl.loops.row import Row, as_row
 from graphfsl.report.diagrams import confusion, heat_maps, reliability
@@ -102,9 +102,7 @@ def figures_of(
     )[::-1]
     colors = Colors()
     metrics = dict.fromkeys(map(metric_of, rows))
-    of_classes = [row for row in rows if task_of(row) is get(DEFAULT)]
     return {
-        "Accuracy against unlabeled samples": pool_figures(averaged(of_classes), colors),
         **_curves(rows, colors),
         "One axis against another": [
             figure for metric in metrics for figure in heat_maps(_of_metric(rows, metric))
@@ -122,14 +120,17 @@ def _of_metric(rows: Sequence[Line], metric: str) -> list[Line]:
 
 
 def _curves(rows: Sequence[Line], colors: Colors) -> dict[str, list[Figure]]:
-    """The first metric against each number of the task that it names, by heading."""
+    """The first metric against the pool and each number of the task that it names, by heading."""
     found: dict[str, list[Figure]] = {}
     for task in dict.fromkeys(map(task_of, rows)):
         own = [row for row in rows if task_of(row) is task]
         name = next(iter(task().metrics))
-        for field, words in task.curves.items():
-            heading = f"{name[0].upper()}{name[1:]} against {words[0]}"
-            found[heading] = curve_figures(own, field, words[1], colors)
+        metric = name[0].upper() + name[1:]
+        if task.pool_curve:
+            heading = f"{metric} against {task.pool_curve.heading}"
+            found[heading] = pool_figures(averaged(own), task.pool_curve, colors)
+        for field, (words, axis) in task.curves.items():
+            found[f"{metric} against {words}"] = curve_figures(own, field, axis, colors)
     return found
 
 
@@ -151,27 +152,24 @@ def report_runs(paths: Sequence[Path], out: Path) -> list[Path]:
     for path, name in zip(map(Path, paths), names, strict=True):
         label = name if names.count(name) == 1 else str(path)
         seeds = seed_runs(path)
-        facts = read_json(_existing(path / "results.json", seeds))
+        results = read_results(_existing(path / "results.json", seeds))
         try:
-            rows += [
-                Row.from_dict(r).replace(run=r.get("run") or label) for r in _checked(facts["rows"])
-            ]
+            checked = _checked(results.rows)
+            rows += [Row.from_dict(r).replace(run=r.get("run") or label) for r in checked]
             for folder in seeds or [path]:
                 log = folder / "metrics.jsonl"
                 # nothing to train leaves no metrics
-                if log.is_file() or any(r.get("steps") for r in facts["rows"]):
+                if log.is_file() or any(r.get("steps") for r in checked):
                     histories[f"{label}/{folder.name}" if seeds else label] = [
                         *read_lines(_existing(log))
                     ]
-            deviations = list((facts.get("config") or {}).get("deviations") or [])
         except (KeyError, TypeError, AttributeError) as error:
             raise InputError(
                 f"{path / 'results.json'} is damaged ({error!r}); run it again"
             ) from None
-        where = (f"{k} {facts[k]}" for k in ("graphfsl", "torch", "python", "when") if facts.get(k))
-        notes.append(f"`{label}`: {', '.join(where)}")
-        if deviations:
-            notes.append(f"`{label}` differs from its paper: {'; '.join(map(str, deviations))}")
+        notes.append(f"`{label}`: {', '.join(results.made_with)}")
+        if results.deviations:
+            notes.append(f"`{label}` differs from its paper: {'; '.join(results.deviations)}")
     title = ", ".join(names) if len(names) < 4 else f"{len(names)} runs"
     return write_report(out, f"graphfsl: {title}", rows, histories, notes=notes)
 

@@ -22,7 +22,7 @@ from graphfsl.functional.effects import (
     main_effects,
 )
 from graphfsl.io.plain_text import csv_table
-from graphfsl.loops.row import ACCURACY, Row, as_row, scale_of, task_of
+from graphfsl.loops.row import ACCURACY, Row, as_row, p_is, scale_of, task_of
 from graphfsl.study.grid import Study
 from graphfsl.study.sentences import amount, word_of
 from graphfsl.study.sentences import sentence as axis_sentence
@@ -158,14 +158,12 @@ def _gains(rows: Sequence[Row]) -> Iterable[tuple[str, dict[str, Any]]]:
             e = _effect(f"{two} against {one}", effect, c, both)
             unit = both[0].value.unit
             low, high = sorted((e["low"], e["high"]))
-            p = "< 0.001" if e["p"] < 0.001 else f"= {e['p']:.3f}"
             text = (
                 f"`{axis}`: {_name(other)} ({two}) beside {_name(plain)} ({one}): "
                 f"{_signed(e['difference'], unit)}{word_of(unit)} "
-                f"(95% interval {_signed(low, unit)} to {_signed(high, unit)}, p {p}) over "
-                f"{len(matched)} matched "
-                f"pair{'s' * (len(matched) > 1)}. They use different information: a gain, not a "
-                f"ranking."
+                f"(95% interval {_signed(low, unit)} to {_signed(high, unit)}, {p_is(e['p'])}) "
+                f"over {len(matched)} matched pair{'s' * (len(matched) > 1)}. "
+                "They use different information: a gain, not a ranking."
             )
             yield text, e
 

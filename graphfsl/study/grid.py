@@ -27,9 +27,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from graphfsl.experiment.experiment import Experiment, digest
+from graphfsl.experiment.experiment import Experiment
 from graphfsl.experiment.overrides import names, parted, text_value, yaml_value
-from graphfsl.experiment.same_run import comparable
 from graphfsl.experiment.yaml_files import load_yaml
 from graphfsl.io.errors import InputError, require, unknown
 from graphfsl.io.package_data import experiments_dir
@@ -51,13 +50,12 @@ class Cell:
     @property
     def training(self) -> str:
         """The name of the cell's training, the same for cells that share it."""
-        return digest(comparable(self.experiment))
+        return self.experiment.training_digest
 
     @property
     def name(self) -> str:
         """The name of the cell's file, which changes with anything that decides its row."""
-        test = self.experiment.to_dict().get("evaluation")
-        return digest({"training": self.training, "changes": self.changes, "test": test})
+        return self.experiment.row_digest(self.changes)
 
 
 @dataclass(frozen=True)

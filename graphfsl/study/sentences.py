@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from graphfsl.functional.comparison import Contrast
 from graphfsl.functional.effects import Comparison, Level, MainEffect
-from graphfsl.loops.row import scale_of
+from graphfsl.loops.row import p_is, scale_of
 
 
 def sentence(effect: MainEffect, unit: str = "%") -> str:
@@ -122,13 +122,12 @@ def _evidence(c: Contrast, unit: str) -> tuple[str, str, str]:
     scale = scale_of(unit)
     size, half = scale * abs(c.difference), scale * c.half
     p = c.p if c.corrected is None else c.corrected
-    shown = "< 0.001" if p < 0.001 else f"= {p:.3f}" if p < 0.1 else f"= {p:.2f}"
     label = "p" if c.corrected is None else "corrected p"
     low, high = amount(size - half, half, unit), amount(size + half, half, unit)
     verdict = ("none", "chance", "sure")[(size > half) + (p < 0.05)]
     return (
         amount(size, half, unit) + word_of(unit),
-        (f"95% interval {low} to {high}, {label} {shown}"),
+        (f"95% interval {low} to {high}, {p_is(p, label)}"),
         verdict,
     )
 

@@ -24,7 +24,7 @@ from graphfsl.core.learner import Learner
 from graphfsl.core.pipeline import Pipeline
 from graphfsl.functional.layers import last_layer
 from graphfsl.functional.prototypes import present
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 
 MOST_ORDERS = 1_000_000  # that Shapley values are averaged over: their error falls with the root
 
@@ -101,12 +101,12 @@ def ask(learner: Learner, episode: Episode, query: int = 0, task: int = 0) -> Qu
     check_kind(learner, Learner, "the learner", A_LEARNER)
     check_kind(episode, Episode, "the episode", AN_EPISODE)
     query, task = whole_number(query, "the query"), whole_number(task, "the task")
-    if not (0 <= query < episode.n_query and 0 <= task < len(episode.x)):
-        raise InputError(
-            f"there is no query {query} in task {task}: choose a query from 0 to "
-            f"{episode.n_query - 1} "
-            f"and a task from 0 to {len(episode.x) - 1}"
-        )
+    require(
+        0 <= query < episode.n_query and 0 <= task < len(episode.x),
+        f"there is no query {query} in task {task}: choose a query from 0 to "
+        f"{episode.n_query - 1} "
+        f"and a task from 0 to {len(episode.x) - 1}",
+    )
     graph, at = _take(episode, task), episode.n_support + query
     origin = torch.arange(episode.x.shape[1], device=episode.x.device)
     if not learner.transductive:
@@ -202,18 +202,17 @@ def explain(
         InputError: where there is no such query or task, for too many orders, and where the learner
             has no answer without some of the nodes.
     """
-    if whole_number(orders, "orders", 1) > MOST_ORDERS:
-        raise InputError(
-            f"Shapley values over {orders:,} orders take too long; {MOST_ORDERS:,} at most will do"
-        )
+    require(
+        whole_number(orders, "orders", 1) <= MOST_ORDERS,
+        f"Shapley values over {orders:,} orders take too long; {MOST_ORDERS:,} at most will do",
+    )
     asked = ask(learner, episode, query, task)
     p = float(asked.probability(asked.graph.mask)[0])
     nodes, alone = shapley(asked, orders), leave_one_out(asked)
-    if not bool(nodes.isfinite().all() & alone.isfinite().all()):
-        raise InputError(
-            "without some of its nodes the learner has no answer to this query; "
-            "choose another query"
-        )
+    require(
+        bool(nodes.isfinite().all() & alone.isfinite().all()),
+        "without some of its nodes the learner has no answer to this query; choose another query",
+    )
     return Explanation(
         asked, p, nodes, alone, _finite(gradient(asked)), _finite(edge_gradient(asked))
     )

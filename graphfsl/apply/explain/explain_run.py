@@ -35,7 +35,7 @@ from graphfsl.io.errors import InputError, require
 from graphfsl.report.drawing import draw
 from graphfsl.report.figures import COLORS, line
 from graphfsl.report.figures import draw as draw_panel
-from graphfsl.report.html import data_url, grid, listed, page, pictures
+from graphfsl.report.html import data_url, html_table, listed, page, pictures, words_first
 
 # random orders that the contributions are averaged over, and others that the curves stand beside
 ORDERS = 16
@@ -80,11 +80,10 @@ def write_explanation(
     )
     check_shape(trained.shape, task, split)
     check_protocol(learner, task, options.unbalanced)
-    if learner.asks:
-        raise InputError(
-            "an answer that took asking for a label is not explained; choose a head that asks "
-            "for none"
-        )
+    require(
+        not learner.asks,
+        "an answer that took asking for a label is not explained; choose a head that asks for none",
+    )
     device = experiment.trainer.fabric().device
     loader = Episodes(split, task, options.seed, trained.transform.plain(), device)
     batch, target = loader.batch([episode])
@@ -270,7 +269,7 @@ def to_page(title: str, facts: dict[str, Any], svg: str, images: Sequence[str]) 
     drawn = [(f"{seen}; dashed is against the answer", svg), *panels(facts)]
     heads = ["", "answer", "true class", "probability of the answer"]
     parts = [
-        *grid(heads, [[*query, f"{facts['probability']:.3f}"]], 3),
+        *html_table(heads, [[*query, f"{facts['probability']:.3f}"]], words_first(heads, 3)),
         *listed(notes),
         *pictures(drawn),
     ]
@@ -298,7 +297,7 @@ def _nodes(nodes: Sequence[dict[str, Any]], p: float, images: Sequence[str]) -> 
         ]
         for n in nodes
     ]
-    return grid(heads, rows, 3)
+    return html_table(heads, rows, words_first(heads, 3))
 
 
 def panels(facts: dict[str, Any]) -> list[tuple[str, str]]:

@@ -29,9 +29,10 @@ from graphfsl.apply.label.pool_files import (
 )
 from graphfsl.apply.label.pool_page import OTHERS, pool_page
 from graphfsl.data.pixel_range import Range
+from graphfsl.experiment.learner_spec import PartSpec
 from graphfsl.functional.held_out import FOREIGN
 from graphfsl.io.checkpoint import write_atomically
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import InputError, require
 from graphfsl.report.contact_sheet import Tile, contact_sheet
 
 SURE, UNSURE, GIVEN = 24, 24, 12  # images of a sheet
@@ -46,7 +47,7 @@ def label(
     support: Path,
     out: Path,
     truth: Path | None = None,
-    encoder: str | Mapping[str, Any] = "efficientnet_lite0",
+    encoder: str | Mapping[str, Any] | PartSpec = "efficientnet_lite0",
     run: Path | None = None,
     size: int | None = None,
     file_format: str = "csv",
@@ -89,6 +90,7 @@ def label(
     Raises:
         InputError: for anything that cannot be used, before anything is written.
     """
+    spec = PartSpec.of(encoder, "encoder")
     check_format(file_format)
     source, support, out = Path(source), Path(support), Path(out)
     truth = None if truth is None else Path(truth)
@@ -96,7 +98,7 @@ def label(
     page = out / "report.html"
     _check_places([out, out / "sheets"], [table, missing, page])
 
-    task = _read_task(source, support, truth, encoder, run, size, range, out)
+    task = _read_task(source, support, truth, spec, run, size, range, out)
     pool, classes = task.pool, task.classes
     found = label_pool(pool.x, *task.support(), bar=_bar, **options)
     answers = task.answers()
@@ -159,7 +161,7 @@ def _read_task(
     source: Path,
     support: Path,
     truth: Path | None,
-    encoder: str | Mapping[str, Any],
+    encoder: PartSpec,
     run: Path | None,
     size: int | None,
     range: Range | None,
@@ -228,15 +230,15 @@ def _check_places(folders: Iterable[Path], files: Iterable[Path]) -> None:
         InputError: where a file stands in place of a folder, or a folder in place of a file.
     """
     for path in folders:
-        if path.exists() and not path.is_dir():
-            raise InputError(
-                f"{path} is a file where a folder is to be; choose another folder with -o"
-            )
+        require(
+            not path.exists() or path.is_dir(),
+            f"{path} is a file where a folder is to be; choose another folder with -o",
+        )
     for path in files:
-        if path.is_dir():
-            raise InputError(
-                f"{path} is a folder where a file is to be; choose another folder with -o"
-            )
+        require(
+            not path.is_dir(),
+            f"{path} is a folder where a file is to be; choose another folder with -o",
+        )
 
 
 def _check_equals(path: Path, pool: Pool, given: Mapping[int, str]) -> None:

@@ -17,7 +17,7 @@ from graphfsl.functional.calibration import (
     reliability,
 )
 from graphfsl.report.figures import COLORS, Figure, draw
-from graphfsl.report.html import listed, page, pictures
+from graphfsl.report.html import html_table, listed, page, pictures, words_first
 from graphfsl.report.reliability import reliability_diagram
 
 COVERAGES = (0.1, 0.25, 0.5, 0.75, 1.0)
@@ -253,16 +253,14 @@ def _table(
     heads = ["class", "given", "found", f"median {_called(found)}"]
     if truth is not None:
         heads += ["precision", "recall"]
-    parts = ['<div class="scroll" tabindex="0"><table><tr>']
-    parts += [f'<th class="{"text" if i == 0 else ""}">{h}</th>' for i, h in enumerate(heads)]
+    rows = []
     lost = [] if found.reached.all() else [-2]
     for c in [*range(len(classes)), -1, *lost]:
         name = escape(classes[c] if c >= 0 else OTHERS[c])
         if c in links:
             name = f'<a href="{escape(links[c])}">{name}</a>'
-        cells = "".join(f"<td>{cell}</td>" for cell in _cells(found, c, truth))
-        parts.append(f'</tr><tr class="new"><td class="text">{name}</td>{cells}')
-    return [*parts, "</tr></table></div>"]
+        rows.append([name, *_cells(found, c, truth)])
+    return html_table(heads, rows, words_first(heads, 1), ["new"] * len(rows))
 
 
 def _cells(found: Labels, c: int, truth: np.ndarray | None) -> list[str]:

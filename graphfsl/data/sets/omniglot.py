@@ -14,7 +14,7 @@ import torch
 from graphfsl.data.images import Files, read_images
 from graphfsl.data.split import Split, readable
 from graphfsl.io.downloads import fetch
-from graphfsl.io.errors import InputError, unknown
+from graphfsl.io.errors import InputError, require, unknown
 from graphfsl.io.package_data import class_list
 
 DRAWINGS = True  # the files show dark ink on paper, the samples bright ink on black
@@ -60,12 +60,12 @@ def load(
     held_out = set(lists["val"])
     by_class: dict[str, tuple[Files, list[str]]] = {}
     for folder in FOLDERS:
-        if not _is_there(base, folder):
-            raise InputError(
-                f"Omniglot not found: no {base / folder}/ or {folder}.zip; set data.root to "
-                f"their folder, or "
-                "data.download=true"
-            )
+        require(
+            _is_there(base, folder),
+            f"Omniglot not found: no {base / folder}/ or {folder}.zip; set data.root to "
+            f"their folder, or "
+            "data.download=true",
+        )
         files = Files(base / folder)
         for name in files.names:
             match = re.search(r"([^/]+/character\d+)/[^/]+$", name)

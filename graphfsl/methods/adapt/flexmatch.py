@@ -18,7 +18,7 @@ from graphfsl.core.objectives import Score, beside_support, labeled_cross_entrop
 from graphfsl.core.rules import Adam
 from graphfsl.functional.cross_entropy import cross_entropy
 from graphfsl.io.errors import require
-from graphfsl.nn.views import Views
+from graphfsl.nn.views import Moves, Views
 
 __all__ = ["FlexMatch"]
 
@@ -90,7 +90,7 @@ class FlexMatch(Adapt):
         )
         self.uses_unlabeled = True
         self.threshold, self.flexible, self.weight, self.weak = threshold, flexible, weight, weak
-        self.views = Views(steps, 2, rotate, translate, scale, flip)
+        self.views = Views(steps, 2, Moves(rotate, translate, scale, flip))
 
     def consistency(self, score: Score, episode: Episode, step: int) -> Tensor:
         """The loss of a step: of the support as it is, and of the pool's strong views."""

@@ -19,7 +19,7 @@ from graphfsl.core.rules import Adam
 from graphfsl.functional.cross_entropy import cross_entropy
 from graphfsl.functional.prototypes import present
 from graphfsl.io.errors import require
-from graphfsl.nn.views import DRAWS, Views
+from graphfsl.nn.views import DRAWS, Moves, Views
 
 __all__ = ["TransMatch"]
 
@@ -93,7 +93,7 @@ class TransMatch(Adapt):
         )
         self.uses_unlabeled = True
         self.temperature, self.lambda_u, self.k = temperature, lambda_u, views
-        self.views = Views(steps, 1 + views, rotate, translate, scale, flip)
+        self.views = Views(steps, 1 + views, Moves(rotate, translate, scale, flip))
         self.share: Tensor
         both = torch.full((2,), alpha, device="cpu")  # the meta device draws no Beta
         share = torch.distributions.Beta(*both).sample((steps, DRAWS)).to(self.views.draws.device)

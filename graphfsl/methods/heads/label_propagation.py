@@ -15,7 +15,7 @@ from graphfsl.functional.distances import squared_euclidean
 from graphfsl.functional.knn import nearest
 from graphfsl.functional.propagation import propagate, symmetric
 from graphfsl.functional.prototypes import hide_absent
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import InputError, require
 
 __all__ = ["LabelPropagation"]
 
@@ -65,11 +65,10 @@ class LabelPropagation(Head):
             raise InputError(
                 f"label_propagation.scale must be a number above 0, or std, not {scale!r}"
             )
-        if (k is not None and k < 1) or not 0 <= alpha < 1:
-            raise InputError(
-                f"propagation takes k of 1 or more, or null, and alpha in [0, 1), "
-                f"not {k} and {alpha}"
-            )
+        require(
+            (k is None or k >= 1) and 0 <= alpha < 1,
+            f"propagation takes k of 1 or more, or null, and alpha in [0, 1), not {k} and {alpha}",
+        )
         self.scale, self.k, self.alpha, self.log = scale, k, alpha, log
 
     def affinity(self, episode: Episode) -> Tensor:

@@ -16,7 +16,7 @@ from graphfsl.core.batchnorm import BatchNorm, statistics
 from graphfsl.core.episode import Episode, Target
 from graphfsl.core.learner import Head
 from graphfsl.functional.prototypes import hide_absent, present
-from graphfsl.io.errors import InputError, unknown
+from graphfsl.io.errors import require, unknown
 
 __all__ = ["RelationNet"]
 
@@ -75,10 +75,10 @@ class RelationNet(Head):
             if value not in known:
                 raise unknown(option, value, known)
         self.mse, self.mean = loss == "mse", shots == "mean"
-        if len(maps) != 3:
-            raise InputError(
-                f"relationnet reads feature maps (C, h, w), not samples of shape {tuple(maps)}"
-            )
+        require(
+            len(maps) == 3,
+            f"relationnet reads feature maps (C, h, w), not samples of shape {tuple(maps)}",
+        )
         channels, *size = maps
         self.support_conv = nn.Conv2d(channels, width, 3, padding=1)
         self.query_conv = nn.Conv2d(channels, width, 3, padding=1, bias=False)

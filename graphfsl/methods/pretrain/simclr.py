@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from graphfsl.core.learner import Encode, Objective
 from graphfsl.functional.contrastive import nt_xent
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 
 __all__ = ["SimCLR"]
 
@@ -42,8 +42,7 @@ class SimCLR(Objective):
         self, dim: int, temperature: float = 0.5, hidden: int = 128, out: int = 64
     ) -> None:
         super().__init__()
-        if temperature <= 0:
-            raise InputError(f"simclr.temperature must be above 0, not {temperature}")
+        require(temperature > 0, f"simclr.temperature must be above 0, not {temperature}")
         self.temperature = temperature
         self.project = nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Linear(hidden, out))
 

@@ -96,13 +96,18 @@ class PTMAP(Refine):
 
     def transform(self, episode: Episode) -> Tensor:
         """Power-transformed features x (B, n, d); the pool is centered as the queries are."""
-        k, query = episode.n_support, episode.query
-        real = episode.mask.unsqueeze(-1).to(episode.x.dtype)
-        x = F.normalize((episode.x.clamp_min(0) + 1e-6) ** self.power, dim=-1)
-        several = real[:, query].sum(1, keepdim=True) > 1
-        support = x[:, :k] - prototypes(x[:, :k], real[:, :k])
-        others = x[:, k:] - several * prototypes(x[:, query], real[:, query])
-        return F.normalize(torch.cat([support, others], 1), dim=-1)
+        powered = (episode.x.clamp_min(0) + 1e-6) ** self.power
+        x = F.normalize(powered, dim=-1)
+        real = episode.mask.unsqueeze(-1).to(x.dtype)
+
+        support, query = episode.support, episode.query
+        support_mean = prototypes(x[:, support], real[:, support])
+        query_mean = prototypes(x[:, query], real[:, query])
+        several = real[:, query].sum(1, keepdim=True) > 1  # one query is not its own centre
+
+        of_support = x[:, support] - support_mean
+        of_others = x[:, support.stop :] - several * query_mean
+        return F.normalize(torch.cat([of_support, of_others], 1), dim=-1)
 
     def centers(self, x: Tensor, y: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
         """The class centres as mixtures of nodes, and what balances the classes.
@@ -118,18 +123,21 @@ class PTMAP(Refine):
         gram = x @ x.mT
         size = y.sum(-1, keepdim=True)
         absent = size == 0
+
+        def of_queries(a: Tensor) -> Tensor:
+            """(B, C, q) how near the queries are to the centers A x."""
+            return self.log_affinity(a, gram, absent)[..., y.shape[-1] :]
+
         a = F.pad(y / size.masked_fill(absent, 1), (0, query.shape[-1]))
-        v = torch.zeros_like(y[..., 0])
-        for epoch in range(self.steps):
-            log_p = self.log_affinity(a, gram, absent)[..., y.shape[-1] :]
-            steps, start = (WARM, v) if epoch else (COLD, None)
-            v = balance(log_p.mT, query, self.share, steps, start)
+        v = None
+        for _ in range(self.steps):
+            log_p = of_queries(a)
+            v = balance(log_p.mT, query, self.share, COLD if v is None else WARM, v)
             p = query.unsqueeze(1) * (log_p + v.unsqueeze(-1)).softmax(-2)
             weight = torch.cat([y, p], -1)
             mean = weight / weight.sum(-1, keepdim=True).masked_fill(absent, 1)
             a = a.lerp(mean, self.alpha)
-        log_p = self.log_affinity(a, gram, absent)[..., y.shape[-1] :]
-        return a, balance(log_p.mT, query, self.share, COLD)
+        return a, balance(of_queries(a).mT, query, self.share, COLD)
 
     def log_affinity(self, a: Tensor, gram: Tensor, absent: Tensor) -> Tensor:
         """How near nodes are to mu = A x: -lam ||x_i - mu_c||^2 (B, C, m), less ||x_i||^2."""
