@@ -42,7 +42,11 @@ every_method = pytest.mark.parametrize(
 )
 every_policy = pytest.mark.parametrize("policy", POLICIES)
 # GNN's bias in front of a softmax changes nothing: its gradient is what rounding leaves, or zero.
-IDLE = {"gnn": r"head\.adjacency\.\d\.last\.bias"}
+# MAML++ has a scale and a shift for every step in place of those of the net.
+IDLE = {
+    "gnn": r"head\.adjacency\.\d\.last\.bias",
+    "maml_plus_plus": r"_call\.net\.encoder\.norm\.(weight|bias)",
+}
 
 
 def method(slot: str, name: str, **options: Any) -> Method:

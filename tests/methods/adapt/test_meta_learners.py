@@ -8,19 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hand_loops import (
-    Params,
-    expect_finite_differences,
-    expect_hand_written,
-    expect_same,
-    gradient,
-    network,
-    own_parameters,
-    query_loss,
-    shaken,
-    support_loss,
-    tasks,
-)
 from torch import Tensor, nn
 
 from graphfsl.core.adapt import Adapt, Call
@@ -37,6 +24,19 @@ from graphfsl.methods.adapt.meta_curvature import MetaCurvature
 from graphfsl.methods.adapt.meta_sgd import MetaSGD
 from graphfsl.methods.adapt.reptile import Reptile
 from graphfsl.methods.heads.linear import Linear
+from tests.support.hand_loops import (
+    Params,
+    expect_finite_differences,
+    expect_hand_written,
+    expect_same,
+    gradient,
+    network,
+    own_parameters,
+    query_loss,
+    shaken,
+    support_loss,
+    tasks,
+)
 
 MAKERS = {
     "maml": lambda net: MAML(net, 2, 0.2),
@@ -197,7 +197,7 @@ def test_second_derivatives_of_the_loss_are_true(task_chunk: int) -> None:
 
     at = {f"net.{n}": p.detach() for n, p in zip(names, tensors, strict=True)}
     direction = {f"net.{n}": d for n, d in zip(names, along, strict=True)}
-    _, product = torch.func.jvp(torch.func.grad(loss), (at,), (direction,))
+    _, product = torch.func.jvp(torch.func.grad(loss), (at,), (direction,))  # type: ignore[misc]
     for name, value in zip(names, found, strict=True):
         torch.testing.assert_close(product[f"net.{name}"], value, atol=1e-10, rtol=1e-10)
 

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hand_loops import (
+from torch import Tensor
+
+from graphfsl.core.adapt import Adapt
+from graphfsl.core.rules import GradientDescent
+from graphfsl.io.errors import InputError
+from graphfsl.methods.adapt.alfa import ALFA, GeneratedRates
+from tests.support.hand_loops import (
     Params,
     expect_finite_differences,
     expect_hand_written,
@@ -12,12 +18,6 @@ from hand_loops import (
     shaken,
     tasks,
 )
-from torch import Tensor
-
-from graphfsl.core.adapt import Adapt
-from graphfsl.core.rules import GradientDescent
-from graphfsl.io.errors import InputError
-from graphfsl.methods.adapt.alfa import ALFA, GeneratedRates
 
 ADAPTED = ["encoder.conv.weight", "encoder.conv.bias", "head.linear.weight", "head.linear.bias"]
 

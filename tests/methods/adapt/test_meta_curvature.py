@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hand_loops import (
+from torch import Tensor
+
+from graphfsl.io.errors import InputError
+from graphfsl.methods.adapt.maml import MAML
+from graphfsl.methods.adapt.meta_curvature import Curvature, MetaCurvature
+from tests.support.hand_loops import (
     Params,
     expect_finite_differences,
     expect_hand_written,
@@ -14,11 +19,6 @@ from hand_loops import (
     shaken,
     tasks,
 )
-from torch import Tensor
-
-from graphfsl.io.errors import InputError
-from graphfsl.methods.adapt.maml import MAML
-from graphfsl.methods.adapt.meta_curvature import Curvature, MetaCurvature
 
 
 @pytest.mark.parametrize("task_chunk", [1, 2])

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from cases import WAY, TinyEncoder, episodes
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -14,6 +13,7 @@ from graphfsl.core.adapt import Adapt
 from graphfsl.core.episode import Episode, Target
 from graphfsl.core.pipeline import Pipeline
 from graphfsl.methods.heads.linear import Linear
+from graphfsl.testing import WAY, TinyEncoder, episodes
 
 SHOT = 2
 Params = dict[str, Tensor]
@@ -96,8 +96,13 @@ def expect_same(found: Params, right: Params, tolerance: float = 1e-10) -> None:
     assert found.keys() == right.keys()
     for name, value in found.items():
         torch.testing.assert_close(
-            value, right[name], atol=tolerance, rtol=tolerance, msg=lambda m, n=name: f"{n}: {m}"
+            value, right[name], atol=tolerance, rtol=tolerance, msg=told(name)
         )
+
+
+def told(name: str) -> Callable[[str], str]:
+    """What is wrong, behind the name of the parameter."""
+    return lambda message: f"{name}: {message}"
 
 
 def expect_hand_written(model: Adapt, move: Move, **options: Any) -> None:
@@ -140,7 +145,7 @@ def expect_finite_differences(model: Adapt, tolerance: float = 1e-6) -> None:
             rise,
             atol=tolerance,
             rtol=tolerance,
-            msg=lambda m, n=name: f"{n}: {m}",
+            msg=told(name),
         )
 
 

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from cases import WAY
-from hand_loops import expect_same, gradient, network, tasks
 from torch import Tensor, nn
 
 from graphfsl.core.adapt import Adapt, Call
@@ -18,6 +16,8 @@ from graphfsl.core.pipeline import Pipeline
 from graphfsl.io.errors import InputError
 from graphfsl.methods.adapt.imaml import IMAML, ProximalDescent
 from graphfsl.methods.heads.linear import Linear
+from graphfsl.testing import WAY
+from tests.support.hand_loops import expect_same, gradient, network, tasks
 
 D = 4
 
