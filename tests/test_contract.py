@@ -49,6 +49,10 @@ IDLE = {
 }
 
 
+# So few steps as the suite takes lead nowhere at the rate that is meant for fifty.
+FAR = {"reptile": {"lr": 0.02}}
+
+
 def method(slot: str, name: str, **options: Any) -> Method:
     return Method(slot, registry.get(slot, name), options, IDLE.get(name, testing.NONE))
 
@@ -157,7 +161,7 @@ def test_gradients_reach_every_parameter_and_buffers_stay_in_evaluation(
 
 @every_method
 def test_learns_above_chance(slot: str, name: str) -> None:
-    testing.learns_above_chance(method(slot, name))
+    testing.learns_above_chance(method(slot, name, **FAR.get(name, {})))
 
 
 @every_method
