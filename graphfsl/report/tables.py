@@ -70,9 +70,10 @@ def metric_of(line: Line) -> str:
 
 
 def unit_of(line: Line) -> str:
-    """The unit of a line's first metric; accuracies of before there were others are in percent."""
-    unit: str = (line.get("metrics") or {}).get(metric_of(line), {}).get("unit", "%")
-    return unit
+    """The unit of a line's first metric; a record has it in a column, where it has one."""
+    name = metric_of(line)
+    known = (line.get("metrics") or {}).get(name, line).get("unit")
+    return known or ("%" if name == ACCURACY else "")
 
 
 def value_of(line: Line) -> Any:
