@@ -321,6 +321,17 @@ def order_of_the_support_matters_only_where_declared(method: Method) -> None:
     _expect_trait(model, "order_sensitive", not unchanged)
 
 
+def order_of_the_classes_matters_only_where_declared(method: Method) -> None:
+    """The trait `class_order_sensitive` is true of the method.
+
+    Where it is false, permuted columns of the label weights have the scores permuted likewise.
+    """
+    model, episode = method.exact()
+    order = torch.arange(WAY).roll(1)
+    permuted = model(episode.replace(w=episode.w[..., order]))
+    _expect_trait(model, "class_order_sensitive", not _same(model(episode)[..., order], permuted))
+
+
 def order_of_queries_and_pool_does_not_matter(method: Method) -> None:
     """Reordered queries and unlabeled nodes have their scores reordered."""
     episode, _ = episodes()
@@ -518,6 +529,7 @@ EVERY = (
     another_number_of_shots_is_answered_or_refused,
     float64_agrees,
     order_of_the_support_matters_only_where_declared,
+    order_of_the_classes_matters_only_where_declared,
     order_of_queries_and_pool_does_not_matter,
     an_empty_pool_is_fine,
     learns_above_chance,

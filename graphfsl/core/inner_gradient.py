@@ -37,7 +37,7 @@ def inner_gradient(
             grads = {name: g.detach() for name, g in grads.items()}
         return (loss if second_order else loss.detach()), grads
     with torch.enable_grad():
-        at = {n: p if p.requires_grad else p.detach().requires_grad_() for n, p in params.items()}
+        at = {n: _own_node(p) for n, p in params.items()}
         loss = loss_of(at)
     if not loss.requires_grad:  # it depends on none of them
         return loss, {n: torch.zeros_like(p) for n, p in params.items()}
@@ -50,3 +50,12 @@ def inner_gradient(
     )
     grads = dict(zip(at, found, strict=True))
     return (loss if second_order else loss.detach()), grads
+
+
+def _own_node(p: Tensor) -> Tensor:
+    """The same tensor at a place of its own in the graph.
+
+    One parameter may be made of another, as class weights are of an encoder; the gradient for each
+    is taken with the others held where they are.
+    """
+    return p.view_as(p) if p.requires_grad else p.detach().requires_grad_()
