@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -17,7 +18,7 @@ from graphfsl.experiment import builder
 from graphfsl.loops.evaluation import block_size
 from graphfsl.nn import Conv4
 
-LEARNERS = {
+LEARNERS: dict[str, dict[str, Any]] = {
     "GNN": {"head": "gnn"},
     "EGNN": {"head": "egnn"},
     "DPGN": {"head": "dpgn"},

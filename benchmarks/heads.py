@@ -46,7 +46,8 @@ def easyfsl(name: str, **options: Any) -> Peer:
 
     def scores(support: Tensor, labels: Tensor, query: Tensor) -> Tensor:
         model.to(support.device).process_support_set(support, labels)
-        return model(query)
+        scores: torch.Tensor = model(query)
+        return scores
 
     return scores
 
@@ -186,6 +187,7 @@ def run(name: str, race: Race, device: str, sync: Callable[[], None]) -> list[tu
 
     @torch.no_grad()
     def theirs(i: int) -> None:
+        assert race.peer is not None
         right = [
             (race.peer(*task).argmax(-1) == truth).float().mean()
             for *task, truth in tasks[: race.few]

@@ -63,7 +63,8 @@ def vector(canvas: Image.Image) -> np.ndarray:
     """The letter cropped, scaled, centred, blurred; as a unit vector of zero mean."""
     glyph = glyphs.centred(canvas, Image.Resampling.BILINEAR).filter(ImageFilter.GaussianBlur(2))
     v = np.asarray(glyph.reduce(3), np.float32).ravel()
-    return (v - v.mean()) / np.linalg.norm(v - v.mean())
+    unit: np.ndarray = (v - v.mean()) / np.linalg.norm(v - v.mean())
+    return unit
 
 
 def likeness(letters: list[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -14,6 +14,7 @@ import argparse
 import copy
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -53,8 +54,9 @@ def ours(net: Plain, steps: int, first_order: bool = False) -> MAML:
     """The same weights in our own learner."""
     encoder, head = Conv4(), Linear(64, WAY)
     for i, block in enumerate(net.body):
-        encoder.convs[i].load_state_dict(block[0].state_dict())
-        encoder.norms[i].load_state_dict(block[1].state_dict(), strict=False)
+        conv, norm, *_ = block.children()
+        encoder.convs[i].load_state_dict(conv.state_dict())
+        encoder.norms[i].load_state_dict(norm.state_dict(), strict=False)
     head.linear.load_state_dict(net.head.state_dict())
     return MAML(Pipeline(encoder, head=head), steps, LR, first_order).train()
 
@@ -92,16 +94,14 @@ class Tasks:
 
     def plain(self, net: Plain, first_order: bool = False) -> list[Tensor]:
         """`torch.func.functional_call` and `torch.autograd.grad`, backward after each task."""
-        params = dict(net.named_parameters())
+        params: dict[str, Tensor] = dict(net.named_parameters())
         net.zero_grad()
         for i in range(len(self.x)):
             fast = params
             for _ in range(self.steps):
                 scores = torch.func.functional_call(net, fast, (self.support[i],))
                 loss = inner_loss(scores, self.y_support[i])
-                grads = torch.autograd.grad(
-                    loss, list(fast.values()), create_graph=not first_order
-                )
+                grads = torch.autograd.grad(loss, list(fast.values()), create_graph=not first_order)
                 fast = {n: p - LR * g for (n, p), g in zip(fast.items(), grads, strict=True)}
             scores = torch.func.functional_call(net, fast, (self.queries[i],))
             (F.cross_entropy(scores, self.y_query[i]) / len(self.x)).backward()
@@ -182,9 +182,9 @@ def compare(steps: int, tasks: int, rounds: int) -> None:
             continue
         peers.append(name)
     for layout, module in (("NCHW", net), ("channels_last", last)):
-        runs[f"plain {layout}"] = lambda module=module: work.plain(module)
+        runs[f"plain {layout}"] = partial(work.plain, module)
         for name in peers:
-            runs[f"{name} {layout}"] = lambda name=name, module=module: getattr(work, name)(module)
+            runs[f"{name} {layout}"] = partial(getattr(work, name), module)
     theirs = list(runs)
     runs["graphfsl"] = lambda: work.graphfsl(second)
     runs["graphfsl bf16"] = half(lambda: work.graphfsl(second))

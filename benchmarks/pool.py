@@ -114,9 +114,9 @@ def measured(kind: str, sizes: tuple[int, ...] = SIZES) -> list[dict[str, float]
 
 def exponent(rows: list[dict[str, float]]) -> float:
     """The slope of log CPU time over log nodes: what else the machine does plays no part."""
-    return float(
-        np.polyfit(*(np.log([r[k] for r in rows]) for k in ("nodes", "CPU seconds")), 1)[0]
-    )
+    nodes = np.log([row["nodes"] for row in rows])
+    seconds = np.log([row["CPU seconds"] for row in rows])
+    return float(np.polyfit(nodes, seconds, 1)[0])
 
 
 def pools() -> list[tuple[str, str, str]]:

@@ -17,6 +17,7 @@ import math
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,7 +58,7 @@ def features(name: str, split: str, root: str | None) -> tuple[np.ndarray, np.nd
         learner, transform = trained.learner, trained.transform
     else:
         learner, transform, *_ = folder_encoder("efficientnet_lite0", None, None)
-        learner.encoder.size = 112
+        learner.encoder.size = 112  # type: ignore[assignment]
     assert isinstance(learner, Pipeline) and isinstance(transform, Transform)
     return cached_features(learner, images, transform).x.numpy(), y[kept]
 
@@ -70,7 +71,9 @@ def drawn(
     """
     rng = np.random.default_rng([labels, int(100 * foreign), draw])
     order = rng.permutation(y.max() + 1)
-    ids, classes, given = [], [], []
+    ids: list[Any] = []
+    classes: list[Any] = []
+    given: list[Any] = []
     for c in order[:CLASSES]:
         mine = rng.permutation(np.flatnonzero(y == c))[: labels + MEMBERS]
         ids.append(mine)

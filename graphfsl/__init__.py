@@ -5,8 +5,9 @@ Names are imported when first used: starting is fast.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from graphfsl.io.lazy_names import lazy_names
 
 if TYPE_CHECKING:  # for editors and type checkers; at run time `__getattr__` imports what is used
     from graphfsl.apply.estimator import FewShotClassifier
@@ -50,7 +51,7 @@ _HOME = {
     "evaluate": "loops.evaluation",
     "get": "core.registry",
     "load": "apply.predict",
-    "load_data": "data",
+    "load_data": "data:load",
 }
 __all__ = [
     "Adapt",
@@ -79,15 +80,4 @@ __all__ = [
     "load_data",
 ]
 
-
-def __dir__() -> list[str]:
-    return [*globals(), *_HOME]
-
-
-def __getattr__(name: str) -> Any:
-    if name == "testing":  # `graphfsl.testing.check_method`, for those who write methods
-        return importlib.import_module("graphfsl.testing")
-    if name not in _HOME:
-        raise AttributeError(f"module 'graphfsl' has no attribute {name!r}")
-    home = importlib.import_module(f"graphfsl.{_HOME[name]}")
-    return home.load if name == "load_data" else getattr(home, name)
+__getattr__, __dir__ = lazy_names(__name__, _HOME, modules=["testing"])

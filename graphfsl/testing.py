@@ -16,6 +16,7 @@ graphfsl call them on every method that it has. pytest is not needed.
 from __future__ import annotations
 
 import copy
+import inspect
 import re
 import sys
 import tempfile
@@ -31,7 +32,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from graphfsl.core import registry
 from graphfsl.core.adapt import Adapt
 from graphfsl.core.batchnorm import POLICIES, BatchNorm
-from graphfsl.core.episode import Episode, Target, stack
+from graphfsl.core.episode import Episode, Target, ValueTarget, stack
 from graphfsl.core.learner import Augment, Graph, Head, Learner, Objective, Part, Refine
 from graphfsl.core.pipeline import Pipeline
 from graphfsl.core.pretrainer import Pretrainer
@@ -40,7 +41,7 @@ from graphfsl.functional.layers import last_layer
 from graphfsl.io.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from graphfsl.io.errors import InputError, unknown
 
-__all__ = ["Method", "TinyEncoder", "check_method", "checks", "episodes"]
+__all__ = ["Method", "TinyEncoder", "check_method", "checks", "episodes", "value_episodes"]
 
 WAY, SHOT, DIM = 3, 2, 6  # of the episodes and features that methods are checked on
 BASES = {
@@ -125,6 +126,41 @@ def episodes(
     return Episode(x, w, way * shot, way * query, relabeled=False), target
 
 
+def value_episodes(
+    batch: int = 2,
+    shot: int = SHOT,
+    query: int = 2,
+    unlabeled: int = 2,
+    seed: int = 0,
+    noise: float = 0.1,
+) -> tuple[Episode, ValueTarget]:
+    """Tasks of real values, of as many 8 x 8 images as `episodes` has.
+
+    An image is a pattern, the same in all tasks, of some brightness; its value is the brightness
+    times a factor of the task.
+
+    Args:
+        batch: tasks.
+        shot: a third of the images whose values are known; query, unlabeled: of the others.
+        query: a third of the queries.
+        unlabeled: a third of the unlabeled images.
+        seed: of factors, brightnesses and noise.
+        noise: standard deviation around the pattern, whose own is 1.
+    """
+    pattern = torch.randn(1, 8, 8, generator=torch.Generator().manual_seed(0))
+    g = torch.Generator().manual_seed(seed)
+    k, q, u = WAY * shot, WAY * query, WAY * unlabeled
+    brightness = torch.randn(batch, k + q + u, 1, generator=g)
+    factor = torch.randn(batch, 1, 1, generator=g)
+    values = factor * brightness
+    x = brightness[..., None, None] * pattern
+    x = x + noise * torch.randn(x.shape, generator=g)
+    known = torch.zeros_like(values)
+    known[:, :k] = 1
+    episode = Episode(x, known, k, q, relabeled=False, values=values * known)
+    return episode, ValueTarget(values[:, k : k + q])
+
+
 def part(slot: str, method: str | type[Part], **options: Any) -> Any:
     """A method, by its name or its class, made for the features of `TinyEncoder`."""
     name = method if isinstance(method, str) else method.__name__
@@ -149,11 +185,19 @@ def learner(
     seed: int = 0,
     options: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Learner:
-    """A learner with these parts, and statistics of BatchNorm that are not those of a fresh layer.
+    """A learner with these parts, whose BatchNorm statistics are not those of a fresh layer.
 
     A head that does not read the support is adapted by MAML.
 
-    options: slot -> options of its method.
+    Args:
+        augment: a method of this slot, or several, by name or class.
+        graph: a method of this slot, or several.
+        head: a method of this slot.
+        refine: a method of this slot, or several.
+        adapt: a method of this slot.
+        batch_norm: the policy.
+        seed: of the weights.
+        options: slot -> options of its method.
     """
     own = options or {}
     torch.manual_seed(seed)
@@ -167,12 +211,23 @@ def learner(
     out: Any = pipeline
     if adapt is not None:
         cls = _class_of("adapt", adapt)
-        # those that adapt even a frozen encoder take many steps by default
-        few = {"steps": 3} if cls.adapts_frozen else {}
-        out = make(cls, {**few, **own.get("adapt", {})}, cls.__name__, net=pipeline)
+        # rates are chosen for cross-entropy; squared errors are steeper
+        gentle = {"lr": 0.05} if pipeline.answers == "values" and "lr" in signature(cls) else {}
+        options_of = {**_few_steps(cls), **gentle, **own.get("adapt", {})}
+        out = make(cls, options_of, cls.__name__, net=pipeline)
     if batch_norm is not None:
         out.set_batch_norm(batch_norm)
     return unlike_fresh(out)
+
+
+def _few_steps(cls: type[Any]) -> dict[str, int]:
+    """Three inner steps where a method takes more by default, which would take long."""
+    found = {}
+    for name, option in inspect.signature(cls).parameters.items():
+        many = isinstance(option.default, int) and option.default > 3
+        if name in ("steps", "steps_test") and many:
+            found[name] = 3
+    return found
 
 
 def unlike_fresh(out: Learner) -> Learner:
@@ -194,7 +249,13 @@ def around(
 ) -> Learner:
     """The simplest learner with this method, a name or a class, in its slot.
 
-    beside: parts of other slots, such as graph="message_passing".
+    Args:
+        slot: that the method fills.
+        method: its name or class.
+        batch_norm: the policy.
+        seed: of the weights.
+        options: of the method.
+        beside: parts of other slots, such as graph="message_passing".
     """
     own = options or {}
     if slot == "pretrain":
@@ -214,8 +275,12 @@ def around(
 class Method:
     """A method that is checked.
 
-    slot: which it fills. cls: its class. options: it is made with. idle: a pattern of the names of
-        parameters that change nothing by construction, as a bias in front of a softmax.
+    Args:
+        slot: that it fills.
+        cls: its class.
+        options: that it is made with.
+        idle: a pattern of the names of parameters that change nothing by construction, as a bias in
+            front of a softmax.
     """
 
     slot: str
@@ -223,16 +288,25 @@ class Method:
     options: Mapping[str, Any] = field(default_factory=dict)
     idle: str = NONE
 
+    @property
+    def of_values(self) -> bool:
+        """Whether it answers with real values, not with classes."""
+        return self.slot == "head" and self.cls.answers == "values"
+
     def learner(self, batch_norm: str | None = None, seed: int = 0) -> Learner:
         """The simplest learner with it."""
         return around(self.slot, self.cls, batch_norm, seed, self.options)
+
+    def episodes(self, **options: Any) -> tuple[Episode, Any]:
+        """Tasks of the kind that it answers, with the options of `episodes`."""
+        return value_episodes(**options) if self.of_values else episodes(**options)
 
     def exact(self, batch_norm: str | None = None) -> tuple[Learner, Episode]:
         """A learner and an episode in float64.
 
         Where an untrained network hardly answers to a change, it still shows.
         """
-        episode, _ = episodes()
+        episode, _ = self.episodes()
         return self.learner(batch_norm).eval().double(), episode.to(dtype=torch.float64)
 
 
@@ -240,12 +314,13 @@ class Method:
 
 
 def scores_have_the_shape_and_are_finite(method: Method) -> None:
-    """(B, n, C) scores, (B, Q, C) answers, a scalar loss, and all of them numbers."""
-    episode, target = episodes()
+    """Scores are (B, n, C), answers (B, Q, C), the loss a scalar, and all of them are numbers."""
+    episode, target = method.episodes()
     model = method.learner()
     scores = _scores(model.eval(), episode)
-    _expect_shape(scores, (2, episode.x.shape[1], WAY), "score")
-    _expect_shape(model(episode), (2, episode.n_query, WAY), "forward")
+    columns = WAY if episode.values is None else episode.values.shape[-1]
+    _expect_shape(scores, (2, episode.x.shape[1], columns), "score")
+    _expect_shape(model(episode), (2, episode.n_query, columns), "forward")
     _expect(torch.isfinite(scores).all(), "a score is not a finite number")
     loss = model.train().loss(episode, target)
     _expect_shape(loss, (), "loss")
@@ -254,7 +329,7 @@ def scores_have_the_shape_and_are_finite(method: Method) -> None:
 
 def batched_equals_one_by_one(method: Method, policy: str) -> None:
     """A task is scored the same in a batch and by itself."""
-    episode, _ = episodes(batch=3)
+    episode, _ = method.episodes(batch=3)
     model = method.learner(policy).eval()
     together = _scores(model, episode)
     for i in range(3):
@@ -264,8 +339,8 @@ def batched_equals_one_by_one(method: Method, policy: str) -> None:
 def padding_changes_nothing(method: Method, policy: str) -> None:
     """A task is scored the same beside a larger one, whatever stands in its padding."""
     model = method.learner(policy).eval()
-    small, _ = episodes(batch=1, shot=model.shots or 1, query=1, unlabeled=1)
-    large, _ = episodes(batch=1, shot=model.shots or 3, query=2, unlabeled=2, seed=1)
+    small, _ = method.episodes(batch=1, shot=model.shots or 1, query=1, unlabeled=1)
+    large, _ = method.episodes(batch=1, shot=model.shots or 3, query=2, unlabeled=2, seed=1)
     both = stack([small, large])
     real = both.mask[0]
     x = both.x.clone()
@@ -277,10 +352,12 @@ def padding_changes_nothing(method: Method, policy: str) -> None:
 
 def tasks_of_different_way_share_a_batch(method: Method) -> None:
     """A class that a task does not have scores minus infinity and changes nothing else."""
+    if method.of_values:  # its tasks have no classes
+        return
     model = method.learner().eval()
-    two, three = episodes(batch=1, way=2)[0], episodes(batch=1, way=3, seed=1)[0]
+    two, three = method.episodes(batch=1, way=2)[0], method.episodes(batch=1, way=3, seed=1)[0]
     if model.way is not None:
-        wider, _ = episodes(batch=1, way=model.way + 1)
+        wider, _ = method.episodes(batch=1, way=model.way + 1)
         _expect_refusal(lambda: _scores(model, wider), f"tied to {model.way}-way")
     both = stack([two, three])
     found = _scores(model, both)
@@ -294,7 +371,7 @@ def tasks_of_different_way_share_a_batch(method: Method) -> None:
 def another_number_of_shots_is_answered_or_refused(method: Method) -> None:
     """Where a method is tied to a number of shots, it says so (`shots`)."""
     model = method.learner().eval()
-    episode, _ = episodes(shot=1)
+    episode, _ = method.episodes(shot=1)
     if model.shots is not None:
         message = f"tied to {model.shots}-shot episodes, but this one has {WAY} support"
         _expect_refusal(lambda: _scores(model, episode), message)
@@ -304,7 +381,7 @@ def another_number_of_shots_is_answered_or_refused(method: Method) -> None:
 
 def float64_agrees(method: Method) -> None:
     """Scores in double precision are those in single precision, and are doubles."""
-    episode, _ = episodes()
+    episode, _ = method.episodes()
     model = method.learner().eval()
     single = _scores(model, episode)
     double = _scores(copy.deepcopy(model).double(), episode.to(dtype=torch.float64))
@@ -334,7 +411,7 @@ def order_of_the_classes_matters_only_where_declared(method: Method) -> None:
 
 def order_of_queries_and_pool_does_not_matter(method: Method) -> None:
     """Reordered queries and unlabeled nodes have their scores reordered."""
-    episode, _ = episodes()
+    episode, _ = method.episodes()
     model = method.learner().eval()
     k, q, n = episode.n_support, episode.n_query, episode.x.shape[1]
     order = torch.cat([torch.arange(k), k + torch.randperm(q), k + q + torch.randperm(n - k - q)])
@@ -356,7 +433,7 @@ def a_query_is_answered_the_same_alone_unless_declared(method: Method, policy: s
 
 def the_pool_matters_only_where_declared(method: Method, policy: str) -> None:
     """The trait `uses_unlabeled` is true of the method."""
-    episode, _ = episodes()
+    episode, _ = method.episodes()
     model = method.learner(policy).eval()
     x = episode.x.clone()
     x[:, episode.unlabeled] = torch.randn_like(x[:, episode.unlabeled]) * 2
@@ -378,9 +455,20 @@ def balance_of_the_pool_matters_only_where_declared(method: Method) -> None:
     _expect_trait(refiner, "needs_balanced_pool", changed)
 
 
+def hidden_values_change_nothing(method: Method) -> None:
+    """What stands in `values` where the weight is 0 is not read."""
+    if not method.of_values:
+        return
+    episode, _ = method.episodes()
+    model = method.learner().eval()
+    assert episode.values is not None
+    other = torch.where(episode.w > 0, episode.values, 100.0)
+    _close(model(episode), model(episode.replace(values=other)))
+
+
 def an_empty_pool_is_fine(method: Method) -> None:
     """An episode without unlabeled nodes is answered."""
-    episode, _ = episodes(unlabeled=0)
+    episode, _ = method.episodes(unlabeled=0)
     answers = method.learner().eval()(episode)
     _expect(torch.isfinite(answers).all(), "without a pool an answer is not a finite number")
 
@@ -388,7 +476,7 @@ def an_empty_pool_is_fine(method: Method) -> None:
 def gradients_reach_every_parameter(method: Method, policy: str) -> None:
     """Each parameter learns from the loss, and evaluation leaves every buffer as it is."""
     model = method.learner(policy).train()
-    model.loss(*episodes(shot=model.shots or 3)).backward()
+    model.loss(*method.episodes(shot=model.shots or 3)).backward()
     silent = [
         name
         for name, p in model.named_parameters()
@@ -397,30 +485,39 @@ def gradients_reach_every_parameter(method: Method, policy: str) -> None:
     _expect(not silent, f"no gradient reaches {', '.join(silent)}")
     model.eval()
     before = {name: b.clone() for name, b in model.named_buffers()}
-    model(episodes()[0])
+    model(method.episodes()[0])
     moved = [name for name, b in model.named_buffers() if not torch.equal(b, before[name])]
     _expect(not moved, f"answering changes the buffers {', '.join(moved)}")
 
 
 def learns_above_chance(method: Method) -> None:
-    """After 80 steps of training it answers better than a guess."""
+    """After 80 steps of training it answers better than a guess.
+
+    A guess of a value is the mean of those that are known.
+    """
     model = method.learner("support")
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     for step in range(80):
-        loss = model.train().loss(*episodes(batch=4, seed=step))
+        loss = model.train().loss(*method.episodes(batch=4, seed=step))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    episode, target = episodes(batch=100, query=3, seed=10_000)
+    episode, target = method.episodes(batch=100, query=3, seed=10_000)
     with torch.no_grad():
-        right = (model.eval()(episode).argmax(-1) == target.query).float().mean()
+        answers = model.eval()(episode)
+    if episode.values is not None:
+        guess = episode.values[:, episode.support].mean(1, keepdim=True).expand_as(answers)
+        found, chance = (target.squared_errors(y, episode).mean() for y in (answers, guess))
+        _expect(found < 0.7 * chance, f"error {found:.3f} after training, a guess has {chance:.3f}")
+        return
+    right = (answers.argmax(-1) == target.query).float().mean()
     _expect(right > 1 / WAY + 0.15, f"{right:.3f} after training, chance is {1 / WAY:.3f}")
 
 
 def weights_make_a_round_trip_through_a_file(method: Method) -> None:
     """All that it has learned is saved: another one with these weights gives the same scores."""
     model, other = method.learner(seed=0).eval(), method.learner(seed=1).eval()
-    episode, _ = episodes()
+    episode, _ = method.episodes()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "weights.safetensors")
         save_checkpoint(file, model.state_dict(), {"step": 1})
@@ -436,21 +533,21 @@ def runs_on_fake_cuda_or_meta(method: Method) -> None:
 
     No GPU is needed: fake tensors find both, and what differentiates inside runs on `meta`.
     """
-    real, target = episodes()
+    real, target = method.episodes()
     if hasattr(method.learner(), "adapt"):
         with torch.device("meta"):
             model = method.learner().train()
-        meta = Episode(real.x.to("meta"), real.w.to("meta"), real.n_support, real.n_query)
-        loss = model.loss(meta, target.to("meta"))
+        loss = model.loss(real.to("meta").replace(relabeled=True), target.to("meta"))
         _expect(loss.device.type == "meta", f"the loss lies on {loss.device}")
         return
     with FakeTensorMode(), torch.device("cuda"):
         model = method.learner().eval()
         x, w = torch.empty(real.x.shape), torch.empty(real.w.shape)
+        values = None if real.values is None else torch.empty(real.values.shape)
         mask = torch.ones(x.shape[:2], dtype=torch.bool)
         for episode in (
-            Episode(x, w, real.n_support, real.n_query),
-            Episode(x, w, real.n_support, real.n_query, mask),
+            Episode(x, w, real.n_support, real.n_query, values=values),
+            Episode(x, w, real.n_support, real.n_query, mask, values=values),
         ):
             device = model(episode).device
             _expect(device.type == "cuda", f"the answers lie on {device}")
@@ -460,7 +557,7 @@ def follows_the_dtype_of_autocast(method: Method) -> None:
     """It trains under mixed precision."""
     model = method.learner().train()
     with torch.autocast("cpu", torch.bfloat16):
-        loss = model.loss(*episodes())
+        loss = model.loss(*method.episodes())
     _expect(torch.isfinite(loss), f"under autocast the loss is {loss.detach()}")
     loss.backward()
 
@@ -475,7 +572,7 @@ def mixed_precision_is_for_the_encoder_alone(method: Method) -> None:
                 module.__class__ = _InFull
         torch.manual_seed(1)
         with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
-            loss = model.loss(*episodes())
+            loss = model.loss(*method.episodes())
         loss.backward()
         found.append([loss, *(p.grad for p in model.parameters() if p.grad is not None)])
     plain, half = found
@@ -531,6 +628,7 @@ EVERY = (
     order_of_the_support_matters_only_where_declared,
     order_of_the_classes_matters_only_where_declared,
     order_of_queries_and_pool_does_not_matter,
+    hidden_values_change_nothing,
     an_empty_pool_is_fine,
     learns_above_chance,
     weights_make_a_round_trip_through_a_file,
@@ -651,14 +749,11 @@ def _scores_beside_far_classes(method: Method, others: int) -> Tensor:
 
 
 def _one(episode: Episode, i: int) -> Episode:
-    at = slice(i, i + 1)
-    return episode.replace(x=episode.x[at], w=episode.w[at], mask=episode.mask[at])
+    return episode.replace(**{name: t[i : i + 1] for name, t in episode.tensors.items()})
 
 
 def _reorder(episode: Episode, order: Tensor) -> Episode:
-    return episode.replace(
-        x=episode.x[:, order], w=episode.w[:, order], mask=episode.mask[:, order]
-    )
+    return episode.replace(**{name: t[:, order] for name, t in episode.tensors.items()})
 
 
 def _close(a: Tensor, b: Tensor, tolerance: float = 2e-4) -> None:

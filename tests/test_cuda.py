@@ -9,10 +9,12 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from cases import METHODS, around, episodes
 from torch import Tensor
 
+from graphfsl.core.episode import Episode
 from graphfsl.core.learner import Learner
+from graphfsl.testing import around
+from tests.support.methods import METHODS, episodes_of
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="this machine has no CUDA device"
@@ -42,8 +44,7 @@ def waiting_is_an_error() -> Iterator[None]:
         torch.cuda.set_sync_debug_mode("default")
 
 
-def scores(model: Learner, device: str) -> Tensor:
-    episode, _ = episodes(batch=3, query=3)
+def scores(model: Learner, episode: Episode, device: str) -> Tensor:
     with torch.no_grad():
         out = model.to(device).score(episode.to(device))
     assert out.device.type == device
@@ -53,14 +54,17 @@ def scores(model: Learner, device: str) -> Tensor:
 @every_method
 def test_scores_are_those_of_the_cpu(slot: str, name: str) -> None:
     model = around(slot, name).eval()
-    torch.testing.assert_close(scores(model, "cuda"), scores(model, "cpu"), atol=2e-3, rtol=2e-3)
+    episode, _ = episodes_of(slot, name, batch=3, query=3)
+    on_gpu, on_cpu = scores(model, episode, "cuda"), scores(model, episode, "cpu")
+    torch.testing.assert_close(on_gpu, on_cpu, atol=2e-3, rtol=2e-3)
 
 
 @every_method
 def test_the_forward_pass_does_not_wait(slot: str, name: str) -> None:
     if (slot, name) == ("refine", "ici"):
         pytest.skip("waits for what a library asks")
-    model, (episode, _) = around(slot, name).eval().cuda(), episodes(batch=3, query=3)
+    model = around(slot, name).eval().cuda()
+    episode, _ = episodes_of(slot, name, batch=3, query=3)
     episode = episode.to("cuda")
     with torch.no_grad():
         model.score(episode)  # libraries start up
@@ -72,7 +76,8 @@ def test_the_forward_pass_does_not_wait(slot: str, name: str) -> None:
 def test_a_training_step_does_not_wait(slot: str, name: str) -> None:
     if (slot, name) in WAITS:
         pytest.skip("waits for what a library asks")
-    model, (episode, target) = around(slot, name).train().cuda(), episodes(batch=3, query=3)
+    model = around(slot, name).train().cuda()
+    episode, target = episodes_of(slot, name, batch=3, query=3)
     episode, target = episode.to("cuda"), target.to("cuda")
     model.loss(episode, target).backward()
     with waiting_is_an_error():
@@ -83,7 +88,8 @@ def test_a_training_step_does_not_wait(slot: str, name: str) -> None:
 
 @every_method
 def test_mixed_precision_gives_a_finite_loss(slot: str, name: str) -> None:
-    model, (episode, target) = around(slot, name).train().cuda(), episodes()
+    model = around(slot, name).train().cuda()
+    episode, target = episodes_of(slot, name)
     with torch.autocast("cuda", torch.bfloat16):
         loss = model.loss(episode.to("cuda"), target.to("cuda"))
     assert loss.isfinite()

@@ -493,6 +493,10 @@ def warned(section: Any) -> list[str]:
 @pytest.mark.parametrize("head", registry.names("head"))
 def test_drawn_weights_are_warned_about(head: str) -> None:
     """A head warns where another seed draws other weights, and only there."""
+    if registry.get("head", head).answers == "values":
+        with pytest.raises(InputError, match="answers with values"):
+            warned(head)
+        return
     try:
         torch.manual_seed(0)
         one = gf.build({"head": head}, (8,), 6)
@@ -544,7 +548,8 @@ def test_training_shows_its_progress_on_a_terminal(monkeypatch: pytest.MonkeyPat
 def test_training_is_silent_where_its_lines_go_elsewhere(
     terminal: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shown, lines = io.StringIO(), []
+    shown = io.StringIO()
+    lines: list[Any] = []
     monkeypatch.setattr(shown, "isatty", lambda: terminal)
     monkeypatch.setattr(sys, "stderr", shown)
     gf.Trainer(steps=2, device="cpu").fit(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,8 +14,7 @@ from graphfsl.core import Episode, Head, InputError, Refine
 from graphfsl.functional.distances import squared_euclidean
 from graphfsl.functional.prototypes import hide_absent, prototypes
 from graphfsl.testing import check_method, checks
-
-ROOT = Path(__file__).resolve().parents[1]
+from tests.support import ROOT
 
 
 class Means(Head):
@@ -100,7 +98,7 @@ class Counts(Means):
         self.register_buffer("calls", torch.zeros(()))
 
     def score(self, episode: Episode) -> Tensor:
-        self.calls += 1
+        self.calls += 1  # type: ignore[assignment]
         return super().score(episode)
 
 

@@ -28,7 +28,7 @@ def pages() -> Iterator[Path]:
 
 def printed(name: str, page: Path) -> str:
     """The table NAME with links as they are written on this page."""
-    from graphfsl.report.reproduce import table
+    from graphfsl.report.committed_tables import table
 
     up = os.path.relpath(ROOT, page.parent)
     prefix = "" if up == "." else f"{up}/"

@@ -38,7 +38,7 @@ from graphfsl.loops.evaluation import encode_once, evaluate
 RESULTS = Path(__file__).resolve().parents[1] / "experiments" / "results"
 MODEL = "model.safetensors"
 MOST = 0.05  # points of accuracy that a row's mean may move by
-FIRST = 5  # episodes that tests/test_committed.py measures again
+FIRST = 5  # episodes that tests/project/test_committed.py measures again
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from graphfsl.cli import catalogue
 from graphfsl.core import registry
 from graphfsl.io.package_data import experiment_files, experiment_name, experiments_dir
 from graphfsl.nn import ENCODERS
-from graphfsl.report.reproduce import table
+from graphfsl.report.committed_tables import table
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA_SETS = ("omniglot", "cifar", "glyphs")  # that have tables of committed results

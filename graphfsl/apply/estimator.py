@@ -38,7 +38,7 @@ from graphfsl.core.saving import known_normalisation
 from graphfsl.data import Transform
 from graphfsl.experiment.builder import build_learner, warn_of_drawn
 from graphfsl.experiment.learner_spec import LearnerSpec
-from graphfsl.io.errors import InputError, unknown
+from graphfsl.io.errors import InputError, require, unknown
 from graphfsl.loops.encode import block_size, check_alone, encode
 
 # What an inductive learner answers at once; its answers do not depend on it.
@@ -49,41 +49,33 @@ Source = LearnerSpec | Learner | Predictor
 
 
 class FewShotClassifier(ClassifierMixin, BaseEstimator):
-    """Classifies samples by the labeled samples of `fit`: these are the support of one episode,
-    whose queries are what `predict` is given. `fit` trains nothing: it stores the support; a
-    learner such as MAML adapts in `predict`.
+    """A few-shot learner as a classifier of scikit-learn.
 
-    learner: the name of a head ("protonet"); a mapping as in YAML's `learner` section; a `Learner`;
-        a trained run, as its directory or a `Predictor`. A name or a mapping is built for the
-        samples and the number of classes of `fit`, with untrained weights, of which there is a
-        warning where they are drawn at random. A learner or a predictor is copied, and answers
-        where its weights lie.
-    random_state: seeds untrained weights, and what a learner draws by itself.
-    batch_norm: the BatchNorm policy (`graphfsl.core.batchnorm`). None takes the learner's own; in
-        place of one under which an answer depends on the other queries, `support`, with a warning.
-        A `Predictor` has decided that already.
-    transform: the normalisation of images. None takes what the learner was trained with by
-        `Trainer` or, without that, what its encoder says; a run and a `Predictor` have their own.
-
-    X: features (n, d), sparse ones are made dense; uint8 images (n, H, W) or (n, H, W, 3); for a
-        run on images a sequence of whatever `Predictor` reads, paths and PIL images too. Features
-        are computed with in float64 unless they are float32, as in scikit-learn, whose checks ask
-        for 1e-7 where float32 gives 1e-6.
-    y: labels of any kind. Where the learner uses a pool (`uses_unlabeled`), these are never a class
-        but mark unlabeled
-        samples: None, NaN, pandas' NA, "" and the number -1 of any type, beside string labels too
-        (an array of dtype object). The text "-1", which numpy makes of a list of words and numbers,
-        is refused. For any other learner -1, "-1" and "" are classes like others, and None, NaN and
-        NA are refused.
-    sample_weight: the weights of the labels; 0 leaves a sample out, an unlabeled one too. What
-        other weights do is the learner's affair: ProtoNet takes the weighted mean.
+    The labeled samples of `fit` are the support of one episode, whose queries are what `predict` is
+    given. `fit` trains nothing: it stores the support; a learner such as MAML adapts in `predict`.
 
     A transductive learner sees all samples of one `predict` together, so its answers depend on
     their company; one that `needs_balance` takes them for as many of every class. A learner with
     `max_queries_per_class` gets so many at once.
 
-    classes_: (C,) sorted labels. n_features_in_: d, or the number of an image's values. learner_:
-        what answers.
+    Args:
+        learner: the name of a head ("protonet"); a mapping as in YAML's `learner` section; a
+            `Learner`; a trained run, as its directory or a `Predictor`. A name or a mapping is
+            built for the samples and the number of classes of `fit`, with untrained weights, of
+            which there is a warning where they are drawn at random. A learner or a predictor is
+            copied, and answers where its weights lie.
+        random_state: seeds untrained weights, and what a learner draws by itself.
+        batch_norm: the BatchNorm policy (`graphfsl.core.batchnorm`). None takes the learner's own;
+            in place of one under which an answer depends on the other queries, `support`, with a
+            warning. A `Predictor` has decided that already.
+        transform: the normalisation of images. None takes what the learner was trained with by
+            `Trainer` or, without that, what its encoder says; a run and a `Predictor` have their
+            own.
+
+    Attributes:
+        classes_: (C,) the sorted labels.
+        n_features_in_: d, or the number of an image's values.
+        learner_: what answers.
     """
 
     transform = Parameter()
@@ -101,6 +93,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         self.transform = transform
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The parameters by name, as scikit-learn asks for them."""
         return {
             name: vars(self)[name]
             for name in ("learner", "random_state", "batch_norm", "transform")
@@ -114,9 +107,24 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Store the support and the unlabeled pool.
 
-        Raises InputError for an unknown learner, one that is tied to fewer classes or does not take
-        such samples, for images that cannot be read, for bad weights, and where no sample has a
-        label; ValueError for what scikit-learn rejects.
+        Args:
+            X: features (n, d), sparse ones are made dense; uint8 images (n, H, W) or (n, H, W, 3);
+                for a run on images a sequence of whatever `Predictor` reads, paths and PIL images
+                too. Features are computed with in float64 unless they are float32, as in
+                scikit-learn, whose checks ask for 1e-7 where float32 gives 1e-6.
+            y: labels of any kind. Where the learner uses a pool (`uses_unlabeled`), these are never
+                a class but mark unlabeled samples: None, NaN, pandas' NA, "" and the number -1 of
+                any type, beside string labels too (an array of dtype object). The text "-1", which
+                numpy makes of a list of words and numbers, is refused. For any other learner -1,
+                "-1" and "" are classes like others, and None, NaN and NA are refused.
+            sample_weight: the weights of the labels; 0 leaves a sample out, an unlabeled one too.
+                What other weights do is the learner's affair: ProtoNet takes the weighted mean.
+
+        Raises:
+            InputError: for an unknown learner, one that is tied to fewer classes or does not take
+                such samples, for images that cannot be read, for bad weights, and where no sample
+                has a label.
+            ValueError: for what scikit-learn rejects.
         """
         source = self._source()
         self._predictor = source if isinstance(source, Predictor) else None
@@ -144,11 +152,10 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         labels = labels_of(y[~hidden])
         check_classification_targets(labels)
         self.classes_, column = np.unique(labels, return_inverse=True)
-        if hidden.any() and len(self.classes_) == 1:
-            raise InputError(
-                "y holds one class beside -1, which means unlabeled for this "
-                "learner; rename class -1"
-            )
+        require(
+            not hidden.any() or len(self.classes_) != 1,
+            "y holds one class beside -1, which means unlabeled for this learner; rename class -1",
+        )
         self.learner_ = (
             self._learner(source).eval().to(x.dtype if x.is_floating_point() else torch.float32)
         )
@@ -170,28 +177,28 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         return self
 
     def predict(self, X: Any) -> np.ndarray:
-        """(n,) the class of the highest score."""
+        """The class of the highest score of each sample: (n,)."""
         best = self._scores(X).argmax(-1)
         labels: np.ndarray = self.classes_[best.numpy()]
         return labels
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """(n, C) softmax of the scores, columns as in `classes_`."""
+        """The probabilities (n, C), a softmax of the scores; columns as in `classes_`."""
         return self._scores(X).softmax(-1).numpy()
 
     def decision_function(self, X: Any) -> np.ndarray:
-        """(n, C) the scores; for two classes (n,), how much higher the second's is."""
+        """The scores (n, C); for two classes (n,), how much higher the second's is."""
         scores = self._scores(X).numpy()
         return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Accuracy on the samples that have a label: what marks an unlabeled one in `fit` is no
-        class here either.
+        """Accuracy on the samples that have a label.
+
+        What marks an unlabeled one in `fit` is no class here either.
         """
         predicted, y = self.predict(X), column_or_1d(y)
         shown = ~unlabeled(y) if self.learner_.uses_unlabeled else np.ones(len(y), bool)
-        if not shown.any():
-            raise InputError("y holds no label to compare answers with; label at least one sample")
+        require(shown.any(), "y holds no label to compare answers with; label at least one sample")
         weight = None if sample_weight is None else np.asarray(sample_weight)[shown]
         return float(accuracy_score(labels_of(y[shown]), predicted[shown], sample_weight=weight))
 
@@ -218,6 +225,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
                 f"the directory of a run, not {learner!r}"
             )
         if learner in registry.names("head"):
+            check_classes(registry.get("head", str(learner)))
             return LearnerSpec.of({"head": learner})
         if Path(learner).is_dir():
             predictor = open_run(learner, policy)
@@ -231,15 +239,15 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             uses = build_learner(source, self._shape, 2, device="meta").uses_unlabeled
         else:
             uses = (source.learner if isinstance(source, Predictor) else source).uses_unlabeled
-        if not uses and missing(y).any():
-            raise InputError(
-                "y holds None or NaN, but this learner uses no unlabeled samples; leave them out"
-            )
+        require(
+            uses or not missing(y).any(),
+            "y holds None or NaN, but this learner uses no unlabeled samples; leave them out",
+        )
         hidden = unlabeled(y) if uses else none_unlabeled(y)
-        if hidden.all():
-            raise InputError(
-                "y holds no class: -1 means unlabeled for this learner; label at least one sample"
-            )
+        require(
+            not hidden.all(),
+            "y holds no class: -1 means unlabeled for this learner; label at least one sample",
+        )
         return hidden
 
     def _learner(self, source: Source) -> Learner:
@@ -251,16 +259,14 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             warn_of_drawn(source, built)
             return built
         learner = source.learner if isinstance(source, Predictor) else self._with_policy(source)
-        if learner.way is not None and way > learner.way:
-            raise InputError(
-                f"this learner is tied to {learner.way} classes at most, but y holds {way}"
-            )
+        require(
+            learner.way is None or way <= learner.way,
+            f"this learner is tied to {learner.way} classes at most, but y holds {way}",
+        )
         return learner
 
     def _with_policy(self, learner: Learner) -> Learner:
-        """The learner with the BatchNorm policy that is asked for; where none is, with one that is
-        inductive.
-        """
+        """The learner with the BatchNorm policy that is asked for, or with an inductive one."""
         if self.batch_norm is not None:
             learner.set_batch_norm(self.batch_norm)
         else:
@@ -271,10 +277,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         """What images are normalised with."""
         given: Transform | None = vars(self)["transform"]
         if self._predictor is not None:
-            if given is not None:
-                raise InputError(
-                    "a run brings its own normalisation of images; leave transform out"
-                )
+            require(
+                given is None, "a run brings its own normalisation of images; leave transform out"
+            )
             return self._predictor.run.transform.plain()
         return (
             given.plain() if given is not None else Transform(*known_normalisation(self.learner_))
@@ -285,14 +290,13 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             warnings.warn(inductive_note(replaced, f"batch_norm={replaced!r}"), stacklevel=5)
 
     def _images(self, X: Any) -> tuple[Any, Tensor | None]:
-        """What was given, as NumPy takes it; and images as (n, C, H, W) bytes, None where X must be
-        features.
+        """What was given, as NumPy takes it, and images as bytes.
+
+        Images are (n, C, H, W), None where X must be features.
         """
         if self._predictor and len(self._predictor.run.shape) == 3:
-            if issparse(X):
-                raise InputError("this run takes images, and X is a sparse matrix")
-            if not len(X):
-                raise InputError("X holds no image")
+            require(not issparse(X), "this run takes images, and X is a sparse matrix")
+            require(len(X), "X holds no image")
             return X, torch.stack([self._predictor.image(image) for image in X])
         X = as_samples(X)
         features = issparse(X) or getattr(X, "ndim", 2) not in (3, 4)
@@ -305,8 +309,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             self._answering = self.learner_.on_features()
 
     def _encode(self, x: Tensor) -> Tensor:
-        """Images (n, C, H, W) -> features (n, d) where they do not depend on the episode; all else
-        as it is.
+        """Images (n, C, H, W) -> features (n, d) where they do not depend on the episode.
+
+        All else stays as it is.
         """
         learner, device = self.learner_, _device(self.learner_)
         if x.ndim > 2 and isinstance(learner, Pipeline) and learner.fixed:

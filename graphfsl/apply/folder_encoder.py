@@ -1,5 +1,6 @@
-"""What encodes a folder of images on the command line: an encoder with weights, or that of a
-trained run.
+"""What encodes a folder of images on the command line.
+
+It is an encoder with weights, or that of a trained run.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from graphfsl.data.pixel_range import Range, check_range
 from graphfsl.experiment import run as runs
 from graphfsl.experiment.encoders import make_encoder, weighted_encoder
 from graphfsl.experiment.learner_spec import PartSpec
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import InputError, require
 from graphfsl.loops.encode import AVERAGES
 from graphfsl.nn.timm_encoder import native_size
 
@@ -31,19 +32,30 @@ from graphfsl.nn.timm_encoder import native_size
 def write_folder_features(
     folder: Path,
     out: Path,
-    encoder: str | Mapping[str, Any] = "efficientnet_lite0",
+    encoder: str | Mapping[str, Any] | PartSpec = "efficientnet_lite0",
     run: Path | None = None,
     size: int | None = None,
     range: Range | None = None,
 ) -> list[Path]:
-    """Features of a folder of images as npz files in `out`: of an encoder with weights, or of a
-    trained run's.
+    """Write the features of a folder of images as npz files.
 
     Encoders are as in `folder_encoder`; layouts, arrays and errors are those of
-    `features.write_features`. range: of the images' values; None takes the run's own, or that of
-    their type.
+    `features.write_features`.
+
+    Args:
+        folder: of images.
+        out: where the files are written.
+        encoder: a name, or a mapping with options.
+        run: the directory of a trained run, whose encoder is taken instead.
+        size: pixels of a side; None takes the encoder's own.
+        range: the values of black and white; None takes the run's own, or those of the images'
+            type.
+
+    Returns:
+        The files.
     """
-    net, transform, size, channels = folder_encoder(encoder, run, size)
+    spec = PartSpec.of(encoder, "encoder")
+    net, transform, size, channels = folder_encoder(spec, run, size)
     return write_features(
         net, transform, folder, out, size, channels, range=folder_range(run, range)
     )
@@ -60,20 +72,24 @@ def folder_range(run: Path | None, range: Range | None) -> Range | None:
 
 
 def folder_encoder(
-    encoder: str | Mapping[str, Any], run: Path | None, size: int | None
+    encoder: str | Mapping[str, Any] | PartSpec, run: Path | None, size: int | None
 ) -> tuple[Pipeline, Transform, int | None, int]:
-    """What encodes a folder's images: a learner, its normalisation, the pixels of a side, the
-    number of channels.
+    """What encodes a folder's images.
 
-    encoder: a name, or a mapping with a name and options, of an encoder in `nn` or of a model of
-        timm; it has weights of its own, or `weights` names a file. run: the directory of a trained
-        one instead. size: None takes their own.
+    Args:
+        encoder: a name, or a name with options, of an encoder in `nn` or of a model of timm; it
+            has weights of its own, or `weights` names a file.
+        run: the directory of a trained run, whose encoder is taken instead.
+        size: pixels of a side; None takes their own.
 
-    Raises InputError where there are no weights, or no averages for its BatchNorm.
+    Returns:
+        A learner, its normalisation, the pixels of a side, and the number of channels.
+
+    Raises:
+        InputError: where there are no weights, or no averages for its BatchNorm.
     """
-    net, transform, size, channels = (
-        _of_run(run, size) if run is not None else _of_name(encoder, size)
-    )
+    spec = PartSpec.of(encoder, "encoder")
+    net, transform, size, channels = _of_run(run, size) if run is not None else _of_spec(spec, size)
     if not isinstance(net, Pipeline) or not list(net.encoder.parameters()):
         raise InputError(
             "this learner has no encoder; features are made by a run or an encoder with weights"
@@ -81,14 +97,16 @@ def folder_encoder(
     return net, transform, size, channels
 
 
-def encoder_option(encoder: str, weights: Path | None, run: Path | None) -> dict[str, Any]:
-    """The encoder of a command line: its name, or a YAML mapping with options, and a file of
-    weights.
+def encoder_option(encoder: str, weights: Path | None, run: Path | None) -> PartSpec:
+    """The encoder of a command line: its name, or a YAML mapping, and a file of weights.
+
+    Raises:
+        InputError: for weights beside a run, and for what looks like a mapping and is none.
     """
-    if weights is not None and run is not None:
-        raise InputError(
-            "--weights is for --encoder, and a run has its own; give one of --weights and --run"
-        )
+    require(
+        weights is None or run is None,
+        "--weights is for --encoder, and a run has its own; give one of --weights and --run",
+    )
     entry: Any = {"name": encoder}
     if encoder.startswith("{"):
         try:
@@ -97,7 +115,7 @@ def encoder_option(encoder: str, weights: Path | None, run: Path | None) -> dict
             raise InputError(
                 f"--encoder {encoder!r} is no mapping, such as '{{name: conv4, width: 32}}'"
             ) from None
-    return entry if weights is None else {**entry, "weights": str(weights)}
+    return PartSpec.of(entry if weights is None else {**entry, "weights": str(weights)}, "encoder")
 
 
 def _of_run(path: Path, size: int | None) -> tuple[Learner, Transform, int, int]:
@@ -118,20 +136,18 @@ def _of_run(path: Path, size: int | None) -> tuple[Learner, Transform, int, int]
     return net, trained.transform, size or trained.shape[-1], trained.shape[0]
 
 
-def _of_name(
-    encoder: str | Mapping[str, Any], size: int | None
-) -> tuple[Learner, Transform, int | None, int]:
+def _of_spec(encoder: PartSpec, size: int | None) -> tuple[Learner, Transform, int | None, int]:
     spec = weighted_encoder(encoder)
     native = native_size(str(spec.options.get("model"))) if spec.name == "timm" else None
     side = size or native or 84
     module = make_encoder(PartSpec(spec.name, {**spec.options, "frozen": True}), (3, side, side))[0]
     net = Pipeline(module, head=NearestMeans()).eval()
     where = spec.options.get("weights") or f"encoder {spec.name!r}"
-    if lacks_averages(net):
-        raise InputError(
-            f"{where}: its BatchNorm stored no averages, so that no image can be encoded alone; "
-            f"{AVERAGES}"
-        )
+    require(
+        not lacks_averages(net),
+        f"{where}: its BatchNorm stored no averages, so that no image can be encoded alone; "
+        f"{AVERAGES}",
+    )
     own = own_normalisation(net)
     if own is None and "weights" in spec.options:
         warnings.warn(

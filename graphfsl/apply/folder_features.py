@@ -42,19 +42,30 @@ def write_features(
     device: torch.device | str | None = None,
     range: Range | None = None,
 ) -> list[Path]:
-    """Encode a folder of images: `out`/<split>.npz for each split, in the layout that data set
-    `arrays` reads.
+    """Encode a folder of images into a file for each split, which data set `arrays` reads.
 
-    root: either folders train, val and test (those that there are) of class folders, or class
-        folders, which make the split "test". A folder `unlabeled` beside class folders has label
-        -1.
-    size: pixels of a side, to which every image is squeezed; None takes the encoder's own, or 84.
-        channels: 3, or 1 for gray. Images are decoded and encoded a block at a time, and go on
-            after a stop as in `cached_features`.
-    range: the values of black and white, see `images.to_array`.
-    Each file holds features (n, d) float32, labels (n,), class_names, paths (n,) relative to
-    `root`, and range (2,), empty where each image had that of its type.
-    Raises InputError for images that cannot be read, and where no folder, class or space is found.
+    Each file `out`/<split>.npz holds features (n, d) float32, labels (n,), class_names, paths (n,)
+    relative to `root`, and range (2,), empty where each image had that of its type. Images are
+    decoded and encoded a block at a time, and go on after a stop as in `cached_features`.
+
+    Args:
+        learner: whose encoder it is.
+        transform: the normalisation of images.
+        root: either folders train, val and test (those that there are) of class folders, or class
+            folders, which make the split "test". A folder `unlabeled` beside class folders has
+            label -1.
+        out: the folder of the files.
+        size: pixels of a side, to which every image is squeezed; None takes the encoder's own, or
+            84.
+        channels: 3, or 1 for gray.
+        device: where they are computed; None takes the encoder's.
+        range: the values of black and white, see `images.to_array`.
+
+    Returns:
+        The files.
+
+    Raises:
+        InputError: for images that cannot be read, and where no folder, class or space is found.
     """
     root, written = root.expanduser().resolve(), []
     for split, classes, pool in _folders(root):
@@ -99,12 +110,21 @@ def encode_files(
     broken: bool = False,
     range: Range | None = None,
 ) -> np.ndarray:
-    """Features (n, d) of the image files `names` below `root`: sizes, blocks and resuming as in
-    `write_features`.
+    """Features (n, d) of image files, computed a block at a time and kept.
 
-    shown: what the progress bar calls them. broken: a file that cannot be read makes a row of NaN,
-        not an InputError.
-    range: the values of black and white, see `images.to_array`.
+    Sizes, blocks and resuming are as in `write_features`.
+
+    Args:
+        learner: whose encoder it is.
+        transform: the normalisation of images.
+        root: the folder of the files.
+        names: of the files, below `root`.
+        size: pixels of a side; None takes the encoder's own, or 84.
+        channels: 3, or 1 for gray.
+        device: where they are computed; None takes the encoder's.
+        shown: what the progress bar calls them.
+        broken: whether a file that cannot be read makes a row of NaN, not an InputError.
+        range: the values of black and white, see `images.to_array`.
     """
     check_alone(learner.encoder)
     device, size = (

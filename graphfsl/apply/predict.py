@@ -29,7 +29,7 @@ from graphfsl.data.transforms import Transform
 from graphfsl.experiment import run as runs
 from graphfsl.experiment.measure import asked_of, names_policy
 from graphfsl.experiment.overrides import names
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import InputError, require
 from graphfsl.io.files import read_regular
 from graphfsl.loops.encode import block_size, encode
 
@@ -59,9 +59,12 @@ class Predictor:
     of 1 or 3 channels; it is resized to what the learner was trained on. A learner of drawings (ink
     bright on dark) inverts images whose border is bright, as paper is.
 
-    replaced: the BatchNorm policy of the run that `support` stands in for. range: the values of
-        black and white in every image; None takes the run's `data.range` or, where it has none,
-        those of the image's type: 255 for 8 bits, 65535 for 16, 1 for floats.
+    Args:
+        run: the trained run.
+        replaced: the BatchNorm policy of the run that `support` stands in for.
+        range: the values of black and white in every image; None takes the run's `data.range` or,
+            where it has none, those of the image's type: 255 for 8 bits, 65535 for 16, 1 for
+            floats.
     """
 
     def __init__(
@@ -101,11 +104,19 @@ class Predictor:
         query: Sequence[Any],
         unlabeled: Sequence[Any] = (),
     ) -> list[Prediction]:
-        """Answers for `query`, given `support` (class -> images); `unlabeled` images help learners
-        that use a pool.
+        """Answer for each query image, by a few images of each class.
 
-        Raises InputError for an image that cannot be read, fewer than two classes, an empty class,
-        or scores that are not finite.
+        Args:
+            support: class -> its images.
+            query: images to be classified.
+            unlabeled: images that help learners which use a pool.
+
+        Returns:
+            An answer for each query.
+
+        Raises:
+            InputError: for an image that cannot be read, fewer than two classes, an empty class, or
+                scores that are not finite.
         """
         if not isinstance(support, Mapping):
             right = "a mapping of classes to images, such as {'a': ['1.png'], 'b': ['2.png']}"
@@ -115,15 +126,13 @@ class Predictor:
             for name, images in support.items()
         }
         query, unlabeled = _several(query, "the query"), _several(unlabeled, "unlabeled")
-        if len(support) < 2:
-            raise InputError(f"the support has {len(support)} class; at least 2 are needed")
+        require(len(support) >= 2, f"the support has {len(support)} class; at least 2 are needed")
         empty = [name for name, images in support.items() if not len(images)]
         if empty:
             raise InputError(
                 f"class {empty[0]!r} of the support has no image; each class needs at least one"
             )
-        if not len(query):
-            raise InputError("there is no query image")
+        require(len(query), "there is no query image")
         names = list(support)
         images = [i for name in names for i in support[name]]
         x = self._images([*images, *query, *unlabeled])
@@ -143,11 +152,16 @@ class Predictor:
 
     @torch.no_grad()
     def _answer(self, x: Tensor, w: Tensor, k: int, q: int) -> Tensor:
-        """(q, C) probabilities of images x, k of the support, q queries and a pool, of label
-        weights w (1, n, C).
+        """(q, C) probabilities of the queries.
 
         Images are encoded in blocks where they are encoded alone; else an inductive learner gets
         its queries in blocks.
+
+        Args:
+            x: images of the support, the queries and a pool.
+            w: (1, n, C) their label weights.
+            k: how many are of the support.
+            q: how many are queries.
         """
         device = next((p.device for p in self.learner.parameters()), torch.device("cpu"))
         learner, transform, at_once = self.learner, self.run.transform.plain(), q
@@ -231,18 +245,23 @@ def load(
     learner: Learner | None = None,
     plugins: str | Sequence[str] = (),
 ) -> Predictor:
-    """The trained run in a directory, or the learner that `Learner.save` wrote there, ready to
-    answer.
-
-    overrides: changes of the learner that its weights fit, such as learner.refine=soft_kmeans.
-    range: of the images' values, see `Predictor`. learner: what takes the saved weights, where they
-    are of one that was put together in Python; `graphfsl.build` makes all others anew.
-    plugins: packages whose parts and encoders have names too, from now on; what the run's own
-    configuration says is never imported.
+    """The trained run in a directory, or a saved learner, ready to answer.
 
     Answers are inductive as far as BatchNorm decides it: where the run's policy lets queries share
     statistics, those of the support are taken, with a warning, unless an override of
     learner.batch_norm says otherwise.
+
+    Args:
+        run: the directory of a run, or one that `Learner.save` wrote.
+        overrides: changes of the learner that its weights fit, such as learner.refine=soft_kmeans.
+        range: of the images' values, see `Predictor`.
+        learner: what takes the saved weights, where they are of one that was put together in
+            Python; `graphfsl.build` makes all others anew.
+        plugins: packages whose parts and encoders have names too, from now on; what the run's own
+            configuration says is never imported.
+
+    Raises:
+        InputError: where there are no weights, they are damaged, or an override does not fit them.
     """
     use_plugins(plugins)
     predictor = open_run(run, overrides, range, learner)
@@ -257,7 +276,14 @@ def open_run(
     range: Range | None = None,
     learner: Learner | None = None,
 ) -> Predictor:
-    """`load` without its warning, which stands in `Predictor.notes`."""
+    """`load` without its warning, which stands in `Predictor.notes`.
+
+    Args:
+        run: as in `load`.
+        overrides: as in `load`.
+        range: as in `load`.
+        learner: as in `load`.
+    """
     if learner is not None and overrides:
         raise InputError(
             f"the learner that is given is taken as it is; {overrides[0]} cannot change it"
@@ -270,15 +296,16 @@ def open_run(
 def changed(run: runs.Run, overrides: Sequence[str]) -> runs.Run:
     """The run with the learner that some overrides make, which takes the trained weights.
 
-    Raises InputError where an override is not of `learner`, the weights do not fit, or the learner
-    needs BatchNorm averages that the run has not stored.
+    Raises:
+        InputError: where an override is not of `learner`, the weights do not fit, or the learner
+            needs BatchNorm averages that the run has not stored.
     """
     other = next((o for o in overrides if not names(o, "learner")), None)
-    if other is not None:
-        raise InputError(
-            f"a run answers with another learner, such as learner.batch_norm=apart, but not with "
-            f"{other!r}"
-        )
+    require(
+        other is None,
+        f"a run answers with another learner, such as learner.batch_norm=apart, but not with "
+        f"{other!r}",
+    )
     if not overrides:
         return run
     asked = asked_of(run, overrides)  # which loads the weights
@@ -286,8 +313,10 @@ def changed(run: runs.Run, overrides: Sequence[str]) -> runs.Run:
 
 
 def answer_inductively(learner: Learner) -> str | None:
-    """Give a learner whose queries share BatchNorm statistics those of the support; the policy that
-    it had, or None.
+    """Give a learner whose queries share BatchNorm statistics those of the support.
+
+    Returns:
+        The policy that it had, or None where nothing changed.
     """
     if not learner.shares_statistics:
         return None
@@ -297,7 +326,12 @@ def answer_inductively(learner: Learner) -> str | None:
 
 
 def inductive_note(own: str, option: str) -> str:
-    """What is said of a policy that `support` stands in for; option: what brings it back."""
+    """What is said of a policy that `support` stands in for.
+
+    Args:
+        own: the policy.
+        option: what brings it back.
+    """
     return (
         f"under the BatchNorm policy `{own}` an answer depends on the other queries; `support` "
         f"takes its place, with "

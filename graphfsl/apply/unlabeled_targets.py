@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 
 # the types of its marks of a missing value, which need no import of pandas
 PANDAS = ("NAType", "NaTType")
 
 
 def missing(y: np.ndarray) -> np.ndarray:
-    """(n,) true where y (n,) holds None, NaN or pandas' NA."""
+    """Which of y (n,) hold None, NaN or pandas' NA: (n,) bool."""
     if y.dtype.kind != "O":
         unequal: np.ndarray = y != y
         return unequal
@@ -23,11 +23,13 @@ def missing(y: np.ndarray) -> np.ndarray:
 
 
 def unlabeled(y: np.ndarray) -> np.ndarray:
-    """(n,) true where y (n,) marks a sample without a label: None, NaN, pandas' NA, "" or the
-    number -1 of any type.
+    """Which of y (n,) mark a sample without a label: (n,) bool.
 
-    Raises InputError for a text such as "-1": it may be a class or what numpy made of a list of
-    words and numbers, and for a blank one.
+    The marks are None, NaN, pandas' NA, "" and the number -1 of any type.
+
+    Raises:
+        InputError: for a text such as "-1", which may be a class or what numpy made of a list of
+            words and numbers, and for a blank one.
     """
     if y.dtype.kind in "biufc":
         none: np.ndarray = missing(y) | (y == -1)
@@ -36,10 +38,10 @@ def unlabeled(y: np.ndarray) -> np.ndarray:
 
 
 def none_unlabeled(y: np.ndarray) -> np.ndarray:
-    """(n,) false everywhere, for a learner without a pool; a warning where -1 looks like a mark and
-    not like a class.
+    """Mark no sample as unlabeled, for a learner without a pool: (n,) false everywhere.
 
-    It does beside two or more classes with numbers from 0 on.
+    There is a warning where -1 looks like a mark and not like a class: beside two or more classes
+    with numbers from 0 on.
     """
     if y.dtype.kind in "if" and (y == -1).any() and (y >= -1).all() and len(np.unique(y)) > 2:
         warnings.warn(
@@ -53,8 +55,9 @@ def none_unlabeled(y: np.ndarray) -> np.ndarray:
 
 
 def with_stand_in(y: np.ndarray, hidden: np.ndarray) -> np.ndarray:
-    """y with a label of another sample wherever `hidden`, for checks that know no samples without a
-    label.
+    """y with a label of another sample wherever `hidden`.
+
+    It is for checks that know no samples without a label.
     """
     shown = y.copy()
     shown[hidden] = y[~hidden][0] if not hidden.all() else 0
@@ -62,7 +65,7 @@ def with_stand_in(y: np.ndarray, hidden: np.ndarray) -> np.ndarray:
 
 
 def labels_of(y: np.ndarray) -> np.ndarray:
-    """Labels as numbers where all are numbers: beside a None numpy keeps them as objects."""
+    """Labels as an array of numbers where all are numbers; beside a None they are objects."""
     if y.dtype.kind == "O" and all(isinstance(value, numbers.Number) for value in y.tolist()):
         return np.asarray(y.tolist())
     return y
@@ -79,15 +82,15 @@ def _is_missing(value: Any) -> bool:
 def _is_marker(value: Any) -> bool:
     if not isinstance(value, str):
         return isinstance(value, numbers.Number) and bool(value == -1)  # type: ignore[comparison-overlap]
-    if value.strip().lower() in ("-1", "-1.0", "nan", "none", "<na>"):
-        raise InputError(
-            f"y holds the text {value!r}, which numpy makes of a list of words and numbers; mark "
-            f"unlabeled samples by "
-            '"" or None, or give y as an array of dtype object; rename it if it is a class'
-        )
-    if value and not value.strip():
-        raise InputError(
-            f'y holds the blank text {value!r}; mark unlabeled samples by "" or '
-            f"None, or rename the class"
-        )
+    require(
+        value.strip().lower() not in ("-1", "-1.0", "nan", "none", "<na>"),
+        f"y holds the text {value!r}, which numpy makes of a list of words and numbers; mark "
+        f"unlabeled samples by "
+        '"" or None, or give y as an array of dtype object; rename it if it is a class',
+    )
+    require(
+        not value or value.strip(),
+        f'y holds the blank text {value!r}; mark unlabeled samples by "" or '
+        f"None, or rename the class",
+    )
     return value == ""

@@ -1,5 +1,6 @@
-"""What there is: methods, encoders, data sets and experiments, with the type, default and meaning
-of each option.
+"""What there is: methods, encoders, data sets and experiments.
+
+Each comes with the type, default and meaning of its options.
 """
 
 from __future__ import annotations
@@ -25,7 +26,14 @@ FILLED_IN = ("net", "dim", "maps", "classes", "in_channels", "split")
 
 @dataclass(frozen=True)
 class Option:
-    """One option of a method, encoder or data set; default: None where it must be given."""
+    """One option of a method, encoder or data set.
+
+    Attributes:
+        name: as configurations write it.
+        kind: the type, in words.
+        default: None where it must be given.
+        meaning: what its documentation says.
+    """
 
     name: str
     kind: str
@@ -35,8 +43,15 @@ class Option:
 
 @dataclass(frozen=True)
 class Entry:
-    """A page of the catalogue. about: where it comes from; text: its equation and what goes in and
-    out.
+    """A page of the catalogue.
+
+    Attributes:
+        name: of the method, encoder or data set.
+        kind: the slot, "encoder" or "data set".
+        about: where it comes from.
+        text: its documentation.
+        traits: those that it has.
+        options: what it takes.
     """
 
     name: str
@@ -59,8 +74,9 @@ USE = {
 
 
 def page(entry: Entry, width: int = 80) -> str:
-    """What `graphfsl methods NAME` prints: the paper, the equation, each option, and how a command
-    line sets it.
+    """What `graphfsl methods NAME` prints.
+
+    It is the paper, the equation, each option, and how a command line sets it.
     """
     fold = textwrap.TextWrapper(
         width,
@@ -104,7 +120,11 @@ def _equation(entry: Entry) -> str:
 
 
 def method(name: str) -> list[Entry]:
-    """The methods of a name, one for each slot that it fills; InputError where there is none."""
+    """The methods of a name, one for each slot that it fills.
+
+    Raises:
+        InputError: where there is none.
+    """
     found = [(slot, n) for slot, n in registry.methods() if n == name]
     if not found:
         known = {*registry.SLOTS, *(n for _, n in registry.methods())}
@@ -119,7 +139,11 @@ def method(name: str) -> list[Entry]:
 
 
 def encoder(name: str) -> Entry:
-    """An encoder by its name; InputError where there is none."""
+    """An encoder by its name.
+
+    Raises:
+        InputError: where there is none.
+    """
     if name not in ENCODERS:
         raise registry.missing("encoder", name, ENCODERS)
     cls = ENCODERS[name]
@@ -134,7 +158,11 @@ def encoder_source(name: str) -> str:
 
 
 def data_set(name: str) -> Entry:
-    """A data set by its name; InputError where there is none."""
+    """A data set by its name.
+
+    Raises:
+        InputError: where there is none.
+    """
     loader = data.loader(name)
     return Entry(
         name,
@@ -147,8 +175,9 @@ def data_set(name: str) -> Entry:
 
 
 def experiments(word: str = "") -> list[tuple[str, str]]:
-    """(name, title of the paper, or else the first comment) of the experiments whose name holds
-    `word`.
+    """The name and title of the experiments whose name holds `word`.
+
+    The title is that of the paper, or else the first comment.
     """
     return [
         (name, _title(path))
@@ -187,8 +216,10 @@ def _shown(default: Any) -> str:
 
 
 def meanings(doc: str | None, names: Iterable[str]) -> dict[str, str]:
-    """Option -> what a docstring says of it: "scale: …", or "epochs, batch: …", at the start of a
-    line or sentence, and only below "Args:" where there is such a section.
+    """What a docstring says of each option.
+
+    It stands as "scale: …", or "epochs, batch: …", at the start of a line or sentence, and only
+    below "Args:" where there is such a section.
     """
     text = inspect.cleandoc(doc or "")
     if below := re.search(r"(?ms)^Args:\n(.*?)(?=^\S|\Z)", text):

@@ -1,5 +1,6 @@
-"""The commands that do something. Each imports what it needs when it runs, so that `--help` answers
-at once.
+"""The commands that do something.
+
+Each imports what it needs when it runs, so that `--help` answers at once.
 """
 
 from __future__ import annotations
@@ -53,11 +54,10 @@ def _studies() -> list[str]:
 def run(
     experiment: Experiment, overrides: Overrides = None, out: Out = None, plugin: Plugins = None
 ) -> None:
-    """Train an experiment file, keep the best by validation classes, evaluate it. The same command
-    resumes.
+    """Train an experiment file, keep the best by validation classes, evaluate it.
 
-    seeds=5 trains five times and reports mean and spread. Under torchrun the processes share every
-    step.
+    The same command resumes. seeds=5 trains five times and reports mean and spread. Under torchrun
+    the processes share every step.
     """
     from graphfsl.experiment import runner
     from graphfsl.experiment.experiment import Experiment
@@ -71,10 +71,10 @@ def run(
 def pretrain(
     experiment: Experiment, overrides: Overrides = None, out: Out = None, plugin: Plugins = None
 ) -> None:
-    """Train only the encoder of an experiment's `pretrain` section; `run` in the same folder goes
-    on from it.
+    """Train only the encoder of an experiment, by its `pretrain` section.
 
-    It lies in OUT (runs/) under a name that all experiments with the same pretraining share.
+    `run` in the same folder goes on from it. It lies in OUT (runs/) under a name that all
+    experiments with the same pretraining share.
     """
     from graphfsl.experiment import runner
     from graphfsl.experiment.experiment import Experiment
@@ -95,8 +95,9 @@ def evaluate(
     as_json: Json = False,
     plugin: Plugins = None,
 ) -> None:
-    """Evaluate a run's checkpoint in any setting (episode.way=20) and on any data set (data.name=…,
-    --on A,B,C).
+    """Evaluate a run's checkpoint in any setting and on any data set.
+
+    Overrides such as episode.way=20 or data.name=… say which; --on A,B,C takes several data sets.
     """
     from graphfsl.data import takes_root
     from graphfsl.experiment import run as runs
@@ -149,8 +150,9 @@ def episodes(
     ),
     plugin: Plugins = None,
 ) -> None:
-    """Write evaluation episodes as lists of sample ids, for other libraries and `evaluate
-    --episodes`.
+    """Write evaluation episodes as lists of sample ids.
+
+    They are for other libraries, and for `evaluate --episodes`.
     """
     from graphfsl.data.episode_files import write_episodes
     from graphfsl.experiment.experiment import Experiment
@@ -184,8 +186,9 @@ def ablate(
     ] = None,
     plugin: Plugins = None,
 ) -> None:
-    """Train and compare every cell of a study; the same command goes on where it was
-    interrupted.
+    """Train and compare every cell of a study.
+
+    The same command goes on where it was interrupted.
     """
     from graphfsl.experiment.experiment import digest
     from graphfsl.study.ablate import ablate as run_study
@@ -211,16 +214,18 @@ def reproduce(
     ] = "",
     plugin: Plugins = None,
 ) -> None:
-    """Train and evaluate what a paper's table says; published beside ours, with steps, time and
-    every deviation.
+    """Train and evaluate what a paper's table says.
+
+    Published numbers stand beside ours, with steps, time and every deviation.
     """
     from graphfsl.io.errors import InputError
-    from graphfsl.report import reproduce as reproductions
+    from graphfsl.report import committed_tables
+    from graphfsl.report.reproduce import reproduce as reproduce_paper
 
     if table:
-        print(reproductions.table(table), end="")
+        print(committed_tables.table(table), end="")
     elif paper:
-        reproductions.reproduce(paper, overrides or [], out, new_console())
+        reproduce_paper(paper, overrides or [], out, new_console())
     else:
         raise InputError(
             "reproduce needs a paper, such as snell2017, or --table, such as --table omniglot"
@@ -292,8 +297,9 @@ def explain(
     out: Out = None,
     plugin: Plugins = None,
 ) -> None:
-    """Which support and unlabeled samples and which edges made one answer, and whether that is
-    faithful.
+    """Show which samples and edges made one answer, and whether that is faithful.
+
+    The samples are those of the support and the unlabeled ones.
     """
     from graphfsl.apply.explain.explain_run import write_explanation
 
@@ -307,7 +313,7 @@ def report(
     out: Out = None,
     plugin: Plugins = None,
 ) -> None:
-    """One HTML, Markdown and CSV report of finished runs."""
+    """Write one HTML, Markdown and CSV report of finished runs."""
     from graphfsl.report.write import report_runs
 
     for file in report_runs(runs, out or Path("report")):
@@ -328,8 +334,9 @@ def features(
     limits: Limits = None,
     plugin: Plugins = None,
 ) -> None:
-    """Write an encoder's features of a folder of images as npz files, which data.name=arrays
-    reads.
+    """Write an encoder's features of a folder of images as npz files.
+
+    data.name=arrays reads them.
     """
     from graphfsl.apply.folder_encoder import encoder_option, write_folder_features
     from graphfsl.data.pixel_range import parse_range
@@ -377,10 +384,9 @@ def label(
     limits: Limits = None,
     plugin: Plugins = None,
 ) -> None:
-    """Label a whole pool from a handful of labels, with confidence and the samples that spoke for
-    each label.
+    """Label a whole pool of images or features from a handful of labels.
 
-    Files that cannot be read are listed. The same command goes on where encoding was interrupted.
+    Each label comes with a confidence, and with the samples that spoke for it.
     """
     from graphfsl.apply.folder_encoder import encoder_option
     from graphfsl.apply.label.label_folder import label as label_files

@@ -1,5 +1,6 @@
-"""`graphfsl demo`: what few labels, unlabeled images and distractors are worth, on embedded
-data.
+"""`graphfsl demo`: what few labels and unlabeled images are worth, on embedded data.
+
+Distractors, unlabeled images of other classes, are shown too.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from graphfsl.io.checkpoint import read_json, write_json
 from graphfsl.io.lock import locked
 from graphfsl.loops.encode import encode_split
 from graphfsl.loops.evaluation import evaluate
-from graphfsl.loops.row import Row
+from graphfsl.loops.row import Row, text_of
 from graphfsl.report.drawing import draw
 from graphfsl.report.figures import Figure
 from graphfsl.report.write import write_report
@@ -61,13 +62,15 @@ class Cell:
 
     @property
     def key(self) -> str:
+        """The name of the cell in the file of finished ones."""
         s: Any = self.setting
         return f"{self.name}, {s.shot}-shot, {s.unlabeled} unlabeled, {s.distractors} distractors"
 
 
 def demo(out: Path, console: Console, overrides: Sequence[str] = ()) -> None:
-    """Train, evaluate every combination on the same episodes, print the table, write report.html
-    into `out`.
+    """Train, evaluate every combination, print the table, and write report.html into `out`.
+
+    All are evaluated on the same episodes.
     """
     start = time.perf_counter()
     experiment = Experiment.read("demo.yaml", overrides)
@@ -99,8 +102,10 @@ def demo(out: Path, console: Console, overrides: Sequence[str] = ()) -> None:
 
 
 def cells(run: runs.Run, test: Split) -> list[Cell]:
-    """Baselines and ProtoNet for each shot, and what each refiner makes of a pool without and with
-    distractors.
+    """The combinations that the demo measures.
+
+    They are baselines and ProtoNet for each shot, and what each refiner makes of a pool without and
+    with distractors.
     """
     trained = run.learner
     assert isinstance(trained, Pipeline)
@@ -124,8 +129,9 @@ def cells(run: runs.Run, test: Split) -> list[Cell]:
 
 
 def measure(run: runs.Run, cells: Sequence[Cell], console: Console) -> list[Row]:
-    """A row of each cell; those that an interrupted demo has measured are read from measured.json
-    in the run.
+    """A row of each cell.
+
+    Those that an interrupted demo has measured are read from measured.json in the run.
     """
     file = run.path / "measured.json"
     done: dict[str, Any] = read_json(file) if file.is_file() else {}
@@ -140,14 +146,16 @@ def measure(run: runs.Run, cells: Sequence[Cell], console: Console) -> list[Row]
             row = row.replace(baseline=True, steps=0)
         done[cell.key] = row.to_dict()
         write_json(file, done)
-        console.print(f"{cell.key}: {row.value.value:.2f} %", markup=False)
+        value, unit = row.value.value, row.value.unit
+        console.print(f"{cell.key}: {text_of(value, unit)} {unit}", markup=False)
     rows = [Row.from_dict(done[cell.key]) for cell in cells]
     return [row.replace(best=top) for row, top in zip(rows, best(rows), strict=True)]
 
 
 def tell(rows: Sequence[Row]) -> list[str]:
-    """What the table shows, in two or three sentences: all numbers are differences on the same
-    episodes.
+    """What the table shows, in two or three sentences.
+
+    All numbers are differences on the same episodes.
     """
     one = [r for r in rows if r.asked["shot"] == SHOTS[0]]
     plain = next(r for r in one if r.method == PROTONET)
@@ -177,7 +185,7 @@ def _values(row: Row) -> torch.Tensor:
 
 
 def show(rows: Sequence[Row], console: Console) -> None:
-    """The table on the terminal."""
+    """Print the table on the terminal."""
     columns = ("method", "shot", "unlabeled", "distractors", "accuracy %", "setting")
     table = Table(
         *columns,
@@ -199,9 +207,7 @@ def show(rows: Sequence[Row], console: Console) -> None:
 
 
 def episode_pictures(run: runs.Run, test: Split) -> list[Figure]:
-    """One episode as a graph with its predictions, and what spoke for and against its least certain
-    answer.
-    """
+    """One episode as a graph with its predictions, and why its least certain answer came out."""
     trained = run.learner
     assert isinstance(trained, Pipeline)
     refined = Pipeline(

@@ -27,8 +27,9 @@ def methods(
     as_json: Json = False,
     plugin: Plugins = None,
 ) -> None:
-    """The methods that there are, by slot; of one, its equation and its options with types,
-    defaults and meaning.
+    """List the methods that there are, by slot, or show one.
+
+    A method is shown with its equation and its options, their types, defaults and meaning.
     """
     from graphfsl.cli import catalogue
     from graphfsl.core import registry
@@ -50,7 +51,7 @@ def encoders(
     as_json: Json = False,
     plugin: Plugins = None,
 ) -> None:
-    """The encoders that there are; of one, its options with types, defaults and meaning."""
+    """List the encoders that there are, or show one with its options."""
     from graphfsl.cli import catalogue
     from graphfsl.nn import ENCODERS
 
@@ -71,7 +72,7 @@ def experiments(
     ] = "",
     as_json: Json = False,
 ) -> None:
-    """The experiments that `run` and `reproduce` know by name."""
+    """List the experiments that `run` and `reproduce` know by name."""
     from graphfsl.cli import catalogue
 
     print_table(
@@ -90,8 +91,9 @@ def data(
         Path | None, typer.Option(help="where to put it; GRAPHFSL_DATA where it is not given")
     ] = None,
 ) -> None:
-    """The data sets that there are; of one, its options. --download NAME fetches one, as far as its
-    licence allows.
+    """List the data sets that there are, or show one with its options.
+
+    --download NAME fetches one, as far as its licence allows.
     """
     from graphfsl import data as sets
     from graphfsl.cli import catalogue

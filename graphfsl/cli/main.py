@@ -1,5 +1,6 @@
-"""The command line: how a command starts and ends; what there is to call stands in `commands` and
-`listings`.
+"""The command line: how a command starts and ends.
+
+What there is to call stands in `commands` and `listings`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ ASKED_FOR = re.compile(r"allocate (\d[\d.]* \w+)")  # as PyTorch and NumPy say h
 
 
 def main() -> None:
-    """Entry point: bad input ends with one line and exit code 2, an interruption with 130."""
+    """Run a command; bad input ends with one line and exit code 2, an interruption with 130."""
     from graphfsl.io.errors import InputError
 
     # Before torch is imported. On a machine that does other work too, threads that wait for each

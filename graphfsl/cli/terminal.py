@@ -75,6 +75,7 @@ Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
 def new_console() -> Any:
+    """A console that prints words as they are, and only in the first of several processes."""
     from rich.console import Console
 
     # A user's [names] are no markup.
@@ -88,6 +89,7 @@ def new_console() -> Any:
 
 
 def print_table(rows: list[dict[str, Any]], columns: tuple[str, ...], as_json: bool) -> None:
+    """Print rows as a table of some columns, or as JSON."""
     if as_json:
         print(json.dumps(rows, indent=2))
         return

@@ -6,13 +6,14 @@ first used, so that importing one module of this room imports no other that it d
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from graphfsl.io.lazy_names import lazy_names
 
 if TYPE_CHECKING:  # for editors and type checkers; at run time `__getattr__` imports what is used
     from graphfsl.core.adapt import Adapt
     from graphfsl.core.batchnorm import BatchNorm
-    from graphfsl.core.episode import Episode, Target, stack
+    from graphfsl.core.episode import Episode, Target, ValueTarget, stack
     from graphfsl.core.learner import Augment, Graph, Head, Learner, Objective, Part, Refine
     from graphfsl.core.objectives import support_cross_entropy
     from graphfsl.core.pipeline import Pipeline
@@ -38,6 +39,7 @@ _HOME = {
     "Refine": "core.learner",
     "Rule": "core.rules",
     "Target": "core.episode",
+    "ValueTarget": "core.episode",
     "stack": "core.episode",
     "support_cross_entropy": "core.objectives",
 }
@@ -59,16 +61,9 @@ __all__ = [
     "Refine",
     "Rule",
     "Target",
+    "ValueTarget",
     "stack",
     "support_cross_entropy",
 ]
 
-
-def __dir__() -> list[str]:
-    return [*globals(), *_HOME]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'graphfsl.core' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"graphfsl.{_HOME[name]}"), name)
+__getattr__, __dir__ = lazy_names(__name__, _HOME)

@@ -19,7 +19,14 @@ from graphfsl.core.encoder import full_precision
 from graphfsl.core.episode import BaseTarget, Episode
 from graphfsl.core.inner_gradient import inner_gradient, transforming
 from graphfsl.core.learner import Learner
-from graphfsl.core.meta_gradient import Gradient, chunks, cut_off, repeatable, with_gradient
+from graphfsl.core.meta_gradient import (
+    Gradient,
+    StepsAgain,
+    chunks,
+    cut_off,
+    repeatable,
+    with_gradient,
+)
 from graphfsl.core.objectives import InnerObjective, support_loss
 from graphfsl.core.pipeline import Pipeline
 from graphfsl.core.rules import Params, Rule
@@ -82,6 +89,8 @@ class Adapt(Learner):
         task_chunk: how many tasks run at once under vmap; 1 loops over tasks, which is faster on a
             CPU and needs the least memory; None takes 1 on a CPU and all tasks on a GPU.
         steps_test: steps outside of training; None takes `steps`.
+        recompute: keep only the weights after each inner step, and take the steps once more for
+            the meta-gradient: the memory of one step, for the time of two; tasks run one by one.
 
     Raises:
         InputError: for a net that cannot be adapted, where `params` matches no parameter, and for
@@ -105,6 +114,7 @@ class Adapt(Learner):
         first_order: bool = False,
         task_chunk: int | None = None,
         steps_test: int | None = None,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         check_kind(net, Learner, "what adapts", A_LEARNER)
@@ -143,6 +153,7 @@ class Adapt(Learner):
         self.rule, self.steps, self.objective = rule, steps, objective
         self.steps_test = steps if steps_test is None else steps_test
         self.first_order, self.task_chunk = first_order, task_chunk
+        self.recompute = recompute
         names = [n for n, p in net.named_parameters() if p.requires_grad or self.adapts_frozen]
         names += [f"head.{n}" for n in getattr(getattr(net, "head", None), "imprinted", ())]
         self.adapted = [f"net.{n}" for n in names if _chosen(n, patterns)]
@@ -173,6 +184,13 @@ class Adapt(Learner):
     def innermost(self) -> Learner:
         """The learner inside all inner loops."""
         return self.net.innermost
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a results row says of it beside its traits."""
+        if self.steps_test == self.steps:
+            return self.net.remarks
+        return [*self.net.remarks, f"{self.steps_test} inner steps, {self.steps} in training"]
 
     @property
     def steps_now(self) -> int:
@@ -247,29 +265,35 @@ class Adapt(Learner):
         return list(self._walk(episode, self._call))
 
     def _walk(self, episode: Episode, call: Call) -> Iterator[Params]:
-        """The parameters theta_0, theta_1, … of one task.
-
-        In full precision: rounded to bfloat16, second derivatives are mostly noise.
-        """
+        """The parameters theta_0, theta_1, … of one task."""
         params = self._start(episode, call)
         state = self.rule.init(params)
         yield params
         for step in range(self.steps_now):
-
-            def inner(params: Params, step: int = step) -> Tensor:
-                weights = {**self.given(step), **params}
-
-                def score(e: Episode) -> Tensor:
-                    scores: Tensor = torch.func.functional_call(call, weights, ("score", e))
-                    return scores
-
-                return self.objective(score, episode, step)
-
-            with full_precision(episode.x.device):
-                second_order = torch.is_grad_enabled() and not self.drops_second_order
-                loss, grads = inner_gradient(inner, params, second_order)
-                params, state = self.rule.update(params, grads, loss, state, step)
+            params, state = self._step(params, state, step, episode, call)
             yield params
+
+    def _step(
+        self, params: Params, state: Any, step: int, episode: Episode, call: Call
+    ) -> tuple[Params, Any]:
+        """The parameters and the rule's state after one step.
+
+        In full precision: rounded to bfloat16, second derivatives are mostly noise.
+        """
+
+        def inner(params: Params) -> Tensor:
+            weights = {**self.given(step), **params}
+
+            def score(e: Episode) -> Tensor:
+                scores: Tensor = torch.func.functional_call(call, weights, ("score", e))
+                return scores
+
+            return self.objective(score, episode, step)
+
+        with full_precision(episode.x.device):
+            second_order = torch.is_grad_enabled() and not self.drops_second_order
+            loss, grads = inner_gradient(inner, params, second_order)
+            return self.rule.update(params, grads, loss, state, step)
 
     def _start(self, episode: Episode, call: Call) -> Params:
         """theta_0: the net's own parameters, and what the support imprints."""
@@ -291,6 +315,8 @@ class Adapt(Learner):
     def _at_once(self, episode: Episode) -> int:
         """How many tasks run at once."""
         tasks = len(episode.x)
+        if self.recompute:
+            return 1
         return min(tasks, self.task_chunk or (1 if episode.x.device.type == "cpu" else tasks))
 
     def _encoded(self, episode: Episode) -> tuple[Episode, Call]:
@@ -406,7 +432,8 @@ class Adapt(Learner):
             else:
                 walk = torch.func.vmap(walk, randomness="different")
                 price = torch.func.vmap(price, randomness="different")
-            path = walk(nodes)
+            steps = self._steps_again(encoded, call) if self.recompute else None
+            path = steps.walk() if steps is not None else walk(nodes)
             cut_path = [{n: cut_off(p) for n, p in params.items()} for params in path]
             loss = share * price(cut_path, nodes, truth).sum()
 
@@ -414,11 +441,25 @@ class Adapt(Learner):
             weights = [p for params in path for p in params.values()]
             inputs = [encoded.x] if features.requires_grad else []
             inside = Gradient([*inputs, *gradient.wanted])
-            inside.push_back(weights, inside.add([loss], cut=leaves))
+            of_path = inside.add([loss], cut=leaves)
+            if steps is not None:
+                steps.push_back(of_path, inside)
+            else:
+                inside.push_back(weights, of_path)
             if inputs:
                 gradient.push_back([features], inside.total[:1])
             gradient.merge(inside.total[len(inputs) :])
             return loss.detach()
+
+    def _steps_again(self, episode: Episode, call: Call) -> StepsAgain:
+        def start() -> tuple[Params, Any]:
+            params = self._start(episode, call)
+            return params, self.rule.init(params)
+
+        def step(params: Params, state: Any, number: int) -> tuple[Params, Any]:
+            return self._step(params, state, number, episode, call)
+
+        return StepsAgain(start, step, self.steps_now, episode.x.device)
 
     @contextmanager
     def _unmutated(self) -> Iterator[None]:

@@ -49,14 +49,28 @@ def short(value: Any) -> str:
 
 
 def check_kind(value: Any, kind: type[T] | tuple[type[T], ...], what: str, right: str) -> T:
-    """The value; InputError where it is of another kind; right: what would be, in words."""
+    """Refuse a value of another kind, or give it back.
+
+    Args:
+        value: what a caller gave.
+        kind: a class, or several.
+        what: the value is, in words.
+        right: what would be right, in words.
+
+    Raises:
+        InputError: with `right`, what would be, in words.
+    """
     if not isinstance(value, kind):
         raise InputError(f"{what} must be {right}, not {described(value)}")
     return value
 
 
 def whole_number(value: Any, what: str, least: int | None = None) -> int:
-    """A whole number of any type, as an int; InputError for anything else, or below `least`."""
+    """A whole number of any type, as an int.
+
+    Raises:
+        InputError: for anything else, and below `least`.
+    """
     try:
         number = None if isinstance(value, bool) else operator.index(value)
     except TypeError:
@@ -68,16 +82,21 @@ def whole_number(value: Any, what: str, least: int | None = None) -> int:
 
 
 def real_number(value: Any, what: str) -> float:
-    """A number of any type, a whole one as an int; InputError for anything else."""
+    """A number of any type as a float, a whole one as an int.
+
+    Raises:
+        InputError: for anything else.
+    """
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise InputError(f"{what} must be a number, not {short(value)}")
     return int(value) if isinstance(value, numbers.Integral) else float(value)
 
 
 def as_tensor(value: Any, what: str) -> Tensor:
-    """A tensor as it is; arrays, data frames and lists of numbers, of arrays or of tensors as one.
+    """What a caller gave as a tensor: arrays, data frames, and lists of numbers, arrays or tensors.
 
-    Raises InputError where they hold anything but numbers, or are of different lengths.
+    Raises:
+        InputError: where they hold anything but numbers, or are of different lengths.
     """
     if isinstance(value, Tensor):
         return value
@@ -97,11 +116,12 @@ def as_tensor(value: Any, what: str) -> Tensor:
 
 
 def as_samples(X: Any) -> Any:
-    """What an estimator is given, as NumPy takes it.
+    """The samples that an estimator is given, as NumPy takes them.
 
     A tensor without graph or GPU, images in a list as one array.
 
-    Raises InputError for paths, and for images of several sizes.
+    Raises:
+        InputError: for paths, and for images of several sizes.
     """
     if isinstance(X, Tensor):
         X = X.detach().cpu()
@@ -120,7 +140,11 @@ def as_samples(X: Any) -> Any:
 
 
 def image_bytes(images: np.ndarray) -> Tensor:
-    """Images (n, H, W) or (n, H, W, 3) of bytes as (n, C, H, W); InputError for any others."""
+    """Images (n, H, W) or (n, H, W, 3) of bytes as (n, C, H, W).
+
+    Raises:
+        InputError: for any others.
+    """
     if images.dtype != np.uint8 or not images.size or (images.ndim == 4 and images.shape[3] != 3):
         first = images.ndim == 4 and images.shape[1] in (1, 3)
         hint = "; X.transpose(0, 2, 3, 1) puts channels last" if first else ""
@@ -138,9 +162,10 @@ def _holds_words(value: Any) -> bool:
 
 
 def class_numbers(value: Any, what: str) -> Tensor:
-    """(N,) int64 on the CPU, from whole numbers of any integer type.
+    """Class numbers as (N,) int64 on the CPU, from whole numbers of any integer type.
 
-    Raises InputError for text, fractions, truth values, objects, or more than one axis.
+    Raises:
+        InputError: for text, fractions, truth values, objects, or more than one axis.
     """
     if not isinstance(value, Tensor) and value is not None and _holds_words(value):
         raise InputError(
@@ -160,7 +185,11 @@ def class_numbers(value: Any, what: str) -> Tensor:
 
 
 def sample_shape(value: Any) -> tuple[int, ...]:
-    """The shape of one sample, (d,) or (C, H, W), as whole numbers; InputError for any other."""
+    """The shape of one sample, (d,) or (C, H, W), as whole numbers.
+
+    Raises:
+        InputError: for any other.
+    """
     right = "(d,) of features or (channels, height, width) of images"
     if (
         isinstance(value, (str, numbers.Number))
@@ -174,7 +203,8 @@ def sample_shape(value: Any) -> tuple[int, ...]:
 def as_device(value: Any) -> torch.device:
     """A device by its name.
 
-    Raises InputError for a name that is none, or a GPU that this machine has not.
+    Raises:
+        InputError: for a name that is none, or a GPU that this machine has not.
     """
     try:
         device = torch.device(value)

@@ -34,7 +34,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 
 from graphfsl.core.episode import Episode
 from graphfsl.core.inner_gradient import transforming
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import InputError, require
 
 POLICIES = ("running", "joint", "apart", "support")
 TRANSDUCTIVE_POLICIES = ("joint", "apart")
@@ -116,8 +116,13 @@ class BatchNorm(nn.BatchNorm2d):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Rows (R, C, *S) -> rows of that shape.
 
-        mask: (R,) marks the real rows where the caller knows padding that the surrounding block
-            does not.
+        Args:
+            x: (R, C, *S)
+            mask: (R,) marks the real rows where the caller knows padding that the surrounding block
+                does not.
+
+        Raises:
+            InputError: where the layer keeps no averages and would have to answer by them.
         """
         nodes = _nodes.get()
         if nodes is not None and nodes.segments:
@@ -130,12 +135,12 @@ class BatchNorm(nn.BatchNorm2d):
             return self._affine(
                 _normalise(x[None], x[None], mask[None] if mask is not None else None, self.eps)[0]
             )
-        if self.running_mean is None and (_adapting.get() or not self.training):
-            raise InputError(
-                "a BatchNorm keeps no averages (track_running_stats=False), so that an answer "
-                "would depend on its "
-                "company; set batch_norm=support, joint or apart, or let it keep averages"
-            )
+        require(
+            self.running_mean is not None or (not _adapting.get() and self.training),
+            "a BatchNorm keeps no averages (track_running_stats=False), so that an answer "
+            "would depend on its "
+            "company; set batch_norm=support, joint or apart, or let it keep averages",
+        )
         if _adapting.get() or (mask is not None and not self.training):
             return self._affine(self._scale(x, self.running_mean, self.running_var))
         if mask is None:
@@ -245,7 +250,8 @@ def follow_policy(module: nn.Module) -> None:
     another module that refers to it still does. Lazy layers and subclasses are converted too, where
     a `forward` of their own calls that of the layer above it.
 
-    Raises InputError for a layer that keeps statistics of batches in another way.
+    Raises:
+        InputError: for a layer that keeps statistics of batches in another way.
     """
     timm = sys.modules.get("timm.layers.norm_act")
     for name, m in module.named_modules():

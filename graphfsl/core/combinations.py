@@ -33,9 +33,10 @@ class Combines:
 
 
 def parts_of(slot: str, given: Any) -> nn.ModuleList:
-    """What fills a slot, one part or several, as modules.
+    """The modules that fill a slot, from one part or several.
 
-    Raises InputError for a name, a class, or a part of another slot.
+    Raises:
+        InputError: for a name, a class, or a part of another slot.
     """
     parts: list[Any] = [given] if isinstance(given, (nn.Module, str, type)) else list(given or [])
     for part in parts:
@@ -48,7 +49,11 @@ def parts_of(slot: str, given: Any) -> nn.ModuleList:
 
 
 def checked_head(head: Any) -> Any:
-    """The head; InputError where there is none, or it gives no scores."""
+    """Refuse what cannot be a head, or give it back.
+
+    Raises:
+        InputError: where there is none, or it gives no scores.
+    """
     require(head is not None, "a pipeline needs a head; see `graphfsl methods`")
     _check_part(head, "head")
     require(
@@ -73,8 +78,17 @@ def _check_part(part: Any, slot: str) -> None:
 def check_parts(
     augment: Sequence[Any], graph: Sequence[Any], head: Any, refine: Sequence[Any]
 ) -> None:
-    """InputError where parts read different features, or one discards what another does."""
+    """Refuse parts that do not work together in a pipeline.
+
+    Raises:
+        InputError: where parts read different features, or one discards what another does.
+    """
     _check_features([*augment, *graph, head, *refine])
+    if idle := [part for part in (*augment, *refine) if part.answers != head.answers]:
+        raise InputError(
+            f"{_name(idle[0])} works on {idle[0].answers}, but {_name(head)} answers with "
+            f"{head.answers}: leave it out, or take another head"
+        )
     for earlier, later in itertools.pairwise(refine):
         silent = later.reads == "none" or not later.reads_scores
         if silent or (later.reads == "pool" and earlier.changes == "queries"):
@@ -98,7 +112,11 @@ def check_parts(
 
 
 def check_company(parts: Sequence[Any], per_query: bool) -> None:
-    """InputError where queries are answered alone and a part does nothing but compare them."""
+    """Refuse a part that only compares queries where these are answered alone.
+
+    Raises:
+        InputError: names it.
+    """
     if per_query and (idle := [part for part in parts if part.compares_queries]):
         asking = ", ".join(_name(part) for part in parts if part.per_query)
         why = f"{asking} answers every query alone" if asking else "per_query=true"

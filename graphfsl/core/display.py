@@ -47,7 +47,9 @@ def first_of(names: Sequence[object], most: int = 5) -> str:
 def kind_of(x: Any, shape: Sequence[int] | None = None) -> str:
     """The type and shape of a tensor or an array, and where a tensor lies.
 
-    shape: to be named in place of its own.
+    Args:
+        x: the tensor or array.
+        shape: to be named in place of its own.
     """
     where = f" on {x.device}" if isinstance(x, Tensor) else ""
     return (
@@ -75,7 +77,7 @@ def call_of(value: Any, always: Sequence[str] = (), never: Sequence[str] = ()) -
 
 
 class Shown:
-    """A part of a learner: in one line, or of a learner in one for each of its parts.
+    """How a part is shown: in one line, or a learner with a line for each of its parts.
 
     `torch.nn.Module.__repr__(part)` shows every layer.
     """

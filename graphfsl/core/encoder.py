@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from graphfsl.core.arguments import described
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import InputError, require
 
 HALF = (torch.float16, torch.bfloat16)
 OTHER_SIZES = re.compile(
@@ -27,9 +27,10 @@ FAILURES = (RuntimeError, ValueError, TypeError, AssertionError, IndexError)
 
 
 def checked_encoder(encoder: nn.Module | None) -> nn.Module:
-    """The encoder; for None one that changes nothing.
+    """Refuse what cannot be an encoder, or give it back; None becomes one that changes nothing.
 
-    Raises InputError for a function, whose weights and BatchNorm layers could not be found.
+    Raises:
+        InputError: for a function, whose weights and BatchNorm layers could not be found.
     """
     if encoder is None:
         return nn.Identity()
@@ -53,12 +54,18 @@ def _instead(encoder: Any) -> str:
 
 
 def call_encoder(encoder: nn.Module, x: Tensor, maps: bool | None = False) -> Tensor:
-    """Images (M, *S) -> maps (M, C, h, w) or vectors (M, d); maps: only the former will do.
+    """Images (M, *S) -> maps (M, C, h, w) or vectors (M, d).
 
     Mixed precision ends here: a distance loses most of its digits in half precision.
 
-    Raises InputError where the encoder fails on such images, or returns anything but one tensor
-    with a row for each.
+    Args:
+        encoder: any module.
+        x: (M, *S)
+        maps: whether only maps will do.
+
+    Raises:
+        InputError: where the encoder fails on such images, or returns anything but one tensor with
+            a row for each.
     """
     try:
         z = encoder(x)
@@ -75,35 +82,39 @@ def call_encoder(encoder: nn.Module, x: Tensor, maps: bool | None = False) -> Te
             f"or vectors (M, d); "
             "give a module that returns the one that is meant"
         )
-    if z.ndim < 2 or len(z) != len(x):
-        raise InputError(
-            f"the encoder returned a tensor of shape {tuple(z.shape)} for {len(x)} samples, not "
-            f"feature maps "
-            f"({len(x)}, C, h, w) or vectors ({len(x)}, d)"
-        )
-    if z.is_complex():
-        raise InputError(
-            "the encoder returned complex numbers; give a module that returns real ones"
-        )
+    require(
+        z.ndim >= 2 and len(z) == len(x),
+        f"the encoder returned a tensor of shape {tuple(z.shape)} for {len(x)} samples, not "
+        f"feature maps "
+        f"({len(x)}, C, h, w) or vectors ({len(x)}, d)",
+    )
+    require(
+        not z.is_complex(),
+        "the encoder returned complex numbers; give a module that returns real ones",
+    )
     if isinstance(encoder, nn.Identity) and not z.is_floating_point():
         raise InputError(
             f"features are floats, but these are {str(z.dtype).removeprefix('torch.')}; "
             f"gf.Transform() makes them of "
             "images in bytes, x.float() of other numbers"
         )
-    if maps and z.ndim != 4:
-        raise InputError(
-            f"a part reads feature maps (M, C, h, w), but the encoder returned a tensor of shape "
-            f"{tuple(z.shape)}; "
-            "choose an encoder with maps, or another part"
-        )
+    require(
+        not maps or z.ndim == 4,
+        f"a part reads feature maps (M, C, h, w), but the encoder returned a tensor of shape "
+        f"{tuple(z.shape)}; "
+        "choose an encoder with maps, or another part",
+    )
     # whole numbers would cut label weights
     return z if z.is_floating_point() and z.dtype not in HALF else z.float()
 
 
 @contextmanager
 def fitting(x: Tensor) -> Iterator[None]:
-    """Within it, layers that were made for other features than x (B, n, …) end in an InputError."""
+    """Within this block, a layer that was made for other features than x (B, n, …) is told of.
+
+    Raises:
+        InputError: in place of torch's error.
+    """
     try:
         yield
     except RuntimeError as error:
@@ -116,7 +127,7 @@ def fitting(x: Tensor) -> Iterator[None]:
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[Any]:
-    """Inside, autocast is off.
+    """Within this block, autocast is off.
 
     What follows the encoder is computed in the precision that its inputs have.
     """
@@ -128,7 +139,7 @@ def full_precision(device: torch.device) -> AbstractContextManager[Any]:
 def keep_precision(
     function: Callable[Arguments, Result], device: torch.device
 ) -> Callable[Arguments, Result]:
-    """The function as it would run now.
+    """The function with this moment's precision, wherever it is called.
 
     It keeps this moment's autocast, also where it is called in full precision.
     """

@@ -190,7 +190,9 @@ class Episode:
     ) -> Episode:
         """A copy on another device.
 
-        dtype: of label weights, and of samples that are floats.
+        Args:
+            device: None leaves it where it is.
+            dtype: of label weights, and of samples that are floats.
         """
         x = self.x.to(device, dtype) if self.x.is_floating_point() else self.x.to(device)
         w, mask = self.w.to(device, dtype), self.mask.to(device)
@@ -200,7 +202,7 @@ class Episode:
         return dataclasses.replace(self, x=x, w=w, mask=mask, oracle=oracle, values=values)
 
     def parts(self, support: bool = True, query: bool = True, unlabeled: bool = True) -> Episode:
-        """Only these parts of every task."""
+        """The episode of only these parts of every task."""
         wanted = [
             s
             for s, keep in zip(
@@ -228,8 +230,9 @@ class Episode:
 
     def add_support(self, x: Tensor, w: Tensor, mask: Tensor) -> Episode:
         """Append m weighted nodes to the support slice: x (B, m, *S), w (B, m, C), mask (B, m)."""
-        if self.values is not None:
-            raise InputError("an episode of values takes no further support nodes of classes")
+        require(
+            self.values is None, "an episode of values takes no further support nodes of classes"
+        )
         k = self.n_support
 
         def join(old: Tensor, new: Tensor) -> Tensor:
@@ -239,9 +242,11 @@ class Episode:
         return Episode(x, w, k, self.n_query, mask, relabeled=self.relabeled, oracle=self.oracle)
 
     def more_classes(self, columns: int, nodes: int = 0) -> Episode:
-        """The same tasks with `columns` more classes, all of them absent.
+        """The same tasks with more classes, all of them absent.
 
-        nodes: of padding that the support gets.
+        Args:
+            columns: how many more.
+            nodes: of padding that the support gets.
         """
         oracle = None if self.oracle is None else F.pad(self.oracle, (0, columns))
         wider = self.replace(w=F.pad(self.w, (0, columns)), relabeled=self.relabeled, oracle=oracle)
@@ -369,18 +374,65 @@ class Target(BaseTarget):
         return episode.replace(oracle=y * (self.unlabeled >= 0).unsqueeze(-1).to(y.device))
 
 
+@dataclass(frozen=True, repr=False)
+class ValueTarget(BaseTarget):
+    """What is true of an episode of real values, the metric's truth and the loss's.
+
+    Args:
+        query: (B, Q, D) the values of the queries.
+    """
+
+    query: Tensor
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.query, Tensor):
+            object.__setattr__(self, "query", as_tensor(self.query, "query of a target").float())
+
+    def loss(self, scores: Tensor, episode: Episode) -> Tensor:
+        """Mean squared error of the queries."""
+        return self.squared_errors(last_layer(scores)[:, episode.query], episode).mean()
+
+    def squared_errors(self, answers: Tensor, episode: Episode) -> Tensor:
+        """The mean squared error (B,) of each task's real queries.
+
+        Raises InputError for answers of another shape than the truth.
+
+        Args:
+            answers: (B, Q, D) what a learner says of the queries.
+            episode: that they are of.
+        """
+        if answers.shape != self.query.shape:
+            raise InputError(
+                f"the learner answers with {answers.shape[-1]} numbers a node, but "
+                f"{self.query.shape[-1]} are asked for; choose another learner.head, or its "
+                "outputs"
+            )
+        each = (answers - self.query).square().mean(-1)
+        real = episode.mask[:, episode.query]
+        total = each.masked_fill(~real, 0).sum(1)
+        return total / real.sum(1)
+
+
 def check_episode(given: Any) -> Episode:
-    """What a learner is called with; InputError where it is no episode."""
+    """Refuse what is no episode, or give it back.
+
+    Raises:
+        InputError: names what a learner is called with.
+    """
     return check_kind(given, Episode, "what a learner scores", AN_EPISODE)
 
 
 def check_target(given: Any) -> BaseTarget:
-    """What a learner's loss is of; InputError where it is no target."""
+    """Refuse what is no target, or give it back.
+
+    Raises:
+        InputError: names what a learner's loss is of.
+    """
     return check_kind(given, BaseTarget, "what is true of an episode", A_TARGET)
 
 
 def stack(episodes: Sequence[Episode]) -> Episode:
-    """One batch of episodes of different way or size.
+    """Put episodes of different way or size into one batch.
 
     Parts are padded to the largest, and missing classes are absent.
     """

@@ -21,6 +21,12 @@ def complete_edges(batch: int, n: int, device: torch.device, loops: bool = False
 
     The edges of a graph are adjacent, sorted by target: with `loops`, (2, batch*n*n) in the order
     of a flattened (batch, n, n).
+
+    Args:
+        batch: how many graphs.
+        n: nodes of each.
+        device: where the edges are made.
+        loops: whether a node has an edge to itself.
     """
     each = n if loops else n - 1
     i = torch.arange(n, device=device).repeat_interleave(each)
@@ -79,7 +85,7 @@ def from_pyg(batch: Any, episode: Episode) -> Episode:
 
 
 def similarity(x: Tensor) -> Tensor:
-    """exp(-d_ij^2 / median of d^2) without self-loops: (B, n, d) -> (B, n, n)."""
+    """How alike nodes are, without self-loops: exp(-d_ij^2 / median of d^2), (B, n, n)."""
     d, mask = squared_euclidean(x, x), x.new_ones(x.shape[:2], dtype=torch.bool)
     return torch.exp(-d / median_distance(d, mask)).masked_fill(~pairs(mask), 0)
 
@@ -91,12 +97,17 @@ def to_networkx(
     scores: Tensor | None = None,
     target: Tensor | None = None,
 ) -> nx.DiGraph:
-    """Task i for inspection: real nodes with their edges of weight above zero.
+    """Task i as a graph of networkx: real nodes with their edges of weight above zero.
 
-    adjacency: (B, n, n) weight of the edge from j (columns) to i (rows). scores: (B, n, C), target:
-    (B, n) the true class columns, negative = unknown. Node attributes: role, label (its class
-    column where the label is visible, else None), prediction, confidence, truth; edge attribute:
-    weight.
+    A node has role, label (its class column where the label is visible, else None), prediction,
+    confidence and truth; an edge has weight.
+
+    Args:
+        episode: of B tasks of n nodes.
+        adjacency: (B, n, n) weight of the edge from j (columns) to i (rows).
+        i: which task.
+        scores: (B, n, C), for the predictions.
+        target: (B, n) the true class columns, negative = unknown.
     """
     a = adjacency[i].detach().cpu()
     w, mask = episode.w[i].detach().cpu(), episode.mask[i].cpu()

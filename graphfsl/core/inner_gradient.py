@@ -37,7 +37,12 @@ def inner_gradient(
             grads = {name: g.detach() for name, g in grads.items()}
         return (loss if second_order else loss.detach()), grads
     with torch.enable_grad():
-        at = {n: _own_node(p) for n, p in params.items()}
+        # Not the tensors themselves: one may have been made from another, as imprinted weights
+        # from those of the encoder, and the gradient for each is with the others held.
+        at = {
+            name: p.view_as(p) if second_order and p.requires_grad else p.detach().requires_grad_()
+            for name, p in params.items()
+        }
         loss = loss_of(at)
     if not loss.requires_grad:  # it depends on none of them
         return loss, {n: torch.zeros_like(p) for n, p in params.items()}
@@ -50,12 +55,3 @@ def inner_gradient(
     )
     grads = dict(zip(at, found, strict=True))
     return (loss if second_order else loss.detach()), grads
-
-
-def _own_node(p: Tensor) -> Tensor:
-    """The same tensor at a place of its own in the graph.
-
-    One parameter may be made of another, as class weights are of an encoder; the gradient for each
-    is taken with the others held where they are.
-    """
-    return p.view_as(p) if p.requires_grad else p.detach().requires_grad_()

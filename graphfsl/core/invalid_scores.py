@@ -37,9 +37,10 @@ def first_unsound(learner: Learner, episode: Episode) -> str:
 
 
 def check_answered(learner: Learner, episode: Episode, scores: Tensor) -> Tensor:
-    """Scores (B, Q, C) of the queries of an episode, as they are.
+    """Refuse scores (B, Q, C) of the queries in which one holds no answer, or give them back.
 
-    Raises InputError where one of them holds no answer.
+    Raises:
+        InputError: where one of them holds no answer.
     """
     if not bool(answered(scores).all()):
         raise InputError(

@@ -73,12 +73,21 @@ class Learner(Saves, Part):
     progress: float = 1.0
 
     @property
+    def remarks(self) -> list[str]:
+        """What a results row says of it beside its traits."""
+        return []
+
+    @property
     def innermost(self) -> Learner:
         """The learner inside all inner loops; itself where there is none."""
         return self
 
     def check_averages(self) -> None:
-        """InputError where training would leave an encoder without normalisation."""
+        """Refuse to train where that would leave an encoder without normalisation.
+
+        Raises:
+            InputError: says which policies would do.
+        """
 
     def set_batch_norm(self, policy: str) -> None:
         """Choose the BatchNorm policy."""
@@ -92,7 +101,7 @@ class Learner(Saves, Part):
         raise NotImplementedError
 
     def forward(self, episode: Episode) -> Tensor:
-        """(B, Q, C) scores of the queries."""
+        """The scores (B, Q, C) of the queries."""
         return last_layer(self.score(check_episode(episode)))[:, episode.query]
 
     def criterion(self, scores: Tensor, target: Any, episode: Episode) -> Tensor:

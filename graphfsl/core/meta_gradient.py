@@ -12,12 +12,15 @@ it. Then the graph is dropped: memory grows with the tasks of one chunk, not wit
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map_only
 
-from graphfsl.core.encoder import keep_precision
+from graphfsl.core.encoder import full_precision, keep_precision
+from graphfsl.core.rules import Params
 
 Plain = Callable[[], Tensor]  # the same loss, with a graph through everything
 
@@ -40,12 +43,14 @@ class Gradient:
         kept = [i for i, output in enumerate(outputs) if output.requires_grad]
         if not inputs or not kept:
             return [None] * len(cut)
-        found = torch.autograd.grad(
-            [outputs[i] for i in kept],
-            inputs,
-            None if weights is None else [weights[i] for i in kept],
-            allow_unused=True,
-        )
+        # the loss is taken under autocast, where there is one, but a gradient never is
+        with full_precision(outputs[0].device):
+            found = torch.autograd.grad(
+                [outputs[i] for i in kept],
+                inputs,
+                None if weights is None else [weights[i] for i in kept],
+                allow_unused=True,
+            )
         self.merge(found[len(cut) :])
         return list(found[: len(cut)])
 
@@ -56,11 +61,15 @@ class Gradient:
             if g is not None:
                 self.total[i] = g if before is None else before + g
 
-    def push_back(self, outputs: Sequence[Tensor], grads: Sequence[Tensor | None]) -> None:
-        """Add what the gradients at some outputs come to behind them."""
+    def push_back(
+        self,
+        outputs: Sequence[Tensor],
+        grads: Sequence[Tensor | None],
+        cut: Sequence[Tensor] = (),
+    ) -> list[Tensor | None]:
+        """Add what the gradients at some outputs come to behind them; return that for `cut`."""
         reached = [(o, g) for o, g in zip(outputs, grads, strict=True) if g is not None]
-        if reached:
-            self.add([o for o, _ in reached], weights=[g for _, g in reached])
+        return self.add([o for o, _ in reached], cut, [g for _, g in reached])
 
 
 def cut_off(tensor: Tensor) -> Tensor:
@@ -102,21 +111,108 @@ def with_gradient(
     return loss
 
 
+class RandomState:
+    """The random numbers that would come next on the host and a device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.host = torch.get_rng_state()
+        self.own = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+    @contextmanager
+    def again(self) -> Iterator[None]:
+        """Within this block they come again; what would come outside of it does not change."""
+        devices = [] if self.own is None else [self.device]
+        with torch.random.fork_rng(devices=devices):
+            torch.set_rng_state(self.host)
+            if self.own is not None:
+                torch.cuda.set_rng_state(self.own, self.device)
+            yield
+
+
 def repeatable(function: Plain, device: torch.device) -> Plain:
     """The function with the random numbers and the autocast that it would have now."""
-    keeps = keep_precision(function, device)
-    cpu = torch.get_rng_state()
-    own = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    keeps, state = keep_precision(function, device), RandomState(device)
 
     def again() -> Tensor:
-        devices = [device] if own is not None else []
-        with torch.random.fork_rng(devices=devices):
-            torch.set_rng_state(cpu)
-            if own is not None:
-                torch.cuda.set_rng_state(own, device)
+        with state.again():
             return keeps()
 
     return again
+
+
+class StepsAgain:
+    """An inner loop that keeps the weights after each step only, and takes each step once more.
+
+    Args:
+        start: the weights and the rule's state before the first step.
+        step: (weights, state, number) -> weights and state after it.
+        steps: how many.
+        device: whose random numbers come again.
+    """
+
+    def __init__(
+        self,
+        start: Callable[[], tuple[Params, Any]],
+        step: Callable[[Params, Any, int], tuple[Params, Any]],
+        steps: int,
+        device: torch.device,
+    ) -> None:
+        self.start, self.step, self.steps, self.device = start, step, steps, device
+        self.path: list[Params] = []
+        self.states: list[Any] = []
+        self.random: list[RandomState] = []
+
+    @torch.no_grad()
+    def walk(self) -> list[Params]:
+        """The weights before and after every step, without a graph."""
+        self.random.append(RandomState(self.device))
+        params, state = self.start()
+        self.path.append(params)
+        for number in range(self.steps):
+            self.states.append(state)
+            self.random.append(RandomState(self.device))
+            params, state = self.step(params, state, number)
+            self.path.append(params)
+        return self.path
+
+    def push_back(self, grads: Sequence[Tensor | None], gradient: Gradient) -> None:
+        """Add what the gradients at the weights of the path come to behind them.
+
+        Args:
+            grads: for every tensor of every entry of the path, in order.
+            gradient: where it is added.
+        """
+        size = len(self.path[0])
+        at_weights = [list(grads[i : i + size]) for i in range(0, len(grads), size)]
+        at_state: list[Tensor | None] | None = None
+        now = at_weights[-1]
+        for number in reversed(range(self.steps)):
+            params = {name: cut_off(p) for name, p in self.path[number].items()}
+            state = tree_map_only(Tensor, cut_off, self.states[number])
+            with self.random[number + 1].again():
+                moved, next_state = self.step(params, state, number)
+            behind = _floats(next_state)
+            cut = [*params.values(), *_floats(state)]
+            at = [*now, *(at_state or [None] * len(behind))]
+            found = gradient.push_back([*moved.values(), *behind], at, cut)
+            now = [_sum(a, b) for a, b in zip(found[:size], at_weights[number], strict=True)]
+            at_state = found[size:]
+        with self.random[0].again():
+            first, state = self.start()
+        behind = _floats(state)
+        at = [*now, *(at_state or [None] * len(behind))]
+        gradient.push_back([*first.values(), *behind], at)
+
+
+def _floats(state: Any) -> list[Tensor]:
+    """The tensors of a rule's state that a gradient can reach."""
+    leaves = tree_leaves(state)
+    return [t for t in leaves if isinstance(t, Tensor) and t.is_floating_point()]
+
+
+def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    return b if a is None else a if b is None else a + b
 
 
 def chunks(tasks: int, size: int) -> Iterator[slice]:

@@ -72,7 +72,7 @@ def sum_over_shot(score: Score, episode: Episode, step: int) -> Tensor:
 
 
 def labeled_cross_entropy(scores: Tensor, support: Episode) -> Tensor:
-    """The same of scores (B, k + …, C) whose first k are of the support."""
+    """Mean cross-entropy of scores (B, k + …, C), of whose nodes the first k are the support."""
     w = support.w[:, support.support]
     return cross_entropy(scores[:, support.support], w).sum() / w.sum()
 
@@ -81,6 +81,12 @@ def beside_support(score: Score, episode: Episode, x: Tensor, mask: Tensor) -> T
     """Scores (B, k + m, C) of the support and of nodes x (B, m, *S), mask (B, m).
 
     The nodes take the place of queries and pool.
+
+    Args:
+        score: scores an episode.
+        episode: whose support it is.
+        x: (B, m, *S) further nodes, which stand as queries.
+        mask: (B, m) which of them are real.
     """
     s = episode.parts(query=False, unlabeled=False)
     w = s.w.new_zeros(*x.shape[:2], s.way)

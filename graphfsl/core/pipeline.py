@@ -22,7 +22,7 @@ from graphfsl.core.episode import BaseTarget, Episode, check_episode
 from graphfsl.core.learner import Encode, Head, Learner, Part
 from graphfsl.core.traits import JOINED
 from graphfsl.functional.layers import last_layer
-from graphfsl.io.errors import InputError, unknown
+from graphfsl.io.errors import InputError, require, unknown
 
 Slot = nn.Module | Sequence[nn.Module] | None
 
@@ -181,25 +181,33 @@ class Pipeline(Learner):
         The others are absent ones.
         """
         k, way = episode.n_support, episode.way
-        if way > most:
-            raise InputError(
-                f"this learner is tied to {most}-way episodes at most, but the episode is {way}-way"
-            )
+        require(
+            way <= most,
+            f"this learner is tied to {most}-way episodes at most, but the episode is {way}-way",
+        )
         # the support nodes that absent classes would have, as padding
         added = (most - way) * (self.shots or 0)
         scores = self.score_features(episode.more_classes(most - way, added))[..., :way]
         return torch.cat([scores[..., :k, :], scores[..., k + added :, :]], -2) if added else scores
 
     def _per_query(self, episode: Episode) -> Tensor:
-        q, k = episode.n_query, episode.n_support
-        scores = self.score_features(episode.one_query_each())
-        scores = scores.unflatten(-3, (-1, q))  # (…, B, Q, k + 1 + u, C)
-        # A support or unlabeled node is scored in Q graphs; its score is the mean over those of
-        # real queries.
+        """Scores, every query being asked in a graph of its own.
+
+        A support or unlabeled node is in all of these; its score is the mean over those of real
+        queries.
+        """
+        query = episode.n_support  # the place of a graph's one query
+        of_graphs = self.score_features(episode.one_query_each())
+        scores = of_graphs.unflatten(-3, (-1, episode.n_query))  # (…, B, Q, k + 1 + u, C)
+
         real = episode.mask[:, episode.query].to(scores.dtype)
         share = (real / real.sum(1, keepdim=True).clamp_min(1))[:, :, None, None]
-        shared = (scores.where(share > 0, 0) * share).sum(-3)
-        return torch.cat([shared[..., :k, :], scores[..., k, :], shared[..., k + 1 :, :]], -2)
+        mean = (scores.where(share > 0, 0) * share).sum(-3)
+
+        of_support = mean[..., :query, :]
+        of_queries = scores[..., query, :]
+        of_pool = mean[..., query + 1 :, :]
+        return torch.cat([of_support, of_queries, of_pool], -2)
 
     def score(self, episode: Episode) -> Tensor:
         """Scores (B, n, C) of an episode of images, or (L, B, n, C) from a head of L layers."""

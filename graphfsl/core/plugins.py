@@ -48,7 +48,8 @@ def give(packages: Iterable[str]) -> None:
 def location(package: str) -> Path:
     """The folder of a package, found without importing it or what it lies in.
 
-    Raises InputError where there is none.
+    Raises:
+        InputError: where there is none.
     """
     top, *inner = package.split(".")
     spec = _spec_of(top)

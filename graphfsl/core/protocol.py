@@ -10,40 +10,43 @@ from graphfsl.io.errors import InputError, require
 
 
 def check_protocol(learner: Learner, task: Task, unbalanced: bool = False) -> None:
-    """InputError where a trait of the learner forbids the task; unbalanced: but not its balance."""
+    """Refuse a task that a trait of the learner forbids.
+
+    Raises:
+        InputError: names the trait; with `unbalanced`, its balance is no reason.
+    """
     asked = task.demands
-    if learner.answers != asked.answers:
-        raise InputError(
-            f"this learner answers with {learner.answers}, but the task asks for {asked.answers}; "
-            "choose another learner.head"
-        )
-    if learner.way is not None and asked.way > learner.way:
-        raise InputError(
-            f"this learner is tied to {learner.way}-way episodes at most; set "
-            f"episode.way={learner.way}"
-        )
-    if learner.shots is not None and asked.shots is None:
-        raise InputError(
-            f"this learner is tied to {learner.shots} shots of every class, which the task does "
-            "not promise; choose another learner.head"
-        )
-    if learner.shots is not None and asked.shots != learner.shots:
-        raise InputError(
-            f"this learner is tied to {learner.shots}-shot episodes; set "
-            f"episode.shot={learner.shots}"
-        )
+    require(
+        learner.answers == asked.answers,
+        f"this learner answers with {learner.answers}, but the task asks for {asked.answers}; "
+        "choose another learner.head",
+    )
+    require(
+        learner.way is None or asked.way <= learner.way,
+        f"this learner is tied to {learner.way}-way episodes at most; set "
+        f"episode.way={learner.way}",
+    )
+    require(
+        learner.shots is None or asked.shots is not None,
+        f"this learner is tied to {learner.shots} shots of every class, which the task does "
+        "not promise; choose another learner.head",
+    )
+    require(
+        learner.shots is None or asked.shots == learner.shots,
+        f"this learner is tied to {learner.shots}-shot episodes; set episode.shot={learner.shots}",
+    )
     balanced = asked.queries_per_class is not None
-    if learner.needs_balance and not balanced and not unbalanced:
-        raise InputError(
-            "this learner assumes as many queries of every class; set episode.dirichlet=null, or "
-            "evaluation.unbalanced=true to see what the assumption costs"
-        )
-    if learner.needs_balanced_pool and asked.pool and not asked.balanced_pool and not unbalanced:
-        raise InputError(
-            "this learner assumes as many unlabeled images of every class; set "
-            "episode.pool_dirichlet=null, or "
-            "evaluation.unbalanced=true to see what the assumption costs"
-        )
+    require(
+        not learner.needs_balance or balanced or unbalanced,
+        "this learner assumes as many queries of every class; set episode.dirichlet=null, or "
+        "evaluation.unbalanced=true to see what the assumption costs",
+    )
+    require(
+        not learner.needs_balanced_pool or not asked.pool or asked.balanced_pool or unbalanced,
+        "this learner assumes as many unlabeled images of every class; set "
+        "episode.pool_dirichlet=null, or "
+        "evaluation.unbalanced=true to see what the assumption costs",
+    )
     most = learner.max_queries_per_class
     if most is None:
         return
@@ -58,7 +61,11 @@ def check_protocol(learner: Learner, task: Task, unbalanced: bool = False) -> No
 
 
 def check_classes(learner: Learner) -> None:
-    """InputError where a learner does not answer with classes."""
+    """Refuse a learner that does not answer with classes.
+
+    Raises:
+        InputError: for such a learner.
+    """
     require(
         learner.answers == "classes",
         f"this learner answers with {learner.answers}, and classes are asked for here",
@@ -66,7 +73,11 @@ def check_classes(learner: Learner) -> None:
 
 
 def check_features(learner: Learner, x: Tensor) -> None:
-    """InputError where features (n, d) are negative and the learner takes none; images pass."""
+    """Refuse negative features (n, d) where the learner takes none; images pass.
+
+    Raises:
+        InputError: for such features.
+    """
     if learner.needs_nonnegative and x.ndim == 2 and len(x) and (least := float(x.min())) < 0:
         raise InputError(
             f"this learner takes features as behind a ReLU, none below 0, but the "

@@ -56,12 +56,15 @@ Table = dict[tuple[str, str], tuple[str, str]]  # (slot, name) -> (module, class
 
 @cache
 def find(package: str = PACKAGE) -> Table:
-    """All parts of a package: (slot, name) -> (module, class).
+    """Find all parts of a package: (slot, name) -> (module, class).
 
     Its sub-folders are the slots, see FOLDERS; nothing is imported.
 
     A file of one class gives it its own name, as people say it; one of several variants names each
-    by its class. Raises InputError where two files claim one name, or there is no such package.
+    by its class.
+
+    Raises:
+        InputError: where two files claim one name, or there is no such package.
     """
     root = location(package)
     tables = []
@@ -90,7 +93,7 @@ def _joined(tables: Iterable[Table]) -> Table:
 
 
 def known(package: str | None = None) -> Table:
-    """The parts of a package; None: graphfsl's own methods and all parts of plugins."""
+    """The parts of a package, or without one graphfsl's own methods and all parts of plugins."""
     if package is not None:
         return find(package)
     return _joined([find(), *map(find, used())])
@@ -104,8 +107,9 @@ def methods() -> list[tuple[str, str]]:
 def use_plugins(packages: str | Iterable[str]) -> None:
     """Find parts and encoders by name in these packages too, from now on; nothing is imported.
 
-    Raises InputError for a package that is none, that holds no part, or that claims a name which
-    another has.
+    Raises:
+        InputError: for a package that is none, that holds no part, or that claims a name which
+            another has.
     """
     wanted = [packages] if isinstance(packages, str) else list(packages)
     for package in wanted:
@@ -130,9 +134,15 @@ def names(slot: str, package: str | None = None) -> list[str]:
 
 
 def get(slot: str, name: str, package: str | None = None) -> Any:
-    """The class behind a name; an unknown name raises InputError with the nearest one.
+    """The class behind a name.
 
-    package: where to look; None looks among graphfsl's own first, and then in plugins.
+    Args:
+        slot: that it fills.
+        name: as configurations write it.
+        package: where to look; None looks among graphfsl's own first, and then in plugins.
+
+    Raises:
+        InputError: for an unknown name, with the nearest one.
     """
     own = find(package or PACKAGE)
     table = own if package or (slot, name) in own else known()
@@ -156,7 +166,8 @@ def missing(slot: str, name: str, known: Iterable[str]) -> InputError:
 def describe(slot: str, name: str, package: str | None = None) -> dict[str, Any]:
     """What `graphfsl methods` shows of a method.
 
-    Slot, name, family, class, traits, source (its file's first line) and options.
+    It is slot, name, family, class, traits, source (what stands at the top of its file) and
+    options.
     """
     cls = get(slot, name, package)
     about = " ".join((sys.modules[cls.__module__].__doc__ or "").split())

@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import nn
 
@@ -25,11 +25,18 @@ FILE = "learner.safetensors"
 PLAIN = (bool, int, float, str, tuple, list, type(None))
 
 
+class Spec(Protocol):
+    """What names the parts of a learner, as `graphfsl.build` read it."""
+
+    def section_under(self, batch_norm: str) -> dict[str, Any]:
+        """What builds the learner under a BatchNorm policy, as files hold it."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How `graphfsl.build` made a learner: what it was given, and `layout` of the result."""
 
-    section: Mapping[str, Any]
+    spec: Spec
     shape: tuple[int, ...]
     way: int
     made: Mapping[str, Any]
@@ -39,9 +46,12 @@ class Recipe:
 class Training:
     """What a learner was trained on, as `Trainer.fit` notes it.
 
-    shape: of a sample. mean, std: what images were normalised with. classes: the names of the base
-        classes.
-    ink: the samples are drawings, bright on dark. steps: of the optimiser.
+    Args:
+        shape: of a sample.
+        mean, std: what images were normalised with.
+        classes: the names of the base classes.
+        ink: whether the samples are drawings, bright on dark.
+        steps: of the optimiser.
     """
 
     shape: tuple[int, ...]
@@ -67,18 +77,20 @@ class Saves:
     ) -> None:
         """Write the learner to `directory`.
 
-        `graphfsl.load` reads it there, and every command that takes a run.
+        `graphfsl.load` reads it there, and every command that takes a run. A learner that was put
+        together in Python, not by `graphfsl.build`, is loaded into one of the same making:
+        `graphfsl.load(directory, learner=...)`.
 
-        transform: the normalisation of images; None takes that of training or, without one, the
-            encoder's own.
-        classes: the names of the base classes, shape: (C, H, W) or (d,) of a sample; None takes
-            those of training.
+        Args:
+            directory: a folder, which is made.
+            transform: the normalisation of images; None takes that of training or, without one, the
+                encoder's own.
+            classes: the names of the base classes; None takes those of training.
+            shape: (C, H, W) or (d,) of a sample; None takes that of training.
 
-        A learner that was put together in Python, not by `graphfsl.build`, is loaded into one of
-        the same making: `graphfsl.load(directory, learner=...)`.
-
-        Raises InputError for a learner that was changed since it was built, where the shape of a
-        sample is not known, and where the folder holds a run or cannot be written.
+        Raises:
+            InputError: for a learner that was changed since it was built, where the shape of a
+                sample is not known, and where the folder holds a run or cannot be written.
         """
         assert isinstance(self, nn.Module)
         path, seen, recipe = Path(directory), self.training_data, self.recipe
@@ -98,7 +110,8 @@ class Saves:
         mean, std = (
             (transform.mean, transform.std) if transform is not None else known_normalisation(self)
         )
-        section = None if recipe is None else {**recipe.section, "batch_norm": self.batch_norm}
+        policy: Any = self.batch_norm
+        section = None if recipe is None else recipe.spec.section_under(policy)
         facts = {
             "learner": section,
             "way": recipe.way if recipe else None,
@@ -119,7 +132,7 @@ class Saves:
 
 
 def known_normalisation(learner: Any) -> tuple[Sequence[float] | None, Sequence[float] | None]:
-    """The mean and std of images where a user names none.
+    """The mean and std of images that a learner was trained with, where a user names none.
 
     Those of the learner's training, or of its encoder's.
     """

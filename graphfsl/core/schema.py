@@ -14,9 +14,10 @@ from graphfsl.io.limits import LARGEST
 
 
 def make(cls: Callable[..., Any], options: Mapping[str, Any], where: str, **given: Any) -> Any:
-    """cls(**options, **given), after each option was checked against the signature.
+    """Make an object of a class from options, each checked against the signature.
 
-    Raises InputError, which names the key.
+    Raises:
+        InputError: names the key.
     """
     parameters = signature(cls)
     check_options(parameters, options, where, given)
@@ -26,7 +27,7 @@ def make(cls: Callable[..., Any], options: Mapping[str, Any], where: str, **give
 
 
 def signature(cls: Callable[..., Any]) -> dict[str, tuple[Any, bool]]:
-    """Name -> (type, required) of what can be configured."""
+    """The options that a class or function can be configured by: name -> (type, required)."""
     function = cls.__init__ if isinstance(cls, type) else cls  # type: ignore[misc]
     hints = typing.get_type_hints(function)
     parameters = list(inspect.signature(function).parameters.values())[
@@ -42,7 +43,17 @@ def check_options(
     where: str,
     given: Mapping[str, Any] | None = None,
 ) -> None:
-    """InputError for an option that is unknown, of a wrong type, or lacking."""
+    """Refuse an option that is unknown, of a wrong type, or lacking.
+
+    Args:
+        parameters: name -> (type, required), as `signature` has them.
+        options: what was given.
+        where: the section, for the message.
+        given: names that are filled in elsewhere.
+
+    Raises:
+        InputError: names it.
+    """
     require(isinstance(options, Mapping), f"{where} must be a mapping of options, not {options!r}")
     for key, value in options.items():
         if key not in parameters:

@@ -39,6 +39,7 @@ class Demands:
         pool: whether there are unlabeled nodes.
         balanced_pool: whether the pool holds as many nodes of every class.
         labeled_fraction: the share of the samples that may show their labels.
+        label_seed: which share that is.
         answers: what a query is answered with, "classes" or "values".
     """
 
@@ -103,6 +104,42 @@ class Metric:
 
 
 @dataclass(frozen=True)
+class Caption:
+    """How the caption of a picture says a field of a task.
+
+    Args:
+        text: what it says, with {} for the value: "{}-shot".
+        absent: what it says where the value is None.
+        always: True: also where all pictures agree in it.
+    """
+
+    text: str
+    absent: str = ""
+    always: bool = False
+
+    def of(self, value: Any) -> str:
+        """What is said of a value."""
+        return self.absent if value is None else self.text.format(value)
+
+
+@dataclass(frozen=True)
+class PoolCurve:
+    """The figure that plots the first metric against the size of the pool of unlabeled samples.
+
+    Args:
+        size: the field that is plotted against.
+        distractors: the field that tells its lines apart, how many further classes the pool has.
+        heading: what stands behind "Accuracy against".
+        axis: what stands below the figure.
+    """
+
+    size: str
+    distractors: str
+    heading: str
+    axis: str
+
+
+@dataclass(frozen=True)
 class Draw:
     """Which samples make B episodes.
 
@@ -124,12 +161,12 @@ class Draw:
 
     @property
     def numbers(self) -> dict[str, int]:
-        """What holds for all of its episodes."""
+        """The facts that hold for all of its episodes."""
         every = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {name: value for name, value in every.items() if not isinstance(value, np.ndarray)}
 
     def rows(self, rows: slice | np.ndarray) -> Self:
-        """Some of these episodes."""
+        """The draw of some of these episodes."""
         return dataclasses.replace(self, **{name: a[rows] for name, a in self.arrays.items()})
 
 
@@ -157,6 +194,10 @@ class Task:
     shared: ClassVar[Mapping[str, str]] = {}
     # field -> its name in a heading, and on an axis, of a figure that plots the metric against it
     curves: ClassVar[Mapping[str, tuple[str, str]]] = {}
+    # a field of those -> the field without which it changes nothing
+    needs: ClassVar[Mapping[str, str]] = {}
+    pool_curve: ClassVar[PoolCurve | None] = None  # the figure against unlabeled samples
+    captions: ClassVar[Mapping[str, Caption]] = {}  # field -> how a caption says it
     diagnoses: ClassVar[tuple[str, ...]] = ()  # what `diagnose` finds
     draw_type: ClassVar[type[Draw]] = Draw  # what its `draws` draw
 
@@ -177,7 +218,7 @@ class Task:
 
     @property
     def size(self) -> Sequence[float]:
-        """What tables are sorted by."""
+        """The numbers that tables are sorted by."""
         return ()
 
     @property
@@ -186,7 +227,11 @@ class Task:
         raise NotImplementedError
 
     def draws(self, split: Split, seed: int) -> Draws:
-        """What draws its episodes from a split. Raises InputError where the split is too small."""
+        """What draws its episodes from a split.
+
+        Raises:
+            InputError: where the split is too small.
+        """
         raise NotImplementedError
 
     def assemble(
@@ -204,7 +249,11 @@ class Task:
         raise NotImplementedError
 
     def check_draw(self, draw: Any, split: Split) -> None:
-        """ValueError where episodes that a file lists contradict themselves or the split."""
+        """Refuse listed episodes that contradict themselves or the split.
+
+        Raises:
+            ValueError: says how.
+        """
         if draw.ids.ndim != 2 or draw.ids.min() < -1 or draw.ids.max() >= len(split.x):
             raise ValueError("an id that no sample has")
 
@@ -213,7 +262,11 @@ class Task:
         return split.shape
 
     def check(self, split: Split) -> None:
-        """InputError where the split is too small."""
+        """Refuse a split that is too small.
+
+        Raises:
+            InputError: says what it lacks.
+        """
         self.draws(split, 0)
 
     @classmethod
@@ -223,13 +276,13 @@ class Task:
 
     @classmethod
     def silent(cls) -> dict[str, Any]:
-        """Field -> the default that a table leaves out."""
+        """The fields, and the default of each, that a table leaves out."""
         shown = (f for f in dataclasses.fields(cls) if f.name not in cls.always_shown)
         return {f.name: f.default for f in shown}
 
     @property
     def row(self) -> dict[str, Any]:
-        """Its own fields of a results row."""
+        """The fields of a results row that are its own."""
         return dataclasses.asdict(self)
 
     @property

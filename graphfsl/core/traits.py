@@ -9,8 +9,9 @@ from dataclasses import dataclass
 class Trait:
     """How a boolean trait of `Part` is passed on.
 
-    joined: a learner has it as soon as one of its parts has it.
-    reported: it stands in each row of results, as a protocol or a reader may depend on it.
+    Args:
+        joined: a learner has it as soon as one of its parts has it.
+        reported: it stands in each row of results, as a protocol or a reader may depend on it.
     """
 
     joined: bool

@@ -13,7 +13,8 @@ from graphfsl.core.schema import check_options, signature
 from graphfsl.data.episodes import Episodes
 from graphfsl.data.from_torch import from_dataset
 from graphfsl.data.split import Split, channel_statistics, few_classes, join, large_classes
-from graphfsl.data.tasks.classes import Sampler, Setting
+from graphfsl.data.tasks._class_sampler import Sampler
+from graphfsl.data.tasks.classes import Setting
 from graphfsl.data.transforms import Transform
 from graphfsl.io.errors import InputError, unknown
 
@@ -54,10 +55,18 @@ def loader(name: str) -> Callable[..., Split]:
 def load(
     name: str, split: str, root: str | os.PathLike[str] | None = None, **options: Any
 ) -> Split:
-    """One split ("train", "val", "test") of a data set.
+    """One split of a data set.
 
-    root: where its files are; GRAPHFSL_DATA where it is not given. Data sets that need no files
-        take no root.
+    Args:
+        name: of the data set.
+        split: "train", "val" or "test".
+        root: where its files are; GRAPHFSL_DATA where it is not given. Data sets that need no files
+            take no root.
+        options: of the set's own `load`.
+
+    Raises:
+        InputError: for an unknown set or option, and for files that are missing or not what they
+            should be.
     """
     if name not in names() and Path(name).is_dir():
         raise InputError(
@@ -90,7 +99,8 @@ def _root(name: str, root: str | os.PathLike[str] | None) -> str:
 def download(name: str, root: str | os.PathLike[str] | None = None) -> str:
     """Fetch the files of a data set into `root`, or GRAPHFSL_DATA, and say where.
 
-    Raises InputError where it cannot be.
+    Raises:
+        InputError: where it cannot be.
     """
     loader(name)
     fetch = getattr(importlib.import_module(f"graphfsl.data.sets.{name}"), "download", None)

@@ -16,7 +16,7 @@ from graphfsl.data.deck import Deck, label_split
 from graphfsl.data.split import Split
 from graphfsl.data.streams import AUGMENT, CLASSES, IMAGES, keys_of, uniform
 from graphfsl.data.transforms import DRAWS, Transform
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import InputError, require
 
 
 def partly_labeled(split: Split, fraction: float, seed: int) -> Split:
@@ -27,10 +27,10 @@ def partly_labeled(split: Split, fraction: float, seed: int) -> Split:
     if fraction == 1:
         return split
     least = int(torch.bincount(split.y[split.y >= 0]).min())
-    if fraction * least < 1:
-        raise InputError(
-            f"labeled_fraction {fraction} leaves a class of {least} images without a label"
-        )
+    require(
+        fraction * least >= 1,
+        f"labeled_fraction {fraction} leaves a class of {least} images without a label",
+    )
     hidden = torch.from_numpy(label_split(split, fraction, seed)[1])
     return dataclasses.replace(split, y=split.y.index_fill(0, hidden, -1))
 
@@ -88,7 +88,7 @@ class Batches:
         return block(f"Batches of {self.split.name}", {**facts, "seed": self.seed})
 
     def ids(self, numbers: np.ndarray) -> np.ndarray:
-        """Which sample each number is."""
+        """The sample that each number shows."""
         if self.per_class == 1:
             at = self._in_epochs(numbers, len(self.labeled))
             return np.asarray(self.labeled[at])

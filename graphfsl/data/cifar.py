@@ -26,15 +26,22 @@ SHAPE, PIXELS = (3, 32, 32), 3 * 32 * 32
 def load(
     name: str, split: str, root: str, folders: Sequence[str], fetch_missing: bool = False
 ) -> Split:
-    """One split, 3 x 32 x 32, with CIFAR-100's superclasses.
+    """One split of CIFAR-100's classes, 3 x 32 x 32, with its superclasses.
 
-    Its classes stand in the order of data/<name>.json.
+    Its classes stand in the order of data/<name>.json. The samples of a class are sorted by their
+    bytes, so that sample i is the same whichever files it comes from. An npz without class names
+    keeps its labels as names, in their order, and has no groups.
 
-    It comes from `<root>/<one of folders>/<split>.npz` or `<root>/<split>.npz`, else from
-    CIFAR-100's training and test images, which `fetch_missing` downloads. The samples of a class
-    are sorted by their bytes, so that sample i is the same whichever it was. An npz without class
-    names keeps its labels as names, in their order, and has no groups. Raises InputError where
-    neither is there, or what is there is not what it should be.
+    Args:
+        name: of the data set.
+        split: "train", "val" or "test".
+        root: holds `<one of folders>/<split>.npz` or `<split>.npz`, else CIFAR-100's training and
+            test images.
+        folders: names of folders that the set is known by.
+        fetch_missing: download CIFAR-100 where neither is there.
+
+    Raises:
+        InputError: where neither is there, or what is there is not what it should be.
     """
     classes, _ = classes_of(name, split)
     base = Path(root).expanduser()

@@ -29,7 +29,7 @@ def load(
     by_hand: str,
     at_most: int | None = None,
 ) -> Split:
-    """One split, 3 x size x size.
+    """One split of photographs, 3 x size x size.
 
     Its classes stand in the order of data/<name>.json and the images of a class by name.
 
@@ -86,6 +86,12 @@ def find(
 
     `train` comes first, and wins only if it holds every class: in ILSVRC's own layout it holds
     those of all splits, while `val` holds other, fewer images of the same classes.
+
+    Args:
+        root: that folder, or one above it.
+        folders: names that it is known by.
+        split: whose classes they are.
+        classes: their names.
     """
     best: tuple[Path, set[str]] = (root, set())
     for base in [root / folder for folder in folders] + [root]:

@@ -19,17 +19,28 @@ class Deck:
         self.start = np.cumsum(self.count) - self.count
 
     def draw(self, classes: np.ndarray, u: np.ndarray) -> np.ndarray:
-        """classes (B, rows), uniforms (B, rows, k) -> ids (B, rows, k)."""
+        """Draw k samples of each class, without replacement.
+
+        Args:
+            classes: (B, rows) class numbers.
+            u: (B, rows, k) uniforms that decide.
+
+        Returns:
+            Sample ids (B, rows, k).
+        """
         at = self.start[classes][..., None] + choose(self.count[classes], u)
         ids: np.ndarray = self.order[np.minimum(at, len(self.order) - 1)]
         return ids
 
 
 def label_split(split: Split, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Ids whose labels may be used, and the rest: floor(fraction * n) of each class.
+    """Divide the ids of each class into those whose labels may be used, and the rest.
 
     A class's choice depends on the split's name, its own name and the seed only, not on the other
     classes.
+
+    Returns:
+        floor(fraction * n) ids of each class of n, and the others.
     """
     labels = split.y.numpy()
     labeled, rest = [], []

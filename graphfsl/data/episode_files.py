@@ -1,5 +1,6 @@
-"""Episodes as lists of sample ids in a JSON file, so that another library, or another run, meets
-the very same ones.
+"""Episodes as lists of sample ids in a JSON file.
+
+So another library, or another run, meets the very same ones.
 """
 
 from __future__ import annotations
@@ -43,23 +44,32 @@ class Listed:
 
 
 def digest(split: Split) -> str:
-    """Changes with the names and the labels of a split's samples: ids mean the same only where it
-    is equal.
+    """A check of a split's samples: it changes with their names and labels.
+
+    Ids mean the same only where it is equal.
     """
     names = "\n".join(split.classes).encode(errors="surrogateescape")
     return hashlib.sha256(names + b"\0" + split.y.numpy().astype("<i8").tobytes()).hexdigest()[:16]
 
 
 def write_episodes(path: Path, split: Split, task: Task, seed: int, episodes: int) -> None:
-    """Episodes 0 .. episodes - 1 of a split as JSON.
+    """Write episodes 0 .. episodes - 1 of a split as JSON.
 
-    data, samples, digest: the split, how many samples it has, and a check of their labels. setting,
-        seed. classes: the names of the split's classes. episodes: a list of {ids, …}, the arrays of
-        the task's draw.
-    Of the task `classes` n_support, n_query: the first nodes of an episode are support, the next
-        queries, the rest unlabeled; and each episode is {ids, labels, classes}: ids of the nodes in
-        the split (-1 = no node), the column of `classes` that each belongs to (-1 = a distractor or
-        unknown, -100 = no node), and the split's class of each column.
+    The file holds: data, samples and digest, the split, how many samples it has, and a check of
+    their labels; setting; seed; classes, the names of the split's classes; and episodes, a list of
+    {ids, …}, the arrays of the task's draw.
+
+    Of the task `classes` it has n_support and n_query: the first nodes of an episode are support,
+    the next queries, the rest unlabeled; and each episode is {ids, labels, classes}: ids of the
+    nodes in the split (-1 = no node), the column of `classes` that each belongs to (-1 = a
+    distractor or unknown, -100 = no node), and the split's class of each column.
+
+    Args:
+        path: the file.
+        split: of which they are drawn.
+        task: what they ask.
+        seed: of the episodes.
+        episodes: how many.
     """
     draw = task.draws(split, seed).draw(np.arange(episodes))
     names = [draw.listed_as.get(name, name) for name in draw.arrays]
@@ -81,8 +91,10 @@ def write_episodes(path: Path, split: Split, task: Task, seed: int, episodes: in
 
 
 def read_episodes(path: Path, split: Split) -> Listed:
-    """The episodes of a file, for the split that they were drawn from; InputError where it is
-    another one.
+    """The episodes of a file, for the split that they were drawn from.
+
+    Raises:
+        InputError: where it is another split, or the file is no list of episodes.
     """
     facts = read_json(path)
     try:

@@ -26,10 +26,17 @@ DRAW_AHEAD = 256  # episodes drawn at once: the cost of a draw is mostly per cal
 class Episodes:
     """The endless, numbered episodes of one task on one split.
 
-    setting: a task, such as a `Setting`, or its fields as a mapping or as keywords.
-    transform: raw samples -> floats; None takes bytes to [0, 1].
-    device: where batches are put; None leaves them where the split lives. listed: take these
-        episodes instead of drawing; setting and seed are theirs.
+    Args:
+        split: of images or features.
+        setting: a task, such as a `Setting`, or its fields as a mapping or as keywords.
+        seed: of the episodes.
+        transform: raw samples -> floats; None takes bytes to [0, 1].
+        device: where batches are put; None leaves them where the split lives.
+        listed: take these episodes instead of drawing; setting and seed are theirs.
+        options: fields of the task, where `setting` is not given.
+
+    Raises:
+        InputError: where the split is too small.
     """
 
     def __init__(
@@ -74,10 +81,12 @@ class Episodes:
     def assemble(
         self, draw: Draw, u: Tensor | None = None, raw: Tensor | None = None
     ) -> tuple[Episode, Any]:
-        """The batch that a draw describes (also one that was read from a file), augmented by u (B,
-        n, DRAWS).
+        """The batch that a draw describes, also one that was read from a file.
 
-        raw: its samples, where they were gathered before.
+        Args:
+            draw: which samples make the episodes.
+            u: (B, n, DRAWS) uniforms that augment each image; None augments none.
+            raw: its samples, where they were gathered before.
         """
         samples = self.gather(draw) if raw is None else raw
 
@@ -88,7 +97,7 @@ class Episodes:
         return self.task.assemble(draw, self.split, samples, normalise, self.device)
 
     def gather(self, draw: Draw) -> Tensor:
-        """(B, n, *S) the stored samples of a draw; any sample stands for padding."""
+        """The stored samples (B, n, *S) of a draw; any sample stands for padding."""
         return self.split.gather(torch.from_numpy(draw.ids).clamp_min(0).to(self.split.x.device))
 
     def batches(self, episodes: int | range, batch: int) -> Iterator[tuple[Episode, Any]]:
@@ -121,9 +130,7 @@ class Episodes:
                 yield part, self._uniforms(numbers[k : k + batch], part)
 
     def _uniforms(self, numbers: np.ndarray, draw: Draw) -> Tensor | None:
-        """(B, n, DRAWS) what decides the augmentation of each image, or None where there is
-        none.
-        """
+        """(B, n, DRAWS) what decides the augmentation of each image; None without augmentation."""
         if not self.transform.augments:
             return None
         keys = keys_of(self.split.name, self.seed, numbers)

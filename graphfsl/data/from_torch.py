@@ -137,10 +137,10 @@ def _classes(
     dataset: Any, labels: list[int | str], name: str
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """(N,) int64 labels in 0..classes - 1 or -1, and the classes' names."""
-    if len({type(v) for v in labels}) > 1:
-        raise InputError(
-            f"{name}: some labels are numbers and some are strings; they must be of one kind"
-        )
+    require(
+        len({type(v) for v in labels}) <= 1,
+        f"{name}: some labels are numbers and some are strings; they must be of one kind",
+    )
     values = sorted({v for v in labels if isinstance(v, str) or v >= 0})
     number = {v: k for k, v in enumerate(values)}
     owner = dataset

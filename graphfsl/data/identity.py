@@ -22,12 +22,15 @@ Identity = Mapping[str, Any]
 
 
 def identity(split: Split) -> dict[str, Any]:
-    """{"classes": {name: [samples, digest]}, "order": digest of the labels}.
+    """What tells a split from any other: its classes, how many samples each has, and digests.
 
     Equal for equal content at any place.
 
     Samples that stay on disk are read once: their digests are kept in the cache by path, size and
     modification time.
+
+    Returns:
+        {"classes": {name: [samples, digest]}, "order": digest of the labels}.
     """
     kept = _kept(split)
     if kept is not None:

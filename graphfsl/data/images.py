@@ -70,12 +70,20 @@ def to_array(
     limits: Range | None = None,
     where: str = "an image",
 ) -> np.ndarray:
-    """An image -> (channels, H, W) uint8, H = W = size where it is given.
+    """An image as an array (channels, H, W) uint8, with H = W = size where it is given.
 
-    It is resized bilinearly, the sides squeezed to a square.
+    It stands upright by its EXIF tag, transparent parts lie on white, and it is resized bilinearly,
+    the sides squeezed to a square.
 
-    Upright by its EXIF tag; transparent parts lie on white. limits: which values are black and
-    white, see `to_bytes`.
+    Args:
+        image: of any mode.
+        size: pixels of a side; None leaves them.
+        channels: 3, or 1 for gray.
+        limits: which values are black and white, see `to_bytes`.
+        where: what the image is called in an error.
+
+    Raises:
+        InputError: for pixels that are not read, or outside `limits`.
     """
     if image.mode == "F" or image.mode.startswith("I"):
         image, limits = _deep(image, limits, where), None
@@ -142,10 +150,17 @@ def _with_alpha(image: Image.Image) -> Image.Image:
 def decode(
     data: bytes, size: int, channels: int, where: str, limits: Range | None = None
 ) -> np.ndarray:
-    """One image file -> (channels, size, size) uint8.
+    """Decode one image file: (channels, size, size) uint8.
 
-    Raises InputError, which names the file, where it is not an image, or has pixels outside
-    `limits` (of `to_array`).
+    Args:
+        data: the bytes of the file.
+        size: pixels of a side.
+        channels: 3, or 1 for gray.
+        where: what the file is called in an error.
+        limits: which values are black and white, see `to_bytes`.
+
+    Raises:
+        InputError: where it is no image, or has pixels outside `limits`; it names the file.
     """
     try:
         with warnings.catch_warnings():
@@ -265,12 +280,12 @@ def written(name: str) -> str:
 
 
 def read_folder_classes(root: Path) -> dict[str, list[Path]]:
-    """Class name -> its image files, at any depth; both sorted.
+    """The classes of a folder: name -> image files at any depth, both sorted.
 
-    Each folder in `root` is a class, but `unlabeled`.
+    Each folder in `root` is a class, but `unlabeled`. Names are as `written`.
 
-    Names are as `written`. Raises InputError where there is no folder or no class, or a class has
-    no image.
+    Raises:
+        InputError: where there is no folder or no class, or a class has no image.
     """
     require(
         root.is_dir(), f"{root} is not a folder; it must be one that holds a folder for each class"
@@ -293,11 +308,14 @@ def _digest(lines: Iterable[str]) -> str:
 class Files:
     """The image files of a folder, or of the zip beside it where it was never unpacked.
 
-    Paths are relative.
+    Paths are relative. `mark` changes with the files, and with the folder if names are given.
 
-    names: which files of the folder; None takes all. `mark` changes with the files, and with the
-    folder if names are given. Raises InputError for a zip that is broken or has an entry that
-    climbs out of its folder.
+    Args:
+        root: the folder.
+        names: which files of the folder; None takes all.
+
+    Raises:
+        InputError: for a zip that is broken or has an entry that climbs out of its folder.
     """
 
     def __init__(self, root: Path, names: list[str] | None = None) -> None:
@@ -319,11 +337,13 @@ class Files:
                 ) from None
             for e in entries:
                 path = PurePosixPath(e.filename.replace("\\", "/"))
-                if path.is_absolute() or ".." in path.parts or stat.S_ISLNK(e.external_attr >> 16):
-                    raise InputError(
-                        f"{archive}: entry {e.filename!r} climbs out of its folder; "
-                        f"do not use this file"
-                    )
+                require(
+                    not path.is_absolute()
+                    and ".." not in path.parts
+                    and not stat.S_ISLNK(e.external_attr >> 16),
+                    f"{archive}: entry {e.filename!r} climbs out of its folder; "
+                    f"do not use this file",
+                )
             self.names = sorted(
                 e.filename for e in entries if not e.is_dir() and is_image(e.filename)
             )
@@ -345,7 +365,7 @@ class Files:
 
 
 def all_broken(broken: list[tuple[str, str]]) -> str:
-    """One line for all files that cannot be read, as (name, message).
+    """One line of text for all files that cannot be read.
 
     The first message, and the names of others.
     """
@@ -368,8 +388,16 @@ def read_images(
 
     They are a memory map, cached by what the files are.
 
-    limits: which values are black and white in all of them, see `to_array`. Raises InputError that
-    names every file which cannot be read: all are tried.
+    Args:
+        files: a folder or a zip.
+        names: of the images in it.
+        size: pixels of a side.
+        channels: 3, or 1 for gray.
+        what: what the progress bar calls them.
+        limits: which values are black and white in all of them, see `to_bytes`.
+
+    Raises:
+        InputError: names every file that cannot be read: all are tried.
     """
     require(
         size <= LARGEST_SIDE,

@@ -42,7 +42,7 @@ class Stored:
         self.shape, self.dtype = array.shape[1:], array.dtype
 
     def gather(self, ids: np.ndarray) -> Tensor:
-        """ids (k,) -> (k, *S) rows, in the stored type."""
+        """The rows of these ids, in the stored type: (k,) -> (k, *S)."""
         out = np.empty((len(ids), *self.shape), self.dtype)
         rows = memoryview(out.view(np.uint8).reshape(-1))  # type: ignore[arg-type]
         wanted, share = ids.tolist(), max(MIN_ROWS, -(-len(ids) // READERS))

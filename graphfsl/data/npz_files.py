@@ -21,7 +21,14 @@ def read_split(
 ) -> Split:
     """One split from its npz file; the data set `arrays` says what it holds.
 
-    Raises InputError where it does not.
+    Args:
+        split: its name, and that of the file.
+        root: the folder of the files, or the one above it.
+        folder: what it is called there.
+        range: the values of black and of white, where they are not those of the images' type.
+
+    Raises:
+        InputError: where it holds something else.
     """
     limits = check_range(range)
     base = Path(root).expanduser()
@@ -67,11 +74,11 @@ def read_split(
     # numbers.
     values = np.unique(labels[labels >= 0])
     y = np.where(labels >= 0, np.searchsorted(values, labels), -1)
-    if len(x) != len(y):
-        raise InputError(f"{path}: {len(x)} samples but {len(y)} labels; there must be one each")
+    require(
+        len(x) == len(y), f"{path}: {len(x)} samples but {len(y)} labels; there must be one each"
+    )
     given = np.atleast_1d(arrays.get("class_names", [])).astype(str)  # also of ASCII bytes
-    if given.ndim != 1:
-        raise InputError(f"{path}: class_names must be (classes,), not {given.shape}")
+    require(given.ndim == 1, f"{path}: class_names must be (classes,), not {given.shape}")
     names = tuple(str(given[v]) if v < len(given) else str(v) for v in values)
     groups = arrays.get("superclasses")
     top = int(values[-1]) if len(values) else -1

@@ -21,7 +21,14 @@ NARROW = 256 // 8  # levels of gray that a set must reach over, or there is a wa
 
 
 def check_range(limits: Any, where: str = "data.range") -> tuple[float, float] | None:
-    """(low, high), or None for what the type of the pixels says; InputError for anything else."""
+    """Refuse what is no range of pixels; None stands for what their type says.
+
+    Returns:
+        (low, high), or None.
+
+    Raises:
+        InputError: for anything else.
+    """
     if limits is None:
         return None
     numbers = isinstance(limits, (list, tuple)) and all(isinstance(v, (int, float)) for v in limits)
@@ -60,11 +67,17 @@ def range_of(dtype: Any) -> tuple[float, float] | None:
 
 
 def to_bytes(values: np.ndarray, limits: Range | None, where: str) -> np.ndarray:
-    """Pixels of any type -> uint8 of the same shape: 255 (v - low) / (high - low), rounded.
+    """Pixels of any type as uint8 of the same shape: 255 (v - low) / (high - low), rounded.
 
-    limits: (low, high), the same for every image of a set; None takes those of the type. An image's
-    own smallest and largest value decide nothing. Raises InputError, which begins with `where`, for
-    a value outside of them, NaN too.
+    An image's own smallest and largest value decide nothing.
+
+    Args:
+        values: the pixels.
+        limits: (low, high), the same for every image of a set; None takes those of the type.
+        where: what the image is called in an error.
+
+    Raises:
+        InputError: for a value outside of the limits, NaN too.
     """
     own = range_of(values.dtype)
     low, high = limits or own or (math.nan, math.nan)
@@ -92,7 +105,7 @@ def to_bytes(values: np.ndarray, limits: Range | None, where: str) -> np.ndarray
 
 
 def picture(values: Any, limits: Range | None, where: str) -> Image.Image:
-    """Pixels as an image of 8 bits.
+    """An array of pixels as an image of 8 bits.
 
     A tensor (C, H, W) or (H, W), or an array (H, W, C) or (H, W), C = 1 or 3.
     """
@@ -145,5 +158,5 @@ def warn_if_narrow(images: Iterable[np.ndarray], what: str) -> None:
 
 
 def pieces(images: Any, size: int = 256) -> Iterable[np.ndarray]:
-    """(N, …) images, `size` at a time, for `warn_if_narrow`."""
+    """Parts of images (N, …), `size` at a time, for `warn_if_narrow`."""
     return (np.asarray(images[i : i + size]) for i in range(0, len(images), size))

@@ -23,6 +23,7 @@ from graphfsl.core.arguments import (
     whole_number,
 )
 from graphfsl.core.display import block, first_of, kind_of
+from graphfsl.data.families import Family
 from graphfsl.data.memory_map import Stored, opened
 from graphfsl.io.errors import InputError, require
 
@@ -31,18 +32,21 @@ from graphfsl.io.errors import InputError, require
 class Split:
     """All samples of one split.
 
-    x: (N, C, H, W) uint8 images or (N, d) float features; a tensor, or an array or lists that
-       become one. A memory map (np.memmap) of more than 1 GiB stays on disk, so that a set may be
-       larger than RAM.
-    y: (N,) whole numbers, which become int64: the class of each sample; -1 for a sample without a
-       label (it feeds the unlabeled pool).
-    classes: the name of each class; the same index means the same class in every process.
-    name: "<data set>/<split>", part of what an episode is a function of.
-    groups: the superclass of each class (Omniglot's alphabet, a script, a CIFAR-100 superclass), or
-        None.
+    Args:
+        x: (N, C, H, W) uint8 images or (N, d) float features; a tensor, or an array or lists that
+            become one. A memory map (np.memmap) of more than 1 GiB stays on disk, so that a set may
+            be larger than RAM.
+        y: (N,) whole numbers, which become int64: the class of each sample; -1 for a sample without
+            a label (it feeds the unlabeled pool).
+        classes: the name of each class; the same index means the same class in every process.
+        name: "<data set>/<split>", part of what an episode is a function of.
+        groups: the superclass of each class (Omniglot's alphabet, a script, a CIFAR-100
+            superclass), or None.
+        functions: of a set without samples, the family that tasks draw their functions from; x
+            then holds one point of their domain.
 
-    Raises InputError where a sample is not finite, a label is out of range or a class has no
-    sample.
+    Raises:
+        InputError: where a sample is not finite, a label is out of range or a class has no sample.
     """
 
     x: Tensor
@@ -51,6 +55,7 @@ class Split:
     name: str
     groups: tuple[str, ...] | None = None
     stored: Stored | None = field(default=None, repr=False, compare=False)
+    functions: Family | None = None
 
     def __post_init__(self) -> None:
         check_kind(self.name, str, "the name of a split", 'text such as "mine/test"')
@@ -93,6 +98,8 @@ class Split:
             )
 
     def __repr__(self) -> str:
+        if self.functions is not None:
+            return block(f"Split {self.name}", {"functions": self.functions})
         labels, counts = int((self.y >= 0).sum()), self.counts
         facts = {
             "samples": f"{len(self.x):,} of {kind_of(self.x, self.shape)}"
@@ -106,7 +113,7 @@ class Split:
 
     @property
     def counts(self) -> np.ndarray:
-        """(number of classes,) labeled samples per class."""
+        """The number of labeled samples of each class."""
         y = self.y.numpy()
         return np.bincount(y[y >= 0], minlength=len(self.classes))
 
@@ -126,7 +133,7 @@ class Split:
             first += len(x)
 
     def gather(self, ids: Tensor) -> Tensor:
-        """(…) sample ids -> (…, *S) samples, in the stored type."""
+        """The samples of these ids, in the stored type: (…) -> (…, *S)."""
         if self.stored is not None:
             return self.stored.gather(ids.flatten().numpy()).view(*ids.shape, *self.shape)
         # twice as fast as x[ids]
@@ -143,7 +150,7 @@ class Split:
         return self if x is self.x else dataclasses.replace(self, x=x, stored=None)
 
     def subset(self, classes: Sequence[int], name: str) -> Split:
-        """Only these classes, by number, renumbered in the order given."""
+        """The split of only these classes, by number, renumbered in the order given."""
         classes = [whole_number(c, "a class of the subset", 0) for c in classes]
         if not classes or len(set(classes)) < len(classes) or max(classes) >= len(self.classes):
             last = len(self.classes) - 1
@@ -195,11 +202,17 @@ def join(a: Split, b: Split) -> Split:
     y = torch.where(b.y >= 0, b.y + len(a.classes), b.y)
     groups = None if a.groups is None or b.groups is None else a.groups + b.groups
     name = f"{a.name}+{b.name.rpartition('/')[2]}"
+    if a.functions is not None:
+        return dataclasses.replace(a, name=name)
     return Split(torch.cat([a.x, b.x]), torch.cat([a.y, y]), a.classes + b.classes, name, groups)
 
 
 def readable(path: Path, what: str) -> Path:
-    """`path`, or one clear line where it does not exist."""
+    """Refuse a path that does not exist, or give it back.
+
+    Raises:
+        InputError: names it.
+    """
     require(
         path.exists(),
         f"{what} not found: {path}; set data.root or GRAPHFSL_DATA to the folder that holds it",
@@ -210,9 +223,10 @@ def readable(path: Path, what: str) -> Path:
 def large_classes(split: Split, least: int) -> Split:
     """The split without its classes of fewer than `least` labeled samples.
 
-    A warning tells which.
+    A warning tells which. Samples without a label stay.
 
-    Samples without a label stay. Raises InputError where fewer than 2 classes are left.
+    Raises:
+        InputError: where fewer than 2 classes are left.
     """
     counts = split.counts
     small = [(int(n), name) for n, name in zip(counts, split.classes, strict=True) if n < least]

@@ -13,7 +13,7 @@ from graphfsl.io.errors import InputError
 UINT = np.uint64
 # Streams of random numbers of one episode; appended to, never renumbered, or old episodes change.
 (CLASSES, IMAGES, POOL, QUERY_ORDER, POOL_ORDER, SHOTS, IMBALANCE, GROUPS, LABEL_SPLIT, AUGMENT,
- POOL_IMBALANCE) = range(11)  # fmt: skip
+ POOL_IMBALANCE, FUNCTIONS, POINTS) = range(13)  # fmt: skip
 
 
 def _mix(z: np.ndarray) -> np.ndarray:
@@ -29,16 +29,17 @@ def _mix(z: np.ndarray) -> np.ndarray:
 
 
 def keys_of(name: str, seed: int, i: np.ndarray) -> np.ndarray:
-    """(B,) 64-bit keys of the episodes i of a named split under a seed."""
+    """The 64-bit keys (B,) of the episodes i of a named split under a seed."""
     digest = hashlib.sha256(f"{name}\0{seed}".encode()).digest()
     with np.errstate(over="ignore"):
         return _mix(_mix(np.frombuffer(digest, UINT, 1) + np.asarray(i).astype(UINT)))
 
 
 def episode_numbers(i: Any) -> np.ndarray:
-    """Numbers of episodes as an array.
+    """The numbers of episodes as an array.
 
-    Raises InputError where there are none, or some are no whole number of 0 or more.
+    Raises:
+        InputError: where there are none, or some are no whole number of 0 or more.
     """
     try:
         numbers = np.asarray(i)
@@ -52,9 +53,15 @@ def episode_numbers(i: Any) -> np.ndarray:
 
 
 def uniform(keys: np.ndarray, stream: int, rows: int, columns: int) -> np.ndarray:
-    """Counter-based uniforms in (0, 1): keys (B,) -> (B, rows, columns).
+    """Uniform random numbers in (0, 1) by counting: keys (B,) -> (B, rows, columns).
 
     They are functions of key, stream, row and column.
+
+    Args:
+        keys: (B,) one for each episode.
+        stream: what the numbers are for.
+        rows: how many.
+        columns: how many.
     """
     with np.errstate(over="ignore"):
         base = _mix(keys + UINT(stream) * UINT(0xD1342543DE82EF95))[:, None, None]
@@ -90,11 +97,15 @@ def choose(n: np.ndarray, u: np.ndarray) -> np.ndarray:
 
 
 def unequal(u: np.ndarray, alpha: float, total: int, room: np.ndarray) -> np.ndarray:
-    """Whole numbers (B, rows) of sum `total`, in shares from a symmetric Dirichlet(alpha).
+    """Divide `total` into whole numbers (B, rows), in shares from a symmetric Dirichlet(alpha).
 
-    None is above `room` (B, rows).
+    What a row has no room for, the others get, the first ones first.
 
-    u: uniforms (B, rows). What a row has no room for, the others get, the first ones first.
+    Args:
+        u: (B, rows) uniforms that decide.
+        alpha: of the Dirichlet distribution.
+        total: the sum of the rows.
+        room: (B, rows) what none is above.
     """
     share = gammaincinv(alpha, u)
     # A tiny alpha may underflow for all rows: then all but the largest share are nothing beside it.

@@ -22,13 +22,17 @@ DRAWS = 10
 class Transform:
     """Bytes (…, C, H, W) -> normalised floats; features pass through.
 
-    mean, std: of each channel, in units of the full range [0, 1]; None leaves [0, 1] as it is.
-    rotate (degrees), translate (share of the side), scale (share), shear (degrees): each image
-    draws its own affine
-        map, uniform within plus and minus these. flip: mirror half of the images left to right
-        (never characters).
-    color: brightness, contrast and saturation factors are uniform in 1 - color .. 1 + color.
-    All of these are 0 for evaluation; `plain()` gives that version.
+    Each image draws its own augmentation. All options of it are 0 for evaluation; `plain()` gives
+    that version.
+
+    Args:
+        mean, std: of each channel, in units of the full range [0, 1]; None leaves [0, 1] as it is.
+        rotate: degrees; the affine map is uniform within plus and minus this and the next three.
+        translate: share of the side.
+        scale: share.
+        shear: degrees.
+        flip: mirror half of the images left to right (never characters).
+        color: brightness, contrast and saturation factors are uniform in 1 - color .. 1 + color.
     """
 
     def __init__(
@@ -123,7 +127,8 @@ class Transform:
 def _of_channels(given: Sequence[float] | None, name: str) -> Sequence[float] | None:
     """Numbers of each channel, those of arrays and tensors as a list.
 
-    Raises InputError for anything else.
+    Raises:
+        InputError: for anything else.
     """
     if isinstance(given, (Tensor, np.ndarray)):
         given = given.tolist()

@@ -32,6 +32,9 @@ def build(
     """The learner that a mapping of parts names, such as {"encoder": "conv4", "head": "protonet"}.
 
     Args:
+        section: as the section `learner` of an experiment file.
+        shape: of a sample, (channels, h, w) or (d,).
+        way: the number of classes that it is built for.
         device: as `build_learner` takes it.
         plugins: packages whose parts and encoders have names too, from now on
             (`graphfsl.core.plugins`).
@@ -46,11 +49,19 @@ def build(
 def build_learner(
     spec: LearnerSpec, shape: Sequence[int], way: int, device: str | None = None
 ) -> Learner:
-    """The learner for samples of this shape. Parts that ask in `__init__` for `dim`, the length of
-    vectors, `maps`, the (channels, h, w) of feature maps, or `way` get them.
+    """The learner for samples of this shape.
+
+    Parts that ask in `__init__` for `dim`, the length of vectors, `maps`, the (channels, h, w) of
+    feature maps, or `way` get them.
 
     Args:
+        spec: the names and options of its parts.
+        shape: of a sample, (channels, h, w) or (d,).
+        way: the number of classes that it is built for.
         device: "meta" builds without memory or time, to check a configuration.
+
+    Raises:
+        InputError: for parts that do not fit the samples or each other, and where there is no head.
     """
     shape, way = sample_shape(shape), whole_number(way, "way", 1)
     with as_device(device or "cpu"):
@@ -83,7 +94,7 @@ def build_learner(
         pipeline.maps = maps
         learner = _adapted(pipeline, spec)
     if device is None:
-        learner.recipe = Recipe(spec.to_dict(), tuple(shape), way, layout(learner))
+        learner.recipe = Recipe(spec, tuple(shape), way, layout(learner))
     return learner
 
 
@@ -134,8 +145,14 @@ def build_pretrainer(
 ) -> Pretrainer:
     """The encoder, which learns here even if it is frozen afterwards, with a pretraining objective.
 
-    It is validated by nearest class means of normalised features. device: "meta" checks a
-    configuration.
+    It is validated by nearest class means of normalised features.
+
+    Args:
+        encoder: its name and options.
+        objective: the name and options of the objective.
+        shape: of a sample, (channels, h, w).
+        classes: how many base classes there are.
+        device: "meta" checks a configuration.
     """
     learning = PartSpec("pixels") if encoder is None else encoder
     learning = PartSpec(learning.name, {**learning.options, "frozen": False})
@@ -157,8 +174,9 @@ def is_frozen(learner: Learner) -> bool:
 
 
 def comes_complete(spec: LearnerSpec, learner: Learner) -> bool:
-    """Whether a learner needs no checkpoint: its frozen encoder has weights of its own, and no
-    other part has any.
+    """Whether a learner needs no checkpoint.
+
+    Its frozen encoder has weights of its own, and no other part has any.
     """
     if not (is_frozen(learner) and brings_weights(spec.encoder)):
         return False
@@ -167,8 +185,9 @@ def comes_complete(spec: LearnerSpec, learner: Learner) -> bool:
 
 
 def warn_of_drawn(spec: LearnerSpec, learner: Learner) -> None:
-    """A warning where a learner, just built, holds weights that were drawn at random, and none that
-    it came with.
+    """Warn where a learner, just built, holds weights that were drawn at random.
+
+    There is no warning of parts that came with weights.
     """
     net: Any = learner.innermost
     # what an inner loop has beside the learner in it, such as a learned rule
@@ -198,15 +217,16 @@ def _holds(module: nn.Module, part: nn.Module) -> bool:
 
 
 def _drawn(part: nn.Module) -> bool:
-    """Whether a part has weights that differ from one another; constants, as of a scale, are
-    chosen, not drawn.
+    """Whether a part has weights that differ from one another.
+
+    Constants, as of a scale, are chosen, not drawn.
     """
     weights = (p for p in part.parameters() if not is_lazy(p) and p.numel() > 1)
     return any(bool((p != p.flatten()[0]).any()) for p in weights)
 
 
 def warn_of_untrained(spec: LearnerSpec, learner: Learner) -> None:
-    """A warning where the encoder is frozen as it was drawn at random."""
+    """Warn where the encoder is frozen as it was drawn at random."""
     if is_frozen(learner) and not brings_weights(spec.encoder):
         warnings.warn(
             "learner.encoder is frozen and untrained; give it weights=FILE, or a pretrain section",

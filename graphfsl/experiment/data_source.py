@@ -1,9 +1,11 @@
-"""What a configuration says of data, typed: which set, from where, which part of it, and how images
-are normalised and augmented.
+"""What a configuration says of data, typed.
+
+It is which set, from where, which part of it, and how images are normalised and augmented.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +25,7 @@ BASES = ("train", "trainval")
 
 @dataclass(frozen=True)
 class DataSource:
-    """The section `data`.
+    """The section `data` of an experiment, typed.
 
     Args:
         name: of the data set; None for a learner that was saved without one.
@@ -95,12 +97,20 @@ class DataSource:
         """The values of black and white, where they are not those of the images' type."""
         return self.given.get("range")
 
-    def changed(self, changes: Mapping[str, Any]) -> DataSource:
-        """The same section with some keys in place of its own."""
-        return DataSource.of({**self.given, **changes})
+    def normalised(self, mean: Sequence[float], std: Sequence[float]) -> DataSource:
+        """The same source with this normalisation of images, one number for each channel."""
+        augment = {name: getattr(self.transform, name) for name in AUGMENT}
+        transform = Transform(mean, std, **augment)
+        given = {**self.given, "mean": mean, "std": std}
+        return dataclasses.replace(self, transform=transform, given=given)
+
+    def augmented(self, augment: Mapping[str, Any]) -> DataSource:
+        """The same source with another training augmentation. Raises InputError for a wrong one."""
+        given = {**self.given, "augment": augment}
+        return dataclasses.replace(self, transform=_transform(given), given=given)
 
     def split(self, name: str) -> Split:
-        """One split; "trainval" is train and val together."""
+        """One split of the data; "trainval" is train and val together."""
         if self.name is None:
             raise InputError(
                 "this learner was saved without a data set; set data.name=…, and data.root=… "
@@ -122,7 +132,7 @@ class DataSource:
         return self.split(self.base)
 
     def split_key(self, name: str) -> str:
-        """What a split is a function of, as text."""
+        """All that a split is a function of, as text."""
         few = self.base_classes if name == self.base else None
         least = [] if self.min_samples is None else [self.min_samples]
         return json.dumps([self.options, self.name, name, few, *least], sort_keys=True)

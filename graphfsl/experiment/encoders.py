@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,17 +25,27 @@ PIXELS = "pixels"  # the samples as they are, flattened
 def make_encoder(
     spec: PartSpec | None, shape: Sequence[int]
 ) -> tuple[nn.Module | None, int, tuple[int, ...]]:
-    """The encoder, the length of its vectors and the shape of its maps, found by a run on the meta
-    device.
+    """The encoder, the length of its vectors and the shape of its maps.
 
-    Beside its own options every encoder takes `frozen`: it does not learn, and its features are
-    computed once; and `weights`: a file, see `graphfsl.nn.weights`.
+    They are found by a run on the meta device. Beside its own options every encoder takes `frozen`:
+    it does not learn, and its features are computed once; and `weights`: a file, see
+    `graphfsl.nn.weights`.
+
+    Args:
+        spec: its name and options; None takes the pixels as they are.
+        shape: of a sample, (channels, h, w), or (d,) of features, which have no encoder.
+
+    Raises:
+        InputError: for an unknown name, options that mean nothing, and samples that do not fit.
     """
-    if len(shape) == 1:
-        if spec is not None:
-            raise InputError("the samples are features already; set learner.encoder=null")
+    if len(shape) == 1 and spec is None:
         return None, shape[0], (shape[0], 1, 1)
     spec = spec or PartSpec(PIXELS)
+    if len(shape) == 1 and not getattr(ENCODERS.get(spec.name), "reads_vectors", False):
+        raise InputError(
+            "the samples are features already; set learner.encoder=null, or one that reads "
+            "vectors, such as mlp"
+        )
     name, options = spec.name, dict(spec.options)
     frozen = options.pop("frozen", False)
     if not isinstance(frozen, bool):
@@ -52,8 +63,8 @@ def make_encoder(
     cls: Any = ENCODERS[name]
     dim, maps = _probed(cls, name, _Options(options), tuple(shape))
     if torch.get_default_device().type == "meta":  # a check of the configuration reads no weights
-        return _on_meta(cls, _Options(options), shape[0], frozen), dim, maps
-    encoder = make(cls, options, "learner.encoder", in_channels=shape[0])
+        return _on_meta(cls, _Options(options), tuple(shape), frozen), dim, maps
+    encoder = _made(cls, options, shape)
     if weights is not None and reads_weights():
         load_encoder_weights(encoder, weights)
     encoder.requires_grad_(not frozen)
@@ -68,25 +79,31 @@ class _Options(dict[str, Any]):
 
 
 @functools.lru_cache(maxsize=64)
-def _on_meta(cls: Any, options: _Options, channels: int, frozen: bool) -> nn.Module:
-    """An encoder without memory. A study checks hundreds of learners that share a few: each is
-    built once.
+def _on_meta(cls: Any, options: _Options, shape: tuple[int, ...], frozen: bool) -> nn.Module:
+    """An encoder without memory.
+
+    A study checks hundreds of learners that share a few: each is built once.
     """
-    encoder: nn.Module = make(cls, options, "learner.encoder", in_channels=channels)
-    return encoder.requires_grad_(not frozen)
+    return _made(cls, options, shape).requires_grad_(not frozen)
+
+
+def _made(cls: Any, options: Mapping[str, Any], shape: Sequence[int]) -> nn.Module:
+    """The encoder of samples (C, H, W) or (d,)."""
+    pixels = math.prod(shape[1:])
+    given = {"in_channels": shape[0], "pixels": pixels}
+    encoder: nn.Module = make(cls, options, "learner.encoder", **given)
+    return encoder
 
 
 @functools.lru_cache(maxsize=256)
 def _probed(
     cls: Any, name: str, options: _Options, shape: tuple[int, ...]
 ) -> tuple[int, tuple[int, ...]]:
-    """The length of an encoder's vectors and the shape of its maps, found by a run on the meta
-    device.
-    """
+    """The length of an encoder's vectors and the shape of its maps, by a run on the meta device."""
     with torch.device("meta"), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of empty layers; they are refused below
         try:
-            probe = make(cls, options, "learner.encoder", in_channels=shape[0]).eval()
+            probe: Any = _made(cls, options, shape).eval()
         except (RuntimeError, ZeroDivisionError) as error:  # as layers say it
             line = str(error).splitlines()[0]
             raise InputError(
@@ -103,7 +120,9 @@ def _probed(
         except (RuntimeError, AssertionError, ValueError, IndexError):
             out = torch.empty(0)
     if out.numel() == 0:
-        size = f"images of {shape[1]} x {shape[2]}"
+        size = (
+            "images of " + " x ".join(map(str, shape[1:])) if shape[1:] else f"{shape[0]} numbers"
+        )
         raise InputError(
             f"{size} are too small for encoder {name!r} with the options {options}, or not of its "
             f"size"
@@ -120,14 +139,17 @@ def brings_weights(spec: PartSpec | None) -> bool:
     return ships or options.get("pretrained") is True or options.get("weights") is not None
 
 
-def weighted_encoder(encoder: str | Mapping[str, Any]) -> PartSpec:
-    """An encoder that comes with weights: a name of `nn`, or of any model of timm; or a mapping
-    with it.
+def weighted_encoder(spec: PartSpec) -> PartSpec:
+    """An encoder that comes with weights: of `nn`, or any model of timm.
 
-    A model of timm has those of the hub unless `weights` names a file. Raises InputError where
-    there are none.
+    A model of timm has the weights of the hub unless `weights` names a file.
+
+    Args:
+        spec: its name and options.
+
+    Raises:
+        InputError: where there are no weights.
     """
-    spec = PartSpec.of(encoder, "encoder")
     known = (*ENCODERS, PIXELS)
     if spec.name == "timm" or (spec.name not in known and is_timm_model(spec.name)):
         model = {} if spec.name == "timm" else {"model": spec.name}

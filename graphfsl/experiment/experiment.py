@@ -1,5 +1,6 @@
-"""`Experiment`: one YAML with its overrides, parsed and checked once. Names instead of import
-paths; defaults only in `__init__`.
+"""`Experiment`: one YAML with its overrides, parsed and checked once.
+
+Names stand in place of import paths; defaults stand only in `__init__`.
 
 data:          {name: omniglot, root: …, augment: {rotate: 10}, …}   options of the set's `load`
 learner:       {encoder: conv4, head: {name: protonet, distance: cosine}, refine: [...], adapt: …}
@@ -14,6 +15,7 @@ seed, seeds (how many runs, with seed, seed + 1, …), paper, published, deviati
 from __future__ import annotations
 
 import copy
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -31,7 +33,7 @@ from graphfsl.experiment.learner_spec import LearnerSpec, PartSpec
 from graphfsl.experiment.overrides import parted, text_value
 from graphfsl.experiment.sections import EvaluationOptions, PretrainingOptions
 from graphfsl.experiment.yaml_files import load_yaml, merged
-from graphfsl.io.errors import InputError, unknown
+from graphfsl.io.errors import InputError, require, unknown
 from graphfsl.io.limits import LARGEST
 from graphfsl.io.package_data import find_experiment
 from graphfsl.loops.trainer import Trainer
@@ -50,6 +52,16 @@ SECTIONS = (
 )
 NOTES = ("paper", "published", "deviations")
 SHARED = ("device", "precision", "logger")  # options of `trainer` that pretraining takes too
+MACHINE = ("device", "logger")  # options of `trainer` that change no weights
+# what an evaluation does not read, but for the machine
+TRAINING = (
+    *("seed", "seeds", "pretrain", "train_episode", "trainer"),
+    *("data.mean", "data.std", "data.augment", "data.base", "data.base_classes"),
+    *("learner.encoder.weights", "learner.encoder.pretrained"),
+)
+# what a learner is built for where a configuration is checked
+SAMPLE = (3, 84, 84)
+WAY = 5
 EXAMPLES = {"data": "name: glyphs", "learner": "encoder: conv4, head: protonet"}
 
 
@@ -58,7 +70,13 @@ class Evaluation:
     """What a trained learner is measured on.
 
     Args:
-        tasks: those that the section lists, or the one of `episode`. listed: whether it lists them.
+        episodes: how many in each task.
+        split: of which they are drawn.
+        tasks: those that the section lists, or the one of `episode`.
+        listed: whether it lists them.
+        seed: of the episodes.
+        block: episodes at once; None takes as many as fit.
+        unbalanced: whether a learner that assumes balance is measured without it, too.
     """
 
     episodes: int
@@ -75,6 +93,9 @@ class Pretraining:
     """How the encoder is trained before any episode.
 
     Args:
+        objective: what is minimised.
+        generations: how often it is trained, each time with the one before as teacher.
+        trainer: the options of a training.
         data: as pretraining sees it, with an augmentation of its own where it names one.
     """
 
@@ -85,11 +106,38 @@ class Pretraining:
 
 
 @dataclass(frozen=True)
+class Published:
+    """A number that a paper states.
+
+    Args:
+        asked: the fields of the task that it names.
+        metric, value: what was measured, as people are shown it.
+        setting: the kind that it is of, such as "inductive"; None for any.
+        source: where it stands.
+    """
+
+    asked: Mapping[str, Any]
+    metric: str
+    value: float
+    setting: str | None = None
+    source: str | None = None
+
+    @classmethod
+    def of(cls, entry: Mapping[str, Any]) -> Published:
+        """An entry of the list `published`."""
+        metric = entry.get("metric", "accuracy")
+        own = ("metric", metric, "setting", "source")
+        asked = {key: value for key, value in entry.items() if key not in own}
+        return cls(asked, metric, entry[metric], entry.get("setting"), entry.get("source"))
+
+
+@dataclass(frozen=True)
 class Notes:
     """What an experiment quotes of its paper, and where it differs."""
 
-    paper: Mapping[str, Any]
-    published: Sequence[Mapping[str, Any]]
+    title: str
+    steps: int | None
+    published: Sequence[Published]
     deviations: Sequence[str]
 
 
@@ -98,7 +146,16 @@ class Experiment:
     """An experiment, checked when it is made; `read` and `of` make one.
 
     Args:
-        task, train_task: of validation and evaluation, and of training.
+        data: where the samples come from.
+        learner: the names and options of its parts.
+        task: of validation and evaluation.
+        train_task: of training.
+        trainer: the options of the training.
+        pretraining: of the encoder; None where there is none.
+        evaluation: what the trained learner is measured on.
+        notes: what is quoted of the paper.
+        seed: of the first run.
+        seeds: how many runs there are, with seed, seed + 1, ….
     """
 
     data: DataSource
@@ -115,8 +172,9 @@ class Experiment:
 
     @classmethod
     def read(cls, path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
-        """The experiment of a file with overrides; one of `data.name` leaves behind what the file's
-        own set alone takes.
+        """The experiment of a file with overrides.
+
+        One of `data.name` leaves behind what the file's own set alone takes.
         """
         config = load_yaml(find_experiment(path))
         name = text_value(dict(map(parted, overrides)).get("data.name", ""))
@@ -137,14 +195,23 @@ class Experiment:
         return cls._parsed(merged(given, overrides))
 
     @classmethod
-    def of_saved(cls, given: Mapping[str, Any]) -> Experiment:
-        """What is known of a learner that was saved by itself: it may have no data set, and no
-        recipe.
+    def of_saved(
+        cls, given: Mapping[str, Any], shape: tuple[int, ...] = SAMPLE, way: int = WAY
+    ) -> Experiment:
+        """What is known of a learner that was saved by itself.
+
+        It may have no data set, and no recipe.
         """
-        return cls._parsed(given, builds=False)
+        return cls._parsed(given, shape, way, has_recipe=bool(given.get("learner")))
 
     @classmethod
-    def _parsed(cls, given: Mapping[str, Any], builds: bool = True) -> Experiment:
+    def _parsed(
+        cls,
+        given: Mapping[str, Any],
+        shape: tuple[int, ...] = SAMPLE,
+        way: int = WAY,
+        has_recipe: bool = True,
+    ) -> Experiment:
         for key in given:
             if key not in (*SECTIONS, *NOTES):
                 raise unknown("section", key, (*SECTIONS, *NOTES))
@@ -153,19 +220,24 @@ class Experiment:
                 raise InputError(
                     f"the configuration needs a section {key!r}, such as {key}: {{{EXAMPLES[key]}}}"
                 )
-        seed, seeds = (_whole(given, key, least) for key, least in (("seed", 0), ("seeds", 1)))
+        seed = _whole(given, "seed", 0)
+        seeds = _whole(given, "seeds", 1)
+        require(
+            seed + seeds - 1 <= LARGEST,
+            f"the last of {seeds} seeds from {seed} is above 2^53; choose a smaller seed",
+        )
         source = DataSource.of(given["data"])
         evaluation = _evaluation(given)
         training = _task(given, given.get("train_episode"), "train_episode")
         trainer: Trainer = make(Trainer, given.get("trainer") or {}, "trainer")
         notes = _notes(given)
         spec = LearnerSpec.of(given["learner"])
-        if builds:
-            build_learner(spec, (3, 84, 84), 5, device="meta")
+        if has_recipe:
+            build_learner(spec, shape, way, device="meta")
         pretraining = _pretraining(given, source)
         if pretraining is not None:
             objective = pretraining.objective
-            build_pretrainer(spec.encoder, objective, (3, 84, 84), 5, device="meta")
+            build_pretrainer(spec.encoder, objective, shape, way, device="meta")
         try:
             json.dumps(given, sort_keys=True, allow_nan=False)
         except (TypeError, ValueError) as error:
@@ -188,14 +260,20 @@ class Experiment:
         )
 
     def changed(self, *overrides: str) -> Experiment:
-        """The experiment with further overrides, read anew: `episode.way` reaches training and
-        evaluation.
-        """
-        return Experiment.of(self._given, overrides)
+        """The experiment with further overrides, read anew.
 
-    def changed_data(self, changes: Mapping[str, Any]) -> Experiment:
-        """The experiment with some keys of `data` in place of its own."""
-        return Experiment._parsed({**self._given, "data": {**self._given["data"], **changes}})
+        `episode.way` reaches training and evaluation.
+        """
+        return Experiment.of(self._given, overrides) if overrides else self
+
+    def normalised(self, mean: Sequence[float], std: Sequence[float]) -> Experiment:
+        """The experiment with this normalisation of images, one number for each channel."""
+        source = self.data.normalised(mean, std)
+        first = self.pretraining
+        if first is not None:
+            first = dataclasses.replace(first, data=first.data.normalised(mean, std))
+        given = {**self._given, "data": source.to_dict()}
+        return dataclasses.replace(self, data=source, pretraining=first, _given=given)
 
     def with_data(self, section: Mapping[str, Any], overrides: Sequence[str] = ()) -> Experiment:
         """The experiment on other data, with overrides on top."""
@@ -203,24 +281,20 @@ class Experiment:
 
     def with_seed(self, seed: int) -> Experiment:
         """One of the runs of an experiment of several seeds."""
-        return Experiment._parsed({**self.without_seeds()._given, "seed": seed})
+        given = {**self.without_seeds()._given, "seed": seed}
+        return dataclasses.replace(self, seed=seed, seeds=1, _given=given)
 
     def without_seeds(self) -> Experiment:
         """The experiment of its first seed alone."""
-        if "seeds" not in self._given:
-            return self
-        return Experiment._parsed({k: v for k, v in self._given.items() if k != "seeds"})
-
-    def with_seeds(self, seeds: int) -> Experiment:
-        """The experiment of so many seeds."""
-        return Experiment._parsed({**self._given, "seeds": seeds})
+        given = {key: value for key, value in self._given.items() if key != "seeds"}
+        return dataclasses.replace(self, seeds=1, _given=given)
 
     def variant(self, changes: Mapping[str, Any]) -> Task:
         """The task of `episode` with some fields changed."""
-        return _task(self._given, changes)
+        return dataclasses.replace(self.task, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """As files hold it."""
+        """The mapping that files hold of it."""
         return copy.deepcopy(dict(self._given))
 
     def digest(self) -> str:
@@ -228,9 +302,66 @@ class Experiment:
         section = {k: v for k, v in self._given["data"].items() if k != "download"}
         return digest({**self._given, "data": section})
 
+    def training_facts(self, normalised: bool = True) -> dict[str, Any]:
+        """What decides the weights, as it was written.
+
+        Where the data lies, on what it is computed and what is evaluated do not.
+
+        Args:
+            normalised: with the normalisation of images, which may be that of the data.
+        """
+        out = {k: v or {} for k, v in self._given.items() if k not in ("evaluation", *NOTES)}
+        trainer = {k: v for k, v in out.get("trainer", {}).items() if k not in MACHINE}
+        source = self.data.placeless
+        if not normalised:
+            source = {k: v for k, v in source.items() if k not in ("mean", "std")}
+        return {**out, "data": source, "trainer": trainer}
+
+    @property
+    def training_digest(self) -> str:
+        """A digest that is the same for experiments that share a training."""
+        return digest(self.training_facts())
+
+    def row_digest(self, changes: Sequence[str]) -> str:
+        """A digest of all that decides the results of an evaluation with these overrides."""
+        test = self._given.get("evaluation")
+        return digest({"training": self.training_digest, "changes": changes, "test": test})
+
+    def pretraining_facts(self) -> dict[str, Any]:
+        """What decides the weights of its pretraining, as it was written, and nothing else."""
+        encoder = self.learner.encoder
+        assert self.pretraining is not None and encoder is not None
+        trainer = self._given.get("trainer") or {}
+        options = {k: v for k, v in encoder.options.items() if k != "frozen"}
+        found = {
+            "data": self.pretraining.data.placeless,
+            "encoder": {"name": encoder.name, **options},
+            "pretrain": {k: v for k, v in self._given["pretrain"].items() if k != "augment"},
+            "seed": self.seed,
+            **{k: v for k, v in trainer.items() if k == "precision"},
+        }
+        weights = self.weights_digest  # that it starts from
+        return found if weights is None else {**found, "weights": weights}
+
+    def training_change(self, trained: Experiment) -> str | None:
+        """The first key that differs from a trained experiment's though no evaluation reads it.
+
+        None where there is none.
+        """
+        for key in TRAINING:
+            here, there = _value(self._given, key), _value(trained._given, key)
+            if here is None or here == there:
+                continue
+            if not isinstance(here, Mapping):
+                return key
+            for name, value in here.items():
+                if name not in MACHINE and value != _value(there, name):
+                    return f"{key}.{name}"
+        return None
+
     @property
     def weights_digest(self) -> str | None:
-        """Of the file that the encoder's weights come from; None where it names none."""
+        """A digest of the file that the encoder's weights come from; None where it names none."""
         file = self.learner.weights_file
         return None if file is None else file_digest(file)
 
@@ -238,6 +369,13 @@ class Experiment:
 def digest(value: Mapping[str, Any]) -> str:
     """Eight characters that change with any value of a mapping."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _value(given: Any, key: str) -> Any:
+    """The value of a dotted key in nested mappings; None where there is none."""
+    for name in key.split("."):
+        given = given.get(name) if isinstance(given, Mapping) else None
+    return given
 
 
 def _whole(given: Mapping[str, Any], key: str, least: int) -> int:
@@ -290,7 +428,7 @@ def _pretraining(given: Mapping[str, Any], source: DataSource) -> Pretraining | 
     shared = {k: v for k, v in (given.get("trainer") or {}).items() if k in SHARED}
     trainer: Trainer = make(Trainer, {"batch": 128, **section, **shared}, "pretrain.trainer")
     if options.augment is not None:
-        source = source.changed({"augment": options.augment})
+        source = source.augmented(options.augment)
     objective = PartSpec.of(options.objective, "pretrain.objective")
     return Pretraining(objective, options.generations, trainer, source)
 
@@ -309,4 +447,11 @@ def _notes(given: Mapping[str, Any]) -> Notes:
     for entry in own.get("published") or []:
         measured = entry.get("metric", "accuracy")
         check_options(fields | told | {measured: (float, True)}, entry, "published")
-    return Notes(own.get("paper") or {}, own.get("published") or [], own.get("deviations") or [])
+    paper = own.get("paper") or {}
+    steps = paper.get("steps")
+    return Notes(
+        title=str(paper.get("title", "")),
+        steps=steps if isinstance(steps, int) else None,
+        published=tuple(map(Published.of, own.get("published") or [])),
+        deviations=tuple(own.get("deviations") or []),
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -23,6 +23,8 @@ class PartSpec:
     @classmethod
     def of(cls, entry: Any, where: str) -> PartSpec:
         """What an entry of a configuration names; `where` is its key, for messages."""
+        if isinstance(entry, PartSpec):
+            return entry
         if isinstance(entry, str):
             return cls(entry)
         if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str):
@@ -35,6 +37,14 @@ class LearnerSpec:
     """The parts of a learner by slot; `graphfsl.experiment.builder` builds it.
 
     Args:
+        encoder: None where samples are features, or pixels as they are.
+        augment: parts of this slot, in order.
+        graph: parts of this slot, in order.
+        head: what scores an episode.
+        refine: parts of this slot, in order.
+        adapt: an inner loop around them.
+        per_query: whether every query is answered alone; None leaves it to the parts.
+        batch_norm: the policy; None takes the usual one.
         given: the section as it was written, which files and digests keep.
     """
 
@@ -46,6 +56,7 @@ class LearnerSpec:
     adapt: PartSpec | None
     per_query: bool | None
     batch_norm: str | None
+    method_name: str = field(compare=False)
     given: Mapping[str, Any] = field(compare=False, repr=False)
 
     lists: ClassVar[tuple[str, ...]] = ("augment", "graph", "refine")
@@ -64,15 +75,20 @@ class LearnerSpec:
         parts = {slot: _parts(section.get(slot), slot) for slot in SLOTS}
         if len(parts["head"]) > 1:
             raise InputError("learner.head takes one part, not a list")
+        encoder = _part(section.get("encoder"), "encoder")
+        adapt = _part(section.get("adapt"), "adapt")
+        every = {**parts, "encoder": (encoder,), "adapt": (adapt,)}
+        named = [part for key in section for part in every.get(key, ()) if part is not None]
         return cls(
-            encoder=_part(section.get("encoder"), "encoder"),
+            encoder=encoder,
             augment=parts["augment"],
             graph=parts["graph"],
             head=parts["head"][0] if parts["head"] else None,
             refine=parts["refine"],
-            adapt=_part(section.get("adapt"), "adapt"),
+            adapt=adapt,
             per_query=section.get("per_query"),
             batch_norm=section.get("batch_norm"),
+            method_name=" + ".join(part.name for part in named),
             given=copy.deepcopy(dict(section)),
         )
 
@@ -85,27 +101,17 @@ class LearnerSpec:
         """The file that the encoder's weights come from, where it names one."""
         return None if self.encoder is None else self.encoder.options.get("weights")
 
-    @property
-    def method_name(self) -> str:
-        """The parts by name, in the order in which they were written: "conv4 + protonet"."""
-        names: list[str] = []
-        for key, value in self.given.items():
-            if key == "batch_norm":
-                continue
-            named = [e for e in _entries(value) if isinstance(e, (str, Mapping))]
-            names += [PartSpec.of(entry, key).name for entry in named]
-        return " + ".join(names)
-
-
-def _entries(value: Any) -> Sequence[Any]:
-    """The entries of a slot: one, a list of them, or none."""
-    if value is None:
-        return []
-    return value if isinstance(value, (list, tuple)) else [value]
+    def section_under(self, batch_norm: str) -> dict[str, Any]:
+        """The section of the same learner under a BatchNorm policy, as files hold it."""
+        return {**self.to_dict(), "batch_norm": batch_norm}
 
 
 def _parts(value: Any, slot: str) -> tuple[PartSpec, ...]:
-    return tuple(PartSpec.of(entry, f"learner.{slot}") for entry in _entries(value))
+    """The parts of a slot: one, a list of them, or none."""
+    if value is None:
+        return ()
+    entries = value if isinstance(value, (list, tuple)) else [value]
+    return tuple(PartSpec.of(entry, f"learner.{slot}") for entry in entries)
 
 
 def _part(value: Any, slot: str) -> PartSpec | None:

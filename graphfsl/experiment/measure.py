@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
 from torch import nn
 
 from graphfsl import data
@@ -22,7 +20,7 @@ from graphfsl.data import Episodes, Split
 from graphfsl.data.episode_files import read_episodes
 from graphfsl.experiment.builder import build_learner
 from graphfsl.experiment.data_source import DataSource, Splits
-from graphfsl.experiment.experiment import Experiment
+from graphfsl.experiment.experiment import Experiment, Published
 from graphfsl.experiment.overrides import names, text_value
 from graphfsl.experiment.results import beside_published, full_row
 from graphfsl.experiment.run import Run
@@ -54,17 +52,35 @@ def measure(
     episodes: Path | None = None,
     memo: dict[str, Split] | None = None,
 ) -> list[Row]:
-    """Rows of every task in the `evaluation` section; `changes` are overrides such as
-    episode.way=20.
+    """Evaluate a run in every task of its `evaluation` section: a row for each.
 
     With an override of `episode`, the one task that it makes is evaluated in place of the listed
     ones. With one of `data.name`, the other options of that data set start from its own defaults.
-    With one of `learner`, the trained weights must fit the learner that it makes. episodes: a file
-    of `graphfsl episodes`; then these very ones are evaluated. memo: keeps this run's features of a
-    split for the next call.
+    With one of `learner`, the trained weights must fit the learner that it makes.
+
+    Args:
+        run: the trained run.
+        changes: overrides such as episode.way=20.
+        say: called with lines that tell how it goes.
+        episodes: a file of `graphfsl episodes`; then these very ones are evaluated.
+        memo: keeps this run's features of a split for the next call.
+
+    Raises:
+        InputError: for overrides that change nothing, or that the run or the data do not fit.
     """
+    return _measured(run, asked_of(run, changes), changes, say, episodes, memo)
+
+
+def _measured(
+    run: Run,
+    asked: Asked,
+    changes: Sequence[str],
+    say: Say | None,
+    episodes: Path | None,
+    memo: dict[str, Split] | None = None,
+) -> list[Row]:
+    """The rows of what is asked; the arguments are those of `measure`."""
     reuse_freed_memory()
-    asked = asked_of(run, changes)
     experiment, tasks, learner = asked.experiment, asked.tasks, asked.learner
     options = experiment.evaluation
     split = experiment.data.split(options.split)
@@ -115,10 +131,8 @@ def _encoded(
     if not all(task.nodes_are_samples for task in tasks):
         return learner, split
     if memo is not None and isinstance(learner, Pipeline) and learner.fixed and split.x.ndim == 4:
-        source = experiment.data
-        encoder = experiment.learner.given.get("encoder")
-        what = [source.to_dict(), experiment.evaluation.split, encoder, learner.wants_maps]
-        key = json.dumps(what, sort_keys=True)
+        samples = experiment.data.split_key(experiment.evaluation.split)
+        key = repr((samples, experiment.learner.encoder, learner.wants_maps))
         if key not in memo:
             memo[key] = encode_once(learner, split, run.transform, len(split.x) + 1)[1]
         return learner.on_features(), memo[key]
@@ -126,7 +140,7 @@ def _encoded(
     return encode_once(learner, split, run.transform, images)
 
 
-def _published(trained: Experiment, asked: Experiment) -> Sequence[Mapping[str, Any]]:
+def _published(trained: Experiment, asked: Experiment) -> Sequence[Published]:
     """What the paper states: a published number is for its own learner, data set and test split."""
     same = asked.learner == trained.learner and asked.data.placeless == trained.data.placeless
     return asked.notes.published if same and asked.evaluation.split == "test" else ()
@@ -135,14 +149,21 @@ def _published(trained: Experiment, asked: Experiment) -> Sequence[Mapping[str, 
 def measure_policies(
     run: Run, changes: Sequence[str] = (), say: Say | None = None, episodes: Path | None = None
 ) -> list[Row]:
-    """`measure`; where the run's own BatchNorm policy lets queries share statistics, under
-    `support` too.
+    """`measure`, and once more where queries share statistics in the run's own BatchNorm policy.
 
-    So a transductive number, as papers state it, never stands without the inductive one of the same
-    weights.
+    It is then measured under `support` too, so that a transductive number, as papers state it,
+    never stands without the inductive one of the same weights.
+
+    Args:
+        run: the trained run.
+        changes: overrides such as episode.way=20.
+        say: called with lines that tell how it goes.
+        episodes: a file of `graphfsl episodes`.
     """
-    rows = measure(run, changes, say, episodes)
-    if asked_of(run, changes).learner.shares_statistics and not names_policy(changes):
+    asked = asked_of(run, changes)
+    shares = asked.learner.shares_statistics
+    rows = _measured(run, asked, changes, say, episodes)
+    if shares and not names_policy(changes):
         rows += measure(run, [*changes, "learner.batch_norm=support"], say, episodes)
     return rows
 
@@ -171,8 +192,15 @@ def asked_of(run: Run, changes: Sequence[str] = ()) -> Asked:
 
 
 def check(experiment: Experiment, changes: Sequence[str], splits: Splits) -> None:
-    """What `measure` would refuse of an experiment that is not trained yet; `splits` keeps what was
-    loaded.
+    """Refuse what `measure` would refuse, of an experiment that is not trained yet.
+
+    Args:
+        experiment: what is asked for.
+        changes: overrides for the evaluation.
+        splits: keeps what was loaded.
+
+    Raises:
+        InputError: says what does not fit.
     """
     base = splits.get(experiment.data, experiment.data.base)
     training = experiment.train_task
@@ -199,37 +227,12 @@ def _changed(
         experiment = trained.changed(*changes)
     else:
         experiment = trained.with_data(section, changes)
-    if key := _of_training(trained.to_dict(), experiment.to_dict()):
+    if key := experiment.training_change(trained):
         raise InputError(
             f"{key} is read while training only, and this run is trained; leave it out"
         )
     one = any(names(c, "episode") for c in changes)
     return experiment, (experiment.task,) if one else experiment.evaluation.tasks
-
-
-TRAINING = (
-    *("seed", "seeds", "pretrain", "train_episode", "trainer"),
-    *("data.mean", "data.std", "data.augment", "data.base", "data.base_classes"),
-    *("learner.encoder.weights", "learner.encoder.pretrained"),
-)  # what an evaluation does not read, but for the device
-
-
-def _of_training(trained: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
-    """The first key whose value, given anew, would say nothing to a run that is trained."""
-    was, now = (OmegaConf.create(dict(c)) for c in (trained, config))
-    for key in TRAINING:
-        there, here = (OmegaConf.select(c, key) for c in (was, now))
-        if here is None or here == there:
-            continue
-        if not OmegaConf.is_dict(here):
-            return key
-        if other := [
-            k
-            for k, v in here.items()
-            if k not in ("device", "logger") and v != (there or {}).get(k)
-        ]:
-            return f"{key}.{other[0]}"
-    return None
 
 
 def borrows(changes: Sequence[str]) -> bool:
@@ -239,7 +242,11 @@ def borrows(changes: Sequence[str]) -> bool:
 
 
 def check_shape(shape: tuple[int, ...], task: Task, split: Split) -> None:
-    """InputError where a split's samples are of another shape than the learner takes."""
+    """Refuse a split whose samples are of another shape than the learner takes.
+
+    Raises:
+        InputError: names both shapes.
+    """
     if task.sample_shape(split) != shape:
         raise InputError(
             f"the run takes samples of shape {shape}, but {split.name} holds {split.shape}"
@@ -247,10 +254,10 @@ def check_shape(shape: tuple[int, ...], task: Task, split: Split) -> None:
 
 
 def _has_averages(run: Run, learner: Learner) -> bool:
-    """Whether the averages that the learner normalises with are those of its weights: they move
-    under `running` only.
+    """Whether the averages that the learner normalises with are those of its weights.
 
-    A frozen encoder has those that it came with; parts around an adapted encoder need none.
+    They move under `running` only. A frozen encoder has those that it came with; parts around an
+    adapted encoder need none.
     """
     net: Any = learner.innermost
     parts = [] if learner.adapts else net.parts

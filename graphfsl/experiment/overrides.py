@@ -34,7 +34,7 @@ SECTIONS: dict[str, Callable[..., Any]] = {
 
 
 def apply(tree: DictConfig, overrides: Sequence[str]) -> None:
-    """Set the overrides in a tree, in their order."""
+    """Set overrides in a tree of options, in their order."""
     named = typing.cast(
         DictConfig, OmegaConf.create(OmegaConf.to_container(tree))
     )  # with the last names, which say what takes an option
@@ -49,7 +49,11 @@ def apply(tree: DictConfig, overrides: Sequence[str]) -> None:
 
 
 def parted(item: str) -> tuple[str, str]:
-    """An override's key and value; InputError where it has none."""
+    """The key and the value of an override.
+
+    Raises:
+        InputError: where it has none.
+    """
     key, equals, value = item.partition("=")
     if not equals or not key:
         raise InputError(f"override {item!r} is not of the form key=value, such as episode.way=20")
@@ -61,8 +65,9 @@ def parted(item: str) -> tuple[str, str]:
 
 
 def names(item: str, *keys: str) -> bool:
-    """Whether an override sets one of these keys: itself, something inside it, or a section that
-    holds it.
+    """Whether an override sets one of these keys.
+
+    It may set the key itself, something inside it, or a section that holds it.
     """
     key, value = parted(item)
     for wanted in keys:
@@ -88,13 +93,14 @@ def _set(tree: DictConfig, key: str, value: Any) -> None:
 
 
 def yaml_value(value: str) -> Any:
-    """Read as YAML."""
+    """An override's value as YAML reads it."""
     return OmegaConf.from_dotlist([f"v={value}"]).v
 
 
 def text_value(value: str) -> str | None:
-    """Every character as it is, but one pair of quotes around it; nothing, and null without quotes,
-    are None.
+    """An override's value as text: every character as it is, but one pair of quotes around it.
+
+    Nothing, and null without quotes, are None.
     """
     if value in ("", "null"):
         return None
@@ -111,9 +117,7 @@ def takes_text(kind: Any) -> bool:
 
 
 def option_type(tree: DictConfig, key: str) -> Any:
-    """The type that the signature of what takes an option states; None where nothing is known of
-    it.
-    """
+    """The type of an option, as the signature of what takes it states; None where it is unknown."""
     section, _, name = key.rpartition(".")
     if key in TEXT:
         return str

@@ -1,5 +1,6 @@
-"""Pretraining of an encoder on base classes, before episodes: done once for all runs in a folder
-that share it.
+"""Pretraining of an encoder on base classes, before episodes.
+
+It is done once for all runs in a folder that share it.
 """
 
 from __future__ import annotations
@@ -37,33 +38,16 @@ from graphfsl.loops.progress_bar import Log, silent
 Say = Callable[[str], None]
 
 
-def decides(experiment: Experiment) -> dict[str, Any]:
-    """What decides the weights of a pretraining, and nothing else."""
-    given, options = experiment.to_dict(), experiment.pretraining
-    assert options is not None
-    entry, trainer = given["learner"]["encoder"], given.get("trainer") or {}
-    if isinstance(entry, str):
-        encoder = {"name": entry}
-    else:
-        encoder = {k: v for k, v in entry.items() if k != "frozen"}
-    found = {
-        "data": options.data.placeless,
-        "encoder": encoder,
-        "pretrain": {k: v for k, v in given["pretrain"].items() if k != "augment"},
-        "seed": experiment.seed,
-        **{k: v for k, v in trainer.items() if k == "precision"},
-    }
-    weights = experiment.weights_digest  # that it starts from
-    return found if weights is None else {**found, "weights": weights}
-
-
 def folder(experiment: Experiment, runs: Path, data: Mapping[str, Identity] | None = None) -> Path:
     """Where a pretraining lies among the runs: the same for all configurations that share it.
 
-    data: the identity of each split that decides, by name; None for a folder of before they were
-        looked at.
+    Args:
+        experiment: with a section `pretrain`.
+        runs: the folder of the runs.
+        data: the identity of each split that decides, by name; None for a folder of before they
+            were looked at.
     """
-    what = decides(experiment)
+    what = experiment.pretraining_facts()
     if data is not None:
         source = experiment.data
         splits = (source.base, *(["val"] if source.selects else []))
@@ -73,8 +57,9 @@ def folder(experiment: Experiment, runs: Path, data: Mapping[str, Identity] | No
 
 
 def place(experiment: Experiment, runs: Path, data: Mapping[str, Identity]) -> Path:
-    """`folder`; or one of before that does not say on what data it was trained, where its classes
-    are these.
+    """The folder of a pretraining: `folder`, or one of an earlier version.
+
+    That does not say on what data it was trained; it is taken where its classes are these.
     """
     new, old = folder(experiment, runs, data), folder(experiment, runs)
     if new.is_dir() or not (old / "statistics.safetensors").is_file():
@@ -84,8 +69,9 @@ def place(experiment: Experiment, runs: Path, data: Mapping[str, Identity]) -> P
 
 
 def identities(experiment: Experiment, base: Split) -> dict[str, dict[str, Any]]:
-    """The identity of each split that decides the weights of a training: the base split, and that
-    which selects.
+    """The identity of each split that decides the weights of a training.
+
+    It is the base split, and that which selects.
     """
     source = experiment.data
     found = {source.base: identity(base)}
@@ -93,7 +79,7 @@ def identities(experiment: Experiment, base: Split) -> dict[str, dict[str, Any]]
 
 
 def shown(experiment: Experiment, base: Split) -> str:
-    """The encoder, its objective and what it was trained on, in words."""
+    """What an encoder was pretrained by and on, in words."""
     assert experiment.learner.encoder is not None and experiment.pretraining is not None
     return (
         f"{experiment.learner.encoder.name} by {experiment.pretraining.objective.name} on "
@@ -102,7 +88,11 @@ def shown(experiment: Experiment, base: Split) -> str:
 
 
 def check(experiment: Experiment, base: Split) -> None:
-    """InputError where the base split does not suffice, before anything is trained or written."""
+    """Refuse a pretraining that the base split does not suffice for, before anything is written.
+
+    Raises:
+        InputError: says what it lacks.
+    """
     if experiment.pretraining is not None:
         part = _objective(experiment, base)
         Batches(
@@ -124,8 +114,9 @@ def _objective(experiment: Experiment, base: Split) -> Objective:
 
 
 def visible(experiment: Experiment, base: Split) -> Tensor:
-    """The labels of the base split (N,), -1 for those that either meta-training or pretraining must
-    not see.
+    """The labels of the base split (N,), -1 for those that training must not see.
+
+    Both meta-training and pretraining may hide some.
     """
     asked = experiment.train_task.demands
     y = partly_labeled(base, asked.labeled_fraction, asked.label_seed).y
@@ -136,9 +127,7 @@ def visible(experiment: Experiment, base: Split) -> Tensor:
 
 
 def seconds(experiment: Experiment, runs: Path, data: Mapping[str, Identity]) -> float:
-    """The wall time of an experiment's pretraining, of all its generations; 0 where there is
-    none.
-    """
+    """The wall time of an experiment's pretraining, of all its generations; 0 without one."""
     if experiment.pretraining is None or experiment.data.base not in data:
         return 0.0
     path = place(experiment, runs, data)
@@ -162,6 +151,9 @@ def pretrained(
     `class_covariances` (C, d, d).
 
     Args:
+        experiment: with a section `pretrain`.
+        base: the split of base classes.
+        runs: the folder that the pretraining's own lies in.
         log: called with each line of metrics.
         say: called with a line that names the folder, if the encoder was trained before.
     """
@@ -222,7 +214,7 @@ def _train_or_load(
     if source.selects:
         check = Episodes(source.split("val"), experiment.task, seed, transform.plain(), device)
     if not distributed.rank():
-        write_json(path / "config.json", decides(experiment))
+        write_json(path / "config.json", experiment.pretraining_facts())
     trainer.fit(model, batches, check, path, seed, log or silent)
     if not distributed.rank():
         save_checkpoint(done, model.state_dict(), {"step": trainer.steps})

@@ -1,5 +1,6 @@
-"""What was measured: rows with all that a reader needs to trust them, results.json, the lines of
-metrics.jsonl.
+"""What was measured: rows with all that a reader needs to trust them.
+
+They stand in results.json, beside the lines of metrics.jsonl.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +23,32 @@ import torch
 import graphfsl
 from graphfsl.core.task import Task
 from graphfsl.experiment import pretraining
-from graphfsl.experiment.experiment import Experiment
+from graphfsl.experiment.experiment import Experiment, Published
 from graphfsl.functional.statistics import mean_and_ci95
 from graphfsl.io.checkpoint import read_json, read_lines, write_json
+from graphfsl.io.errors import InputError
 from graphfsl.io.lock import held
 from graphfsl.loops.evaluation import Result
 from graphfsl.loops.row import MetricValue, Row, rounded, shown_of, task_of
 
+VERSIONS = ("graphfsl", "torch", "python")
+
 
 def full_row(experiment: Experiment, result: Result, device: str, steps: int = 0) -> Row:
-    """A results row: what was measured after `steps` of training, and how."""
+    """A results row: what was measured of a learner after `steps` of training, and how.
+
+    Args:
+        experiment: as it was run.
+        result: what was measured.
+        device: on which.
+        steps: of training.
+    """
     return result.row().replace(
         method=experiment.learner.method_name,
         config=experiment.digest(),
         commit=commit(),
         steps=steps,
-        paper_steps=experiment.notes.paper.get("steps"),
+        paper_steps=experiment.notes.steps,
         device=f"{device} ({platform.processor() or platform.machine()}, "
         f"{torch.get_num_threads()} threads)",
         command=command_line(),
@@ -44,20 +56,19 @@ def full_row(experiment: Experiment, result: Result, device: str, steps: int = 0
     )
 
 
-def beside_published(row: Row, task: Task, published: Sequence[Mapping[str, Any]]) -> Row:
-    """The row with the published number of this very task, if there is one; the number of queries
-    may differ.
+def beside_published(row: Row, task: Task, published: Sequence[Published]) -> Row:
+    """The row with the published number of this very task, if there is one.
 
-    A published number may be for one kind of learner only, as `kind_of` tells it.
+    The number of queries may differ. A published number may be for one kind of learner only, as
+    `kind_of` tells it.
     """
-    own = [p for p in published if p.get("setting", row.setting) == row.setting]
-    measured = [p for p in own if p.get("metric", "accuracy") == row.metric]
-    paper = next((p for p in measured if task.is_published_as(p)), None)
+    own = [p for p in published if p.setting in (None, row.setting)]
+    measured = [p for p in own if p.metric == row.metric]
+    paper = next((p for p in measured if task.is_published_as(p.asked)), None)
     if paper is None:
         return row
-    number = paper[row.metric]
-    difference = _difference(row, number)
-    return row.replace(published=number, source=paper.get("source"), difference=difference)
+    difference = _difference(row, paper.value)
+    return row.replace(published=paper.value, source=paper.source, difference=difference)
 
 
 def command_line() -> str | None:
@@ -71,7 +82,7 @@ def command_line() -> str | None:
 
 
 def environment() -> dict[str, str]:
-    """What a number may depend on beside its configuration and commit."""
+    """The machine and the versions that a number may depend on."""
     versions = {
         "graphfsl": graphfsl.__version__,
         "torch": str(torch.__version__),
@@ -81,8 +92,9 @@ def environment() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """The commit of the checkout that the code runs from, with + where files differ; None where it
-    is installed.
+    """The commit of the checkout that the code runs from, with + where files differ.
+
+    It is None where graphfsl is installed.
     """
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
@@ -97,7 +109,7 @@ def commit() -> str | None:
 
 
 def over_seeds(rows: Sequence[Sequence[Row]]) -> list[Row]:
-    """The rows of several runs that differ in their seed -> one row a task.
+    """One row a task of the rows of several runs that differ in their seed.
 
     Its value is the mean over seeds, whose own values are `seed_values` and whose standard
     deviation is `spread`; its interval is of that mean over the episodes, which all seeds share, so
@@ -128,8 +140,9 @@ def over_seeds(rows: Sequence[Sequence[Row]]) -> list[Row]:
 
 
 def _mean(values: Sequence[MetricValue]) -> MetricValue:
-    """The mean over seeds; the mean of their intervals, which are of the same episodes, is wide
-    enough.
+    """The mean over seeds, with the mean of their intervals.
+
+    That is wide enough, since they are of the same episodes.
     """
     unit, halves = values[0].unit, [v.ci95 for v in values if v.ci95 is not None]
     half = rounded(statistics.fmean(halves), unit) if len(halves) == len(values) else None
@@ -144,8 +157,15 @@ def _difference(row: Row, published: float) -> float:
 
 
 def write_results(path: Path, experiment: Experiment, rows: Sequence[Row], seconds: float) -> None:
-    """results.json: rows, configuration, wall time (of this command, and of all training) and where
-    it ran.
+    """Write results.json: rows, configuration, wall times and where it ran.
+
+    `seconds` is the time of this command; that of all training is read from its metrics.
+
+    Args:
+        path: the run's directory.
+        experiment: as it was run.
+        rows: what was measured.
+        seconds: the time of this command.
     """
     trained = [lines[-1]["seconds"] for p in seed_runs(path) or [path] if (lines := history(p))]
     data = read_json(path / "data.json") if (path / "data.json").is_file() else {}
@@ -162,10 +182,41 @@ def write_results(path: Path, experiment: Experiment, rows: Sequence[Row], secon
     write_json(path / "results.json", value, new_folder=False)
 
 
-def seed_runs(path: Path) -> list[Path]:
-    """The run directories below that of `seeds=`, in the order of the seeds; none below that of one
-    run.
+@dataclass(frozen=True)
+class Results:
+    """What results.json of a run says, but for its configuration.
+
+    Args:
+        rows: as the file holds them.
+        deviations: from the paper.
+        made_with: the versions and the time that it names.
     """
+
+    rows: Sequence[Mapping[str, Any]]
+    deviations: Sequence[str]
+    made_with: Sequence[str]
+
+
+def read_results(file: Path) -> Results:
+    """The results of a run. Raises InputError where the file is damaged."""
+    facts = read_json(file)
+    try:
+        config = facts.get("config") or {}
+        deviations = [str(deviation) for deviation in config.get("deviations") or []]
+        rows = facts["rows"]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{file} is damaged ({error!r}); run it again") from None
+    made_with = [f"{k} {facts[k]}" for k in (*VERSIONS, "when") if facts.get(k)]
+    return Results(rows, deviations, made_with)
+
+
+def read_experiment(file: Path) -> Experiment:
+    """The experiment that results.json of a run is of."""
+    return Experiment.of_saved(read_json(file)["config"])
+
+
+def seed_runs(path: Path) -> list[Path]:
+    """The run directories below that of `seeds=`, by seed; none below that of one run."""
     found = [
         p.parent
         for p in path.glob("seed-*/config.json")
@@ -180,8 +231,9 @@ def history(path: Path) -> list[dict[str, Any]]:
 
 
 def progress_of(path: Path, steps: int) -> str | None:
-    """How far a run of so many steps is whose training has not ended, and whether a process works
-    on it; None where it has ended.
+    """How far a training of so many steps is, and whether a process works on it.
+
+    It is None where the training has ended.
     """
     if any((path / name).is_file() for name in ("model.safetensors", "results.json")):
         return None

@@ -56,8 +56,13 @@ class Run:
     """An experiment, its directory, and what was built from them.
 
     Args:
-        shape: of a sample. way: classes of a training episode.
-        ink: samples are drawings, bright on dark.
+        experiment: as it is run.
+        path: the directory.
+        learner: built by the experiment.
+        shape: of a sample.
+        way: classes of a training episode.
+        steps: of the training that is done.
+        ink: whether samples are drawings, bright on dark.
         unfinished: how far its training is, where that has not ended.
         classes: the names of the base classes, where they were saved with a learner.
     """
@@ -88,6 +93,7 @@ class Run:
 
     @property
     def trainer(self) -> Trainer:
+        """The options of its training."""
         return self.experiment.trainer
 
     @property
@@ -97,9 +103,7 @@ class Run:
 
     @property
     def has_averages(self) -> bool:
-        """Whether the stored BatchNorm averages are of the trained weights, so that images can be
-        encoded alone.
-        """
+        """Whether images can be encoded alone: BatchNorm's averages are of the trained weights."""
         if isinstance(self.learner, Pipeline) and self.learner.frozen:
             return not lacks_averages(self.learner.encoder)
         if self.trains and self.learner.batch_norm != "running":
@@ -108,19 +112,23 @@ class Run:
 
 
 def normalised(experiment: Experiment, learner: Learner, base: Split) -> Experiment:
-    """The experiment with the normalisation of images filled in: the encoder's own, or that of the
-    base images.
+    """The experiment with the normalisation of images filled in.
+
+    It is the encoder's own, or that of the base images.
     """
     if base.x.ndim != 4 or experiment.data.is_normalised:
         return experiment
-    return experiment.changed_data(own_normalisation(learner) or channel_statistics(base))
+    return experiment.normalised(**(own_normalisation(learner) or channel_statistics(base)))
 
 
 def prepare(experiment: Experiment, path: Path) -> tuple[Run, Split]:
-    """Load the base split, fill in the normalisation, build the learner; `path` then holds
-    config.json.
+    """Load the base split, fill in the normalisation, build the learner.
 
-    A directory that holds another configuration is refused.
+    `path` then holds config.json and data.json.
+
+    Raises:
+        InputError: for a directory that holds another configuration, and for a task that the data
+            do not suffice for.
     """
     splits = Splits()
     base = splits.get(experiment.data, experiment.data.base)
@@ -153,8 +161,12 @@ def prepare(experiment: Experiment, path: Path) -> tuple[Run, Split]:
 
 
 def check(experiment: Experiment, splits: Splits) -> None:
-    """What `prepare` would refuse, at no cost but loading; `splits` keeps the splits that were
-    loaded.
+    """Refuse what `prepare` would refuse, at no cost but loading.
+
+    `splits` keeps the splits that were loaded.
+
+    Raises:
+        InputError: says what does not fit.
     """
     base = splits.get(experiment.data, experiment.data.base)
     training = experiment.train_task
@@ -164,8 +176,10 @@ def check(experiment: Experiment, splits: Splits) -> None:
 
 
 def _check_feasible(experiment: Experiment, learner: Learner, base: Split, splits: Splits) -> None:
-    """InputError before anything is trained or written, where a split is missing or too small for
-    its task.
+    """Refuse, before anything is trained or written, data that do not suffice for a task.
+
+    Raises:
+        InputError: where a split is missing or too small.
     """
     if learner.wants_base and getattr(learner, "batch_norm", "running") != "running":
         raise InputError(
@@ -195,7 +209,7 @@ def _check_feasible(experiment: Experiment, learner: Learner, base: Split, split
         _check_task(where, learner, base, evaluated, task, options.unbalanced)
     if trains:
         experiment.trainer.fabric()
-        where = "train_episode: " if experiment.to_dict().get("train_episode") else ""
+        where = "train_episode: " if experiment.train_task != experiment.task else ""
         _check_task(where, learner, base, base, experiment.train_task)
     if source.selects and (trains or experiment.pretraining is not None):
         _check_task("", learner, base, splits.get(source, "val"), experiment.task)
@@ -220,26 +234,36 @@ def _check_task(
 
 
 def cost(run: Run, train: Split) -> str:
-    """One line: what the run is going to take."""
+    """What a run is going to take, in one line."""
     parameters = sum(p.numel() for p in run.learner.parameters())
+    held = f"{len(train.x):,} samples of {len(train.classes):,} base classes"
     parts = [
         f"{parameters:,} parameters",
-        f"{len(train.x):,} samples of {len(train.classes):,} base classes",
+        held if train.functions is None else f"functions of {train.name}",
     ]
     if run.experiment.pretraining is not None:
         first = run.experiment.pretraining.trainer
         parts.append(f"{first.steps:,} steps of {first.batch:,} samples before episodes")
     if run.trains:
-        samples = run.trainer.batch * run.experiment.train_task.demands.nodes
-        parts.append(f"{run.trainer.steps:,} steps of {samples:,} samples")
+        task = run.experiment.train_task
+        nodes = run.trainer.batch * task.demands.nodes
+        what = "samples" if task.nodes_are_samples else "nodes"
+        parts.append(f"{run.trainer.steps:,} steps of {nodes:,} {what}")
     if len(parts) == 2:
         parts.append("nothing to train")
     return "; ".join(parts)
 
 
 def pretrain(run: Run, base: Split, log: Log | None = None, say: Say | None = None) -> None:
-    """Give the run its pretrained encoder, where its experiment has a `pretrain` section and it is
-    not done yet.
+    """Give the run its pretrained encoder, where its experiment has a `pretrain` section.
+
+    Nothing is done where the run is trained already.
+
+    Args:
+        run: whose encoder it is.
+        base: the split of base classes.
+        log: called with each line of metrics.
+        say: called with a line that names the folder, if the encoder was trained before.
     """
     options = run.experiment.pretraining
     if options is None or (run.path / "model.safetensors").is_file():
@@ -252,8 +276,16 @@ def pretrain(run: Run, base: Split, log: Log | None = None, say: Say | None = No
 def pretrain_alone(
     experiment: Experiment, runs: Path, log: Log | None = None, say: Say | None = None
 ) -> Path:
-    """Only the pretraining of an experiment, for all runs in the folder `runs` to come; its
-    directory.
+    """Do only the pretraining of an experiment, for all runs in the folder `runs` to come.
+
+    Args:
+        experiment: with a section `pretrain`.
+        runs: the folder of the runs to come.
+        log: called with each line of metrics.
+        say: called with a line that names the folder, if the encoder was trained before.
+
+    Returns:
+        Its directory.
     """
     base = experiment.data.base_split()
     way = experiment.task.demands.way
@@ -265,13 +297,16 @@ def pretrain_alone(
 
 
 def train(run: Run, base: Split, log: Log | None = None) -> Run:
-    """Meta-train on base classes, select on validation classes, fit what needs base features, save
-    the model.
+    """Train a run, and save its model.
+
+    It is meta-trained on base classes and selected on validation classes; then what needs base
+    features is fitted. A run that is trained already is loaded.
     """
     reuse_freed_memory()
     done, seed = run.path / "model.safetensors", run.experiment.seed
     if done.is_file():
-        return dataclasses.replace(load(run.path), experiment=run.experiment)
+        learner, steps = trained_learner(run.path, run.experiment, run.shape, run.way, None)
+        return _noted(dataclasses.replace(run, learner=learner, steps=steps))
     if run.trains:
         run.steps += _meta_train(run, base, log)
     torch.manual_seed(int(keys_of("fit_base", seed, np.zeros(1))[0] >> np.uint64(1)))
@@ -309,17 +344,22 @@ def _sees_features(learner: Learner, experiment: Experiment, transform: Transfor
 
 
 def best_line(lines: Sequence[Mapping[str, Any]], metric: Metric) -> Mapping[str, Any] | None:
-    """The line of metrics with the best validation, the first of equals; None where there is
-    none.
-    """
+    """The line of metrics with the best validation, the first of equals; None without one."""
     sign = 1 if metric.more_is_better else -1
     validated = [line for line in lines if "val" in line]
     return max(validated, key=lambda line: sign * line["val"], default=None)
 
 
 def fit_base(learner: Learner, base: Split, transform: Transform, y: Tensor) -> None:
-    """Give base-class features to the parts that learn from them, those whose label y (N,) is not
-    negative.
+    """Give base-class features to the parts that learn from them.
+
+    They get those whose label y (N,) is not negative.
+
+    Args:
+        learner: whose parts learn.
+        base: the split of base classes.
+        transform: the normalisation of images.
+        y: (N,) the labels that may be seen.
     """
     net = learner.innermost
     if learner.wants_base and isinstance(net, Pipeline):
@@ -330,8 +370,14 @@ def fit_base(learner: Learner, base: Split, transform: Transform, y: Tensor) -> 
 
 @dataclass(frozen=True)
 class Facts:
-    """What config.json in a run directory says; weights: a digest of the file that the encoder
-    began with.
+    """What config.json in a run directory says.
+
+    Attributes:
+        experiment: as it was run.
+        shape: of a sample.
+        way: the number of classes that the learner was built for.
+        ink: whether samples are drawings, ink bright on dark.
+        weights: a digest of the file that the encoder began with.
     """
 
     experiment: Experiment
@@ -342,8 +388,10 @@ class Facts:
 
 
 def read_facts(path: Path) -> Facts:
-    """What a run directory says of itself; InputError where it is damaged or newer than this
-    graphfsl.
+    """What a run directory says of itself.
+
+    Raises:
+        InputError: where it is damaged, newer than this graphfsl, or holds a run for each seed.
     """
     file = path / "config.json"
     if not file.is_file() and (seeds := seed_runs(path)):
@@ -367,14 +415,18 @@ def read_facts(path: Path) -> Facts:
 
 
 def load(path: str | Path, learner: Learner | None = None) -> Run:
-    """A trained run, from its directory; of one whose training has not ended the best weights so
-    far, with a warning.
+    """A trained run, from its directory.
 
-    A directory of `Learner.save` is as good as one; `learner` takes its weights where it was put
-    together in Python.
+    Of one whose training has not ended it has the best weights so far, with a warning. A directory
+    of `Learner.save` is as good as one.
 
-    Raises InputError where there are no weights, they are damaged, or the directory holds a run for
-    each seed.
+    Args:
+        path: the directory.
+        learner: takes the weights of a learner that was put together in Python.
+
+    Raises:
+        InputError: where there are no weights, they are damaged, or the directory holds a run for
+            each seed.
     """
     check_kind(path, (str, Path), "a run", A_FOLDER)
     path = Path(path)
@@ -396,8 +448,9 @@ def load(path: str | Path, learner: Learner | None = None) -> Run:
 
 
 def _noted(run: Run) -> Run:
-    """The run, whose learner knows by itself how its images are normalised, wherever it goes from
-    here.
+    """The run, whose learner knows by itself how its images are normalised.
+
+    So it knows wherever it goes from here.
     """
     run.learner.training_data = Training(
         run.shape, run.transform.mean, run.transform.std, run.classes, run.ink, run.steps
@@ -407,9 +460,7 @@ def _noted(run: Run) -> Run:
 
 def _saved(path: Path, given: Learner | None) -> Run:
     """A learner of `Learner.save` as a run without a data set of its own."""
-    learner, facts = saved_learner(path / FILE, given)
-    section = {"name": None, **{k: facts[k] for k in ("mean", "std")}}
-    experiment = Experiment.of_saved({"data": section, "learner": facts["learner"] or {}})
+    learner, experiment, facts = saved_learner(path / FILE, given)
     run = Run(experiment, path, learner, tuple(facts["shape"]), facts["way"] or 0)
     run.steps, run.ink, run.classes = facts["step"], facts["ink"], tuple(facts["classes"])
     return _noted(run)

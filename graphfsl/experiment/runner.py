@@ -1,5 +1,6 @@
-"""What `graphfsl run` does and shows: training with a progress bar, results, one run or one for
-each seed.
+"""What `graphfsl run` does and shows: training with a progress bar, and results.
+
+There is one run, or one for each seed.
 """
 
 from __future__ import annotations
@@ -26,8 +27,12 @@ from graphfsl.loops.trainer import Trainer
 
 
 def run(experiment: Experiment, path: Path, console: Console) -> list[Row]:
-    """Train, evaluate, write results.json; with `seeds` once for each, in folders of their own, and
-    over all.
+    """Train, evaluate and write results.json.
+
+    With `seeds` that is done once for each, in folders of their own, and over all.
+
+    Returns:
+        The rows; none in the further processes of torchrun.
     """
     start = time.perf_counter()
     seeds, first = experiment.seeds, experiment.seed
@@ -50,14 +55,18 @@ def run(experiment: Experiment, path: Path, console: Console) -> list[Row]:
         mean = f"{text_of(row.value.value, unit)} {unit}".rstrip() + f", {spread}"
         console.print(f"{title_of(row)} ({row.setting}) over {seeds} seeds: {mean} ({values})")
     if not distributed.rank():
-        write_results(path, experiment.with_seeds(seeds), rows, time.perf_counter() - start)
+        write_results(path, experiment, rows, time.perf_counter() - start)
         console.print(f"results: {path / 'results.json'}")
     return rows
 
 
 def _check_folder(path: Path, seeds: int) -> None:
-    """InputError where the results of one run would replace those of several seeds, or the other
-    way round, or stand in the folder of a study."""
+    """Refuse a folder in which results would be lost or mixed up.
+
+    Raises:
+        InputError: where the results of one run would replace those of several seeds, or the other
+            way round, or stand in the folder of a study.
+    """
     if not os.path.isdir(path):  # unlike Path.is_dir it says so of a name that is too long
         return
     if seeds == 1 and (own := seed_runs(path)):
@@ -92,8 +101,9 @@ def _one(experiment: Experiment, path: Path, console: Console) -> list[Row]:
 
 
 def _forget_unbegun(path: Path) -> None:
-    """Remove what `run.prepare` wrote where no step was taken: a run that fails at once is not to
-    refuse another.
+    """Remove what `run.prepare` wrote where no step was taken.
+
+    A run that fails at once is not to refuse another.
     """
     wrote = {"config.json", "data.json"}
     with suppress(OSError):  # the folder may be what is gone
@@ -103,7 +113,7 @@ def _forget_unbegun(path: Path) -> None:
 
 
 def pretrain(experiment: Experiment, folder: Path, console: Console) -> None:
-    """Only the pretraining of an experiment, into `folder`."""
+    """Do only the pretraining of an experiment, into `folder`."""
     if experiment.pretraining is None:
         raise InputError(
             "this experiment has no section `pretrain`; add one, such as "
@@ -117,7 +127,7 @@ def pretrain(experiment: Experiment, folder: Path, console: Console) -> None:
 
 
 def train(run: runs.Run, base: Split, console: Console) -> runs.Run:
-    """`run.pretrain` and `run.train` with loss, validation, samples per second and time left."""
+    """Train a run, with loss, validation, samples per second and time left on the terminal."""
     metric = run.experiment.task.metric[1]
     if run.experiment.pretraining is not None:
         with _pretraining_bar(console, run.experiment.pretraining.trainer, metric) as log:

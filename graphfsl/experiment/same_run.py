@@ -1,5 +1,6 @@
-"""Whether a run directory holds the run that is asked for: the same configuration on the same
-data.
+"""Whether a run directory holds the run that is asked for.
+
+That is the same configuration on the same data.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 from graphfsl.data import Split
 from graphfsl.data.identity import Identity, difference, identity, is_identity
 from graphfsl.experiment.data_source import Splits
-from graphfsl.experiment.experiment import NOTES, Experiment
+from graphfsl.experiment.experiment import Experiment
 from graphfsl.io.checkpoint import read_json
 from graphfsl.io.errors import InputError
 
@@ -21,16 +22,24 @@ from graphfsl.io.errors import InputError
 def check_same(
     path: Path, there: Experiment, here: Experiment, data: Mapping[str, Identity]
 ) -> dict[str, Identity]:
-    """What data.json in the directory shall say: the identities that it names, and those that it
-    did not know.
+    """Refuse a directory that holds another run.
 
-    there: the experiment of the run in it; here: what is asked for. data: split -> identity, of the
-    data as they are now. Raises InputError, which names what has changed, for other data or another
-    configuration.
+    Args:
+        path: the directory.
+        there: the experiment of the run in it.
+        here: what is asked for.
+        data: split -> identity, of the data as they are now.
+
+    Returns:
+        What data.json in the directory shall say: the identities that it names, and those that it
+        did not know.
+
+    Raises:
+        InputError: for other data or another configuration; it names what has changed.
     """
     before = known_data(path)
-    was, now = comparable(there), comparable(here)
-    if change := first_difference(_given(was), _given(now)):
+    was, now = there.training_facts(normalised=False), here.training_facts(normalised=False)
+    if change := first_difference(was, now):
         raise InputError(
             f"{path} holds a run of another configuration: {change}; choose another "
             f"--out, or remove it"
@@ -42,7 +51,7 @@ def check_same(
                 f"--out, or look at the "
                 "trained run on these data with `graphfsl evaluate`"
             )
-    if change := first_difference(was, now):
+    if change := first_difference(there.training_facts(), here.training_facts()):
         raise InputError(
             f"{path} holds a run of another configuration: {change}; choose another "
             f"--out, or remove it"
@@ -55,16 +64,18 @@ def check_same(
     return {**before, **data}
 
 
-def _given(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Without the normalisation, which may be that of the data."""
-    return {**config, "data": {k: v for k, v in config["data"].items() if k not in ("mean", "std")}}
-
-
 def identities_of(
     experiment: Experiment, base: Split, trains: bool, splits: Splits
 ) -> dict[str, Identity]:
-    """The identity of each split of a run: what it is trained on, what selects, what it is
-    evaluated on.
+    """The identity of each split of a run.
+
+    It is trained on one, one selects, and on one it is evaluated.
+
+    Args:
+        experiment: as it is run.
+        base: the split that is trained on.
+        trains: whether there is anything to train.
+        splits: keeps what was loaded.
     """
     source = experiment.data
     selects = source.selects and (trains or experiment.pretraining is not None)
@@ -76,8 +87,10 @@ def identities_of(
 
 
 def check_weights(path: Path, before: str | None, now: str | None) -> None:
-    """InputError where the file of weights that a run, or the cells of a study, began with holds
-    others today.
+    """Refuse to go on where the encoder's file of weights holds others than at the start.
+
+    Raises:
+        InputError: where a run, or the cells of a study, began with other weights.
     """
     if before is not None and now is not None and before != now:
         raise InputError(
@@ -88,8 +101,12 @@ def check_weights(path: Path, before: str | None, now: str | None) -> None:
 
 
 def known_data(path: Path) -> dict[str, Identity]:
-    """The identity of each split of a run, as its directory tells it; none where it is of before
-    they were kept.
+    """The identity of each split of a run, as its directory tells it.
+
+    There are none where it is of before they were kept.
+
+    Raises:
+        InputError: where data.json is damaged.
     """
     file = path / "data.json"
     found = read_json(file) if file.is_file() else {}
@@ -98,20 +115,8 @@ def known_data(path: Path) -> dict[str, Identity]:
     return found
 
 
-def comparable(experiment: Experiment) -> dict[str, Any]:
-    """What decides the weights: where the data lies, on what it is computed and what is evaluated
-    do not.
-    """
-    given = experiment.to_dict()
-    out = {k: v or {} for k, v in given.items() if k not in ("evaluation", *NOTES)}
-    trainer = {k: v for k, v in out.get("trainer", {}).items() if k not in ("device", "logger")}
-    return {**out, "data": experiment.data.placeless, "trainer": trainer}
-
-
 def first_difference(there: Any, here: Any, key: str = "") -> str | None:
-    """The first key of nested mappings whose values differ, and both values; None where there is
-    none.
-    """
+    """The first key of nested mappings whose values differ, and both values; None without one."""
     if there == here:
         return None
     if not (isinstance(there, Mapping) and isinstance(here, Mapping)):

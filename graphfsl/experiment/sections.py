@@ -13,9 +13,14 @@ from graphfsl.io.errors import InputError
 class EvaluationOptions:
     """The options of the `evaluation` section.
 
-    settings: what differs from `episode` in each setting that is evaluated.
-    unbalanced: measure a learner that assumes as many queries, or unlabeled images, of every class
-        on Dirichlet episodes, too.
+    Args:
+        episodes: how many are evaluated.
+        split: of which they are drawn.
+        settings: what differs from `episode` in each setting that is evaluated.
+        seed: of the episodes.
+        block: episodes at once; None takes as many as fit.
+        unbalanced: measure a learner that assumes as many queries, or unlabeled images, of every
+            class on Dirichlet episodes, too.
     """
 
     episodes: int = 600
@@ -41,10 +46,13 @@ class EvaluationOptions:
 class PretrainingOptions:
     """The options of the `pretrain` section.
 
-    objective: a name of the slot `pretrain`, or a mapping with its options. generations: how often
-        it is trained, each time with the one before as teacher (`distillation`). trainer: options
-        of `Trainer`; its `batch` counts images, 128 where it is not given, and device, precision
-        and logger are those of the run. augment: in place of data.augment.
+    Args:
+        objective: a name of the slot `pretrain`, or a mapping with its options.
+        generations: how often it is trained, each time with the one before as teacher
+            (`distillation`).
+        trainer: options of `Trainer`; its `batch` counts images, 128 where it is not given, and
+            device, precision and logger are those of the run.
+        augment: in place of data.augment.
     """
 
     objective: str | Mapping[str, Any]

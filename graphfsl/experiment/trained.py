@@ -24,8 +24,16 @@ def trained_learner(
 ) -> tuple[Learner, int]:
     """The learner of a run in evaluation mode, and the training steps of its weights.
 
-    unfinished: how far its training is, where it has not ended; then these are its best weights so
-    far, with a warning. Raises InputError where there are no weights, or they are damaged.
+    Args:
+        path: the directory.
+        experiment: as it was run.
+        shape: of a sample.
+        way: the number of classes that it was built for.
+        unfinished: how far its training is, where it has not ended; then these are its best weights
+            so far, with a warning.
+
+    Raises:
+        InputError: where there are no weights, or they are damaged.
     """
     with torch.random.fork_rng(devices=[]):
         # a frozen encoder without pretrained weights is what the seed makes
@@ -59,12 +67,21 @@ def trained_learner(
     return learner.eval(), saved.get("step", 0)
 
 
-def saved_learner(file: Path, learner: Learner | None) -> tuple[Learner, dict[str, Any]]:
-    """The learner that `Learner.save` wrote, in evaluation mode, and the facts beside its weights.
+def saved_learner(
+    file: Path, learner: Learner | None
+) -> tuple[Learner, Experiment, dict[str, Any]]:
+    """Read a learner that `Learner.save` wrote.
 
-    learner: what takes the weights, for a learner that `graphfsl.build` did not make. Raises
-    InputError where one is needed, where one is given that is not, where the weights do not fit,
-    and where the file is damaged.
+    It comes in evaluation mode, with what is known of its experiment and the facts beside its
+    weights.
+
+    Args:
+        file: that it wrote.
+        learner: what takes the weights, for a learner that `graphfsl.build` did not make.
+
+    Raises:
+        InputError: where a learner is needed, where one is given that is not, where the weights do
+            not fit, and where the file is damaged.
     """
     tensors, facts = load_checkpoint(file)
     section, shape, way = facts["learner"], tuple(facts["shape"]), facts["way"]
@@ -74,15 +91,18 @@ def saved_learner(file: Path, learner: Learner | None) -> tuple[Learner, dict[st
             f"the same way, and load "
             "it with graphfsl.load(directory, learner=...)"
         )
+    data = {"name": None, "mean": facts["mean"], "std": facts["std"]}
+    experiment = Experiment.of_saved({"data": data, "learner": section or {}}, shape, way)
     if learner is None:
-        learner = _rebuilt(LearnerSpec.of(section), shape, way, file)
+        learner = _rebuilt(experiment.learner, shape, way, file)
     load_weights(learner, tensors, file)
-    return learner.eval(), facts
+    return learner.eval(), experiment, facts
 
 
 def _rebuilt(spec: LearnerSpec, shape: tuple[int, ...], way: int, file: Path) -> Learner:
-    """The learner; what it came with may be gone (a file of weights, the hub) where the checkpoint
-    holds all of it.
+    """The learner, even where what it came with is gone.
+
+    A file of weights, or the hub, may be, where the checkpoint holds all of it.
     """
     try:
         return build_learner(spec, shape, way)

@@ -56,8 +56,9 @@ def merged(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str
 
 
 def _written_out(node: Any, sizes: dict[int, int]) -> int:
-    """How many values a YAML node stands for when each alias is written out: a file of a page can
-    hold billions.
+    """How many values a YAML node stands for when each alias is written out.
+
+    A file of a page can hold billions.
     """
     if id(node) not in sizes:
         sizes[id(node)] = 0  # for a node that holds itself

@@ -27,7 +27,8 @@ def adam_step(
     Args:
         x: (…) what is moved.
         gradient: (…) at x.
-        first, second: (…) the running means of gradients and of their squares, zero at first.
+        first: (…) the running mean of gradients, zero at first.
+        second: (…) the running mean of their squares, zero at first.
         step: the number of the step, from 1 on.
         lr: the rate.
         decay: beta_1, how much of the mean gradient is kept.

@@ -1,5 +1,6 @@
-"""Affinities between the nodes of a graph: non-negative (…, n, n), the edge from j (columns) to i
-(rows).
+"""Affinities: how near the nodes of a graph are to each other.
+
+They are non-negative, (…, n, n), the edge from j (columns) to i (rows).
 """
 
 from __future__ import annotations

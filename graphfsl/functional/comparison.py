@@ -1,5 +1,6 @@
-"""Two learners' accuracies over episodes: intervals of their difference, a permutation test, Holm's
-correction.
+"""Two learners' accuracies over episodes: which is better, and how surely.
+
+There are intervals of their difference, a permutation test, and Holm's correction.
 """
 
 from __future__ import annotations
@@ -287,8 +288,10 @@ def contrasts(
 def _same_episodes(
     a: Float[Tensor, "*B n"], b: Float[Tensor, "*B m"]
 ) -> tuple[Float[Tensor, "*B n"], Float[Tensor, "*B n"]]:
-    """Both as float64 on the CPU and of one shape (…, n); raises InputError where they cannot be
-    paired.
+    """Both as float64 on the CPU and of one shape (…, n).
+
+    Raises:
+        InputError: where they cannot be paired.
     """
     a, b = _finite(a), _finite(b)
     n, m = a.shape[-1], b.shape[-1]
@@ -313,11 +316,11 @@ def _few(n: int, permutations: int) -> bool:
 def _kept_signs(
     n: int, permutations: int, seed: int, rows: int
 ) -> Iterator[Float[Tensor, "rows n"]]:
-    """Blocks (<= rows, n) of ones, where a difference keeps its sign, and zeros: every pattern
-    where there are few, else `permutations` random ones.
+    """Blocks (<= rows, n) of ones, where a difference keeps its sign, and zeros.
 
-    A random row is whole words of Philox, a counter-based generator: no block size changes it, nor
-    does another numpy.
+    They are every pattern where there are few, else `permutations` random ones. A random row is
+    whole words of Philox, a counter-based generator: no block size changes it, nor does another
+    numpy.
     """
     if _few(n, permutations):
         patterns = torch.arange(2**n)[:, None] >> torch.arange(n) & 1

@@ -1,4 +1,4 @@
-"""Linear systems whose matrix is only known by its products, by the method of conjugate gradients:
+"""Linear systems whose matrix is only known by its products, by conjugate gradients.
 
 r = p = b
 repeat:  t = |r|^2 / <p, A p>;  x = x + t p;  r' = r - t A p;  p = r' + |r'|^2 / |r|^2 p

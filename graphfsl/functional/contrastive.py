@@ -11,11 +11,21 @@ from torch.nn import functional as F
 def nt_xent(
     one: Float[Tensor, " n d"], two: Float[Tensor, " n d"], temperature: float
 ) -> Float[Tensor, ""]:
-    """The mean of -log( exp(cos(z_i, z_j) / t) / sum_{k != i} exp(cos(z_i, z_k) / t) ) over all 2n
-    rows z_i of both views; z_j is the same sample in the other view.
+    """The contrastive loss: each sample is to be recognised in its other view.
 
-    (n, d), (n, d) -> scalar.
-    Source: Chen, Kornblith, Norouzi, Hinton 2020, https://arxiv.org/abs/2002.05709, equation 1.
+    It is the mean of -log( exp(cos(z_i, z_j) / t) / sum_{k != i} exp(cos(z_i, z_k) / t) ) over all
+    2n rows z_i of both views; z_j is the same sample in the other view.
+
+    Args:
+        one: (n, d) the first view of each sample.
+        two: (n, d) the second view.
+        temperature: t.
+
+    Returns:
+        A scalar.
+
+    Source:
+        Chen, Kornblith, Norouzi, Hinton 2020, https://arxiv.org/abs/2002.05709, equation 1.
     """
     z = F.normalize(torch.cat([one, two]), dim=-1)
     itself = torch.eye(len(z), dtype=torch.bool, device=z.device)

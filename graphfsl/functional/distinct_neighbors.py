@@ -1,5 +1,6 @@
-"""Neighbours among distinct samples: of the frames of a video or the copies of an image, all others
-are neighbours.
+"""Neighbours among distinct samples, so that copies of an image are not all its neighbours.
+
+Of the frames of a video, or the copies of an image, all others would be the nearest ones.
 """
 
 from __future__ import annotations
@@ -86,8 +87,10 @@ def _twins(
     support: np.ndarray,
     label: np.ndarray,
 ) -> np.ndarray:
-    """(e, 2) neighbours among the rows `kept` of z whose 1 - cosine is at most `same`; none that
-    lie between two labels, unless they are equal."""
+    """(e, 2) neighbours among the rows `kept` of z whose 1 - cosine is at most `same`.
+
+    None of them lie between two labels, unless they are equal.
+    """
     maybe = np.argwhere(1 - near.cosine <= same + 1e-5)  # single precision rounds
     pairs = np.stack([maybe[:, 0], near.index[tuple(maybe.T)]], 1)
     first, second = z[kept[pairs[:, 0]]], z[kept[pairs[:, 1]]]
@@ -98,8 +101,11 @@ def _twins(
 
 
 def _copies(z: np.ndarray) -> np.ndarray:
-    """(e, 2) pairs of rows that are equal up to rounding, among those that lie side by side in a
-    random direction: nothing but another copy lies between two copies."""
+    """(e, 2) pairs of rows that are equal up to rounding.
+
+    They are found among those that lie side by side in a random direction: nothing but another copy
+    lies between two copies.
+    """
     pairs = [np.empty((0, 2), np.int64)]
     for direction in np.random.default_rng(0).standard_normal((2, z.shape[1])).astype(np.float32):
         at = z @ direction
@@ -141,10 +147,15 @@ def _balls(n: int, edges: np.ndarray, first: np.ndarray) -> tuple[np.ndarray, np
 def _between_labels(
     n: int, pairs: np.ndarray, support: np.ndarray, label: np.ndarray
 ) -> np.ndarray:
-    """(e,) bool: a pair (e, 2) of n nodes has two labels, or an end without a label that is paired
-    with two of them.
+    """(e,) bool: whether a pair of nodes lies between two labels.
 
-    support, label (m,): the nodes of labeled samples, and their labels.
+    It has two labels, or an end without a label that is paired with two of them.
+
+    Args:
+        n: how many nodes there are.
+        pairs: (e, 2)
+        support: (m,) the nodes of labeled samples.
+        label: (m,) their labels.
     """
     low, high = np.full(n, label.max() + 1), np.full(n, label.min() - 1)
     np.minimum.at(low, support, label)

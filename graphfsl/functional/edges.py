@@ -1,5 +1,6 @@
-"""Edges between the nodes of a graph, e_ij going from j (columns) to i (rows), and their loss as
-labels of pairs.
+"""Edges between the nodes of a graph, and their loss as labels of pairs.
+
+An edge e_ij goes from j (columns) to i (rows).
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from graphfsl.functional.comparison import Contrast, contrasts, holm
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 
 Level = Hashable
 Cell = Mapping[str, Level]
@@ -183,24 +183,23 @@ def interactions(
 def _axes(
     cells: Sequence[Cell], accuracies: Float[Tensor, "cells n"], keys: Sequence[Hashable]
 ) -> list[str]:
-    if not len(cells) == len(accuracies) == len(keys):
-        raise InputError(
-            f"{len(cells)} cells need as many accuracies and keys, not "
-            f"{len(accuracies)} and {len(keys)}"
-        )
+    require(
+        len(cells) == len(accuracies) == len(keys),
+        f"{len(cells)} cells need as many accuracies and keys, not "
+        f"{len(accuracies)} and {len(keys)}",
+    )
     axes = list(cells[0]) if cells else []
     seen = set()
     for cell in cells:
-        if set(cell) != set(axes):
-            raise InputError(
-                f"every cell needs the same axes: {sorted(cell)} beside {sorted(axes)}"
-            )
+        require(
+            set(cell) == set(axes),
+            f"every cell needs the same axes: {sorted(cell)} beside {sorted(axes)}",
+        )
         levels = tuple(cell[a] for a in axes)
-        if levels in seen:
-            raise InputError(
-                f"two cells are {dict(cell)}; what tells them apart, such as a "
-                f"seed, must be an axis"
-            )
+        require(
+            levels not in seen,
+            f"two cells are {dict(cell)}; what tells them apart, such as a seed, must be an axis",
+        )
         seen.add(levels)
     return axes
 
@@ -231,9 +230,16 @@ class _Question:
 def _question(
     levels: Any, plus: Sequence[Corner], minus: Sequence[Corner], size: int
 ) -> _Question | None:
-    """The mean, over the combinations of the other axes that all corners have, of the sum of the
-    cells of `plus` less that of `minus`; None where there is no such combination. size: of all
-    cells.
+    """The weights of all cells in a difference of corners; None where no combination has them all.
+
+    It is the mean, over the combinations of the other axes that all corners have, of the sum of the
+    cells of `plus` less that of `minus`.
+
+    Args:
+        levels: what the question is called by.
+        plus: the corners that are added.
+        minus: the corners that are subtracted.
+        size: the number of all cells.
     """
     rests = _common([*plus, *minus])
     if not rests:

@@ -1,4 +1,4 @@
-"""Accelerated proximal gradient descent (FISTA):
+"""Accelerated proximal gradient descent (FISTA).
 
 x' = prox(z - gradient(z));  t' = (1 + sqrt(1 + 4 t^2)) / 2;  z' = x' + (t - 1) / t' (x' - x)
 """

@@ -1,5 +1,6 @@
-"""A linear model in which every node may have an error of its own, with a group lasso on the
-errors.
+"""A linear model in which every node may have an error of its own.
+
+A group lasso on the errors keeps most of them at zero.
 """
 
 from __future__ import annotations

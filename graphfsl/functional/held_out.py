@@ -1,5 +1,6 @@
-"""What a support says of each of its own samples, had they no label; and what that tells of all
-other answers.
+"""What a support says of each of its own samples, had they no label.
+
+It tells how far all other answers can be trusted.
 """
 
 from __future__ import annotations

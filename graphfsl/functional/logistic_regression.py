@@ -1,5 +1,6 @@
-"""Multinomial logistic regression of weighted nodes, all tasks at once, differentiable in nodes and
-weights.
+"""Multinomial logistic regression of weighted nodes, all tasks at once.
+
+It is differentiable in nodes and weights.
 """
 
 from __future__ import annotations
@@ -102,7 +103,8 @@ Coordinates = tuple[Tensor | None, Tensor, Callable[[Tensor], tuple[Tensor, Tens
 
 def _in_nodes(z: Float[Tensor, "B n d"], cost: Float[Tensor, "B 1 n"]) -> Coordinates:
     """E = I (None) and Q = (Z, 1) M^-1 (Z, 1)^T, by Woodbury's identity; and x -> W, b."""
-    half, k = cost / 2, z @ z.mT
+    half = cost / 2
+    k = z @ z.mT
     eye = torch.eye(k.shape[-1], dtype=k.dtype, device=k.device)
     shrink = torch.linalg.inv_ex(eye + k * half)[0]
     free = shrink @ k
@@ -118,19 +120,21 @@ def _in_nodes(z: Float[Tensor, "B n d"], cost: Float[Tensor, "B 1 n"]) -> Coordi
 
 def _in_features(z: Float[Tensor, "B n d"], cost: Float[Tensor, "B 1 n"]) -> Coordinates:
     """E = (Z, 1) R^-T for M = R R^T and Q = I; and x -> W, b."""
-    z = F.pad(z, (0, 1), value=1.0)
-    penalty = F.pad(z.new_ones(z.shape[-1] - 1), (0, 1))
-    m = penalty.diag() + (z.mT * cost / 2) @ z
+    z1 = F.pad(z, (0, 1), value=1.0)  # (Z, 1)
+    penalty = F.pad(z.new_ones(z.shape[-1]), (0, 1))  # diag(1, …, 1, 0)
+    bound = penalty.diag() + (z1.mT * cost / 2) @ z1
     # A task without labels has nothing to fit, and no curvature along its intercept.
-    m = m + ((cost == 0).all(-1, keepdim=True) * (1 - penalty)).diag_embed().squeeze(1)
+    unlabeled = (cost == 0).all(-1, keepdim=True)
+    m = bound + (unlabeled * (1 - penalty)).diag_embed().squeeze(1)
     r = torch.linalg.cholesky_ex(m)[0]
 
     def classifier(x: Tensor) -> tuple[Tensor, Tensor]:
-        w = torch.linalg.solve_triangular(r, x, upper=False, left=False)
-        return w[..., :-1], w[..., -1]
+        wb = torch.linalg.solve_triangular(r, x, upper=False, left=False)
+        return wb[..., :-1], wb[..., -1]
 
-    e = torch.linalg.solve_triangular(r, z.mT, upper=False).mT
-    return e, torch.eye(z.shape[-1], dtype=z.dtype, device=z.device).expand_as(m), classifier
+    e = torch.linalg.solve_triangular(r, z1.mT, upper=False).mT
+    q = torch.eye(z1.shape[-1], dtype=z.dtype, device=z.device).expand_as(m)
+    return e, q, classifier
 
 
 def _curvature(
@@ -177,16 +181,29 @@ class _Solve(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradient of the solution x = A^-1 r for all that it was solved with.
+
+        With u = A^-T g of the incoming gradient g, that of r is u, and that of anything else in
+        A is that of -<u, S(f) E>, f = x Q E^T, u being a constant.
+        """
         e, q, cost, p, unit, x = ctx.saved_tensors
         (g,) = grads
+
         # A^-T g = g - A^-1(S(g E^T) E) Q, so that the same solver serves.
         r = _from_nodes(_curvature(_to_nodes(g, e), cost, p, unit), e)
         u = g - _Solve.apply(e, q, cost, p, unit, r, ctx.steps) @ q
-        xq, f, ue = x @ q, _to_nodes(x @ q, e), _to_nodes(u, e)
-        s_f, s_u = _curvature(f, cost, p, unit), _curvature(ue, cost, p, unit)
-        p_f, p_u = (p * f).sum(-2, keepdim=True), (p * ue).sum(-2, keepdim=True)
+
+        xq = x @ q
+        f = _to_nodes(xq, e)
+        ue = _to_nodes(u, e)
+        s_f = _curvature(f, cost, p, unit)
+        s_u = _curvature(ue, cost, p, unit)
+        mean_f = (p * f).sum(-2, keepdim=True)
+        mean_u = (p * ue).sum(-2, keepdim=True)
+
         by_e = None if e is None else -s_f.mT @ u - s_u.mT @ xq
         by_q = -x.mT @ _from_nodes(s_u, e)
-        by_cost = p_u * p_f - (p * ue * f - ue * _centred(f, unit) / 2).sum(-2, keepdim=True)
-        by_p = -cost * (ue * f - ue * p_f - f * p_u)
+        diagonal = p * ue * f - ue * _centred(f, unit) / 2
+        by_cost = mean_u * mean_f - diagonal.sum(-2, keepdim=True)
+        by_p = -cost * (ue * f - ue * mean_f - f * mean_u)
         return by_e, by_q, by_cost, by_p, None, u, None

@@ -1,6 +1,8 @@
-"""Which of many scores come from a known source: a local false discovery rate. Efron et al. 2001,
-https://doi.org/10.1198/016214501753382129, with the share of Storey 2002,
-https://doi.org/10.1111/1467-9868.00346"""
+"""Which of many scores come from a known source: a local false discovery rate.
+
+Efron et al. 2001, https://doi.org/10.1198/016214501753382129, with the share of Storey 2002,
+https://doi.org/10.1111/1467-9868.00346
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""The k nearest neighbours of every sample of a pool by cosine: exact for small pools, cell by cell
-for large ones.
+"""The k nearest neighbours of every sample of a pool, by cosine.
+
+They are exact for small pools, and searched cell by cell in large ones.
 """
 
 from __future__ import annotations
@@ -144,9 +145,7 @@ def _near_cells(x: np.ndarray, cells: list[np.ndarray], k: int) -> Int[Tensor, "
 
 
 def _search(queries: np.ndarray, x: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k rows of x with the largest product for each query, and the products, by falling
-    product.
-    """
+    """The k rows of x with the largest product for each query, and the products, largest first."""
     k = min(k, len(x))
     try:
         import faiss
@@ -161,8 +160,9 @@ def _search(queries: np.ndarray, x: np.ndarray, k: int) -> tuple[np.ndarray, np.
 def _without_self(
     rows: np.ndarray, index: np.ndarray, cosine: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Every row's neighbours but itself; the last goes where its twins left it no place among
-    them.
+    """Every row's neighbours but itself.
+
+    The last one goes where its twins left a row no place among them.
     """
     own = index == rows[:, None]
     own[~own.any(1), -1] = True

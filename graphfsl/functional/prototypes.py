@@ -1,5 +1,6 @@
-"""Class means of weighted nodes: the one function that class means, soft k-means and pseudo-labels
-share.
+"""Class means of weighted nodes, which many methods share.
+
+Nearest class means, soft k-means and pseudo-labels are this one function.
 """
 
 from __future__ import annotations

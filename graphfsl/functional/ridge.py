@@ -37,3 +37,35 @@ def ridge(
         return dual
     primal: Tensor = torch.linalg.solve_ex(z.mT @ (weight * z) + penalty * eye, z.mT @ w)[0].mT
     return primal
+
+
+def kernel_ridge(
+    kernel: Float[Tensor, "B n n"],
+    weight: Float[Tensor, "B n"],
+    y: Float[Tensor, "B n D"],
+    penalty: Float[Tensor, ""],
+) -> Float[Tensor, "B n D"]:
+    """Ridge regression of values on nodes of which only a kernel is known, in closed form.
+
+    The least sum_i omega_i |f(x_i) - y_i|^2 + penalty ||f||^2 is at
+
+        f(x) = sum_i k(x, x_i) a_i,  a = (Omega K + penalty I)^-1 Omega y
+
+    It does not divide by a weight, so that a node without weight is simply not read: its a_i is 0.
+
+    Args:
+        kernel: (B, n, n) K, of the nodes among each other.
+        weight: (B, n) omega, of each node.
+        y: (B, n, D) values.
+        penalty: a number above zero.
+
+    Returns:
+        a (B, n, D).
+    """
+    omega = weight.unsqueeze(-1)
+    read = omega > 0
+    kernel = kernel.masked_fill(~(read & read.mT), 0)
+    eye = torch.eye(kernel.shape[-1], dtype=kernel.dtype, device=kernel.device)
+    weighted = omega * y.masked_fill(~read, 0)
+    dual: Tensor = torch.linalg.solve_ex(omega * kernel + penalty * eye, weighted)[0]
+    return dual

@@ -1,5 +1,6 @@
-"""The limit of Sinkhorn's scaling of a non-negative matrix to given marginals, by Newton's method
-on its dual.
+"""Scale a non-negative matrix to given sums of rows and columns.
+
+It is the limit of Sinkhorn's rounds, by Newton's method on its dual.
 """
 
 from __future__ import annotations
@@ -120,8 +121,9 @@ def _newton(
 def _spread(
     log_p: Float[Tensor, "*B C n"], rows: Float[Tensor, "*#B 1 n"], none: Bool[Tensor, "*#B C"]
 ) -> Float[Tensor, "*B 1"]:
-    """How far the scores of one row lie apart, at most: over the columns that are not `none`, and
-    rows that count.
+    """How far the scores of one row lie apart, at most: (…, 1).
+
+    Only columns that are not `none` count, and rows that count.
     """
     none = none.unsqueeze(-1)
     most = log_p.masked_fill(none, float("-inf")).amax(-2)

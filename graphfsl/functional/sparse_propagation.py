@@ -1,5 +1,6 @@
-"""Propagation on a sparse graph, by conjugate gradients where the closed form would need n x n
-numbers.
+"""Propagation on a sparse graph, by conjugate gradients.
+
+The closed form would need n x n numbers.
 """
 
 from __future__ import annotations
@@ -95,8 +96,9 @@ def propagate_sparse(
 
 
 def _dots(a: Float[Tensor, "n m"], b: Float[Tensor, "n m"]) -> Float[Tensor, " m"]:
-    """sum_i a_im b_im in double precision, in an order that the number of columns does not
-    change.
+    """sum_i a_im b_im in double precision.
+
+    The number of columns does not change the order of the sum.
     """
     blocks = zip(a.split(ROWS), b.split(ROWS), strict=True)
     return torch.stack([(x * y).sum(0, dtype=torch.float64) for x, y in blocks]).sum(0)

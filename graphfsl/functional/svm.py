@@ -69,8 +69,10 @@ def crammer_singer(
 
 
 class _Minimum(torch.autograd.Function):
-    """Of K (B, n, n), w and y (B, C, n), and which entries are free (B, C, n): A (B, C, n), and e
-    for `_Newton`.
+    """The minimum as a function that vmap knows; it has no derivative of its own.
+
+    Of K (B, n, n), w and y (B, C, n), and which entries are free (B, C, n), it is A (B, C, n), and
+    e for `_Newton`.
     """
 
     @staticmethod
@@ -99,10 +101,13 @@ def _minimise(
     y: Float[Tensor, "B C n"],
     free: Bool[Tensor, "B C n"],
 ) -> tuple[Float[Tensor, "B C n"], Float[Tensor, "B C n"]]:
-    """Predictor and corrector steps from equal shares of every class; a task that is solved stands
-    still.
+    """Predictor and corrector steps, from equal shares of every class on.
 
-    e is zero where b is, elsewhere so large that e^-2 beside K is next to nothing.
+    A task that is solved stands still.
+
+    Returns:
+        A, and e, which is zero where b is, elsewhere so large that e^-2 beside K is next to
+        nothing.
     """
 
     def total(x: Tensor) -> Tensor:
@@ -143,8 +148,9 @@ def _minimise(
 
 
 class _Step:
-    """The linear system of one step; what the Cholesky factors do for both its right sides is done
-    once.
+    """The linear system of one step.
+
+    What the Cholesky factors do for both its right sides is done once.
     """
 
     def __init__(
@@ -164,8 +170,9 @@ class _Step:
         self.error = (s - (aim - a @ k)).where(free, 0)
 
     def towards(self, product: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """db, dnu, ds that to first order change b s by `product` and leave no error in the
-        gradient and the sums.
+        """db, dnu, ds that change b s by `product`, to first order.
+
+        They leave no error in the gradient and the sums.
         """
         wanted = self.error + (product / self.b).where(self.free, 0)
         db, dnu = _solve(*self.factors, wanted, self.missing)
@@ -183,8 +190,10 @@ def _longest(
 def _factors(
     k: Float[Tensor, "B n n"], e: Float[Tensor, "B C n"]
 ) -> tuple[Float[Tensor, "B C n n"], Float[Tensor, "B n n"]]:
-    """X (B, C, n, n) with X^T X = (K + e^-2)^-1 for each class, rows and columns of e = 0 left out;
-    and the Cholesky factor (B, n, n) of their sum."""
+    """X (B, C, n, n) with X^T X = (K + e^-2)^-1 for each class, and the factor of their sum.
+
+    Rows and columns of e = 0 are left out; the Cholesky factor is (B, n, n).
+    """
     eye = torch.eye(k.shape[-1], dtype=k.dtype, device=k.device)
     inner = e.unsqueeze(-1) * k.unsqueeze(-3) * e.unsqueeze(-2) + eye
     root = torch.linalg.cholesky_ex(inner)[0]
@@ -200,8 +209,9 @@ def _solve(
     r: Float[Tensor, "B C n"],
     t: Float[Tensor, "B 1 n"],
 ) -> tuple[Float[Tensor, "B C n"], Float[Tensor, "B 1 n"]]:
-    """d (B, C, n) and nu (B, 1, n) with d_k (K + e_k^-2) = r_k + nu where e > 0, d = 0 elsewhere,
-    sum_k d_k = t.
+    """d (B, C, n) and nu (B, 1, n) that solve the system of a step.
+
+    d_k (K + e_k^-2) = r_k + nu where e > 0, d = 0 elsewhere, and sum_k d_k = t.
     """
 
     def inverse(r: Tensor) -> Tensor:

@@ -15,17 +15,25 @@ UNWRITABLE = (OSError, NotImplementedError)
 
 
 def cache_dir() -> Path:
-    """GRAPHFSL_CACHE, or ~/.cache/graphfsl."""
+    """The folder of the cache: GRAPHFSL_CACHE, or ~/.cache/graphfsl."""
     return Path(os.environ.get("GRAPHFSL_CACHE") or Path.home() / ".cache" / "graphfsl")
 
 
 def cached(
     key: str, shape: tuple[int, ...], dtype: type, fill: Callable[[np.ndarray], None]
 ) -> np.ndarray:
-    """The array under `key`, filled at most once; `key` names everything that it depends on.
+    """The array under a key, which is filled at most once.
 
     `fill` writes straight into a memory map, so that an array may be larger than RAM. A cache that
     cannot be written is done without, in RAM.
+
+    `key` names everything that the array depends on.
+
+    Args:
+        key: names everything that the array depends on.
+        shape: of the array.
+        dtype: of the array.
+        fill: writes the values into the array that it is given.
     """
     path = cache_dir() / f"{key}.npy"
 
@@ -60,13 +68,21 @@ def made_once(
     fits: Callable[[np.ndarray], bool],
     write: Callable[[Path], None],
 ) -> np.ndarray:
-    """The array in the file `path`, memory-mapped; `write` makes the file where there is none.
+    """The array in a file, memory-mapped; `write` makes the file where there is none.
 
     The file has the name `temporary` until it is complete and is then renamed: a reader never sees
-    half of it; a second process waits for the first. One that cannot be read, or that does not
-    fit, is made anew.
+    half of it; a second process waits for the first. One that cannot be read, or that does not fit,
+    is made anew.
 
-    Raises OSError or NotImplementedError where the folder cannot be written or locked.
+    Args:
+        path: of the file.
+        temporary: its name until it is complete.
+        fits: whether an array that was found is the right one.
+        write: makes the file under the name that it is given.
+
+    Raises:
+        OSError: where the folder cannot be written.
+        NotImplementedError: where it cannot be locked.
     """
     found = _read(path, fits)
     if found is not None:

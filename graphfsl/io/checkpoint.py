@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
@@ -27,12 +28,18 @@ FORMAT = 1  # of run directories and checkpoints; a reader refuses what is newer
 
 
 def write_atomically(path: Path, data: bytes, new_folder: bool = True) -> None:
-    """Write to a temporary name beside `path` and rename.
+    """Write a file so that a reader sees the old one or the new one, never half of it.
 
-    A reader sees the old file or the new one.
+    It has a temporary name beside `path` until it is complete.
 
-    new_folder: make the folder where there is none; a run whose directory was taken away must not
-        begin another.
+    Args:
+        path: of the file.
+        data: its bytes.
+        new_folder: make the folder where there is none; a run whose directory was taken away must
+            not begin another.
+
+    Raises:
+        InputError: where it cannot be written.
     """
     temporary = None
     try:
@@ -78,15 +85,35 @@ def append(path: Path, text: str) -> None:
         ) from None
 
 
+# a list of numbers as `json.dumps` indents it, one on each line; no string holds a line break
+NUMBERS = re.compile(r"\[\n *-?\d[-+.\deE]*(?:,\n *-?\d[-+.\deE]*)*\n *\]")
+
+
+def json_text(value: Any) -> str:
+    """Indented JSON with each list of numbers on one line: a thousand accuracies fill a page else.
+
+    Raises:
+        ValueError: for NaN and infinity, which JSON does not have.
+    """
+    text = json.dumps(value, indent=2, allow_nan=False)
+    return NUMBERS.sub(lambda numbers: re.sub(r"\s+", " ", numbers[0]), text) + "\n"
+
+
 def write_json(path: Path, value: Any, new_folder: bool = True) -> None:
-    """Plain JSON: NaN and infinity are none, and raise ValueError."""
-    write_atomically(
-        path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode(), new_folder
-    )
+    """Write a value as JSON, as `json_text` puts it.
+
+    Raises:
+        ValueError: for NaN and infinity, which JSON does not have.
+    """
+    write_atomically(path, json_text(value).encode(), new_folder)
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds; InputError where it is missing or damaged."""
+    """What a JSON file holds.
+
+    Raises:
+        InputError: where it is missing or damaged.
+    """
     try:
         return json.loads(read_regular(path))
     except FileNotFoundError:
@@ -100,9 +127,10 @@ def read_json(path: Path) -> Any:
 
 
 def read_lines(path: Path, count: int | None = None) -> list[dict[str, Any]]:
-    """The first `count` lines of metrics.jsonl, None for all.
+    """The first `count` lines of a run's metrics.jsonl, or without it all of them.
 
-    Raises InputError where one is missing or not of TOLD values.
+    Raises:
+        InputError: where one is missing, or holds values of the wrong kind.
     """
     lines: list[Any] = []
     try:
@@ -113,10 +141,10 @@ def read_lines(path: Path, count: int | None = None) -> list[dict[str, Any]]:
             f"{path} is damaged ({error}); restore it, or train again in another folder"
         ) from None
     for number, line in enumerate(lines, 1):
-        if not _is_of_metrics(line):
-            raise InputError(
-                f"{path} is damaged (line {number}); restore it, or train again in another folder"
-            )
+        require(
+            _is_of_metrics(line),
+            f"{path} is damaged (line {number}); restore it, or train again in another folder",
+        )
     require(
         count is None or len(lines) >= count,
         f"{path} lacks some of {count} lines of metrics; restore it, or train "
@@ -142,7 +170,7 @@ def _is_of_metrics(line: Any) -> bool:
 
 
 def save_checkpoint(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-    """Tensors by name, and JSON facts, into a folder that exists.
+    """Write tensors by name, and JSON facts, into a folder that exists.
 
     A checksum of both goes with them.
     """
@@ -156,23 +184,26 @@ def save_checkpoint(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any
 
 
 def save_halved(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-    """`save_checkpoint` in half the size.
+    """Write a checkpoint as `save_checkpoint` does, in half the size.
 
     Float32 tensors are stored as float16, and `load_checkpoint` gives them back as float32. All
     others are stored as they are.
 
-    Raises InputError where a value is too large for float16.
+    Raises:
+        InputError: where a value is too large for float16.
     """
     stored = {}
     for name, tensor in tensors.items():
         stored[name] = tensor.half() if tensor.dtype == torch.float32 else tensor
-        if tensor.isfinite().all() and not stored[name].isfinite().all():
-            raise InputError(f"{path}: {name!r} holds values that are too large for float16")
+        require(
+            not tensor.isfinite().all() or stored[name].isfinite().all(),
+            f"{path}: {name!r} holds values that are too large for float16",
+        )
     save_checkpoint(path, stored, facts | {HALVED: True})
 
 
 def checksum(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> str:
-    """SHA-256 of the facts and of each tensor's name, type, shape and bytes.
+    """A digest (SHA-256) of the facts and of each tensor's name, type, shape and bytes.
 
     The order of either does not matter.
     """
@@ -186,7 +217,8 @@ def checksum(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> str:
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and facts of a file.
 
-    Raises InputError where it is missing, cut short, changed or something else.
+    Raises:
+        InputError: where it is missing, cut short, changed or something else.
     """
     require(
         path.is_file(),
@@ -215,7 +247,11 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def check_format(number: Any, path: Path) -> None:
-    """InputError where a file is of a format that this version does not know."""
+    """Refuse a file of a format that this version does not know.
+
+    Raises:
+        InputError: names the file.
+    """
     if not isinstance(number, int) or number > FORMAT:
         raise InputError(
             f"{path} is of format {number}, this graphfsl reads up to {FORMAT}; upgrade graphfsl"
@@ -223,7 +259,11 @@ def check_format(number: Any, path: Path) -> None:
 
 
 def load_weights(learner: nn.Module, tensors: dict[str, Tensor], where: Path) -> None:
-    """Strictly load weights; InputError names the first that does not fit or is not finite."""
+    """Load weights into a module; all must be there and fit.
+
+    Raises:
+        InputError: names the first that does not fit or is not finite.
+    """
     own = learner.state_dict()
     for name in sorted(own.keys() | tensors.keys()):
         have, need = (
@@ -235,6 +275,8 @@ def load_weights(learner: nn.Module, tensors: dict[str, Tensor], where: Path) ->
             f"{where} is of another architecture: {name!r} holds {have} there, the learner "
             f"needs {need}",
         )
-        if not tensors[name].is_meta and not tensors[name].isfinite().all():
-            raise InputError(f"{where}: {name!r} holds NaN or infinity; restore it or train again")
+        require(
+            tensors[name].is_meta or tensors[name].isfinite().all(),
+            f"{where}: {name!r} holds NaN or infinity; restore it or train again",
+        )
     learner.load_state_dict(tensors)

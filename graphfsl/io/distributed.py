@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 def rank() -> int:
-    """0 .. world() - 1. The first process is the one that writes files and talks."""
+    """The number of this process, from 0 on; the first one writes files and talks."""
     return int(os.environ.get("RANK", 0))
 
 
@@ -24,7 +24,7 @@ def here() -> int:
 
 
 def gather(x: Tensor) -> Tensor:
-    """The x (n,) of all processes, of equal length: (world, n)."""
+    """The tensors x (n,) of all processes, of equal length: (world, n)."""
     if not torch.distributed.is_initialized():
         return x[None]
     every = [torch.empty_like(x) for _ in range(world())]
@@ -33,7 +33,7 @@ def gather(x: Tensor) -> Tensor:
 
 
 def share_buffers(module: nn.Module) -> None:
-    """Every process takes the first one's buffers, such as BatchNorm's stored averages."""
+    """Give every process the first one's buffers, such as BatchNorm's stored averages."""
     if torch.distributed.is_initialized():
         for buffer in module.buffers():
             torch.distributed.broadcast(buffer, 0)

@@ -25,7 +25,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import InputError, require
 
 TIMEOUT = 30.0  # seconds without a byte until a transfer counts as stalled
 ATTEMPTS = 5
@@ -44,13 +44,15 @@ class _Refused(Exception):
 
 
 def fetch(url: str, folder: Path, md5: str) -> Path:
-    """The file behind a URL, in `folder` under its own name.
+    """Download the file behind a URL into `folder`, under its own name.
 
     One that is there already is checked and kept.
 
     It grows as `<name>.part`, which an interrupted call leaves for the next one to go on with. Of
-    two processes the second waits for the first. Raises InputError where the file cannot be had,
-    with what to do by hand.
+    two processes the second waits for the first.
+
+    Raises:
+        InputError: where the file cannot be had, with what to do by hand.
     """
     path = folder / url.rpartition("/")[2]
     part = path.with_name(f"{path.name}.part")
@@ -84,8 +86,9 @@ def extract(archive: Path, folder: Path) -> None:
 
     It is there whole or not at all.
 
-    Raises InputError for an archive that is broken, has no such folder, or a member that climbs out
-    of its own.
+    Raises:
+        InputError: for an archive that is broken, has no such folder, or a member that climbs out
+            of its own.
     """
     temporary = folder.with_name(f".{folder.name}.part")
     try:
@@ -99,11 +102,11 @@ def extract(archive: Path, folder: Path) -> None:
                     tarfile.open(archive, "r:gz") as tar,
                 ):
                     tar.extractall(temporary, filter="data")
-                if not (temporary / folder.name).is_dir():
-                    raise InputError(
-                        f"{archive} holds no folder {folder.name}; remove it and run the same "
-                        f"command again"
-                    )
+                require(
+                    (temporary / folder.name).is_dir(),
+                    f"{archive} holds no folder {folder.name}; remove it and run the same "
+                    f"command again",
+                )
                 os.replace(temporary / folder.name, folder)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
@@ -124,10 +127,10 @@ def _checked(path: Path, md5: str, remedy: str) -> Path:
     from torchvision.datasets.utils import calculate_md5
 
     found = calculate_md5(path)
-    if found != md5:
-        raise InputError(
-            f"{path} has the md5 {found}, so it is another file or a damaged one; {remedy}"
-        )
+    require(
+        found == md5,
+        f"{path} has the md5 {found}, so it is another file or a damaged one; {remedy}",
+    )
     return path
 
 

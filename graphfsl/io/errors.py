@@ -16,7 +16,11 @@ class InputError(ValueError):
 
 
 def require(condition: object, message: str) -> None:
-    """InputError with this message where the condition does not hold."""
+    """Refuse, with this message, where a condition does not hold.
+
+    Raises:
+        InputError: with the message.
+    """
     if not condition:
         raise InputError(message)
 

@@ -10,23 +10,30 @@ import stat
 import zipfile
 from pathlib import Path
 
-from graphfsl.io.errors import InputError, require
+from graphfsl.io.errors import require
 
 MOST = 2**30  # bytes of a file that is read as a whole
 
 
 def check_regular(path: Path) -> None:
-    """InputError where something is there that is not a regular file, or a link to one."""
-    if path.exists() and not path.is_file():
-        raise InputError(
-            f"{path} is not a regular file, but a folder, a pipe or a device; give a file"
-        )
+    """Refuse what is there and is no regular file, nor a link to one.
+
+    Raises:
+        InputError: names it.
+    """
+    require(
+        not path.exists() or path.is_file(),
+        f"{path} is not a regular file, but a folder, a pipe or a device; give a file",
+    )
 
 
 def check_unpacked(path: Path, archive: zipfile.ZipFile) -> None:
-    """InputError for a zip whose content is larger than this machine's memory.
+    """Refuse a zip whose content is larger than this machine's memory.
 
     A few bytes may stand for terabytes.
+
+    Raises:
+        InputError: names it.
     """
     size, memory = sum(entry.file_size for entry in archive.infolist()), memory_of_machine()
     require(
@@ -36,7 +43,7 @@ def check_unpacked(path: Path, archive: zipfile.ZipFile) -> None:
 
 
 def memory_of_machine() -> int | None:
-    """Bytes of physical memory; None where the system does not tell."""
+    """The bytes of physical memory; None where the system does not tell."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
@@ -44,9 +51,11 @@ def memory_of_machine() -> int | None:
 
 
 def read_regular(path: Path, most: int = MOST) -> bytes:
-    """The bytes of a regular file of at most `most`.
+    """The bytes of a regular file, of at most `most` bytes.
 
-    Raises InputError for anything else, OSError where it will not open.
+    Raises:
+        InputError: for anything else, and for a larger file.
+        OSError: where it will not open.
     """
     descriptor = os.open(
         path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)

@@ -58,13 +58,16 @@ def read(path: Path, known: Set[str] | None, file: BinaryIO | None = None) -> An
 
     To unpickle is to run whatever a file says. `pickletools.genops` only takes it apart, and from
     its steps this stack rebuilds dictionaries, lists, tuples, numbers and strings; Python 2's
-    strings come as latin-1, which keeps each byte. file: `path` as it is open, where more follows;
-    it then stands behind the pickle.
+    strings come as latin-1, which keeps each byte.
 
-    known: what may be named ("module name"); None lets a file name anything, which makes no
-        difference to what happens.
+    Args:
+        path: of the file.
+        known: what may be named ("module name"); None lets a file name anything, which makes no
+            difference to what happens.
+        file: `path` as it is open, where more follows; it then stands behind the pickle.
 
-    Raises InputError for a file that is broken or names anything that is not in `known`.
+    Raises:
+        InputError: for a file that is broken or names anything that is not in `known`.
     """
     try:
         if file is not None:

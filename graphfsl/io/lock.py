@@ -16,10 +16,15 @@ from graphfsl.io.errors import InputError
 def locked(path: Path, wait: bool = False) -> Iterator[None]:
     """Within this block the run directory is this process's alone.
 
-    Raises InputError while another one has it, unless it is to `wait`.
-
     What a killed process left half-written in it is removed, and so are folders that were made here
     and are still empty. Of several processes of one training the first holds it for all.
+
+    Args:
+        path: the directory.
+        wait: for another process that has it.
+
+    Raises:
+        InputError: while another process has it, unless this one is to wait.
     """
     if distributed.rank():
         yield

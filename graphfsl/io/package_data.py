@@ -43,7 +43,8 @@ def find_experiments(name: str) -> list[Path]:
 
     With or without its folder, or that of a paper (snell2017), which may have many.
 
-    Raises InputError where there is none.
+    Raises:
+        InputError: where there is none.
     """
     files = experiment_files()
     for known in (experiment_name, lambda p: p.stem, lambda p: p.stem.split("_")[0]):
@@ -55,7 +56,8 @@ def find_experiments(name: str) -> list[Path]:
 def find_experiment(path: str | Path) -> Path:
     """The one experiment file that a path, a path below experiments/ or a name stands for.
 
-    Raises InputError where there is none, and where a paper has several.
+    Raises:
+        InputError: where there is none, and where a paper has several.
     """
     file = Path(path)
     if file.is_file():
@@ -76,7 +78,7 @@ def find_experiment(path: str | Path) -> Path:
 
 
 def class_list(name: str) -> dict[str, Any]:
-    """data/<name>.json, such as "cifar_fs": {"train": [...], "val": [...], "test": [...]}."""
+    """The list data/<name>.json, such as "cifar_fs": {"train": […], "val": […], "test": […]}."""
     folder = _folder("data_lists", "data")
     path = folder / f"{name}.json"
     if not path.is_file():

@@ -30,6 +30,13 @@ def stored_rows(
     file is renamed. What was stopped in between goes on behind its last block but one: the last may
     be half written, those before it are not. A second process waits, and finds the file. A cache
     that cannot be written is done without.
+
+    Args:
+        key: names everything that the rows depend on.
+        n: how many rows there are.
+        size: rows of a block.
+        encoded: makes the rows from `first` to before `last`.
+        name: what the progress bar calls them.
     """
     folder = cache_dir() / "features"
 

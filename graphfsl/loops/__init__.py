@@ -1,3 +1,4 @@
-"""Training, evaluating and encoding: everything that goes through episodes or images block by
-block.
+"""Training, evaluating and encoding.
+
+Everything that goes through episodes or images block by block stands here.
 """

@@ -13,7 +13,7 @@ from graphfsl.core.encoder import call_encoder
 from graphfsl.core.pipeline import Pipeline
 from graphfsl.data.split import Split
 from graphfsl.data.transforms import Transform
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 
 IMAGES_AT_ONCE = 1024  # of 28 x 28 pixels
 AVERAGES = (
@@ -22,8 +22,9 @@ AVERAGES = (
 
 
 def encode_split(learner: Pipeline, split: Split, transform: Transform) -> Split:
-    """The split's images as features (N, d) of the learner's encoder and on its device: each is
-    encoded once.
+    """The split with the learner's features (N, d) in place of its images, each encoded once.
+
+    The features lie on the encoder's device.
     """
     check_alone(learner.encoder)
     device = encoding_device(learner, None)
@@ -37,11 +38,16 @@ def encode_split(learner: Pipeline, split: Split, transform: Transform) -> Split
 def encode(
     learner: Pipeline, x: Tensor, transform: Transform, device: torch.device | str
 ) -> Tensor:
-    """Images (m, C, H, W) -> features (m, d) float32 of the learner's encoder in evaluation mode,
-    on `device`.
+    """Features (m, d) of images by the learner's encoder, in evaluation mode, as float32.
 
-    They are flattened maps where a part of the learner wants maps. Raises InputError for features
-    that are not finite.
+    Args:
+        learner: whose encoder it is; maps are flattened where a part of it wants maps.
+        x: (m, C, H, W) images.
+        transform: their normalisation; its augmentation is left out.
+        device: where they are computed.
+
+    Raises:
+        InputError: for features that are not finite.
     """
     encoder = learner.encoder
     was_training = encoder.training
@@ -51,22 +57,27 @@ def encode(
         z = (z.flatten(1) if learner.wants_maps else learner.readout(z)).float()
     finally:
         encoder.train(was_training)
-    if not bool(z.isfinite().all()):
-        raise InputError(f"the encoder {type(encoder).__name__} made features that are not finite")
+    require(
+        bool(z.isfinite().all()),
+        f"the encoder {type(encoder).__name__} made features that are not finite",
+    )
     return z
 
 
 def check_alone(encoder: nn.Module) -> None:
-    """InputError where images cannot be encoded without their episode: an encoder was trained
-    without averages.
+    """Refuse an encoder that cannot encode an image without its episode.
 
-    An untrained one passes, whose averages are as good as its weights.
+    It was trained without BatchNorm averages. An untrained one passes, whose averages are as good
+    as its weights.
+
+    Raises:
+        InputError: for such an encoder.
     """
-    if trained_without_averages(encoder):
-        raise InputError(
-            f"the encoder's BatchNorm stored no averages, so that no image can be encoded alone; "
-            f"{AVERAGES}"
-        )
+    require(
+        not trained_without_averages(encoder),
+        f"the encoder's BatchNorm stored no averages, so that no image can be encoded alone; "
+        f"{AVERAGES}",
+    )
 
 
 def block_size(encoder: nn.Module, shape: tuple[int, ...], device: torch.device | str) -> int:

@@ -24,9 +24,11 @@ FORMERLY = {"graphfsl.core.batchnorm": "graphfsl.batchnorm"}
 
 
 def encoder_digest(encoder: nn.Module, *also: Any) -> hashlib.blake2b:
-    """The digest of all that decides what an encoder makes of an image, to which more can be added.
+    """A digest of all that decides what an encoder makes of an image; more can be added to it.
 
-    also: plain values beside it, such as the normalisation.
+    Args:
+        encoder: any module.
+        also: plain values beside it, such as the normalisation.
     """
     key = hashlib.blake2b(digest_size=16)
     key.update(repr(also).encode())
@@ -47,8 +49,9 @@ def encoder_digest(encoder: nn.Module, *also: Any) -> hashlib.blake2b:
 
 
 def _rest(m: nn.Module) -> Iterator[bytes]:
-    """What a layer holds beside plain values: lists, mappings, functions, objects, hooks, and a
-    user's own code.
+    """What a layer holds beside plain values.
+
+    These are lists, mappings, functions, objects, hooks, and a user's own code.
     """
     for name, value in vars(m).items():
         if name not in BARE and not isinstance(value, PLAIN):
@@ -65,10 +68,10 @@ def _rest(m: nn.Module) -> Iterator[bytes]:
 
 
 def _told(value: Any, seen: set[int]) -> Iterator[bytes]:
-    """The bytes of a value, the same in every process, where it is nested, a function or an object
-    too.
+    """The bytes of a value, the same in every process.
 
-    seen: the objects that are being told or were, each of which is told once.
+    It may be nested, a function or an object. `seen` are the objects that are being told or were,
+    each of which is told once.
     """
     if hasattr(value, "__dict__") and not isinstance(value, type):
         if id(value) in seen:

@@ -46,9 +46,7 @@ MAPS_AT_ONCE = 1 << 30  # numbers of feature maps that are kept: 4 GiB
 
 
 def block_size(learner: Learner, episodes: Episodes) -> int:
-    """Episodes at once: on a CPU a working set that fits the cache, on a GPU one that fits its
-    memory.
-    """
+    """Episodes at once: on a CPU as many as fit its cache, on a GPU as many as fit its memory."""
     asked, cpu = episodes.task.demands, episodes.device.type == "cpu"
     copies = asked.queries if learner.per_query else 1
     if episodes.split.x.ndim == 2 or not episodes.task.nodes_are_samples:
@@ -62,6 +60,12 @@ def answers(learner: Learner, episodes: Episodes, numbers: range, block: int) ->
     """The scores of the queries, `block` episodes at a time, with what they are of.
 
     A learner that asks for labels gets the episode with its oracle.
+
+    Args:
+        learner: in evaluation mode.
+        episodes: of a split and a task.
+        numbers: of the episodes.
+        block: episodes at once.
     """
     for episode, target in episodes.batches(numbers, block):
         asked = target.told(episode) if learner.asks else episode
@@ -91,6 +95,9 @@ def measured(
     """What `metrics` say of each of the episodes 0 .. count - 1, or of a range.
 
     Args:
+        learner: what answers.
+        episodes: of a split and a task.
+        count: how many, or their numbers.
         metrics: None takes all of the task's.
         block: episodes at once; None takes `block_size`.
         unbalanced: whether a learner that assumes balance is measured without it, too.
@@ -131,8 +138,9 @@ def measured(
 
 
 def warn_of_idle(learner: Learner, episode: Episode) -> None:
-    """One line where the learner's refiners change no score of these episodes, though their row
-    will list them.
+    """Warn, in one line, where the learner's refiners change no score of these episodes.
+
+    Their row will list them all the same.
     """
     if not isinstance(learner, Pipeline) or learner.asks:
         return
@@ -169,11 +177,16 @@ def diagnose(learner: Learner, episodes: Episodes, count: int) -> dict[str, Any]
 def encode_once(
     learner: Learner, split: Split, transform: Transform | None, images: int
 ) -> tuple[Learner, Split]:
-    """The same learner and split on features, where that gives the same answers and `images` to
-    come make it worth it.
+    """The same learner and split on features, where that gives the same answers and saves work.
 
     It does where an image's features do not depend on its episode. Those of a frozen encoder are
-    kept on disk.
+    kept on disk; others are computed where there are more images to come than the split has.
+
+    Args:
+        learner: any; one that cannot work so is given back as it is.
+        split: of images or features.
+        transform: the normalisation of images.
+        images: how many are to come.
     """
     if not (isinstance(learner, Pipeline) and learner.fixed) or split.x.ndim == 2:
         return learner, split
@@ -192,7 +205,12 @@ class Result:
     """What was measured of a learner in a task.
 
     Args:
+        learner: what was measured.
+        task: what it was asked.
+        split: the name of the split.
+        seed: of the episodes.
         measured: metric -> values (episodes,), or sums (episodes, k) of one that is a ratio.
+        seconds: how long it took.
     """
 
     learner: Learner
@@ -204,29 +222,29 @@ class Result:
 
     @property
     def values(self) -> Tensor:
-        """(units,) of the first metric, one for each statistical unit."""
+        """The first metric of each statistical unit: (units,)."""
         name, metric = self.task.metric
         return metric.per_unit(self.measured[name], self.task.unit)
 
     @property
     def accuracies(self) -> Tensor:
-        """(episodes,) of a task of classes."""
+        """The accuracy of each episode of a task of classes: (episodes,)."""
         return self.measured["accuracy"]
 
     @property
     def mean(self) -> float:
-        """Of the first metric."""
+        """The mean of the first metric."""
         name, metric = self.task.metric
         return metric.value(self.measured[name])
 
     @property
     def ci95(self) -> float | None:
-        """Half-width of its 95% interval; None for one unit."""
+        """The half-width of the mean's 95% interval; None for one unit."""
         name, metric = self.task.metric
         return metric.with_interval(self.measured[name], self.task.unit)[1]
 
     def row(self) -> Row:
-        """What a table shows."""
+        """The row that a table shows."""
         learner, task = self.learner, self.task
         values = {
             name: MetricValue.of(metric, self.measured[name], task.unit)
@@ -239,7 +257,7 @@ class Result:
             data=self.split,
             asked=task.row,
             setting=kind_of(learner, task),
-            traits=[trait for trait in REPORTED if getattr(learner, trait)],
+            traits=[*(trait for trait in REPORTED if getattr(learner, trait)), *learner.remarks],
             batch_norm=learner.batch_norm,
             metrics=found,
             values=self.values.tolist(),
@@ -279,15 +297,27 @@ def evaluate(
     unbalanced: bool = False,
     **options: Any,
 ) -> Result:
-    """The metrics on episodes 0 .. `episodes` - 1 of a split; `setting` is a task, or its fields as
-    a mapping or as keywords; or on `listed` ones.
+    """The metrics of a learner on episodes 0 .. `episodes` - 1 of a split, or on `listed` ones.
 
-    transform: the normalisation of images. None takes what the learner was trained with by
-        `Trainer` or, without that, what its encoder says.
-    unbalanced: measure a learner that assumes as many queries, or unlabeled images, of every class
-        on Dirichlet episodes, too.
-    Raises InputError where a trait of the learner forbids the setting, or the split is too small
-    for it.
+    Args:
+        learner: what answers.
+        split: of which the episodes are drawn.
+        setting: a task, or its fields as a mapping; or these are given as keywords.
+        episodes: how many; of `listed` ones, at most those that there are.
+        seed: of the episodes.
+        transform: the normalisation of images. None takes what the learner was trained with by
+            `Trainer` or, without that, what its encoder says.
+        block: episodes at once; None takes `block_size`.
+        device: where it is computed; None takes the learner's, or the split's where it has no
+            weights.
+        listed: episodes of a file, in place of drawn ones.
+        unbalanced: measure a learner that assumes as many queries, or unlabeled images, of every
+            class on Dirichlet episodes, too.
+        options: fields of the task, where `setting` is not given.
+
+    Raises:
+        InputError: where a trait of the learner forbids the setting, or the split is too small for
+            it.
     """
     check_kind(learner, Learner, "the learner", A_LEARNER)
     check_kind(split, Split, "the split", A_SPLIT)
@@ -307,12 +337,12 @@ def evaluate(
         setting, seed, options = listed.task, listed.seed, {}
         episodes = min(episodes, len(listed))
     task = as_task(setting, options)
-    if episodes % task.unit:
-        raise InputError(
-            f"{task.unit} episodes form one unit; evaluation.episodes must be a multiple of it, "
-            f"not "
-            f"{episodes}"
-        )
+    require(
+        episodes % task.unit == 0,
+        f"{task.unit} episodes form one unit; evaluation.episodes must be a multiple of it, "
+        f"not "
+        f"{episodes}",
+    )
     check_protocol(learner, task, unbalanced)
     parameter = next(learner.parameters(), None)
     device = as_device(device or (parameter.device if parameter is not None else split.x.device))

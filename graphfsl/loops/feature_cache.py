@@ -1,5 +1,6 @@
-"""Features of a frozen encoder: computed once, block by block, kept on disk, and resumed where they
-were stopped.
+"""Features of a frozen encoder: computed once, and kept on disk.
+
+They are computed block by block, and resumed where they were stopped.
 """
 
 from __future__ import annotations
@@ -23,13 +24,20 @@ HASHED_AT_ONCE = 4096  # images
 def cached_features(
     learner: Pipeline, split: Split, transform: Transform, device: torch.device | str | None = None
 ) -> Split:
-    """The split with the features (N, d) of the learner's encoder for its images, a memory map in
-    the cache.
+    """The split with the features (N, d) of the learner's encoder, a memory map in the cache.
 
     They are found again by what they are made from: the encoder, its weights, the normalisation,
     the images and their labels, and the kind of device, since a GPU rounds in another way. See
     `stored_rows` for how they are kept.
-    device: where they are computed; None takes the encoder's.
+
+    Args:
+        learner: whose encoder it is.
+        split: of images.
+        transform: their normalisation.
+        device: where they are computed; None takes the encoder's.
+
+    Raises:
+        InputError: where the encoder cannot encode an image without its episode.
     """
     check_alone(learner.encoder)
     device = encoding_device(learner, device)
@@ -53,7 +61,9 @@ def cached_features(
 
 
 def decides_features(transform: Transform, device: torch.device, block: int) -> tuple[Any, ...]:
-    """What decides features beside the encoder: the normalisation, and what changes their last
-    digits.
+    """What decides features beside the encoder.
+
+    It is the normalisation, and what changes their last digits: the kind of device and the size of
+    blocks.
     """
     return transform.mean, transform.std, device.type, block

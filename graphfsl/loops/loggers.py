@@ -15,11 +15,13 @@ MODULES = {"tensorboard": ["tensorboard"], "wandb": ["wandb"], "mlflow": ["mlflo
 
 
 def make_logger(name: str, run: Path, step: int) -> Logger:
-    """The logger of a run directory that has reached `step`; InputError where its package is not
-    installed.
+    """The logger of a run directory that has reached `step`.
 
     TensorBoard's files and MLflow's store lie in the directory; W&B writes there and follows its
     own WANDB_MODE.
+
+    Raises:
+        InputError: for an unknown name, and where its package is not installed.
     """
     if name not in LOGGERS:
         raise unknown("logger", name, LOGGERS)

@@ -1,4 +1,4 @@
-"""The progress bar of a training: loss, validation accuracy, samples per second and time left."""
+"""The progress bar of a training: loss, validation, samples per second and time left."""
 
 from __future__ import annotations
 
@@ -18,24 +18,31 @@ from rich.progress import (
 
 from graphfsl.core.task import Metric
 from graphfsl.io import distributed
+from graphfsl.loops.row import scale_of, text_of
 
 Log = Callable[[dict[str, Any]], None]  # what each line of metrics is given to
 ESTIMATE_AFTER = 40  # steps until the estimate of the whole time is worth printing
 
 
 def silent(line: dict[str, Any]) -> None:
-    """Shows nothing."""
+    """Show nothing of a line of metrics."""
 
 
 @contextmanager
 def training_bar(
     console: Console, name: str, steps: int, batch: int, unit: str, metric: Metric | None = None
 ) -> Iterator[Log]:
-    """A progress bar of `steps` steps of `batch` samples, and what each line of metrics does to
-    it; `metric` is what validation measures, a share where it is not given.
+    """A progress bar of a training, and the function that shows each line of metrics in it.
+
+    Args:
+        console: where it is shown.
+        name: what is trained.
+        steps: how many there are.
+        batch: samples of a step.
+        unit: what a sample is called.
+        metric: what validation measures, a share where it is not given.
     """
     kind = "%" if metric is None else metric.unit
-    scale = 100 if kind == "%" else 1
     columns = (
         TextColumn(name),
         BarColumn(),
@@ -56,8 +63,7 @@ def training_bar(
                 "rate": f"{line['episodes_per_s']:.1f}",
             }
             if "val" in line:
-                number = scale * line["val"]
-                shown["val"] = f"{number:.2f}%" if kind == "%" else f"{number:.4g}{kind}"
+                shown["val"] = text_of(scale_of(kind) * line["val"], kind) + kind
                 console.print(
                     f"step {line['step']}: loss {shown['loss']}, validation {shown['val']}"
                 )
@@ -74,7 +80,15 @@ def training_bar(
 def terminal_bar(
     name: str, steps: int, batch: int, unit: str, metric: Metric | None = None
 ) -> Iterator[Log]:
-    """A bar on the terminal that stderr is, of the first process; elsewhere nothing is shown."""
+    """A bar on the terminal that stderr is, of the first process; elsewhere nothing is shown.
+
+    Args:
+        name: what is trained.
+        steps: how many there are.
+        batch: samples of a step.
+        unit: what a sample is called.
+        metric: what validation measures, a share where it is not given.
+    """
     console = Console(stderr=True, highlight=False)
     if console.is_terminal and not distributed.rank():
         with training_bar(console, name, steps, batch, unit, metric) as log:

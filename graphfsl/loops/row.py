@@ -1,5 +1,6 @@
-"""`Row`: a result with all that a reader needs to trust it; a line of a table, an entry of
-results.json.
+"""`Row`: a result with all that a reader needs to trust it.
+
+It is a line of a table, and an entry of results.json.
 """
 
 from __future__ import annotations
@@ -21,10 +22,13 @@ PER_UNIT = {ACCURACY: "accuracies"}  # metric -> what files call its value for e
 
 @dataclass(frozen=True)
 class MetricValue:
-    """A metric as people are shown it: a share in percent.
+    """A metric's value as people are shown it: a share in percent.
 
     Args:
-        value, ci95: the value, and the half-width of its 95% interval; None for one unit.
+        value: the value.
+        ci95: the half-width of its 95% interval; None for one unit.
+        unit: "%" or the metric's own.
+        more_is_better: false where less is.
     """
 
     value: float
@@ -34,7 +38,7 @@ class MetricValue:
 
     @classmethod
     def of(cls, metric: Metric, measured: Tensor, episodes: int = 1) -> Self:
-        """What was measured; `episodes` of them form one statistical unit."""
+        """The value of what was measured; `episodes` of them form one statistical unit."""
         value, half, _ = metric.with_interval(measured, episodes)
         return cls.shown(value, half, metric.unit, metric.more_is_better)
 
@@ -45,12 +49,12 @@ class MetricValue:
         return cls(shown_of(value, unit), interval, unit, more_is_better)
 
     def __str__(self) -> str:
-        """ "61.20 ± 0.45 %"."""
+        """Such as "61.20 ± 0.45 %"."""
         return f"{self.number} {self.unit}".rstrip()
 
     @property
     def number(self) -> str:
-        """Without the unit: "61.20 ± 0.45"."""
+        """The value in text without its unit: "61.20 ± 0.45"."""
         text = text_of(self.value, self.unit)
         if self.ci95 is None or not math.isfinite(self.ci95):
             return text
@@ -58,12 +62,12 @@ class MetricValue:
 
 
 def shown_of(value: float, unit: str) -> float:
-    """A number of a metric as people are shown it, rounded."""
+    """A number of a metric as people are shown it, scaled and rounded."""
     return rounded(scale_of(unit) * value, unit)
 
 
 def rounded(value: float, unit: str) -> float:
-    """What people are shown, to three decimals of a percentage, or six digits of other units."""
+    """A number rounded for people: to three decimals of a percentage, or six digits of others."""
     return round(value, 3) if unit == "%" else float(f"{value:.6g}")
 
 
@@ -72,8 +76,21 @@ def text_of(value: float, unit: str) -> str:
     return f"{value:.2f}" if unit == "%" else f"{value:.4g}"
 
 
+def p_text(p: float) -> str:
+    """A p-value as people are shown it: "< 0.001", "0.012", "0.34"."""
+    if p < 0.001:
+        return "< 0.001"
+    return f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
+def p_is(p: float, name: str = "p") -> str:
+    """A p-value in a sentence: "p < 0.001", "p = 0.012"."""
+    text = p_text(p)
+    return f"{name} {text}" if text.startswith("<") else f"{name} = {text}"
+
+
 def scale_of(unit: str) -> int:
-    """What a metric's own numbers are multiplied by for people: a share becomes percent."""
+    """The factor of a metric's own numbers for people: a share becomes percent."""
     return 100 if unit == "%" else 1
 
 
@@ -96,6 +113,7 @@ class Row:
         seeds, spread, seed_values: of a row over several seeds, their number, the standard
             deviation of their values, and these.
         run, cell, best, baseline: where it stands in a report or a study.
+        others: what a file says of it beside all this, such as a note of the user's.
     """
 
     data: str
@@ -130,6 +148,7 @@ class Row:
     cell: Mapping[str, Any] | None = None
     best: bool | None = None
     baseline: bool | None = None
+    others: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def metric(self) -> str:
@@ -143,7 +162,7 @@ class Row:
 
     @property
     def score(self) -> float:
-        """The first metric so that more is better."""
+        """The first metric, with its sign changed where less is better."""
         return self.value.value if self.value.more_is_better else -self.value.value
 
     def replace(self, **changes: Any) -> Row:
@@ -151,7 +170,10 @@ class Row:
         return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """As files hold it: the task's fields and the first metric stand among the others."""
+        """The mapping that files hold of it.
+
+        The task's fields and the first metric stand among the others.
+        """
         name, value = self.metric, self.value
         out: dict[str, Any] = {"method": self.method, "task": self.task, "data": self.data}
         out |= self.asked
@@ -167,11 +189,15 @@ class Row:
             out[f"seed_{PER_UNIT.get(name, 'values')}"] = list(self.seed_values)
         share = value.unit == "%"
         out[PER_UNIT.get(name, "values")] = [round(v, 6) if share else v for v in self.values]
-        return out
+        return out | {key: value for key, value in self.others.items() if key not in out}
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> Row:
-        """A row of a file. Raises KeyError for one that lacks what every row has."""
+        """A row of a file.
+
+        Raises:
+            KeyError: for one that lacks what every row has.
+        """
         task = row.get("task", DEFAULT)
         fields = {f.name for f in dataclasses.fields(get(task))}
         name = row.get("metric", ACCURACY)
@@ -183,9 +209,11 @@ class Row:
         first = dataclasses.replace(first, value=row[name], ci95=known_half)
         own = PER_UNIT.get(name, "values")
         known = {key: row[key] for key in (*_ALWAYS, *_SOMETIMES) if key in row}
+        diagnoses = get(task).diagnoses
+        told = {*_NAMED, *known, *fields, *diagnoses, name, own, f"seed_{own}"}
         return cls(
             data=row["data"],
-            asked={k: v for k, v in row.items() if k in fields and k not in _FIELDS},
+            asked={k: v for k, v in row.items() if k in fields},
             setting=row["setting"],
             metrics={name: first} | {k: v for k, v in metrics.items() if k != name},
             values=row.get(own) or (),
@@ -193,24 +221,25 @@ class Row:
             method=row.get("method", ""),
             traits=row.get("traits") or (),
             batch_norm=row.get("batch_norm"),
-            diagnosis={k: row[k] for k in get(task).diagnoses if k in row},
+            diagnosis={k: row[k] for k in diagnoses if k in row},
             seed_values=row.get(f"seed_{own}"),
+            others={k: v for k, v in row.items() if k not in told},
             **known,
         )
 
 
 def task_of(row: Row) -> Task:
-    """What a row was asked; a field that it does not name is as by default."""
+    """The task that a row was asked; a field that it does not name is as by default."""
     return get(row.task)(**row.asked)
 
 
 def title_of(row: Row) -> str:
-    """What a row was asked, for people: "5-way 1-shot"."""
+    """The title of the task that a row was asked: "5-way 1-shot"."""
     return task_of(row).title
 
 
 def as_row(row: Row | Mapping[str, Any]) -> Row:
-    """A row, or the mapping that a file holds of one."""
+    """A row, also where it is given as the mapping that a file holds."""
     return row if isinstance(row, Row) else Row.from_dict(row)
 
 
@@ -239,4 +268,5 @@ _SOMETIMES = (
     "best",
     "baseline",
 )
-_FIELDS = {f.name for f in dataclasses.fields(Row)}
+# further keys of a file that `to_dict` writes
+_NAMED = ("method", "task", "data", "setting", "traits", "batch_norm", "metric", "metrics", "ci95")

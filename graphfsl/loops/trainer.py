@@ -32,22 +32,35 @@ SCHEDULES = ("constant", "halve", "cosine")
 class Trainer:
     """Options of a training run; `fit` runs it.
 
-    steps: optimiser steps, of `batch` episodes each. schedule: "constant", "halve" (every
-        `halve_every` steps) or "cosine" (to zero). clip: largest gradient norm. warmup: steps of
-        linear warm-up.
-    val_every, val_episodes: the weights with the best accuracy on validation classes are kept; with
-        `patience`, training stops after that many validations without a better one.
-    checkpoint_every: steps that an interruption can cost at most. log_every: steps between two
-        lines of metrics.
-    device: "auto", "cpu", "cuda", "mps". precision: "32-true" or "bf16-mixed"
-        (encoder in bfloat16, the rest in float32), as Fabric names them.
-    accumulate: parts that a step's `batch` is taken in, one after the other, to save memory; the
-        gradient is the same.
-    compile: run the encoder through torch.compile. logger: "tensorboard", "wandb" or "mlflow",
-        beside metrics.jsonl.
-
     Under torchrun the processes share every step: `batch` is that of all of them together, episode
     i belongs to the process i mod their number, and only the first one writes.
+
+    Args:
+        steps: optimiser steps, of `batch` episodes each.
+        batch: episodes of a step; images, where it trains on batches of images.
+        lr: the learning rate.
+        optimizer: "adam", "adamw" or "sgd".
+        weight_decay: of the optimiser.
+        momentum: of "sgd".
+        schedule: "constant", "halve" (every `halve_every` steps) or "cosine" (to zero).
+        halve_every: steps, for "halve".
+        warmup: steps of linear warm-up.
+        clip: largest gradient norm.
+        val_every, val_episodes: steps between two validations, and episodes of each; the weights
+            with the best one on validation classes are kept.
+        patience: training stops after so many validations without a better one.
+        checkpoint_every: steps that an interruption can cost at most.
+        log_every: steps between two lines of metrics.
+        device: "auto", "cpu", "cuda", "mps".
+        precision: "32-true" or "bf16-mixed" (encoder in bfloat16, the rest in float32), as Fabric
+            names them.
+        accumulate: parts that a step's `batch` is taken in, one after the other, to save memory;
+            the gradient is the same.
+        compile: run the encoder through torch.compile.
+        logger: "tensorboard", "wandb" or "mlflow", beside metrics.jsonl.
+
+    Raises:
+        InputError: for an option that means nothing, and a device that this machine has not.
     """
 
     def __init__(
@@ -98,8 +111,10 @@ class Trainer:
         return call_of(self, always=("steps", "batch", "lr", "optimizer", "device"))
 
     def fabric(self) -> Fabric:
-        """The device and precision that the options name; InputError where this machine has no such
-        device.
+        """Lightning Fabric, with the device and precision that the options name.
+
+        Raises:
+            InputError: where this machine has no such device.
         """
         options: dict[str, Any] = {"devices": 1}
         if distributed.world() > 1:
@@ -116,7 +131,7 @@ class Trainer:
             ) from None
 
     def rate(self, step: int) -> float:
-        """The learning rate of step 0, 1, …"""
+        """The learning rate of a step, the first of which is 0."""
         warm = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
         if self.schedule == "halve":
             return warm * self.lr * 0.5 ** (step // self.halve_every)
@@ -125,6 +140,7 @@ class Trainer:
         return warm * self.lr
 
     def make_optimizer(self, learner: nn.Module) -> torch.optim.Optimizer:
+        """The optimiser that the options name, for the parameters that learn."""
         options: dict[str, Any] = {"lr": self.lr, "weight_decay": self.weight_decay}
         if self.optimizer == "sgd":
             options |= {"momentum": self.momentum, "nesterov": self.momentum > 0}
@@ -141,12 +157,23 @@ class Trainer:
         seed: int = 0,
         log: Log | None = None,
     ) -> list[dict[str, Any]]:
-        """Train `learner` in place and return its metrics; at the end it holds the best weights on
-        `val`.
+        """Train `learner` in place; at the end it holds the best weights on `val`.
 
-        run: a directory for metrics.jsonl, last.safetensors and best.safetensors; training goes on
-        from what it holds. log: called with each line of metrics; None shows a progress bar where
-        stderr is a terminal.
+        Args:
+            learner: what is trained.
+            train: the episodes, or batches of images, that it learns from.
+            val: the episodes that choose the best weights; None keeps the last ones.
+            run: a directory for metrics.jsonl, last.safetensors and best.safetensors; training goes
+                on from what it holds.
+            seed: of the random numbers of the steps.
+            log: called with each line of metrics; None shows a progress bar where stderr is a
+                terminal.
+
+        Returns:
+            The lines of metrics.
+
+        Raises:
+            InputError: for an argument of the wrong kind, and for a folder that cannot be written.
         """
         check_kind(learner, Learner, "the learner", A_LEARNER)
         check_kind(train, (Episodes, Batches), "what is trained on", EPISODES)

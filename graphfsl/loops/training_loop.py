@@ -20,7 +20,7 @@ from graphfsl.data.batches import Batches
 from graphfsl.data.episodes import Episodes
 from graphfsl.data.streams import keys_of
 from graphfsl.io import distributed
-from graphfsl.io.errors import InputError, require
+from graphfsl.io.errors import require
 from graphfsl.loops.evaluation import measured
 from graphfsl.loops.loggers import make_logger
 from graphfsl.loops.progress_bar import Log
@@ -72,7 +72,11 @@ class TrainingLoop:
         self.clock, self.since = time.perf_counter(), self.state.step  # of the last line of metrics
 
     def run(self) -> list[dict[str, Any]]:
-        """All steps that are left; the metrics. The learner ends with the best weights."""
+        """Take all steps that are left; the learner ends with the best weights.
+
+        Returns:
+            The lines of metrics.
+        """
         state, options = self.state, self.options
         while state.step < options.steps and not state.stopped:
             self._seed_step()
@@ -84,7 +88,7 @@ class TrainingLoop:
                 state.save()
         self.fabric.barrier()  # the first process writes the best weights before all read them
         state.restore_best()
-        self.learner.progress = 1.0
+        vars(self.learner).pop("progress", None)  # 1 again, as outside of any training
         if self.logger is not None:
             self.logger.finalize("success")
         return state.metrics
@@ -102,9 +106,7 @@ class TrainingLoop:
         return self.train.batches(numbers, batch // (self.options.accumulate * world))
 
     def _seed_step(self) -> None:
-        """Every random number of a step follows from (seed, step), so that a resumed run repeats
-        it.
-        """
+        """Seed a step by (seed, step), so that a resumed run repeats it."""
         rank = distributed.rank()
         stream = f"step/{rank}" if rank else "step"
         key = keys_of(stream, self.seed, np.array([self.state.step]))[0]
@@ -124,8 +126,10 @@ class TrainingLoop:
         self.optimizer.step()
 
     def _backward(self) -> Tensor:
-        """Gradients of this process's share of a step, its next parts; the loss of all shares,
-        detached.
+        """Gradients of this process's share of a step, its next parts.
+
+        Returns:
+            The loss of all shares, detached.
         """
         losses = []
         for k in range(self.options.accumulate):
@@ -193,8 +197,9 @@ class TrainingLoop:
         )
 
     def _validate(self) -> dict[str, Any]:
-        """The first metric on `val_episodes` episodes, of which each process measures its share;
-        the weights are kept where it is the best so far.
+        """The first metric on `val_episodes` episodes, of which each process measures its share.
+
+        The weights are kept where it is the best so far.
         """
         assert self.val is not None
         distributed.share_buffers(self.learner)
@@ -229,8 +234,9 @@ class TrainingLoop:
 
 
 def _diverged(learner: Learner) -> bool:
-    """Whether every gradient is exactly zero because of huge weights, which may make all features
-    equal.
+    """Whether weights are so huge that every gradient is exactly zero.
+
+    They may make all features equal.
     """
     learned = [
         (p.detach(), p.grad) for p in learner.parameters() if p.grad is not None and p.numel()
@@ -243,7 +249,7 @@ def _diverged(learner: Learner) -> bool:
 
 
 def training_data(train: Episodes | Batches, steps: int) -> Training:
-    """What the learner is trained on, which it needs to answer on raw samples."""
+    """What a learner is trained on, as far as it needs to know that to answer on raw samples."""
     shape = train.split.shape
     if isinstance(train, Episodes):
         shape = train.task.sample_shape(train.split)
@@ -253,14 +259,16 @@ def training_data(train: Episodes | Batches, steps: int) -> Training:
 
 
 def compile_encoders(learner: nn.Module) -> None:
-    """torch.compile for the encoder of every pipeline in the learner; InputError where it is
-    adapted.
+    """Let torch.compile take the encoder of every pipeline in the learner.
+
+    Raises:
+        InputError: where an encoder is adapted.
     """
-    if getattr(learner, "adapts", False):
-        raise InputError(
-            "trainer.compile does not reach through an inner loop; leave it out for "
-            "learners with adapt"
-        )
+    require(
+        not getattr(learner, "adapts", False),
+        "trainer.compile does not reach through an inner loop; leave it out for "
+        "learners with adapt",
+    )
     for module in learner.modules():
         if isinstance(module, Pipeline):
             module.encoder.compile()

@@ -1,5 +1,6 @@
-"""What a training run remembers: weights, optimiser, the best so far, metrics; enough to go on to
-the bit.
+"""What a training run remembers, enough to go on to the bit.
+
+It is weights, optimiser, the best so far and metrics.
 """
 
 from __future__ import annotations
@@ -35,8 +36,12 @@ FACTS: dict[str, Callable[[Any], Any]] = {
 
 
 class State:
-    """What a training run must remember to go on to the very weights that an uninterrupted one
-    gives.
+    """What a training run must remember to end at the weights that an uninterrupted one has.
+
+    Args:
+        learner: what is trained.
+        optimizer: of its parameters.
+        run: the directory of its files; None keeps all in memory.
     """
 
     def __init__(
@@ -67,11 +72,13 @@ class State:
             self.stopped = patience is not None and self.waited >= patience
 
     def record(self, line: dict[str, Any]) -> None:
+        """Keep a line of metrics, in the run directory too where there is one."""
         self.metrics.append(line)
         if self.run is not None and not distributed.rank():
             append(self.run / "metrics.jsonl", json.dumps(line, allow_nan=False) + "\n")
 
     def save(self) -> None:
+        """Write the checkpoint last.safetensors into the run directory; one process does."""
         assert self.run is not None
         if distributed.rank():
             return
@@ -93,7 +100,9 @@ class State:
         """Continue from the checkpoint in the run directory.
 
         Lines of metrics that were written after it are dropped; without a checkpoint all are.
-        Raises InputError for a folder that cannot be written, and for a damaged checkpoint.
+
+        Raises:
+            InputError: for a folder that cannot be written, and for a damaged checkpoint.
         """
         if self.run is None:
             return
@@ -134,8 +143,10 @@ class State:
             )
 
     def _optimizer_state(self, tensors: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:
-        """Parameter number -> name -> tensor; ValueError where these are not of this learner's
-        parameters.
+        """Parameter number -> name -> tensor.
+
+        Raises:
+            ValueError: where these are not of this learner's parameters.
         """
         shapes = [p.shape for group in self.optimizer.param_groups for p in group["params"]]
         state: dict[int, dict[str, Tensor]] = {}
@@ -153,6 +164,7 @@ class State:
         return state
 
     def restore_best(self) -> None:
+        """Give the learner the weights of its best validation; without one it keeps its own."""
         if self.best_weights is not None:
             self.learner.load_state_dict(self.best_weights)
         elif self.run is not None and (self.run / "best.safetensors").is_file():

@@ -1,3 +1,4 @@
-"""One paper, one file, in the folder of the slot that it fills; `graphfsl.core.registry` finds them
-by `__all__`.
+"""One paper, one file, in the folder of the slot that it fills.
+
+`graphfsl.core.registry` finds the methods by the `__all__` of their files.
 """

@@ -12,12 +12,14 @@ from graphfsl.io.errors import InputError
 from graphfsl.nn.conv4 import Conv4, Conv4Maps, Conv4R2D2, Conv4Stride2
 from graphfsl.nn.dropblock import DropBlock
 from graphfsl.nn.efficientnet_lite0 import EfficientNetLite0
+from graphfsl.nn.mlp import MLP
 from graphfsl.nn.resnet12 import ResNet12
 from graphfsl.nn.timm_encoder import Timm
 from graphfsl.nn.wrn28_10 import WRN28x10
 
 __all__ = [
     "ENCODERS",
+    "MLP",
     "Conv4",
     "Conv4Maps",
     "Conv4R2D2",
@@ -68,5 +70,6 @@ ENCODERS = Encoders(
         "wrn28_10": WRN28x10,
         "timm": Timm,
         "efficientnet_lite0": EfficientNetLite0,
+        "mlp": MLP,
     }
 )

@@ -40,7 +40,14 @@ class CosineClassifier(nn.Module):
 
 
 def classifier(name: str, dim: int, classes: int, scale: float) -> nn.Module:
-    """The classifier "linear" or "cosine"; another name raises InputError."""
+    """The classifier "linear" or "cosine"; another name raises InputError.
+
+    Args:
+        name: "linear" or "cosine".
+        dim: d, the length of the features.
+        classes: how many there are.
+        scale: of the cosine.
+    """
     if name not in ("linear", "cosine"):
         raise unknown("classifier", name, ("linear", "cosine"))
     return nn.Linear(dim, classes) if name == "linear" else CosineClassifier(dim, classes, scale)

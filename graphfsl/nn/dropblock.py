@@ -56,8 +56,10 @@ class DropBlock(nn.Module):
 
 
 def kept(corners: Tensor, side: int) -> Tensor:
-    """1 for what no block covers, else 0: (M, C, h, w).
+    """Where no block covers a map: 1 there, else 0, (M, C, h, w).
 
-    corners: the upper left ones of blocks, (M, C, h-side+1, w-side+1).
+    Args:
+        corners: (M, C, h-side+1, w-side+1) the upper left ones of blocks.
+        side: of a block, in pixels.
     """
     return 1 - F.max_pool2d(F.pad(corners.float(), [side - 1] * 4), side, 1)

@@ -6,7 +6,7 @@ import hashlib
 import importlib.util
 from pathlib import Path
 
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import InputError, require
 from graphfsl.nn.timm_encoder import Timm
 from graphfsl.nn.weights import read_legacy
 
@@ -55,10 +55,10 @@ class EfficientNetLite0(Timm):
             return
         own = self.net.state_dict()
         theirs = list(read_legacy(Path(path)).values())[: len(own)]  # behind them is the classifier
-        if [t.shape for t in theirs] != [t.shape for t in own.values()]:
-            raise InputError(
-                f"the weights of {PACKAGE} do not fit timm's tf_efficientnet_lite0; update both"
-            )
+        require(
+            [t.shape for t in theirs] == [t.shape for t in own.values()],
+            f"the weights of {PACKAGE} do not fit timm's tf_efficientnet_lite0; update both",
+        )
         self.net.load_state_dict(dict(zip(own, theirs, strict=True)))
 
 
@@ -66,10 +66,7 @@ def _file() -> Path:
     spec = importlib.util.find_spec(PACKAGE.replace("-", "_"))
     folders = list(spec.submodule_search_locations or ()) if spec else []
     found = [p for folder in folders for p in Path(folder, "models").glob("*.pth")]
-    if not found:
-        raise InputError(
-            f"this encoder needs the package {PACKAGE}: pip install graphfsl[efficientnet]"
-        )
+    require(found, f"this encoder needs the package {PACKAGE}: pip install graphfsl[efficientnet]")
     # The name ends with the start of the file's SHA-256, as PyTorch's hub has it.
     if (
         not hashlib.sha256(found[0].read_bytes())

@@ -21,7 +21,7 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from graphfsl.io import inert_pickle
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import InputError, require
 from graphfsl.io.files import check_regular, check_unpacked
 from graphfsl.io.inert_pickle import Call
 
@@ -91,28 +91,33 @@ def load_encoder_weights(
 ) -> None:
     """Load every weight of an encoder from a file, by name.
 
-    path: a safetensors file, or one of `torch.save`: of a state dict, or of a checkpoint that holds
-        one, such as {"state_dict": …, "epoch": …}. What stands before all names, such as `module.`
-        or `encoder.`, does not matter, nor do layers behind the encoder (a classifier, a
-        projection).
-    convert: tried first, from names of other codes to the encoder's. classifier: layers that may be
-        left over though the encoder has some that begin like them.
+    What stands before all names, such as `module.` or `encoder.`, does not matter, nor do layers
+    behind the encoder (a classifier, a projection).
 
-    Raises InputError where the file is none, lacks a weight or holds it in another shape, holds
-    layers that the encoder does not have, NaN or infinity, or two sets of weights that fit.
+    Args:
+        encoder: what takes them.
+        path: a safetensors file, or one of `torch.save`: of a state dict, or of a checkpoint that
+            holds one, such as {"state_dict": …, "epoch": …}.
+        convert: tried first, from names of other codes to the encoder's.
+        classifier: layers that may be left over though the encoder has some that begin like them.
+
+    Raises:
+        InputError: where the file is none, lacks a weight or holds it in another shape, holds
+            layers that the encoder does not have, NaN or infinity, or two sets of weights that fit.
     """
     tables, own = read_weights(Path(path)), encoder.state_dict()
     found = _converted(own, tables, path, convert, classifier) or _matching(
         own, tables, path, classifier
     )
     for name, tensor in found.items():
-        if not tensor.isfinite().all():
-            raise InputError(f"{path}: {name!r} holds NaN or infinity; restore the file")
+        require(
+            tensor.isfinite().all(), f"{path}: {name!r} holds NaN or infinity; restore the file"
+        )
     encoder.load_state_dict(own | found)
 
 
 def read_weights(path: Path) -> dict[str, Table]:
-    """The tensors of a file: place -> name -> tensor.
+    """The tensors of a file, by the place that they stand in: place -> name -> tensor.
 
     A place is where a dictionary of them stands; "" is the file itself.
 
@@ -126,10 +131,10 @@ def read_weights(path: Path) -> dict[str, Table]:
         except (SafetensorError, ValueError, KeyError) as error:
             raise InputError(f"{path} is not a readable safetensors file ({error})") from None
     zipped = zipfile.is_zipfile(io.BytesIO(data))
-    if not zipped and data[:1] != b"\x80":
-        raise InputError(
-            f"{path} is no safetensors file and none of torch.save, or cut short; save a state dict"
-        )
+    require(
+        zipped or data[:1] == b"\x80",
+        f"{path} is no safetensors file and none of torch.save, or cut short; save a state dict",
+    )
     try:
         value = _zipped(path, data) if zipped else _legacy(path, data, None)
     except InputError:
@@ -143,8 +148,7 @@ def read_weights(path: Path) -> dict[str, Table]:
             f"{path} holds a whole {value.name.split()[-1]}, not its weights; save its state_dict()"
         )
     tables = dict(_tables(value, "", 0))
-    if not tables:
-        raise InputError(f"{path} holds no weights by name; save a state dict, model.state_dict()")
+    require(tables, f"{path} holds no weights by name; save a state dict, model.state_dict()")
     return tables
 
 

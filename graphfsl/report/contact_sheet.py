@@ -1,5 +1,6 @@
-"""Contact sheets: what a class was given, what was found with most and least confidence, on one
-picture.
+"""Contact sheets: what was found of a class, on one picture.
+
+They show what it was given, and what was found with most and least confidence.
 """
 
 from __future__ import annotations
@@ -22,8 +23,13 @@ INK, SOFT, WRONG = "#1d1f23", "#5d636d", "#b3261e"
 
 @dataclass(frozen=True)
 class Tile:
-    """An image, the words below it, and whether they are known to be wrong. limits: see
-    `images.to_array`.
+    """An image, the words below it, and whether they are known to be wrong.
+
+    Attributes:
+        path: of the image file.
+        words: what stands below it.
+        wrong: whether it has a red rim.
+        limits: the values of black and white, see `images.to_array`.
     """
 
     path: Path
@@ -33,8 +39,9 @@ class Tile:
 
 
 def contact_sheet(title: str, sections: Mapping[str, Sequence[Tile]]) -> Image.Image:
-    """Tiles in rows of twelve below the heading of their section; a section without tiles is left
-    out.
+    """Tiles in rows of twelve below the heading of their section.
+
+    A section without tiles is left out.
     """
     shown = {heading: tiles for heading, tiles in sections.items() if tiles}
     line, row = TEXT + GAP, SIDE + TEXT + 2 * GAP

@@ -10,21 +10,18 @@ from typing import Any
 
 from graphfsl.report.figures import REPLICATES, Figure, by_strength, draw, mean
 from graphfsl.report.reliability import reliability_diagram
-from graphfsl.report.tables import Line, axes_of, finite, level, value_of
+from graphfsl.report.tables import Line, asked_of, axes_of, finite, level, value_of
 
 HEAT_MAPS = 6  # the most of a report
 NAMED = 30  # classes whose names can be read along a confusion matrix
 
 
 def _label(r: Line) -> str:
-    pool = f", {r['unlabeled']} unlabeled" if r.get("unlabeled") else ""
-    pool += f", {r['distractors']} distractor classes" if r.get("distractors") else ""
+    asked = asked_of(r)
+    what = ", ".join([asked.title, *asked.details])
     levels = ", ".join(f"{a} {level(r, a)}" for a in r.get("cell") or ())
     name = levels or " · ".join(str(r[k]) for k in ("method", "run") if r.get(k))
-    return (
-        f"{r.get('data')}, {r.get('way')}-way {r.get('shot')}-shot{pool} "
-        f"({r.get('setting')}): {name}"
-    )
+    return f"{r.get('data')}, {what} ({r.get('setting')}): {name}"
 
 
 def _mean(rows: Sequence[Line]) -> float:
@@ -33,8 +30,9 @@ def _mean(rows: Sequence[Line]) -> float:
 
 
 def heat_maps(rows: Sequence[Line]) -> list[Figure]:
-    """Mean accuracy for the levels of two axes, over the cells of one kind of setting; the
-    strongest axes first.
+    """The mean of the first metric for the levels of two axes, over one kind of setting.
+
+    The strongest axes come first.
     """
     maps = []
     for kind in dict.fromkeys(str(r.get("setting")) for r in rows):
@@ -97,7 +95,10 @@ def _plot_heat(axes: Any, values: list[list[float]], x: list[str], y: list[str])
 
 
 def confusion(r: Line) -> Figure:
-    """Rows are the true classes, each row sums to 1; the pairs that are confused most are named."""
+    """A confusion matrix: rows are the true classes, and each row sums to 1.
+
+    The pairs that are confused most are named.
+    """
     names, counts = r["confusion"]["classes"], r["confusion"]["counts"]
     rates = [[c / max(sum(line), 1) for c in line] for line in counts]
     pairs = [

@@ -21,16 +21,22 @@ FOR, AGAINST = ("#00695c", "-"), ("#c2185b", (0, (2, 1.2)))
 def draw(
     graph: nx.DiGraph, title: str = "", strongest: int = 3, classes: Sequence[str] = ()
 ) -> str:
-    """An SVG of a graph from `to_networkx`: role by shape, class by colour, edge weight by width,
-    each with its number.
+    """An SVG of a graph from `to_networkx`.
 
-    Squares are support, circles queries, small triangles unlabeled. The fill is the known or
-    predicted class, the rim the true one; a cross marks a wrong prediction. Each node shows its
-    `strongest` incoming edges. classes: the names of the class columns, for the legend, which shows
-    what there is to see and nothing else. With contributions (`explain.add_contributions`) the
-    explained query has a double ring, each node a ring as wide as its contribution, and the edges
-    that contribute most are drawn, dashed where they speak against the answer; what was no part of
-    the explanation is pale.
+    Squares are support, circles queries, small triangles unlabeled; each has its number. The fill
+    is the known or predicted class, the rim the true one; a cross marks a wrong prediction. An edge
+    is as wide as its weight.
+
+    With contributions (`explain.add_contributions`) the explained query has a double ring, each
+    node a ring as wide as its contribution, and the edges that contribute most are plotted, dashed
+    where they speak against the answer; what was no part of the explanation is pale.
+
+    Args:
+        graph: of an episode.
+        title: stands above it.
+        strongest: how many incoming edges each node shows.
+        classes: the names of the class columns, for the legend, which shows what there is to see
+            and nothing else.
     """
     import io
 
@@ -131,8 +137,9 @@ def _draw_node(
 
 
 def _draw_contribution(axes: Any, place: Any, node: dict[str, Any], loudest: float) -> None:
-    """A ring as wide as what the node contributes; none for what is hardly seen, and often
-    noise.
+    """A ring as wide as what the node contributes.
+
+    There is none for what is hardly seen, and often noise.
     """
     contribution = node.get("contribution")
     if not contribution or abs(contribution) <= QUIET * loudest:
@@ -152,9 +159,7 @@ def _draw_contribution(axes: Any, place: Any, node: dict[str, Any], loudest: flo
 
 
 def _legend(graph: nx.DiGraph, classes: Sequence[str]) -> list[Any]:
-    """What there is in the picture: roles, classes, wrong answers, and what speaks for and against
-    the answer.
-    """
+    """What the picture shows: roles, classes, wrong answers, and what speaks for and against it."""
     from matplotlib.lines import Line2D
 
     nodes = [node for _, node in graph.nodes(data=True)]
@@ -195,8 +200,9 @@ def _legend(graph: nx.DiGraph, classes: Sequence[str]) -> list[Any]:
 
 
 def _edges(graph: nx.DiGraph, strongest: int) -> list[tuple[Any, Any, dict[str, Any]]]:
-    """Which edges are drawn, and how: the strongest into each node, or those that contribute most
-    both ways.
+    """Which edges are plotted, and how.
+
+    They are the strongest into each node, or those that contribute most both ways.
     """
     shown = nx.Graph()
     spoken = nx.get_edge_attributes(graph, "contribution")

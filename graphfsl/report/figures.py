@@ -10,7 +10,8 @@ from functools import partial
 from textwrap import fill
 from typing import Any
 
-from graphfsl.loops.row import ACCURACY, scale_of
+from graphfsl.core.task import PoolCurve, Task
+from graphfsl.loops.row import ACCURACY, scale_of, text_of
 from graphfsl.report.tables import (
     Line,
     axes_of,
@@ -41,8 +42,9 @@ COLORS = (
 
 
 class Colors(dict[str, str]):
-    """The colour of a method, the same in all figures of a report, in the order in which they are
-    asked for.
+    """The colour of each method, the same in all figures of a report.
+
+    They are given in the order in which they are asked for.
     """
 
     def __missing__(self, method: str) -> str:
@@ -54,16 +56,17 @@ LINES, PANELS = 6, 4  # the most of a panel, and of a heading
 
 
 def averaged(rows: Sequence[Line]) -> list[Line]:
-    """A study's rows, named by their levels and averaged over its replicates; other rows as they
-    are.
+    """A study's rows, named by their levels and averaged over its replicates.
+
+    Other rows stay as they are.
     """
     out: dict[Any, list[Line]] = {}
     for i, r in enumerate(rows):
-        pool = ("unlabeled", "distractors", "shot")
+        plotted = _plotted_against(task_of(r))
         told = [
             f"{a} {level(r, a)}"
             for a in r.get("cell") or ()
-            if a not in REPLICATES and not a.endswith(pool)
+            if a not in REPLICATES and a.rpartition(".")[2] not in plotted
         ]
         named = {**r, "method": ", ".join(told) or r.get("method")}
         key = (named["method"], r["setting"], *group(r)) if r.get("cell") else i
@@ -71,8 +74,17 @@ def averaged(rows: Sequence[Line]) -> list[Line]:
     return [{**same[0], **mean(same)} for same in out.values()]
 
 
+def _plotted_against(task: type[Task]) -> set[str]:
+    """The fields of a task that figures plot the first metric against."""
+    pool = task.pool_curve
+    return {*task.curves, *([pool.size, pool.distractors] if pool else [])}
+
+
 def mean(rows: Sequence[Line]) -> dict[str, float]:
-    """Mean of the first metric, and mean half-width: at least that of the mean."""
+    """The means of the first metric and of its half-width over rows.
+
+    The mean half-width is at least that of the mean.
+    """
     keys = (metric_of(rows[0]) if rows else "accuracy", "ci95")
     values = {k: [r[k] for r in rows if finite(r.get(k))] for k in keys}
     return {k: sum(v) / len(v) if v else math.nan for k, v in values.items()}
@@ -81,10 +93,15 @@ def mean(rows: Sequence[Line]) -> dict[str, float]:
 def draw(
     plot: Callable[[Any], None], x: str, y: str, size: tuple[float, float] = (4.2, 2.7)
 ) -> str:
-    """A small panel as SVG, the same bytes on every call; phones stack panels, wide screens place
-    them in rows.
+    """A small panel as SVG, the same bytes on every call.
 
-    size: in inches; a legend makes it higher.
+    Phones stack panels, wide screens place them in rows.
+
+    Args:
+        plot: plots into the axes that it is given.
+        x: what stands along the horizontal axis.
+        y: what stands along the vertical axis.
+        size: in inches; a legend makes it higher.
     """
     import matplotlib  # here, since it takes longer to import than most commands run
     from matplotlib.figure import Figure as Canvas
@@ -110,15 +127,16 @@ def draw(
 
 
 def _half(line: Line, scale: float) -> float:
-    """Half-width of the validation's interval in points; NaN, which is not plotted, where it has
-    none.
+    """The half-width of the validation's interval in points.
+
+    It is NaN, which is not plotted, where there is none.
     """
     half = line.get("val_ci95")
     return scale * half if finite(half) else math.nan  # type: ignore[operator]
 
 
 def curves(label: str, lines: Sequence[Line]) -> list[Figure]:
-    """Training loss, and validation accuracy with its interval, by step."""
+    """Plot training loss, and the validation's metric with its interval, by step."""
     loss = [(m["step"], m["loss"]) for m in lines if finite(m.get("loss"))]
     validated = [m for m in lines if finite(m.get("val"))]
     metric = validated[0].get("metric", ACCURACY) if validated else ACCURACY
@@ -143,7 +161,12 @@ def curves(label: str, lines: Sequence[Line]) -> list[Figure]:
         line(axes, val, color=COLORS[2], marker="o", markersize=3)
         step, best, _ = (min if less else max)(val, key=lambda v: v[1])
         axes.plot(
-            step, best, "o", color=COLORS[2], markersize=7, label=f"best: step {step:,}, {best:.2f}"
+            step,
+            best,
+            "o",
+            color=COLORS[2],
+            markersize=7,
+            label=f"best: step {step:,}, {text_of(best, unit)}",
         )
 
     out = [(f"{label}: loss", draw(plot_loss, "step", "training loss"))] if loss else []
@@ -151,42 +174,45 @@ def curves(label: str, lines: Sequence[Line]) -> list[Figure]:
 
 
 def line(axes: Any, points: Sequence[tuple[float, float, float]], **look: Any) -> None:
-    """A line through (x, y, half-width) with its band."""
+    """Plot a line through points (x, y, half-width), with its band."""
     x, y, _ = zip(*points, strict=True)
     low, high = ([v + sign * h for _, v, h in points] for sign in (-1, 1))
     axes.fill_between(x, low, high, color=look["color"], alpha=0.15, linewidth=0)
     axes.plot(x, y, **look)
 
 
-def pool_figures(rows: Sequence[Line], colors: Colors) -> list[Figure]:
-    """Accuracy by unlabeled samples, a panel for each kind of episode that has several numbers of
-    them.
+def pool_figures(rows: Sequence[Line], pool: PoolCurve, colors: Colors) -> list[Figure]:
+    """Accuracy by unlabeled samples, a panel for each kind of episode.
+
+    Kinds with a single number of them have none.
     """
     several = len({r.get("run") for r in rows}) > 1
-    panels: dict[tuple[Any, ...], dict[str, list[Line]]] = {}
-    for r in (r for r in rows if "unlabeled" in r and finite(value_of(r))):
-        name = f"{r.get('method')} · {r.get('run')}" if several else str(r.get("method"))
-        name += " (transductive)" if "transductive" in str(r.get("setting")) else ""
-        key = tuple(
-            r.get(k) for k in ("data", "way", "shot", "query", "dirichlet", "pool_dirichlet")
-        )
-        panels.setdefault(key, {}).setdefault(name, []).append(r)
+    panels: dict[str, dict[str, list[Line]]] = {}
+    for r in rows:
+        if pool.size in r and finite(value_of(r)):
+            name = f"{r.get('method')} · {r.get('run')}" if several else str(r.get("method"))
+            name += " (transductive)" if "transductive" in str(r.get("setting")) else ""
+            panels.setdefault(_pool_caption(r, pool), {}).setdefault(name, []).append(r)
     out = []
-    for (data, way, shot, query, alpha, pool_alpha), methods in panels.items():
-        if any(len({r["unlabeled"] for r in members}) > 1 for members in methods.values()):
-            uneven = f", Dirichlet {alpha}" if alpha else ""
-            uneven += f", pool of Dirichlet {pool_alpha}" if pool_alpha else ""
-            far = _off_the_scale(methods)
-            off = (
-                (f"; off the scale: {', '.join(f'{n} {v:.1f}' for n, v in far.items())}")
-                if far
-                else ""
-            )
-            caption = f"{data}, {way}-way {shot}-shot, {query} queries per class{uneven}{off}"
+    for caption, methods in panels.items():
+        if any(len({r[pool.size] for r in members}) > 1 for members in methods.values()):
+            far = _off_the_scale(methods, pool)
+            off = ", ".join(f"{name} {value:.1f}" for name, value in far.items())
             near = {name: members for name, members in methods.items() if name not in far}
-            plot = partial(_plot_pool, methods=near, colors=colors)
-            out.append((caption, draw(plot, "unlabeled samples per class", axis_of(_any(methods)))))
+            plot = partial(_plot_pool, methods=near, pool=pool, colors=colors)
+            text = f"{caption}; off the scale: {off}" if far else caption
+            out.append((text, draw(plot, pool.axis, axis_of(_any(methods)))))
     return out
+
+
+def _pool_caption(line: Line, pool: PoolCurve) -> str:
+    """All that captions say of what a line was asked, but for the pool's size and classes."""
+    told = [
+        caption.of(line[key])
+        for key, caption in task_of(line).captions.items()
+        if key not in (pool.size, pool.distractors) and line.get(key)
+    ]
+    return ", ".join([str(line.get("data")), *told])
 
 
 def _any(methods: Mapping[str, list[Line]]) -> Line:
@@ -197,97 +223,99 @@ def _uses_pool(members: Sequence[Line]) -> bool:
     return any(re.search("uses|semi", f"{r.get('traits')}{r.get('setting')}") for r in members)
 
 
-def _off_the_scale(methods: Mapping[str, list[Line]]) -> dict[str, float]:
-    """The accuracies of methods without a pool that, drawn, would press the lines of interest
-    flat.
-    """
+def _off_the_scale(methods: Mapping[str, list[Line]], pool: PoolCurve) -> dict[str, float]:
+    """The accuracies of methods without a pool that would press the lines of interest flat."""
     semi = [value_of(r) for members in methods.values() if _uses_pool(members) for r in members]
     shown = semi or [value_of(r) for members in methods.values() for r in members]
     span = max(max(shown) - min(shown), 2.0)
     first = {
-        n: value_of(min(m, key=lambda r: r["unlabeled"]))
+        n: value_of(min(m, key=lambda r: r[pool.size]))
         for n, m in methods.items()
         if not _uses_pool(m)
     }
     return {n: v for n, v in first.items() if not min(shown) - span < v < max(shown) + span}
 
 
-def _plot_pool(axes: Any, methods: Mapping[str, list[Line]], colors: Colors) -> None:
-    """A line for each number of distractors; one dashed line for a method that leaves unlabeled
-    samples alone.
+def _plot_pool(
+    axes: Any, methods: Mapping[str, list[Line]], pool: PoolCurve, colors: Colors
+) -> None:
+    """A line for each number of distractors.
+
+    A method that leaves unlabeled samples alone has one dashed line.
     """
-    sizes = sorted({r["unlabeled"] for members in methods.values() for r in members})
+    sizes = sorted({r[pool.size] for members in methods.values() for r in members})
+
+    def points_of(members: Sequence[Line]) -> list[tuple[float, float, float]]:
+        return sorted({(r[pool.size], value_of(r), r.get("ci95") or 0.0) for r in members})
+
     for name, members in methods.items():
+        look: dict[str, Any] = {"color": colors[name]}
         if not _uses_pool(members):
-            points = sorted({(r["unlabeled"], value_of(r), r.get("ci95") or 0.0) for r in members})
+            points = points_of(members)
             points = [(x, *points[0][1:]) for x in sizes] if len(points) == 1 else points
-            line(axes, points, color=colors[name], label=name, linestyle="--", linewidth=1.1)
+            line(axes, points, label=name, linestyle="--", linewidth=1.1, **look)
             continue
-        for i, d in enumerate(sorted({r["distractors"] for r in members if r["unlabeled"]} or {0})):
+        numbers = sorted({r[pool.distractors] for r in members if r[pool.size]} or {0})
+        for i, number in enumerate(numbers):
             # Without unlabeled samples nothing distracts: that point starts every line.
-            own = [r for r in members if not r["unlabeled"] or r["distractors"] == d]
-            points = sorted({(r["unlabeled"], value_of(r), r.get("ci95") or 0.0) for r in own})
-            label = name + (f", {d} distractor classes" if d else "")
-            style, marker = ("-", "-.", ":")[min(i, 2)], "os^"[min(i, 2)]
-            line(
-                axes,
-                points,
-                color=colors[name],
-                label=label,
-                linestyle=style,
-                marker=marker,
-                markersize=4,
-            )
+            own = [r for r in members if not r[pool.size] or r[pool.distractors] == number]
+            told = task_of(own[0]).captions[pool.distractors].of(number)
+            look["label"] = f"{name}, {told}" if number else name
+            look["linestyle"] = ("-", "-.", ":")[min(i, 2)]
+            look["marker"] = "os^"[min(i, 2)]
+            line(axes, points_of(own), markersize=4, **look)
     axes.set_xticks(sizes)
 
 
-# What an episode is, as the caption of a panel says it where the panels differ in it.
-PANEL = {
-    "shot": "{}-shot",
-    "query": "{} queries per class",
-    "unlabeled": "{} unlabeled per class",
-    "distractors": "{} distractor classes",
-    "dirichlet": "Dirichlet {}",
-    "pool_dirichlet": "pool of Dirichlet {}",
-}
-EQUAL = {
-    "dirichlet": "as many queries of every class",
-    "pool_dirichlet": "as many unlabeled of every class",
-}
-
-
 def curve_figures(rows: Sequence[Line], x: str, words: str, colors: Colors) -> list[Figure]:
-    """Accuracy by one number of the setting, a panel for each kind of setting and all else that an
-    episode is.
+    """The first metric by one number of the setting.
+
+    There is a panel for each kind of setting and all else that an episode is.
+
+    Args:
+        rows: as tables hold them.
+        x: the name of the number.
+        words: for it, along the axis.
+        colors: of the methods.
     """
     fields = dict.fromkeys(name for r in rows for name in task_of(r).columns_shown())
     keys = ["setting", "data", *(name for name in fields if name != x)]
     panels: dict[tuple[Any, ...], list[Line]] = {}
     for r in rows:
-        if x in r and finite(value_of(r)) and (x != "distractors" or r.get("unlabeled")):
+        needed = task_of(r).needs.get(x)
+        if x in r and finite(value_of(r)) and (needed is None or r.get(needed)):
             panels.setdefault(tuple(r.get(k) for k in keys), []).append(r)
     panels = {k: members for k, members in panels.items() if len({r.get(x) for r in members}) > 1}
     differ = [k for i, k in enumerate(keys) if len({values[i] for values in panels}) > 1]
     out = []
-    for values, members in panels.items():
+    for members in panels.values():
         lines, over = _lines(members, x)
-        facts = dict(zip(keys, values, strict=True))
-        way = f", {facts['way']}-way" if facts.get("way") else ""
-        text = f"{facts['data']}{way} ({facts['setting']})"
-        for key, told in PANEL.items():
-            if key in facts and (key in differ or (key == "unlabeled" and facts.get(key))):
-                text += ", " + (told.format(facts[key]) if facts[key] is not None else EQUAL[key])
+        caption = _curve_caption(members[0], x, differ) + over
         plot = partial(_plot_lines, lines=lines, x=x, colors=colors)
-        out.append((text + over, draw(plot, words, axis_of(members[0]))))
+        out.append((caption, draw(plot, words, axis_of(members[0]))))
     if len(out) > PANELS:
         caption, svg = out[PANELS - 1]
         out[PANELS - 1] = (f"{caption} ({len(out) - PANELS} further panels are left out)", svg)
     return out[:PANELS]
 
 
+def _curve_caption(line: Line, x: str, differ: Sequence[str]) -> str:
+    """The data, what is always said of the task, the setting, and what else panels differ in."""
+    captions = {key: told for key, told in task_of(line).captions.items() if key != x}
+    always = [told.of(line[k]) for k, told in captions.items() if told.always and line.get(k)]
+    further = [
+        told.of(line.get(key))
+        for key, told in captions.items()
+        if key in differ and not (told.always and line.get(key))
+    ]
+    start = ", ".join([str(line["data"]), *always])
+    return ", ".join([f"{start} ({line['setting']})", *further])
+
+
 def _lines(rows: Sequence[Line], x: str) -> tuple[dict[str, list[Line]], str]:
-    """Rows by line, and what was averaged over: every variant, or the levels of the strongest axis
-    if they are many.
+    """Rows by line, and what was averaged over.
+
+    A line is a variant or, if these are many, a level of the strongest axis.
     """
     repeated = [
         a for a in axes_of(rows) if a in REPLICATES and len({level(r, a) for r in rows}) > 1
@@ -317,7 +345,7 @@ def _over(axes: Sequence[str]) -> str:
 
 
 def by_strength(rows: Sequence[Line], axes: Sequence[str]) -> list[str]:
-    """Axes by the spread of their levels' mean accuracies, the widest first."""
+    """Order axes by the spread of the mean values of their levels, the widest first."""
 
     def spread(axis: str) -> float:
         levels: dict[str, list[float]] = {}

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from graphfsl.loops.row import text_of
+from graphfsl.loops.row import p_text, text_of
 from graphfsl.report.figures import Figure
 from graphfsl.report.tables import (
     BOLD,
@@ -59,9 +59,17 @@ def to_html(
     effects: Sequence[Line] = (),
     failures: Sequence[tuple[str, str]] = (),
 ) -> str:
-    """What was found, a picture and the rows come first; how it was made, and all the rest, below.
+    """A report as one web page: findings, a picture and the rows first, all the rest below.
 
-    lead: pictures that stand above the tables; figures: those below, by heading.
+    Args:
+        title: of the page.
+        rows: as tables hold them.
+        figures: those below the tables, by heading: (caption, SVG).
+        lead: figures that stand above the tables.
+        notes: lines of text, with `code`.
+        findings: lines of text, with `code`.
+        effects: a study's comparisons.
+        failures: (cell, what went wrong).
     """
     parts = listed(findings, "findings")
     parts += pictures(lead) if lead else []
@@ -88,7 +96,7 @@ def to_html(
 
 
 def page(title: str, parts: Sequence[str]) -> str:
-    """A whole page of these parts of HTML below its title."""
+    """A whole web page of some parts of HTML below its title."""
     # The policy makes a browser hold the page to what it promises: nothing is loaded, nothing is
     # run.
     policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -103,7 +111,7 @@ def page(title: str, parts: Sequence[str]) -> str:
 
 
 def pictures(drawn: Sequence[tuple[str, str | bytes]]) -> list[str]:
-    """Captions and drawings (SVG) or photographs (the bytes of a JPEG)."""
+    """Figures as HTML: captions with drawings (SVG) or photographs (the bytes of a JPEG)."""
     parts = ['<div class="figures">']
     # as an image a drawing keeps its ids, styles and scripts to itself
     for caption, picture in drawn:
@@ -120,22 +128,48 @@ def pictures(drawn: Sequence[tuple[str, str | bytes]]) -> list[str]:
 
 
 def data_url(kind: str, image: bytes) -> str:
+    """An image as an address that holds it, for a page that loads nothing."""
     return f"data:image/{kind};base64,{base64.b64encode(image).decode()}"
 
 
-def grid(heads: Sequence[str], rows: Sequence[Sequence[str]], text: int) -> list[str]:
-    """A table of cells of HTML, the first `text` columns of which are words."""
-    look = ["text" if i < text else "" for i in range(len(heads))]
-    lines = [("th", heads), *(("td", r) for r in rows)]
-    cells = (
-        "".join(f'<{tag} class="{c}">{v}</{tag}>' for c, v in zip(look, line, strict=True))
-        for tag, line in lines
-    )
+def html_table(
+    heads: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    columns: Sequence[str],
+    lines: Sequence[str] = (),
+) -> list[str]:
+    """A table that scrolls by itself where it is wider than the page.
+
+    Args:
+        heads: of the columns, as HTML.
+        rows: their cells, as HTML.
+        columns: the class of each column's cells, "" for none.
+        lines: the class of each row; none where it is left out.
+    """
+    looks = lines or [""] * len(rows)
     return [
         '<div class="scroll" tabindex="0"><table>',
-        *(f"<tr>{line}</tr>" for line in cells),
+        _html_row("th", heads, columns, ""),
+        *(_html_row("td", row, columns, look) for row, look in zip(rows, looks, strict=True)),
         "</table></div>",
     ]
+
+
+def _html_row(tag: str, cells: Sequence[str], columns: Sequence[str], look: str) -> str:
+    inner = [
+        f"<{tag}{_class(column)}>{cell}</{tag}>"
+        for cell, column in zip(cells, columns, strict=True)
+    ]
+    return f"<tr{_class(look)}>{''.join(inner)}</tr>"
+
+
+def _class(name: str) -> str:
+    return f' class="{name}"' if name else ""
+
+
+def words_first(heads: Sequence[str], words: int) -> list[str]:
+    """The classes of columns of which the first so many are words, and the others numbers."""
+    return ["text" if i < words else "" for i in range(len(heads))]
 
 
 PAIRED = (
@@ -150,26 +184,25 @@ PAIRED = (
 
 
 def listed(lines: Sequence[str], kind: str = "") -> list[str]:
+    """Lines of text as an HTML list of a class `kind`; nothing where there are none."""
     code = (re.sub("`([^`]+)`", r"<code>\1</code>", f"<li>{escape(line)}</li>") for line in lines)
     return [f'<ul class="{kind}">', *code, "</ul>"] if lines else []
 
 
-def _table(t: Table) -> Iterator[str]:
-    yield '<div class="scroll" tabindex="0"><table>'
-    words = [
-        "accuracy" if h == t.metric else h.replace(" ", "-").replace(".", "-") for h in t.headers
-    ]
-    classes = [f"{w} text" if text else w for w, text in zip(words, t.text, strict=True)]
+def _table(t: Table) -> list[str]:
+    """A table of results; a line parts the groups whose rows are compared."""
+    columns = []
+    for head, is_words in zip(t.headers, t.text, strict=True):
+        name = "accuracy" if head == t.metric else head.replace(" ", "-").replace(".", "-")
+        columns.append(f"{name} text" if is_words else name)
+    looks = []
     before: Any = None
-    for r, row, best in [({}, t.headers, False), *zip(t.rows, t.cells, t.best, strict=True)]:
-        tag = "td" if r else "th"
-        marks = {"new": group(r) != before, "baseline": bool(r.get("baseline")), "best": best}
-        line = (
-            f'<{tag} class="{c}">{escape(v)}</{tag}>' for c, v in zip(classes, row, strict=True)
-        )
-        yield f'<tr class="{" ".join(m for m, on in marks.items() if on)}">{"".join(line)}</tr>'
-        before = group(r)
-    yield "</table></div>"
+    for row, best in zip(t.rows, t.best, strict=True):
+        marks = {"new": group(row) != before, "baseline": row.get("baseline"), "best": best}
+        looks.append(" ".join(mark for mark, holds in marks.items() if holds))
+        before = group(row)
+    cells = [[escape(cell) for cell in row] for row in t.cells]
+    return html_table([escape(head) for head in t.headers], cells, columns, looks)
 
 
 def _effects(effects: Sequence[Line]) -> list[str]:
@@ -193,18 +226,14 @@ def _effects(effects: Sequence[Line]) -> list[str]:
             f"{a} − {b}",
             f"{e['difference']:+.2f}",
             f"{e['low']:+.2f} to {e['high']:+.2f}",
-            _p(e["p"]),
-            _p(e.get("corrected")),
+            p_text(e["p"]),
+            "" if e.get("corrected") is None else p_text(e["corrected"]),
             str(e.get("matched", "")),
             "paired" if e.get("paired") else "Welch",
         ]
         cells[3:5] = (c.replace("-", "−") for c in cells[3:5])
         rows.append([escape(c) for c in cells])
-    return grid(heads, rows, 3)
-
-
-def _p(value: float | None) -> str:
-    return "" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
+    return html_table(heads, rows, words_first(heads, 3))
 
 
 def _commands(rows: Sequence[Line]) -> Iterator[str]:

@@ -1,12 +1,6 @@
-"""The record of committed results: one CSV for each data set, written from the runs' results.json.
+"""The record of committed results: one CSV for each data set.
 
-The tables of the documentation are printed from these files. They are those of `tables.to_csv`,
-with these columns more:
-
-- `file`: the file below experiments/results that holds the row, and the accuracy of each episode.
-- `variant`: how the row was measured otherwise than its run says: overrides, BatchNorm policy.
-- `pretraining`: the objective that the encoder was pretrained with.
-- `published`, `source`: the paper's number in this setting, also where ours is of other classes.
+It is written from the runs' results.json.
 """
 
 from __future__ import annotations
@@ -21,7 +15,8 @@ from typing import Any
 from graphfsl import data
 from graphfsl.core.task import Task
 from graphfsl.data.tasks import DEFAULT, get
-from graphfsl.experiment.experiment import Experiment
+from graphfsl.experiment.experiment import Experiment, Published
+from graphfsl.experiment.results import read_experiment, read_results
 from graphfsl.io.checkpoint import read_json, write_atomically
 from graphfsl.io.plain_text import unguarded
 from graphfsl.report.tables import Line, metric_of, to_csv
@@ -35,19 +30,19 @@ EPISODE = {"way": 5, "shot": 1, "unlabeled": 0, "distractors": 0}  # what most e
 
 
 def task_of_line(line: Line) -> Task:
-    """What a row was asked."""
+    """The task that a row was asked."""
     kind = get(line.get("task") or DEFAULT)
     given = {f.name: line.get(f.name) for f in dataclasses.fields(kind)}
     return kind(**{name: value for name, value in given.items() if value is not None})
 
 
 def size(line: Line) -> tuple[float, ...]:
-    """What columns are sorted by: way, shot, unlabeled samples and distractors of its episodes."""
+    """The numbers that columns are sorted by: way, shot, unlabeled samples and distractors."""
     return tuple(task_of_line(line).size)
 
 
 def column(line: Line) -> str:
-    """5-way 1-shot, 5 unlabeled, 5 distractors"""
+    """What heads a row's column, such as "5-way 1-shot, 5 unlabeled, 5 distractors"."""
     return _title(task_of_line(line))
 
 
@@ -56,7 +51,7 @@ def _title(task: Task) -> str:
 
 
 def records(folder: Path) -> dict[str, str]:
-    """The name of each data set that runs in a folder were measured on, and its record as CSV."""
+    """The record of each data set that runs in a folder were measured on, as CSV, by its name."""
     found: dict[str, list[Line]] = {}
     for file in sorted(folder.glob("*/results.json")):
         for row in _rows_of_run(file.parent):
@@ -65,7 +60,7 @@ def records(folder: Path) -> dict[str, str]:
 
 
 def write_records(folder: Path) -> list[Path]:
-    """Write the record of each data set beside the runs; the files that were written."""
+    """Write the record of each data set beside the runs, and return the files."""
     written = []
     for name, text in records(folder).items():
         file = folder / f"{name}.csv"
@@ -91,8 +86,10 @@ def is_record(file: Path) -> bool:
 
 
 def data_set(split: str) -> str:
-    """The data set that a split is of: omniglot of "omniglot-vinyals-rotations/test"; a set of the
-    user's own goes by its own name.
+    """The data set that a split is of.
+
+    It is omniglot of "omniglot-vinyals-rotations/test"; a set of the user's own goes by its own
+    name.
     """
     own = split.partition("/")[0].replace("-", "_")
     known = [name for name in data.names() if own.startswith(name)]
@@ -101,9 +98,9 @@ def data_set(split: str) -> str:
 
 def _rows_of_run(path: Path) -> Iterator[Line]:
     """A run's own evaluation, and those that `graphfsl evaluate` left in its folder."""
-    results = read_json(path / "results.json")
-    experiment = Experiment.of_saved(results["config"])
-    yield from _rows_of_file(path, "results.json", results["rows"], experiment, [])
+    file = path / "results.json"
+    experiment = read_experiment(file)
+    yield from _rows_of_file(path, "results.json", read_results(file).rows, experiment, [])
     for file in sorted((path / "evaluations").glob("*.json")):
         found = read_json(file)
         name = f"evaluations/{file.name}"
@@ -123,31 +120,30 @@ def _rows_of_file(
         if not own_policy:
             variant.append(f"{policy} BatchNorm")
         published = _published(experiment, row, own_policy)
+        other = published is not None and published.metric != metric_of(row)
         yield {
             **row,
             "run": path.name,
             "file": f"{path.name}/{name}",
             "variant": ", ".join(variant),
             "pretraining": objective,
-            "published": published.get(metric_of(row)),
-            "source": published.get("source"),
+            "published": None if other or published is None else published.value,
+            "source": None if published is None else published.source,
         }
 
 
-def _published(experiment: Experiment, row: Line, own_policy: bool) -> Mapping[str, Any]:
-    """The paper's number in the setting of a row, or {}; of several that fit, the last one.
+def _published(experiment: Experiment, row: Line, own_policy: bool) -> Published | None:
+    """The paper's number in the setting of a row; of several that fit, the last one.
 
     own_policy: the row is of the run's own BatchNorm policy; under another one only a number counts
         that says what kind of setting it is of.
     """
-    number: Mapping[str, Any]
     for number in reversed(experiment.notes.published):
-        kind = number.get("setting", row["setting"] if own_policy else None)
-        fields = {name: value for name, value in number.items() if name in experiment.task.row}
-        asked = dataclasses.replace(experiment.task, **fields)
+        kind = number.setting or (row["setting"] if own_policy else None)
+        asked = dataclasses.replace(experiment.task, **number.asked)
         if kind == row["setting"] and _title(asked) == column(row):
             return number
-    return {}
+    return None
 
 
 def _row_of_cells(cells: Mapping[str, str]) -> dict[str, Any]:

@@ -70,18 +70,18 @@ def metric_of(line: Line) -> str:
 
 
 def unit_of(line: Line) -> str:
-    """Its unit; accuracies of before there were others are in percent."""
+    """The unit of a line's first metric; accuracies of before there were others are in percent."""
     unit: str = (line.get("metrics") or {}).get(metric_of(line), {}).get("unit", "%")
     return unit
 
 
 def value_of(line: Line) -> Any:
-    """Its first metric, as people are shown it."""
+    """The value of a line's first metric, as people are shown it."""
     return line.get(metric_of(line))
 
 
 def axis_of(line: Line) -> str:
-    """What an axis of a figure says of it: "accuracy (%)"."""
+    """The words for a line's first metric along an axis: "accuracy (%)"."""
     unit = unit_of(line)
     return metric_of(line) + (f" ({unit})" if unit else "")
 
@@ -97,8 +97,17 @@ def interval_note(lines: Sequence[Line]) -> str:
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of one kind of setting and one metric, as text. best: which rows are bold; text:
-    which columns are words.
+    """The rows of one kind of setting and one metric, as text.
+
+    Attributes:
+        kind: of the setting.
+        metric: the name of its column.
+        meaning: what the kind of setting means.
+        rows: as they were measured.
+        headers: of the columns.
+        cells: the text of each row.
+        best: which rows are bold.
+        text: which columns are words.
     """
 
     kind: str
@@ -111,16 +120,22 @@ class Table:
     text: list[bool]
 
 
-def group(line: Line) -> tuple[Any, ...]:
-    """Lines are compared within a group; sorting by it keeps their order inside."""
+def asked_of(line: Line) -> Task:
+    """What a line was asked; a field that it does not name is as by default."""
     task = task_of(line)
     fields = {name: line[name] for name in task.columns_shown() if line.get(name) is not None}
-    asked = task(**fields)
-    every = (str(getattr(asked, name)) for name in task.columns_shown())
+    return task(**fields)
+
+
+def group(line: Line) -> tuple[Any, ...]:
+    """The key of lines that are compared; sorting by it keeps their order inside."""
+    asked = asked_of(line)
+    every = (str(getattr(asked, name)) for name in asked.columns_shown())
     return str(line.get("data")), *(asked.size or every)
 
 
 def finite(value: Any) -> bool:
+    """Whether a value is a number, neither infinite nor NaN."""
     return isinstance(value, (int, float)) and math.isfinite(value)
 
 
@@ -130,6 +145,7 @@ def axes_of(rows: Sequence[Line]) -> list[str]:
 
 
 def level(r: Line, axis: str) -> str:
+    """The level of a study's axis in a row, as text."""
     value = (r.get("cell") or {}).get(axis, "")
     return "none" if value is None else str(value)
 
@@ -148,7 +164,7 @@ def _cell(line: Line, key: str) -> str:
 
 
 def number_of(line: Line) -> str:
-    """The first metric with its interval, and its spread over seeds: "61.20 ± 0.45"."""
+    """A line's first metric with its interval, and its spread over seeds: "61.20 ± 0.45"."""
     name, half = metric_of(line), line.get("ci95")
     interval = half if finite(half) else None
     text = MetricValue(line[name], interval, unit_of(line)).number
@@ -158,8 +174,9 @@ def number_of(line: Line) -> str:
 
 
 def tables(lines: Sequence[Line]) -> Iterator[Table]:
-    """One for each setting and metric; columns that say nothing are left out, axes of a study come
-    first.
+    """The tables of rows, one for each setting and metric.
+
+    Columns that say nothing are left out; axes of a study come first.
     """
     kinds = [*SETTINGS, *sorted({str(line.get("setting")) for line in lines})]
     metrics = dict.fromkeys(map(metric_of, lines))
@@ -175,23 +192,52 @@ def tables(lines: Sequence[Line]) -> Iterator[Table]:
 
 
 def _table(kind: str, metric: str, members: Sequence[Line]) -> Table:
+    """The table of the rows of one kind of setting and one metric."""
     axes = {axis: [level(line, axis) for line in members] for axis in axes_of(members)}
-    columns = _columns(metric, members)
-    if axes:  # they tell the rows apart: what they say is not said again
-        said = {axis.rpartition(".")[2] for axis in axes} | {"steps", "run"}
-        if len(set(columns["method"])) == 1:
-            said.add("method")
-        columns = {key: column for key, column in columns.items() if key not in said}
-    shared, columns = _shared(columns, members)
-    meaning = SETTINGS.get(kind, "") + (f" All rows: {', '.join(shared)}." if shared else "")
+    spoken = _without_axes(_columns(metric, members), axes)
+    shared, columns = _shared(spoken, members)
+
     headers = [*axes, *(key.replace("_", " ") for key in columns)]
     cells = list(zip(*axes.values(), *columns.values(), strict=True))
-    if "semi" not in kind and "active" not in kind:
-        members, cells = _folded(members, headers, cells)
-    words = {*axes, *WORDS, *_text_fields(members)}
-    text = [header in words for header in headers]
-    best = [bool(line.get("best")) for line in members]
-    return Table(kind, metric, meaning, list(members), headers, cells, best, text)
+    rows = list(members)
+    if not _uses_pool(kind):
+        rows, cells = _folded(members, headers, cells)
+
+    words = {*axes, *WORDS, *_text_fields(rows)}
+    return Table(
+        kind=kind,
+        metric=metric,
+        meaning=_meaning(kind, shared),
+        rows=rows,
+        headers=headers,
+        cells=cells,
+        best=[bool(row.get("best")) for row in rows],
+        text=[header in words for header in headers],
+    )
+
+
+def _without_axes(
+    columns: Mapping[str, list[str]], axes: Mapping[str, list[str]]
+) -> dict[str, list[str]]:
+    """The columns that a study's axes, which tell its rows apart, do not say already."""
+    if not axes:
+        return dict(columns)
+    said = {axis.rpartition(".")[2] for axis in axes} | {"steps", "run"}
+    if len(set(columns["method"])) == 1:
+        said.add("method")
+    return {key: column for key, column in columns.items() if key not in said}
+
+
+def _meaning(kind: str, shared: Sequence[str]) -> str:
+    """What a kind of setting means, and what all rows share."""
+    if not shared:
+        return SETTINGS.get(kind, "")
+    return f"{SETTINGS.get(kind, '')} All rows: {', '.join(shared)}."
+
+
+def _uses_pool(kind: str) -> bool:
+    """Whether learners of this kind of setting read unlabeled samples."""
+    return "semi" in kind or "active" in kind
 
 
 def _columns(metric: str, lines: Sequence[Line]) -> dict[str, list[str]]:
@@ -230,8 +276,9 @@ def _text_fields(lines: Sequence[Line]) -> set[str]:
 def _folded(
     rows: Sequence[Line], headers: Sequence[str], cells: Sequence[tuple[str, ...]]
 ) -> tuple[list[Line], list[tuple[str, ...]]]:
-    """Rows that are equal but for a pool which their method leaves alone, as one: "0, 5, 10"
-    unlabeled.
+    """Rows that are equal but for a pool which their method leaves alone, as one.
+
+    It says "0, 5, 10" unlabeled.
     """
     pool = [
         i
@@ -249,7 +296,7 @@ def _folded(
 
 
 def to_csv(lines: Sequence[Line]) -> str:
-    """All that rows hold, but what is for pictures only."""
+    """A report as CSV: all that rows hold, but what is for pictures only."""
     tasks = dict.fromkeys([get(DEFAULT), *map(task_of, lines)])
     own = dict.fromkeys(name for task in tasks for name in task.columns_shown())
     metrics = dict.fromkeys([ACCURACY, *map(metric_of, lines)])
@@ -273,7 +320,7 @@ def to_csv(lines: Sequence[Line]) -> str:
 
 
 def plain(text: str) -> str:
-    """User text on one line of Markdown: no HTML, no links, no table bars; `code` stays."""
+    """User text on one line of Markdown, without HTML, links or table bars; `code` stays."""
     text = re.sub(r"(`[^`]*`)|[<>&]", lambda m: m[1] or escape(m[0]), " ".join(text.split()))
     return re.sub(r"([|\[\]])", r"\\\1", text)
 
@@ -281,6 +328,14 @@ def plain(text: str) -> str:
 def to_markdown(
     title: str, rows: Sequence[Line], notes: Sequence[str], findings: Sequence[str] = ()
 ) -> str:
+    """A report as Markdown: notes, findings, and a table for each kind of setting.
+
+    Args:
+        title: of the report.
+        rows: as they were measured.
+        notes: lines of text.
+        findings: lines of text.
+    """
     parts = [f"# {plain(title)}", "\n".join(f"- {plain(n)}" for n in notes)]
     parts += ["## Findings", "\n".join(f"- {plain(f)}" for f in findings)] if findings else []
     parts += [interval_note(rows) + (f" {BOLD}" if any(r.get("best") for r in rows) else "")]
@@ -309,12 +364,12 @@ _TEX = {
 
 
 def tex(text: str) -> str:
-    """User text in LaTeX."""
+    """User text as LaTeX shows it."""
     return re.sub(r"[\\~^±−&%$#_{}]", lambda m: _TEX.get(m[0], f"\\{m[0]}"), " ".join(text.split()))
 
 
 def to_latex(title: str, rows: Sequence[Line]) -> str:
-    """A table environment (booktabs) for each setting."""
+    """A report as LaTeX: a table environment (booktabs) for each setting."""
     parts = ["% needs \\usepackage{booktabs}"]
     for t in tables(rows):
         at = t.headers.index(t.metric)

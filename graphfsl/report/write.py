@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from graphfsl.core.task import Task
-from graphfsl.data.tasks import DEFAULT, get
-from graphfsl.experiment.results import seed_runs
-from graphfsl.io.checkpoint import read_json, read_lines, write_atomically
+from graphfsl.data.tasks import get
+from graphfsl.experiment.results import read_results, seed_runs
+from graphfsl.io.checkpoint import read_lines, write_atomically
 from graphfsl.io.errors import InputError
 from graphfsl.loops.row import Row, as_row
 from graphfsl.report.diagrams import confusion, heat_maps, reliability
@@ -42,12 +42,21 @@ def write_report(
     effects: Sequence[Line] = (),
     failures: Sequence[tuple[str, str]] = (),
 ) -> list[Path]:
-    """report.html, report.md, report.csv and report.tex in `out`, from rows as `results.full_row`
-    makes them.
+    """Write report.html, report.md, report.csv and report.tex into `out`.
 
-    histories: the lines of metrics.jsonl by label. pictures: (caption, SVG), above the tables.
-    notes, findings: lines of text, with `code`. effects: a study's comparisons, as
-    `findings.findings` lists them. failures: (cell, what went wrong).
+    Args:
+        out: the folder.
+        title: of the report.
+        rows: as `results.full_row` makes them.
+        histories: the lines of metrics.jsonl by label.
+        pictures: (caption, SVG), above the tables.
+        notes: lines of text, with `code`.
+        findings: lines of text, with `code`.
+        effects: a study's comparisons, as `findings.findings` lists them.
+        failures: (cell, what went wrong).
+
+    Returns:
+        The files.
     """
     lines = [_line(as_row(row)) for row in rows]
     lines.sort(key=group)
@@ -72,8 +81,9 @@ def _line(row: Row) -> dict[str, Any]:
 
 
 def _told(value: Any) -> Any:
-    """A value of a row; None for a number that is none, as earlier versions wrote for the interval
-    of one episode.
+    """A value of a row; None for a number that is none.
+
+    Earlier versions wrote one for the interval of one episode.
     """
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
@@ -81,18 +91,18 @@ def _told(value: Any) -> Any:
 def figures_of(
     rows: Sequence[Line], histories: Mapping[str, Sequence[Line]]
 ) -> dict[str, list[Figure]]:
-    """All pictures of some rows (with what `diagnose` found of them) and trainings, by heading.
+    """All pictures of some rows, with what `diagnose` found of them, and of trainings, by heading.
+
     Each picture is of one kind of setting, but that against unlabeled samples, whose lines name
-    theirs."""
+    theirs.
+    """
     best = [r for r in rows if r.get("best")] or [r for r in rows if not r.get("baseline")]
     shown = list(
         {(r.get("setting"), *group(r)): r for r in reversed(best) if r.get("reliability")}.values()
     )[::-1]
     colors = Colors()
     metrics = dict.fromkeys(map(metric_of, rows))
-    of_classes = [row for row in rows if task_of(row) is get(DEFAULT)]
     return {
-        "Accuracy against unlabeled samples": pool_figures(averaged(of_classes), colors),
         **_curves(rows, colors),
         "One axis against another": [
             figure for metric in metrics for figure in heat_maps(_of_metric(rows, metric))
@@ -110,20 +120,30 @@ def _of_metric(rows: Sequence[Line], metric: str) -> list[Line]:
 
 
 def _curves(rows: Sequence[Line], colors: Colors) -> dict[str, list[Figure]]:
-    """The first metric against each number of the task that it names, by heading."""
+    """The first metric against the pool and each number of the task that it names, by heading."""
     found: dict[str, list[Figure]] = {}
     for task in dict.fromkeys(map(task_of, rows)):
         own = [row for row in rows if task_of(row) is task]
         name = next(iter(task().metrics))
-        for field, words in task.curves.items():
-            heading = f"{name[0].upper()}{name[1:]} against {words[0]}"
-            found[heading] = curve_figures(own, field, words[1], colors)
+        metric = name[0].upper() + name[1:]
+        if task.pool_curve:
+            heading = f"{metric} against {task.pool_curve.heading}"
+            found[heading] = pool_figures(averaged(own), task.pool_curve, colors)
+        for field, (words, axis) in task.curves.items():
+            found[f"{metric} against {words}"] = curve_figures(own, field, axis, colors)
     return found
 
 
 def report_runs(paths: Sequence[Path], out: Path) -> list[Path]:
-    """The report of finished run directories; those of `seeds=` stand with one row for all seeds,
-    as they were run.
+    """Write the report of finished run directories.
+
+    Those of `seeds=` stand with one row for all seeds, as they were run.
+
+    Returns:
+        The files.
+
+    Raises:
+        InputError: for a directory that holds no results, or damaged ones.
     """
     names = [Path(p).resolve().name for p in paths]
     rows: list[Row] = []
@@ -132,27 +152,24 @@ def report_runs(paths: Sequence[Path], out: Path) -> list[Path]:
     for path, name in zip(map(Path, paths), names, strict=True):
         label = name if names.count(name) == 1 else str(path)
         seeds = seed_runs(path)
-        facts = read_json(_existing(path / "results.json", seeds))
+        results = read_results(_existing(path / "results.json", seeds))
         try:
-            rows += [
-                Row.from_dict(r).replace(run=r.get("run") or label) for r in _checked(facts["rows"])
-            ]
+            checked = _checked(results.rows)
+            rows += [Row.from_dict(r).replace(run=r.get("run") or label) for r in checked]
             for folder in seeds or [path]:
                 log = folder / "metrics.jsonl"
                 # nothing to train leaves no metrics
-                if log.is_file() or any(r.get("steps") for r in facts["rows"]):
+                if log.is_file() or any(r.get("steps") for r in checked):
                     histories[f"{label}/{folder.name}" if seeds else label] = [
                         *read_lines(_existing(log))
                     ]
-            deviations = list((facts.get("config") or {}).get("deviations") or [])
         except (KeyError, TypeError, AttributeError) as error:
             raise InputError(
                 f"{path / 'results.json'} is damaged ({error!r}); run it again"
             ) from None
-        where = (f"{k} {facts[k]}" for k in ("graphfsl", "torch", "python", "when") if facts.get(k))
-        notes.append(f"`{label}`: {', '.join(where)}")
-        if deviations:
-            notes.append(f"`{label}` differs from its paper: {'; '.join(map(str, deviations))}")
+        notes.append(f"`{label}`: {', '.join(results.made_with)}")
+        if results.deviations:
+            notes.append(f"`{label}` differs from its paper: {'; '.join(results.deviations)}")
     title = ", ".join(names) if len(names) < 4 else f"{len(names)} runs"
     return write_report(out, f"graphfsl: {title}", rows, histories, notes=notes)
 

@@ -1,5 +1,6 @@
-"""What `graphfsl ablate` does and shows: a live table while cells are made, then findings and a
-report.
+"""What `graphfsl ablate` does and shows.
+
+There is a live table while cells are made, then findings and a report.
 """
 
 from __future__ import annotations
@@ -43,8 +44,22 @@ SHOWN = 20  # lines of the live table
 def ablate(
     study: Study, out: Path, console: Console, processes: int = 1, ray: str | None = None
 ) -> list[Path]:
-    """Check every cell, make those that are missing, write cells.csv, study.json and the report
-    into `out`.
+    """Make the cells of a study that are missing, and write its report.
+
+    Every cell is checked first. `out` then holds cells.csv, study.json and the report.
+
+    Args:
+        study: what is compared.
+        out: its folder.
+        console: where it is shown.
+        processes: cells at once on this machine.
+        ray: the address of a Ray cluster that makes them instead.
+
+    Returns:
+        The files of the report.
+
+    Raises:
+        InputError: for a folder of another study, and for a cell that its data do not suffice for.
     """
     start = time.perf_counter()
     check_folder(study, out)

@@ -1,5 +1,6 @@
-"""`graphfsl ablate`: every cell of a study on the same episodes; what is shared is computed once;
-it resumes.
+"""The cells of a study: every one is measured on the same episodes.
+
+What they share is computed once, and an interrupted study resumes.
 
 OUT/runs/<digest>    one training, shared by the cells that differ in the evaluation only
 OUT/cells/<digest>.json  the row of a finished cell; it is not measured again
@@ -88,12 +89,14 @@ def units(study: Study, out: Path) -> list[Unit]:
 
 
 def cell_file(cell: Cell, out: Path) -> Path:
+    """The file of a cell's row."""
     return out / "cells" / f"{cell.name}.json"
 
 
 def row_of(cell: Cell, out: Path) -> Row | None:
-    """The row of a finished cell; None where there is none, or a damaged one, which is measured
-    again.
+    """The row of a finished cell.
+
+    It is None where there is none, or a damaged one, which is measured again.
     """
     try:
         found = read_json(cell_file(cell, out))
@@ -106,8 +109,10 @@ def row_of(cell: Cell, out: Path) -> Row | None:
 
 
 def check_folder(study: Study, out: Path) -> None:
-    """InputError where OUT holds a run, or finished cells that are none of this study's: its table
-    would be lost.
+    """Refuse a folder in which a table would be lost.
+
+    Raises:
+        InputError: where OUT holds a run, or finished cells that are none of this study's.
     """
     if (out / "config.json").is_file():
         raise InputError(f"{out} holds a run; choose another --out for a study")
@@ -122,11 +127,17 @@ def check_folder(study: Study, out: Path) -> None:
 
 
 def check_cells(study: Study, console: Console | None = None) -> dict[str, Identity]:
-    """Build every cell and look whether its data suffices, before the first one trains; InputError
-    names the cell.
+    """Build every cell, and see whether its data suffice, before the first one trains.
 
-    Returns the identity of every split that was looked at, by the options that name it. console:
-    shows how far it is.
+    Args:
+        study: what is checked.
+        console: shows how far it is.
+
+    Returns:
+        The identity of every split that was looked at, by the options that name it.
+
+    Raises:
+        InputError: names the cell.
     """
     splits = Splits()
     feasible: set[str] = set()
@@ -145,8 +156,15 @@ def check_cells(study: Study, console: Console | None = None) -> dict[str, Ident
 
 
 def check_data(out: Path, data: Mapping[str, Identity], weights: Mapping[str, str]) -> None:
-    """Keep in `out` on what data, and weights of encoders (training -> digest), a study is;
-    InputError for others.
+    """Keep in `out` on what data, and which weights of encoders, a study is.
+
+    Args:
+        out: the folder of the study.
+        data: split -> identity.
+        weights: training -> digest of the file that its encoder began with.
+
+    Raises:
+        InputError: where it holds cells of others.
     """
     file = out / "data.json"
     before = read_json(file) if file.is_file() else {}
@@ -163,8 +181,9 @@ def check_data(out: Path, data: Mapping[str, Identity], weights: Mapping[str, st
 
 
 def work(unit: Unit, log: Log | None = None, told: Told | None = None) -> Done:
-    """Train, unless that is done, and measure the cells. An error is a result, so that the other
-    cells go on.
+    """Train, unless that is done, and measure the cells.
+
+    An error is a result, so that the other cells go on.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(unit.threads)
@@ -203,8 +222,9 @@ def _place(error: Exception) -> str:
 
 
 def _end_with_parent() -> None:
-    """A process of the pool ends when the study is killed: it would go on, and hold its run against
-    the next one.
+    """End a worker process when the study is killed.
+
+    It would go on, and hold its run against the next one.
     """
     parent = parent_process()
     assert parent is not None
@@ -217,14 +237,15 @@ def _end_with_parent() -> None:
 
 
 def _in_pool(unit: Unit) -> Done:
-    """`work` in a process of a pool, where SIGTERM is as Ctrl-C elsewhere: nothing half-written
-    stays.
+    """`work` in a worker process, where SIGTERM is as Ctrl-C elsewhere.
+
+    Nothing half-written stays.
     """
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return work(unit)
     except KeyboardInterrupt:
-        os._exit(1)  # or the pool would hand this process another unit
+        os._exit(1)  # or the executor would hand this process another unit
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -253,8 +274,9 @@ def _pool(processes: int, todo: Sequence[Unit]) -> Iterator[dict[Future[Done], U
 
 
 def in_processes(todo: Sequence[Unit], processes: int) -> Generator[Done, None, None]:
-    """Finished units as they come; {} each second, for the display. A process that dies fails its
-    unit only.
+    """Finished units as they come; {} each second, for the display.
+
+    A process that dies fails its unit only.
     """
     left = list(todo)
     while left:
@@ -298,8 +320,9 @@ def _reach(address: str) -> None:
 
 
 def _from_elsewhere(unit: Unit, folder: str, environment: Mapping[str, str]) -> Done:
-    """`work` where a cluster was started in another folder, with other settings: relative paths
-    mean the same.
+    """`work` where a cluster was started in another folder, with other settings.
+
+    Relative paths mean the same.
     """
     os.makedirs(folder, exist_ok=True)
     os.chdir(folder)
@@ -308,8 +331,17 @@ def _from_elsewhere(unit: Unit, folder: str, environment: Mapping[str, str]) -> 
 
 
 def on_ray(todo: Sequence[Unit], address: str) -> Generator[Done, None, None]:
-    """The same on a Ray cluster, whose machines see OUT under the same path. address: as `ray.init`
-    takes it, "local" starts a cluster on this machine."""
+    """Finished units as they come from a Ray cluster; {} each second, for the display.
+
+    Its machines see OUT under the same path.
+
+    Args:
+        todo: the units.
+        address: as `ray.init` takes it; "local" starts a cluster on this machine.
+
+    Raises:
+        InputError: where Ray is not installed, or no cluster answers.
+    """
     try:
         import ray
     except ImportError:
@@ -343,5 +375,5 @@ def rows_of(study: Study, out: Path) -> list[Row | None]:
 
 
 def steps_of(unit: Unit) -> int:
-    """How far a unit's training is."""
+    """The step that a unit's training has reached."""
     return steps_so_far(unit.path)

@@ -1,5 +1,6 @@
-"""What a study shows: sentences and effects from its cells' accuracies, paired where the episodes
-are the same.
+"""What a study shows: sentences and effects from what its cells measured.
+
+They are paired where the episodes are the same.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from graphfsl.functional.effects import (
     main_effects,
 )
 from graphfsl.io.plain_text import csv_table
-from graphfsl.loops.row import ACCURACY, Row, as_row, scale_of, task_of
+from graphfsl.loops.row import ACCURACY, Row, as_row, p_is, scale_of, task_of
 from graphfsl.study.grid import Study
 from graphfsl.study.sentences import amount, word_of
 from graphfsl.study.sentences import sentence as axis_sentence
@@ -36,8 +37,13 @@ REPLICATES = ("seed",)
 
 @dataclass(frozen=True)
 class Findings:
-    """sentences: plain English. effects: one dict for each pair of levels. best: which rows no
-    other one of their kind and setting is surely above."""
+    """What a study shows.
+
+    Attributes:
+        sentences: plain English.
+        effects: one dict for each pair of levels.
+        best: which rows no other one of their kind and setting is surely above.
+    """
 
     sentences: list[str]
     effects: list[dict[str, Any]]
@@ -45,7 +51,7 @@ class Findings:
 
 
 def findings(study: Study, rows: Sequence[Row | Mapping[str, Any]]) -> Findings:
-    """Of the finished rows, each with its `cell`.
+    """Find what the finished rows of a study show; each has its `cell`.
 
     Inductive, transductive and semi-supervised rows are compared among themselves. Where the levels
     of an axis differ in kind, their paired difference is said to be the gain of another setting,
@@ -89,8 +95,9 @@ def _sure_interactions(
 
 
 def _scores(rows: Sequence[Row]) -> tuple[torch.Tensor, list[tuple[Any, ...]]]:
-    """(rows, n) the first metric on the n first units, which all rows have, so that more is better;
-    and what makes rows paired.
+    """The first metric of each row so that more is better, and what makes rows paired.
+
+    It is (rows, n), on the n first units, which all rows have.
     """
     n = min(len(row.values) for row in rows)
     values = torch.tensor([row.values[:n] for row in rows], dtype=torch.float64)
@@ -151,14 +158,12 @@ def _gains(rows: Sequence[Row]) -> Iterable[tuple[str, dict[str, Any]]]:
             e = _effect(f"{two} against {one}", effect, c, both)
             unit = both[0].value.unit
             low, high = sorted((e["low"], e["high"]))
-            p = "< 0.001" if e["p"] < 0.001 else f"= {e['p']:.3f}"
             text = (
                 f"`{axis}`: {_name(other)} ({two}) beside {_name(plain)} ({one}): "
                 f"{_signed(e['difference'], unit)}{word_of(unit)} "
-                f"(95% interval {_signed(low, unit)} to {_signed(high, unit)}, p {p}) over "
-                f"{len(matched)} matched "
-                f"pair{'s' * (len(matched) > 1)}. They use different information: a gain, not a "
-                f"ranking."
+                f"(95% interval {_signed(low, unit)} to {_signed(high, unit)}, {p_is(e['p'])}) "
+                f"over {len(matched)} matched pair{'s' * (len(matched) > 1)}. "
+                "They use different information: a gain, not a ranking."
             )
             yield text, e
 
@@ -193,8 +198,10 @@ def _name(level: Any) -> str:
 
 
 def best(rows: Sequence[Row | Mapping[str, Any]]) -> list[bool]:
-    """Of each kind and each set of episodes: the best row, and those whose paired interval with it
-    holds 0.
+    """Which rows are the best, or not surely below it.
+
+    Of each kind and each set of episodes these are the best row, and those whose paired interval
+    with it holds 0.
     """
     made = [as_row(row) for row in rows]
     equal = [False] * len(made)
@@ -214,8 +221,9 @@ def best(rows: Sequence[Row | Mapping[str, Any]]) -> list[bool]:
 
 
 def table(study: Study, rows: Sequence[Row | None]) -> str:
-    """cells.csv: a line for each cell, in the order of the grid, without anything that depends on
-    when it was made.
+    """The table cells.csv: a line for each cell, in the order of the grid.
+
+    Nothing in it depends on when it was made.
     """
     metric = next((row.metric for row in rows if row is not None), ACCURACY)
     heads = ("setting", metric, "ci95", "episodes", "data", "batch_norm", "steps")

@@ -1,17 +1,18 @@
-"""A study file -> its cells: every combination of the levels of its axes, each a configuration of
-its own.
+"""A study file, and its cells: every combination of the levels of its axes.
+
+Each cell is a configuration of its own.
 
 question:    one line, the title of the report
 experiment:  the experiment file that every cell starts from
 set:         {trainer.steps: 300, …}: what the study changes in it
 grid:        {axis: [levels]}; an axis is any key of a configuration: learner.head, data.name,
-trainer.lr, seed, …
+             trainer.lr, seed, …
              With `test.` before it, it changes the evaluation only, and cells that differ in
-             nothing else share one
-             training: test.episode.shot, test.learner.refine, test.data.name.
+             nothing else share one training: test.episode.shot, test.learner.refine,
+             test.data.name.
 skip:        [{axis: level or [levels], …}, …]: combinations that are left out
 threads:     CPU threads of a cell (1); the same for one process or many, so that results do not
-depend on it
+             depend on it
 """
 
 from __future__ import annotations
@@ -26,9 +27,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from graphfsl.experiment.experiment import Experiment, digest
+from graphfsl.experiment.experiment import Experiment
 from graphfsl.experiment.overrides import names, parted, text_value, yaml_value
-from graphfsl.experiment.same_run import comparable
 from graphfsl.experiment.yaml_files import load_yaml
 from graphfsl.io.errors import InputError, require, unknown
 from graphfsl.io.package_data import experiments_dir
@@ -49,14 +49,13 @@ class Cell:
 
     @property
     def training(self) -> str:
-        """The same for cells that share a training."""
-        return digest(comparable(self.experiment))
+        """The name of the cell's training, the same for cells that share it."""
+        return self.experiment.training_digest
 
     @property
     def name(self) -> str:
-        """What its file is called: it changes with anything that decides its row."""
-        test = self.experiment.to_dict().get("evaluation")
-        return digest({"training": self.training, "changes": self.changes, "test": test})
+        """The name of the cell's file, which changes with anything that decides its row."""
+        return self.experiment.row_digest(self.changes)
 
 
 @dataclass(frozen=True)
@@ -71,10 +70,16 @@ class Study:
 
 
 def read_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
-    """A file (a path, or one below experiments/ablations/); overrides are of the experiment, or of
-    `grid`, `threads`.
+    """The study of a file, with overrides.
 
-    Every cell's experiment is checked as it is read. Raises InputError, which names the cell.
+    Every cell's experiment is checked as it is read.
+
+    Args:
+        path: the file, or its name below experiments/ablations.
+        overrides: of the experiment, or of `grid`, `threads` and the other keys of a study.
+
+    Raises:
+        InputError: for a file that is no study; where a cell is wrong, it is named.
     """
     file = _file(Path(path))
     tree = load_yaml(file)
@@ -102,8 +107,10 @@ def read_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
 
 
 def _check_tree(tree: Mapping[str, Any], file: Path) -> None:
-    """InputError for the first key of a study file that means nothing, or value of the wrong
-    kind.
+    """Refuse a key of a study file that means nothing, or a value of the wrong kind.
+
+    Raises:
+        InputError: for the first one.
     """
     for key in tree:
         if key not in KEYS:
@@ -153,8 +160,11 @@ def _check_distinct(cells: Sequence[Cell], file: Path) -> None:
 
 
 def _override_study(tree: dict[str, Any], own: Sequence[str]) -> list[str]:
-    """Change a study's tree by the overrides of its own keys; those below `set` are given back as
-    the experiment's, with whose types they are read."""
+    """Change a study's tree by the overrides of its own keys.
+
+    Returns:
+        Those below `set`, as the experiment's, with whose types they are read.
+    """
     settings = []
     for item in own:
         key, value = parted(item)
@@ -180,8 +190,11 @@ def _check_free(change: str, grid: Mapping[str, Any]) -> None:
 
 
 def _check_axes(grid: Mapping[str, list[Any]]) -> None:
-    """InputError where one axis replaces what another one sets, or cells would differ in the place
-    of their data.
+    """Refuse axes that do not make cells of their own.
+
+    Raises:
+        InputError: where one axis replaces what another one sets, or cells would differ in the
+            place of their data.
     """
     axes = list(grid)
     for inner, outer in itertools.permutations(axes, 2):
@@ -264,7 +277,7 @@ def _skip_rules(
 
 
 def override(item: tuple[str, Any]) -> str:
-    """(key, value) -> key=value, as on the command line."""
+    """A key and a value as text, key=value, as on the command line."""
     key, value = item
     if not isinstance(value, str):
         return f"{key}={json.dumps(value)}"
@@ -278,8 +291,9 @@ _YAML_WORDS = {"null", "true", "false", "yes", "no", "on", "off", "nan", "inf"}
 
 
 def label(level: Any) -> str | int | float | None:
-    """A level as tables show it: {name: protonet, distance: cosine} -> "protonet (distance
-    cosine)".
+    """A level as tables show it.
+
+    {name: protonet, distance: cosine} is "protonet (distance cosine)".
     """
     if isinstance(level, bool):
         return str(level).lower()
@@ -298,5 +312,5 @@ def label(level: Any) -> str | int | float | None:
 
 
 def shown(levels: Mapping[str, Any]) -> str:
-    """axis=level, …"""
+    """The levels of a cell as text: "axis=level, …"."""
     return ", ".join(f"{a}={'none' if v is None else v}" for a, v in levels.items())

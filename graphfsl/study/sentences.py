@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from graphfsl.functional.comparison import Contrast
 from graphfsl.functional.effects import Comparison, Level, MainEffect
-from graphfsl.loops.row import scale_of
+from graphfsl.loops.row import p_is, scale_of
 
 
 def sentence(effect: MainEffect, unit: str = "%") -> str:
-    """One axis in plain English; p is the corrected one where present.
+    """What one axis shows in plain English; p is the corrected one where present.
 
     The values are such that more is better; shares, of the unit "%", become percentage points. A
     difference is asserted where the interval leaves out 0 and p < 0.05, denied where neither,
@@ -79,8 +79,9 @@ def _left_out(effect: MainEffect) -> str:
 
 
 def _top(effect: MainEffect) -> tuple[Comparison, list[Level]]:
-    """The best level beside the next that it was compared with, and all by their mean gain over
-    those compared.
+    """The best level beside the next that it was compared with, and all of them in order.
+
+    The order is by their mean gain over those that they were compared with.
     """
     gains: dict[Level, list[float]] = {}
     for c in effect.comparisons:
@@ -109,7 +110,7 @@ def amount(value: float, half: float, unit: str) -> str:
 
 
 def word_of(unit: str) -> str:
-    """What follows a difference: " points" of shares, the unit of others, or nothing."""
+    """The word that follows a difference: " points" of shares, the unit of others, or nothing."""
     return " points" if unit == "%" else f" {unit}".rstrip()
 
 
@@ -121,13 +122,12 @@ def _evidence(c: Contrast, unit: str) -> tuple[str, str, str]:
     scale = scale_of(unit)
     size, half = scale * abs(c.difference), scale * c.half
     p = c.p if c.corrected is None else c.corrected
-    shown = "< 0.001" if p < 0.001 else f"= {p:.3f}" if p < 0.1 else f"= {p:.2f}"
     label = "p" if c.corrected is None else "corrected p"
     low, high = amount(size - half, half, unit), amount(size + half, half, unit)
     verdict = ("none", "chance", "sure")[(size > half) + (p < 0.05)]
     return (
         amount(size, half, unit) + word_of(unit),
-        (f"95% interval {low} to {high}, {label} {shown}"),
+        (f"95% interval {low} to {high}, {p_is(p, label)}"),
         verdict,
     )
 

@@ -1,5 +1,6 @@
-"""Which support and pool nodes, and which edges, made a prediction; and whether that explanation is
-faithful.
+"""Which support and pool nodes, and which edges, made a prediction.
+
+Whether that explanation is faithful is measured too.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from graphfsl.core.learner import Learner
 from graphfsl.core.pipeline import Pipeline
 from graphfsl.functional.layers import last_layer
 from graphfsl.functional.prototypes import present
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import require
 
 MOST_ORDERS = 1_000_000  # that Shapley values are averaged over: their error falls with the root
 
@@ -32,11 +33,14 @@ MOST_ORDERS = 1_000_000  # that Shapley values are averaged over: their error fa
 class Question:
     """One query in the graph of g nodes that answers it.
 
-    graph: one task; of this query alone where the learner answers each alone; of features where
-    those of an image do not depend on its episode. origin: (g,) the episode's node behind each
-    node. query: the query's node. nodes: (m,) those that may speak for or against: all real ones
-    but the query. score: R variants of the graph -> (R, g, C).
-    answer: the predicted class.
+    Attributes:
+        graph: one task; of this query alone where the learner answers each alone; of features where
+            those of an image do not depend on its episode.
+        origin: (g,) the episode's node behind each node.
+        query: the query's node.
+        nodes: (m,) those that may speak for or against: all real ones but the query.
+        score: R variants of the graph -> (R, g, C).
+        answer: the predicted class.
     """
 
     learner: Learner = field(repr=False)
@@ -48,7 +52,7 @@ class Question:
     answer: int
 
     def log_odds(self, graph: Episode) -> Tensor:
-        """(R,) log p / (1 - p) of the answer, which tells apart what rounds to p = 1."""
+        """The log-odds (R,) of the answer, log p / (1 - p); they tell apart what rounds to 1."""
         scores = self.score(graph)[:, self.query].double()
         answer = torch.arange(scores.shape[-1], device=scores.device) == self.answer
         odds = scores[:, self.answer] - scores.masked_fill(answer, float("-inf")).logsumexp(-1)
@@ -58,8 +62,9 @@ class Question:
 
     @torch.no_grad()
     def probability(self, keep: Tensor) -> Tensor:
-        """p of the answer when only these nodes are there: (…, g) -> (…). Removed nodes are
-        padding.
+        """p of the answer when only these nodes are there: (…, g) -> (…).
+
+        Removed nodes are padding.
         """
         nodes = keep.shape[-1]
         at_once = max(1, self.learner.block_nodes // nodes)
@@ -80,20 +85,28 @@ class Question:
 
 
 def ask(learner: Learner, episode: Episode, query: int = 0, task: int = 0) -> Question:
-    """The question behind the answer to a query of an episode, of images where the learner encodes
-    them.
+    """The question behind the answer to a query of an episode.
 
-    Raises InputError where there is no such query or task.
+    The episode is of images where the learner encodes them.
+
+    Args:
+        learner: what answers.
+        episode: of B tasks.
+        query: which of its queries.
+        task: which of its tasks.
+
+    Raises:
+        InputError: where there is no such query or task.
     """
     check_kind(learner, Learner, "the learner", A_LEARNER)
     check_kind(episode, Episode, "the episode", AN_EPISODE)
     query, task = whole_number(query, "the query"), whole_number(task, "the task")
-    if not (0 <= query < episode.n_query and 0 <= task < len(episode.x)):
-        raise InputError(
-            f"there is no query {query} in task {task}: choose a query from 0 to "
-            f"{episode.n_query - 1} "
-            f"and a task from 0 to {len(episode.x) - 1}"
-        )
+    require(
+        0 <= query < episode.n_query and 0 <= task < len(episode.x),
+        f"there is no query {query} in task {task}: choose a query from 0 to "
+        f"{episode.n_query - 1} "
+        f"and a task from 0 to {len(episode.x) - 1}",
+    )
     graph, at = _take(episode, task), episode.n_support + query
     origin = torch.arange(episode.x.shape[1], device=episode.x.device)
     if not learner.transductive:
@@ -139,14 +152,18 @@ def _steady(learner: Learner, device: torch.device) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What made the answer to a question; positive speaks for it, negative against it. Nodes are
-    those of its graph.
+    """What made the answer to a question: positive speaks for it, negative against it.
 
-    nodes: (g,) Shapley values of the answer's probability p; they sum to p less a guess, 1 / way.
-    leave_one_out: (g,) how much p falls without the node. gradient: (g,) gradient x input on the
-    log-odds, None where no gradient reaches the labels. edges: (g, g) gradient x mask on the
-    log-odds, of the edge from j (columns) to i (rows), None where the learner has no message
-    passing of torch_geometric. A gradient that is not finite is None.
+    Nodes are those of its graph. A gradient that is not finite is None.
+
+    Attributes:
+        question: what was asked.
+        probability: p of the answer.
+        nodes: (g,) Shapley values of p; they sum to p less a guess, 1 / way.
+        leave_one_out: (g,) how much p falls without the node.
+        gradient: (g,) gradient x input on the log-odds, None where no gradient reaches the labels.
+        edges: (g, g) gradient x mask on the log-odds, of the edge from j (columns) to i (rows),
+            None where the learner has no message passing of torch_geometric.
     """
 
     question: Question
@@ -164,7 +181,7 @@ class Explanation:
 
     @property
     def order(self) -> Tensor:
-        """(m,) the nodes, that which speaks loudest for the answer first."""
+        """The nodes (m,), that which speaks loudest for the answer first."""
         nodes = self.question.nodes
         return nodes[self.nodes[nodes].argsort(descending=True, stable=True)]
 
@@ -172,21 +189,30 @@ class Explanation:
 def explain(
     learner: Learner, episode: Episode, query: int = 0, task: int = 0, orders: int = 16
 ) -> Explanation:
-    """Which nodes and edges made the answer to one query. orders: how many the Shapley values are
-    averaged over.
+    """Which nodes and edges made the answer to one query.
+
+    Args:
+        learner: what answers.
+        episode: of images where the learner encodes them.
+        query: which of its queries.
+        task: which of its tasks.
+        orders: how many the Shapley values are averaged over.
+
+    Raises:
+        InputError: where there is no such query or task, for too many orders, and where the learner
+            has no answer without some of the nodes.
     """
-    if whole_number(orders, "orders", 1) > MOST_ORDERS:
-        raise InputError(
-            f"Shapley values over {orders:,} orders take too long; {MOST_ORDERS:,} at most will do"
-        )
+    require(
+        whole_number(orders, "orders", 1) <= MOST_ORDERS,
+        f"Shapley values over {orders:,} orders take too long; {MOST_ORDERS:,} at most will do",
+    )
     asked = ask(learner, episode, query, task)
     p = float(asked.probability(asked.graph.mask)[0])
     nodes, alone = shapley(asked, orders), leave_one_out(asked)
-    if not bool(nodes.isfinite().all() & alone.isfinite().all()):
-        raise InputError(
-            "without some of its nodes the learner has no answer to this query; "
-            "choose another query"
-        )
+    require(
+        bool(nodes.isfinite().all() & alone.isfinite().all()),
+        "without some of its nodes the learner has no answer to this query; choose another query",
+    )
     return Explanation(
         asked, p, nodes, alone, _finite(gradient(asked)), _finite(edge_gradient(asked))
     )
@@ -222,13 +248,12 @@ def leave_one_out(question: Question) -> Tensor:
 
 
 def gradient(question: Question) -> Tensor | None:
-    """Gradient x input on the log-odds s of the answer: (g,); None where no gradient reaches the
-    label weights.
+    """Gradient x input on the log-odds s of the answer: (g,).
 
-    A labeled node has sum_c w_ic ds/dw_ic, any other one (x_i - mean of x) ds/dx_i: what its
-    features changed, beside an average node. Where s depends on the shares of a class only, as with
-    class means, its nodes sum to zero: this says which of them made the class what it is, not what
-    the class did.
+    It is None where no gradient reaches the label weights. A labeled node has sum_c w_ic ds/dw_ic,
+    any other one (x_i - mean of x) ds/dx_i: what its features changed, beside an average node.
+    Where s depends on the shares of a class only, as with class means, its nodes sum to zero: this
+    says which of them made the class what it is, not what the class did.
     """
     graph = question.graph
     x, w = graph.x.detach().requires_grad_(), graph.w.detach().requires_grad_()
@@ -247,9 +272,11 @@ def gradient(question: Question) -> Tensor | None:
 
 
 def edge_gradient(question: Question) -> Tensor | None:
-    """Gradient x mask on the log-odds of the answer for masks of ones over the messages of every
-    layer, summed over
-    layers: (g, g); None where the learner has no MessagePassing of torch_geometric."""
+    """Gradient x mask on the log-odds of the answer, for the edges: (g, g).
+
+    The masks are ones over the messages of every layer, and the layers are summed. It is None where
+    the learner has no MessagePassing of torch_geometric.
+    """
     learner, graph = question.learner, question.graph
     edges: dict[MessagePassing, Tensor] = {}
     layers = [m for m in learner.modules() if isinstance(m, MessagePassing)]
@@ -316,8 +343,14 @@ def insertion_curve(question: Question, order: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Faithfulness:
-    """The curves (m + 1,) of an order, and the deletion curves (R, m + 1) of random ones, which
-    backwards are insertion curves of random orders."""
+    """What becomes of the answer as nodes go and come in an order, beside random orders.
+
+    Attributes:
+        deletion: (m + 1,) the curve as nodes go.
+        insertion: (m + 1,) the curve as they come.
+        random: (R, m + 1) the deletion curves of random orders, which backwards are insertion
+            curves of random orders.
+    """
 
     deletion: Tensor
     insertion: Tensor
@@ -332,8 +365,10 @@ class Faithfulness:
 
     @property
     def areas(self) -> tuple[float, float]:
-        """How far the deletion curve lies below the mean random one, and the insertion curve above
-        it.
+        """How far an order is from the mean random one: above zero it is faithful.
+
+        Returns:
+            How far the deletion curve lies below it, and how far the insertion curve lies above it.
         """
         mean = self.random.mean(0)
         return float((mean - self.deletion).mean()), float((self.insertion - mean.flip(-1)).mean())
@@ -342,15 +377,24 @@ class Faithfulness:
 def faithfulness(
     question: Question, order: Tensor, orders: int = 16, seed: int = 1
 ) -> Faithfulness:
-    """Whether the nodes matter in this order (m,), beside random orders."""
+    """Whether the nodes matter in this order (m,), beside random orders.
+
+    Args:
+        question: what was asked.
+        order: (m,) the nodes, that which matters most first.
+        orders: how many random ones it is compared with.
+        seed: of these.
+    """
     random = deletion_curve(question, random_orders(question, orders, seed))
     return Faithfulness(deletion_curve(question, order), insertion_curve(question, order), random)
 
 
 def add_contributions(graph: nx.DiGraph, explanation: Explanation) -> None:
-    """Give the episode's graph (of `to_networkx`) a `contribution` for nodes and edges, and
-    `graph.graph["explained"]`, the query. A node outside the query's own graph has none: another
-    query, where each is answered alone."""
+    """Note an explanation in the episode's graph, which is one of `to_networkx`.
+
+    Nodes and edges get a `contribution`, and `graph.graph["explained"]` is the query. A node
+    outside the query's own graph has none: another query, where each is answered alone.
+    """
     question, values = explanation.question, explanation.nodes.tolist()
     place = dict(enumerate(question.origin.tolist()))
     graph.graph["explained"] = place[question.query]

@@ -1,5 +1,6 @@
-"""`graphfsl explain`: one answer of a trained run, explained in numbers, as a picture and as a
-page.
+"""`graphfsl explain`: one answer of a trained run, explained.
+
+There are numbers, a picture and a page.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from graphfsl.io.errors import InputError, require
 from graphfsl.report.drawing import draw
 from graphfsl.report.figures import COLORS, line
 from graphfsl.report.figures import draw as draw_panel
-from graphfsl.report.html import data_url, grid, listed, page, pictures
+from graphfsl.report.html import data_url, html_table, listed, page, pictures, words_first
 
 # random orders that the contributions are averaged over, and others that the curves stand beside
 ORDERS = 16
@@ -48,10 +49,21 @@ def write_explanation(
     query: int = 0,
     out: str | Path | None = None,
 ) -> list[Path]:
-    """explanation.json, .svg and .html of one query of an evaluation episode, in `out` or in the
-    run's directory.
+    """Explain the answer to one query of an evaluation episode, in three files.
 
-    changes: overrides, such as episode.unlabeled=10 or learner.refine=soft_kmeans.
+    Args:
+        run: the directory of a trained run.
+        changes: overrides, such as episode.unlabeled=10 or learner.refine=soft_kmeans.
+        episode: which of the evaluation's episodes.
+        query: which of its queries.
+        out: the folder; None takes one in the run's directory.
+
+    Returns:
+        explanation.json, .svg and .html.
+
+    Raises:
+        InputError: where there is no such query, for a task without classes, and for a folder that
+            holds another explanation.
     """
     trained = runs.load(run)
     asks = {"run": str(run), "overrides": list(changes), "episode": episode, "query": query}
@@ -68,11 +80,10 @@ def write_explanation(
     )
     check_shape(trained.shape, task, split)
     check_protocol(learner, task, options.unbalanced)
-    if learner.asks:
-        raise InputError(
-            "an answer that took asking for a label is not explained; choose a head that asks "
-            "for none"
-        )
+    require(
+        not learner.asks,
+        "an answer that took asking for a label is not explained; choose a head that asks for none",
+    )
     device = experiment.trainer.fabric().device
     loader = Episodes(split, task, options.seed, trained.transform.plain(), device)
     batch, target = loader.batch([episode])
@@ -164,7 +175,7 @@ def _told_edges(found: Explanation) -> list[dict[str, Any]]:
 
 
 def judge(faithful: Faithfulness) -> dict[str, Any]:
-    """The curves and their areas as numbers."""
+    """How faithful an explanation is, as numbers: its curves, their areas, and random orders."""
     below, above = faithful.areas
     return {
         "faithfulness": {"deletion": below, "insertion": above},
@@ -175,7 +186,14 @@ def judge(faithful: Faithfulness) -> dict[str, Any]:
 
 
 def picture(found: Explanation, target: Target, title: str = "", names: Sequence[str] = ()) -> str:
-    """The query's graph with the explanation on it, as SVG; names: of the class columns."""
+    """The query's graph with the explanation on it, as SVG; `names` are of the class columns.
+
+    Args:
+        found: the explanation.
+        target: what is true of the episode.
+        title: stands above the picture.
+        names: of the class columns.
+    """
     graph, truth = found.question.graph, _truth(found, target)
     shown = to_networkx(graph, similarity(graph.x.flatten(2)), 0, _answers(found), truth[None])
     shown = nx.relabel_nodes(shown, dict(enumerate(found.question.origin.tolist())))
@@ -190,8 +208,9 @@ def _answers(found: Explanation) -> Tensor:
 
 
 def _truth(found: Explanation, target: Target) -> Tensor:
-    """(g,) the true class columns of the graph's nodes, negative where they are not known; for the
-    reader only.
+    """(g,) the true class columns of the graph's nodes, negative where they are not known.
+
+    They are for the reader only.
     """
     support = found.question.graph.w[0, found.question.graph.support].argmax(-1)
     return torch.cat([support, target.query[0], target.unlabeled[0]])[found.question.origin]
@@ -210,6 +229,14 @@ def thumbnails(split: Split, target: Target) -> list[str]:
 
 
 def to_page(title: str, facts: dict[str, Any], svg: str, images: Sequence[str]) -> str:
+    """An explanation as one self-contained web page.
+
+    Args:
+        title: of the page.
+        facts: as `tell` and `judge` make them.
+        svg: the picture.
+        images: the samples in HTML, as `thumbnails` makes them.
+    """
     nodes = facts["nodes"]
     guess, areas = (
         facts["probability"] - sum(n["contribution"] for n in nodes),
@@ -242,7 +269,7 @@ def to_page(title: str, facts: dict[str, Any], svg: str, images: Sequence[str]) 
     drawn = [(f"{seen}; dashed is against the answer", svg), *panels(facts)]
     heads = ["", "answer", "true class", "probability of the answer"]
     parts = [
-        *grid(heads, [[*query, f"{facts['probability']:.3f}"]], 3),
+        *html_table(heads, [[*query, f"{facts['probability']:.3f}"]], words_first(heads, 3)),
         *listed(notes),
         *pictures(drawn),
     ]
@@ -270,11 +297,11 @@ def _nodes(nodes: Sequence[dict[str, Any]], p: float, images: Sequence[str]) -> 
         ]
         for n in nodes
     ]
-    return grid(heads, rows, 3)
+    return html_table(heads, rows, words_first(heads, 3))
 
 
 def panels(facts: dict[str, Any]) -> list[tuple[str, str]]:
-    """The deletion and the insertion curve beside those of random orders."""
+    """Plot the deletion and the insertion curve beside those of random orders."""
     out = []
     removed = torch.tensor(facts["random_deletion"])
     for name, random in (("deletion", removed), ("insertion", removed.flip(-1))):

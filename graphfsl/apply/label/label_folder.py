@@ -1,5 +1,6 @@
-"""`label`: from a folder of images, or features, and a table of a few labels to files that label
-them all.
+"""`label`: from a folder of images, or features, to files that label them all.
+
+A table of a few labels says what the classes are.
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ from graphfsl.apply.label.pool_files import (
 )
 from graphfsl.apply.label.pool_page import OTHERS, pool_page
 from graphfsl.data.pixel_range import Range
+from graphfsl.experiment.learner_spec import PartSpec
 from graphfsl.functional.held_out import FOREIGN
 from graphfsl.io.checkpoint import write_atomically
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import InputError, require
 from graphfsl.report.contact_sheet import Tile, contact_sheet
 
 SURE, UNSURE, GIVEN = 24, 24, 12  # images of a sheet
@@ -45,7 +47,7 @@ def label(
     support: Path,
     out: Path,
     truth: Path | None = None,
-    encoder: str | Mapping[str, Any] = "efficientnet_lite0",
+    encoder: str | Mapping[str, Any] | PartSpec = "efficientnet_lite0",
     run: Path | None = None,
     size: int | None = None,
     file_format: str = "csv",
@@ -88,6 +90,7 @@ def label(
     Raises:
         InputError: for anything that cannot be used, before anything is written.
     """
+    spec = PartSpec.of(encoder, "encoder")
     check_format(file_format)
     source, support, out = Path(source), Path(support), Path(out)
     truth = None if truth is None else Path(truth)
@@ -95,7 +98,7 @@ def label(
     page = out / "report.html"
     _check_places([out, out / "sheets"], [table, missing, page])
 
-    task = _read_task(source, support, truth, encoder, run, size, range, out)
+    task = _read_task(source, support, truth, spec, run, size, range, out)
     pool, classes = task.pool, task.classes
     found = label_pool(pool.x, *task.support(), bar=_bar, **options)
     answers = task.answers()
@@ -158,7 +161,7 @@ def _read_task(
     source: Path,
     support: Path,
     truth: Path | None,
-    encoder: str | Mapping[str, Any],
+    encoder: PartSpec,
     run: Path | None,
     size: int | None,
     range: Range | None,
@@ -221,19 +224,21 @@ def _write_sheets(
 
 
 def _check_places(folders: Iterable[Path], files: Iterable[Path]) -> None:
-    """InputError where a file stands in place of a folder that is to be written, or a folder in
-    place of a file.
+    """Refuse places where something else stands than is to be written.
+
+    Raises:
+        InputError: where a file stands in place of a folder, or a folder in place of a file.
     """
     for path in folders:
-        if path.exists() and not path.is_dir():
-            raise InputError(
-                f"{path} is a file where a folder is to be; choose another folder with -o"
-            )
+        require(
+            not path.exists() or path.is_dir(),
+            f"{path} is a file where a folder is to be; choose another folder with -o",
+        )
     for path in files:
-        if path.is_dir():
-            raise InputError(
-                f"{path} is a folder where a file is to be; choose another folder with -o"
-            )
+        require(
+            not path.is_dir(),
+            f"{path} is a folder where a file is to be; choose another folder with -o",
+        )
 
 
 def _check_equals(path: Path, pool: Pool, given: Mapping[int, str]) -> None:
@@ -286,8 +291,9 @@ def _columns(
 
 
 def _sheet(pool: Pool, found: Labels, c: int, name: str, truth: np.ndarray) -> Image.Image:
-    """What was given of class c (NONE, LOST: of none), and what was found, the surest and the least
-    sure.
+    """What was given of class c, and what was found, the surest and the least sure.
+
+    c is NONE or LOST for what is of none.
     """
     given = np.flatnonzero(found.given & (found.label == c))
     own = found.of(c)
@@ -407,8 +413,11 @@ def _wanting(f: Mapping[str, Any]) -> str:
 
 
 def _of_members(f: Mapping[str, Any]) -> bool:
-    """Whether a confidence is that of samples of the classes only: the pool does not rank so far
-    below held-out labels that it shows what else there is."""
+    """Whether a confidence is that of samples of the classes only.
+
+    It is where the pool does not rank so far below held-out labels that it shows what else there
+    is.
+    """
     return bool(f["shortfall"] <= FOREIGN)
 
 

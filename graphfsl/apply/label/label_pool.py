@@ -1,5 +1,6 @@
-"""A pool's labels from a handful: propagation over its neighbours, with the support samples that
-spoke for each.
+"""A pool's labels from a handful: propagation over its neighbours.
+
+Each comes with the support samples that spoke for it.
 """
 
 from __future__ import annotations
@@ -85,17 +86,18 @@ class Labels:
 
     @property
     def confidence(self) -> np.ndarray:
-        """(n,) the score where held-out labels bear it out, else NaN."""
+        """The score (n,) where held-out labels bear it out, else NaN."""
         return self.score if self.facts["borne out"] else np.full_like(self.score, np.nan)
 
     @property
     def reached(self) -> np.ndarray:
-        """(n,) bool: a label reaches the sample, or is its own or that of its copy."""
+        """Which samples (n,) a label reaches, or which have one of their own or of their copy."""
         return self.given | (self.best >= 0) | (self.share[:, 0] > 0)
 
     def of(self, c: int) -> np.ndarray:
-        """The positions of those that were found to be of class c; -1: called none of these, -2:
-        not reached.
+        """The positions of those that were found to be of class c.
+
+        c is -1 for those called none of these, -2 for those that were not reached.
         """
         kind = np.where(self.reached, self.label, -2)
         return np.flatnonzero(~self.given & (kind == c))
@@ -298,8 +300,11 @@ def _how_found(near: Neighbors) -> str:
 
 
 def _graph(distinct: Distinct) -> _Graph:
-    """Its nodes stand in an order that keeps neighbours close, which more than halves the time to
-    multiply by S."""
+    """The graph of distinct samples.
+
+    Its nodes stand in an order that keeps neighbours close, which more than halves the time to
+    multiply by S.
+    """
     near = distinct.near
     order = torch.from_numpy(near.order)
     place = torch.empty_like(order)
@@ -329,8 +334,9 @@ def _given(graph: _Graph, support: np.ndarray, label: np.ndarray) -> _Given:
 
 
 def _pool_mass(graph: _Graph, given: _Given, alpha: float) -> Tensor:
-    """(m,) sum_i G_is over the nodes i without a label, for each support sample s: G is symmetric,
-    so that one column holds them all.
+    """(m,) sum_i G_is over the nodes i without a label, for each support sample s.
+
+    G is symmetric, so that one column holds them all.
     """
     pool = torch.ones(len(graph.s), 1)
     pool[given.node] = 0
@@ -338,8 +344,10 @@ def _pool_mass(graph: _Graph, given: _Given, alpha: float) -> Tensor:
 
 
 def _influence(graph: _Graph, given: _Given, alpha: float, chunk: int, bar: Bar) -> list[Tensor]:
-    """The columns (N, m) of G that belong to the support, in blocks of `chunk`: what each support
-    sample gives to every node."""
+    """What each support sample gives to every node, in blocks of `chunk` samples.
+
+    They are the columns (N, m) of G that belong to the support.
+    """
     blocks = []
     for columns in bar(torch.arange(len(given.node)).split(chunk), "propagating"):
         source = torch.zeros(len(graph.s), len(columns))
@@ -386,8 +394,9 @@ def _answers_of(influence: Tensor, weights: Tensor, given: _Given, t: float) -> 
 
 
 def _low(strength: Tensor, held_strength: Tensor) -> Tensor:
-    """r: the mass that one held-out row in ten falls short of; without held-out rows the median of
-    the pool.
+    """r: the mass that one held-out row in ten falls short of.
+
+    Without held-out rows it is the median of the pool.
     """
     if len(held_strength):
         return held_strength.quantile(LOW)
@@ -408,8 +417,12 @@ def _fill_in_given(
 
 
 def _copies(graph: _Graph, given: _Given, asked: Tensor) -> tuple[Tensor, Tensor]:
-    """The samples that are asked for, but on the node of support samples which all have one label:
-    (n,) bool; and the position in the support of one of these, for each such sample."""
+    """The samples on the node of support samples which all have one label.
+
+    Returns:
+        (n,) bool, which samples that are asked for are such; and for each of them the position in
+        the support of one of these.
+    """
     lowest = torch.full_like(graph.node, len(given.label))
     lowest = lowest.scatter_reduce(0, given.node, given.label, "amin")
     highest = torch.full_like(graph.node, -2)

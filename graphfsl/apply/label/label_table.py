@@ -1,5 +1,6 @@
-"""Tables of labels, as people and their programs write them, and the samples of a pool that they
-mean.
+"""Tables of labels, as people and their programs write them.
+
+The samples of a pool that they mean are found here.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from graphfsl.data.images import written
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import InputError, require
 from graphfsl.io.files import read_regular
 from graphfsl.io.plain_text import unguarded
 
@@ -59,18 +60,18 @@ def read_labels(path: Path) -> dict[str, str]:
         if not any(field.strip() for field in fields):
             continue
         where = f"{path}, line {number}"
-        if len(fields) < len(header):
-            raise InputError(
-                f"{where}: {len(fields)} fields below {len(header)} columns; a sample of none of "
-                f"the classes has an "
-                "empty label behind a separator"
-            )
-        if any(field.strip() for field in fields[len(header) :]):
-            raise InputError(
-                f"{where}: {len(fields)} fields below {len(header)} columns; a name that holds "
-                f"the separator must "
-                "stand in quotes"
-            )
+        require(
+            len(fields) >= len(header),
+            f"{where}: {len(fields)} fields below {len(header)} columns; a sample of none of "
+            f"the classes has an "
+            "empty label behind a separator",
+        )
+        require(
+            not any(field.strip() for field in fields[len(header) :]),
+            f"{where}: {len(fields)} fields below {len(header)} columns; a name that holds "
+            f"the separator must "
+            "stand in quotes",
+        )
         name, label = (_cell(fields[header.index(column)], where) for column in COLUMNS)
         label = written(label.strip())
         _check_class(label, where)
@@ -78,8 +79,7 @@ def read_labels(path: Path) -> dict[str, str]:
             raise InputError(
                 f"{where}: {name!r} is {found[name]!r} above, {label!r} here; keep one"
             )
-    if not found:
-        raise InputError(f"{path} labels no sample; give each class a line or more")
+    require(found, f"{path} labels no sample; give each class a line or more")
     return found
 
 
@@ -108,8 +108,7 @@ def samples_meant(
     found: dict[str, str] = {}
     for name, label in table.items():
         meant = [name] if name in names else alike.get(_relative(_plain(name), roots), [])
-        if not meant:
-            raise InputError(f"{path}: sample {name!r} is not in {source}; samples are {called}")
+        require(meant, f"{path}: sample {name!r} is not in {source}; samples are {called}")
         if len(meant) > 1:
             both = " or ".join(map(repr, sorted(meant)))
             raise InputError(
@@ -125,20 +124,20 @@ def samples_meant(
 
 def _cell(field: str, where: str) -> str:
     text = field.lstrip()
-    if text != field and text.startswith('"'):
-        raise InputError(
-            f"{where}: a blank before a quote makes the quote part of the text; take the blank away"
-        )
+    require(
+        text == field or not text.startswith('"'),
+        f"{where}: a blank before a quote makes the quote part of the text; take the blank away",
+    )
     return unguarded(field)
 
 
 def _check_class(label: str, where: str) -> None:
-    if label.lower() in NO_CLASS:
-        raise InputError(
-            f"{where}: {label!r} is no class; a sample of none of the classes has an empty "
-            f"label, one that is not "
-            "labeled no line"
-        )
+    require(
+        label.lower() not in NO_CLASS,
+        f"{where}: {label!r} is no class; a sample of none of the classes has an empty "
+        f"label, one that is not "
+        "labeled no line",
+    )
 
 
 def _lines(path: Path) -> list[tuple[int, list[str]]]:

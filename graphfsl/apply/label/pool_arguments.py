@@ -1,5 +1,6 @@
-"""What `pool.label_pool` is given: features, a support and options, checked before anything is
-computed.
+"""What `pool.label_pool` is given, checked before anything is computed.
+
+It is features, a support and options.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 
 from graphfsl.core.arguments import as_tensor, described, real_number, whole_number
-from graphfsl.io.errors import InputError, unknown
+from graphfsl.io.errors import InputError, require, unknown
 
 PRIORS = ("none", "uniform", "labels")
 
@@ -73,16 +74,16 @@ def check_pool(
         ("none", 1 if none is None else none, 0, 1),
     ):
         number = whole_number if name == "neighbors" else real_number
-        if not low <= number(value, name) <= high:
-            raise InputError(f"{name} must lie between {low} and {high}, not be {value}")
-    whole_number(chunk, "chunk", 1)
-    if len(support) != len(label):
-        raise InputError(
-            f"the support has {len(support)} samples, but {len(label)} labels; "
-            f"there must be one each"
+        require(
+            low <= number(value, name) <= high,
+            f"{name} must lie between {low} and {high}, not be {value}",
         )
-    if not len(x):
-        raise InputError("the pool holds no sample")
+    whole_number(chunk, "chunk", 1)
+    require(
+        len(support) == len(label),
+        f"the support has {len(support)} samples, but {len(label)} labels; there must be one each",
+    )
+    require(len(x), "the pool holds no sample")
     outside = support[(support < 0) | (support >= len(x))]
     if len(outside):
         raise InputError(
@@ -107,8 +108,8 @@ def check_pool(
         raise InputError(
             f"classes of the support are numbered 0 .. C - 1, and -1 is none of them, but {wrong}"
         )
-    if len(classes) + (label < 0).any() < 2 or not len(classes):
-        raise InputError(
-            f"the support has {len(classes)} class; at least 2 are needed, or 1 and a sample of "
-            f"none of them"
-        )
+    require(
+        len(classes) + (label < 0).any() >= 2 and len(classes),
+        f"the support has {len(classes)} class; at least 2 are needed, or 1 and a sample of "
+        f"none of them",
+    )

@@ -17,9 +17,10 @@ from graphfsl.apply.folder_features import encode_files
 from graphfsl.core.display import block, first_of, kind_of
 from graphfsl.data.images import SUFFIXES, decode, holds_image, is_image, written
 from graphfsl.data.pixel_range import Range
+from graphfsl.experiment.learner_spec import PartSpec
 from graphfsl.io.arrays import read_arrays
 from graphfsl.io.checkpoint import write_atomically
-from graphfsl.io.errors import InputError, unknown
+from graphfsl.io.errors import InputError, require, unknown
 from graphfsl.io.files import read_regular
 from graphfsl.io.plain_text import csv_table
 
@@ -53,7 +54,7 @@ class Pool:
 
 def read_pool(
     source: Path,
-    encoder: str | Mapping[str, Any],
+    encoder: str | Mapping[str, Any] | PartSpec,
     run: Path | None,
     size: int | None,
     range: Range | None = None,
@@ -72,14 +73,15 @@ def read_pool(
     Raises:
         InputError: where nothing can be read.
     """
+    spec = PartSpec.of(encoder, "encoder")
     if source.is_dir():
-        return _read_folder(source, encoder, run, size, range, out)
+        return _read_folder(source, spec, run, size, range, out)
     return _read_features(source)
 
 
 def _read_folder(
     root: Path,
-    encoder: str | Mapping[str, Any],
+    encoder: PartSpec,
     run: Path | None,
     size: int | None,
     range: Range | None,
@@ -111,8 +113,7 @@ def _read_folder(
             lost.append(
                 (name, "is no file, but a pipe or a device" if there else "a link to nothing")
             )
-    if not files:
-        raise InputError(f"{root} holds no image; known: {', '.join(sorted(SUFFIXES))}")
+    require(files, f"{root} holds no image; known: {', '.join(sorted(SUFFIXES))}")
     net, transform, size, channels = folder_encoder(encoder, run, size)
     limits = folder_range(run, range)
     x = encode_files(net, transform, root, files, size, channels, broken=True, range=limits)
@@ -165,10 +166,10 @@ def _read_features(path: Path) -> Pool:
         if "paths" in arrays
         else [str(i) for i in range(len(x))]
     )
-    if len(names) != len(x) or len(set(names)) != len(x):
-        raise InputError(
-            f"{path}: there must be one of `paths` for each of {len(x)} rows, each another"
-        )
+    require(
+        len(names) == len(x) and len(set(names)) == len(x),
+        f"{path}: there must be one of `paths` for each of {len(x)} rows, each another",
+    )
     whole = np.isfinite(x).all(1)
     lost = [(names[i], "holds NaN or infinity") for i in np.flatnonzero(~whole)]
     return Pool(
@@ -177,7 +178,11 @@ def _read_features(path: Path) -> Pool:
 
 
 def check_format(name: str) -> None:
-    """InputError where tables cannot be written in this format."""
+    """Refuse a format that tables cannot be written in.
+
+    Raises:
+        InputError: names those that there are.
+    """
     if name not in FORMATS:
         raise unknown("format", name, FORMATS)
     if name == "parquet":

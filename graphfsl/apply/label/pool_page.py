@@ -17,7 +17,7 @@ from graphfsl.functional.calibration import (
     reliability,
 )
 from graphfsl.report.figures import COLORS, Figure, draw
-from graphfsl.report.html import listed, page, pictures
+from graphfsl.report.html import html_table, listed, page, pictures, words_first
 from graphfsl.report.reliability import reliability_diagram
 
 COVERAGES = (0.1, 0.25, 0.5, 0.75, 1.0)
@@ -101,8 +101,9 @@ def accuracies(found: Labels, truth: np.ndarray, asked: np.ndarray) -> dict[str,
 
 
 def _auroc(none: np.ndarray, truth: np.ndarray, asked: np.ndarray) -> float:
-    """How often `none` is higher for a sample of none of the classes than for another; a tie is
-    half.
+    """How often `none` is higher for a sample of none of the classes than for another.
+
+    A tie is half.
     """
     foreign, member = np.sort(none[asked & (truth == -1)]), none[asked & (truth >= 0)]
     if not len(foreign) or not len(member):
@@ -181,8 +182,9 @@ def _thinned(curve: np.ndarray) -> np.ndarray:
 
 
 def _bins(found: Labels, truth: np.ndarray, asked: np.ndarray) -> torch.Tensor:
-    """Reliability of `score` as the probability that `best` is right, also where it is not
-    answered.
+    """Reliability of `score` as the probability that `best` is right.
+
+    It counts where `best` is not answered, too.
     """
     wrong = torch.from_numpy(((found.best != truth) | (truth < 0))[asked].astype(np.int64))
     return reliability(torch.from_numpy(found.score[asked, None]), wrong)  # class 0 of one: right
@@ -227,9 +229,7 @@ def _scores(found: Labels) -> Figure:
 
 
 def _nones(found: Labels) -> Figure:
-    """`none` from the strongest reached to the weakest, and where samples are called none of
-    these.
-    """
+    """`none` from the strongest reached to the weakest, and where samples are called none."""
     none = _thinned(np.sort(found.none[~found.given & found.reached]))
 
     def plot(axes: Any) -> None:
@@ -253,16 +253,14 @@ def _table(
     heads = ["class", "given", "found", f"median {_called(found)}"]
     if truth is not None:
         heads += ["precision", "recall"]
-    parts = ['<div class="scroll" tabindex="0"><table><tr>']
-    parts += [f'<th class="{"text" if i == 0 else ""}">{h}</th>' for i, h in enumerate(heads)]
+    rows = []
     lost = [] if found.reached.all() else [-2]
     for c in [*range(len(classes)), -1, *lost]:
         name = escape(classes[c] if c >= 0 else OTHERS[c])
         if c in links:
             name = f'<a href="{escape(links[c])}">{name}</a>'
-        cells = "".join(f"<td>{cell}</td>" for cell in _cells(found, c, truth))
-        parts.append(f'</tr><tr class="new"><td class="text">{name}</td>{cells}')
-    return [*parts, "</tr></table></div>"]
+        rows.append([name, *_cells(found, c, truth)])
+    return html_table(heads, rows, words_first(heads, 1), ["new"] * len(rows))
 
 
 def _cells(found: Labels, c: int, truth: np.ndarray | None) -> list[str]:

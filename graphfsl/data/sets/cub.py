@@ -1,6 +1,7 @@
-"""CUB-200-2011: 11,788 photographs of 200 species of birds, 100/50/50 for train, val and test. Wah
-et al. 2011, https://data.caltech.edu/records/65de6-vp158; classes as in Chen et al. 2019,
-https://arxiv.org/abs/1904.04232
+"""CUB: 100/50/50 birds for train, val and test (https://data.caltech.edu/records/65de6-vp158).
+
+CUB-200-2011 is 11,788 photographs of 200 species (Wah et al. 2011), which Chen et al. 2019,
+https://arxiv.org/abs/1904.04232, divided so.
 """
 
 from __future__ import annotations
@@ -24,10 +25,15 @@ BY_HAND = (
 def load(split: str, root: str, download: bool = False, size: int = 84) -> Split:
     """One split of CUB, 3 x size x size: whole photographs, not cut to the bird.
 
-    root: holds `CUB_200_2011` with images/<class>/…, or is that folder.
-    size: pixels of a side, to which every image is squeezed.
-    download: fetch the archive (1.1 GB) into `root` and unpack it there, unless the images are
-        there already.
+    CUB-200-2011 is 11,788 photographs of 200 species (Wah et al. 2011), which Chen et al. 2019,
+    https://arxiv.org/abs/1904.04232, divided so.
+
+    Args:
+        split: "train", "val" or "test".
+        root: holds `CUB_200_2011` with images/<class>/…, or is that folder.
+        download: fetch the archive (1.1 GB) into `root` and unpack it there, unless the images are
+            there already.
+        size: pixels of a side, to which every image is squeezed.
     """
     if download:
         _fetch(root, (split,))

@@ -33,26 +33,26 @@ def load(
 ) -> Split:
     """One split of a folder of images, (3 or 1) x size x size; it may be read-only.
 
-    Two layouts are known:
-
-    root: the folder, in one of these layouts.
-    root/<split>/<class>/…: folders named train, val and test, those that are needed. No class may
-    be in two of them:
-        a class that was seen in training makes no few-shot task.
-    root/<class>/…: the class names, sorted, are cut into train, val and test by `fractions`, at
-    least 2 classes for
-        each that is not 0. So [0, 0, 1] makes every class a test class, for a user who only
-        evaluates.
+    Two layouts are known. In root/<split>/<class>/… there are folders named train, val and test,
+    those that are needed. No class may be in two of them: a class that was seen in training makes
+    no few-shot task. In root/<class>/… the class names, sorted, are cut into train, val and test by
+    `fractions`, at least 2 classes for each that is not 0. So [0, 0, 1] makes every class a test
+    class, for a user who only evaluates.
 
     Images may lie at any depth below their class; hidden files and folders are passed over. A
     folder `unlabeled` beside the class folders (or in `root`, then for every split) holds images
     without labels: they come last, with y = -1.
-    size: pixels of a side, to which every image is squeezed. color: false makes them gray.
+
+    Args:
+        split: "train", "val" or "test".
+        root: the folder, in one of these layouts.
+        size: pixels of a side, to which every image is squeezed.
+        color: false makes them gray.
         fractions: the shares of the classes that train, val and test get, where root has no such
             folders.
-    range: the values of black and of white in every file, [0, 4095] for 12 bits; without one they
-        are those of the file's type: 255 for 8 bits, 65535 for 16, 1 for floats. A value outside is
-        refused.
+        range: the values of black and of white in every file, [0, 4095] for 12 bits; without one
+            they are those of the file's type: 255 for 8 bits, 65535 for 16, 1 for floats. A value
+            outside is refused.
     """
     limits = check_range(range)
     if split not in SPLITS:

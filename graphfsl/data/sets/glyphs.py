@@ -1,5 +1,4 @@
-"""`glyphs`: letters of six scripts, rendered from the fonts inside matplotlib; nothing is
-downloaded.
+"""`glyphs`: letters of six scripts, rendered from matplotlib's fonts; nothing is downloaded.
 
 | split | scripts                 | classes | samples |
 |-------|-------------------------|---------|---------|
@@ -68,7 +67,7 @@ FACES = (
 
 @functools.cache
 def letters() -> dict[str, str]:
-    """Class name -> letter, for each class of each split, sorted."""
+    """The classes of each split: class name -> letter, sorted."""
     scripts = json.loads(Path(__file__).with_suffix(".json").read_text("utf-8"))
     named = {
         f"{s}/{unicodedata.name(c).removeprefix(f'{s.upper()} ')}": c
@@ -97,7 +96,7 @@ def font(face: str) -> tuple[ImageFont.FreeTypeFont, frozenset[str]]:
 
 
 def centred(image: Image.Image, resample: Image.Resampling) -> Image.Image:
-    """The ink of an image in the middle of a canvas, its longer side INK long."""
+    """Put the ink of an image in the middle of a canvas, its longer side INK long."""
     glyph = image.crop(image.getbbox())
     w, h = (max(1, round(side * INK / max(glyph.size))) for side in glyph.size)
     canvas = Image.new("L", (FINE, FINE))
@@ -106,7 +105,7 @@ def centred(image: Image.Image, resample: Image.Resampling) -> Image.Image:
 
 
 def upright(letter: str, face: str) -> Image.Image | None:
-    """The letter centred on the canvas, its longer side INK long.
+    """Render the letter in the middle of the canvas, its longer side INK long.
 
     None where the face lacks it or has a blank.
     """
@@ -118,13 +117,13 @@ def upright(letter: str, face: str) -> Image.Image | None:
 
 
 def faces(letter: str) -> list[Image.Image]:
-    """The letter in every face, less the faces that repeat another's shape."""
+    """Render the letter in every face, less the faces that repeat another's shape."""
     drawn = [canvas for face in FACES if (canvas := upright(letter, face))]
     return list({canvas.tobytes(): canvas for canvas in drawn}.values())
 
 
 def jitter(name: str, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Affine maps (count, 6) and stroke levels (count,) of samples.
+    """Draw the affine maps (count, 6) and the stroke levels (count,) of samples.
 
     A map leads from the canvas of a sample to that of the upright letter.
 
@@ -150,7 +149,7 @@ def jitter(name: str, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw(name: str) -> np.ndarray:
-    """(SAMPLES, 1, SIZE, SIZE) uint8, the samples of one class."""
+    """Render the samples of one class: (SAMPLES, 1, SIZE, SIZE) uint8."""
     shapes = [shape.filter(ImageFilter.GaussianBlur(1.8)) for shape in faces(letters()[name])]
     require(
         len(shapes) >= MIN_FACES,
@@ -171,7 +170,7 @@ def draw(name: str) -> np.ndarray:
 
 
 def load(split: str) -> Split:
-    """One split, rendered on first use and from the cache ever after."""
+    """One split of letters, rendered on first use and from the cache ever after."""
     if split not in SCRIPTS:
         raise unknown("split", split, SCRIPTS)
     names = tuple(name for name in letters() if name.split("/")[0] in SCRIPTS[split])

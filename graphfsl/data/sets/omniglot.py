@@ -1,5 +1,6 @@
-"""Omniglot: 1,623 handwritten characters of 50 alphabets, 20 drawings each. Lake et al. 2015,
-https://doi.org/10.1126/science.aab3050
+"""Omniglot: characters of 50 alphabets (Lake et al. 2015, https://doi.org/10.1126/science.aab3050).
+
+It is 20 drawings by hand of each of 1,623 characters.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import torch
 from graphfsl.data.images import Files, read_images
 from graphfsl.data.split import Split, readable
 from graphfsl.io.downloads import fetch
-from graphfsl.io.errors import InputError, unknown
+from graphfsl.io.errors import InputError, require, unknown
 from graphfsl.io.package_data import class_list
 
 DRAWINGS = True  # the files show dark ink on paper, the samples bright ink on black
@@ -28,20 +29,22 @@ def load(
     size: int = 28,
     download: bool = False,
 ) -> Split:
-    """One split of Omniglot.
+    """One split of Omniglot: handwritten characters of 50 alphabets, 20 drawings each.
 
     A drawing is 1 x size x size with ink 255; the superclass of a class is its alphabet.
 
-    root: the folder (or the one above `omniglot-py`) with torchvision's layout: `images_background`
-        and `images_evaluation` as folders or as zips. It may be read-only.
-    protocol: "vinyals", 1028 / 172 / 423 characters (train, val, test); or "background", which
-        trains on 25 of the 30 background alphabets (792 characters), validates on the other five
-        (172) and tests on the 659 characters of the evaluation set.
-    rotations: turns by 90, 180 and 270 degrees as classes of their own, in every split; by default
-        with "vinyals" only.
-    size: pixels of a side.
-    download: fetch the zips (15 MB) that are missing into `root`/omniglot-py; what is there is used
-        unchecked.
+    Args:
+        split: "train", "val" or "test".
+        root: the folder (or the one above `omniglot-py`) with torchvision's layout:
+            `images_background` and `images_evaluation` as folders or as zips. It may be read-only.
+        protocol: "vinyals", 1028 / 172 / 423 characters (train, val, test); or "background", which
+            trains on 25 of the 30 background alphabets (792 characters), validates on the other
+            five (172) and tests on the 659 characters of the evaluation set.
+        rotations: turns by 90, 180 and 270 degrees as classes of their own, in every split; by
+            default with "vinyals" only.
+        size: pixels of a side.
+        download: fetch the zips (15 MB) that are missing into `root`/omniglot-py; what is there is
+            used unchecked.
     """
     if split not in ("train", "val", "test"):
         raise unknown("split", split, ("train", "val", "test"))
@@ -57,12 +60,12 @@ def load(
     held_out = set(lists["val"])
     by_class: dict[str, tuple[Files, list[str]]] = {}
     for folder in FOLDERS:
-        if not _is_there(base, folder):
-            raise InputError(
-                f"Omniglot not found: no {base / folder}/ or {folder}.zip; set data.root to "
-                f"their folder, or "
-                "data.download=true"
-            )
+        require(
+            _is_there(base, folder),
+            f"Omniglot not found: no {base / folder}/ or {folder}.zip; set data.root to "
+            f"their folder, or "
+            "data.download=true",
+        )
         files = Files(base / folder)
         for name in files.names:
             match = re.search(r"([^/]+/character\d+)/[^/]+$", name)

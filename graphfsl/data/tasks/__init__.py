@@ -1,6 +1,7 @@
 """What episodes ask: one kind of task, one file, whose `__all__` names its class.
 
-A new file here is a new `episode.task`.
+A new file here is a new `episode.task`, but for those whose names begin with an underscore: these
+hold what one of the others uses.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 from graphfsl.core.arguments import described
 from graphfsl.core.schema import make
 from graphfsl.core.task import Task
-from graphfsl.io.errors import InputError, require, unknown
+from graphfsl.io.errors import require, unknown
 
 DEFAULT = "classes"
 # what a results row says of other things than the task
@@ -29,7 +30,7 @@ RESERVED = {
 def names() -> list[str]:
     """The kinds of tasks that there are."""
     files = [file for folder in __path__ for file in Path(folder).glob("*.py")]
-    return sorted(file.stem for file in files if file.stem != "__init__")
+    return sorted(file.stem for file in files if not file.stem.startswith("_"))
 
 
 def get(name: str) -> type[Task]:
@@ -53,24 +54,21 @@ def name_of(task: Task) -> str:
 
 
 def as_task(given: Any, options: Mapping[str, Any] | None = None, where: str = "episode") -> Task:
-    """What a caller gave: a task, or its fields as a mapping or as keywords, `task` among them.
+    """The task that a caller gave, as one or by its fields.
 
-    Raises InputError for both at once, and for anything else.
+    Raises:
+        InputError: for both at once, and for anything else.
     """
+    require(
+        given is None or isinstance(given, (Task, Mapping)),
+        f"the setting must be a gf.Setting, such as gf.Setting(way=5), not {described(given)}",
+    )
+    require(
+        given is None or not options,
+        f"give a setting or its fields, not both: {', '.join(options or ())} beside a setting",
+    )
     if isinstance(given, Task):
-        if options:
-            raise InputError(
-                f"give a setting or its fields, not both: {', '.join(options)} beside a setting"
-            )
         return given
-    if given is not None and not isinstance(given, Mapping):
-        raise InputError(
-            f"the setting must be a gf.Setting, such as gf.Setting(way=5), not {described(given)}"
-        )
-    if given is not None and options:
-        raise InputError(
-            f"give a setting or its fields, not both: {', '.join(options)} beside a setting"
-        )
     fields = dict(given if given is not None else options or {})
     kind = get(fields.pop("task", DEFAULT))
     task: Task = make(kind, fields, where)

@@ -1,0 +1,1 @@
+"""Inner loops, which adapt a learner to each episode: the slot `learner.adapt`."""

@@ -1,5 +1,7 @@
-"""ANIL, almost no inner loop: only the head adapts. Raghu, Raghu, Bengio, Vinyals 2020,
-https://arxiv.org/abs/1909.09157"""
+"""ANIL, almost no inner loop: only the head adapts.
+
+Raghu, Raghu, Bengio, Vinyals 2020, https://arxiv.org/abs/1909.09157
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""BOIL, body only in the inner loop. Oh, Yoo, Kim, Yun 2021, https://arxiv.org/abs/2008.08882"""
+"""BOIL, body only in the inner loop.
+
+Oh, Yoo, Kim, Yun 2021, https://arxiv.org/abs/2008.08882
+"""
 
 from __future__ import annotations
 

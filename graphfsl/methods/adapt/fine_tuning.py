@@ -1,5 +1,7 @@
-"""Fine-tuning of the whole network on an episode, also transductive. Dhillon, Chaudhari,
-Ravichandran, Soatto 2020, https://arxiv.org/abs/1909.02729"""
+"""Fine-tuning of the whole network on an episode, also transductive.
+
+Dhillon, Chaudhari, Ravichandran, Soatto 2020, https://arxiv.org/abs/1909.02729
+"""
 
 from __future__ import annotations
 
@@ -67,9 +69,17 @@ class FineTuning(Adapt):
 
     @property
     def transductive(self) -> bool:  # type: ignore[override]
+        """Whether a query's answer depends on the other queries: with their entropy it does."""
         return self.entropy > 0 or Adapt.transductive.fget(self)  # type: ignore[attr-defined]
 
     def tuning(self, score: Score, episode: Episode, step: int) -> Tensor:
+        """The loss of equation 8, which an inner step descends: a scalar.
+
+        Args:
+            score: scores an episode with the weights of this step.
+            episode: of one task, images (1, n, *S).
+            step: the number of the inner step, which does not matter here.
+        """
         k, real = episode.n_support, episode.mask[:, episode.query]
         x = episode.x[:, episode.query] if self.entropy else episode.x[:, :0]
         scores = beside_support(score, episode, x, real[:, : x.shape[1]])

@@ -1,5 +1,8 @@
-"""FlexMatch on the images of an episode. Zhang et al. 2021, https://arxiv.org/abs/2110.08263; with
-a fixed threshold it is FixMatch, Sohn et al. 2020, https://arxiv.org/abs/2001.07685"""
+"""FlexMatch, self-training with a threshold for each class, on the images of an episode.
+
+Zhang et al. 2021, https://arxiv.org/abs/2110.08263; with a fixed threshold it is FixMatch, Sohn et
+al. 2020, https://arxiv.org/abs/2001.07685
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from graphfsl.core.objectives import Score, beside_support, labeled_cross_entrop
 from graphfsl.core.rules import Adam
 from graphfsl.functional.cross_entropy import cross_entropy
 from graphfsl.io.errors import require
-from graphfsl.nn.views import Views
+from graphfsl.nn.views import Moves, Views
 
 __all__ = ["FlexMatch"]
 
@@ -87,7 +90,7 @@ class FlexMatch(Adapt):
         )
         self.uses_unlabeled = True
         self.threshold, self.flexible, self.weight, self.weak = threshold, flexible, weight, weak
-        self.views = Views(steps, 2, rotate, translate, scale, flip)
+        self.views = Views(steps, 2, Moves(rotate, translate, scale, flip))
 
     def consistency(self, score: Score, episode: Episode, step: int) -> Tensor:
         """The loss of a step: of the support as it is, and of the pool's strong views."""
@@ -103,7 +106,7 @@ class FlexMatch(Adapt):
         return labeled_cross_entropy(scores, episode) + self.weight * loss_u
 
     def sure(self, q: Tensor, mask: Tensor) -> Tensor:
-        """(B, U, C) bool: the most probable class of q (B, U, C) where it is above tau_c.
+        """Where the most probable class of q (B, U, C) is above its threshold: (B, U, C) bool.
 
         Nothing elsewhere, and nothing for padding.
         """

@@ -1,5 +1,6 @@
-"""Model-Agnostic Meta-Learning, and its first-order form. Finn, Abbeel, Levine 2017,
-https://arxiv.org/abs/1703.03400
+"""Model-Agnostic Meta-Learning (MAML), and its first-order form.
+
+Finn, Abbeel, Levine 2017, https://arxiv.org/abs/1703.03400
 """
 
 from __future__ import annotations
@@ -7,6 +8,7 @@ from __future__ import annotations
 from graphfsl.core.adapt import Adapt
 from graphfsl.core.learner import Learner
 from graphfsl.core.objectives import sum_over_shot
+from graphfsl.core.registry import snake
 from graphfsl.core.rules import GradientDescent
 from graphfsl.io.errors import require
 
@@ -30,6 +32,7 @@ class MAML(Adapt):
             authors do.
         task_chunk: see `Adapt`.
         steps_test: steps outside of training, where they differ.
+        recompute: see `Adapt`.
 
     Shapes:
         score: images or features (B, n, *S) -> (B, n, C).
@@ -58,8 +61,9 @@ class MAML(Adapt):
         params: str | list[str] = "*",
         task_chunk: int | None = None,
         steps_test: int | None = None,
+        recompute: bool = False,
     ) -> None:
-        require(lr > 0, f"the inner rate lr must be above 0, not {lr}")
+        require(lr > 0, f"{snake(type(self).__name__)}.lr must be above 0, not {lr}")
         super().__init__(
             net,
             GradientDescent(lr),
@@ -69,6 +73,7 @@ class MAML(Adapt):
             first_order,
             task_chunk,
             steps_test,
+            recompute,
         )
 
 
@@ -78,7 +83,8 @@ class FOMAML(MAML):
         min_theta sum_i L_i(theta'_i),  d theta'_i / d theta taken as 1
 
     Args:
-        net, steps, lr, params, task_chunk, steps_test: see `MAML`.
+        net: see `MAML`.
+        steps, lr, params, task_chunk, steps_test: see `MAML`.
 
     Shapes:
         score: images or features (B, n, *S) -> (B, n, C).

@@ -1,5 +1,7 @@
-"""MAML++: how to train your MAML. Antoniou, Edwards, Storkey 2019,
-https://arxiv.org/abs/1810.09502"""
+"""MAML++: how to train your MAML.
+
+Antoniou, Edwards, Storkey 2019, https://arxiv.org/abs/1810.09502
+"""
 
 from __future__ import annotations
 
@@ -121,7 +123,7 @@ class MAMLPlusPlus(Adapt):
         return {name: own(self.norms, name)[row] for name in self.norm_names}
 
     def task_loss(self, path: Path, episode: Episode, target: BaseTarget, call: Call) -> Tensor:
-        """sum_t v_t L_Q(theta_t)."""
+        """The loss of a task over all inner steps: sum_t v_t L_Q(theta_t)."""
         if not self.training or self.progress >= self.multi_step:
             return super().task_loss(path, episode, target, call)
         weights = step_weights(len(path) - 1, self.progress / self.multi_step)
@@ -133,7 +135,12 @@ class MAMLPlusPlus(Adapt):
 
 
 def step_weights(steps: int, progress: float) -> list[float]:
-    """v_1 … v_T of the losses after each step; progress: the share done of their annealing."""
+    """The weights v_1 … v_T of the losses after each step.
+
+    Args:
+        steps: T, of the inner loop.
+        progress: the share of their annealing that is done.
+    """
     floor = FLOOR / steps
     early = max((1 - progress) / steps, floor)
     return [*[early] * (steps - 1), 1 - (steps - 1) * early]

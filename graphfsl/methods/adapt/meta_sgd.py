@@ -1,5 +1,7 @@
-"""Meta-SGD: the rate and direction of the inner step are learned. Li, Zhou, Chen, Li 2017,
-https://arxiv.org/abs/1707.09835"""
+"""Meta-SGD: the rate and direction of the inner step are learned.
+
+Li, Zhou, Chen, Li 2017, https://arxiv.org/abs/1707.09835
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""Reptile: move the initialisation towards the weights that tasks end at. Nichol, Achiam, Schulman
-2018, https://arxiv.org/abs/1803.02999"""
+"""Reptile: move the initialisation towards the weights that tasks end at.
+
+Nichol, Achiam, Schulman 2018, https://arxiv.org/abs/1803.02999
+"""
 
 from __future__ import annotations
 

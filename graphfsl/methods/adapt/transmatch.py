@@ -1,6 +1,8 @@
-"""TransMatch: imprinted weights, then MixMatch on the episode. Yu, Chen, Cheng, Luo 2020,
-https://arxiv.org/abs/1912.09033; MixMatch is Berthelot et al. 2019,
-https://arxiv.org/abs/1905.02249"""
+"""TransMatch: imprinted weights, then MixMatch on the episode.
+
+Yu, Chen, Cheng, Luo 2020, https://arxiv.org/abs/1912.09033; MixMatch is Berthelot et al. 2019,
+https://arxiv.org/abs/1905.02249
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ from graphfsl.core.rules import Adam
 from graphfsl.functional.cross_entropy import cross_entropy
 from graphfsl.functional.prototypes import present
 from graphfsl.io.errors import require
-from graphfsl.nn.views import DRAWS, Views
+from graphfsl.nn.views import DRAWS, Moves, Views
 
 __all__ = ["TransMatch"]
 
@@ -91,7 +93,7 @@ class TransMatch(Adapt):
         )
         self.uses_unlabeled = True
         self.temperature, self.lambda_u, self.k = temperature, lambda_u, views
-        self.views = Views(steps, 1 + views, rotate, translate, scale, flip)
+        self.views = Views(steps, 1 + views, Moves(rotate, translate, scale, flip))
         self.share: Tensor
         both = torch.full((2,), alpha, device="cpu")  # the meta device draws no Beta
         share = torch.distributions.Beta(*both).sample((steps, DRAWS)).to(self.views.draws.device)
@@ -122,7 +124,7 @@ class TransMatch(Adapt):
         return views
 
     def pool_views(self, episode: Episode, step: int) -> tuple[Tensor, Tensor]:
-        """K views of every unlabeled image, one after the other: (B, K U, *S); which are real."""
+        """The K views of every unlabeled image in turn: (B, K U, *S); and which are real."""
         images = episode.x[:, episode.unlabeled]
         real = episode.mask[:, episode.unlabeled]
         places = self.views.places(images, real, step)
@@ -130,15 +132,30 @@ class TransMatch(Adapt):
         return torch.cat(views, 1), real.repeat(1, self.k)
 
     def guess_labels(self, score: Score, episode: Episode, pool: Tensor, real: Tensor) -> Tensor:
-        """q_b for every view (B, K U, C): the views' mean probability, sharpened; a constant."""
+        """Guess q_b for every view (B, K U, C): the views' mean probability, sharpened.
+
+        Args:
+            score: scores an episode with the weights of this step.
+            episode: of one task.
+            pool: (B, K U, *S) the views.
+            real: (B, K U) which are of real images.
+        """
         scores = beside_support(score, episode, pool, real)[:, episode.n_support :]
         p = scores.detach().softmax(-1)
         mean = torch.stack(p.chunk(self.k, 1)).mean(0)
         return sharpen(mean, self.temperature).repeat(1, self.k, 1)
 
     def mix_up(self, x: Tensor, y: Tensor, mask: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """Images (B, m, *S) and labels (B, m, C), each mixed with those of the next place; the
-        last, of the first.
+        """Mix each image and its label with those of the next place; the last with the first.
+
+        Args:
+            x: (B, m, *S) images.
+            y: (B, m, C) labels.
+            mask: (B, m) which images are real.
+            step: the number of the inner step, which chooses the order and the shares.
+
+        Returns:
+            The mixed images (B, m, *S) and labels (B, m, C).
         """
         places = self.views.places(x, mask, step)
         next_place = (places + 1) % mask.sum(-1, keepdim=True).clamp_min(1)
@@ -148,13 +165,13 @@ class TransMatch(Adapt):
 
 
 def sharpen(p: Tensor, temperature: float) -> Tensor:
-    """p_c^(1/T) / sum_j p_j^(1/T) over the last axis."""
+    """Sharpen probabilities: p_c^(1/T) / sum_j p_j^(1/T) over the last axis."""
     power = p ** (1 / temperature)
     return power / power.sum(-1, keepdim=True)
 
 
 def mix(t: Tensor, partner: Tensor, share: Tensor) -> Tensor:
-    """l t_i + (1 - l) t_j of nodes t (B, m, *S) and their partners j (B, m), with l (B, m)."""
+    """Mix nodes t (B, m, *S) with their partners j (B, m): l t_i + (1 - l) t_j, with l (B, m)."""
     other = t.gather(1, broad(partner, t))
     return t + (1 - broad(share, t)) * (other - t)
 
@@ -166,13 +183,22 @@ def labeled_loss(scores: Tensor, target: Tensor, mask: Tensor) -> Tensor:
 
 
 def guessed_loss(scores: Tensor, target: Tensor, mask: Tensor, classes: Tensor) -> Tensor:
-    """L_U: mean squared error of the pool's probabilities (B, m, C), divided by the number of
-    classes (B, C) that are present; mask (B, m)."""
+    """L_U: the mean squared error of the pool's probabilities, divided by the number of classes.
+
+    Args:
+        scores: (B, m, C) of the pool.
+        target: (B, m, C) the guessed probabilities.
+        mask: (B, m) which images are real.
+        classes: (B, C) which classes are present.
+
+    Returns:
+        A scalar.
+    """
     real = mask.to(target.dtype)
     brier = (scores.softmax(-1) - target).square().sum(-1)
     return (real * brier).sum() / (real.sum().clamp_min(1) * classes.sum())
 
 
 def broad(t: Tensor, like: Tensor) -> Tensor:
-    """t (B, m) for every element of like (B, m, *S)."""
+    """Repeat t (B, m) for every element of `like` (B, m, *S)."""
     return t.view(*t.shape, *(1,) * (like.ndim - 2)).expand_as(like)

@@ -1,0 +1,1 @@
+"""Augmentations, which give an episode more support nodes: the slot `learner.augment`."""

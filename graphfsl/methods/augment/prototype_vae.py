@@ -1,6 +1,8 @@
-"""A conditional VAE that dreams up support features around a prototype. Sohn, Lee, Yan 2015,
-https://papers.nips.cc/paper/5775; in feature space for few labels: Xian et al. 2019 (f-VAEGAN-D2),
-https://arxiv.org/abs/1903.10132"""
+"""A conditional VAE that dreams up support features around a prototype.
+
+Sohn, Lee, Yan 2015, https://papers.nips.cc/paper/5775; in feature space for few labels: Xian et al.
+2019 (f-VAEGAN-D2), https://arxiv.org/abs/1903.10132
+"""
 
 from __future__ import annotations
 
@@ -80,8 +82,12 @@ class PrototypeVAE(Augment):
         self.register_buffer("ready", torch.tensor(float(base_steps == 0)))
 
     def elbo(self, x: Tensor, p: Tensor, real: Tensor) -> Tensor:
-        """The negative ELBO of features x given prototypes p, both (…, d), mean over the nodes
-        where real (…).
+        """The negative evidence lower bound of features x, given their prototypes p: a scalar.
+
+        Args:
+            x: (…, d) features.
+            p: (…, d) the prototype of each.
+            real: (…) 1 where a node counts, else 0; the mean is over those that do.
         """
         total = real.sum().clamp_min(1)
 
@@ -102,6 +108,7 @@ class PrototypeVAE(Augment):
         return mean(error + kl)
 
     def aux_loss(self, episode: Episode) -> Tensor | float:
+        """The negative evidence lower bound of the support; 0 where base features teach instead."""
         if self.base_steps:
             return 0.0
         # The features are constants here: a generator must not win by making them easy.
@@ -110,6 +117,7 @@ class PrototypeVAE(Augment):
         return self.elbo(x, p, w.sum(-1) * episode.mask[:, episode.support])
 
     def fit_base(self, features: Tensor, labels: Tensor) -> None:
+        """Train on base-class features (N, d) and labels (N,), for `base_steps` steps."""
         if not self.base_steps:
             return
         count = torch.bincount(labels).clamp_min(1).to(features.dtype)
@@ -128,6 +136,10 @@ class PrototypeVAE(Augment):
         self.ready.fill_(1)
 
     def forward(self, episode: Episode) -> Episode:
+        """The episode with `samples` generated support features for each class that is present.
+
+        They carry `weight` times the weight of a label, and none before the generator has learned.
+        """
         if not self.samples:
             return episode
         b, c = len(episode.x), episode.way

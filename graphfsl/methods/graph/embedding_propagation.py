@@ -1,5 +1,6 @@
-"""Embedding propagation (EPNet). Rodriguez, Laradji, Drouin, Lacoste 2020,
-https://arxiv.org/abs/2003.04151
+"""Embedding propagation (EPNet) smooths the features of an episode over its graph.
+
+Rodriguez, Laradji, Drouin, Lacoste 2020, https://arxiv.org/abs/2003.04151
 """
 
 from __future__ import annotations
@@ -51,5 +52,6 @@ class EmbeddingPropagation(Graph):
         self.alpha = alpha
 
     def forward(self, episode: Episode) -> Episode:
+        """The episode with propagated features, (B, n, d) -> (B, n, d)."""
         a = std_scaled(episode.x, episode.mask) * pairs(episode.mask)
         return episode.replace(x=propagate(symmetric(a, 1e-4), episode.x, self.alpha))

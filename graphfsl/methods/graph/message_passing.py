@@ -1,5 +1,6 @@
-"""Any convolution of PyTorch Geometric as an episode layer. Fey & Lenssen 2019,
-https://arxiv.org/abs/1903.02428
+"""Any convolution of PyTorch Geometric as an episode layer.
+
+Fey & Lenssen 2019, https://arxiv.org/abs/1903.02428
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from graphfsl.core.episode import Episode
 from graphfsl.core.graph import complete_edges
 from graphfsl.core.learner import Graph
 from graphfsl.core.schema import check_options, signature
-from graphfsl.io.errors import InputError, require, unknown
+from graphfsl.io.errors import require, unknown
 from graphfsl.nn.adjacency import make_adjacency
 
 __all__ = ["MessagePassing"]
@@ -75,10 +76,10 @@ class MessagePassing(Graph):
         ]
         if conv not in names:
             raise unknown("convolution of torch_geometric", conv, names)
-        if dense and conv not in DENSE:
-            raise InputError(
-                f"torch_geometric has no dense {conv}; dense is for {', '.join(DENSE)}"
-            )
+        require(
+            not dense or conv in DENSE,
+            f"torch_geometric has no dense {conv}; dense is for {', '.join(DENSE)}",
+        )
         require(layers >= 0, f"message_passing.layers must be 0 or more, not {layers}")
         cls = getattr(pyg, f"Dense{conv}" if dense else conv)
         self.out_dim = hidden or dim
@@ -93,13 +94,13 @@ class MessagePassing(Graph):
         # A convolution without weights of its own for a node itself counts the node among its
         # neighbours.
         self.loops = "add_self_loops" in inspect.signature(getattr(pyg, conv).__init__).parameters
-        if self.adjacency.learns and not self.weighted:
-            raise InputError(
-                f"{conv} reads no edge weights, so that a learned adjacency cannot "
-                f"learn; use GCNConv"
-            )
+        require(
+            not self.adjacency.learns or self.weighted,
+            f"{conv} reads no edge weights, so that a learned adjacency cannot learn; use GCNConv",
+        )
 
     def forward(self, episode: Episode) -> Episode:
+        """The episode with convolved features, (B, n, d) -> (B, n, d')."""
         a = self.adjacency(episode)
         if self.loops:
             a = a + torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
@@ -157,8 +158,7 @@ def _make(cls: type[nn.Module], inputs: int, outputs: int, options: Mapping[str,
         for p in reads
         if p.default is p.empty and p.name not in ("self", "x", "edge_index", "adj")
     ]
-    if missing:
-        raise InputError(f"{name} also reads {', '.join(missing)}, which an episode does not have")
+    require(not missing, f"{name} also reads {', '.join(missing)}, which an episode does not have")
     check_options(parameters, options, f"options of {name}", given)
     layer = cls(**{k: v for k, v in given.items() if k in parameters} | dict(options))
     return (
@@ -176,5 +176,6 @@ class Projected(nn.Module):
         self.linear, self.conv = linear, conv
 
     def forward(self, x: Tensor, edges: Tensor, **weight: Tensor) -> Tensor:
+        """Nodes after the linear map and the convolution."""
         out: Tensor = self.conv(self.linear(x), edges, **weight)
         return out

@@ -1,0 +1,1 @@
+"""Heads, which score an episode of features: the slot `learner.head`."""

@@ -1,5 +1,7 @@
-"""Baseline and Baseline++: a classifier trained on each support. Chen, Liu, Kira, Wang, Huang 2019,
-https://arxiv.org/abs/1904.04232"""
+"""Baseline and Baseline++: a classifier trained on each support.
+
+Chen, Liu, Kira, Wang, Huang 2019, https://arxiv.org/abs/1904.04232
+"""
 
 from __future__ import annotations
 
@@ -68,6 +70,7 @@ class Baseline(Head):
         self.lr, self.momentum, self.decay = lr, momentum, decay
 
     def score(self, episode: Episode) -> Tensor:
+        """Logits (B, n, C) of the linear classifier that was trained on the support."""
         z = F.pad(episode.x, (0, 1), value=1.0)  # the bias, which has weight decay as well
         support, w = _support(z, episode)
         k, error = support @ support.mT, _error(w)
@@ -79,7 +82,7 @@ class Baseline(Head):
         return hide_absent(z @ (a @ support).mT, episode.w)
 
     def descend(self, gradient: Callable[[Weights], Weights], theta: Weights, w: Tensor) -> Weights:
-        """theta after the steps of an episode's support, whose label weights are w (B, n, C)."""
+        """Train theta on an episode's support, whose label weights are w (B, n, C)."""
         nodes = (w.sum(-1) > 0).sum(-1)
         steps = self.epochs * ((nodes + self.batch - 1) // self.batch)
         most = torch.arange(self.epochs * -(-w.shape[1] // self.batch), device=w.device)
@@ -134,6 +137,7 @@ class BaselinePlusPlus(Baseline):
         self.scale = scale
 
     def score(self, episode: Episode) -> Tensor:
+        """Scaled cosines (B, n, C) to the class weights that were trained on the support."""
         z = F.normalize(episode.x, dim=-1)
         support, w = _support(z, episode)
         k, error = support @ support.mT, _error(w)
@@ -154,16 +158,23 @@ class BaselinePlusPlus(Baseline):
 
 
 def _support(z: Tensor, episode: Episode) -> tuple[Tensor, Tensor]:
-    """The nodes that have labels (B, n, d), zero where they have none, and their label weights (B,
-    n, C).
+    """The nodes that may have labels, and their label weights.
+
+    Returns:
+        Features (B, m, d), zero where a node has no label, and label weights (B, m, C).
     """
     w = episode.w[:, episode.labeled]
     return z[:, episode.labeled].masked_fill((w.sum(-1, keepdim=True) == 0), 0), w
 
 
 def _error(w: Tensor) -> Callable[[Tensor], Tensor]:
-    """Logits f (B, C, n) -> omega (p - y) / sum omega, the derivative of their weighted mean
-    cross-entropy.
+    """The derivative of the weighted mean cross-entropy by the logits.
+
+    Args:
+        w: (B, n, C) label weights.
+
+    Returns:
+        A function of logits f (B, C, n), which gives omega (p - y) / sum omega (B, C, n).
     """
     weight = w.sum(-1).unsqueeze(-2)
     total = total_or_one(weight)

@@ -1,5 +1,6 @@
-"""Distribution propagation graph network. Yang, Li, Zhang, Zhou, Zhou, Liu 2020,
-https://arxiv.org/abs/2003.14247
+"""Distribution propagation graph network (DPGN): one graph of samples, one of their relations.
+
+Yang, Li, Zhang, Zhou, Zhou, Liu 2020, https://arxiv.org/abs/2003.14247
 """
 
 from __future__ import annotations
@@ -112,8 +113,11 @@ class DPGN(Head):
         self.points = nn.ModuleList(Perceptron(2 * d, 2 * hidden, hidden) for d in sizes[:-1])
 
     def generations(self, episode: Episode) -> list[tuple[Tensor, Tensor]]:
-        """Of each generation e^p and sum |v^p_i - v^p_j| before it, both (B, n, n), from j
-        (columns) to i (rows).
+        """The edges e^p of each generation, and the distances of the nodes before it.
+
+        Returns:
+            For each generation e^p and sum |v^p_i - v^p_j|, both (B, n, n), from j (columns) to i
+            (rows).
         """
         v, w, n, k = episode.x, episode.w, episode.x.shape[1], self.support_nodes
         real, loops = pairs(episode.mask), torch.eye(n, dtype=torch.bool, device=episode.x.device)
@@ -144,6 +148,7 @@ class DPGN(Head):
         return out
 
     def score(self, episode: Episode) -> Tensor:
+        """What each generation says, and then the answer: (3 generations + 1, B, n, N)."""
         generations, w = self.generations(episode), episode.w
         layers: list[Tensor] = []
         for e, distance in generations:
@@ -154,6 +159,7 @@ class DPGN(Head):
         return torch.stack([*layers, hide_absent(answer, w)])
 
     def criterion(self, scores: Tensor, target: Target, episode: Episode) -> Tensor:
+        """The loss of all generations, as the class says: a scalar."""
         if scores.ndim == 3:  # a refinement keeps only the answer
             return super().criterion(scores, target, episode)
         # Each generation scores three times; the answer stands behind them all.

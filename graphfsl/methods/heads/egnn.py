@@ -1,4 +1,7 @@
-"""Edge-labeling graph neural network. Kim, Kim, Kim, Yoo 2019, https://arxiv.org/abs/1905.01436"""
+"""Edge-labeling graph neural network (EGNN): which pairs of nodes are of one class.
+
+Kim, Kim, Kim, Yoo 2019, https://arxiv.org/abs/1905.01436
+"""
 
 from __future__ import annotations
 
@@ -45,8 +48,7 @@ class EGNN(Head):
     Args:
         dim: d, the length of the features.
         hidden: of the networks, 2 layers in f_v, 4 in f_e.
-        layers: L, each with parameters of its own. Edges carry the labels, so that any way and any
-            shot will do.
+        layers: L, each with parameters of its own.
 
     Shapes:
         score: features (B, n, d), label weights (B, n, C) -> (2 L + 1, B, n, C): by class the mean
@@ -79,9 +81,7 @@ class EGNN(Head):
         )
 
     def edges(self, episode: Episode) -> list[Tensor]:
-        """The edges of each layer: (B, 2, n, n), alike and different, from j (columns) to i
-        (rows).
-        """
+        """Each layer's edges: (B, 2, n, n), alike and different, from j (columns) to i (rows)."""
         v, w, n = episode.x, episode.w, episode.x.shape[1]
         real = pairs(episode.mask)
         node_mask, pair_mask = (episode.mask, upper(real)) if episode.padded else (None, None)
@@ -101,12 +101,14 @@ class EGNN(Head):
         return layers
 
     def score(self, episode: Episode) -> Tensor:
+        """What each layer says of the nodes, and then the answer: (2 L + 1, B, n, C)."""
         layers, w = self.edges(episode), episode.w
         logs = [class_means(channel.log(), w) for e in layers for channel in e.unbind(1)]
         answer = (layers[-1][:, 0] @ w).clamp_min(1e-9).log()
         return torch.stack([*logs, hide_absent(answer, w)])
 
     def criterion(self, scores: Tensor, target: Target, episode: Episode) -> Tensor:
+        """The loss of all layers, the last counting twice as much as each before: a scalar."""
         if scores.ndim == 3:  # a refinement keeps only the answer
             return super().criterion(scores, target, episode)
         alike, different = scores[:-1, :, episode.query].unflatten(0, (-1, 2)).unbind(1)

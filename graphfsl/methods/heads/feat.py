@@ -1,5 +1,6 @@
-"""FEAT, few-shot embedding adaptation with a set transformer. Ye, Hu, Zhan, Sha 2020,
-https://arxiv.org/abs/1812.03664
+"""FEAT, few-shot embedding adaptation with a set transformer.
+
+Ye, Hu, Zhan, Sha 2020, https://arxiv.org/abs/1812.03664
 """
 
 from __future__ import annotations
@@ -85,8 +86,15 @@ class FEAT(Head):
         nn.init.xavier_normal_(self.fc.weight)
 
     def adapt(self, z: Tensor, reads: Tensor) -> Tensor:
-        """T(z): the set z (B, m, d), which members each one reads (B, m, m) or (B, 1, m) -> (B, m,
-        d).
+        """T(z): every member of a set, adapted by attention over the members that it reads.
+
+        Args:
+            z: (B, m, d) the set.
+            reads: (B, m, m), or (B, 1, m) for all alike: which members (columns) each one (row)
+                reads.
+
+        Returns:
+            (B, m, d)
         """
         # Written out: the fused attention has no second derivative, which MAML asks for.
         affinity = (self.q(z) @ self.k(z).mT / z.shape[-1] ** 0.5).masked_fill(
@@ -97,11 +105,13 @@ class FEAT(Head):
         return out
 
     def score(self, episode: Episode) -> Tensor:
+        """Minus the squared distances to adapted class means, by the temperature: (B, n, C)."""
         support, w = episode.x[:, episode.labeled], episode.w[:, episode.labeled]
         psi = self.adapt(prototypes(support, w), present(w).unsqueeze(1))
         return hide_absent(-squared_euclidean(episode.x, psi) / self.temperature, w)
 
     def criterion(self, scores: Tensor, target: Target, episode: Episode) -> Tensor:
+        """The cross-entropy of the queries, and `balance` times the contrastive loss: a scalar."""
         loss = super().criterion(scores, target, episode)
         if not self.balance:
             return loss

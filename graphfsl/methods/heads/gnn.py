@@ -1,5 +1,6 @@
-"""Few-shot learning with graph neural networks. Garcia & Bruna 2018,
-https://arxiv.org/abs/1711.04043
+"""Few-shot learning with graph neural networks.
+
+Garcia & Bruna 2018, https://arxiv.org/abs/1711.04043
 """
 
 from __future__ import annotations
@@ -82,6 +83,7 @@ class GNN(Head):
         self.attention = nn.Linear(sizes[1], 1, bias=False) if ask == "attention" else None
 
     def score(self, episode: Episode) -> Tensor:
+        """Scores (B, n, C): what the last layer says of each node."""
         size = episode.x.shape[:2]
         graph = to_pyg(episode)
         mask = graph.mask if episode.padded else None
@@ -101,8 +103,17 @@ class GNN(Head):
         return hide_absent(scores, episode.w)
 
     def informed(self, x: Tensor, episode: Episode) -> Tensor:
-        """The nodes (B, n, d + N + nf/2) after one label was asked for, and added where h
-        stands.
+        """The nodes after one label was asked for, and added where h stands.
+
+        Args:
+            x: (B, n, d + N + nf/2) the nodes behind the first layer.
+            episode: with `oracle`, the labels of the unlabeled nodes.
+
+        Returns:
+            (B, n, d + N + nf/2)
+
+        Raises:
+            InputError: where the labels are not known, or there is not one graph per query.
         """
         if episode.oracle is None or episode.n_query != 1:
             raise InputError(
@@ -115,7 +126,7 @@ class GNN(Head):
         return x + F.pad(answer, (d, behind, episode.unlabeled.start, 0))
 
     def asked(self, x: Tensor, episode: Episode) -> Tensor:
-        """One-hot (B, U): the unlabeled node whose label is asked for; zero where all are padding.
+        """The unlabeled node whose label is asked for, one-hot (B, U); zero where all are padding.
 
         The attention's choice in training is a sample that lets its gradient through.
         """
@@ -154,6 +165,7 @@ class EdgeWeight(nn.Module):
         self.last = nn.Linear(hidden, 1)
 
     def forward(self, x: Tensor, n: int, edges: Tensor, mask: Tensor | None) -> Tensor:
+        """The weights of all edges, by the features of their ends."""
         # The statistics are over all pairs, a node with itself too.
         whole = self.training or is_adapting()
         upper = torch.triu_indices(n, n, 1, device=x.device)
@@ -180,7 +192,7 @@ class EdgeWeight(nn.Module):
 
 
 def all_pairs(n: int, device: torch.device) -> Tensor:
-    """(2, n * n) the nodes of every entry of an n x n matrix, row by row."""
+    """The two nodes of every entry of an n x n matrix, row by row: (2, n * n)."""
     nodes = torch.arange(n, device=device)
     return torch.stack([nodes.repeat_interleave(n), nodes.repeat(n)])
 
@@ -202,8 +214,17 @@ class GraphConv(MessagePassing):
         self.norm = BatchNorm(out)
 
     def forward(self, x: Tensor, edges: Tensor, weight: Tensor, mask: Tensor | None) -> Any:
+        """Nodes after the convolution: (R, d) -> (R, out).
+
+        Args:
+            x: (R, d) nodes.
+            edges: (2, E) the ends of each edge.
+            weight: (E, 1) of each edge.
+            mask: (R,) which nodes are real; None for all.
+        """
         neighbors = self.propagate(edges, x=x, weight=weight, size=(len(x), len(x)))
         return self.norm(self.linear(torch.cat([x, neighbors], -1)), mask)
 
     def message(self, x_j: Tensor, weight: Tensor) -> Tensor:
+        """What a neighbour sends: itself, times the weight of the edge."""
         return weight * x_j

@@ -1,5 +1,7 @@
-"""Imprinted class weights. Qi, Brown, Lowe 2018, "Low-Shot Learning with Imprinted Weights",
-https://arxiv.org/abs/1712.07136"""
+"""Imprinted class weights: the mean of the normalised support features of a class.
+
+Qi, Brown, Lowe 2018, "Low-Shot Learning with Imprinted Weights", https://arxiv.org/abs/1712.07136
+"""
 
 from __future__ import annotations
 
@@ -54,5 +56,6 @@ class Imprinting(Head):
         }
 
     def score(self, episode: Episode) -> Tensor:
+        """Scaled cosines (B, n, C) to the imprinted, or since adapted, class weights."""
         weight = self.weight if self.weight is not None else self.imprint(episode)["weight"]
         return hide_absent(self.scale * cosine(episode.x, weight), episode.w)

@@ -1,5 +1,7 @@
-"""Label propagation: local and global consistency. Zhou, Bousquet, Lal, Weston, Schoelkopf 2004,
-https://papers.nips.cc/paper/2506"""
+"""Label propagation: local and global consistency.
+
+Zhou, Bousquet, Lal, Weston, Schoelkopf 2004, https://papers.nips.cc/paper/2506
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ from graphfsl.functional.distances import squared_euclidean
 from graphfsl.functional.knn import nearest
 from graphfsl.functional.propagation import propagate, symmetric
 from graphfsl.functional.prototypes import hide_absent
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import InputError, require
 
 __all__ = ["LabelPropagation"]
 
@@ -63,21 +65,21 @@ class LabelPropagation(Head):
             raise InputError(
                 f"label_propagation.scale must be a number above 0, or std, not {scale!r}"
             )
-        if (k is not None and k < 1) or not 0 <= alpha < 1:
-            raise InputError(
-                f"propagation takes k of 1 or more, or null, and alpha in [0, 1), "
-                f"not {k} and {alpha}"
-            )
+        require(
+            (k is None or k >= 1) and 0 <= alpha < 1,
+            f"propagation takes k of 1 or more, or null, and alpha in [0, 1), not {k} and {alpha}",
+        )
         self.scale, self.k, self.alpha, self.log = scale, k, alpha, log
 
     def affinity(self, episode: Episode) -> Tensor:
-        """(B, n, n) of all nodes; padding is taken out afterwards."""
+        """Affinities (B, n, n) of all nodes; padding is taken out afterwards."""
         if isinstance(self.scale, str):
             return std_scaled(episode.x, episode.mask) * pairs(episode.mask)
         d = squared_euclidean(episode.x, episode.x)
         return rbf(d, self.scale * median_distance(d, episode.mask).sqrt())
 
     def score(self, episode: Episode) -> Tensor:
+        """The label weights (B, n, C) that reach each node, or with `log` their logarithms."""
         w = self.affinity(episode) * (episode.mask.unsqueeze(-1) & episode.mask.unsqueeze(-2))
         if self.k is not None:
             w = nearest(w, self.k)

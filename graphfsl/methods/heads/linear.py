@@ -1,5 +1,7 @@
-"""A linear read-out that only adaptation can teach the classes of an episode. Finn et al. 2017,
-https://arxiv.org/abs/1703.03400"""
+"""A linear read-out that only adaptation can teach the classes of an episode.
+
+Finn et al. 2017, https://arxiv.org/abs/1703.03400
+"""
 
 from __future__ import annotations
 
@@ -39,4 +41,5 @@ class Linear(Head):
         self.linear = nn.Linear(dim, way)
 
     def score(self, episode: Episode) -> Tensor:
+        """Logits (B, n, C) of the linear layer."""
         return hide_absent(self.linear(episode.x), episode.w)

@@ -1,5 +1,6 @@
-"""Matching Networks. Vinyals, Blundell, Lillicrap, Kavukcuoglu, Wierstra 2016,
-https://arxiv.org/abs/1606.04080
+"""Matching Networks: attention over the labeled nodes.
+
+Vinyals, Blundell, Lillicrap, Kavukcuoglu, Wierstra 2016, https://arxiv.org/abs/1606.04080
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ class MatchingNet(Head):
     from h_0 = x and r_0 = 0 (section 2.1.2 and appendix A).
 
     Args:
+        dim: d, the length of the features.
         scale: the initial temperature, which is learned (its logarithm is the parameter); plain
             cosine does not train.
         fce: full context embeddings (section 2.1.2 and appendix A). g(x_i, S) = h_i + h'_i + x_i,
@@ -40,7 +42,6 @@ class MatchingNet(Head):
             S) = h_K of `fce_steps` steps of h^_k, c_k = LSTM(x, [h_{k-1}, r_{k-1}], c_{k-1}), h_k =
             h^_k + x, r_k = sum_i softmax_i(h_k . g(x_i)) g(x_i), from h_0 = x and r_0 = 0.
         fce_steps: K.
-        dim: d, the length of the features.
 
     Shapes:
         score: features (B, n, d), label weights (B, n, C) -> log-probabilities (B, n, C).
@@ -66,6 +67,7 @@ class MatchingNet(Head):
         self.context = FullContext(dim, fce_steps) if fce else None
 
     def score(self, episode: Episode) -> Tensor:
+        """Log-probabilities (B, n, C): the labels of the support, weighed by attention."""
         w = episode.w[:, episode.labeled]
         weight = w.sum(-1)  # (B, m)
         f, g = episode.x, episode.x[:, episode.labeled]
@@ -98,6 +100,7 @@ class FullContext(nn.Module):
         self.query = nn.LSTMCell(2 * dim, dim)
 
     def forward(self, x: Tensor, support: Tensor, labeled: Tensor) -> tuple[Tensor, Tensor]:
+        """The embeddings f of all nodes and g of the labeled ones."""
         g = self.support(support, labeled)
         # The cell's input is [x; r]. x stays the same and r mixes few g: their gates are taken
         # once, before the steps.
@@ -114,7 +117,7 @@ class FullContext(nn.Module):
         return h, g
 
     def support(self, x: Tensor, labeled: Tensor) -> Tensor:
-        """g of the labeled nodes; the others keep x and are read by no one."""
+        """The embeddings g of the labeled nodes; the others keep x and are read by no one."""
         b, n = labeled.shape
         place = (
             torch.rand(b, n, device=x.device)

@@ -1,4 +1,7 @@
-"""Meta-Baseline. Chen, Liu, Xu, Darrell, Wang 2021, https://arxiv.org/abs/2003.04390"""
+"""Meta-Baseline: cosines to class means, with a learned scale.
+
+Chen, Liu, Xu, Darrell, Wang 2021, https://arxiv.org/abs/2003.04390
+"""
 
 from __future__ import annotations
 

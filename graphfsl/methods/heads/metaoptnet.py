@@ -1,5 +1,7 @@
-"""MetaOptNet: meta-learning with differentiable convex optimization. Lee, Maji, Ravichandran,
-Soatto 2019, https://arxiv.org/abs/1904.03758"""
+"""MetaOptNet: meta-learning with differentiable convex optimization.
+
+Lee, Maji, Ravichandran, Soatto 2019, https://arxiv.org/abs/1904.03758
+"""
 
 from __future__ import annotations
 
@@ -50,6 +52,7 @@ class MetaOptNet(Head):
         self.log_scale = nn.Parameter(torch.tensor(float(scale)).log())
 
     def score(self, episode: Episode) -> Tensor:
+        """Scaled logits (B, n, C) of the support vector machine that was fitted to the support."""
         labeled = episode.labeled
         weight = crammer_singer(episode.x[:, labeled], episode.w[:, labeled], self.C)
         return hide_absent(self.log_scale.exp() * (episode.x @ weight.mT), episode.w)

@@ -1,5 +1,6 @@
-"""Nearest labeled neighbour: the baseline without training. Cover, Hart 1967,
-https://doi.org/10.1109/TIT.1967.1053964
+"""Nearest labeled neighbour: the baseline without training.
+
+Cover, Hart 1967, https://doi.org/10.1109/TIT.1967.1053964
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ class NearestNeighbor(Head):
     """
 
     def score(self, episode: Episode) -> Tensor:
+        """Minus the squared distance to the nearest labeled node of each class: (B, n, C)."""
         similarity = -squared_euclidean(episode.x, episode.x[:, episode.labeled])  # (B, n, m)
         w = episode.w[:, episode.labeled]
         labels = (w > 0) & (w == w.amax(-1, keepdim=True))  # (B, m, C)

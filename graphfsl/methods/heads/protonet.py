@@ -1,4 +1,7 @@
-"""Prototypical Networks. Snell, Swersky, Zemel 2017, https://arxiv.org/abs/1703.05175"""
+"""Prototypical Networks: the nearest class mean.
+
+Snell, Swersky, Zemel 2017, https://arxiv.org/abs/1703.05175
+"""
 
 from __future__ import annotations
 
@@ -46,11 +49,12 @@ class ProtoNet(Head):
             self.log_scale = nn.Parameter(torch.tensor(float(scale)).log())
 
     def logits(self, z: Tensor, p: Tensor) -> Tensor:
-        """-d(z, p): nodes (B, n, d), prototypes (B, C, d) -> (B, n, C)."""
+        """How near nodes are to prototypes: (B, n, d), (B, C, d) -> (B, n, C)."""
         if self.distance == "cosine":
             return self.log_scale.exp() * cosine(z, p)
         return -squared_euclidean(z, p)
 
     def score(self, episode: Episode) -> Tensor:
+        """Scores (B, n, C): how near each node is to each class mean."""
         c = prototypes(episode.x[:, episode.labeled], episode.w[:, episode.labeled])
         return hide_absent(self.logits(episode.x, c), episode.w)

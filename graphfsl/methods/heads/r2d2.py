@@ -1,5 +1,6 @@
-"""R2-D2: a differentiable closed-form solver. Bertinetto, Henriques, Torr, Vedaldi 2019,
-https://arxiv.org/abs/1805.08136
+"""R2-D2: a differentiable closed-form solver.
+
+Bertinetto, Henriques, Torr, Vedaldi 2019, https://arxiv.org/abs/1805.08136
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ class R2D2(Head):
         self.log_alpha = nn.Parameter(torch.tensor(math.log(alpha)))
 
     def score(self, episode: Episode) -> Tensor:
+        """Scaled logits (B, n, C) of the ridge regression that was fitted to the support."""
         z = F.pad(episode.x, (0, 1), value=1.0)
         labeled = episode.labeled
         weight = ridge(z[:, labeled], episode.w[:, labeled], self.log_lamda.exp())

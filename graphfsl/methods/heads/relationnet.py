@@ -1,5 +1,6 @@
-"""Relation Networks. Sung, Yang, Zhang, Xiang, Torr, Hospedales 2018,
-https://arxiv.org/abs/1711.06025
+"""Relation Networks: a small network compares a query with each class.
+
+Sung, Yang, Zhang, Xiang, Torr, Hospedales 2018, https://arxiv.org/abs/1711.06025
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from graphfsl.core.batchnorm import BatchNorm, statistics
 from graphfsl.core.episode import Episode, Target
 from graphfsl.core.learner import Head
 from graphfsl.functional.prototypes import hide_absent, present
-from graphfsl.io.errors import InputError, unknown
+from graphfsl.io.errors import require, unknown
 
 __all__ = ["RelationNet"]
 
@@ -30,10 +31,10 @@ class RelationNet(Head):
     sigmoid. The sum over shots is of maps.
 
     Args:
+        maps: (channels, h, w) of the encoder's feature maps.
         loss: "mse", the paper's, or "ce", cross-entropy of the relations before the sigmoid.
         shots: "sum", the paper's, which ties a network to the shots that it was trained with; or
             "mean", for any number.
-        maps: (channels, h, w) of the encoder's feature maps.
         width: filters.
         hidden: of the linear layers.
 
@@ -74,10 +75,10 @@ class RelationNet(Head):
             if value not in known:
                 raise unknown(option, value, known)
         self.mse, self.mean = loss == "mse", shots == "mean"
-        if len(maps) != 3:
-            raise InputError(
-                f"relationnet reads feature maps (C, h, w), not samples of shape {tuple(maps)}"
-            )
+        require(
+            len(maps) == 3,
+            f"relationnet reads feature maps (C, h, w), not samples of shape {tuple(maps)}",
+        )
         channels, *size = maps
         self.support_conv = nn.Conv2d(channels, width, 3, padding=1)
         self.query_conv = nn.Conv2d(channels, width, 3, padding=1, bias=False)
@@ -91,8 +92,9 @@ class RelationNet(Head):
         self.initialise()
 
     def initialise(self) -> None:
-        """The authors' start: convolutions N(0, 2 / (9 filters)) without bias, linear layers N(0,
-        0.01^2) with ones.
+        """Start as the authors do.
+
+        Convolutions are N(0, 2 / (9 filters)) without bias, linear layers N(0, 0.01^2) with ones.
         """
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -104,6 +106,7 @@ class RelationNet(Head):
                 nn.init.ones_(module.bias)
 
     def score(self, episode: Episode) -> Tensor:
+        """Relation scores (B, n, C) of each node and each class, before the sigmoid."""
         b, n = episode.x.shape[:2]
         w = episode.w
         if self.mean:
@@ -121,13 +124,23 @@ class RelationNet(Head):
         return hide_absent(self.linear(r.flatten(2)).view(b, n, -1), episode.w)
 
     def policy(self, episode: Episode) -> AbstractContextManager[None]:
+        """A context in which BatchNorm follows the pipeline's policy for this episode."""
         return (
             nullcontext() if self.batch_norm == "running" else statistics(self.batch_norm, episode)
         )
 
     def block(self, norm: nn.Module, pairs: Tensor, episode: Episode) -> Tensor:
-        """BatchNorm, ReLU, pooling of pairs (B*n, C, ch, h, w); the classes of a node are places of
-        its row.
+        """BatchNorm, ReLU and pooling of the maps of all pairs of a node and a class.
+
+        The classes of a node are places of its row.
+
+        Args:
+            norm: the BatchNorm.
+            pairs: (B*n, C, ch, h, w)
+            episode: whose nodes these are.
+
+        Returns:
+            (B*n, C, ch, h/2, w/2), or (B*n, C, ch, h, w) where that is too small to be pooled.
         """
         mask = None
         # stored averages are those of queries beside classes, as they will be met
@@ -142,6 +155,7 @@ class RelationNet(Head):
         return pooled
 
     def criterion(self, scores: Tensor, target: Target, episode: Episode) -> Tensor:
+        """The mean squared error of relations, or with `loss: ce` cross-entropy: a scalar."""
         if not self.mse:
             return super().criterion(scores, target, episode)
         real = (target.query >= 0).unsqueeze(-1) & present(episode.w).unsqueeze(-2)  # (B, Q, C)

@@ -1,6 +1,8 @@
-"""Relay: labels handed on over the typed edges of an episode. Ours, 2026, after Ren et al. 2018
-(soft k-means), https://arxiv.org/abs/1803.00676, and Velickovic et al. 2018 (attention),
-https://arxiv.org/abs/1710.10903"""
+"""Relay: labels handed on over the typed edges of an episode.
+
+Ours, 2026, after Ren et al. 2018 (soft k-means), https://arxiv.org/abs/1803.00676, and Velickovic
+et al. 2018 (attention), https://arxiv.org/abs/1710.10903
+"""
 
 from __future__ import annotations
 
@@ -85,6 +87,7 @@ class Relay(Head):
         self.gate = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1)) if gated else None
 
     def score(self, episode: Episode) -> Tensor:
+        """Minus the scaled squared distance to the last class means: (B, n, C)."""
         w = self.drop_labels(episode.w) if self.training and self.label_dropout else episode.w
         known = w.sum(-1, keepdim=True) > 0
         kind = self.kinds(episode, known.squeeze(-1))
@@ -107,13 +110,20 @@ class Relay(Head):
         return hide_absent(s, episode.w)
 
     def kinds(self, episode: Episode, known: Tensor) -> Tensor:
-        """(B, n): labeled, query or pool; a support node whose label is hidden is of the pool."""
+        """The kind of each node (B, n): labeled, query or pool; a hidden label is of the pool."""
         kind = torch.full_like(episode.mask, POOL, dtype=torch.long)
         kind[:, episode.query] = QUERY
         return kind.masked_fill(known, LABELED)
 
     def attention(self, layer: int, h: Tensor, kind: Tensor, edges: Tensor) -> Tensor:
-        """a (B, n, n) over the edges (B, n, n) of nodes h (B, n, d) of these kinds (B, n)."""
+        """Attention a (B, n, n) over edges (B, n, n) of nodes h (B, n, d) of some kinds (B, n).
+
+        Args:
+            layer: its number.
+            h: (B, n, d) the nodes.
+            kind: (B, n) of each node.
+            edges: (B, n, n) which there are.
+        """
         gamma, beta = self.log_gamma[layer].exp(), self.beta[layer]
         typed = gamma.shape[0] == 3
         t = F.one_hot(kind, 3).to(h.dtype) if typed else h.new_ones(*kind.shape, 1)
@@ -123,7 +133,15 @@ class Relay(Head):
         return logits.masked_fill(~edges, torch.finfo(logits.dtype).min).softmax(-1) * edges
 
     def belief(self, z: Tensor, messages: Tensor, h: Tensor, p: Tensor, pool: Tensor) -> Tensor:
-        """g (B, n, 1) in (0, 1)."""
+        """How far each node's guess is believed: g (B, n, 1) in (0, 1).
+
+        Args:
+            z: (B, n, C) the probabilities of each node.
+            messages: (B, n, C) what its neighbours send.
+            h: (B, n, d) the nodes.
+            p: (B, C, d) the class means.
+            pool: (B, n) whose labels are guessed.
+        """
         if self.gate is None:
             return torch.ones_like(z[..., :1])
         best, second = z.topk(2, -1).values.unbind(-1)
@@ -136,8 +154,9 @@ class Relay(Head):
         return gate
 
     def drop_labels(self, w: Tensor) -> Tensor:
-        """Hide the labels of a random share of nodes, never those of the last labeled node of a
-        class.
+        """Hide the labels of a random share of nodes, but leave each class a labeled node.
+
+        (B, n, C) -> (B, n, C)
         """
         labeled = w.sum(-1, keepdim=True) > 0
         chance = torch.rand_like(w[..., :1])
@@ -147,8 +166,9 @@ class Relay(Head):
         return w * (last | (chance > self.label_dropout))
 
     def criterion(self, scores: Tensor, target: Target, episode: Episode) -> Tensor:
-        """Cross-entropy of the queries, and of the support, where those with a hidden label are to
-        be found again.
+        """Cross-entropy of the queries, and `label_dropout` times that of the support: a scalar.
+
+        In the support, nodes with a hidden label are to be found again.
         """
         log_p = scores[:, episode.support].log_softmax(-1)
         w = episode.w[:, episode.support]

@@ -1,5 +1,6 @@
-"""RFS: a good embedding is all you need. Tian, Wang, Krishnan, Tenenbaum, Isola 2020,
-https://arxiv.org/abs/2003.11539
+"""RFS: a good embedding is all you need.
+
+Tian, Wang, Krishnan, Tenenbaum, Isola 2020, https://arxiv.org/abs/2003.11539
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ class RFS(Head):
         self.C, self.normalize = C, normalize
 
     def score(self, episode: Episode) -> Tensor:
+        """Logits (B, n, C) of the logistic regression that was fitted to the support."""
         z = F.normalize(episode.x, dim=-1) if self.normalize else episode.x
         labeled = episode.labeled
         weight, bias = logistic_regression(
@@ -59,9 +61,11 @@ class RFS(Head):
         return hide_absent(z @ weight.mT + bias.unsqueeze(-2), episode.w)
 
     def effort(self, episode: Episode) -> tuple[int, int]:
-        """Steps of Newton's method, and in each of conjugate gradients, to the solution: few where
-        logits are small, which 160 labeled features of length 1 bound (they are then within 3e-4 of
-        it)."""
+        """Steps of Newton's method, and in each of conjugate gradients, that reach the solution.
+
+        Few are enough where logits are small, which 160 labeled features of length 1 bound; they
+        are then within 3e-4 of it.
+        """
         if not self.normalize or self.C > 100:
             return 30, 40
         nodes = episode.w[:, episode.labeled].shape[1]

@@ -1,4 +1,7 @@
-"""SimpleShot. Wang, Chao, Weinberger, van der Maaten 2019, https://arxiv.org/abs/1911.04623"""
+"""SimpleShot: the nearest class mean of centred features of length 1.
+
+Wang, Chao, Weinberger, van der Maaten 2019, https://arxiv.org/abs/1911.04623
+"""
 
 from __future__ import annotations
 
@@ -24,8 +27,8 @@ class SimpleShot(Head):
     with m the mean feature of the base classes.
 
     Args:
-        transform: "un", "l2n" or "cl2n", which learns m in `fit_base`.
         dim: d, the length of the features.
+        transform: "un", "l2n" or "cl2n", which learns m in `fit_base`.
 
     Shapes:
         score: features (B, n, d), label weights (B, n, C) -> (B, n, C).
@@ -49,10 +52,12 @@ class SimpleShot(Head):
         self.register_buffer("mean", torch.zeros(dim) if self.wants_base else None)
 
     def fit_base(self, features: Tensor, labels: Tensor) -> None:
+        """Learn m, the mean of base-class features (N, d), where the transform needs it."""
         if self.mean is not None:
             self.mean.copy_(features.mean(0))
 
     def score(self, episode: Episode) -> Tensor:
+        """Minus the squared distance of transformed features to class means: (B, n, C)."""
         x = episode.x if self.mean is None else episode.x - self.mean
         support, w = x[:, episode.labeled], episode.w[:, episode.labeled]
         if self.transform == "un":

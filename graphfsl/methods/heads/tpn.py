@@ -1,5 +1,7 @@
-"""Transductive Propagation Networks (TPN). Liu, Lee, Park, Kim, Yang, Hwang, Yang 2019,
-https://arxiv.org/abs/1805.10002"""
+"""Transductive Propagation Networks (TPN).
+
+Liu, Lee, Park, Kim, Yang, Hwang, Yang 2019, https://arxiv.org/abs/1805.10002
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,7 @@ class TPN(LabelPropagation):
         nn.init.constant_(last.bias, -2.25)
 
     def sigma(self, episode: Episode) -> Tensor:
-        """(B, n, 1), positive."""
+        """The positive width that the network gives each node: (B, n, 1)."""
         mask = episode.mask.flatten() if episode.padded else None
         h = self.norm(self.first(episode.x.flatten(0, 1)), mask)
         # The floor keeps z / sigma finite.
@@ -62,10 +64,12 @@ class TPN(LabelPropagation):
         return scale
 
     def affinity(self, episode: Episode) -> Tensor:
+        """W (B, n, n): how near nodes are, each by the width that the network gives it."""
         z = episode.x / self.sigma(episode)
         return rbf(squared_euclidean(z, z) / z.shape[-1], 1.0)
 
     def criterion(self, scores: Tensor, target: Target, episode: Episode) -> Tensor:
+        """The mean cross-entropy of support and queries: a scalar."""
         known = target.known(episode)
         # An absent class scores -inf and has no weight: 0 * -inf must not make the loss NaN.
         log_p = scores[:, : known.shape[1]].log_softmax(-1).where(known > 0, 0)

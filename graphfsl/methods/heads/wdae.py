@@ -1,5 +1,7 @@
-"""Denoising of classification weights by a graph network (wDAE-GNN). Gidaris, Komodakis 2019,
-https://arxiv.org/abs/1905.01102"""
+"""Denoising of classification weights by a graph network (wDAE-GNN).
+
+Gidaris, Komodakis 2019, https://arxiv.org/abs/1905.01102
+"""
 
 from __future__ import annotations
 
@@ -93,8 +95,14 @@ class WDAE(Head):
         self.last = nn.Linear(7 * dim, 2 * dim)
 
     def neighbors(self, w: Tensor, there: Tensor) -> Tensor:
-        """a (B, C, C) of normalised weights w (B, C, d), which of them there are (B, C); zero
-        beyond the k nearest.
+        """How much attention each class weight pays to the k that are nearest to it.
+
+        Args:
+            w: (B, C, d) normalised weights.
+            there: (B, C) which classes there are.
+
+        Returns:
+            a (B, C, C), zero beyond the k nearest.
         """
         others = pairs(there)
         s = self.temperature * w @ w.mT
@@ -103,34 +111,50 @@ class WDAE(Head):
         return s.masked_fill(s < least, torch.finfo(s.dtype).min).softmax(-1) * others
 
     def denoise(self, w: Tensor, there: Tensor) -> Tensor:
-        """w* of normalised weights w (B, C, d), which of them there are (B, C)."""
+        """Denoise normalised class weights w (B, C, d); the mask (B, C) says which there are."""
         a = self.neighbors(w.detach(), there)
-        if self.training and self.noise:
-            w = F.normalize(w + self.noise * torch.randn_like(w), dim=-1)
-        u = self.update(torch.cat([w, self.messages[0](w, a)], -1))
-        u = self.norm(u.flatten(0, 1), there.flatten())
-        u = F.leaky_relu(self.dropout(u)).view(*w.shape[:2], -1)
-        h = torch.cat([w, F.normalize(u, dim=-1)], -1) / 2**0.5
-        r, gate = self.last(torch.cat([h, self.messages[1](h, a)], -1)).chunk(2, -1)
-        mended: Tensor = w + gate.sigmoid() * F.normalize(r, dim=-1)
+        noisy = self.with_noise(w)
+        h = self.hidden(noisy, a, there)
+        messages = self.messages[1](h, a)
+        r, o = self.last(torch.cat([h, messages], -1)).chunk(2, -1)
+        mended: Tensor = noisy + o.sigmoid() * F.normalize(r, dim=-1)
         return mended
 
+    def with_noise(self, w: Tensor) -> Tensor:
+        """Weights (B, C, d) with Gaussian noise while it trains, of length one again."""
+        if not self.training or not self.noise:
+            return w
+        return F.normalize(w + self.noise * torch.randn_like(w), dim=-1)
+
+    def hidden(self, w: Tensor, a: Tensor, there: Tensor) -> Tensor:
+        """h (B, C, 4 d): each weight (B, C, d) beside what its neighbours (B, C, C) make of it."""
+        messages = self.messages[0](w, a)
+        update = self.update(torch.cat([w, messages], -1))
+        normed = self.norm(update.flatten(0, 1), there.flatten()).view_as(update)
+        u = F.leaky_relu(self.dropout(normed))
+        return torch.cat([w, F.normalize(u, dim=-1)], -1) / 2**0.5
+
     def classifier(self, episode: Episode) -> Tensor:
-        """w* (B, C, d)."""
-        x, w = episode.x[:, episode.labeled], episode.w[:, episode.labeled]
-        return self.denoise(F.normalize(prototypes(F.normalize(x, dim=-1), w), dim=-1), present(w))
+        """The denoised class weights w* (B, C, d) of an episode."""
+        x = F.normalize(episode.x[:, episode.labeled], dim=-1)
+        labels = episode.w[:, episode.labeled]
+        w = F.normalize(prototypes(x, labels), dim=-1)
+        return self.denoise(w, present(labels))
 
     def score(self, episode: Episode) -> Tensor:
-        return hide_absent(
-            self.log_scale.exp() * cosine(episode.x, self.classifier(episode)), episode.w
-        )
+        """Scaled cosines (B, n, C) to the denoised class weights."""
+        similarity = cosine(episode.x, self.classifier(episode))
+        return hide_absent(self.log_scale.exp() * similarity, episode.w)
 
     def criterion(self, scores: Tensor, target: Target, episode: Episode) -> Tensor:
+        """Cross-entropy, and `reconstruction` times the error of the class weights: a scalar."""
         loss = super().criterion(scores, target, episode)
         if not self.reconstruction:
             return loss
-        known, there = target.known(episode), present(episode.w)
-        goal = prototypes(F.normalize(episode.x[:, : known.shape[1]].detach(), dim=-1), known)
+        known = target.known(episode)
+        there = present(episode.w)
+        x = F.normalize(episode.x[:, : known.shape[1]].detach(), dim=-1)
+        goal = prototypes(x, known)
         # half the squared distance
         error = 1 - F.cosine_similarity(self.classifier(episode), goal, dim=-1)
         return loss + 2 * self.reconstruction * (error * there).sum() / there.sum()
@@ -155,6 +179,7 @@ class Messages(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, a: Tensor) -> Tensor:
+        """What reaches each class."""
         y = self.linear(x)
         of_pairs = y.unsqueeze(2) + y.unsqueeze(1)
         normed = self.norm(of_pairs.flatten(0, 2), (a > 0).flatten())

@@ -1,0 +1,1 @@
+"""Objectives of pretraining on base classes: the option `pretrain.objective`."""

@@ -1,5 +1,7 @@
-"""Pretraining on partly labeled base classes by consistency: FixMatch. Sohn et al. 2020,
-https://arxiv.org/abs/2001.07685"""
+"""Pretraining on partly labeled base classes by consistency: FixMatch.
+
+Sohn et al. 2020, https://arxiv.org/abs/2001.07685
+"""
 
 from __future__ import annotations
 
@@ -8,9 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from graphfsl.core.learner import Encode, Objective
-from graphfsl.functional.affine import affine
 from graphfsl.io.errors import require
 from graphfsl.nn.classifier import classifier as make_classifier
+from graphfsl.nn.views import Moves
 
 __all__ = ["Consistency"]
 
@@ -24,6 +26,8 @@ class Consistency(Objective):
         L = mean_X H(y, p(x)) + weight * mean_U 1[max q >= tau] H(argmax q, p(A(u)))
 
     Args:
+        dim: d, the length of the features.
+        classes: the number of base classes.
         labeled_fraction, label_seed: which images of each class have a label, the same as in
             `train_episode`; those of all others never reach the loss.
         threshold: tau.
@@ -31,8 +35,6 @@ class Consistency(Objective):
         rotate, translate, scale, flip: of A, in degrees and shares of the side; never mirror
             characters. Images of one channel must have paper 0, `data.mean: [0.0]`.
         classifier, scale_logits: as `classifier` and `scale` in `cross_entropy`.
-        dim: d.
-        classes: the number of base classes.
 
     Shapes:
         forward: images (B, n, *S), labels (B, n) with -100 = unlabeled -> scalar.
@@ -70,27 +72,41 @@ class Consistency(Objective):
             "weight be 0 or more, "
             f"not {labeled_fraction}, {threshold} and {weight}",
         )
-        require(
-            0 <= rotate < 90 and 0 <= translate <= 1 and 0 <= scale < 1,
-            "consistency: rotate must lie in [0, 90), translate in [0, 1] and scale in [0, 1), "
-            f"not {rotate}, {translate} and {scale}",
-        )
         self.labeled_fraction, self.label_seed = labeled_fraction, label_seed
         self.threshold, self.weight = threshold, weight
-        self.rotate, self.translate, self.scale, self.flip = rotate, translate, scale, flip
+        self.moves = Moves(rotate, translate, scale, flip)
         self.classifier = make_classifier(classifier, dim, classes, scale_logits)
 
     def forward(self, encode: Encode, x: Tensor, y: Tensor) -> Tensor:
-        x, y = x.flatten(0, 1), y.flatten()
-        scores, strong = self.classifier(encode(torch.cat([x, self.strong(x)]))).chunk(2)
-        free = y < 0
-        loss = F.cross_entropy(scores, y.clamp_min(0), reduction="none").where(~free, 0).sum()
-        top, label = scores.detach().softmax(-1).max(-1)
-        sure = free & (top >= self.threshold)
-        loss_u = F.cross_entropy(strong, label, reduction="none").where(sure, 0).sum()
-        return loss / (~free).sum().clamp_min(1) + self.weight * loss_u / free.sum().clamp_min(1)
+        """The loss of a batch: of labeled images, and of sure ones without a label; a scalar.
+
+        Args:
+            encode: images (m, *S) -> vectors (m, d).
+            x: (B, n, *S) images.
+            y: (B, n) labels, below 0 = none.
+        """
+        images = x.flatten(0, 1)
+        label = y.flatten()
+        labeled = label >= 0
+        views = torch.cat([images, self.strong(images)])
+        scores, strong_scores = self.classifier(encode(views)).chunk(2)
+
+        q, guess = scores.detach().softmax(-1).max(-1)
+        sure = ~labeled & (q >= self.threshold)
+        loss_x = mean_cross_entropy(scores, label.clamp_min(0), labeled, labeled.sum())
+        loss_u = mean_cross_entropy(strong_scores, guess, sure, (~labeled).sum())
+        return loss_x + self.weight * loss_u
 
     def strong(self, x: Tensor) -> Tensor:
-        """A(x), each image (M, C, h, w) by its own draw."""
+        """Strong views A(x) of images (M, C, h, w), each by its own draw."""
         u = 2 * torch.rand(7, len(x), device=x.device, dtype=x.dtype) - 1
-        return affine(x, u, self.rotate, self.translate, self.scale, 0.0, self.flip)
+        return self.moves(x, u)
+
+
+def mean_cross_entropy(scores: Tensor, label: Tensor, counted: Tensor, count: Tensor) -> Tensor:
+    """Cross-entropy of scores (M, C) and labels (M,), summed where it is counted (M,), over count.
+
+    It is 0 where count is.
+    """
+    each = F.cross_entropy(scores, label, reduction="none")
+    return each.where(counted, 0).sum() / count.clamp_min(1)

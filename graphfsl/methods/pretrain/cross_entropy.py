@@ -1,5 +1,8 @@
-"""Supervised pretraining on base classes. Chen, Liu, Kira, Wang, Huang 2019, "A Closer Look at
-Few-shot Classification", https://arxiv.org/abs/1904.04232"""
+"""Supervised pretraining on base classes.
+
+Chen, Liu, Kira, Wang, Huang 2019, "A Closer Look at Few-shot Classification",
+https://arxiv.org/abs/1904.04232
+"""
 
 from __future__ import annotations
 
@@ -20,10 +23,10 @@ class CrossEntropy(Objective):
     This is Baseline's, and with a cosine Baseline++'s.
 
     Args:
-        classifier: "linear", or "cosine", s g_c cos(f(x), w_c).
-        scale: its s.
         dim: d, the length of the features.
         classes: the number of base classes.
+        classifier: "linear", or "cosine", s g_c cos(f(x), w_c).
+        scale: its s.
 
     Shapes:
         forward: images (B, n, *S), labels (B, n) -> scalar.
@@ -41,6 +44,13 @@ class CrossEntropy(Objective):
         self.classifier = make_classifier(classifier, dim, classes, scale)
 
     def forward(self, encode: Encode, x: Tensor, y: Tensor) -> Tensor:
+        """The mean cross-entropy of a batch: a scalar.
+
+        Args:
+            encode: images (m, *S) -> vectors (m, d).
+            x: (B, n, *S) images.
+            y: (B, n) labels, -100 = none.
+        """
         return F.cross_entropy(
             self.classifier(encode(x.flatten(0, 1))), y.flatten(), ignore_index=-100
         )

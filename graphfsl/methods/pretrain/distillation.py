@@ -1,6 +1,8 @@
-"""Born-again self-distillation. Tian, Wang, Krishnan, Tenenbaum, Isola 2020, "Rethinking Few-Shot
-Image
-Classification: a Good Embedding Is All You Need?", https://arxiv.org/abs/2003.11539"""
+"""Born-again self-distillation.
+
+Tian, Wang, Krishnan, Tenenbaum, Isola 2020, "Rethinking Few-Shot Image Classification: a Good
+Embedding Is All You Need?", https://arxiv.org/abs/2003.11539
+"""
 
 from __future__ import annotations
 
@@ -23,12 +25,13 @@ class Distillation(Objective):
     (equation 5). The first generation has no teacher and takes cross-entropy alone;
     `pretrain.generations: 2` trains a teacher and one student.
 
+    `pretrain.generations: 2` trains a teacher and one student.
+
     Args:
+        dim: d, the length of the features.
+        classes: the number of base classes.
         alpha, beta, temperature: of the equation.
         classifier, scale: as in `cross_entropy`.
-        dim: d.
-        classes: the number of base classes. `pretrain.generations: 2` trains a teacher and one
-            student.
 
     Shapes:
         forward: images (B, n, *S), labels (B, n) -> scalar.
@@ -58,6 +61,13 @@ class Distillation(Objective):
         self.classifier = make_classifier(classifier, dim, classes, scale)
 
     def forward(self, encode: Encode, x: Tensor, y: Tensor) -> Tensor:
+        """The loss of a batch by its labels and the teacher's answers: a scalar.
+
+        Args:
+            encode: images (m, *S) -> vectors (m, d).
+            x: (B, n, *S) images.
+            y: (B, n) labels, -100 = none.
+        """
         x, y = x.flatten(0, 1), y.flatten()
         student = self.classifier(encode(x))
         loss = F.cross_entropy(student, y, ignore_index=-100)

@@ -1,5 +1,8 @@
-"""Neighbourhood components instead of episodes. Laenen, Bertinetto 2021, "On Episodes, Prototypical
-Networks, and Few-Shot Learning", https://arxiv.org/abs/2012.09831"""
+"""Neighbourhood components instead of episodes.
+
+Laenen, Bertinetto 2021, "On Episodes, Prototypical Networks, and Few-Shot Learning",
+https://arxiv.org/abs/2012.09831
+"""
 
 from __future__ import annotations
 
@@ -49,6 +52,13 @@ class NCA(Objective):
         self.temperature, self.per_class = temperature, per_class
 
     def forward(self, encode: Encode, x: Tensor, y: Tensor) -> Tensor:
+        """The mean loss of the images that have another of their class in the batch: a scalar.
+
+        Args:
+            encode: images (m, *S) -> vectors (m, d).
+            x: (B, n, *S) images.
+            y: (B, n) labels, below 0 = none.
+        """
         z, y = encode(x.flatten(0, 1)), y.flatten()
         itself = torch.eye(len(y), dtype=torch.bool, device=y.device)
         close = (-squared_euclidean(z, z) / self.temperature).masked_fill(

@@ -1,5 +1,8 @@
-"""Rotation prediction beside classification. Gidaris, Bursuc, Komodakis, Pérez, Cord 2019,
-"Boosting Few-Shot Visual Learning with Self-Supervision", https://arxiv.org/abs/1906.05186"""
+"""Rotation prediction beside classification.
+
+Gidaris, Bursuc, Komodakis, Pérez, Cord 2019, "Boosting Few-Shot Visual Learning with
+Self-Supervision", https://arxiv.org/abs/1906.05186
+"""
 
 from __future__ import annotations
 
@@ -21,14 +24,15 @@ class Rotation(Objective):
     with x^r = x turned by r * 90 degrees. Not for characters whose rotations are classes of their
     own.
 
+    It is not for characters whose rotations are classes of their own.
+
     Args:
+        dim: d, the length of the features.
+        classes: the number of base classes.
         weight: of the rotation loss.
         supervised: false leaves the labels out, for rotation prediction alone (Gidaris et al.
             2018).
         classifier, scale: as in `cross_entropy`.
-        dim: d.
-        classes: the number of base classes. Not for characters whose rotations are classes of their
-            own.
 
     Shapes:
         forward: square images (B, n, ch, h, h), labels (B, n) -> scalar.
@@ -57,6 +61,13 @@ class Rotation(Objective):
         self.turn = nn.Linear(dim, 4)
 
     def forward(self, encode: Encode, x: Tensor, y: Tensor) -> Tensor:
+        """The loss of a batch by its rotations, and its labels where these count: a scalar.
+
+        Args:
+            encode: images (m, *S) -> vectors (m, d).
+            x: (B, n, *S) images.
+            y: (B, n) labels, -100 = none.
+        """
         x = x.flatten(0, 1)
         z = encode(torch.cat([x.rot90(r, (-2, -1)) for r in range(4)]))
         turns = torch.arange(4, device=x.device).repeat_interleave(len(x))

@@ -1,0 +1,1 @@
+"""Refinements, which make better scores of a head's scores: the slot `learner.refine`."""

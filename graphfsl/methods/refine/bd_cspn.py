@@ -1,4 +1,7 @@
-"""BD-CSPN: prototype rectification. Liu, Song, Qin 2020, https://arxiv.org/abs/1911.10713"""
+"""BD-CSPN: prototype rectification.
+
+Liu, Song, Qin 2020, https://arxiv.org/abs/1911.10713
+"""
 
 from __future__ import annotations
 
@@ -74,6 +77,7 @@ class BDCSPN(Refine):
         self.eps, self.scale, self.most, self.over = eps, scale, most, over
 
     def forward(self, episode: Episode, scores: Tensor, head: Head) -> Tensor:
+        """Scaled cosines (B, n, C) to the rectified prototypes; the head's scores are not read."""
         labels = episode.w[:, episode.support]
         fitted = slice(0, episode.query.stop)  # support and queries make the prototypes
         z = F.normalize(episode.x, dim=-1)
@@ -90,7 +94,7 @@ class BDCSPN(Refine):
         return hide_absent(self.scale * (shifted @ rectified.mT / size), episode.w)
 
     def without_cross_class_bias(self, z: Tensor, episode: Episode) -> Tensor:
-        """X' (B, n, d): queries moved by xi = mean(S) - mean(Q), unless there is but one."""
+        """Move queries by xi = mean(S) - mean(Q), unless there is but one: X' (B, n, d)."""
         real = episode.mask.unsqueeze(-1).to(z.dtype)
         support, query = episode.support, episode.query
         xi = prototypes(z[:, support], real[:, support]) - prototypes(z[:, query], real[:, query])
@@ -105,8 +109,14 @@ class BDCSPN(Refine):
         return (self.eps * (cos - 1)).exp()
 
     def pseudo_labels(self, cos: Tensor, real: Tensor) -> Tensor:
-        """Which class a query joins: cosines (B, Q, C), which queries are real (B, Q) -> label
-        weights (B, Q, C).
+        """Which class a query joins.
+
+        Args:
+            cos: (B, Q, C) cosines to the basic prototypes.
+            real: (B, Q) which queries are real.
+
+        Returns:
+            Label weights (B, Q, C), one-hot or zero.
         """
         nearest = (cos == cos.amax(-1, keepdim=True)) & real.unsqueeze(-1)
         if self.most is not None:

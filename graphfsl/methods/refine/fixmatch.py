@@ -1,5 +1,8 @@
-"""FixMatch on features. Sohn et al. 2020, https://arxiv.org/abs/2001.07685; its self-adaptive
-thresholds are those of FreeMatch, Wang et al. 2023, https://arxiv.org/abs/2205.07246"""
+"""FixMatch on features.
+
+Sohn et al. 2020, https://arxiv.org/abs/2001.07685; its self-adaptive thresholds are those of
+FreeMatch, Wang et al. 2023, https://arxiv.org/abs/2205.07246
+"""
 
 from __future__ import annotations
 
@@ -85,13 +88,19 @@ class FixMatch(Refine):
         self.register_buffer("keep", fixed.to(torch.get_default_device()), persistent=False)
 
     def views(self, u: Tensor) -> Tensor:
-        """What each view multiplies the features by, from uniforms (steps, d); each keeps as many
-        dimensions.
+        """What each view multiplies the features by; each keeps as many dimensions.
+
+        Args:
+            u: (steps, d) uniform random numbers.
+
+        Returns:
+            (steps, d), zero in a dropped dimension.
         """
         kept = max(1, round((1 - self.drop) * u.shape[-1]))
         return (u.argsort(-1) < kept) * (u.shape[-1] / kept)
 
     def forward(self, episode: Episode, scores: Tensor, head: Head) -> Tensor:
+        """The head's scores (B, n, C) after it was fitted to views of the sure pool nodes."""
         if episode.n_unlabeled == 0:
             return scores
         pool, k = episode.unlabeled, episode.n_support
@@ -110,7 +119,7 @@ class FixMatch(Refine):
         return scores
 
     def least(self, q: Tensor, mask: Tensor) -> Tensor | float:
-        """tau of each node: q (B, U, C) -> (B, U, 1), by its most probable class."""
+        """The threshold tau of each node, by its most probable class: q (B, U, C) -> (B, U, 1)."""
         if self.threshold is not None:
             return self.threshold
         count = mask.sum(1).clamp_min(1)[:, None, None]

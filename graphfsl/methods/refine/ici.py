@@ -1,5 +1,6 @@
-"""ICI: instance credibility inference. Wang, Xu, Liu, Zhang, Fu 2020,
-https://arxiv.org/abs/2003.11853
+"""ICI: instance credibility inference.
+
+Wang, Xu, Liu, Zhang, Fu 2020, https://arxiv.org/abs/2003.11853
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ class ICI(Refine):
         self.components, self.stages, self.share = components, stages, share
 
     def forward(self, episode: Episode, scores: Tensor, head: Head) -> Tensor:
+        """The head's scores (B, n, C) after the most credible pool nodes were labeled."""
         if episode.n_unlabeled == 0:
             return scores
         pool, way, u = episode.unlabeled, present(episode.w), self.basis(episode.parts(query=False))
@@ -88,8 +90,10 @@ class ICI(Refine):
 
     @torch.no_grad()
     def basis(self, episode: Episode) -> Tensor:
-        """An orthonormal basis (B, n, r) of the columns of X, so that H = U U^T; zero columns where
-        n has no more.
+        """An orthonormal basis of the columns of X, so that H = U U^T.
+
+        Returns:
+            U (B, n, r); zero columns where n has no more.
         """
         real = episode.mask.unsqueeze(-1)
         v = F.normalize(episode.x, dim=-1).where(real, 0)

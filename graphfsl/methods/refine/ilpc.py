@@ -1,5 +1,6 @@
-"""iLPC: iterative label propagation and cleaning. Lazarou, Stathaki, Avrithis 2021,
-https://arxiv.org/abs/2012.07962
+"""iLPC: iterative label propagation and cleaning.
+
+Lazarou, Stathaki, Avrithis 2021, https://arxiv.org/abs/2012.07962
 """
 
 from __future__ import annotations
@@ -97,6 +98,7 @@ class ILPC(Refine):
         self.needs_balanced_pool = balance or share < 1
 
     def forward(self, episode: Episode, scores: Tensor, head: Head) -> Tensor:
+        """The head's scores (B, n, C) after the pool was labeled and cleaned."""
         if episode.n_unlabeled == 0:
             return scores
         with torch.no_grad():
@@ -104,8 +106,10 @@ class ILPC(Refine):
         return last_layer(head.score(episode.label_pool(labels[:, episode.n_support :])))
 
     def labels(self, episode: Episode) -> Tensor:
-        """Label weights (B, n, C) of support and pool, of an episode without queries: one-hot in
-        the pool.
+        """Label weights (B, n, C) of support and pool, one-hot in the pool.
+
+        Args:
+            episode: of support and pool alone, without queries.
         """
         y, way = episode.w, present(episode.w)
         node = torch.arange(y.shape[1], device=y.device)
@@ -131,14 +135,22 @@ class ILPC(Refine):
         return y
 
     def graph(self, v: Tensor, mask: Tensor) -> Tensor:
-        """W (B, n, n) of centred nodes v (B, n, d), of which those of the mask (B, n) are real."""
+        """The graph W (B, n, n) of centred nodes v (B, n, d), which are real where the mask is."""
         a = cosine_power(v) * pairs(mask)
         # Each a_ij that is kept for i alone counts once, for both twice: A + A^T.
         return symmetric(nearest(a, self.k) + nearest(a, self.k, mutual=True))
 
     def balanced(self, z: Tensor, free: Tensor, way: Tensor, left: Tensor) -> Tensor:
-        """P (B, n, C) of the nodes that are free (B, n); left (B, 1, C): how many each class has
-        still to get.
+        """P: how probably each free node is of each class, when each gets what it lacks.
+
+        Args:
+            z: (B, n, C) what propagation says.
+            free: (B, n) which nodes have no label yet.
+            way: (B, C) which classes there are.
+            left: (B, 1, C) how many nodes each class has still to get.
+
+        Returns:
+            (B, n, C)
         """
         log_p = self.tau * stochastic(z.clamp_min(0)).clamp_min(1e-12).log()
         if not self.balance:
@@ -151,8 +163,15 @@ class ILPC(Refine):
         return rows.unsqueeze(-1) * balanced.softmax(-1)
 
     def loss(self, v: Tensor, y: Tensor, guess: Tensor) -> Tensor:
-        """The cross-entropy (B, n) of each label, mean over the epochs of a linear classifier W = A
-        V's training.
+        """How hard each label is to learn: its loss while a linear classifier W = A V trains.
+
+        Args:
+            v: (B, n, d) features.
+            y: (B, n, C) labels that are settled.
+            guess: (B, n, C) labels that are looked at.
+
+        Returns:
+            (B, n), the mean over the epochs.
         """
         target = y + guess
         weight = target.sum(-1)

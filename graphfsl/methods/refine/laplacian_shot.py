@@ -1,5 +1,7 @@
-"""LaplacianShot: Laplacian regularized few-shot learning. Ziko, Dolz, Granger, Ben Ayed 2020,
-https://arxiv.org/abs/2006.15486"""
+"""LaplacianShot: Laplacian regularized few-shot learning.
+
+Ziko, Dolz, Granger, Ben Ayed 2020, https://arxiv.org/abs/2006.15486
+"""
 
 from __future__ import annotations
 
@@ -64,6 +66,7 @@ class LaplacianShot(Refine):
         self.lam, self.k, self.steps = lam, k, steps
 
     def forward(self, episode: Episode, scores: Tensor, head: Head) -> Tensor:
+        """Scores (B, n, C) of which those of the queries are pulled towards their neighbours'."""
         q = episode.query
         if episode.n_query < 2:
             return scores
@@ -82,15 +85,22 @@ class LaplacianShot(Refine):
         return torch.cat([scores[:, : q.start], own + pulled.mT, scores[:, q.stop :]], 1)
 
     def updates(self, a: Tensor, pull: Callable[[Tensor], Tensor]) -> Tensor:
-        """Costs a (B, C, q) -> Y (B, C, q) before the last update."""
+        """Assignments Y (B, C, q) before the last update, from costs a (B, C, q)."""
         y = (-a).softmax(1)
         for _ in range(self.steps - 1):
             y = (self.lam * pull(y) - a).softmax(1)
         return y
 
     def neighbours(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Who is near to queries x (B, q, d) of which those of the mask (B, q) are real, (B, k - 1,
-        q), and whether there is such a one, as a number."""
+        """The k - 1 nearest other queries of each query, by cosine.
+
+        Args:
+            x: (B, q, d) queries.
+            mask: (B, q) which of them are real.
+
+        Returns:
+            Their places (B, k - 1, q), and 1 where there is such a neighbour, else 0 (B, k - 1, q).
+        """
         dots = x @ x.mT
         # In a row, x_q . x_p / ||x_p|| has the order of the cosines.
         length = dots.diagonal(dim1=-2, dim2=-1).clamp_min(1e-24).sqrt().unsqueeze(-2)

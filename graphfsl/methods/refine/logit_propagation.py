@@ -1,7 +1,9 @@
-"""Propagation of a head's scores over the graph of support and pool. Zhou et al. 2004 (local and
-global consistency),
+"""Propagation of a head's scores over the graph of support and pool.
+
+Zhou et al. 2004 (local and global consistency),
 https://proceedings.neurips.cc/paper/2003/hash/87682805257e619d49b8e0dfdc14affa-Abstract.html;
-Poisson learning: Calder et al. 2020, https://arxiv.org/abs/2006.11184"""
+Poisson learning: Calder et al. 2020, https://arxiv.org/abs/2006.11184
+"""
 
 from __future__ import annotations
 
@@ -78,6 +80,7 @@ class LogitPropagation(Refine):
         self.reads = "all" if trust else "none"
 
     def forward(self, episode: Episode, scores: Tensor, head: Head) -> Tensor:
+        """Log-scores (B, n, C) after propagation from the labels and the head's probabilities."""
         if episode.n_unlabeled == 0:
             return scores
         query = episode.query
@@ -93,8 +96,13 @@ class LogitPropagation(Refine):
         return hide_absent(torch.cat([f[:, :k], answer, f[:, k:]], 1), episode.w)
 
     def sources(self, episode: Episode, scores: Tensor) -> Tensor:
-        """Y (B, n, C): label weights of the support, and elsewhere the head's probabilities, which
-        weigh `trust` times as much as the labels, together."""
+        """Y: label weights of the support, and elsewhere the head's probabilities.
+
+        The probabilities weigh `trust` times as much as the labels, together.
+
+        Returns:
+            (B, n, C)
+        """
         labels = episode.w[:, episode.support]
         pool = episode.mask[:, episode.unlabeled].sum(1).clamp_min(1)
         each = (self.trust * (labels.sum((1, 2)) / pool))[:, None, None]
@@ -102,8 +110,15 @@ class LogitPropagation(Refine):
         return torch.cat([labels, guess[:, episode.n_support :]], 1)
 
     def affinities(self, episode: Episode, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Of the graph's nodes (B, m, m), of which those of the mask (B, m) are real, and of the
-        queries to them (B, Q, m): those of the k nearest."""
+        """How near the k nearest nodes of the graph are to each of its nodes and to queries.
+
+        Args:
+            episode: of features (B, n, d).
+            mask: (B, m) which nodes of the graph, support and pool, are real.
+
+        Returns:
+            Affinities (B, m, m) of the graph's nodes, and (B, Q, m) of the queries to them.
+        """
         queries = torch.zeros_like(episode.mask)
         queries[:, episode.query] = True
         v = centred(episode.x, episode.mask & ~queries)
@@ -116,8 +131,17 @@ class LogitPropagation(Refine):
         return a, torch.zeros_like(near).scatter(-1, best.indices, best.values)
 
     def closed(self, a: Tensor, near: Tensor, y: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores of the graph's nodes (B, m, C) and of the queries (B, Q, C): affinities (B, m, m)
-        and (B, Q, m), sources (B, m, C) and (B, Q, C)."""
+        """The limit of propagation in closed form.
+
+        Args:
+            a: (B, m, m) affinities of the graph's nodes.
+            near: (B, Q, m) affinities of the queries to them.
+            y: (B, m, C) sources of the graph's nodes.
+            own: (B, Q, C) sources of the queries.
+
+        Returns:
+            Log-scores of the graph's nodes (B, m, C) and of the queries (B, Q, C).
+        """
         f = propagate(symmetric(a), y, self.alpha)
         degree = or_one(a.sum(-1, keepdim=True))
         reach = or_one(near.sum(-1, keepdim=True))
@@ -125,7 +149,7 @@ class LogitPropagation(Refine):
         return f.clamp_min(1e-12).log(), answer.clamp_min(1e-12).log()
 
     def poisson(self, a: Tensor, near: Tensor, y: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
-        """The same of the second form; arguments as those of `closed`."""
+        """The scores by Poisson learning; arguments and results are those of `closed`."""
         mean = y.sum(1, keepdim=True) / or_one(y.sum((1, 2), keepdim=True))
         source = y - y.sum(-1, keepdim=True) * mean
         own_source = own - own.sum(-1, keepdim=True) * mean
@@ -136,8 +160,15 @@ class LogitPropagation(Refine):
 
 
 def connected(a: Tensor, near: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Affinities of the graph (B, m, m) and of the queries to it (B, Q, m) with weak edges between
-    all real nodes.
+    """Affinities with weak edges between all real nodes added, so that no node stands alone.
+
+    Args:
+        a: (B, m, m) of the graph.
+        near: (B, Q, m) of the queries to it.
+        mask: (B, m) which nodes of the graph are real.
+
+    Returns:
+        Both with the weak edges, of the same shapes.
     """
     mean = a.sum((1, 2), keepdim=True) / (a > 0).sum((1, 2), keepdim=True).clamp_min(1)
     weak = WEAK * mean / mask.sum(-1).clamp_min(1)[:, None, None]

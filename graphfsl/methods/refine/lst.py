@@ -1,5 +1,6 @@
-"""LST: learning to self-train. Li, Sun, Liu, Zhou, Zheng, Chua, Schiele 2019,
-https://arxiv.org/abs/1906.00562
+"""LST: learning to self-train.
+
+Li, Sun, Liu, Zhou, Zheng, Chua, Schiele 2019, https://arxiv.org/abs/1906.00562
 """
 
 from __future__ import annotations
@@ -72,6 +73,7 @@ class LST(Refine):
         )
 
     def forward(self, episode: Episode, scores: Tensor, head: Head) -> Tensor:
+        """The head's scores (B, n, C) after several stages of self-training on the pool."""
         if episode.n_unlabeled == 0:
             return scores
         pool, way = episode.unlabeled, present(episode.w)
@@ -89,7 +91,7 @@ class LST(Refine):
         return scores
 
     def weights(self, episode: Episode, way: Tensor) -> Tensor:
-        """w_jc of the pool (B, U, C), for the classes that are present (B, C)."""
+        """The learned weights w_jc of the pool (B, U, C), for the classes present (B, C)."""
         z = episode.x.shape[-1] ** 0.5 * F.normalize(episode.x, dim=-1)
         p = prototypes(z[:, episode.support], episode.w[:, episode.support])
         apart = (z[:, episode.unlabeled].unsqueeze(2) - p.unsqueeze(1)).abs()

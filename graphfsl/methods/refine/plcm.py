@@ -1,4 +1,6 @@
-"""PLCM: pseudo-loss confidence metric. Huang, Geng, Jiang, Deng, Xu 2021,
+"""PLCM: pseudo-loss confidence metric.
+
+Huang, Geng, Jiang, Deng, Xu 2021,
 https://openaccess.thecvf.com/content/ICCV2021/html/Huang_Pseudo-Loss_Confidence_Metric_for_Semi-Supervised_Few-Shot_Learning_ICCV_2021_paper.html
 """
 
@@ -95,6 +97,11 @@ class PLCM(Refine):
         self.register_buffer("variance", torch.full((steps, 2, 2), 0.05))
 
     def fit_base(self, features: Tensor, labels: Tensor) -> None:
+        """Calibrate the confidence on episodes of base-class features (N, d) and labels (N,).
+
+        Raises:
+            InputError: where a base class has no more images than `shot`.
+        """
         way, shot, unlabeled = self.base_task
         size = torch.bincount(labels)
         classes, smallest = int((size > 0).sum()), int(size[size > 0].min())
@@ -112,6 +119,7 @@ class PLCM(Refine):
         self.labels(episode, truth[n_support:])
 
     def forward(self, episode: Episode, scores: Tensor, head: Head) -> Tensor:
+        """The head's scores (B, n, C) after the most confident pool nodes were labeled."""
         if episode.n_unlabeled == 0:
             return scores
         labels = self.labels(episode.parts(query=False))
@@ -119,8 +127,12 @@ class PLCM(Refine):
 
     @torch.no_grad()
     def labels(self, episode: Episode, truth: Tensor | None = None) -> Tensor:
-        """One-hot labels (B, U, C) of the chosen pool of an episode without queries; truth (U,)
-        calibrates.
+        """One-hot labels (B, U, C) of the chosen pool nodes, zero for the others.
+
+        Args:
+            episode: of support and pool alone, without queries.
+            truth: (U,) the pool's classes, on which each step is calibrated; None does not
+                calibrate.
         """
         pool, classes = episode.unlabeled, present(episode.w)
         z = F.normalize(episode.x, dim=-1)
@@ -140,8 +152,15 @@ class PLCM(Refine):
         return chosen
 
     def log_probabilities(self, z: Tensor, w: Tensor) -> Tensor:
-        """log p(c | x) (B, n, C) by the regression on nodes z (B, n, d) of label weights w, the
-        classes of a task weighing the same."""
+        """log p(c | x) by a regression in which the classes of a task weigh the same.
+
+        Args:
+            z: (B, n, d) nodes.
+            w: (B, n, C) label weights.
+
+        Returns:
+            (B, n, C)
+        """
         classes = present(w)
         total = w.sum(1, keepdim=True)
         equal = (total.sum(-1) / classes.sum(-1, keepdim=True).clamp_min(1)).unsqueeze(-1)
@@ -150,8 +169,13 @@ class PLCM(Refine):
         return logits.masked_fill(~classes.unsqueeze(1), float("-inf")).log_softmax(-1)
 
     def calibrate(self, step: int, loss: Tensor, before: Tensor, clean: Tensor) -> None:
-        """Fit the components of a step to losses (B, U) of nodes that were chosen before or not,
-        and right or not.
+        """Fit the components of a step to the losses of nodes that are known to be right or wrong.
+
+        Args:
+            step: its number.
+            loss: (B, U) the pseudo-losses.
+            before: (B, U) which nodes were chosen in the step before.
+            clean: (B, U) whose pseudo-label is right.
         """
         for chosen in (0, 1):
             of_pair = before == bool(chosen)
@@ -168,7 +192,7 @@ class PLCM(Refine):
                 self.variance[step, chosen, component] = variance.clamp_min(LEAST_VARIANCE)
 
     def log_odds(self, step: int, loss: Tensor, before: Tensor) -> Tensor:
-        """log P(clean | l) - log P(noisy | l) in a step, for losses (B, U)."""
+        """How probably labels of losses (B, U) are right: log P(clean | l) - log P(noisy | l)."""
         distance = (loss[..., None, None] - self.mean[step]).square()
         log_p = self.prior[step].log() - 0.5 * self.variance[step].log()
         log_p = log_p - distance / (2 * self.variance[step])

@@ -1,6 +1,8 @@
-"""Self-training with pseudo-labels. Lee 2013 (Pseudo-Label),
-https://www.researchgate.net/publication/280581078; with a curriculum: Cascante-Bonilla et al. 2021,
-https://arxiv.org/abs/2001.06001"""
+"""Self-training with pseudo-labels.
+
+Lee 2013 (Pseudo-Label), https://www.researchgate.net/publication/280581078; with a curriculum:
+Cascante-Bonilla et al. 2021, https://arxiv.org/abs/2001.06001
+"""
 
 from __future__ import annotations
 
@@ -73,6 +75,7 @@ class PseudoLabel(Refine):
         self.trusts_probabilities = soft
 
     def forward(self, episode: Episode, scores: Tensor, head: Head) -> Tensor:
+        """The head's scores (B, n, C) after it was fitted to its own labels of the pool."""
         if episode.n_unlabeled == 0:
             return scores
         pool = episode.unlabeled

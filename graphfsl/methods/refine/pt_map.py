@@ -1,5 +1,6 @@
-"""PT-MAP: power transform and maximum a posteriori. Hu, Gripon, Pateux 2021,
-https://arxiv.org/abs/2006.03806
+"""PT-MAP: power transform and maximum a posteriori.
+
+Hu, Gripon, Pateux 2021, https://arxiv.org/abs/2006.03806
 """
 
 from __future__ import annotations
@@ -83,6 +84,7 @@ class PTMAP(Refine):
         self.needs_balance = share == 1
 
     def forward(self, episode: Episode, scores: Tensor, head: Head) -> Tensor:
+        """Scores (B, n, C) by the distance to the class centres; the head's are not read."""
         x = self.transform(episode)
         nodes = x[:, : episode.query.stop]
         labels = episode.w[:, episode.support].mT
@@ -93,36 +95,52 @@ class PTMAP(Refine):
         return hide_absent(scores, episode.w)
 
     def transform(self, episode: Episode) -> Tensor:
-        """Features (B, n, d) -> x (B, n, d); the pool is centered as the queries are."""
-        k, query = episode.n_support, episode.query
-        real = episode.mask.unsqueeze(-1).to(episode.x.dtype)
-        x = F.normalize((episode.x.clamp_min(0) + 1e-6) ** self.power, dim=-1)
-        several = real[:, query].sum(1, keepdim=True) > 1
-        support = x[:, :k] - prototypes(x[:, :k], real[:, :k])
-        others = x[:, k:] - several * prototypes(x[:, query], real[:, query])
-        return F.normalize(torch.cat([support, others], 1), dim=-1)
+        """Power-transformed features x (B, n, d); the pool is centered as the queries are."""
+        powered = (episode.x.clamp_min(0) + 1e-6) ** self.power
+        x = F.normalize(powered, dim=-1)
+        real = episode.mask.unsqueeze(-1).to(x.dtype)
+
+        support, query = episode.support, episode.query
+        support_mean = prototypes(x[:, support], real[:, support])
+        query_mean = prototypes(x[:, query], real[:, query])
+        several = real[:, query].sum(1, keepdim=True) > 1  # one query is not its own centre
+
+        of_support = x[:, support] - support_mean
+        of_others = x[:, support.stop :] - several * query_mean
+        return F.normalize(torch.cat([of_support, of_others], 1), dim=-1)
 
     def centers(self, x: Tensor, y: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
-        """Support and queries x (B, m, d), labels y (B, C, k) of the first k, which queries are
-        real (B, q) -> A (B, C, m), Sinkhorn's v (B, C)."""
+        """The class centres as mixtures of nodes, and what balances the classes.
+
+        Args:
+            x: (B, m, d) support and queries.
+            y: (B, C, k) labels of the first k.
+            query: (B, q) 1 where a query is real, else 0.
+
+        Returns:
+            A (B, C, m), so that A x are the centres, and Sinkhorn's v (B, C).
+        """
         gram = x @ x.mT
         size = y.sum(-1, keepdim=True)
         absent = size == 0
+
+        def of_queries(a: Tensor) -> Tensor:
+            """(B, C, q) how near the queries are to the centers A x."""
+            return self.log_affinity(a, gram, absent)[..., y.shape[-1] :]
+
         a = F.pad(y / size.masked_fill(absent, 1), (0, query.shape[-1]))
-        v = torch.zeros_like(y[..., 0])
-        for epoch in range(self.steps):
-            log_p = self.log_affinity(a, gram, absent)[..., y.shape[-1] :]
-            steps, start = (WARM, v) if epoch else (COLD, None)
-            v = balance(log_p.mT, query, self.share, steps, start)
+        v = None
+        for _ in range(self.steps):
+            log_p = of_queries(a)
+            v = balance(log_p.mT, query, self.share, COLD if v is None else WARM, v)
             p = query.unsqueeze(1) * (log_p + v.unsqueeze(-1)).softmax(-2)
             weight = torch.cat([y, p], -1)
             mean = weight / weight.sum(-1, keepdim=True).masked_fill(absent, 1)
             a = a.lerp(mean, self.alpha)
-        log_p = self.log_affinity(a, gram, absent)[..., y.shape[-1] :]
-        return a, balance(log_p.mT, query, self.share, COLD)
+        return a, balance(of_queries(a).mT, query, self.share, COLD)
 
     def log_affinity(self, a: Tensor, gram: Tensor, absent: Tensor) -> Tensor:
-        """-lam ||x_i - mu_c||^2 (B, C, m) for centers mu = A x; ||x_i||^2 is left out."""
+        """How near nodes are to mu = A x: -lam ||x_i - mu_c||^2 (B, C, m), less ||x_i||^2."""
         dots = a @ gram
         distance = (2 * dots - (a * dots).sum(-1, keepdim=True)).masked_fill(absent, float("-inf"))
         return self.lam * distance

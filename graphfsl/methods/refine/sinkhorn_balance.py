@@ -1,5 +1,6 @@
-"""Balanced assignment of the queries by optimal transport. Cuturi 2013,
-https://arxiv.org/abs/1306.0895
+"""Balanced assignment of the queries by optimal transport.
+
+Cuturi 2013, https://arxiv.org/abs/1306.0895
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ class SinkhornBalance(Refine):
         self.needs_balance = share == 1
 
     def forward(self, episode: Episode, scores: Tensor, head: Head) -> Tensor:
+        """The scores (B, n, C) by the temperature, moved so that the classes balance."""
         if episode.n_query == 0:
             return scores
         scores, q = scores / self.temperature, episode.query

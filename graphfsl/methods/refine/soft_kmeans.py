@@ -1,5 +1,6 @@
-"""Soft k-means refinement of prototypes with an unlabeled pool. Ren et al. 2018,
-https://arxiv.org/abs/1803.00676
+"""Soft k-means refinement of prototypes with an unlabeled pool.
+
+Ren et al. 2018, https://arxiv.org/abs/1803.00676
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ class SoftKmeans(Refine):
         return soft_assign(scores.detach(), episode.mask[:, episode.unlabeled])
 
     def forward(self, episode: Episode, scores: Tensor, head: Head) -> Tensor:
+        """The head's scores (B, n, C) after the pool has moved the class means `steps` times."""
         pool = episode.unlabeled
         if episode.n_unlabeled == 0:
             return scores
@@ -97,6 +99,7 @@ class SoftKmeansCluster(SoftKmeans):
         self.log_radius = nn.Parameter(torch.tensor(float(radius)).log())
 
     def assign(self, episode: Episode, scores: Tensor) -> Tensor:
+        """Label weights (B, U, C) of the pool, less what the cluster of no class takes."""
         pool = episode.unlabeled
         squares = episode.x[:, pool].flatten(2).square().sum(-1, keepdim=True)
         extra = -squares * (-2 * self.log_radius).exp() - self.log_radius
@@ -140,12 +143,20 @@ class MaskedSoftKmeans(SoftKmeans):
             nn.init.normal_(p, std=0.01) if p.ndim == 2 else nn.init.zeros_(p)
 
     def assign(self, episode: Episode, scores: Tensor) -> Tensor:
+        """Label weights of the pool, those of far nodes masked: (B, U, C) -> (B, U, C)."""
         real = episode.mask[:, episode.unlabeled]
         return soft_assign(scores, real) * self.keep(scores, real, present(episode.w))
 
     def keep(self, scores: Tensor, real: Tensor, there: Tensor) -> Tensor:
-        """m: scores of the pool (B, U, C), its real nodes (B, U), the classes there are (B, C) ->
-        (B, U, C).
+        """m: how much of each node each class keeps, from 0 to 1.
+
+        Args:
+            scores: (B, U, C) of the pool.
+            real: (B, U) which of its nodes are real.
+            there: (B, C) which classes there are.
+
+        Returns:
+            (B, U, C)
         """
         here = real.unsqueeze(-1) & there.unsqueeze(1)
         s = scores.masked_fill(~here, 0)
@@ -157,13 +168,19 @@ class MaskedSoftKmeans(SoftKmeans):
 
 
 def average(x: Tensor, here: Tensor) -> Tensor:
-    """Over the nodes (B, U, C) that are here (B, U, C), zero where none is -> (B, 1, C)."""
+    """The mean of x (B, U, C) over the nodes that are `here` (B, U, C): (B, 1, C)."""
     return (x * here).sum(1, keepdim=True) / here.sum(1, keepdim=True).clamp_min(1)
 
 
 def summary(d: Tensor, here: Tensor) -> Tensor:
-    """Minimum, maximum, variance, skewness and excess kurtosis over the nodes here: (B, U, C) twice
-    -> (B, 1, C, 5).
+    """Minimum, maximum, variance, skewness and excess kurtosis of distances over the nodes.
+
+    Args:
+        d: (B, U, C) distances.
+        here: (B, U, C) which of them count.
+
+    Returns:
+        (B, 1, C, 5): minimum, maximum, variance, skewness and excess kurtosis.
     """
     least = d.masked_fill(~here, float("inf")).amin(1, keepdim=True)
     least = least.masked_fill(~here.any(1, keepdim=True), 0)

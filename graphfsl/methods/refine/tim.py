@@ -1,6 +1,8 @@
-"""TIM: transductive information maximization, Boudiaf et al. 2020,
-https://arxiv.org/abs/2008.11297, and alpha-TIM, Veilleux et al. 2021,
-https://arxiv.org/abs/2204.11181"""
+"""TIM: transductive information maximization; and alpha-TIM.
+
+Boudiaf et al. 2020, https://arxiv.org/abs/2008.11297, and alpha-TIM, Veilleux et al. 2021,
+https://arxiv.org/abs/2204.11181
+"""
 
 from __future__ import annotations
 
@@ -87,6 +89,7 @@ class TIM(Refine):
         self.needs_balance = marginal > 0
 
     def forward(self, episode: Episode, scores: Tensor, head: Head) -> Tensor:
+        """Scores (B, n, C) by the distance to the found classifiers; the head's are not read."""
         z = F.normalize(episode.x, dim=-1)
         labels = episode.w[:, episode.support].mT
         real = episode.mask[:, episode.query].unsqueeze(1).to(z.dtype)
@@ -94,15 +97,22 @@ class TIM(Refine):
         return hide_absent(-self.temperature / 2 * squared_euclidean(z, w), episode.w)
 
     def classifiers(self, z: Tensor, y: Tensor, real: Tensor) -> Tensor:
-        """Nodes z (B, m, d), labels y (B, C, k) of the first k, which others are real (B, 1, q) ->
-        w (B, C, d).
+        """The classifiers w that the method finds.
+
+        Args:
+            z: (B, m, d) nodes, support and queries.
+            y: (B, C, k) labels of the first k.
+            real: (B, 1, q) 1 where one of the others is real, else 0.
+
+        Returns:
+            w (B, C, d)
         """
         with torch.no_grad():
             a = self.coefficients(z @ z.mT, y, real)
         return a @ z
 
     def coefficients(self, kernel: Tensor, y: Tensor, real: Tensor) -> Tensor:
-        """z z^T (B, m, m) -> A (B, C, m)."""
+        """The classifiers as mixtures of nodes: Gram matrix z z^T (B, m, m) -> A (B, C, m)."""
         k = y.shape[-1]
         size = y.sum(-1, keepdim=True)
         absent = size == 0
@@ -123,13 +133,13 @@ class TIM(Refine):
         return a
 
     def log_probabilities(self, a: Tensor, kernel: Tensor, absent: Tensor) -> Tensor:
-        """log p (B, C, m) of all nodes for the classifiers w = A z; ||z_i||^2 is left out."""
+        """The log-probabilities (B, C, m) of nodes for w = A z; ||z_i||^2 is left out."""
         dots = a @ kernel
         square = (a * dots).sum(-1, keepdim=True)  # ||w_c||^2
         return (self.temperature * (dots - square / 2)).masked_fill(absent, -1e30).log_softmax(1)
 
     def query_targets(self, log_p: Tensor, real: Tensor) -> Tensor:
-        """q (B, C, q) of the queries' log p (B, C, q); padding has no part in their sum."""
+        """Targets q (B, C, q) from the queries' log p (B, C, q); padding does not count."""
         beta = self.marginal / (1 + self.marginal)
         padding = -1e30 * (1 - real)
         log_power = (1 + self.conditional) * log_p
@@ -184,6 +194,7 @@ class AlphaTIM(TIM):
         self.needs_balance = marginal > 0 and alpha == 1
 
     def classifiers(self, z: Tensor, y: Tensor, real: Tensor) -> Tensor:
+        """The classifiers w (B, C, d) that gradient descent finds, from the class means on."""
         start = prototypes(z[:, : y.shape[-1]], y.mT)
         nodes = z.detach()
 
@@ -194,10 +205,16 @@ class AlphaTIM(TIM):
         return start + (moved - start.detach())  # the value of `moved`, the gradient of `start`
 
     def gradient(self, w: Tensor, z: Tensor, y: Tensor, real: Tensor) -> Tensor:
-        """Of the loss by w (B, C, d).
+        """The gradient of the loss by w: (B, C, d).
 
         With f_ic = tau (w_c z_i - ||w_c||^2 / 2) and p_i = softmax(f_i) it is, for each class,
         tau (sum_i dL/df_ic z_i - sum_i dL/df_ic w_c).
+
+        Args:
+            w: (B, C, d) the classifiers.
+            z: (B, m, d) nodes, support and queries.
+            y: (B, C, k) labels of the first k.
+            real: (B, 1, q) 1 where one of the others is real, else 0.
         """
         k = y.shape[-1]
         absent = y.sum(-1, keepdim=True) == 0
@@ -210,20 +227,29 @@ class AlphaTIM(TIM):
         return self.temperature * (by_f @ z - by_f.sum(-1, keepdim=True) * w)
 
     def slope_of_cross_entropy(self, p: Tensor, y: Tensor) -> Tensor:
-        """d CE(S) / df (B, C, k): probabilities and labels (B, C, k)."""
+        """The derivative of CE(S) by the support's logits: probabilities and labels (B, C, k)."""
         weight = y.sum(1, keepdim=True)
         return (weight * p - y) / total_or_one(weight)
 
     def slope_of_entropies(self, p: Tensor, real: Tensor) -> Tensor:
-        """d (conditional mean_Q H(p_i) - marginal H(mean_Q p_i)) / df (B, C, q): probabilities
-        (B, C, q), which queries are real (B, 1, q)."""
+        """The derivative of the entropies by the logits of the queries.
+
+        It is d (conditional mean_Q H(p_i) - marginal H(mean_Q p_i)) / df.
+
+        Args:
+            p: (B, C, q) probabilities.
+            real: (B, 1, q) 1 where a query is real, else 0.
+
+        Returns:
+            (B, C, q)
+        """
         share = real / total_or_one(real)
         mean = (share * p).sum(-1, keepdim=True)
         by_p = self.marginal * self.slope(mean) - self.conditional * self.slope(p)
         return share * p * (by_p - (p * by_p).sum(1, keepdim=True))  # through the softmax
 
     def slope(self, p: Tensor) -> Tensor:
-        """-dH_alpha / dp, less a constant."""
+        """The derivative of minus the alpha-entropy by p, less a constant."""
         p = p.clamp_min(1e-30)
         if self.alpha == 1:
             return p.log()

@@ -1,5 +1,7 @@
-"""Transductive fine-tuning of a linear classifier. Dhillon, Chaudhari, Ravichandran, Soatto 2020,
-https://arxiv.org/abs/1909.02729"""
+"""Transductive fine-tuning of a linear classifier.
+
+Dhillon, Chaudhari, Ravichandran, Soatto 2020, https://arxiv.org/abs/1909.02729
+"""
 
 from __future__ import annotations
 
@@ -55,6 +57,7 @@ class TransductiveFineTuning(Refine):
         self.steps, self.lr = steps, lr
 
     def forward(self, episode: Episode, scores: Tensor, head: Head) -> Tensor:
+        """Logits (B, n, C) of the tuned linear classifier; the head's scores are not read."""
         features = F.normalize(episode.x, dim=-1)
         z = F.pad(features, (0, 1), value=1.0)  # the bias
         labels = episode.w[:, episode.support].mT

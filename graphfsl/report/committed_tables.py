@@ -1,0 +1,149 @@
+"""The tables of the documentation, from the committed results.
+
+There are those of a data set, those of a study, and the headlines.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from graphfsl.io.checkpoint import read_json
+from graphfsl.io.errors import InputError, unknown
+from graphfsl.io.package_data import experiments_dir
+from graphfsl.loops.row import ACCURACY
+from graphfsl.report.results_csv import EPISODE, column, is_record, read_records, size
+from graphfsl.report.tables import SETTINGS, Line, number_of
+
+HEADLINES = "headlines"  # the table of the README
+
+
+def table(name: str, folder: Path | None = None) -> str:
+    """Committed results as Markdown: of a data set, of a study, or the headlines.
+
+    Each kind of setting of a data set is a table of its own.
+
+    Args:
+        name: of the data set or study, or `headlines`.
+        folder: what holds the records of data sets, STUDY.csv and headlines.json;
+            experiments/results where it is not given.
+
+    Raises:
+        InputError: for an unknown name, and where there are no results.
+    """
+    folder = folder or experiments_dir() / "results"
+    file = folder / f"{name}.csv"
+    if file.is_file() and not is_record(file):
+        return _study(file)
+    rows = read_records(folder)
+    if not rows:
+        raise InputError(
+            f"{folder} holds no results; they are in the repository, not in an installed package"
+        )
+    if name == HEADLINES:
+        return _headlines(rows, folder / f"{HEADLINES}.json")
+    own = [row for row in rows if row["data"].startswith(name)]
+    if not own:
+        sets = {row["data"].partition("/")[0] for row in rows}
+        raise unknown("table", name, sets | {p.stem for p in folder.glob("*.csv")} | {HEADLINES})
+    parts = []
+    for kind in sorted({row["setting"] for row in own}, key=list(SETTINGS).index):
+        same = [row for row in own if row["setting"] == kind]
+        columns = sorted({(size(row), column(row)) for row in same})
+        heads = [head for _, head in columns]
+        lines = [["", *heads]]
+        for measured in _measurements(same):
+            # A paper's numbers stand there once, however many of its rows were measured.
+            lines += [line for line in _lines(measured, heads) if line not in lines]
+        parts.append(_markdown(kind, lines))
+    return "\n\n".join(parts) + "\n"
+
+
+def _headlines(rows: Sequence[Line], file: Path) -> str:
+    """The rows that headlines.json names by run, data and episode: published beside ours."""
+    kinds: dict[str, list[list[str]]] = {}
+    for wanted in read_json(file):
+        own = [row for row in rows if row["file"] == f"{wanted['run']}/results.json"]
+        row = next(row for row in own if size(row) == size(EPISODE | wanted["episode"]))
+        label, ours, published = _beside_published(row)
+        line = [label, f"{wanted['data']}, {column(row)}", ours, published]
+        kinds.setdefault(row["setting"], []).append(line)
+    head = ["", "episode", "ours", "published"]
+    order = sorted(kinds, key=list(SETTINGS).index)
+    return "\n\n".join(_markdown(kind, [head, *kinds[kind]]) for kind in order) + "\n"
+
+
+def _beside_published(row: Line) -> tuple[str, str, str]:
+    """A row's method, its number, and the published one with its source, or ""."""
+    episode = column(row)
+    (label, ours), *theirs = _lines({episode: row}, [episode])
+    if not theirs:
+        return label, ours, ""
+    source, number = theirs[0]
+    return label, ours, f"{number} ({source.removeprefix('published').strip(': ')})"
+
+
+def _measurements(rows: Sequence[Line]) -> Iterator[dict[str, Line]]:
+    """Rows that differ in their column only, by that column: they make one line of a table."""
+    found: dict[tuple[str, ...], dict[str, Line]] = {}
+    for row in rows:
+        found.setdefault((row["file"], row["variant"]), {})[column(row)] = row
+    yield from found.values()
+
+
+def _study(file: Path) -> str:
+    """The cells of a study: its first axis downwards, the others across; seeds are averaged."""
+    with file.open(newline="") as lines:
+        cells = list(csv.DictReader(lines))
+    names = list(cells[0])
+    metric = names[names.index("setting") + 1]
+    first, *rest = (n for n in names[: names.index("setting")] if not n.endswith("seed"))
+    found: dict[str, dict[str, dict[str, list[Line]]]] = {}
+    for cell in cells:
+        across = ", ".join(f"{n.rpartition('.')[2]} {cell[n] or 'none'}" for n in rest) or metric
+        rows = found.setdefault(cell["setting"], {}).setdefault(cell[first] or "none", {})
+        rows.setdefault(across, []).append(cell)
+    parts = []
+    for kind in sorted(found, key=list(SETTINGS).index):
+        heads = list(dict.fromkeys(h for row in found[kind].values() for h in row))
+        body = [
+            [row, *(_mean(of[h], metric) if h in of else "" for h in heads)]
+            for row, of in found[kind].items()
+        ]
+        parts.append(_markdown(kind, [[first.rpartition(".")[2], *heads], *body]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown(kind: str, lines: Sequence[Sequence[str]]) -> str:
+    head, *body = (f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join(
+        [f"{kind.capitalize()}:\n", head, f"| {' | '.join('---' for _ in lines[0])} |", *body]
+    )
+
+
+def _mean(cells: Sequence[Line], metric: str) -> str:
+    """The mean over seeds, and the mean of their intervals.
+
+    Seeds share their test episodes, so that this is wide enough.
+    """
+    value, half = (sum(float(c[k]) for c in cells) / len(cells) for k in (metric, "ci95"))
+    return f"{value:.2f} ± {half:.2f}" if metric == ACCURACY else f"{value:.4g} ± {half:.4g}"
+
+
+def _lines(rows: Mapping[str, Line], heads: Sequence[str]) -> Iterator[list[str]]:
+    """Numbers of a run by column, and below them the published ones."""
+    first = next(iter(rows.values()))
+    split = first["data"].partition("/")[2]
+    where = "" if split == "test" else f", *{split}* classes"
+    start = f" from {first['pretraining']}" if first["pretraining"] else ""
+    variant = f", {first['variant']}" if first["variant"] else ""
+    run = f"[run](experiments/results/{first['file']})"
+    label = f"{first['method']}{start}{variant}{where} ({run})"
+    yield [label, *(number_of(rows[h]) if h in rows else "" for h in heads)]
+    published = {h: row for h, row in rows.items() if row["published"]}
+    if published:
+        on = "" if split == "test" else " on the test classes"
+        source = next(iter(published.values()))["source"] or ""
+        numbers = (str(published[h]["published"]) if h in published else "" for h in heads)
+        yield [f"published{on}: {source}", *numbers]

@@ -1,0 +1,214 @@
+"""Training: it learns, it resumes to the bit after SIGKILL, and it keeps the best by validation
+classes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from graphfsl.core.episode import Episode, Target
+from graphfsl.core.pipeline import Pipeline
+from graphfsl.data import Episodes, Transform
+from graphfsl.io.checkpoint import load_checkpoint, save_checkpoint
+from graphfsl.io.errors import InputError
+from graphfsl.loops.trainer import Trainer
+from graphfsl.methods.heads.protonet import ProtoNet
+from tests.support import ROOT
+from tests.support.training import SETTING, fit, patterns, pipeline
+
+
+def test_it_learns(tmp_path: Path) -> None:
+    _, metrics = fit(tmp_path, steps=150)
+    assert metrics[-1]["loss"] < 0.9 * metrics[0]["loss"]
+    assert [
+        json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()
+    ] == metrics
+
+
+def test_the_best_by_validation_is_kept(tmp_path: Path) -> None:
+    learner, metrics = fit(tmp_path, steps=80)
+    best = max((m for m in metrics if "val" in m), key=lambda m: m["val"])
+    tensors, facts = load_checkpoint(tmp_path / "best.safetensors")
+    assert (facts["step"], facts["val"]) == (best["step"], best["val"])
+    assert all(torch.equal(v, tensors[k]) for k, v in learner.state_dict().items())
+
+
+def test_a_run_directory_changes_nothing(tmp_path: Path) -> None:
+    a, b = fit()[0], fit(tmp_path)[0]
+    assert all(torch.equal(v, b.state_dict()[k]) for k, v in a.state_dict().items())
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_step_takes_the_episodes_of_its_number(
+    tmp_path: Path, accumulate: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also behind a stop, and however far ahead they are drawn."""
+    train = Episodes(patterns("train", 0), SETTING, transform=Transform(rotate=5))
+    model, seen, loss = pipeline(), [], Pipeline.loss
+
+    def recorded(self: Pipeline, episode: Episode, target: Target) -> Tensor:
+        seen.append((episode.x, target.ids))
+        return loss(self, episode, target)
+
+    monkeypatch.setattr(Pipeline, "loss", recorded)
+    for steps in (3, 7):
+        Trainer(steps=steps, batch=4, accumulate=accumulate).fit(model, train, run=tmp_path)
+    part = 4 // accumulate
+    assert len(seen) == 7 * accumulate
+    for k, (x, ids) in enumerate(seen):
+        episode, target = train.batch(range(k * part, (k + 1) * part))
+        assert torch.equal(x, episode.x) and torch.equal(ids, target.ids)
+
+
+def test_patience_stops_early() -> None:
+    _, metrics = fit(steps=1000, patience=1, lr=1e-9, val_every=5)
+    assert metrics[-1]["step"] <= 20
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_stopping_and_going_on_gives_the_same_weights(tmp_path: Path, optimizer: str) -> None:
+    options = {
+        "optimizer": optimizer,
+        "lr": 1e-3,
+        "schedule": "constant",
+        "clip": 1.0,
+        "checkpoint_every": 10,
+        "val_every": 10,
+    }
+    whole, metrics = fit(tmp_path / "whole", **options)
+    fit(tmp_path / "parts", steps=30, **options)
+    again, resumed = fit(tmp_path / "parts", pipeline(seed=99), **options)
+    assert all(torch.equal(v, again.state_dict()[k]) for k, v in whole.state_dict().items())
+    plain = [
+        {k: v for k, v in m.items() if k not in ("seconds", "episodes_per_s")} for m in metrics
+    ]
+    assert [
+        {k: v for k, v in m.items() if k not in ("seconds", "episodes_per_s")} for m in resumed
+    ] == plain
+
+
+CHILD = """
+import sys, torch
+torch.set_num_threads(1)
+from pathlib import Path
+from tests.support.training import fit
+fit(Path(sys.argv[1]), steps=400, checkpoint_every=7, val_every=50, log_every=5)
+"""
+
+
+def test_sigkill_at_random_moments_costs_nothing_but_time(tmp_path: Path) -> None:
+    """The weights after kills and resumes equal the uninterrupted run's, bit for bit; so does
+    metrics.jsonl.
+    """
+
+    def start(run: Path) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-W", "ignore", "-c", CHILD, str(run)], cwd=ROOT)
+
+    assert start(tmp_path / "whole").wait(timeout=300) == 0
+    rng, killed = random.Random(0), 0
+    for _ in range(30):
+        child = start(tmp_path / "killed")
+        begun = time.monotonic()
+        # Counted from the first sign of training, since importing torch takes longer than many a
+        # kill would wait.
+        sign = tmp_path / "killed" / "metrics.jsonl"
+        size = sign.stat().st_size if sign.exists() else 0
+        while child.poll() is None and time.monotonic() - begun < 120:
+            if (sign.stat().st_size if sign.exists() else 0) > size:
+                break
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.6))
+        if child.poll() is not None or killed == 3:
+            assert child.wait(timeout=300) == 0
+            break
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait()
+        killed += 1
+    assert killed >= 2, (
+        "the run must have been killed at least twice for this test to mean anything"
+    )
+    for name in ("last.safetensors", "best.safetensors"):
+        a, b = (load_checkpoint(tmp_path / d / name) for d in ("whole", "killed"))
+        assert a[0].keys() == b[0].keys() and all(
+            torch.equal(v, b[0][k]) for k, v in a[0].items()
+        ), name
+        assert {k: v for k, v in a[1].items() if k != "seconds"} == {
+            k: v for k, v in b[1].items() if k != "seconds"
+        }
+    assert not list((tmp_path / "killed").glob("*.tmp"))
+    lines = [
+        [json.loads(x)["loss"] for x in (tmp_path / d / "metrics.jsonl").open()]
+        for d in ("whole", "killed")
+    ]
+    assert lines[0] == lines[1]
+
+
+def test_a_checkpoint_before_the_first_line_of_metrics_resumes(tmp_path: Path) -> None:
+    options = {"checkpoint_every": 2, "log_every": 50, "val_every": 50, "steps": 50}
+    whole, _ = fit(tmp_path / "whole", **options)
+    fit(tmp_path / "part", steps=4, checkpoint_every=2, log_every=50, val_every=50)
+    (tmp_path / "part" / "metrics.jsonl").unlink()
+    (tmp_path / "part" / "best.safetensors").unlink()
+    tensors, facts = load_checkpoint(tmp_path / "part" / "last.safetensors")
+    save_checkpoint(
+        tmp_path / "part" / "last.safetensors", tensors, facts | {"lines": 0, "best": -1.0}
+    )
+    again, _ = fit(tmp_path / "part", **options)
+    assert all(torch.equal(v, again.state_dict()[k]) for k, v in whole.state_dict().items())
+
+
+def test_rates() -> None:
+    assert Trainer(lr=1.0, schedule="halve", halve_every=10).rate(25) == 0.25
+    assert Trainer(lr=1.0, schedule="cosine", steps=100).rate(50) == pytest.approx(0.5)
+    assert [Trainer(lr=1.0, warmup=4).rate(i) for i in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 0}, "trainer.steps must be above 0"),
+        ({"clip": 0.0}, "trainer.clip must be above 0"),
+        ({"warmup": -5}, "trainer.warmup must be 0 or more"),
+        ({"precision": "16-mixed"}, "unknown precision"),
+        ({"optimizer": "adm"}, "did you mean 'adam'"),
+        ({"schedule": "cosin"}, "did you mean 'cosine'"),
+    ],
+)
+def test_bad_options(options: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Trainer(**options)
+
+
+def test_divergence_is_said() -> None:
+    with pytest.raises(InputError, match=r"the loss is (nan|inf) at step \d+; lower trainer.lr"):
+        fit(lr=1e15, weight_decay=1e15, optimizer="sgd", steps=200)
+    # Features may stay finite and all equal: the loss is that of guessing, and nothing moves any
+    # more.
+    with pytest.raises(
+        InputError,
+        match=r"(loss is (nan|inf)|weights have diverged).*lower "
+        r"trainer.lr",
+    ):
+        fit(lr=9e15, optimizer="sgd", steps=200)
+
+
+def test_bf16_is_an_option() -> None:
+    _, metrics = fit(precision="bf16-mixed", steps=20)
+    assert np.isfinite(metrics[-1]["loss"])
+
+
+def test_nothing_to_train_is_said() -> None:
+    with pytest.raises(InputError, match="no parameters to train"):
+        fit(learner=Pipeline(torch.nn.Flatten(), head=ProtoNet()))

@@ -1,0 +1,129 @@
+"""The record of committed results: one CSV for each data set, from which tables are printed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from graphfsl.io.errors import InputError
+from graphfsl.io.package_data import experiments_dir
+from graphfsl.report.committed_tables import table
+from graphfsl.report.results_csv import (
+    data_set,
+    is_record,
+    read_records,
+    records,
+    write_records,
+)
+
+RESULTS = experiments_dir() / "results"
+
+
+def row(**changes: Any) -> dict[str, Any]:
+    plain = {"method": "conv4 + protonet", "data": "cifar-fs/val", "way": 5, "shot": 1, "query": 15}
+    measured = {"setting": "inductive", "batch_norm": "running", "accuracy": 51.25, "ci95": 0.5}
+    return plain | measured | {"unlabeled": 0, "distractors": 0, "accuracies": [0.5]} | changes
+
+
+def write_run(folder: Path, name: str, rows: list[dict[str, Any]], **config: Any) -> Path:
+    path = folder / name
+    path.mkdir(parents=True)
+    config |= {"data": {"name": "cifar_fs"}, "learner": {"encoder": "conv4", "head": "protonet"}}
+    (path / "results.json").write_text(json.dumps({"rows": rows, "config": config}))
+    return path
+
+
+def test_the_committed_records_are_those_of_the_runs() -> None:
+    expected = records(RESULTS)
+    assert {"omniglot", "cifar_fs", "glyphs"} <= expected.keys()
+    assert {f.stem for f in RESULTS.glob("*.csv") if is_record(f)} == expected.keys()
+    for name, text in expected.items():
+        written = (RESULTS / f"{name}.csv").read_text(encoding="utf-8")
+        assert written == text, "run: python tools/results_csv.py"
+
+
+def test_every_row_of_every_run_is_in_a_record() -> None:
+    stored = []
+    for file in [*RESULTS.glob("*/results.json"), *RESULTS.glob("*/evaluations/*.json")]:
+        rows = json.loads(file.read_text())["rows"]
+        name = file.relative_to(RESULTS).as_posix()
+        stored += [(name, r["way"], r["shot"], r["accuracy"], r["ci95"]) for r in rows]
+    kept = [
+        (r["file"], r["way"], r["shot"], r["accuracy"], r["ci95"]) for r in read_records(RESULTS)
+    ]
+    assert sorted(kept) == sorted(stored)
+
+
+def test_a_line_of_a_record_holds_what_results_json_holds() -> None:
+    changed = {"published", "source"}  # of another split, too
+    for line in read_records(RESULTS):
+        rows = json.loads((RESULTS / line["file"]).read_text())["rows"]
+        stored = [
+            {k: v for k, v in r.items() if k in line and k not in changed and v is not None}
+            for r in rows
+        ]
+        assert any(own == {k: line[k] for k in own} for own in stored), line["file"]
+
+
+@pytest.mark.parametrize(
+    ("split", "name"),
+    [
+        ("omniglot-vinyals-rotations/test", "omniglot"),
+        ("omniglot-vinyals/val", "omniglot"),
+        ("cifar-fs/val", "cifar_fs"),
+        ("cifar_fs/val", "cifar_fs"),
+        ("my birds/test", "my birds"),
+    ],
+)
+def test_a_split_belongs_to_its_data_set(split: str, name: str) -> None:
+    assert data_set(split) == name
+
+
+def test_a_table_needs_the_record_alone(tmp_path: Path) -> None:
+    published = [
+        {"way": 5, "shot": 1, "accuracy": 49.5, "source": "A, Table 1"},
+        {"way": 5, "shot": 1, "accuracy": 48.0, "source": "B", "setting": "transductive"},
+        {"way": 5, "shot": 5, "accuracy": 60, "source": "A, Table 1"},
+    ]
+    rows = [row(), row(shot=5, accuracy=65.0), row(batch_norm="support", accuracy=40.0)]
+    path = write_run(
+        tmp_path, "a", rows, published=published, pretrain={"objective": {"name": "rotation"}}
+    )
+    (path / "evaluations").mkdir()
+    facts = {"overrides": ["=x", "learner.head=relay"], "rows": [row(setting="transductive")]}
+    (path / "evaluations" / "b.json").write_text(json.dumps(facts))
+    assert [file.name for file in write_records(tmp_path)] == ["cifar_fs.csv"]
+    (path / "results.json").unlink()
+    label, where = "conv4 + protonet from rotation", ", *val* classes"
+    run, other = (
+        f"([run](experiments/results/a/{n}))" for n in ("results.json", "evaluations/b.json")
+    )
+    assert table("cifar", tmp_path).splitlines() == [
+        "Inductive:",
+        "",
+        "|  | 5-way 1-shot | 5-way 5-shot |",
+        "| --- | --- | --- |",
+        f"| {label}{where} {run} | 51.25 ± 0.50 | 65.00 ± 0.50 |",
+        "| published on the test classes: A, Table 1 | 49.5 | 60 |",
+        f"| {label}, support BatchNorm{where} {run} | 40.00 ± 0.50 |  |",
+        "",
+        "Transductive:",
+        "",
+        "|  | 5-way 1-shot |",
+        "| --- | --- |",
+        f"| {label}, =x learner.head=relay{where} {other} | 51.25 ± 0.50 |",
+        "| published on the test classes: B | 48.0 |",
+    ]
+
+
+def test_a_record_is_no_study_and_an_unknown_table_names_what_there_is(tmp_path: Path) -> None:
+    write_run(tmp_path, "a", [row()])
+    write_records(tmp_path)
+    (tmp_path / "pools.csv").write_text("learner.refine,setting,accuracy,ci95\n,inductive,50,1\n")
+    assert not is_record(tmp_path / "pools.csv") and is_record(tmp_path / "cifar_fs.csv")
+    assert "| none | 50.00 ± 1.00 |" in table("pools", tmp_path)
+    with pytest.raises(InputError, match="unknown table 'cifer-fs'; did you mean 'cifar-fs'"):
+        table("cifer-fs", tmp_path)

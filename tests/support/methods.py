@@ -1,0 +1,20 @@
+"""Every method that graphfsl has, as (slot, name), and the episodes that it answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from graphfsl.core import registry
+from graphfsl.testing import Method
+
+METHODS = sorted(registry.find())
+
+
+def answers_values(slot: str, name: str) -> bool:
+    """Whether a method answers with real values, so that episodes of classes are not for it."""
+    return Method(slot, registry.get(slot, name)).of_values
+
+
+def episodes_of(slot: str, name: str, **options: Any) -> tuple[Any, Any]:
+    """Episodes of the kind that a method answers, and their target."""
+    return Method(slot, registry.get(slot, name)).episodes(**options)
