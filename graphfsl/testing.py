@@ -404,7 +404,7 @@ def order_of_the_classes_matters_only_where_declared(method: Method) -> None:
     Where it is false, permuted columns of the label weights have the scores permuted likewise.
     """
     model, episode = method.exact()
-    order = torch.arange(WAY).roll(1)
+    order = torch.arange(episode.way).roll(1)
     permuted = model(episode.replace(w=episode.w[..., order]))
     _expect_trait(model, "class_order_sensitive", not _same(model(episode)[..., order], permuted))
 
@@ -642,7 +642,7 @@ BY_POLICY: dict[Callable[[Method, str], None], Collection[str]] = {
     batched_equals_one_by_one: POLICIES,
     padding_changes_nothing: POLICIES,
     a_query_is_answered_the_same_alone_unless_declared: POLICIES,
-    the_pool_matters_only_where_declared: ("running", "support", "apart"),
+    the_pool_matters_only_where_declared: ("running", "support", "apart", "each"),
     gradients_reach_every_parameter: POLICIES,
 }
 

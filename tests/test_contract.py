@@ -110,7 +110,7 @@ def test_an_inductive_learner_answers_a_query_the_same_alone_and_in_company(
 
 
 @every_method
-@pytest.mark.parametrize("policy", ["running", "support", "apart"])
+@pytest.mark.parametrize("policy", ["running", "support", "apart", "each"])
 def test_the_pool_matters_only_where_it_is_declared(slot: str, name: str, policy: str) -> None:
     testing.the_pool_matters_only_where_declared(method(slot, name), policy)
 

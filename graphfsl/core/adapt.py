@@ -205,6 +205,7 @@ class Adapt(Learner):
     def set_batch_norm(self, policy: str) -> None:
         """Choose the BatchNorm policy of the net; an unknown one raises InputError."""
         self.net.set_batch_norm(policy)
+        self.per_query = self.net.per_query
 
     @property
     def shares_statistics(self) -> bool:  # type: ignore[override]
@@ -228,7 +229,7 @@ class Adapt(Learner):
         return (
             isinstance(self.net, Pipeline)
             and getattr(self.objective, "of_support", False)
-            and self.batch_norm != "joint"  # the support alone has other statistics
+            and self.batch_norm not in ("joint", "each")  # the support alone has other statistics
             and not any(name.startswith("net.encoder.") for name in self.adapted)
         )
 

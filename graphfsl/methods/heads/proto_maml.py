@@ -1,5 +1,7 @@
-"""Proto-MAML: a linear read-out that starts each task as a prototypical network. Triantafillou et
-al. 2020, "Meta-Dataset", https://arxiv.org/abs/1903.03096"""
+"""Proto-MAML: a linear read-out that starts each task as a prototypical network.
+
+Triantafillou et al. 2020, "Meta-Dataset", https://arxiv.org/abs/1903.03096
+"""
 
 from __future__ import annotations
 
@@ -17,9 +19,9 @@ class ProtoMAML(Head):
 
         s_c(x) = w_c . f(x) + b_c,  w_c = 2 mu_c,  b_c = -|mu_c|^2      (section 3, equation 3)
 
-    with the mean mu_c of the support features of class c. This is -|f(x) - mu_c|^2 but for |f(x)|^2,
-    which all classes share: before the first step the answer is that of prototypical networks. The
-    encoder learns through the start too. Any number of classes is answered.
+    with the mean mu_c of the support features of class c. This is -|f(x) - mu_c|^2 but for
+    |f(x)|^2, which all classes share: before the first step the answer is that of prototypical
+    networks. The encoder learns through the start too. Any number of classes is answered.
 
     Shapes:
         score: features (B, n, d), label weights (B, n, C) -> logits (B, n, C).
@@ -49,6 +51,7 @@ class ProtoMAML(Head):
         return {"weight": 2 * mean, "bias": -mean.square().sum(-1)}
 
     def score(self, episode: Episode) -> Tensor:
+        """Logits (B, n, C) of an episode of features."""
         start = self.imprint(episode) if self.weight is None or self.bias is None else {}
         weight = start["weight"] if self.weight is None else self.weight
         bias = start["bias"] if self.bias is None else self.bias

@@ -1,6 +1,8 @@
-"""UNICORN-MAML: all classes start at one vector, so that their order is of no account. Ye, Chao
-2022, "How to Train Your MAML to Excel in Few-Shot Classification",
-https://arxiv.org/abs/2106.16245"""
+"""UNICORN-MAML: all classes start at one vector, so that their order is of no account.
+
+Ye, Chao 2022, "How to Train Your MAML to Excel in Few-Shot Classification",
+https://arxiv.org/abs/2106.16245
+"""
 
 from __future__ import annotations
 
@@ -61,8 +63,10 @@ class UNICORN(Head):
         return {"weight": self.start.expand(len(episode.w), episode.way, -1)}
 
     def score(self, episode: Episode) -> Tensor:
+        """Scores (B, n, C) of an episode of features."""
         weight = self.imprint(episode)["weight"] if self.weight is None else self.weight
         return hide_absent(episode.x @ weight.mT, episode.w)
 
     def criterion(self, scores: Tensor, target: Any, episode: Episode) -> Tensor:
+        """Cross-entropy of the scores divided by the temperature."""
         return super().criterion(scores / self.temperature, target, episode)
