@@ -103,7 +103,7 @@ def test_meta_gradient_agrees_with_finite_differences() -> None:
     for side in (1e-5, -2e-5):
         with torch.no_grad():
             for n, p in inner.named_parameters():
-                p += side * step[n]
+                p.add_(side * step[n])
             values.append(model.loss(episode, target))
     found = (values[0] - values[1]) / 2e-5
     torch.testing.assert_close(slope, found, atol=1e-6, rtol=1e-6)

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from graphfsl.core.adapt import Adapt, Call, Path
 from graphfsl.core.episode import BaseTarget, Episode
-from graphfsl.core.learner import Learner
 from graphfsl.core.objectives import Score, support_loss
 from graphfsl.core.rules import Adam, GradientDescent
 from graphfsl.functional.prototypes import present
@@ -62,7 +61,7 @@ class Reptile(Adapt):
 
     def __init__(
         self,
-        net: Learner,
+        net: nn.Module,
         steps: int = 5,
         lr: float = 1e-3,
         batch: int = 10,
