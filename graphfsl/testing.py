@@ -480,7 +480,9 @@ def gradients_reach_every_parameter(method: Method, policy: str) -> None:
     silent = [
         name
         for name, p in model.named_parameters()
-        if (p.grad is None or not p.grad.abs().sum() > 0) and not re.fullmatch(method.idle, name)
+        if p.requires_grad
+        and (p.grad is None or not p.grad.abs().sum() > 0)
+        and not re.fullmatch(method.idle, name)
     ]
     _expect(not silent, f"no gradient reaches {', '.join(silent)}")
     model.eval()

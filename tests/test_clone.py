@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import copy
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,6 +23,7 @@ from graphfsl.methods.adapt.maml_plus_plus import MAMLPlusPlus
 from graphfsl.methods.adapt.meta_sgd import MetaSGD
 from graphfsl.methods.heads.proto_maml import ProtoMAML
 from graphfsl.testing import TinyEncoder, episodes
+from tests.support import ROOT
 
 LR = 0.1
 
@@ -253,3 +258,36 @@ def test_bad_input_is_one_line() -> None:
             call()
         assert message in str(caught.value) and "\n" not in str(caught.value), str(caught.value)
     assert len(learner.path) == 1
+
+
+def test_a_rule_of_ones_own_is_registered_by_a_file(tmp_path: Path) -> None:
+    """As the page on inner loops has it: a plugin's file, and its name in a configuration."""
+    folder = tmp_path / "inner_loops_of_mine" / "adapt"
+    folder.mkdir(parents=True)
+    (folder.parent / "__init__.py").write_text("")
+    (folder / "__init__.py").write_text("")
+    (folder / "sign_descent.py").write_text(
+        "import graphfsl as gf\n\n__all__ = ['SignMAML']\n\n\n"
+        "class SignDescent(gf.Rule):\n"
+        "    def update(self, params, grads, loss, state, step):\n"
+        "        return {n: p - 0.01 * grads[n].sign() for n, p in params.items()}, state\n\n\n"
+        "class SignMAML(gf.Adapt):\n"
+        "    def __init__(self, net, steps=3):\n"
+        "        super().__init__(net, SignDescent(), steps)\n"
+    )
+    program = (
+        "import graphfsl as gf\n"
+        "from graphfsl.core.plugins import give\n"
+        "give(['inner_loops_of_mine'])\n"
+        "parts = {'encoder': 'conv4', 'head': 'linear', 'adapt': 'sign_descent'}\n"
+        "learner = gf.build(parts, (1, 28, 28), way=5)\n"
+        "print(type(learner).__name__, learner.steps)\n"
+    )
+    found_in = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, **found_in},
+        capture_output=True,
+        text=True,
+    )
+    assert run.stdout.split() == ["SignMAML", "3"], run.stderr
