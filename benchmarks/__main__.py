@@ -279,9 +279,10 @@ def main() -> None:
     sync = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
     from benchmarks.graphs import graphs  # which measure with what stands here
     from benchmarks.heads import heads, refiners
+    from benchmarks.maml import maml
     from benchmarks.pool import pools
 
-    on_device = (training, formats, evaluation, heads, refiners, graphs)
+    on_device = (training, formats, evaluation, heads, refiners, graphs, maml)
     parts: dict[str, Callable[[], Iterable[tuple[str, str, str]]]] = {
         **{part.__name__: partial(part, device, sync) for part in on_device},
         **{part.__name__: part for part in (disk, pools, starting)},

@@ -116,7 +116,9 @@ def test_every_rule_takes_the_steps_of_the_inner_loop(rule: str) -> None:
     loop.steps = loop.steps_test = 3
     episode = episodes(batch=1, unlabeled=0)[0].to(dtype=torch.float64)
     x, y = episode.x[0, episode.support], episode.w[0, episode.support].argmax(-1)
-    scale = 1 if rule == "adam" else 3  # MAML's inner loss is the mean times the classes
+    scale = (
+        1 if rule in ("adam", "maml++") else 3
+    )  # MAML's inner loss is the mean times the classes
     learner = loop.clone()
     for _ in range(3):
         learner.adapt(scale * F.cross_entropy(learner(x), y))

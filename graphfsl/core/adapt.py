@@ -35,6 +35,11 @@ from graphfsl.core.rules import Params, Rule
 from graphfsl.core.traits import JOINED
 from graphfsl.io.errors import InputError, require
 
+CAPTURED = "mutate a captured Tensor"  # as function transforms refuse it
+WRITES = (
+    "the net writes {} while it adapts, which would carry from one task to the next; leave it out "
+    "of `forward`, or put the module in evaluation mode"
+)
 Path = list[Params]  # the weights of a task before and after every step
 
 
@@ -81,8 +86,8 @@ class Adapt(Learner):
     and give some of the net's parameters other values for a step, in `given`.
 
     Any other module is taken as it is: what it returns for a sample are the scores of the classes
-    (`graphfsl.core.outputs`; for values, or for a subclass, `Pipeline(module,
-    head=Outputs("values"))`). The patterns of `params` then are of its own names.
+    (where they are values, `Pipeline(module, head=Outputs("values"))` says so). The patterns of
+    `params` then are of its own names.
 
     Args:
         net: any learner, or any module whose outputs are scores.
@@ -251,7 +256,10 @@ class Adapt(Learner):
         )
 
     def given(self, step: int) -> Params:
-        """Parameters of the net that have other values at this step; adapted ones are not asked."""
+        """Parameters of the net that have other values at this step; adapted ones are not asked.
+
+        Queries are answered with those of the last step that was taken.
+        """
         return {}
 
     def task_loss(self, path: Path, episode: Episode, target: BaseTarget, call: Call) -> Tensor:
@@ -263,15 +271,25 @@ class Adapt(Learner):
             target: of its queries.
             call: what `loss_at` takes.
         """
-        return self.loss_at(path[-1], len(path) - 1, episode, target, call)
+        return self.loss_at(path[-1], max(len(path) - 2, 0), episode, target, call)
 
     def loss_at(
         self, params: Params, step: int, episode: Episode, target: BaseTarget, call: Call
     ) -> Tensor:
-        """The net's loss of the queries with the weights after so many steps: a scalar."""
+        """The net's loss of the queries, with what is given at a step: a scalar."""
         weights = {**self.given(step), **params}
         loss: Tensor = torch.func.functional_call(call, weights, ("loss", episode, target))
         return loss
+
+    def inner_loss(self, params: Params, step: int, episode: Episode, call: Call) -> Tensor:
+        """What a step descends, with these weights: a scalar."""
+        weights = {**self.given(step), **params}
+
+        def score(e: Episode) -> Tensor:
+            scores: Tensor = torch.func.functional_call(call, weights, ("score", e))
+            return scores
+
+        return self.objective(score, episode, step)
 
     def adapt(self, episode: Episode) -> Params:
         """The adapted parameters of one task: episode with B = 1 -> name -> tensor."""
@@ -300,13 +318,7 @@ class Adapt(Learner):
         """
 
         def inner(params: Params) -> Tensor:
-            weights = {**self.given(step), **params}
-
-            def score(e: Episode) -> Tensor:
-                scores: Tensor = torch.func.functional_call(call, weights, ("score", e))
-                return scores
-
-            return self.objective(score, episode, step)
+            return self.inner_loss(params, step, episode, call)
 
         with full_precision(episode.x.device):
             second_order = torch.is_grad_enabled() and not self.drops_second_order
@@ -353,7 +365,7 @@ class Adapt(Learner):
                 task = episode.with_tensors(_one_task(nodes))
                 if target is None:
                     (params,) = collections.deque(self._walk(task, call), maxlen=1)
-                    weights = {**self.given(self.steps_now), **params}
+                    weights = {**self.given(max(self.steps_now - 1, 0)), **params}
                     out: Tensor = torch.func.functional_call(call, weights, (method, task))
                     return out
                 path = list(self._walk(task, call))
@@ -483,13 +495,14 @@ class Adapt(Learner):
     def _unmutated(self) -> Iterator[None]:
         """InputError where a buffer of the net was written meanwhile."""
         before = {name: (b, b._version) for name, b in self.net.named_buffers() if _counts(b)}
-        yield
+        try:
+            yield
+        except (RuntimeError, InputError) as error:
+            if CAPTURED in str(error):
+                raise InputError(WRITES.format("a buffer")) from error
+            raise
         for name, (buffer, version) in before.items():
-            require(
-                buffer._version == version,
-                f"the net writes its buffer {name!r} while it adapts, which would carry from one "
-                "task to the next; leave it out of `forward`, or put the module in evaluation mode",
-            )
+            require(buffer._version == version, WRITES.format(f"its buffer {name!r}"))
 
     def fit_base(self, features: Tensor, labels: Tensor) -> None:
         """Let the net learn from base-class features (N, d) and labels (N,)."""

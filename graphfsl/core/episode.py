@@ -194,27 +194,27 @@ class Episode:
             device: None leaves it where it is.
             dtype: of label weights, and of samples that are floats.
         """
-        x = self.x.to(device, dtype) if self.x.is_floating_point() else self.x.to(device)
-        w, mask = self.w.to(device, dtype), self.mask.to(device)
-        oracle, values = (
-            None if t is None else t.to(device, dtype) for t in (self.oracle, self.values)
-        )
-        return dataclasses.replace(self, x=x, w=w, mask=mask, oracle=oracle, values=values)
+        moved = {}
+        for name, tensor in self.tensors.items():
+            of_images = name == "x" and not tensor.is_floating_point()
+            keeps_type = name == "mask" or of_images
+            moved[name] = tensor.to(device) if keeps_type else tensor.to(device, dtype)
+        return self.with_tensors(moved)
 
     def parts(self, support: bool = True, query: bool = True, unlabeled: bool = True) -> Episode:
         """The episode of only these parts of every task."""
-        wanted = [
-            s
-            for s, keep in zip(
-                (self.support, self.query, self.unlabeled),
-                (support, query, unlabeled),
-                strict=False,
-            )
-            if keep
-        ]
+        wanted: list[slice] = []
+        if support:
+            wanted.append(self.support)
+        if query:
+            wanted.append(self.query)
+        if unlabeled:
+            wanted.append(self.unlabeled)
 
         def cut(t: Tensor) -> Tensor:
-            return torch.cat([t[:, s] for s in wanted], 1) if len(wanted) != 1 else t[:, wanted[0]]
+            if len(wanted) == 1:
+                return t[:, wanted[0]]
+            return torch.cat([t[:, nodes] for nodes in wanted], 1)
 
         return Episode(
             cut(self.x),
@@ -436,43 +436,47 @@ def stack(episodes: Sequence[Episode]) -> Episode:
 
     Parts are padded to the largest, and missing classes are absent.
     """
-    sizes = [
-        max(e.n_support for e in episodes),
-        max(e.n_query for e in episodes),
-        max(e.n_unlabeled for e in episodes),
-    ]
+    n_support = max(e.n_support for e in episodes)
+    n_query = max(e.n_query for e in episodes)
+    n_unlabeled = max(e.n_unlabeled for e in episodes)
     way = max(e.way for e in episodes)
 
-    def pad(e: Episode, t: Tensor, columns: int = 0) -> Tensor:
-        parts = []
-        for part, size in zip((e.support, e.query, e.unlabeled), sizes, strict=True):
-            own = t[:, part]
-            parts += [own, own.new_zeros(len(t), size - own.shape[1], *t.shape[2:])]
-        joined = torch.cat(parts, 1)
-        return (
-            torch.cat([joined, joined.new_zeros(*joined.shape[:2], columns)], 2)
-            if columns
-            else joined
-        )
+    def pad(e: Episode, t: Tensor) -> Tensor:
+        support = _with_rows(t[:, e.support], n_support)
+        query = _with_rows(t[:, e.query], n_query)
+        unlabeled = _with_rows(t[:, e.unlabeled], n_unlabeled)
+        return torch.cat([support, query, unlabeled], 1)
 
-    known, most = [e.oracle for e in episodes if e.oracle is not None], sizes[2]
+    x, w, mask, oracle, values = [], [], [], [], []
+    for e in episodes:
+        x.append(pad(e, e.x))
+        w.append(F.pad(pad(e, e.w), (0, way - e.way)))
+        mask.append(pad(e, e.mask))
+        if e.oracle is not None:
+            oracle.append(F.pad(_with_rows(e.oracle, n_unlabeled), (0, way - e.way)))
+        if e.values is not None:
+            values.append(pad(e, e.values))
     require(
-        len(known) in (0, len(episodes)),
+        len(oracle) in (0, len(episodes)),
         "episodes with an oracle and without one cannot share a batch",
     )
-    oracle = [F.pad(y, (0, way - y.shape[2], 0, most - y.shape[1])) for y in known]
-    values = [pad(e, e.values) for e in episodes if e.values is not None]
     require(
         len(values) in (0, len(episodes)),
         "episodes of values and of classes cannot share a batch",
     )
     return Episode(
-        torch.cat([pad(e, e.x) for e in episodes]),
-        torch.cat([pad(e, e.w, way - e.way) for e in episodes]),
-        sizes[0],
-        sizes[1],
-        torch.cat([pad(e, e.mask) for e in episodes]),
+        torch.cat(x),
+        torch.cat(w),
+        n_support,
+        n_query,
+        torch.cat(mask),
         relabeled=any(e.relabeled for e in episodes),
         oracle=torch.cat(oracle) if oracle else None,
         values=torch.cat(values) if values else None,
     )
+
+
+def _with_rows(t: Tensor, count: int) -> Tensor:
+    """(B, m, *S) -> (B, count, *S): zeros follow."""
+    padding = t.new_zeros(len(t), count - t.shape[1], *t.shape[2:])
+    return torch.cat([t, padding], 1)

@@ -110,21 +110,29 @@ def to_networkx(
         target: (B, n) the true class columns, negative = unknown.
     """
     a = adjacency[i].detach().cpu()
-    w, mask = episode.w[i].detach().cpu(), episode.mask[i].cpu()
-    p = scores[i].detach().cpu().softmax(-1) if scores is not None else None
+    w = episode.w[i].detach().cpu()
+    real = episode.mask[i].cpu().nonzero().squeeze(1).tolist()
     graph = nx.DiGraph()
-    for v in mask.nonzero().squeeze(1).tolist():
-        role = SUPPORT if v < episode.n_support else QUERY if v < episode.query.stop else UNLABELED
-        graph.add_node(
-            v,
-            role=ROLES[role],
-            label=int(w[v].argmax()) if w[v].sum() > 0 else None,
-            prediction=int(p[v].argmax()) if p is not None else None,
-            confidence=float(p[v].max()) if p is not None else None,
-            truth=int(target[i, v]) if target is not None and target[i, v] >= 0 else None,
-        )
-    edges = ((int(j), int(k)) for k, j in (a > 0).nonzero().tolist())
-    graph.add_edges_from(
-        (j, k, {"weight": float(a[k, j])}) for j, k in edges if j in graph and k in graph
-    )
+    for v in real:
+        label = int(w[v].argmax()) if w[v].sum() > 0 else None
+        facts = {"role": ROLES[_role(episode, v)], "label": label}
+        graph.add_node(v, **facts, prediction=None, confidence=None, truth=None)
+    if scores is not None:
+        p = scores[i].detach().cpu().softmax(-1)
+        for v in real:
+            graph.add_node(v, prediction=int(p[v].argmax()), confidence=float(p[v].max()))
+    if target is not None:
+        for v in real:
+            if (truth := int(target[i, v])) >= 0:
+                graph.add_node(v, truth=truth)
+    for to, start in (a > 0).nonzero().tolist():
+        if to in graph and start in graph:
+            graph.add_edge(start, to, weight=float(a[to, start]))
     return graph
+
+
+def _role(episode: Episode, node: int) -> int:
+    """What a node is in its episode: SUPPORT, QUERY or UNLABELED."""
+    if node < episode.n_support:
+        return SUPPORT
+    return QUERY if node < episode.query.stop else UNLABELED

@@ -1,4 +1,7 @@
-"""The gradient of an inner loss, and whether PyTorch's function transforms are at work."""
+"""The gradient and the curvature of an inner loss.
+
+And whether PyTorch's function transforms are at work.
+"""
 
 from __future__ import annotations
 
@@ -55,3 +58,40 @@ def inner_gradient(
     )
     grads = dict(zip(at, found, strict=True))
     return (loss if second_order else loss.detach()), grads
+
+
+def inner_curvature(
+    loss_of: Callable[[Params], Tensor], params: Params
+) -> tuple[Params, Callable[[Params], Params]]:
+    """The gradient of an inner loss, and the products of its Hessian H with a vector.
+
+    Args:
+        loss_of: parameters -> a scalar.
+        params: name -> tensor, where the loss is taken; constants.
+
+    Returns:
+        name -> gradient, which can be differentiated for anything else that the loss depends on,
+        and v -> H v, whose products are constants.
+    """
+    at = {name: p.detach() for name, p in params.items()}
+    if transforming():
+        found, pull_back = torch.func.vjp(torch.func.grad(loss_of), at)  # type: ignore[misc]
+
+        def pulled(v: Params) -> Params:
+            return {name: p.detach() for name, p in pull_back(v)[0].items()}
+
+        return found, pulled
+    at = {name: p.requires_grad_() for name, p in at.items()}
+    _, grads = inner_gradient(loss_of, at, second_order=True)
+
+    def product(v: Params) -> Params:
+        with torch.enable_grad():
+            along = torch.stack([(grads[name] * v[name]).sum() for name in at]).sum()
+        if not along.requires_grad:  # the loss is linear
+            return {name: torch.zeros_like(p) for name, p in at.items()}
+        found = torch.autograd.grad(
+            along, list(at.values()), retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+        return dict(zip(at, found, strict=True))
+
+    return grads, product

@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 
 from graphfsl.core.episode import Episode
+from graphfsl.core.learner import Learner
 from graphfsl.functional.cross_entropy import cross_entropy
 from graphfsl.functional.layers import last_layer
 from graphfsl.functional.prototypes import present
 
 Score = Callable[[Episode], Tensor]
 InnerObjective = Callable[[Score, Episode, int], Tensor]
+GOLDEN = 0.6180339887498949  # its multiples, modulo 1, never meet
 
 
 def of_support(objective: InnerObjective) -> InnerObjective:
@@ -69,6 +71,68 @@ def sum_over_shot(score: Score, episode: Episode, step: int) -> Tensor:
         return support_squared_error(score, episode, step)
     ways = present(episode.w[:, episode.support]).sum().to(episode.w.dtype)
     return ways * support_cross_entropy(score, episode, step)
+
+
+def mini_batch_loss(score: Score, episode: Episode, step: int, size: int, net: Learner) -> Tensor:
+    """Mean loss of the `size` support nodes whose turn it is at a step.
+
+    All nodes have their turn before one has it again, in an order that changes each time. The
+    whole support is shown where it is no larger, and to a net that is tied to a number of shots.
+    """
+    support = episode.parts(query=False, unlabeled=False)
+    if size >= support.n_support or net.shots is not None:
+        return support_loss(score, support, step)
+    turn, real = whose_turn(support, size, step)
+    shown = {}
+    for name, tensor in support.tensors.items():
+        places = turn.view(*turn.shape, *(1,) * (tensor.ndim - 2))
+        shown[name] = torch.take_along_dim(tensor, places, 1)
+    shown["mask"] = shown["mask"] & real
+    shown["w"] = shown["w"] * real.unsqueeze(-1)
+    if not net.reads_support:
+        # a class of which no node is shown stays one of the task's, as it has a read-out
+        nothing = torch.finfo(support.w.dtype).tiny
+        shown["w"] = shown["w"] + nothing * present(support.w).to(support.w).unsqueeze(1)
+    part = support.replace(
+        **shown, n_support=size, padded=support.padded, relabeled=support.relabeled
+    )
+    return support_loss(score, part, step)
+
+
+def whose_turn(support: Episode, size: int, step: int) -> tuple[Tensor, Tensor]:
+    """Which nodes have their turn at a step: (B, size), and whether there are so many: (B, size).
+
+    A task of no more than `size` nodes shows all of them.
+    """
+    count = support.mask.sum(1, keepdim=True).clamp_min(1)  # (B, 1)
+    numbers = torch.arange(size, device=count.device)
+    places = (step * size + numbers) * (count > size) + numbers * (count <= size)
+    rounds, place = places // count, places % count
+    first = rounds[:, :1]
+    turn = torch.where(
+        rounds == first,
+        shuffled(support, first).gather(1, place),
+        shuffled(support, first + 1).gather(1, place),
+    )
+    return turn, (count > size) | (numbers < count)
+
+
+def shuffled(support: Episode, number: Tensor) -> Tensor:
+    """The support nodes in an order as good as random: (B, k), padding last.
+
+    It is that of a projection of the samples, so that the order in which they are given plays no
+    part.
+
+    Args:
+        support: of B tasks.
+        number: (B, 1) which of many orders.
+    """
+    samples = support.x.detach().flatten(2).to(support.w.dtype)
+    phase = 1 + (GOLDEN * (number + 1)) % 1
+    wave = (phase * torch.arange(1, samples.shape[-1] + 1, device=samples.device)).sin()
+    keys = (samples * wave.to(samples.dtype).unsqueeze(1)).sum(-1)
+    last: Tensor = keys.masked_fill(~support.mask, float("inf"))
+    return last.argsort(dim=1, stable=True)
 
 
 def labeled_cross_entropy(scores: Tensor, support: Episode) -> Tensor:

@@ -75,6 +75,17 @@ def _key(name: str) -> str:
     return name.replace(".", "/")  # PyTorch allows no dot in a parameter's name
 
 
+def flat(params: Params) -> Tensor:
+    """All their elements one after the other: (P,)."""
+    return torch.cat([p.flatten() for p in params.values()])
+
+
+def unflat(vector: Tensor, like: Params) -> Params:
+    """A vector (P,) as tensors of these names and shapes: the inverse of `flat`."""
+    parts = vector.split([p.numel() for p in like.values()])
+    return {name: part.view_as(p) for part, (name, p) in zip(parts, like.items(), strict=True)}
+
+
 class LearnedRates(Rule):
     """A rule whose rates are learned for so many steps, past which they tend to diverge.
 

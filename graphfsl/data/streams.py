@@ -65,13 +65,12 @@ def uniform(keys: np.ndarray, stream: int, rows: int, columns: int) -> np.ndarra
     """
     with np.errstate(over="ignore"):
         base = _mix(keys + UINT(stream) * UINT(0xD1342543DE82EF95))[:, None, None]
-        counter = (np.arange(rows, dtype=UINT)[:, None] << UINT(32)) + np.arange(
-            columns, dtype=UINT
-        )
-        # The largest word would round to 1.
-        return np.minimum(
-            ((_mix(base + counter) >> UINT(11)).astype(np.float64) + 0.5) * 2.0**-53, 1 - 2.0**-53
-        )
+        row = np.arange(rows, dtype=UINT)[:, None]
+        column = np.arange(columns, dtype=UINT)
+        counter = (row << UINT(32)) + column
+        words = _mix(base + counter) >> UINT(11)  # of 53 bits
+    numbers = (words.astype(np.float64) + 0.5) * 2.0**-53
+    return np.minimum(numbers, 1 - 2.0**-53)  # the largest word would round to 1
 
 
 def choose(n: np.ndarray, u: np.ndarray) -> np.ndarray:

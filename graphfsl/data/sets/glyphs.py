@@ -132,20 +132,26 @@ def jitter(name: str, count: int) -> tuple[np.ndarray, np.ndarray]:
     methods of Generator.
     """
     key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:16], "little")
-    # in [-1, 1]
-    u = np.random.Philox(key=key).random_raw((count, 8)).astype(np.float64) / 2.0**63 - 1
-    turn, shear = np.radians(16) * u[:, 0], 0.25 * u[:, 1]
-    size, aspect = np.exp(0.16 * u[:, 2]), np.exp(0.16 * u[:, 3])
-    cos, sin = np.cos(turn) / size, np.sin(turn) / size
-    a, b, d, e = (
-        cos * aspect,
-        (sin + shear * cos) * aspect,
-        -sin / aspect,
-        (cos - shear * sin) / aspect,
-    )
-    mid, (x, y) = (FINE - 1) / 2, (FINE - 1) / 2 + 6 * u[:, 4:6].T
-    maps = np.stack([a, b, mid - a * x - b * y, d, e, mid - d * x - e * y], 1)
-    return maps, 70 + 35 * u[:, 6]
+    words = np.random.Philox(key=key).random_raw((count, 8))
+    u = words.astype(np.float64) / 2.0**63 - 1  # in [-1, 1]
+    turn = np.radians(16) * u[:, 0]
+    shear = 0.25 * u[:, 1]
+    size = np.exp(0.16 * u[:, 2])
+    aspect = np.exp(0.16 * u[:, 3])
+    middle = (FINE - 1) / 2
+    x = middle + 6 * u[:, 4]
+    y = middle + 6 * u[:, 5]
+    stroke = 70 + 35 * u[:, 6]
+
+    cos = np.cos(turn) / size
+    sin = np.sin(turn) / size
+    a = cos * aspect
+    b = (sin + shear * cos) * aspect
+    c = middle - a * x - b * y
+    d = -sin / aspect
+    e = (cos - shear * sin) / aspect
+    f = middle - d * x - e * y
+    return np.stack([a, b, c, d, e, f], 1), stroke
 
 
 def draw(name: str) -> np.ndarray:

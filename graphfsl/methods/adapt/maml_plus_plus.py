@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from graphfsl.core.adapt import Adapt, Call, Path
 from graphfsl.core.episode import BaseTarget, Episode
-from graphfsl.core.objectives import sum_over_shot
+from graphfsl.core.objectives import support_loss
 from graphfsl.core.rules import LearnedRates, Params, by_name, own
 from graphfsl.io.errors import require
 
@@ -53,14 +53,14 @@ class MAMLPlusPlus(Adapt):
     Args:
         net: any learner that scores a support set; the paper's is an encoder with the linear head.
         steps: of the inner loop, in training and test.
-        lr: what the rates alpha start at, for the sum of the losses over the support images of one
-            shot.
+        lr: what the rates alpha start at, for the mean loss of the support.
         multi_step: the share of the training in which losses after early steps count; 0 leaves
             only the last.
         first_order_share: the share of the training, from its start, that drops second derivatives
             (derivative-order annealing).
         norms_per_step: whether scale and shift of BatchNorm layers are learned apart for every
-            step; they do not adapt in either case.
+            step; they do not adapt in either case. A query after a step is normalised as the
+            support was in it.
         params: what adapts, by name pattern; never a BatchNorm layer.
         task_chunk: see `Adapt`.
         steps_test: steps outside of training; not above `steps` unless `beyond` is set.
@@ -103,12 +103,12 @@ class MAMLPlusPlus(Adapt):
         patterns = [params] if isinstance(params, str) else list(params)
         patterns += [f"!{name}.*" for name in layers]
         rule = PerStepRates(lr, steps, beyond)
-        super().__init__(net, rule, steps, sum_over_shot, patterns, False, task_chunk, steps_test)
+        super().__init__(net, rule, steps, support_loss, patterns, False, task_chunk, steps_test)
         self.multi_step, self.first_order_share = multi_step, first_order_share
         known = dict(self._call.named_parameters())
         names = [f"{self.prefix}{layer}.{w}" for layer in layers for w in ("weight", "bias")]
         wanted = [name for name in names if name in known] if norms_per_step else []
-        self.norms = by_name((n, known[n].detach().repeat(steps + 1, 1)) for n in wanted)
+        self.norms = by_name((n, known[n].detach().repeat(max(steps, 1), 1)) for n in wanted)
         self.norm_names = tuple(wanted)
 
     @property
@@ -118,7 +118,7 @@ class MAMLPlusPlus(Adapt):
 
     def given(self, step: int) -> Params:
         """Scale and shift of the BatchNorm layers at this step."""
-        row = min(step, self.steps)
+        row = min(step, max(self.steps - 1, 0))
         return {name: own(self.norms, name)[row] for name in self.norm_names}
 
     def task_loss(self, path: Path, episode: Episode, target: BaseTarget, call: Call) -> Tensor:
@@ -127,7 +127,7 @@ class MAMLPlusPlus(Adapt):
             return super().task_loss(path, episode, target, call)
         weights = step_weights(len(path) - 1, self.progress / self.multi_step)
         losses = [
-            v * self.loss_at(path[t], t, episode, target, call)
+            v * self.loss_at(path[t], t - 1, episode, target, call)
             for t, v in enumerate(weights, start=1)
         ]
         return torch.stack(losses).sum()

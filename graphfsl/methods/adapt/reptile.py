@@ -5,15 +5,13 @@ Nichol, Achiam, Schulman 2018, https://arxiv.org/abs/1803.02999
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from graphfsl.core.adapt import Adapt, Call, Path
 from graphfsl.core.episode import BaseTarget, Episode
-from graphfsl.core.objectives import Score, support_loss
+from graphfsl.core.objectives import Score, mini_batch_loss
 from graphfsl.core.rules import Adam, GradientDescent
-from graphfsl.functional.prototypes import present
 from graphfsl.io.errors import require
 
 __all__ = ["Reptile"]
@@ -35,7 +33,7 @@ class Reptile(Adapt):
         steps: k, inner steps in training.
         lr: of the inner loop.
         batch: support nodes of a step; the next ones come with the next step, in an order that
-            is shuffled anew each time all were seen.
+            is shuffled anew each time all were seen. A net tied to a number of shots sees all.
         rule: "adam", with beta1 = 0 as the authors take it, or "sgd".
         params: what adapts, by name pattern.
         task_chunk: see `Adapt`.
@@ -84,35 +82,11 @@ class Reptile(Adapt):
 
     def mini_batch_loss(self, score: Score, episode: Episode, step: int) -> Tensor:
         """The mean loss of the support nodes whose turn it is."""
-        k = episode.n_support
         size = self.batch if self.training else self.batch_test
-        if size >= k:
-            return support_loss(score, episode, step)
-        turn = torch.from_numpy(turns(k, size, step)).to(episode.x.device)
-        support = episode.parts(query=False, unlabeled=False)
-        shown = {name: t.index_select(1, turn) for name, t in support.tensors.items()}
-        if not self.net.reads_support:
-            # a class of which no node is shown stays one of the task's, as it has a read-out
-            nothing = torch.finfo(support.w.dtype).tiny
-            shown["w"] = shown["w"] + nothing * present(support.w).to(support.w).unsqueeze(1)
-        part = support.replace(
-            **shown, n_support=size, padded=support.padded, relabeled=support.relabeled
-        )
-        return support_loss(score, part, step)
+        return mini_batch_loss(score, episode, step, size, self.net)
 
     def task_loss(self, path: Path, episode: Episode, target: BaseTarget, call: Call) -> Tensor:
         """Half the squared distance from the initialisation to where the task ends."""
         end = path[-1]
         far = [(start - end[name].detach()).square().sum() for name, start in path[0].items()]
         return 0.5 * torch.stack(far).sum()
-
-
-def turns(nodes: int, size: int, step: int) -> np.ndarray:
-    """The `size` nodes whose turn it is at a step: all nodes in turn, shuffled anew each round.
-
-    The same for every episode, whose nodes are drawn at random already.
-    """
-    places = np.arange(step * size, (step + 1) * size)
-    rounds = places // nodes
-    orders = {r: np.random.default_rng(int(r)).permutation(nodes) for r in np.unique(rounds)}
-    return np.array([orders[r][place % nodes] for r, place in zip(rounds, places, strict=True)])
