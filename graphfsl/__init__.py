@@ -15,8 +15,10 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time `__getattr__` im
     from graphfsl.core.adapt import Adapt
     from graphfsl.core.episode import Episode, Target
     from graphfsl.core.learner import Augment, Graph, Head, Learner, Objective, Part, Refine
+    from graphfsl.core.outputs import Outputs
     from graphfsl.core.pipeline import Pipeline
     from graphfsl.core.registry import get
+    from graphfsl.core.rules import GradientDescent, Rule
     from graphfsl.data import Episodes, Setting, Split, Transform
     from graphfsl.data import load as load_data
     from graphfsl.experiment.builder import build
@@ -34,14 +36,17 @@ _HOME = {
     "Episode": "core.episode",
     "Episodes": "data",
     "FewShotClassifier": "apply.estimator",
+    "GradientDescent": "core.rules",
     "Graph": "core.learner",
     "Head": "core.learner",
     "InputError": "io.errors",
     "Learner": "core.learner",
     "Objective": "core.learner",
+    "Outputs": "core.outputs",
     "Part": "core.learner",
     "Pipeline": "core.pipeline",
     "Refine": "core.learner",
+    "Rule": "core.rules",
     "Setting": "data",
     "Split": "data",
     "Target": "core.episode",
@@ -60,14 +65,17 @@ __all__ = [
     "Episode",
     "Episodes",
     "FewShotClassifier",
+    "GradientDescent",
     "Graph",
     "Head",
     "InputError",
     "Learner",
     "Objective",
+    "Outputs",
     "Part",
     "Pipeline",
     "Refine",
+    "Rule",
     "Setting",
     "Split",
     "Target",

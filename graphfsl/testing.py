@@ -398,6 +398,17 @@ def order_of_the_support_matters_only_where_declared(method: Method) -> None:
     _expect_trait(model, "order_sensitive", not unchanged)
 
 
+def order_of_the_classes_matters_only_where_declared(method: Method) -> None:
+    """The trait `class_order_sensitive` is true of the method.
+
+    Where it is false, permuted columns of the label weights have the scores permuted likewise.
+    """
+    model, episode = method.exact()
+    order = torch.arange(episode.way).roll(1)
+    permuted = model(episode.replace(w=episode.w[..., order]))
+    _expect_trait(model, "class_order_sensitive", not _same(model(episode)[..., order], permuted))
+
+
 def order_of_queries_and_pool_does_not_matter(method: Method) -> None:
     """Reordered queries and unlabeled nodes have their scores reordered."""
     episode, _ = method.episodes()
@@ -469,7 +480,9 @@ def gradients_reach_every_parameter(method: Method, policy: str) -> None:
     silent = [
         name
         for name, p in model.named_parameters()
-        if (p.grad is None or not p.grad.abs().sum() > 0) and not re.fullmatch(method.idle, name)
+        if p.requires_grad
+        and (p.grad is None or not p.grad.abs().sum() > 0)
+        and not re.fullmatch(method.idle, name)
     ]
     _expect(not silent, f"no gradient reaches {', '.join(silent)}")
     model.eval()
@@ -615,6 +628,7 @@ EVERY = (
     another_number_of_shots_is_answered_or_refused,
     float64_agrees,
     order_of_the_support_matters_only_where_declared,
+    order_of_the_classes_matters_only_where_declared,
     order_of_queries_and_pool_does_not_matter,
     hidden_values_change_nothing,
     an_empty_pool_is_fine,
@@ -630,7 +644,7 @@ BY_POLICY: dict[Callable[[Method, str], None], Collection[str]] = {
     batched_equals_one_by_one: POLICIES,
     padding_changes_nothing: POLICIES,
     a_query_is_answered_the_same_alone_unless_declared: POLICIES,
-    the_pool_matters_only_where_declared: ("running", "support", "apart"),
+    the_pool_matters_only_where_declared: ("running", "support", "apart", "each"),
     gradients_reach_every_parameter: POLICIES,
 }
 

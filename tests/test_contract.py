@@ -42,9 +42,11 @@ every_method = pytest.mark.parametrize(
 )
 every_policy = pytest.mark.parametrize("policy", POLICIES)
 # GNN's bias in front of a softmax changes nothing: its gradient is what rounding leaves, or zero.
+# UNICORN's start is a score that all classes share.
 # MAML++ has a scale and a shift for every step in place of those of the net.
 IDLE = {
     "gnn": r"head\.adjacency\.\d\.last\.bias",
+    "unicorn": r".*head\.start",
     "maml_plus_plus": r"_call\.net\.encoder\.norm\.(weight|bias)",
 }
 
@@ -99,6 +101,11 @@ def test_order_of_the_support_does_not_matter(slot: str, name: str) -> None:
 
 
 @every_method
+def test_order_of_the_classes_matters_only_where_declared(slot: str, name: str) -> None:
+    testing.order_of_the_classes_matters_only_where_declared(method(slot, name))
+
+
+@every_method
 def test_order_of_queries_and_pool_does_not_matter(slot: str, name: str) -> None:
     testing.order_of_queries_and_pool_does_not_matter(method(slot, name))
 
@@ -112,7 +119,7 @@ def test_an_inductive_learner_answers_a_query_the_same_alone_and_in_company(
 
 
 @every_method
-@pytest.mark.parametrize("policy", ["running", "support", "apart"])
+@pytest.mark.parametrize("policy", ["running", "support", "apart", "each"])
 def test_the_pool_matters_only_where_it_is_declared(slot: str, name: str, policy: str) -> None:
     testing.the_pool_matters_only_where_declared(method(slot, name), policy)
 

@@ -48,6 +48,7 @@ TRAITS = {
     "asks": "asks for the labels of chosen unlabeled samples",
     "needs_nonnegative": "features must not be negative",
     "order_sensitive": "the order of the support matters",
+    "class_order_sensitive": "which class is called the first matters",
     "wants_maps": "reads feature maps, not vectors",
     "wants_base": "learns from the features of the base classes, once",
 }

@@ -15,10 +15,11 @@ from torch.nn.parameter import is_lazy
 
 from graphfsl.core.arguments import A_LEARNER, check_kind, described, whole_number
 from graphfsl.core.batchnorm import BatchNorm, adapting, follow_policy, lacks_averages
+from graphfsl.core.clone import Clone
 from graphfsl.core.encoder import full_precision
 from graphfsl.core.episode import BaseTarget, Episode
 from graphfsl.core.inner_gradient import inner_gradient, transforming
-from graphfsl.core.learner import Learner
+from graphfsl.core.learner import Learner, Part
 from graphfsl.core.meta_gradient import (
     Gradient,
     StepsAgain,
@@ -28,6 +29,7 @@ from graphfsl.core.meta_gradient import (
     with_gradient,
 )
 from graphfsl.core.objectives import InnerObjective, support_loss
+from graphfsl.core.outputs import is_plain, plain
 from graphfsl.core.pipeline import Pipeline
 from graphfsl.core.rules import Params, Rule
 from graphfsl.core.traits import JOINED
@@ -54,9 +56,9 @@ class Call(nn.Module):
         super().__init__()
         self.net = net
 
-    def forward(self, method: str, *args: Any) -> Any:
+    def forward(self, method: str, *args: Any, **options: Any) -> Any:
         """What the method of the learner returns for these arguments."""
-        return getattr(self.net, method)(*args)
+        return getattr(self.net, method)(*args, **options)
 
 
 def _task(tensors: Params, i: int) -> Params:
@@ -83,8 +85,12 @@ class Adapt(Learner):
     A subclass may say what a task costs, given the weights along its inner loop, in `task_loss`,
     and give some of the net's parameters other values for a step, in `given`.
 
+    Any other module is taken as it is: what it returns for a sample are the scores of the classes
+    (where they are values, `Pipeline(module, head=Outputs("values"))` says so). The patterns of
+    `params` then are of its own names.
+
     Args:
-        net: any learner.
+        net: any learner, or any module whose outputs are scores.
         rule: how a step moves parameters, see `graphfsl.core.rules.Rule`.
         steps: of the inner loop.
         objective: (score, episode, step) -> scalar, what an inner step descends.
@@ -111,7 +117,7 @@ class Adapt(Learner):
 
     def __init__(
         self,
-        net: Learner,
+        net: nn.Module,
         rule: Rule,
         steps: int,
         objective: InnerObjective = support_loss,
@@ -122,7 +128,7 @@ class Adapt(Learner):
         recompute: bool = False,
     ) -> None:
         super().__init__()
-        check_kind(net, Learner, "what adapts", A_LEARNER)
+        net = _learner(net)
         require(
             isinstance(rule, Rule),
             f"the rule must be a Rule, as GradientDescent(0.1), not {described(rule)}",
@@ -161,7 +167,9 @@ class Adapt(Learner):
         self.recompute = recompute
         names = [n for n, p in net.named_parameters() if p.requires_grad or self.adapts_frozen]
         names += [f"head.{n}" for n in getattr(getattr(net, "head", None), "imprinted", ())]
-        self.adapted = [f"net.{n}" for n in names if _chosen(n, patterns)]
+        self.prefix = "net.encoder." if is_plain(net) else "net."  # of the names that people know
+        names = [f"net.{n}".removeprefix(self.prefix) for n in names]
+        self.adapted = [self.prefix + n for n in names if _chosen(n, patterns)]
         require(
             self.adapted,
             f"no parameter matches {', '.join(patterns)!r}; the net has "
@@ -179,6 +187,15 @@ class Adapt(Learner):
     def net(self) -> Learner:
         """The learner that adapts, with its own parameters."""
         return self._call.net
+
+    @property
+    def caller(self) -> Call:
+        """The net as `torch.func.functional_call` takes it, with the names of `adapted`."""
+        return self._call
+
+    def clone(self) -> Clone:
+        """A copy of the net that adapts by losses that it is given, see `graphfsl.core.clone`."""
+        return Clone(self)
 
     @property
     def batch_norm(self) -> str:  # type: ignore[override]
@@ -210,6 +227,7 @@ class Adapt(Learner):
     def set_batch_norm(self, policy: str) -> None:
         """Choose the BatchNorm policy of the net; an unknown one raises InputError."""
         self.net.set_batch_norm(policy)
+        self.per_query = self.net.per_query
 
     @property
     def shares_statistics(self) -> bool:  # type: ignore[override]
@@ -233,7 +251,7 @@ class Adapt(Learner):
         return (
             isinstance(self.net, Pipeline)
             and getattr(self.objective, "of_support", False)
-            and self.batch_norm != "joint"  # the support alone has other statistics
+            and self.batch_norm not in ("joint", "each")  # the support alone has other statistics
             and not any(name.startswith("net.encoder.") for name in self.adapted)
         )
 
@@ -494,6 +512,13 @@ class Adapt(Learner):
 def _counts(buffer: Tensor) -> bool:
     """Whether PyTorch counts how often it was written."""
     return not (buffer.is_inference() or buffer.is_meta)
+
+
+def _learner(net: Any) -> Learner:
+    """The net as a learner; InputError for what is no module, or is a part of one."""
+    if isinstance(net, nn.Module) and not isinstance(net, Part):
+        return plain(net)
+    return check_kind(net, Learner, "what adapts", A_LEARNER)
 
 
 def _as_floats(episode: Episode) -> Episode:

@@ -4,14 +4,15 @@
 |-----------|-----------------------------------------------------------|--------------|
 | `running` | the stored averages (in training: the whole call)         | inductive    |
 | `support` | the support nodes of the same episode, for all its nodes  | inductive    |
+| `each`    | the support and one query of the same episode, for each query anew | inductive |
 | `joint`   | all nodes of the same episode                             | transductive |
 | `apart`   | support, query and unlabeled nodes of the same episode, each for itself | transductive
 |
 
 `apart` is what MAML's and Reptile's published numbers use (support batch in the inner loop, query
-batch at the end), `joint` is RelationNet's evaluation in training mode. But for `running` a second
-episode in the same call changes nothing, padding never enters, and no stored average is read or
-written.
+batch at the end), `each` is Reptile's without transduction, `joint` is RelationNet's evaluation in
+training mode. But for `running` a second episode in the same call changes nothing, padding never
+enters, and no stored average is read or written.
 
 `follow_policy` makes the BatchNorm layers of any module follow it.
 """
@@ -36,7 +37,7 @@ from graphfsl.core.episode import Episode
 from graphfsl.core.inner_gradient import transforming
 from graphfsl.io.errors import InputError, require
 
-POLICIES = ("running", "joint", "apart", "support")
+POLICIES = ("running", "joint", "apart", "support", "each")
 TRANSDUCTIVE_POLICIES = ("joint", "apart")
 HALF = (torch.float16, torch.bfloat16)
 
@@ -65,7 +66,10 @@ _adapting: ContextVar[bool] = ContextVar("adapting", default=False)
 
 @contextmanager
 def statistics(policy: str, episode: Episode) -> Iterator[None]:
-    """Within this block, BatchNorm layers see the nodes (B*n, …) of `episode` under `policy`."""
+    """Within this block, BatchNorm layers see the nodes (B*n, …) of `episode` under `policy`.
+
+    Under `each` an episode has one query, or none.
+    """
     mask = episode.mask if episode.padded else None
     everything = slice(0, episode.x.shape[1])
     if policy == "running":
@@ -74,6 +78,9 @@ def statistics(policy: str, episode: Episode) -> Iterator[None]:
         segments = ((everything, everything),)
     elif policy == "support":
         segments = ((episode.support, everything),)
+    elif policy == "each":
+        assert episode.n_query <= 1
+        segments = ((slice(0, episode.unlabeled.start), everything),)
     else:
         parts = (episode.support, episode.query, slice(episode.unlabeled.start, everything.stop))
         segments = tuple((s, s) for s in parts if s.stop > s.start)

@@ -33,6 +33,7 @@ class Part(Shown, Combines, nn.Module):
     needs_nonnegative: bool = False  # features must not be negative
     max_queries_per_class: int | None = None
     order_sensitive: bool = False  # the order of the support nodes matters
+    class_order_sensitive: bool = False  # which class stands in which column matters
     # asks an oracle, `Episode.oracle`, for labels of unlabeled nodes (active learning)
     asks: bool = False
     reads_support: bool = True  # False: the labels reach it only through adaptation

@@ -68,8 +68,8 @@ class Pipeline(Learner):
         parts = self.parts
         check_parts(self.augment, self.graph, self.head, self.refine)  # type: ignore[arg-type]
         self.wants_maps = any(p.wants_maps for p in parts)
-        self.per_query = any(p.per_query for p in parts) if per_query is None else per_query
-        check_company(parts, self.per_query)
+        self._asked_alone = any(p.per_query for p in parts) if per_query is None else per_query
+        check_company(parts, self._asked_alone)
         self.set_batch_norm(batch_norm)
         self.reads_support, self.answers = self.head.reads_support, self.head.answers
         for trait in JOINED:
@@ -91,6 +91,8 @@ class Pipeline(Learner):
             raise unknown("BatchNorm policy", policy, POLICIES)
         follow_policy(self)
         self.batch_norm = policy
+        # a query that has statistics of its own has features of the support of its own too
+        self.per_query = self._asked_alone or policy == "each"
         for part in self.parts:
             part.batch_norm = policy
 
@@ -126,8 +128,13 @@ class Pipeline(Learner):
         return self
 
     def encode(self, episode: Episode) -> Episode:
-        """Images -> features: one encoder call for all nodes of all tasks."""
-        with statistics(self.batch_norm, check_episode(episode)):
+        """Images -> features: one encoder call for all nodes of all tasks.
+
+        Under the BatchNorm policy `each`, B tasks of Q queries become B*Q tasks of one.
+        """
+        if self._normalises_each(check_episode(episode)):
+            episode = episode.one_query_each()
+        with statistics(self.batch_norm, episode):
             z = call_encoder(self.encoder, episode.x.flatten(0, 1), self.wants_maps)
             z = (z if self.wants_maps else self.readout(z)).unflatten(0, episode.x.shape[:2])
         return episode.replace(x=z, w=episode.w.to(z.dtype), relabeled=episode.relabeled)
@@ -191,27 +198,17 @@ class Pipeline(Learner):
         return torch.cat([scores[..., :k, :], scores[..., k + added :, :]], -2) if added else scores
 
     def _per_query(self, episode: Episode) -> Tensor:
-        """Scores, every query being asked in a graph of its own.
+        """Scores, every query being asked in a graph of its own."""
+        return _of_each(self.score_features(episode.one_query_each()), episode)
 
-        A support or unlabeled node is in all of these; its score is the mean over those of real
-        queries.
-        """
-        query = episode.n_support  # the place of a graph's one query
-        of_graphs = self.score_features(episode.one_query_each())
-        scores = of_graphs.unflatten(-3, (-1, episode.n_query))  # (…, B, Q, k + 1 + u, C)
-
-        real = episode.mask[:, episode.query].to(scores.dtype)
-        share = (real / real.sum(1, keepdim=True).clamp_min(1))[:, :, None, None]
-        mean = (scores.where(share > 0, 0) * share).sum(-3)
-
-        of_support = mean[..., :query, :]
-        of_queries = scores[..., query, :]
-        of_pool = mean[..., query + 1 :, :]
-        return torch.cat([of_support, of_queries, of_pool], -2)
+    def _normalises_each(self, episode: Episode) -> bool:
+        """Whether the encoder sees each query of the episode in a copy of its own."""
+        return self.batch_norm == "each" and episode.n_query > 1
 
     def score(self, episode: Episode) -> Tensor:
         """Scores (B, n, C) of an episode of images, or (L, B, n, C) from a head of L layers."""
-        return self.score_features(self.encode(episode))
+        scores = self.score_features(self.encode(episode))
+        return _of_each(scores, episode) if self._normalises_each(episode) else scores
 
     def criterion(self, scores: Tensor, target: Any, episode: Episode) -> Tensor:
         """The head's criterion: a scalar."""
@@ -223,6 +220,12 @@ class Pipeline(Learner):
 
     def loss(self, episode: Episode, target: BaseTarget) -> Tensor:
         """What training minimises on an episode of images: a scalar."""
+        if self._normalises_each(episode):
+            copies = self.encode(episode)
+            scores = _of_each(self.score_features(copies), episode)
+            x = _of_each(copies.x.flatten(2), episode).unflatten(2, copies.x.shape[2:])
+            features = episode.replace(x=x, w=episode.w.to(x.dtype), relabeled=episode.relabeled)
+            return self.price(scores, target, features)
         features = self._encode_answered(episode)
         return self.price(self.score_features(features), target, features)
 
@@ -239,3 +242,22 @@ class Pipeline(Learner):
         """Let every part learn from base-class features (N, d) and labels (N,)."""
         for part in self.parts:
             part.fit_base(features, labels)
+
+
+def _of_each(of_copies: Tensor, episode: Episode) -> Tensor:
+    """What copies of one query say of their nodes (…, B*Q, k + 1 + u, C) -> (…, B, n, C).
+
+    A support or unlabeled node is in all copies of its task; of it, the mean over those of real
+    queries is told.
+    """
+    query = episode.n_support  # the place of a copy's one query
+    found = of_copies.unflatten(-3, (-1, episode.n_query))  # (…, B, Q, k + 1 + u, C)
+
+    real = episode.mask[:, episode.query].to(found.dtype)
+    share = (real / real.sum(1, keepdim=True).clamp_min(1))[:, :, None, None]
+    mean = (found.where(share > 0, 0) * share).sum(-3)
+
+    of_support = mean[..., :query, :]
+    of_queries = found[..., query, :]
+    of_pool = mean[..., query + 1 :, :]
+    return torch.cat([of_support, of_queries, of_pool], -2)

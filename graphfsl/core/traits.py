@@ -28,6 +28,7 @@ TRAITS = {
     "needs_balanced_pool": Trait(joined=True, reported=True),
     "needs_nonnegative": Trait(joined=True, reported=True),
     "order_sensitive": Trait(joined=True, reported=False),
+    "class_order_sensitive": Trait(joined=True, reported=False),
     "wants_maps": Trait(joined=False, reported=False),
     "wants_base": Trait(joined=True, reported=False),
 }

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from graphfsl.core.adapt import Adapt
-from graphfsl.core.learner import Learner
 from graphfsl.core.objectives import support_loss
 from graphfsl.core.rules import LearnedRates, Params, by_name, own
 from graphfsl.io.errors import require
@@ -100,7 +99,7 @@ class ALFA(Adapt):
 
     def __init__(
         self,
-        net: Learner,
+        net: nn.Module,
         steps: int = 5,
         lr: float = 0.01,
         first_order: bool = False,

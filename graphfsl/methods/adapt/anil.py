@@ -5,7 +5,8 @@ Raghu, Raghu, Bengio, Vinyals 2020, https://arxiv.org/abs/1909.09157
 
 from __future__ import annotations
 
-from graphfsl.core.learner import Learner
+from torch import nn
+
 from graphfsl.methods.adapt.maml import MAML
 
 __all__ = ["ANIL"]
@@ -36,7 +37,7 @@ class ANIL(MAML):
 
     def __init__(
         self,
-        net: Learner,
+        net: nn.Module,
         steps: int = 1,
         lr: float = 0.4,
         first_order: bool = False,

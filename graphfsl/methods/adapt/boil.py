@@ -5,7 +5,8 @@ Oh, Yoo, Kim, Yun 2021, https://arxiv.org/abs/2008.08882
 
 from __future__ import annotations
 
-from graphfsl.core.learner import Learner
+from torch import nn
+
 from graphfsl.methods.adapt.maml import MAML
 
 __all__ = ["BOIL"]
@@ -36,7 +37,7 @@ class BOIL(MAML):
 
     def __init__(
         self,
-        net: Learner,
+        net: nn.Module,
         steps: int = 1,
         lr: float = 0.1,
         first_order: bool = False,

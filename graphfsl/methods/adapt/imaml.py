@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from graphfsl.core.adapt import Adapt, Call, Path
 from graphfsl.core.encoder import full_precision
 from graphfsl.core.episode import BaseTarget, Episode
 from graphfsl.core.inner_gradient import inner_curvature, inner_gradient
-from graphfsl.core.learner import Learner
 from graphfsl.core.objectives import support_loss
 from graphfsl.core.rules import Params, Rule, flat, unflat
 from graphfsl.functional.conjugate_gradients import conjugate_gradients
@@ -89,7 +88,7 @@ class IMAML(Adapt):
 
     def __init__(
         self,
-        net: Learner,
+        net: nn.Module,
         steps: int = 16,
         lr: float = 0.1,
         lam: float = 2.0,

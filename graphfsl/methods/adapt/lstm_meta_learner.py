@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from graphfsl.core.adapt import Adapt
 from graphfsl.core.episode import Episode
-from graphfsl.core.learner import Learner
 from graphfsl.core.objectives import Score, mini_batch_loss
 from graphfsl.core.rules import LearnedRates, Params, flat, unflat
 from graphfsl.io.errors import require
@@ -124,7 +123,7 @@ class LSTMMetaLearner(Adapt):
 
     def __init__(
         self,
-        net: Learner,
+        net: nn.Module,
         steps: int = 12,
         hidden: int = 20,
         batch: int | None = None,

@@ -5,8 +5,9 @@ Finn, Abbeel, Levine 2017, https://arxiv.org/abs/1703.03400
 
 from __future__ import annotations
 
+from torch import nn
+
 from graphfsl.core.adapt import Adapt
-from graphfsl.core.learner import Learner
 from graphfsl.core.objectives import sum_over_shot
 from graphfsl.core.registry import snake
 from graphfsl.core.rules import GradientDescent
@@ -54,7 +55,7 @@ class MAML(Adapt):
 
     def __init__(
         self,
-        net: Learner,
+        net: nn.Module,
         steps: int = 1,
         lr: float = 0.4,
         first_order: bool = False,
@@ -100,7 +101,7 @@ class FOMAML(MAML):
 
     def __init__(
         self,
-        net: Learner,
+        net: nn.Module,
         steps: int = 5,
         lr: float = 0.05,
         params: str | list[str] = "*",

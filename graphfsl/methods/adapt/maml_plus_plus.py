@@ -6,12 +6,11 @@ Antoniou, Edwards, Storkey 2019, https://arxiv.org/abs/1810.09502
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from graphfsl.core.adapt import Adapt, Call, Path
 from graphfsl.core.episode import BaseTarget, Episode
-from graphfsl.core.learner import Learner
 from graphfsl.core.objectives import support_loss
 from graphfsl.core.rules import LearnedRates, Params, by_name, own
 from graphfsl.io.errors import require
@@ -87,7 +86,7 @@ class MAMLPlusPlus(Adapt):
 
     def __init__(
         self,
-        net: Learner,
+        net: nn.Module,
         steps: int = 5,
         lr: float = 0.1,
         multi_step: float = 0.1,
@@ -107,7 +106,7 @@ class MAMLPlusPlus(Adapt):
         super().__init__(net, rule, steps, support_loss, patterns, False, task_chunk, steps_test)
         self.multi_step, self.first_order_share = multi_step, first_order_share
         known = dict(self._call.named_parameters())
-        names = [f"net.{layer}.{w}" for layer in layers for w in ("weight", "bias")]
+        names = [f"{self.prefix}{layer}.{w}" for layer in layers for w in ("weight", "bias")]
         wanted = [name for name in names if name in known] if norms_per_step else []
         self.norms = by_name((n, known[n].detach().repeat(max(steps, 1), 1)) for n in wanted)
         self.norm_names = tuple(wanted)

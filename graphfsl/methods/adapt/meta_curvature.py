@@ -6,10 +6,9 @@ Park, Oliva 2019, https://arxiv.org/abs/1902.03356
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from graphfsl.core.adapt import Adapt
-from graphfsl.core.learner import Learner
 from graphfsl.core.objectives import sum_over_shot
 from graphfsl.core.rules import LearnedRates, Params, by_name, own
 from graphfsl.io.errors import require
@@ -96,7 +95,7 @@ class MetaCurvature(Adapt):
 
     def __init__(
         self,
-        net: Learner,
+        net: nn.Module,
         steps: int = 1,
         lr: float = 0.4,
         first_order: bool = False,

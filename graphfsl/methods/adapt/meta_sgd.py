@@ -6,10 +6,9 @@ Li, Zhou, Chen, Li 2017, https://arxiv.org/abs/1707.09835
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from graphfsl.core.adapt import Adapt
-from graphfsl.core.learner import Learner
 from graphfsl.core.objectives import sum_over_shot
 from graphfsl.core.rules import LearnedRates, Params, by_name, own
 from graphfsl.io.errors import require
@@ -70,7 +69,7 @@ class MetaSGD(Adapt):
 
     def __init__(
         self,
-        net: Learner,
+        net: nn.Module,
         steps: int = 1,
         low: float = 0.005,
         high: float = 0.1,

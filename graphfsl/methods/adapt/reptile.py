@@ -6,11 +6,10 @@ Nichol, Achiam, Schulman 2018, https://arxiv.org/abs/1803.02999
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from graphfsl.core.adapt import Adapt, Call, Path
 from graphfsl.core.episode import BaseTarget, Episode
-from graphfsl.core.learner import Learner
 from graphfsl.core.objectives import Score, mini_batch_loss
 from graphfsl.core.rules import Adam, GradientDescent
 from graphfsl.io.errors import require
@@ -60,7 +59,7 @@ class Reptile(Adapt):
 
     def __init__(
         self,
-        net: Learner,
+        net: nn.Module,
         steps: int = 5,
         lr: float = 1e-3,
         batch: int = 10,

@@ -63,6 +63,7 @@ class GNN(Head):
 
     family = "graph"
     per_query = True
+    class_order_sensitive = True  # its nodes hold the labels as columns beside the features
     transductive = True
     uses_unlabeled = True
 

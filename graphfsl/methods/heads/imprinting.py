@@ -58,4 +58,5 @@ class Imprinting(Head):
     def score(self, episode: Episode) -> Tensor:
         """Scaled cosines (B, n, C) to the imprinted, or since adapted, class weights."""
         weight = self.weight if self.weight is not None else self.imprint(episode)["weight"]
+        weight = weight.expand(len(episode.x), -1, -1)  # a task's own, in each copy of the task
         return hide_absent(self.scale * cosine(episode.x, weight), episode.w)

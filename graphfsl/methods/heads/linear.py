@@ -33,6 +33,7 @@ class Linear(Head):
 
     family = "optimisation"
     reads_support = False
+    class_order_sensitive = True
 
     def __init__(self, dim: int, way: int) -> None:
         super().__init__()
