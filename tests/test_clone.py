@@ -16,10 +16,14 @@ from torch.nn import functional as F
 
 import graphfsl as gf
 from graphfsl.core.adapt import Adapt
+from graphfsl.core.objectives import sum_over_shot
 from graphfsl.core.rules import Adam, GradientDescent, Rule
 from graphfsl.io.errors import InputError
+from graphfsl.methods.adapt.alfa import ALFA
+from graphfsl.methods.adapt.imaml import IMAML
 from graphfsl.methods.adapt.maml import FOMAML, MAML
 from graphfsl.methods.adapt.maml_plus_plus import MAMLPlusPlus
+from graphfsl.methods.adapt.meta_curvature import MetaCurvature
 from graphfsl.methods.adapt.meta_sgd import MetaSGD
 from graphfsl.methods.heads.proto_maml import ProtoMAML
 from graphfsl.testing import TinyEncoder, episodes
@@ -104,6 +108,9 @@ RULES: dict[str, Callable[[nn.Module], Adapt]] = {
     "adam": lambda net: Adapt(net, Adam(LR), 1, first_order=True),
     "meta_sgd": lambda net: MetaSGD(net, steps=3),
     "maml++": lambda net: MAMLPlusPlus(net, steps=3),
+    "meta_curvature": lambda net: MetaCurvature(net, steps=3),
+    "alfa": lambda net: ALFA(net, steps=3),
+    "imaml": lambda net: IMAML(net, steps=3),
 }
 
 
@@ -116,9 +123,7 @@ def test_every_rule_takes_the_steps_of_the_inner_loop(rule: str) -> None:
     loop.steps = loop.steps_test = 3
     episode = episodes(batch=1, unlabeled=0)[0].to(dtype=torch.float64)
     x, y = episode.x[0, episode.support], episode.w[0, episode.support].argmax(-1)
-    scale = (
-        1 if rule in ("adam", "maml++") else 3
-    )  # MAML's inner loss is the mean times the classes
+    scale = 3 if loop.objective is sum_over_shot else 1  # of the mean, in classes
     learner = loop.clone()
     for _ in range(3):
         learner.adapt(scale * F.cross_entropy(learner(x), y))
