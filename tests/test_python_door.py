@@ -339,7 +339,7 @@ DOORS: dict[str, tuple[Callable[[], Any], tuple[str, ...]]] = {
     "adapt a name": (lambda: gf.Adapt("gnn", "sgd", 5), ("must be a Learner", "'gnn'")),
     "adapt by a name": (
         lambda: gf.Adapt(learner(head="gnn"), "sgd", 5),
-        ("`init` and `update`", "'sgd'"),
+        ("must be a Rule", "'sgd'"),
     ),
     "adapt by text": (
         lambda: gf.Adapt(learner(head="gnn"), GradientDescent(0.1), "5"),

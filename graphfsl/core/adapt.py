@@ -162,7 +162,7 @@ class Adapt(Learner):
         follow_policy(net)
         self._call = Call(net)
         self.rule, self.steps, self.objective = rule, steps, objective
-        self.steps_test = steps if steps_test is None else steps_test
+        self.steps_test = steps_test
         self.first_order, self.task_chunk = first_order, task_chunk
         self.recompute = recompute
         names = [n for n, p in net.named_parameters() if p.requires_grad or self.adapts_frozen]
@@ -210,14 +210,16 @@ class Adapt(Learner):
     @property
     def remarks(self) -> list[str]:
         """What a results row says of it beside its traits."""
-        if self.steps_test == self.steps:
+        if self.steps_test in (None, self.steps):
             return self.net.remarks
         return [*self.net.remarks, f"{self.steps_test} inner steps, {self.steps} in training"]
 
     @property
     def steps_now(self) -> int:
         """The inner steps of this mode, training or not."""
-        return self.steps if self.training else self.steps_test
+        if self.training or self.steps_test is None:
+            return self.steps
+        return self.steps_test
 
     @property
     def drops_second_order(self) -> bool:
