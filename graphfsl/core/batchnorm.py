@@ -133,7 +133,7 @@ class BatchNorm(nn.BatchNorm2d):
         """
         nodes = _nodes.get()
         if nodes is not None and nodes.segments:
-            if nodes.is_one_apart and not transforming():
+            if nodes.is_one_apart and _adapting.get() and not transforming():
                 return self._of_one_episode(x, nodes)
             return self._affine(self._per_episode(x, nodes))
         if nodes is not None and nodes.mask is not None:
