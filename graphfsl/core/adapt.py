@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import fnmatch
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch.nn.parameter import is_lazy
 from graphfsl.core.arguments import A_LEARNER, check_kind, described, whole_number
 from graphfsl.core.batchnorm import BatchNorm, adapting, follow_policy, lacks_averages
 from graphfsl.core.clone import Clone
-from graphfsl.core.encoder import full_precision
+from graphfsl.core.encoder import full_precision, keep_precision
 from graphfsl.core.episode import BaseTarget, Episode
 from graphfsl.core.inner_gradient import inner_gradient, transforming
 from graphfsl.core.learner import Learner, Part
@@ -112,6 +112,9 @@ class Adapt(Learner):
     _checked = False
     # whether an encoder that is not trained further adapts to an episode all the same
     adapts_frozen = False
+    # whether inner steps run in the precision of autocast; second derivatives would be mostly noise
+    keeps_autocast = False
+    takes_values = True  # whether its inner loss is one of real values too
     # the BatchNorm policy of a net that has none of its own, which the paper's numbers are of
     policy: str | None = None
 
@@ -136,6 +139,11 @@ class Adapt(Learner):
         require(
             not net.asks,
             "a learner that asks for labels cannot be adapted; choose a head that asks for none",
+        )
+        require(
+            net.answers == "classes" or self.takes_values,
+            f"{type(self).__name__} descends losses of classes, but this learner answers with "
+            "values; leave learner.adapt out, or take another such as maml",
         )
         for name, count in (("steps", steps), ("steps_test", steps_test)):
             _check_steps(name, count, rule)
@@ -283,12 +291,27 @@ class Adapt(Learner):
         loss: Tensor = torch.func.functional_call(call, weights, ("loss", episode, target))
         return loss
 
-    def inner_loss(self, params: Params, step: int, episode: Episode, call: Call) -> Tensor:
-        """What a step descends, with these weights: a scalar."""
+    def inner_loss(
+        self,
+        params: Params,
+        step: int,
+        episode: Episode,
+        call: Call,
+        run: Callable[..., Any] = torch.func.functional_call,
+    ) -> Tensor:
+        """What a step descends, with these weights: a scalar.
+
+        Args:
+            params: the weights.
+            step: its number.
+            episode: of one task.
+            call: what `loss_at` takes.
+            run: calls a module with other weights.
+        """
         weights = {**self.given(step), **params}
 
         def score(e: Episode) -> Tensor:
-            scores: Tensor = torch.func.functional_call(call, weights, ("score", e))
+            scores: Tensor = run(call, weights, ("score", e))
             return scores
 
         return self.objective(score, episode, step)
@@ -314,13 +337,13 @@ class Adapt(Learner):
     def _step(
         self, params: Params, state: Any, step: int, episode: Episode, call: Call
     ) -> tuple[Params, Any]:
-        """The parameters and the rule's state after one step.
-
-        In full precision: rounded to bfloat16, second derivatives are mostly noise.
-        """
+        """The parameters and the rule's state after one step."""
+        run = torch.func.functional_call
+        if self.keeps_autocast:
+            run = keep_precision(run, episode.x.device)
 
         def inner(params: Params) -> Tensor:
-            return self.inner_loss(params, step, episode, call)
+            return self.inner_loss(params, step, episode, call, run)
 
         with full_precision(episode.x.device):
             second_order = torch.is_grad_enabled() and not self.drops_second_order

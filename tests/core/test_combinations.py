@@ -94,6 +94,8 @@ def test_a_refiner_that_changes_nothing_of_what_a_head_answers_is_refused(name: 
     if head.wants_maps:
         pytest.skip("it reads maps, which these refiners do not")
     alone = answers(Pipeline(head=head), tasks=2)
+    if (alone == alone[..., :1]).all():
+        pytest.skip("it answers alike for all classes until it adapts")
     for other in ("soft_kmeans", "pseudo_label", "laplacian_shot", "sinkhorn_balance"):
         try:
             model = Pipeline(head=head, refine=refiner(other))

@@ -74,7 +74,9 @@ def test_every_method_answers_as_before(slot: str, name: str, tmp_path: Path) ->
     if slot == "adapt":
         section |= {"head": "imprinting" if gf.get(slot, name).adapts_frozen else "linear"}
         section["adapt"] = {"name": name, "steps": 2}
-    elif name == "linear":
+        if gf.get(slot, name).policy is not None:  # it adapts an encoder too
+            section["encoder"] = {"name": "conv4", "width": 8}
+    elif slot == "head" and not gf.get(slot, name).reads_support:
         section["adapt"] = "maml"
     torch.manual_seed(0)
     made = gf.build(section, SHAPE, 3)

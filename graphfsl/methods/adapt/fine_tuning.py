@@ -50,6 +50,8 @@ class FineTuning(Adapt):
 
     family = "transductive"
     adapts_frozen = True
+    keeps_autocast = True
+    takes_values = False
 
     def __init__(
         self,

@@ -64,6 +64,8 @@ class FlexMatch(Adapt):
     family = "semi-supervised"
     uses_unlabeled = True
     adapts_frozen = True
+    keeps_autocast = True
+    takes_values = False
 
     def __init__(
         self,

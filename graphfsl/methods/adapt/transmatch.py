@@ -67,6 +67,8 @@ class TransMatch(Adapt):
     family = "semi-supervised"
     uses_unlabeled = True
     adapts_frozen = True
+    keeps_autocast = True
+    takes_values = False
 
     def __init__(
         self,
