@@ -141,16 +141,24 @@ class Pipeline(Learner):
 
     def _encode_answered(self, episode: Episode) -> Episode:
         """`encode`, with zeros for support and pool where no score of a query depends on them."""
-        others = episode.n_support + episode.n_unlabeled
-        if self.head.reads_support or len(self.parts) > 1 or not others or self.wants_maps:
-            return self.encode(episode)
-        if self.batch_norm not in ("apart", "running") or not is_adapting():
+        own_statistics = self.batch_norm in ("apart", "running") and is_adapting()
+        if not (own_statistics and self._answers_alone) or episode.n_query == 0:
             return self.encode(episode)
         z = self.encode(episode.parts(support=False, unlabeled=False)).x
         before = z.new_zeros(len(z), episode.n_support, *z.shape[2:])
         behind = z.new_zeros(len(z), episode.n_unlabeled, *z.shape[2:])
         x = torch.cat([before, z, behind], 1)
         return episode.replace(x=x, w=episode.w.to(z.dtype), relabeled=episode.relabeled)
+
+    @property
+    def _answers_alone(self) -> bool:
+        """Whether a query's loss is of its own vector alone: no part looks at other nodes."""
+        head = self.head
+        asks_others = head.reads_support or head.transductive or head.uses_unlabeled
+        own_loss = type(head).criterion is not Learner.criterion
+        own_loss = own_loss or type(head).aux_loss is not Part.aux_loss
+        only_head = len(self.parts) == 1 and not self.wants_maps
+        return only_head and not (asks_others or own_loss or has_batch_norm(head))
 
     def readout(self, z: Tensor) -> Tensor:
         """What the encoder returned, (M, C, h, w) or (M, d) -> vectors (M, d)."""
@@ -236,7 +244,7 @@ class Pipeline(Learner):
         """
         parts = (list(self.augment), list(self.graph), self.head, list(self.refine))
         encoder = nn.Unflatten(1, self.maps or ()) if self.wants_maps else None
-        return Pipeline(encoder, *parts, self.per_query).train(self.training)
+        return Pipeline(encoder, *parts, self.per_query, self.batch_norm).train(self.training)
 
     def fit_base(self, features: Tensor, labels: Tensor) -> None:
         """Let every part learn from base-class features (N, d) and labels (N,)."""

@@ -14,8 +14,9 @@ from graphfsl.core.pipeline import Pipeline
 from graphfsl.core.rules import GradientDescent
 from graphfsl.io.errors import InputError
 from graphfsl.methods.adapt.maml import MAML
+from graphfsl.methods.heads.linear import Linear
 from graphfsl.methods.heads.simple_shot import SimpleShot
-from graphfsl.testing import TinyEncoder, episodes, learner
+from graphfsl.testing import WAY, TinyEncoder, episodes, learner
 
 
 class Quadratic(Head):
@@ -118,3 +119,27 @@ def test_support_is_fitted_better_after_adaptation() -> None:
         return float(F.cross_entropy(scores.flatten(0, 1), truth.flatten()))
 
     assert loss(10) < 0.7 * loss(0)
+
+
+def test_adapting_the_head_alone_leaves_the_policy_of_its_parts() -> None:
+    """The head shares its module with the learner of features, and keeps its own statistics."""
+    net = learner(head="linear").net
+    net.set_batch_norm("apart")
+    MAML(net, 1, 0.1, params="head.*").loss(*episodes())
+    assert net.head.batch_norm == net.batch_norm == "apart"
+
+
+class OfAllNodes(Linear):
+    """Its own loss reads the scores of the support too."""
+
+    def criterion(self, scores: Tensor, target: Target, episode: Episode) -> Tensor:
+        return scores.square().mean()
+
+
+def test_a_loss_that_reads_the_support_gets_the_support() -> None:
+    torch.manual_seed(0)
+    net = Pipeline(TinyEncoder(), head=OfAllNodes(6, WAY), batch_norm="apart").double()
+    episode, target = episodes(batch=1)
+    episode = episode.to(dtype=torch.float64)
+    loss = MAML(net, steps=0).loss(episode, target)
+    torch.testing.assert_close(loss, net.score(episode).square().mean())
