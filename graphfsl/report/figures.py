@@ -227,15 +227,17 @@ def _uses_pool(members: Sequence[Line]) -> bool:
 
 def _off_the_scale(methods: Mapping[str, list[Line]], pool: PoolCurve) -> dict[str, float]:
     """The accuracies of methods without a pool that would press the lines of interest flat."""
-    semi = [value_of(r) for members in methods.values() if _uses_pool(members) for r in members]
-    shown = semi or [value_of(r) for members in methods.values() for r in members]
-    span = max(max(shown) - min(shown), 2.0)
-    first = {
-        n: value_of(min(m, key=lambda r: r[pool.size]))
-        for n, m in methods.items()
-        if not _uses_pool(m)
-    }
-    return {n: v for n, v in first.items() if not min(shown) - span < v < max(shown) + span}
+    of_interest = [members for members in methods.values() if _uses_pool(members)]
+    shown = [value_of(r) for members in of_interest or methods.values() for r in members]
+    low = min(shown)
+    high = max(shown)
+    span = max(high - low, 2.0)
+    far = {}
+    for name, members in methods.items():
+        value = value_of(min(members, key=lambda r: r[pool.size]))
+        if not _uses_pool(members) and not low - span < value < high + span:
+            far[name] = value
+    return far
 
 
 def _plot_pool(
@@ -323,13 +325,16 @@ def with_left_out(figures: list[Figure], number: int, what: str) -> list[Figure]
 
 def _curve_caption(line: Line, x: str, differ: Sequence[str]) -> str:
     """The data, what is always said of the task, the setting, and what else panels differ in."""
-    captions = {key: told for key, told in task_of(line).captions.items() if key != x}
-    always = [told.of(line[k]) for k, told in captions.items() if told.always and line.get(k)]
-    further = [
-        told.of(line.get(key))
-        for key, told in captions.items()
-        if key in differ and not (told.always and line.get(key))
-    ]
+    always = []
+    further = []
+    for key, caption in task_of(line).captions.items():
+        value = line.get(key)
+        if key == x:
+            continue
+        if caption.always and value:
+            always.append(caption.of(value))
+        elif key in differ:
+            further.append(caption.of(value))
     start = ", ".join([str(line["data"]), *always])
     return ", ".join([f"{start} ({line['setting']})", *further])
 
