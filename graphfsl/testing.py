@@ -739,14 +739,18 @@ def _scores_beside_far_classes(method: Method, others: int) -> Tensor:
     There are 8 unlabeled nodes in class 0 and `others` in each other class.
     """
     torch.manual_seed(0)
-    g = torch.Generator().manual_seed(0)
-    x = (4 * torch.eye(DIM)[:3, None] + 0.5 * torch.randn(3, 12, DIM, generator=g)).abs()
-    pool = [x[0, 4:], x[1, 4 : 4 + others], x[2, 4 : 4 + others]]
-    nodes = torch.cat([x[:, 0], x[:, 1:4].flatten(0, 1), *pool])[None]
-    w = torch.eye(3, len(nodes[0]))[None].mT
     refine = part(method.slot, method.cls, **method.options)
     model = Pipeline(head=part("head", "protonet"), refine=refine).eval()
-    answers: Tensor = model(Episode(nodes, w, 3, 9))
+    means = 4 * torch.eye(DIM)[:3]
+    noise = 0.5 * torch.randn(3, 12, DIM, generator=torch.Generator().manual_seed(0))
+    x = (means.unsqueeze(1) + noise).abs()  # (3, 12, d): of each class the support's first
+    support = x[:, 0]
+    queries = x[:, 1:4].flatten(0, 1)
+    pool = [x[0, 4:], x[1, 4 : 4 + others], x[2, 4 : 4 + others]]
+    nodes = torch.cat([support, queries, *pool])
+    labels = torch.eye(len(nodes), 3)  # the support's, one of each class
+    episode = Episode(nodes[None], labels[None], len(support), len(queries))
+    answers: Tensor = model(episode)
     return answers[0]
 
 

@@ -127,12 +127,13 @@ def shuffled(support: Episode, number: Tensor) -> Tensor:
         support: of B tasks.
         number: (B, 1) which of many orders.
     """
-    samples = support.x.detach().flatten(2).to(support.w.dtype)
-    phase = 1 + (GOLDEN * (number + 1)) % 1
-    wave = (phase * torch.arange(1, samples.shape[-1] + 1, device=samples.device)).sin()
-    keys = (samples * wave.to(samples.dtype).unsqueeze(1)).sum(-1)
-    last: Tensor = keys.masked_fill(~support.mask, float("inf"))
-    return last.argsort(dim=1, stable=True)
+    samples = support.x.detach().flatten(2).to(support.w.dtype)  # (B, k, m)
+    frequency = 1 + (GOLDEN * (number + 1)) % 1  # (B, 1), another one for each order
+    place = torch.arange(1, samples.shape[-1] + 1, device=samples.device)
+    direction = (frequency * place).sin().to(samples.dtype)  # (B, m)
+    projection = (samples * direction.unsqueeze(1)).sum(-1)  # (B, k)
+    padding_last: Tensor = projection.masked_fill(~support.mask, float("inf"))
+    return padding_last.argsort(dim=1, stable=True)
 
 
 def labeled_cross_entropy(scores: Tensor, support: Episode) -> Tensor:

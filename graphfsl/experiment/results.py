@@ -167,18 +167,21 @@ def write_results(path: Path, experiment: Experiment, rows: Sequence[Row], secon
         rows: what was measured.
         seconds: the time of this command.
     """
-    trained = [lines[-1]["seconds"] for p in seed_runs(path) or [path] if (lines := history(p))]
-    data = read_json(path / "data.json") if (path / "data.json").is_file() else {}
-    before = pretraining.seconds(experiment, path.parent, data)
+    histories = map(history, seed_runs(path) or [path])
+    trained = [lines[-1]["seconds"] for lines in histories if lines]
     value = {
         "rows": [row.to_dict() for row in rows],
         "config": experiment.to_dict(),
         "seconds": round(seconds, 1),
         "training_seconds": round(sum(trained), 2),
-        **({"pretraining_seconds": before} if before else {}),
-        "when": time.strftime("%Y-%m-%d %H:%M:%S"),
-        **environment(),
     }
+    data_file = path / "data.json"
+    data = read_json(data_file) if data_file.is_file() else {}
+    before = pretraining.seconds(experiment, path.parent, data)
+    if before:
+        value["pretraining_seconds"] = before
+    value["when"] = time.strftime("%Y-%m-%d %H:%M:%S")
+    value |= environment()
     write_json(path / "results.json", value, new_folder=False)
 
 

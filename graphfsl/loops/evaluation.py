@@ -245,23 +245,26 @@ class Result:
 
     def row(self) -> Row:
         """The row that a table shows."""
-        learner, task = self.learner, self.task
-        values = {
-            name: MetricValue.of(metric, self.measured[name], task.unit)
-            for name, metric in task.metrics.items()
-        }
-        # the first is finite; another one may be of no use for some episodes
-        found = {name: value for name, value in values.items() if math.isfinite(value.value)}
+        task = self.task
+        learner = self.learner
+        metrics = {}
+        for name, metric in task.metrics.items():
+            value = MetricValue.of(metric, self.measured[name], task.unit)
+            # the first is finite; another one may be of no use for some episodes
+            if math.isfinite(value.value):
+                metrics[name] = value
+        traits = [trait for trait in REPORTED if getattr(learner, trait)]
+        first, _ = task.metric
         return Row(
             task=name_of(task),
             data=self.split,
             asked=task.row,
             setting=kind_of(learner, task),
-            traits=[*(trait for trait in REPORTED if getattr(learner, trait)), *learner.remarks],
+            traits=[*traits, *learner.remarks],
             batch_norm=learner.batch_norm,
-            metrics=found,
+            metrics=metrics,
             values=self.values.tolist(),
-            episodes=len(next(iter(self.measured.values()))),
+            episodes=len(self.measured[first]),
             seed=self.seed,
             seconds=round(self.seconds, 2),
         )

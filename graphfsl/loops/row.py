@@ -201,31 +201,39 @@ class Row:
         task = row.get("task", DEFAULT)
         fields = {f.name for f in dataclasses.fields(get(task))}
         name = row.get("metric", ACCURACY)
-        metrics = {k: MetricValue(**v) for k, v in (row.get("metrics") or {}).items()}
-        first = metrics.get(name, MetricValue(0.0))
-        # what people may have changed in a file stands at the top
-        half = row.get("ci95")
-        known_half = half if half is not None and math.isfinite(half) else None
-        first = dataclasses.replace(first, value=row[name], ci95=known_half)
-        own = PER_UNIT.get(name, "values")
-        known = {key: row[key] for key in (*_ALWAYS, *_SOMETIMES) if key in row}
-        diagnoses = get(task).diagnoses
-        told = {*_NAMED, *known, *fields, *diagnoses, name, own, f"seed_{own}"}
+        metrics = _metrics_of(row, name)
+        per_unit = PER_UNIT.get(name, "values")
+        per_seed = f"seed_{per_unit}"
+        asked = {key: value for key, value in row.items() if key in fields}
+        diagnosis = {key: row[key] for key in get(task).diagnoses if key in row}
+        plain = {key: row[key] for key in (*_ALWAYS, *_SOMETIMES) if key in row}
+        known = {*_NAMED, name, per_unit, per_seed, *asked, *diagnosis, *plain}
         return cls(
             data=row["data"],
-            asked={k: v for k, v in row.items() if k in fields},
+            asked=asked,
             setting=row["setting"],
-            metrics={name: first} | {k: v for k, v in metrics.items() if k != name},
-            values=row.get(own) or (),
+            metrics=metrics,
+            values=row.get(per_unit) or (),
             task=task,
             method=row.get("method", ""),
             traits=row.get("traits") or (),
             batch_norm=row.get("batch_norm"),
-            diagnosis={k: row[k] for k in diagnoses if k in row},
-            seed_values=row.get(f"seed_{own}"),
-            others={k: v for k, v in row.items() if k not in told},
-            **known,
+            diagnosis=diagnosis,
+            seed_values=row.get(per_seed),
+            others={key: value for key, value in row.items() if key not in known},
+            **plain,
         )
+
+
+def _metrics_of(row: Mapping[str, Any], name: str) -> dict[str, MetricValue]:
+    """The metrics of a file's row, the one of this name first."""
+    further = {key: MetricValue(**facts) for key, facts in (row.get("metrics") or {}).items()}
+    first = further.pop(name, MetricValue(0.0))
+    half = row.get("ci95")
+    known_half = half if half is not None and math.isfinite(half) else None
+    # what people may have changed in a file stands at its top
+    first = dataclasses.replace(first, value=row[name], ci95=known_half)
+    return {name: first, **further}
 
 
 def task_of(row: Row) -> Task:

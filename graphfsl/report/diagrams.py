@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
 from typing import Any
 
-from graphfsl.report.figures import REPLICATES, Figure, by_strength, draw, mean
+from graphfsl.report.figures import (
+    REPLICATES,
+    Figure,
+    by_strength,
+    draw,
+    mean,
+    varied_axes,
+    with_left_out,
+)
 from graphfsl.report.reliability import reliability_diagram
-from graphfsl.report.tables import Line, asked_of, axes_of, finite, level, value_of
+from graphfsl.report.tables import Line, asked_of, finite, level, value_of
 
 HEAT_MAPS = 6  # the most of a report
 NAMED = 30  # classes whose names can be read along a confusion matrix
@@ -29,6 +38,16 @@ def _mean(rows: Sequence[Line]) -> float:
     return next(iter(mean(rows).values()))
 
 
+@dataclass(frozen=True)
+class HeatMap:
+    """What one heat map is of: rows of one kind of setting, and the two axes that it spans."""
+
+    kind: str
+    rows: Sequence[Line]
+    down: str
+    across: str
+
+
 def heat_maps(rows: Sequence[Line]) -> list[Figure]:
     """The mean of the first metric for the levels of two axes, over one kind of setting.
 
@@ -36,39 +55,33 @@ def heat_maps(rows: Sequence[Line]) -> list[Figure]:
     """
     maps = []
     for kind in dict.fromkeys(str(r.get("setting")) for r in rows):
-        own = [
-            r
-            for r in rows
-            if str(r.get("setting")) == kind and r.get("cell") and finite(value_of(r))
-        ]
-        varied = [
-            a for a in axes_of(own) if a not in REPLICATES and len({level(r, a) for r in own}) > 1
-        ]
-        maps += [(kind, own, pair) for pair in combinations(by_strength(own, varied), 2)]
-    out = []
-    for kind, own, (down, across) in maps[:HEAT_MAPS]:
-        others = [
-            a
-            for a in axes_of(own)
-            if a not in (down, across) and len({level(r, a) for r in own}) > 1
-        ]
-        over = f", averaged over {', '.join(others)}" if others else ""
-        y, x = (list(dict.fromkeys(level(r, a) for r in own)) for a in (down, across))
-        values = [
-            [_mean([r for r in own if (level(r, down), level(r, across)) == (v, w)]) for w in x]
-            for v in y
-        ]
-        size = (4.2, max(1.8, 1.1 + 0.36 * len(y)))
-        plot = partial(_plot_heat, values=values, x=x, y=y)
-        out.append(
-            (
-                (f"{kind}: `{down}` against `{across}`{over}").replace("`", ""),
-                draw(plot, across, down, size),
-            )
-        )
-    if len(maps) > HEAT_MAPS:
-        out[-1] = (f"{out[-1][0]} ({len(maps) - HEAT_MAPS} further pairs are left out)", out[-1][1])
-    return out
+        own = [r for r in rows if str(r.get("setting")) == kind and _is_measured_cell(r)]
+        axes = [a for a in varied_axes(own) if a not in REPLICATES]
+        pairs = combinations(by_strength(own, axes), 2)
+        maps += [HeatMap(kind, own, down, across) for down, across in pairs]
+    figures = [_heat_map(each) for each in maps[:HEAT_MAPS]]
+    return with_left_out(figures, len(maps) - HEAT_MAPS, "pairs")
+
+
+def _is_measured_cell(r: Line) -> bool:
+    """Whether a row is of a study's cell, with a number to show."""
+    return bool(r.get("cell")) and finite(value_of(r))
+
+
+def _heat_map(what: HeatMap) -> Figure:
+    others = [a for a in varied_axes(what.rows) if a not in (what.down, what.across)]
+    over = f", averaged over {', '.join(others)}" if others else ""
+    caption = f"{what.kind}: {what.down} against {what.across}{over}"
+    y = list(dict.fromkeys(level(r, what.down) for r in what.rows))
+    x = list(dict.fromkeys(level(r, what.across) for r in what.rows))
+    values = []
+    for of_line in y:
+        line = [r for r in what.rows if level(r, what.down) == of_line]
+        columns = [[r for r in line if level(r, what.across) == of_column] for of_column in x]
+        values.append(list(map(_mean, columns)))
+    plot = partial(_plot_heat, values=values, x=x, y=y)
+    height = max(1.8, 1.1 + 0.36 * len(y))
+    return caption, draw(plot, what.across, what.down, (4.2, height))
 
 
 def _plot_heat(axes: Any, values: list[list[float]], x: list[str], y: list[str]) -> None:

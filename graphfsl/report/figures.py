@@ -52,7 +52,9 @@ class Colors(dict[str, str]):
 
 
 REPLICATES = ("seed",)  # axes of a study over whose levels is averaged
-LINES, PANELS = 6, 4  # the most of a panel, and of a heading
+LINES = 6  # the most of a panel
+PANELS = 4  # the most of a heading
+MARKERS = "os^Dv*"  # of the lines of a panel
 
 
 def averaged(rows: Sequence[Line]) -> list[Line]:
@@ -225,15 +227,17 @@ def _uses_pool(members: Sequence[Line]) -> bool:
 
 def _off_the_scale(methods: Mapping[str, list[Line]], pool: PoolCurve) -> dict[str, float]:
     """The accuracies of methods without a pool that would press the lines of interest flat."""
-    semi = [value_of(r) for members in methods.values() if _uses_pool(members) for r in members]
-    shown = semi or [value_of(r) for members in methods.values() for r in members]
-    span = max(max(shown) - min(shown), 2.0)
-    first = {
-        n: value_of(min(m, key=lambda r: r[pool.size]))
-        for n, m in methods.items()
-        if not _uses_pool(m)
-    }
-    return {n: v for n, v in first.items() if not min(shown) - span < v < max(shown) + span}
+    of_interest = [members for members in methods.values() if _uses_pool(members)]
+    shown = [value_of(r) for members in of_interest or methods.values() for r in members]
+    low = min(shown)
+    high = max(shown)
+    span = max(high - low, 2.0)
+    far = {}
+    for name, members in methods.items():
+        value = value_of(min(members, key=lambda r: r[pool.size]))
+        if not _uses_pool(members) and not low - span < value < high + span:
+            far[name] = value
+    return far
 
 
 def _plot_pool(
@@ -262,7 +266,7 @@ def _plot_pool(
             told = task_of(own[0]).captions[pool.distractors].of(number)
             look["label"] = f"{name}, {told}" if number else name
             look["linestyle"] = ("-", "-.", ":")[min(i, 2)]
-            look["marker"] = "os^"[min(i, 2)]
+            look["marker"] = MARKERS[min(i, 2)]
             line(axes, points_of(own), markersize=4, **look)
     axes.set_xticks(sizes)
 
@@ -278,36 +282,59 @@ def curve_figures(rows: Sequence[Line], x: str, words: str, colors: Colors) -> l
         words: for it, along the axis.
         colors: of the methods.
     """
-    fields = dict.fromkeys(name for r in rows for name in task_of(r).columns_shown())
-    keys = ["setting", "data", *(name for name in fields if name != x)]
-    panels: dict[tuple[Any, ...], list[Line]] = {}
+    keys = _panel_keys(rows, x)
+    by_key: dict[tuple[Any, ...], list[Line]] = {}
     for r in rows:
-        needed = task_of(r).needs.get(x)
-        if x in r and finite(value_of(r)) and (needed is None or r.get(needed)):
-            panels.setdefault(tuple(r.get(k) for k in keys), []).append(r)
-    panels = {k: members for k, members in panels.items() if len({r.get(x) for r in members}) > 1}
-    differ = [k for i, k in enumerate(keys) if len({values[i] for values in panels}) > 1]
-    out = []
+        if _has_point(r, x):
+            by_key.setdefault(tuple(r.get(k) for k in keys), []).append(r)
+    panels = {key: members for key, members in by_key.items() if _takes_several(members, x)}
+    differ = [name for i, name in enumerate(keys) if len({key[i] for key in panels}) > 1]
+    figures = []
     for members in panels.values():
         lines, over = _lines(members, x)
         caption = _curve_caption(members[0], x, differ) + over
         plot = partial(_plot_lines, lines=lines, x=x, colors=colors)
-        out.append((caption, draw(plot, words, axis_of(members[0]))))
-    if len(out) > PANELS:
-        caption, svg = out[PANELS - 1]
-        out[PANELS - 1] = (f"{caption} ({len(out) - PANELS} further panels are left out)", svg)
-    return out[:PANELS]
+        figures.append((caption, draw(plot, words, axis_of(members[0]))))
+    return with_left_out(figures[:PANELS], len(figures) - PANELS, "panels")
+
+
+def _panel_keys(rows: Sequence[Line], x: str) -> list[str]:
+    """What rows of one panel have in common: all that an episode is, but for x."""
+    fields = dict.fromkeys(name for r in rows for name in task_of(r).columns_shown())
+    return ["setting", "data", *(name for name in fields if name != x)]
+
+
+def _has_point(r: Line, x: str) -> bool:
+    """Whether a row has a value to plot at x, and x means something for its task."""
+    needed = task_of(r).needs.get(x)
+    return x in r and finite(value_of(r)) and (needed is None or bool(r.get(needed)))
+
+
+def _takes_several(rows: Sequence[Line], x: str) -> bool:
+    """Whether x is not the same in all rows."""
+    return len({r.get(x) for r in rows}) > 1
+
+
+def with_left_out(figures: list[Figure], number: int, what: str) -> list[Figure]:
+    """The figures; the caption of the last one says how many further ones there would be."""
+    if number <= 0:
+        return figures
+    caption, svg = figures[-1]
+    return [*figures[:-1], (f"{caption} ({number} further {what} are left out)", svg)]
 
 
 def _curve_caption(line: Line, x: str, differ: Sequence[str]) -> str:
     """The data, what is always said of the task, the setting, and what else panels differ in."""
-    captions = {key: told for key, told in task_of(line).captions.items() if key != x}
-    always = [told.of(line[k]) for k, told in captions.items() if told.always and line.get(k)]
-    further = [
-        told.of(line.get(key))
-        for key, told in captions.items()
-        if key in differ and not (told.always and line.get(key))
-    ]
+    always = []
+    further = []
+    for key, caption in task_of(line).captions.items():
+        value = line.get(key)
+        if key == x:
+            continue
+        if caption.always and value:
+            always.append(caption.of(value))
+        elif key in differ:
+            further.append(caption.of(value))
     start = ", ".join([str(line["data"]), *always])
     return ", ".join([f"{start} ({line['setting']})", *further])
 
@@ -317,9 +344,7 @@ def _lines(rows: Sequence[Line], x: str) -> tuple[dict[str, list[Line]], str]:
 
     A line is a variant or, if these are many, a level of the strongest axis.
     """
-    repeated = [
-        a for a in axes_of(rows) if a in REPLICATES and len({level(r, a) for r in rows}) > 1
-    ]
+    repeated = [a for a in varied_axes(rows) if a in REPLICATES]
     axes = [a for a in axes_of(rows) if a not in REPLICATES and a.rpartition(".")[2] != x]
     several = len({r.get("run") for r in rows}) > 1
 
@@ -344,6 +369,11 @@ def _over(axes: Sequence[str]) -> str:
     return f", averaged over {' and '.join(axes)}" if axes else ""
 
 
+def varied_axes(rows: Sequence[Line]) -> list[str]:
+    """The axes of which rows have more than one level."""
+    return [a for a in axes_of(rows) if len({level(r, a) for r in rows}) > 1]
+
+
 def by_strength(rows: Sequence[Line], axes: Sequence[str]) -> list[str]:
     """Order axes by the spread of the mean values of their levels, the widest first."""
 
@@ -362,9 +392,10 @@ def _plot_lines(axes: Any, lines: Mapping[str, Sequence[Line]], x: str, colors: 
         at: dict[float, list[Line]] = {}
         for r in members:
             at.setdefault(r[x], []).append(r)
-        points = [
-            (v, next(iter(m.values())), m["ci95"])
-            for v, m in ((v, mean(same)) for v, same in sorted(at.items()))
-        ]
-        line(axes, points, color=colors[name], marker="os^Dv*"[i % 6], markersize=4, label=name)
+        points = []
+        for place in sorted(at):
+            value, half = mean(at[place]).values()
+            points.append((place, value, half))
+        marker = MARKERS[i % len(MARKERS)]
+        line(axes, points, color=colors[name], marker=marker, markersize=4, label=name)
     axes.set_xticks(sorted({r[x] for members in lines.values() for r in members}))

@@ -68,9 +68,12 @@ def write_report(
         "csv": to_csv(lines),
         "tex": to_latex(title, bare),
     }
+    files = []
     for ending, text in texts.items():
-        write_atomically(Path(out) / f"report.{ending}", text.encode())
-    return [Path(out) / f"report.{ending}" for ending in texts]
+        file = Path(out) / f"report.{ending}"
+        write_atomically(file, text.encode())
+        files.append(file)
+    return files
 
 
 def _line(row: Row) -> dict[str, Any]:
@@ -96,27 +99,33 @@ def figures_of(
     Each picture is of one kind of setting, but that against unlabeled samples, whose lines name
     theirs.
     """
-    best = [r for r in rows if r.get("best")] or [r for r in rows if not r.get("baseline")]
-    shown = list(
-        {(r.get("setting"), *group(r)): r for r in reversed(best) if r.get("reliability")}.values()
-    )[::-1]
-    colors = Colors()
-    metrics = dict.fromkeys(map(metric_of, rows))
+    heat: list[Figure] = []
+    for metric in dict.fromkeys(map(metric_of, rows)):
+        heat += heat_maps([row for row in rows if metric_of(row) == metric])
+    training: list[Figure] = []
+    for label, lines in histories.items():
+        training += curves(label, lines)
+    shown = _diagnosed(rows)
     return {
-        **_curves(rows, colors),
-        "One axis against another": [
-            figure for metric in metrics for figure in heat_maps(_of_metric(rows, metric))
-        ],
-        "Which classes are taken for which": [
-            confusion(r) for r in shown[:DIAGNOSED] if r.get("confusion")
-        ],
-        "How far the probabilities can be trusted": [reliability(r) for r in shown[:DIAGNOSED]],
-        "Training": [f for label, lines in histories.items() for f in curves(label, lines)],
+        **_curves(rows, Colors()),
+        "One axis against another": heat,
+        "Which classes are taken for which": [confusion(r) for r in shown if r.get("confusion")],
+        "How far the probabilities can be trusted": [reliability(r) for r in shown],
+        "Training": training,
     }
 
 
-def _of_metric(rows: Sequence[Line], metric: str) -> list[Line]:
-    return [row for row in rows if metric_of(row) == metric]
+def _diagnosed(rows: Sequence[Line]) -> list[Line]:
+    """The rows with diagrams of their own: of each kind of setting and task the first good one.
+
+    Good ones are the best or, where none is called so, all but baselines.
+    """
+    good = [r for r in rows if r.get("best")] or [r for r in rows if not r.get("baseline")]
+    first = {}
+    for r in reversed(good):
+        if r.get("reliability"):
+            first[r.get("setting"), *group(r)] = r  # in place of a later row
+    return list(reversed(first.values()))[:DIAGNOSED]
 
 
 def _curves(rows: Sequence[Line], colors: Colors) -> dict[str, list[Figure]]:

@@ -110,21 +110,24 @@ def _sign(rows: Sequence[Row]) -> int:
 
 def _effect(kind: str, effect: MainEffect, c: Comparison, rows: Sequence[Row]) -> dict[str, Any]:
     """What the first level has more of the metric than the second."""
-    scale = scale_of(rows[0].value.unit)
-    d, half = _sign(rows) * scale * c.contrast.difference, scale * c.contrast.half
-    digits = 3 if rows[0].value.unit == "%" else 6
+    contrast = c.contrast
+    unit = rows[0].value.unit
+    scale = scale_of(unit)
+    digits = 3 if unit == "%" else 6
+    difference = _sign(rows) * scale * contrast.difference
+    half = scale * contrast.half
     return {
         "setting": kind,
         "axis": effect.axis,
         "a": c.first,
         "b": c.second,
-        "difference": round(d, digits),
-        "low": round(d - half, digits),
-        "high": round(d + half, digits),
-        "p": c.contrast.p,
-        "corrected": c.contrast.corrected,
-        "matched": c.contrast.matched,
-        "paired": c.contrast.paired,
+        "difference": round(difference, digits),
+        "low": round(difference - half, digits),
+        "high": round(difference + half, digits),
+        "p": contrast.p,
+        "corrected": contrast.corrected,
+        "matched": contrast.matched,
+        "paired": contrast.paired,
         "half": round(half, digits),
     }
 

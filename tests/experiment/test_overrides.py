@@ -12,7 +12,8 @@ from graphfsl.experiment.experiment import Experiment
 from graphfsl.experiment.measure import borrows
 from graphfsl.experiment.overrides import takes_text, text_value
 from graphfsl.io.errors import InputError
-from graphfsl.study.grid import override, read_study
+from graphfsl.study.grid import read_study
+from graphfsl.study.study_file import override
 
 PLAIN: dict[str, Any] = {
     "data": {"name": "folder", "root": "here"},

@@ -122,39 +122,46 @@ def tell(found: Explanation, target: Target, names: Sequence[str]) -> dict[str, 
     for the answer first; of the edges those that contribute.
     """
     question = found.question
-    node = question.origin.tolist()[question.query]  # its number in the episode
-    true = _truth(found, target).tolist()[question.query]
+    node = int(question.origin[question.query])  # its number in the episode
+    true = int(_truth(found, target)[question.query])
+    edges = None if found.edges is None else _told_edges(found)
     return {
         "node": node,
-        "sample": target.ids[0].tolist()[node],
+        "sample": int(target.ids[0, node]),
         "answer": names[question.answer],
         "true": names[true] if true >= 0 else None,
         "probability": found.probability,
         "nodes": _told_nodes(found, target, names),
-        "edges": None if found.edges is None else _told_edges(found),
+        "edges": edges,
     }
 
 
 def _told_nodes(found: Explanation, target: Target, names: Sequence[str]) -> list[dict[str, Any]]:
     """The nodes of an explanation, in the order of their contributions."""
-    graph, number = found.question.graph, found.question.origin.tolist()
+    graph = found.question.graph
+    numbers = found.question.origin.tolist()  # in the episode
     samples = target.ids[0].tolist()
     labeled = (graph.w[0].sum(-1) > 0).tolist()
     label = graph.w[0].argmax(-1).tolist()
     predicted = _answers(found).argmax(-1)[0].tolist()
-    return [
-        {
-            "node": number[v],
-            "sample": samples[number[v]],
+    told = []
+    for v in found.order.tolist():
+        number = numbers[v]
+        name = names[label[v]] if labeled[v] else None
+        answer = None if labeled[v] else names[predicted[v]]
+        gradient = None if found.gradient is None else float(found.gradient[v])
+        node = {
+            "node": number,
+            "sample": samples[number],
             "role": _role(graph, v),
-            "class": names[label[v]] if labeled[v] else None,
-            "predicted": None if labeled[v] else names[predicted[v]],
+            "class": name,
+            "predicted": answer,
             "contribution": float(found.nodes[v]),
             "leave_one_out": float(found.leave_one_out[v]),
-            "gradient": None if found.gradient is None else float(found.gradient[v]),
+            "gradient": gradient,
         }
-        for v in found.order.tolist()
-    ]
+        told.append(node)
+    return told
 
 
 def _role(graph: Episode, v: int) -> str:

@@ -272,20 +272,22 @@ def _columns(
     pool: Pool, found: Labels, classes: Sequence[str], support: Sequence[str]
 ) -> dict[str, list[Any]]:
     """Of labels.csv."""
-    names, support = [*classes, ""], [*support, ""]  # -1 is the last
+    class_names = [*classes, ""]  # -1, none of them, is the last
+    sources = [*support, ""]
     scores = found.score.tolist()
+    confidence = scores if found.facts["borne out"] else [None] * len(scores)
     columns: dict[str, list[Any]] = {
         "sample": pool.names,
-        "label": [names[c] for c in found.label],
-        "confidence": scores if found.facts["borne out"] else [None] * len(scores),
+        "label": [class_names[c] for c in found.label],
+        "confidence": confidence,
         "score": scores,
-        "best": [names[c] for c in found.best],
+        "best": [class_names[c] for c in found.best],
         "none": found.none.tolist(),
         "reached": found.reached.astype(int).tolist(),
         "given": found.given.astype(int).tolist(),
     }
     for i in range(SPOKE):
-        columns[f"support_{i + 1}"] = [support[s] for s in found.support[:, i]]
+        columns[f"support_{i + 1}"] = [sources[s] for s in found.support[:, i]]
         columns[f"share_{i + 1}"] = found.share[:, i].tolist()
     return columns
 

@@ -86,17 +86,20 @@ def accuracies(found: Labels, truth: np.ndarray, asked: np.ndarray) -> dict[str,
     def share(of: np.ndarray, among: np.ndarray) -> float:
         return float((of & among).sum() / among.sum()) if among.any() else math.nan
 
-    right, answered = found.label == truth, found.label >= 0
-    called = ~answered & found.reached
+    member = asked & (truth >= 0)
+    foreign = asked & (truth == -1)
+    answered = found.label >= 0
+    called_none = found.reached & ~answered
+    error = expected_calibration_error(_bins(found, truth, asked))
     return {
         "answered": share(answered, asked),
-        "accuracy of answers": share(right, asked & answered),
-        "accuracy of the likeliest class": share(found.best == truth, asked & (truth >= 0)),
-        "found to be none": share(called, asked & (truth == -1)),
-        "taken for none": share(called, asked & (truth >= 0)),
+        "accuracy of answers": share(found.label == truth, asked & answered),
+        "accuracy of the likeliest class": share(found.best == truth, member),
+        "found to be none": share(called_none, foreign),
+        "taken for none": share(called_none, member),
         "not reached": share(~found.reached, asked),
         "ranked none above members": _auroc(found.none, truth, asked),
-        "calibration error": float(expected_calibration_error(_bins(found, truth, asked))),
+        "calibration error": float(error),
     }
 
 

@@ -161,34 +161,43 @@ class _OfFamily:
     """Functions of a family, at points anywhere in its domain."""
 
     def __init__(self, name: str, family: Family, asked: Functions, seed: int) -> None:
-        self.name, self.family, self.asked, self.seed = name, family, asked, seed
-        self.grid: np.ndarray | None = None
+        self.name = name
+        self.family = family
+        self.seed = seed
+        self.grid: np.ndarray | None = None  # of the queries, where they are not drawn
+        self.drawn = asked.shot
         if asked.query_points == "grid":
             side = _side(asked.query, family.dimensions)
             axis = np.linspace(family.low, family.high, side)
             self.grid = _grid([axis] * family.dimensions)
+        else:
+            self.drawn += asked.query
 
     def draw(self, i: np.ndarray | list[int]) -> Draw:
         """The episodes with the numbers i (B,)."""
+        family = self.family
         keys = keys_of(self.name, self.seed, episode_numbers(i))
-        family, asked = self.family, self.asked
-        parameters = family.draw(uniform(keys, FUNCTIONS, 1, family.parameters)[:, 0])
-        drawn = asked.shot if self.grid is not None else asked.shot + asked.query
-        u = uniform(keys, POINTS, drawn, family.dimensions)
-        points = family.low + (family.high - family.low) * u
-        ids = np.zeros((len(points), 1), np.int64)
-        return Draw(ids, parameters, _with_grid(points, self.grid))
+        which = uniform(keys, FUNCTIONS, 1, family.parameters)[:, 0]
+        where = uniform(keys, POINTS, self.drawn, family.dimensions)
+        points = family.low + (family.high - family.low) * where
+        return Draw(
+            ids=np.zeros((len(keys), 1), np.int64),
+            parameters=family.draw(which),
+            points=_with_grid(points, self.grid),
+        )
 
 
 class _OfImages:
     """Images of a split, of whatever class, at the places of their pixels."""
 
     def __init__(self, split: Split, asked: Functions, seed: int) -> None:
-        self.name, self.images, self.asked, self.seed = split.name, len(split.x), asked, seed
+        self.name = split.name
+        self.images = len(split.x)
+        self.seed = seed
         height, width = split.shape[-2:]
         self.pixels = _grid([np.linspace(-1, 1, height), np.linspace(-1, 1, width)])
-        self.grid: np.ndarray | None = None
-        drawn = asked.shot
+        self.grid: np.ndarray | None = None  # of the queries, where they are not drawn
+        self.drawn = asked.shot
         if asked.query_points == "grid":
             side = _side(asked.query, 2)
             require(
@@ -196,25 +205,29 @@ class _OfImages:
                 f"{split.name} holds images of {height} x {width} pixels, too small for a grid of "
                 f"{side} x {side}; lower episode.query",
             )
-            rows, columns = (_spread(side, size) for size in (height, width))
+            rows = _spread(side, height)
+            columns = _spread(side, width)
             self.grid = self.pixels[(rows[:, None] * width + columns).flatten()]
         else:
-            drawn += asked.query
+            self.drawn += asked.query
         require(
-            drawn <= len(self.pixels),
-            f"{split.name} holds images of {len(self.pixels)} pixels, but {drawn} are asked for; "
-            "lower episode.shot or episode.query",
+            self.drawn <= len(self.pixels),
+            f"{split.name} holds images of {len(self.pixels)} pixels, but {self.drawn} are asked "
+            "for; lower episode.shot or episode.query",
         )
-        self.drawn = drawn
 
     def draw(self, i: np.ndarray | list[int]) -> Draw:
         """The episodes with the numbers i (B,)."""
         keys = keys_of(self.name, self.seed, episode_numbers(i))
-        ids = (uniform(keys, FUNCTIONS, 1, 1)[:, 0] * self.images).astype(np.int64)
+        which = uniform(keys, FUNCTIONS, 1, 1)[:, 0]
+        where = uniform(keys, POINTS, 1, self.drawn)
         room = np.full((len(keys), 1), len(self.pixels))
-        places = choose(room, uniform(keys, POINTS, 1, self.drawn))[:, 0]
-        parameters = np.empty((len(keys), 0))
-        return Draw(ids, parameters, _with_grid(self.pixels[places], self.grid))
+        places = choose(room, where)[:, 0]
+        return Draw(
+            ids=(which * self.images).astype(np.int64),
+            parameters=np.empty((len(keys), 0)),
+            points=_with_grid(self.pixels[places], self.grid),
+        )
 
 
 def _side(query: int, dimensions: int) -> int:

@@ -5,15 +5,18 @@ Liu, Song, Qin 2020, https://arxiv.org/abs/1911.10713
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from graphfsl.core.episode import Episode
 from graphfsl.core.learner import Head, Refine
-from graphfsl.functional.distances import length
 from graphfsl.functional.prototypes import hide_absent, present, prototypes
 from graphfsl.functional.selection import log_odds, top_per_class
+from graphfsl.functional.statistics import or_one
 from graphfsl.io.errors import require, unknown
 
 __all__ = ["BDCSPN"]
@@ -79,28 +82,17 @@ class BDCSPN(Refine):
     def forward(self, episode: Episode, scores: Tensor, head: Head) -> Tensor:
         """Scaled cosines (B, n, C) to the rectified prototypes; the head's scores are not read."""
         labels = episode.w[:, episode.support]
-        fitted = slice(0, episode.query.stop)  # support and queries make the prototypes
-        z = F.normalize(episode.x, dim=-1)
-        shifted = self.without_cross_class_bias(z, episode)
-        size = length(shifted)
-        basic = F.normalize(prototypes(z[:, episode.support], labels), dim=-1)
+        shifted = Shifted.without_cross_class_bias(episode)
+        basic = F.normalize(shifted.means(labels), dim=-1)  # the support is not moved
 
-        cos = (shifted @ basic.mT / size)[:, fitted]
+        # support and queries make the prototypes
+        cos = shifted.cosines(basic)[:, : episode.query.stop]
         cos = cos.masked_fill(~present(labels).unsqueeze(1), -1e30)  # 0 * -inf is no number
         guess = self.pseudo_labels(cos[:, episode.query], episode.mask[:, episode.query])
         weight = torch.cat([labels, guess], 1) * self.relevance(cos)
-        rectified = F.normalize(prototypes(shifted[:, fitted], weight), dim=-1)
+        rectified = F.normalize(shifted.means(weight), dim=-1)
 
-        return hide_absent(self.scale * (shifted @ rectified.mT / size), episode.w)
-
-    def without_cross_class_bias(self, z: Tensor, episode: Episode) -> Tensor:
-        """Move queries by xi = mean(S) - mean(Q), unless there is but one: X' (B, n, d)."""
-        real = episode.mask.unsqueeze(-1).to(z.dtype)
-        support, query = episode.support, episode.query
-        xi = prototypes(z[:, support], real[:, support]) - prototypes(z[:, query], real[:, query])
-        moves = torch.zeros_like(real)
-        moves[:, query] = (real[:, query].sum(1, keepdim=True) > 1).to(z.dtype)
-        return torch.baddbmm(z, moves, xi)
+        return hide_absent(self.scale * shifted.cosines(rectified), episode.w)
 
     def relevance(self, cos: Tensor) -> Tensor:
         """How much nodes of these cosines (B, m, C) count; a class's common factor is free."""
@@ -122,3 +114,68 @@ class BDCSPN(Refine):
         if self.most is not None:
             nearest = top_per_class(log_odds(cos), nearest, float(self.most))
         return nearest.to(cos.dtype)
+
+
+@dataclass(frozen=True)
+class Shifted:
+    """Nodes X'_i = z_i + m_i xi, z_i = x_i / |x_i| of length one, some of them moved by xi.
+
+    Neither X' nor z is made: they are as large as the features, which takes longer than all else.
+    Whatever is asked of X' is that of x over |x|, and m times that of xi.
+
+    Args:
+        x: (B, n, d) features.
+        norm: (B, n, 1) their lengths |x_i|; z is zero where x is.
+        moves: (B, n, 1) m_i, one for nodes that are moved and zero for the others.
+        xi: (B, 1, d) by what they are moved.
+    """
+
+    x: Tensor
+    norm: Tensor
+    moves: Tensor
+    xi: Tensor
+
+    @classmethod
+    def without_cross_class_bias(cls, episode: Episode) -> Shifted:
+        """Move queries by xi = mean(S) - mean(Q), unless there is but one."""
+        x = episode.x
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        real = episode.mask.unsqueeze(-1).to(x.dtype)
+        support, query = episode.support, episode.query
+        mean_support = unit_means(x[:, support], norm[:, support], real[:, support])
+        mean_query = unit_means(x[:, query], norm[:, query], real[:, query])
+        moves = torch.zeros_like(real)
+        moves[:, query] = (real[:, query].sum(1, keepdim=True) > 1).to(x.dtype)
+        return cls(x, norm, moves, mean_support - mean_query)
+
+    def means(self, w: Tensor) -> Tensor:
+        """Class means (B, C, d) of the first m nodes, which have the weights w (B, m, C)."""
+        first = slice(0, w.shape[1])
+        moved = prototypes(self.moves[:, first], w)  # (B, C, 1): the mean m of a class
+        return unit_means(self.x[:, first], self.norm[:, first], w) + moved * self.xi
+
+    def cosines(self, p: Tensor) -> Tensor:
+        """Cosines (B, n, C) with directions p (B, C, d) of length one."""
+        return self.products(p) / self.length
+
+    def products(self, p: Tensor) -> Tensor:
+        """X' . p (B, n, C) for p (B, C, d)."""
+        unmoved = (p @ self.x.mT).mT / or_one(self.norm)  # p in front is quicker, since it is small
+        return unmoved + self.moves * (self.xi @ p.mT)
+
+    @cached_property
+    def length(self) -> Tensor:
+        """|X'| (B, n, 1), from |X'|^2 = |z|^2 + m (2 X' . xi - |xi|^2).
+
+        It is not below the rounding of its square, so that a node that is moved onto zero has
+        cosines near zero.
+        """
+        change = 2 * self.products(self.xi) - self.xi @ self.xi.mT
+        square = (self.norm > 0) + self.moves * change
+        return square.clamp_min(torch.finfo(square.dtype).eps).sqrt()
+
+
+def unit_means(x: Tensor, norm: Tensor, w: Tensor) -> Tensor:
+    """Class means (B, C, d) of x / |x|: x (B, n, d), norm (B, n, 1), weights w (B, n, C)."""
+    total = w.sum(1).unsqueeze(-1)
+    return (w / or_one(norm)).mT @ x / or_one(total)

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from graphfsl.core.episode import Episode
 from graphfsl.io.errors import InputError
-from graphfsl.methods.refine.bd_cspn import BDCSPN
-from tests.support.transductive import COUNTS, means, parts, refined, task, unit
+from graphfsl.methods.refine.bd_cspn import BDCSPN, Shifted
+from tests.support.transductive import COUNTS, batch, means, parts, refined, task, unit
 
 
 @COUNTS
@@ -49,6 +49,43 @@ def test_bd_cspn_equals_a_loop(counts: tuple[int, ...], most: int | None, over: 
     found = refined(BDCSPN(eps=eps, most=most, over=over), episode)
     torch.testing.assert_close(found[0, len(s) :], expected)
     assert torch.isfinite(found).all(), "a class without a query that is near keeps its support"
+
+
+def test_what_is_asked_of_shifted_nodes_equals_a_loop_that_makes_them() -> None:
+    """Also of a task with one query, which stays, of a node at zero, and beside padding."""
+    episode = batch(task((4, 4, 4)), task((1, 0, 0), seed=1), task((2, 1, 0), seed=2))
+    x = episode.x.clone()
+    x[0, -1] = 0
+    episode = episode.replace(x=x)
+    g = torch.Generator().manual_seed(0)
+    w = torch.rand(3, episode.query.stop, 2, generator=g, dtype=torch.float64)
+    w = w * episode.mask.unsqueeze(-1)
+    p = F.normalize(torch.randn(3, 2, 12, generator=g, dtype=torch.float64), dim=-1)
+    shifted = Shifted.without_cross_class_bias(episode)
+    found_means, found_cosines = shifted.means(w), shifted.cosines(p)
+    for b in range(3):
+        queries = [i for i in range(episode.n_support, x.shape[1]) if episode.mask[b, i]]
+        nodes = {i: F.normalize(x[b, i], dim=0) for i in [*range(episode.n_support), *queries]}
+        support_mean = sum(nodes[i] for i in range(episode.n_support)) / episode.n_support
+        xi = support_mean - sum(nodes[i] for i in queries) / len(queries)
+        for i in queries if len(queries) > 1 else []:
+            nodes[i] = nodes[i] + xi
+        for c in range(2):
+            mean = sum(w[b, i, c] * node for i, node in nodes.items()) / w[b, :, c].sum()
+            torch.testing.assert_close(found_means[b, c], mean, rtol=0, atol=1e-12)
+            for i, node in nodes.items():
+                cosine = node @ p[b, c] / node.norm()
+                torch.testing.assert_close(found_cosines[b, i, c], cosine, rtol=0, atol=1e-12)
+
+
+def test_a_query_that_is_moved_onto_zero_is_of_no_class() -> None:
+    """Its length is rounding; divided by it, what is left of it would score without bound."""
+    g = torch.Generator().manual_seed(0)
+    v, u = torch.randn(2, 640, generator=g)
+    x = torch.stack([v, -v, u, u])[None]
+    episode = Episode(x, F.pad(torch.eye(2), (0, 0, 0, 2))[None], 2, 2, relabeled=False)
+    shifted = Shifted.without_cross_class_bias(episode)
+    assert shifted.cosines(F.normalize(x[:, :1], dim=-1))[0, 2:].abs().max() < 0.01
 
 
 def test_one_shot_does_not_outweigh_the_queries_by_default() -> None:
