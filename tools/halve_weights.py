@@ -11,7 +11,8 @@ results.json and of each file in `evaluations`. The halved weights replace the o
 
 Otherwise the weights stay float32. Either way results.json gets a note, `weights`: how they are
 stored, and `moved`, the largest change of a row's mean in points of accuracy. Its rows stay as they
-are. A run that has the note is passed over, so the same command goes on where it was stopped.
+are. A run that has the note is passed over, so the same command goes on where it was stopped. Runs
+that are measured by another metric than accuracy keep their weights, which a line says.
 """
 
 from __future__ import annotations
@@ -133,6 +134,9 @@ def changes(run: Path, splits: Splits) -> list[Change]:
 
 def convert(run: Path, splits: Splits) -> str:
     """Halve the weights of a run where its accuracies stay, note it; what was found, in words."""
+    rows = [row for file in files_of(run) for row in read_json(file)["rows"]]
+    if not all("accuracies" in row for row in rows):
+        return "left as it is, for only accuracies are compared and it has other rows"
     found = changes(run, splits)
     moved = max((abs(c.moved) for c in found), default=0.0)
     stays = all(c.stays for c in found)

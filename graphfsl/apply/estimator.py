@@ -207,6 +207,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         learner = self.learner
         policy = [] if self.batch_norm is None else [f"learner.batch_norm={self.batch_norm}"]
         if isinstance(learner, Predictor):
+            check_classes(learner.learner)
             learner = copy.deepcopy(learner)
             return (
                 Predictor(changed(learner.run, policy), range=learner.range) if policy else learner
@@ -229,6 +230,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             return LearnerSpec.of({"head": learner})
         if Path(learner).is_dir():
             predictor = open_run(learner, policy)
+            check_classes(predictor.learner)
             self._say(predictor.replaced)
             return predictor
         raise unknown("head or run directory", str(learner), registry.names("head"))

@@ -70,7 +70,6 @@ class Predictor:
     def __init__(
         self, run: runs.Run, replaced: str | None = None, range: Range | None = None
     ) -> None:
-        check_classes(run.learner)
         self.run, self.learner, self.replaced = run, run.learner.eval(), replaced
         own = run.experiment.data.range if range is None else range
         self.range = check_range(own, "range")
@@ -115,9 +114,11 @@ class Predictor:
             An answer for each query.
 
         Raises:
-            InputError: for an image that cannot be read, fewer than two classes, an empty class, or
-                scores that are not finite.
+            InputError: for an image that cannot be read, fewer than two classes, an empty class,
+                scores that are not finite, and a learner that answers with values, which
+                `learner` takes episodes of.
         """
+        check_classes(self.learner)
         if not isinstance(support, Mapping):
             right = "a mapping of classes to images, such as {'a': ['1.png'], 'b': ['2.png']}"
             raise InputError(f"the support must be {right}, not {described(support)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -66,6 +67,8 @@ def build_learner(
     shape, way = sample_shape(shape), whole_number(way, "way", 1)
     with as_device(device or "cpu"):
         encoder, dim, maps = make_encoder(spec.encoder, shape)
+        if device == "meta" and spec.adapt is not None:
+            encoder = copy.deepcopy(encoder)  # checks share it, and a loop may put layers into it
         reads_vectors_only = len(shape) == 1 or isinstance(encoder, nn.Flatten)
         parts: dict[str, list[Part]] = {slot: [] for slot in SLOTS}
         for slot in SLOTS:
@@ -171,6 +174,12 @@ def is_frozen(learner: Learner) -> bool:
     """Whether a learner's encoder has parameters and none of them learns."""
     net = learner.innermost
     return isinstance(net, Pipeline) and net.frozen
+
+
+def learned_by_rule(learner: Learner) -> set[str]:
+    """The tensors that the rule of an inner loop learns, by their names in `state_dict`."""
+    loop: Any = learner
+    return {f"rule.{name}" for name in loop.rule.state_dict()} if learner.adapts else set()
 
 
 def comes_complete(spec: LearnerSpec, learner: Learner) -> bool:

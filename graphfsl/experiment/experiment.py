@@ -27,7 +27,7 @@ from graphfsl import data
 from graphfsl.core.schema import check_options, make, signature
 from graphfsl.core.task import Task
 from graphfsl.data import tasks
-from graphfsl.experiment.builder import build_learner, build_pretrainer
+from graphfsl.experiment.builder import build_learner, build_pretrainer, learned_by_rule
 from graphfsl.experiment.data_source import OWN, DataSource
 from graphfsl.experiment.learner_spec import LearnerSpec, PartSpec
 from graphfsl.experiment.overrides import parted, text_value
@@ -77,6 +77,7 @@ class Evaluation:
         seed: of the episodes.
         block: episodes at once; None takes as many as fit.
         unbalanced: whether a learner that assumes balance is measured without it, too.
+        untrained_rule: whether the rule of an inner loop is as it was before the training.
     """
 
     episodes: int
@@ -86,6 +87,7 @@ class Evaluation:
     seed: int
     block: int | None
     unbalanced: bool
+    untrained_rule: bool
 
 
 @dataclass(frozen=True)
@@ -233,7 +235,12 @@ class Experiment:
         notes = _notes(given)
         spec = LearnerSpec.of(given["learner"])
         if has_recipe:
-            build_learner(spec, shape, way, device="meta")
+            learner = build_learner(spec, shape, way, device="meta")
+            require(
+                not evaluation.untrained_rule or learned_by_rule(learner),
+                "evaluation.untrained_rule changes nothing: this learner has no inner loop whose "
+                "rule learns; leave it out",
+            )
         pretraining = _pretraining(given, source)
         if pretraining is not None:
             objective = pretraining.objective
@@ -413,6 +420,7 @@ def _evaluation(given: Mapping[str, Any]) -> Evaluation:
         seed=options.seed,
         block=options.block,
         unbalanced=options.unbalanced,
+        untrained_rule=options.untrained_rule,
     )
 
 

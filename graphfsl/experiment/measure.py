@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from graphfsl import data
@@ -24,8 +26,8 @@ from graphfsl.experiment.experiment import Experiment, Published
 from graphfsl.experiment.overrides import names, text_value
 from graphfsl.experiment.results import beside_published, full_row
 from graphfsl.experiment.run import Run
+from graphfsl.experiment.trained import take_weights
 from graphfsl.io.allocator import reuse_freed_memory
-from graphfsl.io.checkpoint import load_weights
 from graphfsl.io.errors import InputError
 from graphfsl.loops.evaluation import diagnose, encode_once, evaluate
 from graphfsl.loops.row import Row
@@ -38,11 +40,19 @@ DIAGNOSED = 200  # episodes that the reliability diagram and the confusion matri
 
 @dataclass(frozen=True)
 class Asked:
-    """A run's experiment with changes, the tasks that are evaluated, and the learner as changed."""
+    """What a run is asked.
+
+    Args:
+        experiment: the run's, with changes.
+        tasks: that are evaluated.
+        learner: as changed, with the trained weights.
+        remarks: what a row says of an inner loop that is not the one of the training.
+    """
 
     experiment: Experiment
     tasks: tuple[Task, ...]
     learner: Learner
+    remarks: tuple[str, ...] = ()
 
 
 def measure(
@@ -56,7 +66,9 @@ def measure(
 
     With an override of `episode`, the one task that it makes is evaluated in place of the listed
     ones. With one of `data.name`, the other options of that data set start from its own defaults.
-    With one of `learner`, the trained weights must fit the learner that it makes.
+    With one of `learner`, the trained weights must fit the learner that it makes; with one of
+    `learner.adapt`, another inner loop starts at the trained weights of the network, and the row
+    says so.
 
     Args:
         run: the trained run.
@@ -113,6 +125,7 @@ def _measured(
         seen = diagnose(learner, drawn, min(options.episodes, DIAGNOSED))
         row = full_row(experiment, result, str(device), run.steps)
         row = beside_published(row, task, published)
+        row = row.replace(traits=[*row.traits, *asked.remarks])
         rows.append(row.replace(diagnosis=seen, unfinished=run.unfinished, setting_from=origin))
         if say:
             say(str(result))
@@ -143,7 +156,8 @@ def _encoded(
 def _published(trained: Experiment, asked: Experiment) -> Sequence[Published]:
     """What the paper states: a published number is for its own learner, data set and test split."""
     same = asked.learner == trained.learner and asked.data.placeless == trained.data.placeless
-    return asked.notes.published if same and asked.evaluation.split == "test" else ()
+    own = same and not asked.evaluation.untrained_rule
+    return asked.notes.published if own and asked.evaluation.split == "test" else ()
 
 
 def measure_policies(
@@ -176,10 +190,19 @@ def names_policy(changes: Sequence[str]) -> bool:
 def asked_of(run: Run, changes: Sequence[str] = ()) -> Asked:
     """What a run is asked with some changes."""
     experiment, tasks = _changed(run.experiment, run.shape, changes)
-    learner = run.learner
-    if experiment.learner != run.experiment.learner:
-        learner = build_learner(experiment.learner, run.shape, run.way)
-        load_weights(learner, run.learner.state_dict(), run.path)
+    learner, untrained = run.learner, experiment.evaluation.untrained_rule
+    if untrained or experiment.learner != run.experiment.learner:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(run.experiment.seed)  # draws the rule that its training began with
+            learner = build_learner(experiment.learner, run.shape, run.way)
+        left_out = take_weights(learner, run.learner, run.path, untrained)
+        if left_out:
+            warnings.warn(
+                f"{left_out:,} numbers that the rule of {_inner_loop(run.experiment)} learned are "
+                f"left out: {'an untrained rule' if untrained else _inner_loop(experiment)} takes "
+                "the steps, from the trained weights of the network",
+                stacklevel=2,
+            )
     if run.steps and learner.batch_norm == "running" and not _has_averages(run, learner):
         first = " and a `pretrain` section" if learner.adapts else ""
         raise InputError(
@@ -188,7 +211,20 @@ def asked_of(run: Run, changes: Sequence[str] = ()) -> Asked:
             "weights; set learner.batch_norm=support, apart or joint, or train anew with "
             "learner.batch_norm=running" + first
         )
-    return Asked(experiment, tasks, learner)
+    return Asked(experiment, tasks, learner, _remarks(run.experiment, experiment))
+
+
+def _remarks(trained: Experiment, asked: Experiment) -> tuple[str, ...]:
+    """What a row says of an inner loop that is not the one of the training."""
+    untrained = ("untrained rule",) if asked.evaluation.untrained_rule else ()
+    then, now = _inner_loop(trained), _inner_loop(asked)
+    return untrained if then == now else (*untrained, f"trained with {then}")
+
+
+def _inner_loop(experiment: Experiment) -> str:
+    """The name of an experiment's inner loop."""
+    adapt = experiment.learner.adapt
+    return "no inner loop" if adapt is None else adapt.name
 
 
 def check(experiment: Experiment, changes: Sequence[str], splits: Splits) -> None:
@@ -209,7 +245,8 @@ def check(experiment: Experiment, changes: Sequence[str], splits: Splits) -> Non
     split = splits.get(changed.data, changed.evaluation.split)
     trained = build_learner(experiment.learner, shape, way, device="meta")
     learner = build_learner(changed.learner, shape, way, device="meta")
-    load_weights(learner, trained.state_dict(), Path("the trained learner"))
+    untrained = changed.evaluation.untrained_rule
+    take_weights(learner, trained, Path("the trained learner"), untrained)
     for task in tasks:
         check_shape(shape, task, split)
         task.check(split)

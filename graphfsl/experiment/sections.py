@@ -21,6 +21,8 @@ class EvaluationOptions:
         block: episodes at once; None takes as many as fit.
         unbalanced: measure a learner that assumes as many queries, or unlabeled images, of every
             class on Dirichlet episodes, too.
+        untrained_rule: measure an inner loop that learns its rule with the rule as it was before
+            the training, from the trained weights of the network.
     """
 
     episodes: int = 600
@@ -29,6 +31,7 @@ class EvaluationOptions:
     seed: int = 0
     block: int | None = None
     unbalanced: bool = False
+    untrained_rule: bool = False
 
     def __post_init__(self) -> None:
         if self.episodes < 1 or (self.block is not None and self.block < 1):

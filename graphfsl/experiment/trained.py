@@ -10,12 +10,12 @@ import torch
 
 from graphfsl.core.learner import Learner
 from graphfsl.core.pipeline import Pipeline
-from graphfsl.experiment.builder import build_learner, comes_complete
+from graphfsl.experiment.builder import build_learner, comes_complete, learned_by_rule
 from graphfsl.experiment.encoders import brings_weights
 from graphfsl.experiment.experiment import Experiment
 from graphfsl.experiment.learner_spec import LearnerSpec
 from graphfsl.io.checkpoint import load_checkpoint, load_weights
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import InputError, require
 from graphfsl.nn.weights import without_reading
 
 
@@ -114,3 +114,57 @@ def _rebuilt(spec: LearnerSpec, shape: tuple[int, ...], way: int, file: Path) ->
         if not learner.state_dict().keys() <= load_checkpoint(file)[0].keys():
             raise
         return learner
+
+
+def take_weights(
+    learner: Learner, trained: Learner, where: Path, untrained_rule: bool = False
+) -> int:
+    """Give a learner the weights of a trained one, which may have another inner loop or none.
+
+    All weights of the network must be there and fit. A rule's own go with them where both inner
+    loops are of one kind.
+
+    Args:
+        learner: what takes them.
+        trained: whose they are.
+        where: the run, for messages.
+        untrained_rule: leave the rule of `learner` as it was made.
+
+    Returns:
+        How many numbers the rule of `trained` learned that `learner` does not take.
+
+    Raises:
+        InputError: for weights that do not fit, and for a rule that nobody trained, unless that is
+            asked for.
+    """
+    given, own = trained.state_dict(), learner.state_dict()
+    same_kind = type(learner) is type(trained)
+    if same_kind and not untrained_rule:
+        load_weights(learner, given, where)
+        return 0
+    left_out, as_made = learned_by_rule(trained), learned_by_rule(learner)
+    require(
+        untrained_rule or not as_made,
+        f"the rule of {type(learner).__name__} learns, and this run did not train it; set "
+        "evaluation.untrained_rule=true to take it as a training would begin, or choose a rule "
+        "that does not learn, such as that of maml",
+    )
+    network = {_inside(name, trained): t for name, t in given.items() if name not in left_out}
+    names = {_inside(name, learner): name for name in own if name not in as_made}
+    for loop, inside in ((trained, network), (learner, names)):
+        around = next((name for name in inside if name in loop.state_dict()), None)
+        require(
+            same_kind or not loop.adapts or around is None,
+            f"{type(loop).__name__} reads {around!r} in place of weights of the network, which no "
+            "other inner loop does; evaluate with the one that was trained",
+        )
+    taken = {names.get(name, name): tensor for name, tensor in network.items()}
+    load_weights(learner, taken | {name: own[name] for name in as_made}, where)
+    return sum(given[name].numel() for name in left_out)
+
+
+def _inside(name: str, learner: Learner) -> str:
+    """A tensor's name in the innermost learner; that of one around it stays as it is."""
+    modules = learner.named_modules()
+    prefix = next(f"{path}." for path, module in modules if module is learner.innermost)
+    return name.removeprefix(prefix)

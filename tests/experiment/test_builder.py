@@ -46,3 +46,16 @@ def test_an_option_without_a_meaning_is_refused_when_the_learner_is_built(
     with pytest.raises(InputError, match=says) as error:
         build(section, (8,), 3)
     assert "\n" not in str(error.value)
+
+
+def test_a_check_of_one_learner_leaves_those_of_others_alone() -> None:
+    """CAVIA puts a context into the encoder, which all checks of an encoder share."""
+    section = {"encoder": {"name": "conv4", "width": 7}, "head": "linear"}
+
+    def names(adapt: str) -> set[str]:
+        learner = build({**section, "adapt": adapt}, (1, 28, 28), 5, device="meta")
+        return set(learner.innermost.state_dict())
+
+    before = names("maml")
+    assert names("cavia") != before
+    assert names("maml") == before

@@ -113,3 +113,17 @@ def test_a_run_that_cannot_be_tried_is_told_and_left(
     assert "not tried: " in (told := capsys.readouterr().out) and "too large for float16" in told
     assert (run / "model.safetensors").read_bytes() == before
     assert "weights" not in json.loads((run / "results.json").read_text())
+
+
+def test_a_run_of_another_metric_keeps_its_weights(
+    run: Path, whole: Path, tool: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = read_json(run / "results.json")
+    row = results["rows"][0]
+    results["rows"][0] = row | {"metric": "mse", "mse": 0.1, "values": row.pop("accuracies")}
+    write_json(run / "results.json", results)
+    before = (run / "results.json").read_bytes()
+    assert tool.main([]) == 0 and "only accuracies are compared" in capsys.readouterr().out
+    assert (run / "results.json").read_bytes() == before
+    model = "model.safetensors"
+    assert (run / model).read_bytes() == (whole / model).read_bytes()

@@ -78,6 +78,10 @@ def test_only_intervals_change_and_only_once(
     ]
     assert len(changed) == 2 and all('"ci95"' in a and '"ci95"' in b for a, b in changed)
 
+    younger = {"mse": 0.1, "ci95": 0.01, "metrics": {"mse": {"value": 0.1, "ci95": 0.01}}}
+    file.write_text(json.dumps({"rows": [younger | {"values": [0.1, 0.2]}]}))
+    assert not tool.rewrite_rows(file)
+
     study, page = tmp_path / "pools.csv", tmp_path / "pools.md"
     old = STUDY + ",1,inductive,61.0,0.994,10,x\n" + "a,5,inductive,70.0,1.0,600,x\n"
     # made again since then

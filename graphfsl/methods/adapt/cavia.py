@@ -7,6 +7,7 @@ https://arxiv.org/abs/1810.03642
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from graphfsl.core.arguments import described, whole_number
 from graphfsl.core.objectives import support_loss
 from graphfsl.core.pipeline import Pipeline
 from graphfsl.core.rules import GradientDescent
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import InputError, require
 
 __all__ = ["CAVIA"]
 
@@ -33,8 +34,9 @@ class CAVIA(Adapt):
     linear in phi.
 
     Args:
-        net: a learner with an encoder, or any module whose outputs are scores. The layer at `at` is
-            put into one that reads the context, in place.
+        net: a learner with an encoder, or any module whose outputs are scores. The layer at `at`
+            gets a context, in place; the names of all weights stay as they are, and weights of a
+            network without a context load too.
         at: name of that layer in the encoder, or in the module: a linear layer, a convolution, or a
             BatchNorm layer; None takes the third BatchNorm layer, or the last where there are
             fewer, and without any the first linear layer.
@@ -83,57 +85,72 @@ class CAVIA(Adapt):
                     f"the encoder has no layer {place!r} that could read a context; it has "
                     f"{', '.join(layers) or 'none'}"
                 )
-            encoder.set_submodule(place, with_context(layers[place], context))
+            give_context(layers[place], context)
         rule = GradientDescent(lr)
         super().__init__(
-            net, rule, steps, support_loss, "*.context", first_order, task_chunk, steps_test
+            net, rule, steps, support_loss, "*.context.phi", first_order, task_chunk, steps_test
         )
 
 
 class Context(nn.Module):
-    """A layer that reads a context (m,): a vector of zeros, which only an inner loop moves."""
+    """A context phi (m,), a vector of zeros that only an inner loop moves, and what reads it.
 
-    def __init__(self, layer: nn.Module, length: int) -> None:
+    It changes the output of a layer, whose child `context` it is.
+    """
+
+    def __init__(self, like: Tensor, length: int) -> None:
         super().__init__()
-        self.layer = layer
-        like = next(layer.parameters())
-        self.context = nn.Parameter(like.new_zeros(length), requires_grad=False)
+        self.phi = nn.Parameter(like.new_zeros(length), requires_grad=False)
+        self.register_load_state_dict_pre_hook(stay_without_weights)  # type: ignore[no-untyped-call]
 
 
 class ContextInput(Context):
-    """A linear layer whose input has the context beside it: W x + b + W_phi phi."""
+    """Further input of a linear layer: W x + b, and W_phi phi on top."""
 
     def __init__(self, layer: nn.Linear, length: int) -> None:
-        super().__init__(layer, length)
         like = layer.weight
+        super().__init__(like, length)
         # as torch starts a layer of that many inputs
         self.weight = nn.Parameter(like.new_empty(layer.out_features, length))
         bound = (layer.in_features + length) ** -0.5
         nn.init.uniform_(self.weight, -bound, bound)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Rows (…, d) -> rows (…, d')."""
-        out: Tensor = self.layer(x)
-        return out + self.weight @ self.context
+    def forward(self, out: Tensor) -> Tensor:
+        """The layer's output (…, d'), and the same more for every row."""
+        return out + self.weight @ self.phi
 
 
 class FiLM(Context):
-    """A layer of maps (M, C, …), whose channels the context scales and shifts."""
+    """Scale and shift of the channels of maps (M, C, …)."""
 
-    def __init__(self, layer: nn.Module, length: int, channels: int) -> None:
-        super().__init__(layer, length)
-        self.linear = nn.Linear(length, 2 * channels).to(self.context)
+    def __init__(self, like: Tensor, length: int, channels: int) -> None:
+        super().__init__(like, length)
+        self.linear = nn.Linear(length, 2 * channels).to(self.phi)
         with torch.no_grad():
             self.linear.bias[:channels] = 1
             self.linear.bias[channels:] = 0
 
-    def forward(self, x: Tensor) -> Tensor:
-        """What the layer makes of x, (M, C, …), times gamma plus beta."""
-        h: Tensor = self.layer(x)
-        told: Tensor = self.linear(self.context)
+    def forward(self, h: Tensor) -> Tensor:
+        """The layer's maps h (M, C, …) times gamma plus beta."""
+        told: Tensor = self.linear(self.phi)
         gamma, beta = told.unflatten(0, (2, -1, *(1,) * (h.ndim - 2)))
         modulated: Tensor = gamma * h + beta
         return modulated
+
+
+def read_context(layer: nn.Module, inputs: Any, out: Tensor) -> Tensor:
+    """What a layer's output becomes by its context, as a forward hook."""
+    changed: Tensor = layer.context(out)  # type: ignore[operator]
+    return changed
+
+
+def stay_without_weights(
+    context: nn.Module, tensors: dict[str, Tensor], prefix: str, *_: Any
+) -> None:
+    """Let a context stay as it is where tensors that are loaded hold none of it."""
+    own = {prefix + name: tensor for name, tensor in context.state_dict().items()}
+    if not own.keys() & tensors.keys():
+        tensors.update(own)
 
 
 def usual_place(layers: Mapping[str, nn.Module]) -> str | None:
@@ -143,14 +160,21 @@ def usual_place(layers: Mapping[str, nn.Module]) -> str | None:
     return next(iter([*norms[2:3], *norms[-1:], *linear]), None)
 
 
-def with_context(layer: nn.Module, length: int) -> Context:
-    """The layer as one that reads a context of that length; InputError where it cannot."""
+def give_context(layer: nn.Module, length: int) -> None:
+    """Make a layer read a context of that length; InputError where it cannot."""
+    require(not hasattr(layer, "context"), "the layer reads a context already; give another net")
+    layer.add_module("context", _context_of(layer, length))
+    layer.register_forward_hook(read_context)
+
+
+def _context_of(layer: nn.Module, length: int) -> Context:
     if isinstance(layer, nn.Linear):
         return ContextInput(layer, length)
     channels = getattr(layer, "num_features", getattr(layer, "out_channels", None))
-    if not isinstance(channels, int) or next(layer.parameters(), None) is None:
+    like = next(layer.parameters(), None)
+    if not isinstance(channels, int) or like is None:
         raise InputError(
             "a context is read behind a linear layer, a convolution or a BatchNorm with weights, "
             f"not behind {described(layer)}"
         )
-    return FiLM(layer, length, channels)
+    return FiLM(like, length, channels)

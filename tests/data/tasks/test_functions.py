@@ -215,11 +215,15 @@ def test_it_is_saved_and_loaded(tmp_path: Path) -> None:
     learner = gf.build({"encoder": "mlp", "head": "kernel_ridge"}, (1,), 1)
     gf.Trainer(steps=3, lr=0.01).fit(learner, waves())
     learner.save(tmp_path)
-    other = load_run(tmp_path).learner
     episode, _ = waves().batch([0])
-    assert torch.equal(other.eval()(episode), learner.eval()(episode))
+    for loaded in (load_run(tmp_path), gf.load(tmp_path)):
+        assert torch.equal(loaded.learner.eval()(episode), learner.eval()(episode))
+    classes = {"a": [np.zeros(1)], "b": [np.ones(1)]}
     with pytest.raises(InputError, match="answers with values"):
-        gf.load(tmp_path)
+        gf.load(tmp_path).predict(classes, [np.zeros(1)])
+    for source in (str(tmp_path), gf.load(tmp_path)):
+        with pytest.raises(InputError, match="answers with values"):
+            gf.FewShotClassifier(source).fit(np.zeros((4, 1)), [0, 0, 1, 1])
 
 
 def test_graphs_rewrite_points_before_it() -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -11,6 +15,9 @@ import graphfsl as gf
 from graphfsl.core.adapt import Adapt
 from graphfsl.core.objectives import support_loss
 from graphfsl.core.rules import GradientDescent
+from graphfsl.experiment import run as runs
+from graphfsl.experiment.experiment import Experiment
+from graphfsl.io.checkpoint import load_checkpoint
 from graphfsl.io.errors import InputError
 from graphfsl.methods.adapt.cavia import CAVIA, ContextInput, FiLM
 from graphfsl.methods.heads.linear import Linear
@@ -34,11 +41,10 @@ def test_meta_gradient_of_images_equals_a_hand_written_loop(task_chunk: int) -> 
     episode = episode.to(dtype=torch.float64)
     model = CAVIA(net(), at="norm", context=M, steps=2, lr=LR, task_chunk=task_chunk)
     encoder, head = model.net.encoder, model.net.head
-    film = encoder.norm
+    norm, film = encoder.norm, encoder.norm.context
     assert isinstance(film, FiLM)
 
     def forward(phi: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        norm = film.layer
         z = F.batch_norm(encoder.conv(x), None, None, norm.weight, norm.bias, training=True)
         gamma, beta = F.linear(phi, film.linear.weight, film.linear.bias).chunk(2)
         z = gamma.view(-1, 1, 1) * z + beta.view(-1, 1, 1)
@@ -57,7 +63,7 @@ def test_meta_gradient_of_images_equals_a_hand_written_loop(task_chunk: int) -> 
     model.loss(episode, target).backward()
     for p, g in zip(learned, wanted, strict=True):
         torch.testing.assert_close(p.grad, g, atol=1e-10, rtol=1e-8)
-    assert film.context.grad is None and not film.context.any()
+    assert film.phi.grad is None and not film.phi.any()
 
 
 def test_beside_a_linear_layer_it_is_further_input() -> None:
@@ -71,12 +77,12 @@ def test_beside_a_linear_layer_it_is_further_input() -> None:
     narrow = perceptron(3)
     model = CAVIA(gf.Pipeline(narrow, head=gf.Outputs("values")), at="0", context=M, lr=LR)
     layer = narrow[0]
-    assert isinstance(layer, ContextInput)
+    assert isinstance(layer.context, ContextInput)
     wide = perceptron(3 + M)
     with torch.no_grad():
-        wide.get_parameter("0.weight")[:, :3] = narrow.get_parameter("0.layer.weight")
-        wide.get_parameter("0.weight")[:, 3:] = layer.weight
-        wide[0].bias.copy_(layer.layer.bias)
+        wide.get_parameter("0.weight")[:, :3] = narrow.get_parameter("0.weight")
+        wide.get_parameter("0.weight")[:, 3:] = layer.context.weight
+        wide[0].bias.copy_(layer.bias)
         wide[2].load_state_dict(narrow[2].state_dict())
     phi = torch.zeros(M, dtype=torch.float64, requires_grad=True)
 
@@ -98,7 +104,7 @@ def test_the_meta_gradient_agrees_with_finite_differences() -> None:
     episode = episode.to(dtype=torch.float64)
     model = CAVIA(net(), at="norm", context=M, steps=2, lr=LR)
     model.loss(episode, target).backward()
-    p = model.net.encoder.norm.linear.weight
+    p = model.net.encoder.norm.context.linear.weight
     values = []
     for side in (1e-5, -2e-5):
         with torch.no_grad():
@@ -118,14 +124,59 @@ def test_without_a_step_the_network_is_what_it_was() -> None:
 
 def test_it_stands_behind_the_third_block_of_conv4() -> None:
     learner = gf.build({"encoder": "conv4", "head": "linear", "adapt": "cavia"}, (1, 28, 28), way=5)
-    assert learner.adapted == ["net.encoder.norms.2.context"]
-    assert learner.net.encoder.norms[2].context.shape == (100,)
+    assert learner.adapted == ["net.encoder.norms.2.context.phi"]
+    assert learner.net.encoder.norms[2].context.phi.shape == (100,)
+
+
+def test_weights_of_a_network_without_a_context_load() -> None:
+    """All names are what they were; a context, where there is one, is loaded too, and whole."""
+    plain = net()
+    without = {name: p + 1 for name, p in net().state_dict().items()}
+    model = CAVIA(plain, at="norm", context=M)
+    reader = model.net.encoder.norm.context
+    started = {name: p.clone() for name, p in reader.state_dict().items()}
+    model.net.load_state_dict(without)
+    found = model.net.state_dict()
+    assert all(torch.equal(found[name], p) for name, p in without.items())
+    assert all(torch.equal(p, started[name]) for name, p in reader.state_dict().items())
+    assert found.keys() - without.keys() == {f"encoder.norm.context.{name}" for name in started}
+
+    with_context = {name: p + 1 for name, p in found.items()}
+    model.net.load_state_dict(with_context)
+    assert all(torch.equal(p, started[name] + 1) for name, p in reader.state_dict().items())
+    del with_context["encoder.norm.context.phi"]
+    with pytest.raises(RuntimeError, match=r"Missing key.*encoder\.norm\.context\.phi"):
+        model.net.load_state_dict(with_context)
+
+
+def test_an_encoder_is_pretrained_before_it_reads_a_context(world: Path) -> None:
+    first = "pretrain={objective: cross_entropy, trainer: {steps: 2, batch: 8}}"
+    learner = ("learner.head=linear", "learner.adapt={name: cavia, context: 4}")
+    run, base = runs.prepare(Experiment.read(world / "my.yaml", [first, *learner]), world / "run")
+    runs.pretrain(run, base)
+    (folder,) = world.glob("pretrain-*")
+    pretrained = load_checkpoint(folder / "model.safetensors")[0]
+    encoder: Any = run.learner.innermost.encoder
+    found = {f"encoder.{name}": p for name, p in encoder.state_dict().items()}
+    of_encoder = {name: p for name, p in pretrained.items() if name.startswith("encoder.")}
+    assert of_encoder and all(torch.equal(found[name], p) for name, p in of_encoder.items())
+
+
+def test_a_copy_has_a_context_of_its_own() -> None:
+    episode = episodes(unlabeled=0)[0].to(dtype=torch.float64)
+    model = CAVIA(net(), at="norm", context=M, lr=LR)
+    before, other = model(episode), copy.deepcopy(model)
+    with torch.no_grad():
+        other.net.encoder.norm.context.linear.bias.add_(1)
+    assert not torch.equal(other(episode), before)
+    assert torch.equal(model(episode), before)
 
 
 def test_bad_input_is_one_line() -> None:
     for message, call in {
         "the encoder has no layer 'norms.2'": lambda: CAVIA(net(), at="norms.2"),
         "not behind a Flatten": lambda: CAVIA(nn.Sequential(nn.Flatten()), at="0"),
+        "reads a context already": lambda: CAVIA(CAVIA(net(), at="norm").net, at="norm"),
         "cavia.context": lambda: CAVIA(net(), at="norm", context=0),
         "has no layer None that could read a context; it has 0": lambda: CAVIA(
             nn.Sequential(nn.Flatten())
