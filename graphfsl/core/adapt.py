@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import fnmatch
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.parameter import is_lazy
 
+from graphfsl.core.affine_norms import AffineOutside
 from graphfsl.core.arguments import A_LEARNER, check_kind, described, whole_number
 from graphfsl.core.batchnorm import BatchNorm, adapting, follow_policy, lacks_averages
 from graphfsl.core.clone import Clone
@@ -58,7 +59,8 @@ class Call(nn.Module):
 
     def forward(self, method: str, *args: Any, **options: Any) -> Any:
         """What the method of the learner returns for these arguments."""
-        return getattr(self.net, method)(*args, **options)
+        with AffineOutside() if transforming() else nullcontext():
+            return getattr(self.net, method)(*args, **options)
 
 
 def _task(tensors: Params, i: int) -> Params:
