@@ -198,6 +198,8 @@ def exact(
 def together(tasks: list[tuple[Episode, Target]]) -> tuple[Episode, Target]:
     """The tasks as one batch."""
     episode = stack([e for e, _ in tasks])
+    if episode.mask.all():  # so that no layer looks for padding
+        episode = episode.replace(padded=False)
     queries = [target.query[0] for _, target in tasks]
     query = nn.utils.rnn.pad_sequence(queries, batch_first=True, padding_value=-100)
     ids = torch.arange(episode.mask.numel()).view_as(episode.mask)
