@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import fnmatch
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.parameter import is_lazy
 
+from graphfsl.core.affine_norms import AffineOutside
 from graphfsl.core.arguments import A_LEARNER, check_kind, described, whole_number
 from graphfsl.core.batchnorm import BatchNorm, adapting, follow_policy, lacks_averages
 from graphfsl.core.clone import Clone
@@ -25,21 +26,19 @@ from graphfsl.core.meta_gradient import (
     StepsAgain,
     chunks,
     cut_off,
+    once,
     repeatable,
     with_gradient,
 )
 from graphfsl.core.objectives import InnerObjective, support_loss
 from graphfsl.core.outputs import is_plain, plain
 from graphfsl.core.pipeline import Pipeline
-from graphfsl.core.rules import Params, Rule
+from graphfsl.core.rules import LearnedRates, Params, Rule
 from graphfsl.core.traits import JOINED
+from graphfsl.core.unwritten import unwritten
 from graphfsl.io.errors import InputError, require
 
-CAPTURED = "mutate a captured Tensor"  # as function transforms refuse it
-WRITES = (
-    "the net writes {} while it adapts, which would carry from one task to the next; leave it out "
-    "of `forward`, or put the module in evaluation mode"
-)
+HUGE = 1e8  # the norm of all weights that is no sound one
 Path = list[Params]  # the weights of a task before and after every step
 
 
@@ -58,7 +57,8 @@ class Call(nn.Module):
 
     def forward(self, method: str, *args: Any, **options: Any) -> Any:
         """What the method of the learner returns for these arguments."""
-        return getattr(self.net, method)(*args, **options)
+        with AffineOutside() if transforming() else nullcontext():
+            return getattr(self.net, method)(*args, **options)
 
 
 def _task(tensors: Params, i: int) -> Params:
@@ -114,6 +114,8 @@ class Adapt(Learner):
     adapts_frozen = False
     # whether inner steps run in the precision of autocast; second derivatives would be mostly noise
     keeps_autocast = False
+    # whether `task_loss` is made for its gradient, so that a second derivative would mean nothing
+    stands_for_gradient = False
     takes_values = True  # whether its inner loss is one of real values too
     # the BatchNorm policy of a net that has none of its own, which the paper's numbers are of
     policy: str | None = None
@@ -173,6 +175,8 @@ class Adapt(Learner):
         self.steps_test = steps_test
         self.first_order, self.task_chunk = first_order, task_chunk
         self.recompute = recompute
+        self._broke: Tensor | None = None  # whether a loss of sound weights came to no number
+        self._watched: set[bool] = set()  # the modes in which the net was seen to write nothing
         names = [n for n, p in net.named_parameters() if p.requires_grad or self.adapts_frozen]
         names += [f"head.{n}" for n in getattr(getattr(net, "head", None), "imprinted", ())]
         self.prefix = "net.encoder." if is_plain(net) else "net."  # of the names that people know
@@ -407,7 +411,7 @@ class Adapt(Learner):
     def score(self, episode: Episode) -> Tensor:
         """Scores (B, n, C) of each task with the parameters adapted to it, or (L, B, n, C)."""
         # (B, 1, n, C) or (B, L, 1, n, C)
-        with self._unmutated():
+        with self._unwritten():
             scores = self._each("score", _as_floats(episode))
         return scores.squeeze(1) if scores.ndim == 4 else scores.squeeze(2).transpose(0, 1)
 
@@ -426,7 +430,8 @@ class Adapt(Learner):
 
         Its gradient is taken here already, a chunk of tasks after the other, and each chunk's
         graph is dropped (`graphfsl.core.meta_gradient`). Where it is differentiated twice, inside
-        a function transform, or for something else than parameters, the graph is kept.
+        a function transform, or for something else than parameters, the graph is kept. Where it
+        `stands_for_gradient`, a second derivative raises InputError.
         """
         if self.training and self.batch_norm == "running" and not self._checked:
             self.check_averages()
@@ -434,12 +439,17 @@ class Adapt(Learner):
         episode = _as_floats(episode)
 
         def plain() -> Tensor:
-            return self._each("loss", episode, target).mean()
+            if not self.stands_for_gradient:
+                return self._task_losses(episode, target).mean()
+            weights = {f"net.{name}": once(p) for name, p in self.named_parameters()}
+            arguments = ("_task_losses", episode, target)
+            losses: Tensor = torch.func.functional_call(Call(self), weights, arguments)
+            return losses.mean()
 
         again = repeatable(plain, episode.x.device)
         learned = [p for p in self.parameters() if p.requires_grad]
         data = [*episode.tensors.values(), *target.tensors.values()]
-        with self._unmutated():
+        with self._unwritten():
             if (
                 not torch.is_grad_enabled()
                 or transforming()
@@ -449,7 +459,37 @@ class Adapt(Learner):
             ):
                 return plain()
             value, grads = self._meta_gradient(episode, target, learned)
+        self._note(value)
         return with_gradient(value, grads, learned, again)
+
+    def _note(self, loss: Tensor) -> None:
+        """Remember whether sound weights came to a loss of no number; no GPU is waited for."""
+        size = nn.utils.get_total_norm([p.detach() for p in self.net.parameters()])
+        broke = ~loss.isfinite() & (size < HUGE)
+        before = broke if self._broke is None else self._broke.to(broke.device)
+        self._broke = broke | before
+
+    def why_no_number(self) -> str:
+        """That the inner loop diverged, where the weights that it started at were sound."""
+        broke, self._broke = self._broke, None
+        return self.diverged if broke is not None and bool(broke) else ""
+
+    @property
+    def diverged(self) -> str:
+        """What there is to say where the inner loop left nothing finite."""
+        steps = self.steps_now
+        after = f"{steps} step{'s' * (steps != 1)} {self.rule.pace}".strip()
+        less = "a smaller lr or fewer steps"
+        if isinstance(self.rule, LearnedRates):
+            less = "fewer steps, or a training with a smaller trainer.lr,"
+        return (
+            f"the inner loop of {type(self).__name__} diverged: nothing finite is left after "
+            f"{after}; {less} may do"
+        )
+
+    def _task_losses(self, episode: Episode, target: BaseTarget) -> Tensor:
+        """What each task costs with its adapted weights, the whole graph behind it: (B,)."""
+        return self._each("loss", episode, target)
 
     def _meta_gradient(
         self, episode: Episode, target: BaseTarget, learned: Sequence[Tensor]
@@ -517,26 +557,15 @@ class Adapt(Learner):
         return StepsAgain(start, step, self.steps_now, episode.x.device)
 
     @contextmanager
-    def _unmutated(self) -> Iterator[None]:
-        """InputError where a buffer of the net was written meanwhile."""
-        before = {name: (b, b._version) for name, b in self.net.named_buffers() if _counts(b)}
-        try:
+    def _unwritten(self) -> Iterator[None]:
+        """InputError where the net writes anything of its own meanwhile."""
+        with unwritten(self.net, by_value=self.training not in self._watched):
             yield
-        except (RuntimeError, InputError) as error:
-            if CAPTURED in str(error):
-                raise InputError(WRITES.format("a buffer")) from error
-            raise
-        for name, (buffer, version) in before.items():
-            require(buffer._version == version, WRITES.format(f"its buffer {name!r}"))
+        self._watched.add(self.training)  # comparing numbers waits for a GPU: once a mode
 
     def fit_base(self, features: Tensor, labels: Tensor) -> None:
         """Let the net learn from base-class features (N, d) and labels (N,)."""
         self.net.fit_base(features, labels)
-
-
-def _counts(buffer: Tensor) -> bool:
-    """Whether PyTorch counts how often it was written."""
-    return not (buffer.is_inference() or buffer.is_meta)
 
 
 def _learner(net: Any) -> Learner:

@@ -18,22 +18,29 @@ from graphfsl.io.errors import InputError
 
 
 @torch.no_grad()
-def first_unsound(learner: Learner, episode: Episode) -> str:
-    """The slot and class of the first part whose answer has no finite value, as "head ProtoNet".
+def why_unsound(learner: Learner, episode: Episode) -> str:
+    """What made the first value that is not finite, for an episode whose scores were found so.
 
-    For an episode whose scores were found to be so. "adapt" where they are finite before the inner
-    loop.
+    As "the head ProtoNet made values that are not finite"; that the inner loop diverged, where they
+    are finite before it.
     """
     net = learner.innermost
     if not bool(_nodes(episode)):
         given = isinstance(net, Pipeline) and isinstance(net.encoder, nn.Identity)
-        return "encoder, or the features that were given," if given else "samples themselves"
+        return _made_by(
+            "encoder, or the features that were given," if given else "samples themselves"
+        )
     if not isinstance(net, Pipeline):
-        return type(net).__name__
+        return _made_by(type(net).__name__)
     with _watched(net, episode) as found:
         net(episode)
-    outermost = "adapt" if learner.adapts else type(learner).__name__
-    return found[0] if found else outermost
+    if found:
+        return _made_by(found[0])
+    return getattr(learner, "diverged", "") or _made_by(type(learner).__name__)
+
+
+def _made_by(part: str) -> str:
+    return f"the {part} made values that are not finite"
 
 
 def check_answered(learner: Learner, episode: Episode, scores: Tensor) -> Tensor:
@@ -43,10 +50,7 @@ def check_answered(learner: Learner, episode: Episode, scores: Tensor) -> Tensor
         InputError: where one of them holds no answer.
     """
     if not bool(answered(scores).all()):
-        raise InputError(
-            f"there is no answer: the {first_unsound(learner, episode)} made values "
-            f"that are not finite"
-        )
+        raise InputError(f"there is no answer: {why_unsound(learner, episode)}")
     return scores
 
 

@@ -89,6 +89,13 @@ class Learner(Saves, Part):
             InputError: says which policies would do.
         """
 
+    def why_no_number(self) -> str:
+        """What it saw of why its loss came to no number; empty where it does not know.
+
+        It is asked once a loss was found to be none.
+        """
+        return ""
+
     def set_batch_norm(self, policy: str) -> None:
         """Choose the BatchNorm policy."""
         self.batch_norm = policy

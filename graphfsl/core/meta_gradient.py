@@ -21,7 +21,12 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from graphfsl.core.encoder import full_precision, keep_precision
 from graphfsl.core.rules import Params
+from graphfsl.io.errors import InputError
 
+NO_SECOND = (
+    "this loss stands for its gradient alone, and has no second derivative that means anything; "
+    "differentiate it once, or adapt by another method, such as maml"
+)
 Plain = Callable[[], Tensor]  # the same loss, with a graph through everything
 
 
@@ -109,6 +114,60 @@ def with_gradient(
     """
     loss: Tensor = _WithGradient.apply(plain, value, grads, *learned)
     return loss
+
+
+class _Last(torch.autograd.Function):
+    """A gradient that cannot be differentiated again; `of` is what it is the gradient for."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(gradient: Tensor, of: Tensor) -> Tensor:
+        return gradient.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Tensor) -> Any:
+        raise InputError(NO_SECOND)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> Any:
+        raise InputError(NO_SECOND)
+
+
+class _Once(torch.autograd.Function):
+    """The same values, for which a derivative is taken once."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, outer: Tensor) -> Any:
+        return _Last.apply(outer, *ctx.saved_tensors)
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor) -> Any:
+        return _Last.apply(tangent, *ctx.saved_tensors)
+
+
+def once(tensor: Tensor) -> Tensor:
+    """The same values, by which a loss is differentiated once; a second time is an InputError.
+
+    For a loss whose first derivative alone is that of its method.
+    """
+    same: Tensor = _Once.apply(tensor)
+    return same
 
 
 class RandomState:

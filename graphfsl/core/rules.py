@@ -33,6 +33,12 @@ class Rule(nn.Module):
     # more
     most_steps: int | None = None
 
+    @property
+    def pace(self) -> str:
+        """How far its steps go, as a message says it, such as "at lr 0.4"; empty if not known."""
+        lr = getattr(self, "lr", None)
+        return f"at lr {lr:g}" if isinstance(lr, (int, float)) else ""
+
     def bind(self, params: Params) -> None:
         """Learn which parameters adapt, once, when the inner loop is made.
 
@@ -99,6 +105,11 @@ class LearnedRates(Rule):
         require(beyond in (None, "last"), f"beyond must be last, or left out, not {beyond!r}")
         self.steps = steps
         self.most_steps = None if beyond else steps
+
+    @property
+    def pace(self) -> str:
+        """How far its steps go, as a message says it."""
+        return "at the rates that it learned"
 
     def row(self, step: int) -> int:
         """Which of the learned steps this one is."""

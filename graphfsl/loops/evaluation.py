@@ -23,7 +23,7 @@ from graphfsl.core.arguments import (
 )
 from graphfsl.core.display import block, call_of
 from graphfsl.core.episode import Episode
-from graphfsl.core.invalid_scores import first_unsound
+from graphfsl.core.invalid_scores import why_unsound
 from graphfsl.core.learner import Learner, Part
 from graphfsl.core.pipeline import Pipeline
 from graphfsl.core.protocol import check_features, check_protocol, kind_of
@@ -127,10 +127,7 @@ def measured(
             unanswered = ~(first.isfinite() if first.ndim == 1 else first.isfinite().all(1))
             if bool(unanswered.any()):
                 number = numbers[done + int(unanswered.nonzero()[0])]
-                raise InputError(
-                    f"episode {number}: the {first_unsound(learner, episode)} made values that "
-                    f"are not finite"
-                )
+                raise InputError(f"episode {number}: {why_unsound(learner, episode)}")
             for name, value in values.items():
                 found[name].append(value)
             done += len(first)

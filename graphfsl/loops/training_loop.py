@@ -20,7 +20,7 @@ from graphfsl.data.batches import Batches
 from graphfsl.data.episodes import Episodes
 from graphfsl.data.streams import keys_of
 from graphfsl.io import distributed
-from graphfsl.io.errors import require
+from graphfsl.io.errors import InputError, require
 from graphfsl.loops.evaluation import measured
 from graphfsl.loops.loggers import make_logger
 from graphfsl.loops.progress_bar import Log
@@ -185,15 +185,15 @@ class TrainingLoop:
 
     def _check_alive(self, loss: float) -> None:
         """InputError where the training cannot go on."""
-        step = self.state.step
-        require(
-            math.isfinite(loss),
-            f"the loss is {loss} at step {step}; lower trainer.lr or set trainer.clip",
-        )
+        step, outer = self.state.step, "lower trainer.lr or set trainer.clip"
+        if not math.isfinite(loss):
+            why = self.learner.why_no_number()
+            message = f"the loss is {loss} at step {step}"
+            raise InputError(f"{message}: {why}" if why else f"{message}; {outer}")
         require(
             not _diverged(self.learner),
             f"the weights have diverged at step {step}: no gradient reaches them, and the loss "
-            f"stays at {loss:.4g}; lower trainer.lr or set trainer.clip",
+            f"stays at {loss:.4g}; {outer}",
         )
 
     def _validate(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -153,3 +154,99 @@ def test_a_part_that_scores_nothing_is_refused() -> None:
 
     with pytest.raises(InputError, match="must be a Learner"):
         Adapt(MessagePassing(6), GradientDescent(0.1), 1)
+
+
+class Counts(nn.Module):
+    """Puts another tensor in the place of a buffer."""
+
+    seen: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(64, WAY)
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen = self.seen + 1
+        out: Tensor = self.linear(x.flatten(1))
+        return out
+
+
+class KeepsAverages(Counts):
+    """Writes averages by a function, which PyTorch does not count."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("variance", torch.ones(64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.batch_norm(x.flatten(1), torch.zeros(64), self.variance, training=self.training)
+        out: Tensor = self.linear(y)
+        return out
+
+
+class Clips(Counts):
+    """Writes a parameter."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.linear.bias.data.clamp_(-1e-3, 1e-3)
+        out: Tensor = self.linear(x.flatten(1))
+        return out
+
+
+class Remembers(Counts):
+    """Computes once what it then keeps, which is the same whatever the task is."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen = torch.zeros(())
+        out: Tensor = self.linear(x.flatten(1))
+        return out
+
+
+def power_iteration() -> nn.Module:
+    spectral = nn.utils.parametrizations.spectral_norm
+    return nn.Sequential(nn.Flatten(), spectral(nn.Linear(64, WAY)))
+
+
+@pytest.mark.parametrize("method", ["score", "loss"])
+@pytest.mark.parametrize("task_chunk", [1, 2])
+@pytest.mark.parametrize(
+    ("module", "named"),
+    [
+        (Writes, "seen"),
+        (Counts, "seen"),
+        (KeepsAverages, "variance"),
+        (Clips, "linear.bias"),
+        (power_iteration, "1.parametrizations.weight.0._u"),
+    ],
+)
+def test_a_module_that_writes_what_it_stores_is_refused(
+    module: Callable[[], nn.Module], named: str, task_chunk: int, method: str
+) -> None:
+    model = MAML(module(), steps=1, lr=LR, task_chunk=task_chunk)
+    arguments = episodes() if method == "loss" else episodes()[:1]
+    with pytest.raises(InputError, match="the net writes ") as caught:
+        getattr(model, method)(*arguments)
+    said = str(caught.value)
+    assert "\n" not in said
+    assert named in said or (task_chunk > 1 and "writes a " in said), said
+
+
+@pytest.mark.parametrize("task_chunk", [1, 2])
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_batchnorm_with_averages_leaves_them_as_they_are(
+    task_chunk: int, momentum: float | None
+) -> None:
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(4, momentum=momentum)
+    module = nn.Sequential(nn.Conv2d(1, 4, 3), norm, nn.Flatten(), nn.Linear(144, WAY)).double()
+    model, (episode, target) = MAML(module, STEPS, LR, task_chunk=task_chunk), exact()
+    before = copy.deepcopy(module.state_dict())
+    model.train().loss(episode, target).backward()
+    model.eval().score(episode)
+    assert all(torch.equal(v, before[n]) for n, v in module.state_dict().items())
+
+
+def test_a_module_may_keep_what_does_not_change() -> None:
+    episode, target = episodes()
+    MAML(Remembers(), steps=1, lr=LR).loss(episode, target).backward()

@@ -30,6 +30,7 @@ from graphfsl.io.errors import InputError
 from graphfsl.loops.row import Row
 from graphfsl.loops.trainer import Trainer
 from graphfsl.methods.adapt.maml import MAML
+from graphfsl.methods.adapt.meta_sgd import MetaSGD
 from graphfsl.methods.heads.linear import Linear
 from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.testing import TinyEncoder
@@ -46,13 +47,11 @@ def learner(kind: str) -> Learner:
     if kind == "protonet":
         return Pipeline(TinyEncoder(), head=ProtoNet(), batch_norm="support")
     net = Pipeline(TinyEncoder(), head=Linear(6, SETTING.way), batch_norm="apart")
-    return MAML(net, lr=0.1, steps=2)
+    return MetaSGD(net, steps=2) if kind == "meta_sgd" else MAML(net, lr=0.1, steps=2)
 
 
 def step(kind: str, run: Path | None = None, **options: Any) -> dict[str, torch.Tensor]:
-    """Weights after one step of plain gradient descent with rate 1: first weights minus the
-    gradient.
-    """
+    """Weights after gradient descent with rate 1; after one step first weights minus gradient."""
     own = learner(kind)
     plain: dict[str, Any] = {
         "optimizer": "sgd",
@@ -86,7 +85,8 @@ import torch
 torch.set_num_threads(1)
 from graphfsl.io import distributed
 from tests.loops.test_machines import step, train
-train(Path(sys.argv[2])) if sys.argv[1] == "train" else step(sys.argv[1], Path(sys.argv[2]))
+kind, run = sys.argv[1], Path(sys.argv[2])
+train(run) if kind == "train" else step(kind, run, steps=int(sys.argv[3]))
 distributed.finish()  # a process that leaves an open group now and then dies of its threads
 """
 
@@ -105,14 +105,17 @@ def torchrun(folder: Path, *args: object, processes: int = 2) -> subprocess.Pope
     return subprocess.Popen(command, cwd=ROOT, env=env, start_new_session=True)
 
 
-@pytest.mark.parametrize("kind", ["protonet", "maml"])
-def test_two_processes_take_the_gradient_of_one(tmp_path: Path, kind: str) -> None:
-    assert torchrun(tmp_path, kind, tmp_path / "two").wait(300) == 0
+@pytest.mark.parametrize(("kind", "steps"), [("protonet", 1), ("maml", 1), ("meta_sgd", 4)])
+def test_two_processes_take_the_gradient_of_one(tmp_path: Path, kind: str, steps: int) -> None:
+    """Second derivatives included, and for what a rule learns."""
+    assert torchrun(tmp_path, kind, tmp_path / "two", steps).wait(300) == 0
     two, _ = load_checkpoint(tmp_path / "two" / "last.safetensors")
-    one, first = step(kind), learner(kind).state_dict()
+    one, first = step(kind, steps=steps), learner(kind).state_dict()
     for name, weight in one.items():
         torch.testing.assert_close(two[f"model/{name}"], weight, rtol=0, atol=1e-6)
-    assert max(float((one[k] - first[k]).abs().max()) for k in one) > 1e-3, "there was a gradient"
+    moved = {name: float((one[name] - first[name]).abs().max()) for name in one}
+    assert max(moved.values()) > 1e-3, "there was a gradient"
+    assert max((m for name, m in moved.items() if name.startswith("rule.")), default=1) > 1e-3
 
 
 def test_two_processes_resume_to_the_bit(tmp_path: Path) -> None:

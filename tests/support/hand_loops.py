@@ -86,9 +86,11 @@ def own_parameters(model: Adapt) -> Params:
 
 def gradient(loss: Tensor, model: Adapt) -> Params:
     """The gradient of a loss for all that a model learns, zeros where it has none."""
-    names, tensors = zip(*model.named_parameters(), strict=True)
-    found = torch.autograd.grad(loss, tensors, allow_unused=True, materialize_grads=True)
-    return dict(zip(names, found, strict=True))
+    learned = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    found = torch.autograd.grad(
+        loss, list(learned.values()), allow_unused=True, materialize_grads=True
+    )
+    return dict(zip(learned, found, strict=True))
 
 
 def expect_same(found: Params, right: Params, tolerance: float = 1e-10) -> None:

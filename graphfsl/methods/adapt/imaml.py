@@ -85,6 +85,7 @@ class IMAML(Adapt):
 
     family = "optimisation"
     policy = "apart"
+    stands_for_gradient = True
 
     def __init__(
         self,

@@ -56,6 +56,7 @@ class Reptile(Adapt):
 
     family = "optimisation"
     policy = "apart"
+    stands_for_gradient = True
 
     def __init__(
         self,

@@ -398,3 +398,67 @@ def test_adapting_a_part_equals_a_loop_by_hand(params: str) -> None:
     model = MAML(network(), 2, 0.2, params=params)
     adapted = [n for n in own_parameters(model) if n.startswith(params[:-1])]
     expect_hand_written(model, move, shot_sum=True, adapted=adapted)
+
+
+# A loss that stands for its gradient
+
+twice_nothing = pytest.mark.parametrize("name", ["reptile", "imaml"])
+
+
+def as_a_function(model: Adapt) -> tuple[Any, Params]:
+    """The loss as a function of all that is learned, and where it is taken."""
+    episode, target = tasks(2)
+
+    def loss(params: Params) -> Tensor:
+        out: Tensor = torch.func.functional_call(Call(model), params, ("loss", episode, target))
+        return out
+
+    return loss, {f"net.{name}": p.detach() for name, p in model.named_parameters()}
+
+
+@twice_nothing
+def test_its_first_derivative_is_the_same_however_it_is_taken(name: str) -> None:
+    model = made(name)
+    right = gradient(model.loss(*tasks(2)), model)
+    loss, at = as_a_function(model)
+    names, tensors = zip(*model.named_parameters(), strict=True)
+    kept = torch.autograd.grad(model.loss(*tasks(2)), tensors, create_graph=True)
+    expect_same(dict(zip(names, kept, strict=True)), right)
+    found = torch.func.grad(loss)(at)
+    expect_same({n.removeprefix("net."): g for n, g in found.items()}, right)
+    ones = {n: torch.ones_like(p) for n, p in at.items()}
+    _, along = torch.func.jvp(loss, (at,), (ones,))  # type: ignore[misc]
+    slope = torch.stack([g.sum() for g in right.values()]).sum()
+    torch.testing.assert_close(along, slope, atol=1e-10, rtol=1e-10)
+
+
+@twice_nothing
+def test_its_second_derivative_is_refused_in_one_line(name: str) -> None:
+    model = made(name)
+    loss, at = as_a_function(model)
+    key, rest = "net._call.net.head.linear.bias", dict(at)
+    bias = rest.pop(key)
+
+    def of_bias(b: Tensor) -> Tensor:
+        return loss({**rest, key: b})
+
+    def by_autograd() -> None:
+        p = model.get_parameter(key.removeprefix("net."))
+        (g,) = torch.autograd.grad(model.loss(*tasks(2)), p, create_graph=True)
+        torch.autograd.grad(g.sum(), p)
+
+    def by_both() -> None:
+        p = bias.clone().requires_grad_()
+        torch.func.grad(of_bias)(p).sum().backward()
+
+    for call in (
+        by_autograd,
+        by_both,
+        lambda: torch.func.hessian(of_bias)(bias),
+        lambda: torch.func.jacrev(torch.func.jacfwd(of_bias))(bias),
+        lambda: torch.func.jacfwd(torch.func.jacfwd(of_bias))(bias),
+        lambda: torch.func.jvp(torch.func.grad(of_bias), (bias,), (bias,)),
+    ):
+        with pytest.raises(InputError, match="stands for its gradient alone") as caught:
+            call()
+        assert "\n" not in str(caught.value)
