@@ -74,34 +74,36 @@ def _one_task(tensors: Params) -> Params:
 class Adapt(Learner):
     """Scores an episode with parameters that were adapted to it by inner steps.
 
-    The net's parameters and buffers are never mutated, so that no averages of BatchNorm are
-    learned: under the policy `running` the encoder is normalised with those that it came with, and
-    training one that has none is refused.
+    The net's parameters and buffers are read, never written. So BatchNorm learns no averages here:
+    under the policy `running` it uses the stored ones, and training a net that has none is refused.
+    When an `Adapt` is made, the BatchNorm layers of its net come to follow a policy, in place; a
+    method with a `policy` of its own sets it where the net still has `running`.
 
-    A head may have `imprint`, episode of support features -> {name: tensor}, and name them in
-    `imprinted`: buffers that start each task at what its support says, and adapt like parameters
-    where `params` matches.
+    A head may make weights from the support: `imprint`, episode of support features -> {name:
+    tensor}, with the names listed in `imprinted`. They adapt like parameters where `params` matches
+    them.
 
     A subclass may say what a task costs, given the weights along its inner loop, in `task_loss`,
     and give some of the net's parameters other values for a step, in `given`.
 
-    Any other module is taken as it is: what it returns for a sample are the scores of the classes
-    (where they are values, `Pipeline(module, head=Outputs("values"))` says so). The patterns of
-    `params` then are of its own names.
+    A module that is no learner is wrapped: what it returns for a sample are the scores of the
+    classes, and `params` matches the module's own names. Where its outputs are values,
+    `Pipeline(module, head=Outputs("values"))` says so.
 
     Args:
         net: any learner, or any module whose outputs are scores.
         rule: how a step moves parameters, see `graphfsl.core.rules.Rule`.
         steps: of the inner loop.
         objective: (score, episode, step) -> scalar, what an inner step descends.
-        params: which of the net's parameters adapt, by name pattern (one or several); those that
-            match one behind a ! do not, as in ["*", "!encoder.norms.*"].
+        params: which of the net's parameters adapt, as one or several name patterns; a pattern with
+            ! in front excludes, as in ["*", "!encoder.norms.*"].
         first_order: treat inner losses and gradients as constants.
         task_chunk: how many tasks run at once under vmap; 1 loops over tasks, which is faster on a
             CPU and needs the least memory; None takes 1 on a CPU and all tasks on a GPU.
         steps_test: steps outside of training; None takes `steps`.
-        recompute: keep only the weights after each inner step, and take the steps once more for
-            the meta-gradient: the memory of one step, for the time of two; tasks run one by one.
+        recompute: keep only the weights between inner steps, and take each step a second time for
+            the meta-gradient: the memory of one step, for about twice the time; tasks run one by
+            one.
 
     Raises:
         InputError: for a net that cannot be adapted, where `params` matches no parameter, and for
@@ -117,7 +119,7 @@ class Adapt(Learner):
     # whether `task_loss` is made for its gradient, so that a second derivative would mean nothing
     stands_for_gradient = False
     takes_values = True  # whether its inner loss is one of real values too
-    # the BatchNorm policy of a net that has none of its own, which the paper's numbers are of
+    # set where the net still has `running`: the BatchNorm policy of the paper's numbers
     policy: str | None = None
 
     def __init__(
@@ -179,7 +181,7 @@ class Adapt(Learner):
         self._watched: set[bool] = set()  # the modes in which the net was seen to write nothing
         names = [n for n, p in net.named_parameters() if p.requires_grad or self.adapts_frozen]
         names += [f"head.{n}" for n in getattr(getattr(net, "head", None), "imprinted", ())]
-        self.prefix = "net.encoder." if is_plain(net) else "net."  # of the names that people know
+        self.prefix = "net.encoder." if is_plain(net) else "net."  # which `params` leaves out
         names = [f"net.{n}".removeprefix(self.prefix) for n in names]
         self.adapted = [self.prefix + n for n in names if _chosen(n, patterns)]
         require(
@@ -428,10 +430,11 @@ class Adapt(Learner):
     def loss(self, episode: Episode, target: BaseTarget) -> Tensor:
         """The mean over tasks of what each costs with its adapted weights: a scalar.
 
-        Its gradient is taken here already, a chunk of tasks after the other, and each chunk's
-        graph is dropped (`graphfsl.core.meta_gradient`). Where it is differentiated twice, inside
-        a function transform, or for something else than parameters, the graph is kept. Where it
-        `stands_for_gradient`, a second derivative raises InputError.
+        It carries its gradient, which is computed here, a chunk of tasks after the other, so that
+        only one chunk's graph is in memory (`graphfsl.core.meta_gradient`). A second derivative
+        computes the loss again with its whole graph, and raises InputError where the loss
+        `stands_for_gradient`. Inside a function transform, and where more than parameters is
+        differentiated, the graph is kept from the start.
         """
         if self.training and self.batch_norm == "running" and not self._checked:
             self.check_averages()
@@ -441,6 +444,7 @@ class Adapt(Learner):
         def plain() -> Tensor:
             if not self.stands_for_gradient:
                 return self._task_losses(episode, target).mean()
+            # every parameter of this inner loop goes through `once`, which refuses the second
             weights = {f"net.{name}": once(p) for name, p in self.named_parameters()}
             arguments = ("_task_losses", episode, target)
             losses: Tensor = torch.func.functional_call(Call(self), weights, arguments)
@@ -561,7 +565,8 @@ class Adapt(Learner):
         """InputError where the net writes anything of its own meanwhile."""
         with unwritten(self.net, by_value=self.training not in self._watched):
             yield
-        self._watched.add(self.training)  # comparing numbers waits for a GPU: once a mode
+        if not transforming():  # within one numbers are not compared
+            self._watched.add(self.training)  # comparing them waits for a GPU: once a mode
 
     def fit_base(self, features: Tensor, labels: Tensor) -> None:
         """Let the net learn from base-class features (N, d) and labels (N,)."""
@@ -593,6 +598,6 @@ def _check_steps(name: str, count: int | None, rule: Rule) -> None:
     most = rule.most_steps
     require(
         most is None or count <= most,
-        f"{type(rule).__name__} learned rates for {most} inner steps, not for {name}={count}; set "
-        f"{name}={most}, or beyond=last, which goes on with the last rates",
+        f"{type(rule).__name__} was trained for {most} inner steps, not for {name}={count}; set "
+        f"{name}={most}, or beyond=last, which goes on as in the last step",
     )

@@ -91,6 +91,9 @@ class Clone:
     ) -> Any:
         """What the network returns for these arguments with the adapted weights.
 
+        Layers that have other values in each step, as BatchNorm in MAML++, have those of the step
+        that comes next; after the last step, those of the last.
+
         Args:
             args: of the network.
             params: other weights by name, such as `path[0]`; None takes those after the last step.
@@ -124,7 +127,7 @@ class Clone:
         rule, params, step = self._loop.rule, self._path[-1], len(self._path) - 1
         require(
             rule.most_steps is None or step < rule.most_steps,
-            f"{type(rule).__name__} learned rates for {rule.most_steps} inner steps, and the clone "
+            f"{type(rule).__name__} was trained for {rule.most_steps} inner steps, and the clone "
             "has taken them",
         )
         require(

@@ -1,7 +1,4 @@
-"""The gradient and the curvature of an inner loss.
-
-And whether PyTorch's function transforms are at work.
-"""
+"""The gradient and the curvature of an inner loss, also inside PyTorch's function transforms."""
 
 from __future__ import annotations
 
@@ -40,8 +37,8 @@ def inner_gradient(
             grads = {name: g.detach() for name, g in grads.items()}
         return (loss if second_order else loss.detach()), grads
     with torch.enable_grad():
-        # Not the tensors themselves: one may have been made from another, as imprinted weights
-        # from those of the encoder, and the gradient for each is with the others held.
+        # Views, not the tensors themselves: where weights b were computed from weights a, as
+        # imprinted ones from the encoder's, the gradient for a would count the way through b too.
         at = {
             name: p.view_as(p) if second_order and p.requires_grad else p.detach().requires_grad_()
             for name, p in params.items()

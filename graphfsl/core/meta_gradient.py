@@ -1,12 +1,14 @@
 """The loss of an inner loop with its whole meta-gradient, taken a few tasks at a time.
 
-The gradient of a task's loss L(theta_T) for what is learned, phi (initial weights, rates), is
+The gradient of a task's loss L(theta_0, …, theta_T, phi) for what is learned, phi (initial weights,
+rates, layers that do not adapt), is
 
-    dL/dphi = (d theta_T / d phi)^T dL/dtheta_T
+    dL/dphi = ∂L/∂phi + sum_t (d theta_t / d phi)^T ∂L/∂theta_t
 
-Only the factor in front needs a graph through the inner steps. So the weights theta_0 … theta_T are
-cut off from that graph, dL/dtheta is taken like any first-order gradient, and pushed back through
-it. Then the graph is dropped: memory grows with the tasks of one chunk, not with the meta-batch.
+Only d theta_t / d phi needs a graph through the inner steps. So the steps are taken, and L is taken
+at copies of theta_0 … theta_T that are cut off from their graph; its gradients at the copies are
+first-order ones, and are pushed back through the graph of the steps. Then that graph is dropped:
+memory grows with the tasks of one chunk, not with the meta-batch.
 """
 
 from __future__ import annotations

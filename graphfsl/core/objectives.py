@@ -150,7 +150,7 @@ def beside_support(score: Score, episode: Episode, x: Tensor, mask: Tensor) -> T
     Args:
         score: scores an episode.
         episode: whose support it is.
-        x: (B, m, *S) further nodes, which stand as queries.
+        x: (B, m, *S) further nodes, which stand as unlabeled ones.
         mask: (B, m) which of them are real.
     """
     s = episode.parts(query=False, unlabeled=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from graphfsl.core.episode import Episode
 from graphfsl.core.learner import Head
@@ -67,3 +68,9 @@ def plain(module: nn.Module, answers: str = "classes") -> Pipeline:
 def is_plain(learner: nn.Module) -> bool:
     """Whether it is a module whose outputs are the answers."""
     return isinstance(learner, Pipeline) and isinstance(learner.head, Outputs)
+
+
+def batch_norm_layers(net: nn.Module) -> list[str]:
+    """The BatchNorm layers of a net, by the names that the option `params` of `Adapt` matches."""
+    layers = [name for name, module in net.named_modules() if isinstance(module, _BatchNorm)]
+    return [name.removeprefix("encoder.") if is_plain(net) else name for name in layers]

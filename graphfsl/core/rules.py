@@ -29,8 +29,8 @@ class Rule(nn.Module):
                 return {n: p - self.lr * grads[n].sign() for n, p in params.items()}, state
     """
 
-    # how many steps it can take, None = any number: one that learned a rate for each step has no
-    # more
+    # the most steps that it can take, None = any number; one that learned something of its steps
+    # knows no more than it was trained with
     most_steps: int | None = None
 
     @property
@@ -40,7 +40,7 @@ class Rule(nn.Module):
         return f"at lr {lr:g}" if isinstance(lr, (int, float)) else ""
 
     def bind(self, params: Params) -> None:
-        """Learn which parameters adapt, once, when the inner loop is made.
+        """Be told the parameters that adapt, once, to make parameters of the rule's own.
 
         Args:
             params: name -> a tensor of its shape and device; what an episode imprints has no shape
@@ -93,7 +93,10 @@ def unflat(vector: Tensor, like: Params) -> Params:
 
 
 class LearnedRates(Rule):
-    """A rule whose rates are learned for so many steps, past which they tend to diverge.
+    """A rule that learned something of its steps: rates, matrices, gates.
+
+    Past the steps that it was trained with the weights tend to diverge, so that more are refused
+    unless `beyond` is "last".
 
     Args:
         steps: that it is trained with.

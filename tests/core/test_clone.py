@@ -138,7 +138,7 @@ def test_gradients_reach_what_a_rule_learns() -> None:
     loop = MetaSGD(network(), steps=3).double()
     outer_loss(loop).backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in loop.parameters())
-    with pytest.raises(InputError, match="learned rates for 3 inner steps"):
+    with pytest.raises(InputError, match="was trained for 3 inner steps"):
         outer_loss(loop, steps=4)
 
 

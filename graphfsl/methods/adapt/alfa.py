@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from graphfsl.core.adapt import Adapt
 from graphfsl.core.objectives import support_loss
+from graphfsl.core.outputs import batch_norm_layers
 from graphfsl.core.rules import LearnedRates, Params, by_name, own
 from graphfsl.io.errors import require
 
@@ -20,14 +20,18 @@ DECAY = 5e-4  # the weight decay that beta starts at, as a share of lr
 
 
 class GeneratedRates(LearnedRates):
-    """theta <- (1 - beta^ beta) o theta - alpha^ alpha o gradient, one rate for each layer."""
+    """theta <- (1 - beta^ beta) theta - alpha^ alpha gradient.
+
+    A network generates alpha^ and beta^, two numbers for each parameter tensor; the factors alpha
+    and beta are learned for each tensor and step.
+    """
 
     def __init__(self, lr: float, steps: int, beyond: str | None = None) -> None:
         super().__init__(steps, beyond)
         self.lr = lr
 
     def bind(self, params: Params) -> None:
-        """The network that makes rates, and what they are multiplied with in each step."""
+        """Make the network, and the factors of every tensor and step."""
         rows = max(self.steps, 1)
         self.alpha = by_name((n, p.new_full((rows,), self.lr)) for n, p in params.items())
         self.beta = by_name((n, p.new_full((rows,), DECAY * self.lr)) for n, p in params.items())
@@ -45,8 +49,8 @@ class GeneratedRates(LearnedRates):
         moved = {}
         for name, (rate, decay) in generated.items():
             alpha = rate * own(self.alpha, name)[row]
-            beta = decay * own(self.beta, name)[row]
-            moved[name] = (1 - beta) * params[name] - alpha * grads[name]
+            shrink = decay * own(self.beta, name)[row]
+            moved[name] = (1 - shrink) * params[name] - alpha * grads[name]
         return moved, None
 
     def generate(self, params: Params, grads: Params) -> dict[str, tuple[Tensor, Tensor]]:
@@ -90,8 +94,9 @@ class ALFA(Adapt):
         and, as there, no activation at its end.
 
     Deviations:
-        the network's whole input is differentiated; the authors' code takes the gradients in it as
-        constants. BatchNorm's scale and shift are those of all steps.
+        unless `first_order` is set, the gradients in the network's input are differentiated; in the
+        authors' code they are constants. BatchNorm's scale and shift do not adapt, and are the same
+        in every step.
     """
 
     family = "optimisation"
@@ -110,7 +115,7 @@ class ALFA(Adapt):
         recompute: bool = False,
     ) -> None:
         require(lr > 0, f"alfa.lr must be above 0, not {lr}")
-        layers = [name for name, m in net.named_modules() if isinstance(m, _BatchNorm)]
+        layers = batch_norm_layers(net)
         patterns = [params] if isinstance(params, str) else list(params)
         patterns += [f"!{name}.*" for name in layers]
         super().__init__(

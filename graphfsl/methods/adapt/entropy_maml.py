@@ -19,13 +19,14 @@ __all__ = ["EntropyMAML"]
 
 
 class EntropyMAML(Adapt):
-    """Each inner step descends the support's loss, and what the pool's answers leave open.
+    """Each inner step descends the support's loss plus the entropy of what it answers for the pool.
 
         theta_(t+1) = theta_t - alpha * grad [sum_S CE(y, p(x)) / K + weight * N * mean_U H(p(u))]
         H(p) = - sum_c p_c log p_c
 
-    The outer loss is MAML's, that of the queries at the end, so that an initialisation is learned
-    from which sure answers are right ones.
+    S is the support of N classes with K samples each, U the pool. The outer loss is MAML's, that of
+    the queries at the end, so that an initialisation is learned from which it helps to lower the
+    entropy.
 
     Args:
         net: any learner that scores a support set.
@@ -79,7 +80,7 @@ class EntropyMAML(Adapt):
             task_chunk,
             steps_test,
         )
-        self.uses_unlabeled = True
+        self.uses_unlabeled = True  # also where the net inside has no use for a pool
         self.weight = weight
 
     def loss_with_pool(self, score: Score, episode: Episode, step: int) -> Tensor:

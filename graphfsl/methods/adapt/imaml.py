@@ -64,7 +64,8 @@ class IMAML(Adapt):
         steps: of gradient descent towards phi.
         lr: of these steps, for the mean loss of the support.
         lam: lambda.
-        cg_steps: of conjugate gradients; with as many as parameters adapt, x is exact.
+        cg_steps: of conjugate gradients. With as many as parameters adapt, x is exact where I +
+            H/lambda is positive definite; along a direction where it is not, they stop.
         solver: "exact", or "damped" for the authors' system (2 I + H/(lambda + 10)) x = grad L_Q.
         params: what adapts, by name pattern.
         task_chunk: see `Adapt`.
@@ -103,7 +104,7 @@ class IMAML(Adapt):
         require(
             lr * lam < 2,
             f"imaml.lr * imaml.lam is {lr * lam:g}, and from 2 on the pull towards the "
-            f"initialisation overshoots; lower lr below {2 / lam:g}",
+            f"initialisation does not come to rest; lower lr below {2 / lam:g}",
         )
         require(cg_steps >= 1, f"imaml.cg_steps must be 1 or more, not {cg_steps}")
         require(solver in SOLVERS, f"imaml.solver must be exact or damped, not {solver!r}")
@@ -117,7 +118,8 @@ class IMAML(Adapt):
         phi = {name: p.detach() for name, p in path[-1].items()}
 
         def outer(params: Params) -> Tensor:
-            return self.loss_at(params, last, episode, target, call)
+            with full_precision(episode.x.device):
+                return self.loss_at(params, last, episode, target, call)
 
         def inner(params: Params) -> Tensor:
             return self.inner_loss(params, last, episode, call)
@@ -128,10 +130,10 @@ class IMAML(Adapt):
             loss, grads = inner_gradient(outer, phi, second_order=True)
             inner_grads, curvature = inner_curvature(inner, phi)
             x = self.solve(grads, curvature)
-            through_theta = flat(path[0]) @ x
-            through_phi = flat(inner_grads) @ x / self.lam
-        # value L_Q; the two terms add their gradients only
-        return loss + (through_theta - through_phi - (through_theta - through_phi).detach())
+            for_theta = flat(path[0]) @ x  # whose gradient for the initialisation is x
+            for_psi = flat(inner_grads) @ x / self.lam  # for what does not adapt
+            surrogate = for_theta - for_psi
+        return loss + (surrogate - surrogate.detach())  # the value is L_Q
 
     def solve(self, grads: Params, curvature: Curvature) -> Tensor:
         """x (P,) of (I + H/lambda) x = grad L_Q, or of the authors' damped system; a constant."""
@@ -140,7 +142,7 @@ class IMAML(Adapt):
             damping, lam = DAMPING, self.lam + MORE_PULL
         b = flat(grads).detach()
 
-        def apply(v: Tensor, lifted: Tensor) -> Tensor:
+        def apply(v: Tensor, _: Tensor) -> Tensor:
             return (1 + damping) * v + flat(curvature(unflat(v, grads))) / lam
 
         tolerance = torch.finfo(b.dtype).eps

@@ -29,7 +29,7 @@ class Cell(LearnedRates):
     """theta <- f o theta - i o gradient, the same gates for every coordinate.
 
     Args:
-        hidden: units of the LSTM that reads gradient and loss.
+        hidden: units of the lower LSTM, which reads gradient and loss.
         steps, beyond: see `LearnedRates`.
     """
 
@@ -68,9 +68,9 @@ class Cell(LearnedRates):
     def read(self, seen: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         """h and c (P, hidden) of the lower LSTM after it has seen (P, 4)."""
         gates = self.lstm(torch.cat([seen, h], 1))
-        write, keep, new, show = gates.chunk(4, 1)
-        c = keep.sigmoid() * c + write.sigmoid() * new.tanh()
-        return show.sigmoid() * c.tanh(), c
+        input_gate, forget_gate, candidate, output_gate = gates.chunk(4, 1)
+        c = forget_gate.sigmoid() * c + input_gate.sigmoid() * candidate.tanh()
+        return output_gate.sigmoid() * c.tanh(), c
 
 
 def preprocess(x: Tensor) -> Tensor:
@@ -83,20 +83,22 @@ def preprocess(x: Tensor) -> Tensor:
 
 
 class LSTMMetaLearner(Adapt):
-    """Learn the update itself: an LSTM sees gradient and loss, and its cell state is the weights.
+    """Learn the update itself: two LSTMs, one on the other, of which the upper one's cell is theta.
 
-        theta_t = f_t o theta_(t-1) - i_t o grad_theta L_t      (equation 2)
-        i_t = sigma(W_I [h_t, theta_(t-1), i_(t-1)] + b_I),  f_t alike      (section 3.2)
-        h_t = LSTM([grad L_t, L_t]),  theta_0 learned
+        h_t = LSTM([grad L_t, L_t])                                      the lower one
+        i_t = sigma(W_I [h_t, theta_(t-1), i_(t-1)] + b_I),  f_t alike
+        theta_t = f_t o theta_(t-1) - i_t o grad_theta L_t               the upper one (equation 2)
 
-    The gates are shared by all coordinates of theta, each with a state of its own. Gradients and
-    losses, preprocessed as in appendix A, are constants for the outer gradient.
+    theta_0 is learned. All coordinates of theta share the two LSTMs, and each has a state of its
+    own. Gradients and losses are constants for the outer gradient, and are preprocessed as in
+    appendix A of Andrychowicz et al. 2016. The paper's gates read grad L_t and L_t themselves; h_t
+    in their place is the authors' code.
 
     Args:
         net: any learner that scores a support set; the paper's is an encoder with the linear head.
             Its weights are theta_0.
         steps: T.
-        hidden: units of the LSTM.
+        hidden: units of the lower LSTM.
         batch: support nodes of a step, in turn; None takes the whole support in every step.
         params: what adapts, by name pattern.
         task_chunk: see `Adapt`.

@@ -79,7 +79,7 @@ class MAML(Adapt):
 
 
 class FOMAML(MAML):
-    """MAML's first-order form: the outer gradient at the adapted weights, as if they were constant.
+    """MAML's first-order form: the outer gradient as if the inner gradients were constants.
 
         min_theta sum_i L_i(theta'_i),  d theta'_i / d theta taken as 1
 

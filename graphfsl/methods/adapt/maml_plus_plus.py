@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from graphfsl.core.adapt import Adapt, Call, Path
 from graphfsl.core.episode import BaseTarget, Episode
 from graphfsl.core.objectives import support_loss
+from graphfsl.core.outputs import batch_norm_layers
 from graphfsl.core.rules import LearnedRates, Params, by_name, own
 from graphfsl.io.errors import require
 
 __all__ = ["MAMLPlusPlus"]
 
-FLOOR = 0.03  # of 1 / steps: what the loss after an early step weighs at least
+FLOOR = 0.03  # the loss after an early step weighs at least FLOOR / steps while it counts
 
 
 class PerStepRates(LearnedRates):
@@ -47,20 +47,19 @@ class MAMLPlusPlus(Adapt):
         theta_(t+1) = theta_t - alpha[layer, t] * grad L_S(theta_t)      (section 4, LSLR)
         min sum_t v_t L_Q(theta_t)      (equation 4, MSL)
 
-    The weights v_t are equal at first; those of early steps fall until, after `multi_step` of the
-    training, the last alone counts.
+    The weights v_t start at 1/T. Those of early steps fall to 0.03/T while `multi_step` of the
+    training lasts; after it the last loss alone counts.
 
     Args:
         net: any learner that scores a support set; the paper's is an encoder with the linear head.
-        steps: of the inner loop, in training and test.
+        steps: T, of the inner loop.
         lr: what the rates alpha start at, for the mean loss of the support.
         multi_step: the share of the training in which losses after early steps count; 0 leaves
             only the last.
         first_order_share: the share of the training, from its start, that drops second derivatives
             (derivative-order annealing).
-        norms_per_step: whether scale and shift of BatchNorm layers are learned apart for every
-            step; they do not adapt in either case. A query after a step is normalised as the
-            support was in it.
+        norms_per_step: whether each step has a scale and shift of BatchNorm of its own. They are
+            trained by the outer loop and do not adapt; queries have those of the last step.
         params: what adapts, by name pattern; never a BatchNorm layer.
         task_chunk: see `Adapt`.
         steps_test: steps outside of training; not above `steps` unless `beyond` is set.
@@ -99,7 +98,7 @@ class MAMLPlusPlus(Adapt):
     ) -> None:
         for name, share in (("multi_step", multi_step), ("first_order_share", first_order_share)):
             require(0 <= share <= 1, f"{name} is a share of the training in [0, 1], not {share}")
-        layers = [name for name, m in net.named_modules() if isinstance(m, _BatchNorm)]
+        layers = batch_norm_layers(net)
         patterns = [params] if isinstance(params, str) else list(params)
         patterns += [f"!{name}.*" for name in layers]
         rule = PerStepRates(lr, steps, beyond)
@@ -123,7 +122,7 @@ class MAMLPlusPlus(Adapt):
 
     def task_loss(self, path: Path, episode: Episode, target: BaseTarget, call: Call) -> Tensor:
         """The loss of a task over all inner steps: sum_t v_t L_Q(theta_t)."""
-        if not self.training or self.progress >= self.multi_step:
+        if len(path) == 1 or not self.training or self.progress >= self.multi_step:
             return super().task_loss(path, episode, target, call)
         weights = step_weights(len(path) - 1, self.progress / self.multi_step)
         losses = [
@@ -138,7 +137,7 @@ def step_weights(steps: int, progress: float) -> list[float]:
 
     Args:
         steps: T, of the inner loop.
-        progress: the share of their annealing that is done.
+        progress: the share of the annealing of these weights that is done, in [0, 1].
     """
     floor = FLOOR / steps
     early = max((1 - progress) / steps, floor)

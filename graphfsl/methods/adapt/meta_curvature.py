@@ -1,4 +1,4 @@
-"""Meta-Curvature: what the inner gradient is multiplied with is learned.
+"""Meta-Curvature: learned matrices multiply the inner gradient.
 
 Park, Oliva 2019, https://arxiv.org/abs/1902.03356
 """

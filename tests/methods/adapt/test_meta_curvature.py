@@ -88,6 +88,6 @@ def test_refuses_no_rate_and_more_steps_than_it_learned() -> None:
     net = network()
     with pytest.raises(InputError, match=r"meta_curvature\.lr must be above 0, not 0"):
         MetaCurvature(net, lr=0)
-    with pytest.raises(InputError, match="learned rates for 1 inner steps, not for steps_test=3"):
+    with pytest.raises(InputError, match="was trained for 1 inner steps, not for steps_test=3"):
         MetaCurvature(net, steps_test=3)
     assert MetaCurvature(net, steps_test=3, beyond="last").steps_test == 3

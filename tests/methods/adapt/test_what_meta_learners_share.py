@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from graphfsl.core.adapt import Adapt, Call
+from graphfsl.core.outputs import Outputs
 from graphfsl.core.pipeline import Pipeline
 from graphfsl.core.rules import GradientDescent, Rule
 from graphfsl.io.errors import InputError
@@ -98,6 +99,36 @@ def test_what_a_rule_learns_belongs_to_the_model(name: str) -> None:
     assert torch.equal(other(episode), model(episode))
     moved = copy.deepcopy(model).to("meta", torch.float32)
     assert {(p.device.type, p.dtype) for p in moved.rule.parameters()} == {("meta", torch.float32)}
+
+
+@pytest.mark.parametrize("method", [ALFA, MAMLPlusPlus])
+def test_batch_norm_does_not_adapt_in_a_module_given_with_its_outputs(method: type[Adapt]) -> None:
+    """As in the bare module, whose layers have the same names."""
+
+    def module() -> nn.Module:
+        torch.manual_seed(0)
+        layers = [nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.Linear(8, 5)]
+        return nn.Sequential(*layers).double()
+
+    bare, given = method(module()), method(Pipeline(module(), head=Outputs()))
+    names = [name.removeprefix("net.encoder.") for name in given.adapted]
+    assert names == ["1.weight", "1.bias", "3.weight", "3.bias"]
+    assert given.adapted == bare.adapted
+    episode, target = tasks()
+    found = gradient(given.double().loss(episode, target), given)
+    right = gradient(bare.double().loss(episode, target), bare)
+    own = {name for name in found if name.startswith("norms.")}
+    assert bool(own) == (method is MAMLPlusPlus)
+    assert all(found[name].abs().sum() > 0 for name in own)
+    if method is MAMLPlusPlus:  # ALFA's network starts at random weights
+        expect_same(found, right, 0)
+
+
+def test_maml_plus_plus_without_inner_steps_costs_the_queries_loss() -> None:
+    model, (episode, target) = MAMLPlusPlus(network(), steps=0), tasks()
+    start = own_parameters(model)
+    right = torch.stack([query_loss(start, episode, target, i) for i in range(3)]).mean()
+    torch.testing.assert_close(model.train().loss(episode, target), right)
 
 
 class Mutating(nn.Module):
