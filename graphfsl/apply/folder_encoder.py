@@ -119,21 +119,26 @@ def encoder_option(encoder: str, weights: Path | None, run: Path | None) -> Part
 
 
 def _of_run(path: Path, size: int | None) -> tuple[Learner, Transform, int, int]:
+    """The encoder of a trained run, as `folder_encoder` returns it.
+
+    Raises:
+        InputError: for a run on drawings or on features, and for one whose BatchNorm has no
+            averages of its weights: it could normalise an image only together with others.
+    """
     trained = runs.load(path)
     if len(trained.shape) != 3 or trained.ink:
         kind = "drawings" if trained.ink else "features"
         raise InputError(
             f"{path} was trained on {kind}; features of a folder need a run on photographs"
         )
-    net = trained.learner.innermost
     if not trained.has_averages:
-        why = (
-            ("its encoder is untrained")
-            if not trained.steps
-            else "its BatchNorm stored no averages of these weights"
+        why = "its encoder is untrained" if not trained.steps else "they were not stored"
+        raise InputError(
+            f"{path}: its BatchNorm has no averages of these weights ({why}), so that no image can "
+            f"be encoded alone; {AVERAGES}"
         )
-        raise InputError(f"{path}: {why}, so that no image can be encoded alone; {AVERAGES}")
-    return net, trained.transform, size or trained.shape[-1], trained.shape[0]
+    channels, _, width = trained.shape
+    return trained.learner.innermost, trained.transform, size or width, channels
 
 
 def _of_spec(encoder: PartSpec, size: int | None) -> tuple[Learner, Transform, int | None, int]:

@@ -82,6 +82,7 @@ def statistics(policy: str, episode: Episode) -> Iterator[None]:
         assert episode.n_query <= 1
         segments = ((slice(0, episode.unlabeled.start), everything),)
     else:
+        assert policy == "apart", policy
         parts = (episode.support, episode.query, slice(episode.unlabeled.start, everything.stop))
         segments = tuple((s, s) for s in parts if s.stop > s.start)
     token = _nodes.set(Nodes(len(episode.x), segments, mask))
@@ -308,7 +309,7 @@ def _frozen(m: nn.Module) -> bool:
 def lacks_averages(module: nn.Module) -> bool:
     """Whether a normalisation layer keeps averages and has measured none: they are zeros and ones.
 
-    So it is where weights were trained under `apart`, `joint` or `support`, or not at all. Averages
+    So it is where weights were trained under another policy than `running`, or not at all. Averages
     that came with weights count whether or not their number was stored. A module on the meta device
     has none to look at.
     """

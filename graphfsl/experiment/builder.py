@@ -52,14 +52,15 @@ def build_learner(
 ) -> Learner:
     """The learner for samples of this shape.
 
-    Parts that ask in `__init__` for `dim`, the length of vectors, `maps`, the (channels, h, w) of
-    feature maps, or `way` get them.
+    A part whose `__init__` has an argument of one of these names is given it: `dim` (the length of
+    a vector), `maps` (the shape (channels, h, w) of the encoder's feature maps), `way`.
 
     Args:
         spec: the names and options of its parts.
         shape: of a sample, (channels, h, w) or (d,).
         way: the number of classes that it is built for.
-        device: "meta" builds without memory or time, to check a configuration.
+        device: where it is built, the CPU unless it says so; "meta" takes no memory or time, to
+            check a configuration.
 
     Raises:
         InputError: for parts that do not fit the samples or each other, and where there is no head.
@@ -72,12 +73,12 @@ def build_learner(
         reads_vectors_only = len(shape) == 1 or isinstance(encoder, nn.Flatten)
         parts: dict[str, list[Part]] = {slot: [] for slot in SLOTS}
         for slot in SLOTS:
-            for one in _specs(spec, slot):
-                part = _part(slot, one, dim=dim, way=way, maps=maps)
+            for part_spec in _specs(spec, slot):
+                part = _part(slot, part_spec, dim=dim, way=way, maps=maps)
                 if part.wants_maps and reads_vectors_only:
                     raise InputError(
-                        f"{one.name} reads feature maps, not vectors; set learner.encoder to one "
-                        f"such as conv4"
+                        f"{part_spec.name} reads feature maps, not vectors; set learner.encoder to "
+                        "one such as conv4"
                     )
                 dim = getattr(part, "out_dim", dim)
                 parts[slot].append(part)
@@ -96,7 +97,7 @@ def build_learner(
         )
         pipeline.maps = maps
         learner = _adapted(pipeline, spec)
-    if device is None:
+    if device != "meta":  # what only checks is never saved
         learner.recipe = Recipe(spec, tuple(shape), way, layout(learner))
     return learner
 

@@ -442,6 +442,11 @@ def _pretraining(given: Mapping[str, Any], source: DataSource) -> Pretraining | 
 
 
 def _notes(given: Mapping[str, Any]) -> Notes:
+    """What a file quotes of its paper, checked.
+
+    Of `paper` only title and steps are kept; authors, year and link are for the pages of the
+    documentation.
+    """
     kinds = {
         "paper": Mapping[str, Any],
         "published": list[Mapping[str, Any]],
@@ -449,17 +454,22 @@ def _notes(given: Mapping[str, Any]) -> Notes:
     }
     own = {k: given[k] for k in NOTES if given.get(k) is not None}
     check_options({k: (kind, False) for k, kind in kinds.items()}, own, "configuration")
-    kind = (given.get("episode") or {}).get("task", tasks.DEFAULT)
-    fields = {k: (kind, False) for k, (kind, _) in signature(tasks.get(kind)).items()}
-    told = {"metric": (str, False), "source": (str, False), "setting": (str, False)}
+    task = tasks.get((given.get("episode") or {}).get("task", tasks.DEFAULT))
+    task_fields = {name: (kind, False) for name, (kind, _) in signature(task).items()}
+    sources = {"metric": (str, False), "source": (str, False), "setting": (str, False)}
     for entry in own.get("published") or []:
-        measured = entry.get("metric", "accuracy")
-        check_options(fields | told | {measured: (float, True)}, entry, "published")
+        metric = entry.get("metric", "accuracy")
+        require(isinstance(metric, str), f"published.metric must be text, not {metric!r}")
+        check_options(task_fields | sources | {metric: (float, True)}, entry, "published")
     paper = own.get("paper") or {}
     steps = paper.get("steps")
+    require(
+        steps is None or (isinstance(steps, int) and not isinstance(steps, bool)),
+        f"paper.steps must be a whole number, such as 60000, not {steps!r}",
+    )
     return Notes(
-        title=str(paper.get("title", "")),
-        steps=steps if isinstance(steps, int) else None,
+        title=str(paper.get("title") or ""),
+        steps=steps,
         published=tuple(map(Published.of, own.get("published") or [])),
         deviations=tuple(own.get("deviations") or []),
     )

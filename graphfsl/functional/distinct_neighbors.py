@@ -41,15 +41,17 @@ class Distinct:
 def distinct_neighbors(
     x: np.ndarray, k: int, support: np.ndarray, label: np.ndarray, bar: Bar = silent
 ) -> Distinct:
-    """The k nearest neighbours of each distinct sample by cosine.
+    """The k nearest neighbours by cosine, where copies of a sample count as one.
 
-    Samples are one with the first whose 1 - cosine to them is at most a ten-thousandth of the mean
-    over all pairs, those of the support coming first: not so are chains of them, by which the
-    frames of a video, or a dense cloud, would lead from one class to another. What is so near to
-    samples of the support with two labels is one with neither, unless it is equal. What is closer
-    to its copies than to all else, though not the same, may still have no other neighbour: an
-    island of fewer than 5 k samples without one of the support is joined to the k nearest other
-    islands, member by member.
+    1. Samples that are equal up to rounding form a group, of which one sample stands for all.
+    2. A group joins a leader, one of the k nearest, to which its 1 - cosine is at most a
+       ten-thousandth of the mean over all pairs. Leaders are taken in order, labeled samples first.
+       Only the leader counts: a chain of near samples, as the frames of a video are, does not
+       become one group. A sample so near to two labels joins neither. This is repeated, each group
+       then standing where its leader stands, until no two neighbours are so near.
+    3. Neighbours are sought among leaders. An island of fewer than 5 k leaders without a label
+       would never be reached by one: it is joined to the k nearest other islands, each member to
+       its nearest.
 
     Args:
         x: (n, d) features.
@@ -60,15 +62,15 @@ def distinct_neighbors(
     """
     z = F.normalize(torch.from_numpy(np.ascontiguousarray(x, np.float32)), dim=1).numpy()
     mean = 1 - float(np.square(z.mean(0, dtype=np.float64)).sum())  # of 1 - cosine, over all pairs
-    same = max(SAME * mean, ROUNDING)
+    limit = max(SAME * mean, ROUNDING)
     # Equal ones first: in a dense cloud the nearest neighbours, in single precision, may be
     # anything but a copy.
     group = _components(len(x), _copies(z))
     kept = np.unique(group, return_index=True)[1]  # a sample of each group
     near = nearest_neighbors(x[kept], k, bar)
     while len(kept) > 1:
-        twins = _twins(z, kept, near, same, group[support], label)
-        if not len(twins) or len(kept) == 2:
+        twins = _twins(z, kept, near, limit, group[support], label)
+        if not len(twins) or len(kept) == 2:  # one sample alone would have no neighbour
             break
         leaders, ball = _balls(len(kept), twins, group[support])
         group, kept = ball[group], kept[leaders]
@@ -83,19 +85,19 @@ def _twins(
     z: np.ndarray,
     kept: np.ndarray,
     near: Neighbors,
-    same: float,
+    limit: float,
     support: np.ndarray,
     label: np.ndarray,
 ) -> np.ndarray:
-    """(e, 2) neighbours among the rows `kept` of z whose 1 - cosine is at most `same`.
+    """(e, 2) neighbours among the rows `kept` of z whose 1 - cosine is at most `limit`.
 
     None of them lie between two labels, unless they are equal.
     """
-    maybe = np.argwhere(1 - near.cosine <= same + 1e-5)  # single precision rounds
+    maybe = np.argwhere(1 - near.cosine <= limit + 1e-5)  # single precision rounds
     pairs = np.stack([maybe[:, 0], near.index[tuple(maybe.T)]], 1)
     first, second = z[kept[pairs[:, 0]]], z[kept[pairs[:, 1]]]
     apart = np.square(first - second).sum(1) / 2  # 1 - cosine, but exact near 0
-    pairs, apart = pairs[apart <= same], apart[apart <= same]
+    pairs, apart = pairs[apart <= limit], apart[apart <= limit]
     between = _between_labels(len(kept), pairs, support, label)
     return np.asarray(pairs[~between | (apart <= ROUNDING)])
 

@@ -16,46 +16,47 @@ from torch import Tensor
 
 def shortfall(
     score: Float[Tensor, " n"],
-    of: Int[Tensor, " n"],
+    score_class: Int[Tensor, " n"],
     known: Float[Tensor, " h"],
-    known_of: Int[Tensor, " h"],
+    known_class: Int[Tensor, " h"],
 ) -> tuple[float, float]:
-    """How much more often than not a known score is higher than a score.
+    """How far scores lie below scores of known source: a rank-sum test.
 
-    The known scores of a class weigh as much as the class's share of the scores, so that neither
-    its share nor how many are known of it counts as a shortfall; one known score of each class
-    counts for nothing, since the others determine it. The ratio of what is returned is the z of
-    Wilcoxon's rank sum, ties averaged.
+    Of all pairs of a score and a known score the known one is the higher in a share, a tie counting
+    half; the share is 1/2 where both come from one source. The known scores of a class weigh as
+    much as the class's share of the scores, so that neither this share nor how many are known of it
+    counts. Scores of no class are in the pairs and have no share. Of the known scores of a class
+    one less counts than there are, since the others determine it.
 
     Args:
         score: (n,) of which it is asked whether they are lower.
-        of: (n,) their classes, -1 for none.
+        score_class: (n,) their classes, -1 for none.
         known: (h,) scores of known source.
-        known_of: (h,) their classes.
+        known_class: (h,) their classes.
 
     Returns:
-        The share of pairs beyond one half, and its standard error; (0, inf) where a class of the
-        scores has no second known score.
+        The share less 1/2, and its standard error, whose ratio is the z of Mann and Whitney; (0,
+        inf) where a class of the scores has no second known score.
 
     Source:
         Mann, Whitney 1947, https://doi.org/10.1214/aoms/1177730491.
     """
     n, h = len(score), len(known)
-    if not n or not (of >= 0).any():
+    if not n or not (score_class >= 0).any():
         return 0.0, math.inf
     ordered = score.sort().values
     below = torch.searchsorted(ordered, known)
     upto = torch.searchsorted(ordered, known, right=True)
-    rank = (below + upto).double() / 2 / n
+    share_below = (below + upto).double() / 2 / n  # of the scores, for each known one
     excess = variance = 0.0
-    for c in of[of >= 0].unique():
-        mine = rank[known_of == c]
+    for c in score_class[score_class >= 0].unique():
+        mine = share_below[known_class == c]
         if len(mine) < 2:
             return 0.0, math.inf
-        share = float((of == c).sum() / (of >= 0).sum())
+        share = float((score_class == c).sum() / (score_class >= 0).sum())
         excess += share * float(mine.mean() - 0.5)
-        variance += share**2 / 12 / (len(mine) - 1)
-    return excess, math.sqrt(variance * (n + h + 1) / n)
+        variance += share**2 / 12 / (len(mine) - 1)  # a uniform rank has variance 1/12
+    return excess, math.sqrt(variance * (n + h + 1) / n)  # the scores are a sample, too
 
 
 def membership(

@@ -68,7 +68,7 @@ class Conv4(nn.Module):
 
 
 class Conv4R2D2(Conv4):
-    """R2-D2's network: four blocks as in Conv4 with leaky ReLU and dropout, read twice.
+    """R2-D2's network: Conv4 with leaky ReLU and dropout, which gives its last two blocks' maps.
 
     Args:
         in_channels: of the images.
@@ -78,8 +78,8 @@ class Conv4R2D2(Conv4):
 
     Shapes:
         forward: (M, in_channels, h, w) -> vectors (M, d): what the third and the fourth block
-            return, flattened and side by side, 8192-d for 32x32 images. A head that wants maps gets
-            these vectors.
+            return, flattened and side by side, 8192-d for 32x32 images. A head that wants maps
+            cannot use them.
 
     Raises:
         InputError: for a dropout outside of [0, 1).
@@ -102,7 +102,7 @@ class Conv4R2D2(Conv4):
         """Images (M, in_channels, h, w) -> vectors (M, d) of the last two blocks."""
         x, read = channels_last(x), []
         for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
-            # the order of these two makes no difference
+            # the order of leaky ReLU and pooling makes no difference
             x = F.leaky_relu(F.max_pool2d(norm(conv(x)), 2), 0.1)
             if i >= 2:
                 x = F.dropout(x, self.dropout, self.training)
@@ -110,7 +110,7 @@ class Conv4R2D2(Conv4):
         return torch.cat(read, 1)
 
     def readout(self, z: Tensor) -> Tensor:
-        """(M, d) -> (M, d)."""
+        """The vectors (M, d) as they are."""
         return z
 
 

@@ -35,7 +35,7 @@ SETTINGS = {
 BOLD = "Bold: the best of its kind on its episodes, and what the same episodes cannot tell from it."
 # Of a line, for pictures only.
 PLOTTED = ("accuracies", "values", "reliability", "confusion")
-# The columns of a table after those of the task, in this order; then whatever else there is.
+# The columns of a table after those of the task, in this order; a CSV file has all others, too.
 AFTER = (
     "published",
     "difference",

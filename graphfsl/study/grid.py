@@ -98,10 +98,11 @@ def _cell(
     Args:
         base: the experiment that every cell starts from.
         combination: a choice of each axis.
-        known: the experiment of each training that was read before; this one's is added.
+        known: the experiments read so far, by the changes of their training; filled here.
 
     Raises:
-        InputError: for an experiment that is none, or too few episodes; it names the cell.
+        InputError: where the changes make no valid experiment, or too few episodes; it names the
+            cell.
     """
     levels = {choice.axis: label(choice.level) for choice in combination}
     trained = tuple(c.change for c in combination if not c.is_of_evaluation)
@@ -110,10 +111,11 @@ def _cell(
         if trained not in known:
             known[trained] = base.changed(*trained)
         experiment = known[trained]
-        episodes = experiment.changed(*changes).evaluation.episodes
+        evaluated = experiment.changed(*changes)
+        episodes, least = evaluated.evaluation.episodes, 2 * evaluated.task.unit
         require(
-            episodes >= 2,
-            f"a comparison needs evaluation.episodes of at least 2, not {episodes}",
+            episodes >= least,
+            f"a comparison needs evaluation.episodes of at least {least}, not {episodes}",
         )
     except InputError as error:
         raise InputError(f"cell {shown(levels)}: {error}") from None

@@ -59,3 +59,10 @@ def test_a_check_of_one_learner_leaves_those_of_others_alone() -> None:
     before = names("maml")
     assert names("cavia") != before
     assert names("maml") == before
+
+
+def test_a_learner_knows_its_recipe_wherever_it_is_built() -> None:
+    section = {"head": "protonet"}
+    default, named = build(section, (8,), 3), build(section, (8,), 3, device="cpu")
+    assert default.recipe is not None and named.recipe == default.recipe
+    assert build(section, (8,), 3, device="meta").recipe is None  # it only checks

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from graphfsl.apply.folder_encoder import encoder_option
 from graphfsl.core.learner import Learner
+from graphfsl.data import Setting
 from graphfsl.experiment import run as runs
 from graphfsl.experiment import runner
 from graphfsl.experiment.builder import build, build_learner
@@ -258,3 +259,32 @@ def test_the_encoder_of_a_command_line_is_typed() -> None:
     assert chosen == PartSpec("conv4", {"width": 8, "weights": "w.pth"})
     assert encoder_option("conv4", None, None) == PartSpec("conv4")
     assert PartSpec.of(chosen, "encoder") is chosen
+
+
+@pytest.mark.parametrize(
+    ("notes", "says"),
+    [
+        ({"paper": {"steps": 1e5}}, "paper.steps must be a whole number, such as 60000, not 1000"),
+        ({"published": [{"metric": ["a"]}]}, "published.metric must be text"),
+    ],
+)
+def test_notes_that_would_be_lost_are_refused(notes: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        Experiment.of({**PLAIN, **notes})
+
+
+def test_a_paper_without_a_title_has_none() -> None:
+    assert Experiment.of({**PLAIN, "paper": {"title": None}}).notes.title == ""
+
+
+def test_a_comparison_needs_two_statistical_units(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not two episodes, of which a unit may have several."""
+    base, study = tmp_path / "base.yaml", tmp_path / "study.yaml"
+    base.write_text(json.dumps(PLAIN))
+    study.write_text(json.dumps({"experiment": str(base), "grid": {"seed": [0, 1]}}))
+    monkeypatch.setattr(Setting, "unit", 2)
+    assert len(read_study(study).cells) == 2
+    with pytest.raises(InputError, match="at least 4, not 3"):
+        read_study(study, ["evaluation.episodes=3"])

@@ -407,7 +407,7 @@ def _fill_in_given(
     answer: Tensor, nothing: Tensor, found: _Answers, graph: _Graph, given: _Given, asked: Tensor
 ) -> None:
     """Write the labels of the support, and of the copies of its samples, which are certain."""
-    copy, source = _copies(graph, given, asked)
+    copy, source = _copies_of_support(graph, given, asked)
     for samples, label in ((given.sample, given.label), (copy, given.label[source])):
         answer[samples] = found.best[samples] = label
         found.score[samples] = (label >= 0).float()
@@ -416,13 +416,18 @@ def _fill_in_given(
     found.support[copy, 0], found.share[copy, 0] = source, 1.0
 
 
-def _copies(graph: _Graph, given: _Given, asked: Tensor) -> tuple[Tensor, Tensor]:
-    """The samples on the node of support samples which all have one label.
+def _copies_of_support(graph: _Graph, given: _Given, asked: Tensor) -> tuple[Tensor, Tensor]:
+    """Which samples share a node with the support, whose label they then have for certain.
+
+    A node holds samples that are the same up to rounding, or nearly (`distinct_neighbors`). Where
+    the support samples of a node disagree, none of its samples is such a copy.
 
     Returns:
-        (n,) bool, which samples that are asked for are such; and for each of them the position in
-        the support of one of these.
+        is_copy (n,) bool, of the samples that are asked for; and for each copy, in order, the
+        position in the support of one sample on its node.
     """
+    # one number for each node, of which there are no more than samples; a node without support
+    # keeps the two different ones that it starts at
     lowest = torch.full_like(graph.node, len(given.label))
     lowest = lowest.scatter_reduce(0, given.node, given.label, "amin")
     highest = torch.full_like(graph.node, -2)
