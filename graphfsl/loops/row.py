@@ -251,6 +251,7 @@ def as_row(row: Row | Mapping[str, Any]) -> Row:
     return row if isinstance(row, Row) else Row.from_dict(row)
 
 
+# fields that every line of a file has, empty or not
 _ALWAYS = (
     "episodes",
     "seed",
@@ -266,6 +267,7 @@ _ALWAYS = (
     "command",
     "environment",
 )
+# fields that only a line which has them names
 _SOMETIMES = (
     "unfinished",
     "setting_from",
