@@ -16,6 +16,20 @@ from graphfsl.functional.layers import last_layer
 from graphfsl.functional.statistics import answered
 from graphfsl.io.errors import InputError
 
+ADAPT = "adapt"  # what `first_unsound` calls an inner loop
+
+
+class Diverged(InputError):
+    """An inner loop that left no finite answer, though there was one before it.
+
+    Attributes:
+        setting: the kind of setting in which it was asked, such as "inductive".
+    """
+
+    def __init__(self, message: str, setting: str) -> None:
+        super().__init__(message)
+        self.setting = setting
+
 
 @torch.no_grad()
 def first_unsound(learner: Learner, episode: Episode) -> str:
@@ -32,7 +46,7 @@ def first_unsound(learner: Learner, episode: Episode) -> str:
         return type(net).__name__
     with _watched(net, episode) as found:
         net(episode)
-    outermost = "adapt" if learner.adapts else type(learner).__name__
+    outermost = ADAPT if learner.adapts else type(learner).__name__
     return found[0] if found else outermost
 
 
