@@ -14,7 +14,14 @@ from graphfsl.io.checkpoint import read_json
 from graphfsl.io.errors import InputError, unknown
 from graphfsl.io.package_data import experiments_dir
 from graphfsl.loops.row import ACCURACY
-from graphfsl.report.results_csv import EPISODE, column, is_record, read_records, size
+from graphfsl.report.results_csv import (
+    EPISODE,
+    column,
+    data_set,
+    is_record,
+    read_records,
+    size,
+)
 from graphfsl.report.tables import DIVERGES, SETTINGS, Line, number_of
 
 HEADLINES = "headlines"  # the table of the README
@@ -45,7 +52,7 @@ def table(name: str, folder: Path | None = None) -> str:
         )
     if name == HEADLINES:
         return _headlines(rows, folder / f"{HEADLINES}.json")
-    own = [row for row in rows if row["data"].startswith(name)]
+    own = [row for row in rows if row["data"].startswith(name) or data_set(row["data"]) == name]
     if not own:
         sets = {row["data"].partition("/")[0] for row in rows}
         raise unknown("table", name, sets | {p.stem for p in folder.glob("*.csv")} | {HEADLINES})
