@@ -26,9 +26,9 @@ from graphfsl.core import registry
 from graphfsl.io.package_data import experiment_files, experiment_name, experiments_dir
 from graphfsl.nn import ENCODERS
 from graphfsl.report.committed_tables import table
+from graphfsl.report.results_csv import is_record
 
 ROOT = Path(__file__).resolve().parents[2]
-DATA_SETS = ("omniglot", "cifar", "glyphs")  # that have tables of committed results
 
 SLOTS = {
     "head": "scores every node of an episode of features",
@@ -210,6 +210,13 @@ class Lines:
 
 
 @cache
+def measured_sets() -> list[str]:
+    """The data sets that have committed results."""
+    files = sorted((experiments_dir() / "results").glob("*.csv"))
+    return [file.stem for file in files if is_record(file)]
+
+
+@cache
 def tables_of(data_set: str) -> list[Lines]:
     """The tables that `graphfsl reproduce --table` prints of a data set."""
     found = re.findall(r"^([^|\n]+):\n\n((?:\|.*\n?)+)", table(data_set), re.MULTILINE)
@@ -224,7 +231,7 @@ def cells(line: str) -> list[str]:
 
 def results_of(name: str) -> str:
     """The committed results of a method, from the tables of all data sets."""
-    tables = [(data_set, found) for data_set in DATA_SETS for found in tables_of(data_set)]
+    tables = [(data_set, found) for data_set in measured_sets() for found in tables_of(data_set)]
     rows = [rows_with(found, name) for _, found in tables]
     parts = [results_table(*where, kept) for where, kept in zip(tables, rows, strict=True) if kept]
     studies = [study for study in committed_studies() if mentions(study, name)]

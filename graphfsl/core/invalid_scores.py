@@ -17,6 +17,18 @@ from graphfsl.functional.statistics import answered
 from graphfsl.io.errors import InputError
 
 
+class Diverged(InputError):
+    """An inner loop that left no finite answer, though there was one before it.
+
+    Attributes:
+        setting: the kind of setting in which it was asked, such as "inductive".
+    """
+
+    def __init__(self, message: str, setting: str) -> None:
+        super().__init__(message)
+        self.setting = setting
+
+
 @torch.no_grad()
 def why_unsound(learner: Learner, episode: Episode) -> str:
     """What made the first value that is not finite, for an episode whose scores were found so.

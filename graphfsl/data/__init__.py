@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import itertools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -111,9 +112,13 @@ def download(name: str, root: str | os.PathLike[str] | None = None) -> str:
 
 
 def about(name: str) -> str:
-    """The first paragraph of a data set's documentation, on one line."""
+    """What a data set is and whose, on one line.
+
+    It is the documentation of its file, up to the first table or equation.
+    """
     text = importlib.import_module(f"graphfsl.data.sets.{name}").__doc__ or ""
-    return " ".join(text.strip().partition("\n\n")[0].split())
+    prose = itertools.takewhile(lambda part: part[0] not in "| ", text.strip().split("\n\n"))
+    return " ".join(" ".join(prose).split())
 
 
 def is_ink(name: str) -> bool:

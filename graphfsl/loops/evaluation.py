@@ -23,7 +23,7 @@ from graphfsl.core.arguments import (
 )
 from graphfsl.core.display import block, call_of
 from graphfsl.core.episode import Episode
-from graphfsl.core.invalid_scores import why_unsound
+from graphfsl.core.invalid_scores import Diverged, why_unsound
 from graphfsl.core.learner import Learner, Part
 from graphfsl.core.pipeline import Pipeline
 from graphfsl.core.protocol import check_features, check_protocol, kind_of
@@ -108,6 +108,7 @@ def measured(
     Raises:
         InputError: where a trait forbids the task, and for scores without an answer: it names the
             first such episode, and the part that made them.
+        Diverged: where that part is the inner loop.
     """
     check_protocol(learner, episodes.task, unbalanced)
     if episodes.task.nodes_are_samples:
@@ -127,11 +128,19 @@ def measured(
             unanswered = ~(first.isfinite() if first.ndim == 1 else first.isfinite().all(1))
             if bool(unanswered.any()):
                 number = numbers[done + int(unanswered.nonzero()[0])]
-                raise InputError(f"episode {number}: {why_unsound(learner, episode)}")
+                raise _unanswered(learner, episodes.task, episode, number)
             for name, value in values.items():
                 found[name].append(value)
             done += len(first)
     return {name: torch.cat(parts).cpu() for name, parts in found.items()}
+
+
+def _unanswered(learner: Learner, task: Task, episode: Episode, number: int) -> InputError:
+    """The error for scores that hold no answer: it names the part that made them."""
+    why = why_unsound(learner, episode)
+    message = f"episode {number}: {why}"
+    diverged = why == getattr(learner, "diverged", None)
+    return Diverged(message, kind_of(learner, task)) if diverged else InputError(message)
 
 
 def warn_of_idle(learner: Learner, episode: Episode) -> None:

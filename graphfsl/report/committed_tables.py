@@ -6,6 +6,7 @@ There are those of a data set, those of a study, and the headlines.
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -13,10 +14,18 @@ from graphfsl.io.checkpoint import read_json
 from graphfsl.io.errors import InputError, unknown
 from graphfsl.io.package_data import experiments_dir
 from graphfsl.loops.row import ACCURACY
-from graphfsl.report.results_csv import EPISODE, column, is_record, read_records, size
-from graphfsl.report.tables import SETTINGS, Line, number_of
+from graphfsl.report.results_csv import (
+    EPISODE,
+    column,
+    data_set,
+    is_record,
+    read_records,
+    size,
+)
+from graphfsl.report.tables import DIVERGES, SETTINGS, Line, number_of
 
 HEADLINES = "headlines"  # the table of the README
+MOST_COLUMNS = 8  # of a table of a study, beside its first
 
 
 def table(name: str, folder: Path | None = None) -> str:
@@ -43,7 +52,7 @@ def table(name: str, folder: Path | None = None) -> str:
         )
     if name == HEADLINES:
         return _headlines(rows, folder / f"{HEADLINES}.json")
-    own = [row for row in rows if row["data"].startswith(name)]
+    own = [row for row in rows if row["data"].startswith(name) or data_set(row["data"]) == name]
     if not own:
         sets = {row["data"].partition("/")[0] for row in rows}
         raise unknown("table", name, sets | {p.stem for p in folder.glob("*.csv")} | {HEADLINES})
@@ -93,26 +102,48 @@ def _measurements(rows: Sequence[Line]) -> Iterator[dict[str, Line]]:
 
 
 def _study(file: Path) -> str:
-    """The cells of a study: its first axis downwards, the others across; seeds are averaged."""
+    """The cells of a study: its first axis downwards, the others across; seeds are summed up.
+
+    Where there would be too many columns, each level of the second axis has a table of its own.
+    """
     with file.open(newline="") as lines:
         cells = list(csv.DictReader(lines))
     names = list(cells[0])
     metric = names[names.index("setting") + 1]
-    first, *rest = (n for n in names[: names.index("setting")] if not n.endswith("seed"))
-    found: dict[str, dict[str, dict[str, list[Line]]]] = {}
-    for cell in cells:
-        across = ", ".join(f"{n.rpartition('.')[2]} {cell[n] or 'none'}" for n in rest) or metric
-        rows = found.setdefault(cell["setting"], {}).setdefault(cell[first] or "none", {})
-        rows.setdefault(across, []).append(cell)
+    first, *others = (n for n in names[: names.index("setting")] if not n.endswith("seed"))
+    made = [cell for cell in cells if cell["setting"]]
+    rest = [n for n in others if len({cell[n] for cell in cells}) > 1]
+    apart = rest[:1] if math.prod(len({c[n] for c in made}) for n in rest) > MOST_COLUMNS else []
+    across = [n for n in rest if n not in apart]
+    tables: dict[tuple[str, str], list[Line]] = {}
+    for cell in made:
+        tables.setdefault((cell["setting"], _levels(cell, apart)), []).append(cell)
     parts = []
-    for kind in sorted(found, key=list(SETTINGS).index):
-        heads = list(dict.fromkeys(h for row in found[kind].values() for h in row))
-        body = [
-            [row, *(_mean(of[h], metric) if h in of else "" for h in heads)]
-            for row, of in found[kind].items()
-        ]
-        parts.append(_markdown(kind, [[first.rpartition(".")[2], *heads], *body]))
+    for kind, level in sorted(tables, key=lambda key: list(SETTINGS).index(key[0])):
+        head = f"{kind}, {level}" if level else kind
+        parts.append(_markdown(head, _study_lines(tables[kind, level], first, across, metric)))
     return "\n\n".join(parts) + "\n"
+
+
+def _study_lines(
+    cells: Sequence[Line], first: str, across: Sequence[str], metric: str
+) -> list[list[str]]:
+    """Cells as lines of text, below a line of heads."""
+    found: dict[str, dict[str, list[Line]]] = {}
+    for cell in cells:
+        row = found.setdefault(cell[first] or "none", {})
+        row.setdefault(_levels(cell, across) or metric, []).append(cell)
+    heads = list(dict.fromkeys(head for row in found.values() for head in row))
+    body = [
+        [level, *(_over_seeds(row[h], metric) if h in row else "" for h in heads)]
+        for level, row in found.items()
+    ]
+    return [[first.rpartition(".")[2], *heads], *body]
+
+
+def _levels(cell: Line, axes: Sequence[str]) -> str:
+    """The levels of a cell along some axes: "shot 5, distractors none"."""
+    return ", ".join(f"{axis.rpartition('.')[2]} {cell[axis] or 'none'}" for axis in axes)
 
 
 def _markdown(kind: str, lines: Sequence[Sequence[str]]) -> str:
@@ -122,13 +153,23 @@ def _markdown(kind: str, lines: Sequence[Sequence[str]]) -> str:
     )
 
 
-def _mean(cells: Sequence[Line], metric: str) -> str:
-    """The mean over seeds, and the mean of their intervals.
+def _over_seeds(cells: Sequence[Line], metric: str) -> str:
+    """Of an accuracy the mean over seeds; of an error, which has no upper bound, the median.
 
-    Seeds share their test episodes, so that this is wide enough.
+    A mean has the mean of the intervals: seeds share their test episodes, so that it is wide
+    enough. The median is the cell in the middle, of an even number the worse of the two.
     """
-    value, half = (sum(float(c[k]) for c in cells) / len(cells) for k in (metric, "ci95"))
-    return f"{value:.2f} ± {half:.2f}" if metric == ACCURACY else f"{value:.4g} ± {half:.4g}"
+    if metric == ACCURACY:
+        value, half = (sum(float(c[k]) for c in cells) / len(cells) for k in (metric, "ci95"))
+        return f"{value:.2f} ± {half:.2f}"
+    middle = sorted(cells, key=lambda cell: _error(cell[metric]))[len(cells) // 2]
+    if middle[metric] == DIVERGES:
+        return DIVERGES
+    return f"{float(middle[metric]):.4g} ± {float(middle['ci95']):.4g}"
+
+
+def _error(text: str) -> float:
+    return math.inf if text == DIVERGES else float(text)
 
 
 def _lines(rows: Mapping[str, Line], heads: Sequence[str]) -> Iterator[list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,12 +15,16 @@ from graphfsl.report.figures import COLORS
 
 WIDTH, HEIGHT = 2.6, 2.2  # of a panel, in inches
 STYLES = (":", "--", "-")
+# digits past a hundredth of a point, which nobody sees and which are most of the file
+TOO_EXACT = re.compile(r"(\d\.\d\d)\d+")
 
 
 def function_figure(
     episode: Episode, target: ValueTarget, answers: Mapping[str, Tensor], columns: int = 4
 ) -> str:
     """The first `columns` tasks side by side: the function, its known points, and what is answered.
+
+    All panels have the same axes, so that heights can be compared.
 
     Args:
         episode: of functions of one number, one value each; its queries are plotted as a curve, so
@@ -54,9 +59,11 @@ def function_figure(
         matplotlib.rcdefaults()
         matplotlib.rc("svg", hashsalt="graphfsl")
         figure = Figure(figsize=(WIDTH * tasks, HEIGHT + 0.4), layout="constrained")
-        panels = figure.subplots(1, tasks, sharex=True, squeeze=False)[0]
+        panels = figure.subplots(1, tasks, sharex=True, sharey=True, squeeze=False)[0]
         for i, axes in enumerate(panels):
             _plot_task(axes, i, episode, target, answers)
+            axes.set_xlabel("x", fontsize=8)
+        panels[0].set_ylabel("y", fontsize=8)
         handles, labels = panels[0].get_legend_handles_labels()
         place: dict[str, Any] = {"loc": "outside lower center", "ncols": len(labels)}
         figure.legend(handles, labels, fontsize=8, frameon=False, **place)
@@ -64,7 +71,7 @@ def function_figure(
         figure.savefig(
             file, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
         )
-    return file.getvalue()
+    return TOO_EXACT.sub(r"\1", file.getvalue())
 
 
 def _plot_task(
@@ -79,7 +86,7 @@ def _plot_task(
     def curve(values: Tensor, **look: Any) -> None:
         axes.plot(x[order].numpy(), values[i, :, 0].detach().cpu()[order].numpy(), **look)
 
-    curve(target.query, color="#444444", linewidth=1.0, label="function")
+    curve(target.query, color="#444444", linewidth=1.0, label="true function")
     for number, (name, found) in enumerate(answers.items()):
         color, style = COLORS[number % len(COLORS)], STYLES[number % len(STYLES)]
         curve(found, color=color, linestyle=style, linewidth=1.5, label=name)
@@ -89,3 +96,4 @@ def _plot_task(
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#e8e8e8")
     axes.tick_params(labelsize=7)
+    axes.locator_params(nbins=5)

@@ -32,6 +32,7 @@ SETTINGS = {
     "active + transductive": "Labels of chosen unlabeled samples are asked for, and queries are "
     "answered together.",
 }
+DIVERGES = "diverges"  # in place of a number: the inner loop left no finite answer
 BOLD = "Bold: the best of its kind on its episodes, and what the same episodes cannot tell from it."
 # Of a line, for pictures only.
 PLOTTED = ("accuracies", "values", "reliability", "confusion")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from rich.table import Table
 from graphfsl.experiment.results import history
 from graphfsl.io.checkpoint import write_atomically, write_json
 from graphfsl.loops.row import Row, text_of
+from graphfsl.report.tables import DIVERGES
 from graphfsl.report.write import write_report
 from graphfsl.study.cells import (
     Done,
@@ -79,7 +80,11 @@ def ablate(
     )
     failed = _make(study, out, console, todo, processes, ray)
     rows = rows_of(study, out)
-    write_atomically(out / "cells.csv", table(study, rows).encode())
+    outcomes = [
+        failed.get(cell_file(cell, out)) if row is None else row
+        for cell, row in zip(study.cells, rows, strict=True)
+    ]
+    write_atomically(out / "cells.csv", table(study, outcomes).encode())
     finished = []
     for cell, row in zip(study.cells, rows, strict=True):
         if row is not None:
@@ -90,12 +95,14 @@ def ablate(
     for text in found.sentences:
         console.print(f"• {text}", markup=False)
     failures = [
-        (shown(c.levels), failed[f].error)
-        for c in study.cells
-        if (f := cell_file(c, out)) in failed
+        (shown(cell.levels), made)
+        for cell, made in zip(study.cells, outcomes, strict=True)
+        if isinstance(made, Failure)
     ]
-    for name, line in failures:
-        console.print(f"failed: {name}: {line}", markup=False, style="red")
+    for name, failure in failures:
+        line = f"{failure.verdict}: {name}: {failure.error}"
+        console.print(line, markup=False, style="yellow" if failure.diverged else "red")
+    told = [(name, failure.error) for name, failure in failures]
     facts = {
         "study": study.name,
         "question": study.question,
@@ -104,7 +111,7 @@ def ablate(
     }
     write_json(
         out / "study.json",
-        {**facts, "failures": failures, "seconds": round(time.perf_counter() - start, 1)},
+        {**facts, "failures": told, "seconds": round(time.perf_counter() - start, 1)},
     )
     histories = {shown(c.levels): history(out / "runs" / c.training) for c in study.cells}
     distinct = {c.training: shown(c.levels) for c in reversed(study.cells)}
@@ -113,15 +120,22 @@ def ablate(
         study.question,
         [r.replace(best=b) for r, b in zip(finished, found.best, strict=True)],
         {name: lines for name, lines in histories.items() if lines and name in distinct.values()},
-        notes=[f"Study `{study.name}`: {len(finished)} of {len(study.cells)} cells."],
+        notes=[_note(study, finished, failures)],
         findings=found.sentences,
         effects=found.effects,
-        failures=failures,
+        failures=told,
     )
     console.print(
         f"{time.perf_counter() - start:.0f} s; table: {out / 'cells.csv'}; report: {files[0]}"
     )
     return files
+
+
+def _note(study: Study, finished: Sequence[Row], failures: Sequence[tuple[str, Failure]]) -> str:
+    """How many cells have a number, and in how many there can be none."""
+    note = f"Study `{study.name}`: {len(finished)} of {len(study.cells)} cells"
+    diverged = sum(failure.diverged is not None for _, failure in failures)
+    return f"{note}; in {diverged} the inner loop diverges." if diverged else f"{note}."
 
 
 def _make(
@@ -173,7 +187,7 @@ def _live_table(study: Study, out: Path, todo: list[Unit], done: Done) -> Table:
         file = cell_file(cell, out)
         row = done.get(file)
         if isinstance(row, Failure):
-            state, text = "failed", row.error[:60]
+            state, text = row.verdict, row.error[:60]
         elif row is not None or file.is_file():
             state, text = "done", str(row.value) if row is not None else "done"
         elif unit_of[file].path.is_dir():
@@ -183,7 +197,8 @@ def _live_table(study: Study, out: Path, todo: list[Unit], done: Done) -> Table:
             state, text = "waiting", ""
         states.append((state, [*map(str, cell.levels.values()), text]))
     count = {
-        s: sum(state == s for state, _ in states) for s in ("done", "running", "waiting", "failed")
+        s: sum(state == s for state, _ in states)
+        for s in ("done", "running", "waiting", DIVERGES, "failed")
     }
     grid = Table(
         *study.axes,

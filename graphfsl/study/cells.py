@@ -31,6 +31,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
+from graphfsl.core.invalid_scores import Diverged
 from graphfsl.data.identity import Identity, difference, identity
 from graphfsl.experiment import run as runs
 from graphfsl.experiment.data_source import Splits, placeless_key
@@ -43,7 +44,7 @@ from graphfsl.io.errors import InputError
 from graphfsl.io.lock import locked
 from graphfsl.loops.progress_bar import Log
 from graphfsl.loops.row import Row
-from graphfsl.report.tables import finite
+from graphfsl.report.tables import DIVERGES, finite
 from graphfsl.study.grid import Cell, Study, shown
 
 
@@ -60,9 +61,21 @@ class Unit:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a cell has no row, in one line."""
+    """Why a cell has no row.
+
+    Args:
+        error: one line.
+        diverged: the kind of setting, where the inner loop left no finite answer in it: that is a
+            result, though no number.
+    """
 
     error: str
+    diverged: str | None = None
+
+    @property
+    def verdict(self) -> str:
+        """What it is in one word."""
+        return DIVERGES if self.diverged else "failed"
 
 
 Done = dict[Path, Row | Failure]  # by the cell's file
@@ -213,7 +226,7 @@ def work(unit: Unit, log: Log | None = None, told: Told | None = None) -> Done:
 def _failed(error: Exception) -> Failure:
     line = " ".join(str(error).split()) or type(error).__name__
     where = "" if isinstance(error, InputError) else f" ({_place(error)})"
-    return Failure(f"{line}{where}")
+    return Failure(f"{line}{where}", error.setting if isinstance(error, Diverged) else None)
 
 
 def _place(error: Exception) -> str:

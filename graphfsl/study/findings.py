@@ -23,6 +23,8 @@ from graphfsl.functional.effects import (
 )
 from graphfsl.io.plain_text import csv_table
 from graphfsl.loops.row import ACCURACY, Row, as_row, p_is, scale_of, task_of
+from graphfsl.report.tables import DIVERGES
+from graphfsl.study.cells import Failure
 from graphfsl.study.grid import Study
 from graphfsl.study.sentences import amount, word_of
 from graphfsl.study.sentences import sentence as axis_sentence
@@ -223,16 +225,21 @@ def best(rows: Sequence[Row | Mapping[str, Any]]) -> list[bool]:
     return equal
 
 
-def table(study: Study, rows: Sequence[Row | None]) -> str:
+def table(study: Study, outcomes: Sequence[Row | Failure | None]) -> str:
     """The table cells.csv: a line for each cell, in the order of the grid.
 
+    A cell whose inner loop left no finite answer "diverges"; another one without a row is empty.
     Nothing in it depends on when it was made.
     """
-    metric = next((row.metric for row in rows if row is not None), ACCURACY)
+    metric = next((made.metric for made in outcomes if isinstance(made, Row)), ACCURACY)
     heads = ("setting", metric, "ci95", "episodes", "data", "batch_norm", "steps")
     lines = []
-    for cell, row in zip(study.cells, rows, strict=True):
+    for cell, made in zip(study.cells, outcomes, strict=True):
         levels = ["" if v is None else v for v in cell.levels.values()]
-        facts = {} if row is None else row.to_dict()
+        facts = {}
+        if isinstance(made, Row):
+            facts = made.to_dict()
+        elif made is not None and made.diverged:
+            facts = {"setting": made.diverged, metric: DIVERGES}
         lines.append([*levels, *(facts.get(key, "") for key in heads)])
     return csv_table([*study.axes, *heads], lines)

@@ -58,3 +58,24 @@ def test_every_set_says_what_it_is_and_where_it_comes_from() -> None:
     for name in SETS:
         assert name in data.names()
         assert "https://" in data.about(name) and "train, val and test" in data.about(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "whose"),
+    [
+        ("cifar_fs", "Bertinetto et al. 2019"),
+        ("cub", "Chen et al. 2019"),
+        ("fc100", "Oreshkin et al. 2018"),
+        ("mini_imagenet", "Ravi & Larochelle 2017"),
+        ("omniglot", "Lake et al. 2015"),
+        ("sinusoid", "Finn, Abbeel, Levine 2017"),
+        ("tiered_imagenet", "Ren et al. 2018"),
+    ],
+)
+def test_every_published_set_says_whose_it_is(name: str, whose: str) -> None:
+    assert whose in data.about(name)
+
+
+def test_what_a_set_is_ends_before_its_tables_and_equations() -> None:
+    assert data.about("glyphs").endswith("nothing is downloaded.")
+    assert data.about("sinusoid").endswith("section 5.1")

@@ -262,6 +262,11 @@ def test_every_method_has_a_page_with_its_options(generated: dict[str, str]) -> 
     assert "| 98.64 ± 0.17 | 99.59 ± 0.08 | 95.89 ± 0.15 | 98.95 ± 0.06 |" in page
 
 
+def test_a_method_of_values_has_its_results_too(generated: dict[str, str]) -> None:
+    page = generated["methods/kernel_ridge.md"]
+    assert "sinusoid, inductive:" in page and "rasmussen2006_sinusoid_10s" in page
+
+
 def test_generated_pages_hold_all_commands_and_all_of_the_api(generated: dict[str, str]) -> None:
     for name in COMMANDS:
         assert f"## graphfsl {name}\n" in generated["commands.md"]

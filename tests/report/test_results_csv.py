@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,48 @@ def test_a_table_needs_the_record_alone(tmp_path: Path) -> None:
         "| --- | --- |",
         f"| {label}, =x learner.head=relay{where} {other} | 51.25 ± 0.50 |",
         "| published on the test classes: B | 48.0 |",
+    ]
+
+
+def study_file(path: Path, cells: Iterable[tuple[Any, ...]]) -> None:
+    """The cells of a study of inner loops: (method, shot, steps, seed, MSE)."""
+    lines = ["learner.adapt,chunk,test.episode.shot,test.steps_test,seed,setting,MSE,ci95"]
+    for method, shot, steps, seed, value in cells:
+        setting = "inductive" if value else ""
+        half = "" if value in ("", "diverges") else 0.1 * value
+        lines.append(f"{method},25,{shot},{steps},{seed},{setting},{value},{half}")
+    path.write_text("\n".join(lines) + "\n")
+
+
+def test_of_an_error_a_study_shows_the_median_seed_and_says_what_diverges(tmp_path: Path) -> None:
+    seeds = {0: (3.0, 1.0, 2.0), 5: (9.0, "diverges", 7.0), 10: ("diverges", 4.0, "diverges")}
+    cells = [("maml", 5, t, seed, v) for t, of in seeds.items() for seed, v in enumerate(of)]
+    study_file(tmp_path / "waves.csv", [*cells, ("anil", 5, 0, 0, 6.0), ("anil", 5, 5, 0, "")])
+    assert table("waves", tmp_path).splitlines() == [
+        "Inductive:",
+        "",
+        "| adapt | steps_test 0 | steps_test 5 | steps_test 10 |",
+        "| --- | --- | --- | --- |",
+        "| maml | 2 ± 0.2 | 9 ± 0.9 | diverges |",
+        "| anil | 6 ± 0.6 |  |  |",
+    ]
+
+
+def test_a_study_of_many_columns_has_a_table_for_each_level_of_its_second_axis(
+    tmp_path: Path,
+) -> None:
+    levels = itertools.product((5, 10, 20), (0, 1, 5))
+    study_file(tmp_path / "waves.csv", [("maml", k, t, 0, k + t) for k, t in levels])
+    lines = table("waves", tmp_path).splitlines()
+    assert lines[6:11] == [
+        "Inductive, shot 10:",
+        "",
+        "| adapt | steps_test 0 | steps_test 1 | steps_test 5 |",
+        "| --- | --- | --- | --- |",
+        "| maml | 10 ± 1 | 11 ± 1.1 | 15 ± 1.5 |",
+    ]
+    assert [line for line in lines if line.endswith(":")] == [
+        f"Inductive, shot {shot}:" for shot in (5, 10, 20)
     ]
 
 

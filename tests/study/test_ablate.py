@@ -295,6 +295,33 @@ def test_a_cell_that_fails_is_reported_and_tried_again(study: Path, call: Call) 
     assert "1 cells are done already" in call("ablate", "study.yaml", "--out", "a")[1]
 
 
+def test_an_inner_loop_that_diverges_is_told_and_stops_no_other_cell(
+    world: Path, call: Call
+) -> None:
+    """No or 20 steps of a rate of 1,000, from weights that were trained without an inner loop."""
+    Path("my.yaml").write_text(
+        "data: {name: sinusoid}\n"
+        "learner: {encoder: mlp, head: regressor, adapt: {name: maml, steps: 0, lr: 1000.0}}\n"
+        "episode: {task: functions, shot: 5, query: 10}\n"
+        "trainer: {steps: 2, val_every: 2, val_episodes: 2}\n"
+        "evaluation: {episodes: 4}\n"
+    )
+    Path("study.yaml").write_text(
+        "experiment: my.yaml\n"
+        "grid: {test.episode.shot: [5, 10], test.learner.adapt.steps_test: [20, 0]}\n"
+    )
+    code, out, err = call("ablate", "study.yaml", "--out", "a")
+    assert code == 0 and "failed" not in out, err
+    assert "diverges: test.episode.shot=5, test.learner.adapt.steps_test=20: episode 0" in out
+    made = cells("a")
+    assert [c["MSE"] == "diverges" for c in made] == [True, False, True, False]
+    assert {c["setting"] for c in made} == {"inductive"}
+    assert "2 of 4 cells; in 2 the inner loop diverges." in Path("a/report.md").read_text()
+    first = Path("a/cells.csv").read_bytes()
+    assert "2 cells are done already" in call("ablate", "study.yaml", "--out", "a")[1]
+    assert Path("a/cells.csv").read_bytes() == first
+
+
 @pytest.mark.parametrize("text", ["", "{}", "null", "[1]", '{"accuracies": 1}', "CUT"])
 def test_a_damaged_cell_is_measured_again(study: Path, call: Call, text: str) -> None:
     assert call("ablate", "study.yaml", "--out", "a")[0] == 0

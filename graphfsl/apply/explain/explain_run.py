@@ -23,6 +23,7 @@ from graphfsl.apply.explain.attributions import (
     explain,
     faithfulness,
 )
+from graphfsl.apply.explain.explain_values import explain_values
 from graphfsl.core.episode import Episode, Target
 from graphfsl.core.graph import QUERY, ROLES, SUPPORT, UNLABELED, similarity, to_networkx
 from graphfsl.core.protocol import check_protocol
@@ -51,19 +52,21 @@ def write_explanation(
 ) -> list[Path]:
     """Explain the answer to one query of an evaluation episode, in three files.
 
+    Of a run that answers with values all queries of some episodes are shown, in two files.
+
     Args:
         run: the directory of a trained run.
         changes: overrides, such as episode.unlabeled=10 or learner.refine=soft_kmeans.
-        episode: which of the evaluation's episodes.
-        query: which of its queries.
+        episode: which of the evaluation's episodes; the first one, where some are shown.
+        query: which of its queries; of values, none is chosen.
         out: the folder; None takes one in the run's directory.
 
     Returns:
-        explanation.json, .svg and .html.
+        explanation.json, .svg and .html; of values without the last.
 
     Raises:
-        InputError: where there is no such query, for a task without classes, and for a folder that
-            holds another explanation.
+        InputError: where there is no such query, for a task without classes or curves, and for a
+            folder that holds another explanation.
     """
     trained = runs.load(run)
     asks = {"run": str(run), "overrides": list(changes), "episode": episode, "query": query}
@@ -72,6 +75,13 @@ def write_explanation(
     _check_folder(folder, asks)
     asked = asked_of(trained, changes)
     experiment, task, learner = asked.experiment, asked.tasks[0], asked.learner
+    if task.demands.answers == "values":
+        require(query == 0, "all queries of a function are shown; leave --query out")
+        told, svg = explain_values(trained, changes, episode)
+        files = [folder / f"explanation.{ending}" for ending in ("json", "svg")]
+        write_json(files[0], {**asks, **told})
+        write_atomically(files[1], svg.encode())
+        return files
     options = experiment.evaluation
     split = experiment.data.split(options.split)
     require(

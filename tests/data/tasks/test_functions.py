@@ -471,7 +471,7 @@ def test_the_figure_has_a_panel_for_each_task_and_a_line_for_each_answer() -> No
     svg = function_figure(episode, target, answers, columns=2)
     assert svg == function_figure(episode, target, answers, columns=2)
     assert svg.count('id="axes_') == 2
-    for name in ("function", "before", "after 1 step", "known points"):
+    for name in ("true function", "before", "after 1 step", "known points"):
         assert f"<!-- {name} -->" in svg
     with pytest.raises(InputError, match="shape"):
         function_figure(episode, target, {"before": torch.zeros(3, 19, 1)})
