@@ -132,10 +132,9 @@ def _of_run(path: Path, size: int | None) -> tuple[Learner, Transform, int, int]
             f"{path} was trained on {kind}; features of a folder need a run on photographs"
         )
     if not trained.has_averages:
-        why = "its encoder is untrained" if not trained.steps else "they were not stored"
         raise InputError(
-            f"{path}: its BatchNorm has no averages of these weights ({why}), so that no image can "
-            f"be encoded alone; {AVERAGES}"
+            f"{path}: its BatchNorm stored no averages of these weights, so that no image can be "
+            f"encoded alone; {AVERAGES}"
         )
     channels, _, width = trained.shape
     return trained.learner.innermost, trained.transform, size or width, channels

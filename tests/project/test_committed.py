@@ -72,7 +72,8 @@ def test_its_first_episodes_are_as_stored(path: Path) -> None:
         row = found.to_dict()
         assert (row.get("way"), row["shot"]) == (was.get("way"), was["shot"])
         if "way" not in row:
-            assert row["values"] == pytest.approx(was["values"][:ENOUGH], rel=1e-3)
+            # a system that is solved in single precision rounds otherwise on another machine
+            assert row["values"] == pytest.approx(was["values"][:ENOUGH], rel=5e-3)
             continue
         # One query on an edge may fall to the other side on another machine.
         one = 1.01 / (row["way"] * row["query"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -102,7 +103,9 @@ def test_what_a_rule_learns_belongs_to_the_model(name: str) -> None:
 
 
 @pytest.mark.parametrize("method", [ALFA, MAMLPlusPlus])
-def test_batch_norm_does_not_adapt_in_a_module_given_with_its_outputs(method: type[Adapt]) -> None:
+def test_batch_norm_does_not_adapt_in_a_module_given_with_its_outputs(
+    method: Callable[[nn.Module], Adapt],
+) -> None:
     """As in the bare module, whose layers have the same names."""
 
     def module() -> nn.Module:

@@ -87,7 +87,7 @@ def task_of(episode: Episode, target: Target) -> Task:
 
 def features(p: Params, x: Tensor, measured: Tensor | None, norm: nn.Module) -> Tensor:
     """Vectors of images x, normalised by the statistics of `measured`, or the stored averages."""
-    inner = "net.encoder.norm.layer." if "net.encoder.norm.context" in p else "net.encoder.norm."
+    inner, context = "net.encoder.norm.", "net.encoder.norm.context."
 
     def maps(images: Tensor) -> Tensor:
         kernel, shift = p["net.encoder.conv.weight"], p["net.encoder.conv.bias"]
@@ -99,9 +99,9 @@ def features(p: Params, x: Tensor, measured: Tensor | None, norm: nn.Module) -> 
         var, mean = torch.var_mean(maps(measured), (0, 2, 3), keepdim=True, correction=0)
     z = (maps(x) - mean) / (var + norm.eps).sqrt()
     z = z * p[inner + "weight"].view(-1, 1, 1) + p[inner + "bias"].view(-1, 1, 1)
-    if "net.encoder.norm.context" in p:
-        film = "net.encoder.norm.linear."
-        told = p[film + "weight"] @ p["net.encoder.norm.context"] + p[film + "bias"]
+    if context + "phi" in p:
+        film = context + "linear."
+        told = p[film + "weight"] @ p[context + "phi"] + p[film + "bias"]
         z = told[:DIM].view(-1, 1, 1) * z + told[DIM:].view(-1, 1, 1)
     return F.max_pool2d(F.softplus(z), 2).mean((-1, -2))
 
