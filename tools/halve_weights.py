@@ -126,7 +126,10 @@ def changes(run: Path, splits: Splits) -> list[Change]:
         halved = with_halved_weights(run, Path(folder))
         for file in files_of(run):
             facts = read_json(file)
-            now = accuracies(halved, facts.get("overrides", []), splits)
+            overrides = facts.get("overrides", [])
+            now = accuracies(halved, overrides, splits)
+            if len(now) < len(facts["rows"]):  # the same tasks under statistics of the support
+                now += accuracies(halved, [*overrides, "learner.batch_norm=support"], splits)
             for row, values in zip(facts["rows"], now, strict=True):
                 found.append(change(row, values))
     return found
