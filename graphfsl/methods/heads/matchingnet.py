@@ -73,8 +73,10 @@ class MatchingNet(Head):
         f, g = episode.x, episode.x[:, episode.labeled]
         if self.context is not None:
             f, g = self.context(f, g, weight > 0)
-        # no weight: minus infinity
-        attention = self.log_scale.exp() * cosine(f, g) + weight.log().unsqueeze(-2)
+        # Without weight minus infinity, put there: log's own would make the gradient of a weight of
+        # 0 no number, where it is learned.
+        log_weight = or_one(weight).log().masked_fill(weight == 0, float("-inf"))
+        attention = self.log_scale.exp() * cosine(f, g) + log_weight.unsqueeze(-2)
         y = w / or_one(weight).unsqueeze(-1)
         p = attention.softmax(-1) @ y
         return hide_absent(p.clamp_min(torch.finfo(p.dtype).tiny).log(), episode.w)

@@ -108,3 +108,14 @@ def test_a_query_in_full_context_is_answered_the_same_alone() -> None:
     k = episode.n_support
     alone = Episode(episode.x[:, : k + 1], episode.w[:, : k + 1], k, 1)
     torch.testing.assert_close(head(alone), head(episode)[:, :1])
+
+
+def test_a_learned_weight_of_zero_has_a_gradient() -> None:
+    """Refiners learn label weights, of which many are 0."""
+    episode = features(unlabeled=0)
+    nodes = torch.ones_like(episode.w[..., :1]) * (episode.w.sum(-1, keepdim=True) > 0)
+    nodes[:, 0] = 0
+    nodes.requires_grad_()
+    scores = MatchingNet(DIM).score(episode.replace(w=episode.w * nodes))
+    (found,) = torch.autograd.grad(scores[scores.isfinite()].sum(), nodes)
+    assert found.isfinite().all() and found.abs().sum() > 0
