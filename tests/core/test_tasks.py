@@ -433,6 +433,9 @@ def test_a_learner_of_values_is_refused_where_classes_are_asked_for(
     place: Path, call: Call
 ) -> None:
     assert call("run", "curves.yaml", "--out", "r")[0] == 0
+    assert gf.load("r").learner.answers == "values"  # `evaluate` takes it, `predict` does not
+    with pytest.raises(InputError, match="answers with values"):
+        gf.load("r").predict({"a": ["1.png"], "b": ["2.png"]}, ["3.png"])
     with pytest.raises(InputError, match="answers with values"):
         gf.FewShotClassifier(KernelMean()).fit(np.ones((4, 1)), [0, 0, 1, 1])
 
