@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -104,7 +105,8 @@ def _measurements(rows: Sequence[Line]) -> Iterator[dict[str, Line]]:
 def _study(file: Path) -> str:
     """The cells of a study: its first axis downwards, the others across; seeds are summed up.
 
-    Where there would be too many columns, each level of the second axis has a table of its own.
+    Where there would be too many columns, each level of the second axis has a table of its own. A
+    value that lacks seeds, since their training failed, says so.
     """
     with file.open(newline="") as lines:
         cells = list(csv.DictReader(lines))
@@ -112,17 +114,25 @@ def _study(file: Path) -> str:
     metric = names[names.index("setting") + 1]
     first, *others = (n for n in names[: names.index("setting")] if not n.endswith("seed"))
     made = [cell for cell in cells if cell["setting"]]
-    rest = [n for n in others if len({cell[n] for cell in cells}) > 1]
-    apart = rest[:1] if math.prod(len({c[n] for c in made}) for n in rest) > MOST_COLUMNS else []
-    across = [n for n in rest if n not in apart]
+    across = [name for name in others if _number_of_levels(cells, name) > 1]
+    apart: list[str] = []
+    if math.prod(_number_of_levels(made, name) for name in across) > MOST_COLUMNS:
+        apart, across = across[:1], across[1:]
+    asked = Counter(_levels(cell, [first, *others]) for cell in cells)
     tables: dict[tuple[str, str], list[Line]] = {}
     for cell in made:
-        tables.setdefault((cell["setting"], _levels(cell, apart)), []).append(cell)
+        seeds = asked[_levels(cell, [first, *others])]
+        of_one = {**cell, "seeds": str(seeds)}
+        tables.setdefault((cell["setting"], _levels(cell, apart)), []).append(of_one)
     parts = []
     for kind, level in sorted(tables, key=lambda key: list(SETTINGS).index(key[0])):
         head = f"{kind}, {level}" if level else kind
         parts.append(_markdown(head, _study_lines(tables[kind, level], first, across, metric)))
     return "\n\n".join(parts) + "\n"
+
+
+def _number_of_levels(cells: Sequence[Line], axis: str) -> int:
+    return len({cell[axis] for cell in cells})
 
 
 def _study_lines(
@@ -159,13 +169,15 @@ def _over_seeds(cells: Sequence[Line], metric: str) -> str:
     A mean has the mean of the intervals: seeds share their test episodes, so that it is wide
     enough. The median is the cell in the middle, of an even number the worse of the two.
     """
+    asked = int(cells[0]["seeds"])
+    lack = "" if len(cells) == asked else f" ({len(cells)} of {asked} seeds)"
     if metric == ACCURACY:
         value, half = (sum(float(c[k]) for c in cells) / len(cells) for k in (metric, "ci95"))
-        return f"{value:.2f} ± {half:.2f}"
+        return f"{value:.2f} ± {half:.2f}{lack}"
     middle = sorted(cells, key=lambda cell: _error(cell[metric]))[len(cells) // 2]
     if middle[metric] == DIVERGES:
-        return DIVERGES
-    return f"{float(middle[metric]):.4g} ± {float(middle['ci95']):.4g}"
+        return f"{DIVERGES}{lack}"
+    return f"{float(middle[metric]):.4g} ± {float(middle['ci95']):.4g}{lack}"
 
 
 def _error(text: str) -> float:

@@ -149,6 +149,17 @@ def test_of_an_error_a_study_shows_the_median_seed_and_says_what_diverges(tmp_pa
     ]
 
 
+def test_a_value_of_a_study_says_which_seeds_it_lacks(tmp_path: Path) -> None:
+    """The median of one seed is none of three."""
+    cells = [("alfa", 5, 1, 0, ""), ("alfa", 5, 1, 1, 4.0), ("alfa", 5, 1, 2, 3.0)]
+    others = [("maml", 5, 1, seed, 1.0) for seed in range(3)]
+    study_file(tmp_path / "waves.csv", [*cells, *others])
+    assert table("waves", tmp_path).splitlines()[4:] == [
+        "| alfa | 4 ± 0.4 (2 of 3 seeds) |",
+        "| maml | 1 ± 0.1 |",
+    ]
+
+
 def test_a_study_of_many_columns_has_a_table_for_each_level_of_its_second_axis(
     tmp_path: Path,
 ) -> None:
