@@ -68,16 +68,17 @@ def inner_curvature(
 
     Returns:
         name -> gradient, which can be differentiated for anything else that the loss depends on,
-        and v -> H v, whose products are constants.
+        and v -> H v, whose products are constants; it holds the graph of the gradient.
     """
     at = {name: p.detach() for name, p in params.items()}
     if transforming():
-        found, pull_back = torch.func.vjp(torch.func.grad(loss_of), at)  # type: ignore[misc]
+        grads, pull_back = torch.func.vjp(torch.func.grad(loss_of), at)  # type: ignore[misc]
 
         def pulled(v: Params) -> Params:
+            # v^T H, which is H v, since H is symmetric
             return {name: p.detach() for name, p in pull_back(v)[0].items()}
 
-        return found, pulled
+        return grads, pulled
     at = {name: p.requires_grad_() for name, p in at.items()}
     _, grads = inner_gradient(loss_of, at, second_order=True)
 
@@ -86,9 +87,9 @@ def inner_curvature(
             along = torch.stack([(grads[name] * v[name]).sum() for name in at]).sum()
         if not along.requires_grad:  # the loss is linear
             return {name: torch.zeros_like(p) for name, p in at.items()}
-        found = torch.autograd.grad(
+        products = torch.autograd.grad(
             along, list(at.values()), retain_graph=True, allow_unused=True, materialize_grads=True
         )
-        return dict(zip(at, found, strict=True))
+        return dict(zip(at, products, strict=True))
 
     return grads, product

@@ -70,12 +70,12 @@ def build_learner(
         encoder, dim, maps = make_encoder(spec.encoder, shape)
         if device == "meta" and spec.adapt is not None:
             encoder = copy.deepcopy(encoder)  # checks share it, and a loop may put layers into it
-        reads_vectors_only = len(shape) == 1 or isinstance(encoder, nn.Flatten)
+        given_maps = maps or (dim, 1, 1)
         parts: dict[str, list[Part]] = {slot: [] for slot in SLOTS}
         for slot in SLOTS:
             for part_spec in _specs(spec, slot):
-                part = _part(slot, part_spec, dim=dim, way=way, maps=maps)
-                if part.wants_maps and reads_vectors_only:
+                part = _part(slot, part_spec, dim=dim, way=way, maps=given_maps)
+                if part.wants_maps and maps is None:
                     raise InputError(
                         f"{part_spec.name} reads feature maps, not vectors; set learner.encoder to "
                         "one such as conv4"

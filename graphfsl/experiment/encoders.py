@@ -24,8 +24,8 @@ PIXELS = "pixels"  # the samples as they are, flattened
 
 def make_encoder(
     spec: PartSpec | None, shape: Sequence[int]
-) -> tuple[nn.Module | None, int, tuple[int, ...]]:
-    """The encoder, the length of its vectors and the shape of its maps.
+) -> tuple[nn.Module | None, int, tuple[int, ...] | None]:
+    """The encoder, the length of its vectors and the shape of its maps, None where it has none.
 
     They are found by a run on the meta device. Beside its own options every encoder takes `frozen`:
     it does not learn, and its features are computed once; and `weights`: a file, see
@@ -39,7 +39,7 @@ def make_encoder(
         InputError: for an unknown name, options that mean nothing, and samples that do not fit.
     """
     if len(shape) == 1 and spec is None:
-        return None, shape[0], (shape[0], 1, 1)
+        return None, shape[0], None
     spec = spec or PartSpec(PIXELS)
     if len(shape) == 1 and not getattr(ENCODERS.get(spec.name), "reads_vectors", False):
         raise InputError(
@@ -51,8 +51,7 @@ def make_encoder(
     if not isinstance(frozen, bool):
         raise InputError(f"learner.encoder.frozen must be true or false, not {frozen!r}")
     if name == PIXELS:
-        dim = int(torch.Size(shape).numel())
-        return nn.Flatten(), dim, (dim, 1, 1)
+        return nn.Flatten(), int(torch.Size(shape).numel()), None
     if name not in ENCODERS:
         raise registry.missing("encoder", name, [*ENCODERS, PIXELS])
     weights = None if "weights" in signature(ENCODERS[name]) else options.pop("weights", None)
@@ -98,7 +97,7 @@ def _made(cls: Any, options: Mapping[str, Any], shape: Sequence[int]) -> nn.Modu
 @functools.lru_cache(maxsize=256)
 def _probed(
     cls: Any, name: str, options: _Options, shape: tuple[int, ...]
-) -> tuple[int, tuple[int, ...]]:
+) -> tuple[int, tuple[int, ...] | None]:
     """The length of an encoder's vectors and the shape of its maps, by a run on the meta device."""
     with torch.device("meta"), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of empty layers; they are refused below
@@ -127,7 +126,7 @@ def _probed(
             f"{size} are too small for encoder {name!r} with the options {options}, or not of its "
             f"size"
         )
-    return out.shape[1], tuple(maps.shape[1:]) if maps.ndim == 4 else (out.shape[1], 1, 1)
+    return out.shape[1], tuple(maps.shape[1:]) if maps.ndim == 4 else None
 
 
 def brings_weights(spec: PartSpec | None) -> bool:

@@ -79,7 +79,7 @@ class Conv4R2D2(Conv4):
     Shapes:
         forward: (M, in_channels, h, w) -> vectors (M, d): what the third and the fourth block
             return, flattened and side by side, 8192-d for 32x32 images. A head that wants maps
-            cannot use them.
+            is refused.
 
     Raises:
         InputError: for a dropout outside of [0, 1).

@@ -48,6 +48,14 @@ def test_an_option_without_a_meaning_is_refused_when_the_learner_is_built(
     assert "\n" not in str(error.value)
 
 
+def test_a_head_of_maps_is_refused_where_the_encoder_gives_vectors() -> None:
+    section = {"encoder": "conv4_r2d2", "head": "relationnet"}
+    with pytest.raises(InputError, match="reads feature maps, not vectors"):
+        build(section, (3, 32, 32), 5, device="meta")
+    # maps of one place are maps
+    build({**section, "encoder": "conv4"}, (1, 28, 28), 5, device="meta")
+
+
 def test_a_check_of_one_learner_leaves_those_of_others_alone() -> None:
     """CAVIA puts a context into the encoder, which all checks of an encoder share."""
     section = {"encoder": {"name": "conv4", "width": 7}, "head": "linear"}

@@ -217,3 +217,15 @@ def test_refusals() -> None:
         IMAML(net, solver="cg")
     with pytest.raises(InputError, match="cg_steps must be 1 or more, not 0"):
         IMAML(net, cg_steps=0)
+
+
+def test_the_loss_is_the_same_with_and_without_a_gradient_under_autocast() -> None:
+    """Training and validation would differ by the precision of their queries."""
+    torch.manual_seed(0)
+    model, (episode, target) = IMAML(network().float(), 2), tasks()
+    episode = episode.to(dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        trained = model.loss(episode, target)
+        with torch.no_grad():
+            validated = model.loss(episode, target)
+    torch.testing.assert_close(trained.detach(), validated, atol=1e-6, rtol=1e-6)
