@@ -68,7 +68,10 @@ def test_its_first_episodes_are_as_stored(path: Path) -> None:
         except InputError as error:
             pytest.skip(f"GRAPHFSL_DATA lacks what it was measured on: {error}")
     changes = [f"evaluation.episodes={ENOUGH}", "trainer.device=cpu"]
-    for found, was in zip(measure(run, changes), stored, strict=True):
+    rows = measure(run, changes)
+    if len(rows) < len(stored):  # the same tasks under statistics of the support
+        rows += measure(run, [*changes, "learner.batch_norm=support"])
+    for found, was in zip(rows, stored, strict=True):
         row = found.to_dict()
         assert (row.get("way"), row["shot"]) == (was.get("way"), was["shot"])
         if "way" not in row:

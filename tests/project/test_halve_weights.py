@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 from graphfsl.experiment import run as runs
 from graphfsl.experiment.measure import measure
@@ -89,6 +90,27 @@ def test_weights_stay_where_the_mean_of_any_row_moves(
     assert (run / model).read_bytes() == (whole / model).read_bytes()
     note = read_json(run / "results.json")["weights"]
     assert note == {"stored": "float32", "moved": pytest.approx(0.06, abs=0.002)}
+
+
+def test_rows_under_statistics_of_the_support_are_compared_with_such(
+    run: Path, tool: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run whose own policy lets queries share statistics has each task twice."""
+    (run / "evaluations/a.json").unlink()
+    facts = read_json(run / "results.json")
+    own, other = [0.5] * 8, [0.25] * 8
+    row = facts["rows"][0]
+    facts["rows"] = [{**row, "accuracies": own}, {**row, "accuracies": other}]
+    write_json(run / "results.json", facts)
+
+    def measured(_: object, overrides: list[str], splits: object) -> list[torch.Tensor]:
+        of_support = overrides == ["learner.batch_norm=support"]
+        return [torch.tensor(other if of_support else own)]
+
+    monkeypatch.setattr(tool, "accuracies", measured)
+    assert tool.main([]) == 0
+    note = read_json(run / "results.json")["weights"]
+    assert note == {"stored": "float16", "moved": 0.0}
 
 
 def test_weights_stay_where_a_first_episode_flips(run: Path, tool: ModuleType) -> None:

@@ -74,6 +74,14 @@ def test_a_line_of_a_record_holds_what_results_json_holds() -> None:
         assert any(own == {k: line[k] for k in own} for own in stored), line["file"]
 
 
+def test_rows_that_differ_in_their_queries_have_lines_of_their_own(tmp_path: Path) -> None:
+    write_run(tmp_path, "a", [row(query=1, accuracy=97.0), row(query=15, accuracy=95.0)])
+    write_records(tmp_path)
+    told = {line["variant"]: float(line["accuracy"]) for line in read_records(tmp_path)}
+    assert told == {"query 1": 97.0, "query 15": 95.0}
+    assert all(value in table("cifar_fs", tmp_path) for value in ("97.00", "95.00"))
+
+
 @pytest.mark.parametrize(
     ("split", "name"),
     [

@@ -57,8 +57,10 @@ class Cell(LearnedRates):
     ) -> tuple[Params, State]:
         """The parameters and the state after a step."""
         h, c, f, i = state
-        theta, gradient = flat(params).unsqueeze(1), flat(grads).unsqueeze(1)  # (P, 1)
-        seen = torch.cat([preprocess(gradient), preprocess(loss.view(1)).expand(len(theta), 2)], 1)
+        theta = flat(params).unsqueeze(1)  # (P, 1)
+        gradient = flat(grads).unsqueeze(1)
+        of_loss = preprocess(loss.view(1)).expand(len(theta), 2)  # the same for every coordinate
+        seen = torch.cat([preprocess(gradient), of_loss], 1)
         h, c = self.read(seen, h, c)
         f = self.forget(torch.cat([h, theta, f], 1)).sigmoid()
         i = self.input(torch.cat([h, theta, i], 1)).sigmoid()
