@@ -42,7 +42,7 @@ docs: $(VENV)/.docs ## build docs/_build/html/index.html; a warning is an error
 tables: $(VENV)/.core ## fill the tables of README.md and docs/ from the committed results
 	$(PY) tools/fill_tables.py
 
-bench: $(VENV)/.test ## time graphfsl beside its peers
+bench: $(VENV)/.bench ## time graphfsl beside its peers
 	$(PY) -m benchmarks $(if $(DEVICE),--device $(DEVICE)) $(ARGS)
 
 clean: ## remove build output and caches (.venv, runs/ and data/ stay)
@@ -61,6 +61,10 @@ $(VENV)/.core: pyproject.toml setup.py
 
 $(VENV)/.test: $(VENV)/.core
 	$(PIP) install -e ".[test]"
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.test
+	$(PIP) install -e ".[bench]"
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.core

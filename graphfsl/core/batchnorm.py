@@ -35,6 +35,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 
 from graphfsl.core.episode import Episode
 from graphfsl.core.inner_gradient import transforming
+from graphfsl.functional.batch_norm import batch_norm
 from graphfsl.io.errors import InputError, require
 
 POLICIES = ("running", "joint", "apart", "support", "each")
@@ -167,19 +168,24 @@ class BatchNorm(nn.BatchNorm2d):
         return mask.flatten()
 
     def _of_one_episode(self, x: Tensor, nodes: Nodes) -> Tensor:
-        """The same as `_affine` of `_per_episode` by PyTorch's own function, which is quicker."""
+        """The same as `_affine` of `_per_episode` by one function, which is quicker."""
         self._check_rows(x, nodes)
         sizes = [scaled.stop - scaled.start for _, scaled in nodes.segments]
         out = []
         for rows in x.split(sizes):
             if rows[:, 0].numel() > 1:
-                y = F.batch_norm(
-                    rows, None, None, self.weight, self.bias, True, momentum=0.0, eps=self.eps
-                )
+                y = self._normalised(rows)
             else:  # which it refuses
                 y = self._affine(_normalise(rows[None], rows[None], None, self.eps)[0])
             out.append(y)
         return torch.cat(out) if len(out) > 1 else out[0]
+
+    def _normalised(self, rows: Tensor) -> Tensor:
+        """All rows (R, C, *S) by their own moments."""
+        weight, bias = self.weight, self.bias
+        if weight is None or bias is None or rows.dtype != weight.dtype:  # mixed precision
+            return F.batch_norm(rows, None, None, weight, bias, True, momentum=0.0, eps=self.eps)
+        return batch_norm(rows, weight, bias, self.eps)
 
     def _check_rows(self, x: Tensor, nodes: Nodes) -> None:
         if len(x) != (expected := nodes.batch * nodes.segments[-1][1].stop):
