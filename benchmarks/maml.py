@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import resource
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.peak_memory import peak_memory
 from graphfsl.core.episode import Episode, Target
 from graphfsl.core.pipeline import Pipeline
 from graphfsl.io.allocator import reuse_freed_memory
@@ -245,9 +245,9 @@ def peak(tasks: int) -> float:
     torch.manual_seed(0)
     net, work = Plain(), Tasks(tasks, 1)
     model = ours(net, 1)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_memory()
     work.graphfsl(model)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return peak_memory() - before
 
 
 def maml(device: str, sync: Callable[[], None]) -> Iterator[tuple[str, str, str]]:

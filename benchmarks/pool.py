@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from benchmarks.peak_memory import peak_memory
 from graphfsl import data
 from graphfsl.apply.label.label_pool import label_pool
 from graphfsl.apply.label.pool_page import accuracies
@@ -82,9 +83,6 @@ def cell(kind: str, n: int) -> dict[str, float]:
     start, spent = time.perf_counter(), time.process_time()
     found = label_pool(x, support, y[support])
     seconds, spent = time.perf_counter() - start, time.process_time() - spent
-    peak = next(
-        v for v in Path("/proc/self/status").read_text().splitlines() if v.startswith("VmHWM")
-    )
     quality = accuracies(found, y, ~found.given)
     facts = {
         "recall of neighbours": found.facts["recall"],
@@ -93,7 +91,7 @@ def cell(kind: str, n: int) -> dict[str, float]:
     return {
         "seconds": seconds,
         "CPU seconds": spent,
-        "GB": int(peak.split()[1]) / 2**20,
+        "GB": peak_memory() / 1024,
         **facts,
         **quality,
     }
