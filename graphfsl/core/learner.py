@@ -54,12 +54,21 @@ class Part(Shown, Combines, nn.Module):
     batch_norm: str = "running"
     answers: str = "classes"  # what a query is answered with: scores of classes, or "values"
 
+    @property
+    def note(self) -> str:
+        """What a results row says of the support nodes that it adds; empty where it adds none."""
+        return ""
+
     def aux_loss(self, episode: Episode) -> Tensor | float:
         """A loss on the episode of features that needs no target."""
         return 0.0
 
     def fit_base(self, features: Tensor, labels: Tensor) -> None:
         """Learn from base-class features (N, d) and labels (N,), once; buffers keep the result."""
+
+    def of_base(self, features: Tensor) -> Tensor:
+        """Base-class features (N, d) as the parts behind this one see them."""
+        return features
 
 
 class Learner(Saves, Part):
@@ -134,7 +143,10 @@ class Head(Learner):
 
 
 class Augment(Part):
-    """`Episode -> Episode`: appends weighted nodes to the support slice, or reweights it."""
+    """`Episode -> Episode`: appends weighted nodes to the support slice, or reweights it.
+
+    It may also rewrite features, all nodes alike; then `of_base` does the same to base features.
+    """
 
     def forward(self, episode: Episode) -> Episode:
         """The episode of features with more, or otherwise weighted, support nodes."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -84,6 +84,11 @@ class Pipeline(Learner):
     def parts(self) -> list[Part]:
         """All parts behind the encoder, in the order in which they work."""
         return [*self.augment, *self.graph, self.head, *self.refine]
+
+    @property
+    def remarks(self) -> list[str]:
+        """What the class means rest on beside labeled samples."""
+        return [part.note for part in self.parts if part.note]
 
     def set_batch_norm(self, policy: str) -> None:
         """Choose the BatchNorm policy of the encoder; an unknown one raises InputError."""
@@ -246,10 +251,20 @@ class Pipeline(Learner):
         encoder = nn.Unflatten(1, self.maps or ()) if self.wants_maps else None
         return Pipeline(encoder, *parts, self.per_query, self.batch_norm).train(self.training)
 
-    def fit_base(self, features: Tensor, labels: Tensor) -> None:
-        """Let every part learn from base-class features (N, d) and labels (N,)."""
+    def fit_base(self, features: Tensor, labels: Tensor, skip: Collection[Part] = ()) -> None:
+        """Let every part learn from base-class features (N, d) and labels (N,).
+
+        Each sees them as the parts before it leave them.
+
+        Args:
+            features: (N, d).
+            labels: (N,).
+            skip: parts that do not learn now.
+        """
         for part in self.parts:
-            part.fit_base(features, labels)
+            if not any(part is other for other in skip):
+                part.fit_base(features, labels)
+            features = part.of_base(features)
 
 
 def _of_each(of_copies: Tensor, episode: Episode) -> Tensor:

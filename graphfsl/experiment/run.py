@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from graphfsl.core.arguments import A_FOLDER, check_kind
 from graphfsl.core.batchnorm import BatchNorm, lacks_averages
 from graphfsl.core.display import block
 from graphfsl.core.encoder import own_normalisation
-from graphfsl.core.learner import Learner
+from graphfsl.core.learner import Augment, Learner, Part
 from graphfsl.core.pipeline import Pipeline
 from graphfsl.core.protocol import check_protocol
 from graphfsl.core.saving import FILE, Training
@@ -45,7 +45,7 @@ from graphfsl.io.checkpoint import (
     write_json,
 )
 from graphfsl.io.errors import InputError
-from graphfsl.loops.encode import encode_split
+from graphfsl.loops.encode import encode_split, encoding_device
 from graphfsl.loops.feature_cache import cached_features
 from graphfsl.loops.progress_bar import Log, silent
 from graphfsl.loops.trainer import Trainer
@@ -300,20 +300,33 @@ def train(run: Run, base: Split, log: Log | None = None) -> Run:
     """Train a run, and save its model.
 
     It is meta-trained on base classes and selected on validation classes; then what needs base
-    features is fitted. A run that is trained already is loaded.
+    features is fitted. Where the encoder is frozen, augment parts are fitted before, so that what
+    is trained meets them as they will be. A run that is trained already is loaded.
     """
     reuse_freed_memory()
     done, seed = run.path / "model.safetensors", run.experiment.seed
     if done.is_file():
         learner, steps = trained_learner(run.path, run.experiment, run.shape, run.way, None)
         return _noted(dataclasses.replace(run, learner=learner, steps=steps))
+    known = visible(run.experiment, base)
+    net = run.learner.innermost
+    before: list[Part] = []
+    if run.trains and isinstance(net, Pipeline) and net.frozen:
+        before = [part for part in net.parts if isinstance(part, Augment)]
+        others = [part for part in net.parts if not isinstance(part, Augment)]
+        _seed_fit(seed)
+        fit_base(run.learner, base, run.transform, known, skip=others)
     if run.trains:
         run.steps += _meta_train(run, base, log)
-    torch.manual_seed(int(keys_of("fit_base", seed, np.zeros(1))[0] >> np.uint64(1)))
-    fit_base(run.learner, base, run.transform, visible(run.experiment, base))
+    _seed_fit(seed)
+    fit_base(run.learner, base, run.transform, known, skip=before)
     if not distributed.rank():
         save_checkpoint(done, run.learner.state_dict(), {"step": run.steps})
     return run
+
+
+def _seed_fit(seed: int) -> None:
+    torch.manual_seed(int(keys_of("fit_base", seed, np.zeros(1))[0] >> np.uint64(1)))
 
 
 def _meta_train(run: Run, base: Split, log: Log | None) -> int:
@@ -350,7 +363,9 @@ def best_line(lines: Sequence[Mapping[str, Any]], metric: Metric) -> Mapping[str
     return max(validated, key=lambda line: sign * line["val"], default=None)
 
 
-def fit_base(learner: Learner, base: Split, transform: Transform, y: Tensor) -> None:
+def fit_base(
+    learner: Learner, base: Split, transform: Transform, y: Tensor, skip: Collection[Part] = ()
+) -> None:
     """Give base-class features to the parts that learn from them.
 
     They get those whose label y (N,) is not negative.
@@ -360,12 +375,17 @@ def fit_base(learner: Learner, base: Split, transform: Transform, y: Tensor) -> 
         base: the split of base classes.
         transform: the normalisation of images.
         y: (N,) the labels that may be seen.
+        skip: parts that do not learn now.
     """
     net = learner.innermost
-    if learner.wants_base and isinstance(net, Pipeline):
-        features = encode_split(net, base, transform)
-        labeled = y >= 0
-        net.fit_base(features.x[labeled.to(features.x.device)], y[labeled].to(features.x.device))
+    if not isinstance(net, Pipeline):
+        return
+    if any(part.wants_base and not any(part is p for p in skip) for part in net.parts):
+        once = net.frozen and net.fixed and not net.wants_maps
+        features = (cached_features if once else encode_split)(net, base, transform)
+        labeled, device = y >= 0, encoding_device(net, None)
+        x = features.x[labeled.to(features.x.device)]
+        net.fit_base(x.to(device), y[labeled].to(device), skip)
 
 
 @dataclass(frozen=True)

@@ -264,6 +264,12 @@ def load_weights(learner: nn.Module, tensors: dict[str, Tensor], where: Path) ->
     Raises:
         InputError: names the first that does not fit or is not finite.
     """
+    for prefix, module in learner.named_modules():
+        make_room = getattr(module, "make_room", None)  # of what is as long as what was learned
+        if make_room is not None:
+            before = f"{prefix}." if prefix else ""
+            inside = {n.removeprefix(before): t for n, t in tensors.items() if n.startswith(before)}
+            make_room(inside)
     own = learner.state_dict()
     for name in sorted(own.keys() | tensors.keys()):
         have, need = (

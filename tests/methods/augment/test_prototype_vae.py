@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from graphfsl.core.episode import Episode
 from graphfsl.functional.prototypes import prototypes
+from graphfsl.io.errors import InputError
 from graphfsl.methods.augment.prototype_vae import PrototypeVAE
 from graphfsl.methods.heads.gnn import GNN
 from graphfsl.testing import DIM, WAY
@@ -19,6 +21,24 @@ from tests.support.episodes import features
 def gnn() -> GNN:
     torch.manual_seed(0)
     return GNN(DIM, WAY, hidden=8).double().eval()
+
+
+def means_of_the_others(episode: Episode) -> Tensor:
+    """By a loop: of each support node, the mean of the other nodes of its class."""
+    x, y = episode.x[:, episode.support], episode.w[:, episode.support].argmax(-1)
+    found = torch.empty_like(x)
+    for b in range(len(x)):
+        for i in range(x.shape[1]):
+            others = [j for j in range(x.shape[1]) if j != i and y[b, j] == y[b, i]]
+            found[b, i] = x[b, others].mean(0)
+    return found
+
+
+def test_one_shot_teaches_nothing() -> None:
+    vae = PrototypeVAE(DIM).double()
+    loss = torch.as_tensor(vae.aux_loss(features(shot=1)))
+    gradients = torch.autograd.grad(loss, list(vae.parameters()))
+    assert loss.item() == 0 and not any(g.any() for g in gradients)
 
 
 def test_vae_without_samples_adds_nothing() -> None:
@@ -47,18 +67,17 @@ def test_vae_generates_around_the_class_means() -> None:
 
 
 def test_vae_loss_equals_a_loop() -> None:
-    """||x - p - g||^2 / (2 s^2) + KL, g and q constants; s^2 a tenth of the variance within
-    classes.
+    """||x - c - g||^2 / (2 s^2) + KL, g and q constants; c the mean of the other shots of the
+    class, s^2 a tenth of the mean square of x - c.
     """
     episode, vae = features(shot=3), PrototypeVAE(DIM, latent=2).double()
     for layers, bias in ((vae.generate, [0.25] * DIM), (vae.infer, [0.5, -0.3, 0.2, -0.4])):
         nn.init.zeros_(layers[-1].weight)
         layers[-1].bias.data = torch.tensor(bias).double()
     x = episode.x[:, episode.support]
-    y = episode.w[:, episode.support].argmax(-1)
-    p = torch.stack([torch.stack([x[b][y[b] == c].mean(0) for c in y[b]]) for b in range(2)])
-    variance = 0.1 * (x - p).square().mean() + 1e-3 * x.square().mean()
-    error = (x - p - 0.25).square().sum(-1).mean() / (2 * variance)
+    c = means_of_the_others(episode)
+    variance = 0.1 * (x - c).square().mean() + 1e-3 * x.square().mean()
+    error = (x - c - 0.25).square().sum(-1).mean() / (2 * variance)
     kl = sum(0.5 * (m**2 + math.exp(v) - 1 - v) for m, v in ((0.5, 0.2), (-0.3, -0.4)))
     torch.testing.assert_close(vae.aux_loss(episode), error + kl)
 
@@ -74,14 +93,14 @@ def test_vae_draws_z_with_the_deviation_that_it_infers() -> None:
     vae.generate = nn.Linear(2 + DIM, DIM, bias=False).double()  # type: ignore[assignment]
     vae.generate.weight.data = F.pad(torch.eye(DIM, 2), (0, DIM)).double()
     x = episode.x[:, episode.support]
-    p = (episode.w @ prototypes(episode.x, episode.w))[:, episode.support]
-    variance = 0.1 * (x - p).square().mean() + 1e-3 * x.square().mean()
+    c = means_of_the_others(episode)
+    variance = 0.1 * (x - c).square().mean() + 1e-3 * x.square().mean()
     kl = 0.5 * (mu.square() + log_var.exp() - 1 - log_var).sum()
     torch.manual_seed(3)
     found = vae.aux_loss(episode)
     torch.manual_seed(3)
     z = mu + log_var.exp().sqrt() * torch.randn(*x.shape[:2], 2, dtype=torch.float64)
-    error = (x - p - F.pad(z, (0, DIM - 2))).square().sum(-1).mean() / (2 * variance)
+    error = (x - c - F.pad(z, (0, DIM - 2))).square().sum(-1).mean() / (2 * variance)
     torch.testing.assert_close(found, error + kl)
 
 
@@ -126,6 +145,47 @@ def test_vae_learns_the_spread_of_base_classes() -> None:
     p = means[y]
     mu = vae.infer(torch.cat([x, p], -1)).chunk(2, -1)[0]
     assert (x - p - vae.generate(torch.cat([mu, p], -1))).square().mean() < (x - p).square().mean()
+
+
+def base_and_supports() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """60 base classes along few directions; one sample of each of 400 others, and their means."""
+    g = torch.Generator().manual_seed(1)
+    directions = torch.randn(2, DIM, generator=g)
+
+    def classes(n: int) -> Tensor:
+        return 2 * torch.randn(n, 2, generator=g) @ directions
+
+    means, y = classes(60), torch.arange(60).repeat(30)
+    new = classes(400)
+    x = means[y] + torch.randn(len(y), DIM, generator=g)
+    return x, y, new + torch.randn(400, DIM, generator=g), new
+
+
+def test_what_is_generated_from_one_sample_lies_nearer_to_its_class() -> None:
+    """A decoder of single samples has learned to denoise them, one of class means has not."""
+    x, y, samples, means = base_and_supports()
+    torch.manual_seed(0)
+    vae = PrototypeVAE(DIM, samples=64, base_steps=1500, others=1, averaged=True)
+    vae.fit_base(x, y)
+    drawn = vae.eval()(Episode(samples[None], torch.eye(400)[None], 400, 0)).x[0, 400:]
+    of_sample = (samples - means).square().sum(-1).mean()
+    assert (drawn - means).square().sum(-1).mean() < 0.75 * of_sample
+    middle = (samples + drawn) / 2  # what a class mean becomes with equal weights
+    assert (middle - means).square().sum(-1).mean() < 0.85 * of_sample
+
+
+def test_codes_of_a_delta_encoder_are_those_of_base_pairs() -> None:
+    x, y, _, _ = base_and_supports()
+    vae = PrototypeVAE(DIM, samples=4, base_steps=5, delta=True)
+    vae.fit_base(x, y)
+    assert vae.codes is not None and vae.codes.any() and torch.equal(vae.noise, vae.codes[:4])
+    drawn = vae.train().fresh(vae.noise.expand(2, 3, 4, -1))
+    assert (drawn.flatten(0, 2)[:, None] == vae.codes).all(-1).any(1).all()
+
+
+def test_delta_without_base_steps_is_refused() -> None:
+    with pytest.raises(InputError, match="set base_steps"):
+        PrototypeVAE(DIM, delta=True)
 
 
 def test_vae_adds_nothing_to_any_head_before_fit_base() -> None:

@@ -1,0 +1,78 @@
+"""Feature transforms of the few-shot literature, for all nodes alike.
+
+Power transform: Yang, Liu, Xu 2021, https://arxiv.org/abs/2101.06395 (Tukey 1977); centring and
+length 1: Wang, Chao, Weinberger, van der Maaten 2019, https://arxiv.org/abs/1911.04623
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from graphfsl.core.episode import Episode
+from graphfsl.core.learner import Augment
+from graphfsl.functional.within_class import check_base
+from graphfsl.io.errors import require
+
+__all__ = ["FeatureTransform"]
+
+
+class FeatureTransform(Augment):
+    """Rewrite the features of all nodes, and base features for the parts behind it.
+
+    Each step is optional; they are taken in this order:
+
+        x <- sign(x) |x|^power      (Yang 2021, equation 2, for x >= 0)
+        x <- x - m          m the mean of base features after the first step (Wang 2019, 4)
+        x <- x / ||x||      (Wang 2019, equation 3)
+
+    Args:
+        dim: d, the length of the features.
+        power: 0.5 as in Yang 2021; 1 leaves features as they are.
+        centre: take away m, which `fit_base` learns.
+        unit: scale features to length 1.
+
+    Shapes:
+        forward: features (B, n, d) -> (B, n, d).
+
+    Source:
+        equation 2 of Yang et al. 2021; equations 3 and 4 of Wang et al. 2019.
+
+    Deviations:
+        the sign is kept, so that features below 0 are no NaN; the logarithm (power 0) is left out.
+    """
+
+    family = "transfer"
+
+    def __init__(
+        self, dim: int, power: float = 1.0, centre: bool = True, unit: bool = True
+    ) -> None:
+        super().__init__()
+        require(0 < power <= 1, f"feature_transform.power must be in (0, 1], not {power}")
+        self.power, self.unit = power, unit
+        self.wants_base = centre
+        self.mean: Tensor | None
+        self.register_buffer("mean", torch.zeros(dim) if centre else None)
+
+    def powered(self, x: Tensor) -> Tensor:
+        """Features (…, d) after the first step."""
+        return x if self.power == 1 else x.sign() * x.abs() ** self.power
+
+    def of_base(self, features: Tensor) -> Tensor:
+        """Features (…, d) as the parts behind this one see them."""
+        x = self.powered(features)
+        if self.mean is not None:
+            x = x - self.mean.to(x.dtype)
+        return F.normalize(x, dim=-1) if self.unit else x
+
+    def fit_base(self, features: Tensor, labels: Tensor) -> None:
+        """Learn m from base-class features (N, d)."""
+        if self.mean is not None:
+            check_base(features, labels, len(self.mean), 1, "feature_transform")
+            self.mean.copy_(self.powered(features).mean(0))
+
+    def forward(self, episode: Episode) -> Episode:
+        """The episode with rewritten features."""
+        x = self.of_base(episode.x)
+        return episode.replace(x=x, w=episode.w, relabeled=episode.relabeled)
