@@ -202,7 +202,7 @@ def _table(kind: str, metric: str, members: Sequence[Line]) -> Table:
     headers = [*axes, *(key.replace("_", " ") for key in columns)]
     cells = list(zip(*axes.values(), *columns.values(), strict=True))
     rows = list(members)
-    if not _uses_pool(kind):
+    if not is_pool_setting(kind):
         rows, cells = _folded(members, headers, cells)
 
     words = {*axes, *WORDS, *_text_fields(rows)}
@@ -237,8 +237,8 @@ def _meaning(kind: str, shared: Sequence[str]) -> str:
     return f"{SETTINGS.get(kind, '')} All rows: {', '.join(shared)}."
 
 
-def _uses_pool(kind: str) -> bool:
-    """Whether learners of this kind of setting read unlabeled samples."""
+def is_pool_setting(kind: str) -> bool:
+    """Whether rows of this kind of setting are of learners that read unlabeled samples."""
     return "semi" in kind or "active" in kind
 
 
