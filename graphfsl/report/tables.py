@@ -48,7 +48,7 @@ AFTER = (
     "run",
 )
 DETAILS = ("setting", "baseline", "traits", "seed", "config", "commit", "device", "seconds")
-WORDS = ("method", "data", "source", "batch norm", "run")  # columns of words
+TEXT_HEADERS = ("method", "data", "source", "batch norm", "run")  # of columns of text
 FORMS = {"difference": "+.2f", "episodes": ",", "steps": ",", "paper_steps": ","}
 # What every row of a table shares is said once, above it.
 SAME = {
@@ -205,7 +205,7 @@ def _table(kind: str, metric: str, members: Sequence[Line]) -> Table:
     if not is_pool_setting(kind):
         rows, cells = _folded(members, headers, cells)
 
-    words = {*axes, *WORDS, *_text_fields(rows)}
+    of_text = {*axes, *TEXT_HEADERS, *_text_fields(rows)}
     return Table(
         kind=kind,
         metric=metric,
@@ -214,7 +214,7 @@ def _table(kind: str, metric: str, members: Sequence[Line]) -> Table:
         headers=headers,
         cells=cells,
         best=[bool(row.get("best")) for row in rows],
-        text=[header in words for header in headers],
+        text=[header in of_text for header in headers],
     )
 
 
