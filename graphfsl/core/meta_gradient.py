@@ -29,7 +29,7 @@ NO_SECOND = (
     "this loss stands for its gradient alone, and has no second derivative that means anything; "
     "differentiate it once, or adapt by another method, such as maml"
 )
-Plain = Callable[[], Tensor]  # the same loss, with a graph through everything
+Plain = Callable[[], Tensor]  # computes the same loss, with a graph through everything
 
 
 class Gradient:
@@ -86,7 +86,11 @@ def cut_off(tensor: Tensor) -> Tensor:
 
 
 class _WithGradient(torch.autograd.Function):
-    """A scalar whose gradient is known; differentiated twice, it is computed again, plainly."""
+    """A scalar whose gradient is known.
+
+    Where that gradient is to be differentiated once more, the scalar is computed again, its graph
+    kept, and has the gradient that autograd finds.
+    """
 
     @staticmethod
     def forward(
@@ -283,7 +287,8 @@ class StepsAgain:
         """
         size = len(self.path[0])
         at_weights = [list(grads[i : i + size]) for i in range(0, len(grads), size)]
-        at_last_state = [None] * len(_floats(self.states[-1]))  # no loss is of it
+        at_last_state = [None] * len(_floats(self.states[-1]))  # no loss depends on it
+        # the gradients at weights and state after a step, and before it
         at_end: list[Tensor | None] = [*at_weights[-1], *at_last_state]
         for number in reversed(range(self.steps)):
             params = {name: cut_off(p) for name, p in self.path[number].items()}
@@ -291,7 +296,7 @@ class StepsAgain:
             with self.random[number + 1].again():
                 end = self.step(params, state, number)
             at_start = gradient.push_back(_handed_on(*end), at_end, cut=_handed_on(params, state))
-            # the loss is of these weights too, not only of what became of them
+            # the loss may depend on these weights themselves too, not only on what became of them
             direct = [*at_weights[number], *[None] * (len(at_start) - size)]
             at_end = [_sum(a, b) for a, b in zip(at_start, direct, strict=True)]
         with self.random[0].again():
