@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import fnmatch
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -24,6 +23,7 @@ from graphfsl.core.learner import Learner, Part
 from graphfsl.core.meta_gradient import (
     Gradient,
     StepsAgain,
+    StepsOnce,
     chunks,
     cut_off,
     once,
@@ -42,7 +42,7 @@ HUGE = 1e8  # the norm of all weights that is no sound one
 Path = list[Params]  # the weights of a task before and after every step
 
 
-def _chosen(name: str, patterns: Iterable[str]) -> bool:
+def _matches(name: str, patterns: Iterable[str]) -> bool:
     """Whether a name matches a pattern, and none behind a !."""
     wanted = any(fnmatch.fnmatch(name, p) for p in patterns)
     return wanted and not any(p.startswith("!") and fnmatch.fnmatch(name, p[1:]) for p in patterns)
@@ -140,6 +140,34 @@ class Adapt(Learner):
             isinstance(rule, Rule),
             f"the rule must be a Rule, as GradientDescent(0.1), not {described(rule)}",
         )
+        self._check_net(net)
+        for name, count in (("steps", steps), ("steps_test", steps_test)):
+            _check_steps(name, count, rule)
+        require(
+            task_chunk is None or whole_number(task_chunk, "task_chunk") >= 1,
+            f"task_chunk must be 1 or more, or null, not {task_chunk}",
+        )
+        patterns = _patterns(params)
+
+        follow_policy(net)
+        self._call = Call(net)
+        self.rule, self.steps, self.objective = rule, steps, objective
+        self.steps_test = steps_test
+        self.first_order, self.task_chunk = first_order, task_chunk
+        self.recompute = recompute
+        self._broke: Tensor | None = None  # whether a loss of sound weights came to no number
+        self._watched: set[bool] = set()  # the modes in which the net was seen to write nothing
+
+        self.prefix = "net.encoder." if is_plain(net) else "net."  # which `params` leaves out
+        self.adapted = self._chosen(patterns)  # the names of what adapts, as `caller` has them
+        for trait in (*JOINED, "answers", "per_query", "way", "shots", "max_queries_per_class"):
+            setattr(self, trait, getattr(net, trait))
+        if self.policy is not None and self.batch_norm == "running":
+            self.set_batch_norm(self.policy)
+        self._bind_rule()
+
+    def _check_net(self, net: Learner) -> None:
+        """InputError for a net that cannot be adapted."""
         require(
             not net.asks,
             "a learner that asks for labels cannot be adapted; choose a head that asks for none",
@@ -149,18 +177,6 @@ class Adapt(Learner):
             f"{type(self).__name__} descends losses of classes, but this learner answers with "
             "values; leave learner.adapt out, or take another such as maml",
         )
-        for name, count in (("steps", steps), ("steps_test", steps_test)):
-            _check_steps(name, count, rule)
-        require(
-            task_chunk is None or whole_number(task_chunk, "task_chunk") >= 1,
-            f"task_chunk must be 1 or more, or null, not {task_chunk}",
-        )
-        if not isinstance(params, Iterable):
-            raise InputError(
-                f"params must be names of parameters, or patterns as 'head.*', not "
-                f"{described(params)}"
-            )
-        patterns = [params] if isinstance(params, str) else list(params)
         require(
             not any(is_lazy(p) for p in net.parameters()),
             "a lazy layer of the net has no parameters yet to adapt; call the "
@@ -171,31 +187,30 @@ class Adapt(Learner):
                 "an InstanceNorm keeps averages, which no adaptation writes; set "
                 "track_running_stats=False"
             )
-        follow_policy(net)
-        self._call = Call(net)
-        self.rule, self.steps, self.objective = rule, steps, objective
-        self.steps_test = steps_test
-        self.first_order, self.task_chunk = first_order, task_chunk
-        self.recompute = recompute
-        self._broke: Tensor | None = None  # whether a loss of sound weights came to no number
-        self._watched: set[bool] = set()  # the modes in which the net was seen to write nothing
+
+    def _chosen(self, patterns: Sequence[str]) -> list[str]:
+        """The names of the parameters, stored or imprinted, that match the patterns.
+
+        Raises:
+            InputError: where none does.
+        """
+        net = self.net
         names = [n for n, p in net.named_parameters() if p.requires_grad or self.adapts_frozen]
         names += [f"head.{n}" for n in getattr(getattr(net, "head", None), "imprinted", ())]
-        self.prefix = "net.encoder." if is_plain(net) else "net."  # which `params` leaves out
         names = [f"net.{n}".removeprefix(self.prefix) for n in names]
-        self.adapted = [self.prefix + n for n in names if _chosen(n, patterns)]
+        chosen = [self.prefix + n for n in names if _matches(n, patterns)]
         require(
-            self.adapted,
+            chosen,
             f"no parameter matches {', '.join(patterns)!r}; the net has "
             f"{', '.join(names) or 'none'}",
         )
-        for trait in (*JOINED, "answers", "per_query", "way", "shots", "max_queries_per_class"):
-            setattr(self, trait, getattr(net, trait))
-        if self.policy is not None and self.batch_norm == "running":
-            self.set_batch_norm(self.policy)
+        return chosen
+
+    def _bind_rule(self) -> None:
+        """Tell the rule what adapts; of what is imprinted, no shape is known before an episode."""
         known = dict(self._call.named_parameters())
-        scalar = next(iter(known.values()), torch.zeros(())).new_zeros(())  # of what is imprinted
-        rule.bind({name: known.get(name, scalar).detach() for name in self.adapted})
+        scalar = next(iter(known.values()), torch.zeros(())).new_zeros(())
+        self.rule.bind({name: known.get(name, scalar).detach() for name in self.adapted})
 
     @property
     def net(self) -> Learner:
@@ -324,12 +339,20 @@ class Adapt(Learner):
 
     def adapt(self, episode: Episode) -> Params:
         """The adapted parameters of one task: episode with B = 1 -> name -> tensor."""
-        (last,) = collections.deque(self._walk(episode, self._call), maxlen=1)
-        return last
+        return self._adapted(episode, self._call)
 
     def path(self, episode: Episode) -> Path:
         """The parameters of one task before and after every step: episode with B = 1."""
-        return list(self._walk(episode, self._call))
+        return self._path(episode, self._call)
+
+    def _path(self, episode: Episode, call: Call) -> Path:
+        return list(self._walk(episode, call))
+
+    def _adapted(self, episode: Episode, call: Call) -> Params:
+        """The parameters of one task after the last step; those before are not kept."""
+        for params in self._walk(episode, call):
+            last = params
+        return last
 
     def _walk(self, episode: Episode, call: Call) -> Iterator[Params]:
         """The parameters theta_0, theta_1, … of one task."""
@@ -387,34 +410,58 @@ class Adapt(Learner):
         net: Any = self.net
         return net.encode(episode), Call(net.on_features())
 
-    def _each(self, method: str, episode: Episode, target: BaseTarget | None = None) -> Tensor:
-        """A method of the net, adapted to each task, called on that task; the stacked answers."""
+    def _answers(self, episode: Episode) -> Tensor:
+        """Each task's scores by the parameters adapted to it: (B, 1, n, C) or (B, L, 1, n, C)."""
         with adapting():
-            episode, call = self._encoded(episode)
+            encoded, call = self._encoded(episode)
 
-            def one(nodes: Params, truth: Params) -> Tensor:
-                task = episode.with_tensors(_one_task(nodes))
-                if target is None:
-                    (params,) = collections.deque(self._walk(task, call), maxlen=1)
-                    weights = {**self.given(max(self.steps_now - 1, 0)), **params}
-                    out: Tensor = torch.func.functional_call(call, weights, (method, task))
-                    return out
-                path = list(self._walk(task, call))
+            def answer(nodes: Params) -> Tensor:
+                task = encoded.with_tensors(_one_task(nodes))
+                given = self.given(max(self.steps_now - 1, 0))
+                weights = {**given, **self._adapted(task, call)}
+                scores: Tensor = torch.func.functional_call(call, weights, ("score", task))
+                return scores
+
+            return self._of_each_task(answer, encoded, encoded.tensors)
+
+    def _task_losses(self, episode: Episode, target: BaseTarget) -> Tensor:
+        """What each task costs with its adapted weights, the whole graph behind it: (B,)."""
+        with adapting():
+            encoded, call = self._encoded(episode)
+
+            def price(nodes: Params, truth: Params) -> Tensor:
+                task = encoded.with_tensors(_one_task(nodes))
+                path = self._path(task, call)
                 return self.task_loss(path, task, target.with_tensors(_one_task(truth)), call)
 
-            nodes, truth = episode.tensors, {} if target is None else target.tensors
-            at_once = self._at_once(episode)
-            if at_once > 1:
-                every = torch.func.vmap(one, chunk_size=at_once, randomness="different")
-                return every(nodes, truth)
-            tasks = range(len(episode.x))
-            return torch.stack([one(_task(nodes, i), _task(truth, i)) for i in tasks])
+            return self._of_each_task(price, encoded, encoded.tensors, target.tensors)
+
+    def _of_each_task(
+        self, function: Callable[..., Tensor], episode: Episode, *tensors: Params
+    ) -> Tensor:
+        """What a function of one task's tensors returns for each task, as many at once as may be.
+
+        Args:
+            function: takes of each of `tensors` what is the task's own.
+            episode: of B tasks.
+            tensors: each name -> (B, …).
+
+        Returns:
+            (B, …)
+        """
+        at_once = self._at_once(episode)
+        if at_once > 1:
+            every = torch.func.vmap(function, chunk_size=at_once, randomness="different")
+            of_all: Tensor = every(*tensors)
+            return of_all
+        tasks = range(len(episode.x))
+        return torch.stack([function(*(_task(t, i) for t in tensors)) for i in tasks])
 
     def score(self, episode: Episode) -> Tensor:
         """Scores (B, n, C) of each task with the parameters adapted to it, or (L, B, n, C)."""
         # (B, 1, n, C) or (B, L, 1, n, C)
         with self._unwritten():
-            scores = self._each("score", _as_floats(episode))
+            scores = self._answers(_as_floats(episode))
         return scores.squeeze(1) if scores.ndim == 4 else scores.squeeze(2).transpose(0, 1)
 
     def check_averages(self) -> None:
@@ -491,10 +538,6 @@ class Adapt(Learner):
             f"{after}; {less} may do"
         )
 
-    def _task_losses(self, episode: Episode, target: BaseTarget) -> Tensor:
-        """What each task costs with its adapted weights, the whole graph behind it: (B,)."""
-        return self._each("loss", episode, target)
-
     def _meta_gradient(
         self, episode: Episode, target: BaseTarget, learned: Sequence[Tensor]
     ) -> tuple[Tensor, list[Tensor | None]]:
@@ -511,44 +554,66 @@ class Adapt(Learner):
     def _add_chunk(
         self, episode: Episode, target: BaseTarget, gradient: Gradient, share: float
     ) -> Tensor:
-        """Add the meta-gradient of a chunk of tasks; their share of the loss, detached."""
+        """Add the meta-gradient of a chunk of tasks to a sum.
+
+        Args:
+            episode: the tasks of the chunk.
+            target: of their queries.
+            gradient: the sum, for what is learned.
+            share: of one task in the loss.
+
+        Returns:
+            what the chunk adds to the loss, detached.
+        """
         with adapting():
             encoded, call = self._encoded(episode)
-            features = encoded.x
+            features = encoded.x  # they have a graph where an encoder learns that does not adapt
             if features.requires_grad:
                 encoded = encoded.with_tensors({"x": cut_off(features)})
-
-            def walk(nodes: Params) -> Path:
-                return list(self._walk(encoded.with_tensors(_one_task(nodes)), call))
-
-            def price(path: Path, nodes: Params, truth: Params) -> Tensor:
-                task = encoded.with_tensors(_one_task(nodes))
-                return self.task_loss(path, task, target.with_tensors(_one_task(truth)), call)
-
-            nodes, truth = encoded.tensors, target.tensors
-            if len(episode.x) == 1:
-                nodes, truth = _task(nodes, 0), _task(truth, 0)
-            else:
-                walk = torch.func.vmap(walk, randomness="different")
-                price = torch.func.vmap(price, randomness="different")
-            steps = self._steps_again(encoded, call) if self.recompute else None
-            path = steps.walk() if steps is not None else walk(nodes)
-            cut_path = [{n: cut_off(p) for n, p in params.items()} for params in path]
-            loss = share * price(cut_path, nodes, truth).sum()
-
-            leaves = [p for params in cut_path for p in params.values()]
-            weights = [p for params in path for p in params.values()]
             inputs = [encoded.x] if features.requires_grad else []
-            inside = Gradient([*inputs, *gradient.wanted])
-            of_path = inside.add([loss], cut=leaves)
-            if steps is not None:
-                steps.push_back(of_path, inside)
-            else:
-                inside.push_back(weights, of_path)
+            of_chunk = Gradient([*inputs, *gradient.wanted])
+
+            steps = self._steps_of(encoded, call)
+            path = [{n: cut_off(p) for n, p in params.items()} for params in steps.walk()]
+            loss = share * self._sum_of_losses(path, encoded, target, call)
+            at_path = of_chunk.add(loss, cut=[p for params in path for p in params.values()])
+            steps.push_back(at_path, of_chunk)
+
             if inputs:
-                gradient.push_back([features], inside.total[:1])
-            gradient.merge(inside.total[len(inputs) :])
+                gradient.push_back([features], of_chunk.total[:1])
+            gradient.merge(of_chunk.total[len(inputs) :])
             return loss.detach()
+
+    def _sum_of_losses(
+        self, path: Path, episode: Episode, target: BaseTarget, call: Call
+    ) -> Tensor:
+        """What the tasks of a chunk cost together, with the weights along their steps: a scalar."""
+        if len(episode.x) == 1:
+            return self.task_loss(path, episode, target, call)
+
+        def price(path: Path, nodes: Params, truth: Params) -> Tensor:
+            task = episode.with_tensors(_one_task(nodes))
+            return self.task_loss(path, task, target.with_tensors(_one_task(truth)), call)
+
+        every = torch.func.vmap(price, randomness="different")
+        losses: Tensor = every(path, episode.tensors, target.tensors)
+        return losses.sum()
+
+    def _steps_of(self, episode: Episode, call: Call) -> StepsOnce | StepsAgain:
+        """The inner steps of a chunk of tasks; the weights of a single task have no axis of tasks.
+
+        They are taken once, their graph kept until it has served, or with `recompute` twice.
+        """
+        if self.recompute:
+            return self._steps_again(episode, call)
+        if len(episode.x) == 1:
+            return StepsOnce(lambda: self._path(episode, call))
+
+        def walk(nodes: Params) -> Path:
+            return self._path(episode.with_tensors(_one_task(nodes)), call)
+
+        every = torch.func.vmap(walk, randomness="different")
+        return StepsOnce(lambda: every(episode.tensors))
 
     def _steps_again(self, episode: Episode, call: Call) -> StepsAgain:
         def start() -> tuple[Params, Any]:
@@ -585,6 +650,15 @@ def _as_floats(episode: Episode) -> Episode:
     if not episode.x.is_floating_point():
         return episode
     return episode.with_tensors({"w": episode.w.to(episode.x.dtype)})
+
+
+def _patterns(params: Any) -> list[str]:
+    """Name patterns as a list; InputError for what are none."""
+    if not isinstance(params, Iterable):
+        raise InputError(
+            f"params must be names of parameters, or patterns as 'head.*', not {described(params)}"
+        )
+    return [params] if isinstance(params, str) else list(params)
 
 
 def _check_steps(name: str, count: int | None, rule: Rule) -> None:

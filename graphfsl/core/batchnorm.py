@@ -72,25 +72,28 @@ def statistics(policy: str, episode: Episode) -> Iterator[None]:
     Under `each` an episode has one query, or none.
     """
     mask = episode.mask if episode.padded else None
-    everything = slice(0, episode.x.shape[1])
-    if policy == "running":
-        segments: tuple[tuple[slice, slice], ...] = ()
-    elif policy == "joint":
-        segments = ((everything, everything),)
-    elif policy == "support":
-        segments = ((episode.support, everything),)
-    elif policy == "each":
-        assert episode.n_query <= 1
-        segments = ((slice(0, episode.unlabeled.start), everything),)
-    else:
-        assert policy == "apart", policy
-        parts = (episode.support, episode.query, slice(episode.unlabeled.start, everything.stop))
-        segments = tuple((s, s) for s in parts if s.stop > s.start)
-    token = _nodes.set(Nodes(len(episode.x), segments, mask))
+    token = _nodes.set(Nodes(len(episode.x), _segments(policy, episode), mask))
     try:
         yield
     finally:
         _nodes.reset(token)
+
+
+def _segments(policy: str, episode: Episode) -> tuple[tuple[slice, slice], ...]:
+    """Which nodes a policy measures for which others, as `Nodes` holds them."""
+    everything = slice(0, episode.x.shape[1])
+    if policy == "running":
+        return ()
+    if policy == "joint":
+        return ((everything, everything),)
+    if policy == "support":
+        return ((episode.support, everything),)
+    if policy == "each":
+        assert episode.n_query <= 1
+        return ((slice(0, episode.unlabeled.start), everything),)
+    assert policy == "apart", policy
+    parts = (episode.support, episode.query, slice(episode.unlabeled.start, everything.stop))
+    return tuple((part, part) for part in parts if part.stop > part.start)
 
 
 @contextmanager

@@ -1,6 +1,11 @@
-"""The thin face of an inner loop: `clone`, `adapt(loss)` and a call, for any loss of a user's own.
+"""An inner loop written by hand: `clone`, `adapt(loss)` and a call, for any loss of a user's own.
 
-Arnold et al. 2020, "learn2learn", https://arxiv.org/abs/2008.12284, made these three known.
+    clone = maml.clone()
+    for _ in range(5):
+        clone.adapt(loss_of(clone(x), y))   # a step of the rule down this loss
+    loss_of(clone(x_query), y_query).backward()
+
+The names are those of learn2learn: Arnold et al. 2020, https://arxiv.org/abs/2008.12284
 """
 
 from __future__ import annotations
@@ -135,9 +140,11 @@ class Clone:
             f"the loss must be a scalar tensor, not {described(loss)}",
         )
         second_order = not (self._loop.drops_second_order if first_order is None else first_order)
-        grads = self._gradient(loss.reshape(()), params, second_order, allow_unused)
-        told = loss.reshape(()) if second_order else loss.detach().reshape(())
-        moved, self._state = rule.update(params, grads, told, self._state, step)
+        scalar = loss.reshape(())
+        grads = self._gradient(scalar, params, second_order, allow_unused)
+        # a rule may look at the loss, as the LSTM meta-learner does
+        scalar = scalar if second_order else scalar.detach()
+        moved, self._state = rule.update(params, grads, scalar, self._state, step)
         self._path.append(moved)
 
     def _gradient(

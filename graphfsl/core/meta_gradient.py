@@ -29,7 +29,7 @@ NO_SECOND = (
     "this loss stands for its gradient alone, and has no second derivative that means anything; "
     "differentiate it once, or adapt by another method, such as maml"
 )
-Plain = Callable[[], Tensor]  # the same loss, with a graph through everything
+Plain = Callable[[], Tensor]  # computes the same loss, with a graph through everything
 
 
 class Gradient:
@@ -39,34 +39,9 @@ class Gradient:
         self.wanted = list(wanted)
         self.total: list[Tensor | None] = [None] * len(self.wanted)
 
-    def add(
-        self,
-        outputs: Sequence[Tensor],
-        cut: Sequence[Tensor] = (),
-        weights: Sequence[Tensor] | None = None,
-    ) -> list[Tensor | None]:
-        """Add the gradient of `outputs`, weighted; return that for `cut`, which is not added."""
-        inputs = [*cut, *self.wanted]
-        kept = [i for i, output in enumerate(outputs) if output.requires_grad]
-        if not inputs or not kept:
-            return [None] * len(cut)
-        # the loss is taken under autocast, where there is one, but a gradient never is
-        with full_precision(outputs[0].device):
-            found = torch.autograd.grad(
-                [outputs[i] for i in kept],
-                inputs,
-                None if weights is None else [weights[i] for i in kept],
-                allow_unused=True,
-            )
-        self.merge(found[len(cut) :])
-        return list(found[: len(cut)])
-
-    def merge(self, grads: Sequence[Tensor | None]) -> None:
-        """Add gradients, one for each tensor."""
-        for i, g in enumerate(grads):
-            before = self.total[i]
-            if g is not None:
-                self.total[i] = g if before is None else before + g
+    def add(self, loss: Tensor, cut: Sequence[Tensor] = ()) -> list[Tensor | None]:
+        """Add the gradient of a scalar; return its gradient for `cut`, which is not added."""
+        return self.push_back([loss], [torch.ones_like(loss)], cut)
 
     def push_back(
         self,
@@ -74,9 +49,35 @@ class Gradient:
         grads: Sequence[Tensor | None],
         cut: Sequence[Tensor] = (),
     ) -> list[Tensor | None]:
-        """Add what the gradients at some outputs come to behind them; return that for `cut`."""
-        reached = [(o, g) for o, g in zip(outputs, grads, strict=True) if g is not None]
-        return self.add([o for o, _ in reached], cut, [g for _, g in reached])
+        """Push gradients at some tensors back through their graph, and add what arrives.
+
+        Args:
+            outputs: the tensors.
+            grads: the gradient of a loss at each of them, None where it is zero.
+            cut: leaves of the graph beside those of the sum.
+
+        Returns:
+            what arrives at each of `cut`, which is not added.
+        """
+        inputs = [*cut, *self.wanted]
+        pairs = zip(outputs, grads, strict=True)
+        reached = [(out, grad) for out, grad in pairs if grad is not None and out.requires_grad]
+        if not inputs or not reached:
+            return [None] * len(cut)
+        # the loss is taken under autocast, where there is one, but a gradient never is
+        with full_precision(outputs[0].device):
+            found = torch.autograd.grad(
+                [out for out, _ in reached],
+                inputs,
+                [grad for _, grad in reached],
+                allow_unused=True,
+            )
+        self.merge(found[len(cut) :])
+        return list(found[: len(cut)])
+
+    def merge(self, grads: Sequence[Tensor | None]) -> None:
+        """Add gradients, one for each tensor."""
+        self.total = [_sum(before, g) for before, g in zip(self.total, grads, strict=True)]
 
 
 def cut_off(tensor: Tensor) -> Tensor:
@@ -85,7 +86,11 @@ def cut_off(tensor: Tensor) -> Tensor:
 
 
 class _WithGradient(torch.autograd.Function):
-    """A scalar whose gradient is known; differentiated twice, it is computed again, plainly."""
+    """A scalar whose gradient is known.
+
+    Where that gradient is to be differentiated once more, the scalar is computed again, its graph
+    kept, and has the gradient that autograd finds.
+    """
 
     @staticmethod
     def forward(
@@ -119,12 +124,16 @@ def with_gradient(
 
 
 class _Last(torch.autograd.Function):
-    """A gradient that cannot be differentiated again; `of` is what it is the gradient for."""
+    """A gradient for `x` that refuses to be differentiated.
+
+    It is handed on as it is. That `x` is an input too makes autograd come by here for whoever
+    differentiates the gradient for `x` once more.
+    """
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(gradient: Tensor, of: Tensor) -> Tensor:
+    def forward(gradient: Tensor, x: Tensor) -> Tensor:
         return gradient.clone()
 
     @staticmethod
@@ -202,8 +211,34 @@ def repeatable(function: Plain, device: torch.device) -> Plain:
     return again
 
 
+class StepsOnce:
+    """An inner loop that keeps the graph of its steps.
+
+    Args:
+        walk: takes the steps, and returns the weights before and after every one.
+    """
+
+    def __init__(self, walk: Callable[[], list[Params]]) -> None:
+        self._walk = walk
+        self.path: list[Params] = []
+
+    def walk(self) -> list[Params]:
+        """The weights before and after every step."""
+        self.path = self._walk()
+        return self.path
+
+    def push_back(self, grads: Sequence[Tensor | None], gradient: Gradient) -> None:
+        """Push the gradients of a loss at the weights of the path back through the steps.
+
+        Args:
+            grads: for every tensor of every entry of the path, in order.
+            gradient: where what arrives is added.
+        """
+        gradient.push_back([p for params in self.path for p in params.values()], grads)
+
+
 class StepsAgain:
-    """An inner loop that keeps the weights after each step only, and takes each step once more.
+    """An inner loop that keeps the weights between its steps only, and takes each step once more.
 
     Args:
         start: the weights and the rule's state before the first step.
@@ -220,8 +255,10 @@ class StepsAgain:
         device: torch.device,
     ) -> None:
         self.start, self.step, self.steps, self.device = start, step, steps, device
+        # before the first step, and after every one
         self.path: list[Params] = []
         self.states: list[Any] = []
+        # before the start, and before every step
         self.random: list[RandomState] = []
 
     @torch.no_grad()
@@ -230,40 +267,46 @@ class StepsAgain:
         self.random.append(RandomState(self.device))
         params, state = self.start()
         self.path.append(params)
+        self.states.append(state)
         for number in range(self.steps):
-            self.states.append(state)
             self.random.append(RandomState(self.device))
             params, state = self.step(params, state, number)
             self.path.append(params)
+            self.states.append(state)
         return self.path
 
     def push_back(self, grads: Sequence[Tensor | None], gradient: Gradient) -> None:
-        """Add what the gradients at the weights of the path come to behind them.
+        """Push the gradients of a loss at the weights of the path back through the steps.
+
+        Backwards from the last step: the gradient at what a step ended with becomes the one at what
+        it started from, where the step before ended.
 
         Args:
             grads: for every tensor of every entry of the path, in order.
-            gradient: where it is added.
+            gradient: where what arrives is added.
         """
         size = len(self.path[0])
         at_weights = [list(grads[i : i + size]) for i in range(0, len(grads), size)]
-        at_state: list[Tensor | None] | None = None
-        now = at_weights[-1]
+        at_last_state = [None] * len(_floats(self.states[-1]))  # no loss depends on it
+        # the gradients at weights and state after a step, and before it
+        at_end: list[Tensor | None] = [*at_weights[-1], *at_last_state]
         for number in reversed(range(self.steps)):
             params = {name: cut_off(p) for name, p in self.path[number].items()}
             state = tree_map_only(Tensor, cut_off, self.states[number])
             with self.random[number + 1].again():
-                moved, next_state = self.step(params, state, number)
-            behind = _floats(next_state)
-            cut = [*params.values(), *_floats(state)]
-            at = [*now, *(at_state or [None] * len(behind))]
-            found = gradient.push_back([*moved.values(), *behind], at, cut)
-            now = [_sum(a, b) for a, b in zip(found[:size], at_weights[number], strict=True)]
-            at_state = found[size:]
+                end = self.step(params, state, number)
+            at_start = gradient.push_back(_handed_on(*end), at_end, cut=_handed_on(params, state))
+            # the loss may depend on these weights themselves too, not only on what became of them
+            direct = [*at_weights[number], *[None] * (len(at_start) - size)]
+            at_end = [_sum(a, b) for a, b in zip(at_start, direct, strict=True)]
         with self.random[0].again():
-            first, state = self.start()
-        behind = _floats(state)
-        at = [*now, *(at_state or [None] * len(behind))]
-        gradient.push_back([*first.values(), *behind], at)
+            start = self.start()
+        gradient.push_back(_handed_on(*start), at_end)
+
+
+def _handed_on(params: Params, state: Any) -> list[Tensor]:
+    """What the next step takes over, of that which a gradient can reach: weights, then state."""
+    return [*params.values(), *_floats(state)]
 
 
 def _floats(state: Any) -> list[Tensor]:
@@ -273,7 +316,10 @@ def _floats(state: Any) -> list[Tensor]:
 
 
 def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-    return b if a is None else a if b is None else a + b
+    """a + b, None standing for zero."""
+    if a is None or b is None:
+        return b if a is None else a
+    return a + b
 
 
 def chunks(tasks: int, size: int) -> Iterator[slice]:

@@ -15,7 +15,8 @@ from graphfsl.functional.prototypes import present
 
 Score = Callable[[Episode], Tensor]
 InnerObjective = Callable[[Score, Episode, int], Tensor]
-GOLDEN = 0.6180339887498949  # its multiples, modulo 1, never meet
+# the fractional parts of its multiples are all different, and lie evenly between 0 and 1
+GOLDEN = 0.6180339887498949
 
 
 def of_support(objective: InnerObjective) -> InnerObjective:
@@ -76,8 +77,8 @@ def sum_over_shot(score: Score, episode: Episode, step: int) -> Tensor:
 def mini_batch_loss(score: Score, episode: Episode, step: int, size: int, net: Learner) -> Tensor:
     """Mean loss of the `size` support nodes whose turn it is at a step.
 
-    All nodes have their turn before one has it again, in an order that changes each time. The
-    whole support is shown where it is no larger, and to a net that is tied to a number of shots.
+    All nodes have their turn before one has it again, in another order each round. The whole
+    support is shown where it is no larger, and to a net that is tied to a number of shots.
     """
     support = episode.parts(query=False, unlabeled=False)
     if size >= support.n_support or net.shots is not None:
@@ -100,14 +101,26 @@ def mini_batch_loss(score: Score, episode: Episode, step: int, size: int, net: L
 
 
 def whose_turn(support: Episode, size: int, step: int) -> tuple[Tensor, Tensor]:
-    """Which nodes have their turn at a step: (B, size), and whether there are so many: (B, size).
+    """Which support nodes are shown at a step.
 
-    A task of no more than `size` nodes shows all of them.
+    Step after step goes through the nodes of a task, round after round, each round in an order of
+    its own (`shuffled`). A step may end one round and begin the next. A task of no more than `size`
+    nodes shows all of them at every step.
+
+    Args:
+        support: of B tasks.
+        size: how many nodes a step shows.
+        step: counts from 0.
+
+    Returns:
+        the nodes' positions in the support (B, size), and which of them count (B, size): where a
+        task has fewer nodes, the places that are left do not.
     """
     count = support.mask.sum(1, keepdim=True).clamp_min(1)  # (B, 1)
     numbers = torch.arange(size, device=count.device)
-    places = (step * size + numbers) * (count > size) + numbers * (count <= size)
-    rounds, place = places // count, places % count
+    # how many nodes were shown before, in all rounds so far
+    shown = torch.where(count > size, step * size + numbers, numbers)  # (B, size)
+    rounds, place = shown // count, shown % count
     first = rounds[:, :1]
     turn = torch.where(
         rounds == first,
@@ -118,14 +131,14 @@ def whose_turn(support: Episode, size: int, step: int) -> tuple[Tensor, Tensor]:
 
 
 def shuffled(support: Episode, number: Tensor) -> Tensor:
-    """The support nodes in an order as good as random: (B, k), padding last.
+    """The positions of the support nodes in an order that looks random: (B, k), padding last.
 
-    It is that of a projection of the samples, so that the order in which they are given plays no
-    part.
+    Nodes are sorted along a direction in the space of the samples, another one for each `number`.
+    No random number is drawn, and the order in which the samples are given plays no part.
 
     Args:
         support: of B tasks.
-        number: (B, 1) which of many orders.
+        number: (B, 1) of the order, from 0; it may differ between tasks.
     """
     samples = support.x.detach().flatten(2).to(support.w.dtype)  # (B, k, m)
     frequency = 1 + (GOLDEN * (number + 1)) % 1  # (B, 1), another one for each order

@@ -24,7 +24,7 @@ from graphfsl.nn import ENCODERS
 
 TEXT = {"data.name", "data.base", "episode.task", "learner.encoder.name", "pretrain.objective.name"}
 TEXT |= {f"learner.{slot}.name" for slot in (*SLOTS, "adapt")}
-SECTIONS: dict[str, Callable[..., Any]] = {
+TAKERS: dict[str, Callable[..., Any]] = {  # what takes the options of a section
     "trainer": Trainer,
     "pretrain.trainer": Trainer,
     "learner": Pipeline,
@@ -122,7 +122,7 @@ def option_type(tree: DictConfig, key: str) -> Any:
     if key in TEXT:
         return str
     with suppress(InputError):  # a name that means nothing is told by the check that follows
-        taker = SECTIONS.get(section) or _named(tree, section)
+        taker = TAKERS.get(section) or _named(tree, section)
         return signature(taker)[name][0] if taker is not None and name in signature(taker) else None
     return None
 

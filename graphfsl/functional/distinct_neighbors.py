@@ -65,7 +65,7 @@ def distinct_neighbors(
     limit = max(SAME * mean, ROUNDING)
     # Equal ones first: in a dense cloud the nearest neighbours, in single precision, may be
     # anything but a copy.
-    group = _components(len(x), _copies(z))
+    group = _components(len(x), _equal_pairs(z))
     kept = np.unique(group, return_index=True)[1]  # a sample of each group
     near = nearest_neighbors(x[kept], k, bar)
     while len(kept) > 1:
@@ -102,7 +102,7 @@ def _twins(
     return np.asarray(pairs[~between | (apart <= ROUNDING)])
 
 
-def _copies(z: np.ndarray) -> np.ndarray:
+def _equal_pairs(z: np.ndarray) -> np.ndarray:
     """(e, 2) pairs of rows that are equal up to rounding.
 
     They are found among those that lie side by side in a random direction: nothing but another copy

@@ -22,7 +22,7 @@ from graphfsl.io.files import read_regular
 from graphfsl.io.limits import LARGEST
 
 TOLD = ("step", "loss", "seconds")  # what every line of metrics says
-WORDS = ("metric", "unit")  # what validation measures, where it is not an accuracy
+TEXTS = ("metric", "unit")  # what validation measures, where it is not an accuracy
 HALVED = "halved"  # the fact that says that float32 tensors are stored as float16
 FORMAT = 1  # of run directories and checkpoints; a reader refuses what is newer than itself
 
@@ -154,7 +154,7 @@ def read_lines(path: Path, count: int | None = None) -> list[dict[str, Any]]:
 
 
 def _is_of_metrics(line: Any) -> bool:
-    """Whether a value is a mapping to numbers, or None, which has those of TOLD; WORDS are text."""
+    """Whether a value is a mapping to numbers, or None, which has those of TOLD; TEXTS are text."""
     if (
         not isinstance(line, dict)
         or not isinstance(line.get("step"), int)
@@ -163,7 +163,7 @@ def _is_of_metrics(line: Any) -> bool:
         return False
     return all(
         v is None
-        or isinstance(v, str if k in WORDS else float)
+        or isinstance(v, str if k in TEXTS else float)
         or (isinstance(v, int) and abs(v) <= LARGEST)
         for k, v in line.items()
     )

@@ -111,24 +111,32 @@ def _study(file: Path) -> str:
     with file.open(newline="") as lines:
         cells = list(csv.DictReader(lines))
     names = list(cells[0])
-    metric = names[names.index("setting") + 1]
-    first, *others = (n for n in names[: names.index("setting")] if not n.endswith("seed"))
-    made = [cell for cell in cells if cell["setting"]]
-    across = [name for name in others if _number_of_levels(cells, name) > 1]
-    apart: list[str] = []
-    if math.prod(_number_of_levels(made, name) for name in across) > MOST_COLUMNS:
-        apart, across = across[:1], across[1:]
-    asked = Counter(_levels(cell, [first, *others]) for cell in cells)
+    end = names.index("setting")  # the columns before are axes, and the one behind is the metric
+    metric = names[end + 1]
+    axes = [name for name in names[:end] if not name.endswith("seed")]
+    made = _made(cells, axes)
+    apart, across = _layout(made, [a for a in axes[1:] if _number_of_levels(cells, a) > 1])
+
     tables: dict[tuple[str, str], list[Line]] = {}
     for cell in made:
-        seeds = asked[_levels(cell, [first, *others])]
-        of_one = {**cell, "seeds": str(seeds)}
-        tables.setdefault((cell["setting"], _levels(cell, apart)), []).append(of_one)
+        tables.setdefault((cell["setting"], _levels(cell, apart)), []).append(cell)
     parts = []
     for kind, level in sorted(tables, key=lambda key: list(SETTINGS).index(key[0])):
         head = f"{kind}, {level}" if level else kind
-        parts.append(_markdown(head, _study_lines(tables[kind, level], first, across, metric)))
+        parts.append(_markdown(head, _study_lines(tables[kind, level], axes[0], across, metric)))
     return "\n\n".join(parts) + "\n"
+
+
+def _made(cells: Sequence[Line], axes: Sequence[str]) -> list[Line]:
+    """The cells that have a value; `seeds` says how many there should be that differ in no axis."""
+    asked = Counter(_levels(cell, axes) for cell in cells)
+    return [{**cell, "seeds": str(asked[_levels(cell, axes)])} for cell in cells if cell["setting"]]
+
+
+def _layout(cells: Sequence[Line], axes: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """The axes whose levels have tables of their own, at most one, and those across a table."""
+    columns = math.prod(_number_of_levels(cells, axis) for axis in axes)
+    return (axes[:1], axes[1:]) if columns > MOST_COLUMNS else ([], axes)
 
 
 def _number_of_levels(cells: Sequence[Line], axis: str) -> int:

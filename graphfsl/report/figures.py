@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from textwrap import fill
@@ -18,6 +17,7 @@ from graphfsl.report.tables import (
     axis_of,
     finite,
     group,
+    is_pool_setting,
     level,
     metric_of,
     task_of,
@@ -221,13 +221,20 @@ def _any(methods: Mapping[str, list[Line]]) -> Line:
     return next(line for members in methods.values() for line in members)
 
 
-def _uses_pool(members: Sequence[Line]) -> bool:
-    return any(re.search("uses|semi", f"{r.get('traits')}{r.get('setting')}") for r in members)
+def _reads_pool(members: Sequence[Line]) -> bool:
+    """Whether the method of these rows reads unlabeled samples, where an episode has any.
+
+    Its row without any is an inductive one; the trait says that it would read them.
+    """
+    return any(
+        "uses_unlabeled" in (r.get("traits") or ()) or is_pool_setting(str(r.get("setting")))
+        for r in members
+    )
 
 
 def _off_the_scale(methods: Mapping[str, list[Line]], pool: PoolCurve) -> dict[str, float]:
     """The accuracies of methods without a pool that would press the lines of interest flat."""
-    of_interest = [members for members in methods.values() if _uses_pool(members)]
+    of_interest = [members for members in methods.values() if _reads_pool(members)]
     shown = [value_of(r) for members in of_interest or methods.values() for r in members]
     low = min(shown)
     high = max(shown)
@@ -235,7 +242,7 @@ def _off_the_scale(methods: Mapping[str, list[Line]], pool: PoolCurve) -> dict[s
     far = {}
     for name, members in methods.items():
         value = value_of(min(members, key=lambda r: r[pool.size]))
-        if not _uses_pool(members) and not low - span < value < high + span:
+        if not _reads_pool(members) and not low - span < value < high + span:
             far[name] = value
     return far
 
@@ -243,32 +250,47 @@ def _off_the_scale(methods: Mapping[str, list[Line]], pool: PoolCurve) -> dict[s
 def _plot_pool(
     axes: Any, methods: Mapping[str, list[Line]], pool: PoolCurve, colors: Colors
 ) -> None:
-    """A line for each number of distractors.
+    """Plot the lines of a panel: the accuracy of each method by the size of the pool.
 
-    A method that leaves unlabeled samples alone has one dashed line.
+    A method that reads the pool has a line for each number of distractors. One that leaves it alone
+    has one dashed line, and a level one over the whole panel where it was measured once.
     """
     sizes = sorted({r[pool.size] for members in methods.values() for r in members})
-
-    def points_of(members: Sequence[Line]) -> list[tuple[float, float, float]]:
-        return sorted({(r[pool.size], value_of(r), r.get("ci95") or 0.0) for r in members})
-
     for name, members in methods.items():
-        look: dict[str, Any] = {"color": colors[name]}
-        if not _uses_pool(members):
-            points = points_of(members)
-            points = [(x, *points[0][1:]) for x in sizes] if len(points) == 1 else points
-            line(axes, points, label=name, linestyle="--", linewidth=1.1, **look)
+        if _reads_pool(members):
+            _plot_by_distractors(axes, name, members, pool, colors[name])
             continue
-        numbers = sorted({r[pool.distractors] for r in members if r[pool.size]} or {0})
-        for i, number in enumerate(numbers):
-            # Without unlabeled samples nothing distracts: that point starts every line.
-            own = [r for r in members if not r[pool.size] or r[pool.distractors] == number]
-            told = task_of(own[0]).captions[pool.distractors].of(number)
-            look["label"] = f"{name}, {told}" if number else name
-            look["linestyle"] = ("-", "-.", ":")[min(i, 2)]
-            look["marker"] = MARKERS[min(i, 2)]
-            line(axes, points_of(own), markersize=4, **look)
+        points = _points_by_size(members, pool)
+        if len(points) == 1:
+            _, value, half_width = points[0]
+            points = [(size, value, half_width) for size in sizes]
+        line(axes, points, label=name, linestyle="--", linewidth=1.1, color=colors[name])
     axes.set_xticks(sizes)
+
+
+def _plot_by_distractors(
+    axes: Any, name: str, members: Sequence[Line], pool: PoolCurve, color: str
+) -> None:
+    """Plot a line for each number of distractors that one method was measured with."""
+    numbers = sorted({r[pool.distractors] for r in members if r[pool.size]} or {0})
+    for i, number in enumerate(numbers):
+        # Without unlabeled samples nothing distracts: that point starts every line.
+        own = [r for r in members if not r[pool.size] or r[pool.distractors] == number]
+        told = task_of(own[0]).captions[pool.distractors].of(number)
+        line(
+            axes,
+            _points_by_size(own, pool),
+            label=f"{name}, {told}" if number else name,
+            color=color,
+            linestyle=("-", "-.", ":")[min(i, 2)],
+            marker=MARKERS[min(i, 2)],
+            markersize=4,
+        )
+
+
+def _points_by_size(members: Sequence[Line], pool: PoolCurve) -> list[tuple[float, float, float]]:
+    """The points (size of the pool, value, half-width) of a line, from left to right."""
+    return sorted({(r[pool.size], value_of(r), r.get("ci95") or 0.0) for r in members})
 
 
 def curve_figures(rows: Sequence[Line], x: str, words: str, colors: Colors) -> list[Figure]:

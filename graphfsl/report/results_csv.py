@@ -23,10 +23,12 @@ from graphfsl.io.plain_text import unguarded
 from graphfsl.report.tables import Line, metric_of, to_csv
 
 ONLY_HERE = "file"  # a column that no table of a study has
-# columns of words, of which some look like numbers (a digest, a commit)
-WORDS = {"method", "data", "groups", "source", "batch_norm", "run", "setting", "config", "commit"}
-WORDS |= {"task", "metric", "unit"}
-WORDS |= {"device", "command", "file", "variant", "pretraining", "unfinished", "setting_from"}
+# columns of text, of which some looks like numbers (a digest, a commit)
+TEXT_COLUMNS = {
+    *("method", "task", "data", "setting", "batch_norm", "metric", "unit", "groups", "source"),
+    *("run", "config", "commit", "device", "command", "file", "variant", "pretraining"),
+    *("unfinished", "setting_from"),
+}
 EPISODE = {"way": 5, "shot": 1, "unlabeled": 0, "distractors": 0}  # what most episodes are
 
 
@@ -153,11 +155,11 @@ def _published(experiment: Experiment, row: Line, own_policy: bool) -> Published
 def _row_of_cells(cells: Mapping[str, str]) -> dict[str, Any]:
     """A line of a record with its values as results.json holds them; an empty cell is None."""
     fields = dataclasses.fields(get(cells.get("task") or DEFAULT))
-    words = WORDS | {field.name for field in fields if isinstance(field.default, str)}
+    texts = TEXT_COLUMNS | {field.name for field in fields if isinstance(field.default, str)}
     row: dict[str, Any] = {}
     for key, cell in cells.items():
         if not cell:
             row[key] = None
         else:
-            row[key] = unguarded(cell) if key in words else json.loads(cell)
+            row[key] = unguarded(cell) if key in texts else json.loads(cell)
     return row

@@ -48,7 +48,7 @@ AFTER = (
     "run",
 )
 DETAILS = ("setting", "baseline", "traits", "seed", "config", "commit", "device", "seconds")
-WORDS = ("method", "data", "source", "batch norm", "run")  # columns of words
+TEXT_HEADERS = ("method", "data", "source", "batch norm", "run")  # of columns of text
 FORMS = {"difference": "+.2f", "episodes": ",", "steps": ",", "paper_steps": ","}
 # What every row of a table shares is said once, above it.
 SAME = {
@@ -202,10 +202,10 @@ def _table(kind: str, metric: str, members: Sequence[Line]) -> Table:
     headers = [*axes, *(key.replace("_", " ") for key in columns)]
     cells = list(zip(*axes.values(), *columns.values(), strict=True))
     rows = list(members)
-    if not _uses_pool(kind):
+    if not is_pool_setting(kind):
         rows, cells = _folded(members, headers, cells)
 
-    words = {*axes, *WORDS, *_text_fields(rows)}
+    of_text = {*axes, *TEXT_HEADERS, *_text_fields(rows)}
     return Table(
         kind=kind,
         metric=metric,
@@ -214,7 +214,7 @@ def _table(kind: str, metric: str, members: Sequence[Line]) -> Table:
         headers=headers,
         cells=cells,
         best=[bool(row.get("best")) for row in rows],
-        text=[header in words for header in headers],
+        text=[header in of_text for header in headers],
     )
 
 
@@ -237,8 +237,8 @@ def _meaning(kind: str, shared: Sequence[str]) -> str:
     return f"{SETTINGS.get(kind, '')} All rows: {', '.join(shared)}."
 
 
-def _uses_pool(kind: str) -> bool:
-    """Whether learners of this kind of setting read unlabeled samples."""
+def is_pool_setting(kind: str) -> bool:
+    """Whether rows of this kind of setting are of learners that read unlabeled samples."""
     return "semi" in kind or "active" in kind
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from graphfsl.experiment.experiment import Experiment
 from graphfsl.io.errors import InputError, require
-from graphfsl.study.study_file import Choice, Rule, StudyFile
+from graphfsl.study.study_file import Choice, SkipRule, StudyFile
 
 Label = str | int | float | None  # a level as tables show it
 
@@ -80,11 +80,11 @@ def _cells(study: StudyFile, base: Experiment) -> list[Cell]:
     return [_cell(base, c, known) for c in combinations if not _is_skipped(c, study.skip)]
 
 
-def _is_skipped(combination: Sequence[Choice], rules: Sequence[Rule]) -> bool:
+def _is_skipped(combination: Sequence[Choice], rules: Sequence[SkipRule]) -> bool:
     return any(_is_of(combination, rule) for rule in rules)
 
 
-def _is_of(combination: Sequence[Choice], rule: Rule) -> bool:
+def _is_of(combination: Sequence[Choice], rule: SkipRule) -> bool:
     """Whether a rule speaks of a combination: it has the level that was chosen, of each axis."""
     chosen = {choice.axis: choice.level for choice in combination}
     return all(chosen[axis.key] in axis.levels for axis in rule)
@@ -125,13 +125,19 @@ def _cell(
 def _check_distinct(cells: Sequence[Cell], file: Path) -> None:
     """InputError where there are no cells, or two of them are the same."""
     require(bool(cells), f"{file}: the skip rules leave no cell of the grid")
-    for told in ([c.name for c in cells], [shown(c.levels) for c in cells]):
-        for cell, text in zip(cells, told, strict=True):
-            require(
-                told.count(text) == 1,
-                f"{file}: two cells are the same: {shown(cell.levels)}; an axis lists a level "
-                "twice",
-            )
+    texts: dict[str, str] = {}  # of the cells before, by their names
+    for cell in cells:
+        text = shown(cell.levels)
+        require(
+            text not in texts.values(),
+            f"{file}: two cells are the same: {text}; an axis lists a level twice, or two that "
+            "tables show alike",
+        )
+        require(
+            cell.name not in texts,
+            f"{file}: two cells are the same: {texts.get(cell.name)}, and {text}; leave one out",
+        )
+        texts[cell.name] = text
 
 
 def label(level: Any) -> Label:

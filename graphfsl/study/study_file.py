@@ -73,7 +73,8 @@ class Axis:
         return [Choice(self.key, level) for level in self.levels]
 
 
-Rule = tuple[Axis, ...]  # leaves out each combination of these levels, whatever the other axes'
+# leaves out each combination of these levels, whatever those of the other axes
+SkipRule = tuple[Axis, ...]
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ class StudyFile:
     experiment: str
     changes: tuple[str, ...]
     grid: tuple[Axis, ...]
-    skip: tuple[Rule, ...]
+    skip: tuple[SkipRule, ...]
     threads: int
 
     @classmethod
@@ -123,7 +124,7 @@ class StudyFile:
             experiment=tree["experiment"],
             changes=tuple(changes),
             grid=grid,
-            skip=_rules(tree.get("skip") or [], grid, file),
+            skip=_skip_rules(tree.get("skip") or [], grid, file),
             threads=tree.get("threads", 1),
         )
 
@@ -289,7 +290,7 @@ def _replaces(inner: Axis, outer: Axis) -> InputError:
     )
 
 
-def _rules(rules: Any, grid: Sequence[Axis], file: Path) -> tuple[Rule, ...]:
+def _skip_rules(rules: Any, grid: Sequence[Axis], file: Path) -> tuple[SkipRule, ...]:
     """The section `skip`, checked against the axes.
 
     Raises:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import graphfsl as gf
-from graphfsl.core.adapt import Adapt
+from graphfsl.core.adapt import Adapt, Call
 from graphfsl.core.episode import Episode, Target
 from graphfsl.core.objectives import support_loss
 from graphfsl.core.rules import GradientDescent
@@ -230,6 +230,21 @@ def test_a_module_that_writes_what_it_stores_is_refused(
     said = str(caught.value)
     assert "\n" not in said
     assert named in said or (task_chunk > 1 and "writes a " in said), said
+
+
+def test_a_mode_first_seen_in_a_function_transform_is_watched_afterwards() -> None:
+    """A transform does not compare numbers, so that it says nothing of the mode it ran in."""
+    model = MAML(KeepsAverages(), steps=1, lr=LR, task_chunk=1)
+    episode, target = episodes()
+
+    def loss(params: dict[str, Tensor]) -> Tensor:
+        arguments = ("loss", episode, target)
+        out: Tensor = torch.func.functional_call(Call(model), params, arguments)
+        return out
+
+    torch.func.grad(loss)({f"net.{n}": p.detach() for n, p in model.named_parameters()})
+    with pytest.raises(InputError, match=r"the net writes its buffer '.*variance'"):
+        model.loss(episode, target)
 
 
 @pytest.mark.parametrize("task_chunk", [1, 2])

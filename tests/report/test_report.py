@@ -445,6 +445,12 @@ def test_figure_of_unlabeled_samples(tmp_path: Path) -> None:
     assert "Accuracy against unlabeled samples" not in (tmp_path / "report.html").read_text("utf-8")
 
 
+def test_a_remark_in_words_does_not_make_a_method_read_the_pool(tmp_path: Path) -> None:
+    baseline, *others = pool_rows()
+    write_report(tmp_path, "t", [{**baseline, "traits": ["uses 3 crops"]}, *others])
+    assert "; off the scale: pixels 42.0<" in (tmp_path / "report.html").read_text("utf-8")
+
+
 def test_a_colour_is_one_method_in_all_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the order in which the figures meet them."""
     seen: dict[str, set[str]] = {}

@@ -405,6 +405,10 @@ BAD = [
         "grid: {learner.head: [protonet, {name: protonet}]}",
         "two cells are the same: learner.head=protonet;",
     ),
+    (
+        "grid: {trainer: [{steps: 3}, {steps: 3, device: cpu}]}",
+        "two cells are the same: trainer=steps 3, and trainer=steps 3, device cpu; leave one out",
+    ),
     ("grid: {seed: [0]}\nthreads: 0", "threads must be a whole number"),
     ("grid: {seed: [0]}\nset: [1]", "set map keys to values"),
     ("grid: {seed: [0]}\nset: {trainer.stepz: 3}", "did you mean 'steps'?"),

@@ -2,6 +2,8 @@
 
 Episodes are a pure function of (data set, split, setting, seed, i), independent of batch, worker
 and device.
+
+The underscore keeps this file from being a kind of task of its own, see `graphfsl.data.tasks`.
 """
 
 from __future__ import annotations

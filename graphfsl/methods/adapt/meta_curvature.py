@@ -87,7 +87,9 @@ class MetaCurvature(Adapt):
         takes one step of 0.4, for 20 ways too.
 
     Deviations:
-        BatchNorm as in `maml`; its scale and shift adapt, each element with a factor of its own.
+        BatchNorm as in `maml`; its scale and shift adapt, each element with a factor of its own. A
+        weight that starts at the support, as those of the heads `proto_maml` and `unicorn`, has one
+        factor for the whole tensor: it has no shape before an episode.
     """
 
     family = "optimisation"

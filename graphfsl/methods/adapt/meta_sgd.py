@@ -61,7 +61,8 @@ class MetaSGD(Adapt):
     Deviations:
         the inner loss is MAML's sum over the support images of one shot; the paper's mean needs
         rates N times as high. BatchNorm as in `maml`, its scale and shift adapt with rates of
-        their own.
+        their own. A weight that starts at the support, as those of the heads `proto_maml` and
+        `unicorn`, has one rate for the whole tensor: it has no shape before an episode.
     """
 
     family = "optimisation"
