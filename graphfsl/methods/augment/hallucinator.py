@@ -19,7 +19,7 @@ class Hallucinator(Generator):
 
         S' = S + {(G(x_i, z), y_i)},   L(S', Q) is minimised over G and the learner
 
-    G is a perceptron of three layers on [x; z] that gives x to begin with. There is no other loss:
+    G is a perceptron of three layers on [x; z] that gives nearly x to begin with. There is no other loss:
     what helps the head to answer is a good sample, whether or not it looks like one.
 
     Args:
@@ -61,7 +61,7 @@ class Hallucinator(Generator):
         self.generate = nn.Sequential(
             nn.Linear(2 * dim, dim), nn.ReLU(), nn.Linear(dim, dim), nn.ReLU(), last
         )
-        nn.init.zeros_(last.weight)  # G(x, z) = x
+        nn.init.normal_(last.weight, std=1e-3)  # G(x, z) is nearly x
         nn.init.zeros_(last.bias)
 
     def draw(self, condition: Tensor, noise: Tensor) -> Tensor:
