@@ -30,6 +30,7 @@ from graphfsl.io.errors import InputError
 from graphfsl.io.lock import held
 from graphfsl.loops.evaluation import Result
 from graphfsl.loops.row import MetricValue, Row, rounded, shown_of, task_of
+from graphfsl.loops.training_state import left_out
 
 VERSIONS = ("graphfsl", "torch", "python")
 
@@ -159,6 +160,8 @@ def _difference(row: Row, published: float) -> float:
 def write_results(path: Path, experiment: Experiment, rows: Sequence[Row], seconds: float) -> None:
     """Write results.json: rows, configuration, wall times and where it ran.
 
+    Where steps of the training counted for nothing, it says how many.
+
     `seconds` is the time of this command; that of all training is read from its metrics.
 
     Args:
@@ -167,7 +170,7 @@ def write_results(path: Path, experiment: Experiment, rows: Sequence[Row], secon
         rows: what was measured.
         seconds: the time of this command.
     """
-    histories = map(history, seed_runs(path) or [path])
+    histories = [history(run) for run in seed_runs(path) or [path]]
     trained = [lines[-1]["seconds"] for lines in histories if lines]
     value = {
         "rows": [row.to_dict() for row in rows],
@@ -175,6 +178,8 @@ def write_results(path: Path, experiment: Experiment, rows: Sequence[Row], secon
         "seconds": round(seconds, 1),
         "training_seconds": round(sum(trained), 2),
     }
+    if unused := sum(map(left_out, histories)):
+        value["steps_left_out"] = unused
     data_file = path / "data.json"
     data = read_json(data_file) if data_file.is_file() else {}
     before = pretraining.seconds(experiment, path.parent, data)

@@ -35,6 +35,10 @@ class Trainer:
     Under torchrun the processes share every step: `batch` is that of all of them together, episode
     i belongs to the process i mod their number, and only the first one writes.
 
+    A step whose loss or gradient is not finite counts for nothing: its gradient is taken as zero.
+    `left_out` in a line of metrics says how many there were, and a warning at the end. Where they
+    are more than half of the steps since the last line, training stops with an error.
+
     Args:
         steps: optimiser steps, of `batch` episodes each.
         batch: episodes of a step; images, where it trains on batches of images.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ from graphfsl.loops.evaluation import measured
 from graphfsl.loops.loggers import make_logger
 from graphfsl.loops.progress_bar import Log
 from graphfsl.loops.row import ACCURACY
-from graphfsl.loops.training_state import State
+from graphfsl.loops.training_state import State, left_out
 
 if TYPE_CHECKING:
     from graphfsl.loops.trainer import Trainer
@@ -88,10 +89,22 @@ class TrainingLoop:
                 state.save()
         self.fabric.barrier()  # the first process writes the best weights before all read them
         state.restore_best()
+        self._warn_of_left_out()
         vars(self.learner).pop("progress", None)  # 1 again, as outside of any training
         if self.logger is not None:
             self.logger.finalize("success")
         return state.metrics
+
+    def _warn_of_left_out(self) -> None:
+        """Say how many steps counted for nothing, where there were any; one process does."""
+        count = left_out(self.state.metrics)
+        if count and not distributed.rank():
+            steps = self.state.step
+            warnings.warn(
+                f"{count:,} of {steps:,} steps counted for nothing, for want of a finite loss or "
+                "gradient",
+                stacklevel=4,
+            )
 
     def _make_logger(self) -> Any:
         """What metrics go to beside metrics.jsonl; None in all processes but the first."""
@@ -118,12 +131,25 @@ class TrainingLoop:
         self.learner.train()
         self.learner.progress = self.state.step / self.options.steps
         self.optimizer.zero_grad()
-        self.state.losses.append(self._backward())
-        if self.options.clip is not None:
-            self.fabric.clip_gradients(
-                self.model, self.optimizer, max_norm=self.options.clip, error_if_nonfinite=False
-            )
+        loss = self._backward()
+        usable = self._clip().isfinite() & loss.isfinite()
+        for parameter in self._with_gradient():
+            parameter.grad.masked_fill_(~usable, 0.0)  # asks no device for the answer
+        self.state.losses.append(loss)
+        self.state.usable.append(usable)
         self.optimizer.step()
+
+    def _with_gradient(self) -> list[Any]:
+        """The parameters that have a gradient."""
+        return [p for p in self.learner.parameters() if p.grad is not None]
+
+    def _clip(self) -> Tensor:
+        """Clip the gradient, where that is asked for; the norm that it had, a scalar."""
+        if self.options.clip is None:
+            return nn.utils.get_total_norm([p.grad for p in self._with_gradient()])
+        return self.fabric.clip_gradients(  # type: ignore[return-value]  # None for a value only
+            self.model, self.optimizer, max_norm=self.options.clip, error_if_nonfinite=False
+        )
 
     def _backward(self) -> Tensor:
         """Gradients of this process's share of a step, its next parts.
@@ -164,17 +190,20 @@ class TrainingLoop:
     def _line(self) -> dict[str, Any]:
         """The metrics of the steps since the last line; validates where that is due."""
         state, step = self.state, self.state.step
-        loss = float(torch.stack(state.losses).mean())
+        losses, usable = torch.stack(state.losses), torch.stack(state.usable)
+        self._check_alive(losses, usable)
         # a virtual machine's clock may stand still
         took = max(time.perf_counter() - self.clock, 1e-9)
         line: dict[str, Any] = {
             "step": step,
-            "loss": loss,
+            "loss": float(losses[usable].mean()),
             "lr": self.options.rate(step - 1),
             "episodes_per_s": (step - self.since) * self.options.batch / took,
         }
-        self._check_alive(loss)
+        if not usable.all():
+            line["left_out"] = int((~usable).sum())
         state.losses.clear()
+        state.usable.clear()
         if self._validates():
             line |= self._validate()
         now = time.perf_counter()
@@ -183,17 +212,24 @@ class TrainingLoop:
         line["seconds"] = round(state.seconds, 2)
         return line
 
-    def _check_alive(self, loss: float) -> None:
-        """InputError where the training cannot go on."""
+    def _check_alive(self, losses: Tensor, usable: Tensor) -> None:
+        """InputError where the training cannot go on.
+
+        Args:
+            losses: (n,) of the steps since the last line.
+            usable: (n,) whether a step had a finite loss and gradient.
+        """
         step, outer = self.state.step, "lower trainer.lr or set trainer.clip"
-        if not math.isfinite(loss):
-            why = self.learner.why_no_number()
-            message = f"the loss is {loss} at step {step}"
+        why = "" if bool(usable.all()) else self.learner.why_no_number()
+        if int(usable.sum()) * 2 < len(usable):
+            loss = float(losses.mean())
+            message = f"the loss is {loss:.4g} at step {step}"
+            message += ", and its gradient is not finite" if math.isfinite(loss) else ""
             raise InputError(f"{message}: {why}" if why else f"{message}; {outer}")
         require(
             not _diverged(self.learner),
             f"the weights have diverged at step {step}: no gradient reaches them, and the loss "
-            f"stays at {loss:.4g}; {outer}",
+            f"stays at {float(losses[usable].mean()):.4g}; {outer}",
         )
 
     def _validate(self) -> dict[str, Any]:
@@ -244,8 +280,8 @@ def _diverged(learner: Learner) -> bool:
     if not learned:
         return False
     moved = torch.stack([g.count_nonzero() for _, g in learned]).any()
-    huge = torch.stack([p.abs().amax() for p, _ in learned]).amax() > HUGE
-    return bool(huge & ~moved)
+    sound = torch.stack([p.abs().amax() for p, _ in learned]).amax() <= HUGE  # no NaN is
+    return bool(~sound & ~moved)
 
 
 def training_data(train: Episodes | Batches, steps: int) -> Training:

@@ -6,7 +6,7 @@ It is weights, optimiser, the best so far and metrics.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,10 @@ class State:
         self.step, self.seconds, self.waited, self.stopped = 0, 0.0, 0, False
         self.best: float | None = None  # of the validations so far; more is better
         self.metrics: list[dict[str, Any]] = []
-        self.losses: list[Tensor] = []  # of the steps since the last line of metrics
+        # of the steps since the last line of metrics: the loss, and whether it and the gradient
+        # are finite
+        self.losses: list[Tensor] = []
+        self.usable: list[Tensor] = []
         self.best_weights: dict[str, Tensor] | None = None
 
     def validated(self, value: float, score: float, patience: int | None) -> None:
@@ -91,6 +94,7 @@ class State:
             }
         if self.losses:
             tensors["losses"] = torch.stack(self.losses)
+            tensors["usable"] = torch.stack(self.usable)
         facts = {k: getattr(self, k) for k in FACTS}
         save_checkpoint(
             self.run / "last.safetensors", tensors, facts | {"lines": len(self.metrics)}
@@ -129,7 +133,10 @@ class State:
                 f"{file} is damaged ({error!r}); remove it to train from the start"
             ) from None
         if "losses" in tensors:
-            self.losses = list(tensors["losses"].to(next(self.learner.parameters()).device))
+            losses = tensors["losses"].to(next(self.learner.parameters()).device)
+            self.losses = list(losses)
+            # older checkpoints do not say it
+            self.usable = list(tensors.get("usable", torch.ones(len(losses)) > 0).to(losses.device))
         weights = {
             k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")
         }
@@ -170,3 +177,8 @@ class State:
         elif self.run is not None and (self.run / "best.safetensors").is_file():
             weights, _ = load_checkpoint(self.run / "best.safetensors")
             load_weights(self.learner, weights, self.run / "best.safetensors")
+
+
+def left_out(lines: Sequence[Mapping[str, Any]]) -> int:
+    """How many steps counted for nothing, by the lines of a training's metrics."""
+    return sum(line.get("left_out", 0) for line in lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -56,9 +57,10 @@ exploding = pytest.mark.parametrize("name", EXPLODING)
 
 
 def expect_line(caught: pytest.ExceptionInfo[InputError], start: str, name: str) -> None:
-    """The error is one line, which begins so and then says what diverged."""
+    """The error is one line, which begins with a match of `start` and then says what diverged."""
     said = EXPLODING[name][1].replace("…", "nothing finite is left")
-    assert str(caught.value).startswith(f"{start}: the inner loop of {said}"), str(caught.value)
+    line = re.escape(f": the inner loop of {said}")
+    assert re.match(start + line, str(caught.value)), str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -72,11 +74,11 @@ def test_an_evaluation_says_so(name: str) -> None:
 
 @exploding
 def test_a_training_says_so(name: str) -> None:
-    """At its next line, when the weights themselves may be no numbers any more."""
+    """At its next line."""
     trainer = Trainer(steps=3, log_every=3, lr=1e-3, device="cpu")
     with pytest.raises(InputError) as caught:
         trainer.fit(EXPLODING[name][0](), Episodes(patterns("train", 0), SETTING))
-    expect_line(caught, "the loss is nan at step 3", name)
+    expect_line(caught, "the loss is (nan|inf) at step 3", name)
 
 
 def test_a_training_whose_own_rate_is_too_large_names_that_one() -> None:

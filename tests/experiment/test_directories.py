@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from graphfsl.experiment import runner as progress
 from graphfsl.experiment.builder import build
 from graphfsl.experiment.experiment import Experiment
+from graphfsl.experiment.results import write_results
 from graphfsl.experiment.run import load
 from graphfsl.io.checkpoint import FORMAT, load_checkpoint, save_checkpoint, save_halved, write_json
 from graphfsl.io.errors import InputError
@@ -76,6 +77,27 @@ def test_what_is_told_is_one_line(call: Call) -> None:
 def test_a_finished_run_says_nothing(trained: Path, recwarn: pytest.WarningsRecorder) -> None:
     assert load(trained).unfinished is None
     assert not [w for w in recwarn if "has not ended" in str(w.message)]
+
+
+def test_results_say_how_many_steps_counted_for_nothing(tmp_path: Path) -> None:
+    """Of all seeds together; results of a training without one do not name them."""
+    experiment = Experiment.of_saved({"data": {"name": "glyphs"}, "learner": {}})
+
+    def said(*left_out: int | None) -> int | None:
+        """What results.json says of seeds whose only line of metrics says so."""
+        for seed, count in enumerate(left_out):
+            run = tmp_path / f"seed-{seed}"
+            run.mkdir(exist_ok=True)
+            (run / "config.json").write_text("{}")
+            own = {} if count is None else {"left_out": count}
+            line = {"step": 20, "loss": 1.0, "seconds": 1.0} | own
+            (run / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+        write_results(tmp_path, experiment, [], 1.0)
+        return json.loads((tmp_path / "results.json").read_text()).get("steps_left_out")
+
+    assert said(3, 6) == 9
+    assert said(3, None) == 3
+    assert said(None, None) is None
 
 
 def test_the_runs_of_several_seeds(world: Path, call: Call) -> None:

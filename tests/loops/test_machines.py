@@ -36,7 +36,7 @@ from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.testing import TinyEncoder
 from tests.support import ROOT
 from tests.support.command import EXPERIMENT, write_split
-from tests.support.training import SETTING, fit, patterns
+from tests.support.training import SETTING, Steep, fit, patterns
 
 
 def learner(kind: str) -> Learner:
@@ -46,6 +46,8 @@ def learner(kind: str) -> Learner:
     torch.manual_seed(0)
     if kind == "protonet":
         return Pipeline(TinyEncoder(), head=ProtoNet(), batch_norm="support")
+    if kind == "steep":
+        return Steep((1,), total=3)
     net = Pipeline(TinyEncoder(), head=Linear(6, SETTING.way), batch_norm="apart")
     return MetaSGD(net, steps=2) if kind == "meta_sgd" else MAML(net, lr=0.1, steps=2)
 
@@ -116,6 +118,18 @@ def test_two_processes_take_the_gradient_of_one(tmp_path: Path, kind: str, steps
     moved = {name: float((one[name] - first[name]).abs().max()) for name in one}
     assert max(moved.values()) > 1e-3, "there was a gradient"
     assert max((m for name, m in moved.items() if name.startswith("rule.")), default=1) > 1e-3
+
+
+def test_two_processes_leave_out_the_step_that_one_of_them_has_no_gradient_of(
+    tmp_path: Path,
+) -> None:
+    assert torchrun(tmp_path, "steep", tmp_path / "two", 3).wait(300) == 0
+    two, _ = load_checkpoint(tmp_path / "two" / "last.safetensors")
+    with pytest.warns(UserWarning, match="1 of 3 steps"):
+        one = step("steep", steps=3)
+    for name, weight in one.items():
+        torch.testing.assert_close(two[f"model/{name}"], weight, rtol=0, atol=1e-6)
+    assert json.loads((tmp_path / "two" / "metrics.jsonl").read_text())["left_out"] == 1
 
 
 def test_two_processes_resume_to_the_bit(tmp_path: Path) -> None:

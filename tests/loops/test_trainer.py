@@ -26,7 +26,7 @@ from graphfsl.io.errors import InputError
 from graphfsl.loops.trainer import Trainer
 from graphfsl.methods.heads.protonet import ProtoNet
 from tests.support import ROOT
-from tests.support.training import SETTING, fit, patterns, pipeline
+from tests.support.training import SETTING, Steep, fit, patterns, pipeline
 
 
 def test_it_learns(tmp_path: Path) -> None:
@@ -202,6 +202,70 @@ def test_divergence_is_said() -> None:
         r"trainer.lr",
     ):
         fit(lr=9e15, optimizer="sgd", steps=200)
+
+
+PLAIN_DESCENT = {"optimizer": "sgd", "lr": 0.1, "momentum": 0.0, "steps": 8, "log_every": 8}
+
+
+def descended(
+    run: Path | None = None, learner: Steep | None = None, **options: object
+) -> tuple[dict[str, Tensor], list[dict]]:
+    """Weights of a short training without validation, and the lines of its metrics."""
+    learner = learner or Steep((2, 5), total=8)
+    train = Episodes(patterns("train", 0), SETTING)
+    trainer = Trainer(**(PLAIN_DESCENT | {"device": "cpu"} | options))  # type: ignore[arg-type]
+    lines = trainer.fit(learner, train, run=run)
+    return learner.state_dict(), lines
+
+
+@pytest.mark.parametrize("clip", [None, 0.5])
+@pytest.mark.parametrize("loss", [False, True], ids=["gradient", "loss"])
+def test_a_step_without_a_finite_loss_or_gradient_counts_for_nothing(
+    loss: bool, clip: float | None
+) -> None:
+    """As one whose gradient is zero, of which the loss of the line does not take notice."""
+    want, flat = descended(learner=Steep((2, 5), total=8, flat=True), clip=clip, log_every=1)
+    with pytest.warns(
+        UserWarning, match=r"^2 of 8 steps counted for nothing, for want of a finite"
+    ):
+        weights, (line,) = descended(learner=Steep((2, 5), total=8, loss=loss), clip=clip)
+    for name, value in want.items():
+        assert torch.equal(value, weights[name]), name
+    assert line["left_out"] == 2
+    others = [m["loss"] for m in flat if m["step"] not in (3, 6)]  # lines count from one
+    assert line["loss"] == pytest.approx(np.mean(others))
+    assert not any("left_out" in m for m in flat)
+
+
+def test_a_resumed_training_knows_what_was_left_out(tmp_path: Path) -> None:
+    """Also of a checkpoint between two lines."""
+    with pytest.warns(UserWarning, match="2 of 8 steps"):
+        whole, (line,) = descended()
+    learner = Steep((2, 5), total=8)
+
+    def stop(line: dict) -> None:
+        raise KeyboardInterrupt
+
+    train = Episodes(patterns("train", 0), SETTING)
+    options = PLAIN_DESCENT | {"device": "cpu", "checkpoint_every": 4}
+    with pytest.raises(KeyboardInterrupt):
+        Trainer(**options).fit(learner, train, run=tmp_path, log=stop)  # type: ignore[arg-type]
+    tensors, facts = load_checkpoint(tmp_path / "last.safetensors")
+    assert facts["step"] == 4 and tensors["usable"].tolist() == [True, True, False, True]
+    with pytest.warns(UserWarning, match="2 of 8 steps"):
+        weights, (again,) = descended(tmp_path, checkpoint_every=4)
+    assert all(torch.equal(value, weights[name]) for name, value in whole.items())
+    assert (again["left_out"], again["loss"]) == (2, line["loss"])
+
+
+def test_where_most_gradients_are_not_finite_training_stops() -> None:
+    """More than half of the steps of a line; half of them are left out."""
+    with pytest.raises(
+        InputError, match=r"loss is [\d.]+ at step 8, and its gradient is not finite; lower"
+    ):
+        descended(learner=Steep((0, 2, 3, 4, 7), total=8))
+    with pytest.warns(UserWarning, match="4 of 8 steps"):
+        descended(learner=Steep((0, 2, 4, 7), total=8))
 
 
 def test_bf16_is_an_option() -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from graphfsl.core.episode import BaseTarget, Episode
 from graphfsl.core.pipeline import Pipeline
 from graphfsl.data import Episodes, Setting, Split, Transform
+from graphfsl.io import distributed
 from graphfsl.loops.trainer import Trainer
 from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.testing import TinyEncoder
@@ -30,6 +33,35 @@ def pipeline(seed: int = 0) -> Pipeline:
     """A prototypical network on a tiny encoder."""
     torch.manual_seed(seed)
     return Pipeline(TinyEncoder(), head=ProtoNet())
+
+
+class Steep(Pipeline):
+    """A network with a loss or a gradient that is not finite, in the first process, at some steps.
+
+    Args:
+        steps: at which.
+        total: of the training.
+        loss: whether the loss is infinite; otherwise it stays, and the gradient is.
+        flat: at these steps the gradient is zero instead, and the loss stays.
+    """
+
+    def __init__(
+        self, steps: tuple[int, ...], total: int, loss: bool = False, flat: bool = False
+    ) -> None:
+        torch.manual_seed(0)
+        super().__init__(TinyEncoder(), head=ProtoNet(), batch_norm="support")
+        self.steps, self.total, self.infinite_loss, self.flat = steps, total, loss, flat
+
+    def loss(self, episode: Episode, target: BaseTarget) -> Tensor:
+        """The loss, spoilt at its steps."""
+        loss = super().loss(episode, target)
+        if round(self.progress * self.total) not in self.steps or distributed.rank():
+            return loss
+        if self.flat:
+            return loss.detach() + 0 * loss
+        if self.infinite_loss:
+            return loss / 0
+        return loss + (loss - loss.detach()).sqrt()  # zero, with an infinite gradient
 
 
 def fit(
