@@ -128,9 +128,11 @@ def changes(run: Path, splits: Splits) -> list[Change]:
             facts = read_json(file)
             overrides = facts.get("overrides", [])
             now = accuracies(halved, overrides, splits)
-            if len(now) < len(facts["rows"]):  # the same tasks under statistics of the support
+            # the weights of an ensemble are not stored: its rows stay as they are
+            own = [row for row in facts["rows"] if row["method"] == facts["rows"][0]["method"]]
+            if len(now) < len(own):  # the same tasks under statistics of the support
                 now += accuracies(halved, [*overrides, "learner.batch_norm=support"], splits)
-            for row, values in zip(facts["rows"], now, strict=True):
+            for row, values in zip(own, now, strict=True):
                 found.append(change(row, values))
     return found
 

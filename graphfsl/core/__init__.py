@@ -13,6 +13,7 @@ from graphfsl.io.lazy_names import lazy_names
 if TYPE_CHECKING:  # for editors and type checkers; at run time `__getattr__` imports what is used
     from graphfsl.core.adapt import Adapt
     from graphfsl.core.batchnorm import BatchNorm
+    from graphfsl.core.ensemble import Ensemble
     from graphfsl.core.episode import Episode, Target, ValueTarget, stack
     from graphfsl.core.learner import Augment, Graph, Head, Learner, Objective, Part, Refine
     from graphfsl.core.objectives import support_cross_entropy
@@ -26,6 +27,7 @@ _HOME = {
     "Adapt": "core.adapt",
     "Augment": "core.learner",
     "BatchNorm": "core.batchnorm",
+    "Ensemble": "core.ensemble",
     "Episode": "core.episode",
     "GradientDescent": "core.rules",
     "Graph": "core.learner",
@@ -48,6 +50,7 @@ __all__ = [
     "Adapt",
     "Augment",
     "BatchNorm",
+    "Ensemble",
     "Episode",
     "GradientDescent",
     "Graph",

@@ -435,6 +435,10 @@ def _pretraining(given: Mapping[str, Any], source: DataSource) -> Pretraining | 
             raise InputError(f"pretrain.trainer.{key} is that of the whole run; set trainer.{key}")
     shared = {k: v for k, v in (given.get("trainer") or {}).items() if k in SHARED}
     trainer: Trainer = make(Trainer, {"batch": 128, **section, **shared}, "pretrain.trainer")
+    require(
+        trainer.keep_best == 1,
+        "pretrain.trainer.keep_best changes nothing: episodes go on from one encoder; leave it out",
+    )
     if options.augment is not None:
         source = source.augmented(options.augment)
     objective = PartSpec.of(options.objective, "pretrain.objective")

@@ -13,6 +13,7 @@ from torch import nn
 
 from graphfsl import data
 from graphfsl.core.batchnorm import has_batch_norm, lacks_averages
+from graphfsl.core.ensemble import Ensemble
 from graphfsl.core.learner import Learner, Part
 from graphfsl.core.pipeline import Pipeline
 from graphfsl.core.protocol import check_protocol
@@ -26,7 +27,7 @@ from graphfsl.experiment.experiment import Experiment, Published
 from graphfsl.experiment.overrides import names, text_value
 from graphfsl.experiment.results import beside_published, full_row
 from graphfsl.experiment.run import Run
-from graphfsl.experiment.trained import take_weights
+from graphfsl.experiment.trained import kept_learners, take_weights
 from graphfsl.io.allocator import reuse_freed_memory
 from graphfsl.io.errors import InputError
 from graphfsl.loops.evaluation import diagnose, encode_once, evaluate
@@ -166,7 +167,8 @@ def measure_policies(
     """`measure`, and once more where queries share statistics in the run's own BatchNorm policy.
 
     It is then measured under `support` too, so that a transductive number, as papers state it,
-    never stands without the inductive one of the same weights.
+    never stands without the inductive one of the same weights. Of a run that kept the weights of
+    several validations, further rows are those of the ensemble of them.
 
     Args:
         run: the trained run.
@@ -175,11 +177,41 @@ def measure_policies(
         episodes: a file of `graphfsl episodes`.
     """
     asked = asked_of(run, changes)
-    shares = asked.learner.shares_statistics
+    both = asked.learner.shares_statistics and not names_policy(changes)
+    inductive = [*changes, "learner.batch_norm=support"]
     rows = _measured(run, asked, changes, say, episodes)
-    if shares and not names_policy(changes):
-        rows += measure(run, [*changes, "learner.batch_norm=support"], say, episodes)
+    if both:
+        rows += measure(run, inductive, say, episodes)
+    if members := _members(run, say):
+        rows += _measured_together(members, changes, say, episodes)
+        if both:
+            rows += _measured_together(members, inductive, say, episodes)
     return rows
+
+
+def _members(run: Run, say: Say | None) -> list[Run]:
+    """The run once for each of the best validations that it kept; none where it kept only one."""
+    if run.experiment.trainer.keep_best == 1 or run.unfinished is not None:
+        return []
+    kept = kept_learners(run.path, run.experiment, run.shape, run.way)
+    if len(kept) < 2:
+        if say:
+            say("no ensemble: the run directory does not hold the weights of several validations")
+        return []
+    return [replace(run, learner=learner, steps=steps) for learner, steps in kept]
+
+
+def _measured_together(
+    members: Sequence[Run], changes: Sequence[str], say: Say | None, episodes: Path | None
+) -> list[Row]:
+    """The rows of an ensemble of a run's weights; its steps are those of the latest ones."""
+    each = [asked_of(member, changes) for member in members]
+    ensemble = Ensemble([asked.learner for asked in each])
+    last = max(members, key=lambda member: member.steps)
+    name = f"ensemble of {len(members)}"
+    told = None if say is None else lambda line: say(f"{name}, {line}")
+    rows = _measured(last, replace(each[0], learner=ensemble), changes, told, episodes)
+    return [row.replace(method=f"{row.method}, {name}") for row in rows]
 
 
 def names_policy(changes: Sequence[str]) -> bool:

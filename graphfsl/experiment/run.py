@@ -44,11 +44,12 @@ from graphfsl.io.checkpoint import (
     save_checkpoint,
     write_json,
 )
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import InputError, require
 from graphfsl.loops.encode import encode_split, encoding_device
 from graphfsl.loops.feature_cache import cached_features
 from graphfsl.loops.progress_bar import Log, silent
 from graphfsl.loops.trainer import Trainer
+from graphfsl.loops.training_state import validations
 
 
 @dataclass
@@ -207,12 +208,38 @@ def _check_feasible(experiment: Experiment, learner: Learner, base: Split, split
     for i, task in enumerate(options.tasks):
         where = f"evaluation.settings[{i}]: " if options.listed else ""
         _check_task(where, learner, base, evaluated, task, options.unbalanced)
+    if experiment.trainer.keep_best > 1:
+        _check_keeps(experiment, learner)
     if trains:
         experiment.trainer.fabric()
         where = "train_episode: " if experiment.train_task != experiment.task else ""
         _check_task(where, learner, base, base, experiment.train_task)
     if source.selects and (trains or experiment.pretraining is not None):
         _check_task("", learner, base, splits.get(source, "val"), experiment.task)
+
+
+def _check_keeps(experiment: Experiment, learner: Learner) -> None:
+    """Refuse to keep several of the best weights where they make no ensemble.
+
+    Raises:
+        InputError: says why.
+    """
+    start = f"trainer.keep_best={experiment.trainer.keep_best}"
+    trains = any(p.requires_grad for p in learner.parameters())
+    require(
+        trains and experiment.data.selects,
+        f"{start} keeps weights of the best validations, and this run has none; leave it out",
+    )
+    require(
+        not learner.asks,
+        f"{start}: learners that ask for labels make no ensemble, as each would ask for other "
+        "ones; leave it out",
+    )
+    require(
+        not learner.wants_base,
+        f"{start}: a part learns from base features once the training has ended, from those of "
+        "the best weights alone; leave it out",
+    )
 
 
 def _check_task(
@@ -359,8 +386,7 @@ def _sees_features(learner: Learner, experiment: Experiment, transform: Transfor
 def best_line(lines: Sequence[Mapping[str, Any]], metric: Metric) -> Mapping[str, Any] | None:
     """The line of metrics with the best validation, the first of equals; None without one."""
     sign = 1 if metric.more_is_better else -1
-    validated = [line for line in lines if "val" in line]
-    return max(validated, key=lambda line: sign * line["val"], default=None)
+    return max(validations(lines), key=lambda line: sign * line["val"], default=None)
 
 
 def fit_base(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from graphfsl.core.learner import Learner
 from graphfsl.core.pipeline import Pipeline
@@ -14,8 +15,10 @@ from graphfsl.experiment.builder import build_learner, comes_complete, learned_b
 from graphfsl.experiment.encoders import brings_weights
 from graphfsl.experiment.experiment import Experiment
 from graphfsl.experiment.learner_spec import LearnerSpec
+from graphfsl.experiment.results import history
 from graphfsl.io.checkpoint import load_checkpoint, load_weights
 from graphfsl.io.errors import InputError, require
+from graphfsl.loops.training_state import kept_files, validations
 from graphfsl.nn.weights import without_reading
 
 
@@ -35,10 +38,7 @@ def trained_learner(
     Raises:
         InputError: where there are no weights, or they are damaged.
     """
-    with torch.random.fork_rng(devices=[]):
-        # a frozen encoder without pretrained weights is what the seed makes
-        torch.manual_seed(experiment.seed)
-        learner = _rebuilt(experiment.learner, shape, way, path / "model.safetensors")
+    learner = _seeded(experiment, shape, way, path / "model.safetensors")
     file = path / "model.safetensors"
     complete = (
         not file.is_file()
@@ -59,12 +59,53 @@ def trained_learner(
             f"{saved.get('step', 0):,}",
             stacklevel=3,
         )
-    if isinstance(learner, Pipeline) and learner.frozen:  # training may have seen its features only
-        tensors = {
-            k: v for k, v in learner.state_dict().items() if k.startswith("encoder.")
-        } | tensors
-    load_weights(learner, tensors, file)
+    _take(learner, tensors, file)
     return learner.eval(), saved.get("step", 0)
+
+
+def kept_learners(
+    path: Path, experiment: Experiment, shape: tuple[int, ...], way: int
+) -> list[tuple[Learner, int]]:
+    """The learners of a run's best validations in evaluation mode, each with its training steps.
+
+    There are as many as the run kept, see `trainer.keep_best`; one or none make no ensemble. None
+    are given where files of them are missing: results may be kept without them.
+
+    Args:
+        path: the directory.
+        experiment: as it was run.
+        shape: of a sample.
+        way: the number of classes that it was built for.
+
+    Raises:
+        InputError: where one is damaged.
+    """
+    files = kept_files(path)
+    if len(files) < min(experiment.trainer.keep_best, len(validations(history(path)))):
+        return []
+    found = []
+    for file in files:
+        learner = _seeded(experiment, shape, way, file)
+        tensors, saved = load_checkpoint(file)
+        _take(learner, tensors, file)
+        found.append((learner.eval(), int(saved["step"])))
+    return found
+
+
+def _seeded(experiment: Experiment, shape: tuple[int, ...], way: int, file: Path) -> Learner:
+    """The learner as its training began; `file` holds weights, for where others are gone."""
+    with torch.random.fork_rng(devices=[]):
+        # a frozen encoder without pretrained weights is what the seed makes
+        torch.manual_seed(experiment.seed)
+        return _rebuilt(experiment.learner, shape, way, file)
+
+
+def _take(learner: Learner, tensors: dict[str, Tensor], file: Path) -> None:
+    """Load weights of a training, which may have seen the features of a frozen encoder only."""
+    if isinstance(learner, Pipeline) and learner.frozen:
+        own = learner.state_dict()
+        tensors = {k: v for k, v in own.items() if k.startswith("encoder.")} | tensors
+    load_weights(learner, tensors, file)
 
 
 def saved_learner(

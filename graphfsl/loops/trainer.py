@@ -52,6 +52,8 @@ class Trainer:
         clip: largest gradient norm.
         val_every, val_episodes: steps between two validations, and episodes of each; the weights
             with the best one on validation classes are kept.
+        keep_best: how many of the best validations keep their weights in the run directory; of more
+            than one, results have further rows, in which the probabilities of all are averaged.
         patience: training stops after so many validations without a better one.
         checkpoint_every: steps that an interruption can cost at most.
         log_every: steps between two lines of metrics.
@@ -81,6 +83,7 @@ class Trainer:
         clip: float | None = None,
         val_every: int = 200,
         val_episodes: int = 200,
+        keep_best: int = 1,
         patience: int | None = None,
         checkpoint_every: int = 200,
         log_every: int = 20,
@@ -107,6 +110,7 @@ class Trainer:
         self.optimizer, self.weight_decay, self.momentum = optimizer, weight_decay, momentum
         self.clip = clip
         self.val_every, self.val_episodes, self.patience = val_every, val_episodes, patience
+        self.keep_best = keep_best
         self.checkpoint_every, self.log_every = checkpoint_every, log_every
         self.device, self.precision = device, precision
         self.compile, self.logger = compile, logger
@@ -167,8 +171,8 @@ class Trainer:
             learner: what is trained.
             train: the episodes, or batches of images, that it learns from.
             val: the episodes that choose the best weights; None keeps the last ones.
-            run: a directory for metrics.jsonl, last.safetensors and best.safetensors; training goes
-                on from what it holds.
+            run: a directory for metrics.jsonl, last.safetensors, best.safetensors and, with
+                `keep_best`, kept-STEP.safetensors; training goes on from what it holds.
             seed: of the random numbers of the steps.
             log: called with each line of metrics; None shows a progress bar where stderr is a
                 terminal.
@@ -177,7 +181,8 @@ class Trainer:
             The lines of metrics.
 
         Raises:
-            InputError: for an argument of the wrong kind, and for a folder that cannot be written.
+            InputError: for an argument of the wrong kind, for a folder that cannot be written, and
+                where `keep_best` has no validations or no directory.
         """
         check_kind(learner, Learner, "the learner", A_LEARNER)
         check_kind(train, (Episodes, Batches), "what is trained on", EPISODES)
@@ -187,6 +192,11 @@ class Trainer:
         require(
             log is None or callable(log),
             f"log must be a function of a line of metrics, such as print, not {log!r:.60}",
+        )
+        require(
+            self.keep_best == 1 or not (val is None or folder is None),
+            f"trainer.keep_best={self.keep_best} keeps weights of the best validations in a run "
+            "directory; give val and run, or leave it out",
         )
         if val is not None:
             unit = val.task.unit
@@ -210,6 +220,7 @@ _POSITIVE = (
     "halve_every",
     "val_every",
     "val_episodes",
+    "keep_best",
     "checkpoint_every",
     "log_every",
 )

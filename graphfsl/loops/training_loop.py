@@ -60,7 +60,7 @@ class TrainingLoop:
         if val is not None:
             val.device = self.fabric.device
         optimizer = options.make_optimizer(learner)
-        self.state = State(learner, optimizer, folder)
+        self.state = State(learner, optimizer, folder, options.keep_best)
         self.state.resume()
         self.logger = self._make_logger()
         if options.compile:

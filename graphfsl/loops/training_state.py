@@ -25,6 +25,7 @@ from graphfsl.io.checkpoint import (
 )
 from graphfsl.io.errors import InputError
 
+KEPT = "kept-"  # and a step: the name of a file with the weights of one of the best validations
 # Of a checkpoint, beside its tensors.
 FACTS: dict[str, Callable[[Any], Any]] = {
     "step": int,
@@ -42,14 +43,22 @@ class State:
         learner: what is trained.
         optimizer: of its parameters.
         run: the directory of its files; None keeps all in memory.
+        keep_best: how many of the best validations keep their weights in files of their own, which
+            takes a directory; 1 keeps the best alone.
     """
 
     def __init__(
-        self, learner: Learner, optimizer: torch.optim.Optimizer, run: Path | None
+        self,
+        learner: Learner,
+        optimizer: torch.optim.Optimizer,
+        run: Path | None,
+        keep_best: int = 1,
     ) -> None:
         self.learner, self.optimizer, self.run = learner, optimizer, run
+        self.keep_best = keep_best
         self.step, self.seconds, self.waited, self.stopped = 0, 0.0, 0, False
         self.best: float | None = None  # of the validations so far; more is better
+        self.kept: list[tuple[float, int]] = []  # (-score, step) of kept weights, the best first
         self.metrics: list[dict[str, Any]] = []
         # of the steps since the last line of metrics: the loss, and whether it and the gradient
         # are finite
@@ -59,6 +68,8 @@ class State:
 
     def validated(self, value: float, score: float, patience: int | None) -> None:
         """Keep the weights where they are the best so far, by `score`, of which more is better."""
+        if self.keep_best > 1 and not distributed.rank():
+            self._keep(value, score)
         if self.best is None or score > self.best:
             self.best, self.waited = score, 0
             weights = self.learner.state_dict()
@@ -73,6 +84,23 @@ class State:
         else:
             self.waited += 1
             self.stopped = patience is not None and self.waited >= patience
+
+    def _keep(self, value: float, score: float) -> None:
+        """Write the weights to a file of this step, where it is one of the best."""
+        self.kept = sorted([*self.kept, (-score, self.step)])[: self.keep_best]
+        assert self.run is not None
+        if (-score, self.step) in self.kept:
+            file = self.run / f"{KEPT}{self.step}.safetensors"
+            save_checkpoint(file, self.learner.state_dict(), {"step": self.step, "val": value})
+        self._drop_others()
+
+    def _drop_others(self) -> None:
+        """Remove the files of kept weights that are not of the best validations so far."""
+        assert self.run is not None
+        best = {step for _, step in self.kept}
+        for file in kept_files(self.run):
+            if step_of(file) not in best:
+                file.unlink()
 
     def record(self, line: dict[str, Any]) -> None:
         """Keep a line of metrics, in the run directory too where there is one."""
@@ -121,6 +149,7 @@ class State:
         if not file.is_file():
             if not distributed.rank():
                 log.unlink(missing_ok=True)
+                self._drop_others()
             return
         tensors, facts = load_checkpoint(file)
         try:
@@ -144,7 +173,10 @@ class State:
         groups = self.optimizer.state_dict()["param_groups"]  # options; a checkpoint has none
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
         self.metrics = read_lines(log, lines)
+        if self.keep_best > 1:
+            self.kept = sorted(map(_place, validations(self.metrics)))[: self.keep_best]
         if not distributed.rank():
+            self._drop_others()
             write_atomically(
                 log, "".join(f"{json.dumps(line)}\n" for line in self.metrics).encode()
             )
@@ -177,6 +209,27 @@ class State:
         elif self.run is not None and (self.run / "best.safetensors").is_file():
             weights, _ = load_checkpoint(self.run / "best.safetensors")
             load_weights(self.learner, weights, self.run / "best.safetensors")
+
+
+def step_of(file: Path) -> int:
+    """The step in the name of a file of kept weights; -1 of another file."""
+    number = file.stem.removeprefix(KEPT)
+    return int(number) if number.isdigit() else -1
+
+
+def kept_files(run: Path) -> list[Path]:
+    """The files of kept weights in a run directory, by step; none where `keep_best` is 1."""
+    return sorted((f for f in run.glob(f"{KEPT}*.safetensors") if step_of(f) >= 0), key=step_of)
+
+
+def validations(lines: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The lines of metrics that hold a validation."""
+    return [line for line in lines if "val" in line]
+
+
+def _place(line: Mapping[str, Any]) -> tuple[float, int]:
+    """What validations are sorted by, the best first, of equals the earlier."""
+    return -line["val"] if line.get("more_is_better", True) else line["val"], line["step"]
 
 
 def left_out(lines: Sequence[Mapping[str, Any]]) -> int:

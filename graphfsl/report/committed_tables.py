@@ -95,10 +95,14 @@ def _beside_published(row: Line) -> tuple[str, str, str]:
 
 
 def _measurements(rows: Sequence[Line]) -> Iterator[dict[str, Line]]:
-    """Rows that differ in their column only, by that column: they make one line of a table."""
+    """Rows that differ in their column only, by that column: they make one line of a table.
+
+    Those of an ensemble of a run's weights, which the method says, are others.
+    """
     found: dict[tuple[str, ...], dict[str, Line]] = {}
     for row in rows:
-        found.setdefault((row["file"], row["variant"]), {})[column(row)] = row
+        line = found.setdefault((row["file"], row["variant"], row["method"]), {})
+        line[column(row)] = row
     yield from found.values()
 
 

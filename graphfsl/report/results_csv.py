@@ -116,14 +116,16 @@ def _rows_of_file(
     """The rows of a file with what its name, its run's configuration and its overrides say."""
     first = experiment.pretraining
     objective = None if first is None else first.objective.name
-    rows_of = Counter((column(row), row.get("batch_norm")) for row in rows)
+    rows_of = Counter((row.get("method"), column(row), row.get("batch_norm")) for row in rows)
     for row in rows:
         variant = [" ".join(overrides)] if overrides else []
         policy = row.get("batch_norm")
         own_policy = policy == rows[0].get("batch_norm")
         if not own_policy:
             variant.append(f"{policy} BatchNorm")
-        if rows_of[column(row), policy] > 1:  # they differ in their queries, which no column tells
+        if (
+            rows_of[row.get("method"), column(row), policy] > 1
+        ):  # they differ in their queries, which no column tells
             variant.append(f"query {row.get('query')}")
         published = _published(experiment, row, own_policy)
         other = published is not None and published.metric != metric_of(row)

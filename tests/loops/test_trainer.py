@@ -24,6 +24,7 @@ from graphfsl.data import Episodes, Transform
 from graphfsl.io.checkpoint import load_checkpoint, save_checkpoint
 from graphfsl.io.errors import InputError
 from graphfsl.loops.trainer import Trainer
+from graphfsl.loops.training_state import kept_files, step_of
 from graphfsl.methods.heads.protonet import ProtoNet
 from tests.support import ROOT
 from tests.support.training import SETTING, Steep, fit, patterns, pipeline
@@ -70,6 +71,68 @@ def test_a_step_takes_the_episodes_of_its_number(
     for k, (x, ids) in enumerate(seen):
         episode, target = train.batch(range(k * part, (k + 1) * part))
         assert torch.equal(x, episode.x) and torch.equal(ids, target.ids)
+
+
+def kept_steps(run: Path) -> list[int]:
+    return [step_of(file) for file in kept_files(run)]
+
+
+def test_the_best_validations_keep_their_weights(tmp_path: Path) -> None:
+    """Of equals the earlier ones, as with the best alone, which is one of them."""
+    learner, metrics = fit(tmp_path, steps=80, val_every=10, keep_best=3, log_every=1)
+    places = sorted((-m["val"], m["step"]) for m in metrics if "val" in m)
+    assert kept_steps(tmp_path) == sorted(step for _, step in places[:3])
+    best, facts = load_checkpoint(tmp_path / f"kept-{places[0][1]}.safetensors")
+    assert facts == {"step": places[0][1], "val": -places[0][0]}
+    assert all(torch.equal(v, best[k]) for k, v in learner.state_dict().items())
+    other, _ = load_checkpoint(tmp_path / f"kept-{places[1][1]}.safetensors")
+    until, _ = fit(steps=places[1][1], val_every=10**6)
+    assert all(torch.equal(v, other[k]) for k, v in until.state_dict().items())
+
+
+def test_one_validation_is_kept_without_further_files(tmp_path: Path) -> None:
+    fit(tmp_path, steps=40)
+    assert kept_steps(tmp_path) == []
+
+
+def test_a_resumed_training_keeps_the_same_best_ones(tmp_path: Path) -> None:
+    """Also where files were written after the checkpoint, and others removed for them."""
+    options = {"val_every": 4, "keep_best": 3, "checkpoint_every": 20, "steps": 40}
+    fit(tmp_path / "whole", **options)
+    seen = 0
+
+    def stop(line: dict) -> None:
+        nonlocal seen
+        seen = line["step"]
+        if seen == 36:
+            raise KeyboardInterrupt
+
+    trainer = Trainer(lr=1e-2, val_episodes=40, log_every=10, **options)  # type: ignore[arg-type]
+    train = Episodes(patterns("train", 0), SETTING, transform=Transform(rotate=5))
+    val = Episodes(patterns("val", 1), SETTING)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit(pipeline(), train, val, tmp_path / "parts", log=stop)
+    assert load_checkpoint(tmp_path / "parts" / "last.safetensors")[1]["step"] == 20
+    fit(tmp_path / "parts", **options)
+    assert kept_steps(tmp_path / "parts") == kept_steps(tmp_path / "whole")
+    for file in kept_files(tmp_path / "whole"):
+        one, other = (load_checkpoint(tmp_path / d / file.name)[0] for d in ("whole", "parts"))
+        assert all(torch.equal(v, other[k]) for k, v in one.items())
+
+
+def test_a_training_from_the_start_takes_no_weights_of_another(tmp_path: Path) -> None:
+    fit(tmp_path, steps=20, val_every=5, keep_best=4)
+    (tmp_path / "last.safetensors").unlink()
+    fit(tmp_path, steps=6, val_every=3, keep_best=4)
+    assert kept_steps(tmp_path) == [3, 6]
+
+
+def test_weights_of_several_validations_need_validations_and_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"trainer.keep_best=2 keeps weights .* give val and run"):
+        fit(keep_best=2)
+    train = Episodes(patterns("train", 0), SETTING)
+    with pytest.raises(InputError, match="give val and run"):
+        Trainer(keep_best=2).fit(pipeline(), train, run=tmp_path)
 
 
 def test_patience_stops_early() -> None:

@@ -76,8 +76,9 @@ class MAMLPlusPlus(Adapt):
     Deviations:
         statistics are those of the batch that is passed, as they are in the authors' code too
         (per-step running averages are kept there but not used). Derivative-order annealing is off
-        in the authors' configurations, as here by default. One set of weights answers; theirs is
-        an ensemble of the five best checkpoints.
+        in the authors' configurations, as here by default. One set of weights answers; the authors'
+        numbers are of an ensemble of the five best checkpoints, which trainer.keep_best=5 measures
+        beside it.
     """
 
     family = "optimisation"
