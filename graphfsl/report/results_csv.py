@@ -123,9 +123,8 @@ def _rows_of_file(
         own_policy = policy == rows[0].get("batch_norm")
         if not own_policy:
             variant.append(f"{policy} BatchNorm")
-        if (
-            rows_of[row.get("method"), column(row), policy] > 1
-        ):  # they differ in their queries, which no column tells
+        # they differ in their queries, which no column tells
+        if rows_of[row.get("method"), column(row), policy] > 1:
             variant.append(f"query {row.get('query')}")
         published = _published(experiment, row, own_policy)
         other = published is not None and published.metric != metric_of(row)
