@@ -19,8 +19,8 @@ class Hallucinator(Generator):
 
         S' = S + {(G(x_i, z), y_i)},   L(S', Q) is minimised over G and the learner
 
-    G is a perceptron of three layers on [x; z] that gives nearly x to begin with. There is no other loss:
-    what helps the head to answer is a good sample, whether or not it looks like one.
+    G is a perceptron of three layers on [x; z] that gives nearly x to begin with. There is no other
+    loss: what helps the head to answer is a good sample, whether or not it looks like one.
 
     Args:
         dim: d, the length of the features, and of z.
