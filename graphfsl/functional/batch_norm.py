@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 __all__ = ["batch_norm"]
 
 
-def batch_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+def batch_norm(
+    x: Float[Tensor, "R C *S"], weight: Float[Tensor, " C"], bias: Float[Tensor, " C"], eps: float
+) -> Float[Tensor, "R C *S"]:
     """Each channel less its mean, over its standard deviation, scaled and shifted.
 
     With n = (x - mean) / sqrt(var + eps), the moments those of all rows and places of a channel,
@@ -48,7 +51,9 @@ class _BatchNorm(torch.autograd.Function):
         return *_Backward.apply(g, x, weight, mean, scale, ctx.eps), None
 
 
-def _by_definition(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+def _by_definition(
+    x: Float[Tensor, "R C *S"], weight: Float[Tensor, " C"], bias: Float[Tensor, " C"], eps: float
+) -> Float[Tensor, "R C *S"]:
     dims = (0, *range(2, x.ndim))
     channel = (-1,) + (1,) * (x.ndim - 2)
     centred = x - x.mean(dims, keepdim=True)

@@ -63,7 +63,7 @@ def covariance_roots(
     return _root(own), _root(pooled)
 
 
-def _root(covariance: Tensor) -> Tensor:
+def _root(covariance: Float[Tensor, "*B r r"]) -> Float[Tensor, "*B r r"]:
     values, vectors = torch.linalg.eigh(covariance)
     root: Tensor = (vectors * values.clamp_min(0).sqrt().unsqueeze(-2)) @ vectors.mT
     return root
