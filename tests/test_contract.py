@@ -326,8 +326,8 @@ def refusal(row: dict[str, str | None]) -> str | None:
     return None
 
 
-# Faults to mend: many support nodes alike leave `eigh` without an answer (ICI and what fits a
-# classifier by it), and TIM has no number where an inner loop left UNICORN's scores huge.
+# Faults to mend: many support nodes alike leave ICI's `eigh` without an answer, a graph network
+# over 120 of them in an inner loop takes all memory, TIM has no number behind UNICORN and Reptile.
 UNSOLVED = {
     "None+None+unicorn+tim+reptile",
     "distribution_calibration+None+wdae+ici+fine_tuning",
