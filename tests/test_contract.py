@@ -326,23 +326,10 @@ def refusal(row: dict[str, str | None]) -> str | None:
     return None
 
 
-# Faults to mend: many support nodes alike leave ICI's `eigh` without an answer, a graph network
-# over 120 of them in an inner loop takes all memory, TIM has no number behind UNICORN and Reptile.
-UNSOLVED = {
-    "None+None+unicorn+tim+reptile",
-    "distribution_calibration+None+wdae+ici+fine_tuning",
-    "distribution_calibration+None+gnn+fixmatch+entropy_maml",
-    "distribution_calibration+None+imprinting+ici+alfa",
-    "distribution_calibration+None+simple_shot+ici+imaml",
-}
-
-
 @pytest.mark.parametrize(
     "row", pairwise(combinations()), ids=lambda row: "+".join(str(v) for v in row.values())
 )
 def test_pairwise_combinations_train_and_answer(row: dict[str, str | None]) -> None:
-    if (name := "+".join(str(v) for v in row.values())) in UNSOLVED:
-        pytest.xfail(f"{name}: see UNSOLVED")
     if why := refusal(row):
         pytest.skip(f"{why}; `test_all_combinations_build_or_say_why` sees that it is refused")
     of_values = registry.get("head", row["head"]).answers == "values"

@@ -186,7 +186,8 @@ class BatchNorm(nn.BatchNorm2d):
     def _normalised(self, rows: Tensor) -> Tensor:
         """All rows (R, C, *S) by their own moments."""
         weight, bias = self.weight, self.bias
-        if weight is None or bias is None or rows.dtype != weight.dtype:  # mixed precision
+        half = rows.dtype in HALF  # whose moments PyTorch takes in another type
+        if weight is None or bias is None or half or rows.dtype != weight.dtype:
             return F.batch_norm(rows, None, None, weight, bias, True, momentum=0.0, eps=self.eps)
         return batch_norm(rows, weight, bias, self.eps)
 

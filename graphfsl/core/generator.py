@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from graphfsl.core.base_classes import BaseMemory
 from graphfsl.core.episode import Episode
 from graphfsl.core.learner import Augment
 from graphfsl.functional.prototypes import present, prototypes
@@ -15,7 +16,7 @@ from graphfsl.io.errors import require
 AVERAGED = 64  # draws whose mean stands for what a generator gives without its noise
 
 
-class Generator(Augment):
+class Generator(BaseMemory, Augment):
     """Appends `samples` generated support nodes for each condition.
 
     The subclass writes `draw`. A condition is a class mean, or where `of_samples` is set a support
@@ -37,7 +38,8 @@ class Generator(Augment):
 
     family = "generative"
     of_samples = False
-    needs_fit = False  # whether it adds nothing before `fit_base` has set `ready`
+    needs_fit = False  # whether it adds nothing before `fit_base` has called `set_ready`
+    remembers: tuple[str, ...] = ("ready",)
 
     def __init__(
         self, noise: Sequence[int], samples: int, weight: float, averaged: bool = False
@@ -50,7 +52,12 @@ class Generator(Augment):
         self.noise: Tensor
         self.ready: Tensor
         self.register_buffer("noise", torch.randn(draws, *noise))
-        self.register_buffer("ready", torch.tensor(float(not self.needs_fit)))
+        # empty until it may add nodes: its length is known without asking the device
+        self.register_buffer("ready", torch.ones(0 if self.needs_fit else 1))
+
+    def set_ready(self) -> None:
+        """Let it add nodes from now on, as `fit_base` has made it ready."""
+        self.ready = self.ready.new_ones(1)
 
     def draw(self, condition: Tensor, noise: Tensor) -> Tensor:
         """Generated features (B, g, m, d).
@@ -89,32 +96,15 @@ class Generator(Augment):
 
     def forward(self, episode: Episode) -> Episode:
         """The episode with generated support nodes; none before `fit_base` where it needs one."""
-        if not self.samples:
+        if not self.samples or not self.ready.numel():
             return episode
         condition, labels = self.conditions(episode)
         b, g = condition.shape[:2]
         z = self.noise.to(condition.dtype).expand(b, g, *self.noise.shape)
         if self.training:
             z = self.fresh(z)
-        x, weight = self.draw(condition, z), self.weight * self.ready.to(labels.dtype)
+        x, weight = self.draw(condition, z), self.weight
         if self.averaged:
             x, weight = x.mean(2, keepdim=True), self.samples * weight
         w = (labels * weight).unsqueeze(2).expand(-1, -1, x.shape[2], -1)
         return episode.add_support(x.flatten(1, 2), w.flatten(1, 2), (w.sum(-1) > 0).flatten(1, 2))
-
-
-class BaseMemory:
-    """For a part that keeps tensors of base classes, whose number no option tells.
-
-    `remembers` names the buffers whose first axis is that of the base classes; they are empty
-    until `fit_base`, and take the size of stored ones when weights are loaded.
-    """
-
-    remembers: tuple[str, ...] = ()
-
-    def make_room(self, stored: Mapping[str, Tensor]) -> None:
-        """Give the remembered buffers as many rows as the stored ones of their names have."""
-        for name in self.remembers:
-            own: Tensor = getattr(self, name)
-            if name in stored and stored[name].shape[1:] == own.shape[1:]:
-                setattr(self, name, own.new_empty(stored[name].shape))

@@ -90,7 +90,8 @@ def mini_batch_loss(score: Score, episode: Episode, step: int, size: int, net: L
         shown[name] = torch.take_along_dim(tensor, places, 1)
     shown["mask"] = shown["mask"] & real
     shown["w"] = shown["w"] * real.unsqueeze(-1)
-    if not net.reads_support:
+    from_labels = any(not part.reads_scores for part in getattr(net, "refine", ()))
+    if not (net.reads_support or from_labels):
         # a class of which no node is shown stays one of the task's, as it has a read-out
         nothing = torch.finfo(support.w.dtype).tiny
         shown["w"] = shown["w"] + nothing * present(support.w).to(support.w).unsqueeze(1)

@@ -47,10 +47,8 @@ def base_episodes(
         f"classes, the smallest of which has {smallest} samples",
     )
 
-    # Class c is by_class[first[c] : first[c] + size[c]], in random order.
-    shuffled = torch.randperm(len(labels), generator=generator, device=device)
-    by_class = shuffled[labels[shuffled].argsort(stable=True)]
-    first = size.cumsum(0) - size
+    by_class = shuffled_by_class(labels, generator)
+    first = size.cumsum(0) - size  # class c is by_class[first[c] : first[c] + size[c]]
 
     chance = torch.rand(count, len(size), generator=generator, device=device)
     chosen = chance.masked_fill(size == 0, -1).topk(way).indices
@@ -64,3 +62,19 @@ def base_episodes(
     column = torch.arange(way, device=device)
     truth = [column.repeat_interleave(shot), column.repeat_interleave(unlabeled)]
     return torch.cat([support, pool], 1), torch.cat(truth)
+
+
+def shuffled_by_class(
+    labels: Int[Tensor, " m"], generator: torch.Generator | None = None
+) -> Int[Tensor, " m"]:
+    """All samples, class after class, those of a class in random order.
+
+    Args:
+        labels: (m,) the class of each sample, 0 or more.
+        generator: of the random numbers, on the labels' device; None takes torch's own.
+
+    Returns:
+        (m,) the numbers of the samples.
+    """
+    shuffled = torch.randperm(len(labels), generator=generator, device=labels.device)
+    return shuffled[labels[shuffled].argsort(stable=True)]

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from graphfsl.functional.base_episodes import shuffled_by_class
 from graphfsl.io.errors import require
 
 
@@ -37,9 +38,7 @@ def mean_of_others(
         smallest > shots,
         f"{shots} other samples of each class are needed, but one class has {smallest} samples",
     )
-    # class c is by_class[first[c] : first[c] + size[c]], in random order
-    shuffled = torch.randperm(len(labels), generator=generator, device=labels.device)
-    by_class = shuffled[labels[shuffled].argsort(stable=True)]
+    by_class = shuffled_by_class(labels, generator)
     place = torch.empty_like(by_class)
     place[by_class] = torch.arange(len(by_class), device=labels.device)
 

@@ -6,8 +6,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from graphfsl.io.errors import require
-
 
 def class_means(
     features: Float[Tensor, "n d"], labels: Int[Tensor, " n"]
@@ -67,35 +65,3 @@ def _root(covariance: Float[Tensor, "*B r r"]) -> Float[Tensor, "*B r r"]:
     values, vectors = torch.linalg.eigh(covariance)
     root: Tensor = (vectors * values.clamp_min(0).sqrt().unsqueeze(-2)) @ vectors.mT
     return root
-
-
-def check_base(
-    features: Float[Tensor, "n d"], labels: Int[Tensor, " n"], dim: int, classes: int, who: str
-) -> None:
-    """Refuse base features that a part cannot learn from.
-
-    Args:
-        features: (n, d).
-        labels: (n,).
-        dim: d as the part was built for.
-        classes: the fewest base classes that it needs.
-        who: the part's name, for the message.
-
-    Raises:
-        InputError: for another length, a value that is not finite, or too few classes.
-    """
-    require(
-        features.shape[1] == dim,
-        f"{who} was built for features of length {dim}, but base features have {features.shape[1]}",
-    )
-    wrong = int((~features.isfinite().all(1)).sum())
-    require(
-        not wrong,
-        f"{wrong} of {len(features)} base features hold NaN or infinity, from which {who} "
-        "cannot learn; check the encoder's weights",
-    )
-    found = len(labels.unique())
-    require(
-        found >= classes,
-        f"{who} needs {classes} base classes or more, but there are {found}",
-    )

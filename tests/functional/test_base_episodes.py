@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from graphfsl.functional.base_episodes import base_episodes
+from graphfsl.functional.base_episodes import base_episodes, shuffled_by_class
 from graphfsl.io.errors import InputError
 
 
@@ -37,3 +37,12 @@ def test_base_episodes_follow_their_generator() -> None:
 def test_base_episodes_need_classes_and_samples(way: int, unlabeled: int) -> None:
     with pytest.raises(InputError, match="cannot be drawn"):
         base_episodes(torch.arange(3).repeat(5), way, 1, unlabeled, 1)
+
+
+def test_samples_are_ordered_by_class_and_shuffled_within() -> None:
+    labels = torch.tensor([2, 0, 2, 0, 5, 2, 0, 2])
+    orders = {tuple(shuffled_by_class(labels).tolist()) for _ in range(30)}
+    assert len(orders) > 1
+    for order in orders:
+        assert sorted(order) == list(range(8))
+        assert labels[list(order)].tolist() == [0, 0, 0, 2, 2, 2, 2, 5]

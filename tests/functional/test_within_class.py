@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
 
 from graphfsl.functional.within_class import (
-    check_base,
     class_means,
     covariance_roots,
     within_class_directions,
 )
-from graphfsl.io.errors import InputError
 from graphfsl.testing import DIM
 from tests.support.base_classes import base_features
 
@@ -53,14 +50,3 @@ def test_directions_are_the_widest_of_principal_components() -> None:
 
 def test_there_are_no_more_directions_than_samples() -> None:
     assert within_class_directions(torch.randn(3, DIM), DIM).shape == (DIM, 3)
-
-
-def test_base_features_that_teach_nothing_are_refused() -> None:
-    x, y, _ = base_features(classes=2)
-    with pytest.raises(InputError, match="length 5, but base features have 6"):
-        check_base(x, y, 5, 1, "this")
-    with pytest.raises(InputError, match="needs 3 base classes or more, but there are 2"):
-        check_base(x, y, DIM, 3, "this")
-    x[4, 1] = float("nan")
-    with pytest.raises(InputError, match="1 of 80 base features hold NaN or infinity"):
-        check_base(x, y, DIM, 1, "this")

@@ -10,12 +10,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from graphfsl.core.base_classes import BaseMemory, check_base
 from graphfsl.core.episode import Episode
-from graphfsl.core.generator import BaseMemory
 from graphfsl.core.learner import Augment
 from graphfsl.functional.distances import cosine, squared_euclidean
 from graphfsl.functional.prototypes import present, prototypes
-from graphfsl.functional.within_class import check_base, class_means
+from graphfsl.functional.within_class import class_means
 from graphfsl.io.errors import require, unknown
 
 __all__ = ["Calibrate"]
@@ -29,7 +29,7 @@ class Calibrate(BaseMemory, Augment):
     The node has the label weight `weight`, and a = weight / (weight + shots): the more samples a
     class has, the less base classes count. With mu_b the means of the base classes,
 
-        teen     t_c = sum_b softmax_b(temperature cos(p_c, mu_b)) mu_b      (TEEN, equation 6)
+        teen     t_c = sum_b softmax_b(temperature cos(p_c, mu_b)) mu_b
         nearest  t_c = mean over the samples x of c of the mean of the k mu_b nearest to x
         ridge    t_c = W p_c + v, where W and v minimise
                  sum_i ||W x_i + v - mu_y(i)||^2 + N strength ||W||^2 over N base samples
@@ -49,7 +49,7 @@ class Calibrate(BaseMemory, Augment):
         forward: features (B, n, d), weights (B, n, C) -> an episode with C more support nodes.
 
     Source:
-        the equations named above.
+        the papers named above: TEEN's calibrated mean, and that of Distribution Calibration.
 
     Deviations:
         in the papers a is the same for any number of shots: k / (k + 1) of `nearest`. TEEN comes

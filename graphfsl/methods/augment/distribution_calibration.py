@@ -8,10 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from graphfsl.core.generator import BaseMemory, Generator
+from graphfsl.core.base_classes import check_base
+from graphfsl.core.generator import Generator
 from graphfsl.functional.distances import squared_euclidean
 from graphfsl.functional.within_class import (
-    check_base,
     class_means,
     covariance_roots,
     within_class_directions,
@@ -21,13 +21,13 @@ from graphfsl.io.errors import require
 __all__ = ["DistributionCalibration"]
 
 
-class DistributionCalibration(BaseMemory, Generator):
+class DistributionCalibration(Generator):
     """Add draws from a Gaussian that is calibrated by the base classes nearest to a sample.
 
     With S the k base classes whose means mu_i are nearest to the labeled sample x,
 
-        mu' = (sum_{i in S} mu_i + x) / (k + 1)                               (equation 6)
-        Sigma' = (1 - pooled) / k sum_{i in S} Sigma_i + pooled Sigma + alpha 1 1^T   (equation 7)
+        mu' = (sum_{i in S} mu_i + x) / (k + 1)
+        Sigma' = (1 - pooled) / k sum_{i in S} Sigma_i + pooled Sigma + alpha 1 1^T
         x' ~ N(mu', Sigma')
 
     where Sigma is the pooled covariance within base classes. Features should be transformed first,
@@ -48,7 +48,7 @@ class DistributionCalibration(BaseMemory, Generator):
             nodes for each that it has.
 
     Source:
-        equations 6 and 7, and the authors' code.
+        section 3, and the authors' code.
 
     Deviations:
         base statistics are those of transformed features, the authors' of raw ones; covariances
@@ -59,7 +59,7 @@ class DistributionCalibration(BaseMemory, Generator):
     of_samples = True
     needs_fit = True
     wants_base = True
-    remembers = ("means", "roots")
+    remembers = ("ready", "means", "roots")
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class DistributionCalibration(BaseMemory, Generator):
         self.roots, pooled = covariance_roots(residuals @ directions, row, len(self.means))
         self.pooled.copy_(pooled)
         self.directions.copy_(directions)
-        self.ready.fill_(1)
+        self.set_ready()
 
     def calibrated(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The mean mu' (B, g, d), and which base classes (B, g, k) it rests on, of x (B, g, d)."""

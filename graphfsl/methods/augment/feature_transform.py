@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from graphfsl.core.base_classes import check_base
 from graphfsl.core.episode import Episode
 from graphfsl.core.learner import Augment
-from graphfsl.functional.within_class import check_base
 from graphfsl.io.errors import require
 
 __all__ = ["FeatureTransform"]
@@ -23,7 +23,7 @@ class FeatureTransform(Augment):
 
     Each step is optional; they are taken in this order:
 
-        x <- sign(x) |x|^power      (Yang 2021, equation 2, for x >= 0)
+        x <- sign(x) |x|^power      (Yang 2021, for x >= 0)
         x <- x - m          m the mean of base features after the first step (Wang 2019, 4)
         x <- x / ||x||      (Wang 2019, equation 3)
 
@@ -37,7 +37,7 @@ class FeatureTransform(Augment):
         forward: features (B, n, d) -> (B, n, d).
 
     Source:
-        equation 2 of Yang et al. 2021; equations 3 and 4 of Wang et al. 2019.
+        the power of Yang et al. 2021; equations 3 and 4 of Wang et al. 2019.
 
     Deviations:
         the sign is kept, so that features below 0 are no NaN; the logarithm (power 0) is left out.

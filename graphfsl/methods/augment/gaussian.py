@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from graphfsl.core.base_classes import check_base
 from graphfsl.core.generator import Generator
 from graphfsl.functional.within_class import (
-    check_base,
     class_means,
     covariance_roots,
     within_class_directions,
@@ -41,7 +41,7 @@ class Gaussian(Generator):
             nodes for each that it has.
 
     Source:
-        equation 7 with no base class near, as what generators are compared with.
+        the covariance of Yang et al. with no base class near, as what generators are compared with.
 
     Deviations:
         one covariance for all classes, of rank r.
@@ -75,7 +75,7 @@ class Gaussian(Generator):
         _, pooled = covariance_roots(residuals @ directions, row, len(means))
         self.root.zero_()
         self.root[: len(pooled)] = pooled @ directions.mT
-        self.ready.fill_(1)
+        self.set_ready()
 
     def draw(self, condition: Tensor, noise: Tensor) -> Tensor:
         """x' (B, g, m, d) around x (B, g, d) from noise (B, g, m, r)."""

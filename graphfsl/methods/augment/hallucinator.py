@@ -34,7 +34,7 @@ class Hallucinator(Generator):
             nodes for each that it has.
 
     Source:
-        section 3.2 and figure 3.
+        Wang et al. 2018, the generator trained with the classifier.
 
     Deviations:
         G adds to x, where the paper starts its ReLU layers as identities: features may be below 0.

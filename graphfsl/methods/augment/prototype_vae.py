@@ -10,10 +10,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from graphfsl.core.base_classes import check_base
 from graphfsl.core.episode import Episode
 from graphfsl.core.generator import Generator
 from graphfsl.functional.other_samples import mean_of_others
-from graphfsl.functional.within_class import check_base
 from graphfsl.io.errors import require
 
 __all__ = ["PrototypeVAE"]
@@ -54,7 +54,7 @@ class PrototypeVAE(Generator):
 
     Source:
         equation 4 of Sohn et al.; section 3.2 of Xian et al., without the GAN and with a class mean
-        as condition; section 3 of Schwartz et al.
+        as condition; Schwartz et al. for `delta`.
 
     Deviations:
         the decoder adds to c; there is no adversarial loss; `delta` has this loss and these sizes,
@@ -166,7 +166,7 @@ class PrototypeVAE(Generator):
                 pairs = torch.cat(batch(CODES), -1)
                 self.codes.copy_(self.infer(pairs).chunk(2, -1)[0])
             self.noise.copy_(self.codes[: len(self.noise)])
-        self.ready.fill_(1)
+        self.set_ready()
 
     def fresh(self, noise: Tensor) -> Tensor:
         """New codes of the shape (B, C, m, latent) of `noise`, for training."""

@@ -52,7 +52,6 @@ def test_without_noise_all_draws_are_alike() -> None:
 
 
 def test_the_loss_of_the_queries_teaches_it() -> None:
-    """Two of three features are noise; a sample can be moved to where its class must be."""
     torch.manual_seed(0)
     part = Hallucinator(DIM, samples=2, weight=1.0).double()
     learner = Pipeline(augment=part, head=ProtoNet()).train()

@@ -1,0 +1,56 @@
+"""What parts that learn from base classes share: tensors of any number of them, and a check."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from graphfsl.io.errors import require
+
+
+class BaseMemory:
+    """For a part that keeps tensors of base classes, whose number no option tells.
+
+    `remembers` names the buffers whose first axis is that of the base classes; they are empty
+    until `fit_base`, and take the size of stored ones when weights are loaded.
+    """
+
+    remembers: tuple[str, ...] = ()
+
+    def make_room(self, stored: Mapping[str, Tensor]) -> None:
+        """Give the remembered buffers as many rows as the stored ones of their names have."""
+        for name in self.remembers:
+            own: Tensor = getattr(self, name)
+            if name in stored and stored[name].shape[1:] == own.shape[1:]:
+                setattr(self, name, own.new_empty(stored[name].shape))
+
+
+def check_base(features: Tensor, labels: Tensor, dim: int, classes: int, who: str) -> None:
+    """Refuse base features that a part cannot learn from.
+
+    Args:
+        features: (N, d).
+        labels: (N,).
+        dim: d as the part was built for.
+        classes: the fewest base classes that it needs.
+        who: the part's name, for the message.
+
+    Raises:
+        InputError: for another length, a value that is not finite, or too few classes.
+    """
+    require(
+        features.shape[1] == dim,
+        f"{who} was built for features of length {dim}, but base features have {features.shape[1]}",
+    )
+    wrong = int((~features.isfinite().all(1)).sum())
+    require(
+        not wrong,
+        f"{wrong} of {len(features)} base features hold NaN or infinity, from which {who} "
+        "cannot learn; check the encoder's weights",
+    )
+    found = len(labels.unique())
+    require(
+        found >= classes,
+        f"{who} needs {classes} base classes or more, but there are {found}",
+    )
