@@ -165,7 +165,8 @@ def part(slot: str, method: str | type[Part], **options: Any) -> Any:
     """A method, by its name or its class, made for the features of `TinyEncoder`."""
     name = method if isinstance(method, str) else method.__name__
     given = {"dim": DIM, "way": WAY, "shot": SHOT, "maps": (DIM, 2, 2), "classes": WAY}
-    return make(_class_of(slot, method), options, name, **given)
+    cls = _class_of(slot, method)
+    return make(cls, {**_few_steps(cls, 20), **options}, name, **given)
 
 
 def _class_of(slot: str, method: str | type[Part]) -> Any:
@@ -213,21 +214,22 @@ def learner(
         cls = _class_of("adapt", adapt)
         # rates are chosen for cross-entropy; squared errors are steeper
         gentle = {"lr": 0.05} if pipeline.answers == "values" and "lr" in signature(cls) else {}
-        options_of = {**_few_steps(cls), **gentle, **own.get("adapt", {})}
+        options_of = {**_few_steps(cls, 3), **gentle, **own.get("adapt", {})}
         out = make(cls, options_of, cls.__name__, net=pipeline)
     if batch_norm is not None:
         out.set_batch_norm(batch_norm)
     return unlike_fresh(out)
 
 
-def _few_steps(cls: type[Any]) -> dict[str, int]:
-    """Three inner steps where a method takes more by default, which would take long."""
-    found = {}
-    for name, option in inspect.signature(cls).parameters.items():
-        many = isinstance(option.default, int) and option.default > 3
-        if name in ("steps", "steps_test") and many:
-            found[name] = 3
-    return found
+def _few_steps(cls: type[Any], most: int) -> dict[str, int]:
+    """Options that let a method take `most` steps where its default is more, which takes long."""
+    return {
+        name: most
+        for name, option in inspect.signature(cls).parameters.items()
+        if name in ("steps", "steps_test", "epochs")
+        and isinstance(option.default, int)
+        and option.default > most
+    }
 
 
 def unlike_fresh(out: Learner) -> Learner:
@@ -493,13 +495,13 @@ def gradients_reach_every_parameter(method: Method, policy: str) -> None:
 
 
 def learns_above_chance(method: Method) -> None:
-    """After 80 steps of training it answers better than a guess.
+    """After 40 steps of training it answers better than a guess.
 
     A guess of a value is the mean of those that are known.
     """
     model = method.learner("support")
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
-    for step in range(80):
+    for step in range(40):
         loss = model.train().loss(*method.episodes(batch=4, seed=step))
         optimizer.zero_grad()
         loss.backward()

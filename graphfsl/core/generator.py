@@ -51,7 +51,10 @@ class Generator(BaseMemory, Augment):
         draws = AVERAGED if averaged else samples
         self.noise: Tensor
         self.ready: Tensor
-        self.register_buffer("noise", torch.randn(draws, *noise))
+        # not stored, so that a trained generator can be asked for another number of samples
+        same = torch.Generator().manual_seed(0)
+        fixed = torch.randn(draws, *noise, generator=same, device="cpu")
+        self.register_buffer("noise", fixed.to(torch.get_default_device()), persistent=False)
         # empty until it may add nodes: its length is known without asking the device
         self.register_buffer("ready", torch.ones(0 if self.needs_fit else 1))
 
@@ -67,6 +70,10 @@ class Generator(BaseMemory, Augment):
             noise: (B, g, m, *N) standard normal.
         """
         raise NotImplementedError
+
+    def fixed(self) -> Tensor:
+        """The noise (m, *N) of all answers in evaluation."""
+        return self.noise
 
     def fresh(self, noise: Tensor) -> Tensor:
         """New noise of the shape of `noise`, for training."""
@@ -100,7 +107,8 @@ class Generator(BaseMemory, Augment):
             return episode
         condition, labels = self.conditions(episode)
         b, g = condition.shape[:2]
-        z = self.noise.to(condition.dtype).expand(b, g, *self.noise.shape)
+        z = self.fixed().to(condition.dtype)
+        z = z.expand(b, g, *z.shape)
         if self.training:
             z = self.fresh(z)
         x, weight = self.draw(condition, z), self.weight

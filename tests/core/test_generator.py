@@ -123,3 +123,16 @@ def test_the_note_says_what_is_added() -> None:
         "1 generated node a labeled sample, each 1.5 times the weight of a real one"
     )
     assert Around(samples=0).note == ""
+
+
+def test_a_stored_generator_draws_another_number_of_samples() -> None:
+    more = Around(samples=7)
+    more.load_state_dict(Around(samples=3).state_dict())
+    assert added(more.eval(), features())[0].shape[1] == 7 * WAY
+
+
+def test_evaluation_noise_does_not_depend_on_the_seed() -> None:
+    torch.manual_seed(1)
+    one = Around().noise
+    torch.manual_seed(2)
+    assert torch.equal(one, Around().noise)

@@ -81,6 +81,10 @@ class PrototypeVAE(Generator):
             not delta or base_steps > 0,
             "prototype_vae.delta takes its codes from base classes; set base_steps, such as 2000",
         )
+        require(
+            not delta or samples <= CODES,
+            f"prototype_vae.delta keeps {CODES} codes: samples must be {CODES} or fewer",
+        )
         self.needs_fit = base_steps > 0
         super().__init__((latent,), samples, weight, averaged)
         self.dim, self.latent, self.others = dim, latent, others
@@ -165,8 +169,11 @@ class PrototypeVAE(Generator):
             with torch.no_grad():
                 pairs = torch.cat(batch(CODES), -1)
                 self.codes.copy_(self.infer(pairs).chunk(2, -1)[0])
-            self.noise.copy_(self.codes[: len(self.noise)])
         self.set_ready()
+
+    def fixed(self) -> Tensor:
+        """The codes (m, latent) of all answers in evaluation: noise, or with `delta` base codes."""
+        return self.noise if self.codes is None else self.codes[: len(self.noise)]
 
     def fresh(self, noise: Tensor) -> Tensor:
         """New codes of the shape (B, C, m, latent) of `noise`, for training."""
