@@ -44,6 +44,7 @@ from graphfsl.io.errors import InputError, unknown
 __all__ = ["Method", "TinyEncoder", "check_method", "checks", "episodes", "value_episodes"]
 
 WAY, SHOT, DIM = 3, 2, 6  # of the episodes and features that methods are checked on
+SHAPE = (1, 8, 8)  # of their images
 BASES = {
     "head": Head,
     "graph": Graph,
@@ -165,6 +166,7 @@ def part(slot: str, method: str | type[Part], **options: Any) -> Any:
     """A method, by its name or its class, made for the features of `TinyEncoder`."""
     name = method if isinstance(method, str) else method.__name__
     given = {"dim": DIM, "way": WAY, "shot": SHOT, "maps": (DIM, 2, 2), "classes": WAY}
+    given["shape"] = SHAPE
     cls = _class_of(slot, method)
     return make(cls, {**_few_steps(cls, 20), **options}, name, **given)
 
@@ -495,13 +497,13 @@ def gradients_reach_every_parameter(method: Method, policy: str) -> None:
 
 
 def learns_above_chance(method: Method) -> None:
-    """After 40 steps of training it answers better than a guess.
+    """After 60 steps of training it answers better than a guess.
 
     A guess of a value is the mean of those that are known.
     """
     model = method.learner("support")
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
-    for step in range(40):
+    for step in range(60):
         loss = model.train().loss(*method.episodes(batch=4, seed=step))
         optimizer.zero_grad()
         loss.backward()
