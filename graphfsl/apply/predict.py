@@ -136,7 +136,7 @@ class Predictor:
         require(len(query), "there is no query image")
         names = list(support)
         images = [i for name in names for i in support[name]]
-        x = self._images([*images, *query, *unlabeled])
+        x = self.images([*images, *query, *unlabeled])
         warn_if_narrow([x.numpy()], "these images")
         w = torch.zeros(1, len(x), len(names))
         owner = [k for k, name in enumerate(names) for _ in support[name]]
@@ -181,7 +181,7 @@ class Predictor:
             found.append(scores[0].float().softmax(-1).cpu())
         return torch.cat(found)
 
-    def _images(self, images: Sequence[Any]) -> Tensor:
+    def images(self, images: Sequence[Any]) -> Tensor:
         """(n, C, H, W) raw images; InputError names every file that cannot be read."""
         read, broken = [], []
         for image in images:

@@ -21,7 +21,7 @@ from graphfsl.io.package_data import experiment_files, experiment_name
 from graphfsl.nn import ENCODERS
 
 # What the builder and the loaders fill in themselves: no option of a configuration.
-FILLED_IN = ("net", "dim", "maps", "classes", "in_channels", "split")
+FILLED_IN = ("net", "dim", "maps", "shape", "classes", "in_channels", "split")
 
 
 @dataclass(frozen=True)

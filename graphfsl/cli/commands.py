@@ -287,6 +287,56 @@ def predict(
 
 
 @app.command()
+def generate(
+    run: RunFolder,
+    overrides: Overrides = None,
+    support: Annotated[
+        Path | None, typer.Option(help="a folder per class, with a few images in each")
+    ] = None,
+    per_class: Annotated[
+        int, typer.Option(min=1, max=LARGEST, help="samples of each class that are drawn")
+    ] = 20,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="hold the generator against real samples instead")
+    ] = False,
+    out: Out = None,
+    plugin: Plugins = None,
+) -> None:
+    """Draw new samples of classes that a few images show, by a run's trained generator.
+
+    They are images, or features, as the generator's are. A contact sheet and a table say which
+    training image is nearest to each, and how far it is. --measure asks how well a classifier tells
+    draws from real samples, beside the simplest generator, on classes that it has not seen.
+    """
+    from dataclasses import asdict
+
+    from graphfsl.apply import generate as generating
+    from graphfsl.apply.generator_quality import Quality
+    from graphfsl.apply.generator_quality import measure as measure_quality
+    from graphfsl.data.images import read_folder_classes
+    from graphfsl.io.checkpoint import write_json
+    from graphfsl.io.errors import InputError
+
+    if measure == (support is not None):
+        raise InputError("give either --support, a folder per class, or --measure")
+    if support is None:
+        found = [asdict(quality) for quality in measure_quality(run, overrides or [])]
+        path = out or run / "generator.json"
+        write_json(path, found)
+        columns = tuple(field for field in Quality.__dataclass_fields__)
+        shown = [{k: v if k == "name" else f"{v:.3f}" for k, v in row.items()} for row in found]
+        print_table(shown, columns, False)
+        new_console().print(f"results: {path}")
+        return
+    files, line = generating.generate(
+        run, read_folder_classes(support), per_class, out or Path("generated"), overrides or []
+    )
+    print(line)
+    for file in files:
+        print(file)
+
+
+@app.command()
 def explain(
     run: RunFolder,
     overrides: Overrides = None,

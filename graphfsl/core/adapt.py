@@ -32,7 +32,7 @@ from graphfsl.core.meta_gradient import (
 )
 from graphfsl.core.objectives import InnerObjective, support_loss
 from graphfsl.core.outputs import is_plain, plain
-from graphfsl.core.pipeline import Pipeline
+from graphfsl.core.pipeline import Pipeline, own_nodes
 from graphfsl.core.rules import LearnedRates, Params, Rule
 from graphfsl.core.traits import JOINED
 from graphfsl.core.unwritten import unwritten
@@ -339,11 +339,20 @@ class Adapt(Learner):
 
     def adapt(self, episode: Episode) -> Params:
         """The adapted parameters of one task: episode with B = 1 -> name -> tensor."""
-        return self._adapted(episode, self._call)
+        with adapting():
+            return self._adapted(self._with_images(episode), self._call)
 
     def path(self, episode: Episode) -> Path:
         """The parameters of one task before and after every step: episode with B = 1."""
-        return self._path(episode, self._call)
+        with adapting():
+            return self._path(self._with_images(episode), self._call)
+
+    def _with_images(self, episode: Episode) -> Episode:
+        """The episode with the images that the net's augment parts generate.
+
+        All inner steps are on the same ones: the net generates none while it adapts.
+        """
+        return self.net.with_images(episode) if isinstance(self.net, Pipeline) else episode
 
     def _path(self, episode: Episode, call: Call) -> Path:
         return list(self._walk(episode, call))
@@ -392,7 +401,7 @@ class Adapt(Learner):
         net: Any = call.net
         support = net.encode(episode.parts(query=False, unlabeled=False))
         with full_precision(episode.x.device):
-            for part in (*net.augment, *net.graph):
+            for part in net.feature_parts:
                 support = part(support)
             return {f"net.head.{n}": p for n, p in net.head.imprint(support).items()}
 
@@ -460,8 +469,9 @@ class Adapt(Learner):
     def score(self, episode: Episode) -> Tensor:
         """Scores (B, n, C) of each task with the parameters adapted to it, or (L, B, n, C)."""
         # (B, 1, n, C) or (B, L, 1, n, C)
+        grown = self._with_images(_as_floats(episode))
         with self._unwritten():
-            scores = self._answers(_as_floats(episode))
+            scores = own_nodes(self._answers(grown), grown, episode)
         return scores.squeeze(1) if scores.ndim == 4 else scores.squeeze(2).transpose(0, 1)
 
     def check_averages(self) -> None:
@@ -486,7 +496,7 @@ class Adapt(Learner):
         if self.training and self.batch_norm == "running" and not self._checked:
             self.check_averages()
             self._checked = True  # looking at averages waits for a GPU: once is enough
-        episode = _as_floats(episode)
+        episode = self._with_images(_as_floats(episode))
 
         def plain() -> Tensor:
             if not self.stands_for_gradient:

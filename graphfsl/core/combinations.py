@@ -30,6 +30,8 @@ class Combines:
     # of a head: its own probabilities as label weights leave it as it is
     fits_probabilities: bool = False
     compares_queries: bool = False  # of a refiner: a query alone it leaves as it is
+    # of an augment part: it works on images, before the encoder, and `fit_base` shows it images
+    of_images: bool = False
 
 
 def parts_of(slot: str, given: Any) -> nn.ModuleList:
@@ -97,7 +99,9 @@ def check_parts(
                 f"{b} would discard what {a} before it does, as it does not read the scores of "
                 f"{'other parts' if silent else 'queries'}: leave one of them out, or put {b} first"
             )
-    if not head.reads_support and (idle := [*augment, *(r for r in refine if r.relabels)]):
+    # images that a part generates are seen by the inner loop that such a head needs
+    of_features = [part for part in augment if not part.of_images]
+    if not head.reads_support and (idle := [*of_features, *(r for r in refine if r.relabels)]):
         names = ", ".join(_name(part) for part in idle)
         raise InputError(
             f"{_name(head)} does not read label weights, so that {names} would change nothing: "

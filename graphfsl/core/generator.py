@@ -48,19 +48,25 @@ class Generator(BaseMemory, Augment):
         require(samples >= 0, f"samples must be 0 or more, not {samples}")
         require(weight >= 0, f"weight must be 0 or more, not {weight}")
         self.samples, self.weight, self.averaged = samples, weight, averaged
-        draws = AVERAGED if averaged else samples
         self.noise: Tensor
         self.ready: Tensor
         # not stored, so that a trained generator can be asked for another number of samples
-        same = torch.Generator().manual_seed(0)
-        fixed = torch.randn(draws, *noise, generator=same, device="cpu")
+        fixed = _fixed_noise(AVERAGED if averaged else samples, noise)
         self.register_buffer("noise", fixed.to(torch.get_default_device()), persistent=False)
-        # empty until it may add nodes: its length is known without asking the device
-        self.register_buffer("ready", torch.ones(0 if self.needs_fit else 1))
+        # empty until it may add nodes: its length is known without asking the device; what needs
+        # no fit is added to a trained run, whose weights hold nothing of it
+        ready = torch.ones(0 if self.needs_fit else 1)
+        self.register_buffer("ready", ready, persistent=self.needs_fit)
 
     def set_ready(self) -> None:
         """Let it add nodes from now on, as `fit_base` has made it ready."""
         self.ready = self.ready.new_ones(1)
+
+    def set_samples(self, samples: int) -> None:
+        """Let a condition get another number of nodes from now on; training is not needed."""
+        self.samples = samples
+        if not self.averaged:
+            self.noise = _fixed_noise(samples, self.noise.shape[1:]).to(self.noise)
 
     def draw(self, condition: Tensor, noise: Tensor) -> Tensor:
         """Generated features (B, g, m, d).
@@ -116,3 +122,9 @@ class Generator(BaseMemory, Augment):
             x, weight = x.mean(2, keepdim=True), self.samples * weight
         w = (labels * weight).unsqueeze(2).expand(-1, -1, x.shape[2], -1)
         return episode.add_support(x.flatten(1, 2), w.flatten(1, 2), (w.sum(-1) > 0).flatten(1, 2))
+
+
+def _fixed_noise(draws: int, shape: Sequence[int]) -> Tensor:
+    """Standard normal numbers (draws, *shape), always the same."""
+    same = torch.Generator().manual_seed(0)
+    return torch.randn(draws, *shape, generator=same, device="cpu")

@@ -64,7 +64,10 @@ class Part(Shown, Combines, nn.Module):
         return 0.0
 
     def fit_base(self, features: Tensor, labels: Tensor) -> None:
-        """Learn from base-class features (N, d) and labels (N,), once; buffers keep the result."""
+        """Learn from base-class features (N, d) and labels (N,), once; buffers keep the result.
+
+        A part that works on images is shown images (N, C, H, W), normalised as an episode's.
+        """
 
     def of_base(self, features: Tensor) -> Tensor:
         """Base-class features (N, d) as the parts behind this one see them."""

@@ -117,7 +117,8 @@ class Pipeline(Learner):
     @property
     def fixed(self) -> bool:
         """Whether an image may be encoded once, as its features do not depend on its episode."""
-        return self.batch_norm == "running" and (not self.wants_maps or self.maps is not None)
+        once = not self.wants_maps or self.maps is not None
+        return self.batch_norm == "running" and once and not self.image_parts
 
     @property
     def frozen(self) -> bool:
@@ -132,12 +133,34 @@ class Pipeline(Learner):
             self.encoder.eval()
         return self
 
+    @property
+    def image_parts(self) -> list[Any]:
+        """The augment parts that work on images, before the encoder."""
+        return [part for part in self.augment if part.of_images]
+
+    @property
+    def feature_parts(self) -> list[Any]:
+        """The parts before the head that work on features, in their order."""
+        return [*(part for part in self.augment if not part.of_images), *self.graph]
+
+    def with_images(self, episode: Episode) -> Episode:
+        """The episode with the images that augment parts generate, in full precision."""
+        with full_precision(episode.x.device):
+            for part in self.image_parts:
+                episode = part(episode)
+        return episode
+
     def encode(self, episode: Episode) -> Episode:
         """Images -> features: one encoder call for all nodes of all tasks.
 
-        Under the BatchNorm policy `each`, B tasks of Q queries become B*Q tasks of one.
+        Where an augment part generates images, their features are support nodes behind the
+        episode's own; an inner loop around the pipeline has generated them before. Under the
+        BatchNorm policy `each`, B tasks of Q queries become B*Q tasks of one.
         """
-        if self._normalises_each(check_episode(episode)):
+        episode = check_episode(episode)
+        if not is_adapting():
+            episode = self.with_images(episode)
+        if self._normalises_each(episode):
             episode = episode.one_query_each()
         with statistics(self.batch_norm, episode):
             z = call_encoder(self.encoder, episode.x.flatten(0, 1), self.wants_maps)
@@ -172,28 +195,24 @@ class Pipeline(Learner):
 
     def score_features(self, episode: Episode) -> Tensor:
         """Scores (B, n, C) of encoded episodes, or (L, B, n, C) from a head of L layers."""
-        if self.shots is not None and (k := episode.n_support) != self.shots * episode.way:
+        given = None if self.image_parts else self.shots  # generated images are among the support
+        if given is not None and (k := episode.n_support) != given * episode.way:
             raise InputError(
-                f"this learner is tied to {self.shots}-shot episodes, but this one "
-                f"has {k} support nodes"
+                f"this learner is tied to {given}-shot episodes, but this one has {k} support nodes"
             )
         if self.way is not None and episode.way != self.way:
             return self._fewer_classes(episode, self.way)
         if self.per_query and episode.n_query > 1:
             return self._per_query(episode)
-        first_query = episode.n_support
+        asked_of = episode
         with full_precision(episode.x.device), fitting(episode.x):
-            for part in (*self.augment, *self.graph):
+            for part in self.feature_parts:
                 episode = part(episode)
             asked = not self.refine or self.refine[0].reads_scores
             scores = self.head.score(episode) if asked else episode.w
             for part in self.refine:
                 scores = part(episode, last_layer(scores), self.head)
-        if episode.n_support > first_query:  # only the episode's own nodes are answered for
-            scores = torch.cat(
-                [scores[..., :first_query, :], scores[..., episode.n_support :, :]], -2
-            )
-        return scores
+        return own_nodes(scores, episode, asked_of)
 
     def _fewer_classes(self, episode: Episode, most: int) -> Tensor:
         """Scores of an episode of fewer classes than the `most` that a part is tied to.
@@ -220,7 +239,8 @@ class Pipeline(Learner):
 
     def score(self, episode: Episode) -> Tensor:
         """Scores (B, n, C) of an episode of images, or (L, B, n, C) from a head of L layers."""
-        scores = self.score_features(self.encode(episode))
+        features = self.encode(episode)
+        scores = own_nodes(self.score_features(features), features, episode)
         return _of_each(scores, episode) if self._normalises_each(episode) else scores
 
     def criterion(self, scores: Tensor, target: Any, episode: Episode) -> Tensor:
@@ -235,8 +255,9 @@ class Pipeline(Learner):
         """What training minimises on an episode of images: a scalar."""
         if self._normalises_each(episode):
             copies = self.encode(episode)
-            scores = _of_each(self.score_features(copies), episode)
-            x = _of_each(copies.x.flatten(2), episode).unflatten(2, copies.x.shape[2:])
+            scores = _of_each(own_nodes(self.score_features(copies), copies, episode), episode)
+            x = own_nodes(copies.x.flatten(2), copies, episode)
+            x = _of_each(x, episode).unflatten(2, copies.x.shape[2:])
             features = episode.replace(x=x, w=episode.w.to(x.dtype), relabeled=episode.relabeled)
             return self.price(scores, target, features)
         features = self._encode_answered(episode)
@@ -245,13 +266,20 @@ class Pipeline(Learner):
     def on_features(self) -> Pipeline:
         """The same parts for episodes that hold this encoder's features, or its flattened maps.
 
-        Nothing is copied.
+        Parts that work on images have done their work before. Nothing is copied.
         """
-        parts = (list(self.augment), list(self.graph), self.head, list(self.refine))
+        augment = [part for part in self.augment if not part.of_images]
+        parts = (augment, list(self.graph), self.head, list(self.refine))
         encoder = nn.Unflatten(1, self.maps or ()) if self.wants_maps else None
         return Pipeline(encoder, *parts, self.per_query, self.batch_norm).train(self.training)
 
-    def fit_base(self, features: Tensor, labels: Tensor, skip: Collection[Part] = ()) -> None:
+    def fit_base(
+        self,
+        features: Tensor,
+        labels: Tensor,
+        skip: Collection[Part] = (),
+        images: Tensor | None = None,
+    ) -> None:
         """Let every part learn from base-class features (N, d) and labels (N,).
 
         Each sees them as the parts before it leave them.
@@ -260,11 +288,31 @@ class Pipeline(Learner):
             features: (N, d).
             labels: (N,).
             skip: parts that do not learn now.
+            images: (N, C, H, W) normalised, for parts that work on images; without them these
+                learn nothing.
         """
         for part in self.parts:
-            if not any(part is other for other in skip):
-                part.fit_base(features, labels)
+            shown = images if part.of_images else features
+            if shown is not None and not any(part is other for other in skip):
+                part.fit_base(shown, labels)
             features = part.of_base(features)
+
+
+def own_nodes(of_nodes: Tensor, grown: Episode, episode: Episode) -> Tensor:
+    """What is told of an episode's nodes, without the support nodes that parts appended to it.
+
+    Args:
+        of_nodes: (…, n', C) of the nodes of `grown`, whose support is the longer one.
+        grown: what became of the episode.
+        episode: of k support nodes.
+
+    Returns:
+        (…, n, C).
+    """
+    first, behind = episode.n_support, grown.n_support
+    if behind == first:
+        return of_nodes
+    return torch.cat([of_nodes[..., :first, :], of_nodes[..., behind:, :]], -2)
 
 
 def _of_each(of_copies: Tensor, episode: Episode) -> Tensor:

@@ -53,7 +53,8 @@ def build_learner(
     """The learner for samples of this shape.
 
     A part whose `__init__` has an argument of one of these names is given it: `dim` (the length of
-    a vector), `maps` (the shape (channels, h, w) of the encoder's feature maps), `way`.
+    a vector), `maps` (the shape (channels, h, w) of the encoder's feature maps), `way`, `shape` (of
+    a sample).
 
     Args:
         spec: the names and options of its parts.
@@ -74,7 +75,7 @@ def build_learner(
         parts: dict[str, list[Part]] = {slot: [] for slot in SLOTS}
         for slot in SLOTS:
             for part_spec in _specs(spec, slot):
-                part = _part(slot, part_spec, dim=dim, way=way, maps=given_maps)
+                part = _part(slot, part_spec, dim=dim, way=way, maps=given_maps, shape=shape)
                 if part.wants_maps and maps is None:
                     raise InputError(
                         f"{part_spec.name} reads feature maps, not vectors; set learner.encoder to "

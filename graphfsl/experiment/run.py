@@ -327,8 +327,9 @@ def train(run: Run, base: Split, log: Log | None = None) -> Run:
     """Train a run, and save its model.
 
     It is meta-trained on base classes and selected on validation classes; then what needs base
-    features is fitted. Where the encoder is frozen, augment parts are fitted before, so that what
-    is trained meets them as they will be. A run that is trained already is loaded.
+    features is fitted. What can be is fitted before, so that what is trained meets it as it will
+    be: augment parts that work on images, and all where the encoder is frozen. A run that is
+    trained already is loaded.
     """
     reuse_freed_memory()
     done, seed = run.path / "model.safetensors", run.experiment.seed
@@ -338,9 +339,11 @@ def train(run: Run, base: Split, log: Log | None = None) -> Run:
     known = visible(run.experiment, base)
     net = run.learner.innermost
     before: list[Part] = []
-    if run.trains and isinstance(net, Pipeline) and net.frozen:
-        before = [part for part in net.parts if isinstance(part, Augment)]
-        others = [part for part in net.parts if not isinstance(part, Augment)]
+    if run.trains and isinstance(net, Pipeline):
+        augment = [part for part in net.parts if isinstance(part, Augment)]
+        before = [part for part in augment if net.frozen or part.of_images]
+    if before and isinstance(net, Pipeline):
+        others = [part for part in net.parts if not any(part is early for early in before)]
         _seed_fit(seed)
         fit_base(run.learner, base, run.transform, known, skip=others)
     if run.trains:
@@ -406,12 +409,16 @@ def fit_base(
     net = learner.innermost
     if not isinstance(net, Pipeline):
         return
-    if any(part.wants_base and not any(part is p for p in skip) for part in net.parts):
+    learning = [part for part in net.parts if part.wants_base]
+    learning = [part for part in learning if not any(part is other for other in skip)]
+    if learning:
         once = net.frozen and net.fixed and not net.wants_maps
         features = (cached_features if once else encode_split)(net, base, transform)
         labeled, device = y >= 0, encoding_device(net, None)
-        x = features.x[labeled.to(features.x.device)]
-        net.fit_base(x.to(device), y[labeled].to(device), skip)
+        x, images = features.x[labeled.to(features.x.device)], None
+        if any(part.of_images for part in learning):
+            images = transform.plain()(base.x[labeled].to(device))
+        net.fit_base(x.to(device), y[labeled].to(device), skip, images)
 
 
 @dataclass(frozen=True)

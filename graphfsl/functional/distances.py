@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -33,6 +35,29 @@ def squared_euclidean(
     if a.ndim == 3:  # in one pass
         return torch.baddbmm(squares, a, b.mT, alpha=-2).clamp_min(0)
     return (squares - 2 * a @ b.mT).clamp_min(0)
+
+
+def nearest_row(
+    a: Float[Tensor, "n d"], blocks: Iterable[Float[Tensor, "m d"]]
+) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]]:
+    """The row of a long table that is nearest to each row of a.
+
+    Args:
+        a: (n, d).
+        blocks: the table, some rows (m, d) at a time.
+
+    Returns:
+        (n,) the row's number in the whole table, and (n,) its distance, infinity for no table.
+    """
+    nearest = a.new_full((len(a),), float("inf"))
+    row, before = torch.zeros(len(a), dtype=torch.long, device=a.device), 0
+    for block in blocks:
+        # without the shortcut by products, which takes the digits of small differences
+        distances = torch.cdist(a, block, compute_mode="donot_use_mm_for_euclid_dist")
+        least, place = distances.min(1)
+        row = torch.where(least < nearest, place + before, row)
+        nearest, before = torch.minimum(nearest, least), before + len(block)
+    return row, nearest
 
 
 def cosine(

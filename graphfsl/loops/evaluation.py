@@ -158,10 +158,10 @@ def warn_of_idle(learner: Learner, episode: Episode) -> None:
     features = learner.encode(episode)
     parts = (list(learner.augment), list(learner.graph), learner.head)
     plain = Pipeline(
-        None, *parts, per_query=learner.per_query, batch_norm=learner.batch_norm
+        learner.encoder, *parts, per_query=learner.per_query, batch_norm=learner.batch_norm
     ).eval()
     refined, head = (
-        last_layer(p.score_features(features))[:, episode.query] for p in (learner, plain)
+        last_layer(p.score_features(features))[:, features.query] for p in (learner, plain)
     )
     if torch.equal(refined, head):
         names = ", ".join(type(part).__name__ for part in refine)

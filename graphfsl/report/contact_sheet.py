@@ -26,13 +26,13 @@ class Tile:
     """An image, the words below it, and whether they are known to be wrong.
 
     Attributes:
-        path: of the image file.
+        image: its file, or the image itself.
         words: what stands below it.
         wrong: whether it has a red rim.
         limits: the values of black and white, see `images.to_array`.
     """
 
-    path: Path
+    image: Path | Image.Image
     words: str
     wrong: bool = False
     limits: Range | None = None
@@ -55,7 +55,7 @@ def contact_sheet(title: str, sections: Mapping[str, Sequence[Tile]]) -> Image.I
         y += line
         for i, tile in enumerate(tiles):
             x, top = GAP + i % ACROSS * (SIDE + GAP), y + i // ACROSS * row
-            sheet.paste(_thumbnail(tile.path, tile.limits), (x, top))
+            sheet.paste(_thumbnail(tile.image, tile.limits), (x, top))
             pen.text((x, top + SIDE + 2), tile.words, WRONG if tile.wrong else SOFT, small)
             if tile.wrong:
                 pen.rectangle(
@@ -65,7 +65,10 @@ def contact_sheet(title: str, sections: Mapping[str, Sequence[Tile]]) -> Image.I
     return sheet
 
 
-def _thumbnail(path: Path, limits: Range | None) -> Image.Image:
+def _thumbnail(image: Path | Image.Image, limits: Range | None) -> Image.Image:
+    if isinstance(image, Image.Image):
+        return image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.NEAREST)
+    path = image
     try:
         return Image.fromarray(
             decode(read_regular(path), SIDE, 3, str(path), limits).transpose(1, 2, 0)

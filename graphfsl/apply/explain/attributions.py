@@ -114,7 +114,11 @@ def ask(learner: Learner, episode: Episode, query: int = 0, task: int = 0) -> Qu
         origin = torch.cat([origin[episode.support], origin[at, None], origin[episode.unlabeled]])
         at = episode.n_support
     answer = learner.score
-    if isinstance(learner, Pipeline) and learner.batch_norm == "running":
+    if (
+        isinstance(learner, Pipeline)
+        and learner.batch_norm == "running"
+        and not learner.image_parts
+    ):
         with torch.no_grad(), _steady(learner, graph.x.device):
             graph, answer = learner.encode(graph), learner.score_features
     graph = graph.replace(w=graph.w.to(graph.x.dtype), relabeled=graph.relabeled)

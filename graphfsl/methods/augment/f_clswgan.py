@@ -5,12 +5,15 @@ Xian, Lorenz, Schiele, Akata 2018 (f-CLSWGAN), https://arxiv.org/abs/1712.00981
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from graphfsl.core.base_classes import check_base
 from graphfsl.core.generator import Generator
+from graphfsl.functional.gradient_penalty import gradient_penalty
 from graphfsl.functional.other_samples import mean_of_others
 from graphfsl.functional.within_class import class_means
 from graphfsl.io.errors import require
@@ -113,17 +116,22 @@ class FCLSWGAN(Generator):
             c = mean_of_others(features, row, chosen, count)
             return features[chosen], c, row[chosen], torch.randn(BATCH, self.latent).to(features)
 
+        def judged(c: Tensor, x: Tensor) -> Tensor:
+            value: Tensor = critic(torch.cat([x, c], -1))
+            return value
+
         for _ in range(self.steps):
             for _ in range(CRITIC_STEPS):
                 x, c, _, z = batch()
                 fake = self.from_noise(c, z).detach()
-                loss = -wasserstein(critic, x, fake, c) + PENALTY * penalty(critic, x, fake, c)
+                steep = gradient_penalty(partial(judged, c), x, fake)
+                loss = PENALTY * steep - wasserstein(critic, x, fake, c)
                 of_critic.zero_grad()
                 loss.backward()
                 of_critic.step()
             x, c, y, z = batch()
             fake = self.from_noise(c, z)
-            loss = -critic(torch.cat([fake, c], -1)).mean()
+            loss = -judged(c, fake).mean()
             loss = loss + self.classify * F.cross_entropy(classifier(fake), y)
             of_generator.zero_grad()
             loss.backward()
@@ -136,16 +144,6 @@ def wasserstein(critic: nn.Module, x: Tensor, fake: Tensor, c: Tensor) -> Tensor
     real, generated = critic(torch.cat([x, c], -1)), critic(torch.cat([fake, c], -1))
     difference: Tensor = real.mean() - generated.mean()
     return difference
-
-
-def penalty(critic: nn.Module, x: Tensor, fake: Tensor, c: Tensor) -> Tensor:
-    """E (||grad D|| - 1)^2 at random places between x and x~, all (n, d): a scalar."""
-    share = torch.rand(len(x), 1).to(x)
-    between = (share * x + (1 - share) * fake).detach().requires_grad_()
-    value = critic(torch.cat([between, c], -1)).sum()
-    (gradient,) = torch.autograd.grad(value, between, create_graph=True)
-    steepness: Tensor = gradient.norm(dim=-1)
-    return (steepness - 1).square().mean()
 
 
 def _layers(inputs: int, hidden: int, outputs: int) -> nn.Sequential:

@@ -81,10 +81,8 @@ class PrototypeVAE(Generator):
             not delta or base_steps > 0,
             "prototype_vae.delta takes its codes from base classes; set base_steps, such as 2000",
         )
-        require(
-            not delta or samples <= CODES,
-            f"prototype_vae.delta keeps {CODES} codes: samples must be {CODES} or fewer",
-        )
+        if delta:
+            _check_codes(samples)
         self.needs_fit = base_steps > 0
         super().__init__((latent,), samples, weight, averaged)
         self.dim, self.latent, self.others = dim, latent, others
@@ -171,6 +169,12 @@ class PrototypeVAE(Generator):
                 self.codes.copy_(self.infer(pairs).chunk(2, -1)[0])
         self.set_ready()
 
+    def set_samples(self, samples: int) -> None:
+        """Another number of nodes, at most as many as there are codes."""
+        if self.delta:
+            _check_codes(samples)
+        super().set_samples(samples)
+
     def fixed(self) -> Tensor:
         """The codes (m, latent) of all answers in evaluation: noise, or with `delta` base codes."""
         return self.noise if self.codes is None else self.codes[: len(self.noise)]
@@ -187,3 +191,10 @@ class PrototypeVAE(Generator):
         p = condition.unsqueeze(2).expand(*noise.shape[:3], -1)
         drawn: Tensor = p + self.generate(torch.cat([noise, p], -1))
         return drawn
+
+
+def _check_codes(samples: int) -> None:
+    require(
+        samples <= CODES,
+        f"prototype_vae.delta keeps {CODES} codes: samples must be {CODES} or fewer",
+    )

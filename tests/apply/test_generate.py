@@ -1,0 +1,163 @@
+"""`graphfsl generate`: what it writes, what it measures, and what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from graphfsl.apply.generate import to_bytes
+from graphfsl.apply.generator_quality import frechet, told_apart
+from graphfsl.data import Transform
+from tests.support.command import PNG, Call, refused, write_split
+
+GENERATORS = {
+    "neural_statistician": "{name: neural_statistician, steps: 40, width: 4}",
+    "affine_copies": "affine_copies",
+    "prototype_vae": "[feature_transform, {name: prototype_vae, base_steps: 40}]",
+}
+
+
+@pytest.fixture
+def support(world: Path) -> Path:
+    """Two images of each of two classes."""
+    x = np.random.default_rng(3).integers(0, 255, (4, 16, 16, 3), np.uint8)
+    for i, image in enumerate(x):
+        path = world / "few" / ("a" if i < 2 else "b") / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+    return world / "few"
+
+
+def trained_with(call: Call, name: str) -> None:
+    code, _, err = call(
+        "run", "my.yaml", f"learner.augment={GENERATORS[name]}", "trainer.steps=2", "--out", "r"
+    )
+    assert code == 0, err
+
+
+@pytest.mark.parametrize("name", ["neural_statistician", "affine_copies"])
+def test_images_of_each_class_with_the_nearest_training_image(
+    world: Path, support: Path, call: Call, name: str
+) -> None:
+    trained_with(call, name)
+    code, out, err = call("generate", "r", "--support", support, "--per-class", 5, "--out", "drawn")
+    assert code == 0, err
+    assert "10 images of 2 classes; the nearest training image is" in out
+    files = sorted(p.relative_to("drawn").as_posix() for p in Path("drawn").rglob("*.png"))
+    assert files == [f"{c}/{i:03d}.png" for c in "ab" for i in range(5)] + ["contact_sheet.png"]
+    image = np.asarray(Image.open("drawn/a/000.png"))
+    assert image.shape == (16, 16, 3)
+    assert image.std() > 1, "it is no empty image"
+
+    base = np.load("data/train.npz")["images"].astype(float)
+    with Path("drawn/generated.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["class"] for row in rows] == ["a"] * 5 + ["b"] * 5
+    for row in rows:
+        drawn = np.asarray(Image.open(Path("drawn") / row["sample"])).astype(float)
+        by_hand = np.sqrt(((base - drawn) ** 2).mean((1, 2, 3)))
+        assert int(row["nearest training sample"]) == by_hand.argmin()
+        assert float(row["distance"]) == pytest.approx(by_hand.min(), abs=1e-3)
+    given = [np.asarray(Image.open(p)).astype(float) for p in sorted(support.rglob("*.png"))]
+    usual = [np.sqrt(((base - x) ** 2).mean((1, 2, 3))).min() for x in given]
+    summary = json.loads(Path("drawn/summary.json").read_text())
+    assert summary["nearest_of_given"] == pytest.approx(sorted(usual)[1], abs=1e-3)
+    assert Image.open("drawn/contact_sheet.png").width > 500
+
+
+def test_features_are_a_data_set_of_their_own(world: Path, support: Path, call: Call) -> None:
+    trained_with(call, "prototype_vae")
+    code, out, err = call("generate", "r", "--support", support, "--per-class", 7, "--out", "drawn")
+    assert code == 0, err
+    assert "14 features of 2 classes" in out
+    stored = np.load("drawn/features.npz")
+    assert stored["features"].shape == (14, 8)
+    assert stored["labels"].tolist() == [0] * 7 + [1] * 7
+    assert stored["class_names"].tolist() == ["a", "b"]
+    assert len(np.unique(stored["features"], axis=0)) == 14
+    assert Path("drawn/contact_sheet.png").is_file()
+
+
+def test_without_training_data_there_is_no_nearest_image(
+    world: Path, support: Path, call: Call
+) -> None:
+    trained_with(call, "affine_copies")
+    (world / "data").rename(world / "elsewhere")
+    code, out, _ = call("generate", "r", "--support", support, "--out", "drawn")
+    assert code == 0
+    assert "no nearest training images, as the training data are not at hand" in out
+    assert "nearest training sample" not in Path("drawn/generated.csv").read_text()
+
+
+@pytest.mark.parametrize("name", ["neural_statistician", "prototype_vae"])
+def test_a_generator_is_held_against_real_samples(world: Path, call: Call, name: str) -> None:
+    write_split(world / "data" / "test.npz", 2, classes=6, each=30)
+    trained_with(call, name)
+    code, out, err = call("generate", "r", "--measure")
+    assert code == 0, err
+    rows = {row["name"]: row for row in json.loads(Path("r/generator.json").read_text())}
+    rival = "AffineCopies" if name == "neural_statistician" else "Gaussian"
+    assert len(rows) == 3
+    assert rival in rows
+    assert rows["real"]["logistic"] == pytest.approx(0.5, abs=0.1)
+    assert rows["real"]["diversity"] == pytest.approx(1)
+    assert rows["real"]["fid"] < min(row["fid"] for n, row in rows.items() if n != "real")
+    assert all(name in out for name in rows)
+
+
+def test_mistakes_are_one_line(world: Path, support: Path, call: Call, trained: Path) -> None:
+    few, none = ("--support", support), "this run's learner has no generator; train one"
+    refused(world, call, "generate", trained, *few, says=none)
+    refused(world, call, "generate", trained, says="give either --support")
+    refused(world, call, "generate", trained, "--measure", *few, says="give either --support")
+    refused(world, call, "generate", trained, "--measure", says=none)
+    trained_with(call, "affine_copies")
+    (world / "full").mkdir()
+    (world / "full" / "mine.txt").write_text("mine")
+    refused(
+        world, call, "generate", "r", *few, "--out", "full", says="full holds something already"
+    )
+    two = "learner.augment=[affine_copies,affine_copies]"
+    refused(world, call, "generate", "r", two, *few, says="has 2 generators; leave one of them")
+    mean = "learner.augment={name: affine_copies, averaged: true}"
+    refused(world, call, "generate", "r", mean, *few, says="gives the mean of its draws alone")
+    new = "learner.augment={name: prototype_vae, base_steps: 10}"
+    refused(world, call, "generate", "r", new, *few)
+    (world / "empty").mkdir()
+    (world / "broken" / "a").mkdir(parents=True)
+    (world / "broken" / "a" / "1.png").write_bytes(PNG[:50])
+    refused(world, call, "generate", "r", "--support", "empty")
+    refused(world, call, "generate", "r", "--support", "broken")
+
+
+def test_images_go_back_to_the_bytes_that_they_were() -> None:
+    transform = Transform([0.5, 0.2, 0.1], [0.3, 0.1, 0.25])
+    x = torch.randint(0, 256, (4, 3, 5, 5), dtype=torch.uint8)
+    assert torch.equal(to_bytes(transform(x), transform), x)
+    assert torch.equal(to_bytes(Transform()(x), Transform()), x)
+
+
+def test_what_is_drawn_alike_is_told_apart_by_chance_and_the_rest_is_found() -> None:
+    classes = torch.arange(1000) % 20
+    condition = torch.randn(20, 6)[classes] + torch.randn(1000, 6)
+    real, alike = (condition + torch.randn(1000, 6) for _ in range(2))
+    for layers in (1, 2):
+        assert abs(told_apart(alike, real, condition, classes, layers) - 0.5) < 0.06
+        moved = told_apart(alike + 1, real, condition, classes, layers)
+        assert moved > 0.8
+    narrow = condition + 0.2 * torch.randn(1000, 6)
+    assert told_apart(narrow, real, condition, classes, 1) < 0.6, "a line does not see spread"
+    assert told_apart(narrow, real, condition, classes, 2) > 0.7
+
+
+def test_the_frechet_distance_is_that_of_normal_distributions() -> None:
+    real = torch.randn(4000, 3) * torch.tensor([1.0, 2.0, 3.0])
+    drawn = torch.randn(4000, 3) * torch.tensor([2.0, 2.0, 1.0]) + torch.tensor([0.0, 1.0, 0.0])
+    # ||difference of means||^2 + sum of squared differences of standard deviations
+    assert frechet(drawn, real) == pytest.approx(1 + 1 + 4, rel=0.1)
