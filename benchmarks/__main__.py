@@ -277,12 +277,13 @@ def main() -> None:
     torch.manual_seed(0)
     reuse_freed_memory()
     sync = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
-    from benchmarks.graphs import graphs  # which measure with what stands here
+    from benchmarks.generators import generators  # which measure with what stands here
+    from benchmarks.graphs import graphs
     from benchmarks.heads import heads, refiners
     from benchmarks.maml import maml
     from benchmarks.pool import pools
 
-    on_device = (training, formats, evaluation, heads, refiners, graphs, maml)
+    on_device = (training, formats, evaluation, heads, refiners, graphs, generators, maml)
     parts: dict[str, Callable[[], Iterable[tuple[str, str, str]]]] = {
         **{part.__name__: partial(part, device, sync) for part in on_device},
         **{part.__name__: part for part in (disk, pools, starting)},
