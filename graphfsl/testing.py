@@ -701,7 +701,8 @@ def check_method(
         slot: which it fills; None asks its base class.
         options: what it is made with, see `checks`.
         idle: a pattern of the names of parameters that change nothing by construction.
-        skip: names of checks to leave out, as `checks(cls)` lists them.
+        skip: names of checks to leave out, the `name` of each that `checks(cls)` lists, such as
+            ["padding_changes_nothing[joint]"].
 
     Raises:
         AssertionError: at the first check that it fails, with what was found.

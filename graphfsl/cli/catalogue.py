@@ -21,7 +21,7 @@ from graphfsl.io.package_data import experiment_files, experiment_name
 from graphfsl.nn import ENCODERS
 
 # What the builder and the loaders fill in themselves: no option of a configuration.
-FILLED_IN = ("net", "dim", "maps", "shape", "classes", "in_channels", "split")
+FILLED_IN = ("net", "dim", "maps", "shape", "way", "classes", "in_channels", "pixels", "split")
 
 
 @dataclass(frozen=True)
@@ -193,10 +193,10 @@ def _title(path: Path) -> str:
 
 
 def options(cls: Callable[..., Any]) -> list[Option]:
-    """What a class or function takes from a configuration."""
+    """The options of a class or function that a configuration sets, not what the builder does."""
     known = {k: v for k, v in signature(cls).items() if k not in FILLED_IN}
     defaults = inspect.signature(cls).parameters
-    told = meanings(cls.__doc__, known)
+    told = meanings(cls.__doc__, tuple(signature(cls)))  # several may share a line
     return [
         Option(
             name,

@@ -128,13 +128,18 @@ class BatchNorm(nn.BatchNorm2d):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Rows (R, C, *S) -> rows of that shape.
 
+        In a `statistics` block of a policy other than `running`, by nodes of the same episode. In
+        an adaptation outside of any block, by this call. Else by the policy `running`: in training
+        by this call, which the averages take in; in evaluation and in adaptations by the averages.
+
         Args:
             x: (R, C, *S)
-            mask: (R,) marks the real rows where the caller knows padding that the surrounding block
-                does not.
+            mask: (R,) the rows that are measured, such as those that are no padding; None for all.
+                A block that has segments, or a mask of its own, goes before it.
 
         Raises:
-            InputError: where the layer keeps no averages and would have to answer by them.
+            InputError: where the layer keeps no averages and would have to answer by them, and
+                where the rows are not those of the surrounding block.
         """
         nodes = _nodes.get()
         if nodes is not None and nodes.segments:
@@ -151,7 +156,7 @@ class BatchNorm(nn.BatchNorm2d):
             self.running_mean is not None or (not _adapting.get() and self.training),
             "a BatchNorm keeps no averages (track_running_stats=False), so that an answer "
             "would depend on its "
-            "company; set batch_norm=support, joint or apart, or let it keep averages",
+            "company; set batch_norm=support, joint, apart or each, or let it keep averages",
         )
         if _adapting.get() or (mask is not None and not self.training):
             return self._affine(self._scale(x, self.running_mean, self.running_var))

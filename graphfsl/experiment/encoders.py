@@ -14,7 +14,7 @@ from torch import nn
 from graphfsl.core import registry
 from graphfsl.core.schema import make, signature
 from graphfsl.experiment.learner_spec import PartSpec
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import InputError, unknown
 from graphfsl.nn import ENCODERS
 from graphfsl.nn.timm_encoder import is_timm_model, timm_models
 from graphfsl.nn.weights import load_encoder_weights, reads_weights
@@ -25,15 +25,21 @@ PIXELS = "pixels"  # the samples as they are, flattened
 def make_encoder(
     spec: PartSpec | None, shape: Sequence[int]
 ) -> tuple[nn.Module | None, int, tuple[int, ...] | None]:
-    """The encoder, the length of its vectors and the shape of its maps, None where it has none.
+    """The encoder that a configuration names, with the sizes of what it gives.
 
-    They are found by a run on the meta device. Beside its own options every encoder takes `frozen`:
-    it does not learn, and its features are computed once; and `weights`: a file, see
-    `graphfsl.nn.weights`.
+    The sizes are found by a run on the meta device. Beside its own options every encoder takes
+    `frozen`: it does not learn; and `weights`: a file, see `graphfsl.nn.weights`, which is read
+    here unless the class reads it itself.
 
     Args:
-        spec: its name and options; None takes the pixels as they are.
-        shape: of a sample, (channels, h, w), or (d,) of features, which have no encoder.
+        spec: its name and options; None takes samples as they are: pixels flattened, features
+            without an encoder.
+        shape: of a sample, (channels, h, w), or (d,) of features, which only some encoders read.
+
+    Returns:
+        The encoder, or None for features without one; the length of its vectors; the shape of its
+        maps, or None where it gives vectors only. On the meta device equal calls share one encoder:
+        copy it before you change it.
 
     Raises:
         InputError: for an unknown name, options that mean nothing, and samples that do not fit.
@@ -51,6 +57,8 @@ def make_encoder(
     if not isinstance(frozen, bool):
         raise InputError(f"learner.encoder.frozen must be true or false, not {frozen!r}")
     if name == PIXELS:
+        if options:
+            raise unknown("option of learner.encoder=pixels", next(iter(options)), ["frozen"])
         return nn.Flatten(), int(torch.Size(shape).numel()), None
     if name not in ENCODERS:
         raise registry.missing("encoder", name, [*ENCODERS, PIXELS])

@@ -22,7 +22,9 @@ from graphfsl.io.errors import InputError
 def check_same(
     path: Path, there: Experiment, here: Experiment, data: Mapping[str, Identity]
 ) -> dict[str, Identity]:
-    """Refuse a directory that holds another run.
+    """Refuse a directory that holds another run; else say what its data.json is to hold.
+
+    Other evaluations are no other run. It warns where the directory names no data yet.
 
     Args:
         path: the directory.
@@ -35,7 +37,8 @@ def check_same(
         did not know.
 
     Raises:
-        InputError: for other data or another configuration; it names what has changed.
+        InputError: for other data or another configuration, with the first change, and for a
+            damaged data.json.
     """
     before = known_data(path)
     was, now = there.training_facts(normalised=False), here.training_facts(normalised=False)

@@ -232,6 +232,11 @@ def _legacy(path: Path, data: bytes, known: Set[str] | None) -> Any:
     _with_tensors(value, note)
     storages = {}
     for key in inert_pickle.read(path, set(), file):
+        if key not in dtypes:
+            raise InputError(
+                f"{path} holds numbers beside those of a state dict, which are not read; save the "
+                "state dict alone, as safetensors"
+            )
         count = int.from_bytes(file.read(8), "little")
         bytes_of = bytearray(file.read(count * dtypes[key].itemsize) or bytes(8))
         storages[key] = torch.frombuffer(bytes_of, dtype=dtypes[key])
@@ -239,7 +244,10 @@ def _legacy(path: Path, data: bytes, known: Set[str] | None) -> Any:
 
 
 def _with_tensors(value: Any, storage: Callable[[torch.dtype, str], Tensor]) -> Any:
-    """The value with tensors in the place of what describes them."""
+    """The value, where in dictionaries a tensor stands for each call that would make one.
+
+    storage: gives the numbers of a type and a key; none for a type that is only asked for.
+    """
     match value:
         case dict():
             return {k: _with_tensors(v, storage) for k, v in value.items()}

@@ -272,7 +272,7 @@ def _pool(processes: int, todo: Sequence[Unit]) -> Iterator[dict[Future[Done], U
     pool = ProcessPoolExecutor(processes, get_context("spawn"), _end_with_parent)
     before = signal.getsignal(signal.SIGINT)
     try:
-        # inherited: Ctrl-C is for this process, which ends the others
+        # workers inherit that they ignore Ctrl-C: it reaches this process alone, which ends them
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         waiting = {pool.submit(_in_pool, u): u for u in todo}
         signal.signal(signal.SIGINT, before)

@@ -417,7 +417,7 @@ def _fill_in_given(
 
 
 def _copies_of_support(graph: _Graph, given: _Given, asked: Tensor) -> tuple[Tensor, Tensor]:
-    """Which samples share a node with the support, whose label they then have for certain.
+    """Which other samples share a node with the support, whose label they then have for certain.
 
     A node holds samples that are the same up to rounding, or nearly (`distinct_neighbors`). Where
     the support samples of a node disagree, none of its samples is such a copy.
@@ -426,8 +426,8 @@ def _copies_of_support(graph: _Graph, given: _Given, asked: Tensor) -> tuple[Ten
         is_copy (n,) bool, of the samples that are asked for; and for each copy, in order, the
         position in the support of one sample on its node.
     """
-    # one number for each node, of which there are no more than samples; a node without support
-    # keeps the two different ones that it starts at
+    # long enough, as there are no more nodes than samples; a node without support keeps what both
+    # start at, which no label is
     lowest = torch.full_like(graph.node, len(given.label))
     lowest = lowest.scatter_reduce(0, given.node, given.label, "amin")
     highest = torch.full_like(graph.node, -2)

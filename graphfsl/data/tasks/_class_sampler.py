@@ -24,6 +24,8 @@ from graphfsl.data.streams import (
     GROUPS,
     IMAGES,
     IMBALANCE,
+    NOISE,
+    OUTLIERS,
     POOL,
     POOL_IMBALANCE,
     POOL_ORDER,
@@ -48,7 +50,8 @@ class Draw(task.Draw):
 
     Args:
         ids: (B, n) the sample of each node, -1 = padding.
-        label: (B, n) its class column, -1 = a distractor or unknown, -100 = padding.
+        label: (B, n) its class column, of a support node the one that its label says; -1 = a
+            distractor or unknown, -100 = padding.
         classes: (B, way) the data set's class of each column.
         n_support: how many nodes are support, the first ones.
         n_query: how many are queries, behind them.
@@ -117,7 +120,14 @@ class Sampler:
         ]
         if s.groups == "across":
             return members
-        return [m for m in members if len(m) >= s.way + s.distractors] or members
+        return [m for m in members if len(m) >= self._asked_classes] or members
+
+    @property
+    def _asked_classes(self) -> int:
+        """The classes that an episode draws: its own, distractors, and those of outliers."""
+        s = self.setting
+        outside = s.noise if s.noise_kind == "outliers" else 0
+        return s.way + s.distractors + outside
 
     def _check(self) -> None:
         """InputError where the split has too few classes or images."""
@@ -133,10 +143,12 @@ class Sampler:
             "within": "classes in its largest superclass",
             "across": "superclasses",
         }[s.groups]
+        outside = self._asked_classes - s.way - s.distractors
         needed = f"way {s.way}" + (f" + distractors {s.distractors}" if s.distractors else "")
+        needed += f" + noise {outside} of outliers" if outside else ""
         require(
-            have >= s.way + s.distractors,
-            f"{self.split.name} has {have} {what}, but {needed} needs {s.way + s.distractors}; "
+            have >= self._asked_classes,
+            f"{self.split.name} has {have} {what}, but {needed} needs {self._asked_classes}; "
             "lower episode.way",
         )
 
@@ -146,6 +158,8 @@ class Sampler:
         if self._pool_from_deck:
             wanted.append(("unlabeled", s.unlabeled))
         self._enough(self.deck, wanted, " with labels" if self.pool is not None else "")
+        if self._asked_classes > s.way + s.distractors:
+            self._enough(self.deck, [("way", s.way)], " for outliers")
         if self.pool is not None and s.unlabeled and not len(self.free):
             self._enough(self.pool, [("unlabeled", s.unlabeled)], " without labels")
 
@@ -189,8 +203,8 @@ class Sampler:
         )
 
     def _classes(self, keys: np.ndarray) -> np.ndarray:
-        """(B, way + distractors) the data set's classes of each episode."""
-        s, k = self.setting, self.setting.way + self.setting.distractors
+        """(B, classes) of the data set: an episode's own, distractors, and those of outliers."""
+        s, k = self.setting, self._asked_classes
         u = uniform(keys, CLASSES, 1, k)
         sizes = np.array([len(m) for m in self.members])
         table = np.zeros((len(sizes), int(sizes.max())), dtype=np.int64)
@@ -208,14 +222,15 @@ class Sampler:
         """The episodes with the numbers i (B,)."""
         s = self.setting
         keys = keys_of(self.split.name, self.seed, episode_numbers(i))
-        classes = self._classes(keys)
+        every = self._classes(keys)
+        classes, outside = np.split(every, [s.way + s.distractors], 1)
         own = classes[:, : s.way]
 
         shots = self._shots(keys)
         queries, pooled = self._queries_and_pool(keys, own, shots)
         images = self._images(keys, classes, queries, pooled)
 
-        support = self._support(images, shots)
+        support = self._mislabeled(keys, self._support(images, shots), outside)
         query = self._query(keys, images, shots, queries)
         pool = self._pool(keys, classes, images, shots + queries, pooled)
         ids = np.concatenate([support[0], query[0], pool[0]], 1)
@@ -268,6 +283,33 @@ class Sampler:
         number = np.tile(np.arange(s.most_shots), s.way)
         real = number < shots[:, column]
         return np.where(real, images[:, column, number], -1), np.where(real, column, -100)
+
+    def _mislabeled(self, keys: np.ndarray, support: Nodes, outside: np.ndarray) -> Nodes:
+        """The support with other images at the first `noise` places of each class.
+
+        outside: (B, noise) classes of outliers.
+        """
+        s, b = self.setting, len(keys)
+        if not s.noise:
+            return support
+        ids = support[0].reshape(b, s.way, s.most_shots).copy()
+        wrong = ids[:, :, : s.noise]
+        if s.noise_kind == "outliers":
+            drawn = self.deck.draw(outside, uniform(keys, OUTLIERS, s.noise, s.way))
+            ids[:, :, : s.noise] = drawn.transpose(0, 2, 1)
+        else:
+            # around a ring of the classes in random order; each place goes another way
+            u = uniform(keys, NOISE, 2, s.way)
+            ring = u[:, 0].argsort(1)
+            position = ring.argsort(1)
+            steps = 1 + u[:, 1, : s.way - 1].argsort(1)
+            if s.noise_kind == "paired":
+                steps = steps[:, :1]
+            turn = steps[:, np.arange(s.noise) % steps.shape[1]]  # (B, noise)
+            giver = (position[:, :, None] + turn[:, None, :]) % s.way  # (B, way, noise)
+            giver = np.take_along_axis(ring[:, :, None], giver, 1)
+            ids[:, :, : s.noise] = np.take_along_axis(wrong, giver, 1)
+        return ids.reshape(b, -1), support[1]
 
     def _query(
         self, keys: np.ndarray, images: np.ndarray, shots: np.ndarray, queries: np.ndarray

@@ -21,6 +21,7 @@ from graphfsl.io.errors import require
 
 __all__ = ["Setting"]
 
+NOISE_KINDS = ("symmetric", "paired", "outliers")
 CONFUSED = 70  # classes of a confusion matrix that can still be read
 
 
@@ -46,6 +47,11 @@ class Setting(Task):
         pool_dirichlet: the same of the pool: None for `unlabeled` images of every class; alpha > 0
             for way * unlabeled images in unequal shares. Each distractor class keeps its
             `unlabeled` images.
+        noise: wrong labels among the `shot` support images of each class. The images are those of
+            an episode without noise, but for outliers; queries and pool stay as they are.
+        noise_kind: "symmetric": a class's wrong images are of the other classes, as evenly as may
+            be; "paired": all of one other class; "outliers": of classes that are not asked for.
+            There are always more right images of a class than wrong ones of another.
     """
 
     unpublished: ClassVar = ("query", "label_seed")
@@ -61,6 +67,8 @@ class Setting(Task):
         "dirichlet",
         "pool_dirichlet",
         "groups",
+        "noise",
+        "noise_kind",
     )
     always_shown: ClassVar = ("way", "shot", "query")
     shared: ClassVar = {"query": " queries per class"}
@@ -69,8 +77,9 @@ class Setting(Task):
     curves: ClassVar = {
         "shot": ("shots", "labeled samples per class"),
         "distractors": ("distractors", "distractor classes"),
+        "noise": ("wrong labels", "wrong labels of a class's support"),
     }
-    needs: ClassVar = {"distractors": "unlabeled"}
+    needs: ClassVar = {"distractors": "unlabeled", "noise_kind": "noise"}
     pool_curve: ClassVar = PoolCurve(
         size="unlabeled",
         distractors="distractors",
@@ -85,6 +94,7 @@ class Setting(Task):
         "distractors": Caption("{} distractor classes"),
         "dirichlet": Caption("Dirichlet {}", "as many queries of every class"),
         "pool_dirichlet": Caption("pool of Dirichlet {}", "as many unlabeled of every class"),
+        "noise": Caption("{} wrong labels per class"),
     }
 
     way: int = 5
@@ -98,6 +108,8 @@ class Setting(Task):
     max_shot: int | None = None
     groups: str = "any"
     pool_dirichlet: float | None = None
+    noise: int = 0
+    noise_kind: str = "symmetric"
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -106,6 +118,7 @@ class Setting(Task):
             ("query", 1),
             ("unlabeled", 0),
             ("distractors", 0),
+            ("noise", 0),
         ):
             object.__setattr__(
                 self, name, whole_number(getattr(self, name), f"episode.{name}", least)
@@ -133,6 +146,31 @@ class Setting(Task):
         require(
             self.groups in ("any", "within", "across"),
             f"episode.groups must be any, within or across, not {self.groups!r}",
+        )
+        self._check_noise()
+
+    def _check_noise(self) -> None:
+        """InputError where wrong labels are no number of them, or hide the right ones."""
+        require(
+            self.noise_kind in NOISE_KINDS,
+            f"episode.noise_kind must be {', '.join(NOISE_KINDS[:-1])} or {NOISE_KINDS[-1]}, not "
+            f"{self.noise_kind!r}",
+        )
+        right = self.shot - self.noise
+        require(
+            right >= 0,
+            f"episode.noise must be at most shot {self.shot}, not {self.noise}",
+        )
+        together = self.noise  # wrong images of one class among those of another
+        if self.noise_kind == "symmetric":
+            together = -(-self.noise // (self.way - 1))
+        elif self.noise_kind == "outliers":
+            together = min(1, self.noise)
+        require(
+            not self.noise or together < right,
+            f"episode.noise {self.noise} ({self.noise_kind}) of shot {self.shot} leaves {right} "
+            f"right images of a class beside {together} of another, which no method could tell "
+            "apart; lower noise, or raise shot",
         )
 
     @property
@@ -166,6 +204,7 @@ class Setting(Task):
             f"{self.distractors} distractors": self.distractors,
             f"Dirichlet {self.dirichlet or 0:g}": self.dirichlet,
             f"pool of Dirichlet {self.pool_dirichlet or 0:g}": self.pool_dirichlet,
+            f"{self.noise} wrong labels a class ({self.noise_kind})": self.noise,
         }
         return [text for text, value in found.items() if value]
 
@@ -245,6 +284,8 @@ class Setting(Task):
         if known[ids[:, : k + q] >= 0].min(initial=0) < 0 or label.max() >= self.way:
             raise ValueError("a support or query node without a class")
         real = label >= 0
+        if self.noise:
+            real[:, :k] = False  # what a wrong label says is not what the split has
         truth = np.where(real, np.take_along_axis(columns, label.clip(0), 1), -1)
         if (split.y.numpy()[ids.clip(0)] != truth)[real].any():
             raise ValueError("a label that the split does not have")

@@ -102,20 +102,20 @@ class FullContext(nn.Module):
         self.query = nn.LSTMCell(2 * dim, dim)
 
     def forward(self, x: Tensor, support: Tensor, labeled: Tensor) -> tuple[Tensor, Tensor]:
-        """The embeddings f of all nodes and g of the labeled ones."""
+        """The embeddings f of all nodes and g of the support, where unlabeled nodes keep x."""
         g = self.support(support, labeled)
-        # The cell's input is [x; r]. x stays the same and r mixes few g: their gates are taken
-        # once, before the steps.
+        # The cell's input [x; r] acts linearly, and r is a weighted mean of g: x and g are
+        # multiplied by the weights once, and each step mixes the products.
         of_x, of_r = self.query.weight_ih.split(x.shape[-1], 1)
-        always = x @ of_x.mT + self.query.bias_ih + self.query.bias_hh
-        read = g @ of_r.mT
-        h, c, attended = x, torch.zeros_like(x), torch.zeros_like(always)
+        from_x = x @ of_x.mT + self.query.bias_ih + self.query.bias_hh
+        from_g = g @ of_r.mT
+        h, c, from_r = x, torch.zeros_like(x), torch.zeros_like(from_x)
         for _ in range(self.steps):
-            i, forget, new, out = (always + attended + h @ self.query.weight_hh.mT).chunk(4, -1)
+            i, forget, new, out = (from_x + from_r + h @ self.query.weight_hh.mT).chunk(4, -1)
             c = forget.sigmoid() * c + i.sigmoid() * new.tanh()
             h = out.sigmoid() * c.tanh() + x
             a = (h @ g.mT).masked_fill(~labeled.unsqueeze(-2), float("-inf")).softmax(-1)
-            attended = a @ read
+            from_r = a @ from_g
         return h, g
 
     def support(self, x: Tensor, labeled: Tensor) -> Tensor:

@@ -577,3 +577,71 @@ def test_the_labeled_images_of_a_class_do_not_depend_on_other_classes() -> None:
     second = {int(kept[i]) for i in label_split(rest, 0.3, 7)[0]}
     assert removed > 0 and first == second
     assert first != {int(i) for i in label_split(split, 0.3, 8)[0] if split.y[i] >= 2}
+
+
+# ---- wrong labels ----
+
+
+def wrong_labels(split: Split, setting: Setting, count: int = 200) -> tuple[np.ndarray, Draw]:
+    """True classes (B, way, shot) of the support images as columns, -1 for others, and the draw."""
+    d = Sampler(split, setting, 0).draw(np.arange(count))
+    true = split.y.numpy()[d.ids[:, : setting.way * setting.shot]]
+    same = true[:, :, None] == d.classes[:, None, :]
+    column = np.where(same.any(-1), same.argmax(-1), -1)
+    return column.reshape(count, setting.way, setting.shot), d
+
+
+@pytest.mark.parametrize("kind", ["symmetric", "paired", "outliers"])
+@pytest.mark.parametrize(("noise", "shot"), [(1, 5), (2, 5), (3, 7)])
+def test_so_many_images_of_each_class_are_of_another(kind: str, noise: int, shot: int) -> None:
+    split = make(30)
+    asked = Setting(way=5, shot=shot, query=3, unlabeled=2, noise=noise, noise_kind=kind)
+    column, d = wrong_labels(split, asked)
+    own = np.arange(5)[None, :, None]
+    assert ((column != own).sum(-1) == noise).all()
+    wrong = np.where(column != own, column, -2)
+    for c in range(5):
+        from_one = (wrong == c).sum(-1)
+        assert (from_one < shot - noise).all(), "the right images are the most"
+    if kind == "outliers":
+        assert set(np.unique(wrong)) == {-2, -1}
+    elif kind == "paired":
+        givers = [{int(v) for v in row if v >= 0} for rows in wrong for row in rows]
+        assert all(len(g) == 1 for g in givers)
+    else:
+        first = wrong[:, 0, :noise]
+        counts = np.array([(first == c).sum() for c in range(1, 5)])
+        assert stats.chisquare(counts).pvalue > 1e-4, "each other class as often"
+    check_said = Episodes(split, asked).batch([0])[0]
+    assert torch.equal(
+        check_said.w[0, : 5 * shot].argmax(-1), torch.arange(5).repeat_interleave(shot)
+    )
+    assert len(np.unique(d.ids[0])) == d.ids.shape[1], "no image is in an episode twice"
+
+
+@pytest.mark.parametrize("kind", ["symmetric", "paired", "outliers"])
+def test_queries_and_pool_are_those_of_an_episode_without_noise(kind: str) -> None:
+    split = make(30)
+    plain = {"way": 5, "shot": 5, "query": 3, "unlabeled": 2, "distractors": 1}
+    clean = draw(split, np.arange(50), **plain)
+    noisy = draw(split, np.arange(50), **plain, noise=2, noise_kind=kind)
+    assert np.array_equal(clean.ids[:, 25:], noisy.ids[:, 25:])
+    assert np.array_equal(clean.label, noisy.label)
+    assert np.array_equal(clean.classes, noisy.classes)
+    same_images = np.array_equal(np.sort(clean.ids[:, :25]), np.sort(noisy.ids[:, :25]))
+    assert same_images == (kind != "outliers")
+    assert equal(clean, draw(split, np.arange(50), **plain, noise=0, noise_kind=kind))
+
+
+def test_noise_that_hides_the_truth_is_refused() -> None:
+    for asked, says in (
+        ({"shot": 2, "noise": 3}, "at most shot 2, not 3"),
+        ({"shot": 5, "noise": 3, "noise_kind": "paired"}, "leaves 2 right images of a class"),
+        ({"shot": 5, "noise": 4}, "leaves 1 right images of a class beside 1 of another"),
+        ({"shot": 5, "noise": 1, "noise_kind": "swapped"}, "symmetric, paired or outliers"),
+    ):
+        with pytest.raises(InputError, match=says):
+            Setting(way=5, **asked)  # type: ignore[arg-type]
+    split = make(30, classes=6)
+    with pytest.raises(InputError, match=r"way 5 \+ noise 2 of outliers needs 7"):
+        Sampler(split, Setting(way=5, shot=5, query=3, noise=2, noise_kind="outliers"))
