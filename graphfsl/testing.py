@@ -168,7 +168,10 @@ def part(slot: str, method: str | type[Part], **options: Any) -> Any:
     given = {"dim": DIM, "way": WAY, "shot": SHOT, "maps": (DIM, 2, 2), "classes": WAY}
     given["shape"] = SHAPE
     cls = _class_of(slot, method)
-    return make(cls, {**_few_steps(cls, 20), **options}, name, **given)
+    made = make(cls, {**_few_steps(cls, 20), **options}, name, **given)
+    if getattr(made, "of_images", False) and hasattr(made, "set_ready"):
+        made.set_ready()  # as it was drawn at random: an idle part would keep any contract
+    return made
 
 
 def _class_of(slot: str, method: str | type[Part]) -> Any:

@@ -330,8 +330,12 @@ def refusal(row: dict[str, str | None]) -> str | None:
         return "cannot share a pipeline"
     if head.answers == "values" and (refine or "augment" in cls):
         return "works on classes"
-    if not head.reads_support and ("augment" in cls or (refine and refine.relabels)):
+    of_images = "augment" in cls and cls["augment"].of_images
+    idle = "augment" in cls and not of_images
+    if not head.reads_support and (idle or (refine and refine.relabels)):
         return "does not read label weights"
+    if of_images and part("head", row["head"]).shots is not None:
+        return "is tied to"
     if refine and head.fits_probabilities and refine.trusts_probabilities:
         return "fits the probabilities"
     if refine and refine.compares_queries and any(c.per_query for c in cls.values()):

@@ -22,7 +22,7 @@ from graphfsl.data import Split
 from graphfsl.data.transforms import Transform
 from graphfsl.experiment.run import Run
 from graphfsl.functional.distances import nearest_row
-from graphfsl.io.checkpoint import write_atomically, write_json
+from graphfsl.io.checkpoint import whole_folder, write_atomically, write_json
 from graphfsl.io.errors import InputError, require
 from graphfsl.io.plain_text import csv_table
 from graphfsl.loops.encode import encode_split
@@ -79,7 +79,7 @@ class Nearest:
     @property
     def share(self) -> float:
         """The median distance as a share of that of the labeled samples; 0 is a copy."""
-        return float(self.distances.median() / self.given.median().clamp_min(1e-12))
+        return float(self.distances.median() / self.given.median())
 
 
 def generate(
@@ -91,8 +91,8 @@ def generate(
 ) -> tuple[list[Path], str]:
     """Draw samples of classes that a few images show, and write them.
 
-    Images become `out`/<class>/<number>.png, features `out`/features.npz, which data set `arrays`
-    reads. Beside them are generated.csv with the nearest training image of each, a contact sheet,
+    Images become `out`/images/<class>/<number>.png, features `out`/features.npz, which data set
+    `arrays` reads. Beside them are generated.csv with the nearest training image of each, a contact sheet,
     and summary.json.
 
     Args:
@@ -119,9 +119,10 @@ def generate(
     try:
         found = nearest_training(predictor, drawn)
     except InputError as error:
-        note = f"; no nearest training images, as the training data are not at hand: {error}"
-    files, line = _write(out, drawn, found)
-    return files, line + note
+        note = f"; no nearest training images: {error}"
+    with whole_folder(out) as folder:
+        files, line = _write(folder, drawn, found)
+    return [out / file.relative_to(folder) for file in files], line + note
 
 
 def pipeline_of(run: Run) -> Pipeline:
@@ -186,9 +187,15 @@ def draw(predictor: Predictor, support: Mapping[str, Sequence[Any]], per_class: 
     require(
         support and not empty, f"the support has no image of {empty[0] if empty else 'a class'}"
     )
+    support = {str(name): images for name, images in support.items()}
     names = tuple(support)
-    odd = [name for name in names if Path(name).name != name]
-    require(not odd, f"a class becomes a folder, which cannot be called {odd[0]!r}" if odd else "")
+    require(names, "the support has no class")
+    for name, of_class in support.items():
+        require(len(of_class), f"class {name!r} of the support has no image")
+        require(
+            Path(name).name == name and name not in ("", ".", ".."),
+            f"a class becomes a folder, which cannot be called {name!r}",
+        )
     images = predictor.images([image for name in names for image in support[name]])
     counts = [len(support[name]) for name in names]
     owner = torch.arange(len(names)).repeat_interleave(torch.tensor(counts))
@@ -199,15 +206,31 @@ def draw(predictor: Predictor, support: Mapping[str, Sequence[Any]], per_class: 
     episode = Episode(transform(images[None]), w[None], len(images), 0).to(device)
     each = math.ceil(per_class / min(counts)) if part.of_samples else per_class
     before = _before(pipeline_of(predictor.run), part, episode)
-    part.set_samples(each)
-    grown = part(before)
+    grown = _grown(part, before, each)
     new = slice(before.n_support, grown.n_support)
     labels, x = grown.w[0, new].argmax(-1), grown.x[0, new]
-    first = torch.cat([(labels == c).nonzero()[:per_class, 0] for c in range(len(names))])
+    # draw by draw, so that each image of a class has its turn
+    turn = torch.arange(len(labels), device=labels.device) % each
+    by_turn = turn.argsort(stable=True)
+    chosen = [by_turn[labels[by_turn] == c][:per_class] for c in range(len(names))]
+    first = torch.cat(chosen)
     x, labels = x[first].cpu(), labels[first].cpu()
     if part.of_images:
         return Generated(to_bytes(x, transform), labels, images, images, owner, names)
     return Generated(x, labels, before.x[0].cpu(), images, owner, names)
+
+
+def _grown(part: Generator, episode: Episode, samples: int) -> Episode:
+    """The episode with so many draws of each condition; the part stays as it is."""
+    before = part.samples, part.weight
+    try:
+        part.set_samples(samples)
+        part.weight = 1.0  # so that labels are told whatever draws weigh
+        grown: Episode = part(episode)
+        return grown
+    finally:
+        part.set_samples(before[0])
+        part.weight = before[1]
 
 
 def _before(net: Pipeline, part: Generator, episode: Episode) -> Episode:
@@ -302,10 +325,13 @@ def _write(out: Path, drawn: Generated, found: Nearest | None) -> tuple[list[Pat
             "nearest": float(found.distances.median()),
             "nearest_of_given": float(found.given.median()),
         }
-        line += (
-            f"; the nearest training image is {found.share:.2f} times as far as that of the given "
-            "images (0 is a copy)"
-        )
+        if found.given.median() > 0:
+            line += (
+                f"; the nearest training image is {found.share:.2f} times as far as that of the "
+                "given images (0 is a copy)"
+            )
+        else:
+            line += "; most of the given images are training images themselves"
     write_atomically(out / "generated.csv", csv_table(columns, rows).encode())
     buffer = io.BytesIO()
     _sheet(drawn, found, line).save(buffer, "png")
@@ -315,13 +341,13 @@ def _write(out: Path, drawn: Generated, found: Nearest | None) -> tuple[list[Pat
 
 
 def _file_names(drawn: Generated) -> list[str]:
-    """Of each sample: <class>/<number within the class>.png, or its row among the features."""
+    """Of each sample: images/<class>/<number>.png, or its row among the features."""
     if not drawn.of_images:
         return [str(i) for i in range(len(drawn.labels))]
     seen = [0] * len(drawn.names)
     found = []
     for c in drawn.labels.tolist():
-        found.append(f"{drawn.names[c]}/{seen[c]:03d}.png")
+        found.append(f"images/{drawn.names[c]}/{seen[c]:03d}.png")
         seen[c] += 1
     return found
 

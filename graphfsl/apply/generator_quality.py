@@ -8,22 +8,24 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from graphfsl.apply.generate import BLOCK, as_seen_by, generator_of, pipeline_of
-from graphfsl.apply.predict import open_run
 from graphfsl.core.episode import Episode
 from graphfsl.core.generator import Generator
 from graphfsl.data import Split, Transform
+from graphfsl.experiment import run as runs
+from graphfsl.experiment.measure import asked_of
+from graphfsl.experiment.pretraining import visible
 from graphfsl.experiment.run import Run
-from graphfsl.functional.base_episodes import base_episodes, shuffled_by_class
+from graphfsl.functional.base_episodes import base_episodes, shuffled_by_class, smallest_class
 from graphfsl.functional.distances import nearest_row
 from graphfsl.functional.prototypes import prototypes
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import InputError, require
 from graphfsl.loops.encode import encode, encoding_device
 from graphfsl.methods.augment.affine_copies import AffineCopies
 from graphfsl.methods.augment.gaussian import Gaussian
@@ -90,7 +92,7 @@ def measure(
 
     Args:
         run: the directory of a trained run whose learner has a generator.
-        changes: overrides of the learner.
+        changes: overrides, such as evaluation.split=val.
         count: conditions.
         shot: samples of a condition.
         seed: of conditions, draws and classifiers.
@@ -98,9 +100,16 @@ def measure(
     Raises:
         InputError: for a run without a trained generator, and for classes that are too small.
     """
-    trained = open_run(run, changes).run
+    stored = runs.load(run)
+    asked = asked_of(stored, changes)
+    trained = replace(stored, experiment=asked.experiment, learner=asked.learner.eval())
     part = generator_of(trained.learner)
     experiment = trained.experiment
+    own = experiment.evaluation.split
+    require(
+        own != experiment.data.base,
+        f"the generator has learned from {own}; give evaluation.split=val or test",
+    )
     split, base = experiment.data.split(experiment.evaluation.split), experiment.data.base_split()
     with torch.random.fork_rng(), warnings.catch_warnings():
         torch.manual_seed(seed)
@@ -113,21 +122,30 @@ def measure(
 
 
 def _world(run: Run, part: Generator, split: Split, base: Split, count: int, shot: int) -> World:
-    x, y = as_seen_by(part, run, split).x.float().cpu(), split.y.cpu()
-    known = as_seen_by(part, run, base)
+    labeled = split.y.cpu() >= 0
+    rows = labeled.nonzero()[:, 0]
+    x, y = as_seen_by(part, run, split).x.float().cpu()[rows], split.y.cpu()[rows]
+    known, shown = as_seen_by(part, run, base), visible(run.experiment, base).cpu()
+    smallest = smallest_class(y) // 2
+    require(
+        smallest >= shot + 2,
+        f"{split.name} is halved, and {shot + 2} images of each class are needed in either half, "
+        f"but its smallest class has {2 * smallest}",
+    )
     half = torch.zeros(len(y), dtype=torch.bool)
     half[shuffled_by_class(y)[::2]] = True  # every second sample of each class
     ids, _ = base_episodes(y[~half], 1, shot, 2, count)
     ids = (~half).nonzero()[:, 0][ids]
+    learned = shown >= 0
     of_class = torch.nn.functional.one_hot(y, int(y.max()) + 1).float()
     return World(
-        ids[:, :shot],
+        rows[ids[:, :shot]],
         x[ids[:, :shot]].mean(1),
         x[ids[:, shot:]],
         y[ids[:, 0]],
         prototypes(x[half], of_class[half]),
-        known.x.float().cpu(),
-        known.y.cpu(),
+        known.x.float().cpu()[learned],
+        shown[learned],
     )
 
 
@@ -135,7 +153,8 @@ def _generators(part: Generator, run: Run, world: World) -> Iterator[tuple[str, 
     """The run's own, and the simplest that it is held against."""
     yield type(part).__name__, part
     if part.of_images:
-        yield "AffineCopies", AffineCopies(run.shape)
+        if not isinstance(part, AffineCopies):
+            yield "AffineCopies", AffineCopies(run.shape)
         return
     dim = world.base.shape[1]
     plain = Gaussian(dim, rank=dim)

@@ -14,7 +14,13 @@ from torch.nn.parameter import is_lazy
 
 from graphfsl.core.affine_norms import AffineOutside
 from graphfsl.core.arguments import A_LEARNER, check_kind, described, whole_number
-from graphfsl.core.batchnorm import BatchNorm, adapting, follow_policy, lacks_averages
+from graphfsl.core.batchnorm import (
+    BatchNorm,
+    adapting,
+    follow_policy,
+    is_adapting,
+    lacks_averages,
+)
 from graphfsl.core.clone import Clone
 from graphfsl.core.encoder import full_precision, keep_precision
 from graphfsl.core.episode import BaseTarget, Episode
@@ -352,7 +358,10 @@ class Adapt(Learner):
 
         All inner steps are on the same ones: the net generates none while it adapts.
         """
-        return self.net.with_images(episode) if isinstance(self.net, Pipeline) else episode
+        net = self.innermost
+        if is_adapting() or not isinstance(net, Pipeline):
+            return episode  # a loop around this one has generated them
+        return net.with_images(episode)
 
     def _path(self, episode: Episode, call: Call) -> Path:
         return list(self._walk(episode, call))
@@ -643,9 +652,9 @@ class Adapt(Learner):
         if not transforming():  # within one numbers are not compared
             self._watched.add(self.training)  # comparing them waits for a GPU: once a mode
 
-    def fit_base(self, features: Tensor, labels: Tensor) -> None:
-        """Let the net learn from base-class features (N, d) and labels (N,)."""
-        self.net.fit_base(features, labels)
+    def fit_base(self, features: Any, labels: Tensor, **more: Any) -> None:
+        """Let the net learn from base-class features (N, d) and labels (N,), see `Pipeline`."""
+        self.net.fit_base(features, labels, **more)
 
 
 def _learner(net: Any) -> Learner:

@@ -53,6 +53,12 @@ class Clone:
             f"a clone does not know which samples are the support, as batch_norm="
             f"{loop.batch_norm} asks; choose running or apart",
         )
+        drawn = [type(part).__name__ for part in getattr(loop.innermost, "image_parts", ())]
+        require(
+            not drawn,
+            f"{', '.join(drawn)} generates images of an episode's support, which a clone does not "
+            "know; call the learner on episodes",
+        )
         own = dict(loop.caller.named_parameters())
         made = [name for name in loop.adapted if name not in own]
         require(

@@ -115,6 +115,19 @@ def check_parts(
         )
 
 
+def check_drawn(augment: Sequence[Any], shots: int | None, head: Any) -> None:
+    """Refuse generated images where the number of support images is fixed.
+
+    Raises:
+        InputError: names the part.
+    """
+    if shots is not None and (drawing := [part for part in augment if part.of_images]):
+        raise InputError(
+            f"{_name(head)} is tied to {shots}-shot episodes, so that it cannot take the images "
+            f"that {_name(drawing[0])} adds: leave it out, or take another head"
+        )
+
+
 def check_company(parts: Sequence[Any], per_query: bool) -> None:
     """Refuse a part that only compares queries where these are answered alone.
 

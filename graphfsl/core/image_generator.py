@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from graphfsl.core.base_classes import check_base
+from graphfsl.core.episode import Episode
 from graphfsl.core.generator import Generator
 from graphfsl.io.errors import require
 
@@ -45,6 +45,22 @@ class ImageGenerator(Generator):
         )
         super().__init__(noise, samples, weight, averaged)
         self.shape = tuple(shape)
+
+    def forward(self, episode: Episode) -> Episode:
+        """The episode with generated images among its support; none where it adds none.
+
+        Raises:
+            InputError: for samples of another shape, or images that are not normalised.
+        """
+        if not self.samples:
+            return episode
+        x = episode.x
+        require(
+            x.shape[2:] == self.shape and x.is_floating_point(),
+            f"{type(self).__name__} was built for normalised images {self.shape}, but this "
+            f"episode holds {tuple(x.shape[2:])} of {str(x.dtype).removeprefix('torch.')}",
+        )
+        return super().forward(episode)
 
 
 class LearnedImageGenerator(ImageGenerator):
@@ -100,7 +116,11 @@ class LearnedImageGenerator(ImageGenerator):
             f"{name} was built for images {self.shape}, but base images are "
             f"{tuple(images.shape[1:])}",
         )
-        check_base(images.flatten(1), labels, images[0].numel(), 1, name)
+        require(
+            bool(images.isfinite().all()),
+            f"base images hold NaN or infinity, from which {name} cannot learn",
+        )
+        require(len(labels) > 0, f"{name} needs base images, but there are none")
         low, high = torch.aminmax(images.transpose(0, 1).flatten(1), dim=1)
         self.low.copy_(low[:, None, None])
         self.high.copy_(high[:, None, None])

@@ -16,9 +16,15 @@ from graphfsl.core.batchnorm import (
     is_adapting,
     statistics,
 )
-from graphfsl.core.combinations import check_company, check_parts, checked_head, parts_of
+from graphfsl.core.combinations import (
+    check_company,
+    check_drawn,
+    check_parts,
+    checked_head,
+    parts_of,
+)
 from graphfsl.core.encoder import call_encoder, checked_encoder, fitting, full_precision
-from graphfsl.core.episode import BaseTarget, Episode, check_episode
+from graphfsl.core.episode import BaseTarget, Episode, check_episode, check_target
 from graphfsl.core.learner import Encode, Head, Learner, Part
 from graphfsl.core.traits import JOINED
 from graphfsl.functional.layers import last_layer
@@ -76,6 +82,8 @@ class Pipeline(Learner):
             setattr(self, trait, any(getattr(p, trait) for p in parts))
         self.way = next((p.way for p in parts if p.way is not None), None)
         self.shots = next((p.shots for p in parts if p.shots is not None), None)
+        self._generates = True  # False: an episode's images were generated before
+        check_drawn(list(self.augment), self.shots, self.head)
         self.block_nodes = max(p.block_nodes for p in parts)
         most = [p.max_queries_per_class for p in parts if p.max_queries_per_class is not None]
         self.max_queries_per_class = min(most, default=None)
@@ -135,8 +143,9 @@ class Pipeline(Learner):
 
     @property
     def image_parts(self) -> list[Any]:
-        """The augment parts that work on images, before the encoder."""
-        return [part for part in self.augment if part.of_images]
+        """The augment parts that generate images, before the encoder."""
+        drawing = self.augment if self._generates else ()
+        return [part for part in drawing if part.of_images and getattr(part, "samples", 1)]
 
     @property
     def feature_parts(self) -> list[Any]:
@@ -195,15 +204,22 @@ class Pipeline(Learner):
 
     def score_features(self, episode: Episode) -> Tensor:
         """Scores (B, n, C) of encoded episodes, or (L, B, n, C) from a head of L layers."""
-        given = None if self.image_parts else self.shots  # generated images are among the support
-        if given is not None and (k := episode.n_support) != given * episode.way:
+        return self._scored(episode)[0]
+
+    def _scored(self, episode: Episode) -> tuple[Tensor, Episode]:
+        """The scores, and the episode with features as the head sees them.
+
+        Where each query is answered in a copy of its own these are those that are given.
+        """
+        if self.shots is not None and (k := episode.n_support) != self.shots * episode.way:
             raise InputError(
-                f"this learner is tied to {given}-shot episodes, but this one has {k} support nodes"
+                f"this learner is tied to {self.shots}-shot episodes, but this one "
+                f"has {k} support nodes"
             )
         if self.way is not None and episode.way != self.way:
-            return self._fewer_classes(episode, self.way)
+            return self._fewer_classes(episode, self.way), episode
         if self.per_query and episode.n_query > 1:
-            return self._per_query(episode)
+            return self._per_query(episode), episode
         asked_of = episode
         with full_precision(episode.x.device), fitting(episode.x):
             for part in self.feature_parts:
@@ -212,7 +228,9 @@ class Pipeline(Learner):
             scores = self.head.score(episode) if asked else episode.w
             for part in self.refine:
                 scores = part(episode, last_layer(scores), self.head)
-        return own_nodes(scores, episode, asked_of)
+        seen = own_nodes(episode.x.flatten(2), episode, asked_of)
+        seen = seen.unflatten(2, episode.x.shape[2:])
+        return own_nodes(scores, episode, asked_of), asked_of.with_tensors({"x": seen})
 
     def _fewer_classes(self, episode: Episode, most: int) -> Tensor:
         """Scores of an episode of fewer classes than the `most` that a part is tied to.
@@ -261,21 +279,26 @@ class Pipeline(Learner):
             features = episode.replace(x=x, w=episode.w.to(x.dtype), relabeled=episode.relabeled)
             return self.price(scores, target, features)
         features = self._encode_answered(episode)
-        return self.price(self.score_features(features), target, features)
+        scores, seen = self._scored(features)
+        with full_precision(episode.x.device):
+            loss = self.criterion(scores, check_target(target), seen)
+            return loss + self.aux_loss(features)
 
     def on_features(self) -> Pipeline:
         """The same parts for episodes that hold this encoder's features, or its flattened maps.
 
-        Parts that work on images have done their work before. Nothing is copied.
+        Parts that generate images have done their work before; they stay in their places, so that
+        weights keep their names. Nothing is copied.
         """
-        augment = [part for part in self.augment if not part.of_images]
-        parts = (augment, list(self.graph), self.head, list(self.refine))
+        parts = (list(self.augment), list(self.graph), self.head, list(self.refine))
         encoder = nn.Unflatten(1, self.maps or ()) if self.wants_maps else None
-        return Pipeline(encoder, *parts, self.per_query, self.batch_norm).train(self.training)
+        features = Pipeline(encoder, *parts, self.per_query, self.batch_norm)
+        features._generates = False
+        return features.train(self.training)
 
     def fit_base(
         self,
-        features: Tensor,
+        features: Tensor | None,
         labels: Tensor,
         skip: Collection[Part] = (),
         images: Tensor | None = None,
@@ -285,17 +308,26 @@ class Pipeline(Learner):
         Each sees them as the parts before it leave them.
 
         Args:
-            features: (N, d).
+            features: (N, d); None where only parts that work on images learn.
             labels: (N,).
             skip: parts that do not learn now.
-            images: (N, C, H, W) normalised, for parts that work on images; without them these
-                learn nothing.
+            images: (N, C, H, W) normalised, for parts that work on images.
+
+        Raises:
+            InputError: where a part has nothing to learn from.
         """
         for part in self.parts:
+            learns = not any(part is other for other in skip)
             shown = images if part.of_images else features
-            if shown is not None and not any(part is other for other in skip):
+            require(
+                shown is not None or not (learns and part.wants_base),
+                f"{type(part).__name__} learns from base "
+                f"{'images; give images=…' if part.of_images else 'features; give them'}",
+            )
+            if shown is not None and learns:
                 part.fit_base(shown, labels)
-            features = part.of_base(features)
+            if features is not None:
+                features = part.of_base(features)
 
 
 def own_nodes(of_nodes: Tensor, grown: Episode, episode: Episode) -> Tensor:

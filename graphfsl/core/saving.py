@@ -147,8 +147,8 @@ def layout(learner: nn.Module) -> dict[str, str]:
 
     The class of every module, its plain options, and the type and shape of every tensor.
 
-    Left out is what may change without another learner coming of it: whether it trains, and its
-    BatchNorm policy.
+    Left out is what may change without another learner coming of it: whether it trains, its
+    BatchNorm policy, and tensors whose length base classes decide (`remembers`).
     """
     found = {}
     for name, module in learner.named_modules():
@@ -157,7 +157,12 @@ def layout(learner: nn.Module) -> dict[str, str]:
             if isinstance(value, PLAIN) and not key.startswith("_") and key not in _LOOSE:
                 found[f"{name}.{key}".lstrip(".")] = repr(value)
     tensors = {k: f"{t.dtype} {tuple(t.shape)}" for k, t in learner.state_dict().items()}
-    return found | tensors
+    learned = {
+        f"{name}.{buffer}".lstrip(".")
+        for name, module in learner.named_modules()
+        for buffer in getattr(module, "remembers", ())
+    }
+    return found | {k: v for k, v in tensors.items() if k not in learned}
 
 
 _LOOSE = ("training", "batch_norm", "recipe", "training_data")

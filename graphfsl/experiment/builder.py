@@ -217,7 +217,7 @@ def warn_of_drawn(spec: LearnerSpec, learner: Learner) -> None:
     if unfit := [type(part).__name__ for part in net.parts if part.wants_base]:
         warnings.warn(
             f"{' and '.join(unfit)} learns from base classes and has seen none; "
-            f"learner.fit_base(features, labels) "
+            f"learner.fit_base(features, labels), with images=… for parts of images, "
             "shows it some, as `graphfsl run` does",
             stacklevel=4,
         )

@@ -182,7 +182,7 @@ def _check_feasible(experiment: Experiment, learner: Learner, base: Split, split
     Raises:
         InputError: where a split is missing or too small.
     """
-    if learner.wants_base and getattr(learner, "batch_norm", "running") != "running":
+    if _of_features(learner) and getattr(learner, "batch_norm", "running") != "running":
         raise InputError(
             "a part learns from base features, which have no episode; set "
             "learner.batch_norm=running"
@@ -216,6 +216,12 @@ def _check_feasible(experiment: Experiment, learner: Learner, base: Split, split
         _check_task(where, learner, base, base, experiment.train_task)
     if source.selects and (trains or experiment.pretraining is not None):
         _check_task("", learner, base, splits.get(source, "val"), experiment.task)
+
+
+def _of_features(learner: Learner) -> list[Part]:
+    """The parts that learn from base features."""
+    parts = getattr(learner.innermost, "parts", [])
+    return [part for part in parts if part.wants_base and not part.of_images]
 
 
 def _check_keeps(experiment: Experiment, learner: Learner) -> None:
@@ -342,7 +348,9 @@ def train(run: Run, base: Split, log: Log | None = None) -> Run:
     if run.trains and isinstance(net, Pipeline):
         augment = [part for part in net.parts if isinstance(part, Augment)]
         before = [part for part in augment if net.frozen or part.of_images]
-    if before and isinstance(net, Pipeline):
+    if before and not (run.path / "last.safetensors").is_file():  # which holds what they learned
+        assert isinstance(net, Pipeline)
+        run.learner.to(run.trainer.fabric().device)
         others = [part for part in net.parts if not any(part is early for early in before)]
         _seed_fit(seed)
         fit_base(run.learner, base, run.transform, known, skip=others)
@@ -412,13 +420,15 @@ def fit_base(
     learning = [part for part in net.parts if part.wants_base]
     learning = [part for part in learning if not any(part is other for other in skip)]
     if learning:
-        once = net.frozen and net.fixed and not net.wants_maps
-        features = (cached_features if once else encode_split)(net, base, transform)
         labeled, device = y >= 0, encoding_device(net, None)
-        x, images = features.x[labeled.to(features.x.device)], None
+        x = images = None
+        if not all(part.of_images for part in learning):
+            once = net.frozen and net.fixed and not net.wants_maps
+            features = (cached_features if once else encode_split)(net, base, transform)
+            x = features.x[labeled.to(features.x.device)].to(device)
         if any(part.of_images for part in learning):
             images = transform.plain()(base.x[labeled].to(device))
-        net.fit_base(x.to(device), y[labeled].to(device), skip, images)
+        net.fit_base(x, y[labeled].to(device), skip, images)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ def affine(
             and mirrored where above 0.
         rotate: degrees at the most, either way.
         translate: share of the side at the most.
-        scale: share at the most; 0.1 is from 1 / 1.1 to 1 / 0.9 of the size.
+        scale: share at the most; 0.1 is from 0.9 to 1.1 of the size.
         shear: degrees at the most.
         flip: whether images are mirrored at all.
 

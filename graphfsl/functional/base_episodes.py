@@ -78,3 +78,16 @@ def shuffled_by_class(
     """
     shuffled = torch.randperm(len(labels), generator=generator, device=labels.device)
     return shuffled[labels[shuffled].argsort(stable=True)]
+
+
+def smallest_class(labels: Int[Tensor, " m"]) -> int:
+    """How many samples the smallest class has.
+
+    Args:
+        labels: (m,) the class of each sample, 0 or more; numbers may be missing between them.
+
+    Returns:
+        At least 1.
+    """
+    size = torch.bincount(labels)
+    return int(size[size > 0].min())

@@ -6,9 +6,10 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import tempfile
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,34 @@ def write_atomically(path: Path, data: bytes, new_folder: bool = True) -> None:
         if temporary:
             with suppress(OSError):
                 Path(temporary).unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A folder that is there with all that the block writes into it, or not at all.
+
+    The block writes into the one that it is given, which is renamed to `path` in the end. An empty
+    folder that is there before is replaced.
+
+    Raises:
+        InputError: where it cannot be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
+    except OSError as error:
+        raise InputError(
+            f"cannot write {path}: {error.strerror}; free space or choose another folder"
+        ) from None
+    try:
+        yield folder
+        folder.chmod(0o755)
+        if path.is_dir():
+            path.rmdir()
+        folder.rename(path)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def append(path: Path, text: str) -> None:

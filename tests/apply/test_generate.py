@@ -11,9 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
-from graphfsl.apply.generate import to_bytes
+from graphfsl.apply.generate import draw, generator_of, to_bytes
 from graphfsl.apply.generator_quality import frechet, told_apart
+from graphfsl.apply.predict import open_run
 from graphfsl.data import Transform
+from graphfsl.io.checkpoint import whole_folder
+from graphfsl.io.errors import InputError
 from tests.support.command import PNG, Call, refused, write_split
 
 GENERATORS = {
@@ -50,8 +53,9 @@ def test_images_of_each_class_with_the_nearest_training_image(
     assert code == 0, err
     assert "10 images of 2 classes; the nearest training image is" in out
     files = sorted(p.relative_to("drawn").as_posix() for p in Path("drawn").rglob("*.png"))
-    assert files == [f"{c}/{i:03d}.png" for c in "ab" for i in range(5)] + ["contact_sheet.png"]
-    image = np.asarray(Image.open("drawn/a/000.png"))
+    expected = [f"images/{c}/{i:03d}.png" for c in "ab" for i in range(5)]
+    assert files == ["contact_sheet.png", *expected]
+    image = np.asarray(Image.open("drawn/images/a/000.png"))
     assert image.shape == (16, 16, 3)
     assert image.std() > 1, "it is no empty image"
 
@@ -91,7 +95,7 @@ def test_without_training_data_there_is_no_nearest_image(
     (world / "data").rename(world / "elsewhere")
     code, out, _ = call("generate", "r", "--support", support, "--out", "drawn")
     assert code == 0
-    assert "no nearest training images, as the training data are not at hand" in out
+    assert "no nearest training images: " in out
     assert "nearest training sample" not in Path("drawn/generated.csv").read_text()
 
 
@@ -106,7 +110,6 @@ def test_a_generator_is_held_against_real_samples(world: Path, call: Call, name:
     assert len(rows) == 3
     assert rival in rows
     assert rows["real"]["logistic"] == pytest.approx(0.5, abs=0.1)
-    assert rows["real"]["diversity"] == pytest.approx(1)
     assert rows["real"]["fid"] < min(row["fid"] for n, row in rows.items() if n != "real")
     assert all(name in out for name in rows)
 
@@ -128,12 +131,14 @@ def test_mistakes_are_one_line(world: Path, support: Path, call: Call, trained: 
     mean = "learner.augment={name: affine_copies, averaged: true}"
     refused(world, call, "generate", "r", mean, *few, says="gives the mean of its draws alone")
     new = "learner.augment={name: prototype_vae, base_steps: 10}"
-    refused(world, call, "generate", "r", new, *few)
+    refused(world, call, "generate", "r", new, *few, says="another architecture")
     (world / "empty").mkdir()
     (world / "broken" / "a").mkdir(parents=True)
     (world / "broken" / "a" / "1.png").write_bytes(PNG[:50])
-    refused(world, call, "generate", "r", "--support", "empty")
-    refused(world, call, "generate", "r", "--support", "broken")
+    refused(world, call, "generate", "r", "--support", "empty", says="empty")
+    refused(world, call, "generate", "r", "--support", "broken", says="1.png")
+    own = ("--measure", "evaluation.split=train")
+    refused(world, call, "generate", "r", *own, says="the generator has learned from train")
 
 
 def test_images_go_back_to_the_bytes_that_they_were() -> None:
@@ -161,3 +166,48 @@ def test_the_frechet_distance_is_that_of_normal_distributions() -> None:
     drawn = torch.randn(4000, 3) * torch.tensor([2.0, 2.0, 1.0]) + torch.tensor([0.0, 1.0, 0.0])
     # ||difference of means||^2 + sum of squared differences of standard deviations
     assert frechet(drawn, real) == pytest.approx(1 + 1 + 4, rel=0.1)
+
+
+def test_every_image_of_a_class_has_its_turn_whatever_draws_weigh(
+    world: Path, support: Path, call: Call
+) -> None:
+    (support / "b" / "3.png").unlink()
+    trained_with(call, "affine_copies")
+    still = "rotate: 0, translate: 0, scale: 0, shear: 0, weight: 0"
+    predictor = open_run("r", [f"learner.augment={{name: affine_copies, {still}}}"])
+    part = generator_of(predictor.learner)
+    given = {name: sorted((support / name).iterdir()) for name in ("a", "b")}
+    drawn = draw(predictor, given, 4)
+    assert drawn.labels.tolist() == [0] * 4 + [1] * 4
+    which = torch.cdist(drawn.samples.float().flatten(1), drawn.images.float().flatten(1)).argmin(1)
+    assert which.tolist() == [0, 1, 0, 1, 2, 2, 2, 2]
+    assert (part.samples, part.weight) == (5, 0), "the learner answers as before"
+
+
+@pytest.mark.parametrize("name", ["..", "", "a/b"])
+def test_a_class_is_no_path(world: Path, support: Path, call: Call, name: str) -> None:
+    trained_with(call, "affine_copies")
+    with pytest.raises(InputError, match="becomes a folder, which cannot be called"):
+        draw(open_run("r"), {name: sorted((support / "a").iterdir())}, 2)
+
+
+def test_given_training_images_are_said_to_be_some(world: Path, call: Call) -> None:
+    trained_with(call, "affine_copies")
+    base = np.load("data/train.npz")
+    (world / "own" / "a").mkdir(parents=True)
+    Image.fromarray(base["images"][0]).save(world / "own" / "a" / "0.png")
+    code, out, _ = call("generate", "r", "--support", "own", "--per-class", 2, "--out", "drawn")
+    assert code == 0
+    assert "most of the given images are training images themselves" in out
+
+
+def test_an_interruption_leaves_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), whole_folder(tmp_path / "out") as folder:
+        (folder / "half").write_text("half")
+        raise KeyboardInterrupt
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "out").mkdir()
+    with whole_folder(tmp_path / "out") as folder:
+        (folder / "a").write_text("a")
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["a"]
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]

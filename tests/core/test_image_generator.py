@@ -88,7 +88,10 @@ def test_imprinted_weights_rest_on_generated_images() -> None:
 def test_no_image_is_encoded_without_its_episode() -> None:
     assert pipeline().fixed
     assert not pipeline("running", Brighter()).fixed
-    assert not pipeline("running", Brighter()).on_features().augment
+    features = pipeline("running", Brighter()).on_features()
+    assert not features.image_parts
+    assert features.fixed
+    assert pipeline("running", Brighter(samples=0)).fixed
 
 
 def test_it_is_shown_images_and_others_features() -> None:
@@ -102,8 +105,8 @@ def test_it_is_shown_images_and_others_features() -> None:
 
     net = pipeline("running", Looks())
     features, images, labels = torch.randn(4, 6), torch.randn(4, *SHAPE), torch.arange(4)
-    net.fit_base(features, labels)
-    assert not seen, "without images it learns nothing"
+    with pytest.raises(InputError, match="Looks learns from base images; give images"):
+        net.fit_base(features, labels)
     net.fit_base(features, labels, images=images)
     assert torch.equal(seen["images"], images)
 
@@ -135,5 +138,5 @@ def test_base_images_that_teach_nothing_are_refused() -> None:
     with pytest.raises(InputError, match=r"built for images \(2, 3, 3\), but .* \(1, 3, 3\)"):
         Learns().see_range(images[:, :1], labels)
     images[2, 0, 1, 1] = float("nan")
-    with pytest.raises(InputError, match="1 of 4 base features hold NaN"):
+    with pytest.raises(InputError, match="base images hold NaN or infinity, from which Learns"):
         Learns().see_range(images, labels)

@@ -114,11 +114,7 @@ def ask(learner: Learner, episode: Episode, query: int = 0, task: int = 0) -> Qu
         origin = torch.cat([origin[episode.support], origin[at, None], origin[episode.unlabeled]])
         at = episode.n_support
     answer = learner.score
-    if (
-        isinstance(learner, Pipeline)
-        and learner.batch_norm == "running"
-        and not learner.image_parts
-    ):
+    if isinstance(learner, Pipeline) and _encodes_once(learner):
         with torch.no_grad(), _steady(learner, graph.x.device):
             graph, answer = learner.encode(graph), learner.score_features
     graph = graph.replace(w=graph.w.to(graph.x.dtype), relabeled=graph.relabeled)
@@ -134,6 +130,11 @@ def ask(learner: Learner, episode: Episode, query: int = 0, task: int = 0) -> Qu
     return Question(
         learner, graph, origin, at, nodes[graph.mask[0] & (nodes != at)], score, predicted
     )
+
+
+def _encodes_once(learner: Pipeline) -> bool:
+    """Whether a graph holds features: those of an image depend on no other image."""
+    return learner.batch_norm == "running" and not learner.image_parts
 
 
 def _take(episode: Episode, i: int) -> Episode:
@@ -287,9 +288,9 @@ def edge_gradient(question: Question) -> Tensor | None:
     if not layers or not isinstance(learner, Pipeline):
         return None
     with torch.no_grad(), _steady(learner, graph.x.device):
-        augmented = graph
+        augmented = graph if _encodes_once(learner) else learner.encode(graph)
         for part in learner.augment:
-            augmented = part(augmented)
+            augmented = augmented if part.of_images else part(augmented)
     hooks = [
         m.register_propagate_forward_pre_hook(lambda m, inputs: edges.update({m: inputs[0]}))
         for m in layers

@@ -31,7 +31,7 @@ class AffineCopies(ImageGenerator):
         weight: label weight of a copy beside 1 of a real image.
         rotate: degrees at the most, either way.
         translate: share of the side at the most.
-        scale: share at the most; 0.1 is from 1 / 1.1 to 1 / 0.9 of the size.
+        scale: share at the most; 0.1 is from 0.9 to 1.1 of the size.
         shear: degrees at the most.
         flip: mirror half of the copies left to right (never characters).
         averaged: the mean of 64 copies in place of the copies, see `Generator`.

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from graphfsl.core.image_generator import LearnedImageGenerator
-from graphfsl.functional.base_episodes import base_episodes
+from graphfsl.functional.base_episodes import base_episodes, smallest_class
 from graphfsl.functional.gradient_penalty import gradient_penalty
 from graphfsl.io.errors import require
 from graphfsl.nn.image_coder import Cut, Doubled, halved, image_encoder
@@ -96,6 +96,11 @@ class DAGAN(LearnedImageGenerator):
     def fit_base(self, images: Tensor, labels: Tensor) -> None:
         """Train generator and critic on base-class images (N, *shape) and labels (N,)."""
         self.see_range(images, labels)
+        require(
+            smallest_class(labels) >= 2,
+            "dagan learns from pairs of a class, but a base class has 1 image; leave it out by "
+            "data.min_samples=2",
+        )
         with torch.enable_grad():
             self._compete(images, labels)
         self.set_ready()

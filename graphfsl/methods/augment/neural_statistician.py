@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from graphfsl.core.episode import Episode
 from graphfsl.core.image_generator import LearnedImageGenerator
-from graphfsl.functional.base_episodes import base_episodes
+from graphfsl.functional.base_episodes import base_episodes, smallest_class
 from graphfsl.functional.prototypes import present, prototypes
 from graphfsl.io.errors import require
 from graphfsl.nn.image_coder import image_decoder, image_encoder
@@ -45,7 +45,8 @@ class NeuralStatistician(LearnedImageGenerator):
         width: channels of the first convolution.
         steps: of its training.
         rate: of its Adam optimizer, which falls to 0 along a cosine.
-        most: images of a set that training shows, drawn anew from 1 to it for each batch.
+        most: images of a set that training shows, drawn anew from 1 to it for each batch; no more
+            than the smallest base class has.
         averaged: the mean of 64 draws in place of the draws, see `Generator`.
 
     Shapes:
@@ -125,12 +126,13 @@ class NeuralStatistician(LearnedImageGenerator):
     def fit_base(self, images: Tensor, labels: Tensor) -> None:
         """Train on base-class images (N, *shape) and labels (N,)."""
         self.see_range(images, labels)
+        most = min(self.most, smallest_class(labels))
         self.requires_grad_(True)
         with torch.enable_grad():
             optimizer = torch.optim.Adam(self.parameters(), self.rate)
             schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
             for _ in range(self.steps):
-                count = int(torch.randint(1, self.most + 1, ()))
+                count = int(torch.randint(1, most + 1, ()))
                 rows, _ = base_episodes(labels, 1, count, 0, SETS)
                 pixels = self.scaled(images[rows.flatten()])
                 loss = self.bound(pixels.unflatten(0, rows.shape))

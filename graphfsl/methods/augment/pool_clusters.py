@@ -42,7 +42,7 @@ class PoolClusters(Augment):
     """
 
     family = "semi-supervised"
-    uses_unlabeled = True
+    uses_unlabeled = True  # unless it weighs nothing
 
     def __init__(self, temperature: float = 1.0, weight: float = 1.0, steps: int = 1) -> None:
         super().__init__()
@@ -51,6 +51,7 @@ class PoolClusters(Augment):
             "pool_clusters: temperature must be above 0, weight 0 or more and steps 1 or more",
         )
         self.temperature, self.weight, self.steps = temperature, weight, steps
+        self.uses_unlabeled = weight > 0
 
     @property
     def note(self) -> str:

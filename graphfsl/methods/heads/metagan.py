@@ -29,7 +29,8 @@ class MetaGAN(Head):
         L_D = E -log p(y | x) + E_pool -log p(y <= N | x_u) + E -log p(N + 1 | x~)
         L_G = E -log p(y <= N | x~)
 
-    are minimised together, L_D over encoder, g and b, and L_G over G alone. A fake that lies
+    (a query counts as real too: -log p(y | x) = -log p(y | x, y <= N) - log p(y <= N | x)) are
+    minimised together, L_D over encoder, g and b, and L_G over G alone. A fake that lies
     between classes moves the border between them there. After the training G has no part.
 
     Args:
