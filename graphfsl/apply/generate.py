@@ -92,8 +92,8 @@ def generate(
     """Draw samples of classes that a few images show, and write them.
 
     Images become `out`/images/<class>/<number>.png, features `out`/features.npz, which data set
-    `arrays` reads. Beside them are generated.csv with the nearest training image of each, a contact sheet,
-    and summary.json.
+    `arrays` reads. Beside them are generated.csv with the nearest training image of each, a
+    contact sheet, and summary.json.
 
     Args:
         run: the directory of a trained run whose learner has a generator.

@@ -144,7 +144,7 @@ class Pipeline(Learner):
     @property
     def image_parts(self) -> list[Any]:
         """The augment parts that generate images, before the encoder."""
-        drawing = self.augment if self._generates else ()
+        drawing: list[Any] = list(self.augment) if self._generates else []
         return [part for part in drawing if part.of_images and getattr(part, "samples", 1)]
 
     @property
