@@ -11,15 +11,18 @@ from torch import Tensor
 from graphfsl.core.adapt import Adapt
 from graphfsl.core.batchnorm import POLICIES
 from graphfsl.core.image_generator import ImageGenerator, LearnedImageGenerator
-from graphfsl.core.learner import Learner
+from graphfsl.core.learner import Augment, Learner
 from graphfsl.core.pipeline import Pipeline
 from graphfsl.experiment.builder import build
 from graphfsl.io.errors import InputError
 from graphfsl.methods.adapt.maml import MAML
+from graphfsl.methods.augment.feature_transform import FeatureTransform
+from graphfsl.methods.augment.hallucinator import Hallucinator
 from graphfsl.methods.heads.linear import Linear
+from graphfsl.methods.heads.metagan import MetaGAN
 from graphfsl.methods.heads.proto_maml import ProtoMAML
 from graphfsl.methods.heads.protonet import ProtoNet
-from graphfsl.testing import SHAPE, WAY, TinyEncoder, episodes, unlike_fresh
+from graphfsl.testing import SHAPE, WAY, TinyEncoder, episodes, part, unlike_fresh
 
 
 class Brighter(ImageGenerator):
@@ -125,12 +128,12 @@ class Learns(LearnedImageGenerator):
 
 def test_values_are_scaled_by_the_range_of_base_images() -> None:
     images = torch.rand(10, 2, 3, 3) * torch.tensor([2.0, 5.0])[:, None, None] - 1
-    part = Learns()
-    part.see_range(images, torch.arange(10))
-    scaled = part.scaled(images)
+    learns = Learns()
+    learns.see_range(images, torch.arange(10))
+    scaled = learns.scaled(images)
     assert scaled.amin((0, 2, 3)).tolist() == [0, 0]
     assert scaled.amax((0, 2, 3)).tolist() == [1, 1]
-    torch.testing.assert_close(part.unscaled(scaled), images)
+    torch.testing.assert_close(learns.unscaled(scaled), images)
 
 
 def test_base_images_that_teach_nothing_are_refused() -> None:
@@ -140,3 +143,73 @@ def test_base_images_that_teach_nothing_are_refused() -> None:
     images[2, 0, 1, 1] = float("nan")
     with pytest.raises(InputError, match="base images hold NaN or infinity, from which Learns"):
         Learns().see_range(images, labels)
+
+
+def test_weights_keep_their_names_behind_a_part_of_images() -> None:
+    """In whatever order the parts stand, the same weights adapt on features."""
+    episode, target = episodes()
+
+    def loop(image_part_first: bool) -> Learner:
+        torch.manual_seed(0)
+        parts: list[Augment] = [Brighter(), Hallucinator(6)]
+        net = Pipeline(
+            TinyEncoder(),
+            augment=parts if image_part_first else parts[::-1],
+            head=ProtoMAML(),
+            batch_norm="running",
+        )
+        net.encoder.requires_grad_(False)
+        return MAML(net, lr=0.1, steps=2, params=["*", "!encoder.*"]).eval()
+
+    first, last = loop(True), loop(False)
+    torch.testing.assert_close(first(episode), last(episode))
+    torch.testing.assert_close(first.loss(episode, target), last.loss(episode, target))
+
+
+def test_a_clone_which_knows_no_support_is_refused() -> None:
+    net = pipeline("running", Brighter(), head="linear")
+    with pytest.raises(InputError, match="Brighter generates images of an episode's support"):
+        MAML(net, lr=0.1, steps=1).clone()
+    MAML(pipeline("running", Brighter(samples=0), head="linear"), lr=0.1, steps=1).clone()
+
+
+def test_a_loop_around_a_loop_generates_once() -> None:
+    class Counts(Brighter):
+        seen = 0
+
+        def draw(self, condition: Tensor, noise: Tensor) -> Tensor:
+            Counts.seen += 1
+            return super().draw(condition, noise)
+
+    inner = MAML(pipeline("running", Counts(), head="linear"), lr=0.1, steps=1, params="head.*")
+    MAML(inner, lr=0.1, steps=2, params="*head.*").eval()(episodes()[0])
+    assert Counts.seen == 1
+
+
+def test_a_head_that_is_tied_to_its_shots_takes_no_generated_images() -> None:
+    with pytest.raises(InputError, match="DPGN is tied to 2-shot episodes, so that it cannot take"):
+        Pipeline(TinyEncoder(), augment=Brighter(), head=part("head", "dpgn"))
+
+
+def test_samples_of_another_kind_are_one_line() -> None:
+    net, (episode, _) = pipeline("running", Brighter()), episodes()
+    right = r"built for normalised images \(1, 8, 8\), but this episode holds "
+    with pytest.raises(InputError, match=right + r"\(1, 8, 8\) of uint8"):
+        net(episode.with_tensors({"x": episode.x.byte()}))
+    with pytest.raises(InputError, match=right + r"\(64,\) of float32"):
+        net(episode.with_tensors({"x": episode.x.flatten(2)}))
+
+
+def test_a_loss_reads_features_as_the_head_sees_them() -> None:
+    """MetaGAN's fakes stand in the space of its scores, whatever rewrites features before it."""
+    episode, target = episodes()
+    torch.manual_seed(0)
+    net = Pipeline(TinyEncoder(), augment=FeatureTransform(6), head=MetaGAN(6)).eval()
+    with torch.no_grad():
+        features = net.encode(episode)
+        moved = net.augment[0](features)
+        torch.manual_seed(1)
+        found = net.loss(episode, target)
+        torch.manual_seed(1)
+        expected = net.head.loss(moved, target)
+    torch.testing.assert_close(found, expected)
