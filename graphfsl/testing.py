@@ -500,13 +500,13 @@ def gradients_reach_every_parameter(method: Method, policy: str) -> None:
 
 
 def learns_above_chance(method: Method) -> None:
-    """After 60 steps of training it answers better than a guess.
+    """After 80 steps of training it answers better than a guess.
 
     A guess of a value is the mean of those that are known.
     """
     model = method.learner("support")
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
-    for step in range(60):
+    for step in range(80):
         loss = model.train().loss(*method.episodes(batch=4, seed=step))
         optimizer.zero_grad()
         loss.backward()

@@ -334,12 +334,12 @@ def refusal(row: dict[str, str | None]) -> str | None:
     idle = "augment" in cls and not of_images
     if not head.reads_support and (idle or (refine and refine.relabels)):
         return "does not read label weights"
-    if of_images and part("head", row["head"]).shots is not None:
-        return "is tied to"
     if refine and head.fits_probabilities and refine.trusts_probabilities:
         return "fits the probabilities"
     if refine and refine.compares_queries and any(c.per_query for c in cls.values()):
         return "compares queries"
+    if of_images and part("head", row["head"]).shots is not None:
+        return "is tied to"
     return None
 
 

@@ -13,7 +13,9 @@ from torch import Tensor
 
 
 def gradient_penalty(
-    critic: Callable[[Tensor], Tensor], real: Float[Tensor, "n ..."], fake: Float[Tensor, "n ..."]
+    critic: Callable[[Float[Tensor, "n ..."]], Float[Tensor, "n ..."]],
+    real: Float[Tensor, "n ..."],
+    fake: Float[Tensor, "n ..."],
 ) -> Float[Tensor, ""]:
     """E (||grad D(x^)||_2 - 1)^2 at random places x^ between real and generated samples.
 

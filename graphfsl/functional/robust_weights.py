@@ -86,6 +86,8 @@ def similarity_weights(
     return _as_heavy(w * (hidden - best).exp(), w)
 
 
-def _as_heavy(found: Tensor, w: Tensor) -> Tensor:
+def _as_heavy(
+    found: Float[Tensor, "*B n C"], w: Float[Tensor, "*B n C"]
+) -> Float[Tensor, "*B n C"]:
     """Weights in the given ratios, whose sums over a class are those of w."""
     return found * (w.sum(-2, keepdim=True) / or_one(found.sum(-2, keepdim=True)))

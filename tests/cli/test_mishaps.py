@@ -74,7 +74,15 @@ WRONG: dict[Any, list[str]] = {
     ],
 }
 NEGATIVE = {"label_seed", "seed"}
-ZERO = NEGATIVE | {"unlabeled", "distractors", "weight_decay", "momentum", "warmup", *AUGMENT}
+ZERO = NEGATIVE | {
+    "unlabeled",
+    "distractors",
+    "noise",
+    "weight_decay",
+    "momentum",
+    "warmup",
+    *AUGMENT,
+}
 # text that means something to this machine, or to a data set
 LATER = {"trainer.device", "evaluation.split"}
 TAKERS = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from graphfsl.functional.base_episodes import base_episodes, shuffled_by_class
+from graphfsl.functional.base_episodes import base_episodes, shuffled_by_class, smallest_class
 from graphfsl.io.errors import InputError
 
 
@@ -46,3 +46,7 @@ def test_samples_are_ordered_by_class_and_shuffled_within() -> None:
     for order in orders:
         assert sorted(order) == list(range(8))
         assert labels[list(order)].tolist() == [0, 0, 0, 2, 2, 2, 2, 5]
+
+
+def test_the_smallest_class_whatever_numbers_are_missing() -> None:
+    assert smallest_class(torch.tensor([0, 0, 0, 5, 5, 2, 2, 2, 2])) == 2

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from graphfsl.functional.distances import cosine, length, squared_euclidean
+from graphfsl.functional.distances import cosine, length, nearest_row, squared_euclidean
 from tests.support.tensors import FLOATS, LEADS, D, M, N, normal, pairs
 
 
@@ -66,3 +66,17 @@ def test_distances_keep_their_gradient() -> None:
         )
         empty = squared_euclidean(a, b[:, :0])
         assert empty.shape == (2, 5, 0)
+
+
+def test_the_nearest_row_is_that_of_the_whole_table() -> None:
+    torch.manual_seed(0)
+    a, table = torch.randn(7, 3), torch.randn(50, 3)
+    row, distance = nearest_row(a, table.split(13))
+    for i in range(7):
+        every = (table - a[i]).norm(dim=1)
+        assert row[i] == every.argmin()
+        torch.testing.assert_close(distance[i], every.min())
+    exact, zero = nearest_row(table[20:22], table.split(50))
+    assert exact.tolist() == [20, 21]
+    assert zero.tolist() == [0, 0]
+    assert nearest_row(a, [])[1].isinf().all()

@@ -32,8 +32,10 @@ SVG = (
 
 
 FIELDS = """method data way shot max_shot unlabeled distractors query labeled_fraction label_seed
-dirichlet pool_dirichlet groups accuracy ci95 published difference source episodes batch_norm steps
-paper_steps run setting baseline traits seed config commit device seconds""".split()  # noqa: SIM905
+dirichlet pool_dirichlet groups noise noise_kind accuracy ci95 published difference source
+episodes batch_norm steps paper_steps run setting baseline traits seed config commit device
+seconds
+""".split()  # noqa: SIM905
 
 
 def row(method: str = "conv4 + protonet", **changes: Any) -> dict[str, Any]:
