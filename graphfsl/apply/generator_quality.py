@@ -111,7 +111,7 @@ def measure(
         f"the generator has learned from {own}; give evaluation.split=val or test",
     )
     split, base = experiment.data.split(experiment.evaluation.split), experiment.data.base_split()
-    with torch.random.fork_rng(), warnings.catch_warnings():
+    with torch.random.fork_rng():
         torch.manual_seed(seed)
         world = _world(trained, part, split, base, count, shot)
         found = [_judge("real", world.real.flip(1), world)]

@@ -323,7 +323,7 @@ def generate(
         found = [asdict(quality) for quality in measure_quality(run, overrides or [])]
         path = out or run / "generator.json"
         write_json(path, found)
-        columns = tuple(field for field in Quality.__dataclass_fields__)
+        columns = tuple(Quality.__dataclass_fields__)
         shown = [{k: v if k == "name" else f"{v:.3f}" for k, v in row.items()} for row in found]
         print_table(shown, columns, False)
         new_console().print(f"results: {path}")

@@ -119,9 +119,12 @@ class NeuralStatistician(LearnedImageGenerator):
         z = sample(q_z, torch.randn_like(q_z[..., : self.latent]))
         logits = self.decode(torch.cat([c, z], -1).flatten(0, 1))
 
-        error = F.binary_cross_entropy_with_logits(logits, sets.flatten(0, 1), reduction="sum")
-        loss = error + divergence(q_z, p_z).sum() + divergence(q_c, torch.zeros_like(q_c)).sum()
-        return loss / sets.shape[:2].numel()
+        pixels, images = sets.flatten(0, 1), sets.shape[:2].numel()
+        error = F.binary_cross_entropy_with_logits(logits, pixels, reduction="sum")
+        of_images = divergence(q_z, p_z).sum()
+        standard = torch.zeros_like(q_c)  # mu and log sigma^2 of N(0, I)
+        of_sets = divergence(q_c, standard).sum()
+        return (error + of_images + of_sets) / images
 
     def fit_base(self, images: Tensor, labels: Tensor) -> None:
         """Train on base-class images (N, *shape) and labels (N,)."""

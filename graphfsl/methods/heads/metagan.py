@@ -113,7 +113,8 @@ class MetaGAN(Head):
         return fakes
 
     def _noise(self, tasks: int, like: Tensor) -> Tensor:
-        return torch.randn(tasks, self.fakes, self.latent).to(like)
+        shape = tasks, self.fakes, self.latent
+        return torch.randn(shape, dtype=like.dtype, device=like.device)
 
 
 def not_fake(logits: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ def test_the_loss_is_the_sum_of_a_loop_over_tasks_queries_pool_and_fakes() -> No
     found = part.loss(episode, target)
 
     torch.manual_seed(1)
-    z = torch.randn(len(episode.x), 3, part.latent).double()
+    z = torch.randn(len(episode.x), 3, part.latent, dtype=torch.float64)
     g, b = part.log_scale.exp(), part.border
     terms: dict[str, list[Tensor]] = {"query": [], "pool": [], "fake": [], "pass": []}
 
@@ -78,7 +78,7 @@ def test_fakes_teach_the_generator_to_pass_and_the_others_to_detect() -> None:
     of_border = part.border.grad
 
     torch.manual_seed(1)
-    z = torch.randn(len(x), 4, part.latent).double()
+    z = torch.randn(len(x), 4, part.latent, dtype=torch.float64)
     c = part.means(episode)
     passing = not_fake(part.logits(part.drawn(c, episode.w, z), c)).mean()
     (alone,) = torch.autograd.grad(passing, part.generate[0].weight)
