@@ -33,7 +33,7 @@ from graphfsl.core import registry
 from graphfsl.core.adapt import Adapt
 from graphfsl.core.batchnorm import POLICIES, BatchNorm
 from graphfsl.core.episode import Episode, Target, ValueTarget, stack
-from graphfsl.core.learner import Augment, Graph, Head, Learner, Objective, Part, Refine
+from graphfsl.core.learner import Augment, Graph, Head, Learner, Novelty, Objective, Part, Refine
 from graphfsl.core.pipeline import Pipeline
 from graphfsl.core.pretrainer import Pretrainer
 from graphfsl.core.schema import make, signature
@@ -49,6 +49,7 @@ BASES = {
     "head": Head,
     "graph": Graph,
     "refine": Refine,
+    "novelty": Novelty,
     "augment": Augment,
     "adapt": Adapt,
     "pretrain": Objective,
@@ -78,6 +79,18 @@ class TinyEncoder(nn.Module):
     def readout(self, maps: Tensor) -> Tensor:
         """Maps (M, 6, h, w) -> vectors (M, 6)."""
         return maps.mean((-1, -2))
+
+
+class _ShowsNovelty(Pipeline):
+    """Adds a node's novelty to all of its scores, so that checks of scores are checks of it.
+
+    The probabilities stay as they are.
+    """
+
+    def score(self, episode: Episode) -> Tensor:
+        """Scores (B, n, C) and the novelty together."""
+        answers = self.score_open(episode)
+        return answers[..., :-1] + answers[..., -1:]
 
 
 class _InFull(TinyEncoder):
@@ -190,6 +203,7 @@ def learner(
     batch_norm: str | None = None,
     seed: int = 0,
     options: Mapping[str, Mapping[str, Any]] | None = None,
+    novelty: Given = None,
 ) -> Learner:
     """A learner with these parts, whose BatchNorm statistics are not those of a fresh layer.
 
@@ -204,14 +218,16 @@ def learner(
         batch_norm: the policy.
         seed: of the weights.
         options: slot -> options of its method.
+        novelty: a method of this slot; each score then is higher by the novelty.
     """
     own = options or {}
     torch.manual_seed(seed)
-    given = {"augment": augment, "graph": graph, "refine": refine}
+    given = {"augment": augment, "graph": graph, "refine": refine, "novelty": novelty}
     slots = {
         slot: part(slot, method, **own.get(slot, {})) for slot, method in given.items() if method
     }
-    pipeline = Pipeline(TinyEncoder(), head=part("head", head, **own.get("head", {})), **slots)
+    kind = Pipeline if novelty is None else _ShowsNovelty
+    pipeline = kind(TinyEncoder(), head=part("head", head, **own.get("head", {})), **slots)
     if adapt is None and not pipeline.reads_support:
         adapt = "maml"
     out: Any = pipeline

@@ -36,6 +36,7 @@ SLOTS = {
     "refine": "improves the head's scores, with a pool or with the other queries",
     "augment": "adds support nodes, or changes their weights",
     "adapt": "adapts a network's weights to each episode",
+    "novelty": "says which nodes are of none of the classes, beside the scores",
     "pretrain": "teaches the encoder from base images, before any episode",
 }
 TESTING = "The generic checks of methods, for authors elsewhere."

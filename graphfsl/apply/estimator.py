@@ -28,7 +28,7 @@ from graphfsl.apply.unlabeled_targets import (
     with_stand_in,
 )
 from graphfsl.core import registry
-from graphfsl.core.arguments import as_samples, image_bytes
+from graphfsl.core.arguments import as_samples, image_bytes, real_number
 from graphfsl.core.episode import Episode
 from graphfsl.core.invalid_scores import check_answered
 from graphfsl.core.learner import Learner
@@ -71,6 +71,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         transform: the normalisation of images. None takes what the learner was trained with by
             `Trainer` or, without that, what its encoder says; a run and a `Predictor` have their
             own.
+        none: the `novelty` above which a sample is of none of the classes; None asks for no such
+            answer. `graphfsl evaluate RUN episode.open_classes=5` finds one on validation classes.
 
     Attributes:
         classes_: (C,) the sorted labels.
@@ -86,17 +88,19 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         random_state: int | np.random.RandomState | None = 0,
         batch_norm: str | None = None,
         transform: Transform | None = None,
+        none: float | None = None,
     ) -> None:
         self.learner = learner
         self.random_state = random_state
         self.batch_norm = batch_norm
         self.transform = transform
+        self.none = none
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The parameters by name, as scikit-learn asks for them."""
         return {
             name: vars(self)[name]
-            for name in ("learner", "random_state", "batch_norm", "transform")
+            for name in ("learner", "random_state", "batch_norm", "transform", "none")
         }
 
     def __sklearn_tags__(self) -> Any:
@@ -177,10 +181,28 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         return self
 
     def predict(self, X: Any) -> np.ndarray:
-        """The class of the highest score of each sample: (n,)."""
-        best = self._scores(X).argmax(-1)
-        labels: np.ndarray = self.classes_[best.numpy()]
-        return labels
+        """The class of the highest score of each sample: (n,).
+
+        Where `none` is given these are objects, None for a sample of none of the classes.
+        """
+        if self.none is None:
+            best = self._scores(X).argmax(-1)
+            labels: np.ndarray = self.classes_[best.numpy()]
+            return labels
+        bound = real_number(self.none, "none")
+        answers = self._scores(X, novelty=True)
+        found: np.ndarray = self.classes_[answers[:, :-1].argmax(-1).numpy()].astype(object)
+        found[(answers[:, -1] > bound).numpy()] = None
+        return found
+
+    def novelty(self, X: Any) -> np.ndarray:
+        """How foreign each sample is to all classes: (n,), the larger the more.
+
+        The learner's part in the slot `novelty` says it; one without takes minus the largest
+        probability.
+        """
+        novelty: np.ndarray = self._scores(X, novelty=True)[:, -1].numpy()
+        return novelty
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """The probabilities (n, C), a softmax of the scores; columns as in `classes_`."""
@@ -326,16 +348,19 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         return x
 
     @torch.no_grad()
-    def _answer(self, query: Tensor) -> Tensor:
-        """(q, C) float64 scores of these queries in one episode."""
+    def _answer(self, query: Tensor, novelty: bool = False) -> Tensor:
+        """(q, C) float64 scores of these queries in one episode, or (q, C + 1) with novelty."""
         x = self._transform(torch.cat([self._support, query, self._pool]))
         w = x.new_zeros(1, len(x), len(self.classes_))
         w[0, : len(self._w)] = self._w
         episode = Episode(x[None], w, len(self._w), len(query)).to(_device(self.learner_))
-        return check_answered(self._answering, episode, self._answering(episode))[0].double().cpu()
+        answering = self._answering
+        scores = answering.answer_open(episode) if novelty else answering(episode)
+        check_answered(answering, episode, scores[..., : len(self.classes_)])
+        return scores[0].double().cpu()
 
-    def _scores(self, X: Any) -> Tensor:
-        """(n, C) float64 scores."""
+    def _scores(self, X: Any, novelty: bool = False) -> Tensor:
+        """(n, C) float64 scores, or (n, C + 1) with novelty."""
         check_is_fitted(self)
         X, x = self._images(X)
         if x is None:
@@ -346,7 +371,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             )
         x = self._encode(x).to(self._support.dtype)
         with seeded(self._seed, _device(self.learner_)):
-            return torch.cat([self._answer(query) for query in x.split(self._at_once(len(x)))])
+            queries = x.split(self._at_once(len(x)))
+            return torch.cat([self._answer(query, novelty) for query in queries])
 
     def _at_once(self, n: int) -> int:
         """How many of n queries stand in one episode."""

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from graphfsl.core.arguments import described
+from graphfsl.core.arguments import described, real_number
 from graphfsl.core.batchnorm import lacks_averages
 from graphfsl.core.display import cut
 from graphfsl.core.episode import Episode
@@ -38,11 +38,19 @@ MOST_SHOWN = 3  # probabilities of a prediction
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer for one query: its class, the probability of that class, and of all classes."""
+    """The answer for one query.
 
-    label: str
+    Args:
+        label: its class; None where it is of none of them.
+        confidence: the probability of the likeliest class.
+        probabilities: of all classes.
+        novelty: how foreign it is to all of them, where that was asked.
+    """
+
+    label: str | None
     confidence: float
     probabilities: dict[str, float]
+    novelty: float | None = None
 
     def __repr__(self) -> str:
         best = sorted(self.probabilities.items(), key=lambda item: -item[1])[:MOST_SHOWN]
@@ -102,6 +110,7 @@ class Predictor:
         support: Mapping[str, Sequence[Any]],
         query: Sequence[Any],
         unlabeled: Sequence[Any] = (),
+        none: float | None = None,
     ) -> list[Prediction]:
         """Answer for each query image, by a few images of each class.
 
@@ -109,6 +118,8 @@ class Predictor:
             support: class -> its images.
             query: images to be classified.
             unlabeled: images that help learners which use a pool.
+            none: the novelty above which a query is of none of the classes; None asks for no such
+                answer. `graphfsl evaluate RUN episode.open_classes=5` finds one.
 
         Returns:
             An answer for each query.
@@ -141,19 +152,26 @@ class Predictor:
         w = torch.zeros(1, len(x), len(names))
         owner = [k for k, name in enumerate(names) for _ in support[name]]
         w[0, torch.arange(len(images)), torch.tensor(owner)] = 1
-        p = self._answer(x, w, len(images), len(query))
-        return [
-            Prediction(
-                names[int(row.argmax())],
-                float(row.max()),
-                dict(zip(names, row.tolist(), strict=True)),
+        bound = None if none is None else real_number(none, "none")
+        p, novelty = self._answer(x, w, len(images), len(query), bound is not None)
+        found = []
+        for row, foreign in zip(p, novelty.tolist(), strict=True):
+            known = bound is None or foreign <= bound
+            found.append(
+                Prediction(
+                    names[int(row.argmax())] if known else None,
+                    float(row.max()),
+                    dict(zip(names, row.tolist(), strict=True)),
+                    None if bound is None else foreign,
+                )
             )
-            for row in p
-        ]
+        return found
 
     @torch.no_grad()
-    def _answer(self, x: Tensor, w: Tensor, k: int, q: int) -> Tensor:
-        """(q, C) probabilities of the queries.
+    def _answer(
+        self, x: Tensor, w: Tensor, k: int, q: int, novelty: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """(q, C) probabilities of the queries, and (q,) their novelty, 0 where it is not asked.
 
         Images are encoded in blocks where they are encoded alone; else an inductive learner gets
         its queries in blocks.
@@ -163,6 +181,7 @@ class Predictor:
             w: (1, n, C) their label weights.
             k: how many are of the support.
             q: how many are queries.
+            novelty: whether it is asked.
         """
         device = next((p.device for p in self.learner.parameters()), torch.device("cpu"))
         learner, transform, at_once = self.learner, self.run.transform.plain(), q
@@ -172,14 +191,17 @@ class Predictor:
             learner, transform = learner.on_features().eval(), Transform()
         elif not learner.transductive:
             at_once = max(1, size // (k + 1)) if learner.per_query else size
-        found = []
+        found, strange = [], []
         for query in x[k : k + q].split(at_once):
             nodes = torch.cat([x[:k], query, x[k + q :]])
             weights = torch.cat([w[:, : k + len(query)], w[:, k + q :]], 1)
             episode = Episode(transform(nodes[None]), weights, k, len(query)).to(device)
-            scores = check_answered(learner, episode, learner(episode))
+            scores = learner.answer_open(episode) if novelty else learner(episode)
+            foreign = scores[0, :, -1] if novelty else scores.new_zeros(len(query))
+            scores = check_answered(learner, episode, scores[..., : w.shape[-1]])
             found.append(scores[0].float().softmax(-1).cpu())
-        return torch.cat(found)
+            strange.append(foreign.float().cpu())
+        return torch.cat(found), torch.cat(strange)
 
     def images(self, images: Sequence[Any]) -> Tensor:
         """(n, C, H, W) raw images; InputError names every file that cannot be read."""

@@ -66,6 +66,7 @@ USE = {
     "head": "learner.head",
     "graph": "learner.graph",
     "refine": "learner.refine",
+    "novelty": "learner.novelty",
     "augment": "learner.augment",
     "adapt": "learner.adapt",
     "pretrain": "pretrain.objective",

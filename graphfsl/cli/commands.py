@@ -243,6 +243,10 @@ def predict(
     everything: Annotated[
         bool, typer.Option("--all", help="print the probability of every class")
     ] = False,
+    none: Annotated[
+        float | None,
+        typer.Option(help="novelty above which an image is of none of the classes (evaluate says)"),
+    ] = None,
     as_json: Json = False,
     plugin: Plugins = None,
 ) -> None:
@@ -261,7 +265,7 @@ def predict(
     for note in predictor.notes:
         print(f"graphfsl: {note}", file=sys.stderr)
     pool = image_paths(unlabeled) if unlabeled is not None else []
-    answers = predictor.predict(read_folder_classes(support), queries, pool)
+    answers = predictor.predict(read_folder_classes(support), queries, pool, none)
     found = [
         {
             "image": str(q),
@@ -269,19 +273,23 @@ def predict(
             "confidence": round(a.confidence, 4),
             "probabilities": a.probabilities,
         }
+        | ({} if a.novelty is None else {"novelty": round(a.novelty, 6)})
         for q, a in zip(queries, answers, strict=True)
     ]
     if as_json:
         print(json.dumps(found, indent=2))
         return
     if everything:
-        print("image", "label", "confidence", *map(one_line, answers[0].probabilities), sep="\t")
+        novelty = () if none is None else ("novelty",)
+        classes = map(one_line, answers[0].probabilities)
+        print("image", "label", "confidence", *novelty, *classes, sep="\t")
     for q, a in zip(queries, answers, strict=True):
         columns = a.probabilities.values() if everything else ()
+        foreign = () if a.novelty is None else (a.novelty,)
         print(
             one_line(str(q)),
-            one_line(a.label),
-            *(f"{p:.3f}" for p in (a.confidence, *columns)),
+            "none of these" if a.label is None else one_line(a.label),
+            *(f"{p:.3f}" for p in (a.confidence, *foreign, *columns)),
             sep="\t",
         )
 

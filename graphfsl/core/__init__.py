@@ -15,7 +15,16 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time `__getattr__` im
     from graphfsl.core.batchnorm import BatchNorm
     from graphfsl.core.ensemble import Ensemble
     from graphfsl.core.episode import Episode, Target, ValueTarget, stack
-    from graphfsl.core.learner import Augment, Graph, Head, Learner, Objective, Part, Refine
+    from graphfsl.core.learner import (
+        Augment,
+        Graph,
+        Head,
+        Learner,
+        Novelty,
+        Objective,
+        Part,
+        Refine,
+    )
     from graphfsl.core.objectives import support_cross_entropy
     from graphfsl.core.pipeline import Pipeline
     from graphfsl.core.pretrainer import Pretrainer
@@ -34,6 +43,7 @@ _HOME = {
     "Head": "core.learner",
     "InputError": "io.errors",
     "Learner": "core.learner",
+    "Novelty": "core.learner",
     "Objective": "core.learner",
     "Part": "core.learner",
     "Pipeline": "core.pipeline",
@@ -57,6 +67,7 @@ __all__ = [
     "Head",
     "InputError",
     "Learner",
+    "Novelty",
     "Objective",
     "Part",
     "Pipeline",

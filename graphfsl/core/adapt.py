@@ -428,8 +428,16 @@ class Adapt(Learner):
         net: Any = self.net
         return net.encode(episode), Call(net.on_features())
 
-    def _answers(self, episode: Episode) -> Tensor:
-        """Each task's scores by the parameters adapted to it: (B, 1, n, C) or (B, L, 1, n, C)."""
+    def _answers(self, episode: Episode, method: str) -> Tensor:
+        """What a method of the net says of each task by the parameters adapted to it.
+
+        Args:
+            episode: of B tasks.
+            method: "score" or "score_open".
+
+        Returns:
+            (B, 1, n, C) or (B, L, 1, n, C).
+        """
         with adapting():
             encoded, call = self._encoded(episode)
 
@@ -437,7 +445,7 @@ class Adapt(Learner):
                 task = encoded.with_tensors(_one_task(nodes))
                 given = self.given(max(self.steps_now - 1, 0))
                 weights = {**given, **self._adapted(task, call)}
-                scores: Tensor = torch.func.functional_call(call, weights, ("score", task))
+                scores: Tensor = torch.func.functional_call(call, weights, (method, task))
                 return scores
 
             return self._of_each_task(answer, encoded, encoded.tensors)
@@ -477,10 +485,17 @@ class Adapt(Learner):
 
     def score(self, episode: Episode) -> Tensor:
         """Scores (B, n, C) of each task with the parameters adapted to it, or (L, B, n, C)."""
-        # (B, 1, n, C) or (B, L, 1, n, C)
+        return self._score(episode, "score")
+
+    def score_open(self, episode: Episode) -> Tensor:
+        """The same and the net's novelty: (B, n, C + 1), see `Learner.score_open`."""
+        return self._score(episode, "score_open")
+
+    def _score(self, episode: Episode, method: str) -> Tensor:
         grown = self._with_images(_as_floats(episode))
         with self._unwritten():
-            scores = own_nodes(self._answers(grown), grown, episode)
+            # (B, 1, n, C) or (B, L, 1, n, C)
+            scores = own_nodes(self._answers(grown, method), grown, episode)
         return scores.squeeze(1) if scores.ndim == 4 else scores.squeeze(2).transpose(0, 1)
 
     def check_averages(self) -> None:

@@ -333,7 +333,8 @@ class Target(BaseTarget):
     """What is true of an episode of classes: for losses, metrics, oracles and disjointness checks.
 
     Args:
-        query: (B, Q) the class column of each query, -100 for padding.
+        query: (B, Q) the class column of each query, -1 for one of none of the classes, -100 for
+            padding.
         unlabeled: (B, U) the class column of each unlabeled node, -1 for a distractor or where it
             is not known.
         ids: (B, n) the sample that each node shows, -1 for padding.
@@ -353,10 +354,15 @@ class Target(BaseTarget):
                     self, field.name, as_tensor(value, f"{field.name} of a target").long()
                 )
 
+    @property
+    def of_class(self) -> Tensor:
+        """(B, Q) the class column of each query that is of a class, -100 for all others."""
+        return self.query.where(self.query >= 0, -100)
+
     def loss(self, scores: Tensor, episode: Episode) -> Tensor:
-        """Mean cross-entropy of the queries."""
+        """Mean cross-entropy of the queries that are of a class."""
         queries = last_layer(scores)[:, episode.query]
-        return F.cross_entropy(queries.flatten(0, 1), self.query.flatten(), ignore_index=-100)
+        return F.cross_entropy(queries.flatten(0, 1), self.of_class.flatten(), ignore_index=-100)
 
     def known(self, episode: Episode) -> Tensor:
         """Label weights (B, k + q, C) of support and queries together.

@@ -1,6 +1,6 @@
 """The whole contract: a `Learner` maps an episode to class scores of its nodes.
 
-`Pipeline` chains parts (encoder, augment, graph, head, refine); `graphfsl.core.adapt.Adapt` is an
+`Pipeline` chains parts (encoder, augment, graph, head, refine, novelty); `graphfsl.core.adapt.Adapt` is an
 inner loop around any learner. All of them have `score`, so they nest.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from graphfsl.core.combinations import Combines
@@ -17,6 +18,7 @@ from graphfsl.core.encoder import full_precision
 from graphfsl.core.episode import BaseTarget, Episode, check_episode, check_target
 from graphfsl.core.saving import Saves
 from graphfsl.functional.layers import last_layer
+from graphfsl.functional.open_set import max_probability
 
 
 class Part(Shown, Combines, nn.Module):
@@ -81,6 +83,8 @@ class Learner(Saves, Part):
     """
 
     adapts: bool = False  # an inner loop changes its weights for each episode
+    # the novelty above which an answer is "none of the classes"; None where none was chosen
+    rejects_above: float | None = None
     # the share of a training's steps that are done, for what changes along it; 1 outside of one
     progress: float = 1.0
 
@@ -123,6 +127,23 @@ class Learner(Saves, Part):
         """The scores (B, Q, C) of the queries."""
         return last_layer(self.score(check_episode(episode)))[:, episode.query]
 
+    def score_open(self, episode: Episode) -> Tensor:
+        """The scores of all nodes, and behind them how foreign each is to all classes: (B, n, C+1).
+
+        The last column is its novelty, which ranks nodes: the larger, the less it is of any class.
+        A learner without a part for it (slot `novelty`) takes minus the largest probability.
+        """
+        scores = last_layer(self.score(check_episode(episode)))
+        return beside(scores, max_probability(scores))
+
+    def answer_open(self, episode: Episode) -> Tensor:
+        """`score_open` of the queries (B, Q, C + 1), the novelty less `rejects_above`, if any.
+
+        Above 0 a query is none of the classes then.
+        """
+        answers = self.score_open(episode)[:, episode.query]
+        return beside(answers[..., :-1], answers[..., -1] - (self.rejects_above or 0.0))
+
     def criterion(self, scores: Tensor, target: Any, episode: Episode) -> Tensor:
         """The task's own loss, of classes cross-entropy, unless the paper says otherwise."""
         loss: Tensor = target.loss(scores, episode)
@@ -139,6 +160,11 @@ class Learner(Saves, Part):
         """
         with full_precision(episode.x.device):
             return self.criterion(scores, check_target(target), episode) + self.aux_loss(episode)
+
+
+def beside(scores: Tensor, novelty: Tensor) -> Tensor:
+    """Scores (…, n, C) with the novelty (…, n) as one more column: (…, n, C + 1)."""
+    return torch.cat([scores, novelty.unsqueeze(-1).to(scores.dtype)], -1)
 
 
 class Head(Learner):
@@ -172,6 +198,14 @@ class Refine(Part):
 
     def forward(self, episode: Episode, scores: Tensor, head: Head) -> Tensor:
         """Better scores (B, n, C) than those that are given; head: may be asked again."""
+        raise NotImplementedError
+
+
+class Novelty(Part):
+    """Says how foreign each node is to all classes; the scores stay as they are."""
+
+    def forward(self, episode: Episode, scores: Tensor) -> Tensor:
+        """The novelty (B, n) of the nodes of an episode of features, with scores (B, n, C)."""
         raise NotImplementedError
 
 

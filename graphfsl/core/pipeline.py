@@ -1,4 +1,4 @@
-"""`Pipeline` chains parts: encoder, augment, graph, head, refine."""
+"""`Pipeline` chains parts: encoder, augment, graph, head, refine, novelty."""
 
 from __future__ import annotations
 
@@ -25,16 +25,17 @@ from graphfsl.core.combinations import (
 )
 from graphfsl.core.encoder import call_encoder, checked_encoder, fitting, full_precision
 from graphfsl.core.episode import BaseTarget, Episode, check_episode, check_target
-from graphfsl.core.learner import Encode, Head, Learner, Part
+from graphfsl.core.learner import Encode, Head, Learner, Novelty, Part, beside
 from graphfsl.core.traits import JOINED
 from graphfsl.functional.layers import last_layer
+from graphfsl.functional.open_set import max_probability
 from graphfsl.io.errors import InputError, require, unknown
 
 Slot = nn.Module | Sequence[nn.Module] | None
 
 
 class Pipeline(Learner):
-    """Chains parts: encoder -> augment -> graph -> head -> refine.
+    """Chains parts: encoder -> augment -> graph -> head -> refine, and novelty beside the scores.
 
     Args:
         encoder: images (M, *S) -> feature maps (M, C, h, w) or vectors (M, d), with an optional
@@ -44,6 +45,7 @@ class Pipeline(Learner):
         graph: parts that rewrite features.
         head: the part that scores.
         refine: parts that better its scores.
+        novelty: the part that says which nodes are of no class; None takes the largest probability.
         per_query: score every query in a copy of its own after encoding: any part is inductive so;
             None asks the parts.
         batch_norm: the policy of the encoder's statistics, see `graphfsl.core.batchnorm`.
@@ -65,11 +67,13 @@ class Pipeline(Learner):
         refine: Slot = None,
         per_query: bool | None = None,
         batch_norm: str = "running",
+        novelty: Novelty | None = None,
     ) -> None:
         super().__init__()
         self.encoder = checked_encoder(encoder)
         self.augment, self.graph = parts_of("augment", augment), parts_of("graph", graph)
         self.refine = parts_of("refine", refine)
+        self.novelty = parts_of("novelty", novelty)
         self.head: Head = checked_head(head)
         parts = self.parts
         check_parts(self.augment, self.graph, self.head, self.refine)  # type: ignore[arg-type]
@@ -91,7 +95,7 @@ class Pipeline(Learner):
     @property
     def parts(self) -> list[Part]:
         """All parts behind the encoder, in the order in which they work."""
-        return [*self.augment, *self.graph, self.head, *self.refine]
+        return [*self.augment, *self.graph, self.head, *self.refine, *self.novelty]
 
     @property
     def remarks(self) -> list[str]:
@@ -206,10 +210,14 @@ class Pipeline(Learner):
         """Scores (B, n, C) of encoded episodes, or (L, B, n, C) from a head of L layers."""
         return self._scored(episode)[0]
 
-    def _scored(self, episode: Episode) -> tuple[Tensor, Episode]:
+    def _scored(self, episode: Episode, novelty: bool = False) -> tuple[Tensor, Episode]:
         """The scores, and the episode with features as the head sees them.
 
         Where each query is answered in a copy of its own these are those that are given.
+
+        Args:
+            episode: of features.
+            novelty: whether the scores have it as one more column.
         """
         if self.shots is not None and (k := episode.n_support) != self.shots * episode.way:
             raise InputError(
@@ -217,9 +225,10 @@ class Pipeline(Learner):
                 f"has {k} support nodes"
             )
         if self.way is not None and episode.way != self.way:
-            return self._fewer_classes(episode, self.way), episode
+            return self._fewer_classes(episode, self.way, novelty), episode
         if self.per_query and episode.n_query > 1:
-            return self._per_query(episode), episode
+            alone = self._scored(episode.one_query_each(), novelty)[0]
+            return _of_each(alone, episode), episode
         asked_of = episode
         with full_precision(episode.x.device), fitting(episode.x):
             for part in self.feature_parts:
@@ -228,14 +237,21 @@ class Pipeline(Learner):
             scores = self.head.score(episode) if asked else episode.w
             for part in self.refine:
                 scores = part(episode, last_layer(scores), self.head)
+            if novelty:
+                scores = self._with_novelty(episode, last_layer(scores))
         seen = own_nodes(episode.x.flatten(2), episode, asked_of)
         seen = seen.unflatten(2, episode.x.shape[2:])
         return own_nodes(scores, episode, asked_of), asked_of.with_tensors({"x": seen})
 
-    def _fewer_classes(self, episode: Episode, most: int) -> Tensor:
+    def _with_novelty(self, episode: Episode, scores: Tensor) -> Tensor:
+        """Scores (B, n, C) with the novelty as one more column."""
+        part = next(iter(self.novelty), None)
+        return beside(scores, max_probability(scores) if part is None else part(episode, scores))
+
+    def _fewer_classes(self, episode: Episode, most: int, novelty: bool) -> Tensor:
         """Scores of an episode of fewer classes than the `most` that a part is tied to.
 
-        The others are absent ones.
+        The others are absent ones. With `novelty` there is one more column.
         """
         k, way = episode.n_support, episode.way
         require(
@@ -244,12 +260,10 @@ class Pipeline(Learner):
         )
         # the support nodes that absent classes would have, as padding
         added = (most - way) * (self.shots or 0)
-        scores = self.score_features(episode.more_classes(most - way, added))[..., :way]
+        scores = self._scored(episode.more_classes(most - way, added), novelty)[0]
+        own = scores[..., :way]
+        scores = beside(own, scores[..., -1]) if novelty else own
         return torch.cat([scores[..., :k, :], scores[..., k + added :, :]], -2) if added else scores
-
-    def _per_query(self, episode: Episode) -> Tensor:
-        """Scores, every query being asked in a graph of its own."""
-        return _of_each(self.score_features(episode.one_query_each()), episode)
 
     def _normalises_each(self, episode: Episode) -> bool:
         """Whether the encoder sees each query of the episode in a copy of its own."""
@@ -257,8 +271,15 @@ class Pipeline(Learner):
 
     def score(self, episode: Episode) -> Tensor:
         """Scores (B, n, C) of an episode of images, or (L, B, n, C) from a head of L layers."""
+        return self._score(episode, novelty=False)
+
+    def score_open(self, episode: Episode) -> Tensor:
+        """Scores and novelty (B, n, C + 1) of an episode of images, see `Learner.score_open`."""
+        return self._score(episode, novelty=True)
+
+    def _score(self, episode: Episode, novelty: bool) -> Tensor:
         features = self.encode(episode)
-        scores = own_nodes(self.score_features(features), features, episode)
+        scores = own_nodes(self._scored(features, novelty)[0], features, episode)
         return _of_each(scores, episode) if self._normalises_each(episode) else scores
 
     def criterion(self, scores: Tensor, target: Any, episode: Episode) -> Tensor:
@@ -292,7 +313,9 @@ class Pipeline(Learner):
         """
         parts = (list(self.augment), list(self.graph), self.head, list(self.refine))
         encoder = nn.Unflatten(1, self.maps or ()) if self.wants_maps else None
-        features = Pipeline(encoder, *parts, self.per_query, self.batch_norm)
+        novelty: Any = next(iter(self.novelty), None)
+        features = Pipeline(encoder, *parts, self.per_query, self.batch_norm, novelty)
+        features.rejects_above = self.rejects_above
         features._generates = False
         return features.train(self.training)
 

@@ -41,6 +41,7 @@ class Demands:
         labeled_fraction: the share of the samples that may show their labels.
         label_seed: which share that is.
         answers: what a query is answered with, "classes" or "values".
+        open: whether queries may be of no class, so that novelty is asked for beside the scores.
     """
 
     way: int
@@ -54,6 +55,7 @@ class Demands:
     labeled_fraction: float = 1.0
     label_seed: int = 0
     answers: str = "classes"
+    open: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,16 +64,19 @@ class Metric:
 
     Args:
         measure: (scores (B, Q, …), target, episode) -> a value of each task (B,), NaN where it was
-            not answered; or sums (B, k), of which `ratio` makes a value.
+            not answered; or sums (B, k), of which `ratio` makes a value. Where queries may be of no
+            class (`Demands.open`), the scores are those of `Learner.answer_open`.
         unit: "%" for a share, which people are shown times hundred; else the unit itself.
         more_is_better: False where less is.
         ratio: sums (…, k) -> values (…), such as intersection over union; None for a mean.
+        needs_bound: whether it is measured only of a learner that `rejects_above` a bound.
     """
 
     measure: Callable[[Tensor, Any, Episode], Tensor]
     unit: str = "%"
     more_is_better: bool = True
     ratio: Callable[[Tensor], Tensor] | None = None
+    needs_bound: bool = False
 
     def value(self, measured: Tensor) -> float:
         """The value over all episodes: their mean (n,), or the ratio of their sums (n, k)."""

@@ -95,6 +95,7 @@ def build_learner(
             graph=parts["graph"] or None,
             head=parts["head"][0],
             refine=parts["refine"] or None,
+            novelty=parts["novelty"][0] if parts["novelty"] else None,
         )
         pipeline.maps = maps
         learner = _adapted(pipeline, spec)

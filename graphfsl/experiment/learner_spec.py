@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from graphfsl.io.errors import InputError, unknown
 
-SLOTS = ("augment", "graph", "head", "refine")
+SLOTS = ("augment", "graph", "head", "refine", "novelty")
 KEYS = ("encoder", *SLOTS, "adapt", "per_query", "batch_norm")  # of a `learner` section
 
 
@@ -42,6 +42,7 @@ class LearnerSpec:
         graph: parts of this slot, in order.
         head: what scores an episode.
         refine: parts of this slot, in order.
+        novelty: what says which nodes are of no class.
         adapt: an inner loop around them.
         per_query: whether every query is answered alone; None leaves it to the parts.
         batch_norm: the policy; None takes the usual one.
@@ -53,6 +54,7 @@ class LearnerSpec:
     graph: tuple[PartSpec, ...]
     head: PartSpec | None
     refine: tuple[PartSpec, ...]
+    novelty: PartSpec | None
     adapt: PartSpec | None
     per_query: bool | None
     batch_norm: str | None
@@ -73,8 +75,9 @@ class LearnerSpec:
             if key not in KEYS:
                 raise unknown("slot of learner", key, KEYS)
         parts = {slot: _parts(section.get(slot), slot) for slot in SLOTS}
-        if len(parts["head"]) > 1:
-            raise InputError("learner.head takes one part, not a list")
+        for slot in SLOTS:
+            if slot not in cls.lists and len(parts[slot]) > 1:
+                raise InputError(f"learner.{slot} takes one part, not a list")
         encoder = _part(section.get("encoder"), "encoder")
         adapt = _part(section.get("adapt"), "adapt")
         every = {**parts, "encoder": (encoder,), "adapt": (adapt,)}
@@ -85,6 +88,7 @@ class LearnerSpec:
             graph=parts["graph"],
             head=parts["head"][0] if parts["head"] else None,
             refine=parts["refine"],
+            novelty=parts["novelty"][0] if parts["novelty"] else None,
             adapt=adapt,
             per_query=section.get("per_query"),
             batch_norm=section.get("batch_norm"),

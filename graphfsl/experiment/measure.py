@@ -30,13 +30,14 @@ from graphfsl.experiment.run import Run
 from graphfsl.experiment.trained import kept_learners, take_weights
 from graphfsl.io.allocator import reuse_freed_memory
 from graphfsl.io.errors import InputError
-from graphfsl.loops.evaluation import diagnose, encode_once, evaluate
+from graphfsl.loops.evaluation import diagnose, encode_once, evaluate, rejection_threshold
 from graphfsl.loops.row import Row
 
 Say = Callable[[str], None]
 # what a list decides
 LISTED = ("episode", "evaluation.episodes", "evaluation.seed", "evaluation.settings")
 DIAGNOSED = 200  # episodes that the reliability diagram and the confusion matrix are drawn from
+CHOSEN_ON = 200  # episodes that a bound for novelty is chosen on
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,8 @@ def _measured(
         )
     rows = []
     for task in tasks:
+        if task.demands.open:
+            learner.rejects_above = _threshold(run, asked, task, split.name, device)
         numbers = (options.episodes, options.seed, run.transform, options.block)
         result = evaluate(learner, split, task, *numbers, device, listed, options.unbalanced)
         drawn = Episodes(split, task, options.seed, run.transform.plain(), device, listed)
@@ -131,6 +134,32 @@ def _measured(
         if say:
             say(str(result))
     return rows
+
+
+def _threshold(
+    run: Run, asked: Asked, task: Task, measured: str, device: torch.device
+) -> float | None:
+    """The novelty above which an answer is "none of the classes", chosen on other classes.
+
+    They are the validation classes or, where those are what is measured, the base classes; None
+    where these are too few for the task.
+    """
+    data = asked.experiment.data
+    for name in ("val", data.base):
+        split = data.split(name)
+        try:
+            task.check(split)
+        except InputError:
+            continue
+        if split.name != measured:
+            break
+    else:
+        return None
+    images = CHOSEN_ON * task.demands.nodes
+    learner, split = encode_once(asked.learner, split, run.transform, images)
+    learner.rejects_above = None
+    drawn = Episodes(split, task, asked.experiment.evaluation.seed, run.transform.plain(), device)
+    return rejection_threshold(learner, drawn, CHOSEN_ON)
 
 
 def _encoded(

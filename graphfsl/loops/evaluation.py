@@ -22,7 +22,7 @@ from graphfsl.core.arguments import (
     whole_number,
 )
 from graphfsl.core.display import block, call_of
-from graphfsl.core.episode import Episode
+from graphfsl.core.episode import Episode, Target
 from graphfsl.core.invalid_scores import Diverged, why_unsound
 from graphfsl.core.learner import Learner, Part
 from graphfsl.core.pipeline import Pipeline
@@ -36,6 +36,7 @@ from graphfsl.data.split import Split
 from graphfsl.data.tasks import as_task, name_of
 from graphfsl.data.transforms import Transform
 from graphfsl.functional.layers import last_layer
+from graphfsl.functional.open_set import best_threshold
 from graphfsl.io.allocator import check_room
 from graphfsl.io.errors import InputError, require
 from graphfsl.loops.encode import check_alone, encode_split, images_at_once
@@ -59,7 +60,8 @@ def block_size(learner: Learner, episodes: Episodes) -> int:
 def answers(learner: Learner, episodes: Episodes, numbers: range, block: int) -> Iterator[Answer]:
     """The scores of the queries, `block` episodes at a time, with what they are of.
 
-    A learner that asks for labels gets the episode with its oracle.
+    A learner that asks for labels gets the episode with its oracle. Where queries may be of no
+    class, the last column is their novelty (`Learner.answer_open`).
 
     Args:
         learner: in evaluation mode.
@@ -69,7 +71,8 @@ def answers(learner: Learner, episodes: Episodes, numbers: range, block: int) ->
     """
     for episode, target in episodes.batches(numbers, block):
         asked = target.told(episode) if learner.asks else episode
-        yield learner(asked), target, asked
+        found = learner.answer_open(asked) if episodes.task.demands.open else learner(asked)
+        yield found, target, asked
 
 
 @contextmanager
@@ -113,7 +116,7 @@ def measured(
     check_protocol(learner, episodes.task, unbalanced)
     if episodes.task.nodes_are_samples:
         check_features(learner, episodes.split.x)
-    metrics = episodes.task.metrics if metrics is None else metrics
+    metrics = metrics_of(learner, episodes.task) if metrics is None else metrics
     numbers = count if isinstance(count, range) else range(count)
     size = block or block_size(learner, episodes)
     check_room(numbers, episodes.device)
@@ -133,6 +136,12 @@ def measured(
                 found[name].append(value)
             done += len(first)
     return {name: torch.cat(parts).cpu() for name, parts in found.items()}
+
+
+def metrics_of(learner: Learner, task: Task) -> dict[str, Metric]:
+    """The metrics of a task that can be measured of a learner."""
+    able = learner.rejects_above is not None
+    return {name: m for name, m in task.metrics.items() if able or not m.needs_bound}
 
 
 def _unanswered(learner: Learner, task: Task, episode: Episode, number: int) -> InputError:
@@ -171,6 +180,25 @@ def warn_of_idle(learner: Learner, episode: Episode) -> None:
             "other options, or another head, would fit these features",
             stacklevel=2,
         )
+
+
+def rejection_threshold(learner: Learner, episodes: Episodes, count: int) -> float:
+    """The novelty above which "none of the classes" makes most answers right.
+
+    Args:
+        learner: which `rejects_above` nothing yet.
+        episodes: of a task whose queries may be of no class.
+        count: how many of them it is chosen on.
+    """
+    scores, truth = [], []
+    with evaluating(learner):
+        size = block_size(learner, episodes)
+        for found, target, _ in answers(learner, episodes, range(count), size):
+            assert isinstance(target, Target)
+            scores.append(found)
+            truth.append(target.query)
+    every = torch.cat(scores)
+    return best_threshold(every[..., :-1], every[..., -1], torch.cat(truth))
 
 
 def diagnose(learner: Learner, episodes: Episodes, count: int) -> dict[str, Any]:
@@ -254,12 +282,14 @@ class Result:
         task = self.task
         learner = self.learner
         metrics = {}
-        for name, metric in task.metrics.items():
+        for name, metric in metrics_of(learner, task).items():
             value = MetricValue.of(metric, self.measured[name], task.unit)
             # the first is finite; another one may be of no use for some episodes
             if math.isfinite(value.value):
                 metrics[name] = value
         traits = [trait for trait in REPORTED if getattr(learner, trait)]
+        if task.demands.open and learner.rejects_above is not None:
+            traits.append(f"rejects above {learner.rejects_above:.4g}")
         first, _ = task.metric
         return Row(
             task=name_of(task),
@@ -290,7 +320,10 @@ class Result:
     def __str__(self) -> str:
         row = self.row()
         kind = f"{row.setting}, {row.batch_norm} BatchNorm statistics"
-        return f"{self.task.title}: {row.value} ({kind})"
+        if not self.task.demands.open:
+            return f"{self.task.title}: {row.value} ({kind})"
+        other = [f"{name} {value}" for name, value in row.metrics.items() if name != row.metric]
+        return f"{self.task.title}: {row.metric} {row.value}, {', '.join(other)} ({kind})"
 
 
 def evaluate(

@@ -78,6 +78,8 @@ ZERO = NEGATIVE | {
     "unlabeled",
     "distractors",
     "noise",
+    "open_classes",
+    "foreign_share",
     "weight_decay",
     "momentum",
     "warmup",

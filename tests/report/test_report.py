@@ -32,7 +32,8 @@ SVG = (
 
 
 FIELDS = """method data way shot max_shot unlabeled distractors query labeled_fraction label_seed
-dirichlet pool_dirichlet groups noise noise_kind accuracy ci95 published difference source
+dirichlet pool_dirichlet groups noise noise_kind open_classes open_query
+foreign_share accuracy ci95 published difference source
 episodes batch_norm steps paper_steps run setting baseline traits seed config commit device
 seconds
 """.split()  # noqa: SIM905

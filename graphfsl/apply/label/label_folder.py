@@ -56,9 +56,9 @@ def label(
 ) -> tuple[list[Path], str]:
     """Label a pool of images or features from a table of a few labels, and write what was found.
 
-    The files are labels.csv or .parquet, unreadable.csv, report.html and, of images,
-    sheets/<number>-<class>.png. Labels and sheets that an earlier call left are removed. labels.csv
-    has
+    The files are labels.csv or .parquet, doubts.csv with the given labels that the others
+    contradict, unreadable.csv, report.html and, of images, sheets/<number>-<class>.png. Labels and
+    sheets that an earlier call left are removed. labels.csv has
 
         sample      its path below the folder, or its name
         label       the class, empty for none of the classes
@@ -95,8 +95,8 @@ def label(
     source, support, out = Path(source), Path(support), Path(out)
     truth = None if truth is None else Path(truth)
     table, missing = out / f"labels.{file_format}", out / "unreadable.csv"
-    page = out / "report.html"
-    _check_places([out, out / "sheets"], [table, missing, page])
+    page, doubts = out / "report.html", out / "doubts.csv"
+    _check_places([out, out / "sheets"], [table, missing, page, doubts])
 
     task = _read_task(source, support, truth, spec, run, size, range, out)
     pool, classes = task.pool, task.classes
@@ -106,16 +106,20 @@ def label(
 
     write_table(table, _columns(pool, found, classes, task.chosen))
     write_table(missing, _unreadable(pool))
+    doubted = _doubts(found, task)
+    write_table(doubts, doubted)
     links, shown = _write_sheets(out, pool, found, classes, answers)
     title = f"A pool of {len(pool.names):,} samples, {len(task.chosen):,} of them given"
     notes = [f"`{source}`, labels of `{support}`: {line}", *_method(found)]
     truths = answers if task.known else None
-    text = pool_page(title, notes, found, classes, truths, links, shown, pool.unreadable)
+    text = pool_page(
+        title, notes, found, classes, truths, links, shown, pool.unreadable, _contradicted(doubted)
+    )
     write_atomically(page, text.encode())
 
     sheets = [out / link for link in links.values()]
     _remove_old(out, [table, *sheets, support, *([truth] if truth else [])])
-    return [table, missing, page, *sheets], line
+    return [table, doubts, missing, page, *sheets], line
 
 
 @dataclass(frozen=True)
@@ -292,6 +296,32 @@ def _columns(
     return columns
 
 
+def _doubts(found: Labels, task: _Task) -> dict[str, list[Any]]:
+    """Of doubts.csv: the given labels that the others contradict."""
+    sources, rows, classes = [*task.chosen, ""], found.doubted, task.classes
+    columns: dict[str, list[Any]] = {
+        "sample": [sources[s] for s in rows],
+        "label": [task.given[sources[s]] for s in rows],
+        "doubt": found.doubt[rows].tolist(),
+        "others_say": [classes[found.said[s]] for s in rows],
+    }
+    for i in range(SPOKE):
+        columns[f"support_{i + 1}"] = [sources[s] for s in found.against[rows, i]]
+    return columns
+
+
+def _contradicted(doubted: Mapping[str, Sequence[Any]]) -> list[str]:
+    """A line for each given label that the others contradict."""
+    lines = []
+    for row in zip(*doubted.values(), strict=True):
+        sample, label, doubt, said, *sources = row
+        spoke = ", ".join(f"`{source}`" for source in sources if source)
+        lines.append(
+            f"`{sample}` was given as {label}; the other labels say {said} ({doubt:.2f}): {spoke}"
+        )
+    return lines
+
+
 def _sheet(pool: Pool, found: Labels, c: int, name: str, truth: np.ndarray) -> Image.Image:
     """What was given of class c, and what was found, the surest and the least sure.
 
@@ -340,6 +370,8 @@ def _summary(pool: Pool, found: Labels, truth: np.ndarray) -> list[str]:
     words.append(f"{len(found.of(NONE)):,} none of these")
     if lost := len(found.of(LOST)):
         words.append(f"{lost:,} that no label reaches")
+    if doubted := len(found.doubted):
+        words.append(f"{doubted:,} given labels doubted (doubts.csv)")
     if pool.unreadable:
         words.append(f"{len(pool.unreadable):,} not readable")
     if (known := mine & (truth > -2)).any():

@@ -22,6 +22,7 @@ from graphfsl.functional.held_out import (
     FOREIGN,
     MAYBE_FOREIGN,
     REACHED,
+    HeldOut,
     borne_out,
     class_weights,
     held_out,
@@ -37,6 +38,7 @@ SUPPORT = "support, which samples of the pool are labeled,"
 POWER = 3  # of the cosine in an edge's weight, as in iLPC
 SPOKE = 3  # support samples that are named for each sample
 LOW = 0.1  # the share of held-out rows below a usual mass
+DOUBTFUL = 0.5  # the probability of being wrong from which a given label is listed
 NUMBERS = 2**25  # of the samples that are answered at once
 
 
@@ -54,6 +56,11 @@ class Labels:
         support: (n, 3) the positions in the support of the samples of `best` that spoke loudest, -1
             where there are no more.
         share: (n, 3) their shares of its score.
+        doubt: (m,) of each support sample the probability, by the others, that it is not of the
+            class that its label says; NaN where no other label of its class tells.
+        said: (m,) the class that the others say.
+        against: (m, 3) the positions in the support of the samples of that class that speak
+            loudest, -1 where there are no more.
         facts: how it was done, in words and numbers.
     """
 
@@ -64,6 +71,9 @@ class Labels:
     given: np.ndarray
     support: np.ndarray
     share: np.ndarray
+    doubt: np.ndarray
+    said: np.ndarray
+    against: np.ndarray
     facts: dict[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -88,6 +98,16 @@ class Labels:
     def confidence(self) -> np.ndarray:
         """The score (n,) where held-out labels bear it out, else NaN."""
         return self.score if self.facts["borne out"] else np.full_like(self.score, np.nan)
+
+    @property
+    def doubted(self) -> np.ndarray:
+        """The positions in the support whose labels the others contradict, the surest first.
+
+        The others say another class, with a probability of more than a half.
+        """
+        wrong = np.flatnonzero(np.nan_to_num(self.doubt) > DOUBTFUL)
+        ordered: np.ndarray = wrong[np.argsort(-self.doubt[wrong], kind="stable")]
+        return ordered
 
     @property
     def reached(self) -> np.ndarray:
@@ -186,6 +206,7 @@ def label_pool(
         given.classes,
     )
     t = temperature(held.scores[held.reached], held.group[held.reached])
+    doubt, said, contradicts = _doubts(_rows(influence, given.node), given, held, t)
     weights = class_weights(prior, given.member.sum(0), given.member.T @ mass)
     found = _answers(influence, weights, given, t).of(graph.node)
 
@@ -234,7 +255,8 @@ def label_pool(
     return Labels(
         label=answer.numpy(), best=found.best.numpy(), score=found.score.numpy(),
         none=nothing.numpy(), given=(~asked).numpy(), support=found.support.numpy(),
-        share=found.share.numpy(), facts=facts,
+        share=found.share.numpy(), doubt=doubt.numpy(), said=said.numpy(),
+        against=contradicts.numpy(), facts=facts,
     )  # fmt: skip
 
 
@@ -391,6 +413,32 @@ def _answers_of(influence: Tensor, weights: Tensor, given: _Given, t: float) -> 
     return _Answers(
         mass, rival, best.where(reached, -1), p, support.where(heard, -1), share.where(heard, 0)
     )
+
+
+def _doubts(
+    influence: Tensor, given: _Given, held: HeldOut, t: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What the other labels say against each given one: `doubt`, `said` and `against` of `Labels`.
+
+    influence: (m, m) what column s, a support sample, gives to the node of row i.
+    """
+    m = len(given.node)
+    doubt = torch.full((m,), torch.nan)
+    said = given.label.clone()
+    against = torch.full((m, SPOKE), -1)
+
+    reached = held.ids[held.reached]
+    scores = held.scores[held.reached, : given.classes]
+    p = (scores.log() / t).softmax(1)
+    doubt[reached] = 1 - p.gather(1, given.label[reached, None])[:, 0]
+    said[reached] = p.argmax(1)
+
+    same_node = given.node[:, None] == given.node
+    of_said = influence.masked_fill(same_node, 0) * (given.label == said[:, None])
+    loudest = of_said.topk(min(SPOKE, m), 1)
+    heard = (loudest.values > REACHED) & (said != given.label)[:, None]
+    against[:, : loudest.indices.shape[1]] = loudest.indices.where(heard, -1)
+    return doubt, said, against
 
 
 def _low(strength: Tensor, held_strength: Tensor) -> Tensor:

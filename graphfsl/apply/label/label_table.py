@@ -20,6 +20,9 @@ from graphfsl.io.files import read_regular
 from graphfsl.io.plain_text import unguarded
 
 COLUMNS = ("sample", "label")
+GIVEN = (
+    "given"  # 1 on a line whose label a person gave; `label` writes it, 0 beside its own guesses
+)
 SEPARATORS = (",", ";", "\t")
 BEFORE_HEADER = re.compile(r"\s*|sep=.\s*", re.IGNORECASE)  # a blank line, or Excel's hint
 # what programs and our pages write where none is
@@ -33,6 +36,9 @@ def read_labels(path: Path) -> dict[str, str]:
     is in any case, below blank lines or Excel's `sep=;` too. A ' in front of what would be a
     formula, as `write_table` sets it, is taken off.
 
+    Of a table that has a column `given`, as `label` writes it, only lines with 1 there count: a
+    guess of an earlier call is no label.
+
     Args:
         path: of the table.
 
@@ -42,7 +48,8 @@ def read_labels(path: Path) -> dict[str, str]:
 
     Raises:
         InputError: for anything else, for a line with fewer or more fields than the header, for two
-            labels of one name, and for a label that programs write where there is none.
+            labels of one name, for a label that programs write where there is none, and where no
+            line is given.
     """
     lines = iter(_lines(path))
     header = [field.strip().lower() for field in next(lines, (0, []))[1]]
@@ -55,6 +62,8 @@ def read_labels(path: Path) -> dict[str, str]:
             raise InputError(
                 f"{path} {wrong}; it must have 'sample' and 'label' once each, and has {has}"
             )
+    require(header.count(GIVEN) < 2, f"{path} has column 'given' twice")
+    guesses = 0
     found: dict[str, str] = {}
     for number, fields in lines:
         if not any(field.strip() for field in fields):
@@ -72,6 +81,9 @@ def read_labels(path: Path) -> dict[str, str]:
             f"the separator must "
             "stand in quotes",
         )
+        if GIVEN in header and not _is_given(fields[header.index(GIVEN)], where):
+            guesses += 1
+            continue
         name, label = (_cell(fields[header.index(column)], where) for column in COLUMNS)
         label = written(label.strip())
         _check_class(label, where)
@@ -79,6 +91,11 @@ def read_labels(path: Path) -> dict[str, str]:
             raise InputError(
                 f"{where}: {name!r} is {found[name]!r} above, {label!r} here; keep one"
             )
+    require(
+        found or not guesses,
+        f"{path}: none of its {guesses:,} lines is given (column 'given'); write 1 there where a "
+        "label is yours",
+    )
     require(found, f"{path} labels no sample; give each class a line or more")
     return found
 
@@ -120,6 +137,17 @@ def samples_meant(
                 f"and {label!r}; keep one"
             )
     return found
+
+
+def _is_given(field: str, where: str) -> bool:
+    said = field.strip().lower()
+    if said in ("1", "true", "1.0"):
+        return True
+    require(
+        said in ("", "0", "false", "0.0"),
+        f"{where}: column 'given' must hold 1 where a label is given, else 0, not {field!r:.40}",
+    )
+    return False
 
 
 def _cell(field: str, where: str) -> str:

@@ -22,7 +22,7 @@ from graphfsl.report.reliability import reliability_diagram
 
 COVERAGES = (0.1, 0.25, 0.5, 0.75, 1.0)
 POINTS = 500  # of a curve
-LISTED = 50  # unreadable files
+LISTED = 50  # lines about files
 OTHERS = {-1: "none of these", -2: "no label reaches"}  # beside classes
 
 
@@ -35,6 +35,7 @@ def pool_page(
     links: Mapping[int, str] | None = None,
     sheets: Sequence[tuple[str, bytes]] = (),
     unreadable: Sequence[tuple[str, str]] = (),
+    doubts: Sequence[str] = (),
 ) -> str:
     """What became of a pool, as one self-contained web page.
 
@@ -47,6 +48,7 @@ def pool_page(
         links: from a class (-1: none, -2: not reached) to its sheet's file.
         sheets: captions, and the bytes of JPEGs.
         unreadable: files, and why each could not be read.
+        doubts: sentences about given labels that the others contradict.
 
     Returns:
         The page's HTML.
@@ -61,6 +63,12 @@ def pool_page(
             figures = [*against, *figures]
     parts += ["<h2>How sure the labels are</h2>", *pictures(figures)]
     parts += ["<h2>Classes</h2>", *_table(found, classes, truth, links or {})]
+    if doubts:
+        lines = list(doubts[:LISTED])
+        if len(doubts) > LISTED:
+            lines.append(f"and {len(doubts) - LISTED:,} more, in doubts.csv")
+        parts += [f"<h2>Given labels that the others contradict: {len(doubts):,}</h2>"]
+        parts += listed(lines, "failed")
     if sheets:
         parts += ["<h2>Contact sheets</h2>", *pictures(sheets)]
     if unreadable:

@@ -25,6 +25,7 @@ from graphfsl.data.streams import (
     IMAGES,
     IMBALANCE,
     NOISE,
+    OPEN,
     OUTLIERS,
     POOL,
     POOL_IMBALANCE,
@@ -50,8 +51,8 @@ class Draw(task.Draw):
 
     Args:
         ids: (B, n) the sample of each node, -1 = padding.
-        label: (B, n) its class column, of a support node the one that its label says; -1 = a
-            distractor or unknown, -100 = padding.
+        label: (B, n) its class column, of a support node the one that its label says; -1 = of none
+            of the classes, or unknown; -100 = padding.
         classes: (B, way) the data set's class of each column.
         n_support: how many nodes are support, the first ones.
         n_query: how many are queries, behind them.
@@ -124,10 +125,14 @@ class Sampler:
 
     @property
     def _asked_classes(self) -> int:
-        """The classes that an episode draws: its own, distractors, and those of outliers."""
+        """The classes that an episode draws: its own, distractors, of outliers, and open ones."""
         s = self.setting
-        outside = s.noise if s.noise_kind == "outliers" else 0
-        return s.way + s.distractors + outside
+        return s.way + s.distractors + self._outside + s.open_classes
+
+    @property
+    def _outside(self) -> int:
+        """The classes of outliers in the support."""
+        return self.setting.noise if self.setting.noise_kind == "outliers" else 0
 
     def _check(self) -> None:
         """InputError where the split has too few classes or images."""
@@ -143,9 +148,9 @@ class Sampler:
             "within": "classes in its largest superclass",
             "across": "superclasses",
         }[s.groups]
-        outside = self._asked_classes - s.way - s.distractors
         needed = f"way {s.way}" + (f" + distractors {s.distractors}" if s.distractors else "")
-        needed += f" + noise {outside} of outliers" if outside else ""
+        needed += f" + noise {self._outside} of outliers" if self._outside else ""
+        needed += f" + open_classes {s.open_classes}" if s.open_classes else ""
         require(
             have >= self._asked_classes,
             f"{self.split.name} has {have} {what}, but {needed} needs {self._asked_classes}; "
@@ -156,12 +161,14 @@ class Sampler:
         s = self.setting
         wanted = [("shot", s.most_shots), ("query", s.query)]
         if self._pool_from_deck:
-            wanted.append(("unlabeled", s.unlabeled))
+            wanted.append(("unlabeled", s.most_unlabeled))
         self._enough(self.deck, wanted, " with labels" if self.pool is not None else "")
-        if self._asked_classes > s.way + s.distractors:
+        if self._outside:
             self._enough(self.deck, [("way", s.way)], " for outliers")
+        if s.open_classes:
+            self._enough(self.deck, [("open_query", s.open_queries)], " for open classes")
         if self.pool is not None and s.unlabeled and not len(self.free):
-            self._enough(self.pool, [("unlabeled", s.unlabeled)], " without labels")
+            self._enough(self.pool, [("unlabeled", s.most_unlabeled)], " without labels")
 
     def _check_own_images(self) -> None:
         """What a split that brings unlabeled images of its own does not allow."""
@@ -170,9 +177,9 @@ class Sampler:
         if not len(self.free):
             return
         require(
-            len(self.free) >= s.way * s.unlabeled,
+            len(self.free) >= s.pool_size,
             f"{name} has {len(self.free)} unlabeled images, but way {s.way} x unlabeled "
-            f"{s.unlabeled} needs {s.way * s.unlabeled}; lower episode.unlabeled",
+            f"{s.unlabeled} needs {s.pool_size}; lower episode.unlabeled",
         )
         require(
             not s.unlabeled or s.pool_dirichlet is None,
@@ -203,7 +210,7 @@ class Sampler:
         )
 
     def _classes(self, keys: np.ndarray) -> np.ndarray:
-        """(B, classes) of the data set: an episode's own, distractors, and those of outliers."""
+        """(B, classes) of the data set: `_asked_classes` in their order."""
         s, k = self.setting, self._asked_classes
         u = uniform(keys, CLASSES, 1, k)
         sizes = np.array([len(m) for m in self.members])
@@ -222,8 +229,9 @@ class Sampler:
         """The episodes with the numbers i (B,)."""
         s = self.setting
         keys = keys_of(self.split.name, self.seed, episode_numbers(i))
+        inside = s.way + s.distractors
         every = self._classes(keys)
-        classes, outside = np.split(every, [s.way + s.distractors], 1)
+        classes, outside, strange = np.split(every, [inside, inside + self._outside], 1)
         own = classes[:, : s.way]
 
         shots = self._shots(keys)
@@ -231,11 +239,11 @@ class Sampler:
         images = self._images(keys, classes, queries, pooled)
 
         support = self._mislabeled(keys, self._support(images, shots), outside)
-        query = self._query(keys, images, shots, queries)
+        query = self._query(keys, images, shots, queries, strange)
         pool = self._pool(keys, classes, images, shots + queries, pooled)
         ids = np.concatenate([support[0], query[0], pool[0]], 1)
         label = np.concatenate([support[1], query[1], pool[1]], 1)
-        return Draw(ids, label, own, s.way * s.most_shots, s.way * s.query)
+        return Draw(ids, label, own, s.way * s.most_shots, query[0].shape[1])
 
     @property
     def _pool_from_deck(self) -> bool:
@@ -251,15 +259,20 @@ class Sampler:
     def _queries_and_pool(
         self, keys: np.ndarray, own: np.ndarray, shots: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """(B, way) queries, and unlabeled images, of each class; `own` are the split's classes."""
+        """(B, way) queries of each class, and (B, way + distractors) unlabeled images.
+
+        `own` are the split's classes.
+        """
         s = self.setting
         have = self.deck.count[own]
-        kept = s.unlabeled if self._pool_from_deck else 0
+        kept = s.most_unlabeled if self._pool_from_deck else 0
         room = have - s.most_shots - kept
-        queries = _shared_out(keys, IMBALANCE, s.dirichlet, s.query, room)
+        queries = _shared_out(keys, IMBALANCE, s.dirichlet, s.way * s.query, room)
         room = self.pool.count[own] if self.pool is not None else have - shots - queries
-        pooled = _shared_out(keys, POOL_IMBALANCE, s.pool_dirichlet, s.unlabeled, room)
-        return queries, pooled
+        known = s.pool_size - s.foreigners
+        pooled = _shared_out(keys, POOL_IMBALANCE, s.pool_dirichlet, known, room)
+        foreign = np.tile(even(s.foreigners, s.distractors), (len(keys), 1))
+        return queries, np.concatenate([pooled, foreign], 1)
 
     def _images(
         self, keys: np.ndarray, classes: np.ndarray, queries: np.ndarray, pooled: np.ndarray
@@ -312,14 +325,28 @@ class Sampler:
         return ids.reshape(b, -1), support[1]
 
     def _query(
-        self, keys: np.ndarray, images: np.ndarray, shots: np.ndarray, queries: np.ndarray
+        self,
+        keys: np.ndarray,
+        images: np.ndarray,
+        shots: np.ndarray,
+        queries: np.ndarray,
+        strange: np.ndarray,
     ) -> Nodes:
-        """The images of each class that follow its support, shuffled."""
+        """The images of each class that follow its support, and those of open classes, shuffled.
+
+        strange: (B, open_classes) the split's classes that have no support.
+        """
+        s, b = self.setting, len(keys)
         column, number = _places(queries)
         number = number + np.take_along_axis(shots, column, 1)
-        batch = np.arange(len(keys))[:, None]
-        shuffle = np.argsort(uniform(keys, QUERY_ORDER, 1, column.shape[1])[:, 0], axis=1)
-        return images[batch, column, number][batch, shuffle], column[batch, shuffle]
+        batch = np.arange(b)[:, None]
+        ids = images[batch, column, number]
+        if s.open_classes:
+            of_none = self.deck.draw(strange, uniform(keys, OPEN, s.open_classes, s.open_queries))
+            ids = np.concatenate([ids, of_none.reshape(b, -1)], 1)
+            column = np.pad(column, ((0, 0), (0, of_none[0].size)), constant_values=-1)
+        shuffle = np.argsort(uniform(keys, QUERY_ORDER, 1, ids.shape[1])[:, 0], axis=1)
+        return ids[batch, shuffle], column[batch, shuffle]
 
     def _pool(
         self,
@@ -331,17 +358,15 @@ class Sampler:
     ) -> Nodes:
         """The unlabeled nodes, shuffled, with their hidden labels.
 
-        `counts` (B, way) of each class, of whose images `used` (B, way) are spent, and `unlabeled`
-        of each distractor.
+        `counts` (B, way + distractors) of each class, of whose images `used` (B, way) are spent.
         """
         s, b = self.setting, len(keys)
         if not s.unlabeled:
             return np.empty((b, 0), np.int64), np.empty((b, 0), np.int64)
         if len(self.free):
             n = np.full((b, 1), len(self.free))
-            ids = self.free[choose(n, uniform(keys, POOL, 1, s.way * s.unlabeled))[:, 0]]
+            ids = self.free[choose(n, uniform(keys, POOL, 1, s.pool_size))[:, 0]]
             return ids, np.full_like(ids, -1)
-        counts = np.pad(counts, ((0, 0), (0, s.distractors)), constant_values=s.unlabeled)
         used = np.pad(used, ((0, 0), (0, s.distractors)))
         if self.pool is not None:
             most = int(counts.max())
@@ -366,17 +391,22 @@ Nodes = tuple[np.ndarray, np.ndarray]  # ids and labels (B, n) of some of an epi
 
 
 def _shared_out(
-    keys: np.ndarray, stream: int, alpha: float | None, each: int, room: np.ndarray
+    keys: np.ndarray, stream: int, alpha: float | None, total: int, room: np.ndarray
 ) -> np.ndarray:
-    """(B, way) images of each class, way * each in all.
+    """(B, way) images of each class, `total` in all.
 
     alpha: of the Dirichlet that shares are drawn from; None for equal ones. room: (B, way) how many
     each class can give.
     """
+    b, way = room.shape
     if alpha is None:
-        return np.full(room.shape, each)
-    way = room.shape[1]
-    return unequal(uniform(keys, stream, 1, way)[:, 0], alpha, way * each, room)
+        return np.tile(even(total, way), (b, 1))
+    return unequal(uniform(keys, stream, 1, way)[:, 0], alpha, total, room)
+
+
+def even(total: int, classes: int) -> np.ndarray:
+    """(classes,) `total` images shared out as evenly as may be, the first ones getting more."""
+    return (total + np.arange(classes)[::-1]) // max(classes, 1)
 
 
 def _places(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ from graphfsl.core.arguments import real_number, whole_number
 from graphfsl.core.episode import Episode, Target
 from graphfsl.core.task import Answer, Caption, Demands, Metric, Normalise, PoolCurve, Task
 from graphfsl.data.split import Split
-from graphfsl.data.tasks._class_metrics import METRICS
+from graphfsl.data.tasks._class_metrics import METRICS, OPEN_METRICS
 from graphfsl.data.tasks._class_sampler import Draw, Sampler
 from graphfsl.functional.calibration import confusion, reliability
 from graphfsl.io.errors import require
@@ -52,6 +52,12 @@ class Setting(Task):
         noise_kind: "symmetric": a class's wrong images are of the other classes, as evenly as may
             be; "paired": all of one other class; "outliers": of classes that are not asked for.
             There are always more right images of a class than wrong ones of another.
+        open_classes: further classes whose images are among the queries, though no support sample
+            shows them: the right answer to these is none of the classes.
+        open_query: query images of each open class; None for `query`.
+        foreign_share: None for `unlabeled` images of each distractor class; else the share of the
+            pool that is of distractor classes, from 0 to 1 for a pool of nothing else. The pool
+            keeps its size, (way + distractors) * unlabeled.
     """
 
     unpublished: ClassVar = ("query", "label_seed")
@@ -69,6 +75,9 @@ class Setting(Task):
         "groups",
         "noise",
         "noise_kind",
+        "open_classes",
+        "open_query",
+        "foreign_share",
     )
     always_shown: ClassVar = ("way", "shot", "query")
     shared: ClassVar = {"query": " queries per class"}
@@ -78,8 +87,15 @@ class Setting(Task):
         "shot": ("shots", "labeled samples per class"),
         "distractors": ("distractors", "distractor classes"),
         "noise": ("wrong labels", "wrong labels of a class's support"),
+        "open_classes": ("open classes", "classes of queries without support"),
+        "foreign_share": ("foreign images", "share of the pool that is foreign"),
     }
-    needs: ClassVar = {"distractors": "unlabeled", "noise_kind": "noise"}
+    needs: ClassVar = {
+        "distractors": "unlabeled",
+        "noise_kind": "noise",
+        "open_query": "open_classes",
+        "foreign_share": "distractors",
+    }
     pool_curve: ClassVar = PoolCurve(
         size="unlabeled",
         distractors="distractors",
@@ -95,6 +111,8 @@ class Setting(Task):
         "dirichlet": Caption("Dirichlet {}", "as many queries of every class"),
         "pool_dirichlet": Caption("pool of Dirichlet {}", "as many unlabeled of every class"),
         "noise": Caption("{} wrong labels per class"),
+        "open_classes": Caption("{} open classes"),
+        "foreign_share": Caption("foreign share {}"),
     }
 
     way: int = 5
@@ -110,6 +128,9 @@ class Setting(Task):
     pool_dirichlet: float | None = None
     noise: int = 0
     noise_kind: str = "symmetric"
+    open_classes: int = 0
+    open_query: int | None = None
+    foreign_share: float | None = None
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -119,12 +140,13 @@ class Setting(Task):
             ("unlabeled", 0),
             ("distractors", 0),
             ("noise", 0),
+            ("open_classes", 0),
+            ("open_query", 1),
         ):
-            object.__setattr__(
-                self, name, whole_number(getattr(self, name), f"episode.{name}", least)
-            )
+            if (value := getattr(self, name)) is not None or name != "open_query":
+                object.__setattr__(self, name, whole_number(value, f"episode.{name}", least))
         object.__setattr__(self, "label_seed", whole_number(self.label_seed, "episode.label_seed"))
-        for name in ("labeled_fraction", "dirichlet", "pool_dirichlet"):
+        for name in ("labeled_fraction", "dirichlet", "pool_dirichlet", "foreign_share"):
             if (value := getattr(self, name)) is not None or name == "labeled_fraction":
                 object.__setattr__(self, name, real_number(value, f"episode.{name}"))
         require(
@@ -148,6 +170,20 @@ class Setting(Task):
             f"episode.groups must be any, within or across, not {self.groups!r}",
         )
         self._check_noise()
+        self._check_foreign()
+
+    def _check_foreign(self) -> None:
+        """InputError where the share of foreign images is none, or has no class to come from."""
+        share = self.foreign_share
+        require(
+            share is None or 0 <= share <= 1,
+            f"episode.foreign_share must lie in [0, 1], or be null, not {share!r}",
+        )
+        require(
+            not share or self.distractors > 0,
+            f"episode.foreign_share {share} needs classes that the foreign images are of; set "
+            "episode.distractors",
+        )
 
     def _check_noise(self) -> None:
         """InputError where wrong labels are no number of them, or hide the right ones."""
@@ -172,6 +208,29 @@ class Setting(Task):
             f"right images of a class beside {together} of another, which no method could tell "
             "apart; lower noise, or raise shot",
         )
+
+    @property
+    def pool_size(self) -> int:
+        """The unlabeled images of an episode."""
+        return (self.way + self.distractors) * self.unlabeled
+
+    @property
+    def foreigners(self) -> int:
+        """How many of them are of distractor classes."""
+        if self.foreign_share is None:
+            return self.distractors * self.unlabeled
+        return round(self.foreign_share * self.pool_size)
+
+    @property
+    def most_unlabeled(self) -> int:
+        """The unlabeled images of the class that has most, where shares are equal."""
+        known = -(-(self.pool_size - self.foreigners) // self.way)
+        return max(known, -(-self.foreigners // max(self.distractors, 1)))
+
+    @property
+    def open_queries(self) -> int:
+        """The queries of each open class."""
+        return self.query if self.open_query is None else self.open_query
 
     @property
     def most_shots(self) -> int:
@@ -205,6 +264,8 @@ class Setting(Task):
             f"Dirichlet {self.dirichlet or 0:g}": self.dirichlet,
             f"pool of Dirichlet {self.pool_dirichlet or 0:g}": self.pool_dirichlet,
             f"{self.noise} wrong labels a class ({self.noise_kind})": self.noise,
+            f"{self.open_classes} open classes": self.open_classes,
+            f"foreign share {self.foreign_share or 0:g}": self.foreign_share is not None,
         }
         return [text for text, value in found.items() if value]
 
@@ -216,25 +277,30 @@ class Setting(Task):
     @property
     def demands(self) -> Demands:
         """What it asks of a learner and of the machine."""
-        support, queries = self.way * self.most_shots, self.way * self.query
-        pool = (self.way + self.distractors) * self.unlabeled
+        support = self.way * self.most_shots
+        queries = self.way * self.query + self.open_classes * self.open_queries
+        balanced = self.dirichlet is None and not self.open_classes
         return Demands(
             way=self.way,
-            nodes=support + queries + pool,
+            nodes=support + queries + self.pool_size,
             support=support,
             queries=queries,
             shots=self.most_shots,
-            queries_per_class=self.query if self.dirichlet is None else None,
+            queries_per_class=self.query if balanced else None,
             pool=self.unlabeled > 0,
             balanced_pool=self.pool_dirichlet is None,
             labeled_fraction=self.labeled_fraction,
             label_seed=self.label_seed,
+            open=self.open_classes > 0,
         )
 
     @property
     def metrics(self) -> Mapping[str, Metric]:
-        """Accuracy, the calibration error of the probabilities, and the F1 score."""
-        return METRICS
+        """Accuracy, the calibration error of the probabilities, and the F1 score.
+
+        With open classes first how well novelty tells their queries from the others.
+        """
+        return OPEN_METRICS if self.open_classes else METRICS
 
     def draws(self, split: Split, seed: int) -> Sampler:
         """The sampler of a split.
@@ -280,8 +346,9 @@ class Setting(Task):
             raise ValueError("lists of unequal length")
         if ids.min() < -1 or ids.max() >= len(split.x) or ((ids < 0) != (label == -100)).any():
             raise ValueError("an id that no sample has")
-        known = label[:, : k + q]
-        if known[ids[:, : k + q] >= 0].min(initial=0) < 0 or label.max() >= self.way:
+        known = label[:, : k if self.open_classes else k + q]
+        real = ids[:, : known.shape[1]] >= 0
+        if known[real].min(initial=0) < 0 or label.max() >= self.way:
             raise ValueError("a support or query node without a class")
         real = label >= 0
         if self.noise:
@@ -302,7 +369,7 @@ class Setting(Task):
         outcomes: list[list[Tensor]] = []
         for scores, target, _ in answers:
             assert isinstance(target, Target)
-            p = scores.float().softmax(-1)
+            p = scores[..., : self.way].float().softmax(-1)
             columns = torch.cat([p.argmax(-1), target.query.clamp_min(0)], 1)
             named, truth = target.classes.gather(1, columns).chunk(2, 1)
             real = target.query >= 0

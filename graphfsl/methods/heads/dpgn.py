@@ -167,7 +167,7 @@ class DPGN(Head):
         balanced = edge_loss(alike, different, target.query, present(episode.w))
 
         logits = hide_absent(near, episode.w).movedim(-1, 1)
-        columns = target.query.expand(len(near), -1, -1)
+        columns = target.of_class.expand(len(near), -1, -1)
         entropy = F.cross_entropy(logits, columns, ignore_index=-100, reduction="none")
         entropy = entropy.sum((-1, -2)) / (target.query >= 0).sum().clamp_min(1)
 

@@ -87,7 +87,7 @@ class MetaGAN(Head):
         """L_D + L_G: a scalar."""
         of_fake = scores.new_zeros(*scores.shape[:-1], 1)
         queries = torch.cat([scores, of_fake], -1)[:, episode.query]
-        loss = F.cross_entropy(queries.flatten(0, 1), target.query.flatten(), ignore_index=-100)
+        loss = F.cross_entropy(queries.flatten(0, 1), target.of_class.flatten(), ignore_index=-100)
         if not self.fakes:
             return loss
         c, w = self.means(episode), episode.w

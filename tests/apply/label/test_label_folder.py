@@ -88,9 +88,8 @@ def test_a_stopped_encoding_goes_on_and_labels_are_read_back(
     assert call("label", "in", "--support", "out/labels.csv", "--chunk", 1, "-o", "again")[0] == 0
     assert not sizes
     before, after = (read_csv(f"{folder}/labels.csv") for folder in ("out", "again"))
-    assert [r["label"] for r in before] == [r["label"] for r in after] and {
-        r["given"] for r in after
-    } == {"1"}
+    for column in ("label", "given"):
+        assert [r[column] for r in before] == [r[column] for r in after]
 
 
 @pytest.mark.parametrize("ending", ["npz", "safetensors"])
@@ -367,3 +366,31 @@ def test_what_does_not_count_is_said(world: Path, call: Call) -> None:
     assert ("holds none of the samples that were to be labeled") in page and "nan" not in re.sub(
         "<img[^>]*>", "", page
     )
+
+
+def test_a_folder_labeled_again_by_its_own_table_gets_the_same_labels(
+    world: Path, call: Call
+) -> None:
+    """Only the labels that were given count; and given labels that the others contradict are
+    listed, with those that speak against them.
+    """
+    truth = draw_signs(world / "in", each=20)
+    given = {n: c for c in ("bär", "cross", "dash") for n in [*truth][:24] if truth[n] == c}
+    wrong = next(iter(given))
+    write_csv("few.csv", {**given, wrong: "dash" if given[wrong] != "dash" else "cross"})
+    code, out, err = call("label", "in", "--support", "few.csv", "-o", "first")
+    assert code == 0, err
+    doubts = read_csv("first/doubts.csv")
+    assert f"{len(doubts)} given labels doubted (doubts.csv)" in out
+    first = next(d for d in doubts if d["sample"] == wrong)
+    assert first["others_say"] == truth[wrong] and float(first["doubt"]) > 0.5
+    assert truth[first["support_1"]] == truth[wrong]
+    sure = [float(d["doubt"]) for d in doubts]
+    assert sure == sorted(sure, reverse=True)
+    page = Path("first/report.html").read_text(encoding="utf-8")
+    assert f"Given labels that the others contradict: {len(doubts)}" in page and wrong in page
+    code, _, err = call("label", "in", "--support", "first/labels.csv", "-o", "second")
+    assert code == 0, err
+    before, again = (read_csv(f"{folder}/labels.csv") for folder in ("first", "second"))
+    for column in ("sample", "label", "score", "given"):
+        assert [r[column] for r in before] == [r[column] for r in again]

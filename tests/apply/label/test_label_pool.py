@@ -292,3 +292,41 @@ def test_a_chain_of_frames_is_no_copy_of_its_first() -> None:
         "a copy looks like what it copies"
     )
     assert label_pool(x, support, label).facts["held out"] == 4, "labels far apart are two samples"
+
+
+def test_a_wrong_label_is_doubted_and_the_ones_that_contradict_it_are_named() -> None:
+    x, y = clusters(3, 40, spread=0.5)
+    support, label = few(y, 5, 3)
+    wrong = label.copy()
+    wrong[[0, 7]] = [1, 2]  # of classes 0 and 1
+    found = label_pool(x, support, wrong)
+    assert sorted(found.doubted) == [0, 7]
+    assert found.said[[0, 7]].tolist() == [0, 1]
+    for s, true in ((0, 0), (7, 1)):
+        assert (wrong[found.against[s]] == true).all() and s not in found.against[s]
+    right = np.setdiff1d(np.arange(15), [0, 7])
+    assert found.doubt[right].max() < found.doubt[[0, 7]].min()
+    clean = label_pool(x, support, label)
+    assert not len(clean.doubted) and (clean.against == -1).all()
+    assert np.array_equal(clean.said, label)
+
+
+def test_a_doubt_is_what_the_other_labels_say() -> None:
+    """The closed form of the row without its own column, by the temperature of all."""
+    x, y = clusters(3, 30, spread=1.2)
+    support, label = few(y, 4, 3)
+    found = label_pool(x, support, label, neighbors=5, alpha=0.8)
+    g = dense(x, 5, 0.8)[support][:, support].fill_diagonal_(0)
+    member = torch.eye(3, dtype=torch.float64)[label]
+    count = member.sum(0) - member  # labels of each class without the row's own
+    p = ((g @ member / count).log() / found.facts["temperature"]).softmax(1)
+    own = p[torch.arange(12), torch.from_numpy(label)]
+    np.testing.assert_allclose(found.doubt, 1 - own, atol=1e-3)
+    assert np.array_equal(found.said, p.argmax(1))
+
+
+def test_a_label_without_another_of_its_class_is_not_doubted() -> None:
+    x, y = clusters(3, 30, spread=1.0)
+    support, label = few(y, 1, 3)
+    found = label_pool(x, support, label)
+    assert np.isnan(found.doubt).all() and not len(found.doubted)

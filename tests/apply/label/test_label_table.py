@@ -86,3 +86,25 @@ def test_names_of_samples_may_be_written_in_several_ways(tmp_path: Path) -> None
         names_of({"./b.png": "x"}, [*names, "b.png"])
     with pytest.raises(InputError, match="which is 'x' and 'y'; keep one"):
         names_of({"c.png": "x", "./c.png": "y"}, names)
+
+
+def test_guesses_of_an_earlier_call_are_no_labels(tmp_path: Path) -> None:
+    table = tmp_path / "labels.csv"
+    rows = [
+        "sample,label,given",
+        "a.png,cat,1",
+        "b.png,dog,0",
+        "c.png,,1",
+        "d.png,dog,TRUE",
+        "e,f,",
+    ]
+    table.write_text("\n".join(rows))
+    assert read_labels(table) == {"a.png": "cat", "c.png": "", "d.png": "dog"}
+    for text, line in (
+        ("sample,label,given\na,cat,0\nb,dog,0\n", "none of its 2 lines is given"),
+        ("sample,label,given\na,cat,perhaps\n", "line 2: column 'given' must hold 1"),
+        ("sample,label,given,given\na,cat,1,1\n", "has column 'given' twice"),
+    ):
+        table.write_text(text)
+        with pytest.raises(InputError, match=line):
+            read_labels(table)

@@ -645,3 +645,77 @@ def test_noise_that_hides_the_truth_is_refused() -> None:
     split = make(30, classes=6)
     with pytest.raises(InputError, match=r"way 5 \+ noise 2 of outliers needs 7"):
         Sampler(split, Setting(way=5, shot=5, query=3, noise=2, noise_kind="outliers"))
+
+
+# ---- queries of no class, and the share of the pool that is foreign ----
+
+
+def test_open_queries_are_of_classes_that_have_no_support_and_leave_the_others_as_they_were() -> (
+    None
+):
+    split = make(30)
+    plain = {"way": 3, "shot": 2, "query": 3, "unlabeled": 2, "distractors": 1}
+    closed = draw(split, np.arange(50), **plain)
+    d = draw(split, np.arange(50), **plain, open_classes=2, open_query=4)
+    k, q = d.n_support, d.n_query
+    assert q == 3 * 3 + 2 * 4
+    truth = split.y.numpy()[d.ids]
+    strange = d.label[:, k : k + q] == -1
+    assert (strange.sum(1) == 8).all()
+    for row in range(50):
+        pool = truth[row, k + q :]
+        open_classes, counts = np.unique(truth[row, k : k + q][strange[row]], return_counts=True)
+        assert counts.tolist() == [4, 4]
+        assert not set(open_classes) & (set(d.classes[row]) | set(pool))
+        assert len(np.unique(d.ids[row])) == d.ids.shape[1]
+    known = d.ids[:, k : k + q][~strange].reshape(50, -1)
+    assert np.array_equal(np.sort(known), np.sort(closed.ids[:, k : k + 9]))
+    for part in (slice(k), slice(-8, None)):  # support and pool
+        assert np.array_equal(d.ids[:, part], closed.ids[:, part])
+    first = strange[:, 0].mean()
+    assert 0.2 < first < 0.8, "open queries stand among the others"
+    assert equal(closed, draw(split, np.arange(50), **plain, open_classes=0, open_query=7))
+
+
+@pytest.mark.parametrize("dirichlet", [None, 2.0])
+@pytest.mark.parametrize("share", [0, 0.3, 0.5, 1])
+def test_so_large_a_share_of_the_pool_is_foreign(share: float, dirichlet: float | None) -> None:
+    split = make(60)
+    asked = {"way": 3, "shot": 1, "query": 2, "unlabeled": 6, "distractors": 2}
+    d = draw(split, np.arange(50), **asked, foreign_share=share, pool_dirichlet=dirichlet)
+    pool = d.label[:, d.n_support + d.n_query :]
+    foreign = round(share * 30)
+    assert pool.shape[1] == 30 and ((pool == -1).sum(1) == foreign).all()
+    of = split.y.numpy()[d.ids[:, d.n_support + d.n_query :]]
+    for row in range(50):
+        counts = np.unique(of[row][pool[row] == -1], return_counts=True)[1]
+        assert np.ptp(counts) <= 1 if foreign else not len(counts)
+    counts = np.stack([(pool == c).sum(1) for c in range(3)], 1)
+    assert (counts.sum(1) == 30 - foreign).all()
+    if dirichlet is None:
+        assert (np.ptp(counts, axis=1) <= 1).all()
+    elif share < 1:
+        assert np.ptp(counts, axis=1).mean() > 2
+
+
+def test_a_share_that_is_the_usual_one_changes_nothing() -> None:
+    split = make(60)
+    asked = {"way": 3, "query": 2, "unlabeled": 6, "distractors": 2}
+    usual = draw(split, np.arange(20), **asked)
+    assert equal(usual, draw(split, np.arange(20), **asked, foreign_share=2 / 5))
+
+
+def test_what_open_episodes_cannot_have() -> None:
+    for asked, says in (
+        ({"foreign_share": 0.5}, "needs classes that the foreign images are of"),
+        ({"foreign_share": 1.5, "distractors": 1}, r"must lie in \[0, 1\]"),
+        ({"open_classes": -1}, "open_classes"),
+        ({"open_query": 0}, "open_query"),
+    ):
+        with pytest.raises(InputError, match=says):
+            Setting(way=3, **asked)  # type: ignore[arg-type]
+    split = make(30, classes=6)
+    with pytest.raises(InputError, match=r"way 5 \+ open_classes 2 needs 7"):
+        Sampler(split, Setting(way=5, query=3, open_classes=2))
+    with pytest.raises(InputError, match="for open classes, but open_query 500 needs 500"):
+        Sampler(split, Setting(way=3, query=3, open_classes=2, open_query=500))

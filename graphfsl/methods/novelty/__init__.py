@@ -1,0 +1,1 @@
+"""What says which nodes are of no class: the slot `learner.novelty`."""
