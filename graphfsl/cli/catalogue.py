@@ -67,6 +67,7 @@ USE = {
     "graph": "learner.graph",
     "refine": "learner.refine",
     "augment": "learner.augment",
+    "acquire": "learner.acquire",
     "adapt": "learner.adapt",
     "pretrain": "pretrain.objective",
     "encoder": "learner.encoder",

@@ -15,7 +15,16 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time `__getattr__` im
     from graphfsl.core.batchnorm import BatchNorm
     from graphfsl.core.ensemble import Ensemble
     from graphfsl.core.episode import Episode, Target, ValueTarget, stack
-    from graphfsl.core.learner import Augment, Graph, Head, Learner, Objective, Part, Refine
+    from graphfsl.core.learner import (
+        Acquire,
+        Augment,
+        Graph,
+        Head,
+        Learner,
+        Objective,
+        Part,
+        Refine,
+    )
     from graphfsl.core.objectives import support_cross_entropy
     from graphfsl.core.pipeline import Pipeline
     from graphfsl.core.pretrainer import Pretrainer
@@ -23,6 +32,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time `__getattr__` im
     from graphfsl.io.errors import InputError
 
 _HOME = {
+    "Acquire": "core.learner",
     "Adam": "core.rules",
     "Adapt": "core.adapt",
     "Augment": "core.learner",
@@ -46,6 +56,7 @@ _HOME = {
     "support_cross_entropy": "core.objectives",
 }
 __all__ = [
+    "Acquire",
     "Adam",
     "Adapt",
     "Augment",

@@ -41,6 +41,7 @@ class Demands:
         labeled_fraction: the share of the samples that may show their labels.
         label_seed: which share that is.
         answers: what a query is answered with, "classes" or "values".
+        budget: labels that a learner may ask for; queries are among those that have them.
     """
 
     way: int
@@ -54,6 +55,7 @@ class Demands:
     labeled_fraction: float = 1.0
     label_seed: int = 0
     answers: str = "classes"
+    budget: int = 0
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from graphfsl.io.errors import InputError, unknown
 
-SLOTS = ("augment", "graph", "head", "refine")
+SLOTS = ("augment", "graph", "acquire", "head", "refine")
 KEYS = ("encoder", *SLOTS, "adapt", "per_query", "batch_norm")  # of a `learner` section
 
 
@@ -40,6 +40,7 @@ class LearnerSpec:
         encoder: None where samples are features, or pixels as they are.
         augment: parts of this slot, in order.
         graph: parts of this slot, in order.
+        acquire: the rule by which labels are asked for.
         head: what scores an episode.
         refine: parts of this slot, in order.
         adapt: an inner loop around them.
@@ -51,6 +52,7 @@ class LearnerSpec:
     encoder: PartSpec | None
     augment: tuple[PartSpec, ...]
     graph: tuple[PartSpec, ...]
+    acquire: PartSpec | None
     head: PartSpec | None
     refine: tuple[PartSpec, ...]
     adapt: PartSpec | None
@@ -73,8 +75,9 @@ class LearnerSpec:
             if key not in KEYS:
                 raise unknown("slot of learner", key, KEYS)
         parts = {slot: _parts(section.get(slot), slot) for slot in SLOTS}
-        if len(parts["head"]) > 1:
-            raise InputError("learner.head takes one part, not a list")
+        for slot in SLOTS:
+            if slot not in cls.lists and len(parts[slot]) > 1:
+                raise InputError(f"learner.{slot} takes one part, not a list")
         encoder = _part(section.get("encoder"), "encoder")
         adapt = _part(section.get("adapt"), "adapt")
         every = {**parts, "encoder": (encoder,), "adapt": (adapt,)}
@@ -83,6 +86,7 @@ class LearnerSpec:
             encoder=encoder,
             augment=parts["augment"],
             graph=parts["graph"],
+            acquire=parts["acquire"][0] if parts["acquire"] else None,
             head=parts["head"][0] if parts["head"] else None,
             refine=parts["refine"],
             adapt=adapt,

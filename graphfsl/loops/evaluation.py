@@ -59,7 +59,8 @@ def block_size(learner: Learner, episodes: Episodes) -> int:
 def answers(learner: Learner, episodes: Episodes, numbers: range, block: int) -> Iterator[Answer]:
     """The scores of the queries, `block` episodes at a time, with what they are of.
 
-    A learner that asks for labels gets the episode with its oracle.
+    A learner that asks for labels gets the episode with its oracle. What comes with the scores then
+    has the labels that it spent a budget on.
 
     Args:
         learner: in evaluation mode.
@@ -68,7 +69,7 @@ def answers(learner: Learner, episodes: Episodes, numbers: range, block: int) ->
         block: episodes at once.
     """
     for episode, target in episodes.batches(numbers, block):
-        asked = target.told(episode) if learner.asks else episode
+        asked = learner.ask(target.told(episode)) if learner.asks else episode
         yield learner(asked), target, asked
 
 
