@@ -33,7 +33,17 @@ from graphfsl.core import registry
 from graphfsl.core.adapt import Adapt
 from graphfsl.core.batchnorm import POLICIES, BatchNorm
 from graphfsl.core.episode import Episode, Target, ValueTarget, stack
-from graphfsl.core.learner import Augment, Graph, Head, Learner, Novelty, Objective, Part, Refine
+from graphfsl.core.learner import (
+    Acquire,
+    Augment,
+    Graph,
+    Head,
+    Learner,
+    Novelty,
+    Objective,
+    Part,
+    Refine,
+)
 from graphfsl.core.pipeline import Pipeline
 from graphfsl.core.pretrainer import Pretrainer
 from graphfsl.core.schema import make, signature
@@ -51,9 +61,11 @@ BASES = {
     "refine": Refine,
     "novelty": Novelty,
     "augment": Augment,
+    "acquire": Acquire,
     "adapt": Adapt,
     "pretrain": Objective,
 }
+ASKED = 2  # labels that a rule may ask for
 NONE = r"(?!)"  # a pattern that nothing matches
 
 
@@ -200,6 +212,7 @@ def learner(
     head: str | type[Part] = "protonet",
     refine: Given = None,
     adapt: Given = None,
+    acquire: Given = None,
     batch_norm: str | None = None,
     seed: int = 0,
     options: Mapping[str, Mapping[str, Any]] | None = None,
@@ -215,6 +228,7 @@ def learner(
         head: a method of this slot.
         refine: a method of this slot, or several.
         adapt: a method of this slot.
+        acquire: a method of this slot.
         batch_norm: the policy.
         seed: of the weights.
         options: slot -> options of its method.
@@ -222,7 +236,13 @@ def learner(
     """
     own = options or {}
     torch.manual_seed(seed)
-    given = {"augment": augment, "graph": graph, "refine": refine, "novelty": novelty}
+    given = {
+        "augment": augment,
+        "graph": graph,
+        "acquire": acquire,
+        "refine": refine,
+        "novelty": novelty,
+    }
     slots = {
         slot: part(slot, method, **own.get(slot, {})) for slot, method in given.items() if method
     }
@@ -321,15 +341,25 @@ class Method:
         return around(self.slot, self.cls, batch_norm, seed, self.options)
 
     def episodes(self, **options: Any) -> tuple[Episode, Any]:
-        """Tasks of the kind that it answers, with the options of `episodes`."""
-        return value_episodes(**options) if self.of_values else episodes(**options)
+        """Tasks of the kind that it answers, with the options of `episodes`.
+
+        One that asks for labels may ask for two of those of the pool.
+        """
+        if self.of_values:
+            return value_episodes(**options)
+        episode, target = episodes(**options)
+        if self.slot == "acquire":
+            told = target.told(episode)
+            return told.replace(budget=min(ASKED, episode.n_unlabeled)), target
+        return episode, target
 
     def exact(self, batch_norm: str | None = None) -> tuple[Learner, Episode]:
         """A learner and an episode in float64.
 
-        Where an untrained network hardly answers to a change, it still shows.
+        Where an untrained network hardly answers to a change, it still shows; whether other nodes
+        are asked for shows in some of many tasks.
         """
-        episode, _ = self.episodes()
+        episode, _ = self.episodes(batch=20) if self.slot == "acquire" else self.episodes()
         return self.learner(batch_norm).eval().double(), episode.to(dtype=torch.float64)
 
 
@@ -428,7 +458,10 @@ def order_of_the_classes_matters_only_where_declared(method: Method) -> None:
     """
     model, episode = method.exact()
     order = torch.arange(episode.way).roll(1)
-    permuted = model(episode.replace(w=episode.w[..., order]))
+    columns = {"w": episode.w[..., order]}
+    if episode.oracle is not None:
+        columns["oracle"] = episode.oracle[..., order]
+    permuted = model(episode.replace(**columns))
     _expect_trait(model, "class_order_sensitive", not _same(model(episode)[..., order], permuted))
 
 
@@ -438,7 +471,11 @@ def order_of_queries_and_pool_does_not_matter(method: Method) -> None:
     model = method.learner().eval()
     k, q, n = episode.n_support, episode.n_query, episode.x.shape[1]
     order = torch.cat([torch.arange(k), k + torch.randperm(q), k + q + torch.randperm(n - k - q)])
-    _close(_scores(model, episode)[:, order], _scores(model, _reorder(episode, order)))
+    found, reordered = _scores(model, episode)[:, order], _scores(model, _reorder(episode, order))
+    if getattr(method.cls, "by_place", False):  # it asks for other nodes, as it says
+        _expect(torch.isfinite(reordered).all(), "in another order a score is not finite")
+        return
+    _close(found, reordered)
 
 
 def a_query_is_answered_the_same_alone_unless_declared(method: Method, policy: str) -> None:
@@ -449,7 +486,7 @@ def a_query_is_answered_the_same_alone_unless_declared(method: Method, policy: s
     alone = []
     for i in range(q):
         keep = torch.tensor([*range(k), k + i, *range(k + q, episode.x.shape[1])])
-        alone.append(model(_reorder(episode, keep).replace(n_query=1)))
+        alone.append(model(_reorder(episode, keep, n_query=1)))
     unchanged = _same(company, torch.cat(alone, 1))
     _expect_trait(model, "transductive", not unchanged)
 
@@ -569,10 +606,12 @@ def runs_on_fake_cuda_or_meta(method: Method) -> None:
         model = method.learner().eval()
         x, w = torch.empty(real.x.shape), torch.empty(real.w.shape)
         values = None if real.values is None else torch.empty(real.values.shape)
+        oracle = None if real.oracle is None else torch.empty(real.oracle.shape)
+        more: dict[str, Any] = {"values": values, "oracle": oracle, "budget": real.budget}
         mask = torch.ones(x.shape[:2], dtype=torch.bool)
         for episode in (
-            Episode(x, w, real.n_support, real.n_query, values=values),
-            Episode(x, w, real.n_support, real.n_query, mask, values=values),
+            Episode(x, w, real.n_support, real.n_query, **more),
+            Episode(x, w, real.n_support, real.n_query, mask, **more),
         ):
             device = model(episode).device
             _expect(device.type == "cuda", f"the answers lie on {device}")
@@ -681,7 +720,7 @@ def checks(
     """The checks of a method, each a function without arguments, with a name for a test's id.
 
     Args:
-        cls: a subclass of Head, Graph, Refine, Augment, Adapt or Objective.
+        cls: a subclass of Head, Graph, Refine, Augment, Acquire, Adapt or Objective.
         slot: which it fills; None asks its base class.
         options: what it is made with, beside `dim`, `way`, `shot`, `maps`, `classes` and `net`,
             which it gets where it asks for them.
@@ -716,7 +755,7 @@ def check_method(
     Shapes, padding, batching, permutations, leaks, precision, gradients, traits and documentation.
 
     Args:
-        cls: a subclass of Head, Graph, Refine, Augment, Adapt or Objective.
+        cls: a subclass of Head, Graph, Refine, Augment, Acquire, Adapt or Objective.
         slot: which it fills; None asks its base class.
         options: what it is made with, see `checks`.
         idle: a pattern of the names of parameters that change nothing by construction.
@@ -782,8 +821,13 @@ def _one(episode: Episode, i: int) -> Episode:
     return episode.replace(**{name: t[i : i + 1] for name, t in episode.tensors.items()})
 
 
-def _reorder(episode: Episode, order: Tensor) -> Episode:
-    return episode.replace(**{name: t[:, order] for name, t in episode.tensors.items()})
+def _reorder(episode: Episode, order: Tensor, **changes: Any) -> Episode:
+    """The episode with its nodes in another order, or with some of them, all asked for or none."""
+    nodes = {name: t[:, order] for name, t in episode.tensors.items() if name != "oracle"}
+    if episode.oracle is not None:
+        pool = len(order) - episode.n_unlabeled
+        nodes["oracle"] = episode.full_oracle[:, order][:, pool:]
+    return episode.replace(**nodes, **changes)
 
 
 def _close(a: Tensor, b: Tensor, tolerance: float = 2e-4) -> None:

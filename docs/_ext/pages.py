@@ -35,6 +35,7 @@ SLOTS = {
     "graph": "rewrites features by passing messages between the nodes",
     "refine": "improves the head's scores, with a pool or with the other queries",
     "augment": "adds support nodes, or changes their weights",
+    "acquire": "says which samples to label next",
     "adapt": "adapts a network's weights to each episode",
     "novelty": "says which nodes are of none of the classes, beside the scores",
     "pretrain": "teaches the encoder from base images, before any episode",

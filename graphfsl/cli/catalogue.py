@@ -68,6 +68,7 @@ USE = {
     "refine": "learner.refine",
     "novelty": "learner.novelty",
     "augment": "learner.augment",
+    "acquire": "learner.acquire",
     "adapt": "learner.adapt",
     "pretrain": "pretrain.objective",
     "encoder": "learner.encoder",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time `__getattr__` im
     from graphfsl.core.ensemble import Ensemble
     from graphfsl.core.episode import Episode, Target, ValueTarget, stack
     from graphfsl.core.learner import (
+        Acquire,
         Augment,
         Graph,
         Head,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time `__getattr__` im
     from graphfsl.io.errors import InputError
 
 _HOME = {
+    "Acquire": "core.learner",
     "Adam": "core.rules",
     "Adapt": "core.adapt",
     "Augment": "core.learner",
@@ -56,6 +58,7 @@ _HOME = {
     "support_cross_entropy": "core.objectives",
 }
 __all__ = [
+    "Acquire",
     "Adam",
     "Adapt",
     "Augment",

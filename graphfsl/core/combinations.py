@@ -115,6 +115,31 @@ def check_parts(
         )
 
 
+def check_acquire(acquire: Sequence[Any], head: Any) -> None:
+    """Refuse rules that ask for labels where these would change nothing, or would be no classes.
+
+    Raises:
+        InputError: names the part.
+    """
+    if not acquire:
+        return
+    require(
+        len(acquire) == 1,
+        "the slot acquire takes one rule, by which all labels are asked for, not "
+        f"{len(acquire)}: leave out {', '.join(map(_name, acquire[1:]))}",
+    )
+    require(
+        head.answers == acquire[0].answers,
+        f"{_name(acquire[0])} asks for {acquire[0].answers}, but {_name(head)} answers with "
+        f"{head.answers}: leave it out, or take another head",
+    )
+    require(
+        head.reads_support,
+        f"{_name(head)} does not read label weights, so that those which {_name(acquire[0])} asks "
+        "for would change nothing: leave it out",
+    )
+
+
 def check_drawn(augment: Sequence[Any], shots: int | None, head: Any) -> None:
     """Refuse generated images where the number of support images is fixed.
 

@@ -11,7 +11,18 @@ from torch import Tensor, nn
 WIDTH = 79
 PLAIN = (bool, int, float, str, type(None), list, tuple)
 # Where a learner holds its parts.
-SLOTS = ("encoder", "augment", "graph", "head", "refine", "novelty", "objective", "rule", "net")
+SLOTS = (
+    "encoder",
+    "augment",
+    "graph",
+    "acquire",
+    "head",
+    "refine",
+    "novelty",
+    "objective",
+    "rule",
+    "net",
+)
 MOST_PARTS = 8
 MOST_LINES = 5  # of a call
 TOLD = ("way", "per_query", "batch_norm")  # of a learner, in lines of their own

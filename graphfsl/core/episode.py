@@ -35,8 +35,10 @@ class Episode:
         relabeled: whether nodes beyond the support may carry weight; where they do not, a head that
             fits a classifier reads only the support (`labeled`), without asking the device.
             `replace(w=…)` sets it.
-        oracle: (B, U, C) what the unlabeled nodes are, zero where that is not known, for a learner
-            that asks (`Learner.asks`); None for all others.
+        oracle: (B, m, C) what the last m nodes are, zero where that is not known, for a learner
+            that asks (`Learner.asks`); None for all others. These are the unlabeled nodes, and the
+            queries before them where a task lets a learner ask for these too.
+        budget: how many of the oracle's labels the slot `acquire` may ask for in each task.
         values: (B, n, D) real values of the nodes whose weight w (B, n, 1) is 1, zero for all
             others, where a task asks for values; None where it asks for classes.
 
@@ -52,6 +54,7 @@ class Episode:
     padded: bool = dataclasses.field(default=True, kw_only=True)
     relabeled: bool = dataclasses.field(default=True, kw_only=True)
     oracle: Tensor | None = dataclasses.field(default=None, kw_only=True)
+    budget: int = dataclasses.field(default=0, kw_only=True)
     values: Tensor | None = dataclasses.field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
@@ -64,7 +67,7 @@ class Episode:
             object.__setattr__(self, "w", self.w.to(kind))
         if self.mask is not None and self.mask.dtype != torch.bool:
             object.__setattr__(self, "mask", self.mask.bool())
-        for name in ("n_support", "n_query"):
+        for name in ("n_support", "n_query", "budget"):
             object.__setattr__(
                 self, name, whole_number(getattr(self, name), f"{name} of an episode")
             )
@@ -84,6 +87,8 @@ class Episode:
                 f"{self.n_support} support and {self.n_query} query nodes do not fit into "
                 f"{self.x.shape[1]} nodes"
             )
+        if self.oracle is not None and (why := self._wrong_oracle(self.oracle)):
+            raise InputError(why)
 
     def __repr__(self) -> str:
         b, n = self.x.shape[:2]
@@ -94,6 +99,7 @@ class Episode:
             "x": kind_of(self.x),
             "w": kind_of(self.w) + (", on nodes beyond the support too" if self.relabeled else ""),
             "oracle": "" if self.oracle is None else kind_of(self.oracle),
+            "budget": f"{self.budget} labels of each task" if self.budget else "",
             "values": "" if self.values is None else kind_of(self.values),
         }
         return block(f"Episode of {b:,} task{'s' if b != 1 else ''}", facts)
@@ -127,6 +133,24 @@ class Episode:
             return f"values must be (B, n, D), not {tuple(self.values.shape)}"
         return None
 
+    def _wrong_oracle(self, oracle: Tensor) -> str | None:
+        """What is wrong with the oracle or the budget; None where nothing is."""
+        b, n = self.x.shape[:2]
+        most = n - self.n_support
+        if oracle.ndim != 3 or (len(oracle), oracle.shape[2]) != (b, self.way):
+            return f"an oracle must be (B, m, C), not {tuple(oracle.shape)}"
+        if oracle.shape[1] not in (self.n_unlabeled, most):
+            return (
+                f"an oracle speaks of the {self.n_unlabeled} unlabeled nodes, or of them and all "
+                f"queries, not of {oracle.shape[1]} nodes"
+            )
+        if self.budget > oracle.shape[1]:
+            return (
+                f"a budget of {self.budget} labels is above the {oracle.shape[1]} nodes that may "
+                "be asked for"
+            )
+        return None
+
     @property
     def n_unlabeled(self) -> int:
         """U, the number of unlabeled nodes."""
@@ -151,6 +175,13 @@ class Episode:
     def unlabeled(self) -> slice:
         """The slice of the unlabeled nodes."""
         return slice(self.n_support + self.n_query, None)
+
+    @property
+    def full_oracle(self) -> Tensor:
+        """(B, n, C) what the oracle says of every node, zero where it says nothing."""
+        if self.oracle is None:
+            return torch.zeros_like(self.w)
+        return F.pad(self.oracle, (0, 0, self.x.shape[1] - self.oracle.shape[1], 0))
 
     @property
     def labeled(self) -> slice:
@@ -216,6 +247,9 @@ class Episode:
                 return t[:, wanted[0]]
             return torch.cat([t[:, nodes] for nodes in wanted], 1)
 
+        queries_too = self.oracle is not None and self.oracle.shape[1] > self.n_unlabeled
+        told = self.n_unlabeled * unlabeled + self.n_query * (query and queries_too)
+        asks = self.oracle is not None and (unlabeled or told > 0)
         return Episode(
             cut(self.x),
             cut(self.w),
@@ -224,7 +258,8 @@ class Episode:
             cut(self.mask),
             padded=self.padded,
             relabeled=self.relabeled,
-            oracle=self.oracle if unlabeled else None,
+            oracle=_last(cut(self.full_oracle), told) if asks else None,
+            budget=min(self.budget, told) if asks else 0,
             values=None if self.values is None else cut(self.values),
         )
 
@@ -239,7 +274,16 @@ class Episode:
             return torch.cat([old[:, :k], as_tensor(new, "what is added").to(old), old[:, k:]], 1)
 
         x, w, mask, k = join(self.x, x), join(self.w, w), join(self.mask, mask), k + x.shape[1]
-        return Episode(x, w, k, self.n_query, mask, relabeled=self.relabeled, oracle=self.oracle)
+        return Episode(
+            x,
+            w,
+            k,
+            self.n_query,
+            mask,
+            relabeled=self.relabeled,
+            oracle=self.oracle,
+            budget=self.budget,
+        )
 
     def more_classes(self, columns: int, nodes: int = 0) -> Episode:
         """The same tasks with more classes, all of them absent.
@@ -269,7 +313,10 @@ class Episode:
             return torch.cat(nodes, 2).flatten(0, 1)
 
         x, w, mask = spread(self.x), spread(self.w), spread(self.mask)
-        oracle = None if self.oracle is None else self.oracle.repeat_interleave(q, 0)
+        oracle = None
+        if self.oracle is not None:
+            queries_too = self.oracle.shape[1] > self.n_unlabeled
+            oracle = _last(spread(self.full_oracle), self.n_unlabeled + queries_too)
         values = None if self.values is None else spread(self.values)
         return Episode(
             x,
@@ -280,6 +327,7 @@ class Episode:
             padded=self.padded,
             relabeled=self.relabeled,
             oracle=oracle,
+            budget=0 if oracle is None else min(self.budget, oracle.shape[1]),
             values=values,
         )
 
@@ -301,7 +349,7 @@ class BaseTarget:
         raise NotImplementedError
 
     def told(self, episode: Episode) -> Episode:
-        """The episode with an oracle, for a learner that asks it for labels of unlabeled nodes."""
+        """The episode with an oracle, for a learner that asks it for labels."""
         raise InputError("this task has no labels that a learner could ask for")
 
     def known(self, episode: Episode) -> Tensor:
@@ -459,13 +507,19 @@ def stack(episodes: Sequence[Episode]) -> Episode:
         w.append(F.pad(pad(e, e.w), (0, way - e.way)))
         mask.append(pad(e, e.mask))
         if e.oracle is not None:
-            oracle.append(F.pad(_with_rows(e.oracle, n_unlabeled), (0, way - e.way)))
+            oracle.append(F.pad(pad(e, e.full_oracle), (0, way - e.way)))
         if e.values is not None:
             values.append(pad(e, e.values))
     require(
         len(oracle) in (0, len(episodes)),
         "episodes with an oracle and without one cannot share a batch",
     )
+    require(
+        len({e.budget for e in episodes}) == 1,
+        "episodes of different budgets cannot share a batch",
+    )
+    queries_too = any(e.oracle is not None and e.oracle.shape[1] > e.n_unlabeled for e in episodes)
+    told = n_unlabeled + n_query * queries_too
     require(
         len(values) in (0, len(episodes)),
         "episodes of values and of classes cannot share a batch",
@@ -477,9 +531,15 @@ def stack(episodes: Sequence[Episode]) -> Episode:
         n_query,
         torch.cat(mask),
         relabeled=any(e.relabeled for e in episodes),
-        oracle=torch.cat(oracle) if oracle else None,
+        oracle=_last(torch.cat(oracle), told) if oracle else None,
+        budget=episodes[0].budget,
         values=torch.cat(values) if values else None,
     )
+
+
+def _last(t: Tensor, count: int) -> Tensor:
+    """(B, n, *S) -> the last `count` of n, which may be none."""
+    return t[:, t.shape[1] - count :]
 
 
 def _with_rows(t: Tensor, count: int) -> Tensor:

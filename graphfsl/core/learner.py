@@ -1,7 +1,8 @@
 """The whole contract: a `Learner` maps an episode to class scores of its nodes.
 
-`Pipeline` chains parts (encoder, augment, graph, head, refine, novelty); `graphfsl.core.adapt.Adapt` is an
-inner loop around any learner. All of them have `score`, so they nest.
+`Pipeline` chains parts (encoder, augment, graph, acquire, head, refine, novelty);
+`graphfsl.core.adapt.Adapt` is an inner loop around any learner. All of them have `score`, so they
+nest.
 """
 
 from __future__ import annotations
@@ -36,10 +37,13 @@ class Part(Shown, Combines, nn.Module):
     max_queries_per_class: int | None = None
     order_sensitive: bool = False  # the order of the support nodes matters
     class_order_sensitive: bool = False  # which class stands in which column matters
-    # asks an oracle, `Episode.oracle`, for labels of unlabeled nodes (active learning)
+    # asks an oracle, `Episode.oracle`, for labels of nodes that have none (active learning)
     asks: bool = False
+    # asks for as many as `Episode.budget` says, by a rule in the slot `acquire`
+    spends_budget: bool = False
     reads_support: bool = True  # False: the labels reach it only through adaptation
-    # of a refiner; False: it answers from features and labels, and the head is not asked
+    # of a refiner or a rule that acquires labels; False: it works from features and labels, and the
+    # head is not asked
     reads_scores: bool = True
     # reads feature maps, not vectors; None: either, it never looks at them
     wants_maps: bool | None = False
@@ -111,6 +115,13 @@ class Learner(Saves, Part):
         It is asked once a loss was found to be none.
         """
         return ""
+
+    def ask(self, episode: Episode) -> Episode:
+        """The episode with the labels that its budget buys, which is spent then.
+
+        One that has no rule for it gives the episode back.
+        """
+        return episode
 
     def set_batch_norm(self, policy: str) -> None:
         """Choose the BatchNorm policy."""
@@ -206,6 +217,38 @@ class Novelty(Part):
 
     def forward(self, episode: Episode, scores: Tensor) -> Tensor:
         """The novelty (B, n) of the nodes of an episode of features, with scores (B, n, C)."""
+        raise NotImplementedError
+
+
+class Acquire(Part):
+    """Says which nodes to ask the labels of, next.
+
+    It sees no label that was not given or asked for: the oracle is taken out of the episode.
+    """
+
+    family = "active"
+    asks = True
+    spends_budget = True
+    uses_unlabeled = True
+    wants_maps = None  # of maps it takes the numbers as they stand
+    reads_scores = False
+    # chooses by the places of nodes, so that another order of the pool asks for others
+    by_place: bool = False
+    batch: int | None = None  # labels of a round, after which nodes are scored anew; None: all
+
+    def forward(
+        self, episode: Episode, candidates: Tensor, scores: Tensor | None, count: int
+    ) -> Tensor:
+        """The nodes (B, count) whose labels are asked for, each another.
+
+        Where a task has fewer candidates left, what stands behind them is any node.
+
+        Args:
+            episode: of features, with the labels so far.
+            candidates: (B, n) bool, which nodes may be asked for: real ones that have no label.
+            scores: (B, n, C) of all nodes, where the rule reads them and there is a label.
+            count: how many.
+        """
         raise NotImplementedError
 
 

@@ -1,4 +1,4 @@
-"""`Pipeline` chains parts: encoder, augment, graph, head, refine, novelty."""
+"""`Pipeline` chains parts: encoder, augment, graph, acquire, head, refine, novelty."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from graphfsl.core.asking import answered_episode
 from graphfsl.core.batchnorm import (
     POLICIES,
     TRANSDUCTIVE_POLICIES,
@@ -17,6 +18,7 @@ from graphfsl.core.batchnorm import (
     statistics,
 )
 from graphfsl.core.combinations import (
+    check_acquire,
     check_company,
     check_drawn,
     check_parts,
@@ -35,7 +37,7 @@ Slot = nn.Module | Sequence[nn.Module] | None
 
 
 class Pipeline(Learner):
-    """Chains parts: encoder -> augment -> graph -> head -> refine, and novelty beside the scores.
+    """Chains parts: encoder -> augment -> graph -> acquire -> head -> refine, beside them novelty.
 
     Args:
         encoder: images (M, *S) -> feature maps (M, C, h, w) or vectors (M, d), with an optional
@@ -49,6 +51,8 @@ class Pipeline(Learner):
         per_query: score every query in a copy of its own after encoding: any part is inductive so;
             None asks the parts.
         batch_norm: the policy of the encoder's statistics, see `graphfsl.core.batchnorm`.
+        acquire: the rule by which it asks for labels, as many as an episode's budget; None where it
+            asks for none.
 
     Raises:
         InputError: where parts cannot work together (`graphfsl.core.combinations`), or the encoder
@@ -68,11 +72,12 @@ class Pipeline(Learner):
         per_query: bool | None = None,
         batch_norm: str = "running",
         novelty: Novelty | None = None,
+        acquire: Slot = None,
     ) -> None:
         super().__init__()
         self.encoder = checked_encoder(encoder)
         self.augment, self.graph = parts_of("augment", augment), parts_of("graph", graph)
-        self.refine = parts_of("refine", refine)
+        self.acquire, self.refine = parts_of("acquire", acquire), parts_of("refine", refine)
         self.novelty = parts_of("novelty", novelty)
         self.head: Head = checked_head(head)
         parts = self.parts
@@ -80,10 +85,12 @@ class Pipeline(Learner):
         self.wants_maps = any(p.wants_maps for p in parts)
         self._asked_alone = any(p.per_query for p in parts) if per_query is None else per_query
         check_company(parts, self._asked_alone)
+        check_acquire(self.acquire, self.head)  # type: ignore[arg-type]
         self.set_batch_norm(batch_norm)
         self.reads_support, self.answers = self.head.reads_support, self.head.answers
         for trait in JOINED:
             setattr(self, trait, any(getattr(p, trait) for p in parts))
+        self.spends_budget = len(self.acquire) > 0
         self.way = next((p.way for p in parts if p.way is not None), None)
         self.shots = next((p.shots for p in parts if p.shots is not None), None)
         self._generates = True  # False: an episode's images were generated before
@@ -95,7 +102,14 @@ class Pipeline(Learner):
     @property
     def parts(self) -> list[Part]:
         """All parts behind the encoder, in the order in which they work."""
-        return [*self.augment, *self.graph, self.head, *self.refine, *self.novelty]
+        return [
+            *self.augment,
+            *self.graph,
+            *self.acquire,
+            self.head,
+            *self.refine,
+            *self.novelty,
+        ]
 
     @property
     def remarks(self) -> list[str]:
@@ -106,6 +120,11 @@ class Pipeline(Learner):
         """Choose the BatchNorm policy of the encoder; an unknown one raises InputError."""
         if policy not in POLICIES:
             raise unknown("BatchNorm policy", policy, POLICIES)
+        require(
+            policy != "each" or not self.acquire,
+            "learner.batch_norm=each gives every query a pool of its own, and learner.acquire asks "
+            "for labels of one that all share; choose another policy",
+        )
         follow_policy(self)
         self.batch_norm = policy
         # a query that has statistics of its own has features of the support of its own too
@@ -122,9 +141,9 @@ class Pipeline(Learner):
     @property
     def transductive(self) -> bool:  # type: ignore[override]
         """Whether a query's score depends on the other queries."""
-        return self.shares_statistics or (
-            not self.per_query and any(p.transductive for p in self.parts)
-        )
+        shared = any(p.transductive for p in self.acquire)  # labels of a pool that all share
+        alone = self.per_query or not any(p.transductive for p in self.parts)
+        return self.shares_statistics or shared or not alone
 
     @property
     def fixed(self) -> bool:
@@ -219,6 +238,7 @@ class Pipeline(Learner):
             episode: of features.
             novelty: whether the scores have it as one more column.
         """
+        episode = self._asked(episode)
         if self.shots is not None and (k := episode.n_support) != self.shots * episode.way:
             raise InputError(
                 f"this learner is tied to {self.shots}-shot episodes, but this one "
@@ -231,17 +251,43 @@ class Pipeline(Learner):
             return _of_each(alone, episode), episode
         asked_of = episode
         with full_precision(episode.x.device), fitting(episode.x):
-            for part in self.feature_parts:
-                episode = part(episode)
-            asked = not self.refine or self.refine[0].reads_scores
-            scores = self.head.score(episode) if asked else episode.w
-            for part in self.refine:
-                scores = part(episode, last_layer(scores), self.head)
+            episode = self._prepared(episode)
+            scores = self._answered(episode)
             if novelty:
                 scores = self._with_novelty(episode, last_layer(scores))
         seen = own_nodes(episode.x.flatten(2), episode, asked_of)
         seen = seen.unflatten(2, episode.x.shape[2:])
         return own_nodes(scores, episode, asked_of), asked_of.with_tensors({"x": seen})
+
+    def _prepared(self, episode: Episode) -> Episode:
+        """The episode of features as the head sees it."""
+        for part in self.feature_parts:
+            episode = part(episode)
+        return episode
+
+    def _answered(self, episode: Episode) -> Tensor:
+        """What the head says of a prepared episode, and the refiners make of that."""
+        asked = not self.refine or self.refine[0].reads_scores
+        scores = self.head.score(episode) if asked else episode.w
+        for part in self.refine:
+            scores = part(episode, last_layer(scores), self.head)
+        return scores
+
+    def _asked(self, episode: Episode) -> Episode:
+        """The episode of features with the labels that its budget buys."""
+        if not self.acquire or not episode.budget:
+            return episode
+        with full_precision(episode.x.device), fitting(episode.x):
+            rule: Any = self.acquire[0]
+            return answered_episode(episode, rule, self._prepared, self._answered)
+
+    def ask(self, episode: Episode) -> Episode:
+        """The episode of images with the labels that its budget buys, which is spent then."""
+        if not self.acquire or not episode.budget:
+            return episode
+        told = self._asked(self.encode(episode))
+        w = own_nodes(told.w, told, episode)
+        return episode.replace(w=w.to(episode.w.dtype), oracle=None, budget=0)
 
     def _with_novelty(self, episode: Episode, scores: Tensor) -> Tensor:
         """Scores (B, n, C) with the novelty as one more column."""
@@ -314,7 +360,10 @@ class Pipeline(Learner):
         parts = (list(self.augment), list(self.graph), self.head, list(self.refine))
         encoder = nn.Unflatten(1, self.maps or ()) if self.wants_maps else None
         novelty: Any = next(iter(self.novelty), None)
-        features = Pipeline(encoder, *parts, self.per_query, self.batch_norm, novelty)
+        acquire = list(self.acquire)
+        features = Pipeline(
+            encoder, *parts, self.per_query, self.batch_norm, novelty=novelty, acquire=acquire
+        )
         features.rejects_above = self.rejects_above
         features._generates = False
         return features.train(self.training)

@@ -1,7 +1,7 @@
 """Packages of other authors: which ones are used, and where their files lie.
 
 A plugin is a package laid out as `graphfsl.methods`: a folder for each slot that it fills (heads,
-graph, refine, augment, adapt, pretrain) and `encoders`, whose files name their classes in
+graph, refine, augment, acquire, adapt, pretrain) and `encoders`, whose files name their classes in
 `__all__`. It is used where its distribution has an entry point of the group `graphfsl.plugins`, or
 where somebody gives it: `--plugin PACKAGE`, `plugins=[PACKAGE]`. A configuration gives none: it
 names parts, and nothing that it says is imported but a file of these packages.

@@ -21,6 +21,7 @@ def check_protocol(learner: Learner, task: Task, unbalanced: bool = False) -> No
         f"this learner answers with {learner.answers}, but the task asks for {asked.answers}; "
         "choose another learner.head",
     )
+    _check_budget(learner, asked.budget)
     require(
         learner.way is None or asked.way <= learner.way,
         f"this learner is tied to {learner.way}-way episodes at most; set "
@@ -60,6 +61,29 @@ def check_protocol(learner: Learner, task: Task, unbalanced: bool = False) -> No
         )
 
 
+def _check_budget(learner: Learner, budget: int) -> None:
+    """Refuse a budget that nobody spends, and a rule without one: a row would say they matter.
+
+    Raises:
+        InputError: says which.
+    """
+    require(
+        not budget or learner.spends_budget,
+        f"the task gives {budget} labels to a learner that asks, but this one asks for none; set "
+        "learner.acquire, such as learner.acquire=coverage, or episode.budget=0",
+    )
+    require(
+        budget or not learner.spends_budget,
+        "learner.acquire asks for labels, but the task gives none; set episode.task=labeling and "
+        "episode.budget, or learner.acquire=null",
+    )
+    require(
+        not budget or not learner.per_query,
+        "this learner answers each query in a copy of its own, which the labels of other queries "
+        "do not reach; set learner.per_query=false, or choose another learner.head",
+    )
+
+
 def check_classes(learner: Learner) -> None:
     """Refuse a learner that does not answer with classes.
 
@@ -90,7 +114,7 @@ def kind_of(learner: Learner, task: Task) -> str:
 
     Inductive, transductive, semi-supervised or active, or two of them.
     """
-    semi = learner.uses_unlabeled and task.demands.pool
     pool = "active" if learner.asks else "semi-supervised"
-    kinds = [k for k, yes in ((pool, semi), ("transductive", learner.transductive)) if yes]
+    has_pool = learner.uses_unlabeled and (task.demands.pool or task.demands.budget > 0)
+    kinds = [k for k, yes in ((pool, has_pool), ("transductive", learner.transductive)) if yes]
     return " + ".join(kinds) or "inductive"

@@ -19,7 +19,7 @@ from graphfsl.core.plugins import give, location, used
 from graphfsl.core.traits import TRAITS
 from graphfsl.io.errors import InputError, unknown
 
-SLOTS = ("head", "graph", "refine", "augment", "adapt", "novelty", "pretrain")
+SLOTS = ("head", "graph", "refine", "augment", "acquire", "adapt", "novelty", "pretrain")
 ENCODER = "encoder"  # what a plugin may bring beside methods
 # of a package; the other slots have their own name
 FOLDERS = {"head": "heads", ENCODER: "encoders"}

@@ -42,6 +42,7 @@ class Demands:
         label_seed: which share that is.
         answers: what a query is answered with, "classes" or "values".
         open: whether queries may be of no class, so that novelty is asked for beside the scores.
+        budget: labels that a learner may ask for; queries are among those that have them.
     """
 
     way: int
@@ -56,6 +57,7 @@ class Demands:
     label_seed: int = 0
     answers: str = "classes"
     open: bool = False
+    budget: int = 0
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,7 @@ def build_learner(
             encoder=encoder,
             augment=parts["augment"] or None,
             graph=parts["graph"] or None,
+            acquire=parts["acquire"] or None,
             head=parts["head"][0],
             refine=parts["refine"] or None,
             novelty=parts["novelty"][0] if parts["novelty"] else None,

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from graphfsl.io.errors import InputError, unknown
 
-SLOTS = ("augment", "graph", "head", "refine", "novelty")
+SLOTS = ("augment", "graph", "acquire", "head", "refine", "novelty")
 KEYS = ("encoder", *SLOTS, "adapt", "per_query", "batch_norm")  # of a `learner` section
 
 
@@ -40,6 +40,7 @@ class LearnerSpec:
         encoder: None where samples are features, or pixels as they are.
         augment: parts of this slot, in order.
         graph: parts of this slot, in order.
+        acquire: the rule by which labels are asked for.
         head: what scores an episode.
         refine: parts of this slot, in order.
         novelty: what says which nodes are of no class.
@@ -52,6 +53,7 @@ class LearnerSpec:
     encoder: PartSpec | None
     augment: tuple[PartSpec, ...]
     graph: tuple[PartSpec, ...]
+    acquire: PartSpec | None
     head: PartSpec | None
     refine: tuple[PartSpec, ...]
     novelty: PartSpec | None
@@ -86,6 +88,7 @@ class LearnerSpec:
             encoder=encoder,
             augment=parts["augment"],
             graph=parts["graph"],
+            acquire=parts["acquire"][0] if parts["acquire"] else None,
             head=parts["head"][0] if parts["head"] else None,
             refine=parts["refine"],
             novelty=parts["novelty"][0] if parts["novelty"] else None,

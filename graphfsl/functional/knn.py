@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
+
+from graphfsl.functional.affinity import cosine_power, pairs
 
 
 def nearest(a: Float[Tensor, "*B n n"], k: int, mutual: bool = False) -> Float[Tensor, "*B n n"]:
@@ -25,3 +27,24 @@ def nearest(a: Float[Tensor, "*B n n"], k: int, mutual: bool = False) -> Float[T
         -1, a.topk(min(k, a.shape[-1]), -1).indices, True
     )
     return a * (keep & keep.mT if mutual else keep | keep.mT)
+
+
+def cosine_neighbors(
+    z: Float[Tensor, "*B n d"], mask: Bool[Tensor, "*B n"], k: int, power: float = 3.0
+) -> Float[Tensor, "*B n n"]:
+    """The graph of nearest neighbours by cosine: W_ij = max(0, cos(z_i, z_j))^power, else 0.
+
+    An edge joins two real nodes of which one is among the other's k nearest, none joins a node with
+    itself.
+
+    Args:
+        z: (…, n, d) features.
+        mask: (…, n) which nodes are real.
+        k: neighbours of a node.
+        power: of the cosine.
+
+    Returns:
+        (…, n, n) symmetric.
+    """
+    a = cosine_power(z, power) * pairs(mask)
+    return nearest((a + a.mT) / 2, k)

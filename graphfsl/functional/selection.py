@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -57,3 +58,22 @@ def top_per_class(
     key = confidence.unsqueeze(-1).where(candidate, float("-inf"))
     rank = key.argsort(dim=-2, descending=True, stable=True).argsort(-2)
     return candidate & (rank < most)
+
+
+def shuffled(candidates: Bool[Tensor, "*B n"], seed: int) -> Float[Tensor, "*B n"]:
+    """A number of each candidate such that the order of all of them is a random one.
+
+    It depends on how many candidates stand before one, and on nothing else: padding does not change
+    it, nor the other tasks of a batch.
+
+    Args:
+        candidates: (…, n) which there are.
+        seed: of the order.
+
+    Returns:
+        (…, n) in [0, 1) for candidates, -1 for others.
+    """
+    n = candidates.shape[-1]
+    numbers = torch.rand(n, generator=torch.Generator().manual_seed(seed), device="cpu")
+    before = candidates.long().cumsum(-1) - 1
+    return numbers.to(candidates.device)[before.clamp_min(0)].where(candidates, -1)

@@ -60,8 +60,9 @@ def block_size(learner: Learner, episodes: Episodes) -> int:
 def answers(learner: Learner, episodes: Episodes, numbers: range, block: int) -> Iterator[Answer]:
     """The scores of the queries, `block` episodes at a time, with what they are of.
 
-    A learner that asks for labels gets the episode with its oracle. Where queries may be of no
-    class, the last column is their novelty (`Learner.answer_open`).
+    A learner that asks for labels gets the episode with its oracle. What comes with the scores then
+    has the labels that it spent a budget on. Where queries may be of no class, the last column is
+    their novelty (`Learner.answer_open`).
 
     Args:
         learner: in evaluation mode.
@@ -70,7 +71,7 @@ def answers(learner: Learner, episodes: Episodes, numbers: range, block: int) ->
         block: episodes at once.
     """
     for episode, target in episodes.batches(numbers, block):
-        asked = target.told(episode) if learner.asks else episode
+        asked = learner.ask(target.told(episode)) if learner.asks else episode
         found = learner.answer_open(asked) if episodes.task.demands.open else learner(asked)
         yield found, target, asked
 

@@ -52,7 +52,7 @@ def test_a_run_answers_none_of_these() -> None:
     predictor = open_run(RUN, ["learner.novelty=class_distance"])
     known, names = glyphs(range(5), 8)
     strange, _ = glyphs(range(10, 15), 3)
-    support = {name: [] for name in names}
+    support: dict[str, list[torch.Tensor]] = {name: [] for name in names}
     for image, name in zip(known, names, strict=True):
         support[name].append(image)
     queries = [image for images in support.values() for image in images[5:]]

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from graphfsl.functional.selection import log_odds, quota, top_per_class
+from graphfsl.functional.selection import log_odds, quota, shuffled, top_per_class
 
 
 def test_log_odds_equals_its_definition_and_does_not_saturate() -> None:
@@ -51,3 +51,13 @@ def test_a_quota_that_is_whole_is_not_rounded_up(
         torch.ones(1, nodes, dtype=torch.bool), torch.ones(1, way, dtype=torch.bool), share
     )
     assert found.item() == each
+
+
+def test_the_order_of_candidates_is_random_and_does_not_depend_on_padding() -> None:
+    candidates = torch.tensor([[True, False, True, True, False, True]])
+    found = shuffled(candidates, 0)
+    assert (found[~candidates] == -1).all() and (found[candidates] >= 0).all()
+    wider = shuffled(torch.nn.functional.pad(candidates, (3, 40)), 0)
+    assert torch.equal(wider[:, 3:9], found)
+    first = {int(shuffled(torch.ones(1, 5, dtype=torch.bool), s).argmax()) for s in range(40)}
+    assert first == set(range(5))

@@ -96,6 +96,7 @@ class Setting(Task):
         "open_query": "open_classes",
         "foreign_share": "distractors",
     }
+    least_shot: ClassVar = 1  # a pool that is labeled as one asks for it may begin without labels
     pool_curve: ClassVar = PoolCurve(
         size="unlabeled",
         distractors="distractors",
@@ -135,7 +136,7 @@ class Setting(Task):
     def __post_init__(self) -> None:
         for name, least in (
             ("way", 2),
-            ("shot", 1),
+            ("shot", self.least_shot),
             ("query", 1),
             ("unlabeled", 0),
             ("distractors", 0),

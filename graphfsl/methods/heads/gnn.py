@@ -120,7 +120,7 @@ class GNN(Head):
                 "gnn.ask needs unlabeled nodes with known labels, and one graph per query"
             )
         asked = self.asked(x.detach(), episode)
-        answer = asked.unsqueeze(-1) * episode.oracle.to(x.dtype)
+        answer = asked.unsqueeze(-1) * episode.full_oracle[:, episode.unlabeled].to(x.dtype)
         d = episode.x.shape[-1]
         behind = x.shape[-1] - d - episode.way
         return x + F.pad(answer, (d, behind, episode.unlabeled.start, 0))

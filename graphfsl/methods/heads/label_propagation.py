@@ -15,6 +15,7 @@ from graphfsl.functional.distances import squared_euclidean
 from graphfsl.functional.knn import nearest
 from graphfsl.functional.propagation import propagate, symmetric
 from graphfsl.functional.prototypes import hide_absent
+from graphfsl.functional.statistics import or_one
 from graphfsl.io.errors import InputError, require
 
 __all__ = ["LabelPropagation"]
@@ -38,6 +39,8 @@ class LabelPropagation(Head):
         alpha: how far labels go, in [0, 1).
         log: the scores are log(F_ic / sum_j P_ij + 1e-6), P the inverse above, as EPNet has them;
             otherwise F.
+        average: the labels of a class weigh one together, so that a class is not favoured for
+            having more of them.
 
     Shapes:
         score: features (B, n, d), label weights (B, n, C) -> (B, n, C).
@@ -58,7 +61,12 @@ class LabelPropagation(Head):
     uses_unlabeled = True
 
     def __init__(
-        self, scale: float | str = 0.25, k: int | None = 20, alpha: float = 0.99, log: bool = False
+        self,
+        scale: float | str = 0.25,
+        k: int | None = 20,
+        alpha: float = 0.99,
+        log: bool = False,
+        average: bool = False,
     ) -> None:
         super().__init__()
         if scale != "std" and (isinstance(scale, str) or not scale > 0):
@@ -70,6 +78,7 @@ class LabelPropagation(Head):
             f"propagation takes k of 1 or more, or null, and alpha in [0, 1), not {k} and {alpha}",
         )
         self.scale, self.k, self.alpha, self.log = scale, k, alpha, log
+        self.average = average
 
     def affinity(self, episode: Episode) -> Tensor:
         """Affinities (B, n, n) of all nodes; padding is taken out afterwards."""
@@ -84,10 +93,11 @@ class LabelPropagation(Head):
         if self.k is not None:
             w = nearest(w, self.k)
         s = symmetric(w, 1e-4 if self.scale == "std" else 0.0)
+        y = episode.w
+        if self.average:
+            y = y / or_one(y.sum(1, keepdim=True))
         if not self.log:
-            return hide_absent(propagate(s, episode.w, self.alpha), episode.w)
+            return hide_absent(propagate(s, y, self.alpha), y)
         # A row of P = (I - alpha S)^-1 sums to P 1.
-        f = propagate(
-            s, torch.cat([episode.w, torch.ones_like(episode.w[..., :1])], -1), self.alpha
-        )
-        return hide_absent((f[..., :-1] / f[..., -1:] + 1e-6).log(), episode.w)
+        f = propagate(s, torch.cat([y, torch.ones_like(y[..., :1])], -1), self.alpha)
+        return hide_absent((f[..., :-1] / f[..., -1:] + 1e-6).log(), y)

@@ -118,7 +118,7 @@ def test_oslo_is_its_equations() -> None:
         z = torch.softmax(xi[:, None] * cos / 0.3, 1)
         mu = []
         for c in range(3):
-            total, weight = torch.zeros(x.shape[1]), 0.0
+            total, weight = torch.zeros(x.shape[1]), torch.zeros(())
             for i in range(len(x)):
                 own = y[i, c] + (xi[i] * z[i, c] if i in queries else 0)
                 total, weight = total + own * x[i], weight + own

@@ -1,0 +1,1 @@
+"""Rules that say which samples to label next: the slot `learner.acquire`."""
