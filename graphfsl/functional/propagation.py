@@ -56,3 +56,26 @@ def propagate(
     eye = torch.eye(s.shape[-1], dtype=s.dtype, device=s.device)
     spread: Tensor = torch.linalg.solve_ex(eye - alpha * s, y)[0]
     return spread
+
+
+def left_out(
+    s: Float[Tensor, "*B n n"], y: Float[Tensor, "*B k C"], alpha: float
+) -> Float[Tensor, "*B k C"]:
+    """What all other labels say of each of the first k nodes, by propagation.
+
+        F_ic = sum_(j != i) G_ij y_jc / sum_(j != i) y_jc,  G = (I - alpha S)^-1
+
+    Args:
+        s: (…, n, n) of spectral norm at most 1.
+        y: (…, k, C) label weights of the first k nodes, the only ones that have a label.
+        alpha: how far labels go, in [0, 1).
+
+    Returns:
+        (…, k, C), zero for a class that no other of these nodes has.
+    """
+    k = y.shape[-2]
+    source = torch.eye(s.shape[-1], k, dtype=s.dtype, device=s.device).expand(*s.shape[:-1], k)
+    g = propagate(s, source, alpha)[..., :k, :]
+    g = g - torch.diag_embed(g.diagonal(dim1=-2, dim2=-1))
+    others = y.sum(-2, keepdim=True) - y
+    return ((g @ y) / or_one(others)).where(others > 0, 0)
