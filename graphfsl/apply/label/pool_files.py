@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.progress import track
 
 from graphfsl.apply.folder_encoder import folder_encoder, folder_range
 from graphfsl.apply.folder_features import encode_files
@@ -45,6 +46,17 @@ class Pool:
     images: list[Path] = field(default_factory=list)
     unreadable: list[tuple[str, str]] = field(default_factory=list)
     range: Range | None = None  # of the images' values
+
+    @property
+    def every_name(self) -> set[str]:
+        """The names of all samples, of those that cannot be read too."""
+        return {*self.names, *(name for name, _ in self.unreadable)}
+
+    @property
+    def called(self) -> str:
+        """How its samples are named, in words."""
+        by_path, by_number = "paths relative to it", "its `paths`, or else the numbers of its rows"
+        return by_path if self.images else by_number
 
     def __repr__(self) -> str:
         facts = {"features": kind_of(self.x), "names": first_of(self.names, 3)}
@@ -177,6 +189,24 @@ def _read_features(path: Path) -> Pool:
     )
 
 
+def check_places(folders: Iterable[Path], files: Iterable[Path]) -> None:
+    """Refuse places where something else stands than is to be written.
+
+    Raises:
+        InputError: where a file stands in place of a folder, or a folder in place of a file.
+    """
+    for path in folders:
+        require(
+            not path.exists() or path.is_dir(),
+            f"{path} is a file where a folder is to be; choose another folder with -o",
+        )
+    for path in files:
+        require(
+            not path.is_dir(),
+            f"{path} is a folder where a file is to be; choose another folder with -o",
+        )
+
+
 def check_format(name: str) -> None:
     """Refuse a format that tables cannot be written in.
 
@@ -221,3 +251,9 @@ def _pyarrow() -> tuple[Any, Any]:
             "Parquet needs pyarrow: pip install graphfsl[parquet], or write CSV"
         ) from None
     return pyarrow, pyarrow.parquet
+
+
+def shown_bar(items: Iterable[Any], what: str) -> Iterable[Any]:
+    """Progress for what takes long."""
+    items = list(items)
+    return track(items, what, disable=len(items) < 4, transient=True)
