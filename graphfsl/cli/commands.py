@@ -471,6 +471,47 @@ def label(
 
 
 @app.command()
+def suggest(
+    source: Annotated[
+        Path, typer.Argument(help="a folder of images, or features as .npz or .safetensors")
+    ],
+    support: Annotated[
+        Path | None,
+        typer.Option(help="the labels so far: CSV with columns sample and label; none to begin"),
+    ] = None,
+    count: Annotated[
+        int, typer.Option("--n", min=1, max=LARGEST, help="samples that are named")
+    ] = 20,
+    out: Out = None,
+    encoder: Encoder = "efficientnet_lite0",
+    weights: Weights = None,
+    run: Annotated[Path | None, typer.Option(help="the encoder of this run instead")] = None,
+    size: Size = None,
+    neighbors: Annotated[int, typer.Option(help="edges of each sample")] = 10,
+    alpha: Annotated[float, typer.Option(help="how far labels spread, from 0 to 0.999")] = 0.9,
+    limits: Limits = None,
+    plugin: Plugins = None,
+) -> None:
+    """Say which samples of a pool to label next, with no label yet or with some.
+
+    They are those from which labels would reach most of the pool, the most useful first.
+    """
+    from graphfsl.apply.folder_encoder import encoder_option
+    from graphfsl.apply.label.suggest_folder import suggest as suggest_files
+    from graphfsl.data.pixel_range import parse_range
+
+    chosen = encoder_option(encoder, weights, run)
+    target = out or Path("suggestions")
+    options = {"neighbors": neighbors, "alpha": alpha}
+    files, line = suggest_files(
+        source, target, count, support, chosen, run, size, parse_range(limits), **options
+    )
+    new_console().print(line)
+    for file in files:
+        print(file)
+
+
+@app.command()
 def demo(overrides: Overrides = None, out: Out = None, plugin: Plugins = None) -> None:
     """Meta-train a ProtoNet on embedded data and show what unlabeled images are worth."""
     from graphfsl.cli.demo import demo as show

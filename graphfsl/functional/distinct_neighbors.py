@@ -56,7 +56,7 @@ def distinct_neighbors(
     Args:
         x: (n, d) features.
         k: neighbours of each.
-        support: (m,) the samples that have labels.
+        support: (m,) the samples that have labels; there may be none.
         label: (m,) their labels.
         bar: shows progress.
     """
@@ -159,7 +159,7 @@ def _between_labels(
         support: (m,) the nodes of labeled samples.
         label: (m,) their labels.
     """
-    low, high = np.full(n, label.max() + 1), np.full(n, label.min() - 1)
+    low, high = np.full(n, label.max(initial=0) + 1), np.full(n, label.min(initial=0) - 1)
     np.minimum.at(low, support, label)
     np.maximum.at(high, support, label)
     labeled = low <= high

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from rich.progress import track
 
 from graphfsl.apply.label.label_pool import SPOKE, Labels, label_pool
 from graphfsl.apply.label.label_table import read_labels, samples_meant
@@ -24,7 +23,9 @@ from graphfsl.apply.label.pool_files import (
     SHEET,
     Pool,
     check_format,
+    check_places,
     read_pool,
+    shown_bar,
     write_table,
 )
 from graphfsl.apply.label.pool_page import OTHERS, pool_page
@@ -32,7 +33,7 @@ from graphfsl.data.pixel_range import Range
 from graphfsl.experiment.learner_spec import PartSpec
 from graphfsl.functional.held_out import FOREIGN
 from graphfsl.io.checkpoint import write_atomically
-from graphfsl.io.errors import InputError, require
+from graphfsl.io.errors import InputError
 from graphfsl.report.contact_sheet import Tile, contact_sheet
 
 SURE, UNSURE, GIVEN = 24, 24, 12  # images of a sheet
@@ -96,11 +97,11 @@ def label(
     truth = None if truth is None else Path(truth)
     table, missing = out / f"labels.{file_format}", out / "unreadable.csv"
     page, doubts = out / "report.html", out / "doubts.csv"
-    _check_places([out, out / "sheets"], [table, missing, page, doubts])
+    check_places([out, out / "sheets"], [table, missing, page, doubts])
 
     task = _read_task(source, support, truth, spec, run, size, range, out)
     pool, classes = task.pool, task.classes
-    found = label_pool(pool.x, *task.support(), bar=_bar, **options)
+    found = label_pool(pool.x, *task.support(), bar=shown_bar, **options)
     answers = task.answers()
     line = ", ".join([*_summary(pool, found, answers), *_asides(task)])
 
@@ -176,14 +177,10 @@ def _read_task(
     true_rows = None if truth is None else read_labels(truth)
     pool = read_pool(source, encoder, run, size, range, out)
     place = {name: i for i, name in enumerate(pool.names)}
-    names = {*place, *(name for name, _ in pool.unreadable)}
-    valid = (
-        "paths relative to it" if pool.images else "its `paths`, or else the numbers of its rows"
-    )
-    given = samples_meant(support, rows, names, source, valid)
+    given = samples_meant(support, rows, pool.every_name, source, pool.called)
     known: Mapping[str, str] = {}
     if truth is not None and true_rows is not None:
-        known = samples_meant(truth, true_rows, names, source, valid)
+        known = samples_meant(truth, true_rows, pool.every_name, source, pool.called)
 
     readable = {name: label for name, label in given.items() if name in place}
     _check_equals(support, pool, {place[name]: label for name, label in readable.items()})
@@ -216,7 +213,7 @@ def _write_sheets(
     kinds = [*np.arange(len(classes)).tolist(), NONE]
     if not found.reached.all():
         kinds.append(LOST)
-    for c in _bar(kinds, "making contact sheets"):
+    for c in shown_bar(kinds, "making contact sheets"):
         name = classes[c] if c >= 0 else OTHERS[c]
         number = c + 1 if c >= NONE else 0
         links[c] = f"sheets/{number:03d}-{UNFIT.sub('_', name)[:40]}.png"
@@ -225,24 +222,6 @@ def _write_sheets(
         if len(shown) < EMBEDDED:
             shown.append((name, _encoded(sheet, "JPEG")))
     return links, shown
-
-
-def _check_places(folders: Iterable[Path], files: Iterable[Path]) -> None:
-    """Refuse places where something else stands than is to be written.
-
-    Raises:
-        InputError: where a file stands in place of a folder, or a folder in place of a file.
-    """
-    for path in folders:
-        require(
-            not path.exists() or path.is_dir(),
-            f"{path} is a file where a folder is to be; choose another folder with -o",
-        )
-    for path in files:
-        require(
-            not path.is_dir(),
-            f"{path} is a folder where a file is to be; choose another folder with -o",
-        )
 
 
 def _check_equals(path: Path, pool: Pool, given: Mapping[int, str]) -> None:
@@ -480,9 +459,3 @@ def _of_none(f: Mapping[str, Any]) -> str:
         line + "The labels cannot tell which samples are of no class, so none is called so: look "
         "through the highest."
     )
-
-
-def _bar(items: Iterable[Any], what: str) -> Iterable[Any]:
-    """Progress for what takes long."""
-    items = list(items)
-    return track(items, what, disable=len(items) < 4, transient=True)

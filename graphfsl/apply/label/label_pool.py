@@ -15,9 +15,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from graphfsl.apply.label.pool_arguments import check_pool, features_of
+from graphfsl.apply.label.pool_graph import PoolGraph, pool_graph
 from graphfsl.core.arguments import class_numbers
 from graphfsl.core.display import block
-from graphfsl.functional.distinct_neighbors import Distinct, distinct_neighbors
+from graphfsl.functional.distinct_neighbors import distinct_neighbors
 from graphfsl.functional.held_out import (
     FOREIGN,
     MAYBE_FOREIGN,
@@ -31,11 +32,10 @@ from graphfsl.functional.held_out import (
 )  # fmt: skip
 from graphfsl.functional.membership import membership, shortfall
 from graphfsl.functional.neighbors import Bar, Neighbors, silent
-from graphfsl.functional.sparse_propagation import both_ways, propagate_sparse, symmetric_sparse
+from graphfsl.functional.sparse_propagation import propagate_sparse
 from graphfsl.functional.statistics import or_one
 
 SUPPORT = "support, which samples of the pool are labeled,"
-POWER = 3  # of the cosine in an edge's weight, as in iLPC
 SPOKE = 3  # support samples that are named for each sample
 LOW = 0.1  # the share of held-out rows below a usual mass
 DOUBTFUL = 0.5  # the probability of being wrong from which a given label is listed
@@ -191,7 +191,7 @@ def label_pool(
 
     distinct = distinct_neighbors(x, neighbors, support, label, bar)
     near = distinct.near
-    graph = _graph(distinct)
+    graph = pool_graph(distinct)
     given = _given(graph, support, label)
     mass = _pool_mass(graph, given, alpha)
     influence = _influence(graph, given, alpha, chunk, bar)
@@ -261,18 +261,6 @@ def label_pool(
 
 
 @dataclass(frozen=True)
-class _Graph:
-    """N distinct samples and their edges.
-
-    s: (N, N) sparse, W normalised by degree. degree: (N,). node: (n,) the node of each sample.
-    """
-
-    s: Tensor
-    degree: Tensor
-    node: Tensor
-
-
-@dataclass(frozen=True)
 class _Given:
     """The m samples of the support.
 
@@ -321,32 +309,7 @@ def _how_found(near: Neighbors) -> str:
     return f"approximate: {near.cells:,} cells, {near.searched} of them searched"
 
 
-def _graph(distinct: Distinct) -> _Graph:
-    """The graph of distinct samples.
-
-    Its nodes stand in an order that keeps neighbours close, which more than halves the time to
-    multiply by S.
-    """
-    near = distinct.near
-    order = torch.from_numpy(near.order)
-    place = torch.empty_like(order)
-    place[order] = torch.arange(len(order))
-
-    neighbor = torch.from_numpy(near.index)[order]
-    start = torch.arange(len(order)).repeat_interleave(neighbor.shape[1])
-    edges = torch.stack([start, place[neighbor].flatten()])
-    weight = torch.from_numpy(near.cosine)[order].clamp_min(0) ** POWER
-    bridges = place[torch.from_numpy(distinct.bridges.T)]
-    bridge_weight = torch.from_numpy(distinct.bridge_cosine).clamp_min(0) ** POWER
-
-    every_edge = torch.cat([edges, bridges], 1)
-    every_weight = torch.cat([weight.flatten(), bridge_weight])
-    w = both_ways(every_edge, every_weight, len(order))
-    degree = (w @ torch.ones(len(order), 1))[:, 0]
-    return _Graph(symmetric_sparse(w), degree, place[torch.from_numpy(distinct.group)])
-
-
-def _given(graph: _Graph, support: np.ndarray, label: np.ndarray) -> _Given:
+def _given(graph: PoolGraph, support: np.ndarray, label: np.ndarray) -> _Given:
     sample = torch.from_numpy(support.astype(np.int64))
     labels = torch.from_numpy(label.astype(np.int64))
     classes = int(label.max(initial=-1)) + 1
@@ -355,7 +318,7 @@ def _given(graph: _Graph, support: np.ndarray, label: np.ndarray) -> _Given:
     return _Given(sample, labels, graph.node[sample], group, member, classes)
 
 
-def _pool_mass(graph: _Graph, given: _Given, alpha: float) -> Tensor:
+def _pool_mass(graph: PoolGraph, given: _Given, alpha: float) -> Tensor:
     """(m,) sum_i G_is over the nodes i without a label, for each support sample s.
 
     G is symmetric, so that one column holds them all.
@@ -365,7 +328,7 @@ def _pool_mass(graph: _Graph, given: _Given, alpha: float) -> Tensor:
     return propagate_sparse(graph.s, pool, alpha)[given.node, 0]
 
 
-def _influence(graph: _Graph, given: _Given, alpha: float, chunk: int, bar: Bar) -> list[Tensor]:
+def _influence(graph: PoolGraph, given: _Given, alpha: float, chunk: int, bar: Bar) -> list[Tensor]:
     """What each support sample gives to every node, in blocks of `chunk` samples.
 
     They are the columns (N, m) of G that belong to the support.
@@ -452,7 +415,7 @@ def _low(strength: Tensor, held_strength: Tensor) -> Tensor:
 
 
 def _fill_in_given(
-    answer: Tensor, nothing: Tensor, found: _Answers, graph: _Graph, given: _Given, asked: Tensor
+    answer: Tensor, nothing: Tensor, found: _Answers, graph: PoolGraph, given: _Given, asked: Tensor
 ) -> None:
     """Write the labels of the support, and of the copies of its samples, which are certain."""
     copy, source = _copies_of_support(graph, given, asked)
@@ -464,7 +427,7 @@ def _fill_in_given(
     found.support[copy, 0], found.share[copy, 0] = source, 1.0
 
 
-def _copies_of_support(graph: _Graph, given: _Given, asked: Tensor) -> tuple[Tensor, Tensor]:
+def _copies_of_support(graph: PoolGraph, given: _Given, asked: Tensor) -> tuple[Tensor, Tensor]:
     """Which other samples share a node with the support, whose label they then have for certain.
 
     A node holds samples that are the same up to rounding, or nearly (`distinct_neighbors`). Where

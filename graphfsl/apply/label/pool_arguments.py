@@ -68,30 +68,14 @@ def check_pool(
     """
     if prior not in PRIORS:
         raise unknown("prior", prior, PRIORS)
-    for name, value, low, high in (
-        ("neighbors", k, 1, 1000),
-        ("alpha", alpha, 0, 0.999),
-        ("none", 1 if none is None else none, 0, 1),
-    ):
-        number = whole_number if name == "neighbors" else real_number
-        require(
-            low <= number(value, name) <= high,
-            f"{name} must lie between {low} and {high}, not be {value}",
-        )
+    check_graph(k, alpha)
+    _check_between("none", real_number(1 if none is None else none, "none"), 0, 1)
     whole_number(chunk, "chunk", 1)
     require(
         len(support) == len(label),
         f"the support has {len(support)} samples, but {len(label)} labels; there must be one each",
     )
-    require(len(x), "the pool holds no sample")
-    outside = support[(support < 0) | (support >= len(x))]
-    if len(outside):
-        raise InputError(
-            f"sample {outside[0]} of the support is none of the pool's, 0..{len(x) - 1}"
-        )
-    found, times = np.unique(support, return_counts=True)
-    if len(found) < len(support):
-        raise InputError(f"sample {found[times.argmax()]} stands in the support twice; keep one")
+    check_samples(x, support)
     need, have = 4 * len(x) * len(support), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if need > have:
         sizes = f"need {need / 1e9:.1f} GB, and this machine has {have / 1e9:.1f}"
@@ -113,3 +97,34 @@ def check_pool(
         f"the support has {len(classes)} class; at least 2 are needed, or 1 and a sample of "
         f"none of them",
     )
+
+
+def check_graph(k: int, alpha: float) -> None:
+    """Refuse a number of neighbours, or a reach of labels, that no graph of a pool has.
+
+    Raises:
+        InputError: names it.
+    """
+    _check_between("neighbors", whole_number(k, "neighbors"), 1, 1000)
+    _check_between("alpha", real_number(alpha, "alpha"), 0, 0.999)
+
+
+def check_samples(x: np.ndarray, support: np.ndarray) -> None:
+    """Refuse a pool without a sample, and a support that names others or one twice.
+
+    Raises:
+        InputError: names the sample.
+    """
+    require(len(x), "the pool holds no sample")
+    outside = support[(support < 0) | (support >= len(x))]
+    if len(outside):
+        raise InputError(
+            f"sample {outside[0]} of the support is none of the pool's, 0..{len(x) - 1}"
+        )
+    found, times = np.unique(support, return_counts=True)
+    if len(found) < len(support):
+        raise InputError(f"sample {found[times.argmax()]} stands in the support twice; keep one")
+
+
+def _check_between(name: str, value: float, low: float, high: float) -> None:
+    require(low <= value <= high, f"{name} must lie between {low} and {high}, not be {value}")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.progress import track
 
 from graphfsl.apply.folder_encoder import folder_encoder, folder_range
 from graphfsl.apply.folder_features import encode_files
@@ -25,6 +26,7 @@ from graphfsl.io.files import read_regular
 from graphfsl.io.plain_text import csv_table
 
 FORMATS = ("csv", "parquet")
+TABLES = ("labels.csv", "labels.parquet", "suggest.csv")  # beside which contact sheets stand
 SHEET = re.compile(r"\d{3,}-.*\.png")  # the name of a contact sheet's file, in the folder `sheets`
 
 
@@ -45,6 +47,17 @@ class Pool:
     images: list[Path] = field(default_factory=list)
     unreadable: list[tuple[str, str]] = field(default_factory=list)
     range: Range | None = None  # of the images' values
+
+    @property
+    def every_name(self) -> set[str]:
+        """The names of all samples, of those that cannot be read too."""
+        return {*self.names, *(name for name, _ in self.unreadable)}
+
+    @property
+    def called(self) -> str:
+        """How its samples are named, in words."""
+        by_path, by_number = "paths relative to it", "its `paths`, or else the numbers of its rows"
+        return by_path if self.images else by_number
 
     def __repr__(self) -> str:
         facts = {"features": kind_of(self.x), "names": first_of(self.names, 3)}
@@ -68,7 +81,7 @@ def read_pool(
         run: a run directory whose encoder is taken instead.
         size: the side of the images in pixels; None takes the encoder's own.
         range: the values of black and white, see `folder_range`.
-        out: where `label` writes; the contact sheets there are no samples.
+        out: where `label` writes; contact sheets there, and beside tables of ours, are no samples.
 
     Raises:
         InputError: where nothing can be read.
@@ -97,10 +110,10 @@ def _read_folder(
             )
         )
 
-    sheets = os.path.realpath(out / "sheets") if out else None
+    sheets = out / "sheets" if out else None
     inside = []
     for top, _, names in os.walk(root, onerror=closed):
-        ours = os.path.realpath(top) == sheets
+        ours = _holds_sheets(Path(top), sheets)
         inside += [
             os.path.relpath(Path(top) / f, root) for f in names if not (ours and SHEET.fullmatch(f))
         ]
@@ -128,6 +141,13 @@ def _read_folder(
     called = _names([*files, *(f for f, _ in lost)])
     unreadable = sorted(zip(called[len(files) :], (why for _, why in lost), strict=True))
     return Pool(called[: len(files)], x, [root / f for f in files], unreadable, limits)
+
+
+def _holds_sheets(folder: Path, sheets: Path | None) -> bool:
+    """Whether a folder holds contact sheets of `label` or `suggest`, of this call or an earlier."""
+    if sheets is not None and os.path.realpath(folder) == os.path.realpath(sheets):
+        return True
+    return folder.name == "sheets" and any((folder.parent / table).is_file() for table in TABLES)
 
 
 def _names(files: Sequence[str]) -> list[str]:
@@ -177,6 +197,24 @@ def _read_features(path: Path) -> Pool:
     )
 
 
+def check_places(folders: Iterable[Path], files: Iterable[Path]) -> None:
+    """Refuse places where something else stands than is to be written.
+
+    Raises:
+        InputError: where a file stands in place of a folder, or a folder in place of a file.
+    """
+    for path in folders:
+        require(
+            not path.exists() or path.is_dir(),
+            f"{path} is a file where a folder is to be; choose another folder with -o",
+        )
+    for path in files:
+        require(
+            not path.is_dir(),
+            f"{path} is a folder where a file is to be; choose another folder with -o",
+        )
+
+
 def check_format(name: str) -> None:
     """Refuse a format that tables cannot be written in.
 
@@ -221,3 +259,9 @@ def _pyarrow() -> tuple[Any, Any]:
             "Parquet needs pyarrow: pip install graphfsl[parquet], or write CSV"
         ) from None
     return pyarrow, pyarrow.parquet
+
+
+def shown_bar(items: Iterable[Any], what: str) -> Iterable[Any]:
+    """Progress for what takes long."""
+    items = list(items)
+    return track(items, what, disable=len(items) < 4, transient=True)

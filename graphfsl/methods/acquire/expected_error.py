@@ -39,6 +39,7 @@ class ExpectedError(Acquire):
     Args:
         k: neighbours of a sample in the graph, whose edges weigh max(0, cos)^3.
         among: how many candidates are looked at for each label, drawn at random; null for all.
+        batch: samples of a round, after which f is that of all their labels.
         seed: of what is drawn at random.
 
     Shapes:
@@ -55,15 +56,15 @@ class ExpectedError(Acquire):
 
     by_place = True
     transductive = True
-    batch = 1
 
-    def __init__(self, k: int = 10, among: int | None = 50, seed: int = 0) -> None:
+    def __init__(self, k: int = 10, among: int | None = 50, batch: int = 1, seed: int = 0) -> None:
         super().__init__()
         require(
-            k >= 1 and (among is None or among >= 1),
-            f"expected_error takes k and among of 1 or more, not {k} and {among}",
+            min(k, batch) >= 1 and (among is None or among >= 1),
+            f"expected_error takes k, among and batch of 1 or more, not {k}, {among} and {batch}",
         )
         self.k, self.among, self.seed = k, among, seed
+        self.batch: int = batch
 
     def risk(self, episode: Episode, rows: Tensor) -> Tensor:
         """R(i) (B, m) of the nodes i in `rows` (B, m)."""
