@@ -77,11 +77,6 @@ def _check_budget(learner: Learner, budget: int) -> None:
         "learner.acquire asks for labels, but the task gives none; set episode.task=labeling and "
         "episode.budget, or learner.acquire=null",
     )
-    require(
-        not budget or not learner.per_query,
-        "this learner answers each query in a copy of its own, which the labels of other queries "
-        "do not reach; set learner.per_query=false, or choose another learner.head",
-    )
 
 
 def check_classes(learner: Learner) -> None:
