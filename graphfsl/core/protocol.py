@@ -80,7 +80,7 @@ def _check_budget(learner: Learner, budget: int) -> None:
 
 
 def check_classes(learner: Learner) -> None:
-    """Refuse a learner that does not answer with classes.
+    """Refuse a learner that does not answer with classes, or asks for labels that nobody has.
 
     Raises:
         InputError: for such a learner.
@@ -88,6 +88,10 @@ def check_classes(learner: Learner) -> None:
     require(
         learner.answers == "classes",
         f"this learner answers with {learner.answers}, and classes are asked for here",
+    )
+    require(
+        not learner.spends_budget,
+        "this learner asks for labels, and nobody answers it here; leave learner.acquire out",
     )
 
 

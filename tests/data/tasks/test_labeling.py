@@ -197,3 +197,9 @@ def test_a_budget_without_a_rule_and_a_rule_without_a_budget_are_refused() -> No
             evaluate(asking, split(), task, episodes=2)
     with pytest.raises(InputError, match="cannot be adapted"):
         learner(acquire="random", adapt="maml")
+
+
+def test_where_nobody_answers_a_learner_that_asks_is_refused() -> None:
+    x, y = split().x.numpy(), split().y.numpy()
+    with pytest.raises(InputError, match="nobody answers it here"):
+        gf.FewShotClassifier({"head": "protonet", "acquire": "coverage"}).fit(x, y)
