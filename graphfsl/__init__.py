@@ -14,7 +14,16 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time `__getattr__` im
     from graphfsl.apply.predict import load
     from graphfsl.core.adapt import Adapt
     from graphfsl.core.episode import Episode, Target
-    from graphfsl.core.learner import Augment, Graph, Head, Learner, Objective, Part, Refine
+    from graphfsl.core.learner import (
+        Acquire,
+        Augment,
+        Graph,
+        Head,
+        Learner,
+        Objective,
+        Part,
+        Refine,
+    )
     from graphfsl.core.outputs import Outputs
     from graphfsl.core.pipeline import Pipeline
     from graphfsl.core.registry import get
@@ -30,6 +39,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time `__getattr__` im
 __version__ = "0.2.0"
 
 _HOME = {
+    "Acquire": "core.learner",
     "Adapt": "core.adapt",
     "Augment": "core.learner",
     "Conv4": "nn",
@@ -59,6 +69,7 @@ _HOME = {
     "load_data": "data:load",
 }
 __all__ = [
+    "Acquire",
     "Adapt",
     "Augment",
     "Conv4",

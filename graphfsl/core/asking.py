@@ -33,11 +33,10 @@ def answered_episode(
         episode: of features, with its oracle.
         rule: what chooses.
         prepared: the parts before the head, which may append support nodes.
-        scored: a prepared episode -> scores (B, n', C), or (L, B, n', C).
+        scored: an episode of features -> scores (B, n, C), or (L, B, n, C).
 
     Returns:
-        An episode of the same nodes, whose label weights `w` hold the answers. Its oracle is that
-        of no one, as what was asked for is known.
+        An episode of the same nodes, whose label weights `w` hold the answers, without an oracle.
 
     Raises:
         InputError: where there is no oracle.
@@ -58,14 +57,16 @@ def answered_episode(
         seen = prepared(known)
         added = seen.n_support - episode.n_support
         labeled = known.relabeled or known.n_support > 0
-        scores = last_layer(scored(seen)) if rule.reads_scores and labeled else None
+        scores = None
+        if rule.reads_scores and labeled:
+            scores = F.pad(last_layer(scored(known)), (0, 0, added, 0))
         chosen = (rule(seen, F.pad(free, (added, 0)), scores, count) - added).clamp_min(0)
 
         # a task that has no candidate left keeps what it knows
         fresh = free.gather(1, chosen).unsqueeze(-1)
         rows = chosen.unsqueeze(-1).expand(-1, -1, episode.way)
         answer = truth.gather(1, rows).to(known.w.dtype).where(fresh, known.w.gather(1, rows))
-        known = known.replace(w=known.w.scatter(1, rows, answer))
+        known = known.replace(w=known.w.scatter(1, rows, answer), asked=known.asked + count)
         free = free.scatter(1, chosen, False)
         left -= count
     return known

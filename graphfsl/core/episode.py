@@ -36,9 +36,11 @@ class Episode:
             fits a classifier reads only the support (`labeled`), without asking the device.
             `replace(w=…)` sets it.
         oracle: (B, m, C) what the last m nodes are, zero where that is not known, for a learner
-            that asks (`Learner.asks`); None for all others. These are the unlabeled nodes, and the
-            queries before them where a task lets a learner ask for these too.
+            that asks (`Learner.asks`); None for all others. These are the unlabeled nodes, or the
+            queries where there are none of these.
         budget: how many of the oracle's labels the slot `acquire` may ask for in each task.
+        asked: how many it has asked for. So many unlabeled nodes, or queries where there are none
+            of these, then carry weight, less where the oracle knew no answer (`asked_first`).
         values: (B, n, D) real values of the nodes whose weight w (B, n, 1) is 1, zero for all
             others, where a task asks for values; None where it asks for classes.
 
@@ -55,6 +57,7 @@ class Episode:
     relabeled: bool = dataclasses.field(default=True, kw_only=True)
     oracle: Tensor | None = dataclasses.field(default=None, kw_only=True)
     budget: int = dataclasses.field(default=0, kw_only=True)
+    asked: int = dataclasses.field(default=0, kw_only=True)
     values: Tensor | None = dataclasses.field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
@@ -67,7 +70,7 @@ class Episode:
             object.__setattr__(self, "w", self.w.to(kind))
         if self.mask is not None and self.mask.dtype != torch.bool:
             object.__setattr__(self, "mask", self.mask.bool())
-        for name in ("n_support", "n_query", "budget"):
+        for name in ("n_support", "n_query", "budget", "asked"):
             object.__setattr__(
                 self, name, whole_number(getattr(self, name), f"{name} of an episode")
             )
@@ -100,6 +103,7 @@ class Episode:
             "w": kind_of(self.w) + (", on nodes beyond the support too" if self.relabeled else ""),
             "oracle": "" if self.oracle is None else kind_of(self.oracle),
             "budget": f"{self.budget} labels of each task" if self.budget else "",
+            "asked": f"{self.asked} labels of each task" if self.asked else "",
             "values": "" if self.values is None else kind_of(self.values),
         }
         return block(f"Episode of {b:,} task{'s' if b != 1 else ''}", facts)
@@ -135,14 +139,13 @@ class Episode:
 
     def _wrong_oracle(self, oracle: Tensor) -> str | None:
         """What is wrong with the oracle or the budget; None where nothing is."""
-        b, n = self.x.shape[:2]
-        most = n - self.n_support
-        if oracle.ndim != 3 or (len(oracle), oracle.shape[2]) != (b, self.way):
+        right = self.n_unlabeled or self.n_query
+        if oracle.ndim != 3 or (len(oracle), oracle.shape[2]) != (len(self.x), self.way):
             return f"an oracle must be (B, m, C), not {tuple(oracle.shape)}"
-        if oracle.shape[1] not in (self.n_unlabeled, most):
+        if oracle.shape[1] not in (self.n_unlabeled, right):
             return (
-                f"an oracle speaks of the {self.n_unlabeled} unlabeled nodes, or of them and all "
-                f"queries, not of {oracle.shape[1]} nodes"
+                f"an oracle speaks of the {self.n_unlabeled} unlabeled nodes, or of all queries "
+                f"where there are none, not of {oracle.shape[1]} nodes"
             )
         if self.budget > oracle.shape[1]:
             return (
@@ -175,6 +178,11 @@ class Episode:
     def unlabeled(self) -> slice:
         """The slice of the unlabeled nodes."""
         return slice(self.n_support + self.n_query, None)
+
+    @property
+    def asks_queries(self) -> bool:
+        """Whether the oracle speaks of queries."""
+        return self.oracle is not None and self.oracle.shape[1] > self.n_unlabeled
 
     @property
     def full_oracle(self) -> Tensor:
@@ -247,9 +255,8 @@ class Episode:
                 return t[:, wanted[0]]
             return torch.cat([t[:, nodes] for nodes in wanted], 1)
 
-        queries_too = self.oracle is not None and self.oracle.shape[1] > self.n_unlabeled
-        told = self.n_unlabeled * unlabeled + self.n_query * (query and queries_too)
-        asks = self.oracle is not None and (unlabeled or told > 0)
+        with_pool = unlabeled if self.n_unlabeled else query  # the nodes that are asked for
+        oracle = self.oracle if with_pool or (unlabeled and not self.asks_queries) else None
         return Episode(
             cut(self.x),
             cut(self.w),
@@ -258,8 +265,9 @@ class Episode:
             cut(self.mask),
             padded=self.padded,
             relabeled=self.relabeled,
-            oracle=_last(cut(self.full_oracle), told) if asks else None,
-            budget=min(self.budget, told) if asks else 0,
+            oracle=oracle,
+            budget=0 if oracle is None else self.budget,
+            asked=self.asked if with_pool else 0,
             values=None if self.values is None else cut(self.values),
         )
 
@@ -283,6 +291,7 @@ class Episode:
             relabeled=self.relabeled,
             oracle=self.oracle,
             budget=self.budget,
+            asked=self.asked,
         )
 
     def more_classes(self, columns: int, nodes: int = 0) -> Episode:
@@ -315,8 +324,8 @@ class Episode:
         x, w, mask = spread(self.x), spread(self.w), spread(self.mask)
         oracle = None
         if self.oracle is not None:
-            queries_too = self.oracle.shape[1] > self.n_unlabeled
-            oracle = _last(spread(self.full_oracle), self.n_unlabeled + queries_too)
+            told = self.n_unlabeled + self.asks_queries
+            oracle = _last(spread(self.full_oracle), told)
         values = None if self.values is None else spread(self.values)
         return Episode(
             x,
@@ -328,8 +337,42 @@ class Episode:
             relabeled=self.relabeled,
             oracle=oracle,
             budget=0 if oracle is None else min(self.budget, oracle.shape[1]),
+            asked=self.asked if self.n_unlabeled else 0,
             values=values,
         )
+
+    def asked_first(self) -> tuple[Episode, Tensor]:
+        """The same tasks with what was asked for as support, and the node (B, n) at each place.
+
+        So all that reads the support reads these labels. Where fewer were answered, the first of
+        the others that might have been asked for stand there without a label.
+        """
+        k, of_pool = self.n_support, self.n_unlabeled > 0
+        place = torch.arange(self.x.shape[1], device=self.x.device)
+        might = place >= (self.unlabeled.start if of_pool else k)
+        labeled = (self.w.sum(-1) > 0) & might
+        others = ~labeled & might
+        missing = self.asked - labeled.sum(-1, keepdim=True)
+        first = labeled | (others & (others.cumsum(-1) <= missing))
+
+        group = (place >= k).long() * 2 + (place >= self.unlabeled.start).long()
+        order = group.expand_as(first).masked_fill(first, 1).argsort(dim=-1, stable=True)
+
+        def ordered(t: Tensor) -> Tensor:
+            rows = order.view(*order.shape, *(1,) * (t.ndim - 2)).expand(*order.shape, *t.shape[2:])
+            return t.gather(1, rows)
+
+        n_query = self.n_query if of_pool else self.n_query - self.asked
+        moved = Episode(
+            ordered(self.x),
+            ordered(self.w),
+            k + self.asked,
+            n_query,
+            ordered(self.mask),
+            padded=self.padded,
+            relabeled=False,
+        )
+        return moved, order
 
 
 @dataclass(frozen=True)
@@ -515,11 +558,10 @@ def stack(episodes: Sequence[Episode]) -> Episode:
         "episodes with an oracle and without one cannot share a batch",
     )
     require(
-        len({e.budget for e in episodes}) == 1,
+        len({(e.budget, e.asked) for e in episodes}) == 1,
         "episodes of different budgets cannot share a batch",
     )
-    queries_too = any(e.oracle is not None and e.oracle.shape[1] > e.n_unlabeled for e in episodes)
-    told = n_unlabeled + n_query * queries_too
+    told = n_unlabeled or n_query * any(e.asks_queries for e in episodes)
     require(
         len(values) in (0, len(episodes)),
         "episodes of values and of classes cannot share a batch",
@@ -533,6 +575,7 @@ def stack(episodes: Sequence[Episode]) -> Episode:
         relabeled=any(e.relabeled for e in episodes),
         oracle=_last(torch.cat(oracle), told) if oracle else None,
         budget=episodes[0].budget,
+        asked=episodes[0].asked,
         values=torch.cat(values) if values else None,
     )
 

@@ -239,6 +239,8 @@ class Pipeline(Learner):
             novelty: whether the scores have it as one more column.
         """
         episode = self._asked(episode)
+        if episode.asked:
+            return self._scored_as_support(episode, novelty)
         if self.shots is not None and (k := episode.n_support) != self.shots * episode.way:
             raise InputError(
                 f"this learner is tied to {self.shots}-shot episodes, but this one "
@@ -252,12 +254,27 @@ class Pipeline(Learner):
         asked_of = episode
         with full_precision(episode.x.device), fitting(episode.x):
             episode = self._prepared(episode)
-            scores = self._answered(episode)
+            asked = not self.refine or self.refine[0].reads_scores
+            scores = self.head.score(episode) if asked else episode.w
+            for part in self.refine:
+                scores = part(episode, last_layer(scores), self.head)
             if novelty:
                 scores = self._with_novelty(episode, last_layer(scores))
         seen = own_nodes(episode.x.flatten(2), episode, asked_of)
         seen = seen.unflatten(2, episode.x.shape[2:])
         return own_nodes(scores, episode, asked_of), asked_of.with_tensors({"x": seen})
+
+    def _scored_as_support(self, episode: Episode, novelty: bool) -> tuple[Tensor, Episode]:
+        """`_scored`, what was asked for being support for all parts, in the order of the nodes."""
+        moved, order = episode.asked_first()
+        scores, seen = self._scored(moved, novelty)
+        back = order.argsort(-1)
+
+        def of_nodes(t: Tensor) -> Tensor:
+            return t.gather(-2, back.unsqueeze(-1).expand_as(t))
+
+        x = of_nodes(seen.x.flatten(2)).unflatten(2, seen.x.shape[2:])
+        return of_nodes(scores), episode.with_tensors({"x": x})
 
     def _prepared(self, episode: Episode) -> Episode:
         """The episode of features as the head sees it."""
@@ -265,21 +282,13 @@ class Pipeline(Learner):
             episode = part(episode)
         return episode
 
-    def _answered(self, episode: Episode) -> Tensor:
-        """What the head says of a prepared episode, and the refiners make of that."""
-        asked = not self.refine or self.refine[0].reads_scores
-        scores = self.head.score(episode) if asked else episode.w
-        for part in self.refine:
-            scores = part(episode, last_layer(scores), self.head)
-        return scores
-
     def _asked(self, episode: Episode) -> Episode:
         """The episode of features with the labels that its budget buys."""
         if not self.acquire or not episode.budget:
             return episode
         with full_precision(episode.x.device), fitting(episode.x):
             rule: Any = self.acquire[0]
-            return answered_episode(episode, rule, self._prepared, self._answered)
+            return answered_episode(episode, rule, self._prepared, self.score_features)
 
     def ask(self, episode: Episode) -> Episode:
         """The episode of images with the labels that its budget buys, which is spent then."""
@@ -287,7 +296,8 @@ class Pipeline(Learner):
             return episode
         told = self._asked(self.encode(episode))
         w = own_nodes(told.w, told, episode)
-        return episode.replace(w=w.to(episode.w.dtype), oracle=None, budget=0)
+        w = w.to(episode.w.dtype)
+        return episode.replace(w=w, oracle=None, budget=0, asked=told.asked)
 
     def _with_novelty(self, episode: Episode, scores: Tensor) -> Tensor:
         """Scores (B, n, C) with the novelty as one more column."""

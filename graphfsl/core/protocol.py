@@ -77,15 +77,10 @@ def _check_budget(learner: Learner, budget: int) -> None:
         "learner.acquire asks for labels, but the task gives none; set episode.task=labeling and "
         "episode.budget, or learner.acquire=null",
     )
-    require(
-        not budget or not learner.per_query,
-        "this learner answers each query in a copy of its own, which the labels of other queries "
-        "do not reach; set learner.per_query=false, or choose another learner.head",
-    )
 
 
 def check_classes(learner: Learner) -> None:
-    """Refuse a learner that does not answer with classes.
+    """Refuse a learner that does not answer with classes, or asks for labels that nobody has.
 
     Raises:
         InputError: for such a learner.
@@ -93,6 +88,10 @@ def check_classes(learner: Learner) -> None:
     require(
         learner.answers == "classes",
         f"this learner answers with {learner.answers}, and classes are asked for here",
+    )
+    require(
+        not learner.spends_budget,
+        "this learner asks for labels, and nobody answers it here; leave learner.acquire out",
     )
 
 

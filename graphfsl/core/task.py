@@ -203,6 +203,8 @@ class Task:
     curves: ClassVar[Mapping[str, tuple[str, str]]] = {}
     # a field of those -> the field without which it changes nothing
     needs: ClassVar[Mapping[str, str]] = {}
+    # a field of those such that studies tell the area under the metric against it
+    area_over: ClassVar[str | None] = None
     pool_curve: ClassVar[PoolCurve | None] = None  # the figure against unlabeled samples
     captions: ClassVar[Mapping[str, Caption]] = {}  # field -> how a caption says it
     diagnoses: ClassVar[tuple[str, ...]] = ()  # what `diagnose` finds

@@ -109,6 +109,8 @@ def ablate(
         "findings": found.sentences,
         "effects": found.effects,
     }
+    if found.areas:
+        facts["areas"] = found.areas
     write_json(
         out / "study.json",
         {**facts, "failures": told, "seconds": round(time.perf_counter() - start, 1)},

@@ -24,6 +24,7 @@ from graphfsl.functional.effects import (
 from graphfsl.io.plain_text import csv_table
 from graphfsl.loops.row import ACCURACY, Row, as_row, p_is, scale_of, task_of
 from graphfsl.report.tables import DIVERGES
+from graphfsl.study.areas import Area, areas
 from graphfsl.study.cells import Failure
 from graphfsl.study.grid import Study
 from graphfsl.study.sentences import amount, word_of
@@ -45,11 +46,13 @@ class Findings:
         sentences: plain English.
         effects: one dict for each pair of levels.
         best: which rows no other one of their kind and setting is surely above.
+        areas: what each line of cells has under its curve, see `graphfsl.study.areas`.
     """
 
     sentences: list[str]
     effects: list[dict[str, Any]]
     best: list[bool]
+    areas: list[dict[str, Any]]
 
 
 def findings(study: Study, rows: Sequence[Row | Mapping[str, Any]]) -> Findings:
@@ -76,11 +79,39 @@ def findings(study: Study, rows: Sequence[Row | Mapping[str, Any]]) -> Findings:
             sentences.append(lead + axis_sentence(effect, unit))
             effects += [_effect(kind, effect, c, own) for c in effect.comparisons]
         sentences += [lead + _interaction(found, unit) for found in _sure_interactions(cells, own)]
+    under_curves = areas(made)
+    for text, told_of in _of_areas(under_curves):
+        sentences.append(text)
+        effects += told_of
     if len(kinds) > 1:
         gains = list(_gains(made))
         sentences += [text for text, _ in gains]
         effects += [effect for _, effect in gains]
-    return Findings(sentences, effects, best(made))
+    return Findings(sentences, effects, best(made), [area.to_dict() for area in under_curves])
+
+
+def _of_areas(found: Sequence[Area]) -> Iterable[tuple[str, list[dict[str, Any]]]]:
+    """Which levels have more under their curves: a sentence for each axis and kind, and effects."""
+    groups: dict[tuple[Any, ...], list[Area]] = {}
+    for area in found:
+        row = area.row
+        groups.setdefault((row.setting, row.metric, area.field, area.low, area.high), []).append(
+            area
+        )
+    for (kind, metric, field, low, high), own in groups.items():
+        if len(own) < 2:
+            continue
+        rows = [area.row.replace(values=area.values.tolist(), cell=area.cell) for area in own]
+        unit = own[0].row.value.unit
+        for effect in corrected(main_effects([dict(a.cell) for a in own], *_scores(rows))):
+            if not effect.comparisons or effect.axis in REPLICATES:
+                continue
+            lead = f"Area under the {metric} over `{field}` from {low:g} to {high:g}: "
+            over = f"{kind}, area over {field}"
+            yield (
+                lead + axis_sentence(effect, unit),
+                [_effect(over, effect, c, rows) for c in effect.comparisons],
+            )
 
 
 def _sure_interactions(

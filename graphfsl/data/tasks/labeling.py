@@ -67,6 +67,7 @@ class Labeling(Task):
     always_shown: ClassVar = ("way", "images", "shot", "budget")
     shared: ClassVar = {"images": " images per class"}
     curves: ClassVar = {"budget": ("labels asked for", "labels asked for")}
+    area_over: ClassVar = "budget"
     captions: ClassVar = {
         "way": Caption("{} classes", always=True),
         "images": Caption("{} images per class", always=True),

@@ -52,7 +52,8 @@ class TypiClust(Acquire):
         z, mask = F.normalize(episode.x.flatten(2), dim=-1), episode.mask
         labeled = (episode.w.sum(-1) > 0) & mask
         n = z.shape[1]
-        may_be_labeled = n if episode.relabeled else episode.n_support
+        by_others = episode.relabeled and not episode.asked
+        may_be_labeled = n if by_others else episode.n_support + episode.asked
         most = min(may_be_labeled + count, MOST, n)
         clusters = (labeled.sum(-1) + count).clamp_max(most)
         cluster = kmeans(z, mask, clusters, most)

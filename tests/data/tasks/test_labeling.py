@@ -100,6 +100,7 @@ def test_what_a_rule_scores_with_has_no_oracle() -> None:
     Pipeline(head=Watching(), acquire=Margin())(target.told(episode))
     assert len(seen) > 2 and all(e.oracle is None and e.budget == 0 for e in seen)
     assert [int((e.w[0].sum(-1) > 0).sum()) for e in seen] == [1, 2, 3, 4, 5, 6]
+    assert [e.n_support for e in seen] == [1, 2, 3, 4, 5, 6], "what was asked for is support"
 
 
 def test_a_frozen_encoder_sees_each_image_of_the_split_once(home: Any) -> None:
@@ -194,12 +195,11 @@ def test_a_budget_without_a_rule_and_a_rule_without_a_budget_are_refused() -> No
     for task in ({**POOL, "shot": 1, "budget": 0}, {"way": 3, "shot": 1, "query": 2}):
         with pytest.raises(InputError, match="the task gives none"):
             evaluate(asking, split(), task, episodes=2)
-    with pytest.raises(InputError, match="a copy of its own"):
-        evaluate(
-            Pipeline(head=ProtoNet(), acquire=Random(), per_query=True),
-            split(),
-            {**POOL, "budget": 3},
-            episodes=2,
-        )
     with pytest.raises(InputError, match="cannot be adapted"):
         learner(acquire="random", adapt="maml")
+
+
+def test_where_nobody_answers_a_learner_that_asks_is_refused() -> None:
+    x, y = split().x.numpy(), split().y.numpy()
+    with pytest.raises(InputError, match="nobody answers it here"):
+        gf.FewShotClassifier({"head": "protonet", "acquire": "coverage"}).fit(x, y)
