@@ -8,6 +8,7 @@ import torch
 from graphfsl.core.learner import Refine
 from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.methods.refine.fixmatch import FixMatch
+from graphfsl.methods.refine.gated_propagation import GatedPropagation
 from graphfsl.methods.refine.ici import ICI
 from graphfsl.methods.refine.ilpc import ILPC
 from graphfsl.methods.refine.logit_propagation import LogitPropagation
@@ -26,6 +27,7 @@ REFINERS: dict[str, Refine] = {
     "ilpc": ILPC(),
     "logit_propagation": LogitPropagation(),
     "lst": LST(DIM),
+    "gated_propagation": GatedPropagation(WAY),
     "plcm": PLCM(WAY),
     "poisson": LogitPropagation("poisson"),
 }
