@@ -38,7 +38,8 @@ from graphfsl.functional.statistics import or_one
 SUPPORT = "support, which samples of the pool are labeled,"
 SPOKE = 3  # support samples that are named for each sample
 LOW = 0.1  # the share of held-out rows below a usual mass
-DOUBTFUL = 0.5  # the probability of being wrong from which a given label is listed
+# how often a given label is right before the others are heard: as many as they find again, within
+LEAST_TRUST, MOST_TRUST = 0.5, 0.95
 NUMBERS = 2**25  # of the samples that are answered at once
 
 
@@ -56,9 +57,10 @@ class Labels:
         support: (n, 3) the positions in the support of the samples of `best` that spoke loudest, -1
             where there are no more.
         share: (n, 3) their shares of its score.
-        doubt: (m,) of each support sample the probability, by the others, that it is not of the
-            class that its label says; NaN where no other label of its class tells.
-        said: (m,) the class that the others say.
+        doubt: (m,) of each support sample the probability that it is not of the class that its
+            label says: by what the others say and, by Bayes' rule, by how many labels they find
+            again; NaN where no other label of its class tells.
+        said: (m,) the likeliest class by both.
         against: (m, 3) the positions in the support of the samples of that class that speak
             loudest, -1 where there are no more.
         facts: how it was done, in words and numbers.
@@ -101,11 +103,8 @@ class Labels:
 
     @property
     def doubted(self) -> np.ndarray:
-        """The positions in the support whose labels the others contradict, the surest first.
-
-        The others say another class, with a probability of more than a half.
-        """
-        wrong = np.flatnonzero(np.nan_to_num(self.doubt) > DOUBTFUL)
+        """The positions in the support for which another class is likelier, the surest first."""
+        wrong = np.flatnonzero(self.against[:, 0] >= 0)
         ordered: np.ndarray = wrong[np.argsort(-self.doubt[wrong], kind="stable")]
         return ordered
 
@@ -392,7 +391,11 @@ def _doubts(
 
     reached = held.ids[held.reached]
     scores = held.scores[held.reached, : given.classes]
-    p = (scores.log() / t).softmax(1)
+    label = F.one_hot(given.label[reached], given.classes)
+    trust = min(max(held.right or 0.0, LEAST_TRUST), MOST_TRUST)
+    elsewhere = (1 - trust) / max(given.classes - 1, 1)
+    prior = trust * label + elsewhere * (1 - label)
+    p = (scores.log() / t + prior.log()).softmax(1)
     doubt[reached] = 1 - p.gather(1, given.label[reached, None])[:, 0]
     said[reached] = p.argmax(1)
 

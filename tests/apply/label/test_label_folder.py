@@ -368,28 +368,29 @@ def test_what_does_not_count_is_said(world: Path, call: Call) -> None:
     )
 
 
-def test_a_folder_labeled_again_by_its_own_table_gets_the_same_labels(
+def test_a_pool_labeled_again_by_its_own_table_gets_the_same_labels(
     world: Path, call: Call
 ) -> None:
     """Only the labels that were given count; and given labels that the others contradict are
     listed, with those that speak against them.
     """
-    truth = draw_signs(world / "in", each=20)
-    given = {n: c for c in ("bär", "cross", "dash") for n in [*truth][:24] if truth[n] == c}
-    wrong = next(iter(given))
-    write_csv("few.csv", {**given, wrong: "dash" if given[wrong] != "dash" else "cross"})
-    code, out, err = call("label", "in", "--support", "few.csv", "-o", "first")
+    x, y = clusters(3, 30, spread=0.5)
+    support, label = few(y, 5, 3)
+    np.savez("pool.npz", features=x)
+    given = {str(i): f"c{c}" for i, c in zip(support, label, strict=True)}
+    wrong = str(support[0])
+    write_csv("few.csv", {**given, wrong: "c1"})
+    code, out, err = call("label", "pool.npz", "--support", "few.csv", "-o", "first")
     assert code == 0, err
-    doubts = read_csv("first/doubts.csv")
-    assert f"{len(doubts)} given labels doubted (doubts.csv)" in out
-    first = next(d for d in doubts if d["sample"] == wrong)
-    assert first["others_say"] == truth[wrong] and float(first["doubt"]) > 0.5
-    assert truth[first["support_1"]] == truth[wrong]
-    sure = [float(d["doubt"]) for d in doubts]
-    assert sure == sorted(sure, reverse=True)
+    assert "1 given labels doubted (doubts.csv)" in out
+    (doubt,) = read_csv("first/doubts.csv")
+    assert (doubt["sample"], doubt["label"], doubt["others_say"]) == (wrong, "c1", "c0")
+    assert float(doubt["doubt"]) > 0.5
+    assert {given[doubt[f"support_{i}"]] for i in (1, 2, 3)} == {"c0"}
     page = Path("first/report.html").read_text(encoding="utf-8")
-    assert f"Given labels that the others contradict: {len(doubts)}" in page and wrong in page
-    code, _, err = call("label", "in", "--support", "first/labels.csv", "-o", "second")
+    assert "Given labels that the others contradict: 1" in page
+    assert f"<code>{wrong}</code> was given as c1; the other labels say c0" in page
+    code, _, err = call("label", "pool.npz", "--support", "first/labels.csv", "-o", "second")
     assert code == 0, err
     before, again = (read_csv(f"{folder}/labels.csv") for folder in ("first", "second"))
     for column in ("sample", "label", "score", "given"):

@@ -312,14 +312,19 @@ def test_a_wrong_label_is_doubted_and_the_ones_that_contradict_it_are_named() ->
 
 
 def test_a_doubt_is_what_the_other_labels_say() -> None:
-    """The closed form of the row without its own column, by the temperature of all."""
+    """The closed form of the row without its own column, by the temperature of all, times the
+    prior that a label is right as often as the others find one again.
+    """
     x, y = clusters(3, 30, spread=1.2)
     support, label = few(y, 4, 3)
     found = label_pool(x, support, label, neighbors=5, alpha=0.8)
     g = dense(x, 5, 0.8)[support][:, support].fill_diagonal_(0)
     member = torch.eye(3, dtype=torch.float64)[label]
     count = member.sum(0) - member  # labels of each class without the row's own
-    p = ((g @ member / count).log() / found.facts["temperature"]).softmax(1)
+    likely = ((g @ member / count).log() / found.facts["temperature"]).softmax(1)
+    trust = min(max(found.facts["right"], 0.5), 0.95)
+    p = likely * (trust * member + (1 - trust) / 2 * (1 - member))
+    p = p / p.sum(1, keepdim=True)
     own = p[torch.arange(12), torch.from_numpy(label)]
     np.testing.assert_allclose(found.doubt, 1 - own, atol=1e-3)
     assert np.array_equal(found.said, p.argmax(1))
