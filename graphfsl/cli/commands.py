@@ -302,8 +302,9 @@ def generate(
         Path | None, typer.Option(help="a folder per class, with a few images in each")
     ] = None,
     per_class: Annotated[
-        int, typer.Option(min=1, max=LARGEST, help="samples of each class that are drawn")
-    ] = 20,
+        int | None,
+        typer.Option(min=1, max=LARGEST, help="samples of each class that are drawn; 20 by itself"),
+    ] = None,
     measure: Annotated[
         bool, typer.Option("--measure", help="hold the generator against real samples instead")
     ] = False,
@@ -327,6 +328,8 @@ def generate(
 
     if measure == (support is not None):
         raise InputError("give either --support, a folder per class, or --measure")
+    if measure and per_class is not None:
+        raise InputError("--measure draws as many as there are real samples; leave --per-class out")
     if support is None:
         found = [asdict(quality) for quality in measure_quality(run, overrides or [])]
         path = out or run / "generator.json"
@@ -337,7 +340,11 @@ def generate(
         new_console().print(f"results: {path}")
         return
     files, line = generating.generate(
-        run, read_folder_classes(support), per_class, out or Path("generated"), overrides or []
+        run,
+        read_folder_classes(support),
+        per_class or 20,
+        out or Path("generated"),
+        overrides or [],
     )
     print(line)
     for file in files:

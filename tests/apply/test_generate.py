@@ -119,6 +119,7 @@ def test_mistakes_are_one_line(world: Path, support: Path, call: Call, trained: 
     refused(world, call, "generate", trained, *few, says=none)
     refused(world, call, "generate", trained, says="give either --support")
     refused(world, call, "generate", trained, "--measure", *few, says="give either --support")
+    refused(world, call, "generate", trained, "--measure", "--per-class", 5, says="--per-class out")
     refused(world, call, "generate", trained, "--measure", says=none)
     trained_with(call, "affine_copies")
     (world / "full").mkdir()

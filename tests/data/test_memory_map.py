@@ -121,6 +121,7 @@ def test_drawing_from_a_file_does_not_fill_the_memory(tmp_path: Path) -> None:
         Setting(3, 1, 2, unlabeled=2, distractors=2),
         Setting(3, 1, 2, max_shot=3),
         Setting(4, 1, 3, dirichlet=1.0),
+        Setting(3, 1, 2, open_classes=2, open_query=1),
     ],
 )
 def test_listed_episodes_are_the_drawn_ones(tmp_path: Path, setting: Setting) -> None:
@@ -170,6 +171,36 @@ def test_a_list_for_other_samples_or_with_a_wrong_label_is_refused(tmp_path: Pat
         (tmp_path / "bad.json").write_text(json.dumps(bad))
         with pytest.raises(InputError, match=r"bad\.json is not a list of episodes"):
             read_episodes(tmp_path / "bad.json", own)
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        (Setting(3, 5, 2, noise=1), "another number of wrong labels than 1 of a class"),
+        (Setting(3, 2, 2, open_classes=2), "queries of no class"),
+    ],
+)
+def test_a_list_with_other_wrong_labels_or_unknown_queries_is_refused(
+    tmp_path: Path, setting: Setting, says: str
+) -> None:
+    own = split(np.zeros((120, 3, 8, 8), np.uint8))
+    write_episodes(tmp_path / "e.json", own, setting, 0, 5)
+    assert len(read_episodes(tmp_path / "e.json", own)) == 5
+    facts = json.loads((tmp_path / "e.json").read_text())
+    first = facts["episodes"][0]
+    if setting.noise:  # one more label that is wrong
+        right = next(
+            k
+            for k in range(15)
+            if facts["classes"][first["classes"][first["labels"][k]]] == f"c{first['ids'][k] // 10}"
+        )
+        first["labels"][right] = (first["labels"][right] + 1) % 3
+    else:  # a query of a class that is said to be of none
+        known = next(k for k in range(6, 16) if first["labels"][k] >= 0)
+        first["labels"][known] = -1
+    (tmp_path / "bad.json").write_text(json.dumps(facts))
+    with pytest.raises(InputError, match=says):
+        read_episodes(tmp_path / "bad.json", own)
 
 
 def test_episodes_go_out_and_come_back_through_the_command(world: Path, call: Call) -> None:

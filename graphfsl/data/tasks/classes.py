@@ -355,8 +355,18 @@ class Setting(Task):
         if self.noise:
             real[:, :k] = False  # what a wrong label says is not what the split has
         truth = np.where(real, np.take_along_axis(columns, label.clip(0), 1), -1)
-        if (split.y.numpy()[ids.clip(0)] != truth)[real].any():
+        y = split.y.numpy()[ids.clip(0)]
+        if (y != truth)[real].any():
             raise ValueError("a label that the split does not have")
+        if self.noise:
+            said = np.take_along_axis(columns, label[:, :k].clip(0), 1)
+            wrong = ((y[:, :k] != said) & (ids[:, :k] >= 0)).sum(1)
+            if (wrong != self.way * self.noise).any():
+                raise ValueError(f"another number of wrong labels than {self.noise} of a class")
+        of_none = (label[:, k : k + q] == -1) & (ids[:, k : k + q] >= 0)
+        inside = (y[:, k : k + q, None] == columns[:, None]).any(-1)
+        if (of_none.sum(1) != self.open_classes * self.open_queries).any() or inside[of_none].any():
+            raise ValueError("queries of no class that are of one, or another number of them")
 
     def diagnose(self, answers: Iterable[Answer], split: Split) -> dict[str, Any]:
         """How far the probabilities can be trusted, and which classes are taken for which.
