@@ -223,7 +223,8 @@ class Novelty(Part):
 class Acquire(Part):
     """Says which nodes to ask the labels of, next.
 
-    It sees no label that was not given or asked for: the oracle is taken out of the episode.
+    It sees no label that was not given or asked for: the oracle is taken out of the episode. Of a
+    pool of unlabeled nodes it does not look at queries, unless scores do (`pool_of`).
     """
 
     family = "active"
@@ -235,6 +236,11 @@ class Acquire(Part):
     # chooses by the places of nodes, so that another order of the pool asks for others
     by_place: bool = False
     batch: int | None = None  # labels of a round, after which nodes are scored anew; None: all
+
+    @staticmethod
+    def pool_of(episode: Episode, candidates: Tensor) -> Tensor:
+        """The nodes (B, n) bool that a rule looks at: candidates, and real ones with a label."""
+        return candidates | ((episode.w.sum(-1) > 0) & episode.mask)
 
     def forward(
         self, episode: Episode, candidates: Tensor, scores: Tensor | None, count: int

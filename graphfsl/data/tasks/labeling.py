@@ -39,10 +39,17 @@ class LabelingTarget(Target):
         return episode.replace(oracle=y * (self.query >= 0).unsqueeze(-1).to(y))
 
     def loss(self, scores: Tensor, episode: Episode) -> Tensor:
-        """Mean cross-entropy of the queries that were not asked for."""
+        """Mean cross-entropy of the queries that were not asked for.
+
+        Those of classes that have no label are left out: no score could be right.
+        """
         queries = last_layer(scores)[:, episode.query]
-        rest = self.query.masked_fill(is_asked(episode), -100)
-        return F.cross_entropy(queries.flatten(0, 1), rest.flatten(), ignore_index=-100)
+        seen = (episode.w.sum(1) > 0).gather(1, self.query.clamp_min(0))
+        rest = self.query.masked_fill(is_asked(episode) | ~seen, -100)
+        total = F.cross_entropy(
+            queries.flatten(0, 1), rest.flatten(), ignore_index=-100, reduction="sum"
+        )
+        return total / (rest >= 0).sum().clamp_min(1)
 
 
 @dataclass(frozen=True)
@@ -82,7 +89,7 @@ class Labeling(Task):
     budget: int = 20
 
     def __post_init__(self) -> None:
-        for name, least in (("way", 2), ("images", 1), ("shot", 0), ("budget", 0)):
+        for name, least in (("way", 2), ("images", 2), ("shot", 0), ("budget", 0)):
             number = whole_number(getattr(self, name), f"episode.{name}", least)
             object.__setattr__(self, name, number)
         given, n = self.way * self.shot, self.way * self.images

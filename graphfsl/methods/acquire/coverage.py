@@ -48,8 +48,6 @@ class Coverage(Acquire):
         cover itself wholly, whether it stands alone or in a crowd.
     """
 
-    transductive = True
-
     def __init__(self, k: int = 10, alpha: float = 0.9) -> None:
         super().__init__()
         require(
@@ -69,6 +67,6 @@ class Coverage(Acquire):
         self, episode: Episode, candidates: Tensor, scores: Tensor | None, count: int
     ) -> Tensor:
         """The nodes (B, count) that add most to what labels reach."""
-        k = self.kernel(episode.x.flatten(2), episode.mask)
+        k = self.kernel(episode.x.flatten(2), self.pool_of(episode, candidates))
         labeled = episode.w.sum(-1) > 0
         return greedy_coverage(k, candidates, count, covered_by(k, labeled))[0]

@@ -55,7 +55,6 @@ class ExpectedError(Acquire):
     """
 
     by_place = True
-    transductive = True
 
     def __init__(self, k: int = 10, among: int | None = 50, batch: int = 1, seed: int = 0) -> None:
         super().__init__()
@@ -66,11 +65,11 @@ class ExpectedError(Acquire):
         self.k, self.among, self.seed = k, among, seed
         self.batch: int = batch
 
-    def risk(self, episode: Episode, rows: Tensor) -> Tensor:
-        """R(i) (B, m) of the nodes i in `rows` (B, m)."""
-        f, inverse = self.harmonic(episode)
+    def risk(self, episode: Episode, mask: Tensor, rows: Tensor) -> Tensor:
+        """R(i) (B, m) of the nodes i in `rows` (B, m), over the nodes of a mask (B, n)."""
+        f, inverse = self.harmonic(episode, mask)
         way = episode.way
-        unknown = ((episode.w.sum(-1) == 0) & episode.mask).to(f.dtype).unsqueeze(1)
+        unknown = ((episode.w.sum(-1) == 0) & mask).to(f.dtype).unsqueeze(1)
         column = inverse.gather(1, rows.unsqueeze(-1).expand(-1, -1, f.shape[1]))  # (B, m, n)
         own = column.gather(2, rows.unsqueeze(-1))
         reach = (column / own.clamp_min(torch.finfo(f.dtype).tiny)).unsqueeze(-1)
@@ -84,9 +83,8 @@ class ExpectedError(Acquire):
             total = total + f_i[..., c] * ((1 - after) * unknown).sum(-1)
         return total
 
-    def harmonic(self, episode: Episode) -> tuple[Tensor, Tensor]:
+    def harmonic(self, episode: Episode, mask: Tensor) -> tuple[Tensor, Tensor]:
         """f (B, n, C) of all nodes, and (L_uu)^-1 (B, n, n), zero for labeled and padding."""
-        mask = episode.mask
         w = cosine_neighbors(episode.x.flatten(2), mask, self.k)
         real = mask.sum(-1).clamp_min(1)[:, None, None]
         degree = w.sum((1, 2), keepdim=True) / real
@@ -107,7 +105,9 @@ class ExpectedError(Acquire):
         at_random = shuffled(candidates, self.seed)
         m = max(count, min(self.among or candidates.shape[1], candidates.shape[1]))
         drawn = at_random.topk(m, -1)
-        risk = self.risk(episode, drawn.indices).masked_fill(drawn.values < 0, torch.inf)
+        risk = self.risk(episode, self.pool_of(episode, candidates), drawn.indices).masked_fill(
+            drawn.values < 0, torch.inf
+        )
         best = drawn.indices.gather(1, risk.topk(count, -1, largest=False).indices)
         if episode.n_support:  # which classes there are is known
             return best

@@ -48,8 +48,6 @@ class ProbCover(Acquire):
         again. Their delta is found once for a data set, on a grid; ours is each pool's own.
     """
 
-    transductive = True
-
     def __init__(self, delta: float | None = None, purity: float = 0.95) -> None:
         super().__init__()
         require(
@@ -59,9 +57,12 @@ class ProbCover(Acquire):
         )
         self.delta, self.purity = delta, purity
 
-    def radius(self, z: Tensor, d: Tensor, mask: Tensor, way: int) -> Tensor:
+    def radius(self, z: Tensor, d: Tensor, mask: Tensor, episode: Episode) -> Tensor:
         """delta (B, 1, 1) by purity, from distances d (B, n, n) of unit features z."""
-        cluster = kmeans(z, mask, z.new_full((len(z),), way, dtype=torch.long), way)
+        classes = (episode.w.sum(1) > 0).sum(-1)
+        if not episode.n_support:  # which classes there are is not known, but how many
+            classes = torch.full_like(classes, episode.way)
+        cluster = kmeans(z, mask, classes, episode.way)
         other = (cluster.unsqueeze(-1) != cluster.unsqueeze(-2)) & mask.unsqueeze(-2)
         pure = d.masked_fill(~other, torch.inf).amin(-1).masked_fill(~mask, torch.inf)
         place = ((1 - self.purity) * mask.sum(-1)).long()
@@ -72,10 +73,12 @@ class ProbCover(Acquire):
         self, episode: Episode, candidates: Tensor, scores: Tensor | None, count: int
     ) -> Tensor:
         """The nodes (B, count) whose balls cover most."""
-        z, mask = F.normalize(episode.x.flatten(2), dim=-1), episode.mask
-        d = squared_euclidean(z, z).sqrt()
-        delta = self.radius(z, d, mask, episode.way) if self.delta is None else self.delta
-        near = (2 - d).clamp_min(0) / 4  # of a tie; all of them together count less than a sample
+        z, mask = F.normalize(episode.x.flatten(2), dim=-1), self.pool_of(episode, candidates)
+        square = squared_euclidean(z, z)
+        d = square.sqrt()
+        delta = self.radius(z, d, mask, episode) if self.delta is None else self.delta
+        # of a tie; all of them together count less than a sample
+        near = (4 - square).clamp_min(0) / 8
         tie = near / or_one(mask.sum(-1).to(z.dtype))[:, None, None]
         k = ((d <= delta).to(z.dtype) + tie) * mask.unsqueeze(-2)
         labeled = episode.w.sum(-1) > 0

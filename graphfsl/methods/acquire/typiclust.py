@@ -43,13 +43,11 @@ class TypiClust(Acquire):
         than 10 on average, those of up to half that average are passed over.
     """
 
-    transductive = True
-
     def forward(
         self, episode: Episode, candidates: Tensor, scores: Tensor | None, count: int
     ) -> Tensor:
         """The nodes (B, count) of highest typicality, one of each cluster."""
-        z, mask = F.normalize(episode.x.flatten(2), dim=-1), episode.mask
+        z, mask = F.normalize(episode.x.flatten(2), dim=-1), self.pool_of(episode, candidates)
         labeled = (episode.w.sum(-1) > 0) & mask
         n = z.shape[1]
         by_others = episode.relabeled and not episode.asked

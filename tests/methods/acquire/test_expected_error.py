@@ -44,7 +44,7 @@ def test_expected_error_equals_refitting_for_each_sample_and_class() -> None:
 
     labels = {0: 0, 1: 1, 2: 2}
     f = harmonic(labels)
-    torch.testing.assert_close(rule.harmonic(episode)[0][0], f)
+    torch.testing.assert_close(rule.harmonic(episode, episode.mask)[0][0], f)
     risks = {}
     for i in range(3, 10):
         risks[i] = sum(
@@ -52,7 +52,7 @@ def test_expected_error_equals_refitting_for_each_sample_and_class() -> None:
         )
     rows = torch.arange(3, 10)[None]
     expected = torch.tensor([list(risks.values())], dtype=torch.float64)
-    torch.testing.assert_close(rule.risk(episode, rows), expected)
+    torch.testing.assert_close(rule.risk(episode, episode.mask, rows), expected)
     assert chosen(rule, episode, 1).item() == min(risks, key=lambda i: risks[i])
 
 

@@ -42,7 +42,7 @@ def test_the_radius_is_the_largest_of_which_enough_balls_are_pure() -> None:
     episode = two_clusters()
     z = torch.nn.functional.normalize(episode.x, dim=-1)
     d = torch.cdist(z, z)
-    delta = ProbCover(purity=0.9).radius(z, d, episode.mask, 2)
+    delta = ProbCover(purity=0.9).radius(z, d, episode.mask, episode)
     of = torch.arange(30) // 15
 
     def pure(radius: float) -> float:
