@@ -38,7 +38,7 @@ def squared_euclidean(
 
 
 def nearest_row(
-    a: Float[Tensor, "n d"], blocks: Iterable[Float[Tensor, "m d"]]
+    a: Float[Tensor, "n d"], blocks: Iterable[Float[Tensor, "_ d"]]
 ) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]]:
     """The row of a long table that is nearest to each row of a.
 

@@ -176,14 +176,16 @@ def _markdown(kind: str, lines: Sequence[Sequence[str]]) -> str:
 
 
 def _over_seeds(cells: Sequence[Line], metric: str) -> str:
-    """Of an accuracy the mean over seeds; of an error, which has no upper bound, the median.
+    """Of an accuracy, or another share, the mean over seeds; of an error the median.
+
+    An error has no upper bound.
 
     A mean has the mean of the intervals: seeds share their test episodes, so that it is wide
     enough. The median is the cell in the middle, of an even number the worse of the two.
     """
     asked = int(cells[0]["seeds"])
     lack = "" if len(cells) == asked else f" ({len(cells)} of {asked} seeds)"
-    if metric == ACCURACY:
+    if metric == ACCURACY or cells[0].get("unit") == "%":
         value, half = (sum(float(c[k]) for c in cells) / len(cells) for k in (metric, "ci95"))
         return f"{value:.2f} ± {half:.2f}{lack}"
     middle = sorted(cells, key=lambda cell: _error(cell[metric]))[len(cells) // 2]

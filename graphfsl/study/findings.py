@@ -260,16 +260,17 @@ def table(study: Study, outcomes: Sequence[Row | Failure | None]) -> str:
     """The table cells.csv: a line for each cell, in the order of the grid.
 
     A cell whose inner loop left no finite answer "diverges"; another one without a row is empty.
-    Nothing in it depends on when it was made.
+    Another metric than an accuracy has its unit beside it. Nothing depends on when it was made.
     """
     metric = next((made.metric for made in outcomes if isinstance(made, Row)), ACCURACY)
-    heads = ("setting", metric, "ci95", "episodes", "data", "batch_norm", "steps")
+    unit = () if metric == ACCURACY else ("unit",)
+    heads = ("setting", metric, "ci95", *unit, "episodes", "data", "batch_norm", "steps")
     lines = []
     for cell, made in zip(study.cells, outcomes, strict=True):
         levels = ["" if v is None else v for v in cell.levels.values()]
         facts = {}
         if isinstance(made, Row):
-            facts = made.to_dict()
+            facts = {**made.to_dict(), "unit": made.value.unit}
         elif made is not None and made.diverged:
             facts = {"setting": made.diverged, metric: DIVERGES}
         lines.append([*levels, *(facts.get(key, "") for key in heads)])

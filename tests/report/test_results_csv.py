@@ -157,6 +157,16 @@ def test_of_an_error_a_study_shows_the_median_seed_and_says_what_diverges(tmp_pa
     ]
 
 
+def test_of_a_share_a_study_shows_the_mean_over_seeds(tmp_path: Path) -> None:
+    """As of an accuracy; a share is not an error, whatever its name."""
+    rows = [
+        "test.learner.novelty,seed,setting,AUROC,ci95,unit",
+        *(f"oslo,{seed},transductive,{value},0.3,%" for seed, value in enumerate((90, 91, 95))),
+    ]
+    (tmp_path / "unknown.csv").write_text("\n".join(rows) + "\n")
+    assert table("unknown", tmp_path).splitlines()[-1] == "| oslo | 92.00 ± 0.30 |"
+
+
 def test_a_value_of_a_study_says_which_seeds_it_lacks(tmp_path: Path) -> None:
     """The median of one seed is none of three."""
     cells = [("alfa", 5, 1, 0, ""), ("alfa", 5, 1, 1, 4.0), ("alfa", 5, 1, 2, 3.0)]

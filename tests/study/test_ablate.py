@@ -316,6 +316,7 @@ def test_an_inner_loop_that_diverges_is_told_and_stops_no_other_cell(
     made = cells("a")
     assert [c["MSE"] == "diverges" for c in made] == [True, False, True, False]
     assert {c["setting"] for c in made} == {"inductive"}
+    assert {c["unit"] for c in made} == {""}, "a squared error has none"
     assert "2 of 4 cells; in 2 the inner loop diverges." in Path("a/report.md").read_text()
     first = Path("a/cells.csv").read_bytes()
     assert "2 cells are done already" in call("ablate", "study.yaml", "--out", "a")[1]

@@ -96,6 +96,7 @@ class GatedPropagation(Refine):
     family = "semi-supervised"
     uses_unlabeled = True
     wants_base = True
+    reads = "pool"  # it asks the head again; of the scores before, those of queries are not read
 
     def __init__(
         self, way: int, k: int = 10, alpha: float = 0.9, rounds: int = 3, trust: float = 1.0
