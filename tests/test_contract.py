@@ -35,7 +35,7 @@ from graphfsl.testing import (
     part,
     value_episodes,
 )
-from tests.support.methods import METHODS
+from tests.support.methods import METHODS, QUICK
 
 every_method = pytest.mark.parametrize(
     ("slot", "name"), METHODS, ids=[f"{s}-{n}" for s, n in METHODS]
@@ -350,8 +350,11 @@ def test_pairwise_combinations_train_and_answer(row: dict[str, str | None]) -> N
     if why := refusal(row):
         pytest.skip(f"{why}; `test_all_combinations_build_or_say_why` sees that it is refused")
     of_values = registry.get("head", row["head"]).answers == "values"
+    quick = {slot: QUICK.get(row[slot] or "", {}) for slot in ("head", "refine")}
+    if row["refine"] == "ilpc":
+        quick["refine"] = {"stages": 3, "epochs": 5}
     try:
-        model = learner(**row)
+        model = learner(**row, options=quick)
     except InputError as error:
         says, weightless = str(error), not list(part("head", row["head"] or "").parameters())
         nothing_adapts = weightless and "no parameter matches" in says

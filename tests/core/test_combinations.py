@@ -25,14 +25,9 @@ from graphfsl.methods.heads.rfs import RFS
 from graphfsl.methods.refine.pseudo_label import PseudoLabel
 from graphfsl.methods.refine.soft_kmeans import MaskedSoftKmeans, SoftKmeans, SoftKmeansCluster
 from graphfsl.testing import DIM, WAY, part
+from tests.support.methods import QUICK
 
 REFINERS = registry.names("refine")
-QUICK = {
-    "alpha_tim": {"steps": 3, "lr": 0.1},
-    "tim": {"steps": 3},
-    "pt_map": {"steps": 2},
-    "plcm": {"steps": 2},
-}
 
 
 def episode(count: int) -> Episode:

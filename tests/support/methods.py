@@ -18,3 +18,15 @@ def answers_values(slot: str, name: str) -> bool:
 def episodes_of(slot: str, name: str, **options: Any) -> tuple[Any, Any]:
     """Episodes of the kind that a method answers, and their target."""
     return Method(slot, registry.get(slot, name)).episodes(**options)
+
+
+# Options with which methods take less time, where it is enough that they work.
+QUICK: dict[str, dict[str, Any]] = {
+    "dpgn": {"generations": 2, "hidden": 16},
+    "egnn": {"hidden": 16, "layers": 2},
+    "alpha_tim": {"steps": 3, "lr": 0.1},
+    "ici": {"stages": 2},
+    "pt_map": {"steps": 2},
+    "plcm": {"steps": 2},
+    "tim": {"steps": 3},
+}
