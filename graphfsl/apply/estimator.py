@@ -222,7 +222,10 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         shown = ~unlabeled(y) if self.learner_.uses_unlabeled else np.ones(len(y), bool)
         require(shown.any(), "y holds no label to compare answers with; label at least one sample")
         weight = None if sample_weight is None else np.asarray(sample_weight)[shown]
-        return float(accuracy_score(labels_of(y[shown]), predicted[shown], sample_weight=weight))
+        labels, predicted = labels_of(y[shown]), predicted[shown]
+        if self.none is not None:  # None, which is no label, is never right
+            labels, predicted = np.ones(len(labels), bool), predicted == labels
+        return float(accuracy_score(labels, predicted, sample_weight=weight))
 
     def _source(self) -> Source:
         """What `learner` stands for, as the estimator's own copy."""

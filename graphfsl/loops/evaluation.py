@@ -145,6 +145,13 @@ def metrics_of(learner: Learner, task: Task) -> dict[str, Metric]:
     return {name: m for name, m in task.metrics.items() if able or not m.needs_bound}
 
 
+def _bound_of(learner: Learner, task: Task) -> list[str]:
+    """What a row says of the novelty above which a query is of no class; empty where it is none."""
+    if not task.demands.open or learner.rejects_above is None:
+        return []
+    return [f"rejects above {learner.rejects_above:.4g}"]
+
+
 def _unanswered(learner: Learner, task: Task, episode: Episode, number: int) -> InputError:
     """The error for scores that hold no answer: it names the part that made them."""
     why = why_unsound(learner, episode)
@@ -289,8 +296,7 @@ class Result:
             if math.isfinite(value.value):
                 metrics[name] = value
         traits = [trait for trait in REPORTED if getattr(learner, trait)]
-        if task.demands.open and learner.rejects_above is not None:
-            traits.append(f"rejects above {learner.rejects_above:.4g}")
+        traits += _bound_of(learner, task)
         first, _ = task.metric
         return Row(
             task=name_of(task),
@@ -321,6 +327,7 @@ class Result:
     def __str__(self) -> str:
         row = self.row()
         kind = f"{row.setting}, {row.batch_norm} BatchNorm statistics"
+        kind = ", ".join([kind, *_bound_of(self.learner, self.task)])
         if not self.task.demands.open:
             return f"{self.task.title}: {row.value} ({kind})"
         other = [f"{name} {value}" for name, value in row.metrics.items() if name != row.metric]

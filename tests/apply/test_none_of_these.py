@@ -29,7 +29,8 @@ ASKED = [
 
 
 def test_the_bound_is_chosen_on_other_classes_and_makes_most_answers_right() -> None:
-    (row,) = measure(load(RUN), ASKED)
+    lines: list[str] = []
+    (row,) = measure(load(RUN), ASKED, lines.append)
     assert row.metric == "AUROC" and row.value.value > 80
     said = next(trait for trait in row.traits if trait.startswith("rejects above"))
     bound = float(said.split()[-1])
@@ -37,6 +38,7 @@ def test_the_bound_is_chosen_on_other_classes_and_makes_most_answers_right() -> 
     found = row.metrics["accuracy with rejection"].value
     known = row.metrics["accuracy"].value
     assert found > 60 > known / 2, "better than never to reject, which has half of the queries"
+    assert f"rejects above {said.split()[-1]}" in lines[0]
     (val,) = measure(load(RUN), [*ASKED, "evaluation.split=val"])
     assert "accuracy with rejection" in val.metrics
 
@@ -83,6 +85,7 @@ def test_the_estimator_answers_none_of_these() -> None:
     assert model.predict(asked).tolist()[:3] == ["a", "b", "c"]
     open_model = gf.FewShotClassifier(learner, none=float(novelty[:3].max())).fit(x, y)
     assert open_model.predict(asked).tolist() == ["a", "b", "c", None]
+    assert open_model.score(asked, ["a", "b", "c", "a"]) == 0.75, "None is never right"
     np.testing.assert_array_equal(model.predict_proba(asked), open_model.predict_proba(asked))
 
 

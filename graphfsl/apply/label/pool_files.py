@@ -26,7 +26,7 @@ from graphfsl.io.files import read_regular
 from graphfsl.io.plain_text import csv_table
 
 FORMATS = ("csv", "parquet")
-TABLES = ("labels.csv", "labels.parquet", "suggest.csv")  # beside which contact sheets stand
+TABLES = ("unreadable.csv", "suggest.csv")  # of `label` and `suggest`, which sheets stand beside
 SHEET = re.compile(r"\d{3,}-.*\.png")  # the name of a contact sheet's file, in the folder `sheets`
 
 

@@ -16,6 +16,7 @@ from graphfsl.functional.calibration import (
     expected_calibration_error,
     reliability,
 )
+from graphfsl.functional.open_set import auroc
 from graphfsl.report.figures import COLORS, Figure, draw
 from graphfsl.report.html import html_table, listed, page, pictures, words_first
 from graphfsl.report.reliability import reliability_diagram
@@ -116,11 +117,8 @@ def _auroc(none: np.ndarray, truth: np.ndarray, asked: np.ndarray) -> float:
 
     A tie is half.
     """
-    foreign, member = np.sort(none[asked & (truth == -1)]), none[asked & (truth >= 0)]
-    if not len(foreign) or not len(member):
-        return math.nan
-    lower = np.searchsorted(foreign, member) + np.searchsorted(foreign, member, side="right")
-    return float(1 - lower.mean() / 2 / len(foreign))
+    member, foreign = (torch.from_numpy(asked & of)[None] for of in (truth >= 0, truth == -1))
+    return float(auroc(torch.from_numpy(none)[None].double(), member, foreign))
 
 
 def _findings(found: Labels, truth: np.ndarray, asked: np.ndarray) -> list[str]:

@@ -26,8 +26,8 @@ class ClassDistance(Novelty):
 
         u(x) = min_c d(f(x), mu_c)
 
-    with d = 1 - cos or the squared Euclidean distance, and mu_c the mean of the labeled features of
-    class c.
+    with d = -cos, of features of length 1, or the squared Euclidean distance, and mu_c the mean of
+    the labeled features of class c.
 
     Args:
         distance: "cosine" or "euclidean".

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from graphfsl.core.episode import Episode
 from graphfsl.core.learner import Novelty
@@ -63,14 +62,12 @@ class OSLO(Novelty):
         asked[:, episode.query] = episode.mask[:, episode.query]
         asked = asked & (y.sum(-1) == 0)
 
-        mu = prototypes(x, y)
-        near = cosine(x, mu)
+        near = cosine(x, prototypes(x, y))
         z = hide_absent(torch.zeros_like(near), y).softmax(-1)
         for _ in range(self.steps):
             logit = (z * near).sum(-1) / self.lambda_xi
             xi = logit.sigmoid()
             z = hide_absent(xi.unsqueeze(-1) * near / self.lambda_z, y).softmax(-1)
             weight = (xi * asked).unsqueeze(-1) * z
-            mu = F.normalize(prototypes(x, y + weight), dim=-1)
-            near = cosine(x, mu)
+            near = cosine(x, prototypes(x, y + weight))
         return -logit

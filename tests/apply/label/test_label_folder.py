@@ -395,3 +395,17 @@ def test_a_pool_labeled_again_by_its_own_table_gets_the_same_labels(
     before, again = (read_csv(f"{folder}/labels.csv") for folder in ("first", "second"))
     for column in ("sample", "label", "score", "given"):
         assert [r[column] for r in before] == [r[column] for r in again]
+
+
+def test_a_users_own_folder_of_sheets_beside_a_table_of_labels_is_part_of_the_pool(
+    world: Path, call: Call
+) -> None:
+    truth = draw_signs(world / "in")
+    Path("in/sheets").mkdir()
+    first = next(iter(truth))
+    Path(f"in/{first}").rename("in/sheets/001-scan.png")
+    named = {("sheets/001-scan.png" if n == first else n): c for n, c in truth.items()}
+    write_csv("in/labels.csv", two_each(named))
+    code, _, err = call("label", "in", "--support", "in/labels.csv", "--neighbors", 4, "-o", "out")
+    assert code == 0, err
+    assert "sheets/001-scan.png" in {r["sample"] for r in read_csv("out/labels.csv")}
