@@ -29,6 +29,7 @@ from graphfsl.apply.unlabeled_targets import (
 )
 from graphfsl.core import registry
 from graphfsl.core.arguments import as_samples, image_bytes, real_number
+from graphfsl.core.class_names import name_keys
 from graphfsl.core.episode import Episode
 from graphfsl.core.invalid_scores import check_answered
 from graphfsl.core.learner import Learner
@@ -356,7 +357,10 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         x = self._transform(torch.cat([self._support, query, self._pool]))
         w = x.new_zeros(1, len(x), len(self.classes_))
         w[0, : len(self._w)] = self._w
-        episode = Episode(x[None], w, len(self._w), len(query)).to(_device(self.learner_))
+        names = name_keys(map(str, self.classes_))[None]
+        known = names if self.learner_.uses_class_names else None
+        episode = Episode(x[None], w, len(self._w), len(query), classes=known)
+        episode = episode.to(_device(self.learner_))
         answering = self._answering
         scores = answering.answer_open(episode) if novelty else answering(episode)
         check_answered(answering, episode, scores[..., : len(self.classes_)])

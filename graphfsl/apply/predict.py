@@ -16,6 +16,7 @@ from torch import Tensor
 
 from graphfsl.core.arguments import described, real_number
 from graphfsl.core.batchnorm import lacks_averages
+from graphfsl.core.class_names import name_keys
 from graphfsl.core.display import cut
 from graphfsl.core.episode import Episode
 from graphfsl.core.invalid_scores import check_answered
@@ -153,7 +154,8 @@ class Predictor:
         owner = [k for k, name in enumerate(names) for _ in support[name]]
         w[0, torch.arange(len(images)), torch.tensor(owner)] = 1
         bound = None if none is None else real_number(none, "none")
-        p, novelty = self._answer(x, w, len(images), len(query), bound is not None)
+        keys = name_keys(names)[None] if self.learner.uses_class_names else None
+        p, novelty = self._answer(x, w, len(images), len(query), bound is not None, keys)
         found = []
         for row, foreign in zip(p, novelty.tolist(), strict=True):
             known = bound is None or foreign <= bound
@@ -169,7 +171,13 @@ class Predictor:
 
     @torch.no_grad()
     def _answer(
-        self, x: Tensor, w: Tensor, k: int, q: int, novelty: bool = False
+        self,
+        x: Tensor,
+        w: Tensor,
+        k: int,
+        q: int,
+        novelty: bool = False,
+        classes: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """(q, C) probabilities of the queries, and (q,) their novelty, 0 where it is not asked.
 
@@ -182,6 +190,7 @@ class Predictor:
             k: how many are of the support.
             q: how many are queries.
             novelty: whether it is asked.
+            classes: (1, C) keys of the classes' names, where the learner uses them.
         """
         device = next((p.device for p in self.learner.parameters()), torch.device("cpu"))
         learner, transform, at_once = self.learner, self.run.transform.plain(), q
@@ -195,7 +204,8 @@ class Predictor:
         for query in x[k : k + q].split(at_once):
             nodes = torch.cat([x[:k], query, x[k + q :]])
             weights = torch.cat([w[:, : k + len(query)], w[:, k + q :]], 1)
-            episode = Episode(transform(nodes[None]), weights, k, len(query)).to(device)
+            episode = Episode(transform(nodes[None]), weights, k, len(query), classes=classes)
+            episode = episode.to(device)
             scores = learner.answer_open(episode) if novelty else learner(episode)
             foreign = scores[0, :, -1] if novelty else scores.new_zeros(len(query))
             scores = check_answered(learner, episode, scores[..., : w.shape[-1]])

@@ -21,6 +21,7 @@ from graphfsl.core import registry
 from graphfsl.core.graph import similarity, to_networkx
 from graphfsl.core.learner import Learner
 from graphfsl.core.pipeline import Pipeline
+from graphfsl.core.schema import make
 from graphfsl.core.task import Task
 from graphfsl.data import Episodes, Split
 from graphfsl.experiment import run as runs
@@ -47,6 +48,7 @@ REFINERS = {
     "self-training": "pseudo_label",
     "propagation": "logit_propagation",
     "iLPC": "ilpc",
+    "gated propagation": "gated_propagation",
 }
 PROTONET, PIXELS, UNTRAINED = "ProtoNet", "raw pixels", "untrained encoder"
 
@@ -83,7 +85,7 @@ def demo(out: Path, console: Console, overrides: Sequence[str] = ()) -> None:
             f"{path}: {runs.cost(run, base)}; tested on {len(test.classes)} letters of {scripts}"
         )
         run = runner.train(run, base, console)
-        rows = measure(run, cells(run, test), console)
+        rows = measure(run, cells(run, base, test), console)
     found = tell(rows)
     show(rows, console)
     for sentence in found:
@@ -101,11 +103,11 @@ def demo(out: Path, console: Console, overrides: Sequence[str] = ()) -> None:
     console.print(f"{time.perf_counter() - start:.0f} s; report: {files[0]}")
 
 
-def cells(run: runs.Run, test: Split) -> list[Cell]:
+def cells(run: runs.Run, base: Split, test: Split) -> list[Cell]:
     """The combinations that the demo measures.
 
     They are baselines and ProtoNet for each shot, and what each refiner makes of a pool without and
-    with distractors.
+    with distractors. A refiner that learns from base classes does so here.
     """
     trained = run.learner
     assert isinstance(trained, Pipeline)
@@ -119,12 +121,17 @@ def cells(run: runs.Run, test: Split) -> list[Cell]:
         setting = run.experiment.variant({"shot": shot})
         found += [Cell(PIXELS, pixels, test, setting), Cell(UNTRAINED, untrained, test, setting)]
         found += [Cell(PROTONET, plain, features, setting)]
+    refined = {}
+    for name, part in REFINERS.items():
+        refiner = make(registry.get("refine", part), {}, part, way=run.experiment.task.demands.way)
+        learner = Pipeline(trained.encoder, head=trained.head, refine=refiner).eval()
+        runs.fit_base(learner, base, run.transform, base.y)
+        refined[name] = learner.on_features()
     for distractors in DISTRACTORS:
         pool = {"shot": SHOTS[0], "unlabeled": UNLABELED, "distractors": distractors}
         setting = run.experiment.variant(pool)
-        for name, part in REFINERS.items():
-            refined = Pipeline(head=trained.head, refine=registry.get("refine", part)())
-            found.append(Cell(f"{PROTONET} + {name}", refined, features, setting))
+        for name, learner in refined.items():
+            found.append(Cell(f"{PROTONET} + {name}", learner, features, setting))
     return found
 
 

@@ -11,10 +11,23 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from graphfsl.core.episode import Episode
-from graphfsl.core.learner import Acquire
+from graphfsl.core.episode import BaseTarget, Episode
+from graphfsl.core.learner import Acquire, Learner
 from graphfsl.functional.layers import last_layer
 from graphfsl.io.errors import InputError
+
+
+def shown(episode: Episode, target: BaseTarget, learner: Learner) -> Episode:
+    """The episode as the learner may see it: with an oracle, or class names, if it asks for them.
+
+    Raises:
+        InputError: where the task has neither.
+    """
+    if learner.asks:
+        episode = target.told(episode)
+    if learner.uses_class_names:
+        episode = target.named(episode)
+    return episode
 
 
 @torch.no_grad()

@@ -43,6 +43,8 @@ class Episode:
             of these, then carry weight, less where the oracle knew no answer (`asked_first`).
         values: (B, n, D) real values of the nodes whose weight w (B, n, 1) is 1, zero for all
             others, where a task asks for values; None where it asks for classes.
+        classes: (B, C) a key of each column's class name (`core.class_names.name_keys`), 0 where
+            there is no class, for a learner that `uses_class_names`; None for all others.
 
     Raises:
         InputError: where the shapes do not fit each other.
@@ -59,6 +61,7 @@ class Episode:
     budget: int = dataclasses.field(default=0, kw_only=True)
     asked: int = dataclasses.field(default=0, kw_only=True)
     values: Tensor | None = dataclasses.field(default=None, kw_only=True)
+    classes: Tensor | None = dataclasses.field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         for name in ("x", "w", "mask"):
@@ -105,6 +108,7 @@ class Episode:
             "budget": f"{self.budget} labels of each task" if self.budget else "",
             "asked": f"{self.asked} labels of each task" if self.asked else "",
             "values": "" if self.values is None else kind_of(self.values),
+            "class names": "" if self.classes is None else "known",
         }
         return block(f"Episode of {b:,} task{'s' if b != 1 else ''}", facts)
 
@@ -135,6 +139,8 @@ class Episode:
             return "mask has another shape than (B, n)"
         if self.values is not None and (self.values.ndim != 3 or self.values.shape[:2] != x[:2]):
             return f"values must be (B, n, D), not {tuple(self.values.shape)}"
+        if self.classes is not None and self.classes.shape != (w[0], w[2]):
+            return f"classes must be (B, C), not {tuple(self.classes.shape)}"
         return None
 
     def _wrong_oracle(self, oracle: Tensor) -> str | None:
@@ -236,7 +242,7 @@ class Episode:
         moved = {}
         for name, tensor in self.tensors.items():
             of_images = name == "x" and not tensor.is_floating_point()
-            keeps_type = name == "mask" or of_images
+            keeps_type = name in ("mask", "classes") or of_images
             moved[name] = tensor.to(device) if keeps_type else tensor.to(device, dtype)
         return self.with_tensors(moved)
 
@@ -269,6 +275,7 @@ class Episode:
             budget=0 if oracle is None else self.budget,
             asked=self.asked if with_pool else 0,
             values=None if self.values is None else cut(self.values),
+            classes=self.classes,
         )
 
     def add_support(self, x: Tensor, w: Tensor, mask: Tensor) -> Episode:
@@ -292,6 +299,7 @@ class Episode:
             oracle=self.oracle,
             budget=self.budget,
             asked=self.asked,
+            classes=self.classes,
         )
 
     def more_classes(self, columns: int, nodes: int = 0) -> Episode:
@@ -302,7 +310,13 @@ class Episode:
             nodes: of padding that the support gets.
         """
         oracle = None if self.oracle is None else F.pad(self.oracle, (0, columns))
-        wider = self.replace(w=F.pad(self.w, (0, columns)), relabeled=self.relabeled, oracle=oracle)
+        classes = None if self.classes is None else F.pad(self.classes, (0, columns))
+        wider = self.replace(
+            w=F.pad(self.w, (0, columns)),
+            relabeled=self.relabeled,
+            oracle=oracle,
+            classes=classes,
+        )
         if not nodes:
             return wider
         x, w = (t.new_zeros(len(t), nodes, *t.shape[2:]) for t in (wider.x, wider.w))
@@ -339,6 +353,7 @@ class Episode:
             budget=0 if oracle is None else min(self.budget, oracle.shape[1]),
             asked=self.asked if self.n_unlabeled else 0,
             values=values,
+            classes=None if self.classes is None else self.classes.repeat_interleave(q, 0),
         )
 
     def asked_first(self) -> tuple[Episode, Tensor]:
@@ -371,6 +386,7 @@ class Episode:
             ordered(self.mask),
             padded=self.padded,
             relabeled=False,
+            classes=self.classes,
         )
         return moved, order
 
@@ -395,6 +411,10 @@ class BaseTarget:
         """The episode with an oracle, for a learner that asks it for labels."""
         raise InputError("this task has no labels that a learner could ask for")
 
+    def named(self, episode: Episode) -> Episode:
+        """The episode with the names of its classes, for a learner that uses them."""
+        raise InputError("this task has no classes whose names a learner could use")
+
     def known(self, episode: Episode) -> Tensor:
         """Label weights of support and queries together, for a criterion that reads both."""
         raise InputError(
@@ -404,8 +424,9 @@ class BaseTarget:
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """Its tensors by name."""
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        """Its tensors by name, without those that it has not."""
+        every = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {name: value for name, value in every.items() if value is not None}
 
     def with_tensors(self, tensors: Mapping[str, Tensor]) -> Self:
         """The same kind of target of other tensors."""
@@ -431,16 +452,20 @@ class Target(BaseTarget):
         ids: (B, n) the sample that each node shows, -1 for padding.
         classes: (B, C) the data set's class behind each column, -1 where the task has no such
             column.
+        names: (B, C) a key of each column's class name, as in `Episode.classes`; None where names
+            are not known.
     """
 
     query: Tensor
     unlabeled: Tensor
     ids: Tensor
     classes: Tensor
+    names: Tensor | None = None
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            if not isinstance(value := getattr(self, field.name), Tensor):
+            value = getattr(self, field.name)
+            if value is not None and not isinstance(value, Tensor):
                 object.__setattr__(
                     self, field.name, as_tensor(value, f"{field.name} of a target").long()
                 )
@@ -464,6 +489,11 @@ class Target(BaseTarget):
             self.query >= 0
         ).unsqueeze(-1)
         return torch.cat([episode.w[:, episode.support], y], 1)
+
+    def named(self, episode: Episode) -> Episode:
+        """The episode with the names of its classes, for a learner that uses them."""
+        require(self.names is not None, "the names of these episodes' classes are not known")
+        return episode.with_tensors({"classes": self.names})
 
     def told(self, episode: Episode) -> Episode:
         """The episode with an oracle, for a learner that asks it for labels of unlabeled nodes."""
@@ -544,7 +574,7 @@ def stack(episodes: Sequence[Episode]) -> Episode:
         unlabeled = _with_rows(t[:, e.unlabeled], n_unlabeled)
         return torch.cat([support, query, unlabeled], 1)
 
-    x, w, mask, oracle, values = [], [], [], [], []
+    x, w, mask, oracle, values, classes = [], [], [], [], [], []
     for e in episodes:
         x.append(pad(e, e.x))
         w.append(F.pad(pad(e, e.w), (0, way - e.way)))
@@ -553,6 +583,12 @@ def stack(episodes: Sequence[Episode]) -> Episode:
             oracle.append(F.pad(pad(e, e.full_oracle), (0, way - e.way)))
         if e.values is not None:
             values.append(pad(e, e.values))
+        if e.classes is not None:
+            classes.append(F.pad(e.classes, (0, way - e.way)))
+    require(
+        len(classes) in (0, len(episodes)),
+        "episodes with names of their classes and without them cannot share a batch",
+    )
     require(
         len(oracle) in (0, len(episodes)),
         "episodes with an oracle and without one cannot share a batch",
@@ -577,6 +613,7 @@ def stack(episodes: Sequence[Episode]) -> Episode:
         budget=episodes[0].budget,
         asked=episodes[0].asked,
         values=torch.cat(values) if values else None,
+        classes=torch.cat(classes) if classes else None,
     )
 
 

@@ -49,6 +49,9 @@ class Part(Shown, Combines, nn.Module):
     wants_maps: bool | None = False
     per_query: bool = False  # by default every query gets a copy of the episode of its own
     wants_base: bool = False  # learns from base features in `fit_base`
+    # reads the names of the classes, as keys: `Episode.classes`, and in place of the numbers of
+    # base classes in `fit_base`
+    uses_class_names: bool = False
     # nodes evaluated at once on a CPU: what fits its cache; more for many small steps
     block_nodes: int = 1280
     way: int | None = None  # the number of classes that it is tied to, None = any

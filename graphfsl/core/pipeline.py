@@ -17,6 +17,7 @@ from graphfsl.core.batchnorm import (
     is_adapting,
     statistics,
 )
+from graphfsl.core.class_names import name_keys
 from graphfsl.core.combinations import (
     check_acquire,
     check_company,
@@ -384,6 +385,7 @@ class Pipeline(Learner):
         labels: Tensor,
         skip: Collection[Part] = (),
         images: Tensor | None = None,
+        names: Sequence[str] | None = None,
     ) -> None:
         """Let every part learn from base-class features (N, d) and labels (N,).
 
@@ -394,6 +396,7 @@ class Pipeline(Learner):
             labels: (N,).
             skip: parts that do not learn now.
             images: (N, C, H, W) normalised, for parts that work on images.
+            names: of the classes that labels are numbers of, for parts that use them.
 
         Raises:
             InputError: where a part has nothing to learn from.
@@ -407,9 +410,18 @@ class Pipeline(Learner):
                 f"{'images; give images=…' if part.of_images else 'features; give them'}",
             )
             if shown is not None and learns:
-                part.fit_base(shown, labels)
+                part.fit_base(shown, _named(part, labels, names))
             if features is not None:
                 features = part.of_base(features)
+
+
+def _named(part: Part, labels: Tensor, names: Sequence[str] | None) -> Tensor:
+    """Labels (N,) as a part is shown them: keys of class names where it uses these."""
+    if not part.uses_class_names:
+        return labels
+    if names is None:
+        raise InputError(f"{type(part).__name__} knows base classes by their names; give names=…")
+    return name_keys(names).to(labels.device)[labels]
 
 
 def own_nodes(of_nodes: Tensor, grown: Episode, episode: Episode) -> Tensor:

@@ -36,6 +36,11 @@ def check_protocol(learner: Learner, task: Task, unbalanced: bool = False) -> No
         learner.shots is None or asked.shots == learner.shots,
         f"this learner is tied to {learner.shots}-shot episodes; set episode.shot={learner.shots}",
     )
+    require(
+        asked.support or asked.budget or learner.uses_class_names,
+        "without a labeled sample only names tell the classes apart; set episode.shot=1, or take a "
+        "learner that knows classes by their names, such as learner.augment=class_graph",
+    )
     balanced = asked.queries_per_class is not None
     require(
         not learner.needs_balance or balanced or unbalanced,
@@ -111,9 +116,12 @@ def check_features(learner: Learner, x: Tensor) -> None:
 def kind_of(learner: Learner, task: Task) -> str:
     """The table that a result belongs to.
 
-    Inductive, transductive, semi-supervised or active, or two of them.
+    Inductive, transductive, semi-supervised or active, or two of them; with class names or without.
     """
     pool = "active" if learner.asks else "semi-supervised"
     has_pool = learner.uses_unlabeled and (task.demands.pool or task.demands.budget > 0)
     kinds = [k for k, yes in ((pool, has_pool), ("transductive", learner.transductive)) if yes]
-    return " + ".join(kinds) or "inductive"
+    kinds = kinds or ["inductive"]
+    if learner.uses_class_names:
+        kinds.append("class names")
+    return " + ".join(kinds)

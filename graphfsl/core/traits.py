@@ -31,6 +31,7 @@ TRAITS = {
     "class_order_sensitive": Trait(joined=True, reported=False),
     "wants_maps": Trait(joined=False, reported=False),
     "wants_base": Trait(joined=True, reported=False),
+    "uses_class_names": Trait(joined=True, reported=True),
 }
 JOINED = tuple(name for name, trait in TRAITS.items() if trait.joined)
 REPORTED = tuple(name for name, trait in TRAITS.items() if trait.reported)

@@ -7,6 +7,7 @@ import hashlib
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from graphfsl.core.arguments import (
     described,
     whole_number,
 )
+from graphfsl.core.class_names import name_keys
 from graphfsl.core.display import block, first_of, kind_of
 from graphfsl.data.families import Family
 from graphfsl.data.memory_map import Stored, opened
@@ -110,6 +112,11 @@ class Split:
             "groups": "" if self.groups is None else first_of(sorted(set(self.groups))),
         }
         return block(f"Split {self.name}", facts)
+
+    @cached_property
+    def name_keys(self) -> Tensor:
+        """(classes,) a key of each class's name, as `Episode.classes` holds them."""
+        return name_keys(self.classes)
 
     @property
     def counts(self) -> np.ndarray:

@@ -428,7 +428,7 @@ def fit_base(
             x = features.x[labeled.to(features.x.device)].to(device)
         if any(part.of_images for part in learning):
             images = transform.plain()(base.x[labeled].to(device))
-        net.fit_base(x, y[labeled].to(device), skip, images)
+        net.fit_base(x, y[labeled].to(device), skip, images, base.classes)
 
 
 @dataclass(frozen=True)

@@ -77,11 +77,15 @@ def find_experiment(path: str | Path) -> Path:
     return shipped
 
 
+def class_lists() -> list[str]:
+    """The names of the class lists, sorted."""
+    return sorted(path.stem for path in _folder("data_lists", "data").glob("*.json"))
+
+
 def class_list(name: str) -> dict[str, Any]:
     """The list data/<name>.json, such as "cifar_fs": {"train": […], "val": […], "test": […]}."""
-    folder = _folder("data_lists", "data")
-    path = folder / f"{name}.json"
+    path = _folder("data_lists", "data") / f"{name}.json"
     if not path.is_file():
-        raise unknown("class list", name, (p.stem for p in folder.glob("*.json")))
+        raise unknown("class list", name, class_lists())
     lists: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return lists

@@ -21,6 +21,7 @@ from graphfsl.core.arguments import (
     check_kind,
     whole_number,
 )
+from graphfsl.core.asking import shown
 from graphfsl.core.display import block, call_of
 from graphfsl.core.episode import Episode, Target
 from graphfsl.core.invalid_scores import Diverged, why_unsound
@@ -71,7 +72,7 @@ def answers(learner: Learner, episodes: Episodes, numbers: range, block: int) ->
         block: episodes at once.
     """
     for episode, target in episodes.batches(numbers, block):
-        asked = learner.ask(target.told(episode)) if learner.asks else episode
+        asked = learner.ask(shown(episode, target, learner))
         found = learner.answer_open(asked) if episodes.task.demands.open else learner(asked)
         yield found, target, asked
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from graphfsl import data
+from graphfsl.core.asking import shown
 from graphfsl.core.learner import Learner
 from graphfsl.core.pipeline import Pipeline
 from graphfsl.core.saving import Training
@@ -162,7 +163,7 @@ class TrainingLoop:
             more_follow = k < self.options.accumulate - 1
             with self.fabric.no_backward_sync(self.model, enabled=more_follow):
                 episode, target = next(self.parts)
-                asked = target.told(episode) if self.model.asks else episode
+                asked = shown(episode, target, self.model)
                 loss = self.model.loss(asked, target) / self.options.accumulate
                 self.fabric.backward(loss)
             losses.append(loss.detach())

@@ -19,6 +19,7 @@ from PIL import Image
 from graphfsl.cli import demo
 from graphfsl.cli.terminal import app
 from graphfsl.io.checkpoint import load_checkpoint, save_checkpoint
+from graphfsl.methods.refine import gated_propagation
 from tests.support import ROOT
 from tests.support.command import Call, folder, write_split
 
@@ -278,6 +279,7 @@ def test_demo_makes_its_table_and_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(gated_propagation, "STEPS", 2)
     short = (
         "trainer.steps=12",
         "trainer.val_every=6",
@@ -287,7 +289,7 @@ def test_demo_makes_its_table_and_report(
     code, out, err = call("demo", *short, "--out", "d")
     assert code == 0, err
     rows = json.loads(next(Path("d").glob("protonet-*/results.json")).read_text())["rows"]
-    assert len(rows) == 14 and {(r["shot"], r["method"]) for r in rows if not r["unlabeled"]} == {
+    assert len(rows) == 16 and {(r["shot"], r["method"]) for r in rows if not r["unlabeled"]} == {
         (shot, name) for shot in (1, 5) for name in ("raw pixels", "untrained encoder", "ProtoNet")
     }
     pools = [
@@ -456,7 +458,8 @@ BAD: dict[str, tuple[Callable[[Path], list[str]], str]] = {
         "did you mean 'running'",
     ),
     "wrong type": (bad_override("episode.way=many"), "episode.way must be int"),
-    "negative": (bad_override("episode.shot=0"), "at least 1"),
+    "negative": (bad_override("episode.shot=-1"), "at least 0"),
+    "no shot": (bad_override("episode.shot=0"), "only names tell the classes apart"),
     "not key=value": (bad_override("episode.way"), "not of the form key=value"),
     "broken YAML": (edit(lambda w: (w / "my.yaml").write_text("data: {name: [")), "my.yaml"),
     "empty YAML": (edit(lambda w: (w / "my.yaml").write_text("")), "data"),

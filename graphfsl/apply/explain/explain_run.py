@@ -24,6 +24,7 @@ from graphfsl.apply.explain.attributions import (
     faithfulness,
 )
 from graphfsl.apply.explain.explain_values import explain_values
+from graphfsl.core.asking import shown
 from graphfsl.core.episode import Episode, Target
 from graphfsl.core.graph import QUERY, ROLES, SUPPORT, UNLABELED, similarity, to_networkx
 from graphfsl.core.protocol import check_protocol
@@ -97,6 +98,7 @@ def write_explanation(
     device = experiment.trainer.fabric().device
     loader = Episodes(split, task, options.seed, trained.transform.plain(), device)
     batch, target = loader.batch([episode])
+    batch = shown(batch, target, learner)
     found = explain(learner.to(device), batch, query, orders=ORDERS)
     faithful = faithfulness(found.question, found.order, ORDERS)
     names = [split.classes[c] if c >= 0 else "" for c in target.classes[0].tolist()]

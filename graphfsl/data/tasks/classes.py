@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from graphfsl.core.arguments import real_number, whole_number
+from graphfsl.core.class_names import NO_CLASS
 from graphfsl.core.episode import Episode, Target
 from graphfsl.core.task import Answer, Caption, Demands, Metric, Normalise, PoolCurve, Task
 from graphfsl.data.split import Split
@@ -96,7 +97,6 @@ class Setting(Task):
         "open_query": "open_classes",
         "foreign_share": "distractors",
     }
-    least_shot: ClassVar = 1  # a pool that is labeled as one asks for it may begin without labels
     pool_curve: ClassVar = PoolCurve(
         size="unlabeled",
         distractors="distractors",
@@ -136,7 +136,7 @@ class Setting(Task):
     def __post_init__(self) -> None:
         for name, least in (
             ("way", 2),
-            ("shot", self.least_shot),
+            ("shot", 0),
             ("query", 1),
             ("unlabeled", 0),
             ("distractors", 0),
@@ -329,7 +329,8 @@ class Setting(Task):
         w = torch.zeros(*ids.shape, self.way)
         w[:, :k] = (label[:, :k, None] == columns).float()
         classes = torch.from_numpy(draw.classes)
-        target = Target(label[:, k : k + q], label[:, k + q :], ids, classes)
+        names = split.name_keys[classes].masked_fill(classes < 0, NO_CLASS)
+        target = Target(label[:, k : k + q], label[:, k + q :], ids, classes, names)
         episode = Episode(x, w.to(device, x.dtype), k, q, mask, padded=padded, relabeled=False)  # type: ignore[arg-type]
         return episode, target.to(device)
 
@@ -343,7 +344,7 @@ class Setting(Task):
         k, q = draw.n_support, draw.n_query
         if ids.ndim != 2 or ids.shape != label.shape or columns.shape != (len(ids), self.way):
             raise ValueError("lists of unequal length")
-        if min(k, q) < 1 or k + q > ids.shape[1]:
+        if k < 0 or q < 1 or k + q > ids.shape[1]:
             raise ValueError("lists of unequal length")
         if ids.min() < -1 or ids.max() >= len(split.x) or ((ids < 0) != (label == -100)).any():
             raise ValueError("an id that no sample has")

@@ -23,12 +23,6 @@ from graphfsl.io.errors import require
 __all__ = ["Labeling"]
 
 
-class _Pool(Setting):
-    """The episodes of classes that a pool is made of; it may begin without a label."""
-
-    least_shot: ClassVar = 0
-
-
 @dataclass(frozen=True, repr=False)
 class LabelingTarget(Target):
     """What is true of a pool; its queries may be asked for."""
@@ -156,9 +150,9 @@ class Labeling(Task):
         return Sampler(split, self._drawn, seed)
 
     @property
-    def _drawn(self) -> _Pool:
+    def _drawn(self) -> Setting:
         """The pool as an episode of classes; no image of it depends on `shot` or `budget`."""
-        return _Pool(way=self.way, shot=self.shot, query=self.images - self.shot)
+        return Setting(way=self.way, shot=self.shot, query=self.images - self.shot)
 
     def check(self, split: Split) -> None:
         """Refuse a split that is too small, in terms of this task.

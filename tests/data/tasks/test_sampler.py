@@ -543,7 +543,7 @@ def test_superclasses_that_a_split_lacks() -> None:
         {"way": 1},
         {"way": 2.5},
         {"way": True},
-        {"shot": 0},
+        {"shot": -1},
         {"query": 0},
         {"unlabeled": -1},
         {"distractors": -1},
