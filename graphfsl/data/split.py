@@ -46,6 +46,8 @@ class Split:
             superclass), or None.
         functions: of a set without samples, the family that tasks draw their functions from; x
             then holds one point of their domain.
+        variants: samples come in runs of so many that show the same thing, such as a drawing in
+            different hues.
 
     Raises:
         InputError: where a sample is not finite, a label is out of range or a class has no sample.
@@ -58,6 +60,7 @@ class Split:
     groups: tuple[str, ...] | None = None
     stored: Stored | None = field(default=None, repr=False, compare=False)
     functions: Family | None = None
+    variants: int = 1
 
     def __post_init__(self) -> None:
         check_kind(self.name, str, "the name of a split", 'text such as "mine/test"')

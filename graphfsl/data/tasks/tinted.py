@@ -1,0 +1,168 @@
+"""A confounded world: in the support hue goes along with class, among the queries it need not.
+
+A set-up of Yue et al. 2020 (Interventional Few-Shot Learning, https://arxiv.org/abs/2009.13000) in
+the manner of coloured MNIST (Arjovsky et al. 2019, https://arxiv.org/abs/1907.02893).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from graphfsl.core.arguments import real_number, whole_number
+from graphfsl.core.episode import Episode, Target
+from graphfsl.core.task import Caption, Demands, Metric, Normalise, Task
+from graphfsl.data.split import Split
+from graphfsl.data.streams import CLASSES, IMAGES, POOL, episode_numbers, keys_of, uniform
+from graphfsl.data.tasks._class_sampler import Draw, Sampler
+from graphfsl.data.tasks.classes import Setting
+from graphfsl.io.errors import require
+
+__all__ = ["Tinted"]
+
+
+@dataclass(frozen=True)
+class Tinted(Task):
+    """Classes whose support is all of one hue, of each class another.
+
+    A query wears the hue of its own class's support with probability `correlation`, else that of
+    another class of the episode. So hue tells nothing of the class of a query where `correlation`
+    is 1 / way, it misleads below that, and at 1 it is as good as the class itself.
+
+    Samples are those of a split that shows each drawing in several hues (`Split.variants`), such as
+    `tinted_glyphs`; no drawing is both support and query.
+
+    Args:
+        way: classes of an episode.
+        shot: labeled samples of each.
+        query: queries of each.
+        correlation: rho, the share of queries that wear their class's hue.
+    """
+
+    columns: ClassVar = ("way", "shot", "query", "correlation")
+    always_shown: ClassVar = ("way", "shot", "query", "correlation")
+    shared: ClassVar = {"query": " queries per class"}
+    curves: ClassVar = {
+        "shot": ("shots", "labeled samples per class"),
+        "correlation": ("correlation", "share of queries in their class's hue"),
+    }
+    captions: ClassVar = {
+        "way": Caption("{}-way", always=True),
+        "shot": Caption("{}-shot"),
+        "query": Caption("{} queries per class"),
+        "correlation": Caption("correlation {}", always=True),
+    }
+    draw_type: ClassVar = Draw
+
+    way: int = 5
+    shot: int = 1
+    query: int = 5
+    correlation: float = 0.2
+
+    def __post_init__(self) -> None:
+        for name, least in (("way", 2), ("shot", 1), ("query", 1)):
+            number = whole_number(getattr(self, name), f"episode.{name}", least)
+            object.__setattr__(self, name, number)
+        rho = real_number(self.correlation, "episode.correlation")
+        require(0 <= rho <= 1, f"episode.correlation must lie in [0, 1], not {rho!r}")
+        object.__setattr__(self, "correlation", rho)
+
+    def __str__(self) -> str:
+        """In words: "5-way 1-shot, 5 queries of a class, correlation 0.2"."""
+        return f"{self.title}, {self.query} queries of a class, {self.details[0]}"
+
+    @property
+    def title(self) -> str:
+        """Its name for people: "5-way 1-shot"."""
+        return f"{self.way}-way {self.shot}-shot"
+
+    @property
+    def details(self) -> list[str]:
+        """The correlation."""
+        return [f"correlation {self.correlation:g}"]
+
+    @property
+    def size(self) -> tuple[float, ...]:
+        """What tables are sorted by."""
+        return self.way, self.shot, self.correlation
+
+    @property
+    def demands(self) -> Demands:
+        """What it asks of a learner and of the machine."""
+        return self._plain.demands
+
+    @property
+    def metrics(self) -> Mapping[str, Metric]:
+        """Those of episodes of classes."""
+        return self._plain.metrics
+
+    @property
+    def _plain(self) -> Setting:
+        return Setting(way=self.way, shot=self.shot, query=self.query)
+
+    def draws(self, split: Split, seed: int) -> _Sampler:
+        """The sampler of a split.
+
+        Raises:
+            InputError: where it has no hues, too few of them, or too few drawings.
+        """
+        return _Sampler(split, self, seed)
+
+    def assemble(
+        self, draw: Draw, split: Split, raw: Tensor, normalise: Normalise, device: torch.device
+    ) -> tuple[Episode, Target]:
+        """The episodes that a draw describes."""
+        return self._plain.assemble(draw, split, raw, normalise, device)
+
+    def check_draw(self, draw: Draw, split: Split) -> None:
+        """Refuse a list that contradicts itself or the labels of the split.
+
+        Raises:
+            ValueError: says how.
+        """
+        self._plain.check_draw(draw, split)
+
+
+class _Sampler:
+    """Draws drawings as for episodes of classes, and a hue for each."""
+
+    def __init__(self, split: Split, task: Tinted, seed: int) -> None:
+        require(
+            split.variants >= task.way,
+            f"{split.name} shows each drawing in {split.variants} hue"
+            f"{'s' if split.variants > 1 else ''}, but the support of {task.way} classes needs as "
+            "many; take data.name=tinted_glyphs, or lower episode.way",
+        )
+        self.task, self.hues = task, split.variants
+        drawings = dataclasses.replace(
+            split,
+            x=split.x[:: split.variants],
+            y=split.y[:: split.variants],
+            variants=1,
+            stored=None,
+        )
+        self.sampler = Sampler(drawings, task._plain, seed)
+        self.name, self.seed = f"{split.name} in hues", seed
+
+    def draw(self, i: np.ndarray | list[int]) -> Draw:
+        """The episodes with the numbers i (B,)."""
+        drawn = self.sampler.draw(i)
+        keys = keys_of(self.name, self.seed, episode_numbers(i))
+        way, k, q = self.task.way, drawn.n_support, drawn.n_query
+
+        hue = uniform(keys, CLASSES, 1, self.hues)[:, 0].argsort(1)[:, :way]  # (B, way)
+        own = drawn.label[:, k : k + q]
+        other = uniform(keys, IMAGES, 1, q)[:, 0]
+        away = 1 + np.floor(other * (way - 1)).astype(np.int64)  # to another class of the episode
+        keeps = uniform(keys, POOL, 1, q)[:, 0] < self.task.correlation
+        worn = np.where(keeps, own, (own + away) % way)
+
+        column = np.concatenate([drawn.label[:, :k], worn], 1)
+        ids = drawn.ids * self.hues + np.take_along_axis(hue, column, 1)
+        return dataclasses.replace(drawn, ids=ids)
