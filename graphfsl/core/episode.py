@@ -43,6 +43,11 @@ class Episode:
             of these, then carry weight, less where the oracle knew no answer (`asked_first`).
         values: (B, n, D) real values of the nodes whose weight w (B, n, 1) is 1, zero for all
             others, where a task asks for values; None where it asks for classes.
+        cells: (h, w) of the feature maps that nodes are cells of: each h * w nodes in a row are one
+            image, row by row. None where a node is a whole sample.
+
+    Where every pixel of an image has a label, w is (B, n, C, H, W) until a pipeline has encoded the
+    images and spread these maps over the cells of theirs (`Pipeline.encode`).
 
     Raises:
         InputError: where the shapes do not fit each other.
@@ -59,6 +64,7 @@ class Episode:
     budget: int = dataclasses.field(default=0, kw_only=True)
     asked: int = dataclasses.field(default=0, kw_only=True)
     values: Tensor | None = dataclasses.field(default=None, kw_only=True)
+    cells: tuple[int, int] | None = dataclasses.field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         for name in ("x", "w", "mask"):
@@ -105,6 +111,7 @@ class Episode:
             "budget": f"{self.budget} labels of each task" if self.budget else "",
             "asked": f"{self.asked} labels of each task" if self.asked else "",
             "values": "" if self.values is None else kind_of(self.values),
+            "cells": "" if self.cells is None else "{} x {} of each image".format(*self.cells),
         }
         return block(f"Episode of {b:,} task{'s' if b != 1 else ''}", facts)
 
@@ -113,7 +120,7 @@ class Episode:
         x, w, mask = self.x.shape, self.w.shape, self.mask.shape
         if len(x) < 3:
             return "x has no axis of tasks, which x[None] adds for one task"
-        if len(w) != 3:
+        if len(w) != 3 and not (len(w) == 5 and len(x) == 5):
             return (
                 "w holds a weight for each class, not class numbers; "
                 "torch.nn.functional.one_hot makes them"
@@ -135,6 +142,8 @@ class Episode:
             return "mask has another shape than (B, n)"
         if self.values is not None and (self.values.ndim != 3 or self.values.shape[:2] != x[:2]):
             return f"values must be (B, n, D), not {tuple(self.values.shape)}"
+        if self.n_query % self.cells_per_image or self.n_unlabeled % self.cells_per_image:
+            return f"its queries are no whole images of {self.cells_per_image} cells"
         return None
 
     def _wrong_oracle(self, oracle: Tensor) -> str | None:
@@ -162,7 +171,22 @@ class Episode:
     @property
     def way(self) -> int:
         """C, the number of label columns; the largest way in the batch."""
-        return self.w.shape[-1]
+        return self.w.shape[2]
+
+    @property
+    def has_label_maps(self) -> bool:
+        """Whether every pixel of an image has label weights of its own, (B, n, C, H, W)."""
+        return self.w.ndim == 5
+
+    @property
+    def cells_per_image(self) -> int:
+        """How many nodes an image has; 1 where a node is a whole sample."""
+        return 1 if self.cells is None else self.cells[0] * self.cells[1]
+
+    @property
+    def queries(self) -> int:
+        """How many samples are asked about: the query nodes, or the images that these are of."""
+        return self.n_query // self.cells_per_image
 
     @property
     def support(self) -> slice:
@@ -269,6 +293,7 @@ class Episode:
             budget=0 if oracle is None else self.budget,
             asked=self.asked if with_pool else 0,
             values=None if self.values is None else cut(self.values),
+            cells=self.cells,
         )
 
     def add_support(self, x: Tensor, w: Tensor, mask: Tensor) -> Episode:
@@ -292,6 +317,7 @@ class Episode:
             oracle=self.oracle,
             budget=self.budget,
             asked=self.asked,
+            cells=self.cells,
         )
 
     def more_classes(self, columns: int, nodes: int = 0) -> Episode:
@@ -311,13 +337,14 @@ class Episode:
     def one_query_each(self) -> Episode:
         """Every query in a copy of its own: B tasks of Q queries -> B*Q tasks of one.
 
-        A task's queries are adjacent.
+        A task's queries are adjacent. Where nodes are cells, a query is an image with all of its
+        own.
         """
-        b, q = self.x.shape[0], self.n_query
+        b, q = self.x.shape[0], self.queries
 
         def spread(t: Tensor) -> Tensor:
             shared = t.unsqueeze(1).expand(b, q, *t.shape[1:])
-            own = t[:, self.query].unsqueeze(2)
+            own = t[:, self.query].unflatten(1, (q, self.cells_per_image))
             nodes = [shared[:, :, self.support], own, shared[:, :, self.unlabeled]]
             return torch.cat(nodes, 2).flatten(0, 1)
 
@@ -331,7 +358,7 @@ class Episode:
             x,
             w,
             self.n_support,
-            1,
+            self.cells_per_image,
             mask,
             padded=self.padded,
             relabeled=self.relabeled,
@@ -339,6 +366,7 @@ class Episode:
             budget=0 if oracle is None else min(self.budget, oracle.shape[1]),
             asked=self.asked if self.n_unlabeled else 0,
             values=values,
+            cells=self.cells,
         )
 
     def asked_first(self) -> tuple[Episode, Tensor]:
@@ -547,7 +575,8 @@ def stack(episodes: Sequence[Episode]) -> Episode:
     x, w, mask, oracle, values = [], [], [], [], []
     for e in episodes:
         x.append(pad(e, e.x))
-        w.append(F.pad(pad(e, e.w), (0, way - e.way)))
+        columns = (0, 0) * (e.w.ndim - 3) + (0, way - e.way)
+        w.append(F.pad(pad(e, e.w), columns))
         mask.append(pad(e, e.mask))
         if e.oracle is not None:
             oracle.append(F.pad(pad(e, e.full_oracle), (0, way - e.way)))
@@ -560,6 +589,10 @@ def stack(episodes: Sequence[Episode]) -> Episode:
     require(
         len({(e.budget, e.asked) for e in episodes}) == 1,
         "episodes of different budgets cannot share a batch",
+    )
+    require(
+        len({e.cells for e in episodes}) == 1,
+        "episodes of different feature maps cannot share a batch",
     )
     told = n_unlabeled or n_query * any(e.asks_queries for e in episodes)
     require(
@@ -577,6 +610,7 @@ def stack(episodes: Sequence[Episode]) -> Episode:
         budget=episodes[0].budget,
         asked=episodes[0].asked,
         values=torch.cat(values) if values else None,
+        cells=episodes[0].cells,
     )
 
 
