@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import io
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +12,16 @@ from PIL import Image
 from torch import Tensor
 
 from graphfsl.core.arguments import whole_number
-from graphfsl.data.images import SUFFIXES, to_array
+from graphfsl.data.images import SUFFIXES, decode, holds_image
+from graphfsl.data.pixel_range import Range
 from graphfsl.data.scenes import BACKGROUND, IGNORED, SceneSplit
 from graphfsl.data.split import readable
 from graphfsl.io.arrays import read_arrays
 from graphfsl.io.errors import InputError, require
-from graphfsl.io.files import check_regular
-from graphfsl.io.limits import LARGEST_SIDE
+from graphfsl.io.files import check_regular, read_regular
+from graphfsl.io.plain_text import one_line
 
+NAMES = "classes.txt"  # a number and a name on each line
 VOID = 255  # what a pixel that does not count is in most files
 
 
@@ -107,33 +110,42 @@ def in_tiles(split: SceneSplit, count: int) -> SceneSplit:
     return SceneSplit(x, labels, split.classes, name, split.groups, maps=maps)
 
 
-def read_image(path: Path, channels: int = 3) -> np.ndarray:
+def read_image(path: Path, channels: int = 3, limits: Range | None = None) -> np.ndarray:
     """An image file as it stands, upright: (channels, H, W) uint8.
 
-    Raises:
-        InputError: for a file that is no image, or one with too many pixels.
-    """
-    with opened_image(path) as image:
-        return np.ascontiguousarray(to_array(image, None, channels, where=str(path)))
-
-
-def opened_image(path: Path) -> Image.Image:
-    """An image file, its pixels not yet read.
+    Args:
+        path: of any format that is read elsewhere.
+        channels: 3, or 1 for gray.
+        limits: which values are black and white, see `images.to_bytes`.
 
     Raises:
-        InputError: for a file that is no image, or one whose sides are too long.
+        InputError: for a file that is no image.
     """
-    check_regular(readable(path, "the image"))
+    data = _bytes_of(readable(path, "the image"))
+    return np.ascontiguousarray(decode(data, None, channels, str(path), limits))
+
+
+def _bytes_of(path: Path) -> bytes:
     try:
-        image = Image.open(path)
-    except Exception as error:  # of any format
-        raise InputError(f"{path} is no image that can be read ({type(error).__name__})") from None
-    if max(image.size) > LARGEST_SIDE:
-        image.close()
+        return read_regular(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror})") from None
+
+
+def _opened_mask(path: Path) -> Image.Image:
+    """A mask file, read.
+
+    Raises:
+        InputError: for a file that is no image.
+    """
+    data = _bytes_of(readable(path, "the mask"))
+    try:
+        image = Image.open(io.BytesIO(data), formats=("PNG", "BMP", "GIF", "TIFF", "JPEG"))
+        image.load()
+    except Exception as error:  # broken bytes make Pillow raise almost anything
         raise InputError(
-            f"{path} is {image.size[0]} x {image.size[1]} pixels; sides of at most "
-            f"{LARGEST_SIDE} are read"
-        )
+            f"{path} is not a readable image ({type(error).__name__}); replace or remove it"
+        ) from None
     return image
 
 
@@ -147,7 +159,7 @@ def read_mask(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
     Raises:
         InputError: for a mask in colours, of another size than its image, or that lost something.
     """
-    with opened_image(path) as image:
+    with _opened_mask(path) as image:
         if image.format == "JPEG":
             raise InputError(f"{path} is a JPEG, which changes the numbers of a mask; save a PNG")
         if image.mode not in ("P", "L", "1", "I", "I;16"):
@@ -164,13 +176,72 @@ def read_mask(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
     return numbers
 
 
-def beside(folder: Path, stem: str) -> Path | None:
-    """The image of this name without suffix in a folder; None where there is none."""
-    for suffix in sorted(SUFFIXES):
-        for spelled in (suffix, suffix.upper()):
-            if (folder / f"{stem}{spelled}").is_file():
-                return folder / f"{stem}{spelled}"
-    return None
+LAYOUTS = (("images", "masks"), ("JPEGImages", "SegmentationClass"), ("img", "mask"))
+
+
+def mask_pairs(folder: Path) -> tuple[list[tuple[Path, Path]], list[Path]]:
+    """The images of a folder and their masks, and the images without one.
+
+    They lie in `images` and `masks`, or `JPEGImages` and `SegmentationClass`, under one name; or
+    side by side, as in FSS-1000: 1.jpg and 1.png, or 1.jpg and 1_mask.png.
+
+    Raises:
+        InputError: where there is no pair.
+    """
+    require(folder.is_dir(), f"{folder} is not a folder; it must hold images and their masks")
+    images_in, masks_in = folder, folder
+    ends: tuple[str, ...] = ("_mask", "")
+    for images, masks in LAYOUTS:
+        if (folder / images).is_dir() and (folder / masks).is_dir():
+            images_in, masks_in, ends = folder / images, folder / masks, ("",)
+    pairs, alone = [], []
+    for image in sorted(images_in.iterdir()):
+        if not image.is_file() or not holds_image(images_in, image.name):
+            continue
+        names = [masks_in / f"{image.stem}{end}.png" for end in ends]
+        mask = next((m for m in names if m != image and m.is_file()), None)
+        if mask is not None:
+            pairs.append((image, mask))
+        elif not (images_in == masks_in and _is_mask(image)):
+            alone.append(image)
+    if not pairs:
+        raise InputError(
+            f"{folder} holds no image with a mask; put images into {folder}/images and masks of "
+            f"the same names into {folder}/masks, as PNG"
+        )
+    return pairs, alone
+
+
+def named_classes(folder: Path) -> dict[int, str]:
+    """The names of the numbers in masks, by `classes.txt` of a folder; none without that file.
+
+    Raises:
+        InputError: for a line that is no number and a name.
+    """
+    file = folder / NAMES
+    if not file.is_file():
+        return {}
+    named: dict[int, str] = {}
+    for place, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        number, _, name = line.strip().partition(" ")
+        if not line.strip():
+            continue
+        if not number.isdecimal() or not name.strip() or int(number) in (0, VOID):
+            raise InputError(
+                f"{file}, line {place}: {line[:40]!r} is no number from 1 to 254 and a name, such "
+                'as "1 car"'
+            )
+        named[int(number)] = one_line(name.strip())
+    return named
+
+
+def _is_mask(path: Path) -> bool:
+    """Whether a file that lies among images is the mask of one of them."""
+    stem = path.stem.removesuffix("_mask")
+    return path.suffix == ".png" and any(
+        other != path and other.stem == stem and other.suffix.lower() in SUFFIXES
+        for other in path.parent.iterdir()
+    )
 
 
 def squeezed(image: np.ndarray, mask: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -189,6 +260,7 @@ def split_of_pairs(
     name: str,
     size: int,
     void: int = VOID,
+    background: Collection[int] = (0,),
 ) -> SceneSplit:
     """A split of image files and mask files.
 
@@ -198,6 +270,7 @@ def split_of_pairs(
         name: of the split.
         size: pixels of a side to which both are squeezed.
         void: the number of pixels that do not count.
+        background: further numbers that are background.
 
     Raises:
         InputError: for a mask of another size, or with a number that no class has.
@@ -208,19 +281,20 @@ def split_of_pairs(
     for image_file, mask_file in pairs:
         image = read_image(image_file)
         mask = read_mask(mask_file, image.shape[1:])
-        maps.append(_labels(mask, numbers, void, mask_file))
-        images.append(image)
+        labels = _labels(mask, numbers, void, background, mask_file)
+        small, small_labels = squeezed(image, labels, size)
+        images.append(small)
+        maps.append(small_labels)
     require(images, f"{name}: there is no pair of an image and a mask")
-    small = [squeezed(x, m, size) for x, m in zip(images, maps, strict=True)]
-    x = np.stack([image for image, _ in small])
-    y = np.stack([labels for _, labels in small])
-    return of_arrays(x, y, [names[n] for n in numbers], name)
+    return of_arrays(np.stack(images), np.stack(maps), [names[n] for n in numbers], name)
 
 
-def _labels(mask: np.ndarray, numbers: Sequence[int], void: int, path: Path) -> np.ndarray:
+def _labels(
+    mask: np.ndarray, numbers: Sequence[int], void: int, background: Collection[int], path: Path
+) -> np.ndarray:
     """Numbers of a file (H, W) -> a label map of classes 0.., BACKGROUND and IGNORED."""
     found = np.full(mask.shape, BACKGROUND, np.int16)
-    known = (mask == 0) | (mask == void)
+    known = (mask == 0) | (mask == void) | np.isin(mask, list(background))
     for column, number in enumerate(numbers):
         found[mask == number] = column
         known |= mask == number
@@ -231,26 +305,4 @@ def _labels(mask: np.ndarray, numbers: Sequence[int], void: int, path: Path) -> 
         f"{path} holds {strange[:3].tolist()}, which no class has; the classes are "
         f"{list(numbers)[:20]}, 0 is the background and {void} does not count",
     )
-    return found
-
-
-def class_mask(path: Path, size: tuple[int, int]) -> Tensor:
-    """A mask of one class (H, W): 1 its pixels, 0 the others, IGNORED where 255 beside others.
-
-    Raises:
-        InputError: for a mask of several classes.
-    """
-    numbers = read_mask(path, size)
-    values = np.unique(numbers)
-    foreground = [int(v) for v in values if v not in (0, VOID)]
-    require(
-        len(foreground) <= 1,
-        f"{path} holds the numbers {foreground[:5]}; a mask here is of one class: one number, "
-        "0 around it, and 255 where it does not count",
-    )
-    # black and white: without another number 255 is the class
-    class_number = foreground[0] if foreground else VOID
-    found = torch.from_numpy((numbers == class_number).astype(np.int64))
-    if foreground:
-        found[torch.from_numpy(numbers == VOID)] = IGNORED
     return found
