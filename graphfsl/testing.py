@@ -403,6 +403,46 @@ def padding_changes_nothing(method: Method, policy: str) -> None:
     _close(found[1:], _scores(model, large))
 
 
+def label_maps(batch: int = 2, seed: int = 0) -> Episode:
+    """Tasks of 8 x 8 images of which the pixels of the support have labels: WAY images, 2 queries.
+
+    Args:
+        batch: tasks.
+        seed: of the images and of the labels.
+    """
+    g = torch.Generator().manual_seed(seed)
+    x = torch.randn(batch, WAY + 2, *SHAPE, generator=g)
+    classes = torch.randint(WAY, (batch, WAY + 2, 4, 4), generator=g)
+    pixels = classes.repeat_interleave(2, -1).repeat_interleave(2, -2)
+    w = torch.nn.functional.one_hot(pixels, WAY).movedim(-1, 2).float()
+    w[:, WAY:] = 0
+    return Episode(x, w, WAY, 2, relabeled=False)
+
+
+def cells_of_images_are_nodes(method: Method) -> None:
+    """Where every pixel has a label, every cell of an image is scored, or the part says why not.
+
+    An image is answered alone as in company, where the method is inductive.
+    """
+    episode = label_maps()
+    takes_nodes = method.slot in ("head", "graph", "refine", "augment", "novelty")
+    if not takes_nodes or method.of_values:
+        return
+    model = method.learner().eval()
+    whole_images = isinstance(model, Adapt) or model.wants_maps or model.shots is not None
+    generates = isinstance(model, Pipeline) and bool(model.image_parts)
+    if whole_images or generates:
+        _expect_refusal(lambda: _scores(model, episode), "")
+        return
+    found = _scores(model, episode)
+    _expect_shape(found, (2, WAY + 2, 2, 2, WAY), "score")
+    _expect(not found.isnan().any(), "a score of a cell is no number")
+    if model.transductive:
+        return
+    alone = Episode(episode.x[:, :-1], episode.w[:, :-1], WAY, 1, relabeled=False)
+    _close(found[:, WAY], _scores(model, alone)[:, WAY])
+
+
 def tasks_of_different_way_share_a_batch(method: Method) -> None:
     """A class that a task does not have scores minus infinity and changes nothing else."""
     if method.of_values:  # its tasks have no classes
@@ -687,6 +727,7 @@ class Check:
 EVERY = (
     scores_have_the_shape_and_are_finite,
     tasks_of_different_way_share_a_batch,
+    cells_of_images_are_nodes,
     another_number_of_shots_is_answered_or_refused,
     float64_agrees,
     order_of_the_support_matters_only_where_declared,

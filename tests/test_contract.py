@@ -102,6 +102,11 @@ def test_tasks_of_different_way_share_a_batch(slot: str, name: str) -> None:
 
 
 @every_method
+def test_cells_of_images_are_nodes(slot: str, name: str) -> None:
+    testing.cells_of_images_are_nodes(method(slot, name))
+
+
+@every_method
 def test_another_number_of_shots_is_answered_or_refused(slot: str, name: str) -> None:
     testing.another_number_of_shots_is_answered_or_refused(method(slot, name))
 
@@ -222,7 +227,7 @@ def test_documentation_names_source_and_shapes(slot: str, name: str) -> None:
     testing.documentation_names_source_and_shapes(method(slot, name))
 
 
-DRAWN = re.compile("name: (glyphs|sinusoid)")  # data sets without a folder
+DRAWN = re.compile("name: (glyphs|glyph_scenes|sinusoid)")  # data sets without a folder
 
 
 @functools.cache

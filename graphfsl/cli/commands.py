@@ -519,6 +519,66 @@ def suggest(
 
 
 @app.command()
+def segment(
+    source: Annotated[
+        Path | None,
+        typer.Argument(help="a run directory; or, with --clicks, an image; none: the encoder"),
+    ] = None,
+    overrides: Overrides = None,
+    support: Annotated[
+        Path | None, typer.Option(help="a folder with images and masks (PNG) of the same names")
+    ] = None,
+    query: Annotated[Path | None, typer.Option(help="a folder of images, or one image")] = None,
+    clicks: Annotated[
+        Path | None, typer.Option(help="JSON of places by class; nothing else is needed")
+    ] = None,
+    out: Out = None,
+    encoder: Encoder = "efficientnet_lite0",
+    weights: Weights = None,
+    size: Size = None,
+    there: Annotated[
+        float, typer.Option(help="sign of presence, from 0 to 1, below which a class is not there")
+    ] = 0.5,
+    limits: Limits = None,
+    plugin: Plugins = None,
+) -> None:
+    """Find the pixels of classes, from a few images that have masks, or from clicks.
+
+    It writes a mask and an overlay of each image, a table and a page, and says where a class is not
+    there. Without a run a pretrained encoder does, whose features are compared with the labeled
+    ones and spread over each image.
+    """
+    from graphfsl.apply.folder_encoder import encoder_option
+    from graphfsl.apply.segment import segment_folder as segmenting
+    from graphfsl.data.pixel_range import parse_range
+    from graphfsl.io.errors import InputError
+
+    target = out or Path("segments")
+    if clicks is not None:
+        if source is None or support is not None or query is not None:
+            raise InputError("--clicks goes with one image: graphfsl segment IMAGE --clicks FILE")
+        files, line = segmenting.segment_by_clicks(source, clicks, target, parse_range(limits))
+    elif support is None or query is None:
+        raise InputError("give --support and --query, or an image and --clicks")
+    else:
+        chosen = encoder_option(encoder, weights, source)
+        files, line = segmenting.segment(
+            source,
+            support,
+            query,
+            target,
+            chosen,
+            overrides or [],
+            size,
+            there,
+            parse_range(limits),
+        )
+    new_console().print(line)
+    for file in files:
+        print(file)
+
+
+@app.command()
 def demo(overrides: Overrides = None, out: Out = None, plugin: Plugins = None) -> None:
     """Meta-train a ProtoNet on embedded data and show what unlabeled images are worth."""
     from graphfsl.cli.demo import demo as show

@@ -45,6 +45,11 @@ class Episode:
             others, where a task asks for values; None where it asks for classes.
         classes: (B, C) a key of each column's class name (`core.class_names.name_keys`), 0 where
             there is no class, for a learner that `uses_class_names`; None for all others.
+        cells: (h, w) of the feature maps that nodes are cells of: each h * w nodes in a row are one
+            image, row by row. None where a node is a whole sample.
+
+    Where every pixel of an image has a label, w is (B, n, C, H, W) until a pipeline has encoded the
+    images and spread these maps over the cells of theirs (`Pipeline.encode`).
 
     Raises:
         InputError: where the shapes do not fit each other.
@@ -62,6 +67,7 @@ class Episode:
     asked: int = dataclasses.field(default=0, kw_only=True)
     values: Tensor | None = dataclasses.field(default=None, kw_only=True)
     classes: Tensor | None = dataclasses.field(default=None, kw_only=True)
+    cells: tuple[int, int] | None = dataclasses.field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         for name in ("x", "w", "mask"):
@@ -109,6 +115,7 @@ class Episode:
             "asked": f"{self.asked} labels of each task" if self.asked else "",
             "values": "" if self.values is None else kind_of(self.values),
             "class names": "" if self.classes is None else "known",
+            "cells": "" if self.cells is None else "{} x {} of each image".format(*self.cells),
         }
         return block(f"Episode of {b:,} task{'s' if b != 1 else ''}", facts)
 
@@ -117,7 +124,7 @@ class Episode:
         x, w, mask = self.x.shape, self.w.shape, self.mask.shape
         if len(x) < 3:
             return "x has no axis of tasks, which x[None] adds for one task"
-        if len(w) != 3:
+        if len(w) != 3 and not (len(w) == 5 and len(x) == 5):
             return (
                 "w holds a weight for each class, not class numbers; "
                 "torch.nn.functional.one_hot makes them"
@@ -141,6 +148,8 @@ class Episode:
             return f"values must be (B, n, D), not {tuple(self.values.shape)}"
         if self.classes is not None and self.classes.shape != (w[0], w[2]):
             return f"classes must be (B, C), not {tuple(self.classes.shape)}"
+        if self.n_query % self.cells_per_image or self.n_unlabeled % self.cells_per_image:
+            return f"its queries are no whole images of {self.cells_per_image} cells"
         return None
 
     def _wrong_oracle(self, oracle: Tensor) -> str | None:
@@ -168,7 +177,22 @@ class Episode:
     @property
     def way(self) -> int:
         """C, the number of label columns; the largest way in the batch."""
-        return self.w.shape[-1]
+        return self.w.shape[2]
+
+    @property
+    def has_label_maps(self) -> bool:
+        """Whether every pixel of an image has label weights of its own, (B, n, C, H, W)."""
+        return self.w.ndim == 5
+
+    @property
+    def cells_per_image(self) -> int:
+        """How many nodes an image has; 1 where a node is a whole sample."""
+        return 1 if self.cells is None else self.cells[0] * self.cells[1]
+
+    @property
+    def queries(self) -> int:
+        """How many samples are asked about: the query nodes, or the images that these are of."""
+        return self.n_query // self.cells_per_image
 
     @property
     def support(self) -> slice:
@@ -276,6 +300,7 @@ class Episode:
             asked=self.asked if with_pool else 0,
             values=None if self.values is None else cut(self.values),
             classes=self.classes,
+            cells=self.cells,
         )
 
     def add_support(self, x: Tensor, w: Tensor, mask: Tensor) -> Episode:
@@ -300,6 +325,7 @@ class Episode:
             budget=self.budget,
             asked=self.asked,
             classes=self.classes,
+            cells=self.cells,
         )
 
     def more_classes(self, columns: int, nodes: int = 0) -> Episode:
@@ -325,13 +351,14 @@ class Episode:
     def one_query_each(self) -> Episode:
         """Every query in a copy of its own: B tasks of Q queries -> B*Q tasks of one.
 
-        A task's queries are adjacent.
+        A task's queries are adjacent. Where nodes are cells, a query is an image with all of its
+        own.
         """
-        b, q = self.x.shape[0], self.n_query
+        b, q = self.x.shape[0], self.queries
 
         def spread(t: Tensor) -> Tensor:
             shared = t.unsqueeze(1).expand(b, q, *t.shape[1:])
-            own = t[:, self.query].unsqueeze(2)
+            own = t[:, self.query].unflatten(1, (q, self.cells_per_image))
             nodes = [shared[:, :, self.support], own, shared[:, :, self.unlabeled]]
             return torch.cat(nodes, 2).flatten(0, 1)
 
@@ -345,7 +372,7 @@ class Episode:
             x,
             w,
             self.n_support,
-            1,
+            self.cells_per_image,
             mask,
             padded=self.padded,
             relabeled=self.relabeled,
@@ -354,6 +381,7 @@ class Episode:
             asked=self.asked if self.n_unlabeled else 0,
             values=values,
             classes=None if self.classes is None else self.classes.repeat_interleave(q, 0),
+            cells=self.cells,
         )
 
     def asked_first(self) -> tuple[Episode, Tensor]:
@@ -577,7 +605,8 @@ def stack(episodes: Sequence[Episode]) -> Episode:
     x, w, mask, oracle, values, classes = [], [], [], [], [], []
     for e in episodes:
         x.append(pad(e, e.x))
-        w.append(F.pad(pad(e, e.w), (0, way - e.way)))
+        columns = (0, 0) * (e.w.ndim - 3) + (0, way - e.way)
+        w.append(F.pad(pad(e, e.w), columns))
         mask.append(pad(e, e.mask))
         if e.oracle is not None:
             oracle.append(F.pad(pad(e, e.full_oracle), (0, way - e.way)))
@@ -597,6 +626,10 @@ def stack(episodes: Sequence[Episode]) -> Episode:
         len({(e.budget, e.asked) for e in episodes}) == 1,
         "episodes of different budgets cannot share a batch",
     )
+    require(
+        len({e.cells for e in episodes}) == 1,
+        "episodes of different feature maps cannot share a batch",
+    )
     told = n_unlabeled or n_query * any(e.asks_queries for e in episodes)
     require(
         len(values) in (0, len(episodes)),
@@ -614,6 +647,7 @@ def stack(episodes: Sequence[Episode]) -> Episode:
         asked=episodes[0].asked,
         values=torch.cat(values) if values else None,
         classes=torch.cat(classes) if classes else None,
+        cells=episodes[0].cells,
     )
 
 

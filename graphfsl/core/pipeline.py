@@ -17,6 +17,7 @@ from graphfsl.core.batchnorm import (
     is_adapting,
     statistics,
 )
+from graphfsl.core.cells import cells_as_nodes, check_cell_parts, of_images
 from graphfsl.core.class_names import name_keys
 from graphfsl.core.combinations import (
     check_acquire,
@@ -188,15 +189,22 @@ class Pipeline(Learner):
 
         Where an augment part generates images, their features are support nodes behind the
         episode's own; an inner loop around the pipeline has generated them before. Under the
-        BatchNorm policy `each`, B tasks of Q queries become B*Q tasks of one.
+        BatchNorm policy `each`, B tasks of Q queries become B*Q tasks of one. Where every pixel has
+        a label, the cells of the feature maps become nodes (`graphfsl.core.cells`).
         """
         episode = check_episode(episode)
+        if episode.has_label_maps:
+            check_cell_parts(self.image_parts, self.wants_maps, self.batch_norm)
         if not is_adapting():
             episode = self.with_images(episode)
         if self._normalises_each(episode):
             episode = episode.one_query_each()
         with statistics(self.batch_norm, episode):
-            z = call_encoder(self.encoder, episode.x.flatten(0, 1), self.wants_maps)
+            images = episode.x.flatten(0, 1)
+            if episode.has_label_maps:
+                maps = call_encoder(self.encoder, images, maps=True)
+                return cells_as_nodes(episode, maps.unflatten(0, episode.x.shape[:2]))
+            z = call_encoder(self.encoder, images, self.wants_maps)
             z = (z if self.wants_maps else self.readout(z)).unflatten(0, episode.x.shape[:2])
         return episode.replace(x=z, w=episode.w.to(z.dtype), relabeled=episode.relabeled)
 
@@ -249,7 +257,7 @@ class Pipeline(Learner):
             )
         if self.way is not None and episode.way != self.way:
             return self._fewer_classes(episode, self.way, novelty), episode
-        if self.per_query and episode.n_query > 1:
+        if self.per_query and episode.queries > 1:
             alone = self._scored(episode.one_query_each(), novelty)[0]
             return _of_each(alone, episode), episode
         asked_of = episode
@@ -336,7 +344,10 @@ class Pipeline(Learner):
 
     def _score(self, episode: Episode, novelty: bool) -> Tensor:
         features = self.encode(episode)
-        scores = own_nodes(self._scored(features, novelty)[0], features, episode)
+        scores = self._scored(features, novelty)[0]
+        if episode.has_label_maps:
+            return of_images(scores, features)
+        scores = own_nodes(scores, features, episode)
         return _of_each(scores, episode) if self._normalises_each(episode) else scores
 
     def criterion(self, scores: Tensor, target: Any, episode: Episode) -> Tensor:
@@ -444,17 +455,19 @@ def own_nodes(of_nodes: Tensor, grown: Episode, episode: Episode) -> Tensor:
 def _of_each(of_copies: Tensor, episode: Episode) -> Tensor:
     """What copies of one query say of their nodes (…, B*Q, k + 1 + u, C) -> (…, B, n, C).
 
+    A query that is an image has as many nodes as cells in place of the one.
+
     A support or unlabeled node is in all copies of its task; of it, the mean over those of real
     queries is told.
     """
-    query = episode.n_support  # the place of a copy's one query
-    found = of_copies.unflatten(-3, (-1, episode.n_query))  # (…, B, Q, k + 1 + u, C)
+    query, cells = episode.n_support, episode.cells_per_image  # where a copy's one query begins
+    found = of_copies.unflatten(-3, (-1, episode.queries))  # (…, B, Q, k + 1 + u, C)
 
-    real = episode.mask[:, episode.query].to(found.dtype)
+    real = episode.mask[:, episode.query].unflatten(1, (-1, cells))[..., 0].to(found.dtype)
     share = (real / real.sum(1, keepdim=True).clamp_min(1))[:, :, None, None]
     mean = (found.where(share > 0, 0) * share).sum(-3)
 
     of_support = mean[..., :query, :]
-    of_queries = found[..., query, :]
-    of_pool = mean[..., query + 1 :, :]
+    of_queries = found[..., query : query + cells, :].flatten(-3, -2)
+    of_pool = mean[..., query + cells :, :]
     return torch.cat([of_support, of_queries, of_pool], -2)

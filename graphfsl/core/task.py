@@ -21,8 +21,17 @@ from graphfsl.functional.statistics import mean_and_ci95
 if TYPE_CHECKING:
     from graphfsl.data.split import Split
 
-Normalise = Callable[[Tensor], Tensor]  # stored samples (B, n, *S) -> what the learner sees
 Answer = tuple[Tensor, BaseTarget, Episode]  # scores of the queries, and what they are of
+
+
+class Normalise(Protocol):
+    """What makes of stored samples what a learner sees, and moves their label maps alike."""
+
+    def __call__(self, samples: Tensor) -> Tensor:
+        """Stored samples (B, n, *S) -> what the learner sees, on the device of the batch."""
+
+    def moved(self, maps: Tensor) -> Tensor:
+        """Label maps (B, n, H, W) of these images, moved as the augmentation moves the images."""
 
 
 @dataclass(frozen=True)
@@ -194,6 +203,7 @@ class Task:
 
     unit: ClassVar[int] = 1  # consecutive episodes that form one statistical unit
     nodes_are_samples: ClassVar[bool] = True  # False: a node is a piece of a sample, or none
+    divides_images: ClassVar[bool] = False  # True: nodes are images until they become their cells
     unpublished: ClassVar[tuple[str, ...]] = ()  # fields that a published number does not state
     columns: ClassVar[tuple[str, ...]] = ()  # fields in the order of tables; all where it is empty
     always_shown: ClassVar[tuple[str, ...]] = ()  # fields whose defaults are columns of tables too

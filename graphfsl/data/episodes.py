@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,31 @@ from graphfsl.data.tasks import as_task
 from graphfsl.data.transforms import DRAWS, Transform
 
 DRAW_AHEAD = 256  # episodes drawn at once: the cost of a draw is mostly per call
+
+
+@dataclass(frozen=True)
+class Normalised:
+    """What a batch's samples become (`graphfsl.core.task.Normalise`).
+
+    Args:
+        transform: of images.
+        u: (B, n, DRAWS) uniforms that augment each image; None augments none.
+        device: of the batch.
+        channels: of the images.
+    """
+
+    transform: Transform
+    u: Tensor | None
+    device: torch.device
+    channels: int
+
+    def __call__(self, samples: Tensor) -> Tensor:
+        """Stored samples (B, n, *S) -> what the learner sees."""
+        return self.transform(samples.to(self.device, non_blocking=True), self.u)
+
+    def moved(self, maps: Tensor) -> Tensor:
+        """Label maps (B, n, H, W), moved as their images are."""
+        return self.transform.moved(maps.to(self.device), self.u, self.channels)
 
 
 class Episodes:
@@ -90,10 +116,8 @@ class Episodes:
         """
         samples = self.gather(draw) if raw is None else raw
 
-        def normalise(images: Tensor) -> Tensor:
-            x = images.to(self.device, non_blocking=True)
-            return self.transform(x, None if u is None else u.to(self.device, torch.float32))
-
+        uniforms = None if u is None else u.to(self.device, torch.float32)
+        normalise = Normalised(self.transform, uniforms, self.device, self.split.shape[0])
         return self.task.assemble(draw, self.split, samples, normalise, self.device)
 
     def gather(self, draw: Draw) -> Tensor:

@@ -39,7 +39,8 @@ def identity(split: Split) -> dict[str, Any]:
         except (OSError, ValueError):
             pass
     y = split.y.cpu().numpy()
-    found = {"shape": list(split.shape), "classes": _classes(split, y), "order": _hex(y.tobytes())}
+    order = _hex(split.label_bytes)
+    found = {"shape": list(split.shape), "classes": _classes(split, y), "order": order}
     if kept is not None:
         try:
             kept.parent.mkdir(parents=True, exist_ok=True)

@@ -128,6 +128,11 @@ class Split:
         return np.bincount(y[y >= 0], minlength=len(self.classes))
 
     @property
+    def label_bytes(self) -> bytes:
+        """All that it says of its samples, for a digest."""
+        return self.y.cpu().numpy().tobytes()
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """The shape of one sample."""
         return tuple(self.x.shape[1:])
@@ -202,6 +207,11 @@ def join(a: Split, b: Split) -> Split:
     """The classes of both splits of a data set as one split, named <data set>/<a>+<b>."""
     for split in (a, b):
         check_kind(split, Split, "what is joined", A_SPLIT)
+    require(
+        type(a) is Split and type(b) is Split,
+        f"{a.name} and {b.name} show several classes in an image, and are not joined; set "
+        "data.base=train",
+    )
     if a.shape != b.shape or a.x.dtype != b.x.dtype:
         kinds = (
             f"{s.name} holds {str(s.x.dtype).removeprefix('torch.')} {s.shape}" for s in (a, b)

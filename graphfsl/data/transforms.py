@@ -117,6 +117,27 @@ class Transform:
             x = (x - mean[:, None, None]) / std[:, None, None]
         return x.view(*lead, *x.shape[1:])
 
+    def moved(self, maps: Tensor, u: Tensor | None, channels: int) -> Tensor:
+        """Label maps (…, H, W), moved as the augmentation moves their images.
+
+        What comes in from outside has the label -1, the background; or it is mirrored, as images
+        are.
+
+        Args:
+            maps: whole numbers.
+            u: (…, DRAWS) the uniforms of the images; None moves nothing.
+            channels: of the images.
+        """
+        bends = self.rotate or self.translate or self.scale or self.shear or self.flip
+        if u is None or not bends:
+            return maps
+        lead = maps.shape[:-2]
+        x = (maps + 1).reshape(math.prod(lead), 1, *maps.shape[-2:]).float()
+        u = (2 * u.reshape(len(x), DRAWS) - 1).T
+        amounts = (self.rotate, self.translate, self.scale, self.shear, self.flip)
+        x = affine(x, u[:7], *amounts, mirrored=channels > 1, mode="nearest")
+        return (x.round().to(maps.dtype) - 1).view(maps.shape)
+
     def _colors(self, x: Tensor, u: Tensor) -> Tensor:
         f = 1 + self.color * u[:, :, None, None, None]
         x = x * f[0]

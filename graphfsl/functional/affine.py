@@ -18,6 +18,8 @@ def affine(
     scale: float | int = 0.0,
     shear: float | int = 0.0,
     flip: bool = False,
+    mirrored: bool | None = None,
+    mode: str = "bilinear",
 ) -> Float[Tensor, "M ch h w"]:
     """Turn, shift, scale, shear and mirror images, each by its own amount.
 
@@ -33,6 +35,8 @@ def affine(
         scale: share at the most; 0.1 is from 0.9 to 1.1 of the size.
         shear: degrees at the most.
         flip: whether images are mirrored at all.
+        mirrored: whether what comes in from outside is mirrored; None decides by the channels.
+        mode: "bilinear", or "nearest" for label maps.
 
     Returns:
         (M, ch, h, w).
@@ -49,8 +53,10 @@ def affine(
     theta = torch.stack([first, second], 1)  # (M, 2, 3), from a place in the answer to one in x
 
     places = (_places(x.shape[2:], x) @ theta.mT).unflatten(1, x.shape[2:])
-    outside = "zeros" if x.shape[1] == 1 else "reflection"
-    return F.grid_sample(x, places, padding_mode=outside, align_corners=False)
+    if mirrored is None:
+        mirrored = x.shape[1] > 1
+    outside = "reflection" if mirrored else "zeros"
+    return F.grid_sample(x, places, mode, padding_mode=outside, align_corners=False)
 
 
 def _places(size: torch.Size, like: Float[Tensor, "M ch h w"]) -> Float[Tensor, "hw 3"]:

@@ -51,7 +51,8 @@ def block_size(learner: Learner, episodes: Episodes) -> int:
     """Episodes at once: on a CPU as many as fit its cache, on a GPU as many as fit its memory."""
     asked, cpu = episodes.task.demands, episodes.device.type == "cpu"
     copies = asked.queries if learner.per_query else 1
-    if episodes.split.x.ndim == 2 or not episodes.task.nodes_are_samples:
+    whole = episodes.task.nodes_are_samples or episodes.task.divides_images
+    if episodes.split.x.ndim == 2 or not whole:
         return max(1, (learner.block_nodes if cpu else 65536) // (asked.nodes * copies))
     pixels = episodes.split.x[0, 0].numel()
     images = images_at_once(pixels, episodes.device)

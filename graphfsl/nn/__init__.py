@@ -10,6 +10,7 @@ from torch import nn
 from graphfsl.core import registry
 from graphfsl.io.errors import InputError
 from graphfsl.nn.conv4 import Conv4, Conv4Maps, Conv4R2D2, Conv4Stride2
+from graphfsl.nn.dense_conv import DenseConv
 from graphfsl.nn.dropblock import DropBlock
 from graphfsl.nn.efficientnet_lite0 import EfficientNetLite0
 from graphfsl.nn.mlp import MLP
@@ -24,6 +25,7 @@ __all__ = [
     "Conv4Maps",
     "Conv4R2D2",
     "Conv4Stride2",
+    "DenseConv",
     "DropBlock",
     "EfficientNetLite0",
     "ResNet12",
@@ -66,6 +68,7 @@ ENCODERS = Encoders(
         "conv4_maps": Conv4Maps,
         "conv4_r2d2": Conv4R2D2,
         "conv4_stride2": Conv4Stride2,
+        "dense_conv": DenseConv,
         "resnet12": ResNet12,
         "wrn28_10": WRN28x10,
         "timm": Timm,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 
 from graphfsl.io.errors import InputError, require
@@ -26,6 +27,8 @@ class EfficientNetLite0(Timm):
             null keeps them.
         weights: a file of other weights of the same model, as `Timm` takes it; then the package is
             not needed.
+        strides: as `Timm` takes it, such as [16, 32] for dense features; size: null keeps images
+            as large as they are then.
 
     Shapes:
         forward: (M, in_channels, h, w) -> maps (M, 1280, ⌈size/32⌉, ⌈size/32⌉).
@@ -38,11 +41,19 @@ class EfficientNetLite0(Timm):
     ships_weights = True
 
     def __init__(
-        self, in_channels: int = 3, size: int | None = 224, weights: str | None = None
+        self,
+        in_channels: int = 3,
+        size: int | None = 224,
+        weights: str | None = None,
+        strides: Sequence[int] | None = None,
     ) -> None:
         self.packaged = weights is None
         super().__init__(
-            in_channels, model="tf_efficientnet_lite0", weights=weights or str(_file()), size=size
+            in_channels,
+            model="tf_efficientnet_lite0",
+            weights=weights or str(_file()),
+            size=size,
+            strides=strides,
         )
 
     def _fit(self, path: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,14 @@ class Timm(nn.Module):
         weights: the same from a local file, see `graphfsl.nn.weights`.
         size: pixels of a side to which images are resized in the encoder; None keeps them, but for
             models that take one size only, which get theirs.
+        strides: None for the model's last maps; or the last ones of each of these strides, such as
+            [16, 32] for cells of 16 pixels that see those of 32 too: dense features for masks.
 
     Shapes:
         forward: (M, in_channels, h, w) -> maps (M, c, h', w'); vectors (M, d) from models of
-            tokens.
-        readout: the model's own pooling, (M, c, h', w') -> (M, d).
+            tokens. With strides the maps are as large as those of the smallest stride; the features
+            of each have length 1 in every cell, and stand behind each other.
+        readout: the model's own pooling, (M, c, h', w') -> (M, d); with strides the spatial mean.
 
     Raises:
         InputError: for a model or weights that do not exist or do not fit, and where timm is not
@@ -53,6 +57,7 @@ class Timm(nn.Module):
         pretrained: bool = False,
         weights: str | None = None,
         size: int | None = None,
+        strides: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         timm = _timm()
@@ -85,6 +90,7 @@ class Timm(nn.Module):
             self._fit(weights or _from_hub(model, config))
         if trained:
             self._normalise_as(config.mean, config.std, in_channels)
+        self.stages = None if strides is None else _stages(self.net, model, strides)
         follow_policy(self.net)
         self.to(memory_format=torch.channels_last)
 
@@ -110,14 +116,43 @@ class Timm(nn.Module):
         if self.size and x.shape[-2:] != (self.size, self.size):
             smaller = self.size < x.shape[-1]
             x = F.interpolate(x, (self.size, self.size), mode="bilinear", antialias=smaller)
+        if self.stages is not None:
+            return self._dense(x, self.stages)
         z = self.net.forward_features(x)
         maps = isinstance(z, Tensor) and z.ndim == 4 and z.shape[1] == self.net.num_features
         return z if maps else self.readout(z)
 
+    def _dense(self, x: Tensor, stages: Sequence[int]) -> Tensor:
+        """Maps (M, c, h', w') of several stages behind each other, of the size of the largest."""
+        found = self.net.forward_intermediates(x, list(stages), intermediates_only=True)
+        size = max((maps.shape[-2:] for maps in found), key=lambda shape: shape[0] * shape[1])
+        maps = [F.normalize(stage, dim=1) for stage in found]
+        return torch.cat([F.interpolate(z, size, mode="bilinear") for z in maps], 1)
+
     def readout(self, maps: Tensor) -> Tensor:
         """(M, c, h, w) -> (M, d)."""
+        if self.stages is not None:
+            return maps.mean((-2, -1))
         vectors: Tensor = self.net.forward_head(maps, pre_logits=True)
         return vectors
+
+
+def _stages(net: Any, model: str, strides: Sequence[int]) -> list[int]:
+    """The last stage of a model at each of these strides, the finest first.
+
+    Raises:
+        InputError: for a stride that it does not have, or a model that shows no stages.
+    """
+    known = {int(stage["reduction"]): i for i, stage in enumerate(getattr(net, "feature_info", []))}
+    if not known or not hasattr(net, "forward_intermediates"):
+        raise InputError(f"timm model {model!r} gives no maps of its stages; leave strides out")
+    wrong = [stride for stride in strides if stride not in known]
+    if wrong or not strides:
+        raise InputError(
+            f"learner.encoder.strides must be some of {sorted(known)} for {model!r}, not "
+            f"{list(strides)}"
+        )
+    return [known[stride] for stride in sorted(set(strides))]
 
 
 def _timm() -> Any:

@@ -1,0 +1,1 @@
+"""Masks of a user's own images, from a few that have masks, or from clicks."""

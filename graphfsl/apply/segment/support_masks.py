@@ -1,0 +1,106 @@
+"""The labeled images of `graphfsl segment`: what their masks name, and what cannot be used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from graphfsl.data.mask_files import (
+    NAMES,
+    VOID,
+    mask_pairs,
+    named_classes,
+    read_image,
+    read_mask,
+)
+from graphfsl.data.pixel_range import Range
+from graphfsl.data.scenes import BACKGROUND, IGNORED
+from graphfsl.io.errors import require
+from graphfsl.io.plain_text import one_line
+
+
+@dataclass(frozen=True)
+class SupportMasks:
+    """Images with label maps of one set of classes.
+
+    Args:
+        images: (channels, H, W) uint8 each, of their own sizes.
+        maps: (H, W) int16 each: the class of every pixel, BACKGROUND or IGNORED.
+        classes: their names.
+        files: where each image is from.
+        skipped: what was not used, a line each.
+    """
+
+    images: Sequence[np.ndarray]
+    maps: Sequence[np.ndarray]
+    classes: Sequence[str]
+    files: Sequence[Path]
+    skipped: Sequence[str]
+
+
+def read_support(folder: Path, channels: int = 3, limits: Range | None = None) -> SupportMasks:
+    """The labeled images of a folder (`mask_files.mask_pairs` says how they lie).
+
+    A mask holds one number for each pixel: 0 is the background, 255 does not count where there are
+    others, and is the class where there are none. `classes.txt` in the folder names the numbers:
+    "1 car" on a line; without it a single class has the folder's name.
+
+    Args:
+        folder: of images and masks.
+        channels: that the images are read in.
+        limits: which values are black and white, see `images.to_bytes`.
+
+    Raises:
+        InputError: where no mask shows a class, or one shows a number that classes.txt lacks.
+    """
+    pairs, alone = mask_pairs(folder)
+    skipped = [f"{path}: no mask of its name" for path in alone]
+    images, masks, files = [], [], []
+    for image_file, mask_file in pairs:
+        image = read_image(image_file, channels, limits)
+        mask = read_mask(mask_file, image.shape[1:])
+        values = np.unique(mask)
+        if not (values != 0).any():
+            skipped.append(f"{mask_file}: it is empty, and shows no class")
+            continue
+        images.append(image)
+        masks.append(mask)
+        files.append(image_file)
+    require(
+        images,
+        f"no mask in {folder} shows a class: each is empty; number the pixels of a class 1, or "
+        "draw it in white",
+    )
+    numbers = sorted({int(v) for mask in masks for v in np.unique(mask)} - {0, VOID})
+    names = _names(folder, numbers)
+    lookup = {number: column for column, number in enumerate(names)}
+    maps = [_map_of(mask, lookup, bool(numbers)) for mask in masks]
+    return SupportMasks(images, maps, list(names.values()), files, skipped)
+
+
+def _map_of(mask: np.ndarray, columns: Mapping[int, int], has_numbers: bool) -> np.ndarray:
+    """Numbers of a mask file (H, W) -> a label map."""
+    found = np.full(mask.shape, BACKGROUND, np.int16)
+    for number, column in columns.items():
+        found[mask == number] = column
+    if has_numbers:
+        found[mask == VOID] = IGNORED
+    return found
+
+
+def _names(folder: Path, numbers: Sequence[int]) -> dict[int, str]:
+    """Number in the masks -> class; without numbers white is the one class."""
+    own = one_line(folder.resolve().name)
+    named = named_classes(folder)
+    if not named:
+        if not numbers:
+            return {VOID: own}
+        return {n: own if len(numbers) == 1 else str(n) for n in numbers}
+    missing = [n for n in numbers if n not in named]
+    require(not missing, f"the masks hold {missing[:5]}, which {folder / NAMES} does not name")
+    if not numbers:
+        return {VOID: next(iter(named.values()))}
+    return {n: named[n] for n in numbers}
