@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import graphfsl as gf
+from graphfsl.apply.explain.attributions import explain
 from graphfsl.core.class_names import NO_CLASS, name_keys
 from graphfsl.core.episode import Episode, ValueTarget
 from graphfsl.core.learner import Augment
@@ -96,6 +97,20 @@ def test_every_door_hands_the_names_on() -> None:
     with torch.no_grad():
         wanted = learner.eval()(episode)[0].softmax(-1).numpy()
     np.testing.assert_allclose(p, wanted, atol=1e-5)
+
+
+def test_an_answer_with_names_is_explained_and_split_into_queries() -> None:
+    """Tasks that are taken apart keep their own names: each query alone, one task, some nodes."""
+    base, new = world(range(4), "w/b"), world(range(4, 6), "w/n")
+    learner = Pipeline(augment=ClassGraph(DIM, PAIRS), head=ProtoNet("cosine"))
+    learner.fit_base(base.x, base.y, names=base.classes)
+    episode, target = gf.Episodes(new, way=3, shot=1, query=2).batch([0, 1, 2])
+    named = target.named(episode)
+    scores = learner.eval()(named)
+    alone = Pipeline(augment=learner.augment[0], head=learner.head, per_query=True).eval()(named)
+    torch.testing.assert_close(alone, scores)
+    found = explain(learner, named, query=1, task=2)
+    assert found.probability == pytest.approx(float(scores[2, 1].softmax(-1).max()), abs=1e-6)
 
 
 def test_mistakes_are_one_line() -> None:

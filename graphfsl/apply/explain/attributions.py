@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import networkx as nx
 import torch
@@ -75,12 +75,14 @@ class Question:
     def _only(self, kept: Tensor) -> Episode:
         """The graph in copies, each with its own nodes (m, g), of which the others are padding."""
         graph = self.graph
+        names = None if graph.classes is None else graph.classes.expand(len(kept), -1)
         there = kept.view(*kept.shape, *(1,) * (graph.x.ndim - 2))
         return graph.replace(
             x=graph.x.where(there, 0),
             w=graph.w.where(kept.unsqueeze(-1), 0),
             mask=graph.mask & kept,
             relabeled=graph.relabeled,
+            classes=names,
         )
 
 
@@ -139,7 +141,7 @@ def _encodes_once(learner: Pipeline) -> bool:
 
 def _take(episode: Episode, i: int) -> Episode:
     """Task i alone."""
-    return replace(episode, x=episode.x[i, None], w=episode.w[i, None], mask=episode.mask[i, None])
+    return episode.with_tensors({name: t[i, None] for name, t in episode.tensors.items()})
 
 
 @contextmanager
