@@ -142,6 +142,63 @@ def evaluate(
 
 
 @app.command()
+def sessions(
+    given: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN... [OVERRIDES]", help="directories of trained runs, then key=value"
+        ),
+    ],
+    order: Annotated[
+        str | None,
+        typer.Option(help="which classes come when: a list such as omniglot_fscil, or a JSON file"),
+    ] = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(help="a further learner of the first run: its overrides, with ; between"),
+    ] = None,
+    repeats: Annotated[
+        int, typer.Option(min=1, max=LARGEST, help="how often the sessions are gone through")
+    ] = 1,
+    out: Out = None,
+    plugin: Plugins = None,
+) -> None:
+    """Show how runs fare whose classes come one session after another.
+
+    After each session they answer with all classes seen so far, and keep no old samples. A table,
+    curves and matrices say what becomes of old classes, and of new ones.
+    """
+    from graphfsl.apply.sessions import sessions as measure_sessions
+
+    runs, changes = _runs_and_overrides(given)
+    lines, told, files = measure_sessions(runs, changes, order, against or [], repeats, out)
+    numbers = [str(i) for i in range(1, len(lines) + 1)]
+    shown = []  # a column for each learner, since there are more numbers than learners
+    for what in list(lines[0])[1:]:
+        of_each = dict(zip(numbers, (line[what] for line in lines), strict=True))
+        shown.append({"%": what, **of_each})
+    print_table(shown, ("%", *numbers), False)
+    for number, sentence in zip(numbers, told, strict=True):
+        print(f"{number} {sentence}")
+    for file in files:
+        print(file)
+
+
+def _runs_and_overrides(given: list[str]) -> tuple[list[Path], list[str]]:
+    """Arguments in two parts: what has no = is the directory of a run.
+
+    Raises:
+        InputError: where no run is named.
+    """
+    from graphfsl.io.errors import require
+
+    runs = [Path(text) for text in given if "=" not in text or Path(text).is_dir()]
+    changes = [text for text in given if Path(text) not in runs]
+    require(runs, "name a run, the directory of a trained one, before overrides")
+    return runs, changes
+
+
+@app.command()
 def episodes(
     experiment: Annotated[str, typer.Argument(help="an experiment file, or a run directory")],
     overrides: Overrides = None,

@@ -43,6 +43,8 @@ class Episode:
             of these, then carry weight, less where the oracle knew no answer (`asked_first`).
         values: (B, n, D) real values of the nodes whose weight w (B, n, 1) is 1, zero for all
             others, where a task asks for values; None where it asks for classes.
+        session: (B, C) whole numbers, the session in which each class came: 0 for base classes, -1
+            for an absent class. None where all classes are there from the start.
 
     Raises:
         InputError: where the shapes do not fit each other.
@@ -59,6 +61,7 @@ class Episode:
     budget: int = dataclasses.field(default=0, kw_only=True)
     asked: int = dataclasses.field(default=0, kw_only=True)
     values: Tensor | None = dataclasses.field(default=None, kw_only=True)
+    session: Tensor | None = dataclasses.field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         for name in ("x", "w", "mask"):
@@ -105,6 +108,7 @@ class Episode:
             "budget": f"{self.budget} labels of each task" if self.budget else "",
             "asked": f"{self.asked} labels of each task" if self.asked else "",
             "values": "" if self.values is None else kind_of(self.values),
+            "session": "" if self.session is None else kind_of(self.session),
         }
         return block(f"Episode of {b:,} task{'s' if b != 1 else ''}", facts)
 
@@ -135,6 +139,8 @@ class Episode:
             return "mask has another shape than (B, n)"
         if self.values is not None and (self.values.ndim != 3 or self.values.shape[:2] != x[:2]):
             return f"values must be (B, n, D), not {tuple(self.values.shape)}"
+        if self.session is not None and self.session.shape != (w[0], w[2]):
+            return f"session must be (B, C), not {tuple(self.session.shape)}"
         return None
 
     def _wrong_oracle(self, oracle: Tensor) -> str | None:
@@ -236,7 +242,7 @@ class Episode:
         moved = {}
         for name, tensor in self.tensors.items():
             of_images = name == "x" and not tensor.is_floating_point()
-            keeps_type = name == "mask" or of_images
+            keeps_type = name in ("mask", "session") or of_images
             moved[name] = tensor.to(device) if keeps_type else tensor.to(device, dtype)
         return self.with_tensors(moved)
 
@@ -269,6 +275,7 @@ class Episode:
             budget=0 if oracle is None else self.budget,
             asked=self.asked if with_pool else 0,
             values=None if self.values is None else cut(self.values),
+            session=self.session,
         )
 
     def add_support(self, x: Tensor, w: Tensor, mask: Tensor) -> Episode:
@@ -292,6 +299,7 @@ class Episode:
             oracle=self.oracle,
             budget=self.budget,
             asked=self.asked,
+            session=self.session,
         )
 
     def more_classes(self, columns: int, nodes: int = 0) -> Episode:
@@ -302,7 +310,10 @@ class Episode:
             nodes: of padding that the support gets.
         """
         oracle = None if self.oracle is None else F.pad(self.oracle, (0, columns))
-        wider = self.replace(w=F.pad(self.w, (0, columns)), relabeled=self.relabeled, oracle=oracle)
+        session = None if self.session is None else F.pad(self.session, (0, columns), value=-1)
+        wider = self.replace(
+            w=F.pad(self.w, (0, columns)), relabeled=self.relabeled, oracle=oracle, session=session
+        )
         if not nodes:
             return wider
         x, w = (t.new_zeros(len(t), nodes, *t.shape[2:]) for t in (wider.x, wider.w))
@@ -339,6 +350,7 @@ class Episode:
             budget=0 if oracle is None else min(self.budget, oracle.shape[1]),
             asked=self.asked if self.n_unlabeled else 0,
             values=values,
+            session=None if self.session is None else self.session.repeat_interleave(q, 0),
         )
 
     def asked_first(self) -> tuple[Episode, Tensor]:
@@ -371,6 +383,7 @@ class Episode:
             ordered(self.mask),
             padded=self.padded,
             relabeled=False,
+            session=self.session,
         )
         return moved, order
 
@@ -544,7 +557,7 @@ def stack(episodes: Sequence[Episode]) -> Episode:
         unlabeled = _with_rows(t[:, e.unlabeled], n_unlabeled)
         return torch.cat([support, query, unlabeled], 1)
 
-    x, w, mask, oracle, values = [], [], [], [], []
+    x, w, mask, oracle, values, session = [], [], [], [], [], []
     for e in episodes:
         x.append(pad(e, e.x))
         w.append(F.pad(pad(e, e.w), (0, way - e.way)))
@@ -553,6 +566,8 @@ def stack(episodes: Sequence[Episode]) -> Episode:
             oracle.append(F.pad(pad(e, e.full_oracle), (0, way - e.way)))
         if e.values is not None:
             values.append(pad(e, e.values))
+        if e.session is not None:
+            session.append(F.pad(e.session, (0, way - e.way), value=-1))
     require(
         len(oracle) in (0, len(episodes)),
         "episodes with an oracle and without one cannot share a batch",
@@ -566,6 +581,10 @@ def stack(episodes: Sequence[Episode]) -> Episode:
         len(values) in (0, len(episodes)),
         "episodes of values and of classes cannot share a batch",
     )
+    require(
+        len(session) in (0, len(episodes)),
+        "episodes with sessions and without cannot share a batch",
+    )
     return Episode(
         torch.cat(x),
         torch.cat(w),
@@ -577,6 +596,7 @@ def stack(episodes: Sequence[Episode]) -> Episode:
         budget=episodes[0].budget,
         asked=episodes[0].asked,
         values=torch.cat(values) if values else None,
+        session=torch.cat(session) if session else None,
     )
 
 

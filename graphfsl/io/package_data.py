@@ -82,6 +82,7 @@ def class_list(name: str) -> dict[str, Any]:
     folder = _folder("data_lists", "data")
     path = folder / f"{name}.json"
     if not path.is_file():
-        raise unknown("class list", name, (p.stem for p in folder.glob("*.json")))
+        known = (p.relative_to(folder).with_suffix("") for p in folder.rglob("*.json"))
+        raise unknown("class list", name, (p.as_posix() for p in known))
     lists: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return lists
