@@ -49,6 +49,7 @@ class CEC(Head):
     """
 
     family = "graph"
+    reads_means = True
 
     def __init__(self, dim: int, scale: float = 16.0) -> None:
         super().__init__()

@@ -43,6 +43,8 @@ class TEEN(Head):
         none are known.
     """
 
+    reads_means = True
+
     def __init__(self, alpha: float = 0.1, tau: float = 16.0, scale: float = 16.0) -> None:
         super().__init__()
         require(
