@@ -19,6 +19,6 @@ setup(
     package_data={
         "graphfsl": ["py.typed", "data/sets/*.json"],
         "graphfsl.experiments": ["**/*.yaml"],
-        "graphfsl.data_lists": ["*.json"],
+        "graphfsl.data_lists": ["*.json", "sessions/*.json"],
     },
 )

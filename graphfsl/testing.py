@@ -555,6 +555,26 @@ def balance_of_the_pool_matters_only_where_declared(method: Method) -> None:
     _expect_trait(refiner, "needs_balanced_pool", changed)
 
 
+def class_means_are_enough_where_declared(method: Method) -> None:
+    """The trait `reads_means` is true of a head: means of classes answer as their samples do."""
+    if method.slot != "head" or not method.cls.reads_means:
+        return
+    model, episode = method.exact()
+    pipeline: Any = model
+    features = pipeline.encode(episode)
+    w = features.w[:, features.support]
+    count = w.sum(1)
+    means = w.mT @ features.x[:, features.support] / count.unsqueeze(-1)
+    rest = features.x[:, features.n_support :]
+    condensed = Episode(
+        torch.cat([means, rest], 1),
+        torch.cat([torch.diag_embed(count), features.w[:, features.n_support :]], 1),
+        means.shape[1],
+        features.n_query,
+    )
+    _close(pipeline.head(condensed), pipeline.head(features), 1e-8)
+
+
 def hidden_values_change_nothing(method: Method) -> None:
     """What stands in `values` where the weight is 0 is not read."""
     if not method.of_values:
@@ -734,6 +754,7 @@ EVERY = (
     order_of_the_classes_matters_only_where_declared,
     order_of_queries_and_pool_does_not_matter,
     hidden_values_change_nothing,
+    class_means_are_enough_where_declared,
     an_empty_pool_is_fine,
     learns_above_chance,
     weights_make_a_round_trip_through_a_file,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,6 +15,7 @@ from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import accuracy_score
 from sklearn.utils import check_consistent_length, check_random_state, column_or_1d
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
@@ -49,6 +51,35 @@ FLOATS = (np.float64, np.float32)
 Source = LearnerSpec | Learner | Predictor
 
 
+@dataclass(frozen=True)
+class Fare:
+    """How an old class fares beside new ones, as its own mean is answered.
+
+    Args:
+        before, after: the probability of the class at its mean, without the new classes and with
+            them.
+        rival: the new class that is likeliest there.
+    """
+
+    before: float
+    after: float
+    rival: Any
+
+
+def _keeps_means(classifier: FewShotClassifier) -> bool:
+    """Whether the learner answers from class means, so that new classes may be added to it."""
+    learner = classifier.learner
+    if isinstance(learner, Predictor):
+        learner = learner.learner
+    if isinstance(learner, Learner):
+        return learner.reads_means
+    if isinstance(learner, Mapping):
+        return build_learner(LearnerSpec.of(learner), (3, 84, 84), 5, device="meta").reads_means
+    if learner in registry.names("head"):
+        return bool(registry.get("head", str(learner)).reads_means)
+    return Path(str(learner)).is_dir() and open_run(str(learner)).learner.reads_means
+
+
 class FewShotClassifier(ClassifierMixin, BaseEstimator):
     """A few-shot learner as a classifier of scikit-learn.
 
@@ -75,8 +106,13 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         none: the `novelty` above which a sample is of none of the classes; None asks for no such
             answer. `graphfsl evaluate RUN episode.open_classes=5` finds one on validation classes.
 
+    A learner that `reads_means`, such as ProtoNet, keeps of each class the sum of its features and
+    their number, and no samples; to such a one `partial_fit` adds classes, and samples of old ones.
+
     Attributes:
         classes_: (C,) the sorted labels.
+        fares_: label -> `Fare`, how the old classes fare beside those that the last `partial_fit`
+            added; empty where it added none.
         n_features_in_: d, or the number of an image's values.
         learner_: what answers.
     """
@@ -172,6 +208,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             self._store(x, torch.from_numpy(hidden))
             if isinstance(source, Learner):
                 self._answer(self._support[:1])
+            self._keep_means()
         except RuntimeError as error:  # torch's, for a module that was made for other samples
             if not isinstance(source, Learner):
                 raise
@@ -180,6 +217,106 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
                 f"this learner fails on samples of shape {self._shape}: {reason}"
             ) from None
         return self
+
+    @available_if(_keeps_means)
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
+        """Add classes, and samples of old ones, to what the sums of features and counts hold.
+
+        Whatever is added in whatever portions, the answers are those of one `fit` with all samples
+        in the same order, to the bit where each sample's features are. Only a learner that
+        `reads_means` has this method.
+
+        Args:
+            X: as in `fit`.
+            y: labels; new ones become further classes.
+            classes: labels that may come, as scikit-learn's convention has it: another one in y is
+                refused. None lets all come.
+            sample_weight: as in `fit`.
+
+        Raises:
+            InputError: as `fit`; for a label that is not in `classes`, and for words beside
+                numbers as labels.
+        """
+        if classes is not None:
+            strange = np.setdiff1d(column_or_1d(y), np.asarray(classes))
+            require(
+                not len(strange),
+                f"y holds the label {strange[:1].tolist()}, which is not in classes",
+            )
+        if not hasattr(self, "_sums"):
+            return self.fit(X, y, sample_weight)
+        x, labels, weight = self._further(X, y, sample_weight)
+        old, means = self.classes_, self._support
+        before = self._answer(means).softmax(-1).diagonal()
+        self._add(x, labels, weight)
+        after = self._answer(means).softmax(-1)
+        self.fares_ = self._fares(old, before, after)
+        return self
+
+    def _further(self, X: Any, y: Any, sample_weight: Any) -> tuple[Tensor, np.ndarray, np.ndarray]:
+        """Features of further samples, with their labels and weights."""
+        X, x = self._images(X)
+        y = column_or_1d(y, warn=True)
+        if x is None:
+            X, y = validate_data(self, X, y, reset=False, accept_sparse="csr", dtype=FLOATS)
+            x = dense(X)
+        check_consistent_length(x, y)
+        require(
+            tuple(x.shape[1:]) == self._shape,
+            f"fit was given samples of shape {self._shape}, but X holds {tuple(x.shape[1:])}",
+        )
+        labels = labels_of(y)
+        check_classification_targets(labels)
+        kinds = [array.dtype.kind in "biuf" for array in (labels, self.classes_)]
+        require(
+            kinds[0] == kinds[1],
+            f"y holds labels such as {labels[:1].tolist()}, but the classes so far are such as "
+            f"{self.classes_[:1].tolist()}; labels are all numbers, or all words",
+        )
+        weight = weights_of(sample_weight, len(labels))
+        kept = weight > 0
+        return self._encode(x)[torch.from_numpy(kept)], labels[kept], weight[kept]
+
+    def _keep_means(self) -> None:
+        """Keep sums and counts in place of the support, where the learner answers from means."""
+        self.fares_: dict[Any, Fare] = {}
+        self.__dict__.pop("_sums", None)
+        if not self.learner_.reads_means or self._support.ndim != 2:
+            return
+        x, labels = self._support, self.classes_[self._w.argmax(-1).numpy()]
+        weight = self._w.sum(-1).numpy()
+        self.classes_ = self.classes_[:0]
+        self._sums = torch.zeros(0, x.shape[1], dtype=torch.float64)
+        self._counts = torch.zeros(0, dtype=torch.float64)
+        self._add(x, labels, weight)
+
+    def _add(self, x: Tensor, labels: np.ndarray, weight: np.ndarray) -> None:
+        """Add features (n, d) to the sums of their classes, one after another."""
+        known = np.concatenate([self.classes_, labels]) if len(self.classes_) else labels
+        classes = np.unique(known)
+        place = torch.from_numpy(np.searchsorted(classes, self.classes_))
+        column = torch.from_numpy(np.searchsorted(classes, labels))
+        each = torch.from_numpy(weight).double()
+        sums = self._sums.new_zeros(len(classes), x.shape[1]).index_copy(0, place, self._sums)
+        counts = self._counts.new_zeros(len(classes)).index_copy(0, place, self._counts)
+        self._sums = sums.index_add(0, column, each[:, None] * x.double())
+        self._counts = counts.index_add(0, column, each)
+        self.classes_ = classes
+        self._support = (self._sums / self._counts[:, None]).to(x.dtype)
+        self._w = torch.diag(self._counts)
+
+    def _fares(self, old: np.ndarray, before: Tensor, after: Tensor) -> dict[Any, Fare]:
+        """How each old class fares: (C,) before, (C, C') after, at the old means."""
+        is_new = ~np.isin(self.classes_, old)
+        if not is_new.any():
+            return {}
+        own = np.searchsorted(self.classes_, old)
+        rivals = self.classes_[is_new][after[:, torch.from_numpy(is_new)].argmax(-1).numpy()]
+        found = {}
+        for i, label in enumerate(old.tolist()):
+            rival = rivals[i].item() if isinstance(rivals[i], np.generic) else rivals[i]
+            found[label] = Fare(float(before[i]), float(after[i, own[i]]), rival)
+        return found
 
     def predict(self, X: Any) -> np.ndarray:
         """The class of the highest score of each sample: (n,).

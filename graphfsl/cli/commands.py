@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,6 +25,9 @@ from graphfsl.cli.terminal import (
     print_table,
 )
 from graphfsl.io.limits import LARGEST, LARGEST_SIDE
+
+if TYPE_CHECKING:
+    from graphfsl.loops.attack import PGD
 
 Encoder = Annotated[
     str, typer.Option(help="one with weights: any model of timm too; {name: …, …} with options")
@@ -94,10 +97,24 @@ def evaluate(
     out: Out = None,
     as_json: Json = False,
     plugin: Plugins = None,
+    attack: Annotated[
+        str | None, typer.Option(help="change pixels so that answers are wrong: pgd")
+    ] = None,
+    eps: Annotated[
+        str, typer.Option(help="the most that an attack changes a pixel of [0, 1]")
+    ] = "8/255",
+    attack_steps: Annotated[int, typer.Option(min=1, max=LARGEST, help="of the attack")] = 20,
+    attack_on: Annotated[
+        str, typer.Option(help="query, or support: images that mislead under right labels")
+    ] = "query",
+    attack_from: Annotated[
+        Path | None, typer.Option(help="follow the gradients of this run instead")
+    ] = None,
 ) -> None:
     """Evaluate a run's checkpoint in any setting and on any data set.
 
     Overrides such as episode.way=20 or data.name=… say which; --on A,B,C takes several data sets.
+    --attack says how it answers images that were changed against it.
     """
     from graphfsl.data import takes_root
     from graphfsl.experiment import run as runs
@@ -111,12 +128,14 @@ def evaluate(
     if on and (named := next((c for c in changes if names(c, "data.name")), None)):
         raise InputError(f"--on names the data sets; leave {named} out")
     trained = runs.load(run)
+    pgd = _attack(attack, eps, attack_steps, attack_on, attack_from)
     rows = []
     for name in [n.strip() for n in on.split(",") if n.strip()] or [""]:
         # One root for several sets: it says nothing to those that need no files.
         own = [c for c in changes if not (name and c.startswith("data.root=")) or takes_root(name)]
         own = [f"data.name={name}", *own] if name else own
-        rows += measure_policies(trained, own, None if as_json or on else console.print, episodes)
+        say = None if as_json or on else console.print
+        rows += measure_policies(trained, own, say, episodes, pgd)
     if rows and on and rows[0].setting_from and "way" in rows[0].asked and not as_json:
         console.print(
             f"way and shot are the run's, of {rows[0].setting_from}; episode.way=… sets others"
@@ -125,6 +144,7 @@ def evaluate(
         {"changes": changes}
         | ({"on": on} if on else {})
         | ({"episodes": str(episodes)} if episodes else {})
+        | ({} if pgd is None else {"attack": str(pgd), "from": str(attack_from)})
     )
     path = out or run / "evaluations" / f"{digest(question)}.json"
     facts = [row.to_dict() for row in rows]
@@ -139,6 +159,81 @@ def evaluate(
         lines = [f | {result: r.value.number} for f, r in zip(facts, rows, strict=True)]
         print_table(lines, ("data", *asked, result, "setting", "batch_norm"), False)
     console.print(f"results: {path}")
+
+
+def _attack(name: str | None, eps: str, steps: int, on: str, source: Path | None) -> PGD | None:
+    """The attack that options name; None where none is asked for.
+
+    Raises:
+        InputError: for an unknown one, and options that it does not take.
+    """
+    if name is None:
+        return None
+    from graphfsl.experiment import run as runs
+    from graphfsl.io.errors import unknown
+    from graphfsl.loops.attack import PGD, parse_eps
+
+    if name != "pgd":
+        raise unknown("attack", name, ["pgd"])
+    other = None if source is None else runs.load(source).learner
+    return PGD(parse_eps(eps), steps, on=on, source=other)
+
+
+@app.command()
+def sessions(
+    given: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN... [OVERRIDES]", help="directories of trained runs, then key=value"
+        ),
+    ],
+    order: Annotated[
+        str | None,
+        typer.Option(help="which classes come when: a list such as omniglot_fscil, or a JSON file"),
+    ] = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(help="a further learner of the first run: its overrides, with ; between"),
+    ] = None,
+    repeats: Annotated[
+        int, typer.Option(min=1, max=LARGEST, help="how often the sessions are gone through")
+    ] = 1,
+    out: Out = None,
+    plugin: Plugins = None,
+) -> None:
+    """Show how runs fare whose classes come one session after another.
+
+    After each session they answer with all classes seen so far, and keep no old samples. A table,
+    curves and matrices say what becomes of old classes, and of new ones.
+    """
+    from graphfsl.apply.sessions import sessions as measure_sessions
+
+    runs, changes = _runs_and_overrides(given)
+    lines, told, files = measure_sessions(runs, changes, order, against or [], repeats, out)
+    numbers = [str(i) for i in range(1, len(lines) + 1)]
+    shown = []  # a column for each learner, since there are more numbers than learners
+    for what in list(lines[0])[1:]:
+        of_each = dict(zip(numbers, (line[what] for line in lines), strict=True))
+        shown.append({"%": what, **of_each})
+    print_table(shown, ("%", *numbers), False)
+    for number, sentence in zip(numbers, told, strict=True):
+        print(f"{number} {sentence}")
+    for file in files:
+        print(file)
+
+
+def _runs_and_overrides(given: list[str]) -> tuple[list[Path], list[str]]:
+    """Arguments in two parts: what has no = is the directory of a run.
+
+    Raises:
+        InputError: where no run is named.
+    """
+    from graphfsl.io.errors import require
+
+    runs = [Path(text) for text in given if "=" not in text or Path(text).is_dir()]
+    changes = [text for text in given if Path(text) not in runs]
+    require(runs, "name a run, the directory of a trained one, before overrides")
+    return runs, changes
 
 
 @app.command()

@@ -16,6 +16,8 @@ from graphfsl.core.display import block, kind_of
 from graphfsl.functional.layers import last_layer
 from graphfsl.io.errors import InputError, require
 
+OF_CLASSES = ("classes", "session")  # fields whose second axis is that of the classes, not of nodes
+
 
 @dataclass(frozen=True)
 class Episode:
@@ -50,6 +52,8 @@ class Episode:
 
     Where every pixel of an image has a label, w is (B, n, C, H, W) until a pipeline has encoded the
     images and spread these maps over the cells of theirs (`Pipeline.encode`).
+        session: (B, C) whole numbers, the session in which each class came: 0 for base classes, -1
+            for an absent class. None where all classes are there from the start.
 
     Raises:
         InputError: where the shapes do not fit each other.
@@ -68,6 +72,7 @@ class Episode:
     values: Tensor | None = dataclasses.field(default=None, kw_only=True)
     classes: Tensor | None = dataclasses.field(default=None, kw_only=True)
     cells: tuple[int, int] | None = dataclasses.field(default=None, kw_only=True)
+    session: Tensor | None = dataclasses.field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         for name in ("x", "w", "mask"):
@@ -116,6 +121,7 @@ class Episode:
             "values": "" if self.values is None else kind_of(self.values),
             "class names": "" if self.classes is None else "known",
             "cells": "" if self.cells is None else "{} x {} of each image".format(*self.cells),
+            "session": "" if self.session is None else kind_of(self.session),
         }
         return block(f"Episode of {b:,} task{'s' if b != 1 else ''}", facts)
 
@@ -150,6 +156,8 @@ class Episode:
             return f"classes must be (B, C), not {tuple(self.classes.shape)}"
         if self.n_query % self.cells_per_image or self.n_unlabeled % self.cells_per_image:
             return f"its queries are no whole images of {self.cells_per_image} cells"
+        if self.session is not None and self.session.shape != (w[0], w[2]):
+            return f"session must be (B, C), not {tuple(self.session.shape)}"
         return None
 
     def _wrong_oracle(self, oracle: Tensor) -> str | None:
@@ -266,7 +274,7 @@ class Episode:
         moved = {}
         for name, tensor in self.tensors.items():
             of_images = name == "x" and not tensor.is_floating_point()
-            keeps_type = name in ("mask", "classes") or of_images
+            keeps_type = name in ("mask", *OF_CLASSES) or of_images
             moved[name] = tensor.to(device) if keeps_type else tensor.to(device, dtype)
         return self.with_tensors(moved)
 
@@ -301,6 +309,7 @@ class Episode:
             values=None if self.values is None else cut(self.values),
             classes=self.classes,
             cells=self.cells,
+            session=self.session,
         )
 
     def add_support(self, x: Tensor, w: Tensor, mask: Tensor) -> Episode:
@@ -326,6 +335,7 @@ class Episode:
             asked=self.asked,
             classes=self.classes,
             cells=self.cells,
+            session=self.session,
         )
 
     def more_classes(self, columns: int, nodes: int = 0) -> Episode:
@@ -337,11 +347,13 @@ class Episode:
         """
         oracle = None if self.oracle is None else F.pad(self.oracle, (0, columns))
         classes = None if self.classes is None else F.pad(self.classes, (0, columns))
+        session = None if self.session is None else F.pad(self.session, (0, columns), value=-1)
         wider = self.replace(
             w=F.pad(self.w, (0, columns)),
             relabeled=self.relabeled,
             oracle=oracle,
             classes=classes,
+            session=session,
         )
         if not nodes:
             return wider
@@ -382,6 +394,7 @@ class Episode:
             values=values,
             classes=None if self.classes is None else self.classes.repeat_interleave(q, 0),
             cells=self.cells,
+            session=None if self.session is None else self.session.repeat_interleave(q, 0),
         )
 
     def asked_first(self) -> tuple[Episode, Tensor]:
@@ -415,6 +428,7 @@ class Episode:
             padded=self.padded,
             relabeled=False,
             classes=self.classes,
+            session=self.session,
         )
         return moved, order
 
@@ -602,7 +616,7 @@ def stack(episodes: Sequence[Episode]) -> Episode:
         unlabeled = _with_rows(t[:, e.unlabeled], n_unlabeled)
         return torch.cat([support, query, unlabeled], 1)
 
-    x, w, mask, oracle, values, classes = [], [], [], [], [], []
+    x, w, mask, oracle, values, classes, session = [], [], [], [], [], [], []
     for e in episodes:
         x.append(pad(e, e.x))
         columns = (0, 0) * (e.w.ndim - 3) + (0, way - e.way)
@@ -614,6 +628,8 @@ def stack(episodes: Sequence[Episode]) -> Episode:
             values.append(pad(e, e.values))
         if e.classes is not None:
             classes.append(F.pad(e.classes, (0, way - e.way)))
+        if e.session is not None:
+            session.append(F.pad(e.session, (0, way - e.way), value=-1))
     require(
         len(classes) in (0, len(episodes)),
         "episodes with names of their classes and without them cannot share a batch",
@@ -635,6 +651,10 @@ def stack(episodes: Sequence[Episode]) -> Episode:
         len(values) in (0, len(episodes)),
         "episodes of values and of classes cannot share a batch",
     )
+    require(
+        len(session) in (0, len(episodes)),
+        "episodes with sessions and without cannot share a batch",
+    )
     return Episode(
         torch.cat(x),
         torch.cat(w),
@@ -648,6 +668,7 @@ def stack(episodes: Sequence[Episode]) -> Episode:
         values=torch.cat(values) if values else None,
         classes=torch.cat(classes) if classes else None,
         cells=episodes[0].cells,
+        session=torch.cat(session) if session else None,
     )
 
 

@@ -41,6 +41,8 @@ class Part(Shown, Combines, nn.Module):
     asks: bool = False
     # asks for as many as `Episode.budget` says, by a rule in the slot `acquire`
     spends_budget: bool = False
+    # of the support it reads class means and their total weights, and nothing else
+    reads_means: bool = False
     reads_support: bool = True  # False: the labels reach it only through adaptation
     # of a refiner or a rule that acquires labels; False: it works from features and labels, and the
     # head is not asked

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from graphfsl.core.episode import Episode
+from graphfsl.core.episode import OF_CLASSES, Episode
 from graphfsl.core.learner import Learner
 from graphfsl.functional.cross_entropy import cross_entropy
 from graphfsl.functional.layers import last_layer
@@ -86,6 +86,8 @@ def mini_batch_loss(score: Score, episode: Episode, step: int, size: int, net: L
     turn, real = whose_turn(support, size, step)
     shown = {}
     for name, tensor in support.tensors.items():
+        if name in OF_CLASSES:
+            continue
         places = turn.view(*turn.shape, *(1,) * (tensor.ndim - 2))
         shown[name] = torch.take_along_dim(tensor, places, 1)
     shown["mask"] = shown["mask"] & real
@@ -170,4 +172,6 @@ def beside_support(score: Score, episode: Episode, x: Tensor, mask: Tensor) -> T
     s = episode.parts(query=False, unlabeled=False)
     w = s.w.new_zeros(*x.shape[:2], s.way)
     x, w, mask = (torch.cat(pair, 1) for pair in ((s.x, x), (s.w, w), (s.mask, mask)))
-    return last_layer(score(Episode(x, w, s.n_support, 0, mask, padded=s.padded, relabeled=False)))
+    of_classes = {name: getattr(s, name) for name in OF_CLASSES}
+    both = Episode(x, w, s.n_support, 0, mask, padded=s.padded, relabeled=False, **of_classes)
+    return last_layer(score(both))

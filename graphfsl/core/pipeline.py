@@ -167,6 +167,11 @@ class Pipeline(Learner):
         return self
 
     @property
+    def reads_means(self) -> bool:  # type: ignore[override]
+        """Whether class means of features, and their weights, give the same answers as samples."""
+        return self.fixed and self.head.reads_means and len(self.parts) == 1
+
+    @property
     def image_parts(self) -> list[Any]:
         """The augment parts that generate images, before the encoder."""
         drawing: list[Any] = list(self.augment) if self._generates else []

@@ -23,6 +23,11 @@ def check_protocol(learner: Learner, task: Task, unbalanced: bool = False) -> No
     )
     _check_budget(learner, asked.budget)
     require(
+        not asked.keeps_features or getattr(learner, "fixed", not learner.adapts),
+        "of old classes the task keeps features and no samples, so that each sample must be "
+        "encoded once, by itself; set learner.batch_norm=running and learner.adapt=null",
+    )
+    require(
         learner.way is None or asked.way <= learner.way,
         f"this learner is tied to {learner.way}-way episodes at most; set "
         f"episode.way={learner.way}",

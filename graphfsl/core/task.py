@@ -52,6 +52,8 @@ class Demands:
         answers: what a query is answered with, "classes" or "values".
         open: whether queries may be of no class, so that novelty is asked for beside the scores.
         budget: labels that a learner may ask for; queries are among those that have them.
+        keeps_features: whether nodes are kept as features once their samples are gone, so that each
+            must be encoded by itself.
     """
 
     way: int
@@ -67,6 +69,7 @@ class Demands:
     answers: str = "classes"
     open: bool = False
     budget: int = 0
+    keeps_features: bool = False
 
 
 @dataclass(frozen=True)

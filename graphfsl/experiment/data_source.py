@@ -6,6 +6,7 @@ It is which set, from where, which part of it, and how images are normalised and
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
@@ -110,17 +111,18 @@ class DataSource:
         return dataclasses.replace(self, transform=_transform(given), given=given)
 
     def split(self, name: str) -> Split:
-        """One split of the data; "trainval" is train and val together."""
+        """One split of the data, or several together, as "train+val".
+
+        "trainval" is train and val too, as a split that is trained on.
+        """
         if self.name is None:
             raise InputError(
                 "this learner was saved without a data set; set data.name=…, and data.root=… "
                 "where it has one"
             )
-        if name == "trainval":
-            parts = [data.load(self.name, part, **self.options) for part in ("train", "val")]
-            found = data.join(*parts)
-        else:
-            found = data.load(self.name, name, **self.options)
+        together = "train+val" if name == "trainval" else name
+        parts = [data.load(self.name, part, **self.options) for part in together.split("+")]
+        found = functools.reduce(data.join, parts)
         if self.min_samples is not None:
             found = data.large_classes(found, self.min_samples)
         if self.base_classes is not None and name == self.base:

@@ -439,6 +439,11 @@ def _pretraining(given: Mapping[str, Any], source: DataSource) -> Pretraining | 
         trainer.keep_best == 1,
         "pretrain.trainer.keep_best changes nothing: episodes go on from one encoder; leave it out",
     )
+    require(
+        trainer.attack is None,
+        "pretrain.trainer.attack changes queries of episodes, and pretraining has none; set "
+        "trainer.attack",
+    )
     if options.augment is not None:
         source = source.augmented(options.augment)
     objective = PartSpec.of(options.objective, "pretrain.objective")

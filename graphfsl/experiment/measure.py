@@ -30,6 +30,7 @@ from graphfsl.experiment.run import Run
 from graphfsl.experiment.trained import kept_learners, take_weights
 from graphfsl.io.allocator import reuse_freed_memory
 from graphfsl.io.errors import InputError
+from graphfsl.loops.attack import PGD
 from graphfsl.loops.evaluation import diagnose, encode_once, evaluate, rejection_threshold
 from graphfsl.loops.row import Row
 
@@ -63,6 +64,7 @@ def measure(
     say: Say | None = None,
     episodes: Path | None = None,
     memo: dict[str, Split] | None = None,
+    attack: PGD | None = None,
 ) -> list[Row]:
     """Evaluate a run in every task of its `evaluation` section: a row for each.
 
@@ -78,11 +80,13 @@ def measure(
         say: called with lines that tell how it goes.
         episodes: a file of `graphfsl episodes`; then these very ones are evaluated.
         memo: keeps this run's features of a split for the next call.
+        attack: changes the images of each episode before it is answered; the rows say so, and have
+            no diagnosis.
 
     Raises:
         InputError: for overrides that change nothing, or that the run or the data do not fit.
     """
-    return _measured(run, asked_of(run, changes), changes, say, episodes, memo)
+    return _measured(run, asked_of(run, changes), changes, say, episodes, memo, attack)
 
 
 def _measured(
@@ -92,6 +96,7 @@ def _measured(
     say: Say | None,
     episodes: Path | None,
     memo: dict[str, Split] | None = None,
+    attack: PGD | None = None,
 ) -> list[Row]:
     """The rows of what is asked; the arguments are those of `measure`."""
     reuse_freed_memory()
@@ -110,8 +115,10 @@ def _measured(
         check_shape(run.shape, task, split)
         check_protocol(learner, task, options.unbalanced)
     device = experiment.trainer.fabric().device
-    learner, split = _encoded(run, experiment, learner.to(device), split, tasks, memo)
-    published = _published(run.experiment, experiment)
+    learner = learner.to(device)
+    if attack is None:
+        learner, split = _encoded(run, experiment, learner, split, tasks, memo)
+    published = _published(run.experiment, experiment) if attack is None else ()
     # A set of its own way and shot is asked in those of another one: that is said.
     origin = run.experiment.data.name if listed is None and borrows(changes) else None
     if origin and say and all("way" in task.row for task in tasks):
@@ -124,15 +131,19 @@ def _measured(
         if task.demands.open:
             learner.rejects_above = _threshold(run, asked, task, split.name, device)
         numbers = (options.episodes, options.seed, run.transform, options.block)
-        result = evaluate(learner, split, task, *numbers, device, listed, options.unbalanced)
+        result = evaluate(
+            learner, split, task, *numbers, device, listed, options.unbalanced, attack
+        )
         drawn = Episodes(split, task, options.seed, run.transform.plain(), device, listed)
-        seen = diagnose(learner, drawn, min(options.episodes, DIAGNOSED))
+        few = min(options.episodes, DIAGNOSED)
+        seen = diagnose(learner, drawn, few) if attack is None else {}
+        told = [] if attack is None else [str(attack)]
         row = full_row(experiment, result, str(device), run.steps)
         row = beside_published(row, task, published)
-        row = row.replace(traits=[*row.traits, *asked.remarks])
+        row = row.replace(traits=[*row.traits, *asked.remarks, *told])
         rows.append(row.replace(diagnosis=seen, unfinished=run.unfinished, setting_from=origin))
         if say:
-            say(str(result))
+            say(", ".join([str(result), *told]))
     return rows
 
 
@@ -191,7 +202,11 @@ def _published(trained: Experiment, asked: Experiment) -> Sequence[Published]:
 
 
 def measure_policies(
-    run: Run, changes: Sequence[str] = (), say: Say | None = None, episodes: Path | None = None
+    run: Run,
+    changes: Sequence[str] = (),
+    say: Say | None = None,
+    episodes: Path | None = None,
+    attack: PGD | None = None,
 ) -> list[Row]:
     """`measure`, and once more where queries share statistics in the run's own BatchNorm policy.
 
@@ -204,13 +219,16 @@ def measure_policies(
         changes: overrides such as episode.way=20.
         say: called with lines that tell how it goes.
         episodes: a file of `graphfsl episodes`.
+        attack: as in `measure`.
     """
     asked = asked_of(run, changes)
     both = asked.learner.shares_statistics and not names_policy(changes)
     inductive = [*changes, "learner.batch_norm=support"]
-    rows = _measured(run, asked, changes, say, episodes)
+    rows = _measured(run, asked, changes, say, episodes, None, attack)
     if both:
-        rows += measure(run, inductive, say, episodes)
+        rows += measure(run, inductive, say, episodes, None, attack)
+    if attack is not None:  # an ensemble has no gradients of its own
+        return rows
     if members := _members(run, say):
         rows += _measured_together(members, changes, say, episodes)
         if both:

@@ -79,7 +79,9 @@ def find_experiment(path: str | Path) -> Path:
 
 def class_lists() -> list[str]:
     """The names of the class lists, sorted."""
-    return sorted(path.stem for path in _folder("data_lists", "data").glob("*.json"))
+    folder = _folder("data_lists", "data")
+    paths = (path.relative_to(folder).with_suffix("") for path in folder.rglob("*.json"))
+    return sorted(path.as_posix() for path in paths)
 
 
 def class_list(name: str) -> dict[str, Any]:

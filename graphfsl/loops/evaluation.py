@@ -40,6 +40,7 @@ from graphfsl.functional.layers import last_layer
 from graphfsl.functional.open_set import best_threshold
 from graphfsl.io.allocator import check_room
 from graphfsl.io.errors import InputError, require
+from graphfsl.loops.attack import PGD
 from graphfsl.loops.encode import check_alone, encode_split, images_at_once
 from graphfsl.loops.feature_cache import cached_features
 from graphfsl.loops.row import MetricValue, Row
@@ -59,7 +60,9 @@ def block_size(learner: Learner, episodes: Episodes) -> int:
     return max(1, images // max(asked.nodes, asked.support * copies))
 
 
-def answers(learner: Learner, episodes: Episodes, numbers: range, block: int) -> Iterator[Answer]:
+def answers(
+    learner: Learner, episodes: Episodes, numbers: range, block: int, attack: PGD | None = None
+) -> Iterator[Answer]:
     """The scores of the queries, `block` episodes at a time, with what they are of.
 
     A learner that asks for labels gets the episode with its oracle. What comes with the scores then
@@ -71,9 +74,16 @@ def answers(learner: Learner, episodes: Episodes, numbers: range, block: int) ->
         episodes: of a split and a task.
         numbers: of the episodes.
         block: episodes at once.
+        attack: changes the images of each episode before it is answered.
     """
+    done = 0
     for episode, target in episodes.batches(numbers, block):
-        asked = learner.ask(shown(episode, target, learner))
+        episode = shown(episode, target, learner)
+        if attack is not None:
+            own = numbers[done : done + len(episode.x)]
+            episode = attack.attacked(learner, episode, target, episodes.transform, own)
+            done += len(own)
+        asked = learner.ask(episode)
         found = learner.answer_open(asked) if episodes.task.demands.open else learner(asked)
         yield found, target, asked
 
@@ -97,6 +107,7 @@ def measured(
     metrics: Mapping[str, Metric] | None = None,
     block: int | None = None,
     unbalanced: bool = False,
+    attack: PGD | None = None,
 ) -> dict[str, Tensor]:
     """What `metrics` say of each of the episodes 0 .. count - 1, or of a range.
 
@@ -107,6 +118,7 @@ def measured(
         metrics: None takes all of the task's.
         block: episodes at once; None takes `block_size`.
         unbalanced: whether a learner that assumes balance is measured without it, too.
+        attack: changes the images of each episode before it is answered.
 
     Returns:
         Name -> values (n,), or sums (n, k) of a metric that is a ratio, on the CPU.
@@ -126,7 +138,7 @@ def measured(
     found: dict[str, list[Tensor]] = {name: [] for name in metrics}
     done = 0
     with evaluating(learner):
-        for scores, target, episode in answers(learner, episodes, numbers, size):
+        for scores, target, episode in answers(learner, episodes, numbers, size, attack):
             if not done:
                 warn_of_idle(learner, episode)
             values = {name: m.measure(scores, target, episode) for name, m in metrics.items()}
@@ -347,6 +359,7 @@ def evaluate(
     device: torch.device | str | None = None,
     listed: Listed | None = None,
     unbalanced: bool = False,
+    attack: PGD | None = None,
     **options: Any,
 ) -> Result:
     """The metrics of a learner on episodes 0 .. `episodes` - 1 of a split, or on `listed` ones.
@@ -365,6 +378,7 @@ def evaluate(
         listed: episodes of a file, in place of drawn ones.
         unbalanced: measure a learner that assumes as many queries, or unlabeled images, of every
             class on Dirichlet episodes, too.
+        attack: changes the images of each episode before it is answered.
         options: fields of the task, where `setting` is not given.
 
     Raises:
@@ -401,11 +415,13 @@ def evaluate(
     learner.to(device)
     start = time.perf_counter()
     answering = learner
-    if task.nodes_are_samples:
+    if attack is not None and attack.source is not None:
+        attack.source.to(device)
+    if task.nodes_are_samples and attack is None:  # which changes each image anew
         images = task.demands.nodes * episodes
         answering, split = encode_once(learner, split, transform, images)
     loader = Episodes(split, task, seed, transform, device, listed)
-    found = measured(answering, loader, episodes, None, block, unbalanced)
+    found = measured(answering, loader, episodes, None, block, unbalanced, attack)
     name, metric = task.metric
     value = metric.value(found[name])
     require(math.isfinite(value), f"the {name} of all episodes together is {value}, no number")

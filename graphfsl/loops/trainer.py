@@ -15,11 +15,12 @@ from torch import nn
 from graphfsl.core.arguments import A_FOLDER, A_LEARNER, EPISODES, check_kind, whole_number
 from graphfsl.core.display import call_of
 from graphfsl.core.learner import Learner
-from graphfsl.core.schema import check_options, signature
+from graphfsl.core.schema import check_options, make, signature
 from graphfsl.data.batches import Batches
 from graphfsl.data.episodes import Episodes
 from graphfsl.io import distributed
 from graphfsl.io.errors import InputError, require, unknown
+from graphfsl.loops.attack import PGD
 from graphfsl.loops.loggers import LOGGERS
 from graphfsl.loops.progress_bar import Log, terminal_bar
 from graphfsl.loops.training_loop import TrainingLoop
@@ -64,6 +65,8 @@ class Trainer:
             the gradient is the same.
         compile: run the encoder through torch.compile.
         logger: "tensorboard", "wandb" or "mlflow", beside metrics.jsonl.
+        attack: options of `PGD`, such as {eps: 0.1, steps: 7}: each step then learns from queries
+            that were changed against the learner, which is adversarial querying.
 
     Raises:
         InputError: for an option that means nothing, and a device that this machine has not.
@@ -92,6 +95,7 @@ class Trainer:
         accumulate: int = 1,
         compile: bool = False,
         logger: str | None = None,
+        attack: Mapping[str, Any] | None = None,
     ) -> None:
         options = {name: value for name, value in locals().items() if name != "self"}
         check_options(signature(Trainer), options, "trainer")
@@ -114,6 +118,8 @@ class Trainer:
         self.checkpoint_every, self.log_every = checkpoint_every, log_every
         self.device, self.precision = device, precision
         self.compile, self.logger = compile, logger
+        pgd: PGD | None = None if attack is None else make(PGD, attack, "trainer.attack")
+        self.attack = pgd
 
     def __repr__(self) -> str:
         return call_of(self, always=("steps", "batch", "lr", "optimizer", "device"))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from graphfsl import data
 from graphfsl.core.asking import shown
+from graphfsl.core.episode import Episode
 from graphfsl.core.learner import Learner
 from graphfsl.core.pipeline import Pipeline
 from graphfsl.core.saving import Training
@@ -23,6 +24,7 @@ from graphfsl.data.episodes import Episodes
 from graphfsl.data.streams import keys_of
 from graphfsl.io import distributed
 from graphfsl.io.errors import InputError, require
+from graphfsl.loops.attack import PGD
 from graphfsl.loops.evaluation import measured
 from graphfsl.loops.loggers import make_logger
 from graphfsl.loops.progress_bar import Log
@@ -163,12 +165,20 @@ class TrainingLoop:
             more_follow = k < self.options.accumulate - 1
             with self.fabric.no_backward_sync(self.model, enabled=more_follow):
                 episode, target = next(self.parts)
-                asked = shown(episode, target, self.model)
-                loss = self.model.loss(asked, target) / self.options.accumulate
+                episode = shown(episode, target, self.model)
+                if self.options.attack is not None:
+                    episode = self._attacked(self.options.attack, episode, target)
+                loss = self.model.loss(episode, target) / self.options.accumulate
                 self.fabric.backward(loss)
             losses.append(loss.detach())
         total: Tensor = torch.stack(losses).sum()
         return self.fabric.all_reduce(total) if distributed.world() > 1 else total  # type: ignore[return-value]
+
+    def _attacked(self, attack: PGD, episode: Episode, target: Any) -> Episode:
+        """The episode with images that were changed against the learner as it is now."""
+        first = self.state.step * self.options.batch
+        numbers = range(first, first + len(episode.x))
+        return attack.attacked(self.learner, episode, target, self.train.transform, numbers)
 
     def _is_last(self) -> bool:
         return self.state.step == self.options.steps
@@ -244,7 +254,9 @@ class TrainingLoop:
         count, world = self.options.val_episodes, distributed.world()
         numbers = range(distributed.rank(), count, world)
         with self.fabric.autocast():
-            found = measured(self.learner, self.val, numbers, {name: metric})
+            # a learner that trains under attack is selected under attack
+            attack = self.options.attack
+            found = measured(self.learner, self.val, numbers, {name: metric}, attack=attack)
         share = found[name].to(self.fabric.device)
         # every process gathers as many rows, those beyond the last episode are dropped
         own = share.new_zeros(-(-count // world), *share.shape[1:])

@@ -10,6 +10,8 @@ from itertools import combinations
 from typing import Any
 
 from graphfsl.report.figures import (
+    COLORS,
+    MARKERS,
     REPLICATES,
     Figure,
     by_strength,
@@ -134,6 +136,47 @@ def confusion(r: Line) -> Figure:
 
     caption = f"{_label(r)}. Most often: {'; '.join(worst) or 'nothing is confused'}"
     return caption, draw(plot, "answered", "true", (4.2, 4.2))
+
+
+def own_curves(rows: Sequence[Line]) -> list[Figure]:
+    """The curves that rows bring with them (`curve`), those of one task in one panel."""
+    figures = []
+    for what in dict.fromkeys(_asked_text(r) for r in rows):
+        own = [r for r in rows if _asked_text(r) == what]
+        curve = own[0]["curve"]
+        plot = partial(_plot_own_curves, rows=own)
+        figures.append((what, draw(plot, curve["across"], curve["up"])))
+    return figures
+
+
+def _asked_text(r: Line) -> str:
+    """What a row was asked, in words."""
+    asked = asked_of(r)
+    return f"{r.get('data')}, {', '.join([asked.title, *asked.details])} ({r.get('setting')})"
+
+
+def _plot_own_curves(axes: Any, rows: Sequence[Line]) -> None:
+    for i, r in enumerate(rows):
+        name = " · ".join(str(r[k]) for k in ("method", "run") if r.get(k))
+        axes.plot(
+            r["curve"]["x"],
+            r["curve"]["y"],
+            color=COLORS[i % len(COLORS)],
+            marker=MARKERS[i % len(MARKERS)],
+            markersize=4,
+            label=name,
+        )
+
+
+def own_matrix(r: Line) -> Figure:
+    """The matrix that a row brings with it (`matrix`); a line may be shorter than the last."""
+    matrix = r["matrix"]
+    values, width = matrix["values"], len(matrix["values"][-1])
+    full = [[*line, *[math.nan] * (width - len(line))] for line in values]
+    names = [str(i) for i in range(width)]
+    plot = partial(_plot_heat, values=full, x=names, y=[str(i) for i in range(len(values))])
+    size = (max(4.2, 1.4 + 0.36 * width), max(1.8, 1.1 + 0.3 * len(values)))
+    return f"{_label(r)}: {matrix['what']}", draw(plot, matrix["across"], matrix["down"], size)
 
 
 def reliability(r: Line) -> Figure:

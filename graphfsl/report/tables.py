@@ -35,7 +35,7 @@ SETTINGS = {
 DIVERGES = "diverges"  # in place of a number: the inner loop left no finite answer
 BOLD = "Bold: the best of its kind on its episodes, and what the same episodes cannot tell from it."
 # Of a line, for pictures only.
-PLOTTED = ("accuracies", "values", "reliability", "confusion")
+PLOTTED = ("accuracies", "values", "reliability", "confusion", "curve", "matrix")
 # The columns of a table after those of the task, in this order; a CSV file has all others, too.
 AFTER = (
     "published",

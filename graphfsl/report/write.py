@@ -14,7 +14,7 @@ from graphfsl.experiment.results import read_results, seed_runs
 from graphfsl.io.checkpoint import read_lines, write_atomically
 from graphfsl.io.errors import InputError
 from graphfsl.loops.row import Row, as_row
-from graphfsl.report.diagrams import confusion, heat_maps, reliability
+from graphfsl.report.diagrams import confusion, heat_maps, own_curves, own_matrix, reliability
 from graphfsl.report.figures import Colors, Figure, averaged, curve_figures, curves, pool_figures
 from graphfsl.report.html import to_html
 from graphfsl.report.tables import (
@@ -29,6 +29,7 @@ from graphfsl.report.tables import (
 )
 
 DIAGNOSED = 4  # rows with diagrams of their own
+MATRICES = 6  # rows whose matrix is shown
 
 
 def write_report(
@@ -111,6 +112,10 @@ def figures_of(
         "One axis against another": heat,
         "Which classes are taken for which": [confusion(r) for r in shown if r.get("confusion")],
         "How far the probabilities can be trusted": [reliability(r) for r in shown],
+        "Session by session": own_curves([r for r in rows if r.get("curve")]),
+        "What was learned when, and what became of it": [
+            own_matrix(r) for r in [r for r in rows if r.get("matrix")][:MATRICES]
+        ],
         "Training": training,
     }
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from graphfsl.data.images import Files, read_images
+from graphfsl.data.session_lists import NEITHER, SUPPORT, read_session_list
 from graphfsl.data.split import Split, readable
 from graphfsl.io.downloads import fetch
 from graphfsl.io.errors import InputError, require, unknown
@@ -19,6 +20,7 @@ from graphfsl.io.package_data import class_list
 
 DRAWINGS = True  # the files show dark ink on paper, the samples bright ink on black
 FOLDERS = ("images_background", "images_evaluation")
+PROTOCOLS = ("vinyals", "background", "fscil")
 
 
 def load(
@@ -39,18 +41,22 @@ def load(
             `images_background` and `images_evaluation` as folders or as zips. It may be read-only.
         protocol: "vinyals", 1028 / 172 / 423 characters (train, val, test); or "background", which
             trains on 25 of the 30 background alphabets (792 characters), validates on the other
-            five (172) and tests on the 659 characters of the evaluation set.
-        rotations: turns by 90, 180 and 270 degrees as classes of their own, in every split; by
-            default with "vinyals" only.
+            five (172) and tests on the 659 characters of the evaluation set; or "fscil", of the
+            task `sessions` with `order: omniglot_fscil`: it trains on the five drawings that the
+            list shows of each of its 1,200 base characters, validates on nine others of these, and
+            tests on all 20 of all 1,623 characters.
+        rotations: turns by 90, 180 and 270 degrees as classes of their own, with "fscil" of "train"
+            only, else in every split; by default not with "background".
         size: pixels of a side.
         download: fetch the zips (15 MB) that are missing into `root`/omniglot-py; what is there is
             used unchecked.
     """
     if split not in ("train", "val", "test"):
         raise unknown("split", split, ("train", "val", "test"))
-    if protocol not in ("vinyals", "background"):
-        raise unknown("Omniglot protocol", protocol, ("vinyals", "background"))
-    rotations = protocol == "vinyals" if rotations is None else rotations
+    if protocol not in PROTOCOLS:
+        raise unknown("Omniglot protocol", protocol, PROTOCOLS)
+    rotations = protocol != "background" if rotations is None else rotations
+    rotations = rotations and (protocol != "fscil" or split == "train")
     if download:
         _fetch(root)
     base = _base(readable(Path(root).expanduser(), "Omniglot"))
@@ -71,8 +77,13 @@ def load(
             match = re.search(r"([^/]+/character\d+)/[^/]+$", name)
             if match:
                 by_class.setdefault(match[1], (files, []))[1].append(name)
+    shown = ""  # the letter of the drawings that are taken; none takes all
     if protocol == "vinyals":
         wanted = list(lists[split])
+    elif protocol == "fscil":
+        order = read_session_list("omniglot_fscil")
+        wanted = list(order.classes if split == "test" else order.sessions[0])
+        shown = {"train": SUPPORT, "val": NEITHER, "test": ""}[split]
     else:
         inside = {c for c, (files, _) in by_class.items() if files.root.name == FOLDERS[0]}
         wanted = sorted(
@@ -88,6 +99,10 @@ def load(
     for folder in FOLDERS:
         held = [(k, c) for k, c in enumerate(wanted) if by_class[c][0].root.name == folder]
         own = [(k, n) for k, c in held for n in sorted(by_class[c][1])]
+        if shown:
+            letters = [letter for _, c in held for letter in order.letters[c]]
+            pairs = zip(own, letters, strict=True)
+            own = [drawing for drawing, letter in pairs if letter == shown]
         if own:
             files = by_class[wanted[own[0][0]]][0]
             x.append(

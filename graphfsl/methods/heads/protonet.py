@@ -39,6 +39,8 @@ class ProtoNet(Head):
         the paper's cosine has no learned temperature.
     """
 
+    reads_means = True
+
     def __init__(self, distance: str = "sqeuclidean", scale: float = 10.0) -> None:
         super().__init__()
         if distance not in ("sqeuclidean", "cosine"):

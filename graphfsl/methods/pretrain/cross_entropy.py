@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from graphfsl.core.learner import Encode, Objective
+from graphfsl.io.errors import require
 from graphfsl.nn.classifier import classifier as make_classifier
 
 __all__ = ["CrossEntropy"]
@@ -27,6 +28,8 @@ class CrossEntropy(Objective):
         classes: the number of base classes.
         classifier: "linear", or "cosine", s g_c cos(f(x), w_c).
         scale: its s.
+        labeled_fraction, label_seed: which images of each class it learns from, where others are
+            kept apart, as for the queries of base classes in the task `sessions`.
 
     Shapes:
         forward: images (B, n, *S), labels (B, n) -> scalar.
@@ -38,9 +41,20 @@ class CrossEntropy(Objective):
     family = "transfer"
 
     def __init__(
-        self, dim: int, classes: int, classifier: str = "linear", scale: float = 10.0
+        self,
+        dim: int,
+        classes: int,
+        classifier: str = "linear",
+        scale: float = 10.0,
+        labeled_fraction: float = 1.0,
+        label_seed: int = 0,
     ) -> None:
         super().__init__()
+        require(
+            0 < labeled_fraction <= 1,
+            f"cross_entropy.labeled_fraction must lie in (0, 1], not {labeled_fraction}",
+        )
+        self.labeled_fraction, self.label_seed = labeled_fraction, label_seed
         self.classifier = make_classifier(classifier, dim, classes, scale)
 
     def forward(self, encode: Encode, x: Tensor, y: Tensor) -> Tensor:

@@ -1,0 +1,209 @@
+"""`graphfsl sessions`: how runs fare whose classes come one session after another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from graphfsl.core.episode import Episode, Target
+from graphfsl.core.task import Metric
+from graphfsl.data import Episodes
+from graphfsl.data.session_lists import read_session_list
+from graphfsl.data.tasks.sessions import Sessions
+from graphfsl.experiment import run as runs
+from graphfsl.experiment.measure import asked_of, measure
+from graphfsl.experiment.overrides import names
+from graphfsl.functional.bootstrap import bootstrap_interval, resampled_counts
+from graphfsl.io.checkpoint import write_atomically
+from graphfsl.io.errors import require
+from graphfsl.io.plain_text import csv_table
+from graphfsl.loops.evaluation import encode_once, measured
+from graphfsl.loops.row import Row
+from graphfsl.report.write import write_report
+
+RESAMPLES = 10_000
+SUMMARY = ("accuracy", "performance drop", "base accuracy", "novel accuracy", "harmonic mean")
+HARMONIC = "harmonic mean"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of a learner.
+
+    Args:
+        name: what it is called in the table.
+        row: its results row.
+        right, asked: (C,) right answers and queries of each class after the last session.
+        is_base: (C,) which classes came in the base session.
+    """
+
+    name: str
+    row: Row
+    right: Tensor
+    asked: Tensor
+    is_base: Tensor
+
+    def harmonic_means(self, counts: Tensor) -> Tensor:
+        """The harmonic means (R,) where classes are drawn as often as counts (R, C) say."""
+        shares = []
+        for own in (self.is_base, ~self.is_base):
+            weight = counts * own
+            shares.append((weight @ self.right) / (weight @ self.asked))
+        base, novel = shares
+        return 2 * base * novel / (base + novel).clamp_min(1e-12)
+
+
+def sessions(
+    paths: Sequence[Path],
+    changes: Sequence[str] = (),
+    order: str | None = None,
+    against: Sequence[str] = (),
+    repeats: int = 1,
+    out: Path | None = None,
+) -> tuple[list[dict[str, str]], list[str], list[Path]]:
+    """Measure runs over sessions, and write a table and a report with curves and matrices.
+
+    Args:
+        paths: directories of trained runs.
+        changes: overrides of all of them, such as episode.way=10.
+        order: a list of sessions, whose sizes become those of the task; None takes the task of the
+            run, which must be `sessions`, or what `changes` makes of it.
+        against: for each further learner of the first run its overrides, separated by semicolons.
+        repeats: how often the sessions are gone through, with other samples or in other orders.
+        out: the folder; None takes one in the first run's directory.
+
+    Returns:
+        The lines of the table, sentences on the harmonic mean beside the first learner's, and the
+        files.
+
+    Raises:
+        InputError: for a run whose task is another one, and for what the task, the list or the data
+            refuse.
+    """
+    every: list[tuple[Path, str, tuple[str, ...]]] = [(path, path.name, ()) for path in paths]
+    every += [(paths[0], text, tuple(text.split(";"))) for text in against]
+    task = [] if order is None else _task_of(order, changes)
+    measured_of = [
+        _measure(path, name, [*task, *changes, *own], repeats) for path, name, own in every
+    ]
+    lines = [_line(one) for one in measured_of]
+    told = _beside_first(measured_of)
+    folder = out or paths[0] / "sessions"
+    table = csv_table(list(lines[0]), [list(line.values()) for line in lines])
+    write_atomically(folder / "sessions.csv", table.encode())
+    rows = [one.row.replace(run=one.name) for one in measured_of]
+    files = write_report(folder, f"Sessions of {rows[0].data}", rows, findings=told)
+    return lines, told, [folder / "sessions.csv", *files]
+
+
+def _task_of(order: str, changes: Sequence[str]) -> list[str]:
+    """The override that makes the task one of a list of sessions, with the list's own sizes."""
+    found = read_session_list(order)
+    base, later, way = found.sizes
+    fields: dict[str, Any] = {"task": "sessions", "order": order}
+    fields |= {"base": base, "sessions": later, "way": way}
+    queries = found.queries
+    if queries is not None:
+        fields["query"] = queries
+    return [f"episode={{{', '.join(f'{key}: {value}' for key, value in fields.items())}}}"]
+
+
+def _measure(path: Path, name: str, changes: Sequence[str], repeats: int) -> Measured:
+    """What a run answers; the episodes are as many as `repeats` units have."""
+    run = runs.load(path)
+    task = asked_of(run, changes).experiment.task
+    require(
+        isinstance(task, Sessions),
+        f"{path} asks for {task.title}, and not for sessions; give --order=…, or "
+        "'episode={task: sessions, …}'",
+    )
+    require(
+        not any(names(change, "evaluation.episodes") for change in changes),
+        "--repeats says how many sessions there are; leave evaluation.episodes out",
+    )
+    asked = [*changes, f"evaluation.episodes={repeats * task.unit}"]
+    (row,) = measure(run, asked)
+    return Measured(name, row, *_by_class(run, asked))
+
+
+def _by_class(run: runs.Run, changes: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
+    """Right answers, and queries, of each class after the last session, and which are base ones."""
+    asked = asked_of(run, changes)
+    (task,) = asked.tasks
+    assert isinstance(task, Sessions)
+    options = asked.experiment.evaluation
+    device = asked.experiment.trainer.fabric().device
+    split = asked.experiment.data.split(options.split)
+    answering, split = encode_once(
+        asked.learner.to(device), split, run.transform.plain(), len(split.x) + 1
+    )
+    loader = Episodes(split, task, options.seed, run.transform.plain(), device)
+    counted = Metric(partial(_counted, classes=len(split.classes)))
+    total = torch.zeros(2 * len(split.classes), dtype=torch.float64)
+    for unit in range(options.episodes // task.unit):
+        last = (unit + 1) * task.unit - 1
+        found = measured(answering, loader, range(last, last + 1), {"classes": counted})
+        total += found["classes"][0]
+    right, queries = total.chunk(2)
+    draw: Any = loader.sampler.draw([0])
+    came = draw.classes[0, : task.base]
+    is_base = torch.zeros(len(split.classes), dtype=torch.bool)
+    is_base[torch.from_numpy(came)] = True
+    return right, queries, is_base
+
+
+def _counted(scores: Tensor, target: Target, episode: Episode, classes: int) -> Tensor:
+    """Right and all answers (B, 2 C) of each class of the split."""
+    real = target.query >= 0
+    right = (scores.argmax(-1) == target.query) & real
+    number = target.classes.gather(1, target.query.clamp_min(0)).clamp_min(0)
+    empty = torch.zeros(len(number), classes, dtype=torch.float64, device=number.device)
+    parts = [empty.scatter_add(1, number, counted.double()) for counted in (right, real)]
+    return torch.cat(parts, 1)
+
+
+def _line(one: Measured) -> dict[str, str]:
+    """A learner's line of the table: the summary, then the accuracy after each session."""
+    found = {"learner": one.name}
+    for name in SUMMARY:
+        found[name] = one.row.metrics[name].number
+    for name in ("backward transfer", "forgetting"):
+        found[name] = one.row.metrics[name].number
+    curve = one.row.diagnosis["curve"]
+    for session, value in zip(curve["x"], curve["y"], strict=True):
+        found[f"s{session}"] = f"{value:.1f}"
+    return found
+
+
+def _beside_first(every: Sequence[Measured]) -> list[str]:
+    """A sentence on the harmonic mean of each learner, with intervals over classes."""
+    first = every[0]
+    counts = resampled_counts(first.is_base.long(), RESAMPLES)
+    of_first = first.harmonic_means(counts)
+    low, high = (100 * v for v in bootstrap_interval(of_first))
+    value = first.row.metrics[HARMONIC].number
+    told = [
+        f"{first.name}: harmonic mean {value} % (95% interval over classes {low:.2f} to {high:.2f})"
+    ]
+    for one in every[1:]:
+        require(
+            torch.equal(one.is_base, first.is_base),
+            f"{one.name} has other base classes than {first.name}, so that no class stands beside "
+            "itself; give them the same --order",
+        )
+        gain = 100 * (one.harmonic_means(counts) - of_first)
+        low, high = bootstrap_interval(gain)
+        own = one.row.metrics[HARMONIC]
+        ones = torch.ones(1, len(one.right), dtype=torch.float64)
+        difference = 100 * float(one.harmonic_means(ones) - first.harmonic_means(ones))
+        told.append(
+            f"{one.name}: harmonic mean {own.number} %, {difference:+.2f} points beside "
+            f"{first.name} (95% interval over classes {low:+.2f} to {high:+.2f})"
+        )
+    return told
