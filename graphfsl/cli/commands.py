@@ -481,6 +481,32 @@ def report(
 
 
 @app.command()
+def export(
+    run: RunFolder,
+    overrides: Overrides = None,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="the folder to write, which is not there yet")
+    ] = Path("export"),
+    encoder_only: Annotated[
+        bool, typer.Option("--encoder-only", help="write the encoder and no head")
+    ] = False,
+    opset: Annotated[int, typer.Option(help="version of ONNX's operators, 18 to 20")] = 20,
+    plugin: Plugins = None,
+) -> None:
+    """Write a run as ONNX graphs for devices, which need neither this library nor torch.
+
+    encoder.onnx, head.onnx, model.json, and classify.py, which learns classes from photographs.
+    """
+    from graphfsl.apply.export.export_run import export as export_run
+
+    exported = export_run(run, out, overrides or [], encoder_only, opset)
+    for note in exported.notes:
+        print(f"graphfsl: {note}", file=sys.stderr)
+    for file in exported.files:
+        print(file)
+
+
+@app.command()
 def features(
     folder: Annotated[
         Path,

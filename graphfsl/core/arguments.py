@@ -71,6 +71,8 @@ def whole_number(value: Any, what: str, least: int | None = None) -> int:
     Raises:
         InputError: for anything else, and below `least`.
     """
+    if isinstance(value, torch.SymInt):  # a size that torch.export leaves open, and it must stay so
+        return value  # type: ignore[return-value]
     try:
         number = None if isinstance(value, bool) else operator.index(value)
     except TypeError:

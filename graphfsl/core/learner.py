@@ -63,6 +63,8 @@ class Part(Shown, Combines, nn.Module):
     # its own BatchNorm follows the pipeline's policy, which it finds in `batch_norm`
     follows_batch_norm: bool = False
     batch_norm: str = "running"
+    # why no graph for devices can hold it, behind its name; empty where one can (`graphfsl export`)
+    cannot_export: str = ""
     answers: str = "classes"  # what a query is answered with: scores of classes, or "values"
 
     @property

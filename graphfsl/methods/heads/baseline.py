@@ -48,6 +48,7 @@ class Baseline(Head):
         the span of the support, W = A^T Z, so that A alone is trained.
     """
 
+    cannot_export = "trains a classifier by many steps, which a graph would hold one by one"
     family = "transfer"
     block_nodes = 20480
 

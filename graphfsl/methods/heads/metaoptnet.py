@@ -42,6 +42,7 @@ class MetaOptNet(Head):
         nodes; where its label is soft, the margin to class k is 1 - y_k.
     """
 
+    cannot_export = "solves its quadratic program until it converges, and no graph ends so"
     family = "metric"
     block_nodes = 20480
 

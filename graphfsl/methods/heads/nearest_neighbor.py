@@ -31,6 +31,8 @@ class NearestNeighbor(Head):
         the rule of section II of the paper.
     """
 
+    cannot_export = "takes one class after the other, so that a graph would hold their number"
+
     def score(self, episode: Episode) -> Tensor:
         """Minus the squared distance to the nearest labeled node of each class: (B, n, C)."""
         similarity = -squared_euclidean(episode.x, episode.x[:, episode.labeled])  # (B, n, m)

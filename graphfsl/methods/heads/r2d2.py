@@ -42,6 +42,7 @@ class R2D2(Head):
         keeps it fixed.
     """
 
+    cannot_export = "solves linear equations, for which ONNX has no operator"
     family = "metric"
 
     def __init__(self, lamda: float = 50.0, alpha: float = 10.0) -> None:

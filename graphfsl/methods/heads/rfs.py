@@ -42,6 +42,7 @@ class RFS(Head):
         support.
     """
 
+    cannot_export = "fits its classifier by Newton steps, and ONNX factorises no matrix"
     family = "transfer"
     fits_probabilities = True
     block_nodes = 20480

@@ -1,0 +1,299 @@
+"""A run as ONNX graphs: they answer as PyTorch does, the script beside them as `predict` does."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import graphfsl as gf
+from graphfsl.apply.export import graphs
+from graphfsl.apply.export.export_run import export
+from graphfsl.apply.export.graphs import HeadGraph, example_episode, session
+from graphfsl.apply.predict import load
+from graphfsl.core.saving import Training
+from graphfsl.io.errors import InputError
+from tests.support.command import Call, refused
+
+SIZE = 16
+NAMES = ("disc", "stripes", "frame")
+# Runs a script in a process that can import neither torch nor graphfsl.
+ALONE = """
+import runpy, sys
+for name in ("torch", "graphfsl", "torchvision", "onnx"):
+    sys.modules[name] = None
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def saved(folder: Path, channels: int, ink: bool, head: Any = "protonet") -> Path:
+    """A small learner in a folder, as `Learner.save` writes it."""
+    torch.manual_seed(0)
+    spec = {"encoder": {"name": "conv4", "width": 4}, "head": head}
+    shape = (channels, SIZE, SIZE)
+    learner = gf.build(spec, shape, 3)
+    mean, std = [0.4] * channels, [0.3] * channels
+    learner.training_data = Training(shape, mean, std, ("a", "b"), ink, 0)
+    learner.save(folder)
+    return folder
+
+
+def drawing(kind: str, number: int) -> np.ndarray:
+    """(20, 24, 3) bytes of one class, each a little otherwise."""
+    rng = np.random.default_rng([number, *kind.encode()])
+    y, x = np.mgrid[:20, :24]
+    shapes = {
+        "disc": (x - 12) ** 2 + (y - 9) ** 2 < 40,
+        "stripes": (x // 3) % 2 == 0,
+        "frame": (x < 4) | (y > 15),
+    }
+    picture = np.where(shapes[kind][..., None], [200, 90, 40], [30, 120, 230])
+    return (picture + rng.integers(-25, 25, picture.shape)).clip(0, 255).astype(np.uint8)
+
+
+def photographs(root: Path) -> tuple[dict[str, list[Path]], list[Path]]:
+    """Three files of each class, and queries of every kind that a camera or a program writes."""
+    support: dict[str, list[Path]] = {}
+    for name in NAMES:
+        (root / name).mkdir(parents=True)
+        support[name] = [root / name / f"{i}.png" for i in range(3)]
+        for i, path in enumerate(support[name]):
+            Image.fromarray(drawing(name, i)).save(path)
+    queries = []
+
+    def keep(image: Image.Image, name: str, **options: Any) -> None:
+        queries.append(root / name)
+        image.save(queries[-1], **options)
+
+    for number, name in enumerate(NAMES, 5):
+        photo = Image.fromarray(drawing(name, number))
+        gray = np.asarray(photo.convert("L"))
+        turned = Image.Exif()
+        turned[0x0112] = 6
+        see_through = photo.convert("RGBA")
+        see_through.putalpha(Image.fromarray(np.linspace(0, 255, 480).reshape(20, 24).astype("u1")))
+        keep(photo, f"{name}.jpg", quality=95)
+        keep(photo, f"{name}_turned.jpg", exif=turned)
+        keep(see_through, f"{name}_clear.png")
+        keep(Image.fromarray(gray.astype(np.uint16) * 200 + 3000), f"{name}_deep.png")
+        keep(photo.convert("LA"), f"{name}_gray.png")
+        keep(photo.quantize(16), f"{name}_palette.gif", transparency=3)
+        keep(photo.convert("1"), f"{name}_bits.bmp")
+        keep(photo.convert("CMYK"), f"{name}_print.tif")
+    return support, queries
+
+
+def alone(script: Path, *words: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", ALONE, str(script), *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module", params=[(3, False), (1, True)], ids=["photographs", "drawings"])
+def exported(request: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A learner's folder, and that of its export."""
+    root = tmp_path_factory.mktemp("export")
+    run = saved(root / "run", *request.param)
+    export(run, root / "device")
+    return run, root / "device"
+
+
+def test_the_graphs_answer_as_the_learner_for_any_number_of_images(
+    exported: tuple[Path, Path],
+) -> None:
+    run, device = exported
+    learner: Any = load(run).learner
+    channels = json.loads((device / "model.json").read_text())["image"]["channels"]
+    encoder, head = (session(str(device / f"{name}.onnx")) for name in ("encoder", "head"))
+    for way, shot, queries in ((2, 1, 1), (6, 4, 5), (3, 2, 9)):
+        n = way * shot + queries
+        x = torch.randn(n, channels, SIZE, SIZE)
+        z = encoder.run(None, {"images": x.numpy()})[0]
+        w = torch.eye(way).repeat_interleave(shot, 0)
+        inputs = {
+            "support": z[: way * shot],
+            "labels": w.numpy(),
+            "mask": np.ones(way * shot, bool),
+            "query": z[way * shot :],
+        }
+        p = head.run(None, inputs)[0]
+        weights = torch.cat([w, torch.zeros(queries, way)])
+        episode = gf.Episode(x[None], weights[None], way * shot, queries)
+        with torch.no_grad():
+            right = learner(episode)[0].softmax(-1)
+        np.testing.assert_allclose(p, right.numpy(), atol=1e-4)
+
+
+def test_padding_of_the_support_changes_nothing(exported: tuple[Path, Path]) -> None:
+    head = session(str(exported[1] / "head.onnx"))
+    dim = json.loads((exported[1] / "model.json").read_text())["features"]
+    episode = {k: v.numpy() for k, v in example_episode(3, 1, 4, dim).items()}
+    padded = dict(episode)
+    for name in ("support", "labels"):
+        row = np.full((1, episode[name].shape[1]), 7.0 if name == "support" else 0.0, np.float32)
+        padded[name] = np.concatenate([episode[name], row])
+    padded["mask"] = np.append(episode["mask"], False)
+    np.testing.assert_allclose(head.run(None, padded)[0], head.run(None, episode)[0], atol=1e-6)
+
+
+def test_the_script_answers_as_predict_from_the_same_files_without_torch(
+    exported: tuple[Path, Path], tmp_path: Path
+) -> None:
+    run, device = exported
+    support, queries = photographs(tmp_path)
+    script = device / "classify.py"
+    (device / "classes.npz").unlink(missing_ok=True)
+    for name, files in support.items():
+        done = alone(script, "enrol", name, *files)
+        assert done.returncode == 0, done.stderr
+    done = alone(script, "classify", *queries)
+    assert done.returncode == 0, done.stderr
+    answers = load(run).predict(support, queries)
+    lines = done.stdout.splitlines()
+    for line, answer, path in zip(lines, answers, queries, strict=True):
+        shown, label, each = line.split("\t")
+        p = {name: float(value) for name, value in (word.split("=") for word in each.split())}
+        assert (shown, label) == (str(path), answer.label)
+        assert p == pytest.approx(answer.probabilities, abs=1e-3), path.name
+
+
+def test_the_script_says_in_a_line_what_it_does_not_read(
+    exported: tuple[Path, Path], tmp_path: Path
+) -> None:
+    _, device = exported
+    deep = tmp_path / "deep.png"
+    write_deep_colours(deep)
+    done = alone(device / "classify.py", "enrol", "x", deep)
+    assert done.returncode == 1
+    assert done.stderr == f"{deep} has colours of 16 bits; save it with 8\n"
+
+
+def write_deep_colours(path: Path) -> None:
+    """A PNG of 16 bits a colour, which Pillow does not write."""
+    import struct
+    import zlib
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        check = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + check
+
+    header = struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0)
+    rows = b"".join(b"\0" + bytes(range(24)) for _ in range(4))
+    parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + parts)
+
+
+def test_the_script_refuses_features_of_another_model(
+    exported: tuple[Path, Path], tmp_path: Path
+) -> None:
+    _, device = exported
+    facts = json.loads((device / "model.json").read_text())
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ("encoder.onnx", "head.onnx", "classify.py"):
+        (other / name).write_bytes((device / name).read_bytes())
+    (other / "model.json").write_text(json.dumps(facts))
+    z = np.zeros((1, facts["features"]), np.float32)
+    np.savez(other / "classes.npz", features=z, names=np.array(["a"]), model=np.array("another"))
+    photo = tmp_path / "photo.png"
+    Image.fromarray(drawing("disc", 0)).save(photo)
+    done = alone(other / "classify.py", "classify", photo)
+    assert done.returncode == 1
+    assert "holds features of another encoder; remove it and enrol again" in done.stderr
+    (other / "model.json").write_text(json.dumps(facts | {"onnxruntime": [99, 0]}))
+    done = alone(other / "classify.py", "classify", photo)
+    assert done.returncode == 1 and done.stderr.startswith("onnxruntime [99, 0] or newer")
+
+
+def test_model_json_says_what_the_device_needs(exported: tuple[Path, Path]) -> None:
+    run, device = exported
+    facts = json.loads((device / "model.json").read_text())
+    image, predictor = facts["image"], load(run)
+    assert image["size"] == SIZE and image["ink"] == predictor.run.ink
+    assert image["mean"] == pytest.approx([0.4] * image["channels"])
+    assert facts["classes"] == ["a", "b"] and facts["precision"] == "fp32"
+    assert facts["digest"] == predictor.run.experiment.digest()
+    import onnx
+
+    for name in ("encoder", "head"):
+        model = onnx.load(device / facts[name])
+        assert model.opset_import[0].version == facts["opset"]
+        assert {p.key: p.value for p in model.metadata_props}["model"] == facts["model"]
+
+
+# What is refused
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"head": "r2d2"}, "R2D2 solves linear equations"),
+    ({"head": "protonet", "refine": "soft_kmeans"}, "it reads a pool of unlabeled images"),
+    ({"head": "protonet", "refine": "laplacian_shot"}, "it is transductive"),
+    ({"head": {"name": "gnn", "hidden": 8}}, "it is tied to one way"),
+    ({"head": "protonet", "batch_norm": "support"}, "its BatchNorm policy is `support`"),
+    ({"head": "linear", "adapt": "maml"}, "its inner loop changes the weights"),
+]
+
+
+@pytest.mark.parametrize(("spec", "why"), REFUSED, ids=[why for _, why in REFUSED])
+def test_what_no_graph_holds_is_refused_with_the_reason(
+    spec: dict[str, Any], why: str, tmp_path: Path
+) -> None:
+    learner = gf.build({"encoder": {"name": "conv4", "width": 4}, **spec}, (1, SIZE, SIZE), 3)
+    assert why in graphs.why_not_exported(learner)
+    learner.save(tmp_path / "run")
+    with pytest.raises(InputError, match="has no head for devices") as error:
+        export(tmp_path / "run", tmp_path / "device")
+    assert why in str(error.value) and "\n" not in str(error.value)
+    assert not (tmp_path / "device").exists()
+
+
+def test_an_encoder_alone_is_exported_where_the_head_cannot_be(tmp_path: Path) -> None:
+    run = saved(tmp_path / "run", 1, ink=False, head="r2d2")
+    export(run, tmp_path / "device", encoder_only=True)
+    names = sorted(path.name for path in (tmp_path / "device").iterdir())
+    assert names == ["encoder.onnx", "model.json"]
+    assert "head" not in json.loads((tmp_path / "device" / "model.json").read_text())
+
+
+def test_mistakes_on_the_command_line_are_one_line(
+    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = saved(tmp_path / "run", 1, ink=False)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("keep")
+    device = tmp_path / "device"
+    refused(tmp_path, call, "export", run, "-o", tmp_path / "full", says="is there already")
+    refused(tmp_path, call, "export", run, "-o", device, "--opset", 9, says="writes opset 18 to 20")
+    refused(tmp_path, call, "export", tmp_path / "none", "-o", device, says="not found")
+    gf.build({"head": "protonet"}, (5,), 3).save(tmp_path / "features")
+    refused(tmp_path, call, "export", tmp_path / "features", says="was trained on features")
+    runtime = __import__("onnxruntime")
+    monkeypatch.setattr(runtime, "__version__", "1.10.0")
+    refused(tmp_path, call, "export", run, "-o", device, says="onnxruntime 1.10.0 is too old")
+    find: Callable[[str], Any] = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "onnx" else find(name)
+    )
+    refused(tmp_path, call, "export", run, "-o", device, says="pip install graphfsl[export]")
+
+
+def test_a_graph_that_answers_otherwise_is_not_given() -> None:
+    class Forgets(torch.nn.Module):
+        """Holds the number of classes that it was traced with."""
+
+        def forward(self, **episode: torch.Tensor) -> torch.Tensor:
+            return HeadGraph(gf.build({"head": "protonet"}, (6,), 3))(**episode) / 2
+
+    learner: Any = gf.build({"head": "protonet"}, (6,), 3).eval()
+    model = graphs.head_graph(learner, 6)
+    with pytest.raises(InputError, match="answers otherwise than PyTorch on support"):
+        graphs._compare(Forgets(), model, [example_episode(2, 1, 1, 6)], "it")
