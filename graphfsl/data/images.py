@@ -148,13 +148,13 @@ def _with_alpha(image: Image.Image) -> Image.Image:
 
 
 def decode(
-    data: bytes, size: int, channels: int, where: str, limits: Range | None = None
+    data: bytes, size: int | None, channels: int, where: str, limits: Range | None = None
 ) -> np.ndarray:
     """Decode one image file: (channels, size, size) uint8.
 
     Args:
         data: the bytes of the file.
-        size: pixels of a side.
+        size: pixels of a side; None leaves the image's own sides.
         channels: 3, or 1 for gray.
         where: what the file is called in an error.
         limits: which values are black and white, see `to_bytes`.
