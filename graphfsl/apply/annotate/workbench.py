@@ -194,7 +194,8 @@ class Workbench:
     def _keep_writing(self) -> None:
         while self._wait(lambda: self._written != self.answers.last):
             self._write_once()
-            time.sleep(PAUSE)
+            with self._changed:
+                self._changed.wait_for(lambda: self._stopped, PAUSE)
         if self._written != self.answers.last:
             self._write_once()
 
@@ -781,8 +782,8 @@ class Workbench:
             if behind:
                 return "Predictions are being computed."
             return "Nothing is predicted yet: label samples of two classes."
-        done = f"Predictions from {self.state.predictions.used:,} labels"
-        done += f", {self.state.seconds:.1f} s"
+        used = self.state.predictions.used
+        done = f"Predictions from {used:,} labels"
         return f"{done}; {behind:,} newer steps are being added." if behind else f"{done}."
 
     def _count_skipped(self, user: str) -> int:
