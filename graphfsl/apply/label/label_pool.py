@@ -240,7 +240,7 @@ def label_graph(
     else:
         influence = columns()
 
-    held = held_out(
+    every = held_out(
         _rows(influence, given.node),
         given.node,
         given.group,
@@ -249,10 +249,11 @@ def label_graph(
         prior,
         given.classes,
     )
+    held = every
     if calibrates is not None:
-        held = held.of(torch.from_numpy(calibrates)[held.ids])
+        held = every.of(torch.from_numpy(calibrates)[every.ids])
     t = temperature(held.scores[held.reached], held.group[held.reached])
-    doubt, said, contradicts = _doubts(_rows(influence, given.node), given, held, t)
+    doubt, said, contradicts = _doubts(_rows(influence, given.node), given, every, t)
     weights = class_weights(prior, given.member.sum(0), given.member.T @ mass)
     found = _answers(influence, weights, given, t).of(graph.node)
 
