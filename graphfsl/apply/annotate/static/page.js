@@ -552,6 +552,8 @@ function auditText(audit) {
 
 function openChooser(title, taken, mayMake = true) {
   state.choose = { taken, mayMake };
+  state.choices = [];
+  state.listed = null;
   byId("chooser-title").textContent = title;
   byId("chooser-text").value = "";
   byId("chooser").showModal();
@@ -566,6 +568,7 @@ async function listChoices() {
   try {
     const told = await ask("classes", { text, limit: 50 });
     if (turn !== listing) return;
+    state.listed = text;
     const typed = text.trim().split(/\s+/).join(" ").normalize("NFC");
     state.choices = told.classes.map((one) => ({ ...one, text: one.name }));
     for (const one of told.classes) state.names.set(one.class, one.name);
@@ -593,9 +596,15 @@ function paintChoices() {
   } else byId("chooser-text").removeAttribute("aria-activedescendant");
 }
 
+async function takeTyped() { // never what fits an earlier text
+  if (state.listed !== byId("chooser-text").value) await listChoices();
+  if (state.listed === byId("chooser-text").value) take(state.choice);
+}
+
 async function take(i) {
   const one = state.choices[i];
-  if (!one) return;
+  if (!one || state.taking) return;
+  state.taking = true;
   const { taken } = state.choose;
   try {
     let own = one.class;
@@ -608,6 +617,7 @@ async function take(i) {
     grid.focus({ preventScroll: true });
     taken(own);
   } catch (error) { alarm(error); }
+  state.taking = false;
 }
 
 function chooseClass() {
@@ -758,7 +768,7 @@ function typed(event) {
     paintChoices();
     event.preventDefault();
   } else if (event.key === "Enter" && !event.isComposing) {
-    take(state.choice);
+    takeTyped();
     event.preventDefault();
   }
 }
