@@ -35,7 +35,7 @@ const grid = byId("grid");
 const state = {
   view: "next", of: null, sample: null, tiles: [], sections: [], cursor: 0, anchor: 0, selected: new Set(),
   ahead: [], names: new Map(), first: [], summary: null, total: 0, editing: null, choose: null, choices: [], choice: 0,
-  turn: 0, predicted: -1,
+  turn: 0, predicted: -1, turning: false,
 };
 
 // Asking the server
@@ -151,6 +151,7 @@ function repaint() {
 }
 
 function showTiles(sections) {
+  state.turning = false;
   state.sections = sections.filter(([, tiles]) => tiles.length);
   state.tiles = state.sections.flatMap(([, tiles]) => tiles);
   state.selected.clear();
@@ -215,6 +216,7 @@ function chosen() {
 }
 
 function answer(tiles, valueOf, bulk = false) {
+  if (state.turning) { say("The next samples are coming."); return; } // what is shown is answered
   if (!tiles.length) { say("There is nothing to answer here."); return; }
   const before = tiles.map((tile) => ({ tile, own: tile.own, how: tile.how }));
   const { view } = state;
@@ -236,6 +238,7 @@ function answer(tiles, valueOf, bulk = false) {
     if (view === state.view) turnOver();
     refreshSoon();
   }).catch((error) => {
+    state.turning = false;
     for (const { tile, own, how } of before) { tile.pending -= 1; tile.own = own; tile.how = how; }
     if (error.tiles) error.tiles.forEach(takeOver);
     repaint();
@@ -255,6 +258,7 @@ function moveOn() {
     const i = (state.cursor + step) % state.tiles.length;
     if (free(i)) { moveTo(i); return; }
   }
+  state.turning = state.view !== "unlabelled";
   repaint();
 }
 
@@ -276,6 +280,7 @@ function row() {
 }
 
 async function undo() {
+  state.turning = false;
   try {
     const told = await send("undo", { view: state.view });
     say(`Undone: ${told.what}`);
@@ -359,6 +364,7 @@ async function openView(view, fields = {}) {
   state.sample = fields.sample === undefined ? null : fields.sample;
   state.cursor = 0;
   paintViews();
+  state.turning = true;
   try {
     const sections = await sectionsOf(view);
     if (turn !== state.turn) return;
@@ -385,10 +391,10 @@ async function sectionsOf(view) {
       ask("grid", { ...about, order: "sure" }), ask("grid", { ...about, order: "unsure" }),
       ask("grid", { view: "labelled", of: state.of, limit: MEMBERS }),
     ]);
-    const free = (tile) => tile.own === null && tile.guess;
-    const surest = sure.tiles.filter(free);
-    const seen = new Set(surest.map((tile) => tile.n));
-    const least = unsure.tiles.filter((tile) => free(tile) && !seen.has(tile.n));
+    const members = new Map([...unsure.tiles, ...sure.tiles].filter((tile) => tile.guess).map((tile) => [tile.n, tile]));
+    const ranked = [...members.values()].sort((a, b) => a.score - b.score);
+    const half = Math.min(MEMBERS, Math.ceil(ranked.length / 2));
+    const least = ranked.slice(0, half), surest = ranked.slice(half).reverse().slice(0, MEMBERS);
     return [["The least sure", least], ["The surest", surest], [`Labelled (${given.total})`, given.tiles]];
   }
   const told = await ask("grid", gridFields(0));
@@ -496,6 +502,7 @@ function count(number) { return number.toLocaleString("en"); }
 
 function paintClasses() {
   const list = byId("classes");
+  const focused = list.contains(document.activeElement) ? document.activeElement.dataset.id : null;
   list.replaceChildren();
   for (const one of state.first) {
     const line = element("li");
@@ -513,9 +520,12 @@ function paintClasses() {
     edit.type = "button";
     edit.setAttribute("aria-label", `Rename, merge or delete ${one.name}`);
     edit.addEventListener("click", () => openEditor(one));
+    [choose, look, edit].forEach((button, i) => { button.dataset.id = `${one.class} ${i}`; });
     line.append(choose, look, edit);
     list.append(line);
   }
+  const again = focused && list.querySelector(`[data-id="${focused}"]`);
+  if (again) again.focus({ preventScroll: true }); // counts change while somebody goes through them
 }
 
 function paintFacts(told) {
