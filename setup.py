@@ -17,7 +17,7 @@ setup(
     package_dir=TRAVEL,
     include_package_data=False,
     package_data={
-        "graphfsl": ["py.typed", "data/sets/*.json"],
+        "graphfsl": ["py.typed", "data/sets/*.json", "apply/annotate/static/*"],
         "graphfsl.experiments": ["**/*.yaml"],
         "graphfsl.data_lists": ["*.json", "sessions/*.json"],
     },

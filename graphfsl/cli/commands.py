@@ -700,6 +700,60 @@ def segment(
 
 
 @app.command()
+def annotate(
+    folder: Annotated[Path, typer.Argument(help="a folder of images, at any depth")],
+    out: Out = None,
+    users: Annotated[
+        list[str] | None,
+        typer.Option("--user", help="who labels; given several times, each has an address"),
+    ] = None,
+    support: Annotated[
+        Path | None, typer.Option(help="labels to begin with: CSV with columns sample and label")
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="where the page is served; another than this machine needs --token")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="of the page; 0 takes a free one")] = 8765,
+    token: Annotated[
+        str | None, typer.Option(help="what lets people in, 16 letters or more; else drawn anew")
+    ] = None,
+    twice: Annotated[
+        float, typer.Option(help="the share of samples that two people are asked")
+    ] = 0.1,
+    encoder: Encoder = "efficientnet_lite0",
+    weights: Weights = None,
+    run: Annotated[Path | None, typer.Option(help="the encoder of this run instead")] = None,
+    size: Size = None,
+    limits: Limits = None,
+    plugin: Plugins = None,
+) -> None:
+    """Open a page on which people label a folder of images, and the pool follows.
+
+    Answers are kept in OUT (annotations/) as they are given; the same command goes on.
+    """
+    from graphfsl.apply.annotate.annotate_folder import annotate as serve
+    from graphfsl.apply.folder_encoder import encoder_option
+    from graphfsl.data.pixel_range import parse_range
+
+    chosen = encoder_option(encoder, weights, run)
+    serve(
+        folder,
+        out or Path("annotations"),
+        new_console().print,
+        users or (),
+        host,
+        port,
+        token,
+        twice,
+        support,
+        chosen,
+        run,
+        size,
+        parse_range(limits),
+    )
+
+
+@app.command()
 def demo(overrides: Overrides = None, out: Out = None, plugin: Plugins = None) -> None:
     """Meta-train a ProtoNet on embedded data and show what unlabeled images are worth."""
     from graphfsl.cli.demo import demo as show

@@ -154,7 +154,7 @@ def decode(
 
     Args:
         data: the bytes of the file.
-        size: pixels of a side; None leaves the image as it is.
+        size: pixels of a side; None leaves the image's own sides.
         channels: 3, or 1 for gray.
         where: what the file is called in an error.
         limits: which values are black and white, see `to_bytes`.

@@ -82,6 +82,15 @@ class HeldOut:
             return None
         return float(((self.scores.argmax(1) == self.group) & self.reached).float().mean())
 
+    def of(self, kept: Tensor) -> HeldOut:
+        """Only some of them, (h,) bool.
+
+        Whether each class has one is asked of those that are left.
+        """
+        group = self.group[kept]
+        whole = self.of_every_class and len(group.unique()) == len(self.group.unique())
+        return HeldOut(self.ids[kept], self.scores[kept], group, self.reached[kept], whole)
+
 
 def held_out(
     influence: Float[Tensor, "m m"],

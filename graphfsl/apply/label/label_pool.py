@@ -5,8 +5,8 @@ Each comes with the support samples that spoke for it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,9 @@ LOW = 0.1  # the share of held-out rows below a usual mass
 # how often a given label is right before the others are heard: as many as they find again, within
 LEAST_TRUST, MOST_TRUST = 0.5, 0.95
 NUMBERS = 2**25  # of the samples that are answered at once
+
+# the columns (N, m) of G that belong to these m samples of the support, in blocks
+Columns = Callable[[], list[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -190,12 +193,54 @@ def label_pool(
 
     distinct = distinct_neighbors(x, neighbors, support, label, bar)
     near = distinct.near
-    graph = pool_graph(distinct)
-    given = _given(graph, support, label)
-    mass = _pool_mass(graph, given, alpha)
-    influence = _influence(graph, given, alpha, chunk, bar)
+    found = label_graph(pool_graph(distinct), support, label, alpha, prior, none, chunk, bar)
+    facts = {
+        "k": near.index.shape[1],
+        "alpha": alpha,
+        "prior": prior,
+        "neighbours": _how_found(near),
+        "recall": near.recall,
+    }
+    return replace(found, facts=facts | found.facts)
 
-    held = held_out(
+
+def label_graph(
+    graph: PoolGraph,
+    support: np.ndarray,
+    label: np.ndarray,
+    alpha: float = 0.9,
+    prior: str = "none",
+    none: float | None = None,
+    chunk: int = 64,
+    bar: Bar | None = None,
+    columns: Columns | None = None,
+    calibrates: np.ndarray | None = None,
+) -> Labels:
+    """Label the samples of a graph that stands already, as `label_pool` does.
+
+    Args:
+        graph: of n samples.
+        support: see `label_pool`; nothing is checked here.
+        label: see `label_pool`.
+        alpha: see `label_pool`.
+        prior: see `label_pool`.
+        none: see `label_pool`.
+        chunk: see `label_pool`.
+        bar: shows progress.
+        columns: gives the support's columns of G, where somebody keeps them; None solves them.
+        calibrates: (m,) bool, the support samples that are held out to tell how far the answers can
+            be trusted; None takes all.
+    """
+    given = _given(graph, support, label)
+    mass = torch.zeros(len(given.node))
+    if prior != "none":
+        mass = _pool_mass(graph, given, alpha)
+    if columns is None:
+        influence = _influence(graph, given, alpha, chunk, bar or silent)
+    else:
+        influence = columns()
+
+    every = held_out(
         _rows(influence, given.node),
         given.node,
         given.group,
@@ -204,8 +249,11 @@ def label_pool(
         prior,
         given.classes,
     )
+    held = every
+    if calibrates is not None:
+        held = every.of(torch.from_numpy(calibrates)[every.ids])
     t = temperature(held.scores[held.reached], held.group[held.reached])
-    doubt, said, contradicts = _doubts(_rows(influence, given.node), given, held, t)
+    doubt, said, contradicts = _doubts(_rows(influence, given.node), given, every, t)
     weights = class_weights(prior, given.member.sum(0), given.member.T @ mass)
     found = _answers(influence, weights, given, t).of(graph.node)
 
@@ -215,7 +263,7 @@ def label_pool(
     held_mass = held.scores[:, : given.classes].amax(1).where(held.reached, 0)
     held_strength = held_mass / root[given.node[held.ids]]
 
-    asked = torch.ones(len(x), dtype=torch.bool)
+    asked = torch.ones(len(graph.node), dtype=torch.bool)
     asked[given.sample] = False
     lower, error = shortfall(strength[asked], found.best[asked], held_strength, held.group)
     z = lower / error
@@ -235,11 +283,6 @@ def label_pool(
     _fill_in_given(answer, nothing, found, graph, given, asked)
 
     facts = {
-        "k": near.index.shape[1],
-        "alpha": alpha,
-        "prior": prior,
-        "neighbours": _how_found(near),
-        "recall": near.recall,
         "temperature": t,
         "distinct": len(graph.s),
         "held out": len(held.ids),

@@ -127,6 +127,41 @@ def suggest_pool(
     )
 
 
+class CoverageOrder:
+    """The samples of a graph in the order in which they are worth labelling, a few at a time.
+
+    Args:
+        graph: of n samples, its islands not joined.
+        alpha: how far labels go, see `suggest_pool`.
+    """
+
+    def __init__(self, graph: PoolGraph, alpha: float = 0.9) -> None:
+        self._graph = graph
+        self._kernel = _Kernel(graph.s, alpha)
+        self._known = torch.zeros(len(graph.s), dtype=torch.bool)
+        self._covered = torch.zeros(len(graph.s))
+
+    def cover(self, samples: np.ndarray) -> None:
+        """These samples are labelled from now on."""
+        nodes = torch.unique(self._graph.node[torch.from_numpy(samples.astype(np.int64))])
+        new = nodes[~self._known[nodes]]
+        self._known[new] = True
+        self._covered = torch.maximum(self._covered, self._kernel.covered_by(new))
+
+    def next(self, count: int) -> np.ndarray:
+        """The samples to label next, which count as labelled afterwards; fewer where none is left.
+
+        Of copies one is named at most.
+        """
+        count = min(count, int((~self._known).sum()))
+        if not count:
+            return np.empty(0, np.int64)
+        nodes, _ = _chosen(self._kernel, self._known, self._covered, count, silent)
+        samples: np.ndarray = _first_samples(self._graph)[nodes].numpy()
+        self.cover(samples)
+        return samples
+
+
 class _Kernel:
     """k_ij of N nodes, some rows at a time."""
 
