@@ -1,7 +1,7 @@
 """`tinted_omniglot`: characters of Omniglot, each painted in eight hues.
 
-A class is one character, whatever its hue: 8 drawings of each, on white paper, 3 x size x size. The
-task `tinted` draws episodes in which hue goes along with class, or does not.
+A class is one character, whatever its hue: 10 drawings of each, on white paper, 3 x size x size.
+The task `tinted` draws episodes in which hue goes along with class, or does not.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from graphfsl.data.sets import omniglot
 from graphfsl.data.split import Split
 from graphfsl.data.tinting import tinted_split
 
-DRAWINGS_OF_A_CLASS = 8
+DRAWINGS_OF_A_CLASS = 10
 
 
 def load(split: str, root: str, size: int = 28, classes: int = 120) -> Split:
