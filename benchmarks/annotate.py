@@ -117,7 +117,7 @@ def curve(
 ) -> Any:
     """Accuracy after each STEP answers, until the highest goal is reached."""
     folder = pool.images[0].parent
-    found = []
+    found: list[float] = []
     with opened_pool(pool, folder) as page:
         person = Person(page, pool, y, names, seed)
         order = iter(np.random.default_rng(seed).permutation(len(y)).tolist())

@@ -77,7 +77,7 @@ def tab(browser: Any, address: str, width: int = 1280, height: int = 860, **opti
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("console", lambda line: wrong.append(line.text) if line.type == "error" else None)
     home = address.partition("/u/")[0]
-    page.on("request", lambda asked: asked.url.startswith(home) or wrong.append(asked.url))
+    page.on("request", lambda asked: wrong.extend([asked.url] * (not asked.url.startswith(home))))
     page.goto(address)
     page.wait_for_selector(".tile")
     yield page

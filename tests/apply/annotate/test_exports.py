@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import unicodedata
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -10,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from graphfsl.apply.annotate import exports
 from graphfsl.apply.annotate.exports import Labelled, export
 from graphfsl.apply.annotate.label_studio import controls
 from graphfsl.apply.annotate.safe_names import SafeNames
@@ -65,7 +65,7 @@ def test_an_export_that_fails_leaves_nothing(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(exports.shutil, "copyfile", full)
+    monkeypatch.setattr(shutil, "copyfile", full)
     with pytest.raises(InputError, match="No space left on device; free space, or take links"):
         export(tmp_path / "exports", [sample(image, "a")], "score", links=False)
     assert not list((tmp_path / "exports").iterdir())
