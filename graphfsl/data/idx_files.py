@@ -92,7 +92,7 @@ def read_idx_split(
         f"{labels} holds the label {known[-1]}, but {name} has {len(classes)} classes",
     )
     x = x.transpose(0, 2, 1) if turned else x
-    pixels = torch.from_numpy(np.ascontiguousarray(x))[:, None]
+    pixels = torch.from_numpy(x.copy(order="C"))[:, None]  # a file's bytes are for reading only
     if size != pixels.shape[-1]:
         shape = (size, size)
         scaled = torch.nn.functional.interpolate(
