@@ -176,7 +176,8 @@ def evaluate(
 
         short = {Path(run).name: own for run, own in of_runs.items()}
         lines = pairs_table(short if len(short) == len(of_runs) else of_runs)
-        print_table(lines, tuple(lines[0]), False)
+        titles = [line["run"] for line in lines]
+        print_table(_turned(lines, titles), ("", *titles), False)
     elif on:
         result = f"{rows[0].metric} {rows[0].value.unit}".rstrip()
         asked = [name for name in ("way", "shot", "unlabeled") if name in rows[0].asked]
@@ -230,15 +231,23 @@ def sessions(
     runs, changes = _runs_and_overrides(given)
     lines, told, files = measure_sessions(runs, changes, order, against or [], repeats, out)
     numbers = [str(i) for i in range(1, len(lines) + 1)]
-    shown = []  # a column for each learner, since there are more numbers than learners
-    for what in list(lines[0])[1:]:
-        of_each = dict(zip(numbers, (line[what] for line in lines), strict=True))
-        shown.append({"%": what, **of_each})
-    print_table(shown, ("%", *numbers), False)
+    print_table(_turned(lines, numbers), ("", *numbers), False)
     for number, sentence in zip(numbers, told, strict=True):
         print(f"{number} {sentence}")
     for file in files:
         print(file)
+
+
+def _turned(lines: list[dict[str, str]], names: list[str]) -> list[dict[str, str]]:
+    """The table with a column for each line, since there are more numbers than lines.
+
+    What tells the lines apart, their first field, gives way to the names of the columns.
+    """
+    shown = []
+    for what in list(lines[0])[1:]:
+        of_each = dict(zip(names, (line[what] for line in lines), strict=True))
+        shown.append({"": what, **of_each})
+    return shown
 
 
 def _runs_and_overrides(given: list[str]) -> tuple[list[Path], list[str]]:
