@@ -118,6 +118,10 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     """
 
     transform = Parameter()
+    _support: Tensor  # class means where `_sums` are kept
+    _sums: Tensor
+    _counts: Tensor
+    fares_: dict[Any, Fare]
 
     def __init__(
         self,
@@ -218,7 +222,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             ) from None
         return self
 
-    @available_if(_keeps_means)
+    @available_if(_keeps_means)  # type: ignore[untyped-decorator]
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
         """Add classes, and samples of old ones, to what the sums of features and counts hold.
 
@@ -279,7 +283,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
     def _keep_means(self) -> None:
         """Keep sums and counts in place of the support, where the learner answers from means."""
-        self.fares_: dict[Any, Fare] = {}
+        self.fares_ = {}
         self.__dict__.pop("_sums", None)
         if not self.learner_.reads_means or self._support.ndim != 2:
             return

@@ -88,7 +88,7 @@ def sessions(
     """
     every: list[tuple[Path, str, tuple[str, ...]]] = [(path, path.name, ()) for path in paths]
     every += [(paths[0], text, tuple(text.split(";"))) for text in against]
-    task = [] if order is None else _task_of(order, changes)
+    task = [] if order is None else _task_of(order)
     measured_of = [
         _measure(path, name, [*task, *changes, *own], repeats) for path, name, own in every
     ]
@@ -102,7 +102,7 @@ def sessions(
     return lines, told, [folder / "sessions.csv", *files]
 
 
-def _task_of(order: str, changes: Sequence[str]) -> list[str]:
+def _task_of(order: str) -> list[str]:
     """The override that makes the task one of a list of sessions, with the list's own sizes."""
     found = read_session_list(order)
     base, later, way = found.sizes
@@ -117,11 +117,12 @@ def _task_of(order: str, changes: Sequence[str]) -> list[str]:
 def _measure(path: Path, name: str, changes: Sequence[str], repeats: int) -> Measured:
     """What a run answers; the episodes are as many as `repeats` units have."""
     run = runs.load(path)
-    task = asked_of(run, changes).experiment.task
+    tasks = asked_of(run, changes).tasks
+    task = tasks[0]
     require(
-        isinstance(task, Sessions),
-        f"{path} asks for {task.title}, and not for sessions; give --order=…, or "
-        "'episode={task: sessions, …}'",
+        len(tasks) == 1 and isinstance(task, Sessions),
+        f"{path} asks for {', '.join(t.title for t in tasks)}, and not for sessions of one kind; "
+        "give --order=…, or 'episode={task: sessions, …}'",
     )
     require(
         not any(names(change, "evaluation.episodes") for change in changes),

@@ -28,6 +28,7 @@ from graphfsl.io.limits import LARGEST, LARGEST_SIDE
 
 if TYPE_CHECKING:
     from graphfsl.loops.attack import PGD
+    from graphfsl.loops.row import Row
 
 Encoder = Annotated[
     str, typer.Option(help="one with weights: any model of timm too; {name: …, …} with options")
@@ -86,10 +87,18 @@ def pretrain(
     runner.pretrain(asked, out or Path("runs"), new_console())
 
 
+RunsAndOverrides = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="RUN... [OVERRIDES]",
+        help="directories of trained runs, then key=value, such as episode.way=20",
+    ),
+]
+
+
 @app.command()
 def evaluate(
-    run: RunFolder,
-    overrides: Overrides = None,
+    given: RunsAndOverrides,
     on: Annotated[str, typer.Option(help="data sets for one table, such as glyphs,omniglot")] = "",
     episodes: Annotated[
         Path | None, typer.Option(help="a list written by `graphfsl episodes`")
@@ -114,7 +123,8 @@ def evaluate(
     """Evaluate a run's checkpoint in any setting and on any data set.
 
     Overrides such as episode.way=20 or data.name=… say which; --on A,B,C takes several data sets.
-    --attack says how it answers images that were changed against it.
+    Several runs are shown in one table, with their mean rank over its columns. --attack says how a
+    run answers images that were changed against it.
     """
     from graphfsl.data import takes_root
     from graphfsl.experiment import run as runs
@@ -124,18 +134,25 @@ def evaluate(
     from graphfsl.io.checkpoint import write_json
     from graphfsl.io.errors import InputError
 
-    console, changes = new_console(), overrides or []
+    console = new_console()
+    paths, changes = _runs_and_overrides(given)
     if on and (named := next((c for c in changes if names(c, "data.name")), None)):
         raise InputError(f"--on names the data sets; leave {named} out")
-    trained = runs.load(run)
     pgd = _attack(attack, eps, attack_steps, attack_on, attack_from)
-    rows = []
-    for name in [n.strip() for n in on.split(",") if n.strip()] or [""]:
-        # One root for several sets: it says nothing to those that need no files.
-        own = [c for c in changes if not (name and c.startswith("data.root=")) or takes_root(name)]
-        own = [f"data.name={name}", *own] if name else own
-        say = None if as_json or on else console.print
-        rows += measure_policies(trained, own, say, episodes, pgd)
+    several = len(paths) > 1
+    say = None if as_json or on or several else console.print
+    of_runs: dict[str, list[Row]] = {}
+    for path in paths:
+        trained = runs.load(path)
+        found = of_runs.setdefault(str(path), [])
+        for name in [n.strip() for n in on.split(",") if n.strip()] or [""]:
+            # One root for several sets: it says nothing to those that need no files.
+            own = [
+                c for c in changes if not (name and c.startswith("data.root=")) or takes_root(name)
+            ]
+            own = [f"data.name={name}", *own] if name else own
+            found += measure_policies(trained, own, say, episodes, pgd)
+    rows = [row.replace(run=run) if several else row for run, f in of_runs.items() for row in f]
     if rows and on and rows[0].setting_from and "way" in rows[0].asked and not as_json:
         console.print(
             f"way and shot are the run's, of {rows[0].setting_from}; episode.way=… sets others"
@@ -145,15 +162,23 @@ def evaluate(
         | ({"on": on} if on else {})
         | ({"episodes": str(episodes)} if episodes else {})
         | ({} if pgd is None else {"attack": str(pgd), "from": str(attack_from)})
+        | ({"runs": [str(path) for path in paths]} if several else {})
     )
-    path = out or run / "evaluations" / f"{digest(question)}.json"
+    path = out or paths[0] / "evaluations" / f"{digest(question)}.json"
     facts = [row.to_dict() for row in rows]
     write_json(path, {"overrides": changes, "rows": facts})
     if as_json:
         shown = [{k: v for k, v in f.items() if k not in ("accuracies", "values")} for f in facts]
         print(json.dumps(shown, indent=2))
         return
-    if on:
+    if several:
+        from graphfsl.report.pairs import pairs_table
+
+        short = {Path(run).name: own for run, own in of_runs.items()}
+        lines = pairs_table(short if len(short) == len(of_runs) else of_runs)
+        titles = [line["run"] for line in lines]
+        print_table(_turned(lines, titles), ("", *titles), False)
+    elif on:
         result = f"{rows[0].metric} {rows[0].value.unit}".rstrip()
         asked = [name for name in ("way", "shot", "unlabeled") if name in rows[0].asked]
         lines = [f | {result: r.value.number} for f, r in zip(facts, rows, strict=True)]
@@ -181,12 +206,7 @@ def _attack(name: str | None, eps: str, steps: int, on: str, source: Path | None
 
 @app.command()
 def sessions(
-    given: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="RUN... [OVERRIDES]", help="directories of trained runs, then key=value"
-        ),
-    ],
+    given: RunsAndOverrides,
     order: Annotated[
         str | None,
         typer.Option(help="which classes come when: a list such as omniglot_fscil, or a JSON file"),
@@ -211,15 +231,23 @@ def sessions(
     runs, changes = _runs_and_overrides(given)
     lines, told, files = measure_sessions(runs, changes, order, against or [], repeats, out)
     numbers = [str(i) for i in range(1, len(lines) + 1)]
-    shown = []  # a column for each learner, since there are more numbers than learners
-    for what in list(lines[0])[1:]:
-        of_each = dict(zip(numbers, (line[what] for line in lines), strict=True))
-        shown.append({"%": what, **of_each})
-    print_table(shown, ("%", *numbers), False)
+    print_table(_turned(lines, numbers), ("", *numbers), False)
     for number, sentence in zip(numbers, told, strict=True):
         print(f"{number} {sentence}")
     for file in files:
         print(file)
+
+
+def _turned(lines: list[dict[str, str]], names: list[str]) -> list[dict[str, str]]:
+    """The table with a column for each line, since there are more numbers than lines.
+
+    What tells the lines apart, their first field, gives way to the names of the columns.
+    """
+    shown = []
+    for what in list(lines[0])[1:]:
+        of_each = dict(zip(names, (line[what] for line in lines), strict=True))
+        shown.append({"": what, **of_each})
+    return shown
 
 
 def _runs_and_overrides(given: list[str]) -> tuple[list[Path], list[str]]:

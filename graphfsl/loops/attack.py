@@ -64,7 +64,6 @@ class PGD:
         if self.on not in PARTS:
             raise unknown("part of an episode to attack", self.on, PARTS)
         object.__setattr__(self, "eps", eps)
-        object.__setattr__(self, "step", step)
 
     def __str__(self) -> str:
         """In words: "PGD on query, eps 0.0314, 20 steps"."""
@@ -131,6 +130,7 @@ class PGD:
         start = clean + self.eps * (2 * u - 1).to(clean)
         worst, most = clean, self._how_wrong(learner, self._with(episode, transform, clean), target)
         x = torch.minimum(torch.maximum(start, low), high)
+        size = self.eps / 4 if self.step is None else self.step
         for number in range(self.steps + 1):
             x = x.detach().requires_grad_()
             scores = last_layer(learner.score(self._with(episode, transform, x)))
@@ -144,7 +144,7 @@ class PGD:
                 queries.flatten(0, 1), target.of_class.flatten(), ignore_index=-100, reduction="sum"
             )
             (slope,) = torch.autograd.grad(loss, x)
-            x = x.detach() + self.step * slope.sign()
+            x = x.detach() + size * slope.sign()
             x = torch.minimum(torch.maximum(x, low), high)
         return worst
 

@@ -15,7 +15,7 @@ import struct
 import sys
 import typing
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,7 @@ WRONG: dict[Any, list[str]] = {
         "[{wey: 3}]",
         "[{way: 99999999999999999999}]",
     ],
+    Mapping: ["5", "word", "[1]", "{}", "{nosuch: 1}"],
 }
 NEGATIVE = {"label_seed", "seed"}
 ZERO = NEGATIVE | {
@@ -108,7 +109,8 @@ def wrong_values() -> dict[str, list[str]]:
             if typing.get_origin(kind) is not list
             else []
         )
-        base = plain[0] if plain else typing.get_origin(kind) or kind
+        base = plain[0] if plain else kind
+        base = typing.get_origin(base) or base
         values = list(WRONG[base])
         if base in (int, float):
             values += ["-1"] * (name not in NEGATIVE) + ["0"] * (name not in ZERO)
