@@ -9,19 +9,22 @@ import inspect
 import re
 import textwrap
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from graphfsl import data
 from graphfsl.core import registry
-from graphfsl.core.schema import signature, words
-from graphfsl.io.errors import unknown
+from graphfsl.core.schema import make, signature, words
+from graphfsl.io.errors import InputError, unknown
 from graphfsl.io.package_data import experiment_files, experiment_name
 from graphfsl.nn import ENCODERS
 
 # What the builder and the loaders fill in themselves: no option of a configuration.
 FILLED_IN = ("net", "dim", "maps", "shape", "way", "classes", "in_channels", "pixels", "split")
+
+# of the episode in which the work of a method is counted
+WAY, QUERIES, DIM, MAPS = 5, 15, 64, (64, 5, 5)
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class Entry:
         text: its documentation.
         traits: those that it has.
         options: what it takes.
+        computing: parameters and multiply-adds, in words; empty where they were not counted.
     """
 
     name: str
@@ -60,6 +64,7 @@ class Entry:
     text: str
     traits: list[str]
     options: list[Option]
+    computing: str = ""
 
 
 USE = {
@@ -91,6 +96,7 @@ def page(entry: Entry, width: int = 80) -> str:
         entry.name + (f" ({', '.join(entry.traits)})" if entry.traits else ""),
         *textwrap.wrap(entry.about, width),
     ]
+    parts += textwrap.wrap(entry.computing, width)
     parts += ["", _equation(entry), ""]
     for o in entry.options:
         parts.append(
@@ -138,6 +144,49 @@ def method(name: str) -> list[Entry]:
         text = inspect.cleandoc(cls.__doc__ or "")
         entries.append(Entry(name, slot, facts["source"], text, facts["traits"], options(cls)))
     return entries
+
+
+def with_computing(entry: Entry) -> Entry:
+    """The page of a method that works on features, with what it computes in an episode.
+
+    Beside it in the pipeline stands a ProtoNet, whose own products are taken off.
+    """
+    import torch
+
+    from graphfsl.core.compute import multiply_adds
+    from graphfsl.core.episode import Episode
+    from graphfsl.core.pipeline import Pipeline
+
+    if entry.kind not in ("head", "graph", "refine", "novelty", "augment"):
+        return entry
+    cls = registry.get(entry.kind, entry.name)
+    nodes = WAY * (1 + QUERIES)
+    labels = torch.zeros(1, nodes, WAY)
+    labels[0, :WAY] = torch.eye(WAY)
+
+    def count(pipeline: Any, *shape: int) -> int:
+        x = torch.rand(1, nodes, *shape, generator=torch.Generator().manual_seed(0))
+        episode = Episode(x, labels, WAY, nodes - WAY, relabeled=False)
+        return multiply_adds(lambda: pipeline.eval().score_open(episode))
+
+    protonet = registry.get("head", "protonet")
+    try:
+        given = {"dim": DIM, "way": WAY, "shot": 1, "maps": MAPS, "classes": WAY}
+        part: Any = make(cls, {}, entry.name, **given)
+        slots = {"head": protonet(), entry.kind: part}
+        maps = MAPS if part.wants_maps else (DIM,)
+        done = count(Pipeline(**slots), *maps)
+        if entry.kind != "head":
+            done = max(0, done - count(Pipeline(head=protonet()), DIM))
+    except InputError:  # it learns from base features first, works on images, or answers values
+        return entry
+    parameters = sum(p.numel() for p in part.parameters())
+    features = f"{DIM}-d features" if len(maps) == 1 else f"maps {MAPS}"
+    words = (
+        f"{parameters:,} parameters; {done:,} multiply-adds in a {WAY}-way 1-shot episode with "
+        f"{QUERIES} queries a class, of {features}"
+    )
+    return replace(entry, computing=words)
 
 
 def encoder(name: str) -> Entry:

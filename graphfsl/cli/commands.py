@@ -518,6 +518,10 @@ def export(
     encoder_only: Annotated[
         bool, typer.Option("--encoder-only", help="write the encoder and no head")
     ] = False,
+    quantize: Annotated[
+        str | None,
+        typer.Option(help="int8: the encoder in 8 bits, calibrated on base images; says its cost"),
+    ] = None,
     opset: Annotated[int, typer.Option(help="version of ONNX's operators, 18 to 20")] = 20,
     plugin: Plugins = None,
 ) -> None:
@@ -527,7 +531,7 @@ def export(
     """
     from graphfsl.apply.export.export_run import export as export_run
 
-    exported = export_run(run, out, overrides or [], encoder_only, opset)
+    exported = export_run(run, out, overrides or [], encoder_only, quantize, opset)
     for note in exported.notes:
         print(f"graphfsl: {note}", file=sys.stderr)
     for file in exported.files:

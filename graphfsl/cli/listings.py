@@ -35,7 +35,7 @@ def methods(
     from graphfsl.core import registry
 
     if name and name not in registry.SLOTS:
-        _pages(catalogue.method(name), as_json)
+        _pages([catalogue.with_computing(entry) for entry in catalogue.method(name)], as_json)
         return
     rows = [
         registry.describe(slot, method) for slot, method in registry.methods() if name in ("", slot)

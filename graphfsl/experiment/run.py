@@ -16,6 +16,7 @@ import graphfsl
 from graphfsl import data
 from graphfsl.core.arguments import A_FOLDER, check_kind
 from graphfsl.core.batchnorm import BatchNorm, lacks_averages
+from graphfsl.core.compute import of_an_image
 from graphfsl.core.display import block
 from graphfsl.core.encoder import own_normalisation
 from graphfsl.core.learner import Augment, Learner, Part
@@ -271,7 +272,7 @@ def cost(run: Run, train: Split) -> str:
     parameters = sum(p.numel() for p in run.learner.parameters())
     held = f"{len(train.x):,} samples of {len(train.classes):,} base classes"
     parts = [
-        f"{parameters:,} parameters",
+        f"{parameters:,} parameters{_of_encoder(run)}",
         held if train.functions is None else f"functions of {train.name}",
     ]
     if run.experiment.pretraining is not None:
@@ -285,6 +286,18 @@ def cost(run: Run, train: Split) -> str:
     if len(parts) == 2:
         parts.append("nothing to train")
     return "; ".join(parts)
+
+
+def _of_encoder(run: Run) -> str:
+    """What the encoder computes for one image, in words; nothing for features."""
+    encoder = getattr(run.learner.innermost, "encoder", None)
+    if len(run.shape) != 3 or encoder is None or not list(encoder.parameters()):
+        return ""
+    try:
+        count = of_an_image(encoder, run.shape)
+    except InputError:  # a BatchNorm without averages answers in episodes alone
+        return ""
+    return f", {count:,} multiply-adds an image"
 
 
 def pretrain(run: Run, base: Split, log: Log | None = None, say: Say | None = None) -> None:

@@ -22,6 +22,7 @@ from graphfsl.apply.export.graphs import (
     why_not_exported,
     with_facts,
 )
+from graphfsl.apply.export.quantize import check_kind, cost, quantized
 from graphfsl.apply.predict import open_run
 from graphfsl.core.pipeline import Pipeline
 from graphfsl.experiment import run as runs
@@ -51,6 +52,7 @@ def export(
     out: Path,
     overrides: Sequence[str] = (),
     encoder_only: bool = False,
+    quantize: str | None = None,
     opset: int = OPSET,
 ) -> Exported:
     """Write a trained run as ONNX graphs, with all that a device must know of images beside them.
@@ -70,6 +72,8 @@ def export(
         out: the folder, which must not be there yet, or be empty.
         overrides: changes of the learner that its weights fit, such as learner.refine=null.
         encoder_only: write no head, for learners whose head no graph holds.
+        quantize: "int8" for an encoder in 8-bit integers, calibrated on base images; what it costs
+            is measured, and said in the notes. None leaves floats.
         opset: the version of ONNX's operators.
 
     Raises:
@@ -77,6 +81,7 @@ def export(
             missing or too old.
     """
     check_packages(opset)
+    check_kind(quantize)
     require(
         not out.exists() or (out.is_dir() and not any(out.iterdir())),
         f"{out} is there already; choose another folder with --out, or remove it",
@@ -86,10 +91,16 @@ def export(
     shape = trained.shape
     dim = _length(pipeline, shape)
     name = _identity(trained)
+    base = None if quantize is None else trained.experiment.data.base_split()
     graphs = {"encoder": encoder_graph(pipeline, shape, opset)}
+    notes = _notes(trained)
+    if base is not None:
+        graphs["encoder"] = quantized(graphs["encoder"], base, trained.transform)
+        notes.append(str(cost(trained, pipeline, graphs["encoder"])))
+        name = f"{name}-{quantize}"
     if not encoder_only:
         graphs["head"] = head_graph(pipeline.on_features().eval(), dim, opset)
-    facts = _facts(trained, name, opset, dim, list(graphs))
+    facts = _facts(trained, name, quantize or "fp32", opset, dim, list(graphs))
     with whole_folder(out) as folder:
         for graph, model in graphs.items():
             write_atomically(folder / f"{graph}.onnx", with_facts(model, {"model": name}))
@@ -98,7 +109,7 @@ def export(
             text = resources.files(__package__).joinpath(SCRIPT).read_bytes()
             write_atomically(folder / SCRIPT, text)
         names = sorted(path.name for path in folder.iterdir())
-    return Exported([out / written for written in names], _notes(trained))
+    return Exported([out / written for written in names], notes)
 
 
 def _pipeline(trained: runs.Run, encoder_only: bool) -> Pipeline:
@@ -142,7 +153,7 @@ def _identity(trained: runs.Run) -> str:
 
 
 def _facts(
-    trained: runs.Run, name: str, opset: int, dim: int, graphs: Sequence[str]
+    trained: runs.Run, name: str, precision: str, opset: int, dim: int, graphs: Sequence[str]
 ) -> dict[str, Any]:
     """What model.json says."""
     channels, size, _ = trained.shape
@@ -152,7 +163,7 @@ def _facts(
         "graphfsl": graphfsl.__version__,
         "digest": trained.experiment.digest(),
         "model": name,
-        "precision": "fp32",
+        "precision": precision,
         "opset": opset,
         "onnxruntime": list(OLDEST_RUNTIME),
         **{graph: f"{graph}.onnx" for graph in graphs},
