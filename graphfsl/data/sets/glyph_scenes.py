@@ -7,11 +7,11 @@
 | test  | Georgian                |     30 |   1200 |
 
 A scene is a gray image of 96 x 96. It shows 3 wanted letters, which are annotated, and 2 unknown
-ones and 4 strokes, which are not: they are background. Letters stand in cells of a grid, 20 to 30
-pixels high or wide, at a contrast of 0.6 to 1; noise of 0.08 lies on everything. The mask of a
-letter is its ink, its box the extent of that. The 40 scenes of a series share 5 letters that are
-wanted and 7 that are unknown, so that an episode finds its classes together; it is drawn from one
-series.
+ones and 4 strokes, which are not: they are background. Each stands in a cell of a 3 x 3 grid,
+letters 20 to 30 pixels high or wide, at a contrast of 0.6 to 1; noise of 0.08 lies on everything.
+The mask of a letter is its ink, its box the extent of that. The 40 scenes of a series share 5
+letters that are wanted and 7 that are unknown, so that an episode finds its classes together; it is
+drawn from one series.
 
 Scene i is a pure function of (split, seed, i). The letters are those of the data set `glyphs`.
 """
@@ -43,6 +43,7 @@ GRID = SIDE // CELL
 KNOWN, UNKNOWN = 5, 7  # letters of a series: those that are wanted, and others
 WANTED, OTHERS, STROKES = 3, 2, 4  # what a scene shows
 SMALLEST, LARGEST = 20, 30  # pixels of a letter's longer side
+SHORTEST, LONGEST = 12, 28  # pixels of a stroke
 FAINTEST, NOISE = 0.6, 0.08
 DRAWN_AT_ONCE = 64  # scenes, which bounds memory
 
@@ -57,6 +58,7 @@ class Layout(NamedTuple):
         sides: (m, n) pixels of the longer side.
         places: (m, n, 2) the middle in its cell, in pixels, x and y.
         contrast: (m, n).
+        strokes: (m, STROKES) the cell of each stroke.
     """
 
     letters: np.ndarray
@@ -65,6 +67,7 @@ class Layout(NamedTuple):
     sides: np.ndarray
     places: np.ndarray
     contrast: np.ndarray
+    strokes: np.ndarray
 
 
 @dataclass(frozen=True, repr=False)
@@ -112,7 +115,7 @@ class GlyphScenes(DrawnScenes):
         wanted = np.take_along_axis(drawn[:, :KNOWN], some(WANTED, KNOWN, 0), 1)
         others = np.take_along_axis(drawn[:, KNOWN:], some(OTHERS, UNKNOWN, 1), 1)
         letters = np.concatenate([wanted, others], 1)
-        cells = some(WANTED + OTHERS, GRID * GRID, 2)
+        cells = some(WANTED + OTHERS + STROKES, GRID * GRID, 2)
 
         u = uniform(keys, POINTS, 5, WANTED + OTHERS)
         sides = SMALLEST + (LARGEST - SMALLEST) * u[:, 0]
@@ -120,7 +123,8 @@ class GlyphScenes(DrawnScenes):
         places = np.stack([sides / 2 + room * u[:, 1], sides / 2 + room * u[:, 2]], -1)
         contrast = FAINTEST + (1 - FAINTEST) * u[:, 3]
         samples = (u[:, 4] * glyphs.SAMPLES).astype(np.int64)
-        return Layout(letters, samples, cells, sides, places, contrast)
+        of_letters, of_strokes = np.split(cells, [WANTED + OTHERS], 1)
+        return Layout(letters, samples, of_letters, sides, places, contrast, of_strokes)
 
     def _letters_of(self, series: np.ndarray) -> np.ndarray:
         """The letters (m, KNOWN + UNKNOWN) of series (m,), the known ones first.
@@ -170,7 +174,8 @@ class GlyphScenes(DrawnScenes):
         contrast = torch.from_numpy(layout.contrast).float()[..., None, None]
         letters = self._on_canvas(self.ink(layout) * contrast, layout.cells, 0.0)
         keys = keys_of(self.name, self.seed, ids)
-        clean = torch.maximum(letters, _strokes(uniform(keys, SCENES, 6, STROKES)))
+        strokes = _strokes(uniform(keys, SCENES, 6, STROKES))
+        clean = torch.maximum(letters, self._on_canvas(strokes, layout.strokes, 0.0))
         noise = ndtri(uniform(keys, SCENES + 100, SIDE, SIDE))
         noisy = clean + NOISE * torch.from_numpy(noise).float()
         return (255 * noisy.clamp(0, 1)).round().to(torch.uint8).unsqueeze(1)
@@ -179,7 +184,7 @@ class GlyphScenes(DrawnScenes):
         """The class of every pixel (…, SIDE, SIDE): that of wanted ink, else background."""
         flat = ids.flatten().cpu().numpy()
         layout = self.layout(flat)
-        wanted = Layout(*(field[:, :WANTED] for field in layout))
+        wanted = _first(layout, WANTED)
         ink = self._is_ink(wanted)
         letters = torch.from_numpy(wanted.letters).to(torch.int16)[..., None, None]
         maps = self._on_canvas(letters.where(ink, BACKGROUND), wanted.cells, BACKGROUND)
@@ -193,7 +198,7 @@ class GlyphScenes(DrawnScenes):
     def objects_of(self, image: int) -> Objects:
         """The boxes of the wanted letters of a scene."""
         layout = self.layout(np.array([image]))
-        wanted = Layout(*(field[:, :WANTED] for field in layout))
+        wanted = _first(layout, WANTED)
         boxes = []
         for ink, cell in zip(self._is_ink(wanted)[0], wanted.cells[0], strict=True):
             rows, columns = ink.any(1).nonzero(), ink.any(0).nonzero()
@@ -201,6 +206,11 @@ class GlyphScenes(DrawnScenes):
             box = [columns[0] + left, rows[0] + top, columns[-1] + left + 1, rows[-1] + top + 1]
             boxes.append([float(v) for v in box])
         return Objects.of(boxes, wanted.letters[0].tolist())
+
+
+def _first(layout: Layout, n: int) -> Layout:
+    """The layout of the first n letters."""
+    return Layout(*(part[:, :n] for part in layout[:-1]), layout.strokes)
 
 
 @functools.lru_cache(maxsize=3)
@@ -219,26 +229,27 @@ def _letters(split: str) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _strokes(u: np.ndarray) -> Tensor:
-    """Straight strokes (m, SIDE, SIDE) of uniforms (m, 6, STROKES).
+    """Straight strokes, each in a cell of its own: (m, STROKES, CELL, CELL).
 
-    Where each begins, its direction, its length, its width and its contrast.
+    Args:
+        u: (m, 6, STROKES) uniforms: the middle, the direction, the length, the width, the contrast.
     """
     x, y, turn, length, width, contrast = torch.from_numpy(u).float().unbind(1)
-    start = torch.stack([x, y], -1) * SIDE
-    along = torch.stack([(2 * torch.pi * turn).cos(), (2 * torch.pi * turn).sin()], -1)
-    reach = 10 + 30 * length
+    reach = (SHORTEST + (LONGEST - SHORTEST) * length) / 2
+    along = torch.stack([(torch.pi * turn).cos(), (torch.pi * turn).sin()], -1)
+    room = (CELL - 2 * reach)[..., None] / 2
+    middle = CELL / 2 + room * (2 * torch.stack([x, y], -1) - 1)
     half = (1 + width) / 2
-    at = torch.arange(SIDE) + 0.5
-    pixels = torch.stack(torch.meshgrid(at, at, indexing="xy"), -1).flatten(0, 1)
+    at = torch.arange(CELL) + 0.5
+    pixels = torch.stack(torch.meshgrid(at, at, indexing="xy"), -1)
 
-    offset = pixels[None, None] - start[:, :, None]  # (m, STROKES, pixels, 2)
-    t = (offset * along[:, :, None]).sum(-1)
-    nearest = t.clamp_min(0).minimum(reach[..., None])
-    distance = (offset - nearest[..., None] * along[:, :, None]).norm(dim=-1)
-    shade = (half[..., None] + 0.5 - distance).clamp(0, 1)
-    shade = shade * (FAINTEST + (1 - FAINTEST) * contrast)[..., None]
-    strokes: Tensor = shade.amax(1).unflatten(-1, (SIDE, SIDE))
-    return strokes
+    offset = pixels - middle[..., None, None, :]  # (m, STROKES, CELL, CELL, 2)
+    direction = along[..., None, None, :]
+    most = reach[..., None, None]
+    t = (offset * direction).sum(-1).maximum(-most).minimum(most)
+    distance = (offset - t[..., None] * direction).norm(dim=-1)
+    shade = (half[..., None, None] + 0.5 - distance).clamp(0, 1)
+    return shade * (FAINTEST + (1 - FAINTEST) * contrast)[..., None, None]
 
 
 def load(split: str, seed: int = 0) -> Split:

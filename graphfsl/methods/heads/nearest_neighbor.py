@@ -10,7 +10,8 @@ from torch import Tensor
 
 from graphfsl.core.episode import Episode
 from graphfsl.core.learner import Head
-from graphfsl.functional.distances import squared_euclidean
+from graphfsl.functional.distances import cosine, squared_euclidean
+from graphfsl.io.errors import require, unknown
 
 __all__ = ["NearestNeighbor"]
 
@@ -23,6 +24,10 @@ class NearestNeighbor(Head):
     With one labeled node per class it equals ProtoNet. A node with soft labels counts for a class
     as far as its weight there is its largest.
 
+    Args:
+        distance: "sqeuclidean" as above; or "cosine", s_k(x) = scale * max cos(f(x), f(x_i)).
+        scale: of the cosine, which is not learned.
+
     Shapes:
         score: features (B, n, d), label weights (B, n, C) -> (B, n, C); the query scores train like
             ProtoNet's.
@@ -33,9 +38,20 @@ class NearestNeighbor(Head):
 
     cannot_export = "takes one class after the other, so that a graph would hold their number"
 
+    def __init__(self, distance: str = "sqeuclidean", scale: float = 20.0) -> None:
+        super().__init__()
+        if distance not in ("sqeuclidean", "cosine"):
+            raise unknown("distance", distance, ("sqeuclidean", "cosine"))
+        require(scale > 0, f"the scale of cosines must be above 0, not {scale}")
+        self.distance, self.scale = distance, scale
+
     def score(self, episode: Episode) -> Tensor:
-        """Minus the squared distance to the nearest labeled node of each class: (B, n, C)."""
-        similarity = -squared_euclidean(episode.x, episode.x[:, episode.labeled])  # (B, n, m)
+        """How near the nearest labeled node of each class is: (B, n, C)."""
+        labeled = episode.x[:, episode.labeled]
+        if self.distance == "cosine":
+            similarity = self.scale * cosine(episode.x, labeled)
+        else:
+            similarity = -squared_euclidean(episode.x, labeled)  # (B, n, m)
         w = episode.w[:, episode.labeled]
         labels = (w > 0) & (w == w.amax(-1, keepdim=True))  # (B, m, C)
         # One class at a time keeps the memory at (B, n, m).
