@@ -19,7 +19,7 @@ def multiply_adds(call: Callable[[], Any]) -> int:
 
     with FlopCounterMode(display=False) as counter:
         call()
-    return counter.get_total_flops() // 2
+    return int(counter.get_total_flops()) // 2
 
 
 def of_an_image(encoder: nn.Module, shape: Sequence[int]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,7 +40,7 @@ def pictures(folder: Path, numbers: list[int], palette: bool = True) -> None:
 def test_a_folder_of_palettes_is_a_split(tmp_path: Path) -> None:
     pictures(tmp_path / "test", [3, 7, 3])
     (tmp_path / "classes.txt").write_text("3 cell\n7 grain of dust\n")
-    split = data.load("masks", "test", root=tmp_path, size=8)
+    split: Any = data.load("masks", "test", root=tmp_path, size=8)
     assert split.classes == ("cell", "grain of dust") and split.x.shape == (3, 3, 8, 8)
     maps = split.label_maps(torch.arange(3))
     assert maps[:, 0, 0].tolist() == [0, 1, 0] and (maps[:, 5] == -1).all()
@@ -113,7 +114,7 @@ def test_folds_of_pascal_are_disjoint_and_novel_pixels_are_background(tmp_path: 
     lists = voc / "ImageSets" / "Segmentation"
     lists.mkdir(parents=True)
     (lists / "train.txt").write_text("a\nb\nc\n")
-    kept = data.load("pascal5i", "train", root=tmp_path, fold=0, size=6)
+    kept: Any = data.load("pascal5i", "train", root=tmp_path, fold=0, size=6)
     assert kept.classes == ("horse", "motorbike") and len(kept.x) == 2
     assert (kept.maps[0, 2:4] == -1).all() and (kept.maps[0, :2] == 0).all()
     dropped = data.load("pascal5i", "train", root=tmp_path, fold=0, size=6, drop=True)
@@ -122,7 +123,7 @@ def test_folds_of_pascal_are_disjoint_and_novel_pixels_are_background(tmp_path: 
 
 def test_tiles_keep_every_pixel_with_its_label() -> None:
     split = scenes(3)
-    tiles = in_tiles(split, 2)
+    tiles: Any = in_tiles(split, 2)
     assert tiles.x.shape == (12, 3, 6, 6)
     assert torch.equal(tiles.x[5], split.x[1, :, :6, 6:])
     assert torch.equal(tiles.maps[5], split.maps[1, :6, 6:])
@@ -134,7 +135,7 @@ def test_arrays_of_camvid_leave_out_what_is_void(tmp_path: Path) -> None:
     names = np.array([*(f"class {k}" for k in range(11)), "void"])
     images = np.zeros((2, 4, 4, 3), np.uint8)
     np.savez(tmp_path / "camvid_val_240x180.npz", images=images, masks=masks, class_names=names)
-    split = data.load("camvid", "train", root=tmp_path, part="val")
+    split: Any = data.load("camvid", "train", root=tmp_path, part="val")
     assert split.classes == ("class 0", "class 3") and split.name == "camvid/val"
     assert (split.maps[:, 0] == -100).all() and (split.maps[0, 1] == 1).all()
     with pytest.raises(InputError, match="no CamVid in"):

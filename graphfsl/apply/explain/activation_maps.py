@@ -137,7 +137,8 @@ def _linear(scores_of: Scores, z: Tensor) -> tuple[Tensor, Tensor]:
     length = z.norm().clamp_min(1e-12)
 
     def of_direction(v: Tensor) -> Tensor:
-        return scores_of(v) * v.norm() / length
+        scaled: Tensor = scores_of(v) * v.norm() / length
+        return scaled
 
     for tried in (scores_of, of_direction):
         jacobian = torch.autograd.functional.jacobian(tried, z)

@@ -134,8 +134,8 @@ def cost(run: Run, pipeline: Pipeline, model: bytes) -> Cost:
     each = [torch.as_tensor(result.accuracies, dtype=torch.float64) for result in (before, after)]
     lost, within = paired_difference(*each)
     where = f"{EPISODES} episodes of {split.name}, {task.title}"
-    means = [100 * float(values.mean()) for values in each]
-    return Cost(*means, 100 * float(lost), 100 * float(within), where)
+    floats, quantized = (100 * float(values.mean()) for values in each)
+    return Cost(floats, quantized, 100 * float(lost), 100 * float(within), where)
 
 
 def _asked(run: Run) -> Split:

@@ -210,7 +210,8 @@ class GlyphScenes(DrawnScenes):
 
 def _first(layout: Layout, n: int) -> Layout:
     """The layout of the first n letters."""
-    return Layout(*(part[:, :n] for part in layout[:-1]), layout.strokes)
+    letters = {name: getattr(layout, name)[:, :n] for name in Layout._fields[:-1]}
+    return layout._replace(**letters)
 
 
 @functools.lru_cache(maxsize=3)
@@ -248,7 +249,7 @@ def _strokes(u: np.ndarray) -> Tensor:
     most = reach[..., None, None]
     t = (offset * direction).sum(-1).maximum(-most).minimum(most)
     distance = (offset - t[..., None] * direction).norm(dim=-1)
-    shade = (half[..., None, None] + 0.5 - distance).clamp(0, 1)
+    shade: Tensor = (half[..., None, None] + 0.5 - distance).clamp(0, 1)
     return shade * (FAINTEST + (1 - FAINTEST) * contrast)[..., None, None]
 
 

@@ -112,8 +112,8 @@ def load(
             )
             y.append(np.array([k for k, _ in own]))
     drawings, labels = 255 - np.concatenate(x), np.concatenate(y)  # paper is 255 in the files
-    order = np.argsort(labels, kind="stable")
-    drawings, labels = drawings[order], labels[order]
+    by_label = np.argsort(labels, kind="stable")
+    drawings, labels = drawings[by_label], labels[by_label]
     names = tuple(wanted)
     if rotations:
         drawings = np.concatenate([np.rot90(drawings, k, (2, 3)) for k in range(4)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ def save(path: Path, pixels: np.ndarray) -> None:
     Image.fromarray(pixels.astype(np.uint8)).save(path)
 
 
-def support_of(split: object, ids: list[int]) -> SupportMasks:
+def support_of(split: Any, ids: list[int]) -> SupportMasks:
     images = [split.x[i].numpy() for i in ids]
     maps = [split.maps[i].numpy() for i in ids]
     return SupportMasks(images, maps, split.classes, [Path(str(i)) for i in ids], [])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,7 @@ from graphfsl.io.errors import InputError
 
 
 def test_a_scene_is_a_function_of_seed_and_number() -> None:
-    split = data.load("glyph_scenes", "test")
+    split: Any = data.load("glyph_scenes", "test")
     ids = torch.tensor([[3, 50], [7, 3]])
     images = split.gather(ids)
     assert images.shape == (2, 2, 1, SIDE, SIDE) and images.dtype == torch.uint8
@@ -24,7 +26,7 @@ def test_a_scene_is_a_function_of_seed_and_number() -> None:
 
 
 def test_masks_boxes_and_classes_agree() -> None:
-    split = data.load("glyph_scenes", "val")
+    split: Any = data.load("glyph_scenes", "val")
     ids = torch.arange(30, 50)
     maps, images = split.label_maps(ids), split.gather(ids)
     shown = split.shown()
@@ -43,9 +45,9 @@ def test_masks_boxes_and_classes_agree() -> None:
 
 
 def test_the_scenes_of_a_series_share_their_letters_and_scripts_do_not_mix() -> None:
-    seen = set()
+    seen: set[str] = set()
     for name in ("train", "val", "test"):
-        split = data.load("glyph_scenes", name)
+        split: Any = data.load("glyph_scenes", name)
         shown = split.shown()
         for series in (0, 5):
             rows = np.flatnonzero(split.series == series)

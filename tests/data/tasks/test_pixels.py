@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -73,6 +74,7 @@ def test_the_query_that_is_the_support_gets_its_mask_back() -> None:
 
 
 def test_an_episode_holds_background_classes_and_hidden_queries() -> None:
+    target: Any
     episode, target = batch(way=2, shot=2, query=2)
     assert episode.w.shape == (4, 6, 3, 12, 12) and episode.way == 3
     assert not episode.w[:, episode.query].any()
