@@ -46,7 +46,9 @@ def exports() -> dict[tuple[str, str], tuple[Any, str]]:
 
 
 def fit(learner: Pipeline) -> None:
-    """Show base features to the parts that learn from them."""
+    """Show base features to the parts that learn from them, where the learner may export."""
+    if any(part.cannot_export for part in learner.parts):
+        return
     if any(part.wants_base and not part.of_images for part in learner.parts):
         labels = torch.arange(4).repeat_interleave(8)
         learner.fit_base(torch.rand(len(labels), testing.DIM), labels)

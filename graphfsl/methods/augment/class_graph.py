@@ -58,6 +58,7 @@ class ClassGraph(BaseMemory, Augment):
     family = "graph"
     wants_base = True
     uses_class_names = True
+    cannot_export = "reads the names of classes, and a graph for devices is told none"
     remembers = ("keys", "means")
 
     def __init__(self, dim: int, graph: Any = "fc100", weight: float = 0.5) -> None:
