@@ -5,7 +5,6 @@ itself.
 from __future__ import annotations
 
 import functools
-import heapq
 import itertools
 import re
 from collections.abc import Mapping, Sequence
@@ -227,7 +226,8 @@ def test_documentation_names_source_and_shapes(slot: str, name: str) -> None:
     testing.documentation_names_source_and_shapes(method(slot, name))
 
 
-DRAWN = re.compile("name: (glyphs|glyph_scenes|sinusoid)")  # data sets without a folder
+# data sets without a folder
+DRAWN = re.compile("name: (glyphs|glyph_scenes|tinted_glyphs|sinusoid)")
 
 
 @functools.cache
@@ -266,26 +266,28 @@ def test_has_an_experiment_that_builds(slot: str, name: str) -> None:
 def pairwise(axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     """A set of combinations in which every pair of values of two axes occurs, greedily small.
 
-    The next row is the first one that covers most of the missing pairs. What a row covers only
-    falls, so that a row whose old count is the largest and still holds needs no comparison.
+    Each row begins with a pair that is still missing, and takes on every other axis the value with
+    which most missing pairs are covered.
     """
-    rows = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
-    pairs = [
-        frozenset(((a, row[a]), (b, row[b])) for a, b in itertools.combinations(axes, 2))
-        for row in rows
-    ]
-    missing = set().union(*pairs)
-    queue = [(-len(own), number) for number, own in enumerate(pairs)]
-    heapq.heapify(queue)
+
+    def pairs(row: Mapping[str, Any], name: str, value: Any) -> list[frozenset[tuple[str, Any]]]:
+        return [frozenset((item, (name, value))) for item in row.items()]
+
+    missing = {
+        frozenset(((a, x), (b, y))): None
+        for a, b in itertools.combinations(axes, 2)
+        for x, y in itertools.product(axes[a], axes[b])
+    }
     chosen = []
     while missing:
-        count, number = heapq.heappop(queue)
-        covered = pairs[number] & missing
-        if len(covered) < -count:
-            heapq.heappush(queue, (-len(covered), number))
-        else:
-            chosen.append(rows[number])
-            missing -= covered
+        row = dict(next(iter(missing)))
+        for name, values in axes.items():
+            if name not in row:
+                gains = [sum(p in missing for p in pairs(row, name, value)) for value in values]
+                row[name] = values[gains.index(max(gains))]
+        for a, b in itertools.combinations(row.items(), 2):
+            missing.pop(frozenset((a, b)), None)
+        chosen.append({name: row[name] for name in axes})
     return chosen
 
 
