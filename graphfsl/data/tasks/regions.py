@@ -341,7 +341,7 @@ def ranks(scores: Tensor, rank: str) -> Tensor:
     """What detections are sorted by: scores (m, C) -> (m, C - 1), without the background."""
     if rank == "probability":
         return scores.softmax(-1)[:, 1:]
-    if rank == "margin":
+    if rank == "margin" and bool(scores[:, 0].isfinite().all()):  # some background was labeled
         return scores[:, 1:] - scores[:, :1]
     return scores[:, 1:]
 
