@@ -786,6 +786,59 @@ def annotate(
 
 
 @app.command()
+def detect(
+    run: Annotated[Path | None, typer.Argument(help="a run directory; none: the encoder")] = None,
+    overrides: Overrides = None,
+    support: Annotated[
+        Path | None, typer.Option(help="images with boxes: VOC's XML, COCO's JSON or YOLO's text")
+    ] = None,
+    query: Annotated[Path | None, typer.Option(help="a folder of images, or one image")] = None,
+    out: Out = None,
+    encoder: Encoder = "efficientnet_lite0",
+    weights: Weights = None,
+    size: Size = None,
+    least: Annotated[
+        float, typer.Option(help="probability from which a box is drawn; the JSON has all")
+    ] = 0.5,
+    proposals: Annotated[
+        str, typer.Option(help="what proposes regions: components or selective_search")
+    ] = "components",
+    most: Annotated[int, typer.Option(min=1, max=LARGEST, help="regions of an image")] = 200,
+    limits: Limits = None,
+    plugin: Plugins = None,
+) -> None:
+    """Find objects of classes of which a few boxes are known.
+
+    It writes the boxes as COCO's JSON, draws them, and makes a page. All objects of the classes
+    must have boxes in the labeled images: what has none there is taken for background.
+    """
+    from graphfsl.apply.detect import detect_folder as detecting
+    from graphfsl.apply.folder_encoder import encoder_option
+    from graphfsl.data.pixel_range import parse_range
+    from graphfsl.io.errors import InputError
+
+    if support is None or query is None:
+        raise InputError("give --support, images with boxes, and --query, images without")
+    chosen = encoder_option(encoder, weights, run)
+    files, line = detecting.detect(
+        run,
+        support,
+        query,
+        out or Path("detections"),
+        chosen,
+        overrides or [],
+        size,
+        least,
+        proposals,
+        most,
+        parse_range(limits),
+    )
+    new_console().print(line)
+    for file in files:
+        print(file)
+
+
+@app.command()
 def demo(overrides: Overrides = None, out: Out = None, plugin: Plugins = None) -> None:
     """Meta-train a ProtoNet on embedded data and show what unlabeled images are worth."""
     from graphfsl.cli.demo import demo as show

@@ -25,7 +25,15 @@ Answer = tuple[Tensor, BaseTarget, Episode]  # scores of the queries, and what t
 
 
 class Normalise(Protocol):
-    """What makes of stored samples what a learner sees, and moves their label maps alike."""
+    """What makes of stored samples what a learner sees, and moves their label maps alike.
+
+    Attributes:
+        augments: whether each sample is augmented; then it takes the samples of a draw alone.
+    """
+
+    @property
+    def augments(self) -> bool:
+        """Whether each sample is augmented."""
 
     def __call__(self, samples: Tensor) -> Tensor:
         """Stored samples (B, n, *S) -> what the learner sees, on the device of the batch."""

@@ -40,6 +40,11 @@ class Normalised:
     device: torch.device
     channels: int
 
+    @property
+    def augments(self) -> bool:
+        """Whether each sample is augmented."""
+        return self.u is not None
+
     def __call__(self, samples: Tensor) -> Tensor:
         """Stored samples (B, n, *S) -> what the learner sees."""
         return self.transform(samples.to(self.device, non_blocking=True), self.u)

