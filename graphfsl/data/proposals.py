@@ -48,7 +48,8 @@ def components(image: np.ndarray) -> np.ndarray:
     found = found[np.argsort(-area, kind="stable")]
     # of boxes that are almost the same the larger one is kept
     boxes_of, order = torch.from_numpy(found), torch.arange(len(found), 0, -1).float()
-    return found[nms(boxes_of, order, SAME).numpy()]
+    kept: np.ndarray = found[nms(boxes_of, order, SAME).numpy()]
+    return kept
 
 
 def _parts(plane: np.ndarray) -> list[list[int]]:
@@ -110,8 +111,8 @@ def selective_search(image: np.ndarray) -> np.ndarray:
     found = np.asarray(search.process(), np.float32).reshape(-1, 4)
     found[:, 2:] += found[:, :2]
     found *= np.array([width / size[0], height / size[1]] * 2, np.float32)
-    large = (found[:, 2:] - found[:, :2]).min(1) >= SMALLEST
-    return found[large]
+    large: np.ndarray = found[(found[:, 2:] - found[:, :2]).min(1) >= SMALLEST]
+    return large
 
 
 def _opencv() -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -86,10 +87,10 @@ def test_novel_classes_are_not_annotated_in_training(tmp_path: Path) -> None:
     voc(tmp_path, "a", [BOX], "base")
     voc(tmp_path, "b", [BOX, [0.0, 0, 9, 9]], "novel")
     train = data.load("boxes", "train", root=tmp_path, novel=["novel"])
-    test = data.load("boxes", "test", root=tmp_path, novel=["novel"])
+    test: Any = data.load("boxes", "test", root=tmp_path, novel=["novel"])
     assert train.classes == ("base",) and train.counts.tolist() == [1]
     assert test.classes == ("novel",) and len(test.objects_of(1).boxes) == 2
-    small = data.load("boxes", "test", root=tmp_path, novel=["novel"], size=10)
+    small: Any = data.load("boxes", "test", root=tmp_path, novel=["novel"], size=10)
     assert small.objects_of(1).boxes[1].tolist() == [0.0, 0.0, 3.0, 4.5]
     with pytest.raises(InputError, match="but the classes are"):
         data.load("boxes", "test", root=tmp_path, novel=["other"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,11 +41,11 @@ def by_coco(found: Boxes, truth: Boxes) -> list[float]:
     coco = pytest.importorskip("pycocotools.coco")
     evaluation = pytest.importorskip("pycocotools.cocoeval")
 
-    def lines(part: Boxes, scored: bool) -> list[dict[str, object]]:
+    def lines(part: Boxes, scored: bool) -> list[dict[str, Any]]:
         out = []
         for i, (box, image, label, score) in enumerate(zip(*part, strict=True), 1):
             size = box[2:] - box[:2]
-            line = {"id": i, "image_id": int(image), "category_id": int(label)}
+            line: dict[str, Any] = {"id": i, "image_id": int(image), "category_id": int(label)}
             line |= {"bbox": [*box[:2], *size], "area": float(size.prod()), "iscrowd": 0}
             line |= {"score": float(score)} if scored else {"ignore": int(score)}
             out.append(line)
@@ -88,7 +89,7 @@ def test_perfect_is_one_and_what_follows_the_last_hit_does_not_matter() -> None:
 
 def test_a_duplicate_lowers_it_unless_it_ranks_last() -> None:
     truth = boxes([[0, 0, 10, 10], [20, 20, 30, 30]], [0, 0], [1, 1], [0, 0])
-    first, second = [0, 0, 10, 10], [20, 20, 30, 30]
+    first, second = [0.0, 0.0, 10.0, 10.0], [20.0, 20.0, 30.0, 30.0]
     last = boxes([first, second, first], [0, 0, 0], [1, 1, 1], [0.9, 0.8, 0.7])
     between = boxes([first, first, second], [0, 0, 0], [1, 1, 1], [0.9, 0.8, 0.7])
     assert average_precision(last, truth) == 1 > average_precision(between, truth)

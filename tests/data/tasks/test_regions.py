@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -58,7 +60,7 @@ def test_selective_search_finds_what_stands_alone() -> None:
 
 
 def test_shots_are_boxes_and_other_objects_are_neither_of_a_class_nor_background() -> None:
-    split = gf.load_data("glyph_scenes", "val")
+    split: Any = gf.load_data("glyph_scenes", "val")
     task = as_task({"task": "regions", "shot": 2, "query": 5})
     sampler = task.draws(split, 0)
     draw = sampler.draw([0, 1])
@@ -110,7 +112,7 @@ def test_without_background_scores_fall_back_to_those_of_the_classes() -> None:
 
 def test_a_region_equal_to_background_never_outranks_one_equal_to_a_shot() -> None:
     split = blocks()
-    task = as_task({**ASKED, "rank": "margin"})
+    task: Any = as_task({**ASKED, "rank": "margin"})
     episode, target = gf.Episodes(split, task).batch([0])
     model = learner()
     scores = model.score(episode)[0]
