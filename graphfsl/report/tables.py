@@ -29,6 +29,12 @@ SETTINGS = {
     "answered together.",
     "active": "Each query is answered alone, after the labels of chosen unlabeled samples were "
     "asked for.",
+    "inductive + class names": "Each query is answered alone, from the labeled samples "
+    "and from the names of the classes, which no other learner is told.",
+    "semi-supervised + class names": "Unlabeled samples are used, and the names of the "
+    "classes, which no other learner is told.",
+    "transductive + class names": "The queries of an episode are answered together, with "
+    "the names of the classes, which no other learner is told.",
     "active + transductive": "Labels of chosen unlabeled samples are asked for, and queries are "
     "answered together.",
 }
