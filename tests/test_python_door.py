@@ -134,7 +134,7 @@ def test_an_episode_of_lists_and_arrays() -> None:
             and isinstance(own.n_support, int)
         )
     target = gf.Target([[0]], [[]], [[1]], np.zeros((1, 1), np.int32))
-    assert {v.dtype for v in vars(target).values()} == {torch.int64}
+    assert {v.dtype for v in target.tensors.values()} == {torch.int64}
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,7 @@ TRAITS = {
     "order_sensitive": "the order of the support matters",
     "class_order_sensitive": "which class is called the first matters",
     "wants_maps": "reads feature maps, not vectors",
+    "uses_class_names": "reads the names of the classes",
     "wants_base": "learns from the features of the base classes, once",
 }
 

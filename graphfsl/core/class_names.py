@@ -6,15 +6,17 @@ import csv
 import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import networkx as nx
 import torch
 from torch import Tensor
 
 from graphfsl.core.arguments import described
 from graphfsl.io.errors import InputError, require, unknown
 from graphfsl.io.package_data import class_list, class_lists
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 NO_CLASS = 0  # the key of a column without a class
 KEY_BYTES = 7  # so that a key is a positive int64
@@ -38,6 +40,8 @@ def class_graph(given: Any) -> nx.Graph:
     Raises:
         InputError: where it is none of these, or has no edge.
     """
+    import networkx as nx  # takes a while, and few learners have such a graph
+
     if isinstance(given, nx.Graph):
         graph = nx.Graph()
         graph.add_edges_from((str(one), str(other)) for one, other in given.edges)
@@ -86,7 +90,7 @@ def _of_list(name: str) -> list[tuple[str, str]]:
     """The pairs class, superclass of a list whose splits are mappings."""
     splits = [split for split in class_list(name).values() if isinstance(split, dict)]
     if not splits:
-        known = [one for one in class_lists() if isinstance(class_list(one)["train"], dict)]
+        known = [one for one in class_lists() if isinstance(class_list(one).get("train"), dict)]
         raise unknown("class list with superclasses", name, known)
     return [
         (child, parent)

@@ -140,7 +140,7 @@ def matches(
     return hit, ignored
 
 
-def _tensor(boxes: np.ndarray) -> torch.Tensor:
+def _tensor(boxes: Float[np.ndarray, "m 4"]) -> Float[torch.Tensor, "m 4"]:
     return torch.from_numpy(np.ascontiguousarray(boxes, np.float64))
 
 

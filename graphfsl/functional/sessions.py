@@ -111,7 +111,9 @@ def is_base(session: Int[Tensor, "B C"] | None, c: Float[Tensor, "B C d"]) -> Bo
     return session == 0
 
 
-def _counts(sums: Float[Tensor, "*B k"]) -> tuple[Tensor, Tensor]:
+def _counts(
+    sums: Float[Tensor, "*B k"],
+) -> tuple[Float[Tensor, "*B m m"], Float[Tensor, "*B m m"]]:
     """Right answers, and all answers, (…, T + 1, T + 1) each, of `session_sums`."""
     size = int((sums.shape[-1] / 2) ** 0.5)
     hits, asked = sums.unflatten(-1, (2, size, size)).unbind(-3)

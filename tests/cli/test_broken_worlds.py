@@ -216,9 +216,9 @@ def test_a_run_whose_directory_goes(
     spoil, left = SABOTAGE[case]
     real = loop.measured  # type: ignore[attr-defined]
 
-    def spoiled(*args: Any) -> Any:
+    def spoiled(*args: Any, **options: Any) -> Any:
         spoil()
-        return real(*args)
+        return real(*args, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "measured", spoiled)

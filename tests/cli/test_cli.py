@@ -325,6 +325,7 @@ def test_an_interrupted_demo_measures_only_what_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(gated_propagation, "STEPS", 2)
     short = (
         "trainer.steps=2",
         "trainer.val_every=2",
@@ -350,7 +351,7 @@ def test_an_interrupted_demo_measures_only_what_is_missing(
     monkeypatch.setattr(demo, "evaluate", counted)
     code, out, err = call("demo", *short, "--out", "d")
     assert code == 0, err
-    assert len(measured) == 14 and "step 2" not in out
+    assert len(measured) == 16 and "step 2" not in out
     rows = json.loads(next(Path("d").glob("protonet-*/results.json")).read_text())["rows"]
     assert call("demo", *short, "--out", "whole")[0] == 0
     whole = json.loads(next(Path("whole").glob("protonet-*/results.json")).read_text())["rows"]
@@ -536,7 +537,7 @@ def test_interruption_is_exit_code_130(
     real = loop.measured  # type: ignore[attr-defined]
     seen: list[Any] = []
 
-    def interrupted(*args: object) -> object:
+    def interrupted(*args: object, **options: object) -> object:
         seen.append(1)
         if len(seen) == 2:
             raise KeyboardInterrupt

@@ -76,6 +76,7 @@ WRONG: dict[Any, list[str]] = {
 }
 NEGATIVE = {"label_seed", "seed"}
 ZERO = NEGATIVE | {
+    "shot",
     "unlabeled",
     "distractors",
     "noise",

@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from graphfsl.functional.detection_metrics import Boxes, average_precision, average_recall
+from graphfsl.functional.detection_metrics import (
+    Boxes,
+    average_precision,
+    average_recall,
+    matches,
+    surest,
+)
 
 
 def boxes(rows: list[list[float]], image: list[int], label: list[int], score: list[float]) -> Boxes:
@@ -126,3 +132,19 @@ def test_recall_is_of_any_class_and_counts_the_first_of_each_image() -> None:
     )
     assert average_recall(found, truth, 1) == 0.5
     assert average_recall(found, truth, 2) == 1
+
+
+def test_the_surest_of_each_image_are_kept_in_falling_order() -> None:
+    found = boxes([[0, 0, 1, 1]] * 5, [0, 1, 0, 0, 1], [1] * 5, [0.2, 0.9, 0.5, 0.4, 0.1])
+    kept = surest(found, 2)
+    assert kept.score.tolist() == [0.9, 0.5, 0.4, 0.1]
+    assert kept.image.tolist() == [1, 0, 0, 1]
+
+
+def test_each_object_is_hit_once_and_a_difficult_one_does_not_count() -> None:
+    truth = boxes([[0, 0, 10, 10], [20, 0, 30, 10]], [0, 0], [1, 1], [0, 1])
+    rows: list[list[float]] = [[0, 0, 10, 10], [0, 0, 10, 9], [20, 0, 30, 10], [50, 0, 60, 10]]
+    found = boxes(rows, [0] * 4, [1] * 4, [0.9, 0.8, 0.7, 0.6])
+    hit, ignored = matches(found, truth, 0.5)
+    assert hit[0] and not hit[1] and not hit[3]
+    assert ignored.tolist() == [False, False, True, False]

@@ -46,6 +46,7 @@ SMALL = {  # what runs in a moment, of each encoder
     "conv4_maps": {"width": 8},
     "conv4_r2d2": {"width": (8, 8, 12, 16)},
     "conv4_stride2": {"width": 8},
+    "dense_conv": {"width": 8},
     "resnet12": {"widths": (8, 12, 16, 20), "block_size": 2},
     "wrn28_10": {"depth": 10, "width": 1},
     "timm": {"model": "resnet10t"},

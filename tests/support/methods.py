@@ -26,6 +26,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "egnn": {"hidden": 16, "layers": 2},
     "alpha_tim": {"steps": 3, "lr": 0.1},
     "ici": {"stages": 2},
+    "ilpc": {"stages": 3, "epochs": 5},
     "pt_map": {"steps": 2},
     "plcm": {"steps": 2},
     "tim": {"steps": 3},

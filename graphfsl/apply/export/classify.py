@@ -54,7 +54,7 @@ def main(command: str, words: list[str]) -> None:
     encoder, head = (onnxruntime.InferenceSession(HERE / model[k]) for k in ("encoder", "head"))
     photos = [read(path, model["image"]) for path in (words[1:] if command == "enrol" else words)]
     z = encoder.run(None, {"images": np.stack(photos)})[0]
-    known = dict(np.load(KNOWN)) if KNOWN.exists() else {}
+    known = dict(np.load(KNOWN, allow_pickle=False)) if KNOWN.exists() else {}
     if known and str(known["model"]) != model["model"]:
         sys.exit(f"{KNOWN} holds features of another encoder; remove it and enrol again")
     features, names = known.get("features", z[:0]), known.get("names", np.array([], str))

@@ -16,7 +16,14 @@ from graphfsl.data.scenes import Objects, SceneSplit
 from graphfsl.data.tasks import as_task
 from graphfsl.data.transforms import Transform
 from graphfsl.experiment.builder import build
-from graphfsl.functional.regions import around, crops, kept_regions, truth_of, voted
+from graphfsl.functional.regions import (
+    around,
+    crops,
+    is_background,
+    kept_regions,
+    truth_of,
+    voted,
+)
 from graphfsl.io.errors import InputError
 from graphfsl.loops.evaluation import evaluate
 from graphfsl.methods.heads.nearest_neighbor import NearestNeighbor
@@ -121,6 +128,13 @@ def test_a_region_equal_to_background_never_outranks_one_equal_to_a_shot() -> No
     if len(background):
         assert (background[:, 1] - background[:, 0]).max() <= (shots[:, 1] - shots[:, 0]).min()
     assert task.detections(model(episode), target, 0).score.size
+
+
+def test_background_overlaps_no_object() -> None:
+    objects = torch.tensor([[0.0, 0, 10, 10]])
+    regions = torch.tensor([[0.0, 0, 10, 10], [0, 0, 5, 5], [8, 8, 20, 20], [0, 0, 10, 3.5]])
+    assert is_background(regions, objects).tolist() == [False, True, True, False]
+    assert is_background(regions, objects[:0]).all()
 
 
 def test_crops_are_squares_around_boxes_and_exact_for_whole_numbers() -> None:
