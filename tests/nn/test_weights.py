@@ -45,6 +45,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "conv4_maps": {"width": 4},
     "conv4_r2d2": {"width": [4, 4, 4, 4]},
     "conv4_stride2": {"width": 4},
+    "dense_conv": {"width": 4},
     "resnet12": {"widths": [4, 4, 4, 4]},
     "wrn28_10": {"depth": 10, "width": 1},
     "timm": {"model": "resnet10t"},
