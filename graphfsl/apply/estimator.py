@@ -498,8 +498,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         x = self._transform(torch.cat([self._support, query, self._pool]))
         w = x.new_zeros(1, len(x), len(self.classes_))
         w[0, : len(self._w)] = self._w
-        names = name_keys(map(str, self.classes_))[None]
-        known = names if self.learner_.uses_class_names else None
+        named = self.learner_.uses_class_names
+        known = name_keys(map(str, self.classes_))[None] if named else None
         episode = Episode(x[None], w, len(self._w), len(query), classes=known)
         episode = episode.to(_device(self.learner_))
         answering = self._answering

@@ -65,6 +65,16 @@ def write_atomically(path: Path, data: bytes, new_folder: bool = True) -> None:
                 Path(temporary).unlink(missing_ok=True)
 
 
+def check_unused(out: Path) -> None:
+    """Refuse a folder that holds something, before anything is computed for it.
+
+    Raises:
+        InputError: names it.
+    """
+    empty = not out.exists() or (out.is_dir() and not any(out.iterdir()))
+    require(empty, f"{out} is there already; remove it, or choose another --out")
+
+
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """A folder that is there with all that the block writes into it, or not at all.

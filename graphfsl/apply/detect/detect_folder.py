@@ -18,7 +18,7 @@ from graphfsl.data.images import image_paths
 from graphfsl.data.pixel_range import Range
 from graphfsl.experiment.learner_spec import PartSpec
 from graphfsl.functional.detection_metrics import Boxes
-from graphfsl.io.checkpoint import whole_folder
+from graphfsl.io.checkpoint import check_unused, whole_folder
 from graphfsl.io.errors import InputError, require
 from graphfsl.report.figures import COLORS
 from graphfsl.report.html import html_table, listed, page, pictures
@@ -61,8 +61,7 @@ def detect(
         InputError: where nothing can be answered.
     """
     require(0 <= least <= 1, f"--least must lie in [0, 1], not {least}")
-    empty = not out.exists() or (out.is_dir() and not any(out.iterdir()))
-    require(empty, f"{out} is there already; remove it, or choose another --out")
+    check_unused(out)
     labeled, skipped = read_boxes(support)
     labeled = [image for image in labeled if len(image.boxes)]
     classes = sorted({name for image in labeled for name in image.names})

@@ -51,6 +51,8 @@ def main(command: str, words: list[str]) -> None:
     version = [int(number) for number in onnxruntime.__version__.split(".")[:2]]
     if version < model["onnxruntime"]:
         sys.exit(f"onnxruntime {model['onnxruntime']} or newer is needed, not {version}")
+    if model["image"]["range"] is not None:
+        sys.exit("this run reads images over a range of its own; graphfsl predict does that")
     encoder, head = (onnxruntime.InferenceSession(HERE / model[k]) for k in ("encoder", "head"))
     photos = [read(path, model["image"]) for path in (words[1:] if command == "enrol" else words)]
     z = encoder.run(None, {"images": np.stack(photos)})[0]
@@ -65,6 +67,8 @@ def main(command: str, words: list[str]) -> None:
         np.savez(KNOWN, features=features, names=names, model=np.array(model["model"]))
         return
     classes = np.unique(names)
+    if len(classes) < 2:
+        sys.exit(f"{len(classes)} class is enrolled; at least 2 are needed")
     labels = (names[:, None] == classes).astype(np.float32)
     episode = {"support": features, "labels": labels, "mask": labels.any(1), "query": z}
     for path, p in zip(words, head.run(None, episode)[0], strict=True):

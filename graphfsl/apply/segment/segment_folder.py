@@ -19,7 +19,7 @@ from graphfsl.data.images import image_paths
 from graphfsl.data.mask_files import read_image
 from graphfsl.data.pixel_range import Range
 from graphfsl.experiment.learner_spec import PartSpec
-from graphfsl.io.checkpoint import whole_folder
+from graphfsl.io.checkpoint import check_unused, whole_folder
 from graphfsl.io.errors import InputError, require
 from graphfsl.report.figures import COLORS
 from graphfsl.report.html import html_table, listed, page, pictures
@@ -76,7 +76,7 @@ def segment(
         InputError: where nothing can be answered.
     """
     require(0 <= least <= 1, f"--there must lie in [0, 1], not {least}")
-    check_out(out)
+    check_unused(out)
     labeled = read_support(support, limits=limits)
     queries = image_paths(query)
     segmenter = segmenter_of(run, overrides, encoder, side, labeled)
@@ -121,7 +121,7 @@ def segment_by_clicks(
     Returns:
         The files that matter most, and a sentence.
     """
-    check_out(out)
+    check_unused(out)
     pixels = read_image(image, 3, limits)
     named = read_clicks(clicks, (pixels.shape[1], pixels.shape[2]))
     labels = mask_of_clicks(pixels, named) + 1
@@ -133,16 +133,6 @@ def segment_by_clicks(
     shares = [float((labels == k + 1).mean()) for k in range(len(named.classes))]
     told = ", ".join(f"{n} {s:.1%}" for n, s in zip(named.classes, shares, strict=True))
     return [out / "index.html", out / "masks"], f"{image.name}: {told}"
-
-
-def check_out(out: Path) -> None:
-    """Refuse a folder that holds something, before anything is computed.
-
-    Raises:
-        InputError: names it.
-    """
-    empty = not out.exists() or (out.is_dir() and not any(out.iterdir()))
-    require(empty, f"{out} is there already; remove it, or choose another --out")
 
 
 def _counted(classes: Sequence[str]) -> str:
