@@ -191,7 +191,7 @@ class TrainingLoop:
         """The episode with images that were changed against the learner as it is now."""
         first = self.state.step * self.options.batch
         numbers = range(first, first + len(episode.x))
-        return attack.attacked(self.learner, episode, target, self.train.transform, numbers)
+        return attack.changed(self.learner, episode, target, self.train.transform, numbers)
 
     def _is_last(self) -> bool:
         return self.state.step == self.options.steps
@@ -269,7 +269,7 @@ class TrainingLoop:
         with self.fabric.autocast():
             # a learner that trains under attack is selected under attack
             attack = self.options.attack
-            found = measured(self.learner, self.val, numbers, {name: metric}, attack=attack)
+            found = measured(self.learner, self.val, numbers, {name: metric}, image_change=attack)
         share = found[name].to(self.fabric.device)
         # every process gathers as many rows, those beyond the last episode are dropped
         own = share.new_zeros(-(-count // world), *share.shape[1:])
