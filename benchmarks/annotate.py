@@ -21,6 +21,7 @@ import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -329,7 +330,7 @@ def killed_once(folder: Path, out: Path, wait: float) -> int:
             for tile in post("deal", count=5)["tiles"]:
                 post("answer", answers=[{"n": tile["n"], "value": "none", "seen": 0}])
                 count += 1
-    except (OSError, ValueError):
+    except (OSError, ValueError, HTTPException):  # an answer of which a part came is none
         server.wait()
     return count
 
