@@ -1,0 +1,65 @@
+"""A Ray cluster, joined or started on this machine, for as long as a block lasts."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from graphfsl.io.errors import InputError, require
+
+OLDEST = (2, 40)  # version of Ray
+
+
+@contextmanager
+def ray_cluster(address: str) -> Iterator[Any]:
+    """The package `ray`, connected.
+
+    Args:
+        address: as `ray.init` takes it; "local" starts a cluster on this machine, which ends with
+            the block.
+
+    Raises:
+        InputError: where Ray is not installed, too old or of another kind than the cluster's, and
+            where no cluster answers.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise InputError("--ray needs the package ray: pip install graphfsl[ray]") from None
+    _check_version(getattr(ray, "__version__", "unknown"))
+    _reach(address)
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except Exception as error:
+        raise InputError(f"--ray {address}: {' '.join(str(error).split())[:200]}") from None
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _check_version(version: str) -> None:
+    """InputError for a Ray that is too old, or is no Ray."""
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    require(
+        numbers is not None and tuple(map(int, numbers.groups())) >= OLDEST,
+        f"--ray needs ray {OLDEST[0]}.{OLDEST[1]} or newer, not {version}; "
+        "pip install -U graphfsl[ray]",
+    )
+
+
+def _reach(address: str) -> None:
+    """InputError where nobody listens at host:port: Ray itself would try for many minutes."""
+    if where := re.fullmatch(r"(?:ray://)?([^:/]+):(\d{1,5})", address):
+        try:
+            socket.create_connection((where[1], int(where[2])), 10).close()
+        except (OSError, OverflowError) as error:
+            raise InputError(
+                f"--ray {address}: nobody answers there ({error}); is the cluster up?"
+            ) from None
