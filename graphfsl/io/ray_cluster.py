@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -31,17 +32,36 @@ def ray_cluster(address: str) -> Iterator[Any]:
         import ray
     except ImportError:
         raise InputError("--ray needs the package ray: pip install graphfsl[ray]") from None
-    _check_version(getattr(ray, "__version__", "unknown"))
+    version = getattr(ray, "__version__", "unknown")
+    _check_version(version)
     _reach(address)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        with _unheard():
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:
-        raise InputError(f"--ray {address}: {' '.join(str(error).split())[:200]}") from None
+        why = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"--ray {address}: {why}; a cluster must be up, with the same Ray ({version}) and token"
+        ) from None
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """Nothing is written to the error output: Ray's core says each second that it waits."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _check_version(version: str) -> None:

@@ -33,17 +33,7 @@ def copies(pool: PoolShards) -> np.ndarray:
 
 def _equal(pool: PoolShards, pairs: np.ndarray) -> np.ndarray:
     """Those pairs (e, 2) whose features are equal up to rounding."""
-    first, second = rows_of(pool, pairs[:, 0]), rows_of(pool, pairs[:, 1])
+    first, second = pool.rows(pairs[:, 0]), pool.rows(pairs[:, 1])
     apart = np.square(first - second).sum(1) / 2  # 1 - cosine, but exact near 0
     equal: np.ndarray = pairs[apart <= ROUNDING]
     return equal
-
-
-def rows_of(pool: PoolShards, samples: np.ndarray) -> np.ndarray:
-    """The features (m, d) of some samples, of length 1, each shard read once."""
-    x = np.empty((len(samples), pool.dim), np.float32)
-    shard_of = np.searchsorted(pool.starts, samples, side="right") - 1
-    for shard in np.unique(shard_of).tolist():
-        mine = shard_of == shard
-        x[mine] = pool.unit(shard)[samples[mine] - pool.starts[shard]]
-    return x

@@ -30,6 +30,7 @@ from graphfsl.apply.label.shards.shard_neighbors import (
     SortIntoCells,
     check_faiss,
     find_centers,
+    is_coded,
     measured,
     neighbors_key,
 )
@@ -93,8 +94,9 @@ def label_shards(
     work = work or one_process(bar)
     neighbors = min(neighbors, len(pool) - 1)
 
-    cells = _find_neighbors(pool, neighbors, work)
-    graph_key = digest(neighbors_key(pool, neighbors), "graph")
+    coded = is_coded(pool)
+    cells = _find_neighbors(pool, neighbors, coded, work)
+    graph_key = digest(neighbors_key(pool, neighbors, coded), "graph")
     work(BuildBlock(pool, graph_key), range(len(pool.counts)))
     graph = open_graph(pool, read_shard(_copies_file(pool))["node"])
 
@@ -108,33 +110,46 @@ def label_shards(
         "k": neighbors,
         "alpha": alpha,
         "prior": prior,
-        "neighbours": how_found(len(cells.centers), cells.probes),
+        "neighbours": how_found(len(cells.centers), cells.probes) + (", by codes" if coded else ""),
         "recall": cells.recall,
     }
     return replace(found, facts=facts | found.facts)
 
 
-def _find_neighbors(pool: PoolShards, k: int, work: Work) -> Cells:
+def _find_neighbors(pool: PoolShards, k: int, coded: bool, work: Work) -> Cells:
     """Write copies, cells and neighbours of all shards."""
     shards = range(len(pool.counts))
     if not is_made(_copies_file(pool), pool.key):
         write_shard(_copies_file(pool), {"node": torch.from_numpy(copies(pool))}, pool.key)
 
-    key = neighbors_key(pool, k)
-    centers_file = pool.folder / CELLS / "centers.safetensors"
-    if not is_made(centers_file, key):
-        centers = torch.from_numpy(find_centers(pool))
-        work(SortIntoCells(pool, key, centers.numpy(), _copies_file(pool)), shards)
-        found = measured(pool, centers.numpy(), k)
-        write_shard(
-            centers_file, {"centers": centers}, key, probes=found.probes, recall=found.recall
-        )
-    facts = shard_facts(centers_file) or {}
-    centers_found = read_shard(centers_file)["centers"].numpy()
-    cells = Cells(centers_found, facts["probes"], facts["recall"])
-    work(SortIntoCells(pool, key, cells.centers, _copies_file(pool)), shards)
+    key = neighbors_key(pool, k, coded)
+    if not is_made(_centers_file(pool), key):
+        centers, codebook = find_centers(pool, coded)
+        work(SortIntoCells(pool, key, centers, codebook, _copies_file(pool)), shards)
+        _keep(pool, key, measured(pool, centers, codebook, k))
+    cells = _kept(pool)
+    work(SortIntoCells(pool, key, cells.centers, cells.codebook, _copies_file(pool)), shards)
     work(FindNeighbors(pool, key, cells, k), shards)
     return cells
+
+
+def _keep(pool: PoolShards, key: str, cells: Cells) -> None:
+    """Write the cells of a pool."""
+    tensors = {"centers": torch.from_numpy(cells.centers)}
+    if cells.codebook is not None:
+        tensors["codebook"] = torch.from_numpy(cells.codebook)
+    write_shard(_centers_file(pool), tensors, key, probes=cells.probes, recall=cells.recall)
+
+
+def _kept(pool: PoolShards) -> Cells:
+    """The cells of a pool, which were written."""
+    stored, facts = read_shard(_centers_file(pool)), shard_facts(_centers_file(pool)) or {}
+    codebook = stored["codebook"].numpy() if "codebook" in stored else None
+    return Cells(stored["centers"].numpy(), facts["probes"], facts["recall"], codebook)
+
+
+def _centers_file(pool: PoolShards) -> Path:
+    return pool.folder / CELLS / "centers.safetensors"
 
 
 def _copies_file(pool: PoolShards) -> Path:

@@ -3,11 +3,16 @@
 k-means over a sample of the pool says where its cells are. Each shard's samples are sorted into
 them once; then each shard's samples are compared with those of the cells nearest to them, in one
 group of shards after the other, and the k nearest of all groups are kept.
+
+Where all features together are larger than half of this machine's memory, samples are compared by
+codes of a product quantizer, 8 times smaller, and only the nearest by these are read and compared
+themselves.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +37,9 @@ PER_CELL, STEPS, SEED = 40, 8, 1  # samples of a cell that k-means sees, its ste
 FIRST_PROBES = 4  # cells that a sample is compared with; doubled until enough neighbours are found
 GROUP = 2**29  # bytes of features that are compared with at once
 BLOCK = 4096  # samples that look for neighbours at once
+# numbers of a feature that one byte stands for, the first that divides its length
+CODED = (2, 1)
+READ = 4  # times k samples are read and compared themselves, where all were compared by codes
 
 
 def check_faiss() -> None:
@@ -52,11 +60,13 @@ class Cells:
         centers: (c, d) float32 of length 1.
         probes: with how many of them a sample is compared.
         recall: the share of true neighbours that are found so, measured; 1 where all are compared.
+        codebook: (M, 256, d / M) what each byte of a code stands for; None compares features.
     """
 
     centers: np.ndarray
     probes: int
     recall: float
+    codebook: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -67,12 +77,14 @@ class SortIntoCells:
         pool: the features.
         key: a digest of all that it depends on.
         centers: (c, d) of the cells.
+        codebook: of `Cells`.
         copies: a file with `node`, the sample that each is a copy of.
     """
 
     pool: PoolShards
     key: str
     centers: np.ndarray
+    codebook: np.ndarray | None
     copies: Path
     what: str = "sorting into cells"
 
@@ -81,13 +93,17 @@ class SortIntoCells:
         return is_made(shard_file(self.pool.folder, CELLS, shard), self.key)
 
     def __call__(self, shard: int) -> None:
-        """Write `cell` (r,) of a shard."""
+        """Write `cell` (r,) of a shard, and `code` (r, M) where samples are compared by codes."""
         start, end = self.pool.starts[shard : shard + 2].tolist()
-        cell = _index_of(self.centers).search(self.pool.unit(shard), 1)[1][:, 0]
+        x = self.pool.unit(shard)
+        cell = _index_of(self.centers).search(x, 1)[1][:, 0]
         node = read_shard(self.copies)["node"][start:end].numpy()
         cell[node != np.arange(start, end)] = -1
-        path = shard_file(self.pool.folder, CELLS, shard)
-        write_shard(path, {"cell": torch.from_numpy(cell.astype(np.int64))}, self.key)
+        sorted_in = {"cell": torch.from_numpy(cell.astype(np.int64))}
+        if self.codebook is not None:
+            codes = _quantizer_of(self.codebook).compute_codes(x)
+            sorted_in["code"] = torch.from_numpy(codes)
+        write_shard(shard_file(self.pool.folder, CELLS, shard), sorted_in, self.key)
 
 
 @dataclass(frozen=True)
@@ -140,10 +156,11 @@ def read_cells(folder: Path, shard: int) -> np.ndarray:
     return cell
 
 
-def find_centers(pool: PoolShards) -> np.ndarray:
-    """The middles (c, d) of the cells of a pool, by k-means over a sample of it.
+def find_centers(pool: PoolShards, coded: bool) -> tuple[np.ndarray, np.ndarray | None]:
+    """The middles (c, d) of the cells of a pool, by k-means over a sample of it, and a codebook.
 
-    There are 4 sqrt(n) of them, or one where all samples are compared with all.
+    There are 4 sqrt(n) cells, or one where all samples are compared with all. The codebook (M, 256,
+    d / M) is None where samples are not compared by codes.
     """
     import faiss
 
@@ -155,25 +172,41 @@ def find_centers(pool: PoolShards) -> np.ndarray:
     options = {"niter": STEPS, "seed": SEED, "spherical": True, "min_points_per_centroid": 1}
     means = faiss.Kmeans(dim, count, **options)
     means.train(sample)
-    return np.asarray(means.centroids)
+    centers = np.asarray(means.centroids)
+    if not coded:
+        return centers, None
+    length = next(length for length in CODED if dim % length == 0)
+    quantizer = faiss.ProductQuantizer(dim, dim // length, 8)
+    quantizer.train(sample)
+    return centers, faiss.vector_to_array(quantizer.centroids).reshape(-1, 256, length)
 
 
-def measured(pool: PoolShards, centers: np.ndarray, k: int) -> Cells:
+def is_coded(pool: PoolShards) -> bool:
+    """Whether the features are larger than half of this machine's memory."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return 4 * len(pool) * pool.dim > memory / 2
+
+
+def measured(pool: PoolShards, centers: np.ndarray, codebook: np.ndarray | None, k: int) -> Cells:
     """Cells with as many probes as find 90% of the true neighbours of 500 samples."""
-    if len(centers) == 1:
+    if len(centers) == 1 and codebook is None:
         return Cells(centers, 1, 1.0)
     samples = _representatives(pool)
-    x = np.stack([pool[int(i)] for i in samples]).astype(np.float32)
-    x /= np.linalg.norm(x, axis=1, keepdims=True)
-    everywhere = Cells(centers, len(centers), 1.0)
+    x = pool.rows(samples)
+    everywhere = Cells(centers, len(centers), 1.0, codebook)
     # The cosine of the last true neighbour: what is as near is as true.
     worst = _all_compared(pool, x, samples, k)[:, -1:] - 1e-6
-    probes, recall = FIRST_PROBES // 2, 0.0
+
+    def recall_with(probes: int) -> float:
+        cosine = nearest(pool, everywhere, x, samples, k, probes)[1]
+        return float((cosine >= worst).mean())
+
+    probes = min(FIRST_PROBES, len(centers))
+    recall = recall_with(probes)
     while recall < RECALL and probes < len(centers):
         probes = min(2 * probes, len(centers))
-        cosine = nearest(pool, everywhere, x, samples, k, probes)[1]
-        recall = float((cosine >= worst).mean())
-    return Cells(centers, probes, recall)
+        recall = recall_with(probes)
+    return Cells(centers, probes, recall, codebook)
 
 
 def _representatives(pool: PoolShards) -> np.ndarray:
@@ -219,23 +252,40 @@ def nearest(
     cosine = np.full((len(x), k + 1), -1.0, np.float32)
     near = _index_of(cells.centers)
     asked = [near.search(x[i : i + BLOCK], probes) for i in range(0, len(x), BLOCK)]
-    for group in groups(pool):
-        compared = _inverted(pool, cells.centers, group)
+    coded = cells.codebook is not None
+    for group in groups(pool, cells.codebook):
+        compared = _inverted(pool, cells, group)
         compared.nprobe = probes
         for block, (close, which) in enumerate(asked):
             rows = slice(block * BLOCK, block * BLOCK + len(which))
-            found = compared.search_preassigned(x[rows], k + 1, which, close)
-            index[rows], cosine[rows] = _merged(
-                (index[rows], cosine[rows]), (found[1], found[0]), k + 1
-            )
+            most = READ * (k + 1) if coded else k + 1
+            near_cosine, near_index = compared.search_preassigned(x[rows], most, which, close)
+            if coded:
+                near_cosine = _cosines(pool, x[rows], near_index)
+            kept, found = (index[rows], cosine[rows]), (near_index, near_cosine)
+            index[rows], cosine[rows] = _merged(kept, found, k + 1)
     return _without_self(samples, index, cosine)
 
 
-def groups(pool: PoolShards) -> list[range]:
+def groups(pool: PoolShards, codebook: np.ndarray | None = None) -> list[range]:
     """Shards that lie one after the other, as many as are compared with at once."""
-    size = max(1, GROUP // (4 * pool.dim * max(pool.counts)))
+    bytes_of_one = 4 * pool.dim if codebook is None else len(codebook)
+    size = max(1, GROUP // (bytes_of_one * max(pool.counts)))
     shards = len(pool.counts)
     return [range(i, min(i + size, shards)) for i in range(0, shards, size)]
+
+
+def _cosines(pool: PoolShards, x: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """The cosines (m, R) of features (m, d) to the samples (m, R) that were found, -1 for none."""
+    cosine = np.full(index.shape, -1.0, np.float32)
+    at_once = max(1, GROUP // (4 * pool.dim * index.shape[1]))
+    for start in range(0, len(x), at_once):
+        some = slice(start, start + at_once)
+        there = index[some] >= 0
+        found = pool.rows(index[some][there])
+        of = np.nonzero(there)[0]
+        cosine[some][there] = np.einsum("ed,ed->e", x[some][of], found)
+    return cosine
 
 
 def _index_of(centers: np.ndarray) -> Any:
@@ -248,22 +298,54 @@ def _index_of(centers: np.ndarray) -> Any:
     return index
 
 
-def _inverted(pool: PoolShards, centers: np.ndarray, shards: Sequence[int]) -> Any:
-    """An inverted file of faiss that holds the samples of some shards, but no copies."""
+def _quantizer_of(codebook: np.ndarray) -> Any:
+    """The product quantizer of faiss that a codebook (M, 256, d / M) belongs to."""
     import faiss
 
-    quantizer = _index_of(centers)
-    dim, count = centers.shape[1], len(centers)
-    index = faiss.IndexIVFFlat(quantizer, dim, count, faiss.METRIC_INNER_PRODUCT)
+    parts, _, length = codebook.shape
+    quantizer = faiss.ProductQuantizer(parts * length, parts, 8)
+    faiss.copy_array_to_vector(codebook.ravel(), quantizer.centroids)
+    return quantizer
+
+
+def _inverted(pool: PoolShards, cells: Cells, shards: Sequence[int]) -> Any:
+    """An inverted file of faiss with the samples of some shards, or their codes, but no copies."""
+    import faiss
+
+    dim, count = cells.centers.shape[1], len(cells.centers)
+    shape = (_index_of(cells.centers), dim, count)
+    index: Any
+    if cells.codebook is None:
+        index = faiss.IndexIVFFlat(*shape, faiss.METRIC_INNER_PRODUCT)
+    else:
+        index = faiss.IndexIVFPQ(*shape, len(cells.codebook), 8, faiss.METRIC_INNER_PRODUCT)
+        index.by_residual = False
+        index.pq = _quantizer_of(cells.codebook)
     index.is_trained = True
     for shard in shards:
         cell = read_cells(pool.folder, shard)
         rows = np.flatnonzero(cell >= 0)
-        x = np.ascontiguousarray(pool.unit(shard)[rows])
-        samples, own = pool.starts[shard] + rows, np.ascontiguousarray(cell[rows])
-        pointers = [faiss.swig_ptr(array) for array in (x, samples, own)]
-        index.add_core(len(rows), *pointers)
+        samples = pool.starts[shard] + rows
+        if cells.codebook is None:
+            _add(index, pool.unit(shard)[rows].view(np.uint8), cell[rows], samples)
+        else:
+            stored = read_shard(shard_file(pool.folder, CELLS, shard))
+            _add(index, stored["code"].numpy()[rows], cell[rows], samples)
     return index
+
+
+def _add(index: Any, entries: np.ndarray, cell: np.ndarray, samples: np.ndarray) -> None:
+    """Put samples into the lists of their cells, as the bytes (m, b) that the index holds."""
+    import faiss
+
+    order = np.argsort(cell, kind="stable")
+    entries, samples = np.ascontiguousarray(entries[order]), samples[order]
+    numbers, first = np.unique(cell[order], return_index=True)
+    last = np.append(first[1:], len(cell))
+    for number, start, end in zip(numbers.tolist(), first, last, strict=True):
+        pointers = faiss.swig_ptr(samples[start:end]), faiss.swig_ptr(entries[start:end])
+        index.invlists.add_entries(number, int(end - start), *pointers)
+    index.ntotal += len(cell)
 
 
 Found = tuple[np.ndarray, np.ndarray]  # (m, k) numbers of samples, -1 for none, and cosines
@@ -286,6 +368,8 @@ def _without_self(samples: np.ndarray, index: np.ndarray, cosine: np.ndarray) ->
     return index[~own].reshape(shape), cosine[~own].reshape(shape)
 
 
-def neighbors_key(pool: PoolShards, k: int) -> str:
+def neighbors_key(pool: PoolShards, k: int, coded: bool) -> str:
     """A digest of all that the neighbours of a pool depend on."""
-    return digest(pool.key, k, PER_CELL, STEPS, SEED, RECALL, SAMPLED, EXACT)
+    return digest(
+        pool.key, k, coded and [CODED, READ], PER_CELL, STEPS, SEED, RECALL, SAMPLED, EXACT
+    )

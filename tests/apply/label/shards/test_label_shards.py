@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,38 @@ def test_a_cell_by_cell_search_finds_what_it_says(
     assert found.facts["neighbours"].startswith("approximate: 69 cells, ")
     right = label_pool(x, support, label)
     assert (found.label == right.label).mean() > 0.95
+
+
+def test_a_pool_above_memory_is_compared_by_codes_and_the_nearest_themselves(
+    pool: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shards, x, support, label = pool
+    monkeypatch.setattr(shard_neighbors, "GROUP", 150 * 8)  # codes of two shards of the five
+    monkeypatch.setattr(shard_neighbors, "EXACT", 10)
+    monkeypatch.setattr(module, "is_coded", lambda _: True)
+    found = label_shards(shards, support, label, neighbors=5)
+    assert found.facts["neighbours"].endswith(" of them searched, by codes")
+    assert 0.9 <= found.facts["recall"] <= 1
+    stored = read_shard(shard_file(shards.folder, "cells", 0))
+    assert stored["code"].shape == (60, 8) and stored["code"].dtype == torch.uint8
+
+    edges = read_shard(shard_file(shards.folder, "neighbors", 1))
+    z = x / np.linalg.norm(x, axis=1, keepdims=True)
+    right = (z[edges["of"]] * z[edges["to"]]).sum(1)
+    np.testing.assert_allclose(edges["cosine"], right, atol=1e-5, err_msg="not those of codes")
+    plain = label_pool(x, support, label, neighbors=5)
+    assert (found.label == plain.label).mean() > 0.95
+
+
+def test_codes_are_for_features_larger_than_half_of_memory(
+    pool: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shards = pool[0]
+    pages = {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": 2 * 4 * 300 * 16}
+    monkeypatch.setattr(os, "sysconf", pages.__getitem__)
+    assert not shard_neighbors.is_coded(shards)
+    pages["SC_PHYS_PAGES"] -= 1
+    assert shard_neighbors.is_coded(shards)
 
 
 def test_what_is_lost_is_made_again_and_nothing_else(pool: Any) -> None:
