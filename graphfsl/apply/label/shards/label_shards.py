@@ -38,8 +38,8 @@ from graphfsl.apply.label.shards.workers import Work, one_process
 from graphfsl.functional.neighbors import Bar, silent
 
 COLUMNS = "columns"
-HELD = 2**30  # bytes that propagation holds at once, where one column needs no more
-VECTORS = 7  # of n numbers that a column needs while it is solved
+HELD = 2**29  # bytes that propagation holds at once, where one column needs no more
+VECTORS = 9  # of n numbers that a column needs while it is solved
 
 
 def label_shards(

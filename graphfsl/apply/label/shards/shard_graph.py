@@ -60,7 +60,9 @@ class BuildBlock:
             column.append(edges["of"][into])
             cosine.append(edges["cosine"][into])
         weight = torch.cat(cosine).clamp_min(0) ** POWER
-        ends = ((torch.cat(row) - first).numpy(), torch.cat(column).numpy())
+        small = np.int32 if n < 2**31 else np.int64  # half the bytes, and what MKL takes as it is
+        rows, columns = torch.cat(row) - first, torch.cat(column)
+        ends = (rows.numpy().astype(small), columns.numpy().astype(small))
         w = csr_array((weight.numpy(), ends), shape=(last - first, n))  # repeated edges are summed
         w.sort_indices()
         tensors = {
@@ -91,7 +93,7 @@ class ShardGraph:
     def propagate(self, y: Tensor, alpha: float) -> Tensor:
         """(I - alpha S)^-1 Y of (n, m) label weights, one block of rows after the other.
 
-        It holds 7 n m numbers.
+        It holds 9 n m numbers.
         """
         scale = or_one(self.degree).rsqrt()[:, None]
 

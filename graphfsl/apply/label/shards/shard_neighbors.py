@@ -248,23 +248,24 @@ def nearest(
     Returns:
         (m, k) the numbers of the neighbours, -1 where there are no more, and (m, k) their cosines.
     """
-    index = np.full((len(x), k + 1), -1, np.int64)
-    cosine = np.full((len(x), k + 1), -1.0, np.float32)
+    coded = cells.codebook is not None
+    kept = READ * (k + 1) if coded else k + 1
+    index = np.full((len(x), kept), -1, np.int64)
+    cosine = np.full((len(x), kept), -1.0, np.float32)
     near = _index_of(cells.centers)
     asked = [near.search(x[i : i + BLOCK], probes) for i in range(0, len(x), BLOCK)]
-    coded = cells.codebook is not None
     for group in groups(pool, cells.codebook):
         compared = _inverted(pool, cells, group)
         compared.nprobe = probes
         for block, (close, which) in enumerate(asked):
             rows = slice(block * BLOCK, block * BLOCK + len(which))
-            most = READ * (k + 1) if coded else k + 1
-            near_cosine, near_index = compared.search_preassigned(x[rows], most, which, close)
-            if coded:
-                near_cosine = _cosines(pool, x[rows], near_index)
-            kept, found = (index[rows], cosine[rows]), (near_index, near_cosine)
-            index[rows], cosine[rows] = _merged(kept, found, k + 1)
-    return _without_self(samples, index, cosine)
+            found = compared.search_preassigned(x[rows], kept, which, close)
+            before = (index[rows], cosine[rows])
+            index[rows], cosine[rows] = _merged(before, (found[1], found[0]), kept)
+    if coded:
+        cosine = _cosines(pool, x, index)
+    none = (index[:, :0], cosine[:, :0])
+    return _without_self(samples, *_merged(none, (index, cosine), k + 1))
 
 
 def groups(pool: PoolShards, codebook: np.ndarray | None = None) -> list[range]:
