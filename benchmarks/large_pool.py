@@ -20,17 +20,26 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
 from benchmarks.__main__ import processor
 from benchmarks.peak_memory import peak_memory
+from graphfsl.apply.label.shards import label_shards as label_module
 from graphfsl.apply.label.shards.label_shards import label_shards
-from graphfsl.apply.label.shards.shard_files import open_shards, write_features, write_manifest
+from graphfsl.apply.label.shards.shard_files import (
+    open_shards,
+    read_shard,
+    shard_facts,
+    write_features,
+    write_manifest,
+)
 from graphfsl.apply.label.shards.workers import Task, Work, workers
 from graphfsl.functional.neighbors import silent
 
@@ -47,6 +56,7 @@ HEADER = (
     "MiB of the first process",
     "MiB of a worker",
     "GB on disk",
+    "cells searched",
     "neighbours found",
     "labels right",
     "labels",
@@ -139,7 +149,7 @@ def cell(folder: Path, ray: str | None) -> dict[str, Any]:
     elsewhere = [line for line in ended if line["pid"] != os.getpid()]
     neighbours = [line["cpu"] for line in ended if line["what"] == KILLED_IN]
     begun = Counter((x["what"], x["shard"]) for x in lines if x["event"] == "began")
-    asked = ~found.given
+    asked, centers = ~found.given, folder / "cells" / "centers.safetensors"
     return {
         "seconds": seconds,
         "cpu": end - stages[0] + sum(line["cpu"] for line in elsewhere),
@@ -148,6 +158,8 @@ def cell(folder: Path, ray: str | None) -> dict[str, Any]:
         "peak": peak_memory(),
         "worker": max((line["peak"] for line in elsewhere), default=0.0),
         "disk": sum(f.stat().st_size for f in folder.rglob("*.safetensors")) / 1e9,
+        "cells": len(read_shard(centers)["centers"]),
+        "probes": (shard_facts(centers) or {})["probes"],
         "recall": found.facts["recall"],
         "right": float((found.label == truth)[asked].mean()),
         "labels": hashlib.sha256(found.label.tobytes()).hexdigest()[:12],
@@ -156,10 +168,10 @@ def cell(folder: Path, ray: str | None) -> dict[str, Any]:
     }
 
 
-def measured(folder: Path, ray: str | None) -> dict[str, Any]:
+def measured(folder: Path, *options: str) -> dict[str, Any]:
     """`cell` in a process of its own, since it reports memory."""
     code = [sys.executable, "-W", "ignore", "-m", "benchmarks.large_pool", "--cell", str(folder)]
-    words = [*code, *(["--ray", ray] if ray else [])]
+    words = [*code, *options]
     done = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
@@ -176,6 +188,7 @@ def row(n: int, who: str, found: dict[str, Any]) -> list[str]:
         f"{found['peak']:.0f}",
         f"{found['worker']:.0f}" if found["worker"] else "",
         f"{found['disk']:.2f}",
+        f"{found['probes']} of {found['cells']:,}",
         f"{100 * found['recall']:.1f} %",
         f"{100 * found['right']:.2f} %",
         found["labels"],
@@ -189,12 +202,17 @@ def line(words: Sequence[str]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--nodes", type=int, nargs="*", default=[100_000])
+    parser.add_argument(
+        "--codes", action="store_true", help="one process, which compares by codes all the same"
+    )
     parser.add_argument("--save", type=Path)
     parser.add_argument("--cell", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--ray", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.cell:
-        print(json.dumps(cell(options.cell, options.ray)))
+        as_if_large = patch.object(label_module, "is_coded", lambda _: True)
+        with as_if_large if options.codes else nullcontext():
+            print(json.dumps(cell(options.cell, options.ray)))
         return
     lines = [line(HEADER), "| --- " * len(HEADER) + "|"]
     print("\n".join(lines), flush=True)
@@ -205,11 +223,15 @@ def main() -> None:
             np.save(Path(folder, "truth.npy"), write_pool(one, n))
             shutil.copy(Path(folder, "truth.npy"), one)
             shutil.copytree(one, two)
-            alone = measured(one, None)
+            if options.codes:
+                lines.append(line(row(n, "one process, by codes", measured(one, "--codes"))))
+                print(lines[-1], flush=True)
+                continue
+            alone = measured(one)
             lines.append(line(row(n, "one process", alone)))
             print(lines[-1], flush=True)
             shutil.rmtree(one)
-            both = measured(two, "local")
+            both = measured(two, "--ray", "local")
         lines.append(line(row(n, f"{WORKERS} workers, one killed", both)))
         same = "equal" if alone["labels"] == both["labels"] else "NOT EQUAL"
         twice = ", ".join(both["twice"]) or "none"
