@@ -38,7 +38,7 @@ from graphfsl.data.pixel_range import Range
 from graphfsl.experiment.learner_spec import PartSpec
 from graphfsl.functional.held_out import FOREIGN
 from graphfsl.io.checkpoint import write_atomically
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import InputError, require
 from graphfsl.report.contact_sheet import Tile, contact_sheet
 
 SHARD = 50_000  # samples of a shard, where nobody says
@@ -114,6 +114,8 @@ def label(
 
         def read() -> Pool:
             if is_shards(source):
+                in_shards = f"{source} is in shards already; leave --shard-size out"
+                require(shard_size is None, in_shards)
                 return opened(source)
             if shard_size is None and ray is None:
                 return read_pool(source, spec, run, size, range, out)

@@ -93,6 +93,7 @@ def test_shards_are_labelled_without_images_or_encoder(encoded: list[str], call:
     assert call(*words)[0] == 0
     assert Path("again/labels.csv").read_bytes() == Path("out/labels.csv").read_bytes()
     assert not Path("again/sheets").exists()
+    refused(Path.cwd(), call, *words, "--shard-size", 5, says="is in shards already; leave --shard")
 
 
 def test_other_files_or_another_encoder_are_refused(
