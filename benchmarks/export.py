@@ -50,7 +50,6 @@ PHOTOGRAPHS = (3, 32, 32)
 HEADER = (
     "encoder",
     "numbers",
-    "parameters",
     "multiply-adds",
     "file, kB",
     "ms an image",
@@ -123,7 +122,6 @@ def rows(candidate: Candidate) -> Iterator[list[str]]:
     floats = encoder_graph(candidate.pipeline, shape)
     integers = quantized(floats, candidate.base, candidate.transform)
     lost = candidate.cost(integers)
-    parameters = sum(p.numel() for p in encoder.parameters())
     accuracies = {"fp32": "no run", "int8": "no run"}
     if lost is not None:
         accuracies = {"fp32": f"{lost.before:.2f}", "int8": f"{lost.after:.2f}"}
@@ -133,7 +131,6 @@ def rows(candidate: Candidate) -> Iterator[list[str]]:
         yield [
             candidate.name,
             kind,
-            f"{parameters:,}",
             f"{of_an_image(encoder, shape) / 1e6:,.1f} M",
             f"{len(model) / 1000:,.0f}",
             f"{found['ms']:.2f}",

@@ -199,6 +199,12 @@ def line(words: Sequence[str]) -> str:
     return "| " + " | ".join(words) + " |"
 
 
+def written(rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table whose columns are the runs: there are more measures than fit beside each other."""
+    measures = [line(words) for words in zip(HEADER, *rows, strict=True)]
+    return [measures[0], "| --- " * (1 + len(rows)) + "|", *measures[1:]]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--nodes", type=int, nargs="*", default=[100_000])
@@ -214,32 +220,36 @@ def main() -> None:
         with as_if_large if options.codes else nullcontext():
             print(json.dumps(cell(options.cell, options.ray)))
         return
-    lines = [line(HEADER), "| --- " * len(HEADER) + "|"]
-    print("\n".join(lines), flush=True)
+    rows: list[list[str]] = []
     notes = []
+
+    def add(n: int, who: str, found: dict[str, Any]) -> None:
+        rows.append(row(n, who, found))
+        print(line(rows[-1]), flush=True)
+
+    print(line(HEADER), "| --- " * len(HEADER) + "|", sep="\n", flush=True)
     for n in options.nodes:
         with tempfile.TemporaryDirectory() as folder:
             one, two = Path(folder, "one"), Path(folder, "two")
             np.save(Path(folder, "truth.npy"), write_pool(one, n))
             shutil.copy(Path(folder, "truth.npy"), one)
-            shutil.copytree(one, two)
             if options.codes:
-                lines.append(line(row(n, "one process, by codes", measured(one, "--codes"))))
-                print(lines[-1], flush=True)
+                add(n, "one process, by codes", measured(one, "--codes"))
                 continue
+            shutil.copytree(one, two)
             alone = measured(one)
-            lines.append(line(row(n, "one process", alone)))
-            print(lines[-1], flush=True)
+            add(n, "one process", alone)
             shutil.rmtree(one)
             both = measured(two, "--ray", "local")
-        lines.append(line(row(n, f"{WORKERS} workers, one killed", both)))
+        add(n, f"{WORKERS} workers, one killed", both)
         same = "equal" if alone["labels"] == both["labels"] else "NOT EQUAL"
         twice = ", ".join(both["twice"]) or "none"
         notes.append(f"{n:,} samples: labels {same}; of {both['tasks']} tasks done twice: {twice}.")
-        print(lines[-1], notes[-1], sep="\n", flush=True)
+        print(notes[-1], flush=True)
     if options.save:
         head = f"Measured on {os.cpu_count()} shared cores of {processor()}, one thread a process:"
-        options.save.write_text("\n".join([head, "", *lines, "", *notes]) + "\n", encoding="utf-8")
+        text = "\n".join([head, "", *written(rows), "", *notes]) + "\n"
+        options.save.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

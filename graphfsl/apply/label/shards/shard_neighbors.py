@@ -182,14 +182,14 @@ def find_centers(pool: PoolShards, coded: bool) -> tuple[np.ndarray, np.ndarray 
 
 
 def is_coded(pool: PoolShards) -> bool:
-    """Whether the features are larger than half of this machine's memory."""
+    """Whether there are cells, and the features are larger than half of this machine's memory."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return 4 * len(pool) * pool.dim > memory / 2
+    return len(pool) > EXACT and 4 * len(pool) * pool.dim > memory / 2
 
 
 def measured(pool: PoolShards, centers: np.ndarray, codebook: np.ndarray | None, k: int) -> Cells:
     """Cells with as many probes as find 90% of the true neighbours of 500 samples."""
-    if len(centers) == 1 and codebook is None:
+    if len(centers) == 1:
         return Cells(centers, 1, 1.0)
     samples = _representatives(pool)
     x = pool.rows(samples)

@@ -127,9 +127,12 @@ def test_codes_are_for_features_larger_than_half_of_memory(
     shards = pool[0]
     pages = {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": 2 * 4 * 300 * 16}
     monkeypatch.setattr(os, "sysconf", pages.__getitem__)
+    monkeypatch.setattr(shard_neighbors, "EXACT", 299)
     assert not shard_neighbors.is_coded(shards)
     pages["SC_PHYS_PAGES"] -= 1
     assert shard_neighbors.is_coded(shards)
+    monkeypatch.setattr(shard_neighbors, "EXACT", 300)
+    assert not shard_neighbors.is_coded(shards), "all are compared with all"
 
 
 def test_what_is_lost_is_made_again_and_nothing_else(pool: Any) -> None:
