@@ -248,7 +248,8 @@ def main() -> None:
         print(notes[-1], flush=True)
     if options.save:
         head = f"Measured on {os.cpu_count()} shared cores of {processor()}, one thread a process:"
-        text = "\n".join([head, "", *written(rows), "", *notes]) + "\n"
+        listed = [f"- {note}" for note in notes]
+        text = "\n".join([head, "", *written(rows), "", *listed]) + "\n"
         options.save.write_text(text, encoding="utf-8")
 
 
