@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -37,7 +39,7 @@ def ray_cluster(address: str) -> Iterator[Any]:
     _reach(address)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
-        with _unheard():
+        with _unheard(), _same_signals():
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:
         why = " ".join(str(error).split())[:200]
@@ -48,6 +50,16 @@ def ray_cluster(address: str) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _same_signals() -> Iterator[None]:
+    """What ends a process is handled behind the block as before it; Ray would abort."""
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in kept.items():
+            signal.signal(number, handler or signal.SIG_DFL)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from types import SimpleNamespace
 from typing import Any
@@ -67,3 +68,17 @@ def test_a_cluster_ends_with_its_block(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_ray_without_an_address_is_on_this_machine(given: str, meant: str) -> None:
     assert spelled_out(given.split()) == meant.split()
+
+
+def test_a_job_that_is_told_to_end_ends_as_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+    ray = SimpleNamespace(__version__="2.60.0", init=init, shutdown=lambda: None)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with ray_cluster("local"):
+            assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGTERM, before)

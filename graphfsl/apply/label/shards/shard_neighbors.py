@@ -341,9 +341,8 @@ def _add(index: Any, entries: np.ndarray, cell: np.ndarray, samples: np.ndarray)
 
     order = np.argsort(cell, kind="stable")
     entries, samples = np.ascontiguousarray(entries[order]), samples[order]
-    numbers, first = np.unique(cell[order], return_index=True)
-    last = np.append(first[1:], len(cell))
-    for number, start, end in zip(numbers.tolist(), first, last, strict=True):
+    numbers, first, counts = np.unique(cell[order], return_index=True, return_counts=True)
+    for number, start, end in zip(numbers.tolist(), first, first + counts, strict=True):
         pointers = faiss.swig_ptr(samples[start:end]), faiss.swig_ptr(entries[start:end])
         index.invlists.add_entries(number, int(end - start), *pointers)
     index.ntotal += len(cell)

@@ -16,7 +16,14 @@ from graphfsl.apply.label.shards import label_shards as module
 from graphfsl.apply.label.shards import shard_neighbors
 from graphfsl.apply.label.shards.copies import copies
 from graphfsl.apply.label.shards.label_shards import label_shards
-from graphfsl.apply.label.shards.shard_files import PoolShards, read_shard, shard_file
+from graphfsl.apply.label.shards.shard_files import (
+    PoolShards,
+    open_shards,
+    read_shard,
+    shard_file,
+    write_features,
+    write_manifest,
+)
 from graphfsl.apply.label.shards.shard_neighbors import Cells, nearest
 from graphfsl.io.errors import InputError
 from tests.support.pools import clusters, few
@@ -67,6 +74,27 @@ def test_copies_in_any_shard_count_as_one_sample(tmp_path: Path) -> None:
     found, right = label_shards(shards, support, label), label_pool(x, support, label)
     assert found.facts["distinct"] == right.facts["distinct"] == len(x) - 4
     assert_same(found, right)
+
+
+@pytest.mark.parametrize("coded", [False, True])
+def test_a_shard_of_nothing_and_one_of_copies_are_shards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, coded: bool
+) -> None:
+    x, y = clusters(4, 75, spread=1.0)
+    support, label = few(y, 3, 4)
+    write_manifest(tmp_path, "e", "s", 4)
+    for number, rows in enumerate((x[:200], x[:0], x[200:], x[:7])):
+        write_features(tmp_path, number, rows, "e")
+    monkeypatch.setattr(module, "is_coded", lambda _: coded)
+    monkeypatch.setattr(shard_neighbors, "EXACT", 10 if coded else 1000)
+    shards = open_shards(tmp_path)[0]
+    found = label_shards(shards, support, label)
+    right = label_pool(np.concatenate([x, x[:7]]), support, label)
+    assert found.facts["distinct"] == 300
+    if coded:
+        assert (found.label == right.label).mean() > 0.95
+    else:
+        assert_same(found, right)
 
 
 def test_neighbours_of_every_group_and_cell_are_merged(
