@@ -23,7 +23,7 @@ from graphfsl.data.pixel_range import Range, warn_if_narrow
 from graphfsl.data.transforms import Transform
 from graphfsl.io.checkpoint import write_atomically
 from graphfsl.io.errors import InputError
-from graphfsl.io.row_cache import keep_rows, stored_rows
+from graphfsl.io.row_cache import fresh_rows, keep_rows, stored_rows
 from graphfsl.loops.encode import block_size, check_alone, encode, encoding_device
 from graphfsl.loops.encoder_digest import encoder_digest
 from graphfsl.loops.feature_cache import decides_features
@@ -109,6 +109,7 @@ def encode_files(
     shown: str = "",
     broken: bool = False,
     range: Range | None = None,
+    keep: bool = True,
 ) -> np.ndarray:
     """Features (n, d) of image files, computed a block at a time and kept.
 
@@ -125,6 +126,7 @@ def encode_files(
         shown: what the progress bar calls them.
         broken: whether a file that cannot be read makes a row of NaN, not an InputError.
         range: the values of black and white, see `images.to_array`.
+        keep: whether they are kept, and found again; else they are computed.
     """
     check_alone(learner.encoder)
     device, size = (
@@ -160,6 +162,8 @@ def encode_files(
     key.update(repr((files.mark, size, channels, range, names)).encode(errors="surrogateescape"))
     sample = names[:: -(-len(names) // SEEN)]
     warn_if_narrow((x for name in sample if (x := image(name)) is not None), str(root))
+    if not keep:
+        return fresh_rows(len(names), at_once, encoded)
     key.update(b"broken" if broken else b"")
     x = stored_rows(key.hexdigest(), len(names), at_once, encoded, shown or root.name)
     lost = np.flatnonzero(np.isnan(x).any(1)).tolist() if broken else []

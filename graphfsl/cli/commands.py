@@ -630,6 +630,18 @@ def label(
         str, typer.Option("--format", help="of the labels: csv or parquet")
     ] = "csv",
     limits: Limits = None,
+    shard_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=LARGEST, help="samples of a shard: a pool larger than memory, in OUT/shards"
+        ),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[ADDRESS]", help="shards on a Ray cluster; without an address on this machine"
+        ),
+    ] = None,
     plugin: Plugins = None,
 ) -> None:
     """Label a whole pool of images or features from a handful of labels.
@@ -653,6 +665,8 @@ def label(
         size,
         file_format,
         parse_range(limits),
+        shard_size,
+        ray,
         **options,
     )
     new_console().print(line)

@@ -12,6 +12,7 @@ import re
 import signal
 import sys
 import warnings
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -47,7 +48,7 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")  # a file's name may be in no encoding
     code, message = 2, ""
     try:
-        ended = app(standalone_mode=False) or 0
+        ended = app(spelled_out(sys.argv[1:]), standalone_mode=False) or 0
         sys.stdout.flush()
         code = ended
     except InputError as error:
@@ -81,6 +82,19 @@ def main() -> None:
 
 
 _long_form = warnings.formatwarning
+
+
+def spelled_out(words: Sequence[str]) -> list[str]:
+    """The words of a command line, where `--ray` without an address says `--ray local`.
+
+    Typer has no options whose value may be left out.
+    """
+    words = list(words)
+    for place, word in enumerate(words):
+        following = words[place + 1 : place + 2]
+        if word == "--ray" and (not following or following[0].startswith("-")):
+            words[place] = "--ray=local"
+    return words
 
 
 def _one_line(message: Any, category: type[Warning], *where: Any) -> str:

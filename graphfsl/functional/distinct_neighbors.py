@@ -65,7 +65,7 @@ def distinct_neighbors(
     limit = max(SAME * mean, ROUNDING)
     # Equal ones first: in a dense cloud the nearest neighbours, in single precision, may be
     # anything but a copy.
-    group = _components(len(x), _equal_pairs(z))
+    group = components(len(x), _equal_pairs(z))
     kept = np.unique(group, return_index=True)[1]  # a sample of each group
     near = nearest_neighbors(x[kept], k, bar)
     while len(kept) > 1:
@@ -110,17 +110,26 @@ def _equal_pairs(z: np.ndarray) -> np.ndarray:
     """
     pairs = [np.empty((0, 2), np.int64)]
     for direction in np.random.default_rng(0).standard_normal((2, z.shape[1])).astype(np.float32):
-        at = z @ direction
-        order = np.argsort(at, kind="stable")
-        near = np.diff(at[order]) <= np.sqrt(2 * ROUNDING) * np.linalg.norm(direction)
-        ends = np.stack([order[:-1][near], order[1:][near]], 1)
+        ends = side_by_side(z @ direction, direction)
         for some in np.array_split(ends, -(-max(len(ends), 1) // ROWS)):
             apart = np.square(z[some[:, 0]] - z[some[:, 1]]).sum(1) / 2
             pairs.append(some[apart <= ROUNDING])
     return np.concatenate(pairs)
 
 
-def _components(n: int, edges: np.ndarray) -> np.ndarray:
+def side_by_side(at: np.ndarray, direction: np.ndarray) -> np.ndarray:
+    """(e, 2) pairs of rows that lie so close in a direction as rows equal up to rounding do.
+
+    Args:
+        at: (n,) the product of each row, of length 1, with the direction.
+        direction: (d,).
+    """
+    order = np.argsort(at, kind="stable")
+    near = np.diff(at[order]) <= np.sqrt(2 * ROUNDING) * np.linalg.norm(direction)
+    return np.stack([order[:-1][near], order[1:][near]], 1)
+
+
+def components(n: int, edges: np.ndarray) -> np.ndarray:
     """(n,) the number of the part that each of n nodes belongs to; edges: (e, 2)."""
     graph = csr_array((np.ones(len(edges), bool), (edges[:, 0], edges[:, 1])), shape=(n, n))
     component: np.ndarray = connected_components(graph, directed=False)[1]
@@ -183,7 +192,7 @@ def _bridges(
     edges = np.stack([start, index[start, place]], 1)
     bridges = np.empty((0, 2), np.int64)
     for _ in range(ROUNDS):
-        part = _components(n, np.concatenate([edges, bridges]))
+        part = components(n, np.concatenate([edges, bridges]))
         size = np.bincount(part)
         labeled = np.zeros(len(size), bool)
         labeled[part[support]] = True

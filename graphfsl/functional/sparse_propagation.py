@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float, Int
@@ -87,12 +88,30 @@ def propagate_sparse(
     Returns:
         (n, m), without a derivative.
     """
+    return propagate_with(lambda p: torch.addmm(p, s, p, alpha=-alpha), y, alpha, tolerance)
+
+
+@torch.no_grad()
+def propagate_with(
+    apply: Callable[[Tensor], Tensor],
+    y: Float[Tensor, "n m"],
+    alpha: float,
+    tolerance: float = 1e-8,
+) -> Float[Tensor, "n m"]:
+    """`propagate_sparse` where the graph is known by its products alone.
+
+    Args:
+        apply: P (n, m) -> (I - alpha S) P, for S as in `propagate_sparse`.
+        y: see `propagate_sparse`.
+        alpha: see `propagate_sparse`.
+        tolerance: see `propagate_sparse`.
+
+    Returns:
+        (n, m), without a derivative.
+    """
     bound = math.sqrt((1 + alpha) / (1 - alpha)) * math.log(2 / tolerance) / 2
-
-    def apply(p: Tensor, _: Tensor) -> Tensor:
-        return torch.addmm(p, s, p, alpha=-alpha)
-
-    return conjugate_gradients(apply, y, 10 + math.ceil(2 * bound), tolerance, _dots, may_stop=True)
+    steps = 10 + math.ceil(2 * bound)
+    return conjugate_gradients(lambda p, _: apply(p), y, steps, tolerance, _dots, may_stop=True)
 
 
 def _dots(a: Float[Tensor, "n m"], b: Float[Tensor, "n m"]) -> Float[Tensor, " m"]:

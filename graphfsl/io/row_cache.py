@@ -56,6 +56,19 @@ def stored_rows(
         return torch.cat([encoded(*ids).cpu() for ids in _blocks(0, n, size, name)]).numpy()
 
 
+def fresh_rows(n: int, size: int, encoded: Callable[[int, int], Tensor]) -> np.ndarray:
+    """The (n, d) rows of encoded(first, last + 1), made in blocks of `size` and kept nowhere.
+
+    Args:
+        n: how many rows there are.
+        size: rows of a block.
+        encoded: makes the rows from `first` to before `last`.
+    """
+    blocks = [encoded(first, min(first + size, n)).cpu() for first in range(0, n, size)]
+    rows: np.ndarray = torch.cat(blocks).numpy()
+    return rows
+
+
 def keep_rows(key: str, first: int, rows: np.ndarray) -> None:
     """Put rows (k, d) into the file of `stored_rows`, from row `first` on.
 

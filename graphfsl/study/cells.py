@@ -11,11 +11,8 @@ OUT/report.*         findings, tables, pictures
 from __future__ import annotations
 
 import json
-import logging
 import os
-import re
 import signal
-import socket
 import traceback
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -42,6 +39,7 @@ from graphfsl.experiment.same_run import check_weights
 from graphfsl.io.checkpoint import read_json, write_json
 from graphfsl.io.errors import InputError
 from graphfsl.io.lock import locked
+from graphfsl.io.ray_cluster import ray_cluster
 from graphfsl.loops.progress_bar import Log
 from graphfsl.loops.row import Row
 from graphfsl.report.tables import DIVERGES, finite
@@ -321,17 +319,6 @@ def _alone(unit: Unit) -> Done:
         return {file: killed for file, _ in unit.cells}
 
 
-def _reach(address: str) -> None:
-    """InputError where nobody listens at host:port: Ray itself would try for many minutes."""
-    if where := re.fullmatch(r"(?:ray://)?([^:/]+):(\d{1,5})", address):
-        try:
-            socket.create_connection((where[1], int(where[2])), 10).close()
-        except (OSError, OverflowError) as error:
-            raise InputError(
-                f"--ray {address}: nobody answers there ({error}); is the cluster up?"
-            ) from None
-
-
 def _from_elsewhere(unit: Unit, folder: str, environment: Mapping[str, str]) -> Done:
     """`work` where a cluster was started in another folder, with other settings.
 
@@ -355,17 +342,7 @@ def on_ray(todo: Sequence[Unit], address: str) -> Generator[Done, None, None]:
     Raises:
         InputError: where Ray is not installed, or no cluster answers.
     """
-    try:
-        import ray
-    except ImportError:
-        raise InputError("--ray needs the package ray: pip install graphfsl[ray]") from None
-    _reach(address)
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except Exception as error:
-        raise InputError(f"--ray {address}: {' '.join(str(error).split())[:200]}") from None
-    try:
+    with ray_cluster(address) as ray:
         task = ray.remote(num_cpus=1, max_retries=1)(_from_elsewhere)
         ours = {k: v for k, v in os.environ.items() if k.startswith("GRAPHFSL_")}
         waiting = {task.remote(u, os.getcwd(), ours): u for u in todo}
@@ -378,8 +355,6 @@ def on_ray(todo: Sequence[Unit], address: str) -> Generator[Done, None, None]:
                 except Exception as error:
                     yield {file: _failed(error) for file, _ in unit.cells}
             yield {}
-    finally:
-        ray.shutdown()
 
 
 def rows_of(study: Study, out: Path) -> list[Row | None]:

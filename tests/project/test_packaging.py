@@ -121,7 +121,7 @@ def _imported(*folders: str) -> set[str]:
 
 
 def _declared(requirements: list[str]) -> set[str]:
-    return {re.split(r"[><=]", requirement)[0] for requirement in requirements}
+    return {re.split(r"[><=\[]", requirement)[0] for requirement in requirements}
 
 
 def test_declared_is_what_the_package_imports() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,13 +29,19 @@ from graphfsl.apply.label.pool_files import (
     write_table,
 )
 from graphfsl.apply.label.pool_page import OTHERS, pool_page
+from graphfsl.apply.label.shards.encode import opened, shard_pool
+from graphfsl.apply.label.shards.label_shards import label_shards
+from graphfsl.apply.label.shards.shard_files import PoolShards, is_shards
+from graphfsl.apply.label.shards.workers import workers
+from graphfsl.core.arguments import whole_number
 from graphfsl.data.pixel_range import Range
 from graphfsl.experiment.learner_spec import PartSpec
 from graphfsl.functional.held_out import FOREIGN
 from graphfsl.io.checkpoint import write_atomically
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import InputError, require
 from graphfsl.report.contact_sheet import Tile, contact_sheet
 
+SHARD = 50_000  # samples of a shard, where nobody says
 SURE, UNSURE, GIVEN = 24, 24, 12  # images of a sheet
 EMBEDDED = 8  # sheets that the report itself holds
 NONE, LOST = -1, -2  # beside classes: called none of these, reached by no label
@@ -53,6 +59,8 @@ def label(
     size: int | None = None,
     file_format: str = "csv",
     range: Range | None = None,
+    shard_size: int | None = None,
+    ray: str | None = None,
     **options: Any,
 ) -> tuple[list[Path], str]:
     """Label a pool of images or features from a table of a few labels, and write what was found.
@@ -83,6 +91,9 @@ def label(
         size: the side of the images in pixels; None takes the encoder's own.
         file_format: "csv" or "parquet".
         range: the values of black and white of images.
+        shard_size: samples of a shard, where the pool is worked through in shards, see
+            `label_shards`; they lie in `out`/shards. None holds it in memory.
+        ray: the address of a Ray cluster that does so, "local" for one on this machine.
         options: those of `label_pool`.
 
     Returns:
@@ -99,9 +110,24 @@ def label(
     page, doubts = out / "report.html", out / "doubts.csv"
     check_places([out, out / "sheets"], [table, missing, page, doubts])
 
-    task = _read_task(source, support, truth, spec, run, size, range, out)
-    pool, classes = task.pool, task.classes
-    found = label_pool(pool.x, *task.support(), bar=shown_bar, **options)
+    with workers(ray, shown_bar) as work:
+
+        def read() -> Pool:
+            if is_shards(source):
+                in_shards = f"{source} is in shards already; leave --shard-size out"
+                require(shard_size is None, in_shards)
+                return opened(source)
+            if shard_size is None and ray is None:
+                return read_pool(source, spec, run, size, range, out)
+            rows = whole_number(shard_size or SHARD, "--shard-size", 1)
+            return shard_pool(source, out / "shards", rows, spec, run, size, range, out, work)
+
+        task = _read_task(source, support, truth, read)
+        pool, classes = task.pool, task.classes
+        if isinstance(pool.x, PoolShards):
+            found = label_shards(pool.x, *task.support(), bar=shown_bar, work=work, **options)
+        else:
+            found = label_pool(pool.x, *task.support(), bar=shown_bar, **options)
     answers = task.answers()
     line = ", ".join([*_summary(pool, found, answers), *_asides(task)])
 
@@ -166,16 +192,12 @@ def _read_task(
     source: Path,
     support: Path,
     truth: Path | None,
-    encoder: PartSpec,
-    run: Path | None,
-    size: int | None,
-    range: Range | None,
-    out: Path,
+    read: Callable[[], Pool],
 ) -> _Task:
     """The tables are read first, since a pool of images may take long to encode."""
     rows = read_labels(support)
     true_rows = None if truth is None else read_labels(truth)
-    pool = read_pool(source, encoder, run, size, range, out)
+    pool = read()
     place = {name: i for i, name in enumerate(pool.names)}
     given = samples_meant(support, rows, pool.every_name, source, pool.called)
     known: Mapping[str, str] = {}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from graphfsl.apply.label.pool_arguments import check_pool, features_of
-from graphfsl.apply.label.pool_graph import PoolGraph, pool_graph
+from graphfsl.apply.label.pool_graph import pool_graph
 from graphfsl.core.arguments import class_numbers
 from graphfsl.core.display import block
 from graphfsl.functional.distinct_neighbors import distinct_neighbors
@@ -31,8 +31,7 @@ from graphfsl.functional.held_out import (
     temperature,
 )  # fmt: skip
 from graphfsl.functional.membership import membership, shortfall
-from graphfsl.functional.neighbors import Bar, Neighbors, silent
-from graphfsl.functional.sparse_propagation import propagate_sparse
+from graphfsl.functional.neighbors import Bar, silent
 from graphfsl.functional.statistics import or_one
 
 SUPPORT = "support, which samples of the pool are labeled,"
@@ -41,6 +40,26 @@ LOW = 0.1  # the share of held-out rows below a usual mass
 # how often a given label is right before the others are heard: as many as they find again, within
 LEAST_TRUST, MOST_TRUST = 0.5, 0.95
 NUMBERS = 2**25  # of the samples that are answered at once
+
+
+class Graph(Protocol):
+    """What labels go over: a `PoolGraph`, or one that lies in files."""
+
+    @property
+    def degree(self) -> Tensor:
+        """(N,) of the nodes."""
+
+    @property
+    def node(self) -> Tensor:
+        """(n,) the node of each sample."""
+
+    @property
+    def distinct(self) -> int:
+        """How many samples are no copies of others."""
+
+    def propagate(self, y: Tensor, alpha: float) -> Tensor:
+        """(I - alpha S)^-1 Y (N, m) of label weights (N, m)."""
+
 
 # the columns (N, m) of G that belong to these m samples of the support, in blocks
 Columns = Callable[[], list[Tensor]]
@@ -198,14 +217,14 @@ def label_pool(
         "k": near.index.shape[1],
         "alpha": alpha,
         "prior": prior,
-        "neighbours": _how_found(near),
+        "neighbours": how_found(near.cells, near.searched),
         "recall": near.recall,
     }
     return replace(found, facts=facts | found.facts)
 
 
 def label_graph(
-    graph: PoolGraph,
+    graph: Graph,
     support: np.ndarray,
     label: np.ndarray,
     alpha: float = 0.9,
@@ -284,7 +303,7 @@ def label_graph(
 
     facts = {
         "temperature": t,
-        "distinct": len(graph.s),
+        "distinct": graph.distinct,
         "held out": len(held.ids),
         "reached": int(held.reached.sum()),
         "right": held.right,
@@ -345,13 +364,19 @@ class _Answers:
         return _Answers(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(_Answers)))
 
 
-def _how_found(near: Neighbors) -> str:
-    if near.cells == 1:
+def how_found(cells: int, searched: int) -> str:
+    """How neighbours were sought, in words.
+
+    Args:
+        cells: into how many samples were divided.
+        searched: with how many of them a sample was compared.
+    """
+    if cells == 1:
         return "exact"
-    return f"approximate: {near.cells:,} cells, {near.searched} of them searched"
+    return f"approximate: {cells:,} cells, {searched} of them searched"
 
 
-def _given(graph: PoolGraph, support: np.ndarray, label: np.ndarray) -> _Given:
+def _given(graph: Graph, support: np.ndarray, label: np.ndarray) -> _Given:
     sample = torch.from_numpy(support.astype(np.int64))
     labels = torch.from_numpy(label.astype(np.int64))
     classes = int(label.max(initial=-1)) + 1
@@ -360,27 +385,30 @@ def _given(graph: PoolGraph, support: np.ndarray, label: np.ndarray) -> _Given:
     return _Given(sample, labels, graph.node[sample], group, member, classes)
 
 
-def _pool_mass(graph: PoolGraph, given: _Given, alpha: float) -> Tensor:
+def _pool_mass(graph: Graph, given: _Given, alpha: float) -> Tensor:
     """(m,) sum_i G_is over the nodes i without a label, for each support sample s.
 
     G is symmetric, so that one column holds them all.
     """
-    pool = torch.ones(len(graph.s), 1)
+    pool = torch.ones(len(graph.degree), 1)
     pool[given.node] = 0
-    return propagate_sparse(graph.s, pool, alpha)[given.node, 0]
+    return graph.propagate(pool, alpha)[given.node, 0]
 
 
-def _influence(graph: PoolGraph, given: _Given, alpha: float, chunk: int, bar: Bar) -> list[Tensor]:
+def _influence(graph: Graph, given: _Given, alpha: float, chunk: int, bar: Bar) -> list[Tensor]:
     """What each support sample gives to every node, in blocks of `chunk` samples.
 
     They are the columns (N, m) of G that belong to the support.
     """
-    blocks = []
-    for columns in bar(torch.arange(len(given.node)).split(chunk), "propagating"):
-        source = torch.zeros(len(graph.s), len(columns))
-        source[given.node[columns], torch.arange(len(columns))] = 1
-        blocks.append(propagate_sparse(graph.s, source, alpha).clamp_min_(0))
-    return blocks
+    blocks = torch.arange(len(given.node)).split(chunk)
+    return [columns_of(graph, given.node[of], alpha) for of in bar(blocks, "propagating")]
+
+
+def columns_of(graph: Graph, nodes: Tensor, alpha: float) -> Tensor:
+    """The columns (N, m) of G that belong to m nodes: what each gives to every node."""
+    source = torch.zeros(len(graph.degree), len(nodes))
+    source[nodes, torch.arange(len(nodes))] = 1
+    return graph.propagate(source, alpha).clamp_min_(0)
 
 
 def _rows(blocks: list[Tensor], nodes: Tensor | slice) -> Tensor:
@@ -461,7 +489,7 @@ def _low(strength: Tensor, held_strength: Tensor) -> Tensor:
 
 
 def _fill_in_given(
-    answer: Tensor, nothing: Tensor, found: _Answers, graph: PoolGraph, given: _Given, asked: Tensor
+    answer: Tensor, nothing: Tensor, found: _Answers, graph: Graph, given: _Given, asked: Tensor
 ) -> None:
     """Write the labels of the support, and of the copies of its samples, which are certain."""
     copy, source = _copies_of_support(graph, given, asked)
@@ -473,7 +501,7 @@ def _fill_in_given(
     found.support[copy, 0], found.share[copy, 0] = source, 1.0
 
 
-def _copies_of_support(graph: PoolGraph, given: _Given, asked: Tensor) -> tuple[Tensor, Tensor]:
+def _copies_of_support(graph: Graph, given: _Given, asked: Tensor) -> tuple[Tensor, Tensor]:
     """Which other samples share a node with the support, whose label they then have for certain.
 
     A node holds samples that are the same up to rounding, or nearly (`distinct_neighbors`). Where

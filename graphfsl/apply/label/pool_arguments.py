@@ -66,6 +66,40 @@ def check_pool(
     Raises:
         InputError: for the first thing that is wrong.
     """
+    check_options(len(x), support, label, k, alpha, prior, none, chunk)
+    need, have = 4 * len(x) * len(support), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if need > have:
+        sizes = f"need {need / 1e9:.1f} GB, and this machine has {have / 1e9:.1f}"
+        raise InputError(
+            f"{len(support):,} labels in a pool of {len(x):,} {sizes}; a handful of labels will do"
+        )
+
+
+def check_options(
+    n: int,
+    support: np.ndarray,
+    label: np.ndarray,
+    k: int,
+    alpha: float,
+    prior: str,
+    none: float | None,
+    chunk: int,
+) -> None:
+    """Refuse options or a support that no pool of n samples can be labelled with.
+
+    Args:
+        n: how many samples there are.
+        support: see `label_pool`.
+        label: see `label_pool`.
+        k: its `neighbors`.
+        alpha: see `label_pool`.
+        prior: see `label_pool`.
+        none: see `label_pool`.
+        chunk: see `label_pool`.
+
+    Raises:
+        InputError: for the first thing that is wrong.
+    """
     if prior not in PRIORS:
         raise unknown("prior", prior, PRIORS)
     check_graph(k, alpha)
@@ -75,13 +109,7 @@ def check_pool(
         len(support) == len(label),
         f"the support has {len(support)} samples, but {len(label)} labels; there must be one each",
     )
-    check_samples(x, support)
-    need, have = 4 * len(x) * len(support), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if need > have:
-        sizes = f"need {need / 1e9:.1f} GB, and this machine has {have / 1e9:.1f}"
-        raise InputError(
-            f"{len(support):,} labels in a pool of {len(x):,} {sizes}; a handful of labels will do"
-        )
+    check_samples(n, support)
     classes = np.unique(label[label >= 0])
     if not np.array_equal(classes, np.arange(len(classes))) or label.min(initial=0) < -1:
         wrong = (
@@ -109,18 +137,16 @@ def check_graph(k: int, alpha: float) -> None:
     _check_between("alpha", real_number(alpha, "alpha"), 0, 0.999)
 
 
-def check_samples(x: np.ndarray, support: np.ndarray) -> None:
+def check_samples(n: int, support: np.ndarray) -> None:
     """Refuse a pool without a sample, and a support that names others or one twice.
 
     Raises:
         InputError: names the sample.
     """
-    require(len(x), "the pool holds no sample")
-    outside = support[(support < 0) | (support >= len(x))]
+    require(n > 0, "the pool holds no sample")
+    outside = support[(support < 0) | (support >= n)]
     if len(outside):
-        raise InputError(
-            f"sample {outside[0]} of the support is none of the pool's, 0..{len(x) - 1}"
-        )
+        raise InputError(f"sample {outside[0]} of the support is none of the pool's, 0..{n - 1}")
     found, times = np.unique(support, return_counts=True)
     if len(found) < len(support):
         raise InputError(f"sample {found[times.argmax()]} stands in the support twice; keep one")

@@ -36,14 +36,14 @@ class Pool:
 
     Attributes:
         names: of the n samples.
-        x: (n, d) features.
+        x: (n, d) features as an array, or the `PoolShards` that hold them.
         images: the file of each, where they have any.
         unreadable: names of what is left out, and why.
         range: of the images' values.
     """
 
     names: list[str]
-    x: np.ndarray
+    x: Any
     images: list[Path] = field(default_factory=list)
     unreadable: list[tuple[str, str]] = field(default_factory=list)
     range: Range | None = None  # of the images' values
@@ -100,6 +100,33 @@ def _read_folder(
     range: Range | None,
     out: Path | None,
 ) -> Pool:
+    files, lost = image_files(root, out)
+    net, transform, size, channels = folder_encoder(encoder, run, size)
+    limits = folder_range(run, range)
+    x = encode_files(net, transform, root, files, size, channels, broken=True, range=limits)
+    whole = np.isfinite(x).all(1)
+    lost += [(files[i], why_unreadable(root / files[i], limits)) for i in np.flatnonzero(~whole)]
+    if not whole.any():
+        raise InputError(
+            f"{root}: none of its {len(files)} images can be read ({lost[-1][0]} {lost[-1][1]})"
+        )
+    files = [files[i] for i in np.flatnonzero(whole)]
+    x = x if whole.all() else x[whole]
+    called = names_of([*files, *(f for f, _ in lost)])
+    unreadable = sorted(zip(called[len(files) :], (why for _, why in lost), strict=True))
+    return Pool(called[: len(files)], x, [root / f for f in files], unreadable, limits)
+
+
+def image_files(root: Path, out: Path | None) -> tuple[list[str], list[tuple[str, str]]]:
+    """The images of a folder, below it at any depth, and what cannot be opened, and why.
+
+    Args:
+        root: the folder.
+        out: where `label` writes; contact sheets there, and beside tables of ours, are no samples.
+
+    Raises:
+        InputError: where there is none.
+    """
     lost: list[tuple[str, str]] = []
 
     def closed(error: OSError) -> None:
@@ -127,20 +154,7 @@ def _read_folder(
                 (name, "is no file, but a pipe or a device" if there else "a link to nothing")
             )
     require(files, f"{root} holds no image; known: {', '.join(sorted(SUFFIXES))}")
-    net, transform, size, channels = folder_encoder(encoder, run, size)
-    limits = folder_range(run, range)
-    x = encode_files(net, transform, root, files, size, channels, broken=True, range=limits)
-    whole = np.isfinite(x).all(1)
-    lost += [(files[i], _why(root / files[i], limits)) for i in np.flatnonzero(~whole)]
-    if not whole.any():
-        raise InputError(
-            f"{root}: none of its {len(files)} images can be read ({lost[-1][0]} {lost[-1][1]})"
-        )
-    files = [files[i] for i in np.flatnonzero(whole)]
-    x = x if whole.all() else x[whole]
-    called = _names([*files, *(f for f, _ in lost)])
-    unreadable = sorted(zip(called[len(files) :], (why for _, why in lost), strict=True))
-    return Pool(called[: len(files)], x, [root / f for f in files], unreadable, limits)
+    return files, lost
 
 
 def _holds_sheets(folder: Path, sheets: Path | None) -> bool:
@@ -150,7 +164,7 @@ def _holds_sheets(folder: Path, sheets: Path | None) -> bool:
     return folder.name == "sheets" and any((folder.parent / table).is_file() for table in TABLES)
 
 
-def _names(files: Sequence[str]) -> list[str]:
+def names_of(files: Sequence[str]) -> list[str]:
     """Files' names as text: composed (NFC), but where that would give two files one name."""
     composed = [written(f) for f in files]
     twice = {name for name, count in Counter(composed).items() if count > 1}
@@ -160,7 +174,13 @@ def _names(files: Sequence[str]) -> list[str]:
     ]
 
 
-def _why(path: Path, limits: Range | None) -> str:
+def why_unreadable(path: Path, limits: Range | None) -> str:
+    """Why an image has no features.
+
+    Args:
+        path: of its file.
+        limits: the values of black and white.
+    """
     try:
         decode(read_regular(path), 8, 3, str(path), limits)
     except OSError as error:
@@ -182,7 +202,7 @@ def _read_features(path: Path) -> Pool:
         held = ", ".join(f"{k} {v.dtype} {v.shape}" for k, v in arrays.items()) or "nothing"
         raise InputError(f"{path} must hold 'features', floats (n, d), not {held}")
     names = (
-        _names([*map(str, arrays["paths"])])
+        names_of([*map(str, arrays["paths"])])
         if "paths" in arrays
         else [str(i) for i in range(len(x))]
     )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from graphfsl.functional.distinct_neighbors import Distinct
-from graphfsl.functional.sparse_propagation import both_ways, symmetric_sparse
+from graphfsl.functional.sparse_propagation import both_ways, propagate_sparse, symmetric_sparse
 
 POWER = 3  # of the cosine in an edge's weight, as in iLPC
 
@@ -26,6 +26,15 @@ class PoolGraph:
     s: Tensor
     degree: Tensor
     node: Tensor
+
+    @property
+    def distinct(self) -> int:
+        """N."""
+        return len(self.degree)
+
+    def propagate(self, y: Tensor, alpha: float) -> Tensor:
+        """(I - alpha S)^-1 Y (N, m) of label weights (N, m)."""
+        return propagate_sparse(self.s, y, alpha)
 
 
 def pool_graph(distinct: Distinct, bridged: bool = True) -> PoolGraph:

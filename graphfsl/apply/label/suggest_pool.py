@@ -97,7 +97,7 @@ def suggest_pool(
     if labeled is not None and len(labeled):
         support = class_numbers(labeled, "which samples of the pool are labeled").numpy()
     check_graph(neighbors, alpha)
-    check_samples(x, support)
+    check_samples(len(x), support)
     _check_unlike(x)
 
     # each label by itself: two samples so near that they count as one need not be of one class

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,14 +27,16 @@ from tests.support.command import Call, refused
 
 SIZE = 16
 NAMES = ("disc", "stripes", "frame")
-# Runs a script in a process that can import neither torch nor graphfsl.
+# Runs a script in a process that finds the packages of one folder, and no others.
 ALONE = """
-import runpy, sys
-for name in ("torch", "graphfsl", "torchvision", "onnx"):
-    sys.modules[name] = None
-sys.argv = sys.argv[1:]
+import importlib.util, runpy, sys
+sys.path.append(sys.argv[1])
+for name in ("torch", "graphfsl", "onnx", "scipy"):
+    assert importlib.util.find_spec(name) is None, name
+sys.argv = sys.argv[2:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
+NEEDED = ("numpy", "PIL", "onnxruntime")
 
 
 def saved(folder: Path, channels: int, ink: bool, head: Any = "protonet") -> Path:
@@ -94,8 +97,21 @@ def photographs(root: Path) -> tuple[dict[str, list[Path]], list[Path]]:
 
 
 def alone(script: Path, *words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", ALONE, str(script), *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    """The script in an environment that holds numpy, Pillow and onnxruntime alone.
+
+    It is a folder of links to these packages, read without site-packages.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        for name in NEEDED:
+            found = importlib.util.find_spec(name)
+            assert found is not None and found.origin is not None
+            package = Path(found.origin).parent
+            libraries = [package.parent / f"{part}.libs" for part in (name, "pillow")]
+            for path in (package, *filter(Path.is_dir, libraries)):
+                if not (link := Path(folder, path.name)).exists():
+                    link.symlink_to(path)
+        command = [sys.executable, "-I", "-S", "-c", ALONE, folder, str(script), *map(str, words)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module", params=[(3, False), (1, True)], ids=["photographs", "drawings"])
@@ -196,12 +212,8 @@ def test_the_script_refuses_features_of_another_model(
     exported: tuple[Path, Path], tmp_path: Path
 ) -> None:
     _, device = exported
-    facts = json.loads((device / "model.json").read_text())
-    other = tmp_path / "other"
-    other.mkdir()
-    for name in ("encoder.onnx", "head.onnx", "classify.py"):
-        (other / name).write_bytes((device / name).read_bytes())
-    (other / "model.json").write_text(json.dumps(facts))
+    other = copy_of(device, tmp_path / "other").parent
+    facts = json.loads((other / "model.json").read_text())
     z = np.zeros((1, facts["features"]), np.float32)
     np.savez(other / "classes.npz", features=z, names=np.array(["a"]), model=np.array("another"))
     photo = tmp_path / "photo.png"
@@ -212,6 +224,38 @@ def test_the_script_refuses_features_of_another_model(
     (other / "model.json").write_text(json.dumps(facts | {"onnxruntime": [99, 0]}))
     done = alone(other / "classify.py", "classify", photo)
     assert done.returncode == 1 and done.stderr.startswith("onnxruntime [99, 0] or newer")
+
+
+def copy_of(device: Path, to: Path, **image: Any) -> Path:
+    """The files of an export in a folder of their own, with other facts of images."""
+    to.mkdir()
+    for name in ("encoder.onnx", "head.onnx", "classify.py"):
+        (to / name).write_bytes((device / name).read_bytes())
+    facts = json.loads((device / "model.json").read_text())
+    facts["image"] |= image
+    (to / "model.json").write_text(json.dumps(facts))
+    return to / "classify.py"
+
+
+def test_the_script_needs_two_classes_and_bytes(
+    exported: tuple[Path, Path], tmp_path: Path
+) -> None:
+    photo = tmp_path / "photo.png"
+    Image.fromarray(drawing("disc", 0)).save(photo)
+    script = copy_of(exported[1], tmp_path / "one")
+    nothing = alone(script, "classify", photo)
+    assert alone(script, "enrol", "disc", photo).returncode == 0
+    single = alone(script, "classify", photo)
+    enrolled = "{} class is enrolled; at least 2 are needed\n"
+    assert [nothing.stderr, single.stderr] == [enrolled.format(0), enrolled.format(1)]
+
+    wide = copy_of(exported[1], tmp_path / "wide", range=[0, 4095])
+    refused = alone(wide, "enrol", "disc", photo)
+    assert refused.stderr.startswith("this run reads images over a range of its own")
+    assert not (wide.parent / "classes.npz").exists()
+    codes = [done.returncode for done in (nothing, single, refused)]
+    answers = [done.stdout for done in (nothing, single, refused)]
+    assert (codes, answers) == ([1, 1, 1], ["", "", ""])
 
 
 def test_model_json_says_what_the_device_needs(exported: tuple[Path, Path]) -> None:
