@@ -20,7 +20,7 @@ from graphfsl.io.errors import InputError, unknown
 # of the section, not of the set's loader
 OWN = ("base", "base_classes", "min_samples", "mean", "std", "augment")
 PLACES = ("root", "download")  # say where the files come from, not what they hold
-AUGMENT = ("rotate", "translate", "scale", "shear", "flip", "color")
+AUGMENT = ("rotate", "translate", "scale", "shear", "flip", "color", "drop")
 BASES = ("train", "trainval")
 
 

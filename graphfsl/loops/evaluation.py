@@ -417,7 +417,7 @@ def evaluate(
     answering = learner
     if attack is not None and attack.source is not None:
         attack.source.to(device)
-    if task.nodes_are_samples and attack is None:  # which changes each image anew
+    if task.encodes_once and attack is None:  # which changes each image anew
         images = task.demands.nodes * episodes
         answering, split = encode_once(learner, split, transform, images)
     loader = Episodes(split, task, seed, transform, device, listed)
