@@ -56,7 +56,7 @@ MACHINE = ("device", "logger")  # options of `trainer` that change no weights
 # what an evaluation does not read, but for the machine
 TRAINING = (
     *("seed", "seeds", "pretrain", "train_episode", "trainer"),
-    *("data.mean", "data.std", "data.augment", "data.base", "data.base_classes"),
+    *("data.mean", "data.std", "data.augment", "data.base", "data.base_classes", "data.clusters"),
     *("learner.encoder.weights", "learner.encoder.pretrained"),
 )
 # what a learner is built for where a configuration is checked
@@ -325,12 +325,17 @@ class Experiment:
         return {**out, "data": source, "trainer": trainer}
 
     @property
+    def uses_labels(self) -> bool:
+        """Whether its training on episodes reads labels of the base classes."""
+        return self.train_task.uses_labels and self.data.clusters is None
+
+    @property
     def selects(self) -> bool:
         """Whether weights are selected on validation classes, by their labels.
 
         A training without labels keeps the weights of its last step.
         """
-        return self.data.selects and self.train_task.uses_labels
+        return self.data.selects and self.uses_labels
 
     @property
     def training_digest(self) -> str:

@@ -122,6 +122,8 @@ def _rows_of_file(
         variant = [" ".join(overrides)] if overrides else []
         if trained_on != asked:
             variant.append(f"trained on {trained_on}")
+        if experiment.data.clusters is not None:
+            variant.append("trained on clusters")
         policy = row.get("batch_norm")
         own_policy = policy == rows[0].get("batch_norm")
         if not own_policy:
