@@ -170,7 +170,7 @@ class Views(Task):
         self, draw: Draw, split: Split, raw: Tensor, normalise: Normalise, device: torch.device
     ) -> tuple[Episode, Target]:
         """The episodes that a draw describes: one node a view."""
-        u = torch.from_numpy(uniform(draw.key, AUGMENT, draw.ids.shape[1], DRAWS))
+        u = torch.from_numpy(uniform(draw.key.view(np.uint64), AUGMENT, draw.ids.shape[1], DRAWS))
         x = normalise.views(raw, u, **self.augment)
 
         ids, label = torch.from_numpy(draw.ids), torch.from_numpy(draw.label)
@@ -235,4 +235,5 @@ class _Sampler:
         query = np.repeat(np.arange(asked.way), asked.query)
         order = np.argsort(uniform(keys, QUERY_ORDER, 1, len(query))[:, 0], axis=1)
         label = np.concatenate([np.tile(support, (len(keys), 1)), query[order]], 1)
-        return Draw(np.take_along_axis(sample, label, 1), label, keys)
+        # signed, as files read whole numbers
+        return Draw(np.take_along_axis(sample, label, 1), label, keys.view(np.int64))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 
 import graphfsl as gf
 from graphfsl.data import Episodes, Split, Transform
+from graphfsl.data.episode_files import read_episodes, write_episodes
 from graphfsl.data.sets import glyphs
 from graphfsl.data.streams import few_of
 from graphfsl.data.tasks.views import Views
@@ -103,6 +105,23 @@ def test_each_option_makes_views_of_its_own(letters: Split) -> None:
     assert torch.equal(dropped[~gone], rotated[~gone])
     pairs = torch.stack([x.flatten() for x in made.values()])
     assert torch.pdist(pairs).min() > 1
+
+
+def test_listed_episodes_are_the_same_views(letters: Split, tmp_path: Path) -> None:
+    task, file = Views(way=3, query=2), tmp_path / "episodes.json"
+    write_episodes(file, letters, task, 5, 8)
+    listed = read_episodes(file, letters)
+    assert listed.task == task
+    again = Episodes(letters, listed=listed)
+    for number in range(8):
+        one, other = Episodes(letters, task, 5).batch([number]), again.batch([number])
+        assert torch.equal(one[0].x, other[0].x)
+        assert torch.equal(one[1].query, other[1].query)
+    facts = json.loads(file.read_text())
+    facts["episodes"][1]["ids"][0] = facts["episodes"][1]["ids"][1]
+    file.write_text(json.dumps(facts))
+    with pytest.raises(InputError, match="views of several images in one class"):
+        read_episodes(file, letters)
 
 
 def test_hues_of_one_drawing_are_one_image() -> None:
