@@ -101,8 +101,8 @@ class DataSource:
 
     @property
     def selects(self) -> bool:
-        """Whether weights are selected on validation classes, by their labels."""
-        return self.base == "train" and self.clusters is None
+        """Whether weights are selected on validation classes."""
+        return self.base == "train"
 
     @property
     def range(self) -> Sequence[float] | None:

@@ -297,7 +297,7 @@ def _remarks(trained: Experiment, asked: Experiment) -> tuple[str, ...]:
     """What a row says of a training without labels, and of an inner loop that is not its own."""
     then, now = _inner_loop(trained), _inner_loop(asked)
     told = {
-        "trained without labels": not trained.uses_labels,
+        "meta-trained without labels": not trained.uses_labels,
         "untrained rule": asked.evaluation.untrained_rule,
         f"trained with {then}": then != now,
     }

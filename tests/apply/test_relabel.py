@@ -69,7 +69,7 @@ def test_training_on_clusters_finds_classes_and_reads_no_label(blobs: Path, call
     code, out, err = call("run", "my.yaml", "--out", "run")
     assert code == 0, err
     row = json.loads((blobs / "run" / "results.json").read_text())["rows"][0]
-    assert row["traits"] == ["trained without labels"]
+    assert row["traits"] == ["meta-trained without labels"]
     assert not any("val" in line for line in read_lines(blobs / "run" / "metrics.jsonl"))
     code, _, err = call("evaluate", "run", "data.clusters=other.json")
     assert code == 2 and "data.clusters is read while training only" in err

@@ -38,6 +38,9 @@ from graphfsl.io.errors import require
 
 __all__ = ["Views"]
 
+# options of the `Transform` that makes a view
+AUGMENT_OPTIONS = ("rotate", "translate", "scale", "shear", "drop", "flip", "color")
+
 
 @dataclass(frozen=True)
 class Draw(task.Draw):
@@ -90,10 +93,7 @@ class Views(Task):
 
     alters_samples: ClassVar = True
     uses_labels: ClassVar = False
-    columns: ClassVar = (
-        *("way", "shot", "query"),
-        *("rotate", "translate", "scale", "shear", "drop", "flip", "color"),
-    )
+    columns: ClassVar = ("way", "shot", "query", *AUGMENT_OPTIONS)
     always_shown: ClassVar = ("way", "shot", "query")
     shared: ClassVar = {"query": " query views per image"}
     curves: ClassVar = {"shot": ("shots", "support views of an image")}
@@ -138,7 +138,7 @@ class Views(Task):
     @property
     def augment(self) -> dict[str, float]:
         """The options of the `Transform` that makes a view."""
-        return {name: getattr(self, name) for name in self.columns[3:]}
+        return {name: getattr(self, name) for name in AUGMENT_OPTIONS}
 
     @property
     def demands(self) -> Demands:

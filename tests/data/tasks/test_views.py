@@ -173,7 +173,7 @@ def test_shuffled_training_labels_change_no_weight(tmp_path: Path) -> None:
         assert lines and not any("val" in line for line in lines)
         found.append(load_checkpoint(run.path / "model.safetensors")[0])
         (row,) = measure(run)
-        assert row.task == "classes" and "trained without labels" in row.traits
+        assert row.task == "classes" and "meta-trained without labels" in row.traits
     first, second = found
     assert all(torch.equal(first[name], second[name]) for name in first)
 
