@@ -28,6 +28,7 @@ from graphfsl.io.limits import LARGEST, LARGEST_SIDE
 
 if TYPE_CHECKING:
     from graphfsl.loops.attack import PGD
+    from graphfsl.loops.corruption import Corruption
     from graphfsl.loops.row import Row
 
 Encoder = Annotated[
@@ -119,12 +120,19 @@ def evaluate(
     attack_from: Annotated[
         Path | None, typer.Option(help="follow the gradients of this run instead")
     ] = None,
+    corrupt: Annotated[
+        str, typer.Option(help="corrupt images: fog,jpeg or all for a table of each")
+    ] = "",
+    level: Annotated[int, typer.Option(help="of a corruption, from 1 to 5")] = 3,
+    corrupt_on: Annotated[
+        str, typer.Option(help="all images, or those of query or support alone")
+    ] = "all",
 ) -> None:
     """Evaluate a run's checkpoint in any setting and on any data set.
 
     Overrides such as episode.way=20 or data.name=… say which; --on A,B,C takes several data sets.
     Several runs are shown in one table, with their mean rank over its columns. --attack says how a
-    run answers images that were changed against it.
+    run answers images that were changed against it, --corrupt how it answers bad images.
     """
     from graphfsl.data import takes_root
     from graphfsl.experiment import run as runs
@@ -139,9 +147,13 @@ def evaluate(
     if on and (named := next((c for c in changes if names(c, "data.name")), None)):
         raise InputError(f"--on names the data sets; leave {named} out")
     pgd = _attack(attack, eps, attack_steps, attack_on, attack_from)
-    several = len(paths) > 1
+    bad = _corruptions(corrupt, level, corrupt_on)
+    if pgd and bad:
+        raise InputError("--attack and --corrupt change the same images; ask for one of them")
+    several = len(paths) > 1 or bool(bad)
     say = None if as_json or on or several else console.print
     of_runs: dict[str, list[Row]] = {}
+    images: list[str] = []  # what was done to those of each row of a run
     for path in paths:
         trained = runs.load(path)
         found = of_runs.setdefault(str(path), [])
@@ -151,7 +163,11 @@ def evaluate(
                 c for c in changes if not (name and c.startswith("data.root=")) or takes_root(name)
             ]
             own = [f"data.name={name}", *own] if name else own
-            found += measure_policies(trained, own, say, episodes, pgd)
+            for change in [None, *bad] if bad else [pgd]:
+                rows = measure_policies(trained, own, say, episodes, change)
+                found += rows
+                if len(of_runs) == 1:
+                    images += ["" if change is None else str(change)] * len(rows)
     rows = [row.replace(run=run) if several else row for run, f in of_runs.items() for row in f]
     if rows and on and rows[0].setting_from and "way" in rows[0].asked and not as_json:
         console.print(
@@ -162,6 +178,7 @@ def evaluate(
         | ({"on": on} if on else {})
         | ({"episodes": str(episodes)} if episodes else {})
         | ({} if pgd is None else {"attack": str(pgd), "from": str(attack_from)})
+        | ({"corruptions": [str(one) for one in bad]} if bad else {})
         | ({"runs": [str(path) for path in paths]} if several else {})
     )
     path = out or paths[0] / "evaluations" / f"{digest(question)}.json"
@@ -175,7 +192,7 @@ def evaluate(
         from graphfsl.report.pairs import pairs_table
 
         short = {Path(run).name: own for run, own in of_runs.items()}
-        lines = pairs_table(short if len(short) == len(of_runs) else of_runs)
+        lines = pairs_table(short if len(short) == len(of_runs) else of_runs, images)
         titles = [line["run"] for line in lines]
         print_table(_turned(lines, titles), ("", *titles), False)
     elif on:
@@ -202,6 +219,19 @@ def _attack(name: str | None, eps: str, steps: int, on: str, source: Path | None
         raise unknown("attack", name, ["pgd"])
     other = None if source is None else runs.load(source).learner
     return PGD(parse_eps(eps), steps, on=on, source=other)
+
+
+def _corruptions(names: str, level: int, on: str) -> list[Corruption]:
+    """The corruptions that options name; none where none is asked for.
+
+    Raises:
+        InputError: for one that there is not.
+    """
+    from graphfsl.functional.corruptions import CORRUPTIONS
+    from graphfsl.loops.corruption import Corruption
+
+    asked = [name.strip() for name in names.split(",") if name.strip()]
+    return [Corruption(name, level, on) for name in (CORRUPTIONS if asked == ["all"] else asked)]
 
 
 @app.command()

@@ -7,7 +7,7 @@ nest.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import torch
@@ -103,6 +103,11 @@ class Learner(Saves, Part):
     def remarks(self) -> list[str]:
         """What a results row says of it beside its traits."""
         return []
+
+    @property
+    def step_kind(self) -> Hashable:
+        """What its loss takes from `progress`: steps of one kind are the same computation."""
+        return None
 
     @property
     def innermost(self) -> Learner:

@@ -187,7 +187,10 @@ class RandomState:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.host = torch.get_rng_state()
-        self.own = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        self.own: Tensor | None = None
+        # while a step is recorded the state cannot be read; such a step is differentiated once
+        if device.type == "cuda" and not torch.cuda.is_current_stream_capturing():
+            self.own = torch.cuda.get_rng_state(device)
 
     @contextmanager
     def again(self) -> Iterator[None]:

@@ -30,8 +30,8 @@ from graphfsl.experiment.run import Run
 from graphfsl.experiment.trained import kept_learners, take_weights
 from graphfsl.io.allocator import reuse_freed_memory
 from graphfsl.io.errors import InputError
-from graphfsl.loops.attack import PGD
 from graphfsl.loops.evaluation import diagnose, encode_once, evaluate, rejection_threshold
+from graphfsl.loops.image_change import ImageChange
 from graphfsl.loops.row import Row
 
 Say = Callable[[str], None]
@@ -64,7 +64,7 @@ def measure(
     say: Say | None = None,
     episodes: Path | None = None,
     memo: dict[str, Split] | None = None,
-    attack: PGD | None = None,
+    image_change: ImageChange | None = None,
 ) -> list[Row]:
     """Evaluate a run in every task of its `evaluation` section: a row for each.
 
@@ -80,13 +80,13 @@ def measure(
         say: called with lines that tell how it goes.
         episodes: a file of `graphfsl episodes`; then these very ones are evaluated.
         memo: keeps this run's features of a split for the next call.
-        attack: changes the images of each episode before it is answered; the rows say so, and have
-            no diagnosis.
+        image_change: changes the images of each episode before it is answered; the rows say so, and
+            have no diagnosis.
 
     Raises:
         InputError: for overrides that change nothing, or that the run or the data do not fit.
     """
-    return _measured(run, asked_of(run, changes), changes, say, episodes, memo, attack)
+    return _measured(run, asked_of(run, changes), changes, say, episodes, memo, image_change)
 
 
 def _measured(
@@ -96,7 +96,7 @@ def _measured(
     say: Say | None,
     episodes: Path | None,
     memo: dict[str, Split] | None = None,
-    attack: PGD | None = None,
+    image_change: ImageChange | None = None,
 ) -> list[Row]:
     """The rows of what is asked; the arguments are those of `measure`."""
     reuse_freed_memory()
@@ -116,9 +116,9 @@ def _measured(
         check_protocol(learner, task, options.unbalanced)
     device = experiment.trainer.fabric().device
     learner = learner.to(device)
-    if attack is None:
+    if image_change is None:
         learner, split = _encoded(run, experiment, learner, split, tasks, memo)
-    published = _published(run.experiment, experiment) if attack is None else ()
+    published = _published(run.experiment, experiment) if image_change is None else ()
     # A set of its own way and shot is asked in those of another one: that is said.
     origin = run.experiment.data.name if listed is None and borrows(changes) else None
     if origin and say and all("way" in task.row for task in tasks):
@@ -132,12 +132,12 @@ def _measured(
             learner.rejects_above = _threshold(run, asked, task, split.name, device)
         numbers = (options.episodes, options.seed, run.transform, options.block)
         result = evaluate(
-            learner, split, task, *numbers, device, listed, options.unbalanced, attack
+            learner, split, task, *numbers, device, listed, options.unbalanced, image_change
         )
         drawn = Episodes(split, task, options.seed, run.transform.plain(), device, listed)
         few = min(options.episodes, DIAGNOSED)
-        seen = diagnose(learner, drawn, few) if attack is None else {}
-        told = [] if attack is None else [str(attack)]
+        seen = diagnose(learner, drawn, few) if image_change is None else {}
+        told = [] if image_change is None else [str(image_change)]
         row = full_row(experiment, result, str(device), run.steps)
         row = beside_published(row, task, published)
         row = row.replace(traits=[*row.traits, *asked.remarks, *told])
@@ -206,7 +206,7 @@ def measure_policies(
     changes: Sequence[str] = (),
     say: Say | None = None,
     episodes: Path | None = None,
-    attack: PGD | None = None,
+    image_change: ImageChange | None = None,
 ) -> list[Row]:
     """`measure`, and once more where queries share statistics in the run's own BatchNorm policy.
 
@@ -219,15 +219,15 @@ def measure_policies(
         changes: overrides such as episode.way=20.
         say: called with lines that tell how it goes.
         episodes: a file of `graphfsl episodes`.
-        attack: as in `measure`.
+        image_change: as in `measure`.
     """
     asked = asked_of(run, changes)
     both = asked.learner.shares_statistics and not names_policy(changes)
     inductive = [*changes, "learner.batch_norm=support"]
-    rows = _measured(run, asked, changes, say, episodes, None, attack)
+    rows = _measured(run, asked, changes, say, episodes, None, image_change)
     if both:
-        rows += measure(run, inductive, say, episodes, None, attack)
-    if attack is not None:  # an ensemble has no gradients of its own
+        rows += measure(run, inductive, say, episodes, None, image_change)
+    if image_change is not None:  # an ensemble has no gradients that an attack could follow
         return rows
     if members := _members(run, say):
         rows += _measured_together(members, changes, say, episodes)

@@ -27,7 +27,7 @@ def gradient_penalty(
     Returns:
         A scalar that can be differentiated with respect to the critic's weights.
     """
-    share = torch.rand(len(real), *(1,) * (real.ndim - 1)).to(real)
+    share = torch.rand(len(real), *(1,) * (real.ndim - 1), device=real.device, dtype=real.dtype)
     between = (share * real + (1 - share) * fake).detach().requires_grad_()
     (gradient,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
     steepness: Tensor = gradient.flatten(1).norm(dim=1)

@@ -76,4 +76,6 @@ def shuffled(candidates: Bool[Tensor, "*B n"], seed: int) -> Float[Tensor, "*B n
     n = candidates.shape[-1]
     numbers = torch.rand(n, generator=torch.Generator().manual_seed(seed), device="cpu")
     before = candidates.long().cumsum(-1) - 1
-    return numbers.to(candidates.device)[before.clamp_min(0)].where(candidates, -1)
+    return numbers.to(candidates.device, non_blocking=True)[before.clamp_min(0)].where(
+        candidates, -1
+    )

@@ -23,6 +23,7 @@ from graphfsl.data.streams import ATTACK, keys_of, uniform
 from graphfsl.data.transforms import Transform
 from graphfsl.functional.layers import last_layer
 from graphfsl.io.errors import InputError, require, unknown
+from graphfsl.loops.image_change import normalised, pixels
 
 PARTS = ("query", "support")
 
@@ -70,7 +71,7 @@ class PGD:
         other = "" if self.source is None else ", by the gradients of another learner"
         return f"PGD on {self.on}, eps {self.eps:.3g}, {self.steps} steps{other}"
 
-    def attacked(
+    def changed(
         self,
         learner: Learner,
         episode: Episode,
@@ -98,10 +99,10 @@ class PGD:
         asked.eval()
         try:
             with torch.enable_grad():
-                pixels = self._ascend(asked, episode, target, transform, numbers)
+                worst = self._ascend(asked, episode, target, transform, numbers)
         finally:
             asked.train(was_training)
-        return self._with(episode, transform, pixels)
+        return self._with(episode, transform, worst)
 
     def _check(self, episode: Episode, target: Any) -> None:
         require(
@@ -123,7 +124,7 @@ class PGD:
         numbers: Sequence[int] | np.ndarray,
     ) -> Tensor:
         """The pixels (B, m, C, H, W) that the learner answers worst."""
-        clean = _pixels(episode.x[:, self._slice(episode)].detach(), transform)
+        clean = pixels(episode.x[:, self._slice(episode)].detach(), transform)
         low, high = (clean - self.eps).clamp_min(0), (clean + self.eps).clamp_max(1)
         keys = keys_of("attack", self.seed, np.asarray(numbers))
         u = torch.from_numpy(uniform(keys, ATTACK, 1, clean[0].numel())).view(clean.shape)
@@ -176,7 +177,7 @@ class PGD:
         """The episode with these pixels in the part that is attacked."""
         part = self._slice(episode)
         x = episode.x
-        changed = _normalised(pixels, transform).to(x.dtype)
+        changed = normalised(pixels, transform).to(x.dtype)
         nodes = torch.cat([x[:, : part.start or 0], changed, x[:, part.stop :]], 1)
         return episode.with_tensors({"x": nodes})
 
@@ -193,19 +194,3 @@ def parse_eps(text: str) -> float:
         raise InputError(
             f"--eps must be a number or a fraction of a pixel's range, such as 8/255, not {text!r}"
         ) from None
-
-
-def _pixels(x: Tensor, transform: Transform) -> Tensor:
-    """Normalised images -> pixels in [0, 1]."""
-    if transform.mean is None or transform.std is None:
-        return x
-    mean, std = x.new_tensor(transform.mean), x.new_tensor(transform.std)
-    return (x * std[:, None, None] + mean[:, None, None]).clamp(0, 1)
-
-
-def _normalised(x: Tensor, transform: Transform) -> Tensor:
-    """Pixels in [0, 1] -> normalised images."""
-    if transform.mean is None or transform.std is None:
-        return x
-    mean, std = x.new_tensor(transform.mean), x.new_tensor(transform.std)
-    return (x - mean[:, None, None]) / std[:, None, None]

@@ -40,9 +40,9 @@ from graphfsl.functional.layers import last_layer
 from graphfsl.functional.open_set import best_threshold
 from graphfsl.io.allocator import check_room
 from graphfsl.io.errors import InputError, require
-from graphfsl.loops.attack import PGD
 from graphfsl.loops.encode import check_alone, encode_split, images_at_once
 from graphfsl.loops.feature_cache import cached_features
+from graphfsl.loops.image_change import ImageChange
 from graphfsl.loops.row import MetricValue, Row
 
 MAPS_AT_ONCE = 1 << 30  # numbers of feature maps that are kept: 4 GiB
@@ -61,7 +61,11 @@ def block_size(learner: Learner, episodes: Episodes) -> int:
 
 
 def answers(
-    learner: Learner, episodes: Episodes, numbers: range, block: int, attack: PGD | None = None
+    learner: Learner,
+    episodes: Episodes,
+    numbers: range,
+    block: int,
+    image_change: ImageChange | None = None,
 ) -> Iterator[Answer]:
     """The scores of the queries, `block` episodes at a time, with what they are of.
 
@@ -74,14 +78,14 @@ def answers(
         episodes: of a split and a task.
         numbers: of the episodes.
         block: episodes at once.
-        attack: changes the images of each episode before it is answered.
+        image_change: changes the images of each episode before it is answered.
     """
     done = 0
     for episode, target in episodes.batches(numbers, block):
         episode = shown(episode, target, learner)
-        if attack is not None:
+        if image_change is not None:
             own = numbers[done : done + len(episode.x)]
-            episode = attack.attacked(learner, episode, target, episodes.transform, own)
+            episode = image_change.changed(learner, episode, target, episodes.transform, own)
             done += len(own)
         asked = learner.ask(episode)
         found = learner.answer_open(asked) if episodes.task.demands.open else learner(asked)
@@ -107,7 +111,7 @@ def measured(
     metrics: Mapping[str, Metric] | None = None,
     block: int | None = None,
     unbalanced: bool = False,
-    attack: PGD | None = None,
+    image_change: ImageChange | None = None,
 ) -> dict[str, Tensor]:
     """What `metrics` say of each of the episodes 0 .. count - 1, or of a range.
 
@@ -118,7 +122,7 @@ def measured(
         metrics: None takes all of the task's.
         block: episodes at once; None takes `block_size`.
         unbalanced: whether a learner that assumes balance is measured without it, too.
-        attack: changes the images of each episode before it is answered.
+        image_change: changes the images of each episode before it is answered.
 
     Returns:
         Name -> values (n,), or sums (n, k) of a metric that is a ratio, on the CPU.
@@ -138,7 +142,7 @@ def measured(
     found: dict[str, list[Tensor]] = {name: [] for name in metrics}
     done = 0
     with evaluating(learner):
-        for scores, target, episode in answers(learner, episodes, numbers, size, attack):
+        for scores, target, episode in answers(learner, episodes, numbers, size, image_change):
             if not done:
                 warn_of_idle(learner, episode)
             values = {name: m.measure(scores, target, episode) for name, m in metrics.items()}
@@ -359,7 +363,7 @@ def evaluate(
     device: torch.device | str | None = None,
     listed: Listed | None = None,
     unbalanced: bool = False,
-    attack: PGD | None = None,
+    image_change: ImageChange | None = None,
     **options: Any,
 ) -> Result:
     """The metrics of a learner on episodes 0 .. `episodes` - 1 of a split, or on `listed` ones.
@@ -378,7 +382,7 @@ def evaluate(
         listed: episodes of a file, in place of drawn ones.
         unbalanced: measure a learner that assumes as many queries, or unlabeled images, of every
             class on Dirichlet episodes, too.
-        attack: changes the images of each episode before it is answered.
+        image_change: changes the images of each episode before it is answered.
         options: fields of the task, where `setting` is not given.
 
     Raises:
@@ -415,13 +419,13 @@ def evaluate(
     learner.to(device)
     start = time.perf_counter()
     answering = learner
-    if attack is not None and attack.source is not None:
-        attack.source.to(device)
-    if task.encodes_once and attack is None:  # which changes each image anew
+    if image_change is not None and image_change.source is not None:
+        image_change.source.to(device)
+    if task.encodes_once and image_change is None:  # which changes each image anew
         images = task.demands.nodes * episodes
         answering, split = encode_once(learner, split, transform, images)
     loader = Episodes(split, task, seed, transform, device, listed)
-    found = measured(answering, loader, episodes, None, block, unbalanced, attack)
+    found = measured(answering, loader, episodes, None, block, unbalanced, image_change)
     name, metric = task.metric
     value = metric.value(found[name])
     require(math.isfinite(value), f"the {name} of all episodes together is {value}, no number")

@@ -64,6 +64,8 @@ class Trainer:
         accumulate: parts that a step's `batch` is taken in, one after the other, to save memory;
             the gradient is the same.
         compile: run the encoder through torch.compile.
+        cuda_graph: on a GPU, record a step's loss and gradients once and replay them
+            (`graphfsl.loops.recorded_step`), for learners whose kernels are many and short.
         logger: "tensorboard", "wandb" or "mlflow", beside metrics.jsonl.
         attack: options of `PGD`, such as {eps: 0.1, steps: 7}: each step then learns from queries
             that were changed against the learner, which is adversarial querying.
@@ -94,6 +96,7 @@ class Trainer:
         precision: str = "32-true",
         accumulate: int = 1,
         compile: bool = False,
+        cuda_graph: bool = False,
         logger: str | None = None,
         attack: Mapping[str, Any] | None = None,
     ) -> None:
@@ -104,6 +107,11 @@ class Trainer:
             if options[name] is not None and options[name] not in known:
                 raise unknown(name, options[name], known)
         shares = accumulate * distributed.world()
+        require(
+            not cuda_graph or shares == 1,
+            "trainer.cuda_graph replays a step that one process takes at once, not "
+            f"{distributed.world()} processes in {accumulate} parts; leave it out",
+        )
         require(
             batch % shares == 0,
             f"trainer.batch={batch} is not shared equally by {distributed.world()} processes x "
@@ -117,7 +125,7 @@ class Trainer:
         self.keep_best = keep_best
         self.checkpoint_every, self.log_every = checkpoint_every, log_every
         self.device, self.precision = device, precision
-        self.compile, self.logger = compile, logger
+        self.compile, self.cuda_graph, self.logger = compile, cuda_graph, logger
         pgd: PGD | None = None if attack is None else make(PGD, attack, "trainer.attack")
         self.attack = pgd
 

@@ -28,6 +28,7 @@ from graphfsl.loops.attack import PGD
 from graphfsl.loops.evaluation import measured
 from graphfsl.loops.loggers import make_logger
 from graphfsl.loops.progress_bar import Log
+from graphfsl.loops.recorded_step import RecordedStep
 from graphfsl.loops.row import ACCURACY
 from graphfsl.loops.training_state import State, left_out
 
@@ -72,6 +73,7 @@ class TrainingLoop:
         self.model, self.optimizer = self.fabric.setup(learner, optimizer)
         self.model.mark_forward_method("loss")
         learner.training_data = training_data(train, options.steps)
+        self.recorded = self._recorded()
         self.parts = self._parts()
         self.clock, self.since = time.perf_counter(), self.state.step  # of the last line of metrics
 
@@ -108,6 +110,12 @@ class TrainingLoop:
                 "gradient",
                 stacklevel=4,
             )
+
+    def _recorded(self) -> RecordedStep | None:
+        """The step that is recorded and replayed; None where each is taken anew."""
+        if not self.options.cuda_graph or self.fabric.device.type != "cuda":
+            return None
+        return RecordedStep(self.learner, self._loss_and_gradients)
 
     def _make_logger(self) -> Any:
         """What metrics go to beside metrics.jsonl; None in all processes but the first."""
@@ -168,17 +176,22 @@ class TrainingLoop:
                 episode = shown(episode, target, self.model)
                 if self.options.attack is not None:
                     episode = self._attacked(self.options.attack, episode, target)
-                loss = self.model.loss(episode, target) / self.options.accumulate
-                self.fabric.backward(loss)
-            losses.append(loss.detach())
+                take = self.recorded or self._loss_and_gradients
+                losses.append(take(episode, target))
         total: Tensor = torch.stack(losses).sum()
         return self.fabric.all_reduce(total) if distributed.world() > 1 else total  # type: ignore[return-value]
+
+    def _loss_and_gradients(self, episode: Episode, target: Any) -> Tensor:
+        """A part's share of the loss, detached; its gradients are added to `grad`."""
+        loss: Tensor = self.model.loss(episode, target) / self.options.accumulate
+        self.fabric.backward(loss)
+        return loss.detach()
 
     def _attacked(self, attack: PGD, episode: Episode, target: Any) -> Episode:
         """The episode with images that were changed against the learner as it is now."""
         first = self.state.step * self.options.batch
         numbers = range(first, first + len(episode.x))
-        return attack.attacked(self.learner, episode, target, self.train.transform, numbers)
+        return attack.changed(self.learner, episode, target, self.train.transform, numbers)
 
     def _is_last(self) -> bool:
         return self.state.step == self.options.steps
@@ -256,7 +269,7 @@ class TrainingLoop:
         with self.fabric.autocast():
             # a learner that trains under attack is selected under attack
             attack = self.options.attack
-            found = measured(self.learner, self.val, numbers, {name: metric}, attack=attack)
+            found = measured(self.learner, self.val, numbers, {name: metric}, image_change=attack)
         share = found[name].to(self.fabric.device)
         # every process gathers as many rows, those beyond the last episode are dropped
         own = share.new_zeros(-(-count // world), *share.shape[1:])

@@ -174,6 +174,25 @@ def test_maml_and_a_part_that_learns_from_base_features(world: Path, call: Call)
     assert code == 2 and "learner.batch_norm=running" in err
 
 
+def test_corrupted_images_are_answered_in_one_table(tmp_path: Path, call: Call) -> None:
+    run, out = ROOT / "experiments/results/snell2017_glyphs_5w1s", tmp_path / "rows.json"
+    asked = [
+        "episode.shot=5",
+        "evaluation.episodes=4",
+        "--corrupt",
+        "contrast,jpeg",
+        "--level",
+        "5",
+    ]
+    code, told, _ = call("evaluate", str(run), *asked, "--out", str(out))
+    assert code == 0
+    rows = json.loads(out.read_text())["rows"]
+    bad = ["contrast, level 5, on all images", "jpeg, level 5, on all images"]
+    assert [row["traits"] for row in rows] == [[], *([words] for words in bad)]
+    assert not any(row["published"] for row in rows[1:])
+    assert all(words in " ".join(told.split()) for words in ("contrast, level 5", "mean rank"))
+
+
 def test_cross_domain_evaluation(trained: Path, tmp_path: Path, call: Call) -> None:
     (tmp_path / "other").mkdir()
     write_split(tmp_path / "other" / "test.npz", 9)

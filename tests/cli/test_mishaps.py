@@ -238,6 +238,15 @@ USAGE: dict[str, tuple[list[str], str]] = {
     "no episodes file": (["evaluate", "r", "--episodes", "no.json"], "no.json not found"),
     "unknown data set": (["evaluate", "r", "--on", "arrays,nosuch"], "unknown data set 'nosuch'"),
     "another shape": (["evaluate", "r", "--on", "glyphs", "--out", "o"], "glyphs"),
+    "unknown corruption": (["evaluate", "r", "--corrupt", "smog"], "did you mean 'fog'"),
+    "corruption of another level": (
+        ["evaluate", "r", "--corrupt", "fog", "--level", "6"],
+        "the levels 1 to 5, not 6",
+    ),
+    "attack and corruption": (
+        ["evaluate", "r", "--corrupt", "fog", "--attack", "pgd"],
+        "change the same images",
+    ),
     "no run": (["evaluate", "data"], "is data a run directory"),
     "no support": (["predict", "r", "--support", "nowhere", "--query", "nowhere"], "nowhere"),
     "report of an unfinished run": (["report", "part"], "has this run finished"),

@@ -53,7 +53,7 @@ def pixels(episode: Episode) -> torch.Tensor:
 def test_pixels_stay_within_eps_and_all_else_is_as_it_was(on: str) -> None:
     model, (episode, target) = net(), batch()
     before = {name: t.clone() for name, t in model.state_dict().items()}
-    found = PGD(0.1, steps=5, on=on).attacked(model, episode, target, TRANSFORM, [0, 1])
+    found = PGD(0.1, steps=5, on=on).changed(model, episode, target, TRANSFORM, [0, 1])
     part, other = episode.query, episode.support
     if on == "support":
         part, other = other, part
@@ -68,7 +68,13 @@ def test_pixels_stay_within_eps_and_all_else_is_as_it_was(on: str) -> None:
 
 def accuracy(attack: PGD | None, model: Pipeline | None = None, **options: Any) -> torch.Tensor:
     return evaluate(
-        model or net(), split(), TASK, episodes=6, transform=TRANSFORM, attack=attack, **options
+        model or net(),
+        split(),
+        TASK,
+        episodes=6,
+        transform=TRANSFORM,
+        image_change=attack,
+        **options,
     ).accuracies
 
 
@@ -86,7 +92,7 @@ def test_random_changes_of_the_size_do_less() -> None:
     episode, target = batch()
     model = net()
     attack = PGD(0.1, steps=8)
-    found = attack.attacked(model, episode, target, TRANSFORM, [0, 1])
+    found = attack.changed(model, episode, target, TRANSFORM, [0, 1])
     noise = 0.1 * torch.sign(
         torch.randn(episode.x.shape, generator=torch.Generator().manual_seed(0))
     )
@@ -120,7 +126,7 @@ def test_poisoned_support_misleads() -> None:
 
 def test_what_cannot_be_attacked_is_refused() -> None:
     with refused("features", "run on images"):
-        evaluate(Pipeline(head=NearestNeighbor()), split(True), TASK, 2, attack=PGD(0.1))
+        evaluate(Pipeline(head=NearestNeighbor()), split(True), TASK, 2, image_change=PGD(0.1))
     with refused("support"):
         PGD(0.1, on="pool")
     with refused("[0, 1]"):
@@ -136,7 +142,7 @@ def test_adversarial_querying_trains_on_changed_queries() -> None:
     data = gf.Episodes(split(), TASK, transform=TRANSFORM)
     episode, target = data.batch([0, 1])
     attack = {"eps": 0.15, "steps": 3}
-    changed = PGD(**attack).attacked(model, episode, target, TRANSFORM, [0, 1])
+    changed = PGD(**attack).changed(model, episode, target, TRANSFORM, [0, 1])
     expected = net().train().loss(changed, target)
     trainer = Trainer(steps=1, batch=2, attack=attack, log_every=1, device="cpu")
     (line,) = trainer.fit(model, data)

@@ -339,3 +339,11 @@ def test_bf16_is_an_option() -> None:
 def test_nothing_to_train_is_said() -> None:
     with pytest.raises(InputError, match="no parameters to train"):
         fit(learner=Pipeline(torch.nn.Flatten(), head=ProtoNet()))
+
+
+def test_steps_are_recorded_on_a_gpu_alone() -> None:
+    """On a CPU `cuda_graph` changes nothing, and shared steps are refused."""
+    a, b = fit(steps=5)[0], fit(steps=5, device="cpu", cuda_graph=True)[0]
+    assert all(torch.equal(v, b.state_dict()[k]) for k, v in a.state_dict().items())
+    with pytest.raises(InputError, match="cuda_graph replays a step that one process takes at"):
+        Trainer(batch=4, accumulate=2, cuda_graph=True)

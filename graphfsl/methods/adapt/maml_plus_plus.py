@@ -5,6 +5,8 @@ Antoniou, Edwards, Storkey 2019, https://arxiv.org/abs/1810.09502
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 import torch
 from torch import Tensor, nn
 
@@ -115,6 +117,11 @@ class MAMLPlusPlus(Adapt):
     def drops_second_order(self) -> bool:
         """Whether inner losses and gradients are constants now."""
         return self.progress < self.first_order_share
+
+    @property
+    def step_kind(self) -> Hashable:
+        """Whether second derivatives are dropped, and how far the annealing of v_t is."""
+        return self.drops_second_order, min(self.progress, self.multi_step)
 
     def given(self, step: int) -> Params:
         """Scale and shift of the BatchNorm layers at this step."""

@@ -143,7 +143,7 @@ class FeatureDiffusion(Generator):
         """p_c + s r_0 (B, C, m, d) of class means (B, C, d) and r_1 (B, C, m, d)."""
         c = condition.unsqueeze(2).expand_as(noise)
         with_c, without_c = torch.ones_like(c[..., :1]), torch.zeros_like(c[..., :1])
-        times = torch.linspace(1, 0, self.levels + 1).to(c)
+        times = torch.linspace(1, 0, self.levels + 1, device=c.device, dtype=c.dtype)
         r = noise
         for now, then in itertools.pairwise(times):
             t = now.expand_as(with_c)

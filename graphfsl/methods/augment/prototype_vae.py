@@ -137,7 +137,7 @@ class PrototypeVAE(Generator):
         x, w = episode.x[:, episode.support].detach(), episode.w[:, episode.support]
         w = w * episode.mask[:, episode.support].unsqueeze(-1)
         # a node that is partly of a class counts for it in that part
-        others = (w @ w.mT) * (1 - torch.eye(w.shape[1]).to(w))
+        others = (w @ w.mT) * (1 - torch.eye(w.shape[1], device=w.device, dtype=w.dtype))
         weight = others.sum(-1, keepdim=True)
         c = others @ x / weight.clamp_min(1e-6)
         return self.elbo(x, c, w.sum(-1) * (weight.squeeze(-1) > 0))

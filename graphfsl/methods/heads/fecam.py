@@ -67,7 +67,8 @@ class FeCAM(Head):
         covariance = self.covariance.double()
         mean = covariance.diagonal().mean().clamp_min(1e-12)
         unit = torch.eye(len(covariance), dtype=torch.float64, device=x.device)
-        root = torch.linalg.cholesky(covariance / mean + self.gamma * unit)
+        # `cholesky` would wait for a GPU to ask whether the matrix has a root, which this one has
+        root, _ = torch.linalg.cholesky_ex(covariance / mean + self.gamma * unit)
         white: Tensor = torch.linalg.solve_triangular(root, unit, upper=False).to(x.dtype)
         return x @ white.mT
 

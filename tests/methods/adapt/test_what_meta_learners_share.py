@@ -312,6 +312,20 @@ def test_the_loss_after_the_last_step_alone_is_maml(
     expect_same({name: found[name] for name in expected}, expected, 1e-13)
 
 
+def test_steps_of_one_kind_are_one_computation() -> None:
+    """`trainer.cuda_graph` replays a step for all others of its kind."""
+    model = MAMLPlusPlus(network(), 3, multi_step=0.2, first_order_share=0.5).double()
+    found: dict[object, list] = {}
+    for progress in (0.0, 0.1, 0.2, 0.4, 0.5, 0.9):
+        model.progress = progress
+        loss = model.loss(*tasks())
+        found.setdefault(model.step_kind, []).append([loss, *gradient(loss, model).values()])
+    assert [len(same) for same in found.values()] == [1, 1, 2, 2]
+    for same in found.values():
+        for other in same[1:]:
+            assert all(torch.equal(a, b) for a, b in zip(same[0], other, strict=True))
+
+
 def test_multi_step_losses_and_rates_equal_a_loop_by_hand() -> None:
     """Every step has rates and norms of its own, and a query is normalised as its step was."""
     model = shaken(MAMLPlusPlus(network(), 3, multi_step=0.5).double(), 0.05)
