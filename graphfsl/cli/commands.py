@@ -597,6 +597,28 @@ def features(
 
 
 @app.command()
+def relabel(
+    run: RunFolder,
+    out: Annotated[Path, typer.Option("--out", "-o", help="the JSON file to write")] = Path(
+        "clusters.json"
+    ),
+    clusters: Annotated[int, typer.Option(min=2, help="k of k-means")] = 500,
+    least: Annotated[
+        int, typer.Option(min=1, help="members that a cluster needs to become a class")
+    ] = 20,
+    seed: Annotated[int, typer.Option(min=0, help="of the first centres")] = 0,
+    plugin: Plugins = None,
+) -> None:
+    """Cluster a run's base samples by its encoder's features (CACTUs).
+
+    data.clusters=FILE trains any experiment on clusters in place of labels.
+    """
+    from graphfsl.apply.relabel import relabel as relabel_run
+
+    new_console().print(f"{relabel_run(run, out, clusters, least, seed)}: {out}")
+
+
+@app.command()
 def label(
     source: Annotated[
         Path, typer.Argument(help="a folder of images, or features as .npz or .safetensors")

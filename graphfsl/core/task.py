@@ -38,6 +38,15 @@ class Normalise(Protocol):
     def __call__(self, samples: Tensor) -> Tensor:
         """Stored samples (B, n, *S) -> what the learner sees, on the device of the batch."""
 
+    def views(self, samples: Tensor, u: Tensor, **augment: Any) -> Tensor:
+        """Stored images (B, n, *S) by an augmentation in place of the run's, normalised alike.
+
+        Args:
+            samples: the images.
+            u: (B, n, draws) uniforms that augment each image.
+            augment: options of `graphfsl.data.transforms.Transform`.
+        """
+
     def moved(self, maps: Tensor) -> Tensor:
         """Label maps (B, n, H, W) of these images, moved as the augmentation moves the images."""
 
@@ -215,6 +224,8 @@ class Task:
     unit: ClassVar[int] = 1  # consecutive episodes that form one statistical unit
     nodes_are_samples: ClassVar[bool] = True  # False: a node is a piece of a sample, or none
     divides_images: ClassVar[bool] = False  # True: nodes are images until they become their cells
+    alters_samples: ClassVar[bool] = False  # True: a node is its sample, changed anew each time
+    uses_labels: ClassVar[bool] = True  # False: what it asks does not depend on the split's labels
     unpublished: ClassVar[tuple[str, ...]] = ()  # fields that a published number does not state
     columns: ClassVar[tuple[str, ...]] = ()  # fields in the order of tables; all where it is empty
     always_shown: ClassVar[tuple[str, ...]] = ()  # fields whose defaults are columns of tables too
@@ -230,6 +241,11 @@ class Task:
     captions: ClassVar[Mapping[str, Caption]] = {}  # field -> how a caption says it
     diagnoses: ClassVar[tuple[str, ...]] = ()  # what `diagnose` finds
     draw_type: ClassVar[type[Draw]] = Draw  # what its `draws` draw
+
+    @property
+    def encodes_once(self) -> bool:
+        """Whether the features of a sample are those of its node in every episode."""
+        return self.nodes_are_samples and not self.alters_samples
 
     @property
     def demands(self) -> Demands:

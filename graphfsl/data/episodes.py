@@ -49,6 +49,11 @@ class Normalised:
         """Stored samples (B, n, *S) -> what the learner sees."""
         return self.transform(samples.to(self.device, non_blocking=True), self.u)
 
+    def views(self, samples: Tensor, u: Tensor, **augment: Any) -> Tensor:
+        """Images (B, n, *S) by an augmentation in place of the run's; u (B, n, DRAWS) decides."""
+        view = Transform(self.transform.mean, self.transform.std, **augment)
+        return view(samples.to(self.device, non_blocking=True), u.to(self.device, torch.float32))
+
     def moved(self, maps: Tensor) -> Tensor:
         """Label maps (B, n, H, W), moved as their images are."""
         return self.transform.moved(maps.to(self.device), self.u, self.channels)

@@ -96,6 +96,24 @@ def choose(n: np.ndarray, u: np.ndarray) -> np.ndarray:
     return deck[:, :k].reshape(b, rows, k)
 
 
+def few_of(n: int, u: np.ndarray) -> np.ndarray:
+    """Choose k of range(n) without replacement, in time and memory that do not grow with n.
+
+    Uniforms u (B, k) -> (B, k), k at most n; every set is as likely. Their order is not random.
+
+    Source:
+        Floyd's algorithm (Bentley, Floyd 1987, https://doi.org/10.1145/30401.315746).
+    """
+    b, k = u.shape
+    chosen = np.full((b, k), -1, np.int64)
+    for s in range(k):
+        last = n - k + s
+        drawn = (u[:, s] * (last + 1)).astype(np.int64)
+        taken = (chosen[:, :s] == drawn[:, None]).any(1)
+        chosen[:, s] = np.where(taken, last, drawn)
+    return chosen
+
+
 def unequal(u: np.ndarray, alpha: float, total: int, room: np.ndarray) -> np.ndarray:
     """Divide `total` into whole numbers (B, rows), in shares from a symmetric Dirichlet(alpha).
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -12,11 +12,13 @@ from torch import Tensor
 from graphfsl.core.arguments import real_number
 from graphfsl.core.display import call_of
 from graphfsl.functional.affine import affine
+from graphfsl.functional.dropped_pixels import drop_pixels
 from graphfsl.io.errors import InputError, require
 
 # uniforms that an image's augmentation takes: turn, shear, two scales, two shifts, flip, three
-# colours
-DRAWS = 10
+# colours, dropped pixels
+DRAWS = 11
+MOST = {"rotate": 180, "translate": 1, "scale": 0.99, "shear": 89, "color": 1, "drop": 0.99}
 
 
 class Transform:
@@ -33,6 +35,7 @@ class Transform:
         shear: degrees.
         flip: mirror half of the images left to right (never characters).
         color: brightness, contrast and saturation factors are uniform in 1 - color .. 1 + color.
+        drop: share of the pixels that become 0, which is paper where images are drawings.
     """
 
     def __init__(
@@ -45,26 +48,10 @@ class Transform:
         shear: float = 0.0,
         flip: bool = False,
         color: float = 0.0,
+        drop: float = 0.0,
     ) -> None:
-        ranges = {
-            "rotate": (rotate, 180),
-            "translate": (translate, 1),
-            "scale": (scale, 0.99),
-            "shear": (shear, 89),
-        }
-        for name, (value, most) in {**ranges, "color": (color, 1)}.items():
-            if (
-                isinstance(value, bool)
-                or not isinstance(value, (int, float))
-                or not 0 <= value <= most
-            ):
-                raise InputError(
-                    f"data.augment.{name} must be a number from 0 to {most}, not {value!r}"
-                )
-        require(
-            isinstance(flip, (bool, np.bool_)),
-            f"data.augment.flip must be true or false, not {flip!r:.60}",
-        )
+        augment = {"rotate": rotate, "translate": translate, "scale": scale, "shear": shear}
+        check_augment("data.augment", {**augment, "flip": flip, "color": color, "drop": drop})
         mean, std = _of_channels(mean, "mean"), _of_channels(std, "std")
         if (mean is None) != (std is None) or (
             mean is not None and std is not None and len(mean) != len(std)
@@ -78,7 +65,7 @@ class Transform:
             raise InputError(f"data.mean must be finite for every channel, not {list(mean)}")
         self.mean, self.std = mean, std
         self.rotate, self.translate, self.scale, self.shear = rotate, translate, scale, shear
-        self.flip, self.color = flip, color
+        self.flip, self.color, self.drop = flip, color, drop
 
     def __repr__(self) -> str:
         return call_of(self)
@@ -90,7 +77,12 @@ class Transform:
     @property
     def augments(self) -> bool:
         """Whether images are augmented at all."""
-        return any((self.rotate, self.translate, self.scale, self.shear, self.flip, self.color))
+        return self.bends or bool(self.color or self.drop)
+
+    @property
+    def bends(self) -> bool:
+        """Whether augmentation moves what an image shows."""
+        return any((self.rotate, self.translate, self.scale, self.shear, self.flip))
 
     def __call__(self, x: Tensor, u: Tensor | None = None) -> Tensor:
         """Normalise and augment x: (…, C, H, W) bytes; (…, d) features stay as they are.
@@ -103,11 +95,14 @@ class Transform:
         lead = x.shape[:-3]
         x = x.reshape(math.prod(lead), *x.shape[-3:])
         if u is not None and self.augments:
-            u = (2 * u.reshape(len(x), DRAWS) - 1).T
-            if self.rotate or self.translate or self.scale or self.shear or self.flip:
+            draws = u.reshape(len(x), DRAWS).T
+            u = 2 * draws - 1
+            if self.bends:
                 x = affine(x, u[:7], self.rotate, self.translate, self.scale, self.shear, self.flip)
             if self.color:
-                x = self._colors(x, u[7:])
+                x = self._colors(x, u[7:10])
+            if self.drop:
+                x = drop_pixels(x, draws[10], self.drop)
         if self.mean is not None and self.std is not None:
             mean, std = x.new_tensor(self.mean), x.new_tensor(self.std)
             require(
@@ -128,8 +123,7 @@ class Transform:
             u: (…, DRAWS) the uniforms of the images; None moves nothing.
             channels: of the images.
         """
-        bends = self.rotate or self.translate or self.scale or self.shear or self.flip
-        if u is None or not bends:
+        if u is None or not self.bends:
             return maps
         lead = maps.shape[:-2]
         x = (maps + 1).reshape(math.prod(lead), 1, *maps.shape[-2:]).float()
@@ -143,6 +137,24 @@ class Transform:
         x = x * f[0]
         x = x.mean((1, 2, 3), keepdim=True).lerp(x, f[1])
         return x.mean(1, keepdim=True).lerp(x, f[2]).clamp(0, 1)
+
+
+def check_augment(where: str, options: Mapping[str, object]) -> None:
+    """Refuse an augmentation that is out of range; `where` is the section that names it.
+
+    Raises:
+        InputError: for the first such option.
+    """
+    for name, value in options.items():
+        if name == "flip":
+            right = isinstance(value, (bool, np.bool_))
+            require(right, f"{where}.flip must be true or false, not {value!r:.60}")
+            continue
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        require(
+            number and 0 <= value <= MOST[name],  # type: ignore[operator]
+            f"{where}.{name} must be a number from 0 to {MOST[name]}, not {value!r}",
+        )
 
 
 def _of_channels(given: Sequence[float] | None, name: str) -> Sequence[float] | None:

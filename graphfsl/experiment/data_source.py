@@ -10,17 +10,19 @@ import functools
 import json
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from graphfsl import data
 from graphfsl.core.schema import check_options, signature
 from graphfsl.data import Split, Transform
-from graphfsl.io.errors import InputError, unknown
+from graphfsl.data.cluster_files import clustered
+from graphfsl.io.errors import InputError, require, unknown
 
 # of the section, not of the set's loader
-OWN = ("base", "base_classes", "min_samples", "mean", "std", "augment")
+OWN = ("base", "base_classes", "min_samples", "clusters", "mean", "std", "augment")
 PLACES = ("root", "download")  # say where the files come from, not what they hold
-AUGMENT = ("rotate", "translate", "scale", "shear", "flip", "color")
+AUGMENT = ("rotate", "translate", "scale", "shear", "flip", "color", "drop")
 BASES = ("train", "trainval")
 
 
@@ -35,6 +37,8 @@ class DataSource:
             is selected in.
         base_classes: so many classes of that split, the same ones in every run; None for all.
         min_samples: classes of fewer labeled samples are left out of every split; None for none.
+        clusters: a file of `graphfsl relabel`, whose clusters are the classes of the base split in
+            place of its own; None for its own.
         transform: normalisation and training augmentation.
         given: the section as it was written, which files and digests keep.
     """
@@ -44,6 +48,7 @@ class DataSource:
     base: str
     base_classes: int | None
     min_samples: int | None
+    clusters: Path | None
     transform: Transform
     given: Mapping[str, Any] = field(compare=False, repr=False)
 
@@ -72,7 +77,13 @@ class DataSource:
                     f"{n!r:.50}"
                 )
         few, least_samples = section.get("base_classes"), section.get("min_samples")
-        return cls(name, options, base, few, least_samples, transform, dict(section))
+        file = section.get("clusters")
+        require(
+            file is None or isinstance(file, str),
+            f"data.clusters must be the path of a file, or be null, not {file!r:.50}",
+        )
+        clusters = None if file is None else Path(file)
+        return cls(name, options, base, few, least_samples, clusters, transform, dict(section))
 
     def to_dict(self) -> dict[str, Any]:
         """The section as it was written."""
@@ -123,6 +134,8 @@ class DataSource:
         together = "train+val" if name == "trainval" else name
         parts = [data.load(self.name, part, **self.options) for part in together.split("+")]
         found = functools.reduce(data.join, parts)
+        if self.clusters is not None and name == self.base:
+            found = clustered(found, self.clusters)
         if self.min_samples is not None:
             found = data.large_classes(found, self.min_samples)
         if self.base_classes is not None and name == self.base:
@@ -137,7 +150,8 @@ class DataSource:
         """All that a split is a function of, as text."""
         few = self.base_classes if name == self.base else None
         least = [] if self.min_samples is None else [self.min_samples]
-        return json.dumps([self.options, self.name, name, few, *least], sort_keys=True)
+        clusters = [] if self.clusters is None or name != self.base else [str(self.clusters)]
+        return json.dumps([self.options, self.name, name, few, *least, *clusters], sort_keys=True)
 
 
 class Splits:

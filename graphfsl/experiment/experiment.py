@@ -5,7 +5,7 @@ Names stand in place of import paths; defaults stand only in `__init__`.
 data:          {name: omniglot, root: …, augment: {rotate: 10}, …}   options of the set's `load`
 learner:       {encoder: conv4, head: {name: protonet, distance: cosine}, refine: [...], adapt: …}
 episode:       fields of a task, for validation and evaluation; `task` names its kind
-train_episode: what differs while training
+train_episode: what differs while training, which may be the kind of task
 trainer:       options of `Trainer`
 pretrain:      {objective: cross_entropy, trainer: {steps: 3000, …}}   before any episode
 evaluation:    {episodes: 600, split: test, settings: [{way: 5, shot: 5}, …]}, on top of `episode`
@@ -56,7 +56,7 @@ MACHINE = ("device", "logger")  # options of `trainer` that change no weights
 # what an evaluation does not read, but for the machine
 TRAINING = (
     *("seed", "seeds", "pretrain", "train_episode", "trainer"),
-    *("data.mean", "data.std", "data.augment", "data.base", "data.base_classes"),
+    *("data.mean", "data.std", "data.augment", "data.base", "data.base_classes", "data.clusters"),
     *("learner.encoder.weights", "learner.encoder.pretrained"),
 )
 # what a learner is built for where a configuration is checked
@@ -325,6 +325,19 @@ class Experiment:
         return {**out, "data": source, "trainer": trainer}
 
     @property
+    def uses_labels(self) -> bool:
+        """Whether its training on episodes reads labels of the base classes."""
+        return self.train_task.uses_labels and self.data.clusters is None
+
+    @property
+    def selects(self) -> bool:
+        """Whether weights are selected on validation classes, by their labels.
+
+        A training without labels keeps the weights of its last step.
+        """
+        return self.data.selects and self.uses_labels
+
+    @property
     def training_digest(self) -> str:
         """A digest that is the same for experiments that share a training."""
         return digest(self.training_facts())
@@ -394,19 +407,28 @@ def _whole(given: Mapping[str, Any], key: str, least: int) -> int:
     return value
 
 
-def _task(given: Mapping[str, Any], changes: Any = None, where: str = "episode") -> Task:
-    """The `episode` section with changes on top; a section's own keys are named by its name."""
-    own = given.get("episode")
-    kind = tasks.DEFAULT
-    for options in (own, changes):
-        if isinstance(options, Mapping):
-            kind = options.get("task", kind)
-    fields: dict[str, Any] = {}
+def _task(
+    given: Mapping[str, Any], changes: Mapping[str, Any] | None = None, where: str = "episode"
+) -> Task:
+    """The `episode` section with changes on top.
+
+    Where the changes name another kind of task, what that has no option for is left out. A
+    section's own keys are named by its name.
+    """
+    own = _options_of_task(given.get("episode"), tasks.DEFAULT, "episode")
+    changes = _options_of_task(changes, own["task"], where)
+    known = signature(tasks.get(changes["task"]))
+    shared = {key: value for key, value in own.items() if key in known}
+    return tasks.as_task({**shared, **changes})
+
+
+def _options_of_task(options: Any, kind: str, where: str) -> dict[str, Any]:
+    """A section with the kind of its task, which is `kind` where it names none, checked."""
+    if isinstance(options, Mapping):
+        kind = options.get("task", kind)
     known = {"task": (str, False), **signature(tasks.get(kind))}
-    for options in (own, changes):
-        check_options(known, options or {}, where)
-        fields |= options or {}
-    return tasks.as_task({**fields, "task": kind})
+    check_options(known, options or {}, where)
+    return {**(options or {}), "task": kind}
 
 
 def _evaluation(given: Mapping[str, Any]) -> Evaluation:

@@ -49,7 +49,7 @@ class Asked:
         experiment: the run's, with changes.
         tasks: that are evaluated.
         learner: as changed, with the trained weights.
-        remarks: what a row says of an inner loop that is not the one of the training.
+        remarks: what a row says of the training beside its traits.
     """
 
     experiment: Experiment
@@ -182,7 +182,7 @@ def _encoded(
     memo: dict[str, Split] | None,
 ) -> tuple[Learner, Split]:
     """The learner and the split on features, where each image needs to be encoded only once."""
-    if not all(task.nodes_are_samples for task in tasks):
+    if not all(task.encodes_once for task in tasks):
         return learner, split
     if memo is not None and isinstance(learner, Pipeline) and learner.fixed and split.x.ndim == 4:
         samples = experiment.data.split_key(experiment.evaluation.split)
@@ -294,10 +294,14 @@ def asked_of(run: Run, changes: Sequence[str] = ()) -> Asked:
 
 
 def _remarks(trained: Experiment, asked: Experiment) -> tuple[str, ...]:
-    """What a row says of an inner loop that is not the one of the training."""
-    untrained = ("untrained rule",) if asked.evaluation.untrained_rule else ()
+    """What a row says of a training without labels, and of an inner loop that is not its own."""
     then, now = _inner_loop(trained), _inner_loop(asked)
-    return untrained if then == now else (*untrained, f"trained with {then}")
+    told = {
+        "meta-trained without labels": not trained.uses_labels,
+        "untrained rule": asked.evaluation.untrained_rule,
+        f"trained with {then}": then != now,
+    }
+    return tuple(remark for remark, holds in told.items() if holds)
 
 
 def _inner_loop(experiment: Experiment) -> str:

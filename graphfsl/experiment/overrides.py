@@ -22,7 +22,8 @@ from graphfsl.io.errors import InputError
 from graphfsl.loops.trainer import Trainer
 from graphfsl.nn import ENCODERS
 
-TEXT = {"data.name", "data.base", "episode.task", "learner.encoder.name", "pretrain.objective.name"}
+TEXT = {"data.name", "data.base", "episode.task", "train_episode.task"}
+TEXT |= {"learner.encoder.name", "pretrain.objective.name"}
 TEXT |= {f"learner.{slot}.name" for slot in (*SLOTS, "adapt")}
 TAKERS: dict[str, Callable[..., Any]] = {  # what takes the options of a section
     "trainer": Trainer,
@@ -133,7 +134,8 @@ def _named(tree: DictConfig, section: str) -> Callable[..., Any] | None:
     try:
         entry = OmegaConf.select(tree, section)
         if section in ("episode", "train_episode"):
-            return tasks.get(OmegaConf.select(tree, "episode.task") or tasks.DEFAULT)
+            own = OmegaConf.select(tree, f"{section}.task")
+            return tasks.get(own or OmegaConf.select(tree, "episode.task") or tasks.DEFAULT)
     except Exception:  # keys that are none make OmegaConf raise almost anything
         return None
     name = (

@@ -50,7 +50,7 @@ def folder(experiment: Experiment, runs: Path, data: Mapping[str, Identity] | No
     what = experiment.pretraining_facts()
     if data is not None:
         source = experiment.data
-        splits = (source.base, *(["val"] if source.selects else []))
+        splits = (source.base, *(["val"] if experiment.selects else []))
         what["identity"] = [identity_digest(data[split]) for split in splits]
     assert experiment.learner.encoder is not None
     return runs / f"pretrain-{experiment.learner.encoder.name}-{digest(what)}"
@@ -75,7 +75,7 @@ def identities(experiment: Experiment, base: Split) -> dict[str, dict[str, Any]]
     """
     source = experiment.data
     found = {source.base: identity(base)}
-    return found | {"val": identity(source.split("val"))} if source.selects else found
+    return found | {"val": identity(source.split("val"))} if experiment.selects else found
 
 
 def shown(experiment: Experiment, base: Split) -> str:
@@ -211,7 +211,7 @@ def _train_or_load(
     labels = (part.labeled_fraction, part.label_seed)
     batches = Batches(base, seed, transform, device, part.per_class, part.views, *labels)
     check = None
-    if source.selects:
+    if experiment.selects:
         check = Episodes(source.split("val"), experiment.task, seed, transform.plain(), device)
     if not distributed.rank():
         write_json(path / "config.json", experiment.pretraining_facts())

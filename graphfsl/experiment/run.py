@@ -194,6 +194,11 @@ def _check_feasible(experiment: Experiment, learner: Learner, base: Split, split
             f"nodes of the task {experiment.train_task.title} are no whole samples, of which "
             "pretraining, and parts that learn from base features, learn"
         )
+    require(
+        experiment.train_task.uses_labels or not learner.wants_base,
+        f"a part learns from base classes, and the task {experiment.train_task.title} has no "
+        "labels of them; leave it out, or train on episodes with labels",
+    )
     trains = any(p.requires_grad for p in learner.parameters())
     if experiment.pretraining is not None:
         check_pretraining(experiment, base)
@@ -215,7 +220,7 @@ def _check_feasible(experiment: Experiment, learner: Learner, base: Split, split
         experiment.trainer.fabric()
         where = "train_episode: " if experiment.train_task != experiment.task else ""
         _check_task(where, learner, base, base, experiment.train_task)
-    if source.selects and (trains or experiment.pretraining is not None):
+    if experiment.selects and (trains or experiment.pretraining is not None):
         _check_task("", learner, base, splits.get(source, "val"), experiment.task)
 
 
@@ -234,7 +239,7 @@ def _check_keeps(experiment: Experiment, learner: Learner) -> None:
     start = f"trainer.keep_best={experiment.trainer.keep_best}"
     trains = any(p.requires_grad for p in learner.parameters())
     require(
-        trains and experiment.data.selects,
+        trains and experiment.selects,
         f"{start} keeps weights of the best validations, and this run has none; leave it out",
     )
     require(
@@ -385,7 +390,7 @@ def _meta_train(run: Run, base: Split, log: Log | None) -> int:
     experiment, transform, seed = run.experiment, run.transform, run.experiment.seed
     device = run.trainer.fabric().device
     learner = run.learner.to(device)
-    val = experiment.data.split("val") if experiment.data.selects else None
+    val = experiment.data.split("val") if experiment.selects else None
     if _sees_features(learner, experiment, transform):
         assert isinstance(learner, Pipeline)
         base = cached_features(learner, base, transform)
@@ -403,8 +408,8 @@ def _meta_train(run: Run, base: Split, log: Log | None) -> int:
 def _sees_features(learner: Learner, experiment: Experiment, transform: Transform) -> bool:
     """Whether training may see the features of a frozen encoder in place of images."""
     frozen = isinstance(learner, Pipeline) and learner.frozen and learner.fixed
-    pieces = not (experiment.task.nodes_are_samples and experiment.train_task.nodes_are_samples)
-    return frozen and not transform.augments and not pieces
+    once = experiment.task.encodes_once and experiment.train_task.encodes_once
+    return frozen and not transform.augments and once
 
 
 def best_line(lines: Sequence[Mapping[str, Any]], metric: Metric) -> Mapping[str, Any] | None:

@@ -81,7 +81,7 @@ def identities_of(
         splits: keeps what was loaded.
     """
     source = experiment.data
-    selects = source.selects and (trains or experiment.pretraining is not None)
+    selects = experiment.selects and (trains or experiment.pretraining is not None)
     names = {source.base, experiment.evaluation.split, *(["val"] if selects else [])}
     return {
         name: identity(base if name == source.base else splits.get(source, name))

@@ -421,7 +421,7 @@ def evaluate(
     answering = learner
     if image_change is not None and image_change.source is not None:
         image_change.source.to(device)
-    if task.nodes_are_samples and image_change is None:  # which changes each image anew
+    if task.encodes_once and image_change is None:  # which changes each image anew
         images = task.demands.nodes * episodes
         answering, split = encode_once(learner, split, transform, images)
     loader = Episodes(split, task, seed, transform, device, listed)

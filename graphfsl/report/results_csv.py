@@ -15,7 +15,7 @@ from typing import Any
 
 from graphfsl import data
 from graphfsl.core.task import Task
-from graphfsl.data.tasks import DEFAULT, get
+from graphfsl.data.tasks import DEFAULT, get, name_of
 from graphfsl.experiment.experiment import Experiment, Published
 from graphfsl.experiment.results import read_experiment, read_results
 from graphfsl.io.checkpoint import read_json, write_atomically
@@ -117,8 +117,13 @@ def _rows_of_file(
     first = experiment.pretraining
     objective = None if first is None else first.objective.name
     rows_of = Counter((row.get("method"), column(row), row.get("batch_norm")) for row in rows)
+    trained_on, asked = name_of(experiment.train_task), name_of(experiment.task)
     for row in rows:
         variant = [" ".join(overrides)] if overrides else []
+        if trained_on != asked:
+            variant.append(f"trained on {trained_on}")
+        if experiment.data.clusters is not None:
+            variant.append("trained on clusters")
         policy = row.get("batch_norm")
         own_policy = policy == rows[0].get("batch_norm")
         if not own_policy:

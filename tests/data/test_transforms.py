@@ -22,6 +22,7 @@ ALL: dict[str, Any] = {
     "shear": 10,
     "flip": True,
     "color": 0.4,
+    "drop": 0.3,
 }
 
 
@@ -138,7 +139,7 @@ def test_no_angle_is_no_change(channels: int) -> None:
     x = images(2, channels, 9, 9)
     u = fixed(x, 0, 0, 0, 0, 0, 0, 1)  # above 0 there is no flip
     torch.testing.assert_close(
-        Transform(**ALL | {"color": 0.0})(x, u), x.float() / 255, rtol=0, atol=1e-5
+        Transform(**ALL | {"color": 0.0, "drop": 0.0})(x, u), x.float() / 255, rtol=0, atol=1e-5
     )
 
 

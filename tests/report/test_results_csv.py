@@ -33,7 +33,8 @@ def row(**changes: Any) -> dict[str, Any]:
 def write_run(folder: Path, name: str, rows: list[dict[str, Any]], **config: Any) -> Path:
     path = folder / name
     path.mkdir(parents=True)
-    config |= {"data": {"name": "cifar_fs"}, "learner": {"encoder": "conv4", "head": "protonet"}}
+    plain = {"data": {"name": "cifar_fs"}, "learner": {"encoder": "conv4", "head": "protonet"}}
+    config = plain | config
     (path / "results.json").write_text(json.dumps({"rows": rows, "config": config}))
     return path
 
@@ -80,6 +81,16 @@ def test_rows_that_differ_in_their_queries_have_lines_of_their_own(tmp_path: Pat
     told = {line["variant"]: float(line["accuracy"]) for line in read_records(tmp_path)}
     assert told == {"query 1": 97.0, "query 15": 95.0}
     assert all(value in table("cifar_fs", tmp_path) for value in ("97.00", "95.00"))
+
+
+def test_a_training_without_labels_says_what_its_classes_were(tmp_path: Path) -> None:
+    write_run(tmp_path, "a", [row(accuracy=50.0)], train_episode={"task": "views", "way": 9})
+    clusters = {"name": "cifar_fs", "clusters": "clusters.json"}
+    write_run(tmp_path, "b", [row(accuracy=40.0)], data=clusters)
+    write_records(tmp_path)
+    printed = table("cifar_fs", tmp_path)
+    assert "conv4 + protonet, trained on views, *val* classes" in printed
+    assert "conv4 + protonet, trained on clusters, *val* classes" in printed
 
 
 @pytest.mark.parametrize(
