@@ -24,6 +24,7 @@ from graphfsl.apply.explain.attributions import (
     faithfulness,
 )
 from graphfsl.apply.explain.explain_values import explain_values
+from graphfsl.apply.explain.where import curves, overlays, tell_where
 from graphfsl.core.asking import shown
 from graphfsl.core.episode import Episode, Target
 from graphfsl.core.graph import QUERY, ROLES, SUPPORT, UNLABELED, similarity, to_networkx
@@ -104,6 +105,7 @@ def write_explanation(
     names = [split.classes[c] if c >= 0 else "" for c in target.classes[0].tolist()]
     facts: dict[str, Any] = {**asks, "data": split.name}
     facts |= tell(found, target, names) | judge(faithful)
+    facts["where"] = tell_where(learner.eval(), batch, query)
     svg = picture(found, target, f"{facts['answer']}, p = {found.probability:.2f}", names)
     name = (
         f"{trained.path.resolve().name}: why query {query} of episode {episode} was answered "
@@ -112,7 +114,9 @@ def write_explanation(
     files = [folder / f"explanation.{ending}" for ending in ("json", "svg", "html")]
     write_json(files[0], facts)
     write_atomically(files[1], svg.encode())
-    write_atomically(files[2], to_page(name, facts, svg, thumbnails(split, target)).encode())
+    images = thumbnails(split, target)
+    drawn = places(facts, split, target, names)
+    write_atomically(files[2], to_page(name, facts, svg, images, drawn).encode())
     return files
 
 
@@ -247,7 +251,29 @@ def thumbnails(split: Split, target: Target) -> list[str]:
     return out
 
 
-def to_page(title: str, facts: dict[str, Any], svg: str, images: Sequence[str]) -> str:
+def places(facts: dict[str, Any], split: Split, target: Target, names: Sequence[str]) -> list[str]:
+    """Where in the query's image the answer comes from, in HTML, or why that is not shown."""
+    heading, where = "<h2>Where in the image</h2>", facts["where"]
+    if "left_out" in where:
+        return [heading, *listed([f"No map: {where['left_out']}."])]
+    image = split.gather(target.ids[:1, facts["node"]].to(split.x.device)).cpu()[0]
+    margin, of_cells = where["margin"], where["margin_of_cells"]
+    answer, other = names[where["answer"]], names[where["other"]]
+    notes = [
+        "The cells of the encoder's map, and what no cell adds, sum to the score exactly; a "
+        "class's score stands beside the mean of all classes.",
+        f"The score of {answer} is {margin:.2f} above that of {other}: {of_cells:+.2f} comes from "
+        f"the cells, {margin - of_cells:+.2f} from no cell, but from where the classes lie.",
+        "Blurring the cells that speak most for the answer should cost it more than blurring "
+        "others.",
+    ]
+    drawn = [*overlays(image, where, names), curves(where)]
+    return [heading, *listed(notes), *pictures(drawn)]
+
+
+def to_page(
+    title: str, facts: dict[str, Any], svg: str, images: Sequence[str], where: Sequence[str] = ()
+) -> str:
     """An explanation as one self-contained web page.
 
     Args:
@@ -255,6 +281,7 @@ def to_page(title: str, facts: dict[str, Any], svg: str, images: Sequence[str]) 
         facts: as `tell` and `judge` make them.
         svg: the picture.
         images: the samples in HTML, as `thumbnails` makes them.
+        where: further HTML, as `places` makes it.
     """
     nodes = facts["nodes"]
     guess, areas = (
@@ -291,6 +318,7 @@ def to_page(title: str, facts: dict[str, Any], svg: str, images: Sequence[str]) 
         *html_table(heads, [[*query, f"{facts['probability']:.3f}"]], words_first(heads, 3)),
         *listed(notes),
         *pictures(drawn),
+        *where,
     ]
     sides = (
         [n for n in nodes if n["contribution"] > 0],

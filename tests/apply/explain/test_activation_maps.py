@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 import graphfsl as gf
@@ -15,6 +18,7 @@ from graphfsl.apply.explain.activation_maps import (
     map_deletion,
     ranked,
 )
+from graphfsl.apply.explain.where import overlays, tell_where
 from graphfsl.core.episode import Episode
 from graphfsl.core.pipeline import Pipeline
 from graphfsl.io.errors import InputError
@@ -42,6 +46,11 @@ class MeanOfMaps(nn.Module):
 class Flat(MeanOfMaps):
     def readout(self, maps: Tensor) -> Tensor:
         return maps.flatten(1)
+
+
+class Pooled(MeanOfMaps):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).mean((2, 3), keepdim=True)
 
 
 class Squared(MeanOfMaps):
@@ -139,3 +148,40 @@ def test_what_is_no_sum_over_places_is_refused() -> None:
         activation_maps(pipeline(ProtoNet()).train(), given)
     with pytest.raises(InputError, match="one task of images"):
         activation_maps(pipeline(ProtoNet()), given.replace(x=given.x.flatten(2)))
+
+
+def test_what_is_told_of_a_map_adds_up() -> None:
+    model = pipeline(ProtoNet("cosine", 20.0))
+    told, found = tell_where(model, episode(), 1), activation_maps(model, episode(), 1)
+    cells = torch.tensor(told["map"]) - torch.tensor(told["other_map"])
+    torch.testing.assert_close(float(cells.sum()), told["margin_of_cells"], atol=1e-4, rtol=1e-4)
+    offset = found.offset[found.answer] - found.offset[found.other]
+    assert told["margin"] == pytest.approx(told["margin_of_cells"] + float(offset), abs=1e-4)
+    curve = told["deletion"]
+    assert len(curve) == 17 and told["better_than_random"] > 0.05
+    assert told["better_than_centre"] == pytest.approx(
+        sum(c - p for c, p in zip(told["centre_deletion"], curve, strict=True)) / 17, abs=1e-6
+    )
+
+
+def test_no_map_is_told_with_its_reason() -> None:
+    assert tell_where(pipeline(ProtoNet(), Pooled()), episode(), 0) == {
+        "left_out": "the encoder's map has 1 x 1 cell, which say nothing of where"
+    }
+    squared = pipeline(ProtoNet(), Squared())
+    assert "no sum over places" in tell_where(squared, episode(), 0)["left_out"]
+
+
+def test_a_drawing_is_red_where_a_cell_speaks_for_the_answer() -> None:
+    cells = [[1.0, 0.0], [0.0, -1.0]]
+    where = {"answer": 0, "other": 1, "map": cells, "other_map": [[0.0, 0.0], [0.0, 0.0]]}
+    image = torch.full((3, 16, 16), 128, dtype=torch.uint8)
+    (own, drawn), (against, _) = overlays(image, where, ["cat", "dog"])
+    assert (own, against) == (
+        "What speaks for cat (red) and against it (blue)",
+        "Why cat and not dog",
+    )
+    assert isinstance(drawn, bytes)
+    pixels = np.asarray(Image.open(io.BytesIO(drawn))).astype(int)
+    red, blue = pixels[5, 5], pixels[-6, -6]
+    assert red[0] > red[2] + 50 and blue[2] > blue[0] + 50

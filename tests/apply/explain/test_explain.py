@@ -545,6 +545,9 @@ def test_the_command_writes_numbers_a_picture_and_a_page(
     assert page.count("image/png") == 1 + sum(c != 0 for c in found) > 1
     assert "http-equiv" in page and page.count("src=") == page.count('src="data:image/')
     assert "episode.unlabeled=1 --episode 2 --query 3" in page
+    assert (
+        "maps are of a learner" in facts["where"]["left_out"] or facts["where"]["left_out"] in page
+    )
 
     code, out, error = call("--query", 6, "--out", tmp_path / "x")
     assert code == 2 and "choose a query from 0 to 5" in error and error.count("\n") == 1
