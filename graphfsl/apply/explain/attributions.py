@@ -72,6 +72,17 @@ class Question:
         found = [self.log_odds(self._only(kept)).sigmoid() for kept in blocks]
         return torch.cat(found).view(keep.shape[:-1])
 
+    @torch.no_grad()
+    def answers(self, keep: Tensor) -> Tensor:
+        """What is answered when only these nodes are there: (R, g) -> (R,), -1 without a label."""
+        at_once = max(1, self.learner.block_nodes // keep.shape[-1])
+        found = []
+        for kept in keep.split(at_once):
+            graph = self._only(kept)
+            answer = self.score(graph)[:, self.query].argmax(-1)
+            found.append(answer.where(graph.w.sum((1, 2)) > 0, -1))
+        return torch.cat(found)
+
     def _only(self, kept: Tensor) -> Episode:
         """The graph in copies, each with its own nodes (m, g), of which the others are padding."""
         graph = self.graph

@@ -23,6 +23,7 @@ from graphfsl.apply.explain.attributions import (
     explain,
     faithfulness,
 )
+from graphfsl.apply.explain.counterfactual import counterfactual
 from graphfsl.apply.explain.explain_values import explain_values
 from graphfsl.apply.explain.where import curves, overlays, tell_where
 from graphfsl.core.asking import shown
@@ -105,6 +106,7 @@ def write_explanation(
     names = [split.classes[c] if c >= 0 else "" for c in target.classes[0].tolist()]
     facts: dict[str, Any] = {**asks, "data": split.name}
     facts |= tell(found, target, names) | judge(faithful)
+    facts["counterfactual"] = _told_counterfactual(found, names)
     facts["where"] = tell_where(learner.eval(), batch, query)
     svg = picture(found, target, f"{facts['answer']}, p = {found.probability:.2f}", names)
     name = (
@@ -115,8 +117,8 @@ def write_explanation(
     write_json(files[0], facts)
     write_atomically(files[1], svg.encode())
     images = thumbnails(split, target)
-    drawn = places(facts, split, target, names)
-    write_atomically(files[2], to_page(name, facts, svg, images, drawn).encode())
+    more = [*without(facts, images), *places(facts, split, target, names)]
+    write_atomically(files[2], to_page(name, facts, svg, images, more).encode())
     return files
 
 
@@ -178,6 +180,16 @@ def _told_nodes(found: Explanation, target: Target, names: Sequence[str]) -> lis
         }
         told.append(node)
     return told
+
+
+def _told_counterfactual(found: Explanation, names: Sequence[str]) -> dict[str, Any]:
+    """The fewest labeled nodes without which the answer is another, and which one it is then."""
+    other = counterfactual(found.question, found.order)
+    return {
+        "nodes": sorted(found.question.origin[list(other.nodes)].tolist()),
+        "answer": None if other.answer is None else names[other.answer],
+        "smallest": other.smallest,
+    }
 
 
 def _role(graph: Episode, v: int) -> str:
@@ -271,8 +283,28 @@ def places(facts: dict[str, Any], split: Split, target: Target, names: Sequence[
     return [heading, *listed(notes), *pictures(drawn)]
 
 
+def without(facts: dict[str, Any], images: Sequence[str]) -> list[str]:
+    """Without which labeled samples the answer would be another, in HTML."""
+    other = facts["counterfactual"]
+    count = len(other["nodes"])
+    these = "this labeled sample" if count == 1 else f"these {count} labeled samples"
+    then = "there would be none" if other["answer"] is None else f"it would be {other['answer']}"
+    known = "No smaller set does." if other["smallest"] else "A smaller set may do, too."
+    heads = ["", "class", "node"]
+    of_node = {n["node"]: n["class"] for n in facts["nodes"]}
+    rows = [
+        [images[node] if images else "", escape(of_node[node]), str(node)]
+        for node in other["nodes"]
+    ]
+    return [
+        "<h2>What would change the answer</h2>",
+        *listed([f"Without {these} {then}. {known}"]),
+        *html_table(heads, rows, words_first(heads, 2)),
+    ]
+
+
 def to_page(
-    title: str, facts: dict[str, Any], svg: str, images: Sequence[str], where: Sequence[str] = ()
+    title: str, facts: dict[str, Any], svg: str, images: Sequence[str], more: Sequence[str] = ()
 ) -> str:
     """An explanation as one self-contained web page.
 
@@ -281,7 +313,7 @@ def to_page(
         facts: as `tell` and `judge` make them.
         svg: the picture.
         images: the samples in HTML, as `thumbnails` makes them.
-        where: further HTML, as `places` makes it.
+        more: further sections in HTML, as `without` and `places` make them.
     """
     nodes = facts["nodes"]
     guess, areas = (
@@ -318,7 +350,7 @@ def to_page(
         *html_table(heads, [[*query, f"{facts['probability']:.3f}"]], words_first(heads, 3)),
         *listed(notes),
         *pictures(drawn),
-        *where,
+        *more,
     ]
     sides = (
         [n for n in nodes if n["contribution"] > 0],

@@ -542,7 +542,10 @@ def test_the_command_writes_numbers_a_picture_and_a_page(
     )
     assert facts["edges"] and {e["to"] for e in facts["edges"]} <= set(range(15))
     assert files[1].read_text().startswith("<?xml") and page.count("image/svg+xml") == 3
-    assert page.count("image/png") == 1 + sum(c != 0 for c in found) > 1
+    other = facts["counterfactual"]
+    assert other["nodes"] and other["answer"] != facts["answer"] and "would be" in page
+    shown = 1 + sum(c != 0 for c in found) + len(other["nodes"])
+    assert page.count("image/png") == shown > 2
     assert "http-equiv" in page and page.count("src=") == page.count('src="data:image/')
     assert "episode.unlabeled=1 --episode 2 --query 3" in page
     assert (
