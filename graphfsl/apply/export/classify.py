@@ -22,7 +22,11 @@ DEEP_COLORS = (b"\x10\x02", b"\x10\x04", b"\x10\x06")  # PNG of 16 bits, of whic
 
 def read(path: str, rule: dict[str, Any]) -> Any:
     """One photograph as floats (channels, size, size), by the rules of model.json."""
-    image: Any = Image.open(path)
+    try:
+        image: Any = Image.open(path)
+        image.load()
+    except OSError as error:
+        sys.exit(f"{path} is no image that can be read: {error}")
     if image.format == "PNG" and Path(path).read_bytes()[24:26] in DEEP_COLORS:
         sys.exit(f"{path} has colours of 16 bits; save it with 8")
     clear = image.info.get("transparency")
@@ -54,7 +58,10 @@ def main(command: str, words: list[str]) -> None:
     if model["image"]["range"] is not None:
         sys.exit("this run reads images over a range of its own; graphfsl predict does that")
     encoder, head = (onnxruntime.InferenceSession(HERE / model[k]) for k in ("encoder", "head"))
-    photos = [read(path, model["image"]) for path in (words[1:] if command == "enrol" else words)]
+    paths = words[1:] if command == "enrol" else words
+    if not paths:
+        sys.exit(f"{words[0]} has no photograph; name some behind the class")
+    photos = [read(path, model["image"]) for path in paths]
     z = encoder.run(None, {"images": np.stack(photos)})[0]
     known = dict(np.load(KNOWN, allow_pickle=False)) if KNOWN.exists() else {}
     if known and str(known["model"]) != model["model"]:

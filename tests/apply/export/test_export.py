@@ -258,6 +258,20 @@ def test_the_script_needs_two_classes_and_bytes(
     assert (codes, answers) == ([1, 1, 1], ["", "", ""])
 
 
+def test_the_script_says_in_a_line_which_photograph_it_cannot_read(
+    exported: tuple[Path, Path], tmp_path: Path
+) -> None:
+    script, photo = copy_of(exported[1], tmp_path / "device"), tmp_path / "photo.png"
+    Image.fromarray(drawing("disc", 0)).save(photo)
+    half = tmp_path / "half.png"
+    half.write_bytes(photo.read_bytes()[:60])
+    for words in (["classify", tmp_path / "none.png"], ["enrol", "disc", half], ["enrol", "disc"]):
+        done = alone(script, *words)
+        assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
+        about = "no photograph" if len(words) == 2 and words[0] == "enrol" else "no image"
+        assert about in done.stderr
+
+
 def test_model_json_says_what_the_device_needs(exported: tuple[Path, Path]) -> None:
     run, device = exported
     facts = json.loads((device / "model.json").read_text())
