@@ -279,9 +279,9 @@ from graphfsl.experiment import runner as progress
 
 later, app = {signal.SIGTERM, signal.SIGINT}, cli.app
 
-def ready(**options):
+def ready(*words, **options):
     signal.pthread_sigmask(signal.SIG_UNBLOCK, later)
-    return app(**options)
+    return app(*words, **options)
 
 cli.app = ready
 signal.pthread_sigmask(signal.SIG_BLOCK, later)  # until `main` has begun, where a new process imports for seconds
@@ -404,8 +404,9 @@ def test_signals_at_random_moments(world: Path, runs: Runs) -> None:
 @posix
 def test_two_processes_in_one_directory(world: Path, runs: Runs, call: Call) -> None:
     Path("my.yaml").write_text(Path("my.yaml").read_text().replace("steps: 20", "steps: 150"))
-    pid = runs.start("r")
+    pid, begun = runs.start("r"), time.monotonic()
     while not Path("r/metrics.jsonl").is_file():
+        assert time.monotonic() - begun < 120, Path("r.err").read_text()
         time.sleep(0.01)
     os.kill(pid, signal.SIGSTOP)
     try:
