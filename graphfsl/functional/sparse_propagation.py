@@ -93,7 +93,7 @@ def propagate_sparse(
 
 @torch.no_grad()
 def propagate_with(
-    apply: Callable[[Tensor], Tensor],
+    apply: Callable[[Float[Tensor, "n m"]], Float[Tensor, "n m"]],
     y: Float[Tensor, "n m"],
     alpha: float,
     tolerance: float = 1e-8,

@@ -12,6 +12,7 @@ from graphfsl.functional.sparse_propagation import (
     _dots,
     both_ways,
     propagate_sparse,
+    propagate_with,
     symmetric_sparse,
     union,
 )
@@ -36,6 +37,8 @@ def test_conjugate_gradients_are_the_closed_form(alpha: float) -> None:
     expected = propagate(symmetric(full), y, alpha)
     size = y.norm(dim=0).clamp_min(1e-300)
     assert ((propagate_sparse(s, y, alpha) - expected) / size).abs().max() < 1e-6
+    known_by_products = propagate_with(lambda p: p - alpha * (s @ p), y, alpha)
+    assert ((known_by_products - expected) / size).abs().max() < 1e-6
     single = propagate_sparse(symmetric_sparse(union(index, weight.float())), y.float(), alpha)
     assert ((single - expected) / size).abs().max() < 1e-4, "single precision rounds, no more"
 

@@ -24,6 +24,7 @@ import pytest
 import scipy.stats
 
 from graphfsl.experiment import encoders
+from graphfsl.io import ray_cluster
 from graphfsl.io.errors import InputError
 from graphfsl.nn import ENCODERS, Conv4
 from graphfsl.report.committed_tables import table
@@ -263,7 +264,7 @@ def test_processes_and_clusters_give_the_serial_table(study: Path, call: Call, h
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9", "127.0.0.1:99999"])
 def test_a_cluster_that_is_not_there_is_one_line(address: str) -> None:
     with pytest.raises(InputError, match=f"--ray {address}: nobody answers there"):
-        ablate._reach(address)
+        ray_cluster._reach(address)
 
 
 def test_a_cluster_that_was_started_elsewhere_writes_here(study: Path) -> None:

@@ -96,6 +96,7 @@ def test_two_people_are_asked_a_share_twice_and_leases_end(tmp_path: Path) -> No
     with served(tmp_path, pool, "anna", "bo", twice=0.25) as (page, (anna, bo)):
         page.bench.dealer._now = lambda: clock[0]
         a, b = anna.new_class("a"), anna.new_class("b")
+        assert page.bench.settled(60)  # both are dealt from one order
         first, second = (who.post("deal", count=30)["tiles"] for who in (anna, bo))
         both = {tile["name"] for tile in first} & {tile["name"] for tile in second}
         assert both == {t["name"] for t in first if page.bench.dealer.is_twice(t["name"])}
