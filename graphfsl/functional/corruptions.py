@@ -248,19 +248,30 @@ def _boxes(given: int, wanted: int) -> Float[Tensor, "wanted given"]:
 
 def _jpeg(x: Float[Tensor, "N C H W"], u: Float[Tensor, "N k"], i: int) -> Float[Tensor, "N C H W"]:
     """The cosine transform of 8 x 8 pixels, its coefficients rounded."""
-    quality = (80, 65, 58, 50, 40)[i]
-    percent = 200 - 2 * quality if quality >= 50 else 5000 / quality
-    table = ((x.new_tensor(LUMINANCE) * percent + 50) / 100).floor().clamp(1, 255)
-    n, channels, height, width = x.shape
+    table = _quantization((80, 65, 58, 50, 40)[i]).to(x)
+    basis = _cosine_basis().to(x)
+    height, width = x.shape[-2:]
     padded = F.pad(x, (0, -width % 8, 0, -height % 8), mode="replicate")
-    k = torch.arange(8, device=x.device, dtype=x.dtype)
+    blocks = padded.unflatten(2, (-1, 8)).unflatten(4, (-1, 8)).transpose(3, 4)  # (…, 8, 8) last
+    coefficients = basis @ (255 * blocks - 128) @ basis.mT
+    rounded = table * (coefficients / table).round()
+    blocks = (basis.mT @ rounded @ basis + 128) / 255
+    whole: Tensor = blocks.transpose(3, 4).flatten(4, 5).flatten(2, 3)
+    return whole[..., :height, :width]
+
+
+def _quantization(quality: int) -> Float[Tensor, "8 8"]:
+    """By what the coefficients of a block are divided before they are rounded."""
+    percent = 200 - 2 * quality if quality >= 50 else 5000 / quality
+    return ((torch.tensor(LUMINANCE) * percent + 50) / 100).floor().clamp(1, 255)
+
+
+def _cosine_basis() -> Float[Tensor, "8 8"]:
+    """The cosine transform of eight numbers: its rows have length 1 and are orthogonal."""
+    k = torch.arange(8)
     basis = (math.pi / 8 * (k + 0.5) * k[:, None]).cos() / 2
     basis[0] /= math.sqrt(2)
-    blocks = padded.unflatten(2, (-1, 8)).unflatten(4, (-1, 8)).transpose(3, 4)
-    coefficients = basis @ (255 * blocks - 128) @ basis.mT
-    blocks = (basis.mT @ (table * (coefficients / table).round()) @ basis + 128) / 255
-    whole: Tensor = blocks.transpose(3, 4).flatten(4, 5).flatten(2, 3)
-    return whole[..., :height, :width].reshape(n, channels, height, width)
+    return basis
 
 
 Corrupts = Callable[[Tensor, Tensor, int], Tensor]

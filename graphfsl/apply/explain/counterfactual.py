@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from graphfsl.apply.explain.attributions import Question
+from graphfsl.io.errors import require
 
 TRIED = 20_000  # sets of one size that are all tried
 
@@ -44,8 +45,12 @@ def counterfactual(question: Question, order: Tensor) -> Counterfactual:
     Args:
         question: what was asked.
         order: the nodes (m,), that which speaks loudest for the answer first.
+
+    Raises:
+        InputError: where no sample is labeled.
     """
     support = [v for v in order.tolist() if v < question.graph.n_support]
+    require(support, "no sample is labeled, so that none could be taken away; set episode.shot=1")
     for size in range(1, len(support) + 1):
         if math.comb(len(support), size) > TRIED:
             break

@@ -14,6 +14,7 @@ from graphfsl.core.episode import Episode
 from graphfsl.core.pipeline import Pipeline
 from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.testing import episodes
+from tests.support.refusal import refused
 
 
 def features(seed: int) -> Episode:
@@ -66,3 +67,10 @@ def test_with_one_class_left_its_samples_are_all_there_is() -> None:
     asked = ask(Pipeline(head=ProtoNet()), Episode(x, w, 2, 1))
     found = counterfactual(asked, torch.tensor([0, 1]))
     assert found.nodes == (0, 1) and found.answer is None
+
+
+def test_without_a_labeled_sample_it_is_refused() -> None:
+    asked, order = question(0)
+    unlabeled = order[order >= asked.graph.n_support]
+    with refused("no sample is labeled"):
+        counterfactual(asked, unlabeled)
