@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from graphfsl.core.arguments import whole_number
-from graphfsl.core.episode import Episode
+from graphfsl.core.episode import Episode, Target
 from graphfsl.core.learner import Learner
 from graphfsl.data.streams import CORRUPTION, keys_of, uniform
 from graphfsl.data.transforms import Transform
@@ -76,9 +76,15 @@ class Corruption:
         """The episode with corrupted images, see `ImageChange`.
 
         Raises:
-            InputError: for features, which have no pixels.
+            InputError: for features, which have no pixels, and for tasks that ask for places in an
+                image or for values, which would have to move with the pixels.
         """
         x = episode.x
+        require(
+            isinstance(target, Target),
+            "a corruption leaves the right answer as it is, which only the class of an image does; "
+            "evaluate a task of classes",
+        )
         require(
             x.ndim == 5,
             "a corruption changes pixels, but these samples are features of shape "

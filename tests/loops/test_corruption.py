@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import graphfsl as gf
+from graphfsl.core.episode import ValueTarget
 from graphfsl.core.pipeline import Pipeline
 from graphfsl.data import Transform
 from graphfsl.loops.corruption import Corruption
@@ -64,6 +65,11 @@ def test_bad_input_is_one_line() -> None:
         Corruption("fog", 6)
     with refused("unknown part of an episode to corrupt 'pool'"):
         Corruption("fog", on="pool")
+    episode, _ = gf.Episodes(patterns("test", 0), TASK).batch([0])
+    with refused("which only the class of an image does"):
+        Corruption("elastic").changed(
+            net(), episode, ValueTarget(torch.zeros(1, 12, 1)), TRANSFORM, [0]
+        )
     x = torch.rand(120, 5)
     features = gf.Split(x, torch.arange(120) % 12, tuple("abcdefghijkl"), "mine/test")
     with refused("a corruption changes pixels, but these samples are features"):
