@@ -557,7 +557,8 @@ def export(
 ) -> None:
     """Write a run as ONNX graphs for devices, which need neither this library nor torch.
 
-    encoder.onnx, head.onnx, model.json, and classify.py, which learns classes from photographs.
+    encoder.onnx, head.onnx, model.json, and classify.py and device.py, which learn classes from
+    photographs.
     """
     from graphfsl.apply.export.export_run import export as export_run
 

@@ -31,7 +31,7 @@ from graphfsl.io.errors import InputError, require
 from graphfsl.loops.encode import AVERAGES
 
 FORMAT = 1  # of model.json
-SCRIPT = "classify.py"
+SCRIPTS = ("classify.py", "device.py")
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,8 @@ def export(
         encoder.onnx  images (n, C, H, W), normalised floats -> features (n, d)
         head.onnx     support (k, d), labels (k, C), mask (k,), query (q, d) -> probabilities (q, C)
         model.json    how an image file becomes such an image, and what the graphs are
-        classify.py   uses them with numpy, Pillow and onnxruntime alone
+        classify.py   learns classes and classifies with numpy, Pillow and onnxruntime alone
+        device.py     runs the graphs and reads photographs for it
 
     Each graph has answered as PyTorch does before anything is written, the head on episodes of
     other way, shot and queries than it was traced on.
@@ -106,8 +107,9 @@ def export(
             write_atomically(folder / f"{graph}.onnx", with_facts(model, {"model": name}))
         write_json(folder / "model.json", facts)
         if not encoder_only:
-            text = resources.files(__package__).joinpath(SCRIPT).read_bytes()
-            write_atomically(folder / SCRIPT, text)
+            for script in SCRIPTS:
+                text = resources.files(__package__).joinpath(script).read_bytes()
+                write_atomically(folder / script, text)
         names = sorted(path.name for path in folder.iterdir())
     return Exported([out / written for written in names], notes)
 
@@ -198,6 +200,6 @@ def _notes(trained: runs.Run) -> list[str]:
     if trained.experiment.data.range is None:
         return []
     return [
-        f"its images reach over data.range={list(trained.experiment.data.range)}, which {SCRIPT} "
+        f"its images reach over data.range={list(trained.experiment.data.range)}, which device.py "
         "does not read; scale them to bytes before"
     ]

@@ -34,6 +34,7 @@ sys.path.append(sys.argv[1])
 for name in ("torch", "graphfsl", "onnx", "scipy"):
     assert importlib.util.find_spec(name) is None, name
 sys.argv = sys.argv[2:]
+sys.path.insert(0, sys.argv[0].rpartition("/")[0])
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 NEEDED = ("numpy", "PIL", "onnxruntime")
@@ -149,6 +150,13 @@ def test_the_graphs_answer_as_the_learner_for_any_number_of_images(
         np.testing.assert_allclose(p, right.numpy(), atol=1e-4)
 
 
+def test_an_image_of_another_size_is_refused_with_both_sizes(exported: tuple[Path, Path]) -> None:
+    channels = json.loads((exported[1] / "model.json").read_text())["image"]["channels"]
+    encoder = session(str(exported[1] / "encoder.onnx"))
+    with pytest.raises(Exception, match=f"Got: {SIZE + 4} Expected: {SIZE}"):
+        encoder.run(None, {"images": np.zeros((1, channels, SIZE + 4, SIZE), np.float32)})
+
+
 def test_padding_of_the_support_changes_nothing(exported: tuple[Path, Path]) -> None:
     head = session(str(exported[1] / "head.onnx"))
     dim = json.loads((exported[1] / "model.json").read_text())["features"]
@@ -229,7 +237,7 @@ def test_the_script_refuses_features_of_another_model(
 def copy_of(device: Path, to: Path, **image: Any) -> Path:
     """The files of an export in a folder of their own, with other facts of images."""
     to.mkdir()
-    for name in ("encoder.onnx", "head.onnx", "classify.py"):
+    for name in ("encoder.onnx", "head.onnx", "classify.py", "device.py"):
         (to / name).write_bytes((device / name).read_bytes())
     facts = json.loads((device / "model.json").read_text())
     facts["image"] |= image
