@@ -4,8 +4,9 @@
 Latency is the median of 200 calls with one image on one thread, as processor time, in a process
 that holds onnxruntime and no torch; PyTorch's own is beside it. Memory is that process's most, and
 how much of it the graph takes. Accuracy is that of the run on 600 episodes of validation classes,
-the same for floats and integers. Encoders without a run have random weights, whose time and size
-are those of trained ones.
+the same for floats and integers. An encoder without a run has random weights, whose time and size
+are those of trained ones; `--run NAME=DIRECTORY` gives it one, such as a run of the experiment
+wang2019_cifarfs_resnet12_5w1s, whose weights are too large to be kept here.
 """
 
 from __future__ import annotations
@@ -41,11 +42,9 @@ RUNS = {
     "Conv4, Omniglot": "snell2017_omniglot_20w1s",
     "Conv4, CIFAR-FS": "snell2017_cifarfs_5w1s",
     "EfficientNet-Lite0 at 112, CIFAR-FS": "wang2019_cifarfs_efficientnet_5w1s",
+    "timm lcnet_035 at 64, CIFAR-FS": "wang2019_cifarfs_lcnet_5w1s",
 }
-UNTRAINED: dict[str, Any] = {
-    "ResNet-12, 32 pixels": "resnet12",
-    "timm lcnet_050 at 112": {"name": "timm", "model": "lcnet_050", "size": 112},
-}
+UNTRAINED: dict[str, Any] = {"ResNet-12, CIFAR-FS": "resnet12"}
 PHOTOGRAPHS = (3, 32, 32)
 HEADER = (
     "encoder",
@@ -78,16 +77,17 @@ class Candidate:
         return cost(self.run, self.pipeline, integers) if self.run is not None else None
 
 
-def candidates(root: str | None) -> Iterator[Candidate]:
-    for name, folder in RUNS.items():
-        run = open_run(RESULTS / folder, ()).run
+def candidates(root: str | None, more: dict[str, Path]) -> Iterator[Candidate]:
+    for name, folder in ({name: RESULTS / run for name, run in RUNS.items()} | more).items():
+        run = open_run(folder, ()).run
         pipeline = run.learner.innermost
         assert isinstance(pipeline, Pipeline)
         base = run.experiment.data.base_split()
         yield Candidate(name, pipeline.eval(), run.shape, base, run.transform, run)
     photographs = data.load("cifar_fs", "train", root=root)
     halves = Transform([0.5] * 3, [0.5] * 3)
-    for name, encoder in UNTRAINED.items():
+    for name in UNTRAINED.keys() - more.keys():
+        encoder = UNTRAINED[name]
         torch.manual_seed(0)
         pipeline = gf.build({"encoder": encoder, "head": "protonet"}, PHOTOGRAPHS, 5).eval()
         assert isinstance(pipeline, Pipeline)
@@ -144,6 +144,7 @@ def rows(candidate: Candidate) -> Iterator[list[str]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", default=os.environ.get("GRAPHFSL_DATA"), metavar="ROOT")
+    parser.add_argument("--run", action="append", default=[], metavar="NAME=DIRECTORY")
     parser.add_argument("--save", type=Path, help="a Markdown file that keeps the table")
     options = parser.parse_args()
     if options.data:
@@ -151,7 +152,8 @@ def main() -> None:
     torch.set_num_threads(1)
     lines = ["| " + " | ".join(HEADER) + " |", "| --- " * len(HEADER) + "|"]
     print("\n".join(lines))
-    for candidate in candidates(options.data):
+    more = {name: Path(folder) for name, _, folder in (word.partition("=") for word in options.run)}
+    for candidate in candidates(options.data, more):
         for row in rows(candidate):
             lines.append("| " + " | ".join(row) + " |")
             print(lines[-1], flush=True)

@@ -23,6 +23,7 @@ def episodes_of(slot: str, name: str, **options: Any) -> tuple[Any, Any]:
 # Options with which methods take less time, where it is enough that they work.
 QUICK: dict[str, dict[str, Any]] = {
     "dpgn": {"generations": 2, "hidden": 16},
+    "gnn": {"hidden": 32},
     "egnn": {"hidden": 16, "layers": 2},
     "alpha_tim": {"steps": 3, "lr": 0.1},
     "ici": {"stages": 2},
@@ -30,4 +31,10 @@ QUICK: dict[str, dict[str, Any]] = {
     "pt_map": {"steps": 2},
     "plcm": {"steps": 2},
     "tim": {"steps": 3},
+    "entropy_maml": {"steps": 2},
+    "fine_tuning": {"steps": 5},
+    "flexmatch": {"steps": 4},
+    "imaml": {"steps": 6},
+    "lstm_meta_learner": {"steps": 5},
+    "transmatch": {"steps": 4},
 }
