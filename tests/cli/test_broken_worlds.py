@@ -360,7 +360,7 @@ def test_signals_at_random_moments(world: Path, runs: Runs) -> None:
     text = (
         Path("my.yaml")
         .read_text()
-        .replace("steps: 20", "steps: 150")
+        .replace("steps: 20", "steps: 60")
         .replace("log_every: 5", "log_every: 2")
     )
     Path("my.yaml").write_text(text)
@@ -403,7 +403,7 @@ def test_signals_at_random_moments(world: Path, runs: Runs) -> None:
 
 @posix
 def test_two_processes_in_one_directory(world: Path, runs: Runs, call: Call) -> None:
-    Path("my.yaml").write_text(Path("my.yaml").read_text().replace("steps: 20", "steps: 150"))
+    Path("my.yaml").write_text(Path("my.yaml").read_text().replace("steps: 20", "steps: 60"))
     pid, begun = runs.start("r"), time.monotonic()
     while not Path("r/metrics.jsonl").is_file():
         assert time.monotonic() - begun < 120, Path("r.err").read_text()
