@@ -157,7 +157,7 @@ class SceneSplit(Split):
             parts += [objects.boxes.tobytes(), objects.labels.tobytes()]
         return b"".join(parts)
 
-    def subset(self, classes: Sequence[int], name: str) -> NoReturn:
+    def part(self, rows: Tensor, y: Tensor, classes: Sequence[int], name: str) -> NoReturn:
         """Refused: its images show several classes at once."""
         raise InputError(
             f"{self.name}: images that show several classes cannot be divided by classes; leave "

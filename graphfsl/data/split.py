@@ -177,9 +177,25 @@ class Split:
         lookup[torch.tensor(classes)] = torch.arange(len(classes))
         y = lookup[self.y]
         keep = (y >= 0).nonzero().squeeze(1)
-        groups = None if self.groups is None else tuple(self.groups[c] for c in classes)
-        return Split(
-            self.gather(keep), y[keep], tuple(self.classes[c] for c in classes), name, groups
+        return self.part(keep, y[keep], classes, name)
+
+    def part(self, rows: Tensor, y: Tensor, classes: Sequence[int], name: str) -> Split:
+        """The split of some samples and some classes, with all else that it says of them.
+
+        Args:
+            rows: (n,) ids of the samples, whole runs of `variants`.
+            y: (n,) their numbers in `classes`; -1 for a sample without a label.
+            classes: numbers of the classes that it keeps.
+            name: of the new split.
+        """
+        return dataclasses.replace(
+            self,
+            x=self.gather(rows),
+            y=y,
+            classes=tuple(self.classes[c] for c in classes),
+            name=name,
+            groups=None if self.groups is None else tuple(self.groups[c] for c in classes),
+            stored=None,
         )
 
 
@@ -219,12 +235,24 @@ def join(a: Split, b: Split) -> Split:
         raise InputError(
             f"splits that are joined must hold samples of one kind, but {', and '.join(kinds)}"
         )
+    require(
+        a.variants == b.variants,
+        f"{a.name} and {b.name} show each sample in {a.variants} and {b.variants} variants, and "
+        "are not joined",
+    )
     y = torch.where(b.y >= 0, b.y + len(a.classes), b.y)
-    groups = None if a.groups is None or b.groups is None else a.groups + b.groups
     name = f"{a.name}+{b.name.rpartition('/')[2]}"
     if a.functions is not None:
         return dataclasses.replace(a, name=name)
-    return Split(torch.cat([a.x, b.x]), torch.cat([a.y, y]), a.classes + b.classes, name, groups)
+    return dataclasses.replace(
+        a,
+        x=torch.cat([a.x, b.x]),
+        y=torch.cat([a.y, y]),
+        classes=a.classes + b.classes,
+        name=name,
+        groups=None if a.groups is None or b.groups is None else a.groups + b.groups,
+        stored=None,
+    )
 
 
 def readable(path: Path, what: str) -> Path:
@@ -269,9 +297,7 @@ def large_classes(split: Split, least: int) -> Split:
     lookup[-1], lookup[torch.from_numpy(kept)] = -1, torch.arange(len(kept))
     y = lookup[split.y]
     rows = (y > -2).nonzero().squeeze(1)
-    groups = None if split.groups is None else tuple(split.groups[c] for c in kept)
-    classes = tuple(split.classes[c] for c in kept)
-    return Split(split.gather(rows), y[rows], classes, f"{split.name}[>={least}]", groups)
+    return split.part(rows, y[rows], kept.tolist(), f"{split.name}[>={least}]")
 
 
 def few_classes(split: Split, n: int) -> Split:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from graphfsl.data import Episodes, Split, few_classes, large_classes, load
+from graphfsl.data import Episodes, Split, few_classes, join, large_classes, load
 from graphfsl.io.errors import InputError
 from tests.support.refusal import refused
 
@@ -68,6 +68,26 @@ def test_small_classes_are_left_out_and_named() -> None:
     with refused("data.min_samples=3"):  # the line that tells of the option
         Episodes(split, way=2, shot=1, query=2)
     assert Episodes(part, way=2, shot=1, query=2).batch([0])[0].way == 2
+
+
+def test_a_choice_of_classes_and_a_join_keep_the_variants() -> None:
+    x = torch.arange(10).view(10, 1, 1, 1).to(torch.uint8)
+    y = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1, 2, 2])
+    split = Split(x, y, ("a", "b", "c"), "s/test", variants=2)
+    other = Split(x, y, ("d", "e", "f"), "s/val", variants=2)
+    with pytest.warns(UserWarning, match="left out"):
+        large = large_classes(split, 3)
+    for part in (large, split.subset([1, 0], "s/part"), few_classes(split, 2), join(split, other)):
+        assert part.variants == 2, part.name
+    with refused("s/test and s/one", "2 and 1 variants"):
+        join(split, Split(x, y, ("g", "h", "i"), "s/one"))
+
+
+def test_scenes_are_not_divided_by_classes() -> None:
+    scenes = load("glyph_scenes", "val")
+    least = int(sorted(scenes.counts)[-2])
+    with refused("cannot be divided by classes", "data.min_samples"):
+        large_classes(scenes, least)
 
 
 def test_subset_renumbers_and_drops() -> None:
