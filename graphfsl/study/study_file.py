@@ -26,7 +26,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from graphfsl.experiment.overrides import names, parted, text_value, yaml_value
-from graphfsl.experiment.yaml_files import load_yaml
+from graphfsl.experiment.yaml_files import load_yaml, merged
 from graphfsl.io.errors import InputError, require, unknown
 from graphfsl.io.package_data import experiments_dir
 
@@ -159,7 +159,7 @@ def _apply(overrides: Sequence[str], tree: dict[str, Any]) -> list[str]:
         come first.
 
     Raises:
-        InputError: for an override that none can read, and where it sets more than one evaluation.
+        InputError: for an override that none can read.
     """
     settings, further = [], []
     for item in overrides:
@@ -171,13 +171,7 @@ def _apply(overrides: Sequence[str], tree: dict[str, Any]) -> list[str]:
             tree[section] = _overridden(tree.get(section), item)
         else:
             further.append(item)
-    found = [*settings, *further]
-    require(
-        not any(names(item, "evaluation.settings") for item in found),
-        "each cell is evaluated in one setting; make others an axis, such as "
-        "grid.test.episode.shot=[1, 5]",
-    )
-    return found
+    return [*settings, *further]
 
 
 def _overridden(before: Any, item: str) -> Any:
@@ -240,11 +234,17 @@ def _is_grid(value: Any) -> bool:
 
 
 def _check_changes(changes: Sequence[str], grid: Sequence[Axis]) -> None:
-    """Refuse what a study would not keep: an axis replaces it, or runs are counted by an axis.
+    """Refuse what a study would not keep: settings, what an axis replaces, and a number of runs.
 
     Raises:
         InputError: for the first one.
     """
+    single: dict[str, Any] = {"evaluation": {"settings": [{}]}}
+    require(
+        merged(single, changes)["evaluation"].get("settings", [{}]) == [{}],
+        "each cell is evaluated in one setting; make others an axis, such as "
+        "grid.test.episode.shot=[1, 5]",
+    )
     for change in changes:
         key, _ = parted(change)
         for axis in grid:

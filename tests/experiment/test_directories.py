@@ -246,6 +246,15 @@ def test_overrides_that_a_study_would_not_keep(
     assert not Path("a").exists()
 
 
+@pytest.mark.parametrize(
+    "change", ["evaluation: {settings: [{shot: 5}]}", "evaluation.settings: [{}, {shot: 5}]"]
+)
+def test_a_study_that_lists_settings_is_refused(world: Path, call: Call, change: str) -> None:
+    Path("study.yaml").write_text(STUDY.replace("evaluation.episodes: 4", change))
+    code, _, err = call("ablate", "study.yaml", "--out", "a")
+    assert code == 2 and "each cell is evaluated in one setting" in err and err.count("\n") == 1
+
+
 def test_axes_of_which_one_would_be_lost(world: Path, call: Call) -> None:
     for grid, said in (
         (
