@@ -30,12 +30,13 @@ from graphfsl.core.asking import shown
 from graphfsl.core.episode import Episode, Target
 from graphfsl.core.graph import QUERY, ROLES, SUPPORT, UNLABELED, similarity, to_networkx
 from graphfsl.core.protocol import check_protocol
-from graphfsl.data import Episodes, Setting, Split
+from graphfsl.data import Episodes, Setting, Transform
 from graphfsl.experiment import run as runs
 from graphfsl.experiment.experiment import digest
 from graphfsl.experiment.measure import asked_of, check_shape
 from graphfsl.io.checkpoint import read_json, write_atomically, write_json
 from graphfsl.io.errors import InputError, require
+from graphfsl.loops.image_change import pixels
 from graphfsl.report.drawing import draw
 from graphfsl.report.figures import COLORS, line
 from graphfsl.report.figures import draw as draw_panel
@@ -116,8 +117,9 @@ def write_explanation(
     files = [folder / f"explanation.{ending}" for ending in ("json", "svg", "html")]
     write_json(files[0], facts)
     write_atomically(files[1], svg.encode())
-    images = thumbnails(split, target)
-    more = [*without(facts, images), *places(facts, split, target, names)]
+    seen = seen_images(batch, trained.transform)
+    images = thumbnails(seen)
+    more = [*without(facts, images), *places(facts, seen, names)]
     write_atomically(files[2], to_page(name, facts, svg, images, more).encode())
     return files
 
@@ -251,24 +253,31 @@ def _truth(found: Explanation, target: Target) -> Tensor:
     return torch.cat([support, target.query[0], target.unlabeled[0]])[found.question.origin]
 
 
-def thumbnails(split: Split, target: Target) -> list[str]:
+def seen_images(episode: Episode, transform: Transform) -> Tensor | None:
+    """The images (n, C, H, W) of one task in bytes, as the learner sees them.
+
+    They are not those of the split where a task alters them. None where samples are features.
+    """
+    if episode.x.ndim != 5:
+        return None
+    return (255 * pixels(episode.x[0], transform)).round().to(torch.uint8).cpu()
+
+
+def thumbnails(seen: Tensor | None) -> list[str]:
     """The samples of an episode as small images in HTML; none where they are not images."""
-    if len(split.shape) != 3:
-        return []
     out = []
-    for x in split.gather(target.ids[0].clamp_min(0).to(split.x.device)).cpu():
+    for x in [] if seen is None else seen:
         file = io.BytesIO()
         Image.fromarray(x.permute(1, 2, 0).squeeze(-1).numpy()).save(file, "png")
         out.append(f'<img src="{data_url("png", file.getvalue())}" alt="">')
     return out
 
 
-def places(facts: dict[str, Any], split: Split, target: Target, names: Sequence[str]) -> list[str]:
+def places(facts: dict[str, Any], seen: Tensor | None, names: Sequence[str]) -> list[str]:
     """Where in the query's image the answer comes from, in HTML, or why that is not shown."""
     heading, where = "<h2>Where in the image</h2>", facts["where"]
-    if "left_out" in where:
+    if "left_out" in where or seen is None:
         return [heading, *listed([f"No map: {where['left_out']}."])]
-    image = split.gather(target.ids[:1, facts["node"]].to(split.x.device)).cpu()[0]
     margin, of_cells = where["margin"], where["margin_of_cells"]
     answer, other = names[where["answer"]], names[where["other"]]
     notes = [
@@ -279,7 +288,7 @@ def places(facts: dict[str, Any], split: Split, target: Target, names: Sequence[
         "Blurring the cells that speak most for the answer should cost it more than blurring "
         "others.",
     ]
-    drawn = [*overlays(image, where, names), curves(where)]
+    drawn = [*overlays(seen[facts["node"]], where, names), curves(where)]
     return [heading, *listed(notes), *pictures(drawn)]
 
 

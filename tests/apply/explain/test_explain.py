@@ -33,12 +33,13 @@ from graphfsl.apply.explain.attributions import (
     random_orders,
     shapley,
 )
+from graphfsl.apply.explain.explain_run import seen_images
 from graphfsl.cli import main as cli
 from graphfsl.core.episode import Episode
 from graphfsl.core.graph import similarity, to_networkx
 from graphfsl.core.learner import Head, Learner
 from graphfsl.core.pipeline import Pipeline
-from graphfsl.data import Episodes, Setting, Split
+from graphfsl.data import Episodes, Setting, Split, Transform
 from graphfsl.experiment import runner as progress
 from graphfsl.experiment.experiment import Experiment
 from graphfsl.io.errors import InputError
@@ -494,6 +495,17 @@ EXPERIMENT = {
     "trainer": {"device": "cpu", "steps": 1, "val_every": 1, "val_episodes": 2},
     "evaluation": {"episodes": 4},
 }
+
+
+def test_images_are_those_that_the_learner_sees_and_not_those_of_the_split() -> None:
+    stored = torch.randint(0, 256, (4, 3, 5, 5), dtype=torch.uint8)
+    transform = Transform([0.4, 0.5, 0.6], [0.2, 0.3, 0.25])
+    w = torch.eye(2).repeat(2, 1)[None]
+    plain = Episode(transform(stored)[None], w, 2, 2)
+    assert torch.equal(seen_images(plain, transform), stored)
+    mirrored = plain.replace(x=plain.x.flip(-1))
+    assert torch.equal(seen_images(mirrored, transform), stored.flip(-1))
+    assert seen_images(Episode(torch.rand(1, 4, 6), w, 2, 2), transform) is None
 
 
 def test_the_command_writes_numbers_a_picture_and_a_page(
