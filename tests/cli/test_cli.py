@@ -8,7 +8,7 @@ import json
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -338,19 +338,12 @@ def test_demo_makes_its_table_and_report(
         < html.index("<table>")
         < html.index("How it was made")
     )
+    check_that_an_interrupted_demo_measures_only_what_is_missing(short, rows, monkeypatch, call)
 
 
-def test_an_interrupted_demo_measures_only_what_is_missing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call
+def check_that_an_interrupted_demo_measures_only_what_is_missing(
+    short: Sequence[str], whole: list[Any], monkeypatch: pytest.MonkeyPatch, call: Call
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(gated_propagation, "STEPS", 2)
-    short = (
-        "trainer.steps=2",
-        "trainer.val_every=2",
-        "trainer.val_episodes=2",
-        "evaluation.episodes=2",
-    )
     real = demo.evaluate  # type: ignore[attr-defined]
     measured: list[Any] = []
 
@@ -361,19 +354,17 @@ def test_an_interrupted_demo_measures_only_what_is_missing(
         return real(*args, **options)
 
     monkeypatch.setattr(demo, "evaluate", evaluate)
-    assert call("demo", *short, "--out", "d")[0] == 130
+    assert call("demo", *short, "--out", "cut")[0] == 130
 
     def counted(*args: Any, **options: Any) -> Any:
         measured.append(args)
         return real(*args, **options)
 
     monkeypatch.setattr(demo, "evaluate", counted)
-    code, out, err = call("demo", *short, "--out", "d")
+    code, out, err = call("demo", *short, "--out", "cut")
     assert code == 0, err
-    assert len(measured) == 16 and "step 2" not in out
-    rows = json.loads(next(Path("d").glob("protonet-*/results.json")).read_text())["rows"]
-    assert call("demo", *short, "--out", "whole")[0] == 0
-    whole = json.loads(next(Path("whole").glob("protonet-*/results.json")).read_text())["rows"]
+    assert len(measured) == 16 and "step 12" not in out
+    rows = json.loads(next(Path("cut").glob("protonet-*/results.json")).read_text())["rows"]
     assert [r["accuracies"] for r in rows] == [r["accuracies"] for r in whole]
 
 
