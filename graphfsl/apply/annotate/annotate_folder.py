@@ -14,6 +14,7 @@ from typing import Any
 from graphfsl.apply.annotate.answer_store import AnswerStore
 from graphfsl.apply.annotate.exports import write_answers
 from graphfsl.apply.annotate.guard import Keys
+from graphfsl.apply.annotate.pool_refiner import refiner_of
 from graphfsl.apply.annotate.web import PROGRAM, address, make_app, missing
 from graphfsl.apply.annotate.workbench import Workbench
 from graphfsl.apply.label.label_table import read_labels, samples_meant
@@ -101,7 +102,7 @@ def annotate(
         pool = read_pool(folder, PartSpec.of(encoder, "encoder"), run, size, range, out)
         if support is not None:
             given = samples_meant(support, given, pool.every_name, folder, pool.called)
-        with opened(folder, out, pool, users, keys, host, port, twice, given) as served:
+        with opened(folder, out, pool, users, keys, host, port, twice, given, run) as served:
             for line in served.bench.notices:
                 say(line)
             if pool.unreadable:
@@ -125,6 +126,7 @@ def opened(
     port: int = 8765,
     twice: float = 0.1,
     given: Mapping[str, str] | None = None,
+    run: Path | None = None,
 ) -> Iterator[Served]:
     """A pool with its answers, its threads at work, and the application that serves it.
 
@@ -138,6 +140,7 @@ def opened(
         port: of it.
         twice: the share of samples that two people are asked.
         given: sample -> class, "" for none, which become answers of the first user.
+        run: whose refiner betters the predictions, see `refiner_of`.
 
     Raises:
         InputError: for answers of another folder, or of a newer version.
@@ -150,7 +153,8 @@ def opened(
     store = AnswerStore(out / DATABASE)
     try:
         _check_folder(store, folder, pool)
-        bench = Workbench(pool, store, users, twice)
+        refiner, why = refiner_of(run, pool.x)
+        bench = Workbench(pool, store, users, twice, refiner=refiner, why=why)
         _take_over(bench, given or {})
 
         def write(now: Workbench) -> None:

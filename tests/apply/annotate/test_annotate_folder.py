@@ -96,7 +96,9 @@ def test_two_people_are_asked_a_share_twice_and_leases_end(tmp_path: Path) -> No
     with served(tmp_path, pool, "anna", "bo", twice=0.25) as (page, (anna, bo)):
         page.bench.dealer._now = lambda: clock[0]
         a, b = anna.new_class("a"), anna.new_class("b")
-        assert page.bench.settled(60)  # both are dealt from one order
+        changed, dealer = page.bench._changed, page.bench.dealer
+        with changed:  # both are dealt from one order
+            assert changed.wait_for(lambda: not dealer.wants_more, 60)
         first, second = (who.post("deal", count=30)["tiles"] for who in (anna, bo))
         both = {tile["name"] for tile in first} & {tile["name"] for tile in second}
         assert both == {t["name"] for t in first if page.bench.dealer.is_twice(t["name"])}

@@ -24,10 +24,11 @@ const KEYS = [
   ["1 … 9", "the first nine classes"], ["/ or Enter", "another class, or a new one: type its name"],
   ["x", "none of these"], ["s", "skip"], ["u", "undo your last step"], ["Backspace", "take the label away"],
   ["arrows", "move"], ["Shift + arrows", "select"], ["Ctrl + A", "select all"], ["Esc", "select nothing, or back to the next samples"],
-  ["space", "zoom; answer there, too"], ["a", "accept what is predicted of this row"], ["A", "accept it of the whole screen"],
+  ["space", "zoom; answer there, too"], ["a", "accept what is predicted of this row"], ["A", "accept it of the whole screen, such as what m or a class shows"],
   ["m", "more like this"], ["d", "near-duplicates of this"], ["v", "go through the views"], ["n", "other samples"], ["?", "these keys"],
 ];
 const WORDS = { none: "none of these", skip: "skipped" };
+const OF_A_CLASS = ["unlabelled", "labelled", "mine", "doubted", "disagreed", "skipped"]; // views that can be narrowed to one
 const FEWEST = 6, MOST = 60, PAGE = 60, MEMBERS = 24;
 
 const byId = (id) => document.getElementById(id);
@@ -404,10 +405,9 @@ async function sectionsOf(view) {
 }
 
 function gridFields(offset) {
-  return {
-    view: state.view, of: state.of, sample: state.sample, offset, limit: PAGE,
-    order: byId("order").value, low: byId("low").value, high: byId("high").value,
-  };
+  const fields = { view: state.view, of: state.of, sample: state.sample, offset, limit: PAGE };
+  if (state.view !== "unlabelled") return fields; // only there scores are asked for, and shown
+  return { ...fields, order: byId("order").value, low: byId("low").value, high: byId("high").value };
 }
 
 async function showMore() {
@@ -430,7 +430,8 @@ function paintViews() {
   const headings = { class: nameOf(state.of), like: "More like this", copies: "Near-duplicates of this", audit: "Audit" };
   byId("heading").textContent = named[state.view] || headings[state.view];
   byId("note").textContent = NOTES[state.view] || "";
-  byId("filters").hidden = !["unlabelled", "labelled"].includes(state.view);
+  byId("filters").hidden = !OF_A_CLASS.includes(state.view);
+  byId("scores").hidden = state.view !== "unlabelled";
   byId("filter-class").textContent = state.of ? nameOf(state.of) : "any class";
 }
 
@@ -482,8 +483,8 @@ function takeSummary(told) {
     button.hidden = !number && state.view !== view && (view === "disagreed" ? told.users.length < 2 : false);
   }
   paintFacts(told);
-  if (told.ready && told.event !== state.predicted) {
-    state.predicted = told.event;
+  if (told.shown !== state.predicted) {
+    state.predicted = told.shown;
     if (state.view === "next") takeGuesses();
   }
 }
@@ -533,7 +534,7 @@ function paintFacts(told) {
   if (told.classes > told.first.length) lines.push([`${count(told.classes)} classes; the first ${told.first.length} are shown. Press / for the others.`, ""]);
   if (told.held_out) {
     const borne = told.called === "confidence" ? "bear the scores out: they are called confidence" : "do not bear the scores out yet";
-    lines.push([`${count(told.held_out)} single answers, each held out in turn, ${borne}.`, ""]);
+    lines.push([`${count(told.held_out)} single answers, held out from the others, ${borne}.`, ""]);
   }
   if (told.plateau) {
     const share = (100 * told.plateau.changed).toFixed(1);
@@ -646,6 +647,7 @@ async function editClass(fields) {
   try {
     await send("class", { class: state.editing.class, ...fields });
     byId("editor").close();
+    grid.focus({ preventScroll: true });
     await readClasses();
     repaint();
     refreshSoon();
@@ -728,6 +730,7 @@ const ACTIONS = {
   n: () => (state.view === "next" ? nextScreen() : openView("next")),
   v: () => { const shown = VIEWS.map(([view]) => view); openView(shown[(shown.indexOf(state.view) + 1) % shown.length]); },
   "?": () => byId("help").showModal(),
+  all: () => { state.tiles.forEach((_, i) => state.selected.add(i)); repaint(); },
   Escape: () => { if (state.selected.size) { state.selected.clear(); repaint(); } else if (state.view !== "next") openView("next"); },
   ArrowLeft: (event) => moveTo(state.cursor - 1, event.shiftKey),
   ArrowRight: (event) => moveTo(state.cursor + 1, event.shiftKey),
@@ -744,8 +747,7 @@ function pressed(event) {
   const onButton = event.target.matches("button");
   if (onButton && (event.key === "Enter" || event.key === " ")) return;
   if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "a") {
-    state.tiles.forEach((_, i) => state.selected.add(i));
-    repaint();
+    ACTIONS.all();
     event.preventDefault();
     return;
   }
