@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import getpass
+import os
 import shutil
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +17,7 @@ from graphfsl.apply.annotate.answer_store import AnswerStore
 from graphfsl.apply.annotate.exports import write_answers
 from graphfsl.apply.annotate.guard import Keys
 from graphfsl.apply.annotate.pool_refiner import refiner_of
+from graphfsl.apply.annotate.sample_files import in_words
 from graphfsl.apply.annotate.web import PROGRAM, address, make_app, missing
 from graphfsl.apply.annotate.workbench import Workbench
 from graphfsl.apply.label.label_table import read_labels, samples_meant
@@ -92,9 +95,8 @@ def annotate(
     users = named(users)
     require(0 <= twice <= 1, f"--twice is a share from 0 to 1, not {twice}")
     folder, out = Path(folder), Path(out)
-    require(
-        folder.is_dir(), f"{folder} is no folder of images; features have nothing to be looked at"
-    )
+    what = "a file; features have nothing to be looked at" if folder.exists() else "nothing at all"
+    require(folder.is_dir(), f"{folder} is no folder of images, but {what}")
     check_places([out], [out / DATABASE, out / TABLE])
     given = {} if support is None else read_labels(support)
     with listening(host, port) as listener, locked(out):
@@ -107,7 +109,8 @@ def annotate(
                 say(line)
             if pool.unreadable:
                 name, why = pool.unreadable[0]
-                say(f"{len(pool.unreadable):,} files are left out: {one_line(name)} {why}")
+                left_out = in_words(len(pool.unreadable))
+                say(f"{left_out} left out, as unreadable: {one_line(name)} {why}")
             for user, where in served.addresses.items():
                 say(f"{one_line(user)}: {where}")
             say(f"Label Studio's ML backend: {served.predictions}")
@@ -206,9 +209,12 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listener = socket.create_server((host, port), family=family)
     except OSError as error:
+        advice = f"--host {host} is no address of this machine that can be served; choose another"
+        if error.errno in (errno.EADDRINUSE, errno.EACCES):
+            advice = "end what uses it, or choose another --port"
+        reason = os.strerror(error.errno) if (error.errno or 0) > 0 else error.strerror
         raise InputError(
-            f"the page cannot be served at {host}:{port} ({error.strerror}); end what uses it, or "
-            "choose another --port"
+            f"the page cannot be served at {host}:{port} ({reason}); {advice}"
         ) from None
     with listener:
         yield listener

@@ -18,7 +18,7 @@ from graphfsl.apply.annotate.answers import CLEAR, NONE, SKIP, Answer, Answers, 
 from graphfsl.apply.annotate.dealing import Dealer
 from graphfsl.apply.annotate.pool_model import Label, PoolModel, Predictions
 from graphfsl.apply.annotate.pool_refiner import PoolRefiner
-from graphfsl.apply.annotate.sample_files import SampleFiles
+from graphfsl.apply.annotate.sample_files import SampleFiles, in_words
 from graphfsl.apply.label.pool_files import Pool
 from graphfsl.io.errors import InputError, require
 
@@ -123,8 +123,8 @@ class Workbench:
         if moved:
             old, new = next(iter(moved.items()))
             self.notices.append(
-                f"{len(moved):,} files have another path than when they were answered, and their "
-                f"answers went with them: {old} is {new} now"
+                f"{in_words(len(moved))} moved after being answered, and the answers went along: "
+                f"{old} is {new} now"
             )
 
     # Threads
