@@ -298,8 +298,8 @@ def kills(times: int) -> None:
     with tempfile.TemporaryDirectory() as root:
         folder, out = Path(root) / "in", Path(root) / "out"
         folder.mkdir()
-        for i in range(400):
-            Image.new("RGB", (8, 8), (i % 256, i // 256, 0)).save(folder / f"{i:03d}.png")
+        for i in range(2000):  # more than are answered
+            Image.new("RGB", (8, 8), (i % 256, i // 256, 0)).save(folder / f"{i:04d}.png")
         for wait in rng.uniform(0.1, 1.5, times):
             acknowledged += killed_once(folder, out, float(wait))
             store = AnswerStore(out / "answers.sqlite")

@@ -136,6 +136,7 @@ function paint(tile, position) {
   marks.toggle("answered", answered);
   marks.toggle("pending", Boolean(tile.pending));
   marks.toggle("doubted", Boolean(tile.doubt));
+  marks.toggle("two-lines", Boolean(tile.doubt) || others.length > 0);
   marks.toggle("selected", state.selected.has(position));
   marks.toggle("cursor", position === state.cursor);
   tile.box.setAttribute("aria-selected", String(state.selected.has(position)));
@@ -531,6 +532,7 @@ function paintClasses() {
 
 function paintFacts(told) {
   const lines = [[told.state, ""]];
+  if (told.audit) lines.push([auditText(told.audit), "finding"]);
   if (told.classes > told.first.length) lines.push([`${count(told.classes)} classes; the first ${told.first.length} are shown. Press / for the others.`, ""]);
   if (told.held_out) {
     const borne = told.called === "confidence" ? "bear the scores out: they are called confidence" : "do not bear the scores out yet";
@@ -541,7 +543,6 @@ function paintFacts(told) {
     const words = `The last ${count(told.plateau.labels)} labels changed ${share} % of ${count(told.plateau.samples)} predictions.`;
     lines.push([told.plateau.helps_little ? `${words} More labels of this kind help little now: audit, and look through the classes.` : words, told.plateau.helps_little ? "finding" : ""]);
   }
-  if (told.audit) lines.push([auditText(told.audit), "finding"]);
   if (told.agreement) {
     const kappa = told.agreement.kappa === null ? "" : `, Cohen's kappa ${told.agreement.kappa.toFixed(2)}`;
     lines.push([`Of ${count(told.agreement.samples)} samples asked twice ${count(told.agreement.same)} got the same answer${kappa}.`, "finding"]);
@@ -812,7 +813,11 @@ function begin() {
   byId("editor-rename").addEventListener("click", () => editClass({ action: "rename", name: byId("editor-name").value }));
   byId("editor-delete").addEventListener("click", () => editClass({ action: "delete" }));
   byId("editor-merge").addEventListener("click", () => openChooser(`Merge “${state.editing.name}” into`, (into) => editClass({ action: "merge", into }), false));
-  byId("editor-name").addEventListener("keydown", (event) => { if (event.key === "Enter") { event.preventDefault(); byId("editor-rename").click(); } });
+  for (const [fields, button] of [["#editor-name", "editor-rename"], ["#audit-count", "audit-go"], ["#export input", "export-go"]]) {
+    for (const field of document.querySelectorAll(fields)) {
+      field.addEventListener("keydown", (event) => { if (event.key === "Enter") { event.preventDefault(); byId(button).click(); } });
+    }
+  }
   byId("chooser-text").addEventListener("input", listChoices);
   byId("chooser-text").addEventListener("keydown", typed);
   byId("more").addEventListener("click", showMore);
