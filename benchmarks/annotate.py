@@ -267,12 +267,14 @@ def million(n: int) -> None:
     known: list[int] = []
     for new in (1, 4, 16):
         known += torch.randint(0, n, (new,), generator=g).tolist()
-        start = time.perf_counter()
+        start, start_cpu = time.perf_counter(), time.process_time()
         columns.hold(known)
         print(
             f"{n:,} samples: {new} new labels propagated in {time.perf_counter() - start:.1f} s "
-            f"with {torch.get_num_threads()} threads"
+            f"({time.process_time() - start_cpu:.1f} s of processors) with "
+            f"{torch.get_num_threads()} threads"
         )
+    print(f"memory of the process at most {peak_memory() / 1024:.2f} GB")
 
 
 KILLED = """
@@ -296,8 +298,8 @@ def kills(times: int) -> None:
     with tempfile.TemporaryDirectory() as root:
         folder, out = Path(root) / "in", Path(root) / "out"
         folder.mkdir()
-        for i in range(400):
-            Image.new("RGB", (8, 8), (i % 256, i // 256, 0)).save(folder / f"{i:03d}.png")
+        for i in range(2000):  # more than are answered
+            Image.new("RGB", (8, 8), (i % 256, i // 256, 0)).save(folder / f"{i:04d}.png")
         for wait in rng.uniform(0.1, 1.5, times):
             acknowledged += killed_once(folder, out, float(wait))
             store = AnswerStore(out / "answers.sqlite")

@@ -139,9 +139,19 @@ def borne_out(held: HeldOut, t: float, lower: float, error: float) -> bool:
         lower: how much lower the pool ranks, see `membership.shortfall`.
         error: its standard error.
     """
-    spare = int(held.reached.sum()) - len(held.group.unique())
     alike = lower <= min(LOWER - MAYBE_FOREIGN * error, MAYBE_FOREIGN * error)
-    if spare < ENOUGH or not (alike or lower > FOREIGN * error):
+    return (alike or lower > FOREIGN * error) and is_calibrated(held, t)
+
+
+def is_calibrated(held: HeldOut, t: float) -> bool:
+    """Whether enough held-out labels are as often right as their probabilities say.
+
+    Args:
+        held: the held-out labels.
+        t: the temperature of the probabilities.
+    """
+    spare = int(held.reached.sum()) - len(held.group.unique())
+    if spare < ENOUGH:
         return False
     p = (held.scores[held.reached].log() / t).softmax(1).amax(1)
     claimed = float(p.sum()) / len(held.ids)

@@ -16,7 +16,7 @@ from torch import Tensor
 from graphfsl.functional.conjugate_gradients import conjugate_gradients
 from graphfsl.functional.statistics import or_one
 
-ROWS = 4096  # of a block whose product fits a cache
+ROWS = 500  # of a block that one thread sums: two would wait for each other, up to 64 columns
 
 
 def union(index: Int[Tensor, "n k"], weight: Float[Tensor, "n k"]) -> Float[Tensor, "n n"]:

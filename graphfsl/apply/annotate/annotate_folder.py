@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import getpass
+import os
 import shutil
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,6 +16,8 @@ from typing import Any
 from graphfsl.apply.annotate.answer_store import AnswerStore
 from graphfsl.apply.annotate.exports import write_answers
 from graphfsl.apply.annotate.guard import Keys
+from graphfsl.apply.annotate.pool_refiner import refiner_of
+from graphfsl.apply.annotate.sample_files import in_words
 from graphfsl.apply.annotate.web import PROGRAM, address, make_app, missing
 from graphfsl.apply.annotate.workbench import Workbench
 from graphfsl.apply.label.label_table import read_labels, samples_meant
@@ -91,9 +95,8 @@ def annotate(
     users = named(users)
     require(0 <= twice <= 1, f"--twice is a share from 0 to 1, not {twice}")
     folder, out = Path(folder), Path(out)
-    require(
-        folder.is_dir(), f"{folder} is no folder of images; features have nothing to be looked at"
-    )
+    what = "a file; features have nothing to be looked at" if folder.exists() else "nothing at all"
+    require(folder.is_dir(), f"{folder} is no folder of images, but {what}")
     check_places([out], [out / DATABASE, out / TABLE])
     given = {} if support is None else read_labels(support)
     with listening(host, port) as listener, locked(out):
@@ -101,12 +104,13 @@ def annotate(
         pool = read_pool(folder, PartSpec.of(encoder, "encoder"), run, size, range, out)
         if support is not None:
             given = samples_meant(support, given, pool.every_name, folder, pool.called)
-        with opened(folder, out, pool, users, keys, host, port, twice, given) as served:
+        with opened(folder, out, pool, users, keys, host, port, twice, given, run) as served:
             for line in served.bench.notices:
                 say(line)
             if pool.unreadable:
                 name, why = pool.unreadable[0]
-                say(f"{len(pool.unreadable):,} files are left out: {one_line(name)} {why}")
+                left_out = in_words(len(pool.unreadable))
+                say(f"{left_out} left out, as unreadable: {one_line(name)} {why}")
             for user, where in served.addresses.items():
                 say(f"{one_line(user)}: {where}")
             say(f"Label Studio's ML backend: {served.predictions}")
@@ -125,6 +129,7 @@ def opened(
     port: int = 8765,
     twice: float = 0.1,
     given: Mapping[str, str] | None = None,
+    run: Path | None = None,
 ) -> Iterator[Served]:
     """A pool with its answers, its threads at work, and the application that serves it.
 
@@ -138,6 +143,7 @@ def opened(
         port: of it.
         twice: the share of samples that two people are asked.
         given: sample -> class, "" for none, which become answers of the first user.
+        run: whose refiner betters the predictions, see `refiner_of`.
 
     Raises:
         InputError: for answers of another folder, or of a newer version.
@@ -150,7 +156,8 @@ def opened(
     store = AnswerStore(out / DATABASE)
     try:
         _check_folder(store, folder, pool)
-        bench = Workbench(pool, store, users, twice)
+        refiner, why = refiner_of(run, pool.x)
+        bench = Workbench(pool, store, users, twice, refiner=refiner, why=why)
         _take_over(bench, given or {})
 
         def write(now: Workbench) -> None:
@@ -202,9 +209,12 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listener = socket.create_server((host, port), family=family)
     except OSError as error:
+        advice = f"--host {host} is no address of this machine that can be served; choose another"
+        if error.errno in (errno.EADDRINUSE, errno.EACCES):
+            advice = "end what uses it, or choose another --port"
+        reason = os.strerror(error.errno) if (error.errno or 0) > 0 else error.strerror
         raise InputError(
-            f"the page cannot be served at {host}:{port} ({error.strerror}); end what uses it, or "
-            "choose another --port"
+            f"the page cannot be served at {host}:{port} ({reason}); {advice}"
         ) from None
     with listener:
         yield listener

@@ -6,6 +6,7 @@ Whatever `add` has returned from is on the disk. Undoing adds a line as well.
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,7 @@ from graphfsl.io.errors import InputError, require
 VERSION = 1  # of the tables; a newer one is refused
 NETWORK = ("nfs", "cifs", "smb", "9p", "fuse", "afs", "lustre", "ceph", "gluster", "ncp")
 MOUNTS = Path("/proc/mounts")
+LEAST_ROOM = 2**17  # bytes that are free on a disk that is not full
 BUSY = 10.0  # seconds that are waited for another program that reads the file
 
 TABLES = """
@@ -56,8 +58,8 @@ CREATE TRIGGER mark_is_kept BEFORE DELETE ON mark
 """
 
 
-class NotStored(Exception):
-    """An answer that could not be written: the message says why, and nothing of it is kept."""
+class NotStored(InputError):
+    """A step that could not be written: the message says why, and nothing of it is kept."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,11 @@ class AnswerStore:
                 path, timeout=BUSY, isolation_level=None, check_same_thread=False
             )
             self._open()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, NotStored) as error:
+            require(
+                _room(path) >= LEAST_ROOM,
+                f"the disk of {path} is full; make room, and start again: answers are kept",
+            )
             raise InputError(
                 f"{path} cannot be opened as a file of answers ({error}); "
                 "choose another folder with -o, or bring its copy back"
@@ -291,8 +297,13 @@ class _told_plainly:
             return
         full = "full" in str(error)
         what = "the disk is full" if full else f"the file of answers cannot be written ({error})"
-        advice = "make room, and answer again" if full else "see to it, and answer again"
-        raise NotStored(f"{what}; nothing of this answer is kept: {advice}") from None
+        advice = "make room, and do it again" if full else "see to it, and do it again"
+        raise NotStored(f"{what}; nothing of this step is kept: {advice}") from None
+
+
+def _room(path: Path) -> int:
+    """Bytes that are free where a file lies."""
+    return shutil.disk_usage(path.parent).free
 
 
 def on_network(path: Path) -> bool:

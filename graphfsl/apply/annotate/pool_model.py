@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from graphfsl.apply.annotate.label_columns import LabelColumns
@@ -44,20 +45,33 @@ class Predictions:
         best: (n,) the likeliest, as a position in `classes`; -1 where no label reaches.
         answer: (n,) the same, -1 for none of these too.
         score: (n,) as a probability that `best` is right.
+        certain: (n,) bool, which have a label or are copies of what has one.
+        shows_foreign: whether labels tell which samples are of none of the classes.
         borne_out: whether held-out single answers bear the scores out.
         held_out: of how many single answers that is known.
         doubted: sample -> (class that the others say, probability that the label is wrong).
-        used: how many labels were propagated.
+        support: (m,) the samples whose labels were propagated.
+        influence: (m, m) what the column of each gives to each of them.
+        refined: whether a refiner says so, of what is not none of these.
     """
 
     classes: tuple[str, ...]
     best: np.ndarray
     answer: np.ndarray
     score: np.ndarray
+    certain: np.ndarray
+    shows_foreign: bool
     borne_out: bool
     held_out: int
     doubted: dict[int, tuple[str, float]]
-    used: int
+    support: np.ndarray
+    influence: Tensor
+    refined: bool = False
+
+    @property
+    def used(self) -> int:
+        """How many labels were propagated."""
+        return len(self.support)
 
 
 class PoolModel:
@@ -98,6 +112,7 @@ class PoolModel:
         support = np.array(self.columns.samples, np.int64)
         number = {name: i for i, name in enumerate(classes)}
         own = [used[sample] for sample in self.columns.samples]
+        node = self.graph.node.numpy()
         found = label_graph(
             self.graph,
             support,
@@ -111,10 +126,13 @@ class PoolModel:
             found.best,
             found.label,
             found.score,
+            np.isin(node, node[support]),
+            bool(found.facts["tells"]),
             bool(found.facts["borne out"]),
             int(found.facts["held out"]),
             _doubted(found, support, classes),
-            len(used),
+            support,
+            torch.cat([block[node[support]] for block in self.columns.blocks()], 1),
         )
 
     def nearest(self, sample: int, count: int) -> np.ndarray:

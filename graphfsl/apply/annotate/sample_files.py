@@ -95,13 +95,13 @@ class SampleFiles:
         lines = []
         if gone:
             lines.append(
-                f"{len(gone):,} answered files are not in the folder, or cannot be read; their "
-                f"answers are kept, and count again when they are back: {_some(gone)}"
+                f"{in_words(len(gone))} with answers cannot be found or read; what was answered is "
+                f"kept, and counts again when they are back: {_some(gone)}"
             )
         if changed:
             lines.append(
-                f"{len(changed):,} files have another content than when they were answered; their "
-                f"answers do not count until they are answered again: {_some(changed)}"
+                f"{in_words(len(changed))} changed after an answer, which does not count until "
+                f"they are answered again: {_some(changed)}"
             )
         return lines
 
@@ -116,6 +116,11 @@ class SampleFiles:
             return self.content(n)[0]
         except InputError:
             return None
+
+
+def in_words(files: int) -> str:
+    """A number of files."""
+    return "1 file" if files == 1 else f"{files:,} files"
 
 
 def _newest(answers: Answers, name: str) -> Answer:

@@ -6,7 +6,8 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ from graphfsl.apply.annotate.answer_store import AnswerStore, Event, Mark
 from graphfsl.apply.annotate.answers import CLEAR, NONE, SKIP, Answer, Answers, class_name
 from graphfsl.apply.annotate.dealing import Dealer
 from graphfsl.apply.annotate.pool_model import Label, PoolModel, Predictions
-from graphfsl.apply.annotate.sample_files import SampleFiles
+from graphfsl.apply.annotate.pool_refiner import PoolRefiner
+from graphfsl.apply.annotate.sample_files import SampleFiles, in_words
 from graphfsl.apply.label.pool_files import Pool
 from graphfsl.io.errors import InputError, require
 
@@ -49,11 +51,15 @@ class State:
         predictions: None before two classes have a label.
         event: the last event that they know, -1 before any are made.
         seconds: how long they took.
+        refined: whether the refiner has had its turn, and what the page says of it.
+        number: which state it is; it grows.
     """
 
     predictions: Predictions | None = None
     event: int = -1
     seconds: float = 0.0
+    refined: str | None = None
+    number: int = 0
 
 
 class Workbench:
@@ -68,6 +74,8 @@ class Workbench:
         users: who labels.
         twice: the share of samples that two people are asked.
         now: the clock, in seconds.
+        refiner: betters what propagation says, while nobody answers; None where there is none.
+        why: the page's words where there is none.
     """
 
     def __init__(
@@ -77,6 +85,8 @@ class Workbench:
         users: Sequence[str],
         twice: float = 0.1,
         now: Callable[[], float] = time.time,
+        refiner: PoolRefiner | None = None,
+        why: str = "",
     ) -> None:
         self.pool, self.store, self.users = pool, store, list(users)
         self.lock = threading.RLock()
@@ -84,6 +94,7 @@ class Workbench:
         self.files = SampleFiles(pool)
         self._by_request: dict[str, Event] = {}
         self.model: PoolModel | None = None
+        self.refiner, self._why = refiner, why
         self.state = State()
         self.failure = ""  # of a thread
         self.notices: list[str] = []
@@ -112,8 +123,8 @@ class Workbench:
         if moved:
             old, new = next(iter(moved.items()))
             self.notices.append(
-                f"{len(moved):,} files have another path than when they were answered, and their "
-                f"answers went with them: {old} is {new} now"
+                f"{in_words(len(moved))} moved after being answered, and the answers went along: "
+                f"{old} is {new} now"
             )
 
     # Threads
@@ -125,11 +136,13 @@ class Workbench:
             write: called a while after answers changed, to write them elsewhere too.
         """
         self._write_elsewhere = write
-        for work in (self._keep_predicting, self._keep_writing, self._keep_ordering):
-            thread = threading.Thread(target=self._guarded, args=(work,), daemon=True)
-            self._threads.append(thread)
-        for thread in self._threads[:-1]:  # the last needs a model
-            thread.start()
+        for work in (self._keep_predicting, self._keep_writing):
+            self._begin(work)
+
+    def _begin(self, work: Callable[[], None]) -> None:
+        thread = threading.Thread(target=self._guarded, args=(work,), daemon=True)
+        self._threads.append(thread)
+        thread.start()
 
     def stop(self) -> None:
         """End the threads; what they were at is lost, and no answer is."""
@@ -137,19 +150,24 @@ class Workbench:
             self._stopped = True
             self._changed.notify_all()
         for thread in self._threads:
-            if thread.ident is not None:
-                thread.join(timeout=60)
+            thread.join(timeout=60)
 
     def settled(self, timeout: float = 60) -> bool:
         """Wait until predictions know the last answer and samples are ordered."""
         with self._changed:
             return self._changed.wait_for(
-                lambda: (
-                    bool(self.failure)
-                    or (self.state.event == self.answers.last and self.dealer.is_ordered)
-                ),
-                timeout,
+                lambda: bool(self.failure) or (self._is_ready and self.dealer.is_ordered), timeout
             )
+
+    @property
+    def _is_ready(self) -> bool:
+        """Whether the predictions that are shown know the last answer, and nothing betters them."""
+        return self.state.event == self.answers.last and not self._is_refining
+
+    @property
+    def _is_refining(self) -> bool:
+        state = self.state
+        return None not in (self.refiner, state.predictions) and state.refined is None
 
     def _guarded(self, work: Callable[[], None]) -> None:
         try:
@@ -161,15 +179,17 @@ class Workbench:
 
     def _keep_predicting(self) -> None:
         self.model = PoolModel(self.pool.x)
-        self._threads[-1].start()
+        self._begin(self._keep_ordering)
+        if self.refiner is not None:
+            self._begin(self._keep_refining)
         while self._wait(lambda: self.state.event != self.answers.last):
             with self.lock:
                 labels, event = self._labels(), self.answers.last
             start = time.perf_counter()
             predictions = self.model.predict(labels)
-            state = State(predictions, event, time.perf_counter() - start)
+            seconds = time.perf_counter() - start
             with self._changed:
-                self.state = state
+                self.state = State(predictions, event, seconds, number=self.state.number + 1)
                 self.curve.take(predictions, len(labels), self.given == UNLABELLED)
                 self._changed.notify_all()
 
@@ -178,6 +198,35 @@ class Workbench:
         with self._changed:
             self._changed.wait_for(lambda: self._stopped or wanted())
             return not self._stopped
+
+    def _keep_refining(self) -> None:
+        """Refine the last predictions once nobody has answered for a while."""
+        assert self.refiner is not None
+        while self._wait(lambda: self._is_ready_to_refine):
+            with self._changed:
+                state, labels = self.state, self._labels()
+                came_more = self._changed.wait_for(partial(self._is_behind, state), PAUSE)
+            if came_more or state.predictions is None:
+                continue
+            wanted = partial(self._is_current, state)
+            found = self.refiner.refine(state.predictions, labels, wanted)
+            with self._changed:
+                if found is not None and self.state is state:  # else newer answers go first
+                    predictions = found.predictions or state.predictions
+                    self.state = replace(
+                        state, predictions=predictions, refined=found.words, number=state.number + 1
+                    )
+                    self._changed.notify_all()
+
+    def _is_current(self, state: State) -> bool:
+        return not self._is_behind(state)
+
+    def _is_behind(self, state: State) -> bool:
+        return self._stopped or self.answers.last != state.event
+
+    @property
+    def _is_ready_to_refine(self) -> bool:
+        return self._is_refining and self.state.event == self.answers.last
 
     def _keep_ordering(self) -> None:
         assert self.model is not None
@@ -701,7 +750,8 @@ class Workbench:
                 "disagreed": sum(map(self.answers.disagrees, self.answers.latest)),
                 "event": self.answers.last,
                 "state": self._state_in_words(),
-                "ready": self.state.event == self.answers.last,
+                "ready": self._is_ready,
+                "shown": self.state.number,
                 "plateau": self.curve.told(),
                 "audit": statistics.audit_told(self.answers, self.open_audit()),
                 "agreement": statistics.agreement(self.answers),
@@ -782,9 +832,15 @@ class Workbench:
             if behind:
                 return "Predictions are being computed."
             return "Nothing is predicted yet: label samples of two classes."
-        used = self.state.predictions.used
-        done = f"Predictions from {used:,} labels"
-        return f"{done}; {behind:,} newer steps are being added." if behind else f"{done}."
+        done = f"Predictions from {self.state.predictions.used:,} labels"
+        if behind:
+            return f"{done}, propagated; {behind:,} newer steps are being added."
+        if self.refiner is None:
+            return f"{done}, propagated. {self._why}".strip()
+        if self.state.refined is None:
+            return f"{done}, propagated; {self.refiner.name} is refining them."
+        shown = "refined" if self.state.predictions.refined else "propagated"
+        return f"{done}, {shown}: {self.state.refined}."
 
     def _count_skipped(self, user: str) -> int:
         return sum(

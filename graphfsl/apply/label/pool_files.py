@@ -120,6 +120,8 @@ def _read_folder(
 def image_files(root: Path, out: Path | None) -> tuple[list[str], list[tuple[str, str]]]:
     """The images of a folder, below it at any depth, and what cannot be opened, and why.
 
+    Links to folders elsewhere are followed.
+
     Args:
         root: the folder.
         out: where `label` writes; contact sheets there, and beside tables of ours, are no samples.
@@ -138,8 +140,10 @@ def image_files(root: Path, out: Path | None) -> tuple[list[str], list[tuple[str
         )
 
     sheets = out / "sheets" if out else None
+    seen = _Linked(root)
     inside = []
-    for top, _, names in os.walk(root, onerror=closed):
+    for top, below, names in os.walk(root, onerror=closed, followlinks=True):
+        below[:] = [folder for folder in sorted(below) if not seen.leads_back(Path(top) / folder)]
         ours = _holds_sheets(Path(top), sheets)
         inside += [
             os.path.relpath(Path(top) / f, root) for f in names if not (ours and SHEET.fullmatch(f))
@@ -155,6 +159,27 @@ def image_files(root: Path, out: Path | None) -> tuple[list[str], list[tuple[str
             )
     require(files, f"{root} holds no image; known: {', '.join(sorted(SUFFIXES))}")
     return files, lost
+
+
+class _Linked:
+    """Links to folders, each of which is followed once, and none that leads in a circle.
+
+    Args:
+        root: the folder below which they are.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._seen = [Path(os.path.realpath(root))]
+
+    def leads_back(self, folder: Path) -> bool:
+        """Whether a folder is a link to what is found without it, or to what holds the root."""
+        if not folder.is_symlink():
+            return False
+        real = Path(os.path.realpath(folder))
+        if self._seen[0].is_relative_to(real) or any(map(real.is_relative_to, self._seen)):
+            return True
+        self._seen.append(real)
+        return False
 
 
 def _holds_sheets(folder: Path, sheets: Path | None) -> bool:

@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy.stats import binom
 
 from graphfsl.apply.annotate.answer_store import AnswerStore
 from graphfsl.apply.annotate.pool_model import Label, PoolModel, _at_most
 from graphfsl.apply.label.label_pool import label_pool
-from graphfsl.apply.label.pool_files import Pool
+from graphfsl.apply.label.pool_files import Pool, image_files
 from graphfsl.functional.binomial import binomial_interval
 from graphfsl.io.errors import InputError
-from tests.support.command import Call, refused
+from tests.support.command import Call, posix, refused
 from tests.support.labelling import picture_pool, served
 from tests.support.pools import clusters, few, write_csv
 
@@ -54,7 +55,7 @@ def test_files_that_moved_changed_and_went_away_are_noticed(tmp_path: Path) -> N
         lines = " ".join(told["notices"])
         assert f"{moved['name']} is {new} now" in lines
         assert f"until they are answered again: {changed['name']}" in lines
-        assert f"count again when they are back: {gone['name']}" in lines
+        assert f"counts again when they are back: {gone['name']}" in lines
         mine = {tile["name"] for tile in anna.get("grid", view="labelled")["tiles"]}
         assert mine == {new, kept["name"]}
         again = next(
@@ -64,6 +65,19 @@ def test_files_that_moved_changed_and_went_away_are_noticed(tmp_path: Path) -> N
         assert anna.get("summary")["labelled"] == 3
     with served(tmp_path, pool) as (_, (anna,)):
         assert anna.get("summary")["labelled"] == 3, "what went away is back, what moved is gone"
+
+
+@posix
+def test_linked_folders_are_followed_once_and_in_no_circle(tmp_path: Path) -> None:
+    for name in ("in/a.png", "in/own/b.png", "elsewhere/c.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    links = {"again": "in/own", "linked": "elsewhere", "twice": "elsewhere", "up": "."}
+    for name, target in links.items():
+        (tmp_path / "in" / name).symlink_to(tmp_path / target, target_is_directory=True)
+    (tmp_path / "elsewhere/back").symlink_to(tmp_path / "in", target_is_directory=True)
+    files, lost = image_files(tmp_path / "in", None)
+    assert files == ["a.png", "linked/c.png", "own/b.png"] and not lost
 
 
 def test_answers_of_another_folder_are_refused(tmp_path: Path) -> None:
@@ -96,7 +110,9 @@ def test_two_people_are_asked_a_share_twice_and_leases_end(tmp_path: Path) -> No
     with served(tmp_path, pool, "anna", "bo", twice=0.25) as (page, (anna, bo)):
         page.bench.dealer._now = lambda: clock[0]
         a, b = anna.new_class("a"), anna.new_class("b")
-        assert page.bench.settled(60)  # both are dealt from one order
+        changed, dealer = page.bench._changed, page.bench.dealer
+        with changed:  # both are dealt from one order
+            assert changed.wait_for(lambda: not dealer.wants_more, 60)
         first, second = (who.post("deal", count=30)["tiles"] for who in (anna, bo))
         both = {tile["name"] for tile in first} & {tile["name"] for tile in second}
         assert both == {t["name"] for t in first if page.bench.dealer.is_twice(t["name"])}

@@ -91,12 +91,22 @@ def test_a_full_disk_keeps_what_there_was_and_says_so(tmp_path: Path) -> None:
     pages = store._db.execute("PRAGMA page_count").fetchone()[0]
     store._db.execute(f"PRAGMA max_page_count={pages}")
     many = [mark(f"{i}" * 50) for i in range(500)]
-    with pytest.raises(NotStored, match="the disk is full; nothing of this answer is kept"):
+    with pytest.raises(NotStored, match="the disk is full; nothing of this step is kept"):
         store.add("anna", "answer", "bulk", {}, many)
     store._db.execute("PRAGMA max_page_count=100000")
     assert store.add("anna", "answer", "bulk", {}, many) is not None
     assert [len(event.marks) for event in store.events()] == [1, 500]
     store.close()
+
+
+def test_a_full_disk_at_the_start_is_said_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.sqlite"
+    path.write_text("what SQLite makes of a disk without room" * 20)
+    monkeypatch.setattr(answer_store, "_room", lambda _: 0)
+    with pytest.raises(InputError, match=r"the disk of .*a\.sqlite is full; make room"):
+        AnswerStore(path)
 
 
 @pytest.mark.parametrize(

@@ -180,6 +180,10 @@ def test_undo_merge_filters_and_zoom(chromium: Any, tmp_path: Path) -> None:
             page.locator("#high").press("Tab")
             until(page, "state.tiles.every((tile) => tile.score <= 0.5)")
             page.keyboard.press("Escape")
+            until(page, "state.view === 'next' && !state.turning")
+            page.keyboard.press("m")  # the band of scores is of the other view alone
+            until(page, "state.view === 'like' && state.tiles.length === 48")
+            page.keyboard.press("Escape")
 
             page.locator("[aria-label='Look through a']").focus()
             page.keyboard.press("Enter")
@@ -227,7 +231,9 @@ def test_labels_focus_and_contrast(chromium: Any, tmp_path: Path, width: int, sc
             label_by_keys(page, truth, list("abcd"), 10)
             time.sleep(0.6)  # until colours stand still
             page.evaluate(axe)
-            for dialog in ("", "chooser", "editor", "audit", "export", "help"):
+            reach = "document.getElementById('new-class').getBoundingClientRect().bottom"
+            assert page.evaluate(f"{reach} <= window.innerHeight"), "without scrolling"
+            for dialog in ("", "chooser", "editor", "audit", "export", "history", "help"):
                 if dialog:
                     page.evaluate(f"document.getElementById('{dialog}').showModal()")
                 found = page.evaluate("axe.run().then((told) => told.violations)")

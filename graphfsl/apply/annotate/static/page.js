@@ -24,10 +24,11 @@ const KEYS = [
   ["1 … 9", "the first nine classes"], ["/ or Enter", "another class, or a new one: type its name"],
   ["x", "none of these"], ["s", "skip"], ["u", "undo your last step"], ["Backspace", "take the label away"],
   ["arrows", "move"], ["Shift + arrows", "select"], ["Ctrl + A", "select all"], ["Esc", "select nothing, or back to the next samples"],
-  ["space", "zoom; answer there, too"], ["a", "accept what is predicted of this row"], ["A", "accept it of the whole screen"],
+  ["space", "zoom; answer there, too"], ["a", "accept what is predicted of this row"], ["A", "accept it of the whole screen, such as what m or a class shows"],
   ["m", "more like this"], ["d", "near-duplicates of this"], ["v", "go through the views"], ["n", "other samples"], ["?", "these keys"],
 ];
 const WORDS = { none: "none of these", skip: "skipped" };
+const OF_A_CLASS = ["unlabelled", "labelled", "mine", "doubted", "disagreed", "skipped"]; // views that can be narrowed to one
 const FEWEST = 6, MOST = 60, PAGE = 60, MEMBERS = 24;
 
 const byId = (id) => document.getElementById(id);
@@ -135,6 +136,7 @@ function paint(tile, position) {
   marks.toggle("answered", answered);
   marks.toggle("pending", Boolean(tile.pending));
   marks.toggle("doubted", Boolean(tile.doubt));
+  marks.toggle("two-lines", Boolean(tile.doubt) || others.length > 0);
   marks.toggle("selected", state.selected.has(position));
   marks.toggle("cursor", position === state.cursor);
   tile.box.setAttribute("aria-selected", String(state.selected.has(position)));
@@ -404,10 +406,9 @@ async function sectionsOf(view) {
 }
 
 function gridFields(offset) {
-  return {
-    view: state.view, of: state.of, sample: state.sample, offset, limit: PAGE,
-    order: byId("order").value, low: byId("low").value, high: byId("high").value,
-  };
+  const fields = { view: state.view, of: state.of, sample: state.sample, offset, limit: PAGE };
+  if (state.view !== "unlabelled") return fields; // only there scores are asked for, and shown
+  return { ...fields, order: byId("order").value, low: byId("low").value, high: byId("high").value };
 }
 
 async function showMore() {
@@ -430,7 +431,8 @@ function paintViews() {
   const headings = { class: nameOf(state.of), like: "More like this", copies: "Near-duplicates of this", audit: "Audit" };
   byId("heading").textContent = named[state.view] || headings[state.view];
   byId("note").textContent = NOTES[state.view] || "";
-  byId("filters").hidden = !["unlabelled", "labelled"].includes(state.view);
+  byId("filters").hidden = !OF_A_CLASS.includes(state.view);
+  byId("scores").hidden = state.view !== "unlabelled";
   byId("filter-class").textContent = state.of ? nameOf(state.of) : "any class";
 }
 
@@ -482,8 +484,8 @@ function takeSummary(told) {
     button.hidden = !number && state.view !== view && (view === "disagreed" ? told.users.length < 2 : false);
   }
   paintFacts(told);
-  if (told.ready && told.event !== state.predicted) {
-    state.predicted = told.event;
+  if (told.shown !== state.predicted) {
+    state.predicted = told.shown;
     if (state.view === "next") takeGuesses();
   }
 }
@@ -530,17 +532,17 @@ function paintClasses() {
 
 function paintFacts(told) {
   const lines = [[told.state, ""]];
+  if (told.audit) lines.push([auditText(told.audit), "finding"]);
   if (told.classes > told.first.length) lines.push([`${count(told.classes)} classes; the first ${told.first.length} are shown. Press / for the others.`, ""]);
   if (told.held_out) {
     const borne = told.called === "confidence" ? "bear the scores out: they are called confidence" : "do not bear the scores out yet";
-    lines.push([`${count(told.held_out)} single answers, each held out in turn, ${borne}.`, ""]);
+    lines.push([`${count(told.held_out)} single answers, held out from the others, ${borne}.`, ""]);
   }
   if (told.plateau) {
     const share = (100 * told.plateau.changed).toFixed(1);
     const words = `The last ${count(told.plateau.labels)} labels changed ${share} % of ${count(told.plateau.samples)} predictions.`;
     lines.push([told.plateau.helps_little ? `${words} More labels of this kind help little now: audit, and look through the classes.` : words, told.plateau.helps_little ? "finding" : ""]);
   }
-  if (told.audit) lines.push([auditText(told.audit), "finding"]);
   if (told.agreement) {
     const kappa = told.agreement.kappa === null ? "" : `, Cohen's kappa ${told.agreement.kappa.toFixed(2)}`;
     lines.push([`Of ${count(told.agreement.samples)} samples asked twice ${count(told.agreement.same)} got the same answer${kappa}.`, "finding"]);
@@ -646,6 +648,7 @@ async function editClass(fields) {
   try {
     await send("class", { class: state.editing.class, ...fields });
     byId("editor").close();
+    grid.focus({ preventScroll: true });
     await readClasses();
     repaint();
     refreshSoon();
@@ -728,6 +731,7 @@ const ACTIONS = {
   n: () => (state.view === "next" ? nextScreen() : openView("next")),
   v: () => { const shown = VIEWS.map(([view]) => view); openView(shown[(shown.indexOf(state.view) + 1) % shown.length]); },
   "?": () => byId("help").showModal(),
+  all: () => { state.tiles.forEach((_, i) => state.selected.add(i)); repaint(); },
   Escape: () => { if (state.selected.size) { state.selected.clear(); repaint(); } else if (state.view !== "next") openView("next"); },
   ArrowLeft: (event) => moveTo(state.cursor - 1, event.shiftKey),
   ArrowRight: (event) => moveTo(state.cursor + 1, event.shiftKey),
@@ -744,8 +748,7 @@ function pressed(event) {
   const onButton = event.target.matches("button");
   if (onButton && (event.key === "Enter" || event.key === " ")) return;
   if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "a") {
-    state.tiles.forEach((_, i) => state.selected.add(i));
-    repaint();
+    ACTIONS.all();
     event.preventDefault();
     return;
   }
@@ -810,7 +813,11 @@ function begin() {
   byId("editor-rename").addEventListener("click", () => editClass({ action: "rename", name: byId("editor-name").value }));
   byId("editor-delete").addEventListener("click", () => editClass({ action: "delete" }));
   byId("editor-merge").addEventListener("click", () => openChooser(`Merge “${state.editing.name}” into`, (into) => editClass({ action: "merge", into }), false));
-  byId("editor-name").addEventListener("keydown", (event) => { if (event.key === "Enter") { event.preventDefault(); byId("editor-rename").click(); } });
+  for (const [fields, button] of [["#editor-name", "editor-rename"], ["#audit-count", "audit-go"], ["#export input", "export-go"]]) {
+    for (const field of document.querySelectorAll(fields)) {
+      field.addEventListener("keydown", (event) => { if (event.key === "Enter") { event.preventDefault(); byId(button).click(); } });
+    }
+  }
   byId("chooser-text").addEventListener("input", listChoices);
   byId("chooser-text").addEventListener("keydown", typed);
   byId("more").addEventListener("click", showMore);
