@@ -14,6 +14,7 @@ from graphfsl.functional.held_out import (
     borne_out,
     class_weights,
     held_out,
+    is_calibrated,
     scores_of,
     temperature,
 )
@@ -77,3 +78,20 @@ def test_few_labels_bear_out_nothing_of_a_pool_that_seems_to_rank_lower(labels: 
     error = 1 / math.sqrt(12 * 5 * (labels - 1))
     for z, borne in ((-2.0, True), (0.5, labels == 40), (1.5, False), (4.0, True)):
         assert borne_out(held, 0.7, z * error, error) == borne, z
+
+
+@pytest.mark.parametrize(
+    ("labels", "right", "calibrated"), [(40, 1.0, True), (40, 0.5, False), (2, 1.0, False)]
+)
+def test_labels_bear_probabilities_out_where_they_are_as_often_right(
+    labels: int, right: float, calibrated: bool
+) -> None:
+    """Probabilities of nearly one, which are too much where half of the answers are wrong, and too
+    few labels to tell.
+    """
+    group = torch.arange(5).repeat_interleave(labels)
+    wrong = torch.arange(5 * labels) % 10 >= 10 * right
+    said = torch.where(wrong, (group + 1) % 5, group)
+    scores = torch.full((5 * labels, 5), 1e-3).scatter(1, said[:, None], 1.0)
+    held = HeldOut(torch.arange(5 * labels), scores, group, torch.ones_like(wrong), True)
+    assert is_calibrated(held, 1.0) == calibrated
