@@ -386,11 +386,12 @@ def to_markdown(
     for section in sections:
         numbers = len(section.headers) - section.words
         ruler = ["---"] * section.words + ["--:"] * numbers
-        lines = [section.headers, ruler, *([plain(c) for c in line] for line in section.lines)]
+        told = [[plain(cell) for cell in line] for line in section.lines]
+        whole = [list(section.headers), ruler, *told]
         parts += [
             f"## {plain(section.heading)}",
             plain(section.text),
-            "\n".join(f"| {' | '.join(line)} |" for line in lines),
+            "\n".join(f"| {' | '.join(row)} |" for row in whole),
         ]
     return "\n\n".join(filter(None, parts)) + "\n"
 

@@ -113,8 +113,8 @@ def _told(level: Label) -> str:
 
 def _numbers(gain: Gain) -> list[str]:
     told = gain.to_dict()
-    size, half = told["gain"], told["half"]
+    size, half, p = told["gain"], told["half"], told["corrected"]
     digits = ".2f" if gain.unit == "%" else ".3g"
     between = f"{size - half:+{digits}} to {size + half:+{digits}}"
-    numbers = [f"{size:+{digits}}", between, p_text(gain.contrast.corrected)]
+    numbers = [f"{size:+{digits}}", between, p_text(p)]
     return [number.replace("-", "−") for number in numbers]
