@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -210,7 +211,9 @@ def told_apart(
 ) -> float:
     """How often a classifier tells drawn samples (m, d) from real ones, given the condition.
 
-    It learns on half of the classes and is asked on the other half: 0.5 is a guess.
+    It sees x - c and c of a sample x and its condition c, learns on half of the classes and is
+    asked on the other half, and once more the other way round: 0.5 is a guess. The halves are the
+    same for all draws, so that generators compare.
 
     Args:
         drawn: (m, d).
@@ -219,25 +222,31 @@ def told_apart(
         classes: (m,) of each condition.
         layers: 1 is a logistic regression, 2 a network with one hidden layer of 128.
     """
+    pairs = torch.cat([torch.cat([x - condition, condition], 1) for x in (drawn, real)]).numpy()
+    is_real = torch.tensor([0, 1]).repeat_interleave(len(real)).numpy()
+    present = classes.unique()
+    order = torch.randperm(len(present), generator=torch.Generator().manual_seed(0), device="cpu")
+    first = torch.isin(classes, present[order[::2].to(present.device)]).repeat(2).numpy()
+    right = 0.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it has not converged
+        for learned in (first, ~first):
+            model = _two_sample_classifier(layers).fit(pairs[learned], is_real[learned])
+            right += model.score(pairs[~learned], is_real[~learned]) / 2
+    return float(right)
+
+
+def _two_sample_classifier(layers: int) -> Any:
+    """A classifier of scikit-learn on standardised features, with so many layers."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.neural_network import MLPClassifier
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    pairs = torch.cat([torch.cat([x, condition], 1) for x in (drawn, real)]).numpy()
-    is_real = torch.tensor([0, 1]).repeat_interleave(len(real)).numpy()
-    present = classes.unique()
-    learned = torch.isin(classes, present[torch.randperm(len(present))[::2]]).repeat(2).numpy()
-    classifier = (
-        LogisticRegression(C=0.01, max_iter=200)
-        if layers == 1
-        else MLPClassifier((128,), alpha=1e-2, early_stopping=True, max_iter=60, random_state=0)
-    )
-    model = make_pipeline(StandardScaler(), classifier)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that it has not converged
-        model.fit(pairs[learned], is_real[learned])
-    return float(model.score(pairs[~learned], is_real[~learned]))
+    if layers == 1:
+        return make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=200))
+    network = MLPClassifier((128,), alpha=1e-2, early_stopping=True, max_iter=60, random_state=0)
+    return make_pipeline(StandardScaler(), network)
 
 
 class _AsTheyAre(nn.Module):

@@ -13,7 +13,14 @@ from typing import Any
 from graphfsl.core.schema import check_options, signature
 from graphfsl.data.episodes import Episodes
 from graphfsl.data.from_torch import from_dataset
-from graphfsl.data.split import Split, channel_statistics, few_classes, join, large_classes
+from graphfsl.data.split import (
+    Split,
+    channel_statistics,
+    few_classes,
+    join,
+    large_classes,
+    other_classes,
+)
 from graphfsl.data.tasks._class_sampler import Sampler
 from graphfsl.data.tasks.classes import Setting
 from graphfsl.data.transforms import Transform
@@ -34,6 +41,7 @@ __all__ = [
     "load",
     "loader",
     "names",
+    "other_classes",
     "takes_root",
 ]
 

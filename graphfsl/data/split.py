@@ -309,10 +309,24 @@ def few_classes(split: Split, n: int) -> Split:
         2 <= whole_number(n, "the number of classes") <= len(split.classes),
         f"{split.name} has {len(split.classes)} classes, so that it cannot be cut to {n}",
     )
-    order = sorted(
-        range(len(split.classes)), key=lambda c: hashlib.sha256(split.classes[c].encode()).digest()
+    return split.subset(sorted(_by_name(split)[:n]), f"{split.name}[{n}]")
+
+
+def other_classes(split: Split, n: int) -> Split:
+    """The classes that `few_classes` leaves out of n; the split is then named <split>[n:]."""
+    left = len(split.classes) - whole_number(n, "the number of classes")
+    require(
+        n >= 2 and left >= 2,
+        f"{split.name} has {len(split.classes)} classes, of which {n} leave {max(left, 0)}; two or "
+        "more are needed on either side",
     )
-    return split.subset(sorted(order[:n]), f"{split.name}[{n}]")
+    return split.subset(sorted(_by_name(split)[n:]), f"{split.name}[{n}:]")
+
+
+def _by_name(split: Split) -> list[int]:
+    """The classes of a split in an order that their names alone decide."""
+    names = split.classes
+    return sorted(range(len(names)), key=lambda c: hashlib.sha256(names[c].encode()).digest())
 
 
 def _names(given: Sequence[str], what: str) -> tuple[str, ...]:

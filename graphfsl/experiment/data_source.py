@@ -24,6 +24,7 @@ OWN = ("base", "base_classes", "min_samples", "clusters", "mean", "std", "augmen
 PLACES = ("root", "download")  # say where the files come from, not what they hold
 AUGMENT = ("rotate", "translate", "scale", "shear", "flip", "color", "drop")
 BASES = ("train", "trainval")
+HELD_OUT = "held_out"  # the split of the base classes that `base_classes` leaves out
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class DataSource:
         options: of its loader.
         base: the split that is trained on: "train", or "trainval" for a last training that nothing
             is selected in.
-        base_classes: so many classes of that split, the same ones in every run; None for all.
+        base_classes: so many classes of that split, the same ones in every run; None for all. The
+            others are the split "held_out", on which options are chosen.
         min_samples: classes of fewer labeled samples are left out of every split; None for none.
         clusters: a file of `graphfsl relabel`, whose clusters are the classes of the base split in
             place of its own; None for its own.
@@ -124,21 +126,32 @@ class DataSource:
     def split(self, name: str) -> Split:
         """One split of the data, or several together, as "train+val".
 
-        "trainval" is train and val too, as a split that is trained on.
+        "trainval" is train and val too, as a split that is trained on, and "held_out" the classes
+        of the split that is trained on that `base_classes` leaves out.
         """
         if self.name is None:
             raise InputError(
                 "this learner was saved without a data set; set data.name=…, and data.root=… "
                 "where it has one"
             )
-        together = "train+val" if name == "trainval" else name
+        of_base = name in (self.base, HELD_OUT)
+        together = self.base if of_base else name
+        together = "train+val" if together == "trainval" else together
         parts = [data.load(self.name, part, **self.options) for part in together.split("+")]
         found = functools.reduce(data.join, parts)
-        if self.clusters is not None and name == self.base:
+        if self.clusters is not None and of_base:
             found = clustered(found, self.clusters)
         if self.min_samples is not None:
             found = data.large_classes(found, self.min_samples)
-        if self.base_classes is not None and name == self.base:
+        if name == HELD_OUT:
+            if self.base_classes is None:
+                raise InputError(
+                    f"the split {HELD_OUT} is the classes of {self.base} that data.base_classes "
+                    f"leaves out of training; set it, such as "
+                    f"data.base_classes={max(2, 3 * len(found.classes) // 4)}"
+                )
+            return data.other_classes(found, self.base_classes)
+        if self.base_classes is not None and of_base:
             found = data.few_classes(found, self.base_classes)
         return found
 
@@ -148,10 +161,13 @@ class DataSource:
 
     def split_key(self, name: str) -> str:
         """All that a split is a function of, as text."""
-        few = self.base_classes if name == self.base else None
+        of_base = name in (self.base, HELD_OUT)
+        few = self.base_classes if of_base else None
         least = [] if self.min_samples is None else [self.min_samples]
-        clusters = [] if self.clusters is None or name != self.base else [str(self.clusters)]
-        return json.dumps([self.options, self.name, name, few, *least, *clusters], sort_keys=True)
+        clusters = [] if self.clusters is None or not of_base else [str(self.clusters)]
+        of_which = [self.base] if name == HELD_OUT else []
+        parts = [self.options, self.name, name, few, *least, *clusters, *of_which]
+        return json.dumps(parts, sort_keys=True)
 
 
 class Splits:

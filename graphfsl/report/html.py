@@ -14,6 +14,7 @@ from graphfsl.report.figures import Figure
 from graphfsl.report.tables import (
     BOLD,
     Line,
+    Section,
     Table,
     group,
     interval_note,
@@ -58,6 +59,7 @@ def to_html(
     findings: Sequence[str] = (),
     effects: Sequence[Line] = (),
     failures: Sequence[tuple[str, str]] = (),
+    sections: Sequence[Section] = (),
 ) -> str:
     """A report as one web page: findings, a picture and the rows first, all the rest below.
 
@@ -70,6 +72,7 @@ def to_html(
         findings: lines of text, with `code`.
         effects: a study's comparisons.
         failures: (cell, what went wrong).
+        sections: further tables.
     """
     parts = listed(findings, "findings")
     parts += pictures(lead) if lead else []
@@ -82,6 +85,9 @@ def to_html(
     parts.append(f"<p>{interval_note(rows)}{bold}</p>")
     for t in tables(rows):
         parts += [f"<h2>{escape(t.kind)}</h2>\n<p>{escape(t.meaning)}</p>", *_table(t)]
+    for section in sections:
+        parts += [f"<h2>{escape(section.heading)}</h2>", f"<p>{escape(section.text)}</p>"]
+        parts += _section(section)
     if effects:
         parts += ["<h2>Differences</h2>", f"<p>{PAIRED}</p>", *_effects(effects)]
     for heading, drawn in ((h, d) for h, d in figures.items() if d):
@@ -203,6 +209,12 @@ def _table(t: Table) -> list[str]:
         before = group(row)
     cells = [[escape(cell) for cell in row] for row in t.cells]
     return html_table([escape(head) for head in t.headers], cells, columns, looks)
+
+
+def _section(section: Section) -> list[str]:
+    heads = [escape(head) for head in section.headers]
+    lines = [[escape(cell) for cell in line] for line in section.lines]
+    return html_table(heads, lines, words_first(heads, section.words))
 
 
 def _effects(effects: Sequence[Line]) -> list[str]:

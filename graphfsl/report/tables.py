@@ -333,8 +333,31 @@ def plain(text: str) -> str:
     return re.sub(r"([|\[\]])", r"\\\1", text)
 
 
+@dataclass(frozen=True)
+class Section:
+    """A table of text with a heading, beside those of the rows.
+
+    Args:
+        heading: above it.
+        text: what it shows.
+        headers: of the columns.
+        lines: their cells.
+        words: how many columns hold words, which are the first ones; the others hold numbers.
+    """
+
+    heading: str
+    text: str
+    headers: Sequence[str]
+    lines: Sequence[Sequence[str]]
+    words: int
+
+
 def to_markdown(
-    title: str, rows: Sequence[Line], notes: Sequence[str], findings: Sequence[str] = ()
+    title: str,
+    rows: Sequence[Line],
+    notes: Sequence[str],
+    findings: Sequence[str] = (),
+    sections: Sequence[Section] = (),
 ) -> str:
     """A report as Markdown: notes, findings, and a table for each kind of setting.
 
@@ -343,6 +366,7 @@ def to_markdown(
         rows: as they were measured.
         notes: lines of text.
         findings: lines of text.
+        sections: further tables, below those of the rows.
     """
     parts = [f"# {plain(title)}", "\n".join(f"- {plain(n)}" for n in notes)]
     parts += ["## Findings", "\n".join(f"- {plain(f)}" for f in findings)] if findings else []
@@ -358,6 +382,16 @@ def to_markdown(
             f"## {plain(t.kind)}",
             plain(t.meaning),
             "\n".join(f"| {' | '.join(row)} |" for row in lines),
+        ]
+    for section in sections:
+        numbers = len(section.headers) - section.words
+        ruler = ["---"] * section.words + ["--:"] * numbers
+        told = [[plain(cell) for cell in line] for line in section.lines]
+        whole = [list(section.headers), ruler, *told]
+        parts += [
+            f"## {plain(section.heading)}",
+            plain(section.text),
+            "\n".join(f"| {' | '.join(row)} |" for row in whole),
         ]
     return "\n\n".join(filter(None, parts)) + "\n"
 

@@ -20,6 +20,7 @@ from graphfsl.report.html import to_html
 from graphfsl.report.tables import (
     PLOTTED,
     Line,
+    Section,
     group,
     metric_of,
     task_of,
@@ -42,6 +43,7 @@ def write_report(
     findings: Sequence[str] = (),
     effects: Sequence[Line] = (),
     failures: Sequence[tuple[str, str]] = (),
+    sections: Sequence[Section] = (),
 ) -> list[Path]:
     """Write report.html, report.md, report.csv and report.tex into `out`.
 
@@ -55,6 +57,7 @@ def write_report(
         findings: lines of text, with `code`.
         effects: a study's comparisons, as `findings.findings` lists them.
         failures: (cell, what went wrong).
+        sections: further tables, below those of the rows.
 
     Returns:
         The files.
@@ -64,8 +67,10 @@ def write_report(
     figures = figures_of(lines, histories or {})
     bare = [{k: v for k, v in line.items() if k not in PLOTTED} for line in lines]
     texts = {
-        "html": to_html(title, bare, figures, pictures, notes, findings, effects, failures),
-        "md": to_markdown(title, bare, notes, findings),
+        "html": to_html(
+            title, bare, figures, pictures, notes, findings, effects, failures, sections
+        ),
+        "md": to_markdown(title, bare, notes, findings, sections),
         "csv": to_csv(lines),
         "tex": to_latex(title, bare),
     }

@@ -37,6 +37,7 @@ from graphfsl.study.cells import (
     work,
 )
 from graphfsl.study.findings import findings, table
+from graphfsl.study.gains import gains, sections
 from graphfsl.study.grid import Study, shown
 
 SHOWN = 20  # lines of the live table
@@ -111,6 +112,9 @@ def ablate(
     }
     if found.areas:
         facts["areas"] = found.areas
+    gained = gains(study.against, finished)
+    if study.against:
+        facts["gains"] = [gain.to_dict() for gain in gained]
     write_json(
         out / "study.json",
         {**facts, "failures": told, "seconds": round(time.perf_counter() - start, 1)},
@@ -126,6 +130,7 @@ def ablate(
         findings=found.sentences,
         effects=found.effects,
         failures=told,
+        sections=sections(gained),
     )
     console.print(
         f"{time.perf_counter() - start:.0f} s; table: {out / 'cells.csv'}; report: {files[0]}"

@@ -72,7 +72,7 @@ def findings(study: Study, rows: Sequence[Row | Mapping[str, Any]]) -> Findings:
             continue
         unit, cells = own[0].value.unit, [dict(row.cell or {}) for row in own]
         lead = f"{kind.capitalize()}: " if len(kinds) > 1 else ""
-        told = [e for e in main_effects(cells, *_scores(own)) if e.axis not in REPLICATES]
+        told = [e for e in main_effects(cells, *scores_of(own)) if e.axis not in REPLICATES]
         for effect in corrected(told):
             if len(study.axes[effect.axis]) == 1 or not (effect.comparisons or len(kinds) == 1):
                 continue
@@ -103,7 +103,7 @@ def _of_areas(found: Sequence[Area]) -> Iterable[tuple[str, list[dict[str, Any]]
             continue
         rows = [area.row.replace(values=area.values.tolist(), cell=area.cell) for area in own]
         unit = own[0].row.value.unit
-        for effect in corrected(main_effects([dict(a.cell) for a in own], *_scores(rows))):
+        for effect in corrected(main_effects([dict(a.cell) for a in own], *scores_of(rows))):
             if not effect.comparisons or effect.axis in REPLICATES:
                 continue
             lead = f"Area under the {metric} over `{field}` from {low:g} to {high:g}: "
@@ -120,15 +120,15 @@ def _sure_interactions(
     """Pairs of axes that depend on each other, by the corrected p."""
     found = [
         pair
-        for pair in interactions(cells, *_scores(rows))
+        for pair in interactions(cells, *scores_of(rows))
         if pair.contrast and not {*pair.axes} & {*REPLICATES}
     ]
     p = holm(torch.tensor([f.contrast.corrected for f in found], dtype=torch.float64))  # type: ignore[union-attr]
     return [pair for pair, corrected_p in zip(found, p.tolist(), strict=True) if corrected_p < 0.05]
 
 
-def _scores(rows: Sequence[Row]) -> tuple[torch.Tensor, list[tuple[Any, ...]]]:
-    """The first metric of each row so that more is better, and what makes rows paired.
+def scores_of(rows: Sequence[Row]) -> tuple[torch.Tensor, list[tuple[Any, ...]]]:
+    """The first metric of each row, so that more is better, and what makes rows paired.
 
     It is (rows, n), on the n first units, which all rows have.
     """
@@ -189,7 +189,7 @@ def _gains(rows: Sequence[Row]) -> Iterable[tuple[str, dict[str, Any]]]:
         for (plain, one, other, two), matched in _pairs(rows, axis).items():
             both = [row for pair in matched for row in pair]
             cells = [{axis: _level(row, axis), "pair": i // 2} for i, row in enumerate(both)]
-            (effect, _) = main_effects(cells, *_scores(both))
+            (effect, _) = main_effects(cells, *scores_of(both))
             (c,) = effect.comparisons
             e = _effect(f"{two} against {one}", effect, c, both)
             unit = both[0].value.unit

@@ -46,6 +46,7 @@ class Study:
     axes: dict[str, list[Label]]
     cells: list[Cell]
     threads: int
+    against: Sequence[dict[str, Label]] = ()
 
 
 def read_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
@@ -69,6 +70,7 @@ def read_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
         question=study.question,
         axes={axis.key: list(dict.fromkeys(map(label, axis.levels))) for axis in study.grid},
         cells=cells,
+        against=[{c.axis: label(c.level) for c in reference} for reference in study.against],
         threads=study.threads,
     )
 

@@ -9,6 +9,8 @@ grid:        {axis: [levels]}; an axis is any key of a configuration: learner.he
              nothing else share one training: test.episode.shot, test.learner.refine,
              test.data.name.
 skip:        [{axis: level or [levels], …}, …]: combinations that are left out
+against:     [{axis: level, …}, …]: references. The report says what each cell gains over the one
+             that has these levels and else its own
 threads:     CPU threads of a cell (1); the same for one process or many, so that results do not
              depend on it
 """
@@ -30,7 +32,7 @@ from graphfsl.experiment.yaml_files import load_yaml, merged
 from graphfsl.io.errors import InputError, require, unknown
 from graphfsl.io.package_data import experiments_dir
 
-KEYS = ("question", "experiment", "set", "grid", "skip", "threads")
+KEYS = ("question", "experiment", "set", "grid", "skip", "against", "threads")
 TEST = "test."
 # they make no other training
 PLACES = ("data.root", "data.download", "trainer.device", "trainer.logger")
@@ -88,6 +90,7 @@ class StudyFile:
         changes: overrides of that experiment, the same in every cell.
         grid: the axes.
         skip: which combinations of their levels are left out.
+        against: levels of references, each for itself.
         threads: CPU threads of a cell.
     """
 
@@ -97,6 +100,7 @@ class StudyFile:
     changes: tuple[str, ...]
     grid: tuple[Axis, ...]
     skip: tuple[SkipRule, ...]
+    against: tuple[tuple[Choice, ...], ...]
     threads: int
 
     @classmethod
@@ -125,6 +129,7 @@ class StudyFile:
             changes=tuple(changes),
             grid=grid,
             skip=_skip_rules(tree.get("skip") or [], grid, file),
+            against=_references(tree.get("against") or [], grid, file),
             threads=tree.get("threads", 1),
         )
 
@@ -296,21 +301,44 @@ def _skip_rules(rules: Any, grid: Sequence[Axis], file: Path) -> tuple[SkipRule,
     Raises:
         InputError: where it is no list of rules, or names what the grid does not have.
     """
-    lists = isinstance(rules, list) and all(isinstance(r, Mapping) and r for r in rules)
-    require(lists, f"{file}: skip must be a list of {{axis: level}}, not {rules!r}")
-    known = {axis.key: axis.levels for axis in grid}
+    _check_mappings("skip", rules, file)
     found = []
     for rule in rules:
         parts = []
         for key, value in rule.items():
-            if key not in known:
-                raise unknown("axis in skip", key, known)
             levels = value if isinstance(value, list) else [value]
             for level in levels:
-                require(
-                    level in known[key],
-                    f"{file}: skip names the level {level!r}, which axis {key} does not have",
-                )
+                _check_level("skip", key, level, grid, file)
             parts.append(Axis(key, tuple(levels)))
         found.append(tuple(parts))
     return tuple(found)
+
+
+def _references(given: Any, grid: Sequence[Axis], file: Path) -> tuple[tuple[Choice, ...], ...]:
+    """The section `against`, checked against the axes.
+
+    Raises:
+        InputError: where it is no list of references, or names what the grid does not have.
+    """
+    _check_mappings("against", given, file)
+    for reference in given:
+        for key, level in reference.items():
+            _check_level("against", key, level, grid, file)
+    return tuple(tuple(Choice(*item) for item in reference.items()) for reference in given)
+
+
+def _check_mappings(section: str, given: Any, file: Path) -> None:
+    """Refuse what is no list of mappings."""
+    lists = isinstance(given, list) and all(isinstance(one, Mapping) and one for one in given)
+    require(lists, f"{file}: {section} must be a list of {{axis: level}}, not {given!r}")
+
+
+def _check_level(section: str, key: str, level: Any, grid: Sequence[Axis], file: Path) -> None:
+    """Refuse an axis, or a level of one, that the grid does not have."""
+    known = {axis.key: axis.levels for axis in grid}
+    if key not in known:
+        raise unknown(f"axis in {section}", key, known)
+    require(
+        level in known[key],
+        f"{file}: {section} names the level {level!r}, which axis {key} does not have",
+    )

@@ -18,6 +18,7 @@ from PIL import Image
 
 from graphfsl.cli import demo
 from graphfsl.cli.terminal import app
+from graphfsl.experiment.experiment import Experiment
 from graphfsl.io.checkpoint import load_checkpoint, save_checkpoint
 from graphfsl.methods.refine import gated_propagation
 from tests.support import ROOT
@@ -115,6 +116,24 @@ def test_few_base_classes_are_trained_on(world: Path, call: Call) -> None:
     assert " of 6 base classes" in out
     for wrong, said in (("1", "at least 2"), ("true", "at least 2"), ("1000", "cut to 1000")):
         code, _, err = call("run", "my.yaml", f"data.base_classes={wrong}", "--out", "q")
+        assert code == 2 and said in err and not Path("q").exists()
+
+
+def test_options_are_chosen_on_base_classes_that_nothing_learned_from(
+    world: Path, call: Call
+) -> None:
+    held = ("evaluation.split=held_out", "episode.way=2")
+    code, out, err = call("run", "my.yaml", "data.base_classes=3", *held, "--out", "r")
+    assert code == 0, err
+    assert " of 3 base classes" in out
+    (row,) = json.loads(Path("r/results.json").read_text())["rows"]
+    assert row["data"] == "data/train[3:]"
+    source = Experiment.read("my.yaml", ["data.base_classes=3", *held]).data
+    seen, kept = (source.split(name).x for name in ("train", "held_out"))
+    assert len(seen) == len(kept) == 36
+    assert not {x.numpy().tobytes() for x in seen} & {x.numpy().tobytes() for x in kept}
+    for few, said in (("null", "data.base_classes leaves out"), ("5", "5 leave 1; two or more")):
+        code, _, err = call("run", "my.yaml", f"data.base_classes={few}", *held, "--out", "q")
         assert code == 2 and said in err and not Path("q").exists()
 
 

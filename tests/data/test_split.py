@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from graphfsl.data import Episodes, Split, few_classes, join, large_classes, load
+from graphfsl.data import (
+    Episodes,
+    Split,
+    few_classes,
+    join,
+    large_classes,
+    load,
+    other_classes,
+)
 from graphfsl.io.errors import InputError
 from tests.support.refusal import refused
 
@@ -37,6 +45,18 @@ def test_few_classes_are_a_nested_choice_by_name() -> None:
         assert torch.equal(few.x[few.y == c], split.x[split.y == split.classes.index(name)])
     with refused("glyphs/train", f"{len(split.classes)} classes", "cut to 1"):
         few_classes(split, 1)
+
+
+def test_other_classes_are_those_that_a_choice_of_few_leaves_out() -> None:
+    y = torch.arange(7).repeat(2)
+    split = Split(torch.arange(14.0)[:, None], y, tuple("abcdefg"), "s/train")
+    few, rest = few_classes(split, 4), other_classes(split, 4)
+    assert sorted(few.classes + rest.classes) == list("abcdefg") and rest.name == "s/train[4:]"
+    assert sorted([*few.x[:, 0].tolist(), *rest.x[:, 0].tolist()]) == list(range(14))
+    for c, name in enumerate(rest.classes):
+        assert torch.equal(rest.x[rest.y == c], split.x[split.y == split.classes.index(name)])
+    with refused("s/train", "leave 1; two or more"):
+        other_classes(split, 6)
 
 
 def test_small_classes_are_left_out_and_named() -> None:

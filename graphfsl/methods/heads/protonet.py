@@ -28,6 +28,8 @@ class ProtoNet(Head):
             "cosine", scaled by a learned temperature (its logarithm is the parameter, so that it
             stays positive).
         scale: the initial temperature of the cosine; plain cosine (scale 1) does not train.
+        learned: whether the temperature is learned. A fixed one is no weight, so that other heads
+            without weights can be evaluated in place of this one.
 
     Shapes:
         score: features (B, n, d), label weights (B, n, C) -> (B, n, C).
@@ -36,19 +38,31 @@ class ProtoNet(Head):
         equations 1 and 2 of the paper; published Omniglot 98.8 / 99.7 / 96.0 / 98.9.
 
     Deviations:
-        the paper's cosine has no learned temperature.
+        the paper's cosine has no temperature.
     """
 
     reads_means = True
 
-    def __init__(self, distance: str = "sqeuclidean", scale: float = 10.0) -> None:
+    def __init__(
+        self, distance: str = "sqeuclidean", scale: float = 10.0, learned: bool = True
+    ) -> None:
         super().__init__()
         if distance not in ("sqeuclidean", "cosine"):
             raise unknown("distance", distance, ("sqeuclidean", "cosine"))
         require(scale > 0, f"the scale of cosines must be above 0, not {scale}")
         self.distance = distance
+        require(
+            learned or distance == "cosine",
+            "protonet: sqeuclidean distances have no temperature; learned=false goes with "
+            "distance=cosine",
+        )
+        self.log_scale: Tensor
         if distance == "cosine":
-            self.log_scale = nn.Parameter(torch.tensor(float(scale)).log())
+            log_scale = torch.tensor(float(scale)).log()
+            if learned:
+                self.log_scale = nn.Parameter(log_scale)
+            else:
+                self.register_buffer("log_scale", log_scale, persistent=False)
 
     def logits(self, z: Tensor, p: Tensor) -> Tensor:
         """How near nodes are to prototypes: (B, n, d), (B, C, d) -> (B, n, C)."""

@@ -65,3 +65,12 @@ def test_cosine_ignores_length_and_starts_at_its_scale() -> None:
     assert torch.isclose(head.score(episode)[0, -1, 0], expected, atol=1e-6)
     with pytest.raises(InputError, match="did you mean 'cosine'"):
         ProtoNet("cosin")
+
+
+def test_a_fixed_temperature_scores_as_a_learned_one_does_at_first_and_is_no_weight() -> None:
+    episode = features(shot=2)
+    learned, fixed = (ProtoNet("cosine", 7.0, learned).double() for learned in (True, False))
+    assert torch.equal(fixed.score(episode), learned.score(episode))
+    assert not fixed.state_dict() and not list(fixed.parameters())
+    with pytest.raises(InputError, match="have no temperature"):
+        ProtoNet(learned=False)

@@ -1,0 +1,87 @@
+"""What cells gain over a reference: by hand from their episodes, in the report, and mistakes."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from graphfsl.loops.row import Row, as_row
+from graphfsl.study.gains import gains, sections
+from tests.support.command import Call, refused
+
+STUDY = """
+experiment: my.yaml
+set: {trainer.steps: 4, trainer.val_every: 4, evaluation.episodes: 30}
+grid:
+  test.learner.head: [protonet, rfs]
+  test.episode.shot: [1, 3]
+against:
+  - {test.learner.head: protonet}
+"""
+
+
+def row(part: str, mean: bool, shot: int, values: np.ndarray, setting: str = "inductive") -> Row:
+    cell = {"part": part, "mean": str(mean).lower(), "shot": shot}
+    known = {"setting": setting, "data": "x", "seed": 0, "shot": shot, "episodes": len(values)}
+    return as_row(known | {"cell": cell, "accuracies": values.tolist(), "accuracy": 0.0})
+
+
+@pytest.fixture
+def rows() -> list[Row]:
+    """Two parts, each alone and as its own mean, with 1 and 5 shots; "none" has no mean."""
+    random = np.random.default_rng(0)
+    made = []
+    for part, mean, shot in itertools.product(("none", "a", "b"), (False, True), (1, 5)):
+        if part != "none" or not mean:
+            made.append(row(part, mean, shot, random.normal(0.1 * (part == "a"), 0.3, 200)))
+    return made
+
+
+def test_a_gain_is_that_of_the_same_episodes_over_the_cell_with_the_levels_of_a_reference(
+    rows: list[Row],
+) -> None:
+    plain, own = {"part": "none", "mean": "false"}, {"mean": "true"}
+    found = gains([plain, own], rows)
+    assert len(found) == 8 + 4, "each other cell beside none, each draw beside its mean"
+    values = {tuple((r.cell or {}).values()): np.array(r.values) for r in rows}
+    for gain in found:
+        cell = dict(gain.cell)
+        d = values[tuple(cell.values())] - values[tuple({**cell, **gain.against}.values())]
+        half = scipy.stats.t.ppf(0.975, 199) * d.std(ddof=1) / 200**0.5
+        assert (gain.contrast.difference, gain.contrast.half) == pytest.approx((d.mean(), half))
+    for reference, count in ((plain, 8), (own, 4)):
+        least = min((g for g in found if g.against == reference), key=lambda g: g.contrast.p)
+        assert least.contrast.corrected == pytest.approx(min(1, count * least.contrast.p))
+
+
+def test_rows_of_another_kind_of_setting_are_no_reference(rows: list[Row]) -> None:
+    other = [row("c", False, shot, np.ones(200), "transductive") for shot in (1, 5)]
+    plain = {"part": "none", "mean": "false"}
+    assert len(gains([plain], [*rows, *other])) == 8
+    (table,) = sections(gains([plain], [*rows, *other]))
+    assert table.heading == "Gains over part=none, mean=false" and len(table.lines) == 8
+
+
+def test_the_report_says_what_each_cell_gains(world: Path, call: Call) -> None:
+    (world / "study.yaml").write_text(STUDY)
+    code, _, err = call("ablate", "study.yaml", "--out", "a")
+    assert code == 0, err
+    found = json.loads(Path("a/study.json").read_text())["gains"]
+    assert [g["cell"]["test.episode.shot"] for g in found] == [1, 3]
+    lines = Path("a/report.md").read_text().split("## Gains over ")[1].splitlines()
+    assert lines[0] == "test.learner.head=protonet"
+    assert "| rfs | 1 | " + f"{found[0]['gain']:+.2f}".replace("-", "−") in lines[6]
+    assert "Gains over test.learner.head=protonet" in Path("a/report.html").read_text()
+
+    wrong = STUDY.replace("head: protonet}", "head: relationnet}")
+    (world / "study.yaml").write_text(wrong)
+    refused(world, call, "ablate", "study.yaml", says="against names the level 'relationnet'")
+    (world / "study.yaml").write_text(STUDY.replace("  - {test", "  - {tset"))
+    refused(world, call, "ablate", "study.yaml", says="axis in against")
+    (world / "study.yaml").write_text(STUDY.split("against")[0] + "against: [1]\n")
+    refused(world, call, "ablate", "study.yaml", says="against must be a list of {axis: level}")
