@@ -358,7 +358,7 @@ def test_threads_do_not_spin_while_they_wait() -> None:
     """
     code = (
         "import os, sys\nfrom graphfsl.cli import main as cli\nassert 'torch' not in sys.modules\n"
-        "sys.argv = ['graphfsl', 'data']\n"
+        "sys.argv = ['graphfsl', '--help']\n"
         "try: cli.main()\nexcept SystemExit: pass\nprint(os.environ['OMP_WAIT_POLICY'])"
     )
     free = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
