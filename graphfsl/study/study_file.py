@@ -90,8 +90,8 @@ class StudyFile:
         changes: overrides of that experiment, the same in every cell.
         grid: the axes.
         skip: which combinations of their levels are left out.
-        against: levels of references, each for itself.
         threads: CPU threads of a cell.
+        against: levels of references, each for itself.
     """
 
     file: Path
@@ -100,8 +100,8 @@ class StudyFile:
     changes: tuple[str, ...]
     grid: tuple[Axis, ...]
     skip: tuple[SkipRule, ...]
-    against: tuple[tuple[Choice, ...], ...]
     threads: int
+    against: tuple[tuple[Choice, ...], ...] = ()
 
     @classmethod
     def read(cls, path: str | Path, overrides: Sequence[str] = ()) -> StudyFile:
