@@ -113,6 +113,12 @@ def accuracy(bench: Any, y: np.ndarray) -> float:
     return float((bench._kinds() == y).mean())
 
 
+def await_order(bench: Any) -> None:
+    """Until as many samples are ordered as the page keeps ahead: a person takes longer to look."""
+    with bench._changed:
+        assert bench._changed.wait_for(lambda: not bench.dealer.wants_more, 600)
+
+
 def curve(
     pool: Pool, y: np.ndarray, names: Sequence[str], dealt: bool, seed: int, goal: float
 ) -> Any:
@@ -124,6 +130,7 @@ def curve(
         order = iter(np.random.default_rng(seed).permutation(len(y)).tolist())
         while not found or (found[-1] < goal and len(found) * STEP < MANY * len(names)):
             if dealt:
+                await_order(page.bench)
                 samples = [tile["n"] for tile in person.post("deal", count=STEP)["tiles"]]
             else:
                 samples = [next(order) for _ in range(STEP)]

@@ -212,7 +212,8 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
         advice = f"--host {host} is no address of this machine that can be served; choose another"
         if error.errno in (errno.EADDRINUSE, errno.EACCES):
             advice = "end what uses it, or choose another --port"
-        reason = os.strerror(error.errno) if (error.errno or 0) > 0 else error.strerror
+        known = error.errno is not None and error.errno > 0
+        reason = os.strerror(error.errno or 0) if known else error.strerror
         raise InputError(
             f"the page cannot be served at {host}:{port} ({reason}); {advice}"
         ) from None

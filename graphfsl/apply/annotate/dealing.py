@@ -11,6 +11,7 @@ import numpy as np
 from graphfsl.apply.annotate.answer_store import AnswerStore
 from graphfsl.apply.annotate.answers import SKIP, Answers
 
+AT_ONCE = 100  # samples that are ordered together: fewer take as long in a large pool
 LEASE = 600.0  # seconds for which a dealt sample is one person's
 AHEAD = 60  # ordered samples that shall wait at least
 PEOPLE = 2  # who are asked about a sample of the share that is dealt twice
@@ -45,7 +46,6 @@ class Dealer:
         random.Random(0).shuffle(self._at_random)
         self._left = len(names)  # ordered samples that nobody has answered, at the last deal
         self._is_whole = False
-        self.at_once = 20
 
     @property
     def is_ordered(self) -> bool:
@@ -62,7 +62,6 @@ class Dealer:
         self._order += samples
         self._left = (self._left if len(self._order) > len(samples) else 0) + len(samples)
         self._is_whole = not samples
-        self.at_once = 100
 
     def deal(
         self,

@@ -15,7 +15,7 @@ import numpy as np
 from graphfsl.apply.annotate import pool_statistics as statistics
 from graphfsl.apply.annotate.answer_store import AnswerStore, Event, Mark
 from graphfsl.apply.annotate.answers import CLEAR, NONE, SKIP, Answer, Answers, class_name
-from graphfsl.apply.annotate.dealing import Dealer
+from graphfsl.apply.annotate.dealing import AT_ONCE, Dealer
 from graphfsl.apply.annotate.pool_model import Label, PoolModel, Predictions
 from graphfsl.apply.annotate.pool_refiner import PoolRefiner
 from graphfsl.apply.annotate.sample_files import SampleFiles, in_words
@@ -235,7 +235,7 @@ class Workbench:
             with self.lock:
                 labelled = np.flatnonzero(self.given != UNLABELLED)
             order.cover(labelled)
-            more = order.next(self.dealer.at_once)
+            more = order.next(AT_ONCE)
             with self._changed:
                 self.dealer.extend(more.tolist())
                 self._changed.notify_all()
