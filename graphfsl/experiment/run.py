@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,11 +117,24 @@ class Run:
 def normalised(experiment: Experiment, learner: Learner, base: Split) -> Experiment:
     """The experiment with the normalisation of images filled in.
 
-    It is the encoder's own, or that of the base images.
+    It is the encoder's own, or that of the base images. A warning tells where `data` names another
+    one than the encoder's.
     """
-    if base.x.ndim != 4 or experiment.data.is_normalised:
+    if base.x.ndim != 4:
         return experiment
-    return experiment.normalised(**(own_normalisation(learner) or channel_statistics(base)))
+    own = own_normalisation(learner)
+    if not experiment.data.is_normalised:
+        return experiment.normalised(**(own or channel_statistics(base)))
+    transform = experiment.data.transform
+    named = {"mean": list(transform.mean or []), "std": list(transform.std or [])}
+    if own is not None and named != own:
+        warnings.warn(
+            f"data normalises images by mean={named['mean']}, std={named['std']}, but the encoder "
+            f"was pretrained with mean={own['mean']}, std={own['std']}; data.mean=null and "
+            "data.std=null take its own",
+            stacklevel=2,
+        )
+    return experiment
 
 
 def prepare(experiment: Experiment, path: Path) -> tuple[Run, Split]:
