@@ -97,7 +97,7 @@ def test_a_page_shows_types_defaults_and_a_line_to_copy(call: Call) -> None:
     )
     assert "learner.head='{name: protonet, distance: sqeuclidean}'" in out
     facts = json.loads(call("methods", "protonet", "--json")[1])
-    assert [o["name"] for o in facts[0]["options"]] == ["distance", "scale"]
+    assert [o["name"] for o in facts[0]["options"]] == ["distance", "scale", "learned"]
     assert "rotations: bool | None = null" in call("data", "omniglot")[1]
     assert "model: str (must be given)" in call("encoders", "timm")[1]
 
