@@ -164,8 +164,9 @@ def _fog(x: Float[Tensor, "N C H W"], u: Float[Tensor, "N k"], i: int) -> Float[
     amount, decay = ((0.2, 3.0), (0.5, 3.0), (0.75, 2.5), (1.0, 2.0), (1.5, 1.75))[i]
     octaves = _octaves(x.shape[-2])
     field = torch.zeros_like(x[:, :1])
-    for k, grid in enumerate(u.split([cells**2 for cells in octaves], 1)):
-        coarse = (grid - 0.5).view(len(x), 1, octaves[k], octaves[k])
+    of_octaves = u.split([cells**2 for cells in octaves], 1)
+    for k, (cells, draws) in enumerate(zip(octaves, of_octaves, strict=True)):
+        coarse = (draws - 0.5).view(len(x), 1, cells, cells)
         fine = F.interpolate(coarse, list(x.shape[-2:]), mode="bilinear", align_corners=False)
         field = field + fine / decay**k
     low, high = field.amin((1, 2, 3), True), field.amax((1, 2, 3), True)

@@ -56,12 +56,16 @@ class _Known:
     def of(cls, found: Predictions, labels: Mapping[int, Label]) -> _Known:
         """Those on which predictions rest."""
         number = {name: i for i, name in enumerate(found.classes)}
-        own = [labels[n] for n in found.support.tolist()]
-        of_class = np.array([label.value in number for label in own])
-        column = np.array([number[label.value] for label in own if label.value in number])
-        single = np.array([label.single for label in own])[of_class]
-        influence = found.influence[of_class][:, of_class]
-        return cls(found.support[of_class], column, single, influence, len(number))
+        given = [labels[sample] for sample in found.support.tolist()]
+        is_of_class = np.array([label.value in number for label in given])
+        kept = [label for label in given if label.value in number]
+        return cls(
+            samples=found.support[is_of_class],
+            column=np.array([number[label.value] for label in kept]),
+            single=np.array([label.single for label in kept]),
+            influence=found.influence[is_of_class][:, is_of_class],
+            classes=len(number),
+        )
 
 
 class PoolRefiner:

@@ -16,9 +16,8 @@ from PIL import Image, ImageOps
 HERE = Path(__file__).resolve().parent
 MODEL = json.loads((HERE / "model.json").read_text(encoding="utf-8"))
 DEEP_COLORS = (b"\x10\x02", b"\x10\x04", b"\x10\x06")  # PNG of 16 bits, of which Pillow keeps 8
-
-
 VERSION = [int(number) for number in onnxruntime.__version__.split(".")[:2]]
+
 if MODEL["onnxruntime"] > VERSION:
     sys.exit(f"onnxruntime {MODEL['onnxruntime']} or newer is needed, not {VERSION}")
 
