@@ -44,8 +44,8 @@ def ray_cluster(address: str) -> Iterator[Any]:
     except Exception as error:
         why = " ".join(str(error).split())[:200]
         raise InputError(
-            f"--ray {address}: {why}; a cluster must be up, with the same Ray ({version}) and token "
-            "(RAY_AUTH_MODE=token)"
+            f"--ray {address}: {why}; a cluster must be up, with the same Ray ({version}) and "
+            "token (RAY_AUTH_MODE=token)"
         ) from None
     try:
         yield ray
