@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from graphfsl.io.errors import InputError, require
@@ -264,25 +264,31 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         f"checkpoint {path} not found; is {path.parent} the directory of a run that has trained?",
     )
     try:
-        with safe_open(path, framework="pt") as file:
-            facts = json.loads((file.metadata() or {})["graphfsl"])
-            check_format(facts.get("format", FORMAT), path)
-            tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 (not a dict)
-            written = facts.pop("checksum", None)  # there is none in files of earlier versions
-            if written is not None and written != checksum(tensors, facts):
-                raise ValueError("its checksum is not that of its content")
-            facts.pop("format", None)
-            if facts.pop(HALVED, False):
-                tensors = {
-                    k: t.float() if t.dtype == torch.float16 else t for k, t in tensors.items()
-                }
-            return tensors, facts
+        # Opened once: a training may put the next checkpoint into its place at any moment.
+        content = path.read_bytes()
+        tensors = load(content)
+        facts = json.loads(_header(content)["__metadata__"]["graphfsl"])
+        check_format(facts.get("format", FORMAT), path)
+        written = facts.pop("checksum", None)  # there is none in files of earlier versions
+        if written is not None and written != checksum(tensors, facts):
+            raise ValueError("its checksum is not that of its content")
+        facts.pop("format", None)
+        if facts.pop(HALVED, False):
+            tensors = {k: t.float() if t.dtype == torch.float16 else t for k, t in tensors.items()}
+        return tensors, facts
     except InputError:
         raise
     except (SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise InputError(
             f"checkpoint {path} is broken or not from graphfsl ({error}); restore it or train again"
         ) from None
+
+
+def _header(content: bytes) -> dict[str, Any]:
+    """The JSON that a safetensors file begins with, behind its length in eight bytes."""
+    length = int.from_bytes(content[:8], "little")
+    header: dict[str, Any] = json.loads(content[8 : 8 + length])
+    return header
 
 
 def check_format(number: Any, path: Path) -> None:

@@ -81,6 +81,7 @@ def train(run: Path, steps: int = 200) -> None:
 
 
 CHILD = """
+import os
 import sys
 from pathlib import Path
 import torch
@@ -88,6 +89,7 @@ torch.set_num_threads(1)
 from graphfsl.io import distributed
 from tests.loops.test_machines import step, train
 kind, run = sys.argv[1], Path(sys.argv[2])
+Path(f"worker{os.environ['RANK']}.pid").write_text(str(os.getpid()))
 train(run) if kind == "train" else step(kind, run, steps=int(sys.argv[3]))
 distributed.finish()  # a process that leaves an open group now and then dies of its threads
 """
@@ -104,7 +106,16 @@ def torchrun(folder: Path, *args: object, processes: int = 2) -> subprocess.Pope
         *map(str, args),
     ]
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(command, cwd=ROOT, env=env, start_new_session=True)
+    return subprocess.Popen(command, cwd=folder, env=env)
+
+
+def kill(child: subprocess.Popen[bytes], folder: Path) -> None:
+    """SIGKILL to `torchrun` and to its processes, each of which is in a session of its own."""
+    workers = [int(path.read_text()) for path in sorted(folder.glob("worker*.pid"))]
+    assert len(workers) == 2
+    for process in (child.pid, *workers):
+        os.kill(process, signal.SIGKILL)
+    child.wait()
 
 
 @pytest.mark.parametrize(("kind", "steps"), [("protonet", 1), ("maml", 1), ("meta_sgd", 4)])
@@ -141,8 +152,7 @@ def test_two_processes_resume_to_the_bit(tmp_path: Path) -> None:
     while child.poll() is None and not (log.exists() and log.read_text().count("\n") > 2):
         time.sleep(0.01)
     assert child.poll() is None, "it was killed while it trained"
-    os.killpg(child.pid, signal.SIGKILL)
-    child.wait()
+    kill(child, tmp_path)
     assert load_checkpoint(tmp_path / "killed" / "last.safetensors")[1]["step"] < 200
     assert torchrun(tmp_path, "train", tmp_path / "killed").wait(300) == 0
     whole, again = (
