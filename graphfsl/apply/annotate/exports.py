@@ -116,7 +116,7 @@ def export(
         names.csv                             class -> folder
         label_studio.json, label_studio.xml   tasks and configuration for Label Studio
 
-    Of a sample the same side of the split is taken each time.
+    Of a sample the same side of the split is taken each time; but each class keeps one to train on.
 
     Args:
         out: the folder below which the new one is made, with the next number.
@@ -177,11 +177,12 @@ def _write_images(
     for name in sorted({sample.label for sample in samples if sample.label}):
         folder_of[name] = folders.of(name)
     names = {name: SafeNames() for name in folder_of}
+    validated = _validated(samples, validation)
     metadata: dict[str, list[dict[str, Any]]] = {"train": [], "validation": []}
     for sample in samples:
         if not sample.label:
             continue
-        side = "validation" if _share_of(sample.sample) < validation else "train"
+        side = "validation" if sample.sample in validated else "train"
         path = PurePosixPath(sample.sample)
         text = "__".join([*path.parts[:-1], path.stem])
         name = names[sample.label].of(text, path.suffix)
@@ -196,6 +197,19 @@ def _write_images(
             write_atomically(target / "images" / side / "metadata.jsonl", text.encode())
     columns = {"class": list(folder_of), "folder": list(folder_of.values())}
     write_table(target / "names.csv", columns)
+
+
+def _validated(samples: Sequence[Labelled], validation: float) -> set[str]:
+    """The samples that are kept for validation; each class has one at least to train on."""
+    chosen: set[str] = set()
+    last: dict[str, Labelled] = {}
+    for sample in samples:
+        share = _share_of(sample.sample)
+        if share < validation:
+            chosen.add(sample.sample)
+        if sample.label not in last or share > _share_of(last[sample.label].sample):
+            last[sample.label] = sample
+    return chosen - {sample.sample for sample in last.values()}
 
 
 def _place(file: Path, at: Path, links: bool) -> None:

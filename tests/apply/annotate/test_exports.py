@@ -56,6 +56,16 @@ def test_a_labelled_pool_is_exported_as_a_whole(tmp_path: Path) -> None:
     assert len(copies) == 12 and not any(file.is_symlink() for file in copies)
 
 
+def test_each_class_has_a_sample_to_train_on(tmp_path: Path) -> None:
+    image = tmp_path / "a.png"
+    image.write_bytes(b"")
+    samples = [Labelled(f"{n}.png", image, f"c{n % 20}", 1.0, True, True) for n in range(30)]
+    folder = export(tmp_path / "exports", samples, "score", validation=0.9) / "images"
+    kinds = {side: {f.name for f in (folder / side).iterdir()} for side in ("train", "validation")}
+    assert kinds["train"] - {"metadata.jsonl"} == {f"c{n}" for n in range(20)}
+    assert kinds["validation"] - {"metadata.jsonl"} < kinds["train"]
+
+
 def test_an_export_that_fails_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
