@@ -7,6 +7,7 @@ import numbers
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from graphfsl.io.errors import InputError, require, unknown
@@ -26,8 +27,13 @@ def make(cls: Callable[..., Any], options: Mapping[str, Any], where: str, **give
     )
 
 
-def signature(cls: Callable[..., Any]) -> dict[str, tuple[Any, bool]]:
+def signature(cls: Callable[..., Any]) -> Mapping[str, tuple[Any, bool]]:
     """The options that a class or function can be configured by: name -> (type, required)."""
+    return _signature(cls)
+
+
+@cache  # each cell of a study asks again
+def _signature(cls: Any) -> Mapping[str, tuple[Any, bool]]:
     function = cls.__init__ if isinstance(cls, type) else cls  # type: ignore[misc]
     hints = typing.get_type_hints(function)
     parameters = list(inspect.signature(function).parameters.values())[

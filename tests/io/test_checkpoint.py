@@ -28,7 +28,7 @@ def test_a_reader_sees_one_checkpoint_or_the_next(tmp_path: Path) -> None:
     save_checkpoint(path, {"weight": torch.ones(1)}, {"step": 1})
     writer = subprocess.Popen([sys.executable, "-c", WRITER, str(path)])
     try:
-        seen = set()
+        seen: set[int] = set()
         while len(seen) < 2:  # until the writer has begun
             seen.add(load_checkpoint(path)[1]["step"])
         for _ in range(300):
