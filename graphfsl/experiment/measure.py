@@ -348,9 +348,10 @@ def _changed(
         return trained, trained.evaluation.tasks
     section = _other_data(trained.data, shape, changes)
     if any(names(c, "episode.task") for c in changes):
-        # the settings that the run lists are of its own kind of task
+        # the episodes that the run was trained on, and the settings that it lists, are of its own
+        # kind of task
         own = any(names(c, "evaluation.settings") for c in changes)
-        changes = changes if own else [*changes, "evaluation.settings=[{}]"]
+        changes = [*changes, "train_episode=null", *([] if own else ["evaluation.settings=[{}]"])]
     if section is None:
         experiment = trained.changed(*changes)
     else:
