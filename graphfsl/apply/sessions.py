@@ -92,8 +92,9 @@ def sessions(
     measured_of = [
         _measure(path, name, [*task, *changes, *own], repeats) for path, name, own in every
     ]
-    lines = [_line(one) for one in measured_of]
-    told = _beside_first(measured_of)
+    compared = _beside_first(measured_of)
+    lines = [_line(one, own) for one, own in zip(measured_of, compared, strict=True)]
+    told = [str(one) for one in compared]
     folder = out or paths[0] / "sessions"
     table = csv_table(list(lines[0]), [list(line.values()) for line in lines])
     write_atomically(folder / "sessions.csv", table.encode())
@@ -169,11 +170,50 @@ def _counted(scores: Tensor, target: Target, episode: Episode, classes: int) -> 
     return torch.cat(parts, 1)
 
 
-def _line(one: Measured) -> dict[str, str]:
+@dataclass(frozen=True)
+class Compared:
+    """A learner's harmonic mean, with an interval over classes, in percent.
+
+    Args:
+        name: of the learner.
+        number: its harmonic mean.
+        low, high: the 95% interval, of the harmonic mean or, beside another learner, of the gain.
+        gain: over the other learner; None where there is none.
+        other: its name.
+    """
+
+    name: str
+    number: str
+    low: float
+    high: float
+    gain: float | None = None
+    other: str = ""
+
+    @property
+    def cell(self) -> str:
+        """The gain with its interval, as a table has it; without a gain the interval."""
+        if self.gain is None:
+            return f"{self.low:.2f} to {self.high:.2f}"
+        return f"{self.gain:+.2f} ({self.low:+.2f} to {self.high:+.2f})"
+
+    def __str__(self) -> str:
+        if self.gain is None:
+            found, within = "", self.cell
+        else:
+            found = f", {self.gain:+.2f} points beside {self.other}"
+            within = f"{self.low:+.2f} to {self.high:+.2f}"
+        return (
+            f"{self.name}: harmonic mean {self.number} %{found} "
+            f"(95% interval over classes {within})"
+        )
+
+
+def _line(one: Measured, compared: Compared) -> dict[str, str]:
     """A learner's line of the table: the summary, then the accuracy after each session."""
     found = {"learner": one.name}
     for name in SUMMARY:
         found[name] = one.row.metrics[name].number
+    found["gain in it (95% interval over classes)"] = compared.cell
     for name in ("backward transfer", "forgetting"):
         found[name] = one.row.metrics[name].number
     curve = one.row.diagnosis["curve"]
@@ -182,29 +222,22 @@ def _line(one: Measured) -> dict[str, str]:
     return found
 
 
-def _beside_first(every: Sequence[Measured]) -> list[str]:
-    """A sentence on the harmonic mean of each learner, with intervals over classes."""
+def _beside_first(every: Sequence[Measured]) -> list[Compared]:
+    """The harmonic mean of each learner beside that of the first, with intervals over classes."""
     first = every[0]
     counts = resampled_counts(first.is_base.long(), RESAMPLES)
     of_first = first.harmonic_means(counts)
-    low, high = (100 * v for v in bootstrap_interval(of_first))
-    value = first.row.metrics[HARMONIC].number
-    told = [
-        f"{first.name}: harmonic mean {value} % (95% interval over classes {low:.2f} to {high:.2f})"
-    ]
+    low, high = bootstrap_interval(100 * of_first)
+    compared = [Compared(first.name, first.row.metrics[HARMONIC].number, low, high)]
     for one in every[1:]:
         require(
             torch.equal(one.is_base, first.is_base),
             f"{one.name} has other base classes than {first.name}, so that no class stands beside "
             "itself; give them the same --order",
         )
-        gain = 100 * (one.harmonic_means(counts) - of_first)
-        low, high = bootstrap_interval(gain)
-        own = one.row.metrics[HARMONIC]
+        low, high = bootstrap_interval(100 * (one.harmonic_means(counts) - of_first))
         ones = torch.ones(1, len(one.right), dtype=torch.float64)
-        difference = 100 * float(one.harmonic_means(ones) - first.harmonic_means(ones))
-        told.append(
-            f"{one.name}: harmonic mean {own.number} %, {difference:+.2f} points beside "
-            f"{first.name} (95% interval over classes {low:+.2f} to {high:+.2f})"
-        )
-    return told
+        gain = 100 * float(one.harmonic_means(ones) - first.harmonic_means(ones))
+        number = one.row.metrics[HARMONIC].number
+        compared.append(Compared(one.name, number, low, high, gain, first.name))
+    return compared

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -111,7 +111,10 @@ def evaluate(
         str | None, typer.Option(help="change pixels so that answers are wrong: pgd")
     ] = None,
     eps: Annotated[
-        str, typer.Option(help="the most that an attack changes a pixel of [0, 1]")
+        str,
+        typer.Option(
+            help="the most that an attack changes a pixel of [0, 1]; 8/255,0.1 for a table of each"
+        ),
     ] = "8/255",
     attack_steps: Annotated[int, typer.Option(min=1, max=LARGEST, help="of the attack")] = 20,
     attack_on: Annotated[
@@ -127,43 +130,59 @@ def evaluate(
     corrupt_on: Annotated[
         str, typer.Option(help="all images, or those of query or support alone")
     ] = "all",
+    against: Annotated[
+        list[str] | None,
+        typer.Option(help="a further learner of the first run: its overrides, with ; between"),
+    ] = None,
 ) -> None:
     """Evaluate a run's checkpoint in any setting and on any data set.
 
     Overrides such as episode.way=20 or data.name=… say which; --on A,B,C takes several data sets.
-    Several runs are shown in one table, with their mean rank over its columns. --attack says how a
-    run answers images that were changed against it, --corrupt how it answers bad images.
+    Several runs, or learners of a run (--against), are shown in one table, with their gain over the
+    first one and their mean rank. --attack says how a run answers images that were changed against
+    it, --corrupt how it answers bad images.
     """
     from graphfsl.data import takes_root
     from graphfsl.experiment import run as runs
     from graphfsl.experiment.experiment import digest
     from graphfsl.experiment.measure import measure_policies
     from graphfsl.experiment.overrides import names
-    from graphfsl.io.checkpoint import write_json
-    from graphfsl.io.errors import InputError
+    from graphfsl.io.checkpoint import write_atomically, write_json
+    from graphfsl.io.errors import InputError, require
+    from graphfsl.io.plain_text import csv_table
 
     console = new_console()
     paths, changes = _runs_and_overrides(given)
     if on and (named := next((c for c in changes if names(c, "data.name")), None)):
         raise InputError(f"--on names the data sets; leave {named} out")
-    pgd = _attack(attack, eps, attack_steps, attack_on, attack_from)
+    attacks = _attacks(attack, eps, attack_steps, attack_on, attack_from)
     bad = _corruptions(corrupt, level, corrupt_on)
-    if pgd and bad:
+    if attacks and bad:
         raise InputError("--attack and --corrupt change the same images; ask for one of them")
-    several = len(paths) > 1 or bool(bad)
+    compared = bool(bad) or len(attacks) > 1  # with images as they are
+    image_changes: list[Any] = [*([None] if compared else []), *attacks, *bad] or [None]
+    others = [(paths[0], text) for text in against or []]
+    several = len(paths) + len(others) > 1 or compared
+    as_csv = out is not None and out.suffix == ".csv"
+    require(
+        several or not as_csv,
+        f"{out} would be a table, which several runs, --corrupt or --eps=8/255,0.1 give; name a "
+        ".json",
+    )
     say = None if as_json or on or several else console.print
     of_runs: dict[str, list[Row]] = {}
     images: list[str] = []  # what was done to those of each row of a run
-    for path in paths:
+    for path, learner in [*((path, "") for path in paths), *others]:
         trained = runs.load(path)
-        found = of_runs.setdefault(str(path), [])
+        found = of_runs.setdefault(learner or str(path), [])
         for name in [n.strip() for n in on.split(",") if n.strip()] or [""]:
             # One root for several sets: it says nothing to those that need no files.
             own = [
                 c for c in changes if not (name and c.startswith("data.root=")) or takes_root(name)
             ]
             own = [f"data.name={name}", *own] if name else own
-            for change in [None, *bad] if bad else [pgd]:
+            own += learner.split(";") if learner else []
+            for change in image_changes:
                 rows = measure_policies(trained, own, say, episodes, change)
                 found += rows
                 if len(of_runs) == 1:
@@ -177,13 +196,15 @@ def evaluate(
         {"changes": changes}
         | ({"on": on} if on else {})
         | ({"episodes": str(episodes)} if episodes else {})
-        | ({} if pgd is None else {"attack": str(pgd), "from": str(attack_from)})
+        | ({"attack": "; ".join(map(str, attacks)), "from": str(attack_from)} if attacks else {})
         | ({"corruptions": [str(one) for one in bad]} if bad else {})
         | ({"runs": [str(path) for path in paths]} if several else {})
+        | ({"against": against} if against else {})
     )
     path = out or paths[0] / "evaluations" / f"{digest(question)}.json"
     facts = [row.to_dict() for row in rows]
-    write_json(path, {"overrides": changes, "rows": facts})
+    if not as_csv:
+        write_json(path, {"overrides": changes, "rows": facts})
     if as_json:
         shown = [{k: v for k, v in f.items() if k not in ("accuracies", "values")} for f in facts]
         print(json.dumps(shown, indent=2))
@@ -191,10 +212,14 @@ def evaluate(
     if several:
         from graphfsl.report.pairs import pairs_table
 
-        short = {Path(run).name: own for run, own in of_runs.items()}
+        short = {run if run in (against or ()) else Path(run).name: f for run, f in of_runs.items()}
         lines = pairs_table(short if len(short) == len(of_runs) else of_runs, images)
         titles = [line["run"] for line in lines]
-        print_table(_turned(lines, titles), ("", *titles), False)
+        turned = _turned(lines, titles)
+        if as_csv:
+            table = csv_table(["", *titles], [list(line.values()) for line in turned])
+            write_atomically(path, table.encode())
+        print_table(turned, ("", *titles), False)
     elif on:
         result = f"{rows[0].metric} {rows[0].value.unit}".rstrip()
         asked = [name for name in ("way", "shot", "unlabeled") if name in rows[0].asked]
@@ -203,14 +228,14 @@ def evaluate(
     console.print(f"results: {path}")
 
 
-def _attack(name: str | None, eps: str, steps: int, on: str, source: Path | None) -> PGD | None:
-    """The attack that options name; None where none is asked for.
+def _attacks(name: str | None, eps: str, steps: int, on: str, source: Path | None) -> list[PGD]:
+    """The attacks that options name, one for each eps; none where none is asked for.
 
     Raises:
         InputError: for an unknown one, and options that it does not take.
     """
     if name is None:
-        return None
+        return []
     from graphfsl.experiment import run as runs
     from graphfsl.io.errors import unknown
     from graphfsl.loops.attack import PGD, parse_eps
@@ -218,7 +243,7 @@ def _attack(name: str | None, eps: str, steps: int, on: str, source: Path | None
     if name != "pgd":
         raise unknown("attack", name, ["pgd"])
     other = None if source is None else runs.load(source).learner
-    return PGD(parse_eps(eps), steps, on=on, source=other)
+    return [PGD(parse_eps(one), steps, on=on, source=other) for one in eps.split(",")]
 
 
 def _corruptions(names: str, level: int, on: str) -> list[Corruption]:

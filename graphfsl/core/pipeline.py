@@ -63,6 +63,8 @@ class Pipeline(Learner):
 
     # (C, h, w) of the encoder's maps, where its builder knows it
     maps: tuple[int, ...] | None = None
+    # whether its encoder has measured the images that it is asked about, the queries among them
+    knows_target: bool = False
 
     def __init__(
         self,
@@ -116,7 +118,8 @@ class Pipeline(Learner):
     @property
     def remarks(self) -> list[str]:
         """What the class means rest on beside labeled samples."""
-        return [part.note for part in self.parts if part.note]
+        of_target = ["BatchNorm averages of the target"] if self.knows_target else []
+        return of_target + [part.note for part in self.parts if part.note]
 
     def set_batch_norm(self, policy: str) -> None:
         """Choose the BatchNorm policy of the encoder; an unknown one raises InputError."""
@@ -145,7 +148,7 @@ class Pipeline(Learner):
         """Whether a query's score depends on the other queries."""
         shared = any(p.transductive for p in self.acquire)  # labels of a pool that all share
         alone = self.per_query or not any(p.transductive for p in self.parts)
-        return self.shares_statistics or shared or not alone
+        return self.knows_target or self.shares_statistics or shared or not alone
 
     @property
     def fixed(self) -> bool:
@@ -392,6 +395,7 @@ class Pipeline(Learner):
             encoder, *parts, self.per_query, self.batch_norm, novelty=novelty, acquire=acquire
         )
         features.rejects_above = self.rejects_above
+        features.knows_target = self.knows_target
         features._generates = False
         return features.train(self.training)
 

@@ -174,3 +174,43 @@ class Adam(Rule):
                 p, grads[n], state[0][n], state[1][n], step + 1, self.lr, self.beta1
             )
         return moved, (first, second)
+
+
+class Adadelta(Rule):
+    """The steps of torch.optim.Adadelta.
+
+    For inner loops whose gradients are constants.
+
+    Args:
+        lr: of a step.
+        decay: rho, how much of the mean squares a step keeps.
+
+    Source:
+        Zeiler 2012, https://arxiv.org/abs/1212.5701, algorithm 1.
+    """
+
+    least = 1e-6  # epsilon of torch.optim.Adadelta
+
+    def __init__(self, lr: float, decay: float = 0.9) -> None:
+        super().__init__()
+        require(lr > 0, f"the rate of the inner loop must be above 0, not {lr}")
+        require(0 <= decay < 1, f"the decay of Adadelta must be in [0, 1), not {decay}")
+        self.lr, self.decay = lr, decay
+
+    def init(self, params: Params) -> tuple[Params, Params]:
+        """The mean squares of gradients and of steps, zero."""
+        zero = {n: torch.zeros_like(p) for n, p in params.items()}
+        return zero, zero
+
+    def update(
+        self, params: Params, grads: Params, loss: Tensor, state: tuple[Params, Params], step: int
+    ) -> tuple[Params, tuple[Params, Params]]:
+        """The parameters after a step, and the mean squares."""
+        moved, of_gradients, of_steps = {}, {}, {}
+        for n, p in params.items():
+            g = grads[n]
+            of_gradients[n] = state[0][n].lerp(g.square(), 1 - self.decay)
+            root = (state[1][n] + self.least).sqrt() / (of_gradients[n] + self.least).sqrt()
+            of_steps[n] = state[1][n].lerp((root * g).square(), 1 - self.decay)
+            moved[n] = p - self.lr * root * g
+        return moved, (of_gradients, of_steps)

@@ -14,7 +14,7 @@ UINT = np.uint64
 # Streams of random numbers of one episode; appended to, never renumbered, or old episodes change.
 (CLASSES, IMAGES, POOL, QUERY_ORDER, POOL_ORDER, SHOTS, IMBALANCE, GROUPS, LABEL_SPLIT, AUGMENT,
  POOL_IMBALANCE, FUNCTIONS, POINTS, NOISE, OUTLIERS, OPEN, QUERIES, ATTACK, SCENES,
- ABSENT, CORRUPTION) = range(21)  # fmt: skip
+ ABSENT, CORRUPTION, WAYS, SHARES) = range(23)  # fmt: skip
 
 
 def _mix(z: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ from graphfsl.core.schema import make, signature
 from graphfsl.experiment.learner_spec import PartSpec
 from graphfsl.io.errors import InputError, unknown
 from graphfsl.nn import ENCODERS
+from graphfsl.nn.feature_wise_transform import transform_feature_wise
 from graphfsl.nn.timm_encoder import is_timm_model, timm_models
 from graphfsl.nn.weights import load_encoder_weights, reads_weights
 
@@ -28,8 +29,9 @@ def make_encoder(
     """The encoder that a configuration names, with the sizes of what it gives.
 
     The sizes are found by a run on the meta device. Beside its own options every encoder takes
-    `frozen`: it does not learn; and `weights`: a file, see `graphfsl.nn.weights`, which is read
-    here unless the class reads it itself.
+    `frozen`: it does not learn; `weights`: a file, see `graphfsl.nn.weights`, which is read
+    here unless the class reads it itself; and `feature_wise`: noise on its channels in training,
+    see `graphfsl.nn.feature_wise_transform`.
 
     Args:
         spec: its name and options; None takes samples as they are: pixels flattened, features
@@ -67,12 +69,16 @@ def make_encoder(
         raise InputError(
             f"learner.encoder.weights must be the path of a file, not {weights!r:.200}"
         )
+    feature_wise = options.pop("feature_wise", False)
     cls: Any = ENCODERS[name]
     dim, maps = _probed(cls, name, _Options(options), tuple(shape))
-    if torch.get_default_device().type == "meta":  # a check of the configuration reads no weights
+    checks = torch.get_default_device().type == "meta"  # which reads no weights
+    if checks and feature_wise is False:
         return _on_meta(cls, _Options(options), tuple(shape), frozen), dim, maps
     encoder = _made(cls, options, shape)
-    if weights is not None and reads_weights():
+    if feature_wise is not False:
+        transform_feature_wise(encoder, feature_wise)
+    if weights is not None and not checks and reads_weights():
         load_encoder_weights(encoder, weights)
     encoder.requires_grad_(not frozen)
     return encoder, dim, maps

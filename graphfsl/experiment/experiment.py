@@ -78,6 +78,7 @@ class Evaluation:
         block: episodes at once; None takes as many as fit.
         unbalanced: whether a learner that assumes balance is measured without it, too.
         untrained_rule: whether the rule of an inner loop is as it was before the training.
+        target_statistics: whether BatchNorm averages are those of the split that is evaluated.
     """
 
     episodes: int
@@ -88,6 +89,7 @@ class Evaluation:
     block: int | None
     unbalanced: bool
     untrained_rule: bool
+    target_statistics: bool
 
 
 @dataclass(frozen=True)
@@ -443,6 +445,7 @@ def _evaluation(given: Mapping[str, Any]) -> Evaluation:
         block=options.block,
         unbalanced=options.unbalanced,
         untrained_rule=options.untrained_rule,
+        target_statistics=options.target_statistics,
     )
 
 

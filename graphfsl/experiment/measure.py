@@ -33,6 +33,7 @@ from graphfsl.io.errors import InputError
 from graphfsl.loops.evaluation import diagnose, encode_once, evaluate, rejection_threshold
 from graphfsl.loops.image_change import ImageChange
 from graphfsl.loops.row import Row
+from graphfsl.loops.target_statistics import with_target_statistics
 
 Say = Callable[[str], None]
 # what a list decides
@@ -116,6 +117,8 @@ def _measured(
         check_protocol(learner, task, options.unbalanced)
     device = experiment.trainer.fabric().device
     learner = learner.to(device)
+    if options.target_statistics:
+        learner, memo = with_target_statistics(learner, split, run.transform), None
     if image_change is None:
         learner, split = _encoded(run, experiment, learner, split, tasks, memo)
     published = _published(run.experiment, experiment) if image_change is None else ()
@@ -197,7 +200,8 @@ def _encoded(
 def _published(trained: Experiment, asked: Experiment) -> Sequence[Published]:
     """What the paper states: a published number is for its own learner, data set and test split."""
     same = asked.learner == trained.learner and asked.data.placeless == trained.data.placeless
-    own = same and not asked.evaluation.untrained_rule
+    options = asked.evaluation
+    own = same and not (options.untrained_rule or options.target_statistics)
     return asked.notes.published if own and asked.evaluation.split == "test" else ()
 
 
@@ -343,6 +347,11 @@ def _changed(
     if not changes:
         return trained, trained.evaluation.tasks
     section = _other_data(trained.data, shape, changes)
+    if any(names(c, "episode.task") for c in changes):
+        # the episodes that the run was trained on, and the settings that it lists, are of its own
+        # kind of task
+        own = any(names(c, "evaluation.settings") for c in changes)
+        changes = [*changes, "train_episode=null", *([] if own else ["evaluation.settings=[{}]"])]
     if section is None:
         experiment = trained.changed(*changes)
     else:

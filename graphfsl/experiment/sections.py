@@ -23,6 +23,8 @@ class EvaluationOptions:
             class on Dirichlet episodes, too.
         untrained_rule: measure an inner loop that learns its rule with the rule as it was before
             the training, from the trained weights of the network.
+        target_statistics: normalise by BatchNorm averages of the images of the split that is
+            evaluated, which is transductive.
     """
 
     episodes: int = 600
@@ -32,6 +34,7 @@ class EvaluationOptions:
     block: int | None = None
     unbalanced: bool = False
     untrained_rule: bool = False
+    target_statistics: bool = False
 
     def __post_init__(self) -> None:
         if self.episodes < 1 or (self.block is not None and self.block < 1):

@@ -6,7 +6,7 @@ Goldblum, Fowl, Goldstein 2020 (adversarial querying), https://arxiv.org/abs/191
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from graphfsl.core.arguments import real_number, whole_number
 from graphfsl.core.episode import Episode, Target
 from graphfsl.core.learner import Learner
+from graphfsl.core.pipeline import Pipeline
 from graphfsl.data.streams import ATTACK, keys_of, uniform
 from graphfsl.data.transforms import Transform
 from graphfsl.functional.layers import last_layer
@@ -129,13 +130,14 @@ class PGD:
         keys = keys_of("attack", self.seed, np.asarray(numbers))
         u = torch.from_numpy(uniform(keys, ATTACK, 1, clean[0].numel())).view(clean.shape)
         start = clean + self.eps * (2 * u - 1).to(clean)
-        worst, most = clean, self._how_wrong(learner, self._with(episode, transform, clean), target)
+        answer = self._answering(learner, episode, transform)
+        with torch.no_grad():
+            worst, most = clean, self._wrongness(answer(clean), target)
         x = torch.minimum(torch.maximum(start, low), high)
         size = self.eps / 4 if self.step is None else self.step
         for number in range(self.steps + 1):
             x = x.detach().requires_grad_()
-            scores = last_layer(learner.score(self._with(episode, transform, x)))
-            queries = scores[:, episode.query]
+            queries = answer(x)
             wrong = self._wrongness(queries, target)
             better = (wrong > most).view(*wrong.shape, *(1,) * (x.ndim - wrong.ndim))
             worst, most = torch.where(better, x.detach(), worst), torch.maximum(wrong, most)
@@ -149,9 +151,36 @@ class PGD:
             x = torch.minimum(torch.maximum(x, low), high)
         return worst
 
-    @torch.no_grad()
-    def _how_wrong(self, learner: Learner, episode: Episode, target: Target) -> Tensor:
-        return self._wrongness(last_layer(learner.score(episode))[:, episode.query], target)
+    def _answering(
+        self, learner: Learner, episode: Episode, transform: Transform
+    ) -> Callable[[Tensor], Tensor]:
+        """What scores the queries (B, Q, C) where the part that is attacked has given pixels.
+
+        The other images stay as they are, and where an image's features do not depend on its
+        episode those are encoded once.
+        """
+
+        def whole(pixels: Tensor) -> Tensor:
+            scores = learner.score(self._with(episode, transform, pixels))
+            return last_layer(scores)[:, episode.query]
+
+        if not (isinstance(learner, Pipeline) and learner.fixed):
+            return whole
+        with torch.no_grad():
+            features = learner.encode(episode)
+        part = self._slice(episode)
+
+        def by_features(pixels: Tensor) -> Tensor:
+            moved = self._with(episode, transform, pixels)
+            alone = moved.parts(
+                support=self.on == "support", query=self.on == "query", unlabeled=False
+            )
+            z = learner.encode(alone).x
+            nodes = torch.cat([features.x[:, : part.start or 0], z, features.x[:, part.stop :]], 1)
+            scores = learner.score_features(features.with_tensors({"x": nodes}))
+            return last_layer(scores)[:, episode.query]
+
+        return by_features
 
     @torch.no_grad()
     def _wrongness(self, queries: Tensor, target: Target) -> Tensor:

@@ -1,6 +1,7 @@
 """The tables of the documentation, from the committed results.
 
-There are those of a data set, those of a study, and the headlines.
+There are those of a data set, those of a study, those that a command wrote as CSV, and the
+headlines.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from graphfsl.io.checkpoint import read_json
 from graphfsl.io.errors import InputError, unknown
 from graphfsl.io.package_data import experiments_dir
+from graphfsl.io.plain_text import unguarded
 from graphfsl.loops.row import ACCURACY
 from graphfsl.report.results_csv import (
     EPISODE,
@@ -35,7 +37,7 @@ def table(name: str, folder: Path | None = None) -> str:
     Each kind of setting of a data set is a table of its own.
 
     Args:
-        name: of the data set or study, or `headlines`.
+        name: of the data set, study or table, or `headlines`.
         folder: what holds the records of data sets, STUDY.csv and headlines.json;
             experiments/results where it is not given.
 
@@ -45,7 +47,7 @@ def table(name: str, folder: Path | None = None) -> str:
     folder = folder or experiments_dir() / "results"
     file = folder / f"{name}.csv"
     if file.is_file() and not is_record(file):
-        return _study(file)
+        return _study(file) if is_study(file) else _as_it_is(file)
     rows = read_records(folder)
     if not rows:
         raise InputError(
@@ -68,6 +70,21 @@ def table(name: str, folder: Path | None = None) -> str:
             lines += [line for line in _lines(measured, heads) if line not in lines]
         parts.append(_markdown(kind, lines))
     return "\n\n".join(parts) + "\n"
+
+
+def is_study(file: Path) -> bool:
+    """Whether a CSV holds the cells of a study; else it is a table as a command wrote it."""
+    with file.open(newline="", encoding="utf-8") as lines:
+        return "setting" in next(csv.reader(lines), [])
+
+
+def _as_it_is(file: Path) -> str:
+    """The lines of a CSV; turned, so that lines become columns, where it has too many of these."""
+    with file.open(newline="", encoding="utf-8") as text:
+        lines = [[unguarded(cell) for cell in line] for line in csv.reader(text)]
+    if len(lines[0]) > MOST_COLUMNS:
+        lines = [list(column) for column in zip(*lines, strict=True)]
+    return _pipe_table(lines) + "\n"
 
 
 def _headlines(rows: Sequence[Line], file: Path) -> str:
@@ -169,10 +186,13 @@ def _levels(cell: Line, axes: Sequence[str]) -> str:
 
 
 def _markdown(kind: str, lines: Sequence[Sequence[str]]) -> str:
+    return f"{kind.capitalize()}:\n\n{_pipe_table(lines)}"
+
+
+def _pipe_table(lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table of lines of cells, the first of them the heads."""
     head, *body = (f"| {' | '.join(line)} |" for line in lines)
-    return "\n".join(
-        [f"{kind.capitalize()}:\n", head, f"| {' | '.join('---' for _ in lines[0])} |", *body]
-    )
+    return "\n".join([head, f"| {' | '.join('---' for _ in lines[0])} |", *body])
 
 
 def _over_seeds(cells: Sequence[Line], metric: str) -> str:

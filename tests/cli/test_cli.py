@@ -4,6 +4,7 @@ mistake.
 
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 import sys
@@ -210,6 +211,25 @@ def test_corrupted_images_are_answered_in_one_table(tmp_path: Path, call: Call) 
     assert [row["traits"] for row in rows] == [[], *([words] for words in bad)]
     assert not any(row["published"] for row in rows[1:])
     assert all(words in " ".join(told.split()) for words in ("contrast, level 5", "mean rank"))
+
+
+def test_learners_of_a_run_and_changed_images_stand_in_one_table(
+    tmp_path: Path, call: Call
+) -> None:
+    run, out = ROOT / "experiments/results/snell2017_glyphs_5w1s", tmp_path / "t.csv"
+    asked = ["episode.shot=2", "episode.query=1", "evaluation.episodes=3", "--attack", "pgd"]
+    asked += ["--eps", "0,0.9", "--attack-steps", "1"]
+    further = ["--against", "learner.batch_norm=joint"]
+    code, told, err = call("evaluate", str(run), *asked, *further, "--out", str(out))
+    assert code == 0, err
+    heads, *lines = csv.reader(out.read_text().splitlines())
+    assert heads == ["", run.name, "learner.batch_norm=joint (transductive)"]
+    assert len(lines) == 4 and lines[-1][0] == "mean rank"
+    natural, same = lines[0][-2:], lines[1][-2:]
+    assert natural == same and "(" in natural[1], "eps 0 changes nothing"
+    assert str(out) in told.replace("\n", "")
+    code, _, err = call("evaluate", str(run), *asked[:3], "--out", str(out))
+    assert code == 2 and ".json" in err
 
 
 def test_cross_domain_evaluation(trained: Path, tmp_path: Path, call: Call) -> None:

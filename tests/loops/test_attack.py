@@ -106,6 +106,21 @@ def test_answers_do_not_depend_on_blocks() -> None:
     torch.testing.assert_close(accuracy(attack, block=1), accuracy(attack, block=5))
 
 
+@pytest.mark.parametrize("on", ["query", "support"])
+def test_what_is_not_attacked_may_be_encoded_once(on: str) -> None:
+    """A learner whose images cannot be encoded once is asked as a whole, with the same answers."""
+
+    class Whole(Pipeline):
+        fixed = False
+
+    whole = Whole(TinyEncoder(), head=ProtoNet()).eval()
+    whole.load_state_dict(net().state_dict())
+    attack = PGD(0.1, steps=3, on=on)
+    torch.testing.assert_close(accuracy(attack), accuracy(attack, whole))
+    changed = [attack.changed(m, *batch(), TRANSFORM, [0, 1]).x for m in (net(), whole)]
+    torch.testing.assert_close(*changed, atol=1e-4, rtol=1e-4)
+
+
 def test_a_learner_without_gradients_falls_to_those_of_another() -> None:
     """Rounded features have none: what looks robust to its own falls in a transfer."""
 

@@ -168,6 +168,22 @@ def test_of_an_error_a_study_shows_the_median_seed_and_says_what_diverges(tmp_pa
     ]
 
 
+def test_a_table_that_a_command_wrote_is_shown_as_it_is(tmp_path: Path) -> None:
+    """Turned where it has more columns than fit."""
+    (tmp_path / "pairs.csv").write_text(",a,b\nx/test,1.00,2.00\n")
+    assert table("pairs", tmp_path).splitlines() == [
+        "|  | a | b |",
+        "| --- | --- | --- |",
+        "| x/test | 1.00 | 2.00 |",
+    ]
+    (tmp_path / "wide.csv").write_text("learner,s0,s1,s2,s3,s4,s5,s6,s7\na,0,1,2,3,4,5,6,7\n")
+    assert table("wide", tmp_path).splitlines()[:3] == [
+        "| learner | a |",
+        "| --- | --- |",
+        "| s0 | 0 |",
+    ]
+
+
 def test_of_a_share_a_study_shows_the_mean_over_seeds(tmp_path: Path) -> None:
     """As of an accuracy; a share is not an error, whatever its name."""
     rows = [

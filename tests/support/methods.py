@@ -37,4 +37,5 @@ QUICK: dict[str, dict[str, Any]] = {
     "imaml": {"steps": 6},
     "lstm_meta_learner": {"steps": 5},
     "transmatch": {"steps": 4},
+    "tsa": {"steps": 4},
 }

@@ -55,6 +55,23 @@ def test_parts_behind_it_learn_from_transformed_base_features() -> None:
     torch.testing.assert_close(pipeline.head.mean, root.mean(0))
 
 
+def test_an_episode_is_centred_by_its_own_nodes() -> None:
+    episode = features(unlabeled=2)
+    part = FeatureTransform(DIM, centre="episode", unit=False)
+    assert part.transductive and part.uses_unlabeled and not part.wants_base
+    expected = episode.x - episode.x.mean(1, keepdim=True)
+    torch.testing.assert_close(part(episode).x, expected)
+    shorter = episode.mask.clone()
+    shorter[:, -2:] = False
+    found = part(episode.replace(mask=shorter)).x
+    torch.testing.assert_close(found[:, :-2].mean(1), torch.zeros_like(found[:, 0]))
+
+
+def test_a_centre_that_there_is_not_is_refused() -> None:
+    with pytest.raises(InputError, match="must be true, false or episode, not 'pool'"):
+        FeatureTransform(DIM, centre="pool")
+
+
 def test_a_power_outside_of_its_range_is_refused() -> None:
     with pytest.raises(InputError, match=r"power must be in \(0, 1\], not 0"):
         FeatureTransform(DIM, power=0)
