@@ -6,7 +6,8 @@ them foreign.
 committed runs), with 1, 2, 3 and 5 labels a class and 0, 30 and 70 % samples of other classes.
 `--split train` draws from training classes, on which anything is chosen. Draw i of a cell is the
 same pool for any version of the program: `--save FILE` keeps every draw's numbers, and `--against
-FILE` shows the mean difference to those, paired by draw.
+FILE` shows the mean difference to those, paired by draw. `--gates RUN` asks the gates that a run's
+`gated_propagation` has learned in place of `label`, whatever the encoder of the pool.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import argparse
 import json
 import math
 import os
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,9 @@ from graphfsl.core.pipeline import Pipeline
 from graphfsl.data.transforms import Transform
 from graphfsl.experiment import run
 from graphfsl.functional.calibration import expected_calibration_error, reliability
+from graphfsl.functional.pool_graph import PoolGraph
 from graphfsl.loops.feature_cache import cached_features
+from graphfsl.methods.refine.gated_propagation import GatedPropagation
 
 RESULTS = Path(__file__).parents[1] / "experiments/results"
 SETS = ("cifar_fs", "omniglot", "glyphs")
@@ -90,7 +93,58 @@ def drawn(
     return np.concatenate(ids)[mixed], np.concatenate(classes)[mixed], known
 
 
-def said(found: Labels, truth: np.ndarray) -> dict[str, float]:
+@dataclass(frozen=True)
+class Gated:
+    """What the last gate says of a pool, in the words of `Labels`."""
+
+    given: np.ndarray
+    best: np.ndarray
+    label: np.ndarray
+    score: np.ndarray
+    none: np.ndarray
+    facts: dict[str, bool] = field(default_factory=dict)
+
+
+def gates_of(path: Path) -> GatedPropagation:
+    """The gates that a run has learned."""
+    learner = run.load(path).learner
+    assert isinstance(learner, Pipeline)
+    (gated,) = [part for part in learner.refine if isinstance(part, GatedPropagation)]
+    return gated
+
+
+@torch.no_grad()
+def gated_labels(gated: GatedPropagation, x: np.ndarray, known: np.ndarray, y: np.ndarray) -> Gated:
+    """The most probable class of each sample, and the gate's P(member) P(right) of it.
+
+    Args:
+        gated: whose gates are asked.
+        x: (n, d) features.
+        known: (k,) the positions of the labeled ones.
+        y: (k,) their classes.
+    """
+    given = np.zeros(len(x), bool)
+    given[known] = True
+    order = np.concatenate([known, np.flatnonzero(~given)])
+    labels = torch.nn.functional.one_hot(torch.from_numpy(y)).float()[None]
+    nodes = torch.from_numpy(x[order])[None].float()
+    mask = torch.ones(nodes.shape[:2], dtype=torch.bool)
+    graph = PoolGraph.of(nodes, labels, mask, gated.k, gated.alpha)
+    weights = labels.new_zeros(1, len(x) - len(known), labels.shape[-1])
+    for gate in gated.gates:
+        reading = graph.read(weights)
+        logits = gate.logits(reading.statistics)
+        weights = gate.weights(reading, logits, graph.real)
+    member, right = logits[0].sigmoid().unbind(-1)
+    best, score, none = np.zeros(len(x), np.int64), np.ones(len(x)), np.zeros(len(x))
+    best[known] = y
+    best[~given] = reading.best[0].numpy()
+    score[~given] = (member * right).numpy()
+    none[~given] = (1 - member).numpy()
+    return Gated(given, best, np.where(none > 0.5, -1, best), score, none)
+
+
+def said(found: Labels | Gated, truth: np.ndarray) -> dict[str, float]:
     """In percent: members of which `best` is right, members called none, calibration error of the
     score that `best` is right (a foreign sample's never is), how well `none` ranks foreign samples
     above members, and whether the score is called a confidence, with its calibration error there.
@@ -98,7 +152,7 @@ def said(found: Labels, truth: np.ndarray) -> dict[str, float]:
     asked = ~found.given
     member = asked & (truth >= 0)
     wrong = torch.from_numpy(((found.best != truth) | (truth < 0))[asked].astype(np.int64))
-    score = found.score if hasattr(found, "score") else found.confidence  # as it was called
+    score = found.score
     bins = reliability(torch.from_numpy(score[asked, None].clip(1e-9)), wrong)
     error, borne_out = (
         100 * float(expected_calibration_error(bins)),
@@ -118,7 +172,11 @@ def said(found: Labels, truth: np.ndarray) -> dict[str, float]:
 
 
 def cells(
-    sets: list[str], split: str | None, root: str | None, draws: int
+    sets: list[str],
+    split: str | None,
+    root: str | None,
+    draws: int,
+    gated: GatedPropagation | None = None,
 ) -> dict[str, list[dict[str, float]]]:
     """A cell's name -> what every draw of it said."""
     found = {}
@@ -129,7 +187,11 @@ def cells(
                 draw = []
                 for i in track(range(draws), f"{name} {labels} {foreign}", transient=True):
                     ids, truth, known = drawn(y, labels, foreign, i)
-                    draw.append(said(label_pool(x[ids], known, truth[known]), truth))
+                    if gated is None:
+                        answers: Labels | Gated = label_pool(x[ids], known, truth[known])
+                    else:
+                        answers = gated_labels(gated, x[ids], known, truth[known])
+                    draw.append(said(answers, truth))
                 found[f"{name}, {labels} a class, {100 * foreign:.0f} % foreign"] = draw
     return found
 
@@ -150,8 +212,10 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--save", type=Path)
     parser.add_argument("--against", type=Path)
+    parser.add_argument("--gates", type=Path, metavar="RUN")
     options = parser.parse_args()
-    found = cells(options.sets, options.split, options.data, options.draws)
+    gated = gates_of(options.gates) if options.gates else None
+    found = cells(options.sets, options.split, options.data, options.draws, gated)
     if options.save:
         options.save.write_text(json.dumps(found))
     before = json.loads(options.against.read_text()) if options.against else {}
