@@ -34,7 +34,7 @@ from graphfsl.core.pipeline import Pipeline
 from graphfsl.data.transforms import Transform
 from graphfsl.experiment import run
 from graphfsl.functional.calibration import expected_calibration_error, reliability
-from graphfsl.functional.pool_graph import PoolGraph
+from graphfsl.functional.task_pool_graph import TaskPoolGraph
 from graphfsl.loops.feature_cache import cached_features
 from graphfsl.methods.refine.gated_propagation import GatedPropagation
 
@@ -129,7 +129,7 @@ def gated_labels(gated: GatedPropagation, x: np.ndarray, known: np.ndarray, y: n
     labels = torch.nn.functional.one_hot(torch.from_numpy(y)).float()[None]
     nodes = torch.from_numpy(x[order])[None].float()
     mask = torch.ones(nodes.shape[:2], dtype=torch.bool)
-    graph = PoolGraph.of(nodes, labels, mask, gated.k, gated.alpha)
+    graph = TaskPoolGraph.of(nodes, labels, mask, gated.k, gated.alpha)
     weights = labels.new_zeros(1, len(x) - len(known), labels.shape[-1])
     for gate in gated.gates:
         reading = graph.read(weights)

@@ -30,7 +30,9 @@ def enrol(name: str, *photographs: str) -> None:
     new, (z, names) = device.features(photographs), known()
     features = np.concatenate([z[names != name], new])
     names = np.append(names[names != name], [name] * len(new))
-    np.savez(KNOWN, features=features, names=names, model=device.MODEL["model"])
+    part = KNOWN.with_suffix(".part.npz")  # renamed when it is whole
+    np.savez(part, features=features, names=names, model=device.MODEL["model"])
+    part.replace(KNOWN)
 
 
 def classify(*photographs: str) -> None:

@@ -22,10 +22,10 @@ from graphfsl.functional.base_pools import BasePools, base_pools
 from graphfsl.functional.centring import centred
 from graphfsl.functional.distances import cosine
 from graphfsl.functional.layers import last_layer
-from graphfsl.functional.pool_graph import STATISTICS, PoolGraph, Reading
 from graphfsl.functional.propagation import stochastic
 from graphfsl.functional.prototypes import present
 from graphfsl.functional.statistics import or_one
+from graphfsl.functional.task_pool_graph import STATISTICS, Reading, TaskPoolGraph
 from graphfsl.io.errors import require
 
 __all__ = ["GatedPropagation"]
@@ -123,20 +123,20 @@ class GatedPropagation(Refine):
         return last_layer(head.score(episode.label_pool(weights))) + told
 
     @torch.no_grad()
-    def weigh(self, episode: Episode) -> tuple[PoolGraph, Tensor]:
+    def weigh(self, episode: Episode) -> tuple[TaskPoolGraph, Tensor]:
         """The graph, and label weights (B, U, C) of the pool after the last round.
 
         Args:
             episode: of support and pool alone, without queries.
         """
         labels = episode.w[:, episode.support]
-        graph = PoolGraph.of(episode.x, labels, episode.mask, self.k, self.alpha)
+        graph = TaskPoolGraph.of(episode.x, labels, episode.mask, self.k, self.alpha)
         weights = torch.zeros_like(episode.w[:, episode.unlabeled])
         for gate in self.gates:
             weights = gate(graph.read(weights), graph.real)
         return graph, weights
 
-    def propagated(self, episode: Episode, graph: PoolGraph, weights: Tensor) -> Tensor:
+    def propagated(self, episode: Episode, graph: TaskPoolGraph, weights: Tensor) -> Tensor:
         """P (B, n, C) of all nodes; a query reads all nodes of the graph, each as it is near."""
         f = graph.propagate(weights)
         queries = torch.zeros_like(episode.mask)
@@ -245,7 +245,7 @@ class Lesson:
         right_labels: (B, U, C) one-hot, zero for foreigners.
     """
 
-    graph: PoolGraph
+    graph: TaskPoolGraph
     query_cosines: Tensor
     query_labels: Tensor
     right_labels: Tensor
@@ -259,7 +259,7 @@ class Lesson:
         labels = F.one_hot(column.repeat_interleave(shot), way).to(z).expand(episodes, -1, -1)
         mask = torch.cat([torch.ones_like(drawn.support, dtype=torch.bool), drawn.real], 1)
         x = z[torch.cat([drawn.support, drawn.pool], 1)]
-        graph = PoolGraph.of(x, labels, mask, k, alpha)
+        graph = TaskPoolGraph.of(x, labels, mask, k, alpha)
         member = drawn.truth >= 0
         right = F.one_hot(drawn.truth.clamp_min(0), way).to(z) * member.unsqueeze(-1)
         queries = column.repeat_interleave(query).repeat(episodes)

@@ -17,8 +17,8 @@ from graphfsl.functional.affinity import cosine_power, pairs
 from graphfsl.functional.base_pools import base_pools
 from graphfsl.functional.centring import centred
 from graphfsl.functional.knn import nearest
-from graphfsl.functional.pool_graph import STATISTICS, PoolGraph
 from graphfsl.functional.propagation import symmetric
+from graphfsl.functional.task_pool_graph import STATISTICS, TaskPoolGraph
 from graphfsl.io.errors import InputError
 from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.methods.refine.gated_propagation import Gate, GatedPropagation
@@ -77,7 +77,7 @@ def accuracy(refine: GatedPropagation | None, episode: Episode, truth: Tensor) -
 def statistics(refine: GatedPropagation, episode: Episode) -> Tensor:
     """Of the first round, (B, U, STATISTICS)."""
     graph = episode.parts(query=False)
-    found = PoolGraph.of(graph.x, graph.w[:, graph.support], graph.mask, refine.k, refine.alpha)
+    found = TaskPoolGraph.of(graph.x, graph.w[:, graph.support], graph.mask, refine.k, refine.alpha)
     return found.read(torch.zeros_like(graph.w[:, graph.unlabeled])).statistics
 
 
@@ -98,7 +98,7 @@ def test_a_gate_that_believes_every_node_gives_sharpened_propagation() -> None:
 
 def test_class_cosines_are_those_of_class_means() -> None:
     episode = pools([1.0] * 5, 20, count=2)[0].to(dtype=torch.float64).parts(query=False)
-    graph = PoolGraph.of(episode.x, episode.w[:, :5], episode.mask, 10, 0.9)
+    graph = TaskPoolGraph.of(episode.x, episode.w[:, :5], episode.mask, 10, 0.9)
     w = torch.rand(2, 25, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     z = F.normalize(episode.x, dim=-1)
     means = F.normalize(w.mT @ z, dim=-1)
@@ -111,7 +111,7 @@ def test_balancing_holds_back_a_class_that_takes_too_much() -> None:
     gate.network[-1].bias.fill_(40.0)
     gate.exponents.copy_(torch.tensor([1.0, 0.0, 0.0, 1.0]))
     episode = pools([4.0, 1.0, 1.0, 1.0, 1.0], 40, count=1)[0].parts(query=False)
-    graph = PoolGraph.of(episode.x, episode.w[:, :5], episode.mask, 10, 0.9)
+    graph = TaskPoolGraph.of(episode.x, episode.w[:, :5], episode.mask, 10, 0.9)
     reading = graph.read(torch.zeros_like(episode.w[:, 5:]))
     free = gate(reading, graph.real).sum(1)
     gate.exponents[2] = 1.0
@@ -138,7 +138,7 @@ def test_a_gate_knows_how_often_it_is_right_in_small_and_in_large_pools(
 ) -> None:
     for size in (30, 250):
         episode = pools([1.0] * 5, size)[0].parts(query=False)
-        graph = PoolGraph.of(episode.x, episode.w[:, :5], episode.mask, 10, 0.9)
+        graph = TaskPoolGraph.of(episode.x, episode.w[:, :5], episode.mask, 10, 0.9)
         reading = graph.read(torch.zeros_like(episode.w[:, 5:]))
         sure = cast(Gate, fitted.gates[0]).logits(reading.statistics)[..., 1].sigmoid()
         column = torch.arange(5).repeat_interleave(size // 5).expand_as(reading.best)

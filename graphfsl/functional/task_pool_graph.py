@@ -38,7 +38,7 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class PoolGraph:
+class TaskPoolGraph:
     """The graph of support and pool of B tasks, n = k + U nodes each.
 
     Args:
@@ -58,7 +58,7 @@ class PoolGraph:
     nearness: Tensor
 
     @classmethod
-    def of(cls, x: Tensor, labels: Tensor, mask: Tensor, k: int, alpha: float) -> PoolGraph:
+    def of(cls, x: Tensor, labels: Tensor, mask: Tensor, k: int, alpha: float) -> TaskPoolGraph:
         """The graph of features (B, n, d), k nearest neighbours each."""
         z = F.normalize(x, dim=-1)
         every = cosine_power(centred(x, mask)) * pairs(mask)
