@@ -111,7 +111,7 @@ def in_tiles(split: SceneSplit, count: int) -> SceneSplit:
 
 
 def read_image(path: Path, channels: int = 3, limits: Range | None = None) -> np.ndarray:
-    """An image file as it stands, upright: (channels, H, W) uint8.
+    """An image file as it stands, upright: (channels, H, W) uint8, of which one may write.
 
     Args:
         path: of any format that is read elsewhere.
@@ -122,7 +122,7 @@ def read_image(path: Path, channels: int = 3, limits: Range | None = None) -> np
         InputError: for a file that is no image.
     """
     data = _bytes_of(readable(path, "the image"))
-    return np.ascontiguousarray(decode(data, None, channels, str(path), limits))
+    return np.array(decode(data, None, channels, str(path), limits), order="C")
 
 
 def _bytes_of(path: Path) -> bytes:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageColor, ImageDraw
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from graphfsl.apply.detect.detector import Detector, detector_of
 from graphfsl.data.box_files import read_boxes
@@ -159,13 +159,27 @@ def drawn(image: np.ndarray, found: Boxes, classes: Sequence[str]) -> Image.Imag
     colour = np.repeat(image, 3, 0) if len(image) == 1 else image
     picture = Image.fromarray(np.ascontiguousarray(colour.transpose(1, 2, 0)))
     pen = ImageDraw.Draw(picture)
-    wide = max(1, round(max(picture.size) / 300))
-    for box, label, score in zip(found.boxes, found.label, found.score, strict=True):
-        rgb = ImageColor.getrgb(COLORS[(label - 1) % len(COLORS)])
-        left, top, right, bottom = (float(v) for v in box)
+    longer = max(picture.size)
+    wide, font = max(1, round(longer / 300)), ImageFont.load_default(max(10, round(longer / 45)))
+    colours = [ImageColor.getrgb(COLORS[(label - 1) % len(COLORS)]) for label in found.label]
+    for (left, top, right, bottom), rgb in zip(found.boxes.tolist(), colours, strict=True):
         pen.rectangle((left, top, right - 1, bottom - 1), outline=rgb, width=wide)
-        pen.text((left + wide, top + wide), f"{classes[label - 1]} {score:.2f}", fill=rgb)
+    # Texts lie on the lines of other boxes.
+    for box, label, score, rgb in zip(found.boxes, found.label, found.score, colours, strict=True):
+        _write_above(pen, f"{classes[label - 1]} {score:.2f}", box[:2].tolist(), rgb, font)
     return picture
+
+
+def _write_above(
+    pen: ImageDraw.ImageDraw, text: str, place: Sequence[float], rgb: Any, font: Any
+) -> None:
+    """A text on a ground of its own, that ends where a box begins, or lies in the image."""
+    left, top = place
+    height = pen.textbbox((0, 0), text, font)[3] + 2
+    start = (left + 1, max(top - height, 0))
+    x0, _, x1, _ = pen.textbbox(start, text, font)
+    pen.rectangle((x0 - 1, start[1], x1 + 1, start[1] + height - 1), fill=rgb)
+    pen.text(start, text, "white" if sum(rgb) < 400 else "black", font)
 
 
 def _small(picture: Image.Image) -> bytes:
