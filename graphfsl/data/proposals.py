@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from scipy import ndimage
 from torchvision.ops import nms
 
@@ -19,6 +21,7 @@ DILATIONS = (0, 1, 2)  # times that ink is widened, so that parts of one object 
 SAME = 0.9  # intersection over union above which two proposals are one
 SMALLEST = 4  # pixels of a side of a proposal
 KEPT = 4096  # images whose proposals are remembered
+LOOKED_AT = 1280  # pixels of the longer side of an image of which regions are proposed
 SEARCHED = 320  # pixels of the longer side that selective search looks at
 
 
@@ -27,7 +30,8 @@ def components(image: np.ndarray) -> np.ndarray:
 
     The threshold is Otsu's, and the background is what most of the border is. Ink is widened by
     each of DILATIONS, so that an object may be one part or several, and may touch another. Of a
-    colour image brightness and chroma are looked at, each by itself.
+    colour image brightness and chroma are looked at, each by itself. Images of more than LOOKED_AT
+    pixels a side are made smaller by a whole number first, which bounds time and memory.
 
     Args:
         image: (C, H, W) uint8.
@@ -35,6 +39,31 @@ def components(image: np.ndarray) -> np.ndarray:
     Returns:
         (m, 4) left, top, right, bottom, the largest first.
     """
+    small, step = reduced(image)
+    return enlarged(_components(small), step, image)
+
+
+def reduced(image: np.ndarray) -> tuple[np.ndarray, int]:
+    """An image (C, H, W) uint8 of at most LOOKED_AT pixels a side, and how many a pixel is of.
+
+    A pixel is the mean of a block of so many a side, which is smaller at the right and below.
+    """
+    step = math.ceil(max(image.shape[1:]) / LOOKED_AT)
+    if step == 1:
+        return image, 1
+    return np.stack([np.asarray(Image.fromarray(plane).reduce(step)) for plane in image]), step
+
+
+def enlarged(boxes: np.ndarray, step: int, image: np.ndarray) -> np.ndarray:
+    """The boxes (m, 4) of a reduced image in the image (C, H, W) itself."""
+    height, width = image.shape[1:]
+    edges = np.array([width, height, width, height], np.float32)
+    whole: np.ndarray = np.minimum(boxes * np.float32(step), edges)
+    return whole
+
+
+def _components(image: np.ndarray) -> np.ndarray:
+    """`components` of an image as it is."""
     planes = [image.mean(0)]
     if len(image) == 3:
         planes.append(image.max(0).astype(np.float64) - image.min(0))

@@ -18,7 +18,7 @@ from graphfsl.core.protocol import check_classes
 from graphfsl.data.box_files import BoxedImage
 from graphfsl.data.mask_files import read_image
 from graphfsl.data.pixel_range import Range
-from graphfsl.data.proposals import proposals
+from graphfsl.data.proposals import enlarged, proposals, reduced
 from graphfsl.data.tasks.regions import Regions
 from graphfsl.data.transforms import Transform
 from graphfsl.experiment.builder import build_learner
@@ -89,8 +89,8 @@ class Detector:
         """Crops of the labeled boxes and of background, and their columns."""
         parts, labels = [], []
         for boxed in support:
-            image = self.read(boxed.path)
-            boxes = torch.from_numpy(boxed.boxes)
+            image, step = reduced(self.read(boxed.path))
+            boxes = torch.from_numpy(boxed.boxes) / step
             regions = self.regions(image)
             free = regions[is_background(regions, boxes)][:BACKGROUND]
             parts.append(self._crops(image, torch.cat([boxes, free])))
@@ -128,17 +128,22 @@ class Detector:
 
     @torch.no_grad()
     def find(self, image: np.ndarray) -> Boxes:
-        """The detections in an image (channels, H, W), the surest first; labels begin at 1."""
-        regions = self.regions(image)
+        """The detections in an image (channels, H, W), the surest first; labels begin at 1.
+
+        A large image is answered as it looks at LOOKED_AT pixels a side.
+        """
+        small, step = reduced(image)
+        regions = self.regions(small)
         nothing = np.zeros(0, np.int64)
         if not len(regions):
             return Boxes(np.zeros((0, 4), np.float32), nothing, nothing, np.zeros(0))
-        z = torch.cat([self.x, self._encoded(self._crops(image, regions))])
+        z = torch.cat([self.x, self._encoded(self._crops(small, regions))])
         w = torch.cat([self.w, torch.zeros(len(regions), self.w.shape[1])])
         episode = Episode(z[None], w[None], len(self.x), len(regions), relabeled=False)
         device = next((p.device for p in self.learner.parameters()), torch.device("cpu"))
         scores = self.learner(episode.to(device))[0].cpu()
-        return self.task.detections_of(scores, regions, torch.zeros(len(regions)).long())
+        found = self.task.detections_of(scores, regions, torch.zeros(len(regions)).long())
+        return found._replace(boxes=enlarged(found.boxes, step, image))
 
 
 def detector_of(

@@ -103,6 +103,7 @@ def test_images_of_any_kind_are_answered(scenes: dict[str, Any], call: Call) -> 
     Image.fromarray(255 - scene).save("odd/paper.png")  # the run sees drawings: ink on paper too
     Image.fromarray(scene[:1, :1]).save("odd/one.png")
     Image.fromarray(np.zeros((40, 30), np.uint8)).save("odd/nothing.png")
+    Image.fromarray(scene.repeat(14, 0).repeat(14, 1)).save("odd/large.png")  # halved, to look at
     code, _, err = call("detect", RUN, "--support", "cells", "--query", "odd", "--out", "out")
     assert code == 0, err
     told = json.loads(Path("out/detections.json").read_text())
@@ -112,6 +113,9 @@ def test_images_of_any_kind_are_answered(scenes: dict[str, Any], call: Call) -> 
         boxes[name].append((one["category_id"], one["bbox"], round(one["score"], 3)))
     assert boxes["gray16.png"] == boxes["alpha.png"] == boxes["paper.png"] != []
     assert boxes["one.png"] == boxes["nothing.png"] == []
+    for box, _ in scenes["in/7.png"]:
+        enlarged = [14 * side for side in box]
+        assert max(iou(found, enlarged) for _, found, _ in boxes["large.png"]) > 0.7
 
 
 @pytest.mark.parametrize(

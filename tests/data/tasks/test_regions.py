@@ -57,6 +57,15 @@ def test_components_are_the_boxes_of_ink_on_both_grounds() -> None:
         proposals(image, "component")
 
 
+def test_components_of_a_large_image_are_those_of_a_smaller_one() -> None:
+    image = np.zeros((1, 2001, 1500), np.uint8)  # halved; one row is left over
+    image[0, 100:301, 40:600] = 200
+    image[0, 1900:, 1400:] = 200
+    found = components(image)
+    right = [[40, 100, 600, 302], [1400, 1900, 1500, 2001]]
+    assert found.tolist() == right
+
+
 def test_selective_search_finds_what_stands_alone() -> None:
     pytest.importorskip("cv2.ximgproc")
     image = np.full((3, 80, 90), 30, np.uint8)
