@@ -22,17 +22,18 @@ __all__ = ["FeatureWiseTransform", "transform_feature_wise"]
 class FeatureWiseTransform:
     """Scale and shift each channel of each image at random, while an encoder is trained.
 
-        y = (1 + n_1 softplus(gamma)) x + n_2 softplus(beta),  n_1, n_2 ~ N(0, 1)
+        y = (1 + n_1 s(gamma)) x + n_2 s(beta),  n_1, n_2 ~ N(0, 1),  s(v) = log(1 + e^(100 v)) / 100
 
     behind every BatchNorm, with draws of its own for each image and channel, the same at all places
     of a map. In evaluation x is left as it is, to the bit.
 
     Args:
-        gamma: how far scales vary, before softplus.
-        beta: how far shifts vary, before softplus.
+        gamma: how far scales vary, before s, which only keeps it from falling below 0.
+        beta: how far shifts vary, before s.
 
     Source:
-        equations 3 and 4; gamma 0.3 and beta 0.5 are the values that the authors choose by hand.
+        equations 3 and 4, and the authors' code for the 100 in s; gamma 0.3 and beta 0.5 are the
+        values that they choose by hand.
 
     Deviations:
         gamma and beta are the same in all layers and stay as they are; the paper's LFT learns them
@@ -40,7 +41,7 @@ class FeatureWiseTransform:
     """
 
     def __init__(self, gamma: float = 0.3, beta: float = 0.5) -> None:
-        self.scale, self.shift = _softplus(gamma), _softplus(beta)
+        self.scale, self.shift = _softplus(100 * gamma) / 100, _softplus(100 * beta) / 100
 
     def __call__(self, norm: nn.Module, inputs: Any, x: Tensor) -> Tensor:
         """What a BatchNorm gives (M, C, *S), transformed where it is being trained."""

@@ -45,10 +45,10 @@ def test_each_image_and_channel_is_scaled_and_shifted_as_a_whole() -> None:
     moved = after - after.mean((2, 3), keepdim=True)
     scale = (moved * centred).sum((2, 3)) / centred.square().sum((2, 3))
     torch.testing.assert_close(moved, scale[..., None, None] * centred)
-    # softplus(0.3) and softplus(0.5)
-    assert abs(float(scale.mean()) - 1) < 0.1 and abs(float(scale.std()) - 0.854) < 0.1
+    # the authors' softplus is all but the identity for these
+    assert abs(float(scale.mean()) - 1) < 0.05 and abs(float(scale.std()) - 0.3) < 0.03
     shift = after.mean((2, 3)) - scale * before.mean((2, 3))
-    assert abs(float(shift.mean())) < 0.1 and abs(float(shift.std()) - 0.974) < 0.1
+    assert abs(float(shift.mean())) < 0.1 and abs(float(shift.std()) - 0.5) < 0.05
 
 
 def test_without_spread_it_changes_nothing() -> None:
