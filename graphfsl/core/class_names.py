@@ -51,6 +51,19 @@ def class_graph(given: Any) -> nx.Graph:
     return graph
 
 
+def superclasses(given: Any) -> dict[str, set[str]]:
+    """What each class is a kind of, by the names that `class_graph` takes, but for a graph.
+
+    Raises:
+        InputError: where there is no pair.
+    """
+    found: dict[str, set[str]] = {}
+    for child, parent in _pairs(given):
+        found.setdefault(child, set()).add(parent)
+    require(found, "a class graph needs an edge, such as [beaver, mammal]")
+    return found
+
+
 def _pairs(given: Any) -> list[tuple[str, str]]:
     """The edges that a list, a file or a name stands for."""
     if isinstance(given, str):

@@ -449,6 +449,15 @@ class BaseTarget:
         """
         raise NotImplementedError
 
+    def side_loss(self, scores: Tensor, episode: Episode) -> Tensor | float:
+        """What wrong answers cost beside the learner's own loss; 0 for most tasks.
+
+        Args:
+            scores: as for `loss`.
+            episode: that was scored.
+        """
+        return 0.0
+
     def told(self, episode: Episode) -> Episode:
         """The episode with an oracle, for a learner that asks it for labels."""
         raise InputError("this task has no labels that a learner could ask for")

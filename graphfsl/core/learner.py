@@ -177,12 +177,13 @@ class Learner(Saves, Part):
         return self.price(self.score(episode), target, episode)
 
     def price(self, scores: Tensor, target: BaseTarget, episode: Episode) -> Tensor:
-        """What these scores cost, `criterion` and `aux_loss`: a scalar.
+        """What these scores cost, `criterion`, `aux_loss` and the task's `side_loss`: a scalar.
 
         Mixed precision is for encoders alone.
         """
         with full_precision(episode.x.device):
-            return self.criterion(scores, check_target(target), episode) + self.aux_loss(episode)
+            loss = self.criterion(scores, check_target(target), episode)
+            return loss + target.side_loss(scores, episode) + self.aux_loss(episode)
 
 
 def beside(scores: Tensor, novelty: Tensor) -> Tensor:

@@ -379,7 +379,7 @@ class Pipeline(Learner):
         scores, seen = self._scored(features)
         with full_precision(episode.x.device):
             loss = self.criterion(scores, check_target(target), seen)
-            return loss + self.aux_loss(features)
+            return loss + target.side_loss(scores, seen) + self.aux_loss(features)
 
     def on_features(self) -> Pipeline:
         """The same parts for episodes that hold this encoder's features, or its flattened maps.

@@ -332,6 +332,11 @@ class Task:
         return dataclasses.asdict(self)
 
     @property
+    def remarks(self) -> Sequence[str]:
+        """What a results row says of a learner that was trained on it."""
+        return ()
+
+    @property
     def metric(self) -> tuple[str, Metric]:
         """The first metric and its name."""
         return next(iter(self.metrics.items()))

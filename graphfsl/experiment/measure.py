@@ -298,14 +298,15 @@ def asked_of(run: Run, changes: Sequence[str] = ()) -> Asked:
 
 
 def _remarks(trained: Experiment, asked: Experiment) -> tuple[str, ...]:
-    """What a row says of a training without labels, and of an inner loop that is not its own."""
+    """What a row says of the training: its task, its labels, an inner loop that is not its own."""
     then, now = _inner_loop(trained), _inner_loop(asked)
     told = {
         "meta-trained without labels": not trained.uses_labels,
         "untrained rule": asked.evaluation.untrained_rule,
         f"trained with {then}": then != now,
     }
-    return tuple(remark for remark, holds in told.items() if holds)
+    own = [remark for remark, holds in told.items() if holds]
+    return (*trained.train_task.remarks, *own)
 
 
 def _inner_loop(experiment: Experiment) -> str:

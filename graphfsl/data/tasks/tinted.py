@@ -38,14 +38,20 @@ class Tinted(Task):
     Samples are those of a split that shows each drawing in several hues (`Split.variants`), such as
     `tinted_glyphs`; no drawing is both support and query.
 
+    With `support_hues` of all hues each class is shown as if somebody had chosen the hue and not
+    the world: do(hue), after which it goes along with no class. Then a class mean is the mean over
+    all hues of its drawings, whichever it had.
+
     Args:
         way: classes of an episode.
         shot: labeled samples of each.
         query: queries of each.
         correlation: rho, the share of queries that wear their class's hue.
+        support_hues: in how many hues the support shows each of its drawings: its own, and those
+            that follow it evenly on the circle of hues.
     """
 
-    columns: ClassVar = ("way", "shot", "query", "correlation")
+    columns: ClassVar = ("way", "shot", "query", "correlation", "support_hues")
     always_shown: ClassVar = ("way", "shot", "query", "correlation")
     shared: ClassVar = {"query": " queries per class"}
     curves: ClassVar = {
@@ -57,6 +63,7 @@ class Tinted(Task):
         "shot": Caption("{}-shot"),
         "query": Caption("{} queries per class"),
         "correlation": Caption("correlation {}", always=True),
+        "support_hues": Caption("support in {} hues"),
     }
     draw_type: ClassVar = Draw
 
@@ -64,9 +71,10 @@ class Tinted(Task):
     shot: int = 1
     query: int = 5
     correlation: float = 0.2
+    support_hues: int = 1
 
     def __post_init__(self) -> None:
-        for name, least in (("way", 2), ("shot", 1), ("query", 1)):
+        for name, least in (("way", 2), ("shot", 1), ("query", 1), ("support_hues", 1)):
             number = whole_number(getattr(self, name), f"episode.{name}", least)
             object.__setattr__(self, name, number)
         rho = real_number(self.correlation, "episode.correlation")
@@ -75,7 +83,7 @@ class Tinted(Task):
 
     def __str__(self) -> str:
         """In words: "5-way 1-shot, 5 queries of a class, correlation 0.2"."""
-        return f"{self.title}, {self.query} queries of a class, {self.details[0]}"
+        return ", ".join([self.title, f"{self.query} queries of a class", *self.details])
 
     @property
     def title(self) -> str:
@@ -84,18 +92,20 @@ class Tinted(Task):
 
     @property
     def details(self) -> list[str]:
-        """The correlation."""
-        return [f"correlation {self.correlation:g}"]
+        """The correlation, and an intervention on the support."""
+        many = [f"support in {self.support_hues} hues"] if self.support_hues > 1 else []
+        return [f"correlation {self.correlation:g}", *many]
 
     @property
     def size(self) -> tuple[float, ...]:
         """What tables are sorted by."""
-        return self.way, self.shot, self.correlation
+        return self.way, self.shot, self.correlation, self.support_hues
 
     @property
     def demands(self) -> Demands:
         """What it asks of a learner and of the machine."""
-        return self._plain.demands
+        shown = self.shot * self.support_hues
+        return dataclasses.replace(self._plain, shot=shown).demands
 
     @property
     def metrics(self) -> Mapping[str, Metric]:
@@ -139,6 +149,11 @@ class _Sampler:
             f"{'s' if split.variants > 1 else ''}, but the support of {task.way} classes needs as "
             "many; take data.name=tinted_glyphs, or lower episode.way",
         )
+        require(
+            split.variants % task.support_hues == 0,
+            f"{split.name} has {split.variants} hues, of which episode.support_hues "
+            f"{task.support_hues} are not spread evenly; set it to {split.variants} for all",
+        )
         self.task, self.hues = task, split.variants
         drawings = dataclasses.replace(
             split,
@@ -164,5 +179,16 @@ class _Sampler:
         worn = np.where(keeps, own, (own + away) % way)
 
         column = np.concatenate([drawn.label[:, :k], worn], 1)
-        ids = drawn.ids * self.hues + np.take_along_axis(hue, column, 1)
-        return dataclasses.replace(drawn, ids=ids)
+        wears = np.take_along_axis(hue, column, 1)
+
+        shown = self.task.support_hues
+        turns = np.arange(shown) * (self.hues // shown)
+        of_support = np.repeat(wears[:, :k], shown, 1) + np.tile(turns, k)
+        wears = np.concatenate([of_support % self.hues, wears[:, k:]], 1)
+
+        def repeated(nodes: np.ndarray) -> np.ndarray:
+            return np.concatenate([np.repeat(nodes[:, :k], shown, 1), nodes[:, k:]], 1)
+
+        ids = repeated(drawn.ids) * self.hues + wears
+        label = repeated(drawn.label)
+        return dataclasses.replace(drawn, ids=ids, label=label, n_support=k * shown)

@@ -73,6 +73,32 @@ def test_the_same_drawings_at_every_correlation(letters: Split) -> None:
     assert (found[0].label == found[1].label).all()
 
 
+def test_a_support_in_all_hues_is_that_of_an_intervention(letters: Split) -> None:
+    """Class means no longer know which hue the class had, so that hue misleads nobody."""
+    plain = Tinted(shot=2, query=4, correlation=0.0)
+    done = Tinted(shot=2, query=4, correlation=0.0, support_hues=HUES)
+    before, after = (task.draws(letters, 0).draw(np.arange(30)) for task in (plain, done))
+    k = before.n_support
+    assert after.n_support == k * HUES == done.demands.support
+    of_support = after.ids[:, : k * HUES].reshape(30, k, HUES)
+    assert (of_support // HUES == before.ids[:, :k, None] // HUES).all()
+    assert (np.sort(of_support % HUES, -1) == np.arange(HUES)).all()
+    assert (of_support[..., 0] == before.ids[:, :k]).all()
+    assert (after.ids[:, k * HUES :] == before.ids[:, k:]).all()
+    done.check_draw(after, letters)
+
+    learner = gf.build({"encoder": "pixels", "head": "protonet"}, (3, 28, 28), 5)
+    # the whole circle of hues is the same from wherever it starts
+    episode, _ = gf.Episodes(letters, done).batch([0])
+    turned = episode.x.clone()
+    shown = turned[:, : k * HUES].unflatten(1, (k, HUES)).roll(3, 2)
+    turned[:, : k * HUES] = shown.flatten(1, 2)
+    again = episode.with_tensors({"x": turned})
+    torch.testing.assert_close(learner(again), learner(episode))
+    found = [100 * gf.evaluate(learner, letters, t, episodes=60).mean for t in (plain, done)]
+    assert found[0] < 25 and found[1] > found[0] + 15
+
+
 def test_a_learner_that_sees_hue_is_misled_and_nuisance_projection_mends_it(letters: Split) -> None:
     base = tinted_split(glyphs.load("val"), "tinted_glyphs", 6)
 
@@ -100,10 +126,13 @@ def test_mistakes_are_one_line(letters: Split) -> None:
         ({"correlation": 1.5}, "must lie in"),
         ({"way": 1}, "at least 2"),
         ({"shot": 0}, "at least 1"),
+        ({"support_hues": 0}, "at least 1"),
     ):
         with pytest.raises(InputError, match=why):
             Tinted(**options)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="shows each drawing in 8 hues, but the support of 9"):
         Tinted(way=9).draws(letters, 0)
+    with pytest.raises(InputError, match="support_hues 3 are not spread evenly; set it to 8"):
+        Tinted(support_hues=3).draws(letters, 0)
     with pytest.raises(InputError, match="shows each drawing in 1 hue, but"):
         Tinted().draws(glyphs.load("test"), 0)
