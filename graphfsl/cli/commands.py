@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -29,7 +29,6 @@ from graphfsl.io.limits import LARGEST, LARGEST_SIDE
 if TYPE_CHECKING:
     from graphfsl.loops.attack import PGD
     from graphfsl.loops.corruption import Corruption
-    from graphfsl.loops.row import Row
 
 Encoder = Annotated[
     str, typer.Option(help="one with weights: any model of timm too; {name: …, …} with options")
@@ -142,66 +141,38 @@ def evaluate(
     first one and their mean rank. --attack says how a run answers images that were changed against
     it, --corrupt how it answers bad images.
     """
-    from graphfsl.data import takes_root
-    from graphfsl.experiment import run as runs
-    from graphfsl.experiment.experiment import digest
-    from graphfsl.experiment.measure import measure_policies
-    from graphfsl.experiment.overrides import names
+    from graphfsl.apply.evaluate_runs import Question, evaluate_runs
     from graphfsl.io.checkpoint import write_atomically, write_json
-    from graphfsl.io.errors import InputError, require
+    from graphfsl.io.errors import require
     from graphfsl.io.plain_text import csv_table
 
     console = new_console()
     paths, changes = _runs_and_overrides(given)
-    if on and (named := next((c for c in changes if names(c, "data.name")), None)):
-        raise InputError(f"--on names the data sets; leave {named} out")
-    attacks = _attacks(attack, eps, attack_steps, attack_on, attack_from)
-    bad = _corruptions(corrupt, level, corrupt_on)
-    if attacks and bad:
-        raise InputError("--attack and --corrupt change the same images; ask for one of them")
-    compared = bool(bad) or len(attacks) > 1  # with images as they are
-    image_changes: list[Any] = [*([None] if compared else []), *attacks, *bad] or [None]
-    others = [(paths[0], text) for text in against or []]
-    several = len(paths) + len(others) > 1 or compared
-    as_csv = out is not None and out.suffix == ".csv"
+    question = Question(
+        runs=paths,
+        changes=changes,
+        on=[name.strip() for name in on.split(",") if name.strip()],
+        episodes=episodes,
+        against=against or [],
+        attacks=_attacks(attack, eps, attack_steps, attack_on, attack_from),
+        attack_from=attack_from,
+        corruptions=_corruptions(corrupt, level, corrupt_on),
+    )
+    path = out or question.file
+    as_csv = path.suffix == ".csv"
     require(
-        several or not as_csv,
-        f"{out} would be a table, which several runs, --corrupt or --eps=8/255,0.1 give; name a "
+        question.is_compared or not as_csv,
+        f"{path} would be a table, which several runs, --corrupt or --eps=8/255,0.1 give; name a "
         ".json",
     )
-    say = None if as_json or on or several else console.print
-    of_runs: dict[str, list[Row]] = {}
-    images: list[str] = []  # what was done to those of each row of a run
-    for path, learner in [*((path, "") for path in paths), *others]:
-        trained = runs.load(path)
-        found = of_runs.setdefault(learner or str(path), [])
-        for name in [n.strip() for n in on.split(",") if n.strip()] or [""]:
-            # One root for several sets: it says nothing to those that need no files.
-            own = [
-                c for c in changes if not (name and c.startswith("data.root=")) or takes_root(name)
-            ]
-            own = [f"data.name={name}", *own] if name else own
-            own += learner.split(";") if learner else []
-            for change in image_changes:
-                rows = measure_policies(trained, own, say, episodes, change)
-                found += rows
-                if len(of_runs) == 1:
-                    images += ["" if change is None else str(change)] * len(rows)
-    rows = [row.replace(run=run) if several else row for run, f in of_runs.items() for row in f]
+    found = evaluate_runs(
+        question, None if as_json or on or question.is_compared else console.print
+    )
+    rows = found.rows
     if rows and on and rows[0].setting_from and "way" in rows[0].asked and not as_json:
         console.print(
             f"way and shot are the run's, of {rows[0].setting_from}; episode.way=… sets others"
         )
-    question = (
-        {"changes": changes}
-        | ({"on": on} if on else {})
-        | ({"episodes": str(episodes)} if episodes else {})
-        | ({"attack": "; ".join(map(str, attacks)), "from": str(attack_from)} if attacks else {})
-        | ({"corruptions": [str(one) for one in bad]} if bad else {})
-        | ({"runs": [str(path) for path in paths]} if several else {})
-        | ({"against": against} if against else {})
-    )
-    path = out or paths[0] / "evaluations" / f"{digest(question)}.json"
     facts = [row.to_dict() for row in rows]
     if not as_csv:
         write_json(path, {"overrides": changes, "rows": facts})
@@ -209,11 +180,8 @@ def evaluate(
         shown = [{k: v for k, v in f.items() if k not in ("accuracies", "values")} for f in facts]
         print(json.dumps(shown, indent=2))
         return
-    if several:
-        from graphfsl.report.pairs import pairs_table
-
-        short = {run if run in (against or ()) else Path(run).name: f for run, f in of_runs.items()}
-        lines = pairs_table(short if len(short) == len(of_runs) else of_runs, images)
+    if question.is_compared:
+        lines = found.table()
         titles = [line["run"] for line in lines]
         turned = _turned(lines, titles)
         if as_csv:
