@@ -96,12 +96,12 @@ class SampleFiles:
         if gone:
             lines.append(
                 f"{in_words(len(gone))} with answers cannot be found or read; what was answered is "
-                f"kept, and counts again when they are back: {_some(gone)}"
+                f"kept, and counts again when the image is back: {_some(gone)}"
             )
         if changed:
             lines.append(
                 f"{in_words(len(changed))} changed after an answer, which does not count until "
-                f"they are answered again: {_some(changed)}"
+                f"it is given again: {_some(changed)}"
             )
         return lines
 
