@@ -55,7 +55,7 @@ def test_files_that_moved_changed_and_went_away_are_noticed(tmp_path: Path) -> N
         lines = " ".join(told["notices"])
         assert f"{moved['name']} is {new} now" in lines
         assert f"until it is given again: {changed['name']}" in lines
-        assert f"counts again when they are back: {gone['name']}" in lines
+        assert f"counts again when the image is back: {gone['name']}" in lines
         mine = {tile["name"] for tile in anna.get("grid", view="labelled")["tiles"]}
         assert mine == {new, kept["name"]}
         again = next(
