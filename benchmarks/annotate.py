@@ -4,7 +4,8 @@
 images, EfficientNet-Lite0 at 112 pixels) through the page's own addresses, by a person who errs in
 2 %, in the order in which the page deals and in a random one. `audits` asks how often the audit's
 interval covers the truth, `times` how long 10,000 images take, `million` a graph of a million
-samples, `kills` whether an acknowledged answer can be lost.
+samples, `keys` how long the page takes in Debian's chromium (pip install playwright) from a key to
+its repaint, `kills` whether an acknowledged answer can be lost.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -299,14 +301,55 @@ annotate_folder.annotate(folder, out, lambda line: print(line, flush=True), ["p"
 """
 
 
+def small_images(root: Path, count: int) -> Path:
+    """A folder of so many images, no two of which are alike."""
+    folder = root / "in"
+    folder.mkdir()
+    for i in range(count):
+        Image.new("RGB", (8, 8), (i % 256, i // 256, 0)).save(folder / f"{i:05d}.png")
+    return folder
+
+
+WATCH = """() => { window.times = []; document.addEventListener("keydown", () => {
+    const begun = performance.now();
+    requestAnimationFrame(() => setTimeout(() => times.push(performance.now() - begun)));
+}, true); }"""
+
+
+def keys(count: int) -> None:
+    """From a key that answers to its repaint, in a browser with a pool of so many images."""
+    from playwright.sync_api import sync_playwright
+
+    with tempfile.TemporaryDirectory() as root, sync_playwright() as driver:
+        server, address = started(small_images(Path(root), count), Path(root) / "out")
+        flags = ["--no-sandbox", "--disable-gpu"]
+        browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
+        page = browser.new_page()
+        page.goto(address)
+        page.wait_for_selector(".tile")
+        for name in ("a", "b"):
+            for key in ("/", name, "Enter"):
+                page.keyboard.press(key)
+                time.sleep(0.5)
+        page.evaluate(WATCH)
+        for i in range(100):
+            page.keyboard.press("12"[i % 2])
+            time.sleep(0.1)
+        found = page.evaluate("times")
+        print(
+            f"{count:,} images: from a key to its repaint {np.median(found):.0f} ms (median), "
+            f"{np.quantile(found, 0.95):.0f} ms (95 %), {len(found)} keys"
+        )
+        browser.close()
+        server.kill()
+        server.wait()
+
+
 def kills(times: int) -> None:
     """The whole server is killed while a script labels over HTTP."""
     rng, acknowledged = np.random.default_rng(0), 0
     with tempfile.TemporaryDirectory() as root:
-        folder, out = Path(root) / "in", Path(root) / "out"
-        folder.mkdir()
-        for i in range(2000):  # more than are answered
-            Image.new("RGB", (8, 8), (i % 256, i // 256, 0)).save(folder / f"{i:04d}.png")
+        folder, out = small_images(Path(root), 2000), Path(root) / "out"  # more than are answered
         for wait in rng.uniform(0.1, 1.5, times):
             acknowledged += killed_once(folder, out, float(wait))
             store = AnswerStore(out / "answers.sqlite")
@@ -316,11 +359,16 @@ def kills(times: int) -> None:
             print(f"killed after {wait:.2f} s: {acknowledged} answers acknowledged, {kept} kept")
 
 
-def killed_once(folder: Path, out: Path, wait: float) -> int:
+def started(folder: Path, out: Path) -> tuple[subprocess.Popen[str], str]:
+    """A server of a folder, and the address that it prints."""
     command = [sys.executable, "-c", KILLED, str(folder), str(out)]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
-    address = re.findall(r"http://\S+", server.stdout.readline())[0]
+    return server, re.findall(r"http://\S+", server.stdout.readline())[0]
+
+
+def killed_once(folder: Path, out: Path, wait: float) -> int:
+    server, address = started(folder, out)
     home, _, token = address.partition("?token=")
     port = re.findall(r":(\d+)/", home)[0]
     origin, cookie = f"http://127.0.0.1:{port}", f"graphfsl-{port}={token}"
@@ -346,7 +394,7 @@ def killed_once(folder: Path, out: Path, wait: float) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=["person", "audits", "times", "million", "kills"])
+    parser.add_argument("what", choices=["person", "audits", "times", "million", "keys", "kills"])
     parser.add_argument("--data", metavar="ROOT")
     parser.add_argument("--split", default="val")
     parser.add_argument("--each", type=int, default=600)
@@ -361,6 +409,8 @@ def main() -> None:
         times(options.count or 10_000)
     elif options.what == "million":
         million(options.count or 1_000_000)
+    elif options.what == "keys":
+        keys(options.count or 10_000)
     else:
         kills(options.count or 10)
 
