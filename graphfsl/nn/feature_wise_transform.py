@@ -22,7 +22,8 @@ __all__ = ["FeatureWiseTransform", "transform_feature_wise"]
 class FeatureWiseTransform:
     """Scale and shift each channel of each image at random, while an encoder is trained.
 
-        y = (1 + n_1 s(gamma)) x + n_2 s(beta),  n_1, n_2 ~ N(0, 1),  s(v) = log(1 + e^(100 v)) / 100
+        y = (1 + n_1 s(gamma)) x + n_2 s(beta),  n_1, n_2 ~ N(0, 1)
+        s(v) = log(1 + e^(100 v)) / 100
 
     behind every BatchNorm, with draws of its own for each image and channel, the same at all places
     of a map. In evaluation x is left as it is, to the bit.
