@@ -166,7 +166,8 @@ class Adapt(Learner):
 
         self.prefix = "net.encoder." if is_plain(net) else "net."  # which `params` leaves out
         self.adapted = self._chosen(patterns)  # the names of what adapts, as `caller` has them
-        for trait in (*JOINED, "answers", "per_query", "way", "shots", "max_queries_per_class"):
+        of_net = ("answers", "tells_scale", "per_query", "way", "shots", "max_queries_per_class")
+        for trait in (*JOINED, *of_net):
             setattr(self, trait, getattr(net, trait))
         if self.policy is not None and self.batch_norm == "running":
             self.set_batch_norm(self.policy)

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
+from torch.distributions import Normal
 from torch.nn import functional as F
 
 from graphfsl.core.arguments import A_TARGET, AN_EPISODE, as_tensor, check_kind, whole_number
@@ -576,19 +577,35 @@ class ValueTarget(BaseTarget):
         Raises InputError for answers of another shape than the truth.
 
         Args:
-            answers: (B, Q, D) what a learner says of the queries.
+            answers: (B, Q, D) what a learner says of the queries, or (B, Q, 2 D) with standard
+                deviations behind the values.
             episode: that they are of.
         """
+        if answers.shape[-1] == 2 * self.query.shape[-1]:
+            answers = answers.chunk(2, -1)[0]
         if answers.shape != self.query.shape:
             raise InputError(
                 f"the learner answers with {answers.shape[-1]} numbers a node, but "
                 f"{self.query.shape[-1]} are asked for; choose another learner.head, or its "
                 "outputs"
             )
-        each = (answers - self.query).square().mean(-1)
+        return self._mean((answers - self.query).square().mean(-1), episode)
+
+    def log_likelihoods(self, answers: Tensor, episode: Episode) -> Tensor:
+        """The mean log-likelihood (B,) in nats of each task's real queries.
+
+        Args:
+            answers: (B, Q, 2 D) means, and behind them the standard deviations of Gaussians.
+            episode: that they are of.
+        """
+        mean, scale = answers.chunk(2, -1)
+        nats = Normal(mean, scale, validate_args=False).log_prob(self.query).sum(-1)
+        return self._mean(nats, episode)
+
+    def _mean(self, of_queries: Tensor, episode: Episode) -> Tensor:
+        """What is told of queries (B, Q) -> its mean (B,) over those that are real."""
         real = episode.mask[:, episode.query]
-        total = each.masked_fill(~real, 0).sum(1)
-        return total / real.sum(1)
+        return of_queries.masked_fill(~real, 0).sum(1) / real.sum(1)
 
 
 def check_episode(given: Any) -> Episode:

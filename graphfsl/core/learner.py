@@ -66,6 +66,8 @@ class Part(Shown, Combines, nn.Module):
     # why no graph for devices can hold it, behind its name; empty where one can (`graphfsl export`)
     cannot_export: str = ""
     answers: str = "classes"  # what a query is answered with: scores of classes, or "values"
+    # its values come with standard deviations: `score` has two layers, these and the values
+    tells_scale: bool = False
 
     @property
     def note(self) -> str:
@@ -166,6 +168,14 @@ class Learner(Saves, Part):
         """
         answers = self.score_open(episode)[:, episode.query]
         return beside(answers[..., :-1], answers[..., -1] - (self.rejects_above or 0.0))
+
+    def answer_with_scale(self, episode: Episode) -> Tensor:
+        """The values of the queries, and behind them their standard deviations: (B, Q, 2 D).
+
+        It is for a learner that `tells_scale`.
+        """
+        scale, values = self.score(check_episode(episode))[:, :, episode.query]
+        return torch.cat([values, scale], -1)
 
     def criterion(self, scores: Tensor, target: Any, episode: Episode) -> Tensor:
         """The task's own loss, of classes cross-entropy, unless the paper says otherwise."""

@@ -92,6 +92,7 @@ class Pipeline(Learner):
         check_acquire(self.acquire, self.head)  # type: ignore[arg-type]
         self.set_batch_norm(batch_norm)
         self.reads_support, self.answers = self.head.reads_support, self.head.answers
+        self.tells_scale = self.head.tells_scale
         for trait in JOINED:
             setattr(self, trait, any(getattr(p, trait) for p in parts))
         self.spends_budget = len(self.acquire) > 0

@@ -101,6 +101,8 @@ class Metric:
         more_is_better: False where less is.
         ratio: sums (…, k) -> values (…), such as intersection over union; None for a mean.
         needs_bound: whether it is measured only of a learner that `rejects_above` a bound.
+        needs_scale: whether it is measured only of a learner that `tells_scale`; the answers are
+            then those of `Learner.answer_with_scale`.
     """
 
     measure: Callable[[Tensor, Any, Episode], Tensor]
@@ -108,6 +110,7 @@ class Metric:
     more_is_better: bool = True
     ratio: Callable[[Tensor], Tensor] | None = None
     needs_bound: bool = False
+    needs_scale: bool = False
 
     def value(self, measured: Tensor) -> float:
         """The value over all episodes: their mean (n,), or the ratio of their sums (n, k)."""

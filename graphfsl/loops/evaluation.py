@@ -71,7 +71,8 @@ def answers(
 
     A learner that asks for labels gets the episode with its oracle. What comes with the scores then
     has the labels that it spent a budget on. Where queries may be of no class, the last column is
-    their novelty (`Learner.answer_open`).
+    their novelty (`Learner.answer_open`); where values have standard deviations, these stand behind
+    them.
 
     Args:
         learner: in evaluation mode.
@@ -88,8 +89,17 @@ def answers(
             episode = image_change.changed(learner, episode, target, episodes.transform, own)
             done += len(own)
         asked = learner.ask(episode)
-        found = learner.answer_open(asked) if episodes.task.demands.open else learner(asked)
-        yield found, target, asked
+        yield _answered(learner, asked, episodes.task), target, asked
+
+
+def _answered(learner: Learner, episode: Episode, task: Task) -> Tensor:
+    """What the learner says of the queries, as the task's metrics read it."""
+    if task.demands.open:
+        return learner.answer_open(episode)
+    if learner.tells_scale:
+        return learner.answer_with_scale(episode)
+    found: Tensor = learner(episode)
+    return found
 
 
 @contextmanager
@@ -159,8 +169,12 @@ def measured(
 
 def metrics_of(learner: Learner, task: Task) -> dict[str, Metric]:
     """The metrics of a task that can be measured of a learner."""
-    able = learner.rejects_above is not None
-    return {name: m for name, m in task.metrics.items() if able or not m.needs_bound}
+    rejects = learner.rejects_above is not None
+    return {
+        name: metric
+        for name, metric in task.metrics.items()
+        if (rejects or not metric.needs_bound) and (learner.tells_scale or not metric.needs_scale)
+    }
 
 
 def _bound_of(learner: Learner, task: Task) -> list[str]:

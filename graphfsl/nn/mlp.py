@@ -62,6 +62,14 @@ class MLP(nn.Module):
         return z
 
 
+def relu_layers(*sizes: int) -> nn.Sequential:
+    """Linear layers with bias between these sizes, a ReLU between two of them: (…, a) -> (…, z)."""
+    layers: list[nn.Module] = []
+    for a, b in itertools.pairwise(sizes):
+        layers += [nn.Linear(a, b), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
 def start_small(layer: nn.Linear, std: float) -> None:
     """Weights from a normal of this deviation, cut at two of them, and a bias of 0."""
     nn.init.trunc_normal_(layer.weight, std=std, a=-2 * std, b=2 * std)

@@ -102,8 +102,14 @@ class Functions(Task):
 
     @property
     def metrics(self) -> Mapping[str, Metric]:
-        """The mean squared error, in the squared unit of the values."""
-        return {"MSE": Metric(_squared_error, unit="", more_is_better=False)}
+        """The mean squared error, in the squared unit of the values.
+
+        Of a learner that tells how sure it is also the log-likelihood of a query, in nats.
+        """
+        return {
+            "MSE": Metric(_squared_error, unit="", more_is_better=False),
+            "log-likelihood": Metric(_log_likelihood, unit="nats", needs_scale=True),
+        }
 
     def sample_shape(self, split: Split) -> tuple[int, ...]:
         """The shape (d,) of a point."""
@@ -269,4 +275,9 @@ def _pixels(images: Tensor, x: Tensor) -> Tensor:
 
 def _squared_error(answers: Tensor, target: Any, episode: Episode) -> Tensor:
     found: Tensor = target.squared_errors(answers, episode)
+    return found
+
+
+def _log_likelihood(answers: Tensor, target: Any, episode: Episode) -> Tensor:
+    found: Tensor = target.log_likelihoods(answers, episode)
     return found

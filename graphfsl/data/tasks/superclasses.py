@@ -68,7 +68,7 @@ class Superclasses(Task):
         hierarchy: lambda; 0 trains by the learner's own loss alone.
 
     Source:
-        the loss is that of section 3.1 on a tree of two levels, where
+        the loss is the hierarchical cross-entropy on a tree of two levels, where
         -log p(y) = -log p(y | parent) - log p(parent): with cross-entropy for L_head it weighs the
         second term by 1 + lambda.
 

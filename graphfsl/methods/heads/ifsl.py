@@ -29,9 +29,9 @@ class IFSL(BaseMemory, Head):
     F_1 ... F_n the pieces of the d features, mu_b the means of the base classes and P(b | x) their
     probabilities,
 
-        feature  log P(y | do(x)) = 1/n sum_i log P(y | [x]_Fi)                       (equation 3)
-        class    P(y | do(x)) = P(y | x + xbar),  xbar = sum_b P(b | x) mu_b          (equation 4)
-        both     1/n sum_i log P(y | [x]_Fi + [xbar]_Fi)                              (equation 5)
+        feature  log P(y | do(x)) = 1/n sum_i log P(y | [x]_Fi)
+        class    P(y | do(x)) = P(y | x + xbar),  xbar = sum_b P(b | x) mu_b
+        both     1/n sum_i log P(y | [x]_Fi + [xbar]_Fi)
 
     where + puts one behind the other, and of what each classifier reads, r, with class means p_c,
 
@@ -49,7 +49,7 @@ class IFSL(BaseMemory, Head):
             what all classes share.
 
     Source:
-        section 3.2 and the authors' code: features are scaled to length 1, centred by the mean of
+        section 3 and the authors' code: features are scaled to length 1, centred by the mean of
         the base means and scaled again, so is each piece; xbar is not.
 
     Deviations:
