@@ -96,6 +96,7 @@ class Learner(Saves, Part):
     """
 
     adapts: bool = False  # an inner loop changes its weights for each episode
+    learns_from_queries: bool = True  # its loss is of answers to queries
     # the novelty above which an answer is "none of the classes"; None where none was chosen
     rejects_above: float | None = None
     # the share of a training's steps that are done, for what changes along it; 1 outside of one

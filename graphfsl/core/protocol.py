@@ -23,6 +23,11 @@ def check_protocol(learner: Learner, task: Task, unbalanced: bool = False) -> No
     )
     _check_budget(learner, asked.budget)
     require(
+        not asked.side_loss or learner.learns_from_queries,
+        "this learner learns without queries, and the task's own loss is of answers to them: it "
+        "would change nothing; set episode.hierarchy=0",
+    )
+    require(
         not asked.keeps_features or getattr(learner, "fixed", not learner.adapts),
         "of old classes the task keeps features and no samples, so that each sample must be "
         "encoded once, by itself; set learner.batch_norm=running and learner.adapt=null",

@@ -71,6 +71,7 @@ class Demands:
         budget: labels that a learner may ask for; queries are among those that have them.
         keeps_features: whether nodes are kept as features once their samples are gone, so that each
             must be encoded by itself.
+        side_loss: whether answers to queries cost something beside the learner's own loss.
     """
 
     way: int
@@ -87,6 +88,7 @@ class Demands:
     open: bool = False
     budget: int = 0
     keeps_features: bool = False
+    side_loss: bool = False
 
 
 @dataclass(frozen=True)

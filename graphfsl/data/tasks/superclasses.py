@@ -6,6 +6,7 @@ Hierarchies with Deep Networks", https://arxiv.org/abs/1912.09393
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -131,7 +132,7 @@ class Superclasses(Task):
     @property
     def demands(self) -> Demands:
         """What it asks of a learner and of the machine."""
-        return self._plain.demands
+        return dataclasses.replace(self._plain.demands, side_loss=self.hierarchy > 0)
 
     @property
     def metrics(self) -> Mapping[str, Metric]:

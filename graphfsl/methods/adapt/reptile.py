@@ -57,6 +57,7 @@ class Reptile(Adapt):
     family = "optimisation"
     policy = "apart"
     stands_for_gradient = True
+    learns_from_queries = False
 
     def __init__(
         self,

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 import graphfsl as gf
 from graphfsl.core.episode import Episode
 from graphfsl.core.learner import Learner
+from graphfsl.core.protocol import check_protocol
 from graphfsl.data.split import Split
 from graphfsl.data.tasks.superclasses import Superclasses
 from graphfsl.experiment import run as runs
@@ -95,6 +96,13 @@ def _learner(head: str) -> Learner:
         options |= {"head": "linear", "adapt": {"name": "maml", "steps": 1}}
     # evaluation alone has one loss of an episode, whatever its BatchNorm has seen
     return gf.build(options, (1, 28, 28), 5).eval()
+
+
+def test_a_learner_whose_loss_is_not_of_queries_is_refused() -> None:
+    net = gf.build({"encoder": "conv4", "head": "linear", "adapt": "reptile"}, (1, 28, 28), way=5)
+    check_protocol(net, Superclasses())
+    with pytest.raises(InputError, match="it would change nothing; set episode.hierarchy=0"):
+        check_protocol(net, Superclasses(hierarchy=1.0))
 
 
 def test_a_row_says_that_superclasses_were_used_in_training(tmp_path: Path) -> None:
