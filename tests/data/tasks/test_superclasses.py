@@ -101,7 +101,7 @@ def _learner(head: str) -> Learner:
 def test_a_learner_whose_loss_is_not_of_queries_is_refused() -> None:
     net = gf.build({"encoder": "conv4", "head": "linear", "adapt": "reptile"}, (1, 28, 28), way=5)
     check_protocol(net, Superclasses())
-    with pytest.raises(InputError, match="it would change nothing; set episode.hierarchy=0"):
+    with pytest.raises(InputError, match="it would change nothing; set"):
         check_protocol(net, Superclasses(hierarchy=1.0))
 
 
