@@ -12,7 +12,7 @@ from graphfsl.experiment import run as runs
 from graphfsl.experiment.experiment import digest
 from graphfsl.experiment.measure import Say, measure_policies
 from graphfsl.experiment.overrides import names
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import InputError, require
 from graphfsl.loops.attack import PGD
 from graphfsl.loops.corruption import Corruption
 from graphfsl.loops.image_change import ImageChange
@@ -50,6 +50,9 @@ class Question:
             raise InputError(f"--on names the data sets; leave {named} out")
         if self.attacks and self.corruptions:
             raise InputError("--attack and --corrupt change the same images; ask for one of them")
+        asked = [name for name, _, _ in self.learners]
+        twice = next((name for name in asked if asked.count(name) > 1), None)
+        require(twice is None, f"{twice} is named twice; name each run and learner once")
 
     @property
     def has_clean_images(self) -> bool:

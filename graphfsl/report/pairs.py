@@ -74,9 +74,12 @@ def _mean_ranks(rows: Mapping[str, Sequence[Row]], kinds: Mapping[str, str]) -> 
     found: dict[str, float] = {}
     for kind in set(kinds.values()):
         names = [name for name in rows if kinds[name] == kind]
-        scores = np.array([[row.score for row in rows[name]] for name in names])
-        ranks = np.stack([rankdata(-column) for column in scores.T], 1)
-        found |= dict(zip(names, ranks.mean(1).tolist(), strict=True))
+        ranks_of_columns = []
+        for of_column in zip(*(rows[name] for name in names), strict=True):
+            scores = np.array([row.score for row in of_column])
+            ranks_of_columns.append(rankdata(-scores))
+        means = np.mean(ranks_of_columns, 0)
+        found |= dict(zip(names, means.tolist(), strict=True))
     return found
 
 

@@ -156,17 +156,23 @@ def _annotations(found: Boxes, image: int, before: int) -> list[dict[str, Any]]:
 
 def drawn(image: np.ndarray, found: Boxes, classes: Sequence[str]) -> Image.Image:
     """An image (channels, H, W) with boxes, their classes and scores."""
-    colour = np.repeat(image, 3, 0) if len(image) == 1 else image
-    picture = Image.fromarray(np.ascontiguousarray(colour.transpose(1, 2, 0)))
+    channels = np.repeat(image, 3, 0) if len(image) == 1 else image
+    picture = Image.fromarray(np.ascontiguousarray(channels.transpose(1, 2, 0)))
     pen = ImageDraw.Draw(picture)
     longer = max(picture.size)
-    wide, font = max(1, round(longer / 300)), ImageFont.load_default(max(10, round(longer / 45)))
+    wide = max(1, round(longer / 300))
+    font = ImageFont.load_default(max(10, round(longer / 45)))
+    boxes = found.boxes.tolist()
     colours = [ImageColor.getrgb(COLORS[(label - 1) % len(COLORS)]) for label in found.label]
-    for (left, top, right, bottom), rgb in zip(found.boxes.tolist(), colours, strict=True):
-        pen.rectangle((left, top, right - 1, bottom - 1), outline=rgb, width=wide)
+    texts = [
+        f"{classes[label - 1]} {score:.2f}"
+        for label, score in zip(found.label, found.score, strict=True)
+    ]
+    for (left, top, right, bottom), colour in zip(boxes, colours, strict=True):
+        pen.rectangle((left, top, right - 1, bottom - 1), outline=colour, width=wide)
     # Texts lie on the lines of other boxes.
-    for box, label, score, rgb in zip(found.boxes, found.label, found.score, colours, strict=True):
-        _write_above(pen, f"{classes[label - 1]} {score:.2f}", box[:2].tolist(), rgb, font)
+    for (left, top, *_), colour, text in zip(boxes, colours, texts, strict=True):
+        _write_above(pen, text, (left, top), colour, font)
     return picture
 
 
