@@ -245,6 +245,8 @@ class Task:
     pool_curve: ClassVar[PoolCurve | None] = None  # the figure against unlabeled samples
     captions: ClassVar[Mapping[str, Caption]] = {}  # field -> how a caption says it
     diagnoses: ClassVar[tuple[str, ...]] = ()  # what `diagnose` finds
+    # one of those that is a share for each class -> the heading of its table
+    by_class: ClassVar[Mapping[str, str]] = {}
     draw_type: ClassVar[type[Draw]] = Draw  # what its `draws` draw
 
     @property

@@ -21,6 +21,7 @@ from graphfsl.io.checkpoint import write_atomically, write_json
 from graphfsl.loops.row import Row, text_of
 from graphfsl.report.tables import DIVERGES
 from graphfsl.report.write import write_report
+from graphfsl.study.all_metrics import metric_sections
 from graphfsl.study.cells import (
     Done,
     Failure,
@@ -130,7 +131,7 @@ def ablate(
         findings=found.sentences,
         effects=found.effects,
         failures=told,
-        sections=sections(gained),
+        sections=[*sections(gained), *metric_sections(finished)],
     )
     console.print(
         f"{time.perf_counter() - start:.0f} s; table: {out / 'cells.csv'}; report: {files[0]}"

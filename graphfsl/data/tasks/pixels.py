@@ -126,6 +126,7 @@ class Pixels(Task):
         "absent": Caption("absent in {} of queries"),
     }
     diagnoses: ClassVar = ("reliability", "overlaps")
+    by_class: ClassVar = {"overlaps": "Intersection over union of each class"}
     draw_type: ClassVar = Draw
 
     way: int = 1

@@ -6,7 +6,8 @@ are a pure function of (data set, split, options, seed, i), independent of batch
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -18,7 +19,7 @@ from torch.nn import functional as F
 from graphfsl.core import task
 from graphfsl.core.arguments import real_number, whole_number
 from graphfsl.core.episode import BaseTarget, Episode
-from graphfsl.core.task import Caption, Demands, Draws, Metric, Normalise, Task
+from graphfsl.core.task import Answer, Caption, Demands, Draws, Metric, Normalise, Task
 from graphfsl.data.proposals import KINDS, proposals
 from graphfsl.data.scenes import SceneSplit, scene_split
 from graphfsl.data.split import Split
@@ -130,6 +131,8 @@ class Regions(Task):
         "background": Caption("{} background regions of an image"),
         "rank": Caption("ranked by {}"),
     }
+    diagnoses: ClassVar = ("precisions",)
+    by_class: ClassVar = {"precisions": "AP50 of each class, mean over draws"}
     draw_type: ClassVar = Draw
 
     way: int = 5
@@ -194,6 +197,25 @@ class Regions(Task):
             "AR@10": Metric(lambda s, t, e: _recall(t, 10)),
             "AR@100": Metric(lambda s, t, e: _recall(t, 100)),
         }
+
+    def diagnose(self, answers: Iterable[Answer], split: Split) -> dict[str, Any]:
+        """The AP50 of every class.
+
+        Returns:
+            precisions: class -> mean over the draws whose query images show it.
+        """
+        found: dict[str, list[float]] = {}
+        for scores, target, _ in answers:
+            assert isinstance(target, RegionTarget)
+            for b in range(len(scores)):
+                detections, objects = self.detections(scores, target, b), objects_of(target, b)
+                for column, number in enumerate(target.classes[b].tolist(), 1):
+                    own = objects.where(objects.label == column)
+                    value = average_precision(detections, own, [0.5])
+                    found.setdefault(split.classes[number], []).append(value)
+        shown = {name: [v for v in values if not math.isnan(v)] for name, values in found.items()}
+        means = {name: sum(v) / len(v) for name, v in sorted(shown.items()) if v}
+        return {"precisions": {name: round(mean, 4) for name, mean in means.items()}}
 
     def sample_shape(self, split: Split) -> tuple[int, ...]:
         """The shape of a crop."""
