@@ -88,7 +88,9 @@ class Posterior(Head):
         return torch.stack([variance.sqrt(), mean]).to(episode.x.dtype)
 
 
-def measured(learner: Head | gf.core.Learner, known: int, part: str = "test") -> Mapping[str, float]:
+def measured(
+    learner: Head | gf.core.Learner, known: int, part: str = "test"
+) -> Mapping[str, float]:
     """The metrics of a learner on 600 functions of which `known` points are known."""
     split = gf.load_data("gaussian_process", part)
     asked = {"task": "functions", "shot": known, "query": 100, "query_points": "grid"}

@@ -17,7 +17,7 @@ from __future__ import annotations
 import argparse
 import csv
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -87,7 +87,7 @@ def exact(pulls: int, ties: str) -> float:
         changed = (*state[:arm], own, *state[arm + 1 :])
         return changed if ties == "first" else tuple(sorted(changed))
 
-    @lru_cache(maxsize=None)
+    @cache
     def to_come(state: State, left: int) -> float:
         if not left:
             return 0.0
@@ -171,9 +171,7 @@ def advantages(paid: Tensor, expected: Tensor, decay: float) -> Tensor:
     return surprise @ weight.tril()
 
 
-def train(
-    pulls: int, steps: int, bandits: int = 512, lr: float = 5e-3, decay: float = 1.0
-) -> RL2:
+def train(pulls: int, steps: int, bandits: int = 256, lr: float = 5e-3, decay: float = 0.95) -> RL2:
     """A network that was trained on `bandits` new ones in each step.
 
     Games grow from ten pulls to `pulls` in the first two thirds of the steps.
@@ -231,7 +229,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pulls", type=int, nargs="+", default=[10])
     parser.add_argument("--seeds", type=int, default=1, help="trainings")
-    parser.add_argument("--steps", type=int, default=1500, help="of a training")
+    parser.add_argument("--steps", type=int, default=1600, help="of a training")
     parser.add_argument("--bandits", type=int, default=50_000, help="on which players are measured")
     parser.add_argument("--out", type=Path, help="a CSV of the results")
     asked = parser.parse_args(arguments)

@@ -21,7 +21,15 @@ from graphfsl.core.episode import Episode, ValueTarget
 from graphfsl.core.task import Demands, Draws, Metric, Normalise, Task
 from graphfsl.data.families import Family
 from graphfsl.data.split import Split
-from graphfsl.data.streams import FUNCTIONS, POINTS, SHOTS, choose, episode_numbers, keys_of, uniform
+from graphfsl.data.streams import (
+    FUNCTIONS,
+    POINTS,
+    SHOTS,
+    choose,
+    episode_numbers,
+    keys_of,
+    uniform,
+)
 from graphfsl.io.errors import require, unknown
 
 __all__ = ["Functions"]
