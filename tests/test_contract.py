@@ -233,7 +233,7 @@ def test_documentation_names_source_and_shapes(slot: str, name: str) -> None:
 
 
 # data sets without a folder
-DRAWN = re.compile("name: (glyphs|glyph_scenes|tinted_glyphs|sinusoid)")
+DRAWN = re.compile("name: (glyphs|glyph_scenes|tinted_glyphs|sinusoid|gaussian_process)")
 
 
 @functools.cache

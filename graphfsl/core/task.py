@@ -204,7 +204,11 @@ class Draw:
     def numbers(self) -> dict[str, int]:
         """The facts that hold for all of its episodes."""
         every = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {name: value for name, value in every.items() if not isinstance(value, np.ndarray)}
+        return {
+            name: value
+            for name, value in every.items()
+            if value is not None and not isinstance(value, np.ndarray)
+        }
 
     def rows(self, rows: slice | np.ndarray) -> Self:
         """The draw of some of these episodes."""

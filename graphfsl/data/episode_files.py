@@ -123,6 +123,6 @@ def _read_draw(facts: Mapping[str, Any], kind: type[Draw]) -> Draw:
         name = kind.listed_as.get(field.name, field.name)
         if name in facts["episodes"][0]:
             values[field.name] = np.array([episode[name] for episode in facts["episodes"]])
-        else:
+        elif name in facts or field.default is dataclasses.MISSING:
             values[field.name] = facts[name]
     return kind(**values)

@@ -66,6 +66,7 @@ def measure(
     episodes: Path | None = None,
     memo: dict[str, Split] | None = None,
     image_change: ImageChange | None = None,
+    also: Sequence[str] = (),
 ) -> list[Row]:
     """Evaluate a run in every task of its `evaluation` section: a row for each.
 
@@ -83,11 +84,13 @@ def measure(
         memo: keeps this run's features of a split for the next call.
         image_change: changes the images of each episode before it is answered; the rows say so, and
             have no diagnosis.
+        also: metrics beside the first one of which the rows keep the value of each unit.
 
     Raises:
         InputError: for overrides that change nothing, or that the run or the data do not fit.
     """
-    return _measured(run, asked_of(run, changes), changes, say, episodes, memo, image_change)
+    asked = asked_of(run, changes)
+    return _measured(run, asked, changes, say, episodes, memo, image_change, also)
 
 
 def _measured(
@@ -98,6 +101,7 @@ def _measured(
     episodes: Path | None,
     memo: dict[str, Split] | None = None,
     image_change: ImageChange | None = None,
+    also: Sequence[str] = (),
 ) -> list[Row]:
     """The rows of what is asked; the arguments are those of `measure`."""
     reuse_freed_memory()
@@ -143,6 +147,8 @@ def _measured(
         told = [] if image_change is None else [str(image_change)]
         row = full_row(experiment, result, str(device), run.steps)
         row = beside_published(row, task, published)
+        if also:
+            row = row.replace(further={name: result.per_unit(name) for name in also})
         row = row.replace(traits=[*row.traits, *asked.remarks, *told])
         rows.append(row.replace(diagnosis=seen, unfinished=run.unfinished, setting_from=origin))
         if say:

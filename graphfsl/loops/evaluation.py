@@ -294,6 +294,11 @@ class Result:
     measured: Mapping[str, Tensor]
     seconds: float
 
+    def per_unit(self, name: str) -> list[float]:
+        """A metric of each statistical unit."""
+        values = self.task.metrics[name].per_unit(self.measured[name], self.task.unit)
+        return [round(value, 6) for value in values.tolist()]
+
     @property
     def values(self) -> Tensor:
         """The first metric of each statistical unit: (units,)."""

@@ -112,6 +112,8 @@ class Row:
             where it was asked on other data.
         seeds, spread, seed_values: of a row over several seeds, their number, the standard
             deviation of their values, and these.
+        further: of a cell of a study, other metrics that it tells of: name -> their values for each
+            statistical unit.
         run, cell, best, baseline: where it stands in a report or a study.
         others: what a file says of it beside all this, such as a note of the user's.
     """
@@ -144,6 +146,7 @@ class Row:
     seeds: int | None = None
     spread: float | None = None
     seed_values: Sequence[float] | None = None
+    further: Mapping[str, Sequence[float]] | None = None
     run: str | None = None
     cell: Mapping[str, Any] | None = None
     best: bool | None = None
@@ -164,6 +167,12 @@ class Row:
     def score(self) -> float:
         """The first metric, with its sign changed where less is better."""
         return self.value.value if self.value.more_is_better else -self.value.value
+
+    def under(self, metric: str) -> Row:
+        """The row as one of a further metric, which then stands first."""
+        assert self.further is not None
+        first = {metric: self.metrics[metric]}
+        return self.replace(metrics=first | dict(self.metrics), values=self.further[metric])
 
     def replace(self, **changes: Any) -> Row:
         """A copy with these fields changed."""
@@ -273,6 +282,7 @@ _SOMETIMES = (
     "setting_from",
     "seeds",
     "spread",
+    "further",
     "run",
     "cell",
     "best",

@@ -114,6 +114,8 @@ def ablate(
     if found.areas:
         facts["areas"] = found.areas
     gained = gains(study.against, finished)
+    for metric in study.also:
+        gained += gains(study.against, [row.under(metric) for row in finished])
     if study.against:
         facts["gains"] = [gain.to_dict() for gain in gained]
     write_json(

@@ -55,6 +55,7 @@ class Unit:
     # where each row goes, and the changes of its evaluation
     cells: tuple[tuple[Path, tuple[str, ...]], ...]
     threads: int
+    also: tuple[str, ...] = ()  # further metrics whose values are kept
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def units(study: Study, out: Path) -> list[Unit]:
     """The work that is not done yet, in the order of the grid."""
     shared: dict[str, list[Cell]] = {}
     for cell in study.cells:
-        if row_of(cell, out) is None:
+        if row_of(cell, out, study.also) is None:
             shared.setdefault(cell.training, []).append(cell)
     return [
         Unit(
@@ -94,6 +95,7 @@ def units(study: Study, out: Path) -> list[Unit]:
             out / "runs" / name,
             tuple((cell_file(x, out), x.changes) for x in c),
             study.threads,
+            tuple(study.also),
         )
         for name, c in shared.items()
     ]
@@ -104,10 +106,11 @@ def cell_file(cell: Cell, out: Path) -> Path:
     return out / "cells" / f"{cell.name}.json"
 
 
-def row_of(cell: Cell, out: Path) -> Row | None:
+def row_of(cell: Cell, out: Path, also: Sequence[str] = ()) -> Row | None:
     """The row of a finished cell.
 
-    It is None where there is none, or a damaged one, which is measured again.
+    It is None where there is none, a damaged one, or one without the values of a metric in `also`:
+    such a cell is measured again.
     """
     try:
         found = read_json(cell_file(cell, out))
@@ -115,6 +118,8 @@ def row_of(cell: Cell, out: Path) -> Row | None:
             return None
         row = Row.from_dict(found)
     except (InputError, KeyError, TypeError):
+        return None
+    if not set(also) <= set(row.further or {}):
         return None
     return row if row.values and all(map(finite, row.values)) else None
 
@@ -207,7 +212,7 @@ def work(unit: Unit, log: Log | None = None, told: Told | None = None) -> Done:
             memo: dict[str, Any] = {}
             for file, changes in unit.cells:
                 try:
-                    (row,) = measure(run, changes, memo=memo)
+                    (row,) = measure(run, changes, memo=memo, also=unit.also)
                     write_json(file, row.to_dict())
                     done[file] = row
                 except Exception as error:
@@ -359,7 +364,7 @@ def on_ray(todo: Sequence[Unit], address: str) -> Generator[Done, None, None]:
 
 def rows_of(study: Study, out: Path) -> list[Row | None]:
     """The row of each cell of the study, None where it is not finished."""
-    return [row_of(c, out) for c in study.cells]
+    return [row_of(c, out, study.also) for c in study.cells]
 
 
 def steps_of(unit: Unit) -> int:

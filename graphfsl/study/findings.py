@@ -264,13 +264,17 @@ def table(study: Study, outcomes: Sequence[Row | Failure | None]) -> str:
     """
     metric = next((made.metric for made in outcomes if isinstance(made, Row)), ACCURACY)
     unit = () if metric == ACCURACY else ("unit",)
-    heads = ("setting", metric, "ci95", *unit, "episodes", "data", "batch_norm", "steps")
+    further = [name for also in study.also for name in (also, f"{also} ci95")]
+    heads = ("setting", metric, "ci95", *unit, *further)
+    heads = (*heads, "episodes", "data", "batch_norm", "steps")
     lines = []
     for cell, made in zip(study.cells, outcomes, strict=True):
         levels = ["" if v is None else v for v in cell.levels.values()]
         facts = {}
         if isinstance(made, Row):
             facts = {**made.to_dict(), "unit": made.value.unit}
+            for name in study.also:
+                facts |= {name: made.metrics[name].value, f"{name} ci95": made.metrics[name].ci95}
         elif made is not None and made.diverged:
             facts = {"setting": made.diverged, metric: DIVERGES}
         lines.append([*levels, *(facts.get(key, "") for key in heads)])

@@ -29,6 +29,7 @@ class Gain:
         cell: axis -> level.
         against: axis -> level of the reference.
         setting: the kind of both.
+        metric: what is compared.
         unit: of the metric.
         contrast: the cell less its reference, positive where it is better.
     """
@@ -36,6 +37,7 @@ class Gain:
     cell: Mapping[str, Label]
     against: Mapping[str, Label]
     setting: str
+    metric: str
     unit: str
     contrast: Contrast
 
@@ -44,6 +46,7 @@ class Gain:
         scale, c = scale_of(self.unit), self.contrast
         return {
             "setting": self.setting,
+            "metric": self.metric,
             "cell": dict(self.cell),
             "against": dict(self.against),
             "gain": round(scale * c.difference, 4),
@@ -86,20 +89,28 @@ def _gains_of_kind(reference: Mapping[str, Label], rows: Sequence[Row]) -> list[
     made = contrasts(weights, *scores_of(rows), matched=[1] * len(pairs))
     corrected = holm(torch.tensor([c.p for c in made], dtype=torch.float64)).tolist()
     return [
-        Gain(cells[i], reference, rows[i].setting, rows[i].value.unit, replace(c, corrected=p))
+        Gain(
+            cells[i],
+            reference,
+            rows[i].setting,
+            rows[i].metric,
+            rows[i].value.unit,
+            replace(c, corrected=p),
+        )
         for (i, _), c, p in zip(pairs, made, corrected, strict=True)
     ]
 
 
 def sections(found: Sequence[Gain]) -> list[Section]:
-    """A table for each reference and kind of setting."""
-    groups: dict[tuple[str, str], list[Gain]] = {}
+    """A table for each metric, reference and kind of setting."""
+    groups: dict[tuple[str, str, str], list[Gain]] = {}
     for gain in found:
-        groups.setdefault((shown(gain.against), gain.setting), []).append(gain)
-    several = len({setting for _, setting in groups}) > 1
+        groups.setdefault((gain.metric, shown(gain.against), gain.setting), []).append(gain)
+    several = len({setting for _, _, setting in groups}) > 1
+    metrics = len({metric for metric, _, _ in groups}) > 1
     made = []
-    for (reference, setting), own in groups.items():
-        kind = f", {setting}" if several else ""
+    for (metric, reference, setting), own in groups.items():
+        kind = (f", {metric}" if metrics else "") + (f", {setting}" if several else "")
         heads = [*own[0].cell, "gain", "95% interval", "corrected p"]
         lines = [[*map(_told, gain.cell.values()), *_numbers(gain)] for gain in own]
         heading = f"Gains over {reference}{kind}"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from graphfsl.experiment.experiment import Experiment
-from graphfsl.io.errors import InputError, require
+from graphfsl.io.errors import InputError, require, unknown
 from graphfsl.study.study_file import Choice, SkipRule, StudyFile
 
 Label = str | int | float | None  # a level as tables show it
@@ -47,6 +47,7 @@ class Study:
     cells: list[Cell]
     threads: int
     against: Sequence[dict[str, Label]] = ()
+    also: Sequence[str] = ()
 
 
 def read_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
@@ -65,6 +66,7 @@ def read_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
     base = Experiment.read(study.experiment, [*study.changes, "evaluation.settings=[{}]"])
     cells = _cells(study, base.without_seeds())
     _check_distinct(cells, study.file)
+    _check_metrics(cells, study.also)
     return Study(
         name=study.file.stem,
         question=study.question,
@@ -72,6 +74,7 @@ def read_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
         cells=cells,
         against=[{c.axis: label(c.level) for c in reference} for reference in study.against],
         threads=study.threads,
+        also=study.also,
     )
 
 
@@ -140,6 +143,14 @@ def _check_distinct(cells: Sequence[Cell], file: Path) -> None:
             f"{file}: two cells are the same: {texts.get(cell.name)}, and {text}; leave one out",
         )
         texts[cell.name] = text
+
+
+def _check_metrics(cells: Sequence[Cell], also: Sequence[str]) -> None:
+    """InputError where a task has not a metric that the study tells of."""
+    for cell in cells:
+        metrics = cell.experiment.changed(*cell.changes).task.metrics
+        if other := next((name for name in also if name not in metrics), None):
+            raise unknown("metric", other, metrics)
 
 
 def label(level: Any) -> Label:

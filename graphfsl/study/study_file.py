@@ -11,6 +11,8 @@ grid:        {axis: [levels]}; an axis is any key of a configuration: learner.he
 skip:        [{axis: level or [levels], …}, …]: combinations that are left out
 against:     [{axis: level, …}, …]: references. The report says what each cell gains over the one
              that has these levels and else its own
+also:        [metric, …]: further metrics of the task, whose values stand in cells.csv, and whose
+             gains over `against` in the report
 threads:     CPU threads of a cell (1); the same for one process or many, so that results do not
              depend on it
 """
@@ -32,7 +34,7 @@ from graphfsl.experiment.yaml_files import load_yaml, merged
 from graphfsl.io.errors import InputError, require, unknown
 from graphfsl.io.package_data import experiments_dir
 
-KEYS = ("question", "experiment", "set", "grid", "skip", "against", "threads")
+KEYS = ("question", "experiment", "set", "grid", "skip", "against", "also", "threads")
 TEST = "test."
 # they make no other training
 PLACES = ("data.root", "data.download", "trainer.device", "trainer.logger")
@@ -92,6 +94,7 @@ class StudyFile:
         skip: which combinations of their levels are left out.
         threads: CPU threads of a cell.
         against: levels of references, each for itself.
+        also: further metrics that are told.
     """
 
     file: Path
@@ -102,6 +105,7 @@ class StudyFile:
     skip: tuple[SkipRule, ...]
     threads: int
     against: tuple[tuple[Choice, ...], ...] = ()
+    also: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, path: str | Path, overrides: Sequence[str] = ()) -> StudyFile:
@@ -131,6 +135,7 @@ class StudyFile:
             skip=_skip_rules(tree.get("skip") or [], grid, file),
             against=_references(tree.get("against") or [], grid, file),
             threads=tree.get("threads", 1),
+            also=tuple(tree.get("also") or []),
         )
 
 

@@ -85,3 +85,35 @@ def test_the_report_says_what_each_cell_gains(world: Path, call: Call) -> None:
     refused(world, call, "ablate", "study.yaml", says="axis in against")
     (world / "study.yaml").write_text(STUDY.split("against")[0] + "against: [1]\n")
     refused(world, call, "ablate", "study.yaml", says="against must be a list of {axis: level}")
+
+
+def test_further_metrics_are_compared_too_and_stand_in_the_table(world: Path, call: Call) -> None:
+    """Gains by hand from the files of the cells; cells without the metric are measured again."""
+    text = STUDY + "also: [calibration error]\n"
+    (world / "study.yaml").write_text(text)
+    code, _, error = call("ablate", "study.yaml", "--out", "b")
+    assert code == 0, error
+    name = "calibration error"
+    files = list(Path("b").glob("cells/*.json"))
+    cells = [json.loads(file.read_text()) for file in files]
+    of_shot = {shot: {} for shot in (1, 3)}
+    for cell in cells:
+        of_shot[cell["shot"]]["rfs" in cell["method"]] = np.array(cell["further"][name])
+    found = json.loads(Path("b/study.json").read_text())["gains"]
+    gained = [gain for gain in found if gain["metric"] == name]
+    for gain in gained:
+        values = of_shot[gain["cell"]["test.episode.shot"]]
+        better = values[False] - values[True]  # where less error is better
+        assert gain["gain"] == pytest.approx(100 * better.mean(), abs=1e-3)
+    assert len(gained) == 2
+    lines = Path("b/cells.csv").read_text().splitlines()
+    assert {name, f"{name} ci95"} <= set(lines[0].split(","))
+    assert f"protonet, {name}" in Path("b/report.md").read_text()
+
+    told = json.loads(files[0].read_text())
+    del told["further"]
+    files[0].write_text(json.dumps(told))
+    _, said, _ = call("ablate", "study.yaml", "--out", "b")
+    assert "3 cells are done already" in said
+    (world / "study.yaml").write_text(text.replace(name, "calibration eror"))
+    refused(world, call, "ablate", "study.yaml", says="calibration error")

@@ -21,7 +21,15 @@ from graphfsl.core.episode import Episode, ValueTarget
 from graphfsl.core.task import Demands, Draws, Metric, Normalise, Task
 from graphfsl.data.families import Family
 from graphfsl.data.split import Split
-from graphfsl.data.streams import FUNCTIONS, POINTS, choose, episode_numbers, keys_of, uniform
+from graphfsl.data.streams import (
+    FUNCTIONS,
+    POINTS,
+    SHOTS,
+    choose,
+    episode_numbers,
+    keys_of,
+    uniform,
+)
 from graphfsl.io.errors import require, unknown
 
 __all__ = ["Functions"]
@@ -37,10 +45,12 @@ class Draw(task.Draw):
         ids: (B, 1) the image that is the function; 0 where a family has it.
         parameters: (B, p) what tells a family's function from the others; of images there is none.
         points: (B, n, d) the support's points, and behind them those of the queries.
+        known: (B,) how many of the support's points are known, the first ones; None for all.
     """
 
     parameters: np.ndarray
     points: np.ndarray
+    known: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +59,8 @@ class Functions(Task):
 
     Args:
         shot: points whose value is known.
+        max_shot: None for `shot` known points in every episode; else each episode draws its own
+            number of them from shot..max_shot, as neural processes are trained.
         query: points that are asked for.
         query_points: "random" points, of an image none that is known; or "grid" for `query` points
             that are spread evenly over the domain, the same ones in every episode, known or not. A
@@ -58,6 +70,7 @@ class Functions(Task):
 
     nodes_are_samples: ClassVar = False
     unpublished: ClassVar = ("query", "query_points")
+    columns: ClassVar = ("shot", "max_shot", "query", "query_points")
     always_shown: ClassVar = ("shot", "query")
     shared: ClassVar = {"query": " query points"}
     draw_type: ClassVar = Draw
@@ -66,11 +79,15 @@ class Functions(Task):
     shot: int = 10
     query: int = 10
     query_points: str = "random"
+    max_shot: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("shot", "query"):
             value = whole_number(getattr(self, name), f"episode.{name}", 1)
             object.__setattr__(self, name, value)
+        if self.max_shot is not None:
+            most = whole_number(self.max_shot, "episode.max_shot", self.shot)
+            object.__setattr__(self, "max_shot", most)
         if self.query_points not in QUERY_POINTS:
             raise unknown("episode.query_points", self.query_points, QUERY_POINTS)
 
@@ -81,21 +98,28 @@ class Functions(Task):
 
     @property
     def title(self) -> str:
-        """Its name for people: "10-shot regression"."""
-        return f"{self.shot}-shot regression"
+        """Its name for people: "10-shot regression", or "3- to 20-shot regression"."""
+        if self.max_shot is None:
+            return f"{self.shot}-shot regression"
+        return f"{self.shot}- to {self.max_shot}-shot regression"
 
     @property
     def size(self) -> tuple[int, ...]:
-        """How many points are known."""
-        return (self.shot,)
+        """How many points are known, at least and at most."""
+        return self.shot, self.most_shots
+
+    @property
+    def most_shots(self) -> int:
+        """The known points of the episode that has most."""
+        return self.max_shot or self.shot
 
     @property
     def demands(self) -> Demands:
         """What it asks of a learner and of the machine."""
         return Demands(
             way=1,
-            nodes=self.shot + self.query,
-            support=self.shot,
+            nodes=self.most_shots + self.query,
+            support=self.most_shots,
             queries=self.query,
             answers="values",
         )
@@ -142,11 +166,19 @@ class Functions(Task):
             x = points.to(device, raw.dtype)
             found = split.functions.values(draw.parameters, draw.points)
             y = torch.from_numpy(found).to(device, raw.dtype)
+        shown = self.most_shots
         w = x.new_zeros(*x.shape[:2], 1)
-        w[:, : self.shot] = 1
-        queries = x.shape[1] - self.shot
-        episode = Episode(x, w, self.shot, queries, relabeled=False, values=y * w)
-        return episode, ValueTarget(y[:, self.shot :])
+        w[:, :shown] = 1
+        mask = None
+        if draw.known is not None:
+            known = torch.from_numpy(draw.known).to(device)
+            beyond = torch.arange(x.shape[1], device=device) >= known.unsqueeze(1)
+            beyond[:, shown:] = False
+            mask = ~beyond  # (B, n)
+            w = w * mask.unsqueeze(-1)
+        queries = x.shape[1] - shown
+        episode = Episode(x, w, shown, queries, mask, relabeled=False, values=y * w)
+        return episode, ValueTarget(y[:, shown:])
 
     def check_draw(self, draw: Draw, split: Split) -> None:
         """ValueError where a list contradicts itself or has not what the task asks for."""
@@ -157,6 +189,13 @@ class Functions(Task):
             raise ValueError("an episode without one function")
         if draw.points.shape != (len(draw.ids), nodes, dimensions):
             raise ValueError("lists of unequal length")
+        if (draw.known is None) != (self.max_shot is None):
+            raise ValueError("numbers of known points that were not asked for, or none")
+        if draw.known is not None:
+            if draw.known.shape != (len(draw.ids),):
+                raise ValueError("lists of unequal length")
+            if draw.known.min() < self.shot or draw.known.max() > self.most_shots:
+                raise ValueError("a number of known points outside of shot..max_shot")
         if not (np.isfinite(draw.points).all() and np.isfinite(draw.parameters).all()):
             raise ValueError("a number that is not finite")
         if split.functions is None and np.abs(draw.points).max() > 1:
@@ -171,7 +210,8 @@ class _OfFamily:
         self.family = family
         self.seed = seed
         self.grid: np.ndarray | None = None  # of the queries, where they are not drawn
-        self.drawn = asked.shot
+        self.drawn = asked.most_shots
+        self.asked = asked
         if asked.query_points == "grid":
             side = _side(asked.query, family.dimensions)
             axis = np.linspace(family.low, family.high, side)
@@ -190,6 +230,7 @@ class _OfFamily:
             ids=np.zeros((len(keys), 1), np.int64),
             parameters=family.draw(which),
             points=_with_grid(points, self.grid),
+            known=_known(keys, self.asked),
         )
 
 
@@ -203,7 +244,8 @@ class _OfImages:
         height, width = split.shape[-2:]
         self.pixels = _grid([np.linspace(-1, 1, height), np.linspace(-1, 1, width)])
         self.grid: np.ndarray | None = None  # of the queries, where they are not drawn
-        self.drawn = asked.shot
+        self.drawn = asked.most_shots
+        self.asked = asked
         if asked.query_points == "grid":
             side = _side(asked.query, 2)
             require(
@@ -233,7 +275,16 @@ class _OfImages:
             ids=(which * self.images).astype(np.int64),
             parameters=np.empty((len(keys), 0)),
             points=_with_grid(self.pixels[places], self.grid),
+            known=_known(keys, self.asked),
         )
+
+
+def _known(keys: np.ndarray, asked: Functions) -> np.ndarray | None:
+    """How many points are known in each of the episodes (B,); None where all of the support is."""
+    if asked.max_shot is None:
+        return None
+    u = uniform(keys, SHOTS, 1, 1)[:, 0, 0]
+    return asked.shot + np.floor(u * (asked.max_shot - asked.shot + 1)).astype(np.int64)
 
 
 def _side(query: int, dimensions: int) -> int:

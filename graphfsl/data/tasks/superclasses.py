@@ -15,13 +15,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from graphfsl.core.arguments import real_number, whole_number
+from graphfsl.core.arguments import real_number
 from graphfsl.core.class_names import superclasses
 from graphfsl.core.episode import Episode, Target
-from graphfsl.core.task import Caption, Demands, Metric, Normalise, Task
+from graphfsl.core.task import Caption, Demands, Metric, Normalise
 from graphfsl.data.split import Split
 from graphfsl.data.tasks._class_sampler import Draw, Sampler
-from graphfsl.data.tasks.classes import Setting
+from graphfsl.data.tasks._plain_classes import PlainClasses
 from graphfsl.functional.layers import last_layer
 from graphfsl.functional.sibling_loss import sibling_loss
 from graphfsl.io.errors import InputError, require
@@ -49,7 +49,7 @@ class SuperclassTarget(Target):
 
 
 @dataclass(frozen=True)
-class Superclasses(Task):
+class Superclasses(PlainClasses):
     """Episodes of classes some of which have a superclass in common.
 
         L = L_head - lambda log sum_{c in children of the parent of y} p_c
@@ -79,40 +79,20 @@ class Superclasses(Task):
     """
 
     columns: ClassVar = ("way", "shot", "query", "graph", "hierarchy")
-    always_shown: ClassVar = ("way", "shot", "query")
-    shared: ClassVar = {"query": " queries per class"}
-    curves: ClassVar = {"shot": ("shots", "labeled samples per class")}
     captions: ClassVar = {
-        "way": Caption("{}-way", always=True),
-        "shot": Caption("{}-shot"),
-        "query": Caption("{} queries per class"),
+        **PlainClasses.captions,
         "graph": Caption("superclasses of {}", "superclasses of the data set"),
         "hierarchy": Caption("hierarchy loss {}"),
     }
-    draw_type: ClassVar = Draw
 
-    way: int = 5
-    shot: int = 1
-    query: int = 15
     graph: str | None = None
     hierarchy: float = 0.0
 
     def __post_init__(self) -> None:
-        for name, least in (("way", 2), ("shot", 1), ("query", 1)):
-            number = whole_number(getattr(self, name), f"episode.{name}", least)
-            object.__setattr__(self, name, number)
+        super().__post_init__()
         weight = real_number(self.hierarchy, "episode.hierarchy")
         require(weight >= 0, f"episode.hierarchy must be 0 or more, not {weight!r}")
         object.__setattr__(self, "hierarchy", weight)
-
-    def __str__(self) -> str:
-        """In words: "5-way 1-shot, 15 queries of a class, superclasses of fc100"."""
-        return ", ".join([self.title, f"{self.query} queries of a class", *self.details])
-
-    @property
-    def title(self) -> str:
-        """Its name for people: "5-way 1-shot"."""
-        return f"{self.way}-way {self.shot}-shot"
 
     @property
     def details(self) -> list[str]:
@@ -132,20 +112,16 @@ class Superclasses(Task):
     @property
     def demands(self) -> Demands:
         """What it asks of a learner and of the machine."""
-        return dataclasses.replace(self._plain.demands, side_loss=self.hierarchy > 0)
+        return dataclasses.replace(self.plain.demands, side_loss=self.hierarchy > 0)
 
     @property
     def metrics(self) -> Mapping[str, Metric]:
         """Those of episodes of classes, and two of superclasses."""
         return {
-            **self._plain.metrics,
+            **self.plain.metrics,
             "superclass accuracy": Metric(_superclass_accuracy),
             "mistakes within superclass": Metric(_mistakes, ratio=_share),
         }
-
-    @property
-    def _plain(self) -> Setting:
-        return Setting(way=self.way, shot=self.shot, query=self.query)
 
     def draws(self, split: Split, seed: int) -> Sampler:
         """The sampler of a split.
@@ -154,27 +130,19 @@ class Superclasses(Task):
             InputError: where it is too small, has no superclasses, or no two classes of one.
         """
         _siblings(self.graph, split.name, split.classes, split.groups)
-        return self._plain.draws(split, seed)
+        return self.plain.draws(split, seed)
 
     def assemble(
         self, draw: Draw, split: Split, raw: Tensor, normalise: Normalise, device: torch.device
     ) -> tuple[Episode, SuperclassTarget]:
         """The episodes that a draw describes, and which of their classes are siblings."""
-        episode, target = self._plain.assemble(draw, split, raw, normalise, device)
+        episode, target = self.plain.assemble(draw, split, raw, normalise, device)
         of_split = _siblings(self.graph, split.name, split.classes, split.groups)
         classes = torch.from_numpy(draw.classes)
         siblings = of_split[classes.unsqueeze(2), classes.unsqueeze(1)].to(device)
         weight = torch.full((len(classes),), self.hierarchy, device=device)
         told = SuperclassTarget(**target.tensors, siblings=siblings, hierarchy=weight)
         return episode, told
-
-    def check_draw(self, draw: Draw, split: Split) -> None:
-        """Refuse a list that contradicts itself or the labels of the split.
-
-        Raises:
-            ValueError: says how.
-        """
-        self._plain.check_draw(draw, split)
 
 
 @lru_cache(maxsize=16)  # every batch asks again

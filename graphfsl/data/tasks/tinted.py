@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,18 +17,26 @@ from torch import Tensor
 
 from graphfsl.core.arguments import real_number, whole_number
 from graphfsl.core.episode import Episode, Target
-from graphfsl.core.task import Caption, Demands, Metric, Normalise, Task
+from graphfsl.core.task import Caption, Demands, Metric, Normalise
 from graphfsl.data.split import Split
-from graphfsl.data.streams import CLASSES, IMAGES, POOL, episode_numbers, keys_of, uniform
+from graphfsl.data.streams import (
+    CLASSES,
+    IMAGES,
+    POOL,
+    QUERIES,
+    episode_numbers,
+    keys_of,
+    uniform,
+)
 from graphfsl.data.tasks._class_sampler import Draw, Sampler
-from graphfsl.data.tasks.classes import Setting
+from graphfsl.data.tasks._plain_classes import PlainClasses
 from graphfsl.io.errors import require
 
 __all__ = ["Tinted"]
 
 
 @dataclass(frozen=True)
-class Tinted(Task):
+class Tinted(PlainClasses):
     """Classes whose support is all of one hue, of each class another.
 
     A query wears the hue of its own class's support with probability `correlation`, else that of
@@ -49,46 +57,38 @@ class Tinted(Task):
         correlation: rho, the share of queries that wear their class's hue.
         support_hues: in how many hues the support shows each of its drawings: its own, and those
             that follow it evenly on the circle of hues.
+        recolored: whether each query is asked once more in the hue of another support class, drawn
+            evenly. It measures how many answers differ then; the accuracy is that of the first ones.
     """
 
-    columns: ClassVar = ("way", "shot", "query", "correlation", "support_hues")
+    columns: ClassVar = ("way", "shot", "query", "correlation", "support_hues", "recolored")
     always_shown: ClassVar = ("way", "shot", "query", "correlation")
-    shared: ClassVar = {"query": " queries per class"}
     curves: ClassVar = {
-        "shot": ("shots", "labeled samples per class"),
+        **PlainClasses.curves,
         "correlation": ("correlation", "share of queries in their class's hue"),
     }
     captions: ClassVar = {
-        "way": Caption("{}-way", always=True),
-        "shot": Caption("{}-shot"),
-        "query": Caption("{} queries per class"),
+        **PlainClasses.captions,
         "correlation": Caption("correlation {}", always=True),
         "support_hues": Caption("support in {} hues"),
     }
-    draw_type: ClassVar = Draw
 
-    way: int = 5
-    shot: int = 1
     query: int = 5
     correlation: float = 0.2
     support_hues: int = 1
+    recolored: bool = False
 
     def __post_init__(self) -> None:
-        for name, least in (("way", 2), ("shot", 1), ("query", 1), ("support_hues", 1)):
-            number = whole_number(getattr(self, name), f"episode.{name}", least)
-            object.__setattr__(self, name, number)
+        super().__post_init__()
+        hues = whole_number(self.support_hues, "episode.support_hues", 1)
+        object.__setattr__(self, "support_hues", hues)
+        require(
+            isinstance(self.recolored, bool),
+            f"episode.recolored must be true or false, not {self.recolored!r}",
+        )
         rho = real_number(self.correlation, "episode.correlation")
         require(0 <= rho <= 1, f"episode.correlation must lie in [0, 1], not {rho!r}")
         object.__setattr__(self, "correlation", rho)
-
-    def __str__(self) -> str:
-        """In words: "5-way 1-shot, 5 queries of a class, correlation 0.2"."""
-        return ", ".join([self.title, f"{self.query} queries of a class", *self.details])
-
-    @property
-    def title(self) -> str:
-        """Its name for people: "5-way 1-shot"."""
-        return f"{self.way}-way {self.shot}-shot"
 
     @property
     def details(self) -> list[str]:
@@ -105,16 +105,16 @@ class Tinted(Task):
     def demands(self) -> Demands:
         """What it asks of a learner and of the machine."""
         shown = self.shot * self.support_hues
-        return dataclasses.replace(self._plain, shot=shown).demands
+        asked = self.query * (1 + self.recolored)
+        return self._plain_of(shot=shown, query=asked).demands
 
     @property
     def metrics(self) -> Mapping[str, Metric]:
-        """Those of episodes of classes."""
-        return self._plain.metrics
-
-    @property
-    def _plain(self) -> Setting:
-        return Setting(way=self.way, shot=self.shot, query=self.query)
+        """Those of episodes of classes; of recolored ones how many answers a hue changes."""
+        if not self.recolored:
+            return self.plain.metrics
+        changed = Metric(_changed, more_is_better=False)
+        return {"accuracy": Metric(_accuracy), "answers that hue changes": changed}
 
     def draws(self, split: Split, seed: int) -> _Sampler:
         """The sampler of a split.
@@ -128,15 +128,7 @@ class Tinted(Task):
         self, draw: Draw, split: Split, raw: Tensor, normalise: Normalise, device: torch.device
     ) -> tuple[Episode, Target]:
         """The episodes that a draw describes."""
-        return self._plain.assemble(draw, split, raw, normalise, device)
-
-    def check_draw(self, draw: Draw, split: Split) -> None:
-        """Refuse a list that contradicts itself or the labels of the split.
-
-        Raises:
-            ValueError: says how.
-        """
-        self._plain.check_draw(draw, split)
+        return self.plain.assemble(draw, split, raw, normalise, device)
 
 
 class _Sampler:
@@ -162,7 +154,7 @@ class _Sampler:
             variants=1,
             stored=None,
         )
-        self.sampler = Sampler(drawings, task._plain, seed)
+        self.sampler = Sampler(drawings, task.plain, seed)
         self.name, self.seed = f"{split.name} in hues", seed
 
     def draw(self, i: np.ndarray | list[int]) -> Draw:
@@ -179,6 +171,14 @@ class _Sampler:
         worn = np.where(keeps, own, (own + away) % way)
 
         column = np.concatenate([drawn.label[:, :k], worn], 1)
+        if self.task.recolored:
+            shift = uniform(keys, QUERIES, 1, q)[:, 0]
+            other_hue = (worn + 1 + np.floor(shift * (way - 1)).astype(np.int64)) % way
+            column = np.concatenate([column, other_hue], 1)
+            copies = np.concatenate([np.arange(k + q), np.arange(k, k + q)])
+            drawn = dataclasses.replace(
+                drawn, ids=drawn.ids[:, copies], label=drawn.label[:, copies], n_query=2 * q
+            )
         wears = np.take_along_axis(hue, column, 1)
 
         shown = self.task.support_hues
@@ -192,3 +192,15 @@ class _Sampler:
         ids = repeated(drawn.ids) * self.hues + wears
         label = repeated(drawn.label)
         return dataclasses.replace(drawn, ids=ids, label=label, n_support=k * shown)
+
+
+def _accuracy(scores: Tensor, target: Any, episode: Episode) -> Tensor:
+    """(B,) of the first half of the queries, which stand there in the hue that they came in."""
+    first, _ = (scores.argmax(-1) == target.query).chunk(2, 1)
+    return first.double().mean(1)
+
+
+def _changed(scores: Tensor, target: Any, episode: Episode) -> Tensor:
+    """(B,) the share of queries that are answered otherwise in the second half."""
+    before, after = scores.argmax(-1).chunk(2, 1)
+    return (before != after).double().mean(1)

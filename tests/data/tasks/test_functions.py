@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from sklearn.kernel_ridge import KernelRidge as Reference
 from torch import nn
@@ -17,6 +18,8 @@ from torch import nn
 import graphfsl as gf
 from graphfsl.core.episode import Episode, ValueTarget, stack
 from graphfsl.core.pipeline import Pipeline
+from graphfsl.data.episode_files import read_episodes, write_episodes
+from graphfsl.data.sets.gaussian_process import GaussianProcess
 from graphfsl.data.tasks import as_task
 from graphfsl.experiment.run import load as load_run
 from graphfsl.functional.ridge import kernel_ridge
@@ -477,3 +480,79 @@ def test_the_figure_has_a_panel_for_each_task_and_a_line_for_each_answer() -> No
         function_figure(episode, target, {"before": torch.zeros(3, 19, 1)})
     with pytest.raises(InputError, match="functions of one number"):
         function_figure(*pixels(images()).batch([0]), {})
+
+
+# ---- as many known points as each episode draws ----
+
+
+def test_each_episode_draws_how_many_points_are_known() -> None:
+    asked = {"shot": 2, "max_shot": 5, "query": 3}
+    episodes = waves(**asked)
+    drawn = episodes.sampler.draw(np.arange(400))
+    assert set(drawn.known.tolist()) == {2, 3, 4, 5}
+    assert max(np.bincount(drawn.known)) < 140
+    episode, target = episodes.batch(range(6))
+    assert episode.n_support == 5 and target.query.shape == (6, 3, 1)
+    for b in range(6):
+        known = int(drawn.known[b])
+        assert episode.w[b, :, 0].tolist() == [1.0] * known + [0.0] * (8 - known)
+        assert episode.mask[b].tolist() == [True] * known + [False] * (5 - known) + [True] * 3
+        assert not episode.values[b, known:].any()
+        # the same functions and points as where all five are known
+        full, truth = waves(shot=5, query=3).batch([b])
+        assert torch.equal(full.x[0], episode.x[b])
+        assert torch.equal(truth.query[0], target.query[b])
+    with pytest.raises(InputError, match="episode.max_shot must be a whole number of at least 4"):
+        as_task({"task": "functions", "shot": 4, "max_shot": 3})
+    title = as_task({"task": "functions", "shot": 3, "max_shot": 20}).title
+    assert title == "3- to 20-shot regression"
+
+
+def test_points_that_are_not_known_change_nothing() -> None:
+    episode, target = waves(shot=2, max_shot=6, query=4).batch([0])
+    known = int(episode.w.sum())
+    assert known < 6
+    kept = [*range(known), *range(6, 10)]
+    alone = Episode(
+        episode.x[:, kept], episode.w[:, kept], known, 4, values=episode.values[:, kept]
+    )
+    section = {"encoder": {"name": "mlp", "widths": [5]}, "head": "regressor", "adapt": "maml"}
+    for learner in (section, {"head": "kernel_ridge"}, {"head": "cnp"}, {"head": "anp"}):
+        torch.manual_seed(0)
+        model = gf.build(learner, (1,), 1).eval()
+        torch.testing.assert_close(model(episode), model(alone))
+        torch.testing.assert_close(model.loss(episode, target), model.loss(alone, target))
+
+
+def test_a_list_of_episodes_keeps_how_many_are_known(tmp_path: Path) -> None:
+    split, asked = gf.load_data("sinusoid", "test"), {"shot": 2, "max_shot": 4, "query": 3}
+    task = as_task({"task": "functions", **asked})
+    file = tmp_path / "episodes.json"
+    write_episodes(file, split, task, 0, 5)
+    again = read_episodes(file, split).draw(np.arange(5))
+    assert (again.known == waves("test", **asked).sampler.draw(np.arange(5)).known).all()
+    told = json.loads(file.read_text())
+    told["episodes"][0]["known"] = 9
+    file.write_text(json.dumps(told))
+    with pytest.raises(InputError, match=r"outside of shot\.\.max_shot"):
+        read_episodes(file, split)
+
+
+# ---- draws of a Gaussian process ----
+
+
+def test_draws_of_the_gaussian_process_have_its_kernel() -> None:
+    """Exactly: a value is linear in independent amplitudes, whose variances are known."""
+    family = GaussianProcess()
+    x = np.linspace(-2, 2, 33)[None, :, None]
+    deviation = family.draw(np.full((1, family.parameters), scipy.stats.norm.cdf(1.0)))
+    each = [family.values(deviation * one, x)[0, :, 0] for one in np.eye(family.parameters)]
+    found = sum(np.outer(own, own) for own in each)
+    apart = x[0] - x[0].T
+    np.testing.assert_allclose(found, np.exp(-(apart**2) / (2 * 0.4**2)), atol=1e-12)
+    episode, _ = gf.Episodes(gf.load_data("gaussian_process", "val"), {"task": "functions"}).batch(
+        [0]
+    )
+    assert episode.x.abs().max() <= 2
+    with pytest.raises(InputError, match="split"):
+        gf.load_data("gaussian_process", "tset")

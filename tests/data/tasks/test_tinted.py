@@ -136,3 +136,30 @@ def test_mistakes_are_one_line(letters: Split) -> None:
         Tinted(support_hues=3).draws(letters, 0)
     with pytest.raises(InputError, match="shows each drawing in 1 hue, but"):
         Tinted().draws(glyphs.load("test"), 0)
+
+
+def test_a_recolored_query_is_the_same_drawing_in_the_hue_of_another_class(letters: Split) -> None:
+    """And what is measured is how many answers are others then, beside the accuracy as it was."""
+    plain = Tinted(shot=2, query=3, correlation=0.0)
+    task = Tinted(shot=2, query=3, correlation=0.0, recolored=True)
+    before, after = (one.draws(letters, 0).draw(np.arange(40)) for one in (plain, task))
+    k, q = before.n_support, before.n_query
+    assert (after.ids[:, : k + q] == before.ids).all() and after.n_query == 2 * q
+    first, second = after.ids[:, k : k + q], after.ids[:, k + q :]
+    assert (first // HUES == second // HUES).all() and (first != second).all()
+    of_support = after.ids[:, :k] % HUES
+    assert (second[:, :, None] % HUES == of_support[:, None]).any(-1).all()
+    task.check_draw(after, letters)
+
+    section = {"encoder": "pixels", "head": {"name": "simple_shot", "transform": "un"}}
+    learner = gf.build(section, letters.shape, 5)
+    told = gf.evaluate(learner, letters, task, episodes=20)
+    alone = gf.evaluate(learner, letters, plain, episodes=20)
+    assert told.mean == pytest.approx(alone.mean)
+    episode, _ = gf.Episodes(letters, task).batch(range(20))
+    answers = learner.eval()(episode).argmax(-1)
+    changed = (answers[:, : 5 * 3] != answers[:, 5 * 3 :]).double().mean()
+    assert float(told.measured["answers that hue changes"].mean()) == pytest.approx(float(changed))
+    assert changed > 0.5, "raw pixels take hue for class"
+    with pytest.raises(InputError, match="recolored must be true or false, not 2"):
+        Tinted(recolored=2)  # type: ignore[arg-type]
