@@ -96,7 +96,7 @@ def test_further_metrics_are_compared_too_and_stand_in_the_table(world: Path, ca
     name = "calibration error"
     files = list(Path("b").glob("cells/*.json"))
     cells = [json.loads(file.read_text()) for file in files]
-    of_shot = {shot: {} for shot in (1, 3)}
+    of_shot: dict[int, dict[bool, np.ndarray]] = {1: {}, 3: {}}
     for cell in cells:
         of_shot[cell["shot"]]["rfs" in cell["method"]] = np.array(cell["further"][name])
     found = json.loads(Path("b/study.json").read_text())["gains"]
