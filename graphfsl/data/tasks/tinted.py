@@ -197,7 +197,8 @@ class _Sampler:
 def _accuracy(scores: Tensor, target: Any, episode: Episode) -> Tensor:
     """(B,) of the first half of the queries, which stand there in the hue that they came in."""
     first, _ = (scores.argmax(-1) == target.query).chunk(2, 1)
-    return first.double().mean(1)
+    share: Tensor = first.double().mean(1)
+    return share
 
 
 def _changed(scores: Tensor, target: Any, episode: Episode) -> Tensor:
