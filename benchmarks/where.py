@@ -47,7 +47,7 @@ def untrained(learner: Pipeline, images: Tensor) -> Pipeline:
     """
     other = copy.deepcopy(learner)
     for module in other.encoder.modules():
-        if hasattr(module, "reset_parameters"):
+        if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
             module.reset_parameters()
     norms = [m for m in other.encoder.modules() if isinstance(m, nn.BatchNorm2d)]
     for norm in norms:
@@ -90,7 +90,7 @@ def areas(learner: Pipeline, one: Episode, orders: Mapping[str, Tensor], answer:
     scores = learner(Episode(x, w, one.n_support, len(shown)))
     p = (SCALE * scores[0]).softmax(-1)[:, answer]
     means = p.unflatten(0, (len(orders), 2, -1)).mean(-1).tolist()
-    return {name: (deletion, insertion) for name, (deletion, insertion) in zip(orders, means)}
+    return {name: (of[0], of[1]) for name, of in zip(orders, means, strict=True)}
 
 
 def explained(
@@ -140,8 +140,8 @@ def table(root: str, episodes: int) -> tuple[list[list[str]], float]:
         for way, sign in ((0, 1), (1, -1)):
             mean, half = mean_and_ci95(every[:, i, way])
             line.append(f"{mean:.4f} ± {half:.4f}")
-            gain, half = paired_difference(sign * every[:, i, way], sign * every[:, 0, way])
-            line.append("" if i == 0 else f"{float(gain):+.4f} ± {float(half):.4f}")
+            gain, spread = paired_difference(sign * every[:, i, way], sign * every[:, 0, way])
+            line.append("" if i == 0 else f"{float(gain):+.4f} ± {float(spread):.4f}")
         lines.append(line)
     return lines, max(errors)
 

@@ -19,6 +19,7 @@ import argparse
 import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -36,7 +37,7 @@ class Policy(nn.Module):
     def __init__(self, width: int = 64) -> None:
         super().__init__()
         sizes = (2, width, width, 2)
-        for i, (inputs, outputs) in enumerate(zip(sizes, sizes[1:], strict=False)):
+        for i, (inputs, outputs) in enumerate(pairwise(sizes)):
             linear = nn.Linear(inputs, outputs)
             self.register_parameter(f"w{i}", nn.Parameter(linear.weight.detach().mT.clone()))
             self.register_parameter(f"b{i}", nn.Parameter(linear.bias.detach()[None].clone()))
@@ -109,7 +110,8 @@ def surrogate(weights: Weights, walked: Walked) -> Tensor:
     moved = moves(weights, walked.place.flatten(1, 2))
     log_p = moved.log_prob(walked.move.flatten(1, 2)).sum(-1)
     weighted = log_p * walked.advantage.flatten(1)
-    return -weighted.sum(1) / walked.going.flatten(1).sum(1)
+    loss: Tensor = -weighted.sum(1) / walked.going.flatten(1).sum(1)
+    return loss
 
 
 def inner_step(weights: Weights, goal: Tensor, lr: float, differentiable: bool) -> Weights:

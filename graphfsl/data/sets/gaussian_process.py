@@ -51,7 +51,8 @@ class GaussianProcess:
         """Amplitudes (B, 2 WAVES), points (B, n, 1) -> values (B, n, 1)."""
         angle = x * (2 * np.pi / PERIOD * np.arange(WAVES))  # (B, n, WAVES)
         waves = np.concatenate([np.cos(angle), np.sin(angle)], -1)
-        return waves @ parameters[..., None]
+        found: np.ndarray = waves @ parameters[..., None]
+        return found
 
     def _spectrum(self) -> np.ndarray:
         """(WAVES,) the share of the variance that each wave has; of all but the first, twice."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -23,7 +22,7 @@ class PlainClasses(Task):
         query: queries of each.
     """
 
-    always_shown: ClassVar = ("way", "shot", "query")
+    always_shown: ClassVar[tuple[str, ...]] = ("way", "shot", "query")
     shared: ClassVar = {"query": " queries per class"}
     curves: ClassVar = {"shot": ("shots", "labeled samples per class")}
     captions: ClassVar = {
@@ -63,6 +62,3 @@ class PlainClasses(Task):
             ValueError: says how.
         """
         self.plain.check_draw(draw, split)
-
-    def _plain_of(self, **changes: int) -> Setting:
-        return dataclasses.replace(self.plain, **changes)

@@ -169,7 +169,7 @@ class Functions(Task):
         shown = self.most_shots
         w = x.new_zeros(*x.shape[:2], 1)
         w[:, :shown] = 1
-        mask = None
+        mask = torch.ones_like(w[..., 0], dtype=torch.bool)
         if draw.known is not None:
             known = torch.from_numpy(draw.known).to(device)
             beyond = torch.arange(x.shape[1], device=device) >= known.unsqueeze(1)
@@ -284,7 +284,9 @@ def _known(keys: np.ndarray, asked: Functions) -> np.ndarray | None:
     if asked.max_shot is None:
         return None
     u = uniform(keys, SHOTS, 1, 1)[:, 0, 0]
-    return asked.shot + np.floor(u * (asked.max_shot - asked.shot + 1)).astype(np.int64)
+    more = np.floor(u * (asked.max_shot - asked.shot + 1)).astype(np.int64)
+    known: np.ndarray = asked.shot + more
+    return known
 
 
 def _side(query: int, dimensions: int) -> int:

@@ -58,7 +58,7 @@ class Tinted(PlainClasses):
         support_hues: in how many hues the support shows each of its drawings: its own, and those
             that follow it evenly on the circle of hues.
         recolored: whether each query is asked once more in the hue of another support class, drawn
-            evenly. It measures how many answers differ then; the accuracy is that of the first ones.
+            evenly. It measures how many answers differ then; accuracy is that of the first ones.
     """
 
     columns: ClassVar = ("way", "shot", "query", "correlation", "support_hues", "recolored")
@@ -106,7 +106,7 @@ class Tinted(PlainClasses):
         """What it asks of a learner and of the machine."""
         shown = self.shot * self.support_hues
         asked = self.query * (1 + self.recolored)
-        return self._plain_of(shot=shown, query=asked).demands
+        return dataclasses.replace(self.plain, shot=shown, query=asked).demands
 
     @property
     def metrics(self) -> Mapping[str, Metric]:
@@ -197,10 +197,12 @@ class _Sampler:
 def _accuracy(scores: Tensor, target: Any, episode: Episode) -> Tensor:
     """(B,) of the first half of the queries, which stand there in the hue that they came in."""
     first, _ = (scores.argmax(-1) == target.query).chunk(2, 1)
-    return first.double().mean(1)
+    share: Tensor = first.double().mean(1)
+    return share
 
 
 def _changed(scores: Tensor, target: Any, episode: Episode) -> Tensor:
     """(B,) the share of queries that are answered otherwise in the second half."""
     before, after = scores.argmax(-1).chunk(2, 1)
-    return (before != after).double().mean(1)
+    changed: Tensor = (before != after).double().mean(1)
+    return changed

@@ -502,7 +502,7 @@ def test_each_episode_draws_how_many_points_are_known() -> None:
         full, truth = waves(shot=5, query=3).batch([b])
         assert torch.equal(full.x[0], episode.x[b])
         assert torch.equal(truth.query[0], target.query[b])
-    with pytest.raises(InputError, match="episode.max_shot must be a whole number of at least 4"):
+    with pytest.raises(InputError, match=r"episode\.max_shot must be a whole number of at least 4"):
         as_task({"task": "functions", "shot": 4, "max_shot": 3})
     title = as_task({"task": "functions", "shot": 3, "max_shot": 20}).title
     assert title == "3- to 20-shot regression"
