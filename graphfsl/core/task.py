@@ -7,6 +7,7 @@ is a new file in `graphfsl/data/tasks/`.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
@@ -139,9 +140,15 @@ class Metric:
     def with_interval(
         self, measured: Tensor, episodes: int = 1
     ) -> tuple[float, float | None, Tensor]:
-        """`value`, the half-width of its 95% interval (None for one unit), and `per_unit`."""
+        """`value`, the half-width of its 95% interval, and `per_unit`.
+
+        The half-width is None for one unit, and for a ratio that a single unit decides: without it
+        the sums have none.
+        """
         units = self.per_unit(measured, episodes)
-        return self.value(measured), mean_and_ci95(units)[1], units
+        half = mean_and_ci95(units)[1]
+        told = half is not None and math.isfinite(half)
+        return self.value(measured), half if told else None, units
 
 
 @dataclass(frozen=True)

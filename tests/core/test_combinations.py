@@ -27,8 +27,9 @@ from graphfsl.methods.refine.soft_kmeans import MaskedSoftKmeans, SoftKmeans, So
 from graphfsl.testing import DIM, WAY, part
 from tests.support.methods import QUICK
 
-# `own_graph` is of the cells of images: nodes that are whole samples it leaves as they are
-REFINERS = [name for name in registry.names("refine") if name != "own_graph"]
+# these are of the cells of images: nodes that are whole samples they leave as they are
+OF_CELLS = ("own_graph", "repri")
+REFINERS = [name for name in registry.names("refine") if name not in OF_CELLS]
 
 
 def episode(count: int) -> Episode:

@@ -405,6 +405,13 @@ def test_a_ratio_is_that_of_the_sums_and_its_units_are_pseudo_values() -> None:
     assert pairs.tolist() == pytest.approx([2 * whole - second, 2 * whole - first])
 
 
+def test_a_ratio_that_one_unit_decides_has_no_interval() -> None:
+    sums = torch.tensor([[1.0, 2.0], [0.0, 0.0]])
+    metric = Metric(lambda *_: sums, ratio=lambda s: s[..., 0] / s[..., 1])
+    value, half, _ = metric.with_interval(sums)
+    assert value == 0.5 and half is None
+
+
 def test_the_mean_of_a_unit_is_that_of_its_episodes() -> None:
     metric = Metric(lambda *_: torch.zeros(0))
     assert metric.per_unit(torch.tensor([1.0, 3.0, 5.0, 9.0]), 2).tolist() == [2.0, 7.0]

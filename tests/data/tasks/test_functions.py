@@ -529,8 +529,9 @@ def test_a_list_of_episodes_keeps_how_many_are_known(tmp_path: Path) -> None:
     task = as_task({"task": "functions", **asked})
     file = tmp_path / "episodes.json"
     write_episodes(file, split, task, 0, 5)
-    again = read_episodes(file, split).draw(np.arange(5))
-    assert (again.known == waves("test", **asked).sampler.draw(np.arange(5)).known).all()
+    again = read_episodes(file, split).draw(np.arange(5)).arrays["known"]
+    drawn = waves("test", **asked).sampler.draw(np.arange(5)).arrays["known"]
+    assert (again == drawn).all()
     told = json.loads(file.read_text())
     told["episodes"][0]["known"] = 9
     file.write_text(json.dumps(told))
