@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 from pathlib import Path
 from typing import Any
@@ -10,16 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-FILE = Path(__file__).resolve().parents[2] / "docs" / "examples" / "rl2_bandits.py"
+from tests.support.examples import example
 
 
 @pytest.fixture(scope="module")
 def bandits() -> Any:
-    spec = importlib.util.spec_from_file_location("rl2_bandits", FILE)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return example("rl2_bandits")
 
 
 @pytest.mark.parametrize("name", ["greedy", "UCB1"])

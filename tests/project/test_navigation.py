@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-FILE = Path(__file__).resolve().parents[2] / "docs" / "examples" / "maml_navigation.py"
+from tests.support.examples import example
 
 
 @pytest.fixture(scope="module")
 def navigation() -> Any:
-    spec = importlib.util.spec_from_file_location("maml_navigation", FILE)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look for it
-    spec.loader.exec_module(module)
-    return module
+    return example("maml_navigation")
 
 
 def test_a_walk_stops_at_its_goal_and_is_paid_its_distance(navigation: Any) -> None:

@@ -213,9 +213,9 @@ class Regions(Task):
                     own = objects.where(objects.label == column)
                     value = average_precision(detections, own, [0.5])
                     found.setdefault(split.classes[number], []).append(value)
-        shown = {name: [v for v in values if not math.isnan(v)] for name, values in found.items()}
-        means = {name: sum(v) / len(v) for name, v in sorted(shown.items()) if v}
-        return {"precisions": {name: round(mean, 4) for name, mean in means.items()}}
+        means = {name: _mean_where_told(values) for name, values in sorted(found.items())}
+        told = {name: round(mean, 4) for name, mean in means.items() if mean is not None}
+        return {"precisions": told}
 
     def sample_shape(self, split: Split) -> tuple[int, ...]:
         """The shape of a crop."""
@@ -385,6 +385,12 @@ def _recall(target: RegionTarget, most: int) -> Tensor:
         found = Boxes(boxes, image, np.zeros(len(boxes), np.int64), order)
         values.append(average_recall(found, objects_of(target, b), most))
     return torch.tensor(values, dtype=torch.float64)
+
+
+def _mean_where_told(values: list[float]) -> float | None:
+    """The mean of those that are numbers; None where none is."""
+    numbers = [value for value in values if not math.isnan(value)]
+    return sum(numbers) / len(numbers) if numbers else None
 
 
 def _stacked(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:

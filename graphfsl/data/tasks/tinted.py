@@ -58,7 +58,8 @@ class Tinted(PlainClasses):
         support_hues: in how many hues the support shows each of its drawings: its own, and those
             that follow it evenly on the circle of hues.
         recolored: whether each query is asked once more in the hue of another support class, drawn
-            evenly. It measures how many answers differ then; accuracy is that of the first ones.
+            evenly. It measures how many answers differ then; accuracy is that of the first ones. A
+            transductive learner sees both.
     """
 
     columns: ClassVar = ("way", "shot", "query", "correlation", "support_hues", "recolored")
@@ -165,20 +166,14 @@ class _Sampler:
 
         hue = uniform(keys, CLASSES, 1, self.hues)[:, 0].argsort(1)[:, :way]  # (B, way)
         own = drawn.label[:, k : k + q]
-        other = uniform(keys, IMAGES, 1, q)[:, 0]
-        away = 1 + np.floor(other * (way - 1)).astype(np.int64)  # to another class of the episode
         keeps = uniform(keys, POOL, 1, q)[:, 0] < self.task.correlation
-        worn = np.where(keeps, own, (own + away) % way)
+        worn = np.where(keeps, own, _another(own, way, uniform(keys, IMAGES, 1, q)[:, 0]))
 
         column = np.concatenate([drawn.label[:, :k], worn], 1)
         if self.task.recolored:
-            shift = uniform(keys, QUERIES, 1, q)[:, 0]
-            other_hue = (worn + 1 + np.floor(shift * (way - 1)).astype(np.int64)) % way
-            column = np.concatenate([column, other_hue], 1)
-            copies = np.concatenate([np.arange(k + q), np.arange(k, k + q)])
-            drawn = dataclasses.replace(
-                drawn, ids=drawn.ids[:, copies], label=drawn.label[:, copies], n_query=2 * q
-            )
+            again = _another(worn, way, uniform(keys, QUERIES, 1, q)[:, 0])
+            column = np.concatenate([column, again], 1)
+            drawn = _with_queries_twice(drawn)
         wears = np.take_along_axis(hue, column, 1)
 
         shown = self.task.support_hues
@@ -192,6 +187,21 @@ class _Sampler:
         ids = repeated(drawn.ids) * self.hues + wears
         label = repeated(drawn.label)
         return dataclasses.replace(drawn, ids=ids, label=label, n_support=k * shown)
+
+
+def _another(column: np.ndarray, way: int, u: np.ndarray) -> np.ndarray:
+    """One of the other columns of an episode for each of `column` (B, q), by uniforms u (B, q)."""
+    away = 1 + np.floor(u * (way - 1)).astype(np.int64)
+    other: np.ndarray = (column + away) % way
+    return other
+
+
+def _with_queries_twice(drawn: Draw) -> Draw:
+    """The same episodes, in which the queries follow once more behind themselves."""
+    k, q = drawn.n_support, drawn.n_query
+    nodes = np.concatenate([np.arange(k + q), np.arange(k, k + q)])
+    ids, label = drawn.ids[:, nodes], drawn.label[:, nodes]
+    return dataclasses.replace(drawn, ids=ids, label=label, n_query=2 * q)
 
 
 def _accuracy(scores: Tensor, target: Any, episode: Episode) -> Tensor:

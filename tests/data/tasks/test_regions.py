@@ -118,6 +118,22 @@ def test_objects_are_found_and_the_metrics_say_so() -> None:
     assert without.row().metrics["AP50"].value > 60
 
 
+def test_the_precision_of_a_draw_is_the_mean_over_its_classes() -> None:
+    split, task = blocks(), as_task({**ASKED, "background": 0})
+    episodes = gf.Episodes(split, task)
+    precisions = []
+    for number in range(4):
+        episode, target = episodes.batch([number])
+        chance = torch.Generator().manual_seed(number)
+        scores = torch.randn(*target.query.shape, episode.way, generator=chance)
+        told = task.diagnose([(scores, target, episode)], split)["precisions"]
+        there = target.object_label[0][target.object_image[0] >= 0].unique()
+        assert set(told) == {split.classes[target.classes[0][c - 1]] for c in there.tolist()}
+        precisions.append(float(task.metrics["AP50"].measure(scores, target, episode)))
+        assert sum(told.values()) / len(told) == pytest.approx(precisions[-1], abs=1e-4)
+    assert min(precisions) < max(precisions), "draws differ, so that the equality says something"
+
+
 def test_without_background_scores_fall_back_to_those_of_the_classes() -> None:
     split = blocks()
     episode, target = gf.Episodes(split, {**ASKED, "background": 0}).batch([0])
