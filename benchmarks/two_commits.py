@@ -17,6 +17,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from PIL import Image
 
 ROUNDS, UNCOUNTED = 10, 2
 WORK = {
@@ -24,7 +28,7 @@ WORK = {
     "features": "600 episodes of features, 5-way 5-shot",
     "images": "evaluation of images, each encoded once",
     "episodes": "2,000 draws of an episode",
-    "command": "graphfsl evaluate --help, a new process",
+    "command": "graphfsl predict on ten images, a new process",
 }
 
 # what a process does: it knows only names that both checkouts have
@@ -72,10 +76,24 @@ for line in sys.stdin:
 """
 
 
-class Checkout:
-    """A process that works with the package of a folder."""
+RUN = "experiments/results/snell2017_glyphs_5w1s"
 
-    def __init__(self, folder: Path) -> None:
+
+def write_images(root: Path) -> None:
+    """Five classes of two images, which are noise."""
+    for name in range(5):
+        (root / str(name)).mkdir()
+        for number in range(2):
+            grey = np.random.default_rng(2 * name + number).integers(0, 256, (28, 28), np.uint8)
+            Image.fromarray(grey).save(root / str(name) / f"{number}.png")
+
+
+class Checkout:
+    """A process that works with the package of a folder, and new ones that read the images."""
+
+    def __init__(self, folder: Path, images: Path) -> None:
+        read = ["--support", str(images), "--query", str(images / "0")]
+        self.command = ["predict", str(folder.resolve() / RUN), *read]
         self.environment = os.environ | {"PYTHONPATH": str(folder.resolve())}
         self.process = subprocess.Popen(
             [sys.executable, "-W", "ignore", "-c", WORKER],
@@ -98,7 +116,7 @@ class Checkout:
         """How long it takes to do a piece of work once."""
         if work == "command":
             start = time.perf_counter()
-            command = [sys.executable, "-m", "graphfsl", "evaluate", "--help"]
+            command = [sys.executable, "-m", "graphfsl", *self.command]
             subprocess.run(
                 command, env=self.environment, cwd="/", check=True, stdout=subprocess.DEVNULL
             )
@@ -112,9 +130,10 @@ class Checkout:
                 return float(line)
 
 
-def main(before: str, after: str) -> None:
+def main(before: str, after: str, images: Path) -> None:
     """Print a line for each piece of work."""
-    checkouts = [Checkout(Path(folder)) for folder in (before, after)]
+    write_images(images)
+    checkouts = [Checkout(Path(folder), images) for folder in (before, after)]
     for work, words in WORK.items():
         times: tuple[list[float], list[float]] = ([], [])
         for number in range(ROUNDS + UNCOUNTED):
@@ -130,4 +149,5 @@ def main(before: str, after: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    with TemporaryDirectory() as folder:
+        main(sys.argv[1], sys.argv[2], Path(folder))
