@@ -164,23 +164,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--inner-lr", type=float, default=0.1)
     parser.add_argument("--out", type=Path, help="a CSV of the results")
     asked = parser.parse_args(arguments)
-    lines = []
+    lines: list[list[str]] = []
     for name, inner_steps in (("untrained", 0), ("all goals together", 0), ("MAML", 1)):
         for seed in range(asked.seeds):
             torch.manual_seed(seed)
             steps = 0 if name == "untrained" else asked.steps
             policy = train(steps, inner_steps, asked.lr, asked.inner_lr)
             torch.manual_seed(10_000)  # the same goals for all
-            for step, found in enumerate(adapted(policy, goals(asked.goals), asked.inner_lr)):
+            line = [name, str(seed)]
+            for found in adapted(policy, goals(asked.goals), asked.inner_lr):
                 half = 1.96 * float(found.std()) / len(found) ** 0.5
-                told = [f"{float(found.mean()):.1f}", f"{half:.1f}"]
-                lines.append([name, str(seed), str(step), *told])
-                print(f"{name:20} seed {seed}  {step} inner steps  {' ± '.join(told)}", flush=True)
+                line.append(f"{float(found.mean()):.1f} ± {half:.1f}")
+            lines.append(line)
+            print("".join(f"{cell:20}" for cell in line), flush=True)
     if asked.out:
         with asked.out.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
-            heads = ["training", "seed", "inner steps", "return", "ci95"]
-            writer.writerows([heads, *lines])
+            steps_told = (f"after {step} inner steps" for step in range(len(lines[0]) - 2))
+            writer.writerows([["training", "seed", *steps_told], *lines])
 
 
 if __name__ == "__main__":

@@ -54,12 +54,22 @@ def _title(task: Task) -> str:
 
 
 def records(folder: Path) -> dict[str, str]:
-    """The record of each data set that runs in a folder were measured on, as CSV, by its name."""
-    found: dict[str, list[Line]] = {}
+    """The record of each data set that runs in a folder were measured on, as CSV, by its name.
+
+    Where a data set was asked classes and something else too, what that measured is a record of its
+    own, such as "glyphs_functions".
+    """
+    found: dict[tuple[str, str], list[Line]] = {}
     for file in sorted(folder.glob("*/results.json")):
         for row in _rows_of_run(file.parent):
-            found.setdefault(data_set(str(row["data"])), []).append(row)
-    return {name: to_csv(rows) for name, rows in sorted(found.items())}
+            asked = data_set(str(row["data"])), str(row.get("task") or DEFAULT)
+            found.setdefault(asked, []).append(row)
+
+    named: dict[str, list[Line]] = {}
+    for (name, task), rows in found.items():
+        apart = task != DEFAULT and (name, DEFAULT) in found
+        named.setdefault(f"{name}_{task}" if apart else name, []).extend(rows)
+    return {name: to_csv(rows) for name, rows in sorted(named.items())}
 
 
 def write_records(folder: Path) -> list[Path]:

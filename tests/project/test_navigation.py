@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -89,3 +91,17 @@ def test_the_outer_gradient_goes_through_the_inner_step(
             with torch.no_grad():
                 policy.b1[0, i] -= shift
         assert float(slope[0, i]) == pytest.approx((values[0] - values[1]) / 2e-5, rel=1e-4)
+
+
+def test_a_table_has_a_line_for_each_training_and_a_column_for_each_step(
+    navigation: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "navigation.csv"
+    navigation.main(["--steps", "1", "--goals", "3", "--seeds", "2", "--out", str(file)])
+    with file.open(encoding="utf-8") as lines:
+        heads, *told = csv.reader(lines)
+    assert heads[:3] == ["training", "seed", "after 0 inner steps"] and len(heads) == 6
+    names = ("untrained", "all goals together", "MAML")
+    assert [line[:2] for line in told] == [[name, seed] for name in names for seed in "01"]
+    printed = capsys.readouterr().out
+    assert all(cell in printed for line in told for cell in line)

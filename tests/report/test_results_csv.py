@@ -107,6 +107,17 @@ def test_a_split_belongs_to_its_data_set(split: str, name: str) -> None:
     assert data_set(split) == name
 
 
+def test_what_is_no_class_has_a_record_of_its_own_beside_classes(tmp_path: Path) -> None:
+    pixels = {"task": "functions", "metric": "MSE", "MSE": 0.04, "shot": 50, "data": "glyphs/test"}
+    waves = pixels | {"data": "sinusoid/test"}
+    write_run(tmp_path, "a", [row(data="glyphs/test")])
+    write_run(tmp_path, "b", [row(**pixels)])
+    write_run(tmp_path, "c", [row(**waves)])
+    found = records(tmp_path)
+    assert list(found) == ["glyphs", "glyphs_functions", "sinusoid"]
+    assert "MSE" in found["glyphs_functions"] and "MSE" not in found["glyphs"]
+
+
 def test_a_table_needs_the_record_alone(tmp_path: Path) -> None:
     published = [
         {"way": 5, "shot": 1, "accuracy": 49.5, "source": "A, Table 1"},
