@@ -116,7 +116,7 @@ class ILPC(Refine):
         pool = free = episode.mask & (node >= episode.n_support)
         taken = y.new_zeros(len(y), 1, y.shape[-1])  # nodes that a class has got
         v = centred(episode.x, episode.mask)
-        graph = self.graph(v, episode.mask)
+        graph, gram = self.graph(v, episode.mask), v @ v.mT
         for stage in range(1, self.stages + 1):
             left = quota(pool, way, 1.0) - taken
             p = self.balanced(propagate(graph, y, self.alpha), free, way, left)
@@ -127,7 +127,7 @@ class ILPC(Refine):
             most: Tensor | float = float("inf")
             if stage < self.stages:
                 most = quota(pool, way, stage / self.stages) - taken
-            loss = self.loss(v, y, best.to(y.dtype))
+            loss = self.loss(gram, y, best.to(y.dtype))
             picked = top_per_class(-loss, best, most).to(y.dtype)
             y = y + picked
             free = free & ~picked.any(-1)
@@ -162,27 +162,28 @@ class ILPC(Refine):
         balanced = log_p + potentials(log_p, rows, columns).unsqueeze(1)
         return rows.unsqueeze(-1) * balanced.softmax(-1)
 
-    def loss(self, v: Tensor, y: Tensor, guess: Tensor) -> Tensor:
+    def loss(self, gram: Tensor, y: Tensor, guess: Tensor) -> Tensor:
         """How hard each label is to learn: its loss while a linear classifier W = A V trains.
 
         Args:
-            v: (B, n, d) features.
+            gram: (B, n, n) V V^T of the features.
             y: (B, n, C) labels that are settled.
             guess: (B, n, C) labels that are looked at.
 
         Returns:
             (B, n), the mean over the epochs.
         """
-        target = y + guess
-        weight = target.sum(-1)
-        share = (weight / weight.sum(-1, keepdim=True).clamp_min(1)).unsqueeze(-1)
-        gram, absent = v @ v.mT, ~present(y).unsqueeze(1)
-        a = y / y.sum(1, keepdim=True).clamp_min(1e-12)
-        a = a / (a * (gram @ a)).sum(1, keepdim=True).clamp_min(1e-12).sqrt()
+        # Classes stand before nodes: a CPU multiplies few long rows faster than few long columns.
+        settled, target = y.mT.contiguous(), (y + guess).mT.contiguous()
+        weight = target.sum(1, keepdim=True)
+        share = weight / weight.sum(-1, keepdim=True).clamp_min(1)
+        absent = ~present(y).unsqueeze(-1)
+        a = settled / settled.sum(-1, keepdim=True).clamp_min(1e-12)
+        a = a / (a * (a @ gram)).sum(-1, keepdim=True).clamp_min(1e-12).sqrt()
         velocity, total = torch.zeros_like(a), torch.zeros_like(weight)
         for _ in range(self.epochs):
-            log_p = (gram @ a).masked_fill(absent, float("-inf")).log_softmax(-1)
-            total = total - (target * log_p.where(target > 0, 0)).sum(-1)
+            log_p = (a @ gram).masked_fill(absent, float("-inf")).log_softmax(1)
+            total = total - (target * log_p.where(target > 0, 0)).sum(1, keepdim=True)
             velocity = 0.9 * velocity + share * (log_p.exp() - target) + 5e-4 * a
             a = a - self.lr * velocity
-        return total / self.epochs
+        return total.squeeze(1) / self.epochs

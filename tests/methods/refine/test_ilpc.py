@@ -36,9 +36,9 @@ def test_ilpc_labels_every_node_once_and_the_support_grows(stages: int) -> None:
     grown = []
 
     class Watched(ILPC):
-        def loss(self, v: Tensor, y: Tensor, guess: Tensor) -> Tensor:
+        def loss(self, gram: Tensor, y: Tensor, guess: Tensor) -> Tensor:
             grown.append((y.clone(), guess.clone()))
-            return super().loss(v, y, guess)
+            return super().loss(gram, y, guess)
 
     y = Watched(stages=stages).labels(episode)
     assert torch.equal(y[:, : episode.n_support], episode.w[:, : episode.n_support])
@@ -59,10 +59,10 @@ def test_ilpc_picks_at_most_its_part_of_each_class_a_stage() -> None:
 
         class Watched(ILPC):
             def loss(
-                self, v: Tensor, y: Tensor, guess: Tensor, states: list[Tensor] = states
+                self, gram: Tensor, y: Tensor, guess: Tensor, states: list[Tensor] = states
             ) -> Tensor:
                 states.append(y.clone())
-                return super().loss(v, y, guess)
+                return super().loss(gram, y, guess)
 
         Watched(stages=stages).labels(episode)
         for t, y in enumerate(states):
@@ -79,11 +79,11 @@ def test_ilpc_columns_are_what_each_class_has_left() -> None:
             seen.append((free, left))
             return super().balanced(z, free, way, left)
 
-        def loss(self, v: Tensor, y: Tensor, guess: Tensor) -> Tensor:
+        def loss(self, gram: Tensor, y: Tensor, guess: Tensor) -> Tensor:
             taken = (y * pool.unsqueeze(-1)).sum(1, keepdim=True)
             torch.testing.assert_close(seen[-1][1], 6 - taken)
             assert torch.equal(seen[-1][0], pool & (y.sum(-1) == 0))
-            return super().loss(v, y, guess)
+            return super().loss(gram, y, guess)
 
     Watched(stages=3).labels(episode)
     assert seen[-1][1].max() < 6
@@ -95,7 +95,7 @@ def test_ilpc_loss_is_that_of_torchs_descent() -> None:
     guess = F.one_hot(torch.arange(3).repeat(2).expand(2, -1), WAY).double()
     guess = torch.cat([torch.zeros(2, episode.n_support, WAY).double(), guess], 1)
     method = ILPC(epochs=7, lr=0.5)
-    found = method.loss(v, episode.w, guess)
+    found = method.loss(v @ v.mT, episode.w, guess)
     for b in range(2):
         target = (episode.w + guess)[b].argmax(-1)
         k = episode.n_support
