@@ -86,14 +86,21 @@ def _heat_map(what: HeatMap) -> Figure:
     return caption, draw(plot, what.across, what.down, (4.2, height))
 
 
-def _plot_heat(axes: Any, values: list[list[float]], x: list[str], y: list[str]) -> None:
+def _plot_heat(
+    axes: Any,
+    values: list[list[float]],
+    x: list[str],
+    y: list[str],
+    limits: tuple[float, float] | None = None,
+) -> None:
+    """Numbers on colours, which reach from the least to the largest of them, or between limits."""
+    low, high = limits or _limits(values)
     axes.grid(False)
-    image = axes.imshow(values, cmap="cividis", aspect="auto")
+    image = axes.imshow(values, cmap="cividis", aspect="auto", vmin=low, vmax=high)
     axes.set(xticks=range(len(x)), xticklabels=x, yticks=range(len(y)), yticklabels=y)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    numbers = [v for line in values for v in line if math.isfinite(v)]
-    middle = (max(numbers) + min(numbers)) / 2
+    middle = (low + high) / 2
     for i, line in enumerate(values):
         for j, v in enumerate(line):
             if math.isfinite(v):
@@ -107,6 +114,12 @@ def _plot_heat(axes: Any, values: list[list[float]], x: list[str], y: list[str])
                     fontsize=9,
                 )
     axes.figure.colorbar(image, ax=axes, shrink=0.9).outline.set_visible(False)
+
+
+def _limits(values: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """The least and the largest number; a cell that was not measured is NaN."""
+    numbers = [v for line in values for v in line if math.isfinite(v)]
+    return min(numbers), max(numbers)
 
 
 def confusion(r: Line) -> Figure:
@@ -168,13 +181,21 @@ def _plot_own_curves(axes: Any, rows: Sequence[Line]) -> None:
         )
 
 
-def own_matrix(r: Line) -> Figure:
-    """The matrix that a row brings with it (`matrix`); a line may be shorter than the last."""
+def own_matrices(rows: Sequence[Line]) -> list[Figure]:
+    """The matrices that rows bring with them (`matrix`); those of one kind share their colours."""
+    of_kind: dict[str, list[Sequence[float]]] = {}
+    for r in rows:
+        of_kind.setdefault(r["matrix"]["what"], []).extend(r["matrix"]["values"])
+    return [_own_matrix(r, _limits(of_kind[r["matrix"]["what"]])) for r in rows]
+
+
+def _own_matrix(r: Line, limits: tuple[float, float]) -> Figure:
+    """The matrix of one row; a line may be shorter than the last."""
     matrix = r["matrix"]
     values, width = matrix["values"], len(matrix["values"][-1])
     full = [[*line, *[math.nan] * (width - len(line))] for line in values]
-    names = [str(i) for i in range(width)]
-    plot = partial(_plot_heat, values=full, x=names, y=[str(i) for i in range(len(values))])
+    across, down = ([str(i) for i in range(n)] for n in (width, len(values)))
+    plot = partial(_plot_heat, values=full, x=across, y=down, limits=limits)
     size = (max(4.2, 1.4 + 0.36 * width), max(1.8, 1.1 + 0.3 * len(values)))
     return f"{_label(r)}: {matrix['what']}", draw(plot, matrix["across"], matrix["down"], size)
 

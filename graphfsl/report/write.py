@@ -14,7 +14,7 @@ from graphfsl.experiment.results import read_results, seed_runs
 from graphfsl.io.checkpoint import read_lines, write_atomically
 from graphfsl.io.errors import InputError
 from graphfsl.loops.row import Row, as_row
-from graphfsl.report.diagrams import confusion, heat_maps, own_curves, own_matrix, reliability
+from graphfsl.report.diagrams import confusion, heat_maps, own_curves, own_matrices, reliability
 from graphfsl.report.figures import Colors, Figure, averaged, curve_figures, curves, pool_figures
 from graphfsl.report.html import to_html
 from graphfsl.report.tables import (
@@ -118,9 +118,9 @@ def figures_of(
         "Which classes are taken for which": [confusion(r) for r in shown if r.get("confusion")],
         "How far the probabilities can be trusted": [reliability(r) for r in shown],
         "Session by session": own_curves([r for r in rows if r.get("curve")]),
-        "What was learned when, and what became of it": [
-            own_matrix(r) for r in [r for r in rows if r.get("matrix")][:MATRICES]
-        ],
+        "What was learned when, and what became of it": own_matrices(
+            [r for r in rows if r.get("matrix")][:MATRICES]
+        ),
         "Training": training,
     }
 
