@@ -99,21 +99,32 @@ def _defocus_blur(
     """The mean over a disk, its border smoothed."""
     radius, smooth = ((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1.0, 0.2), (1.5, 0.1))[i]
     scale = max(1.0, x.shape[-1] / SIDE)
-    reach = math.ceil((radius + 2 * smooth) * scale)
-    at = torch.arange(-reach, reach + 1, device=x.device, dtype=x.dtype)
-    disk = (at.square() + at[:, None].square() <= (radius * scale) ** 2).to(x.dtype)
-    bell = (-0.5 * (at / (smooth * scale)).square()).exp()
-    bell = bell / bell.sum()
-    kernel = F.conv2d(disk[None, None], torch.outer(bell, bell)[None, None], padding=reach)
-    return _filtered(x, kernel[0, 0] / kernel.sum())
+    radius, smooth = radius * scale, smooth * scale
+    at = _pixels(math.ceil(radius + 2 * smooth), x)
+    distance_squared = at.square() + at[:, None].square()
+    disk = (distance_squared <= radius**2).to(x.dtype)
+    smoothed_disk = _filtered(disk[None, None], _bell(at, smooth), outside="constant")[0, 0]
+    return _filtered(x, smoothed_disk / smoothed_disk.sum())
+
+
+def _pixels(reach: int, like: Tensor) -> Float[Tensor, " k"]:
+    """How far the pixels of a filter's row are from its middle: -reach, …, reach."""
+    return torch.arange(-reach, reach + 1, device=like.device, dtype=like.dtype)
+
+
+def _bell(at: Float[Tensor, " k"], sigma: float) -> Float[Tensor, "k k"]:
+    """A Gaussian filter that sums to 1."""
+    row = (-0.5 * (at / max(sigma, 1e-6)).square()).exp()
+    return torch.outer(row, row) / row.sum().square()
 
 
 def _filtered(
-    x: Float[Tensor, "N C H W"], kernel: Float[Tensor, "h w"]
+    x: Float[Tensor, "N C H W"], kernel: Float[Tensor, "k k"], outside: str = "replicate"
 ) -> Float[Tensor, "N C H W"]:
+    """Every channel convolved with a filter; `outside` the border it sees what F.pad makes."""
     reach = len(kernel) // 2
     rows = x.flatten(0, 1).unsqueeze(1)
-    rows = F.pad(rows, (reach, reach, reach, reach), mode="replicate")
+    rows = F.pad(rows, (reach, reach, reach, reach), mode=outside)
     return F.conv2d(rows, kernel[None, None]).view_as(x)
 
 
@@ -160,19 +171,24 @@ def _octaves(height: int) -> list[int]:
 
 
 def _fog(x: Float[Tensor, "N C H W"], u: Float[Tensor, "N k"], i: int) -> Float[Tensor, "N C H W"]:
-    """A random field is added, the finer the weaker, and the brightest pixel stays as it was."""
+    """A random field is added, and the brightest pixel stays as it was."""
     amount, decay = ((0.2, 3.0), (0.5, 3.0), (0.75, 2.5), (1.0, 2.0), (1.5, 1.75))[i]
-    octaves = _octaves(x.shape[-2])
-    field = torch.zeros_like(x[:, :1])
-    of_octaves = u.split([cells**2 for cells in octaves], 1)
-    for k, (cells, draws) in enumerate(zip(octaves, of_octaves, strict=True)):
-        coarse = (draws - 0.5).view(len(x), 1, cells, cells)
-        fine = F.interpolate(coarse, list(x.shape[-2:]), mode="bilinear", align_corners=False)
-        field = field + fine / decay**k
-    low, high = field.amin((1, 2, 3), True), field.amax((1, 2, 3), True)
-    field = (field - low) / (high - low)
+    field = _field(u, list(x.shape[-2:]), decay)
     brightest = x.amax((1, 2, 3), True)
     return (x + amount * field) * brightest / (brightest + amount)
+
+
+def _field(u: Float[Tensor, "N k"], size: list[int], decay: float) -> Float[Tensor, "N 1 H W"]:
+    """A random field from 0 to 1: a sum of enlarged grids, the finer the weaker by `decay`."""
+    octaves = _octaves(size[0])
+    of_octaves = u.split([cells**2 for cells in octaves], 1)
+    field = u.new_zeros(len(u), 1, *size)
+    for k, (cells, draws) in enumerate(zip(octaves, of_octaves, strict=True)):
+        coarse = (draws - 0.5).view(len(u), 1, cells, cells)
+        fine = F.interpolate(coarse, size, mode="bilinear", align_corners=False)
+        field = field + fine / decay**k
+    low, high = field.amin((1, 2, 3), True), field.amax((1, 2, 3), True)
+    return (field - low) / (high - low)
 
 
 def _brightness(
@@ -219,9 +235,7 @@ def _elastic(
 def _smoothed(x: Float[Tensor, "N C H W"], sigma: float) -> Float[Tensor, "N C H W"]:
     """By a Gaussian, cut off at three deviations and at the border."""
     reach = min(math.ceil(3 * sigma), x.shape[-1] - 1)
-    at = torch.arange(-reach, reach + 1, device=x.device, dtype=x.dtype)
-    bell = (-0.5 * (at / max(sigma, 1e-6)).square()).exp()
-    return _filtered(x, torch.outer(bell, bell) / bell.sum().square())
+    return _filtered(x, _bell(_pixels(reach, x), sigma))
 
 
 def _pixelate(
