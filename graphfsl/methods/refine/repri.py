@@ -140,34 +140,52 @@ class REPRI(Refine):
         of_support = (weight / or_one(weight.sum(1, keepdim=True)))[:, None, :, None]
         of_query = (real / or_one(real.sum(2, keepdim=True))).unsqueeze(-1)
         entropy = balance[:, None, None, None]
-        size = entropy
-        pi = self._size(start, query, of_query)
-        w, b = start
+        size, pi = entropy, self._size(start, query, of_query)
+        fitted = start
         for step in range(self.steps):
-            now = Classifiers(w, b)
             if step == self.update:
-                pi, size = self._size(now, query, of_query), entropy + 1
-            logits = self.logits(both, now)
-            p = logits.sigmoid()
-            p_query, slope = p[:, :, k:], (p * (1 - p))[:, :, k:]
-            mean = (of_query * p_query).sum(2, keepdim=True).clamp(LEAST, 1 - LEAST)
-            towards_size = (mean / pi).log() - ((1 - mean) / (1 - pi)).log()
-            from_support = of_support * (p[:, :, :k] - y.unsqueeze(1))
-            from_query = of_query * slope * (size * towards_size - entropy * logits[:, :, k:])
-            gradient = self.temperature * torch.cat([from_support, from_query], 2)
+                size, pi = entropy + 1, self._size(fitted, query, of_query)
+            logits = self.logits(both, fitted)
+            of_labels = logits[:, :, :k].sigmoid() - y.unsqueeze(1)
+            of_size, of_entropy = slopes(logits[:, :, k:], of_query, pi)
+            own = of_query * (size * of_size + entropy * of_entropy)
+            fitted = self._moved(fitted, both, torch.cat([of_support * of_labels, own], 2))
+        return fitted
 
-            unit = F.normalize(w, dim=-1)
-            cosines = both @ unit.mT
-            along = (gradient * cosines).sum(2).unsqueeze(-1) * unit
-            length = w.norm(dim=-1, keepdim=True).clamp_min(1e-12)
-            w = w - self.lr * (gradient.mT @ both - along) / length
-            b = b + self.lr * gradient.sum(2)
-        return Classifiers(w, b)
+    def _moved(self, now: Classifiers, z: Tensor, gradient: Tensor) -> Classifiers:
+        """The classifiers after a step of descent.
+
+        Args:
+            now: before it.
+            z: (B, Q, n, d) features of length one.
+            gradient: (B, Q, n, N) of the loss, by their logits.
+        """
+        gradient = self.temperature * gradient
+        unit = F.normalize(now.w, dim=-1)
+        along = (gradient * (z @ unit.mT)).sum(2).unsqueeze(-1) * unit
+        length = now.w.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+        w = now.w - self.lr * (gradient.mT @ z - along) / length
+        return Classifiers(w, now.b + self.lr * gradient.sum(2))
 
     def _size(self, of: Classifiers, query: Tensor, weight: Tensor) -> Tensor:
         """p^ (B, Q, 1, N): the share of each query image that is of each class."""
         p = self.logits(query, of).sigmoid()
         return (weight * p).sum(2, keepdim=True).clamp(LEAST, 1 - LEAST)
+
+
+def slopes(logits: Tensor, weight: Tensor, pi: Tensor) -> tuple[Tensor, Tensor]:
+    """The derivatives of KL(p^ | pi) and of the entropy H by logits (B, Q, m, N), per weight.
+
+    Args:
+        logits: of a query image's cells.
+        weight: (B, Q, m, 1) of each cell in the mean p^.
+        pi: (B, Q, 1, N) the share of the image that each class shall have.
+    """
+    p = logits.sigmoid()
+    mean = (weight * p).sum(2, keepdim=True).clamp(LEAST, 1 - LEAST)
+    by_mean = (mean / pi).log() - ((1 - mean) / (1 - pi)).log()
+    by_logit = p * (1 - p)
+    return by_logit * by_mean, -by_logit * logits
 
 
 def shots_of(labels: Tensor, cells: int) -> Tensor:
