@@ -19,7 +19,6 @@ from graphfsl.core.encoder import call_encoder
 from graphfsl.core.episode import Episode
 from graphfsl.core.learner import Learner
 from graphfsl.core.pipeline import Pipeline
-from graphfsl.functional.distances import cosine
 from graphfsl.functional.layers import last_layer
 from graphfsl.functional.prototypes import present
 from graphfsl.io.errors import InputError, require
@@ -66,7 +65,8 @@ def activation_maps(learner: Learner, episode: Episode, query: int = 0) -> Activ
 
     A head whose scores are linear in the features of a query, such as a distance to class means or
     a linear classifier, has one exact map; so has one that reads only their direction, such as a
-    cosine, for the length that they have. Whether it is so is tried, not believed.
+    cosine or SimpleShot's distance, for the length that they have. Whether it is so is tried, not
+    believed.
 
     Args:
         learner: a pipeline whose encoder makes maps that it reads out linearly, by their mean or as
@@ -135,9 +135,11 @@ def _linear(scores_of: Scores, z: Tensor) -> tuple[Tensor, Tensor]:
         InputError: where they are none, neither of the features nor of their direction.
     """
     length = z.norm().clamp_min(1e-12)
+    # of linear scores of a direction, what is left without one: opposite directions cancel
+    constant = ((scores_of(z) + scores_of(-z)) / 2).detach()
 
     def of_direction(v: Tensor) -> Tensor:
-        scaled: Tensor = scores_of(v) * v.norm() / length
+        scaled: Tensor = (scores_of(v) - constant) * v.norm() / length + constant
         return scaled
 
     for tried in (scores_of, of_direction):
@@ -176,12 +178,6 @@ def _of_cells(pipeline: Pipeline, maps: Tensor, jacobian: Tensor) -> Tensor:
         (slope,) = torch.autograd.grad(score, maps, retain_graph=True)
         cells.append((slope * maps.detach()).sum(1)[0])
     return torch.stack(cells)
-
-
-def correspondence(query: Tensor, support: Tensor) -> Tensor:
-    """How alike places of two images are: cosines (hw, hw) of the cells of two maps (d, h, w)."""
-    of_query, of_support = query.flatten(1).mT, support.flatten(1).mT
-    return cosine(of_query[None], of_support[None])[0]
 
 
 @torch.no_grad()

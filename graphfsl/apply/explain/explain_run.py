@@ -23,6 +23,7 @@ from graphfsl.apply.explain.attributions import (
     explain,
     faithfulness,
 )
+from graphfsl.apply.explain.correspondence import framed
 from graphfsl.apply.explain.counterfactual import counterfactual
 from graphfsl.apply.explain.explain_values import explain_values
 from graphfsl.apply.explain.where import curves, overlays, tell_where
@@ -287,8 +288,13 @@ def places(facts: dict[str, Any], seen: Tensor | None, names: Sequence[str]) -> 
         f"the cells, {margin - of_cells:+.2f} from no cell, but from where the classes lie.",
         "Blurring the cells that speak most for the answer should cost it more than blurring "
         "others.",
+        f"Frames of one number are the places of the query that speak most for {answer}, and those "
+        f"of its labeled samples that the encoder finds most like them.",
     ]
-    drawn = [*overlays(seen[facts["node"]], where, names), curves(where)]
+    node = facts["node"]
+    size = len(where["map"]), len(where["map"][0])
+    alike = framed(seen, node, where["alike"], size, answer)
+    drawn = [*overlays(seen[node], where, names), *alike, curves(where)]
     return [heading, *listed(notes), *pictures(drawn)]
 
 

@@ -12,8 +12,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from graphfsl.apply.explain.activation_maps import activation_maps, map_deletion, ranked
+from graphfsl.apply.explain.correspondence import matches
 from graphfsl.core.episode import Episode
 from graphfsl.core.learner import Learner
+from graphfsl.core.pipeline import Pipeline
 from graphfsl.io.errors import InputError
 from graphfsl.report.figures import COLORS, line
 from graphfsl.report.figures import draw as draw_panel
@@ -45,6 +47,9 @@ def tell_where(learner: Learner, episode: Episode, query: int) -> dict[str, Any]
         size = f"{height} x {width} cell" + "s" * (height * width > 1)
         return {"left_out": f"the encoder's map has {size}, which say nothing of where"}
 
+    assert isinstance(learner, Pipeline)  # no other has maps
+    rank = ranked(found.contrast)
+    alike = matches(learner, episode, query, rank, found.answer)
     alone = episode.one_query_each()
     one = alone.with_tensors({name: t[query, None] for name, t in alone.tensors.items()})
 
@@ -53,7 +58,7 @@ def tell_where(learner: Learner, episode: Episode, query: int) -> dict[str, Any]
 
     generator = torch.Generator().manual_seed(0)
     noise = torch.rand(RANDOM, height, width, generator=generator)
-    this = deletion(ranked(found.contrast))
+    this = deletion(rank)
     random = torch.stack([deletion(ranked(values)) for values in noise])
     centre = deletion(ranked(_nearness_to_the_centre(height, width)))
     return {
@@ -69,6 +74,7 @@ def tell_where(learner: Learner, episode: Episode, query: int) -> dict[str, Any]
         "centre_deletion": centre.tolist(),
         "better_than_random": float((random.mean(0) - this).mean()),
         "better_than_centre": float((centre - this).mean()),
+        "alike": [match.told() for match in alike],
     }
 
 

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 import graphfsl as gf
 from graphfsl.apply.explain.activation_maps import (
     activation_maps,
-    correspondence,
     map_deletion,
     ranked,
 )
@@ -76,11 +75,19 @@ def pipeline(head: Any, encoder: nn.Module | None = None) -> Pipeline:
 
 
 @pytest.mark.parametrize("encoder", [MeanOfMaps, Flat])
-@pytest.mark.parametrize("name", ["protonet", "cosine", "simple_shot", "r2d2", "imprinting"])
-def test_the_cells_of_a_class_sum_to_its_score(name: str, encoder: type[nn.Module]) -> None:
-    given: Any = {"name": "protonet", "distance": "cosine"} if name == "cosine" else name
-    if name == "simple_shot":
-        given = {"name": "simple_shot", "transform": "un"}
+@pytest.mark.parametrize(
+    "given",
+    [
+        "protonet",
+        {"name": "protonet", "distance": "cosine"},
+        {"name": "simple_shot", "transform": "un"},
+        {"name": "simple_shot", "transform": "l2n"},
+        "r2d2",
+        "imprinting",
+    ],
+    ids=str,
+)
+def test_the_cells_of_a_class_sum_to_its_score(given: Any, encoder: type[nn.Module]) -> None:
     head = gf.build({"encoder": "pixels", "head": given}, (1, 2, 4), WAY).head
     model = pipeline(head, encoder())
     given_episode = episode()
@@ -126,15 +133,6 @@ def test_blurring_cells_in_the_order_of_the_map_costs_most() -> None:
         p = model(given)[0, 0].softmax(-1)[found.answer]
     torch.testing.assert_close(forwards[0], p)
     assert forwards.mean() < backwards.mean() - 0.1
-
-
-def test_an_image_corresponds_to_itself_place_by_place() -> None:
-    maps = torch.randn(8, 3, 4, generator=torch.Generator().manual_seed(0))
-    found = correspondence(maps, maps)
-    assert found.shape == (12, 12) and (found.argmax(1) == torch.arange(12)).all()
-    moved = correspondence(maps, maps.roll(1, 2))  # everything one place to the right
-    wanted = torch.arange(12).view(3, 4).roll(-1, 1).flatten()
-    assert (moved.argmax(1) == wanted).all()
 
 
 def test_what_is_no_sum_over_places_is_refused() -> None:
