@@ -324,7 +324,8 @@ def load_weights(learner: nn.Module, tensors: dict[str, Tensor], where: Path) ->
         require(
             have == need,
             f"{where} is of another architecture: {name!r} holds {have} there, the learner "
-            f"needs {need}",
+            f"needs {need}; leave out the parts and options that it was not trained with, or train "
+            "a run with them",
         )
         require(
             tensors[name].is_meta or tensors[name].isfinite().all(),
