@@ -24,6 +24,7 @@ from graphfsl.report.reliability import reliability_diagram
 from graphfsl.report.tables import Line, asked_of, finite, level, value_of
 
 HEAT_MAPS = 6  # the most of a report
+ALONG, ASIDE = 36, 16  # characters that fit below all columns of a heat map, and beside a line
 NAMED = 30  # classes whose names can be read along a confusion matrix
 
 
@@ -79,11 +80,26 @@ def _heat_map(what: HeatMap) -> Figure:
     values = []
     for of_line in y:
         line = [r for r in what.rows if level(r, what.down) == of_line]
-        columns = [[r for r in line if level(r, what.across) == of_column] for of_column in x]
-        values.append(list(map(_mean, columns)))
-    plot = partial(_plot_heat, values=values, x=x, y=y)
+        cells = [[r for r in line if level(r, what.across) == of_column] for of_column in x]
+        values.append(list(map(_mean, cells)))
+    columns, of_columns = _ticks(x, what.across, ALONG // len(x))
+    lines, of_lines = _ticks(y, what.down, ASIDE)
+    plot = partial(_plot_heat, values=values, x=columns, y=lines)
     height = max(1.8, 1.1 + 0.36 * len(y))
-    return caption, draw(plot, what.across, what.down, (4.2, height))
+    drawn = draw(plot, what.across, what.down, (4.2, height))
+    return f"{caption}{of_columns}{of_lines}", drawn
+
+
+def _ticks(levels: Sequence[str], axis: str, longest: int) -> tuple[list[str], str]:
+    """What stands along an axis: its levels, or numbers where a name is too long.
+
+    Then the caption says which number is which level.
+    """
+    if max(map(len, levels)) <= longest:
+        return list(levels), ""
+    numbers = [f"{i}." for i in range(1, len(levels) + 1)]
+    named = "; ".join(f"{number} {name}" for number, name in zip(numbers, levels, strict=True))
+    return numbers, f". {axis}: {named}"
 
 
 def _plot_heat(

@@ -34,3 +34,26 @@ def test_matrices_of_one_kind_share_their_colours(monkeypatch: pytest.MonkeyPatc
     ]
     found = [figure for _, figure in diagrams.own_matrices(rows)]
     assert found == [(50.0, 90.0), (50.0, 90.0), (0.5, 2.0)]
+
+
+def test_long_names_of_a_heat_map_stand_in_its_caption(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ticks(plot: Callable[[Any], None], *_: object) -> list[list[str]]:
+        axes = Figure().add_subplot()
+        plot(axes)
+        axis = (axes.get_xticklabels(), axes.get_yticklabels())
+        return [[label.get_text() for label in labels] for labels in axis]
+
+    monkeypatch.setattr(diagrams, "draw", ticks)
+    long, longer = "conv4 (weights a/model.safetensors)", "conv4 (weights b/model.safetensors)"
+    rows = [
+        {"setting": "inductive", "cell": {"encoder": name, "shot": shot}, "accuracy": 50.0 + shot}
+        for name in (long, longer)
+        for shot in (1, 5)
+    ]
+    ((caption, found),) = diagrams.heat_maps(rows)
+    assert sorted(found) == [["1", "5"], ["1.", "2."]]
+    assert caption.endswith(f". encoder: 1. {long}; 2. {longer}")
+
+    short = [r | {"cell": r["cell"] | {"encoder": r["cell"]["encoder"][15]}} for r in rows]
+    ((caption, found),) = diagrams.heat_maps(short)
+    assert sorted(found) == [["1", "5"], ["a", "b"]] and "encoder:" not in caption
