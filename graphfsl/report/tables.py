@@ -288,18 +288,15 @@ def _folded(
 
     It says "0, 5, 10" unlabeled.
     """
-    pool = [
-        i
-        for i, header in enumerate(headers)
-        if header.rpartition(".")[2] in ("unlabeled", "distractors")
-    ]
+    of_pool = [h.rpartition(".")[2] in ("unlabeled", "distractors") for h in headers]
     same: dict[tuple[str, ...], list[int]] = {}
-    for at, line in enumerate(cells):
-        same.setdefault(tuple(v for i, v in enumerate(line) if i not in pool), []).append(at)
+    for number, line in enumerate(cells):
+        own = tuple(cell for cell, is_pool in zip(line, of_pool, strict=True) if not is_pool)
+        same.setdefault(own, []).append(number)
     lines = []
     for members in same.values():
-        values = [list(dict.fromkeys(cells[at][i] for at in members)) for i in range(len(headers))]
-        lines.append(tuple(", ".join(v) for v in values))
+        columns = zip(*(cells[number] for number in members), strict=True)
+        lines.append(tuple(", ".join(dict.fromkeys(column)) for column in columns))
     return [rows[members[0]] for members in same.values()], lines
 
 
