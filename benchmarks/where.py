@@ -21,10 +21,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.transforms.v2 import functional as image_functions
 
 import graphfsl as gf
-from graphfsl.apply.explain.activation_maps import activation_maps, ranked
+from graphfsl.apply.explain.activation_maps import (
+    activation_maps,
+    blurred,
+    nearness_to_the_centre,
+    ranked,
+)
 from graphfsl.core.episode import Episode
 from graphfsl.core.pipeline import Pipeline
 from graphfsl.experiment import run as runs
@@ -58,24 +62,16 @@ def untrained(learner: Pipeline, images: Tensor) -> Pipeline:
     return other.eval()
 
 
-def from_the_centre(height: int, width: int) -> Tensor:
-    """How near each cell (h, w) is to the centre."""
-    rows = torch.arange(height) - (height - 1) / 2
-    columns = torch.arange(width) - (width - 1) / 2
-    return -(rows.square()[:, None] + columns.square())
-
-
 def on_the_way(image: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
     """An image (C, H, W) while cells leave it, and while they come back: (steps, C, H, W) each.
 
     The cells (h, w) with the largest values go first.
     """
-    side = max(3, min(image.shape[-2:]) // 2 * 2 - 1)
-    blurred = image_functions.gaussian_blur(image, [side, side], [side / 6, side / 6])
+    nothing_seen = blurred(image)
     rank = F.interpolate(ranked(values)[None, None].float(), image.shape[-2:], mode="nearest")[0]
     gone = torch.arange(0, values.numel() + 1, CELLS_AT_ONCE).view(-1, 1, 1, 1)
-    deleted = torch.where(rank < gone, blurred, image)
-    inserted = torch.where(rank < gone, image, blurred)
+    deleted = torch.where(rank < gone, nothing_seen, image)
+    inserted = torch.where(rank < gone, image, nothing_seen)
     return deleted, inserted
 
 
@@ -105,7 +101,7 @@ def explained(
     values = (
         found.contrast,
         other[found.answer] - other[found.other],
-        from_the_centre(height, width),
+        nearness_to_the_centre(height, width),
         torch.rand(height, width, generator=generator),
     )
     orders = dict(zip((MAP, *OTHERS), values, strict=True))

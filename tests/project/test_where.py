@@ -39,18 +39,6 @@ def test_the_largest_cells_leave_first_and_come_back_first(image: Tensor) -> Non
         assert gone == back == set(order[: step * where.CELLS_AT_ONCE])
 
 
-def test_a_blurred_image_keeps_its_mean_and_loses_its_detail(image: Tensor) -> None:
-    blurred = where.on_the_way(image, torch.randn(CELLS, CELLS))[0][-1]
-    assert float(blurred.mean()) == pytest.approx(float(image.mean()), abs=0.02)
-    assert float(blurred.std()) < 0.3 * float(image.std())
-
-
-def test_cells_are_ordered_from_the_centre_outwards() -> None:
-    found = where.from_the_centre(3, 4)
-    assert found.argmax() in (5, 6) and found[1, 1] == found[1, 2] == -0.25
-    assert found[0, 0] == found[2, 3] == found.min() == -(1 + 1.5**2)
-
-
 class FirstCell(Head):
     """Knows the answer, class 0, by how uneven the first of the 4 x 4 cells is."""
 

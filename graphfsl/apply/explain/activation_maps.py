@@ -198,16 +198,22 @@ def map_deletion(
     """
     at = episode.n_support + query
     image = episode.x[0, at]
-    side = max(3, min(image.shape[-2:]) // 2 * 2 - 1)
-    blurred = image_functions.gaussian_blur(image, [side, side], [side / 6, side / 6])
+    nothing_seen = blurred(image)
     rank = F.interpolate(order[None, None].to(image), image.shape[-2:], mode="nearest")[0]
     found = []
     for gone in range(order.numel() + 1):
         x = episode.x.clone()
-        x[0, at] = torch.where(rank < gone, blurred, image)
+        x[0, at] = torch.where(rank < gone, nothing_seen, image)
         scores = learner(episode.with_tensors({"x": x}))
         found.append(scores[0, query].softmax(-1)[answer])
     return torch.stack(found)
+
+
+def blurred(image: Tensor) -> Tensor:
+    """An image (C, H, W) of which no detail is left: blurred over its whole side."""
+    side = max(3, min(image.shape[-2:]) // 2 * 2 - 1)
+    found: Tensor = image_functions.gaussian_blur(image, [side, side], [side / 6, side / 6])
+    return found
 
 
 def ranked(values: Tensor) -> Tensor:
@@ -216,3 +222,10 @@ def ranked(values: Tensor) -> Tensor:
     ranks = torch.empty_like(order)
     ranks[order] = torch.arange(len(order), device=order.device)
     return ranks.view(values.shape)
+
+
+def nearness_to_the_centre(height: int, width: int) -> Tensor:
+    """How near each cell (h, w) is to the centre: minus the square of its distance in cells."""
+    rows = torch.arange(height) - (height - 1) / 2
+    columns = torch.arange(width) - (width - 1) / 2
+    return -(rows.square()[:, None] + columns.square())

@@ -11,7 +11,12 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from graphfsl.apply.explain.activation_maps import activation_maps, map_deletion, ranked
+from graphfsl.apply.explain.activation_maps import (
+    activation_maps,
+    map_deletion,
+    nearness_to_the_centre,
+    ranked,
+)
 from graphfsl.apply.explain.correspondence import matches
 from graphfsl.core.episode import Episode
 from graphfsl.core.learner import Learner
@@ -60,7 +65,7 @@ def tell_where(learner: Learner, episode: Episode, query: int) -> dict[str, Any]
     noise = torch.rand(RANDOM, height, width, generator=generator)
     this = deletion(rank)
     random = torch.stack([deletion(ranked(values)) for values in noise])
-    centre = deletion(ranked(_nearness_to_the_centre(height, width)))
+    centre = deletion(ranked(nearness_to_the_centre(height, width)))
     return {
         "answer": found.answer,
         "other": found.other,
@@ -76,12 +81,6 @@ def tell_where(learner: Learner, episode: Episode, query: int) -> dict[str, Any]
         "better_than_centre": float((centre - this).mean()),
         "alike": [match.told() for match in alike],
     }
-
-
-def _nearness_to_the_centre(height: int, width: int) -> Tensor:
-    rows = torch.arange(height) - (height - 1) / 2
-    columns = torch.arange(width) - (width - 1) / 2
-    return -(rows.square()[:, None] + columns.square())
 
 
 def overlays(

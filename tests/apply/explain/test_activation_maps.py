@@ -14,7 +14,9 @@ from torch import Tensor, nn
 import graphfsl as gf
 from graphfsl.apply.explain.activation_maps import (
     activation_maps,
+    blurred,
     map_deletion,
+    nearness_to_the_centre,
     ranked,
 )
 from graphfsl.apply.explain.where import overlays, tell_where
@@ -133,6 +135,19 @@ def test_blurring_cells_in_the_order_of_the_map_costs_most() -> None:
         p = model(given)[0, 0].softmax(-1)[found.answer]
     torch.testing.assert_close(forwards[0], p)
     assert forwards.mean() < backwards.mean() - 0.1
+
+
+def test_cells_are_ordered_from_the_centre_outwards() -> None:
+    found = nearness_to_the_centre(3, 4)
+    assert found.argmax() in (5, 6) and found[1, 1] == found[1, 2] == -0.25
+    assert found[0, 0] == found[2, 3] == found.min() == -(1 + 1.5**2)
+
+
+def test_a_blurred_image_keeps_its_mean_and_loses_its_detail() -> None:
+    image = torch.rand(1, 16, 16, generator=torch.Generator().manual_seed(0))
+    found = blurred(image)
+    assert float(found.mean()) == pytest.approx(float(image.mean()), abs=0.02)
+    assert float(found.std()) < 0.3 * float(image.std())
 
 
 def test_what_is_no_sum_over_places_is_refused() -> None:
