@@ -37,7 +37,7 @@ def test_each_generator_that_draws_has_its_line(
 ) -> None:
     for name in PARTS:
         (tmp_path / "runs" / name).mkdir(parents=True)
-    monkeypatch.setattr(two_samples.runs, "load", a_run)
+    monkeypatch.setattr("graphfsl.experiment.run.load", a_run)
     monkeypatch.setattr(two_samples, "generator_of", lambda draws: SimpleNamespace(samples=draws))
     monkeypatch.setattr(two_samples, "measure", measured)
     lines = [(line.name, line.fid) for line in two_samples.measured(tmp_path, "val", 30)]
@@ -49,7 +49,7 @@ def test_a_folder_without_generators_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "runs" / "b").mkdir(parents=True)
-    monkeypatch.setattr(two_samples.runs, "load", a_run)
+    monkeypatch.setattr("graphfsl.experiment.run.load", a_run)
     monkeypatch.setattr(two_samples, "generator_of", lambda draws: SimpleNamespace(samples=draws))
     with pytest.raises(InputError, match="no generator that draws"):
         list(two_samples.measured(tmp_path, "val", 30))
