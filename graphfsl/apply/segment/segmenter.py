@@ -15,9 +15,11 @@ from torch.nn import functional as F
 
 from graphfsl.apply.predict import open_run
 from graphfsl.apply.segment.support_masks import SupportMasks
+from graphfsl.core.cells import of_images
 from graphfsl.core.encoder import own_normalisation
 from graphfsl.core.episode import Episode
 from graphfsl.core.learner import Learner
+from graphfsl.core.pipeline import Pipeline
 from graphfsl.core.protocol import check_classes
 from graphfsl.data.mask_files import squeezed
 from graphfsl.data.scenes import IGNORED
@@ -93,6 +95,9 @@ class Segmenter:
         one_hot = F.one_hot((maps + 1).clamp_min(0), self.way)
         self.w = (one_hot * (maps != IGNORED).unsqueeze(-1)).movedim(-1, 1).float()
         self._check_shown(support)
+        # where features do not depend on the episode, the labeled images are encoded once
+        fixed = isinstance(learner, Pipeline) and learner.fixed
+        self._support = self._encoded(self.images, self.w, labeled=True) if fixed else None
 
     def _inked(self, image: np.ndarray) -> np.ndarray:
         """The image (channels, H, W), inverted where it is a drawing on paper."""
@@ -125,11 +130,7 @@ class Segmenter:
         """
         nothing = np.zeros(image.shape[1:], np.int16)
         small = torch.from_numpy(squeezed(self._inked(image), nothing, self.side)[0])
-        x = self.transform(torch.cat([self.images, small[None]]))[None]
-        w = torch.cat([self.w, torch.zeros_like(self.w[:1])])[None]
-        device = next((p.device for p in self.learner.parameters()), torch.device("cpu"))
-        episode = Episode(x, w, len(self.images), 1, relabeled=False).to(device)
-        scores = self.learner(episode)[:, 0].float().cpu()  # (1, h, w, C)
+        scores = self._scores(small[None]).float().cpu()  # (1, h, w, C)
         require(
             not bool(scores.isnan().any()), "the learner has no answer for an image: NaN scores"
         )
@@ -139,6 +140,41 @@ class Segmenter:
         logs = scores.log_softmax(-1).clamp_min(FLOOR).masked_fill(hidden, -np.inf)
         labels = full_size_answer(logs[0].movedim(-1, 0), image.shape[1:])
         return FoundMask(labels, sign, there)
+
+
+    def _scores(self, image: Tensor) -> Tensor:
+        """Scores (1, h, w, C) of the cells of an image (1, C, H, W)."""
+        nothing = torch.zeros_like(self.w[:1])
+        if self._support is None or not isinstance(self.learner, Pipeline):
+            x = self.transform(torch.cat([self.images, image]))[None]
+            w = torch.cat([self.w, nothing])[None]
+            episode = Episode(x, w, len(self.images), 1, relabeled=False)
+            scores: Tensor = self.learner(episode.to(self._device))[:, 0]
+            return scores
+        known, asked = self._support, self._encoded(image, nothing, labeled=False)
+        features = Episode(
+            torch.cat([known.x, asked.x], 1),
+            torch.cat([known.w, asked.w], 1),
+            known.n_support,
+            asked.n_query,
+            relabeled=False,
+            cells=known.cells,
+        )
+        of_cells = of_images(self.learner.score_features(features), features)
+        return of_cells[:, -1]
+
+    @torch.no_grad()
+    def _encoded(self, images: Tensor, w: Tensor, labeled: bool) -> Episode:
+        """The cells of images (n, C, H, W), as support or as queries."""
+        n = len(images)
+        k, q = (n, 0) if labeled else (0, n)
+        episode = Episode(self.transform(images)[None], w[None], k, q, relabeled=False)
+        assert isinstance(self.learner, Pipeline)
+        return self.learner.encode(episode.to(self._device))
+
+    @property
+    def _device(self) -> torch.device:
+        return next((p.device for p in self.learner.parameters()), torch.device("cpu"))
 
 
 def full_size_answer(logs: Tensor, size: Sequence[int], strip: int = STRIP) -> np.ndarray:
