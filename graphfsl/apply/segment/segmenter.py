@@ -21,7 +21,7 @@ from graphfsl.core.episode import Episode
 from graphfsl.core.learner import Learner
 from graphfsl.core.pipeline import Pipeline
 from graphfsl.core.protocol import check_classes
-from graphfsl.data.mask_files import squeezed
+from graphfsl.data.mask_files import squeezed, squeezed_image
 from graphfsl.data.scenes import IGNORED
 from graphfsl.data.transforms import Transform
 from graphfsl.experiment.builder import build_learner
@@ -128,8 +128,7 @@ class Segmenter:
             image: uint8, of the learner's channels.
             least: the sign of presence below which a class is not there.
         """
-        nothing = np.zeros(image.shape[1:], np.int16)
-        small = torch.from_numpy(squeezed(self._inked(image), nothing, self.side)[0])
+        small = torch.from_numpy(squeezed_image(self._inked(image), self.side))
         scores = self._scores(small[None]).float().cpu()  # (1, h, w, C)
         require(
             not bool(scores.isnan().any()), "the learner has no answer for an image: NaN scores"
@@ -140,7 +139,6 @@ class Segmenter:
         logs = scores.log_softmax(-1).clamp_min(FLOOR).masked_fill(hidden, -np.inf)
         labels = full_size_answer(logs[0].movedim(-1, 0), image.shape[1:])
         return FoundMask(labels, sign, there)
-
 
     def _scores(self, image: Tensor) -> Tensor:
         """Scores (1, h, w, C) of the cells of an image (1, C, H, W)."""
@@ -203,7 +201,8 @@ def full_size_answer(logs: Tensor, size: Sequence[int], strip: int = STRIP) -> n
         values = F.grid_sample(
             maps, grid, mode="bilinear", padding_mode="border", align_corners=False
         )
-        found[top : top + len(here)] = kept[values[0].argmax(0)].numpy()
+        # `max` is several times as quick as `argmax` over the first axis
+        found[top : top + len(here)] = kept[values[0].max(0).indices].numpy()
     return found
 
 
