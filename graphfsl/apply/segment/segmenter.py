@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,9 +96,6 @@ class Segmenter:
         one_hot = F.one_hot((maps + 1).clamp_min(0), self.way)
         self.w = (one_hot * (maps != IGNORED).unsqueeze(-1)).movedim(-1, 1).float()
         self._check_shown(support)
-        # where features do not depend on the episode, the labeled images are encoded once
-        fixed = isinstance(learner, Pipeline) and learner.fixed
-        self._support = self._encoded(self.images, self.w, labeled=True) if fixed else None
 
     def _inked(self, image: np.ndarray) -> np.ndarray:
         """The image (channels, H, W), inverted where it is a drawing on paper."""
@@ -140,16 +138,23 @@ class Segmenter:
         labels = full_size_answer(logs[0].movedim(-1, 0), image.shape[1:])
         return FoundMask(labels, sign, there)
 
+    @functools.cached_property
+    def _support(self) -> Episode | None:
+        """The labeled images' cells, encoded once; None where they depend on the query too."""
+        if not isinstance(self.learner, Pipeline) or not self.learner.fixed:
+            return None
+        return self._encoded(self.images, self.w, labeled=True)
+
     def _scores(self, image: Tensor) -> Tensor:
         """Scores (1, h, w, C) of the cells of an image (1, C, H, W)."""
-        nothing = torch.zeros_like(self.w[:1])
-        if self._support is None or not isinstance(self.learner, Pipeline):
+        nothing, known = torch.zeros_like(self.w[:1]), self._support
+        if known is None or not isinstance(self.learner, Pipeline):
             x = self.transform(torch.cat([self.images, image]))[None]
             w = torch.cat([self.w, nothing])[None]
             episode = Episode(x, w, len(self.images), 1, relabeled=False)
             scores: Tensor = self.learner(episode.to(self._device))[:, 0]
             return scores
-        known, asked = self._support, self._encoded(image, nothing, labeled=False)
+        asked = self._encoded(image, nothing, labeled=False)
         features = Episode(
             torch.cat([known.x, asked.x], 1),
             torch.cat([known.w, asked.w], 1),
