@@ -846,6 +846,41 @@ def annotate(
 
 
 @app.command()
+def proposer(
+    experiment: Experiment,
+    overrides: Overrides = None,
+    out: Out = None,
+    steps: Annotated[int, typer.Option(min=1, max=LARGEST, help="of the training")] = 3000,
+    width: Annotated[int, typer.Option(min=1, max=LARGEST, help="filters of each layer")] = 32,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            min=8,
+            max=LARGEST_SIDE,
+            help="pixels of the longer side that it sees; the images' own, or 160 of larger ones",
+        ),
+    ] = None,
+    as_json: Json = False,
+    plugin: Plugins = None,
+) -> None:
+    """Train a net that proposes regions, on the boxes of an experiment's base classes.
+
+    Classes are not looked at. OUT (proposer.safetensors) goes where proposals are named:
+    episode.proposals=FILE, or `detect --proposals FILE`. The table tells how many objects of base
+    and of novel classes its proposals reach, beside connected components.
+    """
+    from graphfsl.apply.detect.train_proposer import train_proposer
+    from graphfsl.experiment.experiment import Experiment
+
+    asked = Experiment.read(experiment, overrides or [])
+    console = new_console()
+    log = (lambda line: None) if as_json else console.print
+    file = out or Path("proposer.safetensors")
+    rows = train_proposer(asked, file, steps, width, size, log)
+    print_table(rows, tuple(rows[0]), as_json)
+
+
+@app.command()
 def detect(
     run: Annotated[Path | None, typer.Argument(help="a run directory; none: the encoder")] = None,
     overrides: Overrides = None,
@@ -861,7 +896,10 @@ def detect(
         float, typer.Option(help="probability from which a box is drawn; the JSON has all")
     ] = 0.5,
     proposals: Annotated[
-        str, typer.Option(help="what proposes regions: components or selective_search")
+        str,
+        typer.Option(
+            help="what proposes regions: components, selective_search or a file of weights"
+        ),
     ] = "components",
     most: Annotated[int, typer.Option(min=1, max=LARGEST, help="regions of an image")] = 200,
     limits: Limits = None,

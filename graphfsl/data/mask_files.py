@@ -244,14 +244,18 @@ def _is_mask(path: Path) -> bool:
     )
 
 
-def squeezed(image: np.ndarray, mask: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """An image (C, H, W) and its label map (H, W) as squares of `size` pixels a side."""
+def squeezed_image(image: np.ndarray, size: int) -> np.ndarray:
+    """An image (C, H, W) as a square of `size` pixels a side."""
     pixels = Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0))
     small = np.asarray(pixels.resize((size, size), Image.Resampling.BILINEAR))
+    return np.ascontiguousarray(small[None] if small.ndim == 2 else small.transpose(2, 0, 1))
+
+
+def squeezed(image: np.ndarray, mask: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """An image (C, H, W) and its label map (H, W) as squares of `size` pixels a side."""
     labels = torch.from_numpy(mask.astype(np.int32))[None, None].float()
     nearest = torch.nn.functional.interpolate(labels, (size, size), mode="nearest-exact")
-    x = small[None] if small.ndim == 2 else small.transpose(2, 0, 1)
-    return np.ascontiguousarray(x), nearest[0, 0].numpy().astype(np.int16)
+    return squeezed_image(image, size), nearest[0, 0].numpy().astype(np.int16)
 
 
 def split_of_pairs(

@@ -1,7 +1,12 @@
-"""Where in an image an object may be, whatever its class: proposals without training."""
+"""Where in an image an object may be, whatever its class.
+
+Proposals without training have a name. Those of a net have the path of its weights: what
+`graphfsl proposer` trained, or a detector of torchvision.
+"""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import math
@@ -15,7 +20,10 @@ from PIL import Image
 from scipy import ndimage
 from torchvision.ops import nms
 
+from graphfsl.functional.ink import ink_of
 from graphfsl.io.errors import InputError, unknown
+from graphfsl.nn.objectness import objectness_of_file
+from graphfsl.nn.torchvision_detector import detector_of_file
 
 DILATIONS = (0, 1, 2)  # times that ink is widened, so that parts of one object may lie apart
 SAME = 0.9  # intersection over union above which two proposals are one
@@ -83,9 +91,7 @@ def _components(image: np.ndarray) -> np.ndarray:
 
 def _parts(plane: np.ndarray) -> list[list[int]]:
     """The boxes of the connected parts of one plane (H, W)."""
-    bright = plane > otsu(plane)
-    border = np.concatenate([bright[0], bright[-1], bright[:, 0], bright[:, -1]])
-    ink = ~bright if border.mean() > 0.5 else bright
+    ink = ink_of(plane)
     boxes = []
     for times in DILATIONS:
         wide = ndimage.binary_dilation(ink, np.ones((3, 3)), iterations=times) if times else ink
@@ -93,24 +99,6 @@ def _parts(plane: np.ndarray) -> list[list[int]]:
         parts = [part for part in ndimage.find_objects(label * ink) if part is not None]
         boxes += [[x.start, y.start, x.stop, y.stop] for y, x in parts]
     return boxes
-
-
-def otsu(gray: np.ndarray) -> float:
-    """The threshold that leaves the least variance inside both sides (Otsu 1979).
-
-    Args:
-        gray: (H, W) values in [0, 255].
-    """
-    counts, edges = np.histogram(gray, 256, (0, 256))
-    middle = (edges[:-1] + edges[1:]) / 2
-    below = np.cumsum(counts)
-    above = below[-1] - below
-    sums = np.cumsum(counts * middle)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        between = below * above * (sums / below - (sums[-1] - sums) / above) ** 2
-    if not np.isfinite(between).any():
-        return float(gray.max())  # one value: nothing is above it
-    return float(edges[int(np.nanargmax(between)) + 1]) - 1e-6
 
 
 def selective_search(image: np.ndarray) -> np.ndarray:
@@ -158,7 +146,40 @@ KINDS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "components": components,
     "selective_search": selective_search,
 }
+WEIGHTS = (".safetensors", ".pth", ".pt")  # how the files of nets end
 _remembered: OrderedDict[tuple[str, bytes], np.ndarray] = OrderedDict()
+
+
+def check_kind(kind: str, name: str = "kind of proposals") -> None:
+    """Refuse what neither is a name in KINDS nor could be a file of weights.
+
+    Args:
+        kind: of the proposals.
+        name: what it is called.
+
+    Raises:
+        InputError: says what is known.
+    """
+    if kind not in KINDS and not kind.endswith(WEIGHTS):
+        known = [*KINDS, f"a file of weights ({', '.join(WEIGHTS)})"]
+        raise unknown(name, kind, known)
+
+
+@functools.lru_cache(maxsize=4)
+def _of_net(path: str) -> Callable[[np.ndarray], np.ndarray]:
+    """Proposals by the net whose weights a file holds.
+
+    Raises:
+        InputError: where it cannot be read, or holds none of such a net.
+    """
+    net = detector_of_file(path) or objectness_of_file(path)
+
+    def propose(image: np.ndarray) -> np.ndarray:
+        small, step = reduced(image)
+        found: np.ndarray = net.propose(torch.from_numpy(small)).numpy()
+        return enlarged(found, step, image)
+
+    return propose
 
 
 def proposals(image: np.ndarray, kind: str) -> np.ndarray:
@@ -166,16 +187,16 @@ def proposals(image: np.ndarray, kind: str) -> np.ndarray:
 
     Args:
         image: the pixels.
-        kind: a name in KINDS.
+        kind: a name in KINDS, or the path of a net's weights.
 
     Raises:
-        InputError: for an unknown kind.
+        InputError: for an unknown kind, or weights that are none.
     """
-    if kind not in KINDS:
-        raise unknown("kind of proposals", kind, KINDS)
+    check_kind(kind)
     key = (kind, hashlib.blake2b(image.tobytes(), digest_size=16).digest())
     if key not in _remembered:
-        _remembered[key] = KINDS[kind](image)
+        propose = KINDS[kind] if kind in KINDS else _of_net(kind)
+        _remembered[key] = propose(image)
         if len(_remembered) > KEPT:
             _remembered.popitem(last=False)
     return _remembered[key]

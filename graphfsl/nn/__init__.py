@@ -13,6 +13,7 @@ from graphfsl.nn.conv4 import Conv4, Conv4Maps, Conv4R2D2, Conv4Stride2
 from graphfsl.nn.dense_conv import DenseConv
 from graphfsl.nn.dropblock import DropBlock
 from graphfsl.nn.efficientnet_lite0 import EfficientNetLite0
+from graphfsl.nn.ink_parts import InkParts
 from graphfsl.nn.mlp import MLP
 from graphfsl.nn.resnet12 import ResNet12
 from graphfsl.nn.timm_encoder import Timm
@@ -28,6 +29,7 @@ __all__ = [
     "DenseConv",
     "DropBlock",
     "EfficientNetLite0",
+    "InkParts",
     "ResNet12",
     "Timm",
     "WRN28x10",
@@ -73,6 +75,7 @@ ENCODERS = Encoders(
         "wrn28_10": WRN28x10,
         "timm": Timm,
         "efficientnet_lite0": EfficientNetLite0,
+        "ink_parts": InkParts,
         "mlp": MLP,
     }
 )

@@ -135,7 +135,7 @@ def test_lists_fit_a_terminal(command: str, call: Call, monkeypatch: pytest.Monk
 
 def test_run_takes_the_names_that_reproduce_takes(world: Path, call: Call) -> None:
     code, _, err = call("run", "snell2017")
-    assert code == 2 and "3 experiments" in err and "protonet/snell2017_glyphs_5w1s" in err
+    assert code == 2 and "4 experiments" in err and "protonet/snell2017_glyphs_5w1s" in err
     code, _, err = call("run", "snell2017_glyphs_5w1")
     assert code == 2 and "did you mean 'snell2017_glyphs_5w1s'" in err
     overrides = ["episode.way=2", "data.root=data", "data.name=arrays", "data.augment=null"]

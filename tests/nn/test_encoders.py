@@ -51,6 +51,7 @@ SMALL = {  # what runs in a moment, of each encoder
     "wrn28_10": {"depth": 10, "width": 1},
     "timm": {"model": "resnet10t"},
     "efficientnet_lite0": {"size": 32},
+    "ink_parts": {"width": 8},
     "mlp": {"widths": (8, 8), "pixels": 32 * 32},
 }
 NEEDS = {"timm": needs_timm, "efficientnet_lite0": needs_weights}

@@ -50,6 +50,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "wrn28_10": {"depth": 10, "width": 1},
     "timm": {"model": "resnet10t"},
     "efficientnet_lite0": {},
+    "ink_parts": {"width": 4},
     "mlp": {"widths": [4, 4]},
 }
 

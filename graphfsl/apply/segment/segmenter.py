@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +16,13 @@ from torch.nn import functional as F
 
 from graphfsl.apply.predict import open_run
 from graphfsl.apply.segment.support_masks import SupportMasks
+from graphfsl.core.cells import of_images
 from graphfsl.core.encoder import own_normalisation
 from graphfsl.core.episode import Episode
 from graphfsl.core.learner import Learner
+from graphfsl.core.pipeline import Pipeline
 from graphfsl.core.protocol import check_classes
-from graphfsl.data.mask_files import squeezed
+from graphfsl.data.mask_files import squeezed, squeezed_image
 from graphfsl.data.scenes import IGNORED
 from graphfsl.data.transforms import Transform
 from graphfsl.experiment.builder import build_learner
@@ -123,13 +126,8 @@ class Segmenter:
             image: uint8, of the learner's channels.
             least: the sign of presence below which a class is not there.
         """
-        nothing = np.zeros(image.shape[1:], np.int16)
-        small = torch.from_numpy(squeezed(self._inked(image), nothing, self.side)[0])
-        x = self.transform(torch.cat([self.images, small[None]]))[None]
-        w = torch.cat([self.w, torch.zeros_like(self.w[:1])])[None]
-        device = next((p.device for p in self.learner.parameters()), torch.device("cpu"))
-        episode = Episode(x, w, len(self.images), 1, relabeled=False).to(device)
-        scores = self.learner(episode)[:, 0].float().cpu()  # (1, h, w, C)
+        small = torch.from_numpy(squeezed_image(self._inked(image), self.side))
+        scores = self._scores(small[None]).float().cpu()  # (1, h, w, C)
         require(
             not bool(scores.isnan().any()), "the learner has no answer for an image: NaN scores"
         )
@@ -139,6 +137,47 @@ class Segmenter:
         logs = scores.log_softmax(-1).clamp_min(FLOOR).masked_fill(hidden, -np.inf)
         labels = full_size_answer(logs[0].movedim(-1, 0), image.shape[1:])
         return FoundMask(labels, sign, there)
+
+    @functools.cached_property
+    def _support(self) -> Episode | None:
+        """The labeled images' cells, encoded once; None where they depend on the query too."""
+        if not isinstance(self.learner, Pipeline) or not self.learner.fixed:
+            return None
+        return self._encoded(self.images, self.w, labeled=True)
+
+    def _scores(self, image: Tensor) -> Tensor:
+        """Scores (1, h, w, C) of the cells of an image (1, C, H, W)."""
+        nothing, known = torch.zeros_like(self.w[:1]), self._support
+        if known is None or not isinstance(self.learner, Pipeline):
+            x = self.transform(torch.cat([self.images, image]))[None]
+            w = torch.cat([self.w, nothing])[None]
+            episode = Episode(x, w, len(self.images), 1, relabeled=False)
+            scores: Tensor = self.learner(episode.to(self._device))[:, 0]
+            return scores
+        asked = self._encoded(image, nothing, labeled=False)
+        features = Episode(
+            torch.cat([known.x, asked.x], 1),
+            torch.cat([known.w, asked.w], 1),
+            known.n_support,
+            asked.n_query,
+            relabeled=False,
+            cells=known.cells,
+        )
+        of_cells = of_images(self.learner.score_features(features), features)
+        return of_cells[:, -1]
+
+    @torch.no_grad()
+    def _encoded(self, images: Tensor, w: Tensor, labeled: bool) -> Episode:
+        """The cells of images (n, C, H, W), as support or as queries."""
+        n = len(images)
+        k, q = (n, 0) if labeled else (0, n)
+        episode = Episode(self.transform(images)[None], w[None], k, q, relabeled=False)
+        assert isinstance(self.learner, Pipeline)
+        return self.learner.encode(episode.to(self._device))
+
+    @property
+    def _device(self) -> torch.device:
+        return next((p.device for p in self.learner.parameters()), torch.device("cpu"))
 
 
 def full_size_answer(logs: Tensor, size: Sequence[int], strip: int = STRIP) -> np.ndarray:
@@ -167,7 +206,8 @@ def full_size_answer(logs: Tensor, size: Sequence[int], strip: int = STRIP) -> n
         values = F.grid_sample(
             maps, grid, mode="bilinear", padding_mode="border", align_corners=False
         )
-        found[top : top + len(here)] = kept[values[0].argmax(0)].numpy()
+        # `max` is several times as quick as `argmax` over the first axis
+        found[top : top + len(here)] = kept[values[0].max(0).indices].numpy()
     return found
 
 

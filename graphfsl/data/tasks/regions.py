@@ -20,7 +20,7 @@ from graphfsl.core import task
 from graphfsl.core.arguments import real_number, whole_number
 from graphfsl.core.episode import BaseTarget, Episode
 from graphfsl.core.task import Answer, Caption, Demands, Draws, Metric, Normalise, Task
-from graphfsl.data.proposals import KINDS, proposals
+from graphfsl.data.proposals import check_kind, proposals
 from graphfsl.data.scenes import SceneSplit, scene_split
 from graphfsl.data.split import Split
 from graphfsl.data.streams import CLASSES, IMAGES, SCENES, choose, episode_numbers, keys_of, uniform
@@ -104,7 +104,8 @@ class Regions(Task):
         way: classes beside the background.
         shot: labeled boxes of each class.
         query: query images.
-        proposals: what proposes regions: "components" or "selective_search".
+        proposals: what proposes regions: "components", "selective_search", or the file of a net's
+            weights (`graphfsl proposer`, or a detector of torchvision).
         most: regions of an image, the first ones that are proposed.
         background: labeled background regions of each support image at most; 0 for none.
         crop: pixels of a side to which a region is resized.
@@ -158,8 +159,7 @@ class Regions(Task):
             object.__setattr__(self, name, real_number(getattr(self, name), f"episode.{name}"))
         require(self.context > 0, f"episode.context must be above 0, not {self.context}")
         require(0 <= self.overlap <= 1, f"episode.overlap must lie in [0, 1], not {self.overlap}")
-        if self.proposals not in KINDS:
-            raise unknown("episode.proposals", self.proposals, KINDS)
+        check_kind(self.proposals, "episode.proposals")
         if self.rank not in RANKS:
             raise unknown("episode.rank", self.rank, RANKS)
         require(

@@ -5,12 +5,12 @@ Tao, Hong, Chang, Dong, Wei, Gong 2020 (its baseline Ft-CNN), https://arxiv.org/
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from graphfsl.core.episode import Episode
 from graphfsl.core.learner import Head
+from graphfsl.functional.cosine_classifier import tuned_cosines
 from graphfsl.functional.prototypes import hide_absent, present, prototypes
 from graphfsl.functional.statistics import or_one
 from graphfsl.io.errors import require
@@ -85,11 +85,5 @@ class SessionTuning(Head):
         """
         own = y * (came == session).unsqueeze(1)
         share = own / or_one(own.sum((1, 2), keepdim=True))
-        weight = share.sum(-1, keepdim=True)
-        seen = ((came >= 0) & (came <= session)).unsqueeze(1)
-        for _ in range(self.steps):
-            logits = (self.scale * z @ w.mT).masked_fill(~seen, torch.finfo(w.dtype).min)
-            error = weight * logits.softmax(-1) - share  # (B, m, C), zero of other sessions
-            slope = self.scale * error.mT @ z
-            w = F.normalize(w - self.lr * slope, dim=-1)
-        return w
+        seen = (came >= 0) & (came <= session)
+        return tuned_cosines(w, z, share, seen, self.steps, self.lr, self.scale)

@@ -17,6 +17,7 @@ from graphfsl.apply.segment.segmenter import Segmenter, full_size_answer
 from graphfsl.apply.segment.support_masks import SupportMasks, read_support
 from graphfsl.data.transforms import Transform
 from graphfsl.io.errors import InputError
+from graphfsl.methods.refine.own_graph import OwnGraph
 from tests.support.command import Call
 from tests.support.scenes import by_colour, scenes
 
@@ -42,6 +43,21 @@ def test_each_image_is_answered_by_itself_and_absent_classes_are_not_there() -> 
         assert found.labels.shape == (36, 24)
         assert (found.labels == right).mean() > 0.9
         assert found.there.tolist() == [c == i % 3 for c in range(3)]
+
+
+def test_labeled_images_are_encoded_once_and_answers_are_the_same() -> None:
+    split = scenes()
+    learner = by_colour(refine=OwnGraph())
+    encoded = []
+    learner.encoder.register_forward_pre_hook(lambda net, given: encoded.append(len(given[0])))
+    segmenter = Segmenter(learner, Transform(), (3, 12, 12), support_of(split, [0, 1, 2]))
+    once = [segmenter.find(split.x[i].numpy()) for i in (3, 4)]
+    assert encoded == [3, 1, 1]
+    segmenter.__dict__["_support"] = None  # as where they depend on the query
+    for i, found in zip((3, 4), once, strict=True):
+        again = segmenter.find(split.x[i].numpy())
+        assert (again.labels == found.labels).all()
+        np.testing.assert_allclose(again.presence, found.presence, rtol=1e-5)
 
 
 def test_strips_answer_as_the_whole_does() -> None:
