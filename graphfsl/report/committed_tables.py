@@ -20,8 +20,8 @@ from graphfsl.loops.row import ACCURACY
 from graphfsl.report.results_csv import (
     EPISODE,
     column,
-    data_set,
     is_record,
+    read_record,
     read_records,
     size,
 )
@@ -55,7 +55,10 @@ def table(name: str, folder: Path | None = None) -> str:
         )
     if name == HEADLINES:
         return _headlines(rows, folder / f"{HEADLINES}.json")
-    own = [row for row in rows if row["data"].startswith(name) or data_set(row["data"]) == name]
+    if file.is_file():
+        own = read_record(file)
+    else:
+        own = [row for row in rows if row["data"].startswith(name)]
     if not own:
         sets = {row["data"].partition("/")[0] for row in rows}
         raise unknown("table", name, sets | {p.stem for p in folder.glob("*.csv")} | {HEADLINES})

@@ -84,12 +84,14 @@ def write_records(folder: Path) -> list[Path]:
 
 def read_records(folder: Path) -> list[dict[str, Any]]:
     """The rows of every record in a folder."""
-    rows = []
-    for file in sorted(folder.glob("*.csv")):
-        if is_record(file):
-            with file.open(newline="", encoding="utf-8") as lines:
-                rows += [_row_of_cells(cells) for cells in csv.DictReader(lines)]
-    return rows
+    files = [file for file in sorted(folder.glob("*.csv")) if is_record(file)]
+    return [row for file in files for row in read_record(file)]
+
+
+def read_record(file: Path) -> list[dict[str, Any]]:
+    """The rows of one record."""
+    with file.open(newline="", encoding="utf-8") as lines:
+        return [_row_of_cells(cells) for cells in csv.DictReader(lines)]
 
 
 def is_record(file: Path) -> bool:

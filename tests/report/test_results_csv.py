@@ -117,6 +117,10 @@ def test_what_is_no_class_has_a_record_of_its_own_beside_classes(tmp_path: Path)
     assert list(found) == ["glyphs", "glyphs_functions", "sinusoid"]
     assert "MSE" in found["glyphs_functions"] and "MSE" not in found["glyphs"]
 
+    write_records(tmp_path)
+    assert "regression" not in table("glyphs", tmp_path)
+    assert "5-way" not in table("glyphs_functions", tmp_path)
+
 
 def test_a_table_needs_the_record_alone(tmp_path: Path) -> None:
     published = [
