@@ -1,4 +1,4 @@
-"""Images and their masks -> `SceneSplit`: arrays of npz files, and pairs of image files."""
+"""Images and their masks -> `SceneSplit`: arrays of npz files, pairs of image files, COCO files."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from graphfsl.core.arguments import whole_number
+from graphfsl.data.coco_masks import coco_pairs
 from graphfsl.data.images import SUFFIXES, decode, holds_image
 from graphfsl.data.pixel_range import Range
 from graphfsl.data.scenes import BACKGROUND, IGNORED, SceneSplit
@@ -179,6 +180,13 @@ def read_mask(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
 LAYOUTS = (("images", "masks"), ("JPEGImages", "SegmentationClass"), ("img", "mask"))
 
 
+def coco_file(folder: Path) -> Path | None:
+    """The COCO file of a folder: its only JSON file, where it holds no folder of masks."""
+    files = sorted(folder.glob("*.json")) if folder.is_dir() else []
+    has_masks = any((folder / masks).is_dir() for _, masks in LAYOUTS)
+    return files[0] if len(files) == 1 and not has_masks else None
+
+
 def mask_pairs(folder: Path) -> tuple[list[tuple[Path, Path]], list[Path]]:
     """The images of a folder and their masks, and the images without one.
 
@@ -207,7 +215,7 @@ def mask_pairs(folder: Path) -> tuple[list[tuple[Path, Path]], list[Path]]:
     if not pairs:
         raise InputError(
             f"{folder} holds no image with a mask; put images into {folder}/images and masks of "
-            f"the same names into {folder}/masks, as PNG"
+            f"the same names into {folder}/masks, as PNG, or a COCO file beside the images"
         )
     return pairs, alone
 
@@ -291,6 +299,29 @@ def split_of_pairs(
         maps.append(small_labels)
     require(images, f"{name}: there is no pair of an image and a mask")
     return of_arrays(np.stack(images), np.stack(maps), [names[n] for n in numbers], name)
+
+
+def split_of_coco(file: Path, name: str, size: int) -> SceneSplit:
+    """A split of the images of a COCO file, see `coco_masks.coco_pairs`.
+
+    Args:
+        file: the JSON file.
+        name: of the split.
+        size: pixels of a side to which images and masks are squeezed.
+
+    Raises:
+        InputError: for a file that does not fit, and one that shows no class.
+    """
+    size = whole_number(size, "data.size", 1)
+    pairs, names = coco_pairs(file)
+    images, maps = [], []
+    for path, mask in pairs:
+        image = read_image(path)
+        small, small_labels = squeezed(image, mask.drawn(image.shape[1:]), size)
+        images.append(small)
+        maps.append(small_labels)
+    require(images, f"{file} has no images")
+    return of_arrays(np.stack(images), np.stack(maps), names, name)
 
 
 def _labels(

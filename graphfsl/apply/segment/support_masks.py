@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from graphfsl.data.coco_masks import coco_pairs
 from graphfsl.data.mask_files import (
     NAMES,
     VOID,
+    coco_file,
     mask_pairs,
     named_classes,
     read_image,
@@ -46,7 +48,8 @@ def read_support(folder: Path, channels: int = 3, limits: Range | None = None) -
 
     A mask holds one number for each pixel: 0 is the background, 255 does not count where there are
     others, and is the class where there are none. `classes.txt` in the folder names the numbers:
-    "1 car" on a line; without it a single class has the folder's name.
+    "1 car" on a line; without it a single class has the folder's name. A folder of images with one
+    COCO file is read by what that file draws and names.
 
     Args:
         folder: of images and masks.
@@ -56,6 +59,9 @@ def read_support(folder: Path, channels: int = 3, limits: Range | None = None) -
     Raises:
         InputError: where no mask shows a class, or one shows a number that classes.txt lacks.
     """
+    coco = coco_file(folder)
+    if coco is not None:
+        return _support_of_coco(coco, channels, limits)
     pairs, alone = mask_pairs(folder)
     skipped = [f"{path}: no mask of its name" for path in alone]
     images, masks, files = [], [], []
@@ -79,6 +85,33 @@ def read_support(folder: Path, channels: int = 3, limits: Range | None = None) -
     lookup = {number: column for column, number in enumerate(names)}
     maps = [_map_of(mask, lookup, bool(numbers)) for mask in masks]
     return SupportMasks(images, maps, list(names.values()), files, skipped)
+
+
+def _support_of_coco(file: Path, channels: int, limits: Range | None) -> SupportMasks:
+    pairs, names = coco_pairs(file)
+    skipped, images, maps, files = [], [], [], []
+    for path, mask in pairs:
+        image = read_image(path, channels, limits)
+        drawn = mask.drawn(image.shape[1:])
+        if not (drawn >= 0).any():
+            skipped.append(f"{mask}: nothing is drawn on it, so that it shows no class")
+            continue
+        images.append(image)
+        maps.append(drawn)
+        files.append(path)
+    require(images, f"{file} draws no class on any image")
+    shown = sorted({int(c) for drawn in maps for c in np.unique(drawn[drawn >= 0])})
+    lookup = {old: new for new, old in enumerate(shown)}
+    own = [_renumbered(drawn, lookup) for drawn in maps]
+    return SupportMasks(images, own, [names[c] for c in shown], files, skipped)
+
+
+def _renumbered(drawn: np.ndarray, columns: Mapping[int, int]) -> np.ndarray:
+    """A label map whose classes have other numbers."""
+    found = drawn.copy()
+    for old, new in columns.items():
+        found[drawn == old] = new
+    return found
 
 
 def _map_of(mask: np.ndarray, columns: Mapping[int, int], has_numbers: bool) -> np.ndarray:

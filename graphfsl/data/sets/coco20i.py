@@ -14,16 +14,15 @@ images out, as BAM does.
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from graphfsl.core.arguments import whole_number
+from graphfsl.data.coco_masks import label_map
 from graphfsl.data.mask_files import of_arrays, read_image, squeezed
-from graphfsl.data.scenes import BACKGROUND, IGNORED
 from graphfsl.data.split import Split
 from graphfsl.io.checkpoint import read_json
 from graphfsl.io.errors import InputError, require, unknown
@@ -139,45 +138,3 @@ def _files(base: Path, part: str) -> tuple[Path, Path]:
         f"no COCO in {base}: it needs annotations/instances_{part}2017.json and the images in "
         f"{part}2017"
     )
-
-
-def label_map(
-    things: Sequence[Mapping[str, Any]],
-    columns: Mapping[int, int],
-    size: Sequence[int],
-    where: str,
-) -> np.ndarray:
-    """The class of every pixel (H, W) of an image.
-
-    Args:
-        things: its annotations, with polygons or RLE.
-        columns: number of a category -> class; others are background.
-        size: (H, W).
-        where: what an error names.
-
-    Raises:
-        InputError: where a segmentation cannot be read.
-    """
-    coder = _coder()
-    height, width = size
-    found = np.full((height, width), BACKGROUND, np.int16)
-    try:
-        for thing in sorted(things, key=lambda t: -float(t.get("area", 0))):
-            drawn = thing["segmentation"]
-            packed = isinstance(drawn, Mapping) and isinstance(drawn["counts"], str)
-            rle = drawn if packed else coder.frPyObjects(drawn, height, width)
-            mask = coder.decode(coder.merge(rle) if isinstance(rle, list) else rle) > 0
-            column = columns.get(int(thing["category_id"]), BACKGROUND)
-            found[mask] = IGNORED if thing.get("iscrowd", 0) else column
-    except Exception as error:  # pycocotools raises nothing more special
-        raise InputError(
-            f"{where} has a segmentation that is neither polygons nor RLE of its size ({error})"
-        ) from None
-    return found
-
-
-def _coder() -> Any:
-    try:
-        return importlib.import_module("pycocotools.mask")
-    except ImportError:
-        raise InputError("masks of COCO need pycocotools: pip install graphfsl[coco]") from None

@@ -2,7 +2,8 @@
 
 Each holds `images` and `masks` of the same names (PNG: one number for each pixel, 0 the background,
 255 where it does not count), or VOC's `JPEGImages` and `SegmentationClass`. `classes.txt` beside
-them, or in one of them, names the numbers: "1 car" on a line.
+them, or in one of them, names the numbers: "1 car" on a line. Or it holds images and one COCO file,
+whose polygons and RLE are drawn by pycocotools.
 """
 
 from __future__ import annotations
@@ -12,7 +13,15 @@ from pathlib import Path
 import numpy as np
 
 from graphfsl.data.images import written
-from graphfsl.data.mask_files import VOID, mask_pairs, named_classes, read_mask, split_of_pairs
+from graphfsl.data.mask_files import (
+    VOID,
+    coco_file,
+    mask_pairs,
+    named_classes,
+    read_mask,
+    split_of_coco,
+    split_of_pairs,
+)
 from graphfsl.data.split import Split, readable
 
 
@@ -31,10 +40,13 @@ def load(split: str, root: str, folder: str = "", size: int = 320) -> Split:
     base = Path(root).expanduser()
     base = base / folder if (base / folder).is_dir() else base
     place = readable(base / split, f"split {split!r} of the images and masks")
+    name = f"{written(base.resolve().name)}/{split}"
+    coco = coco_file(place)
+    if coco is not None:
+        return split_of_coco(coco, name, size)
     pairs, _ = mask_pairs(place)
     names = named_classes(place) or named_classes(base)
     if not names:
         numbers = {int(v) for _, mask in pairs for v in np.unique(read_mask(mask))}
         names = {number: str(number) for number in sorted(numbers - {0, VOID})}
-    name = f"{written(base.resolve().name)}/{split}"
     return split_of_pairs(pairs, names, name, size)

@@ -1,4 +1,4 @@
-"""COCO-20i: both conventions of its folds, and what polygons and RLE draw."""
+"""COCO-20i: both conventions of its folds, and what is read of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from graphfsl import data
-from graphfsl.data.sets.coco20i import columns_of, fold_columns, label_map
+from graphfsl.data.sets.coco20i import columns_of, fold_columns
 from graphfsl.io.errors import InputError
 
 pytest.importorskip("pycocotools")
@@ -29,23 +29,6 @@ def test_both_conventions_hold_out_each_class_once() -> None:
             assert [len(part) for part in parts] == [40, 20, 20]
             assert sorted(c for part in parts for c in part) == list(range(80))
             assert parts[1] == folds[(fold + 1) % 4]
-
-
-def test_polygons_and_rle_are_drawn_smaller_ones_over_larger() -> None:
-    inside = {"size": [10, 10], "counts": [44, 2, 8, 2, 44]}  # two columns of two pixels
-    crowd = {"size": [10, 10], "counts": [0, 10, 90]}
-    things: list[dict[str, Any]] = [
-        {"category_id": 7, "area": 4, "segmentation": inside},
-        {"category_id": 3, "area": 36, "segmentation": SQUARE},
-        {"category_id": 3, "area": 10, "segmentation": crowd, "iscrowd": 1},
-        {"category_id": 99, "area": 1, "segmentation": [[9, 9, 10, 9, 10, 10, 9, 10]]},
-    ]
-    found = label_map(things, {3: 0, 7: 1}, (10, 10), "here")
-    right = np.full((10, 10), -1)
-    right[2:8, 2:8], right[4:6, 4:6], right[:, 0] = 0, 1, -100
-    assert (found == right).all()
-    with pytest.raises(InputError, match="here has a segmentation that is neither"):
-        label_map([{"category_id": 3, "segmentation": 5}], {3: 0}, (10, 10), "here")
 
 
 def test_a_split_is_read_and_novel_pixels_are_background(tmp_path: Path) -> None:
