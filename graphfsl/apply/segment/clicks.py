@@ -17,7 +17,7 @@ from graphfsl.io.plain_text import one_line
 
 # Of the grid that is solved; larger images are made smaller, as a walk from few clicks loses its
 # way on a fine grid. Both were chosen on every tenth validation frame of CamVid.
-MOST_PIXELS = 2**14
+MOST_PIXELS = 2**13
 BETA = 300.0  # how much less an edge weighs across a change of colour
 EXAMPLE = '{"car": [[120, 80], [131, 84]], "road": [[10, 200]]}'
 
