@@ -50,9 +50,11 @@ class Question:
             raise InputError(f"--on names the data sets; leave {named} out")
         if self.attacks and self.corruptions:
             raise InputError("--attack and --corrupt change the same images; ask for one of them")
-        asked = [name for name, _, _ in self.learners]
-        twice = next((name for name in asked if asked.count(name) > 1), None)
-        require(twice is None, f"{twice} is named twice; name each run and learner once")
+        _check_once([name for name, _, _ in self.learners], "name each run and learner once")
+        _check_once(self.on, "name each data set once")
+        # they are told apart by what they are called, in a table as in the name of a file
+        done = [str(one) for one in (*self.attacks, *self.corruptions)]
+        _check_once(done, "name each attack and corruption once, each eps by three digits")
 
     @property
     def has_clean_images(self) -> bool:
@@ -102,6 +104,12 @@ class Question:
         if self.against:
             told["against"] = self.against
         return self.runs[0] / "evaluations" / f"{digest(told)}.json"
+
+
+def _check_once(names: Sequence[str], right: str) -> None:
+    """InputError for a name that stands there twice."""
+    twice = next((name for name in names if names.count(name) > 1), None)
+    require(twice is None, f"{twice} is named twice; {right}")
 
 
 @dataclass(frozen=True)

@@ -39,24 +39,33 @@ class Measured:
     Args:
         name: what it is called in the table.
         row: its results row.
-        right, asked: (C,) right answers and queries of each class after the last session.
-        is_base: (C,) which classes came in the base session.
+        right, asked: (2, C) right answers and queries of each class after the last session, where
+            it came in the base session and where it came later. With repeats a class may do both.
     """
 
     name: str
     row: Row
     right: Tensor
     asked: Tensor
-    is_base: Tensor
 
     def harmonic_means(self, counts: Tensor) -> Tensor:
         """The harmonic means (R,) where classes are drawn as often as counts (R, C) say."""
-        shares = []
-        for own in (self.is_base, ~self.is_base):
-            weight = counts * own
-            shares.append((weight @ self.right) / (weight @ self.asked))
-        base, novel = shares
-        return 2 * base * novel / (base + novel).clamp_min(1e-12)
+        base, novel = (counts @ self.right.mT / (counts @ self.asked.mT)).unbind(1)
+        mean: Tensor = 2 * base * novel / (base + novel).clamp_min(1e-12)
+        return mean
+
+    @property
+    def roles(self) -> Tensor:
+        """(C,) a number for base classes, for later ones, for those that were both, and neither."""
+        was_base, was_novel = (self.asked > 0).long().unbind()
+        return 2 * was_base + was_novel
+
+    def is_asked_as(self, other: Measured) -> bool:
+        """Whether both went through the same sessions."""
+        own, its = (
+            (one.row.data, one.row.asked, one.row.seed, one.asked.tolist()) for one in (self, other)
+        )
+        return own == its
 
 
 def sessions(
@@ -88,6 +97,9 @@ def sessions(
     """
     every: list[tuple[Path, str, tuple[str, ...]]] = [(path, path.name, ()) for path in paths]
     every += [(paths[0], text, tuple(text.split(";"))) for text in against]
+    called = [name for _, name, _ in every]
+    twice = next((name for name in called if called.count(name) > 1), None)
+    require(twice is None, f"{twice} is named twice; name each run and learner once")
     task = [] if order is None else _task_of(order)
     measured_of = [
         _measure(path, name, [*task, *changes, *own], repeats) for path, name, own in every
@@ -134,8 +146,8 @@ def _measure(path: Path, name: str, changes: Sequence[str], repeats: int) -> Mea
     return Measured(name, row, *_by_class(run, asked))
 
 
-def _by_class(run: runs.Run, changes: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
-    """Right answers, and queries, of each class after the last session, and which are base ones."""
+def _by_class(run: runs.Run, changes: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Right answers, and queries, (2, C) of each class after the last session, see `Measured`."""
     asked = asked_of(run, changes)
     (task,) = asked.tasks
     assert isinstance(task, Sessions)
@@ -146,26 +158,24 @@ def _by_class(run: runs.Run, changes: Sequence[str]) -> tuple[Tensor, Tensor, Te
         asked.learner.to(device), split, run.transform.plain(), len(split.x) + 1
     )
     loader = Episodes(split, task, options.seed, run.transform.plain(), device)
-    counted = Metric(partial(_counted, classes=len(split.classes)))
-    total = torch.zeros(2 * len(split.classes), dtype=torch.float64)
+    classes = len(split.classes)
+    counted = Metric(partial(_counted, base=task.base, classes=classes))
+    total = torch.zeros(4 * classes, dtype=torch.float64)
     for unit in range(options.episodes // task.unit):
         last = (unit + 1) * task.unit - 1
         found = measured(answering, loader, range(last, last + 1), {"classes": counted})
         total += found["classes"][0]
-    right, queries = total.chunk(2)
-    draw: Any = loader.sampler.draw([0])
-    came = draw.classes[0, : task.base]
-    is_base = torch.zeros(len(split.classes), dtype=torch.bool)
-    is_base[torch.from_numpy(came)] = True
-    return right, queries, is_base
+    right, queries = total.view(2, 2, classes)
+    return right, queries
 
 
-def _counted(scores: Tensor, target: Target, episode: Episode, classes: int) -> Tensor:
-    """Right and all answers (B, 2 C) of each class of the split."""
+def _counted(scores: Tensor, target: Target, episode: Episode, base: int, classes: int) -> Tensor:
+    """Right and all answers (B, 4 C): of the split's classes as base ones, then as later ones."""
     real = target.query >= 0
     right = (scores.argmax(-1) == target.query) & real
     number = target.classes.gather(1, target.query.clamp_min(0)).clamp_min(0)
-    empty = torch.zeros(len(number), classes, dtype=torch.float64, device=number.device)
+    number = number + classes * (target.query >= base)  # the first columns are the base session's
+    empty = torch.zeros(len(number), 2 * classes, dtype=torch.float64, device=number.device)
     parts = [empty.scatter_add(1, number, counted.double()) for counted in (right, real)]
     return torch.cat(parts, 1)
 
@@ -225,18 +235,18 @@ def _line(one: Measured, compared: Compared) -> dict[str, str]:
 def _beside_first(every: Sequence[Measured]) -> list[Compared]:
     """The harmonic mean of each learner beside that of the first, with intervals over classes."""
     first = every[0]
-    counts = resampled_counts(first.is_base.long(), RESAMPLES)
+    counts = resampled_counts(first.roles, RESAMPLES)
     of_first = first.harmonic_means(counts)
     low, high = bootstrap_interval(100 * of_first)
     compared = [Compared(first.name, first.row.metrics[HARMONIC].number, low, high)]
     for one in every[1:]:
         require(
-            torch.equal(one.is_base, first.is_base),
-            f"{one.name} has other base classes than {first.name}, so that no class stands beside "
-            "itself; give them the same --order",
+            one.is_asked_as(first),
+            f"{one.name} is asked other sessions than {first.name}, so that no class stands beside "
+            "itself; give them the same --order, data and seed",
         )
         low, high = bootstrap_interval(100 * (one.harmonic_means(counts) - of_first))
-        ones = torch.ones(1, len(one.right), dtype=torch.float64)
+        ones = torch.ones(1, len(counts[0]), dtype=torch.float64)
         gain = 100 * float(one.harmonic_means(ones) - first.harmonic_means(ones))
         number = one.row.metrics[HARMONIC].number
         compared.append(Compared(one.name, number, low, high, gain, first.name))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -110,25 +111,31 @@ def evaluate(
         str | None, typer.Option(help="change pixels so that answers are wrong: pgd")
     ] = None,
     eps: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="the most that an attack changes a pixel of [0, 1]; 8/255,0.1 for a table of each"
+            help="the most that an attack changes a pixel of [0, 1], 8/255 by itself; 8/255,0.1 "
+            "for a table of each"
         ),
-    ] = "8/255",
-    attack_steps: Annotated[int, typer.Option(min=1, max=LARGEST, help="of the attack")] = 20,
+    ] = None,
+    attack_steps: Annotated[
+        int | None, typer.Option(min=1, max=LARGEST, help="of the attack, 20 by themselves")
+    ] = None,
     attack_on: Annotated[
-        str, typer.Option(help="query, or support: images that mislead under right labels")
-    ] = "query",
+        str | None,
+        typer.Option(help="query (by itself), or support: images that mislead under right labels"),
+    ] = None,
     attack_from: Annotated[
         Path | None, typer.Option(help="follow the gradients of this run instead")
     ] = None,
     corrupt: Annotated[
         str, typer.Option(help="corrupt images: fog,jpeg or all for a table of each")
     ] = "",
-    level: Annotated[int, typer.Option(help="of a corruption, from 1 to 5")] = 3,
+    level: Annotated[
+        int | None, typer.Option(help="of a corruption, from 1 to 5; 3 by itself")
+    ] = None,
     corrupt_on: Annotated[
-        str, typer.Option(help="all images, or those of query or support alone")
-    ] = "all",
+        str | None, typer.Option(help="all images (by itself), or those of query or support alone")
+    ] = None,
     against: Annotated[
         list[str] | None,
         typer.Option(help="a further learner of the first run: its overrides, with ; between"),
@@ -196,13 +203,17 @@ def evaluate(
     console.print(f"results: {path}")
 
 
-def _attacks(name: str | None, eps: str, steps: int, on: str, source: Path | None) -> list[PGD]:
+def _attacks(
+    name: str | None, eps: str | None, steps: int | None, on: str | None, source: Path | None
+) -> list[PGD]:
     """The attacks that options name, one for each eps; none where none is asked for.
 
     Raises:
-        InputError: for an unknown one, and options that it does not take.
+        InputError: for an unknown one, and for options of an attack without one.
     """
+    given = {"--eps": eps, "--attack-steps": steps, "--attack-on": on, "--attack-from": source}
     if name is None:
+        _check_none_given(given, "an attack; give --attack pgd too")
         return []
     from graphfsl.experiment import run as runs
     from graphfsl.io.errors import unknown
@@ -211,20 +222,35 @@ def _attacks(name: str | None, eps: str, steps: int, on: str, source: Path | Non
     if name != "pgd":
         raise unknown("attack", name, ["pgd"])
     other = None if source is None else runs.load(source).learner
-    return [PGD(parse_eps(one), steps, on=on, source=other) for one in eps.split(",")]
+    every = (eps or "8/255").split(",")
+    return [PGD(parse_eps(one), steps or 20, on=on or "query", source=other) for one in every]
 
 
-def _corruptions(names: str, level: int, on: str) -> list[Corruption]:
+def _corruptions(names: str, level: int | None, on: str | None) -> list[Corruption]:
     """The corruptions that options name; none where none is asked for.
 
     Raises:
-        InputError: for one that there is not.
+        InputError: for one that there is not, and for options of one without any.
     """
     from graphfsl.functional.corruptions import CORRUPTIONS
     from graphfsl.loops.corruption import Corruption
 
     asked = [name.strip() for name in names.split(",") if name.strip()]
-    return [Corruption(name, level, on) for name in (CORRUPTIONS if asked == ["all"] else asked)]
+    if not asked:
+        _check_none_given(
+            {"--level": level, "--corrupt-on": on}, "a corruption; give --corrupt too"
+        )
+    every = CORRUPTIONS if asked == ["all"] else asked
+    return [Corruption(name, 3 if level is None else level, on or "all") for name in every]
+
+
+def _check_none_given(options: Mapping[str, object], of_what: str) -> None:
+    """InputError for an option without that which it is an option of."""
+    from graphfsl.io.errors import InputError
+
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise InputError(f"{given[0]} is of {of_what}")
 
 
 @app.command()

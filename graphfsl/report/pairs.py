@@ -84,11 +84,15 @@ def _mean_ranks(rows: Mapping[str, Sequence[Row]], kinds: Mapping[str, str]) -> 
 
 
 def _gain(row: Row, first: Row) -> str:
-    """The gain over the first run on the same episodes: " (+1.20 ± 0.30)"; empty without one."""
+    """The gain over the first run on the same episodes: " (+1.20 ± 0.30)"; empty without one.
+
+    Of errors it has as many digits as they have, and is below 0 where they are smaller.
+    """
     same = (row.data, row.asked, row.seed) == (first.data, first.asked, first.seed)
     if not same or len(row.values) != len(first.values) or len(row.values) < 2:
         return ""
     a, b = (torch.tensor(one.values, dtype=torch.float64) for one in (row, first))
     mean, half = paired_difference(a, b)
-    times = 100 if row.value.unit == "%" else 1
-    return f" ({times * float(mean):+.2f} ± {times * float(half):.2f})"
+    if row.value.unit == "%":
+        return f" ({100 * float(mean):+.2f} ± {100 * float(half):.2f})"
+    return f" ({float(mean):+.4g} ± {float(half):.4g})"

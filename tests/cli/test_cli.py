@@ -213,6 +213,25 @@ def test_corrupted_images_are_answered_in_one_table(tmp_path: Path, call: Call) 
     assert all(words in " ".join(told.split()) for words in ("contrast, level 5", "mean rank"))
 
 
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        (("--eps", "0.1"), "--eps is of an attack; give --attack pgd too"),
+        (("--attack-on", "support"), "--attack-on is of an attack"),
+        (("--attack-from", "r"), "--attack-from is of an attack"),
+        (("--level", "3"), "--level is of a corruption; give --corrupt too"),
+        (("--corrupt-on", "query"), "--corrupt-on is of a corruption"),
+    ],
+    ids=str,
+)
+def test_options_of_what_is_not_asked_for_are_refused(
+    call: Call, option: tuple[str, str], says: str
+) -> None:
+    run = ROOT / "experiments/results/snell2017_glyphs_5w1s"
+    code, _, err = call("evaluate", str(run), *option)
+    assert code == 2 and says in " ".join(err.split())
+
+
 def test_learners_of_a_run_and_changed_images_stand_in_one_table(
     tmp_path: Path, call: Call
 ) -> None:

@@ -38,6 +38,16 @@ def test_a_further_run_has_its_gain_on_the_same_episodes() -> None:
     assert cells[1] == f"0.65 ± 0.50 ({100 * float(d.mean()):+.2f} ± {100 * half:.2f})"
 
 
+def test_a_gain_of_errors_has_their_digits() -> None:
+    def error(value: float, values: list[float]) -> Row:
+        metrics = {"MSE": MetricValue(value, 0.01, "", False)}
+        return Row("x/test", {"shot": 1}, "inductive", metrics).replace(values=values, seed=0)
+
+    rows = {"a": [error(0.0215, [0.02, 0.023])], "b": [error(0.006, [0.005, 0.007])]}
+    cell = pairs_table(rows)[1]["x/test 5-way 1-shot"]
+    assert cell.startswith("0.006") and cell.partition("(")[2].startswith("-0.0155 ± ")
+
+
 def test_runs_of_another_kind_say_so_and_have_ranks_of_their_own() -> None:
     rows = {
         "a": [row("x/test", 90)],

@@ -56,9 +56,16 @@ class Question:
         scores = self.score(graph)[:, self.query].double()
         answer = torch.arange(scores.shape[-1], device=scores.device) == self.answer
         odds = scores[:, self.answer] - scores.masked_fill(answer, float("-inf")).logsumexp(-1)
+        if self.answers_unlabeled:
+            return odds
         # Where no label is left no class is present: what is left is a guess.
         others = int(present(self.graph.w).sum()) - 1
         return odds.where(graph.w.sum((1, 2)) > 0, -math.log(others) if others else float("inf"))
+
+    @property
+    def answers_unlabeled(self) -> bool:
+        """Whether it answers without a label, as a learner does that knows the classes' names."""
+        return self.learner.uses_class_names
 
     @torch.no_grad()
     def probability(self, keep: Tensor) -> Tensor:
@@ -80,7 +87,8 @@ class Question:
         for kept in keep.split(at_once):
             graph = self._only(kept)
             answer = self.score(graph)[:, self.query].argmax(-1)
-            found.append(answer.where(graph.w.sum((1, 2)) > 0, -1))
+            known = (graph.w.sum((1, 2)) > 0) | self.answers_unlabeled
+            found.append(answer.where(known, -1))
         return torch.cat(found)
 
     def _only(self, kept: Tensor) -> Episode:
@@ -177,7 +185,8 @@ class Explanation:
     Attributes:
         question: what was asked.
         probability: p of the answer.
-        nodes: (g,) Shapley values of p; they sum to p less a guess, 1 / way.
+        nodes: (g,) Shapley values of p; they sum to p less a guess, 1 / way, or less what class
+            names alone say.
         leave_one_out: (g,) how much p falls without the node.
         gradient: (g,) gradient x input on the log-odds, None where no gradient reaches the labels.
         edges: (g, g) gradient x mask on the log-odds, of the edge from j (columns) to i (rows),

@@ -24,7 +24,8 @@ class Counterfactual:
     """Support nodes without which a query is answered otherwise.
 
     Attributes:
-        nodes: those of the question's graph; without all but one of them the answer stays.
+        nodes: those of the question's graph; without all but one of them the answer stays. None
+            where it stays without any labeled sample.
         answer: the class column that is then answered; None where no label is left.
         smallest: whether every smaller set was tried.
     """
@@ -61,6 +62,9 @@ def counterfactual(question: Question, order: Tensor) -> Counterfactual:
             return _found(sets[first].tolist(), int(answers[first]), smallest=True)
 
     gone = torch.tensor(support)
+    alone = int(question.answers(_without(question, gone[None])))
+    if alone == question.answer:
+        return _found([], alone, smallest=True)
     numbers = torch.arange(1, len(support) + 1)
     prefixes = gone.repeat(len(support), 1).where(numbers[:, None] >= numbers, gone[0])
     answers = question.answers(_without(question, prefixes))

@@ -99,6 +99,10 @@ def write_explanation(
         not learner.asks,
         "an answer that took asking for a label is not explained; choose a head that asks for none",
     )
+    require(
+        task.demands.support,
+        "no sample is labeled, so that none could be taken away; set episode.shot=1",
+    )
     device = experiment.trainer.fabric().device
     loader = Episodes(split, task, options.seed, trained.transform.plain(), device)
     batch, target = loader.batch([episode])
@@ -302,6 +306,9 @@ def without(facts: dict[str, Any], images: Sequence[str]) -> list[str]:
     """Without which labeled samples the answer would be another, in HTML."""
     other = facts["counterfactual"]
     count = len(other["nodes"])
+    heading = "<h2>What would change the answer</h2>"
+    if not count:
+        return [heading, *listed(["Without any labeled sample the answer would be the same."])]
     these = "this labeled sample" if count == 1 else f"these {count} labeled samples"
     then = "there would be none" if other["answer"] is None else f"it would be {other['answer']}"
     known = "No smaller set does." if other["smallest"] else "A smaller set may do, too."
@@ -312,7 +319,7 @@ def without(facts: dict[str, Any], images: Sequence[str]) -> list[str]:
         for node in other["nodes"]
     ]
     return [
-        "<h2>What would change the answer</h2>",
+        heading,
         *listed([f"Without {these} {then}. {known}"]),
         *html_table(heads, rows, words_first(heads, 2)),
     ]
@@ -342,8 +349,8 @@ def to_page(
     notes = [
         f"A contribution is what a node adds to that probability, averaged over {ORDERS} random "
         f"orders in which all "
-        f"nodes leave (Shapley values): together they lead from a guess, {guess:.2f}, to the "
-        f"answer.",
+        f"nodes leave (Shapley values): together they lead from {guess:.2f}, without any node, to "
+        f"the answer.",
         f"Removing nodes in this order keeps the probability {areas['deletion']:+.2f} below that "
         f"of random orders, "
         f"inserting them {areas['insertion']:+.2f} above it, on average over all steps. Above 0 "

@@ -74,3 +74,29 @@ def test_without_a_labeled_sample_it_is_refused() -> None:
     unlabeled = order[order >= asked.graph.n_support]
     with refused("no sample is labeled"):
         counterfactual(asked, unlabeled)
+
+
+class ByName(ProtoNet):
+    """Class means beside what names say: class 1 by a margin, whatever the samples are."""
+
+    uses_class_names = True
+
+    def score(self, episode: Episode) -> torch.Tensor:
+        said = 9.0 * (torch.arange(episode.w.shape[-1]) == 1)
+        nothing = episode.w.sum((1, 2), keepdim=True) == 0
+        near = super().score(episode).clamp_min(-1e3)  # also of a class without samples
+        return 1e-4 * near.masked_fill(nothing, 0) + said
+
+
+@pytest.mark.parametrize("tried", [module.TRIED, 0])
+def test_an_answer_that_names_give_alone_hangs_on_no_sample(
+    tried: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TRIED", tried)
+    named = features(0).replace(classes=torch.arange(1, 4)[None])
+    found = explain(Pipeline(head=ByName()), named, 0)
+    assert found.question.answer == 1
+    other = counterfactual(found.question, found.order)
+    assert other.nodes == () and other.answer == 1
+    alone = float(torch.tensor([0.0, 9.0, 0.0]).softmax(0)[1])
+    assert float(found.nodes.sum()) == pytest.approx(found.probability - alone, abs=1e-6)
