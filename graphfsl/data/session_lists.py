@@ -79,10 +79,20 @@ def read_session_list(order: str) -> SessionList:
     if path.suffix != ".json":
         return _checked(order, class_list(f"sessions/{order}"))
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        found = json.loads(text, object_pairs_hook=_without_repeats)
     except (OSError, ValueError) as error:
         raise InputError(f"{order} is no list of sessions that can be read ({error})") from None
     return _checked(order, found)
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A mapping of a JSON file; ValueError where a name comes twice, of which one would be lost."""
+    names = [name for name, _ in pairs]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"{twice!r} comes twice in one mapping")
+    return dict(pairs)
 
 
 def _checked(name: str, found: Any) -> SessionList:
@@ -108,6 +118,10 @@ def _checked(name: str, found: Any) -> SessionList:
             first[known] = number
             if isinstance(session, Mapping):
                 letters[known] = _letters(name, known, session[given])
+    require(
+        len(sessions[0]) >= 2,
+        f"{name}: the base session has one class, and two are needed to tell apart",
+    )
     sizes = [len(session) for session in sessions[1:]]
     require(
         len(set(sizes)) == 1,
@@ -122,5 +136,9 @@ def _letters(name: str, known: str, text: Any) -> str:
     require(
         right,
         f"{name}: class {known!r} must have a letter for each sample, s, q or ., not {text!r:.60}",
+    )
+    require(
+        {SUPPORT, QUERY} <= set(text),
+        f"{name}: class {known!r} needs a sample s and a sample q at least, not {text!r:.60}",
     )
     return str(text)

@@ -152,7 +152,9 @@ def test_a_list_says_classes_and_samples(tmp_path: Path) -> None:
         ([["a", "b", "c"], ["d", "e"], ["f"]], {}, ("as many classes",)),
         ([["a", "b", "c"], ["d", "e"]], {}, ("episode.sessions=1",)),
         ([["a"], []], {}, ("2 sessions or more",)),
-        ([{"a": "ss", "b": "ss", "c": "ss"}, ["d", "e"], ["f", "g"]], {}, ("2 letters", "8 samp")),
+        ([{"a": "sq", "b": "sq", "c": "sq"}, ["d", "e"], ["f", "g"]], {}, ("2 letters", "8 samp")),
+        ([{"a": "ss", "b": "sq", "c": "sq"}, ["d", "e"], ["f", "g"]], {}, ("'a'", "a sample q")),
+        ([["a"], ["d", "e"], ["f", "g"]], {}, ("base session has one class",)),
         ([{"a": "sx"}, ["d", "e"], ["f", "g"]], {}, ("s, q or .",)),
         (
             [dict.fromkeys("abc", letters("ssq")), ["d", "e"], ["f", "g"]],
@@ -168,6 +170,13 @@ def test_a_wrong_list_is_refused_in_one_line(
     task = {**SMALL, **options, "order": listed(tmp_path, sessions)}
     with refused(*words):
         gf.Episodes(split(), task)
+
+
+def test_a_class_twice_in_one_mapping_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "mine.json"
+    file.write_text('{"sessions": [{"a": "ss", "b": "sq", "a": "qs"}, ["c"]]}')
+    with refused("'a' comes twice in one mapping"):
+        gf.Episodes(split(), {**SMALL, "order": str(file)})
 
 
 def test_a_file_that_is_none_and_a_split_that_is_too_small() -> None:
