@@ -12,6 +12,7 @@ import importlib
 import math
 from collections import OrderedDict
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from scipy import ndimage
 from torchvision.ops import nms
 
 from graphfsl.functional.ink import ink_of
-from graphfsl.io.errors import InputError, unknown
+from graphfsl.io.errors import InputError, require, unknown
 from graphfsl.nn.objectness import objectness_of_file
 from graphfsl.nn.torchvision_detector import detector_of_file
 
@@ -172,6 +173,11 @@ def _of_net(path: str) -> Callable[[np.ndarray], np.ndarray]:
     Raises:
         InputError: where it cannot be read, or holds none of such a net.
     """
+    require(
+        Path(path).is_file(),
+        f"weights of proposals {path} not found; give a file that `graphfsl proposer` wrote, or of "
+        "a detector of torchvision",
+    )
     net = detector_of_file(path) or objectness_of_file(path)
 
     def propose(image: np.ndarray) -> np.ndarray:
