@@ -40,7 +40,6 @@ def experiment(folder: Path, **parts: Any) -> Experiment:
         ({"augment": {"name": "distribution_calibration", "neighbors": 5}}, "needs 5 base classes"),
         ({"augment": NEAREST}, "calibrate needs 5 base classes"),
         ({"refine": {"name": "plcm", "shot": 6}}, "plcm.shot=6 leaves a base class without"),
-        ({"augment": [NONE_OF_THEM], "adapt": "maml"}, "none of the 4 base classes"),
     ],
 )
 def test_it_is_refused_before_the_training(
