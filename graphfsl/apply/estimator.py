@@ -23,6 +23,7 @@ from torch import Tensor
 from graphfsl.apply.estimator_input import Parameter, dense, seeded, weights_of
 from graphfsl.apply.predict import Predictor, answer_inductively, changed, inductive_note, open_run
 from graphfsl.apply.unlabeled_targets import (
+    kinds_of,
     labels_of,
     missing,
     none_unlabeled,
@@ -238,11 +239,16 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             sample_weight: as in `fit`.
 
         Raises:
-            InputError: as `fit`; for a label that is not in `classes`, and for words beside
-                numbers as labels.
+            InputError: as `fit`; for a label that is not in `classes`, and for labels of another
+                kind than before, such as words beside numbers, or 1 beside True.
         """
         if classes is not None:
-            strange = np.setdiff1d(column_or_1d(y), np.asarray(classes))
+            known = column_or_1d(classes)
+            require(
+                not missing(known).any(),
+                "classes holds None or NaN, which is no label; leave it out",
+            )
+            strange = np.setdiff1d(labels_of(_all_labeled(y)), labels_of(known))
             require(
                 not len(strange),
                 f"y holds the label {strange[:1].tolist()}, which is not in classes",
@@ -260,7 +266,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     def _further(self, X: Any, y: Any, sample_weight: Any) -> tuple[Tensor, np.ndarray, np.ndarray]:
         """Features of further samples, with their labels and weights."""
         X, x = self._images(X)
-        y = column_or_1d(y, warn=True)
+        y = _all_labeled(y)
         if x is None:
             X, y = validate_data(self, X, y, reset=False, accept_sparse="csr", dtype=FLOATS)
             x = dense(X)
@@ -271,11 +277,10 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         )
         labels = labels_of(y)
         check_classification_targets(labels)
-        kinds = [array.dtype.kind in "biuf" for array in (labels, self.classes_)]
         require(
-            kinds[0] == kinds[1],
+            kinds_of(labels) == kinds_of(self.classes_),
             f"y holds labels such as {labels[:1].tolist()}, but the classes so far are such as "
-            f"{self.classes_[:1].tolist()}; labels are all numbers, or all words",
+            f"{self.classes_[:1].tolist()}; labels are all of one kind, such as numbers or words",
         )
         weight = weights_of(sample_weight, len(labels))
         kept = weight > 0
@@ -408,11 +413,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             uses = build_learner(source, self._shape, 2, device="meta").uses_unlabeled
         else:
             uses = (source.learner if isinstance(source, Predictor) else source).uses_unlabeled
-        require(
-            uses or not missing(y).any(),
-            "y holds None or NaN, but this learner uses no unlabeled samples; leave them out",
-        )
-        hidden = unlabeled(y) if uses else none_unlabeled(y)
+        hidden = unlabeled(y) if uses else none_unlabeled(_all_labeled(y))
         require(
             not hidden.all(),
             "y holds no class: -1 means unlabeled for this learner; label at least one sample",
@@ -532,6 +533,16 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
                 else max(QUERIES_AT_ONCE, others)
             )
         return min(n, learner.max_queries_per_class or n)
+
+
+def _all_labeled(y: Any) -> np.ndarray:
+    """y (n,) for a learner without a pool, whose samples all have a label."""
+    given: np.ndarray = column_or_1d(y, warn=True)
+    require(
+        not missing(given).any(),
+        "y holds None or NaN, but this learner uses no unlabeled samples; leave them out",
+    )
+    return given
 
 
 def _device(learner: Learner) -> torch.device:

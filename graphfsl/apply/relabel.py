@@ -17,6 +17,7 @@ import numpy as np
 from graphfsl.core.pipeline import Pipeline
 from graphfsl.data.cluster_files import write_clusters
 from graphfsl.experiment import run as runs
+from graphfsl.io.checkpoint import check_writable
 from graphfsl.io.errors import InputError, require
 from graphfsl.loops.encode import encode_split
 
@@ -59,8 +60,9 @@ def relabel(run: Path, out: Path, clusters: int = 500, least: int = 20, seed: in
         seed: of the first centres.
 
     Raises:
-        InputError: for a run without an encoder that encodes samples one by one, and where fewer
-            than two clusters are large enough.
+        InputError: for a run without an encoder that encodes samples one by one, for one on
+            functions, where `out` cannot be written, and where fewer than two clusters are large
+            enough.
     """
     loaded = runs.load(run)
     net = loaded.learner.innermost
@@ -68,10 +70,16 @@ def relabel(run: Path, out: Path, clusters: int = 500, least: int = 20, seed: in
         raise InputError(f"{run} has no encoder, by whose features samples could be clustered")
     split = loaded.experiment.data.base_split()
     require(
+        split.functions is None,
+        f"{split.name} holds functions, which are no samples to cluster; give a run that was "
+        "trained on samples of classes",
+    )
+    require(
         2 <= clusters <= len(split.x),
         f"the number of clusters must lie in 2..{len(split.x)}, the samples of {split.name}, not "
         f"{clusters}",
     )
+    check_writable(out)
     features = encode_split(net, split, loaded.transform).x.cpu().numpy()
     found = large_clusters(_kmeans(features, clusters, seed), least)
     kept = int(found.max()) + 1

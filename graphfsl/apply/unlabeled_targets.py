@@ -12,6 +12,8 @@ from graphfsl.io.errors import require
 
 # the types of its marks of a missing value, which need no import of pandas
 PANDAS = ("NAType", "NaTType")
+# what labels of a NumPy type are; objects are looked at one by one
+KINDS = {"b": "booleans", "i": "numbers", "u": "numbers", "f": "numbers", "U": "words"}
 
 
 def missing(y: np.ndarray) -> np.ndarray:
@@ -65,10 +67,34 @@ def with_stand_in(y: np.ndarray, hidden: np.ndarray) -> np.ndarray:
 
 
 def labels_of(y: np.ndarray) -> np.ndarray:
-    """Labels as an array of numbers where all are numbers; beside a None they are objects."""
+    """Labels as an array of numbers where all are numbers; beside a None they are objects.
+
+    Raises:
+        InputError: for labels of several kinds: "a" and 1 have no order, True and 1 are equal.
+    """
+    kinds = kinds_of(y)
+    require(
+        len(kinds) <= 1,
+        f"labels are {' and '.join(kinds)}; give labels of one kind, such as words alone",
+    )
     if y.dtype.kind == "O" and all(isinstance(value, numbers.Number) for value in y.tolist()):
         return np.asarray(y.tolist())
     return y
+
+
+def kinds_of(y: np.ndarray) -> list[str]:
+    """What labels are, in words: numbers, words, booleans or other things; None counts not."""
+    if y.dtype.kind != "O":
+        return [KINDS.get(y.dtype.kind, y.dtype.name)]
+    return sorted({_kind(value) for value in y.tolist() if not _is_missing(value)})
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, (bool, np.bool_)):
+        return "booleans"
+    if isinstance(value, numbers.Number):
+        return "numbers"
+    return "words" if isinstance(value, str) else f"objects of type {type(value).__name__}"
 
 
 def _is_missing(value: Any) -> bool:

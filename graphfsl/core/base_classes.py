@@ -49,6 +49,15 @@ def check_base(features: Tensor, labels: Tensor, dim: int, classes: int, who: st
         f"{wrong} of {len(features)} base features hold NaN or infinity, from which {who} "
         "cannot learn; check the encoder's weights",
     )
+    check_count(labels, classes, who)
+
+
+def check_count(labels: Tensor, classes: int, who: str) -> None:
+    """Refuse labels (N,) of fewer base classes than a part needs.
+
+    Raises:
+        InputError: names the part, as `who` says it.
+    """
     found = len(labels.unique())
     require(
         found >= classes,

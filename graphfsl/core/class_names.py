@@ -44,7 +44,7 @@ def class_graph(given: Any) -> nx.Graph:
 
     if isinstance(given, nx.Graph):
         graph = nx.Graph()
-        graph.add_edges_from((str(one), str(other)) for one, other in given.edges)
+        graph.add_edges_from((str(one), str(other)) for one, other in given.edges())
     else:
         graph = nx.Graph(_pairs(given))
     require(graph.number_of_edges(), "a class graph needs an edge, such as [beaver, mammal]")
@@ -95,7 +95,10 @@ def _of_file(path: Path) -> list[tuple[str, str]]:
         raise InputError(f"{path} cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
         raise InputError(f"{path} is no CSV file in UTF-8") from None
-    rows = [row for row in csv.reader(text.splitlines()) if row]
+    try:
+        rows = [row for row in csv.reader(text.splitlines()) if row]
+    except csv.Error as error:
+        raise InputError(f"{path} is not readable ({error}); each line is class,ancestor") from None
     return [_pair(row, f"{path}: each line is class,ancestor") for row in rows]
 
 

@@ -78,6 +78,13 @@ class Part(Shown, Combines, nn.Module):
         """A loss on the episode of features that needs no target."""
         return 0.0
 
+    def check_base_labels(self, labels: Tensor) -> None:
+        """Refuse labels (N,) that `fit_base` cannot learn from, before anything is trained.
+
+        Raises:
+            InputError: says what it needs.
+        """
+
     def fit_base(self, features: Tensor, labels: Tensor) -> None:
         """Learn from base-class features (N, d) and labels (N,), once; buffers keep the result.
 

@@ -400,6 +400,16 @@ class Pipeline(Learner):
         features._generates = False
         return features.train(self.training)
 
+    def check_base_labels(self, labels: Tensor, names: Sequence[str] | None = None) -> None:
+        """Refuse labels (N,) that a part cannot learn from in `fit_base`, which names them as here.
+
+        Raises:
+            InputError: says what the part needs.
+        """
+        for part in self.parts:
+            if part.wants_base:
+                part.check_base_labels(_named(part, labels, names))
+
     def fit_base(
         self,
         features: Tensor | None,

@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from graphfsl.core.arguments import whole_number
 from graphfsl.data.split import Split
 from graphfsl.io.checkpoint import FORMAT, check_format, read_json, write_json
 from graphfsl.io.errors import InputError, require
@@ -45,21 +47,35 @@ def clustered(split: Split, path: Path) -> Split:
         "data.clusters out",
     )
     require(path.is_file(), f"data.clusters: no file {path}; `graphfsl relabel` writes one")
-    facts = read_json(path)
-    try:
-        check_format(facts["format"], path)
-        samples, clusters = facts["samples"], np.array(facts["clusters"], np.int64)
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{path} is no file of clusters ({error!r}); write it with `graphfsl relabel`"
-        ) from None
+    samples, clusters = _read(path)
     require(
-        samples == samples_digest(split) and clusters.shape == (len(split.x),),
+        samples == samples_digest(split) and len(clusters) == len(split.x),
         f"{path} holds clusters of other samples than those of {split.name}; write it anew with "
         "`graphfsl relabel`",
     )
-    names = tuple(f"cluster {number}" for number in range(int(clusters.max()) + 1))
-    return dataclasses.replace(split, y=torch.from_numpy(clusters), classes=names, groups=None)
+    count = len(set(clusters) - {-1})
+    largest = max(clusters, default=-1)
+    require(
+        largest == count - 1,
+        f"{path} holds {count} clusters, one of them with the number {largest}, but they are "
+        "numbered from 0 without a gap; write it anew with `graphfsl relabel`",
+    )
+    names = tuple(f"cluster {number}" for number in range(count))
+    y = torch.tensor(clusters, dtype=torch.int64)
+    return dataclasses.replace(split, y=y, classes=names, groups=None)
+
+
+def _read(path: Path) -> tuple[Any, list[int]]:
+    """The digest of the samples, and the cluster of each, -1 for none, that a file holds."""
+    facts = read_json(path)
+    try:
+        number, samples, clusters = facts["format"], facts["samples"], list(facts["clusters"])
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} is no file of clusters ({error!r}); write it with `graphfsl relabel`"
+        ) from None
+    check_format(number, path)
+    return samples, [whole_number(one, f"{path}: a cluster", least=-1) for one in clusters]
 
 
 def samples_digest(split: Split) -> str:

@@ -84,8 +84,16 @@ def read_idx_split(
             f"{base} or {', '.join(folders)} below; set data.root=FOLDER"
         )
     x, y = read_idx(images), read_idx(labels).astype(np.int64)
-    require(x.ndim == 3 and y.ndim == 1, f"{images} must hold images (n, H, W), not {x.shape}")
+    require(x.ndim == 3, f"{images} must hold images (n, H, W), not {x.shape}")
+    require(y.ndim == 1, f"{labels} must hold labels (n,), not {y.shape}")
     require(len(x) == len(y), f"{images} holds {len(x):,} images, but {labels} {len(y):,} labels")
+    height, width = x.shape[1:]
+    require(len(x) and height and width, f"{images} holds no pixel, only a head; fetch it again")
+    require(
+        height == width,
+        f"{images} holds images of {height} x {width} pixels, which would be distorted; they must "
+        "be square, as MNIST's are: pad them",
+    )
     known = np.unique(y)
     require(
         known[-1] < len(classes),

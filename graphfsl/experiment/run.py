@@ -236,6 +236,10 @@ def _check_feasible(experiment: Experiment, learner: Learner, base: Split, split
         _check_task(where, learner, base, base, experiment.train_task)
     if experiment.selects and (trains or experiment.pretraining is not None):
         _check_task("", learner, base, splits.get(source, "val"), experiment.task)
+    net = learner.innermost
+    if isinstance(net, Pipeline) and net.wants_base:
+        labels = visible(experiment, base)
+        net.check_base_labels(labels[labels >= 0], base.classes)
 
 
 def _of_features(learner: Learner) -> list[Part]:

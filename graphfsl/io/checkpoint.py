@@ -75,6 +75,24 @@ def check_unused(out: Path) -> None:
     require(empty, f"{out} is there already; remove it, or choose another --out")
 
 
+def check_writable(path: Path) -> None:
+    """Refuse a file that `write_atomically` could not write, before anything is computed for it.
+
+    Nothing is left behind, no folder either.
+
+    Raises:
+        InputError: as `write_atomically`, and where a folder is there.
+    """
+    try:
+        require(not path.is_dir(), f"cannot write {path}: it is a folder; name a file")
+        there = next(folder for folder in path.absolute().parents if folder.exists())
+        tempfile.NamedTemporaryFile(dir=there, prefix=f".{path.name}-").close()
+    except OSError as error:
+        raise InputError(
+            f"cannot write {path}: {error.strerror}; free space or choose another folder"
+        ) from None
+
+
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """A folder that is there with all that the block writes into it, or not at all.

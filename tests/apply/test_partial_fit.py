@@ -79,10 +79,24 @@ def test_it_says_how_old_classes_fare() -> None:
 def test_what_cannot_be_added_is_refused() -> None:
     x, y = samples()
     found = FewShotClassifier().fit(x, y)
+    words = FewShotClassifier().fit(x, y.astype(str))
     with refused("words"):
         found.partial_fit(x[:2], ["one", "two"])
     with refused("not in classes"):
         found.partial_fit(x[:2], y[:2], classes=[1, 2])
+    with refused("None or NaN"):
+        words.partial_fit(x[:4], np.array(["c", None, "e", "f"], object))
+    with refused("None or NaN"):
+        words.partial_fit(x[:2], np.array(["a", None], object), classes=["a", "b"])
+    with refused("classes holds None"):
+        words.partial_fit(x[:2], ["a", "b"], classes=["a", "b", None])
+    with refused("numbers and words"):
+        words.partial_fit(x[:2], np.array(["a", 1], object))
+    with refused("booleans and numbers"):
+        FewShotClassifier().fit(x[:2], np.array([True, 2], object))
+    for before, further in ((y < 3, [1, 2]), (y, [True, False]), (y.astype(str), [True, False])):
+        with refused(f"labels such as [{further[0]}]", "of one kind"):
+            FewShotClassifier().fit(x, before).partial_fit(x[:2], further)
     with pytest.raises(ValueError, match="features"):
         found.partial_fit(x[:, :3], y)
     assert not hasattr(FewShotClassifier("rfs"), "partial_fit"), "it reads more than means"

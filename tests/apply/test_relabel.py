@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from graphfsl.apply.relabel import large_clusters
+from graphfsl.apply.relabel import large_clusters, relabel
 from graphfsl.experiment import run as runs
 from graphfsl.experiment.experiment import Experiment
 from graphfsl.io.checkpoint import read_lines
 from graphfsl.io.errors import InputError
 from tests.support.command import Call
+from tests.support.refusal import refused
 
 TRUTH = np.repeat(np.arange(12), 15)  # the blob of each sample
 
@@ -75,24 +77,56 @@ def test_training_on_clusters_finds_classes_and_reads_no_label(blobs: Path, call
     assert code == 2 and "data.clusters is read while training only" in err
 
 
-def test_mistakes_are_one_line(blobs: Path, call: Call) -> None:
-    def refused(*command: str) -> str:
+def test_functions_are_no_samples_to_cluster(tmp_path: Path) -> None:
+    experiment = Experiment.of(
+        {
+            "data": {"name": "gaussian_process"},
+            "learner": {"head": {"name": "cnp", "width": 4}},
+            "episode": {"task": "functions", "shot": 2, "query": 2},
+            "trainer": {"steps": 1, "batch": 1, "device": "cpu", "val_every": 1, "val_episodes": 1},
+        }
+    )
+    runs.train(*runs.prepare(experiment, tmp_path / "run"))
+    with refused("gaussian_process/train holds functions, which are no samples to cluster"):
+        relabel(tmp_path / "run", tmp_path / "c.json", 5)
+
+
+def test_mistakes_are_one_line(blobs: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def error_of(*command: str) -> str:
         code, _, err = call(*command)
         assert code == 2 and err.count("\n") == 1, err
         return err
 
-    assert "no file clusters.json; `graphfsl relabel` writes one" in refused("run", "my.yaml")
-    assert "must lie in 2..180" in refused("relabel", "plain", "--clusters", "181")
-    few = refused("relabel", "plain", "--clusters", "12", "--least", "99")
+    assert "no file clusters.json; `graphfsl relabel` writes one" in error_of("run", "my.yaml")
+    assert "must lie in 2..180" in error_of("relabel", "plain", "--clusters", "181")
+    few = error_of("relabel", "plain", "--clusters", "12", "--least", "99")
     assert "0 of 12 clusters have 99 members or more" in few
     assert not (blobs / "clusters.json").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr("graphfsl.apply.relabel._kmeans", None)  # it is told before k-means
+        for out in ("set", "my.yaml/new/c.json"):
+            said = error_of("relabel", "plain", "--clusters", "4", "--out", out)
+            assert f"cannot write {out}" in said
 
     assert call("relabel", "plain", "--clusters", "12")[0] == 2  # of 15 members, not 20
     assert call("relabel", "plain", "--clusters", "4")[0] == 0
     data = dict(np.load("set/train.npz"))
     np.savez("set/train.npz", features=data["features"][::-1], labels=data["labels"])
-    assert "holds clusters of other samples than those of set/train" in refused("run", "my.yaml")
+    assert "holds clusters of other samples than those of set/train" in error_of("run", "my.yaml")
+    np.savez("set/train.npz", **data)
+    written = json.loads(Path("clusters.json").read_text())
+
+    def error_with(**changes: Any) -> str:
+        Path("clusters.json").write_text(json.dumps(written | changes))
+        return error_of("run", "my.yaml")
+
+    others = written["clusters"][1:]
+    assert "with the number 1000000000, but" in error_with(clusters=[10**9, *others])
+    for wrong in (3.7, "3", True, -2):
+        told = error_with(clusters=[wrong, *others])
+        assert f"a cluster must be a whole number of at least -1, not {wrong!r}" in told
+    assert "clusters.json is of format 99" in error_with(format=99)
     Path("clusters.json").write_text("[1]")
-    assert "is no file of clusters" in refused("run", "my.yaml")
+    assert "is no file of clusters" in error_of("run", "my.yaml")
     with pytest.raises(InputError, match="must be the path of a file"):
         Experiment.read("my.yaml", ["data.clusters=[1]"])

@@ -12,6 +12,7 @@ import os
 import posixpath
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from graphfsl.data.images import written
@@ -206,7 +207,9 @@ def _text(path: Path) -> str:
 def _separator(header: str) -> str:
     """The one that sets the columns apart; else the one that the header has most of."""
     for separator in SEPARATORS:
-        fields = next(csv.reader([header], delimiter=separator), [])
+        fields: list[str] = []
+        with suppress(csv.Error):  # of what is too long for a field
+            fields = next(csv.reader([header], delimiter=separator), [])
         if set(COLUMNS) <= {field.strip().lower() for field in fields}:
             return separator
     return max(SEPARATORS, key=header.count)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from graphfsl.core.base_classes import BaseMemory, check_base
+from graphfsl.core.base_classes import BaseMemory, check_base, check_count
 from graphfsl.core.episode import Episode
 from graphfsl.core.learner import Augment
 from graphfsl.functional.distances import cosine, squared_euclidean
@@ -95,10 +95,14 @@ class Calibrate(BaseMemory, Augment):
             return ""
         return f"1 node a class of base means, {self.weight:g} times the weight of a real one"
 
+    def check_base_labels(self, labels: Tensor) -> None:
+        """Refuse labels (N,) of fewer classes than are looked for as neighbors."""
+        check_count(labels, self.neighbors if self.form == "nearest" else 1, "calibrate")
+
     def fit_base(self, features: Tensor, labels: Tensor) -> None:
         """Learn from base-class features (N, d) and labels (N,)."""
-        classes = self.neighbors if self.form == "nearest" else 1
-        check_base(features, labels, self.means.shape[1], classes, "calibrate")
+        check_base(features, labels, self.means.shape[1], 1, "calibrate")
+        self.check_base_labels(labels)
         self.means, row = class_means(features, labels)
         if self.map is not None and self.shift is not None:
             middle = features.mean(0)

@@ -78,6 +78,16 @@ class ClassGraph(BaseMemory, Augment):
             return ""
         return f"1 node a class of a class graph, {self.weight:g} times the weight of a real one"
 
+    def check_base_labels(self, labels: Tensor) -> None:
+        """Refuse the keys (N,) of class names none of which is in the graph."""
+        base = set(labels.unique().tolist())
+        names = list(self.graph)
+        require(
+            not base.isdisjoint(name_keys(names).tolist()),
+            f"none of the {len(base)} base classes is in the class graph, whose names are such as "
+            f"{names[0]!r}",
+        )
+
     def fit_base(self, features: Tensor, labels: Tensor) -> None:
         """Learn from base-class features (N, d) and the keys (N,) of their class names.
 
@@ -85,6 +95,7 @@ class ClassGraph(BaseMemory, Augment):
             InputError: where no base class is in the graph.
         """
         check_base(features, labels, self.means.shape[1], 1, "class_graph")
+        self.check_base_labels(labels)
         mu, row = class_means(features, labels)
         base = torch.empty(len(mu), dtype=torch.int64, device=labels.device)
         base[row] = labels
@@ -93,11 +104,6 @@ class ClassGraph(BaseMemory, Augment):
         names = list(self.graph)
         key_of = dict(zip(names, name_keys(names).tolist(), strict=True))
         of_base = [name for name in names if key_of[name] in known]
-        require(
-            of_base,
-            f"none of the {len(known)} base classes is in the class graph, whose names are such as "
-            f"{names[0]!r}",
-        )
         reached = sorted(
             name
             for part in nx.connected_components(self.graph)

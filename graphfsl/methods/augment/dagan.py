@@ -93,14 +93,18 @@ class DAGAN(LearnedImageGenerator):
         generated: Tensor = self.generate(x, z).sigmoid()
         return generated
 
-    def fit_base(self, images: Tensor, labels: Tensor) -> None:
-        """Train generator and critic on base-class images (N, *shape) and labels (N,)."""
-        self.see_range(images, labels)
+    def check_base_labels(self, labels: Tensor) -> None:
+        """Refuse labels (N,) of a class that has no pair of images."""
         require(
             smallest_class(labels) >= 2,
             "dagan learns from pairs of a class, but a base class has 1 image; leave it out by "
             "data.min_samples=2",
         )
+
+    def fit_base(self, images: Tensor, labels: Tensor) -> None:
+        """Train generator and critic on base-class images (N, *shape) and labels (N,)."""
+        self.see_range(images, labels)
+        self.check_base_labels(labels)
         with torch.enable_grad():
             self._compete(images, labels)
         self.set_ready()

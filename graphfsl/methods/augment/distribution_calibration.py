@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from graphfsl.core.base_classes import check_base
+from graphfsl.core.base_classes import check_base, check_count
 from graphfsl.core.generator import Generator
 from graphfsl.functional.distances import squared_euclidean
 from graphfsl.functional.within_class import (
@@ -90,10 +90,15 @@ class DistributionCalibration(Generator):
         self.register_buffer("pooled", torch.zeros(rank, rank))
         self.register_buffer("directions", torch.zeros(dim, rank))
 
+    def check_base_labels(self, labels: Tensor) -> None:
+        """Refuse labels (N,) of fewer classes than are looked for as neighbors."""
+        check_count(labels, self.neighbors, "distribution_calibration")
+
     def fit_base(self, features: Tensor, labels: Tensor) -> None:
         """Learn means and covariances from base-class features (N, d) and labels (N,)."""
         dim, rank = self.directions.shape
-        check_base(features, labels, dim, self.neighbors, "distribution_calibration")
+        check_base(features, labels, dim, 1, "distribution_calibration")
+        self.check_base_labels(labels)
         self.means, row = class_means(features, labels)
         residuals = features - self.means[row]
         found = within_class_directions(residuals, rank)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from graphfsl.core.base_classes import check_base
+from graphfsl.core.base_classes import check_base, check_count
 from graphfsl.core.generator import Generator
 from graphfsl.functional.gradient_penalty import gradient_penalty
 from graphfsl.functional.other_samples import mean_of_others
@@ -95,9 +95,14 @@ class FCLSWGAN(Generator):
         generated: Tensor = c + self.generate(torch.cat([z, c], -1))
         return generated
 
+    def check_base_labels(self, labels: Tensor) -> None:
+        """Refuse labels (N,) of one class, which a classifier cannot tell from another."""
+        check_count(labels, 2, "f_clswgan")
+
     def fit_base(self, features: Tensor, labels: Tensor) -> None:
         """Train generator and critic on base-class features (N, d) and labels (N,)."""
-        check_base(features, labels, self.dim, 2, "f_clswgan")
+        check_base(features, labels, self.dim, 1, "f_clswgan")
+        self.check_base_labels(labels)
         means, row = class_means(features, labels)
         with torch.enable_grad():
             classifier = _classifier(features, row, len(means))

@@ -150,20 +150,32 @@ class GatedPropagation(Refine):
         support = episode.n_support
         return stochastic(torch.cat([f[:, :support], of_query, f[:, support:]], 1))
 
+    def check_base_labels(self, labels: Tensor) -> None:
+        """Refuse labels (N,) of fewer than three classes, or of less than three samples of one.
+
+        These are one labeled, one of the pool and a query.
+        """
+        classes, smallest = len(labels.unique()), smallest_class(labels)
+        require(
+            classes >= 3 and smallest >= 3,
+            "gated_propagation learns from three base classes or more, of three samples each or "
+            f"more, not of {classes} classes the smallest of which has {smallest}",
+        )
+
     def fit_base(self, features: Tensor, labels: Tensor) -> None:
         """Teach the gates on pools of base-class features (N, d) with labels (N,).
 
         Raises:
             InputError: where features are not finite, there are fewer than three classes, or a
-                class has fewer than three samples: one labeled, one of the pool and a query.
+                class has fewer than three samples.
         """
-        classes, smallest = int((torch.bincount(labels) > 0).sum()), smallest_class(labels)
+        self.check_base_labels(labels)
         require(
-            bool(features.isfinite().all()) and classes >= 3 and smallest >= 3,
-            "gated_propagation learns from finite features of three base classes or more, of three "
-            f"samples each or more, not of {classes} classes the smallest of which has {smallest}",
+            bool(features.isfinite().all()),
+            "gated_propagation learns from finite features, but some hold NaN or infinity; check "
+            "the encoder's weights",
         )
-        way = min(self.base_way, classes - 1)
+        way = min(self.base_way, len(labels.unique()) - 1)
         z = F.normalize(features, dim=-1)
         lessons = [self.lesson(z, labels, way, number) for number in range(GROUPS)]
         weights = [torch.zeros_like(lesson.right_labels) for lesson in lessons]

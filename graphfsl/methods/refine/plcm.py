@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from graphfsl.core.episode import Episode
 from graphfsl.core.learner import Head, Refine
-from graphfsl.functional.base_episodes import base_episodes
+from graphfsl.functional.base_episodes import base_episodes, smallest_class
 from graphfsl.functional.layers import last_layer
 from graphfsl.functional.logistic_regression import logistic_regression
 from graphfsl.functional.prototypes import present
@@ -96,20 +96,24 @@ class PLCM(Refine):
         self.register_buffer("mean", torch.tensor([0.6, 0.3]).expand(steps, 2, 2).clone())
         self.register_buffer("variance", torch.full((steps, 2, 2), 0.05))
 
+    def check_base_labels(self, labels: Tensor) -> None:
+        """Refuse labels (N,) of a class that has no more images than `shot`."""
+        shot = self.base_task[1]
+        require(
+            smallest_class(labels) > shot,
+            f"plcm.shot={shot} leaves a base class without another labeled image to calibrate on",
+        )
+
     def fit_base(self, features: Tensor, labels: Tensor) -> None:
         """Calibrate the confidence on episodes of base-class features (N, d) and labels (N,).
 
         Raises:
             InputError: where a base class has no more images than `shot`.
         """
+        self.check_base_labels(labels)
         way, shot, unlabeled = self.base_task
-        size = torch.bincount(labels)
-        classes, smallest = int((size > 0).sum()), int(size[size > 0].min())
-        unlabeled = min(unlabeled, smallest - shot)
-        require(
-            unlabeled >= 1,
-            f"plcm.shot={shot} leaves a base class without another labeled image to calibrate on",
-        )
+        classes = len(labels.unique())
+        unlabeled = min(unlabeled, smallest_class(labels) - shot)
         ids, truth = base_episodes(labels, min(way, classes), shot, unlabeled, EPISODES)
 
         n_support = min(way, classes) * shot

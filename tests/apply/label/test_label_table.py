@@ -42,6 +42,7 @@ def test_tables_as_programs_write_them(tmp_path: Path, separator: str, encoding:
         ("sample|label\na|b\n", "lacks column 'sample'"),
         ('sample,label\na.png,"cat\nb.png,dog\n', "line 3 is not readable .*every quote closed"),
         ('sample,label\na.png, "cat"\n', "line 2: a blank before a quote"),
+        (f"sample,label,{'x' * 131_073}\na.png,cat,\n", "line 1 is not readable"),
         ("sample,label\na.png,None of these\n", "line 2: 'None of these' is no class"),
         ("\n\nsample,label\na.png,NaN\n", "line 4: 'NaN' is no class"),
     ],

@@ -56,6 +56,17 @@ def test_what_is_wrong_is_one_line(root: Path, tmp_path: Path) -> None:
     with refused("kind of EMNIST"):
         load("emnist", "test", root=root, kind="letter")
     file = root / "mnist-test" / "t10k-images-idx3-ubyte.gz"
+    labels = root / "kmnist" / "t10k-labels-idx1-ubyte.gz"
+    write(labels, np.zeros((20, 1)))
+    with refused("labels-idx1", "must hold labels (n,)"):
+        load("kmnist", "test", root=root)
+    write(labels, np.zeros(0))
+    write(root / "kmnist" / "t10k-images-idx3-ubyte.gz", np.zeros((0, 28, 28)))
+    with refused("images-idx3", "holds no pixel"):
+        load("kmnist", "test", root=root)
+    write(file, np.zeros((20, 28, 20)))
+    with refused("28 x 20 pixels", "must be square"):
+        load("mnist", "test", root=root)
     write(file, np.zeros((19, 28, 28)))
     with refused("19 images", "20 labels"):
         load("mnist", "test", root=root)

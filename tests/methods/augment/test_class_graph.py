@@ -156,6 +156,9 @@ def test_graphs_come_from_files_and_lists(tmp_path: Path) -> None:
     file = tmp_path / "g.csv"
     file.write_text("\ufeffcat,pet\n\ndog, pet\n", encoding="utf-8")
     assert set(class_graph(str(file)).edges) == {("cat", "pet"), ("pet", "dog")}
+    for kind in (nx.MultiGraph, nx.MultiDiGraph):
+        several = class_graph(kind([("cat", "pet"), ("cat", "pet"), ("dog", "pet")]))
+        assert set(several.edges) == {("cat", "pet"), ("pet", "dog")}
     cifar = class_graph("fc100")
     assert cifar.number_of_nodes() == 120 and cifar.number_of_edges() == 100
     assert set(cifar["aquatic_mammals"]) == {"beaver", "dolphin", "otter", "seal", "whale"}
@@ -164,11 +167,14 @@ def test_graphs_come_from_files_and_lists(tmp_path: Path) -> None:
 def test_mistakes_are_one_line(tmp_path: Path) -> None:
     bad = tmp_path / "bad.csv"
     bad.write_text("cat,pet,animal\n")
+    long = tmp_path / "long.csv"
+    long.write_text(f"cat,{'p' * 131_073}\n")
     for given, why in (
         ("fc10", "did you mean 'fc100'"),
         ("omniglot_vinyals", "class list with superclasses"),
         (str(tmp_path / "none.csv"), "cannot be read"),
         (str(bad), "each line is class,ancestor"),
+        (str(long), "long.csv is not readable"),
         ([("cat",)], "is no pair"),
         ([("cat", "")], "empty name"),
         ([], "needs an edge"),
