@@ -107,7 +107,7 @@ def _defocus_blur(
     return _filtered(x, smoothed_disk / smoothed_disk.sum())
 
 
-def _pixels(reach: int, like: Tensor) -> Float[Tensor, " k"]:
+def _pixels(reach: int, like: Float[Tensor, "*S"]) -> Float[Tensor, " k"]:
     """How far the pixels of a filter's row are from its middle: -reach, …, reach."""
     return torch.arange(-reach, reach + 1, device=like.device, dtype=like.dtype)
 

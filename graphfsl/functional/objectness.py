@@ -70,7 +70,7 @@ def objectness_loss(
     there: Bool[Tensor, "M cells"],
     boxes: Float[Tensor, "M cells 4"],
     stride: int,
-) -> Tensor:
+) -> Float[Tensor, ""]:
     """Focal loss of all cells and the boxes' GIoU loss of those of an object, for each such cell.
 
     Args:

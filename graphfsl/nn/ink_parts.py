@@ -10,7 +10,6 @@ from scipy import ndimage
 from torch import Tensor
 
 from graphfsl.functional.ink import ink_of
-from graphfsl.functional.regions import around, crops
 from graphfsl.nn.conv4 import Conv4
 
 CROP = 28  # pixels of a side of what is seen of a part
@@ -45,6 +44,8 @@ class InkParts(Conv4):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (M, d, h, w) of images (M, in_channels, h, w)."""
+        from graphfsl.functional import regions  # torchvision takes a second to import
+
         if x.is_meta:
             return x.new_empty(len(x), self.dim, *x.shape[2:])
         parts = [_parts(image) for image in x.detach().float().mean(1).cpu().numpy()]
@@ -55,7 +56,7 @@ class InkParts(Conv4):
         boxes = torch.cat([boxes for _, boxes in parts]).to(x)
         counts = torch.tensor([len(boxes) for _, boxes in parts], device=x.device)
         image = torch.arange(len(x), device=x.device).repeat_interleave(counts)
-        seen = crops(x, around(boxes, CONTEXT), image, CROP)
+        seen = regions.crops(x, regions.around(boxes, CONTEXT), image, CROP)
         z = super().forward(seen).flatten(1) if len(seen) else x.new_zeros(0, self.dim)
         # row 0 is paper; the parts of an image follow those of the images before it
         table = torch.cat([z.new_zeros(1, z.shape[1]), z])

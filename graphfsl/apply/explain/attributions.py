@@ -56,16 +56,17 @@ class Question:
         scores = self.score(graph)[:, self.query].double()
         answer = torch.arange(scores.shape[-1], device=scores.device) == self.answer
         odds = scores[:, self.answer] - scores.masked_fill(answer, float("-inf")).logsumexp(-1)
-        if self.answers_unlabeled:
-            return odds
         # Where no label is left no class is present: what is left is a guess.
         others = int(present(self.graph.w).sum()) - 1
-        return odds.where(graph.w.sum((1, 2)) > 0, -math.log(others) if others else float("inf"))
+        guess = -math.log(others) if others > 0 else float("inf")
+        return odds.where(self._has_answer(graph, scores), guess)
 
-    @property
-    def answers_unlabeled(self) -> bool:
-        """Whether it answers without a label, as a learner does that knows the classes' names."""
-        return self.learner.uses_class_names
+    def _has_answer(self, graph: Episode, scores: Tensor) -> Tensor:
+        """Whether the learner answers (R,): with a label, or where it knows a class by its name."""
+        labeled = graph.w.sum((1, 2)) > 0
+        if not self.learner.uses_class_names:
+            return labeled
+        return labeled | (scores > float("-inf")).any(-1)
 
     @torch.no_grad()
     def probability(self, keep: Tensor) -> Tensor:
@@ -86,9 +87,8 @@ class Question:
         found = []
         for kept in keep.split(at_once):
             graph = self._only(kept)
-            answer = self.score(graph)[:, self.query].argmax(-1)
-            known = (graph.w.sum((1, 2)) > 0) | self.answers_unlabeled
-            found.append(answer.where(known, -1))
+            scores = self.score(graph)[:, self.query]
+            found.append(scores.argmax(-1).where(self._has_answer(graph, scores), -1))
         return torch.cat(found)
 
     def _only(self, kept: Tensor) -> Episode:
