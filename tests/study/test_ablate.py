@@ -435,11 +435,18 @@ def test_a_study_that_is_not_there(study: Path, call: Call) -> None:
 
 
 def test_shipped_studies_are_what_the_walk_says() -> None:
-    by_name = {p.stem: read_study(p) for p in (ROOT / "experiments/ablations").glob("*.yaml")}
-    width = by_name["glyphs_width_distance"]
+    width, pool = (
+        read_study(ROOT / f"experiments/ablations/{name}.yaml")
+        for name in ("glyphs_width_distance", "glyphs_unlabeled")
+    )
     assert (len(width.cells), len({c.training for c in width.cells})) == (48, 24)
-    pool = by_name["glyphs_unlabeled"]
     assert (len(pool.cells), len({c.training for c in pool.cells})) == (14, 1)
+
+
+@pytest.mark.slow  # a minute: it builds the learner of every cell of every study
+def test_every_shipped_study_can_be_read() -> None:
+    for path in (ROOT / "experiments/ablations").glob("*.yaml"):
+        assert read_study(path).cells
 
 
 def _blocks(text: str, language: str) -> list[str]:
