@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from xml.etree import ElementTree
 import numpy as np
 from PIL import Image
 
+from graphfsl.data.coco_masks import read_coco
 from graphfsl.data.images import SUFFIXES
 from graphfsl.data.scenes import Objects
 from graphfsl.io.errors import InputError, require
@@ -121,16 +121,7 @@ def _of_voc(files: Sequence[Path], images: Path, skipped: list[str]) -> Iterator
 
 
 def _of_coco(file: Path, skipped: list[str]) -> Iterator[BoxedImage]:
-    try:
-        given: Any = json.loads(read_regular(file))
-        names = {c["id"]: one_line(str(c["name"])) for c in given["categories"]}
-        images = {i["id"]: str(i["file_name"]) for i in given["images"]}
-        annotations = list(given["annotations"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{file} is no COCO file with images, annotations and categories "
-            f"({type(error).__name__}: {error})"
-        ) from None
+    names, images, annotations = read_coco(file)
     of_image: dict[Any, list[Mapping[str, Any]]] = {number: [] for number in images}
     for thing in annotations:
         if thing.get("image_id") not in images or thing.get("category_id") not in names:

@@ -37,6 +37,24 @@ class CocoMask:
         return label_map(self.things, self.columns, size, self.where)
 
 
+def read_coco(file: Path) -> tuple[dict[Any, str], dict[Any, str], list[Mapping[str, Any]]]:
+    """The names of classes and of images by their numbers, and the annotations, of a COCO file.
+
+    Raises:
+        InputError: for another file.
+    """
+    try:
+        given: Any = json.loads(read_regular(file))
+        names = {c["id"]: one_line(str(c["name"])) for c in given["categories"]}
+        images = {i["id"]: str(i["file_name"]) for i in given["images"]}
+        return names, images, list(given["annotations"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{file} is no COCO file with images, annotations and categories "
+            f"({type(error).__name__}: {error})"
+        ) from None
+
+
 def coco_pairs(file: Path) -> tuple[list[tuple[Path, CocoMask]], list[str]]:
     """The images of a COCO file with what is drawn on each, and the names of its classes.
 
@@ -46,18 +64,10 @@ def coco_pairs(file: Path) -> tuple[list[tuple[Path, CocoMask]], list[str]]:
         InputError: for another file, an annotation of an unknown image or class, and an image that
             is not there.
     """
-    try:
-        given: Any = json.loads(read_regular(file))
-        names = {c["id"]: one_line(str(c["name"])) for c in given["categories"]}
-        images = {i["id"]: str(i["file_name"]) for i in given["images"]}
-        things = [(t["image_id"], t["category_id"], t) for t in given["annotations"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{file} is no COCO file with images, annotations and categories "
-            f"({type(error).__name__}: {error})"
-        ) from None
+    names, images, things = read_coco(file)
     of_image: dict[Any, list[Mapping[str, Any]]] = {number: [] for number in images}
-    for image, category, thing in things:
+    for thing in things:
+        image, category = thing.get("image_id"), thing.get("category_id")
         require(
             image in images and category in names,
             f"{file}: annotation {thing.get('id')} is of image {image!r} and class {category!r}, "
