@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -42,27 +43,31 @@ def write_atomically(path: Path, data: bytes, new_folder: bool = True) -> None:
     Raises:
         InputError: where it cannot be written.
     """
-    temporary = None
+    temporary = _beside(path)
     try:
         if new_folder:
             path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}-", delete=False
-        ) as file:
-            temporary = file.name
+        with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        temporary.chmod(0o644)
+        temporary.replace(path)
     except OSError as error:
         raise InputError(
             f"cannot write {path}: {error.strerror}; free space or choose another folder"
         ) from None
-    finally:  # an interruption leaves nothing either
-        if temporary:
-            with suppress(OSError):
-                Path(temporary).unlink(missing_ok=True)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _beside(path: Path) -> Path:
+    """A new name beside `path`.
+
+    It is known before the file is there, so that an interruption while it is made leaves nothing.
+    """
+    return path.parent / f".{path.name}-{secrets.token_hex(4)}"
 
 
 def check_unused(out: Path) -> None:
@@ -103,14 +108,15 @@ def whole_folder(path: Path) -> Iterator[Path]:
     Raises:
         InputError: where it cannot be made.
     """
+    folder = _beside(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
-    except OSError as error:
-        raise InputError(
-            f"cannot write {path}: {error.strerror}; free space or choose another folder"
-        ) from None
-    try:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(0o700)
+        except OSError as error:
+            raise InputError(
+                f"cannot write {path}: {error.strerror}; free space or choose another folder"
+            ) from None
         yield folder
         folder.chmod(0o755)
         if path.is_dir():

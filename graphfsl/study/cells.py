@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from pathlib import Path
-from threading import Thread
+from threading import Thread, Timer
 from typing import Any
 
 import torch
@@ -81,6 +81,7 @@ Done = dict[Path, Row | Failure]  # by the cell's file
 Told = Callable[[], None]
 # of the row of a cell
 NEEDED = {"batch_norm", "ci95", "data", "episodes", "seed", "setting", "steps"}
+TIDYING = 5.0  # seconds of a process that was told to end
 
 
 def units(study: Study, out: Path) -> list[Unit]:
@@ -252,12 +253,25 @@ def _end_with_parent() -> None:
     Thread(target=watch, daemon=True).start()
 
 
+def _tidy_up(*_: object) -> None:
+    """Interrupt the work once.
+
+    The executor sends SIGTERM again where another process ended, which would interrupt the tidying;
+    a process that is not done with it in some seconds ends as it is.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    end = Timer(TIDYING, os._exit, [1])
+    end.daemon = True
+    end.start()
+    raise KeyboardInterrupt
+
+
 def _in_pool(unit: Unit) -> Done:
     """`work` in a worker process, where SIGTERM is as Ctrl-C elsewhere.
 
     Nothing half-written stays.
     """
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = signal.signal(signal.SIGTERM, _tidy_up)
     try:
         return work(unit)
     except KeyboardInterrupt:
