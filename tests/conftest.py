@@ -4,6 +4,7 @@ that repeat themselves, one seed, and the worlds that the command line is called
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import subprocess
@@ -32,6 +33,14 @@ from tests.support.command import RUN, Call, write_world  # noqa: E402
 settings.register_profile("search", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("repeatable", settings.get_profile("search"), derandomize=True)
 settings.load_profile("repeatable")
+
+
+def pytest_collection_finish() -> None:
+    """Libraries and collected tests stay to the end: looking for garbage among them took a tenth of
+    the time.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

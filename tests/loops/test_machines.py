@@ -91,29 +91,39 @@ import torch
 torch.set_num_threads(1)
 from graphfsl.io import distributed
 from tests.loops.test_machines import STEPS, step, train
-what, run = sys.argv[1], Path(sys.argv[2])
 Path(f"worker{os.environ['RANK']}.pid").write_text(str(os.getpid()))
-if what == "train":
-    train(run)
-else:
-    for kind, steps in STEPS.items():
-        step(kind, run / kind, steps=steps)
+for kind in sys.argv[1:]:
+    if kind == "train":
+        train(Path(kind))
+    else:
+        step(kind, Path(kind), steps=STEPS[kind])
 distributed.finish()  # a process that leaves an open group now and then dies of its threads
 """
 
 
-def torchrun(folder: Path, *args: object, processes: int = 2) -> subprocess.Popen[bytes]:
-    """`processes` gloo processes of this file's `train`, or of its `step` for all of `STEPS`."""
+def torchrun(folder: Path, *kinds: str, processes: int = 2) -> subprocess.Popen[bytes]:
+    """`processes` gloo processes of this file's `train`, or of its `step` of a kind of learner.
+
+    Each has its run in `folder` under its name.
+    """
     (folder / "child.py").write_text(CHILD)
     command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone"]
     command += [
         "--nproc-per-node",
         str(processes),
         str(folder / "child.py"),
-        *map(str, args),
+        *kinds,
     ]
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(command, cwd=folder, env=env)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes made that nobody interrupted."""
+    folder = tmp_path_factory.mktemp("two")
+    assert torchrun(folder, *STEPS, "train").wait(300) == 0
+    return folder
 
 
 def kill(child: subprocess.Popen[bytes], folder: Path) -> None:
@@ -125,44 +135,34 @@ def kill(child: subprocess.Popen[bytes], folder: Path) -> None:
     child.wait()
 
 
-def test_two_processes_take_the_gradient_of_one(tmp_path: Path) -> None:
+def test_two_processes_take_the_gradient_of_one(two: Path) -> None:
     """Second derivatives included, and for what a rule learns; a step of which one process has no
     gradient is left out by both.
     """
-    assert torchrun(tmp_path, "steps", tmp_path / "two").wait(300) == 0
     for kind, steps in STEPS.items():
-        two, _ = load_checkpoint(tmp_path / "two" / kind / "last.safetensors")
+        theirs, _ = load_checkpoint(two / kind / "last.safetensors")
         with pytest.warns(UserWarning, match="1 of 3 steps") if kind == "steep" else nullcontext():
             one = step(kind, steps=steps)
         for name, weight in one.items():
-            torch.testing.assert_close(two[f"model/{name}"], weight, rtol=0, atol=1e-6)
+            torch.testing.assert_close(theirs[f"model/{name}"], weight, rtol=0, atol=1e-6)
         first = learner(kind).state_dict()
         moved = {name: float((one[name] - first[name]).abs().max()) for name in one}
         assert max(moved.values()) > 1e-3, f"{kind}: there was a gradient"
         assert max((m for name, m in moved.items() if name.startswith("rule.")), default=1) > 1e-3
-    assert json.loads((tmp_path / "two/steep/metrics.jsonl").read_text())["left_out"] == 1
+    assert json.loads((two / "steep/metrics.jsonl").read_text())["left_out"] == 1
 
 
-def test_two_processes_resume_to_the_bit(tmp_path: Path) -> None:
-    assert torchrun(tmp_path, "train", tmp_path / "whole").wait(300) == 0
-    child, log = (
-        torchrun(tmp_path, "train", tmp_path / "killed"),
-        tmp_path / "killed" / "metrics.jsonl",
-    )
+def test_two_processes_resume_to_the_bit(two: Path, tmp_path: Path) -> None:
+    child, log = torchrun(tmp_path, "train"), tmp_path / "train/metrics.jsonl"
     while child.poll() is None and not (log.exists() and log.read_text().count("\n") > 2):
         time.sleep(0.01)
     assert child.poll() is None, "it was killed while it trained"
     kill(child, tmp_path)
-    assert load_checkpoint(tmp_path / "killed" / "last.safetensors")[1]["step"] < 200
-    assert torchrun(tmp_path, "train", tmp_path / "killed").wait(300) == 0
-    whole, again = (
-        load_checkpoint(tmp_path / n / "last.safetensors")[0] for n in ("whole", "killed")
-    )
+    assert load_checkpoint(tmp_path / "train/last.safetensors")[1]["step"] < 200
+    assert torchrun(tmp_path, "train").wait(300) == 0
+    whole, again = (load_checkpoint(p / "train/last.safetensors")[0] for p in (two, tmp_path))
     assert all(torch.equal(v, again[k]) for k, v in whole.items())
-    lines = [
-        [json.loads(x) for x in (tmp_path / n / "metrics.jsonl").open()]
-        for n in ("whole", "killed")
-    ]
+    lines = [[json.loads(x) for x in (p / "train/metrics.jsonl").open()] for p in (two, tmp_path)]
     plain = [
         [{k: v for k, v in m.items() if k not in ("seconds", "episodes_per_s")} for m in x]
         for x in lines
