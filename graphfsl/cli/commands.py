@@ -21,6 +21,7 @@ from graphfsl.cli.terminal import (
     Plugins,
     RunFolder,
     app,
+    checked_out,
     experiment_names,
     new_console,
     print_table,
@@ -317,9 +318,9 @@ def _runs_and_overrides(given: list[str]) -> tuple[list[Path], list[str]]:
 def episodes(
     experiment: Annotated[str, typer.Argument(help="an experiment file, or a run directory")],
     overrides: Overrides = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="the JSON file to write")] = Path(
-        "episodes.json"
-    ),
+    out: Annotated[
+        Path, typer.Option("--out", "-o", callback=checked_out, help="the JSON file to write")
+    ] = Path("episodes.json"),
     plugin: Plugins = None,
 ) -> None:
     """Write evaluation episodes as lists of sample ids.
@@ -562,7 +563,10 @@ def export(
     run: RunFolder,
     overrides: Overrides = None,
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="the folder to write, which is not there yet")
+        Path,
+        typer.Option(
+            "--out", "-o", callback=checked_out, help="the folder to write, which is not there yet"
+        ),
     ] = Path("export"),
     encoder_only: Annotated[
         bool, typer.Option("--encoder-only", help="write the encoder and no head")
@@ -619,9 +623,9 @@ def features(
 @app.command()
 def relabel(
     run: RunFolder,
-    out: Annotated[Path, typer.Option("--out", "-o", help="the JSON file to write")] = Path(
-        "clusters.json"
-    ),
+    out: Annotated[
+        Path, typer.Option("--out", "-o", callback=checked_out, help="the JSON file to write")
+    ] = Path("clusters.json"),
     clusters: Annotated[int, typer.Option(min=2, help="k of k-means")] = 500,
     least: Annotated[
         int, typer.Option(min=1, help="members that a cluster needs to become a class")

@@ -70,7 +70,20 @@ Plugins = Annotated[
         help="a package with methods or encoders of yours; may be given several times",
     ),
 ]
-Out = Annotated[Path | None, typer.Option("--out", "-o", help="where to write")]
+
+
+def checked_out(out: Path | None) -> Path | None:
+    """What `--out` names, refused at once where nothing can be written there."""
+    if out is not None:
+        from graphfsl.io.checkpoint import check_place
+
+        check_place(out)
+    return out
+
+
+Out = Annotated[
+    Path | None, typer.Option("--out", "-o", callback=checked_out, help="where to write")
+]
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 

@@ -80,22 +80,33 @@ def check_unused(out: Path) -> None:
     require(empty, f"{out} is there already; remove it, or choose another --out")
 
 
-def check_writable(path: Path) -> None:
-    """Refuse a file that `write_atomically` could not write, before anything is computed for it.
+def check_place(path: Path) -> None:
+    """Refuse a path where no file or folder can be made, before anything is computed for it.
 
     Nothing is left behind, no folder either.
 
     Raises:
-        InputError: as `write_atomically`, and where a folder is there.
+        InputError: as `write_atomically`.
     """
+    absolute = path.absolute()
     try:
-        require(not path.is_dir(), f"cannot write {path}: it is a folder; name a file")
-        there = next(folder for folder in path.absolute().parents if folder.exists())
-        tempfile.NamedTemporaryFile(dir=there, prefix=f".{path.name}-").close()
+        there = next(place for place in (absolute, *absolute.parents) if place.exists())
+        folder = absolute.parent if there == absolute and not there.is_dir() else there
+        tempfile.NamedTemporaryFile(dir=folder, prefix=f".{path.name}-").close()
     except OSError as error:
         raise InputError(
             f"cannot write {path}: {error.strerror}; free space or choose another folder"
         ) from None
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a file that `write_atomically` could not write, before anything is computed for it.
+
+    Raises:
+        InputError: as `write_atomically`, and where a folder is there.
+    """
+    require(not path.is_dir(), f"cannot write {path}: it is a folder; name a file")
+    check_place(path)
 
 
 @contextmanager

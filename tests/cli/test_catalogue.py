@@ -211,6 +211,20 @@ def test_every_argument_has_help() -> None:
             )
 
 
+def test_a_place_where_nothing_can_be_written_is_refused_before_any_work(
+    world: Path, call: Call
+) -> None:
+    """A finished computation without a place for it would be lost."""
+    commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
+    writers = [n for n, c in commands.items() if any(p.name == "out" for p in c.params)]
+    assert len(writers) >= 15
+    for name in writers:
+        needed = [p for p in commands[name].params if p.required and p.param_type_name != "option"]
+        code, _, err = call(name, *("nowhere" for _ in needed), "--out", "my.yaml/inside")
+        assert code == 2 and "cannot write my.yaml/inside: Not a directory" in err, f"{name}: {err}"
+    assert {p.name for p in world.iterdir()} == {"data", "my.yaml"}
+
+
 @pytest.mark.parametrize("package", [graphfsl, graphfsl.core], ids=lambda p: p.__name__)
 def test_tools_see_the_names_that_the_package_gives(package: ModuleType) -> None:
     """What `__getattr__` imports is what a type checker reads; py.typed says that it may."""
