@@ -22,7 +22,7 @@ class WCCN(Augment):
     """Scale features so that samples of a base class vary alike in all directions.
 
         W = 1/N sum_i (x_i - mu_y(i)) (x_i - mu_y(i))'
-        x <- (W + shrink tr(W)/d I)^(-1/2) x
+        x <- (W d/tr(W) + shrink I)^(-1/2) x
         x <- x / ||x||
 
     Directions in which classes vary much, such as light or colour, count less; nothing is removed
@@ -40,7 +40,8 @@ class WCCN(Augment):
         section 2 of the paper; the smoothing of its section 4.
 
     Deviations:
-        the paper smooths by (1 - a) W + a I with a chosen on data; the root is the symmetric one.
+        the paper smooths by (1 - a) W + a I with a chosen on data, and W keeps its size, which is
+        lost in features of length 1; the root is the symmetric one.
     """
 
     family = "transfer"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from graphfsl.functional.within_class import class_means
@@ -13,15 +14,20 @@ from graphfsl.testing import DIM
 from tests.support.base_classes import base_features
 
 
+def within(x: Tensor, y: Tensor) -> Tensor:
+    """The within-class covariance W (d, d)."""
+    means, row = class_means(x, y)
+    left = x - means[row]
+    return left.mT @ left / len(x)
+
+
 def test_samples_of_a_class_vary_alike_in_all_directions() -> None:
     x, y, _ = base_features()
     part = WCCN(DIM, shrink=1e-6, unit=False)
     part.fit_base(x, y)
-    z = part.of_base(x)
-    means, row = class_means(z, y)
-    left = z - means[row]
-    w = left.mT @ left / len(z)
-    torch.testing.assert_close(w / w.diagonal().mean(), torch.eye(DIM), atol=1e-3, rtol=0)
+    before, after = (within(f, y) for f in (x, part.of_base(x)))
+    size = before.diagonal().mean()  # which stays
+    torch.testing.assert_close(after, size * torch.eye(DIM), atol=1e-3, rtol=0)
 
 
 def test_the_map_is_its_equation() -> None:
@@ -30,7 +36,6 @@ def test_the_map_is_its_equation() -> None:
     part.fit_base(x, y)
     means, row = class_means(x, y)
     w = sum(torch.outer(r, r) for r in (x - means[row]).double()) / len(x)
-    # of the paper's W up to the factor tr(W) / d, which length 1 takes away
     s = w * DIM / w.trace() + 0.5 * torch.eye(DIM)
     root = part.map.double()
     torch.testing.assert_close(root @ s @ root, torch.eye(DIM).double(), atol=1e-4, rtol=0)
