@@ -146,7 +146,7 @@ class BatchNorm(nn.BatchNorm2d):
             if nodes.is_one_apart and _adapting.get() and not transforming():
                 return self._of_one_episode(x, nodes)
             return self._affine(self._per_episode(x, nodes))
-        if nodes is not None and nodes.mask is not None:
+        if nodes is not None and nodes.mask is not None and self.training:
             mask = self._real_rows(x, nodes.mask)
         if nodes is None and _adapting.get():
             return self._affine(

@@ -36,6 +36,7 @@ from graphfsl.functional.open_set import max_probability
 from graphfsl.io.errors import InputError, require, unknown
 
 Slot = nn.Module | Sequence[nn.Module] | None
+BLOCK = 1024  # images that are encoded at once
 
 
 class Pipeline(Learner):
@@ -209,13 +210,23 @@ class Pipeline(Learner):
         if self._normalises_each(episode):
             episode = episode.one_query_each()
         with statistics(self.batch_norm, episode):
-            images = episode.x.flatten(0, 1)
             if episode.has_label_maps:
-                maps = call_encoder(self.encoder, images, maps=True)
+                maps = self._of_images(episode.x.flatten(0, 1), maps=True)
                 return cells_as_nodes(episode, maps.unflatten(0, episode.x.shape[:2]))
-            z = call_encoder(self.encoder, images, self.wants_maps)
+            z = self._of_images(episode.x.flatten(0, 1), self.wants_maps)
             z = (z if self.wants_maps else self.readout(z)).unflatten(0, episode.x.shape[:2])
         return episode.replace(x=z, w=episode.w.to(z.dtype), relabeled=episode.relabeled)
+
+    def _of_images(self, images: Tensor, maps: bool | None) -> Tensor:
+        """What the encoder makes of images (M, *S).
+
+        Where neither a gradient nor a statistic ties them to each other, blocks of them are encoded
+        one after another, so that memory does not grow with the regions of a large episode.
+        """
+        tied = torch.is_grad_enabled() or self.encoder.training or is_adapting()
+        if tied or self.batch_norm != "running" or len(images) <= BLOCK:
+            return call_encoder(self.encoder, images, maps)
+        return torch.cat([call_encoder(self.encoder, x, maps) for x in images.split(BLOCK)])
 
     def _encode_answered(self, episode: Episode) -> Episode:
         """`encode`, with zeros for support and pool where no score of a query depends on them."""

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from graphfsl import testing
+from graphfsl.core import pipeline
 from graphfsl.core.adapt import Adapt
 from graphfsl.core.batchnorm import BatchNorm, follow_policy, statistics
-from graphfsl.core.episode import Episode
+from graphfsl.core.episode import Episode, stack
 from graphfsl.core.learner import Head
 from graphfsl.core.pipeline import Pipeline
 from graphfsl.core.protocol import kind_of
@@ -481,3 +483,22 @@ def test_parameters_behind_an_exclamation_mark_stay() -> None:
     assert all(net.get_parameter(n).grad.abs().sum() > 0 for n in norms)
     with pytest.raises(InputError, match="no parameter matches"):
         MAML(net, params=["!head.*"])
+
+
+@pytest.mark.parametrize("policy", ["running", "joint"])
+def test_images_that_nothing_ties_are_encoded_in_blocks(
+    policy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In evaluation by stored averages, also where an episode is padded; memory stays bounded."""
+    monkeypatch.setattr(pipeline, "BLOCK", 7)
+    short, long = episodes(batch=1, unlabeled=0)[0], episodes(batch=1, unlabeled=3, seed=1)[0]
+    both = stack([short, long])
+    model = testing.learner(batch_norm=policy).eval()
+    whole = model.encode(both).x  # with gradients
+    seen: list[int] = []
+    model.encoder.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
+    with torch.no_grad():
+        in_blocks = model.encode(both).x
+    torch.testing.assert_close(in_blocks, whole)
+    assert sum(seen) == both.x.shape[0] * both.x.shape[1]
+    assert max(seen) == (7 if policy == "running" else sum(seen))
