@@ -44,6 +44,17 @@ grid:
   seed: [0, 1]
 """
 
+ABLATE = [
+    sys.executable,
+    "-W",
+    "ignore",
+    "-m",
+    "graphfsl.cli.main",
+    "ablate",
+    "study.yaml",
+    "--out",
+]
+
 
 @pytest.fixture
 def study(world: Path) -> Path:
@@ -166,20 +177,9 @@ def _digests(run: Path) -> list[str]:
 
 def test_interrupted_studies_end_with_the_same_table(study: Path, call: Call) -> None:
     assert call("ablate", "study.yaml", "--out", "whole")[0] == 0
-    command = [
-        sys.executable,
-        "-W",
-        "ignore",
-        "-m",
-        "graphfsl.cli.main",
-        "ablate",
-        "study.yaml",
-        "--out",
-        "killed",
-    ]
     for signal_ in (signal.SIGKILL, signal.SIGTERM):
         child = subprocess.Popen(
-            command,
+            [*ABLATE, "killed"],
             cwd=study,
             env=_env(),
             stdout=subprocess.PIPE,
@@ -205,19 +205,8 @@ def test_an_interruption_ends_the_processes_at_once(study: Path, call: Call, nam
     """A terminal sends Ctrl-C to all of them, a scheduler SIGTERM to the first."""
     text = Path("study.yaml").read_text()
     Path("study.yaml").write_text(text.replace("trainer.steps: 10,", "trainer.steps: 100000,"))
-    command = [
-        sys.executable,
-        "-W",
-        "ignore",
-        "-m",
-        "graphfsl.cli.main",
-        "ablate",
-        "study.yaml",
-        "--out",
-        "a",
-    ]
     child = subprocess.Popen(
-        [*command, "--processes", "2"],
+        [*ABLATE, "a", "--processes", "2"],
         cwd=study,
         env=_env(),
         stdout=subprocess.PIPE,
@@ -244,18 +233,7 @@ def test_processes_and_clusters_give_the_serial_table(study: Path, call: Call, h
         pytest.importorskip("ray", reason="the extra `ray` is not installed")
     assert call("ablate", "study.yaml", "--out", "serial")[0] == 0
     flags = ["--ray", "local"] if how == "ray" else ["--processes", "2"]
-    command = [
-        sys.executable,
-        "-W",
-        "ignore",
-        "-m",
-        "graphfsl.cli.main",
-        "ablate",
-        "study.yaml",
-        "--out",
-        how,
-        *flags,
-    ]
+    command = [*ABLATE, how, *flags]
     done = subprocess.run(command, cwd=study, env=_env(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert Path(how, "cells.csv").read_bytes() == Path("serial/cells.csv").read_bytes()
