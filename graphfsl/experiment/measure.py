@@ -175,8 +175,11 @@ def _threshold(
             break
     else:
         return None
+    learner = asked.learner
+    if asked.experiment.evaluation.target_statistics:  # as what is measured, of its own images
+        learner = with_target_statistics(learner, split, run.transform)
     images = CHOSEN_ON * task.demands.nodes
-    learner, split = encode_once(asked.learner, split, run.transform, images)
+    learner, split = encode_once(learner, split, run.transform, images)
     learner.rejects_above = None
     drawn = Episodes(split, task, asked.experiment.evaluation.seed, run.transform.plain(), device)
     return rejection_threshold(learner, drawn, CHOSEN_ON)
