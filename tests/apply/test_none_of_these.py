@@ -89,8 +89,9 @@ def test_a_run_answers_none_of_these() -> None:
     assert [a.probabilities for a in some] == [a.probabilities for a in every]
     plain = predictor.predict(support, queries)
     assert [a.label for a in plain] == [a.label for a in own] and plain[0].novelty is None
-    with pytest.raises(InputError, match="none"):
-        predictor.predict(support, queries, none="much")  # type: ignore[arg-type]
+    for wrong in ("much", float("nan")):
+        with pytest.raises(InputError, match="none must be a number"):
+            predictor.predict(support, queries, none=wrong)  # type: ignore[arg-type]
 
 
 def test_the_estimator_answers_none_of_these() -> None:
