@@ -105,7 +105,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             `Trainer` or, without that, what its encoder says; a run and a `Predictor` have their
             own.
         none: the `novelty` above which a sample is of none of the classes; None asks for no such
-            answer. `graphfsl evaluate RUN episode.open_classes=5` finds one on validation classes.
+            answer. `graphfsl evaluate RUN episode.open_classes=5` finds one on validation classes,
+            for as many shots and, where the learner is transductive, as many samples at once.
 
     A learner that `reads_means`, such as ProtoNet, keeps of each class the sum of its features and
     their number, and no samples; to such a one `partial_fit` adds classes, and samples of old ones.

@@ -120,7 +120,8 @@ class Predictor:
             query: images to be classified.
             unlabeled: images that help learners which use a pool.
             none: the novelty above which a query is of none of the classes; None asks for no such
-                answer. `graphfsl evaluate RUN episode.open_classes=5` finds one.
+                answer. `graphfsl evaluate RUN episode.open_classes=5` finds one, for as many shots
+                and, where the learner is transductive, as many queries.
 
         Returns:
             An answer for each query.

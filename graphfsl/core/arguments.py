@@ -87,9 +87,9 @@ def real_number(value: Any, what: str) -> float:
     """A number of any type as a float, a whole one as an int.
 
     Raises:
-        InputError: for anything else.
+        InputError: for anything else, NaN among it.
     """
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or value != value:
         raise InputError(f"{what} must be a number, not {short(value)}")
     return int(value) if isinstance(value, numbers.Integral) else float(value)
 

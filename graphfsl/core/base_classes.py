@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
+from graphfsl.functional.base_episodes import smallest_class
 from graphfsl.io.errors import require
 
 
@@ -62,4 +64,34 @@ def check_count(labels: Tensor, classes: int, who: str) -> None:
     require(
         found >= classes,
         f"{who} needs {classes} base classes or more, but there are {found}",
+    )
+
+
+def check_others(labels: Tensor, others: int, who: str) -> None:
+    """Refuse labels (N,) of a class without so many samples beside each of its own.
+
+    Raises:
+        InputError: names the part, as `who` says it.
+    """
+    found = smallest_class(labels)
+    require(
+        found > others,
+        f"{who}.others {others} needs {others + 1} samples of each base class, but the smallest "
+        f"has {found}; lower it to {found - 1}, or leave out smaller classes by "
+        f"data.min_samples={others + 1}"
+        if found > 1
+        else f"{who} learns from samples beside others of their class, but a base class has 1 "
+        f"sample; leave out smaller classes by data.min_samples={others + 1}",
+    )
+
+
+def check_spread(labels: Tensor, who: str) -> None:
+    """Refuse labels (N,) of classes of one sample each, which show no spread.
+
+    Raises:
+        InputError: names the part, as `who` says it.
+    """
+    require(
+        bool((torch.bincount(labels) > 1).any()),
+        f"{who} learns how the samples of a class differ, but each base class has 1 sample",
     )

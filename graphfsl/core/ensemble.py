@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from graphfsl.core.episode import Episode
-from graphfsl.core.learner import Learner
+from graphfsl.core.learner import Learner, beside
 from graphfsl.core.traits import JOINED
 from graphfsl.functional.layers import last_layer
 from graphfsl.io.errors import require
@@ -19,6 +19,8 @@ class Ensemble(Learner):
     """Answer with the mean of what several learners answer.
 
         p(y | x) = 1/K sum_k p_k(y | x)
+
+    Its novelty is the mean of theirs.
 
     Args:
         members: learners of one kind, such as checkpoints of one training; they share their traits
@@ -90,4 +92,14 @@ class Ensemble(Learner):
         answers = torch.stack([last_layer(member.score(episode)) for member in self.members])  # type: ignore[operator]
         if self.answers == "values":
             return answers.mean(0)
-        return answers.log_softmax(-1).logsumexp(0) - math.log(len(answers))
+        return mean_of_probabilities(answers)
+
+    def score_open(self, episode: Episode) -> Tensor:
+        """Log-probabilities, and the mean of the members' novelty: (B, n, C + 1)."""
+        answers = torch.stack([member.score_open(episode) for member in self.members])  # type: ignore[operator]
+        return beside(mean_of_probabilities(answers[..., :-1]), answers[..., -1].mean(0))
+
+
+def mean_of_probabilities(scores: Tensor) -> Tensor:
+    """Scores (K, …, C) of K learners -> the logarithm (…, C) of the mean of their probabilities."""
+    return scores.log_softmax(-1).logsumexp(0) - math.log(len(scores))

@@ -175,8 +175,11 @@ def _threshold(
             break
     else:
         return None
+    learner = asked.learner
+    if asked.experiment.evaluation.target_statistics:  # as what is measured, of its own images
+        learner = with_target_statistics(learner, split, run.transform)
     images = CHOSEN_ON * task.demands.nodes
-    learner, split = encode_once(asked.learner, split, run.transform, images)
+    learner, split = encode_once(learner, split, run.transform, images)
     learner.rejects_above = None
     drawn = Episodes(split, task, asked.experiment.evaluation.seed, run.transform.plain(), device)
     return rejection_threshold(learner, drawn, CHOSEN_ON)
@@ -354,15 +357,27 @@ def _changed(
     if not changes:
         return trained, trained.evaluation.tasks
     section = _other_data(trained.data, shape, changes)
+    own = any(names(c, "evaluation.settings") for c in changes)
+    alone = [*changes, "train_episode=null", *([] if own else ["evaluation.settings=[{}]"])]
+
+    def read(changes: Sequence[str]) -> Experiment:
+        if section is None:
+            return trained.changed(*changes)
+        return trained.with_data(section, changes)
+
     if any(names(c, "episode.task") for c in changes):
         # the episodes that the run was trained on, and the settings that it lists, are of its own
         # kind of task
-        own = any(names(c, "evaluation.settings") for c in changes)
-        changes = [*changes, "train_episode=null", *([] if own else ["evaluation.settings=[{}]"])]
-    if section is None:
-        experiment = trained.changed(*changes)
+        experiment = read(alone)
+    elif any(names(c, "episode") for c in changes):
+        try:
+            experiment = read(changes)
+        except InputError:
+            # what is asked may not go with these, as two wrong labels with one shot: they are not
+            # asked for now
+            experiment = read(alone)
     else:
-        experiment = trained.with_data(section, changes)
+        experiment = read(changes)
     if key := experiment.training_change(trained):
         raise InputError(
             f"{key} is read while training only, and this run is trained; leave it out"

@@ -13,9 +13,12 @@ from torchvision.io import write_png
 
 import graphfsl as gf
 from graphfsl.apply.predict import open_run
-from graphfsl.experiment.measure import measure
+from graphfsl.experiment import measure as measuring
+from graphfsl.experiment.measure import asked_of, measure
 from graphfsl.experiment.run import load
 from graphfsl.io.errors import InputError
+from graphfsl.loops.evaluation import rejection_threshold
+from graphfsl.loops.target_statistics import with_target_statistics
 from tests.support import ROOT
 from tests.support.command import Call
 
@@ -41,6 +44,23 @@ def test_the_bound_is_chosen_on_other_classes_and_makes_most_answers_right() -> 
     assert f"rejects above {said.split()[-1]}" in lines[0]
     (val,) = measure(load(RUN), [*ASKED, "evaluation.split=val"])
     assert "accuracy with rejection" in val.metrics
+
+
+def test_the_bound_is_that_of_the_network_that_is_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With the averages of the target's images it is chosen with those of its own images."""
+    monkeypatch.setattr(measuring, "CHOSEN_ON", 5)
+    asked = [*ASKED, "evaluation.episodes=2", "evaluation.target_statistics=true"]
+    run = load(RUN)
+    (row,) = measure(run, asked)
+    split = run.experiment.data.split("val")
+    learner = asked_of(run, asked).learner
+    learner = with_target_statistics(learner, split, run.transform)
+    task = run.experiment.changed(*ASKED[:3]).task
+    episodes = gf.Episodes(split, task, run.experiment.evaluation.seed, run.transform.plain())
+    right = rejection_threshold(learner, episodes, 5)
+    assert f"rejects above {right:.4g}" in row.traits
 
 
 def glyphs(classes: range, count: int) -> tuple[torch.Tensor, list[str]]:
@@ -69,8 +89,9 @@ def test_a_run_answers_none_of_these() -> None:
     assert [a.probabilities for a in some] == [a.probabilities for a in every]
     plain = predictor.predict(support, queries)
     assert [a.label for a in plain] == [a.label for a in own] and plain[0].novelty is None
-    with pytest.raises(InputError, match="none"):
-        predictor.predict(support, queries, none="much")  # type: ignore[arg-type]
+    for wrong in ("much", float("nan")):
+        with pytest.raises(InputError, match="none must be a number"):
+            predictor.predict(support, queries, none=wrong)  # type: ignore[arg-type]
 
 
 def test_the_estimator_answers_none_of_these() -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 import graphfsl as gf
+from graphfsl.core.ensemble import Ensemble
 from graphfsl.core.episode import Episode
 from graphfsl.core.learner import Head
 from graphfsl.core.pipeline import Pipeline
@@ -67,6 +68,19 @@ def test_an_inner_loop_answers_by_its_nets_part() -> None:
         params = model.adapt(task)
         alone = torch.func.functional_call(model.caller, params, ("score_open", task))
         torch.testing.assert_close(found[i], alone[0], atol=1e-4, rtol=1e-4)
+
+
+def test_an_ensemble_is_as_novel_as_its_members_say() -> None:
+    episode, _ = world(way=3, open_classes=2)
+    members = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        encoder = torch.nn.Linear(16, 8)
+        members.append(Pipeline(encoder, head=ProtoNet(), novelty=ClassDistance()).eval())
+    both = Ensemble(members)
+    found, each = both.score_open(episode), [member.score_open(episode) for member in members]
+    torch.testing.assert_close(found[..., -1], (each[0] + each[1])[..., -1] / 2)
+    torch.testing.assert_close(found[..., :-1], both.score(episode))
 
 
 def test_a_tied_learner_keeps_the_column_of_fewer_classes() -> None:

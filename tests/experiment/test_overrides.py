@@ -9,11 +9,13 @@ import pytest
 
 import graphfsl as gf
 from graphfsl.experiment.experiment import Experiment
-from graphfsl.experiment.measure import borrows
+from graphfsl.experiment.measure import asked_of, borrows
 from graphfsl.experiment.overrides import takes_text, text_value
+from graphfsl.experiment.run import load
 from graphfsl.io.errors import InputError
 from graphfsl.study.grid import read_study
 from graphfsl.study.study_file import override
+from tests.support import ROOT
 
 PLAIN: dict[str, Any] = {
     "data": {"name": "folder", "root": "here"},
@@ -167,3 +169,12 @@ def test_another_data_set_borrows_way_and_shot() -> None:
         ["evaluation.episodes=5"]
     )
     assert not borrows(["data.root=/x", "evaluation.settings=[{way: 5}]"])
+
+
+def test_an_episode_that_is_asked_for_need_not_go_with_those_that_the_run_lists() -> None:
+    """The run lists settings of one shot, which leave no room for two wrong labels."""
+    run = load(ROOT / "experiments" / "results" / "snell2017_glyphs_5w1s")
+    (task,) = asked_of(run, ["episode.shot=5", "episode.noise=2"]).tasks
+    assert (task.shot, task.noise) == (5, 2)  # type: ignore[attr-defined]
+    with pytest.raises(InputError, match="at most shot 5, not 6"):
+        asked_of(run, ["episode.shot=5", "episode.noise=6"])

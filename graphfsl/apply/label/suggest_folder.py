@@ -38,7 +38,7 @@ def suggest(
 
         sample      its path below the folder, or its name
         rank        1 for the one that is worth most
-        gain        how much more of the pool is covered with it, in samples
+        gain        how much more of the pool is covered with it, in distinct samples
 
     Args:
         source: a folder of images, encoded as `graphfsl features` does, or a file of features.
@@ -101,10 +101,10 @@ def _sheet(pool: Pool, found: Suggestions, labeled: np.ndarray) -> bytes:
 def _line(pool: Pool, found: Suggestions, labeled: np.ndarray) -> str:
     count, n = len(found.sample), len(pool.names)
     words = [f"{count:,} of {n - len(labeled):,} samples to label next"]
-    words.append(f"labels cover {100 * found.before:.1f} % of the pool, and with these")
+    distinct = found.facts["distinct"]
+    of_what = "the pool" if distinct == n else f"its {distinct:,} distinct samples"
+    words.append(f"labels cover {100 * found.before:.1f} % of {of_what}, and with these")
     words[-1] += f" {100 * found.after:.1f} %"
-    if found.facts["distinct"] < n:
-        words.append(f"{found.facts['distinct']:,} samples are distinct")
     if pool.unreadable:
         words.append(f"{len(pool.unreadable):,} not readable")
     return "; ".join(words)

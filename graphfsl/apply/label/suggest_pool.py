@@ -35,8 +35,8 @@ class Suggestions:
 
     Attributes:
         sample: (count,) their positions in the pool.
-        gain: (count,) how much more of the pool each covers, in samples.
-        before: the share of the pool that the labels so far cover.
+        gain: (count,) how much more of the pool each covers, in distinct samples.
+        before: the share of the distinct samples that the labels so far cover.
         after: the share that they and all of these cover.
         facts: how it was done, in words and numbers.
     """
@@ -71,8 +71,9 @@ def suggest_pool(
         k_ij = G_ij / sqrt(G_ii G_jj)
         gain_i = sum_j max(0, k_ij - max_{l labeled} k_lj)
 
-    It is the rule `coverage` of the slot `acquire`. The graph is that of distinct samples, so that
-    of copies one is named at most, and small islands stand alone. Up to 5,000 distinct samples each
+    It is the rule `coverage` of the slot `acquire` on this graph, in which an edge that both ends
+    name weighs twice. The graph is that of distinct samples, so that of copies one is named at
+    most, and small islands stand alone. Up to 5,000 distinct samples each
     is a candidate. Of more, the pool is divided into 500 parts, neighbours together, and each part
     sends the sample of largest first gain sum_j k_ij (1 - covered_j), which one column more tells
     of all; 100 are chosen before others are sent. G_jj is then estimated from 64 random columns

@@ -8,6 +8,7 @@ The underscore keeps this file from being a kind of task of its own, see `graphf
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -43,6 +44,9 @@ from graphfsl.io.errors import InputError, require
 
 if TYPE_CHECKING:
     from graphfsl.data.tasks.classes import Setting
+
+LOOKED_AT = 200  # episodes whose unequal shares are looked at
+FEW_CUT = 0.1  # the share of episodes that may be cut short without a word
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,7 @@ class Sampler:
         self._check_classes()
         self._check_counts()
         self._check_own_images()
+        self._check_shares()
 
     def _check_classes(self) -> None:
         s = self.setting
@@ -191,6 +196,42 @@ class Sampler:
             f"{name} brings its own unlabeled images; episode.distractors must be 0, not "
             f"{s.distractors}",
         )
+
+    def _check_shares(self) -> None:
+        """Refuse unequal shares that no class has images for; warn where many are cut short."""
+        s = self.setting
+        if s.dirichlet is None and s.pool_dirichlet is None:
+            return
+        keys = keys_of(self.split.name, self.seed, np.arange(LOOKED_AT))
+        own = self._classes(keys)[:, : s.way]
+        queries, pooled = self._queries_and_pool(keys, own, self._shots(keys))
+        self._check_cut("dirichlet", IMBALANCE, keys, queries)
+        if s.unlabeled and not len(self.free):
+            self._check_cut("pool_dirichlet", POOL_IMBALANCE, keys, pooled[:, : s.way])
+
+    def _check_cut(self, name: str, stream: int, keys: np.ndarray, counts: np.ndarray) -> None:
+        """The same for one option, whose `counts` (B, way) are drawn with what room there is."""
+        s = self.setting
+        alpha, total = getattr(s, name), int(counts[0].sum())
+        asked = _shared_out(keys, stream, alpha, total, np.full_like(counts, total))
+        cut = (asked != counts).any(1)
+        if not cut.any():
+            return
+        told = (
+            f"{self.split.name} has classes of {self.deck.count.min()} images: episode.{name} "
+            f"{alpha:g} of shot {s.most_shots}, query {s.query} and unlabeled {s.unlabeled}"
+        )
+        require(
+            (counts != even(total, s.way)).any(),
+            f"{told} leaves every class as many as the others; lower one of these, or leave "
+            f"episode.{name} out",
+        )
+        if cut.mean() > FEW_CUT:
+            warnings.warn(
+                f"{told} is cut short in {100 * cut.mean():.0f} % of episodes, where a class has "
+                "no more images: shares are more alike than it says",
+                stacklevel=2,
+            )
 
     def _enough(self, deck: Deck, wanted: list[tuple[str, int]], which: str) -> None:
         """InputError where the smallest class has fewer images than are wanted of each."""

@@ -42,12 +42,14 @@ class Setting(Task):
         label_seed: which share of the images that is.
         dirichlet: None for `query` queries of every class; alpha > 0 for way * query queries whose
             class shares are drawn from a symmetric Dirichlet (2 is the usual unbalanced setting).
+            A class gives no more than it has, and the others give the rest: there is a warning
+            where that cuts many episodes short, and an error where it leaves all classes equal.
         max_shot: None for `shot` of every class; else each class draws its own number from
             shot..max_shot.
         groups: "any" classes, all "within" one superclass, or each from another ("across").
         pool_dirichlet: the same of the pool: None for `unlabeled` images of every class; alpha > 0
-            for way * unlabeled images in unequal shares. Each distractor class keeps its
-            `unlabeled` images.
+            for way * unlabeled images in unequal shares, cut short in the same way. Each
+            distractor class keeps its `unlabeled` images.
         noise: wrong labels among the `shot` support images of each class. The images are those of
             an episode without noise, but for outliers; queries and pool stay as they are.
         noise_kind: "symmetric": a class's wrong images are of the other classes, as evenly as may

@@ -71,6 +71,9 @@ class Reptile(Adapt):
         steps_test: int | None = 50,
         batch_test: int | None = 5,
     ) -> None:
+        require(
+            steps >= 1, f"reptile.steps must be 1 or more, not {steps}: training would move nothing"
+        )
         require(rule in RULES, f"rule must be adam or sgd, not {rule!r}")
         require(
             batch >= 1 and (batch_test is None or batch_test >= 1),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from graphfsl.core.base_classes import check_base, check_count
+from graphfsl.core.base_classes import check_base, check_count, check_spread
 from graphfsl.core.generator import Generator
 from graphfsl.functional.distances import squared_euclidean
 from graphfsl.functional.within_class import (
@@ -91,8 +91,9 @@ class DistributionCalibration(Generator):
         self.register_buffer("directions", torch.zeros(dim, rank))
 
     def check_base_labels(self, labels: Tensor) -> None:
-        """Refuse labels (N,) of fewer classes than are looked for as neighbors."""
+        """Refuse labels (N,) of fewer classes than neighbors, and of classes of one sample each."""
         check_count(labels, self.neighbors, "distribution_calibration")
+        check_spread(labels, "distribution_calibration")
 
     def fit_base(self, features: Tensor, labels: Tensor) -> None:
         """Learn means and covariances from base-class features (N, d) and labels (N,)."""

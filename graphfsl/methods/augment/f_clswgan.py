@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from graphfsl.core.base_classes import check_base, check_count
+from graphfsl.core.base_classes import check_base, check_count, check_others
 from graphfsl.core.generator import Generator
 from graphfsl.functional.gradient_penalty import gradient_penalty
 from graphfsl.functional.other_samples import mean_of_others
@@ -96,8 +96,9 @@ class FCLSWGAN(Generator):
         return generated
 
     def check_base_labels(self, labels: Tensor) -> None:
-        """Refuse labels (N,) of one class, which a classifier cannot tell from another."""
+        """Refuse labels (N,) of one class, and of a class without `others` beside a sample."""
         check_count(labels, 2, "f_clswgan")
+        check_others(labels, self.others, "f_clswgan")
 
     def fit_base(self, features: Tensor, labels: Tensor) -> None:
         """Train generator and critic on base-class features (N, d) and labels (N,)."""

@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from graphfsl.core.base_classes import check_base
+from graphfsl.core.base_classes import check_base, check_others
 from graphfsl.core.generator import Generator
 from graphfsl.functional.other_samples import mean_of_others
 from graphfsl.io.errors import require
@@ -108,9 +108,14 @@ class FeatureDiffusion(Generator):
         v: Tensor = self.denoise(inputs)
         return v
 
+    def check_base_labels(self, labels: Tensor) -> None:
+        """Refuse labels (N,) of a class without `others` beside a sample."""
+        check_others(labels, self.others, "feature_diffusion")
+
     def fit_base(self, features: Tensor, labels: Tensor) -> None:
         """Train the denoiser on base-class features (N, d) and labels (N,)."""
         check_base(features, labels, self.dim, 1, "feature_diffusion")
+        self.check_base_labels(labels)
 
         def batch() -> tuple[Tensor, Tensor]:
             chosen = torch.randint(len(features), (BATCH,), device=features.device)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from graphfsl.core.base_classes import check_base
+from graphfsl.core.base_classes import check_base, check_spread
 from graphfsl.core.generator import Generator
 from graphfsl.functional.within_class import (
     class_means,
@@ -65,10 +65,15 @@ class Gaussian(Generator):
         self.root: Tensor
         self.register_buffer("root", torch.zeros(rank, dim))
 
+    def check_base_labels(self, labels: Tensor) -> None:
+        """Refuse labels (N,) of classes of one sample each."""
+        check_spread(labels, "gaussian")
+
     def fit_base(self, features: Tensor, labels: Tensor) -> None:
         """Learn directions and spread from base-class features (N, d) and labels (N,)."""
         rank, dim = self.root.shape
         check_base(features, labels, dim, 1, "gaussian")
+        self.check_base_labels(labels)
         means, row = class_means(features, labels)
         residuals = features - means[row]
         directions = within_class_directions(residuals, rank)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from graphfsl.core.base_classes import check_base
+from graphfsl.core.base_classes import check_base, check_spread
 from graphfsl.core.episode import Episode
 from graphfsl.core.learner import Augment
 from graphfsl.functional.within_class import class_means, within_class_directions
@@ -60,6 +60,11 @@ class Nuisance(Augment):
         self.rank, self.directions, self.unit = rank, directions, unit
         self.basis: Tensor
         self.register_buffer("basis", torch.zeros(dim, rank))
+
+    def check_base_labels(self, labels: Tensor) -> None:
+        """Refuse labels (N,) of classes of one sample each, where directions are learned."""
+        if self.directions != "random":
+            check_spread(labels, "nuisance")
 
     def fit_base(self, features: Tensor, labels: Tensor) -> None:
         """Learn V from base-class features (N, d) and labels (N,).

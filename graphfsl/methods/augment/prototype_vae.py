@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from graphfsl.core.base_classes import check_base
+from graphfsl.core.base_classes import check_base, check_others
 from graphfsl.core.episode import Episode
 from graphfsl.core.generator import Generator
 from graphfsl.functional.other_samples import mean_of_others
@@ -142,11 +142,17 @@ class PrototypeVAE(Generator):
         c = others @ x / weight.clamp_min(1e-6)
         return self.elbo(x, c, w.sum(-1) * (weight.squeeze(-1) > 0))
 
+    def check_base_labels(self, labels: Tensor) -> None:
+        """Refuse labels (N,) of a class without `others` beside a sample."""
+        if self.base_steps:
+            check_others(labels, self.others, "prototype_vae")
+
     def fit_base(self, features: Tensor, labels: Tensor) -> None:
         """Train on base-class features (N, d) and labels (N,), for `base_steps` steps."""
         if not self.base_steps:
             return
         check_base(features, labels, self.dim, 1, "prototype_vae")
+        self.check_base_labels(labels)
 
         def batch(size: int) -> tuple[Tensor, Tensor]:
             chosen = torch.randint(len(features), (size,), device=features.device)

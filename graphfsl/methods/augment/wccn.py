@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from graphfsl.core.base_classes import check_base
+from graphfsl.core.base_classes import check_base, check_spread
 from graphfsl.core.episode import Episode
 from graphfsl.core.learner import Augment
 from graphfsl.functional.within_class import class_means
@@ -53,6 +53,10 @@ class WCCN(Augment):
         self.shrink, self.unit = shrink, unit
         self.map: Tensor
         self.register_buffer("map", torch.eye(dim))
+
+    def check_base_labels(self, labels: Tensor) -> None:
+        """Refuse labels (N,) of classes of one sample each."""
+        check_spread(labels, "wccn")
 
     def fit_base(self, features: Tensor, labels: Tensor) -> None:
         """Learn the map from base-class features (N, d) and labels (N,).

@@ -53,6 +53,16 @@ def test_features_have_a_table_and_no_sheet(world: Path, call: Call) -> None:
     assert all(r["sample"] != "7" for r in read_csv("next/suggest.csv"))
 
 
+def test_coverage_is_said_of_distinct_samples(world: Path, call: Call) -> None:
+    """Of 49 samples 40 are one image: its label covers little of what there is."""
+    x, _ = clusters(1, 10)
+    write_pool(np.concatenate([x, np.repeat(x[:1], 39, 0)]))
+    code, out, err = call("suggest", "pool.npz", "-o", "next", "--n", 1, "--neighbors", 2)
+    assert (code, err) == (0, "") and "of its 10 distinct samples, and with these" in out
+    write_pool(x)
+    assert "% of the pool" in call("suggest", "pool.npz", "-o", "other", "--n", 1)[1]
+
+
 @pytest.mark.parametrize(
     ("support", "options", "says"),
     [

@@ -10,6 +10,7 @@ import itertools
 import os
 import subprocess
 import sys
+import warnings
 from typing import Any
 
 import numpy as np
@@ -351,6 +352,36 @@ def test_unequal_pools_respect_what_there_is(alpha: float, fraction: float) -> N
     have = split.counts[d.classes]
     room = have - shots - 2 if fraction == 1 else have - have // 2
     assert (count <= room).all() and ((count == room).any() or alpha == 2.0)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"shot": 5, "query": 5, "unlabeled": 10, "pool_dirichlet": 2.0},
+        {"shot": 5, "query": 15, "dirichlet": 2.0},
+        {"shot": 2, "query": 5, "unlabeled": 10, "pool_dirichlet": 2.0, "labeled_fraction": 0.5},
+    ],
+)
+def test_unequal_shares_that_leave_all_classes_equal_are_refused(setting: dict[str, Any]) -> None:
+    """Of 20 images a class, 5 shots and 5 queries leave 10: pools of 10 a class are all equal."""
+    option = "pool_dirichlet" if "pool_dirichlet" in setting else "dirichlet"
+    with pytest.raises(InputError, match=rf"episode\.{option} 2 .* leaves every class as many"):
+        Sampler(make(20), Setting(way=5, **setting))
+
+
+def test_unequal_shares_that_are_cut_short_are_told() -> None:
+    """Of the 50 images of a pool a class cannot give more than 14."""
+    setting = Setting(way=5, shot=1, query=5, unlabeled=10, pool_dirichlet=2.0)
+    with pytest.warns(UserWarning, match=r"cut short in (8|9)\d % of episodes"):
+        tight = Sampler(make(20), setting)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        roomy = Sampler(make(70), setting)
+    count = [
+        np.stack([(labels(s.draw(np.arange(200)))[2] == c).sum(1) for c in range(5)], 1)
+        for s in (tight, roomy)
+    ]
+    assert count[0].max() == 14 < count[1].max()
 
 
 def test_an_unequal_pool_may_take_all_that_few_shots_leave() -> None:

@@ -425,6 +425,11 @@ def test_reptile_descends_towards_the_weights_where_tasks_end(rule: str, task_ch
     expect_same(other, found, 1e-8)
 
 
+def test_reptile_without_a_step_would_learn_nothing() -> None:
+    with pytest.raises(InputError, match=r"reptile\.steps must be 1 or more, not 0"):
+        Reptile(network(), steps=0)
+
+
 @pytest.mark.parametrize("first_order", [False, True])
 def test_maml_equals_a_loop_by_hand_and_finite_differences(first_order: bool) -> None:
     def move(p: Params, grads: Params, loss: Tensor, state: None, step: int):  # type: ignore[no-untyped-def]
