@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -153,6 +153,7 @@ def _measured(
         rows.append(row.replace(diagnosis=seen, unfinished=run.unfinished, setting_from=origin))
         if say:
             say(", ".join([str(result), *told]))
+    learner.rejects_above = None  # it is of these tasks, and the caller may keep the learner
     return rows
 
 
@@ -357,33 +358,34 @@ def _changed(
     if not changes:
         return trained, trained.evaluation.tasks
     section = _other_data(trained.data, shape, changes)
+    one = any(names(c, "episode") for c in changes)
     own = any(names(c, "evaluation.settings") for c in changes)
+    # without the episodes that the run was trained on and the settings that it lists
     alone = [*changes, "train_episode=null", *([] if own else ["evaluation.settings=[{}]"])]
-
-    def read(changes: Sequence[str]) -> Experiment:
-        if section is None:
-            return trained.changed(*changes)
-        return trained.with_data(section, changes)
-
-    if any(names(c, "episode.task") for c in changes):
-        # the episodes that the run was trained on, and the settings that it lists, are of its own
-        # kind of task
-        experiment = read(alone)
-    elif any(names(c, "episode") for c in changes):
-        try:
-            experiment = read(changes)
-        except InputError:
-            # what is asked may not go with these, as two wrong labels with one shot: they are not
-            # asked for now
-            experiment = read(alone)
+    if any(names(c, "episode.task") for c in changes):  # they are of another kind of task
+        experiment = _read(trained, section, alone)
     else:
-        experiment = read(changes)
+        try:
+            experiment = _read(trained, section, changes)
+        except InputError:
+            # they may not go with what is asked, as one shot does not with two wrong labels
+            if not one:
+                raise
+            experiment = _read(trained, section, alone)
     if key := experiment.training_change(trained):
         raise InputError(
             f"{key} is read while training only, and this run is trained; leave it out"
         )
-    one = any(names(c, "episode") for c in changes)
     return experiment, (experiment.task,) if one else experiment.evaluation.tasks
+
+
+def _read(
+    trained: Experiment, section: Mapping[str, Any] | None, changes: Sequence[str]
+) -> Experiment:
+    """The experiment with the changes, on other data where there is a section of them."""
+    if section is None:
+        return trained.changed(*changes)
+    return trained.with_data(section, changes)
 
 
 def borrows(changes: Sequence[str]) -> bool:

@@ -61,6 +61,7 @@ def test_the_bound_is_that_of_the_network_that_is_measured(
     episodes = gf.Episodes(split, task, run.experiment.evaluation.seed, run.transform.plain())
     right = rejection_threshold(learner, episodes, 5)
     assert f"rejects above {right:.4g}" in row.traits
+    assert run.learner.rejects_above is None
 
 
 def glyphs(classes: range, count: int) -> tuple[torch.Tensor, list[str]]:
