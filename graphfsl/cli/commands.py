@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from graphfsl.loops.attack import PGD
     from graphfsl.loops.corruption import Corruption
 
+DEFAULT_ENCODER = "efficientnet_lite0"
 Encoder = Annotated[
     str, typer.Option(help="one with weights: any model of timm too; {name: …, …} with options")
 ]
@@ -599,7 +600,7 @@ def features(
         typer.Argument(help="a folder per class, or train, val and test with a folder per class"),
     ],
     out: Out = None,
-    encoder: Encoder = "efficientnet_lite0",
+    encoder: Encoder = DEFAULT_ENCODER,
     weights: Weights = None,
     run: Annotated[Path | None, typer.Option(help="the encoder of this run instead")] = None,
     size: Size = None,
@@ -653,7 +654,7 @@ def label(
     ],
     out: Out = None,
     truth: Annotated[Path | None, typer.Option(help="labels to compare with, as CSV")] = None,
-    encoder: Encoder = "efficientnet_lite0",
+    encoder: Encoder = DEFAULT_ENCODER,
     weights: Weights = None,
     run: Annotated[Path | None, typer.Option(help="the encoder of this run instead")] = None,
     size: Size = None,
@@ -733,7 +734,7 @@ def suggest(
         int, typer.Option("--n", min=1, max=LARGEST, help="samples that are named")
     ] = 20,
     out: Out = None,
-    encoder: Encoder = "efficientnet_lite0",
+    encoder: Encoder = DEFAULT_ENCODER,
     weights: Weights = None,
     run: Annotated[Path | None, typer.Option(help="the encoder of this run instead")] = None,
     size: Size = None,
@@ -776,7 +777,7 @@ def segment(
         Path | None, typer.Option(help="JSON of places by class; nothing else is needed")
     ] = None,
     out: Out = None,
-    encoder: Encoder = "efficientnet_lite0",
+    encoder: Encoder = DEFAULT_ENCODER,
     weights: Weights = None,
     size: Size = None,
     there: Annotated[
@@ -800,6 +801,11 @@ def segment(
     if clicks is not None:
         if source is None or support is not None or query is not None:
             raise InputError("--clicks goes with one image: graphfsl segment IMAGE --clicks FILE")
+        if overrides or weights or size or there != 0.5 or encoder != DEFAULT_ENCODER:
+            raise InputError(
+                "nothing is encoded where there are clicks; leave overrides, --encoder, --weights, "
+                "--size and --there out"
+            )
         files, line = segmenting.segment_by_clicks(source, clicks, target, parse_range(limits))
     elif support is None or query is None:
         raise InputError("give --support and --query, or an image and --clicks")
@@ -842,7 +848,7 @@ def annotate(
     twice: Annotated[
         float, typer.Option(help="the share of samples that two people are asked")
     ] = 0.1,
-    encoder: Encoder = "efficientnet_lite0",
+    encoder: Encoder = DEFAULT_ENCODER,
     weights: Weights = None,
     run: Annotated[Path | None, typer.Option(help="the encoder of this run instead")] = None,
     size: Size = None,
@@ -919,7 +925,7 @@ def detect(
     ] = None,
     query: Annotated[Path | None, typer.Option(help="a folder of images, or one image")] = None,
     out: Out = None,
-    encoder: Encoder = "efficientnet_lite0",
+    encoder: Encoder = DEFAULT_ENCODER,
     weights: Weights = None,
     size: Size = None,
     least: Annotated[

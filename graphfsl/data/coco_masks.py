@@ -22,43 +22,138 @@ class CocoMask:
     """The annotations of one image.
 
     things: as the file has them. columns: number of a category -> class. where: what an error
-    names.
+    names. stated: (width, height) that the file says, 0 where it does not.
     """
 
     things: Sequence[Mapping[str, Any]]
     columns: Mapping[int, int]
     where: str
+    stated: tuple[int, int] = (0, 0)
 
     def __str__(self) -> str:
         return self.where
 
     def drawn(self, size: Sequence[int]) -> np.ndarray:
-        """The class of every pixel of the image, of (H, W) pixels; see `label_map`."""
+        """The class of every pixel of the image, of (H, W) pixels; see `label_map`.
+
+        Raises:
+            InputError: where the file says another size, or a segmentation cannot be read.
+        """
+        wrong = other_size(self.stated, (size[1], size[0]))
+        require(not wrong, f"{self.where} {wrong}")
         return label_map(self.things, self.columns, size, self.where)
 
 
-def read_coco(file: Path) -> tuple[dict[Any, str], dict[Any, str], list[Mapping[str, Any]]]:
-    """The names of classes and of images by their numbers, and the annotations, of a COCO file.
+@dataclass(frozen=True)
+class CocoImage:
+    """An image of a COCO file: its name, and the width and height that the file says, or 0."""
+
+    name: str
+    stated: tuple[int, int]
+
+
+def read_coco(
+    file: Path,
+) -> tuple[dict[Any, str], dict[Any, CocoImage], list[Mapping[str, Any]]]:
+    """The names of classes and the images by their numbers, and the annotations, of a COCO file.
 
     Raises:
-        InputError: for another file.
+        InputError: for another file, and for one in which two images, or two classes, share a
+            number.
     """
     try:
         given: Any = json.loads(read_regular(file))
         names = {c["id"]: one_line(str(c["name"])) for c in given["categories"]}
-        images = {i["id"]: str(i["file_name"]) for i in given["images"]}
-        return names, images, list(given["annotations"])
-    except (ValueError, KeyError, TypeError) as error:
+        images = {i["id"]: _image_of(i) for i in given["images"]}
+        things: list[Mapping[str, Any]] = [dict(thing) for thing in given["annotations"]]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
             f"{file} is no COCO file with images, annotations and categories "
             f"({type(error).__name__}: {error})"
         ) from None
+    for part, found in (("images", images), ("categories", names)):
+        require(
+            len(found) == len(given[part]),
+            f"{file}: two {part} share an id, so that what is annotated with it is of either; "
+            "number them anew",
+        )
+    return names, images, things
+
+
+def _image_of(given: Mapping[str, Any]) -> CocoImage:
+    sides = [int(given.get(side) or 0) for side in ("width", "height")]
+    return CocoImage(str(given["file_name"]).replace("\\", "/"), (sides[0], sides[1]))
+
+
+def names_both(
+    thing: Mapping[str, Any], images: Mapping[Any, CocoImage], names: Mapping[Any, str]
+) -> bool:
+    """Whether an annotation is of an image and a class that its file has."""
+    try:
+        return thing.get("image_id") in images and thing.get("category_id") in names
+    except TypeError:  # a list or a mapping is no number
+        return False
+
+
+def other_size(stated: Sequence[int], size: Sequence[int]) -> str:
+    """What is wrong where an annotation says another size than its image has; "" where nothing is.
+
+    Places of another size fit no image. Sides that are 0 are not said.
+
+    Args:
+        stated: (width, height) in the annotation.
+        size: (width, height) of the image, upright.
+    """
+    if 0 in stated or tuple(stated) == tuple(size):
+        return ""
+    return (
+        f"was annotated at {stated[0]} x {stated[1]} pixels, but the image has "
+        f"{size[0]} x {size[1]}, upright by its EXIF tag; annotate the image as it is"
+    )
+
+
+def coco_file_of(place: Path) -> Path | None:
+    """The COCO file that a folder holds, in it or in its `annotations`; a file is its own.
+
+    Where there are several, that of the instances is taken (`instances_train2017.json`).
+
+    Raises:
+        InputError: where there are several still.
+    """
+    if place.is_file():
+        return place
+    for folder in (place, place / "annotations"):
+        files = sorted(f for f in folder.glob("*.json") if not f.name.startswith("."))
+        instances = [f for f in files if f.name.startswith("instances")]
+        files = instances if instances else files
+        if len(files) > 1:
+            raise InputError(
+                f"{folder} holds {len(files)} JSON files ({files[0].name}, {files[1].name}, …), "
+                "and one is read; name that file, or remove the others"
+            )
+        if files:
+            return files[0]
+    return None
+
+
+def coco_image(file: Path, name: str) -> Path | None:
+    """Where an image of a COCO file lies; None where it is not found.
+
+    It lies beside the file, in `images`, or as COCO has it: beside `annotations`, in `train2017` or
+    `images/train2017` for `instances_train2017.json`.
+    """
+    here, above = file.parent, file.parent.parent
+    part = file.stem.split("_")[-1]
+    folders = [here, here / "images", above / "images"]
+    if here.name == "annotations":
+        folders += [above / part, above / "images" / part, above]
+    return next((folder / name for folder in folders if (folder / name).is_file()), None)
 
 
 def coco_pairs(file: Path) -> tuple[list[tuple[Path, CocoMask]], list[str]]:
     """The images of a COCO file with what is drawn on each, and the names of its classes.
 
-    Images lie beside the file or in `images`; those without annotations are of background alone.
+    Images lie where `coco_image` looks; those without annotations are of background alone.
 
     Raises:
         InputError: for another file, an annotation of an unknown image or class, and an image that
@@ -67,21 +162,21 @@ def coco_pairs(file: Path) -> tuple[list[tuple[Path, CocoMask]], list[str]]:
     names, images, things = read_coco(file)
     of_image: dict[Any, list[Mapping[str, Any]]] = {number: [] for number in images}
     for thing in things:
-        image, category = thing.get("image_id"), thing.get("category_id")
         require(
-            image in images and category in names,
-            f"{file}: annotation {thing.get('id')} is of image {image!r} and class {category!r}, "
-            "and the file does not have both",
+            names_both(thing, images, names),
+            f"{file}: annotation {thing.get('id')} is of image {thing.get('image_id')!r} and class "
+            f"{thing.get('category_id')!r}, and the file does not have both",
         )
-        of_image[image].append(thing)
+        of_image[thing["image_id"]].append(thing)
     columns = {number: column for column, number in enumerate(sorted(names))}
     pairs = []
-    for number, name in images.items():
-        folders = (file.parent, file.parent / "images")
-        path = next((folder / name for folder in folders if (folder / name).is_file()), None)
+    for number, image in images.items():
+        name = image.name
+        path = coco_image(file, name)
         if path is None:
             raise InputError(f"{file} names {name}, which lies neither beside it nor in `images`")
-        pairs.append((path, CocoMask(of_image[number], columns, f"{file}: image {name}")))
+        where = f"{file}: image {name}"
+        pairs.append((path, CocoMask(of_image[number], columns, where, image.stated)))
     return pairs, [names[number] for number in columns]
 
 
@@ -106,17 +201,38 @@ def label_map(
     height, width = size
     found = np.full((height, width), BACKGROUND, np.int16)
     try:
-        for thing in sorted(things, key=lambda t: -float(t.get("area", 0))):
-            drawn = thing["segmentation"]
-            packed = isinstance(drawn, Mapping) and isinstance(drawn["counts"], str)
-            rle = drawn if packed else coder.frPyObjects(drawn, height, width)
-            mask = coder.decode(coder.merge(rle) if isinstance(rle, list) else rle) > 0
+        codes = [_code_of(coder, thing, height, width) for thing in things]
+        # the areas that a file says may be of the box, or missing
+        order = np.argsort([-int(coder.area(code)) for code in codes], kind="stable")
+        for place in order:
+            thing = things[place]
             column = columns.get(int(thing["category_id"]), BACKGROUND)
+            mask = coder.decode(codes[place]) > 0
             found[mask] = IGNORED if thing.get("iscrowd", 0) else column
     except Exception as error:  # pycocotools raises nothing more special
         raise InputError(
-            f"{where} has a segmentation that is neither polygons nor RLE of its size ({error})"
+            f"{where} has a segmentation that is neither polygons nor RLE of its size "
+            f"({type(error).__name__}: {error})"
         ) from None
+    return found
+
+
+def _code_of(coder: Any, thing: Mapping[str, Any], height: int, width: int) -> Any:
+    """The RLE of one annotation of an image."""
+    drawn = thing.get("segmentation")
+    if not drawn:
+        raise ValueError("an annotation has no segmentation, but a box at most")
+    if isinstance(drawn, Mapping):
+        packed = isinstance(drawn["counts"], str)
+        found = drawn if packed else coder.frPyObjects(drawn, height, width)
+    else:
+        # two corners enclose nothing, and pycocotools would read their four numbers as a box
+        polygons = [polygon for polygon in drawn if len(polygon) >= 6]
+        if not polygons:
+            raise ValueError("an annotation has no polygon of three corners")
+        found = coder.merge(coder.frPyObjects(polygons, height, width))
+    if list(found["size"]) != [height, width]:
+        raise ValueError(f"it is of {found['size'][1]} x {found['size'][0]} pixels")
     return found
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from graphfsl.core.arguments import whole_number
-from graphfsl.data.coco_masks import coco_pairs
+from graphfsl.data.coco_masks import coco_file_of, coco_pairs
 from graphfsl.data.images import SUFFIXES, decode, holds_image
 from graphfsl.data.pixel_range import Range
 from graphfsl.data.scenes import BACKGROUND, IGNORED, SceneSplit
@@ -23,6 +23,7 @@ from graphfsl.io.files import check_regular, read_regular
 from graphfsl.io.plain_text import one_line
 
 NAMES = "classes.txt"  # a number and a name on each line
+SMOOTH = 8  # gray levels that are more than numbers of classes
 VOID = 255  # what a pixel that does not count is in most files
 
 
@@ -153,6 +154,8 @@ def _opened_mask(path: Path) -> Image.Image:
 def read_mask(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
     """The numbers (H, W) that a mask file holds: palette indices, or gray levels.
 
+    A file of three equal colours, as FSS-1000's are, is gray.
+
     Args:
         path: a PNG or another file that loses nothing.
         size: (H, W) of its image; None asks for none.
@@ -163,6 +166,8 @@ def read_mask(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
     with _opened_mask(path) as image:
         if image.format == "JPEG":
             raise InputError(f"{path} is a JPEG, which changes the numbers of a mask; save a PNG")
+        if image.mode in ("RGB", "RGBA", "LA"):
+            image = _gray(image)
         if image.mode not in ("P", "L", "1", "I", "I;16"):
             raise InputError(
                 f"{path} holds colours ({image.mode}), not one number for each pixel; save it with "
@@ -177,14 +182,42 @@ def read_mask(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
     return numbers
 
 
+def _gray(image: Image.Image) -> Image.Image:
+    """An opaque image whose colours are equal as a gray one; another as it is."""
+    bands = [np.asarray(band) for band in image.split()]
+    opaque = "A" not in image.getbands() or bool((bands.pop() == VOID).all())
+    alike = all((band == bands[0]).all() for band in bands)
+    return Image.fromarray(bands[0]) if opaque and alike else image
+
+
+def is_white_on_black(masks: Iterable[np.ndarray]) -> bool:
+    """Whether masks (H, W) show one class in white, and other gray levels are its smooth edges.
+
+    There are more than SMOOTH of these, and together they cover less than a tenth of what white
+    does.
+    """
+    counts = np.zeros(VOID + 2, np.int64)
+    for mask in masks:
+        counts += np.bincount(mask.ravel().clip(0, VOID + 1), minlength=len(counts))
+    edges = np.delete(counts, [0, VOID])
+    return bool((edges > 0).sum() > SMOOTH and 10 * edges.sum() < counts[VOID])
+
+
+def in_black_and_white(mask: np.ndarray) -> np.ndarray:
+    """A mask (H, W) without smooth edges: 0, and VOID from the middle of the gray levels on."""
+    return np.where(mask > VOID // 2, VOID, 0).astype(np.int32)
+
+
 LAYOUTS = (("images", "masks"), ("JPEGImages", "SegmentationClass"), ("img", "mask"))
 
 
 def coco_file(folder: Path) -> Path | None:
-    """The COCO file of a folder: its only JSON file, where it holds no folder of masks."""
-    files = sorted(folder.glob("*.json")) if folder.is_dir() else []
+    """The COCO file of a folder that holds no folder of masks, see `coco_masks.coco_file_of`."""
     has_masks = any((folder / masks).is_dir() for _, masks in LAYOUTS)
-    return files[0] if len(files) == 1 and not has_masks else None
+    try:
+        return coco_file_of(folder) if folder.exists() and not has_masks else None
+    except InputError:  # JSON beside each image is of something else
+        return None
 
 
 def mask_pairs(folder: Path) -> tuple[list[tuple[Path, Path]], list[Path]]:

@@ -199,7 +199,8 @@ def proposals(image: np.ndarray, kind: str) -> np.ndarray:
         InputError: for an unknown kind, or weights that are none.
     """
     check_kind(kind)
-    key = (kind, hashlib.blake2b(image.tobytes(), digest_size=16).digest())
+    sides = repr(image.shape).encode()  # the same bytes may be wide or high
+    key = (kind, hashlib.blake2b(sides + image.tobytes(), digest_size=16).digest())
     if key not in _remembered:
         propose = KINDS[kind] if kind in KINDS else _of_net(kind)
         _remembered[key] = propose(image)

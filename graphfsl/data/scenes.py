@@ -108,7 +108,7 @@ class SceneSplit(Split):
 
         Args:
             least: the share of an image's pixels below which an object does not count; of boxes it
-                is not asked.
+                is not asked, and those that are difficult, such as a crowd, show no class.
         """
         found = np.zeros((len(self.x), len(self.classes)), bool)
         if self.maps is not None:
@@ -119,7 +119,7 @@ class SceneSplit(Split):
                 found[i] = ((share > 0) & (share >= least)).numpy()
             return found
         for i, objects in enumerate(self.objects or ()):
-            found[i, objects.labels] = True
+            found[i, objects.labels[~objects.difficult]] = True
         return found
 
     def label_maps(self, ids: Tensor) -> Tensor:
@@ -155,6 +155,7 @@ class SceneSplit(Split):
         parts = [] if self.maps is None else [self.maps.numpy().tobytes()]
         for objects in self.objects or ():
             parts += [objects.boxes.tobytes(), objects.labels.tobytes()]
+            parts += [objects.difficult.tobytes()] if objects.difficult.any() else []
         return b"".join(parts)
 
     def part(self, rows: Tensor, y: Tensor, classes: Sequence[int], name: str) -> NoReturn:

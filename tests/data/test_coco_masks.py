@@ -110,3 +110,32 @@ def test_what_does_not_fit_is_said(
     file.write_text(json.dumps(given))
     with pytest.raises(InputError, match=says):
         read_support(folder)
+
+
+def test_smaller_ones_lie_over_larger_where_the_file_says_no_area() -> None:
+    inside = {"size": [10, 10], "counts": [44, 2, 8, 2, 44]}
+    small, large = (
+        {"category_id": 7, "segmentation": inside},
+        {"category_id": 3, "segmentation": SQUARE},
+    )
+    for things in ([small, large], [large, small], [{**small, "area": 99}, large]):
+        assert (label_map(things, {3: 0, 7: 1}, (10, 10), "here") == 1).sum() == 4
+
+
+def test_a_polygon_of_two_corners_is_no_box() -> None:
+    line = [1, 1, 3, 3]
+    things = [{"category_id": 3, "segmentation": [line, *SQUARE]}]
+    assert (label_map(things, {3: 0}, (10, 10), "here") == 0).sum() == 36
+    for drawn, says in (([line], "three corners"), ([], "has no segmentation"), (None, "no seg")):
+        things = [{"category_id": 3, "segmentation": drawn}]
+        with pytest.raises(InputError, match=says):
+            label_map(things, {3: 0}, (10, 10), "here")
+
+
+def test_polygons_of_another_size_are_refused(folder: Path) -> None:
+    file = folder / "boxes.json"
+    given = json.loads(file.read_text())
+    given["images"][0] |= {"width": 20, "height": 20}
+    file.write_text(json.dumps(given))
+    with pytest.raises(InputError, match="annotated at 20 x 20 pixels, but the image"):
+        read_support(folder)

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from graphfsl import data
+from graphfsl.apply.segment.support_masks import read_support
 from graphfsl.data.mask_files import in_tiles, mask_pairs, read_mask
 from graphfsl.data.sets import pascal5i
 from graphfsl.io.errors import InputError
@@ -67,7 +68,7 @@ def test_layouts_of_pairs(tmp_path: Path) -> None:
 
 
 def test_a_mask_that_does_not_fit_is_one_line(tmp_path: Path) -> None:
-    colours = save(tmp_path / "c.png", np.zeros((4, 4, 3)))
+    colours = save(tmp_path / "c.png", np.arange(48).reshape(4, 4, 3))
     with pytest.raises(InputError, match="holds colours"):
         read_mask(colours)
     small = save(tmp_path / "s.png", np.zeros((4, 5)))
@@ -140,3 +141,25 @@ def test_arrays_of_camvid_leave_out_what_is_void(tmp_path: Path) -> None:
     assert (split.maps[:, 0] == -100).all() and (split.maps[0, 1] == 1).all()
     with pytest.raises(InputError, match="no CamVid in"):
         data.load("camvid", "test", root=tmp_path)
+
+
+def test_gray_in_three_colours_and_smooth_edges_are_black_and_white(tmp_path: Path) -> None:
+    ramp = np.zeros((20, 20))
+    ramp[5:, 2:] = 255
+    ramp[4, 2:18] = np.arange(16) * 16
+    save(tmp_path / "images" / "a.jpg", np.zeros((20, 20, 3)))
+    save(tmp_path / "masks" / "a.png", ramp[..., None].repeat(3, 2))
+    found = read_support(tmp_path)
+    assert found.classes == [tmp_path.name]
+    assert (found.maps[0] == np.where(ramp > 127, 0, -1)).all()
+    few = np.where((ramp == 255) | (ramp == 16), ramp, 0)  # void around a small class 16
+    save(tmp_path / "masks" / "a.png", few)
+    assert read_support(tmp_path).classes == [tmp_path.name]
+    assert (read_support(tmp_path).maps[0] == 0).sum() == 1
+
+
+def test_a_split_of_black_and_white_masks_has_one_class(tmp_path: Path) -> None:
+    pictures(tmp_path / "test", [255, 255])
+    split: Any = data.load("masks", "test", root=tmp_path, size=8)
+    assert split.classes == (tmp_path.name,)
+    assert split.label_maps(torch.arange(1))[0, 0, 0] == 0

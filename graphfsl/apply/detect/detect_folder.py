@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from graphfsl.apply.detect.detector import Detector, detector_of
+from graphfsl.apply.folder_encoder import folder_range
 from graphfsl.data.box_files import read_boxes
 from graphfsl.data.images import image_paths
 from graphfsl.data.pixel_range import Range
@@ -52,7 +53,7 @@ def detect(
         least: the probability from which a box is drawn; the JSON holds all.
         kind: of the proposals.
         most: regions of an image.
-        limits: which values are black and white, see `images.to_bytes`.
+        limits: which values are black and white, see `images.to_bytes`; None takes the run's own.
 
     Returns:
         The files that matter most, and a sentence.
@@ -62,14 +63,19 @@ def detect(
     """
     require(0 <= least <= 1, f"--least must lie in [0, 1], not {least}")
     check_unused(out)
+    limits = folder_range(run, limits)
     labeled, skipped = read_boxes(support)
     labeled = [image for image in labeled if len(image.boxes)]
-    classes = sorted({name for image in labeled for name in image.names})
-    require(classes, f"{support} holds no box that lies in its image")
+    classes = sorted({name for image in labeled for name in image.shown})
+    require(
+        classes,
+        f"{support} holds no box that lies in its image and is neither a crowd nor difficult"
+        + (f" ({skipped[0]})" if skipped else ""),
+    )
     queries = image_paths(query)
     detector = detector_of(run, overrides, encoder, side, labeled, classes, kind, most, limits)
     base = query if query.is_dir() else query.parent
-    boxes = sum(len(image.boxes) for image in labeled)
+    boxes = sum(len(image.shown) for image in labeled)
     notes = [
         f"{boxes} labeled boxes in {len(labeled)} images: {', '.join(classes)}.",
         f"Regions by {kind.replace('_', ' ')}, at most {most} of an image; what overlaps no box "

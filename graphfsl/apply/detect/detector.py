@@ -93,8 +93,9 @@ class Detector:
             boxes = torch.from_numpy(boxed.boxes) / step
             regions = self.regions(image)
             free = regions[is_background(regions, boxes)][:BACKGROUND]
-            parts.append(self._crops(image, torch.cat([boxes, free])))
-            labels += [list(self.classes).index(name) + 1 for name in boxed.names]
+            shots = boxes[torch.from_numpy(~boxed.difficult)]  # a crowd shows no single object
+            parts.append(self._crops(image, torch.cat([shots, free])))
+            labels += [list(self.classes).index(name) + 1 for name in boxed.shown]
             labels += [0] * len(free)
         require(
             0 in labels,

@@ -18,6 +18,7 @@ from graphfsl.io.plain_text import one_line
 # Of the grid that is solved; larger images are made smaller, as a walk from few clicks loses its
 # way on a fine grid. Both were chosen on every tenth validation frame of CamVid.
 MOST_PIXELS = 2**13
+MOST_CLASSES = 254  # numbers of a mask's pixels, beside the background's and 255
 BETA = 300.0  # how much less an edge weighs across a change of colour
 EXAMPLE = '{"car": [[120, 80], [131, 84]], "road": [[10, 200]]}'
 
@@ -48,6 +49,7 @@ def read_clicks(path: Path, size: tuple[int, int]) -> Clicks:
         InputError: for another form, a click outside of the image, one place with two names, and
             fewer than two classes.
     """
+    require(path.is_file(), f"clicks {path} not found; give a file such as {EXAMPLE}")
     given: Any = read_json(path)
     if not isinstance(given, Mapping) or not all(isinstance(v, list) for v in given.values()):
         raise InputError(f"{path} must hold lists of places by class, such as {EXAMPLE}")
@@ -55,6 +57,10 @@ def read_clicks(path: Path, size: tuple[int, int]) -> Clicks:
         len(given) >= 2,
         f"{path} names {len(given)} class; at least 2 are needed, one of which may be called "
         "background",
+    )
+    require(
+        len(given) <= MOST_CLASSES,
+        f"{path} names {len(given)} classes; a mask holds {MOST_CLASSES} at most",
     )
     points, columns = [], []
     named: dict[tuple[int, int], str] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageColor
 
+from graphfsl.apply.folder_encoder import folder_range
 from graphfsl.apply.segment.clicks import mask_of_clicks, read_clicks
 from graphfsl.apply.segment.segmenter import FoundMask, overlay, segmenter_of
 from graphfsl.apply.segment.support_masks import read_support
@@ -21,12 +21,14 @@ from graphfsl.data.pixel_range import Range
 from graphfsl.experiment.learner_spec import PartSpec
 from graphfsl.io.checkpoint import check_unused, whole_folder
 from graphfsl.io.errors import InputError, require
+from graphfsl.io.plain_text import csv_table
 from graphfsl.report.figures import COLORS
 from graphfsl.report.html import html_table, listed, page, pictures
 
 SHOWN = 40  # images on the page
 ON_PAGE = 640  # pixels of their longer side
 LISTED = 50  # lines about files
+NUMBERS = "classes.txt"  # what the numbers in the masks are called, as labeled images have it
 COLUMNS = ("image", "class", "there", "presence", "share")
 
 
@@ -67,7 +69,7 @@ def segment(
         overrides: changes of the run's learner.
         side: pixels of a side that the learner sees; None takes its own.
         least: the sign of presence, from 0 to 1, below which a class is not there.
-        limits: which values are black and white, see `images.to_bytes`.
+        limits: which values are black and white, see `images.to_bytes`; None takes the run's own.
 
     Returns:
         The files that matter most, and a sentence.
@@ -77,6 +79,7 @@ def segment(
     """
     require(0 <= least <= 1, f"--there must lie in [0, 1], not {least}")
     check_unused(out)
+    limits = folder_range(run, limits)
     labeled = read_support(support, limits=limits)
     queries = image_paths(query)
     segmenter = segmenter_of(run, overrides, encoder, side, labeled)
@@ -102,7 +105,7 @@ def segment(
         "as the images.",
     ]
     with whole_folder(out) as folder:
-        count, missing = _write(folder, answers(), labeled.classes, notes, skipped)
+        count, missing = _write(folder, answers(), labeled.classes, labeled.numbers, notes, skipped)
     sentence = f"{count} images: {missing}" + (f"; {len(skipped)} files skipped" if skipped else "")
     return [out / "index.html", out / "segments.csv", out / "masks"], sentence
 
@@ -129,7 +132,7 @@ def segment_by_clicks(
     answer = Answer(image.name, pixels, FoundMask(labels, sure, sure > 0))
     notes = [f"{len(named.points)} clicks of {_counted(named.classes)}; nothing was trained."]
     with whole_folder(out) as folder:
-        _write(folder, [answer], named.classes, notes, [])
+        _write(folder, [answer], named.classes, range(1, len(sure) + 1), notes, [])
     shares = [float((labels == k + 1).mean()) for k in range(len(named.classes))]
     told = ", ".join(f"{n} {s:.1%}" for n, s in zip(named.classes, shares, strict=True))
     return [out / "index.html", out / "masks"], f"{image.name}: {told}"
@@ -149,23 +152,29 @@ def _write(
     folder: Path,
     answers: Sequence[Answer] | Iterator[Answer],
     classes: Sequence[str],
+    numbers: Sequence[int],
     notes: Sequence[str],
     skipped: list[str],
 ) -> tuple[int, str]:
-    """Write masks, overlays, the table and the page.
+    """Write masks, overlays, the table, the names of numbers and the page.
+
+    A mask has the number of each class that the labeled images have.
 
     Returns:
         How many images there are, and in how many each class is.
     """
     colors = colors_of(len(classes))
+    number_of = np.array([0, *numbers], np.uint8)
+    palette = np.zeros((256, 3), np.uint8)
+    palette[list(numbers)] = colors
     rows: list[list[str]] = []
     shown: list[tuple[str, str | bytes]] = []
     times = np.zeros(len(classes), int)
     count = 0
     for answer in answers:
         count += 1
-        mask = Image.fromarray(answer.found.labels, "P")
-        mask.putpalette([0, 0, 0, *(part for color in colors for part in color)])
+        mask = Image.fromarray(number_of[answer.found.labels], "P")
+        mask.putpalette(palette.ravel().tolist())
         picture = overlay(answer.image, answer.found.labels, colors)
         for place, drawn, suffix in (("masks", mask, ".png"), ("overlays", picture, ".jpg")):
             path = folder / place / f"{answer.name}{suffix}"
@@ -176,7 +185,9 @@ def _write(
         if len(shown) < SHOWN:
             shown.append((_caption(answer, classes), _small(picture)))
     require(count > 0, f"no image could be read: {(skipped or [''])[0]}")
-    (folder / "segments.csv").write_text(_csv(rows), encoding="utf-8")
+    (folder / "segments.csv").write_text(csv_table(COLUMNS, rows), encoding="utf-8")
+    named = [f"{number} {name}\n" for number, name in zip(numbers, classes, strict=True)]
+    (folder / NUMBERS).write_text("".join(named), encoding="utf-8")
     summary = ", ".join(f"{n} in {k}" for n, k in zip(classes, times, strict=True))
     parts = [*listed([*notes, f"{count} images: {summary}."]), *_legend(classes), *pictures(shown)]
     if count > len(shown):
@@ -224,12 +235,4 @@ def _small(picture: Image.Image) -> bytes:
     small.thumbnail((ON_PAGE, ON_PAGE))
     out = io.BytesIO()
     small.save(out, "JPEG", quality=85)
-    return out.getvalue()
-
-
-def _csv(rows: Sequence[Sequence[str]]) -> str:
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(rows)
     return out.getvalue()

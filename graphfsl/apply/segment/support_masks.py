@@ -13,6 +13,8 @@ from graphfsl.data.mask_files import (
     NAMES,
     VOID,
     coco_file,
+    in_black_and_white,
+    is_white_on_black,
     mask_pairs,
     named_classes,
     read_image,
@@ -34,6 +36,7 @@ class SupportMasks:
         classes: their names.
         files: where each image is from.
         skipped: what was not used, a line each.
+        numbers: of the classes in masks; 1, 2, … where none are given.
     """
 
     images: Sequence[np.ndarray]
@@ -41,6 +44,16 @@ class SupportMasks:
     classes: Sequence[str]
     files: Sequence[Path]
     skipped: Sequence[str]
+    numbers: Sequence[int] = ()
+
+    def __post_init__(self) -> None:
+        count = len(self.classes)
+        object.__setattr__(self, "numbers", list(self.numbers) or list(range(1, count + 1)))
+        require(
+            max(self.numbers) < VOID,
+            f"a mask holds numbers up to {VOID - 1}, and there are {count} classes with numbers up "
+            f"to {max(self.numbers)}; take fewer, or smaller numbers",
+        )
 
 
 def read_support(folder: Path, channels: int = 3, limits: Range | None = None) -> SupportMasks:
@@ -80,11 +93,14 @@ def read_support(folder: Path, channels: int = 3, limits: Range | None = None) -
         f"no mask in {folder} shows a class: each is empty; number the pixels of a class 1, or "
         "draw it in white",
     )
+    if not named_classes(folder) and is_white_on_black(masks):
+        masks = [in_black_and_white(mask) for mask in masks]
     numbers = sorted({int(v) for mask in masks for v in np.unique(mask)} - {0, VOID})
     names = _names(folder, numbers)
     lookup = {number: column for column, number in enumerate(names)}
     maps = [_map_of(mask, lookup, bool(numbers)) for mask in masks]
-    return SupportMasks(images, maps, list(names.values()), files, skipped)
+    own = [number if number != VOID else 1 for number in names]
+    return SupportMasks(images, maps, list(names.values()), files, skipped, own)
 
 
 def _support_of_coco(file: Path, channels: int, limits: Range | None) -> SupportMasks:

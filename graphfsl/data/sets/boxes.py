@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from graphfsl.core.arguments import whole_number
-from graphfsl.data.box_files import BoxedImage, read_boxes
+from graphfsl.data.box_files import BoxedImage, read_boxes, size_of
 from graphfsl.data.images import written
 from graphfsl.data.mask_files import read_image
 from graphfsl.data.scenes import Objects, SceneSplit
@@ -56,9 +56,10 @@ def load(
     if skipped:
         more = f", and {len(skipped) - LISTED} more" if len(skipped) > LISTED else ""
         warnings.warn(f"left out: {'; '.join(skipped[:LISTED])}{more}", stacklevel=2)
-    every = sorted({name for image in found for name in image.names})
+    every = sorted({name for image in found for name in image.shown})
     missing = [name for name in novel if name not in every]
-    require(not missing, f"data.novel names {missing}, but the classes are {every}")
+    own_folder = split == "train" and place != base  # which need not show what is novel
+    require(not missing or own_folder, f"data.novel names {missing}, but the classes are {every}")
     mine = [n for n in every if not novel or (n in novel) == (split != "train")]
     require(mine, f"{place}: no class is left for split {split!r}")
     name = f"{written(base.resolve().name)}/{split}"
@@ -69,20 +70,20 @@ def split_of_boxes(
     found: Sequence[BoxedImage], classes: Sequence[str], name: str, size: int | None
 ) -> SceneSplit:
     """The split of images with boxes, of these classes alone."""
-    images = [read_image(image.path) for image in found]
-    shapes = {image.shape for image in images}
-    if size is None and len(shapes) > 1:
+    if size is None and len({size_of(image.path) for image in found}) > 1:
         size = 480
-    objects = []
-    for i, image in enumerate(found):
+    images, objects = [], []
+    for image in found:
+        pixels = read_image(image.path)
         mine = image.objects(classes)
         if size is not None:
             side = whole_number(size, "data.size", 1)
-            height, width = images[i].shape[1:]
-            small = Image.fromarray(images[i].transpose(1, 2, 0)).resize((side, side))
-            images[i] = np.asarray(small).transpose(2, 0, 1)
+            height, width = pixels.shape[1:]
+            small = Image.fromarray(pixels.transpose(1, 2, 0)).resize((side, side))
+            pixels = np.asarray(small).transpose(2, 0, 1)
             scale = np.array([side / width, side / height] * 2, np.float32)
             mine = Objects(mine.boxes * scale, mine.labels, mine.difficult)
+        images.append(pixels)
         objects.append(mine)
     x = torch.from_numpy(np.ascontiguousarray(np.stack(images)))
     labels = torch.full((len(x),), -1)

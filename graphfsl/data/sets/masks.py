@@ -2,7 +2,8 @@
 
 Each holds `images` and `masks` of the same names (PNG: one number for each pixel, 0 the background,
 255 where it does not count), or VOC's `JPEGImages` and `SegmentationClass`. `classes.txt` beside
-them, or in one of them, names the numbers: "1 car" on a line. Or it holds images and one COCO file,
+them, or in one of them, names the numbers: "1 car" on a line. Masks in black and white show one
+class, which gets the name of the folder of the splits. Or a folder holds images and one COCO file,
 whose polygons and RLE are drawn by pycocotools.
 """
 
@@ -23,6 +24,8 @@ from graphfsl.data.mask_files import (
     split_of_pairs,
 )
 from graphfsl.data.split import Split, readable
+
+NO_VOID = -1  # no pixel has it
 
 
 def load(split: str, root: str, folder: str = "", size: int = 320) -> Split:
@@ -49,4 +52,6 @@ def load(split: str, root: str, folder: str = "", size: int = 320) -> Split:
     if not names:
         numbers = {int(v) for _, mask in pairs for v in np.unique(read_mask(mask))}
         names = {number: str(number) for number in sorted(numbers - {0, VOID})}
+        if not names:  # black and white
+            return split_of_pairs(pairs, {VOID: written(base.resolve().name)}, name, size, NO_VOID)
     return split_of_pairs(pairs, names, name, size)

@@ -97,8 +97,9 @@ class RegionTarget(BaseTarget):
 class Regions(Task):
     """What an episode of detection looks like; its classes alone are asked for (FSOD).
 
-    A shot is one box. Other objects of its image are neither of a class nor background. Regions of
-    support images that overlap no object are labeled as background, the first column.
+    A shot is one box, and not a difficult one. Other objects of its image are neither of a class
+    nor background. Regions of support images that overlap no object are labeled as background, the
+    first column.
 
     Args:
         way: classes beside the background.
@@ -482,7 +483,8 @@ class _Sampler:
         """
         used = np.isin(images, [image for image, _ in shots])
         for image in np.concatenate([images[~used], images[used]]).tolist():
-            own = np.flatnonzero(self.split.objects_of(image).labels == column)
+            objects = self.split.objects_of(image)
+            own = np.flatnonzero((objects.labels == column) & ~objects.difficult)
             free = [box for box in own.tolist() if (image, box) not in shots]
             if free:
                 return image, free[int(u * len(free))]

@@ -145,3 +145,38 @@ def test_clicks_keep_their_class_in_an_image_that_is_made_smaller() -> None:
     clicks = Clicks(["a", "b"], points, np.array([0, 1, 1]))
     found = mask_of_clicks(image, clicks, most=100)
     assert found.shape == (60, 50) and found[0, 0] == 0 and found[0, 1] == 1 and found[59, 49] == 1
+
+
+def test_masks_have_the_numbers_of_the_labeled_ones(
+    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Class 7 of classes.txt is 7 in the answers, which are labeled images again."""
+    left = np.zeros((40, 40))
+    left[:, :20] = 7
+    red = np.zeros((40, 40, 3))
+    red[:, :20, 0] = 255
+    save(tmp_path / "s" / "images" / "a.png", red)
+    save(tmp_path / "s" / "masks" / "a.png", left)
+    (tmp_path / "s" / "classes.txt").write_text("3 road\n7 =1+cmd\n")
+    monkeypatch.chdir(tmp_path)
+    options = ("--size", "64", "--there", "0", "--out", "o")
+    code, _, err = call("segment", "--support", "s", "--query", "s/images", *options)
+    assert code == 0, err
+    found = Image.open("o/masks/a.png.png")
+    assert set(np.unique(np.asarray(found))) == {0, 7}
+    assert Path("o/classes.txt").read_text() == "7 =1+cmd\n"
+    assert found.convert("RGB").getpixel((5, 20)) != (0, 0, 0)
+    cells = Path("o/segments.csv").read_text().splitlines()[1].split(",")
+    assert cells[:2] == ["a.png", "'=1+cmd"], "no spreadsheet runs it"
+
+
+def test_what_clicks_do_not_need_is_refused(
+    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for option in (("--size", 64), ("--there", 0.2), ("--encoder", "resnet18"), ("learner.a=1",)):
+        code, _, err = call("segment", "a.png", *option, "--clicks", "c.json")
+        assert code == 2 and "nothing is encoded where there are clicks" in err
+    save(tmp_path / "a.png", np.zeros((4, 4)))
+    code, _, err = call("segment", "a.png", "--clicks", "c.json")
+    assert code == 2 and "clicks c.json not found" in err

@@ -14,6 +14,7 @@ from graphfsl.core.pipeline import Pipeline
 from graphfsl.data.proposals import components, proposals
 from graphfsl.data.scenes import Objects, SceneSplit
 from graphfsl.data.tasks import as_task
+from graphfsl.data.tasks.regions import Regions
 from graphfsl.data.transforms import Transform
 from graphfsl.experiment.builder import build
 from graphfsl.functional.regions import (
@@ -204,3 +205,21 @@ def test_what_is_wrong_is_one_line() -> None:
         gf.Episodes(split, ASKED, 0, Transform(flip=True)).batch([0])
     model = build({"encoder": "conv4", "head": "protonet"}, (3, 28, 28), 3)
     assert model.way is None
+
+
+def test_the_same_bytes_in_another_shape_have_proposals_of_their_own() -> None:
+    high = np.zeros((1, 60, 30), np.uint8)
+    high[0, 20:40] = 255
+    wide = high.reshape(1, 30, 60)
+    assert proposals(high, "components").tolist() == components(high).tolist()
+    assert proposals(wide, "components").tolist() == components(wide).tolist()
+
+
+def test_a_difficult_box_is_no_shot() -> None:
+    hard = Objects(
+        np.array([[0, 0, 9, 9], [10, 10, 19, 19]], np.float32), np.zeros(2, int), np.eye(2)[0] > 0
+    )
+    x = torch.zeros(4, 3, 30, 30, dtype=torch.uint8)
+    split = SceneSplit(x, torch.full((4,), -1), ("a",), "hard", objects=(hard,) * 4)
+    draws: Any = Regions(way=1, shot=2, query=1, crop=8).draws(split, 0)
+    assert (draws.draw(list(range(9))).shots == 1).all()
