@@ -33,12 +33,14 @@ class BoxedImage:
         boxes: (m, 4) left, top, right, bottom in pixels.
         names: (m,) the class of each.
         difficult: (m,) those that neither a hit nor a miss is counted of.
+        crowd: (m,) those of them that are many objects in one box.
     """
 
     path: Path
     boxes: np.ndarray
     names: Sequence[str]
     difficult: np.ndarray
+    crowd: np.ndarray
 
     @property
     def shown(self) -> list[str]:
@@ -49,7 +51,7 @@ class BoxedImage:
         """Its objects of these classes alone."""
         rows = [i for i, name in enumerate(self.names) if name in classes]
         labels = np.array([list(classes).index(self.names[i]) for i in rows], np.int64)
-        return Objects(self.boxes[rows], labels, self.difficult[rows])
+        return Objects(self.boxes[rows], labels, self.difficult[rows], self.crowd[rows])
 
 
 def read_boxes(place: Path) -> tuple[list[BoxedImage], list[str]]:
@@ -164,7 +166,7 @@ def _of_coco(file: Path, skipped: list[str]) -> Iterator[BoxedImage]:
             boxes.append([left, top, left + width, top + height])
             labels.append(names[thing["category_id"]])
             hard.append(bool(thing.get("iscrowd", 0)))
-        yield from _checked(path, boxes, labels, hard, file, skipped, image.stated)
+        yield from _checked(path, boxes, labels, hard, file, skipped, image.stated, crowds=True)
 
 
 def _of_yolo(place: Path, skipped: list[str]) -> Iterator[BoxedImage]:
@@ -275,6 +277,7 @@ def _checked(
     file: Path,
     skipped: list[str],
     stated: Sequence[int] = (0, 0),
+    crowds: bool = False,
 ) -> Iterator[BoxedImage]:
     """The image with those of its boxes that lie in it; one that reaches outside is cut.
 
@@ -288,6 +291,7 @@ def _checked(
         file: of the annotation.
         skipped: gets a line for what is left out.
         stated: (width, height) in the annotation, 0 where it says none.
+        crowds: whether what does not count is a crowd.
     """
     try:
         width, height = size_of(path)
@@ -312,4 +316,5 @@ def _checked(
         else:
             kept.append(i)
     hard = np.array([difficult[i] for i in kept], bool)
-    yield BoxedImage(path, inside[kept], [names[i] for i in kept], hard)
+    crowd = hard & crowds
+    yield BoxedImage(path, inside[kept], [names[i] for i in kept], hard, crowd)

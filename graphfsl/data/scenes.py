@@ -25,11 +25,19 @@ class Objects:
         boxes: (m, 4) left, top, right, bottom in pixels; right and bottom are outside of the box.
         labels: (m,) the class of each.
         difficult: (m,) bool, those that neither a hit nor a miss is counted of.
+        crowd: (m,) bool, those of the difficult that are many objects in one box; None for none.
     """
 
     boxes: np.ndarray
     labels: np.ndarray
     difficult: np.ndarray
+    crowd: np.ndarray | None = None
+
+    @property
+    def discount(self) -> np.ndarray:
+        """(m,) 0 for what counts, 1 for what is difficult, and 2 for a crowd."""
+        crowd = np.zeros_like(self.difficult) if self.crowd is None else self.crowd
+        return self.difficult.astype(np.int64) + crowd
 
     @classmethod
     def of(cls, boxes: Sequence[Sequence[float]], labels: Sequence[int]) -> Objects:

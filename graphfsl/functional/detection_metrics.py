@@ -15,6 +15,7 @@ from torchvision.ops import box_iou
 
 OVERLAPS = np.linspace(0.5, 0.95, 10)  # intersection over union that a hit needs
 RECALLS = np.linspace(0, 1, 101)  # at which precision is read
+CROWD = 2  # objects in one box: a detection is of it by the share of the detection that it covers
 MOST = 100  # detections of an image that count
 
 
@@ -26,7 +27,7 @@ class Boxes(NamedTuple):
         image: (m,) the image that each lies in.
         label: (m,) its class.
         score: (m,) of detections, the higher the surer; of the truth, whether it does not count:
-            1 for a difficult object, which is neither hit nor missed.
+            1 for a difficult object, which is neither hit nor missed, and CROWD for a crowd.
     """
 
     boxes: Float[np.ndarray, "m 4"]
@@ -124,7 +125,7 @@ def matches(
             continue
         # those that count first: a difficult one is taken only where no other will do
         objects = objects[np.argsort(truth.score[objects], kind="stable")]
-        iou = box_iou(_tensor(found.boxes[rows]), _tensor(truth.boxes[objects])).numpy()
+        iou = _overlaps(found.boxes[rows], truth.boxes[objects], truth.score[objects] == CROWD)
         taken = np.zeros(len(objects), bool)
         difficult = truth.score[objects] > 0
         for row, overlaps in zip(rows, iou, strict=True):
@@ -138,6 +139,20 @@ def matches(
             taken[best] = True
             hit[row], ignored[row] = not difficult[best], difficult[best]
     return hit, ignored
+
+
+def _overlaps(
+    found: Float[np.ndarray, "m 4"],
+    objects: Float[np.ndarray, "g 4"],
+    crowd: Bool[np.ndarray, " g"],
+) -> Float[np.ndarray, "m g"]:
+    """Intersection over union; of a crowd, over the detection alone."""
+    iou: np.ndarray = box_iou(_tensor(found), _tensor(objects)).numpy()
+    if not crowd.any():
+        return iou
+    area, other = ((b[:, 2:] - b[:, :2]).prod(1) for b in (found, objects))
+    both = iou * (area[:, None] + other) / (1 + iou)
+    return np.where(crowd, both / np.maximum(area, 1e-9)[:, None], iou)
 
 
 def _tensor(boxes: Float[np.ndarray, "m 4"]) -> Float[torch.Tensor, "m 4"]:

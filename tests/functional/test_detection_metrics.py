@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from graphfsl.functional.detection_metrics import (
+    CROWD,
     Boxes,
     average_precision,
     average_recall,
@@ -53,7 +54,7 @@ def by_coco(found: Boxes, truth: Boxes) -> list[float]:
             size = box[2:] - box[:2]
             line: dict[str, Any] = {"id": i, "image_id": int(image), "category_id": int(label)}
             line |= {"bbox": [*box[:2], *size], "area": float(size.prod()), "iscrowd": 0}
-            line |= {"score": float(score)} if scored else {"ignore": int(score)}
+            line |= {"score": float(score)} if scored else {"iscrowd": int(score == CROWD)}
             out.append(line)
         return out
 
@@ -76,8 +77,8 @@ def by_coco(found: Boxes, truth: Boxes) -> list[float]:
 @pytest.mark.parametrize("seed", range(4))
 def test_precision_agrees_with_pycocotools(seed: int) -> None:
     found, truth = drawn(seed)
-    # there every object must count: its flag `ignore` is overwritten by `iscrowd`
-    truth = truth._replace(score=np.zeros_like(truth.score))
+    # it knows no difficult objects but crowds
+    truth = truth._replace(score=CROWD * truth.score)
     right = by_coco(found, truth)
     assert abs(average_precision(found, truth) - right[0]) < 1e-6
     assert abs(average_precision(found, truth, [0.5]) - right[1]) < 1e-6

@@ -114,8 +114,9 @@ def recalls(net: Objectness, split: SceneSplit) -> list[dict[str, Any]]:
     """The average recall on the first images of a split, of a net and of components."""
     ids = torch.arange(min(ASKED, len(split.x)))
     images = [split.gather(i) for i in ids]
-    objects = [split.objects_of(i).boxes for i in ids.tolist()]
-    truth = _of_images(objects)._replace(score=np.zeros(sum(map(len, objects))))
+    objects = [split.objects_of(i) for i in ids.tolist()]
+    discount = np.concatenate([o.discount for o in objects])
+    truth = _of_images([o.boxes for o in objects])._replace(score=discount)
     kinds = {
         "this net": [net.propose(image).numpy() for image in images],
         "components": [components(image.numpy()) for image in images],
@@ -123,7 +124,7 @@ def recalls(net: Objectness, split: SceneSplit) -> list[dict[str, Any]]:
     rows = []
     for name, boxes in kinds.items():
         found = _of_images(boxes)
-        row = {"split": split.name, "proposals": name, "objects": len(truth.score)}
+        row = {"split": split.name, "proposals": name, "objects": int((discount == 0).sum())}
         reached = {f"AR@{k}": round(100 * average_recall(found, truth, k), 2) for k in KEPT}
         rows.append(row | reached)
     return rows

@@ -82,7 +82,7 @@ def split_of_boxes(
             small = Image.fromarray(pixels.transpose(1, 2, 0)).resize((side, side))
             pixels = np.asarray(small).transpose(2, 0, 1)
             scale = np.array([side / width, side / height] * 2, np.float32)
-            mine = Objects(mine.boxes * scale, mine.labels, mine.difficult)
+            mine = Objects(mine.boxes * scale, mine.labels, mine.difficult, mine.crowd)
         images.append(pixels)
         objects.append(mine)
     x = torch.from_numpy(np.ascontiguousarray(np.stack(images)))

@@ -65,7 +65,7 @@ class RegionTarget(BaseTarget):
         objects: (B, G, 4) the objects of the query images.
         object_image: (B, G) the image that each lies in, -1 for padding.
         object_label: (B, G) the column of each.
-        difficult: (B, G) 1 for an object that is neither hit nor missed, else 0.
+        difficult: (B, G) 1 for an object that is neither hit nor missed, 2 for a crowd, else 0.
         ids: (B, n) the image of each shot and of each query.
         classes: (B, way) the split's class of each column behind the background's.
     """
@@ -300,7 +300,7 @@ class Regions(Task):
             truth["boxes"].append(every[asked])
             truth["image"].append(torch.full((int(asked.sum()),), place))
             truth["label"].append(columns[asked])
-            truth["difficult"].append(torch.from_numpy(objects.difficult[asked]).long())
+            truth["difficult"].append(torch.from_numpy(objects.discount[asked]))
         joined = {name: torch.cat(parts) for name, parts in found.items()}
         queries = self._cut(raw[k:], joined["boxes"], joined["image"]) | {"label": joined["label"]}
         return {
