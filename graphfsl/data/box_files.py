@@ -196,7 +196,7 @@ def _of_yolo(place: Path, skipped: list[str]) -> Iterator[BoxedImage]:
                 skipped.append(f"{file}, line {number}: not `class x y width height`")
                 continue
             if names and k not in names:
-                skipped.append(f"{file}, line {number}: class {k} has no name in {NAMES}")
+                skipped.append(f"{file}, line {number}: class {k} has no name")
                 continue
             boxes.append(box)
             of_class.append(names[k] if names else str(k))

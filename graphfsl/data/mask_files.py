@@ -257,7 +257,7 @@ def named_classes(folder: Path) -> dict[int, str]:
     """The names of the numbers in masks, by `classes.txt` of a folder; none without that file.
 
     Raises:
-        InputError: for a line that is no number and a name.
+        InputError: for a line that is no number and a name, or has those of another.
     """
     file = folder / NAMES
     if not file.is_file():
@@ -272,6 +272,10 @@ def named_classes(folder: Path) -> dict[int, str]:
                 f"{file}, line {place}: {line[:40]!r} is no number from 1 to 254 and a name, such "
                 'as "1 car"'
             )
+        require(
+            int(number) not in named and one_line(name.strip()) not in named.values(),
+            f"{file}, line {place}: {line[:40]!r} has the number or the name of another line",
+        )
         named[int(number)] = one_line(name.strip())
     return named
 
@@ -288,7 +292,7 @@ def _is_mask(path: Path) -> bool:
 def squeezed_image(image: np.ndarray, size: int) -> np.ndarray:
     """An image (C, H, W) as a square of `size` pixels a side."""
     pixels = Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0))
-    small = np.asarray(pixels.resize((size, size), Image.Resampling.BILINEAR))
+    small = np.array(pixels.resize((size, size), Image.Resampling.BILINEAR))
     return np.ascontiguousarray(small[None] if small.ndim == 2 else small.transpose(2, 0, 1))
 
 

@@ -37,7 +37,8 @@ class Objects:
     def discount(self) -> np.ndarray:
         """(m,) 0 for what counts, 1 for what is difficult, and 2 for a crowd."""
         crowd = np.zeros_like(self.difficult) if self.crowd is None else self.crowd
-        return self.difficult.astype(np.int64) + crowd
+        found: np.ndarray = self.difficult.astype(np.int64) + crowd
+        return found
 
     @classmethod
     def of(cls, boxes: Sequence[Sequence[float]], labels: Sequence[int]) -> Objects:

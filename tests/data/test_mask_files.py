@@ -156,6 +156,20 @@ def test_gray_in_three_colours_and_smooth_edges_are_black_and_white(tmp_path: Pa
     save(tmp_path / "masks" / "a.png", few)
     assert read_support(tmp_path).classes == [tmp_path.name]
     assert (read_support(tmp_path).maps[0] == 0).sum() == 1
+    for text in ("16 a\n16 b\n", "16 a\n17 a\n"):
+        (tmp_path / "classes.txt").write_text(text)
+        with pytest.raises(InputError, match="the number or the name of another line"):
+            read_support(tmp_path)
+
+
+def test_numbers_that_bytes_do_not_hold_are_counted_anew(tmp_path: Path) -> None:
+    mask = np.zeros((6, 6), np.uint16)
+    mask[:2], mask[4:] = 300, 7
+    save(tmp_path / "images" / "a.png", np.zeros((6, 6, 3)))
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(mask).save(tmp_path / "masks" / "a.png")
+    found = read_support(tmp_path)
+    assert found.classes == ["7", "300"] and list(found.numbers) == [1, 2]
 
 
 def test_a_split_of_black_and_white_masks_has_one_class(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,13 @@ def read_clicks(path: Path, size: tuple[int, int]) -> Clicks:
     given: Any = read_json(path)
     if not isinstance(given, Mapping) or not all(isinstance(v, list) for v in given.values()):
         raise InputError(f"{path} must hold lists of places by class, such as {EXAMPLE}")
+    names_in_file = [name for name, _ in json.loads(path.read_bytes(), object_pairs_hook=list)]
+    twice = [name for name in given if names_in_file.count(name) > 1]
+    require(
+        not twice,
+        f"{path} names {one_line((twice or [''])[0])!r} twice; put all places of a class into one "
+        "list",
+    )
     require(
         len(given) >= 2,
         f"{path} names {len(given)} class; at least 2 are needed, one of which may be called "

@@ -36,7 +36,7 @@ class SupportMasks:
         classes: their names.
         files: where each image is from.
         skipped: what was not used, a line each.
-        numbers: of the classes in masks; 1, 2, … where none are given.
+        numbers: of the classes in masks of bytes; 1, 2, … where none are given or one is too large.
     """
 
     images: Sequence[np.ndarray]
@@ -48,12 +48,11 @@ class SupportMasks:
 
     def __post_init__(self) -> None:
         count = len(self.classes)
-        object.__setattr__(self, "numbers", list(self.numbers) or list(range(1, count + 1)))
         require(
-            max(self.numbers) < VOID,
-            f"a mask holds numbers up to {VOID - 1}, and there are {count} classes with numbers up "
-            f"to {max(self.numbers)}; take fewer, or smaller numbers",
+            count < VOID, f"{count} classes are too many: a mask holds numbers from 1 to {VOID - 1}"
         )
+        if not self.numbers or max(self.numbers) >= VOID:
+            object.__setattr__(self, "numbers", range(1, count + 1))
 
 
 def read_support(folder: Path, channels: int = 3, limits: Range | None = None) -> SupportMasks:

@@ -180,3 +180,6 @@ def test_what_clicks_do_not_need_is_refused(
     save(tmp_path / "a.png", np.zeros((4, 4)))
     code, _, err = call("segment", "a.png", "--clicks", "c.json")
     assert code == 2 and "clicks c.json not found" in err
+    Path("c.json").write_text('{"a": [[1, 1]], "b": [[2, 2]], "a": [[3, 3]]}')
+    code, _, err = call("segment", "a.png", "--clicks", "c.json")
+    assert code == 2 and "names 'a' twice" in err and not Path("segments").exists()
