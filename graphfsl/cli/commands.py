@@ -29,6 +29,7 @@ from graphfsl.cli.terminal import (
 from graphfsl.io.limits import LARGEST, LARGEST_SIDE
 
 if TYPE_CHECKING:
+    from graphfsl.experiment.learner_spec import PartSpec
     from graphfsl.loops.attack import PGD
     from graphfsl.loops.corruption import Corruption
 
@@ -49,6 +50,22 @@ Limits = Annotated[
     str | None,
     typer.Option("--range", help="values of black and white, such as 0,4095 for 12 bits"),
 ]
+
+
+def _encoder_of(encoder: str, weights: Path | None, run: Path | None) -> PartSpec:
+    """The encoder that was asked for, which a run has no use for.
+
+    Raises:
+        InputError: for another one beside a run.
+    """
+    from graphfsl.apply.folder_encoder import encoder_option
+    from graphfsl.io.errors import require
+
+    require(
+        run is None or encoder == DEFAULT_ENCODER,
+        f"a run has its own encoder; give either --encoder {encoder} or the run",
+    )
+    return encoder_option(encoder, weights, run)
 
 
 def _studies() -> list[str]:
@@ -611,10 +628,10 @@ def features(
 
     data.name=arrays reads them.
     """
-    from graphfsl.apply.folder_encoder import encoder_option, write_folder_features
+    from graphfsl.apply.folder_encoder import write_folder_features
     from graphfsl.data.pixel_range import parse_range
 
-    chosen = encoder_option(encoder, weights, run)
+    chosen = _encoder_of(encoder, weights, run)
     for file in write_folder_features(
         folder, out or Path("features"), chosen, run, size, parse_range(limits)
     ):
@@ -695,11 +712,10 @@ def label(
 
     Each label comes with a confidence, and with the samples that spoke for it.
     """
-    from graphfsl.apply.folder_encoder import encoder_option
     from graphfsl.apply.label.label_folder import label as label_files
     from graphfsl.data.pixel_range import parse_range
 
-    chosen = encoder_option(encoder, weights, run)
+    chosen = _encoder_of(encoder, weights, run)
     options = {"neighbors": neighbors, "alpha": alpha, "prior": prior, "none": none, "chunk": chunk}
     target = out or Path("labels")
     files, line = label_files(
@@ -747,11 +763,10 @@ def suggest(
 
     They are those from which labels would reach most of the pool, the most useful first.
     """
-    from graphfsl.apply.folder_encoder import encoder_option
     from graphfsl.apply.label.suggest_folder import suggest as suggest_files
     from graphfsl.data.pixel_range import parse_range
 
-    chosen = encoder_option(encoder, weights, run)
+    chosen = _encoder_of(encoder, weights, run)
     target = out or Path("suggestions")
     options = {"neighbors": neighbors, "alpha": alpha}
     files, line = suggest_files(
@@ -792,7 +807,6 @@ def segment(
     there. Without a run a pretrained encoder does, whose features are compared with the labeled
     ones and spread over each image.
     """
-    from graphfsl.apply.folder_encoder import encoder_option
     from graphfsl.apply.segment import segment_folder as segmenting
     from graphfsl.data.pixel_range import parse_range
     from graphfsl.io.errors import InputError
@@ -810,7 +824,7 @@ def segment(
     elif support is None or query is None:
         raise InputError("give --support and --query, or an image and --clicks")
     else:
-        chosen = encoder_option(encoder, weights, source)
+        chosen = _encoder_of(encoder, weights, source)
         files, line = segmenting.segment(
             source,
             support,
@@ -860,10 +874,9 @@ def annotate(
     Answers are kept in OUT (annotations/) as they are given; the same command goes on.
     """
     from graphfsl.apply.annotate.annotate_folder import annotate as serve
-    from graphfsl.apply.folder_encoder import encoder_option
     from graphfsl.data.pixel_range import parse_range
 
-    chosen = encoder_option(encoder, weights, run)
+    chosen = _encoder_of(encoder, weights, run)
     serve(
         folder,
         out or Path("annotations"),
@@ -947,13 +960,12 @@ def detect(
     must have boxes in the labeled images: what has none there is taken for background.
     """
     from graphfsl.apply.detect import detect_folder as detecting
-    from graphfsl.apply.folder_encoder import encoder_option
     from graphfsl.data.pixel_range import parse_range
     from graphfsl.io.errors import InputError
 
     if support is None or query is None:
         raise InputError("give --support, images with boxes, and --query, images without")
-    chosen = encoder_option(encoder, weights, run)
+    chosen = _encoder_of(encoder, weights, run)
     files, line = detecting.detect(
         run,
         support,

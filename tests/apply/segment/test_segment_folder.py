@@ -183,3 +183,10 @@ def test_what_clicks_do_not_need_is_refused(
     Path("c.json").write_text('{"a": [[1, 1]], "b": [[2, 2]], "a": [[3, 3]]}')
     code, _, err = call("segment", "a.png", "--clicks", "c.json")
     assert code == 2 and "names 'a' twice" in err and not Path("segments").exists()
+
+
+def test_a_run_takes_no_other_encoder(call: Call) -> None:
+    for command in ("segment", "detect"):
+        options = ("--support", "s", "--query", "q", "--encoder", "resnet18")
+        code, _, err = call(command, "run", *options)
+        assert code == 2 and "a run has its own encoder" in err
