@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-BINS = 256  # of the sign of presence
+BINS = 2048  # of the sign of presence, by its logit
+LARGEST = 17.0  # logit of a float32 next to 1
 
 
 def overlap_sums(
@@ -92,16 +93,21 @@ def share(sums: Float[Tensor, "*B 2"]) -> Float[Tensor, "*B"]:
 def presence_sums(
     sign: Float[Tensor, "B Q N"], shown: Bool[Tensor, "B Q N"]
 ) -> Float[Tensor, "B k"]:
-    """How often a sign of presence fell into each of BINS equal bins of [0, 1].
+    """How often the logit of a sign of presence fell into each of BINS equal bins.
+
+    Sure learners give signs that lie close to 0 or 1, where bins of the sign itself would make all
+    alike.
 
     Args:
-        sign: (B, Q, N) how much a query seems to show each class.
+        sign: (B, Q, N) how much a query seems to show each class, in [0, 1].
         shown: (B, Q, N) whether it does.
 
     Returns:
         (B, 2 BINS) counts of shown classes, then of others; `area_of_sums` makes an AUROC of them.
     """
-    place = (sign * BINS).long().clamp(0, BINS - 1).flatten(1)
+    logit = sign.double().logit().clamp(-LARGEST, LARGEST)
+    share_of_range = (logit / LARGEST + 1) / 2
+    place = (share_of_range * BINS).long().clamp(0, BINS - 1).flatten(1)
     empty = torch.zeros(len(sign), BINS, dtype=torch.float64, device=sign.device)
     of = shown.flatten(1).double()
     return torch.cat([empty.scatter_add(1, place, term) for term in (of, 1 - of)], 1)

@@ -101,3 +101,16 @@ def test_the_area_of_presence_agrees_with_auroc_up_to_its_bins() -> None:
     flat, there = sign.flatten()[None], shown.flatten()[None]
     right = float(auroc(flat, ~there, there)[0])
     assert abs(found - right) < 0.005
+
+
+def test_signs_that_are_almost_sure_are_told_apart() -> None:
+    torch.manual_seed(0)
+    shown = torch.rand(50, 4, 2) < 0.5
+    logit = 6 + 2 * torch.randn(shown.shape) + 3 * shown
+    flat, there = logit.flatten()[None], shown.flatten()[None]
+    exact = float(auroc(flat, ~there, there)[0])
+    for sign, value in ((logit.sigmoid(), exact), ((-logit).sigmoid(), 1 - exact)):
+        found = float(area_of_sums(presence_sums(sign, shown).sum(0)))
+        assert abs(found - value) < 0.002
+    sums = presence_sums(torch.tensor([[[0.0], [1.0]]]), torch.tensor([[[False], [True]]]))
+    assert float(area_of_sums(sums.sum(0))) == 1
