@@ -296,7 +296,8 @@ class Regions(Task):
             found["boxes"].append(regions)
             found["image"].append(torch.full((len(regions),), place))
             # an object of another class is background here, as an unknown one is
-            found["label"].append(truth_of(regions, every[asked], columns[asked]))
+            counted = columns.masked_fill(torch.from_numpy(objects.difficult), -100)
+            found["label"].append(truth_of(regions, every[asked], counted[asked]))
             truth["boxes"].append(every[asked])
             truth["image"].append(torch.full((int(asked.sum()),), place))
             truth["label"].append(columns[asked])

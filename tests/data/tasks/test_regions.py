@@ -223,3 +223,9 @@ def test_a_difficult_box_is_no_shot() -> None:
     split = SceneSplit(x, torch.full((4,), -1), ("a",), "hard", objects=(hard,) * 4)
     draws: Any = Regions(way=1, shot=2, query=1, crop=8).draws(split, 0)
     assert (draws.draw(list(range(9))).shots == 1).all()
+    boxes, asked = torch.from_numpy(hard.boxes), Regions(way=1, shot=2, query=1, crop=8)
+    x[:, :, 0:9, 0:9] = x[:, :, 10:19, 10:19] = 255
+    _, target = gf.Episodes(split, asked).batch([0])
+    overlap = box_iou(target.boxes[0], boxes)
+    assert (target.query[0][overlap[:, 0] > 0.5] == -100).all(), "neither a hit nor a miss"
+    assert (target.query[0][overlap[:, 1] > 0.5] == 1).any()
