@@ -89,6 +89,19 @@ def read_boxes(place: Path) -> tuple[list[BoxedImage], list[str]]:
     return found, skipped
 
 
+def category_ids(place: Path) -> dict[str, Any]:
+    """Class -> its number in the COCO file that `read_boxes` reads; none for other layouts.
+
+    Raises:
+        InputError: as `read_boxes`.
+    """
+    file = coco_file_of(place)
+    if file is None:
+        return {}
+    names, _, _ = read_coco(file)
+    return {name: number for number, name in names.items()}
+
+
 def _or_itself(place: Path, name: str) -> Path:
     return place / name if (place / name).is_dir() else place
 

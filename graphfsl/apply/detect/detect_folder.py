@@ -14,7 +14,7 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from graphfsl.apply.detect.detector import Detector, detector_of
 from graphfsl.apply.folder_encoder import folder_range
-from graphfsl.data.box_files import read_boxes
+from graphfsl.data.box_files import category_ids, read_boxes
 from graphfsl.data.images import image_paths
 from graphfsl.data.pixel_range import Range
 from graphfsl.experiment.learner_spec import PartSpec
@@ -72,6 +72,8 @@ def detect(
         f"{support} holds no box that lies in its image and is neither a crowd nor difficult"
         + (f" ({skipped[0]})" if skipped else ""),
     )
+    own = category_ids(support)
+    numbers = [own[name] for name in classes] if own else list(range(1, len(classes) + 1))
     queries = image_paths(query)
     detector = detector_of(run, overrides, encoder, side, labeled, classes, kind, most, limits)
     base = query if query.is_dir() else query.parent
@@ -82,7 +84,7 @@ def detect(
         "in the labeled images is taken for background.",
     ]
     with whole_folder(out) as folder:
-        found = _write(folder, detector, queries, base, least, notes, skipped)
+        found = _write(folder, detector, numbers, queries, base, least, notes, skipped)
     sentence = f"{found} boxes in {len(queries)} images"
     sentence += f"; {len(skipped)} lines or files skipped" if skipped else ""
     return [out / "index.html", out / "detections.json", out / "drawn"], sentence
@@ -91,13 +93,17 @@ def detect(
 def _write(
     folder: Path,
     detector: Detector,
+    numbers: Sequence[Any],
     queries: Sequence[Path],
     base: Path,
     least: float,
     notes: Sequence[str],
     skipped: list[str],
 ) -> int:
-    """Write the JSON, the drawn boxes and the page; the number of boxes that are drawn."""
+    """Write the JSON, the drawn boxes and the page; the number of boxes that are drawn.
+
+    In the JSON each class has its number of `numbers`.
+    """
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     shown: list[tuple[str, str | bytes]] = []
@@ -113,7 +119,7 @@ def _write(
         number = len(images) + 1
         height, width = image.shape[1:]
         images.append({"id": number, "file_name": name, "width": width, "height": height})
-        annotations += _annotations(found, number, len(annotations))
+        annotations += _annotations(found, numbers, number, len(annotations))
         sure = found.where(found.score >= least)
         counts += np.bincount(sure.label - 1, minlength=len(counts))
         picture = drawn(image, sure, detector.classes)
@@ -123,7 +129,8 @@ def _write(
         if len(shown) < SHOWN:
             shown.append((f"{name}: {len(sure.score)} boxes", _small(picture)))
     require(images, f"no image could be read: {(skipped or [''])[0]}")
-    categories = [{"id": k, "name": name} for k, name in enumerate(detector.classes, 1)]
+    named = zip(numbers, detector.classes, strict=True)
+    categories = [{"id": k, "name": name} for k, name in named]
     whole = {"images": images, "annotations": annotations, "categories": categories}
     (folder / "detections.json").write_text(json.dumps(whole), encoding="utf-8")
     rows = [[escape(n), str(k)] for n, k in zip(detector.classes, counts, strict=True)]
@@ -139,7 +146,9 @@ def _write(
     return int(counts.sum())
 
 
-def _annotations(found: Boxes, image: int, before: int) -> list[dict[str, Any]]:
+def _annotations(
+    found: Boxes, numbers: Sequence[Any], image: int, before: int
+) -> list[dict[str, Any]]:
     """Detections as COCO writes them, with a score."""
     lines = []
     for i, (box, label, score) in enumerate(
@@ -150,7 +159,7 @@ def _annotations(found: Boxes, image: int, before: int) -> list[dict[str, Any]]:
             {
                 "id": before + i + 1,
                 "image_id": image,
-                "category_id": int(label),
+                "category_id": numbers[int(label) - 1],
                 "bbox": [left, top, round(right - left, 2), round(bottom - top, 2)],
                 "area": round((right - left) * (bottom - top), 2),
                 "iscrowd": 0,

@@ -54,9 +54,9 @@ def scenes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str
             {"id": i, "file_name": Path(f).name, "width": 96, "height": 96}
             for i, f in enumerate(known)
         ],
-        "categories": [{"id": i, "name": name} for i, name in enumerate(names)],
+        "categories": [{"id": 90 - i, "name": name} for i, name in enumerate(names)],
         "annotations": [
-            {"id": 100 * i + j, "image_id": i, "category_id": names.index(name), "bbox": box}
+            {"id": 100 * i + j, "image_id": i, "category_id": 90 - names.index(name), "bbox": box}
             for i, found in enumerate(known.values())
             for j, (box, name) in enumerate(found)
         ],
@@ -72,6 +72,8 @@ def test_the_command_finds_letters_in_other_scenes(scenes: dict[str, Any], call:
     told = json.loads(Path("out/detections.json").read_text())
     files = {image["id"]: image["file_name"] for image in told["images"]}
     names = {category["id"]: category["name"] for category in told["categories"]}
+    theirs = json.loads(Path("cells/boxes.json").read_text())["categories"]
+    assert names == {category["id"]: category["name"] for category in theirs}
     assert sorted(files.values()) == sorted(
         k.removeprefix("in/") for k in scenes if k.startswith("in/")
     )
