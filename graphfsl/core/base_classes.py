@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from graphfsl.functional.base_episodes import smallest_class
-from graphfsl.io.errors import require
+from graphfsl.io.errors import InputError, require
 
 
 class BaseMemory:
@@ -74,14 +74,17 @@ def check_others(labels: Tensor, others: int, who: str) -> None:
         InputError: names the part, as `who` says it.
     """
     found = smallest_class(labels)
+    if found > others:
+        return
+    remedy = f"leave out smaller classes by data.min_samples={others + 1}"
     require(
-        found > others,
+        found > 1,
+        f"{who} learns from samples beside others of their class, but a base class has 1 sample; "
+        f"{remedy}",
+    )
+    raise InputError(
         f"{who}.others {others} needs {others + 1} samples of each base class, but the smallest "
-        f"has {found}; lower it to {found - 1}, or leave out smaller classes by "
-        f"data.min_samples={others + 1}"
-        if found > 1
-        else f"{who} learns from samples beside others of their class, but a base class has 1 "
-        f"sample; leave out smaller classes by data.min_samples={others + 1}",
+        f"has {found}; lower it to {found - 1}, or {remedy}"
     )
 
 
