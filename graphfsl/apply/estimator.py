@@ -33,6 +33,7 @@ from graphfsl.apply.unlabeled_targets import (
 from graphfsl.core import registry
 from graphfsl.core.arguments import as_samples, image_bytes, real_number
 from graphfsl.core.class_names import name_keys
+from graphfsl.core.encoder import block_size
 from graphfsl.core.episode import Episode
 from graphfsl.core.invalid_scores import check_answered
 from graphfsl.core.learner import Learner
@@ -43,7 +44,7 @@ from graphfsl.data import Transform
 from graphfsl.experiment.builder import build_learner, warn_of_drawn
 from graphfsl.experiment.learner_spec import LearnerSpec
 from graphfsl.io.errors import InputError, require, unknown
-from graphfsl.loops.encode import block_size, check_alone, encode
+from graphfsl.loops.encode import check_alone, encode
 
 # What an inductive learner answers at once; its answers do not depend on it.
 QUERIES_AT_ONCE = 1024

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from graphfsl.core.encoder import block_size
 from graphfsl.core.pipeline import Pipeline
 from graphfsl.data.images import (
     Files,
@@ -24,7 +25,7 @@ from graphfsl.data.transforms import Transform
 from graphfsl.io.checkpoint import write_atomically
 from graphfsl.io.errors import InputError
 from graphfsl.io.row_cache import fresh_rows, keep_rows, stored_rows
-from graphfsl.loops.encode import block_size, check_alone, encode, encoding_device
+from graphfsl.loops.encode import check_alone, encode, encoding_device
 from graphfsl.loops.encoder_digest import encoder_digest
 from graphfsl.loops.feature_cache import decides_features
 

@@ -18,6 +18,7 @@ from graphfsl.core.arguments import described, real_number
 from graphfsl.core.batchnorm import lacks_averages
 from graphfsl.core.class_names import name_keys
 from graphfsl.core.display import cut
+from graphfsl.core.encoder import block_size
 from graphfsl.core.episode import Episode
 from graphfsl.core.invalid_scores import check_answered
 from graphfsl.core.learner import Learner
@@ -32,7 +33,7 @@ from graphfsl.experiment.measure import asked_of, names_policy
 from graphfsl.experiment.overrides import names
 from graphfsl.io.errors import InputError, require
 from graphfsl.io.files import read_regular
-from graphfsl.loops.encode import block_size, encode
+from graphfsl.loops.encode import encode
 
 MOST_SHOWN = 3  # probabilities of a prediction
 

@@ -5,8 +5,9 @@ What goes in and what comes out is checked here, in one line where it does not f
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, ParamSpec, TypeVar
 
@@ -17,6 +18,7 @@ from graphfsl.core.arguments import described
 from graphfsl.io.errors import InputError, require
 
 HALF = (torch.float16, torch.bfloat16)
+IMAGES_AT_ONCE = 1024  # of 28 x 28 pixels
 OTHER_SIZES = re.compile(
     "cannot be multiplied|must match|must be equal|size mismatch|expected .* channels"
 )
@@ -106,6 +108,22 @@ def call_encoder(encoder: nn.Module, x: Tensor, maps: bool | None = False) -> Te
     )
     # whole numbers would cut label weights
     return z if z.is_floating_point() and z.dtype not in HALF else z.float()
+
+
+def block_size(encoder: nn.Module, shape: Sequence[int], device: torch.device | str) -> int:
+    """Images of this shape that an encoder takes at once, in its own size where it resizes."""
+    size = getattr(encoder, "size", None)  # of an encoder that resizes
+    pixels = max(math.prod(shape[1:]), (size or 0) ** 2)
+    return max(1, images_at_once(pixels, device))
+
+
+def images_at_once(pixels: int, device: torch.device | str) -> int:
+    """As many images as fit 1024 of 28 x 28 pixels on a CPU, eight times as many on a GPU.
+
+    It may be 0 for images that are larger than all that.
+    """
+    times = 1 if torch.device(device).type == "cpu" else 8
+    return times * IMAGES_AT_ONCE * 28 * 28 // pixels
 
 
 @contextmanager

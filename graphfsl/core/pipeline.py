@@ -27,7 +27,7 @@ from graphfsl.core.combinations import (
     checked_head,
     parts_of,
 )
-from graphfsl.core.encoder import call_encoder, checked_encoder, fitting, full_precision
+from graphfsl.core.encoder import block_size, call_encoder, checked_encoder, fitting, full_precision
 from graphfsl.core.episode import BaseTarget, Episode, check_episode, check_target
 from graphfsl.core.learner import Encode, Head, Learner, Novelty, Part, beside
 from graphfsl.core.traits import JOINED
@@ -36,7 +36,6 @@ from graphfsl.functional.open_set import max_probability
 from graphfsl.io.errors import InputError, require, unknown
 
 Slot = nn.Module | Sequence[nn.Module] | None
-BLOCK = 1024  # images that are encoded at once
 
 
 class Pipeline(Learner):
@@ -224,9 +223,10 @@ class Pipeline(Learner):
         one after another, so that memory does not grow with the regions of a large episode.
         """
         tied = torch.is_grad_enabled() or self.encoder.training or is_adapting()
-        if tied or self.batch_norm != "running" or len(images) <= BLOCK:
+        size = block_size(self.encoder, images.shape[1:], images.device)
+        if tied or self.batch_norm != "running" or len(images) <= size:
             return call_encoder(self.encoder, images, maps)
-        return torch.cat([call_encoder(self.encoder, x, maps) for x in images.split(BLOCK)])
+        return torch.cat([call_encoder(self.encoder, x, maps) for x in images.split(size)])
 
     def _encode_answered(self, episode: Episode) -> Episode:
         """`encode`, with zeros for support and pool where no score of a query depends on them."""

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from graphfsl.core.batchnorm import trained_without_averages
-from graphfsl.core.encoder import call_encoder
+from graphfsl.core.encoder import block_size, call_encoder
 from graphfsl.core.pipeline import Pipeline
 from graphfsl.data.split import Split
 from graphfsl.data.transforms import Transform
 from graphfsl.io.errors import require
 
-IMAGES_AT_ONCE = 1024  # of 28 x 28 pixels
 AVERAGES = (
     "train under learner.batch_norm=running, or pretrain the encoder, so that it stores averages"
 )
@@ -78,22 +76,6 @@ def check_alone(encoder: nn.Module) -> None:
         f"the encoder's BatchNorm stored no averages, so that no image can be encoded alone; "
         f"{AVERAGES}",
     )
-
-
-def block_size(encoder: nn.Module, shape: tuple[int, ...], device: torch.device | str) -> int:
-    """Images of this shape that an encoder takes at once, in its own size where it resizes."""
-    size = getattr(encoder, "size", None)  # of an encoder that resizes
-    pixels = max(math.prod(shape[1:]), (size or 0) ** 2)
-    return max(1, images_at_once(pixels, device))
-
-
-def images_at_once(pixels: int, device: torch.device | str) -> int:
-    """As many images as fit 1024 of 28 x 28 pixels on a CPU, eight times as many on a GPU.
-
-    It may be 0 for images that are larger than all that.
-    """
-    times = 1 if torch.device(device).type == "cpu" else 8
-    return times * IMAGES_AT_ONCE * 28 * 28 // pixels
 
 
 def encoding_device(learner: Pipeline, device: torch.device | str | None) -> torch.device:

@@ -23,6 +23,7 @@ from graphfsl.core.arguments import (
 )
 from graphfsl.core.asking import shown
 from graphfsl.core.display import block, call_of
+from graphfsl.core.encoder import images_at_once
 from graphfsl.core.episode import Episode, Target
 from graphfsl.core.invalid_scores import Diverged, why_unsound
 from graphfsl.core.learner import Learner, Part
@@ -40,7 +41,7 @@ from graphfsl.functional.layers import last_layer
 from graphfsl.functional.open_set import best_threshold
 from graphfsl.io.allocator import check_room
 from graphfsl.io.errors import InputError, require
-from graphfsl.loops.encode import check_alone, encode_split, images_at_once
+from graphfsl.loops.encode import check_alone, encode_split
 from graphfsl.loops.feature_cache import cached_features
 from graphfsl.loops.image_change import ImageChange
 from graphfsl.loops.row import MetricValue, Row

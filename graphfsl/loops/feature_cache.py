@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from graphfsl.core.encoder import block_size
 from graphfsl.core.pipeline import Pipeline
 from graphfsl.data.split import Split
 from graphfsl.data.transforms import Transform
 from graphfsl.io.row_cache import stored_rows
-from graphfsl.loops.encode import block_size, check_alone, encode, encoding_device
+from graphfsl.loops.encode import check_alone, encode, encoding_device
 from graphfsl.loops.encoder_digest import encoder_digest
 
 HASHED_AT_ONCE = 4096  # images

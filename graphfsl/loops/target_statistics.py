@@ -10,13 +10,13 @@ import copy
 import torch
 
 from graphfsl.core.batchnorm import BatchNorm
-from graphfsl.core.encoder import call_encoder
+from graphfsl.core.encoder import block_size, call_encoder
 from graphfsl.core.learner import Learner
 from graphfsl.core.pipeline import Pipeline
 from graphfsl.data.split import Split
 from graphfsl.data.transforms import Transform
 from graphfsl.io.errors import InputError
-from graphfsl.loops.encode import block_size, encoding_device
+from graphfsl.loops.encode import encoding_device
 
 __all__ = ["with_target_statistics"]
 

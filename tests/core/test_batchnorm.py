@@ -490,7 +490,7 @@ def test_images_that_nothing_ties_are_encoded_in_blocks(
     policy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In evaluation by stored averages, also where an episode is padded; memory stays bounded."""
-    monkeypatch.setattr(pipeline, "BLOCK", 7)
+    monkeypatch.setattr(pipeline, "block_size", lambda *_: 7)
     short, long = episodes(batch=1, unlabeled=0)[0], episodes(batch=1, unlabeled=3, seed=1)[0]
     both = stack([short, long])
     model = testing.learner(batch_norm=policy).eval()

@@ -23,11 +23,11 @@ from torch.nn import functional as F
 from graphfsl import data
 from graphfsl.apply import folder_features
 from graphfsl.apply.folder_features import encode_files, write_features
+from graphfsl.core import encoder as encoding
 from graphfsl.core import registry
 from graphfsl.core.pipeline import Pipeline
 from graphfsl.data import Split, Transform
 from graphfsl.io.errors import InputError
-from graphfsl.loops import encode as encoding
 from graphfsl.loops import feature_cache as features
 from graphfsl.loops.encode import encode_split
 from graphfsl.loops.encoder_digest import encoder_digest
@@ -42,7 +42,8 @@ IMAGES, BLOCK = 26, 4  # 7 blocks, the last one of 2
 CHILD = """
 import os, signal, sys
 import tests.loops.test_features as t
-from graphfsl.loops import encode as encoding, feature_cache as features
+from graphfsl.core import encoder as encoding
+from graphfsl.loops import feature_cache as features
 encoding.IMAGES_AT_ONCE, die, encode, count = t.BLOCK, int(sys.argv[1]), features.encode, 0
 def counting(*args):
     global count

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from graphfsl.apply.predict import open_run
-from graphfsl.core.encoder import own_normalisation
+from graphfsl.core.encoder import block_size, own_normalisation
 from graphfsl.core.episode import Episode
 from graphfsl.core.learner import Learner
 from graphfsl.core.pipeline import Pipeline
@@ -27,7 +27,7 @@ from graphfsl.experiment.learner_spec import LearnerSpec, PartSpec
 from graphfsl.functional.detection_metrics import Boxes
 from graphfsl.functional.regions import around, crops, is_background
 from graphfsl.io.errors import InputError, require
-from graphfsl.loops.encode import block_size, encode
+from graphfsl.loops.encode import encode
 
 SIDE = 112  # pixels of a side of the crops that a pretrained encoder sees
 HEAD = {"name": "nearest_neighbor", "distance": "cosine", "scale": 20.0}

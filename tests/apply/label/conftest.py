@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from graphfsl.apply.label import pool_files
+from graphfsl.core import encoder as encoding
 from graphfsl.core import registry
 from graphfsl.core.pipeline import Pipeline
 from graphfsl.data import Transform
-from graphfsl.loops import encode as encoding
 from graphfsl.nn import Conv4
 
 

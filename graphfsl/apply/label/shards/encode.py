@@ -22,13 +22,14 @@ from graphfsl.apply.label.shards.shard_files import (
     write_manifest,
 )
 from graphfsl.apply.label.shards.workers import Work
+from graphfsl.core.encoder import block_size
 from graphfsl.core.pipeline import Pipeline
 from graphfsl.data.images import Files
 from graphfsl.data.pixel_range import Range
 from graphfsl.data.transforms import Transform
 from graphfsl.experiment.learner_spec import PartSpec
 from graphfsl.io.checkpoint import read_json, write_json
-from graphfsl.loops.encode import block_size, encoding_device
+from graphfsl.loops.encode import encoding_device
 from graphfsl.loops.encoder_digest import encoder_digest
 from graphfsl.loops.feature_cache import decides_features
 
