@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +60,7 @@ def read_coco(
 
     Raises:
         InputError: for another file, and for one in which two images, or two classes, share a
-            number.
+            number, or two classes a name.
     """
     try:
         given: Any = json.loads(read_regular(file))
@@ -77,6 +78,12 @@ def read_coco(
             f"{file}: two {part} share an id, so that what is annotated with it is of either; "
             "number them anew",
         )
+    twice = [name for name, count in Counter(names.values()).items() if count > 1]
+    require(
+        not twice,
+        f"{file}: two categories are called {min(twice, default='')!r}; give them names of their "
+        "own, or one number",
+    )
     return names, images, things
 
 

@@ -35,7 +35,10 @@ TAKERS: dict[str, Callable[..., Any]] = {  # what takes the options of a section
 
 
 def apply(tree: DictConfig, overrides: Sequence[str]) -> None:
-    """Set overrides in a tree of options, in their order."""
+    """Set overrides in a tree of options, in their order.
+
+    Where they name another kind of task, what that has no option for is left out of the tree.
+    """
     named = typing.cast(
         DictConfig, OmegaConf.create(OmegaConf.to_container(tree))
     )  # with the last names, which say what takes an option
@@ -43,10 +46,21 @@ def apply(tree: DictConfig, overrides: Sequence[str]) -> None:
         with suppress(Exception):  # text is not always YAML; what is wrong is told below
             key, value = parted(item)
             _set(named, key, yaml_value(value))
+    _leave_out_other_kind(tree, named)
     for item in overrides:
         key, value = parted(item)
         kind = option_type(named, key)
         _set(tree, key, text_value(value) if takes_text(kind) else yaml_value(value))
+
+
+def _leave_out_other_kind(tree: DictConfig, named: DictConfig) -> None:
+    """Take out of `episode` what the kind of task that overrides name has no option for."""
+    then, now = (OmegaConf.select(t, "episode.task") or tasks.DEFAULT for t in (tree, named))
+    if then == now or now not in tasks.names() or not tree.get("episode"):
+        return
+    known = {"task", *signature(tasks.get(now))}
+    for key in [key for key in tree.episode if key not in known]:
+        del tree.episode[key]
 
 
 def parted(item: str) -> tuple[str, str]:

@@ -120,6 +120,9 @@ def test_numbers_that_are_none_and_boxes_that_are_missing_are_listed(tmp_path: P
     coco_of(tmp_path / "a.json", [ONE, ONE], things, [CELL])
     with pytest.raises(InputError, match="two images share an id"):
         read_boxes(tmp_path)
+    coco_of(tmp_path / "a.json", [ONE], things, [CELL, {"id": 6, "name": "cell"}])
+    with pytest.raises(InputError, match="two categories are called 'cell'"):
+        read_boxes(tmp_path)
 
 
 @pytest.mark.parametrize("where", ["train2017", "images/train2017"])

@@ -178,3 +178,13 @@ def test_an_episode_that_is_asked_for_need_not_go_with_those_that_the_run_lists(
     assert (task.shot, task.noise) == (5, 2)  # type: ignore[attr-defined]
     with pytest.raises(InputError, match="at most shot 5, not 6"):
         asked_of(run, ["episode.shot=5", "episode.noise=6"])
+
+
+def test_another_kind_of_task_keeps_what_it_has_an_option_for() -> None:
+    given = {**PLAIN, "episode": {"way": 7, "shot": 2, "query": 9}}
+    changed = Experiment.of(given, ["episode.task=labeling"]).to_dict()["episode"]
+    assert changed == {"way": 7, "shot": 2, "task": "labeling"}
+    same = Experiment.of(given, ["episode.task=classes"]).to_dict()["episode"]
+    assert same == {**given["episode"], "task": "classes"}
+    with pytest.raises(InputError, match="unknown option of episode 'query'"):
+        Experiment.of(given, ["episode.task=labeling", "episode.query=4"])

@@ -25,7 +25,8 @@ CODES = 1024  # base differences that a Delta-encoder keeps
 class PrototypeVAE(Generator):
     """Add generated support nodes around each class mean, from a conditional autoencoder.
 
-    With c the mean of a few other samples of x's class and s^2 a tenth of the mean square of x - c,
+    With c the mean of a few other samples of x's class, and s^2 a tenth of the mean square of x - c
+    and a thousandth of that of x, each over the batch,
 
         q(z | x, c) = N(mu, sigma^2),  x^ = c + g(z, c)
         L = ||x - x^||^2 / (2 s^2) + KL(q(z | x, c) || N(0, I))
