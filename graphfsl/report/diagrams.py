@@ -77,11 +77,10 @@ def _heat_map(what: HeatMap) -> Figure:
     caption = f"{what.kind}: {what.down} against {what.across}{over}"
     y = list(dict.fromkeys(level(r, what.down) for r in what.rows))
     x = list(dict.fromkeys(level(r, what.across) for r in what.rows))
-    values = []
-    for of_line in y:
-        line = [r for r in what.rows if level(r, what.down) == of_line]
-        cells = [[r for r in line if level(r, what.across) == of_column] for of_column in x]
-        values.append(list(map(_mean, cells)))
+    rows: dict[tuple[str, str], list[Line]] = {}
+    for r in what.rows:
+        rows.setdefault((level(r, what.down), level(r, what.across)), []).append(r)
+    values = [[_mean(rows.get((line, column), [])) for column in x] for line in y]
     columns, of_columns = _ticks(x, what.across, ALONG // len(x))
     lines, of_lines = _ticks(y, what.down, ASIDE)
     plot = partial(_plot_heat, values=values, x=columns, y=lines)

@@ -245,15 +245,14 @@ class Regions(Task):
         ]
         support, queries = (_stacked([t[part] for t in tasks]) for part in ("support", "queries"))
         objects = _stacked([t["objects"] for t in tasks])
+        labeled, asked = support["label"] >= 0, queries["image"] >= 0
+        k, q = labeled.shape[1], asked.shape[1]
+        columns = F.one_hot(support["label"].clamp_min(0), self.way + 1)
+        w = F.pad(columns * labeled.unsqueeze(-1), (0, 0, 0, q)).float()
         x = torch.cat([support["x"], queries["x"]], 1)
-        mask = torch.cat([support["label"], queries["image"]], 1) >= 0
-        w = F.one_hot(support["label"].clamp_min(0), self.way + 1) * (
-            support["label"] >= 0
-        ).unsqueeze(-1)
-        k, q = w.shape[1], queries["x"].shape[1]
-        weights = F.pad(w, (0, 0, 0, q)).float()
-        seen = normalise(x) * mask[..., None, None, None].to(device)
-        episode = Episode(seen, weights.to(seen), k, q, mask.to(device), relabeled=False)
+        mask = torch.cat([labeled, asked], 1).to(device)
+        seen = normalise(x) * mask[..., None, None, None]
+        episode = Episode(seen, w.to(seen), k, q, mask, relabeled=False)
         target = RegionTarget(
             query=queries["label"],
             boxes=queries["boxes"],
@@ -270,28 +269,41 @@ class Regions(Task):
     def _nodes(self, split: SceneSplit, draw: Draw, raw: Tensor) -> dict[str, dict[str, Tensor]]:
         """The regions of one episode, whose images are raw (I, C, H, W)."""
         k = self.way * self.shot
-        ids, column_of = draw.ids[0], {int(c): i + 1 for i, c in enumerate(draw.classes[0])}
-        boxes, images, labels = [], [], []
-        for node in range(k):
-            objects = split.objects_of(int(ids[node]))
-            boxes.append(torch.from_numpy(objects.boxes[draw.shots[0, node]])[None])
-            images.append(torch.tensor([node]))
-            labels.append(torch.tensor([node // self.shot + 1]))
-            free = self._regions(raw[node])
-            free = free[is_background(free, torch.from_numpy(objects.boxes))][: self.background]
-            boxes.append(free)
-            images.append(torch.full((len(free),), node))
-            labels.append(torch.zeros(len(free), dtype=torch.int64))
-        support = self._cut(raw, torch.cat(boxes), torch.cat(images))
-        support["label"] = torch.cat(labels)
+        queries, objects = self._queries(split, draw, raw[k:])
+        return {
+            "support": self._support(split, draw, raw[:k]),
+            "queries": queries,
+            "objects": objects,
+        }
 
+    def _support(self, split: SceneSplit, draw: Draw, raw: Tensor) -> dict[str, Tensor]:
+        """Each shot's region, and background of its image."""
+        boxes, images, labels = [], [], []
+        for node, image in enumerate(raw):
+            objects = split.objects_of(int(draw.ids[0, node]))
+            shot = torch.from_numpy(objects.boxes[draw.shots[0, node]])[None]
+            free = self._regions(image)
+            free = free[is_background(free, torch.from_numpy(objects.boxes))][: self.background]
+            boxes += [shot, free]
+            images.append(torch.full((1 + len(free),), node))
+            column = node // self.shot + 1
+            labels.append(torch.tensor([column] + [0] * len(free)))
+        cut = self._cut(raw, torch.cat(boxes), torch.cat(images))
+        return {**cut, "label": torch.cat(labels)}
+
+    def _queries(
+        self, split: SceneSplit, draw: Draw, raw: Tensor
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The regions of the query images, and the objects of the episode's classes in them."""
+        column_of = {int(c): i + 1 for i, c in enumerate(draw.classes[0])}
+        ids = draw.ids[0, self.way * self.shot :]
         found: dict[str, list[Tensor]] = {"boxes": [], "image": [], "label": []}
         truth: dict[str, list[Tensor]] = {"boxes": [], "image": [], "label": [], "difficult": []}
-        for place in range(self.query):
-            objects = split.objects_of(int(ids[k + place]))
+        for place, image in enumerate(raw):
+            objects = split.objects_of(int(ids[place]))
             asked = np.isin(objects.labels, list(column_of))
             columns = torch.tensor([column_of.get(int(c), -100) for c in objects.labels]).long()
-            regions = self._regions(raw[k + place])
+            regions = self._regions(image)
             every = torch.from_numpy(objects.boxes)
             found["boxes"].append(regions)
             found["image"].append(torch.full((len(regions),), place))
@@ -302,13 +314,9 @@ class Regions(Task):
             truth["image"].append(torch.full((int(asked.sum()),), place))
             truth["label"].append(columns[asked])
             truth["difficult"].append(torch.from_numpy(objects.discount[asked]))
-        joined = {name: torch.cat(parts) for name, parts in found.items()}
-        queries = self._cut(raw[k:], joined["boxes"], joined["image"]) | {"label": joined["label"]}
-        return {
-            "support": support,
-            "queries": queries,
-            "objects": {name: torch.cat(parts) for name, parts in truth.items()},
-        }
+        cut = self._cut(raw, torch.cat(found["boxes"]), torch.cat(found["image"]))
+        objects_found = {name: torch.cat(parts) for name, parts in truth.items()}
+        return {**cut, "label": torch.cat(found["label"])}, objects_found
 
     def _regions(self, image: Tensor) -> Tensor:
         """The regions (m, 4) of an image (C, H, W)."""
