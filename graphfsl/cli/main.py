@@ -40,7 +40,7 @@ def main() -> None:
     warnings.formatwarning = _one_line  # type: ignore[assignment]
     if "RANK" in os.environ:  # every process of torchrun would say how it found the others
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-        logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     # a job that is told to end ends as by Ctrl-C
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     for stream in (sys.stdout, sys.stderr):

@@ -5,9 +5,8 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
-from lightning.fabric.loggers import Logger
-
 from graphfsl.io.errors import InputError, unknown
+from graphfsl.loops.fabric import Logger
 
 LOGGERS = ("tensorboard", "wandb", "mlflow")
 # mlflow-skinny lacks sqlalchemy, and with it the store in a file.
@@ -29,12 +28,12 @@ def make_logger(name: str, run: Path, step: int) -> Logger:
         for module in MODULES[name]:
             importlib.import_module(module)
         if name == "tensorboard":
-            from lightning.fabric.loggers import TensorBoardLogger
+            from lightning_fabric.loggers import TensorBoardLogger
 
             # A resumed run repeats the steps after its checkpoint: what was logged of them is
             # purged.
             return TensorBoardLogger(run, name="tensorboard", version="", purge_step=step)
-        from lightning.pytorch import loggers
+        from pytorch_lightning import loggers
 
         if name == "wandb":
             return loggers.WandbLogger(name=run.name, save_dir=run, id=run.name, resume="allow")

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric import Fabric
-from lightning.fabric.strategies import DDPStrategy
 from torch import nn
 
 from graphfsl.core.arguments import A_FOLDER, A_LEARNER, EPISODES, check_kind, whole_number
@@ -21,6 +19,7 @@ from graphfsl.data.episodes import Episodes
 from graphfsl.io import distributed
 from graphfsl.io.errors import InputError, require, unknown
 from graphfsl.loops.attack import PGD
+from graphfsl.loops.fabric import DDPStrategy, Fabric
 from graphfsl.loops.loggers import LOGGERS
 from graphfsl.loops.progress_bar import Log, terminal_bar
 from graphfsl.loops.training_loop import TrainingLoop
