@@ -382,7 +382,8 @@ def test_pairwise_combinations_train_and_answer(row: dict[str, str | None]) -> N
     if row["adapt"] == "maml":
         # the paper's 0.4 is for an encoder and a head; adapting a generator too, it diverges
         model.rule.lr = 0.1
-    episode, target = value_episodes() if of_values else episodes()
+    batch = 1 if row["adapt"] else 2  # an inner loop answers one task after another
+    episode, target = value_episodes(batch) if of_values else episodes(batch)
     loss = model.train().loss(episode, target)
     loss.backward()
     assert torch.isfinite(loss) and torch.isfinite(model.eval()(episode)).all()
