@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def log_odds(scores: Float[Tensor, "*B n C"]) -> Float[Tensor, "*B n"]:
@@ -21,6 +22,19 @@ def log_odds(scores: Float[Tensor, "*B n C"]) -> Float[Tensor, "*B n"]:
     best = scores.max(-1, keepdim=True)
     rest = scores.scatter(-1, best.indices, float("-inf")).logsumexp(-1)
     return best.values.squeeze(-1) - rest
+
+
+def two_best(p: Float[Tensor, "*B n C"]) -> tuple[Float[Tensor, "*B n"], Float[Tensor, "*B n"]]:
+    """The largest probability and the second largest, which is 0 where there is one class.
+
+    Args:
+        p: (…, n, C).
+
+    Returns:
+        (…, n) each.
+    """
+    best, second = F.pad(p, (0, 1)).topk(2, -1).values.unbind(-1)
+    return best, second
 
 
 def quota(

@@ -14,6 +14,7 @@ from graphfsl.functional.knn import nearest
 from graphfsl.functional.pool_statistics import entropy, moments, place_among
 from graphfsl.functional.propagation import stochastic, symmetric
 from graphfsl.functional.prototypes import present
+from graphfsl.functional.selection import two_best
 from graphfsl.functional.statistics import or_one
 
 STATISTICS = 31  # numbers that are told of a node
@@ -143,7 +144,7 @@ class TaskPoolGraph:
         def of_best(t: Tensor) -> Tensor:
             return t.gather(-1, best.unsqueeze(-1)).squeeze(-1)
 
-        top = p.topk(2, -1).values
+        top, second = two_best(p)
         closest = cosines.amax(-1)
         near, degree = self.nearness, self.degree[:, support:]
         # A class whose support lies less densely in the pool than the pool itself is hardly there.
@@ -156,13 +157,13 @@ class TaskPoolGraph:
         standard_mass, of_mass = moments(mass, real)
         standard_closest, of_closest = moments(closest, real)
         standard_degree, of_degree = moments(degree, real)
-        _, of_top = moments(top[..., 0], real)
+        _, of_top = moments(top, real)
         share = (p * real.unsqueeze(-1)).sum(1) / real.sum(1, keepdim=True).clamp_min(1)
         per_node = [
             standard_mass,
             place_among(mass, mass, real),
-            top[..., 0],
-            top[..., 0] - top[..., 1],
+            top,
+            top - second,
             entropy(p),
             closest,
             standard_closest,

@@ -60,8 +60,10 @@ class Trainer:
         device: "auto", "cpu", "cuda", "mps".
         precision: "32-true" or "bf16-mixed" (encoder in bfloat16, the rest in float32), as Fabric
             names them.
-        accumulate: parts that a step's `batch` is taken in, one after the other, to save memory;
-            the gradient is the same.
+        accumulate: parts that a step's `batch` is taken in, one after the other, to save memory.
+            The gradient is the same, but where the episodes of a batch are not independent: under
+            `running` BatchNorm statistics are those of a part, and a loss that is a mean over the
+            nodes of all episodes is one over the nodes of a part.
         compile: run the encoder through torch.compile.
         cuda_graph: on a GPU, record a step's loss and gradients once and replay them
             (`graphfsl.loops.recorded_step`), for learners whose kernels are many and short.

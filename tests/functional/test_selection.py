@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from graphfsl.functional.selection import log_odds, quota, shuffled, top_per_class
+from graphfsl.functional.selection import log_odds, quota, shuffled, top_per_class, two_best
 
 
 def test_log_odds_equals_its_definition_and_does_not_saturate() -> None:
@@ -61,3 +61,11 @@ def test_the_order_of_candidates_is_random_and_does_not_depend_on_padding() -> N
     assert torch.equal(wider[:, 3:9], found)
     first = {int(shuffled(torch.ones(1, 5, dtype=torch.bool), s).argmax()) for s in range(40)}
     assert first == set(range(5))
+
+
+def test_the_second_best_of_one_class_is_zero() -> None:
+    p = torch.tensor([[0.2, 0.5, 0.3], [0.4, 0.4, 0.2]])
+    best, second = two_best(p)
+    assert best.tolist() == pytest.approx([0.5, 0.4])
+    assert second.tolist() == pytest.approx([0.3, 0.4])
+    assert [v.tolist() for v in two_best(torch.ones(2, 1))] == [[1.0, 1.0], [0.0, 0.0]]

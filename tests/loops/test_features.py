@@ -424,6 +424,77 @@ def test_code_and_hooks_of_a_users_encoder_are_part_of_the_key() -> None:
     assert encoder_digest(hooked).digest() != encoder_digest(encoder(2)).digest()
 
 
+NOTEBOOK = """
+import torch
+from torch import nn
+SCALE = {constant}
+def shifted(x):
+    return x + {function}
+class Preprocessing:
+    def __call__(self, x):
+        return x * {called}
+class Net(nn.Linear):
+    power = {attribute}
+    @staticmethod
+    def squared(x):
+        return {static} * x**2
+    @property
+    def offset(self):
+        return {read}
+    def forward(self, x):
+        x = self.squared(SCALE * self.pre(shifted(x))) ** self.power
+        return super().forward(x) + self.offset
+def make():
+    torch.manual_seed(0)
+    net = Net(2, 2)
+    net.pre = Preprocessing()
+    return net
+"""
+EDITED = ("constant", "function", "called", "attribute", "static", "read")
+
+
+def test_whatever_the_code_of_a_users_encoder_names_is_part_of_the_key() -> None:
+    """A cell of a notebook, of which one number is edited."""
+
+    def key(**changed: int) -> str:
+        space: dict[str, Any] = {"__name__": "notebook"}
+        exec(NOTEBOOK.format(**(dict.fromkeys(EDITED, 1) | changed)), space)
+        return str(encoder_digest(space["make"]()).hexdigest())
+
+    keys = [key(), *(key(**{name: 2}) for name in EDITED)]
+    assert len(set(keys)) == len(keys)
+    assert key() == keys[0]
+
+
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_each_of_several_layers_in_a_list_is_part_of_the_key(which: int) -> None:
+    """A list keeps layers from being registered; they are weights of the encoder all the same."""
+
+    def key(weight: float, activation: type[nn.Module]) -> str:
+        layers = [nn.Sequential(nn.Linear(2, 2), nn.ReLU()) for _ in range(3)]
+        layers[which] = nn.Sequential(nn.Linear(2, 2), activation())
+        for place, layer in enumerate(layers):
+            for p in layer.parameters():
+                nn.init.constant_(p, weight if place == which else 1.0)
+        torch.manual_seed(0)
+        return str(encoder_digest(Options(layers)).hexdigest())
+
+    assert key(1.0, nn.ReLU) == key(1.0, nn.ReLU)
+    assert len({key(1.0, nn.ReLU), key(2.0, nn.ReLU), key(1.0, nn.GELU)}) == 3
+
+
+def test_all_numbers_of_a_tuple_of_tensors_are_part_of_the_key() -> None:
+    """The text of a long tensor leaves out those in its middle."""
+
+    def key(middle: float) -> str:
+        torch.manual_seed(0)
+        numbers = torch.zeros(5000)
+        numbers[2500] = middle
+        return str(encoder_digest(Options((numbers,))).hexdigest())
+
+    assert key(1.0) == key(1.0) != key(2.0)
+
+
 def test_encoders_of_plain_options_keep_their_key() -> None:
     """Features that were computed before are found again."""
     torch.manual_seed(0)

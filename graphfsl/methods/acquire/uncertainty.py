@@ -10,7 +10,7 @@ from torch import Tensor
 
 from graphfsl.core.episode import Episode
 from graphfsl.core.learner import Acquire
-from graphfsl.functional.selection import shuffled
+from graphfsl.functional.selection import shuffled, two_best
 from graphfsl.io.errors import require
 
 __all__ = ["Entropy", "Margin"]
@@ -84,6 +84,5 @@ class Margin(Entropy):
 
     def doubt(self, p: Tensor) -> Tensor:
         """How near the two largest of probabilities (B, n, C) are: (B, n), at most 0."""
-        best = p.topk(2, -1).values
-        closeness: Tensor = best[..., 1] - best[..., 0]
-        return closeness
+        best, second = two_best(p)
+        return second - best

@@ -15,6 +15,7 @@ from graphfsl.core.learner import Head
 from graphfsl.functional.affinity import pairs
 from graphfsl.functional.distances import squared_euclidean
 from graphfsl.functional.prototypes import hide_absent, prototypes
+from graphfsl.functional.selection import two_best
 from graphfsl.io.errors import require
 
 __all__ = ["Relay"]
@@ -144,7 +145,7 @@ class Relay(Head):
         """
         if self.gate is None:
             return torch.ones_like(z[..., :1])
-        best, second = z.topk(2, -1).values.unbind(-1)
+        best, second = two_best(z)
         distance = squared_euclidean(h, p).masked_fill(z == 0, float("inf"))
         near = distance.min(-1).values
         mean = (near * pool).sum(-1, keepdim=True) / pool.sum(-1, keepdim=True).clamp_min(1)

@@ -64,10 +64,13 @@ class RFS(Head):
     def effort(self, episode: Episode) -> tuple[int, int]:
         """Steps of Newton's method, and in each of conjugate gradients, that reach the solution.
 
-        Few are enough where logits are small, which 160 labeled features of length 1 bound; they
-        are then within 3e-4 of it.
+        Few are enough where logits are small, which 160 labeled features of length 1 bound that
+        weigh one each; they are then within 3e-4 of it. Nodes may weigh more where they were
+        labeled by somebody, and where one stands for all samples of an old class.
         """
-        if not self.normalize or self.C > 100:
+        weighs_one = not episode.relabeled and episode.session is None
+        most = 100 if weighs_one else 1
+        if not self.normalize or most < self.C:
             return 30, 40
         nodes = episode.w[:, episode.labeled].shape[1]
-        return (6, 8) if self.C <= 1 and nodes <= 160 else (15, 20)
+        return (6, 8) if self.C <= 1 and nodes <= 160 and weighs_one else (15, 20)

@@ -162,3 +162,10 @@ def test_it_learns_to_use_a_pool_with_distractors() -> None:
         head(episode)
     belief = seen[0][:, episode.unlabeled, 0]
     assert belief[target.unlabeled >= 0].mean() > belief[target.unlabeled < 0].mean() + 0.05
+
+
+def test_relay_answers_a_task_of_one_class() -> None:
+    """As a scikit-learn classifier of one class does; there is no second-best class."""
+    episode = Episode(torch.randn(2, 5, DIM), F.pad(torch.ones(2, 2, 1), (0, 0, 0, 3)), 2, 2)
+    with torch.no_grad():
+        assert Relay(DIM)(episode).isfinite().all()

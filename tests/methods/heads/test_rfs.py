@@ -55,3 +55,19 @@ def test_rfs_is_solved_where_logits_are_large(
     error = (support @ weight.mT + bias.unsqueeze(1)).softmax(-1) - w
     assert (weight + error.mT @ support).abs().max() < 1e-9 and error.sum(1).abs().max() < 1e-9
     torch.testing.assert_close(found, z @ weight.mT + bias.unsqueeze(1), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("of_old_classes", [False, True])
+def test_rfs_is_solved_where_nodes_weigh_much(of_old_classes: bool) -> None:
+    """Also where a node stands for 500 samples, as that of an old class does in a session, it is
+    the regression of the authors.
+    """
+    plain = linear_episode()
+    session = torch.zeros(len(plain.x), plain.way, dtype=torch.long) if of_old_classes else None
+    episode = plain.replace(w=500 * plain.w, relabeled=not of_old_classes, session=session)
+    found = RFS().double().score(episode)[0].softmax(-1)
+    z = F.normalize(episode.x[0], dim=-1).numpy()
+    theirs = LogisticRegression(C=500.0, tol=1e-10, max_iter=10000)
+    theirs.fit(z[episode.support], episode.w[0, episode.support].argmax(-1).numpy())
+    p = torch.from_numpy(theirs.predict_proba(z))
+    torch.testing.assert_close(found, p, atol=1e-4, rtol=0)

@@ -234,3 +234,10 @@ def test_base_classes_must_be_finite_and_large_enough() -> None:
         with pytest.raises(InputError, match="three base classes or more"):
             GatedPropagation(5).fit_base(features, y)
     GatedPropagation(5, rounds=1).fit_base(x, labels)  # fewer than its way
+
+
+def test_a_task_of_one_class_is_answered() -> None:
+    episode = Episode(torch.randn(2, 9, DIM), F.pad(torch.ones(2, 2, 1), (0, 0, 0, 7)), 2, 2)
+    refined = Pipeline(None, head=ProtoNet(), refine=GatedPropagation(1))
+    with torch.no_grad():
+        assert refined.eval()(episode).isfinite().all()
