@@ -365,6 +365,7 @@ async function openView(view, fields = {}) {
   state.of = fields.of === undefined ? (view === "class" ? state.of : null) : fields.of;
   state.sample = fields.sample === undefined ? null : fields.sample;
   state.cursor = 0;
+  state.ahead = []; // dealt before: answered since in another view, perhaps, or asked by an audit
   paintViews();
   state.turning = true;
   try {
@@ -554,10 +555,11 @@ function paintFacts(told) {
 
 function auditText(audit) {
   if (audit.open) return `Audit: ${count(audit.answered)} of ${count(audit.asked)} answered. The result is told when all are.`;
-  if (!audit.judged) return "Audit: everything was skipped, so that it tells nothing.";
+  if (!audit.judged) return "Audit: everything was skipped or answered elsewhere, so that it tells nothing.";
   const percent = (x) => (100 * x).toFixed(1);
   const skipped = audit.skipped ? `; ${count(audit.skipped)} were skipped` : "";
-  return `Audit: ${count(audit.right)} of ${count(audit.judged)} predictions were right, ${percent(audit.accuracy)} % (95 % interval ${percent(audit.low)} to ${percent(audit.high)} %), of the ${count(audit.population)} samples without a label when it began${skipped}.`;
+  const elsewhere = audit.elsewhere ? `; ${count(audit.elsewhere)} were answered elsewhere meanwhile, and are left out` : "";
+  return `Audit: ${count(audit.right)} of ${count(audit.judged)} predictions were right, ${percent(audit.accuracy)} % (95 % interval ${percent(audit.low)} to ${percent(audit.high)} %), of the ${count(audit.population)} samples without a label when it began${skipped}${elsewhere}.`;
 }
 
 // Dialogs
@@ -688,7 +690,8 @@ async function writeExport() {
     const told = await send("export", {
       bar: Number(byId("export-bar").value), validation: Number(byId("export-validation").value), links: !byId("export-copies").checked,
     });
-    byId("export-made").textContent = `${told.folder}: ${count(told.given)} labels of people, ${count(told.predicted)} predictions.`;
+    const gone = told.gone ? ` Without ${count(told.gone)} whose file went away.` : "";
+    byId("export-made").textContent = `${told.folder}: ${count(told.given)} labels of people, ${count(told.predicted)} predictions.${gone}`;
   } catch (error) { byId("export-made").textContent = ""; alarm(error); }
 }
 
