@@ -236,6 +236,8 @@ def test_mistakes_on_the_command_line_are_one_line(
     refused(world, call, "annotate", "empty", "--host", "0.0.0.0", says="give --token")
     refused(world, call, "annotate", "empty", "--user", "a/b", says="is no name")
     refused(world, call, "annotate", "empty", "--user", "a", "--user", "a", says="once")
+    with pytest.raises(InputError, match="what a program is called here"):
+        annotate_folder.named(["label-studio"])
     refused(world, call, "annotate", "empty", "--twice", "7", says="a share from 0 to 1")
     write_csv("few.csv", {"x.png": "none of these"})
     refused(world, call, "annotate", "empty", "--support", "few.csv", says="is no class")

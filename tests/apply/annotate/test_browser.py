@@ -193,6 +193,18 @@ def test_undo_merge_filters_and_zoom(chromium: Any, tmp_path: Path) -> None:
             page.keyboard.press("u")
             until(page, "state.first.map((one) => one.name).sort().join('') === 'abcd'")
 
+            page.keyboard.press("Escape")
+            until(page, "state.view === 'next' && state.ahead.length > 0 && state.summary.ready")
+            page.locator("#open-audit").click()
+            page.fill("#audit-count", "30")
+            page.locator("#audit-count").press("Enter")
+            until(page, "state.view === 'audit' && state.tiles.length === 30")
+            asked = set(page.evaluate("state.tiles.map((tile) => tile.n)"))
+            page.keyboard.press("Escape")
+            until(page, "state.view === 'next' && !state.turning")
+            shown = page.evaluate("[...state.tiles, ...state.ahead].map((tile) => tile.n)")
+            assert not asked & set(shown), "what was dealt before is asked blind now"
+
 
 def test_two_people_do_not_get_the_same_but_a_share(chromium: Any, tmp_path: Path) -> None:
     pool, truth = picture_pool(tmp_path / "in")
