@@ -16,7 +16,7 @@ from typing import Any
 from graphfsl.apply.annotate.answer_store import AnswerStore
 from graphfsl.apply.annotate.answers import NONE, class_name
 from graphfsl.apply.annotate.exports import write_answers
-from graphfsl.apply.annotate.guard import Keys
+from graphfsl.apply.annotate.guard import Keys, reached_as
 from graphfsl.apply.annotate.pool_refiner import refiner_of
 from graphfsl.apply.annotate.sample_files import in_words
 from graphfsl.apply.annotate.web import PROGRAM, address, make_app, missing
@@ -167,8 +167,9 @@ def opened(
         bench.start(write)
         try:
             app = make_app(bench, keys, out, folder, host, port)
-            addresses = {user: address(keys, user, host, port) for user in users}
-            base = address(keys, PROGRAM, host, port).partition("/u/")[0]
+            name = reached_as(host)
+            addresses = {user: address(keys, user, name, port) for user in users}
+            base = address(keys, PROGRAM, name, port).partition("/u/")[0]
             yield Served(bench, app, addresses, f"{base}/{PROGRAM}/{keys.of(PROGRAM)}")
         finally:
             bench.stop()

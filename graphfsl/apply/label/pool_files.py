@@ -189,7 +189,7 @@ class _Linked:
 
 
 def _holds_exports(folder: Path) -> bool:
-    """Whether a folder holds what `annotate` exported: the samples once more, as links or copies."""
+    """Whether a folder holds what `annotate` exported, which are the samples once more."""
     return folder.name == EXPORTS and (folder.parent / ANSWERS).is_file()
 
 

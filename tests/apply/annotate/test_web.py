@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from graphfsl.apply.annotate.annotate_folder import opened
 from graphfsl.apply.annotate.guard import Keys
 from graphfsl.apply.label.label_table import read_labels
 from graphfsl.io.errors import InputError
@@ -387,3 +389,14 @@ def test_another_machine_needs_a_token() -> None:
     with pytest.raises(InputError, match="16 or more"):
         Keys("short", "127.0.0.1")
     assert Keys("long enough a token", "0.0.0.0").of("a") != Keys(None, "::1").of("a")
+
+
+def test_the_address_for_other_machines_holds_the_name_of_this_one(
+    tmp_path: Path, pool: Any
+) -> None:
+    """No other machine reaches this one as 0.0.0.0."""
+    keys = Keys("long enough a token", "0.0.0.0")
+    with opened(tmp_path / "in", tmp_path, pool[0], ["bo"], keys, host="0.0.0.0") as page:
+        address, home = page.addresses["bo"], f"http://{socket.gethostname()}:8765"
+        assert address.startswith(f"{home}/u/bo/?token=") and page.predictions.startswith(home)
+        assert TestClient(page.app, base_url=home).get(address).status_code == 200
