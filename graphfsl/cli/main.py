@@ -38,6 +38,8 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)
     warnings.formatwarning = _one_line  # type: ignore[assignment]
+    if os.environ.get("RANK", "0") != "0":  # of the processes of torchrun the first one talks
+        _silence()
     if "RANK" in os.environ:  # every process of torchrun would say how it found the others
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
         logging.getLogger("lightning_fabric").setLevel(logging.WARNING)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -350,6 +351,18 @@ def test_load_answers_on_raw_images(trained: Path) -> None:
     )
     assert [a.label for a in answer] == ["2", "0"]
     assert sum(answer[0].probabilities.values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_only_the_first_process_of_torchrun_talks(
+    monkeypatch: pytest.MonkeyPatch, call: Call
+) -> None:
+    silenced: list[str] = []
+    monkeypatch.setattr("graphfsl.cli.main._silence", lambda: silenced.append(os.environ["RANK"]))
+    monkeypatch.setenv("TORCH_CPP_LOG_LEVEL", "ERROR")
+    for number in "012":
+        monkeypatch.setenv("RANK", number)
+        assert call("--help")[0] == 0
+    assert silenced == ["1", "2"]
 
 
 def test_demo_makes_its_table_and_report(

@@ -14,21 +14,22 @@ from pathlib import Path
 from typing import Any
 
 from graphfsl.apply.annotate.answer_store import AnswerStore
+from graphfsl.apply.annotate.answers import NONE, class_name
 from graphfsl.apply.annotate.exports import write_answers
-from graphfsl.apply.annotate.guard import Keys
+from graphfsl.apply.annotate.guard import Keys, reached_as
 from graphfsl.apply.annotate.pool_refiner import refiner_of
 from graphfsl.apply.annotate.sample_files import in_words
 from graphfsl.apply.annotate.web import PROGRAM, address, make_app, missing
-from graphfsl.apply.annotate.workbench import Workbench
+from graphfsl.apply.annotate.workbench import MOST_MARKS, OURSELVES, Workbench
 from graphfsl.apply.label.label_table import read_labels, samples_meant
-from graphfsl.apply.label.pool_files import Pool, check_places, read_pool
+from graphfsl.apply.label.pool_files import ANSWERS, EXPORTS, Pool, check_places, read_pool
 from graphfsl.data.pixel_range import Range
 from graphfsl.experiment.learner_spec import PartSpec
 from graphfsl.io.errors import InputError, require
 from graphfsl.io.lock import locked
 from graphfsl.io.plain_text import one_line
 
-DATABASE, TABLE = "answers.sqlite", "answers.csv"
+TABLE = "answers.csv"
 LONGEST_NAME = 40  # letters of a person's name
 KNOWN = 0.5  # of the answered files, the share that another folder may lack
 
@@ -97,7 +98,7 @@ def annotate(
     folder, out = Path(folder), Path(out)
     what = "a file; features have nothing to be looked at" if folder.exists() else "nothing at all"
     require(folder.is_dir(), f"{folder} is no folder of images, but {what}")
-    check_places([out], [out / DATABASE, out / TABLE])
+    check_places([out], [out / ANSWERS, out / TABLE])
     given = {} if support is None else read_labels(support)
     with listening(host, port) as listener, locked(out):
         port = listener.getsockname()[1]
@@ -151,9 +152,9 @@ def opened(
     require(
         len(pool.names) > 2, f"{folder} holds {len(pool.names)} readable images; there is no pool"
     )
-    for stale in (out / "exports").glob(".*-*"):  # of an export that was killed
+    for stale in (out / EXPORTS).glob(".*-*"):  # of an export that was killed
         shutil.rmtree(stale, ignore_errors=True)
-    store = AnswerStore(out / DATABASE)
+    store = AnswerStore(out / ANSWERS)
     try:
         _check_folder(store, folder, pool)
         refiner, why = refiner_of(run, pool.x)
@@ -166,8 +167,9 @@ def opened(
         bench.start(write)
         try:
             app = make_app(bench, keys, out, folder, host, port)
-            addresses = {user: address(keys, user, host, port) for user in users}
-            base = address(keys, PROGRAM, host, port).partition("/u/")[0]
+            name = reached_as(host)
+            addresses = {user: address(keys, user, name, port) for user in users}
+            base = address(keys, PROGRAM, name, port).partition("/u/")[0]
             yield Served(bench, app, addresses, f"{base}/{PROGRAM}/{keys.of(PROGRAM)}")
         finally:
             bench.stop()
@@ -192,6 +194,10 @@ def named(users: Sequence[str]) -> list[str]:
         require(
             fits and "/" not in name and name not in (".", ".."),
             f"--user {name!r} is no name; a name has 1 to {LONGEST_NAME} letters and no slash",
+        )
+        require(
+            name not in (OURSELVES, PROGRAM),
+            f"--user {name} is what a program is called here; choose another name",
         )
     require(len(set(names)) == len(names), "two users have one name; --user takes each once")
     return names
@@ -245,16 +251,25 @@ def _check_folder(store: AnswerStore, folder: Path, pool: Pool) -> None:
 
 
 def _take_over(bench: Workbench, given: Mapping[str, str]) -> None:
-    """Labels of a table become answers, of samples that have none."""
+    """Labels of a table become answers, of samples that have none.
+
+    Raises:
+        InputError: for a label that no class can be called; nothing is written.
+    """
+    new = {
+        bench.place[name]: label
+        for name, label in given.items()
+        if name in bench.place and not bench.answers.latest.get(name)
+    }
+    called = {label: class_name(label, {}) for label in new.values() if label}
     user = bench.users[0]
     classes = {name: own for own, name in bench.answers.classes.items()}
-    answers = []
-    for name, label in given.items():
-        n = bench.place.get(name)
-        if n is None or bench.answers.latest.get(name):
-            continue
-        if label and label not in classes:
-            classes[label] = bench.change_class(user, "class", name=label)
-        answers.append({"n": n, "value": classes[label] if label else "none", "seen": 0})
-    if answers:
-        bench.answer(user, answers, bulk=True)
+    for name in called.values():
+        if name not in classes:
+            classes[name] = bench.change_class(user, "class", name=name)
+    answers = [
+        {"n": n, "value": classes[called[label]] if label else NONE, "seen": 0}
+        for n, label in new.items()
+    ]
+    for first in range(0, len(answers), MOST_MARKS):
+        bench.answer(user, answers[first : first + MOST_MARKS], bulk=True)

@@ -187,6 +187,16 @@ class Answers:
             return None
         return answer
 
+    def elsewhere(self, audit: Audit) -> set[str]:
+        """The samples of an audit that were answered outside of it: not blind, and not counted."""
+        blind = self.audited.get(audit.event, {})
+        answered = set()
+        for name in audit.guesses:
+            users = self.latest.get(name, {})
+            if name not in blind and any(self.own(name, user) for user in users):
+                answered.add(name)
+        return answered
+
     def labels(self) -> Iterator[tuple[str, Answer, str]]:
         """(sample, answer, class or "none") of every sample with a label."""
         for sample in self.latest:
@@ -197,7 +207,7 @@ class Answers:
                 yield sample, answer, value
 
 
-def class_name(text: str, classes: dict[str, str], own: str | None = None) -> str:
+def class_name(text: Any, classes: dict[str, str], own: str | None = None) -> str:
     """The name of a class as it is kept: composed (NFC), without blanks around it.
 
     Args:
@@ -208,6 +218,7 @@ def class_name(text: str, classes: dict[str, str], own: str | None = None) -> st
     Raises:
         InputError: for a name that files of labels cannot hold, or that another class has.
     """
+    require(isinstance(text, str), "the name of a class is a text")
     name = unicodedata.normalize("NFC", " ".join(text.split()))
     require(name, "a class needs a name")
     require(

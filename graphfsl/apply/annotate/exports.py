@@ -18,6 +18,7 @@ from graphfsl.apply.annotate.workbench import Workbench
 from graphfsl.apply.label.pool_files import write_table
 from graphfsl.io.checkpoint import whole_folder, write_atomically
 from graphfsl.io.errors import InputError, require
+from graphfsl.io.files import read_regular
 
 MODEL = "graphfsl"  # how Label Studio calls whose predictions they are
 CHOICE, IMAGE = "choice", "image"  # names in Label Studio's configuration
@@ -39,7 +40,7 @@ class Labelled:
         label: the name of its class, "" for none of the classes.
         confidence: 1 where a person said so, else of the prediction.
         given: whether a person said so.
-        counts: whether the label is a person's, or surely enough predicted.
+        counts: whether the label is a person's, or surely enough predicted, and the file is there.
         user: whose answer it is; "" where nobody's.
         how: how it came, see `Answer`; "predicted" where nobody answered.
         at: when it was answered.
@@ -54,6 +55,7 @@ class Labelled:
     user: str = ""
     how: str = "predicted"
     at: str = ""
+    is_gone: bool = False  # whether its file went away
 
 
 def exported(bench: Workbench, bar: float) -> list[Labelled]:
@@ -67,18 +69,19 @@ def exported(bench: Workbench, bar: float) -> list[Labelled]:
         answers = {name: (answer, label) for name, answer, label in bench.given_answers()}
         found = []
         for n, (name, path) in enumerate(zip(bench.pool.names, bench.pool.images, strict=True)):
+            gone = bench.files.is_gone(n)
             if name in answers:
                 answer, label = answers[name]
                 person = (answer.user, answer.how, answer.at)
-                found.append(Labelled(name, path, label, 1.0, True, True, *person))
+                found.append(Labelled(name, path, label, 1.0, True, not gone, *person, gone))
                 continue
             value, score = bench.guess(n)
             label = bench.answers.classes.get(value, "") if value and value != NONE else ""
             score = score or 0.0
             agreed = not bench.answers.disagrees(name)
-            counts = bool(label) and score >= bar and agreed
+            counts = bool(label) and score >= bar and agreed and not gone
             how = "predicted" if agreed else "disagreed"
-            found.append(Labelled(name, path, label, score, False, counts, how=how))
+            found.append(Labelled(name, path, label, score, False, counts, how=how, is_gone=gone))
         return found
 
 
@@ -116,7 +119,8 @@ def export(
         names.csv                             class -> folder
         label_studio.json, label_studio.xml   tasks and configuration for Label Studio
 
-    Of a sample the same side of the split is taken each time; but each class keeps one to train on.
+    Of a sample the same side of the split is taken each time, and of files that are equal, byte by
+    byte; but each class keeps one to train on.
 
     Args:
         out: the folder below which the new one is made, with the next number.
@@ -144,8 +148,9 @@ def export(
             config = label_studio_config({sample.label for sample in counted if sample.label})
             write_atomically(target / "label_studio.xml", config.encode())
     except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
         raise InputError(
-            f"cannot write {folder}: {error.strerror}; free space, or take links in place of copies"
+            f"cannot write {folder}: {what}; free space, or take links in place of copies"
         ) from None
     return folder
 
@@ -201,15 +206,29 @@ def _write_images(
 
 def _validated(samples: Sequence[Labelled], validation: float) -> set[str]:
     """The samples that are kept for validation; each class has one at least to train on."""
-    chosen: set[str] = set()
-    last: dict[str, Labelled] = {}
+    first = _first_of_equals(samples)
+    share = {name: _share_of(of) for name, of in first.items()}
+    last: dict[str, float] = {}
     for sample in samples:
-        share = _share_of(sample.sample)
-        if share < validation:
-            chosen.add(sample.sample)
-        if sample.label not in last or share > _share_of(last[sample.label].sample):
-            last[sample.label] = sample
-    return chosen - {sample.sample for sample in last.values()}
+        last[sample.label] = max(share[sample.sample], last.get(sample.label, 0.0))
+    kept = set(last.values())
+    return {name for name, number in share.items() if number < validation and number not in kept}
+
+
+def _first_of_equals(samples: Sequence[Labelled]) -> dict[str, str]:
+    """Of each sample the first, by name, whose file holds the same bytes."""
+    of_size: dict[int, list[Labelled]] = {}
+    for sample in sorted(samples, key=lambda one: one.sample):
+        of_size.setdefault(sample.path.stat().st_size, []).append(sample)
+    first: dict[str, str] = {}
+    for several in of_size.values():
+        seen: dict[bytes, str] = {}
+        for sample in several:
+            content = b""  # where there is one of this size, it need not be read
+            if len(several) > 1:
+                content = hashlib.sha256(read_regular(sample.path)).digest()
+            first[sample.sample] = seen.setdefault(content, sample.sample)
+    return first
 
 
 def _place(file: Path, at: Path, links: bool) -> None:

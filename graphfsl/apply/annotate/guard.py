@@ -27,6 +27,7 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
 }
 LOCAL = ("localhost", "127.0.0.1", "::1")
+EVERY_ADDRESS = ("0.0.0.0", "::")
 
 
 class Keys:
@@ -69,6 +70,11 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def reached_as(host: str) -> str:
+    """What other machines call a host; where every address of this one is served, its name."""
+    return socket.gethostname() if host in EVERY_ADDRESS else host
 
 
 class Guard:

@@ -60,7 +60,8 @@ def audit_told(answers: Answers, opened: Audit | None) -> dict[str, Any] | None:
     """The last audit: how far it is, and when it is whole what it says.
 
     The accuracy is that of the predictions when it began, of samples without a label; only blind
-    answers to single samples count. What was skipped is left out, and said.
+    answers to single samples count. What was skipped, or answered elsewhere before the audit asked,
+    is left out, and said.
     """
     if not answers.audits:
         return None
@@ -75,6 +76,7 @@ def audit_told(answers: Answers, opened: Audit | None) -> dict[str, Any] | None:
     if told["open"]:
         return told
     told |= {"right": 0, "judged": 0, "skipped": 0, "population": audit.population}
+    told["elsewhere"] = len(answers.elsewhere(audit))
     for sample, answer in given.items():
         value = answers.resolved(answer.value)
         if value is None or value == SKIP:

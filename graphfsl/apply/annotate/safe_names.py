@@ -6,7 +6,8 @@ import re
 import unicodedata
 
 FORBIDDEN = re.compile(r'[/\\:*?"<>|\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+')
-RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # of Windows
+# Of Windows, and the folder beside class folders that holds images without a class.
+RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?|unlabeled", re.IGNORECASE)
 FORMULA = re.compile(r"^[=+\-@'\s.~]+")  # what a name must not begin with
 LONGEST = 120  # bytes of a name in UTF-8, of the 255 that file systems take
 

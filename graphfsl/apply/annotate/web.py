@@ -15,6 +15,7 @@ from graphfsl.apply.annotate.exports import export, exported
 from graphfsl.apply.annotate.guard import Guard, Keys
 from graphfsl.apply.annotate.pictures import SIDES, Pictures
 from graphfsl.apply.annotate.workbench import Conflict, Workbench
+from graphfsl.apply.label.pool_files import EXPORTS
 from graphfsl.io.errors import InputError
 
 STATIC = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
@@ -207,7 +208,7 @@ class _Page:
             return _json({"error": str(error)}, 507)
         except InputError as error:
             return _json({"error": str(error)}, 400)
-        except (TypeError, ValueError, KeyError) as error:
+        except (TypeError, ValueError, KeyError, OverflowError) as error:
             return _json({"error": f"the request cannot be understood ({error})"}, 400)
 
     def _may(self, request: Any) -> bool:
@@ -285,10 +286,15 @@ class _Page:
         called = self._bench.summary(user, bar)["called"]
         samples = exported(self._bench, bar)
         links = bool(body.get("links", True))
-        made = export(self._out / "exports", samples, called, validation, links)
-        given = sum(sample.given for sample in samples)
-        counts = sum(sample.counts for sample in samples)
-        return {"folder": str(made), "given": given, "predicted": counts - given}
+        made = export(self._out / EXPORTS, samples, called, validation, links)
+        counted = [sample for sample in samples if sample.counts]
+        given = sum(sample.given for sample in counted)
+        return {
+            "folder": str(made),
+            "given": given,
+            "predicted": len(counted) - given,
+            "gone": sum(sample.is_gone for sample in samples),
+        }
 
 
 def _static(name: str) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,17 +15,24 @@ import numpy as np
 
 from graphfsl.apply.annotate import pool_statistics as statistics
 from graphfsl.apply.annotate.answer_store import AnswerStore, Event, Mark
-from graphfsl.apply.annotate.answers import CLEAR, NONE, SKIP, Answer, Answers, class_name
+from graphfsl.apply.annotate.answers import (
+    CLEAR,
+    NONE,
+    SKIP,
+    Answer,
+    Answers,
+    Audit,
+    class_name,
+)
 from graphfsl.apply.annotate.dealing import AT_ONCE, Dealer
 from graphfsl.apply.annotate.pool_model import Label, PoolModel, Predictions
 from graphfsl.apply.annotate.pool_refiner import PoolRefiner
-from graphfsl.apply.annotate.sample_files import SampleFiles, in_words
+from graphfsl.apply.annotate.sample_files import UNKNOWN, SampleFiles, in_words
 from graphfsl.apply.label.pool_files import Pool
 from graphfsl.io.errors import InputError, require
 
 LISTED = 200  # tiles of one request, and classes
 MOST_AUDITED = 2000
-NOTICES = 20  # lines that are kept
 PAUSE = 0.5  # seconds between two times that answers are written elsewhere
 OURSELVES = "graphfsl"  # who follows a file that moved
 MOST_MARKS = 20_000  # of one answer
@@ -93,11 +101,13 @@ class Workbench:
         self.place = {name: i for i, name in enumerate(pool.names)}
         self.files = SampleFiles(pool)
         self._by_request: dict[str, Event] = {}
+        self._hidden = -1, frozenset[int]()  # up to which event `_blind` is known, and what it is
         self.model: PoolModel | None = None
         self.refiner, self._why = refiner, why
         self.state = State()
         self.failure = ""  # of a thread
         self.notices: list[str] = []
+        self._unwritten: list[str] = []  # why answers are not written elsewhere
         self.curve = statistics.Changes()
         self._events: list[Event] = list(store.events())
         self.answers = Answers.of(self._events)
@@ -254,8 +264,9 @@ class Workbench:
         event = self.answers.last
         try:
             self._write_elsewhere(self)
+            self._unwritten = []
         except InputError as error:  # the store has all of it
-            self.notices = [*self.notices, str(error)][-NOTICES:]
+            self._unwritten = [str(error)]
         self._written = event
 
     def _labels(self) -> dict[int, Label]:
@@ -271,7 +282,7 @@ class Workbench:
     def answer(
         self,
         user: str,
-        answers: Sequence[Mapping[str, Any]],
+        answers: list[dict[str, Any]],
         view: str = "next",
         audit: int | None = None,
         bulk: bool = False,
@@ -296,6 +307,10 @@ class Workbench:
             Conflict: where another tab has answered meanwhile; nothing is written.
             NotStored: where it cannot be written.
         """
+        require(
+            isinstance(answers, list) and all(isinstance(one, dict) for one in answers),
+            "answers must be a list of objects, each with a sample and a value",
+        )
         require(answers, "an answer names a sample")
         require(len(answers) <= MOST_MARKS, f"at most {MOST_MARKS:,} samples at once")
         require(view in VIEWS, f"view must be one of {', '.join(VIEWS)}")
@@ -348,9 +363,22 @@ class Workbench:
                     f"{self._named(event.body['class'])} has {users:,} answers; delete the class "
                     "instead"
                 )
+            self._check_names_without(event)
             self._write(user, "undo", body={"event": event.id}, request=request)
             samples = [self.place[m.sample] for m in event.marks if m.sample in self.place]
             return self._told(event), samples
+
+    def _check_names_without(self, event: Event) -> None:
+        """InputError where undoing an event gives two classes one name."""
+        if event.kind not in ("rename", "merge", "delete"):
+            return
+        undo = Event(self.answers.last + 1, event.at, event.user, "undo", body={"event": event.id})
+        counts = Counter(Answers.of([*self._events, undo]).classes.values())
+        twice = next((name for name, count in counts.items() if count > 1), None)
+        require(
+            twice is None,
+            f"there is another class {twice!r} meanwhile; rename that one, or merge the two",
+        )
 
     def change_class(self, user: str, action: str, request: str | None = None, **body: Any) -> str:
         """Make, rename, merge or delete a class.
@@ -373,14 +401,14 @@ class Workbench:
             if self._known(request):
                 return self._made(str(request)) or str(own)
             if action == "class":
-                name = class_name(str(body.get("name", "")), classes)
+                name = class_name(body.get("name"), classes)
                 own = self._next_class()
                 self._write(user, "class", body={"class": own, "name": name}, request=request)
                 return own
             require(isinstance(own, str) and own in classes, f"there is no class {own!r}")
             own = str(own)
             if action == "rename":
-                name = class_name(str(body.get("name", "")), classes, own)
+                name = class_name(body.get("name"), classes, own)
                 self._write(user, "rename", body={"class": own, "name": name}, request=request)
                 return own
             if action == "merge":
@@ -496,6 +524,8 @@ class Workbench:
         return "correction" if again or view not in DEALT_VIEWS else "single"
 
     def _mark(self, n: int, value: str) -> Mark:
+        if value == SKIP and self.files.is_gone(n):
+            return Mark(self.pool.names[n], UNKNOWN, 0, value)
         content, size = self.files.content(n)
         guess, score = self.guess(n, answered=True)
         return Mark(self.pool.names[n], content, size, value, guess, score)
@@ -541,14 +571,18 @@ class Workbench:
             return value, round(float(found.score[n]), 4)
         return (NONE, None) if found.best[n] >= 0 else (None, None)
 
-    def open_audit(self) -> Any:
+    def open_audit(self) -> Audit | None:
         """The last audit while some of its samples are not answered; else None."""
         if not self.answers.audits:
             return None
         audit = self.answers.audits[max(self.answers.audits)]
-        answered = self.answers.audited.get(audit.event, {})
-        left = [name for name in audit.guesses if name not in answered and name in self.place]
-        return audit if left else None
+        return audit if self._left(audit) else None
+
+    def _left(self, audit: Audit) -> list[int]:
+        """Samples that an audit still asks; not those that somebody has answered elsewhere."""
+        over = self.answers.audited.get(audit.event, {}).keys() | self.answers.elsewhere(audit)
+        left = [name for name in audit.guesses if name in self.place and name not in over]
+        return [self.place[name] for name in left]
 
     def tile(self, n: int, user: str, view: str = "next") -> dict[str, Any]:
         """What the page shows of a sample.
@@ -566,7 +600,7 @@ class Workbench:
             "seen": 0 if own is None else own.event,
             "how": None if own is None else own.how,
         }
-        if view != "audit":
+        if view != "audit" and n not in self._blind():
             guess, score = self.guess(n)
             shown |= {"guess": guess, "score": score}
         if view not in (*DEALT_VIEWS, "audit"):
@@ -588,18 +622,24 @@ class Workbench:
             count: how many, at the most.
             shown: samples that the page has already.
         """
+        require(isinstance(count, int), "count must be a whole number")
         with self.lock:
-            count = min(max(int(count), 1), LISTED)
-            blind = self._blind()
+            count = min(max(count, 1), LISTED)
+            left_out = self._blind().union(n for n in shown if isinstance(n, int))
             samples = self.dealer.deal(
-                user, count, self.answers, {*map(int, shown), *blind}, self.given != UNLABELLED
+                user, count, self.answers, left_out, self.given != UNLABELLED
             )
             return [self.tile(n, user) for n in samples]
 
-    def _blind(self) -> set[int]:
+    def _blind(self) -> frozenset[int]:
         """Samples of an open audit, whose guesses nobody may see."""
-        audit = self.open_audit()
-        return {self.place[n] for n in audit.guesses if n in self.place} if audit else set()
+        event, blind = self._hidden
+        if event != self.answers.last:
+            audit = self.open_audit()
+            names = audit.guesses if audit else {}
+            blind = frozenset(self.place[name] for name in names if name in self.place)
+            self._hidden = self.answers.last, blind
+        return blind
 
     def grid(
         self,
@@ -679,9 +719,7 @@ class Workbench:
         audit = self.open_audit()
         if audit is None:
             return np.empty(0, np.int64)
-        answered = self.answers.audited.get(audit.event, {})
-        left = [self.place[n] for n in audit.guesses if n not in answered and n in self.place]
-        return np.array(left, np.int64)
+        return np.array(self._left(audit), np.int64)
 
     def _filtered(
         self, found: np.ndarray, view: str, of: str | None, low: float, high: float
@@ -755,7 +793,7 @@ class Workbench:
                 "plateau": self.curve.told(),
                 "audit": statistics.audit_told(self.answers, self.open_audit()),
                 "agreement": statistics.agreement(self.answers),
-                "notices": self.notices,
+                "notices": [*self.notices, *self._unwritten],
                 "unreadable": len(self.pool.unreadable),
                 "screen": self.store.screen(user),
             }

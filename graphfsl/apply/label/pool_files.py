@@ -27,6 +27,7 @@ from graphfsl.io.plain_text import csv_table
 
 FORMATS = ("csv", "parquet")
 TABLES = ("unreadable.csv", "suggest.csv")  # of `label` and `suggest`, which sheets stand beside
+ANSWERS, EXPORTS = "answers.sqlite", "exports"  # what `annotate` writes into its folder
 SHEET = re.compile(r"\d{3,}-.*\.png")  # the name of a contact sheet's file, in the folder `sheets`
 
 
@@ -81,7 +82,8 @@ def read_pool(
         run: a run directory whose encoder is taken instead.
         size: the side of the images in pixels; None takes the encoder's own.
         range: the values of black and white, see `folder_range`.
-        out: where `label` writes; contact sheets there, and beside tables of ours, are no samples.
+        out: where `label` writes; contact sheets there, and beside tables of ours, are no samples,
+            and neither are exports of `annotate`.
 
     Raises:
         InputError: where nothing can be read.
@@ -143,7 +145,11 @@ def image_files(root: Path, out: Path | None) -> tuple[list[str], list[tuple[str
     seen = _Linked(root)
     inside = []
     for top, below, names in os.walk(root, onerror=closed, followlinks=True):
-        below[:] = [folder for folder in sorted(below) if not seen.leads_back(Path(top) / folder)]
+        below[:] = [
+            folder
+            for folder in sorted(below)
+            if not seen.leads_back(Path(top) / folder) and not _holds_exports(Path(top) / folder)
+        ]
         ours = _holds_sheets(Path(top), sheets)
         inside += [
             os.path.relpath(Path(top) / f, root) for f in names if not (ours and SHEET.fullmatch(f))
@@ -180,6 +186,11 @@ class _Linked:
             return True
         self._seen.append(real)
         return False
+
+
+def _holds_exports(folder: Path) -> bool:
+    """Whether a folder holds what `annotate` exported, which are the samples once more."""
+    return folder.name == EXPORTS and (folder.parent / ANSWERS).is_file()
 
 
 def _holds_sheets(folder: Path, sheets: Path | None) -> bool:

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from scipy.stats import binom
 
+from graphfsl.apply.annotate import annotate_folder
 from graphfsl.apply.annotate.answer_store import AnswerStore
 from graphfsl.apply.annotate.pool_model import Label, PoolModel, _at_most
 from graphfsl.apply.label.label_pool import label_pool
@@ -78,6 +79,36 @@ def test_linked_folders_are_followed_once_and_in_no_circle(tmp_path: Path) -> No
     (tmp_path / "elsewhere/back").symlink_to(tmp_path / "in", target_is_directory=True)
     files, lost = image_files(tmp_path / "in", None)
     assert files == ["a.png", "linked/c.png", "own/b.png"] and not lost
+
+
+def test_what_was_exported_is_no_sample_of_the_folder_around_it(tmp_path: Path) -> None:
+    pool, truth = picture_pool(tmp_path / "in")
+    before, _ = image_files(tmp_path / "in", None)
+    with served(tmp_path, pool, out="in/annotations") as (page, (anna,)):
+        anna.label_some(truth, [anna.new_class(name) for name in "abcd"], 12)
+        assert page.bench.settled()
+        for links in (True, False):
+            anna.post("export", bar=0.0, links=links)
+    assert len(list((tmp_path / "in/annotations/exports").rglob("*.png"))) == 2 * len(before)
+    assert image_files(tmp_path / "in", None) == (before, [])
+
+
+def test_any_number_of_labels_is_taken_over_or_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(annotate_folder, "MOST_MARKS", 5)
+    pool, truth = picture_pool(tmp_path / "in")
+    given = {name: "abcd"[c] for name, c in truth.items()}
+    with (
+        pytest.raises(InputError, match="has 101 letters"),
+        served(tmp_path, pool, given=given | {pool.names[-1]: "x" * 101}),
+    ):
+        pass
+    with served(tmp_path, pool, given=given) as (page, (anna,)):
+        assert anna.get("summary")["labelled"] == len(given)
+        events = list(page.bench.store.events())
+        assert max(len(event.marks) for event in events) == 5
+        assert [event.kind for event in events].count("class") == 4, "of the first call none"
 
 
 def test_answers_of_another_folder_are_refused(tmp_path: Path) -> None:
@@ -205,6 +236,8 @@ def test_mistakes_on_the_command_line_are_one_line(
     refused(world, call, "annotate", "empty", "--host", "0.0.0.0", says="give --token")
     refused(world, call, "annotate", "empty", "--user", "a/b", says="is no name")
     refused(world, call, "annotate", "empty", "--user", "a", "--user", "a", says="once")
+    with pytest.raises(InputError, match="what a program is called here"):
+        annotate_folder.named(["label-studio"])
     refused(world, call, "annotate", "empty", "--twice", "7", says="a share from 0 to 1")
     write_csv("few.csv", {"x.png": "none of these"})
     refused(world, call, "annotate", "empty", "--support", "few.csv", says="is no class")

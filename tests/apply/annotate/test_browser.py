@@ -127,7 +127,20 @@ def test_a_hundred_pictures_by_keyboard_alone(chromium: Any, tmp_path: Path) -> 
         assert served.bench.settled()
         with tab(chromium, addresses["anna"]) as page:
             assert "token" not in page.url
-            label_by_keys(page, truth, names, 100)
+            page.keyboard.press("v")
+            until(page, "state.view === 'unlabelled' && state.tiles.length === 60")
+            label_by_keys(page, truth, names, 8)
+            until(page, "!state.tiles.some((tile) => tile.pending)")
+            until(page, "state.summary.ready")  # so that the order is another one
+            for shown in (61, 120):
+                page.locator("#more").click()
+                until(page, f"state.tiles.length >= {shown}")
+                if page.evaluate("document.getElementById('more').hidden"):
+                    break
+            assert page.evaluate("new Set(state.tiles.map((tile) => tile.n)).size") == 120
+            page.keyboard.press("Escape")
+            until(page, "state.view === 'next' && !state.turning")
+            label_by_keys(page, truth, names, 92)
             until(page, "!state.tiles.some((tile) => tile.pending)")
             last = page.evaluate("state.tiles.map((tile) => tile.n)")
     rows = read_csv(str(tmp_path / "out/answers.csv"))
@@ -192,6 +205,18 @@ def test_undo_merge_filters_and_zoom(chromium: Any, tmp_path: Path) -> None:
             until(page, "state.first.map((one) => one.name).sort().join('') === 'bcd'")
             page.keyboard.press("u")
             until(page, "state.first.map((one) => one.name).sort().join('') === 'abcd'")
+
+            page.keyboard.press("Escape")
+            until(page, "state.view === 'next' && state.ahead.length > 0 && state.summary.ready")
+            page.locator("#open-audit").click()
+            page.fill("#audit-count", "30")
+            page.locator("#audit-count").press("Enter")
+            until(page, "state.view === 'audit' && state.tiles.length === 30")
+            asked = set(page.evaluate("state.tiles.map((tile) => tile.n)"))
+            page.keyboard.press("Escape")
+            until(page, "state.view === 'next' && !state.turning")
+            shown = page.evaluate("[...state.tiles, ...state.ahead].map((tile) => tile.n)")
+            assert not asked & set(shown), "what was dealt before is asked blind now"
 
 
 def test_two_people_do_not_get_the_same_but_a_share(chromium: Any, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 from graphfsl.apply.annotate.exports import Labelled, export
 from graphfsl.apply.annotate.label_studio import controls
 from graphfsl.apply.annotate.safe_names import SafeNames
+from graphfsl.data.images import read_folder_classes
 from graphfsl.io.errors import InputError
 from tests.support.labelling import picture_pool, served
 from tests.support.pools import read_csv
@@ -57,13 +58,38 @@ def test_a_labelled_pool_is_exported_as_a_whole(tmp_path: Path) -> None:
 
 
 def test_each_class_has_a_sample_to_train_on(tmp_path: Path) -> None:
-    image = tmp_path / "a.png"
-    image.write_bytes(b"")
-    samples = [Labelled(f"{n}.png", image, f"c{n % 20}", 1.0, True, True) for n in range(30)]
+    images = [tmp_path / f"{n}.png" for n in range(30)]
+    for n, image in enumerate(images):
+        image.write_bytes(bytes([n]))
+    samples = [sample(image, f"c{n % 20}") for n, image in enumerate(images)]
     folder = export(tmp_path / "exports", samples, "score", validation=0.9) / "images"
     kinds = {side: {f.name for f in (folder / side).iterdir()} for side in ("train", "validation")}
     assert kinds["train"] - {"metadata.jsonl"} == {f"c{n}" for n in range(20)}
     assert kinds["validation"] - {"metadata.jsonl"} < kinds["train"]
+
+
+def test_equal_files_stand_on_one_side_of_the_split(tmp_path: Path) -> None:
+    samples = []
+    for n in range(40):
+        image = tmp_path / f"{n:02d}.png"
+        image.write_bytes(bytes([n // 4, 1]))  # four of each, all of one size
+        samples.append(sample(image, "ab"[n // 20]))
+    folder = export(tmp_path / "exports", samples, "score", validation=0.5) / "images"
+    sides: dict[bytes, set[str]] = {}
+    for side in ("train", "validation"):
+        for file in (folder / side).rglob("*.png"):
+            sides.setdefault(file.read_bytes(), set()).add(side)
+    assert len(sides) == 10 and all(len(side) == 1 for side in sides.values())
+    assert set.union(*sides.values()) == {"train", "validation"}
+
+
+def test_a_class_called_unlabeled_is_a_class_in_its_folder(tmp_path: Path) -> None:
+    """Beside class folders, `unlabeled` holds images without a class."""
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(name.encode())
+    samples = [sample(tmp_path / "a.png", "heron"), sample(tmp_path / "b.png", "unlabeled")]
+    folder = export(tmp_path / "exports", samples, "score", validation=0.0)
+    assert set(read_folder_classes(folder / "images/train")) == {"heron", "_unlabeled"}
 
 
 def test_an_export_that_fails_leaves_nothing(

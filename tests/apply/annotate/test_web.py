@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from graphfsl.apply.annotate.annotate_folder import opened
 from graphfsl.apply.annotate.guard import Keys
 from graphfsl.apply.label.label_table import read_labels
 from graphfsl.io.errors import InputError
@@ -149,6 +152,101 @@ def test_an_audit_is_blind_and_of_the_predictions_when_it_began(tmp_path: Path, 
         outside = anna.post("deal", count=1)["tiles"][0]
         given = [{"n": outside["n"], "value": "none", "seen": 0}]
         anna.post("answer", 400, answers=given, audit=audit, view="audit")
+
+
+def test_an_audit_ends_though_a_sample_of_it_was_answered_elsewhere(
+    tmp_path: Path, pool: Any
+) -> None:
+    """On a screen that was there before; such an answer is not blind, and does not count."""
+    pool, truth = pool
+    with served(tmp_path, pool) as (page, (anna,)):
+        classes = [anna.new_class(name) for name in "abcd"]
+        anna.label_some(truth, classes, 12)
+        assert page.bench.settled()
+        audit = anna.post("audit", count=5)["audit"]
+        first, *others = anna.get("grid", view="audit")["tiles"]
+        anna.answer(first, classes[truth[first["name"]]])
+        assert first["n"] not in {t["n"] for t in anna.get("grid", view="audit")["tiles"]}
+        for tile in others:
+            anna.answer(tile, classes[truth[tile["name"]]], view="audit", audit=audit)
+        told = anna.get("summary")["audit"]
+        assert not told["open"] and (told["judged"], told["elsewhere"]) == (4, 1)
+
+
+def test_undoing_an_answer_of_an_audit_shows_no_prediction(tmp_path: Path, pool: Any) -> None:
+    pool, truth = pool
+    with served(tmp_path, pool) as (page, (anna,)):
+        classes = [anna.new_class(name) for name in "abcd"]
+        anna.label_some(truth, classes, 12)
+        assert page.bench.settled()
+        audit = anna.post("audit", count=5)["audit"]
+        tile = anna.get("grid", view="audit")["tiles"][0]
+        anna.answer(tile, classes[0], view="audit", audit=audit)
+        assert page.bench.settled()
+        (shown,) = anna.post("undo", view="next")["tiles"]
+        assert shown["n"] == tile["n"] and "guess" not in shown
+
+
+def test_a_file_that_went_away_can_be_skipped_and_is_not_exported(
+    tmp_path: Path, pool: Any
+) -> None:
+    pool, truth = pool
+    with served(tmp_path, pool) as (page, (anna,)):
+        classes = [anna.new_class(name) for name in "abcd"]
+        anna.label_some(truth, classes, 12)
+        assert page.bench.settled()
+        audit = anna.post("audit", count=2)["audit"]
+        gone, there = anna.get("grid", view="audit")["tiles"]
+        pool.images[gone["n"]].unlink()
+        given = [{"n": gone["n"], "value": classes[0], "seen": 0}]
+        refused = anna.post("answer", 400, answers=given, view="audit", audit=audit)
+        assert "cannot be read any more" in refused["error"]
+        anna.answer(gone, "skip", view="audit", audit=audit)
+        anna.answer(there, classes[truth[there["name"]]], view="audit", audit=audit)
+        assert not anna.get("summary")["audit"]["open"]
+        for links in (True, False):
+            told = anna.post("export", bar=0.0, links=links)
+            assert (told["given"] + told["predicted"], told["gone"]) == (47, 1)
+            images = list((Path(told["folder"]) / "images").rglob("*.png"))
+            assert len(images) == 47 and all(image.is_file() for image in images)
+    pool.images[gone["n"]].write_bytes(pool.images[there["n"]].read_bytes())
+    with served(tmp_path, pool) as (_page, (anna,)):
+        assert not anna.get("summary")["notices"], "nothing was said of what was in it"
+
+
+def test_undoing_never_gives_two_classes_one_name(tmp_path: Path, pool: Any) -> None:
+    with served(tmp_path, pool[0], "anna", "bo") as (_page, (anna, bo)):
+        first = anna.new_class("a")
+        anna.post("class", **{"action": "delete", "class": first})
+        bo.new_class("a")
+        assert "there is another class 'a' meanwhile" in anna.post("undo", 400)["error"]
+        (other,) = bo.get("classes")["classes"]
+        bo.post("class", **{"action": "rename", "class": other["class"], "name": "b"})
+        anna.post("undo")
+        assert [one["name"] for one in anna.get("classes")["classes"]] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("action", "body"),
+    [
+        ("answer", {"answers": [1, 2]}),
+        ("answer", {"answers": "abc"}),
+        ("answer", {"answers": {"n": 0, "value": "skip"}}),
+        ("deal", {"count": 1e400}),
+        ("deal", {"shown": 5}),
+        ("class", {"action": "class", "name": None}),
+        ("export", {"bar": 10**400}),
+    ],
+)
+def test_a_request_of_another_shape_is_refused_in_a_line(
+    tmp_path: Path, pool: Any, action: str, body: dict[str, Any]
+) -> None:
+    with served(tmp_path, pool[0]) as (page, (anna,)):
+        headers = {"origin": HOME, "content-type": "application/json"}
+        asked = f"{anna.path}api/{action}"
+        told = anna.client.post(asked, content=json.dumps(body), headers=headers)
+        assert told.status_code == 400 and "\n" not in told.json()["error"]
+        assert not list(page.bench.store.events())
 
 
 def test_members_filters_neighbours_and_what_is_doubted(tmp_path: Path, pool: Any) -> None:
@@ -291,3 +389,14 @@ def test_another_machine_needs_a_token() -> None:
     with pytest.raises(InputError, match="16 or more"):
         Keys("short", "127.0.0.1")
     assert Keys("long enough a token", "0.0.0.0").of("a") != Keys(None, "::1").of("a")
+
+
+def test_the_address_for_other_machines_holds_the_name_of_this_one(
+    tmp_path: Path, pool: Any
+) -> None:
+    """No other machine reaches this one as 0.0.0.0."""
+    keys = Keys("long enough a token", "0.0.0.0")
+    with opened(tmp_path / "in", tmp_path, pool[0], ["bo"], keys, host="0.0.0.0") as page:
+        address, home = page.addresses["bo"], f"http://{socket.gethostname()}:8765"
+        assert address.startswith(f"{home}/u/bo/?token=") and page.predictions.startswith(home)
+        assert TestClient(page.app, base_url=home).get(address).status_code == 200

@@ -96,6 +96,10 @@ def photographs(root: Path) -> tuple[dict[str, list[Path]], list[Path]]:
         keep(photo.quantize(16), f"{name}_palette.gif", transparency=3)
         keep(photo.convert("1"), f"{name}_bits.bmp")
         keep(photo.convert("CMYK"), f"{name}_print.tif")
+        keep(photo.convert("L"), f"{name}_turned.tif", exif=turned)
+        deep_gray = Image.fromarray(gray.astype(np.uint16) * 200 + 3000)
+        keep(deep_gray, f"{name}_deep_turned.tif", exif=turned)
+        keep(deep_gray, f"{name}_deep_negative.tif", tiffinfo={262: 0})  # WhiteIsZero
     return support, queries
 
 
@@ -231,6 +235,49 @@ def write_deep_colours(path: Path) -> None:
     rows = b"".join(b"\0" + bytes(range(24)) for _ in range(4))
     parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + parts)
+
+
+def imported(script: Path) -> Any:
+    """The module device.py of an export."""
+    spec = importlib.util.spec_from_file_location("device", script.with_name("device.py"))
+    assert spec is not None and spec.loader is not None
+    device = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(device)
+    return device
+
+
+def test_what_predict_does_not_read_the_script_does_not_read(
+    exported: tuple[Path, Path], tmp_path: Path
+) -> None:
+    run, script = exported[0], exported[1] / "classify.py"
+    device, predictor, photo = imported(script), load(run), tmp_path / "photo.tif"
+    beyond = [np.full((4, 4), value, np.float32) for value in (300, -0.5, np.nan)]
+    for values in (*beyond, np.full((4, 4), 70_000, np.int32)):
+        Image.fromarray(values).save(photo)
+        with pytest.raises(InputError, match="has pixels from"):
+            predictor.image(photo)
+        with pytest.raises(SystemExit, match=r"photo.tif has pixels outside of 0 to (1|65535);"):
+            device.features([str(photo)])
+
+
+def test_many_photographs_are_encoded_a_few_at_once(
+    exported: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = copy_of(exported[1], tmp_path / "device")
+    photo = tmp_path / "photo.png"
+    Image.fromarray(drawing("disc", 0)).save(photo)
+    device = imported(script)
+    given: list[int] = []
+    graph = device._graph("encoder")
+
+    class Counting:
+        def run(self, _: None, inputs: dict[str, np.ndarray]) -> Any:
+            given.append(len(inputs["images"]))
+            return graph.run(None, inputs)
+
+    monkeypatch.setattr(device, "_graph", lambda _: Counting())
+    assert len(device.features([str(photo)] * 40)) == 40
+    assert given == [16, 16, 8]
 
 
 def test_the_script_refuses_features_of_another_model(

@@ -28,8 +28,10 @@ const KEYS = [
   ["m", "more like this"], ["d", "near-duplicates of this"], ["v", "go through the views"], ["n", "other samples"], ["?", "these keys"],
 ];
 const WORDS = { none: "none of these", skip: "skipped" };
+const LEFT = ["unlabelled", "doubted", "disagreed", "skipped"]; // views that a sample leaves when it is answered
 const OF_A_CLASS = ["unlabelled", "labelled", "mine", "doubted", "disagreed", "skipped"]; // views that can be narrowed to one
 const FEWEST = 6, MOST = 60, PAGE = 60, MEMBERS = 24;
+const LISTED = 200; // tiles that the server tells at once, at the most
 
 const byId = (id) => document.getElementById(id);
 const grid = byId("grid");
@@ -224,6 +226,7 @@ function answer(tiles, valueOf, bulk = false) {
   const { view } = state;
   for (const tile of tiles) {
     tile.own = valueOf(tile) === "clear" ? null : valueOf(tile);
+    tile.answered = true; // since it was shown
     tile.pending = (tile.pending || 0) + 1;
   }
   const values = tiles.map((tile) => [tile, valueOf(tile)]);
@@ -365,6 +368,7 @@ async function openView(view, fields = {}) {
   state.of = fields.of === undefined ? (view === "class" ? state.of : null) : fields.of;
   state.sample = fields.sample === undefined ? null : fields.sample;
   state.cursor = 0;
+  state.ahead = []; // dealt before: answered since in another view, perhaps, or asked by an audit
   paintViews();
   state.turning = true;
   try {
@@ -413,14 +417,30 @@ function gridFields(offset) {
 
 async function showMore() {
   try {
-    const told = await ask("grid", gridFields(state.tiles.length));
-    const cursor = state.tiles.length;
+    const left = LEFT.includes(state.view) ? state.tiles.filter((tile) => tile.answered).length : 0;
+    const offset = state.tiles.length - left;
+    const told = await ask("grid", gridFields(offset));
     const known = new Set(state.tiles.map((tile) => tile.n));
-    const more = told.tiles.filter((tile) => !known.has(tile.n));
-    state.cursor = cursor;
+    let more = told.tiles.filter((tile) => !known.has(tile.n));
+    const isEnd = offset + told.tiles.length >= told.total;
+    if (isEnd || !more.length) more = await unseen(known);
+    state.cursor = state.tiles.length;
     showTiles([["", [...state.tiles, ...more]]]);
-    byId("more").hidden = more.length === 0 || state.tiles.length >= told.total;
+    byId("more").hidden = isEnd && more.length < PAGE;
   } catch (error) { alarm(error); }
+}
+
+async function unseen(known) { // predictions, and with them the order, change while a list is gone through
+  const found = [];
+  for (let offset = 0, total = 1; offset < total && found.length < PAGE; offset += LISTED) {
+    const told = await ask("grid", { ...gridFields(offset), limit: LISTED });
+    total = told.total;
+    for (const tile of told.tiles.filter((one) => !known.has(one.n))) {
+      known.add(tile.n);
+      found.push(tile);
+    }
+  }
+  return found;
 }
 
 function paintViews() {
@@ -554,10 +574,11 @@ function paintFacts(told) {
 
 function auditText(audit) {
   if (audit.open) return `Audit: ${count(audit.answered)} of ${count(audit.asked)} answered. The result is told when all are.`;
-  if (!audit.judged) return "Audit: everything was skipped, so that it tells nothing.";
+  if (!audit.judged) return "Audit: everything was skipped or answered elsewhere, so that it tells nothing.";
   const percent = (x) => (100 * x).toFixed(1);
   const skipped = audit.skipped ? `; ${count(audit.skipped)} were skipped` : "";
-  return `Audit: ${count(audit.right)} of ${count(audit.judged)} predictions were right, ${percent(audit.accuracy)} % (95 % interval ${percent(audit.low)} to ${percent(audit.high)} %), of the ${count(audit.population)} samples without a label when it began${skipped}.`;
+  const elsewhere = audit.elsewhere ? `; ${count(audit.elsewhere)} were answered elsewhere meanwhile, and are left out` : "";
+  return `Audit: ${count(audit.right)} of ${count(audit.judged)} predictions were right, ${percent(audit.accuracy)} % (95 % interval ${percent(audit.low)} to ${percent(audit.high)} %), of the ${count(audit.population)} samples that nobody had answered when it began${skipped}${elsewhere}.`;
 }
 
 // Dialogs
@@ -688,7 +709,8 @@ async function writeExport() {
     const told = await send("export", {
       bar: Number(byId("export-bar").value), validation: Number(byId("export-validation").value), links: !byId("export-copies").checked,
     });
-    byId("export-made").textContent = `${told.folder}: ${count(told.given)} labels of people, ${count(told.predicted)} predictions.`;
+    const gone = told.gone ? ` Without ${count(told.gone)} whose file went away.` : "";
+    byId("export-made").textContent = `${told.folder}: ${count(told.given)} labels of people, ${count(told.predicted)} predictions.${gone}`;
   } catch (error) { byId("export-made").textContent = ""; alarm(error); }
 }
 
