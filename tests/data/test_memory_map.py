@@ -157,13 +157,15 @@ def test_a_list_for_other_samples_or_with_a_wrong_label_is_refused(tmp_path: Pat
     ):
         read_episodes(tmp_path / "e.json", split(np.zeros((110, 3, 8, 8), np.uint8), "other/test"))
     facts = json.loads((tmp_path / "e.json").read_text())
-    for broken in ("label", "id", "short", "gone"):
+    for broken in ("label", "id", "twice", "short", "gone"):
         bad = json.loads(json.dumps(facts))
         first = bad["episodes"][0]
         if broken == "label":
             first["labels"][0] = (first["labels"][0] + 1) % 4
         elif broken == "id":
             first["ids"][3] = 120
+        elif broken == "twice":  # the first query is the support sample of its own class
+            first["ids"][8] = first["ids"][first["labels"].index(first["labels"][8])]
         elif broken == "short":
             first["ids"].pop()
         else:

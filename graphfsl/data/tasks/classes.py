@@ -354,6 +354,8 @@ class Setting(Task):
         real = ids[:, : known.shape[1]] >= 0
         if known[real].min(initial=0) < 0 or label.max() >= self.way:
             raise ValueError("a support or query node without a class")
+        if any(np.isin(row[:k][row[:k] >= 0], row[k:]).any() for row in ids):
+            raise ValueError("a support sample that is asked about or in the pool, too")
         real = label >= 0
         if self.noise:
             real[:, :k] = False  # what a wrong label says is not what the split has
