@@ -625,7 +625,7 @@ class Workbench:
         require(isinstance(count, int), "count must be a whole number")
         with self.lock:
             count = min(max(count, 1), LISTED)
-            left_out = self._blind().union(n for n in shown if isinstance(n, int))
+            left_out = {*self._blind(), *(n for n in shown if isinstance(n, int))}
             samples = self.dealer.deal(
                 user, count, self.answers, left_out, self.given != UNLABELLED
             )
