@@ -35,6 +35,8 @@ IMPORT_NAMES = {
     "torch_geometric": "torch-geometric",
     "huggingface_hub": "huggingface-hub",
     "faiss": "faiss-cpu",
+    "lightning_fabric": "lightning",
+    "pytorch_lightning": "lightning",
 }
 # What graphfsl takes from an installed package without an import statement
 UNIMPORTED = {

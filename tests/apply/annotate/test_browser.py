@@ -143,6 +143,10 @@ def test_a_hundred_pictures_by_keyboard_alone(chromium: Any, tmp_path: Path) -> 
             label_by_keys(page, truth, names, 92)
             until(page, "!state.tiles.some((tile) => tile.pending)")
             last = page.evaluate("state.tiles.map((tile) => tile.n)")
+            end = time.monotonic() + SOON
+            while [tile["n"] for tile in served.bench.restored("anna")["tiles"]] != last:
+                assert time.monotonic() < end, "the last screen is not kept"
+                time.sleep(0.05)
     rows = read_csv(str(tmp_path / "out/answers.csv"))
     assert len(rows) == 100
     assert all(names[truth[row["sample"]]] == row["label"] for row in rows)

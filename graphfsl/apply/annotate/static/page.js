@@ -417,23 +417,25 @@ function gridFields(offset) {
 
 async function showMore() {
   try {
+    const fields = gridFields(0);
     const left = LEFT.includes(state.view) ? state.tiles.filter((tile) => tile.answered).length : 0;
     const offset = state.tiles.length - left;
-    const told = await ask("grid", gridFields(offset));
+    const told = await ask("grid", { ...fields, offset });
     const known = new Set(state.tiles.map((tile) => tile.n));
     let more = told.tiles.filter((tile) => !known.has(tile.n));
     const isEnd = offset + told.tiles.length >= told.total;
-    if (isEnd || !more.length) more = await unseen(known);
+    if (isEnd || !more.length) more = await unseen(known, fields);
+    if (JSON.stringify(gridFields(0)) !== JSON.stringify(fields)) return; // another view is shown meanwhile
     state.cursor = state.tiles.length;
     showTiles([["", [...state.tiles, ...more]]]);
     byId("more").hidden = isEnd && more.length < PAGE;
   } catch (error) { alarm(error); }
 }
 
-async function unseen(known) { // predictions, and with them the order, change while a list is gone through
+async function unseen(known, fields) { // predictions, and with them the order, change while a list is gone through
   const found = [];
   for (let offset = 0, total = 1; offset < total && found.length < PAGE; offset += LISTED) {
-    const told = await ask("grid", { ...gridFields(offset), limit: LISTED });
+    const told = await ask("grid", { ...fields, offset, limit: LISTED });
     total = told.total;
     for (const tile of told.tiles.filter((one) => !known.has(one.n))) {
       known.add(tile.n);
