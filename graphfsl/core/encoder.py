@@ -112,8 +112,9 @@ def call_encoder(encoder: nn.Module, x: Tensor, maps: bool | None = False) -> Te
 
 def block_size(encoder: nn.Module, shape: Sequence[int], device: torch.device | str) -> int:
     """Images of this shape that an encoder takes at once, in its own size where it resizes."""
-    size = getattr(encoder, "size", None)  # of an encoder that resizes
-    pixels = max(math.prod(shape[1:]), (size or 0) ** 2)
+    size = getattr(encoder, "size", None)  # a number where it resizes; a user's may be anything
+    resized = size**2 if isinstance(size, int) else 0
+    pixels = max(math.prod(shape[1:]), resized)
     return max(1, images_at_once(pixels, device))
 
 

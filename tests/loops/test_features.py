@@ -238,6 +238,8 @@ def test_blocks_hold_as_many_pixels_as_the_encoder_sees(monkeypatch: pytest.Monk
     assert encoding.block_size(encoder, (3, 28, 28), "cuda") == 8192
     encoder.size = 224  # type: ignore[assignment]
     assert encoding.block_size(encoder, (3, 32, 32), "cpu") == 16
+    encoder.size = (32, 32)  # type: ignore[assignment]  # a user's own attribute of this name
+    assert encoding.block_size(encoder, (3, 28, 28), "cpu") == 1024
 
 
 def draw(folder: Path, names: list[str], seed: int = 0) -> None:

@@ -69,8 +69,9 @@ class RFS(Head):
         labeled by somebody, and where one stands for all samples of an old class.
         """
         weighs_one = not episode.relabeled and episode.session is None
-        most = 100 if weighs_one else 1
-        if not self.normalize or most < self.C:
+        largest_c = 100 if weighs_one else 1
+        if not self.normalize or largest_c < self.C:
             return 30, 40
         nodes = episode.w[:, episode.labeled].shape[1]
-        return (6, 8) if self.C <= 1 and nodes <= 160 and weighs_one else (15, 20)
+        small_logits = weighs_one and self.C <= 1 and nodes <= 160
+        return (6, 8) if small_logits else (15, 20)
