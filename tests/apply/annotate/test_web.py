@@ -127,6 +127,14 @@ def test_a_class_is_renamed_merged_deleted_and_each_undone(tmp_path: Path, pool:
         assert anna.get("grid", view="mine")["tiles"][0]["own"] == a
 
 
+def with_audit(page: Any, anna: Any, truth: Any, count: int) -> tuple[list[str], int]:
+    """Four classes, twelve labels, and an audit of so many samples that has begun."""
+    classes = [anna.new_class(name) for name in "abcd"]
+    anna.label_some(truth, classes, 12)
+    assert page.bench.settled()
+    return classes, anna.post("audit", count=count)["audit"]
+
+
 def test_an_audit_is_blind_and_of_the_predictions_when_it_began(tmp_path: Path, pool: Any) -> None:
     pool, truth = pool
     with served(tmp_path, pool) as (page, (anna,)):
@@ -160,10 +168,7 @@ def test_an_audit_ends_though_a_sample_of_it_was_answered_elsewhere(
     """On a screen that was there before; such an answer is not blind, and does not count."""
     pool, truth = pool
     with served(tmp_path, pool) as (page, (anna,)):
-        classes = [anna.new_class(name) for name in "abcd"]
-        anna.label_some(truth, classes, 12)
-        assert page.bench.settled()
-        audit = anna.post("audit", count=5)["audit"]
+        classes, audit = with_audit(page, anna, truth, 5)
         first, *others = anna.get("grid", view="audit")["tiles"]
         anna.answer(first, classes[truth[first["name"]]])
         assert first["n"] not in {t["n"] for t in anna.get("grid", view="audit")["tiles"]}
@@ -176,10 +181,7 @@ def test_an_audit_ends_though_a_sample_of_it_was_answered_elsewhere(
 def test_undoing_an_answer_of_an_audit_shows_no_prediction(tmp_path: Path, pool: Any) -> None:
     pool, truth = pool
     with served(tmp_path, pool) as (page, (anna,)):
-        classes = [anna.new_class(name) for name in "abcd"]
-        anna.label_some(truth, classes, 12)
-        assert page.bench.settled()
-        audit = anna.post("audit", count=5)["audit"]
+        classes, audit = with_audit(page, anna, truth, 5)
         tile = anna.get("grid", view="audit")["tiles"][0]
         anna.answer(tile, classes[0], view="audit", audit=audit)
         assert page.bench.settled()
@@ -192,10 +194,7 @@ def test_a_file_that_went_away_can_be_skipped_and_is_not_exported(
 ) -> None:
     pool, truth = pool
     with served(tmp_path, pool) as (page, (anna,)):
-        classes = [anna.new_class(name) for name in "abcd"]
-        anna.label_some(truth, classes, 12)
-        assert page.bench.settled()
-        audit = anna.post("audit", count=2)["audit"]
+        classes, audit = with_audit(page, anna, truth, 2)
         gone, there = anna.get("grid", view="audit")["tiles"]
         pool.images[gone["n"]].unlink()
         given = [{"n": gone["n"], "value": classes[0], "seen": 0}]
