@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from graphfsl.functional.propagation import propagate, stochastic, symmetric
+from graphfsl.functional.propagation import propagate, propagator, stochastic, symmetric
 from tests.support.tensors import B, C, N, normal
 
 
@@ -62,3 +62,11 @@ def test_propagation_is_differentiable() -> None:
     s, y = symmetric(affinity()).requires_grad_(), normal(B, N, C).requires_grad_()
     alpha = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(propagate, (s, y, alpha))
+
+
+def test_a_propagator_is_propagation_of_every_label_in_turn() -> None:
+    torch.manual_seed(3)
+    s = symmetric(torch.rand(2, 6, 6, dtype=torch.float64))
+    spread = propagator(s, 0.8)
+    for y in torch.rand(3, 2, 6, 4, dtype=torch.float64):
+        torch.testing.assert_close(spread(y), propagate(s, y, 0.8))

@@ -15,7 +15,7 @@ from graphfsl.functional.affinity import cosine_power, pairs
 from graphfsl.functional.centring import centred
 from graphfsl.functional.knn import nearest
 from graphfsl.functional.layers import last_layer
-from graphfsl.functional.propagation import propagate, stochastic, symmetric
+from graphfsl.functional.propagation import propagator, stochastic, symmetric
 from graphfsl.functional.prototypes import present
 from graphfsl.functional.selection import quota, top_per_class
 from graphfsl.functional.sinkhorn import potentials
@@ -116,10 +116,10 @@ class ILPC(Refine):
         pool = free = episode.mask & (node >= episode.n_support)
         taken = y.new_zeros(len(y), 1, y.shape[-1])  # nodes that a class has got
         v = centred(episode.x, episode.mask)
-        graph, gram = self.graph(v, episode.mask), v @ v.mT
+        spread, gram = propagator(self.graph(v, episode.mask), self.alpha), v @ v.mT
         for stage in range(1, self.stages + 1):
             left = quota(pool, way, 1.0) - taken
-            p = self.balanced(propagate(graph, y, self.alpha), free, way, left)
+            p = self.balanced(spread(y), free, way, left)
             best = F.one_hot(p.argmax(-1), p.shape[-1]).bool() & free.unsqueeze(-1)
             if stage == 1 and self.share < 1:
                 best = top_per_class(p.amax(-1), best, quota(pool, way, self.share))
