@@ -184,7 +184,10 @@ def test_gradients_reach_every_parameter_and_buffers_stay_in_evaluation(
 
 
 # Few tasks do not teach it to tell one function from another; its own test has more.
-HUNGRY = {"cnp": "tests/methods/heads/test_cnp.py"}
+HUNGRY = {
+    "cnp": "tests/methods/heads/test_cnp.py",
+    "tranfs": "tests/methods/heads/test_tranfs.py",
+}
 
 
 @every_method

@@ -506,6 +506,8 @@ class Target(BaseTarget):
             column.
         names: (B, C) a key of each column's class name, as in `Episode.classes`; None where names
             are not known.
+        support: (B, k) the class column that each support node is truly of, -1 for none of them;
+            None where the labels of the support are right.
     """
 
     query: Tensor
@@ -513,6 +515,7 @@ class Target(BaseTarget):
     ids: Tensor
     classes: Tensor
     names: Tensor | None = None
+    support: Tensor | None = None
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -541,6 +544,18 @@ class Target(BaseTarget):
             self.query >= 0
         ).unsqueeze(-1)
         return torch.cat([episode.w[:, episode.support], y], 1)
+
+    def right(self, episode: Episode) -> Tensor:
+        """The label weights (B, k, C) of the support without those labels that are wrong.
+
+        Nodes that were added behind its images count as right.
+        """
+        given = episode.w[:, episode.support]
+        if self.support is None:
+            return given
+        columns = torch.arange(episode.way, device=given.device)
+        images, added = given.tensor_split([self.support.shape[1]], 1)
+        return torch.cat([images * (self.support.unsqueeze(-1) == columns), added], 1)
 
     def named(self, episode: Episode) -> Episode:
         """The episode with the names of its classes, for a learner that uses them."""

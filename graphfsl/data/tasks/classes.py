@@ -332,9 +332,24 @@ class Setting(Task):
         w[:, :k] = (label[:, :k, None] == columns).float()
         classes = torch.from_numpy(draw.classes)
         names = split.name_keys[classes].masked_fill(classes < 0, NO_CLASS)
-        target = Target(label[:, k : k + q], label[:, k + q :], ids, classes, names)
+        target = Target(
+            label[:, k : k + q],
+            label[:, k + q :],
+            ids,
+            classes,
+            names,
+            self._true_support(draw, split),
+        )
         episode = Episode(x, w.to(device, x.dtype), k, q, mask, padded=padded, relabeled=False)  # type: ignore[arg-type]
         return episode, target.to(device)
+
+    def _true_support(self, draw: Draw, split: Split) -> Tensor | None:
+        """The columns (B, k) that support images are truly of, where some labels are wrong."""
+        if not self.noise:
+            return None
+        true = split.y[torch.from_numpy(draw.ids[:, : draw.n_support])]
+        of_column = true.unsqueeze(-1) == torch.from_numpy(draw.classes).unsqueeze(1)
+        return of_column.int().argmax(-1).where(of_column.any(-1), -1)
 
     def check_draw(self, draw: Draw, split: Split) -> None:
         """Refuse a list that contradicts itself or the labels of the split.

@@ -643,10 +643,12 @@ def test_so_many_images_of_each_class_are_of_another(kind: str, noise: int, shot
         first = wrong[:, 0, :noise]
         counts = np.array([(first == c).sum() for c in range(1, 5)])
         assert stats.chisquare(counts).pvalue > 1e-4, "each other class as often"
-    check_said = Episodes(split, asked).batch([0])[0]
-    assert torch.equal(
-        check_said.w[0, : 5 * shot].argmax(-1), torch.arange(5).repeat_interleave(shot)
-    )
+    episode, target = Episodes(split, asked).batch([0])
+    said = torch.arange(5).repeat_interleave(shot)
+    assert torch.equal(episode.w[0, : 5 * shot].argmax(-1), said)
+    true = torch.from_numpy(column[0]).flatten()
+    assert torch.equal(target.support[0], true)
+    assert torch.equal(target.right(episode)[0].sum(-1), (true == said).float())
     assert len(np.unique(d.ids[0])) == d.ids.shape[1], "no image is in an episode twice"
 
 
