@@ -6,6 +6,8 @@ https://openaccess.thecvf.com/content/ICCV2021/html/Huang_Pseudo-Loss_Confidence
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -144,7 +146,9 @@ class PLCM(Refine):
         chosen = torch.zeros_like(episode.w[:, pool])
         for step in range(self.steps):
             before = chosen.any(-1)  # chosen in the step before, so that it has been fitted
-            log_p = self.log_probabilities(z, episode.label_pool(chosen).w)[:, pool]
+            most_chosen = math.ceil(self.share * step / self.steps * episode.n_unlabeled)
+            labeled = episode.n_support + (most_chosen + episode.way if step else 0)
+            log_p = self.log_probabilities(z, episode.label_pool(chosen).w, labeled)[:, pool]
             best = log_p.max(-1)
             loss = -best.values / classes.sum(-1, keepdim=True).clamp_min(2).log()
             if truth is not None:
@@ -155,12 +159,13 @@ class PLCM(Refine):
             chosen = top_per_class(confidence, label, most).to(z.dtype)
         return chosen
 
-    def log_probabilities(self, z: Tensor, w: Tensor) -> Tensor:
+    def log_probabilities(self, z: Tensor, w: Tensor, labeled: int) -> Tensor:
         """log p(c | x) by a regression in which the classes of a task weigh the same.
 
         Args:
             z: (B, n, d) nodes.
             w: (B, n, C) label weights.
+            labeled: as many nodes, or fewer, have weight.
 
         Returns:
             (B, n, C)
@@ -168,7 +173,11 @@ class PLCM(Refine):
         classes = present(w)
         total = w.sum(1, keepdim=True)
         equal = (total.sum(-1) / classes.sum(-1, keepdim=True).clamp_min(1)).unsqueeze(-1)
-        weight, bias = logistic_regression(z, w / or_one(total) * equal, self.C, NEWTON, CONJUGATE)
+        w = w / or_one(total) * equal
+        # The regression takes the cube of its nodes, and reads those with weight.
+        known = w.sum(-1).topk(min(labeled, w.shape[1])).indices.unsqueeze(-1)
+        read, given = z.take_along_dim(known, 1), w.take_along_dim(known, 1)
+        weight, bias = logistic_regression(read, given, self.C, NEWTON, CONJUGATE)
         logits = z @ weight.mT + bias.unsqueeze(1)
         return logits.masked_fill(~classes.unsqueeze(1), float("-inf")).log_softmax(-1)
 
