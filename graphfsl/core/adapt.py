@@ -365,22 +365,26 @@ class Adapt(Learner):
         return net.with_images(episode)
 
     def _path(self, episode: Episode, call: Call) -> Path:
-        return list(self._walk(episode, call))
+        return [self.on_path(*reached) for reached in self._walk(episode, call)]
+
+    def on_path(self, params: Params, state: Any) -> Params:
+        """What `task_loss` sees of a step: the weights, and what it reads of the rule's state."""
+        return params
 
     def _adapted(self, episode: Episode, call: Call) -> Params:
         """The parameters of one task after the last step; those before are not kept."""
-        for params in self._walk(episode, call):
+        for params, _ in self._walk(episode, call):
             last = params
         return last
 
-    def _walk(self, episode: Episode, call: Call) -> Iterator[Params]:
-        """The parameters theta_0, theta_1, … of one task."""
+    def _walk(self, episode: Episode, call: Call) -> Iterator[tuple[Params, Any]]:
+        """The parameters theta_0, theta_1, … of one task, and the rule's state at each."""
         params = self._start(episode, call)
         state = self.rule.init(params)
-        yield params
+        yield params, state
         for step in range(self.steps_now):
             params, state = self._step(params, state, step, episode, call)
-            yield params
+            yield params, state
 
     def _step(
         self, params: Params, state: Any, step: int, episode: Episode, call: Call

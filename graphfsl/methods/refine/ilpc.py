@@ -68,6 +68,7 @@ class ILPC(Refine):
     reads = "none"
     relabels = True
     needs_balanced_pool = True
+    block_nodes = 5120  # of Sinkhorn's many small steps
 
     def __init__(
         self,

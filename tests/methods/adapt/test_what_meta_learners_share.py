@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from graphfsl.core.adapt import Adapt, Call
+from graphfsl.core.objectives import mini_batch_loss
 from graphfsl.core.outputs import Outputs
 from graphfsl.core.pipeline import Pipeline
 from graphfsl.core.rules import GradientDescent, Rule
@@ -423,6 +424,55 @@ def test_reptile_descends_towards_the_weights_where_tasks_end(rule: str, task_ch
     x[:, episode.query] = 0
     other = gradient(model.loss(episode.replace(x=x), target), model)
     expect_same(other, found, 1e-8)
+
+
+def trained_adam(task_chunk: int = 1) -> tuple[Reptile, torch.optim.SGD]:
+    """Reptile with Adam, and the outer descent of its paper at epsilon = 1."""
+    model = Reptile(network(), 3, 0.1, batch=4, task_chunk=task_chunk).train()
+    return model, torch.optim.SGD(model.parameters(), lr=1.0)
+
+
+@pytest.mark.parametrize("task_chunk", [1, 3])
+def test_adam_of_reptile_goes_on_from_task_to_task(task_chunk: int) -> None:
+    """Tasks one after the other with epsilon = 1 are one run of torch's own Adam.
+
+    It is never reset, and its weights are those where the task before ended.
+    """
+    model, outer = trained_adam(task_chunk)
+    own = copy.deepcopy(model.net)
+    adam = torch.optim.Adam(own.parameters(), 0.1, betas=(0.0, 0.999))
+    episode, target = tasks()
+    for i in range(3):
+        one = episode.with_tensors({n: t[[i]] for n, t in episode.tensors.items()})
+        outer.zero_grad()
+        model.loss(
+            one, target.with_tensors({n: t[[i]] for n, t in target.tensors.items()})
+        ).backward()
+        outer.step()
+        for step in range(3):
+            adam.zero_grad()
+            mini_batch_loss(own.score, one, step, 4, own).backward()
+            adam.step()
+        reached, right = own_parameters(model), dict(own.named_parameters())
+        for name in reached.keys() - {"encoder.conv.bias"}:  # BatchNorm leaves it rounding
+            torch.testing.assert_close(reached[name], right[name], atol=1e-8, rtol=1e-8)
+    assert float(model.rule.mass.detach()) == pytest.approx(1 - 0.999**9)
+
+
+def test_tasks_of_a_batch_leave_adam_the_mean_of_their_roots() -> None:
+    model, outer = trained_adam()
+    episode, target = tasks()
+    starts = {n: p.detach().clone() for n, p in model.rule.root.items()}
+    assert all((root == 0).all() for root in starts.values())
+    ends = []
+    for i in range(3):
+        one = episode.with_tensors({n: t[[i]] for n, t in episode.tensors.items()})
+        ends.append(model.path(one)[-1])
+    model.loss(episode, target).backward()
+    outer.step()
+    for name, root in model.rule.root.items():
+        mean = torch.stack([end[f"root of v, {name.replace('/', '.')}"] for end in ends]).mean(0)
+        torch.testing.assert_close(root.detach(), mean.detach())
 
 
 def test_reptile_without_a_step_would_learn_nothing() -> None:
