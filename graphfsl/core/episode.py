@@ -506,8 +506,8 @@ class Target(BaseTarget):
             column.
         names: (B, C) a key of each column's class name, as in `Episode.classes`; None where names
             are not known.
-        support: (B, k) the class column that each support node is truly of, -1 for none of them;
-            None where the labels of the support are right.
+        support: (B, k) the class column that each support node is truly of, -1 for none of them,
+            -100 for padding; None where the labels of the support are right.
     """
 
     query: Tensor

@@ -344,12 +344,17 @@ class Setting(Task):
         return episode, target.to(device)
 
     def _true_support(self, draw: Draw, split: Split) -> Tensor | None:
-        """The columns (B, k) that support images are truly of, where some labels are wrong."""
+        """The columns (B, k) that support images are truly of, where some labels are wrong.
+
+        -1 stands for none of them, -100 for padding.
+        """
         if not self.noise:
             return None
-        true = split.y[torch.from_numpy(draw.ids[:, : draw.n_support])]
+        ids = torch.from_numpy(draw.ids[:, : draw.n_support])
+        true = split.y[ids.clamp_min(0)]
         of_column = true.unsqueeze(-1) == torch.from_numpy(draw.classes).unsqueeze(1)
-        return of_column.int().argmax(-1).where(of_column.any(-1), -1)
+        column = of_column.int().argmax(-1).where(of_column.any(-1), -1)
+        return column.masked_fill(ids < 0, -100)
 
     def check_draw(self, draw: Draw, split: Split) -> None:
         """Refuse a list that contradicts itself or the labels of the split.
