@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from graphfsl.core.episode import Episode
 from graphfsl.core.learner import Head, Refine
-from graphfsl.functional.affinity import cosine_power, pairs
+from graphfsl.functional.affinity import pairs
 from graphfsl.functional.centring import centred
 from graphfsl.functional.knn import nearest
 from graphfsl.functional.layers import last_layer
@@ -117,7 +117,8 @@ class ILPC(Refine):
         pool = free = episode.mask & (node >= episode.n_support)
         taken = y.new_zeros(len(y), 1, y.shape[-1])  # nodes that a class has got
         v = centred(episode.x, episode.mask)
-        spread, gram = propagator(self.graph(v, episode.mask), self.alpha), v @ v.mT
+        gram = v @ v.mT  # the cosines, as nodes have length 1
+        spread = propagator(self.graph(gram, episode.mask), self.alpha)
         for stage in range(1, self.stages + 1):
             left = quota(pool, way, 1.0) - taken
             p = self.balanced(spread(y), free, way, left)
@@ -135,9 +136,9 @@ class ILPC(Refine):
             taken = taken + picked.sum(1, keepdim=True)
         return y
 
-    def graph(self, v: Tensor, mask: Tensor) -> Tensor:
-        """The graph W (B, n, n) of centred nodes v (B, n, d), which are real where the mask is."""
-        a = cosine_power(v) * pairs(mask)
+    def graph(self, cosines: Tensor, mask: Tensor) -> Tensor:
+        """The graph W (B, n, n) of nodes, real where the mask is, with these cosines (B, n, n)."""
+        a = cosines.clamp_min(0) ** 3 * pairs(mask)
         # Each a_ij that is kept for i alone counts once, for both twice: A + A^T.
         return symmetric(nearest(a, self.k) + nearest(a, self.k, mutual=True))
 
