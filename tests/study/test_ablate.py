@@ -124,6 +124,22 @@ def test_a_study_equals_its_cells_run_by_hand(study: Path, call: Call) -> None:
         )
 
 
+def test_a_key_of_the_evaluation_changes_what_is_measured(study: Path, call: Call) -> None:
+    """Cells that share a training were once all measured as the first of them."""
+    Path("study.yaml").write_text(
+        "experiment: my.yaml\nset: {trainer.steps: 10, evaluation.episodes: 30}\n"
+        "grid: {evaluation.split: [val, test], evaluation.seed: [0, 1]}\n"
+    )
+    code, out, err = call("ablate", "study.yaml", "--out", "a")
+    assert code == 0 and "4 cells, 1 trainings" in out, err
+    assert [c["data"] for c in cells("a")] == ["data/val"] * 2 + ["data/test"] * 2
+    (run,) = Path("a/runs").iterdir()
+    for cell in cells("a"):
+        changes = [f"{axis}={cell[axis]}" for axis in ("evaluation.split", "evaluation.seed")]
+        _, text, _ = call("evaluate", str(run), *changes, "--json")
+        assert float(cell["accuracy"]) == json.loads(text)[0]["accuracy"]
+
+
 def test_cells_are_paired_by_episode_where_data_and_seed_are_one() -> None:
     """2,000 simulated episodes: what two settings share is in every interval; two data sets share
     nothing.
@@ -393,6 +409,12 @@ BAD = [
     ("grid: {seed: [0]}\nthreads: 0", "threads must be a whole number"),
     ("grid: {seed: [0]}\nset: [1]", "set map keys to values"),
     ("grid: {seed: [0]}\nset: {trainer.stepz: 3}", "did you mean 'steps'?"),
+    (
+        "grid: {test.evaluation.settings: [[{shot: 1}, {shot: 3}]]}",
+        "cell test.evaluation.settings=shot 1 + shot 3: a cell is evaluated in one setting, not",
+    ),
+    ("grid: {seed: [0]}\nalso: [accuracy]", "accuracy is compared as it is; leave it out of also"),
+    ("grid: {seed: [0]}\nalso: [macro-F2]", "unknown metric 'macro-F2'; did you mean 'macro-F1'?"),
 ]
 
 
