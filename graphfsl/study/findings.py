@@ -91,14 +91,16 @@ def findings(study: Study, rows: Sequence[Row | Mapping[str, Any]]) -> Findings:
 
 
 def _of_areas(found: Sequence[Area]) -> Iterable[tuple[str, list[dict[str, Any]]]]:
-    """Which levels have more under their curves: a sentence for each axis and kind, and effects."""
+    """Which levels have more under their curves: a sentence for each axis and kind, and effects.
+
+    Curves that lack a point, as where a cell failed, are not compared with those that have it: the
+    straight line in its place would be taken for a measurement.
+    """
     groups: dict[tuple[Any, ...], list[Area]] = {}
     for area in found:
-        row = area.row
-        groups.setdefault((row.setting, row.metric, area.field, area.low, area.high), []).append(
-            area
-        )
-    for (kind, metric, field, low, high), own in groups.items():
+        key = (area.row.setting, area.row.metric, area.field, area.points)
+        groups.setdefault(key, []).append(area)
+    for (kind, metric, field, points), own in groups.items():
         if len(own) < 2:
             continue
         rows = [area.row.replace(values=area.values.tolist(), cell=area.cell) for area in own]
@@ -106,7 +108,7 @@ def _of_areas(found: Sequence[Area]) -> Iterable[tuple[str, list[dict[str, Any]]
         for effect in corrected(main_effects([dict(a.cell) for a in own], *scores_of(rows))):
             if not effect.comparisons or effect.axis in REPLICATES:
                 continue
-            lead = f"Area under the {metric} over `{field}` from {low:g} to {high:g}: "
+            lead = f"Area under the {metric} over `{field}` from {points[0]:g} to {points[-1]:g}: "
             over = f"{kind}, area over {field}"
             yield (
                 lead + axis_sentence(effect, unit),
