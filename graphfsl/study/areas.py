@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from graphfsl.functional.statistics import mean_and_ci95
-from graphfsl.loops.row import Row, scale_of, task_of
+from graphfsl.loops.row import Row, shown_of, task_of
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Area:
     def to_dict(self) -> dict[str, Any]:
         """What study.json keeps of it, scaled as people are shown the metric."""
         mean, half = mean_and_ci95(self.values)
-        scale = scale_of(self.row.value.unit)
+        unit = self.row.value.unit
         return {
             "cell": dict(self.cell),
             "data": self.row.data,
@@ -58,8 +58,8 @@ class Area:
             "from": self.low,
             "to": self.high,
             "points": list(self.points),
-            "area": round(scale * mean, 3),
-            "ci95": None if half is None else round(scale * half, 3),
+            "area": shown_of(mean, unit),
+            "ci95": None if half is None else shown_of(half, unit),
         }
 
 
