@@ -17,10 +17,13 @@ from graphfsl.cli.terminal import (
     Experiment,
     Json,
     Out,
+    OutFile,
     Overrides,
     Plugins,
     RunFolder,
     app,
+    checked_file,
+    checked_folder,
     checked_out,
     experiment_names,
     new_console,
@@ -123,7 +126,7 @@ def evaluate(
     episodes: Annotated[
         Path | None, typer.Option(help="a list written by `graphfsl episodes`")
     ] = None,
-    out: Out = None,
+    out: OutFile = None,
     as_json: Json = False,
     plugin: Plugins = None,
     attack: Annotated[
@@ -168,6 +171,7 @@ def evaluate(
     it, --corrupt how it answers bad images.
     """
     from graphfsl.apply.evaluate_runs import Question, evaluate_runs
+    from graphfsl.experiment.results import RUN_FILES
     from graphfsl.io.checkpoint import write_atomically, write_json
     from graphfsl.io.errors import require
     from graphfsl.io.plain_text import csv_table
@@ -185,6 +189,10 @@ def evaluate(
         corruptions=_corruptions(corrupt, level, corrupt_on),
     )
     path = out or question.file
+    require(
+        path.name not in RUN_FILES or not (path.parent / "config.json").is_file(),
+        f"{path} is of the run itself, which would be lost; choose another --out",
+    )
     as_csv = path.suffix == ".csv"
     require(
         question.is_compared or not as_csv,
@@ -337,7 +345,7 @@ def episodes(
     experiment: Annotated[str, typer.Argument(help="an experiment file, or a run directory")],
     overrides: Overrides = None,
     out: Annotated[
-        Path, typer.Option("--out", "-o", callback=checked_out, help="the JSON file to write")
+        Path, typer.Option("--out", "-o", callback=checked_file, help="the JSON file to write")
     ] = Path("episodes.json"),
     plugin: Plugins = None,
 ) -> None:
@@ -409,11 +417,16 @@ def reproduce(
 
     Published numbers stand beside ours, with steps, time and every deviation.
     """
-    from graphfsl.io.errors import InputError
+    from graphfsl.io.errors import InputError, require
     from graphfsl.report import committed_tables
     from graphfsl.report.reproduce import reproduce as reproduce_paper
 
     if table:
+        require(
+            not (paper or overrides or out),
+            "--table prints what is committed and runs nothing; leave the paper, overrides and "
+            "--out out",
+        )
         print(committed_tables.table(table), end="")
     elif paper:
         reproduce_paper(paper, overrides or [], out, new_console())
@@ -499,7 +512,12 @@ def generate(
     measure: Annotated[
         bool, typer.Option("--measure", help="hold the generator against real samples instead")
     ] = False,
-    out: Out = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", callback=checked_out, help="the folder to write; the file of --measure"
+        ),
+    ] = None,
     plugin: Plugins = None,
 ) -> None:
     """Draw new samples of classes that a few images show, by a run's trained generator.
@@ -583,7 +601,10 @@ def export(
     out: Annotated[
         Path,
         typer.Option(
-            "--out", "-o", callback=checked_out, help="the folder to write, which is not there yet"
+            "--out",
+            "-o",
+            callback=checked_folder,
+            help="the folder to write, which is not there yet",
         ),
     ] = Path("export"),
     encoder_only: Annotated[
@@ -642,7 +663,7 @@ def features(
 def relabel(
     run: RunFolder,
     out: Annotated[
-        Path, typer.Option("--out", "-o", callback=checked_out, help="the JSON file to write")
+        Path, typer.Option("--out", "-o", callback=checked_file, help="the JSON file to write")
     ] = Path("clusters.json"),
     clusters: Annotated[int, typer.Option(min=2, help="k of k-means")] = 500,
     least: Annotated[
@@ -898,7 +919,7 @@ def annotate(
 def proposer(
     experiment: Experiment,
     overrides: Overrides = None,
-    out: Out = None,
+    out: OutFile = None,
     steps: Annotated[int, typer.Option(min=1, max=LARGEST, help="of the training")] = 3000,
     width: Annotated[int, typer.Option(min=1, max=LARGEST, help="filters of each layer")] = 32,
     size: Annotated[
