@@ -71,6 +71,38 @@ def _encoder_of(encoder: str, weights: Path | None, run: Path | None) -> PartSpe
     return encoder_option(encoder, weights, run)
 
 
+def _pool_encoder(
+    source: Path,
+    encoder: str,
+    weights: Path | None,
+    run: Path | None,
+    size: int | None,
+    limits: str | None,
+) -> PartSpec:
+    """The encoder of a pool of images; a pool of features has no use for one.
+
+    Raises:
+        InputError: for an option of an encoder beside features.
+    """
+    from graphfsl.apply.label.shards.shard_files import is_shards
+    from graphfsl.io.errors import require
+
+    other = None if encoder == DEFAULT_ENCODER else encoder
+    options = {
+        "--encoder": other,
+        "--weights": weights,
+        "--run": run,
+        "--size": size,
+        "--range": limits,
+    }
+    named = next((name for name, value in options.items() if value is not None), None)
+    require(
+        named is None or not (source.is_file() or is_shards(source)),
+        f"{source} holds features, which nothing encodes; leave {named} out",
+    )
+    return _encoder_of(encoder, weights, run)
+
+
 def _studies() -> list[str]:
     from graphfsl.io.package_data import experiments_dir
 
@@ -736,7 +768,7 @@ def label(
     from graphfsl.apply.label.label_folder import label as label_files
     from graphfsl.data.pixel_range import parse_range
 
-    chosen = _encoder_of(encoder, weights, run)
+    chosen = _pool_encoder(source, encoder, weights, run, size, limits)
     options = {"neighbors": neighbors, "alpha": alpha, "prior": prior, "none": none, "chunk": chunk}
     target = out or Path("labels")
     files, line = label_files(
@@ -787,7 +819,7 @@ def suggest(
     from graphfsl.apply.label.suggest_folder import suggest as suggest_files
     from graphfsl.data.pixel_range import parse_range
 
-    chosen = _encoder_of(encoder, weights, run)
+    chosen = _pool_encoder(source, encoder, weights, run, size, limits)
     target = out or Path("suggestions")
     options = {"neighbors": neighbors, "alpha": alpha}
     files, line = suggest_files(

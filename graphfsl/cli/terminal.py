@@ -87,7 +87,7 @@ def checked_folder(out: Path | None) -> Path | None:
     if out is not None and out.exists() and not out.is_dir():
         from graphfsl.io.errors import InputError
 
-        raise InputError(f"cannot write {out}: it is a file; name a folder")
+        raise InputError(f"{out} is a file where a folder is to be; choose another --out")
     return out
 
 

@@ -287,12 +287,18 @@ USAGE: dict[str, tuple[list[str], str]] = {
     ),
     "run is a file": (["evaluate", "my.yaml"], "is my.yaml a run directory"),
     "experiment is a folder": (["run", "data"], "unknown experiment 'data'"),
-    "output onto a file": (["run", "my.yaml", "--out", "my.yaml"], "it is a file; name a folder"),
+    "output onto a file": (
+        ["run", "my.yaml", "--out", "my.yaml"],
+        "is a file where a folder is to be",
+    ),
     "explanation onto a file": (
         ["explain", "r", "--out", "my.yaml"],
-        "it is a file; name a folder",
+        "is a file where a folder is to be",
     ),
-    "evaluation onto a folder": (["evaluate", "r", "--out", "data"], "it is a folder; name a file"),
+    "evaluation onto a folder": (
+        ["evaluate", "r", "--out", "data"],
+        "it is a folder; name a file",
+    ),
     "episodes onto a folder": (
         ["episodes", "my.yaml", "--out", "data"],
         "it is a folder; name a file",
