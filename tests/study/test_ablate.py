@@ -32,7 +32,7 @@ from graphfsl.study import cells as ablate
 from graphfsl.study.findings import findings
 from graphfsl.study.grid import Study, read_study
 from tests.support import ROOT
-from tests.support.command import EXPERIMENT, Call
+from tests.support.command import EXPERIMENT, Call, write_split
 
 STUDY = """
 question: Does the distance matter?
@@ -173,6 +173,28 @@ def test_cells_are_paired_by_episode_where_data_and_seed_are_one() -> None:
     assert head(*two)["half"] == pytest.approx(196 * (1.5 / n) ** 0.5, rel=0.05)
     fewer = [row("x", 1, "a"), row("x", 1, "b", 500)]
     assert head(*fewer)["half"] == pytest.approx(196 * (3 / 500) ** 0.5, rel=0.1)
+
+
+def test_data_of_one_name_in_other_folders_are_not_paired(study: Path, call: Call) -> None:
+    """Two folders `data` with other images, each of which has a best cell of its own."""
+    for number, folder in enumerate(("x/data", "y/data")):
+        Path(folder).mkdir(parents=True)
+        write_split(Path(folder, "test.npz"), 10 + number)
+    Path("study.yaml").write_text(
+        "experiment: my.yaml\nset: {trainer.steps: 10, evaluation.episodes: 30}\n"
+        "grid: {test.data.root: [x/data, y/data], test.episode.shot: [1, 3]}\n"
+    )
+    code, _, err = call("ablate", "study.yaml", "--out", "a")
+    assert code == 0, err
+    assert [c["data"] for c in cells("a")] == ["data/test 1"] * 2 + ["data/test 2"] * 2
+    effects = json.loads(Path("a/study.json").read_text())["effects"]
+    assert {e["axis"]: e["paired"] for e in effects} == {
+        "test.data.root": False,
+        "test.episode.shot": True,
+    }
+    lines = Path("a/report.md").read_text().splitlines()
+    for folder in ("x/data", "y/data"):
+        assert any(line.startswith(f"| {folder} |") and "**" in line for line in lines)
 
 
 def run_of(row: dict[str, Any]) -> str:
