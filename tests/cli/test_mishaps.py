@@ -285,6 +285,16 @@ USAGE: dict[str, tuple[list[str], str]] = {
         ["features", "images/train", "--encoder", "resnet"],
         "unknown encoder",
     ),
+    "report of a run twice": (["report", "r", "./r"], "r is named twice; name each run once"),
+    "demo of several seeds": (["demo", "seeds=2", "--out", "d"], "the demo trains once; leave"),
+    "demo of another head": (
+        ["demo", "learner.head=rfs", "--out", "d"],
+        "the demo is of a ProtoNet and not of conv4 + rfs",
+    ),
+    "demo with a refiner": (
+        ["demo", "learner.refine=soft_kmeans", "--out", "d"],
+        "the demo is of a ProtoNet and not of conv4 + protonet + soft_kmeans",
+    ),
     "run is a file": (["evaluate", "my.yaml"], "is my.yaml a run directory"),
     "experiment is a folder": (["run", "data"], "unknown experiment 'data'"),
     "output onto a file": (
