@@ -17,10 +17,13 @@ from graphfsl.cli.terminal import (
     Experiment,
     Json,
     Out,
+    OutFile,
     Overrides,
     Plugins,
     RunFolder,
     app,
+    checked_file,
+    checked_folder,
     checked_out,
     experiment_names,
     new_console,
@@ -66,6 +69,38 @@ def _encoder_of(encoder: str, weights: Path | None, run: Path | None) -> PartSpe
         f"a run has its own encoder; give either --encoder {encoder} or the run",
     )
     return encoder_option(encoder, weights, run)
+
+
+def _pool_encoder(
+    source: Path,
+    encoder: str,
+    weights: Path | None,
+    run: Path | None,
+    size: int | None,
+    limits: str | None,
+) -> PartSpec:
+    """The encoder of a pool of images; a pool of features has no use for one.
+
+    Raises:
+        InputError: for an option of an encoder beside features.
+    """
+    from graphfsl.apply.label.shards.shard_files import is_shards
+    from graphfsl.io.errors import require
+
+    other = None if encoder == DEFAULT_ENCODER else encoder
+    options = {
+        "--encoder": other,
+        "--weights": weights,
+        "--run": run,
+        "--size": size,
+        "--range": limits,
+    }
+    named = next((name for name, value in options.items() if value is not None), None)
+    require(
+        named is None or not (source.is_file() or is_shards(source)),
+        f"{source} holds features, which nothing encodes; leave {named} out",
+    )
+    return _encoder_of(encoder, weights, run)
 
 
 def _studies() -> list[str]:
@@ -123,7 +158,7 @@ def evaluate(
     episodes: Annotated[
         Path | None, typer.Option(help="a list written by `graphfsl episodes`")
     ] = None,
-    out: Out = None,
+    out: OutFile = None,
     as_json: Json = False,
     plugin: Plugins = None,
     attack: Annotated[
@@ -168,6 +203,7 @@ def evaluate(
     it, --corrupt how it answers bad images.
     """
     from graphfsl.apply.evaluate_runs import Question, evaluate_runs
+    from graphfsl.experiment.results import RUN_FILES
     from graphfsl.io.checkpoint import write_atomically, write_json
     from graphfsl.io.errors import require
     from graphfsl.io.plain_text import csv_table
@@ -185,6 +221,10 @@ def evaluate(
         corruptions=_corruptions(corrupt, level, corrupt_on),
     )
     path = out or question.file
+    require(
+        path.name not in RUN_FILES or not (path.parent / "config.json").is_file(),
+        f"{path} is of the run itself, which would be lost; choose another --out",
+    )
     as_csv = path.suffix == ".csv"
     require(
         question.is_compared or not as_csv,
@@ -337,7 +377,7 @@ def episodes(
     experiment: Annotated[str, typer.Argument(help="an experiment file, or a run directory")],
     overrides: Overrides = None,
     out: Annotated[
-        Path, typer.Option("--out", "-o", callback=checked_out, help="the JSON file to write")
+        Path, typer.Option("--out", "-o", callback=checked_file, help="the JSON file to write")
     ] = Path("episodes.json"),
     plugin: Plugins = None,
 ) -> None:
@@ -409,11 +449,16 @@ def reproduce(
 
     Published numbers stand beside ours, with steps, time and every deviation.
     """
-    from graphfsl.io.errors import InputError
+    from graphfsl.io.errors import InputError, require
     from graphfsl.report import committed_tables
     from graphfsl.report.reproduce import reproduce as reproduce_paper
 
     if table:
+        require(
+            not (paper or overrides or out),
+            "--table prints what is committed and runs nothing; leave the paper, overrides and "
+            "--out out",
+        )
         print(committed_tables.table(table), end="")
     elif paper:
         reproduce_paper(paper, overrides or [], out, new_console())
@@ -499,7 +544,12 @@ def generate(
     measure: Annotated[
         bool, typer.Option("--measure", help="hold the generator against real samples instead")
     ] = False,
-    out: Out = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", callback=checked_out, help="the folder to write; the file of --measure"
+        ),
+    ] = None,
     plugin: Plugins = None,
 ) -> None:
     """Draw new samples of classes that a few images show, by a run's trained generator.
@@ -583,7 +633,10 @@ def export(
     out: Annotated[
         Path,
         typer.Option(
-            "--out", "-o", callback=checked_out, help="the folder to write, which is not there yet"
+            "--out",
+            "-o",
+            callback=checked_folder,
+            help="the folder to write, which is not there yet",
         ),
     ] = Path("export"),
     encoder_only: Annotated[
@@ -642,7 +695,7 @@ def features(
 def relabel(
     run: RunFolder,
     out: Annotated[
-        Path, typer.Option("--out", "-o", callback=checked_out, help="the JSON file to write")
+        Path, typer.Option("--out", "-o", callback=checked_file, help="the JSON file to write")
     ] = Path("clusters.json"),
     clusters: Annotated[int, typer.Option(min=2, help="k of k-means")] = 500,
     least: Annotated[
@@ -715,7 +768,7 @@ def label(
     from graphfsl.apply.label.label_folder import label as label_files
     from graphfsl.data.pixel_range import parse_range
 
-    chosen = _encoder_of(encoder, weights, run)
+    chosen = _pool_encoder(source, encoder, weights, run, size, limits)
     options = {"neighbors": neighbors, "alpha": alpha, "prior": prior, "none": none, "chunk": chunk}
     target = out or Path("labels")
     files, line = label_files(
@@ -766,7 +819,7 @@ def suggest(
     from graphfsl.apply.label.suggest_folder import suggest as suggest_files
     from graphfsl.data.pixel_range import parse_range
 
-    chosen = _encoder_of(encoder, weights, run)
+    chosen = _pool_encoder(source, encoder, weights, run, size, limits)
     target = out or Path("suggestions")
     options = {"neighbors": neighbors, "alpha": alpha}
     files, line = suggest_files(
@@ -898,7 +951,7 @@ def annotate(
 def proposer(
     experiment: Experiment,
     overrides: Overrides = None,
-    out: Out = None,
+    out: OutFile = None,
     steps: Annotated[int, typer.Option(min=1, max=LARGEST, help="of the training")] = 3000,
     width: Annotated[int, typer.Option(min=1, max=LARGEST, help="filters of each layer")] = 32,
     size: Annotated[

@@ -31,6 +31,7 @@ from graphfsl.experiment.experiment import Experiment
 from graphfsl.experiment.results import full_row, history, write_results
 from graphfsl.functional.comparison import paired_difference
 from graphfsl.io.checkpoint import read_json, write_json
+from graphfsl.io.errors import require
 from graphfsl.io.lock import locked
 from graphfsl.loops.encode import encode_split
 from graphfsl.loops.evaluation import evaluate
@@ -76,6 +77,7 @@ def demo(out: Path, console: Console, overrides: Sequence[str] = ()) -> None:
     """
     start = time.perf_counter()
     experiment = Experiment.read("demo.yaml", overrides)
+    _check_is_protonet(experiment)
     path = out / f"protonet-{experiment.digest()}"
     with locked(path):
         run, base = runs.prepare(experiment, path)
@@ -101,6 +103,21 @@ def demo(out: Path, console: Console, overrides: Sequence[str] = ()) -> None:
         out, "graphfsl demo", rows, {PROTONET: history(run.path)}, drawn, notes, found
     )
     console.print(f"{time.perf_counter() - start:.0f} s; report: {files[0]}")
+
+
+def _check_is_protonet(experiment: Experiment) -> None:
+    """InputError for overrides after which the demo would say ProtoNet of something else."""
+    learner = experiment.learner
+    others = (*learner.augment, *learner.graph, *learner.refine, learner.acquire, learner.novelty)
+    plain = not any(others) and learner.adapt is None
+    require(
+        plain and learner.head is not None and learner.head.name == "protonet",
+        f"the demo is of a ProtoNet and not of {learner.method_name}; train that by `graphfsl run`",
+    )
+    require(
+        experiment.seeds == 1,
+        f"the demo trains once; leave seeds={experiment.seeds} out, or give it to `graphfsl run`",
+    )
 
 
 def cells(run: runs.Run, base: Split, test: Split) -> list[Cell]:

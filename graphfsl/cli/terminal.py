@@ -81,8 +81,30 @@ def checked_out(out: Path | None) -> Path | None:
     return out
 
 
+def checked_folder(out: Path | None) -> Path | None:
+    """The folder that `--out` names, refused at once where a file is there."""
+    checked_out(out)
+    if out is not None and out.exists() and not out.is_dir():
+        from graphfsl.io.errors import InputError
+
+        raise InputError(f"{out} is a file where a folder is to be; choose another --out")
+    return out
+
+
+def checked_file(out: Path | None) -> Path | None:
+    """The file that `--out` names, refused at once where a folder is there."""
+    if out is not None:
+        from graphfsl.io.checkpoint import check_writable
+
+        check_writable(out)
+    return out
+
+
 Out = Annotated[
-    Path | None, typer.Option("--out", "-o", callback=checked_out, help="where to write")
+    Path | None, typer.Option("--out", "-o", callback=checked_folder, help="the folder to write")
+]
+OutFile = Annotated[
+    Path | None, typer.Option("--out", "-o", callback=checked_file, help="the file to write")
 ]
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 

@@ -325,13 +325,16 @@ def _inner_loop(experiment: Experiment) -> str:
     return "no inner loop" if adapt is None else adapt.name
 
 
-def check(experiment: Experiment, changes: Sequence[str], splits: Splits) -> None:
+def check(experiment: Experiment, changes: Sequence[str], splits: Splits) -> str:
     """Refuse what `measure` would refuse, of an experiment that is not trained yet.
 
     Args:
         experiment: what is asked for.
         changes: overrides for the evaluation.
         splits: keeps what was loaded.
+
+    Returns:
+        The key of the split that is asked for, by which `splits` holds it.
 
     Raises:
         InputError: says what does not fit.
@@ -349,6 +352,7 @@ def check(experiment: Experiment, changes: Sequence[str], splits: Splits) -> Non
         check_shape(shape, task, split)
         task.check(split)
         check_protocol(learner, task, changed.evaluation.unbalanced)
+    return changed.data.split_key(changed.evaluation.split)
 
 
 def _changed(

@@ -101,9 +101,12 @@ def names(item: str, *keys: str) -> bool:
 
 
 def _set(tree: DictConfig, key: str, value: Any) -> None:
-    parent = OmegaConf.select(tree, key.rpartition(".")[0]) if "." in key else tree
+    section, _, _ = key.rpartition(".")
+    parent = OmegaConf.select(tree, section) if section else tree
     if isinstance(parent, str):  # head: protonet  +  learner.head.distance=cosine
-        OmegaConf.update(tree, key.rpartition(".")[0], {"name": parent}, merge=False)
+        OmegaConf.update(tree, section, {"name": parent}, merge=False)
+    elif isinstance(parent, (bool, int, float)):  # what was set would be replaced in silence
+        raise InputError(f"{key} cannot be set, for {section} is {parent} and holds no options")
     OmegaConf.update(tree, key, value, merge=False, force_add=True)
 
 

@@ -33,6 +33,7 @@ from graphfsl.loops.row import MetricValue, Row, rounded, shown_of, task_of
 from graphfsl.loops.training_state import left_out
 
 VERSIONS = ("graphfsl", "torch", "python")
+RUN_FILES = ("config.json", "data.json", "results.json")  # a run's own, beside its weights
 
 
 def full_row(experiment: Experiment, result: Result, device: str, steps: int = 0) -> Row:

@@ -105,8 +105,8 @@ def check_writable(path: Path) -> None:
     Raises:
         InputError: as `write_atomically`, and where a folder is there.
     """
-    require(not path.is_dir(), f"cannot write {path}: it is a folder; name a file")
     check_place(path)
+    require(not path.is_dir(), f"cannot write {path}: it is a folder; name a file")
 
 
 @contextmanager
@@ -190,7 +190,7 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(read_regular(path))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{path} not found; is {path.parent} a run directory?") from None
     except InputError:
         raise

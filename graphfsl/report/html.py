@@ -184,8 +184,8 @@ PAIRED = (
     "Cells of one data set "
     "are paired by episode, and p is from a sign-flip permutation test; between data sets both "
     "are Welch's. Corrected: "
-    "Holm's, over all rows of a kind. Intervals are over episodes: they say nothing of other "
-    "trainings than these."
+    "Holm's, over all rows of a kind, or all gains of one kind over another. Intervals are over "
+    "episodes: they say nothing of other trainings than these."
 )
 
 
@@ -232,12 +232,13 @@ def _effects(effects: Sequence[Line]) -> list[str]:
     rows = []
     for e in effects:
         a, b = ("none" if e[k] is None else str(e[k]) for k in ("a", "b"))
+        digits = ".2f" if e["unit"] == "%" else ".3g"
         cells = [
             e["setting"],
             e["axis"],
             f"{a} − {b}",
-            f"{e['difference']:+.2f}",
-            f"{e['low']:+.2f} to {e['high']:+.2f}",
+            f"{e['difference']:+{digits}}",
+            f"{e['low']:+{digits}} to {e['high']:+{digits}}",
             p_text(e["p"]),
             "" if e.get("corrected") is None else p_text(e["corrected"]),
             str(e.get("matched", "")),

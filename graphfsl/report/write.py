@@ -12,7 +12,7 @@ from graphfsl.core.task import Task
 from graphfsl.data.tasks import get
 from graphfsl.experiment.results import read_results, seed_runs
 from graphfsl.io.checkpoint import read_lines, write_atomically
-from graphfsl.io.errors import InputError
+from graphfsl.io.errors import InputError, require
 from graphfsl.loops.row import Row, as_row
 from graphfsl.report.diagrams import confusion, heat_maps, own_curves, own_matrices, reliability
 from graphfsl.report.figures import Colors, Figure, averaged, curve_figures, curves, pool_figures
@@ -162,9 +162,13 @@ def report_runs(paths: Sequence[Path], out: Path) -> list[Path]:
         The files.
 
     Raises:
-        InputError: for a directory that holds no results, or damaged ones.
+        InputError: for a directory that is named twice, and one that holds no results or damaged
+            ones.
     """
-    names = [Path(p).resolve().name for p in paths]
+    places = [Path(p).resolve() for p in paths]
+    twice = next((path for path in places if places.count(path) > 1), None)
+    require(twice is None, f"{twice} is named twice; name each run once")
+    names = [place.name for place in places]
     rows: list[Row] = []
     histories: dict[str, list[Line]] = {}
     notes: list[str] = []

@@ -72,7 +72,8 @@ def ablate(
         for name, experiment in trainings.items()
         if (digest := experiment.weights_digest) is not None
     }
-    check_data(out, check_cells(study, console), weights)
+    checked = check_cells(study, console)
+    check_data(out, checked.identities, weights)
     todo = units(study, out)
     missing = sum(len(u.cells) for u in todo)
     console.print(
@@ -81,7 +82,10 @@ def ablate(
         f"{len(study.cells) - missing} cells are done already"
     )
     failed = _make(study, out, console, todo, processes, ray)
-    rows = rows_of(study, out)
+    rows = [
+        row and row.replace(data=row.data + checked.numbers[cell.name])
+        for cell, row in zip(study.cells, rows_of(study, out), strict=True)
+    ]
     outcomes = [
         failed.get(cell_file(cell, out)) if row is None else row
         for cell, row in zip(study.cells, rows, strict=True)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from graphfsl.functional.statistics import mean_and_ci95
-from graphfsl.loops.row import Row, scale_of, task_of
+from graphfsl.loops.row import Row, shown_of, task_of
 
 
 @dataclass(frozen=True)
@@ -25,22 +25,30 @@ class Area:
         row: the first of them; what they share stands in it.
         field: of the task.
         cell: the levels of the other axes.
-        low: the least value of the field.
-        high: the largest.
-        values: (n,) the mean of the metric over this range, of each statistical unit.
+        points: the values of the field that were measured, in ascending order.
+        values: (n,) the mean of the metric over their range, of each statistical unit.
     """
 
     row: Row
     field: str
     cell: Mapping[str, Any]
-    low: float
-    high: float
+    points: tuple[float, ...]
     values: Tensor
+
+    @property
+    def low(self) -> float:
+        """The least value of the field."""
+        return self.points[0]
+
+    @property
+    def high(self) -> float:
+        """The largest value of the field."""
+        return self.points[-1]
 
     def to_dict(self) -> dict[str, Any]:
         """What study.json keeps of it, scaled as people are shown the metric."""
         mean, half = mean_and_ci95(self.values)
-        scale = scale_of(self.row.value.unit)
+        unit = self.row.value.unit
         return {
             "cell": dict(self.cell),
             "data": self.row.data,
@@ -49,8 +57,9 @@ class Area:
             "over": self.field,
             "from": self.low,
             "to": self.high,
-            "area": round(scale * mean, 3),
-            "ci95": None if half is None else round(scale * half, 3),
+            "points": list(self.points),
+            "area": shown_of(mean, unit),
+            "ci95": None if half is None else shown_of(half, unit),
         }
 
 
@@ -87,6 +96,5 @@ def _area(rows: Sequence[Row]) -> Area | None:
         return None
     n = min(len(row.values) for row in ordered)
     y = torch.tensor([row.values[:n] for row in ordered], dtype=torch.float64)
-    low, high = x[0].item(), x[-1].item()
-    values = torch.trapezoid(y, x, dim=0) / (high - low)
-    return Area(ordered[0], field, _rest(ordered[0], field), low, high, values)
+    values = torch.trapezoid(y, x, dim=0) / (x[-1] - x[0])
+    return Area(ordered[0], field, _rest(ordered[0], field), tuple(x.tolist()), values)

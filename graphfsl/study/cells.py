@@ -29,6 +29,7 @@ from rich.console import Console
 from rich.progress import track
 
 from graphfsl.core.invalid_scores import Diverged
+from graphfsl.data import Split
 from graphfsl.data.identity import Identity, difference, identity
 from graphfsl.experiment import run as runs
 from graphfsl.experiment.data_source import Splits, placeless_key
@@ -143,21 +144,33 @@ def check_folder(study: Study, out: Path) -> None:
         )
 
 
-def check_cells(study: Study, console: Console | None = None) -> dict[str, Identity]:
+@dataclass(frozen=True)
+class Checked:
+    """What the check of a study found of its data.
+
+    Attributes:
+        identities: of every split that was looked at, by the options that name it.
+        numbers: of each cell, what follows the name of its data, where other data of the study have
+            the same name: " 1", " 2", …; else nothing.
+    """
+
+    identities: Mapping[str, Identity]
+    numbers: dict[str, str]
+
+
+def check_cells(study: Study, console: Console | None = None) -> Checked:
     """Build every cell, and see whether its data suffice, before the first one trains.
 
     Args:
         study: what is checked.
         console: shows how far it is.
 
-    Returns:
-        The identity of every split that was looked at, by the options that name it.
-
     Raises:
         InputError: names the cell.
     """
     splits = Splits()
     feasible: set[str] = set()
+    asked: dict[str, str] = {}
     shows = console is not None and len(study.cells) > 4
     for cell in track(
         study.cells, "checking cells", console=console, transient=True, disable=not shows
@@ -166,10 +179,36 @@ def check_cells(study: Study, console: Console | None = None) -> dict[str, Ident
             if cell.training not in feasible:
                 runs.check(cell.experiment, splits)
                 feasible.add(cell.training)
-            check(cell.experiment, cell.changes, splits)
+            asked[cell.name] = check(cell.experiment, cell.changes, splits)
         except InputError as error:
             raise InputError(f"cell {shown(cell.levels)}: {error}") from None
-    return {placeless_key(key): identity(split) for key, split in splits.loaded.items()}
+    identities = {placeless_key(key): identity(split) for key, split in splits.loaded.items()}
+    return Checked(identities, _numbers(asked, splits.loaded))
+
+
+def _numbers(asked: Mapping[str, str], splits: Mapping[str, Split]) -> dict[str, str]:
+    """Numbers that tell data of one name apart: those in other folders, or with other labels.
+
+    Their episodes are others, though a folder's name may be the same.
+
+    Args:
+        asked: cell -> key of its split.
+        splits: key -> split.
+    """
+    place_of: dict[str, int] = {}
+    same_name: dict[str, list[Any]] = {}
+    for key in dict.fromkeys(asked.values()):
+        split = splits[key]
+        samples = (json.loads(key)[0].get("root"), split.classes, split.label_bytes)
+        known = same_name.setdefault(split.name, [])
+        if samples not in known:
+            known.append(samples)
+        place_of[key] = known.index(samples) + 1
+    several = {name for name, known in same_name.items() if len(known) > 1}
+    return {
+        cell: f" {place_of[key]}" if splits[key].name in several else ""
+        for cell, key in asked.items()
+    }
 
 
 def check_data(out: Path, data: Mapping[str, Identity], weights: Mapping[str, str]) -> None:

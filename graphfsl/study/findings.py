@@ -22,7 +22,7 @@ from graphfsl.functional.effects import (
     main_effects,
 )
 from graphfsl.io.plain_text import csv_table
-from graphfsl.loops.row import ACCURACY, Row, as_row, p_is, scale_of, task_of
+from graphfsl.loops.row import ACCURACY, Row, as_row, p_is, scale_of, shown_of, task_of
 from graphfsl.report.tables import DIVERGES
 from graphfsl.study.areas import Area, areas
 from graphfsl.study.cells import Failure
@@ -60,8 +60,8 @@ def findings(study: Study, rows: Sequence[Row | Mapping[str, Any]]) -> Findings:
 
     Inductive, transductive and semi-supervised rows are compared among themselves. Where the levels
     of an axis differ in kind, their paired difference is said to be the gain of another setting,
-    and nothing is ranked by it. p is corrected (Holm) over all pairs of levels of a kind, and over
-    all pairs of axes.
+    and nothing is ranked by it. p is corrected (Holm) over all pairs of levels of a kind, over all
+    pairs of axes, and over all gains.
     """
     made = [as_row(row) for row in rows]
     kinds = list(dict.fromkeys(row.setting for row in made))
@@ -91,14 +91,16 @@ def findings(study: Study, rows: Sequence[Row | Mapping[str, Any]]) -> Findings:
 
 
 def _of_areas(found: Sequence[Area]) -> Iterable[tuple[str, list[dict[str, Any]]]]:
-    """Which levels have more under their curves: a sentence for each axis and kind, and effects."""
+    """Which levels have more under their curves: a sentence for each axis and kind, and effects.
+
+    Curves that lack a point, as where a cell failed, are not compared with those that have it: the
+    straight line in its place would be taken for a measurement.
+    """
     groups: dict[tuple[Any, ...], list[Area]] = {}
     for area in found:
-        row = area.row
-        groups.setdefault((row.setting, row.metric, area.field, area.low, area.high), []).append(
-            area
-        )
-    for (kind, metric, field, low, high), own in groups.items():
+        key = (area.row.setting, area.row.metric, area.field, area.points)
+        groups.setdefault(key, []).append(area)
+    for (kind, metric, field, points), own in groups.items():
         if len(own) < 2:
             continue
         rows = [area.row.replace(values=area.values.tolist(), cell=area.cell) for area in own]
@@ -106,7 +108,7 @@ def _of_areas(found: Sequence[Area]) -> Iterable[tuple[str, list[dict[str, Any]]
         for effect in corrected(main_effects([dict(a.cell) for a in own], *scores_of(rows))):
             if not effect.comparisons or effect.axis in REPLICATES:
                 continue
-            lead = f"Area under the {metric} over `{field}` from {low:g} to {high:g}: "
+            lead = f"Area under the {metric} over `{field}` from {points[0]:g} to {points[-1]:g}: "
             over = f"{kind}, area over {field}"
             yield (
                 lead + axis_sentence(effect, unit),
@@ -145,23 +147,21 @@ def _effect(kind: str, effect: MainEffect, c: Comparison, rows: Sequence[Row]) -
     """What the first level has more of the metric than the second."""
     contrast = c.contrast
     unit = rows[0].value.unit
-    scale = scale_of(unit)
-    digits = 3 if unit == "%" else 6
-    difference = _sign(rows) * scale * contrast.difference
-    half = scale * contrast.half
+    difference, half = _sign(rows) * contrast.difference, contrast.half
     return {
         "setting": kind,
         "axis": effect.axis,
         "a": c.first,
         "b": c.second,
-        "difference": round(difference, digits),
-        "low": round(difference - half, digits),
-        "high": round(difference + half, digits),
+        "difference": shown_of(difference, unit),
+        "low": shown_of(difference - half, unit),
+        "high": shown_of(difference + half, unit),
         "p": contrast.p,
         "corrected": contrast.corrected,
         "matched": contrast.matched,
         "paired": contrast.paired,
-        "half": round(half, digits),
+        "half": shown_of(half, unit),
+        "unit": unit,
     }
 
 
@@ -183,25 +183,40 @@ def _interaction(found: Interaction, unit: str) -> str:
 
 
 def _gains(rows: Sequence[Row]) -> Iterable[tuple[str, dict[str, Any]]]:
-    """Pairs of levels whose cells are of different kinds, each kind by itself one sentence."""
+    """Pairs of levels whose cells are of different kinds, each kind by itself one sentence.
+
+    p is corrected over all of them.
+    """
     axes = list(rows[0].cell or ()) if rows else []
-    for axis in (a for a in axes if a not in REPLICATES):
-        for (plain, one, other, two), matched in _pairs(rows, axis).items():
-            both = [row for pair in matched for row in pair]
-            cells = [{axis: _level(row, axis), "pair": i // 2} for i, row in enumerate(both)]
-            (effect, _) = main_effects(cells, *scores_of(both))
-            (c,) = effect.comparisons
-            e = _effect(f"{two} against {one}", effect, c, both)
-            unit = both[0].value.unit
-            low, high = sorted((e["low"], e["high"]))
-            text = (
-                f"`{axis}`: {_name(other)} ({two}) beside {_name(plain)} ({one}): "
-                f"{_signed(e['difference'], unit)}{word_of(unit)} "
-                f"(95% interval {_signed(low, unit)} to {_signed(high, unit)}, {p_is(e['p'])}) "
-                f"over {len(matched)} matched pair{'s' * (len(matched) > 1)}. "
-                "They use different information: a gain, not a ranking."
-            )
-            yield text, e
+    pairs = [
+        (key, matched)
+        for axis in axes
+        if axis not in REPLICATES
+        for key, matched in _pairs(rows, axis).items()
+    ]
+    effects = corrected([_gain(key[0], matched) for key, matched in pairs])
+    for ((axis, plain, one, other, two), matched), effect in zip(pairs, effects, strict=True):
+        (c,) = effect.comparisons
+        unit = matched[0][0].value.unit
+        e = _effect(f"{two} against {one}", effect, c, matched[0])
+        low, high = sorted((e["low"], e["high"]))
+        text = (
+            f"`{axis}`: {_name(other)} ({two}) beside {_name(plain)} ({one}): "
+            f"{_signed(e['difference'], unit)}{word_of(unit)} "
+            f"(95% interval {_signed(low, unit)} to {_signed(high, unit)}, "
+            f"{p_is(e['corrected'], 'corrected p')}) "
+            f"over {len(matched)} matched pair{'s' * (len(matched) > 1)}. "
+            "They use different information: a gain, not a ranking."
+        )
+        yield text, e
+
+
+def _gain(axis: str, matched: Sequence[tuple[Row, Row]]) -> MainEffect:
+    """The effect of an axis over pairs of rows that differ in it, and in kind."""
+    both = [row for pair in matched for row in pair]
+    cells = [{axis: _level(row, axis), "pair": i // 2} for i, row in enumerate(both)]
+    (effect, _) = main_effects(cells, *scores_of(both))
+    return effect
 
 
 def _signed(value: float, unit: str) -> str:
@@ -214,17 +229,20 @@ def _level(row: Row, axis: str) -> Any:
 
 def _pairs(
     rows: Sequence[Row], axis: str
-) -> dict[tuple[Any, str, Any, str], list[tuple[Row, Row]]]:
-    """Rows that differ in one axis and in kind: (level, kind, other level, other kind) -> pairs."""
+) -> dict[tuple[str, Any, str, Any, str], list[tuple[Row, Row]]]:
+    """Rows that differ in one axis and in kind.
+
+    They are (axis, level, kind, other level, other kind) -> pairs.
+    """
     by_rest: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         rest = tuple(v for a, v in (row.cell or {}).items() if a != axis)
         by_rest.setdefault(rest, []).append(row)
-    pairs: dict[tuple[Any, str, Any, str], list[tuple[Row, Row]]] = {}
+    pairs: dict[tuple[str, Any, str, Any, str], list[tuple[Row, Row]]] = {}
     for same in by_rest.values():
         for a, b in itertools.combinations(same, 2):
             if a.setting != b.setting and a.metric == b.metric:
-                key = (_level(a, axis), a.setting, _level(b, axis), b.setting)
+                key = (axis, _level(a, axis), a.setting, _level(b, axis), b.setting)
                 pairs.setdefault(key, []).append((b, a))
     return pairs
 

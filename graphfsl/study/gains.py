@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from graphfsl.functional.comparison import Contrast, contrasts, holm
-from graphfsl.loops.row import Row, p_text, scale_of
+from graphfsl.loops.row import Row, p_text, shown_of
 from graphfsl.report.tables import Section
 from graphfsl.study.findings import scores_of
 from graphfsl.study.grid import Label, shown
@@ -43,14 +43,14 @@ class Gain:
 
     def to_dict(self) -> dict[str, Any]:
         """Its numbers in the unit that people are shown."""
-        scale, c = scale_of(self.unit), self.contrast
+        c = self.contrast
         return {
             "setting": self.setting,
             "metric": self.metric,
             "cell": dict(self.cell),
             "against": dict(self.against),
-            "gain": round(scale * c.difference, 4),
-            "half": round(scale * c.half, 4),
+            "gain": shown_of(c.difference, self.unit),
+            "half": shown_of(c.half, self.unit),
             "p": c.p,
             "corrected": c.corrected,
             "paired": c.paired,

@@ -122,6 +122,8 @@ def _cell(
             episodes >= least,
             f"a comparison needs evaluation.episodes of at least {least}, not {episodes}",
         )
+        settings = len(evaluated.evaluation.tasks)
+        require(settings == 1, f"a cell is evaluated in one setting, not in {settings}")
     except InputError as error:
         raise InputError(f"cell {shown(levels)}: {error}") from None
     return Cell(levels, experiment, changes)
@@ -146,11 +148,13 @@ def _check_distinct(cells: Sequence[Cell], file: Path) -> None:
 
 
 def _check_metrics(cells: Sequence[Cell], also: Sequence[str]) -> None:
-    """InputError where a task has not a metric that the study tells of."""
+    """InputError where a metric that the study tells of is none of a task's, or its first one."""
     for cell in cells:
-        metrics = cell.experiment.changed(*cell.changes).task.metrics
-        if other := next((name for name in also if name not in metrics), None):
-            raise unknown("metric", other, metrics)
+        first, *further = cell.experiment.changed(*cell.changes).task.metrics
+        for name in also:
+            require(name != first, f"{first} is compared as it is; leave it out of also")
+            if name not in further:
+                raise unknown("metric", name, further)
 
 
 def label(level: Any) -> Label:

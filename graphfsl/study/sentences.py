@@ -20,13 +20,30 @@ def sentence(effect: MainEffect, unit: str = "%") -> str:
     if not effect.comparisons:
         return f"{name}: {_nothing_to_compare(effect)}."
     top, ranked = _top(effect)
-    clauses = [_finding(top, ranked, unit) + _basis(top.contrast)]
+    best = top.first if top.contrast.difference >= 0 else top.second
+    unmet = _never_compared(best, ranked, effect)
+    compared = len(ranked) - len(unmet)
+    clauses = [_finding(top, compared, unit) + _basis(top.contrast)]
     widest = max(effect.comparisons, key=lambda c: abs(c.contrast.difference))
     if widest is not top:
         clauses.append(_range(widest, unit))
+    if unmet:
+        clauses.append(
+            f"{_name(best)} could not be compared with {_names(unmet)}, with which it shares no "
+            "combination of the other axes"
+        )
     if effect.incomparable:
         clauses.append(_left_out(effect))
     return f"{name}: {'; '.join(clauses)}."
+
+
+def _never_compared(level: Level, others: Sequence[Level], effect: MainEffect) -> list[Level]:
+    """The other levels that share no combination of the other axes with this one."""
+    met = {level}
+    for c in effect.comparisons:
+        if level in (c.first, c.second):
+            met |= {c.first, c.second}
+    return [other for other in others if other not in met]
 
 
 def _nothing_to_compare(effect: MainEffect) -> str:
@@ -36,22 +53,22 @@ def _nothing_to_compare(effect: MainEffect) -> str:
     return f"{levels} cannot be compared, for no two of them share a combination of the other axes"
 
 
-def _finding(top: Comparison, ranked: Sequence[Level], unit: str) -> str:
-    """What of the best level and the next is asserted, denied or called chance."""
+def _finding(top: Comparison, levels: int, unit: str) -> str:
+    """What of the best of so many levels and the next is asserted, denied or called chance."""
     best, rival = _better_first(top)
     size, evidence, verdict = _evidence(top.contrast, unit)
-    several = len(ranked) > 2
+    several = levels > 2
     if verdict == "none":
         subject = f"{best} instead of {rival} makes"
         if several:
-            subject = f"of {len(ranked)} levels the best two, {best} and {rival}, make"
+            subject = f"of {levels} levels the best two, {best} and {rival}, make"
         return (
             f"{subject} no difference that {top.contrast.episodes:,} episodes can show: "
             f"{size} ({evidence})"
         )
     text = f"{best} is {size} better than {rival}"
     if several:
-        text = f"{best} is the best of {len(ranked)} levels, {size} better than {rival}, the next"
+        text = f"{best} is the best of {levels} levels, {size} better than {rival}, the next"
     if verdict == "chance":
         text += ", which may be chance"
     return f"{text} ({evidence})"

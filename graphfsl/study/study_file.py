@@ -7,12 +7,12 @@ grid:        {axis: [levels]}; an axis is any key of a configuration: learner.he
              trainer.lr, seed, …
              With `test.` before it, it changes the evaluation only, and cells that differ in
              nothing else share one training: test.episode.shot, test.learner.refine,
-             test.data.name.
+             test.data.name. So does a key of the section `evaluation`, as evaluation.split
 skip:        [{axis: level or [levels], …}, …]: combinations that are left out
 against:     [{axis: level, …}, …]: references. The report says what each cell gains over the one
              that has these levels and else its own
-also:        [metric, …]: further metrics of the task, whose values stand in cells.csv, and whose
-             gains over `against` in the report
+also:        [metric, …]: metrics of the task beside the first one, whose values stand in cells.csv,
+             and whose gains over `against` in the report
 threads:     CPU threads of a cell (1); the same for one process or many, so that results do not
              depend on it
 """
@@ -56,7 +56,7 @@ class Choice:
     @property
     def is_of_evaluation(self) -> bool:
         """Whether it changes the evaluation only."""
-        return self.axis.startswith(TEST)
+        return self.axis.startswith(TEST) or self.axis.split(".")[0] == "evaluation"
 
     @property
     def change(self) -> str:
@@ -231,6 +231,13 @@ def _check_kinds(tree: Mapping[str, Any], file: Path) -> None:
         named and isinstance(tree.get("set") or {}, Mapping),
         f"{file}: experiment must name an experiment file, and set map keys to values",
     )
+    also = tree.get("also") or []
+    require(
+        isinstance(also, list) and all(isinstance(name, str) for name in also),
+        f"{file}: also must be a list of metrics, such as also: [macro-F1], not {also!r:.50}",
+    )
+    twice = next((name for name in also if also.count(name) > 1), None)
+    require(twice is None, f"{file}: also names {twice} twice; name each metric once")
 
 
 def _is_grid(value: Any) -> bool:
@@ -281,6 +288,10 @@ def _check_axes(grid: Sequence[Axis]) -> None:
         if second.key.startswith(f"{first.key}.") and _sets(first, second.key):
             raise _replaces(second, first)
     for axis in grid:
+        require(
+            axis.key.removeprefix(TEST) != "seeds",
+            f"a study runs each cell once, whatever {axis.key}; make it grid.seed=[0, 1, 2]",
+        )
         require(
             axis.key not in PLACES,
             f"the axis {axis.key} makes no other training; for other data make "

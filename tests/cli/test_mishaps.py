@@ -211,7 +211,11 @@ OVERRIDES: dict[str, tuple[list[str], str]] = {
     "key without a name": (["=1"], "key=value"),
     "key of dots": (["..=1"], "unknown section"),
     "key of brackets": (["a[=1"], "brackets in its key"),
-    "section below a value": (["episode.way.x=1"], "episode.way must be int"),
+    "section below a value": (["episode.way.x=1"], "for episode.way is 3 and holds no options"),
+    "option of a section that is a number": (
+        ["trainer=5", "trainer.steps=6"],
+        "trainer.steps cannot be set, for trainer is 5 and holds no options",
+    ),
     "interpolation of itself": (["seed=${seed}"], "Interpolation"),
     "interpolation of nothing": (["seed=${"], "configuration:"),
     "interpolation of an unknown kind": (["seed=${nosuch:1}"], "nosuch"),
@@ -281,7 +285,46 @@ USAGE: dict[str, tuple[list[str], str]] = {
         ["features", "images/train", "--encoder", "resnet"],
         "unknown encoder",
     ),
+    "report of a run twice": (["report", "r", "./r"], "r is named twice; name each run once"),
+    "demo of several seeds": (["demo", "seeds=2", "--out", "d"], "the demo trains once; leave"),
+    "demo of another head": (
+        ["demo", "learner.head=rfs", "--out", "d"],
+        "the demo is of a ProtoNet and not of conv4 + rfs",
+    ),
+    "demo with a refiner": (
+        ["demo", "learner.refine=soft_kmeans", "--out", "d"],
+        "the demo is of a ProtoNet and not of conv4 + protonet + soft_kmeans",
+    ),
+    "run is a file": (["evaluate", "my.yaml"], "is my.yaml a run directory"),
     "experiment is a folder": (["run", "data"], "unknown experiment 'data'"),
+    "output onto a file": (
+        ["run", "my.yaml", "--out", "my.yaml"],
+        "is a file where a folder is to be",
+    ),
+    "explanation onto a file": (
+        ["explain", "r", "--out", "my.yaml"],
+        "is a file where a folder is to be",
+    ),
+    "evaluation onto a folder": (
+        ["evaluate", "r", "--out", "data"],
+        "it is a folder; name a file",
+    ),
+    "episodes onto a folder": (
+        ["episodes", "my.yaml", "--out", "data"],
+        "it is a folder; name a file",
+    ),
+    "evaluation onto the run": (
+        ["evaluate", "r", "--out", "r/config.json"],
+        "r/config.json is of the run itself, which would be lost",
+    ),
+    "evaluation onto its results": (
+        ["evaluate", "r", "episode.way=2", "--out", "r/results.json"],
+        "r/results.json is of the run itself, which would be lost",
+    ),
+    "a table and a paper": (
+        ["reproduce", "snell2017", "--table", "headlines"],
+        "--table prints what is committed and runs nothing",
+    ),
     "output below a file": (["run", "my.yaml", "--out", "my.yaml/r"], "cannot write"),
     "episodes below a file": (["episodes", "my.yaml", "--out", "my.yaml/e.json"], "cannot write"),
     "evaluation below a file": (["evaluate", "r", "--out", "my.yaml/e.json"], "cannot write"),

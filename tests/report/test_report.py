@@ -548,6 +548,7 @@ EFFECTS = [
         "corrected": 0.0004,
         "matched": 12,
         "paired": True,
+        "unit": "%",
     },
 ]
 

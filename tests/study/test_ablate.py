@@ -32,7 +32,7 @@ from graphfsl.study import cells as ablate
 from graphfsl.study.findings import findings
 from graphfsl.study.grid import Study, read_study
 from tests.support import ROOT
-from tests.support.command import EXPERIMENT, Call
+from tests.support.command import EXPERIMENT, Call, write_split
 
 STUDY = """
 question: Does the distance matter?
@@ -124,6 +124,22 @@ def test_a_study_equals_its_cells_run_by_hand(study: Path, call: Call) -> None:
         )
 
 
+def test_a_key_of_the_evaluation_changes_what_is_measured(study: Path, call: Call) -> None:
+    """Cells that share a training were once all measured as the first of them."""
+    Path("study.yaml").write_text(
+        "experiment: my.yaml\nset: {trainer.steps: 10, evaluation.episodes: 30}\n"
+        "grid: {evaluation.split: [val, test], evaluation.seed: [0, 1]}\n"
+    )
+    code, out, err = call("ablate", "study.yaml", "--out", "a")
+    assert code == 0 and "4 cells, 1 trainings" in out, err
+    assert [c["data"] for c in cells("a")] == ["data/val"] * 2 + ["data/test"] * 2
+    (run,) = Path("a/runs").iterdir()
+    for cell in cells("a"):
+        changes = [f"{axis}={cell[axis]}" for axis in ("evaluation.split", "evaluation.seed")]
+        _, text, _ = call("evaluate", str(run), *changes, "--json")
+        assert float(cell["accuracy"]) == json.loads(text)[0]["accuracy"]
+
+
 def test_cells_are_paired_by_episode_where_data_and_seed_are_one() -> None:
     """2,000 simulated episodes: what two settings share is in every interval; two data sets share
     nothing.
@@ -157,6 +173,28 @@ def test_cells_are_paired_by_episode_where_data_and_seed_are_one() -> None:
     assert head(*two)["half"] == pytest.approx(196 * (1.5 / n) ** 0.5, rel=0.05)
     fewer = [row("x", 1, "a"), row("x", 1, "b", 500)]
     assert head(*fewer)["half"] == pytest.approx(196 * (3 / 500) ** 0.5, rel=0.1)
+
+
+def test_data_of_one_name_in_other_folders_are_not_paired(study: Path, call: Call) -> None:
+    """Two folders `data` with other images, each of which has a best cell of its own."""
+    for number, folder in enumerate(("x/data", "y/data")):
+        Path(folder).mkdir(parents=True)
+        write_split(Path(folder, "test.npz"), 10 + number)
+    Path("study.yaml").write_text(
+        "experiment: my.yaml\nset: {trainer.steps: 10, evaluation.episodes: 30}\n"
+        "grid: {test.data.root: [x/data, y/data], test.episode.shot: [1, 3]}\n"
+    )
+    code, _, err = call("ablate", "study.yaml", "--out", "a")
+    assert code == 0, err
+    assert [c["data"] for c in cells("a")] == ["data/test 1"] * 2 + ["data/test 2"] * 2
+    effects = json.loads(Path("a/study.json").read_text())["effects"]
+    assert {e["axis"]: e["paired"] for e in effects} == {
+        "test.data.root": False,
+        "test.episode.shot": True,
+    }
+    lines = Path("a/report.md").read_text().splitlines()
+    for folder in ("x/data", "y/data"):
+        assert any(line.startswith(f"| {folder} |") and "**" in line for line in lines)
 
 
 def run_of(row: dict[str, Any]) -> str:
@@ -393,6 +431,12 @@ BAD = [
     ("grid: {seed: [0]}\nthreads: 0", "threads must be a whole number"),
     ("grid: {seed: [0]}\nset: [1]", "set map keys to values"),
     ("grid: {seed: [0]}\nset: {trainer.stepz: 3}", "did you mean 'steps'?"),
+    (
+        "grid: {test.evaluation.settings: [[{shot: 1}, {shot: 3}]]}",
+        "cell test.evaluation.settings=shot 1 + shot 3: a cell is evaluated in one setting, not",
+    ),
+    ("grid: {seed: [0]}\nalso: [accuracy]", "accuracy is compared as it is; leave it out of also"),
+    ("grid: {seed: [0]}\nalso: [macro-F2]", "unknown metric 'macro-F2'; did you mean 'macro-F1'?"),
 ]
 
 

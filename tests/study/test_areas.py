@@ -69,3 +69,16 @@ def test_a_study_says_which_rule_has_more_under_its_curve() -> None:
     assert [a["cell"]["test.learner.acquire"] for a in found.areas] == ["coverage", "random"]
     (effect,) = [e for e in found.effects if e["setting"] == "active, area over budget"]
     assert effect["difference"] == pytest.approx(11.1, abs=0.1) and effect["paired"]
+
+
+def test_curves_of_other_points_are_not_compared() -> None:
+    """A cell that failed leaves a gap, over which the area has a straight line."""
+    whole, gap = curve("coverage", 0.1), curve("random")
+    rows = [*whole, *(r for r in gap if r["budget"] != 20)]
+    axes: dict[str, list[Any]] = {
+        "test.learner.acquire": ["coverage", "random"],
+        "test.episode.budget": BUDGETS,
+    }
+    found = findings(Study("s", "q", axes, [], 1), rows)
+    assert not [s for s in found.sentences if s.startswith("Area under")]
+    assert [a["points"] for a in found.areas] == [[10, 20, 50], [10, 50]]

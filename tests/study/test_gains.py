@@ -5,15 +5,18 @@ from __future__ import annotations
 import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import scipy.stats
 
-from graphfsl.loops.row import Row, as_row
+from graphfsl.loops.row import MetricValue, Row, as_row
+from graphfsl.report.write import write_report
 from graphfsl.study.cells import units
+from graphfsl.study.findings import findings
 from graphfsl.study.gains import gains, sections
-from graphfsl.study.grid import read_study
+from graphfsl.study.grid import Study, read_study
 from tests.support.command import Call, refused
 
 STUDY = """
@@ -67,6 +70,47 @@ def test_rows_of_another_kind_of_setting_are_no_reference(rows: list[Row]) -> No
     assert len(gains([plain], [*rows, *other])) == 8
     (table,) = sections(gains([plain], [*rows, *other]))
     assert table.heading == "Gains over part=none, mean=false" and len(table.lines) == 8
+
+
+def test_small_numbers_of_another_unit_than_percent_keep_their_digits(tmp_path: Path) -> None:
+    """A squared error of 0.00002 beside one of 0.00003, whose difference was shown as 0."""
+    random = np.random.default_rng(0)
+    made = {part: size * random.normal(1, 0.05, 200) for part, size in (("a", 2e-5), ("b", 3e-5))}
+    rows = []
+    for part, values in made.items():
+        metrics = {"MSE": MetricValue(float(values.mean()), None, "", more_is_better=False)}
+        asked = {"shot": 5}
+        rows.append(
+            Row("x/test", asked, "inductive", metrics, values.tolist(), "functions", seed=0,
+                episodes=200, cell={"part": part})
+        )  # fmt: skip
+    d = made["b"] - made["a"]
+    half = scipy.stats.t.ppf(0.975, 199) * d.std(ddof=1) / 200**0.5
+    (gain,) = gains([{"part": "b"}], rows)
+    told = gain.to_dict()
+    assert (told["gain"], told["half"]) == pytest.approx((d.mean(), half), rel=1e-5)
+
+    (effect,) = findings(Study("s", "q", {"part": ["a", "b"]}, [], 1), rows).effects
+    assert (effect["difference"], effect["half"]) == pytest.approx((-d.mean(), half), rel=1e-5)
+    write_report(tmp_path, "t", rows, effects=[effect])
+    size = f"{-d.mean():+.3g}".replace("-", "−")
+    assert f"<td>{size}</td>" in (tmp_path / "report.html").read_text().replace(' class="n"', "")
+
+
+def test_gains_of_one_kind_over_another_are_corrected_together() -> None:
+    """Ten refiners of queries that bring nothing: Holm's p of each, by hand from the raw ones."""
+    random = np.random.default_rng(0)
+    parts = [f"r{i}" for i in range(10)]
+    rows = [row("none", False, 1, random.normal(0.5, 0.3, 100))]
+    rows += [row(p, False, 1, random.normal(0.55, 0.3, 100), "transductive") for p in parts]
+    axes: dict[str, list[Any]] = {"part": ["none", *parts], "mean": ["false"], "shot": [1]}
+    found = findings(Study("s", "q", axes, [], 1), rows)
+    effects = [e for e in found.effects if " against " in e["setting"]]
+    raw = np.array([e["p"] for e in effects])
+    least = effects[int(raw.argmin())]
+    assert len(effects) == 10 and least["corrected"] == pytest.approx(min(1, 10 * raw.min()))
+    told = [s for s in found.sentences if "a gain, not a ranking" in s]
+    assert len(told) == 10 and all("corrected p" in s for s in told)
 
 
 def test_the_report_says_what_each_cell_gains(world: Path, call: Call) -> None:

@@ -49,6 +49,20 @@ SENTENCES = [
         "d and true could not be compared, for they share no combination of the other axes with "
         "another level.",
     ),
+    (
+        effect(("a", "c", 5.0, 0.2, 0.001), ("b", "c", 3.0, 0.2, 0.001)),
+        f"a is 5.0 points better than c (95% interval 4.8 to 5.2, p = 0.001){OVER}; a could not be "
+        "compared with b, with which it shares no combination of the other axes.",
+    ),
+    (
+        effect(
+            ("a", "b", 2.0, 0.2, 0.001), ("a", "c", 5.0, 0.2, 0.001), ("b", "d", 1.0, 0.2, 0.001)
+        ),
+        f"a is the best of 3 levels, 2.0 points better than b, the next (95% interval 1.8 to 2.2, "
+        f"p = 0.001){OVER}; the range is 5.0 points, from c up to a (95% interval 4.8 to 5.2, p = "
+        "0.001); a could not be compared with d, with which it shares no combination of the other "
+        "axes.",
+    ),
     (effect(incomparable=("a",)), "a is the only level, so there is nothing to compare."),
     (
         effect(incomparable=("a", "b", 3)),

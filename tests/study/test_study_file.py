@@ -68,6 +68,13 @@ def test_a_choice_of_the_evaluation_is_one_of_its_overrides(file: Path) -> None:
         (["seeds=2"], "make seeds an axis"),
         (["grid.test.learner=[{}]"], "test.learner.refine and test.learner one replaces"),
         (["grid.data.root=[a]"], "the axis data.root makes no other training"),
+        (["grid.seeds=[1, 2]"], "a study runs each cell once, whatever seeds; make it grid.seed="),
+        (["grid.test.seeds=[1, 2]"], "a study runs each cell once, whatever test.seeds"),
+        (["also=5"], r"also must be a list of metrics, such as also: \[macro-F1\], not 5"),
+        (["also=macro-F1"], "also must be a list of metrics"),
+        (["also=[[1]]"], "also must be a list of metrics"),
+        (["also=[null]"], "also must be a list of metrics"),
+        (["also=[macro-F1, macro-F1]"], "also names macro-F1 twice; name each metric once"),
     ],
     ids=str,
 )

@@ -393,6 +393,8 @@ def _asides(task: _Task) -> list[str]:
         unlike += task.given[name] != true
     if unlike:
         words.append(f"{unlike:,} given labels are not the truth's")
+    if task.known and not task.known.keys() - task.given.keys():
+        words.append("the truth names given samples alone, so that nothing is compared")
     if others:
         named = ", ".join(map(repr, others[:NAMED])) + (", …" if len(others) > NAMED else "")
         words.append(

@@ -197,6 +197,10 @@ def _text(path: Path) -> str:
         if b"\0" in data[:2]:  # of a letter in UTF-16 without a mark
             return data.decode("utf-16-be" if data[:1] == b"\0" else "utf-16-le")
         return data.decode("utf-8-sig")
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise InputError(
+            f"{path} cannot be read ({error.strerror}); it must be a table of labels"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"{path} is not a readable UTF-8 file ({error}), nor UTF-16; it must be a table of "

@@ -161,7 +161,16 @@ def test_parquet(world: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 BAD = {
-    "no table": (["pool.npz", "--support", "none.csv"], "none.csv is not a readable UTF-8 file"),
+    "no table": (["pool.npz", "--support", "none.csv"], "none.csv cannot be read (No such file"),
+    "a folder for a table": (["pool.npz", "--support", "."], "cannot be read (Is a directory"),
+    "an encoder of features": (
+        ["pool.npz", "--support", "few.csv", "--run", "nowhere"],
+        "pool.npz holds features, which nothing encodes; leave --run out",
+    ),
+    "a size of features": (
+        ["pool.npz", "--support", "few.csv", "--size", "32"],
+        "pool.npz holds features, which nothing encodes; leave --size out",
+    ),
     "not text": (["pool.npz", "--support", "pool.npz"], "pool.npz is not a readable UTF-8 file"),
     "no column": (
         ["pool.npz", "--support", "columns.csv"],
@@ -409,3 +418,12 @@ def test_a_users_own_folder_of_sheets_beside_a_table_of_labels_is_part_of_the_po
     code, _, err = call("label", "in", "--support", "in/labels.csv", "--neighbors", 4, "-o", "out")
     assert code == 0, err
     assert "sheets/001-scan.png" in {r["sample"] for r in read_csv("out/labels.csv")}
+
+
+def test_a_truth_of_given_samples_alone_is_told(world: Path, call: Call) -> None:
+    x, y = clusters(2, 10)
+    np.savez("pool.npz", features=x)
+    write_csv("few.csv", {str(np.flatnonzero(y == c)[0]): "ab"[c] for c in range(2)})
+    code, out, err = call("label", "pool.npz", "--support", "few.csv", "--truth", "few.csv")
+    assert code == 0, err
+    assert "the truth names given samples alone, so that nothing is compared" in out
