@@ -87,7 +87,10 @@ def checked_folder(out: Path | None) -> Path | None:
     if out is not None and out.exists() and not out.is_dir():
         from graphfsl.io.errors import InputError
 
-        raise InputError(f"{out} is a file where a folder is to be; choose another --out")
+        raise InputError(
+            f"cannot write there: {out} is a file where a folder is to be; choose another folder "
+            "with -o"
+        )
     return out
 
 

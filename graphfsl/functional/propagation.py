@@ -60,15 +60,17 @@ def propagate(
     return spread
 
 
-def propagator(s: Float[Tensor, "B n n"], alpha: float) -> Callable[[Tensor], Tensor]:
+def propagator(
+    s: Float[Tensor, "*B n n"], alpha: float
+) -> Callable[[Float[Tensor, "*B n C"]], Float[Tensor, "*B n C"]]:
     """`propagate` on one graph for labels that come one after the other; factorised once.
 
     Args:
-        s: (B, n, n) of spectral norm at most 1.
+        s: (…, n, n) of spectral norm at most 1.
         alpha: how far labels go, in [0, 1).
 
     Returns:
-        Labels (B, n, C) -> (B, n, C).
+        Label weights (…, n, C) -> (…, n, C).
     """
     eye = torch.eye(s.shape[-1], dtype=s.dtype, device=s.device)
     lu, pivots, _ = torch.linalg.lu_factor_ex(eye - alpha * s)
