@@ -142,7 +142,7 @@ class Adam(Rule):
 
     Args:
         lr: of a step.
-        beta1: how much of the mean gradient a step keeps; Reptile takes 0.
+        beta1: how much of the mean gradient a step keeps.
 
     Source:
         Kingma, Ba 2015, https://arxiv.org/abs/1412.6980

@@ -338,7 +338,7 @@ class Setting(Task):
             ids,
             classes,
             names,
-            self._true_support(draw, split),
+            support=self._true_support(draw, split),
         )
         episode = Episode(x, w.to(device, x.dtype), k, q, mask, padded=padded, relabeled=False)  # type: ignore[arg-type]
         return episode, target.to(device)

@@ -125,19 +125,28 @@ class TraNFS(Head):
         w = episode.w[:, episode.support]
         right = target.right(episode)
         p, z = self.transformed(x, w)
+        detection = self.detection_loss(z, w, right)
+        return loss + self.detection * detection + self.clean * self.clean_loss(p, x, right)
 
-        real = w.sum(-1).clamp_max(1)
-        wrong = ((right.sum(-1) == 0) & (real > 0)).to(z)
+    def detection_loss(self, z: Tensor, w: Tensor, right: Tensor) -> Tensor:
+        """How badly the detector says of nodes z (B, k, d) whose label is wrong: a scalar.
+
+        Args:
+            z: the nodes behind the transformer.
+            w: (B, k, C) their label weights.
+            right: (B, k, C) the same without wrong ones.
+        """
+        counted = w.sum(-1).clamp_max(1)
+        wrong = ((right.sum(-1) == 0) & (counted > 0)).to(z)
         said = self.detector(z).squeeze(-1)
-        unseen = F.binary_cross_entropy_with_logits(said, wrong, weight=real, reduction="sum")
+        missed = F.binary_cross_entropy_with_logits(said, wrong, weight=counted, reduction="sum")
+        return missed / or_one(counted.sum())
 
+    def clean_loss(self, p: Tensor, x: Tensor, right: Tensor) -> Tensor:
+        """Squared distances of prototypes (B, C, d) to the means of rightly labeled x: a scalar."""
         known = present(right)
-        off = (p - prototypes(x, right)).square().sum(-1) * known
-        return (
-            loss
-            + self.detection * unseen / or_one(real.sum())
-            + self.clean * off.sum() / known.sum().clamp_min(1)
-        )
+        apart = (p - prototypes(x, right)).square().sum(-1) * known
+        return apart.sum() / known.sum().clamp_min(1)
 
 
 class Layer(nn.Module):
