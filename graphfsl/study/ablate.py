@@ -18,6 +18,7 @@ from rich.table import Table
 
 from graphfsl.experiment.results import history
 from graphfsl.io.checkpoint import write_atomically, write_json
+from graphfsl.io.errors import InputError
 from graphfsl.loops.row import Row, text_of
 from graphfsl.report.tables import DIVERGES
 from graphfsl.report.write import write_report
@@ -62,7 +63,8 @@ def ablate(
         The files of the report.
 
     Raises:
-        InputError: for a folder of another study, and for a cell that its data do not suffice for.
+        InputError: for a folder of another study, for a cell that its data do not suffice for, and
+            where every cell failed, after the report is written.
     """
     start = time.perf_counter()
     check_folder(study, out)
@@ -142,6 +144,8 @@ def ablate(
     console.print(
         f"{time.perf_counter() - start:.0f} s; table: {out / 'cells.csv'}; report: {files[0]}"
     )
+    if all(isinstance(made, Failure) and not made.diverged for made in outcomes):
+        raise InputError(f"{study.name}: every cell failed; the first: {told[0][1]}")
     return files
 
 

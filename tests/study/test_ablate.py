@@ -312,6 +312,15 @@ def test_a_cell_that_fails_is_reported_and_tried_again(study: Path, call: Call) 
     assert "1 cells are done already" in call("ablate", "study.yaml", "--out", "a")[1]
 
 
+def test_a_study_of_which_every_cell_failed_is_no_success(study: Path, call: Call) -> None:
+    Path("study.yaml").write_text(
+        "experiment: my.yaml\nset: {trainer.steps: 10}\ngrid: {trainer.lr: [1.0e+14, 1.0e+15]}\n"
+    )
+    code, _, err = call("ablate", "study.yaml", "--out", "a")
+    assert code == 2 and "every cell failed; the first: " in err
+    assert "Traceback" not in err and Path("a/cells.csv").is_file()
+
+
 def test_an_inner_loop_that_diverges_is_told_and_stops_no_other_cell(
     world: Path, call: Call
 ) -> None:
