@@ -84,12 +84,14 @@ def choose(n: np.ndarray, u: np.ndarray) -> np.ndarray:
     use them.
     """
     b, rows, k = u.shape
-    n, u, line = n.reshape(-1), u.reshape(-1, k), np.arange(b * rows)
-    deck = np.tile(np.arange(max(int(n.max()), k), dtype=np.int32), (b * rows, 1))
+    n, u, line = n.reshape(-1, 1), u.reshape(-1, k), np.arange(b * rows)
+    left = n - np.arange(k)  # in the deck when the s-th is drawn
+    place = np.minimum(u * np.maximum(left, 1), np.maximum(left - 1, 0)).astype(np.int64)
+    place += np.arange(k)
+    deck = np.empty((b * rows, max(int(n.max()), k)), np.int32)
+    deck[:] = np.arange(deck.shape[1])
     for s in range(k):
-        t = s + np.minimum(u[:, s] * np.maximum(n - s, 1), np.maximum(n - s - 1, 0)).astype(
-            np.int64
-        )
+        t = place[:, s]
         drawn = deck[line, t]
         deck[line, t] = deck[:, s]
         deck[:, s] = drawn

@@ -312,7 +312,7 @@ class Sampler:
         room = self.pool.count[own] if self.pool is not None else have - shots - queries
         known = s.pool_size - s.foreigners
         pooled = _shared_out(keys, POOL_IMBALANCE, s.pool_dirichlet, known, room)
-        foreign = np.tile(even(s.foreigners, s.distractors), (len(keys), 1))
+        foreign = np.broadcast_to(even(s.foreigners, s.distractors), (len(keys), s.distractors))
         return queries, np.concatenate([pooled, foreign], 1)
 
     def _images(
@@ -441,7 +441,7 @@ def _shared_out(
     """
     b, way = room.shape
     if alpha is None:
-        return np.tile(even(total, way), (b, 1))
+        return np.broadcast_to(even(total, way), (b, way))
     return unequal(uniform(keys, stream, 1, way)[:, 0], alpha, total, room)
 
 
