@@ -213,7 +213,7 @@ def evaluate(
     question = Question(
         runs=paths,
         changes=changes,
-        on=[name.strip() for name in on.split(",") if name.strip()],
+        on=_data_sets(on),
         episodes=episodes,
         against=against or [],
         attacks=_attacks(attack, eps, attack_steps, attack_on, attack_from),
@@ -260,6 +260,15 @@ def evaluate(
         lines = [f | {result: r.value.number} for f, r in zip(facts, rows, strict=True)]
         print_table(lines, ("data", *asked, result, "setting", "batch_norm"), False)
     console.print(f"results: {path}")
+
+
+def _data_sets(on: str) -> list[str]:
+    """The names of `--on`; InputError where it holds nothing but commas."""
+    from graphfsl.io.errors import require
+
+    names = [name.strip() for name in on.split(",") if name.strip()]
+    require(bool(names) or not on, f"--on names data sets, such as glyphs,omniglot, not {on!r}")
+    return names
 
 
 def _attacks(

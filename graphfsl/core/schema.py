@@ -74,6 +74,15 @@ def check_options(
             raise InputError(f"{where} needs {key!r}")
 
 
+def given_or(tree: Mapping[str, Any], key: str, absent: Any) -> Any:
+    """What a file says under a key; `absent` where it says nothing or null.
+
+    A 0 or an empty text is something, which the section's own check refuses.
+    """
+    value = tree.get(key)
+    return absent if value is None else value
+
+
 def words(kind: Any) -> str:
     """A type as a message names it."""
     return (

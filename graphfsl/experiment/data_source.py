@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from graphfsl import data
-from graphfsl.core.schema import check_options, signature
+from graphfsl.core.schema import check_options, given_or, signature
 from graphfsl.data import Split, Transform
 from graphfsl.data.cluster_files import clustered
 from graphfsl.io.errors import InputError, require, unknown
@@ -194,7 +194,7 @@ def placeless_key(key: str) -> str:
 
 def _transform(section: Mapping[str, Any]) -> Transform:
     """Normalisation and training augmentation as the section names them."""
-    augment = section.get("augment") or {}
+    augment = given_or(section, "augment", {})
     known = {k: v for k, v in signature(Transform).items() if k in AUGMENT}
     check_options(known, augment, "data.augment")
     given = {k: section[k] for k in ("mean", "std") if k in section}

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from graphfsl import data
-from graphfsl.core.schema import check_options, make, signature
+from graphfsl.core.schema import check_options, given_or, make, signature
 from graphfsl.core.task import Task
 from graphfsl.data import tasks
 from graphfsl.experiment.builder import build_learner, build_pretrainer, learned_by_rule
@@ -233,7 +233,7 @@ class Experiment:
         source = DataSource.of(given["data"])
         evaluation = _evaluation(given)
         training = _task(given, given.get("train_episode"), "train_episode")
-        trainer: Trainer = make(Trainer, given.get("trainer") or {}, "trainer")
+        trainer: Trainer = make(Trainer, given_or(given, "trainer", {}), "trainer")
         notes = _notes(given)
         spec = LearnerSpec.of(given["learner"])
         if has_recipe:
@@ -353,7 +353,7 @@ class Experiment:
         """What decides the weights of its pretraining, as it was written, and nothing else."""
         encoder = self.learner.encoder
         assert self.pretraining is not None and encoder is not None
-        trainer = self._given.get("trainer") or {}
+        trainer = given_or(self._given, "trainer", {})
         options = {k: v for k, v in encoder.options.items() if k != "frozen"}
         found = {
             "data": self.pretraining.data.placeless,
@@ -426,15 +426,16 @@ def _task(
 
 def _options_of_task(options: Any, kind: str, where: str) -> dict[str, Any]:
     """A section with the kind of its task, which is `kind` where it names none, checked."""
+    options = {} if options is None else options
     if isinstance(options, Mapping):
         kind = options.get("task", kind)
     known = {"task": (str, False), **signature(tasks.get(kind))}
-    check_options(known, options or {}, where)
-    return {**(options or {}), "task": kind}
+    check_options(known, options, where)
+    return {**options, "task": kind}
 
 
 def _evaluation(given: Mapping[str, Any]) -> Evaluation:
-    section = given.get("evaluation") or {}
+    section = given_or(given, "evaluation", {})
     options: EvaluationOptions = make(EvaluationOptions, section, "evaluation")
     return Evaluation(
         episodes=options.episodes,
@@ -458,7 +459,7 @@ def _pretraining(given: Mapping[str, Any], source: DataSource) -> Pretraining | 
     for key in SHARED:
         if key in section:
             raise InputError(f"pretrain.trainer.{key} is that of the whole run; set trainer.{key}")
-    shared = {k: v for k, v in (given.get("trainer") or {}).items() if k in SHARED}
+    shared = {k: v for k, v in given_or(given, "trainer", {}).items() if k in SHARED}
     trainer: Trainer = make(Trainer, {"batch": 128, **section, **shared}, "pretrain.trainer")
     require(
         trainer.keep_best == 1,
@@ -488,7 +489,7 @@ def _notes(given: Mapping[str, Any]) -> Notes:
     }
     own = {k: given[k] for k in NOTES if given.get(k) is not None}
     check_options({k: (kind, False) for k, kind in kinds.items()}, own, "configuration")
-    task = tasks.get((given.get("episode") or {}).get("task", tasks.DEFAULT))
+    task = tasks.get(given_or(given, "episode", {}).get("task", tasks.DEFAULT))
     task_fields = {name: (kind, False) for name, (kind, _) in signature(task).items()}
     sources = {"metric": (str, False), "source": (str, False), "setting": (str, False)}
     for entry in own.get("published") or []:

@@ -29,6 +29,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from graphfsl.core.schema import given_or
 from graphfsl.experiment.overrides import names, parted, text_value, yaml_value
 from graphfsl.experiment.yaml_files import load_yaml, merged
 from graphfsl.io.errors import InputError, require, unknown
@@ -123,7 +124,7 @@ class StudyFile:
         settings = _apply(overrides, tree)
         _check_kinds(tree, file)
         grid = tuple(Axis(key, tuple(levels)) for key, levels in tree["grid"].items())
-        changes = [*map(override, (tree.get("set") or {}).items()), *settings]
+        changes = [*map(override, given_or(tree, "set", {}).items()), *settings]
         _check_changes(changes, grid)
         _check_axes(grid)
         return cls(
@@ -132,10 +133,10 @@ class StudyFile:
             experiment=tree["experiment"],
             changes=tuple(changes),
             grid=grid,
-            skip=_skip_rules(tree.get("skip") or [], grid, file),
-            against=_references(tree.get("against") or [], grid, file),
+            skip=_skip_rules(given_or(tree, "skip", []), grid, file),
+            against=_references(given_or(tree, "against", []), grid, file),
             threads=tree.get("threads", 1),
-            also=tuple(tree.get("also") or []),
+            also=tuple(given_or(tree, "also", [])),
         )
 
 
@@ -228,10 +229,10 @@ def _check_kinds(tree: Mapping[str, Any], file: Path) -> None:
     require(counts, f"{file}: threads must be a whole number of at least 1, not {threads!r}")
     named = isinstance(tree.get("experiment"), str)
     require(
-        named and isinstance(tree.get("set") or {}, Mapping),
+        named and isinstance(given_or(tree, "set", {}), Mapping),
         f"{file}: experiment must name an experiment file, and set map keys to values",
     )
-    also = tree.get("also") or []
+    also = given_or(tree, "also", [])
     require(
         isinstance(also, list) and all(isinstance(name, str) for name in also),
         f"{file}: also must be a list of metrics, such as also: [macro-F1], not {also!r:.50}",

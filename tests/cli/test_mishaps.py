@@ -159,7 +159,10 @@ OVERRIDES: dict[str, tuple[list[str], str]] = {
     "std 0": (["data.mean=[0,0,0]", "data.std=[0,0,0]"], "data.std must be above 0"),
     "base is a list": (["data.base=[]"], "unknown data.base"),
     "episode is a number": (["episode=5"], "episode must be a mapping"),
+    "episode is nothing": (["episode=0"], "episode must be a mapping"),
     "trainer is text": (["trainer=fast"], "trainer must be a mapping"),
+    "evaluation is nothing": (["evaluation=false"], "evaluation must be a mapping"),
+    "augment is nothing": (["data.augment=0"], "data.augment must be a mapping"),
     "learner is a list": (["learner=[]"], "needs a section 'learner'"),
     "learner is empty": (["learner={}"], "learner needs a head"),
     "two heads": (["learner.head=[protonet,protonet]"], "takes one part"),
@@ -242,6 +245,7 @@ USAGE: dict[str, tuple[list[str], str]] = {
     "flag without a value": (["run", "my.yaml", "--out"], "--out"),
     "no episodes file": (["evaluate", "r", "--episodes", "no.json"], "no.json not found"),
     "unknown data set": (["evaluate", "r", "--on", "arrays,nosuch"], "unknown data set 'nosuch'"),
+    "no data set": (["evaluate", "r", "--on", ",,"], "--on names data sets"),
     "another shape": (["evaluate", "r", "--on", "glyphs", "--out", "o"], "glyphs"),
     "unknown corruption": (["evaluate", "r", "--corrupt", "smog"], "did you mean 'fog'"),
     "corruption of another level": (
