@@ -161,8 +161,10 @@ class ILPC(Refine):
         wanted = (left.clamp_min(0) * way.unsqueeze(1)).squeeze(1)
         columns = wanted * rows.sum(-1, keepdim=True) / or_one(wanted.sum(-1, keepdim=True))
         log_p = log_p.masked_fill((columns == 0).unsqueeze(1), -1e30)
-        balanced = log_p + potentials(log_p, rows, columns).unsqueeze(1)
-        return rows.unsqueeze(-1) * balanced.softmax(-1)
+        # One node alone would get the shares of the columns, whatever propagation says of it.
+        several = rows.sum(-1, keepdim=True) > 1
+        potential = potentials(log_p, rows, columns).where(several, 0)
+        return rows.unsqueeze(-1) * (log_p + potential.unsqueeze(1)).softmax(-1)
 
     def loss(self, gram: Tensor, y: Tensor, guess: Tensor) -> Tensor:
         """How hard each label is to learn: its loss while a linear classifier W = A V trains.

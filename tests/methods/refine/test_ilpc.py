@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from graphfsl.core.episode import stack
+from graphfsl.core.episode import Episode, stack
 from graphfsl.functional.centring import centred
 from graphfsl.methods.refine.ilpc import ILPC
 from graphfsl.testing import WAY
@@ -149,3 +149,13 @@ def test_ilpc_in_a_batch_of_several_ways() -> None:
     alone = ILPC().labels(two.parts(query=False))
     real = both.parts(query=False).mask[0]
     assert torch.equal(found[0, real, :2], alone[0]) and not found[0, :, 2].any()
+
+
+@pytest.mark.parametrize("nearest", range(WAY))
+def test_ilpc_labels_a_node_alone_by_what_it_is_near_to(nearest: int) -> None:
+    """Columns of equal sums would give one row equal probabilities, whatever it is."""
+    x = torch.eye(WAY).double()
+    x = torch.cat([x, x[nearest : nearest + 1] + 0.01])[None]
+    w = torch.cat([torch.eye(WAY), torch.zeros(1, WAY)])[None]
+    labels = ILPC().labels(Episode(x, w, WAY, 0))
+    assert labels[0, -1].tolist() == F.one_hot(torch.tensor(nearest), WAY).tolist()
