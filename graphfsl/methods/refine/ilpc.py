@@ -171,16 +171,17 @@ class ILPC(Refine):
 
         Args:
             gram: (B, n, n) V V^T of the features.
-            y: (B, n, C) labels that are settled.
+            y: (B, n, C) label weights that are settled; a node counts as much as it weighs.
             guess: (B, n, C) labels that are looked at.
 
         Returns:
             (B, n), the mean over the epochs.
         """
         # Classes stand before nodes: a CPU multiplies few long rows faster than few long columns.
-        settled, target = y.mT.contiguous(), (y + guess).mT.contiguous()
-        weight = target.sum(1, keepdim=True)
-        share = weight / weight.sum(-1, keepdim=True).clamp_min(1)
+        settled, given = y.mT.contiguous(), (y + guess).mT.contiguous()
+        weight = given.sum(1, keepdim=True)
+        target = given / or_one(weight)
+        share = weight / or_one(weight.sum(-1, keepdim=True))
         absent = ~present(y).unsqueeze(-1)
         a = settled / settled.sum(-1, keepdim=True).clamp_min(1e-12)
         a = a / (a * (a @ gram)).sum(-1, keepdim=True).clamp_min(1e-12).sqrt()
