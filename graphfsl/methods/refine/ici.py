@@ -100,8 +100,8 @@ class ICI(Refine):
         v = F.normalize(episode.x, dim=-1).where(real, 0)
         v = (v - v.sum(1, keepdim=True) / real.sum(1, keepdim=True).clamp_min(1)).where(real, 0)
         # The eigenvectors of the Gram matrix are the principal components of the nodes, of length
-        # 1.
-        values, vectors = torch.linalg.eigh(v @ v.mT)
+        # 1. Of features that are no numbers, `eigh` raises; the head's scores will tell of these.
+        values, vectors = torch.linalg.eigh((v @ v.mT).nan_to_num(0))
         values, vectors = values[:, -self.components :], vectors[..., -self.components :]
         there = values > 1e-5 * values[:, -1:].clamp_min(1e-12)
         # n - 1 components and the mean explain any labels of n nodes: all gamma would be the same.

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from graphfsl.core.episode import Episode
 from graphfsl.functional.group_lasso import leaving
+from graphfsl.functional.statistics import answered
 from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.methods.refine.ici import ICI
 from graphfsl.testing import WAY
@@ -90,3 +91,12 @@ def test_ici_tells_the_nodes_of_a_small_pool_apart() -> None:
     label = F.one_hot(torch.tensor([0, 1, 2, 0, 1, 2]), WAY).double().expand(8, -1, -1)
     doubt = leaving(u, label)
     assert (doubt.amax(1) > doubt.amin(1) + 1e-3).all()
+
+
+def test_ici_on_features_that_are_no_numbers_gives_no_answer() -> None:
+    """An evaluation names the part that made such scores; LAPACK would end it with a traceback."""
+    episode = features(unlabeled=2)
+    broken = episode.x.clone()
+    broken[:, -1] = float("nan")
+    found = refined(ICI(), episode.replace(x=broken, relabeled=False))
+    assert not answered(found[:, episode.query]).any()
