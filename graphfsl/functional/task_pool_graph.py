@@ -48,7 +48,7 @@ class TaskPoolGraph:
         cosines: (B, n, n) of the features.
         affinity: (B, n, n) between nearest neighbours, of the features around their mean.
         factor: (B, n, n) the Cholesky factor of I - alpha S.
-        nearness: (B, n) the mean affinity of a node to its nearest ones in the pool.
+        nearness: (B, n) the mean affinity of a node to its nearest others in the pool.
     """
 
     labels: Tensor
@@ -61,11 +61,13 @@ class TaskPoolGraph:
     @classmethod
     def of(cls, x: Tensor, labels: Tensor, mask: Tensor, k: int, alpha: float) -> TaskPoolGraph:
         """The graph of features (B, n, d), k nearest neighbours each."""
+        support = labels.shape[1]
         z = F.normalize(x, dim=-1)
         every = cosine_power(centred(x, mask)) * pairs(mask)
-        to_pool = every[..., labels.shape[1] :]
+        to_pool = every[..., support:]
         closest = to_pool.topk(min(k, to_pool.shape[-1]), -1).values
-        others = mask[:, labels.shape[1] :].sum(1, keepdim=True).clamp(1, k)
+        itself = torch.arange(x.shape[1], device=x.device) >= support  # a node of the pool is in it
+        others = (mask[:, support:].sum(1, keepdim=True) - itself.long()).clamp(1, k)
         affinity = nearest(every, k)
         eye = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
         factor = torch.linalg.cholesky_ex(eye - alpha * symmetric(affinity)).L

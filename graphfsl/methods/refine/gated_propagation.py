@@ -103,9 +103,9 @@ class GatedPropagation(Refine):
     ) -> None:
         super().__init__()
         require(
-            min(k, rounds) >= 1 and 0 <= alpha < 1 and trust >= 0,
-            "gated_propagation.k and rounds must be 1 or more, alpha in [0, 1) and trust 0 or "
-            f"more, not {k}, {rounds}, {alpha} and {trust}",
+            min(way, k, rounds) >= 1 and 0 <= alpha < 1 and trust >= 0,
+            "gated_propagation.way, k and rounds must be 1 or more, alpha in [0, 1) and trust 0 or "
+            f"more, not {way}, {k}, {rounds}, {alpha} and {trust}",
         )
         self.base_way, self.k, self.alpha, self.trust = way, k, alpha, trust
         self.gates: Any = nn.ModuleList(Gate(first=t == 0) for t in range(rounds))

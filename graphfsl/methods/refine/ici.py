@@ -34,7 +34,8 @@ class ICI(Refine):
     called again.
 
     Args:
-        components: of the principal component analysis that gives X.
+        components: of the principal component analysis that gives X; fewer in a pool so small that
+            they would explain any labels.
         stages: how many; each adds 1/stages of every class, 6 are 5 of 30 nodes.
         share: of the pool that may be added in all, an equal part of it for each class.
 
@@ -93,15 +94,18 @@ class ICI(Refine):
         """An orthonormal basis of the columns of X, so that H = U U^T.
 
         Returns:
-            U (B, n, r); zero columns where n has no more.
+            U (B, n, r); zero columns beyond the rank of X, and beyond n - 2 of n real nodes.
         """
         real = episode.mask.unsqueeze(-1)
         v = F.normalize(episode.x, dim=-1).where(real, 0)
         v = (v - v.sum(1, keepdim=True) / real.sum(1, keepdim=True).clamp_min(1)).where(real, 0)
         # The eigenvectors of the Gram matrix are the principal components of the nodes, of length
-        # 1.
-        values, vectors = torch.linalg.eigh(v @ v.mT)
+        # 1. Of features that are no numbers, `eigh` raises; the head's scores will tell of these.
+        values, vectors = torch.linalg.eigh((v @ v.mT).nan_to_num(0))
         values, vectors = values[:, -self.components :], vectors[..., -self.components :]
         there = values > 1e-5 * values[:, -1:].clamp_min(1e-12)
+        # n - 1 components and the mean explain any labels of n nodes: all gamma would be the same.
+        place = torch.arange(values.shape[1], 0, -1, device=values.device)
+        there = there & (place <= episode.mask.sum(1, keepdim=True) - 2)
         embedded: Tensor = vectors * there.unsqueeze(1)
         return embedded

@@ -161,24 +161,27 @@ class ILPC(Refine):
         wanted = (left.clamp_min(0) * way.unsqueeze(1)).squeeze(1)
         columns = wanted * rows.sum(-1, keepdim=True) / or_one(wanted.sum(-1, keepdim=True))
         log_p = log_p.masked_fill((columns == 0).unsqueeze(1), -1e30)
-        balanced = log_p + potentials(log_p, rows, columns).unsqueeze(1)
-        return rows.unsqueeze(-1) * balanced.softmax(-1)
+        # One node alone would get the shares of the columns, whatever propagation says of it.
+        several = rows.sum(-1, keepdim=True) > 1
+        potential = potentials(log_p, rows, columns).where(several, 0)
+        return rows.unsqueeze(-1) * (log_p + potential.unsqueeze(1)).softmax(-1)
 
     def loss(self, gram: Tensor, y: Tensor, guess: Tensor) -> Tensor:
         """How hard each label is to learn: its loss while a linear classifier W = A V trains.
 
         Args:
             gram: (B, n, n) V V^T of the features.
-            y: (B, n, C) labels that are settled.
+            y: (B, n, C) label weights that are settled; a node counts as much as it weighs.
             guess: (B, n, C) labels that are looked at.
 
         Returns:
             (B, n), the mean over the epochs.
         """
         # Classes stand before nodes: a CPU multiplies few long rows faster than few long columns.
-        settled, target = y.mT.contiguous(), (y + guess).mT.contiguous()
-        weight = target.sum(1, keepdim=True)
-        share = weight / weight.sum(-1, keepdim=True).clamp_min(1)
+        settled, given = y.mT.contiguous(), (y + guess).mT.contiguous()
+        weight = given.sum(1, keepdim=True)
+        target = given / or_one(weight)
+        share = weight / or_one(weight.sum(-1, keepdim=True))
         absent = ~present(y).unsqueeze(-1)
         a = settled / settled.sum(-1, keepdim=True).clamp_min(1e-12)
         a = a / (a * (a @ gram)).sum(-1, keepdim=True).clamp_min(1e-12).sqrt()

@@ -63,9 +63,9 @@ class LST(Refine):
     ) -> None:
         super().__init__()
         require(
-            stages >= 1 and 0 < share <= 1 and anchor > 0,
-            f"lst.stages must be 1 or more, share in (0, 1] and anchor above 0, not "
-            f"{stages}, {share} and {anchor}",
+            min(dim, hidden, stages) >= 1 and 0 < share <= 1 and anchor > 0,
+            "lst.dim, hidden and stages must be 1 or more, share in (0, 1] and anchor above 0, not "
+            f"{dim}, {hidden}, {stages}, {share} and {anchor}",
         )
         self.stages, self.share, self.anchor = stages, share, anchor
         self.weigh = nn.Sequential(

@@ -84,9 +84,9 @@ class PLCM(Refine):
     ) -> None:
         super().__init__()
         require(
-            min(steps, shot, unlabeled) >= 1 and 0 < share <= 1 and C > 0,
-            "plcm.steps, shot and unlabeled must be 1 or more, share in (0, 1] and C above 0, "
-            f"not {steps}, {shot}, {unlabeled}, {share} and {C}",
+            min(way, steps, shot, unlabeled) >= 1 and 0 < share <= 1 and C > 0,
+            "plcm.way, steps, shot and unlabeled must be 1 or more, share in (0, 1] and C above 0, "
+            f"not {way}, {steps}, {shot}, {unlabeled}, {share} and {C}",
         )
         self.steps, self.share, self.C = steps, share, C
         self.base_task = (way, shot, unlabeled)

@@ -138,6 +138,7 @@ class MaskedSoftKmeans(SoftKmeans):
 
     def __init__(self, steps: int = 1, hidden: int = 20) -> None:
         super().__init__(steps)
+        require(hidden >= 1, f"masked_soft_kmeans.hidden must be 1 or more, not {hidden}")
         self.mlp = nn.Sequential(nn.Linear(5, hidden), nn.Tanh(), nn.Linear(hidden, 2))
         for p in self.mlp.parameters():
             nn.init.normal_(p, std=0.01) if p.ndim == 2 else nn.init.zeros_(p)

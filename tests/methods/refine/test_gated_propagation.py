@@ -105,6 +105,20 @@ def test_class_cosines_are_those_of_class_means() -> None:
     torch.testing.assert_close(graph.class_cosines(graph.cosines, w), z @ means.mT)
 
 
+@pytest.mark.parametrize("size", [1, 4, 10, 11, 20])
+def test_nearness_is_the_mean_affinity_to_the_nearest_others(size: int) -> None:
+    """In a pool of ten nodes or fewer, a node of it has one neighbour less than the support has."""
+    episode = pools([1.0] * 5, size, count=2)[0].to(dtype=torch.float64).parts(query=False)
+    graph = TaskPoolGraph.of(episode.x, episode.w[:, :5], episode.mask, 10, 0.9)
+    v = centred(episode.x, episode.mask)
+    for b in range(2):
+        for i in range(5 + size):
+            near = [max(0.0, float(v[b, i] @ v[b, j])) ** 3 for j in range(5, 5 + size) if j != i]
+            nearest_ones = sorted(near, reverse=True)[:10]
+            right = sum(nearest_ones) / max(len(nearest_ones), 1)
+            assert float(graph.nearness[b, i]) == pytest.approx(right)
+
+
 def test_balancing_holds_back_a_class_that_takes_too_much() -> None:
     """With b = 1 the logarithm of the share that a class takes is halved against the others."""
     gate = Gate(first=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from graphfsl.core.episode import stack
+from graphfsl.core.episode import Episode, stack
 from graphfsl.functional.centring import centred
 from graphfsl.methods.refine.ilpc import ILPC
 from graphfsl.testing import WAY
@@ -89,25 +89,31 @@ def test_ilpc_columns_are_what_each_class_has_left() -> None:
     assert seen[-1][1].max() < 6
 
 
-def test_ilpc_loss_is_that_of_torchs_descent() -> None:
+@pytest.mark.parametrize("least", [1.0, 0.2])
+def test_ilpc_loss_is_that_of_torchs_descent(least: float) -> None:
+    """Support nodes weigh from `least` to 1, as after `robust_support`."""
     episode, _ = pool_of(features(unlabeled=2))
+    of_support = torch.linspace(least, 1, episode.n_support).double()
+    w = episode.w.clone()
+    w[:, episode.support] *= of_support[:, None]
     v = centred(episode.x, episode.mask)
     guess = F.one_hot(torch.arange(3).repeat(2).expand(2, -1), WAY).double()
     guess = torch.cat([torch.zeros(2, episode.n_support, WAY).double(), guess], 1)
     method = ILPC(epochs=7, lr=0.5)
-    found = method.loss(v @ v.mT, episode.w, guess)
+    found = method.loss(v @ v.mT, w, guess)
+    weight = torch.cat([of_support, torch.ones(episode.n_unlabeled).double()])
     for b in range(2):
         target = (episode.w + guess)[b].argmax(-1)
         k = episode.n_support
-        means = torch.stack([v[b, :k][target[:k] == c].mean(0) for c in range(WAY)])
-        weight = F.normalize(means, dim=-1).requires_grad_()
-        optimizer = torch.optim.SGD([weight], 0.5, momentum=0.9, weight_decay=5e-4)
+        means = torch.stack([w[b, :k, c] @ v[b, :k] for c in range(WAY)])
+        classifier = F.normalize(means, dim=-1).requires_grad_()
+        optimizer = torch.optim.SGD([classifier], 0.5, momentum=0.9, weight_decay=5e-4)
         total = torch.zeros(len(target)).double()
         for _ in range(7):
-            loss = F.cross_entropy(v[b] @ weight.T, target, reduction="none")
+            loss = F.cross_entropy(v[b] @ classifier.T, target, reduction="none")
             total += loss.detach()
             optimizer.zero_grad()
-            loss.mean().backward()
+            (weight @ loss / weight.sum()).backward()
             optimizer.step()
         torch.testing.assert_close(found[b], total / 7)
 
@@ -149,3 +155,13 @@ def test_ilpc_in_a_batch_of_several_ways() -> None:
     alone = ILPC().labels(two.parts(query=False))
     real = both.parts(query=False).mask[0]
     assert torch.equal(found[0, real, :2], alone[0]) and not found[0, :, 2].any()
+
+
+@pytest.mark.parametrize("nearest", range(WAY))
+def test_ilpc_labels_a_node_alone_by_what_it_is_near_to(nearest: int) -> None:
+    """Columns of equal sums would give one row equal probabilities, whatever it is."""
+    x = torch.eye(WAY).double()
+    x = torch.cat([x, x[nearest : nearest + 1] + 0.01])[None]
+    w = torch.cat([torch.eye(WAY), torch.zeros(1, WAY)])[None]
+    labels = ILPC().labels(Episode(x, w, WAY, 0))
+    assert labels[0, -1].tolist() == F.one_hot(torch.tensor(nearest), WAY).tolist()

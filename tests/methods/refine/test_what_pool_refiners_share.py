@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from graphfsl.core.learner import Refine
+from graphfsl.io.errors import InputError
 from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.methods.refine.fixmatch import FixMatch
 from graphfsl.methods.refine.gated_propagation import GatedPropagation
@@ -15,6 +16,7 @@ from graphfsl.methods.refine.logit_propagation import LogitPropagation
 from graphfsl.methods.refine.lst import LST
 from graphfsl.methods.refine.plcm import PLCM
 from graphfsl.methods.refine.pseudo_label import PseudoLabel
+from graphfsl.methods.refine.soft_kmeans import MaskedSoftKmeans
 from graphfsl.testing import DIM, WAY
 from tests.support.episodes import features
 from tests.support.pool_refiners import accuracy, clusters, refined
@@ -89,3 +91,18 @@ def test_saturated_scores_are_finite(name: str) -> None:
     episode = features(unlabeled=4)
     episode = episode.replace(x=1e3 * episode.x.float(), w=episode.w.float(), relabeled=False)
     assert torch.isfinite(refined(REFINERS[name], episode)).all()
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (MaskedSoftKmeans, {"hidden": -1}),
+        (LST, {"dim": DIM, "hidden": -1}),
+        (LST, {"dim": 0}),
+        (PLCM, {"way": 0}),
+        (GatedPropagation, {"way": 0}),
+    ],
+)
+def test_sizes_below_one_are_one_line(kind: type[Refine], options: dict[str, int]) -> None:
+    with pytest.raises(InputError, match="must be 1 or more"):
+        kind(**options)
