@@ -18,6 +18,7 @@ from graphfsl.io.package_data import class_list
 from graphfsl.loops.evaluation import evaluate
 from graphfsl.methods.adapt.maml import MAML
 from graphfsl.methods.heads.cec import CEC
+from graphfsl.methods.heads.label_propagation import LabelPropagation
 from graphfsl.methods.heads.linear import Linear
 from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.methods.heads.teen import TEEN
@@ -120,6 +121,14 @@ def test_a_frozen_encoder_makes_means_of_features() -> None:
         evaluate(MAML(Pipeline(TinyEncoder(), head=Linear(6, 7))), split(images=True), SMALL, 3)
     with refused("multiple of it"):
         evaluate(model, split(images=True), SMALL, episodes=4)
+
+
+def test_old_samples_are_gone_in_however_few_episodes() -> None:
+    """A graph of old classes' samples would answer otherwise than one of their means."""
+    model = Pipeline(TinyEncoder(), head=LabelPropagation(k=3)).eval()
+    on_images = split(images=True, each=40)
+    found = [gf.evaluate(model, on_images, SMALL, episodes=n).accuracies[:3] for n in (3, 60)]
+    assert torch.equal(*found)
 
 
 def listed(folder: Path, sessions: Any) -> str:
