@@ -281,8 +281,9 @@ def _attacks(
     if name != "pgd":
         raise unknown("attack", name, ["pgd"])
     other = None if source is None else runs.load(source).learner
-    every = (eps or "8/255").split(",")
-    return [PGD(parse_eps(one), steps or 20, on=on or "query", source=other) for one in every]
+    every = ("8/255" if eps is None else eps).split(",")
+    on, steps = "query" if on is None else on, 20 if steps is None else steps
+    return [PGD(parse_eps(one), steps, on=on, source=other) for one in every]
 
 
 def _corruptions(names: str, level: int | None, on: str | None) -> list[Corruption]:
@@ -300,7 +301,8 @@ def _corruptions(names: str, level: int | None, on: str | None) -> list[Corrupti
             {"--level": level, "--corrupt-on": on}, "a corruption; give --corrupt too"
         )
     every = CORRUPTIONS if asked == ["all"] else asked
-    return [Corruption(name, 3 if level is None else level, on or "all") for name in every]
+    on, level = "all" if on is None else on, 3 if level is None else level
+    return [Corruption(name, level, on) for name in every]
 
 
 def _check_none_given(options: Mapping[str, object], of_what: str) -> None:
