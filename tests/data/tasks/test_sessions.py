@@ -188,6 +188,17 @@ def test_a_class_twice_in_one_mapping_is_refused(tmp_path: Path) -> None:
         gf.Episodes(split(), {**SMALL, "order": str(file)})
 
 
+def test_a_list_may_begin_with_the_mark_of_windows_and_brackets_without_end_are_refused(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "mine.json"
+    file.write_bytes(b'\xef\xbb\xbf{"sessions": [["a", "b"], ["c"]]}')
+    assert read_session_list(str(file)).sizes == (2, 1, 1)
+    file.write_text("[" * 100_000)
+    with refused("no list of sessions that can be read"):
+        read_session_list(str(file))
+
+
 def test_a_file_that_is_none_and_a_split_that_is_too_small() -> None:
     with refused("nowhere.json", "no list of sessions"):
         gf.Episodes(split(), {**SMALL, "order": "nowhere.json"})
