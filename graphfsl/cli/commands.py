@@ -975,7 +975,15 @@ def proposer(
     """
     from graphfsl.apply.detect.train_proposer import train_proposer
     from graphfsl.experiment.experiment import Experiment
+    from graphfsl.experiment.overrides import names
+    from graphfsl.io.errors import require
 
+    idle = next((one for one in overrides or [] if not names(one, "data", "seed")), None)
+    require(
+        idle is None,
+        f"{idle} changes nothing of what proposes: it is trained on data.… alone, by --steps, "
+        "--width and --size; leave it out",
+    )
     asked = Experiment.read(experiment, overrides or [])
     console = new_console()
     log = (lambda line: None) if as_json else console.print
