@@ -168,4 +168,17 @@ def evaluate_runs(question: Question, say: Say | None = None) -> Answers:
                 found += rows
                 if len(of_learners) == 1:
                     images += ["" if change is None else str(change)] * len(rows)
+        if name in question.against:
+            _check_same_episodes(name, found, of_learners[str(question.runs[0])])
     return Answers(question, of_learners, images)
+
+
+def _check_same_episodes(name: str, rows: Sequence[Row], of_run: Sequence[Row]) -> None:
+    """InputError where a learner is asked other episodes than the run that it stands beside."""
+    for row, first in zip(rows, of_run, strict=False):  # of unequal length no table is made
+        own, its = ((one.data, one.asked, one.seed, len(one.values)) for one in (row, first))
+        require(
+            own == its,
+            f"--against {name} is asked other episodes than the run, so that neither a gain nor a "
+            "rank would mean anything; put what is asked behind the run, and the learner there",
+        )

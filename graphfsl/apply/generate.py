@@ -79,7 +79,12 @@ class Nearest:
     @property
     def share(self) -> float:
         """The median distance as a share of that of the labeled samples; 0 is a copy."""
-        return float(self.distances.median() / self.given.median())
+        return middle(self.distances) / middle(self.given)
+
+
+def middle(distances: Tensor) -> float:
+    """The median; of an even number the mean of the middle two, where torch takes the lower one."""
+    return float(distances.double().quantile(0.5))
 
 
 def generate(
@@ -322,10 +327,10 @@ def _write(out: Path, drawn: Generated, found: Nearest | None) -> tuple[list[Pat
         near = zip(found.rows.tolist(), found.distances.tolist(), strict=True)
         rows = [[*row, str(i), f"{d:.4f}"] for row, (i, d) in zip(rows, near, strict=True)]
         summary |= {
-            "nearest": float(found.distances.median()),
-            "nearest_of_given": float(found.given.median()),
+            "nearest": middle(found.distances),
+            "nearest_of_given": middle(found.given),
         }
-        if found.given.median() > 0:
+        if middle(found.given) > 0:
             line += (
                 f"; the nearest training image is {found.share:.2f} times as far as that of the "
                 "given images (0 is a copy)"

@@ -290,8 +290,9 @@ def _attacks(
     if name != "pgd":
         raise unknown("attack", name, ["pgd"])
     other = None if source is None else runs.load(source).learner
-    every = (eps or "8/255").split(",")
-    return [PGD(parse_eps(one), steps or 20, on=on or "query", source=other) for one in every]
+    every = ("8/255" if eps is None else eps).split(",")
+    on, steps = "query" if on is None else on, 20 if steps is None else steps
+    return [PGD(parse_eps(one), steps, on=on, source=other) for one in every]
 
 
 def _corruptions(names: str, level: int | None, on: str | None) -> list[Corruption]:
@@ -309,7 +310,8 @@ def _corruptions(names: str, level: int | None, on: str | None) -> list[Corrupti
             {"--level": level, "--corrupt-on": on}, "a corruption; give --corrupt too"
         )
     every = CORRUPTIONS if asked == ["all"] else asked
-    return [Corruption(name, 3 if level is None else level, on or "all") for name in every]
+    on, level = "all" if on is None else on, 3 if level is None else level
+    return [Corruption(name, level, on) for name in every]
 
 
 def _check_none_given(options: Mapping[str, object], of_what: str) -> None:
@@ -982,7 +984,15 @@ def proposer(
     """
     from graphfsl.apply.detect.train_proposer import train_proposer
     from graphfsl.experiment.experiment import Experiment
+    from graphfsl.experiment.overrides import names
+    from graphfsl.io.errors import require
 
+    idle = next((one for one in overrides or [] if not names(one, "data", "seed")), None)
+    require(
+        idle is None,
+        f"{idle} changes nothing of what proposes: it is trained on data.… alone, by --steps, "
+        "--width and --size; leave it out",
+    )
     asked = Experiment.read(experiment, overrides or [])
     console = new_console()
     log = (lambda line: None) if as_json else console.print

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +70,7 @@ def read_boxes(place: Path) -> tuple[list[BoxedImage], list[str]]:
         The images, and a line for each box or file that does not fit and is left out.
 
     Raises:
-        InputError: where nothing of this kind is there.
+        InputError: where nothing of this kind is there, and where an image is annotated twice.
     """
     require(place.exists(), f"{place} does not exist; give a folder with images and boxes")
     skipped: list[str] = []
@@ -86,6 +87,12 @@ def read_boxes(place: Path) -> tuple[list[BoxedImage], list[str]]:
             f"{place} holds no image with boxes{why}; known are VOC's XML, COCO's JSON and YOLO's "
             "text files"
         )
+    twice = [path for path, count in Counter(one.path for one in found).items() if count > 1]
+    require(
+        not twice,
+        f"{place}: two annotations are of {(twice or [place])[0].name}; what is a box in one is "
+        "background in the other; put all boxes of an image into one",
+    )
     return found, skipped
 
 
@@ -111,29 +118,51 @@ def _visible(files: Iterable[Path]) -> list[Path]:
     return sorted(file for file in files if not file.name.startswith("."))
 
 
-def _image_of(folder: Path, name: str) -> Path | None:
-    """The image of this name, or of its stem with another suffix."""
-    if (folder / name).is_file() and Path(name).suffix.lower() in SUFFIXES:
-        return folder / name
-    stem = Path(name).stem if Path(name).suffix.lower() in SUFFIXES else name
-    for suffix in sorted(SUFFIXES):
-        if (folder / f"{stem}{suffix}").is_file():
-            return folder / f"{stem}{suffix}"
-    return None
+def _by_stem(folder: Path) -> dict[str, list[Path]]:
+    """The images of a folder by their names without suffix, which may be in capitals."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.suffix.lower() in SUFFIXES:
+            found.setdefault(path.stem, []).append(path)
+    return found
+
+
+def _images_of(folder: Path, name: str, of_stem: Mapping[str, list[Path]]) -> list[Path]:
+    """The image of this name, or those of its stem with other suffixes (`_by_stem`)."""
+    is_whole = Path(name).suffix.lower() in SUFFIXES
+    if is_whole and (folder / name).is_file():
+        return [folder / name]
+    return of_stem.get(Path(name).stem if is_whole else name, [])
+
+
+def _why_not_one(images: Sequence[Path], folder: Path) -> str:
+    """What is said of an annotation whose image is not there, or may be one of several."""
+    if not images:
+        return f"its image is not in {folder}"
+    return (
+        f"its image may be {images[0].name} or {images[1].name}; rename one, with a file of boxes"
+    )
 
 
 def _of_voc(files: Sequence[Path], images: Path, skipped: list[str]) -> Iterator[BoxedImage]:
+    of_stem = _by_stem(images)
     for file in files:
         try:
             root = ElementTree.fromstring(read_regular(file))
         except (ElementTree.ParseError, LookupError, ValueError) as error:
             skipped.append(f"{file}: no XML ({error})")
             continue
-        path = _image_of(images, root.findtext("filename") or file.stem)
-        path = path or _image_of(images, file.stem)
-        if path is None:
-            skipped.append(f"{file}: its image is not in {images}")
+        own = _images_of(images, file.stem, of_stem)
+        named = _images_of(images, root.findtext("filename") or "", of_stem) or own
+        if own and not set(own) & set(named):  # a file that was copied, or renamed from outside
+            skipped.append(
+                f"{file}: it says that it is of {named[0].name}, but is called as {own[0].name}"
+            )
             continue
+        if len(named) != 1:
+            skipped.append(f"{file}: {_why_not_one(named, images)}")
+            continue
+        (path,) = named
         boxes, names, hard = [], [], []
         for thing in root.iter("object"):
             texts = [thing.findtext(f"bndbox/{k}") for k in ("xmin", "ymin", "xmax", "ymax")]
@@ -185,14 +214,18 @@ def _of_coco(file: Path, skipped: list[str]) -> Iterator[BoxedImage]:
 def _of_yolo(place: Path, skipped: list[str]) -> Iterator[BoxedImage]:
     images, labels = _or_itself(place, "images"), _or_itself(place, "labels")
     names = _yolo_names((place, labels, place.parent))
+    of_stem: dict[Path, dict[str, list[Path]]] = {}
     for file in _visible(labels.rglob("*.txt")):
         if file.name == NAMES:
             continue
         folder = images / file.parent.relative_to(labels)
-        path = _image_of(folder, file.stem)
-        if path is None:
-            skipped.append(f"{file}: its image is not in {folder}")
+        if folder not in of_stem:
+            of_stem[folder] = _by_stem(folder)
+        called = _images_of(folder, file.stem, of_stem[folder])
+        if len(called) != 1:
+            skipped.append(f"{file}: {_why_not_one(called, folder)}")
             continue
+        (path,) = called
         try:
             size = size_of(path)
             lines = read_regular(file).decode("utf-8-sig").splitlines()

@@ -27,7 +27,7 @@ class CocoMask:
     """
 
     things: Sequence[Mapping[str, Any]]
-    columns: Mapping[int, int]
+    columns: Mapping[Any, int]
     where: str
     stated: tuple[int, int] = (0, 0)
 
@@ -60,14 +60,14 @@ def read_coco(
 
     Raises:
         InputError: for another file, and for one in which two images, or two classes, share a
-            number, or two classes a name.
+            number or a name.
     """
     try:
         given: Any = json.loads(read_regular(file))
         names = {c["id"]: one_line(str(c["name"])) for c in given["categories"]}
         images = {i["id"]: _image_of(i) for i in given["images"]}
         things: list[Mapping[str, Any]] = [dict(thing) for thing in given["annotations"]]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise InputError(
             f"{file} is no COCO file with images, annotations and categories "
             f"({type(error).__name__}: {error})"
@@ -78,6 +78,14 @@ def read_coco(
             f"{file}: two {part} share an id, so that what is annotated with it is of either; "
             "number them anew",
         )
+    odd = [number for number in names if not isinstance(number, (int, float, str))]
+    require(not odd, f"{file}: the id of a category must be a number or a text, not {odd[:1]}")
+    same = [name for name, count in Counter(i.name for i in images.values()).items() if count > 1]
+    require(
+        not same,
+        f"{file}: two images are the file {(same or [''])[0]!r}, and what is annotated in one is "
+        "background in the other; put all annotations of a file under one id",
+    )
     twice = [name for name, count in Counter(names.values()).items() if count > 1]
     require(
         not twice,
@@ -175,7 +183,8 @@ def coco_pairs(file: Path) -> tuple[list[tuple[Path, CocoMask]], list[str]]:
             f"{thing.get('category_id')!r}, and the file does not have both",
         )
         of_image[thing["image_id"]].append(thing)
-    columns = {number: column for column, number in enumerate(sorted(names))}
+    in_order = sorted(names, key=lambda number: (isinstance(number, str), number))  # text is last
+    columns = {number: column for column, number in enumerate(in_order)}
     pairs = []
     for number, image in images.items():
         name = image.name
@@ -184,12 +193,12 @@ def coco_pairs(file: Path) -> tuple[list[tuple[Path, CocoMask]], list[str]]:
             raise InputError(f"{file} names {name}, which lies neither beside it nor in `images`")
         where = f"{file}: image {name}"
         pairs.append((path, CocoMask(of_image[number], columns, where, image.stated)))
-    return pairs, [names[number] for number in columns]
+    return pairs, [names[number] for number in in_order]
 
 
 def label_map(
     things: Sequence[Mapping[str, Any]],
-    columns: Mapping[int, int],
+    columns: Mapping[Any, int],
     size: Sequence[int],
     where: str,
 ) -> np.ndarray:
@@ -213,7 +222,7 @@ def label_map(
         order = np.argsort([-int(coder.area(code)) for code in codes], kind="stable")
         for place in order:
             thing = things[place]
-            column = columns.get(int(thing["category_id"]), BACKGROUND)
+            column = columns.get(thing["category_id"], BACKGROUND)
             mask = coder.decode(codes[place]) > 0
             found[mask] = IGNORED if thing.get("iscrowd", 0) else column
     except Exception as error:  # pycocotools raises nothing more special

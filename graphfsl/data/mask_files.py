@@ -227,7 +227,7 @@ def mask_pairs(folder: Path) -> tuple[list[tuple[Path, Path]], list[Path]]:
     side by side, as in FSS-1000: 1.jpg and 1.png, or 1.jpg and 1_mask.png.
 
     Raises:
-        InputError: where there is no pair.
+        InputError: where there is no pair, and where a mask may be of either of two images.
     """
     require(folder.is_dir(), f"{folder} is not a folder; it must hold images and their masks")
     images_in, masks_in = folder, folder
@@ -235,13 +235,21 @@ def mask_pairs(folder: Path) -> tuple[list[tuple[Path, Path]], list[Path]]:
     for images, masks in LAYOUTS:
         if (folder / images).is_dir() and (folder / masks).is_dir():
             images_in, masks_in, ends = folder / images, folder / masks, ("",)
+    masks_of = {m.stem: m for m in sorted(masks_in.iterdir()) if m.is_file() and _is_png(m)}
     pairs, alone = [], []
+    image_of: dict[Path, Path] = {}
     for image in sorted(images_in.iterdir()):
         if not image.is_file() or not holds_image(images_in, image.name):
             continue
-        names = [masks_in / f"{image.stem}{end}.png" for end in ends]
-        mask = next((m for m in names if m != image and m.is_file()), None)
+        named = [masks_of.get(f"{image.stem}{end}") for end in ends]
+        mask = next((m for m in named if m is not None and m != image), None)
         if mask is not None:
+            other = image_of.setdefault(mask, image)
+            require(
+                other == image,
+                f"{other} and {image.name} are both called as the mask {mask}; give each image a "
+                "name of its own",
+            )
             pairs.append((image, mask))
         elif not (images_in == masks_in and _is_mask(image)):
             alone.append(image)
@@ -253,37 +261,48 @@ def mask_pairs(folder: Path) -> tuple[list[tuple[Path, Path]], list[Path]]:
     return pairs, alone
 
 
+def _is_png(path: Path) -> bool:
+    """Whether a file is called a PNG, in whatever case: cameras and scanners write .PNG."""
+    return path.suffix.lower() == ".png"
+
+
 def named_classes(folder: Path) -> dict[int, str]:
     """The names of the numbers in masks, by `classes.txt` of a folder; none without that file.
 
     Raises:
-        InputError: for a line that is no number and a name, or has those of another.
+        InputError: for a file that is not in UTF-8, and for a line that is no number and a name, or
+            has those of another.
     """
     file = folder / NAMES
     if not file.is_file():
         return {}
+    try:
+        text = _bytes_of(file).decode("utf-8-sig")  # editors of Windows put a mark in front
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file} is not in UTF-8 ({error}); save it in this encoding") from None
     named: dict[int, str] = {}
-    for place, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
-        number, _, name = line.strip().partition(" ")
+    for place, line in enumerate(text.splitlines(), 1):
+        number, name = [*line.split(maxsplit=1), "", ""][:2]
         if not line.strip():
             continue
-        if not number.isdecimal() or not name.strip() or int(number) in (0, VOID):
+        if not number.isdecimal() or not name or int(number) in (0, VOID):
             raise InputError(
                 f"{file}, line {place}: {line[:40]!r} is no number from 1 to 254 and a name, such "
                 'as "1 car"'
             )
+        name = one_line(name.strip())
         require(
-            int(number) not in named and one_line(name.strip()) not in named.values(),
+            int(number) not in named and name not in named.values(),
             f"{file}, line {place}: {line[:40]!r} has the number or the name of another line",
         )
-        named[int(number)] = one_line(name.strip())
+        named[int(number)] = name
     return named
 
 
 def _is_mask(path: Path) -> bool:
     """Whether a file that lies among images is the mask of one of them."""
     stem = path.stem.removesuffix("_mask")
-    return path.suffix == ".png" and any(
+    return _is_png(path) and any(
         other != path and other.stem == stem and other.suffix.lower() in SUFFIXES
         for other in path.parent.iterdir()
     )

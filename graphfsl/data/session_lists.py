@@ -79,9 +79,8 @@ def read_session_list(order: str) -> SessionList:
     if path.suffix != ".json":
         return _checked(order, class_list(f"sessions/{order}"))
     try:
-        text = path.read_text(encoding="utf-8")
-        found = json.loads(text, object_pairs_hook=_without_repeats)
-    except (OSError, ValueError) as error:
+        found = json.loads(path.read_bytes(), object_pairs_hook=_without_repeats)
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{order} is no list of sessions that can be read ({error})") from None
     return _checked(order, found)
 

@@ -30,7 +30,13 @@ from graphfsl.experiment.run import Run
 from graphfsl.experiment.trained import kept_learners, take_weights
 from graphfsl.io.allocator import reuse_freed_memory
 from graphfsl.io.errors import InputError
-from graphfsl.loops.evaluation import diagnose, encode_once, evaluate, rejection_threshold
+from graphfsl.loops.evaluation import (
+    diagnose,
+    encode_once,
+    evaluate,
+    images_to_come,
+    rejection_threshold,
+)
 from graphfsl.loops.image_change import ImageChange
 from graphfsl.loops.row import Row
 from graphfsl.loops.target_statistics import with_target_statistics
@@ -203,7 +209,7 @@ def _encoded(
         if key not in memo:
             memo[key] = encode_once(learner, split, run.transform, len(split.x) + 1)[1]
         return learner.on_features(), memo[key]
-    images = experiment.evaluation.episodes * sum(task.demands.nodes for task in tasks)
+    images = images_to_come(tasks, experiment.evaluation.episodes, split)
     return encode_once(learner, split, run.transform, images)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -275,6 +275,18 @@ def encode_once(
     return learner.on_features(), encode_split(learner, split, transform or Transform())
 
 
+def images_to_come(tasks: Sequence[Task], episodes: int, split: Split) -> int:
+    """How many images the episodes of each task show, for `encode_once`.
+
+    They are more than the split has where a task keeps the features of samples that are gone: these
+    have to be features from the start, in however few episodes.
+    """
+    asked = [task.demands for task in tasks]
+    if any(one.keeps_features for one in asked):
+        return len(split.x) + 1
+    return episodes * sum(one.nodes for one in asked)
+
+
 @dataclass(frozen=True)
 class Result:
     """What was measured of a learner in a task.
@@ -442,7 +454,7 @@ def evaluate(
     if image_change is not None and image_change.source is not None:
         image_change.source.to(device)
     if task.encodes_once and image_change is None:  # which changes each image anew
-        images = task.demands.nodes * episodes
+        images = images_to_come([task], episodes, split)
         answering, split = encode_once(learner, split, transform, images)
     loader = Episodes(split, task, seed, transform, device, listed)
     found = measured(answering, loader, episodes, None, block, unbalanced, image_change)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from graphfsl.apply.generate import draw, generator_of, to_bytes
+from graphfsl.apply.generate import Nearest, draw, generator_of, to_bytes
 from graphfsl.apply.generator_quality import frechet, told_apart
 from graphfsl.apply.predict import open_run
 from graphfsl.data import Transform
@@ -214,3 +214,10 @@ def test_an_interruption_leaves_no_folder(tmp_path: Path) -> None:
         (folder / "a").write_text("a")
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["a"]
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_the_share_is_of_medians_also_of_two_given_images() -> None:
+    """As one image of each of two classes: the lower of two distances is no middle."""
+    nothing = torch.zeros(0)
+    found = Nearest(nothing, torch.tensor([1.0, 3.0, 5.0, 9.0]), torch.tensor([1.0, 3.0]), nothing)
+    assert found.share == 4 / 2

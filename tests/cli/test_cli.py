@@ -233,6 +233,35 @@ def test_options_of_what_is_not_asked_for_are_refused(
     assert code == 2 and says in " ".join(err.split())
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--attack", "pgd", "--eps", ""), "--eps must be a number or a fraction"),
+        (("--attack", "pgd", "--attack-on", ""), "unknown part of an episode to attack ''"),
+        (("--corrupt", "fog", "--corrupt-on", ""), "''"),
+    ],
+    ids=str,
+)
+def test_an_option_without_a_value_is_not_the_default(
+    call: Call, options: tuple[str, ...], says: str
+) -> None:
+    """As a shell leaves it where a variable is not set."""
+    run = ROOT / "experiments/results/snell2017_glyphs_5w1s"
+    code, _, err = call("evaluate", str(run), *options)
+    assert code == 2 and says in " ".join(err.split())
+
+
+@pytest.mark.parametrize("change", ["evaluation.seed=3", "episode.query=2"])
+def test_a_learner_that_is_asked_other_episodes_is_refused(
+    trained: Path, tmp_path: Path, call: Call, change: str
+) -> None:
+    """Its line would have a rank beside the run's, of other questions."""
+    out = tmp_path / "t.json"
+    code, _, err = call("evaluate", trained, "--against", change, "--out", out)
+    assert code == 2 and f"--against {change} is asked other episodes" in err
+    assert not out.exists()
+
+
 def test_learners_of_a_run_and_changed_images_stand_in_one_table(
     tmp_path: Path, call: Call
 ) -> None:

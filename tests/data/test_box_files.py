@@ -211,3 +211,41 @@ def test_a_crowd_shows_no_class(tmp_path: Path) -> None:
     assert split.classes == ("cell",) and len(split.objects_of(0).boxes) == 1
     (found,), _ = read_boxes(tmp_path)
     assert found.shown == ["cell"]
+
+
+def test_names_in_capitals_are_found_and_no_file_of_boxes_is_of_two_images(tmp_path: Path) -> None:
+    yolo(tmp_path / "yolo", [BOX])
+    images = tmp_path / "yolo" / "images"
+    (images / "a.jpg").rename(images / "a.JPG")
+    (found,), _ = read_boxes(tmp_path / "yolo")
+    assert found.path.name == "a.JPG"
+    image(images, "a.png")
+    with pytest.raises(InputError, match=r"its image may be a\.JPG or a\.png"):
+        read_boxes(tmp_path / "yolo")
+
+
+def test_xml_of_another_image_than_its_own_name_says_is_listed(tmp_path: Path) -> None:
+    """As it is where files were renamed, and their `filename` was not."""
+    voc(tmp_path, "a", [BOX], "cell")
+    voc(tmp_path, "b", [[0.0, 0, 9, 9]], "cell")
+    file = tmp_path / "Annotations" / "b.xml"
+    says = "<annotation><filename>a.jpg</filename>"
+    file.write_text(file.read_text().replace("<annotation>", says))
+    (found,), (line,) = read_boxes(tmp_path)
+    assert found.path.name == "a.jpg" and found.boxes.tolist() == [BOX]
+    assert line.endswith("it says that it is of a.jpg, but is called as b.jpg")
+    (tmp_path / "JPEGImages" / "b.jpg").unlink()
+    with pytest.raises(InputError, match=r"two annotations are of a\.jpg"):
+        read_boxes(tmp_path)
+
+
+def test_an_image_under_two_ids_is_refused(tmp_path: Path) -> None:
+    """What is a box under one id would be background under the other."""
+    image(tmp_path, "a.jpg")
+    coco_of(tmp_path / "a.json", [ONE, {"id": 2, "file_name": "a.jpg"}], [thing(BOX)], [CELL])
+    with pytest.raises(InputError, match=r"two images are the file 'a\.jpg'"):
+        read_boxes(tmp_path)
+    endless = {**ONE, "width": float("inf"), "height": 20}
+    coco_of(tmp_path / "a.json", [endless], [thing(BOX)], [CELL])
+    with pytest.raises(InputError, match="is no COCO file"):
+        read_boxes(tmp_path)

@@ -139,3 +139,20 @@ def test_polygons_of_another_size_are_refused(folder: Path) -> None:
     file.write_text(json.dumps(given))
     with pytest.raises(InputError, match="annotated at 20 x 20 pixels, but the image"):
         read_support(folder)
+
+
+def test_classes_may_have_texts_for_numbers(folder: Path) -> None:
+    """As some programs write them, all or a part."""
+    file = folder / "boxes.json"
+    given = json.loads(file.read_text())
+    given["categories"][1]["id"] = "9"
+    for thing in given["annotations"][:2]:
+        thing["category_id"] = "9"
+    file.write_text(json.dumps(given))
+    found = read_support(folder)
+    assert found.classes == ["dog", "cat"]
+    assert [int((drawn == 1).sum()) for drawn in found.maps] == [36, 36]
+    given["categories"][1]["id"] = None
+    file.write_text(json.dumps(given))
+    with pytest.raises(InputError, match="the id of a category must be a number or a text"):
+        read_support(folder)

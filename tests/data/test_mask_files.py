@@ -177,3 +177,36 @@ def test_a_split_of_black_and_white_masks_has_one_class(tmp_path: Path) -> None:
     split: Any = data.load("masks", "test", root=tmp_path, size=8)
     assert split.classes == (tmp_path.name,)
     assert split.label_maps(torch.arange(1))[0, 0, 0] == 0
+
+
+def test_names_of_classes_are_read_as_other_programs_write_them(tmp_path: Path) -> None:
+    """With the mark of Windows' editors in front, and a tab between number and name."""
+    pictures(tmp_path, [3, 7])
+    file = tmp_path / "classes.txt"
+    file.write_bytes(b"\xef\xbb\xbf3\tcell\r\n7  grain of dust \r\n")
+    found = read_support(tmp_path)
+    assert found.classes == ["cell", "grain of dust"] and found.numbers == [3, 7]
+    file.write_bytes("3 Stra\u00dfe\n7 b\n".encode("latin-1"))
+    with pytest.raises(InputError, match="is not in UTF-8"):
+        read_support(tmp_path)
+
+
+def test_white_is_the_one_class_that_is_named(tmp_path: Path) -> None:
+    """Of several names the first one would be a guess; of one name the number is kept."""
+    save(tmp_path / "images" / "a.png", np.zeros((6, 6, 3)))
+    save(tmp_path / "masks" / "a.png", np.eye(6) * 255)
+    (tmp_path / "classes.txt").write_text("1 road\n3 car\n")
+    with pytest.raises(InputError, match=r"shows one class, but .* names 2"):
+        read_support(tmp_path)
+    (tmp_path / "classes.txt").write_text("3 car\n")
+    found = read_support(tmp_path)
+    assert found.classes == ["car"] and found.numbers == [3]
+
+
+def test_masks_in_capitals_are_found_and_no_mask_is_of_two_images(tmp_path: Path) -> None:
+    pictures(tmp_path, [3])
+    (tmp_path / "masks" / "0.png").rename(tmp_path / "masks" / "0.PNG")
+    assert [mask.name for _, mask in mask_pairs(tmp_path)[0]] == ["0.PNG"]
+    save(tmp_path / "images" / "0.png", np.zeros((8, 10, 3)))
+    with pytest.raises(InputError, match=r"0\.jpg and 0\.png are both called as the mask"):
+        mask_pairs(tmp_path)

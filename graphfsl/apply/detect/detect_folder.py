@@ -84,8 +84,8 @@ def detect(
         "in the labeled images is taken for background.",
     ]
     with whole_folder(out) as folder:
-        found = _write(folder, detector, numbers, queries, base, least, notes, skipped)
-    sentence = f"{found} boxes in {len(queries)} images"
+        found, count = _write(folder, detector, numbers, queries, base, least, notes, skipped)
+    sentence = f"{found} boxes in {count} images"
     sentence += f"; {len(skipped)} lines or files skipped" if skipped else ""
     return [out / "index.html", out / "detections.json", out / "drawn"], sentence
 
@@ -99,10 +99,11 @@ def _write(
     least: float,
     notes: Sequence[str],
     skipped: list[str],
-) -> int:
-    """Write the JSON, the drawn boxes and the page; the number of boxes that are drawn.
+) -> tuple[int, int]:
+    """Write the JSON, the drawn boxes and the page; in the JSON each class has its number.
 
-    In the JSON each class has its number of `numbers`.
+    Returns:
+        How many boxes are drawn, and how many images could be read.
     """
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -143,7 +144,7 @@ def _write(
             lines.append(f"and {len(skipped) - LISTED} more")
         parts += [f"<h2>Skipped: {len(skipped)}</h2>", *listed(lines, "failed")]
     (folder / "index.html").write_text(page("Detections", parts), encoding="utf-8")
-    return int(counts.sum())
+    return int(counts.sum()), len(images)
 
 
 def _annotations(

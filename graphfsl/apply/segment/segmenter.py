@@ -125,9 +125,18 @@ class Segmenter:
         Args:
             image: uint8, of the learner's channels.
             least: the sign of presence below which a class is not there.
+
+        Raises:
+            InputError: for a learner that does not tell the parts of an image apart, or that has no
+                answer.
         """
         small = torch.from_numpy(squeezed_image(self._inked(image), self.side))
         scores = self._scores(small[None]).float().cpu()  # (1, h, w, C)
+        require(
+            scores[0, ..., 0].numel() > 1,
+            f"this learner sees an image of {self.side} x {self.side} pixels as one cell, which "
+            "has no parts to tell apart; give a larger --size, or a run of episode.task=pixels",
+        )
         require(
             not bool(scores.isnan().any()), "the learner has no answer for an image: NaN scores"
         )

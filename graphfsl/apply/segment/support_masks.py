@@ -69,7 +69,8 @@ def read_support(folder: Path, channels: int = 3, limits: Range | None = None) -
         limits: which values are black and white, see `images.to_bytes`.
 
     Raises:
-        InputError: where no mask shows a class, or one shows a number that classes.txt lacks.
+        InputError: where no mask shows a class, where one shows a number that classes.txt lacks,
+            and where masks are white alone, which may be any of several names there.
     """
     coco = coco_file(folder)
     if coco is not None:
@@ -98,7 +99,9 @@ def read_support(folder: Path, channels: int = 3, limits: Range | None = None) -
     names = _names(folder, numbers)
     lookup = {number: column for column, number in enumerate(names)}
     maps = [_map_of(mask, lookup, bool(numbers)) for mask in masks]
-    own = [number if number != VOID else 1 for number in names]
+    own = list(names)
+    if not numbers:  # white is of the one class that classes.txt names, or of number 1
+        own = list(named_classes(folder)) or [1]
     return SupportMasks(images, maps, list(names.values()), files, skipped, own)
 
 
@@ -149,6 +152,11 @@ def _names(folder: Path, numbers: Sequence[int]) -> dict[int, str]:
         return {n: own if len(numbers) == 1 else str(n) for n in numbers}
     missing = [n for n in numbers if n not in named]
     require(not missing, f"the masks hold {missing[:5]}, which {folder / NAMES} does not name")
+    require(
+        numbers or len(named) == 1,
+        f"the masks hold nothing but {VOID}, which is white and shows one class, but "
+        f"{folder / NAMES} names {len(named)}; draw each class in its number, or name one",
+    )
     if not numbers:
         return {VOID: next(iter(named.values()))}
     return {n: named[n] for n in numbers}

@@ -69,6 +69,8 @@ def test_the_command_finds_letters_in_other_scenes(scenes: dict[str, Any], call:
     Path("in/broken.jpg").write_bytes(b"\xff\xd8\xffno")
     code, out, err = call("detect", RUN, "--support", "cells", "--query", "in", "--out", "out")
     assert code == 0 and "1 lines or files skipped" in out, err
+    count = len([name for name in scenes if name.startswith("in/")])
+    assert f" boxes in {count} images;" in out, "the broken one was not answered"
     told = json.loads(Path("out/detections.json").read_text())
     files = {image["id"]: image["file_name"] for image in told["images"]}
     names = {category["id"]: category["name"] for category in told["categories"]}

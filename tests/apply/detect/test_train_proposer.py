@@ -82,6 +82,10 @@ def test_the_command_writes_a_file_and_tells_what_it_reaches(
         (("--out", out), "is there already"),
         (("--out", tmp_path / "net.pth"), "ends in .safetensors"),
         (("--out", tmp_path / "b.safetensors", "data.name=glyphs"), "has no boxes"),
+        (
+            ("--out", tmp_path / "b.safetensors", "trainer.steps=5"),
+            "trainer.steps=5 changes nothing",
+        ),
     ):
         code, _, err = call("proposer", EXPERIMENT, "--steps", 1, *options)
         assert code == 2 and message in err, err

@@ -190,3 +190,21 @@ def test_a_run_takes_no_other_encoder(call: Call) -> None:
         options = ("--support", "s", "--query", "q", "--encoder", "resnet18")
         code, _, err = call(command, "run", *options)
         assert code == 2 and "a run has its own encoder" in err
+
+
+def test_a_run_that_sees_an_image_as_one_cell_is_refused(
+    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each class would be as likely as any other, and none would be there, in every image."""
+    run = Path("experiments/results/snell2017_glyphs_5w1s").resolve()
+    left = np.zeros((40, 40))
+    left[:, :20] = 1
+    save(tmp_path / "s" / "images" / "a.png", 255 * left)
+    save(tmp_path / "s" / "masks" / "a.png", left)
+    monkeypatch.chdir(tmp_path)
+    options = ("--support", "s", "--query", "s/images", "--out", "o")
+    code, _, err = call("segment", run, *options)
+    assert code == 2 and "sees an image of 28 x 28 pixels as one cell" in err
+    assert not Path("o").exists()
+    code, _, err = call("segment", run, *options, "--size", "64")
+    assert code == 0, err

@@ -18,6 +18,7 @@ from graphfsl.io.package_data import class_list
 from graphfsl.loops.evaluation import evaluate
 from graphfsl.methods.adapt.maml import MAML
 from graphfsl.methods.heads.cec import CEC
+from graphfsl.methods.heads.label_propagation import LabelPropagation
 from graphfsl.methods.heads.linear import Linear
 from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.methods.heads.teen import TEEN
@@ -122,6 +123,14 @@ def test_a_frozen_encoder_makes_means_of_features() -> None:
         evaluate(model, split(images=True), SMALL, episodes=4)
 
 
+def test_old_samples_are_gone_in_however_few_episodes() -> None:
+    """A graph of old classes' samples would answer otherwise than one of their means."""
+    model = Pipeline(TinyEncoder(), head=LabelPropagation(k=3)).eval()
+    on_images = split(images=True, each=40)
+    found = [gf.evaluate(model, on_images, SMALL, episodes=n).accuracies[:3] for n in (3, 60)]
+    assert torch.equal(*found)
+
+
 def listed(folder: Path, sessions: Any) -> str:
     file = folder / "mine.json"
     file.write_text(json.dumps({"sessions": sessions}))
@@ -177,6 +186,17 @@ def test_a_class_twice_in_one_mapping_is_refused(tmp_path: Path) -> None:
     file.write_text('{"sessions": [{"a": "ss", "b": "sq", "a": "qs"}, ["c"]]}')
     with refused("'a' comes twice in one mapping"):
         gf.Episodes(split(), {**SMALL, "order": str(file)})
+
+
+def test_a_list_may_begin_with_the_mark_of_windows_and_brackets_without_end_are_refused(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "mine.json"
+    file.write_bytes(b'\xef\xbb\xbf{"sessions": [["a", "b"], ["c"]]}')
+    assert read_session_list(str(file)).sizes == (2, 1, 1)
+    file.write_text("[" * 100_000)
+    with refused("no list of sessions that can be read"):
+        read_session_list(str(file))
 
 
 def test_a_file_that_is_none_and_a_split_that_is_too_small() -> None:
