@@ -71,7 +71,7 @@ def test_images_of_each_class_with_the_nearest_training_image(
     given = [np.asarray(Image.open(p)).astype(float) for p in sorted(support.rglob("*.png"))]
     usual = [np.sqrt(((base - x) ** 2).mean((1, 2, 3))).min() for x in given]
     summary = json.loads(Path("drawn/summary.json").read_text())
-    assert summary["nearest_of_given"] == pytest.approx(sorted(usual)[1], abs=1e-3)
+    assert summary["nearest_of_given"] == pytest.approx(float(np.median(usual)), abs=1e-3)
     assert Image.open("drawn/contact_sheet.png").width > 500
 
 
