@@ -154,7 +154,9 @@ RunsAndOverrides = Annotated[
 @app.command()
 def evaluate(
     given: RunsAndOverrides,
-    on: Annotated[str, typer.Option(help="data sets for one table, such as glyphs,omniglot")] = "",
+    on: Annotated[
+        str | None, typer.Option(help="data sets for one table, such as glyphs,omniglot")
+    ] = None,
     episodes: Annotated[
         Path | None, typer.Option(help="a list written by `graphfsl episodes`")
     ] = None,
@@ -262,12 +264,14 @@ def evaluate(
     console.print(f"results: {path}")
 
 
-def _data_sets(on: str) -> list[str]:
-    """The names of `--on`; InputError where it holds nothing but commas."""
+def _data_sets(on: str | None) -> list[str]:
+    """The names of `--on`; InputError where it is given and holds none."""
     from graphfsl.io.errors import require
 
+    if on is None:
+        return []
     names = [name.strip() for name in on.split(",") if name.strip()]
-    require(bool(names) or not on, f"--on names data sets, such as glyphs,omniglot, not {on!r}")
+    require(names, f"--on names data sets, such as glyphs,omniglot, not {on!r}")
     return names
 
 

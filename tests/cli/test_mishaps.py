@@ -246,6 +246,7 @@ USAGE: dict[str, tuple[list[str], str]] = {
     "no episodes file": (["evaluate", "r", "--episodes", "no.json"], "no.json not found"),
     "unknown data set": (["evaluate", "r", "--on", "arrays,nosuch"], "unknown data set 'nosuch'"),
     "no data set": (["evaluate", "r", "--on", ",,"], "--on names data sets"),
+    "nothing for a data set": (["evaluate", "r", "--on", ""], "--on names data sets"),
     "another shape": (["evaluate", "r", "--on", "glyphs", "--out", "o"], "glyphs"),
     "unknown corruption": (["evaluate", "r", "--corrupt", "smog"], "did you mean 'fog'"),
     "corruption of another level": (

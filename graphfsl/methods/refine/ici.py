@@ -103,9 +103,9 @@ class ICI(Refine):
         # 1. Of features that are no numbers, `eigh` raises; the head's scores will tell of these.
         values, vectors = torch.linalg.eigh((v @ v.mT).nan_to_num(0))
         values, vectors = values[:, -self.components :], vectors[..., -self.components :]
-        there = values > 1e-5 * values[:, -1:].clamp_min(1e-12)
+        in_rank = values > 1e-5 * values[:, -1:].clamp_min(1e-12)
         # n - 1 components and the mean explain any labels of n nodes: all gamma would be the same.
         place = torch.arange(values.shape[1], 0, -1, device=values.device)
-        there = there & (place <= episode.mask.sum(1, keepdim=True) - 2)
-        embedded: Tensor = vectors * there.unsqueeze(1)
+        leaves_doubt = place <= episode.mask.sum(1, keepdim=True) - 2
+        embedded: Tensor = vectors * (in_rank & leaves_doubt).unsqueeze(1)
         return embedded
