@@ -4,19 +4,23 @@ them foreign.
 `python -m benchmarks.pool_quality --data ROOT` draws pools of validation classes of CIFAR-FS
 (EfficientNet-Lite0 at 112 pixels), of Omniglot's novel characters and of glyphs (ProtoNet's
 committed runs), with 1, 2, 3 and 5 labels a class and 0, 30 and 70 % samples of other classes.
-`--split train` draws from training classes, on which anything is chosen. Draw i of a cell is the
-same pool for any version of the program: `--save FILE` keeps every draw's numbers, and `--against
-FILE` shows the mean difference to those, paired by draw. `--gates RUN` asks the gates that a run's
+`--split train` draws from training classes, on which anything is chosen. `--sets mixture --nodes
+10000 --classes 100` draws normal clusters, of any number and size. Draw i of a cell is the same
+pool for any version of the program: `--save FILE` keeps every draw's numbers, and `--against FILE`
+shows the mean difference to those, paired by draw. `--gates RUN` asks the gates that a run's
 `gated_propagation` has learned in place of `label`, whatever the encoder of the pool.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +49,15 @@ LABELS, FOREIGN = (1, 2, 3, 5), (0.0, 0.3, 0.7)
 EACH = {"cifar_fs": 300}  # images of a class that are encoded
 # of a pool: its classes, and the most members of each that are not labeled
 CLASSES, MEMBERS = 5, 60
-MEASURES = ("accuracy", "called none", "ECE", "AUROC", "borne out", "ECE there")
+MEASURES = ("accuracy", "called none", "ECE", "gap", "AUROC", "borne out", "ECE there")
+BINS = 10  # of the error over the answers of all pools of a cell
+# of the clusters of a mixture: numbers, and how far the centers lie apart in deviations of a member
+LENGTH, APART = 64, 0.7
+
+# features, classes, and positions of the labeled ones, by labels of a class, share of foreign
+# samples, and number of the draw
+Pool = tuple[np.ndarray, np.ndarray, np.ndarray]
+Draw = Callable[[int, float, int], Pool]
 
 
 def features(name: str, split: str, root: str | None) -> tuple[np.ndarray, np.ndarray]:
@@ -91,6 +103,37 @@ def drawn(
     mixed = rng.permutation(sum(map(len, ids)))
     known = np.flatnonzero(np.concatenate(given)[mixed])
     return np.concatenate(ids)[mixed], np.concatenate(classes)[mixed], known
+
+
+def mixture(nodes: int, classes: int, labels: int, foreign: float, draw: int) -> Pool:
+    """A pool of normal clusters, half of whose kinds are foreign: features (n, 64), classes (n,)
+    with -1 for foreign ones, and the positions of the labeled ones.
+    """
+    rng = np.random.default_rng([nodes, classes, labels, int(100 * foreign), draw])
+    spread = 1 / np.sqrt(1 + np.arange(LENGTH) / 8)
+    centers = APART * rng.normal(size=(2 * classes, LENGTH))
+    members = max(labels + 1, round(nodes * (1 - foreign) / classes))
+    y = np.arange(classes).repeat(members)
+    others = classes + rng.integers(0, classes, round(len(y) * foreign / (1 - foreign)))
+    y = rng.permutation(np.concatenate([y, others]))
+    # far from zero on one side, as features of a network are
+    x = (centers[y] + rng.normal(size=(len(y), LENGTH)) + 6) * spread
+    known = np.concatenate([np.flatnonzero(y == c)[:labels] for c in range(classes)])
+    return x.astype(np.float32), np.where(y < classes, y, -1), known
+
+
+def pools_of(name: str, options: argparse.Namespace) -> Draw:
+    """What draws pools of a set."""
+    if name == "mixture":
+        return partial(mixture, options.nodes, options.classes)
+    split = options.split or ("val" if name == "cifar_fs" else "test")
+    x, y = features(name, split, options.data)
+
+    def draw(labels: int, foreign: float, number: int) -> Pool:
+        ids, truth, known = drawn(y, labels, foreign, number)
+        return x[ids], truth, known
+
+    return draw
 
 
 @dataclass(frozen=True)
@@ -144,55 +187,60 @@ def gated_labels(gated: GatedPropagation, x: np.ndarray, known: np.ndarray, y: n
     return Gated(given, best, np.where(none > 0.5, -1, best), score, none)
 
 
-def said(found: Labels | Gated, truth: np.ndarray) -> dict[str, float]:
+def said(found: Labels | Gated, truth: np.ndarray) -> dict[str, Any]:
     """In percent: members of which `best` is right, members called none, calibration error of the
-    score that `best` is right (a foreign sample's never is), how well `none` ranks foreign samples
-    above members, and whether the score is called a confidence, with its calibration error there.
+    score that `best` is right (a foreign sample's never is), the difference of their means, how
+    well `none` ranks foreign samples above members, and whether the score is called a confidence,
+    with its calibration error there; and the bins that are summed over pools.
     """
     asked = ~found.given
     member = asked & (truth >= 0)
     wrong = torch.from_numpy(((found.best != truth) | (truth < 0))[asked].astype(np.int64))
-    score = found.score
-    bins = reliability(torch.from_numpy(score[asked, None].clip(1e-9)), wrong)
-    error, borne_out = (
-        100 * float(expected_calibration_error(bins)),
-        found.facts.get("borne out", True),
-    )
+    score = torch.from_numpy(found.score[asked, None].clip(1e-9))
+    error = 100 * float(expected_calibration_error(reliability(score, wrong)))
+    borne_out = found.facts.get("borne out", True)
     both = (truth[asked] < 0).any()
     return {
         "accuracy": 100 * float((found.best == truth)[member].mean()),
         "called none": 100 * float((found.label[member] < 0).mean()),
         "ECE": error,
+        "gap": 100 * abs(float(score.mean()) - float((wrong == 0).double().mean())),
         "AUROC": 100 * float(roc_auc_score(truth[asked] < 0, found.none[asked]))
         if both
         else math.nan,
         "borne out": 100 * float(borne_out),
         "ECE there": error if borne_out else math.nan,
+        "bins": reliability(score, wrong, BINS).tolist(),
     }
 
 
+def pooled(draws: list[dict[str, Any]]) -> float:
+    """The calibration error over the answers of all pools, in percent."""
+    bins = torch.tensor([d["bins"] for d in draws], dtype=torch.float64)
+    count = bins[..., 0].sum(0)
+    total = (bins[..., :1] * bins[..., 1:]).sum(0) / count.clamp_min(1)[:, None]
+    summed = torch.cat([count[:, None], total], 1)
+    return 100 * float(expected_calibration_error(summed))
+
+
 def cells(
-    sets: list[str],
-    split: str | None,
-    root: str | None,
-    draws: int,
-    gated: GatedPropagation | None = None,
-) -> dict[str, list[dict[str, float]]]:
+    options: argparse.Namespace, gated: GatedPropagation | None = None
+) -> dict[str, list[dict[str, Any]]]:
     """A cell's name -> what every draw of it said."""
     found = {}
-    for name in sets:
-        x, y = features(name, split or ("val" if name == "cifar_fs" else "test"), root)
-        for labels in LABELS:
-            for foreign in FOREIGN:
-                draw = []
-                for i in track(range(draws), f"{name} {labels} {foreign}", transient=True):
-                    ids, truth, known = drawn(y, labels, foreign, i)
-                    if gated is None:
-                        answers: Labels | Gated = label_pool(x[ids], known, truth[known])
-                    else:
-                        answers = gated_labels(gated, x[ids], known, truth[known])
-                    draw.append(said(answers, truth))
-                found[f"{name}, {labels} a class, {100 * foreign:.0f} % foreign"] = draw
+    for name in options.sets:
+        pools = pools_of(name, options)
+        for labels, foreign in itertools.product(options.labels, FOREIGN):
+            draw = []
+            for i in track(range(options.draws), f"{name} {labels} {foreign}", transient=True):
+                x, truth, known = pools(labels, foreign, i)
+                answers = (
+                    label_pool(x, known, truth[known])
+                    if gated is None
+                    else gated_labels(gated, x, known, truth[known])
+                )
+                draw.append(said(answers, truth))
+            found[f"{name}, {labels} a class, {100 * foreign:.0f} % foreign"] = draw
     return found
 
 
@@ -209,13 +257,16 @@ def main() -> None:
     parser.add_argument("--data", default=os.environ.get("GRAPHFSL_DATA"), metavar="ROOT")
     parser.add_argument("--sets", nargs="*", default=SETS)
     parser.add_argument("--split")
+    parser.add_argument("--labels", nargs="*", type=int, default=LABELS, help="of a class")
     parser.add_argument("--draws", type=int, default=20)
+    parser.add_argument("--nodes", type=int, default=1000, help="of a pool of `mixture`")
+    parser.add_argument("--classes", type=int, default=5, help="of a pool of `mixture`")
     parser.add_argument("--save", type=Path)
     parser.add_argument("--against", type=Path)
     parser.add_argument("--gates", type=Path, metavar="RUN")
     options = parser.parse_args()
     gated = gates_of(options.gates) if options.gates else None
-    found = cells(options.sets, options.split, options.data, options.draws, gated)
+    found = cells(options, gated)
     if options.save:
         options.save.write_text(json.dumps(found))
     before = json.loads(options.against.read_text()) if options.against else {}
@@ -225,6 +276,7 @@ def main() -> None:
         table.add_column(measure, justify="right")
         if before and measure in next(iter(before.values()))[0]:
             table.add_column("less before", justify="right")
+    table.add_column("ECE of all pools", justify="right")
     for name, draw in found.items():
         row = [name]
         for measure in MEASURES:
@@ -234,7 +286,7 @@ def main() -> None:
                 row.append(
                     interval([a - b[measure] for a, b in zip(values, before[name], strict=True)])
                 )
-        table.add_row(*row)
+        table.add_row(*row, f"{pooled(draw):.1f}")
     Console(width=180).print(table)
 
 

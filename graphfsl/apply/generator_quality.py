@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from graphfsl.apply.generate import BLOCK, as_seen_by, generator_of, pipeline_of
+from graphfsl.apply.generate import BLOCK, as_seen_by, generator_of, middle, pipeline_of
 from graphfsl.core.episode import Episode
 from graphfsl.core.generator import Generator
 from graphfsl.data import Split, Transform
@@ -192,8 +192,8 @@ def _judge(name: str, drawn: Tensor, world: World) -> Quality:
         distances: Tensor = torch.linalg.vector_norm(pair[:, 0] - pair[:, 1], dim=1)
         return distances.mean()
 
-    def to_base(x: Tensor) -> Tensor:
-        return nearest_row(x, world.base.split(BLOCK))[1].median()
+    def to_base(x: Tensor) -> float:
+        return middle(nearest_row(x, world.base.split(BLOCK))[1])
 
     return Quality(
         name,
@@ -202,7 +202,7 @@ def _judge(name: str, drawn: Tensor, world: World) -> Quality:
         frechet(first, real),
         float(right.float().mean()),
         float(spread(drawn) / spread(world.real)),
-        float(to_base(first) / to_base(real)),
+        to_base(first) / to_base(real),
     )
 
 

@@ -50,6 +50,7 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")  # a file's name may be in no encoding
     code, message = 2, ""
     try:
+        check_none_empty(sys.argv[1:])
         ended = app(spelled_out(sys.argv[1:]), standalone_mode=False) or 0
         sys.stdout.flush()
         code = ended
@@ -84,6 +85,25 @@ def main() -> None:
 
 
 _long_form = warnings.formatwarning
+
+
+def check_none_empty(words: Sequence[str]) -> None:
+    """Refuse an empty word, as a shell passes for a variable in quotes that is not set.
+
+    Typer takes it for this folder where a path is asked for, and some options for being left out.
+
+    Raises:
+        InputError: says where it stands.
+    """
+    from graphfsl.io.errors import InputError
+
+    for place, word in enumerate(words):
+        if not word or re.fullmatch("--[a-z-]+=", word):
+            before = word or " ".join(words[:place][-2:])
+            raise InputError(
+                f"nothing stands after {before or 'graphfsl'} but an empty word; set the variable "
+                "of the shell, or leave the word out"
+            )
 
 
 def spelled_out(words: Sequence[str]) -> list[str]:

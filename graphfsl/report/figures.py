@@ -51,7 +51,8 @@ class Colors(dict[str, str]):
         return self.setdefault(method, COLORS[len(self) % len(COLORS)])
 
 
-REPLICATES = ("seed",)  # axes of a study over whose levels is averaged
+# axes of a study that measure the same once more: it is averaged over their levels
+REPLICATES = ("seed", "evaluation.episodes")
 LINES = 6  # the most of a panel
 PANELS = 4  # the most of a heading
 MARKERS = "os^Dv*"  # of the lines of a panel

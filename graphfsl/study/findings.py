@@ -23,6 +23,7 @@ from graphfsl.functional.effects import (
 )
 from graphfsl.io.plain_text import csv_table
 from graphfsl.loops.row import ACCURACY, Row, as_row, p_is, scale_of, shown_of, task_of
+from graphfsl.report.figures import REPLICATES
 from graphfsl.report.tables import DIVERGES
 from graphfsl.study.areas import Area, areas
 from graphfsl.study.cells import Failure
@@ -30,12 +31,11 @@ from graphfsl.study.grid import Study
 from graphfsl.study.sentences import amount, word_of
 from graphfsl.study.sentences import sentence as axis_sentence
 
-# axes whose levels are repetitions: pairs are matched within them, they are not compared
-REPLICATES = ("seed",)
-# Rows of one split and seed are paired: in every setting episode i is drawn from the same numbers,
-# so that it has the same classes, and the same images as far as the setting lets it. To take 1 and
-# 5 shots for independent would make the interval of their difference too wide, and that of a mean
-# over both too narrow.
+# Levels of REPLICATES are not compared, but pairs are matched within them. Rows of one
+# split and seed are paired: in every setting episode i is drawn from the same numbers, so that it
+# has the same classes, and the same images as far as the setting lets it. To take 1 and 5 shots for
+# independent would make the interval of their difference too wide, and that of a mean over both
+# too narrow.
 
 
 @dataclass(frozen=True)

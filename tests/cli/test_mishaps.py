@@ -246,7 +246,11 @@ USAGE: dict[str, tuple[list[str], str]] = {
     "no episodes file": (["evaluate", "r", "--episodes", "no.json"], "no.json not found"),
     "unknown data set": (["evaluate", "r", "--on", "arrays,nosuch"], "unknown data set 'nosuch'"),
     "no data set": (["evaluate", "r", "--on", ",,"], "--on names data sets"),
-    "nothing for a data set": (["evaluate", "r", "--on", ""], "--on names data sets"),
+    "nothing for a data set": (["evaluate", "r", "--on", ""], "nothing stands after r --on"),
+    "nothing for a corruption": (["evaluate", "r", "--corrupt", ""], "after r --corrupt"),
+    "nothing for a folder": (["run", "my.yaml", "--out="], "nothing stands after --out="),
+    "nothing for an experiment": (["run", ""], "nothing stands after run but"),
+    "nothing for a command": ([""], "nothing stands after graphfsl but"),
     "another shape": (["evaluate", "r", "--on", "glyphs", "--out", "o"], "glyphs"),
     "unknown corruption": (["evaluate", "r", "--corrupt", "smog"], "did you mean 'fog'"),
     "corruption of another level": (

@@ -124,6 +124,20 @@ def test_a_study_equals_its_cells_run_by_hand(study: Path, call: Call) -> None:
         )
 
 
+def test_numbers_of_episodes_are_not_compared(study: Path, call: Call) -> None:
+    """A method that takes long may have fewer; the others have both, and are paired with it."""
+    Path("study.yaml").write_text(
+        "experiment: my.yaml\nset: {trainer.steps: 10}\n"
+        "grid: {learner.head: [protonet, rfs], evaluation.episodes: [40, 20]}\n"
+        "skip: [{learner.head: rfs, evaluation.episodes: 40}]\n"
+    )
+    code, _, err = call("ablate", "study.yaml", "--out", "a")
+    assert code == 0, err
+    assert [c["episodes"] for c in cells("a")] == ["40", "20", "20"]
+    (effect,) = json.loads(Path("a/study.json").read_text())["effects"]
+    assert (effect["axis"], effect["paired"], effect["matched"]) == ("learner.head", True, 1)
+
+
 def test_a_key_of_the_evaluation_changes_what_is_measured(study: Path, call: Call) -> None:
     """Cells that share a training were once all measured as the first of them."""
     Path("study.yaml").write_text(

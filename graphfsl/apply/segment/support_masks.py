@@ -93,15 +93,16 @@ def read_support(folder: Path, channels: int = 3, limits: Range | None = None) -
         f"no mask in {folder} shows a class: each is empty; number the pixels of a class 1, or "
         "draw it in white",
     )
-    if not named_classes(folder) and is_white_on_black(masks):
+    named = named_classes(folder)
+    if not named and is_white_on_black(masks):
         masks = [in_black_and_white(mask) for mask in masks]
     numbers = sorted({int(v) for mask in masks for v in np.unique(mask)} - {0, VOID})
-    names = _names(folder, numbers)
+    names = _names(folder, named, numbers)
     lookup = {number: column for column, number in enumerate(names)}
     maps = [_map_of(mask, lookup, bool(numbers)) for mask in masks]
     own = list(names)
     if not numbers:  # white is of the one class that classes.txt names, or of number 1
-        own = list(named_classes(folder)) or [1]
+        own = list(named) or [1]
     return SupportMasks(images, maps, list(names.values()), files, skipped, own)
 
 
@@ -142,10 +143,9 @@ def _map_of(mask: np.ndarray, columns: Mapping[int, int], has_numbers: bool) -> 
     return found
 
 
-def _names(folder: Path, numbers: Sequence[int]) -> dict[int, str]:
-    """Number in the masks -> class; without numbers white is the one class."""
+def _names(folder: Path, named: Mapping[int, str], numbers: Sequence[int]) -> dict[int, str]:
+    """Number in the masks -> class, by what is `named`; without numbers white is the one class."""
     own = one_line(folder.resolve().name)
-    named = named_classes(folder)
     if not named:
         if not numbers:
             return {VOID: own}

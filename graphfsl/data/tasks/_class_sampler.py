@@ -153,13 +153,15 @@ class Sampler:
             "within": "classes in its largest superclass",
             "across": "superclasses",
         }[s.groups]
-        needed = f"way {s.way}" + (f" + distractors {s.distractors}" if s.distractors else "")
-        needed += f" + noise {self._outside} of outliers" if self._outside else ""
-        needed += f" + open_classes {s.open_classes}" if s.open_classes else ""
+        asked = {"way": s.way, "distractors": s.distractors, "open_classes": s.open_classes}
+        each = [f"{name} {count}" for name, count in asked.items() if count]
+        if self._outside:
+            each.append(f"noise {self._outside} of outliers")
+        lower = " or ".join(name for name, count in asked.items() if count)
         require(
             have >= self._asked_classes,
-            f"{self.split.name} has {have} {what}, but {needed} needs {self._asked_classes}; "
-            "lower episode.way",
+            f"{self.split.name} has {have} {what}, but {' + '.join(each)} needs "
+            f"{self._asked_classes}; lower episode.{lower}",
         )
 
     def _check_counts(self) -> None:
