@@ -18,6 +18,8 @@ from pathlib import Path
 
 from graphfsl.apply.generate import generator_of
 from graphfsl.apply.generator_quality import Quality, measure
+from graphfsl.core import registry
+from graphfsl.core.generator import Generator
 from graphfsl.experiment import run as runs
 from graphfsl.io.errors import require
 
@@ -26,29 +28,43 @@ UNTOLD = ("weight", "samples")  # options that change no draw
 
 
 def called(run: runs.Run) -> str:
-    """The last part of the slot `augment`, with its options: "prototype_vae, delta true"."""
-    own = run.experiment.learner.augment[-1]
+    """The run's generator with its options: "prototype_vae, delta true"."""
+    parts = run.experiment.learner.augment
+    (own,) = [p for p in parts if issubclass(registry.get("augment", p.name), Generator)]
     told = [f"{key} {value}" for key, value in own.options.items() if key not in UNTOLD]
     return ", ".join([own.name, *told]).lower()
 
 
+def encoder_of(run: runs.Run) -> str:
+    """What the run's encoder is told by among others: the run that its weights are of."""
+    encoder = run.experiment.learner.encoder
+    if encoder is None:
+        return "features"
+    weights = encoder.options.get("weights")
+    return encoder.name if weights is None else Path(weights).parent.name
+
+
 def measured(study: Path, split: str, count: int) -> Iterator[Quality]:
-    """Real samples, the study's generators in the order of their names, and the Gaussian."""
-    found = {}
-    beside: list[Quality] = []
+    """With each encoder real samples, the study's generators in the order of their names, and the
+    simplest one.
+    """
+    found: dict[str, dict[str, Quality]] = {}
+    beside: dict[str, list[Quality]] = {}
     for path in sorted((study / "runs").iterdir()):
         run = runs.load(path)
         if not generator_of(run.learner).samples:
             continue
-        real, own, *gaussian = measure(path, [f"evaluation.split={split}"], count)
-        found[called(run)] = own
-        beside = [real, *gaussian]
-    require(beside, f"{study} has no generator that draws; name the folder of a finished study")
-    yield beside[0]
-    for name in sorted(found):
-        yield replace(found[name], name=name)
-    for simplest in beside[1:]:
-        yield replace(simplest, name=f"the simplest: {simplest.name}")
+        encoder = encoder_of(run)
+        real, own, *simplest = measure(path, [f"evaluation.split={split}"], count)
+        found.setdefault(encoder, {})[called(run)] = own
+        beside[encoder] = [real, *(replace(s, name=f"the simplest: {s.name}") for s in simplest)]
+    require(found, f"{study} has no generator that draws; name the folder of a finished study")
+    for encoder in sorted(found):
+        after = f", {encoder}" if len(found) > 1 else ""
+        real, *simplest = beside[encoder]
+        drawn = [replace(quality, name=name) for name, quality in sorted(found[encoder].items())]
+        for quality in [real, *drawn, *simplest]:
+            yield replace(quality, name=quality.name + after)
 
 
 def main() -> None:

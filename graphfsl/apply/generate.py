@@ -31,6 +31,7 @@ from graphfsl.report.contact_sheet import Tile, contact_sheet
 
 SHOWN = 12  # samples of a class on the contact sheet
 BLOCK = 4096  # training samples that are compared at once
+ALIKE = 0.05  # a variety below it is that of a generator that draws one thing
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,17 @@ class Generated:
     def of_images(self) -> bool:
         """Whether images were generated, not features."""
         return self.samples.ndim == 4
+
+    @property
+    def variety(self) -> float:
+        """How far the samples lie from their mean, as a share of how far the given ones do.
+
+        Infinite where those are all equal.
+        """
+        drawn, given = (
+            x.double().var(0, correction=0).sum().sqrt() for x in (self.samples, self.given)
+        )
+        return float(drawn / given) if given > 0 else math.inf
 
 
 @dataclass(frozen=True)
@@ -194,9 +206,7 @@ def draw(predictor: Predictor, support: Mapping[str, Sequence[Any]], per_class: 
     )
     support = {str(name): images for name, images in support.items()}
     names = tuple(support)
-    require(names, "the support has no class")
-    for name, of_class in support.items():
-        require(len(of_class), f"class {name!r} of the support has no image")
+    for name in names:
         require(
             Path(name).name == name and name not in ("", ".", ".."),
             f"a class becomes a folder, which cannot be called {name!r}",
@@ -337,6 +347,8 @@ def _write(out: Path, drawn: Generated, found: Nearest | None) -> tuple[list[Pat
             )
         else:
             line += "; most of the given images are training images themselves"
+    if len(names) > 1 and drawn.variety < ALIKE:
+        line += "; they are all nearly alike: the generator has collapsed, train it anew"
     write_atomically(out / "generated.csv", csv_table(columns, rows).encode())
     buffer = io.BytesIO()
     _sheet(drawn, found, line).save(buffer, "png")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +13,13 @@ import pytest
 import torch
 from PIL import Image
 
-from graphfsl.apply.generate import Nearest, draw, generator_of, to_bytes
+from graphfsl.apply.generate import Generated, Nearest, draw, generator_of, to_bytes
 from graphfsl.apply.generator_quality import frechet, told_apart
 from graphfsl.apply.predict import open_run
 from graphfsl.data import Transform
 from graphfsl.io.checkpoint import whole_folder
 from graphfsl.io.errors import InputError
+from graphfsl.methods.augment.affine_copies import AffineCopies
 from tests.support.command import PNG, Call, refused, write_split
 
 GENERATORS = {
@@ -73,6 +76,32 @@ def test_images_of_each_class_with_the_nearest_training_image(
     summary = json.loads(Path("drawn/summary.json").read_text())
     assert summary["nearest_of_given"] == pytest.approx(float(np.median(usual)), abs=1e-3)
     assert Image.open("drawn/contact_sheet.png").width > 500
+
+
+def test_a_generator_that_draws_one_thing_is_told(
+    world: Path, support: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GAN once drew nothing but black: far from copies, and of no use."""
+    trained_with(call, "affine_copies")
+    command = ["generate", "r", "--support", support, "--per-class", 5, "--out"]
+    _, out, err = call(*command, "varied")
+    assert "10 images" in out and "alike" not in out, err
+
+    def black(_: AffineCopies, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        return x.new_zeros(*z.shape[:3], *x.shape[-3:])
+
+    monkeypatch.setattr(AffineCopies, "draw", black)
+    _, out, err = call(*command, "black")
+    assert "all nearly alike: the generator has collapsed" in out, err
+
+
+def test_variety_is_a_share_of_that_of_the_given_samples() -> None:
+    nothing = torch.zeros(0)
+    given = torch.tensor([[0.0, 4.0], [2.0, 4.0]])
+    for samples, share in (([[1.0, 1.0]] * 3, 0), ([[3.0, 0.0], [5.0, 0.0]], 1)):
+        drawn = Generated(torch.tensor(samples), nothing, given, nothing, nothing, ())
+        assert drawn.variety == pytest.approx(share)
+    assert replace(drawn, given=given[:1]).variety == math.inf
 
 
 def test_features_are_a_data_set_of_their_own(world: Path, support: Path, call: Call) -> None:

@@ -20,8 +20,13 @@ PARTS = {
 }
 
 
+CONV4 = PartSpec("conv4", {"weights": "experiments/results/one/model.safetensors"})
+ENCODERS = dict.fromkeys(PARTS, CONV4)
+
+
 def a_run(path: Path) -> Any:
-    spec = SimpleNamespace(augment=(PartSpec("feature_transform"), PARTS[path.name]))
+    parts = (PARTS[path.name], PartSpec("feature_transform"))
+    spec = SimpleNamespace(augment=parts, encoder=ENCODERS[path.name])
     draws = PARTS[path.name].options.get("samples", 5)
     return SimpleNamespace(experiment=SimpleNamespace(learner=spec), learner=draws)
 
@@ -43,6 +48,26 @@ def test_each_generator_that_draws_has_its_line(
     lines = [(line.name, line.fid) for line in two_samples.measured(tmp_path, "val", 30)]
     assert lines[1:3] == [("f_clswgan, steps 500", 99.0), ("prototype_vae, delta true", 97.0)]
     assert [name for name, _ in lines[::3]] == ["real", "the simplest: Gaussian"]
+
+
+def test_generators_of_two_encoders_stand_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in PARTS:
+        (tmp_path / "runs" / name).mkdir(parents=True)
+    monkeypatch.setitem(ENCODERS, "c", PartSpec("resnet12"))
+    monkeypatch.setattr("graphfsl.experiment.run.load", a_run)
+    monkeypatch.setattr(two_samples, "generator_of", lambda draws: SimpleNamespace(samples=draws))
+    monkeypatch.setattr(two_samples, "measure", measured)
+    lines = [(line.name, line.fid) for line in two_samples.measured(tmp_path, "val", 30)]
+    assert lines == [
+        ("real, one", 97.0),
+        ("prototype_vae, delta true, one", 97.0),
+        ("the simplest: Gaussian, one", 97.0),
+        ("real, resnet12", 99.0),
+        ("f_clswgan, steps 500, resnet12", 99.0),
+        ("the simplest: Gaussian, resnet12", 99.0),
+    ]
 
 
 def test_a_folder_without_generators_is_refused(

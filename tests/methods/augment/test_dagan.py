@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch.nn import functional as F
 
@@ -36,6 +37,18 @@ def test_it_learns_to_draw_images_of_the_class_that_it_is_given() -> None:
     assert drawn.min() >= 0
     assert drawn.max() <= 1
     assert not any(p.requires_grad for p in part.parameters())
+
+
+def test_its_first_drawings_are_as_bright_as_base_images() -> None:
+    """From grey on it came to draw nothing at all, once images were strokes on black."""
+    images, labels = squares(classes=9, each=4)
+    images[..., 0, 0] = 5  # base images need not lie between 0 and 1
+    torch.manual_seed(0)
+    part = DAGAN(SHAPE, latent=8, width=8, steps=1).eval()
+    part.fit_base(images, labels)
+    with torch.no_grad():
+        drawn = part.draw(images[None, ::4], torch.randn(1, 9, 20, 8))
+    assert float(drawn.mean() / images.mean()) == pytest.approx(1, abs=0.25)
 
 
 def test_every_labeled_image_gets_images_of_its_own() -> None:
