@@ -57,7 +57,9 @@ def measured(study: Path, split: str, count: int) -> Iterator[Quality]:
         encoder = encoder_of(run)
         real, own, *simplest = measure(path, [f"evaluation.split={split}"], count)
         found.setdefault(encoder, {})[called(run)] = own
-        beside[encoder] = [real, *(replace(s, name=f"the simplest: {s.name}") for s in simplest)]
+        if simplest or encoder not in beside:  # beside itself the simplest has none
+            told = [replace(s, name=f"the simplest: {s.name}") for s in simplest]
+            beside[encoder] = [real, *told]
     require(found, f"{study} has no generator that draws; name the folder of a finished study")
     for encoder in sorted(found):
         after = f", {encoder}" if len(found) > 1 else ""

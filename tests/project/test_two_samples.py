@@ -17,6 +17,7 @@ PARTS = {
     "a": PartSpec("prototype_vae", {"delta": True, "weight": 0.1}),
     "b": PartSpec("gaussian", {"samples": 0}),
     "c": PartSpec("f_clswgan", {"steps": 500}),
+    "d": PartSpec("gaussian"),  # the simplest itself
 }
 
 
@@ -33,7 +34,7 @@ def a_run(path: Path) -> Any:
 
 def measured(path: Path, changes: list[str], count: int) -> list[Quality]:
     assert changes == ["evaluation.split=val"] and count == 30
-    names = "real", path.name, "Gaussian"
+    names = ["real", path.name, "Gaussian"][: 2 if path.name == "d" else 3]
     return [Quality(name, 0.5, 0.5, float(ord(path.name)), 1.0, 1.0, 1.0) for name in names]
 
 
@@ -46,8 +47,14 @@ def test_each_generator_that_draws_has_its_line(
     monkeypatch.setattr(two_samples, "generator_of", lambda draws: SimpleNamespace(samples=draws))
     monkeypatch.setattr(two_samples, "measure", measured)
     lines = [(line.name, line.fid) for line in two_samples.measured(tmp_path, "val", 30)]
-    assert lines[1:3] == [("f_clswgan, steps 500", 99.0), ("prototype_vae, delta true", 97.0)]
-    assert [name for name, _ in lines[::3]] == ["real", "the simplest: Gaussian"]
+    assert [name for name, _ in lines] == [
+        "real",
+        "f_clswgan, steps 500",
+        "gaussian",
+        "prototype_vae, delta true",
+        "the simplest: Gaussian",
+    ]
+    assert [fid for _, fid in lines[1:4]] == [99.0, 100.0, 97.0]
 
 
 def test_generators_of_two_encoders_stand_apart(
@@ -62,6 +69,7 @@ def test_generators_of_two_encoders_stand_apart(
     lines = [(line.name, line.fid) for line in two_samples.measured(tmp_path, "val", 30)]
     assert lines == [
         ("real, one", 97.0),
+        ("gaussian, one", 100.0),
         ("prototype_vae, delta true, one", 97.0),
         ("the simplest: Gaussian, one", 97.0),
         ("real, resnet12", 99.0),
