@@ -51,7 +51,7 @@ EACH = {"cifar_fs": 300}  # images of a class that are encoded
 CLASSES, MEMBERS = 5, 60
 MEASURES = ("accuracy", "called none", "ECE", "gap", "AUROC", "borne out", "ECE there")
 BINS = 10  # of the error over the answers of all pools of a cell
-# of the clusters of a mixture: numbers, and how far the centers lie apart in deviations of a member
+# of the clusters of a mixture: numbers, and the deviation of the centers where a member's is 1
 LENGTH, APART = 64, 0.7
 
 # features, classes, and positions of the labeled ones, by labels of a class, share of foreign
@@ -259,7 +259,7 @@ def main() -> None:
     parser.add_argument("--split")
     parser.add_argument("--labels", nargs="*", type=int, default=LABELS, help="of a class")
     parser.add_argument("--draws", type=int, default=20)
-    parser.add_argument("--nodes", type=int, default=1000, help="of a pool of `mixture`")
+    parser.add_argument("--nodes", type=int, default=1000, help="of a pool of `mixture`, at least")
     parser.add_argument("--classes", type=int, default=5, help="of a pool of `mixture`")
     parser.add_argument("--save", type=Path)
     parser.add_argument("--against", type=Path)

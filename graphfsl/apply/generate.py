@@ -348,7 +348,7 @@ def _write(out: Path, drawn: Generated, found: Nearest | None) -> tuple[list[Pat
         else:
             line += "; most of the given images are training images themselves"
     if len(names) > 1 and drawn.variety < ALIKE:
-        line += "; they are all nearly alike: the generator has collapsed, train it anew"
+        line += "; what was drawn is all nearly alike: the generator has collapsed"
     write_atomically(out / "generated.csv", csv_table(columns, rows).encode())
     buffer = io.BytesIO()
     _sheet(drawn, found, line).save(buffer, "png")

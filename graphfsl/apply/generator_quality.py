@@ -6,6 +6,7 @@ they copies of training samples?
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -195,6 +196,7 @@ def _judge(name: str, drawn: Tensor, world: World) -> Quality:
     def to_base(x: Tensor) -> float:
         return middle(nearest_row(x, world.base.split(BLOCK))[1])
 
+    usual = to_base(real)
     return Quality(
         name,
         told_apart(first, real, world.of_given, world.classes, layers=1),
@@ -202,7 +204,7 @@ def _judge(name: str, drawn: Tensor, world: World) -> Quality:
         frechet(first, real),
         float(right.float().mean()),
         float(spread(drawn) / spread(world.real)),
-        to_base(first) / to_base(real),
+        to_base(first) / usual if usual > 0 else math.inf,
     )
 
 

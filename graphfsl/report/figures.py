@@ -51,7 +51,7 @@ class Colors(dict[str, str]):
         return self.setdefault(method, COLORS[len(self) % len(COLORS)])
 
 
-# axes of a study that measure the same once more: it is averaged over their levels
+# axes of a study whose levels are not compared but averaged over
 REPLICATES = ("seed", "evaluation.episodes")
 LINES = 6  # the most of a panel
 PANELS = 4  # the most of a heading

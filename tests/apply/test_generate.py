@@ -92,7 +92,7 @@ def test_a_generator_that_draws_one_thing_is_told(
 
     monkeypatch.setattr(AffineCopies, "draw", black)
     _, out, err = call(*command, "black")
-    assert "all nearly alike: the generator has collapsed" in out, err
+    assert "what was drawn is all nearly alike: the generator has collapsed" in out, err
 
 
 def test_variety_is_a_share_of_that_of_the_given_samples() -> None:

@@ -36,7 +36,9 @@ PAGES = [
     ROOT / "experiments" / "README.md",
     *(p for p in sorted(DOCS.rglob("*.md")) if not {"generated", "_build"} & set(p.parts)),
 ]
-BLOCK = re.compile(r"(<!-- parsed only: .+ -->\n)?^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(
+    r"(<!-- parsed only: .+ -->\n)?^```([^`\n]*)\n(.*?)^```", re.DOTALL | re.MULTILINE
+)
 PARSED_ONLY = ("CONTRIBUTING.md", "add_method.md")  # test_contributing.py runs its example
 LESS = {"steps=300": "steps=5, val_episodes=10", "steps=20)": "steps=2)"}
 COMMANDS = get_command(app).commands  # type: ignore[attr-defined]

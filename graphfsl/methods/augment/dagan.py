@@ -173,8 +173,8 @@ class UNet(nn.Module):
     def start_at(self, brightness: Tensor) -> None:
         """Draw images about as bright as (C, 1, 1) brightness between 0 and 1 in the beginning.
 
-        From grey on, a critic of ink on paper asks for nothing but less ink, until a sigmoid draws
-        none and has no gradient left.
+        Starting from grey, images of strokes have the critic ask for ever less ink, until the
+        sigmoid is saturated and has no gradient left.
         """
         self.last.bias.copy_(brightness.flatten().clamp(0.01, 0.99).logit())  # type: ignore[union-attr]
 
