@@ -5,7 +5,7 @@ them foreign.
 (EfficientNet-Lite0 at 112 pixels), of Omniglot's novel characters and of glyphs (ProtoNet's
 committed runs), with 1, 2, 3 and 5 labels a class and 0, 30 and 70 % samples of other classes.
 `--split train` draws from training classes, on which anything is chosen. `--sets mixture --nodes
-10000 --classes 100` draws normal clusters, of any number and size. Draw i of a cell is the same
+10000 --classes 100` draws normal clusters. Draw i of a cell is the same
 pool for any version of the program: `--save FILE` keeps every draw's numbers, and `--against FILE`
 shows the mean difference to those, paired by draw. `--gates RUN` asks the gates that a run's
 `gated_propagation` has learned in place of `label`, whatever the encoder of the pool.
@@ -230,6 +230,8 @@ def cells(
     found = {}
     for name in options.sets:
         pools = pools_of(name, options)
+        if name == "mixture":
+            name = f"{name} of {options.nodes} nodes, {options.classes} classes"
         for labels, foreign in itertools.product(options.labels, FOREIGN):
             draw = []
             for i in track(range(options.draws), f"{name} {labels} {foreign}", transient=True):

@@ -31,11 +31,12 @@ from graphfsl.study.grid import Study
 from graphfsl.study.sentences import amount, word_of
 from graphfsl.study.sentences import sentence as axis_sentence
 
-# Levels of REPLICATES are not compared, but pairs are matched within them. Rows of one
-# split and seed are paired: in every setting episode i is drawn from the same numbers, so that it
-# has the same classes, and the same images as far as the setting lets it. To take 1 and 5 shots for
-# independent would make the interval of their difference too wide, and that of a mean over both
-# too narrow.
+# Levels of REPLICATES are not compared, but pairs are matched within them.
+#
+# Rows of one split and seed are paired: in every setting episode i is drawn from the same numbers,
+# so that it has the same classes, and the same images as far as the setting lets it. To take 1 and
+# 5 shots for independent would make the interval of their difference too wide, and that of a mean
+# over both too narrow.
 
 
 @dataclass(frozen=True)
