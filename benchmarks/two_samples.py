@@ -36,12 +36,14 @@ def called(run: runs.Run) -> str:
 
 
 def encoder_of(run: runs.Run) -> str:
-    """What the run's encoder is told by among others: the run that its weights are of."""
+    """What tells the run's encoder from others: the run of its weights, and its options."""
     encoder = run.experiment.learner.encoder
     if encoder is None:
         return "features"
     weights = encoder.options.get("weights")
-    return encoder.name if weights is None else Path(weights).parent.name
+    origin = encoder.name if weights is None else Path(weights).parent.name
+    own = [f"{key} {v}" for key, v in encoder.options.items() if key not in ("weights", "frozen")]
+    return ", ".join([origin, *own])
 
 
 def measured(study: Path, split: str, count: int) -> Iterator[Quality]:

@@ -42,7 +42,7 @@ def test_the_loss_is_the_sum_of_a_loop_over_tasks_queries_pool_and_fakes() -> No
 
     torch.manual_seed(1)
     z = torch.randn(len(episode.x), 3, part.latent, dtype=torch.float64)
-    g, b = part.log_scale.exp(), part.border
+    g, b = part.log_scale.exp(), DIM * part.border
     terms: dict[str, list[Tensor]] = {"query": [], "pool": [], "fake": [], "pass": []}
 
     def log_p(x: Tensor, means: Tensor) -> Tensor:
@@ -70,7 +70,7 @@ def test_fakes_teach_the_generator_to_pass_and_the_others_to_detect() -> None:
     """G's gradient is that of L_G, and the features' that of L_D."""
     episode, target = features_and_target(unlabeled=2)
     x = episode.x.clone().requires_grad_()
-    part = head(fakes=4)
+    part = head(fakes=4, weight=1.0)
     real = episode.replace(x=x, w=episode.w, relabeled=False)
     torch.manual_seed(1)
     part.loss(real, target).backward()
@@ -105,3 +105,13 @@ def test_answers_are_those_of_the_nearest_class_mean_whatever_the_pool() -> None
     part = head().eval()
     nearest = torch.cdist(episode.x[:, episode.query], part.means(episode)).argmin(-1)
     assert torch.equal(part(episode).argmax(-1), nearest)
+
+
+def test_an_optimizer_moves_the_border_by_a_share_of_its_size() -> None:
+    """As a distance of 64 it would need as many steps as it has thousandths."""
+    part = MetaGAN(64)
+    x, c = torch.zeros(1, 1, 64), torch.zeros(1, 2, 64)
+    before = part.logits(x, c)
+    assert torch.equal(before, torch.full_like(before, 64.0))
+    part.border.data -= 0.002  # what Adam moves a parameter in a step
+    torch.testing.assert_close(part.logits(x, c), before - 0.128)
