@@ -19,6 +19,7 @@ from torch import Tensor
 
 from graphfsl.core.arguments import described
 from graphfsl.core.batchnorm import adapting, has_batch_norm
+from graphfsl.core.inner_gradient import plain_attention
 from graphfsl.core.outputs import is_plain
 from graphfsl.core.rules import Params
 from graphfsl.io.errors import InputError, require
@@ -114,7 +115,11 @@ class Clone:
         own = self._path[-1] if params is None else {self._long(n): p for n, p in params.items()}
         weights = {**self._buffers, **given, **own}
         unlike_torch = not self._plain or self._loop.batch_norm != "running"
-        with adapting() if unlike_torch else nullcontext():
+        twice = not self._loop.drops_second_order
+        with (
+            adapting() if unlike_torch else nullcontext(),
+            plain_attention() if twice else nullcontext(),
+        ):
             return torch.func.functional_call(
                 self._loop.caller, weights, (self._method, *args), options
             )

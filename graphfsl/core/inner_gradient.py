@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from graphfsl.core.rules import Params
 
@@ -16,6 +18,15 @@ def transforming() -> bool:
     Their tensors carry no autograd graph that `torch.autograd.grad` would see.
     """
     return bool(torch._C._are_functorch_transforms_active())
+
+
+def plain_attention() -> AbstractContextManager[None]:
+    """Within this block attention is computed step by step, not in one kernel.
+
+    Such a kernel has a first derivative and no second.
+    """
+    block: AbstractContextManager[None] = sdpa_kernel(SDPBackend.MATH)
+    return block
 
 
 def inner_gradient(
@@ -31,8 +42,10 @@ def inner_gradient(
     Returns:
         the loss, and name -> gradient, zeros where the loss does not depend on a parameter.
     """
-    if transforming():
-        grads, loss = torch.func.grad_and_value(loss_of)(params)
+    # in inference mode autograd sees nothing, even where gradients are enabled; transforms do
+    if transforming() or torch.is_inference_mode_enabled():
+        with plain_attention() if second_order else nullcontext():
+            grads, loss = torch.func.grad_and_value(loss_of)(params)
         if not second_order:
             grads = {name: g.detach() for name, g in grads.items()}
         return (loss if second_order else loss.detach()), grads
@@ -43,7 +56,8 @@ def inner_gradient(
             name: p.view_as(p) if second_order and p.requires_grad else p.detach().requires_grad_()
             for name, p in params.items()
         }
-        loss = loss_of(at)
+        with plain_attention() if second_order else nullcontext():
+            loss = loss_of(at)
     if not loss.requires_grad:  # it depends on none of them
         return loss, {n: torch.zeros_like(p) for n, p in params.items()}
     found = torch.autograd.grad(
@@ -72,7 +86,8 @@ def inner_curvature(
     """
     at = {name: p.detach() for name, p in params.items()}
     if transforming():
-        grads, pull_back = torch.func.vjp(torch.func.grad(loss_of), at)  # type: ignore[misc]
+        with plain_attention():
+            grads, pull_back = torch.func.vjp(torch.func.grad(loss_of), at)  # type: ignore[misc]
 
         def pulled(v: Params) -> Params:
             # v^T H, which is H v, since H is symmetric

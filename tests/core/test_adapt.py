@@ -96,6 +96,22 @@ def test_adapts_under_no_grad(task_chunk: int) -> None:
     assert not torch.allclose(moved, still, atol=1e-3)
 
 
+@pytest.mark.parametrize("task_chunk", [1, 2])
+def test_inference_mode_gives_the_answers_of_no_grad(task_chunk: int) -> None:
+    """Autograd is blind there, for which each weight seemed to have a gradient of zero."""
+    model = MAML(learner(head="linear").net, steps=2, lr=0.5, task_chunk=task_chunk).eval()
+    episode, _ = episodes()
+    with torch.no_grad():
+        wanted = model(episode)
+    with torch.inference_mode():
+        from_outside = model(episode)
+        from_inside = model(
+            episode.with_tensors({n: t.clone() for n, t in episode.tensors.items()})
+        )
+    torch.testing.assert_close(from_outside, wanted)
+    torch.testing.assert_close(from_inside, wanted)
+
+
 def test_batchnorm_outside_the_encoder_makes_it_transductive() -> None:
     """A GNN's BatchNorm sees all queries of an adapted call, whatever the encoder's policy: the
     trait must say so.

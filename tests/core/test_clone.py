@@ -88,6 +88,34 @@ def test_it_equals_a_hand_written_loop(first_order: bool, params: str) -> None:
     assert all(torch.equal(v, before[n]) for n, v in module.state_dict().items())
 
 
+class Attention(nn.Module):
+    """Samples attend to each other, in one kernel or as the equation says."""
+
+    def __init__(self, fused: bool) -> None:
+        super().__init__()
+        self.fused, self.q, self.out = fused, nn.Linear(3, 3), nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q = self.q(x)
+        if self.fused:
+            seen = F.scaled_dot_product_attention(q[None], x[None], x[None])[0]
+        else:
+            seen = (q @ x.mT / 3**0.5).softmax(-1) @ x
+        out: Tensor = self.out(seen)
+        return out
+
+
+def test_attention_in_one_kernel_has_second_derivatives() -> None:
+    torch.manual_seed(0)
+    fused, plain = Attention(True).double(), Attention(False).double()
+    plain.load_state_dict(fused.state_dict())
+    names = [name for name, _ in plain.named_parameters()]
+    wanted = torch.autograd.grad(by_hand(plain, False, names), list(plain.parameters()))
+    outer_loss(Adapt(fused, GradientDescent(LR), 1)).backward()
+    for p, g in zip(fused.parameters(), wanted, strict=True):
+        torch.testing.assert_close(p.grad, g, atol=1e-10, rtol=1e-10)
+
+
 def test_a_step_may_be_first_order_by_itself() -> None:
     module, x = network(), task()[0]
     loop = Adapt(module, GradientDescent(LR), 1)

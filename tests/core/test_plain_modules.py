@@ -77,6 +77,40 @@ def test_meta_gradient_equals_a_hand_written_loop(
     assert all(torch.equal(v, before[n]) for n, v in module.state_dict().items())
 
 
+class Attention(nn.Module):
+    """Rows of an image attend to each other, in one kernel or as the equation says."""
+
+    def __init__(self, fused: bool) -> None:
+        super().__init__()
+        self.fused = fused
+        self.q, self.out = nn.Linear(8, 8), nn.Linear(64, WAY)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.flatten(1, 2)
+        q = self.q(rows)
+        if self.fused:
+            seen = F.scaled_dot_product_attention(q, rows, rows)
+        else:
+            seen = (q @ rows.mT / 8**0.5).softmax(-1) @ rows
+        scores: Tensor = self.out(seen.flatten(1))
+        return scores
+
+
+@pytest.mark.parametrize("task_chunk", [1, 2])
+@pytest.mark.parametrize("recompute", [False, True])
+def test_attention_in_one_kernel_has_second_derivatives(task_chunk: int, recompute: bool) -> None:
+    torch.manual_seed(0)
+    fused, plain = Attention(True).double(), Attention(False).double()
+    plain.load_state_dict(fused.state_dict())
+    episode, target = exact()
+    names = [name for name, _ in plain.named_parameters()]
+    wanted = torch.autograd.grad(by_hand(plain, episode, target, names), list(plain.parameters()))
+    model = Adapt(fused, GradientDescent(LR), STEPS, task_chunk=task_chunk, recompute=recompute)
+    model.loss(episode, target).backward()
+    for p, g in zip(fused.parameters(), wanted, strict=True):
+        torch.testing.assert_close(p.grad, g, atol=1e-10, rtol=1e-8)
+
+
 @pytest.mark.parametrize("method", [MAML, FOMAML, MetaSGD, Reptile])
 def test_methods_take_a_module(method: type[Adapt]) -> None:
     episode, target = exact()

@@ -46,6 +46,7 @@ class FeCAM(Head):
     family = "transfer"
     wants_base = True
     reads_means = True
+    cannot_export = "factorises a covariance, for which ONNX has no operator"
 
     def __init__(self, dim: int, gamma: float = 1.0) -> None:
         super().__init__()

@@ -45,6 +45,8 @@ class PFENet(Head):
         of the encoder.
     """
 
+    cannot_export = "takes one class after the other, so that a graph would hold their number"
+
     def __init__(self, scale: float = 20.0) -> None:
         super().__init__()
         require(scale > 0, f"pfenet.scale must be above 0, not {scale}")
