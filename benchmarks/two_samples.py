@@ -12,9 +12,10 @@ from __future__ import annotations
 import argparse
 import csv
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, replace
 from pathlib import Path
+from typing import Any
 
 from graphfsl.apply.generate import generator_of
 from graphfsl.apply.generator_quality import Quality, measure
@@ -31,8 +32,7 @@ def called(run: runs.Run) -> str:
     """The run's generator with its options: "prototype_vae, delta true"."""
     parts = run.experiment.learner.augment
     (own,) = [p for p in parts if issubclass(registry.get("augment", p.name), Generator)]
-    told = [f"{key} {value}" for key, value in own.options.items() if key not in UNTOLD]
-    return ", ".join([own.name, *told]).lower()
+    return with_options(own.name, own.options, UNTOLD).lower()
 
 
 def encoder_of(run: runs.Run) -> str:
@@ -42,8 +42,13 @@ def encoder_of(run: runs.Run) -> str:
         return "features"
     weights = encoder.options.get("weights")
     origin = encoder.name if weights is None else Path(weights).parent.name
-    own = [f"{key} {v}" for key, v in encoder.options.items() if key not in ("weights", "frozen")]
-    return ", ".join([origin, *own])
+    return with_options(origin, encoder.options, ("weights", "frozen"))
+
+
+def with_options(name: str, options: Mapping[str, Any], untold: Sequence[str]) -> str:
+    """A name and the options that are told: "prototype_vae, delta true"."""
+    told = [f"{key} {value}" for key, value in options.items() if key not in untold]
+    return ", ".join([name, *told])
 
 
 def measured(study: Path, split: str, count: int) -> Iterator[Quality]:

@@ -42,9 +42,10 @@ def inner_gradient(
     Returns:
         the loss, and name -> gradient, zeros where the loss does not depend on a parameter.
     """
+    attention = plain_attention() if second_order else nullcontext()
     # in inference mode autograd sees nothing, even where gradients are enabled; transforms do
     if transforming() or torch.is_inference_mode_enabled():
-        with plain_attention() if second_order else nullcontext():
+        with attention:
             grads, loss = torch.func.grad_and_value(loss_of)(params)
         if not second_order:
             grads = {name: g.detach() for name, g in grads.items()}
@@ -56,7 +57,7 @@ def inner_gradient(
             name: p.view_as(p) if second_order and p.requires_grad else p.detach().requires_grad_()
             for name, p in params.items()
         }
-        with plain_attention() if second_order else nullcontext():
+        with attention:
             loss = loss_of(at)
     if not loss.requires_grad:  # it depends on none of them
         return loss, {n: torch.zeros_like(p) for n, p in params.items()}

@@ -79,7 +79,7 @@ class MetaGAN(Head):
 
     def logits(self, x: Tensor, c: Tensor) -> Tensor:
         """l_k (B, m, C) of nodes (B, m, d) and class means (B, C, d)."""
-        return self.log_scale.exp() * (self.dim * self.border - squared_euclidean(x, c))
+        return inside(x, c, *self._scale_and_border())
 
     def score(self, episode: Episode) -> Tensor:
         """Scores (B, n, C); which of the N classes is likeliest does not depend on fakes."""
@@ -100,8 +100,8 @@ class MetaGAN(Head):
         of_pool = not_fake(scores[:, episode.unlabeled])
         real = episode.mask[:, episode.unlabeled].to(of_pool)
         unlabeled = (of_pool * real).sum() / or_one(real.sum())
-        scale, border = self.log_scale.detach().exp(), self.dim * self.border.detach()
-        passing = hide_absent(scale * (border - squared_euclidean(drawn, c.detach())), w)
+        g, b = self._scale_and_border()
+        passing = hide_absent(inside(drawn, c.detach(), g.detach(), b.detach()), w)
         return loss + self.weight * (
             unlabeled + is_fake(detected).mean() + not_fake(passing).mean()
         )
@@ -114,9 +114,18 @@ class MetaGAN(Head):
         fakes: Tensor = s + self.generate(torch.cat([s, z], -1))
         return fakes
 
+    def _scale_and_border(self) -> tuple[Tensor, Tensor]:
+        """g and b."""
+        return self.log_scale.exp(), self.dim * self.border
+
     def _noise(self, tasks: int, like: Tensor) -> Tensor:
         shape = tasks, self.fakes, self.latent
         return torch.randn(shape, dtype=like.dtype, device=like.device)
+
+
+def inside(x: Tensor, c: Tensor, g: Tensor, b: Tensor) -> Tensor:
+    """g (b - ||x - c_k||^2) (B, m, C): how far nodes lie within the border of each class."""
+    return g * (b - squared_euclidean(x, c))
 
 
 def not_fake(logits: Tensor) -> Tensor:
