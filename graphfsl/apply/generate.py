@@ -232,7 +232,8 @@ def draw(predictor: Predictor, support: Mapping[str, Sequence[Any]], per_class: 
     x, labels = x[first].cpu(), labels[first].cpu()
     if part.of_images:
         return Generated(to_bytes(x, transform), labels, images, images, owner, names)
-    return Generated(x, labels, before.x[0].cpu(), images, owner, names)
+    given = before.x[0, : len(images)].cpu()  # parts in front may have added nodes of their own
+    return Generated(x, labels, given, images, owner, names)
 
 
 def _grown(part: Generator, episode: Episode, samples: int) -> Episode:
@@ -252,12 +253,7 @@ def _before(net: Pipeline, part: Generator, episode: Episode) -> Episode:
     """The episode as a generator sees it: images, or features behind the parts before it."""
     if part.of_images:
         return episode
-    features = net.encode(episode)
-    for earlier in net.feature_parts:
-        if earlier is part:
-            break
-        features = earlier(features)
-    return features
+    return net.in_front_of(part, net.encode(episode))
 
 
 def to_bytes(x: Tensor, transform: Transform) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -311,6 +312,12 @@ class Pipeline(Learner):
             episode = part(episode)
         return episode
 
+    def in_front_of(self, part: Part, episode: Episode) -> Episode:
+        """The episode of features as one of the parts sees it."""
+        for earlier in itertools.takewhile(lambda p: p is not part, self.feature_parts):
+            episode = earlier(episode)
+        return episode
+
     def _asked(self, episode: Episode) -> Episode:
         """The episode of features with the labels that its budget buys."""
         if not self.acquire or not episode.budget:
@@ -375,8 +382,12 @@ class Pipeline(Learner):
         return self.head.criterion(scores, target, episode)
 
     def aux_loss(self, episode: Episode) -> Tensor | float:
-        """The sum of the parts' losses that need no target."""
-        return sum((p.aux_loss(episode) for p in self.parts), 0.0)
+        """The sum of the parts' losses that need no target, on an episode of features.
+
+        Each part is shown it as the parts before leave it, as when it works.
+        """
+        own = (p for p in self.parts if type(p).aux_loss is not Part.aux_loss)
+        return sum((p.aux_loss(self.in_front_of(p, episode)) for p in own), 0.0)
 
     def loss(self, episode: Episode, target: BaseTarget) -> Tensor:
         """What training minimises on an episode of images: a scalar."""

@@ -13,7 +13,14 @@ import pytest
 import torch
 from PIL import Image
 
-from graphfsl.apply.generate import Generated, Nearest, draw, generator_of, to_bytes
+from graphfsl.apply.generate import (
+    Generated,
+    Nearest,
+    draw,
+    generator_of,
+    pipeline_of,
+    to_bytes,
+)
 from graphfsl.apply.generator_quality import frechet, told_apart
 from graphfsl.apply.predict import open_run
 from graphfsl.data import Transform
@@ -26,6 +33,7 @@ GENERATORS = {
     "neural_statistician": "{name: neural_statistician, steps: 40, width: 4}",
     "affine_copies": "affine_copies",
     "prototype_vae": "[feature_transform, {name: prototype_vae, base_steps: 40}]",
+    "behind calibrate": "[feature_transform, calibrate, {name: prototype_vae, base_steps: 40}]",
 }
 
 
@@ -115,6 +123,19 @@ def test_features_are_a_data_set_of_their_own(world: Path, support: Path, call: 
     assert stored["class_names"].tolist() == ["a", "b"]
     assert len(np.unique(stored["features"], axis=0)) == 14
     assert Path("drawn/contact_sheet.png").is_file()
+
+
+def test_nodes_of_other_parts_are_no_given_images(world: Path, support: Path, call: Call) -> None:
+    """What is usual for real samples is not told by base means that `calibrate` adds."""
+    trained_with(call, "behind calibrate")
+    predictor = open_run("r")
+    images = {name: sorted((support / name).iterdir()) for name in ("a", "b")}
+    drawn = draw(predictor, images, 3)
+    net = pipeline_of(predictor.run)
+    x = predictor.run.transform.plain()(drawn.images)
+    with torch.no_grad():
+        by_hand = net.augment[0].of_base(net.readout(net.encoder(x)))
+    torch.testing.assert_close(drawn.given, by_hand)
 
 
 def test_without_training_data_there_is_no_nearest_image(

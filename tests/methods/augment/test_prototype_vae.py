@@ -10,10 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from graphfsl.core.episode import Episode
+from graphfsl.core.pipeline import Pipeline
 from graphfsl.functional.prototypes import prototypes
 from graphfsl.io.errors import InputError
+from graphfsl.methods.augment.feature_transform import FeatureTransform
+from graphfsl.methods.augment.pool_clusters import PoolClusters
 from graphfsl.methods.augment.prototype_vae import PrototypeVAE
 from graphfsl.methods.heads.gnn import GNN
+from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.testing import DIM, WAY
 from tests.support.episodes import features
 
@@ -102,6 +106,17 @@ def test_vae_draws_z_with_the_deviation_that_it_infers() -> None:
     z = mu + log_var.exp().sqrt() * torch.randn(*x.shape[:2], 2, dtype=torch.float64)
     error = (x - c - F.pad(z, (0, DIM - 2))).square().sum(-1).mean() / (2 * variance)
     torch.testing.assert_close(found, error + kl)
+
+
+def test_the_vae_learns_from_features_as_the_parts_in_front_leave_them() -> None:
+    """It draws from those, and would know nothing of them."""
+    episode, vae = features(shot=3), PrototypeVAE(DIM).double()
+    front = FeatureTransform(DIM, power=0.5, centre=False), PoolClusters()
+    net = Pipeline(augment=[*front, vae], head=ProtoNet()).double()
+    torch.manual_seed(3)
+    found = net.aux_loss(episode)
+    torch.manual_seed(3)
+    assert torch.equal(found, vae.aux_loss(front[1](front[0](episode))))
 
 
 def test_the_vae_does_not_teach_the_encoder() -> None:
