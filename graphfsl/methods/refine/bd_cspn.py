@@ -33,7 +33,8 @@ class BDCSPN(Refine):
         P'_c = sum_i w_ic X'_i                                    against the intra-class bias
         s_c(q) = scale * cos(X'_q, P'_c)
 
-    the sums being over the support of c and the Z queries that are most surely of c.
+    the sums being over the support of c and the Z queries that are most surely of c. Label weights
+    count in the means of the support, the one of all classes among them.
 
     Args:
         eps: how much more a node that is near to P_c counts.
@@ -142,7 +143,8 @@ class Shifted:
         norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
         real = episode.mask.unsqueeze(-1).to(x.dtype)
         support, query = episode.support, episode.query
-        mean_support = unit_means(x[:, support], norm[:, support], real[:, support])
+        weight = episode.w[:, support].sum(-1, keepdim=True)  # a generated node weighs less
+        mean_support = unit_means(x[:, support], norm[:, support], weight)
         mean_query = unit_means(x[:, query], norm[:, query], real[:, query])
         moves = torch.zeros_like(real)
         moves[:, query] = (real[:, query].sum(1, keepdim=True) > 1).to(x.dtype)

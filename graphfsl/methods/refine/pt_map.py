@@ -26,8 +26,8 @@ class PTMAP(Refine):
 
         x = (f + 1e-6)^power / ||(f + 1e-6)^power||
 
-    less its mean and of length one again, the support and the queries each by themselves. From the
-    class means mu_c on, `steps` times,
+    less its mean and of length one again, the support, by its label weights, and the queries each
+    by themselves. From the class means mu_c on, `steps` times,
 
         P = Sinkhorn(exp(-lam ||x_q - mu_c||^2)) with rows of sum 1 and columns of sum Q / C
         mu_c <- mu_c + alpha (sum_i P_ic x_i / sum_i P_ic - mu_c)
@@ -101,7 +101,8 @@ class PTMAP(Refine):
         real = episode.mask.unsqueeze(-1).to(x.dtype)
 
         support, query = episode.support, episode.query
-        support_mean = prototypes(x[:, support], real[:, support])
+        weight = episode.w[:, support].sum(-1, keepdim=True)  # a generated node weighs less
+        support_mean = prototypes(x[:, support], weight)
         query_mean = prototypes(x[:, query], real[:, query])
         several = real[:, query].sum(1, keepdim=True) > 1  # one query is not its own centre
 

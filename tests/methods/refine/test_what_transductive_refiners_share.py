@@ -64,6 +64,19 @@ def test_classes_are_named_by_nothing(name: str) -> None:
 
 
 @every_refiner
+def test_a_support_node_of_weight_two_is_the_node_twice(name: str) -> None:
+    """Also in the mean of the whole support, which generated nodes move by their weights alone."""
+    episode, _ = task((5, 2, 3))
+    x, one, there = episode.x[:, :1] + 0.4, episode.w[:, :1], episode.mask[:, :1]
+    heavy = episode.add_support(x, 2 * one, there)
+    twice = episode
+    for _ in range(2):
+        twice = twice.add_support(x, one, there)
+    answers = [refined(part("refine", name), e)[:, e.query] for e in (heavy, twice)]
+    torch.testing.assert_close(*answers, atol=1e-6, rtol=1e-6)
+
+
+@every_refiner
 def test_a_single_query_and_none(name: str) -> None:
     tasks = [task(counts, shot=3, spread=2.0) for counts in ((1, 0, 0), (0, 1, 0), (0, 0, 1))]
     refiner, episode = part("refine", name), batch(*tasks)
