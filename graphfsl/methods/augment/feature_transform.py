@@ -33,7 +33,8 @@ class FeatureTransform(Augment):
         power: 0.5 as in Yang 2021; 1 leaves features as they are.
         centre: take away m, which `fit_base` learns; "episode" takes away the mean of the
             episode's nodes, support, queries and pool, which is transductive and helps where images
-            are of another domain than the base classes.
+            are of another domain than the base classes. Parts behind it learn from base features
+            around the mean of these.
         unit: scale features to length 1.
 
     Shapes:
@@ -71,7 +72,9 @@ class FeatureTransform(Augment):
     def of_base(self, features: Tensor) -> Tensor:
         """Features (…, d) as the parts behind this one see them."""
         x = self.powered(features)
-        if self.mean is not None:
+        if self.transductive:
+            x = x - x.mean(0)  # as if all of them were one episode
+        elif self.mean is not None:
             x = x - self.mean.to(x.dtype)
         return F.normalize(x, dim=-1) if self.unit else x
 

@@ -8,7 +8,9 @@ from torch.nn import functional as F
 
 from graphfsl.core.pipeline import Pipeline
 from graphfsl.io.errors import InputError
+from graphfsl.methods.augment.calibrate import Calibrate
 from graphfsl.methods.augment.feature_transform import FeatureTransform
+from graphfsl.methods.heads.protonet import ProtoNet
 from graphfsl.methods.heads.simple_shot import SimpleShot
 from graphfsl.testing import DIM
 from tests.support.base_classes import base_features
@@ -65,6 +67,19 @@ def test_an_episode_is_centred_by_its_own_nodes() -> None:
     shorter[:, -2:] = False
     found = part(episode.replace(mask=shorter)).x
     torch.testing.assert_close(found[:, :-2].mean(1), torch.zeros_like(found[:, 0]))
+
+
+def test_parts_behind_an_episode_s_centre_learn_from_centred_base_features() -> None:
+    """Base means that keep their common part would lie far from every centred sample."""
+    x, y, _ = base_features()
+    calibrate = Calibrate(DIM)
+    pipeline = Pipeline(
+        augment=[FeatureTransform(DIM, centre="episode"), calibrate], head=ProtoNet()
+    )
+    pipeline.fit_base(x + 5, y)
+    centred = F.normalize(x - x.mean(0), dim=-1)
+    expected = torch.stack([centred[y == c].mean(0) for c in y.unique()])
+    torch.testing.assert_close(calibrate.means, expected, atol=1e-5, rtol=1e-4)
 
 
 def test_a_centre_that_there_is_not_is_refused() -> None:
