@@ -87,8 +87,8 @@ class Generator(BaseMemory, Augment):
 
     @property
     def note(self) -> str:
-        """What a results row says of the nodes that it adds; empty where it adds none."""
-        if not self.samples:
+        """What a results row says of the nodes that it adds; empty where none counts."""
+        if not self.samples or not self.weight:
             return ""
         nodes = 1 if self.averaged else self.samples
         each = self.weight * self.samples / nodes

@@ -122,7 +122,7 @@ def test_the_note_says_what_is_added() -> None:
     assert AroundSamples(averaged=True).note == (
         "1 generated node a labeled sample, each 1.5 times the weight of a real one"
     )
-    assert Around(samples=0).note == ""
+    assert Around(samples=0).note == "" and Around(weight=0).note == "", "no mean rests on them"
 
 
 def test_a_stored_generator_draws_another_number_of_samples() -> None:
