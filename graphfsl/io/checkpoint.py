@@ -114,11 +114,13 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """A folder that is there with all that the block writes into it, or not at all.
 
     The block writes into the one that it is given, which is renamed to `path` in the end. An empty
-    folder that is there before is replaced.
+    folder that is there before is replaced, and a link stays one: what it leads to is made.
 
     Raises:
         InputError: where it cannot be made.
     """
+    if path.is_symlink():
+        path = path.resolve()  # a folder cannot be renamed to a link
     folder = _beside(path)
     try:
         try:

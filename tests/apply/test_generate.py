@@ -27,7 +27,7 @@ from graphfsl.data import Transform
 from graphfsl.io.checkpoint import whole_folder
 from graphfsl.io.errors import InputError
 from graphfsl.methods.augment.affine_copies import AffineCopies
-from tests.support.command import PNG, Call, refused, write_split
+from tests.support.command import PNG, Call, posix, refused, write_split
 
 GENERATORS = {
     "neural_statistician": "{name: neural_statistician, steps: 40, width: 4}",
@@ -264,6 +264,19 @@ def test_an_interruption_leaves_no_folder(tmp_path: Path) -> None:
         (folder / "a").write_text("a")
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["a"]
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+@posix
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_link_leads_to_the_folder(tmp_path: Path, is_there: bool) -> None:
+    """To an empty folder, as on another disk, or to none yet."""
+    if is_there:
+        (tmp_path / "far").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "far")
+    with whole_folder(tmp_path / "link") as folder:
+        (folder / "a").write_text("a")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "far" / "a").read_text() == "a"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["far", "link"]
 
 
 def test_the_share_is_of_medians_also_of_two_given_images() -> None:
