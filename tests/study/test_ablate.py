@@ -137,6 +137,15 @@ def test_numbers_of_episodes_are_not_compared(study: Path, call: Call) -> None:
     assert [c["episodes"] for c in cells("a")] == ["40", "20", "20"]
     (effect,) = json.loads(Path("a/study.json").read_text())["effects"]
     assert (effect["axis"], effect["paired"], effect["matched"]) == ("learner.head", True, 1)
+    # where both have both, the longer cells hold the shorter ones, which are no further pair
+    text = Path("study.yaml").read_text().partition("skip:")[0]
+    Path("study.yaml").write_text(text)
+    call("ablate", "study.yaml", "--out", "b")
+    (both,) = json.loads(Path("b/study.json").read_text())["effects"]
+    Path("study.yaml").write_text(text.replace("[40, 20]", "[40]"))
+    call("ablate", "study.yaml", "--out", "c")
+    (wanted,) = json.loads(Path("c/study.json").read_text())["effects"]
+    assert both == wanted and both["matched"] == 1
 
 
 def test_a_key_of_the_evaluation_changes_what_is_measured(study: Path, call: Call) -> None:
