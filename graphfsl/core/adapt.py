@@ -54,6 +54,11 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
     return wanted and not any(p.startswith("!") and fnmatch.fnmatch(name, p[1:]) for p in patterns)
 
 
+def _is_name(pattern: str) -> bool:
+    """Whether a pattern has no wildcard."""
+    return not {*pattern} & {*"*?["}
+
+
 class Call(nn.Module):
     """Lets `torch.func.functional_call` reach any method of the learner, not only `forward`."""
 
@@ -112,8 +117,8 @@ class Adapt(Learner):
             one.
 
     Raises:
-        InputError: for a net that cannot be adapted, where `params` matches no parameter, and for
-            more steps than the rule can take.
+        InputError: for a net that cannot be adapted, where `params` or a name in it matches no
+            parameter, and for more steps than the rule can take.
     """
 
     adapts = True
@@ -199,19 +204,26 @@ class Adapt(Learner):
         """The names of the parameters, stored or imprinted, that match the patterns.
 
         Raises:
-            InputError: where none does.
+            InputError: where none does, and for a name without a wildcard that no parameter has,
+                also behind a !: a pattern may suit some nets only, such a name is a slip.
         """
         net = self.net
-        names = [n for n, p in net.named_parameters() if p.requires_grad or self.adapts_frozen]
-        names += [f"head.{n}" for n in getattr(getattr(net, "head", None), "imprinted", ())]
-        names = [f"net.{n}".removeprefix(self.prefix) for n in names]
+        imprinted = [f"head.{n}" for n in getattr(getattr(net, "head", None), "imprinted", ())]
+        of_net = [n for n, p in net.named_parameters() if p.requires_grad or self.adapts_frozen]
+        names = [self._told(n) for n in (*of_net, *imprinted)]
+        known = {*names, *(self._told(n) for n, _ in net.named_parameters())}
         chosen = [self.prefix + n for n in names if _matches(n, patterns)]
+        slips = [p for p in patterns if _is_name(p) and p.removeprefix("!") not in known]
         require(
-            chosen,
-            f"no parameter matches {', '.join(patterns)!r}; the net has "
+            chosen and not slips,
+            f"no parameter matches {', '.join(slips or patterns)!r}; the net has "
             f"{', '.join(names) or 'none'}",
         )
         return chosen
+
+    def _told(self, name: str) -> str:
+        """A parameter of the net by the name that `params` matches."""
+        return f"net.{name}".removeprefix(self.prefix)
 
     def _bind_rule(self) -> None:
         """Tell the rule what adapts; of what is imprinted, no shape is known before an episode."""
@@ -693,11 +705,16 @@ def _as_floats(episode: Episode) -> Episode:
 
 def _patterns(params: Any) -> list[str]:
     """Name patterns as a list; InputError for what are none."""
-    if not isinstance(params, Iterable):
-        raise InputError(
-            f"params must be names of parameters, or patterns as 'head.*', not {described(params)}"
+    patterns = (
+        [params] if isinstance(params, str) or not isinstance(params, Iterable) else [*params]
+    )
+    for pattern in patterns:
+        require(
+            isinstance(pattern, str),
+            "params must be names of parameters, or patterns as 'head.*', not "
+            f"{described(pattern)}",
         )
-    return [params] if isinstance(params, str) else list(params)
+    return patterns
 
 
 def _check_steps(name: str, count: int | None, rule: Rule) -> None:

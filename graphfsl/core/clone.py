@@ -115,11 +115,8 @@ class Clone:
         own = self._path[-1] if params is None else {self._long(n): p for n, p in params.items()}
         weights = {**self._buffers, **given, **own}
         unlike_torch = not self._plain or self._loop.batch_norm != "running"
-        twice = not self._loop.drops_second_order
-        with (
-            adapting() if unlike_torch else nullcontext(),
-            plain_attention() if twice else nullcontext(),
-        ):
+        # any step may be differentiated twice, see `first_order` of `adapt`
+        with adapting() if unlike_torch else nullcontext(), plain_attention():
             return torch.func.functional_call(
                 self._loop.caller, weights, (self._method, *args), options
             )

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from graphfsl.core.arguments import described
+from graphfsl.core.inner_gradient import transforming
 from graphfsl.io.errors import InputError, require
 
 HALF = (torch.float16, torch.bfloat16)
@@ -75,8 +76,11 @@ def call_encoder(encoder: nn.Module, x: Tensor, maps: bool | None = False) -> Te
         if type(error) not in FAILURES:  # memory that is full, a device that is lost, an InputError
             raise
         reason = (str(error) or type(error).__name__).splitlines()[0]
+        # recurrent layers, for example, have no rule for it
+        way_out = "; tasks adapt all at once here, task_chunk=1 takes them one by one"
         raise InputError(
             f"the encoder fails on samples of shape {tuple(x.shape[1:])}: {reason}"
+            f"{way_out if transforming() else ''}"
         ) from error
     if not isinstance(z, Tensor):
         raise InputError(

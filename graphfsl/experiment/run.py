@@ -23,6 +23,7 @@ from graphfsl.core.encoder import own_normalisation
 from graphfsl.core.learner import Augment, Learner, Part
 from graphfsl.core.pipeline import Pipeline
 from graphfsl.core.protocol import check_protocol
+from graphfsl.core.registry import snake
 from graphfsl.core.saving import FILE, Training
 from graphfsl.core.schema import check_options
 from graphfsl.core.task import Metric, Task
@@ -298,6 +299,10 @@ def cost(run: Run, train: Split) -> str:
         f"{parameters:,} parameters{_of_encoder(run)}",
         held if train.functions is None else f"functions of {train.name}",
     ]
+    net = run.learner.innermost
+    if isinstance(net, Pipeline) and net.wants_base:
+        learning = [snake(type(part).__name__) for part in net.parts if part.wants_base]
+        parts.append(f"{', '.join(learning)} learn{'s' * (len(learning) == 1)} from them, once")
     if run.experiment.pretraining is not None:
         first = run.experiment.pretraining.trainer
         parts.append(f"{first.steps:,} steps of {first.batch:,} samples before episodes")

@@ -19,6 +19,7 @@ from rich.table import Table
 from graphfsl.experiment.results import history
 from graphfsl.io.checkpoint import write_atomically, write_json
 from graphfsl.io.errors import InputError
+from graphfsl.io.lock import locked
 from graphfsl.loops.row import Row, text_of
 from graphfsl.report.tables import DIVERGES
 from graphfsl.report.write import write_report
@@ -64,8 +65,16 @@ def ablate(
 
     Raises:
         InputError: for a folder of another study, for a cell that its data do not suffice for, and
-            where every cell failed, after the report is written.
+            where every cell failed, after the report is written; and while another process
+            works in `out`, whose cells would fail here because their runs are taken.
     """
+    with locked(out):
+        return _ablate(study, out, console, processes, ray)
+
+
+def _ablate(
+    study: Study, out: Path, console: Console, processes: int, ray: str | None
+) -> list[Path]:
     start = time.perf_counter()
     check_folder(study, out)
     trainings = {c.training: c.experiment for c in study.cells}

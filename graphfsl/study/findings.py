@@ -31,6 +31,7 @@ from graphfsl.study.grid import Study
 from graphfsl.study.sentences import amount, word_of
 from graphfsl.study.sentences import sentence as axis_sentence
 
+EPISODES = "evaluation.episodes"
 # Levels of REPLICATES are not compared, but pairs are matched within them.
 #
 # Rows of one split and seed are paired: in every setting episode i is drawn from the same numbers,
@@ -65,10 +66,11 @@ def findings(study: Study, rows: Sequence[Row | Mapping[str, Any]]) -> Findings:
     pairs of axes, and over all gains.
     """
     made = [as_row(row) for row in rows]
+    compared = _each_once(made)
     kinds = list(dict.fromkeys(row.setting for row in made))
     sentences, effects = [], []
-    for kind, metric in dict.fromkeys((row.setting, row.metric) for row in made):
-        own = [row for row in made if (row.setting, row.metric) == (kind, metric)]
+    for kind, metric in dict.fromkeys((row.setting, row.metric) for row in compared):
+        own = [row for row in compared if (row.setting, row.metric) == (kind, metric)]
         if len(own) < 2:
             continue
         unit, cells = own[0].value.unit, [dict(row.cell or {}) for row in own]
@@ -85,10 +87,25 @@ def findings(study: Study, rows: Sequence[Row | Mapping[str, Any]]) -> Findings:
         sentences.append(text)
         effects += told_of
     if len(kinds) > 1:
-        gains = list(_gains(made))
+        gains = list(_gains(compared))
         sentences += [text for text, _ in gains]
         effects += [effect for _, effect in gains]
     return Findings(sentences, effects, best(made), [area.to_dict() for area in under_curves])
+
+
+def _each_once(rows: Sequence[Row]) -> list[Row]:
+    """Of cells that differ in the number of episodes only that with the most.
+
+    The others hold the first of these episodes once more; as pairs of their own they would count
+    twice.
+    """
+    most: dict[Any, Row] = {}
+    for row in rows:
+        levels = {axis: level for axis, level in (row.cell or {}).items() if axis != EPISODES}
+        what = (row.setting, row.metric, *levels.items())
+        if what not in most or len(row.values) > len(most[what].values):
+            most[what] = row.replace(cell=levels)
+    return list(most.values())
 
 
 def _of_areas(found: Sequence[Area]) -> Iterable[tuple[str, list[dict[str, Any]]]]:

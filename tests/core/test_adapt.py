@@ -85,6 +85,17 @@ def test_only_the_named_parameters_adapt() -> None:
         MAML(net, params="haed.*")
 
 
+def test_a_name_of_no_parameter_is_refused_also_as_an_exclusion_and_beside_others() -> None:
+    net = learner(head="linear").net
+    for params in (["*", "!head.linear.biass"], ["head.*", "encoder.weigth"]):
+        with pytest.raises(InputError, match=f"matches '{params[1]}'; the net has .*head.linear"):
+            MAML(net, params=params)
+    MAML(net, params=["*", "!encoder.norms.*"])  # a pattern may suit other encoders only
+    net.encoder.requires_grad_(False)
+    frozen = next(iter(dict(net.encoder.named_parameters())))
+    MAML(net, params=["*", f"!encoder.{frozen}"])  # frozen is known, and adapts not at all
+
+
 @pytest.mark.parametrize("task_chunk", [1, 2])
 def test_adapts_under_no_grad(task_chunk: int) -> None:
     """Evaluation runs under `no_grad`; the inner loop must still move the weights."""

@@ -116,6 +116,21 @@ def test_attention_in_one_kernel_has_second_derivatives() -> None:
         torch.testing.assert_close(p.grad, g, atol=1e-10, rtol=1e-10)
 
 
+def test_a_second_order_step_of_a_first_order_loop_goes_through_attention() -> None:
+    torch.manual_seed(0)
+    fused, plain = Attention(True).double(), Attention(False).double()
+    plain.load_state_dict(fused.state_dict())
+    x = task()[0]
+    found = []
+    for module in (fused, plain):
+        learner = FOMAML(module, lr=LR).clone()
+        learner.adapt(learner(x).square().mean(), first_order=False)
+        loss = learner(x).square().mean()
+        found.append(torch.autograd.grad(loss, list(module.parameters())))
+    for ours, wanted in zip(*found, strict=True):
+        torch.testing.assert_close(ours, wanted, atol=1e-10, rtol=1e-10)
+
+
 def test_a_step_may_be_first_order_by_itself() -> None:
     module, x = network(), task()[0]
     loop = Adapt(module, GradientDescent(LR), 1)

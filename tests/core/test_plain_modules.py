@@ -160,6 +160,28 @@ class Writes(nn.Module):
         return out
 
 
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(8, 8, batch_first=True)
+        self.linear = nn.Linear(8, WAY)
+
+    def forward(self, x: Tensor) -> Tensor:
+        states, _ = self.gru(x.squeeze(1))
+        out: Tensor = self.linear(states[:, -1])
+        return out
+
+
+def test_a_layer_without_a_rule_for_many_tasks_at_once_is_told_what_would_do() -> None:
+    episode, target = episodes(unlabeled=0)
+    MAML(Recurrent(), steps=1, task_chunk=1).loss(episode, target).backward()
+    with pytest.raises(InputError, match="task_chunk=1 takes them one by one"):
+        MAML(Recurrent(), steps=1, task_chunk=2)(episode)
+    with pytest.raises(InputError, match="fails on samples") as caught:
+        MAML(nn.Linear(3, WAY), steps=1, task_chunk=1)(episode)
+    assert "task_chunk" not in str(caught.value)
+
+
 def test_bad_input_is_one_line() -> None:
     rule = GradientDescent(0.1)
     episode, _ = episodes()
@@ -167,6 +189,8 @@ def test_bad_input_is_one_line() -> None:
     refused = {
         "no parameter matches 'head.*'; the net has 0.weight, 0.bias": lambda: ANIL(network()),
         "no parameter matches 'no.such'": lambda: Adapt(network(), rule, 1, params="no.such"),
+        "patterns as 'head.*', not 3": lambda: Adapt(network(), rule, 1, params=["*", 3]),
+        "patterns as 'head.*', not 4": lambda: Adapt(network(), rule, 1, params=4),
         "the module has 2 outputs, but the episode is 3-way": lambda: MAML(network(2).float())(
             episode
         ),

@@ -52,6 +52,8 @@ def test_a_frozen_encoder_encodes_each_image_once(
     out = call("run", "my.yaml", *FROZEN[:1], "learner.head=protonet", "--out", "plain")[1]
     assert "nothing to train" in out and "steps" not in out and "training" not in out
     assert not encoded, "another head, the same features"
+    out = call("run", "my.yaml", *FROZEN[:1], "learner.head=simple_shot", "--out", "mean")[1]
+    assert "base classes; simple_shot learns from them, once\n" in out, out
     # The weights of the encoder are those it was built with, the head's have moved.
     torch.manual_seed(0)
     fresh = build(

@@ -26,6 +26,7 @@ import scipy.stats
 from graphfsl.experiment import encoders
 from graphfsl.io import ray_cluster
 from graphfsl.io.errors import InputError
+from graphfsl.io.lock import locked
 from graphfsl.nn import ENCODERS, Conv4
 from graphfsl.report.committed_tables import table
 from graphfsl.study import cells as ablate
@@ -136,6 +137,15 @@ def test_numbers_of_episodes_are_not_compared(study: Path, call: Call) -> None:
     assert [c["episodes"] for c in cells("a")] == ["40", "20", "20"]
     (effect,) = json.loads(Path("a/study.json").read_text())["effects"]
     assert (effect["axis"], effect["paired"], effect["matched"]) == ("learner.head", True, 1)
+    # where both have both, the longer cells hold the shorter ones, which are no further pair
+    text = Path("study.yaml").read_text().partition("skip:")[0]
+    Path("study.yaml").write_text(text)
+    call("ablate", "study.yaml", "--out", "b")
+    (both,) = json.loads(Path("b/study.json").read_text())["effects"]
+    Path("study.yaml").write_text(text.replace("[40, 20]", "[40]"))
+    call("ablate", "study.yaml", "--out", "c")
+    (wanted,) = json.loads(Path("c/study.json").read_text())["effects"]
+    assert both == wanted and both["matched"] == 1
 
 
 def test_a_key_of_the_evaluation_changes_what_is_measured(study: Path, call: Call) -> None:
@@ -333,6 +343,16 @@ def test_a_study_of_which_every_cell_failed_is_no_success(study: Path, call: Cal
     code, _, err = call("ablate", "study.yaml", "--out", "a")
     assert code == 2 and "every cell failed; the first: " in err
     assert "Traceback" not in err and Path("a/cells.csv").is_file()
+
+
+def test_two_processes_do_not_work_through_one_study(study: Path, call: Call) -> None:
+    """Cells of the second one would fail, and its report would say so of sound options."""
+    with locked(Path("a")):
+        code, out, err = call("ablate", "study.yaml", "--out", "a")
+        assert code == 2 and "another process works in a; wait for it" in err and not out
+        assert [f.name for f in Path("a").iterdir()] == [".lock"]
+    code, out, err = call("ablate", "study.yaml", "--out", "a")
+    assert code == 0 and not Path("a/.lock").exists(), err
 
 
 def test_an_inner_loop_that_diverges_is_told_and_stops_no_other_cell(
