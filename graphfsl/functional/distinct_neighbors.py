@@ -109,12 +109,23 @@ def _equal_pairs(z: np.ndarray) -> np.ndarray:
     lies between two copies.
     """
     pairs = [np.empty((0, 2), np.int64)]
-    for direction in np.random.default_rng(0).standard_normal((2, z.shape[1])).astype(np.float32):
-        ends = side_by_side(z @ direction, direction)
+    directions = np.random.default_rng(0).standard_normal((2, z.shape[1]))
+    for at, direction in zip(along(z, directions).T, directions, strict=True):
+        ends = side_by_side(at, direction)
         for some in np.array_split(ends, -(-max(len(ends), 1) // ROWS)):
             apart = np.square(z[some[:, 0]] - z[some[:, 1]]).sum(1) / 2
             pairs.append(some[apart <= ROUNDING])
     return np.concatenate(pairs)
+
+
+def along(z: np.ndarray, directions: np.ndarray) -> np.ndarray:
+    """(n, m) products of rows z (n, d) with directions (m, d), in double precision.
+
+    In single precision the product of a row depends on where in the matrix it stands, so that other
+    rows come to lie between two equal ones.
+    """
+    blocks = np.array_split(z, -(-max(len(z), 1) // ROWS))
+    return np.concatenate([block.astype(np.float64) @ directions.T for block in blocks])
 
 
 def side_by_side(at: np.ndarray, direction: np.ndarray) -> np.ndarray:

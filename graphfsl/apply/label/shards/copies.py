@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from graphfsl.apply.label.shards.shard_files import PoolShards
-from graphfsl.functional.distinct_neighbors import ROUNDING, components, side_by_side
+from graphfsl.functional.distinct_neighbors import ROUNDING, along, components, side_by_side
 
 DIRECTIONS, SEED = 4, 0
 
@@ -17,8 +17,8 @@ def copies(pool: PoolShards) -> np.ndarray:
     numbers are held.
     """
     rng = np.random.default_rng(SEED)
-    directions = rng.standard_normal((DIRECTIONS, pool.dim)).astype(np.float32)
-    at = np.concatenate([pool.unit(s) @ directions.T for s in range(len(pool.counts))])
+    directions = rng.standard_normal((DIRECTIONS, pool.dim))
+    at = np.concatenate([along(pool.unit(s), directions) for s in range(len(pool.counts))])
     limit = np.sqrt(2 * ROUNDING) * np.linalg.norm(directions, axis=1)
     pairs = [np.empty((0, 2), np.int64)]
     for number, direction in enumerate(directions):
