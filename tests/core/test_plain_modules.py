@@ -189,7 +189,7 @@ def test_bad_input_is_one_line() -> None:
     refused = {
         "no parameter matches 'head.*'; the net has 0.weight, 0.bias": lambda: ANIL(network()),
         "no parameter matches 'no.such'": lambda: Adapt(network(), rule, 1, params="no.such"),
-        "patterns as 'head.*', not 3": lambda: Adapt(network(), rule, 1, params=["*", 3]),
+        "patterns as 'head.*', not 3": lambda: Adapt(network(), rule, 1, params=["*", 3]),  # type: ignore[list-item]
         "patterns as 'head.*', not 4": lambda: Adapt(network(), rule, 1, params=4),
         "the module has 2 outputs, but the episode is 3-way": lambda: MAML(network(2).float())(
             episode
