@@ -5,7 +5,12 @@ from __future__ import annotations
 import networkx as nx
 import numpy as np
 
-from graphfsl.functional.distinct_neighbors import components, distinct_neighbors, side_by_side
+from graphfsl.functional.distinct_neighbors import (
+    along,
+    components,
+    distinct_neighbors,
+    side_by_side,
+)
 
 
 def test_copies_in_a_dense_cloud_are_found() -> None:
@@ -19,6 +24,15 @@ def test_copies_in_a_dense_cloud_are_found() -> None:
         found = distinct_neighbors(both, 2, np.array([0]), np.array([0]))
         assert np.array_equal(found.group, found.group[::-1])
         assert len(np.unique(found.group)) > 150
+
+
+def test_equal_rows_have_products_that_differ_by_less_than_single_precision() -> None:
+    rng = np.random.default_rng(0)
+    z, directions = rng.standard_normal((203, 37)).astype(np.float32), rng.standard_normal((3, 37))
+    found = along(np.concatenate([z, z[::-1]]), directions)
+    wanted = [[sum(float(a) * b for a, b in zip(x, d, strict=True)) for d in directions] for x in z]
+    np.testing.assert_allclose(found[:203], wanted, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(found[:203], found[:202:-1], rtol=0, atol=1e-12)
 
 
 def test_what_is_as_near_to_two_labels_is_a_copy_of_neither() -> None:
