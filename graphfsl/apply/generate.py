@@ -304,9 +304,7 @@ def as_seen_by(part: Generator, run: Run, split: Split) -> Split:
         at_once = net.frozen and net.fixed
         encoded = (cached_features if at_once else encode_split)(net, split, run.transform.plain())
     x = encoded.x.float()
-    for earlier in () if part.of_images else net.feature_parts:
-        if earlier is part:
-            break
+    for earlier in () if part.of_images else net.parts_in_front(part):
         x = earlier.of_base(x)
     return replace(encoded, x=x, stored=None)
 

@@ -77,7 +77,7 @@ def call_encoder(encoder: nn.Module, x: Tensor, maps: bool | None = False) -> Te
             raise
         reason = (str(error) or type(error).__name__).splitlines()[0]
         # recurrent layers, for example, have no rule for it
-        way_out = "; tasks adapt all at once here, task_chunk=1 takes them one by one"
+        way_out = "; where tasks adapt all at once, task_chunk=1 takes them one by one"
         raise InputError(
             f"the encoder fails on samples of shape {tuple(x.shape[1:])}: {reason}"
             f"{way_out if transforming() else ''}"

@@ -308,13 +308,15 @@ class Pipeline(Learner):
 
     def _prepared(self, episode: Episode) -> Episode:
         """The episode of features as the head sees it."""
-        for part in self.feature_parts:
-            episode = part(episode)
-        return episode
+        return self.in_front_of(self.head, episode)
+
+    def parts_in_front(self, part: Part) -> list[Any]:
+        """The parts that features pass before one of them; for the head and those behind it all."""
+        return list(itertools.takewhile(lambda p: p is not part, self.feature_parts))
 
     def in_front_of(self, part: Part, episode: Episode) -> Episode:
         """The episode of features as one of the parts sees it."""
-        for earlier in itertools.takewhile(lambda p: p is not part, self.feature_parts):
+        for earlier in self.parts_in_front(part):
             episode = earlier(episode)
         return episode
 

@@ -82,15 +82,14 @@ def findings(study: Study, rows: Sequence[Row | Mapping[str, Any]]) -> Findings:
             sentences.append(lead + axis_sentence(effect, unit))
             effects += [_effect(kind, effect, c, own) for c in effect.comparisons]
         sentences += [lead + _interaction(found, unit) for found in _sure_interactions(cells, own)]
-    under_curves = areas(made)
-    for text, told_of in _of_areas(under_curves):
+    for text, told_of in _of_areas(areas(compared)):
         sentences.append(text)
         effects += told_of
     if len(kinds) > 1:
         gains = list(_gains(compared))
         sentences += [text for text, _ in gains]
         effects += [effect for _, effect in gains]
-    return Findings(sentences, effects, best(made), [area.to_dict() for area in under_curves])
+    return Findings(sentences, effects, best(made), [area.to_dict() for area in areas(made)])
 
 
 def _each_once(rows: Sequence[Row]) -> list[Row]:

@@ -71,6 +71,27 @@ def test_a_study_says_which_rule_has_more_under_its_curve() -> None:
     assert effect["difference"] == pytest.approx(11.1, abs=0.1) and effect["paired"]
 
 
+def test_curves_of_fewer_episodes_are_no_further_pair() -> None:
+    """They are the first episodes of the longer ones, and would count twice."""
+    longer = [
+        {**r, "cell": {**r["cell"], "evaluation.episodes": 12}}
+        for r in [*curve("coverage", 0.1), *curve("random")]
+    ]
+    shorter = [
+        {**r, "accuracies": r["accuracies"][:6], "episodes": 6}
+        | {"cell": {**r["cell"], "evaluation.episodes": 6}}
+        for r in longer
+    ]
+    axes: dict[str, list[Any]] = {
+        "test.learner.acquire": ["coverage", "random"],
+        "test.episode.budget": BUDGETS,
+        "evaluation.episodes": [12, 6],
+    }
+    found = findings(Study("s", "q", axes, [], 1), [*longer, *shorter])
+    (effect,) = [e for e in found.effects if e["setting"] == "active, area over budget"]
+    assert effect["matched"] == 1 and len(found.areas) == 4
+
+
 def test_curves_of_other_points_are_not_compared() -> None:
     """A cell that failed leaves a gap, over which the area has a straight line."""
     whole, gap = curve("coverage", 0.1), curve("random")
